@@ -1,0 +1,29 @@
+//! The map of the house. One daemon that stands between sockets and processes; see `doc/architecture.md`.
+//!
+//! | room | what lives there |
+//! | --- | --- |
+//! | [`cli`] | one file per subcommand: its flags, its help, one call |
+//! | [`config`] | flags and files become the options of a door |
+//! | [`daemon`] | the composition root: doors, listeners, signals, reload, drain |
+//! | [`services`] | the front doors, which do not know each other |
+//! | [`client`] | programs that talk to a daemon |
+//! | [`net`] | addresses, listeners, accepting, access lists, limits, streams |
+//! | [`process`] | what to spawn, spawning, watching and ending it |
+//! | [`framing`] | where a message ends in a stream of bytes |
+//! | [`stats`] | counters, histograms, the snapshot and its renderers |
+//! | [`reactor`] | the one poll, timers, run queue, signals: the order of a turn |
+//!
+//! Imports point down this table, never up: `tests/it/house.rs` holds who may import whom. The library exists so that
+//! tests, fuzz targets and benches reach the cores; it promises no stable interface to other crates.
+
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod daemon;
+pub mod error;
+pub mod framing;
+pub mod net;
+pub mod process;
+pub mod reactor;
+pub mod services;
+pub mod stats;

@@ -1,0 +1,88 @@
+//! What a pool is told: every number decided, every default applied, nothing left to look up.
+//!
+//! `config::lower` is the only writer; [`core`](super::core) sees [`Policy`] alone.
+
+use std::time::Duration;
+
+use crate::net::access::AccessList;
+use crate::net::addr::ListenAddr;
+use crate::net::limits::ConnectionLimits;
+use crate::net::listener::UnixSocketOptions;
+use crate::process::spec::ProcessSpec;
+
+/// One pool, ready to be built.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// The name in logs and statistics; unique in a daemon.
+    pub name: String,
+    /// Where clients connect. Never empty.
+    pub listen: Vec<ListenAddr>,
+    /// Mode and owner of the UNIX listeners among [`listen`](Self::listen).
+    pub unix_socket: UnixSocketOptions,
+    /// Length of the kernel's queue of connections not yet accepted.
+    pub backlog: u32,
+    /// Who may connect over TCP.
+    pub access: AccessList,
+    /// How many may be connected, in total and from one address.
+    pub connection_limits: ConnectionLimits,
+    /// The worker program and everything it is started with.
+    pub process: ProcessSpec,
+    /// What the dispatcher decides by.
+    pub policy: Policy,
+    /// A worker counts as started when it has written this line; `None`: when its exec succeeded.
+    pub ready_line: Option<Vec<u8>>,
+    /// The longest request in bytes, its line end not counted. ≥ 1.
+    pub max_request: usize,
+    /// The longest reply in bytes, its line end not counted. ≥ 1.
+    pub max_reply: usize,
+    /// From accept until the request line is whole.
+    pub read_timeout: Duration,
+    /// Without progress in writing a reply to its client.
+    pub write_timeout: Duration,
+    /// What a refused client is told, line end included. May be empty: then its connection is just closed.
+    pub error_reply: Vec<u8>,
+    /// What a client means that closes its sending side before its answer has come.
+    pub half_close: HalfClose,
+    /// From TERM (or the request to stop) to KILL.
+    pub kill_timeout: Duration,
+    /// How long work in hand may take once the daemon was told to stop.
+    pub stop_timeout: Duration,
+    /// A worker whose resident memory is over this many bytes is recycled.
+    pub max_rss: Option<u64>,
+}
+
+/// What the end of a TCP client's sending side means while its request is unanswered. The two cases look alike on
+/// the wire: a client that only says "no more requests" (`nc -N`), and one that has closed its socket and gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HalfClose {
+    /// It still reads: answer it.
+    Answer,
+    /// It has gone: drop its request, as iotcpd 1.1 did.
+    HangUp,
+}
+
+/// The numbers the dispatcher decides by. All durations are positive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// How many workers serve, 1 to [`MAX_WORKERS`].
+    pub workers: usize,
+    /// How many requests may wait for a worker.
+    pub queue_size: usize,
+    /// How long a request may wait for a worker.
+    pub queue_timeout: Duration,
+    /// How long a worker may take over one request.
+    pub busy_timeout: Duration,
+    /// How often a request is given to another worker after its worker died. 0: never.
+    pub retries: u32,
+    /// The supervisor's tick, and the respawn delay after the second early death in a row; it doubles from there.
+    pub alarm_interval: Duration,
+    /// How long a worker may take from exec to its ready line.
+    pub start_timeout: Duration,
+    /// A worker is recycled after about this many requests. `None`: never.
+    pub max_requests: Option<u64>,
+    /// A worker is recycled at about this age. `None`: never.
+    pub max_age: Option<Duration>,
+}
+
+/// The most workers one pool may have.
+pub const MAX_WORKERS: usize = 4096;
