@@ -1,1 +1,2 @@
-//! placeholder
+//! The front doors.
+pub mod pool;

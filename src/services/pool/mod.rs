@@ -1,0 +1,3 @@
+//! The pool.
+pub mod core;
+pub mod options;
