@@ -46,6 +46,16 @@ impl Context<'_> {
         self.shared.registry.register(source, self.token(at).into(), interest)
     }
 
+    /// For what registers more than one source of its own, together with [`token_for`](Self::token_for).
+    pub fn registry(&self) -> &Registry {
+        &self.shared.registry
+    }
+
+    /// What such a source is registered under.
+    pub fn token_for(&self, at: Source) -> mio::Token {
+        self.token(at).into()
+    }
+
     /// Takes a source out that stays open. A source that is closed leaves epoll by itself: no descriptor of this
     /// program is ever duplicated into a process that outlives the close.
     ///

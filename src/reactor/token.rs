@@ -24,6 +24,28 @@ impl Key {
         self.slot as usize
     }
 
+    /// The key as a number, for a core that knows nothing of the reactor.
+    pub fn to_bits(self) -> u64 {
+        u64::from(self.slot) << SLOT_BITS | u64::from(self.generation)
+    }
+
+    /// The other way round.
+    #[expect(clippy::cast_possible_truncation, reason = "each field is masked to its width")]
+    pub fn from_bits(bits: u64) -> Key {
+        Key {
+            slot: (bits >> SLOT_BITS) as u32 & SLOT_MASK,
+            generation: bits as u32 & SLOT_MASK,
+        }
+    }
+
+    /// A key of the service's own making: who lives in the slot is told by `generation`, of which 24 bits count.
+    pub fn new(slot: u32, generation: u32) -> Key {
+        Key {
+            slot: slot & SLOT_MASK,
+            generation: generation & SLOT_MASK,
+        }
+    }
+
     /// A key of the service's own making, for sources that it numbers itself and that never move: 0 to 2^24 - 1.
     /// Higher numbers wrap, which a service excludes by its limits.
     pub fn numbered(slot: u32) -> Key {
@@ -103,6 +125,7 @@ mod tests {
             let source = Source { kind: Kind(kind), key: Key { slot, generation } };
             let token = Token { service: ServiceId(service), source };
             prop_assert_eq!(Token::from(mio::Token::from(token)), token);
+            prop_assert_eq!(Key::from_bits(source.key.to_bits()), source.key);
         }
     }
 }

@@ -7,5 +7,6 @@
 pub mod histogram;
 mod snapshot;
 pub mod text;
+pub mod throttle;
 
 pub use snapshot::{Label, Snapshot, Value};

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use iotcpd::services::pool::core::{
-    Action, Behind, ClientId, Dispatcher, Ending, Event, Fault, Refusal, RequestId, Verdict, WorkerId,
+    Action, ClientId, Dispatcher, Ending, Event, Fault, Refusal, RequestId, Step, Verdict, WorkerId,
 };
 use iotcpd::services::pool::options::Policy;
 
@@ -305,15 +305,15 @@ impl World {
         self.tell(Event::Abandoned(request));
     }
 
-    fn reply(&mut self, worker: WorkerId, behind: Behind) {
+    fn reply(&mut self, worker: WorkerId, step: Step) {
         let process = self.processes.get_mut(&worker).expect("a living worker");
-        process.out_of_step |= behind == Behind::Output || process.held == Held::Nothing;
+        process.out_of_step |= step == Step::Lost || process.held == Held::Nothing;
         process.answered += u64::from(process.held != Held::Nothing);
         if process.held == Held::Orphan {
             process.held = Held::Nothing;
         }
         self.replying = Some(worker);
-        self.tell(Event::Reply { worker, behind });
+        self.tell(Event::Reply { worker, step });
         self.replying = None;
     }
 
@@ -370,16 +370,16 @@ impl World {
         let span = Duration::from_millis(self.dice.below(60));
         match self.dice.below(1000) {
             0..330 => self.request(),
-            330..560 => self.on(&holding, |world, worker| world.reply(worker, Behind::Nothing)),
+            330..560 => self.on(&holding, |world, worker| world.reply(worker, Step::Kept)),
             560..600 => self.on(&holding, World::reply_begins),
-            600..615 => self.on(&holding, |world, worker| world.reply(worker, Behind::Output)),
+            600..615 => self.on(&holding, |world, worker| world.reply(worker, Step::Lost)),
             615..622 => self.on(&holding, |world, worker| {
                 world.break_output(worker, Fault::ReplyTooLong)
             }),
             622..629 => self.on(&in_service, |world, worker| {
                 world.break_output(worker, Fault::OutputClosed)
             }),
-            629..640 => self.on(&in_service, |world, worker| world.reply(worker, Behind::Nothing)),
+            629..640 => self.on(&in_service, |world, worker| world.reply(worker, Step::Kept)),
             640..690 => self.on(&living, World::die),
             690..770 => self.on(&ending, World::die),
             770..820 => self.on(&starting, World::become_ready),
@@ -430,7 +430,7 @@ impl World {
             }
             for worker in self.workers(|process| process.ready && process.held != Held::Nothing && !process.told_to_end)
             {
-                self.reply(worker, Behind::Nothing);
+                self.reply(worker, Step::Kept);
             }
             self.pass_time(Duration::from_millis(500));
         }

@@ -49,8 +49,8 @@ pub enum Event {
     Reply {
         /// From whom.
         worker: WorkerId,
-        /// Whether more bytes came with it.
-        behind: Behind,
+        /// Whether the worker is in step after it.
+        step: Step,
     },
     /// The worker cannot be used any more, though its process may still be there.
     Broken(WorkerId, Fault),
@@ -70,13 +70,13 @@ pub enum Event {
     Shutdown(Ending),
 }
 
-/// What followed a reply in the same bytes.
+/// Whether a worker that has just replied is still in step with its requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Behind {
-    /// Nothing: the worker is in step.
-    Nothing,
-    /// More output, for which nobody has asked.
-    Output,
+pub enum Step {
+    /// It has read its request and written one reply.
+    Kept,
+    /// It has written more than one reply, or replied before it had read all of its request.
+    Lost,
 }
 
 /// Why a worker is of no use any more.

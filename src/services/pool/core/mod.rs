@@ -34,7 +34,7 @@ use std::time::Instant;
 use slab::Slab;
 
 pub use counters::{Counters, Refusals, Restarts};
-pub use event::{Action, Behind, ClientId, Ending, Event, Fault, Refusal, RequestId, Restart, Verdict, WorkerId};
+pub use event::{Action, ClientId, Ending, Event, Fault, Refusal, RequestId, Restart, Step, Verdict, WorkerId};
 pub use view::{SlotView, Status, StatusCounts};
 
 use super::options::Policy;
@@ -127,7 +127,7 @@ impl Dispatcher {
             Event::SpawnFailed(worker) => self.spawn_failed(worker),
             Event::Ready(worker) => self.ready(worker),
             Event::ReplyBegun(worker) => self.reply_begun(worker),
-            Event::Reply { worker, behind } => self.reply(worker, behind),
+            Event::Reply { worker, step } => self.reply(worker, step),
             Event::Broken(worker, fault) => self.broken(worker, fault),
             Event::Inspected(worker, verdict) => self.inspected(worker, verdict),
             Event::Exited(worker) => self.exited(worker),

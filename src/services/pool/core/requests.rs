@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use super::event::{Action, Behind, ClientId, Refusal, RequestId, WorkerId};
+use super::event::{Action, ClientId, Refusal, RequestId, Step, WorkerId};
 use super::worker::{Phase, Place};
 use super::{Dispatcher, Fault, Restart, Stage};
 
@@ -163,7 +163,7 @@ impl Dispatcher {
         }
     }
 
-    pub(super) fn reply(&mut self, worker: WorkerId, behind: Behind) {
+    pub(super) fn reply(&mut self, worker: WorkerId, step: Step) {
         let size = match self.phase(worker) {
             Some(Phase::Busy {
                 request, began, size, ..
@@ -185,16 +185,16 @@ impl Dispatcher {
             }
         };
         self.count_answered(worker);
-        match behind {
-            Behind::Output => {
+        match step {
+            Step::Lost => {
                 self.counters.unknown += 1;
                 self.lose(worker, Restart::Desync);
             }
-            Behind::Nothing if size > super::deadlines::LONG_REQUEST => {
+            Step::Kept if size > super::deadlines::LONG_REQUEST => {
                 let until = self.now + super::deadlines::SETTLE;
                 self.enter(worker, Phase::Settling { until });
             }
-            Behind::Nothing => self.release(worker),
+            Step::Kept => self.release(worker),
         }
     }
 
