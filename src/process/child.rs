@@ -1,9 +1,9 @@
 //! A running child: its pidfd, and our ends of its pipes.
 //!
-//! Its end is an event: the pidfd becomes readable, once. From then until it is reaped it is a zombie, whose process id,
-//! and so its group's id, the kernel gives to nobody else. Every signal in this file relies on that: it goes to a group
-//! whose leader is ours and unreaped, so it cannot reach a stranger. Hence the order in [`Child::reap_with_group`], the
-//! only place that ends the relation.
+//! Its end is an event: the pidfd becomes readable, once. From then until it is reaped it is a zombie, whose process
+//! id, and so its group's id, the kernel gives to nobody else. Every signal in this file relies on that: it goes to a
+//! group whose leader is ours and unreaped, so it cannot reach a stranger. Hence the order in
+//! [`Child::reap_with_group`], the only place that ends the relation.
 //!
 //! Reading and writing the pipes, and when to do so, is the business of whoever owns the child.
 
@@ -130,9 +130,9 @@ impl Child {
         }
     }
 
-    /// When the child has exited: kills what is left of its group, strikes it off the guard's list and takes its status.
-    /// `None` while it runs; the same status again afterwards. In this order, because the group's id is nobody else's
-    /// only until the child is reaped, and because the guard may look at its list at any moment.
+    /// When the child has exited: kills what is left of its group, strikes it off the guard's list and takes its
+    /// status. `None` while it runs; the same status again afterwards. In this order, because the group's id is nobody
+    /// else's only until the child is reaped, and because the guard may look at its list at any moment.
     ///
     /// # Errors
     /// Those of `waitid(2)`: ECHILD when something else in this process has reaped the child.
@@ -225,6 +225,21 @@ mod tests {
     fn a_death_by_a_real_time_signal_has_its_number() {
         let mut child = shell("kill -40 $$");
         assert_eq!(testing::wait(&mut child).to_string(), "signal 40");
+    }
+
+    #[test]
+    fn a_status_is_not_lost_when_the_daemon_was_started_with_sigchld_ignored() {
+        const ROLE: &str = "IOTCPD_TEST_SIGCHLD";
+        if std::env::var_os(ROLE).is_some() {
+            super::super::claim_children().unwrap();
+            return assert_eq!(testing::wait(&mut shell("exit 7")), ExitStatus::Code(7));
+        }
+        let name = "process::child::tests::a_status_is_not_lost_when_the_daemon_was_started_with_sigchld_ignored";
+        let output = testing::other_part(name, ROLE, &["env", "--ignore-signal=CHLD"])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
     }
 
     #[test]

@@ -13,10 +13,10 @@ use nix::sys::resource::Resource;
 /// What was being attempted when a start failed, in the order of the attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Turning arguments and variables into C strings, which cannot hold a NUL.
-    Arguments,
     /// Looking the program up.
     Lookup,
+    /// Turning arguments and variables into C strings, which cannot hold a NUL.
+    Arguments,
     /// Reading the daemon's own limits, from which those of the child are made.
     ReadLimits,
     /// Making the pipes, or opening `/dev/null`.
@@ -97,7 +97,8 @@ impl SpawnError {
                 "make it an executable file that the child's user may read and run, on a file system without noexec"
             }
             (Step::Exec, Errno::ENOEXEC) => {
-                "it is neither a program for this machine nor a script with a #! line; add one, or run it through its interpreter"
+                "it is neither a program for this machine nor a script with a #! line; \
+                 add one, or run it through its interpreter"
             }
             (Step::Exec, Errno::E2BIG) => "shorten its arguments, or clear variables from its environment",
             (Step::Exec, Errno::ETXTBSY) => "it is being written at this moment; finish the upgrade",
@@ -114,7 +115,8 @@ impl SpawnError {
             }
             (Step::Nice, Errno::EACCES | Errno::EPERM) => "only root may lower a nice value; ask for a higher one",
             (Step::SupplementaryGroups | Step::Group | Step::User, Errno::EPERM) => {
-                "only root may change users and groups; start the daemon as root, or as that user and leave the setting out"
+                "only root may change users and groups; \
+                 start the daemon as root, or as that user and leave the setting out"
             }
             (Step::WorkingDirectory, _) => "make it a directory that the child's user may enter",
             _ => "see the manual page of the system call",

@@ -1,9 +1,9 @@
 //! The guard: a tiny process that sees to it that nothing outlives the daemon, `kill -9` included.
 //!
-//! The parent-death signal kills a daemon's children with it, but not their children. So the daemon forks a guard, which
-//! holds nothing but the reading end of a pipe and a list of process groups. The daemon writes when a group begins
-//! and when it has ended; whatever ends the daemon also closes the pipe, and then the guard kills every group on the
-//! list and exits. One that ends as it should leaves an empty list.
+//! The parent-death signal kills a daemon's children with it, but not their children. So the daemon forks a guard,
+//! which holds nothing but the reading end of a pipe and a list of process groups. The daemon writes when a group
+//! begins and when it has ended; whatever ends the daemon also closes the pipe, and then the guard kills every group
+//! on the list and exits. One that ends as it should leaves an empty list.
 //!
 //! * A group is struck off before its leader is reaped ([`Child::reap_with_group`](super::child::Child)), so the guard
 //!   does not kill a group whose id has passed on to a stranger. Only a record that the pipe had no room for, at the
@@ -80,8 +80,8 @@ impl Guard {
         })
     }
 
-    /// Registers its pidfd under `died`, answer that with [`restart_if_dead`](Self::restart_if_dead); and its pipe under
-    /// `writable`, answer that with [`flush`](Self::flush). Holds for its successors as well.
+    /// Registers its pidfd under `died`, answer that with [`restart_if_dead`](Self::restart_if_dead); and its pipe
+    /// under `writable`, answer that with [`flush`](Self::flush). Holds for its successors as well.
     ///
     /// # Errors
     /// Those of `epoll_ctl(2)`.
@@ -165,7 +165,8 @@ impl Guard {
     fn limit_pending(&mut self) {
         if self.pending.len() > MAX_PENDING {
             self.pending.clear();
-            // Our own unreaped child, so the id is its own. ESRCH cannot come, and a guard that is gone is what is wanted.
+            // Our own unreaped child, so the id is its own. ESRCH cannot come, and a guard that is gone is what is
+            // wanted.
             let _ = kill(self.pid, Signal::SIGKILL);
         }
     }
@@ -247,7 +248,6 @@ mod tests {
     use super::super::testing::{self, read_line, shell, wait_readable};
     use super::*;
     use std::io::{BufRead, BufReader};
-    use std::process::Command;
 
     #[test]
     fn the_table_holds_what_began_and_has_not_ended() {
@@ -391,8 +391,7 @@ mod tests {
             return be_the_victim();
         }
         let name = "process::guard::tests::kill_9_of_the_daemon_leaves_neither_child_nor_grandchild_nor_guard";
-        let mut victim = Command::new(std::env::current_exe().unwrap());
-        victim.args(["--exact", name, "--nocapture"]).env(VICTIM, "1");
+        let mut victim = testing::other_part(name, VICTIM, &[]);
         let piped = std::process::Stdio::piped;
         let mut victim = victim.stdin(piped()).stderr(piped()).stdout(piped()).spawn().unwrap();
         let mut lines = BufReader::new(victim.stderr.take().unwrap()).lines();

@@ -35,7 +35,7 @@ impl OpenFileLimit {
     /// Raises the soft limit of this process to its hard limit.
     ///
     /// # Errors
-    /// Those of `getrlimit(2)` and `setrlimit(2)`; the limit is then as it was.
+    /// Those of `getrlimit(2)` and `setrlimit(2)`; the limit is then as it was, and good enough to go on with.
     pub fn raise() -> nix::Result<Self> {
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
         if soft < hard {
@@ -57,7 +57,8 @@ pub(super) struct LimitSetting {
 }
 
 impl ResourceLimits {
-    /// The calls that put these limits into effect. `inherited_open_files` is the limit of a child whose own is not set.
+    /// The calls that put these limits into effect. `inherited_open_files` is the limit of a child whose own is not
+    /// set.
     pub(super) fn settings(&self, inherited_open_files: Option<u64>) -> Result<Vec<LimitSetting>, Errno> {
         let mut settings = Vec::new();
         let exact = |resource, value| LimitSetting {
@@ -135,6 +136,16 @@ mod tests {
                 hard: 32
             }]
         );
+    }
+
+    #[test]
+    fn raising_the_limit_tells_what_it_was() {
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        let first = OpenFileLimit::raise().unwrap();
+        assert!(first.original <= hard);
+        assert_eq!(first.now, hard);
+        assert_eq!(getrlimit(Resource::RLIMIT_NOFILE), Ok((hard, hard)));
+        assert_eq!(OpenFileLimit::raise().unwrap().original, hard);
     }
 
     #[test]

@@ -15,8 +15,9 @@
 //! 7. [`child::Child::reap_with_group`] kills what is left of its group, tells the guard, and only then reaps it.
 //!
 //! What holds throughout: a process id is used for signals only while its process is unreaped, since until then the
-//! kernel gives the number to nobody else. Every descriptor is close-on-exec. Nothing here blocks on a child, and
-//! there is no SIGCHLD handler. All `unsafe` of this room is in `sys.rs`.
+//! kernel gives the number to nobody else; the daemon calls [`claim_children`] first of all. Every descriptor is
+//! close-on-exec. Nothing here blocks on a child, and there is no SIGCHLD handler. All `unsafe` of this room is in
+//! `sys.rs`.
 //!
 //! The kernel must be Linux 5.4 or later (`waitid` on a pidfd). A process that leaves its group (`setsid`, a
 //! double-forking daemon) is out of reach of everything here.
@@ -33,7 +34,7 @@ pub mod spawn;
 pub mod spec;
 mod sys;
 
-pub use sys::unread_bytes;
+pub use sys::{claim_children, unread_bytes};
 
 #[cfg(test)]
 mod testing;

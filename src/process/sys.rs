@@ -2,11 +2,11 @@
 //! fork of the guard, waiting on a pidfd, the length of a pipe's content.
 //!
 //! **The start of a program.** `clone(CLONE_VM | CLONE_VFORK)` makes a process that borrows the daemon's memory
-//! instead of copying its page tables, so the cost does not grow with the daemon; the calling thread stands still until the
-//! child has exec'ed or exited. Between the two the child runs on this program's memory, and these rules hold for
-//! every line from [`child_main`] down:
+//! instead of copying its page tables, so the cost does not grow with the daemon; the calling thread stands still
+//! until the child has exec'ed or exited. Between the two the child runs on this program's memory, and these rules
+//! hold for every line from [`child_main`] down:
 //!
-//! * It has its own stack, so it cannot overwrite the frames of the caller that it will outlive by nothing.
+//! * It has a stack of its own, so it cannot overwrite the frames of the caller, who goes on with them.
 //! * No signal handler can run in it: all signals are blocked before the clone, and unblocked in the child only when
 //!   every disposition is the default one. (Dispositions and mask are the child's own: no `CLONE_SIGHAND`.)
 //! * It calls nothing that may lock, allocate, or unwind: other threads still run and may hold any lock. What it needs
@@ -32,7 +32,8 @@ use libc::{SYS_setgid, SYS_setgroups, SYS_setuid};
 #[cfg(target_pointer_width = "32")]
 use libc::{SYS_setgid32 as SYS_setgid, SYS_setgroups32 as SYS_setgroups, SYS_setuid32 as SYS_setuid};
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, SigmaskHow};
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, kill, signal};
+use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, getpid};
 
 use super::exit_status::ExitStatus;
@@ -92,7 +93,7 @@ pub(super) fn spawn(plan: &Plan<'_>) -> Result<(Pid, OwnedFd), Failure> {
         Some(failure) => {
             // It has written its failure and is in `_exit`, or past it: this waits for microseconds at most. An error
             // could only say that there is no such child, and then there is nothing to reap.
-            while nix::sys::wait::waitpid(pid, None) == Err(Errno::EINTR) {}
+            while waitpid(pid, None) == Err(Errno::EINTR) {}
             Err(failure)
         }
     }
@@ -189,8 +190,8 @@ extern "C" fn child_main(view: *mut c_void) -> c_int {
 }
 
 /// The order matters. Limits and niceness come before the credentials, as raising them may need the privilege that is
-/// given up there; the directory after, as it is the child's user that must be able to enter it; the parent-death signal
-/// after, as a change of credentials clears it (`PR_SET_PDEATHSIG(2const)`).
+/// given up there; the directory after, as it is the child's user that must be able to enter it; the parent-death
+/// signal after, as a change of credentials clears it (`PR_SET_PDEATHSIG(2const)`).
 ///
 /// # Safety
 /// Only in a child of [`clone_child`], with all signals blocked.
@@ -252,8 +253,8 @@ unsafe fn call(step: Step, number: c_long, [a, b, c, d]: [c_long; 4]) -> Result<
     }
 }
 
-/// Raw calls, since the C library's `sigaction` refuses the two signals it keeps for itself; and whoever started the daemon
-/// may have left those ignored as well.
+/// Raw calls, since the C library's `sigaction` refuses the two signals it keeps for itself; and whoever started the
+/// daemon may have left those ignored as well.
 ///
 /// # Safety
 /// Only in a child of [`clone_child`].
@@ -262,8 +263,8 @@ unsafe fn reset_signals() {
     let default = [0_u64; 8];
     for signal in 1..=c_long::from(libc::SIGRTMAX()) {
         let arguments = [signal, address(default.as_ptr()), 0, size_of::<u64>() as c_long];
-        // SAFETY: the kernel reads `default`, whose mask is 64 bits long, and changes a disposition of this process alone.
-        // It refuses SIGKILL and SIGSTOP, whose dispositions are always the default ones.
+        // SAFETY: the kernel reads `default`, whose mask is 64 bits long, and changes a disposition of this process
+        // alone. It refuses SIGKILL and SIGSTOP, whose dispositions are always the default ones.
         let _ = unsafe { call(Step::Exec, libc::SYS_rt_sigaction, arguments) };
     }
 }
@@ -380,8 +381,8 @@ pub(super) fn fork_guard(input: BorrowedFd<'_>, table: &mut GroupTable) -> Resul
     let pid = Pid::from_raw(result?);
     pidfd_open(pid).map(|pidfd| (pid, pidfd)).inspect_err(|_| {
         // A guard whose end nobody would notice is worth nothing. It ends at once, so waiting for it is short.
-        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-        while nix::sys::wait::waitpid(pid, None) == Err(Errno::EINTR) {}
+        let _ = kill(pid, Signal::SIGKILL);
+        while waitpid(pid, None) == Err(Errno::EINTR) {}
     })
 }
 
@@ -461,6 +462,18 @@ pub(super) fn wait(pidfd: impl AsFd, wait: Wait) -> io::Result<Option<ExitStatus
             core_dumped: code == libc::CLD_DUMPED,
         },
     }))
+}
+
+/// Makes the exits of children known to this process alone, whatever it was started with: while SIGCHLD is ignored,
+/// which is inherited, the kernel reaps children by itself, their status is lost and their ids pass on while we still
+/// use them. Call it before the first child.
+///
+/// # Errors
+/// None that Linux knows.
+pub fn claim_children() -> nix::Result<()> {
+    // SAFETY: the default disposition runs no code of ours, and no handler of this program is lost: it has none for
+    // SIGCHLD, since every exit is a pidfd's event.
+    unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }.map(drop)
 }
 
 /// How many bytes lie in a pipe unread. On Linux either end may be asked.

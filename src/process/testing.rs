@@ -1,6 +1,8 @@
 //! What the tests of this room share: real children, and waiting for what they do without ever sleeping.
 
+use std::ffi::OsString;
 use std::os::fd::AsFd;
+use std::process::Command;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -34,6 +36,19 @@ pub(super) fn output_of(spec: &ProcessSpec) -> String {
     let output = rest_of_output(&mut child);
     assert!(wait(&mut child).success(), "{output}");
     output
+}
+
+/// One test of this program, to be run in a process of its own with `role` in its environment, where it is to do its
+/// other part. `wrapper` is a program with arguments to run it under.
+pub(super) fn other_part(test: &str, role: &str, wrapper: &[&str]) -> Command {
+    let program = std::env::current_exe().unwrap();
+    let mut words = wrapper.iter().map(OsString::from).chain([program.into_os_string()]);
+    let mut command = Command::new(words.next().unwrap());
+    command
+        .args(words)
+        .args(["--exact", test, "--nocapture"])
+        .env(role, "1");
+    command
 }
 
 /// Blocks until there is something to read, or the other end is gone. A test that waits for what never comes fails
