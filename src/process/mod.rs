@@ -9,9 +9,9 @@
 //!    three standard descriptors. It costs the same whatever the size of the daemon. A failed exec is an error of this
 //!    call, never an exit status to be guessed.
 //! 4. [`guard::Guard::watch`] records its group, so that nothing outlives the daemon.
-//! 5. [`child::Child`] is its pidfd (readable once: it has exited) and our ends of its pipes; `stderr_log` makes log
+//! 5. [`child::Child`] is its pidfd (readable once: it has exited) and our ends of its pipes; [`stderr_log`] makes log
 //!    lines of what it complains about, [`rss`] says how much memory it holds.
-//! 6. `reaper::Ending` decides how it is ended (its input closed, TERM, KILL) and by when.
+//! 6. [`reaper::Ending`] decides how it is ended (its input closed, TERM, KILL) and by when.
 //! 7. [`child::Child::reap_with_group`] kills what is left of its group, tells the guard, and only then reaps it.
 //!
 //! What holds throughout: a process id is used for signals only while its process is unreaped, since until then the
@@ -29,9 +29,11 @@ pub mod guard;
 pub mod identity;
 pub mod limits;
 mod program;
+pub mod reaper;
 pub mod rss;
 pub mod spawn;
 pub mod spec;
+pub mod stderr_log;
 mod sys;
 
 pub use sys::{claim_children, unread_bytes};
