@@ -132,7 +132,7 @@ mod tests {
         );
         assert_eq!(
             lines[1],
-            "--timeout: 1ms is out of range; write a value from 10ms to 1h"
+            "iotcpd: --timeout: 1ms is out of range; write a value from 10ms to 1h"
         );
         assert_eq!(
             lines[2],

@@ -128,3 +128,78 @@ fn refuse(error: &clap::Error) -> ExitCode {
 fn say(stream: &mut impl Write, text: impl fmt::Display) {
     let _ = write!(stream, "{text}").and_then(|()| stream.flush());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn the_pool_is_the_default() {
+        let bare = parse("iotcpd -n 8 -p 1").unwrap();
+        assert!(bare.command.is_none());
+        let Some(Command::Pool(spelled_out)) = parse("iotcpd pool -n 8 -p 1").unwrap().command else {
+            panic!("pool is a subcommand")
+        };
+        assert_eq!(*spelled_out, bare.pool);
+    }
+
+    #[test]
+    fn flags_of_the_pool_do_not_go_with_another_command() {
+        assert_eq!(parse("iotcpd -n 8 check --config f").unwrap_err().exit_code(), 2);
+        assert_eq!(parse("iotcpd run -n 8 --config f").unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_status_2_with_a_remedy() {
+        let error = parse("iotcpd -b soon").unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(
+            error.to_string().contains("not a length of time; write for example 15"),
+            "{error}"
+        );
+        let error = parse("iotcpd --queue-timout 1").unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("--queue-timeout"), "{error}");
+        assert_eq!(parse("iotcpd run").unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn help_and_version_are_no_errors() {
+        for line in ["iotcpd -h", "iotcpd --help", "iotcpd pool --help", "iotcpd ask -h"] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 0, "{line}");
+        }
+        for line in ["iotcpd -v", "iotcpd --version"] {
+            let version = parse(line).unwrap_err();
+            assert_eq!(
+                (version.exit_code(), version.to_string().as_str()),
+                (0, "iotcpd 2.0.0\n"),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn short_and_long_help_are_the_same() {
+        let help = parse("iotcpd -h").unwrap_err().to_string();
+        assert_eq!(help, parse("iotcpd --help").unwrap_err().to_string());
+        for part in [
+            "Usage: iotcpd [OPTIONS]",
+            "Commands:",
+            "Workers:",
+            "Signals:",
+            "Examples:",
+            "iotcpd(1)",
+        ] {
+            assert!(help.contains(part), "{part}");
+        }
+    }
+}

@@ -17,3 +17,6 @@ pub mod lower;
 pub mod spec;
 pub mod suggest;
 pub mod units;
+
+#[cfg(test)]
+mod tests;

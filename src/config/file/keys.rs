@@ -15,49 +15,83 @@ use super::report::Report;
 use crate::config::lower::Origin;
 use crate::config::suggest::nearest;
 
-/// One service's table in the text.
-pub(super) struct Place<'t, 'i> {
+/// One service in the text.
+pub(super) struct Section<'t, 'i> {
     /// The service's name, with the place of its header.
     pub(super) name: &'t Spanned<DeString<'i>>,
     /// Its keys.
     pub(super) table: &'t DeTable<'i>,
 }
 
-impl Place<'_, '_> {
-    /// Where something was said; the header when it is a default that was not said at all.
-    pub(super) fn of(&self, origin: Origin) -> usize {
-        let Some(value) = self.table.get(origin.key) else {
-            return self.name.span().start;
+/// What could be read of a service's keys, and where everything stands.
+pub(super) struct Keys<'t, 'i> {
+    section: &'t Section<'t, 'i>,
+    /// Keys with the values, and the elements of lists, that are in the spec; they have kept their places.
+    readable: DeTable<'i>,
+    /// How many keys or values are not.
+    unread: usize,
+}
+
+impl<'t, 'i> Keys<'t, 'i> {
+    /// Reads a section into its spec; whatever cannot be read goes into the report and is absent from the spec.
+    pub(super) fn read<S>(section: &'t Section<'t, 'i>, report: &mut Report<'_>) -> (S, Self)
+    where
+        S: Args + DeserializeOwned + Default,
+    {
+        let flags = S::augment_args(Command::new("keys"));
+        let mut keys = Self {
+            section,
+            readable: DeTable::new(),
+            unread: 0,
+        };
+        for (key, value) in section.table {
+            let name: &str = key.get_ref();
+            let mistakes = match flags.get_arguments().find(|flag| flag.get_long() == Some(name)) {
+                None => vec![(key.span().start, unknown(name, &flags))],
+                Some(flag) => {
+                    let (readable, mistakes) = readable::<S>(flag, key, value);
+                    keys.readable.extend(readable.map(|value| (key.clone(), value)));
+                    mistakes
+                        .into_iter()
+                        .map(|(offset, text)| (offset, format!("{name}: {text}")))
+                        .collect()
+                }
+            };
+            keys.unread += mistakes.len();
+            for (offset, text) in mistakes {
+                report.add(offset, text);
+            }
+        }
+        let spec = deserialize(keys.readable.clone()).unwrap_or_else(|error| {
+            report.add(section.name.span().start, error);
+            S::default()
+        });
+        (spec, keys)
+    }
+
+    /// The service they describe.
+    pub(super) fn service(&self) -> &str {
+        self.section.name.get_ref()
+    }
+
+    /// Whether the spec holds everything that was written.
+    pub(super) const fn all_read(&self) -> bool {
+        self.unread == 0
+    }
+
+    /// Where something was said, in bytes from the start of the text; the header when it is a default that was not
+    /// said at all.
+    pub(super) fn place(&self, origin: Origin) -> usize {
+        let Some(value) = self
+            .readable
+            .get(origin.key)
+            .or_else(|| self.section.table.get(origin.key))
+        else {
+            return self.section.name.span().start;
         };
         let element = origin.index.and_then(|index| value.get_ref().as_array()?.get(index));
         element.unwrap_or(value).span().start
     }
-}
-
-/// Reads the table; whatever cannot be read goes into the report and is absent from the spec.
-pub(super) fn spec<S: Args + DeserializeOwned + Default>(place: &Place<'_, '_>, report: &mut Report<'_>) -> S {
-    let flags = S::augment_args(Command::new("keys"));
-    let mut readable = DeTable::new();
-    for (key, value) in place.table {
-        let name: &str = key.get_ref();
-        match flags.get_arguments().find(|flag| flag.get_long() == Some(name)) {
-            None => report.add(key.span().start, unknown(name, &flags)),
-            Some(flag) => {
-                let value = as_list(flag, value.clone());
-                let mistakes = mistakes::<S>(flag, key, &value);
-                if mistakes.is_empty() {
-                    readable.insert(key.clone(), value);
-                }
-                for (offset, text) in mistakes {
-                    report.add(offset, format!("{name}: {text}"));
-                }
-            }
-        }
-    }
-    read(readable).unwrap_or_else(|error| {
-        report.add(place.name.span().start, error);
-        S::default()
-    })
 }
 
 fn unknown(name: &str, flags: &Command) -> String {
@@ -67,43 +101,65 @@ fn unknown(name: &str, flags: &Command) -> String {
     }
 }
 
-/// A key that may be repeated takes a list; one lone value stands for a list of one.
-fn as_list<'i>(flag: &Arg, value: Spanned<DeValue<'i>>) -> Spanned<DeValue<'i>> {
-    if !is_list(flag) || value.get_ref().is_array() {
-        return value;
-    }
-    let span = value.span();
-    let mut list = DeArray::new();
-    list.push(value);
-    Spanned::new(span, DeValue::Array(list))
-}
-
 fn is_list(flag: &Arg) -> bool {
     matches!(flag.get_action(), ArgAction::Append)
 }
 
-/// What is wrong with a value, or with each element of a list.
-fn mistakes<S: DeserializeOwned>(
+/// A text about a place.
+type Misread = (usize, String);
+
+/// As much of a value as can be read (of a list, the good elements) and what is wrong with the rest.
+fn readable<'i, S: DeserializeOwned>(
     flag: &Arg,
-    key: &Spanned<DeString<'_>>,
-    value: &Spanned<DeValue<'_>>,
-) -> Vec<(usize, String)> {
-    let values: Vec<&Spanned<DeValue<'_>>> = match value.get_ref() {
-        DeValue::Array(list) if is_list(flag) => list.iter().collect(),
-        _ => vec![value],
-    };
-    let mistake = |value: &&Spanned<DeValue<'_>>| {
-        let wrong = wrong_form(flag, value.get_ref()).or_else(|| {
-            let mut alone = DeTable::new();
-            alone.insert(key.clone(), as_list(flag, (*value).clone()));
-            read::<S>(alone).err()
-        });
-        wrong.map(|text| (value.span().start, text))
-    };
-    values.iter().filter_map(mistake).collect()
+    key: &Spanned<DeString<'i>>,
+    value: &Spanned<DeValue<'i>>,
+) -> (Option<Spanned<DeValue<'i>>>, Vec<Misread>) {
+    if !is_list(flag) {
+        return match try_alone::<S>(flag, key, value, value.clone()) {
+            Ok(()) => (Some(value.clone()), Vec::new()),
+            Err(misread) => (None, vec![misread]),
+        };
+    }
+    let mut good = DeArray::new();
+    let mut misread = Vec::new();
+    for element in elements(value) {
+        match try_alone::<S>(flag, key, element, list_of(element)) {
+            Ok(()) => good.push(element.clone()),
+            Err(wrong) => misread.push(wrong),
+        }
+    }
+    (Some(Spanned::new(value.span(), DeValue::Array(good))), misread)
 }
 
-fn read<S: DeserializeOwned>(table: DeTable<'_>) -> Result<S, String> {
+/// A key that may be repeated takes a list; one lone value stands for a list of one.
+fn elements<'v, 'i>(value: &'v Spanned<DeValue<'i>>) -> Vec<&'v Spanned<DeValue<'i>>> {
+    value
+        .get_ref()
+        .as_array()
+        .map_or_else(|| vec![value], |list| list.iter().collect())
+}
+
+fn list_of<'i>(element: &Spanned<DeValue<'i>>) -> Spanned<DeValue<'i>> {
+    let mut list = DeArray::new();
+    list.push(element.clone());
+    Spanned::new(element.span(), DeValue::Array(list))
+}
+
+/// Whether `value`, as the spec takes it, can be read when nothing else is there.
+fn try_alone<'i, S: DeserializeOwned>(
+    flag: &Arg,
+    key: &Spanned<DeString<'i>>,
+    written: &Spanned<DeValue<'i>>,
+    value: Spanned<DeValue<'i>>,
+) -> Result<(), Misread> {
+    let wrong = wrong_form(flag, written.get_ref()).or_else(|| {
+        let alone = DeTable::from_iter([(key.clone(), value)]);
+        deserialize::<S>(alone).err()
+    });
+    wrong.map_or(Ok(()), |text| Err((written.span().start, text)))
+}
+
+fn deserialize<S: DeserializeOwned>(table: DeTable<'_>) -> Result<S, String> {
     S::deserialize(Deserializer::from(Spanned::new(0..0, table))).map_err(|error| error.message().to_owned())
 }
 

@@ -46,7 +46,7 @@ pub(super) fn listening(
             Err(error) => mistakes.add_said(origin, &error.to_string()),
         }
     }
-    let unix_socket = unix_socket(mistakes, &addresses, spec);
+    let unix_socket = unix_socket(mistakes, spec);
     Listening {
         addresses,
         unix_socket,
@@ -66,15 +66,17 @@ pub(in crate::config) fn clash(one: &ListenAddr, other: &ListenAddr) -> bool {
 
 /// Mode and owner of the UNIX sockets. They must have something to apply to: a mode that protects nothing is a mistake
 /// worth knowing about.
-fn unix_socket(mistakes: &mut Mistakes, addresses: &[(Origin, ListenAddr)], spec: &ListenSpec) -> UnixSocketOptions {
+fn unix_socket(mistakes: &mut Mistakes, spec: &ListenSpec) -> UnixSocketOptions {
     let said = [
         ("socket-mode", spec.socket_mode.is_some()),
         ("socket-owner", spec.socket_owner.is_some()),
         ("socket-group", spec.socket_group.is_some()),
     ];
-    let any_unix = addresses
-        .iter()
-        .any(|(_, address)| matches!(address, ListenAddr::Unix(_)));
+    // An address that could not be read, which is told elsewhere, may have been meant for one.
+    let any_unix = spec.listen.iter().any(|text| {
+        text.parse()
+            .map_or(true, |address| matches!(address, ListenAddr::Unix(_)))
+    });
     for (key, _) in said.iter().filter(|(_, said)| *said && !any_unix) {
         let remedy = "add a listen address such as unix:/run/iotcpd.sock, or leave it out";
         mistakes.add(Origin::key(key), "there is no UNIX socket to apply it to", remedy);
@@ -134,4 +136,128 @@ fn connection_limits(mistakes: &mut Mistakes, spec: &ListenSpec) -> ConnectionLi
         mistakes.add(Origin::key("max-connections-per-ip"), text, remedy);
     }
     ConnectionLimits { total, per_ip }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::lower::Mistake;
+    use crate::config::units::Whole;
+
+    fn lower(spec: &ListenSpec) -> Result<Listening, Vec<Mistake>> {
+        let mut mistakes = Mistakes::default();
+        let listening = listening(&mut mistakes, Vec::new(), spec);
+        mistakes.unless_any(listening)
+    }
+
+    fn told(spec: &ListenSpec) -> Vec<(Origin, String)> {
+        let Err(mistakes) = lower(spec) else {
+            panic!("no mistake was found")
+        };
+        mistakes
+            .iter()
+            .map(|mistake| (mistake.origin, mistake.to_string()))
+            .collect()
+    }
+
+    fn texts(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn socket_options_reach_the_unix_sockets() {
+        let spec = ListenSpec {
+            listen: texts(&["unix:/x"]),
+            socket_mode: Some(FileMode(0o660)),
+            socket_owner: Some("root".into()),
+            socket_group: Some("7".into()),
+            ..ListenSpec::default()
+        };
+        let unix_socket = lower(&spec).ok().unwrap().unix_socket;
+        assert_eq!(
+            unix_socket,
+            UnixSocketOptions {
+                mode: Some(0o660),
+                owner: Some(0),
+                group: Some(7)
+            }
+        );
+    }
+
+    #[test]
+    fn socket_options_without_a_unix_socket_are_a_mistake() {
+        let spec = ListenSpec {
+            listen: texts(&["127.0.0.1:1"]),
+            socket_mode: Some(FileMode(0o660)),
+            socket_owner: Some("root".into()),
+            socket_group: Some("root".into()),
+            ..ListenSpec::default()
+        };
+        let keys: Vec<_> = told(&spec).iter().map(|(origin, _)| origin.key).collect();
+        assert_eq!(keys, ["socket-mode", "socket-owner", "socket-group"]);
+    }
+
+    #[test]
+    fn a_mode_has_nine_bits_and_names_must_exist() {
+        let spec = ListenSpec {
+            listen: texts(&["unix:/x"]),
+            socket_mode: Some(FileMode(0o4755)),
+            socket_owner: Some("no such user".into()),
+            socket_group: Some("no such group".into()),
+            ..ListenSpec::default()
+        };
+        let told = told(&spec);
+        let lines: Vec<_> = told.iter().map(|(_, line)| line.as_str()).collect();
+        assert_eq!(lines.len(), 3);
+        assert_eq!(
+            lines[0],
+            "socket-mode: 4755 has bits that mean nothing on a socket; write 0000 to 0777, for example 0660"
+        );
+        assert!(lines[1].starts_with("socket-owner: there is no user"), "{lines:?}");
+        assert!(lines[2].starts_with("socket-group: there is no group"), "{lines:?}");
+    }
+
+    #[test]
+    fn networks_may_be_single_addresses() {
+        let spec = ListenSpec {
+            allow: texts(&["192.0.2.7", "::1", "10.0.0.0/8"]),
+            ..ListenSpec::default()
+        };
+        let same = ListenSpec {
+            allow: texts(&["192.0.2.7/32", "::1/128", "10.0.0.0/8"]),
+            ..ListenSpec::default()
+        };
+        assert_eq!(lower(&spec).ok().unwrap().access, lower(&same).ok().unwrap().access);
+    }
+
+    #[test]
+    fn each_bad_element_is_told_by_its_index() {
+        let spec = ListenSpec {
+            listen: texts(&["127.0.0.1:1", "nonsense", "127.0.0.1:1"]),
+            allow: texts(&["10.0.0.0/8", "10/8"]),
+            deny: texts(&["10.0.0.0/33"]),
+            ..ListenSpec::default()
+        };
+        let origins: Vec<_> = told(&spec).into_iter().map(|(origin, _)| origin).collect();
+        let expected = [
+            Origin::element("listen", 1),
+            Origin::element("listen", 2),
+            Origin::element("allow", 1),
+            Origin::element("deny", 0),
+        ];
+        assert_eq!(origins, expected);
+    }
+
+    #[test]
+    fn a_limit_that_limits_nothing_is_a_mistake() {
+        let limits = |total, per_ip| ListenSpec {
+            max_connections: Some(Whole(total)),
+            max_connections_per_ip: Some(Whole(per_ip)),
+            ..ListenSpec::default()
+        };
+        assert!(lower(&limits(8, 8)).is_ok());
+        let (origin, line) = told(&limits(8, 9)).remove(0);
+        assert_eq!(origin, Origin::key("max-connections-per-ip"));
+        assert!(line.ends_with("write at most 8, or raise max-connections"), "{line}");
+    }
 }

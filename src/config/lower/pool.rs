@@ -240,3 +240,275 @@ fn half_close(spec: &PoolSpec) -> HalfClose {
         Some(Written::Answer) | None => HalfClose::Answer,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::spec::listen::ListenSpec;
+    use crate::config::units::{Escaped, Size, Time, Whole};
+    use crate::net::limits::ConnectionLimits;
+    use crate::process::spec::ProcessSpec;
+
+    fn lower(spec: &PoolSpec) -> Options {
+        pool("pool", spec).unwrap().options
+    }
+
+    fn mistakes(spec: &PoolSpec) -> Vec<String> {
+        pool("pool", spec)
+            .unwrap_err()
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    fn addresses(ipv4: Option<&str>, ipv6: Option<&str>, port: Option<i64>, listen: &[&str]) -> Vec<String> {
+        let listen = ListenSpec {
+            listen: listen.iter().map(ToString::to_string).collect(),
+            ..ListenSpec::default()
+        };
+        let (ipv4, ipv6, port) = (ipv4.map(Into::into), ipv6.map(Into::into), port.map(Whole));
+        let options = lower(&PoolSpec {
+            ipv4,
+            ipv6,
+            port,
+            listen,
+            ..PoolSpec::default()
+        });
+        options.listen.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn nothing_said_is_iotcpd_1_1() {
+        let options = lower(&PoolSpec::default());
+        let command = ["squidGuard", "-c", "sg/adblock.conf"].map(Into::into).to_vec();
+        assert_eq!(options.process, ProcessSpec::new(command).unwrap());
+        assert_eq!(options.listen, ["127.0.0.1:9991".parse().unwrap()]);
+        assert_eq!(options.error_reply, b"ERR\n");
+        assert_eq!((options.max_request, options.max_reply), (65_536, 1_048_576));
+        assert_eq!(
+            options.connection_limits,
+            ConnectionLimits {
+                total: 4096,
+                per_ip: None
+            }
+        );
+        assert_eq!(
+            (options.half_close, options.backlog, options.max_rss),
+            (HalfClose::Answer, 1024, None)
+        );
+        assert_eq!(
+            (options.kill_timeout, options.stop_timeout),
+            (Duration::from_secs(3), Duration::from_secs(30))
+        );
+        let policy = Policy {
+            workers: 4,
+            queue_size: 1024,
+            queue_timeout: Duration::from_millis(500),
+            busy_timeout: Duration::from_secs(15),
+            retries: 1,
+            alarm_interval: Duration::from_secs(2),
+            start_timeout: Duration::from_secs(60),
+            max_requests: None,
+            max_age: None,
+        };
+        assert_eq!(options.policy, policy);
+    }
+
+    #[test]
+    fn addresses_add_up_and_nothing_unasked_is_bound() {
+        assert_eq!(addresses(None, None, Some(80), &[]), ["127.0.0.1:80"]);
+        assert_eq!(addresses(Some("0.0.0.0"), None, None, &[]), ["0.0.0.0:9991"]);
+        assert_eq!(addresses(None, Some("::1"), None, &[]), ["[::1]:9991"]);
+        assert_eq!(addresses(None, Some("[::1]"), Some(80), &[]), ["[::1]:80"]);
+        assert_eq!(
+            addresses(Some("127.0.0.2"), Some("::1"), Some(1), &[]),
+            ["127.0.0.2:1", "[::1]:1"]
+        );
+        assert_eq!(addresses(None, None, None, &["unix:/x"]), ["unix:/x"]);
+        assert_eq!(
+            addresses(None, None, Some(80), &["unix:/x"]),
+            ["127.0.0.1:80", "unix:/x"]
+        );
+        assert_eq!(
+            addresses(None, Some("::1"), None, &["unix:/x", "127.0.0.1:7"]),
+            ["[::1]:9991", "unix:/x", "127.0.0.1:7"]
+        );
+        assert_eq!(addresses(None, None, None, &["127.0.0.1:0", "127.0.0.1:0"]).len(), 2);
+    }
+
+    /// Sets one option, so that a test can walk through all of them.
+    type Set<T> = fn(&mut PoolSpec, T);
+
+    fn check<T: Copy>(key: &str, set: Set<T>, allowed: &[T], refused: &[T], limits: &str) {
+        let with = |value: T| {
+            let mut spec = PoolSpec {
+                ready_line: Some("up".into()),
+                ..PoolSpec::default()
+            };
+            set(&mut spec, value);
+            spec
+        };
+        for value in allowed {
+            assert!(pool("pool", &with(*value)).is_ok(), "{key}");
+        }
+        for value in refused {
+            let told = mistakes(&with(*value));
+            assert_eq!(told.len(), 1, "{told:?}");
+            assert!(told[0].starts_with(&format!("{key}: ")), "{told:?}");
+            assert!(
+                told[0].ends_with(&format!(" is out of range; write a value from {limits}")),
+                "{told:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn counts_have_ranges() {
+        let count = |key, set: Set<i64>, (least, most): (i64, i64)| {
+            let limits = format!("{least} to {most}");
+            check(
+                key,
+                set,
+                &[least, most],
+                &[least - 1, most + 1, i64::MIN, i64::MAX],
+                &limits,
+            );
+        };
+        count("num-daemons", |spec, n| spec.num_daemons = Some(Whole(n)), (1, 4096));
+        count("port", |spec, n| spec.port = Some(Whole(n)), (0, 65_535));
+        count("queue-size", |spec, n| spec.queue_size = Some(Whole(n)), (0, 1_000_000));
+        count("retries", |spec, n| spec.retries = Some(Whole(n)), (0, 100));
+        count(
+            "max-requests",
+            |spec, n| spec.max_requests = Some(Whole(n)),
+            (1, 1_000_000_000_000),
+        );
+        count("backlog", |spec, n| spec.listen.backlog = Some(Whole(n)), (1, 65_535));
+        count(
+            "max-connections",
+            |spec, n| spec.listen.max_connections = Some(Whole(n)),
+            (1, 1_000_000),
+        );
+        count("nice", |spec, n| spec.process.nice = Some(Whole(n)), (-20, 19));
+        count(
+            "limit-open-files",
+            |spec, n| spec.process.limit_open_files = Some(Whole(n)),
+            (3, 1 << 30),
+        );
+        count(
+            "limit-processes",
+            |spec, n| spec.process.limit_processes = Some(Whole(n)),
+            (1, 1 << 22),
+        );
+    }
+
+    #[test]
+    fn times_have_ranges() {
+        let time = |key, set: Set<Time>, least: &str, most: &str| {
+            let (start, end): (Time, Time) = (least.parse().unwrap(), most.parse().unwrap());
+            let step = Duration::from_nanos(1);
+            let refused = [Time(Duration::ZERO), Time(start.0 - step), Time(end.0 + step)];
+            check(key, set, &[start, end], &refused, &format!("{least} to {most}"));
+        };
+        time("busy-timeout", |spec, t| spec.busy_timeout = Some(t), "100ms", "366d");
+        time("start-timeout", |spec, t| spec.start_timeout = Some(t), "100ms", "366d");
+        time("read-timeout", |spec, t| spec.read_timeout = Some(t), "100ms", "366d");
+        time("write-timeout", |spec, t| spec.write_timeout = Some(t), "100ms", "366d");
+        time("kill-timeout", |spec, t| spec.kill_timeout = Some(t), "100ms", "366d");
+        time("stop-timeout", |spec, t| spec.stop_timeout = Some(t), "100ms", "366d");
+        time("queue-timeout", |spec, t| spec.queue_timeout = Some(t), "1ms", "366d");
+        time("alarm-interval", |spec, t| spec.alarm_interval = Some(t), "100ms", "1h");
+        time("max-age", |spec, t| spec.max_age = Some(t), "1s", "366d");
+    }
+
+    #[test]
+    fn sizes_have_ranges() {
+        let size = |key, set: Set<Size>, (least, most): (u64, u64)| {
+            let limits = format!("{} to {}", Size(least), Size(most));
+            check(
+                key,
+                set,
+                &[Size(least), Size(most)],
+                &[Size(least - 1), Size(most + 1)],
+                &limits,
+            );
+        };
+        size("max-request", |spec, n| spec.max_request = Some(n), (1, 1 << 30));
+        // The ready line of `check` is two bytes long, so one byte would be a mistake of its own.
+        check(
+            "max-reply",
+            |spec, n| spec.max_reply = Some(n),
+            &[Size(2), Size(1 << 30)],
+            &[Size((1 << 30) + 1)],
+            "1 to 1GiB",
+        );
+        size("max-rss", |spec, n| spec.max_rss = Some(n), (1 << 20, 1 << 50));
+        size(
+            "limit-memory",
+            |spec, n| spec.process.limit_memory = Some(n),
+            (1 << 20, 1 << 50),
+        );
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_told() {
+        let told = |change: fn(&mut PoolSpec)| {
+            let mut spec = PoolSpec::default();
+            change(&mut spec);
+            let told = mistakes(&spec);
+            assert_eq!(told.len(), 1, "{told:?}");
+            told[0].clone()
+        };
+        assert!(
+            told(|spec| spec.start_timeout = Some(Time(Duration::from_secs(1))))
+                .ends_with("give a ready-line, or leave it out")
+        );
+        assert!(told(|spec| spec.ready_line = Some(String::new())).starts_with("ready-line: an empty line"));
+        assert!(
+            told(|spec| spec.ready_line = Some("up\n".into())).starts_with("ready-line: it is more than one line; ")
+        );
+        let long = told(|spec| (spec.ready_line, spec.max_reply) = (Some("ready".into()), Some(Size(4))));
+        assert_eq!(
+            long,
+            "ready-line: it is 5 bytes long, and a worker's line may have 4; raise max-reply"
+        );
+        let long = told(|spec| spec.error_reply = Some(Escaped(vec![b'x'; 65_537])));
+        assert_eq!(long, "error-reply: it is 65537 bytes long; write at most 65536 bytes");
+        let ipv6 = told(|spec| spec.ipv6 = Some("127.0.0.1".into()));
+        assert_eq!(
+            ipv6,
+            "ipv6: `127.0.0.1` is not an IPv6 address; write for example ::1, or :: for every one"
+        );
+        let twice = told(|spec| (spec.port, spec.listen.listen) = (Some(Whole(7)), vec!["127.0.0.1:7".into()]));
+        assert_eq!(twice, "listen: 127.0.0.1:7 is listened on already; leave it out here");
+    }
+
+    #[test]
+    fn a_refusal_may_be_empty() {
+        let options = lower(&PoolSpec {
+            error_reply: Some(Escaped(Vec::new())),
+            ..PoolSpec::default()
+        });
+        assert!(options.error_reply.is_empty());
+    }
+
+    #[test]
+    fn every_mistake_is_told_at_once() {
+        let spec = PoolSpec {
+            daemon: Some("'".into()),
+            num_daemons: Some(Whole(0)),
+            queue_timeout: Some(Time(Duration::ZERO)),
+            max_request: Some(Size(0)),
+            ipv4: Some("localhost".into()),
+            ..PoolSpec::default()
+        };
+        let told = mistakes(&spec);
+        for key in ["daemon", "num-daemons", "queue-timeout", "max-request", "ipv4"] {
+            assert!(
+                told.iter().any(|line| line.starts_with(&format!("{key}: "))),
+                "{key}: {told:?}"
+            );
+        }
+        assert_eq!(told.len(), 5);
+    }
+}
