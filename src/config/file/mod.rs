@@ -214,8 +214,8 @@ fn report_clashes(found: &mut Found<'_>) {
             .iter()
             .take(index)
             .filter(|(other, ..)| other != service);
-        if let Some((other, ..)) = before.into_iter().find(|(_, _, taken)| lower::clash(taken, address)) {
-            let text = format!("`{other}` listens on {address} already; give `{service}` another address or port");
+        if let Some((other, _, taken)) = before.into_iter().find(|(_, _, taken)| lower::clash(taken, address)) {
+            let text = format!("`{other}` listens on {taken} already; give `{service}` another address or port");
             found.report.add(*offset, text);
         }
     }
@@ -275,7 +275,7 @@ colour = "blue"
             "12:1: there is no key `colour`; see iotcpd.toml(5) for those there are",
             "14:2: there is no kind of service called `pol`; did you mean `pool`?",
         ];
-        let nonsense = format!("6:27: listen: {}", "nonsense".parse::<ListenAddr>().unwrap_err());
+        let nonsense = format!("6:26: listen: {}", "nonsense".parse::<ListenAddr>().unwrap_err());
         let expected: Vec<_> = expected
             .iter()
             .map(|line| line.replace("NONSENSE", &nonsense))
@@ -296,7 +296,7 @@ colour = "blue"
         assert!(told[0].starts_with("3:3: listen: "), "{told:?}");
         assert_eq!(
             told[1],
-            "3:15: listen: 127.0.0.1:1 is listened on already; leave it out here"
+            "3:15: listen: 127.0.0.1:1 and 127.0.0.1:1 are in each other's way; leave out one of the two"
         );
         assert!(
             told[2].starts_with("4:10: allow: `10/8` is not a network; "),

@@ -9,7 +9,7 @@ use super::{Mistakes, Origin};
 use crate::config::spec::listen::ListenSpec;
 use crate::config::units::FileMode;
 use crate::net::access::AccessList;
-use crate::net::addr::ListenAddr;
+use crate::net::addr::{ListenAddr, UnixAddr};
 use crate::net::limits::ConnectionLimits;
 use crate::net::listener::UnixSocketOptions;
 use crate::process::identity::{UserIdentity, lookup_group};
@@ -39,11 +39,17 @@ pub(super) fn listening(
     for (index, text) in spec.listen.iter().enumerate() {
         let origin = Origin::element("listen", index);
         match text.parse::<ListenAddr>() {
-            Ok(address) if addresses.iter().any(|(_, other)| clash(other, &address)) => {
-                mistakes.add(origin, format!("{address} is listened on already"), "leave it out here");
+            Ok(address) => match addresses.iter().find(|(_, other)| clash(other, &address)) {
+                Some((_, other)) => {
+                    let text = format!("{address} and {other} are in each other's way");
+                    mistakes.add(origin, text, "leave out one of the two");
+                }
+                None => addresses.push((origin, address)),
+            },
+            Err(error) => {
+                let otherwise = "write for example 127.0.0.1:9991, [::1]:9991, *:9991 or unix:/run/iotcpd.sock";
+                mistakes.add_said(origin, &error.to_string(), otherwise);
             }
-            Ok(address) => addresses.push((origin, address)),
-            Err(error) => mistakes.add_said(origin, &error.to_string()),
         }
     }
     let unix_socket = unix_socket(mistakes, spec);
@@ -58,10 +64,29 @@ pub(super) fn listening(
     }
 }
 
-/// Whether two listeners on these addresses would be in each other's way. Port 0 is another port each time.
+/// Whether two listeners on these addresses would be in each other's way: one port, and one address that both would
+/// answer at (`bind(2)`, EADDRINUSE). Port 0 is another port each time.
 pub(in crate::config) fn clash(one: &ListenAddr, other: &ListenAddr) -> bool {
-    let any_port = matches!(one, ListenAddr::Tcp(address) if address.port() == 0);
-    one == other && !any_port
+    match (one, other) {
+        (ListenAddr::Inherited(None), ListenAddr::Inherited(_))
+        | (ListenAddr::Inherited(_), ListenAddr::Inherited(None)) => true,
+        _ => match (one.port(), other.port()) {
+            (Some(0), _) => false,
+            (Some(port), Some(other_port)) => port == other_port && overlap(one, other),
+            _ => one == other,
+        },
+    }
+}
+
+/// Whether two TCP listeners answer at a common address. Those that name an address are of its family alone.
+fn overlap(one: &ListenAddr, other: &ListenAddr) -> bool {
+    match (one, other) {
+        (ListenAddr::Tcp(one), ListenAddr::Tcp(other)) => {
+            let every = one.ip().is_unspecified() || other.ip().is_unspecified();
+            one.is_ipv4() == other.is_ipv4() && (every || one == other)
+        }
+        _ => true,
+    }
 }
 
 /// Mode and owner of the UNIX sockets. They must have something to apply to: a mode that protects nothing is a mistake
@@ -72,14 +97,14 @@ fn unix_socket(mistakes: &mut Mistakes, spec: &ListenSpec) -> UnixSocketOptions 
         ("socket-owner", spec.socket_owner.is_some()),
         ("socket-group", spec.socket_group.is_some()),
     ];
-    // An address that could not be read, which is told elsewhere, may have been meant for one.
-    let any_unix = spec.listen.iter().any(|text| {
-        text.parse()
-            .map_or(true, |address| matches!(address, ListenAddr::Unix(_)))
-    });
-    for (key, _) in said.iter().filter(|(_, said)| *said && !any_unix) {
+    let any_file = spec.listen.iter().any(|text| may_be_a_file(text));
+    for (key, _) in said.iter().filter(|(_, said)| *said && !any_file) {
         let remedy = "add a listen address such as unix:/run/iotcpd.sock, or leave it out";
-        mistakes.add(Origin::key(key), "there is no UNIX socket to apply it to", remedy);
+        mistakes.add(
+            Origin::key(key),
+            "there is no UNIX socket with a path to apply it to",
+            remedy,
+        );
     }
     if let Some(FileMode(mode)) = spec.socket_mode.filter(|mode| mode.0 > 0o777) {
         let text = format!("{mode:04o} has bits that mean nothing on a socket");
@@ -94,6 +119,12 @@ fn unix_socket(mistakes: &mut Mistakes, spec: &ListenSpec) -> UnixSocketOptions 
             .map(|identity| identity.user),
         group: group.and_then(|found| mistakes.found("socket-group", found)),
     }
+}
+
+/// Whether this listener makes a file. One that could not be read, which is told elsewhere, may have been meant to.
+fn may_be_a_file(text: &str) -> bool {
+    text.parse()
+        .map_or(true, |address| matches!(address, ListenAddr::Unix(UnixAddr::Path(_))))
 }
 
 fn access(mistakes: &mut Mistakes, spec: &ListenSpec) -> AccessList {
@@ -187,7 +218,7 @@ mod tests {
     #[test]
     fn socket_options_without_a_unix_socket_are_a_mistake() {
         let spec = ListenSpec {
-            listen: texts(&["127.0.0.1:1"]),
+            listen: texts(&["127.0.0.1:1", "unix:@abstract", "systemd"]),
             socket_mode: Some(FileMode(0o660)),
             socket_owner: Some("root".into()),
             socket_group: Some("root".into()),
@@ -215,6 +246,41 @@ mod tests {
         );
         assert!(lines[1].starts_with("socket-owner: there is no user"), "{lines:?}");
         assert!(lines[2].starts_with("socket-group: there is no group"), "{lines:?}");
+    }
+
+    #[test]
+    fn listeners_clash_where_they_would_answer_at_one_address() {
+        let clashes = |one: &str, other: &str| {
+            let (one, other) = (one.parse().unwrap(), other.parse().unwrap());
+            assert_eq!(clash(&one, &other), clash(&other, &one), "{one} {other}");
+            clash(&one, &other)
+        };
+        for (one, other) in [
+            ("127.0.0.1:1", "127.0.0.1:1"),
+            ("127.0.0.1:1", "0.0.0.0:1"),
+            ("[::]:1", "[::1]:1"),
+            ("*:1", "[::1]:1"),
+            ("*:1", "0.0.0.0:1"),
+            ("*:1", "*:1"),
+            ("unix:/x", "unix:/x"),
+            ("systemd", "systemd:a"),
+            ("systemd:a", "systemd:a"),
+        ] {
+            assert!(clashes(one, other), "{one} {other}");
+        }
+        for (one, other) in [
+            ("127.0.0.1:1", "127.0.0.1:2"),
+            ("127.0.0.1:1", "127.0.0.2:1"),
+            ("0.0.0.0:1", "[::]:1"),
+            ("127.0.0.1:0", "127.0.0.1:0"),
+            ("*:0", "*:0"),
+            ("unix:/x", "unix:@x"),
+            ("unix:/x", "*:1"),
+            ("systemd:a", "systemd:b"),
+            ("systemd", "*:1"),
+        ] {
+            assert!(!clashes(one, other), "{one} {other}");
+        }
     }
 
     #[test]

@@ -88,16 +88,17 @@ impl Mistakes {
         });
     }
 
-    /// Notes an error of another room. Errors carry their remedy behind a semicolon, everywhere in this program.
-    fn add_said(&mut self, origin: Origin, said: &str) {
-        let (text, remedy) = said.split_once("; ").unwrap_or((said, "write it differently"));
+    /// Notes an error of another room. Most carry their remedy behind a semicolon; for those that do not, `otherwise`
+    /// is one.
+    fn add_said(&mut self, origin: Origin, said: &str, otherwise: &str) {
+        let (text, remedy) = said.rsplit_once("; ").unwrap_or((said, otherwise));
         self.add(origin, text, remedy);
     }
 
     /// What a name stands for; `None`: nothing, which has been noted.
     fn found<T>(&mut self, key: &'static str, looked_up: Result<T, LookupError>) -> Option<T> {
         looked_up
-            .map_err(|error| self.add_said(Origin::key(key), &error.to_string()))
+            .map_err(|error| self.add_said(Origin::key(key), &error.to_string(), "give its number"))
             .ok()
     }
 

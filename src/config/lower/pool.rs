@@ -480,7 +480,10 @@ mod tests {
             "ipv6: `127.0.0.1` is not an IPv6 address; write for example ::1, or :: for every one"
         );
         let twice = told(|spec| (spec.port, spec.listen.listen) = (Some(Whole(7)), vec!["127.0.0.1:7".into()]));
-        assert_eq!(twice, "listen: 127.0.0.1:7 is listened on already; leave it out here");
+        assert_eq!(
+            twice,
+            "listen: 127.0.0.1:7 and 127.0.0.1:7 are in each other's way; leave out one of the two"
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! The part a key belongs to is `#[command(flatten)]`ed and `#[serde(flatten)]`ed into its door. serde cannot
 //! refuse unknown keys then; [`file`](super::file) does, from the clap definition of the same struct.
 //!
-//! A new door is a new file here, a file in `lower/`, and one line in [`file::DOORS`](super::file::DOORS).
+//! A new door is a new file here, a file in `lower/`, and one line in the table of doors in [`file`](super::file).
 
 pub mod listen;
 pub mod pool;
