@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 
 use super::{Mistakes, Origin};
+use crate::config::quote::Quoted;
 use crate::config::spec::listen::ListenSpec;
 use crate::config::units::FileMode;
 use crate::net::access::AccessList;
@@ -144,7 +145,7 @@ fn networks(mistakes: &mut Mistakes, key: &'static str, texts: &[String]) -> Vec
         {
             Ok(network) => networks.push(network),
             Err(_) => {
-                let text = format!("`{}` is not a network", text.escape_debug());
+                let text = format!("{} is not a network", Quoted(text));
                 mistakes.add(
                     Origin::element(key, index),
                     text,

@@ -1,7 +1,7 @@
 //! From what was written to what is meant: each door's spec becomes its `Options`.
 //!
 //! Defaults, ranges and cross-checks live here and nowhere else, one file per door, beside one for each part that doors
-//! share. A function of this module never stops at the first mistake: it notes it in [`Mistakes`], goes on with a harmless
+//! share. A function of this module never stops at the first mistake: it notes it in `Mistakes`, goes on with a harmless
 //! value in its place, and hands out options only when nothing was noted.
 //!
 //! Names of users and groups are looked up here, once, because a name service may have to ask the network. Apart from that nothing
