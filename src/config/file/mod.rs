@@ -294,7 +294,7 @@ colour = "blue"
             "3:15: listen: 127.0.0.1:1 and 127.0.0.1:1 are in each other's way; leave out one of the two"
         );
         assert!(
-            told[2].starts_with("4:10: allow: `10/8` is not a network; "),
+            told[2].starts_with("4:10: allow: \"10/8\" is not a network; write an address such as "),
             "{told:?}"
         );
     }

@@ -88,10 +88,12 @@ impl Mistakes {
         });
     }
 
-    /// Notes an error of another room. Most carry their remedy behind a semicolon; for those that do not, `otherwise`
-    /// is one.
+    /// Notes an error of another room. Most end in their remedy; for those that do not, `otherwise` is one.
     fn add_said(&mut self, origin: Origin, said: &str, otherwise: &str) {
-        let (text, remedy) = said.rsplit_once("; ").unwrap_or((said, otherwise));
+        let end = said
+            .rsplit_once("; ")
+            .or_else(|| said.rsplit_once(": ").filter(|(_, end)| end.starts_with("write ")));
+        let (text, remedy) = end.unwrap_or((said, otherwise));
         self.add(origin, text, remedy);
     }
 

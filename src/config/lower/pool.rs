@@ -290,7 +290,7 @@ mod tests {
             options.connection_limits,
             ConnectionLimits {
                 total: 4096,
-                per_ip: None
+                per_address: None
             }
         );
         assert_eq!(

@@ -42,7 +42,7 @@ pub struct ListenSpec {
     /// At most so many clients at once [default: 4096]
     #[arg(long, value_name = "NUM", help_heading = "Who may connect")]
     pub max_connections: Option<Whole>,
-    /// At most so many clients at once from one IP address [default: no limit]
+    /// At most so many clients at once from one address (IPv6: one /64 network) [default: no limit]
     #[arg(long, value_name = "NUM", help_heading = "Who may connect")]
     pub max_connections_per_ip: Option<Whole>,
 }
