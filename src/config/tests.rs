@@ -23,77 +23,158 @@ fn from_file(keys: &str) -> Options {
     services.pools.remove(0)
 }
 
-/// How an option is written: as flags, as keys, and what has to be there beside it for it to have an effect.
-struct Sample {
-    flags: &'static [&'static str],
-    keys: &'static str,
-    beside: (&'static [&'static str], &'static str),
-}
+/// How an option is written: its name, as flags, as keys, and what has to be there beside it for it to have an effect.
+type Sample = (&'static str, &'static [&'static str], &'static str, Beside);
+type Beside = (&'static [&'static str], &'static str);
 
-const NOTHING: (&[&str], &str) = (&[], "");
-const UNIX: (&[&str], &str) = (&["--listen=unix:/x"], "listen = ['unix:/x']");
-const READY: (&[&str], &str) = (&["--ready-line=up"], "ready-line = 'up'");
+const NOTHING: Beside = (&[], "");
+const UNIX: Beside = (&["--listen=unix:/x"], "listen = ['unix:/x']");
+const READY: Beside = (&["--ready-line=up"], "ready-line = 'up'");
+
+const SAMPLES: [Sample; 43] = [
+    (
+        "daemon",
+        &["--daemon", "cat -u 'a b'"],
+        r#"daemon = "cat -u 'a b'""#,
+        NOTHING,
+    ),
+    ("num-daemons", &["--num-daemons", "7"], "num-daemons = 7", NOTHING),
+    (
+        "ready-line",
+        &["--ready-line", "- up -"],
+        "ready-line = '- up -'",
+        NOTHING,
+    ),
+    ("start-timeout", &["--start-timeout", "5"], "start-timeout = 5", READY),
+    (
+        "alarm-interval",
+        &["--alarm-interval", "1"],
+        "alarm-interval = '1s'",
+        NOTHING,
+    ),
+    (
+        "max-requests",
+        &["--max-requests", "1000"],
+        "max-requests = 1000",
+        NOTHING,
+    ),
+    ("max-age", &["--max-age", "1h"], "max-age = '60m'", NOTHING),
+    ("max-rss", &["--max-rss", "64MiB"], "max-rss = '64M'", NOTHING),
+    (
+        "kill-timeout",
+        &["--kill-timeout", "1.5"],
+        "kill-timeout = 1.5",
+        NOTHING,
+    ),
+    ("stop-timeout", &["--stop-timeout", "5s"], "stop-timeout = 5", NOTHING),
+    ("ipv4", &["--ipv4", "0.0.0.0"], "ipv4 = '0.0.0.0'", NOTHING),
+    ("ipv6", &["--ipv6", "::1"], "ipv6 = '::1'", NOTHING),
+    ("port", &["--port", "80"], "port = 80", NOTHING),
+    (
+        "listen",
+        &["--listen=[::1]:7", "--listen=unix:/x"],
+        "listen = ['[::1]:7', 'unix:/x']",
+        NOTHING,
+    ),
+    ("backlog", &["--backlog", "5"], "backlog = 5", NOTHING),
+    ("socket-mode", &["--socket-mode", "0660"], "socket-mode = '0660'", UNIX),
+    (
+        "socket-owner",
+        &["--socket-owner", "root"],
+        "socket-owner = 'root'",
+        UNIX,
+    ),
+    ("socket-group", &["--socket-group", "7"], "socket-group = '7'", UNIX),
+    (
+        "allow",
+        &["--allow=10.0.0.0/8", "--allow", "::1"],
+        "allow = ['10.0.0.0/8', '::1']",
+        NOTHING,
+    ),
+    ("deny", &["--deny=10.1.0.0/16"], "deny = '10.1.0.0/16'", NOTHING),
+    (
+        "max-connections",
+        &["--max-connections", "9"],
+        "max-connections = 9",
+        NOTHING,
+    ),
+    (
+        "max-connections-per-ip",
+        &["--max-connections-per-ip", "9"],
+        "max-connections-per-ip = 9",
+        NOTHING,
+    ),
+    (
+        "busy-timeout",
+        &["--busy-timeout", "500ms"],
+        "busy-timeout = '0.5s'",
+        NOTHING,
+    ),
+    ("queue-size", &["--queue-size", "0"], "queue-size = 0", NOTHING),
+    ("queue-timeout", &["--queue-timeout", "1"], "queue-timeout = 1", NOTHING),
+    ("retries", &["--retries", "0"], "retries = 0", NOTHING),
+    (
+        "max-request",
+        &["--max-request", "12000"],
+        "max-request = 12000",
+        NOTHING,
+    ),
+    ("max-reply", &["--max-reply", "64k"], "max-reply = 65536", NOTHING),
+    (
+        "read-timeout",
+        &["--read-timeout", "1m"],
+        "read-timeout = 60.0",
+        NOTHING,
+    ),
+    (
+        "write-timeout",
+        &["--write-timeout", "1m"],
+        "write-timeout = 60",
+        NOTHING,
+    ),
+    (
+        "error-reply",
+        &["--error-reply", r"-BH\n"],
+        r#"error-reply = "-BH\n""#,
+        NOTHING,
+    ),
+    (
+        "half-close",
+        &["--half-close", "hang-up"],
+        "half-close = 'hang-up'",
+        NOTHING,
+    ),
+    ("user", &["--user", "3999999999"], "user = '3999999999'", NOTHING),
+    ("group", &["--group", "7"], "group = '7'", NOTHING),
+    ("chdir", &["--chdir", "/"], "chdir = '/'", NOTHING),
+    ("env", &["--env=A=1", "--env=B=2"], "env = ['A=1', 'B=2']", NOTHING),
+    ("clear-env", &["--clear-env"], "clear-env = true", NOTHING),
+    ("nice", &["--nice", "-5"], "nice = -5", NOTHING),
+    (
+        "limit-memory",
+        &["--limit-memory", "1GiB"],
+        "limit-memory = '1G'",
+        NOTHING,
+    ),
+    ("limit-cpu", &["--limit-cpu", "60"], "limit-cpu = 60", NOTHING),
+    (
+        "limit-open-files",
+        &["--limit-open-files", "64"],
+        "limit-open-files = 64",
+        NOTHING,
+    ),
+    (
+        "limit-processes",
+        &["--limit-processes", "9"],
+        "limit-processes = 9",
+        NOTHING,
+    ),
+    ("no-new-privs", &["--no-new-privs"], "no-new-privs = true", NOTHING),
+];
 
 fn sample(option: &str) -> Sample {
-    let (flags, keys, beside): (&[&str], &str, _) = match option {
-        "daemon" => (&["--daemon", "cat -u 'a b'"], r#"daemon = "cat -u 'a b'""#, NOTHING),
-        "num-daemons" => (&["--num-daemons", "7"], "num-daemons = 7", NOTHING),
-        "ready-line" => (&["--ready-line", "- up -"], "ready-line = '- up -'", NOTHING),
-        "start-timeout" => (&["--start-timeout", "5"], "start-timeout = 5", READY),
-        "alarm-interval" => (&["--alarm-interval", "1"], "alarm-interval = '1s'", NOTHING),
-        "max-requests" => (&["--max-requests", "1000"], "max-requests = 1000", NOTHING),
-        "max-age" => (&["--max-age", "1h"], "max-age = '60m'", NOTHING),
-        "max-rss" => (&["--max-rss", "64MiB"], "max-rss = '64M'", NOTHING),
-        "kill-timeout" => (&["--kill-timeout", "1.5"], "kill-timeout = 1.5", NOTHING),
-        "stop-timeout" => (&["--stop-timeout", "5s"], "stop-timeout = 5", NOTHING),
-        "ipv4" => (&["--ipv4", "0.0.0.0"], "ipv4 = '0.0.0.0'", NOTHING),
-        "ipv6" => (&["--ipv6", "::1"], "ipv6 = '::1'", NOTHING),
-        "port" => (&["--port", "80"], "port = 80", NOTHING),
-        "listen" => (
-            &["--listen=[::1]:7", "--listen=unix:/x"],
-            "listen = ['[::1]:7', 'unix:/x']",
-            NOTHING,
-        ),
-        "backlog" => (&["--backlog", "5"], "backlog = 5", NOTHING),
-        "socket-mode" => (&["--socket-mode", "0660"], "socket-mode = '0660'", UNIX),
-        "socket-owner" => (&["--socket-owner", "root"], "socket-owner = 'root'", UNIX),
-        "socket-group" => (&["--socket-group", "7"], "socket-group = '7'", UNIX),
-        "allow" => (
-            &["--allow=10.0.0.0/8", "--allow", "::1"],
-            "allow = ['10.0.0.0/8', '::1']",
-            NOTHING,
-        ),
-        "deny" => (&["--deny=10.1.0.0/16"], "deny = '10.1.0.0/16'", NOTHING),
-        "max-connections" => (&["--max-connections", "9"], "max-connections = 9", NOTHING),
-        "max-connections-per-ip" => (
-            &["--max-connections-per-ip", "9"],
-            "max-connections-per-ip = 9",
-            NOTHING,
-        ),
-        "busy-timeout" => (&["--busy-timeout", "500ms"], "busy-timeout = '0.5s'", NOTHING),
-        "queue-size" => (&["--queue-size", "0"], "queue-size = 0", NOTHING),
-        "queue-timeout" => (&["--queue-timeout", "1"], "queue-timeout = 1", NOTHING),
-        "retries" => (&["--retries", "0"], "retries = 0", NOTHING),
-        "max-request" => (&["--max-request", "12000"], "max-request = 12000", NOTHING),
-        "max-reply" => (&["--max-reply", "64k"], "max-reply = 65536", NOTHING),
-        "read-timeout" => (&["--read-timeout", "1m"], "read-timeout = 60.0", NOTHING),
-        "write-timeout" => (&["--write-timeout", "1m"], "write-timeout = 60", NOTHING),
-        "error-reply" => (&["--error-reply", r"-BH\n"], r#"error-reply = "-BH\n""#, NOTHING),
-        "half-close" => (&["--half-close", "hang-up"], "half-close = 'hang-up'", NOTHING),
-        "user" => (&["--user", "3999999999"], "user = '3999999999'", NOTHING),
-        "group" => (&["--group", "7"], "group = '7'", NOTHING),
-        "chdir" => (&["--chdir", "/"], "chdir = '/'", NOTHING),
-        "env" => (&["--env=A=1", "--env=B=2"], "env = ['A=1', 'B=2']", NOTHING),
-        "clear-env" => (&["--clear-env"], "clear-env = true", NOTHING),
-        "nice" => (&["--nice", "-5"], "nice = -5", NOTHING),
-        "limit-memory" => (&["--limit-memory", "1GiB"], "limit-memory = '1G'", NOTHING),
-        "limit-cpu" => (&["--limit-cpu", "60"], "limit-cpu = 60", NOTHING),
-        "limit-open-files" => (&["--limit-open-files", "64"], "limit-open-files = 64", NOTHING),
-        "limit-processes" => (&["--limit-processes", "9"], "limit-processes = 9", NOTHING),
-        "no-new-privs" => (&["--no-new-privs"], "no-new-privs = true", NOTHING),
-        unknown => panic!("--{unknown} is new: show here how it is written"),
-    };
-    Sample { flags, keys, beside }
+    let found = SAMPLES.iter().find(|(name, ..)| *name == option);
+    *found.unwrap_or_else(|| panic!("--{option} is new: show above how it is written"))
 }
 
 fn options() -> Vec<Arg> {
@@ -109,7 +190,7 @@ fn every_flag_is_a_key_and_means_the_same() {
     assert!(options.len() > 40);
     for option in &options {
         let name = option.get_long().expect("every option has a long name");
-        let Sample { flags, keys, beside } = sample(name);
+        let (_, flags, keys, beside) = sample(name);
         let flagged = from_flags(beside.0.iter().chain(flags).copied());
         assert_eq!(flagged, from_file(&format!("{}\n{keys}", beside.1)), "{name}");
         assert_ne!(
@@ -166,7 +247,7 @@ fn the_help_tells_the_true_defaults() {
         if prose.iter().any(|start| default.starts_with(start)) {
             continue;
         }
-        let Sample { beside, .. } = sample(name);
+        let (.., beside) = sample(name);
         let flag = format!("--{name}={default}");
         let said = from_flags(beside.0.iter().copied().chain([flag.as_str()]));
         assert_eq!(said, from_flags(beside.0.iter().copied()), "{flag}");

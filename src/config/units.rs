@@ -10,6 +10,7 @@ use std::marker::PhantomData;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::quote::Quoted;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
 /// A quantity that has one written form, with the words that tell a reader what to write.
@@ -313,7 +314,7 @@ impl<T: Written> Visitor<'_> for Reader<T> {
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
         text.parse()
-            .map_err(|error: Unreadable| E::custom(format_args!("`{}` is {error}", text.escape_debug())))
+            .map_err(|error: Unreadable| E::custom(format_args!("{} is {error}", Quoted(text))))
     }
 
     fn visit_i64<E: de::Error>(self, number: i64) -> Result<T, E> {

@@ -13,6 +13,7 @@ use toml::de::{DeArray, DeString, DeTable, DeValue, Deserializer};
 
 use super::report::Report;
 use crate::config::lower::Origin;
+use crate::config::quote::Quoted;
 use crate::config::suggest::nearest;
 
 /// One service in the text.
@@ -96,8 +97,11 @@ impl<'t, 'i> Keys<'t, 'i> {
 
 fn unknown(name: &str, flags: &Command) -> String {
     match nearest(name, flags.get_arguments().filter_map(Arg::get_long)) {
-        Some(meant) => format!("there is no key `{name}`; did you mean `{meant}`?"),
-        None => format!("there is no key `{name}`; see iotcpd.toml(5) for those there are"),
+        Some(meant) => format!("there is no key {}; did you mean `{meant}`?", Quoted(name)),
+        None => format!(
+            "there is no key {}; see iotcpd.toml(5) for those there are",
+            Quoted(name)
+        ),
     }
 }
 
@@ -175,8 +179,8 @@ fn wrong_form(flag: &Arg, value: &DeValue<'_>) -> Option<String> {
         DeValue::String(word) if !words.is_empty() && !words.iter().any(|known| known.matches(word, false)) => {
             let known: Vec<_> = words.iter().map(|known| format!("\"{}\"", known.get_name())).collect();
             Some(format!(
-                "`{}` is not known here; write {}",
-                word.escape_debug(),
+                "{} is not known here; write {}",
+                Quoted(word),
                 known.join(" or ")
             ))
         }

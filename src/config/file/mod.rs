@@ -1,9 +1,9 @@
 //! A TOML file that describes services: `[pool.NAME]` and the keys of that door, named like its flags.
 //!
 //! The way of a file: its text is parsed with every syntax error kept ([`toml`]'s recovering parser); each table
-//! `[DOOR.NAME]` goes to its entry in [`DOORS`], which reads its keys one by one into the door's spec
-//! ([`keys`]), lowers the spec, and adds the options to [`Services`]; whatever was wrong has meanwhile gone into the
-//! [`Report`](report::Report), with its place in the text. A file with one mistake gives no services at all.
+//! `[DOOR.NAME]` goes to its entry in `DOORS`, which reads its keys one by one into the door's spec
+//! (`keys`), lowers the spec, and adds the options to [`Services`]; whatever was wrong has meanwhile gone into the
+//! `Report`, with its place in the text. A file with one mistake gives no services at all.
 //!
 //! What holds: every mistake is reported, each at the key or value it is about, in the order of the text; nothing unknown is passed
 //! over in silence.
@@ -20,6 +20,7 @@ use toml::de::{DeString, DeTable, DeValue};
 use self::keys::{Keys, Section};
 use self::report::Report;
 use super::lower::{self, Lowered, Mistake};
+use super::quote::Quoted;
 use super::suggest::nearest;
 use crate::error::{Blame, Error};
 use crate::net::addr::ListenAddr;
@@ -103,11 +104,10 @@ fn read_text(name: &str, text: &str) -> Result<Services, Error> {
             .report
             .add_syntax(error.span().map_or(0, |span| span.start), error.message());
     }
-    let mut any_service = false;
     for (kind, named) in root.get_ref() {
-        any_service |= read_kind(kind, named, &mut found);
+        read_kind(kind, named, &mut found);
     }
-    if !any_service && !any_errors {
+    if root.get_ref().is_empty() && !any_errors {
         found.report.add(
             0,
             "no service is described; write a table such as [pool.main] and its keys below it",
@@ -120,19 +120,11 @@ fn read_text(name: &str, text: &str) -> Result<Services, Error> {
     }
 }
 
-/// Reads every service of one kind. Returns whether there was anything that means to be a service.
-fn read_kind(kind: &Spanned<DeString<'_>>, named: &Spanned<DeValue<'_>>, found: &mut Found<'_>) -> bool {
+/// Reads every service of one kind.
+fn read_kind(kind: &Spanned<DeString<'_>>, named: &Spanned<DeValue<'_>>, found: &mut Found<'_>) {
     let Some(door) = DOORS.iter().find(|door| door.kind == kind.get_ref()) else {
-        let known = DOORS.iter().map(|door| door.kind);
-        let remedy = match nearest(kind.get_ref(), known.clone()) {
-            Some(meant) => format!("did you mean `{meant}`?"),
-            None => format!("write one of: {}", known.collect::<Vec<_>>().join(", ")),
-        };
-        found.report.add(
-            kind.span().start,
-            format!("there is no kind of service called `{}`; {remedy}", kind.get_ref()),
-        );
-        return true;
+        found.report.add(kind.span().start, unknown_door(kind.get_ref()));
+        return;
     };
     let Some(tables) = named.get_ref().as_table().filter(|table| !table.is_empty()) else {
         let text = format!(
@@ -140,26 +132,29 @@ fn read_kind(kind: &Spanned<DeString<'_>>, named: &Spanned<DeValue<'_>>, found: 
             door.kind
         );
         found.report.add(kind.span().start, text);
-        return true;
+        return;
     };
     let mut tables: Vec<_> = tables.iter().collect();
     tables.sort_by_key(|(name, _)| name.span().start);
     for (name, value) in tables {
-        match value.get_ref().as_table() {
-            Some(table) => {
-                check_name(name, found);
-                (door.read)(&Section { name, table }, found);
-            }
-            None => {
-                let text = "a key needs a service to belong to; write a table with a name above it, such as";
-                found.report.add(
-                    name.span().start,
-                    format!("{}: {text} [{}.main]", name.get_ref(), door.kind),
-                );
-            }
+        if let Some(table) = value.get_ref().as_table() {
+            check_name(name, found);
+            (door.read)(&Section { name, table }, found);
+        } else {
+            let text = "a key needs a service to belong to; write a table with a name above it, such as";
+            let text = format!("{}: {text} [{}.main]", Quoted(name.get_ref()), door.kind);
+            found.report.add(name.span().start, text);
         }
     }
-    true
+}
+
+fn unknown_door(written: &str) -> String {
+    let known = DOORS.iter().map(|door| door.kind);
+    let remedy = match nearest(written, known.clone()) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => format!("write one of: {}", known.collect::<Vec<_>>().join(", ")),
+    };
+    format!("there is no kind of service called {}; {remedy}", Quoted(written))
 }
 
 fn check_name(name: &Spanned<DeString<'_>>, found: &mut Found<'_>) {
@@ -167,8 +162,8 @@ fn check_name(name: &Spanned<DeString<'_>>, found: &mut Found<'_>) {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if written.is_empty() || written.len() > LONGEST_NAME || !written.chars().all(plain) {
         let text = format!(
-            "`{}` cannot be the name of a service; write 1 to {LONGEST_NAME} letters, digits, `-`, `_` or `.`",
-            written.escape_debug()
+            "{} cannot be the name of a service; write 1 to {LONGEST_NAME} letters, digits, `-`, `_` or `.`",
+            Quoted(written)
         );
         found.report.add(name.span().start, text);
     }
@@ -299,7 +294,7 @@ colour = "blue"
             "3:15: listen: 127.0.0.1:1 and 127.0.0.1:1 are in each other's way; leave out one of the two"
         );
         assert!(
-            told[2].starts_with("4:10: allow: `10/8` is not a network; "),
+            told[2].starts_with("4:10: allow: \"10/8\" is not a network; write an address such as "),
             "{told:?}"
         );
     }
@@ -349,7 +344,7 @@ colour = "blue"
     #[test]
     fn a_service_needs_a_name() {
         let unnamed = "a key needs a service to belong to; write a table with a name above it, such as [pool.main]";
-        assert_eq!(told("[pool]\nport = 1\n"), [format!("2:1: port: {unnamed}")]);
+        assert_eq!(told("[pool]\nport = 1\n"), [format!("2:1: `port`: {unnamed}")]);
         assert_eq!(
             told("pool = 1"),
             ["1:1: `pool` has to hold a named table; write for example [pool.main]"]

@@ -1,6 +1,5 @@
 //! Where clients connect and who may: the part of lowering that every listening door shares.
 
-use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
@@ -8,10 +7,10 @@ use ipnet::IpNet;
 use super::{Mistakes, Origin};
 use crate::config::spec::listen::ListenSpec;
 use crate::config::units::FileMode;
-use crate::net::access::AccessList;
+use crate::net::access::{AccessList, parse_net};
 use crate::net::addr::{ListenAddr, UnixAddr};
+use crate::net::bind::UnixSocketOptions;
 use crate::net::limits::ConnectionLimits;
-use crate::net::listener::UnixSocketOptions;
 use crate::process::identity::{UserIdentity, lookup_group};
 
 /// `listen(2)`: the kernel caps it at net.core.somaxconn.
@@ -128,28 +127,20 @@ fn may_be_a_file(text: &str) -> bool {
 }
 
 fn access(mistakes: &mut Mistakes, spec: &ListenSpec) -> AccessList {
-    AccessList::new(
-        networks(mistakes, "allow", &spec.allow),
-        networks(mistakes, "deny", &spec.deny),
-    )
+    AccessList {
+        allow: networks(mistakes, "allow", &spec.allow),
+        deny: networks(mistakes, "deny", &spec.deny),
+    }
 }
 
-/// Networks in CIDR notation; a lone address is the network of that one address.
 fn networks(mistakes: &mut Mistakes, key: &'static str, texts: &[String]) -> Vec<IpNet> {
     let mut networks = Vec::with_capacity(texts.len());
     for (index, text) in texts.iter().enumerate() {
-        match text
-            .parse::<IpNet>()
-            .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-        {
+        match parse_net(text) {
             Ok(network) => networks.push(network),
-            Err(_) => {
-                let text = format!("`{}` is not a network", text.escape_debug());
-                mistakes.add(
-                    Origin::element(key, index),
-                    text,
-                    "write for example 10.0.0.0/8, 192.0.2.7 or fd00::/8",
-                );
+            Err(error) => {
+                let otherwise = "write for example 10.0.0.0/8, 192.0.2.7 or fd00::/8";
+                mistakes.add_said(Origin::element(key, index), &error.to_string(), otherwise);
             }
         }
     }
@@ -166,7 +157,10 @@ fn connection_limits(mistakes: &mut Mistakes, spec: &ListenSpec) -> ConnectionLi
         let remedy = format!("write at most {total}, or raise max-connections");
         mistakes.add(Origin::key("max-connections-per-ip"), text, remedy);
     }
-    ConnectionLimits { total, per_ip }
+    ConnectionLimits {
+        total,
+        per_address: per_ip,
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! From what was written to what is meant: each door's spec becomes its `Options`.
 //!
 //! Defaults, ranges and cross-checks live here and nowhere else, one file per door, beside one for each part that doors
-//! share. A function of this module never stops at the first mistake: it notes it in [`Mistakes`], goes on with a harmless
+//! share. A function of this module never stops at the first mistake: it notes it in `Mistakes`, goes on with a harmless
 //! value in its place, and hands out options only when nothing was noted.
 //!
 //! Names of users and groups are looked up here, once, because a name service may have to ask the network. Apart from that nothing
@@ -88,10 +88,12 @@ impl Mistakes {
         });
     }
 
-    /// Notes an error of another room. Most carry their remedy behind a semicolon; for those that do not, `otherwise`
-    /// is one.
+    /// Notes an error of another room. Most end in their remedy; for those that do not, `otherwise` is one.
     fn add_said(&mut self, origin: Origin, said: &str, otherwise: &str) {
-        let (text, remedy) = said.rsplit_once("; ").unwrap_or((said, otherwise));
+        let end = said
+            .rsplit_once("; ")
+            .or_else(|| said.rsplit_once(": ").filter(|(_, end)| end.starts_with("write ")));
+        let (text, remedy) = end.unwrap_or((said, otherwise));
         self.add(origin, text, remedy);
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::listen::{Listening, listening};
 use super::process::process;
 use super::{LONGEST, Lowered, Mistake, Mistakes, Origin, SHORTEST_TIMEOUT};
+use crate::config::quote::Quoted;
 use crate::config::spec::pool::{HalfClose as Written, PoolSpec};
 use crate::net::addr::ListenAddr;
 use crate::services::pool::options::{HalfClose, MAX_WORKERS, Options, Policy};
@@ -122,7 +123,7 @@ fn addresses(mistakes: &mut Mistakes, spec: &PoolSpec) -> Vec<(Origin, ListenAdd
 
 fn not_an_ip(mistakes: &mut Mistakes, key: &'static str, text: &str, examples: &str) {
     let family = if key == "ipv4" { "IPv4" } else { "IPv6" };
-    let text = format!("`{}` is not an {family} address", text.escape_debug());
+    let text = format!("{} is not an {family} address", Quoted(text));
     mistakes.add(Origin::key(key), text, format!("write for example {examples}"));
 }
 
@@ -289,7 +290,7 @@ mod tests {
             options.connection_limits,
             ConnectionLimits {
                 total: 4096,
-                per_ip: None
+                per_address: None
             }
         );
         assert_eq!(

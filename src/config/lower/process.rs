@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::{LONGEST, Mistakes, Origin};
+use crate::config::quote::Quoted;
 use crate::config::spec::process::ProcessSpec as Spec;
 use crate::process::identity::{UserIdentity, lookup_group};
 use crate::process::limits::ResourceLimits;
@@ -60,7 +61,7 @@ pub(super) fn process(mistakes: &mut Mistakes, key: &'static str, command: &str,
 /// Splits by the quoting rules of a shell; nothing is expanded, no shell runs.
 fn program(mistakes: &mut Mistakes, key: &'static str, command: &str) -> Option<ProcessSpec> {
     let Ok(words) = shell_words::split(command) else {
-        let text = format!("the quotes of `{}` are not closed", command.escape_debug());
+        let text = format!("the quotes of {} are not closed", Quoted(command));
         mistakes.add(
             Origin::key(key),
             text,
@@ -121,7 +122,7 @@ fn environment(mistakes: &mut Mistakes, spec: &Spec) -> Environment {
                 }
             }
             None => {
-                let text = format!("`{}` gives the variable no value", entry.escape_debug());
+                let text = format!("{} gives the variable no value", Quoted(entry));
                 mistakes.add(origin, text, "write NAME=VALUE, for example LANG=C");
             }
         }

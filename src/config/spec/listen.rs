@@ -11,9 +11,14 @@ use crate::config::units::{FileMode, Whole};
 #[serde(default, rename_all = "kebab-case")]
 #[command(next_help_heading = "Where clients connect")]
 pub struct ListenSpec {
-    /// Listen here as well; may be repeated. One of 127.0.0.1:9991, [::1]:9991, *:9991 (IPv4 and IPv6),
-    /// unix:/run/iotcpd.sock, unix:@NAME (abstract), systemd (sockets handed over), systemd:NAME
-    #[arg(long, value_name = "ADDR")]
+    /// Where to listen, beside what the door's own keys name; each as `net::addr` reads it.
+    // The help is not the comment because rustdoc takes an IPv6 address in brackets for a link.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        help = "Listen here as well; may be repeated. One of 127.0.0.1:9991, [::1]:9991, *:9991 (IPv4 and IPv6), \
+                unix:/run/iotcpd.sock, unix:@NAME (abstract), systemd (sockets handed over), systemd:NAME"
+    )]
     pub listen: Vec<String>,
     /// Length of the kernel's queue of connections not yet accepted [default: 1024]
     #[arg(long, value_name = "NUM")]
@@ -37,7 +42,7 @@ pub struct ListenSpec {
     /// At most so many clients at once [default: 4096]
     #[arg(long, value_name = "NUM", help_heading = "Who may connect")]
     pub max_connections: Option<Whole>,
-    /// At most so many clients at once from one IP address [default: no limit]
+    /// At most so many clients at once from one address (IPv6: one /64 network) [default: no limit]
     #[arg(long, value_name = "NUM", help_heading = "Who may connect")]
     pub max_connections_per_ip: Option<Whole>,
 }
