@@ -243,8 +243,6 @@ fn take_records(buffer: &mut [u8], length: usize, table: &mut GroupTable) -> usi
 
 #[cfg(test)]
 mod tests {
-    use super::super::spawn::{SpawnDefaults, Spawner, Stdio};
-    use super::super::spec::ProcessSpec;
     use super::super::testing::{self, read_line, shell, wait_readable};
     use super::*;
     use std::io::{BufRead, BufReader};
@@ -365,23 +363,15 @@ mod tests {
     }
 
     const VICTIM: &str = "IOTCPD_TEST_VICTIM";
+    const PROCESSES: &str = "processes: ";
 
     /// Run by the test below in a process of its own, which it kills; run by itself it has nothing to do.
     fn be_the_victim() {
         let mut guard = Guard::start().unwrap();
-        let argv = ["sh", "-c", "sleep 1000 & echo $! >&2; read end"];
-        let spec = ProcessSpec::new(argv.map(Into::into).to_vec()).unwrap();
-        let stdio = Stdio {
-            stderr: super::super::spawn::Stream::Inherit,
-            ..Stdio::piped()
-        };
-        let child = Spawner::prepare(&spec, &SpawnDefaults::default())
-            .unwrap()
-            .spawn(stdio)
-            .unwrap();
+        let mut child = shell("sleep 1000 & echo $!; read end");
         guard.watch(child.pid());
-        eprintln!("{}", child.pid());
-        eprintln!("{}", guard.pid());
+        let grandchild = read_line(&mut child);
+        eprintln!("{PROCESSES}{} {grandchild} {}", child.pid(), guard.pid());
         let _ = io::stdin().read_line(&mut String::new());
     }
 
@@ -394,13 +384,15 @@ mod tests {
         let mut victim = testing::other_part(name, VICTIM, &[]);
         let piped = std::process::Stdio::piped;
         let mut victim = victim.stdin(piped()).stderr(piped()).stdout(piped()).spawn().unwrap();
-        let mut lines = BufReader::new(victim.stderr.take().unwrap()).lines();
-        let mut processes = Vec::new();
-        while processes.len() < 3 {
-            if let Ok(pid) = lines.next().unwrap().unwrap().parse() {
-                processes.push(sys::pidfd_open(Pid::from_raw(pid)).unwrap());
-            }
-        }
+        let mut lines = BufReader::new(victim.stderr.take().unwrap())
+            .lines()
+            .map(Result::unwrap);
+        let line = lines
+            .find_map(|line| line.strip_prefix(PROCESSES).map(str::to_owned))
+            .unwrap();
+        let pids = line.split(' ').map(|pid| Pid::from_raw(pid.parse().unwrap()));
+        let processes: Vec<_> = pids.map(|pid| sys::pidfd_open(pid).unwrap()).collect();
+        assert_eq!(processes.len(), 3);
         victim.kill().unwrap();
         victim.wait().unwrap();
         for process in &processes {
