@@ -16,10 +16,13 @@
 //!
 //! All `unsafe` of this room is in `sys`. Not here: deadlines, buffers, framing, what to tell a peer that is refused.
 
+pub mod accept;
+pub mod access;
 pub mod addr;
 pub mod bind;
 pub mod bind_error;
 pub mod inherit;
+pub mod limits;
 pub mod listener;
 pub mod stream;
 mod sys;
