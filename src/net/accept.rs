@@ -258,3 +258,154 @@ impl event::Source for Acceptor {
         self.source()?.deregister(registry)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::super::scaffold::{listen, tcp_addr, wait_readable};
+    use super::*;
+
+    #[test]
+    fn every_error_number_has_its_consequence() {
+        use PauseReason::{KernelMemory, MachineDescriptors, ProcessDescriptors, Unexpected};
+        for (errno, expected) in [
+            (Errno::EAGAIN, Verdict::Drained),
+            (Errno::EWOULDBLOCK, Verdict::Drained),
+            (Errno::EINTR, Verdict::PassOver),
+            (Errno::ECONNABORTED, Verdict::PassOver),
+            (Errno::EPERM, Verdict::PassOver),
+            (Errno::ENETDOWN, Verdict::PassOver),
+            (Errno::EPROTO, Verdict::PassOver),
+            (Errno::ENOPROTOOPT, Verdict::PassOver),
+            (Errno::EHOSTDOWN, Verdict::PassOver),
+            (Errno::ENONET, Verdict::PassOver),
+            (Errno::EHOSTUNREACH, Verdict::PassOver),
+            (Errno::EOPNOTSUPP, Verdict::PassOver),
+            (Errno::ENETUNREACH, Verdict::PassOver),
+            (Errno::ETIMEDOUT, Verdict::PassOver),
+            (Errno::EMFILE, Verdict::Pause(ProcessDescriptors)),
+            (Errno::ENFILE, Verdict::Pause(MachineDescriptors)),
+            (Errno::ENOBUFS, Verdict::Pause(KernelMemory)),
+            (Errno::ENOMEM, Verdict::Pause(KernelMemory)),
+            (Errno::EBADF, Verdict::Pause(Unexpected(Errno::EBADF))),
+            (Errno::EINVAL, Verdict::Pause(Unexpected(Errno::EINVAL))),
+            (Errno::ENOTSOCK, Verdict::Pause(Unexpected(Errno::ENOTSOCK))),
+        ] {
+            assert_eq!(verdict(errno), expected, "{errno:?}");
+        }
+    }
+
+    /// An acceptor with `count` clients waiting in its backlog.
+    fn besieged(count: usize) -> (Acceptor, Vec<TcpStream>) {
+        let listener = listen("127.0.0.1:0");
+        let address = tcp_addr(&listener);
+        let clients = (0..count)
+            .map(|_| TcpStream::connect(address).expect("connect"))
+            .collect();
+        (Acceptor::new(listener), clients)
+    }
+
+    /// Accepts with `budget` at a time until `count` have come.
+    fn accept_all(acceptor: &mut Acceptor, budget: usize, count: usize) -> Vec<Batch> {
+        let mut streams = Vec::new();
+        let mut batches = Vec::new();
+        while streams.len() < count {
+            wait_readable(acceptor.listener().expect("not closed"));
+            batches.push(acceptor.accept_batch(budget, Instant::now(), |stream, peer| streams.push((stream, peer))));
+        }
+        batches
+    }
+
+    #[test]
+    fn a_batch_keeps_to_its_budget_and_says_that_there_may_be_more() {
+        let (mut acceptor, _clients) = besieged(3);
+        let batches = accept_all(&mut acceptor, 1, 3);
+        assert_eq!(batches, [Batch::More; 3]);
+        assert_eq!(
+            acceptor.accept_batch(1, Instant::now(), |_, _| panic!("nobody is left")),
+            Batch::Drained
+        );
+    }
+
+    #[test]
+    fn a_pause_keeps_clients_waiting_and_ends_without_an_event() {
+        let (mut acceptor, _clients) = besieged(1);
+        assert_eq!(acceptor.resume(), Resume::Nothing);
+        acceptor.pause();
+        let now = Instant::now();
+        wait_readable(acceptor.listener().expect("not closed"));
+        let asked = Batch::Paused(Pause {
+            why: PauseReason::Asked,
+            until: None,
+        });
+        assert_eq!(acceptor.accept_batch(9, now, |_, _| panic!("paused")), asked);
+        assert_eq!(acceptor.resume(), Resume::AcceptNow);
+        let mut count = 0;
+        assert_eq!(acceptor.accept_batch(9, now, |_, _| count += 1), Batch::Drained);
+        assert_eq!(count, 1);
+    }
+
+    #[test]
+    fn a_lack_of_descriptors_is_tried_again_at_its_deadline_and_not_before() {
+        let (mut acceptor, _clients) = besieged(1);
+        let now = Instant::now();
+        let pause = Pause {
+            why: PauseReason::ProcessDescriptors,
+            until: Some(now + RETRY_AFTER),
+        };
+        assert_eq!(acceptor.paused(pause), Batch::Paused(pause));
+        assert_eq!(acceptor.pause_state(), Some(pause));
+        let before = now + RETRY_AFTER - Duration::from_nanos(1);
+        assert_eq!(
+            acceptor.accept_batch(9, before, |_, _| panic!("too early")),
+            Batch::Paused(pause)
+        );
+        wait_readable(acceptor.listener().expect("not closed"));
+        let mut count = 0;
+        assert_eq!(
+            acceptor.accept_batch(9, now + RETRY_AFTER, |_, _| count += 1),
+            Batch::Drained
+        );
+        assert_eq!((count, acceptor.pause_state()), (1, None));
+    }
+
+    #[test]
+    fn closed_is_closed() {
+        let (mut acceptor, _clients) = besieged(0);
+        let address = tcp_addr(acceptor.listener().expect("not closed"));
+        acceptor.pause();
+        acceptor.close();
+        acceptor.pause();
+        assert_eq!(acceptor.resume(), Resume::Nothing);
+        assert_eq!(
+            acceptor.accept_batch(9, Instant::now(), |_, _| panic!("closed")),
+            Batch::Closed
+        );
+        assert!(acceptor.listener().is_none());
+        assert!(TcpStream::connect(address).is_err());
+    }
+
+    #[test]
+    fn an_edge_comes_for_each_newcomer_after_the_backlog_was_drained() {
+        let mut poll = mio::Poll::new().expect("poll");
+        let mut events = mio::Events::with_capacity(8);
+        let (mut acceptor, _) = besieged(0);
+        poll.registry()
+            .register(&mut acceptor, Token(7), Interest::READABLE)
+            .expect("register");
+        let address = tcp_addr(acceptor.listener().expect("not closed"));
+        for _ in 0..3 {
+            let _client = TcpStream::connect(address).expect("connect");
+            let mut count = 0;
+            while count == 0 {
+                poll.poll(&mut events, Some(Duration::from_secs(10))).expect("poll");
+                assert!(
+                    events.iter().any(|event| event.token() == Token(7)),
+                    "no event for ten seconds"
+                );
+                let _ = acceptor.accept_batch(9, Instant::now(), |_, _| count += 1);
+            }
+        }
+    }
+}

@@ -159,7 +159,7 @@ fn parse_listen(text: &str) -> Result<ListenAddr, Mistake> {
         return Err(Mistake::BarePath);
     }
     let (host, port) = split_port(text)?;
-    if host == "*" {
+    if text.starts_with('*') && host == "*" {
         return Ok(ListenAddr::TcpAny { port });
     }
     if host.parse::<Ipv4Addr>().is_err() && !text.starts_with('[') {
@@ -381,3 +381,185 @@ impl fmt::Display for AddrError {
 }
 
 impl Error for AddrError {}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv6Addr, SocketAddrV4};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn listen(text: &str) -> ListenAddr {
+        text.parse().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn listen_error(text: &str) -> String {
+        text.parse::<ListenAddr>().expect_err(text).to_string()
+    }
+
+    fn connect_error(text: &str) -> String {
+        text.parse::<ConnectAddr>().expect_err(text).to_string()
+    }
+
+    #[test]
+    fn every_form_to_listen_on_is_read() {
+        assert_eq!(listen("127.0.0.1:9991"), ListenAddr::Tcp(([127, 0, 0, 1], 9991).into()));
+        assert_eq!(
+            listen("[::1]:9991"),
+            ListenAddr::Tcp((Ipv6Addr::LOCALHOST, 9991).into())
+        );
+        assert_eq!(listen("[::]:80"), ListenAddr::Tcp((Ipv6Addr::UNSPECIFIED, 80).into()));
+        assert_eq!(listen("*:0"), ListenAddr::TcpAny { port: 0 });
+        assert_eq!(
+            listen("unix:/run/x.sock"),
+            ListenAddr::Unix(UnixAddr::Path("/run/x.sock".into()))
+        );
+        assert_eq!(
+            listen("unix:@name"),
+            ListenAddr::Unix(UnixAddr::Abstract(b"name".to_vec()))
+        );
+        assert_eq!(listen("unix:./@x"), ListenAddr::Unix(UnixAddr::Path("./@x".into())));
+        assert_eq!(listen("systemd"), ListenAddr::Inherited(None));
+        assert_eq!(
+            listen("systemd:pool.socket"),
+            ListenAddr::Inherited(Some("pool.socket".into()))
+        );
+    }
+
+    #[test]
+    fn an_ipv4_address_in_ipv6_clothes_is_an_ipv4_address() {
+        assert_eq!(listen("[::ffff:10.0.0.1]:80"), listen("10.0.0.1:80"));
+        let mapped = "[::ffff:10.0.0.1]:4711".parse().expect("a socket address");
+        assert_eq!(PeerAddr::tcp(mapped).to_string(), "10.0.0.1:4711");
+        assert_eq!(PeerAddr::Tcp(mapped).ip(), Some([10, 0, 0, 1].into()));
+    }
+
+    #[test]
+    fn a_scope_survives() {
+        assert_eq!(listen("[fe80::1%2]:80").to_string(), "[fe80::1%2]:80");
+        let connect: ConnectAddr = "[fe80::1%2]:80".parse().expect("an address");
+        assert_eq!(connect.to_socket_addr().expect("figures").to_string(), "[fe80::1%2]:80");
+    }
+
+    #[test]
+    fn each_mistake_is_told_what_to_write_instead() {
+        for (text, remedy) in [
+            ("localhost:9991", "127.0.0.1:9991"),
+            ("host.example:80", "names are not looked up"),
+            ("9991", "write 127.0.0.1:9991"),
+            (":9991", "write *:9991"),
+            ("127.0.0.1", "write 127.0.0.1:PORT"),
+            ("::1:9991", "in brackets"),
+            ("127.0.0.1:65536", "not \"65536\""),
+            ("127.0.0.1:+1", "not \"+1\""),
+            ("127.0.0.1:", "not \"\""),
+            ("[::1]", "the port is missing"),
+            ("[::1]9991", "the port is missing"),
+            ("[127.0.0.1]:80", "write 127.0.0.1:PORT"),
+            ("[*]:80", "write"),
+            ("127.0.0.256:80", "names are not looked up"),
+            ("/run/x.sock", "write unix:/run/x.sock"),
+            ("unix:", "unix:/PATH"),
+            ("unix:@", "unix:/PATH"),
+            ("unix:/a\0b", "NUL"),
+            ("systemd:", "systemd:NAME"),
+            ("", "port is missing"),
+        ] {
+            let error = listen_error(text);
+            assert!(error.contains(remedy), "{error:?} does not say {remedy:?}");
+            assert!(
+                error.contains(&format!("{text:?}")),
+                "{error:?} does not repeat what was written"
+            );
+        }
+    }
+
+    #[test]
+    fn a_unix_name_may_fill_sun_path_and_no_more() {
+        let path = format!("unix:/{}", "x".repeat(MAX_UNIX_NAME - 1));
+        let ListenAddr::Unix(name) = listen(&path) else {
+            panic!("{path} is no UNIX socket")
+        };
+        assert!(name.to_socket_addr().is_ok());
+        assert!(listen_error(&format!("{path}x")).contains("107 bytes, this one has 108"));
+        let name = UnixAddr::Abstract(vec![b'x'; MAX_UNIX_NAME]);
+        assert!(name.to_socket_addr().is_ok());
+    }
+
+    #[test]
+    fn every_form_to_connect_to_is_read() {
+        let read = |text: &str| text.parse::<ConnectAddr>().unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(
+            read("filter.example:9991"),
+            ConnectAddr::Tcp {
+                host: "filter.example".into(),
+                port: 9991
+            }
+        );
+        assert_eq!(read("filter.example:9991").to_socket_addr(), None);
+        assert_eq!(
+            read("10.0.0.5:9991").to_socket_addr(),
+            Some(([10, 0, 0, 5], 9991).into())
+        );
+        assert_eq!(
+            read("[::1]:9991").to_socket_addr(),
+            Some((Ipv6Addr::LOCALHOST, 9991).into())
+        );
+        assert_eq!(read("/run/x.sock"), read("unix:/run/x.sock"));
+        assert_eq!(read("/run/x.sock").to_string(), "unix:/run/x.sock");
+        assert_eq!(
+            read("unix:@name"),
+            ConnectAddr::Unix(UnixAddr::Abstract(b"name".to_vec()))
+        );
+    }
+
+    #[test]
+    fn each_mistake_of_a_client_is_told_as_well() {
+        for (text, remedy) in [
+            ("*:9991", "write HOST:9991"),
+            (":9991", "write HOST:9991"),
+            ("host:0", "port 0"),
+            ("host", "write host:PORT"),
+            ("::1:9991", "in brackets"),
+            ("[host]:1", "write"),
+            ("a b:1", "write"),
+            ("http://host:1", "in brackets"),
+            ("user@host:1", "write"),
+        ] {
+            let error = connect_error(text);
+            assert!(error.contains(remedy), "{error:?} does not say {remedy:?}");
+        }
+    }
+
+    fn any_listen_addr() -> impl Strategy<Value = ListenAddr> {
+        prop_oneof![
+            any::<SocketAddrV4>().prop_map(|address| ListenAddr::tcp(address.into())),
+            // No flow label: it is not part of the text.
+            any::<(Ipv6Addr, u16, u32)>()
+                .prop_map(|(ip, port, scope)| ListenAddr::tcp(SocketAddrV6::new(ip, port, 0, scope).into())),
+            any::<u16>().prop_map(|port| ListenAddr::TcpAny { port }),
+            "/[^\0]{0,26}".prop_map(|path| ListenAddr::Unix(UnixAddr::Path(path.into()))),
+            "[^\0]{1,26}".prop_map(|name| ListenAddr::Unix(UnixAddr::Abstract(name.into_bytes()))),
+            "[^:]{1,30}".prop_map(|name| ListenAddr::Inherited(Some(name))),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_shown_is_read_back(address in any_listen_addr()) {
+            prop_assert_eq!(address.to_string().parse(), Ok(address));
+        }
+
+        #[test]
+        fn no_text_is_read_as_something_else(text in "[\\[\\]:*@%./a-f0-9]{0,24}") {
+            // What is understood can be written and read again, and means the same.
+            if let Ok(address) = text.parse::<ListenAddr>() {
+                prop_assert_eq!(address.to_string().parse(), Ok(address));
+            }
+            if let Ok(address) = text.parse::<ConnectAddr>() {
+                prop_assert_eq!(address.to_string().parse(), Ok(address));
+            }
+        }
+    }
+}

@@ -181,3 +181,50 @@ fn remedy_path(path: &Path, errno: Errno) -> Option<String> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_operator_meets_names_its_remedy() {
+        use Attempt::{Bind, Clear, Owner, Socket};
+        for (address, attempt, errno, remedy) in [
+            ("127.0.0.1:443", Bind, Errno::EACCES, "CAP_NET_BIND_SERVICE"),
+            ("*:443", Bind, Errno::EACCES, "ListenStream=443"),
+            ("*:9991", Attempt::Listen, Errno::EADDRINUSE, "`ss -ltnp sport = :9991`"),
+            ("[2001:db8::1]:1", Bind, Errno::EADDRNOTAVAIL, "`ip address`"),
+            ("[::1]:1", Socket, Errno::EAFNOSUPPORT, "*:PORT"),
+            ("[fe80::1]:1", Bind, Errno::EINVAL, "[fe80::1%2]"),
+            ("*:1", Socket, Errno::EMFILE, "LimitNOFILE="),
+            ("*:1", Socket, Errno::ENFILE, "fs.file-max"),
+            ("unix:/run/x/s", Bind, Errno::EACCES, "directory /run/x,"),
+            ("unix:/run/x/s", Clear, Errno::ENOTDIR, "/run/x is not a directory"),
+            (
+                "unix:/run/x/s",
+                Bind,
+                Errno::EROFS,
+                "/run/x is on a read-only file system",
+            ),
+            ("unix:s", Bind, Errno::ENOENT, "directory . must exist"),
+            ("unix:/s", Owner, Errno::EPERM, "only root gives a file away"),
+            ("unix:@s", Bind, Errno::EADDRINUSE, "`ss -lxp`"),
+        ] {
+            let error = BindError::new(&address.parse().expect(address), Cause::System(attempt, errno));
+            let text = error.to_string();
+            assert!(text.contains(remedy), "{text:?} does not name {remedy:?}");
+            assert!(text.starts_with(&format!("unable to listen on {address}: unable to {}", attempt.words())));
+            assert!(text.contains(&format!("({errno:?})")), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_without_a_remedy_is_told_as_the_system_tells_it() {
+        let cause = Cause::System(Attempt::Bind, Errno::EFAULT);
+        let error = BindError::new(&"*:1".parse().expect("an address"), cause);
+        assert_eq!(
+            error.to_string(),
+            "unable to listen on *:1: unable to bind the socket: Bad address (EFAULT)"
+        );
+    }
+}

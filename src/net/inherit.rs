@@ -250,3 +250,174 @@ fn set_nonblocking(socket: &OwnedFd) -> Result<(), Errno> {
     let flags = OFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFL)?);
     fcntl(socket, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::os::fd::{AsFd, IntoRawFd};
+    use std::os::unix::net::UnixListener;
+
+    use super::super::addr::ListenAddr;
+    use super::super::bind::UnixSocketOptions;
+    use super::super::scaffold::{accept, tcp_addr};
+    use super::*;
+
+    fn variables<'a>(pid: &'a str, fds: &'a str, names: Option<&'a str>) -> Variables<'a> {
+        Variables {
+            pid: Some(pid),
+            fds: Some(fds),
+            names,
+        }
+    }
+
+    #[test]
+    fn the_variables_say_which_descriptors() {
+        let found = given(variables("42", "2", Some("web:admin")), 42).expect("two");
+        let expected = [(3, "web"), (4, "admin")].map(|(fd, name)| Given { fd, name: name.into() });
+        assert_eq!(found, expected);
+        let found = given(variables("42", "1", None), 42).expect("one");
+        assert_eq!(
+            found,
+            [Given {
+                fd: 3,
+                name: "unknown".into()
+            }]
+        );
+        assert_eq!(given(variables("42", "0", Some("")), 42), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_told() {
+        assert_eq!(given(Variables::default(), 42), Err(InheritError::NothingGiven));
+        let another = InheritError::ForAnother {
+            listen_pid: 41,
+            own_pid: 42,
+        };
+        assert_eq!(given(variables("41", "1", None), 42), Err(another));
+        for (pid, fds, names, variable) in [
+            ("x", "1", None, "LISTEN_PID"),
+            ("42", "-1", None, "LISTEN_FDS"),
+            ("42", "99999999", None, "LISTEN_FDS"),
+            ("42", "2", Some("one"), "LISTEN_FDNAMES"),
+            ("42", "1", Some("one:two"), "LISTEN_FDNAMES"),
+        ] {
+            let error = given(variables(pid, fds, names), 42).expect_err(variable);
+            assert!(
+                matches!(&error, InheritError::Malformed(found, _) if *found == variable),
+                "{error}"
+            );
+        }
+    }
+
+    /// A descriptor as exec leaves it: open, owned by nobody, not close-on-exec.
+    fn bequeath(socket: impl Into<OwnedFd>, name: &str) -> Given {
+        let fd = nix::unistd::dup(socket.into()).expect("dup").into_raw_fd();
+        Given {
+            fd,
+            name: name.to_owned(),
+        }
+    }
+
+    fn tcp(name: &str) -> Given {
+        bequeath(TcpListener::bind("127.0.0.1:0").expect("bind"), name)
+    }
+
+    fn refusal(given: Given) -> InheritError {
+        Inherited::take_over(Ok(vec![given])).claim(None).expect_err("unfit")
+    }
+
+    #[test]
+    fn sockets_are_claimed_by_name_once_and_serve() {
+        let mut inherited = Inherited::take_over(Ok(vec![tcp("web"), tcp("admin"), tcp("web")]));
+        let web = inherited.claim(Some("web")).expect("two sockets of that name");
+        assert_eq!(web.len(), 2);
+        assert_eq!(inherited.unclaimed().collect::<Vec<_>>(), ["admin"]);
+        let gone = inherited.claim(Some("web")).expect_err("claimed already");
+        assert!(gone.to_string().contains("there are: admin"), "{gone}");
+        assert_eq!(inherited.claim(None).expect("the rest").len(), 1);
+        assert!(
+            inherited
+                .claim(None)
+                .expect_err("none left")
+                .to_string()
+                .contains("in use already")
+        );
+        for listener in &web {
+            let _client = TcpStream::connect(tcp_addr(listener)).expect("connect");
+            accept(listener);
+            // Non-blocking: std has made it a blocking one.
+            assert_eq!(
+                listener.accept().expect_err("drained").kind(),
+                io::ErrorKind::WouldBlock
+            );
+        }
+    }
+
+    #[test]
+    fn the_file_of_an_inherited_socket_stays() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("s");
+        let mut inherited = Inherited::take_over(Ok(vec![bequeath(UnixListener::bind(&path).expect("bind"), "x")]));
+        let address = ListenAddr::Inherited(Some("x".into()));
+        let listeners = Listener::open(&address, &UnixSocketOptions::default(), 1, &mut inherited).expect("open");
+        assert_eq!(
+            listeners[0].local_addr().to_string(),
+            format!("unix:{}", path.display())
+        );
+        drop(listeners);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn what_cannot_be_accepted_from_is_refused() {
+        let unfit = |error| match error {
+            InheritError::Unfit { reason, .. } => reason,
+            other => panic!("{other}"),
+        };
+        let udp = bequeath(UdpSocket::bind("127.0.0.1:0").expect("bind"), "u");
+        assert_eq!(unfit(refusal(udp)), Unfit::NotAStream);
+        let (one, _other) = std::os::unix::net::UnixStream::pair().expect("pair");
+        assert_eq!(unfit(refusal(bequeath(one, "c"))), Unfit::NotListening);
+        let (pipe, _other) = std::io::pipe().expect("pipe");
+        assert_eq!(unfit(refusal(bequeath(pipe, "p"))), Unfit::System(Errno::ENOTSOCK));
+        assert_eq!(
+            unfit(refusal(Given {
+                fd: RawFd::MAX,
+                name: String::new()
+            })),
+            Unfit::System(Errno::EBADF)
+        );
+    }
+
+    #[test]
+    fn a_descriptor_that_somebody_here_owns_is_not_taken() {
+        let owned = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let error = refusal(Given {
+            fd: owned.as_fd().as_raw_fd(),
+            name: String::new(),
+        });
+        assert!(
+            matches!(
+                error,
+                InheritError::Unfit {
+                    reason: Unfit::System(Errno::EBUSY),
+                    ..
+                }
+            ),
+            "{error}"
+        );
+        assert!(owned.local_addr().is_ok(), "still open");
+    }
+
+    #[test]
+    fn asking_for_what_nobody_has_given_names_the_remedy() {
+        let address = ListenAddr::Inherited(None);
+        let error = Listener::open(&address, &UnixSocketOptions::default(), 1, &mut Inherited::none());
+        let error = error.expect_err("nothing given").to_string();
+        assert!(
+            error.contains("unable to listen on systemd") && error.contains("socket unit"),
+            "{error}"
+        );
+        assert!(Listener::bind(&address, &UnixSocketOptions::default(), 1).is_err());
+    }
+}

@@ -115,3 +115,99 @@ fn counted_as(peer: &PeerAddr) -> Option<IpAddr> {
         IpAddr::V6(ip) => Some(IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64)))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn peer(ip: &str) -> PeerAddr {
+        PeerAddr::tcp((ip.parse::<IpAddr>().expect("an address"), 4711).into())
+    }
+
+    fn count(total: usize, per_address: Option<usize>) -> ConnectionCount {
+        ConnectionCount::new(ConnectionLimits { total, per_address })
+    }
+
+    #[test]
+    fn the_total_is_for_all_and_a_released_place_is_free() {
+        let mut count = count(2, None);
+        assert_eq!(count.admit(&peer("10.0.0.1")), Ok(()));
+        assert_eq!(count.admit(&PeerAddr::Unix), Ok(()));
+        assert_eq!(count.admit(&peer("10.0.0.2")), Err(Full::Total));
+        count.release(&PeerAddr::Unix);
+        assert_eq!(count.admit(&peer("10.0.0.2")), Ok(()));
+    }
+
+    #[test]
+    fn one_address_does_not_take_the_places_of_others() {
+        let mut count = count(10, Some(1));
+        assert_eq!(count.admit(&peer("10.0.0.1")), Ok(()));
+        assert_eq!(count.admit(&peer("10.0.0.1")), Err(Full::Address));
+        assert_eq!(count.admit(&peer("10.0.0.2")), Ok(()));
+        assert_eq!(count.admit(&PeerAddr::Unix), Ok(()));
+        assert_eq!(count.admit(&PeerAddr::Unix), Ok(()), "UNIX peers have no address");
+        assert_eq!(count.total(), 4);
+    }
+
+    #[test]
+    fn an_ipv6_network_of_64_bits_is_one_peer() {
+        let mut count = count(10, Some(1));
+        assert_eq!(count.admit(&peer("2001:db8::1")), Ok(()));
+        assert_eq!(count.admit(&peer("2001:db8::ffff:ffff:ffff:ffff")), Err(Full::Address));
+        assert_eq!(count.admit(&peer("2001:db8:0:1::1")), Ok(()));
+        count.release(&peer("2001:db8::2"));
+        assert_eq!(count.admit(&peer("2001:db8::3")), Ok(()));
+    }
+
+    #[test]
+    fn a_limit_set_later_knows_the_connections_made_before() {
+        let mut count = count(10, None);
+        assert_eq!(count.admit(&peer("10.0.0.1")), Ok(()));
+        count.set_limits(ConnectionLimits {
+            total: 10,
+            per_address: Some(1),
+        });
+        assert_eq!(count.admit(&peer("10.0.0.1")), Err(Full::Address));
+    }
+
+    #[test]
+    fn a_limit_of_nothing_admits_nobody_and_remembers_nobody() {
+        let mut count = count(10, Some(0));
+        assert_eq!(count.admit(&peer("10.0.0.1")), Err(Full::Address));
+        assert!(count.by_address.is_empty());
+    }
+
+    proptest! {
+        /// Against the plainest of models, a list of those who are in.
+        #[test]
+        fn nothing_is_forgotten_and_nothing_kept(steps in prop::collection::vec((any::<bool>(), 0_usize..4), 0..200)) {
+            let peers = [peer("10.0.0.1"), peer("10.0.0.2"), peer("2001:db8::1"), PeerAddr::Unix];
+            let mut count = count(5, Some(2));
+            let mut inside: Vec<PeerAddr> = Vec::new();
+            for (come, who) in steps {
+                let who = peers[who];
+                let place = inside.iter().position(|one| *one == who);
+                if come {
+                    let of_his = inside.iter().filter(|one| **one == who).count();
+                    let expected = match () {
+                        () if inside.len() == 5 => Err(Full::Total),
+                        () if of_his == 2 && who != PeerAddr::Unix => Err(Full::Address),
+                        () => Ok(()),
+                    };
+                    prop_assert_eq!(count.admit(&who), expected);
+                    inside.extend(expected.is_ok().then_some(who));
+                } else if let Some(place) = place {
+                    inside.swap_remove(place);
+                    count.release(&who);
+                }
+                prop_assert_eq!(count.total(), inside.len());
+            }
+            for who in inside {
+                count.release(&who);
+            }
+            prop_assert!(count.by_address.is_empty());
+        }
+    }
+}

@@ -173,3 +173,225 @@ impl event::Source for Listener {
         self.source().deregister(registry)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::{Read, Write};
+    use std::net::{Ipv4Addr, Ipv6Addr, TcpStream};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::os::unix::net as unix;
+    use std::path::Path;
+
+    use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+
+    use super::super::scaffold::{accept, listen, tcp_addr};
+    use super::*;
+
+    fn unix_addr(path: &Path) -> ListenAddr {
+        ListenAddr::Unix(UnixAddr::Path(path.to_path_buf()))
+    }
+
+    fn bind(address: &ListenAddr) -> Result<Listener, BindError> {
+        Listener::bind(address, &UnixSocketOptions::default(), 16)
+    }
+
+    fn refusal(address: &ListenAddr) -> String {
+        bind(address).expect_err("a refusal").to_string()
+    }
+
+    fn has_flags(socket: &impl AsFd) -> bool {
+        let closes = fcntl(socket, FcntlArg::F_GETFD).expect("F_GETFD") & FdFlag::FD_CLOEXEC.bits() != 0;
+        closes && fcntl(socket, FcntlArg::F_GETFL).expect("F_GETFL") & OFlag::O_NONBLOCK.bits() != 0
+    }
+
+    #[test]
+    fn port_zero_becomes_the_port_chosen() {
+        let listener = listen("127.0.0.1:0");
+        let address = tcp_addr(&listener);
+        assert_ne!(address.port(), 0);
+        let client = TcpStream::connect(address).expect("connect");
+        let (stream, peer) = accept(&listener);
+        assert_eq!(peer, PeerAddr::Tcp(client.local_addr().expect("an address")));
+        assert!(has_flags(&listener) && has_flags(&stream));
+    }
+
+    #[test]
+    fn the_star_takes_both_families_and_knows_ipv4_peers_as_such() {
+        let listener = listen("*:0");
+        let port = listener.local_addr().port().expect("a port");
+        let _four = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect");
+        assert_eq!(accept(&listener).1.ip(), Some(Ipv4Addr::LOCALHOST.into()));
+        // A machine without IPv6, or whose loopback has none, can show the first half only.
+        if bind(&"[::1]:0".parse().expect("an address")).is_ok() {
+            assert_eq!(listener.local_addr(), &ListenAddr::TcpAny { port });
+            let _six = TcpStream::connect((Ipv6Addr::LOCALHOST, port)).expect("connect");
+            assert_eq!(accept(&listener).1.ip(), Some(Ipv6Addr::LOCALHOST.into()));
+        }
+    }
+
+    #[test]
+    fn both_unspecified_addresses_may_be_given_with_one_port() {
+        let six = listen("[::]:0");
+        let port = six.local_addr().port().expect("a port");
+        let address = ListenAddr::Tcp((Ipv4Addr::UNSPECIFIED, port).into());
+        let four = bind(&address).expect("the IPv6 socket is IPv6 only");
+        let _client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("connect");
+        assert_eq!(accept(&four).1.ip(), Some(Ipv4Addr::LOCALHOST.into()));
+    }
+
+    #[test]
+    fn a_port_in_use_is_told_with_the_command_that_finds_its_user() {
+        let listener = listen("127.0.0.1:0");
+        let error = bind(listener.local_addr()).expect_err("in use");
+        assert_eq!(error.errno(), Some(nix::errno::Errno::EADDRINUSE));
+        let port = tcp_addr(&listener).port();
+        assert!(
+            error.to_string().contains(&format!("`ss -ltnp sport = :{port}`")),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn an_address_of_another_machine_is_told_so() {
+        // TEST-NET-1 (RFC 5737) belongs to no machine.
+        let error = refusal(&"192.0.2.1:0".parse().expect("an address"));
+        assert!(
+            error.contains("EADDRNOTAVAIL") && error.contains("`ip address`"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_unix_listener_serves_and_takes_its_file_along() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("s");
+        let listener = bind(&unix_addr(&path)).expect("bind");
+        assert_eq!(listener.local_addr(), &unix_addr(&path));
+        let mut client = unix::UnixStream::connect(&path).expect("connect");
+        let (mut stream, peer) = accept(&listener);
+        assert_eq!(peer, PeerAddr::Unix);
+        assert!(has_flags(&listener) && has_flags(&stream));
+        stream.write_all(b"hello").expect("write");
+        drop(stream);
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).expect("read");
+        assert_eq!(answer, "hello");
+        drop(listener);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn an_abstract_socket_has_no_file() {
+        let name = format!("unix:@iotcpd-test-{}", std::process::id());
+        let listener = listen(&name);
+        assert_eq!(listener.local_addr().to_string(), name);
+        let error = refusal(&name.parse().expect("an address"));
+        assert!(error.contains("`ss -lxp`"), "{error}");
+        let ListenAddr::Unix(address) = listener.local_addr() else {
+            panic!("not UNIX")
+        };
+        let _client = Stream::connect_unix(address).expect("connect");
+        assert_eq!(accept(&listener).1, PeerAddr::Unix);
+    }
+
+    #[test]
+    fn mode_and_owner_are_as_asked_whatever_the_umask() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("s");
+        let me = fs::metadata(directory.path()).expect("metadata");
+        // 0o606 is nothing that a umask leaves by chance.
+        let options = UnixSocketOptions {
+            mode: Some(0o606),
+            owner: Some(me.uid()),
+            group: Some(me.gid()),
+        };
+        let _listener = Listener::bind(&unix_addr(&path), &options, 1).expect("bind");
+        let file = fs::metadata(&path).expect("metadata");
+        assert_eq!(file.permissions().mode() & 0o7777, 0o606);
+        assert_eq!((file.uid(), file.gid()), (me.uid(), me.gid()));
+    }
+
+    #[test]
+    fn the_remains_of_a_dead_server_are_replaced() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("s");
+        // std leaves the file behind, as a killed server does.
+        drop(unix::UnixListener::bind(&path).expect("bind"));
+        assert!(path.exists());
+        let _listener = bind(&unix_addr(&path)).expect("bind over the remains");
+        assert!(unix::UnixStream::connect(&path).is_ok());
+    }
+
+    #[test]
+    fn a_running_server_is_left_alone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("s");
+        let _server = unix::UnixListener::bind(&path).expect("bind");
+        let error = refusal(&unix_addr(&path));
+        assert!(error.contains("address in use by a running server"), "{error}");
+        assert!(unix::UnixStream::connect(&path).is_ok());
+        let datagrams = directory.path().join("d");
+        let _server = unix::UnixDatagram::bind(&datagrams).expect("bind");
+        assert!(refusal(&unix_addr(&datagrams)).contains("running server"));
+    }
+
+    #[test]
+    fn a_file_that_is_no_socket_is_never_deleted() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("precious");
+        fs::write(&path, "data").expect("write");
+        assert!(refusal(&unix_addr(&path)).contains("not a socket"));
+        let link = directory.path().join("link");
+        drop(unix::UnixListener::bind(directory.path().join("stale")).expect("bind"));
+        std::os::unix::fs::symlink(directory.path().join("stale"), &link).expect("symlink");
+        assert!(
+            refusal(&unix_addr(&link)).contains("not a socket"),
+            "a link is not followed"
+        );
+        assert!(refusal(&unix_addr(directory.path())).contains("not a socket"));
+        assert_eq!(fs::read_to_string(&path).expect("read"), "data");
+    }
+
+    #[test]
+    fn a_successors_file_is_not_deleted() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("s");
+        let first = bind(&unix_addr(&path)).expect("bind");
+        fs::remove_file(&path).expect("remove");
+        let _second = bind(&unix_addr(&path)).expect("bind");
+        drop(first);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn a_file_given_away_is_not_deleted() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("s");
+        let mut listener = bind(&unix_addr(&path)).expect("bind");
+        let handed_over = listener.as_fd().try_clone_to_owned().expect("dup");
+        listener.disown_file();
+        drop(listener);
+        assert!(
+            unix::UnixStream::connect(&path).is_ok(),
+            "the other owner still listens"
+        );
+        drop(handed_over);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn a_missing_directory_is_told_with_its_name() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let missing = directory.path().join("missing");
+        let error = refusal(&unix_addr(&missing.join("s")));
+        assert!(
+            error.contains(&format!("the directory {} must exist", missing.display())),
+            "{error}"
+        );
+        let file = directory.path().join("file");
+        fs::write(&file, "").expect("write");
+        let error = refusal(&unix_addr(&file.join("s")));
+        assert!(error.contains("is not a directory"), "{error}");
+    }
+}

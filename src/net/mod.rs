@@ -27,3 +27,6 @@ pub mod listener;
 pub mod stream;
 mod sys;
 mod unix_file;
+
+#[cfg(test)]
+mod scaffold;

@@ -7,11 +7,11 @@
 //! reply leaves in one write and is followed by a FIN or by nothing until the client has asked again. A service that
 //! writes in several pieces calls [`Stream::set_nodelay`].
 //!
-//! **Closing.** If bytes from the peer are still unread when a TCP socket is closed, the kernel answers them with a reset,
-//! and a reset makes the peer's kernel throw away what it has received and not yet handed on: our reply. So whoever closes
-//! after a reply calls [`Stream::discard_unread`] first. What still arrives after that and meets a closed socket is
-//! answered with a reset too; a service to whom that matters sends its FIN with [`Stream::shutdown_write`] and keeps the
-//! stream until it has read to the end.
+//! **Closing.** If bytes from the peer are still unread when a TCP socket is closed, the kernel answers them with a reset.
+//! A peer that gets one reads an error where our reply should end; what it had not received or, on some systems, not read
+//! yet is lost. So whoever closes after a reply calls [`Stream::discard_unread`] first. What arrives after that meets a
+//! closed socket and is answered with a reset too; a service to whom that matters sends its FIN with
+//! [`Stream::shutdown_write`] and keeps the stream until it has read to the end.
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
@@ -299,5 +299,111 @@ impl event::Source for Stream {
 
     fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
         self.source().deregister(registry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scaffold::{accept, listen, tcp_addr, tcp_pair, unix_pair, wait_readable, wait_writable};
+    use super::*;
+
+    #[test]
+    fn bytes_go_both_ways_and_a_half_close_is_seen() {
+        let (mut served, mut client) = tcp_pair();
+        client.write_all(b"question").expect("write");
+        wait_readable(&served);
+        let mut buffer = [0; 32];
+        assert_eq!(served.read(&mut buffer).expect("read"), 8);
+        assert_eq!(
+            served.read(&mut buffer).expect_err("drained").kind(),
+            io::ErrorKind::WouldBlock
+        );
+        let pieces = [IoSlice::new(b"ans"), IoSlice::new(b"wer")];
+        assert_eq!(served.write_vectored(&pieces).expect("write"), 6);
+        served.shutdown_write().expect("shutdown");
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).expect("read to the end");
+        assert_eq!(answer, "answer");
+    }
+
+    #[test]
+    fn what_is_unread_is_told_and_thrown_away() {
+        let (served, mut client) = tcp_pair();
+        assert_eq!(served.discard_unread().expect("discard"), Unread::None);
+        client.write_all(&[7; 100_000]).expect("write");
+        drop(client);
+        assert_eq!(discard_to_the_end(&served), 100_000);
+        let (served, mut client) = unix_pair();
+        assert_eq!(served.discard_unread().expect("discard"), Unread::None);
+        client.write_all(&[7; 50_000]).expect("write");
+        drop(client);
+        assert_eq!(discard_to_the_end(&served), 50_000);
+    }
+
+    fn discard_to_the_end(stream: &Stream) -> usize {
+        let mut sum = 0;
+        loop {
+            wait_readable(stream);
+            match stream.discard_unread().expect("discard") {
+                Unread::Bytes(count) => sum += count,
+                Unread::End => return sum,
+                Unread::None => {}
+            }
+        }
+    }
+
+    /// The reason for `discard_unread`: without it the reply is lost to the reset (the C program lost its `ERR` so).
+    #[test]
+    fn a_reply_survives_input_that_nobody_reads() {
+        let (mut served, mut client) = tcp_pair();
+        client.write_all(b"far too long a request").expect("write");
+        wait_readable(&served);
+        served.write_all(b"ERR\n").expect("write");
+        assert_eq!(served.discard_unread().expect("discard"), Unread::Bytes(22));
+        drop(served);
+        let mut answer = String::new();
+        client
+            .read_to_string(&mut answer)
+            .expect("the reply and its end, no reset");
+        assert_eq!(answer, "ERR\n");
+    }
+
+    #[test]
+    fn a_client_that_gives_up_is_noticed_as_a_reset() {
+        let listener = listen("127.0.0.1:0");
+        let client = Stream::connect_tcp(tcp_addr(&listener)).expect("connect");
+        let (served, _) = accept(&listener);
+        wait_writable(&client);
+        assert!(client.is_connected().expect("connected"));
+        client.set_nodelay().expect("nodelay");
+        client.reset_on_close().expect("linger");
+        drop(client);
+        wait_readable(&served);
+        let error = served.discard_unread().expect_err("a reset");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[test]
+    fn a_refused_connection_says_so() {
+        let address = tcp_addr(&listen("127.0.0.1:0"));
+        // The loopback may say so at once or with an event.
+        let error = match Stream::connect_tcp(address) {
+            Err(error) => error,
+            Ok(stream) => {
+                wait_writable(&stream);
+                stream.is_connected().expect_err("nobody listens any more")
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn a_unix_peer_is_known_by_its_process() {
+        let (served, _client) = unix_pair();
+        let found = served.peer_credentials().expect("credentials").expect("of a UNIX peer");
+        assert_eq!(found.pid, nix::unistd::getpid().as_raw());
+        assert_eq!(found.uid, nix::unistd::geteuid().as_raw());
+        assert_eq!(served.peer_addr().expect("a peer"), PeerAddr::Unix);
+        assert_eq!(tcp_pair().0.peer_credentials().expect("nothing to ask"), None);
     }
 }
