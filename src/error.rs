@@ -73,6 +73,15 @@ impl Error {
         }
     }
 
+    /// An error whose text was written by somebody who knew the remedy, and holds it.
+    #[must_use]
+    pub fn with_remedy(blame: Blame, text: impl fmt::Display) -> Self {
+        Self {
+            blame,
+            text: Text::Said(text.to_string()),
+        }
+    }
+
     /// Mistakes of the operator's, one or more: a line each, which begins with the place of the mistake and ends in its
     /// remedy.
     #[must_use]

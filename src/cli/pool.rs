@@ -4,6 +4,7 @@ use crate::config::lower;
 use crate::config::spec::pool::PoolSpec;
 use crate::daemon::{self, Plan};
 use crate::error::Error;
+use crate::services;
 use crate::services::pool::options::Options;
 
 /// The name of a pool that has no table to take one from.
@@ -11,7 +12,7 @@ const NAME: &str = "pool";
 
 pub(super) fn run(spec: &PoolSpec) -> Result<(), Error> {
     daemon::run(Plan {
-        pools: vec![options(spec)?],
+        services: vec![services::Options::Pool(Box::new(options(spec)?))],
         source: None,
     })
 }

@@ -18,7 +18,7 @@ pub(super) struct Flags {
 pub(super) fn run(flags: Flags) -> Result<(), Error> {
     let services = file::load(&flags.config)?;
     daemon::run(Plan {
-        pools: services.pools,
+        services,
         source: Some(flags.config),
     })
 }

@@ -19,8 +19,9 @@ fn from_flags<'a>(flags: impl IntoIterator<Item = &'a str>) -> Options {
 
 fn from_file(keys: &str) -> Options {
     let mut services = file::read("f", format!("[pool.main]\n{keys}").as_bytes()).unwrap();
-    assert_eq!(services.pools.len(), 1);
-    services.pools.remove(0)
+    assert_eq!(services.len(), 1);
+    let crate::services::Options::Pool(pool) = services.remove(0);
+    *pool
 }
 
 /// How an option is written: its name, as flags, as keys, and what has to be there beside it for it to have an effect.

@@ -151,6 +151,12 @@ impl<S: Service + ?Sized> Reactor<S> {
         self.call(id, Instant::now(), call)
     }
 
+    /// A channel from helper threads to the owner of the loop: what is sent wakes the loop, and the owner looks into
+    /// the mailbox after the turn. It holds at most `capacity` values.
+    pub fn mailbox<T>(&self, capacity: usize) -> (helper::Sender<T>, helper::Mailbox<T>) {
+        helper::mailbox(Arc::clone(&self.shared.waker), capacity)
+    }
+
     /// One turn; returns the signals that came during it, in no particular order.
     ///
     /// # Errors

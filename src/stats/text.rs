@@ -30,6 +30,13 @@ pub fn block(snapshot: &Snapshot) -> String {
     text
 }
 
+const DUMP_MARKER: &str = " --- internal regs - 8< -------\n";
+
+/// What `kill -USR2` prints around a service's description of itself.
+pub fn dump(description: &str) -> String {
+    format!("{DUMP_MARKER}{description}{DUMP_MARKER}")
+}
+
 fn render(value: &Value) -> String {
     match value {
         Value::Count(count) => count.to_string(),

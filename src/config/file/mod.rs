@@ -2,7 +2,7 @@
 //!
 //! The way of a file: its text is parsed with every syntax error kept ([`toml`]'s recovering parser); each table
 //! `[DOOR.NAME]` goes to its entry in `DOORS`, which reads its keys one by one into the door's spec
-//! (`keys`), lowers the spec, and adds the options to [`Services`]; whatever was wrong has meanwhile gone into the
+//! (`keys`), lowers the spec, and adds the options to the list of services; whatever was wrong has meanwhile gone into the
 //! `Report`, with its place in the text. A file with one mistake gives no services at all.
 //!
 //! What holds: every mistake is reported, each at the key or value it is about, in the order of the text; nothing unknown is passed
@@ -24,14 +24,7 @@ use super::quote::Quoted;
 use super::suggest::nearest;
 use crate::error::{Blame, Error};
 use crate::net::addr::ListenAddr;
-use crate::services::pool;
-
-/// The services of one file, in its order.
-#[derive(Debug, Default, PartialEq)]
-pub struct Services {
-    /// From `[pool.NAME]` tables.
-    pub pools: Vec<pool::options::Options>,
-}
+use crate::services::Options;
 
 /// One kind of service.
 struct Door {
@@ -52,7 +45,7 @@ const LONGEST_NAME: usize = 64;
 
 /// What reading has come to so far.
 struct Found<'t> {
-    services: Services,
+    services: Vec<Options>,
     /// Every address listened on: by which service, and where that is said.
     listening: Vec<(String, usize, ListenAddr)>,
     report: Report<'t>,
@@ -63,7 +56,7 @@ struct Found<'t> {
 /// # Errors
 /// The operator's to mend: the file cannot be read, or one line `file:line:column: what; what to write instead` for
 /// each mistake in it.
-pub fn load(path: &Path) -> Result<Services, Error> {
+pub fn load(path: &Path) -> Result<Vec<Options>, Error> {
     let name = path.display().to_string();
     let bytes = fs::read(path).map_err(|error| {
         Error::new(
@@ -79,7 +72,7 @@ pub fn load(path: &Path) -> Result<Services, Error> {
 ///
 /// # Errors
 /// As [`load`].
-pub fn read(name: &str, bytes: &[u8]) -> Result<Services, Error> {
+pub fn read(name: &str, bytes: &[u8]) -> Result<Vec<Options>, Error> {
     match std::str::from_utf8(bytes) {
         Ok(text) => read_text(name, text),
         Err(error) => {
@@ -91,9 +84,9 @@ pub fn read(name: &str, bytes: &[u8]) -> Result<Services, Error> {
     }
 }
 
-fn read_text(name: &str, text: &str) -> Result<Services, Error> {
+fn read_text(name: &str, text: &str) -> Result<Vec<Options>, Error> {
     let mut found = Found {
-        services: Services::default(),
+        services: Vec::new(),
         listening: Vec::new(),
         report: Report::new(name, text),
     };
@@ -173,7 +166,7 @@ fn read_pool(section: &Section<'_, '_>, found: &mut Found<'_>) {
     let (spec, keys) = Keys::read(section, &mut found.report);
     let lowered = lower::pool(section.name.get_ref(), &spec);
     if let Some(options) = accept(&keys, lowered, found) {
-        found.services.pools.push(options);
+        found.services.push(Options::Pool(Box::new(options)));
     }
 }
 
@@ -234,7 +227,7 @@ mod tests {
     #[test]
     fn several_services_come_in_their_order() {
         let services = read("f", b"[pool.b]\nport = 1\n[pool.a]\nport = 2\n[pool.'c.d']\nport = 3\n").unwrap();
-        let names: Vec<_> = services.pools.iter().map(|pool| pool.name.as_str()).collect();
+        let names: Vec<_> = services.iter().map(Options::name).collect();
         assert_eq!(names, ["b", "a", "c.d"]);
     }
 

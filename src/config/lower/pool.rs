@@ -10,7 +10,7 @@ use super::{LONGEST, Lowered, Mistake, Mistakes, Origin, SHORTEST_TIMEOUT};
 use crate::config::quote::Quoted;
 use crate::config::spec::pool::{HalfClose as Written, PoolSpec};
 use crate::net::addr::ListenAddr;
-use crate::services::pool::options::{HalfClose, MAX_WORKERS, Options, Policy};
+use crate::services::pool::options::{HalfClose, LimitOrigin, MAX_WORKERS, Options, Policy};
 
 /// The worker of iotcpd 1.1.
 const DEFAULT_COMMAND: &str = "squidGuard -c sg/adblock.conf";
@@ -77,6 +77,10 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
         backlog,
         access,
         connection_limits,
+        connection_limit: match spec.listen.max_connections {
+            Some(_) => LimitOrigin::Asked,
+            None => LimitOrigin::Default,
+        },
         process,
         policy,
         ready_line,

@@ -4,6 +4,83 @@
 
 use std::time::Duration;
 
+use crate::net::access::AccessList;
+use crate::net::addr::ListenAddr;
+use crate::net::bind::UnixSocketOptions;
+use crate::net::limits::ConnectionLimits;
+use crate::process::spec::ProcessSpec;
+use crate::services::Descriptors;
+
+/// One pool, ready to be built.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// The name in logs and statistics; unique in a daemon.
+    pub name: String,
+    /// Where clients connect. Never empty.
+    pub listen: Vec<ListenAddr>,
+    /// Mode and owner of the UNIX listeners among [`listen`](Self::listen).
+    pub unix_socket: UnixSocketOptions,
+    /// Length of the kernel's queue of connections not yet accepted.
+    pub backlog: u32,
+    /// Who may connect over TCP.
+    pub access: AccessList,
+    /// How many may be connected, in total and from one address.
+    pub connection_limits: ConnectionLimits,
+    /// Where the limit on their total comes from.
+    pub connection_limit: LimitOrigin,
+    /// The worker program and everything it is started with.
+    pub process: ProcessSpec,
+    /// What the dispatcher decides by.
+    pub policy: Policy,
+    /// A worker counts as started when it has written this line; `None`: when its exec succeeded.
+    pub ready_line: Option<Vec<u8>>,
+    /// The longest request in bytes, its line end not counted. ≥ 1.
+    pub max_request: usize,
+    /// The longest reply in bytes, its line end not counted. ≥ 1.
+    pub max_reply: usize,
+    /// From accept until the request line is whole.
+    pub read_timeout: Duration,
+    /// Without progress in writing a reply to its client.
+    pub write_timeout: Duration,
+    /// What a refused client is told, line end included. May be empty: then its connection is just closed.
+    pub error_reply: Vec<u8>,
+    /// What a client means that closes its sending side before its answer has come.
+    pub half_close: HalfClose,
+    /// From TERM (or the request to stop) to KILL.
+    pub kill_timeout: Duration,
+    /// How long work in hand may take once the daemon was told to stop.
+    pub stop_timeout: Duration,
+    /// A worker whose resident memory is over this many bytes is recycled.
+    pub max_rss: Option<u64>,
+}
+
+impl Options {
+    /// Descriptors that may be open at the same time: one a connection; three pipes and a pidfd a worker, twice,
+    /// because a successor comes up before its predecessor goes.
+    pub fn descriptors(&self) -> Descriptors {
+        let (workers, connections) = (self.policy.workers.saturating_mul(8), self.connection_limits.total);
+        match self.connection_limit {
+            LimitOrigin::Asked => Descriptors {
+                fixed: workers.saturating_add(connections),
+                flexible: 0,
+            },
+            LimitOrigin::Default => Descriptors {
+                fixed: workers,
+                flexible: connections,
+            },
+        }
+    }
+}
+
+/// Where the limit on connections comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitOrigin {
+    /// The operator wants so many: if they cannot be had, that is an error.
+    Asked,
+    /// Nobody has said anything: it is lowered to what can be had.
+    Default,
+}
+
 /// What the end of a TCP client's sending side means while its request is unanswered. The two cases look alike on
 /// the wire: a client that only says "no more requests" (`nc -N`), and one that has closed its socket and gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -77,6 +77,18 @@ pub struct Refusals {
 }
 
 impl Counters {
+    /// A client was refused before its request was whole.
+    pub fn refused_early(&mut self) {
+        self.total += 1;
+        self.failed += 1;
+    }
+
+    /// An answer that counted as given did not reach its client, who had hung up.
+    pub fn answer_was_lost(&mut self) {
+        self.replied = self.replied.saturating_sub(1);
+        self.hung_up += 1;
+    }
+
     /// A reply after so much processing time has gone to its client.
     pub(super) fn count_reply(&mut self, served: Duration) {
         self.replied += 1;
