@@ -9,3 +9,5 @@ mod harness;
 mod harness_daemon;
 #[cfg(test)]
 mod harness_worker;
+#[cfg(test)]
+mod worker_demo;
