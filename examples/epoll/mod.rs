@@ -1,0 +1,65 @@
+//! The three epoll calls, for the reference server and the load generator: level-triggered, reading only.
+//!
+//! Not mio, because the reference must have nothing between itself and the kernel.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// How many events one wait may return.
+const BATCH: usize = 256;
+
+/// An epoll instance and the events of its last wait.
+pub(crate) struct Epoll {
+    descriptor: OwnedFd,
+    events: Vec<libc::epoll_event>,
+}
+
+impl Epoll {
+    /// An empty one.
+    pub(crate) fn new() -> io::Result<Self> {
+        // SAFETY: the call takes no pointers.
+        let descriptor = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        if descriptor < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just given us this descriptor, and nobody else has it.
+        let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        Ok(Self {
+            descriptor,
+            events: Vec::with_capacity(BATCH),
+        })
+    }
+
+    /// From now on, reports `name` when `source` can be read. Closing `source` takes it out again.
+    pub(crate) fn add(&self, source: &impl AsRawFd, name: usize) -> io::Result<()> {
+        let mut event = libc::epoll_event {
+            events: libc::EPOLLIN as u32,
+            u64: name as u64,
+        };
+        let (epoll, source) = (self.descriptor.as_raw_fd(), source.as_raw_fd());
+        // SAFETY: `event` lives through the call, which copies it; both descriptors are open, being borrowed.
+        let done = unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, source, &raw mut event) };
+        if done < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Waits for events and returns the names of what can be read.
+    pub(crate) fn wait(&mut self) -> io::Result<impl Iterator<Item = usize> + use<>> {
+        let capacity = i32::try_from(self.events.capacity()).unwrap_or(i32::MAX);
+        let buffer = self.events.as_mut_ptr();
+        // SAFETY: `buffer` has room for `capacity` events and lives through the call.
+        let found = unsafe { libc::epoll_wait(self.descriptor.as_raw_fd(), buffer, capacity, -1) };
+        let found = usize::try_from(found).map_err(|_| io::Error::last_os_error())?;
+        // SAFETY: the kernel has initialised the first `found` events, and `found` is at most the capacity.
+        unsafe { self.events.set_len(found) };
+        let names: Vec<usize> = self
+            .events
+            .iter()
+            .filter_map(|event| usize::try_from(event.u64).ok())
+            .collect();
+        Ok(names.into_iter())
+    }
+}

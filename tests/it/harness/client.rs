@@ -1,0 +1,203 @@
+//! A client of the daemon: blocking, over TCP or a UNIX socket, with every rudeness that a client is capable of.
+//!
+//! Reads give up after [`WATCHDOG`](super::WATCHDOG) and fail the test; nothing else here knows of time.
+
+use std::fmt;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+
+use nix::sys::socket::{setsockopt, sockopt};
+
+use super::WATCHDOG;
+
+/// Where a daemon listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Address {
+    /// An address and port.
+    Tcp(SocketAddr),
+    /// The path of a socket.
+    Unix(String),
+}
+
+impl Address {
+    /// Reads what the daemon says behind `listening on`: `127.0.0.1:9991`, `[::1]:9991` or `unix:/run/x.sock`.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        match text.strip_prefix("unix:") {
+            Some(path) => Some(Self::Unix(path.to_owned())),
+            None => text.parse().ok().map(Self::Tcp),
+        }
+    }
+
+    /// The port, of a TCP address.
+    #[track_caller]
+    pub(crate) fn port(&self) -> u16 {
+        match self {
+            Self::Tcp(address) => address.port(),
+            Self::Unix(path) => panic!("{path} is a UNIX socket and has no port"),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{path}"),
+        }
+    }
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Client {
+    stream: Stream,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Client {
+    /// Connects.
+    #[track_caller]
+    pub(crate) fn connect(address: &Address) -> Self {
+        let stream = match address {
+            Address::Tcp(address) => TcpStream::connect(address).map(Stream::Tcp),
+            Address::Unix(path) => UnixStream::connect(path).map(Stream::Unix),
+        };
+        let stream = stream.unwrap_or_else(|error| panic!("cannot connect to {address}: {error}"));
+        stream.set_watchdog();
+        Self { stream }
+    }
+
+    /// Sends these bytes and nothing else; on TCP as a packet of their own.
+    #[track_caller]
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        let sent = match &mut self.stream {
+            Stream::Tcp(stream) => stream.write_all(bytes.as_ref()),
+            Stream::Unix(stream) => stream.write_all(bytes.as_ref()),
+        };
+        sent.unwrap_or_else(|error| panic!("cannot send: {error}"));
+    }
+
+    /// Says that nothing more will be sent.
+    #[track_caller]
+    pub(crate) fn half_close(&mut self) {
+        let closed = match &self.stream {
+            Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+        };
+        closed.unwrap_or_else(|error| panic!("cannot close the sending side: {error}"));
+    }
+
+    /// Reads until the daemon closes. A reset fails the test: an answer may have been lost to it.
+    #[track_caller]
+    pub(crate) fn read_to_end(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        if let Err(error) = self.stream.read_to_end(&mut bytes) {
+            panic!(
+                "{error} after {} bytes: {:?}",
+                bytes.len(),
+                String::from_utf8_lossy(&bytes)
+            );
+        }
+        bytes
+    }
+
+    /// The same for a daemon that may also answer with a reset: what came before it.
+    #[track_caller]
+    pub(crate) fn read_to_end_or_reset(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        match self.stream.read_to_end(&mut bytes) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+            Err(error) => panic!("{error} after {} bytes", bytes.len()),
+        }
+        bytes
+    }
+
+    /// Reads one line, its newline taken off, and nothing behind it.
+    #[track_caller]
+    pub(crate) fn read_line(&mut self) -> String {
+        let mut line = Vec::new();
+        let mut byte = [0];
+        loop {
+            let read = self
+                .stream
+                .read(&mut byte)
+                .unwrap_or_else(|error| panic!("{error} after {line:?}"));
+            assert_eq!(read, 1, "the daemon closed after {:?}", String::from_utf8_lossy(&line));
+            match byte[0] {
+                b'\n' => return String::from_utf8_lossy(&line).into_owned(),
+                other => line.push(other),
+            }
+        }
+    }
+
+    /// Goes away with a reset instead of a farewell (on TCP; a UNIX socket has none).
+    #[track_caller]
+    pub(crate) fn reset(self) {
+        if let Stream::Tcp(stream) = &self.stream {
+            let at_once = nix::libc::linger {
+                l_onoff: 1,
+                l_linger: 0,
+            };
+            setsockopt(stream, sockopt::Linger, &at_once).unwrap_or_else(|error| panic!("cannot set linger: {error}"));
+        }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(buffer),
+            Self::Unix(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Stream {
+    #[track_caller]
+    fn set_watchdog(&self) {
+        let set = match self {
+            Self::Tcp(stream) => stream
+                .set_nodelay(true)
+                .and_then(|()| stream.set_read_timeout(Some(WATCHDOG))),
+            Self::Unix(stream) => stream.set_read_timeout(Some(WATCHDOG)),
+        };
+        set.unwrap_or_else(|error| panic!("cannot prepare a connection: {error}"));
+    }
+}
+
+#[test]
+fn addresses_are_read_and_said_the_same_way() {
+    for text in ["127.0.0.1:9991", "[::1]:9991", "unix:/run/x.sock"] {
+        assert_eq!(Address::parse(text).unwrap().to_string(), text);
+    }
+    assert_eq!(Address::parse("localhost"), None);
+}
+
+#[test]
+fn a_reset_is_seen_as_one_and_a_half_close_as_the_end() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = Address::Tcp(listener.local_addr().unwrap());
+    let mut client = Client::connect(&address);
+    let (mut served, _) = listener.accept().unwrap();
+    client.send("abc\n");
+    client.half_close();
+    let mut received = String::new();
+    served.read_to_string(&mut received).unwrap();
+    assert_eq!(received, "abc\n");
+    served.write_all(b"one\ntwo").unwrap();
+    drop(served);
+    assert_eq!(client.read_line(), "one");
+    assert_eq!(client.read_to_end(), b"two");
+
+    let client = Client::connect(&address);
+    let (mut served, _) = listener.accept().unwrap();
+    client.reset();
+    assert_eq!(served.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+}

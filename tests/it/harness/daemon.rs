@@ -1,0 +1,262 @@
+//! The daemon under test: the real binary, on a port of its own, with everything it starts marked as its.
+//!
+//! [`Daemon::pool`] and [`Daemon::start`] return once it listens. The drop kills it with KILL, as a crash would, and asserts
+//! that every process which carries its mark goes without further help.
+
+use std::ops::Deref;
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use super::stats::{self, StatsBlock};
+use super::{Address, Client, Program, processes};
+
+/// The variable that marks everything started for one daemon; its value is the daemon's own directory.
+const MARK: &str = "IOTCPD_TEST_HOME";
+
+/// What the daemon writes, once for each listener, when it is ready.
+const LISTENING: &str = "listening on ";
+
+/// The line that ends (and, with nothing before it, begins) the USR2 block.
+const DUMP_EDGE: &str = " --- internal regs - 8< -------";
+
+/// A daemon that is being tried. Whatever [`Program`] can do, it can.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    program: Program,
+    home: TempDir,
+}
+
+/// How a daemon is started.
+#[derive(Debug)]
+pub(crate) struct Builder {
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+    open_files: Option<u32>,
+    listener: Option<OwnedFd>,
+    stdin: Stdio,
+}
+
+impl Daemon {
+    /// A pool of `workers` that run `command`, on a free port of 127.0.0.1, with more flags; ready for clients.
+    #[track_caller]
+    pub(crate) fn pool(workers: u32, command: &str, flags: &[&str]) -> Self {
+        let workers = workers.to_string();
+        Self::with(["-n", workers.as_str(), "-d", command, "-p", "0"])
+            .args(flags)
+            .start()
+    }
+
+    /// A daemon with these arguments, to be started.
+    pub(crate) fn with<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Builder {
+        Builder {
+            arguments: arguments.into_iter().map(str::to_owned).collect(),
+            environment: Vec::new(),
+            open_files: None,
+            listener: None,
+            stdin: Stdio::null(),
+        }
+    }
+
+    /// The first address that it listens on.
+    #[track_caller]
+    pub(crate) fn addr(&self) -> Address {
+        self.nth_addr(1)
+    }
+
+    /// The `nth` address (from 1) that it listens on, in the order of its flags.
+    #[track_caller]
+    pub(crate) fn nth_addr(&self, nth: usize) -> Address {
+        let line = self.stderr_wait_nth(LISTENING, nth);
+        let (_, rest) = line.split_once(LISTENING).expect("the line was chosen for these words");
+        let word = rest
+            .split(|c: char| c.is_whitespace() || c == ',' || c == ';')
+            .next()
+            .unwrap_or(rest);
+        Address::parse(word).unwrap_or_else(|| self.fail(&format!("no address in {line:?}")))
+    }
+
+    /// A new connection to its first address.
+    #[track_caller]
+    pub(crate) fn client(&self) -> Client {
+        Client::connect(&self.addr())
+    }
+
+    /// Asks one line over a connection of its own, as a one-shot client does: everything until the daemon closes.
+    #[track_caller]
+    pub(crate) fn ask(&self, line: &str) -> String {
+        let mut client = self.client();
+        client.send(format!("{line}\n"));
+        String::from_utf8_lossy(&client.read_to_end()).into_owned()
+    }
+
+    /// Asks for the statistics and reads them.
+    #[track_caller]
+    pub(crate) fn usr1(&self) -> StatsBlock {
+        let text = self.signalled_block(Signal::SIGUSR1, stats::END);
+        StatsBlock::parse(&text).unwrap_or_else(|| self.fail("no statistics block on standard output"))
+    }
+
+    /// Asks for the statistics until they show what `wanted` looks for. Each answer is an event of the daemon's loop, so
+    /// this is for states that the daemon reaches by itself and tells in no other way (a request has been queued).
+    #[track_caller]
+    pub(crate) fn usr1_until(&self, wanted: impl Fn(&StatsBlock) -> bool) -> StatsBlock {
+        let deadline = std::time::Instant::now() + super::WATCHDOG;
+        loop {
+            let block = self.usr1();
+            if wanted(&block) {
+                return block;
+            }
+            if std::time::Instant::now() >= deadline {
+                self.fail(&format!("the statistics never came to what was wanted: {block:#?}"));
+            }
+        }
+    }
+
+    /// Asks for the dump of every worker: the lines between the two edges.
+    #[track_caller]
+    pub(crate) fn usr2(&self) -> Vec<String> {
+        let from = self.stdout.len();
+        self.signal(Signal::SIGUSR2);
+        let begin = self.stdout_line(from, DUMP_EDGE);
+        let end = self.stdout_line(begin + 1, DUMP_EDGE);
+        let text = self.stdout.text();
+        text.lines()
+            .skip(begin + 1)
+            .take(end - begin - 1)
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// Its living children.
+    pub(crate) fn children(&self) -> Vec<i32> {
+        processes::children_of(self.pid())
+    }
+
+    /// A directory that is this daemon's, for its sockets and files; removed with it.
+    pub(crate) fn home(&self) -> &std::path::Path {
+        self.home.path()
+    }
+
+    #[track_caller]
+    fn signalled_block(&self, signal: Signal, end: &str) -> String {
+        let from = self.stdout.len();
+        self.signal(signal);
+        let end = self.stdout_line(from, end);
+        let text = self.stdout.text();
+        let lines: Vec<&str> = text.lines().skip(from).take(end + 1 - from).collect();
+        lines.join("\n")
+    }
+
+    #[track_caller]
+    fn stdout_line(&self, from: usize, wanted: &str) -> usize {
+        let waited = self.stdout.wait_from(from, |line| line == wanted);
+        let (place, _) =
+            waited.unwrap_or_else(|why| self.fail(&format!("wanted {wanted:?} on standard output: {why}")));
+        place
+    }
+}
+
+impl Builder {
+    /// More arguments.
+    pub(crate) fn args(mut self, arguments: &[&str]) -> Self {
+        self.arguments
+            .extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self
+    }
+
+    /// One more environment variable.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The most files it may have open, soft and hard.
+    pub(crate) fn open_files(mut self, limit: u32) -> Self {
+        self.open_files = Some(limit);
+        self
+    }
+
+    /// Hands it this listening socket as systemd would: descriptor 3, `LISTEN_FDS` and `LISTEN_PID`.
+    pub(crate) fn inherit(mut self, listener: impl Into<OwnedFd>) -> Self {
+        self.listener = Some(listener.into());
+        self
+    }
+
+    /// What it finds on its standard input; nothing unless said.
+    pub(crate) fn stdin(mut self, stdin: impl Into<Stdio>) -> Self {
+        self.stdin = stdin.into();
+        self
+    }
+
+    /// Starts it and waits until it listens.
+    #[track_caller]
+    pub(crate) fn start(self) -> Daemon {
+        let daemon = self.spawn();
+        daemon.addr();
+        daemon
+    }
+
+    /// Starts it and waits for nothing: for daemons that are expected to refuse.
+    #[track_caller]
+    pub(crate) fn spawn(mut self) -> Daemon {
+        processes::adopt_orphans();
+        let home = super::temp_dir();
+        let mut command = self.command();
+        let stdin = match self.listener.take() {
+            Some(listener) => Stdio::from(listener),
+            None => std::mem::replace(&mut self.stdin, Stdio::null()),
+        };
+        let program = Program::start_with_stdin(command.env(MARK, home.path()), stdin);
+        Daemon { program, home }
+    }
+
+    /// What must be done in the process that becomes the daemon is done by a shell, which then becomes it: the pid stays.
+    fn command(&self) -> Command {
+        let binary = env!("CARGO_BIN_EXE_iotcpd");
+        let mut setup = String::new();
+        if let Some(limit) = self.open_files {
+            setup.push_str(&format!("ulimit -n {limit}; "));
+        }
+        let mut redirect = "";
+        if self.listener.is_some() {
+            setup.push_str("LISTEN_PID=$$ LISTEN_FDS=1; export LISTEN_PID LISTEN_FDS; ");
+            redirect = " 3<&0 </dev/null";
+        }
+        let mut command = Command::new(if setup.is_empty() { binary } else { "/bin/sh" });
+        if !setup.is_empty() {
+            command
+                .arg("-c")
+                .arg(format!("{setup}exec \"$0\" \"$@\"{redirect}"))
+                .arg(binary);
+        }
+        command.args(&self.arguments);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+}
+
+impl Deref for Daemon {
+    type Target = Program;
+
+    fn deref(&self) -> &Program {
+        &self.program
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGKILL);
+        self.wait_exit();
+        let mark = format!("{MARK}={}", self.home.path().display());
+        let gone = processes::wait_all_gone(&mark);
+        if std::thread::panicking() {
+            // The test has already failed; what its daemon said is what its reader needs.
+            eprintln!("--- standard error of the daemon:\n{}\n---", self.stderr.text());
+        } else if let Err(left) = gone {
+            self.fail(&format!("was killed and left processes behind: {left}"));
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! What every test of the binary stands on: the daemon as a handle, clients, gates, the scripted worker.
+//!
+//! The life of one test: it makes a [`Daemon`] (its own directory, its own port, its own mark in the environment),
+//! talks to it with [`Client`]s, holds workers still at [`Gate`]s, and drops it; the drop kills the daemon with KILL
+//! and asserts that nothing which carries its mark is left.
+//!
+//! What holds: nothing here sleeps, looks again after a while, or measures time. Every wait is for an event (a line, a
+//! connection, an exit) and ends early when the event can no longer come; [`WATCHDOG`] only turns a hang into a failure
+//! that shows what the program has said. A test that needs an order makes it with gates.
+//!
+//! What does not belong: knowledge of one door, and anything that a single test needs.
+
+mod client;
+mod daemon;
+mod gate;
+mod processes;
+mod program;
+mod stats;
+mod transcript;
+mod worker;
+
+pub(crate) use client::{Address, Client};
+pub(crate) use daemon::Daemon;
+pub(crate) use gate::Gate;
+pub(crate) use processes::{children_of, name_of};
+pub(crate) use program::Program;
+pub(crate) use worker::{ScriptedWorker, worker_command};
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+/// A wait this long is a hang: far beyond what a loaded machine needs, so no test may depend on its length.
+pub(crate) const WATCHDOG: Duration = Duration::from_secs(30);
+
+/// A directory that goes with its handle. Short paths: a UNIX socket's address holds 107 bytes.
+#[track_caller]
+pub(crate) fn temp_dir() -> TempDir {
+    tempfile::Builder::new()
+        .prefix("iotcpd-it-")
+        .tempdir()
+        .expect("make a temporary directory")
+}
+
+/// A TCP port of 127.0.0.1 that nobody listened on a moment ago, for programs that cannot be given port 0.
+#[track_caller]
+pub(crate) fn free_port() -> u16 {
+    let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind any port of 127.0.0.1");
+    probe.local_addr().expect("a bound socket has an address").port()
+}

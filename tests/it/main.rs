@@ -1,0 +1,13 @@
+//! The binary as its users meet it: a process with flags, sockets, signals and children.
+//!
+//! One test program for all doors, a file per subject. Everything here drives the real `iotcpd` through [`harness`];
+//! decisions that need no process are tested beside their code and in `tests/sim`.
+
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod harness_daemon;
+#[cfg(test)]
+mod harness_worker;
+#[cfg(test)]
+mod worker_demo;
