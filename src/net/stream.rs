@@ -21,6 +21,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token, event};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::sockopt::{Linger, PeerCredentials as SoPeerCred};
 use nix::sys::socket::{MsgFlags, getsockopt, recv, setsockopt};
 
@@ -52,6 +53,17 @@ pub enum Unread {
     End,
     /// So many bytes, which are gone now; there may be more.
     Bytes(usize),
+}
+
+/// What is known of the peer without reading.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerState {
+    /// It is there.
+    Connected,
+    /// It sends nothing more. Over TCP that is all that is known: it may still read, or have closed its socket.
+    HalfClosed,
+    /// It has gone: a reset, or the other end of a UNIX socket is closed.
+    Gone,
 }
 
 /// The process at the other end of a UNIX socket, as it was when it connected (SO_PEERCRED, unix(7)).
@@ -187,6 +199,23 @@ impl Stream {
             },
         )?;
         Ok(())
+    }
+
+    /// Asks how the peer stands, in one system call: for whoever has not registered the stream with a poll.
+    pub fn peer_state(&self) -> PeerState {
+        // nix has no name for it.
+        let wanted = PollFlags::from_bits_retain(libc::POLLRDHUP);
+        let mut this = [PollFd::new(self.as_fd(), wanted)];
+        // An error (EINTR, ENOMEM) tells nothing; the next system call on the stream will.
+        let _ = poll(&mut this, PollTimeout::ZERO);
+        let told = this.first().and_then(PollFd::revents).unwrap_or(PollFlags::empty());
+        if told.intersects(PollFlags::POLLHUP | PollFlags::POLLERR) {
+            PeerState::Gone
+        } else if told.contains(wanted) {
+            PeerState::HalfClosed
+        } else {
+            PeerState::Connected
+        }
     }
 
     /// Throws away, in one system call, what the peer has sent and nobody will read; see the head of this file.
@@ -350,6 +379,34 @@ mod tests {
                 Unread::None => {}
             }
         }
+    }
+
+    #[test]
+    fn a_peer_that_closes_is_told_from_one_that_resets() {
+        let (served, client) = tcp_pair();
+        assert_eq!(served.peer_state(), PeerState::Connected);
+        client.shutdown(std::net::Shutdown::Write).expect("shutdown");
+        wait_readable(&served);
+        assert_eq!(served.peer_state(), PeerState::HalfClosed);
+        setsockopt(
+            &client,
+            Linger,
+            &libc::linger {
+                l_onoff: 1,
+                l_linger: 0,
+            },
+        )
+        .expect("linger");
+        drop(client);
+        // The reset is behind the half-close on the loopback's queue: it has come when the connection is writable no more.
+        while served.peer_state() == PeerState::HalfClosed {
+            std::thread::yield_now();
+        }
+        assert_eq!(served.peer_state(), PeerState::Gone);
+        let (served, client) = unix_pair();
+        assert_eq!(served.peer_state(), PeerState::Connected);
+        drop(client);
+        assert_eq!(served.peer_state(), PeerState::Gone);
     }
 
     /// The reason for `discard_unread`: without it the reply is lost to the reset (the C program lost its `ERR` so).

@@ -181,6 +181,12 @@ impl World {
             "{worker:?} would answer with somebody else's reply"
         );
         (process.held, process.reply_begun) = (Held::RequestOf(client), false);
+        // The client may have gone while it waited, which is found out only now.
+        if !self.calm && self.dice.percent(3) {
+            process.held = Held::Nothing;
+            self.clients.remove(&client.0);
+            return self.dispatcher.handle(self.now, Event::Withdrawn(request));
+        }
         // What the shell may find when it turns to the worker: it has spoken unasked, or does not listen any more.
         if !self.calm && self.dice.percent(3) {
             process.held = Held::Nothing;

@@ -37,6 +37,8 @@ pub enum Event {
     },
     /// The client has gone; nobody wants the answer any more.
     Abandoned(RequestId),
+    /// The client had gone before a byte of its request was given to the worker that it was just assigned to.
+    Withdrawn(RequestId),
     /// The worker's exec has succeeded.
     Started(WorkerId),
     /// The worker's process could not be made.

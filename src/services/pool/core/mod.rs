@@ -123,6 +123,7 @@ impl Dispatcher {
         match event {
             Event::Request { client, size } => self.submit(client, size),
             Event::Abandoned(request) => self.abandon(request),
+            Event::Withdrawn(request) => self.withdraw(request),
             Event::Started(worker) => self.started(worker),
             Event::SpawnFailed(worker) => self.spawn_failed(worker),
             Event::Ready(worker) => self.ready(worker),

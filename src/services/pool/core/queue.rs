@@ -51,6 +51,7 @@ impl Queue {
         self.by_arrival.remove(&ticket).map(|(request, _)| request)
     }
 
+    /// In the order of arrival.
     pub(super) fn iter(&self) -> impl Iterator<Item = RequestId> {
         self.by_arrival.values().map(|(request, _)| *request)
     }

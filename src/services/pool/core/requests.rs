@@ -110,7 +110,8 @@ impl Dispatcher {
 
     /// The way back to the list of the available, or to the next request in the queue. It is open only to a worker
     /// whose last reply was whole, with nothing behind it, and who owes nobody anything: its callers are
-    /// [`ready`](Self::ready), [`reply`](Self::reply) and [`inspected`](Self::inspected), where each of these was seen.
+    /// [`ready`](Self::ready), [`reply`](Self::reply) and [`inspected`](Self::inspected), where each of these was seen,
+    /// and [`withdraw`](Self::withdraw), where it was so before and nothing has been given to the worker since.
     pub(super) fn release(&mut self, worker: WorkerId) {
         if self.place(worker) == Some(Place::Outgoing) {
             return self.let_go(worker);
@@ -218,6 +219,15 @@ impl Dispatcher {
         match request.state {
             State::Waiting => self.queue.remove(id),
             State::Assigned(worker) => self.drain(worker),
+        }
+    }
+
+    pub(super) fn withdraw(&mut self, id: RequestId) {
+        let Some(request) = self.finish(id) else { return };
+        self.counters.hung_up += 1;
+        match request.state {
+            State::Waiting => self.queue.remove(id),
+            State::Assigned(worker) => self.release(worker),
         }
     }
 

@@ -63,6 +63,13 @@ impl Dispatcher {
         self.queue.len()
     }
 
+    /// Whose requests wait, the one that has waited longest first.
+    pub fn waiting_clients(&self) -> impl Iterator<Item = ClientId> {
+        self.queue
+            .iter()
+            .filter_map(|id| self.requests.get(id.index as usize).map(|request| request.client))
+    }
+
     /// The most that ever waited.
     pub fn queue_peak(&self) -> usize {
         self.queue_peak

@@ -62,7 +62,7 @@ pub(super) enum Phase {
 pub(super) enum QueuePlace {
     /// With a worker: the answer will find its way, or the write will tell that nobody is there.
     WithWorker,
-    /// Waiting: a client that goes is to be noticed, so that its request costs no worker anything.
+    /// Waiting: a client that goes meanwhile is to be noticed, so that its request costs no worker anything.
     Waiting,
 }
 
@@ -89,7 +89,8 @@ impl Client {
     /// Whether an event would tell anything.
     pub(super) fn wants_events(&self) -> bool {
         match self.phase {
-            Phase::Asked { queue, .. } => queue == QueuePlace::Waiting,
+            // Who waits long is watched by `Pool::watch_waiting`.
+            Phase::Asked { .. } => false,
             Phase::Reading { .. } | Phase::Writing { .. } | Phase::Lingering { .. } => true,
         }
     }

@@ -16,13 +16,15 @@ use crate::framing::Progress;
 use crate::framing::line::LineFramer;
 use crate::net::addr::PeerAddr;
 use crate::net::limits::{ConnectionCount, Full};
-use crate::net::stream::{Stream, Unread};
+use crate::net::stream::{PeerState, Stream, Unread};
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Context, Key, Readiness};
 
 /// How long, and for how many bytes, a client that has its answer may go on sending.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1024 * 1024;
+/// A wait for a worker that is over before this needs no watching.
+const UNWATCHED_WAIT: Duration = Duration::from_millis(50);
 /// Reads from one client in one turn; four full buffers.
 const READS_PER_TURN: usize = 4;
 /// Request buffers kept for the next request, and the largest worth keeping.
@@ -157,8 +159,12 @@ impl Pool {
             // The socket has room, or something to read, which is not what is waited for.
             Phase::Reading { .. } | Phase::Lingering { .. } | Phase::Writing { .. } => {}
             Phase::Asked { .. } => {
-                let hangs_up = self.options.half_close == HalfClose::HangUp && readiness.read_closed;
-                if readiness.hung_up || hangs_up {
+                let state = match readiness {
+                    Readiness { hung_up: true, .. } => PeerState::Gone,
+                    Readiness { read_closed: true, .. } => PeerState::HalfClosed,
+                    Readiness { .. } => PeerState::Connected,
+                };
+                if self.means_gone(state) {
                     self.hung_up(cx, key);
                 }
             }
@@ -256,19 +262,56 @@ impl Pool {
     // ---- with the dispatcher -----------------------------------------------------------------------------------
 
     pub(super) fn enqueued(&mut self, cx: &mut Context<'_>, id: ClientId, request: RequestId) {
-        self.set_request(cx, id, request, QueuePlace::Waiting);
+        self.set_request(id, request, QueuePlace::Waiting);
+        if self.queue_alarm.at().is_none() {
+            cx.set_alarm(&mut self.queue_alarm, Of::Queue.only(), Some(cx.now() + UNWATCHED_WAIT));
+        }
+    }
+
+    /// Most waits are over in a moment, and whether the client is still there is then asked once, when a worker is found
+    /// for it. Who waits longer is watched, so that his place in the queue is free again as soon as he goes.
+    pub(super) fn watch_waiting(&mut self, cx: &mut Context<'_>) {
+        cx.alarm_fired(&mut self.queue_alarm);
+        let waiting: Vec<ClientId> = self.dispatcher.waiting_clients().collect();
+        for id in &waiting {
+            self.watch(cx, Key::from_bits(id.0));
+        }
+        if !waiting.is_empty() {
+            cx.set_alarm(&mut self.queue_alarm, Of::Queue.only(), Some(cx.now() + UNWATCHED_WAIT));
+        }
+    }
+
+    /// Whether a client whose turn has come after a wait has gone meanwhile.
+    pub(super) fn has_left(&self, id: ClientId) -> bool {
+        let Some(client) = self.clients.get(id) else {
+            return true;
+        };
+        let waited = matches!(
+            client.phase,
+            Phase::Asked {
+                queue: QueuePlace::Waiting,
+                ..
+            }
+        );
+        waited && client.watch == Watch::NotYet && self.means_gone(client.stream.peer_state())
+    }
+
+    fn means_gone(&self, state: PeerState) -> bool {
+        match state {
+            PeerState::Connected => false,
+            PeerState::HalfClosed => self.options.half_close == HalfClose::HangUp,
+            PeerState::Gone => true,
+        }
     }
 
     /// The dispatcher has named the client's request, and says where it is.
-    pub(super) fn set_request(&mut self, cx: &mut Context<'_>, id: ClientId, named: RequestId, place: QueuePlace) {
-        let key = Key::from_bits(id.0);
+    pub(super) fn set_request(&mut self, id: ClientId, named: RequestId, place: QueuePlace) {
         if let Some(Client {
             phase: Phase::Asked { request, queue },
             ..
-        }) = self.clients.table.get_mut(key)
+        }) = self.clients.table.get_mut(Key::from_bits(id.0))
         {
             (*request, *queue) = (Some(named), place);
-            self.settle(cx, key);
         }
     }
 
@@ -484,15 +527,29 @@ impl Pool {
         };
         let deadline = client.deadline();
         cx.set_alarm(&mut client.alarm, Of::client(key), deadline);
-        if client.watch == Watch::Registered || !client.wants_events() {
+        if client.wants_events() {
+            self.watch(cx, key);
+        }
+    }
+
+    /// Makes a connection known to the poll, once and for all.
+    fn watch(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(client) = self.clients.table.get_mut(key) else {
+            return;
+        };
+        if client.watch == Watch::Registered {
             return;
         }
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        match cx.register(Of::client(key), &mut client.stream, interest) {
+        match cx.register(
+            Of::client(key),
+            &mut client.stream,
+            Interest::READABLE | Interest::WRITABLE,
+        ) {
             Ok(()) => client.watch = Watch::Registered,
             Err(error) => {
-                let line = format!("closed {}: cannot watch its connection: {error}", client.peer);
-                self.note(cx, Level::Error, Topic::System, format_args!("{line}"));
+                let peer = client.peer;
+                let line = format_args!("closed {peer}: cannot watch its connection: {error}");
+                self.note(cx, Level::Error, Topic::System, line);
                 self.hung_up(cx, key);
             }
         }

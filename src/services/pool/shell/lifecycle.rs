@@ -60,6 +60,7 @@ impl Pool {
         Ok(Pool {
             dispatcher: Dispatcher::new(options.policy.clone(), now, seed),
             dispatcher_alarm: Alarm::default(),
+            queue_alarm: Alarm::default(),
             listening: Listening::new(listeners),
             clients: Clients::new(ConnectionCount::new(options.connection_limits.clone())),
             crew: Crew::default(),

@@ -48,6 +48,7 @@ pub struct Pool {
     guard: Guard,
     dispatcher: Dispatcher,
     dispatcher_alarm: Alarm,
+    queue_alarm: Alarm,
     listening: Listening,
     clients: Clients,
     crew: Crew,
@@ -80,13 +81,14 @@ enum Of {
     WorkerEnding,
     Spawning,
     Dispatcher,
+    Queue,
     Upkeep,
     Life,
     GuardExit,
     GuardPipe,
 }
 
-const KINDS: [Of; 13] = [
+const KINDS: [Of; 14] = [
     Of::Listener,
     Of::Client,
     Of::WorkerOutput,
@@ -96,6 +98,7 @@ const KINDS: [Of; 13] = [
     Of::WorkerEnding,
     Of::Spawning,
     Of::Dispatcher,
+    Of::Queue,
     Of::Upkeep,
     Of::Life,
     Of::GuardExit,
@@ -159,7 +162,7 @@ impl Service for Pool {
             Some(Of::GuardExit) => self.guard_has_died(cx),
             Some(Of::GuardPipe) => self.guard.flush(),
             // These are alarms and leftovers, never registered with the poll.
-            Some(Of::WorkerEnding | Of::Spawning | Of::Dispatcher | Of::Upkeep | Of::Life) | None => {}
+            Some(Of::WorkerEnding | Of::Spawning | Of::Dispatcher | Of::Queue | Of::Upkeep | Of::Life) | None => {}
         }
     }
 
@@ -170,6 +173,7 @@ impl Service for Pool {
                 cx.alarm_fired(&mut self.dispatcher_alarm);
                 self.tell(cx, Event::Tick);
             }
+            Some(Of::Queue) => self.watch_waiting(cx),
             Some(Of::WorkerEnding) => self.ending_timeout(cx, source.key),
             Some(Of::Listener) => self.retry_accepting(cx, source.key),
             Some(Of::WorkerErrors) => self.errors_overdue(cx, source.key),
@@ -210,6 +214,7 @@ impl Service for Pool {
                 | Of::WorkerExit
                 | Of::WorkerEnding
                 | Of::Dispatcher
+                | Of::Queue
                 | Of::Upkeep
                 | Of::Life
                 | Of::GuardExit

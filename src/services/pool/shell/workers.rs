@@ -200,7 +200,11 @@ impl Pool {
         client: ClientId,
         speaking: Option<WorkerId>,
     ) {
-        self.set_request(cx, client, request, QueuePlace::WithWorker);
+        if self.has_left(client) {
+            self.close(cx, Key::from_bits(client.0));
+            return self.tell(cx, Event::Withdrawn(request));
+        }
+        self.set_request(client, request, QueuePlace::WithWorker);
         let Some(process) = self.crew.get_mut(id) else { return };
         if speaking != Some(id) {
             match process.silence() {
