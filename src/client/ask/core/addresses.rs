@@ -3,8 +3,8 @@
 //! An address is up until it fails, and away until it answers. While one is up, those that are away are avoided; each
 //! gets one line as a probe when its delay is over, and the delay doubles with every probe, up to [`LONGEST_DELAY`]. A
 //! probe counts as failed from its start: so there is never more than one per delay, and only an answer ends the state.
-//! When no address is up, all are tried: an attempt that is refused costs nothing, and a daemon that is back is found by
-//! the first line.
+//! One that is silent costs its line half of the time it has, and then another address gets it. When no address is up,
+//! all are tried: an attempt that is refused costs nothing, and a daemon that is back is found by the first line.
 
 use std::time::{Duration, Instant};
 
@@ -101,7 +101,7 @@ impl Addresses {
             .map(|(number, _)| number)
     }
 
-    /// The one whose probe is due first: it has been away for the shortest time or is the most likely to be back.
+    /// Of those that are left, the one whose probe is due first.
     fn last_resort(&self, failed: &[usize]) -> Option<usize> {
         let due = |address: &Address| match address.health {
             Health::Up => None,
