@@ -4,7 +4,7 @@
 //! room for it and standard output keeps up; so whoever writes to us waits, and memory stays bounded.
 
 use std::collections::HashMap;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, Read, Write};
 use std::time::Instant;
 
 use log::debug;
@@ -159,7 +159,7 @@ impl Shell {
             place.park(attempt);
             return self.look_up(cx.now(), address);
         }
-        let mut last = Fault::Unreachable(ErrorKind::NotFound);
+        let mut last = Fault::Unresolved;
         for refused in refused.. {
             let Some(target) = place.target(refused) else { break };
             let line = [question, b"\n"].concat();
@@ -278,9 +278,7 @@ impl Shell {
         let unreachable = !place.has_targets();
         for attempt in parked {
             if unreachable {
-                let kind = error.as_ref().map_or(ErrorKind::NotFound, io::Error::kind);
-                self.asker
-                    .handle(cx.now(), Event::Failed(attempt, Fault::Unreachable(kind)));
+                self.asker.handle(cx.now(), Event::Failed(attempt, Fault::Unresolved));
             } else {
                 self.connect(cx, attempt, address, 0);
             }

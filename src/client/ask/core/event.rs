@@ -39,7 +39,9 @@ pub enum Event {
 /// Why an attempt brought nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// There was no connection, or not even an address to connect to.
+    /// Nobody could say what its name stands for.
+    Unresolved,
+    /// There was no connection.
     Unreachable(ErrorKind),
     /// The connection broke before the reply was whole.
     Lost(ErrorKind),
@@ -56,7 +58,7 @@ impl Fault {
     /// or none: a question that a pool loses its workers over must not go round and round.
     pub(super) fn may_ask_again(self) -> bool {
         match self {
-            Fault::Unreachable(_) | Fault::Lost(_) | Fault::Shortage(_) => true,
+            Fault::Unresolved | Fault::Unreachable(_) | Fault::Lost(_) | Fault::Shortage(_) => true,
             Fault::Flawed(_) | Fault::TimedOut => false,
         }
     }
@@ -64,7 +66,7 @@ impl Fault {
     /// Whether the next lines had better go to another address.
     pub(super) fn blames_address(self) -> bool {
         match self {
-            Fault::Unreachable(_) | Fault::Lost(_) | Fault::TimedOut => true,
+            Fault::Unresolved | Fault::Unreachable(_) | Fault::Lost(_) | Fault::TimedOut => true,
             Fault::Flawed(Flaw::Empty | Flaw::Unfinished) => true,
             // It answers, only not this question.
             Fault::Flawed(Flaw::TooLong | Flaw::Nul) => false,
@@ -76,6 +78,7 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Fault::Unresolved => f.write_str("its name cannot be resolved"),
             Fault::Unreachable(kind) => write!(f, "cannot connect: {kind}"),
             Fault::Lost(kind) => write!(f, "connection lost: {kind}"),
             Fault::Flawed(Flaw::Empty) => f.write_str("connection closed without an answer"),

@@ -15,7 +15,7 @@ use crate::client::ask::reply;
 /// How long a line rests before its second round; doubles from round to round.
 const FIRST_REST: Duration = Duration::from_millis(25);
 /// Rests do not double any more after so many.
-const LAST_DOUBLING: u32 = 5;
+const LAST_DOUBLING: u32 = 3;
 
 /// A line in hand.
 #[derive(Debug)]
@@ -149,14 +149,17 @@ impl Asker {
             return self.give_up(id);
         }
         request.failed.clear();
-        self.rest(id);
+        // The last round takes place when patience ends, not long after it.
+        let patience = request.patience;
+        self.rest(id, patience);
     }
 
-    fn rest(&mut self, id: RequestId) {
+    /// Leaves the line alone for a little while, which grows from rest to rest, but not beyond `latest`.
+    fn rest(&mut self, id: RequestId, latest: Instant) {
         let Some(request) = get_mut(&mut self.requests, id) else {
             return;
         };
-        let until = self.now + FIRST_REST * 2u32.pow(request.rests.min(LAST_DOUBLING));
+        let until = latest.min(self.now + FIRST_REST * 2u32.pow(request.rests.min(LAST_DOUBLING)));
         request.rests += 1;
         self.enter(id, State::Resting { until });
     }
@@ -187,14 +190,15 @@ impl Asker {
         let Some(address) = self.attempted(attempt) else { return };
         self.note_fault(attempt.request, address, fault);
         let id = attempt.request;
-        if let Fault::Shortage(_) = fault {
-            self.rest(id);
-            self.limit = self.in_flight.max(1);
-            return;
-        }
         let Some(request) = get_mut(&mut self.requests, id) else {
             return;
         };
+        if let Fault::Shortage(_) = fault {
+            let deadline = request.deadline;
+            self.rest(id, deadline);
+            self.limit = self.in_flight.max(1);
+            return;
+        }
         if fault.may_ask_again() {
             request.failed.push(address);
         } else {
