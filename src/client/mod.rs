@@ -1,31 +1,5 @@
-//! placeholder
-/// p
-pub mod ask {
-    use crate::net::addr::ConnectAddr;
-    /// p
-    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    pub enum Mode {
-        /// p
-        Plain,
-        /// p
-        Squid,
-    }
-    /// p
-    #[derive(Debug, PartialEq)]
-    pub struct Options {
-        /// p
-        pub addresses: Vec<ConnectAddr>,
-        /// p
-        pub mode: Mode,
-        /// p
-        pub timeout: std::time::Duration,
-        /// p
-        pub on_failure: Vec<u8>,
-    }
-    /// p
-    /// # Errors
-    /// p
-    pub fn run(_: Options) -> Result<(), crate::error::Error> {
-        Ok(())
-    }
-}
+//! Programs that talk to a daemon: one folder each, on the same loop and the same streams as the daemon itself.
+//!
+//! [`ask`] asks a pool, for people, scripts and Squid. What a daemon does to answer does not belong here.
+
+pub mod ask;

@@ -11,5 +11,6 @@
     reason = "a test says what it expects by failing"
 )]
 
+mod ask;
 mod pool;
 mod random;

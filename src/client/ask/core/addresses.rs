@@ -1,0 +1,254 @@
+//! Which address is asked next: health, load, and who is tried again when.
+//!
+//! An address is up until it fails, and away until it answers. While one is up, those that are away are avoided; each
+//! gets one line as a probe when its delay is over, and the delay doubles with every probe, up to [`LONGEST_DELAY`]. A
+//! probe counts as failed from its start: so there is never more than one per delay, and only an answer ends the state.
+//! One that is silent costs its line half of the time it has, and then another address gets it. When no address is up,
+//! all are tried: an attempt that is refused costs nothing, and a daemon that is back is found by the first line.
+
+use std::time::{Duration, Instant};
+
+/// How long an address is avoided after its first failure.
+pub(super) const FIRST_DELAY: Duration = Duration::from_millis(200);
+/// How long it is avoided at most.
+pub(super) const LONGEST_DELAY: Duration = Duration::from_secs(5);
+
+/// All addresses, by number.
+#[derive(Debug)]
+pub(super) struct Addresses {
+    list: Vec<Address>,
+    /// Where the search among equals begins, so that they take turns.
+    turn: usize,
+}
+
+#[derive(Debug)]
+struct Address {
+    /// Attempts under way.
+    outstanding: usize,
+    health: Health,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Health {
+    Up,
+    Away {
+        since: Instant,
+        probe_at: Instant,
+        delay: Duration,
+    },
+}
+
+/// Whom to ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Choice {
+    /// An address that is up, or the last that is left.
+    Usual(usize),
+    /// An address that is away: this attempt finds out whether it still is.
+    Probe(usize),
+}
+
+/// What a failure or an answer means for an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// It is as it was.
+    None,
+    /// It is away from now on, or up again.
+    Turned,
+}
+
+impl Addresses {
+    pub(super) fn new(count: usize) -> Self {
+        let fresh = || Address {
+            outstanding: 0,
+            health: Health::Up,
+        };
+        Addresses {
+            list: std::iter::repeat_with(fresh).take(count).collect(),
+            turn: 0,
+        }
+    }
+
+    /// The address for a line that has failed at those in `failed`; a line that has not failed anywhere may be a probe.
+    pub(super) fn choose(&mut self, now: Instant, failed: &[usize]) -> Option<Choice> {
+        if failed.is_empty()
+            && let Some(probe) = self.probe(now)
+        {
+            return Some(Choice::Probe(probe));
+        }
+        let chosen = self.least_loaded(failed).or_else(|| self.last_resort(failed))?;
+        self.turn = chosen + 1;
+        Some(Choice::Usual(chosen))
+    }
+
+    fn probe(&mut self, now: Instant) -> Option<usize> {
+        for (number, address) in self.list.iter_mut().enumerate() {
+            if let Health::Away { probe_at, delay, .. } = &mut address.health
+                && *probe_at <= now
+            {
+                *delay = (*delay * 2).min(LONGEST_DELAY);
+                *probe_at = now + *delay;
+                return Some(number);
+            }
+        }
+        None
+    }
+
+    fn least_loaded(&self, failed: &[usize]) -> Option<usize> {
+        let count = self.list.len();
+        self.left(failed)
+            .filter(|(_, address)| address.health == Health::Up)
+            .min_by_key(|(number, address)| (address.outstanding, (number + count - self.turn % count) % count))
+            .map(|(number, _)| number)
+    }
+
+    /// Of those that are left, the one whose probe is due first.
+    fn last_resort(&self, failed: &[usize]) -> Option<usize> {
+        let due = |address: &Address| match address.health {
+            Health::Up => None,
+            Health::Away { probe_at, .. } => Some(probe_at),
+        };
+        self.left(failed)
+            .min_by_key(|(_, address)| due(address))
+            .map(|(number, _)| number)
+    }
+
+    fn left(&self, failed: &[usize]) -> impl Iterator<Item = (usize, &Address)> {
+        self.list
+            .iter()
+            .enumerate()
+            .filter(|(number, _)| !failed.contains(number))
+    }
+
+    /// Whether a line that is given to `chosen` and has failed at those in `failed` could go on to an address that is up.
+    pub(super) fn has_alternative(&self, chosen: usize, failed: &[usize]) -> bool {
+        self.left(failed)
+            .any(|(number, address)| number != chosen && address.health == Health::Up)
+    }
+
+    /// An attempt begins.
+    pub(super) fn begin(&mut self, number: usize) {
+        if let Some(address) = self.list.get_mut(number) {
+            address.outstanding += 1;
+        }
+    }
+
+    /// An attempt is over.
+    pub(super) fn end(&mut self, number: usize) {
+        if let Some(address) = self.list.get_mut(number) {
+            address.outstanding = address.outstanding.saturating_sub(1);
+        }
+    }
+
+    /// An attempt has failed through the fault of this address.
+    pub(super) fn failed(&mut self, number: usize, now: Instant) -> Change {
+        match self.list.get_mut(number) {
+            Some(Address {
+                health: health @ Health::Up,
+                ..
+            }) => {
+                *health = Health::Away {
+                    since: now,
+                    probe_at: now + FIRST_DELAY,
+                    delay: FIRST_DELAY,
+                };
+                Change::Turned
+            }
+            // Away already: an attempt from before, a last resort, or the probe, whose failure is reckoned with.
+            _ => Change::None,
+        }
+    }
+
+    /// This address has answered.
+    pub(super) fn answered(&mut self, number: usize) -> Change {
+        match self.list.get_mut(number) {
+            Some(Address {
+                health: health @ Health::Away { .. },
+                ..
+            }) => {
+                *health = Health::Up;
+                Change::Turned
+            }
+            _ => Change::None,
+        }
+    }
+
+    /// Since when all are away; `None` while one is up.
+    pub(super) fn all_away_since(&self) -> Option<Instant> {
+        let since = |address: &Address| match address.health {
+            Health::Up => None,
+            Health::Away { since, .. } => Some(since),
+        };
+        let all: Option<Vec<Instant>> = self.list.iter().map(since).collect();
+        all?.into_iter().max()
+    }
+
+    /// How many attempts are under way at that address, for the invariants.
+    #[cfg(debug_assertions)]
+    pub(super) fn outstanding(&self) -> impl Iterator<Item = usize> {
+        self.list.iter().map(|address| address.outstanding)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(addresses: &mut Addresses, now: Instant, failed: &[usize]) -> Option<Choice> {
+        let choice = addresses.choose(now, failed);
+        if let Some(Choice::Usual(number) | Choice::Probe(number)) = choice {
+            addresses.begin(number);
+        }
+        choice
+    }
+
+    #[test]
+    fn equals_take_turns_and_the_busy_one_is_spared() {
+        let (now, mut addresses) = (Instant::now(), Addresses::new(3));
+        for expected in [0, 1, 2, 0] {
+            assert_eq!(ask(&mut addresses, now, &[]), Some(Choice::Usual(expected)));
+        }
+        addresses.end(2);
+        assert_eq!(ask(&mut addresses, now, &[]), Some(Choice::Usual(2)));
+        for expected in [0, 1, 2] {
+            addresses.end(expected);
+            assert_eq!(ask(&mut addresses, now, &[]), Some(Choice::Usual(expected)));
+        }
+    }
+
+    #[test]
+    fn an_address_that_fails_is_avoided_and_probed_with_growing_delay() {
+        let (start, mut addresses) = (Instant::now(), Addresses::new(2));
+        assert_eq!(addresses.failed(0, start), Change::Turned);
+        assert_eq!(addresses.failed(0, start), Change::None, "one failure, seen by many");
+        let mut at = start + FIRST_DELAY;
+        for delay in [0.4, 0.8, 1.6, 3.2, 5.0, 5.0] {
+            let early = at.checked_sub(Duration::from_millis(1)).unwrap();
+            assert_eq!(addresses.choose(early, &[]), Some(Choice::Usual(1)));
+            assert_eq!(
+                addresses.choose(at, &[1]),
+                Some(Choice::Usual(0)),
+                "the last that is left"
+            );
+            assert_eq!(addresses.choose(at, &[]), Some(Choice::Probe(0)));
+            assert_eq!(addresses.choose(at, &[]), Some(Choice::Usual(1)), "one probe at a time");
+            at += Duration::from_secs_f64(delay);
+        }
+        assert_eq!(addresses.answered(0), Change::Turned);
+        assert_eq!(addresses.answered(0), Change::None);
+        assert_eq!(addresses.choose(at, &[1]), Some(Choice::Usual(0)));
+    }
+
+    #[test]
+    fn when_all_are_away_each_is_tried_once() {
+        let (now, mut addresses) = (Instant::now(), Addresses::new(2));
+        assert_eq!(addresses.all_away_since(), None);
+        addresses.failed(1, now);
+        assert_eq!(addresses.all_away_since(), None);
+        let later = now + Duration::from_millis(10);
+        addresses.failed(0, later);
+        assert_eq!(addresses.all_away_since(), Some(later));
+        assert_eq!(addresses.choose(later, &[]), Some(Choice::Usual(1)));
+        assert_eq!(addresses.choose(later, &[1]), Some(Choice::Usual(0)));
+        assert_eq!(addresses.choose(later, &[1, 0]), None);
+    }
+}

@@ -1,0 +1,335 @@
+//! Lines: taking them in, asking for them, ending them.
+//!
+//! [`Asker::enter`] is the only writer of a line's state and keeps what depends on it: its alarm, the number of connections,
+//! the load of its address. [`Asker::finish`] is the only end of a line.
+
+use std::time::{Duration, Instant};
+
+use super::addresses::{Change, Choice};
+use super::event::{Action, AttemptId, Cause, Fault, RequestId};
+use super::{Asker, Dialect};
+use crate::client::ask::dialect::{self, Question};
+use crate::client::ask::input::Line;
+use crate::client::ask::reply;
+
+/// How long a line rests before its second round; doubles from round to round.
+const FIRST_REST: Duration = Duration::from_millis(25);
+/// Rests do not double any more after so many.
+const LAST_DOUBLING: u32 = 3;
+
+/// A line in hand.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) question: Question,
+    /// By then it is answered, whatever happens.
+    pub(super) deadline: Instant,
+    /// No new round begins after this.
+    pub(super) patience: Instant,
+    /// Addresses at which it has failed in this round.
+    pub(super) failed: Vec<usize>,
+    /// Addresses that have had it for good.
+    pub(super) spent: Vec<usize>,
+    pub(super) rests: u32,
+    /// The number of the last attempt.
+    pub(super) attempts: u32,
+    /// Why it would be given up now.
+    pub(super) cause: Cause,
+    pub(super) state: State,
+    pub(super) id: RequestId,
+}
+
+/// What a line waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum State {
+    /// For a connection: it is in the queue.
+    Waiting,
+    /// For the reply of that address, until then.
+    Asked { address: usize, until: Instant },
+    /// For the next round.
+    Resting { until: Instant },
+    /// For the lines before it; this is its answer.
+    Answered(Vec<u8>),
+}
+
+impl Request {
+    /// When something is due for it.
+    pub(super) fn alarm(&self) -> Option<Instant> {
+        match self.state {
+            State::Waiting => Some(self.deadline),
+            State::Asked { until, .. } | State::Resting { until } => Some(until.min(self.deadline)),
+            State::Answered(_) => None,
+        }
+    }
+}
+
+impl Asker {
+    pub(super) fn take_in(&mut self, line: &Line) {
+        let question = self.dialect.read(line.bytes());
+        let entry = self.requests.vacant_entry();
+        let id = RequestId {
+            index: entry.key(),
+            ticket: self.tickets,
+        };
+        self.tickets += 1;
+        self.counters.lines += 1;
+        self.held_bytes += question.text.len() + question.channel.len();
+        let deadline = self.now + self.policy.timeout;
+        entry.insert(Request {
+            question,
+            deadline,
+            patience: self.now + self.policy.timeout / 2,
+            failed: Vec::new(),
+            spent: Vec::new(),
+            rests: 0,
+            attempts: 0,
+            cause: match line {
+                Line::Whole(_) => Cause::NoConnection,
+                Line::Cut(_) => Cause::LineTooLong,
+            },
+            state: State::Waiting,
+            id,
+        });
+        self.alarms.insert((deadline, id));
+        if self.dialect != Dialect::Concurrent {
+            self.order.push_back(id);
+        }
+        match line {
+            Line::Whole(_) => self.waiting.push_back(id),
+            Line::Cut(_) => self.give_up(id),
+        }
+    }
+
+    pub(super) fn fill_connections(&mut self) {
+        while self.in_flight < self.limit {
+            let Some(id) = self.waiting.pop_front() else { break };
+            if self.request(id).is_some_and(|request| request.state == State::Waiting) {
+                self.ask(id);
+            }
+        }
+    }
+
+    /// The line goes to the next address, or it has been everywhere.
+    fn ask(&mut self, id: RequestId) {
+        let now = self.now;
+        let Some(request) = get_mut(&mut self.requests, id) else {
+            return;
+        };
+        let tried = [request.failed.as_slice(), request.spent.as_slice()].concat();
+        let Some(choice) = self.addresses.choose(now, &tried) else {
+            return self.round_over(id);
+        };
+        let (Choice::Usual(address) | Choice::Probe(address)) = choice;
+        let until = if self.addresses.has_alternative(address, &tried) {
+            now + request.deadline.saturating_duration_since(now) / 2
+        } else {
+            request.deadline
+        };
+        request.attempts += 1;
+        let attempt = AttemptId {
+            request: id,
+            number: request.attempts,
+        };
+        if choice == Choice::Probe(address) {
+            self.actions.push_back(Action::Probe { address });
+        }
+        self.enter(id, State::Asked { address, until });
+        self.actions.push_back(Action::Connect { attempt, address });
+    }
+
+    fn round_over(&mut self, id: RequestId) {
+        let long_outage = self
+            .addresses
+            .all_away_since()
+            .is_some_and(|since| self.now.saturating_duration_since(since) > self.policy.timeout);
+        let Some(request) = get_mut(&mut self.requests, id) else {
+            return;
+        };
+        let nobody_left = request.spent.len() >= self.policy.addresses;
+        if nobody_left || long_outage || self.now >= request.patience {
+            return self.give_up(id);
+        }
+        request.failed.clear();
+        // The last round takes place when patience ends, not long after it.
+        let patience = request.patience;
+        self.rest(id, patience);
+    }
+
+    /// Leaves the line alone for a little while, which grows from rest to rest, but not beyond `latest`.
+    fn rest(&mut self, id: RequestId, latest: Instant) {
+        let Some(request) = get_mut(&mut self.requests, id) else {
+            return;
+        };
+        let until = latest.min(self.now + FIRST_REST * 2u32.pow(request.rests.min(LAST_DOUBLING)));
+        request.rests += 1;
+        self.enter(id, State::Resting { until });
+    }
+
+    pub(super) fn reply(&mut self, attempt: AttemptId, reply: Vec<u8>) {
+        let Some(address) = self.attempted(attempt) else { return };
+        let Some(request) = self.request(attempt.request) else {
+            return;
+        };
+        let ahead = match request.question.channel.len() {
+            0 => 0,
+            length => length + 1,
+        };
+        match reply::result(self.policy.mode, reply, ahead) {
+            Err(flaw) => self.failed(attempt, Fault::Flawed(flaw)),
+            Ok(result) => {
+                self.limit = self.policy.max_in_flight.min(self.limit + 1);
+                if self.addresses.answered(address) == Change::Turned {
+                    self.actions.push_back(Action::Back { address });
+                }
+                self.counters.answered += 1;
+                self.finish(attempt.request, &result);
+            }
+        }
+    }
+
+    pub(super) fn failed(&mut self, attempt: AttemptId, fault: Fault) {
+        let Some(address) = self.attempted(attempt) else { return };
+        self.note_fault(attempt.request, address, fault);
+        let id = attempt.request;
+        let Some(request) = get_mut(&mut self.requests, id) else {
+            return;
+        };
+        if let Fault::Shortage(_) = fault {
+            let deadline = request.deadline;
+            self.rest(id, deadline);
+            self.limit = self.in_flight.max(1);
+            return;
+        }
+        if fault.may_ask_again() {
+            request.failed.push(address);
+        } else {
+            request.spent.push(address);
+        }
+        // It has just given its connection up: nobody else can have taken the place.
+        self.enter(id, State::Waiting);
+        self.ask(id);
+    }
+
+    fn note_fault(&mut self, id: RequestId, address: usize, fault: Fault) {
+        if fault.blames_address() && self.addresses.failed(address, self.now) == Change::Turned {
+            self.actions.push_back(Action::Away { address, fault });
+        }
+        if let Some(request) = get_mut(&mut self.requests, id) {
+            request.cause = Cause::Fault(address, fault);
+        }
+    }
+
+    pub(super) fn tick(&mut self) {
+        while let Some((at, id)) = self.alarms.first().copied() {
+            if at > self.now {
+                break;
+            }
+            self.due(id);
+        }
+    }
+
+    fn due(&mut self, id: RequestId) {
+        let Some(request) = self.request(id) else { return };
+        let over = request.deadline <= self.now;
+        let attempt = AttemptId {
+            request: id,
+            number: request.attempts,
+        };
+        match request.state {
+            State::Asked { address, .. } => {
+                self.actions.push_back(Action::Cancel(attempt));
+                if over {
+                    self.note_fault(id, address, Fault::TimedOut);
+                    self.give_up(id);
+                } else {
+                    self.failed(attempt, Fault::TimedOut);
+                }
+            }
+            State::Waiting | State::Resting { .. } if over => self.give_up(id),
+            State::Resting { .. } => {
+                self.enter(id, State::Waiting);
+                // It has waited for its turn before.
+                self.waiting.push_front(id);
+            }
+            // Neither has an alarm that is due.
+            State::Waiting | State::Answered(_) => {}
+        }
+    }
+
+    fn give_up(&mut self, id: RequestId) {
+        let Some(Request { cause, .. }) = self.request(id) else {
+            return;
+        };
+        let cause = *cause;
+        self.counters.failed += 1;
+        self.counters.last_cause = Some(cause);
+        self.actions.push_back(Action::GaveUp { cause });
+        let text = self.policy.on_failure.clone();
+        self.finish(id, &text);
+    }
+
+    fn finish(&mut self, id: RequestId, result: &[u8]) {
+        let Some(request) = get_mut(&mut self.requests, id) else {
+            return;
+        };
+        let question = std::mem::take(&mut request.question);
+        self.held_bytes -= question.text.len() + question.channel.len();
+        let line = dialect::answer(&question.channel, result);
+        self.held_bytes += line.len();
+        self.enter(id, State::Answered(line));
+        if self.dialect == Dialect::Concurrent {
+            return self.write(id);
+        }
+        while let Some(id) = self.order.front().copied() {
+            match self.request(id).map(|request| &request.state) {
+                Some(State::Answered(_)) => self.write(id),
+                _ => break,
+            }
+            self.order.pop_front();
+        }
+    }
+
+    fn write(&mut self, id: RequestId) {
+        if let Some(State::Answered(line)) = self.requests.try_remove(id.index).map(|request| request.state) {
+            self.held_bytes -= line.len();
+            self.actions.push_back(Action::Write(line));
+        }
+    }
+
+    fn enter(&mut self, id: RequestId, state: State) {
+        let Some(request) = get_mut(&mut self.requests, id) else {
+            return;
+        };
+        let alarm = request.alarm();
+        if let State::Asked { address, .. } = std::mem::replace(&mut request.state, state) {
+            self.addresses.end(address);
+            self.in_flight -= 1;
+        }
+        if let State::Asked { address, .. } = request.state {
+            self.addresses.begin(address);
+            self.in_flight += 1;
+        }
+        let next = request.alarm();
+        if alarm != next {
+            alarm.map(|at| self.alarms.remove(&(at, id)));
+            next.map(|at| self.alarms.insert((at, id)));
+        }
+    }
+
+    pub(super) fn request(&self, id: RequestId) -> Option<&Request> {
+        self.requests.get(id.index).filter(|request| request.id == id)
+    }
+
+    /// The address that an attempt under way is at; `None` for one that is over.
+    pub(super) fn attempted(&self, attempt: AttemptId) -> Option<usize> {
+        let request = self.request(attempt.request)?;
+        match request.state {
+            State::Asked { address, .. } if request.attempts == attempt.number => Some(address),
+            _ => None,
+        }
+    }
+}
+
+/// A free function, so that the rest of the asker stays within reach of whoever holds the line.
+fn get_mut(requests: &mut slab::Slab<Request>, id: RequestId) -> Option<&mut Request> {
+    requests.get_mut(id.index).filter(|request| request.id == id)
+}

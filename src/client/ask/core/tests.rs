@@ -1,0 +1,200 @@
+//! The asker's rules, one story each; that they hold in any order is shown by `tests/sim/ask.rs`.
+
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use super::super::options::Mode;
+use super::*;
+
+const TIMEOUT: Duration = Duration::from_secs(2);
+const REFUSED: Fault = Fault::Unreachable(ErrorKind::ConnectionRefused);
+
+/// An asker whose clock stands still until it is told.
+struct Story {
+    asker: Asker,
+    now: Instant,
+}
+
+impl Story {
+    fn new(mode: Mode, addresses: usize, max_in_flight: usize) -> Story {
+        let policy = Policy {
+            mode,
+            timeout: TIMEOUT,
+            on_failure: b"ERR".to_vec(),
+            addresses,
+            max_in_flight,
+            max_unanswered: 10,
+            max_lines: 20,
+            max_bytes: 1000,
+        };
+        let now = Instant::now();
+        Story {
+            asker: Asker::new(policy, now),
+            now,
+        }
+    }
+
+    fn tell(&mut self, event: Event) -> Vec<Action> {
+        self.asker.handle(self.now, event);
+        std::iter::from_fn(|| self.asker.next_action()).collect()
+    }
+
+    fn line(&mut self, line: &str) -> Vec<Action> {
+        self.tell(Event::Line(super::super::input::Line::Whole(line.into())))
+    }
+
+    /// The attempt that a line leads to, and where.
+    fn asked(&mut self, line: &str) -> (AttemptId, usize) {
+        connect(&self.line(line)).expect("a connection")
+    }
+
+    fn pass(&mut self, span: Duration) -> Vec<Action> {
+        let (end, mut actions) = (self.now + span, Vec::new());
+        while let Some(at) = self.asker.next_deadline().filter(|at| *at <= end) {
+            self.now = at;
+            actions.extend(self.tell(Event::Tick));
+        }
+        self.now = end;
+        actions
+    }
+}
+
+fn connect(actions: &[Action]) -> Option<(AttemptId, usize)> {
+    actions.iter().find_map(|action| match action {
+        Action::Connect { attempt, address } => Some((*attempt, *address)),
+        _ => None,
+    })
+}
+
+fn written(actions: &[Action]) -> Vec<String> {
+    let lines = actions.iter().filter_map(|action| match action {
+        Action::Write(line) => Some(String::from_utf8(line.clone()).unwrap()),
+        _ => None,
+    });
+    lines.collect()
+}
+
+#[test]
+fn with_channel_ids_answers_come_as_they_are_ready_without_them_in_order() {
+    for (lines, expected) in [(["1 a", "2 b"], ["2 B\n", "1 A\n"]), (["a", "b"], ["A\n", "B\n"])] {
+        let mut story = Story::new(Mode::Squid, 1, 10);
+        let [(first, _), (second, _)] = lines.map(|line| story.asked(line));
+        assert_eq!(story.asker.question(second), Some(&b"b"[..]));
+        let mut said = written(&story.tell(Event::Reply(second, b"B".to_vec())));
+        said.extend(written(&story.tell(Event::Reply(first, b"A".to_vec()))));
+        assert_eq!(said, expected);
+    }
+}
+
+#[test]
+fn a_daemon_that_is_being_restarted_is_reached() {
+    let mut story = Story::new(Mode::Squid, 1, 10);
+    let (mut attempt, _) = story.asked("a");
+    for _ in 0..4 {
+        let actions = story.tell(Event::Failed(attempt, REFUSED));
+        assert_eq!(written(&actions), [""; 0], "half a time-out is not over yet");
+        (attempt, _) = connect(&story.pass(TIMEOUT / 8)).expect("it is tried again");
+    }
+    assert_eq!(written(&story.tell(Event::Reply(attempt, b"OK".to_vec()))), ["OK\n"]);
+}
+
+#[test]
+fn when_half_the_time_out_is_over_a_refusal_is_the_end() {
+    let mut story = Story::new(Mode::Squid, 1, 10);
+    let mut next = Some(story.asked("a"));
+    let (start, mut said) = (story.now, Vec::new());
+    while let Some((attempt, _)) = next {
+        let mut actions = story.tell(Event::Failed(attempt, REFUSED));
+        if written(&actions).is_empty() {
+            let at = story.asker.next_deadline().unwrap();
+            actions.extend(story.pass(at - story.now));
+        }
+        said.extend(written(&actions));
+        next = connect(&actions);
+    }
+    assert_eq!(said, ["ERR\n"]);
+    assert_eq!(story.now - start, TIMEOUT / 2);
+}
+
+#[test]
+fn in_a_long_outage_nobody_waits_and_the_first_line_after_it_gets_through() {
+    let mut story = Story::new(Mode::Squid, 2, 10);
+    for _ in 0..2 {
+        let (attempt, _) = story.asked("a");
+        story.tell(Event::Failed(attempt, REFUSED));
+        story.pass(TIMEOUT);
+    }
+    story.pass(Duration::from_millis(1));
+    let (first, one) = story.asked("b");
+    let (second, other) = connect(&story.tell(Event::Failed(first, REFUSED))).expect("the other one");
+    assert_ne!(one, other, "each is tried once");
+    assert_eq!(
+        written(&story.tell(Event::Failed(second, REFUSED))),
+        ["ERR\n"],
+        "at once"
+    );
+    let (attempt, _) = story.asked("c");
+    assert_eq!(written(&story.tell(Event::Reply(attempt, b"OK".to_vec()))), ["OK\n"]);
+}
+
+#[test]
+fn a_silent_address_gets_half_of_the_time_and_the_last_one_all_of_the_rest() {
+    let mut story = Story::new(Mode::Squid, 2, 10);
+    let (silent, _) = story.asked("a");
+    let actions = story.pass(TIMEOUT / 2);
+    assert_eq!(actions.first(), Some(&Action::Cancel(silent)));
+    let (other, _) = connect(&actions).expect("the other address");
+    let almost = TIMEOUT / 2 - Duration::from_millis(1);
+    assert_eq!(story.pass(almost), []);
+    let actions = story.pass(Duration::from_millis(1));
+    assert_eq!(actions.first(), Some(&Action::Cancel(other)));
+    assert_eq!(written(&actions), ["ERR\n"]);
+}
+
+#[test]
+fn a_question_without_a_good_answer_is_asked_once_at_each_address() {
+    let mut story = Story::new(Mode::Squid, 2, 10);
+    let (first, _) = story.asked("a");
+    let actions = story.tell(Event::Failed(first, Fault::Flawed(super::super::reply::Flaw::Empty)));
+    let (second, _) = connect(&actions).expect("the other address");
+    assert_eq!(written(&story.tell(Event::Reply(second, b"O\0K".to_vec()))), ["ERR\n"]);
+}
+
+#[test]
+fn a_shortage_is_nobodys_fault_and_means_fewer_connections() {
+    let mut story = Story::new(Mode::Squid, 1, 10);
+    let (first, _) = story.asked("1 a");
+    let (second, _) = story.asked("2 b");
+    let actions = story.tell(Event::Failed(second, Fault::Shortage(ErrorKind::Other)));
+    assert_eq!(actions, [], "the address is not away");
+    assert_eq!(story.pass(TIMEOUT / 2), [], "one is open, and one is all there can be");
+    let actions = story.tell(Event::Reply(first, b"OK".to_vec()));
+    assert_eq!(written(&actions), ["1 OK\n"]);
+    let (second, _) = connect(&actions).expect("now there is one to be had");
+    assert!(connect(&story.line("3 c")).is_some(), "an answer allows one more");
+    assert_eq!(written(&story.tell(Event::Reply(second, b"OK".to_vec()))), ["2 OK\n"]);
+}
+
+#[test]
+fn what_cannot_be_asked_waits_and_is_refused_in_time() {
+    let mut story = Story::new(Mode::Squid, 1, 1);
+    story.asked("1 a");
+    assert_eq!(connect(&story.line("2 b")), None);
+    assert!(story.asker.has_room());
+    for number in 3..11 {
+        story.line(&format!("{number} c"));
+    }
+    assert!(!story.asker.has_room(), "ten unanswered lines are the limit");
+    assert_eq!(written(&story.pass(TIMEOUT)).len(), 10);
+    assert!(story.asker.has_room());
+}
+
+#[test]
+fn a_line_that_was_cut_is_refused_at_once_under_its_channel() {
+    let mut story = Story::new(Mode::Squid, 1, 10);
+    let actions = story.tell(Event::Line(super::super::input::Line::Cut(b"7 http://".to_vec())));
+    assert_eq!(
+        (connect(&actions), written(&actions)),
+        (None, vec!["7 ERR\n".to_owned()])
+    );
+}

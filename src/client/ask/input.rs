@@ -1,0 +1,152 @@
+//! Standard input, chunk by chunk, becomes lines.
+//!
+//! A line ends at its LF, which is taken off; the last one ends where the input ends, if anything of it is there. A line
+//! longer than [`LONGEST_LINE`] is cut: its beginning comes out at once, marked as cut, and its rest is skipped. So memory is
+//! bounded by one line and one chunk, and even such a line gets its one answer.
+
+use std::collections::VecDeque;
+
+/// The most bytes a line may have, its LF not counted: sixteen times the longest line that a pool takes by default, and a
+/// hundred times the longest that Squid sends (protocols.md §2).
+pub const LONGEST_LINE: usize = 1024 * 1024;
+
+/// One line from standard input, without its LF.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Line {
+    /// All of it.
+    Whole(Vec<u8>),
+    /// The first [`LONGEST_LINE`] bytes of one that is longer.
+    Cut(Vec<u8>),
+}
+
+impl Line {
+    /// The bytes that are there.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Line::Whole(bytes) | Line::Cut(bytes) => bytes,
+        }
+    }
+}
+
+/// Cuts chunks into lines. Lines are taken out one at a time, so that whoever has no room for more leaves them here.
+#[derive(Debug, Default)]
+pub struct Splitter {
+    chunks: VecDeque<Chunk>,
+    /// The beginning of a line whose end has not come.
+    begun: Vec<u8>,
+    state: State,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    bytes: Vec<u8>,
+    taken: usize,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum State {
+    #[default]
+    Reading,
+    /// The beginning of this line is out; its rest is of no use.
+    Skipping,
+}
+
+impl Splitter {
+    /// More of the input.
+    pub fn push(&mut self, bytes: Vec<u8>) {
+        self.chunks.push_back(Chunk { bytes, taken: 0 });
+    }
+
+    /// The next line whose end has come (or that is too long, whatever its end).
+    pub fn next_line(&mut self) -> Option<Line> {
+        while let Some(chunk) = self.chunks.front_mut() {
+            let rest = chunk.bytes.get(chunk.taken..).unwrap_or_default();
+            let end = memchr::memchr(b'\n', rest);
+            let part = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
+            if self.state == State::Reading {
+                let room = LONGEST_LINE - self.begun.len();
+                self.begun.extend_from_slice(part.get(..room).unwrap_or(part));
+                if part.len() > room {
+                    // The chunk stays as it is: its part of this line is skipped the next time round.
+                    self.state = State::Skipping;
+                    return Some(Line::Cut(std::mem::take(&mut self.begun)));
+                }
+            }
+            chunk.taken += part.len() + usize::from(end.is_some());
+            if chunk.taken >= chunk.bytes.len() {
+                self.chunks.pop_front();
+            }
+            if end.is_some() {
+                match std::mem::take(&mut self.state) {
+                    State::Reading => return Some(Line::Whole(std::mem::take(&mut self.begun))),
+                    State::Skipping => {}
+                }
+            }
+        }
+        None
+    }
+
+    /// The input has ended and [`next_line`](Self::next_line) has nothing more: what is left is a line without its LF.
+    pub fn last_line(&mut self) -> Option<Line> {
+        let rest = std::mem::take(&mut self.begun);
+        (!rest.is_empty()).then_some(Line::Whole(rest))
+    }
+
+    /// Whether nothing is left here, not even the beginning of a line.
+    pub fn is_drained(&self) -> bool {
+        self.chunks.is_empty() && self.begun.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn split(chunks: &[&[u8]]) -> Vec<Line> {
+        let (mut splitter, mut lines) = (Splitter::default(), Vec::new());
+        for chunk in chunks {
+            splitter.push(chunk.to_vec());
+            lines.extend(std::iter::from_fn(|| splitter.next_line()));
+        }
+        lines.extend(splitter.last_line());
+        assert!(splitter.is_drained());
+        lines
+    }
+
+    fn whole(line: &[u8]) -> Line {
+        Line::Whole(line.to_vec())
+    }
+
+    #[test]
+    fn the_last_line_may_lack_its_end_and_an_empty_one_counts() {
+        assert_eq!(split(&[b"a\n\nb"]), [whole(b"a"), whole(b""), whole(b"b")]);
+        assert_eq!(split(&[b"a\n"]), [whole(b"a")]);
+        assert_eq!(split(&[]), []);
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_comes_out_once_and_costs_the_others_nothing() {
+        let long = vec![b'x'; LONGEST_LINE];
+        assert_eq!(
+            split(&[b"a\n", &long, b"\nb\n"]),
+            [whole(b"a"), whole(&long), whole(b"b")]
+        );
+        let cut = Line::Cut(long.clone());
+        assert_eq!(
+            split(&[b"a\n", &long, b"y", b"zz\nb\n"]),
+            [whole(b"a"), cut.clone(), whole(b"b")]
+        );
+        assert_eq!(split(&[&long, b"y"]), [cut]);
+    }
+
+    proptest! {
+        /// However a stream is cut, the same lines come out.
+        #[test]
+        fn the_cuts_do_not_matter(stream in "[a-c\n]{0,60}", size in 1usize..9) {
+            let pieces: Vec<&[u8]> = stream.as_bytes().chunks(size).collect();
+            let lines: Vec<Line> = stream.lines().map(|line| whole(line.as_bytes())).collect();
+            prop_assert_eq!(split(&pieces), lines);
+        }
+    }
+}

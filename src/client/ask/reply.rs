@@ -1,0 +1,190 @@
+//! What comes back from a pool, and what of it may go on to whoever asked.
+//!
+//! A reply is one line. It is whole at its LF; what the pool sends behind that is not looked at, for the connection has served
+//! its purpose. A connection that ends before brought no reply, however much of one had come: the pool closes the
+//! connection of a request that it lost, and half an answer to a URL rewriter is a wrong answer.
+//!
+//! What Squid gets is the reply byte for byte, with these exceptions, each for the sake of Squid's parser:
+//! - a CR before the LF is dropped;
+//! - an empty line, which is how squidGuard 1.4 and 1.5 leave a URL alone, becomes `ERR`, today's word for it: behind a
+//!   channel-ID there would be nothing left to read;
+//! - a NUL, at which Squid would stop looking for the line's end, makes it no answer at all;
+//! - so does a length that Squid's buffer for helpers cannot hold.
+//!
+//! Everything else (`OK ...`, `ERR`, `BH ...`, a bare URL, `302:URL`, `URL ip/fqdn ident method`) Squid understands by itself,
+//! with a channel-ID in front as without.
+
+use crate::framing::Progress;
+use crate::framing::line::LineFramer;
+
+use super::options::Mode;
+
+/// The longest reply that is taken from a pool, in bytes, its LF not counted.
+pub const LONGEST_REPLY: usize = 1024 * 1024;
+
+/// The longest line that Squid gets, in bytes, its LF counted: Squid reads helpers through a buffer of 32 KiB, one byte of
+/// which is its own (ReadBufSize in its helper.cc).
+pub const LONGEST_FOR_SQUID: usize = 32 * 1024 - 1;
+
+/// Why something that came back is no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flaw {
+    /// The pool closed the connection without a byte.
+    Empty,
+    /// The pool closed the connection within its reply.
+    Unfinished,
+    /// The reply is longer than whoever asked can take.
+    TooLong,
+    /// The reply holds a NUL.
+    Nul,
+}
+
+/// A reply on its way, byte by byte.
+#[derive(Debug)]
+pub struct Collector {
+    framer: LineFramer,
+    bytes: Vec<u8>,
+}
+
+impl Default for Collector {
+    fn default() -> Self {
+        Collector {
+            framer: LineFramer::new(LONGEST_REPLY),
+            bytes: Vec::new(),
+        }
+    }
+}
+
+impl Collector {
+    /// More has come. The reply without its LF once it is whole; nothing may be pushed after that, nor after an error.
+    ///
+    /// # Errors
+    /// [`Flaw::TooLong`].
+    pub fn push(&mut self, bytes: &[u8]) -> Result<Option<Vec<u8>>, Flaw> {
+        self.bytes.extend_from_slice(bytes);
+        match self.framer.advance(&self.bytes) {
+            Progress::NeedMore => Ok(None),
+            Progress::TooLong => Err(Flaw::TooLong),
+            Progress::Frame(length) => {
+                self.bytes.truncate(length - 1);
+                Ok(Some(std::mem::take(&mut self.bytes)))
+            }
+        }
+    }
+
+    /// The connection has ended before the reply was whole: what was wrong with it.
+    pub fn flaw_at_end(&self) -> Flaw {
+        if self.bytes.is_empty() {
+            Flaw::Empty
+        } else {
+            Flaw::Unfinished
+        }
+    }
+}
+
+/// What of a whole reply (without its LF) goes on; `ahead` bytes of channel-ID will stand in front of it.
+///
+/// # Errors
+/// [`Flaw::Nul`] and [`Flaw::TooLong`], for Squid alone.
+pub fn result(mode: Mode, mut reply: Vec<u8>, ahead: usize) -> Result<Vec<u8>, Flaw> {
+    if mode == Mode::Plain {
+        return Ok(reply);
+    }
+    if reply.last() == Some(&b'\r') {
+        reply.pop();
+    }
+    if reply.contains(&0) {
+        return Err(Flaw::Nul);
+    }
+    if ahead + reply.len() + 1 > LONGEST_FOR_SQUID {
+        return Err(Flaw::TooLong);
+    }
+    if reply.iter().all(u8::is_ascii_whitespace) {
+        return Ok(b"ERR".to_vec());
+    }
+    Ok(reply)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn for_squid(reply: &[u8]) -> Result<Vec<u8>, Flaw> {
+        result(Mode::Squid, reply.to_vec(), 0)
+    }
+
+    #[test]
+    fn squid_gets_what_it_understands_as_it_is() {
+        let replies: [&[u8]; 7] = [
+            b"OK rewrite-url=\"http://b/\"",
+            b"OK status=302 url=\"http://b/?u=x\"",
+            b"ERR",
+            b"BH message=\"squidGuard error parsing squid line\"",
+            b"http://b/",
+            b"302:http://b/",
+            b"http://b/ 10.0.0.1/- - GET",
+        ];
+        for reply in replies {
+            assert_eq!(for_squid(reply).as_deref(), Ok(reply));
+            assert_eq!(for_squid(&[reply, b"\r"].concat()).as_deref(), Ok(reply));
+        }
+    }
+
+    #[test]
+    fn an_empty_line_is_said_in_todays_word() {
+        for reply in [&b""[..], b"\r", b" ", b" \r"] {
+            assert_eq!(for_squid(reply).as_deref(), Ok(&b"ERR"[..]));
+        }
+    }
+
+    #[test]
+    fn what_squid_could_not_read_is_no_answer() {
+        assert_eq!(for_squid(b"OK\0"), Err(Flaw::Nul));
+        let longest = vec![b'x'; LONGEST_FOR_SQUID - 1];
+        assert_eq!(for_squid(&longest), Ok(longest.clone()));
+        assert_eq!(result(Mode::Squid, longest, 1), Err(Flaw::TooLong));
+    }
+
+    #[test]
+    fn a_plain_reply_is_not_touched() {
+        for reply in [&b""[..], b"a\r", b"a\0b"] {
+            assert_eq!(result(Mode::Plain, reply.to_vec(), 0).as_deref(), Ok(reply));
+        }
+    }
+
+    #[test]
+    fn a_reply_is_whole_at_its_end_and_not_before() {
+        let mut collector = Collector::default();
+        assert_eq!(collector.flaw_at_end(), Flaw::Empty);
+        assert_eq!(collector.push(b"OK"), Ok(None));
+        assert_eq!(collector.flaw_at_end(), Flaw::Unfinished);
+        assert_eq!(collector.push(b" x\nmore"), Ok(Some(b"OK x".to_vec())));
+    }
+
+    #[test]
+    fn a_reply_without_end_is_given_up() {
+        let mut collector = Collector::default();
+        assert_eq!(collector.push(&vec![b'x'; LONGEST_REPLY]), Ok(None));
+        assert_eq!(collector.push(b"x"), Err(Flaw::TooLong));
+    }
+
+    proptest! {
+        #[test]
+        fn the_cuts_do_not_matter(reply in "[a-c\r]{0,40}", behind in "[a-c\n]{0,9}", size in 1usize..9) {
+            let sent = format!("{reply}\n{behind}");
+            let mut collector = Collector::default();
+            let got = sent.as_bytes().chunks(size).find_map(|piece| collector.push(piece).unwrap());
+            prop_assert_eq!(got, Some(reply.into_bytes()));
+        }
+
+        /// Whatever a pool says, Squid gets one line, not empty, that it can hold.
+        #[test]
+        fn squid_always_gets_one_line(reply in proptest::collection::vec(any::<u8>().prop_filter("LF", |byte| *byte != b'\n'), 0..60)) {
+            if let Ok(result) = for_squid(&reply) {
+                prop_assert!(!result.is_empty() && !result.contains(&b'\n') && !result.contains(&0));
+                prop_assert!(!result.ends_with(b"\r") || reply.ends_with(b"\r\r"));
+            }
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! The only I/O: lines come from standard input, attempts become connections, answers go to standard output.
+//!
+//! What the asker decides is done in one `match` over [`Action`]. A line is taken from the input only while the asker has
+//! room for it and standard output keeps up; so whoever writes to us waits, and memory stays bounded.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::time::Instant;
+
+use log::debug;
+use mio::Interest;
+
+use super::connection::{Connection, Outcome, Stage};
+use super::core::{Action, Asker, AttemptId, Cause, Counters, Event, Fault};
+use super::input::{Line, Splitter};
+use super::options::Policy;
+use super::resolver::{Place, Resolved};
+use super::stdio::{Chunk, Report, Stdio};
+use super::words::{self, Words};
+use crate::net::addr::ConnectAddr;
+use crate::reactor::slab::GenerationalSlab;
+use crate::reactor::{Alarm, Context, Key, Kind, Readiness, Service, Source};
+
+const CONNECTION: Kind = Kind(0);
+/// The asker's next deadline.
+const TICK: Source = Source {
+    kind: Kind(1),
+    key: Key::ONLY,
+};
+/// Lines that were left when their share of a turn was used up.
+const INPUT: Source = Source {
+    kind: Kind(2),
+    key: Key::ONLY,
+};
+/// How many lines are taken in one turn.
+const LINES_PER_TURN: usize = 256;
+/// While so many bytes wait for standard output, no line is read.
+const OUTPUT_LIMIT: usize = 1024 * 1024;
+
+/// The service behind `iotcpd ask`.
+#[derive(Debug)]
+pub(super) struct Shell {
+    asker: Asker,
+    places: Vec<Place>,
+    connections: GenerationalSlab<Connection>,
+    keys: HashMap<AttemptId, Key>,
+    alarm: Alarm,
+    input: Splitter,
+    input_state: Input,
+    output: Vec<u8>,
+    /// From [`start`](Self::start) on.
+    stdio: Option<Stdio>,
+    broken_output: Option<io::Error>,
+    words: Words,
+}
+
+#[derive(Debug)]
+enum Input {
+    Open,
+    Ended,
+    Failed(io::Error),
+}
+
+/// How a run has ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The input has ended, and every line is answered.
+    Done(Counters),
+    /// The same, but the input could not be read to its end.
+    InputFailed(io::Error),
+    /// Nobody takes the answers any more.
+    OutputFailed(io::Error),
+}
+
+impl Shell {
+    pub(super) fn new(addresses: Vec<ConnectAddr>, policy: Policy, now: Instant) -> Shell {
+        Shell {
+            asker: Asker::new(policy, now),
+            places: addresses.into_iter().map(Place::new).collect(),
+            connections: GenerationalSlab::default(),
+            keys: HashMap::new(),
+            alarm: Alarm::default(),
+            input: Splitter::default(),
+            input_state: Input::Open,
+            output: Vec::new(),
+            stdio: None,
+            broken_output: None,
+            words: Words::default(),
+        }
+    }
+
+    /// Starts the threads: from now on lines come.
+    ///
+    /// # Errors
+    /// A thread could not be made.
+    pub(super) fn start(
+        &mut self,
+        cx: &Context<'_>,
+        input: impl Read + Send + 'static,
+        output: impl Write + Send + 'static,
+    ) -> io::Result<()> {
+        let stdio = Stdio::start(cx, input, output)?;
+        for (address, place) in self.places.iter_mut().enumerate() {
+            place.look_up(address, &stdio.report_to)?;
+        }
+        self.stdio = Some(stdio);
+        Ok(())
+    }
+
+    /// How it has ended, once it has.
+    pub(super) fn end(&mut self) -> Option<End> {
+        if let Some(error) = self.broken_output.take() {
+            return Some(End::OutputFailed(error));
+        }
+        let written = self.output.is_empty() && self.stdio.as_ref().is_some_and(Stdio::is_idle);
+        if !written || self.asker.lines_in_hand() > 0 || !self.input.is_drained() {
+            return None;
+        }
+        match std::mem::replace(&mut self.input_state, Input::Ended) {
+            Input::Open => {
+                self.input_state = Input::Open;
+                None
+            }
+            Input::Ended => Some(End::Done(*self.asker.counters())),
+            Input::Failed(error) => Some(End::InputFailed(error)),
+        }
+    }
+
+    fn tell(&mut self, cx: &mut Context<'_>, event: Event) {
+        self.asker.handle(cx.now(), event);
+        self.act(cx);
+    }
+
+    fn act(&mut self, cx: &mut Context<'_>) {
+        while let Some(action) = self.asker.next_action() {
+            match action {
+                Action::Connect { attempt, address } => self.connect(cx, attempt, address, 0),
+                Action::Cancel(attempt) => self.cancel(attempt),
+                Action::Write(line) => self.output.extend_from_slice(&line),
+                Action::Away { address, fault } => self.away(cx.now(), address, fault),
+                Action::Probe { address } => self.look_up(cx.now(), address),
+                Action::Back { address } => self.back(cx.now(), address),
+                Action::GaveUp { cause } => debug!("a line is not answered: {}", self.why(cause)),
+            }
+        }
+    }
+
+    // ---- connections -----------------------------------------------------------------------------------------
+
+    /// Goes to the target of that address that comes after `refused` others.
+    fn connect(&mut self, cx: &mut Context<'_>, attempt: AttemptId, address: usize, refused: usize) {
+        let Some(question) = self.asker.question(attempt) else {
+            return;
+        };
+        let Some(place) = self.places.get_mut(address) else {
+            return;
+        };
+        if !place.has_targets() {
+            place.park(attempt);
+            return self.look_up(cx.now(), address);
+        }
+        let mut last = Fault::Unresolved;
+        for refused in refused.. {
+            let Some(target) = place.target(refused) else { break };
+            let line = [question, b"\n"].concat();
+            match Connection::begin(attempt, address, refused, target, line) {
+                Ok(connection) => return self.watch(cx, connection),
+                Err(fault) => last = fault,
+            }
+        }
+        self.asker.handle(cx.now(), Event::Failed(attempt, last));
+    }
+
+    fn watch(&mut self, cx: &mut Context<'_>, connection: Connection) {
+        let attempt = connection.attempt;
+        let Ok(key) = self.connections.insert(connection) else {
+            return;
+        };
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        match cx.register(source(key), &mut connection.stream, interest) {
+            Ok(()) => {
+                self.keys.insert(attempt, key);
+            }
+            Err(error) => {
+                self.connections.remove(key);
+                self.asker
+                    .handle(cx.now(), Event::Failed(attempt, Fault::Shortage(error.kind())));
+            }
+        }
+    }
+
+    fn advance(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let before = connection.stage();
+        let mut buffer = cx.lend_buffer();
+        let outcome = connection.advance(&mut buffer);
+        cx.return_buffer(buffer);
+        if let (Stage::Connecting, Stage::Connected, Some(place)) =
+            (before, connection.stage(), self.places.get_mut(connection.address))
+        {
+            place.prefer_next(connection.refused);
+        }
+        match outcome {
+            Outcome::Pending => {}
+            Outcome::More => cx.resume_later(source(key)),
+            Outcome::Replied(reply) => {
+                if let Some(connection) = self.close(key) {
+                    self.tell(cx, Event::Reply(connection.attempt, reply));
+                }
+            }
+            Outcome::Failed(fault) => self.failed(cx, key, fault),
+        }
+    }
+
+    fn failed(&mut self, cx: &mut Context<'_>, key: Key, fault: Fault) {
+        let Some(connection) = self.close(key) else { return };
+        let Connection {
+            attempt,
+            address,
+            refused,
+            ..
+        } = connection;
+        let place = self.places.get(address);
+        let another = place.is_some_and(|place| place.target(refused + 1).is_some());
+        if matches!(fault, Fault::Unreachable(_)) && another {
+            self.connect(cx, attempt, address, refused + 1);
+            self.act(cx);
+        } else {
+            self.tell(cx, Event::Failed(attempt, fault));
+        }
+    }
+
+    fn cancel(&mut self, attempt: AttemptId) {
+        if let Some(key) = self.keys.get(&attempt).copied() {
+            if let Some(connection) = self.close(key)
+                && connection.stage() == Stage::Connecting
+                && let Some(place) = self.places.get_mut(connection.address)
+            {
+                // Packets to it seem to go nowhere: the next attempt begins elsewhere.
+                place.prefer_next(connection.refused + 1);
+            }
+        } else {
+            let _parked = self.places.iter_mut().any(|place| place.unpark(attempt));
+        }
+    }
+
+    fn close(&mut self, key: Key) -> Option<Connection> {
+        let connection = self.connections.remove(key)?;
+        self.keys.remove(&connection.attempt);
+        Some(connection)
+    }
+
+    // ---- addresses -------------------------------------------------------------------------------------------
+
+    fn look_up(&mut self, now: Instant, address: usize) {
+        let (Some(place), Some(stdio)) = (self.places.get_mut(address), &self.stdio) else {
+            return;
+        };
+        if let Err(error) = place.look_up(address, &stdio.report_to) {
+            // The next failure or probe asks for it again; who is parked meanwhile has a deadline.
+            self.words.unresolved(now, address, &place.name, &error);
+        }
+    }
+
+    fn resolved(&mut self, cx: &mut Context<'_>, Resolved { address, targets }: Resolved) {
+        let Some(place) = self.places.get_mut(address) else {
+            return;
+        };
+        let (parked, error) = place.resolved(targets);
+        if let Some(error) = &error {
+            self.words.unresolved(cx.now(), address, &place.name, error);
+        }
+        let unreachable = !place.has_targets();
+        for attempt in parked {
+            if unreachable {
+                self.asker.handle(cx.now(), Event::Failed(attempt, Fault::Unresolved));
+            } else {
+                self.connect(cx, attempt, address, 0);
+            }
+        }
+        self.act(cx);
+    }
+
+    fn away(&mut self, now: Instant, address: usize, fault: Fault) {
+        if let Some(place) = self.places.get(address) {
+            self.words.away(now, address, &place.name, fault);
+        }
+        self.look_up(now, address);
+    }
+
+    fn back(&mut self, now: Instant, address: usize) {
+        if let Some(place) = self.places.get(address) {
+            self.words.back(now, address, &place.name);
+        }
+    }
+
+    /// Why a line was given up, for people.
+    pub(super) fn why(&self, cause: Cause) -> String {
+        let name = match cause {
+            Cause::Fault(address, _) => self.places.get(address).map(|place| &place.name),
+            Cause::LineTooLong | Cause::NoConnection => None,
+        };
+        words::why(cause, name)
+    }
+
+    // ---- standard input and output ---------------------------------------------------------------------------
+
+    fn take_lines(&mut self, cx: &mut Context<'_>) {
+        for _ in 0..LINES_PER_TURN {
+            if !self.asker.has_room() || self.output.len() >= OUTPUT_LIMIT {
+                // Resumed by the answer, or the report of the writer, that makes room.
+                return;
+            }
+            let Some(line) = self.next_line() else { return };
+            self.tell(cx, Event::Line(line));
+        }
+        cx.resume_later(INPUT);
+    }
+
+    fn next_line(&mut self) -> Option<Line> {
+        loop {
+            if let Some(line) = self.input.next_line() {
+                return Some(line);
+            }
+            if !matches!(self.input_state, Input::Open) {
+                return self.input.last_line();
+            }
+            match self.stdio.as_ref()?.chunks.take()? {
+                Chunk::Bytes(bytes) => self.input.push(bytes),
+                Chunk::End => self.input_state = Input::Ended,
+                Chunk::Failed(error) => self.input_state = Input::Failed(error),
+            }
+        }
+    }
+
+    fn written(&mut self, written: io::Result<Vec<u8>>) {
+        let Some(stdio) = &mut self.stdio else { return };
+        stdio.written();
+        match written {
+            Ok(buffer) if self.output.is_empty() => self.output = buffer,
+            Ok(_) => {}
+            Err(error) => self.broken_output = Some(error),
+        }
+    }
+}
+
+fn source(key: Key) -> Source {
+    Source { kind: CONNECTION, key }
+}
+
+impl Service for Shell {
+    fn ready(&mut self, cx: &mut Context<'_>, source: Source, _: Readiness) {
+        self.advance(cx, source.key);
+    }
+
+    fn timeout(&mut self, cx: &mut Context<'_>, _: Source) {
+        cx.alarm_fired(&mut self.alarm);
+        self.tell(cx, Event::Tick);
+    }
+
+    fn resume(&mut self, cx: &mut Context<'_>, source: Source) {
+        if source.kind == CONNECTION {
+            self.advance(cx, source.key);
+        }
+        // What is left of the input is taken at the end of every turn.
+    }
+
+    fn mail(&mut self, cx: &mut Context<'_>) {
+        while let Some(report) = self.stdio.as_ref().and_then(|stdio| stdio.reports.take()) {
+            match report {
+                Report::Written(written) => self.written(written),
+                Report::Resolved(resolved) => self.resolved(cx, resolved),
+            }
+        }
+    }
+
+    fn turn_end(&mut self, cx: &mut Context<'_>) {
+        self.take_lines(cx);
+        if let Some(stdio) = &mut self.stdio {
+            stdio.offer(&mut self.output);
+        }
+        cx.set_alarm(&mut self.alarm, TICK, self.asker.next_deadline());
+    }
+}

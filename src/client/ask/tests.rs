@@ -1,0 +1,238 @@
+//! The whole of `ask` against real sockets: a pool made of one thread per script, standard streams made of pipes.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use super::*;
+use crate::net::addr::ConnectAddr;
+
+/// Longer than any test takes, so that what ends in time ends for another reason.
+const LONG: Duration = Duration::from_secs(600);
+/// For what is to run into its time-out.
+const SHORT: Duration = Duration::from_millis(50);
+
+/// What a scripted pool does with one question.
+type Script = fn(&[u8], &mut TcpStream);
+
+fn echo(question: &[u8], client: &mut TcpStream) {
+    client.write_all(&[b"re ", question, b"\n"].concat()).unwrap();
+}
+
+/// Serves until the test's process ends; its port is its own.
+fn pool(script: Script) -> ConnectAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string().parse().unwrap();
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            thread::spawn(move || answer_one(client.unwrap(), script));
+        }
+    });
+    address
+}
+
+fn answer_one(client: TcpStream, script: Script) {
+    let mut reader = BufReader::new(client);
+    let mut question = Vec::new();
+    // A client that has been killed or has given up is no failure of the pool.
+    if reader.read_until(b'\n', &mut question).is_ok() {
+        assert_eq!(question.pop(), Some(b'\n'), "every question ends in a LF");
+        script(&question, reader.get_mut());
+    }
+}
+
+/// A port on which nobody listens.
+fn nobody() -> ConnectAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string().parse().unwrap()
+}
+
+fn hang(_: &[u8], client: &mut TcpStream) {
+    // Ends when the asker has given up, which the reset makes an error.
+    let _ = client.read(&mut [0]);
+}
+
+fn options(mode: Mode, timeout: Duration, addresses: &[ConnectAddr]) -> Options {
+    Options {
+        addresses: addresses.to_vec(),
+        mode,
+        timeout,
+        on_failure: b"ERR".to_vec(),
+    }
+}
+
+/// The far end of standard output.
+#[derive(Debug)]
+struct Output(mpsc::Sender<Vec<u8>>);
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.send(bytes.to_vec()).map_err(|_| io::ErrorKind::BrokenPipe)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn ask(options: Options, input: &str) -> (Result<(), Error>, String) {
+    let (to, from) = mpsc::channel();
+    let outcome = serve(options, io::Cursor::new(input.to_owned()), Output(to));
+    let said: Vec<u8> = from.iter().flatten().collect();
+    (outcome, String::from_utf8(said).unwrap())
+}
+
+#[test]
+fn plain_answers_come_in_the_order_of_the_lines() {
+    let lines: Vec<String> = (0..500).map(|number| format!("line {number}")).collect();
+    let (outcome, said) = ask(options(Mode::Plain, LONG, &[pool(echo), pool(echo)]), &lines.join("\n"));
+    assert_eq!(outcome, Ok(()));
+    let expected: String = lines.iter().map(|line| format!("re {line}\n")).collect();
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn no_input_is_no_question() {
+    assert_eq!(
+        ask(options(Mode::Plain, LONG, &[nobody()]), ""),
+        (Ok(()), String::new())
+    );
+}
+
+#[test]
+fn a_reply_may_be_a_mebibyte() {
+    let script: Script = |_, client| {
+        client.write_all(&vec![b'x'; reply::LONGEST_REPLY]).unwrap();
+        client.write_all(b"\n").unwrap();
+    };
+    let (outcome, said) = ask(options(Mode::Plain, LONG, &[pool(script)]), "a\n");
+    assert_eq!(outcome, Ok(()));
+    assert_eq!(said.len(), reply::LONGEST_REPLY + 1);
+}
+
+#[test]
+fn squid_gets_each_answer_under_its_own_channel() {
+    let input: String = (0..500)
+        .map(|number| format!("{number} http://h{number}/ 1/- - GET\r\n"))
+        .collect();
+    let (outcome, said) = ask(options(Mode::Squid, LONG, &[pool(echo)]), &input);
+    assert_eq!(outcome, Ok(()));
+    let mut said: Vec<&str> = said.lines().collect();
+    let mut expected: Vec<String> = (0..500)
+        .map(|number| format!("{number} re http://h{number}/ 1/- - GET"))
+        .collect();
+    said.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn an_answer_that_is_none_becomes_the_text_for_failures() {
+    let scripts: [(Script, &str); 4] = [
+        (|_, _| {}, "7 ERR\n"),
+        (|_, client| client.write_all(b"OK rewrite-u").unwrap(), "7 ERR\n"),
+        (|_, client| client.write_all(b"O\0K\n").unwrap(), "7 ERR\n"),
+        (|_, client| client.write_all(b"\n").unwrap(), "7 ERR\n"),
+    ];
+    for (script, expected) in scripts {
+        let (outcome, said) = ask(options(Mode::Squid, LONG, &[pool(script)]), "7 http://a/\n");
+        assert_eq!((outcome, said.as_str()), (Ok(()), expected));
+    }
+}
+
+#[test]
+fn a_hanging_pool_costs_no_more_than_the_time_out() {
+    let (outcome, said) = ask(options(Mode::Squid, SHORT, &[pool(hang)]), "7 http://a/\n8 http://b/");
+    assert_eq!((outcome, said.as_str()), (Ok(()), "7 ERR\n8 ERR\n"));
+}
+
+#[test]
+fn a_line_goes_on_to_the_pool_that_answers() {
+    let scripts: [Script; 2] = [|_, _| {}, |_, client| client.write_all(b"half").unwrap()];
+    let mut bad: Vec<ConnectAddr> = scripts.map(pool).into();
+    bad.push(nobody());
+    for bad in bad {
+        let (outcome, said) = ask(options(Mode::Squid, LONG, &[bad, pool(echo)]), "a\nb\nc");
+        assert_eq!((outcome, said.as_str()), (Ok(()), "re a\nre b\nre c\n"));
+    }
+}
+
+#[test]
+fn a_line_whose_pool_hangs_goes_on_when_half_its_time_is_up() {
+    // The time-out is long enough that the second pool has its half even on a busy machine.
+    let timeout = Duration::from_secs(4);
+    let (outcome, said) = ask(options(Mode::Squid, timeout, &[pool(hang), pool(echo)]), "a");
+    assert_eq!((outcome, said.as_str()), (Ok(()), "re a\n"));
+}
+
+#[test]
+fn plain_says_at_the_end_what_was_not_answered() {
+    let (outcome, said) = ask(options(Mode::Plain, SHORT, &[nobody()]), "a\nb\n");
+    assert_eq!(said, "ERR\nERR\n");
+    let error = outcome.unwrap_err();
+    assert_eq!(error.blame(), Blame::Peer);
+    assert!(
+        error.to_string().starts_with("2 of 2 lines were not answered"),
+        "{error}"
+    );
+    assert!(error.to_string().contains("connection refused"), "{error}");
+}
+
+#[test]
+fn a_name_is_looked_up_and_every_address_behind_it_tried() {
+    // `localhost` may be ::1 first, where nobody listens.
+    let ConnectAddr::Tcp { port, .. } = pool(echo) else {
+        panic!("a pool is on TCP")
+    };
+    let address: ConnectAddr = format!("localhost:{port}").parse().unwrap();
+    assert_eq!(ask(options(Mode::Plain, LONG, &[address]), "a").1, "re a\n");
+}
+
+#[test]
+fn a_unix_socket_is_asked_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pool");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let server = thread::spawn(move || {
+        let (client, _) = listener.accept().unwrap();
+        let mut question = String::new();
+        let mut reader = BufReader::new(client);
+        reader.read_line(&mut question).unwrap();
+        reader.get_mut().write_all(format!("re {question}").as_bytes()).unwrap();
+    });
+    let address: ConnectAddr = format!("unix:{}", path.display()).parse().unwrap();
+    assert_eq!(ask(options(Mode::Plain, LONG, &[address]), "a\n").1, "re a\n");
+    server.join().unwrap();
+}
+
+#[test]
+fn when_nobody_takes_the_answers_it_ends() {
+    let (to, from) = mpsc::channel();
+    drop(from);
+    // Input that never ends: what ends the run is the output.
+    let (input, held_open) = std::os::unix::net::UnixStream::pair().unwrap();
+    (&held_open).write_all(b"a\n").unwrap();
+    let error = serve(options(Mode::Squid, LONG, &[pool(echo)]), input, Output(to)).unwrap_err();
+    assert_eq!(error.blame(), Blame::System);
+    assert!(
+        error.to_string().starts_with("cannot write to standard output"),
+        "{error}"
+    );
+}
+
+#[test]
+fn lines_are_answered_while_the_input_stays_open() {
+    let (input, mut squid) = std::os::unix::net::UnixStream::pair().unwrap();
+    let (to, from) = mpsc::channel();
+    let address = pool(echo);
+    let run = thread::spawn(move || serve(options(Mode::Squid, LONG, &[address]), input, Output(to)));
+    for number in 0..20 {
+        squid.write_all(format!("{number} x\n").as_bytes()).unwrap();
+        assert_eq!(from.recv().unwrap(), format!("{number} re x\n").into_bytes());
+    }
+    drop(squid);
+    assert_eq!(run.join().unwrap(), Ok(()));
+}
