@@ -1,5 +1,7 @@
-//! Parses, runs one command, turns its outcome into the exit status. Nothing else belongs here.
+//! Hands the arguments to the command line and its outcome to the system. Nothing else belongs here.
 
-fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    iotcpd::cli::main(std::env::args_os())
 }

@@ -68,7 +68,7 @@ fn a_daemon_that_inherits_its_socket() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = Address::Tcp(listener.local_addr().unwrap());
     let command = worker_command(&[]);
-    let daemon = Daemon::with(["-n", "1", "-d", command.as_str()])
+    let daemon = Daemon::with(["-n", "1", "-d", command.as_str(), "--listen", "systemd"])
         .inherit(listener)
         .start();
     assert_eq!(daemon.addr(), address);

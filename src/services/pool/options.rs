@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use crate::net::access::AccessList;
 use crate::net::addr::ListenAddr;
+use crate::net::bind::UnixSocketOptions;
 use crate::net::limits::ConnectionLimits;
-use crate::net::listener::UnixSocketOptions;
 use crate::process::spec::ProcessSpec;
+use crate::services::Descriptors;
 
 /// One pool, ready to be built.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +26,8 @@ pub struct Options {
     pub access: AccessList,
     /// How many may be connected, in total and from one address.
     pub connection_limits: ConnectionLimits,
+    /// Where the limit on their total comes from.
+    pub connection_limit: LimitOrigin,
     /// The worker program and everything it is started with.
     pub process: ProcessSpec,
     /// What the dispatcher decides by.
@@ -49,6 +52,33 @@ pub struct Options {
     pub stop_timeout: Duration,
     /// A worker whose resident memory is over this many bytes is recycled.
     pub max_rss: Option<u64>,
+}
+
+impl Options {
+    /// Descriptors that may be open at the same time: one a connection; three pipes and a pidfd a worker, twice,
+    /// because a successor comes up before its predecessor goes.
+    pub fn descriptors(&self) -> Descriptors {
+        let (workers, connections) = (self.policy.workers.saturating_mul(8), self.connection_limits.total);
+        match self.connection_limit {
+            LimitOrigin::Asked => Descriptors {
+                fixed: workers.saturating_add(connections),
+                flexible: 0,
+            },
+            LimitOrigin::Default => Descriptors {
+                fixed: workers,
+                flexible: connections,
+            },
+        }
+    }
+}
+
+/// Where the limit on connections comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitOrigin {
+    /// The operator wants so many: if they cannot be had, that is an error.
+    Asked,
+    /// Nobody has said anything: it is lowered to what can be had.
+    Default,
 }
 
 /// What the end of a TCP client's sending side means while its request is unanswered. The two cases look alike on

@@ -1,0 +1,23 @@
+//! `iotcpd check --config FILE`: says `ok`, or every mistake in a file.
+
+use std::io;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::say;
+use crate::config::file;
+use crate::error::Error;
+
+#[derive(Debug, Args)]
+pub(super) struct Flags {
+    /// The file to be checked, see iotcpd.toml(5)
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+pub(super) fn run(flags: &Flags) -> Result<(), Error> {
+    file::load(&flags.config)?;
+    say(&mut io::stdout(), "ok\n");
+    Ok(())
+}

@@ -1,0 +1,205 @@
+//! The command line: one file per subcommand, each with its flags, its help and one call into the room that does the work.
+//!
+//! The way of a command: [`main`] parses the arguments, starts the log, gives the flags to one subcommand, and turns the
+//! outcome into the exit status: 0, 1 for what failed at run time, 2 for what has to be written differently. Without a
+//! subcommand the flags are those of `pool`, so that the command lines of iotcpd 1.1 go on working.
+//!
+//! What the flags of a service mean is not decided here but in [`config`](crate::config).
+
+mod ask;
+mod check;
+pub mod log;
+mod pool;
+mod run;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{ArgAction, CommandFactory, Parser, Subcommand};
+
+use crate::config::spec::pool::PoolSpec;
+use crate::error::{Error, USAGE};
+
+const SIGNALS_AND_EXAMPLES: &str = "\
+Times are in seconds or written like 500ms, 15s, 2m, 1h; sizes are in bytes or like 64KiB, 1MiB.
+
+Signals:
+  USR1      print the statistics to standard output
+  USR2      print every worker and what it is doing
+  HUP       replace all workers, one by one; also read the configuration file again
+  TERM INT  finish the requests in hand, stop the workers, exit; a second one hurries
+
+Examples:
+  Eight squidGuards for the machines of one network:
+    iotcpd -n 8 -d 'squidGuard -c /etc/squidguard/squidGuard.conf' --max-request 12000 \\
+           -i 10.0.0.5 -p 9991 --allow 10.0.0.0/8
+  The same, asked by a Squid (in its squid.conf):
+    url_rewrite_program /usr/bin/iotcpd ask --squid 10.0.0.5:9991
+    url_rewrite_children 1 concurrency=500
+  Several pools from a file, checked first:
+    iotcpd check --config /etc/iotcpd.toml && iotcpd run --config /etc/iotcpd.toml
+
+Exit status: 0; 1 when something failed at run time; 2 when flags or configuration are wrong.
+The manual page iotcpd(1) says more, iotcpd.toml(5) describes the file.";
+
+/// A pool of stdio workers behind TCP and UNIX sockets: each client sends a line, gets the answer of one worker
+/// that is kept running, and never that of another client.
+#[derive(Debug, Parser)]
+#[command(
+    name = "iotcpd",
+    version,
+    disable_version_flag = true,
+    disable_help_subcommand = true,
+    args_conflicts_with_subcommands = true,
+    subcommand_help_heading = "Commands",
+    override_usage = "iotcpd [OPTIONS]\n       iotcpd COMMAND [OPTIONS]",
+    after_help = SIGNALS_AND_EXAMPLES
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Print the version
+    #[arg(short, long, action = ArgAction::Version)]
+    version: Option<bool>,
+    #[command(flatten)]
+    pool: PoolSpec,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run one pool described by flags (the default)
+    Pool(Box<PoolSpec>),
+    /// Run the services described in a file
+    Run(run::Flags),
+    /// Say what is wrong with a file, without running anything
+    Check(check::Flags),
+    /// Ask a pool: lines from standard input, replies to standard output; or be Squid's helper
+    Ask(ask::Flags),
+}
+
+/// Runs the program with its arguments, the first of which is its name.
+#[must_use]
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if arguments.len() < 2 {
+        say(&mut io::stdout(), Cli::command().render_help());
+        return ExitCode::SUCCESS;
+    }
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
+    log::start();
+    match dispatch(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&mut io::stderr(), error.for_terminal());
+            ExitCode::from(error.blame().exit_status())
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<(), Error> {
+    match cli.command {
+        None => pool::run(&cli.pool),
+        Some(Command::Pool(spec)) => pool::run(&spec),
+        Some(Command::Run(flags)) => run::run(flags),
+        Some(Command::Check(flags)) => check::run(&flags),
+        Some(Command::Ask(flags)) => ask::run(&flags),
+    }
+}
+
+/// The full command, for whoever needs its words: the help, and the test that holds the manual against it.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Tells what clap has to say: asked-for help and version too come this way, with status 0.
+fn refuse(error: &clap::Error) -> ExitCode {
+    // Nobody is left to be told that the terminal has gone.
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE))
+}
+
+/// Writes to a standard stream, which may be closed: a program that is about to end has nobody else to tell.
+fn say(stream: &mut impl Write, text: impl fmt::Display) {
+    let _ = write!(stream, "{text}").and_then(|()| stream.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn the_pool_is_the_default() {
+        let bare = parse("iotcpd -n 8 -p 1").unwrap();
+        assert!(bare.command.is_none());
+        let Some(Command::Pool(spelled_out)) = parse("iotcpd pool -n 8 -p 1").unwrap().command else {
+            panic!("pool is a subcommand")
+        };
+        assert_eq!(*spelled_out, bare.pool);
+    }
+
+    #[test]
+    fn flags_of_the_pool_do_not_go_with_another_command() {
+        assert_eq!(parse("iotcpd -n 8 check --config f").unwrap_err().exit_code(), 2);
+        assert_eq!(parse("iotcpd run -n 8 --config f").unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_status_2_with_a_remedy() {
+        let error = parse("iotcpd -b soon").unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(
+            error.to_string().contains("not a length of time; write for example 15"),
+            "{error}"
+        );
+        let error = parse("iotcpd --queue-timout 1").unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("--queue-timeout"), "{error}");
+        assert_eq!(parse("iotcpd run").unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn help_and_version_are_no_errors() {
+        for line in ["iotcpd -h", "iotcpd --help", "iotcpd pool --help", "iotcpd ask -h"] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 0, "{line}");
+        }
+        for line in ["iotcpd -v", "iotcpd --version"] {
+            let version = parse(line).unwrap_err();
+            assert_eq!(
+                (version.exit_code(), version.to_string().as_str()),
+                (0, "iotcpd 2.0.0\n"),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn short_and_long_help_are_the_same() {
+        let help = parse("iotcpd -h").unwrap_err().to_string();
+        assert_eq!(help, parse("iotcpd --help").unwrap_err().to_string());
+        for part in [
+            "Usage: iotcpd [OPTIONS]",
+            "Commands:",
+            "Workers:",
+            "Signals:",
+            "Examples:",
+            "iotcpd(1)",
+        ] {
+            assert!(help.contains(part), "{part}");
+        }
+    }
+}

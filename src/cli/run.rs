@@ -1,0 +1,24 @@
+//! `iotcpd run --config FILE`: the services described in a file.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::config::file;
+use crate::daemon::{self, Plan};
+use crate::error::Error;
+
+#[derive(Debug, Args)]
+pub(super) struct Flags {
+    /// The file that describes the services, see iotcpd.toml(5); read again at HUP
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+pub(super) fn run(flags: Flags) -> Result<(), Error> {
+    let services = file::load(&flags.config)?;
+    daemon::run(Plan {
+        services,
+        source: Some(flags.config),
+    })
+}

@@ -1,0 +1,213 @@
+//! The keys of one service's table, read into its spec.
+//!
+//! Which keys there are, and whether a key is a switch, a list, a text or one of a few words, is asked of the clap
+//! definition of the spec, so a file knows exactly the flags. Each value is first tried alone, as the only key of
+//! a table; the good ones are then read together. That is how one wrong value does not hide the next.
+
+use std::any::TypeId;
+
+use clap::{Arg, ArgAction, Args, Command};
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+use toml::de::{DeArray, DeString, DeTable, DeValue, Deserializer};
+
+use super::report::Report;
+use crate::config::lower::Origin;
+use crate::config::quote::Quoted;
+use crate::config::suggest::nearest;
+
+/// One service in the text.
+pub(super) struct Section<'t, 'i> {
+    /// The service's name, with the place of its header.
+    pub(super) name: &'t Spanned<DeString<'i>>,
+    /// Its keys.
+    pub(super) table: &'t DeTable<'i>,
+}
+
+/// What could be read of a service's keys, and where everything stands.
+pub(super) struct Keys<'t, 'i> {
+    section: &'t Section<'t, 'i>,
+    /// Keys with the values, and the elements of lists, that are in the spec; they have kept their places.
+    readable: DeTable<'i>,
+    /// How many keys or values are not.
+    unread: usize,
+}
+
+impl<'t, 'i> Keys<'t, 'i> {
+    /// Reads a section into its spec; whatever cannot be read goes into the report and is absent from the spec.
+    pub(super) fn read<S>(section: &'t Section<'t, 'i>, report: &mut Report<'_>) -> (S, Self)
+    where
+        S: Args + DeserializeOwned + Default,
+    {
+        let flags = S::augment_args(Command::new("keys"));
+        let mut keys = Self {
+            section,
+            readable: DeTable::new(),
+            unread: 0,
+        };
+        for (key, value) in section.table {
+            let name: &str = key.get_ref();
+            let mistakes = match flags.get_arguments().find(|flag| flag.get_long() == Some(name)) {
+                None => vec![(key.span().start, unknown(name, &flags))],
+                Some(flag) => {
+                    let (readable, mistakes) = readable::<S>(flag, key, value);
+                    keys.readable.extend(readable.map(|value| (key.clone(), value)));
+                    mistakes
+                        .into_iter()
+                        .map(|(offset, text)| (offset, format!("{name}: {text}")))
+                        .collect()
+                }
+            };
+            keys.unread += mistakes.len();
+            for (offset, text) in mistakes {
+                report.add(offset, text);
+            }
+        }
+        let spec = deserialize(keys.readable.clone()).unwrap_or_else(|error| {
+            report.add(section.name.span().start, error);
+            S::default()
+        });
+        (spec, keys)
+    }
+
+    /// The service they describe.
+    pub(super) fn service(&self) -> &str {
+        self.section.name.get_ref()
+    }
+
+    /// Whether the spec holds everything that was written.
+    pub(super) const fn all_read(&self) -> bool {
+        self.unread == 0
+    }
+
+    /// Where something was said, in bytes from the start of the text; the header when it is a default that was not
+    /// said at all.
+    pub(super) fn place(&self, origin: Origin) -> usize {
+        let Some(value) = self
+            .readable
+            .get(origin.key)
+            .or_else(|| self.section.table.get(origin.key))
+        else {
+            return self.section.name.span().start;
+        };
+        let element = origin.index.and_then(|index| value.get_ref().as_array()?.get(index));
+        element.unwrap_or(value).span().start
+    }
+}
+
+fn unknown(name: &str, flags: &Command) -> String {
+    match nearest(name, flags.get_arguments().filter_map(Arg::get_long)) {
+        Some(meant) => format!("there is no key {}; did you mean `{meant}`?", Quoted(name)),
+        None => format!(
+            "there is no key {}; see iotcpd.toml(5) for those there are",
+            Quoted(name)
+        ),
+    }
+}
+
+fn is_list(flag: &Arg) -> bool {
+    matches!(flag.get_action(), ArgAction::Append)
+}
+
+/// A text about a place.
+type Misread = (usize, String);
+
+/// As much of a value as can be read (of a list, the good elements) and what is wrong with the rest.
+fn readable<'i, S: DeserializeOwned>(
+    flag: &Arg,
+    key: &Spanned<DeString<'i>>,
+    value: &Spanned<DeValue<'i>>,
+) -> (Option<Spanned<DeValue<'i>>>, Vec<Misread>) {
+    if !is_list(flag) {
+        return match try_alone::<S>(flag, key, value, value.clone()) {
+            Ok(()) => (Some(value.clone()), Vec::new()),
+            Err(misread) => (None, vec![misread]),
+        };
+    }
+    let mut good = DeArray::new();
+    let mut misread = Vec::new();
+    for element in elements(value) {
+        match try_alone::<S>(flag, key, element, list_of(element)) {
+            Ok(()) => good.push(element.clone()),
+            Err(wrong) => misread.push(wrong),
+        }
+    }
+    (Some(Spanned::new(value.span(), DeValue::Array(good))), misread)
+}
+
+/// A key that may be repeated takes a list; one lone value stands for a list of one.
+fn elements<'v, 'i>(value: &'v Spanned<DeValue<'i>>) -> Vec<&'v Spanned<DeValue<'i>>> {
+    value
+        .get_ref()
+        .as_array()
+        .map_or_else(|| vec![value], |list| list.iter().collect())
+}
+
+fn list_of<'i>(element: &Spanned<DeValue<'i>>) -> Spanned<DeValue<'i>> {
+    let mut list = DeArray::new();
+    list.push(element.clone());
+    Spanned::new(element.span(), DeValue::Array(list))
+}
+
+/// Whether `value`, as the spec takes it, can be read when nothing else is there.
+fn try_alone<'i, S: DeserializeOwned>(
+    flag: &Arg,
+    key: &Spanned<DeString<'i>>,
+    written: &Spanned<DeValue<'i>>,
+    value: Spanned<DeValue<'i>>,
+) -> Result<(), Misread> {
+    let wrong = wrong_form(flag, written.get_ref()).or_else(|| {
+        let alone = DeTable::from_iter([(key.clone(), value)]);
+        deserialize::<S>(alone).err()
+    });
+    wrong.map_or(Ok(()), |text| Err((written.span().start, text)))
+}
+
+fn deserialize<S: DeserializeOwned>(table: DeTable<'_>) -> Result<S, String> {
+    S::deserialize(Deserializer::from(Spanned::new(0..0, table))).map_err(|error| error.message().to_owned())
+}
+
+/// What the flag's definition alone says against a single value.
+fn wrong_form(flag: &Arg, value: &DeValue<'_>) -> Option<String> {
+    let name = flag.get_long().unwrap_or_default();
+    let words = flag.get_possible_values();
+    let is_text = flag.get_value_parser().type_id() == TypeId::of::<String>();
+    match value {
+        DeValue::Boolean(_) if is_switch(flag) => None,
+        _ if is_switch(flag) => Some("this is switched on or off; write true or false".to_owned()),
+        DeValue::Array(_) => Some("this takes one value, not a list; keep one of them".to_owned()),
+        DeValue::String(word) if !words.is_empty() && !words.iter().any(|known| known.matches(word, false)) => {
+            let known: Vec<_> = words.iter().map(|known| format!("\"{}\"", known.get_name())).collect();
+            Some(format!(
+                "{} is not known here; write {}",
+                Quoted(word),
+                known.join(" or ")
+            ))
+        }
+        DeValue::String(_) => None,
+        DeValue::Integer(_) | DeValue::Float(_) if !is_text && words.is_empty() => None,
+        other => {
+            let example = flag
+                .get_value_names()
+                .and_then(<[_]>::first)
+                .map_or("VALUE", |name| name.as_str());
+            Some(format!(
+                "{} is not what belongs here; write {name} = \"{example}\"",
+                with_article(other.type_str())
+            ))
+        }
+    }
+}
+
+fn is_switch(flag: &Arg) -> bool {
+    matches!(flag.get_action(), ArgAction::SetTrue)
+}
+
+fn with_article(noun: &str) -> String {
+    let article = if noun.starts_with(['a', 'e', 'i', 'o', 'u']) {
+        "an"
+    } else {
+        "a"
+    };
+    format!("{article} {noun}")
+}

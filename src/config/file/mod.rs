@@ -1,0 +1,381 @@
+//! A TOML file that describes services: `[pool.NAME]` and the keys of that door, named like its flags.
+//!
+//! The way of a file: its text is parsed with every syntax error kept ([`toml`]'s recovering parser); each table
+//! `[DOOR.NAME]` goes to its entry in `DOORS`, which reads its keys one by one into the door's spec
+//! (`keys`), lowers the spec, and adds the options to the list of services; whatever was wrong has meanwhile gone into the
+//! `Report`, with its place in the text. A file with one mistake gives no services at all.
+//!
+//! What holds: every mistake is reported, each at the key or value it is about, in the order of the text; nothing unknown is passed
+//! over in silence.
+
+mod keys;
+mod report;
+
+use std::fs;
+use std::path::Path;
+
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
+
+use self::keys::{Keys, Section};
+use self::report::Report;
+use super::lower::{self, Lowered, Mistake};
+use super::quote::Quoted;
+use super::suggest::nearest;
+use crate::error::{Blame, Error};
+use crate::net::addr::ListenAddr;
+use crate::services::Options;
+
+/// One kind of service.
+struct Door {
+    /// What its tables are called.
+    kind: &'static str,
+    /// Reads one table and adds the service to those found so far.
+    read: fn(&Section<'_, '_>, &mut Found<'_>),
+}
+
+/// The doors a file may describe.
+const DOORS: [Door; 1] = [Door {
+    kind: "pool",
+    read: read_pool,
+}];
+
+/// The longest name a service may have; it stands in every log line.
+const LONGEST_NAME: usize = 64;
+
+/// What reading has come to so far.
+struct Found<'t> {
+    services: Vec<Options>,
+    /// Every address listened on: by which service, and where that is said.
+    listening: Vec<(String, usize, ListenAddr)>,
+    report: Report<'t>,
+}
+
+/// Reads the services that a file describes.
+///
+/// # Errors
+/// The operator's to mend: the file cannot be read, or one line `file:line:column: what; what to write instead` for
+/// each mistake in it.
+pub fn load(path: &Path) -> Result<Vec<Options>, Error> {
+    let name = path.display().to_string();
+    let bytes = fs::read(path).map_err(|error| {
+        Error::new(
+            Blame::Operator,
+            format_args!("cannot read {name}: {error}"),
+            "check the path and the permissions",
+        )
+    })?;
+    read(&name, &bytes)
+}
+
+/// [`load`] for a text at hand; `name` stands for the file in errors.
+///
+/// # Errors
+/// As [`load`].
+pub fn read(name: &str, bytes: &[u8]) -> Result<Vec<Options>, Error> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => read_text(name, text),
+        Err(error) => {
+            let (readable, _) = bytes.split_at(error.valid_up_to());
+            let mut report = Report::new(name, std::str::from_utf8(readable).unwrap_or_default());
+            report.add(readable.len(), "the text is not UTF-8; save the file in that encoding");
+            Err(Error::mistakes(report.into_lines()))
+        }
+    }
+}
+
+fn read_text(name: &str, text: &str) -> Result<Vec<Options>, Error> {
+    let mut found = Found {
+        services: Vec::new(),
+        listening: Vec::new(),
+        report: Report::new(name, text),
+    };
+    let (root, errors) = DeTable::parse_recoverable(text);
+    let any_errors = !errors.is_empty();
+    for error in errors {
+        found
+            .report
+            .add_syntax(error.span().map_or(0, |span| span.start), error.message());
+    }
+    for (kind, named) in root.get_ref() {
+        read_kind(kind, named, &mut found);
+    }
+    if root.get_ref().is_empty() && !any_errors {
+        found.report.add(
+            0,
+            "no service is described; write a table such as [pool.main] and its keys below it",
+        );
+    }
+    report_clashes(&mut found);
+    match found.report.into_lines() {
+        lines if lines.is_empty() => Ok(found.services),
+        lines => Err(Error::mistakes(lines)),
+    }
+}
+
+/// Reads every service of one kind.
+fn read_kind(kind: &Spanned<DeString<'_>>, named: &Spanned<DeValue<'_>>, found: &mut Found<'_>) {
+    let Some(door) = DOORS.iter().find(|door| door.kind == kind.get_ref()) else {
+        found.report.add(kind.span().start, unknown_door(kind.get_ref()));
+        return;
+    };
+    let Some(tables) = named.get_ref().as_table().filter(|table| !table.is_empty()) else {
+        let text = format!(
+            "`{0}` has to hold a named table; write for example [{0}.main]",
+            door.kind
+        );
+        found.report.add(kind.span().start, text);
+        return;
+    };
+    let mut tables: Vec<_> = tables.iter().collect();
+    tables.sort_by_key(|(name, _)| name.span().start);
+    for (name, value) in tables {
+        if let Some(table) = value.get_ref().as_table() {
+            check_name(name, found);
+            (door.read)(&Section { name, table }, found);
+        } else {
+            let text = "a key needs a service to belong to; write a table with a name above it, such as";
+            let text = format!("{}: {text} [{}.main]", Quoted(name.get_ref()), door.kind);
+            found.report.add(name.span().start, text);
+        }
+    }
+}
+
+fn unknown_door(written: &str) -> String {
+    let known = DOORS.iter().map(|door| door.kind);
+    let remedy = match nearest(written, known.clone()) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => format!("write one of: {}", known.collect::<Vec<_>>().join(", ")),
+    };
+    format!("there is no kind of service called {}; {remedy}", Quoted(written))
+}
+
+fn check_name(name: &Spanned<DeString<'_>>, found: &mut Found<'_>) {
+    let written = name.get_ref();
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if written.is_empty() || written.len() > LONGEST_NAME || !written.chars().all(plain) {
+        let text = format!(
+            "{} cannot be the name of a service; write 1 to {LONGEST_NAME} letters, digits, `-`, `_` or `.`",
+            Quoted(written)
+        );
+        found.report.add(name.span().start, text);
+    }
+}
+
+fn read_pool(section: &Section<'_, '_>, found: &mut Found<'_>) {
+    let (spec, keys) = Keys::read(section, &mut found.report);
+    let lowered = lower::pool(section.name.get_ref(), &spec);
+    if let Some(options) = accept(&keys, lowered, found) {
+        found.services.push(Options::Pool(Box::new(options)));
+    }
+}
+
+/// Takes over what lowering came to: the addresses, or the mistakes at their places.
+fn accept<O>(keys: &Keys<'_, '_>, lowered: Result<Lowered<O>, Vec<Mistake>>, found: &mut Found<'_>) -> Option<O> {
+    match lowered {
+        Ok(Lowered { options, listen }) => {
+            // Where a key could not be read, an address may be a default that nobody wants.
+            if keys.all_read() {
+                let service = keys.service();
+                let listen = listen
+                    .into_iter()
+                    .map(|(origin, address)| (service.to_owned(), keys.place(origin), address));
+                found.listening.extend(listen);
+            }
+            Some(options)
+        }
+        Err(mistakes) => {
+            for mistake in mistakes {
+                found.report.add(keys.place(mistake.origin), mistake.to_string());
+            }
+            None
+        }
+    }
+}
+
+/// No two services may listen on the same address.
+fn report_clashes(found: &mut Found<'_>) {
+    found.listening.sort_by_key(|(_, offset, _)| *offset);
+    for (index, (service, offset, address)) in found.listening.iter().enumerate() {
+        let before = found
+            .listening
+            .iter()
+            .take(index)
+            .filter(|(other, ..)| other != service);
+        if let Some((other, _, taken)) = before.into_iter().find(|(_, _, taken)| lower::clash(taken, address)) {
+            let text = format!("`{other}` listens on {taken} already; give `{service}` another address or port");
+            found.report.add(*offset, text);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The mistakes of a text, one a line, without the name of the file.
+    fn told(text: &str) -> Vec<String> {
+        let error = read("f", text.as_bytes()).unwrap_err();
+        assert_eq!(error.blame(), Blame::Operator);
+        error
+            .to_string()
+            .lines()
+            .map(|line| line.strip_prefix("f:").unwrap().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn several_services_come_in_their_order() {
+        let services = read("f", b"[pool.b]\nport = 1\n[pool.a]\nport = 2\n[pool.'c.d']\nport = 3\n").unwrap();
+        let names: Vec<_> = services.iter().map(Options::name).collect();
+        assert_eq!(names, ["b", "a", "c.d"]);
+    }
+
+    #[test]
+    fn every_mistake_of_a_file_is_told_at_its_place() {
+        let text = r#"
+[pool.proxy]
+queue-timout = "500ms"
+port = 70_000
+  busy-timeout = "soon"
+listen = ["127.0.0.1:1", "nonsense", "unix:/x", 5]
+clear-env = "yes"
+daemon = 5
+half-close = "hangup"
+socket-mode = 660
+nice = [1]
+colour = "blue"
+
+[pol.x]
+"#;
+        let told = told(text);
+        let expected = [
+            "3:1: there is no key `queue-timout`; did you mean `queue-timeout`?",
+            "4:8: port: 70000 is out of range; write a value from 0 to 65535",
+            "5:18: busy-timeout: `soon` is not a length of time; write for example 15 (seconds), 500ms, 1.5s, 2m or 1h",
+            "NONSENSE",
+            "6:49: listen: an integer is not what belongs here; write listen = \"ADDR\"",
+            "7:13: clear-env: this is switched on or off; write true or false",
+            "8:10: daemon: an integer is not what belongs here; write daemon = \"CMD\"",
+            "9:14: half-close: `hangup` is not known here; write \"answer\" or \"hang-up\"",
+            "10:15: socket-mode: the bare number 660 is not permission bits in octal; write for example \"0660\"",
+            "11:8: nice: this takes one value, not a list; keep one of them",
+            "12:1: there is no key `colour`; see iotcpd.toml(5) for those there are",
+            "14:2: there is no kind of service called `pol`; did you mean `pool`?",
+        ];
+        let nonsense = format!("6:26: listen: {}", "nonsense".parse::<ListenAddr>().unwrap_err());
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|line| line.replace("NONSENSE", &nonsense))
+            .collect();
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_read_causes_no_second_mistake() {
+        assert_eq!(told("[pool.a]\n[pool.b]\nport = true").len(), 1);
+        assert_eq!(told("[pool.a]\nlisten = ['nonsense']\nsocket-mode = '0660'").len(), 1);
+    }
+
+    #[test]
+    fn elements_of_a_list_are_told_one_by_one() {
+        let told = told("[pool.a]\nlisten = [\"127.0.0.1:1\",\n  \"nonsense\", \"127.0.0.1:1\"]\nallow = ['10/8']");
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert!(told[0].starts_with("3:3: listen: "), "{told:?}");
+        assert_eq!(
+            told[1],
+            "3:15: listen: 127.0.0.1:1 and 127.0.0.1:1 are in each other's way; leave out one of the two"
+        );
+        assert!(
+            told[2].starts_with("4:10: allow: \"10/8\" is not a network; write an address such as "),
+            "{told:?}"
+        );
+    }
+
+    #[test]
+    fn a_mistake_about_a_default_stands_at_the_header() {
+        let told = told("[pool.a]\n[pool.b]\nnum-daemons = 2\n");
+        assert_eq!(
+            told,
+            ["2:7: `a` listens on 127.0.0.1:9991 already; give `b` another address or port"]
+        );
+    }
+
+    #[test]
+    fn services_may_not_share_an_address() {
+        let told = told("[pool.z]\nlisten = ['unix:/x', '[::1]:1']\n[pool.a]\nlisten = [\n'unix:/y',\n'unix:/x']\n");
+        assert_eq!(
+            told,
+            ["6:1: `z` listens on unix:/x already; give `a` another address or port"]
+        );
+        assert!(read("f", b"[pool.a]\nport = 0\n[pool.b]\nport = 0").is_ok());
+    }
+
+    #[test]
+    fn syntax_errors_are_told_together_with_the_rest() {
+        let told = told("[pool.a]\nport = \nqueue-size = -1\nretries = = 1\n[pool.a]\n");
+        let places: Vec<_> = told.iter().map(|line| line.split(": ").next().unwrap()).collect();
+        assert!(
+            told[0].starts_with("2:") && told[0].contains(": this is not TOML: "),
+            "{told:?}"
+        );
+        assert!(
+            told.contains(&"3:14: queue-size: -1 is out of range; write a value from 0 to 1000000".to_owned()),
+            "{told:?}"
+        );
+        assert!(places.iter().any(|place| place.starts_with("4:")), "{told:?}");
+        assert!(places.iter().any(|place| place.starts_with("5:")), "{told:?}");
+    }
+
+    #[test]
+    fn a_file_without_a_service_is_refused() {
+        let nothing = "1:1: no service is described; write a table such as [pool.main] and its keys below it";
+        assert_eq!(told(""), [nothing]);
+        assert_eq!(told("# only a comment\n"), [nothing]);
+    }
+
+    #[test]
+    fn a_service_needs_a_name() {
+        let unnamed = "a key needs a service to belong to; write a table with a name above it, such as [pool.main]";
+        assert_eq!(told("[pool]\nport = 1\n"), [format!("2:1: `port`: {unnamed}")]);
+        assert_eq!(
+            told("pool = 1"),
+            ["1:1: `pool` has to hold a named table; write for example [pool.main]"]
+        );
+        assert_eq!(
+            told("[pool]"),
+            ["1:2: `pool` has to hold a named table; write for example [pool.main]"]
+        );
+        let bad = "cannot be the name of a service; write 1 to 64 letters, digits, `-`, `_` or `.`";
+        assert_eq!(told("[pool.'a b']"), [format!("1:7: `a b` {bad}")]);
+        assert_eq!(told("[pool.'']"), [format!("1:7: `` {bad}")]);
+    }
+
+    #[test]
+    fn an_unknown_door_is_told_which_there_are() {
+        assert_eq!(
+            told("[frobnicate.x]\n[pool.a]\n"),
+            ["1:2: there is no kind of service called `frobnicate`; write one of: pool"]
+        );
+    }
+
+    #[test]
+    fn text_that_is_not_utf_8_is_told_by_its_place() {
+        let error = read("f", b"[pool.a]\n# caf\xe9\n").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "f:2:6: the text is not UTF-8; save the file in that encoding"
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_the_operators_to_mend() {
+        let error = load(Path::new("/nowhere/iotcpd.toml")).unwrap_err();
+        assert_eq!(error.blame(), Blame::Operator);
+        let text = error.to_string();
+        assert!(
+            text.starts_with("cannot read /nowhere/iotcpd.toml: ")
+                && text.ends_with("; check the path and the permissions")
+        );
+    }
+}

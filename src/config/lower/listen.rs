@@ -1,0 +1,323 @@
+//! Where clients connect and who may: the part of lowering that every listening door shares.
+
+use std::ops::RangeInclusive;
+
+use ipnet::IpNet;
+
+use super::{Mistakes, Origin};
+use crate::config::spec::listen::ListenSpec;
+use crate::config::units::FileMode;
+use crate::net::access::{AccessList, parse_net};
+use crate::net::addr::{ListenAddr, UnixAddr};
+use crate::net::bind::UnixSocketOptions;
+use crate::net::limits::ConnectionLimits;
+use crate::process::identity::{UserIdentity, lookup_group};
+
+/// `listen(2)`: the kernel caps it at net.core.somaxconn.
+const BACKLOG: RangeInclusive<u32> = 1..=65_535;
+const DEFAULT_BACKLOG: u32 = 1024;
+/// The end of the range is what the open-file limit of the largest machines allows; the daemon checks it against its own.
+const CONNECTIONS: RangeInclusive<usize> = 1..=1_000_000;
+const DEFAULT_CONNECTIONS: usize = 4096;
+
+/// Everything about listening that a door's options hold.
+pub(super) struct Listening {
+    pub(super) addresses: Vec<(Origin, ListenAddr)>,
+    pub(super) unix_socket: UnixSocketOptions,
+    pub(super) backlog: u32,
+    pub(super) access: AccessList,
+    pub(super) connection_limits: ConnectionLimits,
+}
+
+/// Lowers the shared part. `addresses` are those that the door's own flags name; what `--listen` names is added to them.
+pub(super) fn listening(
+    mistakes: &mut Mistakes,
+    mut addresses: Vec<(Origin, ListenAddr)>,
+    spec: &ListenSpec,
+) -> Listening {
+    for (index, text) in spec.listen.iter().enumerate() {
+        let origin = Origin::element("listen", index);
+        match text.parse::<ListenAddr>() {
+            Ok(address) => match addresses.iter().find(|(_, other)| clash(other, &address)) {
+                Some((_, other)) => {
+                    let text = format!("{address} and {other} are in each other's way");
+                    mistakes.add(origin, text, "leave out one of the two");
+                }
+                None => addresses.push((origin, address)),
+            },
+            Err(error) => {
+                let otherwise = "write for example 127.0.0.1:9991, [::1]:9991, *:9991 or unix:/run/iotcpd.sock";
+                mistakes.add_said(origin, &error.to_string(), otherwise);
+            }
+        }
+    }
+    let unix_socket = unix_socket(mistakes, spec);
+    Listening {
+        addresses,
+        unix_socket,
+        backlog: mistakes
+            .count("backlog", spec.backlog, BACKLOG)
+            .unwrap_or(DEFAULT_BACKLOG),
+        access: access(mistakes, spec),
+        connection_limits: connection_limits(mistakes, spec),
+    }
+}
+
+/// Whether two listeners on these addresses would be in each other's way: one port, and one address that both would
+/// answer at (`bind(2)`, EADDRINUSE). Port 0 is another port each time.
+pub(in crate::config) fn clash(one: &ListenAddr, other: &ListenAddr) -> bool {
+    match (one, other) {
+        (ListenAddr::Inherited(None), ListenAddr::Inherited(_))
+        | (ListenAddr::Inherited(_), ListenAddr::Inherited(None)) => true,
+        _ => match (one.port(), other.port()) {
+            (Some(0), _) => false,
+            (Some(port), Some(other_port)) => port == other_port && overlap(one, other),
+            _ => one == other,
+        },
+    }
+}
+
+/// Whether two TCP listeners answer at a common address. Those that name an address are of its family alone.
+fn overlap(one: &ListenAddr, other: &ListenAddr) -> bool {
+    match (one, other) {
+        (ListenAddr::Tcp(one), ListenAddr::Tcp(other)) => {
+            let every = one.ip().is_unspecified() || other.ip().is_unspecified();
+            one.is_ipv4() == other.is_ipv4() && (every || one == other)
+        }
+        _ => true,
+    }
+}
+
+/// Mode and owner of the UNIX sockets. They must have something to apply to: a mode that protects nothing is a mistake
+/// worth knowing about.
+fn unix_socket(mistakes: &mut Mistakes, spec: &ListenSpec) -> UnixSocketOptions {
+    let said = [
+        ("socket-mode", spec.socket_mode.is_some()),
+        ("socket-owner", spec.socket_owner.is_some()),
+        ("socket-group", spec.socket_group.is_some()),
+    ];
+    let any_file = spec.listen.iter().any(|text| may_be_a_file(text));
+    for (key, _) in said.iter().filter(|(_, said)| *said && !any_file) {
+        let remedy = "add a listen address such as unix:/run/iotcpd.sock, or leave it out";
+        mistakes.add(
+            Origin::key(key),
+            "there is no UNIX socket with a path to apply it to",
+            remedy,
+        );
+    }
+    if let Some(FileMode(mode)) = spec.socket_mode.filter(|mode| mode.0 > 0o777) {
+        let text = format!("{mode:04o} has bits that mean nothing on a socket");
+        mistakes.add(Origin::key("socket-mode"), text, "write 0000 to 0777, for example 0660");
+    }
+    let owner = spec.socket_owner.as_deref().map(UserIdentity::lookup);
+    let group = spec.socket_group.as_deref().map(lookup_group);
+    UnixSocketOptions {
+        mode: spec.socket_mode.map(|mode| mode.0),
+        owner: owner
+            .and_then(|found| mistakes.found("socket-owner", found))
+            .map(|identity| identity.user),
+        group: group.and_then(|found| mistakes.found("socket-group", found)),
+    }
+}
+
+/// Whether this listener makes a file. One that could not be read, which is told elsewhere, may have been meant to.
+fn may_be_a_file(text: &str) -> bool {
+    text.parse()
+        .map_or(true, |address| matches!(address, ListenAddr::Unix(UnixAddr::Path(_))))
+}
+
+fn access(mistakes: &mut Mistakes, spec: &ListenSpec) -> AccessList {
+    AccessList {
+        allow: networks(mistakes, "allow", &spec.allow),
+        deny: networks(mistakes, "deny", &spec.deny),
+    }
+}
+
+fn networks(mistakes: &mut Mistakes, key: &'static str, texts: &[String]) -> Vec<IpNet> {
+    let mut networks = Vec::with_capacity(texts.len());
+    for (index, text) in texts.iter().enumerate() {
+        match parse_net(text) {
+            Ok(network) => networks.push(network),
+            Err(error) => {
+                let otherwise = "write for example 10.0.0.0/8, 192.0.2.7 or fd00::/8";
+                mistakes.add_said(Origin::element(key, index), &error.to_string(), otherwise);
+            }
+        }
+    }
+    networks
+}
+
+fn connection_limits(mistakes: &mut Mistakes, spec: &ListenSpec) -> ConnectionLimits {
+    let total = mistakes
+        .count("max-connections", spec.max_connections, CONNECTIONS)
+        .unwrap_or(DEFAULT_CONNECTIONS);
+    let per_ip = mistakes.count("max-connections-per-ip", spec.max_connections_per_ip, CONNECTIONS);
+    if per_ip.is_some_and(|per_ip| per_ip > total) {
+        let text = format!("it is over max-connections, which is {total}, so it limits nothing");
+        let remedy = format!("write at most {total}, or raise max-connections");
+        mistakes.add(Origin::key("max-connections-per-ip"), text, remedy);
+    }
+    ConnectionLimits {
+        total,
+        per_address: per_ip,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::lower::Mistake;
+    use crate::config::units::Whole;
+
+    fn lower(spec: &ListenSpec) -> Result<Listening, Vec<Mistake>> {
+        let mut mistakes = Mistakes::default();
+        let listening = listening(&mut mistakes, Vec::new(), spec);
+        mistakes.unless_any(listening)
+    }
+
+    fn told(spec: &ListenSpec) -> Vec<(Origin, String)> {
+        let Err(mistakes) = lower(spec) else {
+            panic!("no mistake was found")
+        };
+        mistakes
+            .iter()
+            .map(|mistake| (mistake.origin, mistake.to_string()))
+            .collect()
+    }
+
+    fn texts(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn socket_options_reach_the_unix_sockets() {
+        let spec = ListenSpec {
+            listen: texts(&["unix:/x"]),
+            socket_mode: Some(FileMode(0o660)),
+            socket_owner: Some("root".into()),
+            socket_group: Some("7".into()),
+            ..ListenSpec::default()
+        };
+        let unix_socket = lower(&spec).ok().unwrap().unix_socket;
+        assert_eq!(
+            unix_socket,
+            UnixSocketOptions {
+                mode: Some(0o660),
+                owner: Some(0),
+                group: Some(7)
+            }
+        );
+    }
+
+    #[test]
+    fn socket_options_without_a_unix_socket_are_a_mistake() {
+        let spec = ListenSpec {
+            listen: texts(&["127.0.0.1:1", "unix:@abstract", "systemd"]),
+            socket_mode: Some(FileMode(0o660)),
+            socket_owner: Some("root".into()),
+            socket_group: Some("root".into()),
+            ..ListenSpec::default()
+        };
+        let keys: Vec<_> = told(&spec).iter().map(|(origin, _)| origin.key).collect();
+        assert_eq!(keys, ["socket-mode", "socket-owner", "socket-group"]);
+    }
+
+    #[test]
+    fn a_mode_has_nine_bits_and_names_must_exist() {
+        let spec = ListenSpec {
+            listen: texts(&["unix:/x"]),
+            socket_mode: Some(FileMode(0o4755)),
+            socket_owner: Some("no such user".into()),
+            socket_group: Some("no such group".into()),
+            ..ListenSpec::default()
+        };
+        let told = told(&spec);
+        let lines: Vec<_> = told.iter().map(|(_, line)| line.as_str()).collect();
+        assert_eq!(lines.len(), 3);
+        assert_eq!(
+            lines[0],
+            "socket-mode: 4755 has bits that mean nothing on a socket; write 0000 to 0777, for example 0660"
+        );
+        assert!(lines[1].starts_with("socket-owner: there is no user"), "{lines:?}");
+        assert!(lines[2].starts_with("socket-group: there is no group"), "{lines:?}");
+    }
+
+    #[test]
+    fn listeners_clash_where_they_would_answer_at_one_address() {
+        let clashes = |one: &str, other: &str| {
+            let (one, other) = (one.parse().unwrap(), other.parse().unwrap());
+            assert_eq!(clash(&one, &other), clash(&other, &one), "{one} {other}");
+            clash(&one, &other)
+        };
+        for (one, other) in [
+            ("127.0.0.1:1", "127.0.0.1:1"),
+            ("127.0.0.1:1", "0.0.0.0:1"),
+            ("[::]:1", "[::1]:1"),
+            ("*:1", "[::1]:1"),
+            ("*:1", "0.0.0.0:1"),
+            ("*:1", "*:1"),
+            ("unix:/x", "unix:/x"),
+            ("systemd", "systemd:a"),
+            ("systemd:a", "systemd:a"),
+        ] {
+            assert!(clashes(one, other), "{one} {other}");
+        }
+        for (one, other) in [
+            ("127.0.0.1:1", "127.0.0.1:2"),
+            ("127.0.0.1:1", "127.0.0.2:1"),
+            ("0.0.0.0:1", "[::]:1"),
+            ("127.0.0.1:0", "127.0.0.1:0"),
+            ("*:0", "*:0"),
+            ("unix:/x", "unix:@x"),
+            ("unix:/x", "*:1"),
+            ("systemd:a", "systemd:b"),
+            ("systemd", "*:1"),
+        ] {
+            assert!(!clashes(one, other), "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn networks_may_be_single_addresses() {
+        let spec = ListenSpec {
+            allow: texts(&["192.0.2.7", "::1", "10.0.0.0/8"]),
+            ..ListenSpec::default()
+        };
+        let same = ListenSpec {
+            allow: texts(&["192.0.2.7/32", "::1/128", "10.0.0.0/8"]),
+            ..ListenSpec::default()
+        };
+        assert_eq!(lower(&spec).ok().unwrap().access, lower(&same).ok().unwrap().access);
+    }
+
+    #[test]
+    fn each_bad_element_is_told_by_its_index() {
+        let spec = ListenSpec {
+            listen: texts(&["127.0.0.1:1", "nonsense", "127.0.0.1:1"]),
+            allow: texts(&["10.0.0.0/8", "10/8"]),
+            deny: texts(&["10.0.0.0/33"]),
+            ..ListenSpec::default()
+        };
+        let origins: Vec<_> = told(&spec).into_iter().map(|(origin, _)| origin).collect();
+        let expected = [
+            Origin::element("listen", 1),
+            Origin::element("listen", 2),
+            Origin::element("allow", 1),
+            Origin::element("deny", 0),
+        ];
+        assert_eq!(origins, expected);
+    }
+
+    #[test]
+    fn a_limit_that_limits_nothing_is_a_mistake() {
+        let limits = |total, per_ip| ListenSpec {
+            max_connections: Some(Whole(total)),
+            max_connections_per_ip: Some(Whole(per_ip)),
+            ..ListenSpec::default()
+        };
+        assert!(lower(&limits(8, 8)).is_ok());
+        let (origin, line) = told(&limits(8, 9)).remove(0);
+        assert_eq!(origin, Origin::key("max-connections-per-ip"));
+        assert!(line.ends_with("write at most 8, or raise max-connections"), "{line}");
+    }
+}

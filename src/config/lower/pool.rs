@@ -1,0 +1,522 @@
+//! A pool: [`PoolSpec`] becomes [`Options`].
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::listen::{Listening, listening};
+use super::process::process;
+use super::{LONGEST, Lowered, Mistake, Mistakes, Origin, SHORTEST_TIMEOUT};
+use crate::config::quote::Quoted;
+use crate::config::spec::pool::{HalfClose as Written, PoolSpec};
+use crate::net::addr::ListenAddr;
+use crate::services::pool::options::{HalfClose, LimitOrigin, MAX_WORKERS, Options, Policy};
+
+/// The worker of iotcpd 1.1.
+const DEFAULT_COMMAND: &str = "squidGuard -c sg/adblock.conf";
+const DEFAULT_PORT: u16 = 9991;
+const DEFAULT_WORKERS: usize = 4;
+const DEFAULT_QUEUE_SIZE: usize = 1024;
+const DEFAULT_QUEUE_TIMEOUT: Duration = Duration::from_millis(500);
+const DEFAULT_BUSY_TIMEOUT: Duration = Duration::from_secs(15);
+const DEFAULT_ALARM_INTERVAL: Duration = Duration::from_secs(2);
+const DEFAULT_START_TIMEOUT: Duration = Duration::from_secs(60);
+const DEFAULT_CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
+const DEFAULT_KILL_TIMEOUT: Duration = Duration::from_secs(3);
+const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(30);
+const DEFAULT_RETRIES: u32 = 1;
+const DEFAULT_MAX_REQUEST: u64 = 64 << 10;
+const DEFAULT_MAX_REPLY: u64 = 1 << 20;
+/// Also what a URL rewriter answers for "leave this URL alone".
+const DEFAULT_ERROR_REPLY: &[u8] = b"ERR\n";
+
+/// iotcpd 1.1 asked for at least 3 s, because its clock was the alarm tick. Deadlines are exact here, so what
+/// remains is what keeps a busy machine from killing healthy workers.
+const TIMEOUT: RangeInclusive<Duration> = SHORTEST_TIMEOUT..=LONGEST;
+/// Waiting for a worker may be over quickly: a caller with a fallback of its own wants it so.
+const QUEUE_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;
+/// 1.1 asked for at least 1 s.
+const ALARM_INTERVAL: RangeInclusive<Duration> = SHORTEST_TIMEOUT..=Duration::from_secs(3600);
+/// A worker that is recycled more often than it can start serves nobody.
+const MAX_AGE: RangeInclusive<Duration> = Duration::from_secs(1)..=LONGEST;
+const MAX_RSS: RangeInclusive<u64> = 1 << 20..=1 << 50;
+const MAX_REQUESTS: RangeInclusive<u64> = 1..=1_000_000_000_000;
+const QUEUE_SIZE: RangeInclusive<usize> = 0..=1_000_000;
+const RETRIES: RangeInclusive<u32> = 0..=100;
+/// A frame is held in memory whole.
+const FRAME: RangeInclusive<u64> = 1..=1 << 30;
+const ERROR_REPLY_BYTES: usize = 64 << 10;
+
+/// Lowers one pool.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake>> {
+    let mut mistakes = Mistakes::default();
+    let addresses = addresses(&mut mistakes, spec);
+    let Listening {
+        addresses,
+        unix_socket,
+        backlog,
+        access,
+        connection_limits,
+    } = listening(&mut mistakes, addresses, &spec.listen);
+    let policy = policy(&mut mistakes, spec);
+    let frames = frames(&mut mistakes, spec);
+    let times = times(&mut mistakes, spec);
+    let ready_line = ready_line(&mut mistakes, spec, frames.max_reply);
+    let max_rss = mistakes.size("max-rss", spec.max_rss, &MAX_RSS);
+    let command = spec.daemon.as_deref().unwrap_or(DEFAULT_COMMAND);
+    let Some(process) = process(&mut mistakes, "daemon", command, &spec.process) else {
+        return Err(mistakes.0);
+    };
+    let options = Options {
+        name: name.to_owned(),
+        listen: addresses.iter().map(|(_, address)| address.clone()).collect(),
+        unix_socket,
+        backlog,
+        access,
+        connection_limits,
+        connection_limit: match spec.listen.max_connections {
+            Some(_) => LimitOrigin::Asked,
+            None => LimitOrigin::Default,
+        },
+        process,
+        policy,
+        ready_line,
+        max_request: frames.max_request,
+        max_reply: frames.max_reply,
+        read_timeout: times.read,
+        write_timeout: times.write,
+        error_reply: frames.error_reply,
+        half_close: half_close(spec),
+        kill_timeout: times.kill,
+        stop_timeout: times.stop,
+        max_rss,
+    };
+    mistakes.unless_any(Lowered {
+        options,
+        listen: addresses,
+    })
+}
+
+/// The addresses of `--ipv4`, `--ipv6` and `--port`. Asking for IPv6 alone binds no IPv4, and `--listen` alone only
+/// what it names; naming the port asks for the address that goes with it.
+fn addresses(mistakes: &mut Mistakes, spec: &PoolSpec) -> Vec<(Origin, ListenAddr)> {
+    let port = mistakes.count("port", spec.port, 0..=u16::MAX).unwrap_or(DEFAULT_PORT);
+    let mut addresses = Vec::new();
+    let mut add = |key, ip: IpAddr| addresses.push((Origin::key(key), ListenAddr::Tcp(SocketAddr::new(ip, port))));
+    match &spec.ipv4 {
+        Some(text) => match text.parse::<Ipv4Addr>() {
+            Ok(ip) => add("ipv4", ip.into()),
+            Err(_) => not_an_ip(mistakes, "ipv4", text, "127.0.0.1, or 0.0.0.0 for every one"),
+        },
+        None if spec.ipv6.is_none() && (spec.listen.listen.is_empty() || spec.port.is_some()) => {
+            add("port", Ipv4Addr::LOCALHOST.into());
+        }
+        None => {}
+    }
+    if let Some(text) = &spec.ipv6 {
+        match text.trim_start_matches('[').trim_end_matches(']').parse::<Ipv6Addr>() {
+            Ok(ip) => add("ipv6", ip.into()),
+            Err(_) => not_an_ip(mistakes, "ipv6", text, "::1, or :: for every one"),
+        }
+    }
+    addresses
+}
+
+fn not_an_ip(mistakes: &mut Mistakes, key: &'static str, text: &str, examples: &str) {
+    let family = if key == "ipv4" { "IPv4" } else { "IPv6" };
+    let text = format!("{} is not an {family} address", Quoted(text));
+    mistakes.add(Origin::key(key), text, format!("write for example {examples}"));
+}
+
+fn policy(mistakes: &mut Mistakes, spec: &PoolSpec) -> Policy {
+    let mut timeout = |key, given, default| mistakes.time(key, given, &TIMEOUT).unwrap_or(default);
+    let busy_timeout = timeout("busy-timeout", spec.busy_timeout, DEFAULT_BUSY_TIMEOUT);
+    let start_timeout = timeout("start-timeout", spec.start_timeout, DEFAULT_START_TIMEOUT);
+    if spec.start_timeout.is_some() && spec.ready_line.is_none() {
+        let text = "without ready-line a worker is started as soon as it runs, so there is nothing to wait for";
+        mistakes.add(Origin::key("start-timeout"), text, "give a ready-line, or leave it out");
+    }
+    Policy {
+        workers: mistakes
+            .count("num-daemons", spec.num_daemons, 1..=MAX_WORKERS)
+            .unwrap_or(DEFAULT_WORKERS),
+        queue_size: mistakes
+            .count("queue-size", spec.queue_size, QUEUE_SIZE)
+            .unwrap_or(DEFAULT_QUEUE_SIZE),
+        queue_timeout: mistakes
+            .time("queue-timeout", spec.queue_timeout, &QUEUE_TIMEOUT)
+            .unwrap_or(DEFAULT_QUEUE_TIMEOUT),
+        busy_timeout,
+        retries: mistakes
+            .count("retries", spec.retries, RETRIES)
+            .unwrap_or(DEFAULT_RETRIES),
+        alarm_interval: mistakes
+            .time("alarm-interval", spec.alarm_interval, &ALARM_INTERVAL)
+            .unwrap_or(DEFAULT_ALARM_INTERVAL),
+        start_timeout,
+        max_requests: mistakes.count("max-requests", spec.max_requests, MAX_REQUESTS),
+        max_age: mistakes.time("max-age", spec.max_age, &MAX_AGE),
+    }
+}
+
+/// What goes over the wire.
+struct Frames {
+    max_request: usize,
+    max_reply: usize,
+    error_reply: Vec<u8>,
+}
+
+fn frames(mistakes: &mut Mistakes, spec: &PoolSpec) -> Frames {
+    let mut frame = |key, given, default| {
+        let bytes = mistakes.size(key, given, &FRAME).unwrap_or(default);
+        usize::try_from(bytes).unwrap_or(usize::MAX)
+    };
+    let (max_request, max_reply) = (
+        frame("max-request", spec.max_request, DEFAULT_MAX_REQUEST),
+        frame("max-reply", spec.max_reply, DEFAULT_MAX_REPLY),
+    );
+    let error_reply = spec
+        .error_reply
+        .as_ref()
+        .map_or_else(|| DEFAULT_ERROR_REPLY.to_vec(), |reply| reply.0.clone());
+    if error_reply.len() > ERROR_REPLY_BYTES {
+        let text = format!("it is {} bytes long", error_reply.len());
+        mistakes.add(
+            Origin::key("error-reply"),
+            text,
+            format!("write at most {ERROR_REPLY_BYTES} bytes"),
+        );
+    }
+    Frames {
+        max_request,
+        max_reply,
+        error_reply,
+    }
+}
+
+/// The time-outs that are the shell's business, not the dispatcher's.
+struct Times {
+    read: Duration,
+    write: Duration,
+    kill: Duration,
+    stop: Duration,
+}
+
+fn times(mistakes: &mut Mistakes, spec: &PoolSpec) -> Times {
+    let mut timeout = |key, given, default| mistakes.time(key, given, &TIMEOUT).unwrap_or(default);
+    Times {
+        read: timeout("read-timeout", spec.read_timeout, DEFAULT_CLIENT_TIMEOUT),
+        write: timeout("write-timeout", spec.write_timeout, DEFAULT_CLIENT_TIMEOUT),
+        kill: timeout("kill-timeout", spec.kill_timeout, DEFAULT_KILL_TIMEOUT),
+        stop: timeout("stop-timeout", spec.stop_timeout, DEFAULT_STOP_TIMEOUT),
+    }
+}
+
+/// One line that can be recognised when it comes.
+fn ready_line(mistakes: &mut Mistakes, spec: &PoolSpec, max_reply: usize) -> Option<Vec<u8>> {
+    let line = spec.ready_line.as_ref()?;
+    let wrong = match line.len() {
+        0 => Some((
+            "an empty line would be taken for readiness".to_owned(),
+            "write what the worker prints".to_owned(),
+        )),
+        _ if line.contains(['\n', '\r']) => Some((
+            "it is more than one line".to_owned(),
+            "write one line, without its line end".to_owned(),
+        )),
+        length if length > max_reply => Some((
+            format!("it is {length} bytes long, and a worker's line may have {max_reply}"),
+            "raise max-reply".to_owned(),
+        )),
+        _ => None,
+    };
+    if let Some((text, remedy)) = wrong {
+        mistakes.add(Origin::key("ready-line"), text, remedy);
+    }
+    Some(line.clone().into_bytes())
+}
+
+fn half_close(spec: &PoolSpec) -> HalfClose {
+    match spec.half_close {
+        Some(Written::HangUp) => HalfClose::HangUp,
+        Some(Written::Answer) | None => HalfClose::Answer,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::spec::listen::ListenSpec;
+    use crate::config::units::{Escaped, Size, Time, Whole};
+    use crate::net::limits::ConnectionLimits;
+    use crate::process::spec::ProcessSpec;
+
+    fn lower(spec: &PoolSpec) -> Options {
+        pool("pool", spec).unwrap().options
+    }
+
+    fn mistakes(spec: &PoolSpec) -> Vec<String> {
+        pool("pool", spec)
+            .unwrap_err()
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    fn addresses(ipv4: Option<&str>, ipv6: Option<&str>, port: Option<i64>, listen: &[&str]) -> Vec<String> {
+        let listen = ListenSpec {
+            listen: listen.iter().map(ToString::to_string).collect(),
+            ..ListenSpec::default()
+        };
+        let (ipv4, ipv6, port) = (ipv4.map(Into::into), ipv6.map(Into::into), port.map(Whole));
+        let options = lower(&PoolSpec {
+            ipv4,
+            ipv6,
+            port,
+            listen,
+            ..PoolSpec::default()
+        });
+        options.listen.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn nothing_said_is_iotcpd_1_1() {
+        let options = lower(&PoolSpec::default());
+        let command = ["squidGuard", "-c", "sg/adblock.conf"].map(Into::into).to_vec();
+        assert_eq!(options.process, ProcessSpec::new(command).unwrap());
+        assert_eq!(options.listen, ["127.0.0.1:9991".parse().unwrap()]);
+        assert_eq!(options.error_reply, b"ERR\n");
+        assert_eq!((options.max_request, options.max_reply), (65_536, 1_048_576));
+        assert_eq!(
+            options.connection_limits,
+            ConnectionLimits {
+                total: 4096,
+                per_address: None
+            }
+        );
+        assert_eq!(
+            (options.half_close, options.backlog, options.max_rss),
+            (HalfClose::Answer, 1024, None)
+        );
+        assert_eq!(
+            (options.kill_timeout, options.stop_timeout),
+            (Duration::from_secs(3), Duration::from_secs(30))
+        );
+        let policy = Policy {
+            workers: 4,
+            queue_size: 1024,
+            queue_timeout: Duration::from_millis(500),
+            busy_timeout: Duration::from_secs(15),
+            retries: 1,
+            alarm_interval: Duration::from_secs(2),
+            start_timeout: Duration::from_secs(60),
+            max_requests: None,
+            max_age: None,
+        };
+        assert_eq!(options.policy, policy);
+    }
+
+    #[test]
+    fn addresses_add_up_and_nothing_unasked_is_bound() {
+        assert_eq!(addresses(None, None, Some(80), &[]), ["127.0.0.1:80"]);
+        assert_eq!(addresses(Some("0.0.0.0"), None, None, &[]), ["0.0.0.0:9991"]);
+        assert_eq!(addresses(None, Some("::1"), None, &[]), ["[::1]:9991"]);
+        assert_eq!(addresses(None, Some("[::1]"), Some(80), &[]), ["[::1]:80"]);
+        assert_eq!(
+            addresses(Some("127.0.0.2"), Some("::1"), Some(1), &[]),
+            ["127.0.0.2:1", "[::1]:1"]
+        );
+        assert_eq!(addresses(None, None, None, &["unix:/x"]), ["unix:/x"]);
+        assert_eq!(
+            addresses(None, None, Some(80), &["unix:/x"]),
+            ["127.0.0.1:80", "unix:/x"]
+        );
+        assert_eq!(
+            addresses(None, Some("::1"), None, &["unix:/x", "127.0.0.1:7"]),
+            ["[::1]:9991", "unix:/x", "127.0.0.1:7"]
+        );
+        assert_eq!(addresses(None, None, None, &["127.0.0.1:0", "127.0.0.1:0"]).len(), 2);
+    }
+
+    /// Sets one option, so that a test can walk through all of them.
+    type Set<T> = fn(&mut PoolSpec, T);
+
+    fn check<T: Copy>(key: &str, set: Set<T>, allowed: &[T], refused: &[T], limits: &str) {
+        let with = |value: T| {
+            let mut spec = PoolSpec {
+                ready_line: Some("up".into()),
+                ..PoolSpec::default()
+            };
+            set(&mut spec, value);
+            spec
+        };
+        for value in allowed {
+            assert!(pool("pool", &with(*value)).is_ok(), "{key}");
+        }
+        for value in refused {
+            let told = mistakes(&with(*value));
+            assert_eq!(told.len(), 1, "{told:?}");
+            assert!(told[0].starts_with(&format!("{key}: ")), "{told:?}");
+            assert!(
+                told[0].ends_with(&format!(" is out of range; write a value from {limits}")),
+                "{told:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn counts_have_ranges() {
+        let count = |key, set: Set<i64>, (least, most): (i64, i64)| {
+            let limits = format!("{least} to {most}");
+            check(
+                key,
+                set,
+                &[least, most],
+                &[least - 1, most + 1, i64::MIN, i64::MAX],
+                &limits,
+            );
+        };
+        count("num-daemons", |spec, n| spec.num_daemons = Some(Whole(n)), (1, 4096));
+        count("port", |spec, n| spec.port = Some(Whole(n)), (0, 65_535));
+        count("queue-size", |spec, n| spec.queue_size = Some(Whole(n)), (0, 1_000_000));
+        count("retries", |spec, n| spec.retries = Some(Whole(n)), (0, 100));
+        count(
+            "max-requests",
+            |spec, n| spec.max_requests = Some(Whole(n)),
+            (1, 1_000_000_000_000),
+        );
+        count("backlog", |spec, n| spec.listen.backlog = Some(Whole(n)), (1, 65_535));
+        count(
+            "max-connections",
+            |spec, n| spec.listen.max_connections = Some(Whole(n)),
+            (1, 1_000_000),
+        );
+        count("nice", |spec, n| spec.process.nice = Some(Whole(n)), (-20, 19));
+        count(
+            "limit-open-files",
+            |spec, n| spec.process.limit_open_files = Some(Whole(n)),
+            (3, 1 << 30),
+        );
+        count(
+            "limit-processes",
+            |spec, n| spec.process.limit_processes = Some(Whole(n)),
+            (1, 1 << 22),
+        );
+    }
+
+    #[test]
+    fn times_have_ranges() {
+        let time = |key, set: Set<Time>, least: &str, most: &str| {
+            let (start, end): (Time, Time) = (least.parse().unwrap(), most.parse().unwrap());
+            let step = Duration::from_nanos(1);
+            let refused = [Time(Duration::ZERO), Time(start.0 - step), Time(end.0 + step)];
+            check(key, set, &[start, end], &refused, &format!("{least} to {most}"));
+        };
+        time("busy-timeout", |spec, t| spec.busy_timeout = Some(t), "100ms", "366d");
+        time("start-timeout", |spec, t| spec.start_timeout = Some(t), "100ms", "366d");
+        time("read-timeout", |spec, t| spec.read_timeout = Some(t), "100ms", "366d");
+        time("write-timeout", |spec, t| spec.write_timeout = Some(t), "100ms", "366d");
+        time("kill-timeout", |spec, t| spec.kill_timeout = Some(t), "100ms", "366d");
+        time("stop-timeout", |spec, t| spec.stop_timeout = Some(t), "100ms", "366d");
+        time("queue-timeout", |spec, t| spec.queue_timeout = Some(t), "1ms", "366d");
+        time("alarm-interval", |spec, t| spec.alarm_interval = Some(t), "100ms", "1h");
+        time("max-age", |spec, t| spec.max_age = Some(t), "1s", "366d");
+    }
+
+    #[test]
+    fn sizes_have_ranges() {
+        let size = |key, set: Set<Size>, (least, most): (u64, u64)| {
+            let limits = format!("{} to {}", Size(least), Size(most));
+            check(
+                key,
+                set,
+                &[Size(least), Size(most)],
+                &[Size(least - 1), Size(most + 1)],
+                &limits,
+            );
+        };
+        size("max-request", |spec, n| spec.max_request = Some(n), (1, 1 << 30));
+        // The ready line of `check` is two bytes long, so one byte would be a mistake of its own.
+        check(
+            "max-reply",
+            |spec, n| spec.max_reply = Some(n),
+            &[Size(2), Size(1 << 30)],
+            &[Size((1 << 30) + 1)],
+            "1 to 1GiB",
+        );
+        size("max-rss", |spec, n| spec.max_rss = Some(n), (1 << 20, 1 << 50));
+        size(
+            "limit-memory",
+            |spec, n| spec.process.limit_memory = Some(n),
+            (1 << 20, 1 << 50),
+        );
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_told() {
+        let told = |change: fn(&mut PoolSpec)| {
+            let mut spec = PoolSpec::default();
+            change(&mut spec);
+            let told = mistakes(&spec);
+            assert_eq!(told.len(), 1, "{told:?}");
+            told[0].clone()
+        };
+        assert!(
+            told(|spec| spec.start_timeout = Some(Time(Duration::from_secs(1))))
+                .ends_with("give a ready-line, or leave it out")
+        );
+        assert!(told(|spec| spec.ready_line = Some(String::new())).starts_with("ready-line: an empty line"));
+        assert!(
+            told(|spec| spec.ready_line = Some("up\n".into())).starts_with("ready-line: it is more than one line; ")
+        );
+        let long = told(|spec| (spec.ready_line, spec.max_reply) = (Some("ready".into()), Some(Size(4))));
+        assert_eq!(
+            long,
+            "ready-line: it is 5 bytes long, and a worker's line may have 4; raise max-reply"
+        );
+        let long = told(|spec| spec.error_reply = Some(Escaped(vec![b'x'; 65_537])));
+        assert_eq!(long, "error-reply: it is 65537 bytes long; write at most 65536 bytes");
+        let ipv6 = told(|spec| spec.ipv6 = Some("127.0.0.1".into()));
+        assert_eq!(
+            ipv6,
+            "ipv6: `127.0.0.1` is not an IPv6 address; write for example ::1, or :: for every one"
+        );
+        let twice = told(|spec| (spec.port, spec.listen.listen) = (Some(Whole(7)), vec!["127.0.0.1:7".into()]));
+        assert_eq!(
+            twice,
+            "listen: 127.0.0.1:7 and 127.0.0.1:7 are in each other's way; leave out one of the two"
+        );
+    }
+
+    #[test]
+    fn a_refusal_may_be_empty() {
+        let options = lower(&PoolSpec {
+            error_reply: Some(Escaped(Vec::new())),
+            ..PoolSpec::default()
+        });
+        assert!(options.error_reply.is_empty());
+    }
+
+    #[test]
+    fn every_mistake_is_told_at_once() {
+        let spec = PoolSpec {
+            daemon: Some("'".into()),
+            num_daemons: Some(Whole(0)),
+            queue_timeout: Some(Time(Duration::ZERO)),
+            max_request: Some(Size(0)),
+            ipv4: Some("localhost".into()),
+            ..PoolSpec::default()
+        };
+        let told = mistakes(&spec);
+        for key in ["daemon", "num-daemons", "queue-timeout", "max-request", "ipv4"] {
+            assert!(
+                told.iter().any(|line| line.starts_with(&format!("{key}: "))),
+                "{key}: {told:?}"
+            );
+        }
+        assert_eq!(told.len(), 5);
+    }
+}

@@ -1,0 +1,247 @@
+//! What a program is started with: the part of lowering that every spawning door shares.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::{LONGEST, Mistakes, Origin};
+use crate::config::quote::Quoted;
+use crate::config::spec::process::ProcessSpec as Spec;
+use crate::process::identity::{UserIdentity, lookup_group};
+use crate::process::limits::ResourceLimits;
+use crate::process::spec::{Environment, EnvironmentBase, ProcessSpec};
+
+/// Address space; below the start of the range no program gets past its dynamic linker.
+const MEMORY: RangeInclusive<u64> = 1 << 20..=1 << 50;
+/// The kernel counts whole seconds.
+const CPU: RangeInclusive<Duration> = Duration::from_secs(1)..=LONGEST;
+/// Three are taken before the program's first line.
+const OPEN_FILES: RangeInclusive<u64> = 3..=1 << 30;
+const PROCESSES: RangeInclusive<u64> = 1..=1 << 22;
+/// `setpriority(2)`.
+const NICE: RangeInclusive<i32> = -20..=19;
+
+/// The program `command`, which was said by `key`, in the surroundings of `spec`.
+///
+/// `None`: the command could not be read, which has been noted.
+pub(super) fn process(mistakes: &mut Mistakes, key: &'static str, command: &str, spec: &Spec) -> Option<ProcessSpec> {
+    let process = program(mistakes, key, command);
+    let limits = limits(mistakes, spec);
+    let environment = environment(mistakes, spec);
+    let nice = mistakes.count("nice", spec.nice, NICE);
+    let user = spec
+        .user
+        .as_deref()
+        .and_then(|name| mistakes.found("user", UserIdentity::lookup(name)));
+    let group = spec
+        .group
+        .as_deref()
+        .and_then(|name| mistakes.found("group", lookup_group(name)));
+    if spec.chdir.as_deref() == Some("") {
+        mistakes.add(
+            Origin::key("chdir"),
+            "the directory has no name",
+            "write for example /var/lib/iotcpd",
+        );
+    }
+    let mut process = process?;
+    process.working_directory = spec.chdir.as_ref().map(Into::into);
+    process.environment = environment;
+    process.limits = limits;
+    process.nice = nice;
+    process.no_new_privileges = spec.no_new_privs;
+    process.group = group;
+    if let Some(user) = user {
+        user.apply_to(&mut process);
+    }
+    Some(process)
+}
+
+/// Splits by the quoting rules of a shell; nothing is expanded, no shell runs.
+fn program(mistakes: &mut Mistakes, key: &'static str, command: &str) -> Option<ProcessSpec> {
+    let Ok(words) = shell_words::split(command) else {
+        let text = format!("the quotes of {} are not closed", Quoted(command));
+        mistakes.add(
+            Origin::key(key),
+            text,
+            "close each quote, or put a backslash before one that is meant literally",
+        );
+        return None;
+    };
+    if words.iter().any(|word| word.contains('\0')) {
+        mistakes.add(
+            Origin::key(key),
+            "the command contains a NUL",
+            "leave it out: no argument of a program can hold one",
+        );
+        return None;
+    }
+    match ProcessSpec::new(words.into_iter().map(OsString::from).collect()) {
+        Ok(process) => Some(process),
+        Err(_) => {
+            let remedy = "write a program and its arguments, for example squidGuard -c sg.conf";
+            mistakes.add(Origin::key(key), "the command names no program", remedy);
+            None
+        }
+    }
+}
+
+fn limits(mistakes: &mut Mistakes, spec: &Spec) -> ResourceLimits {
+    let cpu = mistakes.time("limit-cpu", spec.limit_cpu, &CPU);
+    if cpu.is_some_and(|time| time.subsec_nanos() != 0) {
+        mistakes.add(
+            Origin::key("limit-cpu"),
+            "processor time is limited in whole seconds",
+            "write for example 60s",
+        );
+    }
+    ResourceLimits {
+        memory: mistakes.size("limit-memory", spec.limit_memory, &MEMORY),
+        cpu_seconds: cpu.map(|time| time.as_secs()),
+        open_files: mistakes.count("limit-open-files", spec.limit_open_files, OPEN_FILES),
+        processes: mistakes.count("limit-processes", spec.limit_processes, PROCESSES),
+    }
+}
+
+fn environment(mistakes: &mut Mistakes, spec: &Spec) -> Environment {
+    let mut set = BTreeMap::new();
+    for (index, entry) in spec.env.iter().enumerate() {
+        let origin = Origin::element("env", index);
+        match entry.split_once('=') {
+            Some((name, _)) if name.is_empty() || entry.contains('\0') => {
+                mistakes.add(
+                    origin,
+                    "a variable needs a name, and no NUL",
+                    "write for example LANG=C",
+                );
+            }
+            Some((name, value)) => {
+                if set.insert(OsString::from(name), OsString::from(value)).is_some() {
+                    mistakes.add(origin, format!("{name} is set twice"), "keep one of the two");
+                }
+            }
+            None => {
+                let text = format!("{} gives the variable no value", Quoted(entry));
+                mistakes.add(origin, text, "write NAME=VALUE, for example LANG=C");
+            }
+        }
+    }
+    let base = if spec.clear_env {
+        EnvironmentBase::Cleared
+    } else {
+        EnvironmentBase::Inherited
+    };
+    Environment {
+        base,
+        set,
+        ..Environment::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::units::{Size, Time, Whole};
+
+    fn lower(command: &str, spec: &Spec) -> Result<ProcessSpec, Vec<String>> {
+        let mut mistakes = Mistakes::default();
+        let process = process(&mut mistakes, "daemon", command, spec);
+        mistakes
+            .unless_any(process)
+            .map(Option::unwrap)
+            .map_err(|all| all.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn a_command_is_split_as_a_shell_would() {
+        let process = lower(r#"sg -c "my conf" 'a b' c\ d $HOME"#, &Spec::default()).unwrap();
+        assert_eq!(process.argv(), ["sg", "-c", "my conf", "a b", "c d", "$HOME"]);
+    }
+
+    #[test]
+    fn a_command_that_is_none_is_refused() {
+        for (command, text) in [
+            ("sg 'x", "not closed"),
+            ("  ", "names no program"),
+            ("'' x", "names no program"),
+            ("a\0", "NUL"),
+        ] {
+            let mistakes = lower(command, &Spec::default()).unwrap_err();
+            assert_eq!(mistakes.len(), 1);
+            assert!(
+                mistakes[0].starts_with("daemon: ") && mistakes[0].contains(text),
+                "{mistakes:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn everything_reaches_the_process() {
+        let spec = Spec {
+            user: Some("root".into()),
+            group: Some("7".into()),
+            chdir: Some("/".into()),
+            env: vec!["A=1=2".into(), "B=".into()],
+            clear_env: true,
+            nice: Some(Whole(-5)),
+            limit_memory: Some(Size(1 << 30)),
+            limit_cpu: Some(Time(Duration::from_secs(60))),
+            limit_open_files: Some(Whole(64)),
+            limit_processes: Some(Whole(9)),
+            no_new_privs: true,
+        };
+        let process = lower("cat", &spec).unwrap();
+        assert_eq!(
+            (process.user, process.group, process.nice),
+            (Some(0), Some(7), Some(-5))
+        );
+        assert_eq!(process.working_directory.as_deref(), Some(std::path::Path::new("/")));
+        assert_eq!(process.environment.base, EnvironmentBase::Cleared);
+        assert_eq!(
+            process.environment.set,
+            [("A".into(), "1=2".into()), ("B".into(), "".into())].into()
+        );
+        let limits = ResourceLimits {
+            memory: Some(1 << 30),
+            cpu_seconds: Some(60),
+            open_files: Some(64),
+            processes: Some(9),
+        };
+        assert_eq!((process.limits, process.no_new_privileges), (limits, true));
+    }
+
+    #[test]
+    fn each_mistake_is_told() {
+        let spec = Spec {
+            user: Some("no such user".into()),
+            group: Some("no such group".into()),
+            chdir: Some(String::new()),
+            env: vec!["A".into(), "=1".into(), "B=1".into(), "B=2".into()],
+            nice: Some(Whole(20)),
+            limit_memory: Some(Size(1)),
+            limit_cpu: Some(Time(Duration::from_millis(1500))),
+            limit_open_files: Some(Whole(2)),
+            limit_processes: Some(Whole(0)),
+            ..Spec::default()
+        };
+        let mistakes = lower("'", &spec).unwrap_err();
+        let keys: Vec<_> = mistakes.iter().map(|line| line.split(':').next().unwrap()).collect();
+        let expected = [
+            "daemon",
+            "limit-cpu",
+            "limit-memory",
+            "limit-open-files",
+            "limit-processes",
+            "env",
+            "env",
+            "env",
+            "nice",
+            "user",
+            "group",
+            "chdir",
+        ];
+        assert_eq!(keys, expected);
+        assert!(mistakes.iter().all(|line| line.contains("; ")), "{mistakes:?}");
+    }
+}

@@ -1,0 +1,48 @@
+//! Where clients connect and who may: the part of a spec that every listening door shares.
+
+use clap::Args;
+use serde::Deserialize;
+
+use crate::config::units::{FileMode, Whole};
+
+/// Listening, as written. Addresses are text here: they are read by [`lower`](crate::config::lower), so that every wrong one
+/// is reported, not only the first.
+#[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+#[command(next_help_heading = "Where clients connect")]
+pub struct ListenSpec {
+    /// Where to listen, beside what the door's own keys name; each as `net::addr` reads it.
+    // The help is not the comment because rustdoc takes an IPv6 address in brackets for a link.
+    #[arg(
+        long,
+        value_name = "ADDR",
+        help = "Listen here as well; may be repeated. One of 127.0.0.1:9991, [::1]:9991, *:9991 (IPv4 and IPv6), \
+                unix:/run/iotcpd.sock, unix:@NAME (abstract), systemd (sockets handed over), systemd:NAME"
+    )]
+    pub listen: Vec<String>,
+    /// Length of the kernel's queue of connections not yet accepted [default: 1024]
+    #[arg(long, value_name = "NUM")]
+    pub backlog: Option<Whole>,
+    /// Permissions of the UNIX sockets, in octal, for example 0660 [default: what the umask leaves]
+    #[arg(long, value_name = "MODE")]
+    pub socket_mode: Option<FileMode>,
+    /// Owner of the UNIX sockets, by name or number [default: the daemon's]
+    #[arg(long, value_name = "USER")]
+    pub socket_owner: Option<String>,
+    /// Group of the UNIX sockets, by name or number [default: the daemon's]
+    #[arg(long, value_name = "GROUP")]
+    pub socket_group: Option<String>,
+
+    /// Only these addresses may connect over TCP, for example 10.0.0.0/8; may be repeated [default: all]
+    #[arg(long, value_name = "CIDR", help_heading = "Who may connect")]
+    pub allow: Vec<String>,
+    /// These addresses may not connect over TCP, whatever --allow says; may be repeated
+    #[arg(long, value_name = "CIDR", help_heading = "Who may connect")]
+    pub deny: Vec<String>,
+    /// At most so many clients at once [default: 4096]
+    #[arg(long, value_name = "NUM", help_heading = "Who may connect")]
+    pub max_connections: Option<Whole>,
+    /// At most so many clients at once from one address (IPv6: one /64 network) [default: no limit]
+    #[arg(long, value_name = "NUM", help_heading = "Who may connect")]
+    pub max_connections_per_ip: Option<Whole>,
+}

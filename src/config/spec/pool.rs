@@ -1,0 +1,139 @@
+//! A pool of stdio workers, as written: `iotcpd [flags]`, and a table `[pool.NAME]` of a file.
+
+use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum};
+use serde::Deserialize;
+
+use super::listen::ListenSpec;
+use super::process::ProcessSpec;
+use crate::config::units::{Escaped, Size, Time, Whole};
+
+/// Everything that may be said about a pool. The flags of iotcpd 1.1 keep their names and letters.
+#[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct PoolSpec {
+    /// The worker program and its arguments, with shell quoting but no shell
+    /// [default: squidGuard -c sg/adblock.conf]
+    #[arg(short, long, value_name = "CMD", help_heading = "Workers")]
+    pub daemon: Option<String>,
+    /// How many workers to keep running, 1 to 4096 [default: 4]
+    #[arg(short, long, value_name = "NUM", help_heading = "Workers")]
+    pub num_daemons: Option<Whole>,
+    /// A worker is ready once it has written this line [default: once it runs]
+    #[arg(long, value_name = "TEXT", help_heading = "Workers", allow_hyphen_values = true)]
+    pub ready_line: Option<String>,
+    /// How long a worker may take to its ready line [default: 60s]
+    #[arg(long, value_name = "TIME", help_heading = "Workers")]
+    pub start_timeout: Option<Time>,
+    /// The supervisor's tick; respawn delays of workers that keep dying grow from here [default: 2s]
+    #[arg(short, long, value_name = "TIME", help_heading = "Workers")]
+    pub alarm_interval: Option<Time>,
+    /// Replace a worker after about so many requests [default: never]
+    #[arg(long, value_name = "NUM", help_heading = "Workers")]
+    pub max_requests: Option<Whole>,
+    /// Replace a worker at about this age [default: never]
+    #[arg(long, value_name = "TIME", help_heading = "Workers")]
+    pub max_age: Option<Time>,
+    /// Replace a worker whose resident memory is over this size [default: never]
+    #[arg(long, value_name = "SIZE", help_heading = "Workers")]
+    pub max_rss: Option<Size>,
+    /// From TERM to KILL for a worker that does not end [default: 3s]
+    #[arg(long, value_name = "TIME", help_heading = "Workers")]
+    pub kill_timeout: Option<Time>,
+    /// How long requests in hand may take once the daemon is told to stop [default: 30s]
+    #[arg(long, value_name = "TIME", help_heading = "Workers")]
+    pub stop_timeout: Option<Time>,
+
+    /// Listen on this IPv4 address [default: 127.0.0.1, unless --ipv6 or --listen is given]
+    #[arg(
+        short,
+        long,
+        visible_short_alias = '4',
+        value_name = "IP",
+        help_heading = "Where clients connect"
+    )]
+    pub ipv4: Option<String>,
+    /// Listen on this IPv6 address; alone, it binds no IPv4 [default: none]
+    #[arg(
+        short = 'I',
+        long,
+        visible_short_alias = '6',
+        value_name = "IP",
+        help_heading = "Where clients connect"
+    )]
+    pub ipv6: Option<String>,
+    /// The port of --ipv4 and --ipv6; 0: any free one, named in the log [default: 9991]
+    #[arg(short, long, value_name = "PORT", help_heading = "Where clients connect")]
+    pub port: Option<Whole>,
+    /// The rest of where clients connect, and who may.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub listen: ListenSpec,
+
+    /// A worker that takes longer over one request is killed and replaced [default: 15s]
+    #[arg(short, long, value_name = "TIME", help_heading = "Requests and replies")]
+    pub busy_timeout: Option<Time>,
+    /// How many requests may wait for a worker; 0: none [default: 1024]
+    #[arg(long, value_name = "NUM", help_heading = "Requests and replies")]
+    pub queue_size: Option<Whole>,
+    /// How long a request may wait for a worker [default: 500ms]
+    #[arg(long, value_name = "TIME", help_heading = "Requests and replies")]
+    pub queue_timeout: Option<Time>,
+    /// How often a request goes to another worker after its worker died; 0: never [default: 1]
+    #[arg(long, value_name = "NUM", help_heading = "Requests and replies")]
+    pub retries: Option<Whole>,
+    /// The longest request, its line end not counted [default: 64KiB]
+    #[arg(long, value_name = "SIZE", help_heading = "Requests and replies")]
+    pub max_request: Option<Size>,
+    /// The longest reply, its line end not counted [default: 1MiB]
+    #[arg(long, value_name = "SIZE", help_heading = "Requests and replies")]
+    pub max_reply: Option<Size>,
+    /// How long a client may take over its request line [default: 30s]
+    #[arg(long, value_name = "TIME", help_heading = "Requests and replies")]
+    pub read_timeout: Option<Time>,
+    /// How long a client may leave its reply unread [default: 30s]
+    #[arg(long, value_name = "TIME", help_heading = "Requests and replies")]
+    pub write_timeout: Option<Time>,
+    /// What a refused client is told; knows \n \r \t \0 \xNN \\; empty: just close [default: ERR\n]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        help_heading = "Requests and replies",
+        allow_hyphen_values = true
+    )]
+    pub error_reply: Option<Escaped>,
+    /// A client that ends its input before its answer: still answer it, or take it for gone [default: answer]
+    #[arg(long, value_name = "WHAT", help_heading = "Requests and replies")]
+    pub half_close: Option<HalfClose>,
+
+    /// What workers are started with.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub process: ProcessSpec,
+}
+
+/// What the end of a client's sending side is taken for; the meaning is told at
+/// [`options::HalfClose`](crate::services::pool::options::HalfClose).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HalfClose {
+    /// It still reads.
+    Answer,
+    /// It has gone.
+    HangUp,
+}
+
+/// By hand and not derived: a derived one would take the comments above for help, and spread the whole of `--help` over
+/// twice the lines to show it.
+impl ValueEnum for HalfClose {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Answer, Self::HangUp]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            Self::Answer => "answer",
+            Self::HangUp => "hang-up",
+        }))
+    }
+}

@@ -1,0 +1,260 @@
+//! Flag and key side by side: what can be said in one way can be said in the other, and means the same.
+
+use clap::{Arg, Args, Command, Parser};
+
+use super::spec::pool::PoolSpec;
+use super::{file, lower};
+use crate::services::pool::options::{LimitOrigin, Options};
+
+#[derive(Debug, Parser)]
+struct Flags {
+    #[command(flatten)]
+    spec: PoolSpec,
+}
+
+fn from_flags<'a>(flags: impl IntoIterator<Item = &'a str>) -> Options {
+    let parsed = Flags::try_parse_from(std::iter::once("iotcpd").chain(flags)).unwrap();
+    lower::pool("main", &parsed.spec).unwrap().options
+}
+
+fn from_file(keys: &str) -> Options {
+    let mut services = file::read("f", format!("[pool.main]\n{keys}").as_bytes()).unwrap();
+    assert_eq!(services.len(), 1);
+    let crate::services::Options::Pool(pool) = services.remove(0);
+    *pool
+}
+
+/// How an option is written: its name, as flags, as keys, and what has to be there beside it for it to have an effect.
+type Sample = (&'static str, &'static [&'static str], &'static str, Beside);
+type Beside = (&'static [&'static str], &'static str);
+
+const NOTHING: Beside = (&[], "");
+const UNIX: Beside = (&["--listen=unix:/x"], "listen = ['unix:/x']");
+const READY: Beside = (&["--ready-line=up"], "ready-line = 'up'");
+
+const SAMPLES: [Sample; 43] = [
+    (
+        "daemon",
+        &["--daemon", "cat -u 'a b'"],
+        r#"daemon = "cat -u 'a b'""#,
+        NOTHING,
+    ),
+    ("num-daemons", &["--num-daemons", "7"], "num-daemons = 7", NOTHING),
+    (
+        "ready-line",
+        &["--ready-line", "- up -"],
+        "ready-line = '- up -'",
+        NOTHING,
+    ),
+    ("start-timeout", &["--start-timeout", "5"], "start-timeout = 5", READY),
+    (
+        "alarm-interval",
+        &["--alarm-interval", "1"],
+        "alarm-interval = '1s'",
+        NOTHING,
+    ),
+    (
+        "max-requests",
+        &["--max-requests", "1000"],
+        "max-requests = 1000",
+        NOTHING,
+    ),
+    ("max-age", &["--max-age", "1h"], "max-age = '60m'", NOTHING),
+    ("max-rss", &["--max-rss", "64MiB"], "max-rss = '64M'", NOTHING),
+    (
+        "kill-timeout",
+        &["--kill-timeout", "1.5"],
+        "kill-timeout = 1.5",
+        NOTHING,
+    ),
+    ("stop-timeout", &["--stop-timeout", "5s"], "stop-timeout = 5", NOTHING),
+    ("ipv4", &["--ipv4", "0.0.0.0"], "ipv4 = '0.0.0.0'", NOTHING),
+    ("ipv6", &["--ipv6", "::1"], "ipv6 = '::1'", NOTHING),
+    ("port", &["--port", "80"], "port = 80", NOTHING),
+    (
+        "listen",
+        &["--listen=[::1]:7", "--listen=unix:/x"],
+        "listen = ['[::1]:7', 'unix:/x']",
+        NOTHING,
+    ),
+    ("backlog", &["--backlog", "5"], "backlog = 5", NOTHING),
+    ("socket-mode", &["--socket-mode", "0660"], "socket-mode = '0660'", UNIX),
+    (
+        "socket-owner",
+        &["--socket-owner", "root"],
+        "socket-owner = 'root'",
+        UNIX,
+    ),
+    ("socket-group", &["--socket-group", "7"], "socket-group = '7'", UNIX),
+    (
+        "allow",
+        &["--allow=10.0.0.0/8", "--allow", "::1"],
+        "allow = ['10.0.0.0/8', '::1']",
+        NOTHING,
+    ),
+    ("deny", &["--deny=10.1.0.0/16"], "deny = '10.1.0.0/16'", NOTHING),
+    (
+        "max-connections",
+        &["--max-connections", "9"],
+        "max-connections = 9",
+        NOTHING,
+    ),
+    (
+        "max-connections-per-ip",
+        &["--max-connections-per-ip", "9"],
+        "max-connections-per-ip = 9",
+        NOTHING,
+    ),
+    (
+        "busy-timeout",
+        &["--busy-timeout", "500ms"],
+        "busy-timeout = '0.5s'",
+        NOTHING,
+    ),
+    ("queue-size", &["--queue-size", "0"], "queue-size = 0", NOTHING),
+    ("queue-timeout", &["--queue-timeout", "1"], "queue-timeout = 1", NOTHING),
+    ("retries", &["--retries", "0"], "retries = 0", NOTHING),
+    (
+        "max-request",
+        &["--max-request", "12000"],
+        "max-request = 12000",
+        NOTHING,
+    ),
+    ("max-reply", &["--max-reply", "64k"], "max-reply = 65536", NOTHING),
+    (
+        "read-timeout",
+        &["--read-timeout", "1m"],
+        "read-timeout = 60.0",
+        NOTHING,
+    ),
+    (
+        "write-timeout",
+        &["--write-timeout", "1m"],
+        "write-timeout = 60",
+        NOTHING,
+    ),
+    (
+        "error-reply",
+        &["--error-reply", r"-BH\n"],
+        r#"error-reply = "-BH\n""#,
+        NOTHING,
+    ),
+    (
+        "half-close",
+        &["--half-close", "hang-up"],
+        "half-close = 'hang-up'",
+        NOTHING,
+    ),
+    ("user", &["--user", "3999999999"], "user = '3999999999'", NOTHING),
+    ("group", &["--group", "7"], "group = '7'", NOTHING),
+    ("chdir", &["--chdir", "/"], "chdir = '/'", NOTHING),
+    ("env", &["--env=A=1", "--env=B=2"], "env = ['A=1', 'B=2']", NOTHING),
+    ("clear-env", &["--clear-env"], "clear-env = true", NOTHING),
+    ("nice", &["--nice", "-5"], "nice = -5", NOTHING),
+    (
+        "limit-memory",
+        &["--limit-memory", "1GiB"],
+        "limit-memory = '1G'",
+        NOTHING,
+    ),
+    ("limit-cpu", &["--limit-cpu", "60"], "limit-cpu = 60", NOTHING),
+    (
+        "limit-open-files",
+        &["--limit-open-files", "64"],
+        "limit-open-files = 64",
+        NOTHING,
+    ),
+    (
+        "limit-processes",
+        &["--limit-processes", "9"],
+        "limit-processes = 9",
+        NOTHING,
+    ),
+    ("no-new-privs", &["--no-new-privs"], "no-new-privs = true", NOTHING),
+];
+
+fn sample(option: &str) -> Sample {
+    let found = SAMPLES.iter().find(|(name, ..)| *name == option);
+    *found.unwrap_or_else(|| panic!("--{option} is new: show above how it is written"))
+}
+
+fn options() -> Vec<Arg> {
+    PoolSpec::augment_args(Command::new("pool"))
+        .get_arguments()
+        .cloned()
+        .collect()
+}
+
+#[test]
+fn every_flag_is_a_key_and_means_the_same() {
+    let options = options();
+    assert!(options.len() > 40);
+    for option in &options {
+        let name = option.get_long().expect("every option has a long name");
+        let (_, flags, keys, beside) = sample(name);
+        let flagged = from_flags(beside.0.iter().chain(flags).copied());
+        assert_eq!(flagged, from_file(&format!("{}\n{keys}", beside.1)), "{name}");
+        assert_ne!(
+            flagged,
+            from_flags(beside.0.iter().copied()),
+            "--{name} changes nothing"
+        );
+    }
+}
+
+#[test]
+fn every_option_has_help_and_a_heading() {
+    for option in options() {
+        let name = option.get_long().unwrap();
+        assert!(
+            option.get_help().is_some_and(|help| help.to_string().len() > 20),
+            "{name}"
+        );
+        assert!(option.get_help_heading().is_some(), "{name}");
+    }
+}
+
+#[test]
+fn the_letters_of_1_1_work() {
+    let pairs = [
+        ("-d", "--daemon", "cat"),
+        ("-i", "--ipv4", "0.0.0.0"),
+        ("-4", "--ipv4", "0.0.0.0"),
+        ("-I", "--ipv6", "::1"),
+        ("-6", "--ipv6", "::1"),
+        ("-p", "--port", "80"),
+        ("-n", "--num-daemons", "64"),
+        ("-b", "--busy-timeout", "3"),
+        ("-a", "--alarm-interval", "1"),
+    ];
+    for (short, long, value) in pairs {
+        assert_eq!(from_flags([short, value]), from_flags([long, value]), "{short}");
+        assert_ne!(from_flags([short, value]), from_flags([]), "{short}");
+    }
+}
+
+/// The defaults stand twice, in the help and in `lower`; here they meet.
+#[test]
+fn the_help_tells_the_true_defaults() {
+    let mut checked = 0;
+    for option in options() {
+        let name = option.get_long().unwrap();
+        let help = option.get_help().unwrap().to_string().replace('\n', " ");
+        let Some((_, default)) = help.split_once("[default: ") else {
+            continue;
+        };
+        let default = default.trim_end_matches(']').split(", unless").next().unwrap();
+        let prose = ["the ", "never", "no limit", "none", "once ", "what ", "all"];
+        if prose.iter().any(|start| default.starts_with(start)) {
+            continue;
+        }
+        let (.., beside) = sample(name);
+        let flag = format!("--{name}={default}");
+        let mut said = from_flags(beside.0.iter().copied().chain([flag.as_str()]));
+        // Asking for the default number of connections is asking: it is not lowered in silence.
+        said.connection_limit = LimitOrigin::Default;
+        assert_eq!(said, from_flags(beside.0.iter().copied()), "{flag}");
+        checked += 1;
+    }
+    assert_eq!(checked, 20);
+}

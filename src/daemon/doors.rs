@@ -1,0 +1,212 @@
+//! The doors of a daemon: opening them, changing them, seeing them end.
+
+use std::time::Instant;
+
+use crate::error::{Blame, Error};
+use crate::net::inherit::{self, Inherited, Variables};
+use crate::net::listener::Listener;
+use crate::process::limits::OpenFileLimit;
+use crate::process::spawn::SpawnDefaults;
+use crate::reactor::{Context, Reactor, ServiceId};
+use crate::services::{Door, Listeners, Options};
+
+/// Descriptors that the daemon itself needs: standard streams, epoll, waker, signals, guards, log, and some to spare.
+const OWN_DESCRIPTORS: usize = 64;
+
+#[derive(Debug)]
+pub(super) struct Doors {
+    open: Vec<Open>,
+    limit: OpenFileLimit,
+    defaults: SpawnDefaults,
+    inherited: Inherited,
+}
+
+#[derive(Debug)]
+struct Open {
+    id: ServiceId,
+    options: Options,
+    /// The file does not name it any more.
+    leaving: bool,
+}
+
+impl Doors {
+    pub(super) fn new(limit: OpenFileLimit, defaults: SpawnDefaults) -> Self {
+        let variable = |name| std::env::var(name).ok();
+        let (pid, fds, names) = (
+            variable("LISTEN_PID"),
+            variable("LISTEN_FDS"),
+            variable("LISTEN_FDNAMES"),
+        );
+        let given = inherit::given(
+            Variables {
+                pid: pid.as_deref(),
+                fds: fds.as_deref(),
+                names: names.as_deref(),
+            },
+            std::process::id(),
+        );
+        Doors {
+            open: Vec::new(),
+            limit,
+            defaults,
+            inherited: Inherited::take_over(given),
+        }
+    }
+
+    /// Opens a door for each service; all of them, or none.
+    pub(super) fn open_all(&mut self, reactor: &mut Reactor<dyn Door>, services: Vec<Options>) -> Result<(), Error> {
+        let services = self.fit(services)?;
+        let mut ready = Vec::new();
+        for options in services {
+            options.preflight(&self.defaults)?;
+            let listeners = self.listen(&options, &[])?;
+            ready.push((options, listeners));
+        }
+        for (options, listeners) in ready {
+            self.open(reactor, options, listeners)?;
+        }
+        for name in self.inherited.unclaimed() {
+            log::warn!("the service manager has handed over a socket named {name} that no service listens on");
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, reactor: &mut Reactor<dyn Door>, options: Options, listeners: Listeners) -> Result<(), Error> {
+        let door = options.clone().open(listeners, self.defaults, Instant::now())?;
+        let id = reactor.add(door).map_err(|_| {
+            Error::new(
+                Blame::Operator,
+                "too many services",
+                "run some of them in a daemon of their own",
+            )
+        })?;
+        self.open.push(Open {
+            id,
+            options,
+            leaving: false,
+        });
+        reactor.with(id, |door, cx| door.start(cx)).unwrap_or(Ok(()))
+    }
+
+    /// The listeners for those addresses of a service that are not `held` already.
+    fn listen(&mut self, options: &Options, held: &[crate::net::addr::ListenAddr]) -> Result<Listeners, Error> {
+        let mut listeners = Listeners::new();
+        for address in options.listen().iter().filter(|address| !held.contains(address)) {
+            let opened = Listener::open(address, options.unix_socket(), options.backlog(), &mut self.inherited);
+            let opened = opened
+                .map_err(|error| Error::with_remedy(Blame::System, format_args!("{}: {error}", options.name())))?;
+            listeners.extend(opened.into_iter().map(|listener| (address.clone(), listener)));
+        }
+        Ok(listeners)
+    }
+
+    /// Holds what the services may need against the limit on open files. A limit on connections that the operator has
+    /// asked for is kept or refused; the default is lowered to what there is.
+    fn fit(&self, mut services: Vec<Options>) -> Result<Vec<Options>, Error> {
+        let limit = usize::try_from(self.limit.now).unwrap_or(usize::MAX);
+        let fixed = services
+            .iter()
+            .map(|options| options.descriptors().fixed)
+            .fold(OWN_DESCRIPTORS, usize::saturating_add);
+        let flexible = services
+            .iter()
+            .map(|options| options.descriptors().flexible)
+            .fold(0, usize::saturating_add);
+        if fixed.saturating_add(flexible) <= limit {
+            return Ok(services);
+        }
+        let left = limit.saturating_sub(fixed);
+        let share = left / services.len().max(1);
+        if flexible == 0 || share == 0 {
+            let what = format!("the limit on open files, {limit}, is too low: {fixed} may be needed at a time");
+            let remedy =
+                "raise it (ulimit -Hn, LimitNOFILE= in a systemd unit), or lower max-connections or num-daemons";
+            return Err(Error::new(Blame::System, what, remedy));
+        }
+        for options in services.iter_mut().filter(|options| options.descriptors().flexible > 0) {
+            options.limit_connections(share);
+            log::warn!(
+                "{}: the limit on open files, {limit}, leaves room for {share} connections; raise it (ulimit -Hn, \
+                 LimitNOFILE=) or set max-connections",
+                options.name()
+            );
+        }
+        Ok(services)
+    }
+
+    // ---- change ------------------------------------------------------------------------------------------------
+
+    /// Applies what has changed: all of it, or none when something is wrong with it.
+    pub(super) fn reload(&mut self, reactor: &mut Reactor<dyn Door>, services: Vec<Options>) -> Result<(), Error> {
+        let services = self.fit(services)?;
+        let mut changes = Vec::new();
+        for options in services {
+            options.preflight(&self.defaults)?;
+            let open = self
+                .open
+                .iter()
+                .position(|open| !open.leaving && open.options.name() == options.name());
+            let held = open
+                .and_then(|at| self.open.get(at))
+                .map(|open| open.options.listen().to_vec())
+                .unwrap_or_default();
+            let listeners = self.listen(&options, &held)?;
+            changes.push((options, listeners));
+        }
+        self.let_go(reactor, &changes);
+        for (options, listeners) in changes {
+            match self
+                .open
+                .iter_mut()
+                .find(|open| !open.leaving && open.options.name() == options.name())
+            {
+                Some(open) => {
+                    let change = |door: &mut (dyn Door + 'static), cx: &mut Context<'_>| {
+                        door.reload(cx, options.clone(), listeners)
+                    };
+                    reactor.with(open.id, change).unwrap_or(Ok(()))?;
+                    open.options = options;
+                }
+                None => self.open(reactor, options, listeners)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Doors that are not named any more drain.
+    fn let_go(&mut self, reactor: &mut Reactor<dyn Door>, kept: &[(Options, Listeners)]) {
+        for open in self.open.iter_mut().filter(|open| !open.leaving) {
+            if !kept.iter().any(|(options, _)| options.name() == open.options.name()) {
+                log::info!("{}: not in the configuration any more", open.options.name());
+                open.leaving = true;
+                reactor.with(open.id, |door, cx| door.drain(cx));
+            }
+        }
+    }
+
+    // ---- all of them -------------------------------------------------------------------------------------------
+
+    /// Does something with every door, in the order of the configuration.
+    pub(super) fn each<R>(
+        &self,
+        reactor: &mut Reactor<dyn Door>,
+        mut call: impl FnMut(&mut (dyn Door + 'static), &mut Context<'_>) -> R,
+    ) -> Vec<R> {
+        self.open
+            .iter()
+            .filter_map(|open| reactor.with(open.id, &mut call))
+            .collect()
+    }
+
+    /// Drops the doors that have finished; whether none is left.
+    pub(super) fn all_finished(&mut self, reactor: &mut Reactor<dyn Door>) -> bool {
+        self.open.retain(|open| {
+            let finished = reactor.with(open.id, |door, _| door.is_finished()).unwrap_or(true);
+            if finished {
+                reactor.remove(open.id);
+            }
+            !finished
+        });
+        self.open.is_empty()
+    }
+}

@@ -1,0 +1,187 @@
+//! The composition root: builds doors and listeners, wires the signals, and ends when the last door has.
+//!
+//! The life of a daemon: [`run`] raises the limit on open files, takes over what systemd hands it, opens a door for each
+//! service of the [`Plan`] ([`doors`]) and turns the reactor until all of them have finished. In between it listens to signals:
+//!
+//! | signal | what happens |
+//! | --- | --- |
+//! | USR1 | every door's statistics go to standard output |
+//! | USR2 | every door's inner state does |
+//! | HUP | the configuration file is read again ([`reload`]), what has changed is applied, every door rolls |
+//! | TERM, INT | every door drains; the second one hurries |
+//!
+//! What holds: a reload is applied whole or not at all; what the daemon says ([`output`]) never makes it wait for its
+//! reader. What does not belong here: what any of this means to a door.
+
+mod doors;
+mod notify;
+mod output;
+mod reload;
+
+use std::path::PathBuf;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+
+use crate::error::{Blame, Error};
+use crate::process;
+use crate::process::limits::OpenFileLimit;
+use crate::process::spawn::SpawnDefaults;
+use crate::reactor::Reactor;
+use crate::services::{self, Door};
+use crate::stats::text;
+
+use doors::Doors;
+use notify::Notifier;
+use output::Output;
+use reload::Reloader;
+
+/// What a daemon is to run.
+#[derive(Debug)]
+pub struct Plan {
+    /// The services, by their options. At least one.
+    pub services: Vec<services::Options>,
+    /// The file they were read from, to be read again at HUP; `None`: they came from the command line.
+    pub source: Option<PathBuf>,
+}
+
+/// A daemon at work.
+struct Daemon {
+    reactor: Reactor<dyn Door>,
+    doors: Doors,
+    reloader: Option<Reloader>,
+    output: Output,
+    notifier: Notifier,
+    ending: Ending,
+}
+
+/// How far the daemon has been told to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    NotYet,
+    Draining,
+    Hurrying,
+}
+
+/// Runs the services of a plan until a signal ends them.
+///
+/// # Errors
+/// What kept the daemon from starting, or from going on.
+pub fn run(plan: Plan) -> Result<(), Error> {
+    let limit = OpenFileLimit::raise().map_err(|error| system("raise the limit on open files", &error))?;
+    process::claim_children().map_err(|error| system("claim its children", &error))?;
+    let reactor: Reactor<dyn Door> = Reactor::new(&[SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2])
+        .map_err(|error| system("make an event loop", &error))?;
+    let mut daemon = Daemon {
+        reloader: plan.source.map(|path| Reloader::new(path, &reactor)),
+        reactor,
+        doors: Doors::new(
+            limit,
+            SpawnDefaults {
+                open_files: Some(limit.original),
+            },
+        ),
+        output: Output::start(),
+        notifier: Notifier::from_environment(),
+        ending: Ending::NotYet,
+    };
+    daemon.doors.open_all(&mut daemon.reactor, plan.services)?;
+    daemon.notifier.ready();
+    daemon.serve()
+}
+
+impl Daemon {
+    fn serve(&mut self) -> Result<(), Error> {
+        while !self.doors.all_finished(&mut self.reactor) {
+            let signals = self
+                .reactor
+                .turn()
+                .map_err(|error| system("wait for events", &error))?
+                .to_vec();
+            for signal in signals {
+                self.obey(signal);
+            }
+            self.finish_reload();
+        }
+        Ok(())
+    }
+
+    fn obey(&mut self, signal: i32) {
+        match signal {
+            SIGUSR1 => self.print_statistics(),
+            SIGUSR2 => self.print_dump(),
+            SIGHUP => self.hang_up(),
+            SIGTERM | SIGINT => self.end(),
+            // No other signal was asked for.
+            _ => {}
+        }
+    }
+
+    fn print_statistics(&mut self) {
+        let blocks = self
+            .doors
+            .each(&mut self.reactor, |door, cx| text::block(&door.snapshot(cx.now())));
+        self.output.print(blocks.concat());
+    }
+
+    fn print_dump(&mut self) {
+        let dumps = self
+            .doors
+            .each(&mut self.reactor, |door, cx| text::dump(&door.dump(cx.now())));
+        self.output.print(dumps.concat());
+    }
+
+    fn hang_up(&mut self) {
+        if self.ending != Ending::NotYet {
+            return;
+        }
+        match &mut self.reloader {
+            Some(reloader) => {
+                self.notifier.reloading();
+                reloader.start();
+            }
+            None => self.roll(),
+        }
+    }
+
+    /// The file has been read: what has changed is applied, and every worker replaced, as HUP asked for.
+    fn finish_reload(&mut self) {
+        let Some(read) = self.reloader.as_mut().and_then(Reloader::finished) else {
+            return;
+        };
+        if self.ending != Ending::NotYet {
+            return;
+        }
+        let applied = read.and_then(|services| self.doors.reload(&mut self.reactor, services));
+        match applied {
+            Ok(()) => log::info!("the configuration was read again"),
+            Err(error) => log::error!("the configuration was read again and is refused; the old one stays:\n{error}"),
+        }
+        self.roll();
+        self.notifier.ready();
+    }
+
+    fn roll(&mut self) {
+        log::info!("replacing every worker");
+        self.doors.each(&mut self.reactor, |door, cx| door.roll(cx));
+    }
+
+    fn end(&mut self) {
+        self.notifier.stopping();
+        match self.ending {
+            Ending::NotYet => {
+                self.ending = Ending::Draining;
+                self.doors.each(&mut self.reactor, |door, cx| door.drain(cx));
+            }
+            Ending::Draining | Ending::Hurrying => {
+                self.ending = Ending::Hurrying;
+                log::warn!("told to end again: hurrying");
+                self.doors.each(&mut self.reactor, |door, cx| door.hurry(cx));
+            }
+        }
+    }
+}
+
+fn system(attempted: &str, error: &dyn std::fmt::Display) -> Error {
+    let remedy = "see whether the machine is short of memory, descriptors or processes";
+    Error::new(Blame::System, format!("cannot {attempted}: {error}"), remedy)
+}

@@ -1,0 +1,54 @@
+//! Standard output, behind a thread: a reader that does not read must not make the daemon wait.
+
+use std::io::Write;
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::time::Duration;
+
+/// Texts that wait for a slow reader at most; further ones are dropped, with a warning in the log.
+const WAITING: usize = 16;
+/// How long the end of the daemon waits for what is still to be printed.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What is printed, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Output {
+    texts: Option<SyncSender<String>>,
+    /// Disconnected when the writer has written everything.
+    finished: Receiver<()>,
+}
+
+impl Output {
+    pub(super) fn start() -> Self {
+        let (texts, to_print) = mpsc::sync_channel::<String>(WAITING);
+        let (still_at_work, finished) = mpsc::sync_channel(0);
+        let write = move || {
+            for text in to_print {
+                let mut stdout = std::io::stdout().lock();
+                // A closed standard output is nobody's loss: statistics are for whoever reads them.
+                let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+            }
+            drop(still_at_work);
+        };
+        if let Err(error) = std::thread::Builder::new().name("output".to_owned()).spawn(write) {
+            log::error!("cannot print statistics: no thread: {error}");
+        }
+        Output {
+            texts: Some(texts),
+            finished,
+        }
+    }
+
+    pub(super) fn print(&self, text: String) {
+        if let Some(Err(_)) = self.texts.as_ref().map(|texts| texts.try_send(text)) {
+            log::warn!("nobody reads standard output; what was asked for is dropped");
+        }
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        self.texts = None;
+        // Nothing is ever sent: this ends when the writer does, or when it has had its time.
+        let _ = self.finished.recv_timeout(LAST_WORDS);
+    }
+}

@@ -1,0 +1,155 @@
+//! What ends a command: whose fault it is, what happened, and what to do about it.
+//!
+//! The blame decides the rest: how loudly it is said in the log, and the exit status when it ends the program. Errors
+//! that only cost one client or one worker stay with the door that meets them and never become an [`Error`].
+
+use std::fmt;
+
+use log::Level;
+
+/// The exit status when something failed at run time.
+pub const RUN_TIME: u8 = 1;
+/// The exit status when the command line or the configuration has to be changed first.
+pub const USAGE: u8 = 2;
+
+/// Who has to act.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// Someone at the other end of a socket.
+    Peer,
+    /// The program behind a door.
+    Worker,
+    /// Whoever wrote the command line or the configuration.
+    Operator,
+    /// The machine: addresses, files, memory, limits.
+    System,
+    /// This program.
+    Bug,
+}
+
+impl Blame {
+    /// How loudly it is said. What strangers can cause at will never reaches `warn`.
+    #[must_use]
+    pub const fn level(self) -> Level {
+        match self {
+            Self::Peer => Level::Info,
+            Self::Worker => Level::Warn,
+            Self::Operator | Self::System | Self::Bug => Level::Error,
+        }
+    }
+
+    /// The exit status of a program that ends for it.
+    #[must_use]
+    pub const fn exit_status(self) -> u8 {
+        match self {
+            Self::Operator => USAGE,
+            Self::Peer | Self::Worker | Self::System | Self::Bug => RUN_TIME,
+        }
+    }
+}
+
+/// Why a command ended. Its text says what was attempted, on what, what went wrong; then, behind a semicolon, what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    blame: Blame,
+    text: Text,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Text {
+    /// What happened and what to do.
+    Said(String),
+    /// The same, a line each, and each with its place in front.
+    Placed(Vec<String>),
+}
+
+impl Error {
+    /// An error to be blamed on `blame`; `what` happened, `remedy` is what to do about it.
+    #[must_use]
+    pub fn new(blame: Blame, what: impl fmt::Display, remedy: impl fmt::Display) -> Self {
+        Self {
+            blame,
+            text: Text::Said(format!("{what}; {remedy}")),
+        }
+    }
+
+    /// An error whose text was written by somebody who knew the remedy, and holds it.
+    #[must_use]
+    pub fn with_remedy(blame: Blame, text: impl fmt::Display) -> Self {
+        Self {
+            blame,
+            text: Text::Said(text.to_string()),
+        }
+    }
+
+    /// Mistakes of the operator's, one or more: a line each, which begins with the place of the mistake and ends in its
+    /// remedy.
+    #[must_use]
+    pub const fn mistakes(lines: Vec<String>) -> Self {
+        Self {
+            blame: Blame::Operator,
+            text: Text::Placed(lines),
+        }
+    }
+
+    /// Who has to act.
+    #[must_use]
+    pub const fn blame(&self) -> Blame {
+        self.blame
+    }
+
+    /// As it stands on a terminal: what has a place in a file begins with it, so that an editor can go there; anything
+    /// else begins with the name of the program.
+    #[must_use]
+    pub fn for_terminal(&self) -> String {
+        match &self.text {
+            Text::Said(text) => format!("iotcpd: {text}\n"),
+            Text::Placed(lines) => lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect(),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.text {
+            Text::Said(text) => out.write_str(text),
+            Text::Placed(lines) => out.write_str(&lines.join("\n")),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blame_decides_level_and_exit_status() {
+        assert_eq!(
+            (Blame::Operator.level(), Blame::Operator.exit_status()),
+            (Level::Error, 2)
+        );
+        assert_eq!((Blame::System.level(), Blame::System.exit_status()), (Level::Error, 1));
+        assert_eq!((Blame::Worker.level(), Blame::Worker.exit_status()), (Level::Warn, 1));
+        assert_eq!((Blame::Peer.level(), Blame::Peer.exit_status()), (Level::Info, 1));
+        assert_eq!((Blame::Bug.level(), Blame::Bug.exit_status()), (Level::Error, 1));
+    }
+
+    #[test]
+    fn the_text_ends_in_the_remedy() {
+        let error = Error::new(
+            Blame::System,
+            "cannot listen on [::1]:9991: address in use",
+            "stop the other program",
+        );
+        assert_eq!(
+            error.to_string(),
+            "cannot listen on [::1]:9991: address in use; stop the other program"
+        );
+        assert_eq!(error.for_terminal(), format!("iotcpd: {error}\n"));
+        let mistakes = Error::mistakes(vec!["f:1:1: a; b".into(), "f:2:1: c; d".into()]);
+        assert_eq!(mistakes.to_string(), "f:1:1: a; b\nf:2:1: c; d");
+        assert_eq!(mistakes.for_terminal(), "f:1:1: a; b\nf:2:1: c; d\n");
+    }
+}

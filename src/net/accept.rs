@@ -1,0 +1,411 @@
+//! Taking connections from a listener, a bounded number a turn, and stopping while the machine has no room.
+//!
+//! ```text
+//!                     EMFILE, ENFILE, ENOBUFS, ENOMEM: until a second later
+//!                     pause(): until resume()
+//!     Accepting  ------------------------------------------------------------->  Paused
+//!        |       <-------------------------------------------------------------    |
+//!        |            resume(), or accept_batch() at or after the deadline         |
+//!        +------------------------- close() -------------> Closed <----------------+
+//! ```
+//!
+//! While it is paused, clients wait in the backlog: nothing is lost, and nobody is accepted only to be dropped. A lack of
+//! descriptors ends when one is closed, and the service that closes one calls [`Acceptor::resume`]; the deadline is for
+//! what others than this program have freed.
+//!
+//! **Edges.** The poll is edge-triggered, and the edge for those who wait has been reported already. So whoever resumes
+//! must try to accept without waiting for an event, and a batch that ends with [`Batch::More`] belongs on the run queue.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use mio::{Interest, Registry, Token, event};
+use nix::errno::Errno;
+
+use super::addr::PeerAddr;
+use super::bind::errno;
+use super::listener::Listener;
+use super::stream::Stream;
+
+/// How long after a lack of descriptors or memory accepting is tried again, if nothing has resumed it before.
+pub const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// A listener and whether it is being accepted from.
+#[derive(Debug)]
+pub struct Acceptor {
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Accepting(Listener),
+    Paused(Listener, Pause),
+    Closed,
+}
+
+/// Why nobody is accepted, and how long at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pause {
+    /// The reason.
+    pub why: PauseReason,
+    /// When to try again; `None`: when [`Acceptor::resume`] says so.
+    pub until: Option<Instant>,
+}
+
+/// What is lacking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PauseReason {
+    /// The service has asked for it: it has all the connections that it wants.
+    Asked,
+    /// EMFILE: this process has all the descriptors that its limit allows.
+    ProcessDescriptors,
+    /// ENFILE: the machine has no descriptor left.
+    MachineDescriptors,
+    /// ENOBUFS, ENOMEM: the kernel has no memory for sockets.
+    KernelMemory,
+    /// An error that accept(2) does not give for a listening socket: a bug, here or in the kernel. Trying again later keeps
+    /// a service alive that would be gone otherwise.
+    Unexpected(Errno),
+}
+
+/// How a batch has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Batch {
+    /// Nobody waits any more: the next event will say when somebody does.
+    Drained,
+    /// The budget is used up and somebody may still wait: no event will say so; put it on the run queue.
+    More,
+    /// Nothing is accepted for now: call again at `until` at the latest.
+    Paused(Pause),
+    /// Nothing will be accepted ever again.
+    Closed,
+}
+
+/// What to do after [`Acceptor::resume`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Resume {
+    /// It was paused: call [`Acceptor::accept_batch`], now or by the run queue, for no event will tell of those who wait.
+    AcceptNow,
+    /// It was not paused: nothing.
+    Nothing,
+}
+
+/// What an error of accept(2) means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nobody waits.
+    Drained,
+    /// It was about one connection, which is gone: go on with the next.
+    PassOver,
+    /// It is about the machine or the process: pause.
+    Pause(PauseReason),
+}
+
+/// What each error of accept(2) means. On Linux accept hands on errors that are already pending on the new connection;
+/// the manual page wants those treated like EAGAIN, and they are many.
+pub fn verdict(errno: Errno) -> Verdict {
+    match errno {
+        Errno::EAGAIN => Verdict::Drained,
+        // The client has given up while it waited, or a signal came.
+        Errno::ECONNABORTED | Errno::ECONNRESET | Errno::EINTR => Verdict::PassOver,
+        // Forbidden by a firewall rule or a security module: about this one connection.
+        Errno::EPERM | Errno::EACCES => Verdict::PassOver,
+        // Pending network errors, "Error handling" and ERRORS in accept(2).
+        Errno::ENETDOWN
+        | Errno::EPROTO
+        | Errno::ENOPROTOOPT
+        | Errno::EHOSTDOWN
+        | Errno::ENONET
+        | Errno::EHOSTUNREACH
+        | Errno::EOPNOTSUPP
+        | Errno::ENETUNREACH
+        | Errno::ESOCKTNOSUPPORT
+        | Errno::EPROTONOSUPPORT
+        | Errno::ETIMEDOUT => Verdict::PassOver,
+        Errno::EMFILE => Verdict::Pause(PauseReason::ProcessDescriptors),
+        Errno::ENFILE => Verdict::Pause(PauseReason::MachineDescriptors),
+        Errno::ENOBUFS | Errno::ENOMEM | Errno::ENOSR => Verdict::Pause(PauseReason::KernelMemory),
+        other => Verdict::Pause(PauseReason::Unexpected(other)),
+    }
+}
+
+impl Acceptor {
+    /// Accepts from `listener`.
+    pub fn new(listener: Listener) -> Acceptor {
+        Acceptor {
+            stage: Stage::Accepting(listener),
+        }
+    }
+
+    /// Accepts at most `budget` connections and gives each to `out`. Connections that turned out to be gone count, so
+    /// that a flood of them cannot keep the turn from ending.
+    ///
+    /// While paused it does nothing until `now` has reached the deadline; then it tries again by itself.
+    pub fn accept_batch(&mut self, budget: usize, now: Instant, mut out: impl FnMut(Stream, PeerAddr)) -> Batch {
+        if let Stage::Paused(_, pause) = &self.stage {
+            if pause.until.is_none_or(|until| now < until) {
+                return Batch::Paused(*pause);
+            }
+            let _ = self.resume();
+        }
+        let Stage::Accepting(listener) = &self.stage else {
+            return Batch::Closed;
+        };
+        for _ in 0..budget {
+            let error = match listener.accept() {
+                Ok((stream, peer)) => {
+                    out(stream, peer);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            match verdict(errno(&error)) {
+                Verdict::Drained => return Batch::Drained,
+                Verdict::PassOver => {}
+                Verdict::Pause(why) => {
+                    return self.paused(Pause {
+                        why,
+                        until: Some(now + RETRY_AFTER),
+                    });
+                }
+            }
+        }
+        Batch::More
+    }
+
+    /// Stops accepting until [`resume`](Self::resume), whatever it was paused for before. Clients wait in the backlog.
+    pub fn pause(&mut self) {
+        let _ = self.paused(Pause {
+            why: PauseReason::Asked,
+            until: None,
+        });
+    }
+
+    /// Accepts again: a connection has ended, a descriptor is free. Cheap when it was not paused.
+    pub fn resume(&mut self) -> Resume {
+        match std::mem::replace(&mut self.stage, Stage::Closed) {
+            Stage::Paused(listener, _) => {
+                self.stage = Stage::Accepting(listener);
+                Resume::AcceptNow
+            }
+            other => {
+                self.stage = other;
+                Resume::Nothing
+            }
+        }
+    }
+
+    /// Closes the listener: those in its backlog are reset, later ones refused, and a socket file of ours is deleted.
+    pub fn close(&mut self) {
+        self.stage = Stage::Closed;
+    }
+
+    /// The listener, unless it is closed.
+    pub fn listener(&self) -> Option<&Listener> {
+        match &self.stage {
+            Stage::Accepting(listener) | Stage::Paused(listener, _) => Some(listener),
+            Stage::Closed => None,
+        }
+    }
+
+    /// The listener, unless it is closed: to give it away.
+    pub fn into_listener(self) -> Option<Listener> {
+        match self.stage {
+            Stage::Accepting(listener) | Stage::Paused(listener, _) => Some(listener),
+            Stage::Closed => None,
+        }
+    }
+
+    /// Why and how long it is paused; `None` when it accepts or is closed.
+    pub fn pause_state(&self) -> Option<Pause> {
+        match &self.stage {
+            Stage::Paused(_, pause) => Some(*pause),
+            Stage::Accepting(_) | Stage::Closed => None,
+        }
+    }
+
+    fn paused(&mut self, pause: Pause) -> Batch {
+        match std::mem::replace(&mut self.stage, Stage::Closed) {
+            Stage::Accepting(listener) | Stage::Paused(listener, _) => {
+                self.stage = Stage::Paused(listener, pause);
+                Batch::Paused(pause)
+            }
+            Stage::Closed => Batch::Closed,
+        }
+    }
+
+    fn source(&mut self) -> io::Result<&mut Listener> {
+        match &mut self.stage {
+            Stage::Accepting(listener) | Stage::Paused(listener, _) => Ok(listener),
+            Stage::Closed => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+}
+
+/// Registered once, for reading; pausing and resuming leave the registration alone. NotConnected once it is closed.
+impl event::Source for Acceptor {
+    fn register(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+        self.source()?.register(registry, token, interests)
+    }
+
+    fn reregister(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+        self.source()?.reregister(registry, token, interests)
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        self.source()?.deregister(registry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::super::scaffold::{listen, tcp_addr, wait_readable};
+    use super::*;
+
+    #[test]
+    fn every_error_number_has_its_consequence() {
+        use PauseReason::{KernelMemory, MachineDescriptors, ProcessDescriptors, Unexpected};
+        for (errno, expected) in [
+            (Errno::EAGAIN, Verdict::Drained),
+            (Errno::EWOULDBLOCK, Verdict::Drained),
+            (Errno::EINTR, Verdict::PassOver),
+            (Errno::ECONNABORTED, Verdict::PassOver),
+            (Errno::EPERM, Verdict::PassOver),
+            (Errno::ENETDOWN, Verdict::PassOver),
+            (Errno::EPROTO, Verdict::PassOver),
+            (Errno::ENOPROTOOPT, Verdict::PassOver),
+            (Errno::EHOSTDOWN, Verdict::PassOver),
+            (Errno::ENONET, Verdict::PassOver),
+            (Errno::EHOSTUNREACH, Verdict::PassOver),
+            (Errno::EOPNOTSUPP, Verdict::PassOver),
+            (Errno::ENETUNREACH, Verdict::PassOver),
+            (Errno::ETIMEDOUT, Verdict::PassOver),
+            (Errno::EMFILE, Verdict::Pause(ProcessDescriptors)),
+            (Errno::ENFILE, Verdict::Pause(MachineDescriptors)),
+            (Errno::ENOBUFS, Verdict::Pause(KernelMemory)),
+            (Errno::ENOMEM, Verdict::Pause(KernelMemory)),
+            (Errno::EBADF, Verdict::Pause(Unexpected(Errno::EBADF))),
+            (Errno::EINVAL, Verdict::Pause(Unexpected(Errno::EINVAL))),
+            (Errno::ENOTSOCK, Verdict::Pause(Unexpected(Errno::ENOTSOCK))),
+        ] {
+            assert_eq!(verdict(errno), expected, "{errno:?}");
+        }
+    }
+
+    /// An acceptor with `count` clients waiting in its backlog.
+    fn besieged(count: usize) -> (Acceptor, Vec<TcpStream>) {
+        let listener = listen("127.0.0.1:0");
+        let address = tcp_addr(&listener);
+        let clients = (0..count)
+            .map(|_| TcpStream::connect(address).expect("connect"))
+            .collect();
+        (Acceptor::new(listener), clients)
+    }
+
+    /// Accepts with `budget` at a time until `count` have come.
+    fn accept_all(acceptor: &mut Acceptor, budget: usize, count: usize) -> Vec<Batch> {
+        let mut streams = Vec::new();
+        let mut batches = Vec::new();
+        while streams.len() < count {
+            wait_readable(acceptor.listener().expect("not closed"));
+            batches.push(acceptor.accept_batch(budget, Instant::now(), |stream, peer| streams.push((stream, peer))));
+        }
+        batches
+    }
+
+    #[test]
+    fn a_batch_keeps_to_its_budget_and_says_that_there_may_be_more() {
+        let (mut acceptor, _clients) = besieged(3);
+        let batches = accept_all(&mut acceptor, 1, 3);
+        assert_eq!(batches, [Batch::More; 3]);
+        assert_eq!(
+            acceptor.accept_batch(1, Instant::now(), |_, _| panic!("nobody is left")),
+            Batch::Drained
+        );
+    }
+
+    #[test]
+    fn a_pause_keeps_clients_waiting_and_ends_without_an_event() {
+        let (mut acceptor, _clients) = besieged(1);
+        assert_eq!(acceptor.resume(), Resume::Nothing);
+        acceptor.pause();
+        let now = Instant::now();
+        wait_readable(acceptor.listener().expect("not closed"));
+        let asked = Batch::Paused(Pause {
+            why: PauseReason::Asked,
+            until: None,
+        });
+        assert_eq!(acceptor.accept_batch(9, now, |_, _| panic!("paused")), asked);
+        assert_eq!(acceptor.resume(), Resume::AcceptNow);
+        let mut count = 0;
+        assert_eq!(acceptor.accept_batch(9, now, |_, _| count += 1), Batch::Drained);
+        assert_eq!(count, 1);
+    }
+
+    #[test]
+    fn a_lack_of_descriptors_is_tried_again_at_its_deadline_and_not_before() {
+        let (mut acceptor, _clients) = besieged(1);
+        let now = Instant::now();
+        let pause = Pause {
+            why: PauseReason::ProcessDescriptors,
+            until: Some(now + RETRY_AFTER),
+        };
+        assert_eq!(acceptor.paused(pause), Batch::Paused(pause));
+        assert_eq!(acceptor.pause_state(), Some(pause));
+        let before = now + RETRY_AFTER - Duration::from_nanos(1);
+        assert_eq!(
+            acceptor.accept_batch(9, before, |_, _| panic!("too early")),
+            Batch::Paused(pause)
+        );
+        wait_readable(acceptor.listener().expect("not closed"));
+        let mut count = 0;
+        assert_eq!(
+            acceptor.accept_batch(9, now + RETRY_AFTER, |_, _| count += 1),
+            Batch::Drained
+        );
+        assert_eq!((count, acceptor.pause_state()), (1, None));
+    }
+
+    #[test]
+    fn closed_is_closed() {
+        let (mut acceptor, _clients) = besieged(0);
+        let address = tcp_addr(acceptor.listener().expect("not closed"));
+        acceptor.pause();
+        acceptor.close();
+        acceptor.pause();
+        assert_eq!(acceptor.resume(), Resume::Nothing);
+        assert_eq!(
+            acceptor.accept_batch(9, Instant::now(), |_, _| panic!("closed")),
+            Batch::Closed
+        );
+        assert!(acceptor.listener().is_none());
+        assert!(TcpStream::connect(address).is_err());
+    }
+
+    #[test]
+    fn an_edge_comes_for_each_newcomer_after_the_backlog_was_drained() {
+        let mut poll = mio::Poll::new().expect("poll");
+        let mut events = mio::Events::with_capacity(8);
+        let (mut acceptor, _) = besieged(0);
+        poll.registry()
+            .register(&mut acceptor, Token(7), Interest::READABLE)
+            .expect("register");
+        let address = tcp_addr(acceptor.listener().expect("not closed"));
+        for _ in 0..3 {
+            let _client = TcpStream::connect(address).expect("connect");
+            let mut count = 0;
+            while count == 0 {
+                poll.poll(&mut events, Some(Duration::from_secs(10))).expect("poll");
+                assert!(
+                    events.iter().any(|event| event.token() == Token(7)),
+                    "no event for ten seconds"
+                );
+                let _ = acceptor.accept_batch(9, Instant::now(), |_, _| count += 1);
+            }
+        }
+    }
+}

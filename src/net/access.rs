@@ -1,0 +1,249 @@
+//! Who may come in, by address.
+//!
+//! Refusal has the last word: an address in `deny` is out, whatever `allow` says. With an empty `allow` everybody else is
+//! in; otherwise those in `allow`. A UNIX peer has no address and is always let in: there the mode of the socket file has
+//! decided already.
+//!
+//! Networks and peers are compared in one form, IPv4-mapped addresses as IPv4, so that `--deny 10.0.0.0/8` holds on a
+//! dual-stack socket too. Lists are short and looked through from the front.
+
+use std::error::Error;
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net};
+
+use super::addr::PeerAddr;
+
+/// Whom to let in. The default: everybody.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AccessList {
+    /// These, and nobody else; empty: everybody who is not in `deny`.
+    pub allow: Vec<IpNet>,
+    /// Not these.
+    pub deny: Vec<IpNet>,
+}
+
+impl AccessList {
+    /// Whether this peer may come in.
+    pub fn permits(&self, peer: &PeerAddr) -> bool {
+        let Some(ip) = peer.ip() else {
+            return true;
+        };
+        let holds = |nets: &[IpNet]| nets.iter().any(|net| canonical(*net).contains(&ip));
+        !holds(&self.deny) && (self.allow.is_empty() || holds(&self.allow))
+    }
+}
+
+/// IPv4-mapped networks (`::ffff:10.0.0.0/104`) as IPv4 ones; others unchanged. A network wider than the mapped range
+/// (`::/0`) is about IPv6.
+fn canonical(net: IpNet) -> IpNet {
+    let mapped = match (net.addr().to_canonical(), net.prefix_len().checked_sub(96)) {
+        (IpAddr::V4(ip), Some(prefix)) if matches!(net, IpNet::V6(_)) => Ipv4Net::new(ip, prefix).ok(),
+        _ => None,
+    };
+    mapped.map_or(net, IpNet::V4)
+}
+
+/// Reads a network, `10.0.0.0/8`, `2001:db8::/32`, or a single address, which is a network of one.
+///
+/// # Errors
+/// What it should look like. Bits behind the prefix (`10.0.0.1/8`) are refused: in an access list one had better not
+/// guess whether the address or its length is the slip of the pen.
+pub fn parse_net(text: &str) -> Result<IpNet, NetError> {
+    let refused = |mistake| NetError {
+        text: text.to_owned(),
+        mistake,
+    };
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Ok(IpNet::from(ip.to_canonical()));
+    }
+    let Some((address, prefix)) = text.split_once('/') else {
+        return Err(refused(NetMistake::NoAddress));
+    };
+    let ip: IpAddr = address.parse().map_err(|_| refused(NetMistake::NoAddress))?;
+    let longest = if ip.is_ipv4() { 32 } else { 128 };
+    let length = if prefix.bytes().all(|byte| byte.is_ascii_digit()) {
+        prefix.parse().ok()
+    } else {
+        None
+    };
+    let net = length.and_then(|length: u8| IpNet::new(ip, length).ok());
+    let net = net.ok_or_else(|| refused(NetMistake::BadPrefix { longest }))?;
+    if net.trunc() != net {
+        return Err(refused(NetMistake::BitsBehindPrefix { net: net.trunc(), ip }));
+    }
+    Ok(canonical(net))
+}
+
+/// A text that is no network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetError {
+    text: String,
+    mistake: NetMistake,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum NetMistake {
+    NoAddress,
+    BadPrefix { longest: u8 },
+    BitsBehindPrefix { net: IpNet, ip: IpAddr },
+}
+
+impl fmt::Display for NetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} is not a network: ", self.text)?;
+        match &self.mistake {
+            NetMistake::NoAddress => {
+                f.write_str("write an address such as 10.0.0.1 or 2001:db8::1, or a network such as 10.0.0.0/8")
+            }
+            NetMistake::BadPrefix { longest } => write!(f, "the length of the prefix is a number from 0 to {longest}"),
+            NetMistake::BitsBehindPrefix { net, ip } => {
+                write!(
+                    f,
+                    "it has bits behind its prefix; write {net} for the network or {ip} for the one address"
+                )
+            }
+        }
+    }
+}
+
+impl Error for NetError {}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn nets(texts: &[&str]) -> Vec<IpNet> {
+        texts
+            .iter()
+            .map(|text| parse_net(text).unwrap_or_else(|error| panic!("{error}")))
+            .collect()
+    }
+
+    fn peer(ip: &str) -> PeerAddr {
+        PeerAddr::tcp((ip.parse::<IpAddr>().expect("an address"), 4711).into())
+    }
+
+    #[test]
+    fn without_a_list_everybody_is_in() {
+        let list = AccessList::default();
+        assert!(list.permits(&peer("192.0.2.1")) && list.permits(&peer("::1")) && list.permits(&PeerAddr::Unix));
+    }
+
+    #[test]
+    fn deny_has_the_last_word() {
+        let list = AccessList {
+            allow: nets(&["10.0.0.0/8"]),
+            deny: nets(&["10.6.6.6"]),
+        };
+        assert!(list.permits(&peer("10.6.6.5")));
+        assert!(!list.permits(&peer("10.6.6.6")));
+        assert!(
+            !list.permits(&peer("11.0.0.1")),
+            "an allow list leaves everybody else out"
+        );
+        assert!(!list.permits(&peer("::1")), "of the other family too");
+        assert!(list.permits(&PeerAddr::Unix), "where the file mode has decided");
+    }
+
+    #[test]
+    fn deny_alone_lets_the_others_in() {
+        let list = AccessList {
+            allow: Vec::new(),
+            deny: nets(&["2001:db8::/32"]),
+        };
+        assert!(
+            !list.permits(&peer("2001:db8::1"))
+                && list.permits(&peer("2001:db9::1"))
+                && list.permits(&peer("10.0.0.1"))
+        );
+    }
+
+    #[test]
+    fn a_mapped_address_is_no_way_around_the_list() {
+        let list = AccessList {
+            allow: Vec::new(),
+            deny: nets(&["10.0.0.0/8"]),
+        };
+        let mapped = "[::ffff:10.0.0.1]:1".parse().expect("an address");
+        assert!(!list.permits(&PeerAddr::Tcp(mapped)));
+        let written = AccessList {
+            allow: Vec::new(),
+            deny: nets(&["::ffff:10.0.0.0/104", "::ffff:192.0.2.1"]),
+        };
+        assert!(!written.permits(&peer("10.0.0.1")) && !written.permits(&peer("192.0.2.1")));
+    }
+
+    #[test]
+    fn a_list_made_without_the_parser_is_read_the_same() {
+        let mapped: IpNet = "::ffff:10.0.0.0/104".parse().expect("a network");
+        let list = AccessList {
+            allow: Vec::new(),
+            deny: vec![mapped],
+        };
+        assert!(!list.permits(&peer("10.1.2.3")) && list.permits(&peer("11.0.0.0")));
+    }
+
+    #[test]
+    fn each_mistake_is_told_what_to_write_instead() {
+        for (text, remedy) in [
+            ("example.com", "write an address"),
+            ("10.0.0.0/33", "0 to 32"),
+            ("::/129", "0 to 128"),
+            ("10.0.0.0/", "0 to 32"),
+            ("10.0.0.0/+8", "0 to 32"),
+            ("10.0.0.0/255.0.0.0", "0 to 32"),
+            ("10.0.0.1/8", "write 10.0.0.0/8 for the network or 10.0.0.1"),
+            ("", "write an address"),
+        ] {
+            let error = parse_net(text).expect_err(text).to_string();
+            assert!(error.contains(remedy), "{error:?} does not say {remedy:?}");
+        }
+        assert_eq!(parse_net("10.0.0.1").expect("a net").to_string(), "10.0.0.1/32");
+        assert_eq!(parse_net("::1").expect("a net").to_string(), "::1/128");
+    }
+
+    /// A network and an address by their bits, compared one after the other: nothing of ipnet.
+    fn bit_by_bit(address: u128, prefix: u8, ip: u128, width: u32) -> bool {
+        (0..u32::from(prefix)).all(|bit| (address ^ ip) >> (width - 1 - bit) & 1 == 0)
+    }
+
+    /// Addresses that have long prefixes in common, so that a list says yes as often as no.
+    fn near() -> impl Strategy<Value = u32> {
+        (0_u32..32, any::<bool>()).prop_map(|(bit, flip)| 0x0a00_0000 ^ (u32::from(flip) << bit))
+    }
+
+    proptest! {
+        #[test]
+        fn it_says_what_a_naive_list_says(
+            allow in prop::collection::vec((near(), 0_u8..=32), 0..4),
+            deny in prop::collection::vec((near(), 0_u8..=32), 0..4),
+            ip in near(),
+            wide in any::<bool>(),
+        ) {
+            let net = |&(bits, prefix): &(u32, u8)| -> IpNet {
+                if wide {
+                    // The same at the top of an IPv6 address, under a first bit that keeps it out of the mapped range.
+                    let bits = u128::from(bits) << 64 | 1 << 127;
+                    IpNet::new(Ipv6Addr::from_bits(bits).into(), prefix + 32).expect("a network").trunc()
+                } else {
+                    IpNet::new(Ipv4Addr::from_bits(bits).into(), prefix).expect("a network").trunc()
+                }
+            };
+            let list = AccessList { allow: allow.iter().map(net).collect(), deny: deny.iter().map(net).collect() };
+            let holds = |nets: &[(u32, u8)]| nets.iter().any(|&(bits, prefix)| bit_by_bit(bits.into(), prefix, ip.into(), 32));
+            let expected = !holds(&deny) && (allow.is_empty() || holds(&allow));
+            let ip: IpAddr = if wide {
+                Ipv6Addr::from_bits(u128::from(ip) << 64 | 1 << 127).into()
+            } else {
+                Ipv4Addr::from_bits(ip).into()
+            };
+            prop_assert_eq!(list.permits(&PeerAddr::tcp((ip, 1).into())), expected);
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! A connected byte stream, TCP or UNIX, behind one type.
+//!
+//! Everything is non-blocking: `WouldBlock` means "wait for the next event". A stream is registered with the reactor
+//! once, for reading and writing. Reads and writes work through `&Stream` as well, like those of std.
+//!
+//! **Nagle.** TCP_NODELAY is not set on accept: it would cost every connection a system call and win nothing, because a
+//! reply leaves in one write and is followed by a FIN or by nothing until the client has asked again. A service that
+//! writes in several pieces calls [`Stream::set_nodelay`].
+//!
+//! **Closing.** If bytes from the peer are still unread when a TCP socket is closed, the kernel answers them with a reset.
+//! A peer that gets one reads an error where our reply should end; what it had not received or, on some systems, not read
+//! yet is lost. So whoever closes after a reply calls [`Stream::discard_unread`] first. What arrives after that meets a
+//! closed socket and is answered with a reset too; a service to whom that matters sends its FIN with
+//! [`Stream::shutdown_write`] and keeps the stream until it has read to the end.
+
+use std::fmt;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use mio::net::{TcpStream, UnixStream};
+use mio::{Interest, Registry, Token, event};
+use nix::errno::Errno;
+use nix::sys::socket::sockopt::{Linger, PeerCredentials as SoPeerCred};
+use nix::sys::socket::{MsgFlags, getsockopt, recv, setsockopt};
+
+use super::addr::{PeerAddr, UnixAddr};
+use super::sys;
+
+/// How many bytes one [`Stream::discard_unread`] takes from a TCP socket at most. They are not copied, so it may be as
+/// much as a receive buffer commonly holds.
+const DISCARD_TCP: usize = 4 << 20;
+
+/// The same for a UNIX socket, where they are copied to the stack.
+const DISCARD_UNIX: usize = 16 << 10;
+
+/// A connected stream, or one that is being connected.
+#[derive(Debug)]
+pub enum Stream {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// Over a UNIX socket.
+    Unix(UnixStream),
+}
+
+/// What was still unread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unread {
+    /// Nothing; the peer has not ended its side.
+    None,
+    /// Nothing, and the peer sends nothing more.
+    End,
+    /// So many bytes, which are gone now; there may be more.
+    Bytes(usize),
+}
+
+/// The process at the other end of a UNIX socket, as it was when it connected (SO_PEERCRED, unix(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerCredentials {
+    /// Its process id; it may have ended since.
+    pub pid: i32,
+    /// Its effective user.
+    pub uid: u32,
+    /// Its effective group.
+    pub gid: u32,
+}
+
+impl fmt::Display for PeerCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pid {} uid {} gid {}", self.pid, self.uid, self.gid)
+    }
+}
+
+impl Stream {
+    /// Begins to connect; the stream is writable when the outcome is known, see [`is_connected`](Self::is_connected).
+    ///
+    /// # Errors
+    /// connect(2), where it fails at once: no route, no free local port, no descriptor.
+    pub fn connect_tcp(address: SocketAddr) -> io::Result<Stream> {
+        TcpStream::connect(address).map(Stream::Tcp)
+    }
+
+    /// Connects at once: a UNIX socket has no handshake to wait for.
+    ///
+    /// # Errors
+    /// connect(2). WouldBlock means that the server's backlog is full: no event will say when it has room, so try again
+    /// after a while. ConnectionRefused: nobody listens there (any more).
+    pub fn connect_unix(address: &UnixAddr) -> io::Result<Stream> {
+        UnixStream::connect_addr(&address.to_socket_addr()?).map(Stream::Unix)
+    }
+
+    /// Whether the connection that was begun is up. To be asked after an event for the stream; false means that the
+    /// event was a spurious one and another will come.
+    ///
+    /// # Errors
+    /// Why it has failed: ConnectionRefused, TimedOut, HostUnreachable, ...
+    pub fn is_connected(&self) -> io::Result<bool> {
+        if let Some(error) = self.take_error()? {
+            return Err(error);
+        }
+        let peer = match self {
+            Stream::Tcp(stream) => stream.peer_addr().map(drop),
+            Stream::Unix(stream) => stream.peer_addr().map(drop),
+        };
+        match peer {
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
+            other => other.map(|()| true),
+        }
+    }
+
+    /// The pending error of the socket (SO_ERROR), which this clears.
+    ///
+    /// # Errors
+    /// getsockopt(2), which does not fail on an open socket.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        match self {
+            Stream::Tcp(stream) => stream.take_error(),
+            Stream::Unix(stream) => stream.take_error(),
+        }
+    }
+
+    /// Who is at the other end.
+    ///
+    /// # Errors
+    /// getpeername(2): NotConnected when the connection is gone or not yet there.
+    pub fn peer_addr(&self) -> io::Result<PeerAddr> {
+        match self {
+            Stream::Tcp(stream) => stream.peer_addr().map(PeerAddr::tcp),
+            Stream::Unix(_) => Ok(PeerAddr::Unix),
+        }
+    }
+
+    /// The process at the other end; `None` over TCP.
+    ///
+    /// # Errors
+    /// getsockopt(2), which does not fail on an open socket.
+    pub fn peer_credentials(&self) -> io::Result<Option<PeerCredentials>> {
+        let Stream::Unix(stream) = self else {
+            return Ok(None);
+        };
+        let found = getsockopt(stream, SoPeerCred)?;
+        Ok(Some(PeerCredentials {
+            pid: found.pid(),
+            uid: found.uid(),
+            gid: found.gid(),
+        }))
+    }
+
+    /// Says "nothing more from here" and keeps reading.
+    ///
+    /// # Errors
+    /// NotConnected when the peer has reset the connection meanwhile: then it is over both ways, and nothing is lost.
+    pub fn shutdown_write(&self) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+        }
+    }
+
+    /// Sends small writes at once although earlier ones are unacknowledged (TCP_NODELAY). A UNIX socket does so anyway.
+    ///
+    /// # Errors
+    /// setsockopt(2): InvalidInput when the peer has reset the connection.
+    pub fn set_nodelay(&self) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.set_nodelay(true),
+            Stream::Unix(_) => Ok(()),
+        }
+    }
+
+    /// Closing will reset the connection instead of ending it (SO_LINGER of 0 s): the server learns at once that nobody
+    /// waits for its answer, and no TIME_WAIT is left behind. For clients that give up. Over a UNIX socket every close is
+    /// seen at once as it is.
+    ///
+    /// # Errors
+    /// setsockopt(2), which does not fail on an open socket.
+    pub fn reset_on_close(&self) -> io::Result<()> {
+        let Stream::Tcp(stream) = self else {
+            return Ok(());
+        };
+        setsockopt(
+            stream,
+            Linger,
+            &libc::linger {
+                l_onoff: 1,
+                l_linger: 0,
+            },
+        )?;
+        Ok(())
+    }
+
+    /// Throws away, in one system call, what the peer has sent and nobody will read; see the head of this file.
+    ///
+    /// # Errors
+    /// recv(2): ConnectionReset and its like. The connection is over; close it.
+    pub fn discard_unread(&self) -> io::Result<Unread> {
+        let outcome = match self {
+            Stream::Tcp(stream) => sys::discard_tcp(stream.as_fd(), DISCARD_TCP),
+            Stream::Unix(stream) => {
+                let mut scratch = [0; DISCARD_UNIX];
+                recv(stream.as_raw_fd(), &mut scratch, MsgFlags::MSG_DONTWAIT).map_err(Errno::into)
+            }
+        };
+        match outcome {
+            Ok(0) => Ok(Unread::End),
+            Ok(count) => Ok(Unread::Bytes(count)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Unread::None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Read for &Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => (&*stream).read(buffer),
+            Stream::Unix(stream) => (&*stream).read(buffer),
+        }
+    }
+
+    fn read_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => (&*stream).read_vectored(buffers),
+            Stream::Unix(stream) => (&*stream).read_vectored(buffers),
+        }
+    }
+}
+
+impl Write for &Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => (&*stream).write(bytes),
+            Stream::Unix(stream) => (&*stream).write(bytes),
+        }
+    }
+
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => (&*stream).write_vectored(pieces),
+            Stream::Unix(stream) => (&*stream).write_vectored(pieces),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&*self).read(buffer)
+    }
+
+    fn read_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        (&*self).read_vectored(buffers)
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (&*self).write(bytes)
+    }
+
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        (&*self).write_vectored(pieces)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Stream::Tcp(stream) => stream.as_fd(),
+            Stream::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+impl Stream {
+    fn source(&mut self) -> &mut dyn event::Source {
+        match self {
+            Stream::Tcp(stream) => stream,
+            Stream::Unix(stream) => stream,
+        }
+    }
+}
+
+impl event::Source for Stream {
+    fn register(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+        self.source().register(registry, token, interests)
+    }
+
+    fn reregister(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+        self.source().reregister(registry, token, interests)
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        self.source().deregister(registry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scaffold::{accept, listen, tcp_addr, tcp_pair, unix_pair, wait_readable, wait_writable};
+    use super::*;
+
+    #[test]
+    fn bytes_go_both_ways_and_a_half_close_is_seen() {
+        let (mut served, mut client) = tcp_pair();
+        client.write_all(b"question").expect("write");
+        wait_readable(&served);
+        let mut buffer = [0; 32];
+        assert_eq!(served.read(&mut buffer).expect("read"), 8);
+        assert_eq!(
+            served.read(&mut buffer).expect_err("drained").kind(),
+            io::ErrorKind::WouldBlock
+        );
+        let pieces = [IoSlice::new(b"ans"), IoSlice::new(b"wer")];
+        assert_eq!(served.write_vectored(&pieces).expect("write"), 6);
+        served.shutdown_write().expect("shutdown");
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).expect("read to the end");
+        assert_eq!(answer, "answer");
+    }
+
+    #[test]
+    fn what_is_unread_is_told_and_thrown_away() {
+        let (served, mut client) = tcp_pair();
+        assert_eq!(served.discard_unread().expect("discard"), Unread::None);
+        client.write_all(&[7; 100_000]).expect("write");
+        drop(client);
+        assert_eq!(discard_to_the_end(&served), 100_000);
+        let (served, mut client) = unix_pair();
+        assert_eq!(served.discard_unread().expect("discard"), Unread::None);
+        client.write_all(&[7; 50_000]).expect("write");
+        drop(client);
+        assert_eq!(discard_to_the_end(&served), 50_000);
+    }
+
+    fn discard_to_the_end(stream: &Stream) -> usize {
+        let mut sum = 0;
+        loop {
+            wait_readable(stream);
+            match stream.discard_unread().expect("discard") {
+                Unread::Bytes(count) => sum += count,
+                Unread::End => return sum,
+                Unread::None => {}
+            }
+        }
+    }
+
+    /// The reason for `discard_unread`: without it the reply is lost to the reset (the C program lost its `ERR` so).
+    #[test]
+    fn a_reply_survives_input_that_nobody_reads() {
+        let (mut served, mut client) = tcp_pair();
+        client.write_all(b"far too long a request").expect("write");
+        wait_readable(&served);
+        served.write_all(b"ERR\n").expect("write");
+        assert_eq!(served.discard_unread().expect("discard"), Unread::Bytes(22));
+        drop(served);
+        let mut answer = String::new();
+        client
+            .read_to_string(&mut answer)
+            .expect("the reply and its end, no reset");
+        assert_eq!(answer, "ERR\n");
+    }
+
+    #[test]
+    fn a_client_that_gives_up_is_noticed_as_a_reset() {
+        let listener = listen("127.0.0.1:0");
+        let client = Stream::connect_tcp(tcp_addr(&listener)).expect("connect");
+        let (served, _) = accept(&listener);
+        wait_writable(&client);
+        assert!(client.is_connected().expect("connected"));
+        client.set_nodelay().expect("nodelay");
+        client.reset_on_close().expect("linger");
+        drop(client);
+        wait_readable(&served);
+        let error = served.discard_unread().expect_err("a reset");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[test]
+    fn a_refused_connection_says_so() {
+        let address = tcp_addr(&listen("127.0.0.1:0"));
+        // The loopback may say so at once or with an event.
+        let error = match Stream::connect_tcp(address) {
+            Err(error) => error,
+            Ok(stream) => {
+                wait_writable(&stream);
+                stream.is_connected().expect_err("nobody listens any more")
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn a_unix_peer_is_known_by_its_process() {
+        let (served, _client) = unix_pair();
+        let found = served.peer_credentials().expect("credentials").expect("of a UNIX peer");
+        assert_eq!(found.pid, nix::unistd::getpid().as_raw());
+        assert_eq!(found.uid, nix::unistd::geteuid().as_raw());
+        assert_eq!(served.peer_addr().expect("a peer"), PeerAddr::Unix);
+        assert_eq!(tcp_pair().0.peer_credentials().expect("nothing to ask"), None);
+    }
+}

@@ -1,0 +1,120 @@
+//! The system calls of this room that no wrapper has: all of its `unsafe`.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+
+use super::bind::Families;
+
+/// listen(2) with any backlog. nix takes no more than SOMAXCONN at the time it was compiled (4096), but the kernel's
+/// own limit, net.core.somaxconn, may be higher, and the kernel cuts what is over it by itself.
+pub(super) fn listen(socket: BorrowedFd<'_>, backlog: u32) -> io::Result<()> {
+    let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+    // SAFETY: listen takes two integers and touches no memory of ours; the descriptor is open while it is borrowed.
+    Errno::result(unsafe { libc::listen(socket.as_raw_fd(), backlog) })?;
+    Ok(())
+}
+
+/// bind(2) to an internet address. nix has its types for those only together with its interface enumeration, and std
+/// binds no socket that is made already.
+pub(super) fn bind_ip(socket: BorrowedFd<'_>, address: SocketAddr) -> io::Result<()> {
+    match address {
+        SocketAddr::V4(address) => bind_struct(
+            socket,
+            &libc::sockaddr_in {
+                sin_family: address_family(libc::AF_INET)?,
+                sin_port: address.port().to_be(),
+                // The octets are in network order already, whatever the machine's own is.
+                sin_addr: libc::in_addr {
+                    s_addr: u32::from_ne_bytes(address.ip().octets()),
+                },
+                sin_zero: [0; 8],
+            },
+        ),
+        SocketAddr::V6(address) => bind_struct(
+            socket,
+            &libc::sockaddr_in6 {
+                sin6_family: address_family(libc::AF_INET6)?,
+                sin6_port: address.port().to_be(),
+                sin6_flowinfo: address.flowinfo(),
+                sin6_addr: libc::in6_addr {
+                    s6_addr: address.ip().octets(),
+                },
+                sin6_scope_id: address.scope_id(),
+            },
+        ),
+    }
+}
+
+/// `T` is one of libc's `sockaddr_...`, whose first field says which.
+fn bind_struct<T>(socket: BorrowedFd<'_>, address: &T) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(size_of::<T>()).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: the kernel reads `length` bytes at the pointer, which is a live reference to a value of that size without
+    // padding, and keeps no pointer.
+    Errno::result(unsafe { libc::bind(socket.as_raw_fd(), std::ptr::from_ref(address).cast(), length) })?;
+    Ok(())
+}
+
+fn address_family(family: libc::c_int) -> io::Result<libc::sa_family_t> {
+    libc::sa_family_t::try_from(family).map_err(|_| Errno::EAFNOSUPPORT.into())
+}
+
+/// Sets IPV6_V6ONLY (ipv6(7)) one way or the other, so that net.ipv6.bindv6only does not matter. nix has the option only
+/// together with its interface enumeration.
+pub(super) fn set_v6only(socket: BorrowedFd<'_>, families: Families) -> io::Result<()> {
+    let value: libc::c_int = match families {
+        Families::OwnOnly => 1,
+        Families::Both => 0,
+    };
+    let length = libc::socklen_t::try_from(size_of_val(&value)).map_err(|_| Errno::EINVAL)?;
+    let descriptor = socket.as_raw_fd();
+    // SAFETY: the kernel reads `length` bytes at the pointer, which is a live local of that size, and keeps no pointer.
+    let outcome = unsafe {
+        libc::setsockopt(
+            descriptor,
+            libc::IPPROTO_IPV6,
+            libc::IPV6_V6ONLY,
+            (&raw const value).cast(),
+            length,
+        )
+    };
+    Errno::result(outcome)?;
+    Ok(())
+}
+
+/// Throws away up to `length` bytes that have arrived on a TCP socket, without copying them: with MSG_TRUNC the kernel
+/// leaves the buffer of a TCP socket alone (tcp(7)). Not for UNIX sockets, which ignore that flag.
+pub(super) fn discard_tcp(socket: BorrowedFd<'_>, length: usize) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
+    // SAFETY: with MSG_TRUNC a TCP socket writes nothing to the buffer; were the socket of another kind, the kernel
+    // would find the null pointer when it copies and answer EFAULT. No memory of ours is touched in either case.
+    let count = Errno::result(unsafe { libc::recv(socket.as_raw_fd(), std::ptr::null_mut(), length, flags) })?;
+    usize::try_from(count).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// Takes over a descriptor that this process was started with, and makes it close-on-exec.
+///
+/// # Errors
+/// EBADF if it is not open. EBUSY if it is close-on-exec: then it cannot have come through exec, and somebody else in
+/// this process owns it.
+pub(super) fn take_over(number: RawFd) -> io::Result<OwnedFd> {
+    if number < 0 {
+        return Err(Errno::EBADF.into());
+    }
+    // SAFETY: borrowed for the two fcntl calls below, which are harmless on any number: F_GETFD answers EBADF for one
+    // that is not open, and then nothing else is done. The number is not -1.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    let flags = FdFlag::from_bits_retain(fcntl(borrowed, FcntlArg::F_GETFD)?);
+    if flags.contains(FdFlag::FD_CLOEXEC) {
+        return Err(Errno::EBUSY.into());
+    }
+    fcntl(borrowed, FcntlArg::F_SETFD(flags | FdFlag::FD_CLOEXEC))?;
+    // SAFETY: the descriptor is open (F_GETFD answered) and has no other owner: everything that this process opens is
+    // close-on-exec from its first moment (std, mio, nix with the flags used here), and this one was not, so it is
+    // inherited; and a second call for the same number is refused above, because this one has set the flag.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}

@@ -1,0 +1,120 @@
+//! The file of a UNIX socket: who owns the path now, and when it may be deleted.
+//!
+//! A socket file outlives the process that bound it, so a path may hold the socket of a server that runs, the remains
+//! of one that was killed, or something else altogether. connect(2) tells the first two apart without a doubt: on a
+//! socket that nobody listens on any more it answers ECONNREFUSED.
+//!
+//! Deleting is tied to device and inode, never to the path alone: a path that somebody else has bound meanwhile is his.
+//! The number cannot be used again for another file while we are alive, because a bound socket holds its inode.
+
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+
+use super::addr::UnixAddr;
+use super::stream::Stream;
+
+/// Which file, whatever it is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    fn of(metadata: &Metadata) -> FileId {
+        FileId {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        }
+    }
+}
+
+/// A socket file that this process has bound; deleted when this is dropped, if it is still the same file.
+#[derive(Debug)]
+pub(super) struct OwnedFile {
+    path: PathBuf,
+    id: FileId,
+}
+
+impl OwnedFile {
+    /// Takes responsibility for the file that bind(2) has just made.
+    ///
+    /// # Errors
+    /// lstat(2); then the file is left behind, and the next start finds it stale.
+    pub(super) fn new(path: &Path) -> io::Result<OwnedFile> {
+        let id = FileId::of(&fs::symlink_metadata(path)?);
+        Ok(OwnedFile {
+            path: path.to_path_buf(),
+            id,
+        })
+    }
+
+    /// The file now belongs to another process, which has been given the socket: it is not deleted.
+    pub(super) fn disown(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for OwnedFile {
+    fn drop(&mut self) {
+        // A file that cannot be looked at or deleted (directory gone, rights given up since) is left: the next start
+        // finds it stale, and an error on the way out would help nobody.
+        if fs::symlink_metadata(&self.path).is_ok_and(|found| FileId::of(&found) == self.id) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Why a path cannot be had.
+#[derive(Debug)]
+pub(super) enum Taken {
+    /// A server answers there.
+    Running,
+    /// What is there is no socket.
+    NotASocket,
+    /// Looking, asking or deleting failed: with this.
+    Unknown(io::Error),
+}
+
+/// Makes sure that nothing is at `path`, deleting the remains of a server that is no more.
+///
+/// Two daemons that are started for one path in the same instant may both find the same remains. The file is looked at
+/// once more just before it is deleted, so that the later one finds the earlier one's new socket and asks again.
+pub(super) fn clear(path: &Path) -> Result<(), Taken> {
+    loop {
+        let Some(found) = look(path)? else {
+            return Ok(());
+        };
+        match Stream::connect_unix(&UnixAddr::Path(path.to_path_buf())) {
+            Ok(_probe) => return Err(Taken::Running),
+            Err(error) => match Errno::from_raw(error.raw_os_error().unwrap_or(0)) {
+                Errno::ECONNREFUSED => {}
+                // Its backlog is full, or it is alive but of another type (datagrams).
+                Errno::EAGAIN | Errno::EPROTOTYPE => return Err(Taken::Running),
+                // Deleted by its server meanwhile: look again.
+                Errno::ENOENT => continue,
+                _ => return Err(Taken::Unknown(error)),
+            },
+        }
+        if look(path)? == Some(found) {
+            return match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Taken::Unknown(error)),
+                _ => Ok(()),
+            };
+        }
+    }
+}
+
+/// The socket at `path`, if there is one. A symbolic link is not followed and is not a socket.
+fn look(path: &Path) -> Result<Option<FileId>, Taken> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => Ok(Some(FileId::of(&found))),
+        Ok(_) => Err(Taken::NotASocket),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Taken::Unknown(error)),
+    }
+}

@@ -1,0 +1,307 @@
+//! A running child: its pidfd, and our ends of its pipes.
+//!
+//! Its end is an event: the pidfd becomes readable, once. From then until it is reaped it is a zombie, whose process
+//! id, and so its group's id, the kernel gives to nobody else. Every signal in this file relies on that: it goes to a
+//! group whose leader is ours and unreaped, so it cannot reach a stranger. Hence the order in
+//! [`Child::reap_with_group`], the only place that ends the relation.
+//!
+//! Reading and writing the pipes, and when to do so, is the business of whoever owns the child.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use mio::event::Source;
+use mio::unix::SourceFd;
+use mio::unix::pipe::{Receiver, Sender};
+use mio::{Interest, Registry, Token};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use super::exit_status::ExitStatus;
+use super::guard::Guard;
+use super::sys::{self, Wait};
+
+/// A descriptor that stands for a process and is readable when that process has exited. A mio source; ask for
+/// [`Interest::READABLE`].
+#[derive(Debug)]
+pub struct PidFd(OwnedFd);
+
+impl PidFd {
+    pub(super) const fn new(descriptor: OwnedFd) -> Self {
+        Self(descriptor)
+    }
+}
+
+impl AsFd for PidFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Source for PidFd {
+    fn register(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+        SourceFd(&self.0.as_raw_fd()).register(registry, token, interests)
+    }
+
+    fn reregister(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+        SourceFd(&self.0.as_raw_fd()).reregister(registry, token, interests)
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        SourceFd(&self.0.as_raw_fd()).deregister(registry)
+    }
+}
+
+/// A child that is not reaped yet, or was by this handle.
+///
+/// Dropped unreaped, its whole group is killed; a child that the kernel cannot end at once then stays a zombie until
+/// the daemon ends.
+#[derive(Debug)]
+pub struct Child {
+    pid: Pid,
+    pidfd: PidFd,
+    /// How it ended, once it is reaped.
+    status: Option<ExitStatus>,
+    /// Our end of its standard input, non-blocking; dropping it is the end of its input.
+    pub stdin: Option<Sender>,
+    /// Our end of its standard output, non-blocking.
+    pub stdout: Option<Receiver>,
+    /// Our end of its standard error, non-blocking.
+    pub stderr: Option<Receiver>,
+}
+
+impl Child {
+    pub(super) const fn new(
+        pid: Pid,
+        pidfd: PidFd,
+        stdin: Option<Sender>,
+        stdout: Option<Receiver>,
+        stderr: Option<Receiver>,
+    ) -> Self {
+        Self {
+            pid,
+            pidfd,
+            status: None,
+            stdin,
+            stdout,
+            stderr,
+        }
+    }
+
+    /// Its process id, which is its group's id as well.
+    #[must_use]
+    pub const fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// The source whose readability means that the child has exited.
+    pub const fn pidfd(&mut self) -> &mut PidFd {
+        &mut self.pidfd
+    }
+
+    /// How it ended; `None` while it is not reaped.
+    #[must_use]
+    pub const fn status(&self) -> Option<ExitStatus> {
+        self.status
+    }
+
+    /// Asks the whole group to end: TERM, and CONT behind it, since a stopped process acts on neither until it goes on.
+    ///
+    /// # Errors
+    /// As [`kill_group`](Self::kill_group).
+    pub fn terminate_group(&self) -> io::Result<()> {
+        self.kill_group(Signal::SIGTERM)?;
+        self.kill_group(Signal::SIGCONT)
+    }
+
+    /// Sends a signal to the child and every process in its group. Nothing is sent once the child is reaped.
+    ///
+    /// # Errors
+    /// EPERM when every process of the group has taken another user's id and the daemon is not root.
+    pub fn kill_group(&self, signal: Signal) -> io::Result<()> {
+        if self.status.is_some() {
+            return Ok(());
+        }
+        match killpg(self.pid, signal) {
+            // Only if the child has moved itself to another group and left this one empty.
+            Ok(()) | Err(Errno::ESRCH) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// When the child has exited: kills what is left of its group, strikes it off the guard's list and takes its
+    /// status. `None` while it runs; the same status again afterwards. In this order, because the group's id is nobody
+    /// else's only until the child is reaped, and because the guard may look at its list at any moment.
+    ///
+    /// # Errors
+    /// Those of `waitid(2)`: ECHILD when something else in this process has reaped the child.
+    pub fn reap_with_group(&mut self, guard: &mut Guard) -> io::Result<Option<ExitStatus>> {
+        if self.status.is_some() || sys::wait(&self.pidfd, Wait::Look)?.is_none() {
+            return Ok(self.status);
+        }
+        // EPERM is left: processes that became another user's. The guard could not kill them either.
+        let _ = self.kill_group(Signal::SIGKILL);
+        guard.forget(self.pid);
+        self.reap()
+    }
+
+    /// Takes the status of a child whose group is of no interest, because it was never announced to a guard and cannot
+    /// have left anything behind; `None` while it runs. Otherwise see [`reap_with_group`](Self::reap_with_group).
+    ///
+    /// # Errors
+    /// Those of `waitid(2)`.
+    pub fn reap(&mut self) -> io::Result<Option<ExitStatus>> {
+        if self.status.is_none() {
+            self.status = sys::wait(&self.pidfd, Wait::Reap)?;
+        }
+        Ok(self.status)
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // Nobody is left to tell of a failure. A reaped child is left alone by both.
+        let _ = self.kill_group(Signal::SIGKILL);
+        let _ = self.reap();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::super::testing::{self, read_line, rest_of_output, shell, wait_readable};
+    use super::super::unread_bytes;
+    use super::*;
+
+    #[test]
+    fn its_end_is_an_event_and_its_status_is_told_once_and_for_all() {
+        let mut child = shell("read end; exit 7");
+        assert_eq!(child.reap().unwrap(), None);
+        drop(child.stdin.take());
+        wait_readable(child.pidfd());
+        assert_eq!(child.reap().unwrap(), Some(ExitStatus::Code(7)));
+        assert_eq!(child.reap().unwrap(), Some(ExitStatus::Code(7)));
+    }
+
+    #[test]
+    fn the_group_is_killed_before_its_dead_leader_is_reaped() {
+        let mut child = shell("sleep 1000 & echo ready");
+        read_line(&mut child);
+        wait_readable(child.pidfd());
+        let mut guard = Guard::start().unwrap();
+        guard.watch(child.pid());
+        assert_eq!(child.reap_with_group(&mut guard).unwrap(), Some(ExitStatus::Code(0)));
+        // The grandchild held the pipe: its end says that it is gone.
+        assert_eq!(rest_of_output(&mut child), "");
+        assert_eq!(child.reap_with_group(&mut guard).unwrap(), Some(ExitStatus::Code(0)));
+    }
+
+    #[test]
+    fn a_group_is_left_alone_while_its_leader_runs() {
+        let mut child = shell("read end; exit 3");
+        let mut guard = Guard::start().unwrap();
+        assert_eq!(child.reap_with_group(&mut guard).unwrap(), None);
+        drop(child.stdin.take());
+        assert_eq!(testing::wait(&mut child), ExitStatus::Code(3));
+    }
+
+    #[test]
+    fn a_stopped_child_dies_of_term() {
+        let mut child = shell("echo ready; kill -STOP $$; echo never");
+        read_line(&mut child);
+        while !std::fs::read_to_string(format!("/proc/{}/stat", child.pid()))
+            .unwrap()
+            .contains(") T ")
+        {
+            std::thread::yield_now();
+        }
+        child.terminate_group().unwrap();
+        assert_eq!(testing::wait(&mut child).to_string(), "signal 15 (SIGTERM)");
+    }
+
+    #[test]
+    fn a_death_by_a_real_time_signal_has_its_number() {
+        let mut child = shell("kill -40 $$");
+        assert_eq!(testing::wait(&mut child).to_string(), "signal 40");
+    }
+
+    #[test]
+    fn a_status_is_not_lost_when_the_daemon_was_started_with_sigchld_ignored() {
+        const ROLE: &str = "IOTCPD_TEST_SIGCHLD";
+        if std::env::var_os(ROLE).is_some() {
+            super::super::claim_children().unwrap();
+            return assert_eq!(testing::wait(&mut shell("exit 7")), ExitStatus::Code(7));
+        }
+        let name = "process::child::tests::a_status_is_not_lost_when_the_daemon_was_started_with_sigchld_ignored";
+        let output = testing::other_part(name, ROLE, &["env", "--ignore-signal=CHLD"])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
+    }
+
+    #[test]
+    fn nothing_is_sent_to_a_reaped_child() {
+        let mut child = shell("exit 0");
+        testing::wait(&mut child);
+        child.kill_group(Signal::SIGKILL).unwrap();
+    }
+
+    #[test]
+    fn dropping_it_kills_its_group() {
+        let mut child = shell("sleep 1000 & echo ready; wait");
+        read_line(&mut child);
+        let stdout = child.stdout.take().unwrap();
+        drop(child);
+        wait_readable(&stdout);
+        assert_eq!(nix::unistd::read(&stdout, &mut [0; 16]), Ok(0));
+    }
+
+    #[test]
+    fn what_it_has_not_read_yet_is_counted() {
+        let mut child = shell("echo ready; read first; echo $first; read second; echo $second");
+        read_line(&mut child);
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(b"one\n").unwrap();
+        assert_eq!(read_line(&mut child), "one");
+        assert_eq!(unread_bytes(&stdin).unwrap(), 0);
+        child.kill_group(Signal::SIGSTOP).unwrap();
+        stdin.write_all(b"two\n").unwrap();
+        stdin.write_all(b"three\n").unwrap();
+        let unread = unread_bytes(&stdin).unwrap();
+        child.kill_group(Signal::SIGCONT).unwrap();
+        assert_eq!(read_line(&mut child), "two");
+        assert!((6..=10).contains(&unread), "{unread}");
+    }
+
+    #[test]
+    fn our_ends_do_not_block() {
+        let mut child = shell("read end");
+        let error = nix::unistd::read(child.stdout.as_ref().unwrap(), &mut [0; 1]).unwrap_err();
+        assert_eq!(error, Errno::EAGAIN);
+        let mut stdin = child.stdin.take().unwrap();
+        let full = loop {
+            if let Err(error) = stdin.write(&[b'x'; 65536]) {
+                break error;
+            }
+        };
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn mio_tells_of_its_end() {
+        let mut child = shell("read end");
+        let mut poll = mio::Poll::new().unwrap();
+        poll.registry()
+            .register(child.pidfd(), Token(5), Interest::READABLE)
+            .unwrap();
+        drop(child.stdin.take());
+        let mut events = mio::Events::with_capacity(4);
+        poll.poll(&mut events, Some(std::time::Duration::from_secs(30)))
+            .unwrap();
+        assert_eq!(events.iter().map(|event| event.token()).collect::<Vec<_>>(), [Token(5)]);
+        assert_eq!(child.reap().unwrap(), Some(ExitStatus::Code(1)));
+    }
+}

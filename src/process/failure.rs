@@ -1,0 +1,223 @@
+//! Why a program could not be started: the step that failed, its errno, the program's name, and what to do about it.
+//!
+//! [`SpawnError::is_permanent`] is what a supervisor decides by: a program that is not there is not tried again and
+//! again, one that found no memory is.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::sys::resource::Resource;
+
+/// What was being attempted when a start failed, in the order of the attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Looking the program up.
+    Lookup,
+    /// Turning arguments and variables into C strings, which cannot hold a NUL.
+    Arguments,
+    /// Reading the daemon's own limits, from which those of the child are made.
+    ReadLimits,
+    /// Making the pipes, or opening `/dev/null`.
+    Pipes,
+    /// Making the new process (`clone(2)`).
+    NewProcess,
+    /// Putting it into a process group of its own.
+    ProcessGroup,
+    /// Putting its standard input, output and error in place.
+    StandardStreams,
+    /// Setting its nice value.
+    Nice,
+    /// Setting one of its limits.
+    Limit(Resource),
+    /// Setting its supplementary groups.
+    SupplementaryGroups,
+    /// Setting its group.
+    Group,
+    /// Setting its user.
+    User,
+    /// Going to its working directory.
+    WorkingDirectory,
+    /// Asking to be killed when the daemon ends.
+    ParentDeathSignal,
+    /// Giving up new privileges.
+    NoNewPrivileges,
+    /// Running the program (`execve(2)`).
+    Exec,
+}
+
+/// A program that could not be started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpawnError {
+    /// What was being attempted.
+    pub step: Step,
+    /// The program as the operator wrote it.
+    pub program: OsString,
+    /// What the kernel said.
+    pub errno: Errno,
+    /// The script's interpreter, when the script is there and its interpreter is not.
+    pub missing_interpreter: Option<PathBuf>,
+}
+
+impl SpawnError {
+    pub(super) fn new(step: Step, program: &OsStr, errno: Errno) -> Self {
+        Self {
+            step,
+            program: program.to_owned(),
+            errno,
+            missing_interpreter: None,
+        }
+    }
+
+    /// Whether trying again cannot help until an operator has changed something. What is not permanent is a shortage,
+    /// of memory, processes or descriptors, that passes.
+    #[must_use]
+    pub const fn is_permanent(&self) -> bool {
+        !matches!(
+            self.errno,
+            Errno::EAGAIN
+                | Errno::ENOMEM
+                | Errno::EMFILE
+                | Errno::ENFILE
+                | Errno::EINTR
+                | Errno::ETXTBSY
+                | Errno::EIO
+                | Errno::ENOBUFS
+        )
+    }
+
+    fn remedy(&self) -> &'static str {
+        match (self.step, self.errno) {
+            (Step::Arguments, _) => "take the NUL byte out of its arguments and variables",
+            (Step::Lookup | Step::Exec, Errno::ENOENT | Errno::ENOTDIR) => {
+                "install it, give its full path, or correct PATH"
+            }
+            (Step::Lookup | Step::Exec, Errno::EACCES | Errno::EPERM) => {
+                "make it an executable file that the child's user may read and run, on a file system without noexec"
+            }
+            (Step::Exec, Errno::ENOEXEC) => {
+                "it is neither a program for this machine nor a script with a #! line; \
+                 add one, or run it through its interpreter"
+            }
+            (Step::Exec, Errno::E2BIG) => "shorten its arguments, or clear variables from its environment",
+            (Step::Exec, Errno::ETXTBSY) => "it is being written at this moment; finish the upgrade",
+            (Step::Exec | Step::NewProcess | Step::User, Errno::EAGAIN) => {
+                "the limit on processes is reached (ulimit -u, TasksMax, pids.max); raise it or run fewer"
+            }
+            (_, Errno::ENOMEM) => {
+                "memory is short, or the memory limit leaves no room for the program; raise it or run fewer"
+            }
+            (_, Errno::EMFILE) => "the daemon's limit on open files is reached; raise it (ulimit -n, LimitNOFILE)",
+            (_, Errno::ENFILE) => "the machine's limit on open files is reached; raise fs.file-max",
+            (Step::Limit(_), Errno::EPERM) => {
+                "only root may go over the hard limit; ask for less or raise the daemon's"
+            }
+            (Step::Nice, Errno::EACCES | Errno::EPERM) => "only root may lower a nice value; ask for a higher one",
+            (Step::SupplementaryGroups | Step::Group | Step::User, Errno::EPERM) => {
+                "only root may change users and groups; \
+                 start the daemon as root, or as that user and leave the setting out"
+            }
+            (Step::WorkingDirectory, _) => "make it a directory that the child's user may enter",
+            _ => "see the manual page of the system call",
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Arguments => "passing its arguments",
+            Self::Lookup => "looking it up",
+            Self::ReadLimits => "reading the daemon's limits",
+            Self::Pipes => "making its pipes",
+            Self::NewProcess => "making a process",
+            Self::ProcessGroup => "making its process group",
+            Self::StandardStreams => "connecting its standard streams",
+            Self::Nice => "setting its nice value",
+            Self::Limit(Resource::RLIMIT_AS) => "setting its memory limit",
+            Self::Limit(Resource::RLIMIT_CPU) => "setting its limit on processor time",
+            Self::Limit(Resource::RLIMIT_NOFILE) => "setting its limit on open files",
+            Self::Limit(Resource::RLIMIT_NPROC) => "setting its limit on processes",
+            Self::Limit(_) => "setting its limits",
+            Self::SupplementaryGroups => "setting its supplementary groups",
+            Self::Group => "setting its group",
+            Self::User => "setting its user",
+            Self::WorkingDirectory => "entering its working directory",
+            Self::ParentDeathSignal => "setting its parent-death signal",
+            Self::NoNewPrivileges => "giving up new privileges",
+            Self::Exec => "running it",
+        })
+    }
+}
+
+impl fmt::Display for SpawnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            step,
+            program,
+            errno,
+            missing_interpreter,
+        } = self;
+        write!(f, "cannot start {program:?}: {step}: ")?;
+        match missing_interpreter {
+            Some(path) => write!(
+                f,
+                "its interpreter {path:?} is missing; install that, or correct the script's #! line"
+            ),
+            None => write!(f, "{}; {}", errno.desc(), self.remedy()),
+        }
+    }
+}
+
+impl std::error::Error for SpawnError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(step: Step, errno: Errno) -> SpawnError {
+        SpawnError::new(step, OsStr::new("squidGuard"), errno)
+    }
+
+    #[test]
+    fn a_shortage_passes_and_a_missing_program_does_not() {
+        for errno in [
+            Errno::EAGAIN,
+            Errno::ENOMEM,
+            Errno::EMFILE,
+            Errno::ENFILE,
+            Errno::ETXTBSY,
+        ] {
+            assert!(!error(Step::Exec, errno).is_permanent(), "{errno}");
+        }
+        for errno in [
+            Errno::ENOENT,
+            Errno::EACCES,
+            Errno::ENOEXEC,
+            Errno::ENOTDIR,
+            Errno::E2BIG,
+            Errno::EPERM,
+        ] {
+            assert!(error(Step::Exec, errno).is_permanent(), "{errno}");
+        }
+    }
+
+    #[test]
+    fn the_message_names_program_attempt_cause_and_remedy() {
+        assert_eq!(
+            error(Step::Lookup, Errno::ENOENT).to_string(),
+            "cannot start \"squidGuard\": looking it up: No such file or directory; \
+             install it, give its full path, or correct PATH"
+        );
+        let missing = SpawnError {
+            missing_interpreter: Some("/opt/perl".into()),
+            ..error(Step::Exec, Errno::ENOENT)
+        };
+        assert_eq!(
+            missing.to_string(),
+            "cannot start \"squidGuard\": running it: its interpreter \"/opt/perl\" is missing; \
+             install that, or correct the script's #! line"
+        );
+    }
+}

@@ -1,0 +1,42 @@
+//! What to spawn, spawning it, watching it and ending it. Knows nothing of pools, requests or sockets.
+//!
+//! The life of one child:
+//!
+//! 1. [`spec`] describes it as data; [`identity`] has turned the names of users and groups into numbers.
+//! 2. [`spawn::Spawner::prepare`] looks the program up and lays out once what every start of it needs; a program that
+//!    cannot be started is known here, by name and errno ([`failure`]).
+//! 3. [`spawn::Spawner::spawn`] starts it: leader of its own process group, default signals, nothing inherited but its
+//!    three standard descriptors. It costs the same whatever the size of the daemon. A failed exec is an error of this
+//!    call, never an exit status to be guessed.
+//! 4. [`guard::Guard::watch`] records its group, so that nothing outlives the daemon.
+//! 5. [`child::Child`] is its pidfd (readable once: it has exited) and our ends of its pipes; [`stderr_log`] makes log
+//!    lines of what it complains about, [`rss`] says how much memory it holds.
+//! 6. [`reaper::Ending`] decides how it is ended (its input closed, TERM, KILL) and by when.
+//! 7. [`child::Child::reap_with_group`] kills what is left of its group, tells the guard, and only then reaps it.
+//!
+//! What holds throughout: a process id is used for signals only while its process is unreaped, since until then the
+//! kernel gives the number to nobody else; the daemon calls [`claim_children`] first of all. Every descriptor is
+//! close-on-exec. Nothing here blocks on a child, and there is no SIGCHLD handler. All `unsafe` of this room is in
+//! `sys.rs`.
+//!
+//! The kernel must be Linux 5.4 or later (`waitid` on a pidfd). A process that leaves its group (`setsid`, a
+//! double-forking daemon) is out of reach of everything here.
+
+pub mod child;
+pub mod exit_status;
+pub mod failure;
+pub mod guard;
+pub mod identity;
+pub mod limits;
+mod program;
+pub mod reaper;
+pub mod rss;
+pub mod spawn;
+pub mod spec;
+pub mod stderr_log;
+mod sys;
+
+pub use sys::{claim_children, unread_bytes};
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,175 @@
+//! What to spawn, as data: nothing here touches the system, so a configuration can be lowered, compared and tested.
+//!
+//! A spec is made by `config`, kept by the door that runs it, and given to [`Spawner::prepare`](super::spawn::Spawner).
+//! Two equal specs mean the same child, which is how a reload sees whether anything has changed. User and group names
+//! are numbers here already: see [`identity`](super::identity).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::path::PathBuf;
+
+use super::limits::ResourceLimits;
+
+/// A program and everything it is started with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProcessSpec {
+    /// The program's name or path, then its arguments. Never empty, which is why it is private.
+    argv: Vec<OsString>,
+    /// Where it runs; `None`: where the daemon does. A relative program path is taken from here, as a shell would
+    /// after `cd`.
+    pub working_directory: Option<PathBuf>,
+    /// Its variables.
+    pub environment: Environment,
+    /// The user id it runs as; `None`: the daemon's.
+    pub user: Option<u32>,
+    /// The group id it runs as; `None`: the daemon's.
+    pub group: Option<u32>,
+    /// Its supplementary groups, set when `user` or `group` is: the daemon's own are never passed on to another user.
+    pub supplementary_groups: Vec<u32>,
+    /// Its resource limits.
+    pub limits: ResourceLimits,
+    /// Its nice value, −20 (first served) to 19; `None`: the daemon's.
+    pub nice: Option<i32>,
+    /// Whether it and its descendants can never gain privileges by exec (`PR_SET_NO_NEW_PRIVS`).
+    pub no_new_privileges: bool,
+}
+
+impl ProcessSpec {
+    /// A program with its arguments, otherwise as the daemon is.
+    ///
+    /// # Errors
+    /// [`EmptyCommand`] when there is no program name.
+    pub fn new(argv: Vec<OsString>) -> Result<Self, EmptyCommand> {
+        if argv.first().is_none_or(|program| program.is_empty()) {
+            return Err(EmptyCommand);
+        }
+        Ok(Self {
+            argv,
+            working_directory: None,
+            environment: Environment::default(),
+            user: None,
+            group: None,
+            supplementary_groups: Vec::new(),
+            limits: ResourceLimits::default(),
+            nice: None,
+            no_new_privileges: false,
+        })
+    }
+
+    /// The program's name or path, then its arguments; at least one element.
+    #[must_use]
+    pub fn argv(&self) -> &[OsString] {
+        &self.argv
+    }
+
+    /// The program as the operator wrote it.
+    #[must_use]
+    pub fn program(&self) -> &OsStr {
+        self.argv.first().map_or_else(|| OsStr::new(""), OsString::as_os_str)
+    }
+}
+
+/// The command holds no program name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EmptyCommand;
+
+impl fmt::Display for EmptyCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the command is empty; give a program, and its arguments after it")
+    }
+}
+
+impl std::error::Error for EmptyCommand {}
+
+/// The variables of a child.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Environment {
+    /// What it starts from.
+    pub base: EnvironmentBase,
+    /// Taken out of the base.
+    pub removed: BTreeSet<OsString>,
+    /// Added, or put in place of those of the same name, after `removed`.
+    pub set: BTreeMap<OsString, OsString>,
+}
+
+/// What the variables of a child start from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum EnvironmentBase {
+    /// The daemon's own, without those that its supervisor meant for it alone ([`ADDRESSED_TO_THE_DAEMON`]).
+    #[default]
+    Inherited,
+    /// Nothing.
+    Cleared,
+}
+
+/// What systemd tells a service about itself (`sd_listen_fds(3)`, `sd_notify(3)`, `sd_watchdog_enabled(3)`). A child
+/// that believed it would take our sockets, or report ready, or alive, in our name.
+pub const ADDRESSED_TO_THE_DAEMON: [&str; 6] = [
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "LISTEN_PID",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+];
+
+impl Environment {
+    /// The variables a child gets when the daemon's own are `own`, each name once.
+    #[must_use]
+    pub fn resolve(&self, own: impl Iterator<Item = (OsString, OsString)>) -> BTreeMap<OsString, OsString> {
+        let mut variables: BTreeMap<_, _> = match self.base {
+            EnvironmentBase::Cleared => BTreeMap::new(),
+            EnvironmentBase::Inherited => own.filter(|(name, _)| !is_for_the_daemon(name)).collect(),
+        };
+        variables.retain(|name, _| !self.removed.contains(name));
+        variables.extend(self.set.iter().map(|(name, value)| (name.clone(), value.clone())));
+        variables
+    }
+}
+
+fn is_for_the_daemon(name: &OsStr) -> bool {
+    ADDRESSED_TO_THE_DAEMON.iter().any(|ours| name == *ours)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pairs(list: &[(&str, &str)]) -> impl Iterator<Item = (OsString, OsString)> {
+        let owned: Vec<_> = list.iter().map(|(name, value)| (name.into(), value.into())).collect();
+        owned.into_iter()
+    }
+
+    #[test]
+    fn a_command_without_a_program_is_refused() {
+        assert_eq!(ProcessSpec::new(vec![]), Err(EmptyCommand));
+        assert_eq!(ProcessSpec::new(vec!["".into(), "x".into()]), Err(EmptyCommand));
+        assert_eq!(ProcessSpec::new(vec!["cat".into()]).unwrap().program(), "cat");
+    }
+
+    #[test]
+    fn variables_are_removed_before_they_are_set() {
+        let environment = Environment {
+            base: EnvironmentBase::Inherited,
+            removed: ["A".into(), "B".into()].into(),
+            set: [("B".into(), "2".into())].into(),
+        };
+        let got = environment.resolve(pairs(&[("A", "1"), ("B", "1"), ("C", "1"), ("NOTIFY_SOCKET", "/x")]));
+        assert_eq!(got, pairs(&[("B", "2"), ("C", "1")]).collect());
+    }
+
+    #[test]
+    fn a_cleared_environment_has_only_what_is_set() {
+        let set = [("B".into(), "2".into())].into();
+        let environment = Environment {
+            base: EnvironmentBase::Cleared,
+            set,
+            ..Default::default()
+        };
+        assert_eq!(
+            environment.resolve(pairs(&[("A", "1")])),
+            pairs(&[("B", "2")]).collect()
+        );
+    }
+}

@@ -1,0 +1,245 @@
+//! The one `mio::Poll` and the order of a turn.
+//!
+//! A turn: poll (until the next deadline; not at all while the run queue holds something) → read the clock once → mail from
+//! helper threads → events → timers → signals → run queue → every service's `turn_end`, where what was gathered during
+//! the turn leaves together. The reactor asks no questions: it unpacks a token and calls the service it names.
+//!
+//! What holds:
+//! - mio is edge-triggered: a service drains a source to `WouldBlock` or puts it on the run queue.
+//! - One source gets a bounded share of a turn; the service enforces it, the run queue makes it possible.
+//! - A service never blocks. What may block happens on a helper thread ([`helper`]).
+//! - An event for something already gone meets a stale generation and falls on the floor ([`token`]).
+//!
+//! What does not belong here: any knowledge of sockets, processes or protocols.
+
+mod context;
+pub mod helper;
+mod readiness;
+mod run_queue;
+pub mod slab;
+mod timers;
+mod token;
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Interest, Poll};
+use signal_hook_mio::v1_0::Signals;
+
+pub use context::{Context, READ_BUFFER};
+pub use readiness::Readiness;
+pub use timers::Alarm;
+pub use token::{Key, Kind, ServiceId, Source};
+
+use context::Shared;
+use run_queue::RunQueue;
+use timers::Timers;
+use token::{MAX_SERVICES, REACTOR, Token};
+
+/// Something that lives on the loop and owns sources. Every call is short: it does its share and returns.
+pub trait Service {
+    /// A source of this service may make progress.
+    fn ready(&mut self, cx: &mut Context<'_>, source: Source, readiness: Readiness);
+    /// An alarm armed for this source is due.
+    fn timeout(&mut self, cx: &mut Context<'_>, source: Source);
+    /// The source was put on the run queue by [`Context::resume_later`].
+    fn resume(&mut self, cx: &mut Context<'_>, source: Source);
+    /// A helper thread may have sent something.
+    fn mail(&mut self, _cx: &mut Context<'_>) {}
+    /// The turn is over: what was gathered leaves now.
+    fn turn_end(&mut self, cx: &mut Context<'_>);
+}
+
+/// The loop. `S` is what its owner wants to see in a service besides [`Service`].
+pub struct Reactor<S: Service + ?Sized> {
+    poll: Poll,
+    events: Events,
+    signals: Signals,
+    shared: Shared,
+    services: Vec<Option<Box<S>>>,
+    next_id: u16,
+    received: Vec<i32>,
+}
+
+impl<S: Service + ?Sized> std::fmt::Debug for Reactor<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let services = self.services.iter().flatten().count();
+        f.debug_struct("Reactor")
+            .field("services", &services)
+            .field("shared", &self.shared)
+            .finish_non_exhaustive()
+    }
+}
+
+const SIGNALS: Token = Token {
+    service: REACTOR,
+    source: Source {
+        kind: Kind(0),
+        key: Key::ONLY,
+    },
+};
+const WAKER: Token = Token {
+    service: REACTOR,
+    source: Source {
+        kind: Kind(1),
+        key: Key::ONLY,
+    },
+};
+const EVENTS_PER_POLL: usize = 1024;
+
+/// All service ids are in use; at most 4094 services live on one loop.
+#[derive(Debug)]
+pub struct TooManyServices;
+
+impl<S: Service + ?Sized> Reactor<S> {
+    /// A loop that also receives the given signals; their default action no longer takes place.
+    ///
+    /// # Errors
+    /// epoll_create1(2), eventfd(2) or sigaction(2) failed: the program cannot run.
+    pub fn new(signals: &[i32]) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let mut signals = Signals::new(signals)?;
+        poll.registry()
+            .register(&mut signals, SIGNALS.into(), Interest::READABLE)?;
+        let waker = Arc::new(mio::Waker::new(poll.registry(), WAKER.into())?);
+        let shared = Shared {
+            registry: poll.registry().try_clone()?,
+            timers: Timers::default(),
+            run_queue: RunQueue::default(),
+            waker,
+            read_buffer: Vec::new(),
+        };
+        Ok(Reactor {
+            poll,
+            events: Events::with_capacity(EVENTS_PER_POLL),
+            signals,
+            shared,
+            services: Vec::new(),
+            next_id: 0,
+            received: Vec::new(),
+        })
+    }
+
+    /// Takes a service in. Ids are given out in a circle, so that a late event for a removed service meets nobody.
+    ///
+    /// # Errors
+    /// [`TooManyServices`].
+    pub fn add(&mut self, service: Box<S>) -> Result<ServiceId, TooManyServices> {
+        for _ in 0..MAX_SERVICES {
+            let id = self.next_id;
+            self.next_id = (id + 1) % MAX_SERVICES;
+            let index = usize::from(id);
+            if index >= self.services.len() {
+                self.services.resize_with(index + 1, || None);
+            }
+            if let Some(place @ None) = self.services.get_mut(index) {
+                *place = Some(service);
+                return Ok(ServiceId(id));
+            }
+        }
+        Err(TooManyServices)
+    }
+
+    /// Lets a service go, and with it everything it owns.
+    pub fn remove(&mut self, id: ServiceId) -> Option<Box<S>> {
+        self.services.get_mut(usize::from(id.0))?.take()
+    }
+
+    /// Calls a service from outside a turn, with the time of now.
+    pub fn with<R>(&mut self, id: ServiceId, call: impl FnOnce(&mut S, &mut Context<'_>) -> R) -> Option<R> {
+        self.call(id, Instant::now(), call)
+    }
+
+    /// A channel from helper threads to the owner of the loop: what is sent wakes the loop, and the owner looks into
+    /// the mailbox after the turn. It holds at most `capacity` values.
+    pub fn mailbox<T>(&self, capacity: usize) -> (helper::Sender<T>, helper::Mailbox<T>) {
+        helper::mailbox(Arc::clone(&self.shared.waker), capacity)
+    }
+
+    /// One turn; returns the signals that came during it, in no particular order.
+    ///
+    /// # Errors
+    /// epoll_wait(2) failed in a way that no retry mends (EINTR is retried).
+    pub fn turn(&mut self) -> io::Result<&[i32]> {
+        self.poll()?;
+        let now = Instant::now();
+        self.received.clear();
+        self.deliver_events(now);
+        while let Some(token) = self.shared.timers.pop_due(now) {
+            self.call(token.service, now, |service, cx| service.timeout(cx, token.source));
+        }
+        // Only what stood in the queue before this phase: what is put there meanwhile waits for the next turn.
+        for _ in 0..self.shared.run_queue.len() {
+            let Some(token) = self.shared.run_queue.pop() else {
+                break;
+            };
+            self.call(token.service, now, |service, cx| service.resume(cx, token.source));
+        }
+        self.each(now, |service, cx| service.turn_end(cx));
+        Ok(&self.received)
+    }
+
+    fn poll(&mut self) -> io::Result<()> {
+        let timeout = if self.shared.run_queue.is_empty() {
+            self.shared
+                .timers
+                .next()
+                .map(|at| at.saturating_duration_since(Instant::now()))
+        } else {
+            Some(Duration::ZERO)
+        };
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.events.clear();
+                Ok(())
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn deliver_events(&mut self, now: Instant) {
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        for event in &events {
+            let token = Token::from(event.token());
+            match token {
+                SIGNALS => self.received.extend(self.signals.pending()),
+                WAKER => self.each(now, |service, cx| service.mail(cx)),
+                _ => {
+                    let readiness = Readiness::from(event);
+                    self.call(token.service, now, |service, cx| {
+                        service.ready(cx, token.source, readiness)
+                    });
+                }
+            }
+        }
+        self.events = events;
+    }
+
+    fn call<R>(&mut self, id: ServiceId, now: Instant, call: impl FnOnce(&mut S, &mut Context<'_>) -> R) -> Option<R> {
+        let service = self.services.get_mut(usize::from(id.0))?.as_mut()?;
+        Some(call(
+            service,
+            &mut Context {
+                service: id,
+                now,
+                shared: &mut self.shared,
+            },
+        ))
+    }
+
+    fn each(&mut self, now: Instant, call: impl Fn(&mut S, &mut Context<'_>)) {
+        for (id, service) in (0u16..).zip(&mut self.services) {
+            if let Some(service) = service {
+                call(
+                    service,
+                    &mut Context {
+                        service: ServiceId(id),
+                        now,
+                        shared: &mut self.shared,
+                    },
+                );
+            }
+        }
+    }
+}

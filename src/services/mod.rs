@@ -1,0 +1,146 @@
+//! The front doors: one folder each, and none knows another.
+//!
+//! A [`Door`] is a service on the loop that the daemon can start, ask about itself, change, roll and drain. Each door's
+//! folder has `mod.rs` with its story, `options.rs` with what it is told, `core/` with its decisions, a shell with its I/O,
+//! and `report.rs` with its words. A new door is a new folder here, a variant in [`Options`], and its specification in
+//! `config`; no other door changes for it.
+
+pub mod pool;
+
+use std::time::Instant;
+
+use crate::error::Error;
+use crate::net::addr::{ListenAddr, PeerAddr};
+use crate::net::bind::UnixSocketOptions;
+use crate::net::listener::Listener;
+use crate::net::stream::Stream;
+use crate::process::spawn::SpawnDefaults;
+use crate::reactor::{Context, Service};
+use crate::stats::Snapshot;
+
+/// Listeners, each with the address that the operator has written for it.
+pub type Listeners = Vec<(ListenAddr, Listener)>;
+
+/// What a door is told: one variant a door.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Options {
+    /// A pool of stdio workers.
+    Pool(Box<pool::options::Options>),
+}
+
+impl Options {
+    /// The name in logs and statistics, unique in a daemon.
+    pub fn name(&self) -> &str {
+        match self {
+            Options::Pool(options) => &options.name,
+        }
+    }
+
+    /// Where clients connect.
+    pub fn listen(&self) -> &[ListenAddr] {
+        match self {
+            Options::Pool(options) => &options.listen,
+        }
+    }
+
+    /// Mode and owner of its UNIX listeners.
+    pub fn unix_socket(&self) -> &UnixSocketOptions {
+        match self {
+            Options::Pool(options) => &options.unix_socket,
+        }
+    }
+
+    /// Length of the kernel's queue of connections not yet accepted.
+    pub fn backlog(&self) -> u32 {
+        match self {
+            Options::Pool(options) => options.backlog,
+        }
+    }
+
+    /// How many descriptors the door may need at the same time, its listeners left out.
+    pub fn descriptors(&self) -> Descriptors {
+        match self {
+            Options::Pool(options) => options.descriptors(),
+        }
+    }
+
+    /// Lowers a limit on connections that the operator has not asked for.
+    pub fn limit_connections(&mut self, total: usize) {
+        match self {
+            Options::Pool(options) => {
+                let limits = &mut options.connection_limits;
+                limits.total = limits.total.min(total);
+                limits.per_address = limits.per_address.map(|number| number.min(total));
+            }
+        }
+    }
+
+    /// Whether such a door could be opened, without opening it.
+    ///
+    /// # Errors
+    /// What keeps it from being opened.
+    pub fn preflight(&self, defaults: &SpawnDefaults) -> Result<(), Error> {
+        match self {
+            Options::Pool(options) => pool::preflight(options, defaults),
+        }
+    }
+
+    /// The door, listening but not yet serving.
+    ///
+    /// # Errors
+    /// What keeps it from being opened.
+    pub fn open(self, listeners: Listeners, defaults: SpawnDefaults, now: Instant) -> Result<Box<dyn Door>, Error> {
+        match self {
+            Options::Pool(options) => Ok(Box::new(pool::Pool::new(*options, listeners, defaults, now)?)),
+        }
+    }
+}
+
+/// Descriptors that may be needed at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Descriptors {
+    /// What the operator has asked for.
+    pub fixed: usize,
+    /// What a default allows, and what may be lowered.
+    pub flexible: usize,
+}
+
+/// What the daemon can do with a door.
+pub trait Door: Service {
+    /// Begins to serve. Called once, after the door was given its place on the loop.
+    ///
+    /// # Errors
+    /// What makes it useless to go on.
+    fn start(&mut self, cx: &mut Context<'_>) -> Result<(), Error>;
+
+    /// What it was told.
+    fn options(&self) -> Options;
+
+    /// Takes over a connection that another door, or nobody, has accepted.
+    fn adopt(&mut self, cx: &mut Context<'_>, stream: Stream, peer: PeerAddr);
+
+    /// Takes on new options; `new` are listeners for addresses that were not listened on before. Those whose address is
+    /// not named any more are closed.
+    ///
+    /// # Errors
+    /// What is wrong with the options: then everything stays as it was.
+    fn reload(&mut self, cx: &mut Context<'_>, options: Options, new: Listeners) -> Result<(), Error>;
+
+    /// Replaces what runs behind the door, without refusing anybody.
+    fn roll(&mut self, cx: &mut Context<'_>);
+
+    /// Stops accepting, finishes what is in hand, ends.
+    fn drain(&mut self, cx: &mut Context<'_>);
+
+    /// Ends at once.
+    fn hurry(&mut self, cx: &mut Context<'_>);
+
+    /// Whether it has drained, or hurried, to the end: the daemon may drop it.
+    fn is_finished(&self) -> bool;
+
+    /// Everything it counts.
+    fn snapshot(&self, now: Instant) -> Snapshot;
+
+    /// Its state in detail, as text.
+    fn dump(&self, now: Instant) -> String;
+}

@@ -1,0 +1,159 @@
+//! What a pool counts. The dispatcher and the shell are its only writers, `report` its only reader.
+//!
+//! `total` = `replied` + `failed` + `hung_up` + requests in hand, at every moment.
+
+use std::time::{Duration, Instant};
+
+/// Since the start of the pool.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Counters {
+    /// Requests, and attempts at one that were refused before they were whole.
+    pub total: u64,
+    /// Requests whose reply went to their client.
+    pub replied: u64,
+    /// Requests that found no free worker.
+    pub delayed: u64,
+    /// Requests whose client hung up before its answer.
+    pub hung_up: u64,
+    /// Requests, or attempts at one, that were refused or lost.
+    pub failed: u64,
+    /// Output of workers that answered no request.
+    pub unknown: u64,
+    /// Replies by processing time: below 100, 250, 500, 750, 1000 milliseconds, and longer.
+    pub by_time: [u64; 6],
+    /// Processes started.
+    pub spawns: u64,
+    /// Requests that were given to another worker.
+    pub retried: u64,
+    /// Workers replaced, by reason.
+    pub restarts: Restarts,
+    /// Requests, connections and attempts refused, by reason.
+    pub refusals: Refusals,
+}
+
+/// Workers replaced, by reason.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is named for its reason in event::Restart")]
+pub struct Restarts {
+    pub died: u64,
+    pub spawn_failed: u64,
+    pub start_timeout: u64,
+    pub busy_timeout: u64,
+    pub desync: u64,
+    pub oversize: u64,
+    pub recycled: u64,
+    pub asked: u64,
+}
+
+/// Refusals by reason: the dispatcher's own, then those of the shell.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Refusals {
+    /// As many requests as allowed waited already.
+    pub queue_full: u64,
+    /// No worker became free in time.
+    pub queue_timeout: u64,
+    /// The worker took too long.
+    pub busy_timeout: u64,
+    /// The worker died, once too often or in the middle of its reply.
+    pub worker_died: u64,
+    /// The reply was over the limit.
+    pub reply_too_long: u64,
+    /// The daemon was ending.
+    pub shutdown: u64,
+    /// The request was over the limit.
+    pub request_too_long: u64,
+    /// The request held a byte that no line may hold.
+    pub bad_request: u64,
+    /// The request did not become whole in time.
+    pub read_timeout: u64,
+    /// The client did not take its answer in time.
+    pub write_timeout: u64,
+    /// As many connections as allowed were open.
+    pub max_connections: u64,
+    /// As many connections as allowed were open from that address.
+    pub max_connections_per_ip: u64,
+    /// The access lists do not let that address in.
+    pub denied: u64,
+}
+
+impl Counters {
+    /// A client was refused before its request was whole.
+    pub fn refused_early(&mut self) {
+        self.total += 1;
+        self.failed += 1;
+    }
+
+    /// An answer that counted as given did not reach its client, who had hung up.
+    pub fn answer_was_lost(&mut self) {
+        self.replied = self.replied.saturating_sub(1);
+        self.hung_up += 1;
+    }
+
+    /// A reply after so much processing time has gone to its client.
+    pub(super) fn count_reply(&mut self, served: Duration) {
+        self.replied += 1;
+        let bucket = match served.as_millis() {
+            0..100 => 0,
+            100..250 => 1,
+            250..500 => 2,
+            500..750 => 3,
+            750..1000 => 4,
+            _ => 5,
+        };
+        if let Some(count) = self.by_time.get_mut(bucket) {
+            *count += 1;
+        }
+    }
+}
+
+/// How long every worker that could serve was busy, all such times together.
+#[derive(Debug, Default)]
+pub(super) struct Saturation {
+    total: Duration,
+    since: Option<Instant>,
+}
+
+impl Saturation {
+    pub(super) fn update(&mut self, saturated: bool, now: Instant) {
+        match (saturated, self.since) {
+            (true, None) => self.since = Some(now),
+            (false, Some(since)) => {
+                self.total += now.saturating_duration_since(since);
+                self.since = None;
+            }
+            (true, Some(_)) | (false, None) => {}
+        }
+    }
+
+    pub(super) fn total(&self, now: Instant) -> Duration {
+        self.total
+            + self
+                .since
+                .map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_counts_in_the_bucket_whose_lower_bound_it_reaches() {
+        let mut counters = Counters::default();
+        for milliseconds in [0, 99, 100, 249, 250, 499, 500, 749, 750, 999, 1000, 60_000] {
+            counters.count_reply(Duration::from_millis(milliseconds));
+        }
+        assert_eq!(counters.by_time, [2; 6]);
+    }
+
+    #[test]
+    fn saturation_adds_up_over_its_times_and_runs_on() {
+        let (start, mut saturation) = (Instant::now(), Saturation::default());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        saturation.update(true, at(0));
+        saturation.update(true, at(1));
+        saturation.update(false, at(2));
+        saturation.update(true, at(5));
+        assert_eq!(saturation.total(at(6)), Duration::from_secs(3));
+    }
+}

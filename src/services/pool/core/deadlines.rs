@@ -1,0 +1,84 @@
+//! What happens when time passes.
+//!
+//! Workers' deadlines are not kept in a sorted set: [`Dispatcher`] remembers a moment before which none is due, and looks
+//! at all workers when it has come. Giving out a request can then only lower that moment, which costs nothing, and the
+//! walk takes place at most once per time-out.
+
+use std::time::{Duration, Instant};
+
+use super::event::{Action, Refusal, RequestId, WorkerId};
+use super::worker::Phase;
+use super::{Dispatcher, Restart};
+
+/// A request longer than this many bytes may not fit the line buffer of a stdio program, which then reads it in pieces and
+/// answers more than once: squidGuard does above 12,287 bytes (protocols.md §2), and 4,096 is what one read(2) of the C
+/// library's buffered input takes from a pipe.
+pub(super) const LONG_REQUEST: usize = 4096;
+/// After a long request a worker is watched for so long before it is used again.
+pub(super) const SETTLE: Duration = Duration::from_millis(20);
+
+impl Dispatcher {
+    pub(super) fn tick(&mut self) {
+        if self.wake.is_some_and(|wake| wake <= self.now) {
+            self.tick_workers();
+        }
+        while let Some(request) = self.queue.pop_expired(self.now) {
+            self.refuse(request, Refusal::QueueTimeout, None);
+        }
+    }
+
+    fn tick_workers(&mut self) {
+        let now = self.now;
+        let due: Vec<WorkerId> = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| self.moment(worker).is_some_and(|at| at <= now))
+            .map(|(_, worker)| worker.id)
+            .collect();
+        for worker in due {
+            self.tick_worker(worker);
+        }
+        self.wake = self.workers.iter().filter_map(|(_, worker)| self.moment(worker)).min();
+    }
+
+    fn tick_worker(&mut self, worker: WorkerId) {
+        self.recycle_if_due(worker);
+        let now = self.now;
+        match self.phase(worker) {
+            Some(Phase::Delayed { until }) if until <= now => {
+                self.enter(worker, Phase::Spawning);
+                self.actions.push_back(Action::Spawn(worker));
+            }
+            Some(Phase::Starting { deadline }) if deadline <= now => self.lose(worker, Restart::StartTimeout),
+            Some(Phase::Busy { deadline, .. } | Phase::Draining { deadline, .. }) if deadline <= now => {
+                self.lose(worker, Restart::BusyTimeout);
+            }
+            Some(Phase::Busy { request, .. }) if self.is_overdue(request) => self.give_up(worker, request),
+            Some(Phase::Settling { until }) if until <= now => {
+                // Asked once; the shell's report ends this state before the loop goes on.
+                self.actions.push_back(Action::Inspect(worker));
+            }
+            // Not due yet, or nothing that time could change.
+            _ => {}
+        }
+    }
+
+    fn is_overdue(&self, request: RequestId) -> bool {
+        self.requests
+            .get(request.index as usize)
+            .is_some_and(|request| request.give_up <= self.now)
+    }
+
+    /// When something is due for this worker: its own deadline, or the end of its request.
+    pub(super) fn moment(&self, worker: &super::Worker) -> Option<Instant> {
+        let give_up = match worker.phase {
+            Phase::Busy { request, .. } => self.requests.get(request.index as usize).map(|request| request.give_up),
+            _ => None,
+        };
+        [worker.deadline(), give_up].into_iter().flatten().min()
+    }
+
+    pub(super) fn lower_wake(&mut self, at: Instant) {
+        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+    }
+}

@@ -1,0 +1,214 @@
+//! What can happen to a pool and what it decides to do: the words between the dispatcher and the shell.
+
+use std::time::Duration;
+
+use super::super::options::Policy;
+
+/// A connection, named by the shell; the dispatcher only hands it back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ClientId(pub u64);
+
+/// A request in hand: from its [`Event::Request`] to its [`Action::Answer`], [`Action::Refuse`] or [`Event::Abandoned`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId {
+    pub(super) index: u32,
+    /// Arrival order over all requests ever: what the queue is sorted by, and what tells successors in an index apart.
+    pub(super) ticket: u64,
+}
+
+/// One incarnation of a worker: a process, or the intention to start one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkerId {
+    /// Dense and reused once [`Event::Exited`] has been handled, so that the shell can keep its processes in a vector.
+    pub index: u32,
+    /// Tells the users of one index apart.
+    pub incarnation: u32,
+}
+
+/// What the shell reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A whole request of so many bytes has arrived.
+    Request {
+        /// Whose it is.
+        client: ClientId,
+        /// Its length in bytes.
+        size: usize,
+    },
+    /// The client has gone; nobody wants the answer any more.
+    Abandoned(RequestId),
+    /// The worker's exec has succeeded.
+    Started(WorkerId),
+    /// The worker's process could not be made.
+    SpawnFailed(WorkerId),
+    /// A started worker is ready to be asked.
+    Ready(WorkerId),
+    /// The first bytes of a reply have come, but not its end.
+    ReplyBegun(WorkerId),
+    /// One whole reply has come.
+    Reply {
+        /// From whom.
+        worker: WorkerId,
+        /// Whether the worker is in step after it.
+        step: Step,
+    },
+    /// The worker cannot be used any more, though its process may still be there.
+    Broken(WorkerId, Fault),
+    /// The answer to [`Action::Inspect`].
+    Inspected(WorkerId, Verdict),
+    /// The process has ended, its group with it, and is reaped.
+    Exited(WorkerId),
+    /// The worker has grown over its memory limit: replace it in good order.
+    Outgrown(WorkerId),
+    /// The time of [`next_deadline`](super::Dispatcher::next_deadline) has come.
+    Tick,
+    /// The operator wants every worker replaced.
+    Roll,
+    /// The operator has changed the numbers.
+    Reconfigure(Box<Policy>),
+    /// The pool ends; whoever still waits is refused.
+    Shutdown(Ending),
+}
+
+/// Whether a worker that has just replied is still in step with its requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// It has read its request and written one reply.
+    Kept,
+    /// It has written more than one reply, or replied before it had read all of its request.
+    Lost,
+}
+
+/// Why a worker is of no use any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It has closed its standard output.
+    OutputClosed,
+    /// It could not be given the request: its standard input is closed. Not a byte of the request has reached it.
+    InputClosed,
+    /// It has written while nothing was asked; found before the request at hand was given to it.
+    Unasked,
+    /// Its reply is over the limit.
+    ReplyTooLong,
+}
+
+/// Whether a worker that was looked at is in step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It has read all of its input and written nothing more.
+    Clean,
+    /// It has left input unread or written more than one reply.
+    OutOfStep,
+}
+
+/// How a worker is made to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// End of input first, then TERM, then KILL.
+    Gently,
+    /// TERM at once, then KILL: it does not follow, or is not to be believed.
+    Firmly,
+    /// KILL at once.
+    Now,
+}
+
+/// What the shell is to do, in order. A reply just reported is still in the shell's hands when it sees
+/// [`Answer`](Action::Answer): it comes before anything else that concerns that worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Start a process for this worker and report [`Event::Started`] or [`Event::SpawnFailed`].
+    Spawn(WorkerId),
+    /// Write the client's request to the worker.
+    Assign {
+        /// To whom.
+        worker: WorkerId,
+        /// Which request: the shell remembers it for [`Event::Abandoned`].
+        request: RequestId,
+        /// Whose.
+        client: ClientId,
+    },
+    /// The request waits for a worker.
+    Enqueued {
+        /// Which request: the shell remembers it for [`Event::Abandoned`].
+        request: RequestId,
+        /// Whose.
+        client: ClientId,
+    },
+    /// The reply just reported goes to this client.
+    Answer {
+        /// To whom.
+        client: ClientId,
+        /// From whom.
+        worker: WorkerId,
+        /// From arrival until the worker got the request.
+        waited: Duration,
+        /// From then until the reply was whole.
+        served: Duration,
+    },
+    /// The client gets the refusal.
+    Refuse {
+        /// Whom.
+        client: ClientId,
+        /// Why.
+        reason: Refusal,
+        /// The worker it was with at the time, if any.
+        worker: Option<WorkerId>,
+        /// From arrival until now.
+        waited: Duration,
+    },
+    /// Look whether the worker is in step, and report [`Event::Inspected`].
+    Inspect(WorkerId),
+    /// End the worker's process and report [`Event::Exited`] when it has gone.
+    Stop(WorkerId, Ending),
+    /// For the log: a worker is lost or let go, and what becomes of its place.
+    Replaced {
+        /// Who goes.
+        worker: WorkerId,
+        /// The number of its place, 0 to `workers` - 1; `None` when it had lost it before.
+        slot: Option<usize>,
+        /// Why.
+        reason: Restart,
+        /// How long the place stays empty before a new process is started; `None`: a successor serves already.
+        delay: Option<Duration>,
+    },
+    /// For the log: every worker the operator wanted replaced is.
+    Rolled,
+}
+
+/// Why a request got no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// As many requests as allowed wait already.
+    QueueFull,
+    /// No worker became free in time.
+    QueueTimeout,
+    /// Its worker took too long.
+    BusyTimeout,
+    /// Its worker died, once too often or with part of the reply written.
+    WorkerDied,
+    /// Its worker's reply was over the limit.
+    ReplyTooLong,
+    /// The daemon ends.
+    Shutdown,
+}
+
+/// Why a worker was replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Restart {
+    /// It ended by itself, or closed its standard input or output.
+    Died,
+    /// Its process could not be started.
+    SpawnFailed,
+    /// It did not become ready in time.
+    StartTimeout,
+    /// It took too long over a request.
+    BusyTimeout,
+    /// It answered more than it was asked.
+    Desync,
+    /// Its reply was over the limit.
+    Oversize,
+    /// It had served long enough, or grown too large.
+    Recycled,
+    /// The operator asked for it.
+    Asked,
+}

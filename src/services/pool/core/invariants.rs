@@ -1,0 +1,151 @@
+//! The sentences that `core` promises, as assertions: in debug builds after every event, in both directions.
+
+use super::requests::State;
+use super::worker::{Phase, Place};
+use super::{Dispatcher, Stage};
+
+impl Dispatcher {
+    #[cfg(not(debug_assertions))]
+    pub(super) fn check_invariants(&self) {}
+
+    #[cfg(debug_assertions)]
+    pub(super) fn check_invariants(&self) {
+        self.check_workers();
+        self.check_slots();
+        self.check_requests();
+        self.check_wake();
+        self.check_counters();
+    }
+
+    #[cfg(debug_assertions)]
+    fn check_workers(&self) {
+        let free = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| worker.phase == Phase::Available)
+            .count();
+        assert_eq!(
+            free,
+            self.available.len(),
+            "the list of the available holds the available and nobody else"
+        );
+        for id in &self.available {
+            assert_eq!(self.phase(*id), Some(Phase::Available), "{id:?} is listed as available");
+            assert!(
+                matches!(self.place(*id), Some(Place::Serving(_))),
+                "{id:?} is available but serves nowhere"
+            );
+        }
+        assert!(
+            self.available.is_empty() || self.queue.len() == 0,
+            "somebody waits while a worker is free"
+        );
+        let occupied = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| worker.phase.is_occupied())
+            .count();
+        assert_eq!(occupied, self.occupied, "the number of the occupied");
+        for (index, worker) in &self.workers {
+            assert_eq!(index, worker.id.index as usize, "a worker is where its id says");
+            if let Phase::Busy { request, .. } = worker.phase {
+                let state = self
+                    .requests
+                    .get(request.index as usize)
+                    .filter(|held| held.id == request)
+                    .map(|held| held.state);
+                assert_eq!(
+                    state,
+                    Some(State::Assigned(worker.id)),
+                    "{:?} works on a request of somebody else",
+                    worker.id
+                );
+            }
+        }
+    }
+
+    #[cfg(debug_assertions)]
+    fn check_slots(&self) {
+        let expected = if self.stage == Stage::Serving {
+            self.policy.workers
+        } else {
+            0
+        };
+        assert_eq!(self.slots.len(), expected, "the number of places");
+        for (number, slot) in self.slots.iter().enumerate() {
+            assert_eq!(
+                self.place(slot.serving),
+                Some(Place::Serving(number)),
+                "place {number} knows who serves in it"
+            );
+            if let Some(successor) = slot.successor {
+                assert_eq!(
+                    self.place(successor),
+                    Some(Place::Successor(number)),
+                    "place {number} knows its successor"
+                );
+            }
+        }
+        for (_, worker) in &self.workers {
+            match worker.place {
+                Place::Serving(number) => assert_eq!(self.slots.get(number).map(|slot| slot.serving), Some(worker.id)),
+                Place::Successor(number) => {
+                    assert_eq!(self.slots.get(number).and_then(|slot| slot.successor), Some(worker.id));
+                }
+                Place::Outgoing => assert!(worker.phase.is_occupied() || worker.phase == Phase::Stopping),
+            }
+            if worker.phase == Phase::Stopping {
+                assert_eq!(worker.place, Place::Outgoing, "who has been told to go has no place");
+            }
+        }
+    }
+
+    #[cfg(debug_assertions)]
+    fn check_requests(&self) {
+        let waiting = self
+            .requests
+            .iter()
+            .filter(|(_, request)| request.state == State::Waiting)
+            .count();
+        assert_eq!(waiting, self.queue.len(), "who waits is in the queue, once");
+        for id in self.queue.iter() {
+            let state = self
+                .requests
+                .get(id.index as usize)
+                .filter(|held| held.id == id)
+                .map(|held| held.state);
+            assert_eq!(state, Some(State::Waiting), "{id:?} is in the queue");
+        }
+        for (_, request) in &self.requests {
+            if let State::Assigned(worker) = request.state {
+                let busy_with_it =
+                    matches!(self.phase(worker), Some(Phase::Busy { request: held, .. }) if held == request.id);
+                assert!(busy_with_it, "{:?} is with a worker that does not know it", request.id);
+            }
+        }
+    }
+
+    #[cfg(debug_assertions)]
+    fn check_wake(&self) {
+        for (_, worker) in &self.workers {
+            if let Some(at) = self.moment(worker) {
+                assert!(
+                    self.wake.is_some_and(|wake| wake <= at),
+                    "nobody would wake up for {:?}",
+                    worker.id
+                );
+            }
+        }
+    }
+
+    #[cfg(debug_assertions)]
+    fn check_counters(&self) {
+        let Dispatcher { counters, requests, .. } = self;
+        let ended = counters.replied + counters.failed + counters.hung_up;
+        assert_eq!(
+            counters.total,
+            ended + requests.len() as u64,
+            "every request is counted once when it ends"
+        );
+    }
+}

@@ -1,0 +1,164 @@
+//! The dispatcher: which worker gets which request, and what happens on a reply, a time-out, a death or a hang-up, in
+//! any order. Decisions only: no descriptor, no clock, no randomness; the time comes with each event.
+//!
+//! The life of a request: [`Event::Request`] → a free worker takes it ([`requests`]), or it waits in the [`queue`] →
+//! [`Action::Assign`] → [`Event::Reply`] → [`Action::Answer`]. On the way its worker may die (it is given to another),
+//! its client may go (the worker's reply is then for nobody), or a deadline may pass ([`deadlines`]).
+//!
+//! The life of a worker is drawn in [`worker`]; who replaces it, and when, is in [`supervise`].
+//!
+//! What holds, after every event (`invariants` checks it in debug builds):
+//! - A worker is available exactly when it is in the list of the available, and then nobody waits in the queue.
+//! - A busy worker has exactly one request, which knows that worker; a waiting request is in the queue exactly once.
+//! - Every place has one worker that serves or will serve in it; every other worker is a successor or on its way out.
+//! - Every state that waits has a deadline, or `worker::Phase::deadline` says why not.
+//! - A worker becomes available again through [`Dispatcher::release`] alone.
+//!
+//! What does not belong here: bytes, descriptors, log lines, names of programs.
+
+mod counters;
+mod deadlines;
+mod event;
+mod invariants;
+mod queue;
+mod requests;
+mod respawn;
+mod rotation;
+mod supervise;
+mod view;
+mod worker;
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use slab::Slab;
+
+pub use counters::{Counters, Refusals, Restarts};
+pub use event::{Action, ClientId, Ending, Event, Fault, Refusal, RequestId, Restart, Step, Verdict, WorkerId};
+pub use view::{SlotView, Status, StatusCounts};
+
+use super::options::Policy;
+use counters::Saturation;
+use queue::Queue;
+use requests::Request;
+use respawn::Jitter;
+use rotation::Rotation;
+use worker::Worker;
+
+/// The state of one pool.
+#[derive(Debug)]
+pub struct Dispatcher {
+    policy: Policy,
+    /// The time of the event at hand.
+    now: Instant,
+    actions: VecDeque<Action>,
+    workers: Slab<Worker>,
+    slots: Vec<Slot>,
+    /// Free workers; the one used last is taken first, because its caches are warm.
+    available: Vec<WorkerId>,
+    /// How many workers have their hands full.
+    occupied: usize,
+    requests: Slab<Request>,
+    queue: Queue,
+    rotation: Rotation,
+    stage: Stage,
+    /// No worker has a deadline before this; looked up afresh when it has come.
+    wake: Option<Instant>,
+    incarnations: u32,
+    tickets: u64,
+    jitter: Jitter,
+    counters: Counters,
+    saturation: Saturation,
+    queue_peak: usize,
+}
+
+/// A place in which one worker serves at a time.
+#[derive(Debug)]
+struct Slot {
+    serving: WorkerId,
+    successor: Option<WorkerId>,
+    /// Deaths in a row of workers that had just been started and answered nothing.
+    early_deaths: u32,
+}
+
+/// How far the pool's life has gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Serving,
+    /// Nothing is served and nobody respawned any more.
+    Stopping,
+}
+
+impl Dispatcher {
+    /// A pool whose workers are all still to be spawned: the first actions say so. `seed` feeds the jitter.
+    pub fn new(policy: Policy, now: Instant, seed: u64) -> Self {
+        let mut dispatcher = Dispatcher {
+            policy,
+            now,
+            actions: VecDeque::new(),
+            workers: Slab::new(),
+            slots: Vec::new(),
+            available: Vec::new(),
+            occupied: 0,
+            requests: Slab::new(),
+            queue: Queue::default(),
+            rotation: Rotation::default(),
+            stage: Stage::Serving,
+            wake: None,
+            incarnations: 0,
+            tickets: 0,
+            jitter: Jitter::new(seed),
+            counters: Counters::default(),
+            saturation: Saturation::default(),
+            queue_peak: 0,
+        };
+        dispatcher.fit_slots();
+        dispatcher.check_invariants();
+        dispatcher
+    }
+
+    /// Takes in what has happened. What is to be done about it stands in [`next_action`](Self::next_action).
+    pub fn handle(&mut self, now: Instant, event: Event) {
+        self.now = self.now.max(now);
+        match event {
+            Event::Request { client, size } => self.submit(client, size),
+            Event::Abandoned(request) => self.abandon(request),
+            Event::Started(worker) => self.started(worker),
+            Event::SpawnFailed(worker) => self.spawn_failed(worker),
+            Event::Ready(worker) => self.ready(worker),
+            Event::ReplyBegun(worker) => self.reply_begun(worker),
+            Event::Reply { worker, step } => self.reply(worker, step),
+            Event::Broken(worker, fault) => self.broken(worker, fault),
+            Event::Inspected(worker, verdict) => self.inspected(worker, verdict),
+            Event::Exited(worker) => self.exited(worker),
+            Event::Outgrown(worker) => self.outgrown(worker),
+            Event::Tick => self.tick(),
+            Event::Roll => self.roll(),
+            Event::Reconfigure(policy) => self.reconfigure(*policy),
+            Event::Shutdown(ending) => self.shutdown(ending),
+        }
+        self.saturation
+            .update(self.available.is_empty() && self.occupied > 0, self.now);
+        self.check_invariants();
+    }
+
+    /// The next thing to do, in order; to be fetched until there is none before the loop goes on.
+    pub fn next_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When an [`Event::Tick`] is wanted at the latest. Earlier ticks do no harm.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        [self.wake, self.queue.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// Whether the pool was shut down and its last process has gone.
+    pub fn is_finished(&self) -> bool {
+        self.stage == Stage::Stopping && self.workers.is_empty()
+    }
+
+    /// For what the shell counts itself: refusals before a request was whole.
+    pub fn counters_mut(&mut self) -> &mut Counters {
+        &mut self.counters
+    }
+}

@@ -1,0 +1,310 @@
+//! Requests: taking them in, giving them to workers, ending them.
+//!
+//! A request ends in exactly one of [`Dispatcher::finish`]'s callers: its reply, its refusal, or its client's departure.
+
+use std::time::Instant;
+
+use super::event::{Action, ClientId, Refusal, RequestId, Step, WorkerId};
+use super::worker::{Phase, Place};
+use super::{Dispatcher, Fault, Restart, Stage};
+
+/// A request in hand.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) id: RequestId,
+    pub(super) client: ClientId,
+    pub(super) size: usize,
+    pub(super) arrived: Instant,
+    /// By then it ends, whatever happens: queue time-out plus busy time-out after its arrival.
+    pub(super) give_up: Instant,
+    /// Workers that have died over it.
+    pub(super) deaths: u32,
+    pub(super) state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// In the queue.
+    Waiting,
+    /// With that worker, which is busy with it.
+    Assigned(WorkerId),
+}
+
+impl Dispatcher {
+    pub(super) fn submit(&mut self, client: ClientId, size: usize) {
+        self.counters.total += 1;
+        if self.stage == Stage::Stopping {
+            return self.refuse_new(client, Refusal::Shutdown);
+        }
+        let worker = self.available.last().copied();
+        if worker.is_none() {
+            self.counters.delayed += 1;
+            if self.queue.len() >= self.policy.queue_size {
+                return self.refuse_new(client, Refusal::QueueFull);
+            }
+        }
+        let Some(request) = self.take_in(client, size) else {
+            return self.refuse_new(client, Refusal::QueueFull);
+        };
+        match worker {
+            Some(worker) => self.assign(request, worker),
+            None => {
+                self.enqueue(request);
+                self.actions.push_back(Action::Enqueued { request, client });
+            }
+        }
+    }
+
+    fn take_in(&mut self, client: ClientId, size: usize) -> Option<RequestId> {
+        let entry = self.requests.vacant_entry();
+        let id = RequestId {
+            index: u32::try_from(entry.key()).ok()?,
+            ticket: self.tickets,
+        };
+        self.tickets += 1;
+        entry.insert(Request {
+            id,
+            client,
+            size,
+            arrived: self.now,
+            give_up: self.now + self.policy.queue_timeout + self.policy.busy_timeout,
+            deaths: 0,
+            state: State::Waiting,
+        });
+        Some(id)
+    }
+
+    fn enqueue(&mut self, id: RequestId) {
+        let deadline = self.now + self.policy.queue_timeout;
+        let Some(request) = self.request_mut(id) else { return };
+        request.state = State::Waiting;
+        let deadline = deadline.min(request.give_up);
+        self.queue.insert(id, deadline);
+        self.queue_peak = self.queue_peak.max(self.queue.len());
+    }
+
+    /// Gives a request to an available worker.
+    fn assign(&mut self, id: RequestId, worker: WorkerId) {
+        let Some(request) = self.request_mut(id) else { return };
+        request.state = State::Assigned(worker);
+        let (client, size, give_up) = (request.client, request.size, request.give_up);
+        let deadline = self.now + self.policy.busy_timeout;
+        // A request on its second worker may have to be given up before that worker's time is over.
+        self.lower_wake(give_up);
+        self.enter(
+            worker,
+            Phase::Busy {
+                request: id,
+                began: self.now,
+                deadline,
+                reply_begun: false,
+                size,
+            },
+        );
+        self.actions.push_back(Action::Assign {
+            worker,
+            request: id,
+            client,
+        });
+    }
+
+    /// The way back to the list of the available, or to the next request in the queue. It is open only to a worker
+    /// whose last reply was whole, with nothing behind it, and who owes nobody anything: its callers are
+    /// [`ready`](Self::ready), [`reply`](Self::reply) and [`inspected`](Self::inspected), where each of these was seen.
+    pub(super) fn release(&mut self, worker: WorkerId) {
+        if self.place(worker) == Some(Place::Outgoing) {
+            return self.let_go(worker);
+        }
+        self.enter(worker, Phase::Available);
+        self.recycle_if_due(worker);
+        if let Some(request) = self.queue.pop() {
+            self.assign_next(request);
+        }
+    }
+
+    fn assign_next(&mut self, request: RequestId) {
+        match self.available.last().copied() {
+            Some(free) => self.assign(request, free),
+            None => self.enqueue(request),
+        }
+    }
+
+    pub(super) fn reply_begun(&mut self, worker: WorkerId) {
+        match self.phase(worker) {
+            Some(Phase::Busy {
+                request,
+                began,
+                deadline,
+                size,
+                ..
+            }) => {
+                self.enter(
+                    worker,
+                    Phase::Busy {
+                        request,
+                        began,
+                        deadline,
+                        reply_begun: true,
+                        size,
+                    },
+                );
+            }
+            // The rest of it will come or not; either way nobody waits for it.
+            Some(Phase::Draining { .. } | Phase::Stopping) | None => {}
+            Some(
+                Phase::Delayed { .. }
+                | Phase::Spawning
+                | Phase::Starting { .. }
+                | Phase::Available
+                | Phase::Settling { .. },
+            ) => {
+                self.broken(worker, Fault::Unasked);
+            }
+        }
+    }
+
+    pub(super) fn reply(&mut self, worker: WorkerId, step: Step) {
+        let size = match self.phase(worker) {
+            Some(Phase::Busy {
+                request, began, size, ..
+            }) => {
+                self.answer(worker, request, began);
+                size
+            }
+            Some(Phase::Draining { size, .. }) => size,
+            // Its last words; it is on its way out and its request has been dealt with.
+            Some(Phase::Stopping) | None => return,
+            Some(
+                Phase::Delayed { .. }
+                | Phase::Spawning
+                | Phase::Starting { .. }
+                | Phase::Available
+                | Phase::Settling { .. },
+            ) => {
+                return self.broken(worker, Fault::Unasked);
+            }
+        };
+        self.count_answered(worker);
+        match step {
+            Step::Lost => {
+                self.counters.unknown += 1;
+                self.lose(worker, Restart::Desync);
+            }
+            Step::Kept if size > super::deadlines::LONG_REQUEST => {
+                let until = self.now + super::deadlines::SETTLE;
+                self.enter(worker, Phase::Settling { until });
+            }
+            Step::Kept => self.release(worker),
+        }
+    }
+
+    fn answer(&mut self, worker: WorkerId, request: RequestId, began: Instant) {
+        let Some(request) = self.finish(request) else { return };
+        let served = self.now.saturating_duration_since(began);
+        let waited = began.saturating_duration_since(request.arrived);
+        self.counters.count_reply(served);
+        self.actions.push_back(Action::Answer {
+            client: request.client,
+            worker,
+            waited,
+            served,
+        });
+    }
+
+    pub(super) fn abandon(&mut self, id: RequestId) {
+        // None: its answer or refusal was on the way when the client went.
+        let Some(request) = self.finish(id) else { return };
+        self.counters.hung_up += 1;
+        match request.state {
+            State::Waiting => self.queue.remove(id),
+            State::Assigned(worker) => self.drain(worker),
+        }
+    }
+
+    /// Nobody waits any more for what this busy worker is working on.
+    fn drain(&mut self, worker: WorkerId) {
+        if let Some(Phase::Busy { deadline, size, .. }) = self.phase(worker) {
+            self.enter(worker, Phase::Draining { deadline, size });
+        }
+    }
+
+    /// The request's end is due, but its worker has still time: the worker goes on, for nobody.
+    pub(super) fn give_up(&mut self, worker: WorkerId, request: RequestId) {
+        self.drain(worker);
+        self.refuse(request, Refusal::BusyTimeout, Some(worker));
+    }
+
+    /// What becomes of a request whose worker is lost. `Delivered::No`: not a byte of it reached that worker.
+    pub(super) fn requeue(&mut self, id: RequestId, worker: WorkerId, delivered: Delivered) {
+        let retries = self.policy.retries;
+        let proven = self.worker(worker).is_some_and(|worker| worker.answered > 0);
+        let (now, Some(request)) = (self.now, self.request_mut(id)) else {
+            return;
+        };
+        if delivered == Delivered::Yes && proven {
+            request.deaths += 1;
+        }
+        if request.deaths > retries || request.give_up <= now {
+            return self.refuse(id, Refusal::WorkerDied, Some(worker));
+        }
+        self.counters.retried += 1;
+        self.assign_next(id);
+    }
+
+    pub(super) fn refuse(&mut self, id: RequestId, reason: Refusal, worker: Option<WorkerId>) {
+        let Some(request) = self.finish(id) else { return };
+        let waited = self.now.saturating_duration_since(request.arrived);
+        self.count_refusal(reason);
+        self.actions.push_back(Action::Refuse {
+            client: request.client,
+            reason,
+            worker,
+            waited,
+        });
+    }
+
+    fn refuse_new(&mut self, client: ClientId, reason: Refusal) {
+        self.count_refusal(reason);
+        self.actions.push_back(Action::Refuse {
+            client,
+            reason,
+            worker: None,
+            waited: std::time::Duration::ZERO,
+        });
+    }
+
+    fn count_refusal(&mut self, reason: Refusal) {
+        self.counters.failed += 1;
+        let refusals = &mut self.counters.refusals;
+        let count = match reason {
+            Refusal::QueueFull => &mut refusals.queue_full,
+            Refusal::QueueTimeout => &mut refusals.queue_timeout,
+            Refusal::BusyTimeout => &mut refusals.busy_timeout,
+            Refusal::WorkerDied => &mut refusals.worker_died,
+            Refusal::ReplyTooLong => &mut refusals.reply_too_long,
+            Refusal::Shutdown => &mut refusals.shutdown,
+        };
+        *count += 1;
+    }
+
+    /// Forgets a request: its one end.
+    fn finish(&mut self, id: RequestId) -> Option<Request> {
+        self.request_mut(id)?;
+        self.requests.try_remove(index(id))
+    }
+
+    pub(super) fn request_mut(&mut self, id: RequestId) -> Option<&mut Request> {
+        self.requests.get_mut(index(id)).filter(|request| request.id == id)
+    }
+}
+
+/// Whether a lost worker had been given any byte of its request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Delivered {
+    Yes,
+    No,
+}
+
+fn index(id: RequestId) -> usize {
+    id.index as usize
+}

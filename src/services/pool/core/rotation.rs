@@ -1,0 +1,139 @@
+//! Replacing workers in good order: one place at a time, each new worker up before its predecessor goes.
+//!
+//! A successor that cannot start leaves its predecessor in service and is tried again, with the delays of
+//! [`respawn`](super::respawn): a broken new configuration costs no answer.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::event::{Action, Restart, WorkerId};
+use super::worker::{Phase, Place};
+use super::{Dispatcher, Stage};
+
+/// Who is still to be replaced.
+#[derive(Debug, Default)]
+pub(super) struct Rotation {
+    waiting: VecDeque<Turn>,
+    current: Option<Turn>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Turn {
+    slot: usize,
+    /// Who serves there; if it is somebody else when the turn comes, the work is done.
+    worker: WorkerId,
+    reason: Restart,
+}
+
+impl Rotation {
+    /// Why the successor that starts now was hired.
+    pub(super) fn current_reason(&self) -> Restart {
+        self.current.map_or(Restart::Asked, |turn| turn.reason)
+    }
+
+    fn is_waiting(&self, worker: WorkerId) -> bool {
+        self.current
+            .iter()
+            .chain(&self.waiting)
+            .any(|turn| turn.worker == worker)
+    }
+}
+
+impl Dispatcher {
+    /// The operator's word: everybody is replaced, also those that are just starting (they may have read what the
+    /// operator has changed since) and successors on their way.
+    pub(super) fn roll(&mut self) {
+        if self.stage == Stage::Stopping {
+            return;
+        }
+        let successors: Vec<WorkerId> = self.slots.iter_mut().filter_map(|slot| slot.successor.take()).collect();
+        successors.into_iter().for_each(|successor| self.retire(successor));
+        for slot in &mut self.slots {
+            slot.early_deaths = 0;
+        }
+        let turns = self.slots.iter().enumerate();
+        let turns = turns
+            .map(|(slot, place)| Turn {
+                slot,
+                worker: place.serving,
+                reason: Restart::Asked,
+            })
+            .collect();
+        self.rotation = Rotation {
+            waiting: turns,
+            current: None,
+        };
+        self.advance_rotation();
+    }
+
+    /// A worker that has served long enough, or grown too large, is put on the list once.
+    pub(super) fn recycle_if_due(&mut self, id: WorkerId) {
+        if self.worker(id).is_some_and(|worker| worker.is_due(self.now)) {
+            self.recycle(id);
+        }
+    }
+
+    pub(super) fn outgrown(&mut self, id: WorkerId) {
+        self.recycle(id);
+    }
+
+    fn recycle(&mut self, id: WorkerId) {
+        let Some(worker) = self.worker_mut(id) else { return };
+        (worker.recycle_after, worker.recycle_at) = (None, None);
+        // Successors are young, and who is on its way out needs no second push.
+        let Place::Serving(slot) = worker.place else { return };
+        if self.stage == Stage::Serving && !self.rotation.is_waiting(id) {
+            self.rotation.waiting.push_back(Turn {
+                slot,
+                worker: id,
+                reason: Restart::Recycled,
+            });
+            self.advance_rotation();
+        }
+    }
+
+    /// Hires the next successor, unless one is on its way.
+    pub(super) fn advance_rotation(&mut self) {
+        if self.slots.iter().any(|slot| slot.successor.is_some()) {
+            return;
+        }
+        let was_asked = self
+            .rotation
+            .current
+            .take()
+            .is_some_and(|turn| turn.reason == Restart::Asked);
+        while let Some(turn) = self.rotation.waiting.pop_front() {
+            if self.begin_turn(turn) {
+                return;
+            }
+        }
+        if was_asked {
+            self.actions.push_back(Action::Rolled);
+        }
+    }
+
+    /// Whether a successor was hired; otherwise there is nothing to wait for.
+    fn begin_turn(&mut self, turn: Turn) -> bool {
+        if self.slots.get(turn.slot).map(|slot| slot.serving) != Some(turn.worker) {
+            return false;
+        }
+        match self.phase(turn.worker) {
+            // The process to come will be of the new kind anyway; only, an operator does not wait for it.
+            Some(Phase::Delayed { .. }) => {
+                self.enter(turn.worker, Phase::Spawning);
+                self.actions.push_back(Action::Spawn(turn.worker));
+                return false;
+            }
+            Some(Phase::Spawning) | None => return false,
+            Some(_) => {}
+        }
+        let Some(successor) = self.hire(Place::Successor(turn.slot), Duration::ZERO) else {
+            return false;
+        };
+        if let Some(slot) = self.slots.get_mut(turn.slot) {
+            slot.successor = Some(successor);
+        }
+        self.rotation.current = Some(turn);
+        true
+    }
+}

@@ -1,0 +1,416 @@
+//! Workers: starting them, taking them into service, losing them, letting them go.
+
+use std::time::Duration;
+
+use super::event::{Action, Ending, Fault, Refusal, RequestId, Restart, Verdict, WorkerId};
+use super::requests::Delivered;
+use super::respawn::{self, EARLY};
+use super::worker::{Phase, Place, Worker};
+use super::{Dispatcher, Slot, Stage};
+use crate::services::pool::options::Policy;
+
+impl Dispatcher {
+    // ---- looking up -------------------------------------------------------------------------------------------
+
+    pub(super) fn worker(&self, id: WorkerId) -> Option<&Worker> {
+        self.workers.get(id.index as usize).filter(|worker| worker.id == id)
+    }
+
+    pub(super) fn worker_mut(&mut self, id: WorkerId) -> Option<&mut Worker> {
+        self.workers.get_mut(id.index as usize).filter(|worker| worker.id == id)
+    }
+
+    pub(super) fn phase(&self, id: WorkerId) -> Option<Phase> {
+        self.worker(id).map(|worker| worker.phase)
+    }
+
+    pub(super) fn place(&self, id: WorkerId) -> Option<Place> {
+        self.worker(id).map(|worker| worker.place)
+    }
+
+    /// The only writer of a worker's phase: keeps the list of the available, the number of the occupied and the next
+    /// deadline in step with it.
+    pub(super) fn enter(&mut self, id: WorkerId, phase: Phase) {
+        let Some(worker) = self.worker_mut(id) else { return };
+        let before = std::mem::replace(&mut worker.phase, phase);
+        if before == Phase::Available {
+            // It is the last one nearly always: the one that was just chosen.
+            if let Some(at) = self.available.iter().rposition(|other| *other == id) {
+                self.available.remove(at);
+            }
+        }
+        if phase == Phase::Available {
+            self.available.push(id);
+        }
+        self.occupied = self.occupied + usize::from(phase.is_occupied()) - usize::from(before.is_occupied());
+        if let Some(at) = phase.deadline() {
+            self.lower_wake(at);
+        }
+    }
+
+    // ---- starting ---------------------------------------------------------------------------------------------
+
+    /// A new worker for a place: at once, or after a delay.
+    pub(super) fn hire(&mut self, place: Place, delay: Duration) -> Option<WorkerId> {
+        let entry = self.workers.vacant_entry();
+        let id = WorkerId {
+            index: u32::try_from(entry.key()).ok()?,
+            incarnation: self.incarnations,
+        };
+        self.incarnations = self.incarnations.wrapping_add(1);
+        if delay.is_zero() {
+            entry.insert(Worker::new(id, place, Phase::Spawning));
+            self.actions.push_back(Action::Spawn(id));
+        } else {
+            let until = self.now + delay;
+            entry.insert(Worker::new(id, place, Phase::Delayed { until }));
+            self.lower_wake(until);
+        }
+        Some(id)
+    }
+
+    /// Whether the shell is still to spawn this worker. It may have been let go in the meantime.
+    pub fn awaits_spawn(&self, id: WorkerId) -> bool {
+        self.phase(id) == Some(Phase::Spawning)
+    }
+
+    pub(super) fn started(&mut self, id: WorkerId) {
+        let (now, deadline) = (self.now, self.now + self.policy.start_timeout);
+        let Some(worker) = self.worker_mut(id).filter(|worker| worker.phase == Phase::Spawning) else {
+            return;
+        };
+        worker.started = Some(now);
+        self.counters.spawns += 1;
+        self.enter(id, Phase::Starting { deadline });
+    }
+
+    pub(super) fn spawn_failed(&mut self, id: WorkerId) {
+        if self.awaits_spawn(id) {
+            self.lose(id, Restart::SpawnFailed);
+        }
+    }
+
+    /// The worker is up: it takes over from its predecessor, if it has one, and serves.
+    pub(super) fn ready(&mut self, id: WorkerId) {
+        // Any other phase: it was told to go while its ready line was on the way.
+        let Some(Phase::Starting { .. }) = self.phase(id) else {
+            return;
+        };
+        let recycle_after = self.policy.max_requests.map(|number| self.jitter.around(number));
+        let recycle_at = self
+            .policy
+            .max_age
+            .map(|age| self.now + self.jitter.around_duration(age));
+        if let Some(worker) = self.worker_mut(id) {
+            (worker.recycle_after, worker.recycle_at) = (recycle_after, recycle_at);
+        }
+        if let Some(at) = recycle_at {
+            self.lower_wake(at);
+        }
+        if let Some(Place::Successor(slot)) = self.place(id) {
+            self.take_over(slot, id);
+        }
+        self.release(id);
+    }
+
+    fn take_over(&mut self, slot: usize, id: WorkerId) {
+        let Some(place) = self.slots.get_mut(slot) else { return };
+        let predecessor = std::mem::replace(&mut place.serving, id);
+        place.successor = None;
+        place.early_deaths = 0;
+        if let Some(worker) = self.worker_mut(id) {
+            worker.place = Place::Serving(slot);
+        }
+        let reason = self.rotation.current_reason();
+        self.count_restart(reason);
+        self.actions.push_back(Action::Replaced {
+            worker: predecessor,
+            slot: Some(slot),
+            reason,
+            delay: None,
+        });
+        self.retire(predecessor);
+        self.advance_rotation();
+    }
+
+    // ---- ending -----------------------------------------------------------------------------------------------
+
+    /// A worker in good standing loses its place: it finishes what it has in hand, then goes.
+    pub(super) fn retire(&mut self, id: WorkerId) {
+        let Some(worker) = self.worker_mut(id) else { return };
+        worker.place = Place::Outgoing;
+        match worker.phase {
+            Phase::Busy { .. } | Phase::Draining { .. } | Phase::Settling { .. } | Phase::Stopping => {}
+            Phase::Delayed { .. } | Phase::Spawning => self.forget(id),
+            Phase::Starting { .. } | Phase::Available => self.let_go(id),
+        }
+    }
+
+    pub(super) fn let_go(&mut self, id: WorkerId) {
+        self.stop(id, Ending::Gently);
+    }
+
+    fn stop(&mut self, id: WorkerId, ending: Ending) {
+        self.enter(id, Phase::Stopping);
+        self.actions.push_back(Action::Stop(id, ending));
+    }
+
+    pub(super) fn broken(&mut self, id: WorkerId, fault: Fault) {
+        match (self.phase(id), fault) {
+            // It is going anyway, or has gone.
+            (None | Some(Phase::Stopping | Phase::Delayed { .. } | Phase::Spawning), _) => {}
+            (Some(_), Fault::OutputClosed) => self.lose(id, Restart::Died),
+            (Some(Phase::Busy { request, .. }), Fault::InputClosed) => {
+                self.lose_undelivered(id, request, Restart::Died);
+            }
+            (Some(_), Fault::InputClosed) => self.lose(id, Restart::Died),
+            (Some(phase), Fault::Unasked) => {
+                self.counters.unknown += 1;
+                match phase {
+                    Phase::Busy { request, .. } => self.lose_undelivered(id, request, Restart::Desync),
+                    _ => self.lose(id, Restart::Desync),
+                }
+            }
+            (Some(_), Fault::ReplyTooLong) => self.lose(id, Restart::Oversize),
+        }
+    }
+
+    pub(super) fn inspected(&mut self, id: WorkerId, verdict: Verdict) {
+        let Some(Phase::Settling { .. }) = self.phase(id) else {
+            return;
+        };
+        match verdict {
+            Verdict::Clean => self.release(id),
+            Verdict::OutOfStep => {
+                self.counters.unknown += 1;
+                self.lose(id, Restart::Desync);
+            }
+        }
+    }
+
+    pub(super) fn exited(&mut self, id: WorkerId) {
+        match self.phase(id) {
+            None => return,
+            Some(Phase::Stopping) => {}
+            Some(phase) => {
+                self.replace(id, Restart::Died);
+                if let Some(worker) = self.worker_mut(id) {
+                    worker.place = Place::Outgoing;
+                }
+                self.enter(id, Phase::Stopping);
+                self.end_request_of(id, phase, Restart::Died);
+            }
+        }
+        self.forget(id);
+    }
+
+    /// A worker is of no use any more. Its place gets another one, its request another worker or a refusal, its process
+    /// (if there is one) is ended.
+    pub(super) fn lose(&mut self, id: WorkerId, reason: Restart) {
+        self.replace(id, reason);
+        if let Some(phase) = self.dismiss(id) {
+            self.end_request_of(id, phase, reason);
+        }
+    }
+
+    /// The same for a worker that never saw its request.
+    fn lose_undelivered(&mut self, id: WorkerId, request: RequestId, reason: Restart) {
+        self.replace(id, reason);
+        self.dismiss(id);
+        self.requeue(request, id, Delivered::No);
+    }
+
+    fn end_request_of(&mut self, id: WorkerId, phase: Phase, reason: Restart) {
+        let Phase::Busy {
+            request, reply_begun, ..
+        } = phase
+        else {
+            return;
+        };
+        match reason {
+            Restart::BusyTimeout => self.refuse(request, Refusal::BusyTimeout, Some(id)),
+            Restart::Oversize => self.refuse(request, Refusal::ReplyTooLong, Some(id)),
+            _ if reply_begun => self.refuse(request, Refusal::WorkerDied, Some(id)),
+            _ => self.requeue(request, id, Delivered::Yes),
+        }
+    }
+
+    /// Sends a lost worker away and returns what it was doing.
+    fn dismiss(&mut self, id: WorkerId) -> Option<Phase> {
+        let worker = self.worker_mut(id)?;
+        worker.place = Place::Outgoing;
+        let phase = worker.phase;
+        if phase.has_process() {
+            self.stop(id, Ending::Firmly);
+        } else {
+            self.forget(id);
+        }
+        Some(phase)
+    }
+
+    /// Fills the place that a lost worker leaves.
+    fn replace(&mut self, id: WorkerId, reason: Restart) {
+        self.count_restart(reason);
+        let Some(place) = self.place(id) else { return };
+        let (Place::Serving(slot) | Place::Successor(slot)) = place else {
+            self.actions.push_back(Action::Replaced {
+                worker: id,
+                slot: None,
+                reason,
+                delay: None,
+            });
+            return;
+        };
+        let delay = self.respawn_delay(id, slot, reason);
+        let successor = self
+            .slots
+            .get(slot)
+            .and_then(|slot| slot.successor)
+            .filter(|successor| *successor != id);
+        if let (Place::Serving(_), Some(successor)) = (place, successor) {
+            // One is on its way already, and need not wait for the other any more.
+            self.promote(slot, successor);
+            self.actions.push_back(Action::Replaced {
+                worker: id,
+                slot: Some(slot),
+                reason,
+                delay: None,
+            });
+            return;
+        }
+        self.actions.push_back(Action::Replaced {
+            worker: id,
+            slot: Some(slot),
+            reason,
+            delay: Some(delay),
+        });
+        let Some(hired) = self.hire(place, delay) else { return };
+        let Some(slot) = self.slots.get_mut(slot) else { return };
+        match place {
+            Place::Serving(_) => slot.serving = hired,
+            Place::Successor(_) | Place::Outgoing => slot.successor = Some(hired),
+        }
+    }
+
+    fn promote(&mut self, slot: usize, successor: WorkerId) {
+        if let Some(slot) = self.slots.get_mut(slot) {
+            (slot.serving, slot.successor) = (successor, None);
+        }
+        if let Some(worker) = self.worker_mut(successor) {
+            worker.place = Place::Serving(slot);
+        }
+        self.advance_rotation();
+    }
+
+    fn respawn_delay(&mut self, id: WorkerId, slot: usize, reason: Restart) -> Duration {
+        let now = self.now;
+        let early = self.worker(id).is_some_and(|worker| {
+            worker.answered == 0
+                && worker
+                    .started
+                    .is_none_or(|started| now.saturating_duration_since(started) < EARLY)
+        });
+        let Some(slot) = self.slots.get_mut(slot) else {
+            return Duration::ZERO;
+        };
+        slot.early_deaths = match reason {
+            // The request took too long, not the start.
+            Restart::BusyTimeout => slot.early_deaths,
+            _ if early => slot.early_deaths.saturating_add(1),
+            _ => 0,
+        };
+        respawn::delay(slot.early_deaths, self.policy.alarm_interval)
+    }
+
+    fn forget(&mut self, id: WorkerId) {
+        if self.worker(id).is_some() {
+            self.enter(id, Phase::Stopping);
+            self.workers.try_remove(id.index as usize);
+        }
+    }
+
+    // ---- the pool as a whole ----------------------------------------------------------------------------------
+
+    /// Brings the number of places to what the policy says.
+    pub(super) fn fit_slots(&mut self) {
+        while self.slots.len() < self.policy.workers {
+            let Some(serving) = self.hire(Place::Serving(self.slots.len()), Duration::ZERO) else {
+                return;
+            };
+            self.slots.push(Slot {
+                serving,
+                successor: None,
+                early_deaths: 0,
+            });
+        }
+        while self.slots.len() > self.policy.workers {
+            let Some(Slot { serving, successor, .. }) = self.slots.pop() else {
+                return;
+            };
+            self.retire(serving);
+            successor.into_iter().for_each(|successor| self.retire(successor));
+        }
+    }
+
+    pub(super) fn reconfigure(&mut self, policy: Policy) {
+        self.policy = policy;
+        if self.stage == Stage::Serving {
+            self.fit_slots();
+            self.advance_rotation();
+        }
+    }
+
+    pub(super) fn shutdown(&mut self, ending: Ending) {
+        self.stage = Stage::Stopping;
+        self.rotation = super::Rotation::default();
+        self.slots.clear();
+        while let Some(request) = self.queue.pop() {
+            self.refuse(request, Refusal::Shutdown, None);
+        }
+        let all: Vec<WorkerId> = self.workers.iter().map(|(_, worker)| worker.id).collect();
+        for id in all {
+            self.shut_down_worker(id, ending);
+        }
+    }
+
+    fn shut_down_worker(&mut self, id: WorkerId, ending: Ending) {
+        let Some(worker) = self.worker_mut(id) else { return };
+        worker.place = Place::Outgoing;
+        match worker.phase {
+            Phase::Delayed { .. } | Phase::Spawning => return self.forget(id),
+            Phase::Busy { request, .. } => self.refuse(request, Refusal::Shutdown, Some(id)),
+            Phase::Starting { .. }
+            | Phase::Available
+            | Phase::Draining { .. }
+            | Phase::Settling { .. }
+            | Phase::Stopping => {}
+        }
+        self.stop(id, ending);
+    }
+
+    pub(super) fn count_answered(&mut self, id: WorkerId) {
+        if let Some(worker) = self.worker_mut(id) {
+            worker.answered += 1;
+            if let Place::Serving(slot) = worker.place
+                && let Some(slot) = self.slots.get_mut(slot)
+            {
+                slot.early_deaths = 0;
+            }
+        }
+    }
+
+    fn count_restart(&mut self, reason: Restart) {
+        let restarts = &mut self.counters.restarts;
+        let count = match reason {
+            Restart::Died => &mut restarts.died,
+            Restart::SpawnFailed => &mut restarts.spawn_failed,
+            Restart::StartTimeout => &mut restarts.start_timeout,
+            Restart::BusyTimeout => &mut restarts.busy_timeout,
+            Restart::Desync => &mut restarts.desync,
+            Restart::Oversize => &mut restarts.oversize,
+            Restart::Recycled => &mut restarts.recycled,
+            Restart::Asked => &mut restarts.asked,
+        };
+        *count += 1;
+    }
+}

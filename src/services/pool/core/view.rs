@@ -1,0 +1,135 @@
+//! What statistics and dumps see of the dispatcher.
+
+use std::time::{Duration, Instant};
+
+use super::event::{ClientId, WorkerId};
+use super::worker::Phase;
+use super::{Counters, Dispatcher, Slot};
+
+/// A worker's state as iotcpd 1.1 numbers it (protocols.md §1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Status {
+    /// Free.
+    Available = 1,
+    /// At work, for somebody or for nobody, or watched after a long request.
+    Busy = 2,
+    /// No process: it is being made, or waits out a respawn delay.
+    Spawning = 4,
+    /// Its process is not ready yet.
+    Starting = 8,
+    /// Its process has been told to end (new in 2.0; never the state of a place).
+    Stopping = 16,
+}
+
+/// How many workers are in each state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StatusCounts {
+    /// Free.
+    pub available: u64,
+    /// With their hands full.
+    pub busy: u64,
+    /// Of these: for nobody, their client has gone.
+    pub draining: u64,
+    /// Without a process.
+    pub spawning: u64,
+    /// Not ready yet.
+    pub starting: u64,
+    /// Told to end.
+    pub stopping: u64,
+}
+
+/// One place and who serves in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotView {
+    /// Who.
+    pub worker: WorkerId,
+    /// Its state.
+    pub status: Status,
+    /// For whom it works.
+    pub client: Option<ClientId>,
+    /// Since when it works on its request.
+    pub busy_since: Option<Instant>,
+}
+
+impl Dispatcher {
+    /// What has been counted.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// How many requests wait for a worker.
+    pub fn queue_length(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// The most that ever waited.
+    pub fn queue_peak(&self) -> usize {
+        self.queue_peak
+    }
+
+    /// Requests taken in and not ended yet.
+    pub fn requests_in_hand(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// For how long, all told, every worker that could serve was busy.
+    pub fn saturated(&self, now: Instant) -> Duration {
+        self.saturation.total(now)
+    }
+
+    /// The place a worker serves in, 0 to `workers` - 1; `None` for one that has lost its place.
+    pub fn slot_of(&self, id: WorkerId) -> Option<usize> {
+        use super::worker::Place;
+        match self.place(id)? {
+            Place::Serving(slot) | Place::Successor(slot) => Some(slot),
+            Place::Outgoing => None,
+        }
+    }
+
+    /// How many workers are in each state.
+    pub fn status_counts(&self) -> StatusCounts {
+        let mut counts = StatusCounts::default();
+        for (_, worker) in &self.workers {
+            match status(worker.phase) {
+                Status::Available => counts.available += 1,
+                Status::Busy => counts.busy += 1,
+                Status::Spawning => counts.spawning += 1,
+                Status::Starting => counts.starting += 1,
+                Status::Stopping => counts.stopping += 1,
+            }
+            counts.draining += u64::from(matches!(worker.phase, Phase::Draining { .. }));
+        }
+        counts
+    }
+
+    /// All places, in order.
+    pub fn slots(&self) -> impl Iterator<Item = SlotView> {
+        self.slots.iter().filter_map(|Slot { serving, .. }| {
+            let worker = self.worker(*serving)?;
+            let (client, busy_since) = match worker.phase {
+                Phase::Busy { request, began, .. } => (
+                    self.requests.get(request.index as usize).map(|request| request.client),
+                    Some(began),
+                ),
+                _ => (None, None),
+            };
+            Some(SlotView {
+                worker: worker.id,
+                status: status(worker.phase),
+                client,
+                busy_since,
+            })
+        })
+    }
+}
+
+fn status(phase: Phase) -> Status {
+    match phase {
+        Phase::Available => Status::Available,
+        Phase::Busy { .. } | Phase::Draining { .. } | Phase::Settling { .. } => Status::Busy,
+        Phase::Delayed { .. } | Phase::Spawning => Status::Spawning,
+        Phase::Starting { .. } => Status::Starting,
+        Phase::Stopping => Status::Stopping,
+    }
+}

@@ -1,0 +1,123 @@
+//! One incarnation of a worker: where it stands and what it is doing.
+//!
+//! ```text
+//!             Spawn             exec             ready            assign
+//!  Delayed ----------> Spawning ----> Starting --------> Available -----> Busy
+//!     ^                                                    ^  ^            |  \ client gone
+//!     | a place is empty                             clean |  | reply      |   v
+//!     |                                                Settling <----------+  Draining
+//!     +---- died, or out of step ---- any state           (long request)
+//!                                         |
+//!                                         v  end of process
+//!                                      Stopping --------------> forgotten
+//! ```
+
+use std::time::Instant;
+
+use super::event::{RequestId, WorkerId};
+
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) id: WorkerId,
+    pub(super) place: Place,
+    pub(super) phase: Phase,
+    /// Since its exec; `None` before.
+    pub(super) started: Option<Instant>,
+    /// Replies it has given, whoever got them.
+    pub(super) answered: u64,
+    /// It is replaced once it has given so many.
+    pub(super) recycle_after: Option<u64>,
+    /// It is replaced at that time; `None` also once that has been asked for.
+    pub(super) recycle_at: Option<Instant>,
+}
+
+/// Where a worker belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// It is the one that serves (or will serve) in this place.
+    Serving(usize),
+    /// It starts up behind the one that serves there, and takes over when it is ready.
+    Successor(usize),
+    /// It has no place any more: it finishes what it has in hand and goes.
+    Outgoing,
+}
+
+/// What a worker is doing; each variant owns what only matters then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// No process: the place waits out its respawn delay.
+    Delayed { until: Instant },
+    /// No process yet: the shell has been asked for one.
+    Spawning,
+    /// A process that is not ready yet.
+    Starting { deadline: Instant },
+    /// Ready and in step. In the list of the available exactly then.
+    Available,
+    /// It works on a request.
+    Busy {
+        request: RequestId,
+        began: Instant,
+        deadline: Instant,
+        reply_begun: bool,
+        size: usize,
+    },
+    /// It works on a request that nobody waits for any more; its reply is for nobody.
+    Draining { deadline: Instant, size: usize },
+    /// It has answered a long request and is watched for a second answer.
+    Settling { until: Instant },
+    /// Its process has been told to end.
+    Stopping,
+}
+
+impl Phase {
+    /// When the dispatcher must look at the worker again at the latest.
+    pub(super) fn deadline(self) -> Option<Instant> {
+        match self {
+            Phase::Delayed { until: at }
+            | Phase::Starting { deadline: at }
+            | Phase::Busy { deadline: at, .. }
+            | Phase::Draining { deadline: at, .. }
+            | Phase::Settling { until: at } => Some(at),
+            // Spawning ends in this turn or the next, by the shell's report. Available waits for work, by design. The
+            // process reaper keeps the deadlines of Stopping.
+            Phase::Spawning | Phase::Available | Phase::Stopping => None,
+        }
+    }
+
+    /// It has a process that serves, and that process has its hands full.
+    pub(super) fn is_occupied(self) -> bool {
+        matches!(
+            self,
+            Phase::Busy { .. } | Phase::Draining { .. } | Phase::Settling { .. }
+        )
+    }
+
+    /// There is a process, or will be one before the shell returns to the loop.
+    pub(super) fn has_process(self) -> bool {
+        !matches!(self, Phase::Delayed { .. } | Phase::Spawning)
+    }
+}
+
+impl Worker {
+    pub(super) fn new(id: WorkerId, place: Place, phase: Phase) -> Self {
+        Worker {
+            id,
+            place,
+            phase,
+            started: None,
+            answered: 0,
+            recycle_after: None,
+            recycle_at: None,
+        }
+    }
+
+    /// When the dispatcher must look at it again, whatever for.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        [self.phase.deadline(), self.recycle_at].into_iter().flatten().min()
+    }
+
+    /// Whether it has served as much as one worker should.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.recycle_after.is_some_and(|limit| self.answered >= limit) || self.recycle_at.is_some_and(|at| now >= at)
+    }
+}

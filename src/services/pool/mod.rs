@@ -1,0 +1,82 @@
+//! The pool: long-lived stdio workers that answer one line each with one line, shared by any number of clients.
+//!
+//! The story of a request. A client connects and sends a line (`shell::clients` reads it). The dispatcher ([`core`])
+//! gives it to the free worker that was used last, or lets it wait. Its bytes go into that worker's standard input, its reply
+//! comes out of the standard output (`shell::workers`), and goes to the client, who is then let go.
+//!
+//! **Where a request gets its worker:** [`core::Dispatcher`], in `core/requests.rs`: `submit` takes the top of the list of
+//! the available, `release` gives a worker that has become free to the request that has waited longest.
+//!
+//! What holds is said in [`core`] (decisions) and in `shell` (I/O). What does not belong here: where the options come
+//! from, who binds the listeners, and when to reload: that is the daemon's.
+
+pub mod core;
+pub mod options;
+mod report;
+mod shell;
+
+use std::time::Instant;
+
+use super::{Door, Listeners};
+use crate::error::Error;
+use crate::net::addr::PeerAddr;
+use crate::net::stream::Stream;
+use crate::process::spawn::{SpawnDefaults, Spawner};
+use crate::reactor::Context;
+use crate::stats::Snapshot;
+
+pub use shell::Pool;
+
+/// Whether the worker program could be started.
+///
+/// # Errors
+/// Why not.
+pub fn preflight(options: &options::Options, defaults: &SpawnDefaults) -> Result<(), Error> {
+    Spawner::prepare(&options.process, defaults)
+        .map(drop)
+        .map_err(|error| shell::cannot_start(options, &error))
+}
+
+impl Door for Pool {
+    fn start(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        self.begin(cx)
+    }
+
+    fn options(&self) -> super::Options {
+        super::Options::Pool(Box::new(self.current_options().clone()))
+    }
+
+    fn adopt(&mut self, cx: &mut Context<'_>, stream: Stream, peer: PeerAddr) {
+        self.welcome(cx, stream, peer);
+    }
+
+    fn reload(&mut self, cx: &mut Context<'_>, options: super::Options, new: Listeners) -> Result<(), Error> {
+        match options {
+            super::Options::Pool(options) => self.change(cx, *options, new),
+        }
+    }
+
+    fn roll(&mut self, cx: &mut Context<'_>) {
+        self.tell(cx, core::Event::Roll);
+    }
+
+    fn drain(&mut self, cx: &mut Context<'_>) {
+        self.begin_draining(cx);
+    }
+
+    fn hurry(&mut self, cx: &mut Context<'_>) {
+        self.stop(cx, core::Ending::Now);
+    }
+
+    fn is_finished(&self) -> bool {
+        self.is_over()
+    }
+
+    fn snapshot(&self, now: Instant) -> Snapshot {
+        self.report(now)
+    }
+
+    fn dump(&self, now: Instant) -> String {
+        self.describe_slots(now)
+    }
+}

@@ -1,0 +1,333 @@
+//! The pool's words: its statistics block, its dump, and the reasons in its log lines.
+
+use std::fmt;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use log::Level;
+
+use super::core::{Dispatcher, Refusal, Restart, SlotView, Status};
+use super::options::Options;
+use crate::stats::histogram::{Latency, Percentiles};
+use crate::stats::{Label, Snapshot, Value};
+
+/// How long requests took that got their answer.
+#[derive(Debug, Default)]
+pub(super) struct Latencies {
+    /// From the request's arrival until a worker got it.
+    wait: Latency,
+    /// From then until the reply was whole.
+    service: Latency,
+    /// Both together.
+    total: Latency,
+}
+
+impl Latencies {
+    pub(super) fn record(&mut self, waited: Duration, served: Duration) {
+        self.wait.record(waited);
+        self.service.record(served);
+        self.total.record(waited + served);
+    }
+}
+
+/// What a log line is about; lines on one topic are throttled together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Topic {
+    Refusal(Refusal),
+    Restart(Restart),
+    Died,
+    Spawn,
+    Denied,
+    MaxConnections,
+    MaxConnectionsPerIp,
+    RequestTooLong,
+    BadRequest,
+    ReadTimeout,
+    WriteTimeout,
+    HungUp,
+    Outgrown,
+    Accept,
+    Guard,
+    System,
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Topic::Refusal(_) => "refused requests",
+            Topic::Restart(_) => "replaced workers",
+            Topic::Died => "deaths of workers",
+            Topic::Spawn => "failed starts",
+            Topic::Denied => "connections that the access lists refuse",
+            Topic::MaxConnections => "connections over --max-connections",
+            Topic::MaxConnectionsPerIp => "connections over --max-connections-per-ip",
+            Topic::RequestTooLong => "requests over --max-request",
+            Topic::BadRequest => "malformed requests",
+            Topic::ReadTimeout => "clients over --read-timeout",
+            Topic::WriteTimeout => "clients over --write-timeout",
+            Topic::HungUp => "clients that hung up",
+            Topic::Outgrown => "workers over --max-rss",
+            Topic::Accept => "pauses in accepting",
+            Topic::Guard => "messages about the guard process",
+            Topic::System => "failed system calls",
+        })
+    }
+}
+
+/// Why a request got no answer.
+pub(super) fn refusal(reason: Refusal, options: &Options) -> String {
+    let policy = &options.policy;
+    match reason {
+        Refusal::QueueFull => format!("{} requests wait already (--queue-size)", policy.queue_size),
+        Refusal::QueueTimeout => format!(
+            "no worker became free within --queue-timeout {:?}",
+            policy.queue_timeout
+        ),
+        Refusal::BusyTimeout => format!("no answer within --busy-timeout {:?}", policy.busy_timeout),
+        Refusal::WorkerDied => "its worker died over it, and trying again was of no avail".to_owned(),
+        Refusal::ReplyTooLong => format!("its reply was longer than --max-reply {}", options.max_reply),
+        Refusal::Shutdown => "the pool is shutting down".to_owned(),
+    }
+}
+
+/// What has happened to a worker, and how loudly it is said.
+pub(super) fn restart(reason: Restart, options: &Options) -> (Level, String) {
+    let policy = &options.policy;
+    match reason {
+        Restart::Died => (
+            Level::Warn,
+            "is lost: it died, or closed its input or output".to_owned(),
+        ),
+        Restart::SpawnFailed => (Level::Error, "could not be started".to_owned()),
+        Restart::StartTimeout => (
+            Level::Error,
+            format!(
+                "was not ready within --start-timeout {:?} and is stopped",
+                policy.start_timeout
+            ),
+        ),
+        Restart::BusyTimeout => (
+            Level::Warn,
+            format!(
+                "took longer than --busy-timeout {:?} and is stopped",
+                policy.busy_timeout
+            ),
+        ),
+        Restart::Desync => (
+            Level::Error,
+            "has lost step and is stopped: it wrote more than one reply, or wrote while nothing was asked \
+             (a request longer than its line buffer? lower --max-request; a greeting? see --ready-line)"
+                .to_owned(),
+        ),
+        Restart::Oversize => (
+            Level::Warn,
+            format!(
+                "wrote a reply longer than --max-reply {} and is stopped",
+                options.max_reply
+            ),
+        ),
+        Restart::Recycled => (Level::Info, "has served long enough and is let go".to_owned()),
+        Restart::Asked => (Level::Info, "is let go".to_owned()),
+    }
+}
+
+/// A place without a process.
+pub(super) fn place(slot: Option<usize>) -> String {
+    slot.map_or_else(|| "a worker on its way out".to_owned(), |slot| format!("worker {slot}"))
+}
+
+/// What becomes of the place.
+pub(super) fn next_start(slot: Option<usize>, delay: Option<Duration>) -> String {
+    match (slot, delay) {
+        (None, _) => "it had been replaced before".to_owned(),
+        (Some(_), None) => "another serves in its place".to_owned(),
+        (Some(_), Some(Duration::ZERO)) => "another is started at once".to_owned(),
+        (Some(_), Some(delay)) => format!("another is started in {delay:?}"),
+    }
+}
+
+/// Everything a pool has to say, in the order of protocols.md §1; what is new follows `version`.
+pub(super) fn snapshot(
+    dispatcher: &Dispatcher,
+    latencies: &Latencies,
+    options: &Options,
+    connections: usize,
+    uptime: Duration,
+    now: Instant,
+) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    old_rows(&mut snapshot, dispatcher, uptime);
+    snapshot.push("name", Value::Text(options.name.clone()));
+    let spans = [
+        (
+            &latencies.wait,
+            [
+                "wait p50 ms",
+                "wait p90 ms",
+                "wait p99 ms",
+                "wait p99.9 ms",
+                "wait max ms",
+            ],
+        ),
+        (
+            &latencies.service,
+            [
+                "service p50 ms",
+                "service p90 ms",
+                "service p99 ms",
+                "service p99.9 ms",
+                "service max ms",
+            ],
+        ),
+        (
+            &latencies.total,
+            [
+                "total p50 ms",
+                "total p90 ms",
+                "total p99 ms",
+                "total p99.9 ms",
+                "total max ms",
+            ],
+        ),
+    ];
+    for (latency, labels) in spans {
+        let Percentiles {
+            p50,
+            p90,
+            p99,
+            p999,
+            max,
+        } = latency.percentiles();
+        for (label, value) in labels.into_iter().zip([p50, p90, p99, p999, max]) {
+            snapshot.push(label, Value::Milliseconds(value));
+        }
+    }
+    restart_rows(&mut snapshot, dispatcher);
+    refusal_rows(&mut snapshot, dispatcher);
+    snapshot.count("queries retried", dispatcher.counters().retried);
+    snapshot.count("queue length", as_count(dispatcher.queue_length()));
+    snapshot.count("queue highest", as_count(dispatcher.queue_peak()));
+    snapshot.push("saturated seconds", Value::Seconds(dispatcher.saturated(now)));
+    let workers = dispatcher.status_counts();
+    snapshot.count("workers draining", workers.draining);
+    snapshot.count("workers stopping", workers.stopping);
+    snapshot.count("connections", as_count(connections));
+    snapshot
+}
+
+fn old_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher, uptime: Duration) {
+    let (counters, workers) = (dispatcher.counters(), dispatcher.status_counts());
+    let [below_100, below_250, below_500, below_750, below_1000, longer] = counters.by_time;
+    let rows: [(Label, u64); 17] = [
+        ("queries total", counters.total),
+        ("queries replied", counters.replied),
+        ("queries delayed", counters.delayed),
+        ("queries timeout", counters.hung_up),
+        ("queries failed", counters.failed),
+        ("queries unknown", counters.unknown),
+        ("queries 0-100", below_100),
+        ("queries 100-250", below_250),
+        ("queries 250-500", below_500),
+        ("queries 500-750", below_750),
+        ("queries 750-1000", below_1000),
+        ("queries 1000-", longer),
+        ("daemon spawns", counters.spawns),
+        ("daemon S_AVAILABLE", workers.available),
+        ("daemon S_BUSY", workers.busy),
+        ("daemon S_SPAWNING", workers.spawning),
+        ("daemon S_STARTING", workers.starting),
+    ];
+    for (label, value) in rows {
+        snapshot.count(label, value);
+    }
+    snapshot.count("uptime", uptime.as_secs());
+    snapshot.push("version", Value::Text(env!("CARGO_PKG_VERSION").to_owned()));
+}
+
+fn restart_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher) {
+    let restarts = &dispatcher.counters().restarts;
+    let rows: [(Label, u64); 8] = [
+        ("restarts died", restarts.died),
+        ("restarts spawn", restarts.spawn_failed),
+        ("restarts start", restarts.start_timeout),
+        ("restarts timeout", restarts.busy_timeout),
+        ("restarts desync", restarts.desync),
+        ("restarts oversize", restarts.oversize),
+        ("restarts recycled", restarts.recycled),
+        ("restarts asked", restarts.asked),
+    ];
+    for (label, value) in rows {
+        snapshot.count(label, value);
+    }
+}
+
+fn refusal_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher) {
+    let refusals = &dispatcher.counters().refusals;
+    let rows: [(Label, u64); 13] = [
+        ("refused queue-full", refusals.queue_full),
+        ("refused queue-time", refusals.queue_timeout),
+        ("refused busy-time", refusals.busy_timeout),
+        ("refused died", refusals.worker_died),
+        ("refused long-reply", refusals.reply_too_long),
+        ("refused shutdown", refusals.shutdown),
+        ("refused long-line", refusals.request_too_long),
+        ("refused bad-line", refusals.bad_request),
+        ("refused slow-read", refusals.read_timeout),
+        ("refused slow-write", refusals.write_timeout),
+        ("refused max-conn", refusals.max_connections),
+        ("refused max-per-ip", refusals.max_connections_per_ip),
+        ("refused denied", refusals.denied),
+    ];
+    for (label, value) in rows {
+        snapshot.count(label, value);
+    }
+}
+
+fn as_count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+/// One worker in the dump, as far as only the shell knows it. -1: there is none.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Descriptors {
+    pub(super) stdin: i32,
+    pub(super) stdout: i32,
+    pub(super) pid: i32,
+    pub(super) client_pid: i32,
+    pub(super) client: i32,
+}
+
+/// One worker's part of the USR2 dump (protocols.md §1), its empty line included.
+pub(super) fn dump(number: usize, view: &SlotView, descriptors: Descriptors, now: Instant) -> String {
+    let started = view
+        .busy_since
+        .map(|since| wall_clock(now.saturating_duration_since(since)))
+        .unwrap_or_default();
+    let rows = [
+        ("status", i64::from(status_number(view.status))),
+        ("producer_pipe_fd[PIPE_END_WRITE]", descriptors.stdin.into()),
+        ("consumer_pipe_fd[PIPE_END_READ]", descriptors.stdout.into()),
+        ("daemon_pid", descriptors.pid.into()),
+        ("client_pid", descriptors.client_pid.into()),
+        ("client_fd", descriptors.client.into()),
+        ("start.tv_sec", i64::try_from(started.as_secs()).unwrap_or(i64::MAX)),
+        ("start.tv_nsec", started.subsec_nanos().into()),
+    ];
+    let mut text: String = rows
+        .iter()
+        .map(|(name, value)| format!("d[{number}].{name} = {value}\n"))
+        .collect();
+    text.push('\n');
+    text
+}
+
+fn status_number(status: Status) -> u8 {
+    status as u8
+}
+
+/// What the clock on the wall said so long ago.
+fn wall_clock(ago: Duration) -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .saturating_sub(ago)
+}

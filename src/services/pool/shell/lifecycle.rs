@@ -1,0 +1,249 @@
+//! Beginning, change and end of a pool: start, reload, roll, drain, stop; and the upkeep in between.
+
+use std::time::{Duration, Instant};
+
+use log::Level;
+
+use super::super::core::{Dispatcher, Ending, Event};
+use super::super::options::Options;
+use super::super::report::{Latencies, Topic};
+use super::clients::Clients;
+use super::listeners::Listening;
+use super::process::Stage;
+use super::workers::Crew;
+use super::{Of, Pool};
+use crate::error::{Blame, Error};
+use crate::net::limits::ConnectionCount;
+use crate::process::failure::SpawnError;
+use crate::process::guard::{Guard, Restart};
+use crate::process::rss;
+use crate::process::spawn::{SpawnDefaults, Spawner};
+use crate::reactor::{Alarm, Context};
+use crate::services::Listeners;
+use crate::stats::throttle::Throttle;
+
+/// Once the pool drains, a client that has connected but not finished its line has so long to do so.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// How far the pool's life has gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Life {
+    Serving,
+    /// Nobody is accepted any more; who is in gets his answer.
+    Draining,
+    /// The workers end, and then the pool.
+    Stopping,
+}
+
+impl Pool {
+    /// A pool that listens already but serves nobody yet; [`start`](crate::services::Door::start) gives it life.
+    ///
+    /// # Errors
+    /// The worker program cannot be started at all, or the guard process cannot.
+    pub fn new(
+        options: Options,
+        listeners: Listeners,
+        spawn_defaults: SpawnDefaults,
+        now: Instant,
+    ) -> Result<Pool, Error> {
+        let spawner =
+            Spawner::prepare(&options.process, &spawn_defaults).map_err(|error| cannot_start(&options, &error))?;
+        let guard = Guard::start().map_err(|error| {
+            let what = format!("{}: cannot start the guard process: {error}", options.name);
+            Error::new(
+                Blame::System,
+                what,
+                "see whether the machine is short of processes or memory",
+            )
+        })?;
+        let seed = u64::from(std::process::id());
+        Ok(Pool {
+            dispatcher: Dispatcher::new(options.policy.clone(), now, seed),
+            dispatcher_alarm: Alarm::default(),
+            listening: Listening::new(listeners),
+            clients: Clients::new(ConnectionCount::new(options.connection_limits.clone())),
+            crew: Crew::default(),
+            life: Life::Serving,
+            life_alarm: Alarm::default(),
+            upkeep_alarm: Alarm::default(),
+            latencies: Latencies::default(),
+            throttle: Throttle::default(),
+            started: now,
+            acting: super::Acting::Idle,
+            options,
+            spawn_defaults,
+            spawner,
+            guard,
+        })
+    }
+
+    /// Registers what there is and starts the first worker at once: a program that cannot be started at all ends the
+    /// daemon here. The others follow in the next turns, while the pool serves already.
+    pub(in crate::services::pool) fn begin(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        let cannot_watch = |error| {
+            let what = format!("cannot watch descriptors: {error}");
+            Error::new(Blame::System, what, "raise fs.epoll.max_user_watches")
+        };
+        self.listening.register(cx, &self.options.name).map_err(cannot_watch)?;
+        let (died, writable) = (cx.token_for(Of::GuardExit.only()), cx.token_for(Of::GuardPipe.only()));
+        self.guard
+            .register(cx.registry(), died, writable)
+            .map_err(cannot_watch)?;
+        self.act(cx, None);
+        self.plan_upkeep(cx);
+        match self.spawn_next(cx) {
+            Err(error) if error.is_permanent() => Err(cannot_start(&self.options, &error)),
+            Err(_) | Ok(()) => Ok(()),
+        }
+    }
+
+    // ---- change ------------------------------------------------------------------------------------------------
+
+    /// Takes on new options; `new` are the listeners for addresses that were not listened on before.
+    pub(in crate::services::pool) fn change(
+        &mut self,
+        cx: &mut Context<'_>,
+        options: Options,
+        new: Listeners,
+    ) -> Result<(), Error> {
+        self.spawner =
+            Spawner::prepare(&options.process, &self.spawn_defaults).map_err(|error| cannot_start(&options, &error))?;
+        self.options = options;
+        self.clients
+            .count_mut()
+            .set_limits(self.options.connection_limits.clone());
+        self.listening.replace(cx, &self.options, new);
+        self.tell(cx, Event::Reconfigure(Box::new(self.options.policy.clone())));
+        self.plan_upkeep(cx);
+        Ok(())
+    }
+
+    // ---- end ---------------------------------------------------------------------------------------------------
+
+    pub(in crate::services::pool) fn begin_draining(&mut self, cx: &mut Context<'_>) {
+        if self.life != Life::Serving {
+            return;
+        }
+        // Who has connected is in, even if nobody has accepted him yet.
+        self.accept_all(cx);
+        self.listening.close();
+        self.life = Life::Draining;
+        log::info!(
+            "{}: draining, {} clients connected",
+            self.options.name,
+            self.clients.len()
+        );
+        self.hasten_readers(cx, cx.now() + LAST_WORDS);
+        cx.set_alarm(
+            &mut self.life_alarm,
+            Of::Life.only(),
+            Some(cx.now() + self.options.stop_timeout),
+        );
+        self.advance_life(cx);
+    }
+
+    /// The end comes nearer when the last client is served and when the last process has gone.
+    pub(super) fn advance_life(&mut self, cx: &mut Context<'_>) {
+        if self.life == Life::Draining && !self.clients.any_unserved() {
+            self.stop(cx, Ending::Gently);
+        }
+        if self.is_over() {
+            self.close_everybody(cx);
+        }
+    }
+
+    pub(super) fn stop_timeout(&mut self, cx: &mut Context<'_>) {
+        cx.alarm_fired(&mut self.life_alarm);
+        if self.life == Life::Draining {
+            log::warn!(
+                "{}: --stop-timeout is over; what is still in hand is refused",
+                self.options.name
+            );
+            self.stop(cx, Ending::Firmly);
+        }
+    }
+
+    pub(in crate::services::pool) fn stop(&mut self, cx: &mut Context<'_>, ending: Ending) {
+        self.listening.close();
+        self.life = Life::Stopping;
+        cx.set_alarm(&mut self.life_alarm, Of::Life.only(), None);
+        cx.set_alarm(&mut self.upkeep_alarm, Of::Upkeep.only(), None);
+        self.tell(cx, Event::Shutdown(ending));
+    }
+
+    pub(in crate::services::pool) fn is_over(&self) -> bool {
+        self.life == Life::Stopping && self.dispatcher.is_finished()
+    }
+
+    fn close_everybody(&mut self, cx: &mut Context<'_>) {
+        for key in self.clients.keys() {
+            self.close(cx, key);
+        }
+    }
+
+    // ---- in between --------------------------------------------------------------------------------------------
+
+    /// Upkeep is due at every tick where memory is watched, and else when there are log lines to be summed up.
+    pub(super) fn plan_upkeep(&mut self, cx: &mut Context<'_>) {
+        let tick = self
+            .options
+            .max_rss
+            .map(|_| cx.now() + self.options.policy.alarm_interval);
+        let next = [tick, self.throttle.next_deadline()].into_iter().flatten().min();
+        cx.set_alarm(&mut self.upkeep_alarm, Of::Upkeep.only(), next);
+    }
+
+    pub(super) fn upkeep(&mut self, cx: &mut Context<'_>) {
+        cx.alarm_fired(&mut self.upkeep_alarm);
+        for (topic, left_out) in self.throttle.overdue(cx.now()) {
+            log::warn!(
+                "{}: {left_out} more {topic} were left out of this log",
+                self.options.name
+            );
+        }
+        self.look_at_memory(cx);
+        self.plan_upkeep(cx);
+    }
+
+    fn look_at_memory(&mut self, cx: &mut Context<'_>) {
+        let Some(limit) = self.options.max_rss else { return };
+        let serving = self.crew.iter().filter(|process| process.stage == Stage::Serving);
+        // A process that has just ended has no memory to be read, and its end is reported by its pidfd.
+        let outgrown = serving.filter_map(|process| {
+            let resident = rss::resident_bytes(process.child.pid()).ok()?;
+            (resident > limit).then_some((process.id, resident))
+        });
+        for (id, resident) in outgrown.collect::<Vec<_>>() {
+            let who = self.crew.describe(id).unwrap_or_default();
+            let line = format_args!("{who} holds {resident} bytes, more than --max-rss {limit}, and is replaced");
+            self.note(cx, Level::Info, Topic::Outgrown, line);
+            self.tell(cx, Event::Outgrown(id));
+        }
+    }
+
+    pub(super) fn guard_has_died(&mut self, cx: &mut Context<'_>) {
+        match self.guard.restart_if_dead() {
+            Ok(Restart::NotNeeded) => {}
+            Ok(Restart::Restarted) => {
+                self.note(
+                    cx,
+                    Level::Warn,
+                    Topic::Guard,
+                    format_args!("the guard process had died; there is another"),
+                );
+            }
+            Err(error) => {
+                let line = format_args!(
+                    "the guard process has died and cannot be started again: {error}; \
+                     if this daemon is killed, what its workers have started may outlive it"
+                );
+                self.note(cx, Level::Error, Topic::Guard, line);
+            }
+        }
+    }
+}
+
+/// The worker program cannot be started at all: the operator has to change something.
+pub(in crate::services::pool) fn cannot_start(options: &Options, error: &SpawnError) -> Error {
+    Error::with_remedy(Blame::System, format_args!("{}: {error}", options.name))
+}

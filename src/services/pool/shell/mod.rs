@@ -1,0 +1,385 @@
+//! The pool's only I/O: events from the reactor become [`core::Event`](super::core::Event)s, and the dispatcher's
+//! [`Action`]s become reads, writes, processes and closed connections.
+//!
+//! The brain of it is one `match` over [`Action`] in [`Pool::act`]. Beside it stand the clients (`clients`), the workers
+//! (`workers`), accepting (`listeners`), and beginning and end of the whole (`lifecycle`).
+//!
+//! What holds:
+//! - After every call from the reactor the dispatcher's actions are carried out and its next deadline is armed.
+//! - A reply is handed to its client while it still lies in the buffer it was read into; nothing is copied for it
+//!   unless it came in pieces or the client's socket is full.
+//! - A worker's output is read before its end is reported, so that an answer given with the last breath still counts.
+
+mod client;
+mod clients;
+mod lifecycle;
+mod listeners;
+mod process;
+mod workers;
+
+use std::fmt;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Instant;
+
+use log::Level;
+
+use super::core::{Action, ClientId, Dispatcher, Event, SlotView, WorkerId};
+use super::options::Options;
+use super::report::{self, Descriptors, Latencies, Topic};
+use crate::process::guard::Guard;
+use crate::process::spawn::{SpawnDefaults, Spawner};
+use crate::reactor::{Alarm, Context, Key, Kind, Readiness, Service, Source};
+use crate::stats::Snapshot;
+use crate::stats::throttle::{Throttle, Verdict};
+
+use clients::Clients;
+use lifecycle::Life;
+use listeners::Listening;
+use workers::Crew;
+
+pub(super) use lifecycle::cannot_start;
+
+/// A pool on the loop.
+#[derive(Debug)]
+pub struct Pool {
+    options: Options,
+    spawn_defaults: SpawnDefaults,
+    spawner: Spawner,
+    guard: Guard,
+    dispatcher: Dispatcher,
+    dispatcher_alarm: Alarm,
+    listening: Listening,
+    clients: Clients,
+    crew: Crew,
+    life: Life,
+    life_alarm: Alarm,
+    upkeep_alarm: Alarm,
+    latencies: Latencies,
+    throttle: Throttle<Topic>,
+    started: Instant,
+    acting: Acting,
+}
+
+/// Whether [`Pool::act`] is at work: what it calls may tell the dispatcher more, and must not begin anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Acting {
+    Idle,
+    AtWork,
+}
+
+/// The kinds of sources a pool has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Of {
+    Listener,
+    Client,
+    WorkerOutput,
+    WorkerInput,
+    WorkerErrors,
+    WorkerExit,
+    WorkerEnding,
+    Spawning,
+    Dispatcher,
+    Upkeep,
+    Life,
+    GuardExit,
+    GuardPipe,
+}
+
+const KINDS: [Of; 13] = [
+    Of::Listener,
+    Of::Client,
+    Of::WorkerOutput,
+    Of::WorkerInput,
+    Of::WorkerErrors,
+    Of::WorkerExit,
+    Of::WorkerEnding,
+    Of::Spawning,
+    Of::Dispatcher,
+    Of::Upkeep,
+    Of::Life,
+    Of::GuardExit,
+    Of::GuardPipe,
+];
+
+impl Of {
+    fn kind(self) -> Kind {
+        Kind(self as u8)
+    }
+
+    fn only(self) -> Source {
+        Source {
+            kind: self.kind(),
+            key: Key::ONLY,
+        }
+    }
+
+    fn listener(number: usize) -> Source {
+        Source {
+            kind: Of::Listener.kind(),
+            key: Key::numbered(u32::try_from(number).unwrap_or(u32::MAX)),
+        }
+    }
+
+    fn client(key: Key) -> Source {
+        Source {
+            kind: Of::Client.kind(),
+            key,
+        }
+    }
+
+    fn worker(self, id: WorkerId) -> Source {
+        Source {
+            kind: self.kind(),
+            key: Key::new(id.index, id.incarnation),
+        }
+    }
+
+    fn which(source: Source) -> Option<Of> {
+        KINDS.get(usize::from(source.kind.0)).copied()
+    }
+}
+
+/// A whole reply in the shell's hands, while the dispatcher decides whose it is.
+#[derive(Debug, Clone, Copy)]
+struct Reply<'a> {
+    worker: WorkerId,
+    bytes: &'a [u8],
+}
+
+impl Service for Pool {
+    fn ready(&mut self, cx: &mut Context<'_>, source: Source, readiness: Readiness) {
+        match Of::which(source) {
+            Some(Of::Client) => self.client_ready(cx, source.key, readiness),
+            Some(Of::WorkerOutput) => self.output_ready(cx, source.key, readiness),
+            Some(Of::Listener) => self.accept(cx, source.key),
+            Some(Of::WorkerInput) => self.input_ready(cx, source.key),
+            Some(Of::WorkerErrors) => self.errors_ready(cx, source.key),
+            Some(Of::WorkerExit) => self.exit_ready(cx, source.key),
+            Some(Of::GuardExit) => self.guard_has_died(cx),
+            Some(Of::GuardPipe) => self.guard.flush(),
+            // These are alarms and leftovers, never registered with the poll.
+            Some(Of::WorkerEnding | Of::Spawning | Of::Dispatcher | Of::Upkeep | Of::Life) | None => {}
+        }
+    }
+
+    fn timeout(&mut self, cx: &mut Context<'_>, source: Source) {
+        match Of::which(source) {
+            Some(Of::Client) => self.client_timeout(cx, source.key),
+            Some(Of::Dispatcher) => {
+                cx.alarm_fired(&mut self.dispatcher_alarm);
+                self.tell(cx, Event::Tick);
+            }
+            Some(Of::WorkerEnding) => self.ending_timeout(cx, source.key),
+            Some(Of::Listener) => self.retry_accepting(cx, source.key),
+            Some(Of::WorkerErrors) => self.errors_overdue(cx, source.key),
+            Some(Of::Upkeep) => self.upkeep(cx),
+            Some(Of::Life) => self.stop_timeout(cx),
+            // These have no alarm.
+            Some(
+                Of::WorkerOutput | Of::WorkerInput | Of::WorkerExit | Of::Spawning | Of::GuardExit | Of::GuardPipe,
+            )
+            | None => {}
+        }
+    }
+
+    fn resume(&mut self, cx: &mut Context<'_>, source: Source) {
+        match Of::which(source) {
+            Some(Of::Listener) => self.accept(cx, source.key),
+            Some(Of::Client) => self.client_ready(
+                cx,
+                source.key,
+                Readiness {
+                    readable: true,
+                    ..Readiness::default()
+                },
+            ),
+            Some(Of::WorkerOutput) => self.output_ready(
+                cx,
+                source.key,
+                Readiness {
+                    read_closed: true,
+                    ..Readiness::default()
+                },
+            ),
+            Some(Of::WorkerErrors) => self.errors_ready(cx, source.key),
+            Some(Of::Spawning) => self.spawn_waiting(cx),
+            // These never leave anything over.
+            Some(
+                Of::WorkerInput
+                | Of::WorkerExit
+                | Of::WorkerEnding
+                | Of::Dispatcher
+                | Of::Upkeep
+                | Of::Life
+                | Of::GuardExit
+                | Of::GuardPipe,
+            )
+            | None => {}
+        }
+    }
+
+    fn turn_end(&mut self, cx: &mut Context<'_>) {
+        if self.life != Life::Serving {
+            self.advance_life(cx);
+        }
+    }
+}
+
+impl Pool {
+    /// Tells the dispatcher what has happened and does what it says.
+    pub(super) fn tell(&mut self, cx: &mut Context<'_>, event: Event) {
+        self.dispatcher.handle(cx.now(), event);
+        self.act(cx, None);
+    }
+
+    /// Does what the dispatcher has decided, until nothing is left to do. What is done may have consequences of its own:
+    /// they are decided and done in the same loop, however many there are.
+    fn act(&mut self, cx: &mut Context<'_>, reply: Option<Reply<'_>>) {
+        if self.acting == Acting::AtWork {
+            return;
+        }
+        self.acting = Acting::AtWork;
+        while let Some(action) = self.dispatcher.next_action() {
+            match action {
+                Action::Answer {
+                    client,
+                    worker,
+                    waited,
+                    served,
+                } => {
+                    self.latencies.record(waited, served);
+                    // The dispatcher answers with the reply it was just told of, and with no other.
+                    if let Some(reply) = reply.filter(|reply| reply.worker == worker) {
+                        self.answer(cx, client, reply.bytes);
+                    }
+                }
+                Action::Assign {
+                    worker,
+                    request,
+                    client,
+                } => {
+                    self.assign(cx, worker, request, client, reply.map(|reply| reply.worker));
+                }
+                Action::Enqueued { request, client } => self.enqueued(cx, client, request),
+                Action::Refuse {
+                    client,
+                    reason,
+                    worker,
+                    waited,
+                } => {
+                    self.log_refusal(cx, client, reason, worker, waited);
+                    self.refuse(cx, client);
+                }
+                Action::Spawn(worker) => self.queue_spawn(cx, worker),
+                Action::Inspect(worker) => self.inspect(cx, worker),
+                Action::Stop(worker, ending) => self.end_process(cx, worker, ending),
+                Action::Replaced {
+                    worker,
+                    slot,
+                    reason,
+                    delay,
+                } => self.log_replacement(cx, worker, slot, reason, delay),
+                Action::Rolled => log::info!("{}: every worker has been replaced", self.options.name),
+            }
+        }
+        self.acting = Acting::Idle;
+        cx.set_alarm(
+            &mut self.dispatcher_alarm,
+            Of::Dispatcher.only(),
+            self.dispatcher.next_deadline(),
+        );
+    }
+
+    /// One line in the log, unless too many like it came lately.
+    fn note(&mut self, cx: &mut Context<'_>, level: Level, topic: Topic, line: fmt::Arguments<'_>) {
+        let name = &self.options.name;
+        match self.throttle.admit(topic, cx.now()) {
+            Verdict::Log { left_out: 0 } => log::log!(level, "{name}: {line}"),
+            Verdict::Log { left_out } => log::log!(level, "{name}: {line} ({left_out} more like it were left out)"),
+            Verdict::LeaveOut => self.plan_upkeep(cx),
+        }
+    }
+
+    pub(super) fn current_options(&self) -> &Options {
+        &self.options
+    }
+
+    pub(super) fn report(&self, now: Instant) -> Snapshot {
+        let uptime = now.saturating_duration_since(self.started);
+        report::snapshot(
+            &self.dispatcher,
+            &self.latencies,
+            &self.options,
+            self.clients.len(),
+            uptime,
+            now,
+        )
+    }
+
+    pub(super) fn describe_slots(&self, now: Instant) -> String {
+        let slots = self.dispatcher.slots().enumerate();
+        slots
+            .map(|(number, view)| report::dump(number, &view, self.descriptors(&view), now))
+            .collect()
+    }
+
+    fn descriptors(&self, view: &SlotView) -> Descriptors {
+        let process = self.crew.get(view.worker);
+        let client = view.client.and_then(|client| self.clients.get(client));
+        let credentials = client.and_then(|client| client.stream.peer_credentials().ok().flatten());
+        Descriptors {
+            stdin: process
+                .and_then(|process| process.child.stdin.as_ref())
+                .map_or(-1, AsRawFd::as_raw_fd),
+            stdout: process
+                .and_then(|process| process.child.stdout.as_ref())
+                .map_or(-1, AsRawFd::as_raw_fd),
+            pid: process.map_or(-1, process::Process::pid),
+            client_pid: credentials.map_or(-1, |credentials| credentials.pid),
+            client: client.map_or(-1, |client| client.stream.as_fd().as_raw_fd()),
+        }
+    }
+
+    fn peer_name(&self, client: ClientId) -> String {
+        self.clients
+            .get(client)
+            .map_or_else(|| "a client that has gone".to_owned(), |client| client.peer.to_string())
+    }
+
+    fn log_refusal(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: ClientId,
+        reason: super::core::Refusal,
+        worker: Option<WorkerId>,
+        waited: std::time::Duration,
+    ) {
+        let (peer, cause) = (self.peer_name(client), report::refusal(reason, &self.options));
+        let at = worker
+            .and_then(|worker| self.crew.describe(worker))
+            .map(|worker| format!(" at {worker}"))
+            .unwrap_or_default();
+        let waited = waited.as_secs_f64();
+        self.note(
+            cx,
+            Level::Warn,
+            Topic::Refusal(reason),
+            format_args!("refused {peer} after {waited:.3} s{at}: {cause}"),
+        );
+    }
+
+    fn log_replacement(
+        &mut self,
+        cx: &mut Context<'_>,
+        worker: WorkerId,
+        slot: Option<usize>,
+        reason: super::core::Restart,
+        delay: Option<std::time::Duration>,
+    ) {
+        let who = self.crew.describe(worker).unwrap_or_else(|| report::place(slot));
+        let (level, cause) = report::restart(reason, &self.options);
+        let next = report::next_start(slot, delay);
+        self.note(cx, level, Topic::Restart(reason), format_args!("{who} {cause}; {next}"));
+    }
+}
