@@ -21,7 +21,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token, event};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::sockopt::{Linger, PeerCredentials as SoPeerCred};
 use nix::sys::socket::{MsgFlags, getsockopt, recv, setsockopt};
 
@@ -203,15 +202,10 @@ impl Stream {
 
     /// Asks how the peer stands, in one system call: for whoever has not registered the stream with a poll.
     pub fn peer_state(&self) -> PeerState {
-        // nix has no name for it.
-        let wanted = PollFlags::from_bits_retain(libc::POLLRDHUP);
-        let mut this = [PollFd::new(self.as_fd(), wanted)];
-        // An error (EINTR, ENOMEM) tells nothing; the next system call on the stream will.
-        let _ = poll(&mut this, PollTimeout::ZERO);
-        let told = this.first().and_then(PollFd::revents).unwrap_or(PollFlags::empty());
-        if told.intersects(PollFlags::POLLHUP | PollFlags::POLLERR) {
+        let told = sys::poll_now(self.as_fd(), libc::POLLRDHUP);
+        if told & (libc::POLLHUP | libc::POLLERR) != 0 {
             PeerState::Gone
-        } else if told.contains(wanted) {
+        } else if told & libc::POLLRDHUP != 0 {
             PeerState::HalfClosed
         } else {
             PeerState::Connected

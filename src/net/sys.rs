@@ -118,3 +118,18 @@ pub(super) fn take_over(number: RawFd) -> io::Result<OwnedFd> {
     // inherited; and a second call for the same number is refused above, because this one has set the flag.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
+
+/// What poll(2) says of a descriptor at this moment; `wanted` beside POLLHUP and POLLERR, which are always told. nix's
+/// wrapper forgets everything when POLLRDHUP is among the answers, because it has no name for it. An error (EINTR, ENOMEM)
+/// is told as nothing: the next system call on the descriptor will say more.
+pub(super) fn poll_now(fd: BorrowedFd<'_>, wanted: libc::c_short) -> libc::c_short {
+    let mut asked = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: wanted,
+        revents: 0,
+    };
+    // SAFETY: the pointer is to one pollfd that lives until poll returns, and the count says one. With a time-out of 0
+    // it does not wait.
+    let answered = unsafe { libc::poll(&raw mut asked, 1, 0) };
+    if answered == 1 { asked.revents } else { 0 }
+}
