@@ -5,10 +5,6 @@ use super::worker::{Phase, Place};
 use super::{Dispatcher, Stage};
 
 impl Dispatcher {
-    #[cfg(not(debug_assertions))]
-    pub(super) fn check_invariants(&self) {}
-
-    #[cfg(debug_assertions)]
     pub(super) fn check_invariants(&self) {
         self.check_workers();
         self.check_slots();
@@ -17,7 +13,6 @@ impl Dispatcher {
         self.check_counters();
     }
 
-    #[cfg(debug_assertions)]
     fn check_workers(&self) {
         let free = self
             .workers
@@ -64,7 +59,6 @@ impl Dispatcher {
         }
     }
 
-    #[cfg(debug_assertions)]
     fn check_slots(&self) {
         let expected = if self.stage == Stage::Serving {
             self.policy.workers
@@ -100,7 +94,6 @@ impl Dispatcher {
         }
     }
 
-    #[cfg(debug_assertions)]
     fn check_requests(&self) {
         let waiting = self
             .requests
@@ -125,7 +118,6 @@ impl Dispatcher {
         }
     }
 
-    #[cfg(debug_assertions)]
     fn check_wake(&self) {
         for (_, worker) in &self.workers {
             if let Some(at) = self.moment(worker) {
@@ -138,7 +130,6 @@ impl Dispatcher {
         }
     }
 
-    #[cfg(debug_assertions)]
     fn check_counters(&self) {
         let Dispatcher { counters, requests, .. } = self;
         let ended = counters.replied + counters.failed + counters.hung_up;

@@ -19,6 +19,7 @@
 mod counters;
 mod deadlines;
 mod event;
+#[cfg(debug_assertions)]
 mod invariants;
 mod queue;
 mod requests;
@@ -113,6 +114,7 @@ impl Dispatcher {
             queue_peak: 0,
         };
         dispatcher.fit_slots();
+        #[cfg(debug_assertions)]
         dispatcher.check_invariants();
         dispatcher
     }
@@ -140,6 +142,7 @@ impl Dispatcher {
         }
         self.saturation
             .update(self.available.is_empty() && self.occupied > 0, self.now);
+        #[cfg(debug_assertions)]
         self.check_invariants();
     }
 
