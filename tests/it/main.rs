@@ -10,4 +10,6 @@ mod harness_daemon;
 #[cfg(test)]
 mod harness_worker;
 #[cfg(test)]
+mod house;
+#[cfg(test)]
 mod worker_demo;

@@ -7,7 +7,7 @@ use log::Level;
 
 use super::core::{Dispatcher, Refusal, Restart, SlotView, Status};
 use super::options::Options;
-use crate::stats::histogram::{Latency, Percentiles};
+use crate::stats::histogram::Latency;
 use crate::stats::{Label, Snapshot, Value};
 
 /// How long requests took that got their answer.
@@ -145,6 +145,28 @@ pub(super) fn next_start(slot: Option<usize>, delay: Option<Duration>) -> String
     }
 }
 
+const WAIT: [Label; 5] = [
+    "wait p50 ms",
+    "wait p90 ms",
+    "wait p99 ms",
+    "wait p99.9 ms",
+    "wait max ms",
+];
+const SERVICE: [Label; 5] = [
+    "service p50 ms",
+    "service p90 ms",
+    "service p99 ms",
+    "service p99.9 ms",
+    "service max ms",
+];
+const TOTAL: [Label; 5] = [
+    "total p50 ms",
+    "total p90 ms",
+    "total p99 ms",
+    "total p99.9 ms",
+    "total max ms",
+];
+
 /// Everything a pool has to say, in the order of protocols.md §1; what is new follows `version`.
 pub(super) fn snapshot(
     dispatcher: &Dispatcher,
@@ -157,50 +179,9 @@ pub(super) fn snapshot(
     let mut snapshot = Snapshot::default();
     old_rows(&mut snapshot, dispatcher, uptime);
     snapshot.push("name", Value::Text(options.name.clone()));
-    let spans = [
-        (
-            &latencies.wait,
-            [
-                "wait p50 ms",
-                "wait p90 ms",
-                "wait p99 ms",
-                "wait p99.9 ms",
-                "wait max ms",
-            ],
-        ),
-        (
-            &latencies.service,
-            [
-                "service p50 ms",
-                "service p90 ms",
-                "service p99 ms",
-                "service p99.9 ms",
-                "service max ms",
-            ],
-        ),
-        (
-            &latencies.total,
-            [
-                "total p50 ms",
-                "total p90 ms",
-                "total p99 ms",
-                "total p99.9 ms",
-                "total max ms",
-            ],
-        ),
-    ];
-    for (latency, labels) in spans {
-        let Percentiles {
-            p50,
-            p90,
-            p99,
-            p999,
-            max,
-        } = latency.percentiles();
-        for (label, value) in labels.into_iter().zip([p50, p90, p99, p999, max]) {
-            snapshot.push(label, Value::Milliseconds(value));
-        }
-    }
+    latency_rows(&mut snapshot, &latencies.wait, WAIT);
+    latency_rows(&mut snapshot, &latencies.service, SERVICE);
+    latency_rows(&mut snapshot, &latencies.total, TOTAL);
     restart_rows(&mut snapshot, dispatcher);
     refusal_rows(&mut snapshot, dispatcher);
     snapshot.count("queries retried", dispatcher.counters().retried);
@@ -241,6 +222,14 @@ fn old_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher, uptime: Duration) 
     }
     snapshot.count("uptime", uptime.as_secs());
     snapshot.push("version", Value::Text(env!("CARGO_PKG_VERSION").to_owned()));
+}
+
+fn latency_rows(snapshot: &mut Snapshot, latency: &Latency, labels: [Label; 5]) {
+    let seen = latency.percentiles();
+    let values = [seen.p50, seen.p90, seen.p99, seen.p999, seen.max];
+    for (label, value) in labels.into_iter().zip(values) {
+        snapshot.push(label, Value::Milliseconds(value));
+    }
 }
 
 fn restart_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher) {

@@ -1,8 +1,10 @@
 //! The pool's only I/O: events from the reactor become [`core::Event`](super::core::Event)s, and the dispatcher's
 //! [`Action`]s become reads, writes, processes and closed connections.
 //!
-//! The brain of it is one `match` over [`Action`] in [`Pool::act`]. Beside it stand the clients (`clients`), the workers
-//! (`workers`), accepting (`listeners`), and beginning and end of the whole (`lifecycle`).
+//! The brain of it is one `match` over [`Action`] in [`Pool::act`]. Beside it stand accepting (`listeners`), the clients
+//! (`client` is one, `clients` reads them, `parting` answers them and lets them go), the workers (`process` is one, `crew`
+//! all of them, `workers` starts them and gives them requests, `output` takes what they write, `endings` sees them go), and
+//! beginning and end of the whole (`lifecycle`).
 //!
 //! What holds:
 //! - After every call from the reactor the dispatcher's actions are carried out and its next deadline is armed.
@@ -12,8 +14,12 @@
 
 mod client;
 mod clients;
+mod crew;
+mod endings;
 mod lifecycle;
 mod listeners;
+mod output;
+mod parting;
 mod process;
 mod workers;
 
@@ -33,9 +39,9 @@ use crate::stats::Snapshot;
 use crate::stats::throttle::{Throttle, Verdict};
 
 use clients::Clients;
+use crew::Crew;
 use lifecycle::Life;
 use listeners::Listening;
-use workers::Crew;
 
 pub(super) use lifecycle::cannot_start;
 

@@ -1,0 +1,63 @@
+//! The processes of a pool, by the index of their worker.
+
+use std::collections::VecDeque;
+
+use super::super::core::WorkerId;
+use super::Of;
+use super::process::Process;
+use crate::reactor::Key;
+
+/// All processes, by the index of their worker.
+#[derive(Debug, Default)]
+pub(super) struct Crew {
+    processes: Vec<Option<Process>>,
+    /// Workers whose process is still to be started.
+    pub(super) waiting: VecDeque<WorkerId>,
+}
+
+impl Crew {
+    pub(super) fn get_mut(&mut self, id: WorkerId) -> Option<&mut Process> {
+        self.processes
+            .get_mut(id.index as usize)?
+            .as_mut()
+            .filter(|process| process.id == id)
+    }
+
+    pub(super) fn get(&self, id: WorkerId) -> Option<&Process> {
+        self.processes
+            .get(id.index as usize)?
+            .as_ref()
+            .filter(|process| process.id == id)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Process> {
+        self.processes.iter().flatten()
+    }
+
+    /// Whom a source belongs to, if it is still there.
+    pub(super) fn find(&self, key: Key) -> Option<WorkerId> {
+        let process = self.processes.get(key.slot())?.as_ref()?;
+        (Of::WorkerExit.worker(process.id).key == key).then_some(process.id)
+    }
+
+    pub(super) fn insert(&mut self, process: Process) {
+        let index = process.id.index as usize;
+        if index >= self.processes.len() {
+            self.processes.resize_with(index + 1, || None);
+        }
+        if let Some(place) = self.processes.get_mut(index) {
+            *place = Some(process);
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: WorkerId) -> Option<Process> {
+        self.get(id)?;
+        self.processes.get_mut(id.index as usize)?.take()
+    }
+
+    /// What the log calls a worker, while its process is known.
+    pub(super) fn describe(&self, id: WorkerId) -> Option<String> {
+        self.get(id)
+            .map(|process| format!("worker {} (pid {})", process.number, process.pid()))
+    }
+}

@@ -1,0 +1,201 @@
+//! What workers write: replies, start-up talk, and complaints on standard error.
+
+use std::io;
+use std::io::Read;
+
+use super::super::core::{Event, Fault, Step, WorkerId};
+use super::process::Stage;
+use super::{Of, Pool, Reply};
+use crate::framing::Progress;
+use crate::reactor::{Context, Key, READ_BUFFER, Readiness};
+
+/// Reads from one worker in one turn.
+const READS_PER_TURN: usize = 4;
+
+/// How far reading from a worker got.
+enum Outcome {
+    Drained,
+    MoreLater,
+    Closed,
+}
+
+impl Pool {
+    pub(super) fn output_ready(&mut self, cx: &mut Context<'_>, key: Key, readiness: Readiness) {
+        let Some(id) = self.crew.find(key) else { return };
+        let mut buffer = cx.lend_buffer();
+        let outcome = self.read_output(cx, id, &mut buffer, readiness.read_closed || readiness.hung_up);
+        cx.return_buffer(buffer);
+        match outcome {
+            Outcome::Drained => {}
+            Outcome::MoreLater => cx.resume_later(Of::WorkerOutput.worker(id)),
+            Outcome::Closed => {
+                if let Some(process) = self.crew.get_mut(id) {
+                    process.child.stdout = None;
+                    self.fault(cx, id, Fault::OutputClosed);
+                }
+            }
+        }
+    }
+
+    /// Reads what a worker has written, a bounded share of it. On epoll a read that does not fill the buffer has drained
+    /// a pipe, so the usual reply costs one read; only when the pipe's other end is closed is it read to its end.
+    fn read_output(&mut self, cx: &mut Context<'_>, id: WorkerId, buffer: &mut [u8], to_the_end: bool) -> Outcome {
+        for _ in 0..READS_PER_TURN {
+            let Some(process) = self.crew.get(id).filter(|process| process.child.stdout.is_some()) else {
+                return Outcome::Drained;
+            };
+            match process.read_output(buffer) {
+                Ok(0) => return Outcome::Closed,
+                Ok(length) => {
+                    self.take_output(cx, id, buffer.get(..length).unwrap_or_default());
+                    if length < buffer.len() && !to_the_end {
+                        return Outcome::Drained;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Outcome::Drained,
+                Err(_) => return Outcome::Closed,
+            }
+        }
+        Outcome::MoreLater
+    }
+
+    fn take_output(&mut self, cx: &mut Context<'_>, id: WorkerId, output: &[u8]) {
+        let Some(process) = self.crew.get_mut(id) else { return };
+        match process.stage {
+            Stage::Ending => {}
+            Stage::Serving => self.take_reply(cx, id, output),
+            Stage::Starting => {
+                let ready_line = self.options.ready_line.as_deref().unwrap_or_default();
+                let Some(taken) = process.find_ready_line(output, ready_line) else {
+                    return;
+                };
+                process.stage = Stage::Serving;
+                self.tell(cx, Event::Ready(id));
+                let rest = output.get(taken..).unwrap_or_default();
+                if !rest.is_empty() {
+                    self.take_reply(cx, id, rest);
+                }
+            }
+        }
+    }
+
+    /// Output of a worker in service. The usual reply lies in `output` whole and alone, and goes from there to its client.
+    fn take_reply(&mut self, cx: &mut Context<'_>, id: WorkerId, output: &[u8]) {
+        let Some(process) = self.crew.get_mut(id) else { return };
+        if process.reply.is_empty() {
+            match process.framer.advance(output) {
+                Progress::Frame(length) => return self.reply_is_whole(cx, id, output, length),
+                Progress::NeedMore => process.reply.extend_from_slice(output),
+                Progress::TooLong => return self.fault(cx, id, Fault::ReplyTooLong),
+            }
+            return self.tell(cx, Event::ReplyBegun(id));
+        }
+        process.reply.extend_from_slice(output);
+        match process.framer.advance(&process.reply) {
+            Progress::NeedMore => {}
+            Progress::TooLong => self.fault(cx, id, Fault::ReplyTooLong),
+            Progress::Frame(length) => {
+                let reply = std::mem::take(&mut process.reply);
+                self.reply_is_whole(cx, id, &reply, length);
+            }
+        }
+    }
+
+    fn reply_is_whole(&mut self, cx: &mut Context<'_>, id: WorkerId, output: &[u8], length: usize) {
+        let Some(process) = self.crew.get(id) else { return };
+        let step = if output.len() > length || !process.unsent.is_empty() {
+            Step::Lost
+        } else {
+            Step::Kept
+        };
+        self.dispatcher.handle(cx.now(), Event::Reply { worker: id, step });
+        self.act(
+            cx,
+            Some(Reply {
+                worker: id,
+                bytes: output.get(..length).unwrap_or_default(),
+            }),
+        );
+    }
+
+    /// What it complains about goes into the log, a line at a time.
+    pub(super) fn errors_ready(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(id) = self.crew.find(key) else { return };
+        let mut buffer = cx.lend_buffer();
+        let mut outcome = Outcome::MoreLater;
+        for _ in 0..READS_PER_TURN {
+            outcome = self.read_errors(cx, id, &mut buffer);
+            if !matches!(outcome, Outcome::MoreLater) {
+                break;
+            }
+        }
+        cx.return_buffer(buffer);
+        match outcome {
+            Outcome::MoreLater => cx.resume_later(Of::WorkerErrors.worker(id)),
+            Outcome::Drained => {}
+            Outcome::Closed => {
+                if let Some(process) = self.crew.get_mut(id) {
+                    process.child.stderr = None;
+                }
+            }
+        }
+    }
+
+    /// It has complained faster than the log takes it: says how many lines are missing.
+    pub(super) fn errors_overdue(&mut self, cx: &mut Context<'_>, key: Key) {
+        let name = &self.options.name;
+        let Some(process) = self.crew.find(key).and_then(|id| self.crew.get_mut(id)) else {
+            return;
+        };
+        cx.alarm_fired(&mut process.stderr_alarm);
+        let (number, pid) = (process.number, process.pid());
+        process.stderr.on_deadline(cx.now(), &mut |line| {
+            log::info!("{name}: worker {number} (pid {pid}): {line}")
+        });
+    }
+
+    fn read_errors(&mut self, cx: &mut Context<'_>, id: WorkerId, buffer: &mut [u8]) -> Outcome {
+        let name = &self.options.name;
+        let Some(process) = self.crew.get_mut(id) else {
+            return Outcome::Drained;
+        };
+        let (number, pid) = (process.number, process.pid());
+        let Some(stderr) = &mut process.child.stderr else {
+            return Outcome::Drained;
+        };
+        match stderr.read(buffer) {
+            Ok(0) => Outcome::Closed,
+            Ok(length) => {
+                let bytes = buffer.get(..length).unwrap_or_default();
+                process.stderr.feed(bytes, cx.now(), &mut |line| {
+                    log::info!("{name}: worker {number} (pid {pid}): {line}")
+                });
+                let deadline = process.stderr.deadline();
+                cx.set_alarm(&mut process.stderr_alarm, Of::WorkerErrors.worker(id), deadline);
+                Outcome::MoreLater
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Outcome::Drained,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Outcome::MoreLater,
+            Err(_) => Outcome::Closed,
+        }
+    }
+
+    /// What a process that has ended has left in its pipes.
+    pub(super) fn hear_last_words(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+        // A pipe holds 64 KiB unless its owner has widened it; whoever writes on (a grandchild) is not waited for.
+        let mut buffer = vec![0; READ_BUFFER];
+        let _ = self.read_output(cx, id, &mut buffer, true);
+        for _ in 0..READS_PER_TURN {
+            let Outcome::MoreLater = self.read_errors(cx, id, &mut buffer) else {
+                break;
+            };
+        }
+        let name = &self.options.name;
+        if let Some(process) = self.crew.get_mut(id) {
+            let (number, pid) = (process.number, process.pid());
+            process.stderr.close(cx.now(), &mut |line| {
+                log::info!("{name}: worker {number} (pid {pid}): {line}")
+            });
+        }
+    }
+}

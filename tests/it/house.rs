@@ -1,0 +1,296 @@
+//! The house of design.md §2, held by a machine: who may import whom, how long files and functions may be, where `unsafe`
+//! stands, what a core may not know, and that every counter is counted and shown.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const LONGEST_FILE: usize = 500;
+const LONGEST_FUNCTION: usize = 60;
+
+/// Which rooms a room may import from. Everybody may use `error`, and itself.
+const MAY_IMPORT: [(&str, &[&str]); 10] = [
+    // The options of a door are what a command line becomes; addresses and their errors are part of them.
+    ("cli", &["config", "daemon", "client", "services", "net"]),
+    ("daemon", &["config", "services", "stats", "net", "process", "reactor"]),
+    ("config", &["services", "net", "process"]),
+    ("services", &["net", "process", "framing", "stats", "reactor"]),
+    ("client", &["net", "framing", "stats", "reactor"]),
+    ("net", &["reactor"]),
+    ("process", &["reactor"]),
+    ("framing", &[]),
+    ("stats", &[]),
+    ("reactor", &[]),
+];
+
+/// What a core may not know: I/O, clocks, chance.
+const NOT_IN_A_CORE: [&str; 13] = [
+    "mio::",
+    "nix::",
+    "libc::",
+    "log::",
+    "std::net",
+    "std::fs",
+    "std::os",
+    "std::thread",
+    "Instant::now",
+    "SystemTime",
+    "crate::net",
+    "crate::process",
+    "crate::reactor",
+];
+
+struct File {
+    /// Inside `src`.
+    path: PathBuf,
+    text: String,
+}
+
+impl File {
+    fn room(&self) -> &str {
+        let first = self.path.components().next().unwrap().as_os_str().to_str().unwrap();
+        first.trim_end_matches(".rs")
+    }
+
+    /// What is not a test and not a comment, with its line numbers.
+    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        let end = self.lines_before_tests();
+        let lines = self.text.lines().enumerate().take(end);
+        lines.map(|(number, line)| (number + 1, line.split("//").next().unwrap_or_default()))
+    }
+
+    fn lines_before_tests(&self) -> usize {
+        let lines = || self.text.lines();
+        lines()
+            .position(|line| line.trim() == "#[cfg(test)]")
+            .unwrap_or_else(|| lines().count())
+    }
+}
+
+fn files() -> Vec<File> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let (mut folders, mut files) = (vec![root.clone()], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") && !is_for_tests(&path) {
+                let text = fs::read_to_string(&path).unwrap();
+                files.push(File {
+                    path: path.strip_prefix(&root).unwrap().to_owned(),
+                    text,
+                });
+            }
+        }
+    }
+    assert!(files.len() > 50, "the sources are there");
+    files
+}
+
+/// Modules that are compiled for tests alone.
+fn is_for_tests(path: &Path) -> bool {
+    ["tests", "testing", "scaffold"]
+        .iter()
+        .any(|name| path.file_stem().is_some_and(|stem| stem == *name))
+}
+
+fn report(offences: &[String]) {
+    assert!(offences.is_empty(), "\n{}", offences.join("\n"));
+}
+
+/// `crate::ROOM` in a line of code, as often as it is there.
+fn rooms_named(line: &str) -> impl Iterator<Item = &str> {
+    line.split("crate::")
+        .skip(1)
+        .map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap())
+}
+
+#[test]
+fn imports_point_down() {
+    let mut offences = Vec::new();
+    for file in files().iter().filter(|file| file.path.components().count() > 1) {
+        let (_, allowed) = MAY_IMPORT
+            .iter()
+            .find(|(room, _)| *room == file.room())
+            .expect("a room of the map");
+        for (number, line) in file.code() {
+            for named in rooms_named(line).filter(|named| *named != file.room() && *named != "error") {
+                if !allowed.contains(&named) {
+                    offences.push(format!(
+                        "{}:{number}: {} imports {named}",
+                        file.path.display(),
+                        file.room()
+                    ));
+                }
+            }
+        }
+    }
+    report(&offences);
+}
+
+#[test]
+fn doors_do_not_know_each_other() {
+    let mut offences = Vec::new();
+    let files = files();
+    let door = |file: &File| {
+        Some(
+            file.path
+                .strip_prefix("services")
+                .ok()?
+                .components()
+                .next()?
+                .as_os_str()
+                .to_owned(),
+        )
+    };
+    let doors: BTreeSet<_> = files.iter().filter_map(door).filter(|name| name != "mod.rs").collect();
+    for file in &files {
+        let Some(own) = door(file).filter(|name| name != "mod.rs") else {
+            continue;
+        };
+        for other in doors.iter().filter(|other| **other != own) {
+            let name = format!("services::{}", other.to_str().unwrap());
+            let knows = file.code().filter(|(_, line)| line.contains(&name));
+            offences.extend(knows.map(|(number, _)| format!("{}:{number}: knows {name}", file.path.display())));
+        }
+    }
+    report(&offences);
+}
+
+#[test]
+fn a_core_knows_no_io_no_clock_and_no_chance() {
+    let mut offences = Vec::new();
+    let in_core = |file: &&File| file.path.components().any(|part| part.as_os_str() == "core");
+    for file in files().iter().filter(in_core) {
+        for (number, line) in file.code() {
+            let known = NOT_IN_A_CORE.iter().filter(|word| line.contains(**word));
+            offences.extend(known.map(|word| format!("{}:{number}: {word}", file.path.display())));
+        }
+    }
+    report(&offences);
+}
+
+#[test]
+fn unsafe_stands_in_the_two_sys_files_alone() {
+    let homes = [Path::new("net/sys.rs"), Path::new("process/sys.rs")];
+    let mut offences = Vec::new();
+    for file in files().iter().filter(|file| !homes.contains(&file.path.as_path())) {
+        let unsafe_code = |line: &str| {
+            line.split(|c: char| !c.is_alphanumeric() && c != '_')
+                .any(|word| word == "unsafe")
+        };
+        let found = file.code().filter(|(_, line)| unsafe_code(line));
+        offences.extend(found.map(|(number, _)| format!("{}:{number}: unsafe", file.path.display())));
+    }
+    report(&offences);
+}
+
+/// A function that has begun and not ended.
+struct Function {
+    start: usize,
+    /// Its last line.
+    end: String,
+    /// A trait's method may have none.
+    has_body: bool,
+}
+
+impl Function {
+    fn begins(number: usize, line: &str) -> Option<Function> {
+        let words = line.trim_start();
+        let indent = &line[..line.len() - words.len()];
+        let mut before_name = words.split_whitespace().take_while(|word| *word != "fn");
+        let is_function = words.split_whitespace().any(|word| word == "fn")
+            && before_name
+                .all(|word| word.starts_with("pub") || ["const", "unsafe", "extern", "\"C\"", "in"].contains(&word))
+            && !words.trim_end().ends_with(['}', ';']);
+        let has_body = line.trim_end().ends_with('{');
+        is_function.then(|| Function {
+            start: number,
+            end: format!("{indent}}}"),
+            has_body,
+        })
+    }
+}
+
+#[test]
+fn files_and_functions_are_about_one_thing() {
+    let mut offences = Vec::new();
+    for file in &files() {
+        let length = file.lines_before_tests();
+        if length > LONGEST_FILE {
+            offences.push(format!("{}: {length} lines before its tests", file.path.display()));
+        }
+        let mut began: Option<Function> = None;
+        for (number, line) in file.code() {
+            match &mut began {
+                None => began = Function::begins(number, line),
+                Some(function) if line.trim_end() == function.end => {
+                    if number - function.start > LONGEST_FUNCTION {
+                        let lines = number - function.start;
+                        offences.push(format!(
+                            "{}:{}: a function of {lines} lines",
+                            file.path.display(),
+                            function.start
+                        ));
+                    }
+                    began = None;
+                }
+                Some(function) => {
+                    function.has_body |= line.trim_end().ends_with('{');
+                    if !function.has_body && line.trim_end().ends_with(';') {
+                        began = None;
+                    }
+                }
+            }
+        }
+    }
+    report(&offences);
+}
+
+#[test]
+fn main_is_short() {
+    let main = files()
+        .into_iter()
+        .find(|file| file.path == Path::new("main.rs"))
+        .unwrap();
+    assert!(main.text.lines().count() < 40);
+}
+
+/// The fields of the structs in the pool's `counters.rs`, each of which must be written elsewhere, and be in the report.
+#[test]
+fn every_counter_is_counted_and_shown() {
+    let files = files();
+    let find = |path: &str| files.iter().find(|file| file.path == Path::new(path)).unwrap();
+    let counters = find("services/pool/core/counters.rs");
+    let structs = counters.text.split("impl Counters").next().unwrap();
+    let fields = structs.lines().filter_map(|line| {
+        line.trim()
+            .strip_prefix("pub ")?
+            .split_once(": u64")
+            .map(|(name, _)| name)
+    });
+    let report_file = &find("services/pool/report.rs").text;
+    let pool: Vec<&File> = files
+        .iter()
+        .filter(|file| file.path.starts_with("services/pool"))
+        .collect();
+    let (mut offences, mut seen) = (Vec::new(), 0);
+    for field in fields {
+        seen += 1;
+        let counted = |line: &str| {
+            line.contains(&format!("&mut refusals.{field}"))
+                || line.contains(&format!("&mut restarts.{field}"))
+                || line.contains(&format!("&mut counters.refusals.{field}"))
+                || line.contains(&format!("{field} += 1"))
+        };
+        if !pool.iter().any(|file| file.code().any(|(_, line)| counted(line))) {
+            offences.push(format!("{field} is never counted"));
+        }
+        if !report_file.contains(&format!(".{field}")) {
+            offences.push(format!("{field} is not in the report"));
+        }
+    }
+    assert!(seen > 25, "the counters were found");
+    report(&offences);
+}
