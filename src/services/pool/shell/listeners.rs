@@ -8,8 +8,9 @@ use super::super::options::Options;
 use super::super::report::Topic;
 use super::{Of, Pool};
 use crate::net::accept::{Acceptor, Batch, Resume};
-use crate::net::addr::ListenAddr;
+use crate::net::addr::{ListenAddr, PeerAddr};
 use crate::net::listener::Listener;
+use crate::net::stream::Stream;
 use crate::reactor::{Alarm, Context, Key};
 
 /// Connections accepted from one listener in one turn.
@@ -21,6 +22,8 @@ const LAST_BATCHES: usize = 64;
 #[derive(Debug)]
 pub(super) struct Listening {
     places: Vec<Option<Door>>,
+    /// Those of one batch, on their way to becoming clients; kept for the next, so that a batch allocates nothing.
+    accepted: Vec<(Stream, PeerAddr)>,
 }
 
 #[derive(Debug)]
@@ -42,6 +45,7 @@ impl Listening {
         });
         Listening {
             places: doors.collect(),
+            accepted: Vec::with_capacity(ACCEPTS_PER_TURN),
         }
     }
 
@@ -116,14 +120,16 @@ impl Pool {
     }
 
     fn accept_batch(&mut self, cx: &mut Context<'_>, number: usize) -> Option<Batch> {
-        let door = self.listening.get_mut(number)?;
-        let mut accepted = Vec::new();
+        let Listening { places, accepted } = &mut self.listening;
+        let door = places.get_mut(number)?.as_mut()?;
         let batch = door
             .acceptor
             .accept_batch(ACCEPTS_PER_TURN, cx.now(), |stream, peer| accepted.push((stream, peer)));
-        for (stream, peer) in accepted {
+        let mut accepted = std::mem::take(accepted);
+        for (stream, peer) in accepted.drain(..) {
             self.welcome(cx, stream, peer);
         }
+        self.listening.accepted = accepted;
         Some(batch)
     }
 
