@@ -118,17 +118,12 @@ impl Pool {
         );
     }
 
-    /// What it complains about goes into the log, a line at a time.
+    /// What it complains about goes into the log, a line at a time. One read a turn: a buffer full of the shortest lines
+    /// takes longer than all else in a turn, and nobody waits for it but the one who complains.
     pub(super) fn errors_ready(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(id) = self.crew.find(key) else { return };
         let mut buffer = cx.lend_buffer();
-        let mut outcome = Outcome::MoreLater;
-        for _ in 0..READS_PER_TURN {
-            outcome = self.read_errors(cx, id, &mut buffer);
-            if !matches!(outcome, Outcome::MoreLater) {
-                break;
-            }
-        }
+        let outcome = self.read_errors(cx, id, &mut buffer);
         cx.return_buffer(buffer);
         match outcome {
             Outcome::MoreLater => cx.resume_later(Of::WorkerErrors.worker(id)),
