@@ -69,12 +69,12 @@ impl Pool {
                 let Some(taken) = process.find_ready_line(output, ready_line) else {
                     return;
                 };
+                if taken < output.len() {
+                    // Once it is ready it may be given a request, and this would be taken for the answer.
+                    return self.fault(cx, id, Fault::Unasked);
+                }
                 process.stage = Stage::Serving;
                 self.tell(cx, Event::Ready(id));
-                let rest = output.get(taken..).unwrap_or_default();
-                if !rest.is_empty() {
-                    self.take_reply(cx, id, rest);
-                }
             }
         }
     }

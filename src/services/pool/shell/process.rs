@@ -158,10 +158,11 @@ impl Process {
                 }
                 Progress::NeedMore => return None,
                 Progress::TooLong => {
-                    // Not the line that is waited for. Its tail may be taken for a line of its own, which does no harm.
+                    // Not the line that is waited for, which may come behind it. A tail that is still to come may be taken
+                    // for a line of its own, which does no harm.
                     self.reply.clear();
                     self.framer.restart();
-                    return None;
+                    taken += memchr::memchr(b'\n', rest)? + 1;
                 }
             }
         }
