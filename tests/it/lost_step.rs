@@ -38,3 +38,19 @@ fn the_ready_line_is_found_behind_a_line_that_is_too_long() {
     let daemon = Daemon::pool(1, &command, &flags);
     assert_eq!(daemon.ask("echo up"), "up\n");
 }
+
+/// Otherwise everybody after that would get his predecessor's answer for as long as somebody waits.
+#[test]
+fn a_line_written_before_the_request_was_read_is_not_its_answer() {
+    let gate = Gate::new();
+    let daemon = Daemon::pool(1, &worker_command(&[]), &["--queue-timeout", "60s"]);
+    assert_eq!(daemon.ask(&format!("unasked {} late", gate.path())), "ok\n");
+    let talker = gate.arrival();
+    assert_eq!(daemon.ask("stop-reading"), "ok\n");
+    let mut client = daemon.client();
+    client.send("echo mine\n");
+    daemon.usr1_until(|stats| stats.count("daemon S_BUSY") == 1);
+    talker.open();
+    assert_eq!(client.read_to_end(), b"mine\n");
+    assert_eq!(daemon.usr1().count("restarts desync"), 1);
+}

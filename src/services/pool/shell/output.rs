@@ -4,7 +4,7 @@ use std::io;
 use std::io::Read;
 
 use super::super::core::{Event, Fault, Step, WorkerId};
-use super::process::Stage;
+use super::process::{Stage, Unread};
 use super::{Of, Pool, Reply};
 use crate::framing::Progress;
 use crate::reactor::{Context, Key, READ_BUFFER, Readiness};
@@ -103,10 +103,10 @@ impl Pool {
 
     fn reply_is_whole(&mut self, cx: &mut Context<'_>, id: WorkerId, output: &[u8], length: usize) {
         let Some(process) = self.crew.get(id) else { return };
-        let step = if output.len() > length || !process.unsent.is_empty() {
-            Step::Lost
-        } else {
-            Step::Kept
+        let step = match process.unread_input() {
+            Unread::Everything => return self.fault(cx, id, Fault::Unasked),
+            Unread::Nothing if output.len() == length => Step::Kept,
+            Unread::Nothing | Unread::Some => Step::Lost,
         };
         self.dispatcher.handle(cx.now(), Event::Reply { worker: id, step });
         self.act(
