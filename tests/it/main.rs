@@ -12,4 +12,6 @@ mod harness_worker;
 #[cfg(test)]
 mod house;
 #[cfg(test)]
+mod manual;
+#[cfg(test)]
 mod worker_demo;
