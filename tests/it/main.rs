@@ -12,4 +12,6 @@ mod harness_worker;
 #[cfg(test)]
 mod house;
 #[cfg(test)]
+mod pool_mended;
+#[cfg(test)]
 mod worker_demo;

@@ -21,7 +21,7 @@ mod worker;
 
 pub(crate) use client::{Address, Client};
 pub(crate) use daemon::Daemon;
-pub(crate) use gate::Gate;
+pub(crate) use gate::{Arrival, Gate};
 pub(crate) use processes::{children_of, name_of};
 pub(crate) use program::Program;
 pub(crate) use worker::{ScriptedWorker, worker_command};
