@@ -12,6 +12,10 @@ mod harness_worker;
 #[cfg(test)]
 mod house;
 #[cfg(test)]
+mod pool_leavers;
+#[cfg(test)]
 mod pool_mended;
+#[cfg(test)]
+mod pool_replies;
 #[cfg(test)]
 mod worker_demo;
