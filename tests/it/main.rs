@@ -12,9 +12,13 @@ mod harness_worker;
 #[cfg(test)]
 mod house;
 #[cfg(test)]
+mod pool_deaths;
+#[cfg(test)]
 mod pool_leavers;
 #[cfg(test)]
 mod pool_mended;
+#[cfg(test)]
+mod pool_misfits;
 #[cfg(test)]
 mod pool_replies;
 #[cfg(test)]
