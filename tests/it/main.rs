@@ -12,6 +12,8 @@ mod harness_worker;
 #[cfg(test)]
 mod house;
 #[cfg(test)]
+mod pool_crowds;
+#[cfg(test)]
 mod pool_deaths;
 #[cfg(test)]
 mod pool_leavers;
