@@ -16,6 +16,8 @@ mod pool_crowds;
 #[cfg(test)]
 mod pool_deaths;
 #[cfg(test)]
+mod pool_ends;
+#[cfg(test)]
 mod pool_leavers;
 #[cfg(test)]
 mod pool_mended;
