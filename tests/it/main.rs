@@ -24,6 +24,10 @@ mod pool_mended;
 #[cfg(test)]
 mod pool_misfits;
 #[cfg(test)]
+mod pool_queue;
+#[cfg(test)]
 mod pool_replies;
+#[cfg(test)]
+mod pool_supervision;
 #[cfg(test)]
 mod worker_demo;
