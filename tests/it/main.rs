@@ -14,4 +14,22 @@ mod house;
 #[cfg(test)]
 mod manual;
 #[cfg(test)]
+mod pool_crowds;
+#[cfg(test)]
+mod pool_deaths;
+#[cfg(test)]
+mod pool_ends;
+#[cfg(test)]
+mod pool_leavers;
+#[cfg(test)]
+mod pool_mended;
+#[cfg(test)]
+mod pool_misfits;
+#[cfg(test)]
+mod pool_queue;
+#[cfg(test)]
+mod pool_replies;
+#[cfg(test)]
+mod pool_supervision;
+#[cfg(test)]
 mod worker_demo;

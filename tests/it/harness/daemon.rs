@@ -87,6 +87,16 @@ impl Daemon {
         Client::connect(&self.addr())
     }
 
+    /// A new connection that the daemon has already accepted and, as nothing was there to be read, watches. Only for a test
+    /// whose other connections stay as they are meanwhile.
+    #[track_caller]
+    pub(crate) fn watched_client(&self) -> Client {
+        let before = self.usr1().count("connections");
+        let client = self.client();
+        self.usr1_until(|stats| stats.count("connections") > before);
+        client
+    }
+
     /// Asks one line over a connection of its own, as a one-shot client does: everything until the daemon closes.
     #[track_caller]
     pub(crate) fn ask(&self, line: &str) -> String {

@@ -21,7 +21,7 @@ mod worker;
 
 pub(crate) use client::{Address, Client};
 pub(crate) use daemon::Daemon;
-pub(crate) use gate::Gate;
+pub(crate) use gate::{Arrival, Gate};
 pub(crate) use processes::{children_of, name_of};
 pub(crate) use program::Program;
 pub(crate) use worker::{ScriptedWorker, worker_command};
@@ -29,7 +29,7 @@ pub(crate) use worker::{ScriptedWorker, worker_command};
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 
-use tempfile::TempDir;
+pub(crate) use tempfile::TempDir;
 
 /// A wait this long is a hang: far beyond what a loaded machine needs, so no test may depend on its length.
 pub(crate) const WATCHDOG: Duration = Duration::from_secs(30);
