@@ -12,4 +12,8 @@ mod harness_worker;
 #[cfg(test)]
 mod house;
 #[cfg(test)]
+mod signals;
+#[cfg(test)]
+mod startup;
+#[cfg(test)]
 mod worker_demo;
