@@ -12,6 +12,8 @@ mod harness_worker;
 #[cfg(test)]
 mod house;
 #[cfg(test)]
+mod listen;
+#[cfg(test)]
 mod signals;
 #[cfg(test)]
 mod startup;

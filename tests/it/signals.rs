@@ -116,8 +116,11 @@ fn usr1_counts_what_has_happened() {
     assert_eq!(daemon.ask("echo in vain"), "ERR\n");
     arrival.open();
     assert_eq!(slow.read_to_end(), b"slow\n");
+    // Two packets: the connection is watched from then on, and its end noticed while its worker is still busy.
     let mut gone = daemon.client();
-    gone.send(format!("wait {} gone\n", gate.path()));
+    gone.send("wait ");
+    daemon.usr1_until(|stats| stats.count("connections") == 1);
+    gone.send(format!("{} gone\n", gate.path()));
     let arrival = gate.arrival();
     gone.reset();
     daemon.usr1_until(|stats| stats.count("queries timeout") == 1);
