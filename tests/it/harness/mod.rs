@@ -24,6 +24,7 @@ pub(crate) use daemon::Daemon;
 pub(crate) use gate::Gate;
 pub(crate) use processes::{children_of, name_of};
 pub(crate) use program::Program;
+pub(crate) use stats::StatsBlock;
 pub(crate) use worker::{ScriptedWorker, worker_command};
 
 use std::net::{Ipv4Addr, TcpListener};
