@@ -15,6 +15,7 @@ mod daemon;
 mod gate;
 mod processes;
 mod program;
+mod squidguard;
 mod stats;
 mod transcript;
 mod worker;
@@ -24,6 +25,7 @@ pub(crate) use daemon::Daemon;
 pub(crate) use gate::Gate;
 pub(crate) use processes::{children_of, name_of};
 pub(crate) use program::Program;
+pub(crate) use squidguard::{BLOCKED_DOMAIN, SquidGuard};
 pub(crate) use stats::StatsBlock;
 pub(crate) use worker::{ScriptedWorker, worker_command};
 
