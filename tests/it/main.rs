@@ -16,6 +16,8 @@ mod house;
 #[cfg(test)]
 mod listen;
 #[cfg(test)]
+mod real_squid;
+#[cfg(test)]
 mod real_squidguard;
 #[cfg(test)]
 mod signals;
