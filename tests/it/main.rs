@@ -4,6 +4,8 @@
 //! decisions that need no process are tested beside their code and in `tests/sim`.
 
 #[cfg(test)]
+mod config;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod harness_daemon;
@@ -11,6 +13,8 @@ mod harness_daemon;
 mod harness_worker;
 #[cfg(test)]
 mod house;
+#[cfg(test)]
+mod listen;
 #[cfg(test)]
 mod manual;
 #[cfg(test)]
@@ -31,5 +35,13 @@ mod pool_queue;
 mod pool_replies;
 #[cfg(test)]
 mod pool_supervision;
+#[cfg(test)]
+mod real_squid;
+#[cfg(test)]
+mod real_squidguard;
+#[cfg(test)]
+mod signals;
+#[cfg(test)]
+mod startup;
 #[cfg(test)]
 mod worker_demo;

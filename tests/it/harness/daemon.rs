@@ -20,7 +20,7 @@ const MARK: &str = "IOTCPD_TEST_HOME";
 const GUARD: &str = "iotcpd-guard";
 
 /// What the daemon writes, once for each listener, when it is ready.
-const LISTENING: &str = "listening on ";
+const LISTENING: &str = ": listening on ";
 
 /// The line that ends (and, with nothing before it, begins) the USR2 block.
 const DUMP_EDGE: &str = " --- internal regs - 8< -------";

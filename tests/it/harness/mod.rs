@@ -15,15 +15,23 @@ mod daemon;
 mod gate;
 mod processes;
 mod program;
+mod squidguard;
 mod stats;
 mod transcript;
 mod worker;
 
 pub(crate) use client::{Address, Client};
 pub(crate) use daemon::Daemon;
+<<<<<<< HEAD
 pub(crate) use gate::{Arrival, Gate};
 pub(crate) use processes::{children_of, name_of};
+=======
+pub(crate) use gate::Gate;
+pub(crate) use processes::{children_of, name_of, wait_all_gone};
+>>>>>>> da874c7aa48c9f4b73c80caf0daadf4eca765fb1
 pub(crate) use program::Program;
+pub(crate) use squidguard::{BLOCKED_DOMAIN, SquidGuard};
+pub(crate) use stats::StatsBlock;
 pub(crate) use worker::{ScriptedWorker, worker_command};
 
 use std::net::{Ipv4Addr, TcpListener};
