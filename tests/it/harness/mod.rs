@@ -22,13 +22,8 @@ mod worker;
 
 pub(crate) use client::{Address, Client};
 pub(crate) use daemon::Daemon;
-<<<<<<< HEAD
 pub(crate) use gate::{Arrival, Gate};
-pub(crate) use processes::{children_of, name_of};
-=======
-pub(crate) use gate::Gate;
 pub(crate) use processes::{children_of, name_of, wait_all_gone};
->>>>>>> da874c7aa48c9f4b73c80caf0daadf4eca765fb1
 pub(crate) use program::Program;
 pub(crate) use squidguard::{BLOCKED_DOMAIN, SquidGuard};
 pub(crate) use stats::StatsBlock;
