@@ -27,8 +27,8 @@
 //! | `stop-reading` | replies `ok` and reads no more, but lives |
 //! | `close-stdout` | closes standard output; lives until its input ends |
 //! | `ignore-term` | replies `ok`; from now on SIGTERM does nothing |
-//! | `spawn-grandchild` | starts a child that runs until it is killed, with its streams on `/dev/null`; replies its pid |
-//! | `spawn-holding-grandchild` | the same, but the child keeps this worker's standard output and error open |
+//! | `spawn-grandchild [GATE]` | starts a child that runs until it is killed, with its streams on `/dev/null`; replies its pid. With a GATE it stands there first |
+//! | `spawn-holding-grandchild [GATE]` | the same, but the child keeps this worker's standard output and error open |
 //! | `stderr TEXT` | writes TEXT as a line to standard error, then replies `ok` |
 //! | `flood-stderr N` | writes N bytes in lines to standard error, then replies `ok` |
 //! | `grow N` | takes N MiB of memory, touches and keeps them, replies `ok` |
@@ -50,6 +50,7 @@
 //! | `--die-at-start` | exits with status 3 |
 //! | `--ready TEXT` | writes TEXT as a line |
 //! | `--never-read` | reads nothing, ever, but lives |
+//! | `--reply-early TEXT` | replies TEXT as soon as there is input, reads one byte of it, and from then on nothing, but lives |
 //! | `--max-line N` | while it runs: a longer line is taken for two, as squidGuard does with more than 12,287 bytes |
 
 use std::error::Error;
@@ -124,6 +125,11 @@ impl Worker {
         if given("--never-read") {
             live_on();
         }
+        if let Some(text) = value("--reply-early") {
+            nix::unistd::read(io::stdin(), &mut [0])?;
+            reply(text)?;
+            live_on();
+        }
         self.max_line = value("--max-line").map(|bytes| bytes.parse()).transpose()?;
         Ok(Next::Serve)
     }
@@ -171,8 +177,8 @@ impl Worker {
             b"wait" | b"partial" | b"two" | b"two-writes" | b"unasked" => pieces(verb, rest),
             b"close-stdout" => Ok(dup2_stdout(fs::File::open("/dev/null")?)?),
             b"ignore-term" => ignore_term().and_then(|()| reply("ok")),
-            b"spawn-grandchild" => reply(grandchild(Stdio::null(), Stdio::null())?.to_string()),
-            b"spawn-holding-grandchild" => reply(grandchild(Stdio::inherit(), Stdio::inherit())?.to_string()),
+            b"spawn-grandchild" => reply(grandchild(rest, Stdio::null(), Stdio::null())?.to_string()),
+            b"spawn-holding-grandchild" => reply(grandchild(rest, Stdio::inherit(), Stdio::inherit())?.to_string()),
             b"stderr" => {
                 io::stderr().write_all(&[rest, b"\n"].concat())?;
                 reply("ok")
@@ -260,9 +266,12 @@ fn descriptors() -> Result<String, Box<dyn Error>> {
     Ok(open.join(" "))
 }
 
-fn grandchild(stdout: Stdio, stderr: Stdio) -> io::Result<u32> {
+fn grandchild(gate: &[u8], stdout: Stdio, stderr: Stdio) -> Result<u32, Box<dyn Error>> {
     let program = std::env::current_exe()?;
     let mut command = Command::new(program);
+    if !gate.is_empty() {
+        command.args(["--start-gate", text_of(gate)?]);
+    }
     let child = command
         .arg("--never-read")
         .stdin(Stdio::null())

@@ -4,6 +4,8 @@
 //! decisions that need no process are tested beside their code and in `tests/sim`.
 
 #[cfg(test)]
+mod config;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod harness_daemon;
@@ -12,6 +14,36 @@ mod harness_worker;
 #[cfg(test)]
 mod house;
 #[cfg(test)]
-mod lost_step;
+mod listen;
+#[cfg(test)]
+mod manual;
+#[cfg(test)]
+mod pool_crowds;
+#[cfg(test)]
+mod pool_deaths;
+#[cfg(test)]
+mod pool_ends;
+#[cfg(test)]
+mod pool_leavers;
+#[cfg(test)]
+mod pool_mended;
+#[cfg(test)]
+mod pool_misfits;
+#[cfg(test)]
+mod pool_queue;
+#[cfg(test)]
+mod pool_replies;
+#[cfg(test)]
+mod pool_step;
+#[cfg(test)]
+mod pool_supervision;
+#[cfg(test)]
+mod real_squid;
+#[cfg(test)]
+mod real_squidguard;
+#[cfg(test)]
+mod signals;
+#[cfg(test)]
+mod startup;
 #[cfg(test)]
 mod worker_demo;

@@ -4,10 +4,12 @@
 
 use std::fmt;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt};
 
 use super::WATCHDOG;
 
@@ -71,6 +73,30 @@ impl Client {
         let stream = stream.unwrap_or_else(|error| panic!("cannot connect to {address}: {error}"));
         stream.set_watchdog();
         Self { stream }
+    }
+
+    /// Connects over TCP from this address of our own: on Linux all of 127.0.0.0/8 is.
+    #[track_caller]
+    pub(crate) fn connect_from(source: Ipv4Addr, address: &Address) -> Self {
+        let Address::Tcp(SocketAddr::V4(target)) = address else {
+            panic!("{address} is no address of IPv4")
+        };
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let stream = socket(AddressFamily::Inet, SockType::Stream, flags, None)
+            .and_then(|socket| {
+                bind(socket.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(source, 0)))?;
+                connect(socket.as_raw_fd(), &SockaddrIn::from(*target))?;
+                Ok(Stream::Tcp(TcpStream::from(socket)))
+            })
+            .unwrap_or_else(|error| panic!("cannot connect from {source} to {address}: {error}"));
+        stream.set_watchdog();
+        Self { stream }
+    }
+
+    /// Whether there is something to be read right now, be it the end.
+    pub(crate) fn has_input(&self) -> bool {
+        let mut wanted = [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)];
+        poll(&mut wanted, PollTimeout::ZERO).expect("poll a connection") == 1
     }
 
     /// Sends these bytes and nothing else; on TCP as a packet of their own.
@@ -146,6 +172,15 @@ impl Client {
                 l_linger: 0,
             };
             setsockopt(stream, sockopt::Linger, &at_once).unwrap_or_else(|error| panic!("cannot set linger: {error}"));
+        }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
         }
     }
 }

@@ -20,7 +20,7 @@ const MARK: &str = "IOTCPD_TEST_HOME";
 const GUARD: &str = "iotcpd-guard";
 
 /// What the daemon writes, once for each listener, when it is ready.
-const LISTENING: &str = "listening on ";
+const LISTENING: &str = ": listening on ";
 
 /// The line that ends (and, with nothing before it, begins) the USR2 block.
 const DUMP_EDGE: &str = " --- internal regs - 8< -------";
@@ -85,6 +85,16 @@ impl Daemon {
     #[track_caller]
     pub(crate) fn client(&self) -> Client {
         Client::connect(&self.addr())
+    }
+
+    /// A new connection that the daemon has already accepted and, as nothing was there to be read, watches. Only for a test
+    /// whose other connections stay as they are meanwhile.
+    #[track_caller]
+    pub(crate) fn watched_client(&self) -> Client {
+        let before = self.usr1().count("connections");
+        let client = self.client();
+        self.usr1_until(|stats| stats.count("connections") > before);
+        client
     }
 
     /// Asks one line over a connection of its own, as a one-shot client does: everything until the daemon closes.

@@ -15,21 +15,24 @@ mod daemon;
 mod gate;
 mod processes;
 mod program;
+mod squidguard;
 mod stats;
 mod transcript;
 mod worker;
 
 pub(crate) use client::{Address, Client};
 pub(crate) use daemon::Daemon;
-pub(crate) use gate::Gate;
-pub(crate) use processes::{children_of, name_of};
+pub(crate) use gate::{Arrival, Gate};
+pub(crate) use processes::{children_of, name_of, wait_all_gone};
 pub(crate) use program::Program;
+pub(crate) use squidguard::{BLOCKED_DOMAIN, SquidGuard};
+pub(crate) use stats::StatsBlock;
 pub(crate) use worker::{ScriptedWorker, worker_command};
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 
-use tempfile::TempDir;
+pub(crate) use tempfile::TempDir;
 
 /// A wait this long is a hang: far beyond what a loaded machine needs, so no test may depend on its length.
 pub(crate) const WATCHDOG: Duration = Duration::from_secs(30);

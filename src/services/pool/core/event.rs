@@ -130,7 +130,7 @@ pub enum Action {
         /// Whose.
         client: ClientId,
     },
-    /// The request waits for a worker.
+    /// The request waits for a worker; also one that comes back because its worker was lost.
     Enqueued {
         /// Which request: the shell remembers it for [`Event::Abandoned`].
         request: RequestId,

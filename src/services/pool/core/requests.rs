@@ -48,10 +48,7 @@ impl Dispatcher {
         };
         match worker {
             Some(worker) => self.assign(request, worker),
-            None => {
-                self.enqueue(request);
-                self.actions.push_back(Action::Enqueued { request, client });
-            }
+            None => self.enqueue(request),
         }
     }
 
@@ -74,13 +71,15 @@ impl Dispatcher {
         Some(id)
     }
 
+    /// The request waits, for the first time or again: either way its client is watched from now on.
     fn enqueue(&mut self, id: RequestId) {
         let deadline = self.now + self.policy.queue_timeout;
         let Some(request) = self.request_mut(id) else { return };
         request.state = State::Waiting;
-        let deadline = deadline.min(request.give_up);
+        let (client, deadline) = (request.client, deadline.min(request.give_up));
         self.queue.insert(id, deadline);
         self.queue_peak = self.queue_peak.max(self.queue.len());
+        self.actions.push_back(Action::Enqueued { request: id, client });
     }
 
     /// Gives a request to an available worker.

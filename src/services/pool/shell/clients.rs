@@ -289,7 +289,8 @@ impl Pool {
         }
     }
 
-    /// Whether a client whose turn has come after a wait has gone meanwhile.
+    /// Whether a client whose turn has come after a wait has gone meanwhile. Those that are watched are asked too: that one
+    /// has gone may stand further down in the very list of events that has made its worker free.
     pub(super) fn has_left(&self, id: ClientId) -> bool {
         let Some(client) = self.clients.get(id) else {
             return true;
@@ -301,7 +302,7 @@ impl Pool {
                 ..
             }
         );
-        waited && client.watch == Watch::NotYet && self.means_gone(client.stream.peer_state())
+        waited && self.means_gone(client.stream.peer_state())
     }
 
     fn means_gone(&self, state: PeerState) -> bool {

@@ -20,7 +20,9 @@ impl Pool {
             Ending::Now => Manner::AtOnce,
         };
         if let Some(process) = self.crew.get_mut(id) {
-            process.stage = Stage::Ending;
+            if process.stage != Stage::Lost {
+                process.stage = Stage::Ending;
+            }
             process.reply = Vec::new();
         }
         self.end_on(cx, id, reaper::Event::Stop(manner));
@@ -112,7 +114,7 @@ impl Pool {
         let lived = cx.now().saturating_duration_since(process.started).as_secs_f64();
         match stage {
             // The words of iotcpd 1.1, for scripts that look for them.
-            Stage::Starting | Stage::Serving => {
+            Stage::Starting | Stage::Serving | Stage::Lost => {
                 let line = format_args!("daemon d[{number}] has died: pid {pid}, {status}, after {lived:.3} s");
                 self.note(cx, Level::Warn, Topic::Died, line);
             }

@@ -62,7 +62,7 @@ impl Pool {
     fn take_output(&mut self, cx: &mut Context<'_>, id: WorkerId, output: &[u8]) {
         let Some(process) = self.crew.get_mut(id) else { return };
         match process.stage {
-            Stage::Ending => {}
+            Stage::Ending | Stage::Lost => {}
             Stage::Serving => self.take_reply(cx, id, output),
             Stage::Starting => {
                 let ready_line = self.options.ready_line.as_deref().unwrap_or_default();

@@ -52,6 +52,9 @@ pub(super) enum Stage {
     Serving,
     /// Nothing any more: it was told to end.
     Ending,
+    /// Nothing any more: it has closed its input or output of its own accord, as a process that dies does a moment before
+    /// its end is known. However that end comes, it is told as a death.
+    Lost,
 }
 
 /// How an attempt to give a worker a request went.

@@ -188,7 +188,7 @@ impl Pool {
                     Topic::System,
                     format_args!("cannot watch a worker: {error}"),
                 );
-                self.fault(cx, id, Fault::OutputClosed);
+                self.tell(cx, Event::Broken(id, Fault::OutputClosed));
             }
         }
     }
@@ -203,6 +203,11 @@ impl Pool {
     }
 
     pub(super) fn fault(&mut self, cx: &mut Context<'_>, id: WorkerId, fault: Fault) {
+        if let (Some(process), Fault::OutputClosed | Fault::InputClosed) = (self.crew.get_mut(id), fault)
+            && process.stage != Stage::Ending
+        {
+            process.stage = Stage::Lost;
+        }
         self.tell(cx, Event::Broken(id, fault));
     }
 

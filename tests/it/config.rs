@@ -1,0 +1,290 @@
+//! A daemon that runs from a file: several services, the file checked, and the file read again at HUP.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::net::TcpStream;
+use std::path::PathBuf;
+
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::harness::{Address, Client, Daemon, Gate, temp_dir, worker_command};
+
+/// A configuration file in a directory of its own.
+struct File {
+    directory: TempDir,
+    path: PathBuf,
+}
+
+impl File {
+    fn new(text: &str) -> Self {
+        let directory = temp_dir();
+        let path = directory.path().join("iotcpd.toml");
+        let file = Self { directory, path };
+        file.write(text);
+        file
+    }
+
+    fn write(&self, text: &str) {
+        fs::write(&self.path, text).expect("write the configuration");
+    }
+
+    fn name(&self) -> &str {
+        self.path.to_str().expect("temporary paths are UTF-8")
+    }
+
+    /// A UNIX socket beside the file, as the file writes it: an address that is known beforehand and free.
+    fn socket(&self, name: &str) -> String {
+        format!("unix:{}", self.directory.path().join(name).display())
+    }
+
+    #[track_caller]
+    fn run(&self) -> Daemon {
+        Daemon::with(["run", "--config", self.name()]).start()
+    }
+
+    /// What `check` says: exit status, standard output, standard error.
+    #[track_caller]
+    fn check(&self) -> (Option<i32>, String, String) {
+        let (status, stdout, stderr) = Daemon::with(["check", "--config", self.name()]).spawn().finish();
+        (status.code(), stdout, stderr)
+    }
+}
+
+/// The table of a pool of `workers` scripted workers (their command line has `flag`) that listens at `listen`.
+fn pool(name: &str, workers: u32, flag: &str, listen: &[&str], more: &str) -> String {
+    let command = worker_command(&[flag]);
+    format!("[pool.{name}]\ndaemon = {command:?}\nnum-daemons = {workers}\nlisten = {listen:?}\n{more}\n")
+}
+
+#[track_caller]
+fn ask(address: &str, line: &str) -> String {
+    let address = Address::parse(address).unwrap_or_else(|| panic!("{address} is no address"));
+    let mut client = Client::connect(&address);
+    client.send(format!("{line}\n"));
+    String::from_utf8_lossy(&client.read_to_end()).into_owned()
+}
+
+/// Sends HUP and waits until the file is in force and every worker, of each of `pools`, comes from it.
+#[track_caller]
+fn reload(daemon: &Daemon, nth: usize) {
+    daemon.signal(Signal::SIGHUP);
+    daemon.stderr_wait_nth("the configuration was read again", nth);
+}
+
+#[test]
+fn two_pools_run_from_one_file() {
+    let file = File::new("");
+    let (one, two) = (file.socket("one"), file.socket("two"));
+    file.write(&(pool("one", 1, "first", &[&one], "") + &pool("two", 2, "second", &[&two, "127.0.0.1:0"], "")));
+    assert_eq!(file.check(), (Some(0), "ok".to_owned(), String::new()));
+    let daemon = file.run();
+    assert_eq!(daemon.nth_addr(3).to_string().split(':').next(), Some("127.0.0.1"));
+    assert_eq!(ask(&one, "arguments"), "\"first\"\n");
+    assert_eq!(ask(&two, "arguments"), "\"second\"\n");
+    daemon.usr1_until(|_| daemon.children().len() == 3);
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn check_tells_every_mistake_and_its_place() {
+    let file = File::new(concat!(
+        "[pool.one]\n",
+        "daemon = \"cat\"\n",
+        "num-deamons = 4\n",
+        "busy-timeout = \"soon\"\n",
+        "port = 99999\n",
+        "\n",
+        "[pol.two]\n",
+        "daemon = \"cat\"\n",
+    ));
+    let (status, stdout, stderr) = file.check();
+    assert_eq!((status, stdout.as_str()), (Some(2), ""), "{stderr}");
+    let lines: Vec<&str> = stderr.lines().collect();
+    let expected = [
+        ("3:1: ", "did you mean `num-daemons`?"),
+        ("4:16: ", "not a length of time"),
+        ("5:8: ", "0 to 65535"),
+        ("7:2: ", "did you mean `pool`?"),
+    ];
+    assert_eq!(lines.len(), expected.len(), "{stderr}");
+    for (line, (place, remedy)) in lines.iter().zip(expected) {
+        assert!(
+            line.starts_with(&format!("{}:{place}", file.name())),
+            "{line} at {place}"
+        );
+        assert!(line.contains(remedy), "{line} says {remedy}");
+    }
+    // `run` refuses the same file in the same words.
+    let (status, _, refused) = Daemon::with(["run", "--config", file.name()]).spawn().finish();
+    assert_eq!((status.code(), refused), (Some(2), stderr));
+}
+
+#[test]
+fn check_tells_a_file_that_is_no_toml_and_one_that_is_not_there() {
+    let file = File::new("[pool.one]\ndaemon = \"cat\n");
+    let (status, stdout, stderr) = file.check();
+    assert_eq!((status, stdout.as_str()), (Some(2), ""));
+    assert!(stderr.starts_with(&format!("{}:2:", file.name())), "{stderr}");
+    let (status, _, stderr) = Daemon::with(["check", "--config", "/no/such/file"]).spawn().finish();
+    assert_eq!(status.code(), Some(2));
+    assert!(stderr.contains("/no/such/file"), "{stderr}");
+}
+
+#[test]
+fn hup_applies_command_number_and_addresses() {
+    let file = File::new("");
+    let (kept, dropped, added) = (file.socket("kept"), file.socket("dropped"), file.socket("added"));
+    file.write(&pool("main", 1, "before", &[&kept, &dropped], ""));
+    let daemon = file.run();
+    assert_eq!(ask(&dropped, "arguments"), "\"before\"\n");
+
+    file.write(&pool("main", 3, "after", &[&kept, &added], ""));
+    reload(&daemon, 1);
+    daemon.stderr_wait("every worker has been replaced");
+    for address in [&kept, &added] {
+        assert_eq!(ask(address, "arguments"), "\"after\"\n");
+    }
+    let path = dropped.strip_prefix("unix:").expect("a UNIX socket");
+    assert!(!PathBuf::from(path).exists(), "{path} is not listened on any more");
+    let at_rest = |stats: &crate::harness::StatsBlock| {
+        stats.count("daemon S_AVAILABLE") == 3 && stats.count("workers draining") + stats.count("workers stopping") == 0
+    };
+    daemon.usr1_until(at_rest);
+    assert_eq!(daemon.children().len(), 3);
+
+    file.write(&pool("main", 1, "fewer", &[&kept], ""));
+    reload(&daemon, 2);
+    daemon.stderr_wait_nth("every worker has been replaced", 2);
+    daemon.usr1_until(|stats| {
+        stats.count("daemon S_AVAILABLE") == 1 && stats.count("workers draining") + stats.count("workers stopping") == 0
+    });
+    assert_eq!(daemon.children().len(), 1);
+    assert_eq!(ask(&kept, "arguments"), "\"fewer\"\n");
+}
+
+#[test]
+fn hup_applies_time_outs_and_limits() {
+    let gate = Gate::new();
+    let file = File::new("");
+    let socket = file.socket("s");
+    file.write(&pool(
+        "main",
+        1,
+        "x",
+        &[&socket],
+        "busy-timeout = 600\nqueue-timeout = '600s'",
+    ));
+    let daemon = file.run();
+    let mut held = daemon.client();
+    held.send(format!("wait {} held\n", gate.path()));
+    let arrival = gate.arrival();
+
+    let short = "queue-timeout = '1ms'\nbusy-timeout = '100ms'\nerror-reply = 'NO\\n'\nmax-request = 100";
+    file.write(&pool("main", 1, "x", &[&socket], short));
+    reload(&daemon, 1);
+    daemon.stderr_wait("every worker has been replaced");
+    arrival.open();
+    assert_eq!(held.read_to_end(), b"held\n");
+    // The new worker is held as well; its busy time-out ends that now.
+    let mut held = daemon.client();
+    held.send(format!("wait {} never\n", gate.path()));
+    let arrival = gate.arrival();
+    assert_eq!(daemon.ask(&"x".repeat(101)), "NO\n", "over max-request");
+    assert_eq!(held.read_to_end(), b"NO\n");
+    arrival.wait_killed();
+}
+
+#[test]
+fn hup_adds_and_removes_services() {
+    let gate = Gate::new();
+    let file = File::new("");
+    let (stays, goes, comes) = (file.socket("stays"), file.socket("goes"), file.socket("comes"));
+    file.write(&(pool("stays", 1, "stays", &[&stays], "") + &pool("goes", 1, "goes", &[&goes], "")));
+    let daemon = file.run();
+    let goes_at = Address::parse(&goes).expect("a UNIX socket");
+    let mut last = Client::connect(&goes_at);
+    last.send(format!("wait {} last\n", gate.path()));
+    let arrival = gate.arrival();
+
+    file.write(&(pool("stays", 1, "stays", &[&stays], "") + &pool("comes", 1, "comes", &[&comes], "")));
+    reload(&daemon, 1);
+    daemon.stderr_wait("goes: not in the configuration any more");
+    assert_eq!(ask(&comes, "arguments"), "\"comes\"\n");
+    assert_eq!(ask(&stays, "arguments"), "\"stays\"\n");
+    let path = goes.strip_prefix("unix:").expect("a UNIX socket");
+    assert!(!PathBuf::from(path).exists(), "{path} accepts nobody any more");
+    arrival.open();
+    assert_eq!(last.read_to_end(), b"last\n", "what was in hand is finished");
+
+    // The name can come back, even where its predecessor may still be on its way out.
+    file.write(&(pool("stays", 1, "stays", &[&stays], "") + &pool("goes", 1, "again", &[&goes], "")));
+    reload(&daemon, 2);
+    assert_eq!(ask(&goes, "arguments"), "\"again\"\n");
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn a_tcp_address_moves_from_one_port_to_another() {
+    let file = File::new("");
+    let old = crate::harness::free_port();
+    file.write(&pool("main", 1, "x", &[&format!("127.0.0.1:{old}")], ""));
+    let daemon = file.run();
+    assert_eq!(daemon.addr().port(), old);
+    file.write(&pool("main", 1, "x", &["127.0.0.1:0"], ""));
+    reload(&daemon, 1);
+    assert_eq!(ask(&daemon.nth_addr(2).to_string(), "echo moved"), "moved\n");
+    let refused = TcpStream::connect(("127.0.0.1", old)).expect_err("nobody listens there");
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn a_bad_file_is_refused_and_the_old_configuration_stays() {
+    let file = File::new("");
+    let (socket, taken) = (file.socket("s"), file.socket("taken"));
+    file.write(&pool("main", 1, "good", &[&socket], ""));
+    let daemon = file.run();
+    let other = Daemon::with(["-n", "1", "-d", &worker_command(&[]), "--listen", &taken]).start();
+    let bad = [
+        (
+            pool("main", 1, "bad", &[&socket], "busy-timout = 3"),
+            "did you mean `busy-timeout`?".to_owned(),
+        ),
+        ("[pool.main]\nlisten = [".to_owned(), format!("{}:2:", file.name())),
+        (
+            format!("[pool.main]\ndaemon = '/no/such/program'\nlisten = {socket:?}\n"),
+            "/no/such/program".to_owned(),
+        ),
+        (
+            pool("main", 1, "bad", &[&socket, &taken], ""),
+            "in use by a running server".to_owned(),
+        ),
+    ];
+    for (nth, (text, error)) in bad.iter().enumerate() {
+        let worker = ask(&socket, "pid");
+        file.write(text);
+        reload(&daemon, nth + 1);
+        daemon.stderr_wait(error);
+        daemon.stderr_wait_nth("the old one stays", nth + 1);
+        // Its workers are replaced all the same, by the old command: that is what HUP always does.
+        daemon.stderr_wait_nth("every worker has been replaced", nth + 1);
+        assert_eq!(ask(&socket, "arguments"), "\"good\"\n");
+        assert_ne!(ask(&socket, "pid"), worker);
+    }
+    assert_eq!(ask(&taken, "echo untouched"), "untouched\n");
+    drop(other);
+
+    // A service whose address is taken keeps the others from changing too: all or nothing.
+    fs::remove_file(&file.path).expect("remove the configuration");
+    reload(&daemon, bad.len() + 1);
+    daemon.stderr_wait(&format!("cannot read {}", file.name()));
+    assert_eq!(ask(&socket, "arguments"), "\"good\"\n");
+
+    // And a good file is taken again.
+    file.write(&pool("main", 1, "better", &[&socket], ""));
+    reload(&daemon, bad.len() + 2);
+    daemon.stderr_wait_nth("every worker has been replaced", bad.len() + 2);
+    assert_eq!(ask(&socket, "arguments"), "\"better\"\n");
+}

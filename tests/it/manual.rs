@@ -1,0 +1,352 @@
+//! The manual pages against the program, in both directions: flags, defaults, keys, statistics, examples.
+//!
+//! What holds: whatever `--help` or `kill -USR1` show stands in the manual, and the manual names nothing else. The pages are
+//! read as mdoc source, by the conventions that their first lines tell: an entry is an `.It` line and what follows it.
+
+use std::any::TypeId;
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command as Process;
+
+use clap::builder::StyledStr;
+use clap::{Arg, ArgAction, Command};
+use iotcpd::config::file;
+use iotcpd::config::spec::pool::HalfClose;
+use iotcpd::config::units::{Escaped, FileMode, Size, Time, Whole};
+
+use crate::harness::Daemon;
+
+const PROGRAM_PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/man/iotcpd.1");
+const FILE_PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/man/iotcpd.toml.5");
+
+/// The heading under which the flags of the pool stand, with those of `iotcpd` itself.
+const POOL_HEADING: &str = ".Ss iotcpd, iotcpd pool";
+
+/// A manual page, line by line.
+struct Page(Vec<String>);
+
+/// What stands at one `.It`: the words of that line, and the lines up to the next entry or the end of the list.
+struct Entry {
+    head: Vec<String>,
+    body: Vec<String>,
+}
+
+impl Page {
+    fn read(path: &str) -> Self {
+        let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("cannot read {path}: {error}"));
+        Self(text.lines().map(str::to_owned).collect())
+    }
+
+    /// The lines from a heading to the next one of `ends`.
+    fn part(&self, heading: &str, ends: &[&str]) -> &[String] {
+        let heading_at = self.0.iter().position(|line| line == heading);
+        let begin = 1 + heading_at.unwrap_or_else(|| panic!("the page has no line {heading:?}"));
+        let ends_here = |line: &String| ends.iter().any(|end| line.starts_with(end));
+        let length = self.0[begin..].iter().position(ends_here);
+        &self.0[begin..length.map_or(self.0.len(), |length| begin + length)]
+    }
+
+    /// The entries under a subsection heading.
+    fn entries(&self, heading: &str) -> Vec<Entry> {
+        entries(self.part(heading, &[".Ss ", ".Sh "]))
+    }
+
+    /// The blocks of literal text in a section, as they are shown; folded lines are joined.
+    fn literal_blocks(&self, heading: &str) -> Vec<String> {
+        let part = self.part(heading, &[".Sh "]).join("\n");
+        let blocks = part.split("\n.Bd -literal").skip(1);
+        let blocks = blocks.map(|block| block.split_once('\n').unwrap().1.split("\n.Ed").next().unwrap());
+        blocks.map(|block| shown(&join_folded(block))).collect()
+    }
+}
+
+fn entries(lines: &[String]) -> Vec<Entry> {
+    let mut found: Vec<Entry> = Vec::new();
+    for line in lines {
+        if let Some(head) = line.strip_prefix(".It ") {
+            let head = head.split_whitespace().map(str::to_owned).collect();
+            found.push(Entry { head, body: Vec::new() });
+        } else if let Some(entry) = found.last_mut() {
+            entry.body.push(line.clone());
+        }
+    }
+    found
+}
+
+impl Entry {
+    /// What stands behind a macro in the `.It` line, up to the next macro.
+    fn words_of(&self, macro_name: &str) -> Option<String> {
+        let (first, rest) = self.head.split_first()?;
+        let words = rest.iter().take_while(|word| !is_macro(word)).map(String::as_str);
+        (first == macro_name).then(|| words.collect::<Vec<_>>().join(" "))
+    }
+
+    /// The text of its `Default: ...`, the full stop left out.
+    fn default(&self) -> Option<String> {
+        let text = self.body.join(" ");
+        let (_, default) = text.split_once("Default: ")?;
+        let default = default.split(" .").next().unwrap_or(default);
+        Some(shown(default).trim_end_matches('.').to_owned())
+    }
+}
+
+/// A folded line ends in a backslash and goes on, indented, in the next.
+fn join_folded(block: &str) -> String {
+    let mut joined = String::new();
+    for line in block.lines() {
+        match line.strip_suffix("\\e") {
+            Some(begun) => joined.push_str(begun),
+            None => joined.extend([line, "\n"]),
+        }
+    }
+    joined.split_inclusive('\n').map(single_blanks).collect()
+}
+
+/// The indentation of a folded line is no part of it.
+fn single_blanks(line: &str) -> String {
+    let words: Vec<&str> = line.split(' ').filter(|word| !word.is_empty()).collect();
+    words.join(" ")
+}
+
+/// roff's escapes as they are shown.
+fn shown(source: &str) -> String {
+    let plain = source.replace("\\-", "-").replace("\\(dq", "\"").replace("\\&", "");
+    plain.replace("\\e", "\\")
+}
+
+fn is_macro(word: &str) -> bool {
+    matches!(word.as_bytes(), [first, second] if first.is_ascii_uppercase() && second.is_ascii_lowercase())
+}
+
+/// Every flag that a macro line names by `Fl`, spelled with its dashes.
+fn flags_in(words: &[String]) -> BTreeSet<String> {
+    let (mut flags, mut in_flags) = (BTreeSet::new(), false);
+    for word in words {
+        if is_macro(word) {
+            in_flags = word == "Fl";
+        } else if in_flags && word.contains(|c: char| c.is_ascii_alphanumeric()) {
+            flags.insert(format!("-{word}"));
+        }
+    }
+    flags
+}
+
+fn program() -> Command {
+    let mut command = iotcpd::cli::command();
+    command.build();
+    command
+}
+
+fn subcommand(name: &str) -> Command {
+    let found = program().find_subcommand(name).cloned();
+    found.unwrap_or_else(|| panic!("there is no command {name}"))
+}
+
+fn flags(command: &Command) -> impl Iterator<Item = &Arg> {
+    command.get_arguments().filter(|argument| !argument.is_positional())
+}
+
+/// A flag in all its spellings, aliases too.
+fn spellings(flag: &Arg) -> BTreeSet<String> {
+    let long = flag
+        .get_long()
+        .into_iter()
+        .chain(flag.get_all_aliases().unwrap_or_default());
+    let short = flag
+        .get_short()
+        .into_iter()
+        .chain(flag.get_all_short_aliases().unwrap_or_default());
+    let short = short.map(|letter| format!("-{letter}"));
+    long.map(|name| format!("--{name}")).chain(short).collect()
+}
+
+fn default_in_help(flag: &Arg) -> Option<String> {
+    let help = flag.get_help().map(StyledStr::to_string)?;
+    let (_, default) = help.split_once("[default: ")?;
+    Some(default.trim_end_matches(']').to_owned())
+}
+
+/// Every command of the program with the heading of its flags.
+fn headings() -> Vec<(Command, String)> {
+    let commands = program()
+        .get_subcommands()
+        .map(|it| it.get_name().to_owned())
+        .collect::<Vec<_>>();
+    let others = commands.iter().filter(|name| *name != "pool");
+    let others = others.map(|name| (subcommand(name), format!(".Ss iotcpd {name}")));
+    std::iter::once((program(), POOL_HEADING.to_owned()))
+        .chain(others)
+        .collect()
+}
+
+#[test]
+fn the_pool_has_the_flags_of_the_program_without_the_version() {
+    let of = |command: &Command| flags(command).map(spellings).collect::<BTreeSet<_>>();
+    let mut of_program = of(&program());
+    assert!(of_program.remove(&["--version", "-v"].map(str::to_owned).into()));
+    assert_eq!(of(&subcommand("pool")), of_program);
+}
+
+#[test]
+fn every_flag_has_its_entry_and_every_entry_its_flag() {
+    let page = Page::read(PROGRAM_PAGE);
+    for (command, heading) in headings() {
+        let entries = page.entries(&heading);
+        let entries = entries
+            .iter()
+            .filter(|entry| entry.head.first().is_some_and(|first| first == "Fl"));
+        let in_page: BTreeSet<_> = entries.map(|entry| flags_in(&entry.head)).collect();
+        let in_help: BTreeSet<_> = flags(&command).map(spellings).collect();
+        assert_eq!(in_page, in_help, "{heading}");
+    }
+}
+
+#[test]
+fn the_page_speaks_of_no_flag_that_does_not_exist() {
+    let known: BTreeSet<String> = headings()
+        .iter()
+        .flat_map(|(it, _)| flags(it).flat_map(spellings).collect::<Vec<_>>())
+        .collect();
+    for path in [PROGRAM_PAGE, FILE_PAGE] {
+        for line in Page::read(path)
+            .0
+            .iter()
+            .filter(|line| line.starts_with('.') && !line.starts_with(".\\\""))
+        {
+            let words: Vec<String> = line[1..].split_whitespace().map(str::to_owned).collect();
+            let unknown: Vec<_> = flags_in(&words).difference(&known).cloned().collect();
+            assert!(unknown.is_empty(), "{line} speaks of {unknown:?}");
+        }
+    }
+}
+
+#[test]
+fn defaults_are_those_of_the_help() {
+    let page = Page::read(PROGRAM_PAGE);
+    for (command, heading) in headings() {
+        let entries = page.entries(&heading);
+        for flag in flags(&command) {
+            let spelled = spellings(flag);
+            let entry = entries.iter().find(|entry| flags_in(&entry.head) == spelled);
+            let entry = entry.unwrap_or_else(|| panic!("{heading} has no entry {spelled:?}"));
+            assert_eq!(entry.default(), default_in_help(flag), "{spelled:?} under {heading}");
+        }
+    }
+}
+
+/// What the page of the file calls the type of a key.
+fn type_of(flag: &Arg) -> &'static str {
+    let value = flag.get_value_parser().type_id();
+    match flag.get_action() {
+        ArgAction::SetTrue => "(switch)",
+        ArgAction::Append => "(list of text)",
+        _ if value == TypeId::of::<Time>() => "(time)",
+        _ if value == TypeId::of::<Size>() => "(size)",
+        _ if value == TypeId::of::<Whole>() => "(number)",
+        _ if value == TypeId::of::<FileMode>() => "(mode)",
+        _ if value == TypeId::of::<Escaped>() => "(bytes)",
+        _ if value == TypeId::of::<String>() || value == TypeId::of::<HalfClose>() => "(text)",
+        _ => panic!("the page has no word for the type of {flag}"),
+    }
+}
+
+#[test]
+fn every_key_has_its_entry_with_type_and_default_and_every_entry_its_key() {
+    let page = Page::read(FILE_PAGE);
+    let entries = page.entries(".Ss Keys of a pool");
+    let keys = entries.iter().filter_map(|entry| {
+        let kind = entry
+            .head
+            .iter()
+            .skip_while(|word| *word != "No")
+            .skip(1)
+            .cloned()
+            .collect::<Vec<_>>();
+        Some((entry.words_of("Cm")?, (kind.join(" "), entry.default())))
+    });
+    let in_page: BTreeMap<_, _> = keys.collect();
+    let pool = subcommand("pool");
+    let keys = flags(&pool).filter(|flag| flag.get_long() != Some("help")).map(|flag| {
+        // A file has no flags, so the page says `ipv6` where the help says `--ipv6`.
+        let default = default_in_help(flag).map(|default| default.replace("--", ""));
+        (flag.get_long().unwrap().to_owned(), (type_of(flag).to_owned(), default))
+    });
+    assert_eq!(in_page, keys.collect::<BTreeMap<_, _>>());
+}
+
+#[test]
+fn every_line_of_the_statistics_and_of_the_dump_is_told_in_its_order() {
+    let page = Page::read(PROGRAM_PAGE);
+    let told = |part: &[String]| {
+        entries(part)
+            .iter()
+            .filter_map(|entry| entry.words_of("Li"))
+            .collect::<Vec<_>>()
+    };
+    let daemon = Daemon::pool(1, "cat", &[]);
+    let block = daemon.usr1();
+    assert_eq!(told(page.part(".Sh STATISTICS", &[".Ss ", ".Sh "])), block.labels());
+    let dump = daemon.usr2();
+    let labels = dump
+        .iter()
+        .filter_map(|line| line.strip_prefix("d[0].")?.split(" = ").next());
+    assert_eq!(told(page.part(".Ss The dump", &[".Sh "])), labels.collect::<Vec<_>>());
+}
+
+/// The command lines in a block: in a shell, behind a pipe, in squid.conf, in a unit.
+fn command_lines(block: &str) -> Vec<String> {
+    let lines = block.lines().filter_map(|line| {
+        let line = line.rsplit("| ").next()?;
+        let line = ["url_rewrite_program ", "ExecStart=", "ExecStartPre="]
+            .iter()
+            .fold(line, |line, prefix| line.strip_prefix(prefix).unwrap_or(line));
+        let line = line.strip_prefix("/usr/bin/").unwrap_or(line);
+        line.starts_with("iotcpd ").then(|| line.to_owned())
+    });
+    lines.collect()
+}
+
+#[test]
+fn the_examples_are_understood() {
+    let blocks = Page::read(PROGRAM_PAGE).literal_blocks(".Sh EXAMPLES");
+    let lines: Vec<String> = blocks.iter().flat_map(|block| command_lines(block)).collect();
+    assert!(lines.len() >= 10, "the examples were not found: {lines:#?}");
+    for line in lines {
+        let words = shell_words::split(&line).unwrap();
+        if let Err(error) = program().try_get_matches_from(words) {
+            panic!("{line}\n{error}");
+        }
+    }
+}
+
+#[test]
+fn the_example_of_a_file_has_no_mistake() {
+    let [example] = Page::read(FILE_PAGE).literal_blocks(".Sh EXAMPLES").try_into().unwrap();
+    let services = file::read("example", example.as_bytes()).unwrap_or_else(|error| panic!("{example}\n{error}"));
+    assert_eq!(
+        services.iter().map(|it| it.name()).collect::<Vec<_>>(),
+        ["ads", "tokens"]
+    );
+}
+
+#[test]
+fn mistakes_in_a_file_are_told_as_the_page_shows_it() {
+    let text = "[pool.main]\ndeamon = \"cat\"\nbusy-timeout = \"soon\"\nnum-daemons = 0\n\n\n[pol.x]\n";
+    let said = file::read("bad.toml", text.as_bytes()).unwrap_err().for_terminal();
+    assert_eq!(Page::read(FILE_PAGE).literal_blocks(".Sh DIAGNOSTICS"), [said]);
+}
+
+#[test]
+fn mandoc_has_nothing_to_complain_about() {
+    for page in [PROGRAM_PAGE, FILE_PAGE] {
+        let run = Process::new("mandoc")
+            .args(["-T", "lint", "-W", "warning", page])
+            .output();
+        let run = run.unwrap_or_else(|error| panic!("cannot run mandoc: {error} (scripts/install-peers installs it)"));
+        let said = String::from_utf8_lossy(&run.stdout);
+        assert!(
+            run.status.success() && said.is_empty(),
+            "{page}:\n{said}{}",
+            String::from_utf8_lossy(&run.stderr)
+        );
+    }
+}

@@ -1,0 +1,131 @@
+//! The end of the daemon, asked for or not: nothing of what it has started outlives it.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::harness::{Arrival, Client, Daemon, Gate, children_of, name_of, worker_command};
+
+const PATIENT: [&str; 2] = ["--queue-timeout", "60s"];
+
+/// A pool of three workers: one is idle, one at work, one ignores TERM, and each has a child that stands at a gate, one of
+/// them with its parent's pipes. What stands at a gate is seen to go, whoever kills it.
+struct Household {
+    daemon: Daemon,
+    everybody: Vec<Arrival>,
+    _at_work: Client,
+    _gates: [Gate; 2],
+}
+
+impl Household {
+    fn new() -> Self {
+        let (work, grandchildren) = (Gate::new(), Gate::new());
+        let daemon = Daemon::pool(3, &worker_command(&["--ignore-term"]), &PATIENT);
+        let mut clients: Vec<Client> = (0..3).map(|_| daemon.client()).collect();
+        let mut everybody = Vec::new();
+        // Held one after the other, so that each request finds another worker.
+        for client in &mut clients {
+            client.send(format!("wait {} held\n", work.path()));
+            everybody.push(work.arrival());
+        }
+        drop(everybody.drain(..));
+        for (number, client) in clients.iter_mut().enumerate() {
+            assert_eq!(client.read_to_end(), b"held\n");
+            let verb = ["spawn-grandchild", "spawn-holding-grandchild"][number % 2];
+            daemon.ask(&format!("{verb} {}", grandchildren.path()));
+            everybody.push(grandchildren.arrival());
+        }
+        let mut at_work = daemon.client();
+        at_work.send(format!("wait {} never\n", work.path()));
+        everybody.push(work.arrival());
+        Self {
+            daemon,
+            everybody,
+            _at_work: at_work,
+            _gates: [work, grandchildren],
+        }
+    }
+}
+
+#[test]
+fn kill_9_leaves_no_process() {
+    let household = Household::new();
+    assert_eq!(household.daemon.children().len(), 3);
+    household.daemon.signal(Signal::SIGKILL);
+    household.everybody.into_iter().for_each(Arrival::wait_killed);
+    household.daemon.wait_exit();
+    // That nobody else is left is what the drop of every daemon asserts.
+}
+
+#[test]
+fn a_stop_that_is_hurried_leaves_no_process() {
+    let household = Household::new();
+    household.daemon.signal(Signal::SIGTERM);
+    household.daemon.stderr_wait("draining");
+    household.daemon.signal(Signal::SIGTERM);
+    household.everybody.into_iter().for_each(Arrival::wait_killed);
+    assert_eq!(household.daemon.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn term_leaves_no_process() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let grandchildren = Gate::new();
+        let daemon = Daemon::pool(2, &worker_command(&[]), &PATIENT);
+        daemon.ask(&format!("spawn-grandchild {}", grandchildren.path()));
+        daemon.ask(&format!("spawn-holding-grandchild {}", grandchildren.path()));
+        let everybody = [grandchildren.arrival(), grandchildren.arrival()];
+        daemon.signal(signal);
+        everybody.into_iter().for_each(Arrival::wait_killed);
+        assert_eq!(daemon.wait_exit().code(), Some(0), "{signal}");
+    }
+}
+
+#[test]
+fn term_finishes_what_is_in_hand() {
+    let gate = Gate::new();
+    let daemon = Daemon::pool(1, &worker_command(&[]), &PATIENT);
+    let mut held = daemon.client();
+    held.send(format!("wait {} held\n", gate.path()));
+    let arrival = gate.arrival();
+    let mut queued = daemon.client();
+    queued.send("echo queued\n");
+    daemon.usr1_until(|stats| stats.count("queue length") == 1);
+    daemon.signal(Signal::SIGTERM);
+    daemon.stderr_wait("draining");
+    arrival.open();
+    assert_eq!(held.read_to_end(), b"held\n");
+    assert_eq!(queued.read_to_end(), b"queued\n");
+    assert_eq!(daemon.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn what_is_not_finished_within_the_stop_timeout_is_refused() {
+    let gate = Gate::new();
+    let flags = ["--stop-timeout", "100ms", "--kill-timeout", "100ms"];
+    let daemon = Daemon::pool(1, &worker_command(&["--ignore-term"]), &[&PATIENT[..], &flags].concat());
+    let mut held = daemon.client();
+    held.send(format!("wait {} never\n", gate.path()));
+    let arrival = gate.arrival();
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(held.read_to_end(), b"ERR\n");
+    arrival.wait_killed();
+    assert_eq!(daemon.wait_exit().code(), Some(0));
+}
+
+/// The guard sees to it that nothing survives the daemon; who sees to the guard is the daemon.
+#[test]
+fn kill_9_leaves_no_process_even_after_the_guard_was_killed() {
+    let household = Household::new();
+    let children = children_of(household.daemon.pid());
+    let guards: Vec<i32> = children
+        .into_iter()
+        .filter(|pid| name_of(*pid).as_deref() == Some("iotcpd-guard"))
+        .collect();
+    assert_eq!(guards.len(), 1);
+    kill(Pid::from_raw(guards[0]), Signal::SIGKILL).unwrap();
+    household
+        .daemon
+        .stderr_wait("the guard process had died; there is another");
+    household.daemon.signal(Signal::SIGKILL);
+    household.everybody.into_iter().for_each(Arrival::wait_killed);
+}

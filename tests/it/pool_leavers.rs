@@ -1,0 +1,170 @@
+//! Clients that go before their answer: it is for nobody, and above all not for the next one.
+
+use crate::harness::{Address, Arrival, Client, Daemon, Gate, TempDir, temp_dir, worker_command};
+
+/// How a client goes.
+#[derive(Debug, Clone, Copy)]
+enum Farewell {
+    /// A reset over TCP.
+    Reset,
+    /// Closing a UNIX socket.
+    Close,
+}
+
+/// A pool of one worker that stands at a gate, with the client that sent it there.
+struct Held {
+    daemon: Daemon,
+    arrival: Arrival,
+    holder: Client,
+    farewell: Farewell,
+    _directory: TempDir,
+}
+
+impl Held {
+    fn new(farewell: Farewell, flags: &[&str]) -> Self {
+        let directory = temp_dir();
+        let listen = match farewell {
+            Farewell::Reset => "127.0.0.1:0".to_owned(),
+            Farewell::Close => format!("unix:{}/pool", directory.path().display()),
+        };
+        let command = worker_command(&[]);
+        let daemon = Daemon::with(["-n", "1", "-d", &command, "--queue-timeout", "60s", "--listen", &listen])
+            .args(flags)
+            .start();
+        assert!(matches!(
+            (daemon.addr(), farewell),
+            (Address::Tcp(_), Farewell::Reset) | (Address::Unix(_), Farewell::Close)
+        ));
+        let gate = Gate::new();
+        let mut holder = daemon.watched_client();
+        holder.send(format!("wait {} held\n", gate.path()));
+        let arrival = gate.arrival();
+        Self {
+            daemon,
+            arrival,
+            holder,
+            farewell,
+            _directory: directory,
+        }
+    }
+
+    /// A client whose request waits in the queue.
+    fn queued(&self, request: &str) -> Client {
+        let before = self.daemon.usr1().count("queue length");
+        let mut client = self.daemon.client();
+        client.send(format!("{request}\n"));
+        self.daemon
+            .usr1_until(|stats| stats.count("queue length") == before + 1);
+        client
+    }
+
+    fn leave(&self, client: Client) {
+        match self.farewell {
+            Farewell::Reset => client.reset(),
+            Farewell::Close => drop(client),
+        }
+    }
+}
+
+#[test]
+fn the_next_client_of_a_left_worker_gets_his_own_answer() {
+    for farewell in [Farewell::Reset, Farewell::Close] {
+        let held = Held::new(farewell, &[]);
+        let mut next = held.queued("echo next");
+        let Held {
+            daemon,
+            arrival,
+            holder,
+            ..
+        } = held;
+        match farewell {
+            Farewell::Reset => holder.reset(),
+            Farewell::Close => drop(holder),
+        }
+        daemon.usr1_until(|stats| stats.count("queries timeout") == 1);
+        assert!(!next.has_input());
+        arrival.open();
+        assert_eq!(next.read_to_end(), b"next\n", "{farewell:?}");
+        // The same worker: it had been asked three times, once for nobody.
+        assert_eq!(daemon.ask("served"), "3\n");
+        let stats = daemon.usr1();
+        assert_eq!((stats.count("daemon spawns"), stats.count("queries timeout")), (1, 1));
+    }
+}
+
+#[test]
+fn the_request_of_a_client_that_left_the_queue_reaches_no_worker() {
+    for farewell in [Farewell::Reset, Farewell::Close] {
+        let mut held = Held::new(farewell, &[]);
+        let leaver = held.queued("stderr this was asked for nobody");
+        let mut stayer = held.queued("served");
+        held.leave(leaver);
+        held.daemon.usr1_until(|stats| stats.count("queue length") == 1);
+        held.arrival.open();
+        assert_eq!(held.holder.read_to_end(), b"held\n");
+        assert_eq!(stayer.read_to_end(), b"2\n", "{farewell:?}");
+        assert_eq!(held.daemon.usr1().count("queries timeout"), 1);
+        assert!(!held.daemon.stderr.text().contains("asked for nobody"));
+    }
+}
+
+/// It went so shortly before its turn that nobody had looked yet.
+#[test]
+fn a_client_that_leaves_the_queue_at_the_last_moment_costs_no_worker_anything() {
+    for farewell in [Farewell::Reset, Farewell::Close] {
+        let mut held = Held::new(farewell, &[]);
+        let leavers: Vec<Client> = (0..20).map(|_| held.queued("echo nobody")).collect();
+        let mut stayer = held.queued("served");
+        leavers.into_iter().for_each(|leaver| held.leave(leaver));
+        held.arrival.open();
+        assert_eq!(held.holder.read_to_end(), b"held\n");
+        assert_eq!(stayer.read_to_end(), b"2\n", "{farewell:?}");
+        assert_eq!(held.daemon.usr1().count("queries timeout"), 20);
+    }
+}
+
+#[test]
+fn a_client_that_ends_its_input_is_answered_all_the_same() {
+    for farewell in [Farewell::Reset, Farewell::Close] {
+        let mut held = Held::new(farewell, &[]);
+        let mut queued = held.queued("served");
+        queued.half_close();
+        held.holder.half_close();
+        held.daemon.usr1();
+        held.arrival.open();
+        assert_eq!(held.holder.read_to_end(), b"held\n");
+        assert_eq!(queued.read_to_end(), b"2\n", "{farewell:?}");
+        let mut at_once = held.daemon.client();
+        at_once.send("echo at once\n");
+        at_once.half_close();
+        assert_eq!(at_once.read_to_end(), b"at once\n");
+        assert_eq!(held.daemon.usr1().count("queries timeout"), 0);
+    }
+}
+
+#[test]
+fn a_client_that_ends_its_input_has_gone_where_the_operator_says_so() {
+    let mut held = Held::new(Farewell::Reset, &["--half-close", "hang-up"]);
+    let mut queued = held.queued("stderr this was asked for nobody");
+    let mut stayer = held.queued("served");
+    queued.half_close();
+    held.daemon.usr1_until(|stats| stats.count("queue length") == 1);
+    assert_eq!(queued.read_to_end(), b"");
+    held.holder.half_close();
+    assert_eq!(held.holder.read_to_end(), b"");
+    held.daemon.usr1_until(|stats| stats.count("queries timeout") == 2);
+    held.arrival.open();
+    assert_eq!(stayer.read_to_end(), b"2\n");
+    assert!(!held.daemon.stderr.text().contains("asked for nobody"));
+}
+
+#[test]
+fn a_client_that_leaves_in_the_middle_of_its_line_costs_nothing() {
+    let daemon = Daemon::pool(1, &worker_command(&[]), &["--queue-timeout", "60s"]);
+    let mut client = daemon.client();
+    client.send("echo half a li");
+    client.reset();
+    daemon.usr1_until(|stats| stats.count("connections") == 0);
+    assert_eq!(daemon.ask("served"), "1\n");
+    assert_eq!(daemon.usr1().count("queries total"), 1);
+}

@@ -1,0 +1,330 @@
+//! Debian's Squid, filtered by squidGuard through `iotcpd ask --squid`, as the README tells administrators to.
+//!
+//! A test starts a web server, a pool, and a Squid of its own on free ports of 127.0.0.1, and fetches through that Squid.
+//! Both names that are fetched, the blocked one and the clean one, lead to the same web server, so that a blocked page
+//! loads where nothing filters it: that is how a filter that fails open is seen. Where Squid is missing these tests fail.
+
+use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+use nix::unistd::{User, chown, geteuid};
+use tempfile::TempDir;
+
+use crate::harness::{
+    Address, BLOCKED_DOMAIN, Client, Daemon, Program, SquidGuard, WATCHDOG, free_port, temp_dir, wait_all_gone,
+    worker_command,
+};
+
+/// A name that is on nobody's list.
+const CLEAN_DOMAIN: &str = "clean.example";
+
+/// The variable that marks Squid and its helpers.
+const MARK: &str = "IOTCPD_TEST_SQUID";
+
+// ---- the web ---------------------------------------------------------------------------------------------------
+
+/// A web server that answers every request with the path asked for.
+struct Web {
+    address: SocketAddr,
+    ending: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Web {
+    fn start() -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind a web server");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        let ending = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&ending);
+        let thread = thread::spawn(move || {
+            for connection in listener.incoming() {
+                if flag.load(Ordering::SeqCst) {
+                    return;
+                }
+                thread::spawn(move || serve(connection.expect("accept a web client")));
+            }
+        });
+        Self {
+            address,
+            ending,
+            thread: Some(thread),
+        }
+    }
+
+    fn url(&self, domain: &str, path: &str) -> String {
+        format!("http://{domain}:{}/{path}", self.address.port())
+    }
+}
+
+/// One request, one answer. A client that goes in between is no concern of the test.
+fn serve(connection: TcpStream) {
+    let mut input = BufReader::new(&connection);
+    let mut request = String::new();
+    input.read_line(&mut request).ok();
+    let mut header = String::new();
+    while input.read_line(&mut header).is_ok_and(|length| length > 2) {
+        header.clear();
+    }
+    let path = request.split(' ').nth(1).unwrap_or_default();
+    let body = format!("the page {path}\n");
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\n";
+    write!(&connection, "{head}Content-Length: {}\r\n\r\n{body}", body.len()).ok();
+}
+
+impl Drop for Web {
+    fn drop(&mut self) {
+        self.ending.store(true, Ordering::SeqCst);
+        // Wakes the accepting thread, which then sees the flag.
+        TcpStream::connect(self.address).ok();
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok();
+        }
+    }
+}
+
+// ---- Squid -----------------------------------------------------------------------------------------------------
+
+/// A running Squid, whose URL rewriter is `iotcpd ask --squid`.
+struct Squid {
+    program: Program,
+    address: Address,
+    home: TempDir,
+}
+
+impl Squid {
+    /// Squid with one helper of so many channels that asks the pool at `pool`; ready for clients.
+    #[track_caller]
+    fn start(concurrency: u32, asks: &str) -> Self {
+        let home = temp_dir();
+        let path = home.path().display().to_string();
+        // Squid gives up root, and whoever it becomes has to reach its files, and the helper's program, in here.
+        fs::set_permissions(home.path(), Permissions::from_mode(0o755)).expect("let Squid into its directory");
+        let binary = env!("CARGO_BIN_EXE_iotcpd");
+        let helper = format!("{path}/iotcpd");
+        if fs::hard_link(binary, &helper).is_err() {
+            fs::copy(binary, &helper).expect("copy the helper");
+        }
+        let logs = home.path().join("log");
+        fs::create_dir(&logs).expect("make a directory for Squid's log");
+        if geteuid().is_root() {
+            let user = User::from_name("proxy").expect("look up a user");
+            let user = user.expect("the user proxy, which Debian's squid package relies on");
+            chown(&logs, Some(user.uid), Some(user.gid)).expect("give Squid its directory");
+        }
+        fs::write(
+            home.path().join("hosts"),
+            format!("127.0.0.1 {BLOCKED_DOMAIN} {CLEAN_DOMAIN}\n"),
+        )
+        .expect("write the hosts");
+        let port = free_port();
+        let configuration = format!(
+            "http_port 127.0.0.1:{port}\nvisible_hostname squid.example\ncache_effective_user proxy\n\
+             http_access allow all\ncache deny all\ncache_mem 1 MB\nmemory_cache_shared off\nhosts_file {path}/hosts\n\
+             pid_filename none\naccess_log none\ncache_store_log none\ncache_log {path}/log/cache.log\n\
+             coredump_dir {path}/log\npinger_enable off\nshutdown_lifetime 0 seconds\nclient_db off\n\
+             url_rewrite_program {helper} ask --squid {asks}\n\
+             url_rewrite_children 1 startup=1 idle=1 concurrency={concurrency} queue-size=1000\n"
+        );
+        fs::write(home.path().join("squid.conf"), configuration).expect("write Squid's configuration");
+        let mut command = Command::new("squid");
+        // Debian keeps it where only root's PATH leads.
+        let search = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{search}:/usr/sbin:/sbin"));
+        command.env(MARK, home.path());
+        command.args(["-N", "-d", "1", "-f", &format!("{path}/squid.conf")]);
+        let squid = Self {
+            program: Program::start(&mut command),
+            address: Address::Tcp((Ipv4Addr::LOCALHOST, port).into()),
+            home,
+        };
+        squid.wait_listening();
+        squid
+    }
+
+    /// Squid 5 says that it accepts just before it calls listen(2); in the moment between, connections are refused.
+    #[track_caller]
+    fn wait_listening(&self) {
+        self.program.stderr_wait("Accepting HTTP Socket connections");
+        let Address::Tcp(address) = self.address else {
+            panic!("Squid listens on TCP")
+        };
+        let deadline = Instant::now() + WATCHDOG;
+        while let Err(error) = TcpStream::connect(address) {
+            assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+            assert!(Instant::now() < deadline, "Squid does not listen");
+            thread::yield_now();
+        }
+    }
+
+    /// Fetches a URL: the head of the response and its body.
+    #[track_caller]
+    fn fetch(&self, url: &str) -> Response {
+        fetch(&self.address, url)
+    }
+}
+
+#[track_caller]
+fn fetch(squid: &Address, url: &str) -> Response {
+    let host = url.split('/').nth(2).unwrap_or_default();
+    let mut client = Client::connect(squid);
+    client.send(format!(
+        "GET {url} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    ));
+    let response = String::from_utf8_lossy(&client.read_to_end()).into_owned();
+    let (head, body) = response.split_once("\r\n\r\n").unwrap_or((&response, ""));
+    Response {
+        head: head.to_owned(),
+        body: body.to_owned(),
+    }
+}
+
+impl Drop for Squid {
+    fn drop(&mut self) {
+        self.program.signal(Signal::SIGKILL);
+        self.program.wait_exit();
+        let left = wait_all_gone(&format!("{MARK}={}", self.home.path().display()));
+        if thread::panicking() {
+            eprintln!("--- what Squid said:\n{}\n---", self.program.stderr.text());
+        } else {
+            assert_eq!(left, Ok(()), "Squid's helpers outlived it");
+        }
+    }
+}
+
+/// What Squid answered.
+#[derive(Debug)]
+struct Response {
+    head: String,
+    body: String,
+}
+
+impl Response {
+    /// Where a redirection leads.
+    fn location(&self) -> Option<&str> {
+        let redirected = self.head.starts_with("HTTP/1.1 302 ");
+        let location = self.head.lines().find_map(|line| line.strip_prefix("Location: "));
+        location.filter(|_| redirected)
+    }
+
+    /// Whether the web server's page at this path came.
+    #[track_caller]
+    fn assert_page(&self, path: &str) {
+        assert!(self.head.starts_with("HTTP/1.1 200 "), "{self:?}");
+        assert_eq!(self.body, format!("the page /{path}\n"), "{self:?}");
+    }
+}
+
+/// squidGuard that sends blocked URLs to a page of `web`.
+#[track_caller]
+fn squidguard(web: &Web) -> SquidGuard {
+    SquidGuard::redirecting_to(&format!("302:{}", web.url("127.0.0.1", "blocked?u=%u")))
+}
+
+// ---- the tests -------------------------------------------------------------------------------------------------
+
+#[test]
+fn squid_is_filtered_through_ask() {
+    let web = Web::start();
+    let guard = squidguard(&web);
+    let daemon = Daemon::pool(4, &guard.command(), &["--max-request", "12000"]);
+    // With channel-IDs and without.
+    for concurrency in [500, 0] {
+        let squid = Squid::start(concurrency, &daemon.addr().to_string());
+        squid.fetch(&web.url(CLEAN_DOMAIN, "clean")).assert_page("clean");
+        let blocked = web.url(BLOCKED_DOMAIN, "banner.gif");
+        let response = squid.fetch(&blocked);
+        let location = response.location().unwrap_or_else(|| panic!("{response:?}"));
+        assert_eq!(location, web.url("127.0.0.1", &format!("blocked?u={blocked}")));
+        squid.fetch(location).assert_page(&format!("blocked?u={blocked}"));
+    }
+    assert_eq!(daemon.usr1().count("queries replied"), 6);
+}
+
+#[test]
+fn everybody_gets_the_answer_to_his_own_url() {
+    let web = Web::start();
+    let guard = squidguard(&web);
+    let daemon = Daemon::pool(4, &guard.command(), &["--queue-timeout", "600s"]);
+    let squid = Squid::start(500, &format!("--timeout 600s {}", daemon.addr()));
+    let browsers: Vec<_> = (0..24)
+        .map(|browser| {
+            let (address, blocked) = (squid.address.clone(), web.url(BLOCKED_DOMAIN, ""));
+            let (clean, page) = (web.url(CLEAN_DOMAIN, ""), web.url("127.0.0.1", "blocked?u="));
+            thread::spawn(move || {
+                for number in 0..8 {
+                    let path = format!("{browser}-{number}");
+                    let response = fetch(&address, &format!("{blocked}{path}"));
+                    assert_eq!(
+                        response.location(),
+                        Some(format!("{page}{blocked}{path}").as_str()),
+                        "{response:?}"
+                    );
+                    fetch(&address, &format!("{clean}{path}")).assert_page(&path);
+                }
+            })
+        })
+        .collect();
+    for browser in browsers {
+        browser.join().expect("every browser got its own pages");
+    }
+    assert_eq!(daemon.usr1().count("queries replied"), 24 * 8 * 2);
+}
+
+#[test]
+fn pages_load_while_the_pool_is_away_and_are_filtered_when_it_is_back() {
+    let web = Web::start();
+    let guard = squidguard(&web);
+    let port = free_port().to_string();
+    let (command, blocked) = (guard.command(), web.url(BLOCKED_DOMAIN, "banner.gif"));
+    let start = || Daemon::with(["-n", "2", "-d", command.as_str(), "-p", port.as_str()]).start();
+    let daemon = start();
+    let squid = Squid::start(500, &format!("127.0.0.1:{port}"));
+    assert!(squid.fetch(&blocked).location().is_some());
+
+    drop(daemon);
+    for number in 0..10 {
+        squid
+            .fetch(&web.url(CLEAN_DOMAIN, &format!("{number}")))
+            .assert_page(&format!("{number}"));
+        squid.fetch(&blocked).assert_page("banner.gif");
+    }
+
+    let daemon = start();
+    // `ask` tries the address again after a while; until then pages go on loading.
+    let deadline = Instant::now() + WATCHDOG;
+    loop {
+        let response = squid.fetch(&blocked);
+        if response.location().is_some() {
+            break;
+        }
+        response.assert_page("banner.gif");
+        assert!(Instant::now() < deadline, "filtering has not come back: {response:?}");
+    }
+    drop(daemon);
+}
+
+#[test]
+fn a_pool_that_hangs_does_not_hang_the_browser() {
+    let web = Web::start();
+    let daemon = Daemon::pool(
+        1,
+        &worker_command(&["--never-read"]),
+        &["-b", "600s", "--queue-timeout", "600s"],
+    );
+    for concurrency in [500, 0] {
+        let squid = Squid::start(concurrency, &format!("--timeout 100ms {}", daemon.addr()));
+        for number in 0..3 {
+            squid
+                .fetch(&web.url(CLEAN_DOMAIN, &format!("{number}")))
+                .assert_page(&format!("{number}"));
+        }
+    }
+}
