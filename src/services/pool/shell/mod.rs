@@ -270,7 +270,7 @@ impl Pool {
                     self.latencies.record(waited, served);
                     // The dispatcher answers with the reply it was just told of, and with no other.
                     if let Some(reply) = reply.filter(|reply| reply.worker == worker) {
-                        self.answer(cx, client, reply.bytes);
+                        self.answer(cx, client, reply.bytes, served);
                     }
                 }
                 Action::Assign {
