@@ -184,13 +184,17 @@ impl Pool {
 
     // ---- in between --------------------------------------------------------------------------------------------
 
-    /// Upkeep is due at every tick where memory is watched, and else when there are log lines to be summed up.
+    /// Upkeep is due at every tick where memory is watched, and else when there are log lines to be summed up. What is
+    /// planned already is never put off: lines that are left out from the log plan it again each time.
     pub(super) fn plan_upkeep(&mut self, cx: &mut Context<'_>) {
         let tick = self
             .options
             .max_rss
             .map(|_| cx.now() + self.options.policy.alarm_interval);
-        let next = [tick, self.throttle.next_deadline()].into_iter().flatten().min();
+        let next = [tick, self.throttle.next_deadline(), self.upkeep_alarm.at()]
+            .into_iter()
+            .flatten()
+            .min();
         cx.set_alarm(&mut self.upkeep_alarm, Of::Upkeep.only(), next);
     }
 
