@@ -218,6 +218,8 @@ fn hup_adds_and_removes_services() {
     assert!(!PathBuf::from(path).exists(), "{path} accepts nobody any more");
     arrival.open();
     assert_eq!(last.read_to_end(), b"last\n", "what was in hand is finished");
+    let log = daemon.stderr.text();
+    assert!(!log.contains("goes: every worker has been replaced"), "{log}");
 
     // The name can come back, even where its predecessor may still be on its way out.
     file.write(&(pool("stays", 1, "stays", &[&stays], "") + &pool("goes", 1, "again", &[&goes], "")));

@@ -57,7 +57,7 @@ impl Door for Pool {
     }
 
     fn roll(&mut self, cx: &mut Context<'_>) {
-        self.tell(cx, core::Event::Roll);
+        self.begin_rolling(cx);
     }
 
     fn drain(&mut self, cx: &mut Context<'_>) {

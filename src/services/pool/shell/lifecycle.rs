@@ -119,6 +119,13 @@ impl Pool {
         Ok(())
     }
 
+    /// Replaces every worker; not in a pool that drains, whose workers are about to go.
+    pub(in crate::services::pool) fn begin_rolling(&mut self, cx: &mut Context<'_>) {
+        if self.life == Life::Serving {
+            self.tell(cx, Event::Roll);
+        }
+    }
+
     // ---- end ---------------------------------------------------------------------------------------------------
 
     pub(in crate::services::pool) fn begin_draining(&mut self, cx: &mut Context<'_>) {
