@@ -18,7 +18,8 @@
 //! nothing and takes no lock.
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use mio::event::Source;
@@ -62,14 +63,19 @@ struct Registration {
 }
 
 impl Guard {
-    /// Forks the guard.
+    /// Forks the guard, and waits the moment until it has let go of everything that it inherited: a daemon that is killed
+    /// right after its start can then be started again at once, and finds no listening socket in use.
     ///
     /// # Errors
     /// Those of `pipe2(2)`, `fork(2)` and `pidfd_open(2)`; no process is left behind.
     pub fn start() -> io::Result<Self> {
         let (input, pipe) = pipe2(OFlag::O_CLOEXEC)?;
         fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        let (let_go, inherited) = pipe2(OFlag::O_CLOEXEC)?;
         let (pid, pidfd) = sys::fork_guard(input.as_fd(), &mut GroupTable::new())?;
+        drop(inherited);
+        // The end comes when the guard has closed its copy, or has ended. An error would only mean not to wait.
+        let _ = File::from(let_go).read(&mut [0]);
         Ok(Self {
             pid,
             pidfd: PidFd::new(pidfd),

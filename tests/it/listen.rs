@@ -332,7 +332,8 @@ fn a_service_manager_that_does_not_listen_stops_nothing() {
     let home = temp_dir();
     let nobody = home.path().join("nobody");
     let command = worker_command(&[]);
-    let daemon = Daemon::with(["-n", "1", "-d", command.as_str(), "-p", "0"])
+    // An address of its own: the port it gives up would be the next free one of 127.0.0.1 for other tests.
+    let daemon = Daemon::with(["-n", "1", "-d", command.as_str(), "-i", "127.9.9.9", "-p", "0"])
         .env("NOTIFY_SOCKET", nobody.to_str().unwrap())
         .start();
     daemon.stderr_wait("READY=1");

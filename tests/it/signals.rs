@@ -343,7 +343,17 @@ fn term_and_int_finish_what_is_in_hand() {
         let daemon = Daemon::pool(
             1,
             &worker_command(&[]),
-            &["--queue-timeout", LONG, "-b", LONG, "--stop-timeout", LONG],
+            // An address of its own: the port it gives up would be the next free one of 127.0.0.1 for other tests.
+            &[
+                "-i",
+                "127.8.8.8",
+                "--queue-timeout",
+                LONG,
+                "-b",
+                LONG,
+                "--stop-timeout",
+                LONG,
+            ],
         );
         let Address::Tcp(address) = daemon.addr() else {
             panic!("a TCP pool")

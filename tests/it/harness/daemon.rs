@@ -16,9 +16,6 @@ use super::{Address, Client, Program, processes};
 /// The variable that marks everything started for one daemon; its value is the daemon's own directory.
 const MARK: &str = "IOTCPD_TEST_HOME";
 
-/// The name of the process that sees to it that nothing outlives the daemon; it is a child, but no worker.
-const GUARD: &str = "iotcpd-guard";
-
 /// What the daemon writes, once for each listener, when it is ready.
 const LISTENING: &str = ": listening on ";
 
@@ -145,10 +142,10 @@ impl Daemon {
 
     /// Its living children.
     pub(crate) fn children(&self) -> Vec<i32> {
+        // The guard, and a worker before its exec, run the daemon's own program.
+        let own = processes::program_of(self.pid());
         let children = processes::children_of(self.pid()).into_iter();
-        children
-            .filter(|pid| processes::name_of(*pid).as_deref() != Some(GUARD))
-            .collect()
+        children.filter(|pid| processes::program_of(*pid) != own).collect()
     }
 
     /// A directory that is this daemon's, for its sockets and files; removed with it.
