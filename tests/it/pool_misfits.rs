@@ -7,7 +7,7 @@ const PATIENT: [&str; 2] = ["--queue-timeout", "60s"];
 #[test]
 fn a_worker_that_ignores_term_is_killed() {
     let gate = Gate::new();
-    let flags = ["--busy-timeout", "300ms", "--kill-timeout", "100ms"];
+    let flags = ["--busy-timeout", "1s", "--kill-timeout", "100ms"];
     let daemon = Daemon::pool(1, &worker_command(&["--ignore-term"]), &flags);
     let mut client = daemon.client();
     client.send(format!("wait {} never\n", gate.path()));
@@ -101,7 +101,7 @@ fn a_long_line_taken_for_two_costs_the_worker_and_nobodys_answer() {
 fn a_worker_that_never_reads_is_stopped_and_the_rest_served_meanwhile() {
     let flags = [
         "--busy-timeout",
-        "500ms",
+        "1s",
         "--max-request",
         "1MiB",
         "--queue-timeout",
@@ -172,7 +172,7 @@ fn a_grandchild_that_holds_the_pipes_does_not_hide_the_death_of_its_parent() {
 #[test]
 fn what_a_worker_has_started_goes_with_it() {
     let gate = Gate::new();
-    let flags = ["--busy-timeout", "500ms", "--queue-timeout", "60s"];
+    let flags = ["--busy-timeout", "1s", "--queue-timeout", "60s"];
     let daemon = Daemon::pool(1, &worker_command(&[]), &flags);
     let mut client = daemon.client();
     client.send(format!("spawn-grandchild {}\n", gate.path()));
