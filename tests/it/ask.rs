@@ -34,11 +34,11 @@ impl Asker {
         }
     }
 
-    /// One that asks a daemon.
+    /// One that asks a daemon and has all the time in the world.
     #[track_caller]
     fn of(daemon: &Daemon, flags: &[&str]) -> Self {
         let address = daemon.addr().to_string();
-        Self::start(&[flags, &[address.as_str()]].concat())
+        Self::start(&[flags, &["--timeout", "600s", address.as_str()]].concat())
     }
 
     #[track_caller]
@@ -70,6 +70,16 @@ impl Asker {
         let rest = stdout.lines().skip(self.seen).map(str::to_owned).collect();
         (status.code(), rest, stderr)
     }
+}
+
+/// A pool of workers with these flags that nobody is ever refused by for want of time.
+#[track_caller]
+fn pool(workers: u32, flags: &[&str]) -> Daemon {
+    Daemon::pool(
+        workers,
+        &worker_command(flags),
+        &["-b", "600s", "--queue-timeout", "600s"],
+    )
 }
 
 fn nothing() -> Vec<String> {
@@ -129,8 +139,8 @@ impl Drop for Fake {
 #[test]
 fn replies_come_in_the_order_of_the_lines() {
     let gate = Gate::new();
-    let daemon = Daemon::pool(4, &worker_command(&[]), &["-b", "600s", "--queue-timeout", "600s"]);
-    let mut asker = Asker::of(&daemon, &["--timeout", "600s"]);
+    let daemon = pool(4, &[]);
+    let mut asker = Asker::of(&daemon, &[]);
     asker.send(format!("wait {} 0\n", gate.path()));
     let arrival = gate.arrival();
     for number in 1..200 {
@@ -147,8 +157,8 @@ fn replies_come_in_the_order_of_the_lines() {
 
 #[test]
 fn a_reply_of_a_mebibyte_comes_whole() {
-    let daemon = Daemon::pool(1, &worker_command(&[]), &[]);
-    let mut asker = Asker::of(&daemon, &["--timeout", "600s"]);
+    let daemon = pool(1, &[]);
+    let mut asker = Asker::of(&daemon, &[]);
     let reply = asker.ask("big 1048576");
     assert_eq!(reply.len(), 1_048_576);
     assert!(
@@ -163,7 +173,7 @@ fn a_reply_of_a_mebibyte_comes_whole() {
 
 #[test]
 fn the_last_line_needs_no_newline_and_no_line_no_answer() {
-    let daemon = Daemon::pool(1, &worker_command(&[]), &[]);
+    let daemon = pool(1, &[]);
     let mut asker = Asker::of(&daemon, &[]);
     asker.send("echo one\necho two");
     assert_eq!(
@@ -178,7 +188,7 @@ fn the_last_line_needs_no_newline_and_no_line_no_answer() {
 
 #[test]
 fn a_carriage_return_is_part_of_a_plain_line() {
-    let daemon = Daemon::pool(1, &worker_command(&[]), &[]);
+    let daemon = pool(1, &[]);
     let mut asker = Asker::of(&daemon, &[]);
     assert_eq!(asker.ask("length x\r"), "9");
     assert_eq!(asker.ask("echo x\r"), "x\r");
@@ -191,13 +201,9 @@ fn a_carriage_return_is_part_of_a_plain_line() {
 fn the_next_address_is_asked_when_one_is_away_and_the_first_again_when_it_is_back() {
     let home = temp_dir();
     let first = format!("unix:{}", home.path().join("first").display());
-    let (old, new, second) = (
-        worker_command(&["old"]),
-        worker_command(&["new"]),
-        worker_command(&["second"]),
-    );
+    let (old, new) = (worker_command(&["old"]), worker_command(&["new"]));
     let daemon = Daemon::with(["-n", "1", "-d", old.as_str(), "--listen", &first]).start();
-    let other = Daemon::pool(1, &second, &[]);
+    let other = pool(1, &["second"]);
     let mut asker = Asker::start(&["--timeout", "600s", &first, &other.addr().to_string()]);
     let mut answers: BTreeSet<String> = (0..10).map(|_| asker.ask("arguments")).collect();
     assert!(answers.remove("\"old\""), "{answers:?}");
@@ -255,11 +261,7 @@ fn every_line_gets_the_text_for_failures_while_all_pools_are_away() {
 
 #[test]
 fn a_pool_that_hangs_costs_the_time_out_and_no_more() {
-    let daemon = Daemon::pool(
-        1,
-        &worker_command(&["--never-read"]),
-        &["-b", "600s", "--queue-timeout", "600s"],
-    );
+    let daemon = pool(1, &["--never-read"]);
     // The kernel accepts for it; nobody ever reads.
     let deaf = TcpListener::bind("127.0.0.1:0").expect("bind a port");
     for address in [
@@ -280,7 +282,7 @@ fn a_pool_that_hangs_costs_the_time_out_and_no_more() {
 
 #[test]
 fn half_an_answer_is_none() {
-    let daemon = Daemon::pool(1, &worker_command(&[]), &[]);
+    let daemon = pool(1, &[]);
     for says in [&b""[..], b"OK rewrite-url=\"http://ha"] {
         let fake = Fake::that_says(says);
         let mut alone = Asker::start(&["--squid", "--timeout", "300ms", &fake.address()]);
@@ -317,8 +319,8 @@ fn what_comes_behind_an_answer_is_for_nobody() {
 #[test]
 fn with_channel_ids_answers_come_as_they_are_ready() {
     let gate = Gate::new();
-    let daemon = Daemon::pool(2, &worker_command(&[]), &["-b", "600s"]);
-    let mut asker = Asker::of(&daemon, &["--squid", "--timeout", "600s"]);
+    let daemon = pool(2, &[]);
+    let mut asker = Asker::of(&daemon, &["--squid"]);
     asker.send(format!("0 wait {} slow\n", gate.path()));
     let arrival = gate.arrival();
     assert_eq!(asker.ask("1 echo quick"), "1 quick");
@@ -335,8 +337,8 @@ fn with_channel_ids_answers_come_as_they_are_ready() {
 
 #[test]
 fn hundreds_in_flight_each_get_their_own() {
-    let daemon = Daemon::pool(4, &worker_command(&[]), &["--queue-timeout", "600s"]);
-    let mut asker = Asker::of(&daemon, &["--squid", "--timeout", "600s"]);
+    let daemon = pool(4, &[]);
+    let mut asker = Asker::of(&daemon, &["--squid"]);
     let lines: String = (0..2000)
         .map(|number| format!("{number} echo answer-{number}\n"))
         .collect();
@@ -353,8 +355,8 @@ fn hundreds_in_flight_each_get_their_own() {
 #[test]
 fn without_channel_ids_answers_come_in_order() {
     let gate = Gate::new();
-    let daemon = Daemon::pool(2, &worker_command(&[]), &["-b", "600s", "--queue-timeout", "600s"]);
-    let mut asker = Asker::of(&daemon, &["--squid", "--timeout", "600s"]);
+    let daemon = pool(2, &[]);
+    let mut asker = Asker::of(&daemon, &["--squid"]);
     assert_eq!(asker.ask("echo first\r"), "first");
     asker.send(format!("wait {} 0\necho 1\necho 2\n", gate.path()));
     gate.arrival().open();
@@ -367,8 +369,8 @@ fn without_channel_ids_answers_come_in_order() {
 #[test]
 fn input_that_ends_is_answered_to_the_last_line() {
     let gate = Gate::new();
-    let daemon = Daemon::pool(1, &worker_command(&[]), &["-b", "600s", "--queue-timeout", "600s"]);
-    let mut asker = Asker::of(&daemon, &["--squid", "--timeout", "600s"]);
+    let daemon = pool(1, &[]);
+    let mut asker = Asker::of(&daemon, &["--squid"]);
     asker.send(format!("1 wait {} a\n2 echo b", gate.path()));
     let arrival = gate.arrival();
     drop(asker.program.stdin.take());
@@ -383,7 +385,7 @@ fn input_that_ends_is_answered_to_the_last_line() {
 /// The shell opens the pipe that the test reads, says so, and becomes `ask`.
 #[test]
 fn it_ends_when_nobody_reads_its_answers() {
-    let daemon = Daemon::pool(1, &worker_command(&[]), &[]);
+    let daemon = pool(1, &[]);
     let home = temp_dir();
     let pipe = home.path().join("pipe");
     mkfifo(&pipe, Mode::S_IRWXU).expect("make a pipe");
