@@ -54,7 +54,13 @@ impl File {
 /// The table of a pool of `workers` scripted workers (their command line has `flag`) that listens at `listen`.
 fn pool(name: &str, workers: u32, flag: &str, listen: &[&str], more: &str) -> String {
     let command = worker_command(&[flag]);
-    format!("[pool.{name}]\ndaemon = {command:?}\nnum-daemons = {workers}\nlisten = {listen:?}\n{more}\n")
+    // Unless a test is about it, nobody is refused for want of time.
+    let patience = if more.contains("queue-timeout") {
+        ""
+    } else {
+        "queue-timeout = '600s'\n"
+    };
+    format!("[pool.{name}]\n{patience}daemon = {command:?}\nnum-daemons = {workers}\nlisten = {listen:?}\n{more}\n")
 }
 
 #[track_caller]
@@ -65,7 +71,7 @@ fn ask(address: &str, line: &str) -> String {
     String::from_utf8_lossy(&client.read_to_end()).into_owned()
 }
 
-/// Sends HUP and waits until the file is in force and every worker, of each of `pools`, comes from it.
+/// Sends HUP, for the `nth` time, and waits until the file has been read.
 #[track_caller]
 fn reload(daemon: &Daemon, nth: usize) {
     daemon.signal(Signal::SIGHUP);

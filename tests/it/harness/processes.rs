@@ -33,11 +33,6 @@ pub(crate) fn children_of(pid: i32) -> Vec<i32> {
         .collect()
 }
 
-/// The file that a process runs; `None` for one that has ended.
-pub(crate) fn program_of(pid: i32) -> Option<std::path::PathBuf> {
-    fs::read_link(format!("/proc/{pid}/exe")).ok()
-}
-
 /// A process's name as the kernel has it: 15 bytes of its program's.
 pub(crate) fn name_of(pid: i32) -> Option<String> {
     fs::read_to_string(format!("/proc/{pid}/comm"))
