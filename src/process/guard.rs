@@ -250,6 +250,8 @@ fn take_records(buffer: &mut [u8], length: usize, table: &mut GroupTable) -> usi
 #[cfg(test)]
 mod tests {
     use super::super::testing::{self, read_line, shell, wait_readable};
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+
     use super::*;
     use std::io::{BufRead, BufReader};
 
@@ -335,6 +337,9 @@ mod tests {
     fn a_guard_that_does_not_read_is_killed_in_the_end_and_loses_nothing() {
         let mut guard = Guard::start().unwrap();
         kill(guard.pid(), Signal::SIGSTOP).unwrap();
+        // Until it has really stopped it may still read what the pipe holds by then.
+        let stopped = waitpid(guard.pid(), Some(WaitPidFlag::WUNTRACED)).unwrap();
+        assert_eq!(stopped, WaitStatus::Stopped(guard.pid(), Signal::SIGSTOP));
         let records = i32::try_from((64 * 1024 + MAX_PENDING) / RECORD).unwrap();
         for group in 0..=records {
             guard.watch(Pid::from_raw(3_000_000 + group));
