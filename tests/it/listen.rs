@@ -311,6 +311,10 @@ fn an_abstract_notify_socket_is_told_too() {
     manager.set_read_timeout(Some(WATCHDOG)).unwrap();
     let daemon = builder(&["-p", "0"]).env("NOTIFY_SOCKET", &format!("@{name}")).start();
     assert_eq!(told(&manager), "READY=1");
+    // A pool described by flags has nothing to read again, but whoever sent HUP waits to hear that it is done.
+    daemon.signal(Signal::SIGHUP);
+    assert!(told(&manager).starts_with("RELOADING=1\n"));
+    assert_eq!(told(&manager), "READY=1");
     daemon.signal(Signal::SIGINT);
     assert_eq!(told(&manager), "STOPPING=1");
 }
