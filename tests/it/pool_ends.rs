@@ -3,7 +3,7 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{Arrival, Client, Daemon, Gate, children_of, name_of, worker_command};
+use crate::harness::{Arrival, Client, Daemon, Gate, children_of, worker_command};
 
 const PATIENT: [&str; 2] = ["--queue-timeout", "60s"];
 
@@ -117,13 +117,7 @@ fn what_is_not_finished_within_the_stop_timeout_is_refused() {
 #[test]
 fn kill_9_leaves_no_process_even_after_the_guard_was_killed() {
     let household = Household::new();
-    let children = children_of(household.daemon.pid());
-    let guards: Vec<i32> = children
-        .into_iter()
-        .filter(|pid| name_of(*pid).as_deref() == Some("iotcpd-guard"))
-        .collect();
-    assert_eq!(guards.len(), 1);
-    kill(Pid::from_raw(guards[0]), Signal::SIGKILL).unwrap();
+    kill(Pid::from_raw(household.daemon.guard()), Signal::SIGKILL).unwrap();
     household
         .daemon
         .stderr_wait("the guard process had died; there is another");
