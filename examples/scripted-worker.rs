@@ -26,6 +26,7 @@
 //! | `burn` | never replies and uses the processor |
 //! | `stop-reading` | replies `ok` and reads no more, but lives |
 //! | `close-stdout` | closes standard output; lives until its input ends |
+//! | `close-stdin` | replies `ok`, closes standard input, and lives |
 //! | `ignore-term` | replies `ok`; from now on SIGTERM does nothing |
 //! | `spawn-grandchild [GATE]` | starts a child that runs until it is killed, with its streams on `/dev/null`; replies its pid. With a GATE it stands there first |
 //! | `spawn-holding-grandchild [GATE]` | the same, but the child keeps this worker's standard output and error open |
@@ -64,7 +65,7 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use nix::sys::signal::{Signal, raise};
-use nix::unistd::{dup2_stdout, pause};
+use nix::unistd::{dup2_stdin, dup2_stdout, pause};
 
 /// The exit status of the flags that make it fail at its start.
 const FAILED_START: u8 = 3;
@@ -158,6 +159,12 @@ impl Worker {
             b"burn" => loop {
                 std::hint::spin_loop();
             },
+            b"close-stdin" => {
+                // In this order nobody can ask for more before it is closed.
+                dup2_stdin(fs::File::open("/dev/null")?)?;
+                reply("ok")?;
+                live_on();
+            }
             b"stop-reading" => {
                 reply("ok")?;
                 live_on();
