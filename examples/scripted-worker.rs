@@ -13,6 +13,7 @@
 //! | `length TEXT` | replies how many bytes the whole request had, its newline not counted |
 //! | `big N` | replies N bytes, the digits 0 to 9 over and over |
 //! | `wait GATE TEXT` | waits at GATE, then replies TEXT |
+//! | `wait-twice GATE GATE2 TEXT` | waits at GATE, replies TEXT, and waits at GATE2 before it reads on |
 //! | `partial HEAD GATE TAIL` | writes HEAD, waits at GATE, then writes TAIL and a newline |
 //! | `two A B` | replies A and B, two lines in one write |
 //! | `two-writes A GATE B` | replies A, waits at GATE, then replies B |
@@ -181,7 +182,7 @@ impl Worker {
             b"raw" => write_out(&unescape(rest)),
             b"length" => reply(line.len().to_string()),
             b"big" => reply((b'0'..=b'9').cycle().take(number(rest)?).collect::<Vec<u8>>()),
-            b"wait" | b"partial" | b"two" | b"two-writes" | b"unasked" => pieces(verb, rest),
+            b"wait" | b"wait-twice" | b"partial" | b"two" | b"two-writes" | b"unasked" => pieces(verb, rest),
             b"close-stdout" => Ok(dup2_stdout(fs::File::open("/dev/null")?)?),
             b"ignore-term" => ignore_term().and_then(|()| reply("ok")),
             b"spawn-grandchild" => reply(grandchild(rest, Stdio::null(), Stdio::null())?.to_string()),
@@ -213,6 +214,11 @@ fn pieces(verb: &[u8], rest: &[u8]) -> Result<(), Box<dyn Error>> {
         b"wait" => {
             wait_at(first)?;
             reply(rest)
+        }
+        b"wait-twice" => {
+            wait_at(first)?;
+            reply(third)?;
+            wait_at(second)
         }
         b"partial" => {
             write_out(first)?;
