@@ -136,47 +136,66 @@ impl Doors {
 
     // ---- change ------------------------------------------------------------------------------------------------
 
-    /// Applies what has changed: all of it, or none when something is wrong with it.
+    /// Applies what has changed: all of it, or none when something is wrong with it. So what may fail comes first and is
+    /// undone when it does: listening, then opening the doors that are new. What follows cannot fail, but for a program
+    /// that vanishes between the two looks at it.
     pub(super) fn reload(&mut self, reactor: &mut Reactor<dyn Door>, services: Vec<Options>) -> Result<(), Error> {
         let services = self.fit(services)?;
-        let mut changes = Vec::new();
+        let (mut changed, mut new) = (Vec::new(), Vec::new());
         for options in services {
             options.preflight(&self.defaults)?;
-            let open = self
-                .open
-                .iter()
-                .position(|open| !open.leaving && open.options.name() == options.name());
-            let held = open
-                .and_then(|at| self.open.get(at))
-                .map(|open| open.options.listen().to_vec())
-                .unwrap_or_default();
-            let listeners = self.listen(&options, &held)?;
-            changes.push((options, listeners));
+            let held = self.find(options.name()).map(|open| open.options.listen().to_vec());
+            let listeners = self.listen(&options, held.as_deref().unwrap_or_default())?;
+            match held {
+                Some(_) => changed.push((options, listeners)),
+                None => new.push((options, listeners)),
+            }
         }
-        self.let_go(reactor, &changes);
-        for (options, listeners) in changes {
-            match self
-                .open
-                .iter_mut()
-                .find(|open| !open.leaving && open.options.name() == options.name())
-            {
-                Some(open) => {
-                    let change = |door: &mut (dyn Door + 'static), cx: &mut Context<'_>| {
-                        door.reload(cx, options.clone(), listeners)
-                    };
-                    reactor.with(open.id, change).unwrap_or(Ok(()))?;
-                    open.options = options;
+        let named = changed.iter().chain(&new).map(|(options, _)| options.name().to_owned());
+        let named: Vec<String> = named.collect();
+        self.open_new(reactor, new)?;
+        self.let_go(reactor, &named);
+        for (options, listeners) in changed {
+            self.change(reactor, options, listeners)?;
+        }
+        Ok(())
+    }
+
+    fn find(&mut self, name: &str) -> Option<&mut Open> {
+        self.open
+            .iter_mut()
+            .find(|open| !open.leaving && open.options.name() == name)
+    }
+
+    /// Opens all of these doors, or none.
+    fn open_new(&mut self, reactor: &mut Reactor<dyn Door>, new: Vec<(Options, Listeners)>) -> Result<(), Error> {
+        let before = self.open.len();
+        for (options, listeners) in new {
+            if let Err(error) = self.open(reactor, options, listeners) {
+                for opened in self.open.drain(before..) {
+                    reactor.remove(opened.id);
                 }
-                None => self.open(reactor, options, listeners)?,
+                return Err(error);
             }
         }
         Ok(())
     }
 
+    fn change(&mut self, reactor: &mut Reactor<dyn Door>, options: Options, listeners: Listeners) -> Result<(), Error> {
+        let Some(open) = self.find(options.name()) else {
+            return Ok(());
+        };
+        let change =
+            |door: &mut (dyn Door + 'static), cx: &mut Context<'_>| door.reload(cx, options.clone(), listeners);
+        reactor.with(open.id, change).unwrap_or(Ok(()))?;
+        open.options = options;
+        Ok(())
+    }
+
     /// Doors that are not named any more drain.
-    fn let_go(&mut self, reactor: &mut Reactor<dyn Door>, kept: &[(Options, Listeners)]) {
+    fn let_go(&mut self, reactor: &mut Reactor<dyn Door>, named: &[String]) {
         for open in self.open.iter_mut().filter(|open| !open.leaving) {
-            if !kept.iter().any(|(options, _)| options.name() == open.options.name()) {
+            if !named.iter().any(|name| name == open.options.name()) {
                 log::info!("{}: not in the configuration any more", open.options.name());
                 open.leaving = true;
                 reactor.with(open.id, |door, cx| door.drain(cx));

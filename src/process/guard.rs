@@ -27,6 +27,7 @@ use mio::unix::pipe::Sender;
 use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, pipe2, read};
 
@@ -41,17 +42,37 @@ const RECORD: usize = size_of::<i32>();
 /// has stopped it, and a new one is better.
 const MAX_PENDING: usize = 64 * 1024;
 
+/// How long a guard may take, in milliseconds, to end once its pipe has.
+const LAST_MOMENTS: u8 = 250;
+
 /// The daemon's side of the guard.
 #[derive(Debug)]
 pub struct Guard {
-    pid: Pid,
-    pidfd: PidFd,
+    /// Before `process`, so that a guard that is dropped sees its end, and ends, before it is waited for.
     pipe: Sender,
+    process: Process,
     /// What the pipe had no room for.
     pending: Vec<u8>,
     /// The list as the guard should have it, for the next guard.
     watched: BTreeSet<Pid>,
     registered: Option<Registration>,
+}
+
+/// The guard itself; reaped when it is dropped, for a daemon may have had many services, and each has a guard.
+#[derive(Debug)]
+struct Process {
+    pid: Pid,
+    pidfd: PidFd,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It ends within microseconds of its pipe. One that somebody has stopped is left to the daemon's own end.
+        let mut ended = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+        let _ = poll(&mut ended, PollTimeout::from(LAST_MOMENTS));
+        // ECHILD: it had died and was reaped before.
+        let _ = sys::wait(&self.pidfd, Wait::Reap);
+    }
 }
 
 /// How the owner listens to the guard, kept for the next guard.
@@ -77,9 +98,11 @@ impl Guard {
         // The end comes when the guard has closed its copy, or has ended. An error would only mean not to wait.
         let _ = File::from(let_go).read(&mut [0]);
         Ok(Self {
-            pid,
-            pidfd: PidFd::new(pidfd),
             pipe: Sender::from(pipe),
+            process: Process {
+                pid,
+                pidfd: PidFd::new(pidfd),
+            },
             pending: Vec::new(),
             watched: BTreeSet::new(),
             registered: None,
@@ -92,7 +115,7 @@ impl Guard {
     /// # Errors
     /// Those of `epoll_ctl(2)`.
     pub fn register(&mut self, registry: &Registry, died: Token, writable: Token) -> io::Result<()> {
-        self.pidfd.register(registry, died, Interest::READABLE)?;
+        self.process.pidfd.register(registry, died, Interest::READABLE)?;
         self.pipe.register(registry, writable, Interest::WRITABLE)?;
         self.registered = Some(Registration {
             registry: registry.try_clone()?,
@@ -105,7 +128,7 @@ impl Guard {
     /// The guard's process id.
     #[must_use]
     pub const fn pid(&self) -> Pid {
-        self.pid
+        self.process.pid
     }
 
     /// Puts the group that `leader` leads on the list. A guard that cannot be told has died: its pidfd says so.
@@ -141,7 +164,7 @@ impl Guard {
     /// As [`start`](Self::start) and [`register`](Self::register). Then the daemon has no guard until this succeeds.
     pub fn restart_if_dead(&mut self) -> io::Result<Restart> {
         // ECHILD: an earlier call reaped it and then failed to start another.
-        match sys::wait(&self.pidfd, Wait::Reap) {
+        match sys::wait(&self.process.pidfd, Wait::Reap) {
             Ok(None) => return Ok(Restart::NotNeeded),
             Ok(Some(_)) => {}
             Err(error) if error.raw_os_error() == Some(libc::ECHILD) => {}
@@ -173,7 +196,7 @@ impl Guard {
             self.pending.clear();
             // Our own unreaped child, so the id is its own. ESRCH cannot come, and a guard that is gone is what is
             // wanted.
-            let _ = kill(self.pid, Signal::SIGKILL);
+            let _ = kill(self.process.pid, Signal::SIGKILL);
         }
     }
 }
@@ -301,15 +324,23 @@ mod tests {
         guard.watch(watched.pid());
         guard.watch(forgotten.pid());
         guard.forget(forgotten.pid());
-        let Guard { pidfd, pipe, .. } = guard;
+        let Guard { process, pipe, .. } = guard;
         drop(pipe);
-        wait_readable(&pidfd);
+        wait_readable(&process.pidfd);
         assert_eq!(testing::wait(&mut watched).to_string(), "signal 9 (SIGKILL)");
         // Its grandchild held the pipe open as well.
         assert_eq!(testing::rest_of_output(&mut watched), "");
         drop(forgotten.stdin.take());
         assert_eq!(testing::wait(&mut forgotten).to_string(), "exit status 1");
-        assert!(sys::wait(&pidfd, Wait::Reap).unwrap().unwrap().success());
+        assert!(sys::wait(&process.pidfd, Wait::Reap).unwrap().unwrap().success());
+    }
+
+    #[test]
+    fn a_guard_that_is_dropped_leaves_no_zombie() {
+        let guard = Guard::start().unwrap();
+        let pid = guard.pid();
+        drop(guard);
+        assert_eq!(kill(pid, None), Err(Errno::ESRCH));
     }
 
     #[test]
@@ -321,16 +352,16 @@ mod tests {
         assert_eq!(guard.restart_if_dead().unwrap(), Restart::NotNeeded);
         let first = guard.pid();
         kill(first, Signal::SIGKILL).unwrap();
-        wait_readable(&guard.pidfd);
+        wait_readable(&guard.process.pidfd);
         guard.watch(Pid::from_raw(4_000_000));
         guard.forget(Pid::from_raw(4_000_000));
         assert_eq!(guard.restart_if_dead().unwrap(), Restart::Restarted);
         assert_ne!(guard.pid(), first);
-        let Guard { pidfd, pipe, .. } = guard;
+        let Guard { process, pipe, .. } = guard;
         drop(pipe);
         assert_eq!(testing::wait(&mut child).to_string(), "signal 9 (SIGKILL)");
-        wait_readable(&pidfd);
-        sys::wait(&pidfd, Wait::Reap).unwrap().unwrap();
+        wait_readable(&process.pidfd);
+        sys::wait(&process.pidfd, Wait::Reap).unwrap().unwrap();
     }
 
     #[test]
@@ -344,7 +375,7 @@ mod tests {
         for group in 0..=records {
             guard.watch(Pid::from_raw(3_000_000 + group));
         }
-        wait_readable(&guard.pidfd);
+        wait_readable(&guard.process.pidfd);
         for group in 0..=records {
             guard.forget(Pid::from_raw(3_000_000 + group));
         }
@@ -367,10 +398,10 @@ mod tests {
             std::fs::read_to_string(format!("{proc}/comm")).unwrap(),
             "iotcpd-guard\n"
         );
-        let Guard { pidfd, pipe, .. } = guard;
+        let Guard { process, pipe, .. } = guard;
         drop(pipe);
-        wait_readable(&pidfd);
-        assert!(sys::wait(&pidfd, Wait::Reap).unwrap().unwrap().success());
+        wait_readable(&process.pidfd);
+        assert!(sys::wait(&process.pidfd, Wait::Reap).unwrap().unwrap().success());
     }
 
     const VICTIM: &str = "IOTCPD_TEST_VICTIM";

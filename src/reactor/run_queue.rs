@@ -2,19 +2,26 @@
 //!
 //! An edge-triggered source that was not read to `WouldBlock` gets no further event, so whoever stops early must
 //! stand here. While the queue holds anything the poll does not wait.
+//!
+//! A source stands here once, however often it is put here: an event and the queue may both give it a share of the same
+//! turn, and two entries that each put it here again would become three, then four, until one source filled the turn.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::token::Token;
 
 #[derive(Debug, Default)]
 pub(super) struct RunQueue {
     waiting: VecDeque<Token>,
+    /// The same tokens, to be looked up.
+    standing: BTreeSet<Token>,
 }
 
 impl RunQueue {
     pub(super) fn push(&mut self, token: Token) {
-        self.waiting.push_back(token);
+        if self.standing.insert(token) {
+            self.waiting.push_back(token);
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -26,6 +33,36 @@ impl RunQueue {
     }
 
     pub(super) fn pop(&mut self) -> Option<Token> {
-        self.waiting.pop_front()
+        let token = self.waiting.pop_front()?;
+        self.standing.remove(&token);
+        Some(token)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::token::{Key, Kind, ServiceId, Source};
+    use super::*;
+
+    fn token(slot: u32) -> Token {
+        Token {
+            service: ServiceId(1),
+            source: Source {
+                kind: Kind(0),
+                key: Key::numbered(slot),
+            },
+        }
+    }
+
+    #[test]
+    fn a_source_stands_in_the_queue_once_and_may_come_back() {
+        let mut queue = RunQueue::default();
+        for slot in [0, 1, 0, 0] {
+            queue.push(token(slot));
+        }
+        assert_eq!(queue.pop(), Some(token(0)));
+        queue.push(token(0));
+        assert_eq!((queue.pop(), queue.pop()), (Some(token(1)), Some(token(0))));
+        assert_eq!((queue.pop(), queue.is_empty()), (None, true));
     }
 }

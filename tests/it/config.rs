@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
@@ -294,4 +295,26 @@ fn a_bad_file_is_refused_and_the_old_configuration_stays() {
     reload(&daemon, bad.len() + 2);
     daemon.stderr_wait_nth("every worker has been replaced", bad.len() + 2);
     assert_eq!(ask(&socket, "arguments"), "\"better\"\n");
+}
+
+#[test]
+fn a_new_service_that_cannot_run_is_refused_with_all_that_came_with_it() {
+    let file = File::new("");
+    let (stays, first, broken) = (file.socket("stays"), file.socket("first"), file.socket("broken"));
+    file.write(&pool("stays", 1, "old", &[&stays], ""));
+    let daemon = file.run();
+    // Found and executable, so that only its start tells: it is no program.
+    let garbage = file.directory.path().join("garbage");
+    fs::write(&garbage, "garbage").expect("write a file");
+    fs::set_permissions(&garbage, fs::Permissions::from_mode(0o755)).expect("make it executable");
+    let garbage = format!("[pool.third]\ndaemon = {garbage:?}\nlisten = {broken:?}\n");
+    // The service that is there is named no longer: were part of this done, it would be gone.
+    file.write(&(pool("first", 1, "new", &[&first], "") + &garbage));
+    reload(&daemon, 1);
+    daemon.stderr_wait("the old one stays");
+    assert_eq!(ask(&stays, "arguments"), "\"old\"\n");
+    for socket in [&first, &broken] {
+        let path = socket.strip_prefix("unix:").expect("a UNIX socket");
+        assert!(!PathBuf::from(path).exists(), "{path} is listened on");
+    }
 }

@@ -36,6 +36,8 @@ mod pool_queue;
 #[cfg(test)]
 mod pool_replies;
 #[cfg(test)]
+mod pool_step;
+#[cfg(test)]
 mod pool_supervision;
 #[cfg(test)]
 mod real_squid;

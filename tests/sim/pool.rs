@@ -450,15 +450,28 @@ impl World {
         assert_eq!(living.len(), self.policy.workers, "no process is forgotten");
     }
 
+    /// The end, from whatever state there is; a second one hurries. Whoever still works may yet say anything.
     fn shut_down(&mut self) {
         self.request();
         self.tell(Event::Shutdown(Ending::Gently));
         assert!(self.clients.is_empty(), "whoever waited was refused");
         self.request();
         assert!(self.clients.is_empty(), "and so is whoever comes late");
-        for worker in self.workers(|_| true) {
+        while let Some(worker) = {
+            let living = self.workers(|_| true);
+            self.dice.pick(&living)
+        } {
             assert!(self.processes[&worker].told_to_end, "{worker:?} was not told");
-            self.die(worker);
+            assert!(!self.dispatcher.is_finished(), "{worker:?} still lives");
+            match self.dice.below(8) {
+                0 => self.reply(worker, Step::Kept),
+                1 => self.reply_begins(worker),
+                2 => self.tell(Event::Ready(worker)),
+                3 => self.tell(Event::Shutdown(Ending::Now)),
+                4 => self.tell(Event::Roll),
+                5 => self.pass_time(Duration::from_secs(1)),
+                _ => self.die(worker),
+            }
         }
         assert!(self.dispatcher.is_finished());
     }
@@ -469,7 +482,10 @@ fn simulate(seed: u64) -> World {
     for _ in 0..STEPS {
         world.step();
     }
-    world.run_dry();
+    // Half of them end in the middle of their work.
+    if world.dice.percent(50) {
+        world.run_dry();
+    }
     world.shut_down();
     world
 }

@@ -83,15 +83,24 @@ impl Counters {
         self.failed += 1;
     }
 
-    /// An answer that counted as given did not reach its client, who had hung up.
-    pub fn answer_was_lost(&mut self) {
+    /// An answer that counted as given, after so much processing time, did not reach its client, who had hung up.
+    pub fn answer_was_lost(&mut self, served: Duration) {
         self.replied = self.replied.saturating_sub(1);
+        if let Some(count) = self.bucket(served) {
+            *count = count.saturating_sub(1);
+        }
         self.hung_up += 1;
     }
 
     /// A reply after so much processing time has gone to its client.
     pub(super) fn count_reply(&mut self, served: Duration) {
         self.replied += 1;
+        if let Some(count) = self.bucket(served) {
+            *count += 1;
+        }
+    }
+
+    fn bucket(&mut self, served: Duration) -> Option<&mut u64> {
         let bucket = match served.as_millis() {
             0..100 => 0,
             100..250 => 1,
@@ -100,9 +109,7 @@ impl Counters {
             750..1000 => 4,
             _ => 5,
         };
-        if let Some(count) = self.by_time.get_mut(bucket) {
-            *count += 1;
-        }
+        self.by_time.get_mut(bucket)
     }
 }
 
@@ -144,6 +151,14 @@ mod tests {
             counters.count_reply(Duration::from_millis(milliseconds));
         }
         assert_eq!(counters.by_time, [2; 6]);
+    }
+
+    #[test]
+    fn an_answer_that_was_lost_is_in_no_bucket() {
+        let (mut counters, served) = (Counters::default(), Duration::from_millis(300));
+        counters.count_reply(served);
+        counters.answer_was_lost(served);
+        assert_eq!((counters.replied, counters.by_time, counters.hung_up), (0, [0; 6], 1));
     }
 
     #[test]

@@ -88,7 +88,8 @@ pub enum Fault {
     OutputClosed,
     /// It could not be given the request: its standard input is closed. Not a byte of the request has reached it.
     InputClosed,
-    /// It has written while nothing was asked; found before the request at hand was given to it.
+    /// It has written while nothing was asked; found before the request at hand was given to it, or before it has read a
+    /// byte of it.
     Unasked,
     /// Its reply is over the limit.
     ReplyTooLong,

@@ -34,7 +34,7 @@ use super::options::Options;
 use super::report::{self, Descriptors, Latencies, Topic};
 use crate::process::guard::Guard;
 use crate::process::spawn::{SpawnDefaults, Spawner};
-use crate::reactor::{Alarm, Context, Key, Kind, Readiness, Service, Source};
+use crate::reactor::{Alarm, Context, Key, Kind, READ_BUFFER, Readiness, Service, Source};
 use crate::stats::Snapshot;
 use crate::stats::throttle::{Throttle, Verdict};
 
@@ -156,6 +156,14 @@ struct Reply<'a> {
     bytes: &'a [u8],
 }
 
+impl Reply<'_> {
+    /// The worker, if it has written nothing behind this reply as far as can be known: the read that brought the reply's
+    /// end did not fill the buffer, so nothing was left in the pipe.
+    fn last_speaker(&self) -> Option<WorkerId> {
+        (self.bytes.len() < READ_BUFFER).then_some(self.worker)
+    }
+}
+
 impl Service for Pool {
     fn ready(&mut self, cx: &mut Context<'_>, source: Source, readiness: Readiness) {
         match Of::which(source) {
@@ -262,7 +270,7 @@ impl Pool {
                     self.latencies.record(waited, served);
                     // The dispatcher answers with the reply it was just told of, and with no other.
                     if let Some(reply) = reply.filter(|reply| reply.worker == worker) {
-                        self.answer(cx, client, reply.bytes);
+                        self.answer(cx, client, reply.bytes, served);
                     }
                 }
                 Action::Assign {
@@ -270,7 +278,8 @@ impl Pool {
                     request,
                     client,
                 } => {
-                    self.assign(cx, worker, request, client, reply.map(|reply| reply.worker));
+                    let speaking = reply.and_then(|reply| reply.last_speaker());
+                    self.assign(cx, worker, request, client, speaking);
                 }
                 Action::Enqueued { request, client } => self.enqueued(cx, client, request),
                 Action::Refuse {
@@ -392,5 +401,23 @@ impl Pool {
         let (level, cause) = report::restart(reason, &self.options);
         let next = report::next_start(slot, delay);
         self.note(cx, level, Topic::Restart(reason), format_args!("{who} {cause}; {next}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A read that filled the buffer may have left something behind, so the worker must be looked at again.
+    #[test]
+    fn only_a_reply_that_left_room_in_the_buffer_vouches_for_its_worker() {
+        let worker = WorkerId {
+            index: 0,
+            incarnation: 0,
+        };
+        let line = vec![b'\n'; READ_BUFFER];
+        let speaker = |bytes| Reply { worker, bytes }.last_speaker();
+        assert_eq!(speaker(&line[1..]), Some(worker));
+        assert_eq!(speaker(&line), None);
     }
 }

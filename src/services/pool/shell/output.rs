@@ -4,7 +4,7 @@ use std::io;
 use std::io::Read;
 
 use super::super::core::{Event, Fault, Step, WorkerId};
-use super::process::Stage;
+use super::process::{Stage, Unread};
 use super::{Of, Pool, Reply};
 use crate::framing::Progress;
 use crate::reactor::{Context, Key, READ_BUFFER, Readiness};
@@ -69,12 +69,12 @@ impl Pool {
                 let Some(taken) = process.find_ready_line(output, ready_line) else {
                     return;
                 };
+                if taken < output.len() {
+                    // Once it is ready it may be given a request, and this would be taken for the answer.
+                    return self.fault(cx, id, Fault::Unasked);
+                }
                 process.stage = Stage::Serving;
                 self.tell(cx, Event::Ready(id));
-                let rest = output.get(taken..).unwrap_or_default();
-                if !rest.is_empty() {
-                    self.take_reply(cx, id, rest);
-                }
             }
         }
     }
@@ -103,10 +103,10 @@ impl Pool {
 
     fn reply_is_whole(&mut self, cx: &mut Context<'_>, id: WorkerId, output: &[u8], length: usize) {
         let Some(process) = self.crew.get(id) else { return };
-        let step = if output.len() > length || !process.unsent.is_empty() {
-            Step::Lost
-        } else {
-            Step::Kept
+        let step = match process.unread_input() {
+            Unread::Everything => return self.fault(cx, id, Fault::Unasked),
+            Unread::Nothing if output.len() == length => Step::Kept,
+            Unread::Nothing | Unread::Some => Step::Lost,
         };
         self.dispatcher.handle(cx.now(), Event::Reply { worker: id, step });
         self.act(
@@ -118,17 +118,12 @@ impl Pool {
         );
     }
 
-    /// What it complains about goes into the log, a line at a time.
+    /// What it complains about goes into the log, a line at a time. One read a turn: a buffer full of the shortest lines
+    /// takes longer than all else in a turn, and nobody waits for it but the one who complains.
     pub(super) fn errors_ready(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(id) = self.crew.find(key) else { return };
         let mut buffer = cx.lend_buffer();
-        let mut outcome = Outcome::MoreLater;
-        for _ in 0..READS_PER_TURN {
-            outcome = self.read_errors(cx, id, &mut buffer);
-            if !matches!(outcome, Outcome::MoreLater) {
-                break;
-            }
-        }
+        let outcome = self.read_errors(cx, id, &mut buffer);
         cx.return_buffer(buffer);
         match outcome {
             Outcome::MoreLater => cx.resume_later(Of::WorkerErrors.worker(id)),

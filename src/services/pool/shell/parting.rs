@@ -24,9 +24,9 @@ const DISCARDS_PER_TURN: usize = 4;
 impl Pool {
     // ---- answering ---------------------------------------------------------------------------------------------
 
-    pub(super) fn answer(&mut self, cx: &mut Context<'_>, id: ClientId, reply: &[u8]) {
+    pub(super) fn answer(&mut self, cx: &mut Context<'_>, id: ClientId, reply: &[u8], served: Duration) {
         if let Err(gone) = self.send(cx, Key::from_bits(id.0), reply, After::LookForInput) {
-            self.dispatcher.counters_mut().answer_was_lost();
+            self.dispatcher.counters_mut().answer_was_lost(served);
             let line = format_args!("{gone} hung up before its answer");
             self.note(cx, Level::Debug, Topic::HungUp, line);
         }

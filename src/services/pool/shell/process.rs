@@ -24,6 +24,8 @@ pub(super) struct Process {
     pub(super) framer: LineFramer,
     /// A reply that is not whole yet.
     pub(super) reply: Vec<u8>,
+    /// The length of the request that it was given last.
+    pub(super) given: usize,
     /// What the pipe did not take of a request.
     pub(super) unsent: VecDeque<u8>,
     pub(super) stdin_watched: StdinWatch,
@@ -66,6 +68,15 @@ pub(super) enum Given {
     Refused,
 }
 
+/// How much of its last request a worker has left unread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unread {
+    Nothing,
+    Some,
+    /// All of it: what it has written cannot be an answer to that.
+    Everything,
+}
+
 /// What an idle worker's output shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Silence {
@@ -100,10 +111,16 @@ impl Process {
         }
     }
 
-    /// Whether its input pipe still holds bytes that it has not read.
-    pub(super) fn has_unread_input(&self) -> bool {
-        let unread = self.child.stdin.as_ref().map(crate::process::unread_bytes);
-        !self.unsent.is_empty() || !matches!(unread, Some(Ok(0)))
+    /// How much of its last request it has not read. One whose input cannot be looked at is not to be believed.
+    pub(super) fn unread_input(&self) -> Unread {
+        let Some(Ok(in_pipe)) = self.child.stdin.as_ref().map(crate::process::unread_bytes) else {
+            return Unread::Some;
+        };
+        match in_pipe + self.unsent.len() {
+            0 => Unread::Nothing,
+            unread if unread >= self.given => Unread::Everything,
+            _ => Unread::Some,
+        }
     }
 
     /// Gives it a request.
@@ -111,6 +128,7 @@ impl Process {
         let Some(mut stdin) = self.child.stdin.as_ref() else {
             return Given::Refused;
         };
+        self.given = request.len();
         match retry_interrupted(|| stdin.write(request)) {
             Ok(written) if written == request.len() => Given::Whole,
             Ok(written) => {
@@ -161,10 +179,11 @@ impl Process {
                 }
                 Progress::NeedMore => return None,
                 Progress::TooLong => {
-                    // Not the line that is waited for. Its tail may be taken for a line of its own, which does no harm.
+                    // Not the line that is waited for, which may come behind it. A tail that is still to come may be taken
+                    // for a line of its own, which does no harm.
                     self.reply.clear();
                     self.framer.restart();
-                    return None;
+                    taken += memchr::memchr(b'\n', rest)? + 1;
                 }
             }
         }

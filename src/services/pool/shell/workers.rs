@@ -10,7 +10,7 @@ use mio::Interest;
 use super::super::core::{ClientId, Event, Fault, RequestId, Verdict, WorkerId};
 use super::super::report::Topic;
 use super::client::QueuePlace;
-use super::process::{Given, Process, Silence, Stage, StdinWatch};
+use super::process::{Given, Process, Silence, Stage, StdinWatch, Unread};
 use super::{Of, Pool};
 use crate::framing::line::LineFramer;
 use crate::process::child::Child;
@@ -85,6 +85,7 @@ impl Pool {
             },
             framer: LineFramer::new(self.options.max_reply),
             reply: Vec::new(),
+            given: 0,
             unsent: VecDeque::new(),
             stdin_watched: StdinWatch::NotYet,
             ending: reaper::Ending::new(self.options.kill_timeout),
@@ -215,7 +216,7 @@ impl Pool {
         let clean = self
             .crew
             .get(id)
-            .is_some_and(|process| !process.has_unread_input() && process.silence() == Silence::Kept);
+            .is_some_and(|process| process.unread_input() == Unread::Nothing && process.silence() == Silence::Kept);
         let verdict = if clean { Verdict::Clean } else { Verdict::OutOfStep };
         self.tell(cx, Event::Inspected(id, verdict));
     }
