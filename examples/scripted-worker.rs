@@ -13,6 +13,7 @@
 //! | `length TEXT` | replies how many bytes the whole request had, its newline not counted |
 //! | `big N` | replies N bytes, the digits 0 to 9 over and over |
 //! | `wait GATE TEXT` | waits at GATE, then replies TEXT |
+//! | `wait-twice GATE GATE2 TEXT` | waits at GATE, replies TEXT, and waits at GATE2 before it reads on |
 //! | `partial HEAD GATE TAIL` | writes HEAD, waits at GATE, then writes TAIL and a newline |
 //! | `two A B` | replies A and B, two lines in one write |
 //! | `two-writes A GATE B` | replies A, waits at GATE, then replies B |
@@ -26,6 +27,7 @@
 //! | `burn` | never replies and uses the processor |
 //! | `stop-reading` | replies `ok` and reads no more, but lives |
 //! | `close-stdout` | closes standard output; lives until its input ends |
+//! | `close-stdin` | replies `ok`, closes standard input, and lives |
 //! | `ignore-term` | replies `ok`; from now on SIGTERM does nothing |
 //! | `spawn-grandchild [GATE]` | starts a child that runs until it is killed, with its streams on `/dev/null`; replies its pid. With a GATE it stands there first |
 //! | `spawn-holding-grandchild [GATE]` | the same, but the child keeps this worker's standard output and error open |
@@ -64,7 +66,7 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use nix::sys::signal::{Signal, raise};
-use nix::unistd::{dup2_stdout, pause};
+use nix::unistd::{dup2_stdin, dup2_stdout, pause};
 
 /// The exit status of the flags that make it fail at its start.
 const FAILED_START: u8 = 3;
@@ -158,6 +160,12 @@ impl Worker {
             b"burn" => loop {
                 std::hint::spin_loop();
             },
+            b"close-stdin" => {
+                // In this order nobody can ask for more before it is closed.
+                dup2_stdin(fs::File::open("/dev/null")?)?;
+                reply("ok")?;
+                live_on();
+            }
             b"stop-reading" => {
                 reply("ok")?;
                 live_on();
@@ -174,7 +182,7 @@ impl Worker {
             b"raw" => write_out(&unescape(rest)),
             b"length" => reply(line.len().to_string()),
             b"big" => reply((b'0'..=b'9').cycle().take(number(rest)?).collect::<Vec<u8>>()),
-            b"wait" | b"partial" | b"two" | b"two-writes" | b"unasked" => pieces(verb, rest),
+            b"wait" | b"wait-twice" | b"partial" | b"two" | b"two-writes" | b"unasked" => pieces(verb, rest),
             b"close-stdout" => Ok(dup2_stdout(fs::File::open("/dev/null")?)?),
             b"ignore-term" => ignore_term().and_then(|()| reply("ok")),
             b"spawn-grandchild" => reply(grandchild(rest, Stdio::null(), Stdio::null())?.to_string()),
@@ -206,6 +214,11 @@ fn pieces(verb: &[u8], rest: &[u8]) -> Result<(), Box<dyn Error>> {
         b"wait" => {
             wait_at(first)?;
             reply(rest)
+        }
+        b"wait-twice" => {
+            wait_at(first)?;
+            reply(third)?;
+            wait_at(second)
         }
         b"partial" => {
             write_out(first)?;

@@ -134,12 +134,13 @@ impl Daemon {
         if self.ending != Ending::NotYet {
             return;
         }
+        self.notifier.reloading();
         match &mut self.reloader {
-            Some(reloader) => {
-                self.notifier.reloading();
-                reloader.start();
+            Some(reloader) => reloader.start(),
+            None => {
+                self.roll();
+                self.notifier.ready();
             }
-            None => self.roll(),
         }
     }
 

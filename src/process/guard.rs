@@ -18,7 +18,8 @@
 //! nothing and takes no lock.
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use mio::event::Source;
@@ -83,14 +84,19 @@ struct Registration {
 }
 
 impl Guard {
-    /// Forks the guard.
+    /// Forks the guard, and waits the moment until it has let go of everything that it inherited: a daemon that is killed
+    /// right after its start can then be started again at once, and finds no listening socket in use.
     ///
     /// # Errors
     /// Those of `pipe2(2)`, `fork(2)` and `pidfd_open(2)`; no process is left behind.
     pub fn start() -> io::Result<Self> {
         let (input, pipe) = pipe2(OFlag::O_CLOEXEC)?;
         fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        let (let_go, inherited) = pipe2(OFlag::O_CLOEXEC)?;
         let (pid, pidfd) = sys::fork_guard(input.as_fd(), &mut GroupTable::new())?;
+        drop(inherited);
+        // The end comes when the guard has closed its copy, or has ended. An error would only mean not to wait.
+        let _ = File::from(let_go).read(&mut [0]);
         Ok(Self {
             pipe: Sender::from(pipe),
             process: Process {
@@ -267,6 +273,8 @@ fn take_records(buffer: &mut [u8], length: usize, table: &mut GroupTable) -> usi
 #[cfg(test)]
 mod tests {
     use super::super::testing::{self, read_line, shell, wait_readable};
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+
     use super::*;
     use std::io::{BufRead, BufReader};
 
@@ -360,6 +368,9 @@ mod tests {
     fn a_guard_that_does_not_read_is_killed_in_the_end_and_loses_nothing() {
         let mut guard = Guard::start().unwrap();
         kill(guard.pid(), Signal::SIGSTOP).unwrap();
+        // Until it has really stopped it may still read what the pipe holds by then.
+        let stopped = waitpid(guard.pid(), Some(WaitPidFlag::WUNTRACED)).unwrap();
+        assert_eq!(stopped, WaitStatus::Stopped(guard.pid(), Signal::SIGSTOP));
         let records = i32::try_from((64 * 1024 + MAX_PENDING) / RECORD).unwrap();
         for group in 0..=records {
             guard.watch(Pid::from_raw(3_000_000 + group));

@@ -11,6 +11,7 @@ use crate::harness::{Address, Client, Daemon, Gate, children_of, free_port, name
 fn a_pool_answers_tells_its_numbers_and_ends() {
     let daemon = Daemon::pool(2, &worker_command(&[]), &[]);
     assert_eq!(daemon.ask("echo hello"), "hello\n");
+    daemon.usr1_until(|stats| stats.count("daemon S_AVAILABLE") == 2);
     assert_eq!(daemon.children().len(), 2);
     let worker: i32 = daemon.ask("pid").trim_end().parse().unwrap();
     assert_eq!(name_of(worker).as_deref(), Some("scripted-worker"));

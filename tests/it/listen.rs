@@ -11,23 +11,25 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Address, Client, Daemon, WATCHDOG, temp_dir, worker_command};
+use crate::harness::{Address, Builder, Client, Daemon, WATCHDOG, temp_dir, worker_command};
 
-/// A pool of one worker with these flags.
+/// A pool of one worker with these flags, to be started; nobody is refused by it for want of time.
+#[track_caller]
+fn builder(flags: &[&str]) -> Builder {
+    let command = worker_command(&[]);
+    Daemon::with(["-n", "1", "--queue-timeout", "600s", "-d", command.as_str()]).args(flags)
+}
+
+/// The same, ready for clients.
 #[track_caller]
 fn pool(flags: &[&str]) -> Daemon {
-    let command = worker_command(&[]);
-    Daemon::with(["-n", "1", "-d", command.as_str()]).args(flags).start()
+    builder(flags).start()
 }
 
 /// The same, expected to end at once: its exit status and standard error.
 #[track_caller]
 fn refused(flags: &[&str]) -> (Option<i32>, String) {
-    let command = worker_command(&[]);
-    let (status, _, stderr) = Daemon::with(["-n", "1", "-d", command.as_str()])
-        .args(flags)
-        .spawn()
-        .finish();
+    let (status, _, stderr) = builder(flags).spawn().finish();
     (status.code(), stderr)
 }
 
@@ -77,8 +79,7 @@ fn both_families_side_by_side() {
 
 #[test]
 fn every_address_of_both_families_is_one_listener() {
-    let command = worker_command(&[]);
-    let daemon = Daemon::with(["-n", "1", "-d", command.as_str(), "--listen", "*:0"]).spawn();
+    let daemon = builder(&["--listen", "*:0"]).spawn();
     let line = daemon.stderr_wait("listening on *:");
     let port: u16 = line
         .rsplit(':')
@@ -192,14 +193,11 @@ fn an_inherited_socket_is_served_and_its_file_is_left_alone() {
     let home = temp_dir();
     let path = home.path().join("systemd.sock");
     let socket = UnixListener::bind(&path).unwrap();
-    let command = worker_command(&[]);
     // A client that came before the daemon waits in the socket's backlog.
     let address = Address::Unix(path.display().to_string());
     let mut early = Client::connect(&address);
     early.send("echo early\n");
-    let daemon = Daemon::with(["-n", "1", "-d", command.as_str(), "--listen", "systemd"])
-        .inherit(socket)
-        .start();
+    let daemon = builder(&["--listen", "systemd"]).inherit(socket).start();
     assert_eq!(early.read_to_end(), b"early\n");
     assert_eq!(
         ask(&address, "env LISTEN_FDS"),
@@ -214,10 +212,7 @@ fn an_inherited_socket_is_served_and_its_file_is_left_alone() {
 #[test]
 fn a_worker_does_not_inherit_the_socket() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-    let command = worker_command(&[]);
-    let daemon = Daemon::with(["-n", "1", "-d", command.as_str(), "--listen", "systemd"])
-        .inherit(socket)
-        .start();
+    let daemon = builder(&["--listen", "systemd"]).inherit(socket).start();
     let descriptors = daemon.ask("descriptors");
     assert!(!descriptors.contains("socket:"), "{descriptors}");
 }
@@ -232,10 +227,7 @@ fn sockets_that_were_not_handed_over_are_an_error() {
     );
 
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-    let command = worker_command(&[]);
-    let daemon = Daemon::with(["-n", "1", "-d", command.as_str(), "--listen", "systemd:http"])
-        .inherit(socket)
-        .spawn();
+    let daemon = builder(&["--listen", "systemd:http"]).inherit(socket).spawn();
     let (status, _, stderr) = daemon.finish();
     assert_eq!(status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("\"http\""), "{stderr}");
@@ -243,8 +235,7 @@ fn sockets_that_were_not_handed_over_are_an_error() {
 
 #[test]
 fn variables_meant_for_another_process_are_not_obeyed() {
-    let command = worker_command(&[]);
-    let daemon = Daemon::with(["-n", "1", "-d", command.as_str(), "--listen", "systemd"])
+    let daemon = builder(&["--listen", "systemd"])
         .env("LISTEN_PID", "1")
         .env("LISTEN_FDS", "1")
         .spawn();
@@ -281,7 +272,7 @@ fn the_service_manager_is_told_what_happens() {
     fs::write(
         &file,
         format!(
-            "[pool.main]\ndaemon = {:?}\nnum-daemons = 1\nport = 0\n",
+            "[pool.main]\ndaemon = {:?}\nnum-daemons = 1\nqueue-timeout = 600\nport = 0\n",
             worker_command(&[])
         ),
     )
@@ -318,10 +309,11 @@ fn an_abstract_notify_socket_is_told_too() {
     let name = format!("iotcpd-it-{}-notify", std::process::id());
     let manager = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
     manager.set_read_timeout(Some(WATCHDOG)).unwrap();
-    let command = worker_command(&[]);
-    let daemon = Daemon::with(["-n", "1", "-d", command.as_str(), "-p", "0"])
-        .env("NOTIFY_SOCKET", &format!("@{name}"))
-        .start();
+    let daemon = builder(&["-p", "0"]).env("NOTIFY_SOCKET", &format!("@{name}")).start();
+    assert_eq!(told(&manager), "READY=1");
+    // A pool described by flags has nothing to read again, but whoever sent HUP waits to hear that it is done.
+    daemon.signal(Signal::SIGHUP);
+    assert!(told(&manager).starts_with("RELOADING=1\n"));
     assert_eq!(told(&manager), "READY=1");
     daemon.signal(Signal::SIGINT);
     assert_eq!(told(&manager), "STOPPING=1");
@@ -331,8 +323,8 @@ fn an_abstract_notify_socket_is_told_too() {
 fn a_service_manager_that_does_not_listen_stops_nothing() {
     let home = temp_dir();
     let nobody = home.path().join("nobody");
-    let command = worker_command(&[]);
-    let daemon = Daemon::with(["-n", "1", "-d", command.as_str(), "-p", "0"])
+    // An address of its own: the port it gives up would be the next free one of 127.0.0.1 for other tests.
+    let daemon = builder(&["-i", "127.9.9.9", "-p", "0"])
         .env("NOTIFY_SOCKET", nobody.to_str().unwrap())
         .start();
     daemon.stderr_wait("READY=1");

@@ -4,6 +4,8 @@
 //! decisions that need no process are tested beside their code and in `tests/sim`.
 
 #[cfg(test)]
+mod ask;
+#[cfg(test)]
 mod config;
 #[cfg(test)]
 mod harness;

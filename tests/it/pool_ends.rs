@@ -3,45 +3,46 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{Arrival, Client, Daemon, Gate, children_of, name_of, worker_command};
+use crate::harness::{Arrival, Client, Daemon, Gate, children_of, worker_command};
 
 const PATIENT: [&str; 2] = ["--queue-timeout", "60s"];
 
-/// A pool of three workers: one is idle, one at work, one ignores TERM, and each has a child that stands at a gate, one of
-/// them with its parent's pipes. What stands at a gate is seen to go, whoever kills it.
+/// A pool of three workers that ignore TERM: two are at work, one is idle, and each has started a program, one of which
+/// keeps its parent's pipes open. Whoever works, and every one of those programs, stands at a gate, where its end is seen.
 struct Household {
     daemon: Daemon,
     everybody: Vec<Arrival>,
-    _at_work: Client,
+    _at_work: [Client; 2],
     _gates: [Gate; 2],
 }
 
 impl Household {
     fn new() -> Self {
-        let (work, grandchildren) = (Gate::new(), Gate::new());
+        let (work, programs) = (Gate::new(), Gate::new());
         let daemon = Daemon::pool(3, &worker_command(&["--ignore-term"]), &PATIENT);
-        let mut clients: Vec<Client> = (0..3).map(|_| daemon.client()).collect();
+        daemon.usr1_until(|stats| stats.count("daemon S_AVAILABLE") == 3);
         let mut everybody = Vec::new();
-        // Held one after the other, so that each request finds another worker.
-        for client in &mut clients {
-            client.send(format!("wait {} held\n", work.path()));
+        let start = |verb: &str| {
+            daemon.ask(&format!("{verb} {}", programs.path()));
+            programs.arrival()
+        };
+        // The worker used last is used first: it is held at work before the next one starts its program.
+        let at_work = ["spawn-grandchild", "spawn-holding-grandchild"].map(|verb| {
+            everybody.push(start(verb));
+            let mut client = daemon.client();
+            client.send(format!("wait {} never\n", work.path()));
             everybody.push(work.arrival());
+            client
+        });
+        everybody.push(start("spawn-grandchild"));
+        for worker in daemon.children() {
+            assert_eq!(children_of(worker).len(), 1, "each has started one program");
         }
-        drop(everybody.drain(..));
-        for (number, client) in clients.iter_mut().enumerate() {
-            assert_eq!(client.read_to_end(), b"held\n");
-            let verb = ["spawn-grandchild", "spawn-holding-grandchild"][number % 2];
-            daemon.ask(&format!("{verb} {}", grandchildren.path()));
-            everybody.push(grandchildren.arrival());
-        }
-        let mut at_work = daemon.client();
-        at_work.send(format!("wait {} never\n", work.path()));
-        everybody.push(work.arrival());
         Self {
             daemon,
             everybody,
             _at_work: at_work,
-            _gates: [work, grandchildren],
+            _gates: [work, programs],
         }
     }
 }
@@ -116,13 +117,7 @@ fn what_is_not_finished_within_the_stop_timeout_is_refused() {
 #[test]
 fn kill_9_leaves_no_process_even_after_the_guard_was_killed() {
     let household = Household::new();
-    let children = children_of(household.daemon.pid());
-    let guards: Vec<i32> = children
-        .into_iter()
-        .filter(|pid| name_of(*pid).as_deref() == Some("iotcpd-guard"))
-        .collect();
-    assert_eq!(guards.len(), 1);
-    kill(Pid::from_raw(guards[0]), Signal::SIGKILL).unwrap();
+    kill(Pid::from_raw(household.daemon.guard()), Signal::SIGKILL).unwrap();
     household
         .daemon
         .stderr_wait("the guard process had died; there is another");

@@ -122,6 +122,20 @@ fn the_second_line_of_a_packet_is_asked_of_nobody() {
 }
 
 #[test]
+fn what_a_client_sends_behind_its_line_is_for_nobody_and_costs_it_nothing() {
+    let gate = Gate::new();
+    let daemon = Daemon::pool(1, &worker_command(&[]), &PATIENT);
+    let mut client = daemon.watched_client();
+    client.send(format!("wait {} mine\n", gate.path()));
+    let arrival = gate.arrival();
+    client.send("echo two\n");
+    client.send([b'x'; 40_000]);
+    arrival.open();
+    assert_eq!(client.read_to_end(), b"mine\n");
+    assert_eq!(daemon.ask("served"), "2\n");
+}
+
+#[test]
 fn a_worker_started_while_clients_are_connected_has_none_of_their_sockets() {
     let gate = Gate::new();
     let daemon = Daemon::pool(2, &worker_command(&[]), &PATIENT);
@@ -149,14 +163,7 @@ fn a_worker_started_while_clients_are_connected_has_none_of_their_sockets() {
 fn when_descriptors_are_used_up_it_serves_again_once_connections_end() {
     let daemon = Daemon::pool(1, &worker_command(&[]), &PATIENT);
     assert_eq!(daemon.ask("echo before"), "before\n");
-    let limit = limit_that_leaves(4, daemon.pid());
-    let limit = format!("--nofile={limit}:{limit}");
-    let pid = daemon.pid().to_string();
-    let limited = std::process::Command::new("prlimit")
-        .args(["--pid", &pid, &limit])
-        .status();
-    assert!(limited.unwrap().success());
-
+    leave_descriptors(4, &daemon);
     let silent: Vec<Client> = (0..20).map(|_| daemon.client()).collect();
     let mut last = daemon.client();
     last.send("echo last\n");
@@ -167,6 +174,30 @@ fn when_descriptors_are_used_up_it_serves_again_once_connections_end() {
     drop(silent);
     assert_eq!(last.read_to_end(), b"last\n");
     assert_eq!(daemon.ask("echo after"), "after\n");
+}
+
+/// What a worker needs to start may be taken by clients; it is started as soon as it can be.
+#[test]
+fn a_worker_that_dies_while_descriptors_are_used_up_is_replaced_once_they_are_not() {
+    let flags = [&PATIENT[..], &["--alarm-interval", "100ms"]].concat();
+    let daemon = Daemon::pool(1, &worker_command(&[]), &flags);
+    let worker: i32 = daemon.ask("pid").trim_end().parse().unwrap();
+    leave_descriptors(4, &daemon);
+    let silent: Vec<Client> = (0..20).map(|_| daemon.client()).collect();
+    daemon.stderr_wait("accepting pauses");
+    kill(Pid::from_raw(worker), Signal::SIGKILL).unwrap();
+    daemon.stderr_wait(&format!("has died: pid {worker}"));
+    drop(silent);
+    assert_eq!(daemon.ask("served"), "1\n");
+}
+
+/// Lowers the soft limit only: workers are started with the hard one as it was.
+fn leave_descriptors(left: usize, daemon: &Daemon) {
+    let limit = limit_that_leaves(left, daemon.pid());
+    let limited = std::process::Command::new("prlimit")
+        .args(["--pid", &daemon.pid().to_string(), &format!("--nofile={limit}:")])
+        .status();
+    assert!(limited.unwrap().success());
 }
 
 /// The limit on open files under which a process can open `left` more: the limit is one on their numbers.

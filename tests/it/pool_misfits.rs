@@ -1,5 +1,8 @@
 //! Workers that live but do not behave: none of them may hold the pool, or give anybody an answer that is not his.
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::harness::{Daemon, Gate, worker_command};
 
 const PATIENT: [&str; 2] = ["--queue-timeout", "60s"];
@@ -7,7 +10,7 @@ const PATIENT: [&str; 2] = ["--queue-timeout", "60s"];
 #[test]
 fn a_worker_that_ignores_term_is_killed() {
     let gate = Gate::new();
-    let flags = ["--busy-timeout", "300ms", "--kill-timeout", "100ms"];
+    let flags = ["--busy-timeout", "1s", "--kill-timeout", "100ms"];
     let daemon = Daemon::pool(1, &worker_command(&["--ignore-term"]), &flags);
     let mut client = daemon.client();
     client.send(format!("wait {} never\n", gate.path()));
@@ -34,6 +37,31 @@ fn a_worker_that_closes_its_output_but_lives_is_replaced() {
     assert_ne!(daemon.ask("pid"), worker);
     daemon.usr1_until(|stats| stats.count("workers stopping") == 0);
     assert_eq!(daemon.children().len(), 1);
+}
+
+/// Not a byte of the request has reached it, so somebody else gets it.
+#[test]
+fn a_worker_that_closes_its_input_but_lives_costs_no_answer() {
+    let daemon = Daemon::pool(1, &worker_command(&[]), &[&PATIENT[..], &["--retries", "0"]].concat());
+    assert_eq!(daemon.ask("close-stdin"), "ok\n");
+    assert_eq!(daemon.ask("served"), "1\n");
+    let stats = daemon.usr1_until(|stats| stats.count("workers stopping") == 0);
+    assert_eq!((stats.count("restarts died"), stats.count("queries failed")), (1, 0));
+    assert_eq!(daemon.children().len(), 1);
+}
+
+/// A stopped process acts on TERM only once it is told to go on.
+#[test]
+fn a_worker_that_was_stopped_can_still_end() {
+    let gate = Gate::new();
+    let flags = ["--busy-timeout", "1s", "--kill-timeout", "1h"];
+    let daemon = Daemon::pool(1, &worker_command(&[]), &flags);
+    let mut client = daemon.client();
+    client.send(format!("wait {} never\n", gate.path()));
+    let arrival = gate.arrival();
+    kill(Pid::from_raw(arrival.pid), Signal::SIGSTOP).unwrap();
+    assert_eq!(client.read_to_end(), b"ERR\n");
+    arrival.wait_killed();
 }
 
 #[test]
@@ -101,7 +129,7 @@ fn a_long_line_taken_for_two_costs_the_worker_and_nobodys_answer() {
 fn a_worker_that_never_reads_is_stopped_and_the_rest_served_meanwhile() {
     let flags = [
         "--busy-timeout",
-        "500ms",
+        "1s",
         "--max-request",
         "1MiB",
         "--queue-timeout",
@@ -172,7 +200,7 @@ fn a_grandchild_that_holds_the_pipes_does_not_hide_the_death_of_its_parent() {
 #[test]
 fn what_a_worker_has_started_goes_with_it() {
     let gate = Gate::new();
-    let flags = ["--busy-timeout", "500ms", "--queue-timeout", "60s"];
+    let flags = ["--busy-timeout", "1s", "--queue-timeout", "60s"];
     let daemon = Daemon::pool(1, &worker_command(&[]), &flags);
     let mut client = daemon.client();
     client.send(format!("spawn-grandchild {}\n", gate.path()));

@@ -97,7 +97,7 @@ fn a_request_that_takes_too_long_is_refused_and_its_worker_replaced() {
     let daemon = Daemon::pool(
         1,
         &worker_command(&[]),
-        &["--busy-timeout", "500ms", "--queue-timeout", "60s"],
+        &["--busy-timeout", "1s", "--queue-timeout", "60s"],
     );
     let mut slow = daemon.client();
     slow.send(format!("wait {} never\n", gate.path()));
@@ -109,7 +109,7 @@ fn a_request_that_takes_too_long_is_refused_and_its_worker_replaced() {
     // Its own answer, from a worker that was never asked before.
     assert_eq!(next.read_to_end(), b"1\n");
     arrival.wait_killed();
-    daemon.stderr_wait("took longer than --busy-timeout 500ms and is stopped");
+    daemon.stderr_wait("took longer than --busy-timeout 1s and is stopped");
     let stats = daemon.usr1();
     assert_eq!(
         (stats.count("refused busy-time"), stats.count("restarts timeout")),
@@ -134,7 +134,7 @@ fn a_worker_left_by_its_client_is_still_bound_by_the_busy_timeout() {
     let daemon = Daemon::pool(
         1,
         &worker_command(&[]),
-        &["--busy-timeout", "500ms", "--queue-timeout", "60s"],
+        &["--busy-timeout", "1s", "--queue-timeout", "60s"],
     );
     let mut leaver = daemon.watched_client();
     leaver.send(format!("wait {} never\n", gate.path()));

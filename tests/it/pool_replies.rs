@@ -89,6 +89,14 @@ fn a_line_without_its_end_is_refused() {
 }
 
 #[test]
+fn a_reply_is_passed_on_byte_for_byte() {
+    let daemon = Daemon::pool(1, &worker_command(&[]), &PATIENT);
+    let mut client = daemon.client();
+    client.send(b"raw  a\\0b\xff\\r\\n\n");
+    assert_eq!(client.read_to_end(), b" a\0b\xff\r\n");
+}
+
+#[test]
 fn a_reply_of_exactly_the_limit_reaches_its_client() {
     let daemon = Daemon::pool(1, &worker_command(&[]), &PATIENT);
     let mut client = daemon.client();

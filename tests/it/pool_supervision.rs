@@ -59,24 +59,17 @@ fn a_greeting_without_a_ready_line_is_nobodys_answer() {
 fn a_worker_that_is_not_ready_in_time_is_replaced() {
     let gate = Gate::new();
     let command = worker_command(&["--start-gate", gate.path(), "--ready", "up"]);
-    let flags = [
-        "--ready-line",
-        "up",
-        "--start-timeout",
-        "500ms",
-        "--queue-timeout",
-        "60s",
-    ];
+    let flags = ["--ready-line", "up", "--start-timeout", "1s", "--queue-timeout", "60s"];
     let daemon = Daemon::pool(1, &command, &flags);
     let first = gate.arrival();
     let pid = first.pid;
     first.wait_killed();
-    daemon.stderr_wait("was not ready within --start-timeout 500ms");
+    daemon.stderr_wait("was not ready within --start-timeout 1s");
     let second = gate.arrival();
     assert_ne!(second.pid, pid);
     second.open();
     assert_eq!(daemon.ask("served"), "1\n");
-    assert_eq!(daemon.usr1().count("restarts start"), 1);
+    assert!(daemon.usr1().count("restarts start") >= 1);
 }
 
 #[test]
@@ -112,9 +105,8 @@ fn an_old_worker_is_replaced_before_it_goes() {
     let new = successor.pid;
     successor.open();
     daemon.stderr_wait("has served long enough");
-    let answer = daemon.ask("pid");
-    assert_ne!(answer, format!("{old}\n"));
-    assert!(answer == format!("{new}\n") || daemon.usr1().count("restarts recycled") > 1);
+    // The next successor will stand at the gate as well, so this one serves on, however old it gets.
+    assert_eq!(daemon.ask("pid"), format!("{new}\n"));
 }
 
 #[test]

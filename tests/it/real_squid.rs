@@ -234,10 +234,14 @@ fn squidguard(web: &Web) -> SquidGuard {
 fn squid_is_filtered_through_ask() {
     let web = Web::start();
     let guard = squidguard(&web);
-    let daemon = Daemon::pool(4, &guard.command(), &["--max-request", "12000"]);
+    let daemon = Daemon::pool(
+        4,
+        &guard.command(),
+        &["--max-request", "12000", "--queue-timeout", "600s"],
+    );
     // With channel-IDs and without.
     for concurrency in [500, 0] {
-        let squid = Squid::start(concurrency, &daemon.addr().to_string());
+        let squid = Squid::start(concurrency, &format!("--timeout 600s {}", daemon.addr()));
         squid.fetch(&web.url(CLEAN_DOMAIN, "clean")).assert_page("clean");
         let blocked = web.url(BLOCKED_DOMAIN, "banner.gif");
         let response = squid.fetch(&blocked);
@@ -284,9 +288,21 @@ fn pages_load_while_the_pool_is_away_and_are_filtered_when_it_is_back() {
     let guard = squidguard(&web);
     let port = free_port().to_string();
     let (command, blocked) = (guard.command(), web.url(BLOCKED_DOMAIN, "banner.gif"));
-    let start = || Daemon::with(["-n", "2", "-d", command.as_str(), "-p", port.as_str()]).start();
+    let start = || {
+        Daemon::with([
+            "-n",
+            "2",
+            "--queue-timeout",
+            "600s",
+            "-d",
+            command.as_str(),
+            "-p",
+            port.as_str(),
+        ])
+        .start()
+    };
     let daemon = start();
-    let squid = Squid::start(500, &format!("127.0.0.1:{port}"));
+    let squid = Squid::start(500, &format!("--timeout 10s 127.0.0.1:{port}"));
     assert!(squid.fetch(&blocked).location().is_some());
 
     drop(daemon);

@@ -9,6 +9,9 @@ use std::thread;
 
 use crate::harness::{Address, BLOCKED_DOMAIN, Client, Daemon, Program, SquidGuard};
 
+/// Nobody is refused for want of time, however slow the machine.
+const PATIENT: [&str; 2] = ["--queue-timeout", "600s"];
+
 /// squidGuard's answer to a line that it cannot make sense of.
 const NO_SENSE: &str = "BH message=\"squidGuard error parsing squid line\"\n";
 
@@ -51,7 +54,7 @@ fn ask(address: &Address, line: &str) -> String {
 #[test]
 fn blocked_clean_and_senseless() {
     let guard = squidguard();
-    let daemon = Daemon::pool(2, &guard.command(), &["--queue-timeout", "600s"]);
+    let daemon = Daemon::pool(2, &guard.command(), &PATIENT);
     assert_eq!(daemon.ask(&line("banner.gif")), answer("banner.gif"));
     assert_eq!(daemon.ask("http://www.example.org/ 10.0.0.1/- - GET"), "ERR\n");
     assert_eq!(
@@ -104,7 +107,11 @@ fn a_line_too_long_for_squidguard_gives_nobody_else_its_second_answer() {
 #[test]
 fn a_line_too_long_for_squidguard_is_refused_where_the_limit_is_set_for_it() {
     let guard = squidguard();
-    let daemon = Daemon::pool(1, &guard.command(), &["--max-request", "12000"]);
+    let daemon = Daemon::pool(
+        1,
+        &guard.command(),
+        &["--max-request", "12000", "--queue-timeout", "600s"],
+    );
     for number in 0..20 {
         let name = format!("{number}-");
         assert_eq!(daemon.ask(&line_of(12_400, &name)), "ERR\n");
@@ -151,7 +158,7 @@ fn lines_about_as_long_as_a_buffer() {
 #[test]
 fn a_nul_costs_its_sender_alone() {
     let guard = squidguard();
-    let daemon = Daemon::pool(1, &guard.command(), &[]);
+    let daemon = Daemon::pool(1, &guard.command(), &PATIENT);
     let mut client = daemon.client();
     client.send(b"http://ads.example/a\0b 10.0.0.1/- - GET\n");
     assert_eq!(client.read_to_end(), b"ERR\n");
@@ -163,7 +170,7 @@ fn a_nul_costs_its_sender_alone() {
 #[test]
 fn nc_is_a_client() {
     let guard = squidguard();
-    let daemon = Daemon::pool(1, &guard.command(), &[]);
+    let daemon = Daemon::pool(1, &guard.command(), &PATIENT);
     let port = daemon.addr().port().to_string();
     // With -N it closes its sending side behind the line; without, it waits for the daemon to close.
     for flags in [&["-N"][..], &[]] {

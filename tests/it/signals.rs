@@ -78,7 +78,7 @@ const LONG: &str = "600s";
 
 #[test]
 fn usr1_prints_the_block_of_the_old_program_and_nothing_else() {
-    let daemon = Daemon::pool(2, &worker_command(&[]), &[]);
+    let daemon = Daemon::pool(2, &worker_command(&[]), &["--queue-timeout", LONG]);
     assert_eq!(daemon.ask("echo one"), "one\n");
     let block = daemon.usr1();
     for (line, (label, column)) in block.lines.iter().zip(OLD_LABELS) {
@@ -201,7 +201,11 @@ fn usr2_dumps_every_worker() {
     let gate = Gate::new();
     let home = crate::harness::temp_dir();
     let listen = format!("unix:{}", home.path().join("s").display());
-    let daemon = Daemon::pool(2, &worker_command(&[]), &["--listen", &listen, "-b", LONG]);
+    let daemon = Daemon::pool(
+        2,
+        &worker_command(&[]),
+        &["--listen", &listen, "--queue-timeout", LONG, "-b", LONG],
+    );
     daemon.usr1_until(|stats| stats.count("daemon S_AVAILABLE") == 2);
     let mut client = Client::connect(&daemon.nth_addr(2));
     client.send(format!("wait {} x\n", gate.path()));
@@ -240,7 +244,11 @@ fn usr2_dumps_every_worker() {
 fn hup_replaces_workers_one_by_one_and_each_new_one_is_up_before_the_old_one_goes() {
     let gate = Gate::new();
     let command = worker_command(&["--start-gate", gate.path(), "--ready", "up"]);
-    let daemon = Daemon::pool(2, &command, &["--ready-line", "up", "--start-timeout", LONG]);
+    let daemon = Daemon::pool(
+        2,
+        &command,
+        &["--ready-line", "up", "--start-timeout", LONG, "--queue-timeout", LONG],
+    );
     let old: BTreeSet<i32> = [gate.arrival(), gate.arrival()]
         .iter()
         .map(|arrival| arrival.pid)
@@ -322,7 +330,7 @@ fn hup_under_load_refuses_nobody() {
 #[test]
 fn hup_lets_a_busy_worker_finish() {
     let gate = Gate::new();
-    let daemon = Daemon::pool(1, &worker_command(&[]), &["-b", LONG]);
+    let daemon = Daemon::pool(1, &worker_command(&[]), &["--queue-timeout", LONG, "-b", LONG]);
     let mut client = daemon.client();
     client.send(format!("wait {} done\n", gate.path()));
     let arrival = gate.arrival();
@@ -343,7 +351,17 @@ fn term_and_int_finish_what_is_in_hand() {
         let daemon = Daemon::pool(
             1,
             &worker_command(&[]),
-            &["--queue-timeout", LONG, "-b", LONG, "--stop-timeout", LONG],
+            // An address of its own: the port it gives up would be the next free one of 127.0.0.1 for other tests.
+            &[
+                "-i",
+                "127.8.8.8",
+                "--queue-timeout",
+                LONG,
+                "-b",
+                LONG,
+                "--stop-timeout",
+                LONG,
+            ],
         );
         let Address::Tcp(address) = daemon.addr() else {
             panic!("a TCP pool")
@@ -391,7 +409,11 @@ fn term_serves_who_has_connected_before_it() {
 #[test]
 fn stop_timeout_ends_the_wait_for_what_is_in_hand() {
     let gate = Gate::new();
-    let daemon = Daemon::pool(1, &worker_command(&[]), &["-b", LONG, "--stop-timeout", "100ms"]);
+    let daemon = Daemon::pool(
+        1,
+        &worker_command(&[]),
+        &["--queue-timeout", LONG, "-b", LONG, "--stop-timeout", "100ms"],
+    );
     let mut client = daemon.client();
     client.send(format!("wait {} never\n", gate.path()));
     let arrival = gate.arrival();
@@ -407,7 +429,16 @@ fn stop_timeout_ends_the_wait_for_what_is_in_hand() {
 fn a_second_signal_hurries() {
     for second in [Signal::SIGTERM, Signal::SIGINT] {
         let gate = Gate::new();
-        let flags = ["-b", LONG, "--stop-timeout", LONG, "--kill-timeout", LONG];
+        let flags = [
+            "--queue-timeout",
+            LONG,
+            "-b",
+            LONG,
+            "--stop-timeout",
+            LONG,
+            "--kill-timeout",
+            LONG,
+        ];
         let daemon = Daemon::pool(1, &worker_command(&["--ignore-term"]), &flags);
         let mut client = daemon.client();
         client.send(format!("wait {} never\n", gate.path()));

@@ -109,7 +109,7 @@ fn a_limit_on_open_files_that_is_too_low_for_what_was_asked_is_refused() {
 #[test]
 fn a_limit_on_open_files_below_the_default_is_a_warning() {
     let command = worker_command(&[]);
-    let daemon = Daemon::with(["-n", "2", "-d", command.as_str(), "-p", "0"])
+    let daemon = Daemon::with(["-n", "2", "--queue-timeout", "600s", "-d", command.as_str(), "-p", "0"])
         .open_files(256)
         .start();
     let warning = daemon.stderr_wait("open files, 256,");

@@ -5,6 +5,7 @@
 
 use std::ops::Deref;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
@@ -16,8 +17,8 @@ use super::{Address, Client, Program, processes};
 /// The variable that marks everything started for one daemon; its value is the daemon's own directory.
 const MARK: &str = "IOTCPD_TEST_HOME";
 
-/// The name of the process that sees to it that nothing outlives the daemon; it is a child, but no worker.
-const GUARD: &str = "iotcpd-guard";
+/// The program under test.
+const BINARY: &str = env!("CARGO_BIN_EXE_iotcpd");
 
 /// What the daemon writes, once for each listener, when it is ready.
 const LISTENING: &str = ": listening on ";
@@ -143,16 +144,32 @@ impl Daemon {
             .collect()
     }
 
-    /// Its living children.
+    /// Its living workers: its children but the guard, which runs the daemon's own program. By that and not by the name
+    /// that the guard gives itself, because it does so only once it gets the processor.
     pub(crate) fn children(&self) -> Vec<i32> {
         let children = processes::children_of(self.pid()).into_iter();
         children
-            .filter(|pid| processes::name_of(*pid).as_deref() != Some(GUARD))
+            .filter(|pid| processes::program_of(*pid).is_some_and(|program| program != Path::new(BINARY)))
             .collect()
     }
 
+    /// The process that sees to it that nothing outlives the daemon; it is a child, but no worker.
+    #[track_caller]
+    pub(crate) fn guard(&self) -> i32 {
+        let children = processes::children_of(self.pid()).into_iter();
+        let guards: Vec<i32> = children
+            .filter(|pid| processes::program_of(*pid).is_some_and(|program| program == Path::new(BINARY)))
+            .collect();
+        assert_eq!(
+            guards.len(),
+            1,
+            "one guard, or a worker that is just being started: {guards:?}"
+        );
+        guards[0]
+    }
+
     /// A directory that is this daemon's, for its sockets and files; removed with it.
-    pub(crate) fn home(&self) -> &std::path::Path {
+    pub(crate) fn home(&self) -> &Path {
         self.home.path()
     }
 
@@ -231,7 +248,6 @@ impl Builder {
 
     /// What must be done in the process that becomes the daemon is done by a shell, which then becomes it: the pid stays.
     fn command(&self) -> Command {
-        let binary = env!("CARGO_BIN_EXE_iotcpd");
         let mut setup = String::new();
         if let Some(limit) = self.open_files {
             setup.push_str(&format!("ulimit -n {limit}; "));
@@ -241,12 +257,12 @@ impl Builder {
             setup.push_str("LISTEN_PID=$$ LISTEN_FDS=1; export LISTEN_PID LISTEN_FDS; ");
             redirect = " 3<&0 </dev/null";
         }
-        let mut command = Command::new(if setup.is_empty() { binary } else { "/bin/sh" });
+        let mut command = Command::new(if setup.is_empty() { BINARY } else { "/bin/sh" });
         if !setup.is_empty() {
             command
                 .arg("-c")
                 .arg(format!("{setup}exec \"$0\" \"$@\"{redirect}"))
-                .arg(binary);
+                .arg(BINARY);
         }
         command.args(&self.arguments);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));

@@ -21,7 +21,7 @@ mod transcript;
 mod worker;
 
 pub(crate) use client::{Address, Client};
-pub(crate) use daemon::Daemon;
+pub(crate) use daemon::{Builder, Daemon};
 pub(crate) use gate::{Arrival, Gate};
 pub(crate) use processes::{children_of, name_of, wait_all_gone};
 pub(crate) use program::Program;
