@@ -70,8 +70,8 @@ fn ipv4_alone_is_the_default_and_ipv6_alone_binds_no_ipv4() {
 fn both_families_side_by_side() {
     for flags in [["-i", "-I"], ["-4", "-6"], ["--ipv4", "--ipv6"]] {
         let daemon = pool(&[flags[0], "127.0.0.1", flags[1], "::1", "-p", "0"]);
-        assert_eq!(listeners(&daemon), 2);
         let mut answers: Vec<String> = (1..=2).map(|nth| ask(&daemon.nth_addr(nth), "pid")).collect();
+        assert_eq!(listeners(&daemon), 2);
         answers.dedup();
         assert_eq!(answers.len(), 1, "one pool behind both: {answers:?}");
     }
@@ -104,10 +104,10 @@ fn listen_may_be_repeated_and_joins_the_old_flags() {
         "--listen",
         "[::1]:0",
     ]);
-    assert_eq!(listeners(&daemon), 3);
     for nth in 1..=3 {
         assert_eq!(ask(&daemon.nth_addr(nth), &format!("echo {nth}")), format!("{nth}\n"));
     }
+    assert_eq!(listeners(&daemon), 3);
 }
 
 // ---- UNIX sockets ----------------------------------------------------------------------------------------------

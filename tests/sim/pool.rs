@@ -519,3 +519,56 @@ fn the_same_seed_goes_the_same_way() {
     assert_eq!(simulate(7).trace, simulate(7).trace);
     assert_ne!(simulate(7).trace, simulate(8).trace);
 }
+
+/// A stray second reply that comes late passes for the next one's; a worker that never pauses would stay behind for ever.
+#[test]
+fn a_worker_without_a_pause_is_watched_now_and_then() {
+    let policy = Policy {
+        workers: 1,
+        queue_size: 10_000,
+        queue_timeout: Duration::from_secs(60),
+        ..policy(&mut Dice::new(1))
+    };
+    let start = Instant::now();
+    let mut dispatcher = Dispatcher::new(
+        Policy {
+            max_requests: None,
+            max_age: None,
+            ..policy
+        },
+        start,
+        1,
+    );
+    let actions = |dispatcher: &mut Dispatcher| std::iter::from_fn(|| dispatcher.next_action()).collect::<Vec<_>>();
+    let Some(Action::Spawn(worker)) = actions(&mut dispatcher).first().copied() else {
+        panic!("a worker is wanted")
+    };
+    for event in [Event::Started(worker), Event::Ready(worker)] {
+        dispatcher.handle(start, event);
+    }
+    for client in 0..200 {
+        let client = ClientId(client);
+        dispatcher.handle(start, Event::Request { client, size: 80 });
+    }
+    let watched = (1..200).find(|replies| {
+        let now = start + Duration::from_millis(10) * *replies;
+        dispatcher.handle(
+            now,
+            Event::Reply {
+                worker,
+                step: Step::Kept,
+            },
+        );
+        // It is given nothing more before it has been looked at.
+        let given = actions(&mut dispatcher)
+            .into_iter()
+            .filter(|action| matches!(action, Action::Assign { .. }));
+        *replies > 1 && given.count() == 0
+    });
+    assert_eq!(watched, Some(100), "after a second at full work");
+    let end = dispatcher.next_deadline().expect("the watch has an end");
+    dispatcher.handle(end, Event::Tick);
+    assert_eq!(actions(&mut dispatcher), [Action::Inspect(worker)]);
+    dispatcher.handle(end, Event::Inspected(worker, Verdict::Clean));
+    assert!(matches!(actions(&mut dispatcher)[..], [Action::Assign { .. }]));
+}

@@ -14,8 +14,12 @@ use super::{Dispatcher, Restart};
 /// answers more than once: squidGuard does above 12,287 bytes (protocols.md §2), and 4,096 is what one read(2) of the C
 /// library's buffered input takes from a pipe.
 pub(super) const LONG_REQUEST: usize = 4096;
-/// After a long request a worker is watched for so long before it is used again.
+/// After a long request a worker is watched for so long before it is used again, and after a long time without a pause.
 pub(super) const SETTLE: Duration = Duration::from_millis(20);
+/// While requests wait, a worker goes from one to the next, and a stray second reply that comes late passes for the reply to
+/// the next request, and so on for as long as the worker has no pause. So it is given one after this time: two parts in a
+/// hundred of its work, for an end to the confusion.
+pub(super) const UNWATCHED: Duration = Duration::from_secs(1);
 
 impl Dispatcher {
     pub(super) fn tick(&mut self) {

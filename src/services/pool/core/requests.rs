@@ -4,6 +4,7 @@
 
 use std::time::Instant;
 
+use super::deadlines::{LONG_REQUEST, SETTLE, UNWATCHED};
 use super::event::{Action, ClientId, Refusal, RequestId, Step, WorkerId};
 use super::worker::{Phase, Place};
 use super::{Dispatcher, Fault, Restart, Stage};
@@ -47,7 +48,10 @@ impl Dispatcher {
             return self.refuse_new(client, Refusal::QueueFull);
         };
         match worker {
-            Some(worker) => self.assign(request, worker),
+            Some(worker) => {
+                self.vouch_for(worker);
+                self.assign(request, worker);
+            }
             None => self.enqueue(request),
         }
     }
@@ -190,11 +194,29 @@ impl Dispatcher {
                 self.counters.unknown += 1;
                 self.lose(worker, Restart::Desync);
             }
-            Step::Kept if size > super::deadlines::LONG_REQUEST => {
-                let until = self.now + super::deadlines::SETTLE;
+            Step::Kept if size > LONG_REQUEST || self.is_unwatched(worker) => {
+                let until = self.now + SETTLE;
                 self.enter(worker, Phase::Settling { until });
             }
             Step::Kept => self.release(worker),
+        }
+    }
+
+    /// Whether a worker would be given one request after the other for longer than is good: one that is out of step shows
+    /// it only when it has nothing to do.
+    fn is_unwatched(&self, id: WorkerId) -> bool {
+        self.queue.len() > 0
+            && self
+                .worker(id)
+                .is_some_and(|worker| self.now.saturating_duration_since(worker.vouched) >= UNWATCHED)
+    }
+
+    /// A worker that was free, and had written nothing meanwhile (the shell looks before it gives it anything), or that was
+    /// watched and found clean, is in step at this moment.
+    pub(super) fn vouch_for(&mut self, id: WorkerId) {
+        let now = self.now;
+        if let Some(worker) = self.worker_mut(id) {
+            worker.vouched = now;
         }
     }
 

@@ -59,11 +59,11 @@ impl Dispatcher {
         };
         self.incarnations = self.incarnations.wrapping_add(1);
         if delay.is_zero() {
-            entry.insert(Worker::new(id, place, Phase::Spawning));
+            entry.insert(Worker::new(id, place, Phase::Spawning, self.now));
             self.actions.push_back(Action::Spawn(id));
         } else {
             let until = self.now + delay;
-            entry.insert(Worker::new(id, place, Phase::Delayed { until }));
+            entry.insert(Worker::new(id, place, Phase::Delayed { until }, self.now));
             self.lower_wake(until);
         }
         Some(id)
@@ -79,7 +79,7 @@ impl Dispatcher {
         let Some(worker) = self.worker_mut(id).filter(|worker| worker.phase == Phase::Spawning) else {
             return;
         };
-        worker.started = Some(now);
+        (worker.started, worker.vouched) = (Some(now), now);
         self.counters.spawns += 1;
         self.enter(id, Phase::Starting { deadline });
     }
@@ -180,7 +180,10 @@ impl Dispatcher {
             return;
         };
         match verdict {
-            Verdict::Clean => self.release(id),
+            Verdict::Clean => {
+                self.vouch_for(id);
+                self.release(id);
+            }
             Verdict::OutOfStep => {
                 self.counters.unknown += 1;
                 self.lose(id, Restart::Desync);

@@ -23,6 +23,8 @@ pub(super) struct Worker {
     pub(super) phase: Phase,
     /// Since its exec; `None` before.
     pub(super) started: Option<Instant>,
+    /// When it was last known to be in step: it was free, or watched, and wrote nothing.
+    pub(super) vouched: Instant,
     /// Replies it has given, whoever got them.
     pub(super) answered: u64,
     /// It is replaced once it has given so many.
@@ -99,12 +101,13 @@ impl Phase {
 }
 
 impl Worker {
-    pub(super) fn new(id: WorkerId, place: Place, phase: Phase) -> Self {
+    pub(super) fn new(id: WorkerId, place: Place, phase: Phase, now: Instant) -> Self {
         Worker {
             id,
             place,
             phase,
             started: None,
+            vouched: now,
             answered: 0,
             recycle_after: None,
             recycle_at: None,
