@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::error::{Blame, Error};
+use crate::net::addr::ListenAddr;
 use crate::net::inherit::{self, Inherited, Variables};
 use crate::net::listener::Listener;
 use crate::process::limits::OpenFileLimit;
@@ -89,15 +90,29 @@ impl Doors {
     }
 
     /// The listeners for those addresses of a service that are not `held` already.
-    fn listen(&mut self, options: &Options, held: &[crate::net::addr::ListenAddr]) -> Result<Listeners, Error> {
+    fn listen(&mut self, options: &Options, held: &[ListenAddr]) -> Result<Listeners, Error> {
         let mut listeners = Listeners::new();
         for address in options.listen().iter().filter(|address| !held.contains(address)) {
+            if let Some(holder) = self.holder_of(address, options.name()) {
+                let what = format!("{}: {address} is still held by {holder}", options.name());
+                let remedy = "take it away from there and send HUP, then give it to the other and send HUP again";
+                return Err(Error::new(Blame::Operator, what, remedy));
+            }
             let opened = Listener::open(address, options.unix_socket(), options.backlog(), &mut self.inherited);
             let opened = opened
                 .map_err(|error| Error::with_remedy(Blame::System, format_args!("{}: {error}", options.name())))?;
             listeners.extend(opened.into_iter().map(|listener| (address.clone(), listener)));
         }
         Ok(listeners)
+    }
+
+    /// The open service that listens on an address that another one wants.
+    fn holder_of(&self, address: &ListenAddr, wanted_by: &str) -> Option<&str> {
+        let others = self.open.iter().filter(|open| open.options.name() != wanted_by);
+        others
+            .filter(|open| open.options.listen().contains(address))
+            .map(|open| open.options.name())
+            .next()
     }
 
     /// Holds what the services may need against the limit on open files. A limit on connections that the operator has
@@ -185,6 +200,18 @@ impl Doors {
         let Some(open) = self.find(options.name()) else {
             return Ok(());
         };
+        let stays = options
+            .listen()
+            .iter()
+            .any(|address| open.options.listen().contains(address));
+        let same_socket =
+            open.options.unix_socket() == options.unix_socket() && open.options.backlog() == options.backlog();
+        if stays && !same_socket {
+            log::warn!(
+                "{}: addresses that stay open keep their backlog, mode and owner until a restart",
+                options.name()
+            );
+        }
         let change =
             |door: &mut (dyn Door + 'static), cx: &mut Context<'_>| door.reload(cx, options.clone(), listeners);
         reactor.with(open.id, change).unwrap_or(Ok(()))?;

@@ -268,6 +268,11 @@ fn a_bad_file_is_refused_and_the_old_configuration_stays() {
             "/no/such/program".to_owned(),
         ),
         (
+            // The same pool under another name: its address is still held under the old one.
+            pool("renamed", 1, "bad", &[&socket], ""),
+            "is still held by main".to_owned(),
+        ),
+        (
             pool("main", 1, "bad", &[&socket, &taken], ""),
             "in use by a running server".to_owned(),
         ),
