@@ -328,6 +328,19 @@ colour = "blue"
     }
 
     #[test]
+    fn a_number_beyond_all_ranges_is_told_what_to_write() {
+        for number in [
+            "99999999999999999999",
+            "0xfffffffffffffffffffffffffffffffffff",
+            "-9999999999999999999",
+            "1e999",
+        ] {
+            let remedy = format!("2:8: nice: `{number}` is too large, or no number; write a smaller one");
+            assert_eq!(told(&format!("[pool.a]\nnice = {number}")), [remedy]);
+        }
+    }
+
+    #[test]
     fn a_file_without_a_service_is_refused() {
         let nothing = "1:1: no service is described; write a table such as [pool.main] and its keys below it";
         assert_eq!(told(""), [nothing]);
