@@ -203,7 +203,8 @@ fn report_clashes(found: &mut Found<'_>) {
             .take(index)
             .filter(|(other, ..)| other != service);
         if let Some((other, _, taken)) = before.into_iter().find(|(_, _, taken)| lower::clash(taken, address)) {
-            let text = format!("`{other}` listens on {taken} already; give `{service}` another address or port");
+            let (other, service) = (Quoted(other), Quoted(service));
+            let text = format!("{other} listens on {taken} already; give {service} another address or port");
             found.report.add(*offset, text);
         }
     }
@@ -309,6 +310,13 @@ colour = "blue"
             ["6:1: `z` listens on unix:/x already; give `a` another address or port"]
         );
         assert!(read("f", b"[pool.a]\nport = 0\n[pool.b]\nport = 0").is_ok());
+    }
+
+    #[test]
+    fn a_line_feed_in_a_name_breaks_no_message() {
+        let told = told("[pool.\"a\\nb\"]\n[pool.c]\n");
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[1].starts_with("2:7: `a\\nb` listens on "), "{told:?}");
     }
 
     #[test]
