@@ -13,6 +13,8 @@
 //! | [`stats`] | counters, histograms, the snapshot and its renderers |
 //! | [`reactor`] | the one poll, timers, run queue, signals: the order of a turn |
 //!
+//! Beside them stands [`fuzzing`]: what the parsers promise, for tests and fuzz targets.
+//!
 //! Imports point down this table, never up: `tests/it/house.rs` holds who may import whom. The library exists so that
 //! tests, fuzz targets and benches reach the cores; it promises no stable interface to other crates.
 
@@ -22,6 +24,7 @@ pub mod config;
 pub mod daemon;
 pub mod error;
 pub mod framing;
+pub mod fuzzing;
 pub mod net;
 pub mod process;
 pub mod reactor;

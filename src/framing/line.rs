@@ -31,11 +31,6 @@ impl LineFramer {
             }
         }
     }
-
-    /// Forgets a half-seen line: what comes next is the beginning of a message.
-    pub fn restart(&mut self) {
-        self.scanned = 0;
-    }
 }
 
 #[cfg(test)]

@@ -10,9 +10,11 @@
 //!                          ^ the end of the frame is searched here only
 //! ```
 //!
-//! Another framing is one more file beside [`line`], with the same three answers.
+//! Another framing is one more file beside [`line`], with the same three answers. [`search`] does not cut a stream into
+//! messages: it waits for one line of it and lets everything before pass by.
 
 pub mod line;
+pub mod search;
 
 /// What a framer found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -45,7 +45,7 @@ impl UnixAddr {
         };
         match bare.len() {
             0 => Err(Mistake::NoUnixName),
-            _ if bare.contains('\0') => Err(Mistake::NulInName),
+            _ if bare.contains(char::is_control) => Err(Mistake::ControlInName),
             length if length > MAX_UNIX_NAME => Err(Mistake::UnixNameTooLong(length)),
             _ => Ok(address),
         }
@@ -152,6 +152,8 @@ fn parse_listen(text: &str) -> Result<ListenAddr, Mistake> {
     if let Some(name) = text.strip_prefix("systemd:") {
         return match name {
             "" => Err(Mistake::NoSystemdName),
+            // sd_listen_fds(3) does not allow them either.
+            name if name.contains(char::is_control) => Err(Mistake::ControlInName),
             name => Ok(ListenAddr::Inherited(Some(name.to_owned()))),
         };
     }
@@ -334,7 +336,7 @@ impl AddrError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Mistake {
     NoUnixName,
-    NulInName,
+    ControlInName,
     UnixNameTooLong(usize),
     NoSystemdName,
     BarePath,
@@ -351,11 +353,12 @@ enum Mistake {
 
 impl fmt::Display for AddrError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = &self.text;
-        write!(f, "{text:?} is not an address: ")?;
+        // A message is one line, whatever was written.
+        let text = self.text.escape_debug();
+        write!(f, "\"{text}\" is not an address: ")?;
         match &self.mistake {
             Mistake::NoUnixName => f.write_str("the socket has no name; write unix:/PATH or unix:@NAME"),
-            Mistake::NulInName => f.write_str("the name of a UNIX socket cannot hold a NUL"),
+            Mistake::ControlInName => f.write_str("the name of a socket cannot hold a control character"),
             Mistake::UnixNameTooLong(length) => {
                 write!(
                     f,
@@ -462,7 +465,11 @@ mod tests {
             ("/run/x.sock", "write unix:/run/x.sock"),
             ("unix:", "unix:/PATH"),
             ("unix:@", "unix:/PATH"),
-            ("unix:/a\0b", "NUL"),
+            ("unix:/a\0b", "control character"),
+            ("unix:@a\nb", "control character"),
+            ("systemd:a\x1bb", "control character"),
+            ("a\nb", "write a\\nb:PORT"),
+            ("/a\nb", "write unix:/a\\nb"),
             ("systemd:", "systemd:NAME"),
             ("", "port is missing"),
         ] {
@@ -539,9 +546,9 @@ mod tests {
             any::<(Ipv6Addr, u16, u32)>()
                 .prop_map(|(ip, port, scope)| ListenAddr::tcp(SocketAddrV6::new(ip, port, 0, scope).into())),
             any::<u16>().prop_map(|port| ListenAddr::TcpAny { port }),
-            "/[^\0]{0,26}".prop_map(|path| ListenAddr::Unix(UnixAddr::Path(path.into()))),
-            "[^\0]{1,26}".prop_map(|name| ListenAddr::Unix(UnixAddr::Abstract(name.into_bytes()))),
-            "[^:]{1,30}".prop_map(|name| ListenAddr::Inherited(Some(name))),
+            "/\\PC{0,26}".prop_map(|path| ListenAddr::Unix(UnixAddr::Path(path.into()))),
+            "\\PC{1,26}".prop_map(|name| ListenAddr::Unix(UnixAddr::Abstract(name.into_bytes()))),
+            "[^:\\pC]{1,30}".prop_map(|name| ListenAddr::Inherited(Some(name))),
         ]
     }
 

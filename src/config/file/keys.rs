@@ -9,7 +9,7 @@ use std::any::TypeId;
 use clap::{Arg, ArgAction, Args, Command};
 use serde::de::DeserializeOwned;
 use toml::Spanned;
-use toml::de::{DeArray, DeString, DeTable, DeValue, Deserializer};
+use toml::de::{DeArray, DeInteger, DeString, DeTable, DeValue, Deserializer};
 
 use super::report::Report;
 use crate::config::lower::Origin;
@@ -185,6 +185,8 @@ fn wrong_form(flag: &Arg, value: &DeValue<'_>) -> Option<String> {
             ))
         }
         DeValue::String(_) => None,
+        DeValue::Integer(number) if overflows(number) => Some(too_large(number)),
+        DeValue::Float(number) if is_beyond_floats(number.as_str()) => Some(too_large(number)),
         DeValue::Integer(_) | DeValue::Float(_) if !is_text && words.is_empty() => None,
         other => {
             let example = flag
@@ -197,6 +199,23 @@ fn wrong_form(flag: &Arg, value: &DeValue<'_>) -> Option<String> {
             ))
         }
     }
+}
+
+fn overflows(number: &DeInteger<'_>) -> bool {
+    let (digits, radix) = (number.as_str(), number.radix());
+    i64::from_str_radix(digits, radix).is_err() && u64::from_str_radix(digits, radix).is_err()
+}
+
+/// Infinity itself is a number in TOML, and refused in other words.
+fn is_beyond_floats(number: &str) -> bool {
+    !number.contains("inf") && number.parse().is_ok_and(f64::is_infinite)
+}
+
+fn too_large(number: &impl ToString) -> String {
+    format!(
+        "{} is too large, or no number; write a smaller one",
+        Quoted(&number.to_string())
+    )
 }
 
 fn is_switch(flag: &Arg) -> bool {

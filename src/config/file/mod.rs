@@ -203,7 +203,8 @@ fn report_clashes(found: &mut Found<'_>) {
             .take(index)
             .filter(|(other, ..)| other != service);
         if let Some((other, _, taken)) = before.into_iter().find(|(_, _, taken)| lower::clash(taken, address)) {
-            let text = format!("`{other}` listens on {taken} already; give `{service}` another address or port");
+            let (other, service) = (Quoted(other), Quoted(service));
+            let text = format!("{other} listens on {taken} already; give {service} another address or port");
             found.report.add(*offset, text);
         }
     }
@@ -312,6 +313,13 @@ colour = "blue"
     }
 
     #[test]
+    fn a_line_feed_in_a_name_breaks_no_message() {
+        let told = told("[pool.\"a\\nb\"]\n[pool.c]\n");
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[1].starts_with("2:7: `a\\nb` listens on "), "{told:?}");
+    }
+
+    #[test]
     fn syntax_errors_are_told_together_with_the_rest() {
         let told = told("[pool.a]\nport = \nqueue-size = -1\nretries = = 1\n[pool.a]\n");
         let places: Vec<_> = told.iter().map(|line| line.split(": ").next().unwrap()).collect();
@@ -325,6 +333,19 @@ colour = "blue"
         );
         assert!(places.iter().any(|place| place.starts_with("4:")), "{told:?}");
         assert!(places.iter().any(|place| place.starts_with("5:")), "{told:?}");
+    }
+
+    #[test]
+    fn a_number_beyond_all_ranges_is_told_what_to_write() {
+        for number in [
+            "99999999999999999999",
+            "0xfffffffffffffffffffffffffffffffffff",
+            "-9999999999999999999",
+            "1e999",
+        ] {
+            let remedy = format!("2:8: nice: `{number}` is too large, or no number; write a smaller one");
+            assert_eq!(told(&format!("[pool.a]\nnice = {number}")), [remedy]);
+        }
     }
 
     #[test]

@@ -110,11 +110,11 @@ impl Pool {
 
     fn log_exit(&mut self, cx: &mut Context<'_>, id: WorkerId, status: &str) {
         let Some(process) = self.crew.get(id) else { return };
-        let (number, pid, stage) = (process.number, process.pid(), process.stage);
+        let (number, pid) = (process.number, process.pid());
         let lived = cx.now().saturating_duration_since(process.started).as_secs_f64();
-        match stage {
+        match process.stage {
             // The words of iotcpd 1.1, for scripts that look for them.
-            Stage::Starting | Stage::Serving | Stage::Lost => {
+            Stage::Starting(_) | Stage::Serving | Stage::Lost => {
                 let line = format_args!("daemon d[{number}] has died: pid {pid}, {status}, after {lived:.3} s");
                 self.note(cx, Level::Warn, Topic::Died, line);
             }

@@ -61,12 +61,11 @@ impl Pool {
 
     fn take_output(&mut self, cx: &mut Context<'_>, id: WorkerId, output: &[u8]) {
         let Some(process) = self.crew.get_mut(id) else { return };
-        match process.stage {
+        match &mut process.stage {
             Stage::Ending | Stage::Lost => {}
             Stage::Serving => self.take_reply(cx, id, output),
-            Stage::Starting => {
-                let ready_line = self.options.ready_line.as_deref().unwrap_or_default();
-                let Some(taken) = process.find_ready_line(output, ready_line) else {
+            Stage::Starting(ready_line) => {
+                let Some(taken) = ready_line.advance(output) else {
                     return;
                 };
                 if taken < output.len() {

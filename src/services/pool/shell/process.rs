@@ -6,8 +6,8 @@ use std::io::{Read, Write};
 use std::time::Instant;
 
 use super::super::core::WorkerId;
-use crate::framing::Progress;
 use crate::framing::line::LineFramer;
+use crate::framing::search::LineSearch;
 use crate::process::child::Child;
 use crate::process::reaper;
 use crate::process::stderr_log::StderrLog;
@@ -44,10 +44,10 @@ pub(super) enum StdinWatch {
 }
 
 /// What its output means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Stage {
     /// Start-up talk, until the ready line comes.
-    Starting,
+    Starting(LineSearch),
     /// Replies.
     Serving,
     /// Nothing any more: it was told to end.
@@ -158,35 +158,6 @@ impl Process {
             }
         }
         true
-    }
-
-    /// Start-up talk has come: whether the ready line is in it, and how many bytes it took up to and with that line.
-    pub(super) fn find_ready_line(&mut self, output: &[u8], ready_line: &[u8]) -> Option<usize> {
-        let mut taken = 0;
-        loop {
-            let rest = output.get(taken..).unwrap_or_default();
-            let held = self.reply.len();
-            self.reply.extend_from_slice(rest);
-            match self.framer.advance(&self.reply) {
-                Progress::Frame(length) => {
-                    let line = self.reply.get(..length).unwrap_or_default();
-                    let found = line.trim_ascii_end() == ready_line.trim_ascii_end();
-                    taken += length - held;
-                    self.reply.clear();
-                    if found {
-                        return Some(taken);
-                    }
-                }
-                Progress::NeedMore => return None,
-                Progress::TooLong => {
-                    // Not the line that is waited for, which may come behind it. A tail that is still to come may be taken
-                    // for a line of its own, which does no harm.
-                    self.reply.clear();
-                    self.framer.restart();
-                    taken += memchr::memchr(b'\n', rest)? + 1;
-                }
-            }
-        }
     }
 }
 

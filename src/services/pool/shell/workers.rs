@@ -13,6 +13,7 @@ use super::client::QueuePlace;
 use super::process::{Given, Process, Silence, Stage, StdinWatch, Unread};
 use super::{Of, Pool};
 use crate::framing::line::LineFramer;
+use crate::framing::search::LineSearch;
 use crate::process::child::Child;
 use crate::process::failure::SpawnError;
 use crate::process::reaper;
@@ -78,10 +79,9 @@ impl Pool {
             id,
             number: self.dispatcher.slot_of(id).unwrap_or_default(),
             child,
-            stage: if self.options.ready_line.is_some() {
-                Stage::Starting
-            } else {
-                Stage::Serving
+            stage: match &self.options.ready_line {
+                Some(line) => Stage::Starting(LineSearch::new(line)),
+                None => Stage::Serving,
             },
             framer: LineFramer::new(self.options.max_reply),
             reply: Vec::new(),

@@ -1,0 +1,317 @@
+//! `iotcpd ask`: what Squid says, what pools say, and what becomes of it.
+
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::time::{Duration, Instant};
+
+use super::Choices;
+use crate::client::ask::Mode;
+use crate::client::ask::core::{Action, Asker, AttemptId, Event, Fault};
+use crate::client::ask::dialect::{self, Dialect};
+use crate::client::ask::input::{LONGEST_LINE, Line, Splitter};
+use crate::client::ask::options::Policy;
+use crate::client::ask::reply::{self, Collector, Flaw, LONGEST_FOR_SQUID, LONGEST_REPLY};
+
+const FAILURE: &[u8] = b"BH";
+
+fn mode(choices: &mut Choices<'_>) -> Mode {
+    choices.pick(&[Mode::Squid, Mode::Plain]).unwrap_or(Mode::Squid)
+}
+
+/// A stream, and now and then one whose first line is about as long as any may be.
+fn stream(choices: &mut Choices<'_>, longest: usize) -> Vec<u8> {
+    let beginning = match choices.byte() {
+        length @ 252.. => vec![b'x'; longest - 254 + usize::from(length)],
+        _ => Vec::new(),
+    };
+    [&beginning, choices.take(usize::MAX)].concat()
+}
+
+/// `Splitter` and `Dialect`: mode, three bytes that cut the rest, and one that may put a very long line before it. However the
+/// input is cut, each of its lines comes out once; and what is taken off a line stands before its answer, byte for byte.
+pub fn fuzz_ask_input(input: &[u8]) {
+    let mut choices = Choices::new(input);
+    let (mode, cuts) = (mode(&mut choices), choices.take(3));
+    let input = stream(&mut choices, LONGEST_LINE);
+    let (mut splitter, mut lines) = (Splitter::default(), Vec::new());
+    let (long, short) = input.split_at(input.len().saturating_sub(4096));
+    for piece in [long].into_iter().chain(Choices::new(short).pieces(cuts)) {
+        splitter.push(piece.to_vec());
+        lines.extend(std::iter::from_fn(|| splitter.next_line()));
+    }
+    lines.extend(splitter.last_line());
+    assert!(splitter.is_drained(), "nothing is forgotten");
+    let expected = lines_of(&input);
+    assert_eq!(lines.len(), expected.len(), "each line comes out once");
+    let mut dialect = Dialect::new(mode);
+    for (line, written) in lines.iter().zip(expected) {
+        let held = written.get(..LONGEST_LINE).unwrap_or(written);
+        assert!(line.bytes() == held, "a line is what was written");
+        assert_eq!(
+            matches!(line, Line::Cut(_)),
+            written.len() > LONGEST_LINE,
+            "cut where it is too long"
+        );
+        check_channel(&mut dialect, line.bytes());
+    }
+}
+
+/// Without their LFs; the last one may have none.
+fn lines_of(input: &[u8]) -> Vec<&[u8]> {
+    let (mut lines, mut rest) = (Vec::new(), input);
+    while let Some(end) = memchr::memchr(b'\n', rest) {
+        let (line, behind) = rest.split_at(end);
+        lines.push(line);
+        rest = behind.get(1..).unwrap_or_default();
+    }
+    if !rest.is_empty() {
+        lines.push(rest);
+    }
+    lines
+}
+
+fn check_channel(dialect: &mut Dialect, line: &[u8]) {
+    let question = dialect.read(line);
+    let blank = if question.channel.is_empty() { &b""[..] } else { b" " };
+    let answer = dialect::answer(&question.channel, b"ERR");
+    assert!(
+        answer == [&question.channel, blank, b"ERR\n"].concat(),
+        "the channel-ID stands before the answer"
+    );
+    if *dialect == Dialect::Concurrent {
+        assert!(
+            line.starts_with(&question.channel) && !question.channel.contains(&b' '),
+            "it is the first word"
+        );
+    } else {
+        assert!(question.channel.is_empty(), "where there are none, none is found");
+    }
+    let rest = line.get(question.channel.len()..).unwrap_or_default();
+    let rest = if *dialect == Dialect::Concurrent {
+        rest.strip_prefix(b" ").unwrap_or(rest)
+    } else {
+        rest
+    };
+    let tail = rest.strip_prefix(question.text.as_slice());
+    assert!(
+        matches!(tail, Some(b"" | b"\r")),
+        "the rest, but for a CR at its end, is asked"
+    );
+}
+
+/// `Collector` and `reply::result`: mode, the length of the channel-ID, three bytes that cut the rest, and one that may put a very
+/// long line before it. However a reply is cut, its first line is the answer, and Squid can read it.
+pub fn fuzz_ask_reply(input: &[u8]) {
+    let mut choices = Choices::new(input);
+    let (mode, ahead, cuts) = (mode(&mut choices), choices.below(256), choices.take(3));
+    let longest = choices.pick(&[LONGEST_REPLY, LONGEST_FOR_SQUID]).unwrap_or_default();
+    let sent = stream(&mut choices, longest);
+    let (long, short) = sent.split_at(sent.len().saturating_sub(4096));
+    let mut collector = Collector::default();
+    let mut pieces = [long].into_iter().chain(Choices::new(short).pieces(cuts));
+    let outcome = pieces.find_map(|piece| collector.push(piece).transpose());
+    let end = memchr::memchr(b'\n', &sent);
+    let length = end.unwrap_or(sent.len());
+    match outcome {
+        Some(Ok(reply)) => {
+            assert!(end.is_some() && length <= LONGEST_REPLY && reply == sent.get(..length).unwrap_or_default());
+            check_result(mode, reply, ahead);
+        }
+        Some(Err(flaw)) => assert!(
+            flaw == Flaw::TooLong && length > LONGEST_REPLY,
+            "{flaw:?} after {length} bytes"
+        ),
+        None => {
+            assert!(end.is_none() && length <= LONGEST_REPLY, "not whole");
+            assert_eq!(collector.flaw_at_end() == Flaw::Empty, sent.is_empty());
+        }
+    }
+}
+
+fn check_result(mode: Mode, reply: Vec<u8>, ahead: usize) {
+    match (mode, reply::result(mode, reply.clone(), ahead)) {
+        (Mode::Plain, result) => assert!(result == Ok(reply), "untouched"),
+        (Mode::Squid, Ok(result)) => {
+            assert!(
+                !result.contains(&b'\n') && !result.contains(&0) && !result.is_empty(),
+                "one line for Squid"
+            );
+            assert!(ahead + result.len() < LONGEST_FOR_SQUID, "which fits");
+            let text = reply.strip_suffix(b"\r").unwrap_or(&reply);
+            assert!(
+                result == text || result == b"ERR" && text.iter().all(u8::is_ascii_whitespace),
+                "byte for byte"
+            );
+        }
+        (Mode::Squid, Err(Flaw::Nul)) => assert!(reply.contains(&0)),
+        (Mode::Squid, Err(flaw)) => {
+            assert!(
+                flaw == Flaw::TooLong && ahead + reply.len() >= LONGEST_FOR_SQUID,
+                "{flaw:?}"
+            );
+        }
+    }
+}
+
+/// `Asker`: a few bytes are the policy, the rest decides what happens: lines, replies, faults, time. Every line gets exactly
+/// one answer, of one line, under its own channel-ID, and none is left when its time-out is over. (`tests/sim/ask.rs`, which
+/// knows what was asked of whom, holds that it is the right one.)
+pub fn fuzz_asker(input: &[u8]) {
+    let mut choices = Choices::new(input);
+    let mut run = Run::new(&mut choices);
+    while !choices.is_empty() {
+        run.step(&mut choices);
+    }
+    let end = run.now + run.policy.timeout;
+    while let Some(at) = run.asker.next_deadline() {
+        assert!(at <= end, "no line outlives its time-out");
+        run.now = run.now.max(at);
+        run.tell(Event::Tick);
+    }
+    run.check_answers();
+}
+
+struct Run {
+    asker: Asker,
+    policy: Policy,
+    now: Instant,
+    attempts: Vec<AttemptId>,
+    /// The channel-IDs of the lines read.
+    channels: Vec<Vec<u8>>,
+    dialect: Dialect,
+    answers: Vec<Vec<u8>>,
+}
+
+impl Run {
+    fn new(choices: &mut Choices<'_>) -> Self {
+        let policy = Policy {
+            mode: mode(choices),
+            timeout: Duration::from_millis(1 + choices.below(256) as u64 * 8),
+            on_failure: FAILURE.to_vec(),
+            addresses: 1 + choices.below(3),
+            max_in_flight: 1 + choices.below(4),
+            max_unanswered: 1 + choices.below(8),
+            max_lines: 8,
+            max_bytes: 256,
+        };
+        let now = Instant::now();
+        Self {
+            asker: Asker::new(policy.clone(), now),
+            dialect: Dialect::new(policy.mode),
+            policy,
+            now,
+            attempts: Vec::new(),
+            channels: Vec::new(),
+            answers: Vec::new(),
+        }
+    }
+
+    fn step(&mut self, choices: &mut Choices<'_>) {
+        match choices.below(8) {
+            0..3 => self.read_line(choices),
+            3..5 => {
+                let reply = bytes(choices);
+                self.on_attempt(choices, |attempt| Event::Reply(attempt, reply));
+            }
+            5 => {
+                let fault = choices.pick(&FAULTS).unwrap_or(Fault::TimedOut);
+                self.on_attempt(choices, |attempt| Event::Failed(attempt, fault));
+            }
+            6 => self.pass_time(Duration::from_millis(choices.below(256) as u64)),
+            _ => self.pass_time(Duration::from_millis(choices.below(256) as u64 * 16)),
+        }
+    }
+
+    /// A tick at every deadline on the way: that is the reactor's part.
+    fn pass_time(&mut self, span: Duration) {
+        let end = self.now + span;
+        while let Some(at) = self.asker.next_deadline().filter(|at| *at <= end) {
+            self.now = self.now.max(at);
+            self.tell(Event::Tick);
+        }
+        self.now = end;
+    }
+
+    fn read_line(&mut self, choices: &mut Choices<'_>) {
+        if self.asker.has_room() {
+            let line = bytes(choices);
+            self.channels.push(self.dialect.read(&line).channel);
+            let line = if choices.byte() == 255 {
+                Line::Cut(line)
+            } else {
+                Line::Whole(line)
+            };
+            self.tell(Event::Line(line));
+        }
+    }
+
+    /// To any attempt, over or not: a report may be on its way when its attempt is cancelled.
+    fn on_attempt(&mut self, choices: &mut Choices<'_>, event: impl FnOnce(AttemptId) -> Event) {
+        if let Some(attempt) = choices.pick(&self.attempts) {
+            self.tell(event(attempt));
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.asker.handle(self.now, event);
+        while let Some(action) = self.asker.next_action() {
+            match action {
+                Action::Connect { attempt, .. } => {
+                    assert!(
+                        self.asker.question(attempt).is_none_or(|text| !text.contains(&b'\n')),
+                        "one line is asked"
+                    );
+                    // The youngest are the ones that live.
+                    self.attempts.insert(0, attempt);
+                    self.attempts.truncate(16);
+                }
+                Action::Write(line) => self.answers.push(line),
+                Action::Cancel(_) | Action::Away { .. } | Action::Probe { .. } | Action::Back { .. } => {}
+                Action::GaveUp { .. } => {}
+            }
+        }
+        assert!(
+            self.asker.in_flight() <= self.policy.max_in_flight,
+            "never more connections than allowed"
+        );
+    }
+
+    fn check_answers(&self) {
+        assert_eq!(self.asker.lines_in_hand(), 0, "no line is forgotten");
+        assert_eq!(self.answers.len(), self.channels.len(), "one answer per line");
+        let channels: BTreeSet<&Vec<u8>> = self.channels.iter().filter(|channel| !channel.is_empty()).collect();
+        for channel in channels {
+            let begin = [channel, &b" "[..]].concat();
+            let answers = self.answers.iter().filter(|answer| answer.starts_with(&begin)).count();
+            let lines = self.channels.iter().filter(|other| *other == channel).count();
+            assert!(
+                answers >= lines,
+                "{answers} answers to {lines} lines of channel {channel:?}"
+            );
+        }
+        for answer in &self.answers {
+            assert!(
+                answer.iter().position(|byte| *byte == b'\n') == Some(answer.len() - 1),
+                "one line: {answer:?}"
+            );
+        }
+    }
+}
+
+const FAULTS: [Fault; 8] = [
+    Fault::Unreachable(ErrorKind::ConnectionRefused),
+    Fault::Unresolved,
+    Fault::Lost(ErrorKind::ConnectionReset),
+    Fault::Shortage(ErrorKind::Other),
+    Fault::TimedOut,
+    Fault::Flawed(Flaw::Empty),
+    Fault::Flawed(Flaw::Unfinished),
+    Fault::Flawed(Flaw::Nul),
+];
+
+/// A line or a reply, without its LF.
+fn bytes(choices: &mut Choices<'_>) -> Vec<u8> {
+    let length = choices.below(24);
+    let bytes = choices.take(length).iter().copied();
+    bytes.filter(|byte| *byte != b'\n').collect()
+}

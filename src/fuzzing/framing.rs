@@ -1,0 +1,92 @@
+//! Lines in a stream, wherever it is cut.
+
+use super::Choices;
+use crate::framing::Progress;
+use crate::framing::line::LineFramer;
+use crate::framing::search::LineSearch;
+
+/// How a stream of lines ends.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    /// So many bytes of an unfinished line are left.
+    Unfinished(usize),
+    /// A line is longer than allowed.
+    TooLong,
+}
+
+/// `LineFramer`: the first byte is the longest line allowed, four more cut the rest. Every cut gives the frames that the
+/// stream has when it is looked at whole; too long is exactly a line with more bytes than allowed before its LF.
+pub fn fuzz_line(input: &[u8]) {
+    let mut choices = Choices::new(input);
+    let longest = choices.below(64);
+    let cuts = choices.take(4);
+    let whole = frames(longest, choices.pieces(&[]));
+    let cut = frames(longest, choices.pieces(cuts));
+    assert_eq!(whole, lines(longest, choices.take(usize::MAX)), "frames are lines");
+    assert_eq!(cut, whole, "cuts do not matter");
+}
+
+/// The way of all users of a framer: bytes are kept until a frame is whole.
+fn frames<'i>(longest: usize, pieces: impl Iterator<Item = &'i [u8]>) -> (Vec<Vec<u8>>, End) {
+    let (mut framer, mut held, mut frames) = (LineFramer::new(longest), Vec::new(), Vec::new());
+    for piece in pieces {
+        held.extend_from_slice(piece);
+        loop {
+            match framer.advance(&held) {
+                Progress::NeedMore => break,
+                Progress::TooLong => return (frames, End::TooLong),
+                Progress::Frame(length) => {
+                    assert!(length <= held.len(), "a frame is made of bytes that have come");
+                    frames.push(held.drain(..length).collect());
+                }
+            }
+        }
+    }
+    (frames, End::Unfinished(held.len()))
+}
+
+fn lines(longest: usize, stream: &[u8]) -> (Vec<Vec<u8>>, End) {
+    let mut lines = Vec::new();
+    for line in stream.split_inclusive(|byte| *byte == b'\n') {
+        let text = line.strip_suffix(b"\n");
+        if text.unwrap_or(line).len() > longest {
+            return (lines, End::TooLong);
+        }
+        if text.is_none() {
+            return (lines, End::Unfinished(line.len()));
+        }
+        lines.push(line.to_vec());
+    }
+    (lines, End::Unfinished(0))
+}
+
+/// `LineSearch`: two bytes say how long the wanted line is and how the rest is cut. Wherever it is cut, the first line that
+/// is the wanted one (but for white space at their ends) is found, and what lies behind it is left.
+pub fn fuzz_ready_line(input: &[u8]) {
+    let mut choices = Choices::new(input);
+    let length = choices.below(16);
+    let cuts = choices.take(2);
+    let wanted = choices.take(length);
+    let mut search = LineSearch::new(wanted);
+    let mut before = 0;
+    let found = choices.pieces(cuts).find_map(|piece| {
+        let taken = search.advance(piece);
+        assert!(
+            taken.is_none_or(|taken| 0 < taken && taken <= piece.len()),
+            "within the piece"
+        );
+        let end = taken.map(|taken| before + taken);
+        before += piece.len();
+        end
+    });
+    let mut end = 0;
+    let expected = choices
+        .take(usize::MAX)
+        .split_inclusive(|byte| *byte == b'\n')
+        .find_map(|line| {
+            end += line.len();
+            let same = line.ends_with(b"\n") && line.trim_ascii_end() == wanted.trim_ascii_end();
+            same.then_some(end)
+        });
+    assert_eq!(found, expected, "the ready line {wanted:?}");
+}

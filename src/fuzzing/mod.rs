@@ -1,0 +1,48 @@
+//! What every parser of bytes from outside promises, whatever the bytes: for tests and fuzz targets alone.
+//!
+//! One function for each parser: it takes any bytes, feeds the parser with them, and fails if what comes out breaks the
+//! parser's promise. Each is the whole of one fuzz target in `tests/fuzz` and one line of [`TARGETS`], which `cargo test`
+//! runs over the seeds of `tests/fuzz/seeds` and over mutations of them that are the same every time.
+//!
+//! Where the parser wants more than bytes (where a stream is cut, which event comes next), the first bytes of the input
+//! decide it ([`Choices`]). An oracle here is written the slow and obvious way, never the way of the parser.
+//!
+//! Nothing else in the crate may use this room, and it uses the other rooms only through what they show everybody.
+
+mod ask;
+mod choices;
+mod config;
+mod framing;
+mod net;
+mod pool;
+mod process;
+
+#[cfg(test)]
+mod tests;
+
+pub use ask::{fuzz_ask_input, fuzz_ask_reply, fuzz_asker};
+pub use config::{fuzz_config_file, fuzz_quantities};
+pub use framing::{fuzz_line, fuzz_ready_line};
+pub use net::{fuzz_addresses, fuzz_networks};
+pub use pool::fuzz_dispatcher;
+pub use process::fuzz_stderr_log;
+
+use choices::Choices;
+
+/// A fuzz target: its name, and what it does with an input. It panics if a promise is broken.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every fuzz target.
+pub const TARGETS: [Target; 11] = [
+    ("line", fuzz_line),
+    ("ready_line", fuzz_ready_line),
+    ("config_file", fuzz_config_file),
+    ("quantities", fuzz_quantities),
+    ("addresses", fuzz_addresses),
+    ("networks", fuzz_networks),
+    ("ask_input", fuzz_ask_input),
+    ("ask_reply", fuzz_ask_reply),
+    ("asker", fuzz_asker),
+    ("stderr_log", fuzz_stderr_log),
+    ("dispatcher", fuzz_dispatcher),
+];

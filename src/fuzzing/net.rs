@@ -1,0 +1,75 @@
+//! Addresses and networks.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::net::access::{self, AccessList};
+use crate::net::addr::{ConnectAddr, ListenAddr, PeerAddr};
+
+/// `ListenAddr` and `ConnectAddr`: what can be read is written back as text that means the same, and neither that text nor
+/// an error holds control characters, which would break a line of the log.
+pub fn fuzz_addresses(input: &[u8]) {
+    let text = &*String::from_utf8_lossy(input);
+    let listen = text.parse::<ListenAddr>();
+    let written = shown(&listen);
+    if let Ok(address) = listen {
+        assert_eq!(written.parse(), Ok(address), "{text:?} is written as {written:?}");
+    }
+    let connect = text.parse::<ConnectAddr>();
+    let written = shown(&connect);
+    if let Ok(address) = connect {
+        assert!(
+            address.to_socket_addr().is_none_or(|figures| figures.port() > 0),
+            "nobody is at port 0"
+        );
+        assert_eq!(written.parse(), Ok(address), "{text:?} is written as {written:?}");
+    }
+}
+
+fn shown<T: ToString, E: ToString>(outcome: &Result<T, E>) -> String {
+    let shown = match outcome {
+        Ok(value) => value.to_string(),
+        Err(error) => error.to_string(),
+    };
+    assert!(!shown.contains(char::is_control), "it upsets no log: {shown:?}");
+    shown
+}
+
+/// `parse_net`: what can be read is written back as text that means the same, and a list that denies a network denies its
+/// first and its last address, whichever way they are spelled. IPv4-mapped addresses within a wider IPv6 network are IPv4, and
+/// not meant by it.
+pub fn fuzz_networks(input: &[u8]) {
+    let text = &*String::from_utf8_lossy(input);
+    let outcome = access::parse_net(text);
+    let written = shown(&outcome);
+    let Ok(net) = outcome else { return };
+    assert_eq!(
+        access::parse_net(&written),
+        Ok(net),
+        "{text:?} is written as {written:?}"
+    );
+    let deny = AccessList {
+        allow: Vec::new(),
+        deny: vec![net],
+    };
+    let allow = AccessList {
+        allow: vec![net],
+        deny: Vec::new(),
+    };
+    let ends = [net.network(), net.broadcast()].into_iter();
+    let meant = ends.filter(|ip| ip.to_canonical().is_ipv4() == matches!(net, IpNet::V4(_)));
+    for ip in meant.flat_map(spellings) {
+        let peer = PeerAddr::tcp((ip, 1).into());
+        assert!(!deny.permits(&peer) && allow.permits(&peer), "{peer} is in {net}");
+    }
+}
+
+/// The address, and its IPv4-mapped form if it has one.
+fn spellings(ip: IpAddr) -> impl Iterator<Item = IpAddr> {
+    let mapped = match ip {
+        IpAddr::V4(ip) => Some(ip.to_ipv6_mapped().into()),
+        IpAddr::V6(_) => None,
+    };
+    [ip].into_iter().chain(mapped)
+}

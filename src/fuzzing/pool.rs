@@ -1,0 +1,259 @@
+//! The dispatcher under any series of events.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::Choices;
+use crate::services::pool::core::{
+    Action, ClientId, Dispatcher, Ending, Event, Fault, RequestId, Step, Verdict, WorkerId,
+};
+use crate::services::pool::options::Policy;
+
+/// `Dispatcher`: a few bytes are the policy, the rest decides what happens, and to whom: also to workers and requests that are
+/// gone, and in states in which it does not happen, for every pair of state and event is decided. The dispatcher's own
+/// invariants are checked after each event; here, that an answer comes from the worker that has the request, that every
+/// request ends once, and that nothing is left in the end. (`tests/sim/pool.rs` has a model that holds the promises.)
+pub fn fuzz_dispatcher(input: &[u8]) {
+    let mut world = World::new(Choices::new(input));
+    world.act();
+    while !world.choices.is_empty() {
+        world.step();
+    }
+    world.tell(Event::Shutdown(Ending::Gently));
+    while let Some((worker, _)) = world.processes.first_key_value() {
+        let worker = *worker;
+        world.exit(worker);
+    }
+    assert!(
+        world.clients.is_empty(),
+        "whoever waited was refused: {:?}",
+        world.clients
+    );
+    assert!(world.dispatcher.is_finished(), "no worker is forgotten");
+}
+
+struct World<'i> {
+    choices: Choices<'i>,
+    now: Instant,
+    policy: Policy,
+    dispatcher: Dispatcher,
+    /// Every process, and whose request it was given last.
+    processes: BTreeMap<WorkerId, Process>,
+    /// Whoever waits, and the name of his request once it is known.
+    clients: BTreeMap<u64, Option<RequestId>>,
+    next_client: u64,
+    /// The last of those that ever were.
+    workers: Vec<WorkerId>,
+    requests: Vec<RequestId>,
+}
+
+#[derive(Debug, Default)]
+struct Process {
+    given: Option<ClientId>,
+    told_to_end: bool,
+}
+
+fn policy(choices: &mut Choices<'_>) -> Policy {
+    let mut time = |unit: u64| Duration::from_millis(unit * (1 + u64::from(choices.byte())));
+    let (queue_timeout, busy_timeout) = (time(4), time(16));
+    let (alarm_interval, start_timeout, max_age) = (time(8), time(16), time(100));
+    Policy {
+        workers: 1 + choices.below(4),
+        queue_size: choices.below(6),
+        queue_timeout,
+        busy_timeout,
+        retries: choices.pick(&[0, 1, 2]).unwrap_or_default(),
+        alarm_interval,
+        start_timeout,
+        max_requests: choices.pick(&[None, Some(1), Some(5)]).flatten(),
+        max_age: choices.pick(&[None, Some(max_age)]).flatten(),
+    }
+}
+
+/// Puts the youngest to the front, where it is picked as often as those before it.
+fn remember<T>(items: &mut Vec<T>, item: T) {
+    items.insert(0, item);
+    items.truncate(12);
+}
+
+impl<'i> World<'i> {
+    fn new(mut choices: Choices<'i>) -> Self {
+        let (policy, now) = (policy(&mut choices), Instant::now());
+        Self {
+            choices,
+            now,
+            dispatcher: Dispatcher::new(policy.clone(), now, 1),
+            policy,
+            processes: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            next_client: 0,
+            workers: Vec::new(),
+            requests: Vec::new(),
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.dispatcher.handle(self.now, event);
+        self.act();
+    }
+
+    // ---- the shell -------------------------------------------------------------------------------------------
+
+    fn act(&mut self) {
+        while let Some(action) = self.dispatcher.next_action() {
+            match action {
+                Action::Spawn(worker) => self.spawn(worker),
+                Action::Enqueued { request, client } => self.name(client, request),
+                Action::Assign {
+                    worker,
+                    request,
+                    client,
+                } => self.assign(worker, request, client),
+                Action::Answer { client, worker, .. } => {
+                    let given = self.processes.get_mut(&worker).and_then(|process| process.given.take());
+                    assert_eq!(
+                        given,
+                        Some(client),
+                        "an answer comes from the worker that has the request"
+                    );
+                    self.end(client);
+                }
+                Action::Refuse { client, .. } => self.end(client),
+                Action::Inspect(worker) => {
+                    let verdict = self.choices.pick(&[Verdict::Clean, Verdict::OutOfStep]);
+                    let event = verdict.map(|verdict| Event::Inspected(worker, verdict));
+                    event
+                        .into_iter()
+                        .for_each(|event| self.dispatcher.handle(self.now, event));
+                }
+                Action::Stop(worker, _) => {
+                    let process = self.processes.get_mut(&worker);
+                    assert!(process.is_some(), "only what lives is told to end");
+                    process.into_iter().for_each(|process| process.told_to_end = true);
+                }
+                Action::Replaced { .. } | Action::Rolled => {}
+            }
+        }
+        assert_eq!(
+            self.dispatcher.requests_in_hand(),
+            self.clients.len(),
+            "no request is forgotten"
+        );
+    }
+
+    fn spawn(&mut self, worker: WorkerId) {
+        if !self.dispatcher.awaits_spawn(worker) {
+            return;
+        }
+        remember(&mut self.workers, worker);
+        let fate = self.choices.below(8);
+        if fate == 7 {
+            return self.dispatcher.handle(self.now, Event::SpawnFailed(worker));
+        }
+        self.processes.insert(worker, Process::default());
+        self.dispatcher.handle(self.now, Event::Started(worker));
+        if fate < 5 {
+            self.dispatcher.handle(self.now, Event::Ready(worker));
+        }
+    }
+
+    fn name(&mut self, client: ClientId, request: RequestId) {
+        remember(&mut self.requests, request);
+        let before = self.clients.insert(client.0, Some(request));
+        assert!(before.is_some(), "{client:?} waits for nothing");
+    }
+
+    fn assign(&mut self, worker: WorkerId, request: RequestId, client: ClientId) {
+        self.name(client, request);
+        let process = self.processes.get_mut(&worker).filter(|process| !process.told_to_end);
+        assert!(process.is_some(), "{worker:?} is not in service");
+        let before = process.and_then(|process| process.given.replace(client));
+        assert!(
+            before.is_none_or(|before| before == client || !self.clients.contains_key(&before.0)),
+            "{worker:?} has its hands full"
+        );
+    }
+
+    fn end(&mut self, client: ClientId) {
+        assert!(self.clients.remove(&client.0).is_some(), "a request ends once");
+    }
+
+    // ---- what happens ----------------------------------------------------------------------------------------
+
+    fn step(&mut self) {
+        let kind = self.choices.below(32);
+        match kind {
+            0..8 => self.request(),
+            8 | 9 => self.pass_time(),
+            10 => self.leave(Event::Abandoned),
+            11 => self.leave(Event::Withdrawn),
+            12 => self.tell(Event::Roll),
+            13 => self.reconfigure(),
+            14 | 15 => {
+                let living: Vec<WorkerId> = self.processes.keys().copied().collect();
+                let worker = self.choices.pick(&living);
+                worker.into_iter().for_each(|worker| self.exit(worker));
+            }
+            // A pool that ends goes on to hear things.
+            31 if self.choices.byte() == 255 => self.tell(Event::Shutdown(Ending::Firmly)),
+            _ => {
+                let worker = self.choices.pick(&self.workers);
+                worker.into_iter().for_each(|worker| self.report(kind, worker));
+            }
+        }
+    }
+
+    /// Something about a worker that is there or was.
+    fn report(&mut self, kind: usize, worker: WorkerId) {
+        let broken = |fault| Event::Broken(worker, fault);
+        let reply = |step| Event::Reply { worker, step };
+        self.tell(match kind {
+            16..24 => reply(Step::Kept),
+            24 => reply(Step::Lost),
+            25 => Event::ReplyBegun(worker),
+            26 => broken(Fault::OutputClosed),
+            27 => broken(Fault::InputClosed),
+            28 => broken(Fault::Unasked),
+            29 => broken(Fault::ReplyTooLong),
+            30 => Event::Outgrown(worker),
+            _ => Event::Ready(worker),
+        });
+    }
+
+    fn request(&mut self) {
+        let client = ClientId(self.next_client);
+        self.next_client += 1;
+        self.clients.insert(client.0, None);
+        let size = self.choices.pick(&[80, 5000]).unwrap_or(80);
+        self.tell(Event::Request { client, size });
+    }
+
+    fn leave(&mut self, event: fn(RequestId) -> Event) {
+        let Some(request) = self.choices.pick(&self.requests) else {
+            return;
+        };
+        self.clients.retain(|_, name| *name != Some(request));
+        self.tell(event(request));
+    }
+
+    fn exit(&mut self, worker: WorkerId) {
+        self.processes.remove(&worker);
+        self.tell(Event::Exited(worker));
+    }
+
+    fn reconfigure(&mut self) {
+        self.policy = policy(&mut self.choices);
+        self.tell(Event::Reconfigure(Box::new(self.policy.clone())));
+    }
+
+    /// A tick at every deadline on the way, and one at the end, which does no harm.
+    fn pass_time(&mut self) {
+        let end = self.now + Duration::from_millis(8 * u64::from(self.choices.byte()));
+        while let Some(at) = self.dispatcher.next_deadline().filter(|at| *at <= end) {
+            self.now = self.now.max(at);
+            self.tell(Event::Tick);
+        }
+        self.now = end;
+        self.tell(Event::Tick);
+    }
+}
