@@ -32,7 +32,7 @@ const NOTHING: Beside = (&[], "");
 const UNIX: Beside = (&["--listen=unix:/x"], "listen = ['unix:/x']");
 const READY: Beside = (&["--ready-line=up"], "ready-line = 'up'");
 
-const SAMPLES: [Sample; 43] = [
+const SAMPLES: [Sample; 44] = [
     (
         "daemon",
         &["--daemon", "cat -u 'a b'"],
@@ -114,6 +114,7 @@ const SAMPLES: [Sample; 43] = [
     ("queue-size", &["--queue-size", "0"], "queue-size = 0", NOTHING),
     ("queue-timeout", &["--queue-timeout", "1"], "queue-timeout = 1", NOTHING),
     ("retries", &["--retries", "0"], "retries = 0", NOTHING),
+    ("pipeline", &["--pipeline", "16"], "pipeline = 16", NOTHING),
     (
         "max-request",
         &["--max-request", "12000"],
@@ -256,5 +257,5 @@ fn the_help_tells_the_true_defaults() {
         assert_eq!(said, from_flags(beside.0.iter().copied()), "{flag}");
         checked += 1;
     }
-    assert_eq!(checked, 20);
+    assert_eq!(checked, 21);
 }

@@ -62,6 +62,8 @@ fn policy(choices: &mut Choices<'_>) -> Policy {
         queue_size: choices.below(6),
         queue_timeout,
         busy_timeout,
+        // One at a time; what is written ahead is the simulation's subject.
+        pipeline: 1,
         retries: choices.pick(&[0, 1, 2]).unwrap_or_default(),
         alarm_interval,
         start_timeout,
@@ -206,13 +208,17 @@ impl<'i> World<'i> {
     /// Something about a worker that is there or was.
     fn report(&mut self, kind: usize, worker: WorkerId) {
         let broken = |fault| Event::Broken(worker, fault);
+        let request = self.choices.pick(&self.requests);
         let reply = |step| Event::Reply { worker, step };
         self.tell(match kind {
             16..24 => reply(Step::Kept),
             24 => reply(Step::Lost),
             25 => Event::ReplyBegun(worker),
             26 => broken(Fault::OutputClosed),
-            27 => broken(Fault::InputClosed),
+            27 => request.map_or_else(
+                || broken(Fault::OutputClosed),
+                |request| broken(Fault::InputClosed(request)),
+            ),
             28 => broken(Fault::Unasked),
             29 => broken(Fault::ReplyTooLong),
             30 => Event::Outgrown(worker),

@@ -32,6 +32,8 @@ mod pool_mended;
 #[cfg(test)]
 mod pool_misfits;
 #[cfg(test)]
+mod pool_pipeline;
+#[cfg(test)]
 mod pool_queue;
 #[cfg(test)]
 mod pool_replies;

@@ -6,7 +6,7 @@
 //! death of its worker as often as `retries` says and no oftener (3). At the end everything is let run dry: no request and
 //! no worker may be left over or missing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use iotcpd::services::pool::core::{
@@ -21,7 +21,8 @@ const STEPS: u64 = 3000;
 #[derive(Debug)]
 struct Process {
     ready: bool,
-    held: Held,
+    /// What it was given and has not answered, oldest first.
+    held: VecDeque<Held>,
     reply_begun: bool,
     answered: u64,
     told_to_end: bool,
@@ -31,7 +32,6 @@ struct Process {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Held {
-    Nothing,
     RequestOf(ClientId),
     /// Its client has gone.
     Orphan,
@@ -72,6 +72,11 @@ fn policy(dice: &mut Dice) -> Policy {
         queue_timeout: Duration::from_millis(50 + dice.below(800)),
         busy_timeout: Duration::from_millis(100 + dice.below(3000)),
         retries: dice.below(3) as u32,
+        pipeline: if dice.percent(50) {
+            1
+        } else {
+            1 + dice.below(5) as usize
+        },
         alarm_interval: Duration::from_millis(100 + dice.below(2000)),
         start_timeout: Duration::from_millis(500 + dice.below(5000)),
         max_requests: maybe(dice.percent(40), 1 + dice.below(30)),
@@ -145,7 +150,7 @@ impl World {
         let ready = self.calm || self.dice.percent(60);
         let process = Process {
             ready,
-            held: Held::Nothing,
+            held: VecDeque::new(),
             reply_begun: false,
             answered: 0,
             told_to_end: false,
@@ -175,27 +180,32 @@ impl World {
             .get_mut(&worker)
             .expect("only a living worker is given anything");
         assert!(process.ready && !process.told_to_end, "{worker:?} is not in service");
-        assert_eq!(process.held, Held::Nothing, "{worker:?} has its hands full");
+        assert!(
+            process.held.len() < self.policy.pipeline,
+            "{worker:?} has its hands full"
+        );
         assert!(
             !process.out_of_step,
             "{worker:?} would answer with somebody else's reply"
         );
-        (process.held, process.reply_begun) = (Held::RequestOf(client), false);
+        process.held.push_back(Held::RequestOf(client));
         // The client may have gone while it waited, which is found out only now.
         if !self.calm && self.dice.percent(3) {
-            process.held = Held::Nothing;
+            process.held.pop_back();
             self.clients.remove(&client.0);
             return self.dispatcher.handle(self.now, Event::Withdrawn(request));
         }
-        // What the shell may find when it turns to the worker: it has spoken unasked, or does not listen any more.
+        // What the shell may find when it turns to the worker: it does not listen any more, or, while it was free, it has
+        // spoken unasked.
         if !self.calm && self.dice.percent(3) {
-            process.held = Held::Nothing;
             process.out_of_step = true;
-            let fault = if self.dice.percent(50) {
+            process.held.pop_back();
+            let fault = if process.held.is_empty() && self.dice.percent(50) {
                 Fault::Unasked
             } else {
-                Fault::InputClosed
+                Fault::InputClosed(request)
             };
+            self.mourn(worker);
             self.dispatcher.handle(self.now, Event::Broken(worker, fault));
         }
     }
@@ -208,11 +218,10 @@ impl World {
         );
         let process = self.processes.get_mut(&worker).expect("and it lives");
         assert_eq!(
-            process.held,
-            Held::RequestOf(client),
+            process.held.pop_front(),
+            Some(Held::RequestOf(client)),
             "promise 1: nobody gets somebody else's answer"
         );
-        process.held = Held::Nothing;
         self.clients.remove(&client.0).expect("promise 2: one end per request");
         self.answers += 1;
     }
@@ -229,12 +238,14 @@ impl World {
                 waited.deaths, self.policy.retries
             );
         }
-        for process in self
-            .processes
-            .values_mut()
-            .filter(|process| process.held == Held::RequestOf(client))
-        {
-            process.held = Held::Orphan;
+        self.orphan(client);
+    }
+
+    /// Nobody waits for that client's request any more; whoever has it goes on with it for nobody.
+    fn orphan(&mut self, client: ClientId) {
+        let held = self.processes.values_mut().flat_map(|process| &mut process.held);
+        for held in held.filter(|held| **held == Held::RequestOf(client)) {
+            *held = Held::Orphan;
         }
     }
 
@@ -257,10 +268,10 @@ impl World {
     }
 
     fn stop(&mut self, worker: WorkerId, _: Ending) {
-        self.processes
-            .get_mut(&worker)
-            .expect("only what lives is told to end")
-            .told_to_end = true;
+        let process = self.processes.get_mut(&worker).expect("only what lives is told to end");
+        process.told_to_end = true;
+        // What it had has been refused, or goes to others.
+        process.held.clear();
     }
 
     // ---- what happens ----------------------------------------------------------------------------------------
@@ -301,22 +312,17 @@ impl World {
         else {
             panic!("{id} was never told")
         };
-        for process in self
-            .processes
-            .values_mut()
-            .filter(|process| process.held == Held::RequestOf(ClientId(id)))
-        {
-            process.held = Held::Orphan;
-        }
+        self.orphan(ClientId(id));
         self.tell(Event::Abandoned(request));
     }
 
     fn reply(&mut self, worker: WorkerId, step: Step) {
         let process = self.processes.get_mut(&worker).expect("a living worker");
-        process.out_of_step |= step == Step::Lost || process.held == Held::Nothing;
-        process.answered += u64::from(process.held != Held::Nothing);
-        if process.held == Held::Orphan {
-            process.held = Held::Nothing;
+        process.out_of_step |= step == Step::Lost || process.held.is_empty();
+        process.answered += u64::from(!process.held.is_empty());
+        process.reply_begun = false;
+        if process.held.front() == Some(&Held::Orphan) {
+            process.held.pop_front();
         }
         self.replying = Some(worker);
         self.tell(Event::Reply { worker, step });
@@ -326,19 +332,20 @@ impl World {
     fn reply_begins(&mut self, worker: WorkerId) {
         let process = self.processes.get_mut(&worker).expect("a living worker");
         process.reply_begun = true;
-        process.out_of_step |= process.held == Held::Nothing;
+        process.out_of_step |= process.held.is_empty();
         self.tell(Event::ReplyBegun(worker));
     }
 
-    /// The model's half of a worker's loss to its request; `process` is as it was before.
+    /// The model's half of a worker's loss to the request it was working on; the process is as it was before.
     fn mourn(&mut self, worker: WorkerId) {
         let Process {
             held,
             reply_begun,
             answered,
             ..
-        } = self.processes[&worker];
-        let Held::RequestOf(client) = held else { return };
+        } = &self.processes[&worker];
+        let (oldest, reply_begun, answered) = (held.front().copied(), *reply_begun, *answered);
+        let Some(Held::RequestOf(client)) = oldest else { return };
         let client = self.client(client);
         client.reply_lost |= reply_begun;
         client.deaths += u32::from(!reply_begun && answered > 0);
@@ -353,7 +360,7 @@ impl World {
     fn break_output(&mut self, worker: WorkerId, fault: Fault) {
         self.mourn(worker);
         let process = self.processes.get_mut(&worker).expect("a living worker");
-        (process.out_of_step, process.held) = (true, Held::Orphan);
+        process.out_of_step = true;
         self.tell(Event::Broken(worker, fault));
     }
 
@@ -369,7 +376,7 @@ impl World {
 
     fn step(&mut self) {
         let in_service = self.workers(|process| process.ready && !process.told_to_end);
-        let holding = self.workers(|process| process.ready && process.held != Held::Nothing);
+        let holding = self.workers(|process| process.ready && !process.held.is_empty());
         let starting = self.workers(|process| !process.ready);
         let living = self.workers(|_| true);
         let ending = self.workers(|process| process.told_to_end);
@@ -434,8 +441,7 @@ impl World {
             for worker in self.workers(|process| process.told_to_end) {
                 self.die(worker);
             }
-            for worker in self.workers(|process| process.ready && process.held != Held::Nothing && !process.told_to_end)
-            {
+            for worker in self.workers(|process| process.ready && !process.held.is_empty() && !process.told_to_end) {
                 self.reply(worker, Step::Kept);
             }
             self.pass_time(Duration::from_millis(500));
@@ -527,6 +533,7 @@ fn a_worker_without_a_pause_is_watched_now_and_then() {
         workers: 1,
         queue_size: 10_000,
         queue_timeout: Duration::from_secs(60),
+        pipeline: 1,
         ..policy(&mut Dice::new(1))
     };
     let start = Instant::now();

@@ -25,6 +25,7 @@ const DEFAULT_CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_KILL_TIMEOUT: Duration = Duration::from_secs(3);
 const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_RETRIES: u32 = 1;
+const DEFAULT_PIPELINE: usize = 1;
 const DEFAULT_MAX_REQUEST: u64 = 64 << 10;
 const DEFAULT_MAX_REPLY: u64 = 1 << 20;
 /// Also what a URL rewriter answers for "leave this URL alone".
@@ -43,6 +44,8 @@ const MAX_RSS: RangeInclusive<u64> = 1 << 20..=1 << 50;
 const MAX_REQUESTS: RangeInclusive<u64> = 1..=1_000_000_000_000;
 const QUEUE_SIZE: RangeInclusive<usize> = 0..=1_000_000;
 const RETRIES: RangeInclusive<u32> = 0..=100;
+/// What is written ahead has to fit a pipe, or the daemon holds it in memory.
+const PIPELINE: RangeInclusive<usize> = 1..=1024;
 /// A frame is held in memory whole.
 const FRAME: RangeInclusive<u64> = 1..=1 << 30;
 const ERROR_REPLY_BYTES: usize = 64 << 10;
@@ -156,6 +159,9 @@ fn policy(mistakes: &mut Mistakes, spec: &PoolSpec) -> Policy {
         alarm_interval: mistakes
             .time("alarm-interval", spec.alarm_interval, &ALARM_INTERVAL)
             .unwrap_or(DEFAULT_ALARM_INTERVAL),
+        pipeline: mistakes
+            .count("pipeline", spec.pipeline, PIPELINE)
+            .unwrap_or(DEFAULT_PIPELINE),
         start_timeout,
         max_requests: mistakes.count("max-requests", spec.max_requests, MAX_REQUESTS),
         max_age: mistakes.time("max-age", spec.max_age, &MAX_AGE),
@@ -307,6 +313,7 @@ mod tests {
             queue_timeout: Duration::from_millis(500),
             busy_timeout: Duration::from_secs(15),
             retries: 1,
+            pipeline: 1,
             alarm_interval: Duration::from_secs(2),
             start_timeout: Duration::from_secs(60),
             max_requests: None,
@@ -379,6 +386,7 @@ mod tests {
         count("port", |spec, n| spec.port = Some(Whole(n)), (0, 65_535));
         count("queue-size", |spec, n| spec.queue_size = Some(Whole(n)), (0, 1_000_000));
         count("retries", |spec, n| spec.retries = Some(Whole(n)), (0, 100));
+        count("pipeline", |spec, n| spec.pipeline = Some(Whole(n)), (1, 1024));
         count(
             "max-requests",
             |spec, n| spec.max_requests = Some(Whole(n)),

@@ -82,6 +82,9 @@ pub struct PoolSpec {
     /// How often a request goes to another worker after its worker died; 0: never [default: 1]
     #[arg(long, value_name = "NUM", help_heading = "Requests and replies")]
     pub retries: Option<Whole>,
+    /// Write up to so many requests ahead to a worker that answers them in order, once none is free [default: 1]
+    #[arg(long, value_name = "NUM", help_heading = "Requests and replies")]
+    pub pipeline: Option<Whole>,
     /// The longest request, its line end not counted [default: 64KiB]
     #[arg(long, value_name = "SIZE", help_heading = "Requests and replies")]
     pub max_request: Option<Size>,

@@ -5,7 +5,7 @@
 //! comes out of the standard output (`shell::workers`), and goes to the client, who is then let go.
 //!
 //! **Where a request gets its worker:** [`core::Dispatcher`], in `core/requests.rs`: `submit` takes the top of the list of
-//! the available, `release` gives a worker that has become free to the request that has waited longest.
+//! the available (`worker_for`), `serve_queue` gives a worker that has become free to the request that has waited longest.
 //!
 //! What holds is said in [`core`] (decisions) and in `shell` (I/O). What does not belong here: where the options come
 //! from, who binds the listeners, and when to reload: that is the daemon's.

@@ -104,6 +104,8 @@ pub struct Policy {
     pub busy_timeout: Duration,
     /// How often a request is given to another worker after its worker died. 0: never.
     pub retries: u32,
+    /// How many requests one worker may have at a time; further ones are written ahead only when no worker is free. ≥ 1.
+    pub pipeline: usize,
     /// The supervisor's tick, and the respawn delay after the second early death in a row; it doubles from there.
     pub alarm_interval: Duration,
     /// How long a worker may take from exec to its ready line.

@@ -184,6 +184,7 @@ pub(super) fn snapshot(
     latency_rows(&mut snapshot, &latencies.total, TOTAL);
     restart_rows(&mut snapshot, dispatcher);
     refusal_rows(&mut snapshot, dispatcher);
+    snapshot.count("queries ahead", dispatcher.counters().ahead);
     snapshot.count("queries retried", dispatcher.counters().retried);
     snapshot.count("queue length", as_count(dispatcher.queue_length()));
     snapshot.count("queue highest", as_count(dispatcher.queue_peak()));

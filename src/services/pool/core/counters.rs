@@ -23,6 +23,8 @@ pub struct Counters {
     pub by_time: [u64; 6],
     /// Processes started.
     pub spawns: u64,
+    /// Requests that were written ahead to a busy worker.
+    pub ahead: u64,
     /// Requests that were given to another worker.
     pub retried: u64,
     /// Workers replaced, by reason.

@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::event::{Action, Refusal, RequestId, WorkerId};
+use super::requests::Delivered;
 use super::worker::Phase;
 use super::{Dispatcher, Restart};
 
@@ -53,11 +54,13 @@ impl Dispatcher {
                 self.enter(worker, Phase::Spawning);
                 self.actions.push_back(Action::Spawn(worker));
             }
-            Some(Phase::Starting { deadline }) if deadline <= now => self.lose(worker, Restart::StartTimeout),
-            Some(Phase::Busy { deadline, .. } | Phase::Draining { deadline, .. }) if deadline <= now => {
-                self.lose(worker, Restart::BusyTimeout);
+            Some(Phase::Starting { deadline }) if deadline <= now => {
+                self.lose(worker, Restart::StartTimeout, Delivered::No);
             }
-            Some(Phase::Busy { request, .. }) if self.is_overdue(request) => self.give_up(worker, request),
+            Some(Phase::Busy { deadline, .. }) if deadline <= now => {
+                self.lose(worker, Restart::BusyTimeout, Delivered::Yes);
+            }
+            Some(Phase::Busy { .. }) => self.give_up_overdue(worker),
             Some(Phase::Settling { until }) if until <= now => {
                 // Asked once; the shell's report ends this state before the loop goes on.
                 self.actions.push_back(Action::Inspect(worker));
@@ -67,18 +70,26 @@ impl Dispatcher {
         }
     }
 
-    fn is_overdue(&self, request: RequestId) -> bool {
-        self.requests
-            .get(request.index as usize)
-            .is_some_and(|request| request.give_up <= self.now)
+    fn give_up_overdue(&mut self, worker: WorkerId) {
+        let flights = self.worker(worker).into_iter().flat_map(|worker| &worker.flights);
+        let overdue = |request: &RequestId| self.give_up_at(*request).is_some_and(|at| at <= self.now);
+        let overdue: Vec<RequestId> = flights.filter_map(|flight| flight.request).filter(overdue).collect();
+        for request in overdue {
+            self.give_up(worker, request);
+        }
+    }
+
+    fn give_up_at(&self, request: RequestId) -> Option<Instant> {
+        self.requests.get(request.index as usize).map(|request| request.give_up)
     }
 
     /// When something is due for this worker: its own deadline, or the end of its request.
     pub(super) fn moment(&self, worker: &super::Worker) -> Option<Instant> {
-        let give_up = match worker.phase {
-            Phase::Busy { request, .. } => self.requests.get(request.index as usize).map(|request| request.give_up),
-            _ => None,
-        };
+        let give_up = worker
+            .flights
+            .iter()
+            .filter_map(|flight| self.give_up_at(flight.request?))
+            .min();
         [worker.deadline(), give_up].into_iter().flatten().min()
     }
 

@@ -86,8 +86,8 @@ pub enum Step {
 pub enum Fault {
     /// It has closed its standard output.
     OutputClosed,
-    /// It could not be given the request: its standard input is closed. Not a byte of the request has reached it.
-    InputClosed,
+    /// It could not be given this request: its standard input is closed. Not a byte of the request has reached it.
+    InputClosed(RequestId),
     /// It has written while nothing was asked; found before the request at hand was given to it, or before it has read a
     /// byte of it.
     Unasked,

@@ -35,6 +35,12 @@ impl Dispatcher {
             self.available.is_empty() || self.queue.len() == 0,
             "somebody waits while a worker is free"
         );
+        let next = self
+            .queue
+            .first()
+            .and_then(|next| self.requests.get(next.index as usize));
+        let short = next.is_some_and(|next| next.size <= super::deadlines::LONG_REQUEST);
+        assert!(!short || self.room.is_empty(), "somebody waits while a worker has room");
         let occupied = self
             .workers
             .iter()
@@ -43,19 +49,49 @@ impl Dispatcher {
         assert_eq!(occupied, self.occupied, "the number of the occupied");
         for (index, worker) in &self.workers {
             assert_eq!(index, worker.id.index as usize, "a worker is where its id says");
-            if let Phase::Busy { request, .. } = worker.phase {
-                let state = self
-                    .requests
-                    .get(request.index as usize)
-                    .filter(|held| held.id == request)
-                    .map(|held| held.state);
-                assert_eq!(
-                    state,
-                    Some(State::Assigned(worker.id)),
-                    "{:?} works on a request of somebody else",
-                    worker.id
-                );
-            }
+            self.check_flights(worker);
+        }
+        let listed = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| worker.room_listed.is_some())
+            .count();
+        assert_eq!(
+            listed,
+            self.room.len(),
+            "the list of those with room holds them and nobody else"
+        );
+    }
+
+    fn check_flights(&self, worker: &super::Worker) {
+        let busy = matches!(worker.phase, Phase::Busy { .. });
+        assert_eq!(
+            busy,
+            !worker.flights.is_empty(),
+            "{:?} is busy exactly with what it was given",
+            worker.id
+        );
+        for request in worker.flights.iter().filter_map(|flight| flight.request) {
+            let held = self
+                .requests
+                .get(request.index as usize)
+                .filter(|held| held.id == request);
+            let state = held.map(|held| held.state);
+            assert_eq!(
+                state,
+                Some(State::Assigned(worker.id)),
+                "{:?} works on a request of somebody else",
+                worker.id
+            );
+        }
+        if let Some(load) = worker.room_listed {
+            assert!(
+                busy && matches!(worker.place, Place::Serving(_)),
+                "{:?} cannot take any more",
+                worker.id
+            );
+            assert_eq!(load, worker.flights.len(), "{:?} is listed by its load", worker.id);
+            assert!(self.room.contains(&(load, worker.id)), "{:?} is listed", worker.id);
         }
     }
 
@@ -111,8 +147,8 @@ impl Dispatcher {
         }
         for (_, request) in &self.requests {
             if let State::Assigned(worker) = request.state {
-                let busy_with_it =
-                    matches!(self.phase(worker), Some(Phase::Busy { request: held, .. }) if held == request.id);
+                let flights = self.worker(worker).into_iter().flat_map(|worker| &worker.flights);
+                let busy_with_it = flights.filter(|flight| flight.request == Some(request.id)).count() == 1;
                 assert!(busy_with_it, "{:?} is with a worker that does not know it", request.id);
             }
         }

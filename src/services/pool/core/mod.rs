@@ -9,7 +9,9 @@
 //!
 //! What holds, after every event (`invariants` checks it in debug builds):
 //! - A worker is available exactly when it is in the list of the available, and then nobody waits in the queue.
-//! - A busy worker has exactly one request, which knows that worker; a waiting request is in the queue exactly once.
+//! - A busy worker has requests in flight, in the order in which it answers them; each that still has a client knows that
+//!   worker. A waiting request is in the queue exactly once.
+//! - Nobody waits while a worker could take what he has: a free one, or, with `--pipeline`, one with room for more.
 //! - Every place has one worker that serves or will serve in it; every other worker is a successor or on its way out.
 //! - Every state that waits has a deadline, or `worker::Phase::deadline` says why not.
 //! - A worker becomes available again through [`Dispatcher::release`] alone.
@@ -29,7 +31,7 @@ mod supervise;
 mod view;
 mod worker;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
 use slab::Slab;
@@ -57,6 +59,8 @@ pub struct Dispatcher {
     slots: Vec<Slot>,
     /// Free workers; the one used last is taken first, because its caches are warm.
     available: Vec<WorkerId>,
+    /// Busy workers that may be given one more request ahead, those with the fewest in flight first.
+    room: BTreeSet<(usize, WorkerId)>,
     /// How many workers have their hands full.
     occupied: usize,
     requests: Slab<Request>,
@@ -100,6 +104,7 @@ impl Dispatcher {
             workers: Slab::new(),
             slots: Vec::new(),
             available: Vec::new(),
+            room: BTreeSet::new(),
             occupied: 0,
             requests: Slab::new(),
             queue: Queue::default(),
@@ -140,6 +145,7 @@ impl Dispatcher {
             Event::Reconfigure(policy) => self.reconfigure(*policy),
             Event::Shutdown(ending) => self.shutdown(ending),
         }
+        self.serve_queue();
         self.saturation
             .update(self.available.is_empty() && self.occupied > 0, self.now);
         #[cfg(debug_assertions)]

@@ -24,6 +24,11 @@ impl Queue {
         self.by_deadline.insert((deadline, request.ticket));
     }
 
+    /// The one that has waited longest.
+    pub(super) fn first(&self) -> Option<RequestId> {
+        self.by_arrival.first_key_value().map(|(_, (request, _))| *request)
+    }
+
     /// Takes the one that has waited longest.
     pub(super) fn pop(&mut self) -> Option<RequestId> {
         let (ticket, (request, deadline)) = self.by_arrival.pop_first()?;

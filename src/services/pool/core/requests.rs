@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::deadlines::{LONG_REQUEST, SETTLE, UNWATCHED};
 use super::event::{Action, ClientId, Refusal, RequestId, Step, WorkerId};
-use super::worker::{Phase, Place};
+use super::worker::{Flight, Phase, Place};
 use super::{Dispatcher, Fault, Restart, Stage};
 
 /// A request in hand.
@@ -37,12 +37,12 @@ impl Dispatcher {
         if self.stage == Stage::Stopping {
             return self.refuse_new(client, Refusal::Shutdown);
         }
-        let worker = self.available.last().copied();
-        if worker.is_none() {
+        if self.available.is_empty() {
             self.counters.delayed += 1;
-            if self.queue.len() >= self.policy.queue_size {
-                return self.refuse_new(client, Refusal::QueueFull);
-            }
+        }
+        let worker = self.worker_for(size);
+        if worker.is_none() && self.queue.len() >= self.policy.queue_size {
+            return self.refuse_new(client, Refusal::QueueFull);
         }
         let Some(request) = self.take_in(client, size) else {
             return self.refuse_new(client, Refusal::QueueFull);
@@ -54,6 +54,23 @@ impl Dispatcher {
             }
             None => self.enqueue(request),
         }
+    }
+
+    /// Who takes the next request: a free worker, always; with none free, the one with the fewest requests in flight
+    /// among those that may be given one more ahead. A long request is never written ahead: its worker is to be watched
+    /// after it, with nothing behind it.
+    fn worker_for(&self, size: usize) -> Option<WorkerId> {
+        let ahead = || {
+            self.room
+                .first()
+                .filter(|_| size <= LONG_REQUEST)
+                .map(|(_, worker)| *worker)
+        };
+        // Nobody overtakes those who wait already.
+        self.available
+            .last()
+            .copied()
+            .or_else(|| if self.queue.len() == 0 { ahead() } else { None })
     }
 
     fn take_in(&mut self, client: ClientId, size: usize) -> Option<RequestId> {
@@ -86,29 +103,68 @@ impl Dispatcher {
         self.actions.push_back(Action::Enqueued { request: id, client });
     }
 
-    /// Gives a request to an available worker.
-    fn assign(&mut self, id: RequestId, worker: WorkerId) {
-        let Some(request) = self.request_mut(id) else { return };
-        request.state = State::Assigned(worker);
+    /// Gives a request to a worker that is available, or has room for one more.
+    fn assign(&mut self, id: RequestId, to: WorkerId) {
+        let Some(request) = self.request_mut(id) else {
+            return;
+        };
+        request.state = State::Assigned(to);
         let (client, size, give_up) = (request.client, request.size, request.give_up);
-        let deadline = self.now + self.policy.busy_timeout;
-        // A request on its second worker may have to be given up before that worker's time is over.
+        // Behind others, or on its second worker, it may have to be given up before that worker's time is over.
         self.lower_wake(give_up);
+        let Some(worker) = self.worker_mut(to) else {
+            return;
+        };
+        let flight = Flight {
+            request: Some(id),
+            size,
+        };
+        worker.flights.push_back(flight);
+        if worker.phase == Phase::Available {
+            self.turn_to_oldest(to);
+        } else {
+            self.counters.ahead += 1;
+            self.list_room(to);
+        }
+        let action = Action::Assign {
+            worker: to,
+            request: id,
+            client,
+        };
+        self.actions.push_back(action);
+    }
+
+    /// The worker now works on the oldest of its flights; its time begins.
+    fn turn_to_oldest(&mut self, worker: WorkerId) {
+        let deadline = self.now + self.policy.busy_timeout;
         self.enter(
             worker,
             Phase::Busy {
-                request: id,
                 began: self.now,
                 deadline,
                 reply_begun: false,
-                size,
             },
         );
-        self.actions.push_back(Action::Assign {
-            worker,
-            request: id,
-            client,
-        });
+    }
+
+    /// Keeps the list of those with room for one more in step with a worker: it serves, it is busy, and with nothing long.
+    pub(super) fn list_room(&mut self, id: WorkerId) {
+        let (limit, now) = (self.policy.pipeline, self.now);
+        let Some(worker) = self.worker_mut(id) else {
+            return;
+        };
+        let may = matches!(worker.phase, Phase::Busy { .. })
+            && matches!(worker.place, Place::Serving(_))
+            && worker.flights.len() < limit
+            // After a second without a pause it is left to run dry, and watched.
+            && now.saturating_duration_since(worker.vouched) < UNWATCHED
+            && worker.flights.iter().all(|flight| flight.size <= LONG_REQUEST);
+        let wanted = may.then_some(worker.flights.len());
+        let listed = std::mem::replace(&mut worker.room_listed, wanted);
+        if listed != wanted {
+            listed.map(|load| self.room.remove(&(load, id)));
+            wanted.map(|load| self.room.insert((load, id)));
+        }
     }
 
     /// The way back to the list of the available, or to the next request in the queue. It is open only to a worker
@@ -121,84 +177,82 @@ impl Dispatcher {
         }
         self.enter(worker, Phase::Available);
         self.recycle_if_due(worker);
-        if let Some(request) = self.queue.pop() {
-            self.assign_next(request);
-        }
     }
 
-    fn assign_next(&mut self, request: RequestId) {
-        match self.available.last().copied() {
-            Some(free) => self.assign(request, free),
-            None => self.enqueue(request),
+    /// Gives requests that wait to workers that can take them, the longest wait first: at the end of every event, whatever
+    /// it was that has made a worker free or a place in the queue another's.
+    pub(super) fn serve_queue(&mut self) {
+        while let Some(next) = self.queue.first() {
+            let size = self.request_mut(next).map_or(0, |request| request.size);
+            let ahead = self
+                .room
+                .first()
+                .filter(|_| size <= LONG_REQUEST)
+                .map(|(_, worker)| *worker);
+            let Some(worker) = self.available.last().copied().or(ahead) else {
+                return;
+            };
+            self.queue.remove(next);
+            self.assign(next, worker);
         }
     }
 
     pub(super) fn reply_begun(&mut self, worker: WorkerId) {
         match self.phase(worker) {
-            Some(Phase::Busy {
-                request,
-                began,
-                deadline,
-                size,
-                ..
-            }) => {
+            Some(Phase::Busy { began, deadline, .. }) => {
                 self.enter(
                     worker,
                     Phase::Busy {
-                        request,
                         began,
                         deadline,
                         reply_begun: true,
-                        size,
                     },
                 );
             }
-            // The rest of it will come or not; either way nobody waits for it.
-            Some(Phase::Draining { .. } | Phase::Stopping) | None => {}
-            Some(
-                Phase::Delayed { .. }
-                | Phase::Spawning
-                | Phase::Starting { .. }
-                | Phase::Available
-                | Phase::Settling { .. },
-            ) => {
-                self.broken(worker, Fault::Unasked);
-            }
+            // Its last words; nobody waits for them.
+            Some(Phase::Stopping) | None => {}
+            Some(_) => self.broken(worker, Fault::Unasked),
         }
     }
 
+    /// The oldest flight of a worker has landed.
     pub(super) fn reply(&mut self, worker: WorkerId, step: Step) {
-        let size = match self.phase(worker) {
-            Some(Phase::Busy {
-                request, began, size, ..
-            }) => {
-                self.answer(worker, request, began);
-                size
-            }
-            Some(Phase::Draining { size, .. }) => size,
-            // Its last words; it is on its way out and its request has been dealt with.
+        let began = match self.phase(worker) {
+            Some(Phase::Busy { began, .. }) => began,
+            // Its last words; it is on its way out and its requests have been dealt with.
             Some(Phase::Stopping) | None => return,
-            Some(
-                Phase::Delayed { .. }
-                | Phase::Spawning
-                | Phase::Starting { .. }
-                | Phase::Available
-                | Phase::Settling { .. },
-            ) => {
-                return self.broken(worker, Fault::Unasked);
-            }
+            Some(_) => return self.broken(worker, Fault::Unasked),
         };
+        let Some(flight) = self.worker_mut(worker).and_then(|worker| worker.flights.pop_front()) else {
+            return;
+        };
+        if let Some(request) = flight.request {
+            self.answer(worker, request, began);
+        }
         self.count_answered(worker);
+        if self.in_flight(worker) > 0 {
+            // Whatever happens next happens to that one: of its reply nothing has come.
+            self.turn_to_oldest(worker);
+        }
         match step {
             Step::Lost => {
                 self.counters.unknown += 1;
-                self.lose(worker, Restart::Desync);
+                // Which of what is still in flight the rest belongs to, nobody knows: all of it is asked again.
+                self.lose(worker, Restart::Desync, Delivered::No);
             }
-            Step::Kept if size > LONG_REQUEST || self.is_unwatched(worker) => {
-                let until = self.now + SETTLE;
-                self.enter(worker, Phase::Settling { until });
-            }
-            Step::Kept => self.release(worker),
+            Step::Kept => self.go_on(worker, flight.size),
+        }
+    }
+
+    /// A worker in step turns to what it has been given meanwhile, or is watched for a moment, or is free.
+    fn go_on(&mut self, worker: WorkerId, size: usize) {
+        if self.in_flight(worker) > 0 {
+            self.recycle_if_due(worker);
+        } else if size > LONG_REQUEST || self.is_unwatched(worker) {
+            let until = self.now + SETTLE;
+            self.enter(worker, Phase::Settling { until });
+        } else {
+            self.release(worker);
         }
     }
 
@@ -239,7 +293,7 @@ impl Dispatcher {
         self.counters.hung_up += 1;
         match request.state {
             State::Waiting => self.queue.remove(id),
-            State::Assigned(worker) => self.drain(worker),
+            State::Assigned(worker) => self.forsake(worker, id),
         }
     }
 
@@ -248,20 +302,36 @@ impl Dispatcher {
         self.counters.hung_up += 1;
         match request.state {
             State::Waiting => self.queue.remove(id),
-            State::Assigned(worker) => self.release(worker),
+            State::Assigned(worker) => self.take_back(worker, id),
         }
     }
 
-    /// Nobody waits any more for what this busy worker is working on.
-    fn drain(&mut self, worker: WorkerId) {
-        if let Some(Phase::Busy { deadline, size, .. }) = self.phase(worker) {
-            self.enter(worker, Phase::Draining { deadline, size });
+    /// Nobody waits any more for one of a worker's flights; the worker goes on with it all the same.
+    fn forsake(&mut self, worker: WorkerId, id: RequestId) {
+        let Some(worker) = self.worker_mut(worker) else {
+            return;
+        };
+        if let Some(flight) = worker.flights.iter_mut().find(|flight| flight.request == Some(id)) {
+            flight.request = None;
+        }
+    }
+
+    /// A flight that has not begun: the worker has not been given a byte of it.
+    fn take_back(&mut self, worker: WorkerId, id: RequestId) {
+        let Some(held) = self.worker_mut(worker) else {
+            return;
+        };
+        held.flights.retain(|flight| flight.request != Some(id));
+        if held.flights.is_empty() {
+            self.release(worker);
+        } else {
+            self.list_room(worker);
         }
     }
 
     /// The request's end is due, but its worker has still time: the worker goes on, for nobody.
     pub(super) fn give_up(&mut self, worker: WorkerId, request: RequestId) {
-        self.drain(worker);
+        self.forsake(worker, request);
         self.refuse(request, Refusal::BusyTimeout, Some(worker));
     }
 
@@ -279,7 +349,8 @@ impl Dispatcher {
             return self.refuse(id, Refusal::WorkerDied, Some(worker));
         }
         self.counters.retried += 1;
-        self.assign_next(id);
+        // Back to where it stood by its arrival; from there to a worker, if one can take it.
+        self.enqueue(id);
     }
 
     pub(super) fn refuse(&mut self, id: RequestId, reason: Refusal, worker: Option<WorkerId>) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::event::{Action, Ending, Fault, Refusal, RequestId, Restart, Verdict, WorkerId};
+use super::event::{Action, Ending, Fault, Refusal, Restart, Verdict, WorkerId};
 use super::requests::Delivered;
 use super::respawn::{self, EARLY};
 use super::worker::{Phase, Place, Worker};
@@ -46,6 +46,7 @@ impl Dispatcher {
         if let Some(at) = phase.deadline() {
             self.lower_wake(at);
         }
+        self.list_room(id);
     }
 
     // ---- starting ---------------------------------------------------------------------------------------------
@@ -86,7 +87,7 @@ impl Dispatcher {
 
     pub(super) fn spawn_failed(&mut self, id: WorkerId) {
         if self.awaits_spawn(id) {
-            self.lose(id, Restart::SpawnFailed);
+            self.lose(id, Restart::SpawnFailed, Delivered::No);
         }
     }
 
@@ -140,7 +141,8 @@ impl Dispatcher {
         let Some(worker) = self.worker_mut(id) else { return };
         worker.place = Place::Outgoing;
         match worker.phase {
-            Phase::Busy { .. } | Phase::Draining { .. } | Phase::Settling { .. } | Phase::Stopping => {}
+            // It has lost its place, and is given nothing more.
+            Phase::Busy { .. } | Phase::Settling { .. } | Phase::Stopping => self.list_room(id),
             Phase::Delayed { .. } | Phase::Spawning => self.forget(id),
             Phase::Starting { .. } | Phase::Available => self.let_go(id),
         }
@@ -159,19 +161,25 @@ impl Dispatcher {
         match (self.phase(id), fault) {
             // It is going anyway, or has gone.
             (None | Some(Phase::Stopping | Phase::Delayed { .. } | Phase::Spawning), _) => {}
-            (Some(_), Fault::OutputClosed) => self.lose(id, Restart::Died),
-            (Some(Phase::Busy { request, .. }), Fault::InputClosed) => {
-                self.lose_undelivered(id, request, Restart::Died);
+            (Some(_), Fault::OutputClosed) => self.lose(id, Restart::Died, Delivered::Yes),
+            (Some(_), Fault::InputClosed(request)) => {
+                let oldest = self
+                    .worker(id)
+                    .and_then(|worker| worker.flights.front())
+                    .and_then(|flight| flight.request);
+                // If there are others before it, the oldest of them has been delivered.
+                let delivered = if oldest == Some(request) {
+                    Delivered::No
+                } else {
+                    Delivered::Yes
+                };
+                self.lose(id, Restart::Died, delivered);
             }
-            (Some(_), Fault::InputClosed) => self.lose(id, Restart::Died),
-            (Some(phase), Fault::Unasked) => {
+            (Some(_), Fault::Unasked) => {
                 self.counters.unknown += 1;
-                match phase {
-                    Phase::Busy { request, .. } => self.lose_undelivered(id, request, Restart::Desync),
-                    _ => self.lose(id, Restart::Desync),
-                }
+                self.lose(id, Restart::Desync, Delivered::No);
             }
-            (Some(_), Fault::ReplyTooLong) => self.lose(id, Restart::Oversize),
+            (Some(_), Fault::ReplyTooLong) => self.lose(id, Restart::Oversize, Delivered::Yes),
         }
     }
 
@@ -186,7 +194,7 @@ impl Dispatcher {
             }
             Verdict::OutOfStep => {
                 self.counters.unknown += 1;
-                self.lose(id, Restart::Desync);
+                self.lose(id, Restart::Desync, Delivered::No);
             }
         }
     }
@@ -201,40 +209,45 @@ impl Dispatcher {
                     worker.place = Place::Outgoing;
                 }
                 self.enter(id, Phase::Stopping);
-                self.end_request_of(id, phase, Restart::Died);
+                self.end_flights_of(id, phase, Restart::Died, Delivered::Yes);
             }
         }
         self.forget(id);
     }
 
-    /// A worker is of no use any more. Its place gets another one, its request another worker or a refusal, its process
-    /// (if there is one) is ended.
-    pub(super) fn lose(&mut self, id: WorkerId, reason: Restart) {
+    /// A worker is of no use any more. Its place gets another one, its requests other workers or refusals, its process
+    /// (if there is one) is ended. `oldest`: whether any byte of its oldest request has reached it.
+    pub(super) fn lose(&mut self, id: WorkerId, reason: Restart, oldest: Delivered) {
         self.replace(id, reason);
         if let Some(phase) = self.dismiss(id) {
-            self.end_request_of(id, phase, reason);
+            self.end_flights_of(id, phase, reason, oldest);
         }
     }
 
-    /// The same for a worker that never saw its request.
-    fn lose_undelivered(&mut self, id: WorkerId, request: RequestId, reason: Restart) {
-        self.replace(id, reason);
-        self.dismiss(id);
-        self.requeue(request, id, Delivered::No);
-    }
-
-    fn end_request_of(&mut self, id: WorkerId, phase: Phase, reason: Restart) {
-        let Phase::Busy {
-            request, reply_begun, ..
-        } = phase
-        else {
+    /// What becomes of the requests of a lost worker. The oldest is the one it was working on, and may be to blame; those
+    /// written behind it are not, and go to others as if nothing had happened.
+    fn end_flights_of(&mut self, id: WorkerId, phase: Phase, reason: Restart, oldest: Delivered) {
+        let Phase::Busy { reply_begun, .. } = phase else {
             return;
         };
-        match reason {
-            Restart::BusyTimeout => self.refuse(request, Refusal::BusyTimeout, Some(id)),
-            Restart::Oversize => self.refuse(request, Refusal::ReplyTooLong, Some(id)),
-            _ if reply_begun => self.refuse(request, Refusal::WorkerDied, Some(id)),
-            _ => self.requeue(request, id, Delivered::Yes),
+        let flights = self
+            .worker_mut(id)
+            .map(|worker| std::mem::take(&mut worker.flights))
+            .unwrap_or_default();
+        // What was decided for it in the same breath, and not carried out yet, is not to be.
+        self.actions
+            .retain(|action| !matches!(action, Action::Assign { worker, .. } if *worker == id));
+        let mut flights = flights.into_iter();
+        if let Some(request) = flights.next().and_then(|flight| flight.request) {
+            match reason {
+                Restart::BusyTimeout => self.refuse(request, Refusal::BusyTimeout, Some(id)),
+                Restart::Oversize => self.refuse(request, Refusal::ReplyTooLong, Some(id)),
+                _ if reply_begun => self.refuse(request, Refusal::WorkerDied, Some(id)),
+                _ => self.requeue(request, id, oldest),
+            }
+        }
+        for request in flights.filter_map(|flight| flight.request) {
+            self.requeue(request, id, Delivered::No);
         }
     }
 
@@ -381,12 +394,17 @@ impl Dispatcher {
         worker.place = Place::Outgoing;
         match worker.phase {
             Phase::Delayed { .. } | Phase::Spawning => return self.forget(id),
-            Phase::Busy { request, .. } => self.refuse(request, Refusal::Shutdown, Some(id)),
             Phase::Starting { .. }
             | Phase::Available
-            | Phase::Draining { .. }
+            | Phase::Busy { .. }
             | Phase::Settling { .. }
             | Phase::Stopping => {}
+        }
+        for request in std::mem::take(&mut worker.flights)
+            .into_iter()
+            .filter_map(|flight| flight.request)
+        {
+            self.refuse(request, Refusal::Shutdown, Some(id));
         }
         self.stop(id, ending);
     }

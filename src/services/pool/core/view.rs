@@ -70,6 +70,11 @@ impl Dispatcher {
             .filter_map(|id| self.requests.get(id.index as usize).map(|request| request.client))
     }
 
+    /// How many requests a worker has been given and has not answered.
+    pub fn in_flight(&self, id: WorkerId) -> usize {
+        self.worker(id).map_or(0, |worker| worker.flights.len())
+    }
+
     /// The most that ever waited.
     pub fn queue_peak(&self) -> usize {
         self.queue_peak
@@ -105,7 +110,8 @@ impl Dispatcher {
                 Status::Starting => counts.starting += 1,
                 Status::Stopping => counts.stopping += 1,
             }
-            counts.draining += u64::from(matches!(worker.phase, Phase::Draining { .. }));
+            let for_nobody = worker.flights.iter().all(|flight| flight.request.is_none());
+            counts.draining += u64::from(matches!(worker.phase, Phase::Busy { .. }) && for_nobody);
         }
         counts
     }
@@ -114,12 +120,13 @@ impl Dispatcher {
     pub fn slots(&self) -> impl Iterator<Item = SlotView> {
         self.slots.iter().filter_map(|Slot { serving, .. }| {
             let worker = self.worker(*serving)?;
-            let (client, busy_since) = match worker.phase {
-                Phase::Busy { request, began, .. } => (
-                    self.requests.get(request.index as usize).map(|request| request.client),
-                    Some(began),
-                ),
-                _ => (None, None),
+            let oldest = worker.flights.iter().find_map(|flight| flight.request);
+            let client = oldest
+                .and_then(|request| self.requests.get(request.index as usize))
+                .map(|request| request.client);
+            let busy_since = match worker.phase {
+                Phase::Busy { began, .. } => Some(began),
+                _ => None,
             };
             Some(SlotView {
                 worker: worker.id,
@@ -134,7 +141,7 @@ impl Dispatcher {
 fn status(phase: Phase) -> Status {
     match phase {
         Phase::Available => Status::Available,
-        Phase::Busy { .. } | Phase::Draining { .. } | Phase::Settling { .. } => Status::Busy,
+        Phase::Busy { .. } | Phase::Settling { .. } => Status::Busy,
         Phase::Delayed { .. } | Phase::Spawning => Status::Spawning,
         Phase::Starting { .. } => Status::Starting,
         Phase::Stopping => Status::Stopping,

@@ -2,16 +2,19 @@
 //!
 //! ```text
 //!             Spawn             exec             ready            assign
-//!  Delayed ----------> Spawning ----> Starting --------> Available -----> Busy
-//!     ^                                                    ^  ^            |  \ client gone
-//!     | a place is empty                             clean |  | reply      |   v
-//!     |                                                Settling <----------+  Draining
-//!     +---- died, or out of step ---- any state           (long request)
+//!  Delayed ----------> Spawning ----> Starting --------> Available -----> Busy --+
+//!     ^                                                    ^  ^            |  ^  | reply, and more in flight;
+//!     | a place is empty                             clean |  | last reply |  +--+ request written ahead
+//!     |                                                Settling <----------+
+//!     +---- died, or out of step ---- any state            (long request)
 //!                                         |
 //!                                         v  end of process
 //!                                      Stopping --------------> forgotten
 //! ```
+//!
+//! A busy worker whose client has gone stays busy, for nobody, until it has replied: only then is it in step again.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::event::{RequestId, WorkerId};
@@ -23,6 +26,11 @@ pub(super) struct Worker {
     pub(super) phase: Phase,
     /// Since its exec; `None` before.
     pub(super) started: Option<Instant>,
+    /// What it was given and has not answered, oldest first: it answers in this order. Never empty while it is busy,
+    /// and always while it is not.
+    pub(super) flights: VecDeque<Flight>,
+    /// Under which number of flights it stands in the list of those with room for more.
+    pub(super) room_listed: Option<usize>,
     /// When it was last known to be in step: it was free, or watched, and wrote nothing.
     pub(super) vouched: Instant,
     /// Replies it has given, whoever got them.
@@ -31,6 +39,14 @@ pub(super) struct Worker {
     pub(super) recycle_after: Option<u64>,
     /// It is replaced at that time; `None` also once that has been asked for.
     pub(super) recycle_at: Option<Instant>,
+}
+
+/// A request on its way through a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Flight {
+    /// `None`: nobody waits for it any more; its reply is for nobody.
+    pub(super) request: Option<RequestId>,
+    pub(super) size: usize,
 }
 
 /// Where a worker belongs.
@@ -55,16 +71,12 @@ pub(super) enum Phase {
     Starting { deadline: Instant },
     /// Ready and in step. In the list of the available exactly then.
     Available,
-    /// It works on a request.
+    /// It works on the oldest of its flights since `began`.
     Busy {
-        request: RequestId,
         began: Instant,
         deadline: Instant,
         reply_begun: bool,
-        size: usize,
     },
-    /// It works on a request that nobody waits for any more; its reply is for nobody.
-    Draining { deadline: Instant, size: usize },
     /// It has answered a long request and is watched for a second answer.
     Settling { until: Instant },
     /// Its process has been told to end.
@@ -78,7 +90,6 @@ impl Phase {
             Phase::Delayed { until: at }
             | Phase::Starting { deadline: at }
             | Phase::Busy { deadline: at, .. }
-            | Phase::Draining { deadline: at, .. }
             | Phase::Settling { until: at } => Some(at),
             // Spawning ends in this turn or the next, by the shell's report. Available waits for work, by design. The
             // process reaper keeps the deadlines of Stopping.
@@ -88,10 +99,7 @@ impl Phase {
 
     /// It has a process that serves, and that process has its hands full.
     pub(super) fn is_occupied(self) -> bool {
-        matches!(
-            self,
-            Phase::Busy { .. } | Phase::Draining { .. } | Phase::Settling { .. }
-        )
+        matches!(self, Phase::Busy { .. } | Phase::Settling { .. })
     }
 
     /// There is a process, or will be one before the shell returns to the loop.
@@ -107,6 +115,8 @@ impl Worker {
             place,
             phase,
             started: None,
+            flights: VecDeque::new(),
+            room_listed: None,
             vouched: now,
             answered: 0,
             recycle_after: None,

@@ -154,13 +154,15 @@ impl Of {
 struct Reply<'a> {
     worker: WorkerId,
     bytes: &'a [u8],
+    /// How much the read has brought that brought its end.
+    read: usize,
 }
 
 impl Reply<'_> {
-    /// The worker, if it has written nothing behind this reply as far as can be known: the read that brought the reply's
-    /// end did not fill the buffer, so nothing was left in the pipe.
+    /// The worker, if it has written nothing behind what was read as far as can be known: the read did not fill the
+    /// buffer, so nothing was left in the pipe.
     fn last_speaker(&self) -> Option<WorkerId> {
-        (self.bytes.len() < READ_BUFFER).then_some(self.worker)
+        (self.read < READ_BUFFER).then_some(self.worker)
     }
 }
 
@@ -416,8 +418,15 @@ mod tests {
             incarnation: 0,
         };
         let line = vec![b'\n'; READ_BUFFER];
-        let speaker = |bytes| Reply { worker, bytes }.last_speaker();
-        assert_eq!(speaker(&line[1..]), Some(worker));
-        assert_eq!(speaker(&line), None);
+        let speaker = |read| {
+            Reply {
+                worker,
+                bytes: &line,
+                read,
+            }
+            .last_speaker()
+        };
+        assert_eq!(speaker(READ_BUFFER - 1), Some(worker));
+        assert_eq!(speaker(READ_BUFFER), None);
     }
 }

@@ -63,7 +63,7 @@ impl Pool {
         let Some(process) = self.crew.get_mut(id) else { return };
         match &mut process.stage {
             Stage::Ending | Stage::Lost => {}
-            Stage::Serving => self.take_reply(cx, id, output),
+            Stage::Serving => self.take_replies(cx, id, output),
             Stage::Starting(ready_line) => {
                 let Some(taken) = ready_line.advance(output) else {
                     return;
@@ -79,42 +79,69 @@ impl Pool {
     }
 
     /// Output of a worker in service. The usual reply lies in `output` whole and alone, and goes from there to its client.
-    fn take_reply(&mut self, cx: &mut Context<'_>, id: WorkerId, output: &[u8]) {
+    fn take_replies(&mut self, cx: &mut Context<'_>, id: WorkerId, output: &[u8]) {
         let Some(process) = self.crew.get_mut(id) else { return };
-        if process.reply.is_empty() {
-            match process.framer.advance(output) {
-                Progress::Frame(length) => return self.reply_is_whole(cx, id, output, length),
-                Progress::NeedMore => process.reply.extend_from_slice(output),
-                Progress::TooLong => return self.fault(cx, id, Fault::ReplyTooLong),
-            }
-            return self.tell(cx, Event::ReplyBegun(id));
+        let mut held = std::mem::take(&mut process.reply);
+        if held.is_empty() {
+            let taken = self.take_frames(cx, id, output, output.len());
+            held.extend_from_slice(output.get(taken..).unwrap_or_default());
+        } else {
+            held.extend_from_slice(output);
+            let taken = self.take_frames(cx, id, &held, output.len());
+            held.drain(..taken);
         }
-        process.reply.extend_from_slice(output);
-        match process.framer.advance(&process.reply) {
-            Progress::NeedMore => {}
-            Progress::TooLong => self.fault(cx, id, Fault::ReplyTooLong),
-            Progress::Frame(length) => {
-                let reply = std::mem::take(&mut process.reply);
-                self.reply_is_whole(cx, id, &reply, length);
-            }
+        let Some(process) = self.crew.get_mut(id).filter(|process| process.stage == Stage::Serving) else {
+            return;
+        };
+        let begun = !held.is_empty();
+        process.reply = held;
+        if begun {
+            self.tell(cx, Event::ReplyBegun(id));
         }
     }
 
-    fn reply_is_whole(&mut self, cx: &mut Context<'_>, id: WorkerId, output: &[u8], length: usize) {
-        let Some(process) = self.crew.get(id) else { return };
-        let step = match process.unread_input() {
+    /// The replies at the beginning of `bytes`, of which one read has brought the last `read`; how many bytes they are.
+    fn take_frames(&mut self, cx: &mut Context<'_>, id: WorkerId, bytes: &[u8], read: usize) -> usize {
+        let mut taken = 0;
+        while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
+            let Some(process) = self.crew.get_mut(id).filter(|process| process.stage == Stage::Serving) else {
+                break;
+            };
+            match process.framer.advance(rest) {
+                Progress::NeedMore => break,
+                Progress::TooLong => {
+                    self.fault(cx, id, Fault::ReplyTooLong);
+                    break;
+                }
+                Progress::Frame(length) => {
+                    let (reply, behind) = rest.split_at(length.min(rest.len()));
+                    let reply = Reply {
+                        worker: id,
+                        bytes: reply,
+                        read,
+                    };
+                    self.reply_is_whole(cx, reply, behind);
+                    taken += length;
+                }
+            }
+        }
+        taken
+    }
+
+    fn reply_is_whole(&mut self, cx: &mut Context<'_>, reply: Reply<'_>, behind: &[u8]) {
+        let id = reply.worker;
+        let Some(process) = self.crew.get_mut(id) else { return };
+        let unread = process.unread_input();
+        process.given.pop_front();
+        // What stands behind the last reply that is owed answers nothing.
+        let excess = process.given.is_empty() && !behind.is_empty();
+        let step = match unread {
             Unread::Everything => return self.fault(cx, id, Fault::Unasked),
-            Unread::Nothing if output.len() == length => Step::Kept,
+            Unread::Nothing if !excess => Step::Kept,
             Unread::Nothing | Unread::Some => Step::Lost,
         };
         self.dispatcher.handle(cx.now(), Event::Reply { worker: id, step });
-        self.act(
-            cx,
-            Some(Reply {
-                worker: id,
-                bytes: output.get(..length).unwrap_or_default(),
-            }),
-        );
+        self.act(cx, Some(reply));
     }
 
     /// What it complains about goes into the log, a line at a time. One read a turn: a buffer full of the shortest lines

@@ -24,9 +24,9 @@ pub(super) struct Process {
     pub(super) framer: LineFramer,
     /// A reply that is not whole yet.
     pub(super) reply: Vec<u8>,
-    /// The length of the request that it was given last.
-    pub(super) given: usize,
-    /// What the pipe did not take of a request.
+    /// The lengths of the requests that it was given and has not answered, oldest first.
+    pub(super) given: VecDeque<usize>,
+    /// What the pipe did not take of them.
     pub(super) unsent: VecDeque<u8>,
     pub(super) stdin_watched: StdinWatch,
     pub(super) ending: reaper::Ending,
@@ -68,7 +68,7 @@ pub(super) enum Given {
     Refused,
 }
 
-/// How much of its last request a worker has left unread.
+/// How much of the oldest of its requests a worker has left unread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unread {
     Nothing,
@@ -111,14 +111,19 @@ impl Process {
         }
     }
 
-    /// How much of its last request it has not read. One whose input cannot be looked at is not to be believed.
+    /// How much of the oldest of its requests it has not read; those behind it lie in the pipe by right. One whose input
+    /// cannot be looked at is not to be believed.
     pub(super) fn unread_input(&self) -> Unread {
         let Some(Ok(in_pipe)) = self.child.stdin.as_ref().map(crate::process::unread_bytes) else {
             return Unread::Some;
         };
+        let (all, oldest) = (
+            self.given.iter().sum::<usize>(),
+            self.given.front().copied().unwrap_or(0),
+        );
         match in_pipe + self.unsent.len() {
-            0 => Unread::Nothing,
-            unread if unread >= self.given => Unread::Everything,
+            unread if unread <= all - oldest => Unread::Nothing,
+            unread if unread >= all => Unread::Everything,
             _ => Unread::Some,
         }
     }
@@ -128,7 +133,13 @@ impl Process {
         let Some(mut stdin) = self.child.stdin.as_ref() else {
             return Given::Refused;
         };
-        self.given = request.len();
+        if !self.unsent.is_empty() {
+            // Behind what waits already.
+            self.unsent.extend(request);
+            self.given.push_back(request.len());
+            return Given::Partly;
+        }
+        self.given.push_back(request.len());
         match retry_interrupted(|| stdin.write(request)) {
             Ok(written) if written == request.len() => Given::Whole,
             Ok(written) => {

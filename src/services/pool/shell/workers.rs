@@ -85,7 +85,7 @@ impl Pool {
             },
             framer: LineFramer::new(self.options.max_reply),
             reply: Vec::new(),
-            given: 0,
+            given: VecDeque::new(),
             unsent: VecDeque::new(),
             stdin_watched: StdinWatch::NotYet,
             ending: reaper::Ending::new(self.options.kill_timeout),
@@ -149,23 +149,24 @@ impl Pool {
         }
         self.set_request(client, request, QueuePlace::WithWorker);
         let Some(process) = self.crew.get_mut(id) else { return };
-        if speaking != Some(id) {
+        // One that has something to do may write at any moment, and by right.
+        if speaking != Some(id) && process.given.is_empty() {
             match process.silence() {
                 Silence::Kept => {}
                 Silence::Broken => return self.fault(cx, id, Fault::Unasked),
-                Silence::Closed => return self.fault(cx, id, Fault::InputClosed),
+                Silence::Closed => return self.fault(cx, id, Fault::InputClosed(request)),
             }
         }
         // A client that vanished in this very turn has been abandoned, or will be.
-        let request = self
+        let bytes = self
             .clients
             .get(client)
             .map(|client| client.input.as_slice())
             .unwrap_or_default();
-        match process.give(request) {
+        match process.give(bytes) {
             Given::Whole => {}
             Given::Partly => self.watch_input(cx, id),
-            Given::Refused => self.fault(cx, id, Fault::InputClosed),
+            Given::Refused => self.fault(cx, id, Fault::InputClosed(request)),
         }
     }
 
@@ -203,7 +204,7 @@ impl Pool {
     }
 
     pub(super) fn fault(&mut self, cx: &mut Context<'_>, id: WorkerId, fault: Fault) {
-        if let (Some(process), Fault::OutputClosed | Fault::InputClosed) = (self.crew.get_mut(id), fault)
+        if let (Some(process), Fault::OutputClosed | Fault::InputClosed(_)) = (self.crew.get_mut(id), fault)
             && process.stage != Stage::Ending
         {
             process.stage = Stage::Lost;
