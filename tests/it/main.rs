@@ -34,6 +34,8 @@ mod pool_misfits;
 #[cfg(test)]
 mod pool_queue;
 #[cfg(test)]
+mod pool_recorder;
+#[cfg(test)]
 mod pool_replies;
 #[cfg(test)]
 mod pool_step;

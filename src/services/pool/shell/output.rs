@@ -61,6 +61,7 @@ impl Pool {
 
     fn take_output(&mut self, cx: &mut Context<'_>, id: WorkerId, output: &[u8]) {
         let Some(process) = self.crew.get_mut(id) else { return };
+        process.has_written = true;
         match &mut process.stage {
             Stage::Ending | Stage::Lost => {}
             Stage::Serving => self.take_reply(cx, id, output),
@@ -101,12 +102,13 @@ impl Pool {
     }
 
     fn reply_is_whole(&mut self, cx: &mut Context<'_>, id: WorkerId, output: &[u8], length: usize) {
-        let Some(process) = self.crew.get(id) else { return };
+        let Some(process) = self.crew.get_mut(id) else { return };
         let step = match process.unread_input() {
             Unread::Everything => return self.fault(cx, id, Fault::Unasked),
             Unread::Nothing if output.len() == length => Step::Kept,
             Unread::Nothing | Unread::Some => Step::Lost,
         };
+        process.recorder.answered(cx.now());
         self.dispatcher.handle(cx.now(), Event::Reply { worker: id, step });
         self.act(
             cx,

@@ -8,6 +8,7 @@ use log::Level;
 use mio::Interest;
 
 use super::super::core::{ClientId, Event, Fault, RequestId, Verdict, WorkerId};
+use super::super::recorder::Recorder;
 use super::super::report::Topic;
 use super::client::QueuePlace;
 use super::process::{Given, Process, Silence, Stage, StdinWatch, Unread};
@@ -93,6 +94,8 @@ impl Pool {
             stderr: StderrLog::new(cx.now()),
             stderr_alarm: Alarm::default(),
             started: cx.now(),
+            has_written: false,
+            recorder: Recorder::new(self.options.record),
         };
         log::debug!(
             "{}: worker {} started, pid {}",
@@ -162,7 +165,11 @@ impl Pool {
             .get(client)
             .map(|client| client.input.as_slice())
             .unwrap_or_default();
-        match process.give(request) {
+        let given = process.give(request);
+        if given != Given::Refused {
+            process.recorder.begin(request, cx.now());
+        }
+        match given {
             Given::Whole => {}
             Given::Partly => self.watch_input(cx, id),
             Given::Refused => self.fault(cx, id, Fault::InputClosed),
