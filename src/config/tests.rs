@@ -32,7 +32,7 @@ const NOTHING: Beside = (&[], "");
 const UNIX: Beside = (&["--listen=unix:/x"], "listen = ['unix:/x']");
 const READY: Beside = (&["--ready-line=up"], "ready-line = 'up'");
 
-const SAMPLES: [Sample; 44] = [
+const SAMPLES: [Sample; 46] = [
     (
         "daemon",
         &["--daemon", "cat -u 'a b'"],
@@ -60,6 +60,8 @@ const SAMPLES: [Sample; 44] = [
         NOTHING,
     ),
     ("max-age", &["--max-age", "1h"], "max-age = '60m'", NOTHING),
+    ("record", &["--record", "0"], "record = 0", NOTHING),
+    ("slow-log", &["--slow-log", "500ms"], "slow-log = 0.5", NOTHING),
     ("max-rss", &["--max-rss", "64MiB"], "max-rss = '64M'", NOTHING),
     (
         "kill-timeout",
@@ -257,5 +259,5 @@ fn the_help_tells_the_true_defaults() {
         assert_eq!(said, from_flags(beside.0.iter().copied()), "{flag}");
         checked += 1;
     }
-    assert_eq!(checked, 21);
+    assert_eq!(checked, 22);
 }

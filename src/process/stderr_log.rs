@@ -137,8 +137,9 @@ impl Rate {
     }
 }
 
-/// The line as text: what is not UTF-8, or a control character other than a tab, as `\x1b` or `\u{85}`.
-fn printable(line: &[u8], mark: &str) -> String {
+/// A line as text, with `mark` behind it: what is not UTF-8, or a control character other than a tab, as `\x1b` or `\u{85}`.
+#[must_use]
+pub fn printable(line: &[u8], mark: &str) -> String {
     let mut text = String::with_capacity(line.len() + mark.len());
     for chunk in line.utf8_chunks() {
         for character in chunk.valid().chars() {

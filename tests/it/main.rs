@@ -36,6 +36,8 @@ mod pool_pipeline;
 #[cfg(test)]
 mod pool_queue;
 #[cfg(test)]
+mod pool_recorder;
+#[cfg(test)]
 mod pool_replies;
 #[cfg(test)]
 mod pool_step;

@@ -26,6 +26,7 @@ const DEFAULT_KILL_TIMEOUT: Duration = Duration::from_secs(3);
 const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_RETRIES: u32 = 1;
 const DEFAULT_PIPELINE: usize = 1;
+const DEFAULT_RECORD: usize = 8;
 const DEFAULT_MAX_REQUEST: u64 = 64 << 10;
 const DEFAULT_MAX_REPLY: u64 = 1 << 20;
 /// Also what a URL rewriter answers for "leave this URL alone".
@@ -46,6 +47,10 @@ const QUEUE_SIZE: RangeInclusive<usize> = 0..=1_000_000;
 const RETRIES: RangeInclusive<u32> = 0..=100;
 /// What is written ahead has to fit a pipe, or the daemon holds it in memory.
 const PIPELINE: RangeInclusive<usize> = 1..=1024;
+/// Five records, which the log may get at once, fit into its channel.
+const RECORD: RangeInclusive<usize> = 0..=100;
+/// What takes less is not told apart from the daemon's own work.
+const SLOW_LOG: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;
 /// A frame is held in memory whole.
 const FRAME: RangeInclusive<u64> = 1..=1 << 30;
 const ERROR_REPLY_BYTES: usize = 64 << 10;
@@ -69,6 +74,8 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
     let times = times(&mut mistakes, spec);
     let ready_line = ready_line(&mut mistakes, spec);
     let max_rss = mistakes.size("max-rss", spec.max_rss, &MAX_RSS);
+    let record = mistakes.count("record", spec.record, RECORD).unwrap_or(DEFAULT_RECORD);
+    let slow_log = mistakes.time("slow-log", spec.slow_log, &SLOW_LOG);
     let command = spec.daemon.as_deref().unwrap_or(DEFAULT_COMMAND);
     let Some(process) = process(&mut mistakes, "daemon", command, &spec.process) else {
         return Err(mistakes.0);
@@ -96,6 +103,8 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
         kill_timeout: times.kill,
         stop_timeout: times.stop,
         max_rss,
+        record,
+        slow_log,
     };
     mistakes.unless_any(Lowered {
         options,
@@ -307,6 +316,7 @@ mod tests {
             (options.kill_timeout, options.stop_timeout),
             (Duration::from_secs(3), Duration::from_secs(30))
         );
+        assert_eq!((options.record, options.slow_log), (8, None));
         let policy = Policy {
             workers: 4,
             queue_size: 1024,
@@ -387,6 +397,7 @@ mod tests {
         count("queue-size", |spec, n| spec.queue_size = Some(Whole(n)), (0, 1_000_000));
         count("retries", |spec, n| spec.retries = Some(Whole(n)), (0, 100));
         count("pipeline", |spec, n| spec.pipeline = Some(Whole(n)), (1, 1024));
+        count("record", |spec, n| spec.record = Some(Whole(n)), (0, 100));
         count(
             "max-requests",
             |spec, n| spec.max_requests = Some(Whole(n)),
@@ -427,6 +438,7 @@ mod tests {
         time("stop-timeout", |spec, t| spec.stop_timeout = Some(t), "100ms", "366d");
         time("queue-timeout", |spec, t| spec.queue_timeout = Some(t), "1ms", "366d");
         time("alarm-interval", |spec, t| spec.alarm_interval = Some(t), "100ms", "1h");
+        time("slow-log", |spec, t| spec.slow_log = Some(t), "1ms", "366d");
         time("max-age", |spec, t| spec.max_age = Some(t), "1s", "366d");
     }
 

@@ -43,6 +43,12 @@ pub struct PoolSpec {
     /// How long requests in hand may take once the daemon is told to stop [default: 30s]
     #[arg(long, value_name = "TIME", help_heading = "Workers")]
     pub stop_timeout: Option<Time>,
+    /// How many of its last requests are logged when a worker is killed or dies; 0: none [default: 8]
+    #[arg(long, value_name = "NUM", help_heading = "Workers")]
+    pub record: Option<Whole>,
+    /// Log each request that its worker takes longer for [default: never]
+    #[arg(long, value_name = "TIME", help_heading = "Workers")]
+    pub slow_log: Option<Time>,
 
     /// Listen on this IPv4 address [default: 127.0.0.1, unless --ipv6 or --listen is given]
     #[arg(

@@ -52,6 +52,10 @@ pub struct Options {
     pub stop_timeout: Duration,
     /// A worker whose resident memory is over this many bytes is recycled.
     pub max_rss: Option<u64>,
+    /// How many of its last requests are kept of each worker, for the log of its loss. 0: none.
+    pub record: usize,
+    /// A request whose worker takes longer than this gets a line in the log. `None`: none does.
+    pub slow_log: Option<Duration>,
 }
 
 impl Options {

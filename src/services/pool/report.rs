@@ -45,6 +45,8 @@ pub(super) enum Topic {
     WriteTimeout,
     HungUp,
     Outgrown,
+    Record,
+    Slow,
     Accept,
     Guard,
     System,
@@ -66,6 +68,8 @@ impl fmt::Display for Topic {
             Topic::WriteTimeout => "clients over --write-timeout",
             Topic::HungUp => "clients that hung up",
             Topic::Outgrown => "workers over --max-rss",
+            Topic::Record => "records of lost workers",
+            Topic::Slow => "requests over --slow-log",
             Topic::Accept => "pauses in accepting",
             Topic::Guard => "messages about the guard process",
             Topic::System => "failed system calls",
@@ -129,6 +133,20 @@ pub(super) fn restart(reason: Restart, options: &Options) -> (Level, String) {
         Restart::Asked => (Level::Info, "is let go".to_owned()),
     }
 }
+
+/// What has become of a worker whose last requests are worth telling: one that was lost, not one that was let go or
+/// has never been asked anything.
+pub(super) fn fate(reason: Restart) -> Option<&'static str> {
+    match reason {
+        Restart::Died => Some("was lost"),
+        Restart::BusyTimeout | Restart::Desync | Restart::Oversize => Some("was stopped"),
+        Restart::SpawnFailed | Restart::StartTimeout | Restart::Recycled | Restart::Asked => None,
+    }
+}
+
+/// What may be the matter with a worker that was asked something and has never written anything.
+pub(super) const SILENT: &str =
+    "; it has written nothing since its start: if it buffers its output, start it by `stdbuf -oL`";
 
 /// A place without a process.
 pub(super) fn place(slot: Option<usize>) -> String {

@@ -5,7 +5,7 @@ use std::io;
 use log::Level;
 use nix::sys::signal::Signal;
 
-use super::super::core::{Ending, Event, WorkerId};
+use super::super::core::{Ending, Event, Restart, WorkerId};
 use super::super::report::Topic;
 use super::process::Stage;
 use super::{Of, Pool};
@@ -117,6 +117,7 @@ impl Pool {
             Stage::Starting(_) | Stage::Serving | Stage::Lost => {
                 let line = format_args!("daemon d[{number}] has died: pid {pid}, {status}, after {lived:.3} s");
                 self.note(cx, Level::Warn, Topic::Died, line);
+                self.tell_record(cx, id, Restart::Died);
             }
             Stage::Ending => log::debug!("{}: worker {number} (pid {pid}) has ended: {status}", self.options.name),
         }

@@ -3,8 +3,8 @@
 //!
 //! The brain of it is one `match` over [`Action`] in [`Pool::act`]. Beside it stand accepting (`listeners`), the clients
 //! (`client` is one, `clients` reads them, `parting` answers them and lets them go), the workers (`process` is one, `crew`
-//! all of them, `workers` starts them and gives them requests, `output` takes what they write, `endings` sees them go), and
-//! beginning and end of the whole (`lifecycle`).
+//! all of them, `workers` starts them and gives them requests, `output` takes what they write, `endings` sees them go), what
+//! is told of requests afterwards (`record`), and beginning and end of the whole (`lifecycle`).
 //!
 //! What holds:
 //! - After every call from the reactor the dispatcher's actions are carried out and its next deadline is armed.
@@ -21,6 +21,7 @@ mod listeners;
 mod output;
 mod parting;
 mod process;
+mod record;
 mod workers;
 
 use std::fmt;
@@ -29,7 +30,7 @@ use std::time::Instant;
 
 use log::Level;
 
-use super::core::{Action, ClientId, Dispatcher, Event, SlotView, WorkerId};
+use super::core::{Action, ClientId, Dispatcher, Event, Restart, SlotView, WorkerId};
 use super::options::Options;
 use super::report::{self, Descriptors, Latencies, Topic};
 use crate::process::guard::Guard;
@@ -270,6 +271,7 @@ impl Pool {
                     served,
                 } => {
                     self.latencies.record(waited, served);
+                    self.tell_if_slow(cx, client, worker, waited, served);
                     // The dispatcher answers with the reply it was just told of, and with no other.
                     if let Some(reply) = reply.filter(|reply| reply.worker == worker) {
                         self.answer(cx, client, reply.bytes, served);
@@ -315,11 +317,26 @@ impl Pool {
 
     /// One line in the log, unless too many like it came lately.
     fn note(&mut self, cx: &mut Context<'_>, level: Level, topic: Topic, line: fmt::Arguments<'_>) {
+        self.note_at_length(cx, level, topic, line, std::iter::empty());
+    }
+
+    /// The same for a line with others below it, which stand or fall with it.
+    fn note_at_length(
+        &mut self,
+        cx: &mut Context<'_>,
+        level: Level,
+        topic: Topic,
+        line: fmt::Arguments<'_>,
+        below: impl Iterator<Item = String>,
+    ) {
         let name = &self.options.name;
         match self.throttle.admit(topic, cx.now()) {
             Verdict::Log { left_out: 0 } => log::log!(level, "{name}: {line}"),
             Verdict::Log { left_out } => log::log!(level, "{name}: {line} ({left_out} more like it were left out)"),
-            Verdict::LeaveOut => self.plan_upkeep(cx),
+            Verdict::LeaveOut => return self.plan_upkeep(cx),
+        }
+        for line in below {
+            log::log!(level, "{name}: {line}");
         }
     }
 
@@ -396,13 +413,24 @@ impl Pool {
         cx: &mut Context<'_>,
         worker: WorkerId,
         slot: Option<usize>,
-        reason: super::core::Restart,
+        reason: Restart,
         delay: Option<std::time::Duration>,
     ) {
         let who = self.crew.describe(worker).unwrap_or_else(|| report::place(slot));
         let (level, cause) = report::restart(reason, &self.options);
         let next = report::next_start(slot, delay);
-        self.note(cx, level, Topic::Restart(reason), format_args!("{who} {cause}; {next}"));
+        let is_silent = self.crew.get(worker).is_some_and(|process| !process.has_written);
+        let hint = match reason {
+            Restart::BusyTimeout if is_silent => report::SILENT,
+            _ => "",
+        };
+        self.note(
+            cx,
+            level,
+            Topic::Restart(reason),
+            format_args!("{who} {cause}; {next}{hint}"),
+        );
+        self.tell_record(cx, worker, reason);
     }
 }
 

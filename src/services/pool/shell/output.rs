@@ -61,6 +61,7 @@ impl Pool {
 
     fn take_output(&mut self, cx: &mut Context<'_>, id: WorkerId, output: &[u8]) {
         let Some(process) = self.crew.get_mut(id) else { return };
+        process.has_written = true;
         match &mut process.stage {
             Stage::Ending | Stage::Lost => {}
             Stage::Serving => self.take_replies(cx, id, output),
@@ -140,6 +141,7 @@ impl Pool {
             Unread::Nothing if !excess => Step::Kept,
             Unread::Nothing | Unread::Some => Step::Lost,
         };
+        process.recorder.answered(cx.now());
         self.dispatcher.handle(cx.now(), Event::Reply { worker: id, step });
         self.act(cx, Some(reply));
     }

@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::time::Instant;
 
 use super::super::core::WorkerId;
+use super::super::recorder::Recorder;
 use crate::framing::line::LineFramer;
 use crate::framing::search::LineSearch;
 use crate::process::child::Child;
@@ -34,6 +35,9 @@ pub(super) struct Process {
     pub(super) stderr: StderrLog,
     pub(super) stderr_alarm: Alarm,
     pub(super) started: Instant,
+    /// Whether a byte has come from its standard output.
+    pub(super) has_written: bool,
+    pub(super) recorder: Recorder,
 }
 
 /// Whether the poll knows its standard input. Most workers always take a request whole and never need it.

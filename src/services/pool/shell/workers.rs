@@ -8,6 +8,7 @@ use log::Level;
 use mio::Interest;
 
 use super::super::core::{ClientId, Event, Fault, RequestId, Verdict, WorkerId};
+use super::super::recorder::Recorder;
 use super::super::report::Topic;
 use super::client::QueuePlace;
 use super::process::{Given, Process, Silence, Stage, StdinWatch, Unread};
@@ -93,6 +94,8 @@ impl Pool {
             stderr: StderrLog::new(cx.now()),
             stderr_alarm: Alarm::default(),
             started: cx.now(),
+            has_written: false,
+            recorder: Recorder::new(self.recorded()),
         };
         log::debug!(
             "{}: worker {} started, pid {}",
@@ -115,6 +118,15 @@ impl Pool {
             self.dispatcher.handle(cx.now(), Event::Ready(id));
         }
         self.act(cx, None);
+    }
+
+    /// How many requests a worker's recorder keeps: what the operator wants, and, where he wants any, no fewer than may be in
+    /// flight, or the one to blame would be overwritten by those written behind it.
+    fn recorded(&self) -> usize {
+        match self.options.record {
+            0 => 0,
+            wanted => wanted.max(self.options.policy.pipeline),
+        }
     }
 
     fn watch_process(&mut self, cx: &Context<'_>, id: WorkerId) -> io::Result<()> {
@@ -163,7 +175,11 @@ impl Pool {
             .get(client)
             .map(|client| client.input.as_slice())
             .unwrap_or_default();
-        match process.give(bytes) {
+        let given = process.give(bytes);
+        if given != Given::Refused {
+            process.recorder.begin(bytes, cx.now());
+        }
+        match given {
             Given::Whole => {}
             Given::Partly => self.watch_input(cx, id),
             Given::Refused => self.fault(cx, id, Fault::InputClosed(request)),

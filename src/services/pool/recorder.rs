@@ -1,0 +1,263 @@
+//! The flight recorder of one worker: the last requests it was given, and how long each took, for the log of the day on
+//! which it hangs or dies.
+//!
+//! The life of an entry: [`begin`](Recorder::begin) when the worker gets a request → [`answered`](Recorder::answered) when
+//! its reply is whole → overwritten by a later request, or told when the worker is lost.
+//!
+//! What holds: a worker answers in the order in which it was asked, so the entries without an answer are the last ones. An
+//! entry has a fixed size, and there are never more than were asked for at the start: nothing is allocated for a request.
+//!
+//! What does not belong here: why a worker is lost, and whether that is worth a line in the log.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::process::stderr_log::printable;
+
+/// What is kept of a request in bytes: enough to find it again in the log of whoever sent it.
+pub(super) const KEPT: usize = 256;
+
+/// The last requests of one worker. The default one records nothing.
+#[derive(Debug, Default)]
+pub(super) struct Recorder {
+    /// The oldest first.
+    entries: VecDeque<Entry>,
+    capacity: usize,
+    /// Requests without an answer, those among them that are no longer kept included.
+    open: usize,
+}
+
+/// One request.
+#[derive(Debug)]
+pub(super) struct Entry {
+    given: Instant,
+    /// From then until its reply was whole; `None`: it has not been answered.
+    took: Option<Duration>,
+    /// Of the whole request, as it came.
+    length: usize,
+    /// Its first bytes.
+    head: [u8; KEPT],
+}
+
+impl Recorder {
+    /// Keeps the last `capacity` requests. Of several that a worker has in hand at once, the oldest can be named only if
+    /// there is room for all of them.
+    pub(super) fn new(capacity: usize) -> Self {
+        Recorder {
+            entries: VecDeque::with_capacity(capacity),
+            capacity,
+            open: 0,
+        }
+    }
+
+    /// The worker was given this request.
+    pub(super) fn begin(&mut self, request: &[u8], now: Instant) {
+        if self.capacity == 0 {
+            return;
+        }
+        if self.entries.len() == self.capacity {
+            self.entries.pop_front();
+        }
+        self.entries.push_back(Entry::new(request, now));
+        self.open += 1;
+    }
+
+    /// It has answered the request that it has had longest. An answer to none is passed over: that is for others to judge.
+    pub(super) fn answered(&mut self, now: Instant) {
+        if let Some(entry) = self.oldest_open().and_then(|index| self.entries.get_mut(index)) {
+            entry.took = Some(now.saturating_duration_since(entry.given));
+        }
+        self.open = self.open.saturating_sub(1);
+    }
+
+    /// The request that it is working on.
+    pub(super) fn in_hand(&self) -> Option<&Entry> {
+        self.entries.get(self.oldest_open()?)
+    }
+
+    /// All that is kept, the oldest first.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// `None` also where that one is no longer kept.
+    fn oldest_open(&self) -> Option<usize> {
+        self.entries.len().checked_sub(self.open)
+    }
+}
+
+impl Entry {
+    fn new(request: &[u8], given: Instant) -> Self {
+        let mut head = [0; KEPT];
+        let kept = request.get(..KEPT).unwrap_or(request);
+        if let Some(room) = head.get_mut(..kept.len()) {
+            room.copy_from_slice(kept);
+        }
+        Entry {
+            given,
+            took: None,
+            length: request.len(),
+            head,
+        }
+    }
+
+    /// How long ago it was given.
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.given)
+    }
+
+    /// The request, for a line of the log.
+    pub(super) fn text(&self) -> impl fmt::Display + '_ {
+        Excerpt {
+            head: self.head.get(..self.length).unwrap_or(&self.head),
+            length: self.length,
+        }
+    }
+
+    /// What became of it, for a line of the log.
+    pub(super) fn story(&self, now: Instant) -> String {
+        let (age, text) = (self.age(now).as_secs_f64(), self.text());
+        match self.took {
+            Some(took) => format!(
+                "given {age:.3} s ago, answered after {:.3} s: {text}",
+                took.as_secs_f64()
+            ),
+            None => format!("given {age:.3} s ago, not answered: {text}"),
+        }
+    }
+}
+
+/// The beginning of a request between quotes, on one line and harmless to a terminal, as a worker's standard error is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Excerpt<'r> {
+    head: &'r [u8],
+    length: usize,
+}
+
+impl<'r> Excerpt<'r> {
+    pub(super) fn of(request: &'r [u8]) -> Self {
+        Excerpt {
+            head: request.get(..KEPT).unwrap_or(request),
+            length: request.len(),
+        }
+    }
+}
+
+impl fmt::Display for Excerpt<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_cut = self.head.len() < self.length;
+        // What was cut off ends in the line end; what is left may end in a byte that only looks like one.
+        let line = match self.head {
+            whole if is_cut => whole,
+            [line @ .., b'\r', b'\n'] | [line @ .., b'\n'] => line,
+            line => line,
+        };
+        write!(f, "\"{}\"", printable(line, ""))?;
+        if is_cut {
+            write!(f, " [cut, {} bytes]", self.length)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(count: u64) -> Duration {
+        Duration::from_millis(count)
+    }
+
+    fn stories(recorder: &Recorder, now: Instant) -> Vec<String> {
+        recorder.entries().map(|entry| entry.story(now)).collect()
+    }
+
+    #[test]
+    fn the_last_are_kept_in_order_with_their_times() {
+        let (start, mut recorder) = (Instant::now(), Recorder::new(2));
+        for (number, at) in [(1, 0), (2, 1000), (3, 2000)] {
+            recorder.begin(format!("line {number}\n").as_bytes(), start + ms(at));
+            assert_eq!(recorder.in_hand().unwrap().age(start + ms(at + 250)), ms(250));
+            recorder.answered(start + ms(at + 500));
+            assert!(recorder.in_hand().is_none());
+        }
+        assert_eq!(
+            stories(&recorder, start + ms(4000)),
+            [
+                "given 3.000 s ago, answered after 0.500 s: \"line 2\"",
+                "given 2.000 s ago, answered after 0.500 s: \"line 3\""
+            ]
+        );
+    }
+
+    #[test]
+    fn of_several_in_hand_the_oldest_is_answered_first() {
+        let (start, mut recorder) = (Instant::now(), Recorder::new(3));
+        for line in ["one\n", "two\n", "three\n"] {
+            recorder.begin(line.as_bytes(), start);
+        }
+        recorder.answered(start + ms(1));
+        assert_eq!(recorder.in_hand().unwrap().text().to_string(), "\"two\"");
+        assert_eq!(
+            stories(&recorder, start + ms(2)),
+            [
+                "given 0.002 s ago, answered after 0.001 s: \"one\"",
+                "given 0.002 s ago, not answered: \"two\"",
+                "given 0.002 s ago, not answered: \"three\""
+            ]
+        );
+    }
+
+    #[test]
+    fn an_answer_to_a_request_that_is_no_longer_kept_is_nobody_elses() {
+        let (start, mut recorder) = (Instant::now(), Recorder::new(1));
+        recorder.begin(b"one\n", start);
+        recorder.begin(b"two\n", start);
+        assert!(recorder.in_hand().is_none());
+        recorder.answered(start + ms(1));
+        assert_eq!(recorder.in_hand().unwrap().text().to_string(), "\"two\"");
+        recorder.answered(start + ms(2));
+        recorder.answered(start + ms(3));
+        recorder.begin(b"three\n", start + ms(4));
+        assert_eq!(recorder.in_hand().unwrap().text().to_string(), "\"three\"");
+    }
+
+    #[test]
+    fn nothing_is_kept_where_nothing_was_asked_for() {
+        let mut recorder = Recorder::default();
+        recorder.begin(b"one\n", Instant::now());
+        assert!(recorder.is_empty() && recorder.in_hand().is_none());
+    }
+
+    #[test]
+    fn no_request_makes_it_allocate() {
+        let (start, mut recorder) = (Instant::now(), Recorder::new(8));
+        let room = recorder.entries.capacity();
+        for _ in 0..100 {
+            recorder.begin(&[b'x'; 1000], start);
+            recorder.answered(start);
+        }
+        assert_eq!((recorder.entries.len(), recorder.entries.capacity()), (8, room));
+    }
+
+    #[test]
+    fn a_request_is_shown_on_one_line_without_its_end_and_its_length_if_it_is_cut() {
+        let shown = |request: &[u8]| Excerpt::of(request).to_string();
+        assert_eq!(shown(b"http://x/ -\r\n"), "\"http://x/ -\"");
+        assert_eq!(shown(b"\n"), "\"\"");
+        assert_eq!(shown(b""), "\"\"");
+        assert_eq!(shown(b"a\x1b[31m\rb\xff\n"), "\"a\\x1b[31m\\x0db\\xff\"");
+        let long = [[b'x'; KEPT - 1].as_slice(), b"\n"].concat();
+        assert_eq!(shown(&long), format!("\"{}\"", "x".repeat(KEPT - 1)));
+        let cut = [[b'x'; KEPT].as_slice(), b"\n"].concat();
+        assert_eq!(shown(&cut), format!("\"{}\" [cut, 257 bytes]", "x".repeat(KEPT)));
+        let mut recorder = Recorder::new(1);
+        recorder.begin(&cut, Instant::now());
+        assert_eq!(recorder.in_hand().unwrap().text().to_string(), shown(&cut));
+    }
+}

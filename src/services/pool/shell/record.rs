@@ -1,0 +1,62 @@
+//! What is told of requests afterwards: the record of a worker that was lost, and requests that were slow.
+//!
+//! A worker's record is told once, at the first sign of its loss: most often the dispatcher gives it up while its process is
+//! still there; one whose end is seen before anything else is told of as it is reaped. Workers that are asked to go are not.
+
+use std::time::Duration;
+
+use log::Level;
+
+use super::super::core::{ClientId, Restart, WorkerId};
+use super::super::recorder::Excerpt;
+use super::super::report::{self, Topic};
+use super::Pool;
+use crate::reactor::Context;
+
+impl Pool {
+    /// Writes down what a worker was working on when it was lost, and what it had worked on before.
+    pub(super) fn tell_record(&mut self, cx: &mut Context<'_>, id: WorkerId, reason: Restart) {
+        let Some(fate) = report::fate(reason) else { return };
+        let Some(who) = self.crew.describe(id) else { return };
+        let Some(process) = self.crew.get_mut(id) else { return };
+        let record = std::mem::take(&mut process.recorder);
+        if record.is_empty() {
+            return;
+        }
+        let now = cx.now();
+        let lines = record.entries().map(|entry| format!("{who}: {}", entry.story(now)));
+        match record.in_hand() {
+            Some(entry) => {
+                let (after, text) = (entry.age(now).as_secs_f64(), entry.text());
+                let headline = format_args!("{who} {fate} after {after:.3} s on: {text}");
+                self.note_at_length(cx, Level::Warn, Topic::Record, headline, lines);
+            }
+            None => {
+                let headline = format_args!("{who} {fate} with no request in hand; the last ones were:");
+                self.note_at_length(cx, Level::Warn, Topic::Record, headline, lines);
+            }
+        }
+    }
+
+    /// A request whose answer has come, but late; to be told before its client is let go, who has its line.
+    pub(super) fn tell_if_slow(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: ClientId,
+        worker: WorkerId,
+        waited: Duration,
+        served: Duration,
+    ) {
+        let Some(limit) = self.options.slow_log.filter(|limit| served > *limit) else {
+            return;
+        };
+        let Some(client) = self.clients.get(id) else { return };
+        let (peer, request) = (client.peer, Excerpt::of(&client.input).to_string());
+        let who = self.crew.describe(worker).unwrap_or_default();
+        let (waited, served) = (waited.as_secs_f64(), served.as_secs_f64());
+        let line = format_args!(
+            "{who} took {served:.3} s, more than --slow-log {limit:?}, for {peer}, which had waited {waited:.3} s: {request}"
+        );
+        self.note(cx, Level::Warn, Topic::Slow, line);
+    }
+}
