@@ -16,6 +16,7 @@ use iotcpd::client::ask::options::Policy;
 use iotcpd::client::ask::reply::{Flaw, LONGEST_FOR_SQUID};
 
 use crate::random::Dice;
+use crate::seeds;
 
 const STEPS: u64 = 3000;
 const FAILURE: &str = "BH";
@@ -416,29 +417,15 @@ fn simulate(seed: u64) -> World {
     world
 }
 
-fn seeds() -> Vec<u64> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    match number("IOTCPD_SIM_SEED") {
-        Some(seed) => vec![seed],
-        None => (0..number("IOTCPD_SIM_SEEDS").unwrap_or(256)).collect(),
-    }
-}
-
 #[test]
 fn every_line_gets_one_answer_whatever_the_pools_do() {
-    let (mut answered, mut failed) = (0, 0);
-    for seed in seeds() {
-        match std::panic::catch_unwind(|| simulate(seed)) {
-            Ok(world) => {
-                answered += world.answered;
-                failed += world.failed;
-            }
-            Err(panic) => {
-                eprintln!("seed {seed}: run it alone with IOTCPD_SIM_SEED={seed}");
-                std::panic::resume_unwind(panic);
-            }
-        }
-    }
+    let counts = seeds::each(|seed| {
+        let world = simulate(seed);
+        (world.answered, world.failed)
+    });
+    let (answered, failed) = counts
+        .into_iter()
+        .fold((0, 0), |(a, f), (more_a, more_f)| (a + more_a, f + more_f));
     assert!(
         answered > 0 && failed > 0,
         "{answered} answered, {failed} failed: that shows nothing"

@@ -14,3 +14,4 @@
 mod ask;
 mod pool;
 mod random;
+mod seeds;

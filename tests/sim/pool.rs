@@ -15,6 +15,7 @@ use iotcpd::services::pool::core::{
 use iotcpd::services::pool::options::Policy;
 
 use crate::random::Dice;
+use crate::seeds;
 
 const STEPS: u64 = 3000;
 
@@ -496,27 +497,9 @@ fn simulate(seed: u64) -> World {
     world
 }
 
-fn seeds() -> Vec<u64> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    match number("IOTCPD_SIM_SEED") {
-        Some(seed) => vec![seed],
-        None => (0..number("IOTCPD_SIM_SEEDS").unwrap_or(256)).collect(),
-    }
-}
-
 #[test]
 fn promises_hold_over_random_orders_of_events() {
-    let mut answers = 0;
-    for seed in seeds() {
-        let outcome = std::panic::catch_unwind(|| simulate(seed).answers);
-        match outcome {
-            Ok(count) => answers += count,
-            Err(panic) => {
-                eprintln!("seed {seed}: run it alone with IOTCPD_SIM_SEED={seed}");
-                std::panic::resume_unwind(panic);
-            }
-        }
-    }
+    let answers: u64 = seeds::each(|seed| simulate(seed).answers).into_iter().sum();
     assert!(answers > 0, "a simulation in which nobody is answered shows nothing");
 }
 
