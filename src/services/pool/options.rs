@@ -91,7 +91,7 @@ pub enum LimitOrigin {
 pub enum HalfClose {
     /// It still reads: answer it.
     Answer,
-    /// It has gone: drop its request, as iotcpd 1.1 did.
+    /// It has gone: drop its request, if it still waits for a worker. One that a worker has in hand is finished either way.
     HangUp,
 }
 

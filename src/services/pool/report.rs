@@ -87,7 +87,9 @@ pub(super) fn refusal(reason: Refusal, options: &Options) -> String {
             policy.queue_timeout
         ),
         Refusal::BusyTimeout => format!("no answer within --busy-timeout {:?}", policy.busy_timeout),
-        Refusal::WorkerDied => "its worker died over it, and trying again was of no avail".to_owned(),
+        Refusal::WorkerDied => {
+            "its worker died over it, in the middle of its reply or once too often (--retries)".to_owned()
+        }
         Refusal::ReplyTooLong => format!("its reply was longer than --max-reply {}", options.max_reply),
         Refusal::Shutdown => "the pool is shutting down".to_owned(),
     }
