@@ -7,6 +7,7 @@
 //! `unasked` and `two-writes` are not asked here, and `two` writes both replies at once. The same goes for answers like
 //! `ok`: they are checked, but one `ok` is as good as another.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::dice::Dice;
@@ -93,7 +94,7 @@ pub(crate) enum Via {
 }
 
 /// What a client does before it reads.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub(crate) enum Step {
     Send(Vec<u8>),
     Pause(Duration),
@@ -101,7 +102,7 @@ pub(crate) enum Step {
 }
 
 /// What it must see then. A refusal is always allowed.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub(crate) enum Expect {
     /// These bytes and the end.
     Answer(Vec<u8>),
@@ -123,7 +124,7 @@ pub(crate) enum Leave {
 }
 
 /// One connection.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub(crate) struct Plan {
     pub(crate) kind: Kind,
     pub(crate) via: Via,
@@ -157,6 +158,47 @@ impl Plan {
             steps: steps(kind, text, dice),
             expect,
             reads_every,
+        }
+    }
+}
+
+/// Bytes as text, the middle of long ones left out.
+pub(crate) fn shown(bytes: &[u8]) -> String {
+    const END: usize = 60;
+    let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
+    match (bytes.first_chunk::<END>(), bytes.last_chunk::<END>()) {
+        (Some(head), Some(tail)) if bytes.len() > 2 * END => {
+            format!("{}...{} ({} bytes)", text(head), text(tail), bytes.len())
+        }
+        _ => text(bytes),
+    }
+}
+
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, via, .. } = self;
+        write!(f, "{kind:?} over {via:?} {:?} expecting {:?}", self.steps, self.expect)
+    }
+}
+
+impl fmt::Debug for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Send(bytes) => write!(f, "send \"{}\"", shown(bytes)),
+            Self::Pause(time) => write!(f, "pause {time:?}"),
+            Self::EndInput => f.write_str("end input"),
+        }
+    }
+}
+
+impl fmt::Debug for Expect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Answer(bytes) => write!(f, "\"{}\"", shown(bytes)),
+            Self::Number => f.write_str("a number"),
+            Self::Refusal => f.write_str("a refusal"),
+            Self::End => f.write_str("the end"),
+            Self::Nothing(leave) => write!(f, "nothing ({leave:?})"),
         }
     }
 }
@@ -232,6 +274,17 @@ fn steps(kind: Kind, text: String, dice: &mut Dice) -> Vec<Step> {
     }
     line.push(b'\n');
     match kind {
+        // The daemon watches whom it has had to wait for: this one's leaving is noticed while its worker is busy.
+        Kind::GoneWhileBusy => {
+            let rest = line.split_off(dice.below(line.len()));
+            let (middle, end) = (dice.pause(20), dice.pause(100));
+            vec![
+                Step::Send(line),
+                Step::Pause(middle),
+                Step::Send(rest),
+                Step::Pause(end),
+            ]
+        }
         Kind::InPieces => {
             let rest = line.split_off(dice.below(line.len()));
             vec![Step::Send(line), Step::Pause(dice.pause(50)), Step::Send(rest)]
@@ -241,7 +294,6 @@ fn steps(kind: Kind, text: String, dice: &mut Dice) -> Vec<Step> {
             line.extend_from_slice(b"echo the second line of a connection is nobody's\n");
             vec![Step::Send(line)]
         }
-        Kind::GoneWhileBusy => vec![Step::Send(line), Step::Pause(dice.pause(100))],
         _ => vec![Step::Send(line)],
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::client::Outcome;
-use crate::plan::{Kind, Plan};
+use crate::plan::{Kind, Plan, shown};
 
 /// How many offences are kept to be shown; all are counted.
 const SHOWN: usize = 10;
@@ -49,8 +49,8 @@ impl Tally {
         self.longest = self.longest.max(took);
         match outcome {
             Outcome::Wrong(bytes) => {
-                let bytes = String::from_utf8_lossy(bytes);
-                self.offend(format!("wrong answer to {plan:?} after {took:?}: {bytes:?}"));
+                let bytes = shown(bytes);
+                self.offend(format!("wrong answer to {plan:?} after {took:?}: \"{bytes}\""));
             }
             Outcome::Lost(how) => self.offend(format!("silent loss of {plan:?} after {took:?}: {how}")),
             _ => {}
