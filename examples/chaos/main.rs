@@ -33,7 +33,7 @@ mod tally;
 
 use std::error::Error;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -91,8 +91,6 @@ struct Fire {
     seed: u64,
     gates: Gates,
     target: Target,
-    /// Requests that were made, which gives each a number of its own.
-    numbers: AtomicU64,
     broken: Vec<String>,
 }
 
@@ -108,7 +106,6 @@ impl Fire {
                 patience: promised + MARGIN,
                 ending: AtomicBool::new(false),
             },
-            numbers: AtomicU64::new(0),
             broken: Vec::new(),
         })
     }
@@ -154,8 +151,8 @@ impl Fire {
         thread::scope(|scope| {
             let clients: Vec<_> = (0..CLIENTS)
                 .map(|player| {
-                    let dice = Dice::new(self.seed, player + round * CLIENTS);
-                    scope.spawn(move || self.one_client(dice, until))
+                    let player = player + round * CLIENTS;
+                    scope.spawn(move || self.one_client(player, until))
                 })
                 .collect();
             for client in clients {
@@ -168,18 +165,19 @@ impl Fire {
         all
     }
 
-    fn one_client(&self, mut dice: Dice, until: Instant) -> Tally {
+    fn one_client(&self, player: u64, until: Instant) -> Tally {
+        let mut dice = Dice::new(self.seed, player);
         let mut tally = Tally::default();
-        loop {
+        for number in 0_u64.. {
             thread::sleep(dice.pause(PAUSE));
             if Instant::now() >= until {
-                return tally;
+                break;
             }
-            let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-            let plan = Plan::draw(&mut dice, &self.gates, number);
+            let plan = Plan::draw(&mut dice, &self.gates, &format!("{player}.{number}"));
             let (outcome, took) = client::perform(&plan, &self.target);
             tally.count(&plan, &outcome, took);
         }
+        tally
     }
 
     /// The statistics once nothing is in hand any more: what clients left behind may still be worked on.

@@ -140,11 +140,11 @@ pub(crate) const MAX_REQUEST: usize = 16 * 1024;
 pub(crate) const MAX_REPLY: usize = 64 * 1024;
 
 impl Plan {
-    /// The next thing that this client does. `number` has never been given to any client before.
-    pub(crate) fn draw(dice: &mut Dice, gates: &Gates, number: u64) -> Self {
+    /// The next thing that this client does. No other connection has the same `name`.
+    pub(crate) fn draw(dice: &mut Dice, gates: &Gates, name: &str) -> Self {
         let kind = dice.weighted(&KINDS).unwrap_or(Kind::Echo);
         let via = if dice.percent(50) { Via::Tcp } else { Via::Unix };
-        let token = format!("{number}-{:016x}", dice.roll());
+        let token = format!("{name}-{:016x}", dice.roll());
         let text = request(kind, &token, dice, gates);
         let expect = expectation(kind, &token, &text, dice);
         let reads_every = if kind == Kind::SlowReader {
