@@ -1,0 +1,20 @@
+//! A short run of `scripts/chaos` (`examples/chaos`, which says what it promises and excuses), always with the same seed.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::harness::Program;
+
+#[test]
+fn promises_hold_under_fire() {
+    let chaos = Path::new(env!("CARGO_BIN_EXE_iotcpd")).with_file_name("examples/chaos");
+    assert!(
+        chaos.exists(),
+        "{} is missing: cargo build --example chaos",
+        chaos.display()
+    );
+    let program = Program::start(Command::new(chaos).args(["5", "20261121"]));
+    let (status, stdout, stderr) = program.finish();
+    assert!(status.success(), "{status}\n{stdout}\n{stderr}");
+    assert!(stdout.contains("every promise held"), "{stdout}");
+}
