@@ -426,6 +426,7 @@ impl World {
     fn reconfigure(&mut self) {
         self.policy.workers = 1 + self.dice.below(6) as usize;
         self.policy.queue_size = self.dice.below(12) as usize;
+        self.policy.pipeline = 1 + self.dice.below(5) as usize;
         self.tell(Event::Reconfigure(Box::new(self.policy.clone())));
     }
 

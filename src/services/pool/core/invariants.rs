@@ -91,6 +91,7 @@ impl Dispatcher {
                 worker.id
             );
             assert_eq!(load, worker.flights.len(), "{:?} is listed by its load", worker.id);
+            assert!(load < self.policy.pipeline, "{:?} has room for one more", worker.id);
             assert!(self.room.contains(&(load, worker.id)), "{:?} is listed", worker.id);
         }
     }

@@ -373,6 +373,9 @@ impl Dispatcher {
         if self.stage == Stage::Serving {
             self.fit_slots();
             self.advance_rotation();
+            // How many requests a worker may have may be another number now.
+            let all: Vec<WorkerId> = self.workers.iter().map(|(_, worker)| worker.id).collect();
+            all.into_iter().for_each(|worker| self.list_room(worker));
         }
     }
 
