@@ -125,11 +125,12 @@ fn marked_processes_are_found_waited_for_and_gone() {
     let directory = super::temp_dir();
     let mark = format!("IOTCPD_TEST_HOME={}", directory.path().display());
     // The shell leaves an orphan behind that lives until its input, which the test holds, ends. (Descriptor 3, because a
-    // shell gives its background children an empty standard input.)
+    // shell gives its background children an empty standard input.) It is the orphan that says that it is there, and it runs
+    // nothing else: in the middle of an exec a process has no environment to be known by.
     let mut shell = Command::new("sh");
     shell.args([
         "-c",
-        "exec 3<&0; cat <&3 >/dev/null & echo started >&2; exec sh -c 'kill -9 $$'",
+        "exec 3<&0; (echo started >&2; read -r line <&3) & exec sh -c 'kill -9 $$'",
     ]);
     shell.env("IOTCPD_TEST_HOME", directory.path());
     let mut shell = super::Program::start(&mut shell);
