@@ -40,7 +40,9 @@ impl Dispatcher {
         if self.available.is_empty() {
             self.counters.delayed += 1;
         }
-        let worker = self.worker_for(size);
+        // Nobody overtakes those who wait already.
+        let first = self.queue.len() == 0;
+        let worker = if first { self.worker_for(size) } else { None };
         if worker.is_none() && self.queue.len() >= self.policy.queue_size {
             return self.refuse_new(client, Refusal::QueueFull);
         }
@@ -60,17 +62,9 @@ impl Dispatcher {
     /// among those that may be given one more ahead. A long request is never written ahead: its worker is to be watched
     /// after it, with nothing behind it.
     fn worker_for(&self, size: usize) -> Option<WorkerId> {
-        let ahead = || {
-            self.room
-                .first()
-                .filter(|_| size <= LONG_REQUEST)
-                .map(|(_, worker)| *worker)
-        };
-        // Nobody overtakes those who wait already.
-        self.available
-            .last()
-            .copied()
-            .or_else(|| if self.queue.len() == 0 { ahead() } else { None })
+        let ahead = self.room.first().filter(|_| size <= LONG_REQUEST);
+        let ahead = ahead.map(|(_, worker)| *worker);
+        self.available.last().copied().or(ahead)
     }
 
     fn take_in(&mut self, client: ClientId, size: usize) -> Option<RequestId> {
@@ -167,10 +161,10 @@ impl Dispatcher {
         }
     }
 
-    /// The way back to the list of the available, or to the next request in the queue. It is open only to a worker
+    /// The way back to the list of the available, and from there to the next request in the queue. It is open only to a worker
     /// whose last reply was whole, with nothing behind it, and who owes nobody anything: its callers are
     /// [`ready`](Self::ready), [`reply`](Self::reply) and [`inspected`](Self::inspected), where each of these was seen,
-    /// and [`withdraw`](Self::withdraw), where it was so before and nothing has been given to the worker since.
+    /// and [`take_back`](Self::take_back), where it was so before and nothing has been given to the worker since.
     pub(super) fn release(&mut self, worker: WorkerId) {
         if self.place(worker) == Some(Place::Outgoing) {
             return self.let_go(worker);
@@ -184,14 +178,7 @@ impl Dispatcher {
     pub(super) fn serve_queue(&mut self) {
         while let Some(next) = self.queue.first() {
             let size = self.request_mut(next).map_or(0, |request| request.size);
-            let ahead = self
-                .room
-                .first()
-                .filter(|_| size <= LONG_REQUEST)
-                .map(|(_, worker)| *worker);
-            let Some(worker) = self.available.last().copied().or(ahead) else {
-                return;
-            };
+            let Some(worker) = self.worker_for(size) else { return };
             self.queue.remove(next);
             self.assign(next, worker);
         }
