@@ -210,14 +210,6 @@ impl Acceptor {
         }
     }
 
-    /// The listener, unless it is closed: to give it away.
-    pub fn into_listener(self) -> Option<Listener> {
-        match self.stage {
-            Stage::Accepting(listener) | Stage::Paused(listener, _) => Some(listener),
-            Stage::Closed => None,
-        }
-    }
-
     /// Why and how long it is paused; `None` when it accepts or is closed.
     pub fn pause_state(&self) -> Option<Pause> {
         match &self.stage {

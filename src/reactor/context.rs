@@ -38,7 +38,9 @@ impl Context<'_> {
         self.now
     }
 
-    /// Registers a source once and for all, edge-triggered. An edge that was there before is reported at the next poll.
+    /// Registers a source once and for all, edge-triggered. An edge that was there before is reported at the next poll. A
+    /// source that is closed leaves epoll by itself: no descriptor of this program is ever duplicated into a process that
+    /// outlives the close.
     ///
     /// # Errors
     /// epoll_ctl(2): ENOMEM and ENOSPC; the caller ends what it wanted to watch.
@@ -54,15 +56,6 @@ impl Context<'_> {
     /// What such a source is registered under.
     pub fn token_for(&self, at: Source) -> mio::Token {
         self.token(at).into()
-    }
-
-    /// Takes a source out that stays open. A source that is closed leaves epoll by itself: no descriptor of this
-    /// program is ever duplicated into a process that outlives the close.
-    ///
-    /// # Errors
-    /// epoll_ctl(2); nothing can be done about it and the source is closed anyway.
-    pub fn deregister(&self, source: &mut impl mio::event::Source) -> io::Result<()> {
-        self.shared.registry.deregister(source)
     }
 
     /// Arms, moves or disarms (`None`) an alarm; when it goes off, [`Service::timeout`](super::Service::timeout) is
