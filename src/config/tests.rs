@@ -32,7 +32,7 @@ const NOTHING: Beside = (&[], "");
 const UNIX: Beside = (&["--listen=unix:/x"], "listen = ['unix:/x']");
 const READY: Beside = (&["--ready-line=up"], "ready-line = 'up'");
 
-const SAMPLES: [Sample; 46] = [
+const SAMPLES: &[Sample] = &[
     (
         "daemon",
         &["--daemon", "cat -u 'a b'"],

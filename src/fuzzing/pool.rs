@@ -211,8 +211,9 @@ impl<'i> World<'i> {
         let request = self.choices.pick(&self.requests);
         let reply = |step| Event::Reply { worker, step };
         self.tell(match kind {
-            16..24 => reply(Step::Kept),
-            24 => reply(Step::Lost),
+            16..23 => reply(Step::Kept),
+            23 => reply(Step::Lost),
+            24 => reply(Step::Last),
             25 => Event::ReplyBegun(worker),
             26 => broken(Fault::OutputClosed),
             27 => request.map_or_else(

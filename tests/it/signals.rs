@@ -38,7 +38,7 @@ const OLD_LABELS: [(&str, usize); 19] = [
 ];
 
 /// What the issue asks for behind them.
-const NEW_LABELS: [&str; 31] = [
+const NEW_LABELS: &[&str] = &[
     "wait p50 ms",
     "wait p90 ms",
     "wait p99 ms",
@@ -59,6 +59,7 @@ const NEW_LABELS: [&str; 31] = [
     "restarts desync",
     "restarts oversize",
     "restarts recycled",
+    "restarts spent",
     "restarts asked",
     "refused queue-full",
     "refused queue-time",
@@ -88,7 +89,7 @@ fn usr1_prints_the_block_of_the_old_program_and_nothing_else() {
         assert!(is_text || value.parse::<u64>().is_ok(), "{line:?}");
     }
     assert_eq!(block.get("version"), Some(env!("CARGO_PKG_VERSION")));
-    for label in NEW_LABELS {
+    for label in NEW_LABELS.iter().copied() {
         let place = block.labels().iter().position(|found| *found == label);
         assert!(
             place.is_some_and(|place| place >= OLD_LABELS.len()),

@@ -386,7 +386,8 @@ impl World {
             0..330 => self.request(),
             330..560 => self.on(&holding, |world, worker| world.reply(worker, Step::Kept)),
             560..600 => self.on(&holding, World::reply_begins),
-            600..615 => self.on(&holding, |world, worker| world.reply(worker, Step::Lost)),
+            600..607 => self.on(&holding, |world, worker| world.reply(worker, Step::Last)),
+            607..615 => self.on(&holding, |world, worker| world.reply(worker, Step::Lost)),
             615..622 => self.on(&holding, |world, worker| {
                 world.break_output(worker, Fault::ReplyTooLong)
             }),

@@ -132,6 +132,7 @@ pub(super) fn restart(reason: Restart, options: &Options) -> (Level, String) {
             ),
         ),
         Restart::Recycled => (Level::Info, "has served long enough and is let go".to_owned()),
+        Restart::Spent => (Level::Debug, "has done its work".to_owned()),
         Restart::Asked => (Level::Info, "is let go".to_owned()),
     }
 }
@@ -142,7 +143,7 @@ pub(super) fn fate(reason: Restart) -> Option<&'static str> {
     match reason {
         Restart::Died => Some("was lost"),
         Restart::BusyTimeout | Restart::Desync | Restart::Oversize => Some("was stopped"),
-        Restart::SpawnFailed | Restart::StartTimeout | Restart::Recycled | Restart::Asked => None,
+        Restart::SpawnFailed | Restart::StartTimeout | Restart::Recycled | Restart::Spent | Restart::Asked => None,
     }
 }
 
@@ -255,7 +256,7 @@ fn latency_rows(snapshot: &mut Snapshot, latency: &Latency, labels: [Label; 5]) 
 
 fn restart_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher) {
     let restarts = &dispatcher.counters().restarts;
-    let rows: [(Label, u64); 8] = [
+    let rows: [(Label, u64); 9] = [
         ("restarts died", restarts.died),
         ("restarts spawn", restarts.spawn_failed),
         ("restarts start", restarts.start_timeout),
@@ -263,6 +264,7 @@ fn restart_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher) {
         ("restarts desync", restarts.desync),
         ("restarts oversize", restarts.oversize),
         ("restarts recycled", restarts.recycled),
+        ("restarts spent", restarts.spent),
         ("restarts asked", restarts.asked),
     ];
     for (label, value) in rows {

@@ -44,6 +44,7 @@ pub struct Restarts {
     pub desync: u64,
     pub oversize: u64,
     pub recycled: u64,
+    pub spent: u64,
     pub asked: u64,
 }
 

@@ -79,6 +79,8 @@ pub enum Step {
     Kept,
     /// It has written more than one reply, or replied before it had read all of its request.
     Lost,
+    /// It has answered the only request it takes, and is replaced without delay.
+    Last,
 }
 
 /// Why a worker is of no use any more.
@@ -212,6 +214,8 @@ pub enum Restart {
     Oversize,
     /// It had served long enough, or grown too large.
     Recycled,
+    /// It had answered the only request it takes.
+    Spent,
     /// The operator asked for it.
     Asked,
 }

@@ -227,6 +227,7 @@ impl Dispatcher {
                 // Which of what is still in flight the rest belongs to, nobody knows: all of it is asked again.
                 self.lose(worker, Restart::Desync, Delivered::No);
             }
+            Step::Last => self.lose(worker, Restart::Spent, Delivered::No),
             Step::Kept => self.go_on(worker, flight.size),
         }
     }

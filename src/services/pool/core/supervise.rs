@@ -219,7 +219,11 @@ impl Dispatcher {
     /// (if there is one) is ended. `oldest`: whether any byte of its oldest request has reached it.
     pub(super) fn lose(&mut self, id: WorkerId, reason: Restart, oldest: Delivered) {
         self.replace(id, reason);
-        if let Some(phase) = self.dismiss(id) {
+        let ending = match reason {
+            Restart::Spent => Ending::Gently,
+            _ => Ending::Firmly,
+        };
+        if let Some(phase) = self.dismiss(id, ending) {
             self.end_flights_of(id, phase, reason, oldest);
         }
     }
@@ -252,12 +256,12 @@ impl Dispatcher {
     }
 
     /// Sends a lost worker away and returns what it was doing.
-    fn dismiss(&mut self, id: WorkerId) -> Option<Phase> {
+    fn dismiss(&mut self, id: WorkerId, ending: Ending) -> Option<Phase> {
         let worker = self.worker_mut(id)?;
         worker.place = Place::Outgoing;
         let phase = worker.phase;
         if phase.has_process() {
-            self.stop(id, Ending::Firmly);
+            self.stop(id, ending);
         } else {
             self.forget(id);
         }
@@ -433,6 +437,7 @@ impl Dispatcher {
             Restart::Desync => &mut restarts.desync,
             Restart::Oversize => &mut restarts.oversize,
             Restart::Recycled => &mut restarts.recycled,
+            Restart::Spent => &mut restarts.spent,
             Restart::Asked => &mut restarts.asked,
         };
         *count += 1;

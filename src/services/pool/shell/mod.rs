@@ -95,7 +95,7 @@ enum Of {
     GuardPipe,
 }
 
-const KINDS: [Of; 14] = [
+const KINDS: &[Of] = &[
     Of::Listener,
     Of::Client,
     Of::WorkerOutput,
