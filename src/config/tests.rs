@@ -30,6 +30,7 @@ type Beside = (&'static [&'static str], &'static str);
 
 const NOTHING: Beside = (&[], "");
 const UNIX: Beside = (&["--listen=unix:/x"], "listen = ['unix:/x']");
+const PERSISTENT: Beside = (&["--persistent"], "persistent = true");
 const READY: Beside = (&["--ready-line=up"], "ready-line = 'up'");
 
 const SAMPLES: &[Sample] = &[
@@ -148,6 +149,19 @@ const SAMPLES: &[Sample] = &[
         "half-close = 'hang-up'",
         NOTHING,
     ),
+    ("persistent", &["--persistent"], "persistent = true", NOTHING),
+    (
+        "idle-timeout",
+        &["--idle-timeout", "1m"],
+        "idle-timeout = 60",
+        PERSISTENT,
+    ),
+    (
+        "max-unanswered",
+        &["--max-unanswered", "8"],
+        "max-unanswered = 8",
+        PERSISTENT,
+    ),
     ("user", &["--user", "3999999999"], "user = '3999999999'", NOTHING),
     ("group", &["--group", "7"], "group = '7'", NOTHING),
     ("chdir", &["--chdir", "/"], "chdir = '/'", NOTHING),
@@ -259,5 +273,5 @@ fn the_help_tells_the_true_defaults() {
         assert_eq!(said, from_flags(beside.0.iter().copied()), "{flag}");
         checked += 1;
     }
-    assert_eq!(checked, 22);
+    assert_eq!(checked, 24);
 }

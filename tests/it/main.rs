@@ -34,6 +34,8 @@ mod pool_mended;
 #[cfg(test)]
 mod pool_misfits;
 #[cfg(test)]
+mod pool_persistent;
+#[cfg(test)]
 mod pool_pipeline;
 #[cfg(test)]
 mod pool_queue;

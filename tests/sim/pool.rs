@@ -225,6 +225,20 @@ impl World {
         );
         self.clients.remove(&client.0).expect("promise 2: one end per request");
         self.answers += 1;
+        // An answer that cannot be written tells that a connection has gone, with all that was asked on it; some of that may
+        // have been given out in the same breath, and is not carried out yet.
+        if !self.calm && self.dice.percent(10) {
+            let named = self
+                .clients
+                .iter()
+                .filter_map(|(id, client)| Some((*id, client.request?)));
+            let named: Vec<(u64, RequestId)> = named.collect();
+            if let Some((id, request)) = self.dice.pick(&named) {
+                self.clients.remove(&id);
+                self.orphan(ClientId(id));
+                self.dispatcher.handle(self.now, Event::Abandoned(request));
+            }
+        }
     }
 
     fn refuse(&mut self, client: ClientId, reason: Refusal) {

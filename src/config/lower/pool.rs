@@ -10,7 +10,7 @@ use super::{LONGEST, Lowered, Mistake, Mistakes, Origin, SHORTEST_TIMEOUT};
 use crate::config::quote::Quoted;
 use crate::config::spec::pool::{HalfClose as Written, PoolSpec};
 use crate::net::addr::ListenAddr;
-use crate::services::pool::options::{HalfClose, LimitOrigin, MAX_WORKERS, Options, Policy};
+use crate::services::pool::options::{HalfClose, LimitOrigin, MAX_WORKERS, Options, Persistent, Policy};
 
 /// The worker of iotcpd 1.1.
 const DEFAULT_COMMAND: &str = "squidGuard -c sg/adblock.conf";
@@ -26,6 +26,8 @@ const DEFAULT_KILL_TIMEOUT: Duration = Duration::from_secs(3);
 const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_RETRIES: u32 = 1;
 const DEFAULT_PIPELINE: usize = 1;
+const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+const DEFAULT_MAX_UNANSWERED: usize = 64;
 const DEFAULT_RECORD: usize = 8;
 const DEFAULT_MAX_REQUEST: u64 = 64 << 10;
 const DEFAULT_MAX_REPLY: u64 = 1 << 20;
@@ -47,6 +49,8 @@ const QUEUE_SIZE: RangeInclusive<usize> = 0..=1_000_000;
 const RETRIES: RangeInclusive<u32> = 0..=100;
 /// What is written ahead has to fit a pipe, or the daemon holds it in memory.
 const PIPELINE: RangeInclusive<usize> = 1..=1024;
+/// Each of these is held in memory with its answer, if that comes before its turn.
+const MAX_UNANSWERED: RangeInclusive<usize> = 1..=4096;
 /// Five records, which the log may get at once, fit into its channel.
 const RECORD: RangeInclusive<usize> = 0..=100;
 /// What takes less is not told apart from the daemon's own work.
@@ -72,6 +76,7 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
     let policy = policy(&mut mistakes, spec);
     let frames = frames(&mut mistakes, spec);
     let times = times(&mut mistakes, spec);
+    let persistent = persistent(&mut mistakes, spec);
     let ready_line = ready_line(&mut mistakes, spec);
     let max_rss = mistakes.size("max-rss", spec.max_rss, &MAX_RSS);
     let record = mistakes.count("record", spec.record, RECORD).unwrap_or(DEFAULT_RECORD);
@@ -96,6 +101,7 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
         ready_line,
         max_request: frames.max_request,
         max_reply: frames.max_reply,
+        persistent,
         read_timeout: times.read,
         write_timeout: times.write,
         error_reply: frames.error_reply,
@@ -228,6 +234,39 @@ fn times(mistakes: &mut Mistakes, spec: &PoolSpec) -> Times {
         kill: timeout("kill-timeout", spec.kill_timeout, DEFAULT_KILL_TIMEOUT),
         stop: timeout("stop-timeout", spec.stop_timeout, DEFAULT_STOP_TIMEOUT),
     }
+}
+
+/// Connections that stay, and what makes no sense without them or beside them.
+fn persistent(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option<Persistent> {
+    let idle_timeout = mistakes.time("idle-timeout", spec.idle_timeout, &TIMEOUT);
+    let max_unanswered = mistakes.count("max-unanswered", spec.max_unanswered, MAX_UNANSWERED);
+    if !spec.persistent {
+        let given = [
+            ("idle-timeout", spec.idle_timeout.is_some()),
+            ("max-unanswered", spec.max_unanswered.is_some()),
+        ];
+        for (key, _) in given.into_iter().filter(|(_, given)| *given) {
+            let text = "without persistent each connection is closed after its answer, so this decides nothing";
+            mistakes.add(Origin::key(key), text, "give persistent as well, or leave it out");
+        }
+        return None;
+    }
+    if spec.half_close == Some(Written::HangUp) {
+        let text = "with persistent the end of a client's input means that it has no more requests";
+        mistakes.add(Origin::key("half-close"), text, "leave one of the two out");
+    }
+    if spec.error_reply.as_ref().is_some_and(|reply| reply.0.is_empty()) {
+        let text = "with persistent a refused request needs an answer in its place, or all behind it would be misread";
+        mistakes.add(
+            Origin::key("error-reply"),
+            text,
+            "write what a refused client is told, or leave it out",
+        );
+    }
+    Some(Persistent {
+        idle_timeout: idle_timeout.unwrap_or(DEFAULT_IDLE_TIMEOUT),
+        max_unanswered: max_unanswered.unwrap_or(DEFAULT_MAX_UNANSWERED),
+    })
 }
 
 /// One line that can be recognised when it comes.
@@ -397,6 +436,11 @@ mod tests {
         count("queue-size", |spec, n| spec.queue_size = Some(Whole(n)), (0, 1_000_000));
         count("retries", |spec, n| spec.retries = Some(Whole(n)), (0, 100));
         count("pipeline", |spec, n| spec.pipeline = Some(Whole(n)), (1, 1024));
+        count(
+            "max-unanswered",
+            |spec, n| (spec.persistent, spec.max_unanswered) = (true, Some(Whole(n))),
+            (1, 4096),
+        );
         count("record", |spec, n| spec.record = Some(Whole(n)), (0, 100));
         count(
             "max-requests",

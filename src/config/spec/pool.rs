@@ -91,6 +91,15 @@ pub struct PoolSpec {
     /// Write up to so many requests ahead to a worker that answers them in order, once none is free [default: 1]
     #[arg(long, value_name = "NUM", help_heading = "Requests and replies")]
     pub pipeline: Option<Whole>,
+    /// Keep connections for further requests, also before the last is answered; answers come in order
+    #[arg(long, help_heading = "Requests and replies")]
+    pub persistent: bool,
+    /// How long a kept connection may ask nothing [default: 5m]
+    #[arg(long, value_name = "TIME", help_heading = "Requests and replies")]
+    pub idle_timeout: Option<Time>,
+    /// Read nothing more from a kept connection with so many requests unanswered [default: 64]
+    #[arg(long, value_name = "NUM", help_heading = "Requests and replies")]
+    pub max_unanswered: Option<Whole>,
     /// The longest request, its line end not counted [default: 64KiB]
     #[arg(long, value_name = "SIZE", help_heading = "Requests and replies")]
     pub max_request: Option<Size>,

@@ -38,7 +38,9 @@ pub struct Options {
     pub max_request: usize,
     /// The longest reply in bytes, its line end not counted. ≥ 1.
     pub max_reply: usize,
-    /// From accept until the request line is whole.
+    /// Connections stay for more than one request. `None`: each is closed after its answer.
+    pub persistent: Option<Persistent>,
+    /// From accept until the request line is whole; on a connection that stays, from the first byte of each.
     pub read_timeout: Duration,
     /// Without progress in writing a reply to its client.
     pub write_timeout: Duration,
@@ -74,6 +76,15 @@ impl Options {
             },
         }
     }
+}
+
+/// What holds for connections that stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Persistent {
+    /// A connection on which nothing is asked for so long, and nothing owed, is closed.
+    pub idle_timeout: Duration,
+    /// How many requests of one connection may be unanswered before it is not read from. ≥ 1.
+    pub max_unanswered: usize,
 }
 
 /// Where the limit on connections comes from.

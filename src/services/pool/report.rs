@@ -43,6 +43,7 @@ pub(super) enum Topic {
     BadRequest,
     ReadTimeout,
     WriteTimeout,
+    Idle,
     HungUp,
     Outgrown,
     Record,
@@ -66,6 +67,7 @@ impl fmt::Display for Topic {
             Topic::BadRequest => "malformed requests",
             Topic::ReadTimeout => "clients over --read-timeout",
             Topic::WriteTimeout => "clients over --write-timeout",
+            Topic::Idle => "idle connections",
             Topic::HungUp => "clients that hung up",
             Topic::Outgrown => "workers over --max-rss",
             Topic::Record => "records of lost workers",
@@ -214,6 +216,7 @@ pub(super) fn snapshot(
     snapshot.count("workers draining", workers.draining);
     snapshot.count("workers stopping", workers.stopping);
     snapshot.count("connections", as_count(connections));
+    snapshot.count("connections idled out", dispatcher.counters().idle_closed);
     snapshot
 }
 

@@ -27,6 +27,8 @@ pub struct Counters {
     pub ahead: u64,
     /// Requests that were given to another worker.
     pub retried: u64,
+    /// Kept connections closed because they asked nothing for too long.
+    pub idle_closed: u64,
     /// Workers replaced, by reason.
     pub restarts: Restarts,
     /// Requests, connections and attempts refused, by reason.

@@ -279,8 +279,10 @@ impl Dispatcher {
         // None: its answer or refusal was on the way when the client went.
         let Some(request) = self.finish(id) else { return };
         self.counters.hung_up += 1;
+        let called_back = self.call_back(id);
         match request.state {
             State::Waiting => self.queue.remove(id),
+            State::Assigned(worker) if called_back => self.take_back(worker, id),
             State::Assigned(worker) => self.forsake(worker, id),
         }
     }
@@ -292,6 +294,20 @@ impl Dispatcher {
             State::Waiting => self.queue.remove(id),
             State::Assigned(worker) => self.take_back(worker, id),
         }
+    }
+
+    /// What was decided for a request and is not carried out yet never will be. Whether it had been given to a worker so.
+    fn call_back(&mut self, id: RequestId) -> bool {
+        let mut assigned = false;
+        self.actions.retain(|action| match action {
+            Action::Assign { request, .. } if *request == id => {
+                assigned = true;
+                false
+            }
+            Action::Enqueued { request, .. } => *request != id,
+            _ => true,
+        });
+        assigned
     }
 
     /// Nobody waits any more for one of a worker's flights; the worker goes on with it all the same.

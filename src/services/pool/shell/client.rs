@@ -1,31 +1,57 @@
 //! One connected client, from accept to close.
 //!
 //! ```text
-//!   Reading --line whole--> Asked --answer, refusal--> Writing --all written--> closed
-//!      |                                                  |
-//!      +--refused in the middle of its line---------------+--input unread--> Lingering --> closed
+//!            +--room again--+
+//!            v              |
+//!   Taking --+--too much ---+-> Full
+//!      |     unanswered
+//!      +--its one request, its end of input, or a line that ends it--> Finishing --all said--> closed
+//!                                                                          |
+//!                                                                          +--input unread--> Lingering --> closed
 //! ```
 //!
-//! What is waited for, by when, and whether events are wanted at all follows from the phase alone.
+//! A client with `--persistent` stays in `Taking` from one request to the next; without it the first request is the last.
+//! What is waited for, by when, and whether events are wanted at all follows from the phase, from what it is owed and from
+//! what it has not taken yet.
 
 use std::time::Instant;
 
-use super::super::core::RequestId;
+use super::exchange::Owed;
 use crate::framing::line::LineFramer;
 use crate::net::addr::PeerAddr;
 use crate::net::stream::Stream;
 use crate::reactor::Alarm;
 
-/// A connection and what is known of it. It owns memory only while a line is unfinished or a request in hand.
+/// A client with more than so many bytes of answers not taken yet is asked for nothing more.
+const OUTPUT_HIGH_WATER: usize = 256 * 1024;
+
+/// A connection and what is known of it. It owns memory only while a request is unfinished or an answer not taken.
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) stream: Stream,
     pub(super) peer: PeerAddr,
     pub(super) phase: Phase,
-    /// The request line, as far as it has come; kept until the answer, for another worker may need it.
+    pub(super) framer: LineFramer,
+    /// What has come of requests and has not been taken in.
     pub(super) input: Vec<u8>,
+    /// Its requests that are not answered yet.
+    pub(super) owed: Owed,
+    pub(super) output: Output,
+    /// By then its request must be whole, or, while it says nothing, it must have begun one.
+    pub(super) read_by: Instant,
+    /// By then it must have taken something of what is there for it.
+    pub(super) write_by: Instant,
     pub(super) alarm: Alarm,
     pub(super) watch: Watch,
+}
+
+/// Answers that have not been written.
+#[derive(Debug, Default)]
+pub(super) struct Output {
+    pub(super) bytes: Vec<u8>,
+    pub(super) written: usize,
+    /// Whether it stands in the list of those that are written at the end of the turn.
+    pub(super) is_listed: bool,
 }
 
 /// Whether the poll knows the connection. A client whose line is there at once and whose answer fits into one write
@@ -36,37 +62,20 @@ pub(super) enum Watch {
     Registered,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Its line is not whole.
-    Reading { framer: LineFramer, deadline: Instant },
-    /// Its request is with the dispatcher, which names it at once.
-    Asked {
-        request: Option<RequestId>,
-        queue: QueuePlace,
-    },
-    /// Its answer or refusal does not fit into the socket.
-    Writing {
-        unsent: Vec<u8>,
-        written: usize,
-        deadline: Instant,
-        after: After,
-    },
-    /// It has its answer and our end of stream; what it still sends is read away, because input left unread when a
+    /// Its requests are taken in.
+    Taking,
+    /// It is owed, or has not taken, so much that it is not read from for now.
+    Full,
+    /// Nothing more is taken in; it goes when it has got all its answers.
+    Finishing(After),
+    /// It has its answers and our end of stream; what it still sends is read away, because input left unread when a
     /// socket is closed makes the kernel send a reset, which may destroy the answer (RFC 1122, 4.2.2.13).
     Lingering { deadline: Instant, budget: usize },
 }
 
-/// Where a request is, as far as its connection must know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum QueuePlace {
-    /// With a worker: the answer will find its way, or the write will tell that nobody is there.
-    WithWorker,
-    /// Waiting: a client that goes meanwhile is to be noticed, so that its request costs no worker anything.
-    Waiting,
-}
-
-/// What is known of a client's input when its answer is on its way.
+/// What is known of a client's input when its last answer is on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum After {
     /// It has said all it had to say, as far as is known.
@@ -75,31 +84,46 @@ pub(super) enum After {
     Linger,
 }
 
+impl Output {
+    pub(super) fn unwritten(&self) -> &[u8] {
+        self.bytes.get(self.written..).unwrap_or_default()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.written >= self.bytes.len()
+    }
+
+    fn is_high(&self) -> bool {
+        self.bytes.len() - self.written > OUTPUT_HIGH_WATER
+    }
+}
+
 impl Client {
-    /// By when something must have happened. None while its request is in hand: the dispatcher keeps that deadline.
+    /// By when something must have happened. None while its requests are in hand: the dispatcher keeps their deadlines.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Reading { deadline, .. } | Phase::Writing { deadline, .. } | Phase::Lingering { deadline, .. } => {
-                Some(deadline)
-            }
-            Phase::Asked { .. } => None,
+            Phase::Lingering { deadline, .. } => Some(deadline),
+            Phase::Taking | Phase::Full | Phase::Finishing(_) if !self.output.is_empty() => Some(self.write_by),
+            Phase::Taking if self.is_idle() || !self.input.is_empty() => Some(self.read_by),
+            Phase::Taking | Phase::Full | Phase::Finishing(_) => None,
         }
     }
 
-    /// Whether an event would tell anything.
+    /// Whether an event would tell anything. Who waits long for a worker is watched by `Pool::watch_waiting`.
     pub(super) fn wants_events(&self) -> bool {
         match self.phase {
-            // Who waits long is watched by `Pool::watch_waiting`.
-            Phase::Asked { .. } => false,
-            Phase::Reading { .. } | Phase::Writing { .. } | Phase::Lingering { .. } => true,
+            Phase::Taking | Phase::Lingering { .. } => true,
+            Phase::Full | Phase::Finishing(_) => !self.output.is_empty(),
         }
     }
 
-    /// The request it waits for.
-    pub(super) fn request(&self) -> Option<RequestId> {
-        match self.phase {
-            Phase::Asked { request, .. } => request,
-            Phase::Reading { .. } | Phase::Writing { .. } | Phase::Lingering { .. } => None,
-        }
+    /// It has said nothing that is not answered, and has taken all its answers.
+    pub(super) fn is_idle(&self) -> bool {
+        self.owed.count() == 0 && self.output.is_empty()
+    }
+
+    /// Whether one more request may be taken in, of a client that may have so many unanswered.
+    pub(super) fn has_room(&self, max_unanswered: usize) -> bool {
+        self.owed.count() < max_unanswered && !self.output.is_high()
     }
 }

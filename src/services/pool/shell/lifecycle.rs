@@ -110,9 +110,7 @@ impl Pool {
         self.spawner =
             Spawner::prepare(&options.process, &self.spawn_defaults).map_err(|error| cannot_start(&options, &error))?;
         self.options = options;
-        self.clients
-            .count_mut()
-            .set_limits(self.options.connection_limits.clone());
+        self.clients.count.set_limits(self.options.connection_limits.clone());
         self.listening.replace(cx, &self.options, new);
         self.tell(cx, Event::Reconfigure(Box::new(self.options.policy.clone())));
         self.plan_upkeep(cx);

@@ -2,7 +2,8 @@
 //! [`Action`]s become reads, writes, processes and closed connections.
 //!
 //! The brain of it is one `match` over [`Action`] in [`Pool::act`]. Beside it stand accepting (`listeners`), the clients
-//! (`client` is one, `clients` reads them, `parting` answers them and lets them go), the workers (`process` is one, `crew`
+//! (`client` is one, `exchange` one request of it and its answer, `clients` all of them, `intake` reads them, `waiting`
+//! watches them, `parting` answers them and lets them go), the workers (`process` is one, `crew`
 //! all of them, `workers` starts them and gives them requests, `output` takes what they write, `endings` sees them go), what
 //! is told of requests afterwards (`record`), and beginning and end of the whole (`lifecycle`).
 //!
@@ -16,12 +17,15 @@ mod client;
 mod clients;
 mod crew;
 mod endings;
+mod exchange;
+mod intake;
 mod lifecycle;
 mod listeners;
 mod output;
 mod parting;
 mod process;
 mod record;
+mod waiting;
 mod workers;
 
 use std::fmt;
@@ -207,14 +211,7 @@ impl Service for Pool {
     fn resume(&mut self, cx: &mut Context<'_>, source: Source) {
         match Of::which(source) {
             Some(Of::Listener) => self.accept(cx, source.key),
-            Some(Of::Client) => self.client_ready(
-                cx,
-                source.key,
-                Readiness {
-                    readable: true,
-                    ..Readiness::default()
-                },
-            ),
+            Some(Of::Client) => self.go_on_reading(cx, source.key),
             Some(Of::WorkerOutput) => self.output_ready(
                 cx,
                 source.key,
@@ -242,6 +239,7 @@ impl Service for Pool {
     }
 
     fn turn_end(&mut self, cx: &mut Context<'_>) {
+        self.flush_all(cx);
         if self.life != Life::Serving {
             self.advance_life(cx);
         }
@@ -365,7 +363,7 @@ impl Pool {
 
     fn descriptors(&self, view: &SlotView) -> Descriptors {
         let process = self.crew.get(view.worker);
-        let client = view.client.and_then(|client| self.clients.get(client));
+        let client = view.client.and_then(|client| self.clients.of(client));
         let credentials = client.and_then(|client| client.stream.peer_credentials().ok().flatten());
         Descriptors {
             stdin: process
@@ -382,7 +380,7 @@ impl Pool {
 
     fn peer_name(&self, client: ClientId) -> String {
         self.clients
-            .get(client)
+            .of(client)
             .map_or_else(|| "a client that has gone".to_owned(), |client| client.peer.to_string())
     }
 

@@ -1,4 +1,8 @@
-//! What the pool says to its clients, and how it parts from them: the answer or the refusal, what is left unread, the close.
+//! What the pool says to its clients, and how it parts from them: answers and refusals in the order of their requests, what
+//! is left unread, the close.
+//!
+//! The only answer of a connection is written at once. On one that stays, answers are gathered and leave at the end of the
+//! turn in one write, however many workers have given them.
 
 use std::io;
 use std::io::Write;
@@ -6,10 +10,12 @@ use std::time::Duration;
 
 use log::Level;
 
-use super::super::core::ClientId;
+use super::super::core::{ClientId, Event};
 use super::super::report::Topic;
-use super::client::{After, Phase};
-use super::clients::Line;
+use super::client::{After, Client, Phase};
+use super::exchange::State;
+use super::intake::Line;
+use super::lifecycle::Life;
 use super::{Of, Pool};
 use crate::net::addr::PeerAddr;
 use crate::net::stream::{Stream, Unread};
@@ -18,6 +24,8 @@ use crate::reactor::{Context, Key};
 /// How long, and for how many bytes, a client that has its answer may go on sending.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1024 * 1024;
+/// Of what a client has taken, so much may lie before what it has not.
+const COMPACT_BEYOND: usize = 64 * 1024;
 /// What is thrown away of one client's input in one turn, in system calls.
 const DISCARDS_PER_TURN: usize = 4;
 
@@ -25,7 +33,7 @@ impl Pool {
     // ---- answering ---------------------------------------------------------------------------------------------
 
     pub(super) fn answer(&mut self, cx: &mut Context<'_>, id: ClientId, reply: &[u8], served: Duration) {
-        if let Err(gone) = self.send(cx, Key::from_bits(id.0), reply, After::LookForInput) {
+        if let Err(gone) = self.deliver(cx, id, reply) {
             self.dispatcher.counters_mut().answer_was_lost(served);
             let line = format_args!("{gone} hung up before its answer");
             self.note(cx, Level::Debug, Topic::HungUp, line);
@@ -33,18 +41,100 @@ impl Pool {
     }
 
     pub(super) fn refuse(&mut self, cx: &mut Context<'_>, id: ClientId) {
-        self.send_refusal(cx, Key::from_bits(id.0), After::LookForInput);
-    }
-
-    pub(super) fn send_refusal(&mut self, cx: &mut Context<'_>, key: Key, after: After) {
         let refusal = std::mem::take(&mut self.options.error_reply);
         // Whom it does not reach has gone, and is counted as refused already.
-        let _ = self.send(cx, key, &refusal, after);
+        let _ = self.deliver(cx, id, &refusal);
         self.options.error_reply = refusal;
     }
 
-    /// Writes the last words to a client. An error names the client that is not there any more.
-    fn send(&mut self, cx: &mut Context<'_>, key: Key, bytes: &[u8], after: After) -> Result<(), PeerAddr> {
+    /// Refuses what has not become a request: behind the answers to those before it.
+    pub(super) fn send_refusal(&mut self, cx: &mut Context<'_>, key: Key) {
+        let refusal = std::mem::take(&mut self.options.error_reply);
+        if let Some(client) = self.clients.table.get_mut(key) {
+            if client.owed.count() == 0 {
+                let _ = self.say(cx, key, &refusal);
+            } else {
+                let state = State::Answered(refusal.clone());
+                let _ = self.clients.exchanges.open(&mut client.owed, key, state);
+            }
+        }
+        self.options.error_reply = refusal;
+    }
+
+    /// An answer has come: it goes out, and with it those behind it that only waited for it; or it is kept until its turn.
+    /// An error names the client that is not there any more.
+    fn deliver(&mut self, cx: &mut Context<'_>, id: ClientId, bytes: &[u8]) -> Result<(), PeerAddr> {
+        let Some(key) = self.clients.key_of(id) else {
+            return Ok(());
+        };
+        let Some(client) = self.clients.table.get_mut(key) else {
+            return Ok(());
+        };
+        if client.owed.oldest() != Some(Key::from_bits(id.0)) {
+            let early = State::Answered(self.clients.copy(bytes));
+            if let Some(exchange) = self.clients.exchanges.get_mut(id)
+                && let State::Asked { bytes, .. } = std::mem::replace(&mut exchange.state, early)
+            {
+                self.clients.keep_buffer(bytes);
+            }
+            return Ok(());
+        }
+        if let Some(State::Asked { bytes, .. } | State::Answered(bytes)) =
+            self.clients.exchanges.close_oldest(&mut client.owed)
+        {
+            self.clients.keep_buffer(bytes);
+        }
+        self.say(cx, key, bytes)?;
+        self.say_what_has_waited(cx, key);
+        Ok(())
+    }
+
+    fn say_what_has_waited(&mut self, cx: &mut Context<'_>, key: Key) {
+        while let Some(client) = self.clients.table.get_mut(key) {
+            if !self.clients.exchanges.oldest_is_answered(&client.owed) {
+                return;
+            }
+            if let Some(State::Answered(bytes)) = self.clients.exchanges.close_oldest(&mut client.owed) {
+                let _ = self.say(cx, key, &bytes);
+                self.clients.keep_buffer(bytes);
+            }
+        }
+    }
+
+    /// Writes the last words to a client at once; gathers all others until the end of the turn.
+    fn say(&mut self, cx: &mut Context<'_>, key: Key, bytes: &[u8]) -> Result<(), PeerAddr> {
+        let Some(client) = self.clients.get_mut(key) else {
+            return Ok(());
+        };
+        if let Phase::Finishing(after) = client.phase
+            && client.is_idle()
+        {
+            return self.say_goodbye(cx, key, bytes, after);
+        }
+        if client.output.bytes.capacity() == 0 {
+            let buffer = self.clients.spare_buffer();
+            if let Some(client) = self.clients.get_mut(key) {
+                client.output.bytes = buffer;
+            }
+        }
+        self.add_output(cx, key, bytes);
+        Ok(())
+    }
+
+    fn add_output(&mut self, cx: &Context<'_>, key: Key, bytes: &[u8]) {
+        let Some(client) = self.clients.table.get_mut(key) else {
+            return;
+        };
+        if client.output.is_empty() {
+            client.write_by = cx.now() + self.options.write_timeout;
+        }
+        client.output.bytes.extend_from_slice(bytes);
+        if !std::mem::replace(&mut client.output.is_listed, true) {
+            self.clients.unflushed.push(key);
+        }
+    }
+
+    fn say_goodbye(&mut self, cx: &mut Context<'_>, key: Key, bytes: &[u8], after: After) -> Result<(), PeerAddr> {
         let Some(client) = self.clients.get_mut(key) else {
             return Ok(());
         };
@@ -56,48 +146,81 @@ impl Pool {
                 return Err(peer);
             }
         };
-        let input = std::mem::take(&mut client.input);
-        if let Some(unsent) = bytes.get(written..).filter(|unsent| !unsent.is_empty()) {
-            let deadline = cx.now() + self.options.write_timeout;
-            client.phase = Phase::Writing {
-                unsent: unsent.to_vec(),
-                written: 0,
-                deadline,
-                after,
-            };
-            self.settle(cx, key);
-        } else {
-            self.part(cx, key, after);
+        match bytes.get(written..).filter(|unsent| !unsent.is_empty()) {
+            None => self.part(cx, key, after),
+            Some(unsent) => {
+                client.output.bytes = unsent.to_vec();
+                client.write_by = cx.now() + self.options.write_timeout;
+                self.settle(cx, key);
+            }
         }
-        self.clients.keep_buffer(input);
         Ok(())
     }
 
-    pub(super) fn write_on(&mut self, cx: &mut Context<'_>, key: Key) {
-        let progress_by = cx.now() + self.options.write_timeout;
+    /// Writes what was gathered for all clients in this turn.
+    pub(super) fn flush_all(&mut self, cx: &mut Context<'_>) {
+        while let Some(key) = self.clients.unflushed.pop() {
+            if let Some(client) = self.clients.get_mut(key) {
+                client.output.is_listed = false;
+                self.flush(cx, key);
+            }
+        }
+    }
+
+    /// Writes as much as the client takes, and goes on with it from there.
+    pub(super) fn flush(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
-        let Phase::Writing {
-            unsent,
-            written,
-            deadline,
-            after,
-        } = &mut client.phase
-        else {
-            return;
-        };
-        match write_some(&mut client.stream, unsent.get(*written..).unwrap_or_default()) {
+        let Client { stream, output, .. } = client;
+        match write_some(stream, output.unwritten()) {
             Ok(0) => {}
             Ok(more) => {
-                *written += more;
-                *deadline = progress_by;
+                output.written += more;
+                client.write_by = cx.now() + self.options.write_timeout;
             }
             Err(_) => return self.close(cx, key),
         }
-        if *written == unsent.len() {
-            let after = *after;
-            return self.part(cx, key, after);
+        if output.written > COMPACT_BEYOND {
+            output.bytes.drain(..output.written);
+            output.written = 0;
+        }
+        self.has_taken(cx, key);
+    }
+
+    /// What follows once a client has taken some of its answers.
+    fn has_taken(&mut self, cx: &mut Context<'_>, key: Key) {
+        let idle_until = self.idle_until(cx);
+        let limit = self
+            .options
+            .persistent
+            .map_or(1, |persistent| persistent.max_unanswered);
+        let drains = self.life != Life::Serving;
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        if client.output.is_empty() {
+            let buffer = std::mem::take(&mut client.output.bytes);
+            client.output.written = 0;
+            if drains && client.is_idle() && client.input.is_empty() && client.phase == Phase::Taking {
+                client.phase = Phase::Finishing(After::LookForInput);
+            }
+            if client.is_idle() && client.input.is_empty() {
+                client.read_by = idle_until;
+            }
+            let (phase, is_idle) = (client.phase, client.is_idle());
+            self.clients.keep_buffer(buffer);
+            if let Phase::Finishing(after) = phase
+                && is_idle
+            {
+                return self.part(cx, key, after);
+            }
+        }
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        if client.phase == Phase::Full && client.has_room(limit) {
+            cx.resume_later(Of::client(key));
         }
         self.settle(cx, key);
     }
@@ -149,36 +272,55 @@ impl Pool {
             return;
         };
         cx.alarm_fired(&mut client.alarm);
-        match client.phase {
-            Phase::Reading { .. } if client.input.is_empty() => {
-                let line = format_args!("closed {}: it sent nothing within --read-timeout", client.peer);
-                let line = line.to_string();
-                self.dispatcher.counters_mut().refusals.read_timeout += 1;
-                self.note(cx, Level::Info, Topic::ReadTimeout, format_args!("{line}"));
-                self.close(cx, key);
-            }
-            Phase::Reading { .. } => self.refuse_line(cx, key, Line::TooSlow),
-            Phase::Writing { .. } => {
-                let peer = client.peer;
-                self.dispatcher.counters_mut().refusals.write_timeout += 1;
-                let line = format_args!("closed {peer}: it took nothing of its answer within --write-timeout");
-                self.note(cx, Level::Warn, Topic::WriteTimeout, line);
-                self.close(cx, key);
-            }
-            Phase::Lingering { .. } => self.close(cx, key),
-            // It has no deadline; the dispatcher keeps it.
-            Phase::Asked { .. } => {}
+        if client.deadline().is_none_or(|deadline| deadline > cx.now()) {
+            return self.settle(cx, key);
         }
+        let peer = client.peer;
+        if matches!(client.phase, Phase::Lingering { .. }) {
+            return self.close(cx, key);
+        }
+        if !client.output.is_empty() {
+            self.dispatcher.counters_mut().refusals.write_timeout += 1;
+            let line = format_args!("closed {peer}: it took nothing of its answer within --write-timeout");
+            self.note(cx, Level::Warn, Topic::WriteTimeout, line);
+            return self.close(cx, key);
+        }
+        if !client.input.is_empty() {
+            return self.refuse_line(cx, key, Line::TooSlow);
+        }
+        if self.options.persistent.is_some() {
+            self.dispatcher.counters_mut().idle_closed += 1;
+            let line = format_args!("closed {peer}: it has asked nothing for --idle-timeout, or the pool drains");
+            self.note(cx, Level::Debug, Topic::Idle, line);
+        } else {
+            self.dispatcher.counters_mut().refusals.read_timeout += 1;
+            let line = format_args!("closed {peer}: it sent nothing within --read-timeout");
+            self.note(cx, Level::Info, Topic::ReadTimeout, line);
+        }
+        self.close(cx, key);
     }
 
-    /// Ends a connection: the only way out of the table.
+    /// Ends a connection: the only way out of the table. Nobody waits any more for what it has asked.
     pub(super) fn close(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(mut client) = self.clients.remove(key) else {
             return;
         };
         cx.set_alarm(&mut client.alarm, Of::client(key), None);
         self.clients.keep_buffer(client.input);
+        self.clients.keep_buffer(client.output.bytes);
         drop(client.stream);
+        while let Some(state) = self.clients.exchanges.close_oldest(&mut client.owed) {
+            match state {
+                State::Answered(bytes) => self.clients.keep_buffer(bytes),
+                State::Asked { bytes, request, .. } => {
+                    self.clients.keep_buffer(bytes);
+                    // One without a name yet is withdrawn when the dispatcher's decision about it is carried out.
+                    if let Some(request) = request {
+                        self.tell(cx, Event::Abandoned(request));
+                    }
+                }
+            }
+        }
         self.descriptor_freed(cx);
     }
 }

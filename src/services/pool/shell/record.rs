@@ -50,8 +50,10 @@ impl Pool {
         let Some(limit) = self.options.slow_log.filter(|limit| served > *limit) else {
             return;
         };
-        let Some(client) = self.clients.get(id) else { return };
-        let (peer, request) = (client.peer, Excerpt::of(&client.input).to_string());
+        let (Some(client), Some(bytes)) = (self.clients.of(id), self.clients.exchanges.request_bytes(id)) else {
+            return;
+        };
+        let (peer, request) = (client.peer, Excerpt::of(bytes).to_string());
         let who = self.crew.describe(worker).unwrap_or_default();
         let (waited, served) = (waited.as_secs_f64(), served.as_secs_f64());
         let line = format_args!(

@@ -10,7 +10,7 @@ use mio::Interest;
 use super::super::core::{ClientId, Event, Fault, RequestId, Verdict, WorkerId};
 use super::super::recorder::Recorder;
 use super::super::report::Topic;
-use super::client::QueuePlace;
+use super::exchange::QueuePlace;
 use super::process::{Given, Process, Silence, Stage, StdinWatch, Unread};
 use super::{Of, Pool};
 use crate::framing::line::LineFramer;
@@ -156,10 +156,9 @@ impl Pool {
         speaking: Option<WorkerId>,
     ) {
         if self.has_left(client) {
-            self.close(cx, Key::from_bits(client.0));
-            return self.tell(cx, Event::Withdrawn(request));
+            return self.withdraw(cx, client, request);
         }
-        self.set_request(client, request, QueuePlace::WithWorker);
+        self.clients.set_request(client, request, QueuePlace::WithWorker);
         let Some(process) = self.crew.get_mut(id) else { return };
         // One that has something to do may write at any moment, and by right.
         if speaking != Some(id) && process.given.is_empty() {
@@ -170,11 +169,7 @@ impl Pool {
             }
         }
         // A client that vanished in this very turn has been abandoned, or will be.
-        let bytes = self
-            .clients
-            .get(client)
-            .map(|client| client.input.as_slice())
-            .unwrap_or_default();
+        let bytes = self.clients.exchanges.request_bytes(client).unwrap_or_default();
         let given = process.give(bytes);
         if given != Given::Refused {
             process.recorder.begin(bytes, cx.now());

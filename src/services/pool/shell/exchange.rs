@@ -1,0 +1,182 @@
+//! One request and its answer, and the order in which a connection gets its answers: that of its requests.
+//!
+//! The life of an exchange: [`Exchanges::open`] when its request is whole → the dispatcher names it and finds a worker →
+//! its answer comes. If all before it on its connection are answered, that answer goes out at once and the exchange
+//! ends; otherwise it is kept until its turn.
+//!
+//! What holds: the exchanges of one connection form a list from the oldest to the youngest, and none is in two lists. The
+//! dispatcher knows an exchange as its [`ClientId`], so that answers find their way even among many on one connection.
+//! No memory is owned by a connection for its list: all exchanges lie in one table.
+
+use super::super::core::{ClientId, RequestId};
+use crate::reactor::Key;
+use crate::reactor::slab::GenerationalSlab;
+
+/// A request that is not answered yet, or whose answer waits for its turn.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    /// Whose it is.
+    pub(super) client: Key,
+    pub(super) state: State,
+    /// The one behind it on the same connection.
+    next: Option<Key>,
+}
+
+#[derive(Debug)]
+pub(super) enum State {
+    /// With the dispatcher.
+    Asked {
+        /// The bytes of the request, kept until the answer, for another worker may need them.
+        bytes: Vec<u8>,
+        /// As the dispatcher calls it; `None` until it has said so.
+        request: Option<RequestId>,
+        queue: QueuePlace,
+    },
+    /// Its answer, which waits for those before it.
+    Answered(Vec<u8>),
+}
+
+/// Where a request is, as far as its connection must know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum QueuePlace {
+    /// With a worker: the answer will find its way, or the write will tell that nobody is there.
+    WithWorker,
+    /// Waiting: a client that goes meanwhile is to be noticed, so that its request costs no worker anything.
+    Waiting,
+}
+
+/// The exchanges of one connection: the ends of their list.
+#[derive(Debug, Default)]
+pub(super) struct Owed {
+    oldest: Option<Key>,
+    youngest: Option<Key>,
+    count: u32,
+}
+
+impl Owed {
+    pub(super) fn count(&self) -> usize {
+        self.count as usize
+    }
+
+    pub(super) fn oldest(&self) -> Option<Key> {
+        self.oldest
+    }
+}
+
+/// All exchanges of a pool.
+#[derive(Debug, Default)]
+pub(super) struct Exchanges {
+    table: GenerationalSlab<Exchange>,
+}
+
+impl Exchanges {
+    pub(super) fn get(&self, id: ClientId) -> Option<&Exchange> {
+        self.table.get(Key::from_bits(id.0))
+    }
+
+    pub(super) fn get_mut(&mut self, id: ClientId) -> Option<&mut Exchange> {
+        self.table.get_mut(Key::from_bits(id.0))
+    }
+
+    /// The bytes of a request that is in hand.
+    pub(super) fn request_bytes(&self, id: ClientId) -> Option<&[u8]> {
+        match &self.get(id)?.state {
+            State::Asked { bytes, .. } => Some(bytes),
+            State::Answered(_) => None,
+        }
+    }
+
+    /// A new one, behind all others of its connection. An error gives the state back: the table is full.
+    pub(super) fn open(&mut self, owed: &mut Owed, client: Key, state: State) -> Result<ClientId, State> {
+        let exchange = Exchange {
+            client,
+            state,
+            next: None,
+        };
+        let key = self.table.insert(exchange).map_err(|exchange| exchange.state)?;
+        match owed.youngest.and_then(|youngest| self.table.get_mut(youngest)) {
+            Some(youngest) => youngest.next = Some(key),
+            None => owed.oldest = Some(key),
+        }
+        owed.youngest = Some(key);
+        owed.count += 1;
+        Ok(ClientId(key.to_bits()))
+    }
+
+    /// Takes out the oldest of a connection.
+    pub(super) fn close_oldest(&mut self, owed: &mut Owed) -> Option<State> {
+        let exchange = self.table.remove(owed.oldest?)?;
+        owed.oldest = exchange.next;
+        owed.count = owed.count.saturating_sub(1);
+        if owed.oldest.is_none() {
+            owed.youngest = None;
+        }
+        Some(exchange.state)
+    }
+
+    /// Whether the oldest of a connection has its answer already.
+    pub(super) fn oldest_is_answered(&self, owed: &Owed) -> bool {
+        let oldest = owed.oldest.and_then(|oldest| self.table.get(oldest));
+        oldest.is_some_and(|oldest| matches!(oldest.state, State::Answered(_)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(text: &[u8]) -> State {
+        State::Asked {
+            bytes: text.to_vec(),
+            request: None,
+            queue: QueuePlace::WithWorker,
+        }
+    }
+
+    fn connections() -> (Key, Key) {
+        let mut table = GenerationalSlab::default();
+        (table.insert(()).unwrap(), table.insert(()).unwrap())
+    }
+
+    fn text(state: Option<State>) -> Option<Vec<u8>> {
+        state.map(|state| match state {
+            State::Asked { bytes, .. } | State::Answered(bytes) => bytes,
+        })
+    }
+
+    #[test]
+    fn each_connection_has_its_own_order() {
+        let (one, other) = connections();
+        let (mut exchanges, mut first, mut second) = (Exchanges::default(), Owed::default(), Owed::default());
+        for word in [b"a", b"b", b"c"] {
+            exchanges.open(&mut first, one, asked(word)).unwrap();
+            exchanges
+                .open(&mut second, other, asked(&word.to_ascii_uppercase()))
+                .unwrap();
+        }
+        assert_eq!((first.count(), second.count()), (3, 3));
+        for word in [b"a", b"b", b"c"] {
+            assert_eq!(text(exchanges.close_oldest(&mut first)), Some(word.to_vec()));
+        }
+        assert_eq!((first.count(), first.oldest()), (0, None));
+        assert!(exchanges.close_oldest(&mut first).is_none());
+        assert_eq!(text(exchanges.close_oldest(&mut second)), Some(b"A".to_vec()));
+        exchanges.open(&mut first, one, asked(b"d")).unwrap();
+        assert_eq!(text(exchanges.close_oldest(&mut first)), Some(b"d".to_vec()));
+    }
+
+    #[test]
+    fn an_answer_that_came_early_is_known_when_its_turn_comes() {
+        let (one, _) = connections();
+        let (mut exchanges, mut owed) = (Exchanges::default(), Owed::default());
+        exchanges.open(&mut owed, one, asked(b"a")).unwrap();
+        let second = exchanges.open(&mut owed, one, asked(b"b")).unwrap();
+        exchanges.get_mut(second).unwrap().state = State::Answered(b"B".to_vec());
+        assert!(exchanges.request_bytes(second).is_none());
+        assert!(!exchanges.oldest_is_answered(&owed));
+        exchanges.close_oldest(&mut owed);
+        assert!(exchanges.oldest_is_answered(&owed));
+        assert_eq!(text(exchanges.close_oldest(&mut owed)), Some(b"B".to_vec()));
+        assert!(exchanges.get(second).is_none());
+    }
+}

@@ -1,0 +1,122 @@
+//! Clients whose requests are with the dispatcher: noticed when they go, and not asked for more than need be.
+
+use std::time::Duration;
+
+use log::Level;
+use mio::Interest;
+
+use super::super::core::{ClientId, Event, RequestId};
+use super::super::options::HalfClose;
+use super::super::report::Topic;
+use super::client::{Client, Watch};
+use super::exchange::{Exchange, QueuePlace, State};
+use super::{Of, Pool};
+use crate::net::stream::PeerState;
+use crate::reactor::{Context, Key};
+
+/// A wait for a worker that is over before this needs no watching.
+const UNWATCHED_WAIT: Duration = Duration::from_millis(50);
+
+impl Pool {
+    pub(super) fn enqueued(&mut self, cx: &mut Context<'_>, id: ClientId, request: RequestId) {
+        if !self.clients.set_request(id, request, QueuePlace::Waiting) {
+            // It has gone in this very turn, before the dispatcher had a name for its request.
+            return self.tell(cx, Event::Abandoned(request));
+        }
+        if self.queue_alarm.at().is_none() {
+            cx.set_alarm(&mut self.queue_alarm, Of::Queue.only(), Some(cx.now() + UNWATCHED_WAIT));
+        }
+    }
+
+    /// Most waits are over in a moment, and whether the client is still there is then asked once, when a worker is found
+    /// for it. Who waits longer is watched, so that his place in the queue is free again as soon as he goes.
+    pub(super) fn watch_waiting(&mut self, cx: &mut Context<'_>) {
+        cx.alarm_fired(&mut self.queue_alarm);
+        let waiting: Vec<ClientId> = self.dispatcher.waiting_clients().collect();
+        for key in waiting
+            .iter()
+            .filter_map(|id| self.clients.key_of(*id))
+            .collect::<Vec<_>>()
+        {
+            self.watch(cx, key);
+        }
+        if !waiting.is_empty() {
+            cx.set_alarm(&mut self.queue_alarm, Of::Queue.only(), Some(cx.now() + UNWATCHED_WAIT));
+        }
+    }
+
+    /// Whether a client whose turn has come after a wait has gone meanwhile. Those that are watched are asked too: that one
+    /// has gone may stand further down in the very list of events that has made its worker free.
+    pub(super) fn has_left(&self, id: ClientId) -> bool {
+        let (Some(exchange), Some(client)) = (self.clients.exchanges.get(id), self.clients.of(id)) else {
+            return true;
+        };
+        let waited = matches!(
+            exchange,
+            Exchange {
+                state: State::Asked {
+                    queue: QueuePlace::Waiting,
+                    ..
+                },
+                ..
+            }
+        );
+        waited && self.means_gone(client.stream.peer_state())
+    }
+
+    pub(super) fn means_gone(&self, state: PeerState) -> bool {
+        match state {
+            PeerState::Connected => false,
+            PeerState::HalfClosed => self.options.half_close == HalfClose::HangUp,
+            PeerState::Gone => true,
+        }
+    }
+
+    /// A client whose turn had come has gone, and its worker has not been given a byte.
+    pub(super) fn withdraw(&mut self, cx: &mut Context<'_>, id: ClientId, request: RequestId) {
+        let key = self.clients.key_of(id);
+        self.tell(cx, Event::Withdrawn(request));
+        if let Some(key) = key {
+            self.close(cx, key);
+        }
+    }
+
+    /// Brings alarm and registration in line with what is waited for. Called after every change of it. The alarm is never
+    /// put off, only brought forward: a client that asks again and again would else cost two changes of the timer queue a
+    /// request. One that goes off early finds nothing due.
+    pub(super) fn settle(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        if let Some(deadline) = client.deadline()
+            && client.alarm.at().is_none_or(|armed| deadline < armed)
+        {
+            cx.set_alarm(&mut client.alarm, Of::client(key), Some(deadline));
+        }
+        if client.wants_events() {
+            self.watch(cx, key);
+        }
+    }
+
+    /// Makes a connection known to the poll, once and for all.
+    fn watch(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(Client {
+            stream, peer, watch, ..
+        }) = self.clients.get_mut(key)
+        else {
+            return;
+        };
+        if *watch == Watch::Registered {
+            return;
+        }
+        match cx.register(Of::client(key), stream, Interest::READABLE | Interest::WRITABLE) {
+            Ok(()) => *watch = Watch::Registered,
+            Err(error) => {
+                let peer = *peer;
+                let line = format_args!("closed {peer}: cannot watch its connection: {error}");
+                self.note(cx, Level::Error, Topic::System, line);
+                self.close(cx, key);
+            }
+        }
+    }
+}
