@@ -71,6 +71,12 @@ impl Recorder {
         self.open = self.open.saturating_sub(1);
     }
 
+    /// Not a byte of what it has not answered has reached it: it has nothing to do with that.
+    pub(super) fn forget_open(&mut self) {
+        self.entries.truncate(self.oldest_open().unwrap_or(0));
+        self.open = 0;
+    }
+
     /// The request that it is working on.
     pub(super) fn in_hand(&self) -> Option<&Entry> {
         self.entries.get(self.oldest_open()?)

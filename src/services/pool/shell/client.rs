@@ -17,6 +17,7 @@
 use std::time::Instant;
 
 use super::exchange::Owed;
+use super::outgoing::Outgoing;
 use crate::framing::line::LineFramer;
 use crate::net::addr::PeerAddr;
 use crate::net::stream::Stream;
@@ -36,22 +37,14 @@ pub(super) struct Client {
     pub(super) input: Vec<u8>,
     /// Its requests that are not answered yet.
     pub(super) owed: Owed,
-    pub(super) output: Output,
+    /// Answers that have not been written.
+    pub(super) output: Outgoing,
     /// By then its request must be whole, or, while it says nothing, it must have begun one.
     pub(super) read_by: Instant,
     /// By then it must have taken something of what is there for it.
     pub(super) write_by: Instant,
     pub(super) alarm: Alarm,
     pub(super) watch: Watch,
-}
-
-/// Answers that have not been written.
-#[derive(Debug, Default)]
-pub(super) struct Output {
-    pub(super) bytes: Vec<u8>,
-    pub(super) written: usize,
-    /// Whether it stands in the list of those that are written at the end of the turn.
-    pub(super) is_listed: bool,
 }
 
 /// Whether the poll knows the connection. A client whose line is there at once and whose answer fits into one write
@@ -84,20 +77,6 @@ pub(super) enum After {
     Linger,
 }
 
-impl Output {
-    pub(super) fn unwritten(&self) -> &[u8] {
-        self.bytes.get(self.written..).unwrap_or_default()
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.written >= self.bytes.len()
-    }
-
-    fn is_high(&self) -> bool {
-        self.bytes.len() - self.written > OUTPUT_HIGH_WATER
-    }
-}
-
 impl Client {
     /// By when something must have happened. None while its requests are in hand: the dispatcher keeps their deadlines.
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -124,6 +103,6 @@ impl Client {
 
     /// Whether one more request may be taken in, of a client that may have so many unanswered.
     pub(super) fn has_room(&self, max_unanswered: usize) -> bool {
-        self.owed.count() < max_unanswered && !self.output.is_high()
+        self.owed.count() < max_unanswered && self.output.len() <= OUTPUT_HIGH_WATER
     }
 }

@@ -22,12 +22,12 @@ pub(super) struct Clients {
     pub(super) count: ConnectionCount,
     /// Those with output that is to be written at the end of the turn.
     pub(super) unflushed: Vec<Key>,
-    spare: Spare,
+    pub(super) spare: Spare,
 }
 
 /// Empty buffers.
 #[derive(Debug, Default)]
-struct Spare {
+pub(super) struct Spare {
     buffers: Vec<Vec<u8>>,
     bytes: usize,
 }
@@ -75,6 +75,10 @@ impl Clients {
         self.table.iter().map(|(key, _)| key).collect()
     }
 
+    pub(super) fn has_unflushed(&self) -> bool {
+        !self.unflushed.is_empty()
+    }
+
     /// Takes a client out, and off the count.
     pub(super) fn remove(&mut self, key: Key) -> Option<Client> {
         let client = self.table.remove(key)?;
@@ -102,18 +106,13 @@ impl Clients {
         copy
     }
 
-    /// An empty buffer.
-    pub(super) fn spare_buffer(&mut self) -> Vec<u8> {
-        self.spare.take()
-    }
-
     pub(super) fn keep_buffer(&mut self, buffer: Vec<u8>) {
         self.spare.keep(buffer);
     }
 }
 
 impl Spare {
-    fn take(&mut self) -> Vec<u8> {
+    pub(super) fn take(&mut self) -> Vec<u8> {
         let buffer = self.buffers.pop().unwrap_or_default();
         self.bytes -= buffer.capacity();
         buffer

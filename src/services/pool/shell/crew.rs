@@ -13,6 +13,8 @@ pub(super) struct Crew {
     processes: Vec<Option<Process>>,
     /// Workers whose process is still to be started.
     pub(super) waiting: VecDeque<WorkerId>,
+    /// Workers with requests that are to be written at the end of the turn.
+    pub(super) unsent: Vec<WorkerId>,
 }
 
 impl Crew {
@@ -32,6 +34,10 @@ impl Crew {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Process> {
         self.processes.iter().flatten()
+    }
+
+    pub(super) fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
     }
 
     /// Whom a source belongs to, if it is still there.

@@ -11,8 +11,9 @@ use log::Level;
 
 use super::super::core::Event;
 use super::super::report::Topic;
-use super::client::{After, Client, Output, Phase, Watch};
+use super::client::{After, Client, Phase, Watch};
 use super::exchange::{Owed, QueuePlace, State};
+use super::outgoing::Outgoing;
 use super::{Of, Pool};
 use crate::framing::Progress;
 use crate::framing::line::LineFramer;
@@ -56,7 +57,7 @@ impl Pool {
             framer: LineFramer::new(self.options.max_request),
             input: Vec::new(),
             owed: Owed::default(),
-            output: Output::default(),
+            output: Outgoing::default(),
             read_by: self.idle_until(cx),
             write_by: cx.now(),
             alarm: Alarm::default(),

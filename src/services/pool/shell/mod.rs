@@ -21,6 +21,7 @@ mod exchange;
 mod intake;
 mod lifecycle;
 mod listeners;
+mod outgoing;
 mod output;
 mod parting;
 mod process;
@@ -239,7 +240,11 @@ impl Service for Pool {
     }
 
     fn turn_end(&mut self, cx: &mut Context<'_>) {
-        self.flush_all(cx);
+        // What is written may tell that somebody has gone, and that more is to be written; each can tell so once.
+        while self.clients.has_unflushed() || self.crew.has_unsent() {
+            self.flush_all(cx);
+            self.send_all(cx);
+        }
         if self.life != Life::Serving {
             self.advance_life(cx);
         }

@@ -103,7 +103,7 @@ impl Pool {
 
     /// The replies at the beginning of `bytes`, of which one read has brought the last `read`; how many bytes they are.
     fn take_frames(&mut self, cx: &mut Context<'_>, id: WorkerId, bytes: &[u8], read: usize) -> usize {
-        let mut taken = 0;
+        let (mut taken, mut in_pipe) = (0, None);
         while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
             let Some(process) = self.crew.get_mut(id).filter(|process| process.stage == Stage::Serving) else {
                 break;
@@ -121,7 +121,9 @@ impl Pool {
                         bytes: reply,
                         read,
                     };
-                    self.reply_is_whole(cx, reply, behind);
+                    // Looked at once a read: what it had not read by now, it had not read when it wrote any of this.
+                    let in_pipe = *in_pipe.get_or_insert_with(|| process.bytes_in_pipe());
+                    self.reply_is_whole(cx, reply, behind, in_pipe);
                     taken += length;
                 }
             }
@@ -129,10 +131,10 @@ impl Pool {
         taken
     }
 
-    fn reply_is_whole(&mut self, cx: &mut Context<'_>, reply: Reply<'_>, behind: &[u8]) {
+    fn reply_is_whole(&mut self, cx: &mut Context<'_>, reply: Reply<'_>, behind: &[u8], in_pipe: Option<usize>) {
         let id = reply.worker;
         let Some(process) = self.crew.get_mut(id) else { return };
-        let unread = process.unread_input();
+        let unread = process.unread_input(in_pipe);
         process.given.pop_front();
         // What stands behind the last reply that is owed answers nothing.
         let excess = process.given.is_empty() && !behind.is_empty();

@@ -4,7 +4,6 @@
 //! The only answer of a connection is written at once. On one that stays, answers are gathered and leave at the end of the
 //! turn in one write, however many workers have given them.
 
-use std::io;
 use std::io::Write;
 use std::time::Duration;
 
@@ -13,19 +12,19 @@ use log::Level;
 use super::super::core::{ClientId, Event};
 use super::super::report::Topic;
 use super::client::{After, Client, Phase};
+use super::clients::Clients;
 use super::exchange::State;
 use super::intake::Line;
 use super::lifecycle::Life;
+use super::outgoing::write_some;
 use super::{Of, Pool};
 use crate::net::addr::PeerAddr;
-use crate::net::stream::{Stream, Unread};
+use crate::net::stream::Unread;
 use crate::reactor::{Context, Key};
 
 /// How long, and for how many bytes, a client that has its answer may go on sending.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1024 * 1024;
-/// Of what a client has taken, so much may lie before what it has not.
-const COMPACT_BEYOND: usize = 64 * 1024;
 /// What is thrown away of one client's input in one turn, in system calls.
 const DISCARDS_PER_TURN: usize = 4;
 
@@ -111,26 +110,25 @@ impl Pool {
         {
             return self.say_goodbye(cx, key, bytes, after);
         }
-        if client.output.bytes.capacity() == 0 {
-            let buffer = self.clients.spare_buffer();
-            if let Some(client) = self.clients.get_mut(key) {
-                client.output.bytes = buffer;
-            }
-        }
-        self.add_output(cx, key, bytes);
+        self.gather(cx, key, bytes);
         Ok(())
     }
 
-    fn add_output(&mut self, cx: &Context<'_>, key: Key, bytes: &[u8]) {
-        let Some(client) = self.clients.table.get_mut(key) else {
-            return;
-        };
+    fn gather(&mut self, cx: &Context<'_>, key: Key, bytes: &[u8]) {
+        let Clients {
+            table,
+            spare,
+            unflushed,
+            ..
+        } = &mut self.clients;
+        let Some(client) = table.get_mut(key) else { return };
         if client.output.is_empty() {
             client.write_by = cx.now() + self.options.write_timeout;
         }
-        client.output.bytes.extend_from_slice(bytes);
-        if !std::mem::replace(&mut client.output.is_listed, true) {
-            self.clients.unflushed.push(key);
+        client.output.adopt(|| spare.take());
+        client.output.push(bytes);
+        if client.output.list() {
+            unflushed.push(key);
         }
     }
 
@@ -138,7 +136,7 @@ impl Pool {
         let Some(client) = self.clients.get_mut(key) else {
             return Ok(());
         };
-        let written = match write_some(&mut client.stream, bytes) {
+        let written = match write_some(bytes, |bytes| client.stream.write(bytes)) {
             Ok(written) => written,
             Err(_) => {
                 let peer = client.peer;
@@ -149,7 +147,7 @@ impl Pool {
         match bytes.get(written..).filter(|unsent| !unsent.is_empty()) {
             None => self.part(cx, key, after),
             Some(unsent) => {
-                client.output.bytes = unsent.to_vec();
+                client.output.push(unsent);
                 client.write_by = cx.now() + self.options.write_timeout;
                 self.settle(cx, key);
             }
@@ -161,7 +159,7 @@ impl Pool {
     pub(super) fn flush_all(&mut self, cx: &mut Context<'_>) {
         while let Some(key) = self.clients.unflushed.pop() {
             if let Some(client) = self.clients.get_mut(key) {
-                client.output.is_listed = false;
+                client.output.unlist();
                 self.flush(cx, key);
             }
         }
@@ -173,17 +171,10 @@ impl Pool {
             return;
         };
         let Client { stream, output, .. } = client;
-        match write_some(stream, output.unwritten()) {
+        match output.write(|bytes| stream.write(bytes)) {
             Ok(0) => {}
-            Ok(more) => {
-                output.written += more;
-                client.write_by = cx.now() + self.options.write_timeout;
-            }
+            Ok(_) => client.write_by = cx.now() + self.options.write_timeout,
             Err(_) => return self.close(cx, key),
-        }
-        if output.written > COMPACT_BEYOND {
-            output.bytes.drain(..output.written);
-            output.written = 0;
         }
         self.has_taken(cx, key);
     }
@@ -200,8 +191,7 @@ impl Pool {
             return;
         };
         if client.output.is_empty() {
-            let buffer = std::mem::take(&mut client.output.bytes);
-            client.output.written = 0;
+            let buffer = client.output.release();
             if drains && client.is_idle() && client.input.is_empty() && client.phase == Phase::Taking {
                 client.phase = Phase::Finishing(After::LookForInput);
             }
@@ -307,7 +297,7 @@ impl Pool {
         };
         cx.set_alarm(&mut client.alarm, Of::client(key), None);
         self.clients.keep_buffer(client.input);
-        self.clients.keep_buffer(client.output.bytes);
+        self.clients.keep_buffer(client.output.release());
         drop(client.stream);
         while let Some(state) = self.clients.exchanges.close_oldest(&mut client.owed) {
             match state {
@@ -323,18 +313,4 @@ impl Pool {
         }
         self.descriptor_freed(cx);
     }
-}
-
-/// Writes as much as the socket takes at once; 0 when it is full.
-fn write_some(stream: &mut Stream, bytes: &[u8]) -> io::Result<usize> {
-    let mut written = 0;
-    while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
-        match stream.write(rest) {
-            Ok(count) => written += count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(written)
 }

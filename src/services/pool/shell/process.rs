@@ -5,8 +5,9 @@ use std::io;
 use std::io::{Read, Write};
 use std::time::Instant;
 
-use super::super::core::WorkerId;
+use super::super::core::{RequestId, WorkerId};
 use super::super::recorder::Recorder;
+use super::outgoing::Outgoing;
 use crate::framing::line::LineFramer;
 use crate::framing::search::LineSearch;
 use crate::process::child::Child;
@@ -25,10 +26,10 @@ pub(super) struct Process {
     pub(super) framer: LineFramer,
     /// A reply that is not whole yet.
     pub(super) reply: Vec<u8>,
-    /// The lengths of the requests that it was given and has not answered, oldest first.
-    pub(super) given: VecDeque<usize>,
-    /// What the pipe did not take of them.
-    pub(super) unsent: VecDeque<u8>,
+    /// The requests that it was given and has not answered, oldest first.
+    pub(super) given: VecDeque<Given>,
+    /// What the pipe has not taken of them.
+    pub(super) unsent: Outgoing,
     pub(super) stdin_watched: StdinWatch,
     pub(super) ending: reaper::Ending,
     pub(super) ending_alarm: Alarm,
@@ -61,15 +62,24 @@ pub(super) enum Stage {
     Lost,
 }
 
-/// How an attempt to give a worker a request went.
+/// A request that a worker has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Given {
+pub(super) struct Given {
+    pub(super) request: RequestId,
+    pub(super) length: usize,
+}
+
+/// How an attempt to write to a worker went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sent {
     /// The pipe has all of it.
     Whole,
     /// The rest waits until the pipe has room.
     Partly,
-    /// The worker does not listen; not a byte has reached it.
-    Refused,
+    /// The worker does not listen, and not a byte of this request, its oldest, has reached it.
+    Nothing(RequestId),
+    /// The worker does not listen any more; what has reached it, nobody knows.
+    Lost,
 }
 
 /// How much of the oldest of its requests a worker has left unread.
@@ -115,16 +125,20 @@ impl Process {
         }
     }
 
-    /// How much of the oldest of its requests it has not read; those behind it lie in the pipe by right. One whose input
-    /// cannot be looked at is not to be believed.
-    pub(super) fn unread_input(&self) -> Unread {
-        let Some(Ok(in_pipe)) = self.child.stdin.as_ref().map(crate::process::unread_bytes) else {
+    /// How many bytes its standard input holds that it has not read. `None`: it cannot be looked at.
+    pub(super) fn bytes_in_pipe(&self) -> Option<usize> {
+        let stdin = self.child.stdin.as_ref()?;
+        crate::process::unread_bytes(stdin).ok()
+    }
+
+    /// How much of the oldest of its requests it had not read while its input held so many bytes; those behind it lie there
+    /// by right. One whose input cannot be looked at is not to be believed.
+    pub(super) fn unread_input(&self, in_pipe: Option<usize>) -> Unread {
+        let Some(in_pipe) = in_pipe else {
             return Unread::Some;
         };
-        let (all, oldest) = (
-            self.given.iter().sum::<usize>(),
-            self.given.front().copied().unwrap_or(0),
-        );
+        let all: usize = self.given.iter().map(|given| given.length).sum();
+        let oldest = self.given.front().map_or(0, |given| given.length);
         match in_pipe + self.unsent.len() {
             unread if unread <= all - oldest => Unread::Nothing,
             unread if unread >= all => Unread::Everything,
@@ -132,47 +146,33 @@ impl Process {
         }
     }
 
-    /// Gives it a request.
-    pub(super) fn give(&mut self, request: &[u8]) -> Given {
+    /// Takes a request for it; [`send`](Self::send) writes it.
+    pub(super) fn take(&mut self, request: RequestId, bytes: &[u8]) {
+        let length = bytes.len();
+        self.given.push_back(Given { request, length });
+        self.unsent.push(bytes);
+    }
+
+    /// Writes what it has not been sent, as far as the pipe takes it.
+    pub(super) fn send(&mut self) -> Sent {
+        let unsent_before = self.unsent.len();
         let Some(mut stdin) = self.child.stdin.as_ref() else {
-            return Given::Refused;
+            return self.not_sent(unsent_before);
         };
-        if !self.unsent.is_empty() {
-            // Behind what waits already.
-            self.unsent.extend(request);
-            self.given.push_back(request.len());
-            return Given::Partly;
-        }
-        self.given.push_back(request.len());
-        match retry_interrupted(|| stdin.write(request)) {
-            Ok(written) if written == request.len() => Given::Whole,
-            Ok(written) => {
-                self.unsent.extend(request.iter().skip(written));
-                Given::Partly
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.unsent.extend(request);
-                Given::Partly
-            }
+        match self.unsent.write(|bytes| stdin.write(bytes)) {
+            Ok(_) if self.unsent.is_empty() => Sent::Whole,
+            Ok(_) => Sent::Partly,
             // EPIPE: it has closed its input.
-            Err(_) => Given::Refused,
+            Err(_) => self.not_sent(unsent_before),
         }
     }
 
-    /// Writes more of a request that the pipe did not take at once. `false`: it has stopped listening.
-    pub(super) fn give_rest(&mut self) -> bool {
-        while !self.unsent.is_empty() {
-            let Some(mut stdin) = self.child.stdin.as_ref() else {
-                return false;
-            };
-            let (bytes, _) = self.unsent.as_slices();
-            match retry_interrupted(|| stdin.write(bytes)) {
-                Ok(written) => drop(self.unsent.drain(..written)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
-                Err(_) => return false,
-            }
+    fn not_sent(&self, unsent: usize) -> Sent {
+        let given: usize = self.given.iter().map(|given| given.length).sum();
+        match self.given.front() {
+            Some(oldest) if unsent >= given => Sent::Nothing(oldest.request),
+            _ => Sent::Lost,
         }
-        true
     }
 }
 

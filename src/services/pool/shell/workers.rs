@@ -11,7 +11,8 @@ use super::super::core::{ClientId, Event, Fault, RequestId, Verdict, WorkerId};
 use super::super::recorder::Recorder;
 use super::super::report::Topic;
 use super::exchange::QueuePlace;
-use super::process::{Given, Process, Silence, Stage, StdinWatch, Unread};
+use super::outgoing::Outgoing;
+use super::process::{Process, Sent, Silence, Stage, StdinWatch, Unread};
 use super::{Of, Pool};
 use crate::framing::line::LineFramer;
 use crate::framing::search::LineSearch;
@@ -87,7 +88,7 @@ impl Pool {
             framer: LineFramer::new(self.options.max_reply),
             reply: Vec::new(),
             given: VecDeque::new(),
-            unsent: VecDeque::new(),
+            unsent: Outgoing::default(),
             stdin_watched: StdinWatch::NotYet,
             ending: reaper::Ending::new(self.options.kill_timeout),
             ending_alarm: Alarm::default(),
@@ -170,14 +171,38 @@ impl Pool {
         }
         // A client that vanished in this very turn has been abandoned, or will be.
         let bytes = self.clients.exchanges.request_bytes(client).unwrap_or_default();
-        let given = process.give(bytes);
-        if given != Given::Refused {
-            process.recorder.begin(bytes, cx.now());
+        process.take(request, bytes);
+        process.recorder.begin(bytes, cx.now());
+        if self.options.policy.pipeline == 1 {
+            return self.send(cx, id);
         }
-        match given {
-            Given::Whole => {}
-            Given::Partly => self.watch_input(cx, id),
-            Given::Refused => self.fault(cx, id, Fault::InputClosed(request)),
+        // Others may follow in this turn.
+        if process.unsent.list() {
+            self.crew.unsent.push(id);
+        }
+    }
+
+    /// Writes what was gathered for all workers in this turn.
+    pub(super) fn send_all(&mut self, cx: &mut Context<'_>) {
+        while let Some(id) = self.crew.unsent.pop() {
+            let Some(process) = self.crew.get_mut(id) else { continue };
+            process.unsent.unlist();
+            if process.stage == Stage::Serving {
+                self.send(cx, id);
+            }
+        }
+    }
+
+    fn send(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+        let Some(process) = self.crew.get_mut(id) else { return };
+        match process.send() {
+            Sent::Whole => {}
+            Sent::Partly => self.watch_input(cx, id),
+            Sent::Nothing(request) => {
+                process.recorder.forget_open();
+                self.fault(cx, id, Fault::InputClosed(request));
+            }
+            Sent::Lost => self.fault(cx, id, Fault::OutputClosed),
         }
     }
 
@@ -207,11 +232,7 @@ impl Pool {
 
     pub(super) fn input_ready(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(id) = self.crew.find(key) else { return };
-        let Some(process) = self.crew.get_mut(id) else { return };
-        if !process.give_rest() {
-            // Part of the request has reached it: what becomes of that nobody knows.
-            self.fault(cx, id, Fault::OutputClosed);
-        }
+        self.send(cx, id);
     }
 
     pub(super) fn fault(&mut self, cx: &mut Context<'_>, id: WorkerId, fault: Fault) {
@@ -225,10 +246,9 @@ impl Pool {
 
     /// After a long request: has the worker read all of it, and answered once?
     pub(super) fn inspect(&mut self, cx: &mut Context<'_>, id: WorkerId) {
-        let clean = self
-            .crew
-            .get(id)
-            .is_some_and(|process| process.unread_input() == Unread::Nothing && process.silence() == Silence::Kept);
+        let clean = self.crew.get(id).is_some_and(|process| {
+            process.unread_input(process.bytes_in_pipe()) == Unread::Nothing && process.silence() == Silence::Kept
+        });
         let verdict = if clean { Verdict::Clean } else { Verdict::OutOfStep };
         self.tell(cx, Event::Inspected(id, verdict));
     }
