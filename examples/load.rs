@@ -1,8 +1,12 @@
-//! The load generator of `scripts/bench`: one thread, C clients at once, one request per connection, each answer checked.
+//! The load generator of `scripts/bench`: one thread, C clients at once, each answer checked.
 //!
-//! `load ask ADDRESS CLIENTS REQUESTS [--like LINE --expect ANSWER]`: every request is another line, and must come back as
-//! itself; with `--like` every request is LINE and the answer ANSWER. Prints one line of `name=value` pairs: rate (requests
+//! `load ask ADDRESS CLIENTS REQUESTS [--like LINE --expect ANSWER]`: one request per connection; every one is another line,
+//! and must come back as itself; with `--like` every request is LINE and the answer ANSWER. Prints one line of `name=value` pairs: rate (requests
 //! a second) and the latency, from before connect until the server's close, in microseconds. Exit status 1: a wrong answer.
+//!
+//! `load keep ADDRESS CLIENTS IN_FLIGHT REQUESTS [--like LINE --expect ANSWER]`: the same on connections that stay, each with
+//! so many requests unanswered at any time; answers must come in the order of the requests. The latency is that from the
+//! write of a request to the read of its answer.
 //!
 //! `load hold ADDRESS CONNECTIONS`: opens connections that send nothing, asks one more line, so that all before it have
 //! been accepted, prints `held`, and keeps them until its standard input ends.
@@ -10,6 +14,7 @@
 
 mod epoll;
 
+use std::collections::VecDeque;
 use std::error::Error;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -17,26 +22,32 @@ use std::time::Instant;
 
 use hdrhistogram::Histogram;
 
-const USAGE: &str =
-    "usage: load ask ADDRESS CLIENTS REQUESTS [--like LINE --expect ANSWER] | load hold ADDRESS CONNECTIONS";
+const USAGE: &str = "usage: load ask ADDRESS CLIENTS REQUESTS [--like LINE --expect ANSWER] \
+                     | load keep ADDRESS CLIENTS IN_FLIGHT REQUESTS [--like LINE --expect ANSWER] \
+                     | load hold ADDRESS CONNECTIONS";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match words.as_slice() {
-        ["ask", address, clients, requests] => ask(
-            address.parse()?,
-            clients.parse()?,
-            requests.parse()?,
-            &Conversation::Echo,
-        ),
-        ["ask", address, clients, requests, "--like", line, "--expect", answer] => {
+    let (words, says) = match words.as_slice() {
+        [words @ .., "--like", line, "--expect", answer] => {
             let fixed = Conversation::Fixed {
                 request: format!("{line}\n"),
                 answer: format!("{answer}\n"),
             };
-            ask(address.parse()?, clients.parse()?, requests.parse()?, &fixed)
+            (words, fixed)
         }
+        words => (words, Conversation::Echo),
+    };
+    match words {
+        ["ask", address, clients, requests] => ask(address.parse()?, clients.parse()?, requests.parse()?, &says),
+        ["keep", address, clients, in_flight, requests] => keep(
+            address.parse()?,
+            clients.parse()?,
+            in_flight.parse()?,
+            requests.parse()?,
+            &says,
+        ),
         ["hold", address, connections] => hold(address.parse()?, connections.parse()?),
         _ => Err(USAGE.into()),
     }
@@ -127,6 +138,100 @@ fn ask(address: SocketAddr, clients: usize, requests: u64, says: &Conversation) 
                 epoll.add(&next.stream, name)?;
                 *slot = Some(next);
                 started += 1;
+            }
+        }
+    }
+    print_result(&latency, began.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// A connection that stays.
+struct Kept {
+    stream: TcpStream,
+    /// What it has asked and not been answered, oldest first.
+    asked: VecDeque<(String, Instant)>,
+    /// The beginning of an answer that has not come whole.
+    partial: Vec<u8>,
+}
+
+impl Kept {
+    fn start(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        Ok(Self {
+            stream,
+            asked: VecDeque::new(),
+            partial: Vec::new(),
+        })
+    }
+
+    /// Asks so many more, in one write.
+    fn ask(&mut self, number: u64, more: u64, says: &Conversation) -> io::Result<()> {
+        let (mut bytes, now) = (Vec::new(), Instant::now());
+        for number in number..number + more {
+            let request = says.request(number);
+            bytes.extend_from_slice(request.as_bytes());
+            self.asked.push_back((request, now));
+        }
+        // The kernel takes what is in flight, or the measurement is set up wrongly.
+        self.stream.write_all(&bytes)
+    }
+
+    /// Reads what epoll has announced, and checks the answers in it; how many they are.
+    fn hear(&mut self, says: &Conversation, latency: &mut Histogram<u64>) -> Result<u64, Box<dyn Error>> {
+        let mut buffer = [0; 64 * 1024];
+        let length = self.stream.read(&mut buffer)?;
+        if length == 0 {
+            return Err("the server has closed a connection that was to stay".into());
+        }
+        self.partial.extend_from_slice(buffer.get(..length).unwrap_or_default());
+        let held = std::mem::take(&mut self.partial);
+        let (mut answers, now) = (0, Instant::now());
+        for line in held.split_inclusive(|byte| *byte == b'\n') {
+            if line.last() != Some(&b'\n') {
+                self.partial = line.to_vec();
+                break;
+            }
+            let (request, since) = self.asked.pop_front().ok_or("an answer to nothing")?;
+            latency.record(u64::try_from(now.saturating_duration_since(since).as_nanos())?)?;
+            if !says.is_answer(&request, line) {
+                let (request, answer) = (request.trim_end(), String::from_utf8_lossy(line));
+                return Err(format!("wrong answer to {request:?}: {answer:?}").into());
+            }
+            answers += 1;
+        }
+        Ok(answers)
+    }
+}
+
+fn keep(
+    address: SocketAddr,
+    clients: usize,
+    in_flight: u64,
+    requests: u64,
+    says: &Conversation,
+) -> Result<(), Box<dyn Error>> {
+    let mut latency = Histogram::<u64>::new(3)?;
+    let mut epoll = epoll::Epoll::new()?;
+    let (mut kept, mut started) = (Vec::new(), 0);
+    let began = Instant::now();
+    for name in 0..clients {
+        let mut client = Kept::start(address)?;
+        epoll.add(&client.stream, name)?;
+        client.ask(started, in_flight, says)?;
+        started += in_flight;
+        kept.push(client);
+    }
+    let mut answered = 0;
+    while answered < requests.max(started) {
+        for name in epoll.wait()? {
+            let Some(client) = kept.get_mut(name) else { continue };
+            let answers = client.hear(says, &mut latency)?;
+            answered += answers;
+            let more = answers.min(requests.saturating_sub(started));
+            if more > 0 {
+                client.ask(started, more, says)?;
+                started += more;
             }
         }
     }

@@ -46,11 +46,15 @@ impl Pool {
     }
 
     /// Whether a client whose turn has come after a wait has gone meanwhile. Those that are watched are asked too: that one
-    /// has gone may stand further down in the very list of events that has made its worker free.
+    /// has gone may stand further down in the very list of events that has made its worker free. Not so connections that
+    /// stay: there is an event for their end, and to ask would cost a system call for each of their many requests.
     pub(super) fn has_left(&self, id: ClientId) -> bool {
         let (Some(exchange), Some(client)) = (self.clients.exchanges.get(id), self.clients.of(id)) else {
             return true;
         };
+        if self.options.persistent.is_some() && client.watch == Watch::Registered {
+            return false;
+        }
         let waited = matches!(
             exchange,
             Exchange {
