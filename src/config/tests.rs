@@ -31,6 +31,7 @@ type Beside = (&'static [&'static str], &'static str);
 const NOTHING: Beside = (&[], "");
 const UNIX: Beside = (&["--listen=unix:/x"], "listen = ['unix:/x']");
 const PERSISTENT: Beside = (&["--persistent"], "persistent = true");
+const CACHE: Beside = (&["--cache-size=1M"], "cache-size = '1M'");
 const READY: Beside = (&["--ready-line=up"], "ready-line = 'up'");
 
 const SAMPLES: &[Sample] = &[
@@ -162,6 +163,14 @@ const SAMPLES: &[Sample] = &[
         "max-unanswered = 8",
         PERSISTENT,
     ),
+    ("cache-size", &["--cache-size", "2MiB"], "cache-size = '2MiB'", NOTHING),
+    ("cache-ttl", &["--cache-ttl", "5m"], "cache-ttl = 300", CACHE),
+    (
+        "cache-skip",
+        &["--cache-skip", "-^POST"],
+        "cache-skip = '-^POST'",
+        CACHE,
+    ),
     ("user", &["--user", "3999999999"], "user = '3999999999'", NOTHING),
     ("group", &["--group", "7"], "group = '7'", NOTHING),
     ("chdir", &["--chdir", "/"], "chdir = '/'", NOTHING),
@@ -273,5 +282,5 @@ fn the_help_tells_the_true_defaults() {
         assert_eq!(said, from_flags(beside.0.iter().copied()), "{flag}");
         checked += 1;
     }
-    assert_eq!(checked, 24);
+    assert_eq!(checked, 25);
 }

@@ -22,6 +22,8 @@ mod listen;
 #[cfg(test)]
 mod manual;
 #[cfg(test)]
+mod pool_cache;
+#[cfg(test)]
 mod pool_crowds;
 #[cfg(test)]
 mod pool_deaths;

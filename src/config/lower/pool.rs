@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::cache::cache;
 use super::listen::{Listening, listening};
 use super::process::process;
 use super::{LONGEST, Lowered, Mistake, Mistakes, Origin, SHORTEST_TIMEOUT};
@@ -77,6 +78,7 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
     let frames = frames(&mut mistakes, spec);
     let times = times(&mut mistakes, spec);
     let persistent = persistent(&mut mistakes, spec);
+    let cache = cache(&mut mistakes, spec);
     let ready_line = ready_line(&mut mistakes, spec);
     let max_rss = mistakes.size("max-rss", spec.max_rss, &MAX_RSS);
     let record = mistakes.count("record", spec.record, RECORD).unwrap_or(DEFAULT_RECORD);
@@ -102,6 +104,7 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
         max_request: frames.max_request,
         max_reply: frames.max_reply,
         persistent,
+        cache,
         read_timeout: times.read,
         write_timeout: times.write,
         error_reply: frames.error_reply,

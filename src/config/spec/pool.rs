@@ -100,6 +100,20 @@ pub struct PoolSpec {
     /// Read nothing more from a kept connection with so many requests unanswered [default: 64]
     #[arg(long, value_name = "NUM", help_heading = "Requests and replies")]
     pub max_unanswered: Option<Whole>,
+    /// Keep answers for identical requests in so much memory; the worker must answer these alike [default: none]
+    #[arg(long, value_name = "SIZE", help_heading = "Requests and replies")]
+    pub cache_size: Option<Size>,
+    /// How long a kept answer is good [default: 60s]
+    #[arg(long, value_name = "TIME", help_heading = "Requests and replies")]
+    pub cache_ttl: Option<Time>,
+    /// Always ask, and keep no answer, where this is found in the request [default: none]
+    #[arg(
+        long,
+        value_name = "REGEX",
+        help_heading = "Requests and replies",
+        allow_hyphen_values = true
+    )]
+    pub cache_skip: Option<String>,
     /// The longest request, its line end not counted [default: 64KiB]
     #[arg(long, value_name = "SIZE", help_heading = "Requests and replies")]
     pub max_request: Option<Size>,

@@ -10,8 +10,10 @@
 //! What holds is said in [`core`] (decisions) and in `shell` (I/O). What does not belong here: where the options come
 //! from, who binds the listeners, and when to reload: that is the daemon's.
 
+mod cache;
 pub mod core;
 pub mod options;
+pub mod pattern;
 mod recorder;
 mod report;
 mod shell;

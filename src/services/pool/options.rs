@@ -4,6 +4,9 @@
 
 use std::time::Duration;
 
+pub use super::cache::CacheLimits;
+use super::pattern::Pattern;
+
 use crate::net::access::AccessList;
 use crate::net::addr::ListenAddr;
 use crate::net::bind::UnixSocketOptions;
@@ -40,6 +43,8 @@ pub struct Options {
     pub max_reply: usize,
     /// Connections stay for more than one request. `None`: each is closed after its answer.
     pub persistent: Option<Persistent>,
+    /// Answers that are kept for identical requests. `None`: none is.
+    pub cache: Option<CacheOptions>,
     /// From accept until the request line is whole; on a connection that stays, from the first byte of each.
     pub read_timeout: Duration,
     /// Without progress in writing a reply to its client.
@@ -76,6 +81,15 @@ impl Options {
             },
         }
     }
+}
+
+/// What is kept of answers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CacheOptions {
+    /// How much, and for how long.
+    pub limits: CacheLimits,
+    /// Requests in which this is found are always asked, and their answers not kept.
+    pub skip: Option<Pattern>,
 }
 
 /// What holds for connections that stay.

@@ -196,6 +196,7 @@ pub(super) fn snapshot(
     latencies: &Latencies,
     options: &Options,
     connections: usize,
+    cached: (usize, usize),
     uptime: Duration,
     now: Instant,
 ) -> Snapshot {
@@ -217,6 +218,7 @@ pub(super) fn snapshot(
     snapshot.count("workers stopping", workers.stopping);
     snapshot.count("connections", as_count(connections));
     snapshot.count("connections idled out", dispatcher.counters().idle_closed);
+    cache_rows(&mut snapshot, dispatcher, cached);
     snapshot
 }
 
@@ -295,6 +297,15 @@ fn refusal_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher) {
     for (label, value) in rows {
         snapshot.count(label, value);
     }
+}
+
+fn cache_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher, (entries, bytes): (usize, usize)) {
+    let cache = &dispatcher.counters().cache;
+    snapshot.count("cache hits", cache.hits);
+    snapshot.count("cache misses", cache.misses);
+    snapshot.count("cache shared", cache.shared);
+    snapshot.count("cache entries", as_count(entries));
+    snapshot.count("cache bytes", as_count(bytes));
 }
 
 fn as_count(number: usize) -> u64 {

@@ -29,10 +29,23 @@ pub struct Counters {
     pub retried: u64,
     /// Kept connections closed because they asked nothing for too long.
     pub idle_closed: u64,
+    /// Requests that the cache was asked for.
+    pub cache: CacheCounters,
     /// Workers replaced, by reason.
     pub restarts: Restarts,
     /// Requests, connections and attempts refused, by reason.
     pub refusals: Refusals,
+}
+
+/// What the cache has made of requests.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct CacheCounters {
+    /// Their answer was known.
+    pub hits: u64,
+    /// A worker was asked.
+    pub misses: u64,
+    /// A worker was being asked the same.
+    pub shared: u64,
 }
 
 /// Workers replaced, by reason.
@@ -86,6 +99,18 @@ impl Counters {
     pub fn refused_early(&mut self) {
         self.total += 1;
         self.failed += 1;
+    }
+
+    /// A request that no worker was asked has its answer.
+    pub fn answered_elsewhere(&mut self) {
+        self.total += 1;
+        self.count_reply(Duration::ZERO);
+    }
+
+    /// The client of a request that no worker was asked has gone.
+    pub fn left_elsewhere(&mut self) {
+        self.total += 1;
+        self.hung_up += 1;
     }
 
     /// An answer that counted as given, after so much processing time, did not reach its client, who had hung up.

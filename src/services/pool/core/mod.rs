@@ -36,7 +36,7 @@ use std::time::Instant;
 
 use slab::Slab;
 
-pub use counters::{Counters, Refusals, Restarts};
+pub use counters::{CacheCounters, Counters, Refusals, Restarts};
 pub use event::{Action, ClientId, Ending, Event, Fault, Refusal, RequestId, Restart, Step, Verdict, WorkerId};
 pub use view::{SlotView, Status, StatusCounts};
 

@@ -32,6 +32,8 @@ pub(super) enum State {
         request: Option<RequestId>,
         queue: QueuePlace,
     },
+    /// With nobody: its bytes are those of a request that is with the dispatcher already, and the answer is for both.
+    Following(Vec<u8>),
     /// Its answer, which waits for those before it.
     Answered(Vec<u8>),
 }
@@ -82,7 +84,7 @@ impl Exchanges {
     pub(super) fn request_bytes(&self, id: ClientId) -> Option<&[u8]> {
         match &self.get(id)?.state {
             State::Asked { bytes, .. } => Some(bytes),
-            State::Answered(_) => None,
+            State::Following(_) | State::Answered(_) => None,
         }
     }
 
@@ -114,6 +116,17 @@ impl Exchanges {
         Some(exchange.state)
     }
 
+    /// Takes the oldest out of the list of a connection that has gone, but keeps it: others wait for its answer.
+    pub(super) fn orphan_oldest(&mut self, owed: &mut Owed) {
+        owed.oldest = owed.oldest.and_then(|oldest| self.table.get(oldest)?.next);
+        owed.count = owed.count.saturating_sub(1);
+    }
+
+    /// Takes out one whose connection has gone before.
+    pub(super) fn forget_orphan(&mut self, id: ClientId) -> Option<State> {
+        self.table.remove(Key::from_bits(id.0)).map(|exchange| exchange.state)
+    }
+
     /// Whether the oldest of a connection has its answer already.
     pub(super) fn oldest_is_answered(&self, owed: &Owed) -> bool {
         let oldest = owed.oldest.and_then(|oldest| self.table.get(oldest));
@@ -140,7 +153,7 @@ mod tests {
 
     fn text(state: Option<State>) -> Option<Vec<u8>> {
         state.map(|state| match state {
-            State::Asked { bytes, .. } | State::Answered(bytes) => bytes,
+            State::Asked { bytes, .. } | State::Following(bytes) | State::Answered(bytes) => bytes,
         })
     }
 

@@ -14,6 +14,7 @@ use super::super::report::Topic;
 use super::client::{After, Client, Phase, Watch};
 use super::exchange::{Owed, QueuePlace, State};
 use super::outgoing::Outgoing;
+use super::sharing::Way;
 use super::{Of, Pool};
 use crate::framing::Progress;
 use crate::framing::line::LineFramer;
@@ -263,6 +264,10 @@ impl Pool {
         if memchr::memchr(0, bytes).is_some() {
             return self.refuse_line(cx, key, Line::Forbidden);
         }
+        let way = self.choose_way(cx, key, bytes);
+        if matches!(way, Way::Settled) {
+            return;
+        }
         let state = State::Asked {
             bytes: self.clients.copy(bytes),
             request: None,
@@ -272,13 +277,13 @@ impl Pool {
             return;
         };
         match self.clients.exchanges.open(&mut client.owed, key, state) {
-            Ok(id) => self.tell(
-                cx,
-                Event::Request {
-                    client: id,
-                    size: bytes.len(),
-                },
-            ),
+            Ok(id) => {
+                if matches!(way, Way::Leading) {
+                    self.cache.lead(bytes, id);
+                }
+                let (client, size) = (id, bytes.len());
+                self.tell(cx, Event::Request { client, size });
+            }
             // Sixteen million requests are in hand.
             Err(_) => self.refuse_line(cx, key, Line::OneTooMany),
         }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
+use super::super::cache::Cache;
 use super::super::core::{Dispatcher, Ending, Event};
 use super::super::options::Options;
 use super::super::report::{Latencies, Topic};
@@ -64,6 +65,7 @@ impl Pool {
             listening: Listening::new(listeners),
             clients: Clients::new(ConnectionCount::new(options.connection_limits.clone())),
             crew: Crew::default(),
+            cache: Cache::new(options.cache.as_ref().map(|cache| cache.limits)),
             life: Life::Serving,
             life_alarm: Alarm::default(),
             upkeep_alarm: Alarm::default(),
@@ -110,6 +112,7 @@ impl Pool {
         self.spawner =
             Spawner::prepare(&options.process, &self.spawn_defaults).map_err(|error| cannot_start(&options, &error))?;
         self.options = options;
+        self.cache.limit(self.options.cache.as_ref().map(|cache| cache.limits));
         self.clients.count.set_limits(self.options.connection_limits.clone());
         self.listening.replace(cx, &self.options, new);
         self.tell(cx, Event::Reconfigure(Box::new(self.options.policy.clone())));
@@ -120,6 +123,7 @@ impl Pool {
     /// Replaces every worker; not in a pool that drains, whose workers are about to go.
     pub(in crate::services::pool) fn begin_rolling(&mut self, cx: &mut Context<'_>) {
         if self.life == Life::Serving {
+            self.cache.roll();
             self.tell(cx, Event::Roll);
         }
     }

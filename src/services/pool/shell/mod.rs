@@ -26,6 +26,7 @@ mod output;
 mod parting;
 mod process;
 mod record;
+mod sharing;
 mod waiting;
 mod workers;
 
@@ -35,6 +36,7 @@ use std::time::Instant;
 
 use log::Level;
 
+use super::cache::Cache;
 use super::core::{Action, ClientId, Dispatcher, Event, Restart, SlotView, WorkerId};
 use super::options::Options;
 use super::report::{self, Descriptors, Latencies, Topic};
@@ -58,6 +60,7 @@ pub struct Pool {
     spawn_defaults: SpawnDefaults,
     spawner: Spawner,
     guard: Guard,
+    cache: Cache,
     dispatcher: Dispatcher,
     dispatcher_alarm: Alarm,
     queue_alarm: Alarm,
@@ -277,7 +280,7 @@ impl Pool {
                     self.tell_if_slow(cx, client, worker, waited, served);
                     // The dispatcher answers with the reply it was just told of, and with no other.
                     if let Some(reply) = reply.filter(|reply| reply.worker == worker) {
-                        self.answer(cx, client, reply.bytes, served);
+                        self.answer_all(cx, client, reply.bytes, served);
                     }
                 }
                 Action::Assign {
@@ -296,7 +299,7 @@ impl Pool {
                     waited,
                 } => {
                     self.log_refusal(cx, client, reason, worker, waited);
-                    self.refuse(cx, client);
+                    self.refuse_all(cx, client);
                 }
                 Action::Spawn(worker) => self.queue_spawn(cx, worker),
                 Action::Inspect(worker) => self.inspect(cx, worker),
@@ -307,7 +310,10 @@ impl Pool {
                     reason,
                     delay,
                 } => self.log_replacement(cx, worker, slot, reason, delay),
-                Action::Rolled => log::info!("{}: every worker has been replaced", self.options.name),
+                Action::Rolled => {
+                    self.cache.rolled();
+                    log::info!("{}: every worker has been replaced", self.options.name);
+                }
             }
         }
         self.acting = Acting::Idle;
@@ -354,6 +360,7 @@ impl Pool {
             &self.latencies,
             &self.options,
             self.clients.len(),
+            self.cache.size(),
             uptime,
             now,
         )

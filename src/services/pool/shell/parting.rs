@@ -48,16 +48,27 @@ impl Pool {
 
     /// Refuses what has not become a request: behind the answers to those before it.
     pub(super) fn send_refusal(&mut self, cx: &mut Context<'_>, key: Key) {
-        let refusal = std::mem::take(&mut self.options.error_reply);
-        if let Some(client) = self.clients.table.get_mut(key) {
-            if client.owed.count() == 0 {
-                let _ = self.say(cx, key, &refusal);
-            } else {
-                let state = State::Answered(refusal.clone());
-                let _ = self.clients.exchanges.open(&mut client.owed, key, state);
-            }
+        let refusal = self.clients.copy(&self.options.error_reply);
+        self.say_in_turn(cx, key, refusal);
+    }
+
+    /// Says what no worker has said, behind the answers to what was asked before.
+    pub(super) fn say_in_turn(&mut self, cx: &mut Context<'_>, key: Key, bytes: Vec<u8>) {
+        let Some(client) = self.clients.table.get_mut(key) else {
+            return;
+        };
+        if client.owed.count() == 0 {
+            // Whom it does not reach has gone, and is counted already.
+            let _ = self.say(cx, key, &bytes);
+            self.clients.keep_buffer(bytes);
+        } else if let Err(state) = self
+            .clients
+            .exchanges
+            .open(&mut client.owed, key, State::Answered(bytes))
+        {
+            drop(state);
+            self.close(cx, key);
         }
-        self.options.error_reply = refusal;
     }
 
     /// An answer has come: it goes out, and with it those behind it that only waited for it; or it is kept until its turn.
@@ -72,13 +83,14 @@ impl Pool {
         if client.owed.oldest() != Some(Key::from_bits(id.0)) {
             let early = State::Answered(self.clients.copy(bytes));
             if let Some(exchange) = self.clients.exchanges.get_mut(id)
-                && let State::Asked { bytes, .. } = std::mem::replace(&mut exchange.state, early)
+                && let State::Asked { bytes, .. } | State::Following(bytes) =
+                    std::mem::replace(&mut exchange.state, early)
             {
                 self.clients.keep_buffer(bytes);
             }
             return Ok(());
         }
-        if let Some(State::Asked { bytes, .. } | State::Answered(bytes)) =
+        if let Some(State::Asked { bytes, .. } | State::Following(bytes) | State::Answered(bytes)) =
             self.clients.exchanges.close_oldest(&mut client.owed)
         {
             self.clients.keep_buffer(bytes);
@@ -299,9 +311,16 @@ impl Pool {
         self.clients.keep_buffer(client.input);
         self.clients.keep_buffer(client.output.release());
         drop(client.stream);
-        while let Some(state) = self.clients.exchanges.close_oldest(&mut client.owed) {
+        while let Some(oldest) = client.owed.oldest() {
+            if self.leave_shared(cx, ClientId(oldest.to_bits())) {
+                self.clients.exchanges.orphan_oldest(&mut client.owed);
+                continue;
+            }
+            let Some(state) = self.clients.exchanges.close_oldest(&mut client.owed) else {
+                break;
+            };
             match state {
-                State::Answered(bytes) => self.clients.keep_buffer(bytes),
+                State::Following(bytes) | State::Answered(bytes) => self.clients.keep_buffer(bytes),
                 State::Asked { bytes, request, .. } => {
                     self.clients.keep_buffer(bytes);
                     // One without a name yet is withdrawn when the dispatcher's decision about it is carried out.

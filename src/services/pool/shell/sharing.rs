@@ -1,0 +1,141 @@
+//! Requests that need no worker of their own: their answer is known, or is being asked for by somebody else.
+//!
+//! Both ways the request is an exchange like any other, so that its answer stands in its place. To the dispatcher it is
+//! unknown; what it counts for is counted here, when it ends.
+
+use std::time::Duration;
+
+use super::super::cache::{Departure, Found, Shared};
+use super::super::core::{ClientId, Event};
+use super::Pool;
+use super::exchange::State;
+use crate::reactor::{Context, Key};
+
+/// How a request gets its answer.
+pub(super) enum Way {
+    /// By a worker, for itself alone.
+    Alone,
+    /// By a worker; identical ones may share the answer.
+    Leading,
+    /// It is taken care of.
+    Settled,
+}
+
+impl Pool {
+    /// Looks whether a request needs a worker.
+    pub(super) fn choose_way(&mut self, cx: &mut Context<'_>, key: Key, bytes: &[u8]) -> Way {
+        if !self.cache.is_on() || self.is_skipped(bytes) {
+            return Way::Alone;
+        }
+        let counters = self.dispatcher.counters_mut();
+        match self.cache.look_up(bytes, cx.now()) {
+            Found::Answer(answer) => {
+                counters.cache.hits += 1;
+                counters.answered_elsewhere();
+                let answer = self.clients.copy(answer);
+                self.say_in_turn(cx, key, answer);
+                Way::Settled
+            }
+            Found::Asked => {
+                let state = State::Following(self.clients.copy(bytes));
+                let Some(client) = self.clients.table.get_mut(key) else {
+                    return Way::Settled;
+                };
+                match self.clients.exchanges.open(&mut client.owed, key, state) {
+                    Ok(id) => self.cache.follow(bytes, id),
+                    Err(_) => return Way::Alone,
+                }
+                self.dispatcher.counters_mut().cache.shared += 1;
+                Way::Settled
+            }
+            Found::Nothing => {
+                counters.cache.misses += 1;
+                Way::Leading
+            }
+            Found::Outdated => {
+                counters.cache.misses += 1;
+                Way::Alone
+            }
+        }
+    }
+
+    /// Whether the operator wants that request asked every time. Its line end is not looked at.
+    fn is_skipped(&self, bytes: &[u8]) -> bool {
+        let skip = self.options.cache.as_ref().and_then(|cache| cache.skip.as_ref());
+        let line = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+        skip.is_some_and(|skip| skip.is_in(line.strip_suffix(b"\r").unwrap_or(line)))
+    }
+
+    /// The answer to a request, for all who share it.
+    pub(super) fn answer_all(&mut self, cx: &mut Context<'_>, id: ClientId, answer: &[u8], served: Duration) {
+        let shared = self.settle_shared(cx, id, Some(answer));
+        self.answer(cx, id, answer, served);
+        self.tell_followers(cx, shared, Some(answer));
+    }
+
+    /// The same for a refusal.
+    pub(super) fn refuse_all(&mut self, cx: &mut Context<'_>, id: ClientId) {
+        let shared = self.settle_shared(cx, id, None);
+        self.refuse(cx, id);
+        self.tell_followers(cx, shared, None);
+    }
+
+    /// A request that a worker was asked has come to its end.
+    fn settle_shared(&mut self, cx: &Context<'_>, id: ClientId, answer: Option<&[u8]>) -> Shared {
+        let Some(bytes) = self.clients.exchanges.request_bytes(id) else {
+            return Shared::default();
+        };
+        let shared = self.cache.answered(bytes, id, answer, cx.now());
+        if shared.is_orphan {
+            self.clients.exchanges.forget_orphan(id);
+        }
+        shared
+    }
+
+    /// Tells those who share an answer. One of them stands for an orphan, which the dispatcher has counted.
+    fn tell_followers(&mut self, cx: &mut Context<'_>, shared: Shared, answer: Option<&[u8]>) {
+        let mut uncounted = usize::from(shared.is_orphan);
+        for follower in shared.followers {
+            if uncounted > 0 {
+                uncounted -= 1;
+            } else if answer.is_some() {
+                self.dispatcher.counters_mut().answered_elsewhere();
+            } else {
+                self.dispatcher.counters_mut().refused_early();
+            }
+            match answer {
+                Some(answer) => self.answer(cx, follower, answer, Duration::ZERO),
+                None => self.refuse(cx, follower),
+            }
+        }
+    }
+
+    /// A client has gone that waited for an answer others may wait for too. Whether its exchange is kept for them.
+    pub(super) fn leave_shared(&mut self, cx: &mut Context<'_>, id: ClientId) -> bool {
+        let Some(exchange) = self.clients.exchanges.get(id) else {
+            return false;
+        };
+        let (bytes, follows) = match &exchange.state {
+            State::Asked { bytes, .. } => (bytes, false),
+            State::Following(bytes) => (bytes, true),
+            State::Answered(_) => return false,
+        };
+        let departure = self.cache.leave(bytes, id);
+        if follows {
+            self.dispatcher.counters_mut().left_elsewhere();
+        }
+        match departure {
+            Departure::Shared => !follows,
+            Departure::Unwanted => false,
+            Departure::UnwantedOrphan(orphan) => {
+                if let Some(State::Asked {
+                    request: Some(request), ..
+                }) = self.clients.exchanges.forget_orphan(orphan)
+                {
+                    self.tell(cx, Event::Abandoned(request));
+                }
+                false
+            }
+        }
+    }
+}

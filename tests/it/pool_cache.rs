@@ -1,0 +1,143 @@
+//! Answers that are kept, and requests that share one.
+
+use nix::sys::signal::Signal;
+
+use crate::harness::{Client, Daemon, Gate, worker_command};
+
+const CACHE: [&str; 4] = ["--cache-size", "1M", "--queue-timeout", "60s"];
+
+fn pool(flags: &[&str]) -> Daemon {
+    let daemon = Daemon::pool(1, &worker_command(&[]), &[&CACHE, flags].concat());
+    daemon.usr1_until(|stats| stats.count("daemon S_AVAILABLE") == 1);
+    daemon
+}
+
+/// A client on a connection that stays, so that the daemon notices when it goes.
+fn waiting(daemon: &Daemon, request: &str) -> Client {
+    let mut client = daemon.client();
+    client.send(format!("{request}\n"));
+    client
+}
+
+#[test]
+fn identical_requests_are_asked_once() {
+    let daemon = pool(&[]);
+    assert_eq!(daemon.ask("served"), "1\n");
+    assert_eq!(daemon.ask("served"), "1\n");
+    assert_eq!(daemon.ask("served "), "2\n", "one byte more is another request");
+    assert_eq!(daemon.ask("served"), "1\n");
+    let stats = daemon.usr1();
+    assert_eq!((stats.count("cache hits"), stats.count("cache misses")), (2, 2));
+    assert_eq!((stats.count("queries total"), stats.count("queries replied")), (4, 4));
+    assert_eq!(stats.count("cache entries"), 2);
+    assert!(stats.count("cache bytes") > 0);
+}
+
+#[test]
+fn an_answer_is_good_for_a_while_and_no_longer() {
+    let daemon = pool(&["--cache-ttl", "1s"]);
+    assert_eq!(daemon.ask("served"), "1\n");
+    let changed = std::iter::repeat_with(|| daemon.ask("served")).find(|answer| answer != "1\n");
+    assert_eq!(changed.as_deref(), Some("2\n"));
+}
+
+#[test]
+fn what_is_to_be_skipped_is_asked_every_time() {
+    let daemon = pool(&["--cache-skip", "^serv.d$"]);
+    assert_eq!(daemon.ask("served"), "1\n");
+    assert_eq!(daemon.ask("served"), "2\n");
+    let stats = daemon.usr1();
+    assert_eq!((stats.count("cache misses"), stats.count("cache entries")), (0, 0));
+}
+
+#[test]
+fn identical_requests_at_the_same_time_share_one_worker() {
+    let gate = Gate::new();
+    let daemon = pool(&["--persistent"]);
+    let request = format!("wait {} shared", gate.path());
+    let mut clients = vec![waiting(&daemon, &request)];
+    let arrival = gate.arrival();
+    for number in 1..4 {
+        clients.push(waiting(&daemon, &request));
+        daemon.usr1_until(|stats| stats.count("cache shared") == number);
+    }
+    // One of them has asked something before and after: its answers keep their order.
+    clients[2].send("echo after\n");
+    arrival.open();
+    for client in &mut clients {
+        assert_eq!(client.read_line(), "shared");
+    }
+    assert_eq!(clients[2].read_line(), "after");
+    let stats = daemon.usr1();
+    assert_eq!((stats.count("queries total"), stats.count("queries replied")), (5, 5));
+    assert_eq!(
+        waiting(&daemon, "served").read_line(),
+        "3",
+        "the worker was asked for three things"
+    );
+}
+
+#[test]
+fn the_others_still_get_their_answer_when_the_first_one_goes() {
+    let gate = Gate::new();
+    let daemon = pool(&["--persistent"]);
+    let request = format!("wait {} shared", gate.path());
+    let first = waiting(&daemon, &request);
+    let arrival = gate.arrival();
+    let mut second = waiting(&daemon, &request);
+    daemon.usr1_until(|stats| stats.count("cache shared") == 1);
+    first.reset();
+    daemon.usr1_until(|stats| stats.count("connections") == 1);
+    arrival.open();
+    assert_eq!(second.read_line(), "shared");
+    let stats = daemon.usr1();
+    assert_eq!((stats.count("queries total"), stats.count("queries replied")), (1, 1));
+}
+
+#[test]
+fn what_nobody_waits_for_any_more_is_dropped() {
+    let (held, gate) = (Gate::new(), Gate::new());
+    let daemon = pool(&["--persistent"]);
+    let mut busy = waiting(&daemon, &format!("wait {} busy", held.path()));
+    let arrival = held.arrival();
+    let request = format!("wait {} never", gate.path());
+    let clients = [waiting(&daemon, &request), waiting(&daemon, &request)];
+    daemon.usr1_until(|stats| stats.count("cache shared") == 1 && stats.count("queue length") == 1);
+    clients.into_iter().for_each(Client::reset);
+    daemon.usr1_until(|stats| stats.count("queue length") == 0 && stats.count("queries timeout") == 2);
+    arrival.open();
+    assert_eq!(busy.read_line(), "busy");
+    assert_eq!(waiting(&daemon, "served").read_line(), "2");
+}
+
+#[test]
+fn a_refusal_is_for_all_who_share_the_request_and_is_not_kept() {
+    let gate = Gate::new();
+    let daemon = pool(&["--persistent", "--retries", "0", "--busy-timeout", "500ms"]);
+    assert_eq!(waiting(&daemon, "echo warm").read_line(), "warm");
+    let request = format!("wait {} late", gate.path());
+    let mut first = waiting(&daemon, &request);
+    let arrival = gate.arrival();
+    let mut second = waiting(&daemon, &request);
+    assert_eq!(
+        (first.read_line(), second.read_line()),
+        ("ERR".to_owned(), "ERR".to_owned())
+    );
+    drop(arrival);
+    let mut third = waiting(&daemon, &request);
+    gate.arrival().open();
+    assert_eq!(third.read_line(), "late");
+    assert_eq!(daemon.usr1().count("queries failed"), 2);
+}
+
+#[test]
+fn a_hup_forgets_everything() {
+    let daemon = pool(&[]);
+    let before = daemon.ask("pid");
+    assert_eq!(daemon.ask("pid"), before);
+    daemon.signal(Signal::SIGHUP);
+    daemon.usr1_until(|stats| stats.count("restarts asked") == 1);
+    let after = daemon.ask("pid");
+    assert_ne!(after, before);
+    assert_eq!(daemon.ask("pid"), after);
+}
