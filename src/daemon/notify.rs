@@ -50,6 +50,13 @@ impl Notifier {
         self.send("STOPPING=1");
     }
 
+    /// Another process serves now, and is the one to be watched. In one message, because the service manager may listen to
+    /// none but the process that it watches; and the last one, for the same reason.
+    pub(super) fn hand_over(&mut self, successor: i32) {
+        self.send(&format!("MAINPID={successor}\nREADY=1"));
+        self.to = None;
+    }
+
     fn send(&self, state: &str) {
         let Some((socket, address)) = &self.to else { return };
         if let Err(error) = socket.send_to_addr(state.as_bytes(), address) {
