@@ -66,16 +66,26 @@ impl Upgrade {
 impl Daemon {
     /// URG.
     pub(in crate::daemon) fn upgrade(&mut self) {
-        if self.candidate.is_some() {
-            log::warn!("no upgrade: this process is itself about to take over from another");
-        } else if self.ending != Ending::NotYet {
-            log::warn!("no upgrade: this daemon is ending");
-        } else if std::process::id() == 1 {
-            log::error!("no upgrade: this is process 1, with which its container ends; replace the container instead");
+        if let Some(why) = self.forbids_upgrade() {
+            log::warn!("no upgrade: {why}");
         } else if self.reloader.as_ref().is_some_and(|reloader| reloader.is_reading()) {
             self.upgrade.wanted = true;
         } else {
             self.advance_upgrade(Event::Asked);
+        }
+    }
+
+    fn forbids_upgrade(&self) -> Option<&'static str> {
+        if self.candidate.is_some() {
+            Some("this process is itself about to take over from another")
+        } else if self.ending != Ending::NotYet {
+            Some("this daemon is ending")
+        } else if std::process::id() == 1 {
+            Some("this is process 1, with which its container ends; replace the container instead")
+        } else if self.notifier.is_watched_blindly() {
+            Some("systemd would take the end of this process for the end of the service; write Type=notify in its unit")
+        } else {
+            None
         }
     }
 
