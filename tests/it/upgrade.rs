@@ -329,6 +329,39 @@ fn addresses_come_and_go_with_the_file() {
 }
 
 #[test]
+fn a_kept_connection_gets_one_more_answer_and_term_hastens_those_that_ask_nothing() {
+    let (installation, home) = (Installation::new(), temp_dir());
+    let daemon = Daemon::with([
+        "-n",
+        "1",
+        "-d",
+        &worker_command(&[]),
+        "--queue-timeout",
+        LONG,
+        "--persistent",
+    ])
+    .args(&["--idle-timeout", LONG, "--read-timeout", LONG, "--stop-timeout", LONG])
+    .args(&["--listen", &socket(&home, "s")])
+    .installed_at(&installation.program())
+    .start();
+    let (mut asks, mut idle) = (daemon.client(), daemon.client());
+    for client in [&mut asks, &mut idle] {
+        client.send("echo before\n");
+        assert_eq!(client.read_line(), "before");
+    }
+    upgrade(&daemon, daemon.pid(), 1);
+    asks.send("echo after\n");
+    assert_eq!(asks.read_to_end(), b"after\n");
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(idle.read_to_end(), b"");
+    assert_eq!(daemon.wait_exit().code(), Some(0));
+    let mut kept = daemon.client();
+    kept.send("echo kept\n");
+    assert_eq!(kept.read_line(), "kept", "by the new one, which TERM has not reached");
+    assert!(home.path().join("s").exists());
+}
+
+#[test]
 fn workers_get_the_limit_on_open_files_that_the_first_daemon_was_started_with() {
     let installation = Installation::new();
     let daemon = Daemon::with([

@@ -139,14 +139,16 @@ impl Pool {
     // ---- end ---------------------------------------------------------------------------------------------------
 
     pub(in crate::services::pool) fn begin_draining(&mut self, cx: &mut Context<'_>) {
-        if self.life != Life::Serving {
-            return;
+        if self.life == Life::Serving {
+            // Who has connected is in, even if nobody has accepted him yet.
+            self.accept_all(cx);
+            self.listening.close();
+            self.finish(cx);
         }
-        // Who has connected is in, even if nobody has accepted him yet.
-        self.accept_all(cx);
-        self.listening.close();
-        self.finish(cx);
-        self.hasten_readers(cx, cx.now() + LAST_WORDS);
+        // Those of a pool that finishes already, because a successor serves, have had all the time they wanted.
+        if self.life == Life::Draining {
+            self.hasten_readers(cx, cx.now() + LAST_WORDS);
+        }
     }
 
     /// Others are accepted by the successor. Who was accepted here has all the time that he would have had, for it is for
