@@ -5,6 +5,7 @@ use std::error::Error;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -12,7 +13,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
@@ -38,10 +41,18 @@ pub(crate) const QUEUE_TIMEOUT: u64 = 500;
 pub(crate) const BUSY_TIMEOUT: u64 = 1000;
 pub(crate) const READ_TIMEOUT: u64 = 1000;
 
+/// What the log says of an upgrade's end, one way or the other.
+const SERVES: &str = " serves; this one finishes what it has in hand";
+const FAILED: &str = "upgrade failed";
+
 /// A running daemon; one that is dropped is killed.
 #[derive(Debug)]
 pub(crate) struct Daemon {
+    /// The process that was started here.
     child: Child,
+    /// Those that have taken its place, one after the other.
+    successors: Vec<Pid>,
+    upgrades: Receiver<Option<Pid>>,
     home: TempDir,
     pub(crate) tcp: SocketAddr,
     pub(crate) unix: PathBuf,
@@ -86,16 +97,19 @@ impl Statistics {
 impl Daemon {
     /// Starts it and waits until it listens.
     pub(crate) fn start(workers: usize) -> Result<Self, Box<dyn Error>> {
+        // A successor outlives whoever started it: it becomes a child of this process then.
+        nix::sys::prctl::set_child_subreaper(true)?;
         let home = tempfile::Builder::new().prefix("iotcpd-chaos-").tempdir()?;
         let unix = home.path().join("pool");
         let mut child = command(workers, home.path(), &unix)?.spawn()?;
         let log = Arc::new(Mutex::new(VecDeque::new()));
         let (blocks_to, blocks) = mpsc::channel();
         let (listening_to, listening) = mpsc::channel();
+        let (upgrades_to, upgrades) = mpsc::channel();
         if let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) {
             thread::spawn(move || read_blocks(stdout, &blocks_to));
             let log = Arc::clone(&log);
-            thread::spawn(move || read_log(stderr, &log, &listening_to));
+            thread::spawn(move || read_log(stderr, &log, &listening_to, &upgrades_to));
         }
         let tcp = loop {
             let line = listening.recv_timeout(AT_ONCE)?;
@@ -105,6 +119,8 @@ impl Daemon {
         };
         Ok(Self {
             child,
+            successors: Vec::new(),
+            upgrades,
             home,
             tcp,
             unix,
@@ -117,8 +133,29 @@ impl Daemon {
         self.home.path()
     }
 
+    /// The process that serves.
+    fn pid(&self) -> io::Result<Pid> {
+        self.successors
+            .last()
+            .map_or_else(|| pid_of(&self.child), |pid| Ok(*pid))
+    }
+
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
-        Ok(kill(pid_of(&self.child)?, signal)?)
+        Ok(kill(self.pid()?, signal)?)
+    }
+
+    /// Upgrades it, to the same program, and waits until the new process serves.
+    pub(crate) fn upgrade(&mut self) -> Result<(), Box<dyn Error>> {
+        self.signal(Signal::SIGURG)?;
+        let successor = self.upgrades.recv_timeout(AT_ONCE);
+        let successor = successor.map_err(|error| format!("no upgrade after URG: {error}"))?;
+        self.successors.push(successor.ok_or("an upgrade has failed")?);
+        Ok(())
+    }
+
+    /// Whether it is still the process that was started here, which has counted everything.
+    pub(crate) fn was_upgraded(&self) -> bool {
+        !self.successors.is_empty()
     }
 
     /// Asks for the statistics and waits for them.
@@ -131,7 +168,7 @@ impl Daemon {
     /// Its children with this name, as the kernel has it (15 bytes).
     pub(crate) fn children(&self, name: &str) -> io::Result<Vec<Pid>> {
         let mut children = Vec::new();
-        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+        for task in fs::read_dir(format!("/proc/{}/task", self.pid()?))? {
             // A thread may have ended in between.
             let list = fs::read_to_string(task?.path().join("children")).unwrap_or_default();
             children.extend(list.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
@@ -141,9 +178,17 @@ impl Daemon {
         Ok(children.into_iter().filter(is_named).map(Pid::from_raw).collect())
     }
 
-    /// Waits for the end of a daemon that was told to end.
+    /// Waits for the end of a daemon that was told to end, and of those whose place it took: the first status that is no
+    /// success, or else the last one's.
     pub(crate) fn wait(&mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
-        look_until(limit, || self.child.try_wait())
+        let mut status = look_until(limit, || self.child.try_wait())?;
+        for successor in &self.successors {
+            if status.is_none_or(|status| !status.success()) {
+                break;
+            }
+            status = look_until(limit, || try_wait(*successor))?;
+        }
+        Ok(status)
     }
 
     /// The processes that are left of a daemon which has ended, after the moment that they may take.
@@ -165,6 +210,19 @@ impl Drop for Daemon {
         // Both fail if it has ended, as it should.
         self.child.kill().ok();
         self.child.wait().ok();
+        for successor in &self.successors {
+            kill(*successor, Signal::SIGKILL).ok();
+        }
+    }
+}
+
+/// The status of a process that has become a child of this one, once it has ended. Before it has become one, it runs.
+fn try_wait(pid: Pid) -> io::Result<Option<ExitStatus>> {
+    match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
+        Ok(WaitStatus::Exited(_, code)) => Ok(Some(ExitStatus::from_raw(code << 8))),
+        Ok(WaitStatus::Signaled(_, signal, _)) => Ok(Some(ExitStatus::from_raw(signal as i32))),
+        Ok(_) | Err(Errno::ECHILD) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -231,8 +289,19 @@ fn read_blocks(stdout: impl Read, blocks: &Sender<Statistics>) {
     }
 }
 
-fn read_log(stderr: impl Read, log: &Mutex<VecDeque<String>>, listening: &Sender<String>) {
+fn read_log(
+    stderr: impl Read,
+    log: &Mutex<VecDeque<String>>,
+    listening: &Sender<String>,
+    upgrades: &Sender<Option<Pid>>,
+) {
     for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+        if line.contains(FAILED) {
+            upgrades.send(None).ok();
+        } else if let Some((before, _)) = line.split_once(SERVES) {
+            let pid = before.rsplit(' ').next().and_then(|pid| pid.parse().ok());
+            upgrades.send(pid.map(Pid::from_raw)).ok();
+        }
         if let Some((_, address)) = line.split_once(LISTENING) {
             listening.send(address.to_owned()).ok();
         }

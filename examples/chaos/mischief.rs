@@ -33,11 +33,12 @@ enum Deed {
     StopAllWorkers,
     KillGuard,
     Hup,
+    Upgrade,
     Usr1,
     Usr2,
 }
 
-const DEEDS: [(Deed, usize); 9] = [
+const DEEDS: [(Deed, usize); 10] = [
     (Deed::KillWorker, 30),
     (Deed::TermWorker, 15),
     (Deed::StopWorker, 15),
@@ -45,6 +46,7 @@ const DEEDS: [(Deed, usize); 9] = [
     (Deed::StopAllWorkers, 2),
     (Deed::KillGuard, 5),
     (Deed::Hup, 4),
+    (Deed::Upgrade, 3),
     (Deed::Usr1, 20),
     (Deed::Usr2, 3),
 ];
@@ -86,6 +88,7 @@ pub(crate) fn make(daemon: &mut Daemon, dice: &mut Dice, stop: &Receiver<()>) ->
             }
             Deed::KillGuard => strike(daemon, GUARD, choice, Signal::SIGKILL).map(drop)?,
             Deed::Hup => daemon.signal(Signal::SIGHUP)?,
+            Deed::Upgrade => daemon.upgrade()?,
             Deed::Usr2 => daemon.signal(Signal::SIGUSR2)?,
             Deed::Usr1 => {
                 let statistics = daemon.statistics()?;

@@ -30,6 +30,7 @@ Signals:
   USR2      print every worker and what it is doing
   HUP       replace all workers, one by one; also read the configuration file again
   TERM INT  finish the requests in hand, stop the workers, exit; a second one hurries
+  URG       start the program anew and hand it the listening sockets: an upgrade without a pause
 
 Examples:
   Eight squidGuards for the machines of one network:

@@ -1,9 +1,11 @@
 //! The doors of a daemon: opening them, changing them, seeing them end.
 
-use std::time::Instant;
+use std::io;
+use std::time::{Duration, Instant};
 
 use crate::error::{Blame, Error};
 use crate::net::addr::ListenAddr;
+use crate::net::handover::{HandedOver, Outgoing};
 use crate::net::inherit::{self, Inherited, Variables};
 use crate::net::listener::Listener;
 use crate::process::limits::OpenFileLimit;
@@ -19,6 +21,7 @@ pub(super) struct Doors {
     open: Vec<Open>,
     limit: OpenFileLimit,
     defaults: SpawnDefaults,
+    handed_over: HandedOver,
     inherited: Inherited,
 }
 
@@ -31,30 +34,23 @@ struct Open {
 }
 
 impl Doors {
-    pub(super) fn new(limit: OpenFileLimit, defaults: SpawnDefaults) -> Self {
-        let variable = |name| std::env::var(name).ok();
-        let (pid, fds, names) = (
-            variable("LISTEN_PID"),
-            variable("LISTEN_FDS"),
-            variable("LISTEN_FDNAMES"),
-        );
-        let given = inherit::given(
-            Variables {
-                pid: pid.as_deref(),
-                fds: fds.as_deref(),
-                names: names.as_deref(),
-            },
-            std::process::id(),
-        );
+    /// `handed_over`: by a predecessor. `inherited`: from the service manager.
+    pub(super) fn new(
+        limit: OpenFileLimit,
+        defaults: SpawnDefaults,
+        handed_over: HandedOver,
+        inherited: Inherited,
+    ) -> Self {
         Doors {
             open: Vec::new(),
             limit,
             defaults,
-            inherited: Inherited::take_over(given),
+            handed_over,
+            inherited,
         }
     }
 
-    /// Opens a door for each service; all of them, or none.
+    /// Opens a door for each service; all of them, or none. None accepts anybody before [`accept`](Self::accept).
     pub(super) fn open_all(&mut self, reactor: &mut Reactor<dyn Door>, services: Vec<Options>) -> Result<(), Error> {
         let services = self.fit(services)?;
         let mut ready = Vec::new();
@@ -68,6 +64,18 @@ impl Doors {
         }
         for name in self.inherited.unclaimed() {
             log::warn!("the service manager has handed over a socket named {name} that no service listens on");
+        }
+        Ok(())
+    }
+
+    /// Every door accepts from now on. What a predecessor has handed over and nobody wants is closed.
+    pub(super) fn accept(&mut self, reactor: &mut Reactor<dyn Door>) -> Result<(), Error> {
+        for outcome in self.each(reactor, |door, cx| door.accept(cx)) {
+            outcome?;
+        }
+        for (service, address, mut listener) in std::mem::take(&mut self.handed_over).into_rest() {
+            listener.take_charge();
+            log::info!("{service}: no longer listening on {address}");
         }
         Ok(())
     }
@@ -97,6 +105,10 @@ impl Doors {
                 let what = format!("{}: {address} is still held by {holder}", options.name());
                 let remedy = "take it away from there and send HUP, then give it to the other and send HUP again";
                 return Err(Error::new(Blame::Operator, what, remedy));
+            }
+            if let Some(listener) = self.handed_over.claim(options.name(), address) {
+                listeners.push((address.clone(), listener));
+                continue;
             }
             let opened = Listener::open(address, options.unix_socket(), options.backlog(), &mut self.inherited);
             let opened = opened
@@ -186,7 +198,10 @@ impl Doors {
     fn open_new(&mut self, reactor: &mut Reactor<dyn Door>, new: Vec<(Options, Listeners)>) -> Result<(), Error> {
         let before = self.open.len();
         for (options, listeners) in new {
-            if let Err(error) = self.open(reactor, options, listeners) {
+            let opened = self.open(reactor, options, listeners);
+            let newest = self.open.last().map(|open| open.id);
+            let accepts = |id| reactor.with(id, |door, cx| door.accept(cx)).unwrap_or(Ok(()));
+            if let Err(error) = opened.and_then(|()| newest.map_or(Ok(()), accepts)) {
                 for opened in self.open.drain(before..) {
                     reactor.remove(opened.id);
                 }
@@ -244,6 +259,36 @@ impl Doors {
             .collect()
     }
 
+    /// Whether all that runs behind every door is ready to serve.
+    pub(super) fn all_up(&self, reactor: &mut Reactor<dyn Door>) -> bool {
+        self.each(reactor, |door, _| door.is_up())
+            .into_iter()
+            .all(|is_up| is_up)
+    }
+
+    /// How long what runs behind the doors may take until it serves.
+    pub(super) fn start_timeout(&self) -> Duration {
+        let timeouts = self.open.iter().filter_map(|open| open.options.start_timeout());
+        timeouts.max().unwrap_or_default()
+    }
+
+    /// A duplicate of every listening socket, for a successor.
+    pub(super) fn offer(&self, reactor: &mut Reactor<dyn Door>) -> io::Result<Outgoing> {
+        let mut outgoing = Outgoing::default();
+        for open in &self.open {
+            let name = open.options.name();
+            let mut add = |door: &mut (dyn Door + 'static)| {
+                let mut listeners = door.listeners().into_iter();
+                listeners.try_for_each(|(address, listener)| outgoing.add(name, address, listener))
+            };
+            reactor.with(open.id, |door, _| add(door)).unwrap_or(Ok(()))?;
+        }
+        for listener in self.inherited.rest() {
+            outgoing.add("", &ListenAddr::Inherited(None), listener)?;
+        }
+        Ok(outgoing)
+    }
+
     /// Drops the doors that have finished; whether none is left.
     pub(super) fn all_finished(&mut self, reactor: &mut Reactor<dyn Door>) -> bool {
         self.open.retain(|open| {
@@ -255,4 +300,23 @@ impl Doors {
         });
         self.open.is_empty()
     }
+}
+
+/// The sockets that the service manager has handed over, by the environment.
+pub(super) fn inherited() -> Inherited {
+    let variable = |name| std::env::var(name).ok();
+    let (pid, fds, names) = (
+        variable("LISTEN_PID"),
+        variable("LISTEN_FDS"),
+        variable("LISTEN_FDNAMES"),
+    );
+    let given = inherit::given(
+        Variables {
+            pid: pid.as_deref(),
+            fds: fds.as_deref(),
+            names: names.as_deref(),
+        },
+        std::process::id(),
+    );
+    Inherited::take_over(given)
 }

@@ -9,6 +9,7 @@
 //! | USR2 | every door's inner state does |
 //! | HUP | the configuration file is read again ([`reload`]), what has changed is applied, every door rolls |
 //! | TERM, INT | every door drains; the second one hurries |
+//! | URG | the program is started anew and given the listening sockets; once it serves, every door drains ([`upgrade`]) |
 //!
 //! What holds: a reload is applied whole or not at all; what the daemon says ([`output`]) never makes it wait for its
 //! reader. What does not belong here: what any of this means to a door.
@@ -17,12 +18,14 @@ mod doors;
 mod notify;
 mod output;
 mod reload;
+mod upgrade;
 
 use std::path::PathBuf;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGURG, SIGUSR1, SIGUSR2};
 
 use crate::error::{Blame, Error};
+use crate::net::handover::HandedOver;
 use crate::process;
 use crate::process::limits::OpenFileLimit;
 use crate::process::spawn::SpawnDefaults;
@@ -34,6 +37,8 @@ use doors::Doors;
 use notify::Notifier;
 use output::Output;
 use reload::Reloader;
+use upgrade::candidate::{Candidate, Invitation};
+use upgrade::predecessor::Upgrade;
 
 /// What a daemon is to run.
 #[derive(Debug)]
@@ -52,12 +57,17 @@ struct Daemon {
     output: Output,
     notifier: Notifier,
     ending: Ending,
+    upgrade: Upgrade,
+    /// While this daemon is about to take another's place; it accepts nobody yet.
+    candidate: Option<Candidate>,
 }
 
 /// How far the daemon has been told to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ending {
     NotYet,
+    /// A successor serves; what was accepted before is finished.
+    HandedOver,
     Draining,
     Hurrying,
 }
@@ -67,25 +77,38 @@ enum Ending {
 /// # Errors
 /// What kept the daemon from starting, or from going on.
 pub fn run(plan: Plan) -> Result<(), Error> {
-    let limit = OpenFileLimit::raise().map_err(|error| system("raise the limit on open files", &error))?;
+    let invitation = Invitation::from_environment()?;
+    let mut limit = OpenFileLimit::raise().map_err(|error| system("raise the limit on open files", &error))?;
     process::claim_children().map_err(|error| system("claim its children", &error))?;
-    let reactor: Reactor<dyn Door> = Reactor::new(&[SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2])
+    let reactor: Reactor<dyn Door> = Reactor::new(&[SIGHUP, SIGINT, SIGTERM, SIGURG, SIGUSR1, SIGUSR2])
         .map_err(|error| system("make an event loop", &error))?;
+    let (candidate, handed_over, inherited) = match invitation {
+        None => (None, HandedOver::default(), doors::inherited()),
+        Some(invitation) => {
+            // A predecessor has raised its own, and this process began with that.
+            limit.original = invitation.terms.open_files;
+            let candidate = Candidate::new(invitation.terms, &reactor)?;
+            (Some(candidate), invitation.sockets, invitation.given)
+        }
+    };
+    let defaults = SpawnDefaults {
+        open_files: Some(limit.original),
+    };
     let mut daemon = Daemon {
         reloader: plan.source.map(|path| Reloader::new(path, &reactor)),
         reactor,
-        doors: Doors::new(
-            limit,
-            SpawnDefaults {
-                open_files: Some(limit.original),
-            },
-        ),
+        doors: Doors::new(limit, defaults, handed_over, inherited),
         output: Output::start(),
         notifier: Notifier::from_environment(),
         ending: Ending::NotYet,
+        upgrade: Upgrade::new(limit.original),
+        candidate,
     };
     daemon.doors.open_all(&mut daemon.reactor, plan.services)?;
-    daemon.notifier.ready();
+    if daemon.candidate.is_none() {
+        daemon.doors.accept(&mut daemon.reactor)?;
+        daemon.notifier.ready();
+    }
     daemon.serve()
 }
 
@@ -101,6 +124,8 @@ impl Daemon {
                 self.obey(signal);
             }
             self.finish_reload();
+            self.look_after_upgrade();
+            self.look_after_candidacy()?;
         }
         Ok(())
     }
@@ -111,6 +136,7 @@ impl Daemon {
             SIGUSR2 => self.print_dump(),
             SIGHUP => self.hang_up(),
             SIGTERM | SIGINT => self.end(),
+            SIGURG => self.upgrade(),
             // No other signal was asked for.
             _ => {}
         }
@@ -132,6 +158,16 @@ impl Daemon {
 
     fn hang_up(&mut self) {
         if self.ending != Ending::NotYet {
+            return;
+        }
+        if let Some(candidate) = &mut self.candidate {
+            candidate.postpone_hang_up();
+            return;
+        }
+        if self.upgrade.postpones_hang_up() {
+            log::info!(
+                "an upgrade is under way: whoever serves after it reads the configuration and replaces the workers"
+            );
             return;
         }
         self.notifier.reloading();
@@ -168,8 +204,9 @@ impl Daemon {
 
     fn end(&mut self) {
         self.notifier.stopping();
+        self.end_upgrade();
         match self.ending {
-            Ending::NotYet => {
+            Ending::NotYet | Ending::HandedOver => {
                 self.ending = Ending::Draining;
                 self.doors.each(&mut self.reactor, |door, cx| door.drain(cx));
             }

@@ -32,6 +32,13 @@ impl Notifier {
         }
     }
 
+    /// Whether systemd watches this process and listens to nothing that it says: to such a one the end of this process is
+    /// the end of the service, whoever serves in its place.
+    pub(super) fn is_watched_blindly(&self) -> bool {
+        self.to.is_none()
+            && was_started_by_systemd(std::env::var("SYSTEMD_EXEC_PID").ok().as_deref(), std::process::id())
+    }
+
     /// Started, or reloaded.
     pub(super) fn ready(&self) {
         self.send("READY=1");
@@ -50,6 +57,13 @@ impl Notifier {
         self.send("STOPPING=1");
     }
 
+    /// Another process serves now, and is the one to be watched. In one message, because the service manager may listen to
+    /// none but the process that it watches; and the last one, for the same reason.
+    pub(super) fn hand_over(&mut self, successor: i32) {
+        self.send(&format!("MAINPID={successor}\nREADY=1"));
+        self.to = None;
+    }
+
     fn send(&self, state: &str) {
         let Some((socket, address)) = &self.to else { return };
         if let Err(error) = socket.send_to_addr(state.as_bytes(), address) {
@@ -57,6 +71,24 @@ impl Notifier {
                 "cannot tell the service manager {}: {error}",
                 state.lines().next().unwrap_or_default()
             );
+        }
+    }
+}
+
+/// `SYSTEMD_EXEC_PID` (systemd.exec(5)) is inherited by all that a service starts; only the service's own process is meant.
+fn was_started_by_systemd(exec_pid: Option<&str>, own_pid: u32) -> bool {
+    exec_pid.and_then(|pid| pid.parse().ok()) == Some(own_pid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_process_that_systemd_has_started_was_started_by_it() {
+        assert!(was_started_by_systemd(Some("7"), 7));
+        for exec_pid in [None, Some("8"), Some(""), Some("x")] {
+            assert!(!was_started_by_systemd(exec_pid, 7), "{exec_pid:?}");
         }
     }
 }

@@ -56,6 +56,11 @@ impl Reloader {
         }
     }
 
+    /// Whether what was begun is not finished.
+    pub(super) fn is_reading(&self) -> bool {
+        self.reading != Reading::Idle
+    }
+
     /// What was read, once it has been.
     pub(super) fn finished(&mut self) -> Option<Outcome> {
         let outcome = self.mailbox.take()?;

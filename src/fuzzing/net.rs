@@ -1,4 +1,4 @@
-//! Addresses and networks.
+//! Addresses, networks, and the table of sockets handed over.
 
 use std::net::IpAddr;
 
@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use crate::net::access::{self, AccessList};
 use crate::net::addr::{ConnectAddr, ListenAddr, PeerAddr};
+use crate::net::handover;
 
 /// `ListenAddr` and `ConnectAddr`: what can be read is written back as text that means the same, and neither that text nor
 /// an error holds control characters, which would break a line of the log.
@@ -25,6 +26,18 @@ pub fn fuzz_addresses(input: &[u8]) {
         );
         assert_eq!(written.parse(), Ok(address), "{text:?} is written as {written:?}");
     }
+}
+
+/// The table of sockets handed over: what can be read is written back as text that means the same, line by line.
+pub fn fuzz_handover(input: &[u8]) {
+    let text = &*String::from_utf8_lossy(input);
+    let Ok(entries) = handover::parse(text) else { return };
+    let written: String = entries.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        handover::parse(&written),
+        Ok(entries),
+        "{text:?} is written as {written:?}"
+    );
 }
 
 fn shown<T: ToString, E: ToString>(outcome: &Result<T, E>) -> String {

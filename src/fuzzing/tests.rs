@@ -136,6 +136,11 @@ fn networks() {
 }
 
 #[test]
+fn handover() {
+    run("handover");
+}
+
+#[test]
 fn ask_input() {
     run("ask_input");
 }

@@ -202,6 +202,20 @@ impl Acceptor {
         self.stage = Stage::Closed;
     }
 
+    /// Another process has been given the listener: see [`Listener::disown_file`].
+    pub fn disown_file(&mut self) {
+        if let Stage::Accepting(listener) | Stage::Paused(listener, _) = &mut self.stage {
+            listener.disown_file();
+        }
+    }
+
+    /// The listener becomes this process's own: see [`Listener::take_charge`].
+    pub fn take_charge(&mut self) {
+        if let Stage::Accepting(listener) | Stage::Paused(listener, _) = &mut self.stage {
+            listener.take_charge();
+        }
+    }
+
     /// The listener, unless it is closed.
     pub fn listener(&self) -> Option<&Listener> {
         match &self.stage {

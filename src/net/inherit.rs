@@ -18,7 +18,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::sockopt::{AcceptConn, SockType as SoType};
 use nix::sys::socket::{AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt};
 
-use super::listener::{Family, Listener};
+use super::listener::{Family, Listener, Origin};
 use super::sys;
 
 /// The first descriptor that the service manager hands over (SD_LISTEN_FDS_START).
@@ -114,10 +114,7 @@ impl fmt::Display for InheritError {
                 }
             }
             InheritError::Unfit { fd, reason } => {
-                write!(
-                    f,
-                    "descriptor {fd} that the service manager has handed over is not fit: "
-                )?;
+                write!(f, "descriptor {fd} that was handed over is not fit: ")?;
                 reason.fmt(f)
             }
         }
@@ -182,8 +179,13 @@ impl Inherited {
     /// An error is kept for [`claim`](Self::claim), where it can be told to somebody who has asked for the sockets; for
     /// everybody else it is of no importance. Descriptors are closed if one of them is not fit.
     pub fn take_over(given: Result<Vec<Given>, InheritError>) -> Inherited {
-        let sockets = given.and_then(|given| given.into_iter().map(adopt).collect());
+        let sockets = given.and_then(|given| given.into_iter().map(adopt_given).collect());
         Inherited { sockets }
+    }
+
+    /// Those that a predecessor was given by the service manager and has handed on.
+    pub(super) fn handed_on(sockets: Vec<(String, Listener)>) -> Inherited {
+        Inherited { sockets: Ok(sockets) }
     }
 
     /// Nothing handed over.
@@ -211,20 +213,30 @@ impl Inherited {
         Ok(claimed)
     }
 
+    /// Those that nobody has claimed, with their names.
+    pub fn rest(&self) -> impl Iterator<Item = &Listener> {
+        self.sockets.iter().flatten().map(|(_, listener)| listener)
+    }
+
     /// The names of those that nobody has claimed: a unit and a configuration that do not fit together, worth a warning.
     pub fn unclaimed(&self) -> impl Iterator<Item = &str> {
         self.sockets.iter().flatten().map(|(name, _)| name.as_str())
     }
 }
 
-fn adopt(given: Given) -> Result<(String, Listener), InheritError> {
-    let unfit = |reason| InheritError::Unfit { fd: given.fd, reason };
-    let socket = sys::take_over(given.fd).map_err(|error| unfit(Unfit::System(super::bind::errno(&error))))?;
+fn adopt_given(given: Given) -> Result<(String, Listener), InheritError> {
+    let listener = adopt(given.fd, Origin::Given(given.name.clone()))?;
+    Ok((given.name, listener))
+}
+
+/// Takes over one descriptor that this process was started with, if it can be accepted from.
+pub(super) fn adopt(fd: RawFd, origin: Origin) -> Result<Listener, InheritError> {
+    let unfit = |reason| InheritError::Unfit { fd, reason };
+    let socket = sys::take_over(fd).map_err(|error| unfit(Unfit::System(super::bind::errno(&error))))?;
     let family = check(&socket).map_err(unfit)?;
     set_nonblocking(&socket).map_err(|errno| unfit(Unfit::System(errno)))?;
-    let listener = Listener::from_socket(socket, family);
-    let listener = listener.map_err(|error: io::Error| unfit(Unfit::System(super::bind::errno(&error))))?;
-    Ok((given.name, listener))
+    let listener = Listener::from_socket(socket, family, origin);
+    listener.map_err(|error: io::Error| unfit(Unfit::System(super::bind::errno(&error))))
 }
 
 /// Accepting works on a socket, of a stream type, that listens, of a family we speak.

@@ -7,7 +7,8 @@
 //!
 //! A listener that has made a socket file deletes it when it is dropped, before its socket closes, so that a client
 //! finds either a server or nothing; not if the file is somebody else's by then, and not after
-//! [`disown_file`](Listener::disown_file), which is for a socket that another process has been given.
+//! [`disown_file`](Listener::disown_file), which is for a socket that another process has been given. That process becomes
+//! responsible for the file when it [says so](Listener::take_charge), so that one that never gets to serve deletes nothing.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,7 +22,7 @@ use super::bind::{self, UnixSocketOptions};
 use super::bind_error::{Attempt, BindError, Cause};
 use super::inherit::Inherited;
 use super::stream::Stream;
-use super::unix_file::OwnedFile;
+use super::unix_file::{FileId, OwnedFile};
 
 /// A socket that connections are accepted from.
 #[derive(Debug)]
@@ -30,6 +31,18 @@ pub struct Listener {
     file: Option<OwnedFile>,
     socket: Socket,
     local: ListenAddr,
+    origin: Origin,
+}
+
+/// How this process came to a socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// It was bound here.
+    Bound,
+    /// The service manager has handed it over under this name.
+    Given(String),
+    /// A predecessor has bound it and handed it over, with this file if there is one; that is not ours yet.
+    HandedOver(Option<FileId>),
 }
 
 #[derive(Debug)]
@@ -83,18 +96,22 @@ impl Listener {
             }
             ListenAddr::Inherited(_) => return Err(Cause::NotBound),
         };
-        let listener = Listener::from_socket(socket, family);
+        let listener = Listener::from_socket(socket, family, Origin::Bound);
         let mut listener = listener.map_err(|error| Attempt::Name.failed()(bind::errno(&error)))?;
         listener.file = file;
-        // Unless it has become IPv4 alone, for want of IPv6: then it says so.
-        if let (ListenAddr::TcpAny { .. }, ListenAddr::Tcp(SocketAddr::V6(local))) = (address, &listener.local) {
-            listener.local = ListenAddr::TcpAny { port: local.port() };
-        }
+        listener.tell_as(address);
         Ok(listener)
     }
 
+    /// A listener for `*:PORT` says so. Unless it has become IPv4 alone, for want of IPv6: then it says that.
+    pub(super) fn tell_as(&mut self, address: &ListenAddr) {
+        if let (ListenAddr::TcpAny { .. }, ListenAddr::Tcp(SocketAddr::V6(local))) = (address, &self.local) {
+            self.local = ListenAddr::TcpAny { port: local.port() };
+        }
+    }
+
     /// A socket that listens already, is non-blocking and close-on-exec, and whose file, if any, belongs to others.
-    pub(super) fn from_socket(socket: OwnedFd, family: Family) -> io::Result<Listener> {
+    pub(super) fn from_socket(socket: OwnedFd, family: Family, origin: Origin) -> io::Result<Listener> {
         let socket = match family {
             Family::Tcp => Socket::Tcp(TcpListener::from(socket)),
             Family::Unix => Socket::Unix(UnixListener::from(socket)),
@@ -110,6 +127,7 @@ impl Listener {
             file: None,
             socket,
             local,
+            origin,
         })
     }
 
@@ -141,6 +159,27 @@ impl Listener {
         if let Some(file) = self.file.take() {
             file.disown();
         }
+    }
+
+    /// This process serves now in its predecessor's place: the file, if there is one, is this listener's.
+    pub fn take_charge(&mut self) {
+        if let Origin::HandedOver(file) = self.origin {
+            let path = match &self.local {
+                ListenAddr::Unix(name) => name.path(),
+                _ => None,
+            };
+            self.file = path.zip(file).map(|(path, id)| OwnedFile::inherited(path, id));
+            self.origin = Origin::Bound;
+        }
+    }
+
+    /// The file that goes with the socket when it is handed over.
+    pub(super) fn file_id(&self) -> Option<FileId> {
+        self.file.as_ref().map(OwnedFile::id)
+    }
+
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     fn source(&mut self) -> &mut dyn event::Source {

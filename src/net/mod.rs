@@ -4,7 +4,7 @@
 //!
 //! 1. [`addr`] has read `--listen` into a [`ListenAddr`](addr::ListenAddr).
 //! 2. [`listener`] binds it ([`bind`] has the steps, [`bind_error`] the words when one fails), or takes over what the
-//!    service manager has bound already ([`inherit`]).
+//!    service manager has bound already ([`inherit`]), or a daemon of which this is the successor ([`handover`]).
 //! 3. [`accept`] takes connections from it, so many a turn, and stops for a while when the machine has no more
 //!    descriptors or memory to give.
 //! 4. [`access`] says whether the peer may come in at all, [`limits`] whether there is room for one more.
@@ -21,6 +21,7 @@ pub mod access;
 pub mod addr;
 pub mod bind;
 pub mod bind_error;
+pub mod handover;
 pub mod inherit;
 pub mod limits;
 pub mod listener;

@@ -114,8 +114,8 @@ pub(super) fn take_over(number: RawFd) -> io::Result<OwnedFd> {
     }
     fcntl(borrowed, FcntlArg::F_SETFD(flags | FdFlag::FD_CLOEXEC))?;
     // SAFETY: the descriptor is open (F_GETFD answered) and has no other owner: everything that this process opens is
-    // close-on-exec from its first moment (std, mio, nix with the flags used here), and this one was not, so it is
-    // inherited; and a second call for the same number is refused above, because this one has set the flag.
+    // close-on-exec from its first moment (std, mio, nix with the flags used here; what is handed to a successor is not for
+    // the moment of its start, which comes long after everything was taken over), and this one was not, so it is inherited; and a second call for the same number is refused above, because this one has set the flag.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 

@@ -5,12 +5,15 @@
 //! socket that nobody listens on any more it answers ECONNREFUSED.
 //!
 //! Deleting is tied to device and inode, never to the path alone: a path that somebody else has bound meanwhile is his.
-//! The number cannot be used again for another file while we are alive, because a bound socket holds its inode.
+//! The number cannot be used again for another file while we are alive, because a bound socket holds its inode. A process
+//! that is handed the socket is told the number with it ([`handover`](super::handover)), and holds that inode as well.
 
+use std::fmt;
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use nix::errno::Errno;
 
@@ -19,9 +22,28 @@ use super::stream::Stream;
 
 /// Which file, whatever it is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct FileId {
+pub(super) struct FileId {
     device: u64,
     inode: u64,
+}
+
+/// `DEVICE:INODE`.
+impl fmt::Display for FileId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.device, self.inode)
+    }
+}
+
+impl FromStr for FileId {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<FileId, ()> {
+        let (device, inode) = text.split_once(':').ok_or(())?;
+        Ok(FileId {
+            device: device.parse().map_err(drop)?,
+            inode: inode.parse().map_err(drop)?,
+        })
+    }
 }
 
 impl FileId {
@@ -51,6 +73,19 @@ impl OwnedFile {
             path: path.to_path_buf(),
             id,
         })
+    }
+
+    /// Takes responsibility for the file that another process has bound, and has given this one with its socket.
+    pub(super) fn inherited(path: &Path, id: FileId) -> OwnedFile {
+        OwnedFile {
+            path: path.to_path_buf(),
+            id,
+        }
+    }
+
+    /// Which file it is.
+    pub(super) fn id(&self) -> FileId {
+        self.id
     }
 
     /// The file now belongs to another process, which has been given the socket: it is not deleted.

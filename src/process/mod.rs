@@ -34,6 +34,7 @@ pub mod rss;
 pub mod spawn;
 pub mod spec;
 pub mod stderr_log;
+pub mod successor;
 mod sys;
 
 pub use sys::{claim_children, unread_bytes};

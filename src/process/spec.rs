@@ -103,9 +103,11 @@ pub enum EnvironmentBase {
     Cleared,
 }
 
-/// What systemd tells a service about itself (`sd_listen_fds(3)`, `sd_notify(3)`, `sd_watchdog_enabled(3)`). A child
-/// that believed it would take our sockets, or report ready, or alive, in our name.
-pub const ADDRESSED_TO_THE_DAEMON: [&str; 6] = [
+/// What systemd tells a service about itself (`sd_listen_fds(3)`, `sd_notify(3)`, `sd_watchdog_enabled(3)`), and what a
+/// daemon tells its successor ([`successor`](super::successor)). A child that believed it would take our sockets, or
+/// report ready, or alive, in our name.
+pub const ADDRESSED_TO_THE_DAEMON: [&str; 7] = [
+    "IOTCPD_HANDOVER",
     "LISTEN_FDS",
     "LISTEN_FDNAMES",
     "LISTEN_PID",

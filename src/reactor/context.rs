@@ -39,13 +39,21 @@ impl Context<'_> {
     }
 
     /// Registers a source once and for all, edge-triggered. An edge that was there before is reported at the next poll. A
-    /// source that is closed leaves epoll by itself: no descriptor of this program is ever duplicated into a process that
-    /// outlives the close.
+    /// source that is closed leaves epoll by itself, because nobody else holds its descriptor; a listening socket that
+    /// a successor has been given must be [taken out](Self::deregister).
     ///
     /// # Errors
     /// epoll_ctl(2): ENOMEM and ENOSPC; the caller ends what it wanted to watch.
     pub fn register(&self, at: Source, source: &mut impl mio::event::Source, interest: Interest) -> io::Result<()> {
         self.shared.registry.register(source, self.token(at).into(), interest)
+    }
+
+    /// Takes a source out that another process goes on holding: closing it here would leave it registered.
+    ///
+    /// # Errors
+    /// epoll_ctl(2): the source was not registered. What is still reported of it meets nobody.
+    pub fn deregister(&self, source: &mut impl mio::event::Source) -> io::Result<()> {
+        self.shared.registry.deregister(source)
     }
 
     /// For what registers more than one source of its own, together with [`token_for`](Self::token_for).

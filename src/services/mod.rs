@@ -7,7 +7,7 @@
 
 pub mod pool;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::net::addr::{ListenAddr, PeerAddr};
@@ -75,6 +75,13 @@ impl Options {
         }
     }
 
+    /// How long its workers may take until they serve, if that is limited.
+    pub fn start_timeout(&self) -> Option<Duration> {
+        match self {
+            Options::Pool(options) => options.ready_line.as_ref().map(|_| options.policy.start_timeout),
+        }
+    }
+
     /// Whether such a door could be opened, without opening it.
     ///
     /// # Errors
@@ -107,11 +114,24 @@ pub struct Descriptors {
 
 /// What the daemon can do with a door.
 pub trait Door: Service {
-    /// Begins to serve. Called once, after the door was given its place on the loop.
+    /// Starts what runs behind the door. Called once, after the door was given its place on the loop. Nobody is accepted
+    /// yet: clients wait in the backlog, or are served by a predecessor that holds the same sockets.
     ///
     /// # Errors
     /// What makes it useless to go on.
     fn start(&mut self, cx: &mut Context<'_>) -> Result<(), Error>;
+
+    /// Whether all that runs behind the door is ready to serve.
+    fn is_up(&self) -> bool;
+
+    /// Begins to accept. Called once, after [`start`](Self::start).
+    ///
+    /// # Errors
+    /// What makes it useless to go on.
+    fn accept(&mut self, cx: &mut Context<'_>) -> Result<(), Error>;
+
+    /// What it listens on, each with its address as it was written.
+    fn listeners(&self) -> Vec<(&ListenAddr, &Listener)>;
 
     /// What it was told.
     fn options(&self) -> Options;
@@ -131,6 +151,10 @@ pub trait Door: Service {
 
     /// Stops accepting, finishes what is in hand, ends.
     fn drain(&mut self, cx: &mut Context<'_>);
+
+    /// The same after a successor has begun to accept from the same sockets: who waits in their backlog is left to it,
+    /// and who has been accepted is not hastened.
+    fn hand_over(&mut self, cx: &mut Context<'_>);
 
     /// Ends at once.
     fn hurry(&mut self, cx: &mut Context<'_>);

@@ -58,4 +58,6 @@ mod signals;
 #[cfg(test)]
 mod startup;
 #[cfg(test)]
+mod upgrade;
+#[cfg(test)]
 mod worker_demo;

@@ -22,7 +22,8 @@ use std::time::Instant;
 
 use super::{Door, Listeners};
 use crate::error::Error;
-use crate::net::addr::PeerAddr;
+use crate::net::addr::{ListenAddr, PeerAddr};
+use crate::net::listener::Listener;
 use crate::net::stream::Stream;
 use crate::process::spawn::{SpawnDefaults, Spawner};
 use crate::reactor::Context;
@@ -45,6 +46,18 @@ impl Door for Pool {
         self.begin(cx)
     }
 
+    fn is_up(&self) -> bool {
+        self.all_up()
+    }
+
+    fn accept(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        self.begin_accepting(cx)
+    }
+
+    fn listeners(&self) -> Vec<(&ListenAddr, &Listener)> {
+        self.listening().collect()
+    }
+
     fn options(&self) -> super::Options {
         super::Options::Pool(Box::new(self.current_options().clone()))
     }
@@ -65,6 +78,10 @@ impl Door for Pool {
 
     fn drain(&mut self, cx: &mut Context<'_>) {
         self.begin_draining(cx);
+    }
+
+    fn hand_over(&mut self, cx: &mut Context<'_>) {
+        self.leave_to_successor(cx);
     }
 
     fn hurry(&mut self, cx: &mut Context<'_>) {

@@ -3,9 +3,10 @@
 //! [`Daemon::pool`] and [`Daemon::start`] return once it listens. The drop kills it with KILL, as a crash would, and asserts
 //! that every process which carries its mark goes without further help.
 
+use std::ffi::OsStr;
 use std::ops::Deref;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
@@ -31,6 +32,7 @@ const DUMP_EDGE: &str = " --- internal regs - 8< -------";
 pub(crate) struct Daemon {
     program: Program,
     home: TempDir,
+    may_be_succeeded: bool,
 }
 
 /// How a daemon is started.
@@ -41,6 +43,8 @@ pub(crate) struct Builder {
     open_files: Option<u32>,
     listener: Option<OwnedFd>,
     stdin: Stdio,
+    binary: PathBuf,
+    may_be_succeeded: bool,
 }
 
 impl Daemon {
@@ -61,6 +65,8 @@ impl Daemon {
             open_files: None,
             listener: None,
             stdin: Stdio::null(),
+            binary: BINARY.into(),
+            may_be_succeeded: false,
         }
     }
 
@@ -218,6 +224,14 @@ impl Builder {
         self
     }
 
+    /// Starts it by this name of the program under test, as one that may be upgraded: whoever has taken its place by the time
+    /// of the drop is killed with it.
+    pub(crate) fn installed_at(mut self, binary: &Path) -> Self {
+        binary.clone_into(&mut self.binary);
+        self.may_be_succeeded = true;
+        self
+    }
+
     /// What it finds on its standard input; nothing unless said.
     pub(crate) fn stdin(mut self, stdin: impl Into<Stdio>) -> Self {
         self.stdin = stdin.into();
@@ -243,7 +257,11 @@ impl Builder {
             None => std::mem::replace(&mut self.stdin, Stdio::null()),
         };
         let program = Program::start_with_stdin(command.env(MARK, home.path()), stdin);
-        Daemon { program, home }
+        Daemon {
+            program,
+            home,
+            may_be_succeeded: self.may_be_succeeded,
+        }
     }
 
     /// What must be done in the process that becomes the daemon is done by a shell, which then becomes it: the pid stays.
@@ -257,12 +275,17 @@ impl Builder {
             setup.push_str("LISTEN_PID=$$ LISTEN_FDS=1; export LISTEN_PID LISTEN_FDS; ");
             redirect = " 3<&0 </dev/null";
         }
-        let mut command = Command::new(if setup.is_empty() { BINARY } else { "/bin/sh" });
+        let binary = self.binary.as_os_str();
+        let mut command = Command::new(if setup.is_empty() {
+            binary
+        } else {
+            OsStr::new("/bin/sh")
+        });
         if !setup.is_empty() {
             command
                 .arg("-c")
                 .arg(format!("{setup}exec \"$0\" \"$@\"{redirect}"))
-                .arg(BINARY);
+                .arg(binary);
         }
         command.args(&self.arguments);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -283,6 +306,9 @@ impl Drop for Daemon {
         self.signal(Signal::SIGKILL);
         self.wait_exit();
         let mark = format!("{MARK}={}", self.home.path().display());
+        if self.may_be_succeeded {
+            processes::kill_marked(&mark, "iotcpd");
+        }
         let gone = processes::wait_all_gone(&mark);
         if std::thread::panicking() {
             // The test has already failed; what its daemon said is what its reader needs.

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 /// How long what is left of a daemon may take to go: promise 6 of design.md says a second, the rest is for a loaded
@@ -54,6 +54,37 @@ pub(crate) fn marked(mark: &str) -> BTreeSet<i32> {
             .any(|entry| entry == mark.as_bytes())
     };
     all_pids().into_iter().filter(carries).collect()
+}
+
+/// Kills every process that carries `mark` and has this name.
+pub(crate) fn kill_marked(mark: &str, name: &str) {
+    for pid in marked(mark)
+        .into_iter()
+        .filter(|pid| name_of(*pid).is_some_and(|its| its == name))
+    {
+        // It may have gone in between, which is what was wanted.
+        kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
+    }
+}
+
+/// Waits for the end of a process whose parent has ended, or is about to: it is, or becomes, a child of ours.
+#[track_caller]
+pub(crate) fn wait_orphan(pid: i32) -> WaitStatus {
+    let (done, waiting) = mpsc::channel();
+    thread::spawn(move || {
+        let status = loop {
+            match waitpid(Pid::from_raw(pid), None) {
+                // Not ours yet.
+                Err(Errno::ECHILD | Errno::EINTR) => thread::yield_now(),
+                outcome => break outcome,
+            }
+        };
+        // Nobody listens any more when the wait below has given up.
+        done.send(status).ok();
+    });
+    let status = waiting.recv_timeout(super::WATCHDOG);
+    let status = status.unwrap_or_else(|_| panic!("process {pid} did not end"));
+    status.expect("wait for a child")
 }
 
 /// Waits until no process carries `mark`. `Err` names those that stayed; they are killed, so that one failed test does

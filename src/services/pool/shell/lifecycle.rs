@@ -1,11 +1,12 @@
 //! Beginning, change and end of a pool: start, reload, roll, drain, stop; and the upkeep in between.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use log::Level;
 
 use super::super::cache::Cache;
-use super::super::core::{Dispatcher, Ending, Event};
+use super::super::core::{Dispatcher, Ending, Event, Status};
 use super::super::options::Options;
 use super::super::report::{Latencies, Topic};
 use super::clients::Clients;
@@ -14,7 +15,9 @@ use super::listeners::Listening;
 use super::process::Stage;
 use super::{Of, Pool};
 use crate::error::{Blame, Error};
+use crate::net::addr::ListenAddr;
 use crate::net::limits::ConnectionCount;
+use crate::net::listener::Listener;
 use crate::process::failure::SpawnError;
 use crate::process::guard::{Guard, Restart};
 use crate::process::rss;
@@ -80,14 +83,9 @@ impl Pool {
         })
     }
 
-    /// Registers what there is and starts the first worker at once: a program that cannot be started at all ends the
-    /// daemon here. The others follow in the next turns, while the pool serves already.
+    /// Starts the first worker at once: a program that cannot be started at all ends the daemon here. The others follow in
+    /// the next turns, while the pool serves already.
     pub(in crate::services::pool) fn begin(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        let cannot_watch = |error| {
-            let what = format!("cannot watch descriptors: {error}");
-            Error::new(Blame::System, what, "raise fs.epoll.max_user_watches")
-        };
-        self.listening.register(cx, &self.options.name).map_err(cannot_watch)?;
         let (died, writable) = (cx.token_for(Of::GuardExit.only()), cx.token_for(Of::GuardPipe.only()));
         self.guard
             .register(cx.registry(), died, writable)
@@ -98,6 +96,20 @@ impl Pool {
             Err(error) if error.is_permanent() => Err(cannot_start(&self.options, &error)),
             Err(_) | Ok(()) => Ok(()),
         }
+    }
+
+    /// Whether a worker serves in every place.
+    pub(in crate::services::pool) fn all_up(&self) -> bool {
+        let serves = |status| matches!(status, Status::Available | Status::Busy);
+        self.dispatcher.slots().all(|slot| serves(slot.status))
+    }
+
+    pub(in crate::services::pool) fn begin_accepting(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        self.listening.register(cx, &self.options.name).map_err(cannot_watch)
+    }
+
+    pub(in crate::services::pool) fn listening(&self) -> impl Iterator<Item = (&ListenAddr, &Listener)> {
+        self.listening.iter()
     }
 
     // ---- change ------------------------------------------------------------------------------------------------
@@ -131,19 +143,34 @@ impl Pool {
     // ---- end ---------------------------------------------------------------------------------------------------
 
     pub(in crate::services::pool) fn begin_draining(&mut self, cx: &mut Context<'_>) {
-        if self.life != Life::Serving {
-            return;
+        if self.life == Life::Serving {
+            // Who has connected is in, even if nobody has accepted him yet.
+            self.accept_all(cx);
+            self.listening.close();
+            self.finish(cx);
         }
-        // Who has connected is in, even if nobody has accepted him yet.
-        self.accept_all(cx);
-        self.listening.close();
+        // Those of a pool that finishes already, because a successor serves, have had all the time they wanted.
+        if self.life == Life::Draining {
+            self.hasten_readers(cx, cx.now() + LAST_WORDS);
+        }
+    }
+
+    /// Others are accepted by the successor. Who was accepted here has all the time that he would have had, for it is for
+    /// nobody's end that the pool waits.
+    pub(in crate::services::pool) fn leave_to_successor(&mut self, cx: &mut Context<'_>) {
+        if self.life == Life::Serving {
+            self.listening.leave(cx);
+            self.finish(cx);
+        }
+    }
+
+    fn finish(&mut self, cx: &mut Context<'_>) {
         self.life = Life::Draining;
         log::info!(
             "{}: draining, {} clients connected",
             self.options.name,
             self.clients.len()
         );
-        self.hasten_readers(cx, cx.now() + LAST_WORDS);
         cx.set_alarm(
             &mut self.life_alarm,
             Of::Life.only(),
@@ -255,6 +282,11 @@ impl Pool {
             }
         }
     }
+}
+
+fn cannot_watch(error: io::Error) -> Error {
+    let what = format!("cannot watch descriptors: {error}");
+    Error::new(Blame::System, what, "raise fs.epoll.max_user_watches")
 }
 
 /// The worker program cannot be started at all: the operator has to change something.

@@ -79,6 +79,22 @@ impl Listening {
         }
     }
 
+    /// What is listened on, each with its address as it was written.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&ListenAddr, &Listener)> {
+        let doors = self.places.iter().flatten();
+        doors.filter_map(|door| Some((&door.configured, door.acceptor.listener()?)))
+    }
+
+    /// Lets go of the sockets, which another process goes on accepting from: their files stay, and so does who waits.
+    pub(super) fn leave(&mut self, cx: &Context<'_>) {
+        for door in self.places.iter_mut().flatten() {
+            // Not registered: a listener that could not be watched. There is nothing to be taken out then.
+            let _ = cx.deregister(&mut door.acceptor);
+            door.acceptor.disown_file();
+        }
+        self.close();
+    }
+
     pub(super) fn close(&mut self) {
         // The alarm of a listener that pauses is left behind; it finds nobody.
         self.places.clear();
@@ -91,6 +107,7 @@ impl Listening {
 
 impl Door {
     fn register(&mut self, cx: &Context<'_>, number: usize, name: &str) -> io::Result<()> {
+        self.acceptor.take_charge();
         cx.register(Of::listener(number), &mut self.acceptor, mio::Interest::READABLE)?;
         if let Some(listener) = self.acceptor.listener() {
             log::info!("{name}: listening on {}", listener.local_addr());

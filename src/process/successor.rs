@@ -1,0 +1,322 @@
+//! Starting this program anew, from the file as it is now, as the successor of this process.
+//!
+//! A successor is no worker: it must outlive whoever started it. So it is started here and not by a
+//! [`Spawner`](super::spawn::Spawner): in a process group of its own, with the arguments, directory, environment and
+//! standard streams of this process, with descriptors handed to it, and without the parent-death signal. Until it is
+//! [let go](Successor::let_go) it can be killed, and is killed when its handle is dropped; it asks itself, by
+//! [`depend_on_parent`], not to outlive a parent that is killed meanwhile.
+//!
+//! Which file: the one that this process was started by, under the name it was started by ([`Image`]); so an upgrade may
+//! replace the file, or turn a symbolic link to another version. Not `/proc/self/exe`, which goes on naming what was
+//! replaced.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::{self, Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::{Pid, getppid};
+
+use super::exit_status::ExitStatus;
+use super::program::Search;
+use super::sys::{self, Wait};
+
+/// This process's own program.
+const OWN_IMAGE: &str = "/proc/self/exe";
+
+/// The program of this process and how it was called.
+#[derive(Debug, Clone)]
+pub struct Image {
+    program: PathBuf,
+    arguments: Vec<OsString>,
+}
+
+/// What a successor is handed.
+#[derive(Debug)]
+pub struct Handed<'a> {
+    /// These keep their numbers.
+    pub descriptors: Vec<OwnedFd>,
+    /// A variable of its environment.
+    pub variable: (&'a str, &'a str),
+    /// Variables that it does not get.
+    pub without: &'a [&'a str],
+}
+
+impl Image {
+    /// To be called at the start, while the file is still the one that was started.
+    ///
+    /// # Errors
+    /// The name that it was called by leads elsewhere, and `/proc` does not tell.
+    pub fn of_this_process() -> io::Result<Image> {
+        let arguments: Vec<OsString> = std::env::args_os().collect();
+        let called = arguments.first().and_then(|name| called_file(name));
+        let own = fs::metadata(OWN_IMAGE)?;
+        let program = match called {
+            Some(file) if fs::metadata(&file).is_ok_and(|found| same_file(&found, &own)) => file,
+            // Started under another name (`exec -a`), or through a directory that has moved.
+            _ => fs::read_link(OWN_IMAGE)?,
+        };
+        Ok(Image { program, arguments })
+    }
+
+    /// The file that is run.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Starts it. When this returns its exec has succeeded.
+    ///
+    /// # Errors
+    /// Those of `fork(2)` and `execve(2)`; no process is left behind.
+    pub fn start(&self, handed: Handed<'_>) -> io::Result<Successor> {
+        let mut command = Command::new(&self.program);
+        let (name, arguments) = match self.arguments.split_first() {
+            Some((name, arguments)) => (name.as_os_str(), arguments),
+            None => (self.program.as_os_str(), &[][..]),
+        };
+        command.arg0(name).args(arguments).process_group(0);
+        for variable in handed.without {
+            command.env_remove(variable);
+        }
+        command.env(handed.variable.0, handed.variable.1);
+        // For the moment of the start: these are duplicates, and nothing else is started meanwhile.
+        for descriptor in &handed.descriptors {
+            fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        }
+        let child = command.spawn()?;
+        let pid = Pid::from_raw(i32::try_from(child.id()).map_err(|_| Errno::EOVERFLOW)?);
+        match sys::pidfd_open(pid) {
+            Ok(pidfd) => Ok(Successor {
+                pid,
+                pidfd,
+                stage: Stage::InHand,
+            }),
+            Err(errno) => {
+                // One whose end nobody would notice is worth nothing. It ends at once, so waiting for it is short.
+                let mut child = child;
+                let _ = child.kill().and_then(|()| child.wait());
+                Err(errno.into())
+            }
+        }
+    }
+}
+
+/// The file that `name` means to `execvp`, as an absolute path: this process may go elsewhere.
+fn called_file(name: &OsStr) -> Option<PathBuf> {
+    if name.as_bytes().contains(&b'/') {
+        return path::absolute(name).ok();
+    }
+    let search = Search {
+        name: name.to_owned(),
+        path: std::env::var_os("PATH"),
+        directory: None,
+    };
+    path::absolute(search.resolve().ok()?).ok()
+}
+
+fn same_file(one: &Metadata, other: &Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+/// A successor that was started.
+#[derive(Debug)]
+pub struct Successor {
+    pid: Pid,
+    pidfd: OwnedFd,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    InHand,
+    Reaped(ExitStatus),
+    LetGo,
+}
+
+impl Successor {
+    /// Its process id.
+    #[must_use]
+    pub const fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// For a thread that waits for its end.
+    ///
+    /// # Errors
+    /// EMFILE.
+    pub fn watch(&self) -> io::Result<Watch> {
+        self.pidfd.try_clone().map(Watch)
+    }
+
+    /// Kills it, and what it has started in its own group; its workers follow by themselves.
+    pub fn kill(&self) {
+        if self.stage == Stage::InHand {
+            // ESRCH cannot come: it is unreaped. EPERM: it has become another user, and nothing can be done.
+            let _ = killpg(self.pid, Signal::SIGKILL);
+        }
+    }
+
+    /// Passes a signal on to it. Nothing is sent once it is reaped or let go.
+    pub fn signal(&self, signal: Signal) {
+        if self.stage == Stage::InHand {
+            let _ = kill(self.pid, signal);
+        }
+    }
+
+    /// How it ended; `None` while it runs.
+    ///
+    /// # Errors
+    /// Those of `waitid(2)`.
+    pub fn reap(&mut self) -> io::Result<Option<ExitStatus>> {
+        match self.stage {
+            Stage::Reaped(status) => Ok(Some(status)),
+            Stage::LetGo => Ok(None),
+            Stage::InHand => {
+                let status = sys::wait(&self.pidfd, Wait::Reap)?;
+                self.stage = status.map_or(Stage::InHand, Stage::Reaped);
+                Ok(status)
+            }
+        }
+    }
+
+    /// It lives on without this process.
+    pub fn let_go(mut self) {
+        self.stage = Stage::LetGo;
+    }
+}
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = self.reap();
+    }
+}
+
+/// The end of a successor, to be waited for by a thread.
+#[derive(Debug)]
+pub struct Watch(OwnedFd);
+
+impl Watch {
+    /// Waits until it has ended; false: not within that time.
+    #[must_use]
+    pub fn wait(&self, at_most: Duration) -> bool {
+        let mut ended = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        let milliseconds = i32::try_from(at_most.as_millis()).unwrap_or(i32::MAX);
+        let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
+        // EINTR cannot come: the thread has no handler of its own, and SA_RESTART does not hold for poll; then it is
+        // looked at as if the time were over, and its status says the rest.
+        poll(&mut ended, timeout).is_ok_and(|ready| ready > 0)
+    }
+}
+
+impl AsFd for Watch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// This process ends by KILL when its parent does, until [`be_independent`]. False: that parent is not `parent`, or is no
+/// more.
+#[must_use]
+pub fn depend_on_parent(parent: i32) -> bool {
+    // A kernel that refuses it leaves the end of the connection between the two, which says the same a moment later.
+    let _ = nix::sys::prctl::set_pdeathsig(Some(Signal::SIGKILL));
+    getppid() == Pid::from_raw(parent)
+}
+
+/// This process lives on when its parent has ended.
+///
+/// # Errors
+/// None that Linux knows.
+pub fn be_independent() -> io::Result<()> {
+    nix::sys::prctl::set_pdeathsig(None).map_err(io::Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn shell(script: &str) -> Image {
+        Image {
+            program: "/bin/sh".into(),
+            arguments: ["sh", "-c", script].map(OsString::from).into(),
+        }
+    }
+
+    fn handed(descriptors: Vec<OwnedFd>) -> Handed<'static> {
+        Handed {
+            descriptors,
+            variable: ("SUCCESSION", "yes"),
+            without: &["HOME"],
+        }
+    }
+
+    #[test]
+    fn it_has_its_descriptors_under_their_numbers_and_its_variables() {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let writer = OwnedFd::from(writer);
+        let number = std::os::fd::AsRawFd::as_raw_fd(&writer);
+        let script = format!(
+            "echo \"$SUCCESSION ${{HOME-none}} $(cut -d ' ' -f 5 /proc/$$/stat) $$\" >/proc/self/fd/{number}; exit 5"
+        );
+        let mut successor = shell(&script).start(handed(vec![writer])).unwrap();
+        let mut said = String::new();
+        reader.read_to_string(&mut said).unwrap();
+        assert_eq!(said, format!("yes none {0} {0}\n", successor.pid()));
+        assert!(successor.watch().unwrap().wait(PATIENCE));
+        assert_eq!(successor.reap().unwrap(), Some(ExitStatus::Code(5)));
+    }
+
+    #[test]
+    fn dropped_it_is_killed_and_let_go_it_lives() {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let writer = OwnedFd::from(writer);
+        let successor = shell("read -r never </dev/zero").start(handed(vec![writer])).unwrap();
+        let watch = successor.watch().unwrap();
+        drop(successor);
+        assert!(watch.wait(PATIENCE));
+        assert_eq!(reader.read(&mut [0]).unwrap(), 0);
+
+        let (input, hold) = std::io::pipe().unwrap();
+        let input = OwnedFd::from(input);
+        let number = std::os::fd::AsRawFd::as_raw_fd(&input);
+        let script = format!("read -r line </proc/self/fd/{number}");
+        let successor = shell(&script).start(handed(vec![input])).unwrap();
+        let watch = successor.watch().unwrap();
+        successor.let_go();
+        assert!(!watch.wait(Duration::ZERO));
+        drop(hold);
+        assert!(watch.wait(PATIENCE));
+        let _ = sys::wait(&watch, Wait::Reap);
+    }
+
+    #[test]
+    fn the_file_is_the_one_this_process_was_started_by() {
+        let image = Image::of_this_process().unwrap();
+        assert!(image.program().is_absolute());
+        let (found, own) = (fs::metadata(image.program()).unwrap(), fs::metadata(OWN_IMAGE).unwrap());
+        assert!(same_file(&found, &own));
+    }
+
+    #[test]
+    fn a_name_without_a_slash_is_looked_for_in_path() {
+        let found = called_file(OsStr::new("sh")).unwrap();
+        assert!(found.is_absolute() && found.ends_with("sh"), "{found:?}");
+        assert_eq!(called_file(OsStr::new("no such program")), None);
+    }
+}
