@@ -133,3 +133,22 @@ pub struct Policy {
 
 /// The most workers one pool may have.
 pub const MAX_WORKERS: usize = 4096;
+
+#[cfg(test)]
+impl Policy {
+    /// For tests of the dispatcher: nobody is in a hurry, and nothing is replaced for its age.
+    pub(in crate::services::pool) fn for_tests(workers: usize) -> Policy {
+        Policy {
+            workers,
+            queue_size: 100,
+            queue_timeout: Duration::from_secs(3600),
+            busy_timeout: Duration::from_secs(3600),
+            retries: 1,
+            pipeline: 1,
+            alarm_interval: Duration::from_secs(2),
+            start_timeout: Duration::from_secs(3600),
+            max_requests: None,
+            max_age: None,
+        }
+    }
+}

@@ -419,8 +419,9 @@ impl Dispatcher {
     pub(super) fn count_answered(&mut self, id: WorkerId) {
         if let Some(worker) = self.worker_mut(id) {
             worker.answered += 1;
+            // While a successor is on its way the count is of those before it, which this one's work does not excuse.
             if let Place::Serving(slot) = worker.place
-                && let Some(slot) = self.slots.get_mut(slot)
+                && let Some(slot) = self.slots.get_mut(slot).filter(|slot| slot.successor.is_none())
             {
                 slot.early_deaths = 0;
             }
