@@ -33,6 +33,8 @@ const UNIX: Beside = (&["--listen=unix:/x"], "listen = ['unix:/x']");
 const PERSISTENT: Beside = (&["--persistent"], "persistent = true");
 const READY: Beside = (&["--ready-line=up"], "ready-line = 'up'");
 
+const PROBED: Beside = (&["--probe=q", "--probe-expect=OK"], "probe = 'q'\nprobe-expect = 'OK'");
+
 const SAMPLES: &[Sample] = &[
     (
         "daemon",
@@ -48,6 +50,24 @@ const SAMPLES: &[Sample] = &[
         NOTHING,
     ),
     ("start-timeout", &["--start-timeout", "5"], "start-timeout = 5", READY),
+    (
+        "probe",
+        &["--probe", "-q 1", "--probe-expect", "^OK"],
+        "probe = '-q 1'\nprobe-expect = '^OK'",
+        NOTHING,
+    ),
+    (
+        "probe-expect",
+        &["--probe=q", "--probe-expect", r"-\d"],
+        "probe = 'q'\nprobe-expect = '-\\d'",
+        NOTHING,
+    ),
+    (
+        "probe-interval",
+        &["--probe-interval", "5m"],
+        "probe-interval = 300",
+        PROBED,
+    ),
     (
         "alarm-interval",
         &["--alarm-interval", "1"],
@@ -273,5 +293,5 @@ fn the_help_tells_the_true_defaults() {
         assert_eq!(said, from_flags(beside.0.iter().copied()), "{flag}");
         checked += 1;
     }
-    assert_eq!(checked, 24);
+    assert_eq!(checked, 25);
 }

@@ -9,6 +9,7 @@
 
 mod listen;
 mod pool;
+mod probe;
 mod process;
 
 use std::fmt;

@@ -12,6 +12,7 @@
 
 pub mod core;
 pub mod options;
+pub mod pattern;
 mod recorder;
 mod report;
 mod shell;

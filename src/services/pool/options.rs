@@ -2,6 +2,7 @@
 //!
 //! `config::lower` is the only writer; [`core`](super::core) sees [`Policy`] alone.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::net::access::AccessList;
@@ -10,6 +11,7 @@ use crate::net::bind::UnixSocketOptions;
 use crate::net::limits::ConnectionLimits;
 use crate::process::spec::ProcessSpec;
 use crate::services::Descriptors;
+use crate::services::pool::pattern::Pattern;
 
 /// One pool, ready to be built.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +36,9 @@ pub struct Options {
     pub policy: Policy,
     /// A worker counts as started when it has written this line; `None`: when its exec succeeded.
     pub ready_line: Option<Vec<u8>>,
+    /// What workers are asked before they serve, and now and then; there exactly when the policy has an interval for it.
+    /// A process keeps what was asked at its start.
+    pub probe: Option<Arc<Probe>>,
     /// The longest request in bytes, its line end not counted. ≥ 1.
     pub max_request: usize,
     /// The longest reply in bytes, its line end not counted. ≥ 1.
@@ -87,6 +92,15 @@ pub struct Persistent {
     pub max_unanswered: usize,
 }
 
+/// A question with a known answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Probe {
+    /// The question, line end included.
+    pub question: Vec<u8>,
+    /// What is in the answer of a worker in good order, the line end not counted.
+    pub expect: Pattern,
+}
+
 /// Where the limit on connections comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LimitOrigin {
@@ -129,6 +143,8 @@ pub struct Policy {
     pub max_requests: Option<u64>,
     /// A worker is recycled at about this age. `None`: never.
     pub max_age: Option<Duration>,
+    /// A worker that is started is probed, and about so long after each probe that it has passed. `None`: none is probed.
+    pub probe_interval: Option<Duration>,
 }
 
 /// The most workers one pool may have.
@@ -149,6 +165,7 @@ impl Policy {
             start_timeout: Duration::from_secs(3600),
             max_requests: None,
             max_age: None,
+            probe_interval: None,
         }
     }
 }

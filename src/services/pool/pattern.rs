@@ -1,0 +1,114 @@
+//! Regular expressions over bytes, as the operator writes them.
+//!
+//! They are those of the `regex` crate, whose time grows with the text alone, in its mode for bytes: `.` is a byte, `\w`
+//! and `(?i)` know ASCII. A pattern is found anywhere in a text unless it is anchored, as by grep(1).
+
+use std::fmt;
+
+use regex::bytes::{Regex, RegexBuilder};
+use regex_syntax::ParserBuilder;
+use regex_syntax::ast::Span;
+
+/// One expression, ready to be looked for. Two are equal that are written alike.
+#[derive(Clone)]
+pub struct Pattern(Regex);
+
+/// Why a text is not an expression.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Malformed {
+    /// What is wrong.
+    pub what: String,
+    /// At which character of the text, counted from 1; `None`: as a whole.
+    pub at: Option<usize>,
+}
+
+impl Pattern {
+    /// Reads an expression.
+    ///
+    /// # Errors
+    /// What is wrong with it, and where.
+    pub fn new(text: &str) -> Result<Self, Malformed> {
+        // Parsed by itself first, because only the parser's own error says where the mistake is.
+        let parsed = ParserBuilder::new().unicode(false).utf8(false).build().parse(text);
+        parsed.map_err(|error| match error {
+            regex_syntax::Error::Parse(error) => Malformed::new(error.kind(), Some(error.span())),
+            regex_syntax::Error::Translate(error) => Malformed::new(error.kind(), Some(error.span())),
+            other => Malformed::new(&other, None),
+        })?;
+        let compiled = RegexBuilder::new(text).unicode(false).build();
+        compiled.map(Pattern).map_err(|error| Malformed::new(&error, None))
+    }
+
+    /// Whether it is found in these bytes.
+    pub fn is_in(&self, bytes: &[u8]) -> bool {
+        self.0.is_match(bytes)
+    }
+
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl Malformed {
+    fn new(what: &impl fmt::Display, span: Option<&Span>) -> Self {
+        Malformed {
+            what: what.to_string(),
+            at: span.map(|span| span.start.column),
+        }
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Pattern").field(&self.as_str()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_found_anywhere_unless_it_is_anchored() {
+        let found = |pattern, text: &[u8]| Pattern::new(pattern).unwrap().is_in(text);
+        assert!(found("status=302", b"OK status=302 url=\"x\""));
+        assert!(found("^OK .*url=", b"OK status=302 url=\"x\""));
+        assert!(!found("^status", b"OK status=302"));
+        assert!(found("^ERR$", b"ERR") && !found("^ERR$", b"ERR message"));
+        assert!(found(r"(?i)^ok \d+\b", b"Ok 17"));
+    }
+
+    #[test]
+    fn it_sees_bytes_and_not_characters() {
+        let found = |pattern, text: &[u8]| Pattern::new(pattern).unwrap().is_in(text);
+        assert!(found("^a.b$", b"a\xffb"));
+        assert!(found(r"\xff", b"a\xffb"));
+        assert!(found("ü", "für".as_bytes()));
+        assert!(!found("^f.r$", "für".as_bytes()), "it is two bytes");
+    }
+
+    #[test]
+    fn a_mistake_is_told_with_its_place() {
+        let told = |pattern| {
+            let Malformed { what, at } = Pattern::new(pattern).unwrap_err();
+            (what, at)
+        };
+        assert_eq!(told("^OK (a|b"), ("unclosed group".to_owned(), Some(5)));
+        assert_eq!(
+            told("*"),
+            ("repetition operator missing expression".to_owned(), Some(1))
+        );
+        assert_eq!(told("äö["), ("unclosed character class".to_owned(), Some(3)));
+        let (what, at) = told(r"\p{Greek}");
+        assert!(what.contains("Unicode") && at == Some(1), "{what} {at:?}");
+        let (what, at) = told("((a{1000}){1000}){1000}");
+        assert!(what.contains("size limit") && at.is_none(), "{what} {at:?}");
+    }
+}
