@@ -34,6 +34,8 @@ const PERSISTENT: Beside = (&["--persistent"], "persistent = true");
 const CACHE: Beside = (&["--cache-size=1M"], "cache-size = '1M'");
 const READY: Beside = (&["--ready-line=up"], "ready-line = 'up'");
 
+const PROBED: Beside = (&["--probe=q", "--probe-expect=OK"], "probe = 'q'\nprobe-expect = 'OK'");
+
 const SAMPLES: &[Sample] = &[
     (
         "daemon",
@@ -49,6 +51,24 @@ const SAMPLES: &[Sample] = &[
         NOTHING,
     ),
     ("start-timeout", &["--start-timeout", "5"], "start-timeout = 5", READY),
+    (
+        "probe",
+        &["--probe", "-q 1", "--probe-expect", "^OK"],
+        "probe = '-q 1'\nprobe-expect = '^OK'",
+        NOTHING,
+    ),
+    (
+        "probe-expect",
+        &["--probe=q", "--probe-expect", r"-\d"],
+        "probe = 'q'\nprobe-expect = '-\\d'",
+        NOTHING,
+    ),
+    (
+        "probe-interval",
+        &["--probe-interval", "5m"],
+        "probe-interval = 300",
+        PROBED,
+    ),
     (
         "alarm-interval",
         &["--alarm-interval", "1"],
@@ -282,5 +302,5 @@ fn the_help_tells_the_true_defaults() {
         assert_eq!(said, from_flags(beside.0.iter().copied()), "{flag}");
         checked += 1;
     }
-    assert_eq!(checked, 25);
+    assert_eq!(checked, 26);
 }

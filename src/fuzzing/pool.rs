@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Choices;
 use crate::services::pool::core::{
-    Action, ClientId, Dispatcher, Ending, Event, Fault, RequestId, Step, Verdict, WorkerId,
+    Action, ClientId, Dispatcher, Ending, Event, Fault, Finding, RequestId, Step, Verdict, WorkerId,
 };
 use crate::services::pool::options::Policy;
 
@@ -50,13 +50,15 @@ struct World<'i> {
 #[derive(Debug, Default)]
 struct Process {
     given: Option<ClientId>,
+    /// It has not answered its probe.
+    asked: bool,
     told_to_end: bool,
 }
 
 fn policy(choices: &mut Choices<'_>) -> Policy {
     let mut time = |unit: u64| Duration::from_millis(unit * (1 + u64::from(choices.byte())));
     let (queue_timeout, busy_timeout) = (time(4), time(16));
-    let (alarm_interval, start_timeout, max_age) = (time(8), time(16), time(100));
+    let (alarm_interval, start_timeout, max_age, probe_interval) = (time(8), time(16), time(100), time(20));
     Policy {
         workers: 1 + choices.below(4),
         queue_size: choices.below(6),
@@ -69,6 +71,7 @@ fn policy(choices: &mut Choices<'_>) -> Policy {
         start_timeout,
         max_requests: choices.pick(&[None, Some(1), Some(5)]).flatten(),
         max_age: choices.pick(&[None, Some(max_age)]).flatten(),
+        probe_interval: choices.pick(&[None, Some(probe_interval)]).flatten(),
     }
 }
 
@@ -133,7 +136,13 @@ impl<'i> World<'i> {
                     assert!(process.is_some(), "only what lives is told to end");
                     process.into_iter().for_each(|process| process.told_to_end = true);
                 }
-                Action::Replaced { .. } | Action::Rolled => {}
+                Action::Probe(worker) => {
+                    let process = self.processes.get_mut(&worker);
+                    let process = process.filter(|process| !process.told_to_end && !process.asked);
+                    assert!(process.is_some(), "{worker:?} is asked once at a time, in service");
+                    process.into_iter().for_each(|process| process.asked = true);
+                }
+                Action::Replaced { .. } | Action::Cleared(_) | Action::Rolled => {}
             }
         }
         assert_eq!(
@@ -168,6 +177,7 @@ impl<'i> World<'i> {
     fn assign(&mut self, worker: WorkerId, request: RequestId, client: ClientId) {
         self.name(client, request);
         let process = self.processes.get_mut(&worker).filter(|process| !process.told_to_end);
+        let process = process.filter(|process| !process.asked);
         assert!(process.is_some(), "{worker:?} is not in service");
         let before = process.and_then(|process| process.given.replace(client));
         assert!(
@@ -183,7 +193,7 @@ impl<'i> World<'i> {
     // ---- what happens ----------------------------------------------------------------------------------------
 
     fn step(&mut self) {
-        let kind = self.choices.below(32);
+        let kind = self.choices.below(36);
         match kind {
             0..8 => self.request(),
             8 | 9 => self.pass_time(),
@@ -210,7 +220,7 @@ impl<'i> World<'i> {
         let broken = |fault| Event::Broken(worker, fault);
         let request = self.choices.pick(&self.requests);
         let reply = |step| Event::Reply { worker, step };
-        self.tell(match kind {
+        let event = match kind {
             16..23 => reply(Step::Kept),
             23 => reply(Step::Lost),
             24 => reply(Step::Last),
@@ -223,8 +233,17 @@ impl<'i> World<'i> {
             28 => broken(Fault::Unasked),
             29 => broken(Fault::ReplyTooLong),
             30 => Event::Outgrown(worker),
+            32..35 => self.answer_probe(worker, Finding::Right),
+            35 => self.answer_probe(worker, Finding::Wrong),
             _ => Event::Ready(worker),
-        });
+        };
+        self.tell(event);
+    }
+
+    fn answer_probe(&mut self, worker: WorkerId, finding: Finding) -> Event {
+        let process = self.processes.get_mut(&worker);
+        process.into_iter().for_each(|process| process.asked = false);
+        Event::Probed(worker, finding)
     }
 
     fn request(&mut self) {

@@ -78,7 +78,10 @@ impl Options {
     /// How long its workers may take until they serve, if that is limited.
     pub fn start_timeout(&self) -> Option<Duration> {
         match self {
-            Options::Pool(options) => options.ready_line.as_ref().map(|_| options.policy.start_timeout),
+            Options::Pool(options) => {
+                let takes_time = options.ready_line.is_some() || options.probe.is_some();
+                takes_time.then_some(options.policy.start_timeout)
+            }
         }
     }
 

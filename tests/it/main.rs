@@ -40,6 +40,8 @@ mod pool_persistent;
 #[cfg(test)]
 mod pool_pipeline;
 #[cfg(test)]
+mod pool_probe;
+#[cfg(test)]
 mod pool_queue;
 #[cfg(test)]
 mod pool_recorder;

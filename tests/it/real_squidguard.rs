@@ -7,6 +7,8 @@ use std::io::Write;
 use std::process::Command;
 use std::thread;
 
+use nix::sys::signal::Signal;
+
 use crate::harness::{Address, BLOCKED_DOMAIN, Client, Daemon, Program, SquidGuard};
 
 /// Nobody is refused for want of time, however slow the machine.
@@ -187,4 +189,60 @@ fn nc_is_a_client() {
             "nc {flags:?}: {stderr}"
         );
     }
+}
+
+/// What the manual recommends: a URL that is known to be blocked.
+const PROBE: [&str; 6] = [
+    "--probe",
+    "http://ads.example/probe 127.0.0.1/- - GET",
+    "--probe-expect",
+    "^OK .*blocked[?]u=http://ads[.]example/probe",
+    "--alarm-interval",
+    "100ms",
+];
+
+/// Without a probe a squidGuard in emergency mode looks healthy.
+#[test]
+fn a_squidguard_in_emergency_mode_serves_nobody_until_it_is_mended() {
+    let guard = squidguard();
+    guard.break_configuration();
+    let unprobed = Daemon::pool(1, &guard.command(), &PATIENT);
+    assert_eq!(unprobed.ask(&line("let-pass")), "ERR\n");
+    assert_eq!(unprobed.usr1().count("queries replied"), 1);
+    let daemon = Daemon::pool(1, &guard.command(), &[&PATIENT[..], &PROBE].concat());
+    let told = daemon.stderr_wait("has failed its probe and is quarantined");
+    assert!(told.contains("it answered \"ERR\", in which --probe-expect"), "{told}");
+    let mut client = daemon.client();
+    client.send(format!("{}\n", line("waits")));
+    let stats = daemon.usr1_until(|stats| stats.count("queue length") == 1);
+    assert_eq!(
+        (stats.count("workers quarantine"), stats.count("queries replied")),
+        (1, 0)
+    );
+    guard.mend_configuration();
+    assert_eq!(String::from_utf8_lossy(&client.read_to_end()), answer("waits"));
+    assert_eq!(daemon.usr1().count("workers quarantine"), 0);
+}
+
+#[test]
+fn a_hup_to_a_broken_configuration_keeps_the_old_squidguards_in_service() {
+    let guard = squidguard();
+    let daemon = Daemon::pool(2, &guard.command(), &[&PATIENT[..], &PROBE].concat());
+    assert_eq!(daemon.ask(&line("before")), answer("before"));
+    daemon.usr1_until(|stats| stats.count("daemon S_AVAILABLE") == 2);
+    guard.break_configuration();
+    daemon.signal(Signal::SIGHUP);
+    let told = daemon.stderr_wait("stays in service");
+    assert!(told.contains("has failed its probe"), "{told}");
+    for number in 0..20 {
+        let name = format!("meanwhile-{number}");
+        assert_eq!(daemon.ask(&line(&name)), answer(&name));
+    }
+    assert_eq!(daemon.usr1().count("restarts asked"), 0);
+    guard.mend_configuration();
+    daemon.signal(Signal::SIGHUP);
+    daemon.stderr_wait("every worker has been replaced");
+    assert_eq!(daemon.ask(&line("after")), answer("after"));
+    let stats = daemon.usr1();
+    assert_eq!((stats.count("queries failed"), stats.count("restarts asked")), (0, 2));
 }

@@ -3,14 +3,15 @@
 //! The shadow model knows for each client whether it waits, and for each process what it was last given. From that
 //! follow the promises of design.md §4: an answer comes from the worker that holds the client's request and from
 //! nobody else (1); every request ends, and no later than queue time-out plus busy time-out (2); a request outlives the
-//! death of its worker as often as `retries` says and no oftener (3). At the end everything is let run dry: no request and
+//! death of its worker as often as `retries` says and no oftener (3). Of a worker that is to be probed it knows whether it
+//! has passed, and whether it is being asked: it may be given nothing before, meanwhile, or after a wrong answer. At the end everything is let run dry: no request and
 //! no worker may be left over or missing.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use iotcpd::services::pool::core::{
-    Action, ClientId, Dispatcher, Ending, Event, Fault, Refusal, RequestId, Step, Verdict, WorkerId,
+    Action, ClientId, Dispatcher, Ending, Event, Fault, Finding, Refusal, RequestId, Step, Verdict, WorkerId,
 };
 use iotcpd::services::pool::options::Policy;
 
@@ -27,6 +28,7 @@ struct Process {
     reply_begun: bool,
     answered: u64,
     told_to_end: bool,
+    probe: Probe,
     /// It has written what nobody asked for: it may never be given anything again.
     out_of_step: bool,
 }
@@ -36,6 +38,16 @@ enum Held {
     RequestOf(ClientId),
     /// Its client has gone.
     Orphan,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Probe {
+    /// It was started in a time without probes.
+    Never,
+    Wanted,
+    Asked,
+    Passed,
+    Failed,
 }
 
 #[derive(Debug)]
@@ -82,6 +94,7 @@ fn policy(dice: &mut Dice) -> Policy {
         start_timeout: Duration::from_millis(500 + dice.below(5000)),
         max_requests: maybe(dice.percent(40), 1 + dice.below(30)),
         max_age: maybe(dice.percent(30), 1 + dice.below(20)).map(Duration::from_secs),
+        probe_interval: maybe(dice.percent(50), 100 + dice.below(5000)).map(Duration::from_millis),
     }
 }
 
@@ -130,6 +143,11 @@ impl World {
                 Action::Refuse { client, reason, .. } => self.refuse(client, reason),
                 Action::Inspect(worker) => self.inspect(worker),
                 Action::Stop(worker, ending) => self.stop(worker, ending),
+                Action::Probe(worker) => self.probe(worker),
+                Action::Cleared(worker) => {
+                    let probe = self.processes[&worker].probe;
+                    assert!(matches!(probe, Probe::Never | Probe::Passed), "{worker:?}: {probe:?}");
+                }
                 Action::Replaced { .. } | Action::Rolled => {}
             }
         }
@@ -155,6 +173,7 @@ impl World {
             reply_begun: false,
             answered: 0,
             told_to_end: false,
+            probe: self.policy.probe_interval.map_or(Probe::Never, |_| Probe::Wanted),
             out_of_step: false,
         };
         self.processes.insert(worker, process);
@@ -189,6 +208,11 @@ impl World {
             !process.out_of_step,
             "{worker:?} would answer with somebody else's reply"
         );
+        assert!(
+            matches!(process.probe, Probe::Never | Probe::Passed),
+            "{worker:?} serves without having passed its probe: {:?}",
+            process.probe
+        );
         process.held.push_back(Held::RequestOf(client));
         // The client may have gone while it waited, which is found out only now.
         if !self.calm && self.dice.percent(3) {
@@ -209,6 +233,35 @@ impl World {
             self.mourn(worker);
             self.dispatcher.handle(self.now, Event::Broken(worker, fault));
         }
+    }
+
+    fn probe(&mut self, worker: WorkerId) {
+        let process = self
+            .processes
+            .get_mut(&worker)
+            .expect("only a living worker is asked anything");
+        assert!(process.ready && !process.told_to_end, "{worker:?} is not in service");
+        assert!(process.held.is_empty(), "{worker:?} has something to do");
+        assert!(
+            matches!(process.probe, Probe::Wanted | Probe::Passed),
+            "{worker:?} is asked anew"
+        );
+        process.probe = Probe::Asked;
+        if self.calm {
+            process.probe = Probe::Passed;
+            self.dispatcher.handle(self.now, Event::Probed(worker, Finding::Right));
+        }
+    }
+
+    fn answer_probe(&mut self, worker: WorkerId, finding: Finding) {
+        let process = self.processes.get_mut(&worker).expect("a living worker");
+        process.probe = match finding {
+            Finding::Right => Probe::Passed,
+            Finding::Wrong => Probe::Failed,
+        };
+        self.tell(Event::Probed(worker, finding));
+        let gone = self.processes.get(&worker).is_none_or(|process| process.told_to_end);
+        assert!(finding == Finding::Right || gone, "{worker:?} is kept");
     }
 
     fn answer(&mut self, client: ClientId, worker: WorkerId) {
@@ -393,6 +446,7 @@ impl World {
         let in_service = self.workers(|process| process.ready && !process.told_to_end);
         let holding = self.workers(|process| process.ready && !process.held.is_empty());
         let starting = self.workers(|process| !process.ready);
+        let asked = self.workers(|process| process.probe == Probe::Asked && !process.told_to_end);
         let living = self.workers(|_| true);
         let ending = self.workers(|process| process.told_to_end);
         let span = Duration::from_millis(self.dice.below(60));
@@ -411,8 +465,11 @@ impl World {
             629..640 => self.on(&in_service, |world, worker| world.reply(worker, Step::Kept)),
             640..690 => self.on(&living, World::die),
             690..770 => self.on(&ending, World::die),
-            770..820 => self.on(&starting, World::become_ready),
-            820..860 => self.hang_up(),
+            770..800 => self.on(&starting, World::become_ready),
+            800..820 => self.on(&asked, |world, worker| world.answer_probe(worker, Finding::Right)),
+            820..850 => self.hang_up(),
+            850..857 => self.on(&asked, |world, worker| world.answer_probe(worker, Finding::Right)),
+            857..860 => self.on(&asked, |world, worker| world.answer_probe(worker, Finding::Wrong)),
             860..980 => self.pass_time(span),
             980..986 => self.pass_time(span * 50),
             986..990 => self.on(&in_service, |world, worker| world.tell(Event::Outgrown(worker))),
@@ -442,6 +499,10 @@ impl World {
         self.policy.workers = 1 + self.dice.below(6) as usize;
         self.policy.queue_size = self.dice.below(12) as usize;
         self.policy.pipeline = 1 + self.dice.below(5) as usize;
+        self.policy.probe_interval = self
+            .dice
+            .percent(50)
+            .then(|| Duration::from_millis(100 + self.dice.below(5000)));
         self.tell(Event::Reconfigure(Box::new(self.policy.clone())));
     }
 
@@ -451,6 +512,9 @@ impl World {
         // A roll may be going on and replaces the last recycled worker; no new reason to replace anybody comes up.
         (self.policy.max_requests, self.policy.max_age) = (None, None);
         self.tell(Event::Reconfigure(Box::new(self.policy.clone())));
+        for worker in self.workers(|process| process.probe == Probe::Asked && !process.told_to_end) {
+            self.answer_probe(worker, Finding::Right);
+        }
         for _ in 0..400 {
             for worker in self.workers(|process| !process.ready) {
                 self.become_ready(worker);
@@ -540,6 +604,7 @@ fn a_worker_without_a_pause_is_watched_now_and_then() {
         Policy {
             max_requests: None,
             max_age: None,
+            probe_interval: None,
             ..policy
         },
         start,

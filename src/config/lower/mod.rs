@@ -11,6 +11,7 @@ mod cache;
 mod listen;
 mod pattern;
 mod pool;
+mod probe;
 mod process;
 
 use std::fmt;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::cache::cache;
 use super::listen::{Listening, listening};
+use super::probe::{probe, probe_interval};
 use super::process::process;
 use super::{LONGEST, Lowered, Mistake, Mistakes, Origin, SHORTEST_TIMEOUT};
 use crate::config::quote::Quoted;
@@ -80,6 +81,7 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
     let persistent = persistent(&mut mistakes, spec);
     let cache = cache(&mut mistakes, spec);
     let ready_line = ready_line(&mut mistakes, spec);
+    let probe = probe(&mut mistakes, spec, frames.max_request);
     let max_rss = mistakes.size("max-rss", spec.max_rss, &MAX_RSS);
     let record = mistakes.count("record", spec.record, RECORD).unwrap_or(DEFAULT_RECORD);
     let slow_log = mistakes.time("slow-log", spec.slow_log, &SLOW_LOG);
@@ -101,6 +103,7 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
         process,
         policy,
         ready_line,
+        probe,
         max_request: frames.max_request,
         max_reply: frames.max_reply,
         persistent,
@@ -156,9 +159,11 @@ fn policy(mistakes: &mut Mistakes, spec: &PoolSpec) -> Policy {
     let mut timeout = |key, given, default| mistakes.time(key, given, &TIMEOUT).unwrap_or(default);
     let busy_timeout = timeout("busy-timeout", spec.busy_timeout, DEFAULT_BUSY_TIMEOUT);
     let start_timeout = timeout("start-timeout", spec.start_timeout, DEFAULT_START_TIMEOUT);
-    if spec.start_timeout.is_some() && spec.ready_line.is_none() {
-        let text = "without ready-line a worker is started as soon as it runs, so there is nothing to wait for";
-        mistakes.add(Origin::key("start-timeout"), text, "give a ready-line, or leave it out");
+    if spec.start_timeout.is_some() && spec.ready_line.is_none() && spec.probe.is_none() {
+        let text =
+            "without ready-line and probe a worker is started as soon as it runs, so there is nothing to wait for";
+        let remedy = "give a ready-line or a probe, or leave it out";
+        mistakes.add(Origin::key("start-timeout"), text, remedy);
     }
     Policy {
         workers: mistakes
@@ -183,6 +188,7 @@ fn policy(mistakes: &mut Mistakes, spec: &PoolSpec) -> Policy {
         start_timeout,
         max_requests: mistakes.count("max-requests", spec.max_requests, MAX_REQUESTS),
         max_age: mistakes.time("max-age", spec.max_age, &MAX_AGE),
+        probe_interval: probe_interval(mistakes, spec),
     }
 }
 
@@ -370,8 +376,9 @@ mod tests {
             start_timeout: Duration::from_secs(60),
             max_requests: None,
             max_age: None,
+            probe_interval: None,
         };
-        assert_eq!(options.policy, policy);
+        assert_eq!((&options.policy, options.probe), (&policy, None));
     }
 
     #[test]
@@ -486,6 +493,11 @@ mod tests {
         time("queue-timeout", |spec, t| spec.queue_timeout = Some(t), "1ms", "366d");
         time("alarm-interval", |spec, t| spec.alarm_interval = Some(t), "100ms", "1h");
         time("slow-log", |spec, t| spec.slow_log = Some(t), "1ms", "366d");
+        let probed = |spec: &mut PoolSpec, t| {
+            (spec.probe, spec.probe_expect) = (Some("q".into()), Some("a".into()));
+            spec.probe_interval = Some(t);
+        };
+        time("probe-interval", probed, "1s", "366d");
         time("max-age", |spec, t| spec.max_age = Some(t), "1s", "366d");
     }
 
@@ -529,7 +541,7 @@ mod tests {
         };
         assert!(
             told(|spec| spec.start_timeout = Some(Time(Duration::from_secs(1))))
-                .ends_with("give a ready-line, or leave it out")
+                .ends_with("give a ready-line or a probe, or leave it out")
         );
         assert!(told(|spec| spec.ready_line = Some(String::new())).starts_with("ready-line: an empty line"));
         assert!(

@@ -22,9 +22,18 @@ pub struct PoolSpec {
     /// A worker is ready once it has written this line [default: once it runs]
     #[arg(long, value_name = "TEXT", help_heading = "Workers", allow_hyphen_values = true)]
     pub ready_line: Option<String>,
-    /// How long a worker may take to its ready line [default: 60s]
+    /// How long a worker may take to its ready line and its first answer to --probe [default: 60s]
     #[arg(long, value_name = "TIME", help_heading = "Workers")]
     pub start_timeout: Option<Time>,
+    /// Ask every worker this before it serves anybody, and now and then afterwards [default: none]
+    #[arg(long, value_name = "TEXT", help_heading = "Workers", allow_hyphen_values = true)]
+    pub probe: Option<String>,
+    /// A worker whose answer to --probe does not hold this regular expression is quarantined [default: none]
+    #[arg(long, value_name = "REGEX", help_heading = "Workers", allow_hyphen_values = true)]
+    pub probe_expect: Option<String>,
+    /// How long after a probe a worker is probed again [default: 60s]
+    #[arg(long, value_name = "TIME", help_heading = "Workers")]
+    pub probe_interval: Option<Time>,
     /// The supervisor's tick; respawn delays of workers that keep dying grow from here [default: 2s]
     #[arg(short, long, value_name = "TIME", help_heading = "Workers")]
     pub alarm_interval: Option<Time>,

@@ -2,10 +2,10 @@
 //!
 //! `config::lower` is the only writer; [`core`](super::core) sees [`Policy`] alone.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use super::cache::CacheLimits;
-use super::pattern::Pattern;
 
 use crate::net::access::AccessList;
 use crate::net::addr::ListenAddr;
@@ -13,6 +13,7 @@ use crate::net::bind::UnixSocketOptions;
 use crate::net::limits::ConnectionLimits;
 use crate::process::spec::ProcessSpec;
 use crate::services::Descriptors;
+use crate::services::pool::pattern::Pattern;
 
 /// One pool, ready to be built.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +38,9 @@ pub struct Options {
     pub policy: Policy,
     /// A worker counts as started when it has written this line; `None`: when its exec succeeded.
     pub ready_line: Option<Vec<u8>>,
+    /// What workers are asked before they serve, and now and then; there exactly when the policy has an interval for it.
+    /// A process keeps what was asked at its start.
+    pub probe: Option<Arc<Probe>>,
     /// The longest request in bytes, its line end not counted. ≥ 1.
     pub max_request: usize,
     /// The longest reply in bytes, its line end not counted. ≥ 1.
@@ -101,6 +105,15 @@ pub struct Persistent {
     pub max_unanswered: usize,
 }
 
+/// A question with a known answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Probe {
+    /// The question, line end included.
+    pub question: Vec<u8>,
+    /// What is in the answer of a worker in good order, the line end not counted.
+    pub expect: Pattern,
+}
+
 /// Where the limit on connections comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LimitOrigin {
@@ -143,7 +156,29 @@ pub struct Policy {
     pub max_requests: Option<u64>,
     /// A worker is recycled at about this age. `None`: never.
     pub max_age: Option<Duration>,
+    /// A worker that is started is probed, and about so long after each probe that it has passed. `None`: none is probed.
+    pub probe_interval: Option<Duration>,
 }
 
 /// The most workers one pool may have.
 pub const MAX_WORKERS: usize = 4096;
+
+#[cfg(test)]
+impl Policy {
+    /// For tests of the dispatcher: nobody is in a hurry, and nothing is replaced for its age.
+    pub(in crate::services::pool) fn for_tests(workers: usize) -> Policy {
+        Policy {
+            workers,
+            queue_size: 100,
+            queue_timeout: Duration::from_secs(3600),
+            busy_timeout: Duration::from_secs(3600),
+            retries: 1,
+            pipeline: 1,
+            alarm_interval: Duration::from_secs(2),
+            start_timeout: Duration::from_secs(3600),
+            max_requests: None,
+            max_age: None,
+            probe_interval: None,
+        }
+    }
+}

@@ -46,6 +46,7 @@ pub(super) enum Topic {
     Idle,
     HungUp,
     Outgrown,
+    Cleared,
     Record,
     Slow,
     Accept,
@@ -70,6 +71,7 @@ impl fmt::Display for Topic {
             Topic::Idle => "idle connections",
             Topic::HungUp => "clients that hung up",
             Topic::Outgrown => "workers over --max-rss",
+            Topic::Cleared => "workers out of quarantine",
             Topic::Record => "records of lost workers",
             Topic::Slow => "requests over --slow-log",
             Topic::Accept => "pauses in accepting",
@@ -133,6 +135,7 @@ pub(super) fn restart(reason: Restart, options: &Options) -> (Level, String) {
                 options.max_reply
             ),
         ),
+        Restart::Quarantined => (Level::Error, "has failed its probe and is quarantined".to_owned()),
         Restart::Recycled => (Level::Info, "has served long enough and is let go".to_owned()),
         Restart::Spent => (Level::Debug, "has done its work".to_owned()),
         Restart::Asked => (Level::Info, "is let go".to_owned()),
@@ -145,6 +148,7 @@ pub(super) fn fate(reason: Restart) -> Option<&'static str> {
     match reason {
         Restart::Died => Some("was lost"),
         Restart::BusyTimeout | Restart::Desync | Restart::Oversize => Some("was stopped"),
+        Restart::Quarantined => Some("was quarantined"),
         Restart::SpawnFailed | Restart::StartTimeout | Restart::Recycled | Restart::Spent | Restart::Asked => None,
     }
 }
@@ -216,6 +220,8 @@ pub(super) fn snapshot(
     let workers = dispatcher.status_counts();
     snapshot.count("workers draining", workers.draining);
     snapshot.count("workers stopping", workers.stopping);
+    snapshot.count("workers quarantine", workers.quarantined);
+    snapshot.count("probes asked", dispatcher.counters().probes);
     snapshot.count("connections", as_count(connections));
     snapshot.count("connections idled out", dispatcher.counters().idle_closed);
     cache_rows(&mut snapshot, dispatcher, cached);
@@ -261,13 +267,14 @@ fn latency_rows(snapshot: &mut Snapshot, latency: &Latency, labels: [Label; 5]) 
 
 fn restart_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher) {
     let restarts = &dispatcher.counters().restarts;
-    let rows: [(Label, u64); 9] = [
+    let rows: [(Label, u64); 10] = [
         ("restarts died", restarts.died),
         ("restarts spawn", restarts.spawn_failed),
         ("restarts start", restarts.start_timeout),
         ("restarts timeout", restarts.busy_timeout),
         ("restarts desync", restarts.desync),
         ("restarts oversize", restarts.oversize),
+        ("restarts probe", restarts.quarantined),
         ("restarts recycled", restarts.recycled),
         ("restarts spent", restarts.spent),
         ("restarts asked", restarts.asked),

@@ -50,6 +50,24 @@ impl SquidGuard {
         shell_words::join(["squidGuard", "-c", &self.configuration()])
     }
 
+    /// Writes a mistake into its configuration: whoever reads it from now on lets everything pass ("emergency mode").
+    #[track_caller]
+    pub(crate) fn break_configuration(&self) {
+        let sound = fs::read_to_string(self.configuration()).expect("read squidGuard's configuration");
+        fs::write(self.sound_configuration(), &sound).expect("keep squidGuard's configuration");
+        fs::write(self.configuration(), format!("{sound}\nno such word\n")).expect("break squidGuard's configuration");
+    }
+
+    /// Takes the mistake out again.
+    #[track_caller]
+    pub(crate) fn mend_configuration(&self) {
+        fs::rename(self.sound_configuration(), self.configuration()).expect("mend squidGuard's configuration");
+    }
+
+    fn sound_configuration(&self) -> String {
+        format!("{}.sound", self.configuration())
+    }
+
     fn configuration(&self) -> String {
         format!("{}/squidGuard.conf", self.home.path().display())
     }

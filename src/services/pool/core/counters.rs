@@ -25,6 +25,8 @@ pub struct Counters {
     pub spawns: u64,
     /// Requests that were written ahead to a busy worker.
     pub ahead: u64,
+    /// Probes that were asked. They are no requests.
+    pub probes: u64,
     /// Requests that were given to another worker.
     pub retried: u64,
     /// Kept connections closed because they asked nothing for too long.
@@ -58,6 +60,7 @@ pub struct Restarts {
     pub busy_timeout: u64,
     pub desync: u64,
     pub oversize: u64,
+    pub quarantined: u64,
     pub recycled: u64,
     pub spent: u64,
     pub asked: u64,

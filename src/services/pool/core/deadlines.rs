@@ -57,6 +57,12 @@ impl Dispatcher {
             Some(Phase::Starting { deadline }) if deadline <= now => {
                 self.lose(worker, Restart::StartTimeout, Delivered::No);
             }
+            Some(Phase::Probing { deadline, .. }) if deadline <= now => {
+                self.lose(worker, Restart::Quarantined, Delivered::No);
+            }
+            Some(Phase::Available) => {
+                self.is_probed_again(worker);
+            }
             Some(Phase::Busy { deadline, .. }) if deadline <= now => {
                 self.lose(worker, Restart::BusyTimeout, Delivered::Yes);
             }

@@ -58,6 +58,9 @@ pub enum Event {
     Broken(WorkerId, Fault),
     /// The answer to [`Action::Inspect`].
     Inspected(WorkerId, Verdict),
+    /// The answer to [`Action::Probe`]. A probe that ends in any other way ends in [`Event::Broken`], [`Event::Exited`] or
+    /// its deadline.
+    Probed(WorkerId, Finding),
     /// The process has ended, its group with it, and is reaped.
     Exited(WorkerId),
     /// The worker has grown over its memory limit: replace it in good order.
@@ -104,6 +107,15 @@ pub enum Verdict {
     Clean,
     /// It has left input unread or written more than one reply.
     OutOfStep,
+}
+
+/// What a worker has answered to its probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finding {
+    /// What was expected, and nothing else.
+    Right,
+    /// Anything else.
+    Wrong,
 }
 
 /// How a worker is made to go.
@@ -163,6 +175,8 @@ pub enum Action {
     },
     /// Look whether the worker is in step, and report [`Event::Inspected`].
     Inspect(WorkerId),
+    /// Ask the worker the question with the known answer, and report [`Event::Probed`].
+    Probe(WorkerId),
     /// End the worker's process and report [`Event::Exited`] when it has gone.
     Stop(WorkerId, Ending),
     /// For the log: a worker is lost or let go, and what becomes of its place.
@@ -176,6 +190,8 @@ pub enum Action {
         /// How long the place stays empty before a new process is started; `None`: a successor serves already.
         delay: Option<Duration>,
     },
+    /// For the log: where others had failed their probe a worker serves again, which has passed or is not asked any more.
+    Cleared(WorkerId),
     /// For the log: every worker the operator wanted replaced is.
     Rolled,
 }
@@ -212,6 +228,8 @@ pub enum Restart {
     Desync,
     /// Its reply was over the limit.
     Oversize,
+    /// It had failed its probe, or not survived it.
+    Quarantined,
     /// It had served long enough, or grown too large.
     Recycled,
     /// It had answered the only request it takes.

@@ -49,6 +49,8 @@ impl Dispatcher {
         assert_eq!(occupied, self.occupied, "the number of the occupied");
         for (index, worker) in &self.workers {
             assert_eq!(index, worker.id.index as usize, "a worker is where its id says");
+            let serves = worker.phase == Phase::Available || worker.phase.is_occupied();
+            assert!(!(serves && worker.quarantined), "{:?} serves in quarantine", worker.id);
             self.check_flights(worker);
         }
         let listed = self
@@ -123,7 +125,10 @@ impl Dispatcher {
                 Place::Successor(number) => {
                     assert_eq!(self.slots.get(number).and_then(|slot| slot.successor), Some(worker.id));
                 }
-                Place::Outgoing => assert!(worker.phase.is_occupied() || worker.phase == Phase::Stopping),
+                Place::Outgoing => assert!(matches!(
+                    worker.phase,
+                    Phase::Busy { .. } | Phase::Settling { .. } | Phase::Stopping
+                )),
             }
             if worker.phase == Phase::Stopping {
                 assert_eq!(worker.place, Place::Outgoing, "who has been told to go has no place");

@@ -5,7 +5,8 @@
 //! [`Action::Assign`] → [`Event::Reply`] → [`Action::Answer`]. On the way its worker may die (it is given to another),
 //! its client may go (the worker's reply is then for nobody), or a deadline may pass ([`deadlines`]).
 //!
-//! The life of a worker is drawn in [`worker`]; who replaces it, and when, is in [`supervise`].
+//! The life of a worker is drawn in [`worker`]; who replaces it, and when, is in [`supervise`]; which are asked a question
+//! with a known answer first, and what becomes of those that fail, in [`probe`].
 //!
 //! What holds, after every event (`invariants` checks it in debug builds):
 //! - A worker is available exactly when it is in the list of the available, and then nobody waits in the queue.
@@ -23,6 +24,7 @@ mod deadlines;
 mod event;
 #[cfg(debug_assertions)]
 mod invariants;
+mod probe;
 mod queue;
 mod requests;
 mod respawn;
@@ -37,7 +39,9 @@ use std::time::Instant;
 use slab::Slab;
 
 pub use counters::{CacheCounters, Counters, Refusals, Restarts};
-pub use event::{Action, ClientId, Ending, Event, Fault, Refusal, RequestId, Restart, Step, Verdict, WorkerId};
+pub use event::{
+    Action, ClientId, Ending, Event, Fault, Finding, Refusal, RequestId, Restart, Step, Verdict, WorkerId,
+};
 pub use view::{SlotView, Status, StatusCounts};
 
 use super::options::Policy;
@@ -138,6 +142,7 @@ impl Dispatcher {
             Event::Reply { worker, step } => self.reply(worker, step),
             Event::Broken(worker, fault) => self.broken(worker, fault),
             Event::Inspected(worker, verdict) => self.inspected(worker, verdict),
+            Event::Probed(worker, finding) => self.probed(worker, finding),
             Event::Exited(worker) => self.exited(worker),
             Event::Outgrown(worker) => self.outgrown(worker),
             Event::Tick => self.tick(),

@@ -8,9 +8,12 @@ pub(super) const EARLY: Duration = Duration::from_secs(10);
 /// No delay grows past this (or past the alarm interval, where that is longer).
 const LONGEST_DELAY: Duration = Duration::from_secs(60);
 
+/// After so many early deaths in a row there is a delay.
+pub(super) const FIRST_DELAYED: u32 = 2;
+
 /// After so many early deaths in a row: at once the first time, then `base`, doubling up to a minute.
 pub(super) fn delay(early_deaths: u32, base: Duration) -> Duration {
-    match early_deaths.checked_sub(2) {
+    match early_deaths.checked_sub(FIRST_DELAYED) {
         None => Duration::ZERO,
         Some(doublings) => {
             let factor = 1u32.checked_shl(doublings).unwrap_or(u32::MAX);

@@ -137,3 +137,48 @@ impl Dispatcher {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::services::pool::core::{ClientId, Event, Step};
+    use crate::services::pool::options::Policy;
+
+    fn spawned(dispatcher: &mut Dispatcher) -> Option<WorkerId> {
+        let actions: Vec<_> = std::iter::from_fn(|| dispatcher.next_action()).collect();
+        actions.into_iter().find_map(|action| match action {
+            Action::Spawn(worker) => Some(worker),
+            _ => None,
+        })
+    }
+
+    /// Or a broken new generation would be started over and over for as long as the old one answers.
+    #[test]
+    fn successors_that_die_are_delayed_though_their_predecessor_answers() {
+        let now = Instant::now();
+        let mut dispatcher = Dispatcher::new(Policy::for_tests(1), now, 1);
+        let old = spawned(&mut dispatcher).unwrap();
+        for event in [Event::Started(old), Event::Ready(old), Event::Roll] {
+            dispatcher.handle(now, event);
+        }
+        let mut successor = spawned(&mut dispatcher);
+        let mut started = 0;
+        while let Some(worker) = successor {
+            started += 1;
+            assert!(started < 3, "there is a delay from the second death on");
+            let (client, size) = (ClientId(1), 80);
+            let reply = Event::Reply {
+                worker: old,
+                step: Step::Kept,
+            };
+            let events = [Event::Started(worker), Event::Request { client, size }, reply];
+            events.into_iter().for_each(|event| dispatcher.handle(now, event));
+            dispatcher.handle(now, Event::Exited(worker));
+            successor = spawned(&mut dispatcher);
+        }
+        assert_eq!(started, 2);
+        assert_eq!(dispatcher.next_deadline(), Some(now + dispatcher.policy.alarm_interval));
+    }
+}

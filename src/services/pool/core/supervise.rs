@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::event::{Action, Ending, Fault, Refusal, Restart, Verdict, WorkerId};
+use super::probe::Probation;
 use super::requests::Delivered;
 use super::respawn::{self, EARLY};
 use super::worker::{Phase, Place, Worker};
@@ -33,6 +34,7 @@ impl Dispatcher {
     pub(super) fn enter(&mut self, id: WorkerId, phase: Phase) {
         let Some(worker) = self.worker_mut(id) else { return };
         let before = std::mem::replace(&mut worker.phase, phase);
+        let deadline = worker.deadline();
         if before == Phase::Available {
             // It is the last one nearly always: the one that was just chosen.
             if let Some(at) = self.available.iter().rposition(|other| *other == id) {
@@ -43,7 +45,7 @@ impl Dispatcher {
             self.available.push(id);
         }
         self.occupied = self.occupied + usize::from(phase.is_occupied()) - usize::from(before.is_occupied());
-        if let Some(at) = phase.deadline() {
+        if let Some(at) = deadline {
             self.lower_wake(at);
         }
         self.list_room(id);
@@ -77,10 +79,11 @@ impl Dispatcher {
 
     pub(super) fn started(&mut self, id: WorkerId) {
         let (now, deadline) = (self.now, self.now + self.policy.start_timeout);
+        let probation = self.policy.probe_interval.map(|interval| Probation::new(interval, now));
         let Some(worker) = self.worker_mut(id).filter(|worker| worker.phase == Phase::Spawning) else {
             return;
         };
-        (worker.started, worker.vouched) = (Some(now), now);
+        (worker.started, worker.vouched, worker.probation) = (Some(now), now, probation);
         self.counters.spawns += 1;
         self.enter(id, Phase::Starting { deadline });
     }
@@ -91,12 +94,20 @@ impl Dispatcher {
         }
     }
 
-    /// The worker is up: it takes over from its predecessor, if it has one, and serves.
+    /// The worker is up, and serves; or is probed first.
     pub(super) fn ready(&mut self, id: WorkerId) {
         // Any other phase: it was told to go while its ready line was on the way.
-        let Some(Phase::Starting { .. }) = self.phase(id) else {
+        let Some(Phase::Starting { deadline }) = self.phase(id) else {
             return;
         };
+        if !self.is_probed_first(id, deadline) {
+            self.enlist(id);
+        }
+    }
+
+    /// The worker may be believed: it takes over from its predecessor, if it has one, and serves.
+    pub(super) fn enlist(&mut self, id: WorkerId) {
+        self.end_quarantine(id);
         let recycle_after = self.policy.max_requests.map(|number| self.jitter.around(number));
         let recycle_at = self
             .policy
@@ -144,7 +155,7 @@ impl Dispatcher {
             // It has lost its place, and is given nothing more.
             Phase::Busy { .. } | Phase::Settling { .. } | Phase::Stopping => self.list_room(id),
             Phase::Delayed { .. } | Phase::Spawning => self.forget(id),
-            Phase::Starting { .. } | Phase::Available => self.let_go(id),
+            Phase::Starting { .. } | Phase::Probing { .. } | Phase::Available => self.let_go(id),
         }
     }
 
@@ -204,7 +215,7 @@ impl Dispatcher {
             None => return,
             Some(Phase::Stopping) => {}
             Some(phase) => {
-                self.replace(id, Restart::Died);
+                self.replace(id, phase.loss(Restart::Died));
                 if let Some(worker) = self.worker_mut(id) {
                     worker.place = Place::Outgoing;
                 }
@@ -218,6 +229,7 @@ impl Dispatcher {
     /// A worker is of no use any more. Its place gets another one, its requests other workers or refusals, its process
     /// (if there is one) is ended. `oldest`: whether any byte of its oldest request has reached it.
     pub(super) fn lose(&mut self, id: WorkerId, reason: Restart, oldest: Delivered) {
+        let reason = self.phase(id).map_or(reason, |phase| phase.loss(reason));
         self.replace(id, reason);
         let ending = match reason {
             Restart::Spent => Ending::Gently,
@@ -289,6 +301,7 @@ impl Dispatcher {
             .filter(|successor| *successor != id);
         if let (Place::Serving(_), Some(successor)) = (place, successor) {
             // One is on its way already, and need not wait for the other any more.
+            self.pass_on_quarantine(id, reason, successor);
             self.promote(slot, successor);
             self.actions.push_back(Action::Replaced {
                 worker: id,
@@ -305,6 +318,7 @@ impl Dispatcher {
             delay: Some(delay),
         });
         let Some(hired) = self.hire(place, delay) else { return };
+        self.pass_on_quarantine(id, reason, hired);
         let Some(slot) = self.slots.get_mut(slot) else { return };
         match place {
             Place::Serving(_) => slot.serving = hired,
@@ -336,6 +350,8 @@ impl Dispatcher {
         slot.early_deaths = match reason {
             // The request took too long, not the start.
             Restart::BusyTimeout => slot.early_deaths,
+            // What is wrong is not over in a moment, so there is always a delay.
+            Restart::Quarantined => slot.early_deaths.saturating_add(1).max(respawn::FIRST_DELAYED),
             _ if early => slot.early_deaths.saturating_add(1),
             _ => 0,
         };
@@ -402,6 +418,7 @@ impl Dispatcher {
         match worker.phase {
             Phase::Delayed { .. } | Phase::Spawning => return self.forget(id),
             Phase::Starting { .. }
+            | Phase::Probing { .. }
             | Phase::Available
             | Phase::Busy { .. }
             | Phase::Settling { .. }
@@ -419,8 +436,9 @@ impl Dispatcher {
     pub(super) fn count_answered(&mut self, id: WorkerId) {
         if let Some(worker) = self.worker_mut(id) {
             worker.answered += 1;
+            // While a successor is on its way the count is of those before it, which this one's work does not excuse.
             if let Place::Serving(slot) = worker.place
-                && let Some(slot) = self.slots.get_mut(slot)
+                && let Some(slot) = self.slots.get_mut(slot).filter(|slot| slot.successor.is_none())
             {
                 slot.early_deaths = 0;
             }
@@ -436,6 +454,7 @@ impl Dispatcher {
             Restart::BusyTimeout => &mut restarts.busy_timeout,
             Restart::Desync => &mut restarts.desync,
             Restart::Oversize => &mut restarts.oversize,
+            Restart::Quarantined => &mut restarts.quarantined,
             Restart::Recycled => &mut restarts.recycled,
             Restart::Spent => &mut restarts.spent,
             Restart::Asked => &mut restarts.asked,

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::event::{ClientId, WorkerId};
-use super::worker::Phase;
+use super::worker::{Phase, Worker};
 use super::{Counters, Dispatcher, Slot};
 
 /// A worker's state as iotcpd 1.1 numbers it (protocols.md §1).
@@ -12,14 +12,16 @@ use super::{Counters, Dispatcher, Slot};
 pub enum Status {
     /// Free.
     Available = 1,
-    /// At work, for somebody or for nobody, or watched after a long request.
+    /// At work, for somebody or for nobody, or watched after a long request, or probed once more.
     Busy = 2,
     /// No process: it is being made, or waits out a respawn delay.
     Spawning = 4,
-    /// Its process is not ready yet.
+    /// Its process is not ready yet, or has not passed its first probe.
     Starting = 8,
     /// Its process has been told to end (new in 2.0; never the state of a place).
     Stopping = 16,
+    /// The last worker in this place has failed its probe; another one is waited for, started or asked.
+    Quarantined = 32,
 }
 
 /// How many workers are in each state.
@@ -37,6 +39,8 @@ pub struct StatusCounts {
     pub starting: u64,
     /// Told to end.
     pub stopping: u64,
+    /// In places whose last worker has failed its probe, where none has passed since: whatever else they are.
+    pub quarantined: u64,
 }
 
 /// One place and who serves in it.
@@ -99,16 +103,24 @@ impl Dispatcher {
         }
     }
 
+    /// Who serves in a place: not one that is still to be started, or starts.
+    pub fn in_service(&self, slot: usize) -> Option<WorkerId> {
+        let serving = self.slots.get(slot)?.serving;
+        let phase = self.phase(serving)?;
+        (phase == Phase::Available || phase.is_occupied()).then_some(serving)
+    }
+
     /// How many workers are in each state.
     pub fn status_counts(&self) -> StatusCounts {
         let mut counts = StatusCounts::default();
         for (_, worker) in &self.workers {
-            match status(worker.phase) {
+            match status(worker) {
                 Status::Available => counts.available += 1,
                 Status::Busy => counts.busy += 1,
                 Status::Spawning => counts.spawning += 1,
                 Status::Starting => counts.starting += 1,
                 Status::Stopping => counts.stopping += 1,
+                Status::Quarantined => counts.quarantined += 1,
             }
             let for_nobody = worker.flights.iter().all(|flight| flight.request.is_none());
             counts.draining += u64::from(matches!(worker.phase, Phase::Busy { .. }) && for_nobody);
@@ -130,7 +142,7 @@ impl Dispatcher {
             };
             Some(SlotView {
                 worker: worker.id,
-                status: status(worker.phase),
+                status: status(worker),
                 client,
                 busy_since,
             })
@@ -138,12 +150,14 @@ impl Dispatcher {
     }
 }
 
-fn status(phase: Phase) -> Status {
-    match phase {
-        Phase::Available => Status::Available,
-        Phase::Busy { .. } | Phase::Settling { .. } => Status::Busy,
-        Phase::Delayed { .. } | Phase::Spawning => Status::Spawning,
-        Phase::Starting { .. } => Status::Starting,
+fn status(worker: &Worker) -> Status {
+    match worker.phase {
         Phase::Stopping => Status::Stopping,
+        _ if worker.quarantined => Status::Quarantined,
+        Phase::Available => Status::Available,
+        phase if phase.is_occupied() => Status::Busy,
+        Phase::Delayed { .. } | Phase::Spawning => Status::Spawning,
+        // Until it has passed its first probe it is not up.
+        _ => Status::Starting,
     }
 }

@@ -12,12 +12,16 @@
 //!                                      Stopping --------------> forgotten
 //! ```
 //!
+//! With probes there is a stop, Probing, between Starting and Available, and another one on the way back to Available now
+//! and then; who fails there has its place in quarantine until another one has passed ([`probe`](super::probe)).
+//!
 //! A busy worker whose client has gone stays busy, for nobody, until it has replied: only then is it in step again.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::event::{RequestId, WorkerId};
+use super::event::{RequestId, Restart, WorkerId};
+use super::probe::{Probation, Standing};
 
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -39,6 +43,10 @@ pub(super) struct Worker {
     pub(super) recycle_after: Option<u64>,
     /// It is replaced at that time; `None` also once that has been asked for.
     pub(super) recycle_at: Option<Instant>,
+    /// Set at its start: when it is probed; `None`: never.
+    pub(super) probation: Option<Probation>,
+    /// Its predecessor has failed its probe, and it has not passed yet.
+    pub(super) quarantined: bool,
 }
 
 /// A request on its way through a worker.
@@ -69,6 +77,8 @@ pub(super) enum Phase {
     Spawning,
     /// A process that is not ready yet.
     Starting { deadline: Instant },
+    /// Asked the question with the known answer.
+    Probing { deadline: Instant, standing: Standing },
     /// Ready and in step. In the list of the available exactly then.
     Available,
     /// It works on the oldest of its flights since `began`.
@@ -89,6 +99,7 @@ impl Phase {
         match self {
             Phase::Delayed { until: at }
             | Phase::Starting { deadline: at }
+            | Phase::Probing { deadline: at, .. }
             | Phase::Busy { deadline: at, .. }
             | Phase::Settling { until: at } => Some(at),
             // Spawning ends in this turn or the next, by the shell's report. Available waits for work, by design. The
@@ -99,7 +110,19 @@ impl Phase {
 
     /// It has a process that serves, and that process has its hands full.
     pub(super) fn is_occupied(self) -> bool {
-        matches!(self, Phase::Busy { .. } | Phase::Settling { .. })
+        match self {
+            Phase::Busy { .. } | Phase::Settling { .. } => true,
+            Phase::Probing { standing, .. } => standing == Standing::Proven,
+            _ => false,
+        }
+    }
+
+    /// Why a worker is replaced that is lost for this reason: whatever befalls it in its probe, it has not passed.
+    pub(super) fn loss(self, reason: Restart) -> Restart {
+        match self {
+            Phase::Probing { .. } => Restart::Quarantined,
+            _ => reason,
+        }
     }
 
     /// There is a process, or will be one before the shell returns to the loop.
@@ -121,12 +144,20 @@ impl Worker {
             answered: 0,
             recycle_after: None,
             recycle_at: None,
+            probation: None,
+            quarantined: false,
         }
     }
 
     /// When the dispatcher must look at it again, whatever for.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        [self.phase.deadline(), self.recycle_at].into_iter().flatten().min()
+        // Any other one is thought of when it becomes available.
+        let probation = self.probation.filter(|_| self.phase == Phase::Available);
+        let probe = probation.map(|probation| probation.at);
+        [self.phase.deadline(), self.recycle_at, probe]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Whether it has served as much as one worker should.

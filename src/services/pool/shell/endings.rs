@@ -5,7 +5,7 @@ use std::io;
 use log::Level;
 use nix::sys::signal::Signal;
 
-use super::super::core::{Ending, Event, Restart, WorkerId};
+use super::super::core::{Ending, Event, Fault, Restart, WorkerId};
 use super::super::report::Topic;
 use super::process::Stage;
 use super::{Of, Pool};
@@ -81,6 +81,14 @@ impl Pool {
     pub(super) fn exit_ready(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(id) = self.crew.find(key) else { return };
         self.hear_last_words(cx, id);
+        if self
+            .crew
+            .get(id)
+            .is_some_and(|process| process.examination.is_under_way())
+        {
+            // To be told while it is known who it was and what it was asked.
+            self.fault(cx, id, Fault::OutputClosed);
+        }
         self.end_on(cx, id, reaper::Event::Exited);
     }
 

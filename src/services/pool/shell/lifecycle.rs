@@ -140,6 +140,11 @@ impl Pool {
         }
     }
 
+    pub(super) fn has_rolled(&mut self) {
+        self.cache.rolled();
+        log::info!("{}: every worker has been replaced", self.options.name);
+    }
+
     // ---- end ---------------------------------------------------------------------------------------------------
 
     pub(in crate::services::pool) fn begin_draining(&mut self, cx: &mut Context<'_>) {

@@ -4,7 +4,8 @@
 //! The brain of it is one `match` over [`Action`] in [`Pool::act`]. Beside it stand accepting (`listeners`), the clients
 //! (`client` is one, `exchange` one request of it and its answer, `clients` all of them, `intake` reads them, `waiting`
 //! watches them, `parting` answers them and lets them go), the workers (`process` is one, `crew`
-//! all of them, `workers` starts them and gives them requests, `output` takes what they write, `endings` sees them go), what
+//! all of them, `workers` starts them and gives them requests, `probe` asks them what is known already, `output` takes what
+//! they write, `endings` sees them go), what
 //! is told of requests afterwards (`record`), and beginning and end of the whole (`lifecycle`).
 //!
 //! What holds:
@@ -24,6 +25,7 @@ mod listeners;
 mod outgoing;
 mod output;
 mod parting;
+mod probe;
 mod process;
 mod record;
 mod sharing;
@@ -303,6 +305,7 @@ impl Pool {
                 }
                 Action::Spawn(worker) => self.queue_spawn(cx, worker),
                 Action::Inspect(worker) => self.inspect(cx, worker),
+                Action::Probe(worker) => self.probe(cx, worker),
                 Action::Stop(worker, ending) => self.end_process(cx, worker, ending),
                 Action::Replaced {
                     worker,
@@ -310,10 +313,8 @@ impl Pool {
                     reason,
                     delay,
                 } => self.log_replacement(cx, worker, slot, reason, delay),
-                Action::Rolled => {
-                    self.cache.rolled();
-                    log::info!("{}: every worker has been replaced", self.options.name);
-                }
+                Action::Cleared(worker) => self.log_cleared(cx, worker),
+                Action::Rolled => self.has_rolled(),
             }
         }
         self.acting = Acting::Idle;
@@ -428,19 +429,32 @@ impl Pool {
     ) {
         let who = self.crew.describe(worker).unwrap_or_else(|| report::place(slot));
         let (level, cause) = report::restart(reason, &self.options);
+        let detail = self.crew.get(worker).map(|process| process.examination.story());
+        let detail = detail.filter(|_| reason == Restart::Quarantined).unwrap_or_default();
+        let meanwhile = self.stays_in_service(worker, slot, delay);
         let next = report::next_start(slot, delay);
         let is_silent = self.crew.get(worker).is_some_and(|process| !process.has_written);
         let hint = match reason {
-            Restart::BusyTimeout if is_silent => report::SILENT,
+            Restart::BusyTimeout | Restart::Quarantined if is_silent => report::SILENT,
             _ => "",
         };
         self.note(
             cx,
             level,
             Topic::Restart(reason),
-            format_args!("{who} {cause}; {next}{hint}"),
+            format_args!("{who} {cause}{detail}; {meanwhile}{next}{hint}"),
         );
         self.tell_record(cx, worker, reason);
+    }
+
+    /// Who serves on where a successor is lost: so a broken new generation is told from an outage.
+    fn stays_in_service(&self, lost: WorkerId, slot: Option<usize>, delay: Option<std::time::Duration>) -> String {
+        let serving = slot
+            .filter(|_| delay.is_some())
+            .and_then(|slot| self.dispatcher.in_service(slot));
+        let serving = serving.filter(|serving| *serving != lost);
+        let who = serving.and_then(|serving| self.crew.describe(serving));
+        who.map_or_else(String::new, |who| format!("the old {who} stays in service, and "))
     }
 }
 

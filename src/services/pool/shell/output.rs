@@ -94,7 +94,8 @@ impl Pool {
         let Some(process) = self.crew.get_mut(id).filter(|process| process.stage == Stage::Serving) else {
             return;
         };
-        let begun = !held.is_empty();
+        // A probe has its deadline, whatever of its answer has come.
+        let begun = !held.is_empty() && !process.examination.is_under_way();
         process.reply = held;
         if begun {
             self.tell(cx, Event::ReplyBegun(id));
@@ -138,6 +139,9 @@ impl Pool {
         process.given.pop_front();
         // What stands behind the last reply that is owed answers nothing.
         let excess = process.given.is_empty() && !behind.is_empty();
+        if process.examination.is_under_way() {
+            return self.judge(cx, id, reply.bytes, unread, excess);
+        }
         let step = match unread {
             Unread::Everything => return self.fault(cx, id, Fault::Unasked),
             Unread::Nothing if !excess => Step::Kept,

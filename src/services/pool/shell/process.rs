@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::super::core::{RequestId, WorkerId};
 use super::super::recorder::Recorder;
 use super::outgoing::Outgoing;
+use super::probe::Examination;
 use crate::framing::line::LineFramer;
 use crate::framing::search::LineSearch;
 use crate::process::child::Child;
@@ -39,6 +40,7 @@ pub(super) struct Process {
     /// Whether a byte has come from its standard output.
     pub(super) has_written: bool,
     pub(super) recorder: Recorder,
+    pub(super) examination: Examination,
 }
 
 /// Whether the poll knows its standard input. Most workers always take a request whole and never need it.
@@ -62,10 +64,11 @@ pub(super) enum Stage {
     Lost,
 }
 
-/// A request that a worker has.
+/// A request that a worker has, or a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Given {
-    pub(super) request: RequestId,
+    /// `None`: it is a probe.
+    pub(super) request: Option<RequestId>,
     pub(super) length: usize,
 }
 
@@ -147,7 +150,7 @@ impl Process {
     }
 
     /// Takes a request for it; [`send`](Self::send) writes it.
-    pub(super) fn take(&mut self, request: RequestId, bytes: &[u8]) {
+    pub(super) fn take(&mut self, request: Option<RequestId>, bytes: &[u8]) {
         let length = bytes.len();
         self.given.push_back(Given { request, length });
         self.unsent.push(bytes);
@@ -169,10 +172,8 @@ impl Process {
 
     fn not_sent(&self, unsent: usize) -> Sent {
         let given: usize = self.given.iter().map(|given| given.length).sum();
-        match self.given.front() {
-            Some(oldest) if unsent >= given => Sent::Nothing(oldest.request),
-            _ => Sent::Lost,
-        }
+        let oldest = self.given.front().and_then(|oldest| oldest.request);
+        oldest.filter(|_| unsent >= given).map_or(Sent::Lost, Sent::Nothing)
     }
 }
 

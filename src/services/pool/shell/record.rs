@@ -20,7 +20,9 @@ impl Pool {
         let Some(who) = self.crew.describe(id) else { return };
         let Some(process) = self.crew.get_mut(id) else { return };
         let record = std::mem::take(&mut process.recorder);
-        if record.is_empty() {
+        // A probe that was the first thing it was asked has been told with its loss.
+        let is_told = reason == Restart::Quarantined && record.entries().count() == 1;
+        if record.is_empty() || is_told {
             return;
         }
         let now = cx.now();

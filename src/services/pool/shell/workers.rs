@@ -12,6 +12,7 @@ use super::super::recorder::Recorder;
 use super::super::report::Topic;
 use super::exchange::QueuePlace;
 use super::outgoing::Outgoing;
+use super::probe::Examination;
 use super::process::{Process, Sent, Silence, Stage, StdinWatch, Unread};
 use super::{Of, Pool};
 use crate::framing::line::LineFramer;
@@ -97,6 +98,7 @@ impl Pool {
             started: cx.now(),
             has_written: false,
             recorder: Recorder::new(self.recorded()),
+            examination: Examination::new(self.options.probe.clone()),
         };
         log::debug!(
             "{}: worker {} started, pid {}",
@@ -171,7 +173,7 @@ impl Pool {
         }
         // A client that vanished in this very turn has been abandoned, or will be.
         let bytes = self.clients.exchanges.request_bytes(client).unwrap_or_default();
-        process.take(request, bytes);
+        process.take(Some(request), bytes);
         process.recorder.begin(bytes, cx.now());
         if self.options.policy.pipeline == 1 {
             return self.send(cx, id);
@@ -193,7 +195,7 @@ impl Pool {
         }
     }
 
-    fn send(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+    pub(super) fn send(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         let Some(process) = self.crew.get_mut(id) else { return };
         match process.send() {
             Sent::Whole => {}
@@ -240,6 +242,9 @@ impl Pool {
             && process.stage != Stage::Ending
         {
             process.stage = Stage::Lost;
+        }
+        if let Some(process) = self.crew.get_mut(id) {
+            process.examination.is_cut_short(fault);
         }
         self.tell(cx, Event::Broken(id, fault));
     }

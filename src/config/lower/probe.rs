@@ -1,0 +1,168 @@
+//! The probe of a pool: `--probe`, `--probe-expect`, `--probe-interval`.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::pattern::pattern;
+use super::{LONGEST, Mistakes, Origin};
+use crate::config::quote::Quoted;
+use crate::config::spec::pool::PoolSpec;
+use crate::services::pool::options::Probe;
+use crate::services::pool::pattern::Pattern;
+
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
+/// More often, and what is asked for nobody's sake takes a part of the work that shows.
+const INTERVAL: RangeInclusive<Duration> = Duration::from_secs(1)..=LONGEST;
+/// A longer line may be answered twice by a program in good order, as squidGuard does; what a worker is asked must not be
+/// what breaks it.
+const LONGEST_QUESTION: usize = 4000;
+
+/// When workers are probed again; `None`: they are not probed at all.
+pub(super) fn probe_interval(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option<Duration> {
+    let interval = mistakes.time("probe-interval", spec.probe_interval, &INTERVAL);
+    if spec.probe.is_none() && spec.probe_interval.is_some() {
+        let text = "without a probe there is nothing to be asked";
+        mistakes.add(Origin::key("probe-interval"), text, "give a probe, or leave it out");
+    }
+    spec.probe.as_ref()?;
+    Some(interval.unwrap_or(DEFAULT_INTERVAL))
+}
+
+/// The question and its answer: both or none.
+pub(super) fn probe(mistakes: &mut Mistakes, spec: &PoolSpec, max_request: usize) -> Option<Arc<Probe>> {
+    let (question, expect) = match (&spec.probe, &spec.probe_expect) {
+        (Some(question), Some(expect)) => (question, expect),
+        (Some(_), None) => {
+            let (text, remedy) = ("nothing says what its answer is to be", "give probe-expect with it");
+            mistakes.add(Origin::key("probe"), text, remedy);
+            return None;
+        }
+        (None, Some(_)) => {
+            let (text, remedy) = ("without a probe there is no answer", "give a probe, or leave it out");
+            mistakes.add(Origin::key("probe-expect"), text, remedy);
+            return None;
+        }
+        (None, None) => return None,
+    };
+    let question = line(mistakes, question, max_request);
+    let expect = expected(mistakes, expect);
+    Some(Arc::new(Probe {
+        question: question?,
+        expect: expect?,
+    }))
+}
+
+/// One line, as a client may send it.
+fn line(mistakes: &mut Mistakes, text: &str, max_request: usize) -> Option<Vec<u8>> {
+    let longest = max_request.min(LONGEST_QUESTION);
+    let wrong = if text.contains(['\n', '\r']) {
+        Some((
+            "it is more than one line".to_owned(),
+            "write one line, without its line end".to_owned(),
+        ))
+    } else if text.contains('\0') {
+        Some(("it holds a NUL byte".to_owned(), "write it without".to_owned()))
+    } else if text.len() > longest {
+        let text = format!("it is {} bytes long", text.len());
+        Some((text, format!("write at most {longest} bytes")))
+    } else {
+        None
+    };
+    match wrong {
+        Some((text, remedy)) => mistakes.add(Origin::key("probe"), text, remedy),
+        None => return Some([text.as_bytes(), b"\n"].concat()),
+    }
+    None
+}
+
+fn expected(mistakes: &mut Mistakes, text: &str) -> Option<Pattern> {
+    let pattern = pattern(mistakes, "probe-expect", text)?;
+    if pattern.is_in(b"") && !pattern.as_str().contains(['^', '$']) {
+        let what = format!("{} is found in every answer", Quoted(text));
+        let remedy = "write what only the right answer holds, for example ^OK";
+        mistakes.add(Origin::key("probe-expect"), what, remedy);
+    }
+    Some(pattern)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::lower::pool;
+    use crate::config::units::{Size, Time};
+
+    fn spec(probe: Option<&str>, expect: Option<&str>) -> PoolSpec {
+        PoolSpec {
+            probe: probe.map(Into::into),
+            probe_expect: expect.map(Into::into),
+            ..PoolSpec::default()
+        }
+    }
+
+    fn told(spec: &PoolSpec) -> String {
+        let told = pool("pool", spec).unwrap_err();
+        assert_eq!(told.len(), 1, "{told:?}");
+        told[0].to_string()
+    }
+
+    #[test]
+    fn a_probe_is_a_line_and_an_expression() {
+        let options = pool("pool", &spec(Some("q 1"), Some("^OK"))).unwrap().options;
+        let probe = options.probe.unwrap();
+        assert_eq!((&probe.question[..], probe.expect.as_str()), (&b"q 1\n"[..], "^OK"));
+        assert_eq!(options.policy.probe_interval, Some(DEFAULT_INTERVAL));
+        assert!(
+            pool("pool", &spec(Some(""), Some("^$"))).is_ok(),
+            "an empty line is one"
+        );
+    }
+
+    #[test]
+    fn one_half_of_a_probe_is_none() {
+        assert_eq!(
+            told(&spec(Some("q"), None)),
+            "probe: nothing says what its answer is to be; give probe-expect with it"
+        );
+        assert_eq!(
+            told(&spec(None, Some("OK"))),
+            "probe-expect: without a probe there is no answer; give a probe, or leave it out"
+        );
+        let interval = PoolSpec {
+            probe_interval: Some(Time(Duration::from_secs(5))),
+            ..PoolSpec::default()
+        };
+        assert_eq!(
+            told(&interval),
+            "probe-interval: without a probe there is nothing to be asked; give a probe, or leave it out"
+        );
+    }
+
+    #[test]
+    fn what_no_client_may_send_is_no_question() {
+        let ask = |text: &str| told(&spec(Some(text), Some("OK")));
+        assert!(ask("a\nb").starts_with("probe: it is more than one line; "));
+        assert!(ask("a\0b").starts_with("probe: it holds a NUL byte; "));
+        assert_eq!(
+            ask(&"x".repeat(4001)),
+            "probe: it is 4001 bytes long; write at most 4000 bytes"
+        );
+        let short = PoolSpec {
+            max_request: Some(Size(5)),
+            ..spec(Some("longer"), Some("OK"))
+        };
+        assert_eq!(told(&short), "probe: it is 6 bytes long; write at most 5 bytes");
+    }
+
+    #[test]
+    fn an_expression_that_is_none_is_told_with_its_place() {
+        let expect = |text: &str| told(&spec(Some("q"), Some(text)));
+        let said = expect("^OK (a|b");
+        let what = "probe-expect: `^OK (a|b` is not a regular expression at character 5: unclosed group; mend it there";
+        assert!(said.starts_with(what), "{said}");
+        for anything in ["", ".*", "(OK)?"] {
+            let said = expect(anything);
+            assert!(said.contains("is found in every answer; write what only"), "{said}");
+        }
+    }
+}
