@@ -111,6 +111,11 @@ fn line() {
 }
 
 #[test]
+fn channel() {
+    run("channel");
+}
+
+#[test]
 fn ready_line() {
     run("ready_line");
 }
