@@ -22,6 +22,8 @@ mod listen;
 #[cfg(test)]
 mod manual;
 #[cfg(test)]
+mod pool_concurrency;
+#[cfg(test)]
 mod pool_crowds;
 #[cfg(test)]
 mod pool_deaths;
@@ -47,6 +49,8 @@ mod pool_replies;
 mod pool_step;
 #[cfg(test)]
 mod pool_supervision;
+#[cfg(test)]
+mod real_helpers;
 #[cfg(test)]
 mod real_squid;
 #[cfg(test)]

@@ -25,6 +25,8 @@ pub struct Counters {
     pub spawns: u64,
     /// Requests that were written ahead to a busy worker.
     pub ahead: u64,
+    /// Requests that were given to a worker which had others in hand, all to be answered at once.
+    pub concurrent: u64,
     /// Requests that were given to another worker.
     pub retried: u64,
     /// Kept connections closed because they asked nothing for too long.
@@ -44,6 +46,7 @@ pub struct Restarts {
     pub start_timeout: u64,
     pub busy_timeout: u64,
     pub desync: u64,
+    pub unknown_channel: u64,
     pub oversize: u64,
     pub recycled: u64,
     pub spent: u64,

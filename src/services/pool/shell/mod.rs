@@ -284,9 +284,10 @@ impl Pool {
                     worker,
                     request,
                     client,
+                    channel,
                 } => {
                     let speaking = reply.and_then(|reply| reply.last_speaker());
-                    self.assign(cx, worker, request, client, speaking);
+                    self.assign(cx, worker, request, client, channel, speaking);
                 }
                 Action::Enqueued { request, client } => self.enqueued(cx, client, request),
                 Action::Refuse {
@@ -423,6 +424,12 @@ impl Pool {
         let (level, cause) = report::restart(reason, &self.options);
         let next = report::next_start(slot, delay);
         let is_silent = self.crew.get(worker).is_some_and(|process| !process.has_written);
+        let stray = match reason {
+            Restart::UnknownChannel => {
+                report::stray(self.crew.get(worker).and_then(|process| process.stray.as_deref()))
+            }
+            _ => String::new(),
+        };
         let hint = match reason {
             Restart::BusyTimeout if is_silent => report::SILENT,
             _ => "",
@@ -431,7 +438,7 @@ impl Pool {
             cx,
             level,
             Topic::Restart(reason),
-            format_args!("{who} {cause}; {next}{hint}"),
+            format_args!("{who} {cause}{stray}; {next}{hint}"),
         );
         self.tell_record(cx, worker, reason);
     }
