@@ -1,5 +1,6 @@
 //! How often the daemon's loop allocates per request: the binary's own `main`, in this process, under an allocator that
-//! counts. `allocations REQUESTS` prints `allocations_per_request=N`; used by `scripts/bench`.
+//! counts. `allocations REQUESTS [FLAG ...]` prints `allocations_per_request=N`, of a pool with these flags; used by
+//! `scripts/bench`.
 //!
 //! The daemon runs on the main thread, as it always does, and only that thread is counted; a second thread is the client. The
 //! first requests are not counted: they fill the buffers that later ones use again.
@@ -8,6 +9,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::error::Error;
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::ExitCode;
@@ -66,7 +68,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     });
     COUNTED.set(true);
     let port = port.to_string();
-    let status = iotcpd::cli::main(["iotcpd", "-n", "2", "-d", "cat", "-p", &port].map(Into::into));
+    let arguments = ["iotcpd", "-n", "2", "-d", "cat", "-p", &port].map(OsString::from);
+    let status = iotcpd::cli::main(arguments.into_iter().chain(std::env::args_os().skip(2)));
     COUNTED.set(false);
     let counted = client.join().map_err(|_| "the client has failed")??;
     #[expect(clippy::cast_precision_loss, reason = "the numbers are small")]

@@ -18,6 +18,10 @@
 //! | `two A B` | replies A and B, two lines in one write |
 //! | `two-writes A GATE B` | replies A, waits at GATE, then replies B |
 //! | `unasked GATE TEXT` | replies `ok`; goes on serving, and when GATE opens writes TEXT as a line |
+//! | `twice TEXT` | replies TEXT twice, in one write |
+//! | `bare` | replies an empty line; after an ID without a blank behind it |
+//! | `under ID TEXT` | replies TEXT under that ID |
+//! | `id` | replies the ID that it was asked under |
 //! | `die [STATUS]` | exits (0) without a reply |
 //! | `die-after-partial TEXT` | writes TEXT without a newline and exits |
 //! | `die-after TEXT` | replies TEXT and exits |
@@ -53,8 +57,10 @@
 //! | `--ready TEXT` | writes TEXT as a line |
 //! | `--never-read` | reads nothing, ever, but lives |
 //! | `--reply-early TEXT` | replies TEXT as soon as there is input, reads one byte of it, and from then on nothing, but lives |
+//! | `--concurrent` | while it runs: the first word of each line is an ID if it is a number, and stands before the replies to it. `hang` and whoever waits at a GATE does so while other requests are answered |
 //! | `--max-line N` | while it runs: a longer line is taken for two, as squidGuard does with more than 12,287 bytes |
 
+use std::cell::RefCell;
 use std::error::Error;
 use std::fs;
 use std::io::{self, Write};
@@ -88,8 +94,16 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         return Ok(ExitCode::from(status));
     }
     let mut input = Lines::new(worker.max_line);
-    while let Some(line) = input.next_line()? {
+    while let Some(mut line) = input.next_line()? {
         worker.served += 1;
+        if worker.is_concurrent {
+            let prefix = take_id(&mut line);
+            if waits(&line) {
+                thread::spawn(move || obey_apart(prefix, &line));
+                continue;
+            }
+            PREFIX.set(prefix);
+        }
         if let Next::Exit(status) = worker.obey(&line)? {
             return Ok(ExitCode::from(status));
         }
@@ -97,10 +111,49 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
+thread_local! {
+    /// What stands before the replies of this thread: an ID and a blank, or nothing.
+    static PREFIX: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+fn prefix() -> Vec<u8> {
+    PREFIX.with_borrow(Vec::clone)
+}
+
+/// The ID before a line, with its blank; the line is left without it.
+fn take_id(line: &mut Vec<u8>) -> Vec<u8> {
+    let (id, _) = word(line);
+    if id.is_empty() || id.len() == line.len() || !id.iter().all(u8::is_ascii_digit) {
+        return Vec::new();
+    }
+    line.drain(..=id.len()).collect()
+}
+
+/// Whether a request would keep those behind it waiting.
+fn waits(line: &[u8]) -> bool {
+    matches!(
+        word(line).0,
+        b"wait" | b"wait-twice" | b"partial" | b"two-writes" | b"hang"
+    )
+}
+
+/// One of several requests that are answered at once.
+fn obey_apart(prefix: Vec<u8>, line: &[u8]) {
+    PREFIX.set(prefix);
+    let (verb, rest) = word(line);
+    if verb == b"hang" {
+        return;
+    }
+    if let Err(error) = pieces(verb, rest) {
+        eprintln!("scripted-worker: {error}");
+    }
+}
+
 /// The worker between two requests.
 #[derive(Default)]
 struct Worker {
     served: u64,
+    is_concurrent: bool,
     max_line: Option<usize>,
     ballast: Vec<Vec<u8>>,
 }
@@ -132,6 +185,7 @@ impl Worker {
             reply(text)?;
             live_on();
         }
+        self.is_concurrent = given("--concurrent");
         self.max_line = value("--max-line").map(|bytes| bytes.parse()).transpose()?;
         Ok(Next::Serve)
     }
@@ -141,7 +195,7 @@ impl Worker {
         match verb {
             b"die" => return Ok(Next::Exit(if rest.is_empty() { 0 } else { number(rest)? })),
             b"die-after-partial" => {
-                write_out(rest)?;
+                write_out(&[&prefix(), rest].concat())?;
                 return Ok(Next::Exit(0));
             }
             b"die-after" => {
@@ -180,6 +234,13 @@ impl Worker {
         match verb {
             b"echo" => reply(rest),
             b"raw" => write_out(&unescape(rest)),
+            b"twice" => {
+                let line = [&prefix(), rest, b"\n"].concat();
+                write_out(&[line.as_slice(), &line].concat())
+            }
+            b"bare" => write_out(&[prefix().trim_ascii_end(), b"\n"].concat()),
+            b"under" => write_out(&[rest, b"\n"].concat()),
+            b"id" => reply(prefix().trim_ascii_end()),
             b"length" => reply(line.len().to_string()),
             b"big" => reply((b'0'..=b'9').cycle().take(number(rest)?).collect::<Vec<u8>>()),
             b"wait" | b"wait-twice" | b"partial" | b"two" | b"two-writes" | b"unasked" => pieces(verb, rest),
@@ -221,9 +282,9 @@ fn pieces(verb: &[u8], rest: &[u8]) -> Result<(), Box<dyn Error>> {
             wait_at(second)
         }
         b"partial" => {
-            write_out(first)?;
+            write_out(&[&prefix(), first].concat())?;
             wait_at(second)?;
-            reply(third)
+            write_out(&[third, b"\n"].concat())
         }
         b"two" => write_out(&[first, b"\n", rest, b"\n"].concat()),
         b"two-writes" => {
@@ -319,7 +380,7 @@ fn wait_at(gate: &[u8]) -> Result<(), Box<dyn Error>> {
 }
 
 fn reply(text: impl AsRef<[u8]>) -> Result<(), Box<dyn Error>> {
-    write_out(&[text.as_ref(), b"\n"].concat())
+    write_out(&[&prefix(), text.as_ref(), b"\n"].concat())
 }
 
 /// Everything in as few writes as the pipe takes, with no buffer in between.

@@ -139,6 +139,7 @@ const SAMPLES: &[Sample] = &[
     ("queue-timeout", &["--queue-timeout", "1"], "queue-timeout = 1", NOTHING),
     ("retries", &["--retries", "0"], "retries = 0", NOTHING),
     ("pipeline", &["--pipeline", "16"], "pipeline = 16", NOTHING),
+    ("concurrency", &["--concurrency", "8"], "concurrency = 8", NOTHING),
     (
         "max-request",
         &["--max-request", "12000"],

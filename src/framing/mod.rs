@@ -11,8 +11,10 @@
 //! ```
 //!
 //! Another framing is one more file beside [`line`], with the same three answers. [`search`] does not cut a stream into
-//! messages: it waits for one line of it and lets everything before pass by.
+//! messages: it waits for one line of it and lets everything before pass by. [`channel`] reads and writes the number that
+//! stands before a line where several are under way at once.
 
+pub mod channel;
 pub mod line;
 pub mod search;
 

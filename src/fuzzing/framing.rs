@@ -1,9 +1,40 @@
-//! Lines in a stream, wherever it is cut.
+//! Lines in a stream, wherever it is cut, and the numbers before them.
 
 use super::Choices;
 use crate::framing::Progress;
+use crate::framing::channel::{Channel, Prefix, channel};
 use crate::framing::line::LineFramer;
 use crate::framing::search::LineSearch;
+
+/// `channel`: the number before a line is the one whose digits stand there, and nothing that is not a number is one. As much of
+/// a line as has come says the same as the whole of it, or that more is needed; and what `Prefix` writes is read again.
+pub fn fuzz_channel(input: &[u8]) {
+    let line = input.split_inclusive(|byte| *byte == b'\n').next().unwrap_or_default();
+    let end = line.iter().position(|byte| b" \r\n".contains(byte));
+    let digits = end.and_then(|end| std::str::from_utf8(line.get(..end)?).ok());
+    let number = digits.and_then(|digits| digits.parse::<u32>().ok().filter(|number| number.to_string() == digits));
+    let rest = line.get(end.unwrap_or_default()..).unwrap_or_default();
+    let ended = rest.starts_with(b" ") || rest == b"\n" || rest == b"\r\n";
+    let whole = channel(line);
+    match (number.filter(|_| ended), end) {
+        (Some(number), Some(end)) => {
+            let prefix = end + usize::from(rest.starts_with(b" "));
+            assert_eq!(whole, Channel::Number { number, prefix }, "{line:?}");
+            let written = [Prefix::of(number).as_bytes(), b"text\n"].concat();
+            let read = Channel::Number {
+                number,
+                prefix: written.len() - 5,
+            };
+            assert_eq!(channel(&written), read, "what is written is read again");
+        }
+        _ if line.ends_with(b"\n") => assert_eq!(whole, Channel::None, "{line:?}"),
+        _ => assert!(!matches!(whole, Channel::Number { .. }), "{line:?}"),
+    }
+    for cut in 0..line.len() {
+        let begun = channel(line.get(..cut).unwrap_or_default());
+        assert!(begun == Channel::NeedMore || begun == whole, "{line:?} cut at {cut}");
+    }
+}
 
 /// How a stream of lines ends.
 #[derive(Debug, PartialEq, Eq)]

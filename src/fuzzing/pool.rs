@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Choices;
 use crate::services::pool::core::{
-    Action, ClientId, Dispatcher, Ending, Event, Fault, Finding, RequestId, Step, Verdict, WorkerId,
+    Action, ChannelId, ClientId, Dispatcher, Ending, Event, Fault, Finding, RequestId, Step, Verdict, Which, WorkerId,
 };
 use crate::services::pool::options::Policy;
 
@@ -52,6 +52,8 @@ struct Process {
     given: Option<ClientId>,
     /// It has not answered its probe.
     asked: bool,
+    /// The number it was told last.
+    channel: Option<ChannelId>,
     told_to_end: bool,
 }
 
@@ -59,13 +61,15 @@ fn policy(choices: &mut Choices<'_>) -> Policy {
     let mut time = |unit: u64| Duration::from_millis(unit * (1 + u64::from(choices.byte())));
     let (queue_timeout, busy_timeout) = (time(4), time(16));
     let (alarm_interval, start_timeout, max_age, probe_interval) = (time(8), time(16), time(100), time(20));
+    let workers = choices.byte();
     Policy {
-        workers: 1 + choices.below(4),
+        workers: 1 + usize::from(workers % 4),
         queue_size: choices.below(6),
         queue_timeout,
         busy_timeout,
         // One at a time; what is written ahead is the simulation's subject.
         pipeline: 1,
+        concurrency: (workers >= 128).then_some(1),
         retries: choices.pick(&[0, 1, 2]).unwrap_or_default(),
         alarm_interval,
         start_timeout,
@@ -113,7 +117,8 @@ impl<'i> World<'i> {
                     worker,
                     request,
                     client,
-                } => self.assign(worker, request, client),
+                    channel,
+                } => self.assign(worker, request, client, channel),
                 Action::Answer { client, worker, .. } => {
                     let given = self.processes.get_mut(&worker).and_then(|process| process.given.take());
                     assert_eq!(
@@ -136,7 +141,7 @@ impl<'i> World<'i> {
                     assert!(process.is_some(), "only what lives is told to end");
                     process.into_iter().for_each(|process| process.told_to_end = true);
                 }
-                Action::Probe(worker) => {
+                Action::Probe { worker, .. } => {
                     let process = self.processes.get_mut(&worker);
                     let process = process.filter(|process| !process.told_to_end && !process.asked);
                     assert!(process.is_some(), "{worker:?} is asked once at a time, in service");
@@ -174,11 +179,12 @@ impl<'i> World<'i> {
         assert!(before.is_some(), "{client:?} waits for nothing");
     }
 
-    fn assign(&mut self, worker: WorkerId, request: RequestId, client: ClientId) {
+    fn assign(&mut self, worker: WorkerId, request: RequestId, client: ClientId, channel: Option<ChannelId>) {
         self.name(client, request);
         let process = self.processes.get_mut(&worker).filter(|process| !process.told_to_end);
-        let process = process.filter(|process| !process.asked);
+        let mut process = process.filter(|process| !process.asked);
         assert!(process.is_some(), "{worker:?} is not in service");
+        process.iter_mut().for_each(|process| process.channel = channel);
         let before = process.and_then(|process| process.given.replace(client));
         assert!(
             before.is_none_or(|before| before == client || !self.clients.contains_key(&before.0)),
@@ -219,19 +225,20 @@ impl<'i> World<'i> {
     fn report(&mut self, kind: usize, worker: WorkerId) {
         let broken = |fault| Event::Broken(worker, fault);
         let request = self.choices.pick(&self.requests);
-        let reply = |step| Event::Reply { worker, step };
+        let which = self.which(worker);
+        let reply = |step| Event::Reply { worker, which, step };
         let event = match kind {
             16..23 => reply(Step::Kept),
             23 => reply(Step::Lost),
             24 => reply(Step::Last),
-            25 => Event::ReplyBegun(worker),
+            25 => Event::ReplyBegun(worker, which),
             26 => broken(Fault::OutputClosed),
             27 => request.map_or_else(
                 || broken(Fault::OutputClosed),
                 |request| broken(Fault::InputClosed(request)),
             ),
             28 => broken(Fault::Unasked),
-            29 => broken(Fault::ReplyTooLong),
+            29 => broken(Fault::ReplyTooLong(which)),
             30 => Event::Outgrown(worker),
             32..35 => self.answer_probe(worker, Finding::Right),
             35 => self.answer_probe(worker, Finding::Wrong),
@@ -244,6 +251,18 @@ impl<'i> World<'i> {
         let process = self.processes.get_mut(&worker);
         process.into_iter().for_each(|process| process.asked = false);
         Event::Probed(worker, finding)
+    }
+
+    /// What a worker's output is about: where it is told numbers, most often the last, sometimes anything.
+    fn which(&mut self, worker: WorkerId) -> Which {
+        let Some(told) = self.processes.get(&worker).and_then(|process| process.channel) else {
+            return Which::Oldest;
+        };
+        match self.choices.below(8) {
+            7 => Which::Channel(ChannelId(u32::from(self.choices.byte()))),
+            6 => Which::Oldest,
+            _ => Which::Channel(told),
+        }
     }
 
     fn request(&mut self) {

@@ -85,14 +85,14 @@ fn try_one(target: fn(&[u8]), input: &[u8], name: &str) {
 }
 
 fn run(name: &str) {
-    let (_, target) = TARGETS.into_iter().find(|(known, _)| *known == name).unwrap();
+    let (_, target) = TARGETS.iter().find(|(known, _)| *known == name).unwrap();
     let seeds: Vec<Vec<u8>> = files(&home().join("seeds").join(name))
         .iter()
         .map(|path| fs::read(path).unwrap())
         .collect();
     assert!(!seeds.is_empty(), "{name} has seeds");
     for seed in &seeds {
-        try_one(target, seed, name);
+        try_one(*target, seed, name);
     }
     let mut dice = Dice(0);
     for number in 0..INPUTS {
@@ -101,13 +101,18 @@ fn run(name: &str) {
         } else {
             dice.mutated(&seeds)
         };
-        try_one(target, &input, name);
+        try_one(*target, &input, name);
     }
 }
 
 #[test]
 fn line() {
     run("line");
+}
+
+#[test]
+fn channel() {
+    run("channel");
 }
 
 #[test]

@@ -23,6 +23,7 @@ mod listen;
 mod manual;
 #[cfg(test)]
 mod pool_cache;
+mod pool_concurrency;
 #[cfg(test)]
 mod pool_crowds;
 #[cfg(test)]
@@ -51,6 +52,8 @@ mod pool_replies;
 mod pool_step;
 #[cfg(test)]
 mod pool_supervision;
+#[cfg(test)]
+mod real_helpers;
 #[cfg(test)]
 mod real_squid;
 #[cfg(test)]

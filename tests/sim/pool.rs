@@ -1,7 +1,7 @@
 //! The pool's dispatcher against a shell that is made of dice.
 //!
-//! The shadow model knows for each client whether it waits, and for each process what it was last given. From that
-//! follow the promises of design.md §4: an answer comes from the worker that holds the client's request and from
+//! The shadow model knows for each client whether it waits, and for each process what it was given, and under which numbers
+//! if it answers in any order. From that follow the promises of design.md §4: an answer comes from the worker that holds the client's request and from
 //! nobody else (1); every request ends, and no later than queue time-out plus busy time-out (2); a request outlives the
 //! death of its worker as often as `retries` says and no oftener (3). Of a worker that is to be probed it knows whether it
 //! has passed, and whether it is being asked: it may be given nothing before, meanwhile, or after a wrong answer. At the end everything is let run dry: no request and
@@ -11,7 +11,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use iotcpd::services::pool::core::{
-    Action, ClientId, Dispatcher, Ending, Event, Fault, Finding, Refusal, RequestId, Step, Verdict, WorkerId,
+    Action, ChannelId, ClientId, Dispatcher, Ending, Event, Fault, Finding, Refusal, RequestId, Step, Verdict, Which,
+    WorkerId,
 };
 use iotcpd::services::pool::options::Policy;
 
@@ -24,13 +25,31 @@ const STEPS: u64 = 3000;
 struct Process {
     ready: bool,
     /// What it was given and has not answered, oldest first.
-    held: VecDeque<Held>,
-    reply_begun: bool,
+    held: VecDeque<Flight>,
+    /// So many at once, each under a number; `None`: it answers in order.
+    concurrency: Option<usize>,
+    /// Every number that it was ever told.
+    told: BTreeSet<ChannelId>,
     answered: u64,
     told_to_end: bool,
     probe: Probe,
     /// It has written what nobody asked for: it may never be given anything again.
     out_of_step: bool,
+}
+
+/// A request with a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Flight {
+    held: Held,
+    channel: Option<ChannelId>,
+    /// The worker has begun to answer it: what it writes next is the rest of that.
+    reply_begun: bool,
+}
+
+impl Flight {
+    fn which(self) -> Which {
+        self.channel.map_or(Which::Oldest, Which::Channel)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,10 +73,12 @@ enum Probe {
 struct Client {
     arrived: Instant,
     request: Option<RequestId>,
+    /// When it was last given to a worker.
+    given: Instant,
     /// Workers that had answered before and died over it without a byte of reply.
     deaths: u32,
-    /// A worker died over it in the middle of its reply.
-    reply_lost: bool,
+    /// A worker has begun to answer it: no other one will.
+    reply_begun: bool,
 }
 
 struct World {
@@ -68,8 +89,8 @@ struct World {
     processes: BTreeMap<WorkerId, Process>,
     clients: BTreeMap<u64, Client>,
     next_client: u64,
-    /// Set while a reply of this worker is being reported.
-    replying: Option<WorkerId>,
+    /// Set while a reply of this worker to this client, if it still waits, is being reported.
+    replying: Option<(WorkerId, Held)>,
     /// During the final drain nothing breaks any more.
     calm: bool,
     /// Everything that was decided, for the determinism test.
@@ -79,22 +100,30 @@ struct World {
 
 fn policy(dice: &mut Dice) -> Policy {
     let maybe = |chance: bool, value: u64| chance.then_some(value);
+    let (pipeline, concurrency) = how_many_at_once(dice);
     Policy {
         workers: 1 + dice.below(6) as usize,
         queue_size: dice.below(12) as usize,
         queue_timeout: Duration::from_millis(50 + dice.below(800)),
         busy_timeout: Duration::from_millis(100 + dice.below(3000)),
         retries: dice.below(3) as u32,
-        pipeline: if dice.percent(50) {
-            1
-        } else {
-            1 + dice.below(5) as usize
-        },
+        pipeline,
+        concurrency,
         alarm_interval: Duration::from_millis(100 + dice.below(2000)),
         start_timeout: Duration::from_millis(500 + dice.below(5000)),
         max_requests: maybe(dice.percent(40), 1 + dice.below(30)),
         max_age: maybe(dice.percent(30), 1 + dice.below(20)).map(Duration::from_secs),
         probe_interval: maybe(dice.percent(50), 100 + dice.below(5000)).map(Duration::from_millis),
+    }
+}
+
+/// One at a time, several ahead, or several at once.
+fn how_many_at_once(dice: &mut Dice) -> (usize, Option<usize>) {
+    let number = 1 + dice.below(5) as usize;
+    match dice.below(3) {
+        0 => (1, None),
+        1 => (number, None),
+        _ => (1, Some(number)),
     }
 }
 
@@ -137,13 +166,14 @@ impl World {
                     worker,
                     request,
                     client,
-                } => self.assign(worker, request, client),
+                    channel,
+                } => self.assign(worker, request, client, channel),
                 Action::Enqueued { request, client } => self.client(client).request = Some(request),
                 Action::Answer { client, worker, .. } => self.answer(client, worker),
                 Action::Refuse { client, reason, .. } => self.refuse(client, reason),
                 Action::Inspect(worker) => self.inspect(worker),
                 Action::Stop(worker, ending) => self.stop(worker, ending),
-                Action::Probe(worker) => self.probe(worker),
+                Action::Probe { worker, .. } => self.probe(worker),
                 Action::Cleared(worker) => {
                     let probe = self.processes[&worker].probe;
                     assert!(matches!(probe, Probe::Never | Probe::Passed), "{worker:?}: {probe:?}");
@@ -170,7 +200,8 @@ impl World {
         let process = Process {
             ready,
             held: VecDeque::new(),
-            reply_begun: false,
+            concurrency: self.policy.concurrency,
+            told: BTreeSet::new(),
             answered: 0,
             told_to_end: false,
             probe: self.policy.probe_interval.map_or(Probe::Never, |_| Probe::Wanted),
@@ -183,16 +214,17 @@ impl World {
         }
     }
 
-    fn assign(&mut self, worker: WorkerId, request: RequestId, client: ClientId) {
-        let (retries, given) = (self.policy.retries, self.client(client));
-        given.request = Some(request);
+    fn assign(&mut self, worker: WorkerId, request: RequestId, client: ClientId, channel: Option<ChannelId>) {
+        let (retries, now) = (self.policy.retries, self.now);
+        let given = self.client(client);
+        (given.request, given.given) = (Some(request), now);
         assert!(
             given.deaths <= retries,
             "promise 3: given out again after {} deaths, {retries} retries",
             given.deaths
         );
         assert!(
-            !given.reply_lost,
+            !given.reply_begun,
             "promise 3: given out again though a worker had begun to answer"
         );
         let process = self
@@ -201,8 +233,18 @@ impl World {
             .expect("only a living worker is given anything");
         assert!(process.ready && !process.told_to_end, "{worker:?} is not in service");
         assert!(
-            process.held.len() < self.policy.pipeline,
+            process.held.len() < process.concurrency.unwrap_or(self.policy.pipeline),
             "{worker:?} has its hands full"
+        );
+        assert_eq!(
+            channel.is_some(),
+            process.concurrency.is_some(),
+            "{worker:?} was started for the other kind of lines"
+        );
+        let is_new = channel.is_none_or(|channel| process.told.insert(channel));
+        assert!(
+            is_new,
+            "promise 1: a second answer to an old request would pass for one to this"
         );
         assert!(
             !process.out_of_step,
@@ -213,7 +255,11 @@ impl World {
             "{worker:?} serves without having passed its probe: {:?}",
             process.probe
         );
-        process.held.push_back(Held::RequestOf(client));
+        process.held.push_back(Flight {
+            held: Held::RequestOf(client),
+            channel,
+            reply_begun: false,
+        });
         // The client may have gone while it waited, which is found out only now.
         if !self.calm && self.dice.percent(3) {
             process.held.pop_back();
@@ -225,7 +271,7 @@ impl World {
         if !self.calm && self.dice.percent(3) {
             process.out_of_step = true;
             process.held.pop_back();
-            let fault = if process.held.is_empty() && self.dice.percent(50) {
+            let fault = if process.held.is_empty() && channel.is_none() && self.dice.percent(50) {
                 Fault::Unasked
             } else {
                 Fault::InputClosed(request)
@@ -266,15 +312,9 @@ impl World {
 
     fn answer(&mut self, client: ClientId, worker: WorkerId) {
         assert_eq!(
-            self.replying,
-            Some(worker),
-            "an answer comes from the worker that just replied"
-        );
-        let process = self.processes.get_mut(&worker).expect("and it lives");
-        assert_eq!(
-            process.held.pop_front(),
-            Some(Held::RequestOf(client)),
-            "promise 1: nobody gets somebody else's answer"
+            self.replying.take(),
+            Some((worker, Held::RequestOf(client))),
+            "promise 1: an answer comes from the worker that just replied, to what it replied to"
         );
         self.clients.remove(&client.0).expect("promise 2: one end per request");
         self.answers += 1;
@@ -299,12 +339,16 @@ impl World {
         let took = self.now - waited.arrived;
         assert!(took <= self.longest_wait(), "promise 2: refused only after {took:?}");
         if reason == Refusal::WorkerDied {
-            let used_up = waited.deaths > self.policy.retries || waited.reply_lost || took >= self.longest_wait();
+            let used_up = waited.deaths > self.policy.retries || waited.reply_begun || took >= self.longest_wait();
             assert!(
                 used_up,
                 "promise 3: refused after {} deaths, {} retries",
                 waited.deaths, self.policy.retries
             );
+        }
+        if reason == Refusal::BusyTimeout {
+            let over = self.now - waited.given >= self.policy.busy_timeout || took >= self.longest_wait();
+            assert!(over, "refused for the time that others took");
         }
         self.orphan(client);
     }
@@ -312,8 +356,8 @@ impl World {
     /// Nobody waits for that client's request any more; whoever has it goes on with it for nobody.
     fn orphan(&mut self, client: ClientId) {
         let held = self.processes.values_mut().flat_map(|process| &mut process.held);
-        for held in held.filter(|held| **held == Held::RequestOf(client)) {
-            *held = Held::Orphan;
+        for flight in held.filter(|flight| flight.held == Held::RequestOf(client)) {
+            flight.held = Held::Orphan;
         }
     }
 
@@ -360,8 +404,9 @@ impl World {
             Client {
                 arrived: self.now,
                 request: None,
+                given: self.now,
                 deaths: 0,
-                reply_lost: false,
+                reply_begun: false,
             },
         );
         let size = if self.dice.percent(10) { 5000 } else { 80 };
@@ -384,39 +429,109 @@ impl World {
         self.tell(Event::Abandoned(request));
     }
 
-    fn reply(&mut self, worker: WorkerId, step: Step) {
-        let process = self.processes.get_mut(&worker).expect("a living worker");
-        process.out_of_step |= step == Step::Lost || process.held.is_empty();
-        process.answered += u64::from(!process.held.is_empty());
-        process.reply_begun = false;
-        if process.held.front() == Some(&Held::Orphan) {
-            process.held.pop_front();
+    /// What a worker's next output is about: what it has begun to answer, else the oldest, or any where it may answer any;
+    /// `None` where it has nothing in hand.
+    fn next_answered(&mut self, worker: WorkerId) -> Option<usize> {
+        let process = &self.processes[&worker];
+        let begun = process.held.iter().position(|flight| flight.reply_begun);
+        let any: Vec<usize> = (0..process.held.len()).collect();
+        match process.concurrency {
+            Some(_) if begun.is_none() => self.dice.pick(&any),
+            Some(_) => begun,
+            None => any.first().copied(),
         }
-        self.replying = Some(worker);
-        self.tell(Event::Reply { worker, step });
-        self.replying = None;
+    }
+
+    /// A number that a worker was told and has answered already, or one that it was never told.
+    fn stray_channel(&mut self, worker: WorkerId) -> ChannelId {
+        let process = &self.processes[&worker];
+        let in_flight = |channel: &ChannelId| process.held.iter().any(|flight| flight.channel == Some(*channel));
+        let answered: Vec<ChannelId> = process.told.iter().filter(|told| !in_flight(told)).copied().collect();
+        self.dice.pick(&answered).unwrap_or(ChannelId(0))
+    }
+
+    fn reply(&mut self, worker: WorkerId, step: Step) {
+        let at = self.next_answered(worker);
+        let process = self.processes.get_mut(&worker).expect("a living worker");
+        let flight = at.and_then(|at| process.held.remove(at));
+        process.out_of_step |= step == Step::Lost || flight.is_none();
+        process.answered += u64::from(flight.is_some());
+        let which = match (flight, process.concurrency) {
+            (Some(flight), _) => flight.which(),
+            (None, None) => Which::Oldest,
+            (None, Some(_)) => Which::Channel(self.stray_channel(worker)),
+        };
+        let wanted = flight.map(|flight| flight.held).filter(|held| *held != Held::Orphan);
+        self.replying = wanted.map(|held| (worker, held));
+        self.tell(Event::Reply { worker, which, step });
+        assert_eq!(self.replying, None, "who still waited has got the reply");
+    }
+
+    /// A second answer to something, or one to nothing: whoever has its number in flight would get it.
+    fn answer_astray(&mut self, worker: WorkerId) {
+        if self.processes[&worker].held.iter().any(|flight| flight.reply_begun) {
+            return;
+        }
+        self.mourn(worker);
+        let which = Which::Channel(self.stray_channel(worker));
+        let process = self.processes.get_mut(&worker).expect("a living worker");
+        process.out_of_step = true;
+        let step = Step::Kept;
+        let event = match self.dice.below(3) {
+            0 => Event::Reply { worker, which, step },
+            1 => Event::ReplyBegun(worker, which),
+            _ => Event::Broken(worker, Fault::UnknownChannel),
+        };
+        self.tell(event);
+        let process = &self.processes[&worker];
+        assert!(process.told_to_end, "{worker:?} is not believed any more");
     }
 
     fn reply_begins(&mut self, worker: WorkerId) {
+        let at = self.next_answered(worker);
         let process = self.processes.get_mut(&worker).expect("a living worker");
-        process.reply_begun = true;
-        process.out_of_step |= process.held.is_empty();
-        self.tell(Event::ReplyBegun(worker));
+        let begun = at.and_then(|at| process.held.get_mut(at));
+        let which = match (begun, process.concurrency) {
+            (Some(flight), _) => {
+                flight.reply_begun = true;
+                if let Held::RequestOf(client) = flight.held {
+                    self.clients.get_mut(&client.0).expect("it waits").reply_begun = true;
+                }
+                flight.which()
+            }
+            (None, concurrency) => {
+                process.out_of_step = true;
+                concurrency.map_or(Which::Oldest, |_| Which::Channel(ChannelId(0)))
+            }
+        };
+        self.tell(Event::ReplyBegun(worker, which));
     }
 
-    /// The model's half of a worker's loss to the request it was working on; the process is as it was before.
+    /// The model's half of a worker's loss to the requests that it was working on; the process is as it was before.
     fn mourn(&mut self, worker: WorkerId) {
         let Process {
             held,
-            reply_begun,
+            concurrency,
             answered,
             ..
         } = &self.processes[&worker];
-        let (oldest, reply_begun, answered) = (held.front().copied(), *reply_begun, *answered);
-        let Some(Held::RequestOf(client)) = oldest else { return };
-        let client = self.client(client);
-        client.reply_lost |= reply_begun;
-        client.deaths += u32::from(!reply_begun && answered > 0);
+        let working = concurrency.map_or(1, |_| held.len());
+        let guilty: Vec<Held> = held.iter().take(working).map(|flight| flight.held).collect();
+        let proven = *answered > 0;
+        for held in guilty {
+            let Held::RequestOf(client) = held else { continue };
+            let client = self.client(client);
+            client.deaths += u32::from(!client.reply_begun && proven);
+        }
+    }
+
+    /// A reply over the limit: whose it is, is known by now, and nobody else is to blame.
+    fn reply_too_long(&mut self, worker: WorkerId) {
+        let Some(at) = self.next_answered(worker) else { return };
+        let process = self.processes.get_mut(&worker).expect("a living worker");
+        process.out_of_step = true;
+        let which = process.held[at].which();
+        self.tell(Event::Broken(worker, Fault::ReplyTooLong(which)));
     }
 
     fn die(&mut self, worker: WorkerId) {
@@ -445,6 +560,7 @@ impl World {
     fn step(&mut self) {
         let in_service = self.workers(|process| process.ready && !process.told_to_end);
         let holding = self.workers(|process| process.ready && !process.held.is_empty());
+        let concurrent = self.workers(|process| process.ready && !process.told_to_end && process.concurrency.is_some());
         let starting = self.workers(|process| !process.ready);
         let asked = self.workers(|process| process.probe == Probe::Asked && !process.told_to_end);
         let living = self.workers(|_| true);
@@ -456,14 +572,13 @@ impl World {
             560..600 => self.on(&holding, World::reply_begins),
             600..607 => self.on(&holding, |world, worker| world.reply(worker, Step::Last)),
             607..615 => self.on(&holding, |world, worker| world.reply(worker, Step::Lost)),
-            615..622 => self.on(&holding, |world, worker| {
-                world.break_output(worker, Fault::ReplyTooLong)
-            }),
+            615..622 => self.on(&holding, World::reply_too_long),
             622..629 => self.on(&in_service, |world, worker| {
                 world.break_output(worker, Fault::OutputClosed)
             }),
             629..640 => self.on(&in_service, |world, worker| world.reply(worker, Step::Kept)),
-            640..690 => self.on(&living, World::die),
+            640..648 => self.on(&concurrent, World::answer_astray),
+            648..690 => self.on(&living, World::die),
             690..770 => self.on(&ending, World::die),
             770..800 => self.on(&starting, World::become_ready),
             800..820 => self.on(&asked, |world, worker| world.answer_probe(worker, Finding::Right)),
@@ -498,7 +613,7 @@ impl World {
     fn reconfigure(&mut self) {
         self.policy.workers = 1 + self.dice.below(6) as usize;
         self.policy.queue_size = self.dice.below(12) as usize;
-        self.policy.pipeline = 1 + self.dice.below(5) as usize;
+        (self.policy.pipeline, self.policy.concurrency) = how_many_at_once(&mut self.dice);
         self.policy.probe_interval = self
             .dice
             .percent(50)
@@ -596,7 +711,9 @@ fn a_worker_without_a_pause_is_watched_now_and_then() {
         workers: 1,
         queue_size: 10_000,
         queue_timeout: Duration::from_secs(60),
+        busy_timeout: Duration::from_secs(60),
         pipeline: 1,
+        concurrency: None,
         ..policy(&mut Dice::new(1))
     };
     let start = Instant::now();
@@ -627,6 +744,7 @@ fn a_worker_without_a_pause_is_watched_now_and_then() {
             now,
             Event::Reply {
                 worker,
+                which: Which::Oldest,
                 step: Step::Kept,
             },
         );

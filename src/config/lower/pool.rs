@@ -53,6 +53,8 @@ const RETRIES: RangeInclusive<u32> = 0..=100;
 const PIPELINE: RangeInclusive<usize> = 1..=1024;
 /// Each of these is held in memory with its answer, if that comes before its turn.
 const MAX_UNANSWERED: RangeInclusive<usize> = 1..=4096;
+/// As many as Squid gives a helper, and more; each answer is looked up among them.
+const CONCURRENCY: RangeInclusive<usize> = 1..=1024;
 /// Five records, which the log may get at once, fit into its channel.
 const RECORD: RangeInclusive<usize> = 0..=100;
 /// What takes less is not told apart from the daemon's own work.
@@ -165,6 +167,18 @@ fn policy(mistakes: &mut Mistakes, spec: &PoolSpec) -> Policy {
         let remedy = "give a ready-line or a probe, or leave it out";
         mistakes.add(Origin::key("start-timeout"), text, remedy);
     }
+    let pipeline = mistakes
+        .count("pipeline", spec.pipeline, PIPELINE)
+        .unwrap_or(DEFAULT_PIPELINE);
+    let concurrency = mistakes.count("concurrency", spec.concurrency, CONCURRENCY);
+    if concurrency.is_some() && pipeline > 1 {
+        let text = "a worker that is told channel-IDs has all its requests at once, so none is written ahead";
+        mistakes.add(
+            Origin::key("concurrency"),
+            text,
+            "leave out pipeline, or concurrency for a worker that answers in order",
+        );
+    }
     Policy {
         workers: mistakes
             .count("num-daemons", spec.num_daemons, 1..=MAX_WORKERS)
@@ -182,9 +196,8 @@ fn policy(mistakes: &mut Mistakes, spec: &PoolSpec) -> Policy {
         alarm_interval: mistakes
             .time("alarm-interval", spec.alarm_interval, &ALARM_INTERVAL)
             .unwrap_or(DEFAULT_ALARM_INTERVAL),
-        pipeline: mistakes
-            .count("pipeline", spec.pipeline, PIPELINE)
-            .unwrap_or(DEFAULT_PIPELINE),
+        pipeline,
+        concurrency,
         start_timeout,
         max_requests: mistakes.count("max-requests", spec.max_requests, MAX_REQUESTS),
         max_age: mistakes.time("max-age", spec.max_age, &MAX_AGE),
@@ -372,6 +385,7 @@ mod tests {
             busy_timeout: Duration::from_secs(15),
             retries: 1,
             pipeline: 1,
+            concurrency: None,
             alarm_interval: Duration::from_secs(2),
             start_timeout: Duration::from_secs(60),
             max_requests: None,
@@ -451,6 +465,7 @@ mod tests {
             |spec, n| (spec.persistent, spec.max_unanswered) = (true, Some(Whole(n))),
             (1, 4096),
         );
+        count("concurrency", |spec, n| spec.concurrency = Some(Whole(n)), (1, 1024));
         count("record", |spec, n| spec.record = Some(Whole(n)), (0, 100));
         count(
             "max-requests",
@@ -548,6 +563,12 @@ mod tests {
             told(|spec| spec.ready_line = Some("up\n".into())).starts_with("ready-line: it is more than one line; ")
         );
         assert!(told(|spec| spec.ready_line = Some(" ".into())).starts_with("ready-line: an empty line"));
+        let both = told(|spec| (spec.pipeline, spec.concurrency) = (Some(Whole(2)), Some(Whole(1))));
+        assert_eq!(
+            both,
+            "concurrency: a worker that is told channel-IDs has all its requests at once, so none is written ahead; \
+             leave out pipeline, or concurrency for a worker that answers in order"
+        );
         let long = told(|spec| spec.error_reply = Some(Escaped(vec![b'x'; 65_537])));
         assert_eq!(long, "error-reply: it is 65537 bytes long; write at most 65536 bytes");
         let ipv6 = told(|spec| spec.ipv6 = Some("127.0.0.1".into()));

@@ -100,6 +100,9 @@ pub struct PoolSpec {
     /// Write up to so many requests ahead to a worker that answers them in order, once none is free [default: 1]
     #[arg(long, value_name = "NUM", help_heading = "Requests and replies")]
     pub pipeline: Option<Whole>,
+    /// Give a worker up to so many requests at once, each behind a channel-ID, as Squid does with its helpers
+    #[arg(long, value_name = "NUM", help_heading = "Requests and replies")]
+    pub concurrency: Option<Whole>,
     /// Keep connections for further requests, also before the last is answered; answers come in order
     #[arg(long, help_heading = "Requests and replies")]
     pub persistent: bool,

@@ -148,6 +148,9 @@ pub struct Policy {
     pub retries: u32,
     /// How many requests one worker may have at a time; further ones are written ahead only when no worker is free. ≥ 1.
     pub pipeline: usize,
+    /// How many requests one worker may have at a time, told apart by channel-IDs and answered in any order, ≥ 1.
+    /// `None`: it is told no channel-IDs. Where there is a number, `pipeline` is 1.
+    pub concurrency: Option<usize>,
     /// The supervisor's tick, and the respawn delay after the second early death in a row; it doubles from there.
     pub alarm_interval: Duration,
     /// How long a worker may take from exec to its ready line.
@@ -168,6 +171,7 @@ impl Policy {
     /// For tests of the dispatcher: nobody is in a hurry, and nothing is replaced for its age.
     pub(in crate::services::pool) fn for_tests(workers: usize) -> Policy {
         Policy {
+            concurrency: None,
             workers,
             queue_size: 100,
             queue_timeout: Duration::from_secs(3600),

@@ -4,8 +4,10 @@
 //! The life of an entry: [`begin`](Recorder::begin) when the worker gets a request → [`answered`](Recorder::answered) when
 //! its reply is whole → overwritten by a later request, or told when the worker is lost.
 //!
-//! What holds: a worker answers in the order in which it was asked, so the entries without an answer are the last ones. An
-//! entry has a fixed size, and there are never more than were asked for at the start: nothing is allocated for a request.
+//! What holds: without channel-IDs a worker answers in the order in which it was asked, so the entries without an answer are
+//! the last ones. With them it answers in any order, and an entry that has its answer makes room before one that has not:
+//! the one to blame is often the oldest. An entry has a fixed size, and there are never more than were asked for at the start:
+//! nothing is allocated for a request.
 //!
 //! What does not belong here: why a worker is lost, and whether that is worth a line in the log.
 
@@ -13,6 +15,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use super::core::{ChannelId, Which};
 use crate::process::stderr_log::printable;
 
 /// What is kept of a request in bytes: enough to find it again in the log of whoever sent it.
@@ -32,6 +35,8 @@ pub(super) struct Recorder {
 #[derive(Debug)]
 pub(super) struct Entry {
     given: Instant,
+    /// The number that the worker was told for it, if it was told one.
+    channel: Option<ChannelId>,
     /// From then until its reply was whole; `None`: it has not been answered.
     took: Option<Duration>,
     /// Of the whole request, as it came.
@@ -52,20 +57,25 @@ impl Recorder {
     }
 
     /// The worker was given this request.
-    pub(super) fn begin(&mut self, request: &[u8], now: Instant) {
+    pub(super) fn begin(&mut self, request: &[u8], channel: Option<ChannelId>, now: Instant) {
         if self.capacity == 0 {
             return;
         }
         if self.entries.len() == self.capacity {
-            self.entries.pop_front();
+            let answered = channel.and_then(|_| self.entries.iter().position(|entry| entry.took.is_some()));
+            self.entries.remove(answered.unwrap_or(0));
         }
-        self.entries.push_back(Entry::new(request, now));
+        self.entries.push_back(Entry::new(request, channel, now));
         self.open += 1;
     }
 
-    /// It has answered the request that it has had longest. An answer to none is passed over: that is for others to judge.
-    pub(super) fn answered(&mut self, now: Instant) {
-        if let Some(entry) = self.oldest_open().and_then(|index| self.entries.get_mut(index)) {
+    /// It has answered one of its requests. An answer to none is passed over: that is for others to judge.
+    pub(super) fn answered(&mut self, which: Which, now: Instant) {
+        let index = match which {
+            Which::Oldest => self.oldest_open(),
+            Which::Channel(channel) => self.entries.iter().position(|entry| entry.is_open_under(channel)),
+        };
+        if let Some(entry) = index.and_then(|index| self.entries.get_mut(index)) {
             entry.took = Some(now.saturating_duration_since(entry.given));
         }
         self.open = self.open.saturating_sub(1);
@@ -77,9 +87,26 @@ impl Recorder {
         self.open = 0;
     }
 
-    /// The request that it is working on.
+    /// The same of the last request alone: it was working on the others.
+    pub(super) fn forget_newest(&mut self) {
+        if self.entries.back().is_some_and(|entry| entry.took.is_none()) {
+            self.entries.pop_back();
+            self.open = self.open.saturating_sub(1);
+        }
+    }
+
+    /// The request that it is working on: of several, the one that it has had longest.
     pub(super) fn in_hand(&self) -> Option<&Entry> {
-        self.entries.get(self.oldest_open()?)
+        match self.entries.back()?.channel {
+            None => self.entries.get(self.oldest_open()?),
+            Some(_) => self.entries.iter().find(|entry| entry.took.is_none()),
+        }
+    }
+
+    /// How many requests it is working on, all at once.
+    pub(super) fn at_once(&self) -> usize {
+        let numbered = self.entries.iter().filter(|entry| entry.channel.is_some());
+        numbered.filter(|entry| entry.took.is_none()).count()
     }
 
     /// All that is kept, the oldest first.
@@ -98,7 +125,7 @@ impl Recorder {
 }
 
 impl Entry {
-    fn new(request: &[u8], given: Instant) -> Self {
+    fn new(request: &[u8], channel: Option<ChannelId>, given: Instant) -> Self {
         let mut head = [0; KEPT];
         let kept = request.get(..KEPT).unwrap_or(request);
         if let Some(room) = head.get_mut(..kept.len()) {
@@ -106,10 +133,15 @@ impl Entry {
         }
         Entry {
             given,
+            channel,
             took: None,
             length: request.len(),
             head,
         }
+    }
+
+    fn is_open_under(&self, channel: ChannelId) -> bool {
+        self.channel == Some(channel) && self.took.is_none()
     }
 
     /// How long ago it was given.
@@ -187,9 +219,9 @@ mod tests {
     fn the_last_are_kept_in_order_with_their_times() {
         let (start, mut recorder) = (Instant::now(), Recorder::new(2));
         for (number, at) in [(1, 0), (2, 1000), (3, 2000)] {
-            recorder.begin(format!("line {number}\n").as_bytes(), start + ms(at));
+            recorder.begin(format!("line {number}\n").as_bytes(), None, start + ms(at));
             assert_eq!(recorder.in_hand().unwrap().age(start + ms(at + 250)), ms(250));
-            recorder.answered(start + ms(at + 500));
+            recorder.answered(Which::Oldest, start + ms(at + 500));
             assert!(recorder.in_hand().is_none());
         }
         assert_eq!(
@@ -205,9 +237,9 @@ mod tests {
     fn of_several_in_hand_the_oldest_is_answered_first() {
         let (start, mut recorder) = (Instant::now(), Recorder::new(3));
         for line in ["one\n", "two\n", "three\n"] {
-            recorder.begin(line.as_bytes(), start);
+            recorder.begin(line.as_bytes(), None, start);
         }
-        recorder.answered(start + ms(1));
+        recorder.answered(Which::Oldest, start + ms(1));
         assert_eq!(recorder.in_hand().unwrap().text().to_string(), "\"two\"");
         assert_eq!(
             stories(&recorder, start + ms(2)),
@@ -222,21 +254,44 @@ mod tests {
     #[test]
     fn an_answer_to_a_request_that_is_no_longer_kept_is_nobody_elses() {
         let (start, mut recorder) = (Instant::now(), Recorder::new(1));
-        recorder.begin(b"one\n", start);
-        recorder.begin(b"two\n", start);
+        recorder.begin(b"one\n", None, start);
+        recorder.begin(b"two\n", None, start);
         assert!(recorder.in_hand().is_none());
-        recorder.answered(start + ms(1));
+        recorder.answered(Which::Oldest, start + ms(1));
         assert_eq!(recorder.in_hand().unwrap().text().to_string(), "\"two\"");
-        recorder.answered(start + ms(2));
-        recorder.answered(start + ms(3));
-        recorder.begin(b"three\n", start + ms(4));
+        recorder.answered(Which::Oldest, start + ms(2));
+        recorder.answered(Which::Oldest, start + ms(3));
+        recorder.begin(b"three\n", None, start + ms(4));
         assert_eq!(recorder.in_hand().unwrap().text().to_string(), "\"three\"");
+    }
+
+    #[test]
+    fn an_answer_is_noted_under_its_number_and_what_has_none_yet_is_kept_longest() {
+        let (start, mut recorder) = (Instant::now(), Recorder::new(2));
+        let channel = |number| Which::Channel(ChannelId(number));
+        recorder.begin(b"slow\n", Some(ChannelId(5)), start);
+        for number in [9, 4, 7] {
+            recorder.begin(format!("{number}\n").as_bytes(), Some(ChannelId(number)), start);
+            assert_eq!((recorder.at_once(), recorder.in_hand().unwrap().length), (2, 5));
+            recorder.answered(channel(number), start + ms(1));
+            recorder.answered(channel(number), start + ms(2));
+            recorder.answered(channel(1), start + ms(3));
+        }
+        assert_eq!(
+            stories(&recorder, start + ms(4)),
+            [
+                "given 0.004 s ago, not answered: \"slow\"",
+                "given 0.004 s ago, answered after 0.001 s: \"7\""
+            ]
+        );
+        recorder.answered(channel(5), start + ms(5));
+        assert!(recorder.in_hand().is_none() && recorder.at_once() == 0);
     }
 
     #[test]
     fn nothing_is_kept_where_nothing_was_asked_for() {
         let mut recorder = Recorder::default();
-        recorder.begin(b"one\n", Instant::now());
+        recorder.begin(b"one\n", None, Instant::now());
         assert!(recorder.is_empty() && recorder.in_hand().is_none());
     }
 
@@ -245,8 +300,8 @@ mod tests {
         let (start, mut recorder) = (Instant::now(), Recorder::new(8));
         let room = recorder.entries.capacity();
         for _ in 0..100 {
-            recorder.begin(&[b'x'; 1000], start);
-            recorder.answered(start);
+            recorder.begin(&[b'x'; 1000], None, start);
+            recorder.answered(Which::Oldest, start);
         }
         assert_eq!((recorder.entries.len(), recorder.entries.capacity()), (8, room));
     }
@@ -263,7 +318,7 @@ mod tests {
         let cut = [[b'x'; KEPT].as_slice(), b"\n"].concat();
         assert_eq!(shown(&cut), format!("\"{}\" [cut, 257 bytes]", "x".repeat(KEPT)));
         let mut recorder = Recorder::new(1);
-        recorder.begin(&cut, Instant::now());
+        recorder.begin(&cut, None, Instant::now());
         assert_eq!(recorder.in_hand().unwrap().text().to_string(), shown(&cut));
     }
 }

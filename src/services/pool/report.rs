@@ -128,6 +128,10 @@ pub(super) fn restart(reason: Restart, options: &Options) -> (Level, String) {
              (a request longer than its line buffer? lower --max-request; a greeting? see --ready-line)"
                 .to_owned(),
         ),
+        Restart::UnknownChannel => (
+            Level::Error,
+            "has answered under a channel-ID that no request of its has, and is stopped".to_owned(),
+        ),
         Restart::Oversize => (
             Level::Warn,
             format!(
@@ -147,7 +151,7 @@ pub(super) fn restart(reason: Restart, options: &Options) -> (Level, String) {
 pub(super) fn fate(reason: Restart) -> Option<&'static str> {
     match reason {
         Restart::Died => Some("was lost"),
-        Restart::BusyTimeout | Restart::Desync | Restart::Oversize => Some("was stopped"),
+        Restart::BusyTimeout | Restart::Desync | Restart::UnknownChannel | Restart::Oversize => Some("was stopped"),
         Restart::Quarantined => Some("was quarantined"),
         Restart::SpawnFailed | Restart::StartTimeout | Restart::Recycled | Restart::Spent | Restart::Asked => None,
     }
@@ -156,6 +160,12 @@ pub(super) fn fate(reason: Restart) -> Option<&'static str> {
 /// What may be the matter with a worker that was asked something and has never written anything.
 pub(super) const SILENT: &str =
     "; it has written nothing since its start: if it buffers its output, start it by `stdbuf -oL`";
+
+/// The line that answers nothing, and what may be the matter with a worker that writes one.
+pub(super) fn stray(line: Option<&str>) -> String {
+    let line = line.map(|line| format!(": {line}")).unwrap_or_default();
+    format!("{line} (an ID twice, or none: does it speak the concurrent protocol? see --concurrency)")
+}
 
 /// A place without a process.
 pub(super) fn place(slot: Option<usize>) -> String {
@@ -213,6 +223,7 @@ pub(super) fn snapshot(
     restart_rows(&mut snapshot, dispatcher);
     refusal_rows(&mut snapshot, dispatcher);
     snapshot.count("queries ahead", dispatcher.counters().ahead);
+    snapshot.count("queries concurrent", dispatcher.counters().concurrent);
     snapshot.count("queries retried", dispatcher.counters().retried);
     snapshot.count("queue length", as_count(dispatcher.queue_length()));
     snapshot.count("queue highest", as_count(dispatcher.queue_peak()));
@@ -267,12 +278,13 @@ fn latency_rows(snapshot: &mut Snapshot, latency: &Latency, labels: [Label; 5]) 
 
 fn restart_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher) {
     let restarts = &dispatcher.counters().restarts;
-    let rows: [(Label, u64); 10] = [
+    let rows: [(Label, u64); 11] = [
         ("restarts died", restarts.died),
         ("restarts spawn", restarts.spawn_failed),
         ("restarts start", restarts.start_timeout),
         ("restarts timeout", restarts.busy_timeout),
         ("restarts desync", restarts.desync),
+        ("restarts channel", restarts.unknown_channel),
         ("restarts oversize", restarts.oversize),
         ("restarts probe", restarts.quarantined),
         ("restarts recycled", restarts.recycled),

@@ -27,6 +27,8 @@ pub struct Counters {
     pub ahead: u64,
     /// Probes that were asked. They are no requests.
     pub probes: u64,
+    /// Requests that were given to a worker which had others in hand, all to be answered at once.
+    pub concurrent: u64,
     /// Requests that were given to another worker.
     pub retried: u64,
     /// Kept connections closed because they asked nothing for too long.
@@ -59,6 +61,7 @@ pub struct Restarts {
     pub start_timeout: u64,
     pub busy_timeout: u64,
     pub desync: u64,
+    pub unknown_channel: u64,
     pub oversize: u64,
     pub quarantined: u64,
     pub recycled: u64,

@@ -6,8 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::blame::Blame;
 use super::event::{Action, Refusal, RequestId, WorkerId};
-use super::requests::Delivered;
 use super::worker::Phase;
 use super::{Dispatcher, Restart};
 
@@ -55,16 +55,16 @@ impl Dispatcher {
                 self.actions.push_back(Action::Spawn(worker));
             }
             Some(Phase::Starting { deadline }) if deadline <= now => {
-                self.lose(worker, Restart::StartTimeout, Delivered::No);
+                self.lose(worker, Restart::StartTimeout, Blame::Nobody);
             }
             Some(Phase::Probing { deadline, .. }) if deadline <= now => {
-                self.lose(worker, Restart::Quarantined, Delivered::No);
+                self.lose(worker, Restart::Quarantined, Blame::Nobody);
             }
             Some(Phase::Available) => {
                 self.is_probed_again(worker);
             }
-            Some(Phase::Busy { deadline, .. }) if deadline <= now => {
-                self.lose(worker, Restart::BusyTimeout, Delivered::Yes);
+            Some(Phase::Busy { deadline }) if deadline <= now => {
+                self.lose(worker, Restart::BusyTimeout, Blame::Nobody);
             }
             Some(Phase::Busy { .. }) => self.give_up_overdue(worker),
             Some(Phase::Settling { until }) if until <= now => {

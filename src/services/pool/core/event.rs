@@ -25,6 +25,20 @@ pub struct WorkerId {
     pub incarnation: u32,
 }
 
+/// The number under which a worker with `concurrency` knows one of its requests. It is never given out twice to one
+/// incarnation of a worker, so that an answer too many is nobody else's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ChannelId(pub u32);
+
+/// Which of its requests a worker's output is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// The one it has had longest: it answers in order.
+    Oldest,
+    /// The one whose number it has said.
+    Channel(ChannelId),
+}
+
 /// What the shell reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -46,11 +60,13 @@ pub enum Event {
     /// A started worker is ready to be asked.
     Ready(WorkerId),
     /// The first bytes of a reply have come, but not its end.
-    ReplyBegun(WorkerId),
+    ReplyBegun(WorkerId, Which),
     /// One whole reply has come.
     Reply {
         /// From whom.
         worker: WorkerId,
+        /// To what.
+        which: Which,
         /// Whether the worker is in step after it.
         step: Step,
     },
@@ -96,8 +112,21 @@ pub enum Fault {
     /// It has written while nothing was asked; found before the request at hand was given to it, or before it has read a
     /// byte of it.
     Unasked,
-    /// Its reply is over the limit.
-    ReplyTooLong,
+    /// It has written a line with the number of no request that it has in flight, or with none: whose answer that would be,
+    /// nobody knows.
+    UnknownChannel,
+    /// Its reply to this is over the limit.
+    ReplyTooLong(Which),
+}
+
+impl Fault {
+    /// Output that is about nothing the worker has in flight.
+    pub(super) fn of_stray(which: Which) -> Self {
+        match which {
+            Which::Oldest => Fault::Unasked,
+            Which::Channel(_) => Fault::UnknownChannel,
+        }
+    }
 }
 
 /// Whether a worker that was looked at is in step.
@@ -143,6 +172,8 @@ pub enum Action {
         request: RequestId,
         /// Whose.
         client: ClientId,
+        /// Its number, for a worker that is told one.
+        channel: Option<ChannelId>,
     },
     /// The request waits for a worker; also one that comes back because its worker was lost.
     Enqueued {
@@ -176,7 +207,12 @@ pub enum Action {
     /// Look whether the worker is in step, and report [`Event::Inspected`].
     Inspect(WorkerId),
     /// Ask the worker the question with the known answer, and report [`Event::Probed`].
-    Probe(WorkerId),
+    Probe {
+        /// Whom.
+        worker: WorkerId,
+        /// The number to put before it, for a worker that is told numbers.
+        channel: Option<ChannelId>,
+    },
     /// End the worker's process and report [`Event::Exited`] when it has gone.
     Stop(WorkerId, Ending),
     /// For the log: a worker is lost or let go, and what becomes of its place.
@@ -226,6 +262,8 @@ pub enum Restart {
     BusyTimeout,
     /// It answered more than it was asked.
     Desync,
+    /// It answered under a number that was not in flight, or under none.
+    UnknownChannel,
     /// Its reply was over the limit.
     Oversize,
     /// It had failed its probe, or not survived it.

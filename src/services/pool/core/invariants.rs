@@ -39,8 +39,11 @@ impl Dispatcher {
             .queue
             .first()
             .and_then(|next| self.requests.get(next.index as usize));
-        let short = next.is_some_and(|next| next.size <= super::deadlines::LONG_REQUEST);
-        assert!(!short || self.room.is_empty(), "somebody waits while a worker has room");
+        let first_room = self.room.first().and_then(|(_, worker)| self.worker(*worker));
+        let could_take = next
+            .zip(first_room)
+            .is_some_and(|(next, worker)| next.size <= super::deadlines::LONG_REQUEST || worker.channels.is_some());
+        assert!(!could_take, "somebody waits while a worker has room");
         let occupied = self
             .workers
             .iter()
@@ -73,6 +76,13 @@ impl Dispatcher {
             "{:?} is busy exactly with what it was given",
             worker.id
         );
+        for flight in &worker.flights {
+            let told = flight.channel.is_some() == worker.channels.is_some();
+            assert!(told, "{:?} is told a number with each request or with none", worker.id);
+            let same = worker.flights.iter().filter(|other| other.channel == flight.channel);
+            let alone = flight.channel.is_none() || same.count() == 1;
+            assert!(alone, "{:?} has two requests under one number", worker.id);
+        }
         for request in worker.flights.iter().filter_map(|flight| flight.request) {
             let held = self
                 .requests
@@ -93,7 +103,11 @@ impl Dispatcher {
                 worker.id
             );
             assert_eq!(load, worker.flights.len(), "{:?} is listed by its load", worker.id);
-            assert!(load < self.policy.pipeline, "{:?} has room for one more", worker.id);
+            assert!(
+                load < worker.most_flights(self.policy.pipeline),
+                "{:?} has room for one more",
+                worker.id
+            );
             assert!(self.room.contains(&(load, worker.id)), "{:?} is listed", worker.id);
         }
     }

@@ -10,15 +10,19 @@
 //!
 //! What holds, after every event (`invariants` checks it in debug builds):
 //! - A worker is available exactly when it is in the list of the available, and then nobody waits in the queue.
-//! - A busy worker has requests in flight, in the order in which it answers them; each that still has a client knows that
-//!   worker. A waiting request is in the queue exactly once.
-//! - Nobody waits while a worker could take what he has: a free one, or, with `--pipeline`, one with room for more.
+//! - A busy worker has requests in flight, in the order in which it was given them; each that still has a client knows that
+//!   worker. A waiting request is in the queue exactly once. Without channel-IDs it answers them in that order; with
+//!   them ([`channels`]) in any, and no two requests that one worker ever had were known to it by the same number.
+//! - Nobody waits while a worker could take what he has: a free one, or, with `--pipeline` or `--concurrency`, one with room
+//!   for more.
 //! - Every place has one worker that serves or will serve in it; every other worker is a successor or on its way out.
 //! - Every state that waits has a deadline, or `worker::Phase::deadline` says why not.
 //! - A worker becomes available again through [`Dispatcher::release`] alone.
 //!
 //! What does not belong here: bytes, descriptors, log lines, names of programs.
 
+mod blame;
+mod channels;
 mod counters;
 mod deadlines;
 mod event;
@@ -40,7 +44,8 @@ use slab::Slab;
 
 pub use counters::{CacheCounters, Counters, Refusals, Restarts};
 pub use event::{
-    Action, ClientId, Ending, Event, Fault, Finding, Refusal, RequestId, Restart, Step, Verdict, WorkerId,
+    Action, ChannelId, ClientId, Ending, Event, Fault, Finding, Refusal, RequestId, Restart, Step, Verdict, Which,
+    WorkerId,
 };
 pub use view::{SlotView, Status, StatusCounts};
 
@@ -63,7 +68,7 @@ pub struct Dispatcher {
     slots: Vec<Slot>,
     /// Free workers; the one used last is taken first, because its caches are warm.
     available: Vec<WorkerId>,
-    /// Busy workers that may be given one more request ahead, those with the fewest in flight first.
+    /// Busy workers that may be given one more request, those with the fewest in flight first.
     room: BTreeSet<(usize, WorkerId)>,
     /// How many workers have their hands full.
     occupied: usize,
@@ -138,8 +143,8 @@ impl Dispatcher {
             Event::Started(worker) => self.started(worker),
             Event::SpawnFailed(worker) => self.spawn_failed(worker),
             Event::Ready(worker) => self.ready(worker),
-            Event::ReplyBegun(worker) => self.reply_begun(worker),
-            Event::Reply { worker, step } => self.reply(worker, step),
+            Event::ReplyBegun(worker, which) => self.reply_begun(worker, which),
+            Event::Reply { worker, which, step } => self.reply(worker, which, step),
             Event::Broken(worker, fault) => self.broken(worker, fault),
             Event::Inspected(worker, verdict) => self.inspected(worker, verdict),
             Event::Probed(worker, finding) => self.probed(worker, finding),
@@ -152,7 +157,7 @@ impl Dispatcher {
         }
         self.serve_queue();
         self.saturation
-            .update(self.available.is_empty() && self.occupied > 0, self.now);
+            .update(!self.can_take_at_once() && self.occupied > 0, self.now);
         #[cfg(debug_assertions)]
         self.check_invariants();
     }

@@ -15,8 +15,8 @@
 use std::time::{Duration, Instant};
 
 use super::Dispatcher;
+use super::blame::Blame;
 use super::event::{Action, Finding, Restart, WorkerId};
-use super::requests::Delivered;
 use super::worker::Phase;
 
 /// Of so many places one may be without its worker because that is probed.
@@ -66,7 +66,8 @@ impl Dispatcher {
     fn probe(&mut self, id: WorkerId, deadline: Instant, standing: Standing) {
         self.counters.probes += 1;
         self.enter(id, Phase::Probing { deadline, standing });
-        self.actions.push_back(Action::Probe(id));
+        let channel = self.worker_mut(id).and_then(super::Worker::next_channel);
+        self.actions.push_back(Action::Probe { worker: id, channel });
     }
 
     /// Asks a worker that serves and is free, if that is due; or puts it off.
@@ -115,7 +116,7 @@ impl Dispatcher {
             return;
         };
         if finding == Finding::Wrong {
-            return self.lose(id, Restart::Quarantined, Delivered::No);
+            return self.lose(id, Restart::Quarantined, Blame::Nobody);
         }
         self.plan_probe(id);
         match standing {
@@ -159,6 +160,7 @@ impl Dispatcher {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::services::pool::core::Which;
     use crate::services::pool::core::{ClientId, Ending, Event, Fault, Status, Step, Verdict};
     use crate::services::pool::options::Policy;
 
@@ -239,7 +241,7 @@ mod tests {
 
         fn asked(&mut self) -> Option<WorkerId> {
             self.next(|action| match action {
-                Action::Probe(worker) => Some(*worker),
+                Action::Probe { worker, .. } => Some(*worker),
                 _ => None,
             })
         }
@@ -281,7 +283,11 @@ mod tests {
 
         fn reply(&mut self, worker: WorkerId) {
             let step = Step::Kept;
-            self.tell(Event::Reply { worker, step });
+            self.tell(Event::Reply {
+                worker,
+                which: Which::Oldest,
+                step,
+            });
         }
 
         /// While others wait it is watched for a moment after so long a time at work.
@@ -337,7 +343,7 @@ mod tests {
             |world, worker| world.tell(Event::Probed(worker, Finding::Wrong)),
             |world, worker| world.tell(Event::Exited(worker)),
             |world, worker| world.tell(Event::Broken(worker, Fault::OutputClosed)),
-            |world, worker| world.tell(Event::Broken(worker, Fault::ReplyTooLong)),
+            |world, worker| world.tell(Event::Broken(worker, Fault::ReplyTooLong(Which::Oldest))),
             |world, worker| world.reply(worker),
             |world, _| world.pass(Duration::from_secs(3600)),
         ];

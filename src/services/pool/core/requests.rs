@@ -4,8 +4,9 @@
 
 use std::time::Instant;
 
+use super::blame::Blame;
 use super::deadlines::{LONG_REQUEST, SETTLE, UNWATCHED};
-use super::event::{Action, ClientId, Refusal, RequestId, Step, WorkerId};
+use super::event::{Action, ClientId, Refusal, RequestId, Step, Which, WorkerId};
 use super::worker::{Flight, Phase, Place};
 use super::{Dispatcher, Fault, Restart, Stage};
 
@@ -37,7 +38,7 @@ impl Dispatcher {
         if self.stage == Stage::Stopping {
             return self.refuse_new(client, Refusal::Shutdown);
         }
-        if self.available.is_empty() {
+        if !self.can_take_at_once() {
             self.counters.delayed += 1;
         }
         // Nobody overtakes those who wait already.
@@ -59,12 +60,16 @@ impl Dispatcher {
     }
 
     /// Who takes the next request: a free worker, always; with none free, the one with the fewest requests in flight
-    /// among those that may be given one more ahead. A long request is never written ahead: its worker is to be watched
-    /// after it, with nothing behind it.
+    /// among those that may be given one more. A long request is never written ahead: its worker is to be watched after it,
+    /// with nothing behind it. Where a stray answer is known by its number, nothing has to be watched.
     fn worker_for(&self, size: usize) -> Option<WorkerId> {
-        let ahead = self.room.first().filter(|_| size <= LONG_REQUEST);
-        let ahead = ahead.map(|(_, worker)| *worker);
-        self.available.last().copied().or(ahead)
+        let fits = |worker: &WorkerId| size <= LONG_REQUEST || self.has_channels(*worker);
+        let room = self.room.first().map(|(_, worker)| *worker).filter(fits);
+        self.available.last().copied().or(room)
+    }
+
+    fn has_channels(&self, id: WorkerId) -> bool {
+        self.worker(id).is_some_and(|worker| worker.channels.is_some())
     }
 
     fn take_in(&mut self, client: ClientId, size: usize) -> Option<RequestId> {
@@ -106,53 +111,68 @@ impl Dispatcher {
         let (client, size, give_up) = (request.client, request.size, request.give_up);
         // Behind others, or on its second worker, it may have to be given up before that worker's time is over.
         self.lower_wake(give_up);
+        let began = self.now;
         let Some(worker) = self.worker_mut(to) else {
             return;
         };
+        let channel = worker.next_channel();
         let flight = Flight {
             request: Some(id),
             size,
+            channel,
+            began,
+            reply_begun: false,
         };
         worker.flights.push_back(flight);
         if worker.phase == Phase::Available {
             self.turn_to_oldest(to);
         } else {
-            self.counters.ahead += 1;
+            match channel {
+                Some(_) => self.counters.concurrent += 1,
+                None => self.counters.ahead += 1,
+            }
             self.list_room(to);
         }
         let action = Action::Assign {
             worker: to,
             request: id,
             client,
+            channel,
         };
         self.actions.push_back(action);
     }
 
-    /// The worker now works on the oldest of its flights; its time begins.
-    fn turn_to_oldest(&mut self, worker: WorkerId) {
-        let deadline = self.now + self.policy.busy_timeout;
-        self.enter(
-            worker,
-            Phase::Busy {
-                began: self.now,
-                deadline,
-                reply_begun: false,
-            },
-        );
+    /// The worker has another flight for its oldest: the one whose time is over first. That time begins now, unless the
+    /// worker has been at it, as at all the others, since it was given it.
+    fn turn_to_oldest(&mut self, id: WorkerId) {
+        let (now, busy_timeout) = (self.now, self.policy.busy_timeout);
+        let Some(worker) = self.worker_mut(id) else { return };
+        let at_once = worker.channels.is_some();
+        let Some(oldest) = worker.flights.front_mut() else {
+            return;
+        };
+        if !at_once {
+            oldest.began = now;
+        }
+        let deadline = oldest.began + busy_timeout;
+        self.enter(id, Phase::Busy { deadline });
     }
 
     /// Keeps the list of those with room for one more in step with a worker: it serves, it is busy, and with nothing long.
     pub(super) fn list_room(&mut self, id: WorkerId) {
-        let (limit, now) = (self.policy.pipeline, self.now);
+        let (pipeline, now) = (self.policy.pipeline, self.now);
         let Some(worker) = self.worker_mut(id) else {
             return;
         };
+        let in_step = || {
+            // After a second without a pause it is left to run dry, and watched.
+            now.saturating_duration_since(worker.vouched) < UNWATCHED
+                && worker.flights.iter().all(|flight| flight.size <= LONG_REQUEST)
+        };
         let may = matches!(worker.phase, Phase::Busy { .. })
             && matches!(worker.place, Place::Serving(_))
-            && worker.flights.len() < limit
-            // After a second without a pause it is left to run dry, and watched.
-            && now.saturating_duration_since(worker.vouched) < UNWATCHED
-            && worker.flights.iter().all(|flight| flight.size <= LONG_REQUEST);
+            && worker.flights.len() < worker.most_flights(pipeline)
+            && (worker.channels.is_some() || in_step());
         let wanted = may.then_some(worker.flights.len());
         let listed = std::mem::replace(&mut worker.room_listed, wanted);
         if listed != wanted {
@@ -188,50 +208,40 @@ impl Dispatcher {
         }
     }
 
-    pub(super) fn reply_begun(&mut self, worker: WorkerId) {
+    pub(super) fn reply_begun(&mut self, worker: WorkerId, which: Which) {
         match self.phase(worker) {
-            Some(Phase::Busy { began, deadline, .. }) => {
-                self.enter(
-                    worker,
-                    Phase::Busy {
-                        began,
-                        deadline,
-                        reply_begun: true,
-                    },
-                );
-            }
+            Some(Phase::Busy { .. }) if self.note_begun(worker, which) => {}
             // Its last words; nobody waits for them.
             Some(Phase::Stopping) | None => {}
-            Some(_) => self.broken(worker, Fault::Unasked),
+            Some(_) => self.broken(worker, Fault::of_stray(which)),
         }
     }
 
-    /// The oldest flight of a worker has landed.
-    pub(super) fn reply(&mut self, worker: WorkerId, step: Step) {
-        let began = match self.phase(worker) {
-            Some(Phase::Busy { began, .. }) => began,
+    /// One of a worker's flights has landed.
+    pub(super) fn reply(&mut self, worker: WorkerId, which: Which, step: Step) {
+        match self.phase(worker) {
+            Some(Phase::Busy { .. }) => {}
             // Its last words; it is on its way out and its requests have been dealt with.
             Some(Phase::Stopping) | None => return,
-            Some(_) => return self.broken(worker, Fault::Unasked),
-        };
-        let Some(flight) = self.worker_mut(worker).and_then(|worker| worker.flights.pop_front()) else {
-            return;
+            Some(_) => return self.broken(worker, Fault::of_stray(which)),
+        }
+        let Some(flight) = self.worker_mut(worker).and_then(|worker| worker.land(which)) else {
+            return self.broken(worker, Fault::of_stray(which));
         };
         if let Some(request) = flight.request {
-            self.answer(worker, request, began);
+            self.answer(worker, request, flight.began);
         }
         self.count_answered(worker);
         if self.in_flight(worker) > 0 {
-            // Whatever happens next happens to that one: of its reply nothing has come.
             self.turn_to_oldest(worker);
         }
         match step {
             Step::Lost => {
                 self.counters.unknown += 1;
                 // Which of what is still in flight the rest belongs to, nobody knows: all of it is asked again.
-                self.lose(worker, Restart::Desync, Delivered::No);
+                self.lose(worker, Restart::Desync, Blame::Nobody);
             }
-            Step::Last => self.lose(worker, Restart::Spent, Delivered::No),
+            Step::Last => self.lose(worker, Restart::Spent, Blame::Nobody),
             Step::Kept => self.go_on(worker, flight.size),
         }
     }
@@ -240,7 +250,7 @@ impl Dispatcher {
     fn go_on(&mut self, worker: WorkerId, size: usize) {
         if self.in_flight(worker) > 0 {
             self.recycle_if_due(worker);
-        } else if size > LONG_REQUEST || self.is_unwatched(worker) {
+        } else if (size > LONG_REQUEST || self.is_unwatched(worker)) && !self.has_channels(worker) {
             let until = self.now + SETTLE;
             self.enter(worker, Phase::Settling { until });
         } else {

@@ -143,6 +143,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
+    use crate::services::pool::core::Which;
     use crate::services::pool::core::{ClientId, Event, Step};
     use crate::services::pool::options::Policy;
 
@@ -170,6 +171,7 @@ mod tests {
             assert!(started < 3, "there is a delay from the second death on");
             let (client, size) = (ClientId(1), 80);
             let reply = Event::Reply {
+                which: Which::Oldest,
                 worker: old,
                 step: Step::Kept,
             };

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use super::blame::Blame;
 use super::event::{Action, Ending, Fault, Refusal, Restart, Verdict, WorkerId};
 use super::probe::Probation;
-use super::requests::Delivered;
 use super::respawn::{self, EARLY};
 use super::worker::{Phase, Place, Worker};
 use super::{Dispatcher, Slot, Stage};
@@ -85,12 +85,13 @@ impl Dispatcher {
         };
         (worker.started, worker.vouched, worker.probation) = (Some(now), now, probation);
         self.counters.spawns += 1;
+        self.open_channels(id);
         self.enter(id, Phase::Starting { deadline });
     }
 
     pub(super) fn spawn_failed(&mut self, id: WorkerId) {
         if self.awaits_spawn(id) {
-            self.lose(id, Restart::SpawnFailed, Delivered::No);
+            self.lose(id, Restart::SpawnFailed, Blame::Nobody);
         }
     }
 
@@ -172,25 +173,20 @@ impl Dispatcher {
         match (self.phase(id), fault) {
             // It is going anyway, or has gone.
             (None | Some(Phase::Stopping | Phase::Delayed { .. } | Phase::Spawning), _) => {}
-            (Some(_), Fault::OutputClosed) => self.lose(id, Restart::Died, Delivered::Yes),
-            (Some(_), Fault::InputClosed(request)) => {
-                let oldest = self
-                    .worker(id)
-                    .and_then(|worker| worker.flights.front())
-                    .and_then(|flight| flight.request);
-                // If there are others before it, the oldest of them has been delivered.
-                let delivered = if oldest == Some(request) {
-                    Delivered::No
-                } else {
-                    Delivered::Yes
-                };
-                self.lose(id, Restart::Died, delivered);
-            }
+            (Some(_), Fault::OutputClosed) => self.lose(id, Restart::Died, Blame::Working),
+            (Some(_), Fault::InputClosed(request)) => self.lose(id, Restart::Died, Blame::WorkingBut(request)),
             (Some(_), Fault::Unasked) => {
                 self.counters.unknown += 1;
-                self.lose(id, Restart::Desync, Delivered::No);
+                self.lose(id, Restart::Desync, Blame::Nobody);
             }
-            (Some(_), Fault::ReplyTooLong) => self.lose(id, Restart::Oversize, Delivered::Yes),
+            (Some(_), Fault::UnknownChannel) => {
+                self.counters.unknown += 1;
+                self.lose(id, Restart::UnknownChannel, Blame::Working);
+            }
+            (Some(_), Fault::ReplyTooLong(which)) => {
+                self.note_begun(id, which);
+                self.lose(id, Restart::Oversize, Blame::Nobody);
+            }
         }
     }
 
@@ -205,7 +201,7 @@ impl Dispatcher {
             }
             Verdict::OutOfStep => {
                 self.counters.unknown += 1;
-                self.lose(id, Restart::Desync, Delivered::No);
+                self.lose(id, Restart::Desync, Blame::Nobody);
             }
         }
     }
@@ -220,15 +216,15 @@ impl Dispatcher {
                     worker.place = Place::Outgoing;
                 }
                 self.enter(id, Phase::Stopping);
-                self.end_flights_of(id, phase, Restart::Died, Delivered::Yes);
+                self.end_flights_of(id, phase, Restart::Died, Blame::Working);
             }
         }
         self.forget(id);
     }
 
     /// A worker is of no use any more. Its place gets another one, its requests other workers or refusals, its process
-    /// (if there is one) is ended. `oldest`: whether any byte of its oldest request has reached it.
-    pub(super) fn lose(&mut self, id: WorkerId, reason: Restart, oldest: Delivered) {
+    /// (if there is one) is ended.
+    pub(super) fn lose(&mut self, id: WorkerId, reason: Restart, blame: Blame) {
         let reason = self.phase(id).map_or(reason, |phase| phase.loss(reason));
         self.replace(id, reason);
         let ending = match reason {
@@ -236,34 +232,7 @@ impl Dispatcher {
             _ => Ending::Firmly,
         };
         if let Some(phase) = self.dismiss(id, ending) {
-            self.end_flights_of(id, phase, reason, oldest);
-        }
-    }
-
-    /// What becomes of the requests of a lost worker. The oldest is the one it was working on, and may be to blame; those
-    /// written behind it are not, and go to others as if nothing had happened.
-    fn end_flights_of(&mut self, id: WorkerId, phase: Phase, reason: Restart, oldest: Delivered) {
-        let Phase::Busy { reply_begun, .. } = phase else {
-            return;
-        };
-        let flights = self
-            .worker_mut(id)
-            .map(|worker| std::mem::take(&mut worker.flights))
-            .unwrap_or_default();
-        // What was decided for it in the same breath, and not carried out yet, is not to be.
-        self.actions
-            .retain(|action| !matches!(action, Action::Assign { worker, .. } if *worker == id));
-        let mut flights = flights.into_iter();
-        if let Some(request) = flights.next().and_then(|flight| flight.request) {
-            match reason {
-                Restart::BusyTimeout => self.refuse(request, Refusal::BusyTimeout, Some(id)),
-                Restart::Oversize => self.refuse(request, Refusal::ReplyTooLong, Some(id)),
-                _ if reply_begun => self.refuse(request, Refusal::WorkerDied, Some(id)),
-                _ => self.requeue(request, id, oldest),
-            }
-        }
-        for request in flights.filter_map(|flight| flight.request) {
-            self.requeue(request, id, Delivered::No);
+            self.end_flights_of(id, phase, reason, blame);
         }
     }
 
@@ -453,6 +422,7 @@ impl Dispatcher {
             Restart::StartTimeout => &mut restarts.start_timeout,
             Restart::BusyTimeout => &mut restarts.busy_timeout,
             Restart::Desync => &mut restarts.desync,
+            Restart::UnknownChannel => &mut restarts.unknown_channel,
             Restart::Oversize => &mut restarts.oversize,
             Restart::Quarantined => &mut restarts.quarantined,
             Restart::Recycled => &mut restarts.recycled,

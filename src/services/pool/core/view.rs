@@ -52,7 +52,7 @@ pub struct SlotView {
     pub status: Status,
     /// For whom it works.
     pub client: Option<ClientId>,
-    /// Since when it works on its request.
+    /// Since when it works on its (oldest) request.
     pub busy_since: Option<Instant>,
 }
 
@@ -136,10 +136,7 @@ impl Dispatcher {
             let client = oldest
                 .and_then(|request| self.requests.get(request.index as usize))
                 .map(|request| request.client);
-            let busy_since = match worker.phase {
-                Phase::Busy { began, .. } => Some(began),
-                _ => None,
-            };
+            let busy_since = worker.flights.front().map(|flight| flight.began);
             Some(SlotView {
                 worker: worker.id,
                 status: status(worker),

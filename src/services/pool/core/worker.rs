@@ -4,7 +4,7 @@
 //!             Spawn             exec             ready            assign
 //!  Delayed ----------> Spawning ----> Starting --------> Available -----> Busy --+
 //!     ^                                                    ^  ^            |  ^  | reply, and more in flight;
-//!     | a place is empty                             clean |  | last reply |  +--+ request written ahead
+//!     | a place is empty                             clean |  | last reply |  +--+ one more request
 //!     |                                                Settling <----------+
 //!     +---- died, or out of step ---- any state            (long request)
 //!                                         |
@@ -20,7 +20,8 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::event::{RequestId, Restart, WorkerId};
+use super::channels::Channels;
+use super::event::{ChannelId, RequestId, Restart, WorkerId};
 use super::probe::{Probation, Standing};
 
 #[derive(Debug)]
@@ -30,9 +31,11 @@ pub(super) struct Worker {
     pub(super) phase: Phase,
     /// Since its exec; `None` before.
     pub(super) started: Option<Instant>,
-    /// What it was given and has not answered, oldest first: it answers in this order. Never empty while it is busy,
-    /// and always while it is not.
+    /// What it was given and has not answered, oldest first: without channels it answers in this order. Never empty
+    /// while it is busy, and always while it is not.
     pub(super) flights: VecDeque<Flight>,
+    /// It is told a number with each request and may answer in any order; so its process was started, and stays so.
+    pub(super) channels: Option<Channels>,
     /// Under which number of flights it stands in the list of those with room for more.
     pub(super) room_listed: Option<usize>,
     /// When it was last known to be in step: it was free, or watched, and wrote nothing.
@@ -55,6 +58,13 @@ pub(super) struct Flight {
     /// `None`: nobody waits for it any more; its reply is for nobody.
     pub(super) request: Option<RequestId>,
     pub(super) size: usize,
+    /// The number that it was told, if it is told any.
+    pub(super) channel: Option<ChannelId>,
+    /// Since when the worker works on it: since it was given, or, in a worker without channels, since all before it were
+    /// answered.
+    pub(super) began: Instant,
+    /// The beginning of its reply has come.
+    pub(super) reply_begun: bool,
 }
 
 /// Where a worker belongs.
@@ -81,12 +91,8 @@ pub(super) enum Phase {
     Probing { deadline: Instant, standing: Standing },
     /// Ready and in step. In the list of the available exactly then.
     Available,
-    /// It works on the oldest of its flights since `began`.
-    Busy {
-        began: Instant,
-        deadline: Instant,
-        reply_begun: bool,
-    },
+    /// It works on its flights: on the oldest, or on all of them at once. By then the oldest has to be answered.
+    Busy { deadline: Instant },
     /// It has answered a long request and is watched for a second answer.
     Settling { until: Instant },
     /// Its process has been told to end.
@@ -100,7 +106,7 @@ impl Phase {
             Phase::Delayed { until: at }
             | Phase::Starting { deadline: at }
             | Phase::Probing { deadline: at, .. }
-            | Phase::Busy { deadline: at, .. }
+            | Phase::Busy { deadline: at }
             | Phase::Settling { until: at } => Some(at),
             // Spawning ends in this turn or the next, by the shell's report. Available waits for work, by design. The
             // process reaper keeps the deadlines of Stopping.
@@ -139,6 +145,7 @@ impl Worker {
             phase,
             started: None,
             flights: VecDeque::new(),
+            channels: None,
             room_listed: None,
             vouched: now,
             answered: 0,

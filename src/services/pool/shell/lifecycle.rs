@@ -1,5 +1,6 @@
 //! Beginning, change and end of a pool: start, reload, roll, drain, stop; and the upkeep in between.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -60,7 +61,8 @@ impl Pool {
                 "see whether the machine is short of processes or memory",
             )
         })?;
-        let seed = u64::from(std::process::id());
+        // From the system's randomness: channel-IDs are made from it, and nobody is to foresee them.
+        let seed = RandomState::new().hash_one(std::process::id());
         Ok(Pool {
             dispatcher: Dispatcher::new(options.policy.clone(), now, seed),
             dispatcher_alarm: Alarm::default(),

@@ -289,9 +289,10 @@ impl Pool {
                     worker,
                     request,
                     client,
+                    channel,
                 } => {
                     let speaking = reply.and_then(|reply| reply.last_speaker());
-                    self.assign(cx, worker, request, client, speaking);
+                    self.assign(cx, worker, request, client, channel, speaking);
                 }
                 Action::Enqueued { request, client } => self.enqueued(cx, client, request),
                 Action::Refuse {
@@ -305,7 +306,7 @@ impl Pool {
                 }
                 Action::Spawn(worker) => self.queue_spawn(cx, worker),
                 Action::Inspect(worker) => self.inspect(cx, worker),
-                Action::Probe(worker) => self.probe(cx, worker),
+                Action::Probe { worker, channel } => self.probe(cx, worker, channel),
                 Action::Stop(worker, ending) => self.end_process(cx, worker, ending),
                 Action::Replaced {
                     worker,
@@ -434,6 +435,12 @@ impl Pool {
         let meanwhile = self.stays_in_service(worker, slot, delay);
         let next = report::next_start(slot, delay);
         let is_silent = self.crew.get(worker).is_some_and(|process| !process.has_written);
+        let stray = match reason {
+            Restart::UnknownChannel => {
+                report::stray(self.crew.get(worker).and_then(|process| process.stray.as_deref()))
+            }
+            _ => String::new(),
+        };
         let hint = match reason {
             Restart::BusyTimeout | Restart::Quarantined if is_silent => report::SILENT,
             _ => "",
@@ -442,7 +449,7 @@ impl Pool {
             cx,
             level,
             Topic::Restart(reason),
-            format_args!("{who} {cause}{detail}; {meanwhile}{next}{hint}"),
+            format_args!("{who} {cause}{detail}{stray}; {meanwhile}{next}{hint}"),
         );
         self.tell_record(cx, worker, reason);
     }

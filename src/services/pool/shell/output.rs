@@ -4,7 +4,8 @@ use std::io;
 use std::io::Read;
 
 use super::super::core::{Event, Fault, Step, WorkerId};
-use super::process::{Stage, Unread};
+use super::super::recorder::Excerpt;
+use super::process::{Addressee, Lines, Stage, Unread};
 use super::{Of, Pool, Reply};
 use crate::framing::Progress;
 use crate::reactor::{Context, Key, READ_BUFFER, Readiness};
@@ -95,16 +96,24 @@ impl Pool {
             return;
         };
         // A probe has its deadline, whatever of its answer has come.
-        let begun = !held.is_empty() && !process.examination.is_under_way();
+        let is_probe = process.examination.is_under_way();
         process.reply = held;
-        if begun {
-            self.tell(cx, Event::ReplyBegun(id));
+        if process.reply.is_empty() {
+            return;
+        }
+        match process.addressee(&process.reply) {
+            Addressee::Request { which, .. } if !is_probe => self.tell(cx, Event::ReplyBegun(id, which)),
+            Addressee::Request { .. } | Addressee::NotKnownYet => {}
+            Addressee::Nobody => {
+                process.stray = Some(Excerpt::of(&process.reply).to_string());
+                self.fault(cx, id, Fault::UnknownChannel);
+            }
         }
     }
 
     /// The replies at the beginning of `bytes`, of which one read has brought the last `read`; how many bytes they are.
     fn take_frames(&mut self, cx: &mut Context<'_>, id: WorkerId, bytes: &[u8], read: usize) -> usize {
-        let (mut taken, mut in_pipe) = (0, None);
+        let (mut taken, mut had_read) = (0, None);
         while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
             let Some(process) = self.crew.get_mut(id).filter(|process| process.stage == Stage::Serving) else {
                 break;
@@ -112,7 +121,7 @@ impl Pool {
             match process.framer.advance(rest) {
                 Progress::NeedMore => break,
                 Progress::TooLong => {
-                    self.fault(cx, id, Fault::ReplyTooLong);
+                    self.reply_is_too_long(cx, id, rest);
                     break;
                 }
                 Progress::Frame(length) => {
@@ -123,8 +132,8 @@ impl Pool {
                         read,
                     };
                     // Looked at once a read: what it had not read by now, it had not read when it wrote any of this.
-                    let in_pipe = *in_pipe.get_or_insert_with(|| process.bytes_in_pipe());
-                    self.reply_is_whole(cx, reply, behind, in_pipe);
+                    let had_read = *had_read.get_or_insert_with(|| process.bytes_read());
+                    self.reply_is_whole(cx, reply, behind, had_read);
                     taken += length;
                 }
             }
@@ -132,24 +141,51 @@ impl Pool {
         taken
     }
 
-    fn reply_is_whole(&mut self, cx: &mut Context<'_>, reply: Reply<'_>, behind: &[u8], in_pipe: Option<usize>) {
-        let id = reply.worker;
+    /// One line has come, its end included.
+    fn reply_is_whole(&mut self, cx: &mut Context<'_>, reply: Reply<'_>, behind: &[u8], had_read: Option<u64>) {
+        let (id, longest) = (reply.worker, self.options.max_reply);
         let Some(process) = self.crew.get_mut(id) else { return };
-        let unread = process.unread_input(in_pipe);
-        process.given.pop_front();
-        // What stands behind the last reply that is owed answers nothing.
+        let Addressee::Request { which, prefix } = process.addressee(reply.bytes) else {
+            process.stray = Some(Excerpt::of(reply.bytes).to_string());
+            return self.fault(cx, id, Fault::UnknownChannel);
+        };
+        let bytes = reply.bytes.get(prefix..).unwrap_or_default();
+        if process.lines == Lines::Numbered && bytes.len() > longest.saturating_add(1) {
+            return self.fault(cx, id, Fault::ReplyTooLong(which));
+        }
+        let landed = process.landed(which);
+        let unread = process.unread_input(landed, had_read);
+        // What stands behind the last reply that is owed answers nothing; of numbered lines each is judged by its number.
         let excess = process.given.is_empty() && !behind.is_empty();
         if process.examination.is_under_way() {
-            return self.judge(cx, id, reply.bytes, unread, excess);
+            return self.judge(cx, id, bytes, which, unread, excess);
         }
+        let excess = excess && process.lines == Lines::Plain;
         let step = match unread {
             Unread::Everything => return self.fault(cx, id, Fault::Unasked),
             Unread::Nothing if !excess => Step::Kept,
             Unread::Nothing | Unread::Some => Step::Lost,
         };
-        process.recorder.answered(cx.now());
-        self.dispatcher.handle(cx.now(), Event::Reply { worker: id, step });
-        self.act(cx, Some(reply));
+        process.recorder.answered(which, cx.now());
+        let event = Event::Reply {
+            worker: id,
+            which,
+            step,
+        };
+        self.dispatcher.handle(cx.now(), event);
+        self.act(cx, Some(Reply { bytes, ..reply }));
+    }
+
+    fn reply_is_too_long(&mut self, cx: &mut Context<'_>, id: WorkerId, line: &[u8]) {
+        let Some(process) = self.crew.get_mut(id) else { return };
+        let fault = match process.addressee(line) {
+            Addressee::Request { which, .. } => Fault::ReplyTooLong(which),
+            Addressee::Nobody | Addressee::NotKnownYet => {
+                process.stray = Some(Excerpt::of(line).to_string());
+                Fault::UnknownChannel
+            }
+        };
+        self.fault(cx, id, fault);
     }
 
     /// What it complains about goes into the log, a line at a time. One read a turn: a buffer full of the shortest lines

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use log::Level;
 
-use super::super::core::{Event, Fault, Finding, WorkerId};
+use super::super::core::{ChannelId, Event, Fault, Finding, Which, WorkerId};
 use super::super::options::Probe;
 use super::super::recorder::Excerpt;
 use super::super::report::Topic;
@@ -94,7 +94,8 @@ impl Examination {
         let why = match fault {
             Fault::OutputClosed | Fault::InputClosed(_) => "it died, or closed its input or output",
             Fault::Unasked => "it had written before it was asked anything (a greeting? see --ready-line)",
-            Fault::ReplyTooLong => "its answer was longer than --max-reply",
+            Fault::UnknownChannel => "it answered under a number that it had not been told",
+            Fault::ReplyTooLong(_) => "its answer was longer than --max-reply",
         };
         self.state = State::Failed(why.to_owned());
     }
@@ -122,7 +123,7 @@ fn line(answer: &[u8]) -> &[u8] {
 }
 
 impl Pool {
-    pub(super) fn probe(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+    pub(super) fn probe(&mut self, cx: &mut Context<'_>, id: WorkerId, channel: Option<ChannelId>) {
         let Some(process) = self.crew.get_mut(id) else { return };
         let Some(probe) = process.examination.begin() else {
             // Those alone are asked that were started with something to be asked; who cannot be asked is not believed.
@@ -133,15 +134,23 @@ impl Pool {
             Silence::Broken => return self.fault(cx, id, Fault::Unasked),
             Silence::Closed => return self.fault(cx, id, Fault::OutputClosed),
         }
-        process.take(None, &probe.question);
-        process.recorder.begin(&probe.question, cx.now());
+        process.take(None, channel, &probe.question);
+        process.recorder.begin(&probe.question, channel, cx.now());
         self.send(cx, id);
     }
 
     /// The answer to a probe is whole.
-    pub(super) fn judge(&mut self, cx: &mut Context<'_>, id: WorkerId, answer: &[u8], unread: Unread, excess: bool) {
+    pub(super) fn judge(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: WorkerId,
+        answer: &[u8],
+        which: Which,
+        unread: Unread,
+        excess: bool,
+    ) {
         let Some(process) = self.crew.get_mut(id) else { return };
-        process.recorder.answered(cx.now());
+        process.recorder.answered(which, cx.now());
         let finding = process.examination.judge(answer, unread, excess);
         self.tell(cx, Event::Probed(id, finding));
     }

@@ -5,10 +5,11 @@ use std::io;
 use std::io::{Read, Write};
 use std::time::Instant;
 
-use super::super::core::{RequestId, WorkerId};
+use super::super::core::{ChannelId, RequestId, Which, WorkerId};
 use super::super::recorder::Recorder;
 use super::outgoing::Outgoing;
 use super::probe::Examination;
+use crate::framing::channel::{self, Channel, Prefix};
 use crate::framing::line::LineFramer;
 use crate::framing::search::LineSearch;
 use crate::process::child::Child;
@@ -27,8 +28,12 @@ pub(super) struct Process {
     pub(super) framer: LineFramer,
     /// A reply that is not whole yet.
     pub(super) reply: Vec<u8>,
+    /// Whether the number of its request stands before every line, both ways.
+    pub(super) lines: Lines,
     /// The requests that it was given and has not answered, oldest first.
     pub(super) given: VecDeque<Given>,
+    /// How many bytes it was ever given.
+    pub(super) given_bytes: u64,
     /// What the pipe has not taken of them.
     pub(super) unsent: Outgoing,
     pub(super) stdin_watched: StdinWatch,
@@ -41,6 +46,28 @@ pub(super) struct Process {
     pub(super) has_written: bool,
     pub(super) recorder: Recorder,
     pub(super) examination: Examination,
+    /// The line that answers nothing, for which it is lost.
+    pub(super) stray: Option<String>,
+}
+
+/// What its lines look like, from its start to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lines {
+    /// As the clients write and get them: it answers in order.
+    Plain,
+    /// With a channel-ID before each.
+    Numbered,
+}
+
+/// Whose a line of a worker is, or the beginning of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Addressee {
+    /// This request's, and the text begins behind so many bytes.
+    Request { which: Which, prefix: usize },
+    /// Nobody's that it has in flight.
+    Nobody,
+    /// It cannot be told yet.
+    NotKnownYet,
 }
 
 /// Whether the poll knows its standard input. Most workers always take a request whole and never need it.
@@ -64,12 +91,14 @@ pub(super) enum Stage {
     Lost,
 }
 
-/// A request that a worker has, or a probe.
+/// A request that a worker has, or a probe, and where it lies in everything that it was ever given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Given {
     /// `None`: it is a probe.
-    pub(super) request: Option<RequestId>,
-    pub(super) length: usize,
+    request: Option<RequestId>,
+    channel: Option<ChannelId>,
+    start: u64,
+    end: u64,
 }
 
 /// How an attempt to write to a worker went.
@@ -79,13 +108,14 @@ pub(super) enum Sent {
     Whole,
     /// The rest waits until the pipe has room.
     Partly,
-    /// The worker does not listen, and not a byte of this request, its oldest, has reached it.
+    /// The worker does not listen, and not a byte of this request has reached it: of its oldest, or, where it works on all of
+    /// them at once, of the last.
     Nothing(RequestId),
     /// The worker does not listen any more; what has reached it, nobody knows.
     Lost,
 }
 
-/// How much of the oldest of its requests a worker has left unread.
+/// How much of one of its requests a worker has left unread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unread {
     Nothing,
@@ -128,32 +158,75 @@ impl Process {
         }
     }
 
-    /// How many bytes its standard input holds that it has not read. `None`: it cannot be looked at.
-    pub(super) fn bytes_in_pipe(&self) -> Option<usize> {
-        let stdin = self.child.stdin.as_ref()?;
-        crate::process::unread_bytes(stdin).ok()
+    /// How much it has read of all that it was ever given. `None`: its input cannot be looked at.
+    pub(super) fn bytes_read(&self) -> Option<u64> {
+        let in_pipe = crate::process::unread_bytes(self.child.stdin.as_ref()?).ok()?;
+        let unread = u64::try_from(in_pipe + self.unsent.len()).ok()?;
+        Some(self.given_bytes.saturating_sub(unread))
     }
 
-    /// How much of the oldest of its requests it had not read while its input held so many bytes; those behind it lie there
-    /// by right. One whose input cannot be looked at is not to be believed.
-    pub(super) fn unread_input(&self, in_pipe: Option<usize>) -> Unread {
-        let Some(in_pipe) = in_pipe else {
-            return Unread::Some;
-        };
-        let all: usize = self.given.iter().map(|given| given.length).sum();
-        let oldest = self.given.front().map_or(0, |given| given.length);
-        match in_pipe + self.unsent.len() {
-            unread if unread <= all - oldest => Unread::Nothing,
-            unread if unread >= all => Unread::Everything,
-            _ => Unread::Some,
+    /// How much of one of its requests (`None`: of all) it had not read when it had read so many bytes; those behind it lie in
+    /// its input by right. One whose input cannot be looked at is not to be believed.
+    pub(super) fn unread_input(&self, request: Option<Given>, had_read: Option<u64>) -> Unread {
+        let (start, end) = request.map_or((0, self.given_bytes), |given| (given.start, given.end));
+        match had_read {
+            None => Unread::Some,
+            Some(read) if read >= end => Unread::Nothing,
+            Some(read) if read <= start => Unread::Everything,
+            Some(_) => Unread::Some,
         }
     }
 
-    /// Takes a request for it; [`send`](Self::send) writes it.
-    pub(super) fn take(&mut self, request: Option<RequestId>, bytes: &[u8]) {
-        let length = bytes.len();
-        self.given.push_back(Given { request, length });
+    /// Whose the line is that begins like this.
+    pub(super) fn addressee(&self, line: &[u8]) -> Addressee {
+        if self.lines == Lines::Plain {
+            return Addressee::Request {
+                which: Which::Oldest,
+                prefix: 0,
+            };
+        }
+        match channel::channel(line) {
+            Channel::Number { number, prefix } => {
+                let which = Which::Channel(ChannelId(number));
+                match self.position(which) {
+                    Some(_) => Addressee::Request { which, prefix },
+                    None => Addressee::Nobody,
+                }
+            }
+            Channel::NeedMore if !self.given.is_empty() => Addressee::NotKnownYet,
+            Channel::NeedMore | Channel::None => Addressee::Nobody,
+        }
+    }
+
+    /// Takes out what has been answered.
+    pub(super) fn landed(&mut self, which: Which) -> Option<Given> {
+        self.given.remove(self.position(which)?)
+    }
+
+    fn position(&self, which: Which) -> Option<usize> {
+        match which {
+            Which::Oldest => Some(0),
+            Which::Channel(channel) => self.given.iter().position(|given| given.channel == Some(channel)),
+        }
+    }
+
+    /// Takes a request for it, under its number if it is told one; [`send`](Self::send) writes both.
+    pub(super) fn take(&mut self, request: Option<RequestId>, channel: Option<ChannelId>, bytes: &[u8]) {
+        let (start, unsent_before) = (self.given_bytes, self.unsent.len());
+        // Nothing of a line that is not there: a number alone would be taken for the beginning of the next one.
+        if let Some(ChannelId(number)) = channel.filter(|_| !bytes.is_empty()) {
+            self.unsent.push(Prefix::of(number).as_bytes());
+        }
         self.unsent.push(bytes);
+        let length = self.unsent.len().saturating_sub(unsent_before);
+        let end = start.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
+        self.given_bytes = end;
+        self.given.push_back(Given {
+            request,
+            channel,
+            start,
+            end,
+        });
     }
 
     /// Writes what it has not been sent, as far as the pipe takes it.
@@ -170,10 +243,20 @@ impl Process {
         }
     }
 
+    /// It does not listen. Of what lies behind the one to be named nobody asks: in order it would not have come to that, and
+    /// numbered it is the last.
     fn not_sent(&self, unsent: usize) -> Sent {
-        let given: usize = self.given.iter().map(|given| given.length).sum();
-        let oldest = self.given.front().and_then(|oldest| oldest.request);
-        oldest.filter(|_| unsent >= given).map_or(Sent::Lost, Sent::Nothing)
+        let sent = self
+            .given_bytes
+            .saturating_sub(u64::try_from(unsent).unwrap_or(u64::MAX));
+        let named = match self.lines {
+            Lines::Plain => self.given.front(),
+            Lines::Numbered => self.given.back(),
+        };
+        let untouched = named.filter(|given| given.start >= sent);
+        untouched
+            .and_then(|given| given.request)
+            .map_or(Sent::Lost, Sent::Nothing)
     }
 }
 

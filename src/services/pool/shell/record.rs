@@ -27,7 +27,16 @@ impl Pool {
         }
         let now = cx.now();
         let lines = record.entries().map(|entry| format!("{who}: {}", entry.story(now)));
+        // Of several it is known which one took too long, and else that it may be any.
+        let several = record.at_once() > 1 && reason != Restart::BusyTimeout;
         match record.in_hand() {
+            Some(_) if several => {
+                let headline = format_args!(
+                    "{who} {fate} with {} requests in hand; the last ones were:",
+                    record.at_once()
+                );
+                self.note_at_length(cx, Level::Warn, Topic::Record, headline, lines);
+            }
             Some(entry) => {
                 let (after, text) = (entry.age(now).as_secs_f64(), entry.text());
                 let headline = format_args!("{who} {fate} after {after:.3} s on: {text}");

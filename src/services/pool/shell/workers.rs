@@ -7,14 +7,15 @@ use std::io;
 use log::Level;
 use mio::Interest;
 
-use super::super::core::{ClientId, Event, Fault, RequestId, Verdict, WorkerId};
+use super::super::core::{ChannelId, ClientId, Event, Fault, RequestId, Verdict, WorkerId};
 use super::super::recorder::Recorder;
 use super::super::report::Topic;
 use super::exchange::QueuePlace;
 use super::outgoing::Outgoing;
 use super::probe::Examination;
-use super::process::{Process, Sent, Silence, Stage, StdinWatch, Unread};
+use super::process::{Lines, Process, Sent, Silence, Stage, StdinWatch, Unread};
 use super::{Of, Pool};
+use crate::framing::channel::LONGEST_PREFIX;
 use crate::framing::line::LineFramer;
 use crate::framing::search::LineSearch;
 use crate::process::child::Child;
@@ -78,6 +79,11 @@ impl Pool {
 
     fn started(&mut self, cx: &mut Context<'_>, id: WorkerId, child: Child) {
         self.guard.watch(child.pid());
+        // So it is for as long as it lives, whatever the policy will be: it was started for it.
+        let (lines, longest_prefix) = match self.options.policy.concurrency {
+            Some(_) => (Lines::Numbered, LONGEST_PREFIX),
+            None => (Lines::Plain, 0),
+        };
         let process = Process {
             id,
             number: self.dispatcher.slot_of(id).unwrap_or_default(),
@@ -86,9 +92,11 @@ impl Pool {
                 Some(line) => Stage::Starting(LineSearch::new(line)),
                 None => Stage::Serving,
             },
-            framer: LineFramer::new(self.options.max_reply),
+            framer: LineFramer::new(self.options.max_reply + longest_prefix),
             reply: Vec::new(),
+            lines,
             given: VecDeque::new(),
+            given_bytes: 0,
             unsent: Outgoing::default(),
             stdin_watched: StdinWatch::NotYet,
             ending: reaper::Ending::new(self.options.kill_timeout),
@@ -99,6 +107,7 @@ impl Pool {
             has_written: false,
             recorder: Recorder::new(self.recorded()),
             examination: Examination::new(self.options.probe.clone()),
+            stray: None,
         };
         log::debug!(
             "{}: worker {} started, pid {}",
@@ -128,7 +137,10 @@ impl Pool {
     fn recorded(&self) -> usize {
         match self.options.record {
             0 => 0,
-            wanted => wanted.max(self.options.policy.pipeline),
+            wanted => {
+                let policy = &self.options.policy;
+                wanted.max(policy.concurrency.unwrap_or(policy.pipeline))
+            }
         }
     }
 
@@ -149,13 +161,15 @@ impl Pool {
     // ---- giving ------------------------------------------------------------------------------------------------
 
     /// Gives a worker a request. `speaking` is the worker whose reply was read this very moment, with nothing behind it;
-    /// anybody else is looked at first, for what it has written unasked would be taken for the answer.
+    /// anybody else is looked at first, for what it has written unasked would be taken for the answer. Not so where an
+    /// answer is known by its number.
     pub(super) fn assign(
         &mut self,
         cx: &mut Context<'_>,
         id: WorkerId,
         request: RequestId,
         client: ClientId,
+        channel: Option<ChannelId>,
         speaking: Option<WorkerId>,
     ) {
         if self.has_left(client) {
@@ -164,7 +178,7 @@ impl Pool {
         self.clients.set_request(client, request, QueuePlace::WithWorker);
         let Some(process) = self.crew.get_mut(id) else { return };
         // One that has something to do may write at any moment, and by right.
-        if speaking != Some(id) && process.given.is_empty() {
+        if speaking != Some(id) && process.given.is_empty() && channel.is_none() {
             match process.silence() {
                 Silence::Kept => {}
                 Silence::Broken => return self.fault(cx, id, Fault::Unasked),
@@ -173,9 +187,10 @@ impl Pool {
         }
         // A client that vanished in this very turn has been abandoned, or will be.
         let bytes = self.clients.exchanges.request_bytes(client).unwrap_or_default();
-        process.take(Some(request), bytes);
-        process.recorder.begin(bytes, cx.now());
-        if self.options.policy.pipeline == 1 {
+        process.take(Some(request), channel, bytes);
+        process.recorder.begin(bytes, channel, cx.now());
+        // One that works on all it has is given it at once: then it is known what has reached it.
+        if self.options.policy.pipeline == 1 || channel.is_some() {
             return self.send(cx, id);
         }
         // Others may follow in this turn.
@@ -201,7 +216,10 @@ impl Pool {
             Sent::Whole => {}
             Sent::Partly => self.watch_input(cx, id),
             Sent::Nothing(request) => {
-                process.recorder.forget_open();
+                match process.lines {
+                    Lines::Plain => process.recorder.forget_open(),
+                    Lines::Numbered => process.recorder.forget_newest(),
+                }
                 self.fault(cx, id, Fault::InputClosed(request));
             }
             Sent::Lost => self.fault(cx, id, Fault::OutputClosed),
@@ -252,7 +270,7 @@ impl Pool {
     /// After a long request: has the worker read all of it, and answered once?
     pub(super) fn inspect(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         let clean = self.crew.get(id).is_some_and(|process| {
-            process.unread_input(process.bytes_in_pipe()) == Unread::Nothing && process.silence() == Silence::Kept
+            process.unread_input(None, process.bytes_read()) == Unread::Nothing && process.silence() == Silence::Kept
         });
         let verdict = if clean { Verdict::Clean } else { Verdict::OutOfStep };
         self.tell(cx, Event::Inspected(id, verdict));

@@ -1,0 +1,150 @@
+//! Workers that have several requests at once and say with each answer which one it is for (`--concurrency`).
+//!
+//! The life of a number: it is allotted when the request is given to the worker → it is in flight, also after its client has
+//! gone → it lands with the worker's answer, and is never given out again.
+//!
+//! What holds:
+//! - A number that is not in flight is an answer to nothing, and ends the worker: a second answer to a request meets no other
+//!   request that happens to be known by its number now.
+//! - Nobody outside can tell which numbers are in flight. A request is text from anywhere, and a worker that cuts lines
+//!   otherwise than at their LF (at a lone CR, at the end of a short buffer) would take part of it for a request of its
+//!   own, number and all; whoever could name a number that is in flight could so have another's request answered in his way.
+//!
+//! What does not belong here: how a number is written and read (`framing::channel`).
+
+use std::collections::VecDeque;
+
+use super::Dispatcher;
+use super::event::{ChannelId, Which, WorkerId};
+use super::respawn::Jitter;
+use super::worker::{Flight, Worker};
+
+/// Numbers have 30 bits: a helper may hold them in any integer, signed ones included, and take 0 for none.
+const NUMBERS: u32 = 1 << 30;
+
+/// What one incarnation of a worker has been told.
+#[derive(Debug)]
+pub(super) struct Channels {
+    /// How many requests it may have at a time.
+    limit: usize,
+    allotted: u32,
+    /// Odd, so that `allotted` × `factor` + `offset` takes on every number before it takes on one again.
+    factor: u32,
+    offset: u32,
+}
+
+impl Channels {
+    pub(super) fn new(limit: usize, jitter: &mut Jitter) -> Self {
+        let mut word = || u32::try_from(jitter.next() >> 32).unwrap_or(u32::MAX);
+        Channels {
+            limit,
+            allotted: 0,
+            factor: word() | 1,
+            offset: word(),
+        }
+    }
+
+    /// One that it has not been told before; or, after a thousand million, not for as long as that, and that is not in flight.
+    fn allot(&mut self, flights: &VecDeque<Flight>) -> ChannelId {
+        loop {
+            let spread = self.allotted.wrapping_mul(self.factor).wrapping_add(self.offset);
+            let channel = ChannelId(spread % NUMBERS + 1);
+            self.allotted = self.allotted.wrapping_add(1);
+            if flights.iter().all(|flight| flight.channel != Some(channel)) {
+                return channel;
+            }
+        }
+    }
+}
+
+impl Worker {
+    /// The number for the next request it is given.
+    pub(super) fn next_channel(&mut self) -> Option<ChannelId> {
+        let channels = self.channels.as_mut()?;
+        Some(channels.allot(&self.flights))
+    }
+
+    /// How many requests it may have, where `pipeline` says how many are written to one that answers in order.
+    pub(super) fn most_flights(&self, pipeline: usize) -> usize {
+        self.channels.as_ref().map_or(pipeline, |channels| channels.limit)
+    }
+
+    fn position(&self, which: Which) -> Option<usize> {
+        match (which, &self.channels) {
+            (Which::Oldest, None) => (!self.flights.is_empty()).then_some(0),
+            (Which::Channel(channel), Some(_)) => {
+                self.flights.iter().position(|flight| flight.channel == Some(channel))
+            }
+            // Nobody reads its output like that.
+            (Which::Oldest, Some(_)) | (Which::Channel(_), None) => None,
+        }
+    }
+
+    pub(super) fn flight_mut(&mut self, which: Which) -> Option<&mut Flight> {
+        let at = self.position(which)?;
+        self.flights.get_mut(at)
+    }
+
+    /// Takes out the flight that has been answered.
+    pub(super) fn land(&mut self, which: Which) -> Option<Flight> {
+        let at = self.position(which)?;
+        self.flights.remove(at)
+    }
+}
+
+impl Dispatcher {
+    /// A worker that is started now is told numbers, or not, for as long as it lives: its program was started for that.
+    pub(super) fn open_channels(&mut self, id: WorkerId) {
+        let Some(limit) = self.policy.concurrency else { return };
+        let channels = Channels::new(limit, &mut self.jitter);
+        if let Some(worker) = self.worker_mut(id) {
+            worker.channels = Some(channels);
+        }
+    }
+
+    /// Whether the next request would be worked on at once: by a worker that is free, or by one that takes several. One to
+    /// which it could only be written ahead does not count.
+    pub(super) fn can_take_at_once(&self) -> bool {
+        !self.available.is_empty() || self.policy.concurrency.is_some() && !self.room.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_number_comes_twice_and_none_is_nought() {
+        let mut channels = Channels::new(4, &mut Jitter::new(7));
+        let flights = VecDeque::new();
+        let mut told: Vec<u32> = (0..200_000).map(|_| channels.allot(&flights).0).collect();
+        assert!(told.iter().all(|number| (1..=NUMBERS).contains(number)));
+        told.sort_unstable();
+        told.dedup();
+        assert_eq!(told.len(), 200_000);
+    }
+
+    /// Knowing the program, the time and what was asked is not enough to name a number in flight.
+    #[test]
+    fn two_workers_are_told_other_numbers() {
+        let mut jitter = Jitter::new(7);
+        let mut first = || Channels::new(4, &mut jitter).allot(&VecDeque::new());
+        assert_ne!(first(), first());
+    }
+
+    #[test]
+    fn a_number_in_flight_is_passed_over_when_all_have_been_told() {
+        let mut channels = Channels::new(4, &mut Jitter::new(7));
+        let first = channels.allot(&VecDeque::new());
+        let second = channels.allot(&VecDeque::new());
+        channels.allotted = NUMBERS;
+        let flight = Flight {
+            request: None,
+            size: 1,
+            channel: Some(first),
+            began: std::time::Instant::now(),
+            reply_begun: false,
+        };
+        assert_eq!(channels.allot(&VecDeque::from([flight])), second);
+    }
+}
