@@ -22,7 +22,7 @@ mod tests;
 
 pub use ask::{fuzz_ask_input, fuzz_ask_reply, fuzz_asker};
 pub use config::{fuzz_config_file, fuzz_quantities};
-pub use framing::{fuzz_line, fuzz_ready_line};
+pub use framing::{fuzz_framings, fuzz_line, fuzz_ready_line};
 pub use net::{fuzz_addresses, fuzz_networks};
 pub use pool::fuzz_dispatcher;
 pub use process::fuzz_stderr_log;
@@ -33,8 +33,9 @@ use choices::Choices;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every fuzz target.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     ("line", fuzz_line),
+    ("framings", fuzz_framings),
     ("ready_line", fuzz_ready_line),
     ("config_file", fuzz_config_file),
     ("quantities", fuzz_quantities),

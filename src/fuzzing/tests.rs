@@ -111,6 +111,11 @@ fn line() {
 }
 
 #[test]
+fn framings() {
+    run("framings");
+}
+
+#[test]
 fn ready_line() {
     run("ready_line");
 }

@@ -349,8 +349,9 @@ impl Pool {
 fn hear(framer: &mut LineFramer, bytes: &[u8]) -> Heard {
     match framer.advance(bytes) {
         Progress::NeedMore => Heard::Unfinished,
-        Progress::TooLong => Heard::TooLong,
-        Progress::Frame(length) => Heard::Request(length.min(bytes.len())),
+        // No line is malformed.
+        Progress::TooLong | Progress::Malformed(_) => Heard::TooLong,
+        Progress::Frame(frame) => Heard::Request(frame.length.min(bytes.len())),
     }
 }
 

@@ -6,7 +6,7 @@ use std::io::Read;
 use super::super::core::{Event, Fault, Step, WorkerId};
 use super::process::{Stage, Unread};
 use super::{Of, Pool, Reply};
-use crate::framing::Progress;
+use crate::framing::{Frame, Progress};
 use crate::reactor::{Context, Key, READ_BUFFER, Readiness};
 
 /// Reads from one worker in one turn.
@@ -110,11 +110,12 @@ impl Pool {
             };
             match process.framer.advance(rest) {
                 Progress::NeedMore => break,
-                Progress::TooLong => {
+                // No line is malformed.
+                Progress::TooLong | Progress::Malformed(_) => {
                     self.fault(cx, id, Fault::ReplyTooLong);
                     break;
                 }
-                Progress::Frame(length) => {
+                Progress::Frame(Frame { length, .. }) => {
                     let (reply, behind) = rest.split_at(length.min(rest.len()));
                     let reply = Reply {
                         worker: id,
