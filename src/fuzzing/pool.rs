@@ -64,6 +64,7 @@ fn policy(choices: &mut Choices<'_>) -> Policy {
         busy_timeout,
         // One at a time; what is written ahead is the simulation's subject.
         pipeline: 1,
+        single_use: false,
         retries: choices.pick(&[0, 1, 2]).unwrap_or_default(),
         alarm_interval,
         start_timeout,
@@ -210,6 +211,11 @@ impl<'i> World<'i> {
         let broken = |fault| Event::Broken(worker, fault);
         let request = self.choices.pick(&self.requests);
         let reply = |step| Event::Reply { worker, step };
+        let no_reply = match kind {
+            29 => self.choices.pick(&[Fault::ReplyTooLong, Fault::Malformed]),
+            _ => None,
+        };
+        let no_reply = no_reply.unwrap_or(Fault::ReplyTooLong);
         self.tell(match kind {
             16..23 => reply(Step::Kept),
             23 => reply(Step::Lost),
@@ -221,7 +227,7 @@ impl<'i> World<'i> {
                 |request| broken(Fault::InputClosed(request)),
             ),
             28 => broken(Fault::Unasked),
-            29 => broken(Fault::ReplyTooLong),
+            29 => broken(no_reply),
             30 => Event::Outgrown(worker),
             _ => Event::Ready(worker),
         });

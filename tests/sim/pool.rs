@@ -78,6 +78,7 @@ fn policy(dice: &mut Dice) -> Policy {
         } else {
             1 + dice.below(5) as usize
         },
+        single_use: dice.percent(20),
         alarm_interval: Duration::from_millis(100 + dice.below(2000)),
         start_timeout: Duration::from_millis(500 + dice.below(5000)),
         max_requests: maybe(dice.percent(40), 1 + dice.below(30)),
@@ -361,9 +362,10 @@ impl World {
         } = &self.processes[&worker];
         let (oldest, reply_begun, answered) = (held.front().copied(), *reply_begun, *answered);
         let Some(Held::RequestOf(client)) = oldest else { return };
+        let single_use = self.policy.single_use;
         let client = self.client(client);
         client.reply_lost |= reply_begun;
-        client.deaths += u32::from(!reply_begun && answered > 0);
+        client.deaths += u32::from(!reply_begun && (answered > 0 || single_use));
     }
 
     fn die(&mut self, worker: WorkerId) {
@@ -402,8 +404,11 @@ impl World {
             560..600 => self.on(&holding, World::reply_begins),
             600..607 => self.on(&holding, |world, worker| world.reply(worker, Step::Last)),
             607..615 => self.on(&holding, |world, worker| world.reply(worker, Step::Lost)),
-            615..622 => self.on(&holding, |world, worker| {
+            615..619 => self.on(&holding, |world, worker| {
                 world.break_output(worker, Fault::ReplyTooLong)
+            }),
+            619..622 => self.on(&in_service, |world, worker| {
+                world.break_output(worker, Fault::Malformed)
             }),
             622..629 => self.on(&in_service, |world, worker| {
                 world.break_output(worker, Fault::OutputClosed)

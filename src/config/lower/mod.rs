@@ -7,6 +7,7 @@
 //! Names of users and groups are looked up here, once, because a name service may have to ask the network. Apart from that nothing
 //! here touches the system: whether an address is free or the open-file limit is high enough is the daemon's to find out.
 
+mod framing;
 mod listen;
 mod pool;
 mod process;

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::framing::{error_reply, framings};
 use super::listen::{Listening, listening};
 use super::process::process;
 use super::{LONGEST, Lowered, Mistake, Mistakes, Origin, SHORTEST_TIMEOUT};
@@ -73,7 +74,9 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
         access,
         connection_limits,
     } = listening(&mut mistakes, addresses, &spec.listen);
-    let policy = policy(&mut mistakes, spec);
+    let mut policy = policy(&mut mistakes, spec);
+    let framings = framings(&mut mistakes, spec, &policy);
+    policy.single_use = framings.single_use();
     let frames = frames(&mut mistakes, spec);
     let times = times(&mut mistakes, spec);
     let persistent = persistent(&mut mistakes, spec);
@@ -99,12 +102,13 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
         process,
         policy,
         ready_line,
+        framings,
         max_request: frames.max_request,
         max_reply: frames.max_reply,
         persistent,
         read_timeout: times.read,
         write_timeout: times.write,
-        error_reply: frames.error_reply,
+        error_reply: error_reply(&mut mistakes, frames.error_reply, framings.reply),
         half_close: half_close(spec),
         kill_timeout: times.kill,
         stop_timeout: times.stop,
@@ -177,6 +181,8 @@ fn policy(mistakes: &mut Mistakes, spec: &PoolSpec) -> Policy {
         pipeline: mistakes
             .count("pipeline", spec.pipeline, PIPELINE)
             .unwrap_or(DEFAULT_PIPELINE),
+        // The framings say.
+        single_use: false,
         start_timeout,
         max_requests: mistakes.count("max-requests", spec.max_requests, MAX_REQUESTS),
         max_age: mistakes.time("max-age", spec.max_age, &MAX_AGE),
@@ -303,6 +309,7 @@ mod tests {
     use crate::config::units::{Escaped, Size, Time, Whole};
     use crate::net::limits::ConnectionLimits;
     use crate::process::spec::ProcessSpec;
+    use crate::services::pool::options::Framings;
 
     fn lower(spec: &PoolSpec) -> Options {
         pool("pool", spec).unwrap().options
@@ -356,6 +363,7 @@ mod tests {
             (Duration::from_secs(3), Duration::from_secs(30))
         );
         assert_eq!((options.record, options.slow_log), (8, None));
+        assert_eq!(options.framings, Framings::default());
         let policy = Policy {
             workers: 4,
             queue_size: 1024,
@@ -363,6 +371,7 @@ mod tests {
             busy_timeout: Duration::from_secs(15),
             retries: 1,
             pipeline: 1,
+            single_use: false,
             alarm_interval: Duration::from_secs(2),
             start_timeout: Duration::from_secs(60),
             max_requests: None,

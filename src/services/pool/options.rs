@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+pub use crate::framing::Framing;
 use crate::net::access::AccessList;
 use crate::net::addr::ListenAddr;
 use crate::net::bind::UnixSocketOptions;
@@ -34,9 +35,11 @@ pub struct Options {
     pub policy: Policy,
     /// A worker counts as started when it has written this line; `None`: when its exec succeeded.
     pub ready_line: Option<Vec<u8>>,
-    /// The longest request in bytes, its line end not counted. ≥ 1.
+    /// How messages are told apart. The same for the whole life of a pool.
+    pub framings: Framings,
+    /// The longest request in bytes, what its framing adds not counted. ≥ 1.
     pub max_request: usize,
-    /// The longest reply in bytes, its line end not counted. ≥ 1.
+    /// The longest reply in bytes, what its framing adds not counted. ≥ 1.
     pub max_reply: usize,
     /// Connections stay for more than one request. `None`: each is closed after its answer.
     pub persistent: Option<Persistent>,
@@ -44,7 +47,7 @@ pub struct Options {
     pub read_timeout: Duration,
     /// Without progress in writing a reply to its client.
     pub write_timeout: Duration,
-    /// What a refused client is told, line end included. May be empty: then its connection is just closed.
+    /// What a refused client is told, as it goes over the wire. May be empty: then its connection is just closed.
     pub error_reply: Vec<u8>,
     /// What a client means that closes its sending side before its answer has come.
     pub half_close: HalfClose,
@@ -87,6 +90,38 @@ pub struct Persistent {
     pub max_unanswered: usize,
 }
 
+/// How messages are told apart, on both sides of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Framings {
+    /// What clients send. Never [`Framing::Quiet`].
+    pub request: Framing,
+    /// What clients are sent. [`Framing::Quiet`] is to them what [`Framing::Eof`] is: the end of the connection ends it.
+    pub reply: Framing,
+    /// What workers are given. Never [`Framing::Quiet`].
+    pub worker_request: Framing,
+    /// What workers write.
+    pub worker_reply: Framing,
+}
+
+impl Framings {
+    /// A worker's one request, or its one reply, ends with the stream: it serves once.
+    pub fn single_use(&self) -> bool {
+        self.worker_request == Framing::Eof || self.worker_reply == Framing::Eof
+    }
+}
+
+impl Default for Framings {
+    /// Lines on all sides, as with iotcpd 1.1.
+    fn default() -> Self {
+        Framings {
+            request: Framing::Line,
+            reply: Framing::Line,
+            worker_request: Framing::Line,
+            worker_reply: Framing::Line,
+        }
+    }
+}
+
 /// Where the limit on connections comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LimitOrigin {
@@ -121,6 +156,8 @@ pub struct Policy {
     pub retries: u32,
     /// How many requests one worker may have at a time; further ones are written ahead only when no worker is free. ≥ 1.
     pub pipeline: usize,
+    /// Whether a worker takes one request and ends: then one that dies over a request may be as healthy as any.
+    pub single_use: bool,
     /// The supervisor's tick, and the respawn delay after the second early death in a row; it doubles from there.
     pub alarm_interval: Duration,
     /// How long a worker may take from exec to its ready line.

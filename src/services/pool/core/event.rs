@@ -95,6 +95,8 @@ pub enum Fault {
     Unasked,
     /// Its reply is over the limit.
     ReplyTooLong,
+    /// What it writes is no reply in the framing that it was said to speak.
+    Malformed,
 }
 
 /// Whether a worker that was looked at is in step.
@@ -193,6 +195,8 @@ pub enum Refusal {
     WorkerDied,
     /// Its worker's reply was over the limit.
     ReplyTooLong,
+    /// What its worker wrote was no reply.
+    BadReply,
     /// The daemon ends.
     Shutdown,
 }
@@ -212,6 +216,8 @@ pub enum Restart {
     Desync,
     /// Its reply was over the limit.
     Oversize,
+    /// What it wrote was no reply.
+    Malformed,
     /// It had served long enough, or grown too large.
     Recycled,
     /// It had answered the only request it takes.

@@ -180,6 +180,7 @@ impl Dispatcher {
                 self.lose(id, Restart::Desync, Delivered::No);
             }
             (Some(_), Fault::ReplyTooLong) => self.lose(id, Restart::Oversize, Delivered::Yes),
+            (Some(_), Fault::Malformed) => self.lose(id, Restart::Malformed, Delivered::Yes),
         }
     }
 
@@ -246,6 +247,7 @@ impl Dispatcher {
             match reason {
                 Restart::BusyTimeout => self.refuse(request, Refusal::BusyTimeout, Some(id)),
                 Restart::Oversize => self.refuse(request, Refusal::ReplyTooLong, Some(id)),
+                Restart::Malformed => self.refuse(request, Refusal::BadReply, Some(id)),
                 _ if reply_begun => self.refuse(request, Refusal::WorkerDied, Some(id)),
                 _ => self.requeue(request, id, oldest),
             }
@@ -436,6 +438,7 @@ impl Dispatcher {
             Restart::BusyTimeout => &mut restarts.busy_timeout,
             Restart::Desync => &mut restarts.desync,
             Restart::Oversize => &mut restarts.oversize,
+            Restart::Malformed => &mut restarts.malformed,
             Restart::Recycled => &mut restarts.recycled,
             Restart::Spent => &mut restarts.spent,
             Restart::Asked => &mut restarts.asked,

@@ -4,8 +4,8 @@
 //! The brain of it is one `match` over [`Action`] in [`Pool::act`]. Beside it stand accepting (`listeners`), the clients
 //! (`client` is one, `exchange` one request of it and its answer, `clients` all of them, `intake` reads them, `waiting`
 //! watches them, `parting` answers them and lets them go), the workers (`process` is one, `crew`
-//! all of them, `workers` starts them and gives them requests, `output` takes what they write, `endings` sees them go), what
-//! is told of requests afterwards (`record`), and beginning and end of the whole (`lifecycle`).
+//! all of them, `workers` starts them and gives them requests, `output` takes what they write, `endings` sees them go), the two
+//! framings of a message (`transcode`), what is told of requests afterwards (`record`), and beginning and end of the whole (`lifecycle`).
 //!
 //! What holds:
 //! - After every call from the reactor the dispatcher's actions are carried out and its next deadline is armed.
@@ -26,6 +26,7 @@ mod output;
 mod parting;
 mod process;
 mod record;
+mod transcode;
 mod waiting;
 mod workers;
 
@@ -160,6 +161,8 @@ impl Of {
 struct Reply<'a> {
     worker: WorkerId,
     bytes: &'a [u8],
+    /// What of it is said, without what tells its end.
+    payload: &'a [u8],
     /// How much the read has brought that brought its end.
     read: usize,
 }
@@ -198,14 +201,12 @@ impl Service for Pool {
             Some(Of::Queue) => self.watch_waiting(cx),
             Some(Of::WorkerEnding) => self.ending_timeout(cx, source.key),
             Some(Of::Listener) => self.retry_accepting(cx, source.key),
+            Some(Of::WorkerOutput) => self.reply_overdue(cx, source.key),
             Some(Of::WorkerErrors) => self.errors_overdue(cx, source.key),
             Some(Of::Upkeep) => self.upkeep(cx),
             Some(Of::Life) => self.stop_timeout(cx),
             // These have no alarm.
-            Some(
-                Of::WorkerOutput | Of::WorkerInput | Of::WorkerExit | Of::Spawning | Of::GuardExit | Of::GuardPipe,
-            )
-            | None => {}
+            Some(Of::WorkerInput | Of::WorkerExit | Of::Spawning | Of::GuardExit | Of::GuardPipe) | None => {}
         }
     }
 
@@ -277,7 +278,7 @@ impl Pool {
                     self.tell_if_slow(cx, client, worker, waited, served);
                     // The dispatcher answers with the reply it was just told of, and with no other.
                     if let Some(reply) = reply.filter(|reply| reply.worker == worker) {
-                        self.answer(cx, client, reply.bytes, served);
+                        self.hand_over(cx, client, reply, served);
                     }
                 }
                 Action::Assign {
@@ -453,6 +454,7 @@ mod tests {
             Reply {
                 worker,
                 bytes: &line,
+                payload: &line,
                 read,
             }
             .last_speaker()

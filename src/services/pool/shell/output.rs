@@ -3,10 +3,13 @@
 use std::io;
 use std::io::Read;
 
+use log::Level;
+
 use super::super::core::{Event, Fault, Step, WorkerId};
-use super::process::{Stage, Unread};
+use super::super::report::Topic;
+use super::process::{Process, Stage, Unread};
 use super::{Of, Pool, Reply};
-use crate::framing::{Frame, Progress};
+use crate::framing::{Frame, Framing, Progress};
 use crate::reactor::{Context, Key, READ_BUFFER, Readiness};
 
 /// Reads from one worker in one turn.
@@ -29,8 +32,10 @@ impl Pool {
             Outcome::Drained => {}
             Outcome::MoreLater => cx.resume_later(Of::WorkerOutput.worker(id)),
             Outcome::Closed => {
-                if let Some(process) = self.crew.get_mut(id) {
-                    process.child.stdout = None;
+                let Some(process) = self.crew.get_mut(id) else { return };
+                process.child.stdout = None;
+                // Where that ends its reply, it counts if the process says so as well, by its exit status.
+                if self.options.framings.worker_reply != Framing::Eof || !process.owes_a_reply() {
                     self.fault(cx, id, Fault::OutputClosed);
                 }
             }
@@ -97,8 +102,43 @@ impl Pool {
         let begun = !held.is_empty();
         process.reply = held;
         if begun {
+            if let Framing::Quiet(pause) = self.options.framings.worker_reply {
+                let over = cx.now() + pause;
+                cx.set_alarm(&mut process.reply_alarm, Of::WorkerOutput.worker(id), Some(over));
+            }
             self.tell(cx, Event::ReplyBegun(id));
         }
+    }
+
+    /// Nothing has come from a worker for as long as it takes a reply to be over.
+    pub(super) fn reply_overdue(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(id) = self.crew.find(key) else { return };
+        if let Some(process) = self.crew.get_mut(id) {
+            cx.alarm_fired(&mut process.reply_alarm);
+        }
+        // Or has it, and this loop was late?
+        self.output_ready(cx, key, Readiness::default());
+        let is_quiet = |process: &&mut Process| process.reply_alarm.at().is_none() && !process.reply.is_empty();
+        if self.crew.get_mut(id).filter(is_quiet).is_some() {
+            self.reply_has_ended(cx, id);
+        }
+    }
+
+    /// What a worker has written is its reply, because something else than the bytes says that it is over.
+    pub(super) fn reply_has_ended(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+        let Some(process) = self.crew.get_mut(id).filter(|process| process.owes_a_reply()) else {
+            return;
+        };
+        let (held, in_pipe) = (std::mem::take(&mut process.reply), process.bytes_in_pipe());
+        let Some(frame) = process.framer.end(&held) else { return };
+        let reply = Reply {
+            worker: id,
+            bytes: &held,
+            payload: frame.payload_in(&held),
+            // It is looked at before it is given anything: that it writes nothing more is a guess.
+            read: READ_BUFFER,
+        };
+        self.reply_is_whole(cx, reply, &[], in_pipe);
     }
 
     /// The replies at the beginning of `bytes`, of which one read has brought the last `read`; how many bytes they are.
@@ -110,16 +150,21 @@ impl Pool {
             };
             match process.framer.advance(rest) {
                 Progress::NeedMore => break,
-                // No line is malformed.
-                Progress::TooLong | Progress::Malformed(_) => {
+                Progress::TooLong => {
                     self.fault(cx, id, Fault::ReplyTooLong);
                     break;
                 }
-                Progress::Frame(Frame { length, .. }) => {
+                Progress::Malformed(reason) => {
+                    self.reply_is_none(cx, id, reason);
+                    break;
+                }
+                Progress::Frame(frame) => {
+                    let Frame { length, .. } = frame;
                     let (reply, behind) = rest.split_at(length.min(rest.len()));
                     let reply = Reply {
                         worker: id,
                         bytes: reply,
+                        payload: frame.payload_in(reply),
                         read,
                     };
                     // Looked at once a read: what it had not read by now, it had not read when it wrote any of this.
@@ -141,12 +186,26 @@ impl Pool {
         let excess = process.given.is_empty() && !behind.is_empty();
         let step = match unread {
             Unread::Everything => return self.fault(cx, id, Fault::Unasked),
+            // What it leaves unread is no sign of anything: it takes one request.
+            _ if self.options.framings.single_use() && !excess => Step::Last,
             Unread::Nothing if !excess => Step::Kept,
             Unread::Nothing | Unread::Some => Step::Lost,
         };
         process.recorder.answered(cx.now());
         self.dispatcher.handle(cx.now(), Event::Reply { worker: id, step });
         self.act(cx, Some(reply));
+    }
+
+    /// What a worker writes is not cut as it should be: where it ends, nobody can tell.
+    fn reply_is_none(&mut self, cx: &mut Context<'_>, id: WorkerId, reason: &str) {
+        let Some(process) = self.crew.get(id) else { return };
+        if !process.owes_a_reply() {
+            return self.fault(cx, id, Fault::Unasked);
+        }
+        let who = self.crew.describe(id).unwrap_or_default();
+        let line = format_args!("{who} wrote what is no reply: {reason}");
+        self.note(cx, Level::Error, Topic::Malformed, line);
+        self.fault(cx, id, Fault::Malformed);
     }
 
     /// What it complains about goes into the log, a line at a time. One read a turn: a buffer full of the shortest lines
@@ -210,7 +269,12 @@ impl Pool {
     pub(super) fn hear_last_words(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         // A pipe holds 64 KiB unless its owner has widened it; whoever writes on (a grandchild) is not waited for.
         let mut buffer = vec![0; READ_BUFFER];
-        let _ = self.read_output(cx, id, &mut buffer, true);
+        while let Outcome::MoreLater = self.read_output(cx, id, &mut buffer, true) {
+            // Whoever ends his reply by his end may have left more of it, up to what a reply may have.
+            if !self.crew.get(id).is_some_and(Process::owes_a_reply) {
+                break;
+            }
+        }
         for _ in 0..READS_PER_TURN {
             let Outcome::MoreLater = self.read_errors(cx, id, &mut buffer) else {
                 break;

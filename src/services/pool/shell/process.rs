@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::super::core::{RequestId, WorkerId};
 use super::super::recorder::Recorder;
 use super::outgoing::Outgoing;
-use crate::framing::line::LineFramer;
+use crate::framing::Framer;
 use crate::framing::search::LineSearch;
 use crate::process::child::Child;
 use crate::process::reaper;
@@ -23,9 +23,12 @@ pub(super) struct Process {
     pub(super) number: usize,
     pub(super) child: Child,
     pub(super) stage: Stage,
-    pub(super) framer: LineFramer,
+    pub(super) framer: Framer,
     /// A reply that is not whole yet.
     pub(super) reply: Vec<u8>,
+    /// When it will be whole if nothing more comes, where a pause is what ends it.
+    pub(super) reply_alarm: Alarm,
+    pub(super) input: Input,
     /// The requests that it was given and has not answered, oldest first.
     pub(super) given: VecDeque<Given>,
     /// What the pipe has not taken of them.
@@ -39,6 +42,17 @@ pub(super) struct Process {
     /// Whether a byte has come from its standard output.
     pub(super) has_written: bool,
     pub(super) recorder: Recorder,
+}
+
+/// How long its standard input is held open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Input {
+    /// As long as it serves.
+    Stays,
+    /// Until it has its one request: the end of the input is the end of that.
+    EndsWithRequest,
+    /// It has had it.
+    Ended,
 }
 
 /// Whether the poll knows its standard input. Most workers always take a request whole and never need it.
@@ -107,6 +121,11 @@ impl Process {
         self.child.pid().as_raw()
     }
 
+    /// It serves, and has been given what it has not answered.
+    pub(super) fn owes_a_reply(&self) -> bool {
+        self.stage == Stage::Serving && !self.given.is_empty()
+    }
+
     /// Reads from its output once.
     pub(super) fn read_output(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(mut stdout) = self.child.stdout.as_ref() else {
@@ -132,8 +151,11 @@ impl Process {
     }
 
     /// How much of the oldest of its requests it had not read while its input held so many bytes; those behind it lie there
-    /// by right. One whose input cannot be looked at is not to be believed.
+    /// by right. One whose input cannot be looked at is not to be believed, unless that is because it was closed on purpose.
     pub(super) fn unread_input(&self, in_pipe: Option<usize>) -> Unread {
+        if self.input == Input::Ended {
+            return Unread::Nothing;
+        }
         let Some(in_pipe) = in_pipe else {
             return Unread::Some;
         };
@@ -155,15 +177,29 @@ impl Process {
 
     /// Writes what it has not been sent, as far as the pipe takes it.
     pub(super) fn send(&mut self) -> Sent {
+        if self.input == Input::Ended {
+            return Sent::Whole;
+        }
         let unsent_before = self.unsent.len();
         let Some(mut stdin) = self.child.stdin.as_ref() else {
             return self.not_sent(unsent_before);
         };
         match self.unsent.write(|bytes| stdin.write(bytes)) {
-            Ok(_) if self.unsent.is_empty() => Sent::Whole,
+            Ok(_) if self.unsent.is_empty() => {
+                self.has_its_request();
+                Sent::Whole
+            }
             Ok(_) => Sent::Partly,
             // EPIPE: it has closed its input.
             Err(_) => self.not_sent(unsent_before),
+        }
+    }
+
+    /// Where the end of its input is what tells it that it has all of its request, now is the time.
+    fn has_its_request(&mut self) {
+        if self.input == Input::EndsWithRequest && !self.given.is_empty() {
+            self.input = Input::Ended;
+            self.child.stdin = None;
         }
     }
 

@@ -12,9 +12,9 @@ use super::super::recorder::Recorder;
 use super::super::report::Topic;
 use super::exchange::QueuePlace;
 use super::outgoing::Outgoing;
-use super::process::{Process, Sent, Silence, Stage, StdinWatch, Unread};
+use super::process::{Input, Process, Sent, Silence, Stage, StdinWatch, Unread};
 use super::{Of, Pool};
-use crate::framing::line::LineFramer;
+use crate::framing::Framing;
 use crate::framing::search::LineSearch;
 use crate::process::child::Child;
 use crate::process::failure::SpawnError;
@@ -77,6 +77,7 @@ impl Pool {
 
     fn started(&mut self, cx: &mut Context<'_>, id: WorkerId, child: Child) {
         self.guard.watch(child.pid());
+        let framings = self.options.framings;
         let process = Process {
             id,
             number: self.dispatcher.slot_of(id).unwrap_or_default(),
@@ -85,8 +86,13 @@ impl Pool {
                 Some(line) => Stage::Starting(LineSearch::new(line)),
                 None => Stage::Serving,
             },
-            framer: LineFramer::new(self.options.max_reply),
+            framer: framings.worker_reply.framer(self.options.max_reply),
             reply: Vec::new(),
+            reply_alarm: Alarm::default(),
+            input: match framings.worker_request {
+                Framing::Eof => Input::EndsWithRequest,
+                _ => Input::Stays,
+            },
             given: VecDeque::new(),
             unsent: Outgoing::default(),
             stdin_watched: StdinWatch::NotYet,
