@@ -450,6 +450,32 @@ fn a_worker_that_does_not_keep_to_its_framing_is_replaced() {
     assert_eq!(daemon.usr1().count("restarts oversize"), 1);
 }
 
+/// A long line may be taken for two by its worker, so it is never written ahead; a message whose length is told is not.
+#[test]
+fn a_long_request_whose_length_is_told_is_as_good_as_any() {
+    for (framing, ahead) in [("netstring", 1), ("line", 0)] {
+        let directory = temp_dir();
+        let fifo = directory.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let script = format!("cat '{}'; exec cat", fifo.display());
+        let flags = [
+            ["--worker-request-framing", framing],
+            ["--worker-reply-framing", framing],
+            ["--pipeline", "2"],
+        ];
+        let daemon = pool(&shell(&script), &flags.concat());
+        let long = "x".repeat(6000) + "\n";
+        let mut clients = [daemon.client(), daemon.client()];
+        clients.iter_mut().for_each(|client| client.send(&long));
+        let stats = daemon.usr1_until(|stats| stats.count("queries ahead") + stats.count("queue length") == 1);
+        assert_eq!(stats.count("queries ahead"), ahead, "{framing}");
+        std::fs::write(&fifo, "").unwrap();
+        for client in &mut clients {
+            assert_eq!(client.read_to_end(), long.as_bytes(), "{framing}");
+        }
+    }
+}
+
 #[test]
 fn limits_count_what_is_said() {
     let flags = [

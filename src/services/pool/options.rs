@@ -108,6 +108,15 @@ impl Framings {
     pub fn single_use(&self) -> bool {
         self.worker_request == Framing::Eof || self.worker_reply == Framing::Eof
     }
+
+    /// How much of a request of so many bytes a worker has to hold at once to see its end. One that is told the length
+    /// beforehand reads on until it has all of it, and takes no part of it for the whole.
+    pub fn searched_for_its_end(&self, length: usize) -> usize {
+        match self.worker_request {
+            Framing::Line | Framing::Nul | Framing::UntilEmptyLine | Framing::Quiet(_) => length,
+            Framing::Netstring | Framing::U32be | Framing::ContentLength | Framing::Eof => 0,
+        }
+    }
 }
 
 impl Default for Framings {

@@ -28,11 +28,11 @@ pub struct WorkerId {
 /// What the shell reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A whole request of so many bytes has arrived.
+    /// A whole request has arrived.
     Request {
         /// Whose it is.
         client: ClientId,
-        /// Its length in bytes.
+        /// Its length in bytes, as far as its worker has to search that for its end.
         size: usize,
     },
     /// The client has gone; nobody wants the answer any more.

@@ -265,7 +265,7 @@ impl Pool {
             self.clients.keep_buffer(wire);
             return self.refuse_line(cx, key, Line::Unfit(unfit));
         }
-        let size = wire.len();
+        let size = self.options.framings.searched_for_its_end(wire.len());
         let state = State::Asked {
             bytes: wire,
             request: None,
