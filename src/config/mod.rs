@@ -13,6 +13,7 @@
 //! of `--help` around the flags (that is `cli`).
 
 pub mod file;
+pub mod framing;
 pub mod lower;
 mod quote;
 pub mod spec;

@@ -141,6 +141,30 @@ const SAMPLES: &[Sample] = &[
     ("pipeline", &["--pipeline", "16"], "pipeline = 16", NOTHING),
     ("concurrency", &["--concurrency", "8"], "concurrency = 8", NOTHING),
     (
+        "request-framing",
+        &["--request-framing", "content-length"],
+        "request-framing = 'content-length'",
+        NOTHING,
+    ),
+    (
+        "reply-framing",
+        &["--reply-framing", "quiet=0.5"],
+        "reply-framing = 'quiet=500ms'",
+        NOTHING,
+    ),
+    (
+        "worker-request-framing",
+        &["--worker-request-framing", "eof"],
+        "worker-request-framing = 'eof'",
+        NOTHING,
+    ),
+    (
+        "worker-reply-framing",
+        &["--worker-reply-framing", "netstring"],
+        "worker-reply-framing = 'netstring'",
+        NOTHING,
+    ),
+    (
         "max-request",
         &["--max-request", "12000"],
         "max-request = 12000",
@@ -303,5 +327,5 @@ fn the_help_tells_the_true_defaults() {
         assert_eq!(said, from_flags(beside.0.iter().copied()), "{flag}");
         checked += 1;
     }
-    assert_eq!(checked, 26);
+    assert_eq!(checked, 28);
 }

@@ -14,7 +14,7 @@ use super::quote::Quoted;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
 /// A quantity that has one written form, with the words that tell a reader what to write.
-trait Written: FromStr<Err = Unreadable> {
+pub(super) trait Written: FromStr<Err = Unreadable> {
     /// Completes "not …": what is wanted, then an example of it.
     const WANTED: &'static str;
 }
@@ -26,7 +26,7 @@ pub struct Unreadable {
 }
 
 impl Unreadable {
-    fn wanted<T: Written>() -> Self {
+    pub(super) fn wanted<T: Written>() -> Self {
         Self { wanted: T::WANTED }
     }
 }
@@ -274,20 +274,20 @@ impl fmt::Display for Escaped {
 
 /// Leads every form a TOML value may have to the one parser of `T`. Numbers that have no business there never get so
 /// far: `numbers` says whether a bare number is a way to write a `T`.
-struct Reader<T> {
+pub(super) struct Reader<T> {
     numbers: Numbers,
     wanted: PhantomData<T>,
 }
 
 /// Whether a bare number in a file is a way to write the quantity.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Numbers {
+pub(super) enum Numbers {
     Allowed,
     QuotesOnly,
 }
 
 impl<T: Written> Reader<T> {
-    const fn new(numbers: Numbers) -> Self {
+    pub(super) const fn new(numbers: Numbers) -> Self {
         Self {
             numbers,
             wanted: PhantomData,

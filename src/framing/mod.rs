@@ -1,4 +1,4 @@
-//! Where a message ends in a stream of bytes.
+//! Where a message ends in a stream of bytes, and how one is written so that its end is known.
 //!
 //! A framer is told of all bytes of the unfinished message each time some have come and answers with [`Progress`]: it
 //! needs more, has a frame, or gives up. It remembers how far it has looked and never looks twice, so that a message that
@@ -10,21 +10,280 @@
 //!                          ^ the end of the frame is searched here only
 //! ```
 //!
-//! Another framing is one more file beside [`line`], with the same three answers. [`search`] does not cut a stream into
-//! messages: it waits for one line of it and lets everything before pass by. [`channel`] reads and writes the number that
-//! stands before a line where several are under way at once.
+//! A [`Frame`] says where its payload lies: what is said, without what tells where it ends. The payload of one framing,
+//! given to [`Framing::encode`] of another, is the same message in that one; or it is refused, where that one has no way
+//! to say it ([`Unfit`]). What is encoded by a framing is read back by its framer as one frame.
+//!
+//! [`Framing`] is which one is meant, [`Framer`] any of them at work. Another framing is one more file beside [`line`],
+//! with the same answers. [`search`] does not cut a stream into messages: it waits for one line of it and lets everything
+//! before pass by. [`channel`] reads and writes the number that stands before a line where several are under way at once.
 
 pub mod channel;
+pub mod content_length;
+pub mod empty_line;
 pub mod line;
+pub mod netstring;
+pub mod nul;
 pub mod search;
+mod terminated;
+#[cfg(test)]
+mod testing;
+pub mod u32be;
+pub mod whole;
+
+use std::fmt;
+use std::ops::Range;
+use std::time::Duration;
+
+use content_length::ContentLengthFramer;
+use empty_line::EmptyLineFramer;
+use line::LineFramer;
+use netstring::NetstringFramer;
+use nul::NulFramer;
+use u32be::U32beFramer;
+use whole::WholeFramer;
 
 /// What a framer found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
     /// The message is not whole yet.
     NeedMore,
-    /// The first so many bytes are one whole message, its terminator included.
-    Frame(usize),
+    /// There is one whole message at the beginning.
+    Frame(Frame),
     /// The message is longer than allowed, whatever follows.
     TooLong,
+    /// This is no message of that framing, whatever follows; why not, as what follows "it is malformed: ".
+    Malformed(&'static str),
+}
+
+/// One message among the bytes that have come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// How many bytes it is, with everything that its framing adds.
+    pub length: usize,
+    /// Where in them the message itself lies.
+    pub payload: Range<usize>,
+}
+
+impl Frame {
+    /// The message, in the bytes that the framer was told of.
+    pub fn payload_in<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
+        bytes.get(self.payload.clone()).unwrap_or_default()
+    }
+}
+
+/// Why a framing cannot carry a message, as what follows "its payload".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unfit(pub &'static str);
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+/// How a stream is cut into messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// A message is a line.
+    Line,
+    /// `5:hello,`.
+    Netstring,
+    /// A NUL byte ends a message.
+    Nul,
+    /// Four bytes of length, the most significant first, then the message.
+    U32be,
+    /// `Content-Length: 5`, an empty line, then the message.
+    ContentLength,
+    /// An empty line ends a message of any number of lines.
+    UntilEmptyLine,
+    /// The end of the stream ends the only message.
+    Eof,
+    /// A message is over when nothing has come for so long.
+    Quiet(Duration),
+}
+
+impl Framing {
+    /// A framer for messages of at most `longest` bytes, what the framing adds not counted.
+    pub fn framer(self, longest: usize) -> Framer {
+        match self {
+            Framing::Line => Framer::Line(LineFramer::new(longest)),
+            Framing::Netstring => Framer::Netstring(NetstringFramer::new(longest)),
+            Framing::Nul => Framer::Nul(NulFramer::new(longest)),
+            Framing::U32be => Framer::U32be(U32beFramer::new(longest)),
+            Framing::ContentLength => Framer::ContentLength(ContentLengthFramer::new(longest)),
+            Framing::UntilEmptyLine => Framer::UntilEmptyLine(EmptyLineFramer::new(longest)),
+            Framing::Eof | Framing::Quiet(_) => Framer::Whole(WholeFramer::new(longest)),
+        }
+    }
+
+    /// Appends the message to `wire` as this framing writes it. Where one byte or line tells the end, a message that ends
+    /// in it already is not given a second one.
+    ///
+    /// # Errors
+    /// Why it cannot be written so; `wire` is as it was.
+    pub fn encode(self, payload: &[u8], wire: &mut Vec<u8>) -> Result<(), Unfit> {
+        match self {
+            Framing::Line => line::encode(payload, wire),
+            Framing::Nul => nul::encode(payload, wire),
+            Framing::U32be => u32be::encode(payload, wire),
+            Framing::UntilEmptyLine => empty_line::encode(payload, wire),
+            Framing::Netstring => {
+                netstring::encode(payload, wire);
+                Ok(())
+            }
+            Framing::ContentLength => {
+                content_length::encode(payload, wire);
+                Ok(())
+            }
+            Framing::Eof | Framing::Quiet(_) => {
+                wire.extend_from_slice(payload);
+                Ok(())
+            }
+        }
+    }
+
+    /// Its name, as it is written in options.
+    pub fn name(self) -> &'static str {
+        match self {
+            Framing::Line => "line",
+            Framing::Netstring => "netstring",
+            Framing::Nul => "nul",
+            Framing::U32be => "u32be",
+            Framing::ContentLength => "content-length",
+            Framing::UntilEmptyLine => "until-empty-line",
+            Framing::Eof => "eof",
+            Framing::Quiet(_) => "quiet",
+        }
+    }
+
+    /// Whether the bytes alone tell where a message ends. Where they do not, a stream that stays open tells its reader
+    /// nothing of it.
+    pub fn tells_the_end(self) -> bool {
+        !matches!(self, Framing::Eof | Framing::Quiet(_))
+    }
+}
+
+impl fmt::Display for Framing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())?;
+        match self {
+            Framing::Quiet(time) => write!(f, "={time:?}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Any framer.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "each is named for its framing")]
+pub enum Framer {
+    Line(LineFramer),
+    Netstring(NetstringFramer),
+    Nul(NulFramer),
+    U32be(U32beFramer),
+    ContentLength(ContentLengthFramer),
+    UntilEmptyLine(EmptyLineFramer),
+    Whole(WholeFramer),
+}
+
+impl Framer {
+    /// `bytes` are all bytes since the last frame's end. After a frame the next call starts afresh behind it; after
+    /// [`Progress::TooLong`] and [`Progress::Malformed`] there is no next call.
+    pub fn advance(&mut self, bytes: &[u8]) -> Progress {
+        match self {
+            Framer::Line(framer) => framer.advance(bytes),
+            Framer::Netstring(framer) => framer.advance(bytes),
+            Framer::Nul(framer) => framer.advance(bytes),
+            Framer::U32be(framer) => framer.advance(bytes),
+            Framer::ContentLength(framer) => framer.advance(bytes),
+            Framer::UntilEmptyLine(framer) => framer.advance(bytes),
+            Framer::Whole(framer) => framer.advance(bytes),
+        }
+    }
+
+    /// Something else than the bytes says that nothing more of this message comes: the end of the stream, or a pause.
+    /// `None`: it is not whole, and will not be.
+    pub fn end(&self, bytes: &[u8]) -> Option<Frame> {
+        match self {
+            Framer::Whole(framer) => framer.end(bytes),
+            Framer::Line(_)
+            | Framer::Netstring(_)
+            | Framer::Nul(_)
+            | Framer::U32be(_)
+            | Framer::ContentLength(_)
+            | Framer::UntilEmptyLine(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::cut_frames;
+    use super::*;
+    use proptest::prelude::*;
+
+    const ALL: [Framing; 8] = [
+        Framing::Line,
+        Framing::Netstring,
+        Framing::Nul,
+        Framing::U32be,
+        Framing::ContentLength,
+        Framing::UntilEmptyLine,
+        Framing::Eof,
+        Framing::Quiet(Duration::from_millis(20)),
+    ];
+
+    #[test]
+    fn a_framing_is_shown_as_it_is_written() {
+        assert_eq!(Framing::UntilEmptyLine.to_string(), "until-empty-line");
+        assert_eq!(Framing::Quiet(Duration::from_millis(20)).to_string(), "quiet=20ms");
+    }
+
+    #[test]
+    fn where_nothing_tells_the_end_somebody_else_must() {
+        for framing in ALL.into_iter().filter(|framing| !framing.tells_the_end()) {
+            let mut framer = framing.framer(3);
+            assert_eq!(framer.advance(b"abc"), Progress::NeedMore);
+            assert_eq!(framer.end(b"abc").unwrap().payload_in(b"abc"), b"abc");
+            assert_eq!(framer.end(b"").unwrap().length, 0, "an empty message is one");
+            assert_eq!(framer.advance(b"abcd"), Progress::TooLong);
+        }
+        for framing in ALL.into_iter().filter(|framing| framing.tells_the_end()) {
+            assert_eq!(framing.framer(3).end(b"abc"), None, "{framing}");
+        }
+    }
+
+    proptest! {
+        /// Whatever a framing can write is read back as the same messages, however it is cut on the way.
+        #[test]
+        fn what_is_encoded_is_read_back(
+            payloads in proptest::collection::vec("[a,:0-2\r\n\0]{0,8}", 1..6),
+            cuts in proptest::collection::vec(1usize..9, 0..80),
+        ) {
+            for framing in ALL.into_iter().filter(|framing| framing.tells_the_end()) {
+                let (mut wire, mut said) = (Vec::new(), Vec::new());
+                for payload in &payloads {
+                    let before = wire.len();
+                    match framing.encode(payload.as_bytes(), &mut wire) {
+                        Ok(()) => said.push(with_end(framing, payload.as_bytes())),
+                        Err(_) => prop_assert_eq!(wire.len(), before, "nothing is left of what was refused"),
+                    }
+                }
+                let (read, rest) = cut_frames(framing.framer(100), &wire, &cuts);
+                prop_assert_eq!(&read, &said, "{}", framing);
+                prop_assert_eq!(rest, Ok(0), "{}", framing);
+            }
+        }
+    }
+
+    /// What is read back of a payload: a terminator at its end is the framing's, and every line of several has its end.
+    fn with_end(framing: Framing, payload: &[u8]) -> Vec<u8> {
+        match framing {
+            Framing::Line => payload.strip_suffix(b"\n").unwrap_or(payload).to_vec(),
+            Framing::Nul => payload.strip_suffix(b"\0").unwrap_or(payload).to_vec(),
+            Framing::UntilEmptyLine if !payload.is_empty() && !payload.ends_with(b"\n") => [payload, b"\n"].concat(),
+            _ => payload.to_vec(),
+        }
+    }
 }

@@ -1,10 +1,9 @@
-//! Lines in a stream, wherever it is cut, and the numbers before them.
+//! Messages in a stream, wherever it is cut, and the numbers before lines.
 
 use super::Choices;
-use crate::framing::Progress;
 use crate::framing::channel::{Channel, Prefix, channel};
-use crate::framing::line::LineFramer;
 use crate::framing::search::LineSearch;
+use crate::framing::{Framing, Progress};
 
 /// `channel`: the number before a line is the one whose digits stand there, and nothing that is not a number is one. As much of
 /// a line as has come says the same as the whole of it, or that more is needed; and what `Prefix` writes is read again.
@@ -36,13 +35,78 @@ pub fn fuzz_channel(input: &[u8]) {
     }
 }
 
-/// How a stream of lines ends.
+/// How a stream of messages ends.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
-    /// So many bytes of an unfinished line are left.
+    /// So many bytes of an unfinished message are left.
     Unfinished(usize),
-    /// A line is longer than allowed.
+    /// A message is longer than allowed.
     TooLong,
+    /// What comes is no message.
+    Malformed(&'static str),
+}
+
+/// One message as it came, and what it says.
+#[derive(Debug, PartialEq, Eq)]
+struct Message {
+    wire: Vec<u8>,
+    payload: Vec<u8>,
+}
+
+const FRAMINGS: [Framing; 7] = [
+    Framing::Line,
+    Framing::Netstring,
+    Framing::Nul,
+    Framing::U32be,
+    Framing::ContentLength,
+    Framing::UntilEmptyLine,
+    Framing::Eof,
+];
+
+/// `Framer` and `Framing::encode`: one byte chooses the framing, one the longest message allowed, four more cut the rest.
+/// Every cut gives the messages that the stream has when it is looked at whole, none is longer than allowed, and what each
+/// says is either refused by another framing or read back from it.
+pub fn fuzz_framings(input: &[u8]) {
+    let mut choices = Choices::new(input);
+    let Some(framing) = choices.pick(&FRAMINGS) else { return };
+    let longest = choices.below(256);
+    let cuts = choices.take(4);
+    let (whole, end) = messages(framing, longest, choices.pieces(&[]));
+    assert_eq!(
+        messages(framing, longest, choices.pieces(cuts)),
+        (whole, end),
+        "{framing}: cuts do not matter"
+    );
+    let (whole, _) = messages(framing, longest, choices.pieces(&[]));
+    for Message { payload, .. } in whole {
+        assert!(payload.len() <= longest, "{framing}: no longer than allowed");
+        for other in FRAMINGS.into_iter().filter(|other| other.tells_the_end()) {
+            read_back(other, &payload);
+        }
+    }
+}
+
+fn read_back(framing: Framing, payload: &[u8]) {
+    let mut wire = Vec::new();
+    if framing.encode(payload, &mut wire).is_err() {
+        return assert!(wire.is_empty(), "{framing}: nothing is left of what was refused");
+    }
+    let (messages, end) = messages(framing, payload.len() + 1, std::iter::once(wire.as_slice()));
+    assert_eq!(
+        messages.len(),
+        1,
+        "{framing}: {payload:?} is one message, not {messages:?} {end:?}"
+    );
+    let Some(message) = messages.first() else { return };
+    assert_eq!((&message.wire, end), (&wire, End::Unfinished(0)), "{framing}");
+    // Where a byte ends the message, one at the end of what is said is that one.
+    let end = match framing {
+        Framing::Line | Framing::UntilEmptyLine => &b"\n"[..],
+        Framing::Nul => &b"\0"[..],
+        _ => &b"the end of nothing"[..],
+    };
+    let kernel = |text: &[u8]| text.strip_suffix(end).unwrap_or(text).to_vec();
+    assert_eq!(kernel(&message.payload), kernel(payload), "{framing}");
 }
 
 /// `LineFramer`: the first byte is the longest line allowed, four more cut the rest. Every cut gives the frames that the
@@ -51,29 +115,38 @@ pub fn fuzz_line(input: &[u8]) {
     let mut choices = Choices::new(input);
     let longest = choices.below(64);
     let cuts = choices.take(4);
-    let whole = frames(longest, choices.pieces(&[]));
-    let cut = frames(longest, choices.pieces(cuts));
+    let whole = lines_of(messages(Framing::Line, longest, choices.pieces(&[])));
+    let cut = lines_of(messages(Framing::Line, longest, choices.pieces(cuts)));
     assert_eq!(whole, lines(longest, choices.take(usize::MAX)), "frames are lines");
     assert_eq!(cut, whole, "cuts do not matter");
 }
 
+fn lines_of((messages, end): (Vec<Message>, End)) -> (Vec<Vec<u8>>, End) {
+    (messages.into_iter().map(|message| message.wire).collect(), end)
+}
+
 /// The way of all users of a framer: bytes are kept until a frame is whole.
-fn frames<'i>(longest: usize, pieces: impl Iterator<Item = &'i [u8]>) -> (Vec<Vec<u8>>, End) {
-    let (mut framer, mut held, mut frames) = (LineFramer::new(longest), Vec::new(), Vec::new());
+fn messages<'i>(framing: Framing, longest: usize, pieces: impl Iterator<Item = &'i [u8]>) -> (Vec<Message>, End) {
+    let (mut framer, mut held, mut messages) = (framing.framer(longest), Vec::new(), Vec::new());
     for piece in pieces {
         held.extend_from_slice(piece);
-        loop {
+        while !held.is_empty() {
             match framer.advance(&held) {
                 Progress::NeedMore => break,
-                Progress::TooLong => return (frames, End::TooLong),
-                Progress::Frame(length) => {
-                    assert!(length <= held.len(), "a frame is made of bytes that have come");
-                    frames.push(held.drain(..length).collect());
+                Progress::TooLong => return (messages, End::TooLong),
+                Progress::Malformed(reason) => return (messages, End::Malformed(reason)),
+                Progress::Frame(frame) => {
+                    assert!(frame.length <= held.len(), "a frame is made of bytes that have come");
+                    assert!(frame.payload.end <= frame.length, "its payload lies in it");
+                    messages.push(Message {
+                        payload: frame.payload_in(&held).to_vec(),
+                        wire: held.drain(..frame.length).collect(),
+                    });
                 }
             }
         }
     }
-    (frames, End::Unfinished(held.len()))
+    (messages, End::Unfinished(held.len()))
 }
 
 fn lines(longest: usize, stream: &[u8]) -> (Vec<Vec<u8>>, End) {

@@ -22,7 +22,7 @@ mod tests;
 
 pub use ask::{fuzz_ask_input, fuzz_ask_reply, fuzz_asker};
 pub use config::{fuzz_config_file, fuzz_quantities};
-pub use framing::{fuzz_channel, fuzz_line, fuzz_ready_line};
+pub use framing::{fuzz_channel, fuzz_framings, fuzz_line, fuzz_ready_line};
 pub use net::{fuzz_addresses, fuzz_handover, fuzz_networks};
 pub use pool::fuzz_dispatcher;
 pub use process::fuzz_stderr_log;
@@ -36,6 +36,7 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("line", fuzz_line),
     ("channel", fuzz_channel),
+    ("framings", fuzz_framings),
     ("ready_line", fuzz_ready_line),
     ("config_file", fuzz_config_file),
     ("quantities", fuzz_quantities),

@@ -70,6 +70,7 @@ fn policy(choices: &mut Choices<'_>) -> Policy {
         // One at a time; what is written ahead is the simulation's subject.
         pipeline: 1,
         concurrency: (workers >= 128).then_some(1),
+        single_use: false,
         retries: choices.pick(&[0, 1, 2]).unwrap_or_default(),
         alarm_interval,
         start_timeout,
@@ -227,6 +228,11 @@ impl<'i> World<'i> {
         let request = self.choices.pick(&self.requests);
         let which = self.which(worker);
         let reply = |step| Event::Reply { worker, which, step };
+        let no_reply = match kind {
+            29 => self.choices.pick(&[Fault::ReplyTooLong(which), Fault::Malformed]),
+            _ => None,
+        };
+        let no_reply = no_reply.unwrap_or(Fault::ReplyTooLong(which));
         let event = match kind {
             16..23 => reply(Step::Kept),
             23 => reply(Step::Lost),
@@ -238,7 +244,7 @@ impl<'i> World<'i> {
                 |request| broken(Fault::InputClosed(request)),
             ),
             28 => broken(Fault::Unasked),
-            29 => broken(Fault::ReplyTooLong(which)),
+            29 => broken(no_reply),
             30 => Event::Outgrown(worker),
             32..35 => self.answer_probe(worker, Finding::Right),
             35 => self.answer_probe(worker, Finding::Wrong),

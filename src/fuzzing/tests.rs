@@ -116,6 +116,11 @@ fn channel() {
 }
 
 #[test]
+fn framings() {
+    run("framings");
+}
+
+#[test]
 fn ready_line() {
     run("ready_line");
 }

@@ -95,6 +95,16 @@ impl Options {
         }
     }
 
+    /// Whether a door that was opened with these options can go on with others.
+    ///
+    /// # Errors
+    /// What cannot change while it is open.
+    pub fn may_become(&self, others: &Options) -> Result<(), Error> {
+        match (self, others) {
+            (Options::Pool(options), Options::Pool(others)) => pool::may_become(options, others),
+        }
+    }
+
     /// The door, listening but not yet serving.
     ///
     /// # Errors

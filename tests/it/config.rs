@@ -95,6 +95,31 @@ fn two_pools_run_from_one_file() {
 }
 
 #[test]
+fn check_knows_which_framings_go_together() {
+    let file = File::new(concat!(
+        "[pool.one]\n",
+        "daemon = 'cat'\n",
+        "request-framing = 'until-empty-line'\n",
+        "worker-reply-framing = 'quiet=1.5s'\n",
+    ));
+    assert_eq!(file.check(), (Some(0), "ok".to_owned(), String::new()));
+    file.write("[pool.one]\nworker-reply-framing = 'eof'\npipeline = 4\n");
+    let (status, _, said) = file.check();
+    assert_eq!(status, Some(2));
+    let at = format!(
+        "{}:3:12: pipeline: with framing eof a worker takes one request and ends; leave it out",
+        file.name()
+    );
+    assert!(said.contains(&at), "{said}");
+    file.write("[pool.one]\nreply-framing = 'lines'\n");
+    let (_, _, said) = file.check();
+    assert!(
+        said.contains(":2:17: reply-framing: `lines` is not a framing; write line, netstring, "),
+        "{said}"
+    );
+}
+
+#[test]
 fn check_tells_every_mistake_and_its_place() {
     let file = File::new(concat!(
         "[pool.one]\n",
@@ -271,6 +296,10 @@ fn a_bad_file_is_refused_and_the_old_configuration_stays() {
             // The same pool under another name: its address is still held under the old one.
             pool("renamed", 1, "bad", &[&socket], ""),
             "is still held by main".to_owned(),
+        ),
+        (
+            pool("main", 1, "bad", &[&socket], "worker-reply-framing = 'netstring'"),
+            "main: the framings of a pool cannot change while it serves; restart the daemon".to_owned(),
         ),
         (
             pool("main", 1, "bad", &[&socket, &taken], ""),

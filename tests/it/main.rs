@@ -31,6 +31,8 @@ mod pool_deaths;
 #[cfg(test)]
 mod pool_ends;
 #[cfg(test)]
+mod pool_framings;
+#[cfg(test)]
 mod pool_leavers;
 #[cfg(test)]
 mod pool_mended;

@@ -10,6 +10,7 @@ use std::process::Command as Process;
 use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, Command};
 use iotcpd::config::file;
+use iotcpd::config::framing::Framing;
 use iotcpd::config::spec::pool::HalfClose;
 use iotcpd::config::units::{Escaped, FileMode, Size, Time, Whole};
 
@@ -244,6 +245,7 @@ fn type_of(flag: &Arg) -> &'static str {
         _ if value == TypeId::of::<Whole>() => "(number)",
         _ if value == TypeId::of::<FileMode>() => "(mode)",
         _ if value == TypeId::of::<Escaped>() => "(bytes)",
+        _ if value == TypeId::of::<Framing>() => "(text)",
         _ if value == TypeId::of::<String>() || value == TypeId::of::<HalfClose>() => "(text)",
         _ => panic!("the page has no word for the type of {flag}"),
     }
@@ -324,7 +326,7 @@ fn the_example_of_a_file_has_no_mistake() {
     let services = file::read("example", example.as_bytes()).unwrap_or_else(|error| panic!("{example}\n{error}"));
     assert_eq!(
         services.iter().map(|it| it.name()).collect::<Vec<_>>(),
-        ["ads", "tokens"]
+        ["ads", "tokens", "policy"]
     );
 }
 

@@ -109,6 +109,7 @@ fn policy(dice: &mut Dice) -> Policy {
         retries: dice.below(3) as u32,
         pipeline,
         concurrency,
+        single_use: dice.percent(20),
         alarm_interval: Duration::from_millis(100 + dice.below(2000)),
         start_timeout: Duration::from_millis(500 + dice.below(5000)),
         max_requests: maybe(dice.percent(40), 1 + dice.below(30)),
@@ -517,7 +518,7 @@ impl World {
         } = &self.processes[&worker];
         let working = concurrency.map_or(1, |_| held.len());
         let guilty: Vec<Held> = held.iter().take(working).map(|flight| flight.held).collect();
-        let proven = *answered > 0;
+        let proven = *answered > 0 || self.policy.single_use;
         for held in guilty {
             let Held::RequestOf(client) = held else { continue };
             let client = self.client(client);
@@ -572,7 +573,10 @@ impl World {
             560..600 => self.on(&holding, World::reply_begins),
             600..607 => self.on(&holding, |world, worker| world.reply(worker, Step::Last)),
             607..615 => self.on(&holding, |world, worker| world.reply(worker, Step::Lost)),
-            615..622 => self.on(&holding, World::reply_too_long),
+            615..619 => self.on(&holding, World::reply_too_long),
+            619..622 => self.on(&in_service, |world, worker| {
+                world.break_output(worker, Fault::Malformed)
+            }),
             622..629 => self.on(&in_service, |world, worker| {
                 world.break_output(worker, Fault::OutputClosed)
             }),

@@ -64,9 +64,10 @@ impl Collector {
         self.bytes.extend_from_slice(bytes);
         match self.framer.advance(&self.bytes) {
             Progress::NeedMore => Ok(None),
-            Progress::TooLong => Err(Flaw::TooLong),
-            Progress::Frame(length) => {
-                self.bytes.truncate(length - 1);
+            // No line is malformed.
+            Progress::TooLong | Progress::Malformed(_) => Err(Flaw::TooLong),
+            Progress::Frame(frame) => {
+                self.bytes.truncate(frame.payload.end);
                 Ok(Some(std::mem::take(&mut self.bytes)))
             }
         }

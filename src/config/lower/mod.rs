@@ -8,6 +8,7 @@
 //! here touches the system: whether an address is free or the open-file limit is high enough is the daemon's to find out.
 
 mod cache;
+mod framing;
 mod listen;
 mod pattern;
 mod pool;

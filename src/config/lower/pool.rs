@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::cache::cache;
+use super::framing::{error_reply, framings};
 use super::listen::{Listening, listening};
 use super::probe::{probe, probe_interval};
 use super::process::process;
@@ -77,13 +78,15 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
         access,
         connection_limits,
     } = listening(&mut mistakes, addresses, &spec.listen);
-    let policy = policy(&mut mistakes, spec);
+    let mut policy = policy(&mut mistakes, spec);
+    let framings = framings(&mut mistakes, spec, &policy);
+    policy.single_use = framings.single_use();
     let frames = frames(&mut mistakes, spec);
     let times = times(&mut mistakes, spec);
     let persistent = persistent(&mut mistakes, spec);
     let cache = cache(&mut mistakes, spec);
     let ready_line = ready_line(&mut mistakes, spec);
-    let probe = probe(&mut mistakes, spec, frames.max_request);
+    let probe = probe(&mut mistakes, spec, frames.max_request, framings.worker_request);
     let max_rss = mistakes.size("max-rss", spec.max_rss, &MAX_RSS);
     let record = mistakes.count("record", spec.record, RECORD).unwrap_or(DEFAULT_RECORD);
     let slow_log = mistakes.time("slow-log", spec.slow_log, &SLOW_LOG);
@@ -106,13 +109,14 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
         policy,
         ready_line,
         probe,
+        framings,
         max_request: frames.max_request,
         max_reply: frames.max_reply,
         persistent,
         cache,
         read_timeout: times.read,
         write_timeout: times.write,
-        error_reply: frames.error_reply,
+        error_reply: error_reply(&mut mistakes, frames.error_reply, framings.reply),
         half_close: half_close(spec),
         kill_timeout: times.kill,
         stop_timeout: times.stop,
@@ -198,6 +202,8 @@ fn policy(mistakes: &mut Mistakes, spec: &PoolSpec) -> Policy {
             .unwrap_or(DEFAULT_ALARM_INTERVAL),
         pipeline,
         concurrency,
+        // The framings say.
+        single_use: false,
         start_timeout,
         max_requests: mistakes.count("max-requests", spec.max_requests, MAX_REQUESTS),
         max_age: mistakes.time("max-age", spec.max_age, &MAX_AGE),
@@ -325,6 +331,7 @@ mod tests {
     use crate::config::units::{Escaped, Size, Time, Whole};
     use crate::net::limits::ConnectionLimits;
     use crate::process::spec::ProcessSpec;
+    use crate::services::pool::options::Framings;
 
     fn lower(spec: &PoolSpec) -> Options {
         pool("pool", spec).unwrap().options
@@ -378,6 +385,7 @@ mod tests {
             (Duration::from_secs(3), Duration::from_secs(30))
         );
         assert_eq!((options.record, options.slow_log), (8, None));
+        assert_eq!(options.framings, Framings::default());
         let policy = Policy {
             workers: 4,
             queue_size: 1024,
@@ -386,6 +394,7 @@ mod tests {
             retries: 1,
             pipeline: 1,
             concurrency: None,
+            single_use: false,
             alarm_interval: Duration::from_secs(2),
             start_timeout: Duration::from_secs(60),
             max_requests: None,

@@ -8,7 +8,7 @@ use super::pattern::pattern;
 use super::{LONGEST, Mistakes, Origin};
 use crate::config::quote::Quoted;
 use crate::config::spec::pool::PoolSpec;
-use crate::services::pool::options::Probe;
+use crate::services::pool::options::{Framing, Probe};
 use crate::services::pool::pattern::Pattern;
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
@@ -30,7 +30,12 @@ pub(super) fn probe_interval(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option
 }
 
 /// The question and its answer: both or none.
-pub(super) fn probe(mistakes: &mut Mistakes, spec: &PoolSpec, max_request: usize) -> Option<Arc<Probe>> {
+pub(super) fn probe(
+    mistakes: &mut Mistakes,
+    spec: &PoolSpec,
+    max_request: usize,
+    framing: Framing,
+) -> Option<Arc<Probe>> {
     let (question, expect) = match (&spec.probe, &spec.probe_expect) {
         (Some(question), Some(expect)) => (question, expect),
         (Some(_), None) => {
@@ -45,7 +50,7 @@ pub(super) fn probe(mistakes: &mut Mistakes, spec: &PoolSpec, max_request: usize
         }
         (None, None) => return None,
     };
-    let question = line(mistakes, question, max_request);
+    let question = message(mistakes, question, max_request, framing);
     let expect = expected(mistakes, expect);
     Some(Arc::new(Probe {
         question: question?,
@@ -53,16 +58,20 @@ pub(super) fn probe(mistakes: &mut Mistakes, spec: &PoolSpec, max_request: usize
     }))
 }
 
-/// One line, as a client may send it.
-fn line(mistakes: &mut Mistakes, text: &str, max_request: usize) -> Option<Vec<u8>> {
+/// What a worker is given.
+fn message(mistakes: &mut Mistakes, text: &str, max_request: usize, framing: Framing) -> Option<Vec<u8>> {
     let longest = max_request.min(LONGEST_QUESTION);
-    let wrong = if text.contains(['\n', '\r']) {
+    let mut wire = Vec::new();
+    let wrong = if framing == Framing::Line && text.contains(['\n', '\r']) {
         Some((
             "it is more than one line".to_owned(),
             "write one line, without its line end".to_owned(),
         ))
-    } else if text.contains('\0') {
+    } else if framing == Framing::Line && text.contains('\0') {
         Some(("it holds a NUL byte".to_owned(), "write it without".to_owned()))
+    } else if let Err(unfit) = framing.encode(text.as_bytes(), &mut wire) {
+        let text = format!("it {unfit}, which worker-request-framing {framing} cannot carry");
+        Some((text, "write another question".to_owned()))
     } else if text.len() > longest {
         let text = format!("it is {} bytes long", text.len());
         Some((text, format!("write at most {longest} bytes")))
@@ -71,7 +80,7 @@ fn line(mistakes: &mut Mistakes, text: &str, max_request: usize) -> Option<Vec<u
     };
     match wrong {
         Some((text, remedy)) => mistakes.add(Origin::key("probe"), text, remedy),
-        None => return Some([text.as_bytes(), b"\n"].concat()),
+        None => return Some(wire),
     }
     None
 }

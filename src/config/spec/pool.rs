@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::listen::ListenSpec;
 use super::process::ProcessSpec;
+use crate::config::framing::Framing;
 use crate::config::units::{Escaped, Size, Time, Whole};
 
 /// Everything that may be said about a pool. The flags of iotcpd 1.1 keep their names and letters.
@@ -126,10 +127,23 @@ pub struct PoolSpec {
         allow_hyphen_values = true
     )]
     pub cache_skip: Option<String>,
-    /// The longest request, its line end not counted [default: 64KiB]
+    /// How clients end a request: line, netstring, nul, u32be, content-length, until-empty-line or eof
+    /// [default: line]
+    #[arg(long, value_name = "FRAMING", help_heading = "Requests and replies")]
+    pub request_framing: Option<Framing>,
+    /// How clients are told the end of a reply: one of these, or quiet=TIME, which is eof to them [default: line]
+    #[arg(long, value_name = "FRAMING", help_heading = "Requests and replies")]
+    pub reply_framing: Option<Framing>,
+    /// How workers are told the end of a request [default: what --request-framing says]
+    #[arg(long, value_name = "FRAMING", help_heading = "Requests and replies")]
+    pub worker_request_framing: Option<Framing>,
+    /// How workers end a reply; quiet=TIME: nothing more has come for so long [default: what --reply-framing says]
+    #[arg(long, value_name = "FRAMING", help_heading = "Requests and replies")]
+    pub worker_reply_framing: Option<Framing>,
+    /// The longest request, its line end or other framing not counted [default: 64KiB]
     #[arg(long, value_name = "SIZE", help_heading = "Requests and replies")]
     pub max_request: Option<Size>,
-    /// The longest reply, its line end not counted [default: 1MiB]
+    /// The longest reply, its line end or other framing not counted [default: 1MiB]
     #[arg(long, value_name = "SIZE", help_heading = "Requests and replies")]
     pub max_reply: Option<Size>,
     /// How long a client may take over its request line [default: 30s]

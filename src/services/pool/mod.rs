@@ -1,4 +1,5 @@
-//! The pool: long-lived stdio workers that answer one line each with one line, shared by any number of clients.
+//! The pool: long-lived stdio workers that answer one message each with one, a line unless it is said otherwise, shared by
+//! any number of clients.
 //!
 //! The story of a request. A client connects and sends a line (`shell::clients` reads it). The dispatcher ([`core`])
 //! gives it to the free worker that was used last, or lets it wait. Its bytes go into that worker's standard input, its reply
@@ -21,7 +22,7 @@ mod shell;
 use std::time::Instant;
 
 use super::{Door, Listeners};
-use crate::error::Error;
+use crate::error::{Blame, Error};
 use crate::net::addr::{ListenAddr, PeerAddr};
 use crate::net::listener::Listener;
 use crate::net::stream::Stream;
@@ -39,6 +40,22 @@ pub fn preflight(options: &options::Options, defaults: &SpawnDefaults) -> Result
     Spawner::prepare(&options.process, defaults)
         .map(drop)
         .map_err(|error| shell::cannot_start(options, &error))
+}
+
+/// Whether a pool with these options can go on with others, under the clients and workers that it has.
+///
+/// # Errors
+/// Its framings would change: requests that wait have been framed for the workers of now.
+pub fn may_become(options: &options::Options, others: &options::Options) -> Result<(), Error> {
+    if options.framings == others.framings {
+        return Ok(());
+    }
+    let what = format!("{}: the framings of a pool cannot change while it serves", options.name);
+    Err(Error::new(
+        Blame::Operator,
+        what,
+        "restart the daemon; or take the pool out of the file, send HUP, put it back, and send HUP again",
+    ))
 }
 
 impl Door for Pool {

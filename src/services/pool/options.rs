@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use super::cache::CacheLimits;
+pub use crate::framing::Framing;
 
 use crate::net::access::AccessList;
 use crate::net::addr::ListenAddr;
@@ -41,9 +42,11 @@ pub struct Options {
     /// What workers are asked before they serve, and now and then; there exactly when the policy has an interval for it.
     /// A process keeps what was asked at its start.
     pub probe: Option<Arc<Probe>>,
-    /// The longest request in bytes, its line end not counted. ≥ 1.
+    /// How messages are told apart. The same for the whole life of a pool.
+    pub framings: Framings,
+    /// The longest request in bytes, what its framing adds not counted. ≥ 1.
     pub max_request: usize,
-    /// The longest reply in bytes, its line end not counted. ≥ 1.
+    /// The longest reply in bytes, what its framing adds not counted. ≥ 1.
     pub max_reply: usize,
     /// Connections stay for more than one request. `None`: each is closed after its answer.
     pub persistent: Option<Persistent>,
@@ -53,7 +56,7 @@ pub struct Options {
     pub read_timeout: Duration,
     /// Without progress in writing a reply to its client.
     pub write_timeout: Duration,
-    /// What a refused client is told, line end included. May be empty: then its connection is just closed.
+    /// What a refused client is told, as it goes over the wire. May be empty: then its connection is just closed.
     pub error_reply: Vec<u8>,
     /// What a client means that closes its sending side before its answer has come.
     pub half_close: HalfClose,
@@ -108,10 +111,51 @@ pub struct Persistent {
 /// A question with a known answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Probe {
-    /// The question, line end included.
+    /// The question, framed as workers read it.
     pub question: Vec<u8>,
     /// What is in the answer of a worker in good order, the line end not counted.
     pub expect: Pattern,
+}
+
+/// How messages are told apart, on both sides of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Framings {
+    /// What clients send. Never [`Framing::Quiet`].
+    pub request: Framing,
+    /// What clients are sent. [`Framing::Quiet`] is to them what [`Framing::Eof`] is: the end of the connection ends it.
+    pub reply: Framing,
+    /// What workers are given. Never [`Framing::Quiet`].
+    pub worker_request: Framing,
+    /// What workers write.
+    pub worker_reply: Framing,
+}
+
+impl Framings {
+    /// A worker's one request, or its one reply, ends with the stream: it serves once.
+    pub fn single_use(&self) -> bool {
+        self.worker_request == Framing::Eof || self.worker_reply == Framing::Eof
+    }
+
+    /// How much of a request of so many bytes a worker has to hold at once to see its end. One that is told the length
+    /// beforehand reads on until it has all of it, and takes no part of it for the whole.
+    pub fn searched_for_its_end(&self, length: usize) -> usize {
+        match self.worker_request {
+            Framing::Line | Framing::Nul | Framing::UntilEmptyLine | Framing::Quiet(_) => length,
+            Framing::Netstring | Framing::U32be | Framing::ContentLength | Framing::Eof => 0,
+        }
+    }
+}
+
+impl Default for Framings {
+    /// Lines on all sides, as with iotcpd 1.1.
+    fn default() -> Self {
+        Framings {
+            request: Framing::Line,
+            reply: Framing::Line,
+            worker_request: Framing::Line,
+            worker_reply: Framing::Line,
+        }
+    }
 }
 
 /// Where the limit on connections comes from.
@@ -151,6 +195,8 @@ pub struct Policy {
     /// How many requests one worker may have at a time, told apart by channel-IDs and answered in any order, ≥ 1.
     /// `None`: it is told no channel-IDs. Where there is a number, `pipeline` is 1.
     pub concurrency: Option<usize>,
+    /// Whether a worker takes one request and ends: then one that dies over a request may be as healthy as any.
+    pub single_use: bool,
     /// The supervisor's tick, and the respawn delay after the second early death in a row; it doubles from there.
     pub alarm_interval: Duration,
     /// How long a worker may take from exec to its ready line.
@@ -171,6 +217,7 @@ impl Policy {
     /// For tests of the dispatcher: nobody is in a hurry, and nothing is replaced for its age.
     pub(in crate::services::pool) fn for_tests(workers: usize) -> Policy {
         Policy {
+            single_use: false,
             concurrency: None,
             workers,
             queue_size: 100,

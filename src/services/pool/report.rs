@@ -41,6 +41,7 @@ pub(super) enum Topic {
     MaxConnectionsPerIp,
     RequestTooLong,
     BadRequest,
+    Malformed,
     ReadTimeout,
     WriteTimeout,
     Idle,
@@ -66,6 +67,7 @@ impl fmt::Display for Topic {
             Topic::MaxConnectionsPerIp => "connections over --max-connections-per-ip",
             Topic::RequestTooLong => "requests over --max-request",
             Topic::BadRequest => "malformed requests",
+            Topic::Malformed => "malformed replies",
             Topic::ReadTimeout => "clients over --read-timeout",
             Topic::WriteTimeout => "clients over --write-timeout",
             Topic::Idle => "idle connections",
@@ -95,6 +97,10 @@ pub(super) fn refusal(reason: Refusal, options: &Options) -> String {
             "its worker died over it, in the middle of its reply or once too often (--retries)".to_owned()
         }
         Refusal::ReplyTooLong => format!("its reply was longer than --max-reply {}", options.max_reply),
+        Refusal::BadReply => format!(
+            "its worker wrote no reply in --worker-reply-framing {}",
+            options.framings.worker_reply
+        ),
         Refusal::Shutdown => "the pool is shutting down".to_owned(),
     }
 }
@@ -140,6 +146,13 @@ pub(super) fn restart(reason: Restart, options: &Options) -> (Level, String) {
             ),
         ),
         Restart::Quarantined => (Level::Error, "has failed its probe and is quarantined".to_owned()),
+        Restart::Malformed => (
+            Level::Error,
+            format!(
+                "does not write replies in --worker-reply-framing {} and is stopped",
+                options.framings.worker_reply
+            ),
+        ),
         Restart::Recycled => (Level::Info, "has served long enough and is let go".to_owned()),
         Restart::Spent => (Level::Debug, "has done its work".to_owned()),
         Restart::Asked => (Level::Info, "is let go".to_owned()),
@@ -151,7 +164,9 @@ pub(super) fn restart(reason: Restart, options: &Options) -> (Level, String) {
 pub(super) fn fate(reason: Restart) -> Option<&'static str> {
     match reason {
         Restart::Died => Some("was lost"),
-        Restart::BusyTimeout | Restart::Desync | Restart::UnknownChannel | Restart::Oversize => Some("was stopped"),
+        Restart::BusyTimeout | Restart::Desync | Restart::UnknownChannel | Restart::Oversize | Restart::Malformed => {
+            Some("was stopped")
+        }
         Restart::Quarantined => Some("was quarantined"),
         Restart::SpawnFailed | Restart::StartTimeout | Restart::Recycled | Restart::Spent | Restart::Asked => None,
     }
@@ -278,7 +293,7 @@ fn latency_rows(snapshot: &mut Snapshot, latency: &Latency, labels: [Label; 5]) 
 
 fn restart_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher) {
     let restarts = &dispatcher.counters().restarts;
-    let rows: [(Label, u64); 11] = [
+    let rows: [(Label, u64); 12] = [
         ("restarts died", restarts.died),
         ("restarts spawn", restarts.spawn_failed),
         ("restarts start", restarts.start_timeout),
@@ -286,6 +301,7 @@ fn restart_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher) {
         ("restarts desync", restarts.desync),
         ("restarts channel", restarts.unknown_channel),
         ("restarts oversize", restarts.oversize),
+        ("restarts malformed", restarts.malformed),
         ("restarts probe", restarts.quarantined),
         ("restarts recycled", restarts.recycled),
         ("restarts spent", restarts.spent),
@@ -298,12 +314,13 @@ fn restart_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher) {
 
 fn refusal_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher) {
     let refusals = &dispatcher.counters().refusals;
-    let rows: [(Label, u64); 13] = [
+    let rows: [(Label, u64); 14] = [
         ("refused queue-full", refusals.queue_full),
         ("refused queue-time", refusals.queue_timeout),
         ("refused busy-time", refusals.busy_timeout),
         ("refused died", refusals.worker_died),
         ("refused long-reply", refusals.reply_too_long),
+        ("refused bad-reply", refusals.bad_reply),
         ("refused shutdown", refusals.shutdown),
         ("refused long-line", refusals.request_too_long),
         ("refused bad-line", refusals.bad_request),

@@ -76,6 +76,7 @@ impl Dispatcher {
 fn refusal(reason: Restart, flight: &Flight, oldest: bool, overdue: Option<Instant>) -> Option<Refusal> {
     match reason {
         Restart::BusyTimeout if oldest || overdue.is_some_and(|by| flight.began <= by) => Some(Refusal::BusyTimeout),
+        Restart::Malformed if oldest => Some(Refusal::BadReply),
         Restart::Oversize if flight.reply_begun => Some(Refusal::ReplyTooLong),
         _ if flight.reply_begun => Some(Refusal::WorkerDied),
         _ => None,
@@ -104,6 +105,7 @@ mod tests {
         fn new(concurrency: usize) -> Self {
             let start = Instant::now();
             let policy = Policy {
+                single_use: false,
                 probe_interval: None,
                 workers: 1,
                 queue_size: 100,

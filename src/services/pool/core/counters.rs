@@ -64,6 +64,7 @@ pub struct Restarts {
     pub unknown_channel: u64,
     pub oversize: u64,
     pub quarantined: u64,
+    pub malformed: u64,
     pub recycled: u64,
     pub spent: u64,
     pub asked: u64,
@@ -82,6 +83,8 @@ pub struct Refusals {
     pub worker_died: u64,
     /// The reply was over the limit.
     pub reply_too_long: u64,
+    /// What the worker wrote was no reply, or could not be said in the client's framing.
+    pub bad_reply: u64,
     /// The daemon was ending.
     pub shutdown: u64,
     /// The request was over the limit.
@@ -121,11 +124,23 @@ impl Counters {
 
     /// An answer that counted as given, after so much processing time, did not reach its client, who had hung up.
     pub fn answer_was_lost(&mut self, served: Duration) {
+        self.uncount_reply(served);
+        self.hung_up += 1;
+    }
+
+    /// An answer that counted as given, after so much processing time, cannot be said in its client's framing: the client
+    /// is refused.
+    pub fn answer_was_unfit(&mut self, served: Duration) {
+        self.uncount_reply(served);
+        self.failed += 1;
+        self.refusals.bad_reply += 1;
+    }
+
+    fn uncount_reply(&mut self, served: Duration) {
         self.replied = self.replied.saturating_sub(1);
         if let Some(count) = self.bucket(served) {
             *count = count.saturating_sub(1);
         }
-        self.hung_up += 1;
     }
 
     /// A reply after so much processing time has gone to its client.
@@ -195,6 +210,10 @@ mod tests {
         counters.count_reply(served);
         counters.answer_was_lost(served);
         assert_eq!((counters.replied, counters.by_time, counters.hung_up), (0, [0; 6], 1));
+        counters.count_reply(served);
+        counters.answer_was_unfit(served);
+        assert_eq!((counters.replied, counters.by_time, counters.failed), (0, [0; 6], 1));
+        assert_eq!(counters.refusals.bad_reply, 1);
     }
 
     #[test]

@@ -42,11 +42,11 @@ pub enum Which {
 /// What the shell reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A whole request of so many bytes has arrived.
+    /// A whole request has arrived.
     Request {
         /// Whose it is.
         client: ClientId,
-        /// Its length in bytes.
+        /// Its length in bytes, as far as its worker has to search that for its end.
         size: usize,
     },
     /// The client has gone; nobody wants the answer any more.
@@ -117,6 +117,8 @@ pub enum Fault {
     UnknownChannel,
     /// Its reply to this is over the limit.
     ReplyTooLong(Which),
+    /// What it writes is no reply in the framing that it was said to speak.
+    Malformed,
 }
 
 impl Fault {
@@ -245,6 +247,8 @@ pub enum Refusal {
     WorkerDied,
     /// Its worker's reply was over the limit.
     ReplyTooLong,
+    /// What its worker wrote was no reply.
+    BadReply,
     /// The daemon ends.
     Shutdown,
 }
@@ -268,6 +272,8 @@ pub enum Restart {
     Oversize,
     /// It had failed its probe, or not survived it.
     Quarantined,
+    /// What it wrote was no reply.
+    Malformed,
     /// It had served long enough, or grown too large.
     Recycled,
     /// It had answered the only request it takes.

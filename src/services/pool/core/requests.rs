@@ -356,7 +356,8 @@ impl Dispatcher {
     /// What becomes of a request whose worker is lost. `Delivered::No`: not a byte of it reached that worker.
     pub(super) fn requeue(&mut self, id: RequestId, worker: WorkerId, delivered: Delivered) {
         let retries = self.policy.retries;
-        let proven = self.worker(worker).is_some_and(|worker| worker.answered > 0);
+        // One that serves once has nothing to prove itself by.
+        let proven = self.policy.single_use || self.worker(worker).is_some_and(|worker| worker.answered > 0);
         let (now, Some(request)) = (self.now, self.request_mut(id)) else {
             return;
         };
@@ -402,6 +403,7 @@ impl Dispatcher {
             Refusal::BusyTimeout => &mut refusals.busy_timeout,
             Refusal::WorkerDied => &mut refusals.worker_died,
             Refusal::ReplyTooLong => &mut refusals.reply_too_long,
+            Refusal::BadReply => &mut refusals.bad_reply,
             Refusal::Shutdown => &mut refusals.shutdown,
         };
         *count += 1;

@@ -187,6 +187,7 @@ impl Dispatcher {
                 self.note_begun(id, which);
                 self.lose(id, Restart::Oversize, Blame::Nobody);
             }
+            (Some(_), Fault::Malformed) => self.lose(id, Restart::Malformed, Blame::Working),
         }
     }
 
@@ -425,6 +426,7 @@ impl Dispatcher {
             Restart::UnknownChannel => &mut restarts.unknown_channel,
             Restart::Oversize => &mut restarts.oversize,
             Restart::Quarantined => &mut restarts.quarantined,
+            Restart::Malformed => &mut restarts.malformed,
             Restart::Recycled => &mut restarts.recycled,
             Restart::Spent => &mut restarts.spent,
             Restart::Asked => &mut restarts.asked,

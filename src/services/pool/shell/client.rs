@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use super::exchange::Owed;
 use super::outgoing::Outgoing;
-use crate::framing::line::LineFramer;
+use crate::framing::Framer;
 use crate::net::addr::PeerAddr;
 use crate::net::stream::Stream;
 use crate::reactor::Alarm;
@@ -32,7 +32,7 @@ pub(super) struct Client {
     pub(super) stream: Stream,
     pub(super) peer: PeerAddr,
     pub(super) phase: Phase,
-    pub(super) framer: LineFramer,
+    pub(super) framer: Framer,
     /// What has come of requests and has not been taken in.
     pub(super) input: Vec<u8>,
     /// Its requests that are not answered yet.

@@ -106,6 +106,11 @@ impl Clients {
         copy
     }
 
+    /// An empty one.
+    pub(super) fn spare_buffer(&mut self) -> Vec<u8> {
+        self.spare.take()
+    }
+
     pub(super) fn keep_buffer(&mut self, buffer: Vec<u8>) {
         self.spare.keep(buffer);
     }

@@ -9,6 +9,7 @@ use super::super::core::{Ending, Event, Fault, Restart, WorkerId};
 use super::super::report::Topic;
 use super::process::Stage;
 use super::{Of, Pool};
+use crate::framing::Framing;
 use crate::process::reaper::{self, Manner};
 use crate::reactor::{Context, Key};
 
@@ -96,7 +97,13 @@ impl Pool {
         let Some(process) = self.crew.get_mut(id) else {
             return Ok(());
         };
-        let status = match process.child.reap_with_group(&mut self.guard) {
+        let status = process.child.reap_with_group(&mut self.guard);
+        if let (Ok(Some(status)), Framing::Eof) = (&status, self.options.framings.worker_reply)
+            && status.success()
+        {
+            self.reply_has_ended(cx, id);
+        }
+        let status = match status {
             Ok(status) => status.map_or_else(|| "status unknown".to_owned(), |status| status.to_string()),
             Err(error) => format!("status unknown, because {error}"),
         };
@@ -111,6 +118,7 @@ impl Pool {
         if let Some(mut process) = self.crew.remove(id) {
             cx.set_alarm(&mut process.ending_alarm, Of::WorkerEnding.worker(id), None);
             cx.set_alarm(&mut process.stderr_alarm, Of::WorkerErrors.worker(id), None);
+            cx.set_alarm(&mut process.reply_alarm, Of::WorkerOutput.worker(id), None);
         }
         self.act(cx, None);
         self.descriptor_freed(cx);

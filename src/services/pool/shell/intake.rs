@@ -15,9 +15,8 @@ use super::client::{After, Client, Phase, Watch};
 use super::exchange::{Owed, QueuePlace, State};
 use super::outgoing::Outgoing;
 use super::sharing::Way;
-use super::{Of, Pool};
-use crate::framing::Progress;
-use crate::framing::line::LineFramer;
+use super::{Of, Pool, transcode};
+use crate::framing::{Frame, Framer, Progress, Unfit};
 use crate::net::addr::PeerAddr;
 use crate::net::limits::Full;
 use crate::net::stream::{PeerState, Stream};
@@ -29,8 +28,8 @@ const READS_PER_TURN: usize = 4;
 /// What the bytes at hand begin with.
 enum Heard {
     Unfinished,
-    Request(usize),
-    TooLong,
+    Request(Frame),
+    Wrong(Line),
 }
 
 impl Pool {
@@ -55,7 +54,7 @@ impl Pool {
             stream,
             peer,
             phase: Phase::Taking,
-            framer: LineFramer::new(self.options.max_request),
+            framer: self.options.framings.request.framer(self.options.max_request),
             input: Vec::new(),
             owed: Owed::default(),
             output: Outgoing::default(),
@@ -241,35 +240,39 @@ impl Pool {
             }
             match hear(&mut client.framer, rest) {
                 Heard::Unfinished => break,
-                Heard::TooLong => {
-                    self.refuse_line(cx, key, Line::TooLong);
+                Heard::Wrong(line) => {
+                    self.refuse_line(cx, key, line);
                     break;
                 }
-                Heard::Request(length) => {
-                    self.take_request(cx, key, rest.get(..length).unwrap_or_default());
-                    taken += length;
+                Heard::Request(frame) => {
+                    self.take_request(cx, key, &frame, rest);
+                    taken += frame.length;
                 }
             }
         }
         taken
     }
 
-    fn take_request(&mut self, cx: &mut Context<'_>, key: Key, bytes: &[u8]) {
+    /// Takes in the request that lies at the beginning of `bytes`.
+    fn take_request(&mut self, cx: &mut Context<'_>, key: Key, frame: &Frame, bytes: &[u8]) {
         if self.options.persistent.is_none()
             && let Some(client) = self.clients.get_mut(key)
         {
             // What may come behind it is not for anybody.
             client.phase = Phase::Finishing(After::LookForInput);
         }
-        if memchr::memchr(0, bytes).is_some() {
-            return self.refuse_line(cx, key, Line::Forbidden);
+        let mut wire = self.clients.spare_buffer();
+        if let Err(unfit) = transcode::request(self.options.framings, frame, bytes, &mut wire) {
+            self.clients.keep_buffer(wire);
+            return self.refuse_line(cx, key, Line::Unfit(unfit));
         }
-        let way = self.choose_way(cx, key, bytes);
+        let way = self.choose_way(cx, key, &wire, frame.payload_in(bytes));
         if matches!(way, Way::Settled) {
-            return;
+            return self.clients.keep_buffer(wire);
         }
+        let size = self.options.framings.searched_for_its_end(wire.len());
         let state = State::Asked {
-            bytes: self.clients.copy(bytes),
+            bytes: wire,
             request: None,
             queue: QueuePlace::WithWorker,
         };
@@ -279,10 +282,9 @@ impl Pool {
         match self.clients.exchanges.open(&mut client.owed, key, state) {
             Ok(id) => {
                 if matches!(way, Way::Leading) {
-                    self.cache.lead(bytes, id);
+                    self.lead(id);
                 }
-                let (client, size) = (id, bytes.len());
-                self.tell(cx, Event::Request { client, size });
+                self.tell(cx, Event::Request { client: id, size });
             }
             // Sixteen million requests are in hand.
             Err(_) => self.refuse_line(cx, key, Line::OneTooMany),
@@ -295,7 +297,7 @@ impl Pool {
             return;
         };
         if !client.input.is_empty() {
-            return self.refuse_line(cx, key, Line::Unended);
+            return self.last_words(cx, key);
         }
         if client.is_idle() || client.stream.peer_state() == PeerState::Gone {
             // It has all it wanted, or has only knocked, as health checks do; or it wants nothing any more.
@@ -305,7 +307,21 @@ impl Pool {
         self.settle(cx, key);
     }
 
-    /// Refuses a client whose line is not one. Where the next one begins is known only after a forbidden byte; any other
+    /// What a client has sent before the end of its input: its request, where that is what ends one.
+    fn last_words(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        let Some(frame) = client.framer.end(&client.input) else {
+            return self.refuse_line(cx, key, Line::Unended);
+        };
+        let input = std::mem::take(&mut client.input);
+        self.take_request(cx, key, &frame, &input);
+        self.clients.keep_buffer(input);
+        self.settle(cx, key);
+    }
+
+    /// Refuses a client whose line is not one. Where the next one begins is known only after one that is unfit; any other
     /// mistake is the end of the connection, once all requests before it have their answers.
     pub(super) fn refuse_line(&mut self, cx: &mut Context<'_>, key: Key, line: Line) {
         let Some(client) = self.clients.get_mut(key) else {
@@ -313,25 +329,28 @@ impl Pool {
         };
         let (peer, input) = (client.peer, std::mem::take(&mut client.input));
         match line {
-            Line::Forbidden | Line::OneTooMany => client.input = input,
+            Line::Unfit(_) | Line::OneTooMany => client.input = input,
             Line::Unended => client.phase = Phase::Finishing(After::LookForInput),
-            Line::TooLong | Line::TooSlow => client.phase = Phase::Finishing(After::Linger),
+            Line::TooLong | Line::Malformed(_) | Line::TooSlow => client.phase = Phase::Finishing(After::Linger),
         }
         let limit = self.options.max_request;
         let counters = self.dispatcher.counters_mut();
         counters.refused_early();
         let (count, topic) = match line {
             Line::TooLong => (&mut counters.refusals.request_too_long, Topic::RequestTooLong),
-            Line::Forbidden | Line::Unended => (&mut counters.refusals.bad_request, Topic::BadRequest),
+            Line::Malformed(_) | Line::Unfit(_) | Line::Unended => {
+                (&mut counters.refusals.bad_request, Topic::BadRequest)
+            }
             Line::TooSlow => (&mut counters.refusals.read_timeout, Topic::ReadTimeout),
             Line::OneTooMany => (&mut counters.refusals.queue_full, Topic::System),
         };
         *count += 1;
         let cause = match line {
             Line::TooLong => format!("its request is longer than --max-request {limit}"),
-            Line::Forbidden => "its request holds a NUL byte".to_owned(),
-            Line::Unended => "it closed before the end of its line".to_owned(),
-            Line::TooSlow => "its line was not whole within --read-timeout".to_owned(),
+            Line::Malformed(reason) => format!("its request is malformed: {reason}"),
+            Line::Unfit(unfit) => format!("its request {unfit}, which workers are not given"),
+            Line::Unended => "it closed before the end of its request".to_owned(),
+            Line::TooSlow => "its request was not whole within --read-timeout".to_owned(),
             Line::OneTooMany => "more requests are in hand than can be told apart".to_owned(),
         };
         self.note(cx, Level::Warn, topic, format_args!("refused {peer}: {cause}"));
@@ -351,11 +370,12 @@ impl Pool {
     }
 }
 
-fn hear(framer: &mut LineFramer, bytes: &[u8]) -> Heard {
+fn hear(framer: &mut Framer, bytes: &[u8]) -> Heard {
     match framer.advance(bytes) {
         Progress::NeedMore => Heard::Unfinished,
-        Progress::TooLong => Heard::TooLong,
-        Progress::Frame(length) => Heard::Request(length.min(bytes.len())),
+        Progress::TooLong => Heard::Wrong(Line::TooLong),
+        Progress::Malformed(reason) => Heard::Wrong(Line::Malformed(reason)),
+        Progress::Frame(frame) => Heard::Request(frame),
     }
 }
 
@@ -363,7 +383,10 @@ fn hear(framer: &mut LineFramer, bytes: &[u8]) -> Heard {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Line {
     TooLong,
-    Forbidden,
+    /// It is none, in the framing that clients speak.
+    Malformed(&'static str),
+    /// Workers cannot be given it.
+    Unfit(Unfit),
     Unended,
     TooSlow,
     OneTooMany,

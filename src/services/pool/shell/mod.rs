@@ -5,8 +5,8 @@
 //! (`client` is one, `exchange` one request of it and its answer, `clients` all of them, `intake` reads them, `waiting`
 //! watches them, `parting` answers them and lets them go), the workers (`process` is one, `crew`
 //! all of them, `workers` starts them and gives them requests, `probe` asks them what is known already, `output` takes what
-//! they write, `endings` sees them go), what
-//! is told of requests afterwards (`record`), and beginning and end of the whole (`lifecycle`).
+//! they write, `endings` sees them go), the two framings of a message (`transcode`), requests that need no worker (`sharing`),
+//! what is told of requests afterwards (`record`), and beginning and end of the whole (`lifecycle`).
 //!
 //! What holds:
 //! - After every call from the reactor the dispatcher's actions are carried out and its next deadline is armed.
@@ -29,6 +29,7 @@ mod probe;
 mod process;
 mod record;
 mod sharing;
+mod transcode;
 mod waiting;
 mod workers;
 
@@ -165,6 +166,8 @@ impl Of {
 struct Reply<'a> {
     worker: WorkerId,
     bytes: &'a [u8],
+    /// What of it is said, without what tells its end.
+    payload: &'a [u8],
     /// How much the read has brought that brought its end.
     read: usize,
 }
@@ -203,14 +206,12 @@ impl Service for Pool {
             Some(Of::Queue) => self.watch_waiting(cx),
             Some(Of::WorkerEnding) => self.ending_timeout(cx, source.key),
             Some(Of::Listener) => self.retry_accepting(cx, source.key),
+            Some(Of::WorkerOutput) => self.reply_overdue(cx, source.key),
             Some(Of::WorkerErrors) => self.errors_overdue(cx, source.key),
             Some(Of::Upkeep) => self.upkeep(cx),
             Some(Of::Life) => self.stop_timeout(cx),
             // These have no alarm.
-            Some(
-                Of::WorkerOutput | Of::WorkerInput | Of::WorkerExit | Of::Spawning | Of::GuardExit | Of::GuardPipe,
-            )
-            | None => {}
+            Some(Of::WorkerInput | Of::WorkerExit | Of::Spawning | Of::GuardExit | Of::GuardPipe) | None => {}
         }
     }
 
@@ -282,7 +283,7 @@ impl Pool {
                     self.tell_if_slow(cx, client, worker, waited, served);
                     // The dispatcher answers with the reply it was just told of, and with no other.
                     if let Some(reply) = reply.filter(|reply| reply.worker == worker) {
-                        self.answer_all(cx, client, reply.bytes, served);
+                        self.hand_over(cx, client, reply, served);
                     }
                 }
                 Action::Assign {
@@ -481,6 +482,7 @@ mod tests {
             Reply {
                 worker,
                 bytes: &line,
+                payload: &line,
                 read,
             }
             .last_speaker()

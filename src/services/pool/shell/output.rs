@@ -3,11 +3,14 @@
 use std::io;
 use std::io::Read;
 
+use log::Level;
+
 use super::super::core::{Event, Fault, Step, WorkerId};
 use super::super::recorder::Excerpt;
-use super::process::{Addressee, Lines, Stage, Unread};
+use super::super::report::Topic;
+use super::process::{Addressee, Lines, Process, Stage, Unread};
 use super::{Of, Pool, Reply};
-use crate::framing::Progress;
+use crate::framing::{Frame, Framing, Progress};
 use crate::reactor::{Context, Key, READ_BUFFER, Readiness};
 
 /// Reads from one worker in one turn.
@@ -30,8 +33,10 @@ impl Pool {
             Outcome::Drained => {}
             Outcome::MoreLater => cx.resume_later(Of::WorkerOutput.worker(id)),
             Outcome::Closed => {
-                if let Some(process) = self.crew.get_mut(id) {
-                    process.child.stdout = None;
+                let Some(process) = self.crew.get_mut(id) else { return };
+                process.child.stdout = None;
+                // Where that ends its reply, it counts if the process says so as well, by its exit status.
+                if self.options.framings.worker_reply != Framing::Eof || !process.owes_a_reply() {
                     self.fault(cx, id, Fault::OutputClosed);
                 }
             }
@@ -101,6 +106,10 @@ impl Pool {
         if process.reply.is_empty() {
             return;
         }
+        if let Framing::Quiet(pause) = self.options.framings.worker_reply {
+            let over = cx.now() + pause;
+            cx.set_alarm(&mut process.reply_alarm, Of::WorkerOutput.worker(id), Some(over));
+        }
         match process.addressee(&process.reply) {
             Addressee::Request { which, .. } if !is_probe => self.tell(cx, Event::ReplyBegun(id, which)),
             Addressee::Request { .. } | Addressee::NotKnownYet => {}
@@ -109,6 +118,37 @@ impl Pool {
                 self.fault(cx, id, Fault::UnknownChannel);
             }
         }
+    }
+
+    /// Nothing has come from a worker for as long as it takes a reply to be over.
+    pub(super) fn reply_overdue(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(id) = self.crew.find(key) else { return };
+        if let Some(process) = self.crew.get_mut(id) {
+            cx.alarm_fired(&mut process.reply_alarm);
+        }
+        // Or has it, and this loop was late?
+        self.output_ready(cx, key, Readiness::default());
+        let is_quiet = |process: &&mut Process| process.reply_alarm.at().is_none() && !process.reply.is_empty();
+        if self.crew.get_mut(id).filter(is_quiet).is_some() {
+            self.reply_has_ended(cx, id);
+        }
+    }
+
+    /// What a worker has written is its reply, because something else than the bytes says that it is over.
+    pub(super) fn reply_has_ended(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+        let Some(process) = self.crew.get_mut(id).filter(|process| process.owes_a_reply()) else {
+            return;
+        };
+        let (held, had_read) = (std::mem::take(&mut process.reply), process.bytes_read());
+        let Some(frame) = process.framer.end(&held) else { return };
+        let reply = Reply {
+            worker: id,
+            bytes: &held,
+            payload: frame.payload_in(&held),
+            // It is looked at before it is given anything: that it writes nothing more is a guess.
+            read: READ_BUFFER,
+        };
+        self.reply_is_whole(cx, reply, &[], had_read);
     }
 
     /// The replies at the beginning of `bytes`, of which one read has brought the last `read`; how many bytes they are.
@@ -124,11 +164,17 @@ impl Pool {
                     self.reply_is_too_long(cx, id, rest);
                     break;
                 }
-                Progress::Frame(length) => {
+                Progress::Malformed(reason) => {
+                    self.reply_is_none(cx, id, reason);
+                    break;
+                }
+                Progress::Frame(frame) => {
+                    let Frame { length, .. } = frame;
                     let (reply, behind) = rest.split_at(length.min(rest.len()));
                     let reply = Reply {
                         worker: id,
                         bytes: reply,
+                        payload: frame.payload_in(reply),
                         read,
                     };
                     // Looked at once a read: what it had not read by now, it had not read when it wrote any of this.
@@ -150,6 +196,7 @@ impl Pool {
             return self.fault(cx, id, Fault::UnknownChannel);
         };
         let bytes = reply.bytes.get(prefix..).unwrap_or_default();
+        let payload = reply.payload.get(prefix..).unwrap_or_default();
         if process.lines == Lines::Numbered && bytes.len() > longest.saturating_add(1) {
             return self.fault(cx, id, Fault::ReplyTooLong(which));
         }
@@ -158,11 +205,13 @@ impl Pool {
         // What stands behind the last reply that is owed answers nothing; of numbered lines each is judged by its number.
         let excess = process.given.is_empty() && !behind.is_empty();
         if process.examination.is_under_way() {
-            return self.judge(cx, id, bytes, which, unread, excess);
+            return self.judge(cx, id, payload, which, unread, excess);
         }
         let excess = excess && process.lines == Lines::Plain;
         let step = match unread {
             Unread::Everything => return self.fault(cx, id, Fault::Unasked),
+            // What it leaves unread is no sign of anything: it takes one request.
+            _ if self.options.framings.single_use() && !excess => Step::Last,
             Unread::Nothing if !excess => Step::Kept,
             Unread::Nothing | Unread::Some => Step::Lost,
         };
@@ -173,7 +222,14 @@ impl Pool {
             step,
         };
         self.dispatcher.handle(cx.now(), event);
-        self.act(cx, Some(Reply { bytes, ..reply }));
+        self.act(
+            cx,
+            Some(Reply {
+                bytes,
+                payload,
+                ..reply
+            }),
+        );
     }
 
     fn reply_is_too_long(&mut self, cx: &mut Context<'_>, id: WorkerId, line: &[u8]) {
@@ -186,6 +242,18 @@ impl Pool {
             }
         };
         self.fault(cx, id, fault);
+    }
+
+    /// What a worker writes is not cut as it should be: where it ends, nobody can tell.
+    fn reply_is_none(&mut self, cx: &mut Context<'_>, id: WorkerId, reason: &str) {
+        let Some(process) = self.crew.get(id) else { return };
+        if !process.owes_a_reply() {
+            return self.fault(cx, id, Fault::Unasked);
+        }
+        let who = self.crew.describe(id).unwrap_or_default();
+        let line = format_args!("{who} wrote what is no reply: {reason}");
+        self.note(cx, Level::Error, Topic::Malformed, line);
+        self.fault(cx, id, Fault::Malformed);
     }
 
     /// What it complains about goes into the log, a line at a time. One read a turn: a buffer full of the shortest lines
@@ -249,7 +317,12 @@ impl Pool {
     pub(super) fn hear_last_words(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         // A pipe holds 64 KiB unless its owner has widened it; whoever writes on (a grandchild) is not waited for.
         let mut buffer = vec![0; READ_BUFFER];
-        let _ = self.read_output(cx, id, &mut buffer, true);
+        while let Outcome::MoreLater = self.read_output(cx, id, &mut buffer, true) {
+            // Whoever ends his reply by his end may have left more of it, up to what a reply may have.
+            if !self.crew.get(id).is_some_and(Process::owes_a_reply) {
+                break;
+            }
+        }
         for _ in 0..READS_PER_TURN {
             let Outcome::MoreLater = self.read_errors(cx, id, &mut buffer) else {
                 break;

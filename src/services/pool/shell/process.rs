@@ -9,8 +9,8 @@ use super::super::core::{ChannelId, RequestId, Which, WorkerId};
 use super::super::recorder::Recorder;
 use super::outgoing::Outgoing;
 use super::probe::Examination;
+use crate::framing::Framer;
 use crate::framing::channel::{self, Channel, Prefix};
-use crate::framing::line::LineFramer;
 use crate::framing::search::LineSearch;
 use crate::process::child::Child;
 use crate::process::reaper;
@@ -25,11 +25,14 @@ pub(super) struct Process {
     pub(super) number: usize,
     pub(super) child: Child,
     pub(super) stage: Stage,
-    pub(super) framer: LineFramer,
+    pub(super) framer: Framer,
     /// A reply that is not whole yet.
     pub(super) reply: Vec<u8>,
     /// Whether the number of its request stands before every line, both ways.
     pub(super) lines: Lines,
+    /// When it will be whole if nothing more comes, where a pause is what ends it.
+    pub(super) reply_alarm: Alarm,
+    pub(super) input: Input,
     /// The requests that it was given and has not answered, oldest first.
     pub(super) given: VecDeque<Given>,
     /// How many bytes it was ever given.
@@ -68,6 +71,17 @@ pub(super) enum Addressee {
     Nobody,
     /// It cannot be told yet.
     NotKnownYet,
+}
+
+/// How long its standard input is held open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Input {
+    /// As long as it serves.
+    Stays,
+    /// Until it has its one request: the end of the input is the end of that.
+    EndsWithRequest,
+    /// It has had it.
+    Ended,
 }
 
 /// Whether the poll knows its standard input. Most workers always take a request whole and never need it.
@@ -140,6 +154,11 @@ impl Process {
         self.child.pid().as_raw()
     }
 
+    /// It serves, and has been given what it has not answered.
+    pub(super) fn owes_a_reply(&self) -> bool {
+        self.stage == Stage::Serving && !self.given.is_empty()
+    }
+
     /// Reads from its output once.
     pub(super) fn read_output(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(mut stdout) = self.child.stdout.as_ref() else {
@@ -166,8 +185,12 @@ impl Process {
     }
 
     /// How much of one of its requests (`None`: of all) it had not read when it had read so many bytes; those behind it lie in
-    /// its input by right. One whose input cannot be looked at is not to be believed.
+    /// its input by right. One whose input cannot be looked at is not to be believed,
+    /// unless that is because it was closed on purpose.
     pub(super) fn unread_input(&self, request: Option<Given>, had_read: Option<u64>) -> Unread {
+        if self.input == Input::Ended {
+            return Unread::Nothing;
+        }
         let (start, end) = request.map_or((0, self.given_bytes), |given| (given.start, given.end));
         match had_read {
             None => Unread::Some,
@@ -231,15 +254,29 @@ impl Process {
 
     /// Writes what it has not been sent, as far as the pipe takes it.
     pub(super) fn send(&mut self) -> Sent {
+        if self.input == Input::Ended {
+            return Sent::Whole;
+        }
         let unsent_before = self.unsent.len();
         let Some(mut stdin) = self.child.stdin.as_ref() else {
             return self.not_sent(unsent_before);
         };
         match self.unsent.write(|bytes| stdin.write(bytes)) {
-            Ok(_) if self.unsent.is_empty() => Sent::Whole,
+            Ok(_) if self.unsent.is_empty() => {
+                self.has_its_request();
+                Sent::Whole
+            }
             Ok(_) => Sent::Partly,
             // EPIPE: it has closed its input.
             Err(_) => self.not_sent(unsent_before),
+        }
+    }
+
+    /// Where the end of its input is what tells it that it has all of its request, now is the time.
+    fn has_its_request(&mut self) {
+        if self.input == Input::EndsWithRequest && !self.given.is_empty() {
+            self.input = Input::Ended;
+            self.child.stdin = None;
         }
     }
 

@@ -23,8 +23,8 @@ pub(super) enum Way {
 
 impl Pool {
     /// Looks whether a request needs a worker.
-    pub(super) fn choose_way(&mut self, cx: &mut Context<'_>, key: Key, bytes: &[u8]) -> Way {
-        if !self.cache.is_on() || self.is_skipped(bytes) {
+    pub(super) fn choose_way(&mut self, cx: &mut Context<'_>, key: Key, bytes: &[u8], payload: &[u8]) -> Way {
+        if !self.cache.is_on() || self.is_skipped(payload) {
             return Way::Alone;
         }
         let counters = self.dispatcher.counters_mut();
@@ -59,11 +59,17 @@ impl Pool {
         }
     }
 
-    /// Whether the operator wants that request asked every time. Its line end is not looked at.
-    fn is_skipped(&self, bytes: &[u8]) -> bool {
+    /// Whether the operator wants that request asked every time. A carriage return at its end is not looked at.
+    fn is_skipped(&self, payload: &[u8]) -> bool {
         let skip = self.options.cache.as_ref().and_then(|cache| cache.skip.as_ref());
-        let line = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-        skip.is_some_and(|skip| skip.is_in(line.strip_suffix(b"\r").unwrap_or(line)))
+        skip.is_some_and(|skip| skip.is_in(payload.strip_suffix(b"\r").unwrap_or(payload)))
+    }
+
+    /// Others may share the answer to this request from now on.
+    pub(super) fn lead(&mut self, id: ClientId) {
+        if let Some(bytes) = self.clients.exchanges.request_bytes(id) {
+            self.cache.lead(bytes, id);
+        }
     }
 
     /// The answer to a request, for all who share it.

@@ -13,10 +13,10 @@ use super::super::report::Topic;
 use super::exchange::QueuePlace;
 use super::outgoing::Outgoing;
 use super::probe::Examination;
-use super::process::{Lines, Process, Sent, Silence, Stage, StdinWatch, Unread};
+use super::process::{Input, Lines, Process, Sent, Silence, Stage, StdinWatch, Unread};
 use super::{Of, Pool};
+use crate::framing::Framing;
 use crate::framing::channel::LONGEST_PREFIX;
-use crate::framing::line::LineFramer;
 use crate::framing::search::LineSearch;
 use crate::process::child::Child;
 use crate::process::failure::SpawnError;
@@ -84,6 +84,7 @@ impl Pool {
             Some(_) => (Lines::Numbered, LONGEST_PREFIX),
             None => (Lines::Plain, 0),
         };
+        let framings = self.options.framings;
         let process = Process {
             id,
             number: self.dispatcher.slot_of(id).unwrap_or_default(),
@@ -92,8 +93,13 @@ impl Pool {
                 Some(line) => Stage::Starting(LineSearch::new(line)),
                 None => Stage::Serving,
             },
-            framer: LineFramer::new(self.options.max_reply + longest_prefix),
+            framer: framings.worker_reply.framer(self.options.max_reply + longest_prefix),
             reply: Vec::new(),
+            reply_alarm: Alarm::default(),
+            input: match framings.worker_request {
+                Framing::Eof => Input::EndsWithRequest,
+                _ => Input::Stays,
+            },
             lines,
             given: VecDeque::new(),
             given_bytes: 0,

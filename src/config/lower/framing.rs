@@ -1,0 +1,253 @@
+//! How messages are told apart: which framings go together, and with what else.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::{LONGEST, Mistakes, Origin};
+use crate::config::framing::Framing as Written;
+use crate::config::spec::pool::{HalfClose, PoolSpec};
+use crate::services::pool::options::{Framing, Framings, Policy};
+
+/// Shorter pauses come about by themselves, whenever a worker is not on a processor.
+const QUIET: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;
+
+/// The framings of a pool that decides by `policy`.
+pub(super) fn framings(mistakes: &mut Mistakes, spec: &PoolSpec, policy: &Policy) -> Framings {
+    let framings = written(spec);
+    for (key, framing) in [
+        ("request-framing", spec.request_framing),
+        ("worker-request-framing", spec.worker_request_framing),
+    ] {
+        if let Some(Written(Framing::Quiet(_))) = framing {
+            let text = "a request that pauses on its way is not over, so quiet does not tell where one ends";
+            mistakes.add(Origin::key(key), text, "write another framing, for example eof");
+        }
+    }
+    if let Framing::Quiet(time) = framings.worker_reply {
+        quiet(mistakes, spec, framings, policy, time);
+    }
+    if framings.single_use() {
+        single_use(mistakes, spec, policy);
+    } else if matches!(framings.worker_reply, Framing::Quiet(_)) && policy.pipeline > 1 {
+        let text = "a pause cannot tell the replies to several requests apart";
+        mistakes.add(
+            Origin::key("pipeline"),
+            text,
+            "leave it out, or give the workers another framing",
+        );
+    }
+    if policy.concurrency.is_some()
+        && (framings.worker_request, framings.worker_reply) != (Framing::Line, Framing::Line)
+    {
+        let text = "channel-IDs stand before lines, and these workers do not read or write lines";
+        let remedy = "leave it out, or set worker-request-framing and worker-reply-framing to line";
+        mistakes.add(Origin::key("concurrency"), text, remedy);
+    }
+    if framings.request == Framing::Eof && spec.half_close == Some(HalfClose::HangUp) {
+        let text = "with request-framing eof every client ends its input before its answer has come";
+        mistakes.add(Origin::key("half-close"), text, "leave it out");
+    }
+    for (key, framing) in [("request-framing", framings.request), ("reply-framing", framings.reply)] {
+        if spec.persistent && !framing.tells_the_end() {
+            let text = format!("with {key} {framing} the end of the connection is what ends a message");
+            mistakes.add(
+                Origin::key("persistent"),
+                text,
+                "leave it out, or give the clients another framing",
+            );
+        }
+    }
+    framings
+}
+
+/// A worker's side is, unless it is said, the client's.
+fn written(spec: &PoolSpec) -> Framings {
+    let framing = |given: Option<Written>, default| given.map_or(default, |Written(framing)| framing);
+    let (request, reply) = (
+        framing(spec.request_framing, Framing::Line),
+        framing(spec.reply_framing, Framing::Line),
+    );
+    Framings {
+        request,
+        reply,
+        worker_request: framing(spec.worker_request_framing, request),
+        worker_reply: framing(spec.worker_reply_framing, reply),
+    }
+}
+
+fn quiet(mistakes: &mut Mistakes, spec: &PoolSpec, framings: Framings, policy: &Policy, time: Duration) {
+    let key = match spec.worker_reply_framing {
+        Some(_) => "worker-reply-framing",
+        None => "reply-framing",
+    };
+    let text = if !QUIET.contains(&time) {
+        format!("a pause of {time:?} is out of range")
+    } else if time >= policy.busy_timeout {
+        format!(
+            "a pause of {time:?} is not over before the busy-timeout {:?}",
+            policy.busy_timeout
+        )
+    } else if framings.worker_request == Framing::Eof {
+        let text = "a worker whose input ends with its request ends its output as well";
+        return mistakes.add(Origin::key(key), text, "write eof here");
+    } else {
+        return;
+    };
+    mistakes.add(
+        Origin::key(key),
+        text,
+        "write a time from 1ms to less than busy-timeout, for example quiet=20ms",
+    );
+}
+
+fn single_use(mistakes: &mut Mistakes, spec: &PoolSpec, policy: &Policy) {
+    let text = "with framing eof a worker takes one request and ends";
+    for (key, is_too_much) in [
+        ("pipeline", policy.pipeline > 1),
+        ("max-requests", spec.max_requests.is_some()),
+        ("probe", spec.probe.is_some()),
+    ] {
+        if is_too_much {
+            mistakes.add(
+                Origin::key(key),
+                text,
+                "leave it out, or give the workers another framing",
+            );
+        }
+    }
+}
+
+/// What a refused client is told, as it goes over the wire. Where a line is not what ends a message, the line end at the end
+/// of the text is left out.
+pub(super) fn error_reply(mistakes: &mut Mistakes, text: Vec<u8>, framing: Framing) -> Vec<u8> {
+    if text.is_empty() || framing == Framing::Line || !framing.tells_the_end() {
+        return text;
+    }
+    let mut wire = Vec::new();
+    if let Err(unfit) = framing.encode(text.strip_suffix(b"\n").unwrap_or(&text), &mut wire) {
+        let text = format!("it {unfit}, which reply-framing {framing} cannot carry");
+        mistakes.add(Origin::key("error-reply"), text, "write another text, or an empty one");
+    }
+    wire
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::lower::pool;
+    use crate::config::units::{Escaped, Time, Whole};
+
+    type Said<'t> = [Option<&'t str>; 4];
+
+    fn spec([request, reply, worker_request, worker_reply]: Said<'_>) -> PoolSpec {
+        let written = |text: Option<&str>| text.map(|text| text.parse().unwrap());
+        PoolSpec {
+            request_framing: written(request),
+            reply_framing: written(reply),
+            worker_request_framing: written(worker_request),
+            worker_reply_framing: written(worker_reply),
+            ..PoolSpec::default()
+        }
+    }
+
+    fn told(spec: &PoolSpec) -> Vec<String> {
+        let mistakes = pool("pool", spec).err().unwrap_or_default();
+        mistakes.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_workers_side_is_the_clients_unless_it_is_said() {
+        let lowered = |said| pool("pool", &spec(said)).unwrap().options;
+        assert_eq!(lowered([None; 4]).framings, Framings::default());
+        let framings = lowered([Some("nul"), Some("netstring"), None, Some("eof")]).framings;
+        assert_eq!(
+            (framings.request, framings.worker_request),
+            (Framing::Nul, Framing::Nul)
+        );
+        assert_eq!(
+            (framings.reply, framings.worker_reply),
+            (Framing::Netstring, Framing::Eof)
+        );
+        assert!(lowered([None, None, Some("eof"), None]).policy.single_use);
+        assert!(!lowered([Some("eof"), None, Some("line"), None]).policy.single_use);
+    }
+
+    /// Every combination that is not refused below makes sense: the table of the manual.
+    #[test]
+    fn only_what_makes_no_sense_is_refused() {
+        let names = [
+            "line",
+            "netstring",
+            "nul",
+            "u32be",
+            "content-length",
+            "until-empty-line",
+            "eof",
+            "quiet=20ms",
+        ];
+        for (client, worker) in names.iter().flat_map(|one| names.map(|other| (*one, other))) {
+            let requests = told(&spec([Some(client), None, Some(worker), None]));
+            let is_quiet = [client, worker].iter().filter(|name| name.starts_with("quiet")).count();
+            assert_eq!(requests.len(), is_quiet, "{client} {worker}: {requests:?}");
+            let replies = told(&spec([None, Some(client), None, Some(worker)]));
+            assert_eq!(replies.len(), 0, "{client} {worker}: {replies:?}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_a_remedy() {
+        let only = |spec: &PoolSpec| match told(spec).as_slice() {
+            [one] => one.clone(),
+            all => panic!("{all:?}"),
+        };
+        let quiet = only(&spec([Some("quiet=20ms"), None, Some("line"), None]));
+        assert!(quiet.starts_with("request-framing: a request that pauses"), "{quiet}");
+        assert!(only(&spec([None, None, Some("eof"), Some("quiet=20ms")])).ends_with("; write eof here"));
+        assert!(only(&spec([None, None, None, Some("quiet=0")])).starts_with("worker-reply-framing: a pause of 0ns"));
+        assert!(only(&spec([None, Some("quiet=15s"), None, None])).starts_with("reply-framing: a pause of 15s is not"));
+        for framing in ["eof", "quiet=20ms"] {
+            let mut pipelined = spec([None, None, None, Some(framing)]);
+            pipelined.pipeline = Some(Whole(2));
+            assert!(only(&pipelined).starts_with("pipeline: "), "{framing}");
+        }
+        let mut counted = spec([None, None, Some("eof"), None]);
+        counted.max_requests = Some(Whole(1));
+        assert!(only(&counted).starts_with("max-requests: with framing eof"));
+        for framing in ["eof", "quiet=20ms"] {
+            let mut kept = spec([None, Some(framing), None, None]);
+            kept.persistent = true;
+            assert!(only(&kept).starts_with(&format!("persistent: with reply-framing {framing} ")));
+        }
+        let mut closing = spec([Some("eof"), None, None, None]);
+        closing.half_close = Some(HalfClose::HangUp);
+        assert!(only(&closing).starts_with("half-close: with request-framing eof"));
+        let mut patient = spec([None, None, None, Some("quiet=20s")]);
+        patient.busy_timeout = Some(Time(Duration::from_secs(30)));
+        assert_eq!(told(&patient), [""; 0]);
+    }
+
+    #[test]
+    fn a_refusal_is_framed_as_replies_are() {
+        let refusal = |framing: &str, text: Option<&[u8]>| {
+            let mut spec = spec([None, Some(framing), None, None]);
+            spec.error_reply = text.map(|text| Escaped(text.to_vec()));
+            pool("pool", &spec)
+                .map(|lowered| lowered.options.error_reply)
+                .map_err(|mistakes| mistakes[0].to_string())
+        };
+        assert_eq!(refusal("line", None), Ok(b"ERR\n".to_vec()));
+        assert_eq!(refusal("line", Some(b"no line")), Ok(b"no line".to_vec()));
+        assert_eq!(refusal("eof", None), Ok(b"ERR\n".to_vec()));
+        assert_eq!(refusal("netstring", None), Ok(b"3:ERR,".to_vec()));
+        assert_eq!(
+            refusal("until-empty-line", Some(b"action=DUNNO\n")),
+            Ok(b"action=DUNNO\n\n".to_vec())
+        );
+        assert_eq!(refusal("netstring", Some(b"")), Ok(Vec::new()));
+        let unfit = refusal("nul", Some(b"a\0b")).unwrap_err();
+        assert!(
+            unfit.starts_with("error-reply: it holds a NUL byte, which reply-framing nul cannot carry"),
+            "{unfit}"
+        );
+    }
+}

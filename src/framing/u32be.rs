@@ -1,0 +1,98 @@
+//! A message has its length in front: four bytes, the most significant first, which do not count themselves.
+
+use super::{Frame, Progress, Unfit};
+
+/// How many bytes tell the length.
+const HEAD: usize = 4;
+
+/// Reads one message after another. It looks at no byte but those of the length, so it has nothing to remember.
+#[derive(Debug, Clone)]
+pub struct U32beFramer {
+    longest: usize,
+}
+
+impl U32beFramer {
+    /// `longest`: how many bytes a message may have, those of its length not counted.
+    pub fn new(longest: usize) -> Self {
+        U32beFramer { longest }
+    }
+
+    /// `bytes` are all bytes since the last frame's end. After a frame the next call starts afresh behind it.
+    pub fn advance(&mut self, bytes: &[u8]) -> Progress {
+        let Some(head) = bytes.first_chunk::<HEAD>() else {
+            return Progress::NeedMore;
+        };
+        let length = usize::try_from(u32::from_be_bytes(*head)).unwrap_or(usize::MAX);
+        if length > self.longest {
+            return Progress::TooLong;
+        }
+        let end = HEAD + length;
+        if bytes.len() < end {
+            return Progress::NeedMore;
+        }
+        Progress::Frame(Frame {
+            length: end,
+            payload: HEAD..end,
+        })
+    }
+}
+
+/// Appends a message with its length in front.
+///
+/// # Errors
+/// It is longer than four bytes can say.
+pub fn encode(payload: &[u8], wire: &mut Vec<u8>) -> Result<(), Unfit> {
+    let length = u32::try_from(payload.len()).map_err(|_| Unfit("is longer than four bytes of length can say"))?;
+    wire.extend_from_slice(&length.to_be_bytes());
+    wire.extend_from_slice(payload);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Framer;
+    use super::super::testing::check_cuts;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn first(longest: usize, bytes: &[u8]) -> Progress {
+        U32beFramer::new(longest).advance(bytes)
+    }
+
+    #[test]
+    fn its_length_says_where_it_ends() {
+        let frame = |length: usize| {
+            Progress::Frame(Frame {
+                length,
+                payload: 4..length,
+            })
+        };
+        assert_eq!(first(3, b"\0\0\0\x03abcrest"), frame(7));
+        assert_eq!(first(3, b"\0\0\0\0"), frame(4));
+        assert_eq!(first(3, b"\0\0\0\x03ab"), Progress::NeedMore);
+        assert_eq!(first(3, b"\0\0\0"), Progress::NeedMore);
+        assert_eq!(first(1000, &[&b"\0\0\x01\x02"[..], &[b'x'; 258]].concat()), frame(262));
+    }
+
+    #[test]
+    fn one_that_is_too_long_is_told_by_its_length() {
+        assert_eq!(first(3, b"\0\0\0\x04"), Progress::TooLong);
+        // A line, taken for a length.
+        assert_eq!(first(1 << 30, b"GET /"), Progress::TooLong);
+    }
+
+    proptest! {
+        #[test]
+        fn the_cuts_do_not_matter(
+            messages in proptest::collection::vec(proptest::collection::vec(0u8..4, 0..9), 0..6),
+            torn in 0usize..4,
+            cuts in proptest::collection::vec(1usize..7, 0..60),
+            longest in 0usize..9,
+        ) {
+            let mut stream = Vec::new();
+            messages.iter().for_each(|message| encode(message, &mut stream).unwrap());
+            stream.truncate(stream.len().saturating_sub(torn));
+            check_cuts(&Framer::U32be(U32beFramer::new(longest)), &stream, &cuts);
+        }
+    }
+}

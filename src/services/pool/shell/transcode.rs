@@ -1,0 +1,117 @@
+//! From one framing to another: what a client says as its worker is to hear it, and the other way round.
+//!
+//! What holds: where both sides have the same framing, every byte passes as it came, and nothing is copied. A message that
+//! the other framing cannot carry costs its client a refusal, and nobody else anything: its worker has answered, and is in
+//! step.
+
+use std::time::Duration;
+
+use log::Level;
+
+use super::super::core::{ClientId, Refusal};
+use super::super::options::Framings;
+use super::super::report::Topic;
+use super::{Pool, Reply};
+use crate::framing::{Frame, Framing, Unfit};
+use crate::reactor::Context;
+
+/// Appends to `wire` what a worker is to be given of a client's bytes, at whose beginning that frame lies.
+///
+/// A NUL in a line would cost many a worker written in C its step: it is refused on the way to such lines, whoever sent it.
+pub(super) fn request(framings: Framings, frame: &Frame, bytes: &[u8], wire: &mut Vec<u8>) -> Result<(), Unfit> {
+    if framings.request == framings.worker_request {
+        wire.extend_from_slice(bytes.get(..frame.length).unwrap_or(bytes));
+    } else {
+        framings.worker_request.encode(frame.payload_in(bytes), wire)?;
+    }
+    match framings.worker_request {
+        Framing::Line if memchr::memchr(0, wire).is_some() => Err(Unfit("holds a NUL byte")),
+        _ => Ok(()),
+    }
+}
+
+impl Pool {
+    /// A reply goes to its client, in his framing.
+    pub(super) fn hand_over(&mut self, cx: &mut Context<'_>, id: ClientId, reply: Reply<'_>, served: Duration) {
+        let Framings {
+            reply: wanted,
+            worker_reply: given,
+            ..
+        } = self.options.framings;
+        if wanted == given {
+            return self.answer_all(cx, id, reply.bytes, served);
+        }
+        let mut wire = Vec::new();
+        match wanted.encode(reply.payload, &mut wire) {
+            Ok(()) => self.answer_all(cx, id, &wire, served),
+            Err(unfit) => {
+                self.dispatcher.counters_mut().answer_was_unfit(served);
+                let (peer, who) = (self.peer_name(id), self.crew.describe(reply.worker).unwrap_or_default());
+                let line = format_args!(
+                    "refused {peer}: the reply of {who} {unfit}, which --reply-framing {wanted} cannot carry"
+                );
+                self.note(cx, Level::Warn, Topic::Refusal(Refusal::BadReply), line);
+                self.refuse_all(cx, id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::framing::Progress;
+
+    fn framed(request: Framing, worker_request: Framing, bytes: &[u8]) -> Result<Vec<u8>, Unfit> {
+        let framings = Framings {
+            request,
+            worker_request,
+            ..Framings::default()
+        };
+        let Progress::Frame(frame) = request.framer(100).advance(bytes) else {
+            panic!("{bytes:?} is not a whole request")
+        };
+        let mut wire = Vec::new();
+        super::request(framings, &frame, bytes, &mut wire).map(|()| wire)
+    }
+
+    #[test]
+    fn between_equal_framings_a_message_passes_as_it_came() {
+        assert_eq!(
+            framed(Framing::Line, Framing::Line, b"a\r\nbehind"),
+            Ok(b"a\r\n".to_vec())
+        );
+        let head = b"content-LENGTH: 1\nX: y\n\n{";
+        assert_eq!(
+            framed(Framing::ContentLength, Framing::ContentLength, head),
+            Ok(head.to_vec())
+        );
+    }
+
+    #[test]
+    fn between_others_what_it_says_is_framed_anew() {
+        assert_eq!(
+            framed(Framing::Line, Framing::Netstring, b"a\r\nbehind"),
+            Ok(b"2:a\r,".to_vec())
+        );
+        assert_eq!(
+            framed(Framing::Netstring, Framing::Eof, b"3:a\nb,"),
+            Ok(b"a\nb".to_vec())
+        );
+        assert_eq!(
+            framed(Framing::Netstring, Framing::Line, b"3:a\nb,"),
+            Err(Unfit("is more than one line"))
+        );
+    }
+
+    #[test]
+    fn a_nul_reaches_no_worker_that_reads_lines() {
+        let unfit = Err(Unfit("holds a NUL byte"));
+        assert_eq!(framed(Framing::Line, Framing::Line, b"a\0b\n"), unfit);
+        assert_eq!(framed(Framing::Netstring, Framing::Line, b"3:a\0b,"), unfit);
+        assert_eq!(
+            framed(Framing::Line, Framing::Netstring, b"a\0b\n"),
+            Ok(b"3:a\0b,".to_vec())
+        );
+    }
+}
