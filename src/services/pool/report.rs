@@ -342,7 +342,7 @@ pub(super) struct Descriptors {
 }
 
 /// One worker's part of the USR2 dump (protocols.md §1), its empty line included.
-pub(super) fn dump(number: usize, view: &SlotView, descriptors: Descriptors, now: Instant) -> String {
+pub(super) fn dump(view: &SlotView, descriptors: Descriptors, now: Instant) -> String {
     let started = view
         .busy_since
         .map(|since| wall_clock(now.saturating_duration_since(since)))
@@ -359,7 +359,7 @@ pub(super) fn dump(number: usize, view: &SlotView, descriptors: Descriptors, now
     ];
     let mut text: String = rows
         .iter()
-        .map(|(name, value)| format!("d[{number}].{name} = {value}\n"))
+        .map(|(name, value)| format!("d[{}].{name} = {value}\n", view.number))
         .collect();
     text.push('\n');
     text

@@ -219,7 +219,7 @@ pub enum Action {
     Replaced {
         /// Who goes.
         worker: WorkerId,
-        /// The number of its place, 0 to `workers` - 1; `None` when it had lost it before.
+        /// The number of its place; `None` when it had lost it before.
         slot: Option<usize>,
         /// Why.
         reason: Restart,

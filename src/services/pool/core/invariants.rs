@@ -119,7 +119,7 @@ impl Dispatcher {
             0
         };
         assert_eq!(self.slots.len(), expected, "the number of places");
-        for (number, slot) in self.slots.iter().enumerate() {
+        for (number, slot) in self.slots.iter() {
             assert_eq!(
                 self.place(slot.serving),
                 Some(Place::Serving(number)),

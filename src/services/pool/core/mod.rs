@@ -33,6 +33,7 @@ mod queue;
 mod requests;
 mod respawn;
 mod rotation;
+mod slots;
 mod supervise;
 mod view;
 mod worker;
@@ -55,6 +56,7 @@ use queue::Queue;
 use requests::Request;
 use respawn::Jitter;
 use rotation::Rotation;
+use slots::Slots;
 use worker::Worker;
 
 /// The state of one pool.
@@ -65,7 +67,7 @@ pub struct Dispatcher {
     now: Instant,
     actions: VecDeque<Action>,
     workers: Slab<Worker>,
-    slots: Vec<Slot>,
+    slots: Slots,
     /// Free workers; the one used last is taken first, because its caches are warm.
     available: Vec<WorkerId>,
     /// Busy workers that may be given one more request, those with the fewest in flight first.
@@ -111,7 +113,7 @@ impl Dispatcher {
             now,
             actions: VecDeque::new(),
             workers: Slab::new(),
-            slots: Vec::new(),
+            slots: Slots::default(),
             available: Vec::new(),
             room: BTreeSet::new(),
             occupied: 0,

@@ -339,17 +339,18 @@ impl Dispatcher {
     /// Brings the number of places to what the policy says.
     pub(super) fn fit_slots(&mut self) {
         while self.slots.len() < self.policy.workers {
-            let Some(serving) = self.hire(Place::Serving(self.slots.len()), Duration::ZERO) else {
+            let Some(serving) = self.hire(Place::Serving(self.slots.vacancy()), Duration::ZERO) else {
                 return;
             };
-            self.slots.push(Slot {
+            self.slots.open(Slot {
                 serving,
                 successor: None,
                 early_deaths: 0,
             });
         }
         while self.slots.len() > self.policy.workers {
-            let Some(Slot { serving, successor, .. }) = self.slots.pop() else {
+            let last = self.slots.last().and_then(|last| self.slots.close(last));
+            let Some(Slot { serving, successor, .. }) = last else {
                 return;
             };
             self.retire(serving);

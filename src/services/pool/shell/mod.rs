@@ -369,9 +369,9 @@ impl Pool {
     }
 
     pub(super) fn describe_slots(&self, now: Instant) -> String {
-        let slots = self.dispatcher.slots().enumerate();
+        let slots = self.dispatcher.slots();
         slots
-            .map(|(number, view)| report::dump(number, &view, self.descriptors(&view), now))
+            .map(|view| report::dump(&view, self.descriptors(&view), now))
             .collect()
     }
 
