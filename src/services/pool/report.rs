@@ -47,6 +47,8 @@ pub(super) enum Topic {
     HungUp,
     Outgrown,
     Cleared,
+    Grown,
+    Shrunk,
     Record,
     Slow,
     Accept,
@@ -72,6 +74,8 @@ impl fmt::Display for Topic {
             Topic::HungUp => "clients that hung up",
             Topic::Outgrown => "workers over --max-rss",
             Topic::Cleared => "workers out of quarantine",
+            Topic::Grown => "workers started because of load",
+            Topic::Shrunk => "workers let go because they were idle",
             Topic::Record => "records of lost workers",
             Topic::Slow => "requests over --slow-log",
             Topic::Accept => "pauses in accepting",
@@ -233,10 +237,26 @@ pub(super) fn snapshot(
     snapshot.count("workers stopping", workers.stopping);
     snapshot.count("workers quarantine", workers.quarantined);
     snapshot.count("probes asked", dispatcher.counters().probes);
+    size_rows(&mut snapshot, dispatcher, options);
     snapshot.count("connections", as_count(connections));
     snapshot.count("connections idled out", dispatcher.counters().idle_closed);
     cache_rows(&mut snapshot, dispatcher, cached);
     snapshot
+}
+
+fn size_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher, options: &Options) {
+    let (size, counters) = (options.policy.workers, dispatcher.counters());
+    let rows: [(Label, u64); 6] = [
+        ("workers current", as_count(dispatcher.places())),
+        ("workers min", as_count(size.min)),
+        ("workers max", as_count(size.max)),
+        ("workers spare", as_count(size.spare)),
+        ("workers grown", counters.grown),
+        ("workers shrunk", counters.shrunk),
+    ];
+    for (label, value) in rows {
+        snapshot.count(label, value);
+    }
 }
 
 fn old_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher, uptime: Duration) {

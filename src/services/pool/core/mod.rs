@@ -5,8 +5,8 @@
 //! [`Action::Assign`] → [`Event::Reply`] → [`Action::Answer`]. On the way its worker may die (it is given to another),
 //! its client may go (the worker's reply is then for nobody), or a deadline may pass ([`deadlines`]).
 //!
-//! The life of a worker is drawn in [`worker`]; who replaces it, and when, is in [`supervise`]; which are asked a question
-//! with a known answer first, and what becomes of those that fail, in [`probe`].
+//! The life of a worker is drawn in [`worker`]; who replaces it, and when, is in [`supervise`]; how many there are, in
+//! [`elastic`]; which are asked a question with a known answer first, and what becomes of those that fail, in [`probe`].
 //!
 //! What holds, after every event (`invariants` checks it in debug builds):
 //! - A worker is available exactly when it is in the list of the available, and then nobody waits in the queue.
@@ -25,6 +25,7 @@ mod blame;
 mod channels;
 mod counters;
 mod deadlines;
+mod elastic;
 mod event;
 #[cfg(debug_assertions)]
 mod invariants;
@@ -52,6 +53,7 @@ pub use view::{SlotView, Status, StatusCounts};
 
 use super::options::Policy;
 use counters::Saturation;
+use elastic::Elastic;
 use queue::Queue;
 use requests::Request;
 use respawn::Jitter;
@@ -77,6 +79,7 @@ pub struct Dispatcher {
     requests: Slab<Request>,
     queue: Queue,
     rotation: Rotation,
+    elastic: Elastic,
     stage: Stage,
     /// No worker has a deadline before this; looked up afresh when it has come.
     wake: Option<Instant>,
@@ -120,6 +123,7 @@ impl Dispatcher {
             requests: Slab::new(),
             queue: Queue::default(),
             rotation: Rotation::default(),
+            elastic: Elastic::default(),
             stage: Stage::Serving,
             wake: None,
             incarnations: 0,
@@ -158,6 +162,7 @@ impl Dispatcher {
             Event::Shutdown(ending) => self.shutdown(ending),
         }
         self.serve_queue();
+        self.follow_load();
         self.saturation
             .update(!self.can_take_at_once() && self.occupied > 0, self.now);
         #[cfg(debug_assertions)]
@@ -171,7 +176,12 @@ impl Dispatcher {
 
     /// When an [`Event::Tick`] is wanted at the latest. Earlier ticks do no harm.
     pub fn next_deadline(&self) -> Option<Instant> {
-        [self.wake, self.queue.next_deadline()].into_iter().flatten().min()
+        let deadlines = [
+            self.wake,
+            self.queue.next_deadline(),
+            self.elastic.deadline(&self.policy.workers),
+        ];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Whether the pool was shut down and its last process has gone.

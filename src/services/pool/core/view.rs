@@ -76,6 +76,11 @@ impl Dispatcher {
             .filter_map(|id| self.requests.get(id.index as usize).map(|request| request.client))
     }
 
+    /// How many places there are.
+    pub fn places(&self) -> usize {
+        self.slots.len()
+    }
+
     /// How many requests a worker has been given and has not answered.
     pub fn in_flight(&self, id: WorkerId) -> usize {
         self.worker(id).map_or(0, |worker| worker.flights.len())

@@ -6,7 +6,7 @@
 //! watches them, `parting` answers them and lets them go), the workers (`process` is one, `crew`
 //! all of them, `workers` starts them and gives them requests, `probe` asks them what is known already, `output` takes what
 //! they write, `endings` sees them go), what
-//! is told of requests afterwards (`record`), and beginning and end of the whole (`lifecycle`).
+//! is told of requests afterwards (`record`) and of the pool's size (`resizing`), and beginning and end of the whole (`lifecycle`).
 //!
 //! What holds:
 //! - After every call from the reactor the dispatcher's actions are carried out and its next deadline is armed.
@@ -28,6 +28,7 @@ mod parting;
 mod probe;
 mod process;
 mod record;
+mod resizing;
 mod sharing;
 mod waiting;
 mod workers;
@@ -315,6 +316,7 @@ impl Pool {
                     delay,
                 } => self.log_replacement(cx, worker, slot, reason, delay),
                 Action::Cleared(worker) => self.log_cleared(cx, worker),
+                Action::Grown { .. } | Action::Shrunk { .. } => self.log_resizing(cx, action),
                 Action::Rolled => self.has_rolled(),
             }
         }
