@@ -712,6 +712,18 @@ mod tests {
         assert_eq!(pool.numbers().len(), 3);
     }
 
+    /// A place in back-off is counted in a pool that follows its load, and not in one of fixed size.
+    #[test]
+    fn what_was_counted_is_forgotten_with_the_policy() {
+        let mut pool = Pool::ready(policy(ELASTIC));
+        pool.ask(1);
+        assert_eq!((pool.die_at_start(), pool.dispatcher.elastic.in_trouble()), (1, 1));
+        pool.tell(Event::Reconfigure(Box::new(policy(PoolSize::fixed(1)))));
+        assert_eq!((pool.numbers(), pool.dispatcher.elastic.in_trouble()), (vec![0], 0));
+        pool.tell(Event::Reconfigure(Box::new(policy(ELASTIC))));
+        assert_eq!(pool.dispatcher.elastic.unready(), 1, "a spare one is started");
+    }
+
     /// The place whose successor is on its way may be the one that goes.
     #[test]
     fn a_roll_goes_on_when_its_place_is_closed() {
