@@ -33,6 +33,7 @@ const UNIX: Beside = (&["--listen=unix:/x"], "listen = ['unix:/x']");
 const PERSISTENT: Beside = (&["--persistent"], "persistent = true");
 const CACHE: Beside = (&["--cache-size=1M"], "cache-size = '1M'");
 const READY: Beside = (&["--ready-line=up"], "ready-line = 'up'");
+const ELASTIC: Beside = (&["--max-workers=8"], "max-workers = 8");
 
 const PROBED: Beside = (&["--probe=q", "--probe-expect=OK"], "probe = 'q'\nprobe-expect = 'OK'");
 
@@ -44,6 +45,15 @@ const SAMPLES: &[Sample] = &[
         NOTHING,
     ),
     ("num-daemons", &["--num-daemons", "7"], "num-daemons = 7", NOTHING),
+    ("max-workers", &["--max-workers", "64"], "max-workers = 64", NOTHING),
+    ("min-workers", &["--min-workers", "2"], "min-workers = 2", ELASTIC),
+    ("spare-workers", &["--spare-workers", "0"], "spare-workers = 0", ELASTIC),
+    (
+        "worker-idle-timeout",
+        &["--worker-idle-timeout", "5m"],
+        "worker-idle-timeout = '300s'",
+        ELASTIC,
+    ),
     (
         "ready-line",
         &["--ready-line", "- up -"],
@@ -327,5 +337,5 @@ fn the_help_tells_the_true_defaults() {
         assert_eq!(said, from_flags(beside.0.iter().copied()), "{flag}");
         checked += 1;
     }
-    assert_eq!(checked, 28);
+    assert_eq!(checked, 31);
 }

@@ -7,7 +7,7 @@ use super::Choices;
 use crate::services::pool::core::{
     Action, ChannelId, ClientId, Dispatcher, Ending, Event, Fault, Finding, RequestId, Step, Verdict, Which, WorkerId,
 };
-use crate::services::pool::options::Policy;
+use crate::services::pool::options::{Policy, PoolSize};
 
 /// `Dispatcher`: a few bytes are the policy, the rest decides what happens, and to whom: also to workers and requests that are
 /// gone, and in states in which it does not happen, for every pair of state and event is decided. The dispatcher's own
@@ -61,15 +61,15 @@ fn policy(choices: &mut Choices<'_>) -> Policy {
     let mut time = |unit: u64| Duration::from_millis(unit * (1 + u64::from(choices.byte())));
     let (queue_timeout, busy_timeout) = (time(4), time(16));
     let (alarm_interval, start_timeout, max_age, probe_interval) = (time(8), time(16), time(100), time(20));
-    let workers = choices.byte();
+    let channels = choices.byte();
     Policy {
-        workers: 1 + usize::from(workers % 4),
+        workers: size(choices),
         queue_size: choices.below(6),
         queue_timeout,
         busy_timeout,
         // One at a time; what is written ahead is the simulation's subject.
         pipeline: 1,
-        concurrency: (workers >= 128).then_some(1),
+        concurrency: (channels >= 128).then_some(1),
         single_use: false,
         retries: choices.pick(&[0, 1, 2]).unwrap_or_default(),
         alarm_interval,
@@ -77,6 +77,21 @@ fn policy(choices: &mut Choices<'_>) -> Policy {
         max_requests: choices.pick(&[None, Some(1), Some(5)]).flatten(),
         max_age: choices.pick(&[None, Some(max_age)]).flatten(),
         probe_interval: choices.pick(&[None, Some(probe_interval)]).flatten(),
+    }
+}
+
+/// As often of a fixed size as not.
+fn size(choices: &mut Choices<'_>) -> PoolSize {
+    let (min, more) = (1 + choices.below(4), choices.below(8).saturating_sub(4));
+    if more == 0 {
+        return PoolSize::fixed(min);
+    }
+    let max = min + more;
+    PoolSize {
+        min,
+        max,
+        spare: choices.below(max + 1),
+        idle_timeout: Duration::from_millis(8 * (1 + u64::from(choices.byte()))),
     }
 }
 
@@ -148,7 +163,11 @@ impl<'i> World<'i> {
                     assert!(process.is_some(), "{worker:?} is asked once at a time, in service");
                     process.into_iter().for_each(|process| process.asked = true);
                 }
-                Action::Replaced { .. } | Action::Cleared(_) | Action::Rolled => {}
+                Action::Replaced { .. }
+                | Action::Grown { .. }
+                | Action::Shrunk { .. }
+                | Action::Cleared(_)
+                | Action::Rolled => {}
             }
         }
         assert_eq!(

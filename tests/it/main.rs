@@ -29,6 +29,8 @@ mod pool_crowds;
 #[cfg(test)]
 mod pool_deaths;
 #[cfg(test)]
+mod pool_elastic;
+#[cfg(test)]
 mod pool_ends;
 #[cfg(test)]
 mod pool_framings;

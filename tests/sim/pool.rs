@@ -14,7 +14,7 @@ use iotcpd::services::pool::core::{
     Action, ChannelId, ClientId, Dispatcher, Ending, Event, Fault, Finding, Refusal, RequestId, Step, Verdict, Which,
     WorkerId,
 };
-use iotcpd::services::pool::options::Policy;
+use iotcpd::services::pool::options::{Policy, PoolSize};
 
 use crate::random::Dice;
 use crate::seeds;
@@ -102,7 +102,7 @@ fn policy(dice: &mut Dice) -> Policy {
     let maybe = |chance: bool, value: u64| chance.then_some(value);
     let (pipeline, concurrency) = how_many_at_once(dice);
     Policy {
-        workers: 1 + dice.below(6) as usize,
+        workers: size(dice),
         queue_size: dice.below(12) as usize,
         queue_timeout: Duration::from_millis(50 + dice.below(800)),
         busy_timeout: Duration::from_millis(100 + dice.below(3000)),
@@ -125,6 +125,21 @@ fn how_many_at_once(dice: &mut Dice) -> (usize, Option<usize>) {
         0 => (1, None),
         1 => (number, None),
         _ => (1, Some(number)),
+    }
+}
+
+/// As often of a fixed size as not.
+fn size(dice: &mut Dice) -> PoolSize {
+    let min = 1 + dice.below(6) as usize;
+    if dice.percent(50) {
+        return PoolSize::fixed(min);
+    }
+    let max = min + 1 + dice.below(8) as usize;
+    PoolSize {
+        min,
+        max,
+        spare: dice.below(max as u64 + 1) as usize,
+        idle_timeout: Duration::from_millis(100 + dice.below(5000)),
     }
 }
 
@@ -179,7 +194,7 @@ impl World {
                     let probe = self.processes[&worker].probe;
                     assert!(matches!(probe, Probe::Never | Probe::Passed), "{worker:?}: {probe:?}");
                 }
-                Action::Replaced { .. } | Action::Rolled => {}
+                Action::Replaced { .. } | Action::Grown { .. } | Action::Shrunk { .. } | Action::Rolled => {}
             }
         }
     }
@@ -615,7 +630,7 @@ impl World {
 
     /// Only what does not change the deadlines of requests under way, which the model computes from the policy of now.
     fn reconfigure(&mut self) {
-        self.policy.workers = 1 + self.dice.below(6) as usize;
+        self.policy.workers = size(&mut self.dice);
         self.policy.queue_size = self.dice.below(12) as usize;
         (self.policy.pipeline, self.policy.concurrency) = how_many_at_once(&mut self.dice);
         self.policy.probe_interval = self
@@ -648,12 +663,12 @@ impl World {
         }
         assert!(self.clients.is_empty(), "these were never answered: {:?}", self.clients);
         let counts = self.dispatcher.status_counts();
-        assert_eq!(
-            counts.available, self.policy.workers as u64,
-            "every worker is back: {counts:?}"
-        );
+        // As many as are always there, or as are wanted idle; the others have gone again.
+        let size = self.policy.workers;
+        let wanted = size.min.max(size.spare);
+        assert_eq!(counts.available, wanted as u64, "every worker is back: {counts:?}");
         let living: BTreeSet<WorkerId> = self.processes.keys().copied().collect();
-        assert_eq!(living.len(), self.policy.workers, "no process is forgotten");
+        assert_eq!(living.len(), wanted, "no process is forgotten");
     }
 
     /// The end, from whatever state there is; a second one hurries. Whoever still works may yet say anything.
@@ -712,7 +727,7 @@ fn the_same_seed_goes_the_same_way() {
 #[test]
 fn a_worker_without_a_pause_is_watched_now_and_then() {
     let policy = Policy {
-        workers: 1,
+        workers: PoolSize::fixed(1),
         queue_size: 10_000,
         queue_timeout: Duration::from_secs(60),
         busy_timeout: Duration::from_secs(60),

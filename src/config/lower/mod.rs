@@ -14,6 +14,7 @@ mod pattern;
 mod pool;
 mod probe;
 mod process;
+mod workers;
 
 use std::fmt;
 use std::ops::RangeInclusive;

@@ -9,16 +9,16 @@ use super::framing::{error_reply, framings};
 use super::listen::{Listening, listening};
 use super::probe::{probe, probe_interval};
 use super::process::process;
+use super::workers::pool_size;
 use super::{LONGEST, Lowered, Mistake, Mistakes, Origin, SHORTEST_TIMEOUT};
 use crate::config::quote::Quoted;
 use crate::config::spec::pool::{HalfClose as Written, PoolSpec};
 use crate::net::addr::ListenAddr;
-use crate::services::pool::options::{HalfClose, LimitOrigin, MAX_WORKERS, Options, Persistent, Policy};
+use crate::services::pool::options::{HalfClose, LimitOrigin, Options, Persistent, Policy};
 
 /// The worker of iotcpd 1.1.
 const DEFAULT_COMMAND: &str = "squidGuard -c sg/adblock.conf";
 const DEFAULT_PORT: u16 = 9991;
-const DEFAULT_WORKERS: usize = 4;
 const DEFAULT_QUEUE_SIZE: usize = 1024;
 const DEFAULT_QUEUE_TIMEOUT: Duration = Duration::from_millis(500);
 const DEFAULT_BUSY_TIMEOUT: Duration = Duration::from_secs(15);
@@ -184,9 +184,7 @@ fn policy(mistakes: &mut Mistakes, spec: &PoolSpec) -> Policy {
         );
     }
     Policy {
-        workers: mistakes
-            .count("num-daemons", spec.num_daemons, 1..=MAX_WORKERS)
-            .unwrap_or(DEFAULT_WORKERS),
+        workers: pool_size(mistakes, spec),
         queue_size: mistakes
             .count("queue-size", spec.queue_size, QUEUE_SIZE)
             .unwrap_or(DEFAULT_QUEUE_SIZE),
@@ -331,7 +329,7 @@ mod tests {
     use crate::config::units::{Escaped, Size, Time, Whole};
     use crate::net::limits::ConnectionLimits;
     use crate::process::spec::ProcessSpec;
-    use crate::services::pool::options::Framings;
+    use crate::services::pool::options::{Framings, PoolSize};
 
     fn lower(spec: &PoolSpec) -> Options {
         pool("pool", spec).unwrap().options
@@ -387,7 +385,7 @@ mod tests {
         assert_eq!((options.record, options.slow_log), (8, None));
         assert_eq!(options.framings, Framings::default());
         let policy = Policy {
-            workers: 4,
+            workers: PoolSize::fixed(4),
             queue_size: 1024,
             queue_timeout: Duration::from_millis(500),
             busy_timeout: Duration::from_secs(15),
@@ -465,6 +463,17 @@ mod tests {
             );
         };
         count("num-daemons", |spec, n| spec.num_daemons = Some(Whole(n)), (1, 4096));
+        count("max-workers", |spec, n| spec.max_workers = Some(Whole(n)), (1, 4096));
+        count(
+            "min-workers",
+            |spec, n| (spec.min_workers, spec.max_workers) = (Some(Whole(n)), Some(Whole(4096))),
+            (1, 4096),
+        );
+        count(
+            "spare-workers",
+            |spec, n| (spec.spare_workers, spec.max_workers) = (Some(Whole(n)), Some(Whole(4096))),
+            (0, 4096),
+        );
         count("port", |spec, n| spec.port = Some(Whole(n)), (0, 65_535));
         count("queue-size", |spec, n| spec.queue_size = Some(Whole(n)), (0, 1_000_000));
         count("retries", |spec, n| spec.retries = Some(Whole(n)), (0, 100));
@@ -516,6 +525,12 @@ mod tests {
         time("stop-timeout", |spec, t| spec.stop_timeout = Some(t), "100ms", "366d");
         time("queue-timeout", |spec, t| spec.queue_timeout = Some(t), "1ms", "366d");
         time("alarm-interval", |spec, t| spec.alarm_interval = Some(t), "100ms", "1h");
+        time(
+            "worker-idle-timeout",
+            |spec, t| (spec.worker_idle_timeout, spec.max_workers) = (Some(t), Some(Whole(4096))),
+            "100ms",
+            "366d",
+        );
         time("slow-log", |spec, t| spec.slow_log = Some(t), "1ms", "366d");
         let probed = |spec: &mut PoolSpec, t| {
             (spec.probe, spec.probe_expect) = (Some("q".into()), Some("a".into()));

@@ -20,6 +20,18 @@ pub struct PoolSpec {
     /// How many workers to keep running, 1 to 4096 [default: 4]
     #[arg(short, long, value_name = "NUM", help_heading = "Workers")]
     pub num_daemons: Option<Whole>,
+    /// Let the number of workers follow the load, up to this, instead of --num-daemons [default: none, it is fixed]
+    #[arg(long, value_name = "NUM", help_heading = "Workers")]
+    pub max_workers: Option<Whole>,
+    /// How many workers there are at least, whatever the load; with --max-workers [default: 1]
+    #[arg(long, value_name = "NUM", help_heading = "Workers")]
+    pub min_workers: Option<Whole>,
+    /// So many workers are kept idle beyond those that are busy; with --max-workers [default: 1]
+    #[arg(long, value_name = "NUM", help_heading = "Workers")]
+    pub spare_workers: Option<Whole>,
+    /// When there have been too many idle workers for so long, they are let go; with --max-workers [default: 60s]
+    #[arg(long, value_name = "TIME", help_heading = "Workers")]
+    pub worker_idle_timeout: Option<Time>,
     /// A worker is ready once it has written this line [default: once it runs]
     #[arg(long, value_name = "TEXT", help_heading = "Workers", allow_hyphen_values = true)]
     pub ready_line: Option<String>,

@@ -76,7 +76,7 @@ impl Options {
     /// Descriptors that may be open at the same time: one a connection; three pipes and a pidfd a worker, twice,
     /// because a successor comes up before its predecessor goes.
     pub fn descriptors(&self) -> Descriptors {
-        let (workers, connections) = (self.policy.workers.saturating_mul(8), self.connection_limits.total);
+        let (workers, connections) = (self.policy.workers.max.saturating_mul(8), self.connection_limits.total);
         match self.connection_limit {
             LimitOrigin::Asked => Descriptors {
                 fixed: workers.saturating_add(connections),
@@ -180,8 +180,8 @@ pub enum HalfClose {
 /// The numbers the dispatcher decides by. All durations are positive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    /// How many workers serve, 1 to [`MAX_WORKERS`].
-    pub workers: usize,
+    /// How many workers serve.
+    pub workers: PoolSize,
     /// How many requests may wait for a worker.
     pub queue_size: usize,
     /// How long a request may wait for a worker.
@@ -209,6 +209,36 @@ pub struct Policy {
     pub probe_interval: Option<Duration>,
 }
 
+/// How many workers a pool has: always as many, or as many as the load wants within limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolSize {
+    /// The fewest, 1 to `max`.
+    pub min: usize,
+    /// The most, up to [`MAX_WORKERS`].
+    pub max: usize,
+    /// So many are kept idle beyond those that are busy, as far as `max` allows.
+    pub spare: usize,
+    /// A worker that has been one too many for so long is let go. Positive, unless the size is fixed.
+    pub idle_timeout: Duration,
+}
+
+impl PoolSize {
+    /// Always as many.
+    pub const fn fixed(workers: usize) -> Self {
+        Self {
+            min: workers,
+            max: workers,
+            spare: 0,
+            idle_timeout: Duration::ZERO,
+        }
+    }
+
+    /// Whether load changes nothing.
+    pub const fn is_fixed(&self) -> bool {
+        self.min == self.max
+    }
+}
+
 /// The most workers one pool may have.
 pub const MAX_WORKERS: usize = 4096;
 
@@ -219,7 +249,7 @@ impl Policy {
         Policy {
             single_use: false,
             concurrency: None,
-            workers,
+            workers: PoolSize::fixed(workers),
             queue_size: 100,
             queue_timeout: Duration::from_secs(3600),
             busy_timeout: Duration::from_secs(3600),

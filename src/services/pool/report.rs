@@ -48,6 +48,8 @@ pub(super) enum Topic {
     HungUp,
     Outgrown,
     Cleared,
+    Grown,
+    Shrunk,
     Record,
     Slow,
     Accept,
@@ -74,6 +76,8 @@ impl fmt::Display for Topic {
             Topic::HungUp => "clients that hung up",
             Topic::Outgrown => "workers over --max-rss",
             Topic::Cleared => "workers out of quarantine",
+            Topic::Grown => "workers started because of load",
+            Topic::Shrunk => "workers let go because they were idle",
             Topic::Record => "records of lost workers",
             Topic::Slow => "requests over --slow-log",
             Topic::Accept => "pauses in accepting",
@@ -248,10 +252,26 @@ pub(super) fn snapshot(
     snapshot.count("workers stopping", workers.stopping);
     snapshot.count("workers quarantine", workers.quarantined);
     snapshot.count("probes asked", dispatcher.counters().probes);
+    size_rows(&mut snapshot, dispatcher, options);
     snapshot.count("connections", as_count(connections));
     snapshot.count("connections idled out", dispatcher.counters().idle_closed);
     cache_rows(&mut snapshot, dispatcher, cached);
     snapshot
+}
+
+fn size_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher, options: &Options) {
+    let (size, counters) = (options.policy.workers, dispatcher.counters());
+    let rows: [(Label, u64); 6] = [
+        ("workers current", as_count(dispatcher.places())),
+        ("workers min", as_count(size.min)),
+        ("workers max", as_count(size.max)),
+        ("workers spare", as_count(size.spare)),
+        ("workers grown", counters.grown),
+        ("workers shrunk", counters.shrunk),
+    ];
+    for (label, value) in rows {
+        snapshot.count(label, value);
+    }
 }
 
 fn old_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher, uptime: Duration) {
@@ -359,7 +379,7 @@ pub(super) struct Descriptors {
 }
 
 /// One worker's part of the USR2 dump (protocols.md §1), its empty line included.
-pub(super) fn dump(number: usize, view: &SlotView, descriptors: Descriptors, now: Instant) -> String {
+pub(super) fn dump(view: &SlotView, descriptors: Descriptors, now: Instant) -> String {
     let started = view
         .busy_since
         .map(|since| wall_clock(now.saturating_duration_since(since)))
@@ -376,7 +396,7 @@ pub(super) fn dump(number: usize, view: &SlotView, descriptors: Descriptors, now
     ];
     let mut text: String = rows
         .iter()
-        .map(|(name, value)| format!("d[{number}].{name} = {value}\n"))
+        .map(|(name, value)| format!("d[{}].{name} = {value}\n", view.number))
         .collect();
     text.push('\n');
     text

@@ -89,7 +89,7 @@ mod tests {
 
     use super::super::{ChannelId, ClientId, Event, Fault, Step};
     use super::*;
-    use crate::services::pool::options::Policy;
+    use crate::services::pool::options::{Policy, PoolSize};
 
     const BUSY: Duration = Duration::from_secs(10);
 
@@ -107,7 +107,7 @@ mod tests {
             let policy = Policy {
                 single_use: false,
                 probe_interval: None,
-                workers: 1,
+                workers: PoolSize::fixed(1),
                 queue_size: 100,
                 queue_timeout: Duration::from_secs(60),
                 busy_timeout: BUSY,
@@ -120,7 +120,7 @@ mod tests {
                 max_age: None,
             };
             let dispatcher = Dispatcher::new(policy, start, 1);
-            let worker = dispatcher.slots[0].serving;
+            let worker = dispatcher.slots.get(0).unwrap().serving;
             let told = Vec::new();
             let mut pool = Pool {
                 dispatcher,

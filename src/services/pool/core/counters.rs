@@ -29,6 +29,10 @@ pub struct Counters {
     pub probes: u64,
     /// Requests that were given to a worker which had others in hand, all to be answered at once.
     pub concurrent: u64,
+    /// Places opened because of load.
+    pub grown: u64,
+    /// Places closed because they were not needed.
+    pub shrunk: u64,
     /// Requests that were given to another worker.
     pub retried: u64,
     /// Kept connections closed because they asked nothing for too long.

@@ -221,7 +221,7 @@ pub enum Action {
     Replaced {
         /// Who goes.
         worker: WorkerId,
-        /// The number of its place, 0 to `workers` - 1; `None` when it had lost it before.
+        /// The number of its place; `None` when it had lost it before.
         slot: Option<usize>,
         /// Why.
         reason: Restart,
@@ -230,6 +230,22 @@ pub enum Action {
     },
     /// For the log: where others had failed their probe a worker serves again, which has passed or is not asked any more.
     Cleared(WorkerId),
+    /// For the log: the load wants more workers, and a place is opened for one.
+    Grown {
+        /// The number of the new place.
+        slot: usize,
+        /// How many places there are now.
+        places: usize,
+    },
+    /// For the log: a worker is not needed any more, and its place goes with it.
+    Shrunk {
+        /// Who goes.
+        worker: WorkerId,
+        /// The number of the place.
+        slot: usize,
+        /// How many places are left.
+        places: usize,
+    },
     /// For the log: every worker the operator wanted replaced is.
     Rolled,
 }

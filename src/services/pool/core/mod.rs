@@ -5,8 +5,8 @@
 //! [`Action::Assign`] → [`Event::Reply`] → [`Action::Answer`]. On the way its worker may die (it is given to another),
 //! its client may go (the worker's reply is then for nobody), or a deadline may pass ([`deadlines`]).
 //!
-//! The life of a worker is drawn in [`worker`]; who replaces it, and when, is in [`supervise`]; which are asked a question
-//! with a known answer first, and what becomes of those that fail, in [`probe`].
+//! The life of a worker is drawn in [`worker`]; who replaces it, and when, is in [`supervise`]; how many there are, in
+//! [`elastic`]; which are asked a question with a known answer first, and what becomes of those that fail, in [`probe`].
 //!
 //! What holds, after every event (`invariants` checks it in debug builds):
 //! - A worker is available exactly when it is in the list of the available, and then nobody waits in the queue.
@@ -25,6 +25,7 @@ mod blame;
 mod channels;
 mod counters;
 mod deadlines;
+mod elastic;
 mod event;
 #[cfg(debug_assertions)]
 mod invariants;
@@ -33,6 +34,7 @@ mod queue;
 mod requests;
 mod respawn;
 mod rotation;
+mod slots;
 mod supervise;
 mod view;
 mod worker;
@@ -51,10 +53,12 @@ pub use view::{SlotView, Status, StatusCounts};
 
 use super::options::Policy;
 use counters::Saturation;
+use elastic::Elastic;
 use queue::Queue;
 use requests::Request;
 use respawn::Jitter;
 use rotation::Rotation;
+use slots::Slots;
 use worker::Worker;
 
 /// The state of one pool.
@@ -65,7 +69,7 @@ pub struct Dispatcher {
     now: Instant,
     actions: VecDeque<Action>,
     workers: Slab<Worker>,
-    slots: Vec<Slot>,
+    slots: Slots,
     /// Free workers; the one used last is taken first, because its caches are warm.
     available: Vec<WorkerId>,
     /// Busy workers that may be given one more request, those with the fewest in flight first.
@@ -75,6 +79,7 @@ pub struct Dispatcher {
     requests: Slab<Request>,
     queue: Queue,
     rotation: Rotation,
+    elastic: Elastic,
     stage: Stage,
     /// No worker has a deadline before this; looked up afresh when it has come.
     wake: Option<Instant>,
@@ -111,13 +116,14 @@ impl Dispatcher {
             now,
             actions: VecDeque::new(),
             workers: Slab::new(),
-            slots: Vec::new(),
+            slots: Slots::default(),
             available: Vec::new(),
             room: BTreeSet::new(),
             occupied: 0,
             requests: Slab::new(),
             queue: Queue::default(),
             rotation: Rotation::default(),
+            elastic: Elastic::default(),
             stage: Stage::Serving,
             wake: None,
             incarnations: 0,
@@ -156,6 +162,7 @@ impl Dispatcher {
             Event::Shutdown(ending) => self.shutdown(ending),
         }
         self.serve_queue();
+        self.follow_load();
         self.saturation
             .update(!self.can_take_at_once() && self.occupied > 0, self.now);
         #[cfg(debug_assertions)]
@@ -169,7 +176,12 @@ impl Dispatcher {
 
     /// When an [`Event::Tick`] is wanted at the latest. Earlier ticks do no harm.
     pub fn next_deadline(&self) -> Option<Instant> {
-        [self.wake, self.queue.next_deadline()].into_iter().flatten().min()
+        let deadlines = [
+            self.wake,
+            self.queue.next_deadline(),
+            self.elastic.deadline(&self.policy.workers),
+        ];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Whether the pool was shut down and its last process has gone.

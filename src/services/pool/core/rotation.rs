@@ -48,10 +48,10 @@ impl Dispatcher {
         }
         let successors: Vec<WorkerId> = self.slots.iter_mut().filter_map(|slot| slot.successor.take()).collect();
         successors.into_iter().for_each(|successor| self.retire(successor));
-        for slot in &mut self.slots {
+        for slot in self.slots.iter_mut() {
             slot.early_deaths = 0;
         }
-        let turns = self.slots.iter().enumerate();
+        let turns = self.slots.iter();
         let turns = turns
             .map(|(slot, place)| Turn {
                 slot,
@@ -94,7 +94,7 @@ impl Dispatcher {
 
     /// Hires the next successor, unless one is on its way.
     pub(super) fn advance_rotation(&mut self) {
-        if self.slots.iter().any(|slot| slot.successor.is_some()) {
+        if self.slots.iter().any(|(_, slot)| slot.successor.is_some()) {
             return;
         }
         let was_asked = self

@@ -7,7 +7,7 @@ use super::event::{Action, Ending, Fault, Refusal, Restart, Verdict, WorkerId};
 use super::probe::Probation;
 use super::respawn::{self, EARLY};
 use super::worker::{Phase, Place, Worker};
-use super::{Dispatcher, Slot, Stage};
+use super::{Dispatcher, Stage};
 use crate::services::pool::options::Policy;
 
 impl Dispatcher {
@@ -49,6 +49,9 @@ impl Dispatcher {
             self.lower_wake(at);
         }
         self.list_room(id);
+        if !self.policy.workers.is_fixed() {
+            self.note_staffing(id);
+        }
     }
 
     // ---- starting ---------------------------------------------------------------------------------------------
@@ -69,6 +72,10 @@ impl Dispatcher {
             entry.insert(Worker::new(id, place, Phase::Delayed { until }, self.now));
             self.lower_wake(until);
         }
+        if let Some(worker) = self.worker_mut(id) {
+            worker.retry = !delay.is_zero();
+        }
+        self.note_staffing(id);
         Some(id)
     }
 
@@ -303,6 +310,7 @@ impl Dispatcher {
         if let Some(worker) = self.worker_mut(successor) {
             worker.place = Place::Serving(slot);
         }
+        self.note_staffing(successor);
         self.advance_rotation();
     }
 
@@ -337,29 +345,9 @@ impl Dispatcher {
 
     // ---- the pool as a whole ----------------------------------------------------------------------------------
 
-    /// Brings the number of places to what the policy says.
-    pub(super) fn fit_slots(&mut self) {
-        while self.slots.len() < self.policy.workers {
-            let Some(serving) = self.hire(Place::Serving(self.slots.len()), Duration::ZERO) else {
-                return;
-            };
-            self.slots.push(Slot {
-                serving,
-                successor: None,
-                early_deaths: 0,
-            });
-        }
-        while self.slots.len() > self.policy.workers {
-            let Some(Slot { serving, successor, .. }) = self.slots.pop() else {
-                return;
-            };
-            self.retire(serving);
-            successor.into_iter().for_each(|successor| self.retire(successor));
-        }
-    }
-
     pub(super) fn reconfigure(&mut self, policy: Policy) {
         self.policy = policy;
+        self.forget_load();
         if self.stage == Stage::Serving {
             self.fit_slots();
             self.advance_rotation();
@@ -372,6 +360,7 @@ impl Dispatcher {
     pub(super) fn shutdown(&mut self, ending: Ending) {
         self.stage = Stage::Stopping;
         self.rotation = super::Rotation::default();
+        self.forget_load();
         self.slots.clear();
         while let Some(request) = self.queue.pop() {
             self.refuse(request, Refusal::Shutdown, None);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::event::{ClientId, WorkerId};
 use super::worker::{Phase, Worker};
-use super::{Counters, Dispatcher, Slot};
+use super::{Counters, Dispatcher};
 
 /// A worker's state as iotcpd 1.1 numbers it (protocols.md §1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub struct StatusCounts {
 /// One place and who serves in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SlotView {
+    /// The number of the place.
+    pub number: usize,
     /// Who.
     pub worker: WorkerId,
     /// Its state.
@@ -74,6 +76,11 @@ impl Dispatcher {
             .filter_map(|id| self.requests.get(id.index as usize).map(|request| request.client))
     }
 
+    /// How many places there are.
+    pub fn places(&self) -> usize {
+        self.slots.len()
+    }
+
     /// How many requests a worker has been given and has not answered.
     pub fn in_flight(&self, id: WorkerId) -> usize {
         self.worker(id).map_or(0, |worker| worker.flights.len())
@@ -94,7 +101,7 @@ impl Dispatcher {
         self.saturation.total(now)
     }
 
-    /// The place a worker serves in, 0 to `workers` - 1; `None` for one that has lost its place.
+    /// The number of the place a worker serves in; `None` for one that has lost its place.
     pub fn slot_of(&self, id: WorkerId) -> Option<usize> {
         use super::worker::Place;
         match self.place(id)? {
@@ -130,14 +137,15 @@ impl Dispatcher {
 
     /// All places, in order.
     pub fn slots(&self) -> impl Iterator<Item = SlotView> {
-        self.slots.iter().filter_map(|Slot { serving, .. }| {
-            let worker = self.worker(*serving)?;
+        self.slots.iter().filter_map(|(number, slot)| {
+            let worker = self.worker(slot.serving)?;
             let oldest = worker.flights.iter().find_map(|flight| flight.request);
             let client = oldest
                 .and_then(|request| self.requests.get(request.index as usize))
                 .map(|request| request.client);
             let busy_since = worker.flights.front().map(|flight| flight.began);
             Some(SlotView {
+                number,
                 worker: worker.id,
                 status: status(worker),
                 client,

@@ -36,6 +36,10 @@ pub(super) struct Worker {
     pub(super) flights: VecDeque<Flight>,
     /// It is told a number with each request and may answer in any order; so its process was started, and stays so.
     pub(super) channels: Option<Channels>,
+    /// Its process is started after a respawn delay.
+    pub(super) retry: bool,
+    /// As what it is counted by [`elastic`](super::elastic).
+    pub(super) counted: Staffing,
     /// Under which number of flights it stands in the list of those with room for more.
     pub(super) room_listed: Option<usize>,
     /// When it was last known to be in step: it was free, or watched, and wrote nothing.
@@ -50,6 +54,21 @@ pub(super) struct Worker {
     pub(super) probation: Option<Probation>,
     /// Its predecessor has failed its probe, and it has not passed yet.
     pub(super) quarantined: bool,
+}
+
+/// What a worker means for the number of workers that are ready, or soon will be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Staffing {
+    /// It is ready, or has no place of its own.
+    Elsewhere,
+    /// It is being started, for a place that waits for it.
+    Starting,
+    /// It is to be started when its respawn delay is over.
+    Delayed,
+    /// It is being started after such a delay.
+    Retried,
+    /// It serves and is free but for the probe that it is asked.
+    Probed,
 }
 
 /// A request on its way through a worker.
@@ -146,6 +165,8 @@ impl Worker {
             started: None,
             flights: VecDeque::new(),
             channels: None,
+            retry: false,
+            counted: Staffing::Elsewhere,
             room_listed: None,
             vouched: now,
             answered: 0,
@@ -153,6 +174,22 @@ impl Worker {
             recycle_at: None,
             probation: None,
             quarantined: false,
+        }
+    }
+
+    pub(super) fn staffing(&self) -> Staffing {
+        let Place::Serving(_) = self.place else {
+            return Staffing::Elsewhere;
+        };
+        match self.phase {
+            Phase::Delayed { .. } => Staffing::Delayed,
+            Phase::Probing {
+                standing: Standing::Proven,
+                ..
+            } => Staffing::Probed,
+            Phase::Spawning | Phase::Starting { .. } | Phase::Probing { .. } if self.retry => Staffing::Retried,
+            Phase::Spawning | Phase::Starting { .. } | Phase::Probing { .. } => Staffing::Starting,
+            Phase::Available | Phase::Busy { .. } | Phase::Settling { .. } | Phase::Stopping => Staffing::Elsewhere,
         }
     }
 

@@ -6,7 +6,7 @@
 //! watches them, `parting` answers them and lets them go), the workers (`process` is one, `crew`
 //! all of them, `workers` starts them and gives them requests, `probe` asks them what is known already, `output` takes what
 //! they write, `endings` sees them go), the two framings of a message (`transcode`), requests that need no worker (`sharing`),
-//! what is told of requests afterwards (`record`), and beginning and end of the whole (`lifecycle`).
+//! what is told of requests afterwards (`record`) and of the pool's size (`resizing`), and beginning and end of the whole (`lifecycle`).
 //!
 //! What holds:
 //! - After every call from the reactor the dispatcher's actions are carried out and its next deadline is armed.
@@ -28,6 +28,7 @@ mod parting;
 mod probe;
 mod process;
 mod record;
+mod resizing;
 mod sharing;
 mod transcode;
 mod waiting;
@@ -316,6 +317,7 @@ impl Pool {
                     delay,
                 } => self.log_replacement(cx, worker, slot, reason, delay),
                 Action::Cleared(worker) => self.log_cleared(cx, worker),
+                Action::Grown { .. } | Action::Shrunk { .. } => self.log_resizing(cx, action),
                 Action::Rolled => self.has_rolled(),
             }
         }
@@ -370,9 +372,9 @@ impl Pool {
     }
 
     pub(super) fn describe_slots(&self, now: Instant) -> String {
-        let slots = self.dispatcher.slots().enumerate();
+        let slots = self.dispatcher.slots();
         slots
-            .map(|(number, view)| report::dump(number, &view, self.descriptors(&view), now))
+            .map(|view| report::dump(&view, self.descriptors(&view), now))
             .collect()
     }
 
