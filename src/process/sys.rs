@@ -53,6 +53,8 @@ pub(super) struct Plan<'a> {
     pub(super) limits: &'a [LimitSetting],
     pub(super) credentials: Option<&'a Credentials>,
     pub(super) directory: Option<&'a CStr>,
+    /// Whether standard input is a terminal that is to be the child's controlling one.
+    pub(super) terminal: bool,
     pub(super) no_new_privileges: bool,
 }
 
@@ -200,8 +202,13 @@ unsafe fn become_program(view: &ChildView<'_>) -> Result<Infallible, Failure> {
     // SAFETY: the caller's promise is that of each of these.
     unsafe {
         reset_signals();
-        call(Step::ProcessGroup, libc::SYS_setpgid, [0, 0, 0, 0])?;
+        let leader = if plan.terminal { libc::SYS_setsid } else { libc::SYS_setpgid };
+        call(Step::ProcessGroup, leader, [0, 0, 0, 0])?;
         connect_stdio(plan.stdio)?;
+        if plan.terminal {
+            let arguments = [c_long::from(libc::STDIN_FILENO), libc::TIOCSCTTY as c_long, 0, 0];
+            call(Step::Terminal, libc::SYS_ioctl, arguments)?;
+        }
         apply_limits(plan)?;
         if let Some(credentials) = plan.credentials {
             assume(credentials)?;
@@ -486,4 +493,17 @@ pub fn unread_bytes(pipe: impl AsFd) -> io::Result<usize> {
     Errno::result(unsafe { libc::ioctl(pipe.as_fd().as_raw_fd(), libc::FIONREAD, &raw mut count) })?;
     // A pipe holds far less than 2 GiB, so the count is never negative.
     Ok(usize::try_from(count).unwrap_or(0))
+}
+
+/// Sets the size of a terminal's window, in characters.
+pub(super) fn set_window_size(terminal: BorrowedFd<'_>, lines: u16, columns: u16) -> Result<(), Errno> {
+    let size = libc::winsize {
+        ws_row: lines,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: TIOCSWINSZ reads one `winsize`, which lives through the call.
+    Errno::result(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) })?;
+    Ok(())
 }
