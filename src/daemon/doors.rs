@@ -171,6 +171,9 @@ impl Doors {
         let (mut changed, mut new) = (Vec::new(), Vec::new());
         for options in services {
             options.preflight(&self.defaults)?;
+            if let Some(open) = self.find(options.name()) {
+                open.options.may_become(&options)?;
+            }
             let held = self.find(options.name()).map(|open| open.options.listen().to_vec());
             let listeners = self.listen(&options, held.as_deref().unwrap_or_default())?;
             match held {

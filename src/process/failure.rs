@@ -114,8 +114,12 @@ impl SpawnError {
             }
             (_, Errno::EMFILE) => "the daemon's limit on open files is reached; raise it (ulimit -n, LimitNOFILE)",
             (_, Errno::ENFILE) => "the machine's limit on open files is reached; raise fs.file-max",
-            (Step::Terminal, Errno::ENOSPC) => "there are as many terminals as kernel.pty.max allows; raise it or run fewer",
-            (Step::Terminal, Errno::ENOENT | Errno::EACCES) => "mount devpts on /dev/pts, with ptmxmode=0666, or do without a terminal",
+            (Step::Terminal, Errno::ENOSPC) => {
+                "there are as many terminals as kernel.pty.max allows; raise it or run fewer"
+            }
+            (Step::Terminal, Errno::ENOENT | Errno::EACCES) => {
+                "mount devpts on /dev/pts, with ptmxmode=0666, or do without a terminal"
+            }
             (Step::Limit(_), Errno::EPERM) => {
                 "only root may go over the hard limit; ask for less or raise the daemon's"
             }

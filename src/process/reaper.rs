@@ -111,7 +111,10 @@ impl Ending {
     /// Whether it was sent a signal to end it.
     #[must_use]
     pub const fn has_signalled(&self) -> bool {
-        matches!(self.state, State::Terminated { .. } | State::Killed { .. } | State::GivenUp)
+        matches!(
+            self.state,
+            State::Terminated { .. } | State::Killed { .. } | State::GivenUp
+        )
     }
 
     /// When to come back with [`Event::Deadline`].

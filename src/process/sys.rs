@@ -202,7 +202,11 @@ unsafe fn become_program(view: &ChildView<'_>) -> Result<Infallible, Failure> {
     // SAFETY: the caller's promise is that of each of these.
     unsafe {
         reset_signals();
-        let leader = if plan.terminal { libc::SYS_setsid } else { libc::SYS_setpgid };
+        let leader = if plan.terminal {
+            libc::SYS_setsid
+        } else {
+            libc::SYS_setpgid
+        };
         call(Step::ProcessGroup, leader, [0, 0, 0, 0])?;
         connect_stdio(plan.stdio)?;
         if plan.terminal {

@@ -94,8 +94,12 @@ pub(super) fn end_input(ours: impl AsFd, restart: impl FnOnce() -> io::Result<()
 /// Lines, and nothing in them that means anything but their end and that of the file.
 fn read_lines(settings: &mut Termios) {
     settings.local_flags.insert(LocalFlags::ICANON);
-    settings.local_flags.remove(LocalFlags::ECHO | LocalFlags::ISIG | LocalFlags::IEXTEN);
-    settings.input_flags.remove(InputFlags::ICRNL | InputFlags::INLCR | InputFlags::IGNCR);
+    settings
+        .local_flags
+        .remove(LocalFlags::ECHO | LocalFlags::ISIG | LocalFlags::IEXTEN);
+    settings
+        .input_flags
+        .remove(InputFlags::ICRNL | InputFlags::INLCR | InputFlags::IGNCR);
     for place in LINE_EDITING {
         if let Some(character) = settings.control_chars.get_mut(place as usize) {
             *character = DISABLED;
@@ -130,11 +134,18 @@ mod tests {
             "test -t 0 && test -t 1 && echo two; test -t 2 || echo no; tty >/dev/tty; stty size; \
              set -- $(cat /proc/$$/stat); echo $1 $5 $6",
         );
-        assert_eq!((read_line(&mut child).as_str(), read_line(&mut child).as_str()), ("two", "no"));
+        assert_eq!(
+            (read_line(&mut child).as_str(), read_line(&mut child).as_str()),
+            ("two", "no")
+        );
         assert!(read_line(&mut child).starts_with("/dev/pts/"));
         assert_eq!(read_line(&mut child), "24 80");
         let pid = child.pid();
-        assert_eq!(read_line(&mut child), format!("{pid} {pid} {pid}"), "leader of its group and session");
+        assert_eq!(
+            read_line(&mut child),
+            format!("{pid} {pid} {pid}"),
+            "leader of its group and session"
+        );
         assert!(wait(&mut child).success());
     }
 

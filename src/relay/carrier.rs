@@ -214,7 +214,11 @@ mod tests {
             let received = receiving.join().unwrap();
             drop(sending.join().unwrap());
             assert_eq!(received.get(..5), Some(&b"first"[..]), "{way:?}");
-            assert!(received.get(5..) == Some(&bytes[..]), "{way:?}: {} bytes", received.len());
+            assert!(
+                received.get(5..) == Some(&bytes[..]),
+                "{way:?}: {} bytes",
+                received.len()
+            );
             assert_eq!(second.flow().delivered(), 1_000_005, "{way:?}");
         }
     }

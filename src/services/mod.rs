@@ -85,6 +85,16 @@ impl Options {
         }
     }
 
+    /// Whether a service that runs with these options can go on with others.
+    ///
+    /// # Errors
+    /// What they ask for can only be had from the start.
+    pub fn may_become(&self, others: &Options) -> Result<(), Error> {
+        match (self, others) {
+            (Options::Pool(now), Options::Pool(others)) => pool::may_become(now, others),
+        }
+    }
+
     /// Whether such a door could be opened, without opening it.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use std::process::Command as Process;
 use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, Command};
 use iotcpd::config::file;
-use iotcpd::config::spec::pool::HalfClose;
+use iotcpd::config::spec::pool::{HalfClose, Mode};
 use iotcpd::config::units::{Escaped, FileMode, Size, Time, Whole};
 
 use crate::harness::Daemon;
@@ -245,6 +245,7 @@ fn type_of(flag: &Arg) -> &'static str {
         _ if value == TypeId::of::<FileMode>() => "(mode)",
         _ if value == TypeId::of::<Escaped>() => "(bytes)",
         _ if value == TypeId::of::<String>() || value == TypeId::of::<HalfClose>() => "(text)",
+        _ if value == TypeId::of::<Mode>() => "(text)",
         _ => panic!("the page has no word for the type of {flag}"),
     }
 }

@@ -14,7 +14,7 @@ use iotcpd::services::pool::core::{
     Action, ChannelId, ClientId, Dispatcher, Ending, Event, Fault, Finding, Refusal, RequestId, Step, Verdict, Which,
     WorkerId,
 };
-use iotcpd::services::pool::options::Policy;
+use iotcpd::services::pool::options::{Mode, Policy};
 
 use crate::random::Dice;
 use crate::seeds;
@@ -102,6 +102,7 @@ fn policy(dice: &mut Dice) -> Policy {
     let maybe = |chance: bool, value: u64| chance.then_some(value);
     let (pipeline, concurrency) = how_many_at_once(dice);
     Policy {
+        mode: Mode::Request,
         workers: 1 + dice.below(6) as usize,
         queue_size: dice.below(12) as usize,
         queue_timeout: Duration::from_millis(50 + dice.below(800)),

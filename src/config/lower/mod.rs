@@ -13,6 +13,7 @@ mod pattern;
 mod pool;
 mod probe;
 mod process;
+mod session;
 
 use std::fmt;
 use std::ops::RangeInclusive;

@@ -8,11 +8,12 @@ use super::cache::cache;
 use super::listen::{Listening, listening};
 use super::probe::{probe, probe_interval};
 use super::process::process;
+use super::session;
 use super::{LONGEST, Lowered, Mistake, Mistakes, Origin, SHORTEST_TIMEOUT};
 use crate::config::quote::Quoted;
-use crate::config::spec::pool::{HalfClose as Written, PoolSpec};
+use crate::config::spec::pool::{HalfClose as Written, Mode as WrittenMode, PoolSpec};
 use crate::net::addr::ListenAddr;
-use crate::services::pool::options::{HalfClose, LimitOrigin, MAX_WORKERS, Options, Persistent, Policy};
+use crate::services::pool::options::{HalfClose, LimitOrigin, MAX_WORKERS, Mode, Options, Persistent, Policy};
 
 /// The worker of iotcpd 1.1.
 const DEFAULT_COMMAND: &str = "squidGuard -c sg/adblock.conf";
@@ -38,7 +39,7 @@ const DEFAULT_ERROR_REPLY: &[u8] = b"ERR\n";
 
 /// iotcpd 1.1 asked for at least 3 s, because its clock was the alarm tick. Deadlines are exact here, so what
 /// remains is what keeps a busy machine from killing healthy workers.
-const TIMEOUT: RangeInclusive<Duration> = SHORTEST_TIMEOUT..=LONGEST;
+pub(super) const TIMEOUT: RangeInclusive<Duration> = SHORTEST_TIMEOUT..=LONGEST;
 /// Waiting for a worker may be over quickly: a caller with a fallback of its own wants it so.
 const QUEUE_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;
 /// 1.1 asked for at least 1 s.
@@ -86,6 +87,7 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
     let probe = probe(&mut mistakes, spec, frames.max_request);
     let max_rss = mistakes.size("max-rss", spec.max_rss, &MAX_RSS);
     let record = mistakes.count("record", spec.record, RECORD).unwrap_or(DEFAULT_RECORD);
+    let session_idle = session::idle_timeout(&mut mistakes, spec);
     let slow_log = mistakes.time("slow-log", spec.slow_log, &SLOW_LOG);
     let command = spec.daemon.as_deref().unwrap_or(DEFAULT_COMMAND);
     let Some(process) = process(&mut mistakes, "daemon", command, &spec.process) else {
@@ -119,6 +121,7 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
         max_rss,
         record,
         slow_log,
+        session_idle,
     };
     mistakes.unless_any(Lowered {
         options,
@@ -158,8 +161,13 @@ fn not_an_ip(mistakes: &mut Mistakes, key: &'static str, text: &str, examples: &
 }
 
 fn policy(mistakes: &mut Mistakes, spec: &PoolSpec) -> Policy {
+    let mode = session::mode(mistakes, spec);
     let mut timeout = |key, given, default| mistakes.time(key, given, &TIMEOUT).unwrap_or(default);
-    let busy_timeout = timeout("busy-timeout", spec.busy_timeout, DEFAULT_BUSY_TIMEOUT);
+    let busy_timeout = match mode {
+        Mode::Request => DEFAULT_BUSY_TIMEOUT,
+        Mode::Session => session::DEFAULT_BUSY_TIMEOUT,
+    };
+    let busy_timeout = timeout("busy-timeout", spec.busy_timeout, busy_timeout);
     let start_timeout = timeout("start-timeout", spec.start_timeout, DEFAULT_START_TIMEOUT);
     if spec.start_timeout.is_some() && spec.ready_line.is_none() && spec.probe.is_none() {
         let text =
@@ -180,6 +188,7 @@ fn policy(mistakes: &mut Mistakes, spec: &PoolSpec) -> Policy {
         );
     }
     Policy {
+        mode,
         workers: mistakes
             .count("num-daemons", spec.num_daemons, 1..=MAX_WORKERS)
             .unwrap_or(DEFAULT_WORKERS),
@@ -262,6 +271,10 @@ fn times(mistakes: &mut Mistakes, spec: &PoolSpec) -> Times {
 fn persistent(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option<Persistent> {
     let idle_timeout = mistakes.time("idle-timeout", spec.idle_timeout, &TIMEOUT);
     let max_unanswered = mistakes.count("max-unanswered", spec.max_unanswered, MAX_UNANSWERED);
+    if spec.mode == Some(WrittenMode::Session) {
+        // What a kept connection has for its requests a session has by itself; `session` tells what else it rules out.
+        return None;
+    }
     if !spec.persistent {
         let given = [
             ("idle-timeout", spec.idle_timeout.is_some()),
@@ -379,6 +392,7 @@ mod tests {
         );
         assert_eq!((options.record, options.slow_log), (8, None));
         let policy = Policy {
+            mode: Mode::Request,
             workers: 4,
             queue_size: 1024,
             queue_timeout: Duration::from_millis(500),

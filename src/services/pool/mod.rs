@@ -21,7 +21,7 @@ mod shell;
 use std::time::Instant;
 
 use super::{Door, Listeners};
-use crate::error::Error;
+use crate::error::{Blame, Error};
 use crate::net::addr::{ListenAddr, PeerAddr};
 use crate::net::listener::Listener;
 use crate::net::stream::Stream;
@@ -39,6 +39,23 @@ pub fn preflight(options: &options::Options, defaults: &SpawnDefaults) -> Result
     Spawner::prepare(&options.process, defaults)
         .map(drop)
         .map_err(|error| shell::cannot_start(options, &error))
+}
+
+/// Whether a pool can go on with other options. Its workers know one kind of conversation, and those that have begun are
+/// of that kind as well.
+///
+/// # Errors
+/// They are of another mode.
+pub fn may_become(now: &options::Options, others: &options::Options) -> Result<(), Error> {
+    if now.policy.mode == others.policy.mode {
+        return Ok(());
+    }
+    let what = format!("{}: the mode of a pool cannot be changed while it runs", now.name);
+    Err(Error::new(
+        Blame::Operator,
+        what,
+        "restart the daemon, or give the pool another name and address",
+    ))
 }
 
 impl Door for Pool {

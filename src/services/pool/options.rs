@@ -67,6 +67,8 @@ pub struct Options {
     pub record: usize,
     /// A request whose worker takes longer than this gets a line in the log. `None`: none does.
     pub slow_log: Option<Duration>,
+    /// A session in which no byte goes either way for so long is ended. `None`: none is.
+    pub session_idle: Option<Duration>,
 }
 
 impl Options {
@@ -133,9 +135,21 @@ pub enum HalfClose {
     HangUp,
 }
 
+/// What a connection gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Its request is answered by a worker that it shares with others.
+    Request,
+    /// A worker of its own, from its connecting until either of the two ends: bytes pass as they are, both ways. To the
+    /// dispatcher that is one request, and the only one that a worker takes.
+    Session,
+}
+
 /// The numbers the dispatcher decides by. All durations are positive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
+    /// What a connection gets.
+    pub mode: Mode,
     /// How many workers serve, 1 to [`MAX_WORKERS`].
     pub workers: usize,
     /// How many requests may wait for a worker.

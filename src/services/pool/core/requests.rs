@@ -9,6 +9,7 @@ use super::deadlines::{LONG_REQUEST, SETTLE, UNWATCHED};
 use super::event::{Action, ClientId, Refusal, RequestId, Step, Which, WorkerId};
 use super::worker::{Flight, Phase, Place};
 use super::{Dispatcher, Fault, Restart, Stage};
+use crate::services::pool::options::Mode;
 
 /// A request in hand.
 #[derive(Debug)]
@@ -356,7 +357,8 @@ impl Dispatcher {
     /// What becomes of a request whose worker is lost. `Delivered::No`: not a byte of it reached that worker.
     pub(super) fn requeue(&mut self, id: RequestId, worker: WorkerId, delivered: Delivered) {
         let retries = self.policy.retries;
-        let proven = self.worker(worker).is_some_and(|worker| worker.answered > 0);
+        // A worker that has one session in its life can have proven nothing before it.
+        let proven = self.policy.mode == Mode::Session || self.worker(worker).is_some_and(|worker| worker.answered > 0);
         let (now, Some(request)) = (self.now, self.request_mut(id)) else {
             return;
         };

@@ -14,6 +14,7 @@ use super::exchange::QueuePlace;
 use super::outgoing::Outgoing;
 use super::probe::Examination;
 use super::process::{Lines, Process, Sent, Silence, Stage, StdinWatch, Unread};
+use super::session::Running;
 use super::{Of, Pool};
 use crate::framing::channel::LONGEST_PREFIX;
 use crate::framing::line::LineFramer;
@@ -108,6 +109,9 @@ impl Pool {
             recorder: Recorder::new(self.recorded()),
             examination: Examination::new(self.options.probe.clone()),
             stray: None,
+            session: None,
+            had_session: false,
+            was_signalled: false,
         };
         log::debug!(
             "{}: worker {} started, pid {}",
@@ -172,6 +176,9 @@ impl Pool {
         channel: Option<ChannelId>,
         speaking: Option<WorkerId>,
     ) {
+        if self.has_sessions() {
+            return self.begin_session(cx, id, request, client);
+        }
         if self.has_left(client) {
             return self.withdraw(cx, client, request);
         }
@@ -252,6 +259,9 @@ impl Pool {
 
     pub(super) fn input_ready(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(id) = self.crew.find(key) else { return };
+        if self.has_sessions() {
+            return self.session_worker_ready(cx, id, Running::worker_has_room);
+        }
         self.send(cx, id);
     }
 
