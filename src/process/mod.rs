@@ -29,6 +29,7 @@ pub mod failure;
 pub mod guard;
 pub mod identity;
 pub mod limits;
+mod plan;
 mod program;
 pub mod reaper;
 pub mod rss;

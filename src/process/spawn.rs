@@ -22,9 +22,10 @@ use nix::unistd::{Gid, Uid, getegid, geteuid, pipe2};
 use super::child::{Child, PidFd};
 use super::failure::{SpawnError, Step};
 use super::limits::LimitSetting;
+use super::plan::{Credentials, Plan};
 use super::program::{Search, interpreter};
 use super::spec::ProcessSpec;
-use super::sys::{self, Credentials, Plan};
+use super::sys;
 use super::terminal::open_terminal;
 
 /// What every child of a daemon is given unless its spec says otherwise.

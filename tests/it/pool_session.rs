@@ -282,6 +282,17 @@ fn a_session_that_takes_longer_than_it_may_is_ended() {
 }
 
 #[test]
+fn a_session_in_which_nothing_is_said_is_ended_if_that_is_asked_for() {
+    let daemon = sessions(1, "while read x; do echo $x; done", &["--idle-timeout", "300ms"]);
+    let mut client = daemon.client();
+    client.send("one\n");
+    assert_eq!(client.read_line(), "one");
+    assert_eq!(text(client.read_to_end()), "");
+    let stats = daemon.usr1_until(|stats| stats.count("restarts spent") == 1);
+    assert_eq!((stats.count("connections idled out"), stats.count("sessions")), (1, 0));
+}
+
+#[test]
 fn a_unix_socket_does_as_well() {
     let directory = crate::harness::temp_dir();
     let socket = format!("unix:{}/s", directory.path().display());
