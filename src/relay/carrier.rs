@@ -176,7 +176,9 @@ mod tests {
     /// A megabyte through a socket, a pipe and a socket, with readers that stop again and again.
     #[test]
     fn a_megabyte_arrives_unchanged_on_either_way() {
-        let bytes: Vec<u8> = (0..1_000_000u32).map(|number| (number / 7) as u8).collect();
+        let bytes: Vec<u8> = (0..1_000_000_u32)
+            .map(|number| number.wrapping_mul(2_654_435_761).to_be_bytes()[0])
+            .collect();
         for way in [Way::Direct, Way::Held] {
             let (source, mut sender) = pair();
             let (sink, mut receiver) = pair();
