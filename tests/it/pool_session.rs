@@ -128,17 +128,27 @@ fn the_end_of_either_side_is_passed_on_and_the_other_goes_on() {
     daemon.usr1_until(|stats| stats.count("restarts spent") == 1);
 }
 
+/// How many bytes have gone out to a client that does not read, once its worker sleeps on a full pipe and no more go.
+fn held_back(daemon: &Daemon, worker: i32) -> u64 {
+    let sleeps = || {
+        let stat = std::fs::read_to_string(format!("/proc/{worker}/stat")).unwrap();
+        stat.rsplit(") ").next().unwrap().starts_with('S')
+    };
+    let out = || daemon.usr1().count("session bytes out");
+    daemon.usr1_until(|stats| {
+        let before = stats.count("session bytes out");
+        before > 0 && sleeps() && out() == before && sleeps() && out() == before
+    });
+    out()
+}
+
 #[test]
 fn a_client_that_does_not_read_costs_no_memory_and_loses_nothing() {
     let daemon = sessions(1, "read go; exec head -c 50000000 /dev/zero", &[]);
     let mut client = stream(&daemon);
     client.write_all(b"go\n").unwrap();
-    let (mut before, mut now) = (0, 0);
-    while now == 0 || now != before {
-        before = now;
-        now = daemon.usr1().count("session bytes out");
-    }
-    assert!(now < 40_000_000, "it was not held back: {now}");
+    let sent = held_back(&daemon, daemon.children()[0]);
+    assert!(sent < 40_000_000, "it was not held back: {sent}");
     let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     let kilobytes: u64 = resident.split_whitespace().next().unwrap().parse().unwrap();
@@ -150,6 +160,22 @@ fn a_client_that_does_not_read_costs_no_memory_and_loses_nothing() {
         "{}",
         rest.len()
     );
+}
+
+#[test]
+fn a_client_that_leaves_the_last_words_of_its_worker_unread_is_let_go() {
+    let daemon = sessions(1, "exec cat /dev/zero", &["--write-timeout", "300ms"]);
+    let worker = daemon.children()[0];
+    let client = stream(&daemon);
+    held_back(&daemon, worker);
+    // Its pipe is full, and the socket as well.
+    kill(Pid::from_raw(worker), Signal::SIGKILL).unwrap();
+    let stats = daemon.usr1_until(|stats| stats.count("connections") == 0);
+    assert_eq!(
+        (stats.count("refused slow-write"), stats.count("queries timeout")),
+        (1, 0)
+    );
+    drop(client);
 }
 
 #[test]

@@ -75,7 +75,11 @@ impl Options {
     /// Descriptors that may be open at the same time: one a connection; three pipes and a pidfd a worker, twice,
     /// because a successor comes up before its predecessor goes.
     pub fn descriptors(&self) -> Descriptors {
-        let (workers, connections) = (self.policy.workers.saturating_mul(8), self.connection_limits.total);
+        let workers = self.policy.workers.saturating_mul(8);
+        let connections = self
+            .connection_limits
+            .total
+            .saturating_mul(self.descriptors_per_connection());
         match self.connection_limit {
             LimitOrigin::Asked => Descriptors {
                 fixed: workers.saturating_add(connections),
@@ -96,6 +100,16 @@ pub struct CacheOptions {
     pub limits: CacheLimits,
     /// Requests in which this is found are always asked, and their answers not kept.
     pub skip: Option<Pattern>,
+}
+
+impl Options {
+    /// A connection in session mode may hold, beside its own, the pipe with the last words of a worker that has gone.
+    pub fn descriptors_per_connection(&self) -> usize {
+        match self.policy.mode {
+            Mode::Request => 1,
+            Mode::Session => 2,
+        }
+    }
 }
 
 /// What holds for connections that stay.

@@ -146,8 +146,9 @@ impl Running {
     }
 
     /// The worker has ended: it reads nothing more, and what it has written lies in the pipe.
-    pub(super) fn worker_has_ended(&mut self) {
+    pub(super) fn worker_has_ended(&mut self, now: Instant) {
         self.worker = None;
+        self.active = now;
         (self.stdin, self.again) = (None, None);
         self.up.tell(Event::SinkClosed);
         self.down.tell(Event::SourceReady);

@@ -248,7 +248,7 @@ impl Pool {
         if !running.has_begun() {
             return self.detach(key);
         }
-        running.worker_has_ended();
+        running.worker_has_ended(cx.now());
         if let Some(process) = self.crew.get_mut(id) {
             process.session = None;
         }
@@ -319,10 +319,20 @@ impl Pool {
             return;
         };
         cx.alarm_fired(&mut session.alarm);
-        if let (Stage::Running(running), Some(idle)) = (&session.stage, self.options.session_idle)
-            && running.active + idle <= cx.now()
+        let (peer, now) = (session.peer, cx.now());
+        if let Stage::Running(running) = &session.stage
+            && running.worker.is_none()
+            && running.active + self.options.write_timeout <= now
         {
-            let peer = session.peer;
+            self.dispatcher.counters_mut().refusals.write_timeout += 1;
+            let line =
+                format_args!("closed {peer}: it took nothing of what its worker has left within --write-timeout");
+            self.note(cx, Level::Warn, Topic::WriteTimeout, line);
+            return self.session_vanished(cx, key);
+        }
+        if let (Stage::Running(running), Some(idle)) = (&session.stage, self.options.session_idle)
+            && running.active + idle <= now
+        {
             self.dispatcher.counters_mut().idle_closed += 1;
             self.note(
                 cx,
@@ -348,8 +358,12 @@ impl Pool {
         let deadline = match &session.stage {
             Stage::Waiting(_) => None,
             Stage::Running(running) => {
+                // With a worker there is no other: a session lasts as long as both ends want it to, and the dispatcher keeps
+                // --busy-timeout.
+                let write_timeout = self.options.write_timeout;
+                let taken_by = running.worker.is_none().then(|| running.active + write_timeout);
                 let idle_at = self.options.session_idle.map(|idle| running.active + idle);
-                [running.deadline(), idle_at].into_iter().flatten().min()
+                [running.deadline(), taken_by, idle_at].into_iter().flatten().min()
             }
         };
         cx.set_alarm(&mut session.alarm, Of::session(key), deadline);
