@@ -26,6 +26,22 @@ const RULED_OUT: &[Ruled] = &[
         "there are no requests to be answered",
     ),
     (
+        "concurrency",
+        |spec| spec.concurrency.is_some(),
+        "a worker has one session in its life",
+    ),
+    // What depends on these two asks for them.
+    (
+        "probe",
+        |spec| spec.probe.is_some(),
+        "a worker has one session in its life, and that is its client's",
+    ),
+    (
+        "cache-size",
+        |spec| spec.cache_size.is_some(),
+        "there are no answers to be kept",
+    ),
+    (
         "max-requests",
         |spec| spec.max_requests.is_some(),
         "a worker has one session in its life",
@@ -130,6 +146,10 @@ mod tests {
         let spec = PoolSpec {
             pipeline: Some(Whole(2)),
             persistent: true,
+            concurrency: Some(Whole(2)),
+            probe: Some("x".into()),
+            probe_expect: Some("x".into()),
+            cache_size: Some(Size(1 << 20)),
             max_unanswered: Some(Whole(2)),
             max_requests: Some(Whole(2)),
             max_request: Some(Size(2)),

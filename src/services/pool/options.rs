@@ -200,6 +200,7 @@ impl Policy {
     pub(in crate::services::pool) fn for_tests(workers: usize) -> Policy {
         Policy {
             concurrency: None,
+            mode: Mode::Request,
             workers,
             queue_size: 100,
             queue_timeout: Duration::from_secs(3600),

@@ -214,14 +214,21 @@ pub(super) struct SessionTotals {
     pub(super) down: u64,
 }
 
+/// What the shell holds at the moment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Held {
+    pub(super) connections: usize,
+    /// Answers kept, and the memory they take.
+    pub(super) cached: (usize, usize),
+    pub(super) sessions: SessionTotals,
+}
+
 /// Everything a pool has to say, in the order of protocols.md §1; what is new follows `version`.
 pub(super) fn snapshot(
     dispatcher: &Dispatcher,
     latencies: &Latencies,
     options: &Options,
-    connections: usize,
-    cached: (usize, usize),
-    sessions: SessionTotals,
+    held: &Held,
     uptime: Duration,
     now: Instant,
 ) -> Snapshot {
@@ -244,9 +251,10 @@ pub(super) fn snapshot(
     snapshot.count("workers stopping", workers.stopping);
     snapshot.count("workers quarantine", workers.quarantined);
     snapshot.count("probes asked", dispatcher.counters().probes);
-    snapshot.count("connections", as_count(connections));
+    snapshot.count("connections", as_count(held.connections));
     snapshot.count("connections idled out", dispatcher.counters().idle_closed);
-    cache_rows(&mut snapshot, dispatcher, cached);
+    cache_rows(&mut snapshot, dispatcher, held.cached);
+    let sessions = held.sessions;
     snapshot.count("sessions", sessions.running);
     snapshot.count("sessions total", sessions.begun);
     snapshot.count("session bytes in", sessions.up);

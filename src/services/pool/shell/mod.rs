@@ -374,16 +374,12 @@ impl Pool {
 
     pub(super) fn report(&self, now: Instant) -> Snapshot {
         let uptime = now.saturating_duration_since(self.started);
-        report::snapshot(
-            &self.dispatcher,
-            &self.latencies,
-            &self.options,
-            self.clients.len() + self.sessions.len(),
-            self.cache.size(),
-            self.sessions.totals(),
-            uptime,
-            now,
-        )
+        let held = report::Held {
+            connections: self.clients.len() + self.sessions.len(),
+            cached: self.cache.size(),
+            sessions: self.sessions.totals(),
+        };
+        report::snapshot(&self.dispatcher, &self.latencies, &self.options, &held, uptime, now)
     }
 
     pub(super) fn describe_slots(&self, now: Instant) -> String {
