@@ -161,7 +161,11 @@ mod tests {
             ..sessions()
         };
         let told = pool("pool", &spec).unwrap_err();
-        let keys: Vec<_> = told.iter().map(|mistake| mistake.origin.key).collect();
+        // Some of them do not go together either, which is told besides.
+        let of_sessions = told
+            .iter()
+            .filter(|mistake| mistake.text.starts_with("it means nothing"));
+        let keys: Vec<_> = of_sessions.map(|mistake| mistake.origin.key).collect();
         assert_eq!(keys, RULED_OUT.iter().map(|(key, ..)| *key).collect::<Vec<_>>());
         assert_eq!(
             told[0].to_string(),

@@ -104,6 +104,7 @@ mod tests {
         fn new(concurrency: usize) -> Self {
             let start = Instant::now();
             let policy = Policy {
+                mode: crate::services::pool::options::Mode::Request,
                 probe_interval: None,
                 workers: 1,
                 queue_size: 100,
