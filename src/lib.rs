@@ -9,6 +9,7 @@
 //! | [`client`] | programs that talk to a daemon |
 //! | [`net`] | addresses, listeners, accepting, access lists, limits, streams |
 //! | [`process`] | what to spawn, spawning, watching and ending it |
+//! | [`relay`] | bytes from one descriptor to another, both ways |
 //! | [`framing`] | where a message ends in a stream of bytes |
 //! | [`stats`] | counters, histograms, the snapshot and its renderers |
 //! | [`reactor`] | the one poll, timers, run queue, signals: the order of a turn |
@@ -28,5 +29,6 @@ pub mod fuzzing;
 pub mod net;
 pub mod process;
 pub mod reactor;
+pub mod relay;
 pub mod services;
 pub mod stats;

@@ -92,6 +92,8 @@ const SAMPLES: &[Sample] = &[
         NOTHING,
     ),
     ("max-age", &["--max-age", "1h"], "max-age = '60m'", NOTHING),
+    ("mode", &["--mode", "session"], "mode = 'session'", NOTHING),
+    ("pty", &["--pty"], "pty = true", NOTHING),
     ("record", &["--record", "0"], "record = 0", NOTHING),
     ("slow-log", &["--slow-log", "500ms"], "slow-log = 0.5", NOTHING),
     ("max-rss", &["--max-rss", "64MiB"], "max-rss = '64M'", NOTHING),
@@ -337,5 +339,5 @@ fn the_help_tells_the_true_defaults() {
         assert_eq!(said, from_flags(beside.0.iter().copied()), "{flag}");
         checked += 1;
     }
-    assert_eq!(checked, 31);
+    assert_eq!(checked, 32);
 }

@@ -151,7 +151,7 @@ impl Doors {
             return Err(Error::new(Blame::System, what, remedy));
         }
         for options in services.iter_mut().filter(|options| options.descriptors().flexible > 0) {
-            options.limit_connections(share);
+            let share = options.limit_connections(share);
             log::warn!(
                 "{}: the limit on open files, {limit}, leaves room for {share} connections; raise it (ulimit -Hn, \
                  LimitNOFILE=) or set max-connections",

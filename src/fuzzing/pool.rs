@@ -7,7 +7,7 @@ use super::Choices;
 use crate::services::pool::core::{
     Action, ChannelId, ClientId, Dispatcher, Ending, Event, Fault, Finding, RequestId, Step, Verdict, Which, WorkerId,
 };
-use crate::services::pool::options::{Policy, PoolSize};
+use crate::services::pool::options::{Mode, Policy, PoolSize};
 
 /// `Dispatcher`: a few bytes are the policy, the rest decides what happens, and to whom: also to workers and requests that are
 /// gone, and in states in which it does not happen, for every pair of state and event is decided. The dispatcher's own
@@ -63,6 +63,7 @@ fn policy(choices: &mut Choices<'_>) -> Policy {
     let (alarm_interval, start_timeout, max_age, probe_interval) = (time(8), time(16), time(100), time(20));
     let channels = choices.byte();
     Policy {
+        mode: Mode::Request,
         workers: size(choices),
         queue_size: choices.below(6),
         queue_timeout,

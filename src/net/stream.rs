@@ -21,7 +21,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token, event};
 use nix::errno::Errno;
-use nix::sys::socket::sockopt::{Linger, PeerCredentials as SoPeerCred};
+use nix::sys::socket::sockopt::{KeepAlive, Linger, PeerCredentials as SoPeerCred};
 use nix::sys::socket::{MsgFlags, getsockopt, recv, setsockopt};
 
 use super::addr::{PeerAddr, UnixAddr};
@@ -177,6 +177,18 @@ impl Stream {
             Stream::Tcp(stream) => stream.set_nodelay(true),
             Stream::Unix(_) => Ok(()),
         }
+    }
+
+    /// Has the kernel ask now and then whether the peer of a silent connection is still there (SO_KEEPALIVE, tcp(7)). That of
+    /// a UNIX socket cannot vanish unseen.
+    ///
+    /// # Errors
+    /// setsockopt(2), which does not fail on an open socket.
+    pub fn set_keepalive(&self) -> io::Result<()> {
+        if let Stream::Tcp(stream) = self {
+            setsockopt(stream, KeepAlive, &true)?;
+        }
+        Ok(())
     }
 
     /// Closing will reset the connection instead of ending it (SO_LINGER of 0 s): the server learns at once that nobody

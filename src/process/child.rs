@@ -21,6 +21,7 @@ use nix::unistd::Pid;
 use super::exit_status::ExitStatus;
 use super::guard::Guard;
 use super::sys::{self, Wait};
+use super::terminal;
 
 /// A descriptor that stands for a process and is readable when that process has exited. A mio source; ask for
 /// [`Interest::READABLE`].
@@ -61,6 +62,8 @@ impl Source for PidFd {
 pub struct Child {
     pid: Pid,
     pidfd: PidFd,
+    /// Whether its standard input and output are a terminal.
+    terminal: bool,
     /// How it ended, once it is reaped.
     status: Option<ExitStatus>,
     /// Our end of its standard input, non-blocking; dropping it is the end of its input.
@@ -82,11 +85,43 @@ impl Child {
         Self {
             pid,
             pidfd,
+            terminal: false,
             status: None,
             stdin,
             stdout,
             stderr,
         }
+    }
+
+    /// Our ends are those of a terminal, both the same.
+    pub(super) const fn on_terminal(mut self) -> Self {
+        self.terminal = true;
+        self
+    }
+
+    /// Whether our ends of its standard input and output are one side of a terminal, and not of two pipes.
+    #[must_use]
+    pub const fn is_on_terminal(&self) -> bool {
+        self.terminal
+    }
+
+    /// Ends its input: closes our end of the pipe, or enters an end of file, as well as that can be done
+    /// ([`ProcessSpec::terminal`](super::spec::ProcessSpec::terminal)).
+    pub fn end_input(&mut self) {
+        if let Some(stdin) = self.stdin.take().filter(|_| self.terminal) {
+            self.enter_end_of_file(stdin);
+        }
+    }
+
+    /// Enters an end of file at its terminal, of which `ours` is our side; see [`END_AGAIN`](terminal::END_AGAIN).
+    pub fn enter_end_of_file(&self, ours: impl AsFd) {
+        let restart = || {
+            self.kill_group(Signal::SIGSTOP)?;
+            self.kill_group(Signal::SIGCONT)
+        };
+        // An error: it has gone, or leaves everything unread and would not see an end either. Whoever ends its input has
+        // other means.
+        let _ = terminal::end_input(ours, restart);
     }
 
     /// Its process id, which is its group's id as well.

@@ -21,6 +21,8 @@ pub enum Step {
     ReadLimits,
     /// Making the pipes, or opening `/dev/null`.
     Pipes,
+    /// Making a terminal, or making it the child's controlling one.
+    Terminal,
     /// Making the new process (`clone(2)`).
     NewProcess,
     /// Putting it into a process group of its own.
@@ -84,6 +86,8 @@ impl SpawnError {
                 | Errno::ETXTBSY
                 | Errno::EIO
                 | Errno::ENOBUFS
+                // Of terminals.
+                | Errno::ENOSPC
         )
     }
 
@@ -110,6 +114,12 @@ impl SpawnError {
             }
             (_, Errno::EMFILE) => "the daemon's limit on open files is reached; raise it (ulimit -n, LimitNOFILE)",
             (_, Errno::ENFILE) => "the machine's limit on open files is reached; raise fs.file-max",
+            (Step::Terminal, Errno::ENOSPC) => {
+                "there are as many terminals as kernel.pty.max allows; raise it or run fewer"
+            }
+            (Step::Terminal, Errno::ENOENT | Errno::EACCES) => {
+                "mount devpts on /dev/pts, with ptmxmode=0666, or do without a terminal"
+            }
             (Step::Limit(_), Errno::EPERM) => {
                 "only root may go over the hard limit; ask for less or raise the daemon's"
             }
@@ -131,6 +141,7 @@ impl fmt::Display for Step {
             Self::Lookup => "looking it up",
             Self::ReadLimits => "reading the daemon's limits",
             Self::Pipes => "making its pipes",
+            Self::Terminal => "making its terminal",
             Self::NewProcess => "making a process",
             Self::ProcessGroup => "making its process group",
             Self::StandardStreams => "connecting its standard streams",

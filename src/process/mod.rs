@@ -8,6 +8,7 @@
 //! 3. [`spawn::Spawner::spawn`] starts it: leader of its own process group, default signals, nothing inherited but its
 //!    three standard descriptors. It costs the same whatever the size of the daemon. A failed exec is an error of this
 //!    call, never an exit status to be guessed.
+//!    With [`spec::ProcessSpec::terminal`] two of these are a pseudo-terminal ([`terminal`]).
 //! 4. [`guard::Guard::watch`] records its group, so that nothing outlives the daemon.
 //! 5. [`child::Child`] is its pidfd (readable once: it has exited) and our ends of its pipes; [`stderr_log`] makes log
 //!    lines of what it complains about, [`rss`] says how much memory it holds.
@@ -28,6 +29,7 @@ pub mod failure;
 pub mod guard;
 pub mod identity;
 pub mod limits;
+mod plan;
 mod program;
 pub mod reaper;
 pub mod rss;
@@ -36,6 +38,7 @@ pub mod spec;
 pub mod stderr_log;
 pub mod successor;
 mod sys;
+pub mod terminal;
 
 pub use sys::{claim_children, unread_bytes};
 

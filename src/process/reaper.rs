@@ -108,6 +108,15 @@ impl Ending {
         self.state
     }
 
+    /// Whether it was sent a signal to end it.
+    #[must_use]
+    pub const fn has_signalled(&self) -> bool {
+        matches!(
+            self.state,
+            State::Terminated { .. } | State::Killed { .. } | State::GivenUp
+        )
+    }
+
     /// When to come back with [`Event::Deadline`].
     #[must_use]
     pub const fn deadline(&self) -> Option<Instant> {

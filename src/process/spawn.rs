@@ -22,9 +22,11 @@ use nix::unistd::{Gid, Uid, getegid, geteuid, pipe2};
 use super::child::{Child, PidFd};
 use super::failure::{SpawnError, Step};
 use super::limits::LimitSetting;
+use super::plan::{Credentials, Plan};
 use super::program::{Search, interpreter};
 use super::spec::ProcessSpec;
-use super::sys::{self, Credentials, Plan};
+use super::sys;
+use super::terminal::open_terminal;
 
 /// What every child of a daemon is given unless its spec says otherwise.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -81,6 +83,7 @@ pub struct Spawner {
     limits: Vec<LimitSetting>,
     credentials: Option<Credentials>,
     directory: Option<CString>,
+    terminal: bool,
     no_new_privileges: bool,
 }
 
@@ -115,6 +118,7 @@ impl Spawner {
                 .map_err(|errno| fail(Step::ReadLimits, errno))?,
             credentials: credentials(spec),
             directory: directory.map_err(|errno| fail(Step::Arguments, errno))?,
+            terminal: spec.terminal,
             no_new_privileges: spec.no_new_privileges,
         })
     }
@@ -139,11 +143,31 @@ impl Spawner {
     /// The step that failed, with its errno: see [`SpawnError`]. No process is left behind.
     pub fn spawn(&mut self, stdio: Stdio) -> Result<Child, SpawnError> {
         let pipes_failed = |error: io::Error| SpawnError::new(Step::Pipes, &self.search.name, errno_of(&error));
+        if self.terminal {
+            return self.spawn_on_terminal(stdio.stderr);
+        }
         let (child_stdin, stdin) = input(stdio.stdin).map_err(pipes_failed)?;
         let (child_stdout, stdout) = output(stdio.stdout, io::stdout()).map_err(pipes_failed)?;
         let (child_stderr, stderr) = output(stdio.stderr, io::stderr()).map_err(pipes_failed)?;
         let (pid, pidfd) = self.start([child_stdin.as_fd(), child_stdout.as_fd(), child_stderr.as_fd()])?;
         Ok(Child::new(pid, PidFd::new(pidfd), stdin, stdout, stderr))
+    }
+
+    /// The same with one side of a terminal for standard input and output; ours stands for both ends of the pipes.
+    fn spawn_on_terminal(&mut self, stderr: Stream) -> Result<Child, SpawnError> {
+        let fail = |step| move |name: &OsStr, errno| SpawnError::new(step, name, errno);
+        let name = &self.search.name;
+        let owner = self.credentials.as_ref().and_then(|credentials| credentials.user);
+        let terminal = open_terminal(owner.map(Uid::from_raw)).map_err(|errno| fail(Step::Terminal)(name, errno))?;
+        let (child_stderr, stderr) =
+            output(stderr, io::stderr()).map_err(|error| fail(Step::Pipes)(name, errno_of(&error)))?;
+        let ours = terminal.ours.try_clone();
+        let ours = ours.map_err(|error| fail(Step::Terminal)(name, errno_of(&error)))?;
+        let child = terminal.child.as_fd();
+        let (pid, pidfd) = self.start([child, child, child_stderr.as_fd()])?;
+        let (stdin, stdout) = (Sender::from(ours), Receiver::from(terminal.ours));
+        let child = Child::new(pid, PidFd::new(pidfd), Some(stdin), Some(stdout), stderr);
+        Ok(child.on_terminal())
     }
 
     fn start(&mut self, stdio: [BorrowedFd<'_>; 3]) -> Result<(nix::unistd::Pid, OwnedFd), SpawnError> {
@@ -167,6 +191,7 @@ impl Spawner {
             limits: &self.limits,
             credentials: self.credentials.as_ref(),
             directory: self.directory.as_deref(),
+            terminal: self.terminal,
             no_new_privileges: self.no_new_privileges,
         }
     }

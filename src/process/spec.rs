@@ -31,6 +31,9 @@ pub struct ProcessSpec {
     pub limits: ResourceLimits,
     /// Its nice value, −20 (first served) to 19; `None`: the daemon's.
     pub nice: Option<i32>,
+    /// Whether its standard input and output, where they would be pipes, are a terminal of its own instead: raw, without echo, 24 lines
+    /// of 80 characters, its controlling one.
+    pub terminal: bool,
     /// Whether it and its descendants can never gain privileges by exec (`PR_SET_NO_NEW_PRIVS`).
     pub no_new_privileges: bool,
 }
@@ -53,6 +56,7 @@ impl ProcessSpec {
             supplementary_groups: Vec::new(),
             limits: ResourceLimits::default(),
             nice: None,
+            terminal: false,
             no_new_privileges: false,
         })
     }

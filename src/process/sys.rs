@@ -21,7 +21,7 @@
 #![allow(unsafe_code, reason = "one of the two files for it: see the crate's lints")]
 
 use std::convert::Infallible;
-use std::ffi::{CStr, CString, c_char, c_int, c_long, c_void};
+use std::ffi::{CString, c_char, c_int, c_long, c_void};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -39,30 +39,7 @@ use nix::unistd::{Pid, getpid};
 use super::exit_status::ExitStatus;
 use super::failure::Step;
 use super::guard::GroupTable;
-use super::limits::LimitSetting;
-
-/// All that the child needs, laid out before it exists.
-#[derive(Debug)]
-pub(super) struct Plan<'a> {
-    pub(super) program: &'a CStr,
-    pub(super) argv: &'a [CString],
-    pub(super) environment: &'a [CString],
-    /// Standard input, output and error, in this order.
-    pub(super) stdio: [BorrowedFd<'a>; 3],
-    pub(super) nice: Option<i32>,
-    pub(super) limits: &'a [LimitSetting],
-    pub(super) credentials: Option<&'a Credentials>,
-    pub(super) directory: Option<&'a CStr>,
-    pub(super) no_new_privileges: bool,
-}
-
-/// Who the child becomes.
-#[derive(Debug)]
-pub(super) struct Credentials {
-    pub(super) user: Option<u32>,
-    pub(super) group: Option<u32>,
-    pub(super) supplementary_groups: Vec<libc::gid_t>,
-}
+use super::plan::{Credentials, Plan};
 
 /// A step and its errno.
 pub(super) type Failure = (Step, Errno);
@@ -200,8 +177,17 @@ unsafe fn become_program(view: &ChildView<'_>) -> Result<Infallible, Failure> {
     // SAFETY: the caller's promise is that of each of these.
     unsafe {
         reset_signals();
-        call(Step::ProcessGroup, libc::SYS_setpgid, [0, 0, 0, 0])?;
+        let leader = if plan.terminal {
+            libc::SYS_setsid
+        } else {
+            libc::SYS_setpgid
+        };
+        call(Step::ProcessGroup, leader, [0, 0, 0, 0])?;
         connect_stdio(plan.stdio)?;
+        if plan.terminal {
+            let arguments = [c_long::from(libc::STDIN_FILENO), libc::TIOCSCTTY as c_long, 0, 0];
+            call(Step::Terminal, libc::SYS_ioctl, arguments)?;
+        }
         apply_limits(plan)?;
         if let Some(credentials) = plan.credentials {
             assume(credentials)?;
@@ -486,4 +472,13 @@ pub fn unread_bytes(pipe: impl AsFd) -> io::Result<usize> {
     Errno::result(unsafe { libc::ioctl(pipe.as_fd().as_raw_fd(), libc::FIONREAD, &raw mut count) })?;
     // A pipe holds far less than 2 GiB, so the count is never negative.
     Ok(usize::try_from(count).unwrap_or(0))
+}
+
+/// Sets the size of a terminal's window, in characters.
+pub(super) fn set_window_size(terminal: BorrowedFd<'_>, lines: u16, columns: u16) -> Result<(), Errno> {
+    // `struct winsize`, whose last two numbers, in pixels, nobody knows.
+    let size = [lines, columns, 0_u16, 0];
+    // SAFETY: TIOCSWINSZ reads one `winsize`, which lives through the call.
+    Errno::result(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) })?;
+    Ok(())
 }

@@ -64,13 +64,16 @@ impl Options {
         }
     }
 
-    /// Lowers a limit on connections that the operator has not asked for.
-    pub fn limit_connections(&mut self, total: usize) {
+    /// Lowers a limit on connections that the operator has not asked for to what so many descriptors allow; how
+    /// many that is.
+    pub fn limit_connections(&mut self, descriptors: usize) -> usize {
         match self {
             Options::Pool(options) => {
+                let total = (descriptors / options.descriptors_per_connection()).max(1);
                 let limits = &mut options.connection_limits;
                 limits.total = limits.total.min(total);
                 limits.per_address = limits.per_address.map(|number| number.min(total));
+                total
             }
         }
     }

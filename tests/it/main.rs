@@ -53,6 +53,8 @@ mod pool_recorder;
 #[cfg(test)]
 mod pool_replies;
 #[cfg(test)]
+mod pool_session;
+#[cfg(test)]
 mod pool_step;
 #[cfg(test)]
 mod pool_supervision;

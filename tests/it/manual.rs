@@ -11,7 +11,7 @@ use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, Command};
 use iotcpd::config::file;
 use iotcpd::config::framing::Framing;
-use iotcpd::config::spec::pool::HalfClose;
+use iotcpd::config::spec::pool::{HalfClose, Mode};
 use iotcpd::config::units::{Escaped, FileMode, Size, Time, Whole};
 
 use crate::harness::Daemon;
@@ -247,6 +247,7 @@ fn type_of(flag: &Arg) -> &'static str {
         _ if value == TypeId::of::<Escaped>() => "(bytes)",
         _ if value == TypeId::of::<Framing>() => "(text)",
         _ if value == TypeId::of::<String>() || value == TypeId::of::<HalfClose>() => "(text)",
+        _ if value == TypeId::of::<Mode>() => "(text)",
         _ => panic!("the page has no word for the type of {flag}"),
     }
 }

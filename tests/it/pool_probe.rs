@@ -141,7 +141,10 @@ fn whoever_does_not_answer_in_time_or_dies_has_failed() {
         Daemon::pool(1, command, &flags).stderr_wait(why)
     };
     let silent = told("sleep 1000", "it gave no answer within --start-timeout");
-    assert!(silent.ends_with("start it by `stdbuf -oL`"), "{silent}");
+    assert!(
+        silent.ends_with("start it by `stdbuf -oL`, or give it a terminal by --pty"),
+        "{silent}"
+    );
     told("sh -c 'read line'", "it died, or closed its input or output");
     told("sh -c 'echo hello; cat'", "\"hello\"");
 }

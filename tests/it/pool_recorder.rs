@@ -6,7 +6,7 @@ use nix::unistd::Pid;
 use crate::harness::{Daemon, Gate, worker_command};
 
 const PATIENT: [&str; 2] = ["--queue-timeout", "60s"];
-const HINT: &str = "if it buffers its output, start it by `stdbuf -oL`";
+const HINT: &str = "if it buffers its output, start it by `stdbuf -oL`, or give it a terminal by --pty";
 
 fn one_worker(flags: &[&str]) -> Daemon {
     Daemon::pool(1, &worker_command(&[]), &[&PATIENT, flags].concat())

@@ -14,7 +14,7 @@ use iotcpd::services::pool::core::{
     Action, ChannelId, ClientId, Dispatcher, Ending, Event, Fault, Finding, Refusal, RequestId, Step, Verdict, Which,
     WorkerId,
 };
-use iotcpd::services::pool::options::{Policy, PoolSize};
+use iotcpd::services::pool::options::{Mode, Policy, PoolSize};
 
 use crate::random::Dice;
 use crate::seeds;
@@ -101,7 +101,14 @@ struct World {
 fn policy(dice: &mut Dice) -> Policy {
     let maybe = |chance: bool, value: u64| chance.then_some(value);
     let (pipeline, concurrency) = how_many_at_once(dice);
+    let one_at_a_time = pipeline == 1 && concurrency.is_none();
+    let mode = if one_at_a_time && dice.percent(40) {
+        Mode::Session
+    } else {
+        Mode::Request
+    };
     Policy {
+        mode,
         workers: size(dice),
         queue_size: dice.below(12) as usize,
         queue_timeout: Duration::from_millis(50 + dice.below(800)),
@@ -467,6 +474,12 @@ impl World {
     }
 
     fn reply(&mut self, worker: WorkerId, step: Step) {
+        // A session is a request like any other, but the last of its worker in any case.
+        let step = if self.policy.mode == Mode::Session {
+            Step::Last
+        } else {
+            step
+        };
         let at = self.next_answered(worker);
         let process = self.processes.get_mut(&worker).expect("a living worker");
         let flight = at.and_then(|at| process.held.remove(at));
@@ -533,7 +546,7 @@ impl World {
         } = &self.processes[&worker];
         let working = concurrency.map_or(1, |_| held.len());
         let guilty: Vec<Held> = held.iter().take(working).map(|flight| flight.held).collect();
-        let proven = *answered > 0 || self.policy.single_use;
+        let proven = *answered > 0 || self.policy.single_use || self.policy.mode == Mode::Session;
         for held in guilty {
             let Held::RequestOf(client) = held else { continue };
             let client = self.client(client);
@@ -632,7 +645,9 @@ impl World {
     fn reconfigure(&mut self) {
         self.policy.workers = size(&mut self.dice);
         self.policy.queue_size = self.dice.below(12) as usize;
-        (self.policy.pipeline, self.policy.concurrency) = how_many_at_once(&mut self.dice);
+        if self.policy.mode == Mode::Request {
+            (self.policy.pipeline, self.policy.concurrency) = how_many_at_once(&mut self.dice);
+        }
         self.policy.probe_interval = self
             .dice
             .percent(50)
@@ -729,6 +744,7 @@ fn a_worker_without_a_pause_is_watched_now_and_then() {
     let policy = Policy {
         workers: PoolSize::fixed(1),
         queue_size: 10_000,
+        mode: Mode::Request,
         queue_timeout: Duration::from_secs(60),
         busy_timeout: Duration::from_secs(60),
         pipeline: 1,

@@ -14,6 +14,7 @@ mod pattern;
 mod pool;
 mod probe;
 mod process;
+mod session;
 mod workers;
 
 use std::fmt;

@@ -9,12 +9,13 @@ use super::framing::{error_reply, framings};
 use super::listen::{Listening, listening};
 use super::probe::{probe, probe_interval};
 use super::process::process;
+use super::session;
 use super::workers::pool_size;
 use super::{LONGEST, Lowered, Mistake, Mistakes, Origin, SHORTEST_TIMEOUT};
 use crate::config::quote::Quoted;
-use crate::config::spec::pool::{HalfClose as Written, PoolSpec};
+use crate::config::spec::pool::{HalfClose as Written, Mode as WrittenMode, PoolSpec};
 use crate::net::addr::ListenAddr;
-use crate::services::pool::options::{HalfClose, LimitOrigin, Options, Persistent, Policy};
+use crate::services::pool::options::{HalfClose, LimitOrigin, Mode, Options, Persistent, Policy};
 
 /// The worker of iotcpd 1.1.
 const DEFAULT_COMMAND: &str = "squidGuard -c sg/adblock.conf";
@@ -39,7 +40,7 @@ const DEFAULT_ERROR_REPLY: &[u8] = b"ERR\n";
 
 /// iotcpd 1.1 asked for at least 3 s, because its clock was the alarm tick. Deadlines are exact here, so what
 /// remains is what keeps a busy machine from killing healthy workers.
-const TIMEOUT: RangeInclusive<Duration> = SHORTEST_TIMEOUT..=LONGEST;
+pub(super) const TIMEOUT: RangeInclusive<Duration> = SHORTEST_TIMEOUT..=LONGEST;
 /// Waiting for a worker may be over quickly: a caller with a fallback of its own wants it so.
 const QUEUE_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;
 /// 1.1 asked for at least 1 s.
@@ -89,6 +90,7 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
     let probe = probe(&mut mistakes, spec, frames.max_request, framings.worker_request);
     let max_rss = mistakes.size("max-rss", spec.max_rss, &MAX_RSS);
     let record = mistakes.count("record", spec.record, RECORD).unwrap_or(DEFAULT_RECORD);
+    let session_idle = session::idle_timeout(&mut mistakes, spec);
     let slow_log = mistakes.time("slow-log", spec.slow_log, &SLOW_LOG);
     let command = spec.daemon.as_deref().unwrap_or(DEFAULT_COMMAND);
     let Some(process) = process(&mut mistakes, "daemon", command, &spec.process) else {
@@ -101,10 +103,7 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
         backlog,
         access,
         connection_limits,
-        connection_limit: match spec.listen.max_connections {
-            Some(_) => LimitOrigin::Asked,
-            None => LimitOrigin::Default,
-        },
+        connection_limit: limit_origin(spec),
         process,
         policy,
         ready_line,
@@ -123,11 +122,19 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
         max_rss,
         record,
         slow_log,
+        session_idle,
     };
     mistakes.unless_any(Lowered {
         options,
         listen: addresses,
     })
+}
+
+fn limit_origin(spec: &PoolSpec) -> LimitOrigin {
+    match spec.listen.max_connections {
+        Some(_) => LimitOrigin::Asked,
+        None => LimitOrigin::Default,
+    }
 }
 
 /// The addresses of `--ipv4`, `--ipv6` and `--port`. Asking for IPv6 alone binds no IPv4, and `--listen` alone only
@@ -162,8 +169,13 @@ fn not_an_ip(mistakes: &mut Mistakes, key: &'static str, text: &str, examples: &
 }
 
 fn policy(mistakes: &mut Mistakes, spec: &PoolSpec) -> Policy {
+    let mode = session::mode(mistakes, spec);
     let mut timeout = |key, given, default| mistakes.time(key, given, &TIMEOUT).unwrap_or(default);
-    let busy_timeout = timeout("busy-timeout", spec.busy_timeout, DEFAULT_BUSY_TIMEOUT);
+    let busy_timeout = match mode {
+        Mode::Request => DEFAULT_BUSY_TIMEOUT,
+        Mode::Session => session::DEFAULT_BUSY_TIMEOUT,
+    };
+    let busy_timeout = timeout("busy-timeout", spec.busy_timeout, busy_timeout);
     let start_timeout = timeout("start-timeout", spec.start_timeout, DEFAULT_START_TIMEOUT);
     if spec.start_timeout.is_some() && spec.ready_line.is_none() && spec.probe.is_none() {
         let text =
@@ -184,6 +196,7 @@ fn policy(mistakes: &mut Mistakes, spec: &PoolSpec) -> Policy {
         );
     }
     Policy {
+        mode,
         workers: pool_size(mistakes, spec),
         queue_size: mistakes
             .count("queue-size", spec.queue_size, QUEUE_SIZE)
@@ -266,6 +279,10 @@ fn times(mistakes: &mut Mistakes, spec: &PoolSpec) -> Times {
 fn persistent(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option<Persistent> {
     let idle_timeout = mistakes.time("idle-timeout", spec.idle_timeout, &TIMEOUT);
     let max_unanswered = mistakes.count("max-unanswered", spec.max_unanswered, MAX_UNANSWERED);
+    if spec.mode == Some(WrittenMode::Session) {
+        // What a kept connection has for its requests a session has by itself; `session` tells what else it rules out.
+        return None;
+    }
     if !spec.persistent {
         let given = [
             ("idle-timeout", spec.idle_timeout.is_some()),
@@ -385,6 +402,7 @@ mod tests {
         assert_eq!((options.record, options.slow_log), (8, None));
         assert_eq!(options.framings, Framings::default());
         let policy = Policy {
+            mode: Mode::Request,
             workers: PoolSize::fixed(4),
             queue_size: 1024,
             queue_timeout: Duration::from_millis(500),

@@ -50,6 +50,7 @@ pub(super) fn process(mistakes: &mut Mistakes, key: &'static str, command: &str,
     process.environment = environment;
     process.limits = limits;
     process.nice = nice;
+    process.terminal = spec.pty;
     process.no_new_privileges = spec.no_new_privs;
     process.group = group;
     if let Some(user) = user {
@@ -189,6 +190,7 @@ mod tests {
             limit_cpu: Some(Time(Duration::from_secs(60))),
             limit_open_files: Some(Whole(64)),
             limit_processes: Some(Whole(9)),
+            pty: true,
             no_new_privs: true,
         };
         let process = lower("cat", &spec).unwrap();
@@ -208,7 +210,10 @@ mod tests {
             open_files: Some(64),
             processes: Some(9),
         };
-        assert_eq!((process.limits, process.no_new_privileges), (limits, true));
+        assert_eq!(
+            (process.limits, process.terminal, process.no_new_privileges),
+            (limits, true, true)
+        );
     }
 
     #[test]

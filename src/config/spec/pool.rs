@@ -32,6 +32,9 @@ pub struct PoolSpec {
     /// When there have been too many idle workers for so long, they are let go; with --max-workers [default: 60s]
     #[arg(long, value_name = "TIME", help_heading = "Workers")]
     pub worker_idle_timeout: Option<Time>,
+    /// What a connection gets: an answer to its request, or a worker of its own until either ends [default: request]
+    #[arg(long, value_name = "MODE", help_heading = "Workers")]
+    pub mode: Option<Mode>,
     /// A worker is ready once it has written this line [default: once it runs]
     #[arg(long, value_name = "TEXT", help_heading = "Workers", allow_hyphen_values = true)]
     pub ready_line: Option<String>,
@@ -98,7 +101,7 @@ pub struct PoolSpec {
     #[serde(flatten)]
     pub listen: ListenSpec,
 
-    /// A worker that takes longer over one request is killed and replaced [default: 15s]
+    /// A worker that takes longer over one request is killed and replaced [default: 15s, unless --mode session is given]
     #[arg(short, long, value_name = "TIME", help_heading = "Requests and replies")]
     pub busy_timeout: Option<Time>,
     /// How many requests may wait for a worker; 0: none [default: 1024]
@@ -119,7 +122,7 @@ pub struct PoolSpec {
     /// Keep connections for further requests, also before the last is answered; answers come in order
     #[arg(long, help_heading = "Requests and replies")]
     pub persistent: bool,
-    /// How long a kept connection may ask nothing [default: 5m]
+    /// How long a kept connection may ask nothing, or a session be silent [default: 5m, unless --mode session is given]
     #[arg(long, value_name = "TIME", help_heading = "Requests and replies")]
     pub idle_timeout: Option<Time>,
     /// Read nothing more from a kept connection with so many requests unanswered [default: 64]
@@ -180,6 +183,30 @@ pub struct PoolSpec {
     #[command(flatten)]
     #[serde(flatten)]
     pub process: ProcessSpec,
+}
+
+/// What a connection gets; the meaning is told at [`options::Mode`](crate::services::pool::options::Mode).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Answers.
+    Request,
+    /// A worker.
+    Session,
+}
+
+/// By hand for the reason told at [`HalfClose`].
+impl ValueEnum for Mode {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Request, Self::Session]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            Self::Request => "request",
+            Self::Session => "session",
+        }))
+    }
 }
 
 /// What the end of a client's sending side is taken for; the meaning is told at

@@ -45,12 +45,17 @@ pub fn preflight(options: &options::Options, defaults: &SpawnDefaults) -> Result
 /// Whether a pool with these options can go on with others, under the clients and workers that it has.
 ///
 /// # Errors
-/// Its framings would change: requests that wait have been framed for the workers of now.
-pub fn may_become(options: &options::Options, others: &options::Options) -> Result<(), Error> {
-    if options.framings == others.framings {
+/// Its mode would change: its workers know one kind of conversation, and those that have begun are of that kind as well. Or
+/// its framings: requests that wait have been framed for the workers of now.
+pub fn may_become(now: &options::Options, others: &options::Options) -> Result<(), Error> {
+    let what = if now.policy.mode != others.policy.mode {
+        "mode"
+    } else if now.framings != others.framings {
+        "framings"
+    } else {
         return Ok(());
-    }
-    let what = format!("{}: the framings of a pool cannot change while it serves", options.name);
+    };
+    let what = format!("{}: the {what} of a pool cannot change while it serves", now.name);
     Err(Error::new(
         Blame::Operator,
         what,

@@ -70,13 +70,19 @@ pub struct Options {
     pub record: usize,
     /// A request whose worker takes longer than this gets a line in the log. `None`: none does.
     pub slow_log: Option<Duration>,
+    /// A session in which no byte goes either way for so long is ended. `None`: none is.
+    pub session_idle: Option<Duration>,
 }
 
 impl Options {
     /// Descriptors that may be open at the same time: one a connection; three pipes and a pidfd a worker, twice,
     /// because a successor comes up before its predecessor goes.
     pub fn descriptors(&self) -> Descriptors {
-        let (workers, connections) = (self.policy.workers.max.saturating_mul(8), self.connection_limits.total);
+        let workers = self.policy.workers.max.saturating_mul(8);
+        let connections = self
+            .connection_limits
+            .total
+            .saturating_mul(self.descriptors_per_connection());
         match self.connection_limit {
             LimitOrigin::Asked => Descriptors {
                 fixed: workers.saturating_add(connections),
@@ -97,6 +103,16 @@ pub struct CacheOptions {
     pub limits: CacheLimits,
     /// Requests in which this is found are always asked, and their answers not kept.
     pub skip: Option<Pattern>,
+}
+
+impl Options {
+    /// A connection in session mode may hold, beside its own, the pipe with the last words of a worker that has gone.
+    pub fn descriptors_per_connection(&self) -> usize {
+        match self.policy.mode {
+            Mode::Request => 1,
+            Mode::Session => 2,
+        }
+    }
 }
 
 /// What holds for connections that stay.
@@ -177,9 +193,21 @@ pub enum HalfClose {
     HangUp,
 }
 
+/// What a connection gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Its request is answered by a worker that it shares with others.
+    Request,
+    /// A worker of its own, from its connecting until either of the two ends: bytes pass as they are, both ways. To the
+    /// dispatcher that is one request, and the only one that a worker takes.
+    Session,
+}
+
 /// The numbers the dispatcher decides by. All durations are positive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
+    /// What a connection gets.
+    pub mode: Mode,
     /// How many workers serve.
     pub workers: PoolSize,
     /// How many requests may wait for a worker.
@@ -249,6 +277,7 @@ impl Policy {
         Policy {
             single_use: false,
             concurrency: None,
+            mode: Mode::Request,
             workers: PoolSize::fixed(workers),
             queue_size: 100,
             queue_timeout: Duration::from_secs(3600),

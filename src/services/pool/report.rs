@@ -177,8 +177,7 @@ pub(super) fn fate(reason: Restart) -> Option<&'static str> {
 }
 
 /// What may be the matter with a worker that was asked something and has never written anything.
-pub(super) const SILENT: &str =
-    "; it has written nothing since its start: if it buffers its output, start it by `stdbuf -oL`";
+pub(super) const SILENT: &str = "; it has written nothing since its start: if it buffers its output, start it by `stdbuf -oL`, or give it a terminal by --pty";
 
 /// The line that answers nothing, and what may be the matter with a worker that writes one.
 pub(super) fn stray(line: Option<&str>) -> String {
@@ -223,13 +222,32 @@ const TOTAL: [Label; 5] = [
     "total max ms",
 ];
 
+/// What is counted of sessions, those that run included.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct SessionTotals {
+    pub(super) running: u64,
+    pub(super) begun: u64,
+    /// Bytes from clients to workers.
+    pub(super) up: u64,
+    /// And back.
+    pub(super) down: u64,
+}
+
+/// What the shell holds at the moment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Held {
+    pub(super) connections: usize,
+    /// Answers kept, and the memory they take.
+    pub(super) cached: (usize, usize),
+    pub(super) sessions: SessionTotals,
+}
+
 /// Everything a pool has to say, in the order of protocols.md §1; what is new follows `version`.
 pub(super) fn snapshot(
     dispatcher: &Dispatcher,
     latencies: &Latencies,
     options: &Options,
-    connections: usize,
-    cached: (usize, usize),
+    held: &Held,
     uptime: Duration,
     now: Instant,
 ) -> Snapshot {
@@ -253,9 +271,14 @@ pub(super) fn snapshot(
     snapshot.count("workers quarantine", workers.quarantined);
     snapshot.count("probes asked", dispatcher.counters().probes);
     size_rows(&mut snapshot, dispatcher, options);
-    snapshot.count("connections", as_count(connections));
+    snapshot.count("connections", as_count(held.connections));
     snapshot.count("connections idled out", dispatcher.counters().idle_closed);
-    cache_rows(&mut snapshot, dispatcher, cached);
+    cache_rows(&mut snapshot, dispatcher, held.cached);
+    let sessions = held.sessions;
+    snapshot.count("sessions", sessions.running);
+    snapshot.count("sessions total", sessions.begun);
+    snapshot.count("session bytes in", sessions.up);
+    snapshot.count("session bytes out", sessions.down);
     snapshot
 }
 

@@ -106,6 +106,7 @@ mod tests {
             let start = Instant::now();
             let policy = Policy {
                 single_use: false,
+                mode: crate::services::pool::options::Mode::Request,
                 probe_interval: None,
                 workers: PoolSize::fixed(1),
                 queue_size: 100,

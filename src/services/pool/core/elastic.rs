@@ -326,6 +326,7 @@ mod tests {
     fn policy(workers: PoolSize) -> Policy {
         Policy {
             single_use: false,
+            mode: crate::services::pool::options::Mode::Request,
             workers,
             queue_size: 1000,
             queue_timeout: 3600 * SECOND,

@@ -9,6 +9,7 @@ use super::deadlines::{LONG_REQUEST, SETTLE, UNWATCHED};
 use super::event::{Action, ClientId, Refusal, RequestId, Step, Which, WorkerId};
 use super::worker::{Flight, Phase, Place};
 use super::{Dispatcher, Fault, Restart, Stage};
+use crate::services::pool::options::Mode;
 
 /// A request in hand.
 #[derive(Debug)]
@@ -357,7 +358,8 @@ impl Dispatcher {
     pub(super) fn requeue(&mut self, id: RequestId, worker: WorkerId, delivered: Delivered) {
         let retries = self.policy.retries;
         // One that serves once has nothing to prove itself by.
-        let proven = self.policy.single_use || self.worker(worker).is_some_and(|worker| worker.answered > 0);
+        let serves_once = self.policy.single_use || self.policy.mode == Mode::Session;
+        let proven = serves_once || self.worker(worker).is_some_and(|worker| worker.answered > 0);
         let (now, Some(request)) = (self.now, self.request_mut(id)) else {
             return;
         };

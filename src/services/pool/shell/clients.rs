@@ -2,12 +2,18 @@
 //!
 //! Reading them is `intake`'s, answering them and letting them go `parting`'s, their time with the dispatcher `waiting`'s.
 
+use std::time::Instant;
+
 use super::super::core::{ClientId, RequestId};
-use super::client::{Client, Phase};
-use super::exchange::{Exchange, Exchanges, QueuePlace, State};
+use super::client::{After, Client, Phase, Watch};
+use super::exchange::{Exchange, Exchanges, Owed, QueuePlace, State};
+use super::outgoing::Outgoing;
+use crate::framing::Framing;
+use crate::net::addr::PeerAddr;
 use crate::net::limits::ConnectionCount;
-use crate::reactor::Key;
+use crate::net::stream::Stream;
 use crate::reactor::slab::GenerationalSlab;
+use crate::reactor::{Alarm, Key};
 
 /// Buffers of requests and answers kept for the next, the largest worth keeping, and what all of them may hold.
 const SPARE_BUFFERS: usize = 1024;
@@ -109,6 +115,31 @@ impl Clients {
     /// An empty one.
     pub(super) fn spare_buffer(&mut self) -> Vec<u8> {
         self.spare.take()
+    }
+
+    /// Takes in a connection that is counted already and has nothing more to ask: it is only to be parted from. `None`: there
+    /// is no place for it, and it was closed.
+    pub(super) fn adopt_leaver(&mut self, stream: Stream, peer: PeerAddr, now: Instant) -> Option<Key> {
+        let leaver = Client {
+            stream,
+            peer,
+            phase: Phase::Finishing(After::LookForInput),
+            framer: Framing::Eof.framer(1),
+            input: Vec::new(),
+            owed: Owed::default(),
+            output: Outgoing::default(),
+            read_by: now,
+            write_by: now,
+            alarm: Alarm::default(),
+            watch: Watch::NotYet,
+        };
+        match self.table.insert(leaver) {
+            Ok(key) => Some(key),
+            Err(leaver) => {
+                self.count.release(&leaver.peer);
+                None
+            }
+        }
     }
 
     pub(super) fn keep_buffer(&mut self, buffer: Vec<u8>) {

@@ -39,7 +39,7 @@ impl Pool {
             let Some(process) = self.crew.get_mut(id) else { return };
             let outcome = match action {
                 reaper::Action::CloseStdin => {
-                    process.child.stdin = None;
+                    process.child.end_input();
                     Ok(())
                 }
                 reaper::Action::Terminate => process.child.terminate_group(),
@@ -90,6 +90,10 @@ impl Pool {
             // To be told while it is known who it was and what it was asked.
             self.fault(cx, id, Fault::OutputClosed);
         }
+        if let Some(process) = self.crew.get_mut(id) {
+            process.was_signalled = process.ending.has_signalled();
+        }
+        self.session_loses_worker(cx, id);
         self.end_on(cx, id, reaper::Event::Exited);
     }
 
@@ -97,13 +101,20 @@ impl Pool {
         let Some(process) = self.crew.get_mut(id) else {
             return Ok(());
         };
-        let status = process.child.reap_with_group(&mut self.guard);
-        if let (Ok(Some(status)), Framing::Eof) = (&status, self.options.framings.worker_reply)
+        let outcome = process.child.reap_with_group(&mut self.guard);
+        if let Ok(Some(status)) = outcome
+            && process.crashed(status)
+        {
+            let (number, pid) = (process.number, process.pid());
+            let line = format_args!("worker {number} (pid {pid}) ended in its session: {status}");
+            self.note(cx, Level::Warn, Topic::Died, line);
+        }
+        if let (Ok(Some(status)), Framing::Eof) = (&outcome, self.options.framings.worker_reply)
             && status.success()
         {
             self.reply_has_ended(cx, id);
         }
-        let status = match status {
+        let status = match outcome {
             Ok(status) => status.map_or_else(|| "status unknown".to_owned(), |status| status.to_string()),
             Err(error) => format!("status unknown, because {error}"),
         };

@@ -45,6 +45,9 @@ impl Pool {
         if let Err(full) = self.clients.count.admit(&peer) {
             return self.turn_away(cx, &stream, &peer, full);
         }
+        if self.has_sessions() {
+            return self.welcome_session(cx, stream, peer);
+        }
         if self.options.persistent.is_some() {
             // Answers leave one after the other, and the kernel is not to hold one back until the last is acknowledged.
             // Where it cannot be set (the peer has gone) the next read tells.

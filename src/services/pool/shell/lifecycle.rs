@@ -14,6 +14,7 @@ use super::clients::Clients;
 use super::crew::Crew;
 use super::listeners::Listening;
 use super::process::Stage;
+use super::sessions::Sessions;
 use super::{Of, Pool};
 use crate::error::{Blame, Error};
 use crate::net::addr::ListenAddr;
@@ -69,6 +70,7 @@ impl Pool {
             queue_alarm: Alarm::default(),
             listening: Listening::new(listeners),
             clients: Clients::new(ConnectionCount::new(options.connection_limits.clone())),
+            sessions: Sessions::default(),
             crew: Crew::default(),
             cache: Cache::new(options.cache.as_ref().map(|cache| cache.limits)),
             life: Life::Serving,
@@ -176,7 +178,7 @@ impl Pool {
         log::info!(
             "{}: draining, {} clients connected",
             self.options.name,
-            self.clients.len()
+            self.clients.len() + self.sessions.len()
         );
         cx.set_alarm(
             &mut self.life_alarm,
@@ -188,7 +190,7 @@ impl Pool {
 
     /// The end comes nearer when the last client is served and when the last process has gone.
     pub(super) fn advance_life(&mut self, cx: &mut Context<'_>) {
-        if self.life == Life::Draining && !self.clients.any_unserved() {
+        if self.life == Life::Draining && !self.clients.any_unserved() && self.sessions.len() == 0 {
             self.stop(cx, Ending::Gently);
         }
         if self.is_over() {
@@ -223,6 +225,7 @@ impl Pool {
         for key in self.clients.keys() {
             self.close(cx, key);
         }
+        self.close_sessions(cx);
     }
 
     // ---- in between --------------------------------------------------------------------------------------------

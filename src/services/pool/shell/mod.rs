@@ -6,7 +6,8 @@
 //! watches them, `parting` answers them and lets them go), the workers (`process` is one, `crew`
 //! all of them, `workers` starts them and gives them requests, `probe` asks them what is known already, `output` takes what
 //! they write, `endings` sees them go), the two framings of a message (`transcode`), requests that need no worker (`sharing`),
-//! what is told of requests afterwards (`record`) and of the pool's size (`resizing`), and beginning and end of the whole (`lifecycle`).
+//! what is told of requests afterwards (`record`) and of the pool's size (`resizing`), connections that have a worker to
+//! themselves (`session` is one, `sessions` all), and beginning and end of the whole (`lifecycle`).
 //!
 //! What holds:
 //! - After every call from the reactor the dispatcher's actions are carried out and its next deadline is armed.
@@ -29,6 +30,8 @@ mod probe;
 mod process;
 mod record;
 mod resizing;
+mod session;
+mod sessions;
 mod sharing;
 mod transcode;
 mod waiting;
@@ -54,6 +57,7 @@ use clients::Clients;
 use crew::Crew;
 use lifecycle::Life;
 use listeners::Listening;
+use sessions::Sessions;
 
 pub(super) use lifecycle::cannot_start;
 
@@ -70,6 +74,7 @@ pub struct Pool {
     queue_alarm: Alarm,
     listening: Listening,
     clients: Clients,
+    sessions: Sessions,
     crew: Crew,
     life: Life,
     life_alarm: Alarm,
@@ -105,6 +110,7 @@ enum Of {
     Life,
     GuardExit,
     GuardPipe,
+    Session,
 }
 
 const KINDS: &[Of] = &[
@@ -122,6 +128,7 @@ const KINDS: &[Of] = &[
     Of::Life,
     Of::GuardExit,
     Of::GuardPipe,
+    Of::Session,
 ];
 
 impl Of {
@@ -146,6 +153,13 @@ impl Of {
     fn client(key: Key) -> Source {
         Source {
             kind: Of::Client.kind(),
+            key,
+        }
+    }
+
+    fn session(key: Key) -> Source {
+        Source {
+            kind: Of::Session.kind(),
             key,
         }
     }
@@ -186,6 +200,7 @@ impl Service for Pool {
         match Of::which(source) {
             Some(Of::Client) => self.client_ready(cx, source.key, readiness),
             Some(Of::WorkerOutput) => self.output_ready(cx, source.key, readiness),
+            Some(Of::Session) => self.session_ready(cx, source.key, readiness),
             Some(Of::Listener) => self.accept(cx, source.key),
             Some(Of::WorkerInput) => self.input_ready(cx, source.key),
             Some(Of::WorkerErrors) => self.errors_ready(cx, source.key),
@@ -200,6 +215,7 @@ impl Service for Pool {
     fn timeout(&mut self, cx: &mut Context<'_>, source: Source) {
         match Of::which(source) {
             Some(Of::Client) => self.client_timeout(cx, source.key),
+            Some(Of::Session) => self.session_timeout(cx, source.key),
             Some(Of::Dispatcher) => {
                 cx.alarm_fired(&mut self.dispatcher_alarm);
                 self.tell(cx, Event::Tick);
@@ -219,6 +235,7 @@ impl Service for Pool {
     fn resume(&mut self, cx: &mut Context<'_>, source: Source) {
         match Of::which(source) {
             Some(Of::Listener) => self.accept(cx, source.key),
+            Some(Of::Session) => self.pump(cx, source.key),
             Some(Of::Client) => self.go_on_reading(cx, source.key),
             Some(Of::WorkerOutput) => self.output_ready(
                 cx,
@@ -360,15 +377,12 @@ impl Pool {
 
     pub(super) fn report(&self, now: Instant) -> Snapshot {
         let uptime = now.saturating_duration_since(self.started);
-        report::snapshot(
-            &self.dispatcher,
-            &self.latencies,
-            &self.options,
-            self.clients.len(),
-            self.cache.size(),
-            uptime,
-            now,
-        )
+        let held = report::Held {
+            connections: self.clients.len() + self.sessions.len(),
+            cached: self.cache.size(),
+            sessions: self.sessions.totals(),
+        };
+        report::snapshot(&self.dispatcher, &self.latencies, &self.options, &held, uptime, now)
     }
 
     pub(super) fn describe_slots(&self, now: Instant) -> String {
@@ -380,8 +394,14 @@ impl Pool {
 
     fn descriptors(&self, view: &SlotView) -> Descriptors {
         let process = self.crew.get(view.worker);
-        let client = view.client.and_then(|client| self.clients.of(client));
-        let credentials = client.and_then(|client| client.stream.peer_credentials().ok().flatten());
+        let client = view.client.and_then(|client| {
+            if self.has_sessions() {
+                self.sessions.get(client).map(|session| &session.stream)
+            } else {
+                self.clients.of(client).map(|client| &client.stream)
+            }
+        });
+        let credentials = client.and_then(|stream| stream.peer_credentials().ok().flatten());
         Descriptors {
             stdin: process
                 .and_then(|process| process.child.stdin.as_ref())
@@ -391,14 +411,17 @@ impl Pool {
                 .map_or(-1, AsRawFd::as_raw_fd),
             pid: process.map_or(-1, process::Process::pid),
             client_pid: credentials.map_or(-1, |credentials| credentials.pid),
-            client: client.map_or(-1, |client| client.stream.as_fd().as_raw_fd()),
+            client: client.map_or(-1, |stream| stream.as_fd().as_raw_fd()),
         }
     }
 
     fn peer_name(&self, client: ClientId) -> String {
-        self.clients
-            .of(client)
-            .map_or_else(|| "a client that has gone".to_owned(), |client| client.peer.to_string())
+        let peer = if self.has_sessions() {
+            self.sessions.get(client).map(|session| session.peer)
+        } else {
+            self.clients.of(client).map(|client| client.peer)
+        };
+        peer.map_or_else(|| "a client that has gone".to_owned(), |peer| peer.to_string())
     }
 
     fn log_refusal(

@@ -6,9 +6,11 @@ use std::io::Read;
 use log::Level;
 
 use super::super::core::{Event, Fault, Step, WorkerId};
+use super::super::options::Mode;
 use super::super::recorder::Excerpt;
 use super::super::report::Topic;
 use super::process::{Addressee, Lines, Process, Stage, Unread};
+use super::session::Running;
 use super::{Of, Pool, Reply};
 use crate::framing::{Frame, Framing, Progress};
 use crate::reactor::{Context, Key, READ_BUFFER, Readiness};
@@ -26,6 +28,9 @@ enum Outcome {
 impl Pool {
     pub(super) fn output_ready(&mut self, cx: &mut Context<'_>, key: Key, readiness: Readiness) {
         let Some(id) = self.crew.find(key) else { return };
+        if self.has_sessions() && self.crew.get(id).is_some_and(|process| !process.is_starting()) {
+            return self.session_worker_ready(cx, id, Running::worker_has_output);
+        }
         let mut buffer = cx.lend_buffer();
         let outcome = self.read_output(cx, id, &mut buffer, readiness.read_closed || readiness.hung_up);
         cx.return_buffer(buffer);
@@ -50,6 +55,10 @@ impl Pool {
             let Some(process) = self.crew.get(id).filter(|process| process.child.stdout.is_some()) else {
                 return Outcome::Drained;
             };
+            if self.has_sessions() && !process.is_starting() {
+                // What it says is its client's.
+                return Outcome::Drained;
+            }
             match process.read_output(buffer) {
                 Ok(0) => return Outcome::Closed,
                 Ok(length) => {
@@ -75,7 +84,11 @@ impl Pool {
                 let Some(taken) = ready_line.advance(output) else {
                     return;
                 };
-                if taken < output.len() {
+                let said = output.get(taken..).unwrap_or_default();
+                if self.options.policy.mode == Mode::Session {
+                    // Its first words to the client that will come.
+                    process.reply = said.to_vec();
+                } else if !said.is_empty() {
                     // Once it is ready it may be given a request, and this would be taken for the answer.
                     return self.fault(cx, id, Fault::Unasked);
                 }

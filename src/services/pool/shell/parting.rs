@@ -40,6 +40,9 @@ impl Pool {
     }
 
     pub(super) fn refuse(&mut self, cx: &mut Context<'_>, id: ClientId) {
+        if self.has_sessions() {
+            return self.refuse_session(cx, id);
+        }
         let refusal = std::mem::take(&mut self.options.error_reply);
         // Whom it does not reach has gone, and is counted as refused already.
         let _ = self.deliver(cx, id, &refusal);
@@ -230,7 +233,7 @@ impl Pool {
     // ---- going -------------------------------------------------------------------------------------------------
 
     /// All is said. The connection is closed, at once where nothing of the client's is left unread.
-    fn part(&mut self, cx: &mut Context<'_>, key: Key, after: After) {
+    pub(super) fn part(&mut self, cx: &mut Context<'_>, key: Key, after: After) {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };

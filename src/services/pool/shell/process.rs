@@ -5,6 +5,8 @@ use std::io;
 use std::io::{Read, Write};
 use std::time::Instant;
 
+use nix::sys::signal::Signal;
+
 use super::super::core::{ChannelId, RequestId, Which, WorkerId};
 use super::super::recorder::Recorder;
 use super::outgoing::Outgoing;
@@ -13,9 +15,10 @@ use crate::framing::Framer;
 use crate::framing::channel::{self, Channel, Prefix};
 use crate::framing::search::LineSearch;
 use crate::process::child::Child;
+use crate::process::exit_status::ExitStatus;
 use crate::process::reaper;
 use crate::process::stderr_log::StderrLog;
-use crate::reactor::Alarm;
+use crate::reactor::{Alarm, Key};
 
 /// A process from its exec until it is reaped.
 #[derive(Debug)]
@@ -51,6 +54,12 @@ pub(super) struct Process {
     pub(super) examination: Examination,
     /// The line that answers nothing, for which it is lost.
     pub(super) stray: Option<String>,
+    /// The session that has it, in session mode; then its standard input and output are there and not here.
+    pub(super) session: Option<Key>,
+    /// It has, or had, one.
+    pub(super) had_session: bool,
+    /// When it ended, it had been told to by a signal.
+    pub(super) was_signalled: bool,
 }
 
 /// What its lines look like, from its start to its end.
@@ -159,6 +168,19 @@ impl Process {
         self.stage == Stage::Serving && !self.given.is_empty()
     }
 
+    /// Whether an end in this way is none that a session has by right: a signal that is neither ours nor the usual
+    /// consequence of a client's having gone.
+    pub(super) fn crashed(&self, status: ExitStatus) -> bool {
+        let usual = [Signal::SIGPIPE as i32, Signal::SIGHUP as i32];
+        let by_signal = matches!(status, ExitStatus::Signal { number, .. } if !usual.contains(&number));
+        self.had_session && by_signal && !self.was_signalled
+    }
+
+    /// Whether its ready line is still awaited.
+    pub(super) fn is_starting(&self) -> bool {
+        matches!(self.stage, Stage::Starting(_))
+    }
+
     /// Reads from its output once.
     pub(super) fn read_output(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(mut stdout) = self.child.stdout.as_ref() else {
@@ -179,7 +201,13 @@ impl Process {
 
     /// How much it has read of all that it was ever given. `None`: its input cannot be looked at.
     pub(super) fn bytes_read(&self) -> Option<u64> {
-        let in_pipe = crate::process::unread_bytes(self.child.stdin.as_ref()?).ok()?;
+        let stdin = self.child.stdin.as_ref()?;
+        let in_pipe = if self.child.is_on_terminal() {
+            // Our side of a terminal cannot tell; what it has taken is taken for read.
+            0
+        } else {
+            crate::process::unread_bytes(stdin).ok()?
+        };
         let unread = u64::try_from(in_pipe + self.unsent.len()).ok()?;
         Some(self.given_bytes.saturating_sub(unread))
     }

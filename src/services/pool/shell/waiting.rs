@@ -19,6 +19,9 @@ const UNWATCHED_WAIT: Duration = Duration::from_millis(50);
 
 impl Pool {
     pub(super) fn enqueued(&mut self, cx: &mut Context<'_>, id: ClientId, request: RequestId) {
+        if self.has_sessions() {
+            return self.session_waits(cx, id, request);
+        }
         if !self.clients.set_request(id, request, QueuePlace::Waiting) {
             // It has gone in this very turn, before the dispatcher had a name for its request.
             return self.tell(cx, Event::Abandoned(request));

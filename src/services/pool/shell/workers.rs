@@ -14,6 +14,7 @@ use super::exchange::QueuePlace;
 use super::outgoing::Outgoing;
 use super::probe::Examination;
 use super::process::{Input, Lines, Process, Sent, Silence, Stage, StdinWatch, Unread};
+use super::session::Running;
 use super::{Of, Pool};
 use crate::framing::Framing;
 use crate::framing::channel::LONGEST_PREFIX;
@@ -77,15 +78,15 @@ impl Pool {
         }
     }
 
-    fn started(&mut self, cx: &mut Context<'_>, id: WorkerId, child: Child) {
-        self.guard.watch(child.pid());
+    /// What is known of a worker whose exec has just succeeded.
+    fn process(&self, cx: &Context<'_>, id: WorkerId, child: Child) -> Process {
         // So it is for as long as it lives, whatever the policy will be: it was started for it.
         let (lines, longest_prefix) = match self.options.policy.concurrency {
             Some(_) => (Lines::Numbered, LONGEST_PREFIX),
             None => (Lines::Plain, 0),
         };
         let framings = self.options.framings;
-        let process = Process {
+        Process {
             id,
             number: self.dispatcher.slot_of(id).unwrap_or_default(),
             child,
@@ -114,7 +115,15 @@ impl Pool {
             recorder: Recorder::new(self.recorded()),
             examination: Examination::new(self.options.probe.clone()),
             stray: None,
-        };
+            session: None,
+            had_session: false,
+            was_signalled: false,
+        }
+    }
+
+    fn started(&mut self, cx: &mut Context<'_>, id: WorkerId, child: Child) {
+        self.guard.watch(child.pid());
+        let process = self.process(cx, id, child);
         log::debug!(
             "{}: worker {} started, pid {}",
             self.options.name,
@@ -178,6 +187,9 @@ impl Pool {
         channel: Option<ChannelId>,
         speaking: Option<WorkerId>,
     ) {
+        if self.has_sessions() {
+            return self.begin_session(cx, id, request, client);
+        }
         if self.has_left(client) {
             return self.withdraw(cx, client, request);
         }
@@ -258,6 +270,9 @@ impl Pool {
 
     pub(super) fn input_ready(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(id) = self.crew.find(key) else { return };
+        if self.has_sessions() {
+            return self.session_worker_ready(cx, id, Running::worker_has_room);
+        }
         self.send(cx, id);
     }
 

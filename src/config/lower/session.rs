@@ -1,0 +1,203 @@
+//! What `mode = session` rules out: whatever is about requests and replies, of which a session has none.
+
+use std::time::Duration;
+
+use super::pool::TIMEOUT;
+use super::{LONGEST, Mistakes, Origin};
+use crate::config::spec::pool::{Mode as Written, PoolSpec};
+use crate::services::pool::options::Mode;
+
+/// How long a session may last unless `busy-timeout` says something: the end of all times.
+pub(super) const DEFAULT_BUSY_TIMEOUT: Duration = LONGEST;
+
+/// What has no effect in a session, and why.
+type Ruled = (&'static str, fn(&PoolSpec) -> bool, &'static str);
+
+const RULED_OUT: &[Ruled] = &[
+    (
+        "pipeline",
+        |spec| spec.pipeline.is_some(),
+        "a worker has one session in its life",
+    ),
+    ("persistent", |spec| spec.persistent, "a connection is one session"),
+    (
+        "max-unanswered",
+        |spec| spec.max_unanswered.is_some(),
+        "there are no requests to be answered",
+    ),
+    (
+        "concurrency",
+        |spec| spec.concurrency.is_some(),
+        "a worker has one session in its life",
+    ),
+    // What depends on these two asks for them.
+    (
+        "probe",
+        |spec| spec.probe.is_some(),
+        "a worker has one session in its life, and that is its client's",
+    ),
+    (
+        "cache-size",
+        |spec| spec.cache_size.is_some(),
+        "there are no answers to be kept",
+    ),
+    (
+        "max-requests",
+        |spec| spec.max_requests.is_some(),
+        "a worker has one session in its life",
+    ),
+    (
+        "request-framing",
+        |spec| spec.request_framing.is_some(),
+        "bytes pass as they come",
+    ),
+    (
+        "reply-framing",
+        |spec| spec.reply_framing.is_some(),
+        "bytes pass as they come",
+    ),
+    (
+        "worker-request-framing",
+        |spec| spec.worker_request_framing.is_some(),
+        "bytes pass as they come",
+    ),
+    (
+        "worker-reply-framing",
+        |spec| spec.worker_reply_framing.is_some(),
+        "bytes pass as they come",
+    ),
+    (
+        "max-request",
+        |spec| spec.max_request.is_some(),
+        "bytes pass as they come",
+    ),
+    ("max-reply", |spec| spec.max_reply.is_some(), "bytes pass as they come"),
+    (
+        "read-timeout",
+        |spec| spec.read_timeout.is_some(),
+        "no request is waited for",
+    ),
+    (
+        "half-close",
+        |spec| spec.half_close.is_some(),
+        "the end of what a client sends is passed on to the worker",
+    ),
+    (
+        "record",
+        |spec| spec.record.is_some(),
+        "there are no requests to be recorded",
+    ),
+    (
+        "slow-log",
+        |spec| spec.slow_log.is_some(),
+        "a session takes as long as it takes",
+    ),
+];
+
+/// After how long a silence a session ends. A kept connection has a default for that; a session has none, because people
+/// think, and a program may take its time.
+pub(super) fn idle_timeout(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option<Duration> {
+    let in_session = spec.mode == Some(Written::Session);
+    let given = spec.idle_timeout.filter(|_| in_session);
+    mistakes.time("idle-timeout", given, &TIMEOUT)
+}
+
+/// The mode, once everything that has no effect in it is noted.
+pub(super) fn mode(mistakes: &mut Mistakes, spec: &PoolSpec) -> Mode {
+    match spec.mode {
+        None | Some(Written::Request) => return Mode::Request,
+        Some(Written::Session) => {}
+    }
+    for (key, is_given, reason) in RULED_OUT {
+        if is_given(spec) {
+            let text = format!("it means nothing to a session: {reason}");
+            mistakes.add(Origin::key(key), text, "leave it out, or leave out mode session");
+        }
+    }
+    Mode::Session
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pool::pool;
+    use super::*;
+    use crate::config::units::{Size, Time, Whole};
+
+    fn sessions() -> PoolSpec {
+        PoolSpec {
+            mode: Some(Written::Session),
+            ..PoolSpec::default()
+        }
+    }
+
+    #[test]
+    fn a_session_lasts_as_long_as_it_takes_unless_a_limit_is_asked_for() {
+        let options = pool("pool", &sessions()).unwrap().options;
+        assert_eq!(
+            (options.policy.mode, options.policy.busy_timeout),
+            (Mode::Session, LONGEST)
+        );
+        let hour = Time(Duration::from_secs(3600));
+        let limited = PoolSpec {
+            busy_timeout: Some(hour),
+            ..sessions()
+        };
+        assert_eq!(pool("pool", &limited).unwrap().options.policy.busy_timeout, hour.0);
+        assert_eq!(options.session_idle, None);
+        let silent = PoolSpec {
+            idle_timeout: Some(hour),
+            ..sessions()
+        };
+        assert_eq!(pool("pool", &silent).unwrap().options.session_idle, Some(hour.0));
+        let requests = pool(
+            "pool",
+            &PoolSpec {
+                mode: Some(Written::Request),
+                ..PoolSpec::default()
+            },
+        )
+        .unwrap();
+        assert_eq!(requests.options, pool("pool", &PoolSpec::default()).unwrap().options);
+    }
+
+    #[test]
+    fn what_means_nothing_to_a_session_is_told_key_by_key() {
+        let time = Some(Time(Duration::from_secs(9)));
+        let lines = Some(crate::config::framing::Framing(
+            crate::services::pool::options::Framing::Line,
+        ));
+        let spec = PoolSpec {
+            pipeline: Some(Whole(2)),
+            persistent: true,
+            concurrency: Some(Whole(2)),
+            probe: Some("x".into()),
+            probe_expect: Some("x".into()),
+            cache_size: Some(Size(1 << 20)),
+            max_unanswered: Some(Whole(2)),
+            request_framing: lines,
+            reply_framing: lines,
+            worker_request_framing: lines,
+            worker_reply_framing: lines,
+            max_requests: Some(Whole(2)),
+            max_request: Some(Size(2)),
+            max_reply: Some(Size(2)),
+            read_timeout: time,
+            half_close: Some(crate::config::spec::pool::HalfClose::Answer),
+            record: Some(Whole(2)),
+            slow_log: time,
+            ..sessions()
+        };
+        let told = pool("pool", &spec).unwrap_err();
+        // Some of them do not go together either, which is told besides.
+        let of_sessions = told
+            .iter()
+            .filter(|mistake| mistake.text.starts_with("it means nothing"));
+        let keys: Vec<_> = of_sessions.map(|mistake| mistake.origin.key).collect();
+        assert_eq!(keys, RULED_OUT.iter().map(|(key, ..)| *key).collect::<Vec<_>>());
+        assert_eq!(
+            told[0].to_string(),
+            "pipeline: it means nothing to a session: a worker has one session in its life; leave it out, or leave out \
+             mode session"
+        );
+    }
+}

@@ -1,0 +1,272 @@
+//! Does what a [`Flow`] says: the system calls of one direction.
+
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::fcntl::{SpliceFFlags, splice};
+use nix::unistd::{read, write};
+
+use super::flow::{Event, Flow, Todo, Way};
+
+/// The most that one direct move is asked to move. A pipe holds less unless its owner has widened it.
+const MOVE: usize = 1 << 20;
+/// The most that one read takes, and so the most that a direction holds.
+pub const PIECE: usize = 16 << 10;
+/// One direction's share of a turn: so many bytes or system calls, whichever comes first.
+const BYTES_PER_TURN: usize = 1 << 20;
+const CALLS_PER_TURN: usize = 32;
+
+/// Why a run of a direction has come to a halt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Halt {
+    /// It goes on at the next edge of one of its ends.
+    Waiting,
+    /// It has used up its share of this turn: run it again in the next.
+    MoreLater,
+    /// All is delivered: tell the sink that nothing more comes, and this direction that it was told.
+    AtEnd,
+    /// Nothing will ever go this way again.
+    Over,
+}
+
+/// One direction with what it holds.
+#[derive(Debug)]
+pub struct Carrier {
+    flow: Flow,
+    held: Vec<u8>,
+    written: usize,
+}
+
+impl Carrier {
+    /// A direction that begins. `first` is delivered before anything that comes from the source.
+    #[must_use]
+    pub fn new(way: Way, first: Vec<u8>) -> Self {
+        Self {
+            flow: Flow::new(way, first.len()),
+            held: first,
+            written: 0,
+        }
+    }
+
+    /// How far it has come.
+    #[must_use]
+    pub const fn flow(&self) -> &Flow {
+        &self.flow
+    }
+
+    /// Something has happened to one of its ends that [`run`](Self::run) does not see: an edge, above all.
+    pub fn tell(&mut self, event: Event) {
+        self.flow.on(event);
+        if self.flow.is_over() {
+            self.held = Vec::new();
+        }
+    }
+
+    /// Carries bytes until it has to wait, has had its share, or has come to the end. Both descriptors are non-blocking;
+    /// `scratch` is where bytes rest between read and write within this call.
+    pub fn run(&mut self, source: impl AsFd, sink: impl AsFd, scratch: &mut [u8]) -> Halt {
+        let before = self.flow.delivered();
+        for _ in 0..CALLS_PER_TURN {
+            match self.flow.next() {
+                Todo::Move => self.flow.on(moved(&source, &sink)),
+                Todo::Read => self.read(&source, &sink, scratch),
+                Todo::Write => self.write(&sink),
+                Todo::TellEnd => return Halt::AtEnd,
+                Todo::Wait => return Halt::Waiting,
+                Todo::Nothing => {
+                    self.held = Vec::new();
+                    return Halt::Over;
+                }
+            }
+            if self.flow.delivered() - before >= BYTES_PER_TURN as u64 {
+                break;
+            }
+        }
+        match self.flow.next() {
+            Todo::TellEnd => Halt::AtEnd,
+            Todo::Wait => Halt::Waiting,
+            Todo::Nothing => Halt::Over,
+            Todo::Move | Todo::Read | Todo::Write => Halt::MoreLater,
+        }
+    }
+
+    /// Reads a piece and writes it at once; what the sink does not take is kept.
+    fn read(&mut self, source: &impl AsFd, sink: &impl AsFd, scratch: &mut [u8]) {
+        let limit = scratch.len().min(PIECE);
+        let piece = match read(source, scratch.get_mut(..limit).unwrap_or_default()) {
+            // EIO: the other side of a terminal has hung up, which is how its output ends.
+            Ok(0) | Err(Errno::EIO) => return self.flow.on(Event::SourceEnded),
+            Ok(count) => scratch.get(..count).unwrap_or_default(),
+            Err(Errno::EAGAIN) => return self.flow.on(Event::SourceEmpty),
+            Err(Errno::EINTR) => return,
+            Err(_) => return self.flow.on(Event::Failed),
+        };
+        self.flow.on(Event::Read(piece.len()));
+        let event = written(sink, piece);
+        let count = if let Event::Wrote(count) = event { count } else { 0 };
+        self.held.clear();
+        self.held.extend_from_slice(piece.get(count..).unwrap_or_default());
+        self.written = 0;
+        self.flow.on(event);
+    }
+
+    fn write(&mut self, sink: &impl AsFd) {
+        let event = written(sink, self.held.get(self.written..).unwrap_or_default());
+        if let Event::Wrote(count) = event {
+            self.written += count;
+            if self.written >= self.held.len() {
+                (self.held, self.written) = (Vec::new(), 0);
+            }
+        }
+        self.flow.on(event);
+    }
+}
+
+/// An attempt at a direct move, as an event.
+fn moved(source: impl AsFd, sink: impl AsFd) -> Event {
+    let flags = SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE;
+    match splice(source, None, sink, None, MOVE, flags) {
+        Ok(0) => Event::SourceEnded,
+        Ok(count) => Event::Moved(count),
+        Err(Errno::EAGAIN) => Event::Stuck,
+        Err(Errno::EINTR) => Event::Moved(0),
+        // A kernel that cannot do it with these two.
+        Err(Errno::EINVAL | Errno::ENOSYS) => Event::NotDirect,
+        Err(Errno::EPIPE) => Event::SinkClosed,
+        // ECONNRESET, ETIMEDOUT and their like.
+        Err(_) => Event::Failed,
+    }
+}
+
+/// An attempt to write, as an event.
+fn written(sink: impl AsFd, bytes: &[u8]) -> Event {
+    match write(sink, bytes) {
+        Ok(count) => Event::Wrote(count),
+        Err(Errno::EAGAIN) => Event::SinkFull,
+        Err(Errno::EINTR) => Event::Wrote(0),
+        // EIO: nobody has the other side of a terminal open.
+        Err(Errno::EPIPE | Errno::EIO) => Event::SinkClosed,
+        Err(_) => Event::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::Shutdown;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    use nix::fcntl::OFlag;
+    use nix::unistd::pipe2;
+
+    use super::super::flow::Cut;
+    use super::*;
+
+    fn pair() -> (UnixStream, UnixStream) {
+        let (ours, peer) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        (ours, peer)
+    }
+
+    fn pipe() -> (OwnedFd, OwnedFd) {
+        pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).unwrap()
+    }
+
+    /// A megabyte through a socket, a pipe and a socket, with readers that stop again and again.
+    #[test]
+    fn a_megabyte_arrives_unchanged_on_either_way() {
+        let bytes: Vec<u8> = (0..1_000_000_u32)
+            .map(|number| number.wrapping_mul(2_654_435_761).to_be_bytes()[0])
+            .collect();
+        for way in [Way::Direct, Way::Held] {
+            let (source, mut sender) = pair();
+            let (sink, mut receiver) = pair();
+            let (out, into) = pipe();
+            let (mut first, mut second) = (Carrier::new(way, b"first".to_vec()), Carrier::new(way, Vec::new()));
+            let to_send = bytes.clone();
+            let sending = std::thread::spawn(move || {
+                sender.write_all(&to_send).unwrap();
+                sender.shutdown(Shutdown::Write).unwrap();
+                sender
+            });
+            let receiving = std::thread::spawn(move || {
+                let mut received = Vec::new();
+                receiver.read_to_end(&mut received).unwrap();
+                received
+            });
+            let (mut into, mut scratch) = (Some(into), vec![0; PIECE]);
+            while !second.flow().is_over() {
+                // Every edge, all the time: what is tried in vain is tried again.
+                for carrier in [&mut first, &mut second] {
+                    carrier.tell(Event::SourceReady);
+                    carrier.tell(Event::SinkReady);
+                }
+                if let Some(pipe) = &into
+                    && first.run(&source, pipe, &mut scratch) == Halt::AtEnd
+                {
+                    into = None;
+                    first.tell(Event::EndTold);
+                }
+                if second.run(&out, &sink, &mut scratch) == Halt::AtEnd {
+                    sink.shutdown(Shutdown::Write).unwrap();
+                    second.tell(Event::EndTold);
+                }
+            }
+            let received = receiving.join().unwrap();
+            drop(sending.join().unwrap());
+            assert_eq!(received.get(..5), Some(&b"first"[..]), "{way:?}");
+            assert!(
+                received.get(5..) == Some(&bytes[..]),
+                "{way:?}: {} bytes",
+                received.len()
+            );
+            assert_eq!(second.flow().delivered(), 1_000_005, "{way:?}");
+        }
+    }
+
+    #[test]
+    fn a_sink_that_is_closed_is_told_from_one_that_is_full() {
+        for way in [Way::Direct, Way::Held] {
+            let (source, mut sender) = pair();
+            let (out, into) = pipe();
+            let mut carrier = Carrier::new(way, Vec::new());
+            let mut scratch = vec![0; PIECE];
+            sender.write_all(&[7; 100_000]).unwrap();
+            assert_eq!(carrier.run(&source, &into, &mut scratch), Halt::Waiting);
+            let so_far = carrier.flow().delivered();
+            assert!(so_far > 0 && carrier.flow().was_cut().is_none());
+            drop(out);
+            carrier.tell(Event::SinkReady);
+            assert_eq!(carrier.run(&source, &into, &mut scratch), Halt::Over, "{way:?}");
+            assert_eq!(carrier.flow().was_cut(), Some(Cut::SinkClosed));
+            assert_eq!(carrier.flow().delivered(), so_far);
+        }
+    }
+
+    #[test]
+    fn one_direction_does_not_take_the_whole_turn() {
+        let endless = std::fs::File::open("/dev/zero").unwrap();
+        let bottomless = std::fs::File::options().write(true).open("/dev/null").unwrap();
+        let (mut carrier, mut scratch) = (Carrier::new(Way::Held, Vec::new()), vec![0; PIECE]);
+        for turn in 1..4 {
+            assert_eq!(carrier.run(&endless, &bottomless, &mut scratch), Halt::MoreLater);
+            assert_eq!(carrier.flow().delivered(), turn * (CALLS_PER_TURN * PIECE) as u64);
+        }
+    }
+
+    /// Neither a file nor a terminal is a pipe: what cannot be spliced is carried by hand.
+    #[test]
+    fn what_cannot_be_spliced_is_read_and_written() {
+        let mut source = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut source, b"by hand").unwrap();
+        std::io::Seek::rewind(&mut source).unwrap();
+        let (sink, mut receiver) = pair();
+        let (mut carrier, mut scratch) = (Carrier::new(Way::Direct, Vec::new()), vec![0; PIECE]);
+        assert_eq!(carrier.run(&source, &sink, &mut scratch), Halt::AtEnd);
+        drop(sink);
+        let mut received = String::new();
+        receiver.read_to_string(&mut received).unwrap();
+        assert_eq!(received, "by hand");
+    }
+}

@@ -1,0 +1,429 @@
+//! One direction of a conversation, decided without touching it: [`Event`] in, [`Todo`] out.
+//!
+//! ```text
+//! Open ──source ended──▸ Emptying ──nothing held──▸ AtEnd ──end told──▸ Ended
+//!   └───────────────────────┴── an end failed ──▸ Cut
+//! ```
+//!
+//! The poll is edge-triggered: an end is tried until it says that it has nothing, or takes nothing, and from then on it is
+//! waited for. A direct move (`splice`) that says so does not say which of the two ends it was: then either's edge is
+//! worth a try.
+
+/// How bytes go from source to sink.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// In one step, inside the kernel.
+    Direct,
+    /// Read, held, written.
+    Held,
+}
+
+/// What has happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// So many bytes went from source to sink in one step.
+    Moved(usize),
+    /// So many were read and are held.
+    Read(usize),
+    /// So many of those held were written.
+    Wrote(usize),
+    /// A direct move is not possible now; which end it is that does not follow is not known.
+    Stuck,
+    /// The source has nothing at the moment.
+    SourceEmpty,
+    /// The sink takes nothing at the moment.
+    SinkFull,
+    /// The source has ended, or whatever comes from it is not wanted any more: what is held is still delivered.
+    SourceEnded,
+    /// The sink takes nothing any more.
+    SinkClosed,
+    /// One of the ends has failed.
+    Failed,
+    /// The sink was told that nothing more comes.
+    EndTold,
+    /// An edge: there may be something to read.
+    SourceReady,
+    /// An edge: something may be written.
+    SinkReady,
+    /// Direct moves are not possible between these two at all.
+    NotDirect,
+}
+
+/// What is to be done next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Todo {
+    /// Move bytes in one step, and report how it went.
+    Move,
+    /// Read, and report how it went.
+    Read,
+    /// Write what is held, and report how it went.
+    Write,
+    /// Tell the sink that nothing more comes, and report that.
+    TellEnd,
+    /// Nothing before the next edge.
+    Wait,
+    /// Nothing ever again.
+    Nothing,
+}
+
+/// How a direction was cut short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// The sink takes nothing any more.
+    SinkClosed,
+    /// One of the ends has failed.
+    Failed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// More may come.
+    Open,
+    /// Nothing more comes; what is held is still to be delivered.
+    Emptying,
+    /// All is delivered, and the sink does not know yet that this was all.
+    AtEnd,
+    /// It knows.
+    Ended,
+    Cut(Cut),
+}
+
+/// Which end is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Awaited {
+    Neither,
+    Source,
+    Sink,
+    Either,
+}
+
+/// One direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flow {
+    way: Way,
+    state: State,
+    awaited: Awaited,
+    held: usize,
+    delivered: u64,
+}
+
+impl Flow {
+    /// A direction that begins; `held` bytes are there already, to be delivered first.
+    #[must_use]
+    pub const fn new(way: Way, held: usize) -> Self {
+        Self {
+            way,
+            state: State::Open,
+            awaited: Awaited::Neither,
+            held,
+            delivered: 0,
+        }
+    }
+
+    /// What is to be done next.
+    #[must_use]
+    pub const fn next(&self) -> Todo {
+        match (self.state, self.awaited) {
+            (State::AtEnd, _) => Todo::TellEnd,
+            (State::Ended | State::Cut(_), _) => Todo::Nothing,
+            // What is held goes first; whatever the source has or has not does not matter to it.
+            (State::Open | State::Emptying, Awaited::Neither | Awaited::Source) if self.held > 0 => Todo::Write,
+            (State::Open, Awaited::Neither) => match self.way {
+                Way::Direct => Todo::Move,
+                Way::Held => Todo::Read,
+            },
+            (State::Open | State::Emptying, _) => Todo::Wait,
+        }
+    }
+
+    /// Takes in what has happened. What cannot happen in a state, or comes too late for it, changes nothing.
+    pub fn on(&mut self, event: Event) {
+        match (self.state, event) {
+            (State::Ended | State::Cut(_), _) => {}
+            (State::AtEnd, Event::EndTold) => self.state = State::Ended,
+            (_, Event::SinkClosed) => self.cut(Cut::SinkClosed),
+            (_, Event::Failed) => self.cut(Cut::Failed),
+            (State::Open, Event::Moved(count)) => self.count(count),
+            (State::Open, Event::Read(count)) => self.held += count,
+            (State::Open | State::Emptying, Event::Wrote(count)) => {
+                let count = count.min(self.held);
+                self.held -= count;
+                self.count(count);
+                self.settle();
+            }
+            (State::Open, Event::Stuck) => self.awaited = Awaited::Either,
+            (State::Open, Event::SourceEmpty) => self.awaited = Awaited::Source,
+            (State::Open | State::Emptying, Event::SinkFull) => self.awaited = Awaited::Sink,
+            (State::Open, Event::SourceEnded) => {
+                self.state = State::Emptying;
+                self.settle();
+            }
+            (State::Open | State::Emptying, Event::SourceReady) => self.ready(Awaited::Source),
+            (State::Open | State::Emptying, Event::SinkReady) => self.ready(Awaited::Sink),
+            (State::Open, Event::NotDirect) => self.way = Way::Held,
+            // Edges that tell nothing new, and steps that were not asked for.
+            (State::AtEnd, _) | (State::Open, Event::EndTold) | (State::Emptying, _) => {}
+        }
+    }
+
+    fn cut(&mut self, cut: Cut) {
+        (self.state, self.held) = (State::Cut(cut), 0);
+    }
+
+    fn count(&mut self, count: usize) {
+        self.delivered += u64::try_from(count).unwrap_or(u64::MAX);
+    }
+
+    fn settle(&mut self) {
+        if self.state == State::Emptying && self.held == 0 {
+            self.state = State::AtEnd;
+        }
+    }
+
+    fn ready(&mut self, end: Awaited) {
+        if self.awaited == end || self.awaited == Awaited::Either {
+            self.awaited = Awaited::Neither;
+        }
+    }
+
+    /// How many bytes the sink has taken.
+    #[must_use]
+    pub const fn delivered(&self) -> u64 {
+        self.delivered
+    }
+
+    /// Whether all was delivered, and the sink knows that it was all.
+    #[must_use]
+    pub const fn has_ended(&self) -> bool {
+        matches!(self.state, State::Ended)
+    }
+
+    /// Whether nothing will ever be done again.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        matches!(self.state, State::Ended | State::Cut(_))
+    }
+
+    /// How it was cut short, if it was.
+    #[must_use]
+    pub const fn was_cut(&self) -> Option<Cut> {
+        match self.state {
+            State::Cut(cut) => Some(cut),
+            State::Open | State::Emptying | State::AtEnd | State::Ended => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What a peer of the two ends may do, in any order.
+    #[derive(Debug, Clone, Copy)]
+    enum Deed {
+        Send(u8),
+        End,
+        Take(u8),
+        Run(u8),
+    }
+
+    fn deeds() -> impl Strategy<Value = Vec<Deed>> {
+        let deed = prop_oneof![
+            3 => (1u8..40).prop_map(Deed::Send),
+            3 => (1u8..40).prop_map(Deed::Take),
+            4 => (1u8..6).prop_map(Deed::Run),
+            1 => Just(Deed::End),
+        ];
+        proptest::collection::vec(deed, 0..200)
+    }
+
+    /// Both ends as the kernel has them: edges come when something has changed from nothing to something, and never
+    /// again for the same.
+    struct Ends {
+        flow: Flow,
+        number: u8,
+        source: VecDeque<u8>,
+        source_ended: bool,
+        held: VecDeque<u8>,
+        sink: VecDeque<u8>,
+        capacity: usize,
+        taken: Vec<u8>,
+        sent: Vec<u8>,
+        told: bool,
+    }
+
+    impl Ends {
+        fn new(way: Way, capacity: usize, first: u8) -> Self {
+            let held: VecDeque<u8> = (0..first).map(|byte| 200 + byte % 50).collect();
+            Self {
+                flow: Flow::new(way, held.len()),
+                number: 0,
+                source: VecDeque::new(),
+                source_ended: false,
+                sent: held.iter().copied().collect(),
+                held,
+                sink: VecDeque::new(),
+                capacity,
+                taken: Vec::new(),
+                told: false,
+            }
+        }
+
+        fn room(&self) -> usize {
+            self.capacity - self.sink.len()
+        }
+
+        fn send(&mut self, count: u8) {
+            if self.source_ended {
+                return;
+            }
+            for _ in 0..count {
+                self.source.push_back(self.number);
+                self.sent.push(self.number);
+                self.number = self.number.wrapping_add(1);
+            }
+            self.flow.on(Event::SourceReady);
+        }
+
+        fn end(&mut self) {
+            if !std::mem::replace(&mut self.source_ended, true) {
+                self.flow.on(Event::SourceReady);
+            }
+        }
+
+        /// The edge of a sink comes when it was full and is not any more.
+        fn take(&mut self, count: u8) {
+            assert!(!self.told || self.flow.is_over(), "nothing is written behind the end");
+            let was_full = self.room() == 0;
+            let count = usize::from(count).min(self.sink.len());
+            self.taken.extend(self.sink.drain(..count));
+            if was_full && count > 0 {
+                self.flow.on(Event::SinkReady);
+            }
+        }
+
+        /// Whether it may be asked again at once.
+        fn step(&mut self) -> bool {
+            match self.flow.next() {
+                Todo::Move => match self.source.len().min(self.room()).min(7) {
+                    0 if self.source.is_empty() && self.source_ended => self.flow.on(Event::SourceEnded),
+                    0 => self.flow.on(Event::Stuck),
+                    count => {
+                        self.sink.extend(self.source.drain(..count));
+                        self.flow.on(Event::Moved(count));
+                    }
+                },
+                Todo::Read => match self.source.len().min(5) {
+                    0 if self.source_ended => self.flow.on(Event::SourceEnded),
+                    0 => self.flow.on(Event::SourceEmpty),
+                    count => {
+                        assert!(self.held.is_empty(), "one piece at a time is held");
+                        self.held.extend(self.source.drain(..count));
+                        self.flow.on(Event::Read(count));
+                    }
+                },
+                Todo::Write => match self.held.len().min(self.room()) {
+                    0 => self.flow.on(Event::SinkFull),
+                    count => {
+                        self.sink.extend(self.held.drain(..count));
+                        self.flow.on(Event::Wrote(count));
+                    }
+                },
+                Todo::TellEnd => {
+                    assert!(self.source_ended && self.source.is_empty() && self.held.is_empty());
+                    assert!(!std::mem::replace(&mut self.told, true), "the end is told once");
+                    self.flow.on(Event::EndTold);
+                }
+                Todo::Wait | Todo::Nothing => return false,
+            }
+            true
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_byte_arrives_in_order_and_the_end_behind_them(
+            deeds in deeds(), direct in any::<bool>(), capacity in 1usize..50, first in 0u8..20,
+        ) {
+            let way = if direct { Way::Direct } else { Way::Held };
+            let mut ends = Ends::new(way, capacity, first);
+            for deed in deeds {
+                match deed {
+                    Deed::Send(count) => ends.send(count),
+                    Deed::End => ends.end(),
+                    Deed::Take(count) => ends.take(count),
+                    Deed::Run(steps) => for _ in 0..steps { ends.step(); },
+                }
+            }
+            // From here on both ends do their part, and the flow gets no edge but those the kernel would report.
+            ends.end();
+            while !ends.told {
+                let mut moved = false;
+                while ends.step() { moved = true; }
+                let before = ends.taken.len();
+                ends.take(3);
+                prop_assert!(moved || ends.taken.len() > before, "asleep with work to do: {:?}", ends.flow);
+            }
+            ends.take(255);
+            prop_assert_eq!(&ends.taken, &ends.sent);
+            prop_assert_eq!(ends.flow.delivered(), ends.sent.len() as u64);
+            prop_assert!(ends.flow.is_over() && ends.flow.was_cut().is_none());
+        }
+
+        /// Any event in any state: over stays over, and what is over has nothing to do.
+        #[test]
+        fn what_is_over_stays_over(events in proptest::collection::vec(0usize..13, 0..60), direct in any::<bool>()) {
+            let all = [
+                Event::Moved(3), Event::Read(3), Event::Wrote(3), Event::Stuck, Event::SourceEmpty, Event::SinkFull,
+                Event::SourceEnded, Event::SinkClosed, Event::Failed, Event::EndTold, Event::SourceReady,
+                Event::SinkReady, Event::NotDirect,
+            ];
+            let mut flow = Flow::new(if direct { Way::Direct } else { Way::Held }, 2);
+            for event in events {
+                let before = flow;
+                flow.on(all[event]);
+                if before.is_over() {
+                    prop_assert_eq!(before, flow);
+                }
+                prop_assert_eq!(flow.is_over(), flow.next() == Todo::Nothing);
+                prop_assert!(flow.delivered() >= before.delivered());
+            }
+        }
+    }
+
+    #[test]
+    fn a_stuck_move_is_tried_again_after_an_edge_of_either_end() {
+        for edge in [Event::SourceReady, Event::SinkReady] {
+            let mut flow = Flow::new(Way::Direct, 0);
+            flow.on(Event::Stuck);
+            assert_eq!(flow.next(), Todo::Wait);
+            flow.on(edge);
+            assert_eq!(flow.next(), Todo::Move);
+        }
+    }
+
+    #[test]
+    fn what_is_held_goes_first_and_does_not_wait_for_the_source() {
+        let mut flow = Flow::new(Way::Direct, 5);
+        flow.on(Event::SourceEmpty);
+        assert_eq!(flow.next(), Todo::Write);
+        flow.on(Event::SinkFull);
+        flow.on(Event::SourceReady);
+        assert_eq!(flow.next(), Todo::Wait);
+        flow.on(Event::SinkReady);
+        flow.on(Event::Wrote(5));
+        assert_eq!(flow.next(), Todo::Move);
+    }
+
+    #[test]
+    fn a_cut_drops_what_is_held() {
+        let mut flow = Flow::new(Way::Held, 5);
+        flow.on(Event::SinkClosed);
+        assert_eq!((flow.next(), flow.was_cut()), (Todo::Nothing, Some(Cut::SinkClosed)));
+        assert_eq!(flow.delivered(), 0);
+    }
+}

@@ -1,0 +1,249 @@
+//! One session: a connection that has a worker to itself, or waits for one.
+//!
+//! ```text
+//!  Waiting --assigned--> Running --worker ended--> Running without worker --all delivered--> over
+//!     ^                     |  |
+//!     |                     |  +--both directions over, client gone, idle--> over
+//!     +--worker ended before anything went either way
+//! ```
+//!
+//! Up is from client to worker, down from worker to client. The end of what the client sends is the end of the worker's input,
+//! the end of the worker's output is our FIN; the one may come long before the other. A worker that has ended without
+//! having been given or having said anything was none: its client gets another.
+
+use std::time::{Duration, Instant};
+
+use mio::unix::pipe::{Receiver, Sender};
+
+use super::super::core::{RequestId, WorkerId};
+use crate::net::addr::PeerAddr;
+use crate::net::stream::Stream;
+use crate::process::child::Child;
+use crate::process::terminal::END_AGAIN;
+use crate::process::unread_bytes;
+use crate::reactor::Alarm;
+use crate::relay::carrier::{Carrier, Halt};
+use crate::relay::flow::{Cut, Event, Way};
+
+/// A connection in session mode.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) stream: Stream,
+    pub(super) peer: PeerAddr,
+    pub(super) stage: Stage,
+    pub(super) watch: Watch,
+    pub(super) alarm: Alarm,
+}
+
+/// Whether the poll knows the connection. One that gets a worker at once is registered then, any other when it begins to
+/// wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Watch {
+    NotYet,
+    Registered,
+}
+
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// Its request is with the dispatcher, which names it at once.
+    Waiting(Option<RequestId>),
+    /// It has a worker, or what that has left to be delivered.
+    Running(Box<Running>),
+}
+
+/// The two directions and their ends at the worker's side.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) request: RequestId,
+    /// `None`: it has ended. What it has written before is still delivered.
+    pub(super) worker: Option<WorkerId>,
+    stdin: Option<Sender>,
+    stdout: Receiver,
+    up: Carrier,
+    down: Carrier,
+    /// When bytes last went either way.
+    pub(super) active: Instant,
+    /// On a terminal, whose input cannot be closed: its end is to be entered again then, and after how long once more.
+    again: Option<(Instant, Duration)>,
+}
+
+/// The longest pause between two ends of file that a terminal is given.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How a session stands after its directions were run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It waits for an edge.
+    Waiting,
+    /// It has had its share of this turn.
+    MoreLater,
+    /// Nothing will go either way again.
+    Over,
+    /// The client has gone before that.
+    Vanished,
+}
+
+/// Bytes that went each way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Volume {
+    pub(super) up: u64,
+    pub(super) down: u64,
+}
+
+impl Running {
+    /// A session begins. `said` is what the worker has written behind its ready line.
+    pub(super) fn new(
+        request: RequestId,
+        worker: WorkerId,
+        (stdin, stdout): (Sender, Receiver),
+        way: Way,
+        said: Vec<u8>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            request,
+            worker: Some(worker),
+            stdin: Some(stdin),
+            stdout,
+            up: Carrier::new(way, Vec::new()),
+            down: Carrier::new(way, said),
+            active: now,
+            again: None,
+        }
+    }
+
+    pub(super) fn stdin_mut(&mut self) -> Option<&mut Sender> {
+        self.stdin.as_mut()
+    }
+
+    pub(super) fn volume(&self) -> Volume {
+        Volume {
+            up: self.up.flow().delivered(),
+            down: self.down.flow().delivered(),
+        }
+    }
+
+    /// Whether anything has happened between these two, so that the client cannot be given to another worker as if nothing
+    /// had.
+    pub(super) fn has_begun(&self) -> bool {
+        self.volume() != Volume::default() || self.up.flow().has_ended()
+    }
+
+    pub(super) fn client_has_input(&mut self) {
+        self.up.tell(Event::SourceReady);
+    }
+
+    pub(super) fn client_has_room(&mut self) {
+        self.down.tell(Event::SinkReady);
+    }
+
+    pub(super) fn worker_has_room(&mut self) {
+        self.up.tell(Event::SinkReady);
+    }
+
+    pub(super) fn worker_has_output(&mut self) {
+        self.down.tell(Event::SourceReady);
+    }
+
+    /// The worker has ended: it reads nothing more, and what it has written lies in the pipe.
+    pub(super) fn worker_has_ended(&mut self, now: Instant) {
+        self.worker = None;
+        self.active = now;
+        (self.stdin, self.again) = (None, None);
+        self.up.tell(Event::SinkClosed);
+        self.down.tell(Event::SourceReady);
+    }
+
+    /// When something is to be done though nothing happens.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.again.map(|(at, _)| at)
+    }
+
+    /// A program at a terminal that has not taken its end of input gets it again: a file at its end would tell it with
+    /// every read.
+    pub(super) fn on_deadline(&mut self, child: &Child, now: Instant) {
+        if let (Some((at, pause)), Some(stdin)) = (self.again, &self.stdin)
+            && at <= now
+        {
+            child.enter_end_of_file(stdin);
+            let pause = (pause * 2).min(LONGEST_PAUSE);
+            self.again = Some((now + pause, pause));
+        }
+    }
+
+    /// Carries what can be carried both ways. `child` is the worker's process, while there is one.
+    pub(super) fn carry(
+        &mut self,
+        stream: &Stream,
+        child: Option<&Child>,
+        scratch: &mut [u8],
+        now: Instant,
+    ) -> Standing {
+        let up = self.carry_up(stream, child, scratch, now);
+        let down = self.carry_down(stream, scratch);
+        match (up, down) {
+            (Standing::Vanished, _) | (_, Standing::Vanished) => Standing::Vanished,
+            (Standing::Over, Standing::Over) => Standing::Over,
+            (Standing::MoreLater, _) | (_, Standing::MoreLater) => Standing::MoreLater,
+            (Standing::Waiting | Standing::Over, Standing::Waiting | Standing::Over) => Standing::Waiting,
+        }
+    }
+
+    fn carry_up(&mut self, stream: &Stream, child: Option<&Child>, scratch: &mut [u8], now: Instant) -> Standing {
+        let halt = match &self.stdin {
+            Some(stdin) => self.up.run(stream, stdin, scratch),
+            None => Halt::Over,
+        };
+        match halt {
+            Halt::Waiting => return Standing::Waiting,
+            Halt::MoreLater => return Standing::MoreLater,
+            Halt::AtEnd => {
+                self.up.tell(Event::EndTold);
+                self.end_input(child, now);
+            }
+            // The worker does not read any more: what its client sends stays where it is.
+            Halt::Over if self.again.is_none() => self.stdin = None,
+            Halt::Over => {}
+        }
+        match self.up.flow().was_cut() {
+            Some(Cut::Failed) => Standing::Vanished,
+            Some(Cut::SinkClosed) | None => Standing::Over,
+        }
+    }
+
+    fn end_input(&mut self, child: Option<&Child>, now: Instant) {
+        match (&self.stdin, child) {
+            (Some(stdin), Some(child)) if child.is_on_terminal() => {
+                child.enter_end_of_file(stdin);
+                self.again = Some((now + END_AGAIN, END_AGAIN));
+            }
+            _ => self.stdin = None,
+        }
+    }
+
+    fn carry_down(&mut self, stream: &Stream, scratch: &mut [u8]) -> Standing {
+        let mut halt = self.down.run(&self.stdout, stream, scratch);
+        // What has left the worker's group may hold the pipe open; nobody waits for that.
+        let empty = |stdout: &Receiver| !matches!(unread_bytes(stdout), Ok(unread) if unread > 0);
+        if halt == Halt::Waiting && self.worker.is_none() && empty(&self.stdout) {
+            self.down.tell(Event::SourceEnded);
+            halt = self.down.run(&self.stdout, stream, scratch);
+        }
+        match halt {
+            Halt::Waiting => return Standing::Waiting,
+            Halt::MoreLater => return Standing::MoreLater,
+            // Perhaps it has died before it was of any use: the end of its process will tell.
+            Halt::AtEnd if self.worker.is_some() && !self.has_begun() => return Standing::Waiting,
+            Halt::AtEnd => {
+                // An error: the client has gone, and the next call says so.
+                let _ = stream.shutdown_write();
+                self.down.tell(Event::EndTold);
+            }
+            Halt::Over => {}
+        }
+        match self.down.flow().was_cut() {
+            Some(_) => Standing::Vanished,
+            None => Standing::Over,
+        }
+    }
+}

@@ -1,0 +1,427 @@
+//! What the pool does in session mode: each connection gets a worker of its own, and bytes go both ways until either ends.
+//!
+//! To the dispatcher a session is a request of no bytes, which is answered when its worker has done its work. The
+//! connection stands in this table from accept to the end of the session. Whatever is left then (a refusal to be
+//! written, input to be read away) is the business of an ordinary client, which it becomes.
+
+use log::Level;
+use mio::Interest;
+
+use super::super::core::{ClientId, Event, Fault, RequestId, Step, Which, WorkerId};
+use super::super::options::Mode;
+use super::super::report::{SessionTotals, Topic};
+use super::client::After;
+use super::session::{Running, Session, Stage, Standing, Volume, Watch};
+use super::{Of, Pool};
+use crate::net::addr::PeerAddr;
+use crate::net::stream::Stream;
+use crate::reactor::slab::GenerationalSlab;
+use crate::reactor::{Alarm, Context, Key, Readiness};
+use crate::relay::flow::Way;
+
+/// All connections in session mode.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    table: GenerationalSlab<Session>,
+    /// Sessions that have begun.
+    begun: u64,
+    carried: Volume,
+}
+
+impl Sessions {
+    pub(super) fn get(&self, id: ClientId) -> Option<&Session> {
+        self.table.get(Key::from_bits(id.0))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    pub(super) fn keys(&self) -> Vec<Key> {
+        self.table.iter().map(|(key, _)| key).collect()
+    }
+
+    pub(super) fn totals(&self) -> SessionTotals {
+        let running = self
+            .table
+            .iter()
+            .filter(|(_, session)| matches!(session.stage, Stage::Running(_)));
+        SessionTotals {
+            running: u64::try_from(running.count()).unwrap_or(u64::MAX),
+            begun: self.begun,
+            up: self.carried.up,
+            down: self.carried.down,
+        }
+    }
+
+    fn running(&mut self, key: Key) -> Option<(&Stream, &mut Running)> {
+        let Session { stream, stage, .. } = self.table.get_mut(key)?;
+        match stage {
+            Stage::Running(running) => Some((stream, running)),
+            Stage::Waiting(_) => None,
+        }
+    }
+}
+
+impl Pool {
+    pub(super) fn has_sessions(&self) -> bool {
+        self.options.policy.mode == Mode::Session
+    }
+
+    // ---- coming ------------------------------------------------------------------------------------------------
+
+    /// A connection that was admitted asks for a worker, whatever it has to say.
+    pub(super) fn welcome_session(&mut self, cx: &mut Context<'_>, stream: Stream, peer: PeerAddr) {
+        // Small pieces leave at once, and a peer that vanishes without a word is noticed some day. An error: it has gone
+        // already, which the next call will tell.
+        let _ = stream.set_nodelay();
+        let _ = stream.set_keepalive();
+        let session = Session {
+            stream,
+            peer,
+            stage: Stage::Waiting(None),
+            watch: Watch::NotYet,
+            alarm: Alarm::default(),
+        };
+        match self.sessions.table.insert(session) {
+            Ok(key) => {
+                let client = ClientId(key.to_bits());
+                self.tell(cx, Event::Request { client, size: 0 });
+            }
+            Err(session) => self.clients.count.release(&session.peer),
+        }
+    }
+
+    /// The session waits, for the first time, or again because its worker has ended before it was of any use.
+    pub(super) fn session_waits(&mut self, cx: &mut Context<'_>, client: ClientId, request: RequestId) {
+        let key = Key::from_bits(client.0);
+        self.detach(key);
+        if let Some(session) = self.sessions.table.get_mut(key) {
+            session.stage = Stage::Waiting(Some(request));
+            self.watch_session(cx, key);
+        }
+    }
+
+    /// Takes a session's worker away from it, if it has one.
+    fn detach(&mut self, key: Key) {
+        let Some((_, running)) = self.sessions.running(key) else {
+            return;
+        };
+        let (worker, request) = (running.worker, running.request);
+        if let Some(process) = worker.and_then(|worker| self.crew.get_mut(worker)) {
+            process.session = None;
+        }
+        if let Some(session) = self.sessions.table.get_mut(key) {
+            session.stage = Stage::Waiting(Some(request));
+        }
+    }
+
+    fn watch_session(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(session) = self.sessions.table.get_mut(key) else {
+            return;
+        };
+        if session.watch == Watch::Registered {
+            return;
+        }
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        match cx.register(Of::session(key), &mut session.stream, interest) {
+            Ok(()) => session.watch = Watch::Registered,
+            Err(error) => {
+                let peer = session.peer;
+                let line = format_args!("closed {peer}: cannot watch its connection: {error}");
+                self.note(cx, Level::Error, Topic::System, line);
+                self.session_vanished(cx, key);
+            }
+        }
+    }
+
+    /// The dispatcher has found a worker.
+    pub(super) fn begin_session(&mut self, cx: &mut Context<'_>, id: WorkerId, request: RequestId, client: ClientId) {
+        let key = Key::from_bits(client.0);
+        self.detach(key);
+        let Some(session) = self.sessions.table.get_mut(key) else {
+            return self.tell(cx, Event::Withdrawn(request));
+        };
+        session.stage = Stage::Waiting(Some(request));
+        if has_failed(&session.stream) {
+            self.remove_session(cx, key);
+            self.descriptor_freed(cx);
+            return self.tell(cx, Event::Withdrawn(request));
+        }
+        let Some(process) = self.crew.get_mut(id) else { return };
+        let (Some(stdin), Some(stdout)) = (process.child.stdin.take(), process.child.stdout.take()) else {
+            return self.fault(cx, id, Fault::InputClosed(request));
+        };
+        (process.session, process.had_session) = (Some(key), true);
+        let way = if process.child.is_on_terminal() {
+            Way::Held
+        } else {
+            Way::Direct
+        };
+        let said = std::mem::take(&mut process.reply);
+        let mut running = Running::new(request, id, (stdin, stdout), way, said, cx.now());
+        let watched = running.stdin_mut().map_or(Ok(()), |stdin| {
+            cx.register(Of::WorkerInput.worker(id), stdin, Interest::WRITABLE)
+        });
+        if let Err(error) = watched {
+            process.session = None;
+            let line = format_args!("cannot watch a worker: {error}");
+            self.note(cx, Level::Error, Topic::System, line);
+            return self.fault(cx, id, Fault::InputClosed(request));
+        }
+        session.stage = Stage::Running(Box::new(running));
+        self.sessions.begun += 1;
+        self.watch_session(cx, key);
+        self.pump(cx, key);
+    }
+
+    // ---- running -----------------------------------------------------------------------------------------------
+
+    pub(super) fn session_ready(&mut self, cx: &mut Context<'_>, key: Key, readiness: Readiness) {
+        let Some(session) = self.sessions.table.get_mut(key) else {
+            return;
+        };
+        // That both directions are over is no failure: what was sent before is still to be read.
+        if readiness.hung_up && has_failed(&session.stream) {
+            return self.session_vanished(cx, key);
+        }
+        let Stage::Running(running) = &mut session.stage else {
+            return;
+        };
+        if readiness.readable || readiness.read_closed || readiness.hung_up {
+            running.client_has_input();
+        }
+        if readiness.writable || readiness.hung_up {
+            running.client_has_room();
+        }
+        self.pump(cx, key);
+    }
+
+    /// There is something to be read from the worker of a session, or room in its input.
+    pub(super) fn session_worker_ready(&mut self, cx: &mut Context<'_>, id: WorkerId, edge: fn(&mut Running)) {
+        // A worker without a session keeps what it says for the one to come.
+        let Some(key) = self.crew.get(id).and_then(|process| process.session) else {
+            return;
+        };
+        if let Some((_, running)) = self.sessions.running(key) {
+            edge(running);
+            self.pump(cx, key);
+        }
+    }
+
+    /// Carries what can be carried, and does what follows from it.
+    pub(super) fn pump(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some((stream, running)) = self.sessions.running(key) else {
+            return;
+        };
+        let child = running.worker.and_then(|worker| self.crew.get(worker));
+        let (before, mut scratch) = (running.volume(), cx.lend_buffer());
+        let standing = running.carry(stream, child.map(|process| &process.child), &mut scratch, cx.now());
+        cx.return_buffer(scratch);
+        let after = running.volume();
+        if after != before {
+            running.active = cx.now();
+            self.sessions.carried.up += after.up - before.up;
+            self.sessions.carried.down += after.down - before.down;
+        }
+        match standing {
+            Standing::Waiting => self.settle_session(cx, key),
+            Standing::MoreLater => cx.resume_later(Of::session(key)),
+            Standing::Over => self.session_is_over(cx, key),
+            Standing::Vanished => self.session_vanished(cx, key),
+        }
+    }
+
+    /// The process of a session's worker has ended. What it wrote before goes to the client; if nothing has gone either way
+    /// the client is none the wiser, and gets another worker as soon as the dispatcher knows.
+    pub(super) fn session_loses_worker(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+        let Some(key) = self.crew.get_mut(id).and_then(|process| process.session) else {
+            return;
+        };
+        self.session_worker_ready(cx, id, Running::worker_has_output);
+        let Some((_, running)) = self.sessions.running(key) else {
+            return;
+        };
+        if running.worker != Some(id) {
+            return;
+        }
+        if !running.has_begun() {
+            return self.detach(key);
+        }
+        running.worker_has_ended(cx.now());
+        if let Some(process) = self.crew.get_mut(id) {
+            process.session = None;
+        }
+        self.worker_is_spent(cx, id);
+        self.pump(cx, key);
+    }
+
+    fn worker_is_spent(&mut self, cx: &mut Context<'_>, worker: WorkerId) {
+        let step = Step::Last;
+        self.tell(
+            cx,
+            Event::Reply {
+                worker,
+                which: Which::Oldest,
+                step,
+            },
+        );
+    }
+
+    // ---- going -------------------------------------------------------------------------------------------------
+
+    /// Both directions are over.
+    fn session_is_over(&mut self, cx: &mut Context<'_>, key: Key) {
+        let worker = self.sessions.running(key).and_then(|(_, running)| running.worker);
+        self.part_from_session(cx, key, |pool, cx, key| pool.part(cx, key, After::LookForInput));
+        if let Some(worker) = worker {
+            self.worker_is_spent(cx, worker);
+        }
+    }
+
+    /// The client has gone. Its worker's input ends, and then the worker.
+    fn session_vanished(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(session) = self.remove_session(cx, key) else {
+            return;
+        };
+        let (request, worker) = match session.stage {
+            Stage::Waiting(request) => (request, None),
+            Stage::Running(running) => (Some(running.request), running.worker),
+        };
+        drop(session.stream);
+        self.descriptor_freed(cx);
+        if let Some(request) = request {
+            self.tell(cx, Event::Abandoned(request));
+        }
+        if let Some(worker) = worker {
+            self.worker_is_spent(cx, worker);
+        }
+    }
+
+    /// The dispatcher will not go on with it: nothing has been said yet, or it is cut short.
+    pub(super) fn refuse_session(&mut self, cx: &mut Context<'_>, client: ClientId) {
+        let key = Key::from_bits(client.0);
+        let begun = self
+            .sessions
+            .running(key)
+            .is_some_and(|(_, running)| running.has_begun());
+        self.part_from_session(cx, key, |pool, cx, key| {
+            if begun {
+                pool.part(cx, key, After::LookForInput);
+            } else {
+                pool.send_refusal(cx, key);
+            }
+        });
+    }
+
+    pub(super) fn session_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(session) = self.sessions.table.get_mut(key) else {
+            return;
+        };
+        cx.alarm_fired(&mut session.alarm);
+        let (peer, now) = (session.peer, cx.now());
+        if let Stage::Running(running) = &session.stage
+            && running.worker.is_none()
+            && running.active + self.options.write_timeout <= now
+        {
+            self.dispatcher.counters_mut().refusals.write_timeout += 1;
+            let line =
+                format_args!("closed {peer}: it took nothing of what its worker has left within --write-timeout");
+            self.note(cx, Level::Warn, Topic::WriteTimeout, line);
+            return self.session_vanished(cx, key);
+        }
+        if let (Stage::Running(running), Some(idle)) = (&session.stage, self.options.session_idle)
+            && running.active + idle <= now
+        {
+            self.dispatcher.counters_mut().idle_closed += 1;
+            self.note(
+                cx,
+                Level::Info,
+                Topic::Idle,
+                format_args!("ended the session of {peer}: no byte for --idle-timeout"),
+            );
+            return self.session_is_over(cx, key);
+        }
+        if let Stage::Running(running) = &mut session.stage
+            && let Some(process) = running.worker.and_then(|worker| self.crew.get(worker))
+        {
+            running.on_deadline(&process.child, cx.now());
+        }
+        self.settle_session(cx, key);
+    }
+
+    /// Brings the alarm in line with the stage.
+    fn settle_session(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(session) = self.sessions.table.get_mut(key) else {
+            return;
+        };
+        let deadline = match &session.stage {
+            Stage::Waiting(_) => None,
+            Stage::Running(running) => {
+                // With a worker there is no other: a session lasts as long as both ends want it to, and the dispatcher keeps
+                // --busy-timeout.
+                let write_timeout = self.options.write_timeout;
+                let taken_by = running.worker.is_none().then(|| running.active + write_timeout);
+                let idle_at = self.options.session_idle.map(|idle| running.active + idle);
+                [running.deadline(), taken_by, idle_at].into_iter().flatten().min()
+            }
+        };
+        cx.set_alarm(&mut session.alarm, Of::session(key), deadline);
+    }
+
+    /// Takes a session out of the table, and its worker away from it; the connection is still counted.
+    fn take_out(&mut self, cx: &mut Context<'_>, key: Key) -> Option<Session> {
+        if let Some(worker) = self.sessions.running(key).and_then(|(_, running)| running.worker)
+            && let Some(process) = self.crew.get_mut(worker)
+        {
+            process.session = None;
+        }
+        let mut session = self.sessions.table.remove(key)?;
+        cx.set_alarm(&mut session.alarm, Of::session(key), None);
+        Some(session)
+    }
+
+    /// The same for a connection that is to be closed.
+    fn remove_session(&mut self, cx: &mut Context<'_>, key: Key) -> Option<Session> {
+        let session = self.take_out(cx, key)?;
+        self.clients.count.release(&session.peer);
+        Some(session)
+    }
+
+    /// The session ends, and its connection is let go like that of any client.
+    fn part_from_session(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: Key,
+        how: impl FnOnce(&mut Pool, &mut Context<'_>, Key),
+    ) {
+        let Some(session) = self.take_out(cx, key) else { return };
+        // Our ends of the worker's streams are closed here, before anything else happens to it.
+        drop(session.stage);
+        let Some(key) = self.clients.adopt_leaver(session.stream, session.peer, cx.now()) else {
+            return self.descriptor_freed(cx);
+        };
+        if session.watch == Watch::Registered
+            && let Some(client) = self.clients.get_mut(key)
+        {
+            let (token, interest) = (cx.token_for(Of::client(key)), Interest::READABLE | Interest::WRITABLE);
+            // An error would mean that it is not registered after all: then it will be when it has to be.
+            if cx.registry().reregister(&mut client.stream, token, interest).is_ok() {
+                client.watch = super::client::Watch::Registered;
+            }
+        }
+        how(self, cx, key);
+    }
+
+    /// Everybody, whatever is still on its way.
+    pub(super) fn close_sessions(&mut self, cx: &mut Context<'_>) {
+        for key in self.sessions.keys() {
+            self.remove_session(cx, key);
+        }
+    }
+}
+
+/// Whether the connection is in error: reset, or given up by the kernel. The error is fetched, and told once.
+fn has_failed(stream: &Stream) -> bool {
+    !matches!(stream.take_error(), Ok(None))
+}
