@@ -2,62 +2,222 @@
 //!
 //! Sorted by ticket, that is by arrival. A request that goes back after its worker died keeps its ticket, and so stands
 //! before everybody who came later, without a second kind of insertion.
+//!
+//! Under load every request passes through here, so both ends cost next to nothing: who comes is nearly always the youngest
+//! and who goes the oldest. One that leaves from the middle leaves a gap behind, which goes when it comes to an end of the
+//! queue, or with all others once there are more gaps than requests. Deadlines are not sorted: no request has one before
+//! a moment that is remembered, and when that has come all are looked at.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::event::RequestId;
 
+/// So many gaps are never worth a walk.
+const FEW: usize = 64;
+
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    by_arrival: BTreeMap<u64, (RequestId, Instant)>,
-    by_deadline: BTreeSet<(Instant, u64)>,
+    places: VecDeque<Place>,
+    waiting: usize,
+    /// Nobody's deadline is before this.
+    wake: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Place {
+    ticket: u64,
+    /// `None`: a gap.
+    waits: Option<(RequestId, Instant)>,
 }
 
 impl Queue {
     pub(super) fn len(&self) -> usize {
-        self.by_arrival.len()
+        self.waiting
     }
 
     pub(super) fn insert(&mut self, request: RequestId, deadline: Instant) {
-        self.by_arrival.insert(request.ticket, (request, deadline));
-        self.by_deadline.insert((deadline, request.ticket));
+        let place = Place {
+            ticket: request.ticket,
+            waits: Some((request, deadline)),
+        };
+        if self.places.back().is_none_or(|last| last.ticket < request.ticket) {
+            self.places.push_back(place);
+        } else {
+            match self.find(request.ticket) {
+                Ok(at) => self
+                    .places
+                    .iter_mut()
+                    .skip(at)
+                    .take(1)
+                    .for_each(|gap| gap.waits = place.waits),
+                Err(at) => self.places.insert(at, place),
+            }
+        }
+        self.waiting += 1;
+        self.wake = Some(self.wake.map_or(deadline, |wake| wake.min(deadline)));
     }
 
     /// The one that has waited longest.
     pub(super) fn first(&self) -> Option<RequestId> {
-        self.by_arrival.first_key_value().map(|(_, (request, _))| *request)
+        self.places.front()?.waits.map(|(request, _)| request)
     }
 
     /// Takes the one that has waited longest.
     pub(super) fn pop(&mut self) -> Option<RequestId> {
-        let (ticket, (request, deadline)) = self.by_arrival.pop_first()?;
-        self.by_deadline.remove(&(deadline, ticket));
-        Some(request)
+        let first = self.first()?;
+        self.remove(first);
+        Some(first)
     }
 
     pub(super) fn remove(&mut self, request: RequestId) {
-        if let Some((_, deadline)) = self.by_arrival.remove(&request.ticket) {
-            self.by_deadline.remove(&(deadline, request.ticket));
+        let at = if self.first() == Some(request) {
+            Ok(0)
+        } else {
+            self.find(request.ticket)
+        };
+        let Some(place) = at.ok().and_then(|at| self.places.get_mut(at)) else {
+            return;
+        };
+        if place.waits.take().is_some() {
+            self.waiting -= 1;
         }
+        self.close_gaps();
     }
 
+    /// By then somebody may have waited too long; nobody has before.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.by_deadline.first().map(|(deadline, _)| *deadline)
+        self.wake
     }
 
     /// Takes one that has waited too long.
     pub(super) fn pop_expired(&mut self, now: Instant) -> Option<RequestId> {
-        let (deadline, ticket) = *self.by_deadline.first()?;
-        if deadline > now {
+        if self.wake.is_none_or(|wake| wake > now) {
             return None;
         }
-        self.by_deadline.pop_first();
-        self.by_arrival.remove(&ticket).map(|(request, _)| request)
+        let mut waiting = self.places.iter().filter_map(|place| place.waits);
+        let Some((expired, _)) = waiting.find(|(_, deadline)| *deadline <= now) else {
+            let deadlines = self.places.iter().filter_map(|place| place.waits);
+            self.wake = deadlines.map(|(_, deadline)| deadline).min();
+            return None;
+        };
+        self.remove(expired);
+        Some(expired)
     }
 
     /// In the order of arrival.
     pub(super) fn iter(&self) -> impl Iterator<Item = RequestId> {
-        self.by_arrival.values().map(|(request, _)| *request)
+        self.places
+            .iter()
+            .filter_map(|place| place.waits.map(|(request, _)| request))
+    }
+
+    fn find(&self, ticket: u64) -> Result<usize, usize> {
+        self.places.binary_search_by_key(&ticket, |place| place.ticket)
+    }
+
+    /// There is no gap at either end, so that the first place is that of the first request.
+    fn close_gaps(&mut self) {
+        while self.places.front().is_some_and(|place| place.waits.is_none()) {
+            self.places.pop_front();
+        }
+        while self.places.back().is_some_and(|place| place.waits.is_none()) {
+            self.places.pop_back();
+        }
+        if self.places.len() > 2 * self.waiting + FEW {
+            self.places.retain(|place| place.waits.is_some());
+        }
+        if self.waiting == 0 {
+            self.wake = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// The next one to arrive, with so much time.
+        Arrive(u64),
+        /// One that was there before comes back.
+        Return(usize, u64),
+        Pop,
+        Leave(usize),
+        Pass(u64),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            4 => (1u64..50).prop_map(Step::Arrive),
+            1 => (any::<usize>(), 1u64..50).prop_map(|(which, time)| Step::Return(which, time)),
+            2 => Just(Step::Pop),
+            2 => any::<usize>().prop_map(Step::Leave),
+            1 => (1u64..30).prop_map(Step::Pass),
+        ];
+        proptest::collection::vec(step, 1..400)
+    }
+
+    fn request(ticket: u64) -> RequestId {
+        RequestId { index: 0, ticket }
+    }
+
+    fn nth(map: &BTreeMap<u64, Instant>, which: usize) -> Option<u64> {
+        map.keys().nth(which.checked_rem(map.len())?).copied()
+    }
+
+    proptest! {
+        /// Against a map by ticket: the same order, the same numbers, and nobody's deadline passes unnoticed.
+        #[test]
+        fn it_is_a_map_by_arrival(steps in steps()) {
+            let (mut queue, mut model, mut gone) = (Queue::default(), BTreeMap::new(), BTreeMap::new());
+            let (mut now, mut tickets) = (Instant::now(), 0);
+            for step in steps {
+                match step {
+                    Step::Arrive(time) => {
+                        let deadline = now + Duration::from_millis(time);
+                        queue.insert(request(tickets), deadline);
+                        model.insert(tickets, deadline);
+                        tickets += 1;
+                    }
+                    Step::Return(which, time) => if let Some(ticket) = nth(&gone, which) {
+                        let deadline = now + Duration::from_millis(time);
+                        gone.remove(&ticket);
+                        queue.insert(request(ticket), deadline);
+                        model.insert(ticket, deadline);
+                    },
+                    Step::Pop => {
+                        let first = model.pop_first();
+                        prop_assert_eq!(queue.pop(), first.map(|(ticket, _)| request(ticket)));
+                        gone.extend(first);
+                    }
+                    Step::Leave(which) => if let Some(ticket) = nth(&model, which) {
+                        queue.remove(request(ticket));
+                        gone.extend(model.remove_entry(&ticket));
+                    },
+                    Step::Pass(time) => {
+                        now += Duration::from_millis(time);
+                        while let Some(expired) = queue.pop_expired(now) {
+                            let deadline = model.remove(&expired.ticket);
+                            prop_assert!(deadline.is_some_and(|deadline| deadline <= now));
+                        }
+                        prop_assert!(model.values().all(|deadline| *deadline > now));
+                    }
+                }
+                prop_assert_eq!(queue.len(), model.len());
+                prop_assert_eq!(queue.first(), model.keys().next().map(|ticket| request(*ticket)));
+                prop_assert!(queue.iter().map(|request| request.ticket).eq(model.keys().copied()));
+                let wake = queue.next_deadline();
+                prop_assert!(model.values().all(|deadline| wake.is_some_and(|wake| wake <= *deadline)));
+                prop_assert_eq!(wake.is_none(), model.is_empty());
+                prop_assert!(queue.places.len() <= 2 * queue.len() + FEW);
+            }
+        }
     }
 }
