@@ -8,6 +8,10 @@
 //! so many requests unanswered at any time; answers must come in the order of the requests. The latency is that from the
 //! write of a request to the read of its answer.
 //!
+//! `load pace ADDRESS RATE REQUESTS`: one request per connection, so many begun in a second at even distances, whatever
+//! becomes of those before. The latency is that from the moment at which a request was due, so that it counts when the
+//! server makes the next ones wait.
+//!
 //! `load hold ADDRESS CONNECTIONS`: opens connections that send nothing, asks one more line, so that all before it have
 //! been accepted, prints `held`, and keeps them until its standard input ends.
 #![expect(unsafe_code, reason = "epoll without a library in between; see epoll/mod.rs")]
@@ -18,12 +22,13 @@ use std::collections::VecDeque;
 use std::error::Error;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
 const USAGE: &str = "usage: load ask ADDRESS CLIENTS REQUESTS [--like LINE --expect ANSWER] \
                      | load keep ADDRESS CLIENTS IN_FLIGHT REQUESTS [--like LINE --expect ANSWER] \
+                     | load pace ADDRESS RATE REQUESTS \
                      | load hold ADDRESS CONNECTIONS";
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -48,6 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             requests.parse()?,
             &says,
         ),
+        ["pace", address, rate, requests] => pace(address.parse()?, rate.parse()?, requests.parse()?),
         ["hold", address, connections] => hold(address.parse()?, connections.parse()?),
         _ => Err(USAGE.into()),
     }
@@ -139,6 +145,51 @@ fn ask(address: SocketAddr, clients: usize, requests: u64, says: &Conversation) 
                 *slot = Some(next);
                 started += 1;
             }
+        }
+    }
+    print_result(&latency, began.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Open loop: requests begin when they are due.
+fn pace(address: SocketAddr, rate: u32, requests: u32) -> Result<(), Box<dyn Error>> {
+    let mut latency = Histogram::<u64>::new(3)?;
+    let mut epoll = epoll::Epoll::new()?;
+    let mut asking: Vec<Option<Asking>> = Vec::new();
+    let mut free: Vec<usize> = Vec::new();
+    let (began, mut started) = (Instant::now(), 0);
+    let due = |number: u32| began + Duration::from_secs(1) * number / rate;
+    while latency.len() < u64::from(requests) {
+        while started < requests && due(started) <= Instant::now() {
+            let mut client = Asking::start(address, Conversation::Echo.request(started.into()))?;
+            client.since = due(started);
+            let name = free.pop().unwrap_or_else(|| {
+                asking.push(None);
+                asking.len() - 1
+            });
+            epoll.add(&client.stream, name)?;
+            if let Some(slot) = asking.get_mut(name) {
+                *slot = Some(client);
+            }
+            started += 1;
+        }
+        let until_due = if started < requests {
+            due(started).saturating_duration_since(Instant::now())
+        } else {
+            Duration::from_secs(10)
+        };
+        for name in epoll.wait_for(until_due)? {
+            let Some(slot) = asking.get_mut(name) else { continue };
+            let Some(client) = slot else { continue };
+            if !client.is_over()? {
+                continue;
+            }
+            latency.record(u64::try_from(client.since.elapsed().as_nanos())?)?;
+            if !Conversation::Echo.is_answer(&client.request, &client.answer) {
+                return Err(format!("wrong answer to {:?}", client.request.trim_end()).into());
+            }
+            *slot = None;
+            free.push(name);
         }
     }
     print_result(&latency, began.elapsed().as_secs_f64());

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 /// How many events one wait may return.
 const BATCH: usize = 256;
@@ -52,6 +53,25 @@ impl Epoll {
         let buffer = self.events.as_mut_ptr();
         // SAFETY: `buffer` has room for `capacity` events and lives through the call.
         let found = unsafe { libc::epoll_wait(self.descriptor.as_raw_fd(), buffer, capacity, -1) };
+        self.take(found)
+    }
+
+    /// The same, but for no longer than this; then there may be none.
+    #[allow(dead_code, reason = "the reference server waits for ever")]
+    pub(crate) fn wait_for(&mut self, longest: Duration) -> io::Result<impl Iterator<Item = usize> + use<>> {
+        let capacity = i32::try_from(self.events.capacity()).unwrap_or(i32::MAX);
+        let buffer = self.events.as_mut_ptr();
+        let longest = libc::timespec {
+            tv_sec: i64::try_from(longest.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(longest.subsec_nanos()),
+        };
+        let (epoll, no_mask) = (self.descriptor.as_raw_fd(), std::ptr::null());
+        // SAFETY: `buffer` has room for `capacity` events; it and `longest` live through the call; a null mask changes none.
+        let found = unsafe { libc::epoll_pwait2(epoll, buffer, capacity, &raw const longest, no_mask) };
+        self.take(found)
+    }
+
+    fn take(&mut self, found: i32) -> io::Result<impl Iterator<Item = usize> + use<>> {
         let found = usize::try_from(found).map_err(|_| io::Error::last_os_error())?;
         // SAFETY: the kernel has initialised the first `found` events, and `found` is at most the capacity.
         unsafe { self.events.set_len(found) };
