@@ -266,8 +266,9 @@ impl Service for Pool {
     fn turn_end(&mut self, cx: &mut Context<'_>) {
         // What is written may tell that somebody has gone, and that more is to be written; each can tell so once.
         while self.clients.has_unflushed() || self.crew.has_unsent() {
-            self.flush_all(cx);
+            // Workers first: they have something to do while the clients are told what they have done.
             self.send_all(cx);
+            self.flush_all(cx);
         }
         if self.life != Life::Serving {
             self.advance_life(cx);
