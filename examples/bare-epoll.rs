@@ -12,7 +12,7 @@ use std::net::TcpListener;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{SockFlag, accept4};
+use nix::sys::socket::{Backlog, SockFlag, accept4, listen};
 use nix::unistd::{read, write};
 
 /// The name of the listener in epoll; no descriptor has it.
@@ -29,6 +29,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let port = arguments.next().ok_or("usage: bare-epoll PORT [--kept]")?.parse()?;
     let kept = arguments.next().is_some_and(|flag| flag == "--kept");
     let listener = TcpListener::bind(("127.0.0.1", port))?;
+    // As long a queue as the pool has; that of std is 128, and a full one costs a client a second.
+    listen(&listener, Backlog::new(1024)?)?;
     listener.set_nonblocking(true)?;
     eprintln!("listening on {}", listener.local_addr()?);
     let mut epoll = epoll::Epoll::new()?;
