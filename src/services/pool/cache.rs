@@ -182,7 +182,12 @@ impl Cache {
                 return Departure::Shared;
             }
         } else {
+            let before = asked.followers.len();
             asked.followers.retain(|follower| *follower != who);
+            if asked.followers.len() == before {
+                // He asked for himself alone, while others shared what had been asked before a HUP.
+                return Departure::Unwanted;
+            }
             if !(asked.is_orphan && asked.followers.is_empty()) {
                 return Departure::Shared;
             }
@@ -276,6 +281,19 @@ mod tests {
     fn store(cache: &mut Cache, request: &[u8], now: Instant) {
         ask(cache, request, 0, now);
         cache.answered(request, ClientId(0), Some(&request.to_ascii_uppercase()), now);
+    }
+
+    #[test]
+    fn who_asks_for_himself_alone_leaves_alone() {
+        let (mut cache, now) = (cache(9), Instant::now());
+        ask(&mut cache, b"a", 1, now);
+        cache.roll();
+        assert_eq!(cache.look_up(b"a", now), Found::Outdated);
+        assert_eq!(cache.leave(b"a", ClientId(2)), Departure::Unwanted);
+        cache.follow(b"a", ClientId(3));
+        assert_eq!(cache.leave(b"a", ClientId(2)), Departure::Unwanted);
+        assert_eq!(cache.leave(b"a", ClientId(1)), Departure::Shared);
+        assert_eq!(cache.leave(b"a", ClientId(3)), Departure::UnwantedOrphan(ClientId(1)));
     }
 
     #[test]
