@@ -95,6 +95,27 @@ fn the_others_still_get_their_answer_when_the_first_one_goes() {
 }
 
 #[test]
+fn the_first_may_go_before_any_worker_has_the_request() {
+    for flags in [&["--persistent"][..], &[]] {
+        let (held, gate) = (Gate::new(), Gate::new());
+        let daemon = pool(flags);
+        let mut busy = waiting(&daemon, &format!("wait {} busy", held.path()));
+        let arrival = held.arrival();
+        let request = format!("wait {} shared", gate.path());
+        let first = waiting(&daemon, &request);
+        daemon.usr1_until(|stats| stats.count("queue length") == 1);
+        let mut second = waiting(&daemon, &request);
+        daemon.usr1_until(|stats| stats.count("cache shared") == 1);
+        first.reset();
+        arrival.open();
+        assert_eq!(busy.read_line(), "busy");
+        gate.arrival().open();
+        assert_eq!(second.read_line(), "shared", "{flags:?}");
+        assert_eq!(waiting(&daemon, &request).read_line(), "shared", "{flags:?}");
+    }
+}
+
+#[test]
 fn what_nobody_waits_for_any_more_is_dropped() {
     let (held, gate) = (Gate::new(), Gate::new());
     let daemon = pool(&["--persistent"]);

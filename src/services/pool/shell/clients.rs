@@ -63,7 +63,7 @@ impl Clients {
     }
 
     pub(super) fn key_of(&self, id: ClientId) -> Option<Key> {
-        self.exchanges.get(id).map(|exchange| exchange.client)
+        self.exchanges.get(id)?.client
     }
 
     pub(super) fn len(&self) -> usize {

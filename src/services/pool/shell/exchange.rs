@@ -15,8 +15,8 @@ use crate::reactor::slab::GenerationalSlab;
 /// A request that is not answered yet, or whose answer waits for its turn.
 #[derive(Debug)]
 pub(super) struct Exchange {
-    /// Whose it is.
-    pub(super) client: Key,
+    /// Whose it is. `None`: he has gone, and others wait for its answer.
+    pub(super) client: Option<Key>,
     pub(super) state: State,
     /// The one behind it on the same connection.
     next: Option<Key>,
@@ -80,6 +80,17 @@ impl Exchanges {
         self.table.get_mut(Key::from_bits(id.0))
     }
 
+    /// The name of a request is taken from it: what becomes of it with the dispatcher is somebody else's business.
+    pub(super) fn unname(&mut self, id: ClientId) {
+        if let Some(Exchange {
+            state: State::Asked { request, .. },
+            ..
+        }) = self.get_mut(id)
+        {
+            *request = None;
+        }
+    }
+
     /// The bytes of a request that is in hand.
     pub(super) fn request_bytes(&self, id: ClientId) -> Option<&[u8]> {
         match &self.get(id)?.state {
@@ -91,7 +102,7 @@ impl Exchanges {
     /// A new one, behind all others of its connection. An error gives the state back: the table is full.
     pub(super) fn open(&mut self, owed: &mut Owed, client: Key, state: State) -> Result<ClientId, State> {
         let exchange = Exchange {
-            client,
+            client: Some(client),
             state,
             next: None,
         };
@@ -118,7 +129,11 @@ impl Exchanges {
 
     /// Takes the oldest out of the list of a connection that has gone, but keeps it: others wait for its answer.
     pub(super) fn orphan_oldest(&mut self, owed: &mut Owed) {
-        owed.oldest = owed.oldest.and_then(|oldest| self.table.get(oldest)?.next);
+        owed.oldest = owed.oldest.and_then(|oldest| {
+            let exchange = self.table.get_mut(oldest)?;
+            exchange.client = None;
+            exchange.next.take()
+        });
         owed.count = owed.count.saturating_sub(1);
     }
 

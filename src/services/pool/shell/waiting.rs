@@ -52,7 +52,14 @@ impl Pool {
     /// has gone may stand further down in the very list of events that has made its worker free. Not so connections that
     /// stay: there is an event for their end, and to ask would cost a system call for each of their many requests.
     pub(super) fn has_left(&self, id: ClientId) -> bool {
-        let (Some(exchange), Some(client)) = (self.clients.exchanges.get(id), self.clients.of(id)) else {
+        let Some(exchange) = self.clients.exchanges.get(id) else {
+            return true;
+        };
+        let Some(key) = exchange.client else {
+            // Gone it has, but others wait for what it has asked.
+            return false;
+        };
+        let Some(client) = self.clients.get(key) else {
             return true;
         };
         if self.options.persistent.is_some() && client.watch == Watch::Registered {
@@ -79,13 +86,20 @@ impl Pool {
         }
     }
 
-    /// A client whose turn had come has gone, and its worker has not been given a byte.
-    pub(super) fn withdraw(&mut self, cx: &mut Context<'_>, id: ClientId, request: RequestId) {
+    /// A client whose turn had come has gone, and its worker has not been given a byte. Whether nobody else waits for what
+    /// it has asked, so that the worker is not to be given it.
+    pub(super) fn withdraw(&mut self, cx: &mut Context<'_>, id: ClientId, request: RequestId) -> bool {
         let key = self.clients.key_of(id);
-        self.tell(cx, Event::Withdrawn(request));
+        // Or the close would report it as abandoned to a worker that works on it.
+        self.clients.exchanges.unname(id);
         if let Some(key) = key {
             self.close(cx, key);
         }
+        let is_unwanted = self.clients.exchanges.get(id).is_none();
+        if is_unwanted {
+            self.tell(cx, Event::Withdrawn(request));
+        }
+        is_unwanted
     }
 
     /// Brings alarm and registration in line with what is waited for. Called after every change of it. The alarm is never

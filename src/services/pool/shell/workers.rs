@@ -190,8 +190,8 @@ impl Pool {
         if self.has_sessions() {
             return self.begin_session(cx, id, request, client);
         }
-        if self.has_left(client) {
-            return self.withdraw(cx, client, request);
+        if self.has_left(client) && self.withdraw(cx, client, request) {
+            return;
         }
         self.clients.set_request(client, request, QueuePlace::WithWorker);
         let Some(process) = self.crew.get_mut(id) else { return };
