@@ -15,6 +15,8 @@ use super::{Dispatcher, Stage};
 pub(super) struct Rotation {
     waiting: VecDeque<Turn>,
     current: Option<Turn>,
+    /// The operator is to be told when everybody is replaced.
+    is_roll: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +31,12 @@ impl Rotation {
     /// Why the successor that starts now was hired.
     pub(super) fn current_reason(&self) -> Restart {
         self.current.map_or(Restart::Asked, |turn| turn.reason)
+    }
+
+    /// Somebody is still to be replaced because the operator wants it.
+    fn owes_the_operator(&self) -> bool {
+        let mut turns = self.current.iter().chain(&self.waiting);
+        turns.any(|turn| turn.reason == Restart::Asked)
     }
 
     fn is_waiting(&self, worker: WorkerId) -> bool {
@@ -62,6 +70,7 @@ impl Dispatcher {
         self.rotation = Rotation {
             waiting: turns,
             current: None,
+            is_roll: true,
         };
         self.advance_rotation();
     }
@@ -97,17 +106,14 @@ impl Dispatcher {
         if self.slots.iter().any(|(_, slot)| slot.successor.is_some()) {
             return;
         }
-        let was_asked = self
-            .rotation
-            .current
-            .take()
-            .is_some_and(|turn| turn.reason == Restart::Asked);
+        self.rotation.current = None;
         while let Some(turn) = self.rotation.waiting.pop_front() {
             if self.begin_turn(turn) {
-                return;
+                break;
             }
         }
-        if was_asked {
+        if self.rotation.is_roll && !self.rotation.owes_the_operator() {
+            self.rotation.is_roll = false;
             self.actions.push_back(Action::Rolled);
         }
     }
@@ -153,6 +159,41 @@ mod tests {
             Action::Spawn(worker) => Some(worker),
             _ => None,
         })
+    }
+
+    fn has_rolled(dispatcher: &mut Dispatcher) -> bool {
+        std::iter::from_fn(|| dispatcher.next_action()).any(|action| action == Action::Rolled)
+    }
+
+    /// Whoever waits for that (the cache keeps nothing meanwhile) waits for nothing else.
+    #[test]
+    fn the_operator_is_told_that_all_are_replaced_whatever_else_happens_meanwhile() {
+        let now = Instant::now();
+        let mut dispatcher = Dispatcher::new(Policy::for_tests(1), now, 1);
+        // Nobody serves yet: whoever will is of the new kind.
+        dispatcher.handle(now, Event::Roll);
+        assert!(has_rolled(&mut dispatcher));
+        let mut dispatcher = Dispatcher::new(Policy::for_tests(2), now, 1);
+        let actions: Vec<_> = std::iter::from_fn(|| dispatcher.next_action()).collect();
+        let old = actions.into_iter().filter_map(|action| match action {
+            Action::Spawn(worker) => Some(worker),
+            _ => None,
+        });
+        for worker in old.collect::<Vec<_>>() {
+            dispatcher.handle(now, Event::Started(worker));
+            dispatcher.handle(now, Event::Ready(worker));
+        }
+        dispatcher.handle(now, Event::Roll);
+        let first = spawned(&mut dispatcher).unwrap();
+        dispatcher.handle(now, Event::Started(first));
+        dispatcher.handle(now, Event::Ready(first));
+        let second = spawned(&mut dispatcher).unwrap();
+        // One of the new ones has grown too large before the last of the old ones is replaced.
+        dispatcher.handle(now, Event::Outgrown(first));
+        assert!(!has_rolled(&mut dispatcher));
+        dispatcher.handle(now, Event::Started(second));
+        dispatcher.handle(now, Event::Ready(second));
+        assert!(has_rolled(&mut dispatcher));
     }
 
     /// Or a broken new generation would be started over and over for as long as the old one answers.
