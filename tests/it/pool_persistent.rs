@@ -215,6 +215,30 @@ fn a_drain_answers_what_was_asked_and_closes() {
     assert!(daemon.wait_exit().success());
 }
 
+/// One turn of the daemon's loop hears of 1024 events: it hears of the answer, but not yet of what was asked behind it.
+#[test]
+fn a_drain_serves_what_has_come_by_the_time_of_the_last_answer() {
+    let (gate, behind) = (Gate::new(), Gate::new());
+    let daemon = pool(1, &["--max-unanswered", "2"]);
+    let mut client = daemon.client();
+    client.send(format!("wait-twice {} {} 0\n", gate.path(), behind.path()));
+    let arrival = gate.arrival();
+    let mut crowd: Vec<Client> = (0..1100).map(|_| daemon.client()).collect();
+    daemon.usr1_until(|stats| stats.count("connections") == 1101);
+    daemon.signal(Signal::SIGTERM);
+    daemon.stderr_wait("draining");
+    daemon.signal(Signal::SIGSTOP);
+    arrival.open();
+    let replied = behind.arrival();
+    crowd.iter_mut().for_each(|other| other.send("e"));
+    client.send("echo 1\necho 2\necho 3\n");
+    daemon.signal(Signal::SIGCONT);
+    replied.open();
+    assert_eq!(client.read_to_end(), b"0\n1\n2\n3\n");
+    drop(crowd);
+    assert!(daemon.wait_exit().success());
+}
+
 #[test]
 fn a_roll_of_the_workers_is_not_felt() {
     let daemon = pool(2, &[]);

@@ -101,6 +101,11 @@ impl Client {
         self.owed.count() == 0 && self.output.is_empty()
     }
 
+    /// It is idle, and not in the middle of a request either.
+    pub(super) fn has_nothing_open(&self) -> bool {
+        self.is_idle() && self.input.is_empty()
+    }
+
     /// Whether one more request may be taken in, of a client that may have so many unanswered.
     pub(super) fn has_room(&self, max_unanswered: usize) -> bool {
         self.owed.count() < max_unanswered && self.output.len() <= OUTPUT_HIGH_WATER

@@ -154,6 +154,7 @@ impl Pool {
             ..Readiness::default()
         };
         self.read_client(cx, key, readiness);
+        self.part_if_done(cx, key);
     }
 
     fn read_client(&mut self, cx: &mut Context<'_>, key: Key, readiness: Readiness) {

@@ -207,11 +207,12 @@ impl Pool {
         };
         if client.output.is_empty() {
             let buffer = client.output.release();
-            if drains && client.is_idle() && client.input.is_empty() && client.phase == Phase::Taking {
-                client.phase = Phase::Finishing(After::LookForInput);
-            }
-            if client.is_idle() && client.input.is_empty() {
+            if client.has_nothing_open() {
                 client.read_by = idle_until;
+                if drains && client.phase == Phase::Taking {
+                    // What it has asked meanwhile is served before it is let go.
+                    cx.resume_later(Of::client(key));
+                }
             }
             let (phase, is_idle) = (client.phase, client.is_idle());
             self.clients.keep_buffer(buffer);
@@ -228,6 +229,20 @@ impl Pool {
             cx.resume_later(Of::client(key));
         }
         self.settle(cx, key);
+    }
+
+    /// While the pool drains, a client that has been read to the end of what it has sent, and is owed nothing, is let go.
+    pub(super) fn part_if_done(&mut self, cx: &mut Context<'_>, key: Key) {
+        if self.life == Life::Serving {
+            return;
+        }
+        let Some(client) = self.clients.get_mut(key) else {
+            return;
+        };
+        if client.phase == Phase::Taking && client.has_nothing_open() {
+            client.phase = Phase::Finishing(After::LookForInput);
+            self.part(cx, key, After::LookForInput);
+        }
     }
 
     // ---- going -------------------------------------------------------------------------------------------------
