@@ -15,7 +15,7 @@ use super::{LONGEST, Lowered, Mistake, Mistakes, Origin, SHORTEST_TIMEOUT};
 use crate::config::quote::Quoted;
 use crate::config::spec::pool::{HalfClose as Written, Mode as WrittenMode, PoolSpec};
 use crate::net::addr::ListenAddr;
-use crate::services::pool::options::{HalfClose, LimitOrigin, Mode, Options, Persistent, Policy};
+use crate::services::pool::options::{Framing, HalfClose, LimitOrigin, Mode, Options, Persistent, Policy};
 
 /// The worker of iotcpd 1.1.
 const DEFAULT_COMMAND: &str = "squidGuard -c sg/adblock.conf";
@@ -84,7 +84,7 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
     policy.single_use = framings.single_use();
     let frames = frames(&mut mistakes, spec);
     let times = times(&mut mistakes, spec);
-    let persistent = persistent(&mut mistakes, spec);
+    let persistent = persistent(&mut mistakes, spec, framings.reply);
     let cache = cache(&mut mistakes, spec);
     let ready_line = ready_line(&mut mistakes, spec);
     let probe = probe(&mut mistakes, spec, frames.max_request, framings.worker_request);
@@ -276,7 +276,7 @@ fn times(mistakes: &mut Mistakes, spec: &PoolSpec) -> Times {
 }
 
 /// Connections that stay, and what makes no sense without them or beside them.
-fn persistent(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option<Persistent> {
+fn persistent(mistakes: &mut Mistakes, spec: &PoolSpec, reply_framing: Framing) -> Option<Persistent> {
     let idle_timeout = mistakes.time("idle-timeout", spec.idle_timeout, &TIMEOUT);
     let max_unanswered = mistakes.count("max-unanswered", spec.max_unanswered, MAX_UNANSWERED);
     if spec.mode == Some(WrittenMode::Session) {
@@ -298,13 +298,22 @@ fn persistent(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option<Persistent> {
         let text = "with persistent the end of a client's input means that it has no more requests";
         mistakes.add(Origin::key("half-close"), text, "leave one of the two out");
     }
-    if spec.error_reply.as_ref().is_some_and(|reply| reply.0.is_empty()) {
-        let text = "with persistent a refused request needs an answer in its place, or all behind it would be misread";
-        mistakes.add(
-            Origin::key("error-reply"),
-            text,
+    let wrong = match spec.error_reply.as_ref().map(|reply| reply.0.split_last()) {
+        Some(None) => Some((
+            "with persistent a refused request needs an answer in its place, or all behind it would be misread",
             "write what a refused client is told, or leave it out",
-        );
+        )),
+        // In the other framings it is framed.
+        Some(Some((last, line))) if reply_framing == Framing::Line && (*last != b'\n' || line.contains(&b'\n')) => {
+            Some((
+                "with persistent a refused request needs one line in its place, or all behind it would be misread",
+                "write one line that ends in \\n, or leave it out",
+            ))
+        }
+        Some(Some(_)) | None => None,
+    };
+    if let Some((text, remedy)) = wrong {
+        mistakes.add(Origin::key("error-reply"), text, remedy);
     }
     Some(Persistent {
         idle_timeout: idle_timeout.unwrap_or(DEFAULT_IDLE_TIMEOUT),
@@ -623,6 +632,28 @@ mod tests {
             twice,
             "listen: 127.0.0.1:7 and 127.0.0.1:7 are in each other's way; leave out one of the two"
         );
+    }
+
+    #[test]
+    fn a_refusal_on_a_connection_that_stays_is_one_answer() {
+        let told = |text: &[u8], framing: Option<&str>| {
+            let spec = PoolSpec {
+                persistent: true,
+                error_reply: Some(Escaped(text.to_vec())),
+                reply_framing: framing.map(|text| text.parse().unwrap()),
+                ..PoolSpec::default()
+            };
+            let mistakes = pool("pool", &spec).err().unwrap_or_default();
+            mistakes.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        for text in ["BH", "\nBH", "a\nb\n", "a\n\n"] {
+            let told = told(text.as_bytes(), None);
+            assert_eq!(told.len(), 1, "{text:?}: {told:?}");
+            let (key, remedy) = ("error-reply: ", "write one line that ends in \\n, or leave it out");
+            assert!(told[0].starts_with(key) && told[0].ends_with(remedy), "{told:?}");
+        }
+        assert_eq!(told(b"BH\n", None), [""; 0]);
+        assert_eq!(told(b"a\nb", Some("netstring")), [""; 0]);
     }
 
     #[test]
