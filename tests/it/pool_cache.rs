@@ -91,7 +91,8 @@ fn the_others_still_get_their_answer_when_the_first_one_goes() {
     arrival.open();
     assert_eq!(second.read_line(), "shared");
     let stats = daemon.usr1();
-    assert_eq!((stats.count("queries total"), stats.count("queries replied")), (1, 1));
+    assert_eq!((stats.count("queries total"), stats.count("queries replied")), (2, 1));
+    assert_eq!(stats.count("queries timeout"), 1);
 }
 
 #[test]

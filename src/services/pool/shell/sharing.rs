@@ -126,13 +126,14 @@ impl Pool {
             State::Following(bytes) => (bytes, true),
             State::Answered(_) => return false,
         };
-        let departure = self.cache.leave(bytes, id);
-        if follows {
-            self.dispatcher.counters_mut().left_elsewhere();
-        }
-        match departure {
-            Departure::Shared => !follows,
+        match self.cache.leave(bytes, id) {
+            // What the dispatcher has counted stands for one of those who stay.
+            Departure::Shared => {
+                self.dispatcher.counters_mut().left_elsewhere();
+                !follows
+            }
             Departure::Unwanted => false,
+            // And now for this one, who is the last.
             Departure::UnwantedOrphan(orphan) => {
                 if let Some(State::Asked {
                     request: Some(request), ..
