@@ -43,6 +43,8 @@ mod pool_misfits;
 #[cfg(test)]
 mod pool_persistent;
 #[cfg(test)]
+mod pool_persistent_random;
+#[cfg(test)]
 mod pool_pipeline;
 #[cfg(test)]
 mod pool_probe;

@@ -31,10 +31,7 @@ impl Dice {
     }
 
     pub(crate) fn pick<T: Copy>(&mut self, items: &[T]) -> Option<T> {
-        if items.is_empty() {
-            None
-        } else {
-            Some(items[self.below(items.len() as u64) as usize])
-        }
+        let place = usize::try_from(self.below(items.len() as u64)).ok()?;
+        items.get(place).copied()
     }
 }

@@ -111,6 +111,11 @@ impl Cache {
         self.limits.is_some()
     }
 
+    /// Nobody waits for an answer that others may share.
+    pub(super) fn asks_nothing(&self) -> bool {
+        self.asked.is_empty()
+    }
+
     /// Entries, and the bytes they take.
     pub(super) fn size(&self) -> (usize, usize) {
         (self.entries.len(), self.bytes)

@@ -91,6 +91,10 @@ impl Exchanges {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.table.len() == 0
+    }
+
     /// The bytes of a request that is in hand.
     pub(super) fn request_bytes(&self, id: ClientId) -> Option<&[u8]> {
         match &self.get(id)?.state {

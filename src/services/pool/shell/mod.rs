@@ -270,6 +270,10 @@ impl Service for Pool {
             self.send_all(cx);
             self.flush_all(cx);
         }
+        debug_assert!(
+            self.clients.len() > 0 || (self.clients.exchanges.is_empty() && self.cache.asks_nothing()),
+            "nobody is there, and somebody is waited for"
+        );
         if self.life != Life::Serving {
             self.advance_life(cx);
         }
