@@ -1,6 +1,8 @@
 //! Connections that stay: requests one after the other and ahead of their answers, refusals in their place, and every way
 //! in which such a connection ends.
 
+use std::time::{Duration, Instant};
+
 use nix::sys::signal::Signal;
 
 use crate::harness::{Client, Daemon, Gate, worker_command};
@@ -235,6 +237,29 @@ fn a_drain_serves_what_has_come_by_the_time_of_the_last_answer() {
     daemon.signal(Signal::SIGCONT);
     replied.open();
     assert_eq!(client.read_to_end(), b"0\n1\n2\n3\n");
+    drop(crowd);
+    assert!(daemon.wait_exit().success());
+}
+
+/// Of 1101 requests that came in time one turn hears of 1024, and by then the time of the others is over.
+#[test]
+fn who_has_asked_in_time_is_served_though_he_is_heard_late() {
+    let daemon = pool(1, &["--idle-timeout", "60s"]);
+    let mut crowd: Vec<Client> = (0..1100).map(|_| daemon.client()).collect();
+    let mut client = daemon.watched_client();
+    daemon.usr1_until(|stats| stats.count("connections") == 1101);
+    daemon.signal(Signal::SIGTERM);
+    daemon.stderr_wait("draining");
+    daemon.signal(Signal::SIGSTOP);
+    let told = Instant::now();
+    crowd.iter_mut().for_each(|other| other.send("e"));
+    client.send("echo 1\n");
+    // The drain gives half a second to those who are silent; that it is over is the event.
+    while told.elapsed() < Duration::from_millis(600) {
+        std::thread::yield_now();
+    }
+    daemon.signal(Signal::SIGCONT);
+    assert_eq!(client.read_to_end(), b"1\n");
     drop(crowd);
     assert!(daemon.wait_exit().success());
 }

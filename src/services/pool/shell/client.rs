@@ -88,6 +88,10 @@ impl Client {
         }
     }
 
+    pub(super) fn is_overdue(&self, now: Instant) -> bool {
+        self.deadline().is_some_and(|deadline| deadline <= now)
+    }
+
     /// Whether an event would tell anything. Who waits long for a worker is watched by `Pool::watch_waiting`.
     pub(super) fn wants_events(&self) -> bool {
         match self.phase {

@@ -148,13 +148,17 @@ impl Pool {
             client.read_by = cx.now() + self.options.read_timeout;
             self.take_in(cx, key, &[]);
         }
-        // Nothing is known of what the socket holds meanwhile, not even whether it is the end.
+        self.look_for_input(cx, key);
+        self.part_if_done(cx, key);
+    }
+
+    /// Reads where nothing is known of what the socket holds meanwhile, not even whether it is the end.
+    pub(super) fn look_for_input(&mut self, cx: &mut Context<'_>, key: Key) {
         let readiness = Readiness {
             read_closed: true,
             ..Readiness::default()
         };
         self.read_client(cx, key, readiness);
-        self.part_if_done(cx, key);
     }
 
     fn read_client(&mut self, cx: &mut Context<'_>, key: Key, readiness: Readiness) {

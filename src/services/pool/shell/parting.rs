@@ -292,9 +292,16 @@ impl Pool {
             return;
         };
         cx.alarm_fired(&mut client.alarm);
-        if client.deadline().is_none_or(|deadline| deadline > cx.now()) {
+        if !client.is_overdue(cx.now()) {
             return self.settle(cx, key);
         }
+        if client.phase == Phase::Taking && client.output.is_empty() {
+            // Or has it come in time, and one turn was not enough to hear of everybody?
+            self.look_for_input(cx, key);
+        }
+        let Some(client) = self.clients.get_mut(key).filter(|client| client.is_overdue(cx.now())) else {
+            return;
+        };
         let peer = client.peer;
         if matches!(client.phase, Phase::Lingering { .. }) {
             return self.close(cx, key);
