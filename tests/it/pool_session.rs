@@ -2,11 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{Address, Daemon, wait_all_gone};
+use crate::harness::{Address, Daemon, temp_dir, wait_all_gone};
 
 /// A pool of `workers` shells in session mode, all of them ready.
 fn sessions(workers: u32, script: &str, flags: &[&str]) -> Daemon {
@@ -164,9 +165,14 @@ fn a_client_that_does_not_read_costs_no_memory_and_loses_nothing() {
 
 #[test]
 fn a_client_that_leaves_the_last_words_of_its_worker_unread_is_let_go() {
-    let daemon = sessions(1, "exec cat /dev/zero", &["--write-timeout", "300ms"]);
+    let home = temp_dir();
+    let path = home.path().join("socket");
+    let listen = format!("unix:{}", path.display());
+    let flags = ["--write-timeout", "300ms", "--listen", &listen];
+    let daemon = sessions(1, "exec cat /dev/zero", &flags);
     let worker = daemon.children()[0];
-    let client = stream(&daemon);
+    // Not TCP: there the kernel may find room for more after a while, and then nothing would be left unread.
+    let client = UnixStream::connect(&path).unwrap();
     held_back(&daemon, worker);
     // Its pipe is full, and the socket as well.
     kill(Pid::from_raw(worker), Signal::SIGKILL).unwrap();
