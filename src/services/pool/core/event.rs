@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::options::Policy;
 
-/// A connection, named by the shell; the dispatcher only hands it back.
+/// Who waits for an answer, named by the shell: one request of a connection, or a session. The dispatcher only hands it back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClientId(pub u64);
 
