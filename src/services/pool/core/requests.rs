@@ -159,9 +159,11 @@ impl Dispatcher {
         self.enter(id, Phase::Busy { deadline });
     }
 
-    /// Keeps the list of those with room for one more in step with a worker: it serves, it is busy, and with nothing long.
+    /// Keeps the list of those with room for one more in step with a worker: it serves, it is busy, with nothing long, and
+    /// is not waited for to be probed.
     pub(super) fn list_room(&mut self, id: WorkerId) {
         let (pipeline, now) = (self.policy.pipeline, self.now);
+        let is_to_run_dry = self.is_to_run_dry(id);
         let Some(worker) = self.worker_mut(id) else {
             return;
         };
@@ -173,6 +175,7 @@ impl Dispatcher {
         let may = matches!(worker.phase, Phase::Busy { .. })
             && matches!(worker.place, Place::Serving(_))
             && worker.flights.len() < worker.most_flights(pipeline)
+            && !is_to_run_dry
             && (worker.channels.is_some() || in_step());
         let wanted = may.then_some(worker.flights.len());
         let listed = std::mem::replace(&mut worker.room_listed, wanted);
