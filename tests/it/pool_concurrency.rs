@@ -358,3 +358,23 @@ fn a_reload_changes_how_workers_are_spoken_to_when_they_are_replaced() {
         (0, 0)
     );
 }
+
+/// What it has answered lies in its output when a write to it fails: it is read first.
+#[test]
+fn an_answer_counts_though_the_worker_has_closed_its_input_since() {
+    let daemon = pool(1, &["--concurrency", "3"]);
+    let (gate, written, mut first) = (Gate::new(), Gate::new(), daemon.client());
+    first.send(format!("wait-twice {} {} first\n", gate.path(), written.path()));
+    let arrival = gate.arrival();
+    assert_eq!(daemon.ask("close-stdin"), "ok\n");
+    daemon.signal(Signal::SIGSTOP);
+    let mut second = daemon.client();
+    second.send("echo second\n");
+    arrival.open();
+    let _written = written.arrival();
+    daemon.signal(Signal::SIGCONT);
+    assert_eq!(first.read_to_end(), b"first\n");
+    assert_eq!(second.read_to_end(), b"second\n");
+    let stats = daemon.usr1();
+    assert_eq!((stats.count("restarts died"), stats.count("queries retried")), (1, 1));
+}

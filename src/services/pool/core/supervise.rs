@@ -181,7 +181,7 @@ impl Dispatcher {
             // It is going anyway, or has gone.
             (None | Some(Phase::Stopping | Phase::Delayed { .. } | Phase::Spawning), _) => {}
             (Some(_), Fault::OutputClosed) => self.lose(id, Restart::Died, Blame::Working),
-            (Some(_), Fault::InputClosed(request)) => self.lose(id, Restart::Died, Blame::WorkingBut(request)),
+            (Some(_), Fault::InputClosed(request)) => self.lose(id, Restart::Died, Blame::WorkingBefore(request)),
             (Some(_), Fault::Unasked) => {
                 self.counters.unknown += 1;
                 self.lose(id, Restart::Desync, Blame::Nobody);

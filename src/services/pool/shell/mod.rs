@@ -246,11 +246,11 @@ impl Service for Pool {
                 },
             ),
             Some(Of::WorkerErrors) => self.errors_ready(cx, source.key),
+            Some(Of::WorkerInput) => self.hear_answers(cx, source.key),
             Some(Of::Spawning) => self.spawn_waiting(cx),
             // These never leave anything over.
             Some(
-                Of::WorkerInput
-                | Of::WorkerExit
+                Of::WorkerExit
                 | Of::WorkerEnding
                 | Of::Dispatcher
                 | Of::Queue

@@ -326,6 +326,20 @@ impl Pool {
         }
     }
 
+    /// What one has answered that has closed its input since.
+    pub(super) fn hear_answers(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(id) = self.crew.find(key) else { return };
+        let mut buffer = cx.lend_buffer();
+        let outcome = self.read_output(cx, id, &mut buffer, true);
+        cx.return_buffer(buffer);
+        if let Outcome::MoreLater = outcome {
+            return cx.resume_later(Of::WorkerInput.worker(id));
+        }
+        if self.crew.get(id).is_some_and(|process| process.stage == Stage::Serving) {
+            self.input_is_shut(cx, id);
+        }
+    }
+
     /// What a process that has ended has left in its pipes.
     pub(super) fn hear_last_words(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         // A pipe holds 64 KiB unless its owner has widened it; whoever writes on (a grandchild) is not waited for.

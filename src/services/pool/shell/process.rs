@@ -91,6 +91,9 @@ pub(super) enum Input {
     EndsWithRequest,
     /// It has had it.
     Ended,
+    /// It has closed it while it had several requests. It is given nothing more, and is lost when what it has answered has
+    /// been read.
+    Shut,
 }
 
 /// Whether the poll knows its standard input. Most workers always take a request whole and never need it.
@@ -131,10 +134,9 @@ pub(super) enum Sent {
     Whole,
     /// The rest waits until the pipe has room.
     Partly,
-    /// The worker does not listen, and not a byte of this request has reached it: of its oldest, or, where it works on all of
-    /// them at once, of the last.
+    /// The worker does not listen, and not a byte of this request and of those behind it has reached it.
     Nothing(RequestId),
-    /// The worker does not listen any more; what has reached it, nobody knows.
+    /// The worker does not listen any more; something of each of its requests may have reached it.
     Lost,
 }
 
@@ -282,12 +284,11 @@ impl Process {
 
     /// Writes what it has not been sent, as far as the pipe takes it.
     pub(super) fn send(&mut self) -> Sent {
-        if self.input == Input::Ended {
+        if matches!(self.input, Input::Ended | Input::Shut) {
             return Sent::Whole;
         }
-        let unsent_before = self.unsent.len();
         let Some(mut stdin) = self.child.stdin.as_ref() else {
-            return self.not_sent(unsent_before);
+            return self.not_sent();
         };
         match self.unsent.write(|bytes| stdin.write(bytes)) {
             Ok(_) if self.unsent.is_empty() => {
@@ -296,7 +297,7 @@ impl Process {
             }
             Ok(_) => Sent::Partly,
             // EPIPE: it has closed its input.
-            Err(_) => self.not_sent(unsent_before),
+            Err(_) => self.not_sent(),
         }
     }
 
@@ -308,20 +309,18 @@ impl Process {
         }
     }
 
-    /// It does not listen. Of what lies behind the one to be named nobody asks: in order it would not have come to that, and
-    /// numbered it is the last.
-    fn not_sent(&self, unsent: usize) -> Sent {
-        let sent = self
-            .given_bytes
-            .saturating_sub(u64::try_from(unsent).unwrap_or(u64::MAX));
-        let named = match self.lines {
-            Lines::Plain => self.given.front(),
-            Lines::Numbered => self.given.back(),
-        };
-        let untouched = named.filter(|given| given.start >= sent);
-        untouched
-            .and_then(|given| given.request)
-            .map_or(Sent::Lost, Sent::Nothing)
+    /// It does not listen.
+    pub(super) fn not_sent(&self) -> Sent {
+        let first = self.untouched().next();
+        first.and_then(|given| given.request).map_or(Sent::Lost, Sent::Nothing)
+    }
+
+    /// Of what it was given, that of which not a byte has been written to it.
+    pub(super) fn untouched(&self) -> impl Iterator<Item = &Given> {
+        let unsent = u64::try_from(self.unsent.len()).unwrap_or(u64::MAX);
+        let sent = self.given_bytes.saturating_sub(unsent);
+        // Nothing is unsent of an empty one.
+        self.given.iter().filter(move |given| unsent > 0 && given.start >= sent)
     }
 }
 
