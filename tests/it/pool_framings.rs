@@ -492,3 +492,16 @@ fn limits_count_what_is_said() {
     assert_eq!(daemon.ask("hello"), "hello\n");
     assert_eq!(daemon.ask("hello!"), "ERR\n");
 }
+
+/// Writing the rest of the request fails; that is no death, for the worker says by its exit status whether it has answered.
+#[test]
+fn a_worker_that_serves_once_need_not_read_all_of_its_request() {
+    let framings = ["--worker-request-framing", "eof", "--reply-framing", "eof"];
+    let daemon = pool("head -c 10", &[&framings[..], &["--max-request", "8MiB"]].concat());
+    let request = ["0123456789", &"x".repeat(4_000_000), "\n"].concat();
+    for _ in 0..10 {
+        assert_eq!(ask(&daemon, &request), b"0123456789");
+    }
+    let stats = daemon.usr1();
+    assert_eq!((stats.count("restarts died"), stats.count("queries retried")), (0, 0));
+}

@@ -89,7 +89,7 @@ pub(super) enum Input {
     Stays,
     /// Until it has its one request: the end of the input is the end of that.
     EndsWithRequest,
-    /// It has had it.
+    /// It has had it, or as much of it as it wants.
     Ended,
     /// It has closed it while it had several requests. It is given nothing more, and is lost when what it has answered has
     /// been read.
@@ -304,9 +304,15 @@ impl Process {
     /// Where the end of its input is what tells it that it has all of its request, now is the time.
     fn has_its_request(&mut self) {
         if self.input == Input::EndsWithRequest && !self.given.is_empty() {
-            self.input = Input::Ended;
-            self.child.stdin = None;
+            self.end_input();
         }
+    }
+
+    /// It is written nothing more.
+    pub(super) fn end_input(&mut self) {
+        self.input = Input::Ended;
+        self.child.stdin = None;
+        self.unsent = Outgoing::default();
     }
 
     /// It does not listen.

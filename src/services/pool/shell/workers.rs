@@ -233,6 +233,8 @@ impl Pool {
         match process.send() {
             Sent::Whole => {}
             Sent::Partly => self.watch_input(cx, id),
+            // It has read as much as it wants, or died: its reply or its end tells.
+            Sent::Lost if self.options.framings.single_use() => process.end_input(),
             // What it has answered may lie in its output.
             Sent::Nothing(_) | Sent::Lost if process.given.len() > 1 => {
                 process.input = Input::Shut;
