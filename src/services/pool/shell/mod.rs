@@ -337,7 +337,7 @@ impl Pool {
                     slot,
                     reason,
                     delay,
-                } => self.log_replacement(cx, worker, slot, reason, delay),
+                } => self.has_been_replaced(cx, worker, slot, reason, delay),
                 Action::Cleared(worker) => self.log_cleared(cx, worker),
                 Action::Grown { .. } | Action::Shrunk { .. } => self.log_resizing(cx, action),
                 Action::Rolled => self.has_rolled(),
@@ -451,7 +451,7 @@ impl Pool {
         );
     }
 
-    fn log_replacement(
+    fn has_been_replaced(
         &mut self,
         cx: &mut Context<'_>,
         worker: WorkerId,
@@ -459,6 +459,10 @@ impl Pool {
         reason: Restart,
         delay: Option<std::time::Duration>,
     ) {
+        let has_served = |process: &process::Process| process.examination.has_passed();
+        if reason == Restart::Quarantined && self.crew.get(worker).is_some_and(has_served) {
+            self.cache.forget_all();
+        }
         let who = self.crew.describe(worker).unwrap_or_else(|| report::place(slot));
         let (level, cause) = report::restart(reason, &self.options);
         let detail = self.crew.get(worker).map(|process| process.examination.story());

@@ -54,6 +54,11 @@ impl Examination {
         matches!(self.state, State::Asked)
     }
 
+    /// Whether it has served, and may have answered others as wrongly as its probe.
+    pub(super) fn has_passed(&self) -> bool {
+        self.passed == Passed::Before
+    }
+
     /// The question, which is on its way from now on.
     fn begin(&mut self) -> Option<Arc<Probe>> {
         let probe = self.probe.clone()?;
