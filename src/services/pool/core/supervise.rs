@@ -322,12 +322,15 @@ impl Dispatcher {
                     .started
                     .is_none_or(|started| now.saturating_duration_since(started) < EARLY)
         });
+        // One that serves once has never answered anything before, and costs no more starts than there are requests.
+        let over_its_request = self.policy.single_use && self.in_flight(id) > 0;
         let Some(slot) = self.slots.get_mut(slot) else {
             return Duration::ZERO;
         };
         slot.early_deaths = match reason {
             // The request took too long, not the start.
             Restart::BusyTimeout => slot.early_deaths,
+            _ if over_its_request => slot.early_deaths,
             // What is wrong is not over in a moment, so there is always a delay.
             Restart::Quarantined => slot.early_deaths.saturating_add(1).max(respawn::FIRST_DELAYED),
             _ if early => slot.early_deaths.saturating_add(1),
