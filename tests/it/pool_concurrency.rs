@@ -58,6 +58,11 @@ fn a_probe_has_a_number_too() {
     let wrong = [&["--concurrency", "4"], &probe[..], &["^dead$"]].concat();
     let wrong = Daemon::pool(1, &worker_command(&["--concurrent"]), &wrong);
     wrong.usr1_until(|stats| stats.count("restarts probe") >= 1 && stats.count("workers quarantine") == 1);
+    let none = [&["--concurrency", "4"], &probe[..], &["^alive$"]].concat();
+    let none = Daemon::pool(1, &worker_command(&[]), &none);
+    let log = none.stderr_wait("is quarantined");
+    let why = "it answered under a number that it had not been told, or under none: \"unknown ";
+    assert!(log.contains(why) && log.contains("see --concurrency"), "{log}");
 }
 
 #[test]

@@ -470,10 +470,10 @@ impl Pool {
         let meanwhile = self.stays_in_service(worker, slot, delay);
         let next = report::next_start(slot, delay);
         let is_silent = self.crew.get(worker).is_some_and(|process| !process.has_written);
+        let stray = self.crew.get(worker).and_then(|process| process.stray.as_deref());
         let stray = match reason {
-            Restart::UnknownChannel => {
-                report::stray(self.crew.get(worker).and_then(|process| process.stray.as_deref()))
-            }
+            Restart::UnknownChannel => report::stray(stray),
+            Restart::Quarantined if stray.is_some() => report::stray(stray),
             _ => String::new(),
         };
         let hint = match reason {

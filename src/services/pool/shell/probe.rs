@@ -100,7 +100,7 @@ impl Examination {
             Fault::OutputClosed | Fault::InputClosed(_) => "it died, or closed its input or output",
             Fault::Unasked => "it had written before it was asked anything (a greeting? see --ready-line)",
             Fault::Malformed => "what it wrote was no reply",
-            Fault::UnknownChannel => "it answered under a number that it had not been told",
+            Fault::UnknownChannel => "it answered under a number that it had not been told, or under none",
             Fault::ReplyTooLong(_) => "its answer was longer than --max-reply",
         };
         self.state = State::Failed(why.to_owned());
