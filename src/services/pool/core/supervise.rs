@@ -322,8 +322,11 @@ impl Dispatcher {
                     .started
                     .is_none_or(|started| now.saturating_duration_since(started) < EARLY)
         });
-        // One that serves once has never answered anything before, and costs no more starts than there are requests.
-        let over_its_request = self.policy.single_use && self.in_flight(id) > 0;
+        // One that serves once has never answered anything before. Each of these losses counts against its request, so there
+        // are no more starts than requests and their retries.
+        let over_its_request = self.policy.single_use
+            && self.in_flight(id) > 0
+            && matches!(reason, Restart::Died | Restart::Oversize | Restart::Malformed);
         let Some(slot) = self.slots.get_mut(slot) else {
             return Duration::ZERO;
         };
