@@ -188,8 +188,8 @@ impl Dispatcher {
     /// The way back to the list of the available, and from there to the next request in the queue. It is open only to a worker
     /// whose last reply was whole, with nothing behind it, and who owes nobody anything: its callers are
     /// [`enlist`](Self::enlist), [`reply`](Self::reply), [`inspected`](Self::inspected) and [`probed`](Self::probed), where
-    /// each of these was seen,
-    /// and [`take_back`](Self::take_back), where it was so before and nothing has been given to the worker since.
+    /// each of these was seen, and [`take_back`](Self::take_back), where it was so before and nothing has been given to the
+    /// worker since.
     pub(super) fn release(&mut self, worker: WorkerId) {
         if self.place(worker) == Some(Place::Outgoing) {
             return self.let_go(worker);

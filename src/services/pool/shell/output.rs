@@ -200,7 +200,7 @@ impl Pool {
         taken
     }
 
-    /// One line has come, its end included.
+    /// One reply has come, with what its framing adds.
     fn reply_is_whole(&mut self, cx: &mut Context<'_>, reply: Reply<'_>, behind: &[u8], had_read: Option<u64>) {
         let (id, longest) = (reply.worker, self.options.max_reply);
         let Some(process) = self.crew.get_mut(id) else { return };

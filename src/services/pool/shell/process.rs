@@ -215,8 +215,8 @@ impl Process {
     }
 
     /// How much of one of its requests (`None`: of all) it had not read when it had read so many bytes; those behind it lie in
-    /// its input by right. One whose input cannot be looked at is not to be believed,
-    /// unless that is because it was closed on purpose.
+    /// its input by right. One whose input cannot be looked at is not to be believed, unless that is because it was closed on
+    /// purpose.
     pub(super) fn unread_input(&self, request: Option<Given>, had_read: Option<u64>) -> Unread {
         if self.input == Input::Ended {
             return Unread::Nothing;
