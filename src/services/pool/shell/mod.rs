@@ -459,10 +459,7 @@ impl Pool {
         reason: Restart,
         delay: Option<std::time::Duration>,
     ) {
-        let has_served = |process: &process::Process| process.examination.has_passed();
-        if reason == Restart::Quarantined && self.crew.get(worker).is_some_and(has_served) {
-            self.cache.forget_all();
-        }
+        self.doubt_answers_of(worker, reason);
         let who = self.crew.describe(worker).unwrap_or_else(|| report::place(slot));
         let (level, cause) = report::restart(reason, &self.options);
         let detail = self.crew.get(worker).map(|process| process.examination.story());
