@@ -116,6 +116,33 @@ fn the_first_may_go_before_any_worker_has_the_request() {
     }
 }
 
+/// Also when it goes while it waits for a worker, whenever that is noticed: before its turn comes, or as it comes.
+#[test]
+fn the_others_still_get_their_answer_when_the_first_one_goes_before_its_turn() {
+    for is_noticed_before in [true, false] {
+        let daemon = pool(&[]);
+        let (gate, mut busy) = (Gate::new(), daemon.client());
+        busy.send(format!("wait {} busy\n", gate.path()));
+        let arrival = gate.arrival();
+        let first = waiting(&daemon, "served");
+        daemon.usr1_until(|stats| stats.count("queue length") == 1);
+        let mut second = waiting(&daemon, "served");
+        daemon.usr1_until(|stats| stats.count("cache shared") == 1);
+        if is_noticed_before {
+            first.reset();
+            daemon.usr1_until(|stats| stats.count("connections") == 2);
+            arrival.open();
+        } else {
+            daemon.signal(Signal::SIGSTOP);
+            arrival.open();
+            first.reset();
+            daemon.signal(Signal::SIGCONT);
+        }
+        assert_eq!(busy.read_to_end(), b"busy\n");
+        assert_eq!(second.read_to_end(), b"2\n");
+    }
+}
+
 #[test]
 fn what_nobody_waits_for_any_more_is_dropped() {
     let (held, gate) = (Gate::new(), Gate::new());

@@ -58,6 +58,11 @@ fn a_probe_has_a_number_too() {
     let wrong = [&["--concurrency", "4"], &probe[..], &["^dead$"]].concat();
     let wrong = Daemon::pool(1, &worker_command(&["--concurrent"]), &wrong);
     wrong.usr1_until(|stats| stats.count("restarts probe") >= 1 && stats.count("workers quarantine") == 1);
+    let none = [&["--concurrency", "4"], &probe[..], &["^alive$"]].concat();
+    let none = Daemon::pool(1, &worker_command(&[]), &none);
+    let log = none.stderr_wait("is quarantined");
+    let why = "it answered under a number that it had not been told, or under none: \"unknown ";
+    assert!(log.contains(why) && log.contains("see --concurrency"), "{log}");
 }
 
 #[test]
@@ -357,4 +362,24 @@ fn a_reload_changes_how_workers_are_spoken_to_when_they_are_replaced() {
         (stats.count("restarts channel"), stats.count("restarts desync")),
         (0, 0)
     );
+}
+
+/// What it has answered lies in its output when a write to it fails: it is read first.
+#[test]
+fn an_answer_counts_though_the_worker_has_closed_its_input_since() {
+    let daemon = pool(1, &["--concurrency", "3"]);
+    let (gate, written, mut first) = (Gate::new(), Gate::new(), daemon.client());
+    first.send(format!("wait-twice {} {} first\n", gate.path(), written.path()));
+    let arrival = gate.arrival();
+    assert_eq!(daemon.ask("close-stdin"), "ok\n");
+    daemon.signal(Signal::SIGSTOP);
+    let mut second = daemon.client();
+    second.send("echo second\n");
+    arrival.open();
+    let _written = written.arrival();
+    daemon.signal(Signal::SIGCONT);
+    assert_eq!(first.read_to_end(), b"first\n");
+    assert_eq!(second.read_to_end(), b"second\n");
+    let stats = daemon.usr1();
+    assert_eq!((stats.count("restarts died"), stats.count("queries retried")), (1, 1));
 }

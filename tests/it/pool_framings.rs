@@ -492,3 +492,30 @@ fn limits_count_what_is_said() {
     assert_eq!(daemon.ask("hello"), "hello\n");
     assert_eq!(daemon.ask("hello!"), "ERR\n");
 }
+
+/// Or a few requests that a program does not like would leave everybody else without workers.
+#[test]
+fn a_worker_that_dies_over_its_only_request_has_not_died_at_its_start() {
+    let framings = ["--worker-request-framing", "eof", "--worker-reply-framing", "eof"];
+    let command = shell("read -r line; [ \"$line\" = good ] && echo fine");
+    let flags = [&framings[..], &["--alarm-interval", "1h", "--retries", "0"]].concat();
+    let daemon = pool(&command, &flags);
+    for _ in 0..5 {
+        assert_eq!(ask(&daemon, "bad\n"), b"ERR\n");
+    }
+    assert_eq!(ask(&daemon, "good\n"), b"fine\n");
+    assert_eq!(daemon.usr1().count("refused died"), 5);
+}
+
+/// Writing the rest of the request fails; that is no death, for the worker says by its exit status whether it has answered.
+#[test]
+fn a_worker_that_serves_once_need_not_read_all_of_its_request() {
+    let framings = ["--worker-request-framing", "eof", "--reply-framing", "eof"];
+    let daemon = pool("head -c 10", &[&framings[..], &["--max-request", "8MiB"]].concat());
+    let request = ["0123456789", &"x".repeat(4_000_000), "\n"].concat();
+    for _ in 0..10 {
+        assert_eq!(ask(&daemon, &request), b"0123456789");
+    }
+    let stats = daemon.usr1();
+    assert_eq!((stats.count("restarts died"), stats.count("queries retried")), (0, 0));
+}

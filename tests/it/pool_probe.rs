@@ -229,3 +229,22 @@ fn an_expression_that_is_none_is_refused_with_its_place() {
         "{said}"
     );
 }
+
+/// Whatever it has answered since it passed last may be as wrong as its answer to the probe.
+#[test]
+fn what_a_worker_answered_before_it_failed_is_not_kept() {
+    let checker = Checker::answering("good\n");
+    let flags = [
+        &PATIENT[..],
+        &["--probe-interval", "1s", "--cache-size", "1MiB", "--cache-ttl", "1h"],
+    ]
+    .concat();
+    let daemon = checker.pool(1, &flags);
+    let before = daemon.ask("pid");
+    assert_eq!(daemon.ask("pid"), before);
+    assert_eq!(daemon.usr1().count("cache hits"), 1);
+    checker.answer("bad\n");
+    daemon.usr1_until(|stats| stats.count("restarts probe") > 0);
+    checker.answer("good\n");
+    assert_ne!(daemon.ask("pid"), before);
+}

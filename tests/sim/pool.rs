@@ -563,6 +563,21 @@ impl World {
         self.tell(Event::Broken(worker, Fault::ReplyTooLong(which)));
     }
 
+    /// It does not listen any more, which is found when some of what it was given is to be written: those are not to blame.
+    fn close_input(&mut self, worker: WorkerId) {
+        let held = &self.processes[&worker].held;
+        let begun = held.iter().rposition(|flight| flight.reply_begun);
+        let unwritten: Vec<usize> = (begun.map_or(0, |at| at + 1)..held.len()).collect();
+        let Some(at) = self.dice.pick(&unwritten) else { return };
+        let Held::RequestOf(client) = held[at].held else { return };
+        let request = self.client(client).request.expect("it was given with a name");
+        let process = self.processes.get_mut(&worker).expect("a living worker");
+        process.out_of_step = true;
+        process.held.truncate(at);
+        self.mourn(worker);
+        self.tell(Event::Broken(worker, Fault::InputClosed(request)));
+    }
+
     fn die(&mut self, worker: WorkerId) {
         self.mourn(worker);
         self.processes.remove(&worker);
@@ -599,7 +614,8 @@ impl World {
             0..330 => self.request(),
             330..560 => self.on(&holding, |world, worker| world.reply(worker, Step::Kept)),
             560..600 => self.on(&holding, World::reply_begins),
-            600..607 => self.on(&holding, |world, worker| world.reply(worker, Step::Last)),
+            600..604 => self.on(&holding, |world, worker| world.reply(worker, Step::Last)),
+            604..607 => self.on(&holding, World::close_input),
             607..615 => self.on(&holding, |world, worker| world.reply(worker, Step::Lost)),
             615..619 => self.on(&holding, World::reply_too_long),
             619..622 => self.on(&in_service, |world, worker| {

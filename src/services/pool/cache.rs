@@ -3,7 +3,7 @@
 //! A worker that is a pure function of its input need not be asked twice. The life of an answer: its request
 //! [is asked](Cache::lead) → others that are identical [join it](Cache::follow) → [its answer](Cache::answered) goes to all
 //! of them and is kept → it is [found](Cache::look_up) until its time is over, or it is the one found longest ago when room is
-//! needed, or the operator has everything [forgotten](Cache::forget_all).
+//! needed, or everything is [forgotten](Cache::forget_all): the operator wants it so, or a worker has failed its probe.
 //!
 //! What holds:
 //! - Requests are identical when their bytes are. Only whole answers are kept, never refusals.
@@ -224,7 +224,8 @@ impl Cache {
         self.forget_all();
     }
 
-    fn forget_all(&mut self) {
+    /// What is known may be wrong; so may be what is being asked now.
+    pub(super) fn forget_all(&mut self) {
         self.epoch += 1;
         self.entries.clear();
         self.bytes = 0;

@@ -1,9 +1,10 @@
 //! The pool: long-lived stdio workers that answer one message each with one, a line unless it is said otherwise, shared by
 //! any number of clients.
 //!
-//! The story of a request. A client connects and sends a line (`shell::clients` reads it). The dispatcher ([`core`])
-//! gives it to the free worker that was used last, or lets it wait. Its bytes go into that worker's standard input, its reply
-//! comes out of the standard output (`shell::workers`), and goes to the client, who is then let go.
+//! The story of a request. A client connects and sends a line (`shell::intake` reads it). The dispatcher ([`core`])
+//! gives it to the free worker that was used last, or lets it wait. Its bytes go into that worker's standard input
+//! (`shell::workers`), its reply comes out of the standard output (`shell::output`), and goes to the client, who is then let
+//! go (`shell::parting`).
 //!
 //! **Where a request gets its worker:** [`core::Dispatcher`], in `core/requests.rs`: `submit` takes the top of the list of
 //! the available (`worker_for`), `serve_queue` gives a worker that has become free to the request that has waited longest.

@@ -81,17 +81,11 @@ impl Recorder {
         self.open = self.open.saturating_sub(1);
     }
 
-    /// Not a byte of what it has not answered has reached it: it has nothing to do with that.
-    pub(super) fn forget_open(&mut self) {
-        self.entries.truncate(self.oldest_open().unwrap_or(0));
-        self.open = 0;
-    }
-
-    /// The same of the last request alone: it was working on the others.
-    pub(super) fn forget_newest(&mut self) {
-        if self.entries.back().is_some_and(|entry| entry.took.is_none()) {
+    /// Not a byte of the last so many requests has reached it: it has nothing to do with those.
+    pub(super) fn forget_newest(&mut self, count: usize) {
+        for _ in 0..count.min(self.open) {
             self.entries.pop_back();
-            self.open = self.open.saturating_sub(1);
+            self.open -= 1;
         }
     }
 

@@ -22,16 +22,23 @@ pub(super) enum Blame {
     Nobody,
     /// Whatever it was working on.
     Working,
-    /// The same, but of this one not a byte has reached it.
-    WorkingBut(RequestId),
+    /// The same, but of this one, and of those behind it, not a byte has reached it.
+    WorkingBefore(RequestId),
 }
 
 impl Blame {
-    fn delivered(self, request: RequestId) -> Delivered {
+    /// For this request and those behind it.
+    fn from(self, request: RequestId) -> Self {
         match self {
-            Blame::Working => Delivered::Yes,
-            Blame::WorkingBut(undelivered) if undelivered != request => Delivered::Yes,
-            Blame::WorkingBut(_) | Blame::Nobody => Delivered::No,
+            Blame::WorkingBefore(first) if first == request => Blame::Nobody,
+            blame => blame,
+        }
+    }
+
+    fn delivered(self) -> Delivered {
+        match self {
+            Blame::Working | Blame::WorkingBefore(_) => Delivered::Yes,
+            Blame::Nobody => Delivered::No,
         }
     }
 }
@@ -44,7 +51,7 @@ impl Dispatcher {
     }
 
     /// Ends all flights of a lost worker, whose phase was `phase` until then.
-    pub(super) fn end_flights_of(&mut self, id: WorkerId, phase: Phase, reason: Restart, blame: Blame) {
+    pub(super) fn end_flights_of(&mut self, id: WorkerId, phase: Phase, reason: Restart, mut blame: Blame) {
         let Phase::Busy { .. } = phase else { return };
         let Some(worker) = self.worker_mut(id) else { return };
         let at_once = worker.channels.is_some();
@@ -61,10 +68,11 @@ impl Dispatcher {
         let overdue = self.now.checked_sub(self.policy.busy_timeout);
         for (number, flight) in flights.into_iter().enumerate() {
             let Some(request) = flight.request else { continue };
+            blame = blame.from(request);
             let working = (at_once || number == 0) && !untold.contains(&request);
             match refusal(reason, &flight, number == 0, overdue.filter(|_| at_once)) {
                 Some(refusal) => self.refuse(request, refusal, Some(id)),
-                None if working => self.requeue(request, id, blame.delivered(request)),
+                None if working => self.requeue(request, id, blame.delivered()),
                 None => self.requeue(request, id, Delivered::No),
             }
         }
@@ -233,8 +241,9 @@ mod tests {
         let Some(Action::Assign { request, .. }) = pool.told.last().copied() else {
             panic!("{:?}", pool.told)
         };
+        pool.ask(2, 3);
         pool.at(3, Event::Broken(pool.worker, Fault::InputClosed(request)));
         assert_eq!(pool.refused(), [(1, Refusal::WorkerDied)]);
-        assert_eq!(pool.waiting(), [2]);
+        assert_eq!(pool.waiting(), [2, 3]);
     }
 }

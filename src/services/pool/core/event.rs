@@ -107,7 +107,8 @@ pub enum Step {
 pub enum Fault {
     /// It has closed its standard output.
     OutputClosed,
-    /// It could not be given this request: its standard input is closed. Not a byte of the request has reached it.
+    /// It could not be given this request: its standard input is closed. Not a byte of the request has reached it, nor of
+    /// those that it was given after that.
     InputClosed(RequestId),
     /// It has written while nothing was asked; found before the request at hand was given to it, or before it has read a
     /// byte of it.

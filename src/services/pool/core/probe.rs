@@ -7,7 +7,8 @@
 //! before it takes over, so that a generation that fails leaves the one before it in service.
 //!
 //! Requests come first: a probe of a worker that serves is put off while somebody waits or the others are all at work, to
-//! twice its interval; and of those that serve no more than an eighth (but one) are away for it at a time.
+//! twice its interval; and of those that serve no more than an eighth (but one) are away for it at a time. One that has
+//! several requests in hand is given no more from then on, until it has answered them and is asked.
 //!
 //! What is asked and what is expected is the shell's; so is what was to be asked of a worker that was started before the
 //! operator changed it.
@@ -89,8 +90,15 @@ impl Dispatcher {
         false
     }
 
-    /// Whether a free worker can be away for a moment.
-    fn can_spare(&self, id: WorkerId, overdue: bool) -> bool {
+    /// Whether no more is written to a busy worker for the sake of its probe: while others could always be given, it would
+    /// never be free.
+    pub(super) fn is_to_run_dry(&self, id: WorkerId) -> bool {
+        let probation = self.worker(id).and_then(|worker| worker.probation);
+        probation.is_some_and(|probation| probation.latest <= self.now) && !self.enough_are_away()
+    }
+
+    /// Whether as many workers that serve are being probed as can be.
+    fn enough_are_away(&self) -> bool {
         let away = |phase| {
             matches!(
                 phase,
@@ -101,7 +109,12 @@ impl Dispatcher {
             )
         };
         let away = self.workers.iter().filter(|(_, worker)| away(worker.phase)).count();
-        if away >= (self.slots.len() / SHARE).max(1) {
+        away >= (self.slots.len() / SHARE).max(1)
+    }
+
+    /// Whether a free worker can be away for a moment.
+    fn can_spare(&self, id: WorkerId, overdue: bool) -> bool {
+        if self.enough_are_away() {
             return false;
         }
         let phase = self.phase(id);
@@ -188,6 +201,19 @@ mod tests {
             };
             world.fetch();
             world
+        }
+
+        /// One whose worker takes several requests at once, and has passed.
+        fn concurrent() -> (Self, WorkerId) {
+            let mut world = World::new(1);
+            let policy = Policy {
+                concurrency: Some(2),
+                ..world.dispatcher.policy.clone()
+            };
+            world.tell(Event::Reconfigure(Box::new(policy)));
+            let worker = world.start();
+            world.tell(Event::Probed(worker, Finding::Right));
+            (world, worker)
         }
 
         /// One with so many workers that have passed.
@@ -497,5 +523,28 @@ mod tests {
         world.tell(Event::Ready(worker));
         world.pass(10 * INTERVAL);
         assert_eq!((world.asked(), world.status()), (None, vec![Status::Available]));
+    }
+    /// Or it would never be asked where there is always something to do: it takes the next before it has answered the last.
+    #[test]
+    fn a_worker_with_several_requests_is_left_to_run_dry_when_its_probe_is_overdue() {
+        let (mut world, worker) = World::concurrent();
+        world.request();
+        let mut given = std::collections::VecDeque::new();
+        for _ in 0..40 {
+            world.request();
+            while let Some(channel) = world.next(|action| match action {
+                Action::Assign { channel, .. } => *channel,
+                _ => None,
+            }) {
+                given.push_back(channel);
+            }
+            world.pass(INTERVAL / 10);
+            let Some(channel) = given.pop_front() else { break };
+            let (which, step) = (Which::Channel(channel), Step::Kept);
+            world.tell(Event::Reply { worker, which, step });
+        }
+        assert_eq!(world.asked(), Some(worker));
+        world.tell(Event::Probed(worker, Finding::Right));
+        assert_eq!((world.given(), world.given()), (Some(worker), Some(worker)));
     }
 }

@@ -159,9 +159,11 @@ impl Dispatcher {
         self.enter(id, Phase::Busy { deadline });
     }
 
-    /// Keeps the list of those with room for one more in step with a worker: it serves, it is busy, and with nothing long.
+    /// Keeps the list of those with room for one more in step with a worker: it serves, it is busy, with nothing long, and
+    /// is not waited for to be probed.
     pub(super) fn list_room(&mut self, id: WorkerId) {
         let (pipeline, now) = (self.policy.pipeline, self.now);
+        let is_to_run_dry = self.is_to_run_dry(id);
         let Some(worker) = self.worker_mut(id) else {
             return;
         };
@@ -173,6 +175,7 @@ impl Dispatcher {
         let may = matches!(worker.phase, Phase::Busy { .. })
             && matches!(worker.place, Place::Serving(_))
             && worker.flights.len() < worker.most_flights(pipeline)
+            && !is_to_run_dry
             && (worker.channels.is_some() || in_step());
         let wanted = may.then_some(worker.flights.len());
         let listed = std::mem::replace(&mut worker.room_listed, wanted);
@@ -185,8 +188,8 @@ impl Dispatcher {
     /// The way back to the list of the available, and from there to the next request in the queue. It is open only to a worker
     /// whose last reply was whole, with nothing behind it, and who owes nobody anything: its callers are
     /// [`enlist`](Self::enlist), [`reply`](Self::reply), [`inspected`](Self::inspected) and [`probed`](Self::probed), where
-    /// each of these was seen,
-    /// and [`take_back`](Self::take_back), where it was so before and nothing has been given to the worker since.
+    /// each of these was seen, and [`take_back`](Self::take_back), where it was so before and nothing has been given to the
+    /// worker since.
     pub(super) fn release(&mut self, worker: WorkerId) {
         if self.place(worker) == Some(Place::Outgoing) {
             return self.let_go(worker);

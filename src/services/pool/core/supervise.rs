@@ -181,7 +181,7 @@ impl Dispatcher {
             // It is going anyway, or has gone.
             (None | Some(Phase::Stopping | Phase::Delayed { .. } | Phase::Spawning), _) => {}
             (Some(_), Fault::OutputClosed) => self.lose(id, Restart::Died, Blame::Working),
-            (Some(_), Fault::InputClosed(request)) => self.lose(id, Restart::Died, Blame::WorkingBut(request)),
+            (Some(_), Fault::InputClosed(request)) => self.lose(id, Restart::Died, Blame::WorkingBefore(request)),
             (Some(_), Fault::Unasked) => {
                 self.counters.unknown += 1;
                 self.lose(id, Restart::Desync, Blame::Nobody);
@@ -322,12 +322,18 @@ impl Dispatcher {
                     .started
                     .is_none_or(|started| now.saturating_duration_since(started) < EARLY)
         });
+        // One that serves once has never answered anything before. Each of these losses counts against its request, so there
+        // are no more starts than requests and their retries.
+        let over_its_request = self.policy.single_use
+            && self.in_flight(id) > 0
+            && matches!(reason, Restart::Died | Restart::Oversize | Restart::Malformed);
         let Some(slot) = self.slots.get_mut(slot) else {
             return Duration::ZERO;
         };
         slot.early_deaths = match reason {
             // The request took too long, not the start.
             Restart::BusyTimeout => slot.early_deaths,
+            _ if over_its_request => slot.early_deaths,
             // What is wrong is not over in a moment, so there is always a delay.
             Restart::Quarantined => slot.early_deaths.saturating_add(1).max(respawn::FIRST_DELAYED),
             _ if early => slot.early_deaths.saturating_add(1),

@@ -82,13 +82,13 @@ impl Pool {
     pub(super) fn exit_ready(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(id) = self.crew.find(key) else { return };
         self.hear_last_words(cx, id);
-        if self
-            .crew
-            .get(id)
-            .is_some_and(|process| process.examination.is_under_way())
-        {
+        let Some(process) = self.crew.get(id) else { return };
+        if process.examination.is_under_way() {
             // To be told while it is known who it was and what it was asked.
             self.fault(cx, id, Fault::OutputClosed);
+        } else if process.stage == Stage::Serving && process.untouched().next().is_some() {
+            // Those had nothing to do with it.
+            self.input_is_shut(cx, id);
         }
         if let Some(process) = self.crew.get_mut(id) {
             process.was_signalled = process.ending.has_signalled();

@@ -246,11 +246,11 @@ impl Service for Pool {
                 },
             ),
             Some(Of::WorkerErrors) => self.errors_ready(cx, source.key),
+            Some(Of::WorkerInput) => self.hear_answers(cx, source.key),
             Some(Of::Spawning) => self.spawn_waiting(cx),
             // These never leave anything over.
             Some(
-                Of::WorkerInput
-                | Of::WorkerExit
+                Of::WorkerExit
                 | Of::WorkerEnding
                 | Of::Dispatcher
                 | Of::Queue
@@ -337,7 +337,7 @@ impl Pool {
                     slot,
                     reason,
                     delay,
-                } => self.log_replacement(cx, worker, slot, reason, delay),
+                } => self.has_been_replaced(cx, worker, slot, reason, delay),
                 Action::Cleared(worker) => self.log_cleared(cx, worker),
                 Action::Grown { .. } | Action::Shrunk { .. } => self.log_resizing(cx, action),
                 Action::Rolled => self.has_rolled(),
@@ -451,7 +451,7 @@ impl Pool {
         );
     }
 
-    fn log_replacement(
+    fn has_been_replaced(
         &mut self,
         cx: &mut Context<'_>,
         worker: WorkerId,
@@ -459,6 +459,7 @@ impl Pool {
         reason: Restart,
         delay: Option<std::time::Duration>,
     ) {
+        self.doubt_answers_of(worker, reason);
         let who = self.crew.describe(worker).unwrap_or_else(|| report::place(slot));
         let (level, cause) = report::restart(reason, &self.options);
         let detail = self.crew.get(worker).map(|process| process.examination.story());
@@ -466,10 +467,10 @@ impl Pool {
         let meanwhile = self.stays_in_service(worker, slot, delay);
         let next = report::next_start(slot, delay);
         let is_silent = self.crew.get(worker).is_some_and(|process| !process.has_written);
+        let stray = self.crew.get(worker).and_then(|process| process.stray.as_deref());
         let stray = match reason {
-            Restart::UnknownChannel => {
-                report::stray(self.crew.get(worker).and_then(|process| process.stray.as_deref()))
-            }
+            Restart::UnknownChannel => report::stray(stray),
+            Restart::Quarantined if stray.is_some() => report::stray(stray),
             _ => String::new(),
         };
         let hint = match reason {

@@ -200,7 +200,7 @@ impl Pool {
         taken
     }
 
-    /// One line has come, its end included.
+    /// One reply has come, with what its framing adds.
     fn reply_is_whole(&mut self, cx: &mut Context<'_>, reply: Reply<'_>, behind: &[u8], had_read: Option<u64>) {
         let (id, longest) = (reply.worker, self.options.max_reply);
         let Some(process) = self.crew.get_mut(id) else { return };
@@ -323,6 +323,20 @@ impl Pool {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Outcome::Drained,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Outcome::MoreLater,
             Err(_) => Outcome::Closed,
+        }
+    }
+
+    /// What one has answered that has closed its input since.
+    pub(super) fn hear_answers(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(id) = self.crew.find(key) else { return };
+        let mut buffer = cx.lend_buffer();
+        let outcome = self.read_output(cx, id, &mut buffer, true);
+        cx.return_buffer(buffer);
+        if let Outcome::MoreLater = outcome {
+            return cx.resume_later(Of::WorkerInput.worker(id));
+        }
+        if self.crew.get(id).is_some_and(|process| process.stage == Stage::Serving) {
+            self.input_is_shut(cx, id);
         }
     }
 

@@ -54,6 +54,11 @@ impl Examination {
         matches!(self.state, State::Asked)
     }
 
+    /// Whether it has served, and may have answered others as wrongly as its probe.
+    pub(super) fn has_passed(&self) -> bool {
+        self.passed == Passed::Before
+    }
+
     /// The question, which is on its way from now on.
     fn begin(&mut self) -> Option<Arc<Probe>> {
         let probe = self.probe.clone()?;
@@ -95,7 +100,7 @@ impl Examination {
             Fault::OutputClosed | Fault::InputClosed(_) => "it died, or closed its input or output",
             Fault::Unasked => "it had written before it was asked anything (a greeting? see --ready-line)",
             Fault::Malformed => "what it wrote was no reply",
-            Fault::UnknownChannel => "it answered under a number that it had not been told",
+            Fault::UnknownChannel => "it answered under a number that it had not been told, or under none",
             Fault::ReplyTooLong(_) => "its answer was longer than --max-reply",
         };
         self.state = State::Failed(why.to_owned());

@@ -89,8 +89,11 @@ pub(super) enum Input {
     Stays,
     /// Until it has its one request: the end of the input is the end of that.
     EndsWithRequest,
-    /// It has had it.
+    /// It has had it, or as much of it as it wants.
     Ended,
+    /// It has closed it while it had several requests. It is given nothing more, and is lost when what it has answered has
+    /// been read.
+    Shut,
 }
 
 /// Whether the poll knows its standard input. Most workers always take a request whole and never need it.
@@ -131,10 +134,9 @@ pub(super) enum Sent {
     Whole,
     /// The rest waits until the pipe has room.
     Partly,
-    /// The worker does not listen, and not a byte of this request has reached it: of its oldest, or, where it works on all of
-    /// them at once, of the last.
+    /// The worker does not listen, and not a byte of this request and of those behind it has reached it.
     Nothing(RequestId),
-    /// The worker does not listen any more; what has reached it, nobody knows.
+    /// The worker does not listen any more; something of each of its requests may have reached it.
     Lost,
 }
 
@@ -213,8 +215,8 @@ impl Process {
     }
 
     /// How much of one of its requests (`None`: of all) it had not read when it had read so many bytes; those behind it lie in
-    /// its input by right. One whose input cannot be looked at is not to be believed,
-    /// unless that is because it was closed on purpose.
+    /// its input by right. One whose input cannot be looked at is not to be believed, unless that is because it was closed on
+    /// purpose.
     pub(super) fn unread_input(&self, request: Option<Given>, had_read: Option<u64>) -> Unread {
         if self.input == Input::Ended {
             return Unread::Nothing;
@@ -282,12 +284,11 @@ impl Process {
 
     /// Writes what it has not been sent, as far as the pipe takes it.
     pub(super) fn send(&mut self) -> Sent {
-        if self.input == Input::Ended {
+        if matches!(self.input, Input::Ended | Input::Shut) {
             return Sent::Whole;
         }
-        let unsent_before = self.unsent.len();
         let Some(mut stdin) = self.child.stdin.as_ref() else {
-            return self.not_sent(unsent_before);
+            return self.not_sent();
         };
         match self.unsent.write(|bytes| stdin.write(bytes)) {
             Ok(_) if self.unsent.is_empty() => {
@@ -296,32 +297,36 @@ impl Process {
             }
             Ok(_) => Sent::Partly,
             // EPIPE: it has closed its input.
-            Err(_) => self.not_sent(unsent_before),
+            Err(_) => self.not_sent(),
         }
     }
 
     /// Where the end of its input is what tells it that it has all of its request, now is the time.
     fn has_its_request(&mut self) {
         if self.input == Input::EndsWithRequest && !self.given.is_empty() {
-            self.input = Input::Ended;
-            self.child.stdin = None;
+            self.end_input();
         }
     }
 
-    /// It does not listen. Of what lies behind the one to be named nobody asks: in order it would not have come to that, and
-    /// numbered it is the last.
-    fn not_sent(&self, unsent: usize) -> Sent {
-        let sent = self
-            .given_bytes
-            .saturating_sub(u64::try_from(unsent).unwrap_or(u64::MAX));
-        let named = match self.lines {
-            Lines::Plain => self.given.front(),
-            Lines::Numbered => self.given.back(),
-        };
-        let untouched = named.filter(|given| given.start >= sent);
-        untouched
-            .and_then(|given| given.request)
-            .map_or(Sent::Lost, Sent::Nothing)
+    /// It is written nothing more.
+    pub(super) fn end_input(&mut self) {
+        self.input = Input::Ended;
+        self.child.stdin = None;
+        self.unsent = Outgoing::default();
+    }
+
+    /// It does not listen.
+    pub(super) fn not_sent(&self) -> Sent {
+        let first = self.untouched().next();
+        first.and_then(|given| given.request).map_or(Sent::Lost, Sent::Nothing)
+    }
+
+    /// Of what it was given, that of which not a byte has been written to it.
+    pub(super) fn untouched(&self) -> impl Iterator<Item = &Given> {
+        let unsent = u64::try_from(self.unsent.len()).unwrap_or(u64::MAX);
+        let sent = self.given_bytes.saturating_sub(unsent);
+        // Nothing is unsent of an empty one.
+        self.given.iter().filter(move |given| unsent > 0 && given.start >= sent)
     }
 }
 

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::super::cache::{Departure, Found, Shared};
-use super::super::core::{ClientId, Event};
+use super::super::core::{ClientId, Event, Restart, WorkerId};
 use super::Pool;
 use super::exchange::State;
 use crate::reactor::{Context, Key};
@@ -63,6 +63,14 @@ impl Pool {
     fn is_skipped(&self, payload: &[u8]) -> bool {
         let skip = self.options.cache.as_ref().and_then(|cache| cache.skip.as_ref());
         skip.is_some_and(|skip| skip.is_in(payload.strip_suffix(b"\r").unwrap_or(payload)))
+    }
+
+    /// What a worker has answered since it passed its probe may be as wrong as what it has answered to that.
+    pub(super) fn doubt_answers_of(&mut self, worker: WorkerId, reason: Restart) {
+        let process = self.crew.get(worker).filter(|_| reason == Restart::Quarantined);
+        if process.is_some_and(|process| process.examination.has_passed()) {
+            self.cache.forget_all();
+        }
     }
 
     /// Others may share the answer to this request from now on.

@@ -233,14 +233,27 @@ impl Pool {
         match process.send() {
             Sent::Whole => {}
             Sent::Partly => self.watch_input(cx, id),
+            // It has read as much as it wants, or died: its reply or its end tells.
+            Sent::Lost if self.options.framings.single_use() => process.end_input(),
+            // What it has answered may lie in its output.
+            Sent::Nothing(_) | Sent::Lost if process.given.len() > 1 => {
+                process.input = Input::Shut;
+                cx.resume_later(Of::WorkerInput.worker(id));
+            }
+            Sent::Nothing(_) | Sent::Lost => self.input_is_shut(cx, id),
+        }
+    }
+
+    /// A worker that has closed its input, and whose last answers have been read.
+    pub(super) fn input_is_shut(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+        let Some(process) = self.crew.get_mut(id) else { return };
+        match process.not_sent() {
             Sent::Nothing(request) => {
-                match process.lines {
-                    Lines::Plain => process.recorder.forget_open(),
-                    Lines::Numbered => process.recorder.forget_newest(),
-                }
+                let untouched = process.untouched().count();
+                process.recorder.forget_newest(untouched);
                 self.fault(cx, id, Fault::InputClosed(request));
             }
-            Sent::Lost => self.fault(cx, id, Fault::OutputClosed),
+            Sent::Lost | Sent::Whole | Sent::Partly => self.fault(cx, id, Fault::OutputClosed),
         }
     }
 
