@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Client, Daemon, Gate, worker_command};
+use crate::harness::{Client, Daemon, Gate, temp_dir, worker_command};
 
 const PATIENT: [&str; 3] = ["--persistent", "--queue-timeout", "60s"];
 
@@ -275,4 +275,27 @@ fn a_roll_of_the_workers_is_not_felt() {
         daemon.usr1_until(|stats| stats.count("restarts asked") == 2 * round);
     }
     assert_eq!(daemon.usr1().count("connections"), 1);
+}
+
+/// A request that is sent at the moment when its connection is closed finds nobody, which is no reason to be reset: over a
+/// UNIX socket the end of input would not be seen for it.
+#[test]
+fn who_asks_on_while_it_is_let_go_sees_the_end_and_no_reset() {
+    let directory = temp_dir();
+    let socket = format!("unix:{}/pool", directory.path().display());
+    let command = worker_command(&[]);
+    let daemon = Daemon::with(["-n", "1", "-d", &command, "--listen", &socket])
+        .args(&["--persistent", "--idle-timeout", "100ms"])
+        .start();
+    let mut idle = daemon.client();
+    assert!(idle.read_to_end().is_empty());
+    // The daemon is still there to read this away: else it would be a broken pipe.
+    idle.send("echo late\n");
+
+    let mut served = daemon.client();
+    served.send("echo last\n");
+    assert_eq!(served.read_line(), "last");
+    assert!(served.read_to_end().is_empty());
+    served.send("echo late\n");
+    assert_eq!(daemon.usr1().count("queries total"), 1);
 }

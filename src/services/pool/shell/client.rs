@@ -73,7 +73,8 @@ pub(super) enum Phase {
 pub(super) enum After {
     /// It has said all it had to say, as far as is known.
     LookForInput,
-    /// It was refused in the middle of its line.
+    /// There is more, or may be: it was refused in the middle of its line, or its connection is kept and it has not said
+    /// that it wants nothing more, so its next request may be on its way at this very moment.
     Linger,
 }
 

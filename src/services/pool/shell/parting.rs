@@ -240,8 +240,8 @@ impl Pool {
             return;
         };
         if client.phase == Phase::Taking && client.has_nothing_open() {
-            client.phase = Phase::Finishing(After::LookForInput);
-            self.part(cx, key, After::LookForInput);
+            client.phase = Phase::Finishing(After::Linger);
+            self.part(cx, key, After::Linger);
         }
     }
 
@@ -319,11 +319,11 @@ impl Pool {
             self.dispatcher.counters_mut().idle_closed += 1;
             let line = format_args!("closed {peer}: it has asked nothing for --idle-timeout, or the pool drains");
             self.note(cx, Level::Debug, Topic::Idle, line);
-        } else {
-            self.dispatcher.counters_mut().refusals.read_timeout += 1;
-            let line = format_args!("closed {peer}: it sent nothing within --read-timeout");
-            self.note(cx, Level::Info, Topic::ReadTimeout, line);
+            return self.part(cx, key, After::Linger);
         }
+        self.dispatcher.counters_mut().refusals.read_timeout += 1;
+        let line = format_args!("closed {peer}: it sent nothing within --read-timeout");
+        self.note(cx, Level::Info, Topic::ReadTimeout, line);
         self.close(cx, key);
     }
 
