@@ -5,117 +5,246 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::plan::{Expect, Leave, Plan, Step, Via};
+use crate::deed::Expect;
+use crate::mode::Mode;
+use crate::moments::Moments;
+use crate::plan::{Exchange, Finish, Plan, Step, Via};
+use crate::wire::Wire;
+use crate::worker;
 
-/// What the daemon says to whom it refuses.
-const REFUSAL: &[u8] = b"ERR\n";
+/// What the daemon says to whom it refuses, without the end of its line.
+const REFUSAL: &[u8] = b"ERR";
 
-/// Where the daemon is, and whether it has been told to end.
+/// Where a pool is, and what may be asked of it.
 #[derive(Debug)]
 pub(crate) struct Target {
+    pub(crate) mode: Mode,
     pub(crate) tcp: SocketAddr,
     pub(crate) unix: PathBuf,
     /// The longest time from the last byte sent to the end of the connection.
     pub(crate) patience: Duration,
-    /// Set before the signal is sent.
-    pub(crate) ending: AtomicBool,
+    /// The longest time that a worker may be sick and serve.
+    pub(crate) sickness: Duration,
 }
 
-/// How a connection ended.
+/// What became of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// With its own answer, whole, and nothing else.
+    /// Its own answer came, whole, and nothing else.
     Answered,
     Refused,
-    /// Closed without a word, which it may be: it had not asked.
-    Closed,
     /// The client left first.
     Left,
-    /// Its request was not yet with the daemon when that was told to end.
+    /// The connection ended in good order where the answer would have begun, because its process finishes: to be asked again.
+    Unserved,
+    /// It was not yet with the daemon when that was told to end.
     TooLate,
-    /// With bytes that are not its answer.
+    /// Bytes came that are not its answer.
     Wrong(Vec<u8>),
-    /// With neither answer nor refusal, or not in time.
+    /// Neither answer nor refusal came, or not in time.
     Lost(String),
 }
 
-/// Carries a plan out; returns its outcome and the time from the last byte sent to the end.
-pub(crate) fn perform(plan: &Plan, target: &Target) -> (Outcome, Duration) {
-    let is_ending = || target.ending.load(Ordering::SeqCst);
-    let mut stream = match connect(plan.via, target) {
-        Ok(stream) => stream,
-        Err(_) if is_ending() => return (Outcome::TooLate, Duration::ZERO),
-        Err(error) => return (Outcome::Lost(format!("cannot connect: {error}")), Duration::ZERO),
+/// What came of a connection.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    /// One for each of the plan's exchanges.
+    pub(crate) outcomes: Vec<Outcome>,
+    /// What else was wrong with it.
+    pub(crate) fault: Option<Outcome>,
+    /// From the last byte sent to the end.
+    pub(crate) took: Duration,
+}
+
+/// How the stream of answers ended.
+#[derive(Debug)]
+enum End {
+    Eof,
+    Error(String),
+    /// It did not, in time.
+    NotYet,
+    /// The client did not wait for it.
+    Ignored,
+}
+
+/// What was known when the connection was begun, or while it went on.
+struct Conditions {
+    oldest_allowed: u64,
+    is_excused: bool,
+    is_in_time: bool,
+}
+
+pub(crate) fn perform(plan: &Plan, target: &Target, moments: &Moments) -> Seen {
+    let (upgrades, oldest_allowed) = (moments.upgrades_done(), moments.oldest_allowed());
+    let mut talk = match Talk::begin(plan, target) {
+        Ok(talk) => talk,
+        Err(error) => return not_connected(plan, &error, moments.is_ending()),
     };
     // A daemon that has refused already may close while this one still sends; what it said is there to be read.
-    let sent = plan.steps.iter().try_for_each(|step| take(step, &mut stream));
-    let in_time = !is_ending();
+    let sent = plan.steps.iter().try_for_each(|step| talk.take(step, target.patience));
+    let is_in_time = !moments.is_ending();
     let since = Instant::now();
-    let outcome = match &plan.expect {
-        Expect::Nothing(leave) => leave_by(*leave, stream),
-        expect => {
-            let (bytes, end) = read_all(&mut stream, plan.reads_every, since + target.patience);
-            judge(expect, &bytes, end.and(sent))
+    let deadline = since + target.patience;
+    let end = match plan.finish {
+        Finish::ReadsToEnd => talk.read_until(usize::MAX, deadline),
+        Finish::ReadsAnswers => talk.read_until(plan.exchanges.len(), deadline),
+        Finish::Closes | Finish::Resets => {
+            talk.leave(plan.finish);
+            End::Ignored
         }
     };
-    match outcome {
-        Outcome::Lost(_) if !in_time => (Outcome::TooLate, since.elapsed()),
-        outcome => (outcome, since.elapsed()),
+    let took = since.elapsed();
+    let conditions = Conditions {
+        oldest_allowed,
+        is_excused: target.mode.is_kept && moments.was_upgraded_since(upgrades),
+        is_in_time: is_in_time && !(target.mode.is_kept && moments.is_ending()),
+    };
+    talk.judge(plan, target, &conditions, &end, sent.err(), took)
+}
+
+fn not_connected(plan: &Plan, error: &io::Error, is_ending: bool) -> Seen {
+    let outcome = || match is_ending {
+        true => Outcome::TooLate,
+        false => Outcome::Lost(format!("cannot connect: {error}")),
+    };
+    Seen {
+        outcomes: plan.exchanges.iter().map(|_| outcome()).collect(),
+        fault: plan.exchanges.is_empty().then(outcome),
+        took: Duration::ZERO,
     }
 }
 
-/// A stream of either family. The type is that of UNIX sockets for both: what is done with it here (send, receive, shut
-/// down, set a time-out) is the same call for every connected socket.
-fn connect(via: Via, target: &Target) -> io::Result<UnixStream> {
-    let stream = match via {
-        Via::Tcp => OwnedFd::from(TcpStream::connect_timeout(&target.tcp, target.patience)?).into(),
-        Via::Unix => UnixStream::connect(&target.unix)?,
-    };
-    stream.set_write_timeout(Some(target.patience))?;
-    Ok(stream)
+/// A stream and what has come on it. The type is that of UNIX sockets for both families: what is done with it here (send,
+/// receive, shut down, set a time-out) is the same call for every connected socket.
+struct Talk {
+    stream: UnixStream,
+    wire: Wire,
+    reads_every: Duration,
+    pending: Vec<u8>,
+    answers: Vec<Vec<u8>>,
+    end: Option<End>,
 }
 
-fn take(step: &Step, stream: &mut UnixStream) -> io::Result<()> {
-    match step {
-        Step::Send(bytes) => stream.write_all(bytes),
-        Step::Pause(time) => {
-            thread::sleep(*time);
-            Ok(())
-        }
-        Step::EndInput => stream.shutdown(Shutdown::Write),
-    }
-}
-
-fn leave_by(leave: Leave, stream: UnixStream) -> Outcome {
-    if leave == Leave::Reset {
-        let linger = libc::linger {
-            l_onoff: 1,
-            l_linger: 0,
+impl Talk {
+    fn begin(plan: &Plan, target: &Target) -> io::Result<Self> {
+        let stream: UnixStream = match plan.via {
+            Via::Tcp => OwnedFd::from(TcpStream::connect_timeout(&target.tcp, target.patience)?).into(),
+            Via::Unix => UnixStream::connect(&target.unix)?,
         };
-        // Without effect on a UNIX socket, whose peer sees a reset when something is left unread.
-        setsockopt(&stream, sockopt::Linger, &linger).ok();
+        stream.set_write_timeout(Some(target.patience))?;
+        Ok(Self {
+            stream,
+            wire: target.mode.reply,
+            reads_every: plan.reads_every,
+            pending: Vec::new(),
+            answers: Vec::new(),
+            end: None,
+        })
     }
-    Outcome::Left
-}
 
-/// Everything until the end, and how it ended.
-fn read_all(stream: &mut UnixStream, every: Duration, deadline: Instant) -> (Vec<u8>, io::Result<()>) {
-    let mut bytes = Vec::new();
-    // A reader with pauses also takes small pieces.
-    let mut piece = vec![0; if every.is_zero() { 64 * 1024 } else { 512 }];
-    loop {
-        match read_before(stream, &mut piece, deadline) {
-            Ok(0) => return (bytes, Ok(())),
-            Ok(length) => bytes.extend_from_slice(piece.get(..length).unwrap_or_default()),
-            Err(error) => return (bytes, Err(error)),
+    fn take(&mut self, step: &Step, patience: Duration) -> io::Result<()> {
+        match step {
+            Step::Send(bytes) => self.stream.write_all(bytes),
+            Step::Pause(time) => {
+                thread::sleep(*time);
+                Ok(())
+            }
+            Step::Await(count) => {
+                let end = self.read_until(*count, Instant::now() + patience);
+                // There is no point in asking on.
+                let is_over = matches!(end, End::Eof | End::Error(_) | End::NotYet);
+                self.end = is_over.then_some(end);
+                if is_over {
+                    return Err(ErrorKind::BrokenPipe.into());
+                }
+                Ok(())
+            }
+            Step::EndInput => self.stream.shutdown(Shutdown::Write),
         }
-        thread::sleep(every);
+    }
+
+    fn leave(&self, finish: Finish) {
+        if finish == Finish::Resets {
+            let linger = libc::linger {
+                l_onoff: 1,
+                l_linger: 0,
+            };
+            // Without effect on a UNIX socket, whose peer sees a reset when something is left unread.
+            setsockopt(&self.stream, sockopt::Linger, &linger).ok();
+        }
+    }
+
+    /// Reads until there are so many answers, or the end.
+    fn read_until(&mut self, count: usize, deadline: Instant) -> End {
+        if let Some(end) = self.end.take() {
+            return end;
+        }
+        // A reader with pauses also takes small pieces.
+        let mut piece = vec![0; if self.reads_every.is_zero() { 64 * 1024 } else { 1024 }];
+        while self.answers.len() < count {
+            match read_before(&mut self.stream, &mut piece, deadline) {
+                Ok(0) => return End::Eof,
+                Ok(length) => self.pending.extend_from_slice(piece.get(..length).unwrap_or_default()),
+                Err(error) if error.kind() == ErrorKind::TimedOut => return End::NotYet,
+                Err(error) => return End::Error(error.to_string()),
+            }
+            while let Some((answer, taken)) = self.wire.decode(&self.pending) {
+                self.answers.push(answer);
+                self.pending.drain(..taken);
+            }
+            thread::sleep(self.reads_every);
+        }
+        End::Ignored
+    }
+
+    fn judge(
+        mut self,
+        plan: &Plan,
+        target: &Target,
+        conditions: &Conditions,
+        end: &End,
+        sent: Option<io::Error>,
+        took: Duration,
+    ) -> Seen {
+        // A session may be over before anything is said.
+        let is_something = !self.pending.is_empty() || (target.mode.is_session && !plan.exchanges.is_empty());
+        let is_whole = matches!(end, End::Eof) && self.wire == Wire::Whole && is_something;
+        if is_whole {
+            self.answers.push(std::mem::take(&mut self.pending));
+        }
+        let mut answers = self.answers.into_iter();
+        let mut rest = self.pending;
+        let has_left = matches!(plan.finish, Finish::Closes | Finish::Resets);
+        let absent = |rest: &mut Vec<u8>| match end {
+            // After the one that was cut nothing more can be told.
+            _ if has_left => Outcome::Left,
+            End::Eof | End::Error(_) if !rest.is_empty() => Outcome::Wrong(std::mem::take(rest)),
+            End::NotYet => Outcome::Lost(format!("no answer in time, after \"{}\"", rest.escape_ascii())),
+            _ if !conditions.is_in_time => Outcome::TooLate,
+            End::Eof if conditions.is_excused => Outcome::Unserved,
+            End::Error(error) => Outcome::Lost(format!("without a word: {error}; sending: {sent:?}")),
+            End::Eof | End::Ignored => Outcome::Lost(format!("the end without a word; sending: {sent:?}")),
+        };
+        let judged = |exchange: &Exchange| match answers.next() {
+            Some(answer) => judge(exchange, answer, target, conditions.oldest_allowed),
+            None => absent(&mut rest),
+        };
+        let outcomes = plan.exchanges.iter().map(judged).collect();
+        let is_silent = plan.exchanges.is_empty();
+        let fault = match answers.next() {
+            Some(answer) if is_silent && is_refusal(&answer) => None,
+            Some(answer) => Some(Outcome::Wrong(answer)),
+            None if has_left => None,
+            None if !rest.is_empty() && !matches!(end, End::NotYet) => Some(Outcome::Wrong(rest)),
+            None if matches!(end, End::NotYet) => Some(Outcome::Lost("no end in time".to_owned())),
+            None => None,
+        };
+        Seen { outcomes, fault, took }
     }
 }
 
@@ -132,30 +261,39 @@ fn read_before(stream: &mut UnixStream, piece: &mut [u8], deadline: Instant) -> 
     }
 }
 
-/// Bytes are judged however the connection ended; a connection that did not end in time is lost whatever came.
-fn judge(expect: &Expect, bytes: &[u8], end: io::Result<()>) -> Outcome {
-    if let Err(error) = &end
-        && error.kind() == ErrorKind::TimedOut
-    {
-        return Outcome::Lost(format!("no end in time, after {} bytes", bytes.len()));
-    }
-    if bytes == REFUSAL {
-        return Outcome::Refused;
-    }
-    let right = match expect {
-        Expect::Answer(answer) => bytes == answer,
-        Expect::Number => is_number(bytes),
-        Expect::Refusal | Expect::End | Expect::Nothing(_) => false,
-    };
-    match (right, bytes.is_empty(), expect) {
-        (true, _, _) => Outcome::Answered,
-        (false, true, Expect::End) => Outcome::Closed,
-        (false, true, _) => Outcome::Lost(format!("ended without a word: {end:?}")),
-        (false, false, _) => Outcome::Wrong(bytes.to_owned()),
-    }
+fn is_refusal(answer: &[u8]) -> bool {
+    answer.trim_ascii_end() == REFUSAL
 }
 
-fn is_number(bytes: &[u8]) -> bool {
-    let digits = bytes.strip_suffix(b"\n").unwrap_or_default();
-    !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
+fn judge(exchange: &Exchange, answer: Vec<u8>, target: &Target, oldest_allowed: u64) -> Outcome {
+    if is_refusal(&answer) {
+        return Outcome::Refused;
+    }
+    let number_after = |text: &str| -> Option<u64> {
+        let rest = answer.strip_prefix(text.as_bytes())?.strip_prefix(b" ")?;
+        std::str::from_utf8(rest).ok()?.parse().ok()
+    };
+    if let Expect::Talk { bytes, token } = &exchange.expect
+        && bytes.starts_with(&answer)
+        && answer.len() < bytes.len()
+        && !worker::has_ended(&target.mode.home, token)
+    {
+        // Its worker was killed: what had been said until then came.
+        return Outcome::Refused;
+    }
+    let is_right = match &exchange.expect {
+        Expect::Answer(expected) => answer == *expected,
+        Expect::Refusal => false,
+        Expect::Talk { bytes, .. } => answer == *bytes,
+        Expect::Shared(key) => number_after(key).is_some_and(|born| born >= oldest_allowed),
+        Expect::Health(token) => {
+            answer == token.as_bytes()
+                || number_after(token).is_some_and(|time| Duration::from_millis(time) < target.sickness)
+        }
+    };
+    if is_right {
+        Outcome::Answered
+    } else {
+        Outcome::Wrong(answer)
+    }
 }

@@ -1,14 +1,16 @@
 //! The daemon under fire: the real binary with its sockets in a directory of its own, everything it starts marked as its.
+//!
+//! It may be several processes, one after the other: each upgrade adds one, and the one before finishes meanwhile.
 
 use std::collections::{HashMap, VecDeque};
 use std::error::Error;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io;
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,150 +21,186 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use crate::plan::{MAX_REPLY, MAX_REQUEST};
+use crate::clock;
+use crate::log::{self, News};
+use crate::mode::Mode;
+use crate::moments::Moments;
+use crate::statistics::{Statistics, read_blocks};
 
 /// The variable that marks everything started for this daemon; its value is the daemon's own directory.
 const MARK: &str = "IOTCPD_CHAOS_HOME";
 
-const LISTENING: &str = ": listening on ";
-const BEGIN: &str = " --- statistics ---- >8 -------";
-const END: &str = " --- statistics ---- 8< -------";
-
-/// Lines of the log that are kept for who looks into a broken promise.
-const LOG_KEPT: usize = 300;
-
 /// How long anything may take that should happen at once; a pass waits for none of it.
 const AT_ONCE: Duration = Duration::from_secs(20);
+/// How long an upgrade may take; the daemon's own limit comes first.
+const UPGRADE: Duration = Duration::from_secs(60);
 /// Between two looks at what cannot be waited for: processes that are nobody's children here.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// How long after the end of a process its last lines may still be on their way through the log.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// The time-outs that the daemon is given, in milliseconds: short, so that many of them are met.
-pub(crate) const QUEUE_TIMEOUT: u64 = 500;
-pub(crate) const BUSY_TIMEOUT: u64 = 1000;
-pub(crate) const READ_TIMEOUT: u64 = 1000;
-
-/// What the log says of an upgrade's end, one way or the other.
-const SERVES: &str = " serves; this one finishes what it has in hand";
-const FAILED: &str = "upgrade failed";
+/// The pool by whose workers one sees who was started when.
+const WATCHED: &str = "cache";
 
 /// A running daemon; one that is dropped is killed.
 #[derive(Debug)]
 pub(crate) struct Daemon {
-    /// The process that was started here.
-    child: Child,
-    /// Those that have taken its place, one after the other.
-    successors: Vec<Pid>,
-    upgrades: Receiver<Option<Pid>>,
+    /// All that there were; the last one serves.
+    processes: Vec<Process>,
     home: TempDir,
-    pub(crate) tcp: SocketAddr,
-    pub(crate) unix: PathBuf,
+    tcp: HashMap<String, SocketAddr>,
+    pools: usize,
     blocks: Receiver<Statistics>,
-    log: Arc<Mutex<VecDeque<String>>>,
+    news: Receiver<News>,
+    last_lines: Arc<Mutex<VecDeque<String>>>,
+    /// When HUP was sent, for those that have not been heard to be done.
+    hups: VecDeque<u64>,
 }
 
-/// One block of statistics.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Statistics(HashMap<String, u64>);
-
-impl Statistics {
-    pub(crate) fn count(&self, label: &str) -> u64 {
-        self.0.get(label).copied().unwrap_or_default()
-    }
-
-    /// The counts whose labels begin like this, sorted, in words.
-    pub(crate) fn all_of(&self, beginning: &str) -> String {
-        let rows = self.0.iter().filter(|(_, value)| **value > 0);
-        let mut rows: Vec<String> = rows
-            .filter_map(|(label, value)| Some(format!("{} {value}", label.strip_prefix(beginning)?.trim())))
-            .collect();
-        rows.sort();
-        rows.join(", ")
-    }
-
-    /// Requests that have neither been answered nor refused nor abandoned. `None`: the counters do not add up.
-    pub(crate) fn in_hand(&self) -> Option<u64> {
-        let over = ["queries replied", "queries failed", "queries timeout"];
-        let over: u64 = over.iter().map(|label| self.count(label)).sum();
-        let in_hand = self.count("queries total").checked_sub(over)?;
-        let waiting = self.count("queue length");
-        // Of the busy workers, some may be watched after a long request, and have none.
-        let most = waiting
-            + self
-                .count("daemon S_BUSY")
-                .checked_sub(self.count("workers draining"))?;
-        (waiting..=most).contains(&in_hand).then_some(in_hand)
-    }
+#[derive(Debug)]
+struct Process {
+    pid: Pid,
+    /// On [`clock`]: everything of it is younger.
+    born: u64,
+    status: Option<(ExitStatus, Instant)>,
 }
 
 impl Daemon {
-    /// Starts it and waits until it listens.
-    pub(crate) fn start(workers: usize) -> Result<Self, Box<dyn Error>> {
-        // A successor outlives whoever started it: it becomes a child of this process then.
-        nix::sys::prctl::set_child_subreaper(true)?;
-        let home = tempfile::Builder::new().prefix("iotcpd-chaos-").tempdir()?;
-        let unix = home.path().join("pool");
-        let mut child = command(workers, home.path(), &unix)?.spawn()?;
-        let log = Arc::new(Mutex::new(VecDeque::new()));
-        let (blocks_to, blocks) = mpsc::channel();
-        let (listening_to, listening) = mpsc::channel();
-        let (upgrades_to, upgrades) = mpsc::channel();
-        if let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) {
-            thread::spawn(move || read_blocks(stdout, &blocks_to));
-            let log = Arc::clone(&log);
-            thread::spawn(move || read_log(stderr, &log, &listening_to, &upgrades_to));
-        }
-        let tcp = loop {
-            let line = listening.recv_timeout(AT_ONCE)?;
-            if let Ok(address) = line.parse() {
-                break address;
-            }
-        };
-        Ok(Self {
-            child,
-            successors: Vec::new(),
-            upgrades,
-            home,
-            tcp,
-            unix,
-            blocks,
-            log,
-        })
+    /// The directory that its modes will have.
+    pub(crate) fn directory() -> io::Result<TempDir> {
+        tempfile::Builder::new().prefix("iotcpd-chaos-").tempdir()
     }
 
-    pub(crate) fn home(&self) -> &Path {
-        self.home.path()
+    /// Starts it in its directory and waits until it listens everywhere.
+    pub(crate) fn start(home: TempDir, modes: &[Mode]) -> Result<Self, Box<dyn Error>> {
+        // A successor outlives whoever started it: it becomes a child of this process then.
+        nix::sys::prctl::set_child_subreaper(true)?;
+        let born = clock::now();
+        let mut child = command(home.path(), modes)?.spawn()?;
+        let pid = Pid::from_raw(i32::try_from(child.id())?);
+        let last_lines = Arc::new(Mutex::new(VecDeque::new()));
+        let (blocks_to, blocks) = mpsc::channel();
+        let (news_to, news) = mpsc::channel();
+        if let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) {
+            thread::spawn(move || read_blocks(stdout, &blocks_to));
+            let last_lines = Arc::clone(&last_lines);
+            thread::spawn(move || log::read(stderr, &last_lines, &news_to));
+        }
+        let mut daemon = Self {
+            processes: vec![Process {
+                pid,
+                born,
+                status: None,
+            }],
+            home,
+            tcp: HashMap::new(),
+            pools: modes.len(),
+            blocks,
+            news,
+            last_lines,
+            hups: VecDeque::new(),
+        };
+        while daemon.tcp.len() < modes.len() {
+            let news = daemon.news.recv_timeout(AT_ONCE);
+            let news = news.map_err(|error| format!("no pool is there: {error}\n{}", daemon.log().join("\n")))?;
+            if let News::Listening(name, address) = news {
+                daemon.tcp.insert(name, address);
+            }
+        }
+        Ok(daemon)
+    }
+
+    pub(crate) fn tcp(&self, mode: &Mode) -> Result<SocketAddr, Box<dyn Error>> {
+        let address = self.tcp.get(mode.name).copied();
+        address.ok_or_else(|| format!("{} does not listen", mode.name).into())
     }
 
     /// The process that serves.
     fn pid(&self) -> io::Result<Pid> {
-        self.successors
-            .last()
-            .map_or_else(|| pid_of(&self.child), |pid| Ok(*pid))
+        let serving = self.processes.last();
+        serving
+            .map(|process| process.pid)
+            .ok_or_else(|| io::Error::other("there never was a daemon"))
     }
 
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         Ok(kill(self.pid()?, signal)?)
     }
 
+    /// Has all workers replaced; when they are, [`Self::follow`] hears of it.
+    pub(crate) fn hup(&mut self) -> io::Result<()> {
+        self.hups.push_back(clock::now());
+        self.signal(Signal::SIGHUP)
+    }
+
     /// Upgrades it, to the same program, and waits until the new process serves.
-    pub(crate) fn upgrade(&mut self) -> Result<(), Box<dyn Error>> {
+    pub(crate) fn upgrade(&mut self, moments: &Moments) -> Result<(), Box<dyn Error>> {
+        let born = clock::now();
+        moments.begin_upgrade();
         self.signal(Signal::SIGURG)?;
-        let successor = self.upgrades.recv_timeout(AT_ONCE);
-        let successor = successor.map_err(|error| format!("no upgrade after URG: {error}"))?;
-        self.successors.push(successor.ok_or("an upgrade has failed")?);
+        let deadline = Instant::now() + UPGRADE;
+        let successor = loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let news = self.news.recv_timeout(left);
+            if let News::Upgraded(pid) = news.map_err(|error| format!("no upgrade after URG: {error}"))? {
+                break pid.ok_or("an upgrade has failed")?;
+            }
+        };
+        // Those that the old one has taken, or passed on, are done with it as far as the new one goes.
+        self.hups.clear();
+        self.processes.push(Process {
+            pid: successor,
+            born,
+            status: None,
+        });
+        moments.upgrade_done();
         Ok(())
     }
 
-    /// Whether it is still the process that was started here, which has counted everything.
-    pub(crate) fn was_upgraded(&self) -> bool {
-        !self.successors.is_empty()
+    /// Takes notice of what has happened by itself, so that clients know whose answers may be the oldest.
+    ///
+    /// Each line that says that all workers were replaced stands for the oldest HUP not heard of: at least as many were
+    /// sent before it. Where two HUPs became one, or a line was not counted, answers may be older for a while than they
+    /// have to be. It is not counted while a process finishes that may have written it about itself.
+    pub(crate) fn follow(&mut self, moments: &Moments) -> io::Result<()> {
+        let are_gone = self.have_predecessors_gone()?;
+        if let Some(serving) = self.processes.last().filter(|_| are_gone) {
+            moments.all_new_since(serving.born);
+        }
+        for news in self.news.try_iter() {
+            if matches!(news, News::Replaced(name) if name == WATCHED)
+                && are_gone
+                && let Some(sent) = self.hups.pop_front()
+            {
+                moments.all_new_since(sent);
+            }
+        }
+        Ok(())
     }
 
-    /// Asks for the statistics and waits for them.
-    pub(crate) fn statistics(&self) -> Result<Statistics, Box<dyn Error>> {
+    fn have_predecessors_gone(&mut self) -> io::Result<bool> {
+        let mut are_gone = true;
+        let Some((_, before)) = self.processes.split_last_mut() else {
+            return Ok(true);
+        };
+        for process in before {
+            let status = process.look()?;
+            are_gone &= status.is_some_and(|(_, seen)| seen.elapsed() > LAST_LINES);
+        }
+        Ok(are_gone)
+    }
+
+    /// Whether it is another process than the one that was started here, which has counted everything.
+    pub(crate) fn was_upgraded(&self) -> bool {
+        self.processes.len() > 1
+    }
+
+    /// Asks for the statistics of all pools and waits for them.
+    pub(crate) fn statistics(&self) -> Result<Vec<Statistics>, Box<dyn Error>> {
         self.signal(Signal::SIGUSR1)?;
-        let block = self.blocks.recv_timeout(AT_ONCE);
-        block.map_err(|error| format!("no statistics after USR1: {error}").into())
+        let blocks = (0..self.pools).map(|_| self.blocks.recv_timeout(AT_ONCE));
+        let blocks: Result<Vec<_>, _> = blocks.collect();
+        blocks.map_err(|error| format!("no statistics after USR1: {error}").into())
     }
 
     /// Its children with this name, as the kernel has it (15 bytes).
@@ -179,138 +217,79 @@ impl Daemon {
     }
 
     /// Waits for the end of a daemon that was told to end, and of those whose place it took: the first status that is no
-    /// success, or else the last one's.
+    /// success, or else the last one's. `None`: one of them goes on.
     pub(crate) fn wait(&mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
-        let mut status = look_until(limit, || self.child.try_wait())?;
-        for successor in &self.successors {
-            if status.is_none_or(|status| !status.success()) {
+        let mut last = None;
+        for process in &mut self.processes {
+            last = look_until(limit, || process.look())?.map(|(status, _)| status);
+            if last.is_none_or(|status| !status.success()) {
                 break;
             }
-            status = look_until(limit, || try_wait(*successor))?;
         }
-        Ok(status)
+        Ok(last)
     }
 
     /// The processes that are left of a daemon which has ended, after the moment that they may take.
     pub(crate) fn left_behind(&self) -> io::Result<Vec<String>> {
-        let mark = format!("{MARK}={}", self.home().display());
+        let mark = format!("{MARK}={}", self.home.path().display());
         let none = look_until(AT_ONCE, || Ok(marked(&mark)?.is_empty().then(Vec::new)))?;
         none.map_or_else(|| marked(&mark), Ok)
     }
 
     /// The last lines of its log.
     pub(crate) fn log(&self) -> Vec<String> {
-        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        log.iter().cloned().collect()
+        let last = self.last_lines.lock().unwrap_or_else(PoisonError::into_inner);
+        last.iter().cloned().collect()
     }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // Both fail if it has ended, as it should.
-        self.child.kill().ok();
-        self.child.wait().ok();
-        for successor in &self.successors {
-            kill(*successor, Signal::SIGKILL).ok();
+        for process in self.processes.iter().filter(|process| process.status.is_none()) {
+            // It fails if it has ended, as it should have.
+            kill(process.pid, Signal::SIGKILL).ok();
         }
     }
 }
 
-/// The status of a process that has become a child of this one, once it has ended. Before it has become one, it runs.
-fn try_wait(pid: Pid) -> io::Result<Option<ExitStatus>> {
-    match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
-        Ok(WaitStatus::Exited(_, code)) => Ok(Some(ExitStatus::from_raw(code << 8))),
-        Ok(WaitStatus::Signaled(_, signal, _)) => Ok(Some(ExitStatus::from_raw(signal as i32))),
-        Ok(_) | Err(Errno::ECHILD) => Ok(None),
-        Err(error) => Err(error.into()),
+impl Process {
+    /// Its status once it has ended, and when that was seen. Before it has become a child of this process, it runs.
+    fn look(&mut self) -> io::Result<Option<(ExitStatus, Instant)>> {
+        if self.status.is_none() {
+            let status = match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(_, code)) => Some(ExitStatus::from_raw(code << 8)),
+                Ok(WaitStatus::Signaled(_, signal, _)) => Some(ExitStatus::from_raw(signal as i32)),
+                Ok(_) | Err(Errno::ECHILD) => None,
+                Err(error) => return Err(error.into()),
+            };
+            self.status = status.map(|status| (status, Instant::now()));
+        }
+        Ok(self.status)
     }
 }
 
-fn command(workers: usize, home: &Path, unix: &Path) -> Result<Command, Box<dyn Error>> {
-    let examples = std::env::current_exe()?;
-    let examples = examples.parent().ok_or("no directory around this program")?;
-    let binary = examples
-        .parent()
-        .ok_or("no directory around the examples")?
-        .join("iotcpd");
-    let worker = examples.join("scripted-worker");
-    for program in [&binary, &worker] {
-        if !program.exists() {
-            let program = program.display();
-            return Err(format!("{program} is missing: cargo build --bins --examples").into());
-        }
+fn command(home: &Path, modes: &[Mode]) -> Result<Command, Box<dyn Error>> {
+    let program = std::env::current_exe()?;
+    let examples = program.parent().ok_or("no directory around this program")?;
+    let target = examples.parent().ok_or("no directory around the examples")?;
+    let binary: PathBuf = target.join("iotcpd");
+    if !binary.exists() {
+        return Err(format!("{} is missing: cargo build --bins", binary.display()).into());
     }
-    let worker = shell_words::quote(worker.to_str().ok_or("the target folder is not UTF-8")?).into_owned();
+    let program = program.to_str().ok_or("the target folder is not UTF-8")?;
+    let tables: String = modes.iter().map(|mode| mode.table(program)).collect();
+    let file = home.join("iotcpd.toml");
+    fs::write(&file, tables)?;
     let mut command = Command::new(binary);
     command
-        .args(["-n", &workers.to_string(), "-d", &worker, "-i", "127.0.0.1", "-p", "0"])
-        .args(["--listen", &format!("unix:{}", unix.display())])
-        .args(["--queue-size", "100", "--queue-timeout", &format!("{QUEUE_TIMEOUT}ms")])
-        .args(["--busy-timeout", &format!("{BUSY_TIMEOUT}ms")])
-        .args(["--read-timeout", &format!("{READ_TIMEOUT}ms")])
-        .args([
-            "--max-request",
-            &MAX_REQUEST.to_string(),
-            "--max-reply",
-            &MAX_REPLY.to_string(),
-        ])
-        .args(["--max-requests", "500", "--max-age", "20s", "--alarm-interval", "100ms"])
-        .args(["--kill-timeout", "300ms", "--stop-timeout", "5s"])
+        .arg("run")
+        .arg("--config")
+        .arg(file)
         .env(MARK, home)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     Ok(command)
-}
-
-fn pid_of(child: &Child) -> io::Result<Pid> {
-    i32::try_from(child.id()).map(Pid::from_raw).map_err(io::Error::other)
-}
-
-fn read_blocks(stdout: impl Read, blocks: &Sender<Statistics>) {
-    let mut block = None;
-    for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-        match (line.as_str(), &mut block) {
-            (BEGIN, _) => block = Some(Statistics::default()),
-            (END, _) => {
-                // Nobody listens any more when the program ends.
-                block.take().and_then(|block| blocks.send(block).ok());
-            }
-            (line, Some(Statistics(rows))) => {
-                if let Some((label, value)) = line.rsplit_once(' ')
-                    && let Ok(value) = value.parse()
-                {
-                    rows.insert(label.trim_end().to_owned(), value);
-                }
-            }
-            // The dump of USR2.
-            (_, None) => {}
-        }
-    }
-}
-
-fn read_log(
-    stderr: impl Read,
-    log: &Mutex<VecDeque<String>>,
-    listening: &Sender<String>,
-    upgrades: &Sender<Option<Pid>>,
-) {
-    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-        if line.contains(FAILED) {
-            upgrades.send(None).ok();
-        } else if let Some((before, _)) = line.split_once(SERVES) {
-            let pid = before.rsplit(' ').next().and_then(|pid| pid.parse().ok());
-            upgrades.send(pid.map(Pid::from_raw)).ok();
-        }
-        if let Some((_, address)) = line.split_once(LISTENING) {
-            listening.send(address.to_owned()).ok();
-        }
-        let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
-        if log.len() == LOG_KEPT {
-            log.pop_front();
-        }
-        log.push_back(line);
-    }
 }
 
 /// Looks until there is something, or the time is over.

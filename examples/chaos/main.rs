@@ -1,60 +1,79 @@
 //! Proof under fire: the daemon's promises while everything around it goes wrong.
 //!
-//! `chaos [SECONDS] [SEED]` starts an `iotcpd` with scripted workers on TCP and a UNIX socket, and for that time
+//! `chaos [SECONDS] [SEED]` starts an `iotcpd` with a pool for each mode ([`mode`]), each on TCP and a UNIX socket, whose
+//! workers are this very program (`worker`), and for that time
 //!
-//! * lets a few hundred clients ask, each request with a text of its own and its answer known ([`plan`]). Some requests kill
-//!   their worker, hang it, or make it write garbage; some clients leave, send nonsense, or say nothing;
-//! * kills, stops and wakes workers, kills the guard, upgrades the daemon, and sends HUP, USR1 and USR2, all at random ([`mischief`]).
+//! * lets a few hundred clients ask ([`plan`]), each request with a text of its own and its answer known ([`deed`]). Some
+//!   requests kill their worker, hang it, or make it write garbage; some clients leave, send nonsense, or say nothing;
+//! * kills, stops and wakes workers, lets them fail their probes, kills the guards, upgrades the daemon, and sends HUP, USR1
+//!   and USR2, all at random ([`mischief`]).
 //!
 //! Then the load stops, and the counters must be at rest and agree with what the clients saw. Then it begins anew, and TERM
 //! comes in the middle of it: the daemon must exit with 0 and leave no process.
 //!
 //! | promise | broken by |
 //! | --- | --- |
-//! | an answer goes whole to its own client, or to nobody | a *wrong answer*: any bytes but the client's own answer or the refusal |
+//! | an answer goes whole to its own client, in the order of his requests, or to nobody | a *wrong answer*: any bytes but the client's own answer or the refusal |
 //! | an answer or a refusal, in bounded time | a *silent loss*: a connection refused by the kernel, closed without a word, or open after queue time-out, busy time-out, read time-out and [`MARGIN`] |
+//! | after HUP nothing is known any more | a wrong answer: one of a worker from before, to a request sent after all were replaced |
+//! | a worker that fails its probe does not serve | a wrong answer: one of a worker that has been sick for longer than twice the interval of probes, and what else may come in between |
 //! | total = replied + failed + timeout + in hand | a block of statistics in which it is not so, or requests in hand at the end |
 //! | who got an answer is counted as replied | fewer replied than answers seen, or more than those and the clients who left; after an upgrade only the latter, as the counts before it went with the old process |
 //! | an upgrade always succeeds, and the old process finishes what it has | one that fails; another status than 0 |
 //! | TERM ends it with 0, nothing outlives it | another status, or none in time; a process that bears its mark |
 //!
-//! Excused: the client that left first; one that never sent a whole line, which may be closed without a word; and whoever
-//! had not sent the last byte when TERM was sent. What is not asked, because nobody could judge it, is in [`plan`].
+//! Excused: the client that left first; one that never sent a whole request, which may be closed without a word; and whoever
+//! had not sent the last byte when TERM was sent. On a connection that is kept, the end of it in the place of an answer
+//! means "not served, ask again": allowed while the daemon is upgraded, and the client does ask again, and at TERM. What is
+//! not asked, because nobody could judge it, is in [`deed`].
 //!
 //! The seed decides what each client and the mischief do, one after the other; when they do it is up to the scheduler.
 //! Exit status 1: a promise was broken; the seed and the end of the daemon's log are printed.
 
 mod client;
+mod clock;
 mod daemon;
+mod deed;
 mod dice;
-mod gates;
+mod log;
 mod mischief;
+mod mode;
+mod moments;
 mod plan;
+mod statistics;
 mod tally;
+mod wire;
+mod worker;
 
 use std::error::Error;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::Signal;
 
-use crate::client::Target;
-use crate::daemon::{BUSY_TIMEOUT, Daemon, QUEUE_TIMEOUT, READ_TIMEOUT, Statistics};
+use crate::client::{Outcome, Seen, Target};
+use crate::daemon::Daemon;
 use crate::dice::Dice;
-use crate::gates::Gates;
+use crate::mischief::Mischief;
+use crate::mode::{BUSY_TIMEOUT, IDLE_TIMEOUT, PROBE_INTERVAL, QUEUE_TIMEOUT, READ_TIMEOUT};
+use crate::moments::Moments;
 use crate::plan::Plan;
+use crate::statistics::Statistics;
 use crate::tally::Tally;
 
-const WORKERS: usize = 16;
-const CLIENTS: u64 = 250;
+/// In each mode.
+const CLIENTS: u64 = 12;
 /// Milliseconds between two connections of one client, at most.
 const PAUSE: u64 = 600;
+/// How long the clients of a mode with tides all stay away, after they have all been there for as long.
+const TIDE: Duration = Duration::from_secs(2);
+/// How often somebody asks again who was not served.
+const ATTEMPTS: usize = 20;
 
 /// How much later than promised something may happen on a machine that has too much to do.
-const MARGIN: Duration = Duration::from_secs(10);
+const MARGIN: Duration = Duration::from_secs(15);
 /// How long the load has gone on again when TERM comes, and how long it tries after that.
 const BEFORE_TERM: Duration = Duration::from_millis(700);
 const AFTER_TERM: Duration = Duration::from_millis(300);
@@ -64,14 +83,17 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let (seconds, seed) = match words.as_slice() {
+        ["worker", ..] => return worker::run(arguments.get(1..).unwrap_or_default()),
         [] => (60, any_seed()?),
         [seconds] => (seconds.parse()?, any_seed()?),
         [seconds, seed] => (seconds.parse()?, seed.parse()?),
         _ => return Err("usage: chaos [SECONDS] [SEED]".into()),
     };
     println!("chaos: {seconds} s, seed {seed}");
-    let mut daemon = Daemon::start(WORKERS)?;
-    let broken = Fire::new(&daemon, seed)?.run(&mut daemon, Duration::from_secs(seconds));
+    let home = Daemon::directory()?;
+    let modes = mode::all(home.path())?;
+    let mut daemon = Daemon::start(home, &modes)?;
+    let broken = Fire::new(&daemon, modes, seed)?.run(&mut daemon, Duration::from_secs(seconds));
     if broken.is_empty() {
         println!("chaos: every promise held");
         return Ok(ExitCode::SUCCESS);
@@ -90,23 +112,31 @@ fn any_seed() -> Result<u64, Box<dyn Error>> {
 /// The load and the mischief, and the promises that were broken.
 struct Fire {
     seed: u64,
-    gates: Gates,
-    target: Target,
+    targets: Vec<Target>,
+    moments: Moments,
+    began: Instant,
     broken: Vec<String>,
 }
 
 impl Fire {
-    fn new(daemon: &Daemon, seed: u64) -> Result<Self, Box<dyn Error>> {
-        let promised = Duration::from_millis(QUEUE_TIMEOUT + BUSY_TIMEOUT + READ_TIMEOUT);
+    fn new(daemon: &Daemon, modes: Vec<mode::Mode>, seed: u64) -> Result<Self, Box<dyn Error>> {
+        let promised = Duration::from_millis(QUEUE_TIMEOUT + BUSY_TIMEOUT + READ_TIMEOUT + IDLE_TIMEOUT);
+        let sickness = Duration::from_millis(2 * PROBE_INTERVAL + BUSY_TIMEOUT + mischief::STOPPED);
+        let target = |mode: mode::Mode| -> Result<Target, Box<dyn Error>> {
+            Ok(Target {
+                tcp: daemon.tcp(&mode)?,
+                unix: mode.socket(),
+                patience: promised + MARGIN,
+                sickness: sickness + MARGIN,
+                mode,
+            })
+        };
+        let targets: Result<Vec<Target>, _> = modes.into_iter().map(target).collect();
         Ok(Self {
             seed,
-            gates: Gates::open(daemon.home())?,
-            target: Target {
-                tcp: daemon.tcp,
-                unix: daemon.unix.clone(),
-                patience: promised + MARGIN,
-                ending: AtomicBool::new(false),
-            },
+            targets: targets?,
+            moments: Moments::default(),
+            began: Instant::now(),
             broken: Vec::new(),
         })
     }
@@ -131,9 +161,10 @@ impl Fire {
         let (running, stopped) = mpsc::channel();
         let mut dice = Dice::new(self.seed, mischief::PLAYER);
         let (tally, done) = thread::scope(|scope| {
+            let modes = self.targets.iter().map(|target| &target.mode).collect();
+            let mischief = Mischief::new(daemon, modes, &self.moments);
             // Boxed errors stay in their thread; what they say does not have to.
-            let mischief =
-                scope.spawn(move || mischief::make(daemon, &mut dice, &stopped).map_err(|error| error.to_string()));
+            let mischief = scope.spawn(move || mischief.make(&mut dice, &stopped).map_err(|error| error.to_string()));
             let tally = self.load(0, Instant::now() + time);
             drop(running);
             (tally, mischief.join())
@@ -150,12 +181,13 @@ impl Fire {
     fn load(&self, round: u64, until: Instant) -> Tally {
         let mut all = Tally::default();
         thread::scope(|scope| {
-            let clients: Vec<_> = (0..CLIENTS)
-                .map(|player| {
-                    let player = player + round * CLIENTS;
-                    scope.spawn(move || self.one_client(player, until))
-                })
-                .collect();
+            let mut clients = Vec::new();
+            for target in &self.targets {
+                for _ in 0..CLIENTS {
+                    let player = clients.len() as u64 + (round << 32);
+                    clients.push(scope.spawn(move || self.one_client(target, player, until)));
+                }
+            }
             for client in clients {
                 match client.join() {
                     Ok(tally) => all.add(tally),
@@ -166,48 +198,77 @@ impl Fire {
         all
     }
 
-    fn one_client(&self, player: u64, until: Instant) -> Tally {
+    fn one_client(&self, target: &Target, player: u64, until: Instant) -> Tally {
         let mut dice = Dice::new(self.seed, player);
         let mut tally = Tally::default();
         for number in 0_u64.. {
-            thread::sleep(dice.pause(PAUSE));
+            thread::sleep(dice.pause(PAUSE) + self.ebb(target));
             if Instant::now() >= until {
                 break;
             }
-            let plan = Plan::draw(&mut dice, &self.gates, &format!("{player}.{number}"));
-            let (outcome, took) = client::perform(&plan, &self.target);
-            tally.count(&plan, &outcome, took);
+            let plan = Plan::draw(&mut dice, &target.mode, &format!("{player}.{number}"));
+            self.carry_out(plan, target, &mut tally);
         }
         tally
     }
 
-    /// The statistics once nothing is in hand any more: what clients left behind may still be worked on.
-    fn at_rest(&self, daemon: &Daemon) -> Result<Statistics, Box<dyn Error>> {
-        let deadline = Instant::now() + self.target.patience;
-        loop {
-            let statistics = daemon.statistics()?;
-            let in_hand = statistics.in_hand();
-            if in_hand == Some(0) && statistics.count("connections") == 0 {
-                return Ok(statistics);
+    /// How long its clients are to stay away from here on, if they do so all at once.
+    fn ebb(&self, target: &Target) -> Duration {
+        let (time, tide) = (self.began.elapsed().as_millis(), TIDE.as_millis());
+        let is_ebb = target.mode.has_tides && time % (2 * tide) >= tide;
+        if is_ebb { TIDE } else { Duration::ZERO }
+    }
+
+    /// Once, and for what was not served again.
+    fn carry_out(&self, mut plan: Plan, target: &Target, tally: &mut Tally) {
+        for attempt in 1.. {
+            let mut seen = client::perform(&plan, target, &self.moments);
+            let unserved = seen.outcomes.iter().position(|outcome| *outcome == Outcome::Unserved);
+            if attempt == ATTEMPTS {
+                give_up(&mut seen);
             }
+            tally.count(target.mode.name, &plan, &seen);
+            match unserved {
+                Some(from) if attempt < ATTEMPTS => plan = plan.again(from),
+                _ => break,
+            }
+        }
+    }
+
+    /// The statistics once nothing is in hand any more: what clients left behind may still be worked on.
+    fn at_rest(&self, daemon: &Daemon) -> Result<Vec<Statistics>, Box<dyn Error>> {
+        let patience = self.targets.first().map_or(MARGIN, |target| target.patience);
+        let deadline = Instant::now() + patience;
+        loop {
+            let all = daemon.statistics()?;
+            let is_at_rest = |pool: &&Statistics| pool.in_hand() == Some(0) && pool.count("connections") == 0;
+            let Some(busy) = all.iter().find(|pool| !is_at_rest(pool)) else {
+                return Ok(all);
+            };
             if Instant::now() >= deadline {
-                return Err(format!("without load, {in_hand:?} requests in hand: {statistics:?}").into());
+                return Err(format!("without load, {:?} requests in hand: {busy:?}", busy.in_hand()).into());
             }
             thread::sleep(REST);
         }
     }
 
-    fn compare(&mut self, statistics: &Statistics, tally: &Tally, was_upgraded: bool) {
-        let (answered, replied) = (tally.answered(), statistics.count("queries replied"));
-        let at_least = if was_upgraded { 0 } else { answered };
-        if !(at_least..=answered + tally.left()).contains(&replied) {
-            let left = tally.left();
-            self.broken.push(format!(
-                "{replied} counted as replied, {answered} answers seen, {left} clients left"
-            ));
-        }
-        if answered == 0 {
-            self.broken.push("nobody was answered, so nothing is proven".to_owned());
+    fn compare(&mut self, statistics: &[Statistics], tally: &Tally, was_upgraded: bool) {
+        let mut sum = Statistics::default();
+        for pool in statistics {
+            sum.add(pool);
+            let replied = pool.count("queries replied");
+            let (answered, left) = tally.answered_and_left(&pool.name);
+            let at_least = if was_upgraded { 0 } else { answered };
+            let name = &pool.name;
+            if !(at_least..=answered + left).contains(&replied) {
+                self.broken.push(format!(
+                    "{name}: {replied} counted as replied, {answered} answers seen, {left} clients left"
+                ));
+            }
+            if answered == 0 {
+                self.broken
+                    .push(format!("{name}: nobody was answered, so nothing is proven"));
+            }
         }
         let since = if was_upgraded {
             "since its last upgrade and "
@@ -215,13 +276,25 @@ impl Fire {
             ""
         };
         println!("what the daemon counted, {since}before TERM");
-        for label in ["total", "replied", "failed", "timeout", "retried", "delayed", "unknown"] {
-            println!("{label:<10} {}", statistics.count(&format!("queries {label}")));
+        for label in [
+            "total",
+            "replied",
+            "failed",
+            "timeout",
+            "retried",
+            "delayed",
+            "ahead",
+            "concurrent",
+            "unknown",
+        ] {
+            println!("{label:<10} {}", sum.count(&format!("queries {label}")));
         }
         println!("in hand    0");
-        println!("spawns     {}", statistics.count("daemon spawns"));
-        println!("restarts   {}", statistics.all_of("restarts "));
-        println!("refused    {}\n", statistics.all_of("refused "));
+        println!("cache      {}", sum.all_of("cache "));
+        println!("probes     {}", sum.count("probes asked"));
+        println!("spawns     {}", sum.count("daemon spawns"));
+        println!("restarts   {}", sum.all_of("restarts "));
+        println!("refused    {}\n", sum.all_of("refused "));
     }
 
     /// The load again, and TERM in the middle of it.
@@ -229,7 +302,7 @@ impl Fire {
         thread::scope(|scope| {
             let load = scope.spawn(|| self.load(1, Instant::now() + BEFORE_TERM + AFTER_TERM));
             thread::sleep(BEFORE_TERM);
-            self.target.ending.store(true, Ordering::SeqCst);
+            self.moments.end();
             // If it is not there any more, its exit status will say so.
             daemon.signal(Signal::SIGTERM).ok();
             load.join().unwrap_or_else(|_| {
@@ -241,18 +314,29 @@ impl Fire {
     }
 
     fn after_the_end(&mut self, daemon: &mut Daemon) -> Result<(), Box<dyn Error>> {
-        match daemon.wait(self.target.patience)? {
+        match daemon.wait(MARGIN)? {
             Some(status) if status.success() => {}
-            Some(status) => self.broken.push(format!("after TERM the daemon ended by {status}")),
+            Some(status) => self.broken.push(format!("a process of the daemon ended by {status}")),
             None => self.broken.push("after TERM the daemon did not end".to_owned()),
         }
         let left = daemon.left_behind()?;
         if !left.is_empty() {
             self.broken.push(format!("left behind: {}", left.join(", ")));
         }
-        if self.target.unix.exists() {
-            self.broken.push("the UNIX socket was left behind".to_owned());
+        for target in self.targets.iter().filter(|target| target.unix.exists()) {
+            self.broken.push(format!("{} was left behind", target.unix.display()));
         }
         Ok(())
+    }
+}
+
+/// Whoever is never served has lost his request.
+fn give_up(seen: &mut Seen) {
+    for outcome in seen
+        .outcomes
+        .iter_mut()
+        .filter(|outcome| **outcome == Outcome::Unserved)
+    {
+        *outcome = Outcome::Lost(format!("not served {ATTEMPTS} times"));
     }
 }

@@ -1,8 +1,9 @@
-//! What befalls the daemon from its own side: its workers and its guard are killed and stopped, and it gets signals.
+//! What befalls the daemon from its own side: its workers and its guards are killed and stopped, and it gets signals.
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
+use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -11,18 +12,22 @@ use nix::unistd::Pid;
 
 use crate::daemon::Daemon;
 use crate::dice::Dice;
+use crate::mode::Mode;
+use crate::moments::Moments;
+use crate::statistics::Statistics;
 
 /// The player's number of the mischief's dice; clients have small ones.
 pub(crate) const PLAYER: u64 = u64::MAX;
 
 /// Names of processes as the kernel has them.
-const WORKER: &str = "scripted-worker";
+const WORKER: &str = "chaos";
 const GUARD: &str = "iotcpd-guard";
 
 /// Milliseconds that pass between two deeds, at most.
-const PAUSE: u64 = 120;
-/// Milliseconds that a worker stays stopped which goes on later, at most: some are met by the busy time-out.
-const STOPPED: u64 = 1500;
+const PAUSE: u64 = 80;
+/// Milliseconds that a worker stays stopped which goes on later, at most: some are met by the busy time-out. And that new
+/// workers stay poisoned.
+pub(crate) const STOPPED: u64 = 1500;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Deed {
@@ -32,23 +37,26 @@ enum Deed {
     StopWorkerForGood,
     StopAllWorkers,
     KillGuard,
+    /// Workers that start are sick for a while, and all are to be replaced.
+    Poison,
     Hup,
     Upgrade,
     Usr1,
     Usr2,
 }
 
-const DEEDS: [(Deed, usize); 10] = [
-    (Deed::KillWorker, 30),
-    (Deed::TermWorker, 15),
-    (Deed::StopWorker, 15),
-    (Deed::StopWorkerForGood, 3),
-    (Deed::StopAllWorkers, 2),
-    (Deed::KillGuard, 5),
-    (Deed::Hup, 4),
-    (Deed::Upgrade, 3),
-    (Deed::Usr1, 20),
-    (Deed::Usr2, 3),
+const DEEDS: [(Deed, usize); 11] = [
+    (Deed::KillWorker, 300),
+    (Deed::TermWorker, 150),
+    (Deed::StopWorker, 150),
+    (Deed::StopWorkerForGood, 40),
+    (Deed::StopAllWorkers, 6),
+    (Deed::KillGuard, 40),
+    (Deed::Poison, 8),
+    (Deed::Hup, 15),
+    (Deed::Upgrade, 6),
+    (Deed::Usr1, 60),
+    (Deed::Usr2, 10),
 ];
 
 /// How often each was done.
@@ -62,62 +70,128 @@ impl fmt::Display for Done {
     }
 }
 
-/// Goes on until the other end of `stop` is dropped. An error is a broken promise: the daemon is not there, or its counters
-/// do not add up.
-pub(crate) fn make(daemon: &mut Daemon, dice: &mut Dice, stop: &Receiver<()>) -> Result<Done, Box<dyn Error>> {
-    let mut done = Done::default();
-    let mut stopped: Vec<(Instant, Pid)> = Vec::new();
-    while stop.recv_timeout(dice.pause(PAUSE)) == Err(RecvTimeoutError::Timeout) {
-        wake(&mut stopped, Instant::now());
-        let Some(deed) = dice.weighted(&DEEDS) else { continue };
-        *done.0.entry(deed).or_default() += 1;
-        // Drawn in any case, so that what comes later does not depend on how many there are.
-        let (choice, time) = (dice.roll(), dice.pause(STOPPED));
+/// What it does it to, and what it has to put right again.
+pub(crate) struct Mischief<'a> {
+    daemon: &'a mut Daemon,
+    modes: Vec<&'a Mode>,
+    moments: &'a Moments,
+    done: Done,
+    stopped: Vec<(Instant, Pid)>,
+    poisoned_until: Option<Instant>,
+}
+
+impl<'a> Mischief<'a> {
+    pub(crate) fn new(daemon: &'a mut Daemon, modes: Vec<&'a Mode>, moments: &'a Moments) -> Self {
+        Self {
+            daemon,
+            modes,
+            moments,
+            done: Done::default(),
+            stopped: Vec::new(),
+            poisoned_until: None,
+        }
+    }
+
+    /// Goes on until the other end of `stop` is dropped. An error is a broken promise: the daemon is not there, or its
+    /// counters do not add up.
+    pub(crate) fn make(mut self, dice: &mut Dice, stop: &Receiver<()>) -> Result<Done, Box<dyn Error>> {
+        while stop.recv_timeout(dice.pause(PAUSE)) == Err(RecvTimeoutError::Timeout) {
+            self.wake(Instant::now());
+            self.daemon.follow(self.moments)?;
+            let Some(deed) = dice.weighted(&DEEDS) else { continue };
+            *self.done.0.entry(deed).or_default() += 1;
+            // Drawn in any case, so that what comes later does not depend on how many there are.
+            let (choice, time) = (dice.roll(), dice.pause(STOPPED));
+            self.commit(deed, choice, Instant::now() + time)?;
+        }
+        self.wake(Instant::now() + Duration::from_millis(STOPPED));
+        Ok(self.done)
+    }
+
+    fn commit(&mut self, deed: Deed, choice: u64, until: Instant) -> Result<(), Box<dyn Error>> {
         match deed {
-            Deed::KillWorker => strike(daemon, WORKER, choice, Signal::SIGKILL).map(drop)?,
-            Deed::TermWorker => strike(daemon, WORKER, choice, Signal::SIGTERM).map(drop)?,
+            Deed::KillWorker => self.strike(WORKER, choice, Signal::SIGKILL).map(drop)?,
+            Deed::TermWorker => self.strike(WORKER, choice, Signal::SIGTERM).map(drop)?,
             Deed::StopWorker => {
-                let pid = strike(daemon, WORKER, choice, Signal::SIGSTOP)?;
-                stopped.extend(pid.map(|pid| (Instant::now() + time, pid)));
+                let pid = self.strike(WORKER, choice, Signal::SIGSTOP)?;
+                self.stopped.extend(pid.map(|pid| (until, pid)));
             }
-            Deed::StopWorkerForGood => strike(daemon, WORKER, choice, Signal::SIGSTOP).map(drop)?,
+            Deed::StopWorkerForGood => self.strike(WORKER, choice, Signal::SIGSTOP).map(drop)?,
             Deed::StopAllWorkers => {
-                let all = daemon.children(WORKER)?.into_iter();
+                let all = self.daemon.children(WORKER)?.into_iter();
                 let halted = all.filter(|pid| kill(*pid, Signal::SIGSTOP).is_ok());
-                stopped.extend(halted.map(|pid| (Instant::now() + time, pid)));
+                self.stopped.extend(halted.map(|pid| (until, pid)));
             }
-            Deed::KillGuard => strike(daemon, GUARD, choice, Signal::SIGKILL).map(drop)?,
-            Deed::Hup => daemon.signal(Signal::SIGHUP)?,
-            Deed::Upgrade => daemon.upgrade()?,
-            Deed::Usr2 => daemon.signal(Signal::SIGUSR2)?,
+            Deed::KillGuard => self.strike(GUARD, choice, Signal::SIGKILL).map(drop)?,
+            Deed::Poison => {
+                for poison in self.poisons() {
+                    std::fs::write(poison, "")?;
+                }
+                self.poisoned_until = Some(until);
+                self.daemon.hup()?;
+            }
+            Deed::Hup => self.daemon.hup()?,
+            Deed::Upgrade => {
+                // A new process whose workers fail their probes never serves, and rightly so.
+                self.cure();
+                self.daemon.upgrade(self.moments)?;
+            }
+            Deed::Usr2 => self.daemon.signal(Signal::SIGUSR2)?,
             Deed::Usr1 => {
-                let statistics = daemon.statistics()?;
-                if statistics.in_hand().is_none() {
-                    return Err(format!("the counters do not add up: {statistics:?}").into());
+                for statistics in self.daemon.statistics()? {
+                    let mode = self.modes.iter().find(|mode| mode.name == statistics.name);
+                    check(&statistics, mode.ok_or("statistics of an unknown pool")?)?;
                 }
             }
         }
+        Ok(())
     }
-    wake(&mut stopped, Instant::now() + Duration::from_millis(STOPPED));
-    Ok(done)
-}
 
-/// One of the daemon's children of that name gets the signal, if there is one. That it has gone in between is possible.
-fn strike(daemon: &Daemon, name: &str, choice: u64, signal: Signal) -> Result<Option<Pid>, Box<dyn Error>> {
-    let children = daemon.children(name)?;
-    let count = u64::try_from(children.len())?.max(1);
-    let chosen = children.get(usize::try_from(choice % count)?).copied();
-    Ok(chosen.filter(|pid| kill(*pid, signal).is_ok()))
-}
+    /// One of the daemon's children of that name gets the signal, if there is one. That it has gone in between is possible.
+    fn strike(&self, name: &str, choice: u64, signal: Signal) -> Result<Option<Pid>, Box<dyn Error>> {
+        let children = self.daemon.children(name)?;
+        let count = u64::try_from(children.len())?.max(1);
+        let chosen = children.get(usize::try_from(choice % count)?).copied();
+        Ok(chosen.filter(|pid| kill(*pid, signal).is_ok()))
+    }
 
-/// Whom the time is over for goes on. One that the daemon has killed meanwhile is not there any more; CONT would not harm
-/// whoever has its number now.
-fn wake(stopped: &mut Vec<(Instant, Pid)>, now: Instant) {
-    stopped.retain(|(until, pid)| {
-        let waits = *until > now;
-        if !waits {
-            kill(*pid, Signal::SIGCONT).ok();
+    /// Whom the time is over for goes on. One that the daemon has killed meanwhile is not there any more; CONT would not
+    /// harm whoever has its number now.
+    fn wake(&mut self, now: Instant) {
+        self.stopped.retain(|(until, pid)| {
+            let waits = *until > now;
+            if !waits {
+                kill(*pid, Signal::SIGCONT).ok();
+            }
+            waits
+        });
+        if self.poisoned_until.is_some_and(|until| until <= now) {
+            self.cure();
         }
-        waits
-    });
+    }
+
+    fn cure(&mut self) {
+        if self.poisoned_until.take().is_some() {
+            for poison in self.poisons() {
+                std::fs::remove_file(poison).ok();
+            }
+        }
+    }
+
+    fn poisons(&self) -> impl Iterator<Item = &Path> + use<'_> {
+        self.modes.iter().filter_map(|mode| mode.poison.as_deref())
+    }
+}
+
+/// Whether the counters of a pool add up, at any moment.
+fn check(statistics: &Statistics, mode: &Mode) -> Result<(), String> {
+    let in_hand = statistics.in_hand();
+    let adds_up = in_hand.is_some_and(|in_hand| !mode.is_one_by_one || statistics.is_in_place(in_hand));
+    if !adds_up {
+        return Err(format!("the counters of {} do not add up: {statistics:?}", mode.name));
+    }
+    if statistics.count("workers current") > mode.most_workers {
+        return Err(format!("too many workers in {}: {statistics:?}", mode.name));
+    }
+    Ok(())
 }

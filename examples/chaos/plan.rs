@@ -1,89 +1,76 @@
-//! What one client does with its one connection, and what it must see for it: decided by its dice alone.
-//!
-//! Every request that is answered by its own text has a token that nobody else has, so an answer that belongs to somebody
-//! else, or is cut, or has something behind it, is seen. Left out on purpose is everything of which nobody could tell the
-//! right answer: a worker that writes a second reply, or chats, some time after its first. If it has been given another
-//! request by then, that line is the reply to it as far as any reader of its output can know; so the scripted worker's
-//! `unasked` and `two-writes` are not asked here, and `two` writes both replies at once. The same goes for answers like
-//! `ok`: they are checked, but one `ok` is as good as another.
+//! What one client does with one connection: decided by its dice alone.
 
 use std::fmt;
 use std::time::Duration;
 
+use crate::deed::{self, Deed, Expect};
 use crate::dice::Dice;
-use crate::gates::Gates;
+use crate::mode::Mode;
+use crate::wire::Wire;
 
-/// What a client does, by name, and how often of all.
-const KINDS: [(Kind, usize); 32] = [
-    (Kind::Echo, 560),
-    (Kind::LongEcho, 30),
-    (Kind::InPieces, 60),
-    (Kind::HalfClosed, 40),
-    (Kind::SlowReader, 15),
-    (Kind::TwoLines, 20),
-    (Kind::Slow, 60),
-    (Kind::SlowInside, 25),
-    (Kind::SlowAfter, 15),
-    (Kind::TwoReplies, 8),
-    (Kind::NulReply, 5),
-    (Kind::NoLineEnd, 2),
-    (Kind::TooLongReply, 2),
-    (Kind::Die, 4),
-    (Kind::KillSelf, 2),
-    (Kind::DieFirst, 10),
-    (Kind::DieInReply, 6),
-    (Kind::DieAfter, 10),
-    (Kind::Hang, 1),
-    (Kind::StopReading, 1),
-    (Kind::CloseStdin, 2),
-    (Kind::CloseStdout, 2),
-    (Kind::IgnoreTerm, 3),
-    (Kind::Complain, 5),
-    (Kind::Grandchild, 4),
-    (Kind::Unended, 8),
-    (Kind::LongLine, 8),
-    (Kind::NulLine, 8),
-    (Kind::Silent, 3),
-    (Kind::GoneInLine, 15),
-    (Kind::GoneAtOnce, 15),
-    (Kind::GoneWhileBusy, 20),
+/// How a client behaves that asks one thing, and how often of all.
+const ONE_SHOT: &[(Manner, usize)] = &[
+    (Manner::Plain, 780),
+    (Manner::InPieces, 60),
+    (Manner::HalfClosed, 60),
+    (Manner::SlowReader, 15),
+    (Manner::AsksTwice, 20),
+    (Manner::Silent, 3),
+    (Manner::GoneInside, 15),
+    (Manner::Gone, 35),
 ];
+/// How one does that keeps its connection.
+const KEPT: &[(Manner, usize)] = &[
+    (Manner::InPieces, 30),
+    (Manner::Waiting, 20),
+    (Manner::Bursts, 20),
+    (Manner::Closes, 10),
+    (Manner::Idles, 3),
+    (Manner::SlowReader, 4),
+    (Manner::Silent, 1),
+    (Manner::GoneInside, 3),
+    (Manner::Gone, 9),
+];
+/// How one does that has a worker to himself.
+const SESSION: &[(Manner, usize)] = &[
+    (Manner::InPieces, 60),
+    (Manner::HalfClosed, 15),
+    (Manner::SlowReader, 5),
+    (Manner::Silent, 2),
+    (Manner::GoneInside, 8),
+    (Manner::Gone, 10),
+];
+/// What is wrong with the request itself, of a thousand.
+const FLAWS: [(Deed, usize); 3] = [(Deed::Unended, 8), (Deed::LongRequest, 8), (Deed::Malformed, 8)];
+/// How often the last request of a kept connection is a flawed one, of a hundred.
+const FLAWED_END: usize = 6;
+/// At most so many requests on one connection; fewer than what one is read from with, or more.
+const MOST_REQUESTS: usize = 24;
+/// So many long ones of them: what is under way at once must find room in sockets that nobody reads.
+const MOST_LONG: usize = 3;
 
-/// See [`KINDS`] and [`Plan::draw`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
-    Echo,
-    LongEcho,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manner {
+    Plain,
     InPieces,
+    /// Ends its input behind its request.
     HalfClosed,
     SlowReader,
-    TwoLines,
-    Slow,
-    SlowInside,
-    SlowAfter,
-    TwoReplies,
-    NulReply,
-    NoLineEnd,
-    TooLongReply,
-    Die,
-    KillSelf,
-    DieFirst,
-    DieInReply,
-    DieAfter,
-    Hang,
-    StopReading,
-    CloseStdin,
-    CloseStdout,
-    IgnoreTerm,
-    Complain,
-    Grandchild,
-    Unended,
-    LongLine,
-    NulLine,
+    /// Sends two requests where one is heard.
+    AsksTwice,
     Silent,
-    GoneInLine,
-    GoneAtOnce,
-    GoneWhileBusy,
+    /// Leaves in the middle of its last request.
+    GoneInside,
+    /// Leaves some time later.
+    Gone,
+    /// Asks the next when it has the answer to the last.
+    Waiting,
+    /// Asks some at once, and the next when all are answered.
+    Bursts,
+    /// Closes the connection itself once all is answered.
+    Closes,
+    /// Has all its answers and stays, until it is told to go.
+    Idles,
 }
 
 /// Which of the two addresses.
@@ -93,73 +80,219 @@ pub(crate) enum Via {
     Unix,
 }
 
-/// What a client does before it reads.
-#[derive(PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Step {
     Send(Vec<u8>),
     Pause(Duration),
+    /// Reads until so many answers, from the first on, are there.
+    Await(usize),
     EndInput,
 }
 
-/// What it must see then. A refusal is always allowed.
-#[derive(PartialEq, Eq)]
-pub(crate) enum Expect {
-    /// These bytes and the end.
-    Answer(Vec<u8>),
-    /// A decimal number and the end.
-    Number,
-    /// A refusal alone.
-    Refusal,
-    /// A refusal, or the end: it has not asked anything.
-    End,
-    /// It does not look: it leaves.
-    Nothing(Leave),
+/// How it goes on after the steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Finish {
+    /// It reads to the end.
+    ReadsToEnd,
+    /// It reads what it is owed and closes.
+    ReadsAnswers,
+    Closes,
+    /// As a process does that dies with something unread.
+    Resets,
 }
 
-/// How somebody leaves who does not wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Leave {
-    Close,
-    Reset,
+/// One request and what comes of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Exchange {
+    pub(crate) deed: Deed,
+    bytes: Vec<u8>,
+    pub(crate) expect: Expect,
 }
 
 /// One connection.
-#[derive(PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Plan {
-    pub(crate) kind: Kind,
+    manner: Manner,
     pub(crate) via: Via,
+    pub(crate) exchanges: Vec<Exchange>,
     pub(crate) steps: Vec<Step>,
-    pub(crate) expect: Expect,
+    pub(crate) finish: Finish,
     /// Between two reads.
     pub(crate) reads_every: Duration,
 }
 
-/// The longest request that the daemon of this program takes.
-pub(crate) const MAX_REQUEST: usize = 16 * 1024;
-/// The longest reply.
-pub(crate) const MAX_REPLY: usize = 64 * 1024;
-
 impl Plan {
-    /// The next thing that this client does. No other connection has the same `name`.
-    pub(crate) fn draw(dice: &mut Dice, gates: &Gates, name: &str) -> Self {
-        let kind = dice.weighted(&KINDS).unwrap_or(Kind::Echo);
+    /// The next thing that somebody does. No other connection has the same `name`.
+    pub(crate) fn draw(dice: &mut Dice, mode: &Mode, name: &str) -> Self {
+        let manners = match mode {
+            Mode { is_session: true, .. } => SESSION,
+            Mode { is_kept: true, .. } => KEPT,
+            _ => ONE_SHOT,
+        };
+        let drawn = dice.weighted(manners).unwrap_or(Manner::Plain);
         let via = if dice.percent(50) { Via::Tcp } else { Via::Unix };
-        let token = format!("{name}-{:016x}", dice.roll());
-        let text = request(kind, &token, dice, gates);
-        let expect = expectation(kind, &token, &text, dice);
-        let reads_every = if kind == Kind::SlowReader {
+        let exchanges = exchanges(dice, mode, drawn, name);
+        // Where only the end of input ends a request there is no second.
+        let is_open = mode.request == Wire::Whole || exchanges.iter().any(|exchange| exchange.deed == Deed::Unended);
+        let manner = if is_open && drawn == Manner::AsksTwice {
+            Manner::Plain
+        } else {
+            drawn
+        };
+        let steps = steps(dice, mode, manner, &exchanges);
+        let finish = match manner {
+            Manner::GoneInside | Manner::Gone if dice.percent(50) => Finish::Closes,
+            Manner::GoneInside | Manner::Gone => Finish::Resets,
+            Manner::Closes => Finish::ReadsAnswers,
+            _ => Finish::ReadsToEnd,
+        };
+        let reads_every = if manner == Manner::SlowReader {
             dice.pause(40)
         } else {
             Duration::ZERO
         };
         Self {
-            kind,
+            manner,
             via,
-            steps: steps(kind, text, dice),
-            expect,
+            exchanges,
+            steps,
+            finish,
             reads_every,
         }
     }
+
+    /// The same from this exchange on, for who was not served any more.
+    pub(crate) fn again(&self, from: usize) -> Self {
+        let exchanges = self.exchanges.get(from..).unwrap_or_default().to_owned();
+        let bytes = exchanges.iter().flat_map(|exchange| exchange.bytes.clone()).collect();
+        Self {
+            steps: vec![Step::Send(bytes), Step::EndInput],
+            finish: Finish::ReadsToEnd,
+            exchanges,
+            ..self.clone()
+        }
+    }
+}
+
+fn exchanges(dice: &mut Dice, mode: &Mode, manner: Manner, name: &str) -> Vec<Exchange> {
+    let count = match manner {
+        Manner::Silent => 0,
+        Manner::SlowReader if mode.is_kept => 1 + dice.below(4),
+        _ if mode.is_kept => 1 + dice.below(MOST_REQUESTS),
+        _ => 1,
+    };
+    let mut deeds = mode.deeds();
+    if !mode.is_kept && !mode.is_session {
+        deeds.extend(flaws(mode));
+    }
+    let mut long = 0;
+    let mut exchanges: Vec<Exchange> = (0..count)
+        .map(|number| {
+            let mut deed = dice.weighted(&deeds).unwrap_or(Deed::Echo);
+            if deed == Deed::LongEcho {
+                long += 1;
+                deed = if long > MOST_LONG { Deed::Echo } else { deed };
+            }
+            exchange(dice, mode, deed, &format!("{name}.{number}"))
+        })
+        .collect();
+    if mode.is_kept
+        && dice.percent(FLAWED_END)
+        && let Some(last) = exchanges.last_mut()
+        && let Some(flaw) = dice.weighted(&flaws(mode))
+    {
+        *last = exchange(dice, mode, flaw, &format!("{name}.last"));
+    }
+    exchanges
+}
+
+/// Those that there are in this mode.
+fn flaws(mode: &Mode) -> Vec<(Deed, usize)> {
+    let exists = |deed: Deed| match deed {
+        Deed::Unended => mode.request != Wire::Whole,
+        Deed::Malformed => mode.request.garbage().is_some(),
+        _ => true,
+    };
+    FLAWS.into_iter().filter(|(deed, _)| exists(*deed)).collect()
+}
+
+fn exchange(dice: &mut Dice, mode: &Mode, deed: Deed, name: &str) -> Exchange {
+    let token = format!("{name}-{:016x}", dice.roll());
+    let (bytes, expect) = deed::request(deed, &token, mode, dice);
+    Exchange { deed, bytes, expect }
+}
+
+fn steps(dice: &mut Dice, mode: &Mode, manner: Manner, exchanges: &[Exchange]) -> Vec<Step> {
+    let mut bytes: Vec<u8> = exchanges.iter().flat_map(|exchange| exchange.bytes.clone()).collect();
+    let mut steps = match manner {
+        Manner::Silent => return Vec::new(),
+        Manner::Waiting | Manner::Bursts => bursts(dice, manner, exchanges),
+        Manner::GoneInside => {
+            let last = exchanges.last().map_or(0, |exchange| exchange.bytes.len());
+            bytes.truncate(bytes.len() - 1 - dice.below(last - 1));
+            return vec![Step::Send(bytes), Step::Pause(dice.pause(20))];
+        }
+        Manner::Gone => {
+            let mut steps = in_pieces(dice, bytes, 50);
+            if dice.percent(50) {
+                // On a kept connection some of the answers are there.
+                steps.push(Step::Await(dice.below(exchanges.len())));
+                steps.push(Step::Pause(dice.pause(100)));
+            }
+            return steps;
+        }
+        Manner::InPieces | Manner::SlowReader | Manner::Closes | Manner::Idles if !mode.is_session => {
+            in_pieces(dice, bytes, 50)
+        }
+        // Long enough for something to come in between.
+        Manner::InPieces | Manner::SlowReader | Manner::Closes | Manner::Idles => in_pieces(dice, bytes, 500),
+        Manner::AsksTwice => {
+            bytes.extend(
+                mode.request
+                    .encode(b"echo the second request of a connection is nobody's"),
+            );
+            vec![Step::Send(bytes)]
+        }
+        Manner::Plain | Manner::HalfClosed => vec![Step::Send(bytes)],
+    };
+    let stays = matches!(manner, Manner::Closes | Manner::Idles) || (!mode.is_kept && manner != Manner::HalfClosed);
+    let needs_end = mode.request == Wire::Whole || exchanges.iter().any(|exchange| exchange.deed == Deed::Unended);
+    if !stays || (needs_end && !mode.is_kept) {
+        steps.push(Step::EndInput);
+    }
+    steps
+}
+
+/// Cut anywhere, with pauses of less than so many milliseconds.
+fn in_pieces(dice: &mut Dice, mut bytes: Vec<u8>, pause: u64) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for _ in 0..dice.below(4) {
+        let rest = bytes.split_off(dice.below(bytes.len()));
+        steps.push(Step::Send(bytes));
+        steps.push(Step::Pause(dice.pause(pause)));
+        bytes = rest;
+    }
+    steps.push(Step::Send(bytes));
+    steps
+}
+
+fn bursts(dice: &mut Dice, manner: Manner, exchanges: &[Exchange]) -> Vec<Step> {
+    let (mut steps, mut asked) = (Vec::new(), 0);
+    while asked < exchanges.len() {
+        let size = if manner == Manner::Waiting {
+            1
+        } else {
+            1 + dice.below(8)
+        };
+        let burst = exchanges.iter().skip(asked).take(size);
+        steps.push(Step::Send(burst.flat_map(|exchange| exchange.bytes.clone()).collect()));
+        asked = (asked + size).min(exchanges.len());
+        // The last answer to a request without an end comes behind the end of input.
+        if asked < exchanges.len() {
+            steps.push(Step::Await(asked));
+        }
+    }
+    steps
 }
 
 /// Bytes as text, the middle of long ones left out.
@@ -176,8 +309,13 @@ pub(crate) fn shown(bytes: &[u8]) -> String {
 
 impl fmt::Debug for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kind, via, .. } = self;
-        write!(f, "{kind:?} over {via:?} {:?} expecting {:?}", self.steps, self.expect)
+        let deeds: Vec<Deed> = self.exchanges.iter().map(|exchange| exchange.deed).collect();
+        let Self { manner, via, .. } = self;
+        write!(
+            f,
+            "{manner:?} over {via:?}, {deeds:?}: {:?} {:?}",
+            self.steps, self.finish
+        )
     }
 }
 
@@ -186,114 +324,8 @@ impl fmt::Debug for Step {
         match self {
             Self::Send(bytes) => write!(f, "send \"{}\"", shown(bytes)),
             Self::Pause(time) => write!(f, "pause {time:?}"),
+            Self::Await(count) => write!(f, "await {count}"),
             Self::EndInput => f.write_str("end input"),
         }
-    }
-}
-
-impl fmt::Debug for Expect {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Answer(bytes) => write!(f, "\"{}\"", shown(bytes)),
-            Self::Number => f.write_str("a number"),
-            Self::Refusal => f.write_str("a refusal"),
-            Self::End => f.write_str("the end"),
-            Self::Nothing(leave) => write!(f, "nothing ({leave:?})"),
-        }
-    }
-}
-
-/// The line without its end.
-fn request(kind: Kind, token: &str, dice: &mut Dice, gates: &Gates) -> String {
-    match kind {
-        Kind::Echo | Kind::InPieces | Kind::HalfClosed | Kind::TwoLines | Kind::Unended | Kind::NulLine => {
-            format!("echo {token}{}", "x".repeat(dice.below(200)))
-        }
-        Kind::LongEcho | Kind::SlowReader => format!("echo {token}{}", "y".repeat(dice.below(MAX_REQUEST - 64))),
-        Kind::LongLine => format!("echo {token}{}", "z".repeat(MAX_REQUEST + dice.below(200_000))),
-        Kind::Slow | Kind::GoneWhileBusy => format!("wait {} {token}", gates.pick(dice)),
-        Kind::SlowInside => format!("partial {token} {} {token}", gates.pick(dice)),
-        Kind::SlowAfter => format!("wait-twice {} {} {token}", gates.pick(dice), gates.pick(dice)),
-        Kind::TwoReplies => format!("two {token} nobody-{token}"),
-        Kind::NulReply => format!("raw \\0{token}\\0\\n"),
-        Kind::NoLineEnd => format!("raw {token}"),
-        Kind::TooLongReply => format!("big {}", MAX_REPLY + 1 + dice.below(MAX_REPLY)),
-        Kind::Die => "die 1".to_owned(),
-        Kind::KillSelf => "kill-self".to_owned(),
-        Kind::DieFirst => format!("die-first {} {token}", gates.fresh_file(token)),
-        Kind::DieInReply => format!("die-after-partial {token}"),
-        Kind::DieAfter => format!("die-after {token}"),
-        Kind::Hang => "hang".to_owned(),
-        Kind::StopReading => "stop-reading".to_owned(),
-        Kind::CloseStdin => "close-stdin".to_owned(),
-        Kind::CloseStdout => "close-stdout".to_owned(),
-        Kind::IgnoreTerm => "ignore-term".to_owned(),
-        Kind::Complain => format!("stderr {token}"),
-        Kind::Grandchild if dice.percent(50) => "spawn-grandchild".to_owned(),
-        Kind::Grandchild => "spawn-holding-grandchild".to_owned(),
-        Kind::Silent => String::new(),
-        Kind::GoneInLine | Kind::GoneAtOnce => format!("echo {token}"),
-    }
-}
-
-fn expectation(kind: Kind, token: &str, text: &str, dice: &mut Dice) -> Expect {
-    let line = |answer: &str| Expect::Answer(format!("{answer}\n").into_bytes());
-    match kind {
-        Kind::Echo | Kind::LongEcho | Kind::InPieces | Kind::HalfClosed | Kind::SlowReader | Kind::TwoLines => {
-            line(text.strip_prefix("echo ").unwrap_or_default())
-        }
-        Kind::Slow | Kind::SlowAfter | Kind::TwoReplies | Kind::DieFirst | Kind::DieAfter => line(token),
-        Kind::SlowInside => line(&format!("{token}{token}")),
-        Kind::NulReply => line(&format!("\0{token}\0")),
-        Kind::StopReading | Kind::CloseStdin | Kind::IgnoreTerm | Kind::Complain => line("ok"),
-        Kind::Grandchild => Expect::Number,
-        Kind::NoLineEnd | Kind::TooLongReply | Kind::Die | Kind::KillSelf | Kind::DieInReply | Kind::Hang => {
-            Expect::Refusal
-        }
-        Kind::CloseStdout | Kind::Unended | Kind::LongLine | Kind::NulLine => Expect::Refusal,
-        Kind::Silent => Expect::End,
-        Kind::GoneInLine | Kind::GoneAtOnce | Kind::GoneWhileBusy if dice.percent(50) => Expect::Nothing(Leave::Close),
-        Kind::GoneInLine | Kind::GoneAtOnce | Kind::GoneWhileBusy => Expect::Nothing(Leave::Reset),
-    }
-}
-
-fn steps(kind: Kind, text: String, dice: &mut Dice) -> Vec<Step> {
-    let mut line = text.into_bytes();
-    match kind {
-        Kind::Silent => return Vec::new(),
-        Kind::GoneInLine => {
-            line.truncate(dice.below(line.len()));
-            return vec![Step::Send(line), Step::Pause(dice.pause(20))];
-        }
-        Kind::Unended => return vec![Step::Send(line), Step::EndInput],
-        Kind::NulLine => {
-            let place = dice.below(line.len());
-            line.insert(place, 0);
-        }
-        _ => {}
-    }
-    line.push(b'\n');
-    match kind {
-        // The daemon watches whom it has had to wait for: this one's leaving is noticed while its worker is busy.
-        Kind::GoneWhileBusy => {
-            let rest = line.split_off(dice.below(line.len()));
-            let (middle, end) = (dice.pause(20), dice.pause(100));
-            vec![
-                Step::Send(line),
-                Step::Pause(middle),
-                Step::Send(rest),
-                Step::Pause(end),
-            ]
-        }
-        Kind::InPieces => {
-            let rest = line.split_off(dice.below(line.len()));
-            vec![Step::Send(line), Step::Pause(dice.pause(50)), Step::Send(rest)]
-        }
-        Kind::HalfClosed => vec![Step::Send(line), Step::EndInput],
-        Kind::TwoLines => {
-            line.extend_from_slice(b"echo the second line of a connection is nobody's\n");
-            vec![Step::Send(line)]
-        }
-        _ => vec![Step::Send(line)],
     }
 }

@@ -1,23 +1,24 @@
-//! What the clients saw, by kind of request.
+//! What the clients saw, by mode and by deed.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use crate::client::Outcome;
-use crate::plan::{Kind, Plan, shown};
+use crate::client::{Outcome, Seen};
+use crate::deed::Deed;
+use crate::plan::{Plan, shown};
 
 /// How many offences are kept to be shown; all are counted.
 const SHOWN: usize = 10;
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Row {
-    connections: u64,
+    requests: u64,
     answered: u64,
     refused: u64,
-    closed: u64,
     left: u64,
     too_late: u64,
+    asked_again: u64,
     wrong: u64,
     lost: u64,
 }
@@ -25,7 +26,9 @@ struct Row {
 /// The outcomes of one client, or of all.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    rows: BTreeMap<Kind, Row>,
+    modes: BTreeMap<&'static str, Row>,
+    deeds: BTreeMap<Deed, Row>,
+    connections: u64,
     longest: Duration,
     offences: Vec<String>,
     /// Clients of ours that ended by a fault of their own.
@@ -33,35 +36,40 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    pub(crate) fn count(&mut self, plan: &Plan, outcome: &Outcome, took: Duration) {
-        let row = self.rows.entry(plan.kind).or_default();
-        row.connections += 1;
-        let count = match outcome {
-            Outcome::Answered => &mut row.answered,
-            Outcome::Refused => &mut row.refused,
-            Outcome::Closed => &mut row.closed,
-            Outcome::Left => &mut row.left,
-            Outcome::TooLate => &mut row.too_late,
-            Outcome::Wrong(_) => &mut row.wrong,
-            Outcome::Lost(_) => &mut row.lost,
-        };
-        *count += 1;
-        self.longest = self.longest.max(took);
-        match outcome {
-            Outcome::Wrong(bytes) => {
-                let bytes = shown(bytes);
-                self.offend(format!("wrong answer to {plan:?} after {took:?}: \"{bytes}\""));
-            }
-            Outcome::Lost(how) => self.offend(format!("silent loss of {plan:?} after {took:?}: {how}")),
-            _ => {}
+    pub(crate) fn count(&mut self, mode: &'static str, plan: &Plan, seen: &Seen) {
+        self.connections += 1;
+        self.longest = self.longest.max(seen.took);
+        for (exchange, outcome) in plan.exchanges.iter().zip(&seen.outcomes) {
+            self.deeds.entry(exchange.deed).or_default().count(outcome);
+            self.modes.entry(mode).or_default().count(outcome);
+        }
+        if let Some(fault) = &seen.fault {
+            let row = self.modes.entry(mode).or_default();
+            row.count(fault);
+            row.requests -= 1;
+        }
+        // What is wrong with the first mostly explains the others.
+        let outcomes = seen.outcomes.iter().chain(&seen.fault);
+        let offence = outcomes
+            .zip(0..)
+            .find_map(|(outcome, place)| Some((place, offence(outcome)?)));
+        if let Some((place, what)) = offence {
+            let expected = plan.exchanges.get(place).map(|exchange| &exchange.expect);
+            let took = seen.took;
+            self.offend(format!(
+                "{mode}: {what} at request {place}, expecting {expected:?}, after {took:?}; {plan:?}"
+            ));
         }
     }
 
     pub(crate) fn add(&mut self, other: Self) {
-        for (kind, row) in other.rows {
-            let sum = self.rows.entry(kind).or_default();
-            *sum = sum.plus(&row);
+        for (mode, row) in other.modes {
+            self.modes.entry(mode).or_default().add(&row);
         }
+        for (deed, row) in other.deeds {
+            self.deeds.entry(deed).or_default().add(&row);
+        }
+        self.connections += other.connections;
         self.longest = self.longest.max(other.longest);
         self.broken_down += other.broken_down;
         other.offences.into_iter().for_each(|offence| self.offend(offence));
@@ -79,15 +87,15 @@ impl Tally {
     }
 
     fn sum(&self) -> Row {
-        self.rows.values().fold(Row::default(), |sum, row| sum.plus(row))
+        self.modes.values().fold(Row::default(), |mut sum, row| {
+            sum.add(row);
+            sum
+        })
     }
 
-    pub(crate) fn answered(&self) -> u64 {
-        self.sum().answered
-    }
-
-    pub(crate) fn left(&self) -> u64 {
-        self.sum().left
+    /// How many in this mode were answered, and how many left before they were.
+    pub(crate) fn answered_and_left(&self, mode: &str) -> (u64, u64) {
+        self.modes.get(mode).map_or((0, 0), |row| (row.answered, row.left))
     }
 
     /// Broken promises, with what is needed to look into them.
@@ -105,55 +113,85 @@ impl Tally {
     }
 }
 
+/// What an outcome breaks, if it does.
+fn offence(outcome: &Outcome) -> Option<String> {
+    match outcome {
+        Outcome::Wrong(bytes) => Some(format!("wrong answer \"{}\"", shown(bytes))),
+        Outcome::Lost(how) => Some(format!("silent loss: {how}")),
+        _ => None,
+    }
+}
+
 impl Row {
-    fn plus(&self, other: &Self) -> Self {
-        Self {
-            connections: self.connections + other.connections,
-            answered: self.answered + other.answered,
-            refused: self.refused + other.refused,
-            closed: self.closed + other.closed,
-            left: self.left + other.left,
-            too_late: self.too_late + other.too_late,
-            wrong: self.wrong + other.wrong,
-            lost: self.lost + other.lost,
-        }
+    fn count(&mut self, outcome: &Outcome) {
+        // Who was not served is asked for once more, and counted then.
+        self.requests += u64::from(*outcome != Outcome::Unserved);
+        let count = match outcome {
+            Outcome::Answered => &mut self.answered,
+            Outcome::Refused => &mut self.refused,
+            Outcome::Left => &mut self.left,
+            Outcome::Unserved => &mut self.asked_again,
+            Outcome::TooLate => &mut self.too_late,
+            Outcome::Wrong(_) => &mut self.wrong,
+            Outcome::Lost(_) => &mut self.lost,
+        };
+        *count += 1;
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.answered += other.answered;
+        self.refused += other.refused;
+        self.left += other.left;
+        self.too_late += other.too_late;
+        self.asked_again += other.asked_again;
+        self.wrong += other.wrong;
+        self.lost += other.lost;
     }
 
     fn write(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
-            connections,
+            requests,
             answered,
             refused,
-            closed,
             left,
             too_late,
+            asked_again,
             wrong,
             lost,
         } = self;
         writeln!(
             f,
-            "{name:<15} {connections:>9} {answered:>9} {refused:>9} {closed:>7} {left:>7} {too_late:>8} {wrong:>6} {lost:>6}"
+            "{name:<17} {requests:>9} {answered:>9} {refused:>8} {left:>7} {too_late:>8} {asked_again:>11} {wrong:>6} {lost:>6}"
         )
     }
 }
 
+const HEAD: &str = "requests  answered  refused    left too-late asked-again  WRONG SILENT";
+
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:<17}  {HEAD}", "deed")?;
+        for (deed, row) in &self.deeds {
+            row.write(&format!("{deed:?}"), f)?;
+        }
+        writeln!(f, "\n{:<17}  {HEAD}", "mode")?;
+        for (mode, row) in &self.modes {
+            row.write(mode, f)?;
+        }
+        let sum = self.sum();
+        sum.write("all", f)?;
         writeln!(
             f,
-            "what clients saw   requests  answered   refused  closed    left too-late  WRONG SILENT"
+            "\nrequests        {} on {} connections",
+            sum.requests, self.connections
         )?;
-        for (kind, row) in &self.rows {
-            row.write(&format!("{kind:?}"), f)?;
-        }
-        self.sum().write("all", f)?;
-        let sum = self.sum();
-        writeln!(f, "\nrequests        {}", sum.connections)?;
         writeln!(f, "answers         {}", sum.answered)?;
         writeln!(f, "wrong answers   {}", sum.wrong)?;
         writeln!(f, "silent losses   {}", sum.lost)?;
         writeln!(f, "refusals        {}", sum.refused)?;
-        writeln!(f, "excused         {}", sum.closed + sum.left + sum.too_late)?;
+        writeln!(f, "asked again     {}", sum.asked_again)?;
+        writeln!(f, "excused         {}", sum.left + sum.too_late)?;
         writeln!(
             f,
             "longest wait    {:?} from the last byte sent to the end",

@@ -1,0 +1,58 @@
+//! The daemon's log as it is written: what is waited for in it, and its end for who looks into a broken promise.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::sync::mpsc::Sender;
+use std::sync::{Mutex, PoisonError};
+
+use nix::unistd::Pid;
+
+const KEPT: usize = 400;
+
+const LISTENING: &str = ": listening on ";
+const SERVES: &str = " serves; this one finishes what it has in hand";
+const FAILED: &str = "upgrade failed";
+const REPLACED: &str = ": every worker has been replaced";
+
+/// What is waited for.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// A pool is there over TCP.
+    Listening(String, SocketAddr),
+    /// An upgrade has ended: who serves now, if it has succeeded.
+    Upgraded(Option<Pid>),
+    /// The pool of this name has done what HUP asked.
+    Replaced(String),
+}
+
+/// Reads to the end.
+pub(crate) fn read(stderr: impl Read, last: &Mutex<VecDeque<String>>, news: &Sender<News>) {
+    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+        if let Some(heard) = understand(&line) {
+            // Nobody listens any more when the program ends.
+            news.send(heard).ok();
+        }
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.len() == KEPT {
+            last.pop_front();
+        }
+        last.push_back(line);
+    }
+}
+
+fn understand(line: &str) -> Option<News> {
+    let name_in = |before: &str| before.rsplit(' ').next().unwrap_or_default().to_owned();
+    if line.contains(FAILED) {
+        return Some(News::Upgraded(None));
+    }
+    if let Some((before, _)) = line.split_once(SERVES) {
+        let pid = name_in(before).parse().ok();
+        return Some(News::Upgraded(pid.map(Pid::from_raw)));
+    }
+    if let Some((before, _)) = line.split_once(REPLACED) {
+        return Some(News::Replaced(name_in(before)));
+    }
+    let (before, address) = line.split_once(LISTENING)?;
+    Some(News::Listening(name_in(before), address.parse().ok()?))
+}

@@ -1,0 +1,357 @@
+//! The worker under fire, `chaos worker FLAGS`: it does what its requests say, and much of that is bad.
+//!
+//! A request is a verb and words; TEXT is the rest, byte for byte. What is made of it is told in [`crate::deed`], where
+//! every verb is asked for. A reply, or what stands for one, is one `write` unless the verb says otherwise.
+//!
+//! | flag | |
+//! | --- | --- |
+//! | `--request-framing`, `--reply-framing` | as the daemon's; `line` unless given |
+//! | `--concurrent` | a channel-ID stands before each request and reply; those that wait let others pass |
+//! | `--poison FILE` | if FILE exists when it starts, it answers its probes wrongly from the beginning |
+//! | `--session DIR` | says whatever comes, at the end its [`sum`], and then leaves a file named by the first word, see [`has_ended`] |
+//! | `--never-read` | it does nothing, and lives |
+
+use std::error::Error;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, raise};
+use nix::unistd::{dup2_stdin, dup2_stdout, pause};
+
+use crate::clock;
+use crate::wire::Wire;
+
+/// What every probe asks, and the answer of who is well.
+pub(crate) const PROBE: &str = "probe";
+pub(crate) const HEALTHY: &str = "healthy";
+const SICK: &str = "sick";
+
+type Outcome = Result<Next, Box<dyn Error>>;
+
+enum Next {
+    Serve,
+    Exit(u8),
+}
+
+/// Held by who writes a reply in pieces: nobody else's may come in between.
+static MOUTH: Mutex<()> = Mutex::new(());
+
+pub(crate) fn run(flags: &[String]) -> Result<ExitCode, Box<dyn Error>> {
+    let given = |name: &str| flags.iter().any(|flag| flag == name);
+    let value = |name: &str| flags.get(flags.iter().position(|flag| flag == name)? + 1);
+    let wire = |name: &str| value(name).map_or(Some(Wire::Line), |framing| Wire::named(framing));
+    if given("--never-read") {
+        live_on();
+    }
+    if let Some(directory) = value("--session") {
+        return talk(Path::new(directory));
+    }
+    let is_poisoned = value("--poison").is_some_and(|file| Path::new(file).exists());
+    let mut worker = Worker {
+        born: clock::now(),
+        sick_since: is_poisoned.then(Instant::now),
+    };
+    let mut input = Input {
+        wire: wire("--request-framing").ok_or("unknown --request-framing")?,
+        pending: Vec::new(),
+    };
+    let voice = Voice {
+        wire: wire("--reply-framing").ok_or("unknown --reply-framing")?,
+        id: Vec::new(),
+    };
+    while let Some(mut request) = input.next()? {
+        let mut voice = voice.clone();
+        if given("--concurrent") {
+            voice.id = take_id(&mut request);
+            if waits(&request) {
+                thread::spawn(move || {
+                    if let Err(error) = take_time(&voice, &request) {
+                        eprintln!("chaos worker: {error}");
+                    }
+                });
+                continue;
+            }
+        }
+        if let Next::Exit(status) = worker.obey(&voice, &request)? {
+            return Ok(ExitCode::from(status));
+        }
+        if input.wire == Wire::Whole {
+            break;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The worker between two requests.
+struct Worker {
+    born: u64,
+    /// Since when it answers its probes wrongly.
+    sick_since: Option<Instant>,
+}
+
+impl Worker {
+    fn obey(&mut self, voice: &Voice, request: &[u8]) -> Outcome {
+        let (verb, rest) = word(request);
+        match verb {
+            b"die" => return Ok(Next::Exit(1)),
+            b"kill-self" => raise(Signal::SIGKILL)?,
+            b"die-first" => {
+                let (file, text) = word(rest);
+                if fs::File::create_new(text_of(file)?).is_ok() {
+                    return Ok(Next::Exit(1));
+                }
+                voice.say(text)?;
+            }
+            b"die-inside" => {
+                // Nobody says anything behind it any more.
+                std::mem::forget(MOUTH.lock().unwrap_or_else(PoisonError::into_inner));
+                let bytes = voice.frame(rest);
+                write_out(bytes.get(..bytes.len() / 2).unwrap_or_default())?;
+                return Ok(Next::Exit(1));
+            }
+            b"die-after" => {
+                voice.say(rest)?;
+                return Ok(Next::Exit(0));
+            }
+            b"stop-reading" => {
+                voice.say(rest)?;
+                live_on();
+            }
+            b"close-stdin" => {
+                // In this order nobody can ask for more before it is closed.
+                dup2_stdin(fs::File::open("/dev/null")?)?;
+                voice.say(rest)?;
+                live_on();
+            }
+            b"hang" => live_on(),
+            b"turn-sick" => {
+                self.sick_since.get_or_insert_with(Instant::now);
+                voice.say(rest)?;
+            }
+            b"health" => match self.sick_since {
+                Some(since) => voice.say(format!("{} {}", text_of(rest)?, since.elapsed().as_millis()).as_bytes())?,
+                None => voice.say(rest)?,
+            },
+            verb if verb == PROBE.as_bytes() => {
+                let answer = if self.sick_since.is_some() { SICK } else { HEALTHY };
+                voice.say(answer.as_bytes())?;
+            }
+            b"born" => {
+                let (time, key) = word(rest);
+                thread::sleep(milliseconds(time)?);
+                voice.say(format!("{} {}", text_of(key)?, self.born).as_bytes())?;
+            }
+            _ if waits(request) => take_time(voice, request)?,
+            _ => answer(voice, verb, rest)?,
+        }
+        Ok(Next::Serve)
+    }
+}
+
+/// Whether a request would keep those behind it waiting.
+fn waits(request: &[u8]) -> bool {
+    matches!(word(request).0, b"wait" | b"wait-after" | b"inside" | b"hang")
+}
+
+fn take_time(voice: &Voice, request: &[u8]) -> Result<(), Box<dyn Error>> {
+    let (verb, rest) = word(request);
+    if verb == b"hang" {
+        return Ok(());
+    }
+    let (time, text) = word(rest);
+    let time = milliseconds(time)?;
+    match verb {
+        b"inside" => {
+            let _mouth = MOUTH.lock().unwrap_or_else(PoisonError::into_inner);
+            let bytes = voice.frame(text);
+            let (head, tail) = bytes.split_at(bytes.len() / 2);
+            write_out(head)?;
+            thread::sleep(time);
+            write_out(tail)
+        }
+        b"wait-after" => {
+            voice.say(text)?;
+            thread::sleep(time);
+            Ok(())
+        }
+        _ => {
+            thread::sleep(time);
+            voice.say(text)
+        }
+    }
+}
+
+/// The requests after which it goes on as before.
+fn answer(voice: &Voice, verb: &[u8], rest: &[u8]) -> Result<(), Box<dyn Error>> {
+    match verb {
+        b"echo" => voice.say(rest),
+        b"nul" => voice.say(&[b"\0", rest, b"\0"].concat()),
+        b"lines" => voice.say(&[rest, b"\n", rest].concat()),
+        b"big" => voice.say(&vec![b'b'; text_of(rest)?.parse()?]),
+        b"two" => voice.write(&[voice.frame(rest), voice.frame(b"this is nobody's")].concat()),
+        b"no-end" => {
+            let bytes = voice.frame(rest);
+            voice.write(bytes.split_last().map_or(&[], |(_, most)| most))
+        }
+        b"garbage" => voice.write(voice.wire.garbage().ok_or("no garbage in this framing")?),
+        b"under" => {
+            let (id, text) = word(rest);
+            voice.write(&voice.wire.encode(&[id, b" ", text].concat()))
+        }
+        b"without-id" => voice.write(&voice.wire.encode(rest)),
+        b"close-stdout" => Ok(dup2_stdout(fs::File::open("/dev/null")?)?),
+        b"ignore-term" => {
+            // A handler that only sets a flag nobody reads.
+            signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::new(AtomicBool::new(false)))?;
+            voice.say(rest)
+        }
+        b"complain" => {
+            eprintln!("{}", text_of(rest)?);
+            voice.say(rest)
+        }
+        b"child" => {
+            child(Stdio::null(), Stdio::null())?;
+            voice.say(rest)
+        }
+        b"holding-child" => {
+            child(Stdio::inherit(), Stdio::inherit())?;
+            voice.say(rest)
+        }
+        _ => Err(format!("unknown verb {}", verb.escape_ascii()).into()),
+    }
+}
+
+/// One that lives on when its parent has gone.
+fn child(stdout: Stdio, stderr: Stdio) -> Result<(), Box<dyn Error>> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["worker", "--never-read"]).stdin(Stdio::null());
+    command.stdout(stdout).stderr(stderr).spawn()?;
+    Ok(())
+}
+
+/// A whole session.
+fn talk(directory: &Path) -> Result<ExitCode, Box<dyn Error>> {
+    let (mut said, mut buffer) = (Vec::new(), [0; 16 * 1024]);
+    loop {
+        let read = nix::unistd::read(io::stdin(), &mut buffer)?;
+        let heard = buffer.get(..read).unwrap_or_default();
+        if heard.is_empty() {
+            break;
+        }
+        write_out(heard)?;
+        said.extend_from_slice(heard);
+    }
+    write_out(sum(&said).as_bytes())?;
+    if let Ok(token) = text_of(word(&said).0) {
+        fs::write(end_of(directory, token), "")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Whether the worker to which this token was the first word has written everything.
+pub(crate) fn has_ended(directory: &Path, token: &str) -> bool {
+    end_of(directory, token).exists()
+}
+
+fn end_of(directory: &Path, token: &str) -> PathBuf {
+    directory.join(format!("ended-{token}"))
+}
+
+/// Tells bytes from others (FNV-1a), in sixteen digits.
+pub(crate) fn sum(bytes: &[u8]) -> String {
+    let sum = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| {
+        (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{sum:016x}")
+}
+
+/// Lives until a signal ends it, and does nothing.
+fn live_on() -> ! {
+    loop {
+        pause();
+    }
+}
+
+/// What its answers are written with.
+#[derive(Clone)]
+struct Voice {
+    wire: Wire,
+    /// With the blank behind it; or nothing.
+    id: Vec<u8>,
+}
+
+impl Voice {
+    fn frame(&self, text: &[u8]) -> Vec<u8> {
+        self.wire.encode(&[&self.id, text].concat())
+    }
+
+    fn say(&self, text: &[u8]) -> Result<(), Box<dyn Error>> {
+        self.write(&self.frame(text))
+    }
+
+    fn write(&self, bytes: &[u8]) -> Result<(), Box<dyn Error>> {
+        let _mouth = MOUTH.lock().unwrap_or_else(PoisonError::into_inner);
+        write_out(bytes)
+    }
+}
+
+/// Everything in as few writes as the pipe takes, with no buffer in between.
+fn write_out(mut bytes: &[u8]) -> Result<(), Box<dyn Error>> {
+    while !bytes.is_empty() {
+        let written = nix::unistd::write(io::stdout(), bytes)?;
+        bytes = bytes.get(written..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// Standard input, request by request.
+struct Input {
+    wire: Wire,
+    pending: Vec<u8>,
+}
+
+impl Input {
+    fn next(&mut self) -> Result<Option<Vec<u8>>, Box<dyn Error>> {
+        loop {
+            if let Some((request, taken)) = self.wire.decode(&self.pending) {
+                self.pending.drain(..taken);
+                return Ok(Some(request));
+            }
+            let mut buffer = [0; 64 * 1024];
+            let read = nix::unistd::read(io::stdin(), &mut buffer)?;
+            if read == 0 {
+                let is_request = self.wire == Wire::Whole && !self.pending.is_empty();
+                return Ok(is_request.then(|| std::mem::take(&mut self.pending)));
+            }
+            self.pending.extend_from_slice(buffer.get(..read).unwrap_or_default());
+        }
+    }
+}
+
+/// The ID before a request, with its blank; the request is left without it.
+fn take_id(request: &mut Vec<u8>) -> Vec<u8> {
+    let (id, _) = word(request);
+    let end = (id.len() + 1).min(request.len());
+    request.drain(..end).collect()
+}
+
+/// The first word and what stands behind the blank after it.
+fn word(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let end = memchr::memchr(b' ', bytes).unwrap_or(bytes.len());
+    let (first, rest) = bytes.split_at(end);
+    (first, rest.get(1..).unwrap_or_default())
+}
+
+fn text_of(bytes: &[u8]) -> Result<&str, std::str::Utf8Error> {
+    std::str::from_utf8(bytes)
+}
+
+fn milliseconds(text: &[u8]) -> Result<Duration, Box<dyn Error>> {
+    Ok(Duration::from_millis(text_of(text)?.parse()?))
+}
