@@ -14,9 +14,11 @@
 //! | promise | broken by |
 //! | --- | --- |
 //! | an answer goes whole to its own client, in the order of his requests, or to nobody | a *wrong answer*: any bytes but the client's own answer or the refusal |
-//! | an answer or a refusal, in bounded time | a *silent loss*: a connection refused by the kernel, closed without a word, or open after queue time-out, busy time-out, read time-out and [`MARGIN`] |
+//! | an answer or a refusal, in bounded time | a *silent loss*: a connection refused by the kernel, closed without a word, or open after queue time-out, busy time-out, read time-out, idle time-out and [`MARGIN`] |
 //! | after HUP nothing is known any more | a wrong answer: one of a worker from before, to a request sent after all were replaced |
 //! | a worker that fails its probe does not serve | a wrong answer: one of a worker that has been sick for longer than twice the interval of probes, and what else may come in between |
+//! | what a worker has said in its session arrives | a wrong answer: one that is cut although its worker had come to its end |
+//! | a pool has no more workers than it may | a block of statistics with more |
 //! | total = replied + failed + timeout + in hand | a block of statistics in which it is not so, or requests in hand at the end |
 //! | who got an answer is counted as replied | fewer replied than answers seen, or more than those and the clients who left; after an upgrade only the latter, as the counts before it went with the old process |
 //! | an upgrade always succeeds, and the old process finishes what it has | one that fails; another status than 0 |
