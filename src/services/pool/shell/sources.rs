@@ -1,7 +1,7 @@
 //! What the reactor's events and alarms are about: every kind of source that a pool has, and which one of it.
 
 use super::super::core::WorkerId;
-use crate::reactor::{Key, Kind, Source};
+use crate::reactor::{Key, Kind, MAX_KINDS, Source};
 
 /// The kinds of sources a pool has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +41,19 @@ const KINDS: &[Of] = &[
     Of::GuardPipe,
     Of::Session,
 ];
+
+// A kind that does not fit, or is not found again where it stands, would take another's events.
+const _: () = {
+    assert!(
+        KINDS.len() <= MAX_KINDS,
+        "the pool has more kinds of sources than a token can tell apart"
+    );
+    let (mut number, mut rest) = (0, KINDS);
+    while let [kind, behind @ ..] = rest {
+        assert!(*kind as usize == number, "KINDS lists every kind in its order");
+        (number, rest) = (number + 1, behind);
+    }
+};
 
 impl Of {
     fn kind(self) -> Kind {
