@@ -344,6 +344,25 @@ fn a_pool_that_has_grown_is_as_large_in_the_new_one_and_shrinks_again_when_idle(
     }
 }
 
+/// The first one may have long to go, with a session or at most `--stop-timeout`, and others come and go meanwhile.
+#[test]
+fn a_successor_that_ends_before_its_predecessor_leaves_no_zombie() {
+    let (installation, gate) = (Installation::new(), Gate::new());
+    let command = worker_command(&[]);
+    let daemon = Daemon::with(["-n", "1", "-d", &command, "-p", "0"])
+        .installed_at(&installation.program())
+        .start();
+    let mut busy = daemon.client();
+    busy.send(format!("wait {} done\n", gate.path()));
+    let held = gate.arrival();
+    let second = upgrade(&daemon, daemon.pid(), 1);
+    upgrade(&daemon, second, 2);
+    let process = format!("/proc/{second}");
+    daemon.usr1_until(|_| !Path::new(&process).exists());
+    held.open();
+    assert_eq!(busy.read_to_end(), b"done\n");
+}
+
 #[test]
 fn addresses_come_and_go_with_the_file() {
     let running = Running::on(&["s", "dropped"]);
