@@ -23,7 +23,12 @@ pub(super) struct Doors {
     defaults: SpawnDefaults,
     handed_over: HandedOver,
     inherited: Inherited,
+    /// How many workers a predecessor has for each service; until this daemon serves.
+    places: Places,
 }
+
+/// Services with the number of their workers.
+pub(super) type Places = Vec<(String, usize)>;
 
 #[derive(Debug)]
 struct Open {
@@ -34,12 +39,13 @@ struct Open {
 }
 
 impl Doors {
-    /// `handed_over`: by a predecessor. `inherited`: from the service manager.
+    /// `handed_over` and `places`: by a predecessor. `inherited`: from the service manager.
     pub(super) fn new(
         limit: OpenFileLimit,
         defaults: SpawnDefaults,
         handed_over: HandedOver,
         inherited: Inherited,
+        places: Places,
     ) -> Self {
         Doors {
             open: Vec::new(),
@@ -47,6 +53,7 @@ impl Doors {
             defaults,
             handed_over,
             inherited,
+            places,
         }
     }
 
@@ -73,6 +80,7 @@ impl Doors {
         for outcome in self.each(reactor, |door, cx| door.accept(cx)) {
             outcome?;
         }
+        self.places = Places::new();
         for (service, address, mut listener) in std::mem::take(&mut self.handed_over).into_rest() {
             listener.take_charge();
             log::info!("{service}: no longer listening on {address}");
@@ -81,7 +89,10 @@ impl Doors {
     }
 
     fn open(&mut self, reactor: &mut Reactor<dyn Door>, options: Options, listeners: Listeners) -> Result<(), Error> {
-        let door = options.clone().open(listeners, self.defaults, Instant::now())?;
+        let mut door = options.clone().open(listeners, self.defaults, Instant::now())?;
+        if let Some((_, places)) = self.places.iter().find(|(name, _)| name == options.name()) {
+            door.begin_with(*places);
+        }
         let id = reactor.add(door).map_err(|_| {
             Error::new(
                 Blame::Operator,
@@ -290,6 +301,17 @@ impl Doors {
             outgoing.add("", &ListenAddr::Inherited(None), listener)?;
         }
         Ok(outgoing)
+    }
+
+    /// How many workers each door has, for a successor.
+    pub(super) fn places(&self, reactor: &mut Reactor<dyn Door>) -> Places {
+        let doors = self.open.iter().filter(|open| !open.leaving);
+        doors
+            .filter_map(|open| {
+                let places = reactor.with(open.id, |door, _| door.places())?;
+                Some((open.options.name().to_owned(), places))
+            })
+            .collect()
     }
 
     /// Drops the doors that have finished; whether none is left.

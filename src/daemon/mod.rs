@@ -33,7 +33,7 @@ use crate::reactor::Reactor;
 use crate::services::{self, Door};
 use crate::stats::text;
 
-use doors::Doors;
+use doors::{Doors, Places};
 use notify::Notifier;
 use output::Output;
 use reload::Reloader;
@@ -82,13 +82,13 @@ pub fn run(plan: Plan) -> Result<(), Error> {
     process::claim_children().map_err(|error| system("claim its children", &error))?;
     let reactor: Reactor<dyn Door> = Reactor::new(&[SIGHUP, SIGINT, SIGTERM, SIGURG, SIGUSR1, SIGUSR2])
         .map_err(|error| system("make an event loop", &error))?;
-    let (candidate, handed_over, inherited) = match invitation {
-        None => (None, HandedOver::default(), doors::inherited()),
+    let (candidate, handed_over, inherited, places) = match invitation {
+        None => (None, HandedOver::default(), doors::inherited(), Places::new()),
         Some(invitation) => {
             // A predecessor has raised its own, and this process began with that.
             limit.original = invitation.terms.open_files;
             let candidate = Candidate::new(invitation.terms, &reactor)?;
-            (Some(candidate), invitation.sockets, invitation.given)
+            (Some(candidate), invitation.sockets, invitation.given, invitation.places)
         }
     };
     let defaults = SpawnDefaults {
@@ -97,7 +97,7 @@ pub fn run(plan: Plan) -> Result<(), Error> {
     let mut daemon = Daemon {
         reloader: plan.source.map(|path| Reloader::new(path, &reactor)),
         reactor,
-        doors: Doors::new(limit, defaults, handed_over, inherited),
+        doors: Doors::new(limit, defaults, handed_over, inherited, places),
         output: Output::start(),
         notifier: Notifier::from_environment(),
         ending: Ending::NotYet,

@@ -13,7 +13,7 @@
 //! * A process that leaves its group (`setsid`) is not on the list and not found.
 //!
 //! The guard blocks every signal but KILL, is in a session of its own and keeps no descriptor but its pipe. If it is
-//! killed nevertheless, its pidfd says so and [`Guard::restart`] makes another. Start the first one before the
+//! killed nevertheless, its pidfd says so and [`Guard::restart_if_dead`] makes another. Start the first one before the
 //! daemon has much memory or any threads; a later one may be forked from a program with threads because it allocates
 //! nothing and takes no lock.
 

@@ -190,9 +190,19 @@ impl Successor {
         }
     }
 
-    /// It lives on without this process.
+    /// It lives on without this process. Should it end first, having had a successor of its own meanwhile, it is reaped.
     pub fn let_go(mut self) {
         self.stage = Stage::LetGo;
+        let Ok(pidfd) = self.pidfd.try_clone() else {
+            return;
+        };
+        let reap = move || {
+            let mut ended = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+            while poll(&mut ended, PollTimeout::NONE) == Err(Errno::EINTR) {}
+            let _ = sys::wait(&pidfd, Wait::Reap);
+        };
+        // Without descriptor or thread it stays a zombie until this process ends, which is all that there is to lose.
+        let _ = std::thread::Builder::new().name("reaper".to_owned()).spawn(reap);
     }
 }
 

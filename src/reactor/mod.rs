@@ -30,7 +30,7 @@ use signal_hook_mio::v1_0::Signals;
 pub use context::{Context, READ_BUFFER};
 pub use readiness::Readiness;
 pub use timers::Alarm;
-pub use token::{Key, Kind, ServiceId, Source};
+pub use token::{Key, Kind, MAX_KINDS, ServiceId, Source};
 
 use context::Shared;
 use run_queue::RunQueue;

@@ -56,7 +56,7 @@ impl Key {
     }
 }
 
-/// Which kind of source inside a service, 0 to 15: the service's own enumeration.
+/// Which kind of source inside a service, less than [`MAX_KINDS`]: the service's own enumeration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Kind(pub u8);
 
@@ -79,7 +79,10 @@ pub(crate) struct Token {
 const _: () = assert!(usize::BITS == 64, "tokens are 64 bits wide");
 pub(super) const SLOT_BITS: u32 = 24;
 pub(super) const SLOT_MASK: u32 = (1 << SLOT_BITS) - 1;
-const KIND_MASK: usize = 0xf;
+/// How many kinds of sources a service can have. It asserts at compile time that it has no more: one too many would take
+/// the events of the first.
+pub const MAX_KINDS: usize = 16;
+const KIND_MASK: usize = MAX_KINDS - 1;
 const SERVICE_MASK: usize = 0xfff;
 /// How many services a reactor can hold, its own signals and waker left out.
 pub(super) const MAX_SERVICES: u16 = 0xffe;

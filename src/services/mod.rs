@@ -130,6 +130,12 @@ pub struct Descriptors {
 
 /// What the daemon can do with a door.
 pub trait Door: Service {
+    /// How many workers there are places for behind the door: what a successor is to [begin with](Self::begin_with).
+    fn places(&self) -> usize;
+
+    /// Begins with so many, if it can choose. Called before [`start`](Self::start), if at all.
+    fn begin_with(&mut self, places: usize);
+
     /// Starts what runs behind the door. Called once, after the door was given its place on the loop. Nobody is accepted
     /// yet: clients wait in the backlog, or are served by a predecessor that holds the same sockets.
     ///

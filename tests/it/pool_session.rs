@@ -336,6 +336,60 @@ fn a_unix_socket_does_as_well() {
 }
 
 #[test]
+fn a_client_that_has_closed_a_unix_socket_keeps_neither_its_place_nor_its_worker() {
+    let directory = crate::harness::temp_dir();
+    let path = directory.path().join("s");
+    let socket = format!("unix:{}", path.display());
+    // It neither reads nor writes, so nothing else would ever tell that the client has gone.
+    let flags = [
+        "-n",
+        "1",
+        "-d",
+        "sleep 1000",
+        "--mode",
+        "session",
+        "--queue-timeout",
+        "60s",
+    ];
+    let more = ["--write-timeout", "300ms", "--listen", &socket];
+    let daemon = Daemon::with([&flags[..], &more[..]].concat()).start();
+    let connect = || std::os::unix::net::UnixStream::connect(&path).unwrap();
+    let served = connect();
+    daemon.usr1_until(|stats| stats.count("sessions") == 1);
+    let waiting = connect();
+    daemon.usr1_until(|stats| stats.count("queue length") == 1);
+    drop(waiting);
+    daemon.usr1_until(|stats| stats.count("queue length") == 0 && stats.count("connections") == 1);
+    drop(served);
+    let stats = daemon.usr1_until(|stats| stats.count("connections") == 0);
+    assert_eq!(
+        (stats.count("queries timeout"), stats.count("refused slow-write")),
+        (2, 0)
+    );
+    available(&daemon, 1);
+    assert_eq!(
+        daemon.usr1().count("sessions total"),
+        1,
+        "nobody was served who had gone"
+    );
+}
+
+#[test]
+fn what_a_client_has_sent_before_it_closed_a_unix_socket_is_its_workers() {
+    let directory = crate::harness::temp_dir();
+    let path = directory.path().join("s");
+    let socket = format!("unix:{}", path.display());
+    let script = "sum=$(cat | wc -c); echo had $sum bytes >&2";
+    let command = shell_words::join(["sh", "-c", script]);
+    let daemon = Daemon::with(["-n", "1", "-d", &command, "--mode", "session", "--listen", &socket]).start();
+    let mut client = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    client.write_all(&noise(100_000)).unwrap();
+    drop(client);
+    daemon.stderr_wait("had 100000 bytes");
+    daemon.usr1_until(|stats| stats.count("connections") == 0);
+}
+
+#[test]
 fn nothing_outlives_a_daemon_that_is_killed_in_the_middle_of_a_session() {
     let daemon = sessions(1, "echo up; sleep 1000 & wait", &["--pty"]);
     let mut client = daemon.client();

@@ -306,6 +306,63 @@ fn the_old_one_serves_until_every_worker_of_the_new_one_is_ready_and_finishes_wh
     assert!(!daemon.stderr.text().contains("ERROR"));
 }
 
+/// At its minimum it would refuse what the old one carries, until it has grown as well.
+#[test]
+fn a_pool_that_has_grown_is_as_large_in_the_new_one_and_shrinks_again_when_idle() {
+    let (installation, gate) = (Installation::new(), Gate::new());
+    let command = worker_command(&[]);
+    let size = ["--max-workers", "5", "--spare-workers", "0", "--queue-timeout", LONG];
+    let flags = [
+        "-d",
+        &command,
+        "-p",
+        "0",
+        "--worker-idle-timeout",
+        "300ms",
+        "-a",
+        "100ms",
+    ];
+    let daemon = Daemon::with(flags)
+        .args(&size)
+        .installed_at(&installation.program())
+        .start();
+    let held: Vec<_> = (0..3)
+        .map(|_| {
+            let mut client = daemon.client();
+            client.send(format!("wait {} held\n", gate.path()));
+            (client, gate.arrival())
+        })
+        .collect();
+    assert_eq!(daemon.usr1().count("workers current"), 3);
+    installation.install("v2");
+    upgrade(&daemon, daemon.pid(), 1);
+    let workers_of_new = daemon.stderr_wait("needed for --worker-idle-timeout 300ms and is let go; 2 are left");
+    assert!(workers_of_new.contains("of at least 1"), "{workers_of_new}");
+    for (mut client, arrival) in held {
+        arrival.open();
+        assert_eq!(client.read_to_end(), b"held\n");
+    }
+}
+
+/// The first one may have long to go, with a session or at most `--stop-timeout`, and others come and go meanwhile.
+#[test]
+fn a_successor_that_ends_before_its_predecessor_leaves_no_zombie() {
+    let (installation, gate) = (Installation::new(), Gate::new());
+    let command = worker_command(&[]);
+    let daemon = Daemon::with(["-n", "1", "-d", &command, "-p", "0"])
+        .installed_at(&installation.program())
+        .start();
+    let mut busy = daemon.client();
+    busy.send(format!("wait {} done\n", gate.path()));
+    let held = gate.arrival();
+    let second = upgrade(&daemon, daemon.pid(), 1);
+    upgrade(&daemon, second, 2);
+    let process = format!("/proc/{second}");
+    daemon.usr1_until(|_| !Path::new(&process).exists());
+    held.open();
+    assert_eq!(busy.read_to_end(), b"done\n");
+}
+
 #[test]
 fn addresses_come_and_go_with_the_file() {
     let running = Running::on(&["s", "dropped"]);

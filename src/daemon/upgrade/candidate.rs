@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::super::Daemon;
+use super::super::{Daemon, Places};
 use super::invitation::{self, Terms, VARIABLE};
 use super::link::{Heard, Link};
 use super::word;
@@ -19,6 +19,7 @@ pub(in crate::daemon) struct Invitation {
     pub(in crate::daemon) terms: Terms,
     pub(in crate::daemon) sockets: HandedOver,
     pub(in crate::daemon) given: Inherited,
+    pub(in crate::daemon) places: Places,
 }
 
 impl Invitation {
@@ -32,7 +33,7 @@ impl Invitation {
         };
         let remedy = "restart the daemon instead";
         let refused = |what: String| Error::new(Blame::System, format!("cannot take over: {what}"), remedy);
-        let Some((terms, table)) = invitation::parse(&value) else {
+        let Some((terms, places, table)) = invitation::parse(&value) else {
             return Err(refused(format!("{VARIABLE} was not written by a program like this")));
         };
         // Its parent may have been killed at this moment: then there is nothing to take over.
@@ -43,7 +44,12 @@ impl Invitation {
             )));
         }
         let (sockets, given) = HandedOver::take_over(table).map_err(|error| refused(error.to_string()))?;
-        Ok(Some(Invitation { terms, sockets, given }))
+        Ok(Some(Invitation {
+            terms,
+            sockets,
+            given,
+            places,
+        }))
     }
 }
 

@@ -1,13 +1,16 @@
 //! What a successor is told at its start, in one variable of its environment: who its predecessor is, on which descriptor it
-//! hears it, how long it has, which limit on open files its workers get, and which sockets it has.
+//! hears it, how long it has, which limit on open files its workers get, how many workers each service has at the moment
+//! (one that has grown under load would be too small for it at its minimum), and which sockets it has.
 //!
-//! The first line is `1 PARENT CONNECTION MILLISECONDS OPEN-FILES`, the rest the table of [`handover`](crate::net::handover).
-//! A variable that names another parent was passed on by mistake, and means nothing.
+//! The first line is `1 PARENT CONNECTION MILLISECONDS OPEN-FILES`; then, with tabs, `places NUMBER SERVICE` for each service;
+//! the rest is the table of [`handover`](crate::net::handover).
+//! A variable that names another parent was passed on by mistake; whoever has it refuses to start.
 
 use std::fmt;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
+use super::super::Places;
 use crate::net::handover::{self, Entry};
 
 /// The variable.
@@ -37,9 +40,22 @@ impl fmt::Display for Terms {
     }
 }
 
-/// The variable's value as the two parts of an invitation; `None`: it makes no sense.
-pub(super) fn parse(value: &str) -> Option<(Terms, Vec<Entry>)> {
-    let (first, table) = value.split_once('\n')?;
+/// The lines about the services.
+pub(super) fn write_places(places: &Places) -> String {
+    let line = |(service, number): &(String, usize)| format!("places\t{number}\t{service}\n");
+    places.iter().map(line).collect()
+}
+
+/// A line about a service, and what follows it.
+fn read_places(lines: &str) -> Option<((String, usize), &str)> {
+    let (line, rest) = lines.split_once('\n')?;
+    let (number, service) = line.strip_prefix("places\t")?.split_once('\t')?;
+    Some(((service.to_owned(), number.parse().ok()?), rest))
+}
+
+/// The variable's value as the three parts of an invitation; `None`: it makes no sense.
+pub(super) fn parse(value: &str) -> Option<(Terms, Places, Vec<Entry>)> {
+    let (first, mut table) = value.split_once('\n')?;
     let mut words = first.split(' ');
     let mut next = || words.next();
     if next()? != PROTOCOL {
@@ -54,7 +70,12 @@ pub(super) fn parse(value: &str) -> Option<(Terms, Vec<Entry>)> {
     if next().is_some() {
         return None;
     }
-    Some((terms, handover::parse(table).ok()?))
+    let mut places = Places::new();
+    while let Some((service, rest)) = read_places(table) {
+        places.push(service);
+        table = rest;
+    }
+    Some((terms, places, handover::parse(table).ok()?))
 }
 
 #[cfg(test)]
@@ -70,8 +91,10 @@ mod tests {
             open_files: 1024,
         };
         let table = "12\tgiven\tweb\n13\tbound\t-\tpool\t127.0.0.1:0\n";
-        let (read, entries) = parse(&format!("{terms}{table}")).unwrap();
-        assert_eq!(read, terms);
+        let places = vec![("pool".to_owned(), 4), ("a b".to_owned(), 4096)];
+        let written = write_places(&places);
+        let (read, read_places, entries) = parse(&format!("{terms}{written}{table}")).unwrap();
+        assert_eq!((read, read_places), (terms, places));
         assert_eq!(entries, handover::parse(table).unwrap());
     }
 
@@ -84,6 +107,8 @@ mod tests {
             "1 2 3 4\n",
             "1 2 3 4 5 6\n",
             "1 2 3 4 5\nx\n",
+            "1 2 3 4 5\nplaces\t-1\tpool\n",
+            "1 2 3 4 5\nplaces\t4\n",
             "1 a 3 4 5\n",
         ] {
             assert_eq!(parse(value), None, "{value:?}");

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::super::{Daemon, Ending};
-use super::invitation::{NOT_FOR_IT, Terms, VARIABLE};
+use super::invitation::{self, NOT_FOR_IT, Terms, VARIABLE};
 use super::link::{Heard, Link};
 use super::stage::{Action, Event, Stage, Why};
 use super::word;
@@ -155,12 +155,13 @@ impl Daemon {
             time,
             open_files: self.upgrade.open_files,
         };
+        let places = invitation::write_places(&self.doors.places(&mut self.reactor));
         let outgoing = self.doors.offer(&mut self.reactor);
         let (mut descriptors, table) = outgoing.map_err(told("duplicate the sockets"))?.into_parts();
         descriptors.push(OwnedFd::from(theirs));
         let successor = image.start(Handed {
             descriptors,
-            variable: (VARIABLE, &format!("{terms}{table}")),
+            variable: (VARIABLE, &format!("{terms}{places}{table}")),
             without: &NOT_FOR_IT,
         });
         let successor = successor.map_err(told(&format!("run {}", image.program().display())))?;

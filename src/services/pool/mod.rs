@@ -65,6 +65,14 @@ pub fn may_become(now: &options::Options, others: &options::Options) -> Result<(
 }
 
 impl Door for Pool {
+    fn places(&self) -> usize {
+        self.size()
+    }
+
+    fn begin_with(&mut self, places: usize) {
+        self.begin_with_size(places);
+    }
+
     fn start(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         self.begin(cx)
     }

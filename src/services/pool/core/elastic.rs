@@ -111,6 +111,18 @@ impl Dispatcher {
         }
     }
 
+    /// To be called before the first event. Begins with so many places, as far as the policy allows: a predecessor had them,
+    /// and its load comes over in one moment. What becomes of them is for the load to decide.
+    pub fn begin_with(&mut self, places: usize) {
+        while self.slots.len() < places.min(self.policy.workers.max) {
+            if self.open_slot(0).is_none() {
+                return;
+            }
+        }
+        #[cfg(debug_assertions)]
+        self.check_invariants();
+    }
+
     fn open_slot(&mut self, early_deaths: u32) -> Option<usize> {
         let number = self.slots.vacancy();
         let serving = self.hire(Place::Serving(number), Duration::ZERO)?;
@@ -460,6 +472,20 @@ mod tests {
         }
         pool.answer(requests);
         pool
+    }
+
+    #[test]
+    fn it_may_begin_as_large_as_a_predecessor_was_within_its_limits() {
+        for (workers, places, expected) in [
+            (ELASTIC, 5, 5),
+            (ELASTIC, 100, 8),
+            (ELASTIC, 0, 1),
+            (PoolSize::fixed(3), 5, 3),
+        ] {
+            let mut dispatcher = Dispatcher::new(policy(workers), Instant::now(), 1);
+            dispatcher.begin_with(places);
+            assert_eq!(dispatcher.places(), expected, "{workers:?} {places}");
+        }
     }
 
     #[test]

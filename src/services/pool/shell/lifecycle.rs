@@ -87,6 +87,14 @@ impl Pool {
         })
     }
 
+    pub(in crate::services::pool) fn size(&self) -> usize {
+        self.dispatcher.places()
+    }
+
+    pub(in crate::services::pool) fn begin_with_size(&mut self, places: usize) {
+        self.dispatcher.begin_with(places);
+    }
+
     /// Starts the first worker at once: a program that cannot be started at all ends the daemon here. The others follow in
     /// the next turns, while the pool serves already.
     pub(in crate::services::pool) fn begin(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {

@@ -7,7 +7,8 @@
 //! all of them, `workers` starts them and gives them requests, `probe` asks them what is known already, `output` takes what
 //! they write, `endings` sees them go), the two framings of a message (`transcode`), requests that need no worker (`sharing`),
 //! what is told of requests afterwards (`record`) and of the pool's size (`resizing`), connections that have a worker to
-//! themselves (`session` is one, `sessions` all), and beginning and end of the whole (`lifecycle`).
+//! themselves (`session` is one, `sessions` all), what the reactor's events are about (`sources`), and beginning and end of the
+//! whole (`lifecycle`).
 //!
 //! What holds:
 //! - After every call from the reactor the dispatcher's actions are carried out and its next deadline is armed.
@@ -33,6 +34,7 @@ mod resizing;
 mod session;
 mod sessions;
 mod sharing;
+mod sources;
 mod transcode;
 mod waiting;
 mod workers;
@@ -49,7 +51,7 @@ use super::options::Options;
 use super::report::{self, Descriptors, Latencies, Topic};
 use crate::process::guard::Guard;
 use crate::process::spawn::{SpawnDefaults, Spawner};
-use crate::reactor::{Alarm, Context, Key, Kind, READ_BUFFER, Readiness, Service, Source};
+use crate::reactor::{Alarm, Context, READ_BUFFER, Readiness, Service, Source};
 use crate::stats::Snapshot;
 use crate::stats::throttle::{Throttle, Verdict};
 
@@ -58,6 +60,7 @@ use crew::Crew;
 use lifecycle::Life;
 use listeners::Listening;
 use sessions::Sessions;
+use sources::Of;
 
 pub(super) use lifecycle::cannot_start;
 
@@ -90,90 +93,6 @@ pub struct Pool {
 enum Acting {
     Idle,
     AtWork,
-}
-
-/// The kinds of sources a pool has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum Of {
-    Listener,
-    Client,
-    WorkerOutput,
-    WorkerInput,
-    WorkerErrors,
-    WorkerExit,
-    WorkerEnding,
-    Spawning,
-    Dispatcher,
-    Queue,
-    Upkeep,
-    Life,
-    GuardExit,
-    GuardPipe,
-    Session,
-}
-
-const KINDS: &[Of] = &[
-    Of::Listener,
-    Of::Client,
-    Of::WorkerOutput,
-    Of::WorkerInput,
-    Of::WorkerErrors,
-    Of::WorkerExit,
-    Of::WorkerEnding,
-    Of::Spawning,
-    Of::Dispatcher,
-    Of::Queue,
-    Of::Upkeep,
-    Of::Life,
-    Of::GuardExit,
-    Of::GuardPipe,
-    Of::Session,
-];
-
-impl Of {
-    fn kind(self) -> Kind {
-        Kind(self as u8)
-    }
-
-    fn only(self) -> Source {
-        Source {
-            kind: self.kind(),
-            key: Key::ONLY,
-        }
-    }
-
-    fn listener(number: usize) -> Source {
-        Source {
-            kind: Of::Listener.kind(),
-            key: Key::numbered(u32::try_from(number).unwrap_or(u32::MAX)),
-        }
-    }
-
-    fn client(key: Key) -> Source {
-        Source {
-            kind: Of::Client.kind(),
-            key,
-        }
-    }
-
-    fn session(key: Key) -> Source {
-        Source {
-            kind: Of::Session.kind(),
-            key,
-        }
-    }
-
-    fn worker(self, id: WorkerId) -> Source {
-        Source {
-            kind: self.kind(),
-            key: Key::new(id.index, id.incarnation),
-        }
-    }
-
-    fn which(source: Source) -> Option<Of> {
-        KINDS.get(usize::from(source.kind.0)).copied()
-    }
 }
 
 /// A whole reply in the shell's hands, while the dispatcher decides whose it is.

@@ -10,6 +10,10 @@
 //! Up is from client to worker, down from worker to client. The end of what the client sends is the end of the worker's input,
 //! the end of the worker's output is our FIN; the one may come long before the other. A worker that has ended without
 //! having been given or having said anything was none: its client gets another.
+//!
+//! A client that ends what it sends may still listen, or have gone; over TCP nobody knows. One that has closed a UNIX socket
+//! has gone: what it has sent is carried, but its worker, which may never write a word and so never learn of it, is not
+//! waited for longer than a client that reads nothing.
 
 use std::time::{Duration, Instant};
 
@@ -61,10 +65,19 @@ pub(super) struct Running {
     stdout: Receiver,
     up: Carrier,
     down: Carrier,
+    client: ClientSide,
     /// When bytes last went either way.
     pub(super) active: Instant,
     /// On a terminal, whose input cannot be closed: its end is to be entered again then, and after how long once more.
     again: Option<(Instant, Duration)>,
+}
+
+/// Whether anybody is left to listen to the worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ClientSide {
+    /// As far as can be known.
+    There,
+    Gone,
 }
 
 /// The longest pause between two ends of file that a terminal is given.
@@ -107,6 +120,7 @@ impl Running {
             stdout,
             up: Carrier::new(way, Vec::new()),
             down: Carrier::new(way, said),
+            client: ClientSide::There,
             active: now,
             again: None,
         }
@@ -135,6 +149,18 @@ impl Running {
 
     pub(super) fn client_has_room(&mut self) {
         self.down.tell(Event::SinkReady);
+    }
+
+    /// Its connection is closed in both directions. If we have closed ours, it may have read all there was.
+    pub(super) fn client_hung_up(&mut self, now: Instant) {
+        if !self.down.flow().is_over() && self.client == ClientSide::There {
+            (self.client, self.active) = (ClientSide::Gone, now);
+        }
+    }
+
+    /// Whether the session is on its last legs: one of the two has gone, and what is left to do for the other has its time.
+    pub(super) fn is_one_sided(&self) -> bool {
+        self.worker.is_none() || self.client == ClientSide::Gone
     }
 
     pub(super) fn worker_has_room(&mut self) {

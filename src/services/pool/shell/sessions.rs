@@ -14,7 +14,7 @@ use super::client::After;
 use super::session::{Running, Session, Stage, Standing, Volume, Watch};
 use super::{Of, Pool};
 use crate::net::addr::PeerAddr;
-use crate::net::stream::Stream;
+use crate::net::stream::{PeerState, Stream};
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Alarm, Context, Key, Readiness};
 use crate::relay::flow::Way;
@@ -143,7 +143,12 @@ impl Pool {
             return self.tell(cx, Event::Withdrawn(request));
         };
         session.stage = Stage::Waiting(Some(request));
-        if has_failed(&session.stream) {
+        // One that waited, or had a worker before, may have gone since; there may be no further event to tell it.
+        let has_left = match session.watch {
+            Watch::NotYet => has_failed(&session.stream),
+            Watch::Registered => session.stream.peer_state() == PeerState::Gone,
+        };
+        if has_left {
             self.remove_session(cx, key);
             self.descriptor_freed(cx);
             return self.tell(cx, Event::Withdrawn(request));
@@ -181,13 +186,17 @@ impl Pool {
         let Some(session) = self.sessions.table.get_mut(key) else {
             return;
         };
-        // That both directions are over is no failure: what was sent before is still to be read.
-        if readiness.hung_up && has_failed(&session.stream) {
+        // That both directions are over is no failure: what was sent before is still to be read, by a worker that is there.
+        let waits = matches!(session.stage, Stage::Waiting(_));
+        if readiness.hung_up && (waits || has_failed(&session.stream)) {
             return self.session_vanished(cx, key);
         }
         let Stage::Running(running) = &mut session.stage else {
             return;
         };
+        if readiness.hung_up {
+            running.client_hung_up(cx.now());
+        }
         if readiness.readable || readiness.read_closed || readiness.hung_up {
             running.client_has_input();
         }
@@ -321,9 +330,14 @@ impl Pool {
         cx.alarm_fired(&mut session.alarm);
         let (peer, now) = (session.peer, cx.now());
         if let Stage::Running(running) = &session.stage
-            && running.worker.is_none()
+            && running.is_one_sided()
             && running.active + self.options.write_timeout <= now
         {
+            if running.worker.is_some() {
+                let line = format_args!("{peer} had gone, and its worker went on for --write-timeout");
+                self.note(cx, Level::Debug, Topic::HungUp, line);
+                return self.session_vanished(cx, key);
+            }
             self.dispatcher.counters_mut().refusals.write_timeout += 1;
             let line =
                 format_args!("closed {peer}: it took nothing of what its worker has left within --write-timeout");
@@ -358,10 +372,10 @@ impl Pool {
         let deadline = match &session.stage {
             Stage::Waiting(_) => None,
             Stage::Running(running) => {
-                // With a worker there is no other: a session lasts as long as both ends want it to, and the dispatcher keeps
+                // With both there is no other: a session lasts as long as both ends want it to, and the dispatcher keeps
                 // --busy-timeout.
                 let write_timeout = self.options.write_timeout;
-                let taken_by = running.worker.is_none().then(|| running.active + write_timeout);
+                let taken_by = running.is_one_sided().then(|| running.active + write_timeout);
                 let idle_at = self.options.session_idle.map(|idle| running.active + idle);
                 [running.deadline(), taken_by, idle_at].into_iter().flatten().min()
             }
