@@ -80,6 +80,7 @@ impl Pool {
             throttle: Throttle::default(),
             started: now,
             acting: super::Acting::Idle,
+            stepped_back: None,
             options,
             spawn_defaults,
             spawner,

@@ -86,6 +86,8 @@ pub struct Pool {
     throttle: Throttle<Topic>,
     started: Instant,
     acting: Acting,
+    /// The turn in which it has stepped back for its workers; once is enough for all of them.
+    stepped_back: Option<Instant>,
 }
 
 /// Whether [`Pool::act`] is at work: what it calls may tell the dispatcher more, and must not begin anew.

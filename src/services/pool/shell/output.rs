@@ -18,6 +18,9 @@ use crate::reactor::{Context, Key, READ_BUFFER, Readiness};
 /// Reads from one worker in one turn.
 const READS_PER_TURN: usize = 4;
 
+/// A worker with more requests than this is written ahead to, and far.
+const MANY_IN_HAND: usize = 8;
+
 /// How far reading from a worker got.
 enum Outcome {
     Drained,
@@ -45,6 +48,20 @@ impl Pool {
                     self.fault(cx, id, Fault::OutputClosed);
                 }
             }
+        }
+    }
+
+    /// A worker that has many requests in hand writes its answers one by one, and the first of them brings us here. To step
+    /// back once before it is read, where others want this processor, makes many reads into one; with few in hand it would
+    /// only cost time.
+    fn let_it_write_more(&mut self, cx: &Context<'_>, id: WorkerId) {
+        let has_many = self
+            .crew
+            .get(id)
+            .is_some_and(|process| process.given.len() > MANY_IN_HAND);
+        if has_many && self.stepped_back != Some(cx.now()) {
+            self.stepped_back = Some(cx.now());
+            std::thread::yield_now();
         }
     }
 
@@ -329,6 +346,7 @@ impl Pool {
     /// What one has answered that has closed its input since.
     pub(super) fn hear_answers(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(id) = self.crew.find(key) else { return };
+        self.let_it_write_more(cx, id);
         let mut buffer = cx.lend_buffer();
         let outcome = self.read_output(cx, id, &mut buffer, true);
         cx.return_buffer(buffer);
