@@ -321,7 +321,7 @@ fn a_session_in_which_nothing_is_said_is_ended_if_that_is_asked_for() {
     assert_eq!(client.read_line(), "one");
     assert_eq!(text(client.read_to_end()), "");
     let stats = daemon.usr1_until(|stats| stats.count("restarts spent") == 1);
-    assert_eq!((stats.count("connections idled out"), stats.count("sessions")), (1, 0));
+    assert_eq!((stats.count("closed idle"), stats.count("sessions")), (1, 0));
 }
 
 #[test]

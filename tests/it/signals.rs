@@ -99,6 +99,9 @@ fn usr1_prints_the_block_of_the_old_program_and_nothing_else() {
             "{label}: {place:?} in {block:#?}"
         );
     }
+    for label in block.labels() {
+        assert!(label.len() < OLD_LABELS[0].1, "{label} leaves no room before its value");
+    }
     let whole = format!(
         " --- statistics ---- >8 -------\n{}\n --- statistics ---- 8< -------",
         block.lines.join("\n")

@@ -272,7 +272,7 @@ pub(super) fn snapshot(
     snapshot.count("probes asked", dispatcher.counters().probes);
     size_rows(&mut snapshot, dispatcher, options);
     snapshot.count("connections", as_count(held.connections));
-    snapshot.count("connections idled out", dispatcher.counters().idle_closed);
+    snapshot.count("closed idle", dispatcher.counters().idle_closed);
     cache_rows(&mut snapshot, dispatcher, held.cached);
     let sessions = held.sessions;
     snapshot.count("sessions", sessions.running);
