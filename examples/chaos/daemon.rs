@@ -253,12 +253,16 @@ impl Drop for Daemon {
 }
 
 impl Process {
-    /// Its status once it has ended, and when that was seen. Before it has become a child of this process, it runs.
+    /// Its status once it has ended, and when that was seen. It becomes a child of this process when the one that has
+    /// started it ends; if it ends before that one, it is reaped there, and nobody else learns its status.
     fn look(&mut self) -> io::Result<Option<(ExitStatus, Instant)>> {
         if self.status.is_none() {
             let status = match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::Exited(_, code)) => Some(ExitStatus::from_raw(code << 8)),
                 Ok(WaitStatus::Signaled(_, signal, _)) => Some(ExitStatus::from_raw(signal as i32)),
+                Err(Errno::ECHILD) if !Path::new(&format!("/proc/{}", self.pid)).exists() => {
+                    Some(ExitStatus::from_raw(0))
+                }
                 Ok(_) | Err(Errno::ECHILD) => None,
                 Err(error) => return Err(error.into()),
             };

@@ -228,7 +228,8 @@ fn the_next_address_is_asked_when_one_is_away_and_the_first_again_when_it_is_bac
 fn every_line_gets_the_text_for_failures_while_all_pools_are_away() {
     let home = temp_dir();
     let nobody = format!("unix:{}", home.path().join("nobody").display());
-    let closed = TcpListener::bind("127.0.0.1:0")
+    // An address that no other test uses: one of them might get the port.
+    let closed = TcpListener::bind("127.10.10.10:0")
         .expect("bind a port")
         .local_addr()
         .expect("its address")

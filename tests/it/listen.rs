@@ -1,6 +1,7 @@
 //! Where a pool listens: IPv4, IPv6, UNIX sockets with and without a file, sockets of a service manager; and what it tells
 //! that service manager.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv6Addr, TcpListener, TcpStream};
@@ -61,9 +62,31 @@ fn ipv4_alone_is_the_default_and_ipv6_alone_binds_no_ipv4() {
         let daemon = pool(&[flag, "::1", "-p", "0"]);
         assert!(matches!(daemon.addr(), Address::Tcp(address) if address.ip() == Ipv6Addr::LOCALHOST));
         assert_eq!(listeners(&daemon), 1);
-        // Its port is nobody's on IPv4: it can be bound.
-        TcpListener::bind(("127.0.0.1", daemon.addr().port())).unwrap();
+        assert_eq!(tcp_listeners(&daemon, "tcp"), 0, "its port is not its own on IPv4");
+        assert_eq!(tcp_listeners(&daemon, "tcp6"), 1);
     }
+}
+
+/// How many sockets of a family (`tcp`, `tcp6`) the daemon listens on, as the kernel has it. To bind its port on the other
+/// family would show the same only as long as nobody else on the machine happens to have that port.
+fn tcp_listeners(daemon: &Daemon, family: &str) -> usize {
+    const LISTEN: &str = "0A";
+    let descriptors = fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap();
+    let links = descriptors.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+    let sockets: BTreeSet<String> = links
+        .filter_map(|link| {
+            let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+            Some(inode.to_owned())
+        })
+        .collect();
+    let table = fs::read_to_string(format!("/proc/{}/net/{family}", daemon.pid())).unwrap();
+    let lines = table
+        .lines()
+        .skip(1)
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    lines
+        .filter(|fields| fields[3] == LISTEN && sockets.contains(fields[9]))
+        .count()
 }
 
 #[test]

@@ -136,10 +136,7 @@ fn who_asks_nothing_is_closed_in_the_end_and_who_stops_in_a_request_is_refused()
     slow.send("echo one\necho tw");
     assert_eq!(slow.read_to_end(), b"one\nERR\n");
     let stats = daemon.usr1_until(|stats| stats.count("connections") == 0);
-    assert_eq!(
-        (stats.count("closed idle"), stats.count("refused slow-read")),
-        (1, 1)
-    );
+    assert_eq!((stats.count("closed idle"), stats.count("refused slow-read")), (1, 1));
 }
 
 #[test]

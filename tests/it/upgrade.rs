@@ -534,8 +534,8 @@ fn a_new_one_that_cannot_start_leaves_the_old_one_in_service() {
     running.write(&table(&[&running.socket("s")], &[], "").replace("daemon =", "daemon = '/no/such/worker' #"));
     fails("exit status 1");
     // An address that somebody else has.
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let holder = TcpListener::bind(taken).unwrap();
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap();
     running.write(&table(&[&running.socket("s"), &taken.to_string()], &["new"], ""));
     fails("exit status 1");
     drop(holder);
