@@ -192,10 +192,13 @@ impl Process {
     }
 
     /// Looks whether it has written anything since it was last read.
-    pub(super) fn silence(&self) -> Silence {
+    pub(super) fn silence(&mut self) -> Silence {
         match self.read_output(&mut [0; 1]) {
             Ok(0) => Silence::Closed,
-            Ok(_) => Silence::Broken,
+            Ok(_) => {
+                self.has_written = true;
+                Silence::Broken
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Silence::Kept,
             Err(_) => Silence::Closed,
         }

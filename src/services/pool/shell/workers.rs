@@ -303,7 +303,7 @@ impl Pool {
 
     /// After a long request: has the worker read all of it, and answered once?
     pub(super) fn inspect(&mut self, cx: &mut Context<'_>, id: WorkerId) {
-        let clean = self.crew.get(id).is_some_and(|process| {
+        let clean = self.crew.get_mut(id).is_some_and(|process| {
             process.unread_input(None, process.bytes_read()) == Unread::Nothing && process.silence() == Silence::Kept
         });
         let verdict = if clean { Verdict::Clean } else { Verdict::OutOfStep };
