@@ -20,7 +20,9 @@ fn from_flags<'a>(flags: impl IntoIterator<Item = &'a str>) -> Options {
 fn from_file(keys: &str) -> Options {
     let mut services = file::read("f", format!("[pool.main]\n{keys}").as_bytes()).unwrap();
     assert_eq!(services.len(), 1);
-    let crate::services::Options::Pool(pool) = services.remove(0);
+    let crate::services::Options::Pool(pool) = services.remove(0) else {
+        panic!("a pool is a pool")
+    };
     *pool
 }
 
