@@ -1,5 +1,7 @@
 //! Flag and key side by side: what can be said in one way can be said in the other, and means the same.
 
+mod exec;
+
 use clap::{Arg, Args, Command, Parser};
 
 use super::spec::pool::PoolSpec;

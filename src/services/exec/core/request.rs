@@ -145,6 +145,11 @@ impl Reader {
         }
     }
 
+    /// Whether the end of the input was read: nothing that follows has a meaning.
+    pub fn is_complete(&self) -> bool {
+        matches!(self.state, State::Ended)
+    }
+
     /// The client sends nothing more.
     pub fn end(&self) -> End {
         match &self.state {

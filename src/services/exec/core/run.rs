@@ -19,7 +19,7 @@ use super::reply::Output;
 use super::request::Wrong;
 
 /// A client that is told everything, and sends on, is read away for so long, lest a reset overtake the answer.
-pub const PARTING: Duration = Duration::from_secs(2);
+pub const PARTING: Duration = Duration::from_secs(5);
 
 /// By what a run is decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -87,6 +87,7 @@ impl ExecDoor {
             program: None,
             input: Buffer::default(),
             input_ends: false,
+            left: false,
             output: Buffer::default(),
             status: None,
             bytes: Bytes::default(),
@@ -228,19 +229,25 @@ impl ExecDoor {
 
     // ---- out ---------------------------------------------------------------------------------------------------
 
-    /// The client has everything. One that sends on is told that nothing more comes, and read away for a while: were its
-    /// socket closed over unread bytes, the kernel would answer with a reset, which may overtake the answer.
+    /// The client has everything. One that may still send is told that nothing more comes, and read away for a while: were its
+    /// socket closed over unread bytes, the kernel would answer with a reset, which may overtake the answer, and what it
+    /// sends afterwards would be an error to it. One that is in order sees the end, and goes.
     pub(super) fn part(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
+        connection.program = None;
         // An error: it has gone.
         let unread = connection.stream.discard_unread().unwrap_or(Unread::End);
-        let stays = matches!(unread, Unread::Bytes(_)) && connection.stream.shutdown_write().is_ok();
-        if stays {
-            connection.edges.readable = true;
-        } else {
+        let quiet = match unread {
+            Unread::End => true,
+            Unread::None => connection.left || connection.reader.is_complete(),
+            Unread::Bytes(_) => false,
+        };
+        if quiet || connection.stream.shutdown_write().is_err() {
             self.tell(cx, key, Event::Left);
+        } else {
+            connection.edges.readable = true;
         }
     }
 

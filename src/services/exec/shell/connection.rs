@@ -43,6 +43,8 @@ pub(super) struct Connection {
     /// What the program has not taken yet of its input, and whether more may come.
     pub(super) input: Buffer,
     pub(super) input_ends: bool,
+    /// Whether the client has ended its side.
+    pub(super) left: bool,
     /// What the client has not taken yet.
     pub(super) output: Buffer,
     /// How the program has ended, once it is reaped.
@@ -125,6 +127,7 @@ impl Connection {
         match outcome {
             Ok(0) => {
                 self.edges.readable = false;
+                self.left = true;
                 self.client_ends()
             }
             Ok(count) if self.run.listens() => self.take(buffer.get(..count).unwrap_or_default()),
