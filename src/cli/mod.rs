@@ -8,6 +8,7 @@
 
 mod ask;
 mod check;
+mod exec;
 pub mod log;
 mod pool;
 mod run;
@@ -72,6 +73,8 @@ struct Cli {
 enum Command {
     /// Run one pool described by flags (the default)
     Pool(Box<PoolSpec>),
+    /// Run programs on request: each client names one, and gets its streams and exit status
+    Exec(Box<exec::Flags>),
     /// Run the services described in a file
     Run(run::Flags),
     /// Say what is wrong with a file, without running anything
@@ -106,6 +109,7 @@ fn dispatch(cli: Cli) -> Result<(), Error> {
     match cli.command {
         None => pool::run(&cli.pool),
         Some(Command::Pool(spec)) => pool::run(&spec),
+        Some(Command::Exec(flags)) => exec::run(&flags),
         Some(Command::Run(flags)) => run::run(flags),
         Some(Command::Check(flags)) => check::run(&flags),
         Some(Command::Ask(flags)) => ask::run(&flags),

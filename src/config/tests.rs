@@ -1,5 +1,7 @@
 //! Flag and key side by side: what can be said in one way can be said in the other, and means the same.
 
+mod exec;
+
 use clap::{Arg, Args, Command, Parser};
 
 use super::spec::pool::PoolSpec;
@@ -20,7 +22,9 @@ fn from_flags<'a>(flags: impl IntoIterator<Item = &'a str>) -> Options {
 fn from_file(keys: &str) -> Options {
     let mut services = file::read("f", format!("[pool.main]\n{keys}").as_bytes()).unwrap();
     assert_eq!(services.len(), 1);
-    let crate::services::Options::Pool(pool) = services.remove(0);
+    let crate::services::Options::Pool(pool) = services.remove(0) else {
+        panic!("a pool is a pool")
+    };
     *pool
 }
 

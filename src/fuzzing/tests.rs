@@ -175,6 +175,11 @@ fn dispatcher() {
     run("dispatcher");
 }
 
+#[test]
+fn exec_request() {
+    run("exec_request");
+}
+
 /// A target that one of the places has forgotten would never run.
 #[test]
 fn every_target_is_in_every_place() {

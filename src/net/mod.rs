@@ -6,7 +6,7 @@
 //! 2. [`listener`] binds it ([`bind`] has the steps, [`bind_error`] the words when one fails), or takes over what the
 //!    service manager has bound already ([`inherit`]), or a daemon of which this is the successor ([`handover`]).
 //! 3. [`accept`] takes connections from it, so many a turn, and stops for a while when the machine has no more
-//!    descriptors or memory to give.
+//!    descriptors or memory to give; [`listening`] does so for all listeners of a service, on the loop.
 //! 4. [`access`] says whether the peer may come in at all, [`limits`] whether there is room for one more.
 //! 5. From then on it is a [`Stream`](stream::Stream), TCP or UNIX alike, registered with the reactor by its service.
 //!
@@ -25,6 +25,7 @@ pub mod handover;
 pub mod inherit;
 pub mod limits;
 pub mod listener;
+pub mod listening;
 pub mod stream;
 mod sys;
 mod unix_file;

@@ -5,11 +5,12 @@
 //! and `report.rs` with its words. A new door is a new folder here, a variant in [`Options`], and its specification in
 //! `config`; no other door changes for it.
 
+pub mod exec;
 pub mod pool;
 
 use std::time::{Duration, Instant};
 
-use crate::error::Error;
+use crate::error::{Blame, Error};
 use crate::net::addr::{ListenAddr, PeerAddr};
 use crate::net::bind::UnixSocketOptions;
 use crate::net::listener::Listener;
@@ -26,6 +27,17 @@ pub type Listeners = Vec<(ListenAddr, Listener)>;
 pub enum Options {
     /// A pool of stdio workers.
     Pool(Box<pool::options::Options>),
+    /// A program of its choice for each client.
+    Exec(Box<exec::options::Options>),
+}
+
+/// Where the limit on all connections of a door comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitOrigin {
+    /// The operator has set it: it is kept, or refused where the limit on open files does not allow it.
+    Asked,
+    /// It is a default, and is lowered to what the limit on open files allows.
+    Default,
 }
 
 impl Options {
@@ -33,6 +45,7 @@ impl Options {
     pub fn name(&self) -> &str {
         match self {
             Options::Pool(options) => &options.name,
+            Options::Exec(options) => &options.name,
         }
     }
 
@@ -40,6 +53,7 @@ impl Options {
     pub fn listen(&self) -> &[ListenAddr] {
         match self {
             Options::Pool(options) => &options.listen,
+            Options::Exec(options) => &options.listen,
         }
     }
 
@@ -47,6 +61,7 @@ impl Options {
     pub fn unix_socket(&self) -> &UnixSocketOptions {
         match self {
             Options::Pool(options) => &options.unix_socket,
+            Options::Exec(options) => &options.unix_socket,
         }
     }
 
@@ -54,6 +69,7 @@ impl Options {
     pub fn backlog(&self) -> u32 {
         match self {
             Options::Pool(options) => options.backlog,
+            Options::Exec(options) => options.backlog,
         }
     }
 
@@ -61,6 +77,7 @@ impl Options {
     pub fn descriptors(&self) -> Descriptors {
         match self {
             Options::Pool(options) => options.descriptors(),
+            Options::Exec(options) => options.descriptors(),
         }
     }
 
@@ -70,6 +87,13 @@ impl Options {
         match self {
             Options::Pool(options) => {
                 let total = (descriptors / options.descriptors_per_connection()).max(1);
+                let limits = &mut options.connection_limits;
+                limits.total = limits.total.min(total);
+                limits.per_address = limits.per_address.map(|number| number.min(total));
+                total
+            }
+            Options::Exec(options) => {
+                let total = (descriptors / exec::options::DESCRIPTORS_PER_CONNECTION).max(1);
                 let limits = &mut options.connection_limits;
                 limits.total = limits.total.min(total);
                 limits.per_address = limits.per_address.map(|number| number.min(total));
@@ -85,6 +109,7 @@ impl Options {
                 let takes_time = options.ready_line.is_some() || options.probe.is_some();
                 takes_time.then_some(options.policy.start_timeout)
             }
+            Options::Exec(_) => None,
         }
     }
 
@@ -95,6 +120,8 @@ impl Options {
     pub fn preflight(&self, defaults: &SpawnDefaults) -> Result<(), Error> {
         match self {
             Options::Pool(options) => pool::preflight(options, defaults),
+            // What it will run is not known before a client says so.
+            Options::Exec(_) => Ok(()),
         }
     }
 
@@ -105,6 +132,10 @@ impl Options {
     pub fn may_become(&self, others: &Options) -> Result<(), Error> {
         match (self, others) {
             (Options::Pool(options), Options::Pool(others)) => pool::may_become(options, others),
+            (Options::Exec(_), Options::Exec(_)) => Ok(()),
+            (Options::Pool(_), Options::Exec(_)) | (Options::Exec(_), Options::Pool(_)) => {
+                Err(other_kind(self.name(), others))
+            }
         }
     }
 
@@ -115,8 +146,30 @@ impl Options {
     pub fn open(self, listeners: Listeners, defaults: SpawnDefaults, now: Instant) -> Result<Box<dyn Door>, Error> {
         match self {
             Options::Pool(options) => Ok(Box::new(pool::Pool::new(*options, listeners, defaults, now)?)),
+            Options::Exec(options) => Ok(Box::new(exec::ExecDoor::new(*options, listeners, defaults, now)?)),
         }
     }
+
+    /// What such a service is called in a file.
+    fn kind(&self) -> &'static str {
+        match self {
+            Options::Pool(_) => "pool",
+            Options::Exec(_) => "exec",
+        }
+    }
+}
+
+/// A service of this name is open, and would have to become one of another kind.
+fn other_kind(name: &str, others: &Options) -> Error {
+    let what = format!(
+        "{name}: a service cannot become one of another kind ({}) while it serves",
+        others.kind()
+    );
+    Error::new(
+        Blame::Operator,
+        what,
+        "give it another name; or take it out of the file, send HUP, put it back, and send HUP again",
+    )
 }
 
 /// Descriptors that may be needed at the same time.

@@ -10,6 +10,12 @@ mod chaos;
 #[cfg(test)]
 mod config;
 #[cfg(test)]
+mod exec;
+#[cfg(test)]
+mod exec_client;
+#[cfg(test)]
+mod exec_crowds;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod harness_daemon;

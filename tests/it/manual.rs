@@ -11,6 +11,7 @@ use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, Command};
 use iotcpd::config::file;
 use iotcpd::config::framing::Framing;
+use iotcpd::config::spec::exec::LogArgs;
 use iotcpd::config::spec::pool::{HalfClose, Mode};
 use iotcpd::config::units::{Escaped, FileMode, Size, Time, Whole};
 
@@ -247,7 +248,7 @@ fn type_of(flag: &Arg) -> &'static str {
         _ if value == TypeId::of::<Escaped>() => "(bytes)",
         _ if value == TypeId::of::<Framing>() => "(text)",
         _ if value == TypeId::of::<String>() || value == TypeId::of::<HalfClose>() => "(text)",
-        _ if value == TypeId::of::<Mode>() => "(text)",
+        _ if value == TypeId::of::<Mode>() || value == TypeId::of::<LogArgs>() => "(text)",
         _ => panic!("the page has no word for the type of {flag}"),
     }
 }
@@ -255,7 +256,16 @@ fn type_of(flag: &Arg) -> &'static str {
 #[test]
 fn every_key_has_its_entry_with_type_and_default_and_every_entry_its_key() {
     let page = Page::read(FILE_PAGE);
-    let entries = page.entries(".Ss Keys of a pool");
+    for (heading, door) in [(".Ss Keys of a pool", "pool"), (".Ss Keys of an exec door", "exec")] {
+        assert_eq!(keys_in_page(&page, heading), keys_of(door), "{heading}");
+    }
+}
+
+/// Each key with its type and default.
+type Keys = BTreeMap<String, (String, Option<String>)>;
+
+fn keys_in_page(page: &Page, heading: &str) -> Keys {
+    let entries = page.entries(heading);
     let keys = entries.iter().filter_map(|entry| {
         let kind = entry
             .head
@@ -266,14 +276,18 @@ fn every_key_has_its_entry_with_type_and_default_and_every_entry_its_key() {
             .collect::<Vec<_>>();
         Some((entry.words_of("Cm")?, (kind.join(" "), entry.default())))
     });
-    let in_page: BTreeMap<_, _> = keys.collect();
-    let pool = subcommand("pool");
-    let keys = flags(&pool).filter(|flag| flag.get_long() != Some("help")).map(|flag| {
+    keys.collect()
+}
+
+fn keys_of(door: &str) -> Keys {
+    let door = subcommand(door);
+    let keys = flags(&door).filter(|flag| !matches!(flag.get_long(), Some("help" | "version")));
+    let keys = keys.map(|flag| {
         // A file has no flags, so the page says `ipv6` where the help says `--ipv6`.
         let default = default_in_help(flag).map(|default| default.replace("--", ""));
         (flag.get_long().unwrap().to_owned(), (type_of(flag).to_owned(), default))
     });
-    assert_eq!(in_page, keys.collect::<BTreeMap<_, _>>());
+    keys.collect()
 }
 
 #[test]
@@ -293,6 +307,15 @@ fn every_line_of_the_statistics_and_of_the_dump_is_told_in_its_order() {
         .iter()
         .filter_map(|line| line.strip_prefix("d[0].")?.split(" = ").next());
     assert_eq!(told(page.part(".Ss The dump", &[".Sh "])), labels.collect::<Vec<_>>());
+}
+
+#[test]
+fn every_line_of_the_statistics_of_an_exec_door_is_told_in_its_order() {
+    let page = Page::read(PROGRAM_PAGE);
+    let entries = page.entries(".Ss Statistics of an exec door");
+    let told: Vec<_> = entries.iter().filter_map(|entry| entry.words_of("Li")).collect();
+    let daemon = Daemon::with(["exec", "127.0.0.1:0"]).start();
+    assert_eq!(told, daemon.usr1().labels());
 }
 
 /// The command lines in a block: in a shell, behind a pipe, in squid.conf, in a unit.

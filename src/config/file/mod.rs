@@ -35,10 +35,16 @@ struct Door {
 }
 
 /// The doors a file may describe.
-const DOORS: [Door; 1] = [Door {
-    kind: "pool",
-    read: read_pool,
-}];
+const DOORS: [Door; 2] = [
+    Door {
+        kind: "pool",
+        read: read_pool,
+    },
+    Door {
+        kind: "exec",
+        read: read_exec,
+    },
+];
 
 /// The longest name a service may have; it stands in every log line.
 const LONGEST_NAME: usize = 64;
@@ -46,6 +52,8 @@ const LONGEST_NAME: usize = 64;
 /// What reading has come to so far.
 struct Found<'t> {
     services: Vec<Options>,
+    /// The names of all services, also of those that could not be read.
+    names: Vec<String>,
     /// Every address listened on: by which service, and where that is said.
     listening: Vec<(String, usize, ListenAddr)>,
     report: Report<'t>,
@@ -87,6 +95,7 @@ pub fn read(name: &str, bytes: &[u8]) -> Result<Vec<Options>, Error> {
 fn read_text(name: &str, text: &str) -> Result<Vec<Options>, Error> {
     let mut found = Found {
         services: Vec::new(),
+        names: Vec::new(),
         listening: Vec::new(),
         report: Report::new(name, text),
     };
@@ -97,7 +106,9 @@ fn read_text(name: &str, text: &str) -> Result<Vec<Options>, Error> {
             .report
             .add_syntax(error.span().map_or(0, |span| span.start), error.message());
     }
-    for (kind, named) in root.get_ref() {
+    let mut kinds: Vec<_> = root.get_ref().iter().collect();
+    kinds.sort_by_key(|(kind, _)| kind.span().start);
+    for (kind, named) in kinds {
         read_kind(kind, named, &mut found);
     }
     if root.get_ref().is_empty() && !any_errors {
@@ -132,6 +143,7 @@ fn read_kind(kind: &Spanned<DeString<'_>>, named: &Spanned<DeValue<'_>>, found: 
     for (name, value) in tables {
         if let Some(table) = value.get_ref().as_table() {
             check_name(name, found);
+            check_unique(name, found);
             (door.read)(&Section { name, table }, found);
         } else {
             let text = "a key needs a service to belong to; write a table with a name above it, such as";
@@ -162,11 +174,32 @@ fn check_name(name: &Spanned<DeString<'_>>, found: &mut Found<'_>) {
     }
 }
 
+/// Logs, statistics and a reload know a service by its name alone, so services of two kinds cannot share one.
+fn check_unique(name: &Spanned<DeString<'_>>, found: &mut Found<'_>) {
+    let written = name.get_ref();
+    if found.names.iter().any(|known| known == written) {
+        let text = format!(
+            "there is a service called {} already; give this one another name",
+            Quoted(written)
+        );
+        found.report.add(name.span().start, text);
+    }
+    found.names.push(written.to_string());
+}
+
 fn read_pool(section: &Section<'_, '_>, found: &mut Found<'_>) {
     let (spec, keys) = Keys::read(section, &mut found.report);
     let lowered = lower::pool(section.name.get_ref(), &spec);
     if let Some(options) = accept(&keys, lowered, found) {
         found.services.push(Options::Pool(Box::new(options)));
+    }
+}
+
+fn read_exec(section: &Section<'_, '_>, found: &mut Found<'_>) {
+    let (spec, keys) = Keys::read(section, &mut found.report);
+    let lowered = lower::exec(section.name.get_ref(), &spec);
+    if let Some(options) = accept(&keys, lowered, found) {
+        found.services.push(Options::Exec(Box::new(options)));
     }
 }
 
@@ -373,10 +406,25 @@ colour = "blue"
     }
 
     #[test]
+    fn services_of_two_kinds_share_neither_name_nor_address() {
+        let told = told("[pool.a]\nport = 1\n[exec.a]\nlisten = '127.0.0.1:1'\n");
+        assert_eq!(
+            told,
+            ["3:7: there is a service called `a` already; give this one another name"]
+        );
+        let services = read(
+            "f",
+            b"[pool.a]\nport = 1\n[exec.b]\nlisten = '127.0.0.1:2'\ntimeout = 0\n",
+        )
+        .unwrap();
+        assert_eq!(services.iter().map(Options::name).collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    #[test]
     fn an_unknown_door_is_told_which_there_are() {
         assert_eq!(
             told("[frobnicate.x]\n[pool.a]\n"),
-            ["1:2: there is no kind of service called `frobnicate`; write one of: pool"]
+            ["1:2: there is no kind of service called `frobnicate`; write one of: pool, exec"]
         );
     }
 

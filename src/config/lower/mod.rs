@@ -8,6 +8,7 @@
 //! here touches the system: whether an address is free or the open-file limit is high enough is the daemon's to find out.
 
 mod cache;
+mod exec;
 mod framing;
 mod listen;
 mod pattern;
@@ -21,6 +22,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+pub use exec::exec;
 pub(super) use listen::clash;
 pub use pool::pool;
 

@@ -100,6 +100,7 @@ impl Door for Pool {
     fn reload(&mut self, cx: &mut Context<'_>, options: super::Options, new: Listeners) -> Result<(), Error> {
         match options {
             super::Options::Pool(options) => self.change(cx, *options, new),
+            other => Err(super::other_kind(&self.current_options().name, &other)),
         }
     }
 

@@ -13,6 +13,8 @@ use crate::net::addr::ListenAddr;
 use crate::net::bind::UnixSocketOptions;
 use crate::net::limits::ConnectionLimits;
 use crate::process::spec::ProcessSpec;
+pub use crate::services::LimitOrigin;
+
 use crate::services::Descriptors;
 use crate::services::pool::pattern::Pattern;
 
@@ -172,15 +174,6 @@ impl Default for Framings {
             worker_reply: Framing::Line,
         }
     }
-}
-
-/// Where the limit on connections comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LimitOrigin {
-    /// The operator wants so many: if they cannot be had, that is an error.
-    Asked,
-    /// Nobody has said anything: it is lowered to what can be had.
-    Default,
 }
 
 /// What the end of a TCP client's sending side means while its request is unanswered. The two cases look alike on

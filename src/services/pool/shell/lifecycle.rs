@@ -12,7 +12,6 @@ use super::super::options::Options;
 use super::super::report::{Latencies, Topic};
 use super::clients::Clients;
 use super::crew::Crew;
-use super::listeners::Listening;
 use super::process::Stage;
 use super::sessions::Sessions;
 use super::{Of, Pool};
@@ -20,6 +19,7 @@ use crate::error::{Blame, Error};
 use crate::net::addr::ListenAddr;
 use crate::net::limits::ConnectionCount;
 use crate::net::listener::Listener;
+use crate::net::listening::Listening;
 use crate::process::failure::SpawnError;
 use crate::process::guard::{Guard, Restart};
 use crate::process::rss;
@@ -68,7 +68,7 @@ impl Pool {
             dispatcher: Dispatcher::new(options.policy.clone(), now, seed),
             dispatcher_alarm: Alarm::default(),
             queue_alarm: Alarm::default(),
-            listening: Listening::new(listeners),
+            listening: Listening::new(Of::Listener.kind(), listeners),
             clients: Clients::new(ConnectionCount::new(options.connection_limits.clone())),
             sessions: Sessions::default(),
             crew: Crew::default(),
@@ -139,7 +139,8 @@ impl Pool {
         self.options = options;
         self.cache.limit(self.options.cache.as_ref().map(|cache| cache.limits));
         self.clients.count.set_limits(self.options.connection_limits.clone());
-        self.listening.replace(cx, &self.options, new);
+        let Options { name, listen, .. } = &self.options;
+        self.listening.replace(cx, name, listen, new);
         self.tell(cx, Event::Reconfigure(Box::new(self.options.policy.clone())));
         self.plan_upkeep(cx);
         Ok(())

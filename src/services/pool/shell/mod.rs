@@ -49,6 +49,7 @@ use super::cache::Cache;
 use super::core::{Action, ClientId, Dispatcher, Event, Restart, SlotView, WorkerId};
 use super::options::Options;
 use super::report::{self, Descriptors, Latencies, Topic};
+use crate::net::listening::Listening;
 use crate::process::guard::Guard;
 use crate::process::spawn::{SpawnDefaults, Spawner};
 use crate::reactor::{Alarm, Context, READ_BUFFER, Readiness, Service, Source};
@@ -58,7 +59,6 @@ use crate::stats::throttle::{Throttle, Verdict};
 use clients::Clients;
 use crew::Crew;
 use lifecycle::Life;
-use listeners::Listening;
 use sessions::Sessions;
 use sources::Of;
 

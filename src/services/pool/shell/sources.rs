@@ -56,7 +56,7 @@ const _: () = {
 };
 
 impl Of {
-    fn kind(self) -> Kind {
+    pub(super) fn kind(self) -> Kind {
         Kind(self as u8)
     }
 
@@ -64,13 +64,6 @@ impl Of {
         Source {
             kind: self.kind(),
             key: Key::ONLY,
-        }
-    }
-
-    pub(super) fn listener(number: usize) -> Source {
-        Source {
-            kind: Of::Listener.kind(),
-            key: Key::numbered(u32::try_from(number).unwrap_or(u32::MAX)),
         }
     }
 

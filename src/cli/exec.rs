@@ -1,0 +1,111 @@
+//! `iotcpd exec [flags] SOCKET`: one exec door, described on the command line, as sockexec is.
+
+use clap::{ArgAction, Args};
+
+use crate::config::lower;
+use crate::config::spec::exec::ExecSpec;
+use crate::daemon::{self, Plan};
+use crate::error::Error;
+use crate::services;
+use crate::services::exec::options::Options;
+
+/// The name of a door that has no table to take one from.
+const NAME: &str = "exec";
+
+const EXAMPLES: &str = "\
+Example:
+  iotcpd exec -t 30 /run/exec.sock
+  printf '1:2,5:uname,2:-a,0:,' | nc -N -U /run/exec.sock
+
+Whoever may connect can run every program as the user of this daemon.";
+
+#[derive(Debug, Args)]
+#[command(version, display_name = "iotcpd", disable_version_flag = true, after_help = EXAMPLES)]
+pub(super) struct Flags {
+    /// Where to listen: the path of a UNIX socket, or an address as --listen takes it
+    #[arg(value_name = "SOCKET")]
+    socket: String,
+    /// Print the version
+    #[arg(short, long, action = ArgAction::Version)]
+    version: Option<bool>,
+    #[command(flatten)]
+    spec: ExecSpec,
+}
+
+pub(super) fn run(flags: &Flags) -> Result<(), Error> {
+    daemon::run(Plan {
+        services: vec![services::Options::Exec(Box::new(options(flags)?))],
+        source: None,
+    })
+}
+
+/// The door that the flags describe, or a line for each mistake in them.
+fn options(flags: &Flags) -> Result<Options, Error> {
+    let mut spec = flags.spec.clone();
+    spec.listen.listen.insert(0, address(&flags.socket));
+    match lower::exec(NAME, &spec) {
+        Ok(lowered) => Ok(lowered.options),
+        Err(mistakes) => {
+            // What is wrong with SOCKET is told of the flag that says the same.
+            let lines: Vec<_> = mistakes.iter().map(|mistake| format!("iotcpd: --{mistake}")).collect();
+            Err(Error::mistakes(lines))
+        }
+    }
+}
+
+/// A path, as sockexec takes it, unless it looks like an address.
+fn address(socket: &str) -> String {
+    let is_address =
+        socket.starts_with("unix:") || socket.starts_with("systemd") || (socket.contains(':') && !socket.contains('/'));
+    if is_address {
+        socket.to_owned()
+    } else {
+        format!("unix:{socket}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::error::Blame;
+
+    #[derive(Debug, Parser)]
+    #[command(name = "exec")]
+    struct Exec {
+        #[command(flatten)]
+        flags: Flags,
+    }
+
+    fn lower(line: &str) -> Result<Options, Error> {
+        let words = std::iter::once("exec").chain(line.split_whitespace());
+        options(&Exec::try_parse_from(words).unwrap().flags)
+    }
+
+    #[test]
+    fn the_letters_of_sockexec_work() {
+        let letters = lower("-d -q 5 -m 6 -M 0600 -t 7 -k 8 /run/x").unwrap();
+        let words =
+            "--debug --backlog 5 --max-connections 6 --socket-mode 0600 --timeout 7 --kill-timeout 8 unix:/run/x";
+        assert_eq!(letters, lower(words).unwrap());
+        assert_ne!(letters, lower("/run/x").unwrap());
+    }
+
+    #[test]
+    fn a_socket_is_a_path_or_an_address() {
+        for (socket, listens) in [
+            ("/run/x", "unix:/run/x"),
+            ("x.sock", "unix:x.sock"),
+            ("./a:1", "unix:./a:1"),
+            ("unix:@x", "unix:@x"),
+            ("127.0.0.1:80", "127.0.0.1:80"),
+            ("systemd:exec", "systemd:exec"),
+        ] {
+            let options = lower(socket).unwrap();
+            assert_eq!(options.listen[0].to_string(), listens);
+        }
+        let error = lower("127.0.0.1:99999").unwrap_err();
+        assert_eq!(error.blame(), Blame::Operator, "a slip is not made a file");
+    }
+}

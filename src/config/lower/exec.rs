@@ -1,0 +1,226 @@
+//! An exec door: [`ExecSpec`] becomes [`Options`].
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::listen::{Listening, listening};
+use super::pool::TIMEOUT;
+use super::{LONGEST, Lowered, Mistake, Mistakes, Origin, SHORTEST_TIMEOUT};
+use crate::config::spec::exec::{ExecSpec, LogArgs};
+use crate::config::spec::listen::ListenSpec;
+use crate::config::units::{Time, Whole};
+use crate::net::addr::ListenAddr;
+use crate::services::LimitOrigin;
+use crate::services::exec::options::{Options, Policy, is_exposed};
+
+// Those of sockexec 3.1.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+const DEFAULT_KILL_TIMEOUT: Duration = Duration::from_secs(10);
+const DEFAULT_BACKLOG: i64 = 100;
+const DEFAULT_CONNECTIONS: i64 = 100;
+const DEFAULT_MODE: u32 = 0o660;
+
+const DEFAULT_LINGER: Duration = Duration::from_secs(1);
+const DEFAULT_CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
+const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(30);
+const DEFAULT_MAX_ARGUMENTS: u64 = 1 << 20;
+const DEFAULT_MAX_BUFFER: u64 = 256 << 10;
+
+/// Not waiting at all would cut off what a program's own children write with their last breath.
+const LINGER: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;
+/// Linux takes a quarter of the stack limit, 2 MiB as a rule, and never over 6 MiB.
+const MAX_ARGUMENTS: RangeInclusive<u64> = 1 << 10..=8 << 20;
+/// Below it each system call moves next to nothing.
+const MAX_BUFFER: RangeInclusive<u64> = 4 << 10..=1 << 30;
+
+/// Lowers one exec door.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn exec(name: &str, spec: &ExecSpec) -> Result<Lowered<Options>, Vec<Mistake>> {
+    let mut mistakes = Mistakes::default();
+    let listen = ListenSpec {
+        backlog: spec.listen.backlog.or(Some(Whole(DEFAULT_BACKLOG))),
+        max_connections: spec.listen.max_connections.or(Some(Whole(DEFAULT_CONNECTIONS))),
+        ..spec.listen.clone()
+    };
+    let Listening {
+        addresses,
+        mut unix_socket,
+        backlog,
+        access,
+        connection_limits,
+    } = listening(&mut mistakes, Vec::new(), &listen);
+    unix_socket.mode.get_or_insert(DEFAULT_MODE);
+    check_addresses(&mut mistakes, spec, &addresses);
+    let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+    let mut timeout = |key, given, default| mistakes.time(key, given, &TIMEOUT).unwrap_or(default);
+    let kill_timeout = timeout("kill-timeout", spec.kill_timeout, DEFAULT_KILL_TIMEOUT);
+    let stop_timeout = timeout("stop-timeout", spec.stop_timeout, DEFAULT_STOP_TIMEOUT);
+    let policy = Policy {
+        read_timeout: timeout("read-timeout", spec.read_timeout, DEFAULT_CLIENT_TIMEOUT),
+        write_timeout: timeout("write-timeout", spec.write_timeout, DEFAULT_CLIENT_TIMEOUT),
+        timeout: run_timeout(&mut mistakes, spec.timeout),
+        linger: mistakes.time("linger", spec.linger, &LINGER).unwrap_or(DEFAULT_LINGER),
+    };
+    let max_arguments = mistakes.size("max-arguments", spec.max_arguments, &MAX_ARGUMENTS);
+    let max_buffer = mistakes.size("max-buffer", spec.max_buffer, &MAX_BUFFER);
+    let options = Options {
+        name: name.to_owned(),
+        listen: addresses.iter().map(|(_, address)| address.clone()).collect(),
+        unix_socket,
+        backlog,
+        access,
+        connection_limits,
+        connection_limit: match spec.listen.max_connections {
+            Some(_) => LimitOrigin::Asked,
+            None => LimitOrigin::Default,
+        },
+        policy,
+        kill_timeout,
+        stop_timeout,
+        max_arguments: bytes(max_arguments.unwrap_or(DEFAULT_MAX_ARGUMENTS)),
+        max_buffer: bytes(max_buffer.unwrap_or(DEFAULT_MAX_BUFFER)),
+        log_arguments: spec.log_args != Some(LogArgs::No),
+        debug: spec.debug,
+    };
+    mistakes.unless_any(Lowered {
+        options,
+        listen: addresses,
+    })
+}
+
+/// `0` is no limit.
+fn run_timeout(mistakes: &mut Mistakes, given: Option<Time>) -> Option<Duration> {
+    match given {
+        None => Some(DEFAULT_TIMEOUT),
+        Some(Time(Duration::ZERO)) => None,
+        Some(Time(time)) if time < SHORTEST_TIMEOUT => {
+            let text = format!("{} is out of range", Time(time));
+            let (shortest, longest) = (Time(SHORTEST_TIMEOUT), Time(LONGEST));
+            let remedy = format!("write a value from {shortest} to {longest}, or 0 for no limit");
+            mistakes.add(Origin::key("timeout"), text, remedy);
+            None
+        }
+        given => mistakes.time("timeout", given, &TIMEOUT),
+    }
+}
+
+/// There has to be an address, and none that other machines reach: whoever connects to an exec door can run anything.
+fn check_addresses(mistakes: &mut Mistakes, spec: &ExecSpec, addresses: &[(Origin, ListenAddr)]) {
+    if spec.listen.listen.is_empty() {
+        let text = "there is no address to listen on";
+        mistakes.add(
+            Origin::key("listen"),
+            text,
+            "write for example unix:/run/iotcpd-exec.sock",
+        );
+    }
+    for (origin, address) in addresses.iter().filter(|(_, address)| is_exposed(address)) {
+        let text = format!("whoever reached {address} from another machine could run anything here");
+        mistakes.add(
+            *origin,
+            text,
+            "write a loopback address such as 127.0.0.1:9992, or the path of a UNIX socket",
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::units::{FileMode, Size};
+
+    fn on(address: &str) -> ExecSpec {
+        let mut spec = ExecSpec::default();
+        spec.listen.listen = vec![address.to_owned()];
+        spec
+    }
+
+    fn lower(spec: &ExecSpec) -> Result<Options, Vec<String>> {
+        let lowered = exec("main", spec).map(|lowered| lowered.options);
+        lowered.map_err(|all| all.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_sockexec() {
+        let options = lower(&on("unix:/x")).unwrap();
+        assert_eq!(options.policy.timeout, Some(Duration::from_secs(60)));
+        assert_eq!(options.kill_timeout, Duration::from_secs(10));
+        assert_eq!((options.backlog, options.connection_limits.total), (100, 100));
+        assert_eq!(options.unix_socket.mode, Some(0o660));
+        assert_eq!(options.connection_limit, LimitOrigin::Default);
+    }
+
+    #[test]
+    fn no_time_limit_is_written_0() {
+        let spec = ExecSpec {
+            timeout: Some(Time(Duration::ZERO)),
+            ..on("unix:/x")
+        };
+        assert_eq!(lower(&spec).unwrap().policy.timeout, None);
+    }
+
+    #[test]
+    fn addresses_that_other_machines_reach_are_refused() {
+        for address in ["0.0.0.0:1", "[::]:1", "*:1", "192.0.2.1:1", "[2001:db8::1]:1"] {
+            let told = lower(&on(address)).unwrap_err();
+            assert_eq!(told.len(), 1, "{told:?}");
+            assert!(told[0].contains("from another machine could run anything"), "{told:?}");
+        }
+        for address in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "unix:@x", "systemd"] {
+            lower(&on(address)).unwrap();
+        }
+    }
+
+    #[test]
+    fn every_range_has_its_ends() {
+        let ms = |ms| Some(Time(Duration::from_millis(ms)));
+        type Change = fn(&mut ExecSpec, Option<Time>);
+        let times: [(&str, u64, Change); 6] = [
+            ("timeout", 100, |spec, time| spec.timeout = time),
+            ("kill-timeout", 100, |spec, time| spec.kill_timeout = time),
+            ("stop-timeout", 100, |spec, time| spec.stop_timeout = time),
+            ("read-timeout", 100, |spec, time| spec.read_timeout = time),
+            ("write-timeout", 100, |spec, time| spec.write_timeout = time),
+            ("linger", 1, |spec, time| spec.linger = time),
+        ];
+        let longest = 366 * 86_400_000;
+        for (key, shortest, change) in times {
+            for (time, good) in [(shortest, true), (longest, true), (longest + 1, false)] {
+                let mut spec = on("unix:/x");
+                change(&mut spec, ms(time));
+                assert_eq!(lower(&spec).is_ok(), good, "{key} = {time}ms");
+            }
+        }
+        for (arguments, buffer, good) in [
+            (1 << 10, 4 << 10, true),
+            (8 << 20, 1 << 30, true),
+            ((1 << 10) - 1, 4 << 10, false),
+            ((8 << 20) + 1, 4 << 10, false),
+            (1 << 10, (4 << 10) - 1, false),
+            (1 << 10, (1 << 30) + 1, false),
+        ] {
+            let spec = ExecSpec {
+                max_arguments: Some(Size(arguments)),
+                max_buffer: Some(Size(buffer)),
+                ..on("unix:/x")
+            };
+            assert_eq!(lower(&spec).is_ok(), good, "{arguments} {buffer}");
+        }
+    }
+
+    #[test]
+    fn each_mistake_is_told() {
+        let mut spec = ExecSpec {
+            timeout: Some(Time(Duration::from_millis(1))),
+            kill_timeout: Some(Time(Duration::ZERO)),
+            ..ExecSpec::default()
+        };
+        spec.listen.socket_mode = Some(FileMode(0o660));
+        let told = lower(&spec).unwrap_err();
+        let keys: Vec<_> = told.iter().map(|line| line.split(':').next().unwrap()).collect();
+        assert_eq!(keys, ["socket-mode", "listen", "kill-timeout", "timeout"]);
+        assert!(told.iter().all(|line| line.contains("; ")), "{told:?}");
+    }
+}

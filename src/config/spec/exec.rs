@@ -1,0 +1,86 @@
+//! An exec door, as written: `iotcpd exec [flags] SOCKET`, and a table `[exec.NAME]` of a file.
+
+use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum};
+use serde::Deserialize;
+
+use super::listen::ListenSpec;
+use crate::config::units::{Size, Time};
+
+/// Everything that may be said about an exec door. The flags of sockexec keep their letters.
+// Three of the shared flags have letters and defaults of this door's own.
+#[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+#[command(
+    mut_arg("backlog", |flag| flag
+        .short('q')
+        .help("Length of the kernel's queue of connections not yet accepted [default: 100]")),
+    mut_arg("socket_mode", |flag| flag
+        .short('M')
+        .help("Permissions of the UNIX sockets, in octal [default: 0660]")),
+    mut_arg("max_connections", |flag| flag
+        .short('m')
+        .help("At most so many clients, and so many programs, at once [default: 100]")),
+)]
+pub struct ExecSpec {
+    /// A program that runs longer is ended: TERM, then KILL; 0: it may run as long as it likes [default: 60s]
+    #[arg(short, long, value_name = "TIME", help_heading = "Programs")]
+    pub timeout: Option<Time>,
+    /// From TERM to KILL for a program that does not end [default: 10s]
+    #[arg(short, long, value_name = "TIME", help_heading = "Programs")]
+    pub kill_timeout: Option<Time>,
+    /// How long output is awaited after a program's exit while something it has started holds it open [default: 1s]
+    #[arg(long, value_name = "TIME", help_heading = "Programs")]
+    pub linger: Option<Time>,
+    /// How long programs may run on once the daemon is told to stop [default: 30s]
+    #[arg(long, value_name = "TIME", help_heading = "Programs")]
+    pub stop_timeout: Option<Time>,
+    /// The longest that the arguments of a program may be together, one byte more counted for each [default: 1MiB]
+    #[arg(long, value_name = "SIZE", help_heading = "Programs")]
+    pub max_arguments: Option<Size>,
+    /// Whether the log shows the arguments of programs, or their names alone [default: yes]
+    #[arg(long, value_name = "WHETHER", help_heading = "Programs")]
+    pub log_args: Option<LogArgs>,
+    /// Log each step of a connection
+    #[arg(short, long, help_heading = "Programs")]
+    pub debug: bool,
+
+    /// Where clients connect, and who may.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub listen: ListenSpec,
+
+    /// How long a client may take until the arguments are complete [default: 30s]
+    #[arg(long, value_name = "TIME", help_heading = "Connections")]
+    pub read_timeout: Option<Time>,
+    /// How long a client may leave what is left of its output unread once its program has ended [default: 30s]
+    #[arg(long, value_name = "TIME", help_heading = "Connections")]
+    pub write_timeout: Option<Time>,
+    /// How much of a connection is held in memory each way before its sender has to wait [default: 256KiB]
+    #[arg(long, value_name = "SIZE", help_heading = "Connections")]
+    pub max_buffer: Option<Size>,
+}
+
+/// Whether arguments are logged: they may hold what is nobody's business.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogArgs {
+    /// All of them, shortened.
+    Yes,
+    /// Only the program's name.
+    No,
+}
+
+/// By hand for the reason told at [`HalfClose`](super::pool::HalfClose).
+impl ValueEnum for LogArgs {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Yes, Self::No]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            Self::Yes => "yes",
+            Self::No => "no",
+        }))
+    }
+}

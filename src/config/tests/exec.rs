@@ -1,0 +1,94 @@
+//! The same for an exec door, whose flags have letters and defaults of their own where others share them.
+
+use clap::{Args, Command, Parser};
+
+use super::super::spec::exec::ExecSpec;
+use super::super::{file, lower};
+use crate::services::LimitOrigin;
+use crate::services::exec::options::Options;
+
+#[derive(Debug, Parser)]
+struct Flags {
+    #[command(flatten)]
+    spec: ExecSpec,
+}
+
+fn from_flags<'a>(flags: impl IntoIterator<Item = &'a str>) -> Options {
+    let flags = ["exec", "--listen=unix:/sock"].into_iter().chain(flags);
+    let parsed = Flags::try_parse_from(flags).unwrap();
+    lower::exec("main", &parsed.spec).unwrap().options
+}
+
+fn from_file(keys: &str) -> Options {
+    let listen = if keys.starts_with("listen") {
+        ""
+    } else {
+        "listen = 'unix:/sock'"
+    };
+    let mut services = file::read("f", format!("[exec.main]\n{listen}\n{keys}").as_bytes()).unwrap();
+    assert_eq!(services.len(), 1);
+    let crate::services::Options::Exec(exec) = services.remove(0) else {
+        panic!("an exec door is one")
+    };
+    *exec
+}
+
+/// Each option: its name, as flags, as keys.
+const SAMPLES: &[(&str, &[&str], &str)] = &[
+    ("timeout", &["--timeout", "0"], "timeout = 0"),
+    ("kill-timeout", &["--kill-timeout", "1.5"], "kill-timeout = 1.5"),
+    ("linger", &["--linger", "20ms"], "linger = '20ms'"),
+    ("stop-timeout", &["--stop-timeout", "5s"], "stop-timeout = 5"),
+    ("max-arguments", &["--max-arguments", "64k"], "max-arguments = 65536"),
+    ("log-args", &["--log-args", "no"], "log-args = 'no'"),
+    ("debug", &["--debug"], "debug = true"),
+    ("listen", &["--listen=[::1]:7"], "listen = ['unix:/sock', '[::1]:7']"),
+    ("backlog", &["--backlog", "5"], "backlog = 5"),
+    ("socket-mode", &["--socket-mode", "0600"], "socket-mode = '0600'"),
+    ("socket-owner", &["--socket-owner", "root"], "socket-owner = 'root'"),
+    ("socket-group", &["--socket-group", "7"], "socket-group = '7'"),
+    ("allow", &["--allow=127.0.0.0/8"], "allow = '127.0.0.0/8'"),
+    ("deny", &["--deny=127.1.0.0/16"], "deny = ['127.1.0.0/16']"),
+    ("max-connections", &["--max-connections", "9"], "max-connections = 9"),
+    (
+        "max-connections-per-ip",
+        &["--max-connections-per-ip", "9"],
+        "max-connections-per-ip = 9",
+    ),
+    ("read-timeout", &["--read-timeout", "1m"], "read-timeout = 60.0"),
+    ("write-timeout", &["--write-timeout", "1m"], "write-timeout = 60"),
+    ("max-buffer", &["--max-buffer", "1MiB"], "max-buffer = '1M'"),
+];
+
+#[test]
+fn every_flag_is_a_key_and_means_the_same() {
+    let command = ExecSpec::augment_args(Command::new("exec"));
+    let mut defaults = 0;
+    for option in command.get_arguments() {
+        let name = option.get_long().expect("every option has a long name");
+        let found = SAMPLES.iter().find(|(sample, ..)| *sample == name);
+        let (_, flags, keys) = found.unwrap_or_else(|| panic!("--{name} is new: show above how it is written"));
+        let flagged = from_flags(flags.iter().copied());
+        assert_eq!(flagged, from_file(keys), "{name}");
+        assert_ne!(flagged, from_flags([]), "--{name} changes nothing");
+        assert!(option.get_help_heading().is_some(), "{name}");
+        let help = option.get_help().unwrap().to_string().replace('\n', " ");
+        let Some((_, default)) = help.split_once("[default: ") else {
+            continue;
+        };
+        let default = default.trim_end_matches(']');
+        if ["the ", "all", "no limit"]
+            .iter()
+            .any(|prose| default.starts_with(prose))
+        {
+            continue;
+        }
+        let flag = format!("--{name}={default}");
+        let mut said = from_flags([flag.as_str()]);
+        // Asking for the default number of connections is asking: it is not lowered in silence.
+        said.connection_limit = LimitOrigin::Default;
+        assert_eq!(said, from_flags([]), "{flag}");
+        defaults += 1;
+    }
+    assert_eq!(defaults, 12);
+}

@@ -1,0 +1,204 @@
+//! Everything that one service accepts from: several listeners on the loop, a bounded number of connections per turn, none
+//! while descriptors are short.
+//!
+//! A service gives each its turn: [`Listening::take`] when a listener is ready, resumed or its alarm has gone off, then
+//! [`Listening::settle`] with how the batch has ended, and [`Listening::give_back`] with the emptied list. Who comes in is
+//! the service's to decide. Whenever it has closed a descriptor it says so to [`Listening::descriptor_freed`].
+
+use std::io;
+use std::time::Instant;
+
+use super::accept::{Acceptor, Batch, Pause, Resume};
+use super::addr::{ListenAddr, PeerAddr};
+use super::listener::Listener;
+use super::stream::Stream;
+use crate::reactor::{Alarm, Context, Key, Kind, Source};
+
+/// Connections accepted from one listener in one turn.
+const ACCEPTS_PER_TURN: usize = 64;
+/// Turns' worth of connections that are still taken in when a service closes its listeners.
+pub const LAST_BATCHES: usize = 64;
+
+/// All listeners of a service. A place in the list is a source's number, so it is never reused.
+#[derive(Debug)]
+pub struct Listening {
+    /// The service's own name for this kind of source.
+    kind: Kind,
+    places: Vec<Option<Place>>,
+    /// Those of one batch, on their way to becoming clients; kept for the next, so that a batch allocates nothing.
+    accepted: Vec<(Stream, PeerAddr)>,
+}
+
+#[derive(Debug)]
+struct Place {
+    /// As the operator wrote it.
+    configured: ListenAddr,
+    acceptor: Acceptor,
+    alarm: Alarm,
+}
+
+impl Listening {
+    /// Listeners whose events come to the service as sources of `kind`, each with its address as it was written.
+    pub fn new(kind: Kind, listeners: Vec<(ListenAddr, Listener)>) -> Self {
+        Listening {
+            kind,
+            places: listeners.into_iter().map(Place::new).map(Some).collect(),
+            accepted: Vec::with_capacity(ACCEPTS_PER_TURN),
+        }
+    }
+
+    /// Begins to listen for those who connect; `name` is the service's, for the log.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub fn register(&mut self, cx: &Context<'_>, name: &str) -> io::Result<()> {
+        let kind = self.kind;
+        for (number, place) in self.places.iter_mut().enumerate() {
+            if let Some(place) = place {
+                place.register(cx, source(kind, number), name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds listeners, and closes those whose address is not in `listen` any more.
+    pub fn replace(
+        &mut self,
+        cx: &mut Context<'_>,
+        name: &str,
+        listen: &[ListenAddr],
+        new: Vec<(ListenAddr, Listener)>,
+    ) {
+        let kind = self.kind;
+        for (number, place) in self.places.iter_mut().enumerate() {
+            if let Some(place) = place.take_if(|place| !listen.contains(&place.configured)) {
+                let Place {
+                    configured, mut alarm, ..
+                } = place;
+                cx.set_alarm(&mut alarm, source(kind, number), None);
+                log::info!("{name}: no longer listening on {configured}");
+            }
+        }
+        for mut place in new.into_iter().map(Place::new) {
+            match place.register(cx, source(kind, self.places.len()), name) {
+                Ok(()) => self.places.push(Some(place)),
+                Err(error) => log::error!("{name}: cannot watch {}: {error}", place.configured),
+            }
+        }
+    }
+
+    /// What is listened on, each with its address as it was written.
+    pub fn iter(&self) -> impl Iterator<Item = (&ListenAddr, &Listener)> {
+        let places = self.places.iter().flatten();
+        places.filter_map(|place| Some((&place.configured, place.acceptor.listener()?)))
+    }
+
+    /// Lets go of the sockets, which another process goes on accepting from: their files stay, and so does who waits.
+    pub fn leave(&mut self, cx: &Context<'_>) {
+        for place in self.places.iter_mut().flatten() {
+            // Not registered: a listener that could not be watched. There is nothing to be taken out then.
+            let _ = cx.deregister(&mut place.acceptor);
+            place.acceptor.disown_file();
+        }
+        self.close();
+    }
+
+    /// Closes all of them.
+    pub fn close(&mut self) {
+        // The alarm of a listener that pauses is left behind; it finds nobody.
+        self.places.clear();
+    }
+
+    /// The keys of all places, those included that were given up.
+    pub fn keys(&self) -> impl Iterator<Item = Key> + use<> {
+        (0..self.places.len()).map(numbered)
+    }
+
+    /// Accepts one turn's share from one listener. Gives who has come, and how that has ended; `None`: nobody listens there
+    /// any more.
+    pub fn take(&mut self, key: Key, now: Instant) -> Option<(Vec<(Stream, PeerAddr)>, Batch)> {
+        let Listening { places, accepted, .. } = self;
+        let place = places.get_mut(key.slot())?.as_mut()?;
+        let batch = place
+            .acceptor
+            .accept_batch(ACCEPTS_PER_TURN, now, |stream, peer| accepted.push((stream, peer)));
+        Some((std::mem::take(accepted), batch))
+    }
+
+    /// The list of those who came, now empty.
+    pub fn give_back(&mut self, accepted: Vec<(Stream, PeerAddr)>) {
+        debug_assert!(accepted.is_empty(), "somebody was forgotten");
+        self.accepted = accepted;
+    }
+
+    /// Sees to it that accepting goes on after a batch: in the next turn, or when a pause is over. That pause, if there is
+    /// one, for the log.
+    pub fn settle(&mut self, cx: &mut Context<'_>, key: Key, batch: Batch) -> Option<Pause> {
+        let at = source(self.kind, key.slot());
+        match batch {
+            Batch::Drained | Batch::Closed => None,
+            Batch::More => {
+                cx.resume_later(at);
+                None
+            }
+            Batch::Paused(pause) => {
+                if let Some(place) = self.get_mut(key) {
+                    cx.set_alarm(&mut place.alarm, at, pause.until);
+                }
+                Some(pause)
+            }
+        }
+    }
+
+    /// The alarm of a pause has gone off: it is time to [`take`](Self::take) again. Whether anybody listens there still.
+    pub fn alarm_fired(&mut self, cx: &Context<'_>, key: Key) -> bool {
+        let place = self.get_mut(key);
+        place.map(|place| cx.alarm_fired(&mut place.alarm)).is_some()
+    }
+
+    /// A descriptor has been closed: whoever paused for want of one may go on.
+    pub fn descriptor_freed(&mut self, cx: &mut Context<'_>) {
+        let kind = self.kind;
+        for (number, place) in self.places.iter_mut().enumerate() {
+            let Some(place) = place else { continue };
+            if place.acceptor.resume() == Resume::AcceptNow {
+                cx.set_alarm(&mut place.alarm, source(kind, number), None);
+                cx.resume_later(source(kind, number));
+            }
+        }
+    }
+
+    fn get_mut(&mut self, key: Key) -> Option<&mut Place> {
+        self.places.get_mut(key.slot())?.as_mut()
+    }
+}
+
+impl Place {
+    fn new((configured, listener): (ListenAddr, Listener)) -> Self {
+        Place {
+            configured,
+            acceptor: Acceptor::new(listener),
+            alarm: Alarm::default(),
+        }
+    }
+
+    fn register(&mut self, cx: &Context<'_>, at: Source, name: &str) -> io::Result<()> {
+        self.acceptor.take_charge();
+        cx.register(at, &mut self.acceptor, mio::Interest::READABLE)?;
+        if let Some(listener) = self.acceptor.listener() {
+            log::info!("{name}: listening on {}", listener.local_addr());
+        }
+        Ok(())
+    }
+}
+
+fn numbered(number: usize) -> Key {
+    Key::numbered(u32::try_from(number).unwrap_or(u32::MAX))
+}
+
+fn source(kind: Kind, number: usize) -> Source {
+    Source {
+        kind,
+        key: numbered(number),
+    }
+}

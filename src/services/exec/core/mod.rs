@@ -1,0 +1,17 @@
+//! What one connection of the exec door comes to, decided without I/O.
+//!
+//! [`request`] reads what the client sends: the arguments, then input for the program, as netstrings cut anywhere. [`run`] is
+//! the connection's life as a machine: what has happened in, what is to be done out, the time an argument. [`reply`] writes
+//! what the client is told. [`counters`] are the numbers of a door.
+//!
+//! What holds, whatever comes in whatever order (`run`'s tests try it):
+//! - A program is started at most once, and only with complete arguments.
+//! - A client is told exactly one end, behind all output, or has gone or left its answer unread for too long.
+//! - A started program is reaped before its connection is over, or has been given up by name.
+//! - Every state that waits for somebody else has a deadline, but for a program whose time the operator has not limited, and
+//!   one that is being ended, whose deadlines are those of its ending.
+
+pub mod counters;
+pub mod reply;
+pub mod request;
+pub mod run;

@@ -1,0 +1,120 @@
+//! What a client is told: pairs of netstrings, a type and its data.
+
+use crate::framing::netstring::encode;
+
+/// The status that a refusal ends with: the door's own word, not a program's.
+pub const REFUSED: u8 = 100;
+/// What a shell ends with when it finds the program but cannot run it.
+pub const CANNOT_RUN: u8 = 126;
+/// What a shell ends with when there is no such program.
+pub const NOT_FOUND: u8 = 127;
+
+/// Which of a program's two outputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// Appends some of a program's output. It is never empty.
+pub fn output(from: Output, bytes: &[u8], wire: &mut Vec<u8>) {
+    let kind: &[u8] = match from {
+        Output::Stdout => b"stdout",
+        Output::Stderr => b"stderr",
+    };
+    pair(kind, bytes, wire);
+}
+
+/// Appends the end of a program that has exited.
+pub fn exit_code(code: i32, wire: &mut Vec<u8>) {
+    pair(b"exitcode", code.to_string().as_bytes(), wire);
+}
+
+/// Appends the end of a program that a signal has ended: its name without SIG, or its number where it has none.
+pub fn term_signal(number: i32, wire: &mut Vec<u8>) {
+    let found = SIGNALS.iter().find(|(known, _)| *known == number);
+    match found {
+        Some((_, name)) => pair(b"termsig", name.as_bytes(), wire),
+        None => pair(b"termsig", number.to_string().as_bytes(), wire),
+    }
+}
+
+/// Appends why there is no program, or none any more: a line on standard error, then a status.
+pub fn refusal(why: &str, status: u8, wire: &mut Vec<u8>) {
+    pair(b"stderr", format!("iotcpd: {why}\n").as_bytes(), wire);
+    exit_code(status.into(), wire);
+}
+
+fn pair(kind: &[u8], data: &[u8], wire: &mut Vec<u8>) {
+    encode(kind, wire);
+    encode(data, wire);
+}
+
+/// signal(7), the numbers of most machines that Linux runs on. One that has others is caught by a test of the shell.
+pub const SIGNALS: [(i32, &str); 31] = [
+    (1, "HUP"),
+    (2, "INT"),
+    (3, "QUIT"),
+    (4, "ILL"),
+    (5, "TRAP"),
+    (6, "ABRT"),
+    (7, "BUS"),
+    (8, "FPE"),
+    (9, "KILL"),
+    (10, "USR1"),
+    (11, "SEGV"),
+    (12, "USR2"),
+    (13, "PIPE"),
+    (14, "ALRM"),
+    (15, "TERM"),
+    (16, "STKFLT"),
+    (17, "CHLD"),
+    (18, "CONT"),
+    (19, "STOP"),
+    (20, "TSTP"),
+    (21, "TTIN"),
+    (22, "TTOU"),
+    (23, "URG"),
+    (24, "XCPU"),
+    (25, "XFSZ"),
+    (26, "VTALRM"),
+    (27, "PROF"),
+    (28, "WINCH"),
+    (29, "IO"),
+    (30, "PWR"),
+    (31, "SYS"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_are_as_existing_clients_read_them() {
+        let mut wire = Vec::new();
+        output(Output::Stdout, b"hello", &mut wire);
+        output(Output::Stderr, b"a,\n", &mut wire);
+        exit_code(0, &mut wire);
+        assert_eq!(wire, b"6:stdout,5:hello,6:stderr,3:a,\n,8:exitcode,1:0,");
+    }
+
+    #[test]
+    fn a_signal_is_told_by_its_name_and_one_without_by_its_number() {
+        let told = |number| {
+            let mut wire = Vec::new();
+            term_signal(number, &mut wire);
+            String::from_utf8(wire).unwrap()
+        };
+        assert_eq!(told(9), "7:termsig,4:KILL,");
+        assert_eq!(told(34), "7:termsig,2:34,");
+    }
+
+    #[test]
+    fn a_refusal_is_something_that_existing_clients_show() {
+        let mut wire = Vec::new();
+        refusal("no", REFUSED, &mut wire);
+        assert_eq!(wire, b"6:stderr,11:iotcpd: no\n,8:exitcode,3:100,");
+    }
+}

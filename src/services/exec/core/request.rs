@@ -1,0 +1,470 @@
+//! What a client sends: netstrings, each the next thing of a fixed order.
+//!
+//! ```text
+//! 1:2,   5:uname,2:-a,   5:hello,6:world!,   0:,
+//! count  that many       input, any number   the end of the input
+//! ```
+//!
+//! Arguments are collected, under a limit. Input is passed on as it comes, so a string of it may be longer than any buffer:
+//! what has come of it is told before its end has. No byte is looked at twice, and none is kept here but the arguments.
+
+use std::fmt;
+use std::ops::Range;
+
+/// The longest string of input. It is streamed and costs nothing; a longer one is noise, not a length.
+const LONGEST_INPUT: u64 = 1 << 40;
+/// The digits of the longest count.
+const LONGEST_COUNT: u64 = 10;
+
+/// What was found in the bytes at hand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// All of them are read, and nothing is due.
+    NeedMore,
+    /// The arguments are complete, at least one; the first is not empty, and none holds a NUL.
+    Arguments(Vec<Vec<u8>>),
+    /// Input, at this place of the bytes. Never empty.
+    Input(Range<usize>),
+    /// The input has ended.
+    InputEnd,
+    /// This is no request, whatever follows.
+    Wrong(Wrong),
+}
+
+/// Why something is no request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrong {
+    /// It is not made of netstrings.
+    Malformed(&'static str),
+    /// The number of arguments is none.
+    BadCount,
+    /// There are to be more arguments than could have any room, or they are longer.
+    ArgumentsTooLong,
+    /// A string of input is longer than [`LONGEST_INPUT`].
+    InputTooLong,
+    /// An argument holds a NUL.
+    Nul,
+    /// The program has no name.
+    NoProgram,
+    /// The client has ended its side in the middle.
+    Unfinished,
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Wrong::Malformed(why) => why,
+            Wrong::BadCount => "the number of arguments is to be a decimal number from 1",
+            Wrong::ArgumentsTooLong => "the arguments are longer than the server allows (--max-arguments)",
+            Wrong::InputTooLong => "a string of input is longer than 1 TiB",
+            Wrong::Nul => "an argument contains a NUL, which no program can be given",
+            Wrong::NoProgram => "the first argument, the program's name, is empty",
+            Wrong::Unfinished => "the request ends in the middle",
+        })
+    }
+}
+
+/// How a request stands when its client sends nothing more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Not a byte has come.
+    Nothing,
+    /// It is cut off.
+    Unfinished,
+    /// The end of the input, said or not.
+    Clean,
+}
+
+/// Reads one request.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    /// The most bytes of all arguments, one more counted for each.
+    longest: usize,
+    state: State,
+}
+
+#[derive(Debug, Clone)]
+enum State {
+    /// The length of the next string.
+    Length { digits: u32, value: u64, item: Item },
+    /// So many bytes of it are still to come.
+    Data { left: u64, item: Item },
+    /// It is to end.
+    Comma { item: Item },
+    /// The input has ended; what follows is nobody's.
+    Ended,
+    /// It was no request.
+    Refused(Wrong),
+}
+
+/// What the present string is.
+#[derive(Debug, Clone)]
+enum Item {
+    Count { number: u64 },
+    Argument(Arguments),
+    Input { length: u64 },
+}
+
+/// The arguments so far; the last one may still be growing.
+#[derive(Debug, Clone)]
+struct Arguments {
+    count: usize,
+    /// Bytes that the rest may have.
+    room: usize,
+    given: Vec<Vec<u8>>,
+}
+
+impl Reader {
+    /// For arguments of at most `longest` bytes altogether, one more counted for each.
+    pub fn new(longest: usize) -> Self {
+        Reader {
+            longest,
+            state: next(Item::Count { number: 0 }),
+        }
+    }
+
+    /// Reads on, up to the next thing that is found; how many bytes that took. To be called again with the rest until it says
+    /// [`Found::NeedMore`], or [`Found::Wrong`] for good.
+    pub fn advance(&mut self, bytes: &[u8]) -> (usize, Found) {
+        let mut at = 0;
+        loop {
+            let rest = bytes.get(at..).unwrap_or_default();
+            let state = std::mem::replace(&mut self.state, State::Ended);
+            let (state, taken, found) = match state {
+                State::Length { digits, value, item } => self.length(digits, value, item, rest),
+                State::Data { left, item } => data(left, item, rest, at),
+                State::Comma { item } => self.comma(item, rest),
+                State::Ended => (State::Ended, rest.len(), Some(Found::NeedMore)),
+                State::Refused(wrong) => (State::Refused(wrong), 0, Some(Found::Wrong(wrong))),
+            };
+            self.state = state;
+            at += taken;
+            if let Some(found) = found {
+                return (at, found);
+            }
+        }
+    }
+
+    /// Whether the end of the input was read: nothing that follows has a meaning.
+    pub fn is_complete(&self) -> bool {
+        matches!(self.state, State::Ended)
+    }
+
+    /// The client sends nothing more.
+    pub fn end(&self) -> End {
+        match &self.state {
+            State::Ended
+            | State::Length {
+                digits: 0,
+                item: Item::Input { .. },
+                ..
+            } => End::Clean,
+            State::Length {
+                digits: 0,
+                item: Item::Count { .. },
+                ..
+            } => End::Nothing,
+            State::Length { .. } | State::Data { .. } | State::Comma { .. } | State::Refused(_) => End::Unfinished,
+        }
+    }
+
+    fn length(&self, digits: u32, value: u64, item: Item, rest: &[u8]) -> (State, usize, Option<Found>) {
+        let Some(byte) = rest.first().copied() else {
+            return (State::Length { digits, value, item }, 0, Some(Found::NeedMore));
+        };
+        match byte {
+            b':' if digits > 0 => (begin(value, item), 1, None),
+            b'0'..=b'9' if digits > 0 && value == 0 => {
+                refused(Wrong::Malformed("the length of a netstring has no leading zeros"))
+            }
+            b'0'..=b'9' => {
+                let value = value.saturating_mul(10).saturating_add(u64::from(byte - b'0'));
+                match item.too_long(value) {
+                    Some(wrong) => refused(wrong),
+                    None => (
+                        State::Length {
+                            digits: digits + 1,
+                            value,
+                            item,
+                        },
+                        1,
+                        None,
+                    ),
+                }
+            }
+            _ => refused(Wrong::Malformed(
+                "a netstring begins with its length in digits and a colon",
+            )),
+        }
+    }
+
+    fn comma(&self, item: Item, rest: &[u8]) -> (State, usize, Option<Found>) {
+        match rest.first() {
+            None => (State::Comma { item }, 0, Some(Found::NeedMore)),
+            Some(b',') => self.complete(item),
+            Some(_) => refused(Wrong::Malformed("a netstring ends with a comma where its length says")),
+        }
+    }
+
+    /// A string is complete, its comma too.
+    fn complete(&self, item: Item) -> (State, usize, Option<Found>) {
+        match item {
+            Item::Count { number } => {
+                let count = usize::try_from(number).unwrap_or(usize::MAX);
+                match self.longest.checked_sub(count) {
+                    _ if count == 0 => refused(Wrong::BadCount),
+                    None => refused(Wrong::ArgumentsTooLong),
+                    Some(room) => {
+                        let given = Vec::new();
+                        (next(Item::Argument(Arguments { count, room, given })), 1, None)
+                    }
+                }
+            }
+            Item::Argument(arguments) if arguments.given.len() < arguments.count => {
+                (next(Item::Argument(arguments)), 1, None)
+            }
+            Item::Argument(Arguments { given, .. }) => {
+                let nul = given.iter().any(|argument| argument.contains(&0));
+                match given.first() {
+                    _ if nul => refused(Wrong::Nul),
+                    Some(program) if !program.is_empty() => {
+                        (next(Item::Input { length: 0 }), 1, Some(Found::Arguments(given)))
+                    }
+                    _ => refused(Wrong::NoProgram),
+                }
+            }
+            Item::Input { length: 0 } => (State::Ended, 1, Some(Found::InputEnd)),
+            Item::Input { .. } => (next(Item::Input { length: 0 }), 1, None),
+        }
+    }
+}
+
+impl Item {
+    /// Whether a string of this length is too long for what it is.
+    fn too_long(&self, length: u64) -> Option<Wrong> {
+        match self {
+            Item::Count { .. } => (length > LONGEST_COUNT).then_some(Wrong::BadCount),
+            Item::Argument(arguments) => {
+                let fits = usize::try_from(length).is_ok_and(|length| length <= arguments.room);
+                (!fits).then_some(Wrong::ArgumentsTooLong)
+            }
+            Item::Input { .. } => (length > LONGEST_INPUT).then_some(Wrong::InputTooLong),
+        }
+    }
+}
+
+fn refused(wrong: Wrong) -> (State, usize, Option<Found>) {
+    (State::Refused(wrong), 0, Some(Found::Wrong(wrong)))
+}
+
+fn next(item: Item) -> State {
+    State::Length {
+        digits: 0,
+        value: 0,
+        item,
+    }
+}
+
+/// A string of this length begins.
+fn begin(length: u64, item: Item) -> State {
+    let item = match item {
+        Item::Count { .. } => Item::Count { number: 0 },
+        Item::Input { .. } => Item::Input { length },
+        Item::Argument(mut arguments) => {
+            // Checked against the room, digit by digit.
+            arguments.room -= usize::try_from(length).unwrap_or(arguments.room).min(arguments.room);
+            arguments.given.push(Vec::new());
+            Item::Argument(arguments)
+        }
+    };
+    match length {
+        0 if matches!(item, Item::Count { .. }) => State::Refused(Wrong::BadCount),
+        0 => State::Comma { item },
+        left => State::Data { left, item },
+    }
+}
+
+/// Takes what has come of a string; `at` is where `rest` lies in all the bytes.
+fn data(left: u64, mut item: Item, rest: &[u8], at: usize) -> (State, usize, Option<Found>) {
+    if rest.is_empty() {
+        return (State::Data { left, item }, 0, Some(Found::NeedMore));
+    }
+    let taken = rest.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+    let come = rest.get(..taken).unwrap_or_default();
+    let mut found = None;
+    match &mut item {
+        Item::Count { number } => {
+            for byte in come {
+                if !byte.is_ascii_digit() {
+                    return refused(Wrong::BadCount);
+                }
+                *number = *number * 10 + u64::from(byte - b'0');
+            }
+        }
+        Item::Argument(arguments) => {
+            if let Some(last) = arguments.given.last_mut() {
+                last.extend_from_slice(come);
+            }
+        }
+        Item::Input { .. } => found = Some(Found::Input(at..at + taken)),
+    }
+    let state = match left - taken as u64 {
+        0 => State::Comma { item },
+        left => State::Data { left, item },
+    };
+    (state, taken, found)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Everything that a request comes to, however it was cut: its input joined.
+    #[derive(Debug, Default, PartialEq, Eq)]
+    struct Read {
+        arguments: Option<Vec<Vec<u8>>>,
+        input: Vec<u8>,
+        ended: bool,
+        wrong: Option<Wrong>,
+    }
+
+    fn read<'a>(longest: usize, pieces: impl IntoIterator<Item = &'a [u8]>) -> (Read, End) {
+        let (mut reader, mut read) = (Reader::new(longest), Read::default());
+        'pieces: for piece in pieces {
+            let mut at = 0;
+            loop {
+                let (taken, found) = reader.advance(&piece[at..]);
+                let rest = &piece[at..];
+                at += taken;
+                match found {
+                    Found::NeedMore => break,
+                    Found::Arguments(arguments) => assert_eq!(read.arguments.replace(arguments), None, "twice"),
+                    Found::Input(range) => read.input.extend_from_slice(&rest[range]),
+                    Found::InputEnd => assert!(!std::mem::replace(&mut read.ended, true), "ended twice"),
+                    Found::Wrong(wrong) => {
+                        read.wrong = Some(wrong);
+                        break 'pieces;
+                    }
+                }
+            }
+            assert_eq!(at, piece.len(), "what is read is taken");
+        }
+        (read, reader.end())
+    }
+
+    fn words(words: &[&str]) -> Option<Vec<Vec<u8>>> {
+        Some(words.iter().map(|word| word.as_bytes().to_vec()).collect())
+    }
+
+    #[test]
+    fn a_request_is_read_at_every_split_point() {
+        let request = b"1:3,5:uname,0:,2:-a,5:hello,12:world, 0:,!!,0:,whatever follows";
+        let whole = Read {
+            arguments: words(&["uname", "", "-a"]),
+            input: b"helloworld, 0:,!!".to_vec(),
+            ended: true,
+            wrong: None,
+        };
+        for cut in 0..=request.len() {
+            let (left, right) = request.split_at(cut);
+            assert_eq!(
+                read(100, [left, right]),
+                (Read { ..whole_of(&whole) }, End::Clean),
+                "{cut}"
+            );
+        }
+        let bytes = request.chunks(1);
+        assert_eq!(read(100, bytes), (whole_of(&whole), End::Clean));
+    }
+
+    fn whole_of(read: &Read) -> Read {
+        Read {
+            arguments: read.arguments.clone(),
+            input: read.input.clone(),
+            ended: read.ended,
+            wrong: read.wrong,
+        }
+    }
+
+    #[test]
+    fn what_is_none_is_refused_at_the_first_wrong_byte() {
+        let malformed =
+            |text: &[u8]| matches!(text, wrong if matches!(read(9, [wrong]).0.wrong, Some(Wrong::Malformed(_))));
+        for text in [
+            &b"x"[..],
+            b":",
+            b" 1:1,",
+            b"-1:",
+            b"01:1,",
+            b"1:1;",
+            b"1:1,3:catx",
+            b"1:1,3:cat,x",
+            b"1:1,3:cat,5:hello;",
+        ] {
+            assert!(malformed(text), "{text:?}");
+        }
+        for (text, wrong) in [
+            (&b"1:0,"[..], Wrong::BadCount),
+            (b"0:,", Wrong::BadCount),
+            (b"1:x,", Wrong::BadCount),
+            (b"2:-1,", Wrong::BadCount),
+            (b"11", Wrong::BadCount),
+            (b"2:10,", Wrong::ArgumentsTooLong),
+            (b"10:4294967296,", Wrong::ArgumentsTooLong),
+            (b"1:1,9", Wrong::ArgumentsTooLong),
+            (b"1:2,4:abcd,4", Wrong::ArgumentsTooLong),
+            (b"1:1,99999999999999999999999999", Wrong::ArgumentsTooLong),
+            (b"1:1,3:cat,1099511627777:", Wrong::InputTooLong),
+            (b"1:2,3:cat,3:a\0b,", Wrong::Nul),
+            (b"1:2,0:,1:a,", Wrong::NoProgram),
+        ] {
+            assert_eq!(read(9, [text]).0.wrong, Some(wrong), "{text:?}");
+        }
+        assert_eq!(
+            read(9, [&b"1:2,4:abcd,3:efg,"[..]]).0.arguments,
+            words(&["abcd", "efg"])
+        );
+    }
+
+    #[test]
+    fn the_end_of_the_stream_is_the_end_of_the_input_only_between_strings() {
+        let ends: [(&[u8], End); 9] = [
+            (b"", End::Nothing),
+            (b"1", End::Unfinished),
+            (b"1:1,", End::Unfinished),
+            (b"1:1,3:cat", End::Unfinished),
+            (b"1:1,3:cat,", End::Clean),
+            (b"1:1,3:cat,2:a", End::Unfinished),
+            (b"1:1,3:cat,2:ab", End::Unfinished),
+            (b"1:1,3:cat,2:ab,", End::Clean),
+            (b"1:1,3:cat,2:ab,0:,", End::Clean),
+        ];
+        for (text, end) in ends {
+            assert_eq!(read(9, [text]).1, end, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_cuts_do_not_matter(
+            stream in "1:[0-3],([0-3]:[a,:]{0,3},|[0-9:,a]){0,12}",
+            cuts in proptest::collection::vec(1usize..7, 1..40),
+            longest in 0usize..12,
+        ) {
+            let stream = stream.as_bytes();
+            let mut pieces = Vec::new();
+            let (mut rest, mut cuts) = (stream, cuts.iter().cycle());
+            while !rest.is_empty() {
+                let (piece, others) = rest.split_at(rest.len().min(*cuts.next().unwrap()));
+                pieces.push(piece);
+                rest = others;
+            }
+            let (whole, end) = read(longest, [stream]);
+            let room: usize = whole.arguments.iter().flatten().map(|argument| argument.len() + 1).sum();
+            prop_assert!(room <= longest, "no longer than allowed");
+            prop_assert_eq!(read(longest, pieces), (whole, end));
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The exec door: a program of the client's choice is run for it, and its streams and exit status are framed back.
+//!
+//! The story of a connection. A client connects and sends arguments as netstrings ([`core::request`] reads them). The program
+//! is looked up and started (`shell::programs`), what follows goes into its standard input, and what it writes comes back as
+//! pairs of a type and data ([`core::reply`]), as fast as both sides take it (`shell::connection`). When it has exited, and
+//! its outputs have ended or have been awaited long enough, the client is told how, and let go. [`core::run`] decides all of
+//! it.
+//!
+//! What holds: a client that is slow slows its own program and nothing else; the memory of a connection is bounded whatever
+//! passes; nothing that a program has started in its own process group outlives the connection. What does not belong here:
+//! who binds the listeners, and when to reload: that is the daemon's.
+
+pub mod core;
+pub mod options;
+mod report;
+mod shell;
+
+use std::time::Instant;
+
+use super::{Door, Listeners};
+use crate::error::Error;
+use crate::net::addr::{ListenAddr, PeerAddr};
+use crate::net::listener::Listener;
+use crate::net::stream::Stream;
+use crate::reactor::Context;
+use crate::stats::Snapshot;
+
+pub use shell::ExecDoor;
+
+impl Door for ExecDoor {
+    fn places(&self) -> usize {
+        // No worker waits for anybody here.
+        0
+    }
+
+    fn begin_with(&mut self, _places: usize) {
+        // Nothing runs before somebody asks for it.
+    }
+
+    fn start(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        self.begin(cx)
+    }
+
+    fn is_up(&self) -> bool {
+        // Nothing runs before somebody asks for it.
+        true
+    }
+
+    fn accept(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        self.begin_accepting(cx)
+    }
+
+    fn listeners(&self) -> Vec<(&ListenAddr, &Listener)> {
+        self.listening().collect()
+    }
+
+    fn options(&self) -> super::Options {
+        super::Options::Exec(Box::new(self.current_options().clone()))
+    }
+
+    fn adopt(&mut self, cx: &mut Context<'_>, stream: Stream, peer: PeerAddr) {
+        self.welcome(cx, stream, peer);
+    }
+
+    fn reload(&mut self, cx: &mut Context<'_>, options: super::Options, new: Listeners) -> Result<(), Error> {
+        match options {
+            super::Options::Exec(options) => self.change(cx, *options, new),
+            other => Err(super::other_kind(self.current_options().name.as_str(), &other)),
+        }
+    }
+
+    fn roll(&mut self, _cx: &mut Context<'_>) {
+        // What runs was asked for by a client, who waits for its end: there is nothing to be replaced.
+    }
+
+    fn drain(&mut self, cx: &mut Context<'_>) {
+        self.begin_draining(cx);
+    }
+
+    fn hand_over(&mut self, cx: &mut Context<'_>) {
+        self.leave_to_successor(cx);
+    }
+
+    fn hurry(&mut self, cx: &mut Context<'_>) {
+        self.hurry_everybody(cx);
+    }
+
+    fn is_finished(&self) -> bool {
+        self.is_over()
+    }
+
+    fn snapshot(&self, now: Instant) -> Snapshot {
+        self.report(now)
+    }
+
+    fn dump(&self, now: Instant) -> String {
+        self.describe_connections(now)
+    }
+}

@@ -1,0 +1,74 @@
+//! What an exec door is told: every number decided, every default applied, nothing left to look up.
+
+pub use super::core::run::Policy;
+use crate::net::access::AccessList;
+use crate::net::addr::ListenAddr;
+use crate::net::bind::UnixSocketOptions;
+use crate::net::limits::ConnectionLimits;
+use crate::services::{Descriptors, LimitOrigin};
+use std::time::Duration;
+
+/// What one connection holds while its program runs: its socket, three pipes, a pidfd.
+pub const DESCRIPTORS_PER_CONNECTION: usize = 5;
+/// The guard's pipe and pidfd, and the other ends of the pipes of the one program that is just being started.
+const DESCRIPTORS_BESIDE: usize = 8;
+
+/// One exec door, ready to be built.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// The name in logs and statistics; unique in a daemon.
+    pub name: String,
+    /// Where clients connect. Never empty, and never a TCP address that other machines reach.
+    pub listen: Vec<ListenAddr>,
+    /// Mode and owner of the UNIX listeners among [`listen`](Self::listen).
+    pub unix_socket: UnixSocketOptions,
+    /// Length of the kernel's queue of connections not yet accepted.
+    pub backlog: u32,
+    /// Who may connect over TCP.
+    pub access: AccessList,
+    /// How many may be connected, in total and from one address.
+    pub connection_limits: ConnectionLimits,
+    /// Where the limit on their total comes from.
+    pub connection_limit: LimitOrigin,
+    /// What each connection is decided by.
+    pub policy: Policy,
+    /// From TERM to KILL.
+    pub kill_timeout: Duration,
+    /// How long programs may run on once the daemon was told to stop.
+    pub stop_timeout: Duration,
+    /// The most bytes of all arguments of a program, one more counted for each.
+    pub max_arguments: usize,
+    /// How much of a connection may be held in memory, each way.
+    pub max_buffer: usize,
+    /// Whether log lines show arguments.
+    pub log_arguments: bool,
+    /// Whether each step of a connection is logged.
+    pub debug: bool,
+}
+
+impl Options {
+    /// Descriptors that may be open at the same time.
+    pub fn descriptors(&self) -> Descriptors {
+        let connections = self.connection_limits.total.saturating_mul(DESCRIPTORS_PER_CONNECTION);
+        match self.connection_limit {
+            LimitOrigin::Asked => Descriptors {
+                fixed: connections.saturating_add(DESCRIPTORS_BESIDE),
+                flexible: 0,
+            },
+            LimitOrigin::Default => Descriptors {
+                fixed: DESCRIPTORS_BESIDE,
+                flexible: connections,
+            },
+        }
+    }
+}
+
+/// Whether other machines may reach this address. Whoever reaches an exec door can run anything.
+pub fn is_exposed(address: &ListenAddr) -> bool {
+    match address {
+        ListenAddr::Tcp(address) => !address.ip().is_loopback(),
+        ListenAddr::TcpAny { .. } => true,
+        // A socket that is handed over is looked at when it is there.
+        ListenAddr::Unix(_) | ListenAddr::Inherited(_) => false,
+    }
+}

@@ -1,0 +1,170 @@
+//! The exec door's words: its statistics block, its dump, and what log lines are about.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::core::counters::{Counters, Traffic};
+use super::core::run::Refusal;
+use crate::stats::histogram::Latency;
+use crate::stats::{Label, Snapshot, Value};
+
+/// An argument is shown up to so many bytes, and so many of them.
+const SHOWN_BYTES: usize = 200;
+const SHOWN_ARGUMENTS: usize = 16;
+
+/// How long things took.
+#[derive(Debug, Default)]
+pub(super) struct Times {
+    /// From a program's start until it was reaped.
+    pub(super) run: Latency,
+}
+
+/// What there is at the moment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Present {
+    pub(super) connections: usize,
+    pub(super) running: usize,
+    pub(super) uptime: Duration,
+}
+
+/// What a log line is about; lines on one topic are throttled together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Topic {
+    Denied,
+    MaxConnections,
+    MaxConnectionsPerIp,
+    Refusal,
+    Spawn,
+    Timeout,
+    Stop,
+    Vanished,
+    Unread,
+    Cut,
+    Accept,
+    Guard,
+    System,
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Topic::Denied => "connections that the access lists refuse",
+            Topic::MaxConnections => "connections over --max-connections",
+            Topic::MaxConnectionsPerIp => "connections over --max-connections-per-ip",
+            Topic::Refusal => "refused requests",
+            Topic::Spawn => "failed starts",
+            Topic::Timeout => "programs over --timeout",
+            Topic::Stop => "programs ended by --stop-timeout",
+            Topic::Vanished => "clients that have gone",
+            Topic::Unread => "clients over --write-timeout",
+            Topic::Cut => "outputs held open beyond --linger",
+            Topic::Accept => "pauses in accepting",
+            Topic::Guard => "messages about the guard process",
+            Topic::System => "failed system calls",
+        })
+    }
+}
+
+/// Why a client gets no program, or not the end of one.
+pub(super) fn refusal(refusal: Refusal) -> String {
+    match refusal {
+        Refusal::Wrong(wrong) => format!("malformed request: {wrong}"),
+        Refusal::TooSlow => "the arguments were not complete in time (--read-timeout)".to_owned(),
+        Refusal::Stop => "the server is shutting down".to_owned(),
+        Refusal::Undying => "the program does not end, not even when it is killed".to_owned(),
+    }
+}
+
+/// A program with its arguments, as a log line has it: nothing in it breaks the line, and its length is bounded.
+pub(super) fn command(arguments: &[Vec<u8>], with_arguments: bool) -> String {
+    let number = if with_arguments { SHOWN_ARGUMENTS } else { 1 };
+    let shown = arguments.iter().take(number).map(|argument| {
+        let (begin, more) = match argument.get(..SHOWN_BYTES) {
+            Some(begin) => (begin, "..."),
+            None => (argument.as_slice(), ""),
+        };
+        format!("{:?}{more}", String::from_utf8_lossy(begin))
+    });
+    let mut text = shown.collect::<Vec<_>>().join(" ");
+    if with_arguments && arguments.len() > SHOWN_ARGUMENTS {
+        text.push_str(&format!(" and {} more", arguments.len() - SHOWN_ARGUMENTS));
+    }
+    text
+}
+
+/// Everything an exec door has to say.
+pub(super) fn snapshot(counters: &Counters, traffic: Traffic, times: &Times, name: &str, present: Present) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    let rows: [(Label, u64); 19] = [
+        ("runs total", counters.total),
+        ("runs running", as_count(present.running)),
+        ("runs not started", counters.not_started),
+        ("runs refused", counters.refused),
+        ("runs timeout", counters.timed_out),
+        ("runs killed", counters.killed),
+        ("runs vanished", counters.vanished),
+        ("runs unread", counters.unread),
+        ("runs cut", counters.cut),
+        ("exit zero", counters.exit_zero),
+        ("exit nonzero", counters.exit_nonzero),
+        ("exit signal", counters.exit_signal),
+        ("connections", as_count(present.connections)),
+        ("refused denied", counters.denied),
+        ("refused max-conn", counters.over_limit),
+        ("bytes stdin", traffic.input),
+        ("bytes stdout", traffic.output),
+        ("bytes stderr", traffic.errors),
+        ("uptime", present.uptime.as_secs()),
+    ];
+    for (label, value) in rows {
+        snapshot.count(label, value);
+    }
+    snapshot.push("version", Value::Text(env!("CARGO_PKG_VERSION").to_owned()));
+    snapshot.push("name", Value::Text(name.to_owned()));
+    let seen = times.run.percentiles();
+    let rows: [(Label, Duration); 5] = [
+        ("run p50 ms", seen.p50),
+        ("run p90 ms", seen.p90),
+        ("run p99 ms", seen.p99),
+        ("run p99.9 ms", seen.p999),
+        ("run max ms", seen.max),
+    ];
+    for (label, value) in rows {
+        snapshot.push(label, Value::Milliseconds(value));
+    }
+    snapshot
+}
+
+/// One connection's line in the dump.
+pub(super) fn dump(
+    number: usize,
+    state: &str,
+    pid: i32,
+    age: Option<Duration>,
+    to_program: usize,
+    to_client: usize,
+) -> String {
+    let age = age.unwrap_or_default().as_secs_f64();
+    format!(
+        "c[{number}] state = {state}, pid = {pid}, seconds = {age:.3}, to program = {to_program}, to client = {to_client}\n"
+    )
+}
+
+fn as_count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_one_bounded_line_without_its_arguments_if_so_wished() {
+        let words = |text: &str| text.split(' ').map(|word| word.as_bytes().to_vec()).collect::<Vec<_>>();
+        assert_eq!(command(&words("a b\nc"), true), r#""a" "b\nc""#);
+        assert_eq!(command(&words("a b\nc"), false), r#""a""#);
+        let long = vec![vec![b'x'; 10_000]; 100];
+        let text = command(&long, true);
+        assert!(text.len() < 4000 && text.ends_with("... and 84 more"), "{text}");
+    }
+}

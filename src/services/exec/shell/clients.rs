@@ -1,0 +1,266 @@
+//! Clients: taken in, told, and let go.
+
+use log::Level;
+use mio::Interest;
+
+use super::super::core::reply::{self, REFUSED};
+use super::super::core::request::Reader;
+use super::super::core::run::{Cause, Event, Refusal, Run, State};
+use super::super::report::{self, Topic};
+use super::buffer::Buffer;
+use super::connection::{Bytes, Connection, Edges};
+use super::{ExecDoor, Of};
+use crate::net::accept::Batch;
+use crate::net::addr::PeerAddr;
+use crate::net::limits::Full;
+use crate::net::listening::LAST_BATCHES;
+use crate::net::stream::{Stream, Unread};
+use crate::process::exit_status::ExitStatus;
+use crate::reactor::{Alarm, Context, Key, Readiness};
+
+impl ExecDoor {
+    // ---- in ----------------------------------------------------------------------------------------------------
+
+    pub(super) fn accept_some(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(batch) = self.accept_batch(cx, key) else {
+            return;
+        };
+        if let Some(pause) = self.listening.settle(cx, key, batch) {
+            let line = format_args!(
+                "accepting pauses: {:?}; connections wait until one ends \
+                 (raise the limit on open files, or lower --max-connections)",
+                pause.why
+            );
+            self.note(cx, Level::Error, Topic::Accept, line);
+        }
+    }
+
+    fn accept_batch(&mut self, cx: &mut Context<'_>, key: Key) -> Option<Batch> {
+        let (mut accepted, batch) = self.listening.take(key, cx.now())?;
+        for (stream, peer) in accepted.drain(..) {
+            self.welcome(cx, stream, peer);
+        }
+        self.listening.give_back(accepted);
+        Some(batch)
+    }
+
+    /// Everybody who has connected by now.
+    pub(super) fn accept_all(&mut self, cx: &mut Context<'_>) {
+        for key in self.listening.keys() {
+            for _ in 0..LAST_BATCHES {
+                let Some(Batch::More) = self.accept_batch(cx, key) else {
+                    break;
+                };
+            }
+        }
+    }
+
+    pub(super) fn retry_accepting(&mut self, cx: &mut Context<'_>, key: Key) {
+        if self.listening.alarm_fired(cx, key) {
+            self.accept_some(cx, key);
+        }
+    }
+
+    pub(in crate::services::exec) fn welcome(&mut self, cx: &mut Context<'_>, stream: Stream, peer: PeerAddr) {
+        if !self.options.access.permits(&peer) {
+            self.counters.denied += 1;
+            let line = format_args!("refused {peer}: not allowed by --allow and --deny");
+            return self.note(cx, Level::Warn, Topic::Denied, line);
+        }
+        if let Err(full) = self.count.admit(&peer) {
+            return self.turn_away(cx, &stream, &peer, full);
+        }
+        // Output leaves as it comes; and of a client over TCP that dies in silence nobody else would tell. Where either
+        // cannot be set (the peer has gone) the next read says so.
+        let _ = stream.set_nodelay().and_then(|()| stream.set_keepalive());
+        let connection = Connection {
+            stream,
+            peer,
+            run: Run::new(self.options.policy, cx.now()),
+            reader: Reader::new(self.options.max_arguments),
+            edges: Edges {
+                readable: true,
+                writable: true,
+            },
+            alarm: Alarm::default(),
+            arguments: Vec::new(),
+            program: None,
+            input: Buffer::default(),
+            input_ends: false,
+            left: false,
+            output: Buffer::default(),
+            status: None,
+            bytes: Bytes::default(),
+        };
+        let key = match self.connections.insert(connection) {
+            Ok(key) => key,
+            Err(connection) => return self.count.release(&connection.peer),
+        };
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let both = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = cx.register(Of::Client.of(key), &mut connection.stream, both) {
+            self.note(
+                cx,
+                Level::Error,
+                Topic::System,
+                format_args!("cannot watch {peer}: {error}"),
+            );
+            return self.close(cx, key);
+        }
+        self.trace(key, format_args!("connected"));
+        self.pump(cx, key);
+    }
+
+    /// Over the limit: told at once, and not kept. A reset may overtake the refusal where what it sends is unread; to wait for
+    /// that would be to keep the connection after all.
+    fn turn_away(&mut self, cx: &mut Context<'_>, stream: &Stream, peer: &PeerAddr, full: Full) {
+        self.counters.over_limit += 1;
+        let (topic, limit) = match full {
+            Full::Total => (Topic::MaxConnections, "--max-connections"),
+            Full::Address => (Topic::MaxConnectionsPerIp, "--max-connections-per-ip"),
+        };
+        let _ = stream.discard_unread();
+        let mut wire = Buffer::default();
+        reply::refusal(&format!("{full} ({limit})"), REFUSED, wire.end());
+        // A fresh socket has room for so little; a peer that has gone is told nothing.
+        let _ = wire.write_to(stream);
+        let line = format_args!("refused {peer}: as many connections as {limit} allows");
+        self.note(cx, Level::Warn, topic, line);
+    }
+
+    pub(super) fn client_ready(&mut self, cx: &mut Context<'_>, key: Key, readiness: Readiness) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        connection.edges.readable |= readiness.readable || readiness.read_closed;
+        connection.edges.writable |= readiness.writable;
+        if readiness.hung_up {
+            self.tell(cx, key, Event::Gone);
+        }
+        self.pump(cx, key);
+    }
+
+    pub(super) fn client_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            cx.alarm_fired(&mut connection.alarm);
+            self.tell(cx, key, Event::Tick);
+            self.pump(cx, key);
+        }
+    }
+
+    /// Counts what an event means for a connection that was in the state `before`, and says it where it is worth a line.
+    pub(super) fn count_event(&mut self, cx: &mut Context<'_>, key: Key, before: State, event: Event) {
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        let (peer, after) = (connection.peer, connection.run.state());
+        if after == before {
+            return;
+        }
+        match (before, event) {
+            (_, Event::Arguments) => self.counters.total += 1,
+            (State::Starting | State::Running { .. }, Event::Gone) => self.counters.vanished += 1,
+            (State::Remains { .. } | State::Answered { .. }, Event::Tick) => {
+                self.counters.unread += 1;
+                let line = format_args!("{peer} has left its answer unread for --write-timeout, and is let go");
+                self.note(cx, Level::Warn, Topic::Unread, line);
+            }
+            (State::Lingering { .. }, Event::Tick | Event::Stop) => {
+                self.counters.cut += 1;
+                let line = format_args!("{peer}: something holds the output open beyond --linger, and is killed");
+                self.note(cx, Level::Info, Topic::Cut, line);
+            }
+            _ => {}
+        }
+        if after != before && !matches!(event, Event::Progress | Event::OutputOver(_)) {
+            self.trace(key, format_args!("{event:?}, now {}", super::state_name(after)));
+        }
+    }
+
+    // ---- told --------------------------------------------------------------------------------------------------
+
+    pub(super) fn refuse(&mut self, cx: &mut Context<'_>, key: Key, refusal: Refusal) {
+        let why = report::refusal(refusal);
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        reply::refusal(&why, REFUSED, connection.output.end());
+        let peer = connection.peer;
+        self.counters.refused += 1;
+        self.note(cx, Level::Warn, Topic::Refusal, format_args!("refused {peer}: {why}"));
+    }
+
+    /// Says how the program has ended.
+    pub(super) fn conclude(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        match connection.status {
+            Some(ExitStatus::Code(code)) => reply::exit_code(code, connection.output.end()),
+            Some(ExitStatus::Signal { number, .. }) => reply::term_signal(number, connection.output.end()),
+            None => reply::refusal(
+                "how the program has ended cannot be known",
+                REFUSED,
+                connection.output.end(),
+            ),
+        }
+    }
+
+    /// Why a running program is ended, for the log.
+    pub(super) fn log_cause(&mut self, cx: &mut Context<'_>, key: Key, cause: Cause) {
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        let peer = connection.peer;
+        let program = report::command(&connection.arguments, self.options.log_arguments);
+        let (level, topic, why) = match cause {
+            Cause::Timeout => {
+                self.counters.timed_out += 1;
+                (Level::Warn, Topic::Timeout, "its --timeout is over")
+            }
+            Cause::Wrong(_) => (Level::Warn, Topic::Refusal, "what its client sends is no input"),
+            Cause::Stop => (Level::Warn, Topic::Stop, "the door closes (--stop-timeout)"),
+            Cause::Vanished => (Level::Info, Topic::Vanished, "its client has gone"),
+        };
+        self.note(cx, level, topic, format_args!("{peer}: {program} is ended: {why}"));
+    }
+
+    // ---- out ---------------------------------------------------------------------------------------------------
+
+    /// The client has everything. One that may still send is told that nothing more comes, and read away for a while: were its
+    /// socket closed over unread bytes, the kernel would answer with a reset, which may overtake the answer, and what it
+    /// sends afterwards would be an error to it. One that is in order sees the end, and goes.
+    pub(super) fn part(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        connection.program = None;
+        // An error: it has gone.
+        let unread = connection.stream.discard_unread().unwrap_or(Unread::End);
+        let quiet = match unread {
+            Unread::End => true,
+            Unread::None => connection.left || connection.reader.is_complete(),
+            Unread::Bytes(_) => false,
+        };
+        if quiet || connection.stream.shutdown_write().is_err() {
+            self.tell(cx, key, Event::Left);
+        } else {
+            connection.edges.readable = true;
+        }
+    }
+
+    pub(super) fn close(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(mut connection) = self.connections.remove(key) else {
+            return;
+        };
+        cx.set_alarm(&mut connection.alarm, Of::Client.of(key), None);
+        if let Some(program) = &mut connection.program {
+            cx.set_alarm(&mut program.ending_alarm, Of::Ending.of(key), None);
+        }
+        self.count.release(&connection.peer);
+        drop(connection);
+        self.listening.descriptor_freed(cx);
+    }
+}

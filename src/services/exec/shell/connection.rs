@@ -1,0 +1,272 @@
+//! One connection as the shell holds it: the client's socket, what is on its way, and the program with its pipes.
+//!
+//! Edges are kept (`Edges`, `Tap::ready`): a source that has not said WouldBlock since its last event may have something.
+
+use std::io::{self, ErrorKind, Read};
+use std::time::Instant;
+
+use mio::unix::pipe::Receiver;
+
+use super::super::core::reply::{self, Output};
+use super::super::core::request::{End, Found, Reader, Wrong};
+use super::super::core::run::{Event, Run, State};
+use super::buffer::Buffer;
+use crate::net::addr::PeerAddr;
+use crate::net::stream::Stream;
+use crate::process::child::Child;
+use crate::process::exit_status::ExitStatus;
+use crate::process::reaper;
+use crate::reactor::{Alarm, READ_BUFFER};
+
+/// What one step of moving bytes came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Moved {
+    /// Nothing can be moved.
+    Nothing,
+    /// Something was; there may be more.
+    Some,
+    /// Something has happened.
+    Event(Event),
+}
+
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) stream: Stream,
+    pub(super) peer: PeerAddr,
+    pub(super) run: Run,
+    pub(super) reader: Reader,
+    pub(super) edges: Edges,
+    pub(super) alarm: Alarm,
+    /// The program's name and its arguments, once they are complete.
+    pub(super) arguments: Vec<Vec<u8>>,
+    pub(super) program: Option<Program>,
+    /// What the program has not taken yet of its input, and whether more may come.
+    pub(super) input: Buffer,
+    pub(super) input_ends: bool,
+    /// Whether the client has ended its side.
+    pub(super) left: bool,
+    /// What the client has not taken yet.
+    pub(super) output: Buffer,
+    /// How the program has ended, once it is reaped.
+    pub(super) status: Option<ExitStatus>,
+    pub(super) bytes: Bytes,
+}
+
+/// What the client's socket may be good for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Edges {
+    pub(super) readable: bool,
+    pub(super) writable: bool,
+}
+
+/// How many bytes have passed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Bytes {
+    pub(super) input: u64,
+    pub(super) output: u64,
+    pub(super) errors: u64,
+}
+
+/// A program that was started.
+#[derive(Debug)]
+pub(super) struct Program {
+    pub(super) child: Child,
+    pub(super) ending: reaper::Ending,
+    pub(super) ending_alarm: Alarm,
+    pub(super) started: Instant,
+    pub(super) stdin_ready: bool,
+    pub(super) stdout: Tap,
+    pub(super) stderr: Tap,
+}
+
+/// How an output is read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tap {
+    pub(super) ready: bool,
+    /// So much of it is still read; `None`: everything until its end.
+    pub(super) left: Option<usize>,
+}
+
+impl Tap {
+    pub(super) const OPEN: Tap = Tap {
+        ready: true,
+        left: None,
+    };
+}
+
+impl Connection {
+    // ---- to and from the client --------------------------------------------------------------------------------
+
+    /// Writes to the client what it is owed.
+    pub(super) fn write_client(&mut self) -> Moved {
+        if self.output.is_empty() || !self.edges.writable {
+            return Moved::Nothing;
+        }
+        match self.output.write_to(&self.stream) {
+            Ok(_) if self.output.is_empty() && matches!(self.run.state(), State::Answered { .. }) => {
+                Moved::Event(Event::Flushed)
+            }
+            Ok(_) => Moved::Event(Event::Progress),
+            Err(error) if error.kind() == ErrorKind::Interrupted => Moved::Some,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.edges.writable = false;
+                Moved::Nothing
+            }
+            // EPIPE, ECONNRESET: it does not read any more.
+            Err(_) => Moved::Event(Event::Gone),
+        }
+    }
+
+    /// Reads from the client, while the program takes what has been read before.
+    pub(super) fn read_client(&mut self, buffer: &mut [u8], max_buffer: usize) -> Moved {
+        if !self.edges.readable || !self.input.is_empty() || self.run.state() == State::Starting {
+            return Moved::Nothing;
+        }
+        let room = buffer.len().min(max_buffer);
+        let outcome = (&self.stream).read(buffer.get_mut(..room).unwrap_or_default());
+        match outcome {
+            Ok(0) => {
+                self.edges.readable = false;
+                self.left = true;
+                self.client_ends()
+            }
+            Ok(count) if self.run.listens() => self.take(buffer.get(..count).unwrap_or_default()),
+            Ok(_) => Moved::Some,
+            Err(error) if error.kind() == ErrorKind::Interrupted => Moved::Some,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.edges.readable = false;
+                Moved::Nothing
+            }
+            Err(_) => Moved::Event(Event::Gone),
+        }
+    }
+
+    /// The client sends nothing more.
+    fn client_ends(&mut self) -> Moved {
+        if !self.run.listens() {
+            return Moved::Event(Event::Left);
+        }
+        match self.reader.end() {
+            End::Nothing => Moved::Event(Event::Left),
+            End::Unfinished => Moved::Event(Event::Wrong(Wrong::Unfinished)),
+            End::Clean => {
+                self.input_ends = true;
+                Moved::Some
+            }
+        }
+    }
+
+    /// Takes in what has been read. Input behind complete arguments waits for the program to be started.
+    fn take(&mut self, bytes: &[u8]) -> Moved {
+        let (mut at, mut event) = (0, None);
+        loop {
+            let rest = bytes.get(at..).unwrap_or_default();
+            let (taken, found) = self.reader.advance(rest);
+            at += taken;
+            match found {
+                Found::NeedMore => break,
+                Found::Input(range) => self.input.end().extend_from_slice(rest.get(range).unwrap_or_default()),
+                Found::InputEnd => self.input_ends = true,
+                Found::Arguments(arguments) => {
+                    self.arguments = arguments;
+                    event = Some(Event::Arguments);
+                }
+                // The arguments came in the same read: they are not run for the sake of what follows them.
+                Found::Wrong(wrong) => return Moved::Event(Event::Wrong(wrong)),
+            }
+        }
+        event.map_or(Moved::Some, Moved::Event)
+    }
+
+    // ---- to and from the program -------------------------------------------------------------------------------
+
+    /// Writes to the program what the client has sent, and ends its input behind that.
+    pub(super) fn write_stdin(&mut self) -> Moved {
+        let Some(program) = &mut self.program else {
+            return Moved::Nothing;
+        };
+        let Some(stdin) = &program.child.stdin else {
+            // It has been told, or has closed it: what comes is read and dropped, so that the client's end is seen.
+            self.input.clear();
+            return Moved::Nothing;
+        };
+        if self.input.is_empty() {
+            if self.input_ends {
+                program.child.end_input();
+            }
+            return Moved::Nothing;
+        }
+        if !program.stdin_ready {
+            return Moved::Nothing;
+        }
+        match self.input.write_to(stdin) {
+            Ok(count) => {
+                self.bytes.input += count as u64;
+                Moved::Some
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => Moved::Some,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                program.stdin_ready = false;
+                Moved::Nothing
+            }
+            // EPIPE: it wants no input, which is its own affair.
+            Err(_) => {
+                self.end_input();
+                Moved::Some
+            }
+        }
+    }
+
+    pub(super) fn end_input(&mut self) {
+        self.input.clear();
+        self.input_ends = true;
+        if let Some(program) = &mut self.program {
+            program.child.end_input();
+        }
+    }
+
+    /// Reads one output of the program, while the client has room for it.
+    pub(super) fn read_output(&mut self, from: Output, buffer: &mut [u8], max_buffer: usize) -> Moved {
+        let held = self.output.len();
+        let Some(program) = self.program.as_mut().filter(|_| held < max_buffer) else {
+            return Moved::Nothing;
+        };
+        let (pipe, tap, bytes) = match from {
+            Output::Stdout => (&mut program.child.stdout, &mut program.stdout, &mut self.bytes.output),
+            Output::Stderr => (&mut program.child.stderr, &mut program.stderr, &mut self.bytes.errors),
+        };
+        let Some(source) = pipe.as_mut().filter(|_| tap.ready || tap.left.is_some()) else {
+            return Moved::Nothing;
+        };
+        let room = (max_buffer - held)
+            .min(READ_BUFFER)
+            .min(tap.left.unwrap_or(READ_BUFFER));
+        match read(source, buffer.get_mut(..room).unwrap_or_default()) {
+            Ok(0) => {
+                *pipe = None;
+                Moved::Event(Event::OutputOver(from))
+            }
+            Ok(count) => {
+                *bytes += count as u64;
+                tap.left = tap.left.map(|left| left.saturating_sub(count));
+                reply::output(from, buffer.get(..count).unwrap_or_default(), self.output.end());
+                Moved::Some
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => Moved::Some,
+            Err(error) if error.kind() == ErrorKind::WouldBlock && tap.left.is_none() => {
+                tap.ready = false;
+                Moved::Nothing
+            }
+            // Somebody else has taken the rest; or a pipe that cannot be read, which read(2) does not know.
+            Err(_) => {
+                *pipe = None;
+                Moved::Event(Event::OutputOver(from))
+            }
+        }
+    }
+}
+
+/// Nothing is read where there is no room for anything, which is an end as well.
+fn read(mut pipe: &Receiver, buffer: &mut [u8]) -> io::Result<usize> {
+    if buffer.is_empty() { Ok(0) } else { pipe.read(buffer) }
+}

@@ -1,0 +1,241 @@
+//! Beginning, change and end of an exec door: start, reload, drain, stop; and the upkeep in between.
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::{Duration, Instant};
+
+use log::Level;
+
+use super::super::core::counters::{Counters, Traffic};
+use super::super::core::run::{Event, State};
+use super::super::options::{Options, is_exposed};
+use super::super::report::{Times, Topic};
+use super::{ExecDoor, Of};
+use crate::error::{Blame, Error};
+use crate::net::addr::ListenAddr;
+use crate::net::limits::ConnectionCount;
+use crate::net::listener::Listener;
+use crate::net::listening::Listening;
+use crate::process::guard::{Guard, Restart};
+use crate::process::spawn::SpawnDefaults;
+use crate::reactor::slab::GenerationalSlab;
+use crate::reactor::{Alarm, Context, Key};
+use crate::services::Listeners;
+use crate::stats::throttle::Throttle;
+
+/// Once the door drains, a client whose arguments are not complete has so long to complete them.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// How far the door's life has gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Life {
+    Serving,
+    /// Nobody is accepted any more; what runs may end.
+    Draining,
+    /// What runs is ended.
+    Stopping,
+}
+
+impl ExecDoor {
+    /// A door that listens already but serves nobody yet; [`start`](crate::services::Door::start) gives it life.
+    ///
+    /// # Errors
+    /// The guard process cannot be started; or other machines would reach one of the listeners.
+    pub fn new(
+        options: Options,
+        listeners: Listeners,
+        spawn_defaults: SpawnDefaults,
+        now: Instant,
+    ) -> Result<ExecDoor, Error> {
+        refuse_exposed(&options.name, &listeners)?;
+        let guard = Guard::start().map_err(|error| {
+            let what = format!("{}: cannot start the guard process: {error}", options.name);
+            Error::new(
+                Blame::System,
+                what,
+                "see whether the machine is short of processes or memory",
+            )
+        })?;
+        Ok(ExecDoor {
+            listening: Listening::new(Of::Listener.kind(), listeners),
+            connections: GenerationalSlab::default(),
+            count: ConnectionCount::new(options.connection_limits.clone()),
+            starting: VecDeque::new(),
+            counters: Counters::default(),
+            traffic: Traffic::default(),
+            times: Times::default(),
+            life: Life::Serving,
+            life_alarm: Alarm::default(),
+            upkeep_alarm: Alarm::default(),
+            throttle: Throttle::default(),
+            started: now,
+            options,
+            spawn_defaults,
+            guard,
+        })
+    }
+
+    pub(in crate::services::exec) fn begin(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        let (died, writable) = (cx.token_for(Of::GuardExit.only()), cx.token_for(Of::GuardPipe.only()));
+        let registered = self.guard.register(cx.registry(), died, writable);
+        registered.map_err(|error| cannot_watch(&error))
+    }
+
+    pub(in crate::services::exec) fn begin_accepting(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        let registered = self.listening.register(cx, &self.options.name);
+        registered.map_err(|error| cannot_watch(&error))
+    }
+
+    pub(in crate::services::exec) fn listening(&self) -> impl Iterator<Item = (&ListenAddr, &Listener)> {
+        self.listening.iter()
+    }
+
+    // ---- change ------------------------------------------------------------------------------------------------
+
+    /// Takes on new options, for those who connect from now on; `new` are the listeners for addresses that were not listened
+    /// on before.
+    pub(in crate::services::exec) fn change(
+        &mut self,
+        cx: &mut Context<'_>,
+        options: Options,
+        new: Listeners,
+    ) -> Result<(), Error> {
+        refuse_exposed(&options.name, &new)?;
+        self.options = options;
+        self.count.set_limits(self.options.connection_limits.clone());
+        let Options { name, listen, .. } = &self.options;
+        self.listening.replace(cx, name, listen, new);
+        Ok(())
+    }
+
+    // ---- end ---------------------------------------------------------------------------------------------------
+
+    pub(in crate::services::exec) fn begin_draining(&mut self, cx: &mut Context<'_>) {
+        if self.life == Life::Serving {
+            // Who has connected is in, even if nobody has accepted him yet.
+            self.accept_all(cx);
+            self.listening.close();
+            self.finish(cx);
+        }
+        // Those of a door that finishes already, because a successor serves, have had all the time they wanted.
+        if self.life == Life::Draining {
+            let by = cx.now() + LAST_WORDS;
+            for key in self.keys() {
+                if let Some(connection) = self.connections.get_mut(key) {
+                    connection.run.hasten(by);
+                    self.pump(cx, key);
+                }
+            }
+        }
+    }
+
+    /// Others are accepted by the successor; who was accepted here has all the time that he would have had.
+    pub(in crate::services::exec) fn leave_to_successor(&mut self, cx: &mut Context<'_>) {
+        if self.life == Life::Serving {
+            self.listening.leave(cx);
+            self.finish(cx);
+        }
+    }
+
+    fn finish(&mut self, cx: &mut Context<'_>) {
+        self.life = Life::Draining;
+        let count = self.connections.len();
+        log::info!("{}: draining, {count} clients connected", self.options.name);
+        let until = cx.now() + self.options.stop_timeout;
+        cx.set_alarm(&mut self.life_alarm, Of::Life.only(), Some(until));
+    }
+
+    pub(super) fn stop_timeout(&mut self, cx: &mut Context<'_>) {
+        cx.alarm_fired(&mut self.life_alarm);
+        if self.life == Life::Draining {
+            self.life = Life::Stopping;
+            log::warn!(
+                "{}: --stop-timeout is over; what still runs is ended",
+                self.options.name
+            );
+            self.tell_everybody(cx, Event::Stop);
+        }
+    }
+
+    pub(in crate::services::exec) fn hurry_everybody(&mut self, cx: &mut Context<'_>) {
+        self.listening.close();
+        self.life = Life::Stopping;
+        cx.set_alarm(&mut self.life_alarm, Of::Life.only(), None);
+        self.tell_everybody(cx, Event::Hurry);
+    }
+
+    fn tell_everybody(&mut self, cx: &mut Context<'_>, event: Event) {
+        for key in self.keys() {
+            self.tell(cx, key, event);
+            self.pump(cx, key);
+        }
+    }
+
+    pub(in crate::services::exec) fn is_over(&self) -> bool {
+        // Who has been told everything, and sends on, does not hold up the end.
+        let parts = |state| matches!(state, State::Parting { .. });
+        self.life != Life::Serving && self.connections.iter().all(|(_, it)| parts(it.run.state()))
+    }
+
+    fn keys(&self) -> Vec<Key> {
+        self.connections.iter().map(|(key, _)| key).collect()
+    }
+
+    // ---- in between --------------------------------------------------------------------------------------------
+
+    /// Log lines that were left out are summed up. What is planned already is never put off.
+    pub(super) fn plan_upkeep(&mut self, cx: &mut Context<'_>) {
+        let next = [self.throttle.next_deadline(), self.upkeep_alarm.at()];
+        let next = next.into_iter().flatten().min();
+        cx.set_alarm(&mut self.upkeep_alarm, Of::Upkeep.only(), next);
+    }
+
+    pub(super) fn upkeep(&mut self, cx: &mut Context<'_>) {
+        cx.alarm_fired(&mut self.upkeep_alarm);
+        for (topic, left_out) in self.throttle.overdue(cx.now()) {
+            let name = &self.options.name;
+            log::warn!("{name}: {left_out} more {topic} were left out of this log");
+        }
+        self.plan_upkeep(cx);
+    }
+
+    pub(super) fn guard_has_died(&mut self, cx: &mut Context<'_>) {
+        match self.guard.restart_if_dead() {
+            Ok(Restart::NotNeeded) => {}
+            Ok(Restart::Restarted) => {
+                let line = format_args!("the guard process had died; there is another");
+                self.note(cx, Level::Warn, Topic::Guard, line);
+            }
+            Err(error) => {
+                let line = format_args!(
+                    "the guard process has died and cannot be started again: {error}; \
+                     if this daemon is killed, what its programs have started may outlive it"
+                );
+                self.note(cx, Level::Error, Topic::Guard, line);
+            }
+        }
+    }
+}
+
+/// Those whose address is known before they are there were refused with the configuration; these are the others, which the
+/// service manager has opened.
+fn refuse_exposed(name: &str, listeners: &Listeners) -> Result<(), Error> {
+    let exposed = listeners.iter().find(|(_, listener)| is_exposed(listener.local_addr()));
+    let Some((configured, listener)) = exposed else {
+        return Ok(());
+    };
+    let what = format!(
+        "{name}: {configured} is {}: whoever reached it from another machine could run anything",
+        listener.local_addr()
+    );
+    Err(Error::new(
+        Blame::Operator,
+        what,
+        "give the socket a loopback address or a path",
+    ))
+}
+
+fn cannot_watch(error: &io::Error) -> Error {
+    let what = format!("cannot watch descriptors: {error}");
+    Error::new(Blame::System, what, "raise fs.epoll.max_user_watches")
+}

@@ -1,0 +1,335 @@
+//! The exec door's only I/O: events from the reactor become [`Event`]s of a connection's [`Run`], and its [`Action`]s become
+//! processes, bytes and closed connections.
+//!
+//! The brain of it is one `match` over [`Action`] in [`ExecDoor::act`]. Beside it stand one connection and its bytes
+//! (`connection`, `buffer`), taking connections in and letting them go (`clients`), the programs (`programs`), and beginning
+//! and end of the whole (`lifecycle`).
+//!
+//! What holds: every touch of a connection ends in [`ExecDoor::pump`], which moves what can be moved, bounded a turn, and
+//! arms the connection's one alarm. A connection is told an event only through [`ExecDoor::tell`].
+
+mod buffer;
+mod clients;
+mod connection;
+mod lifecycle;
+mod programs;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::Instant;
+
+use log::Level;
+
+use super::core::counters::{Counters, Traffic};
+use super::core::reply::Output;
+use super::core::run::{Action, Event, State};
+use super::options::Options;
+use super::report::{self, Times, Topic};
+use crate::net::limits::ConnectionCount;
+use crate::net::listening::Listening;
+use crate::process::guard::Guard;
+use crate::process::spawn::SpawnDefaults;
+use crate::reactor::slab::GenerationalSlab;
+use crate::reactor::{Alarm, Context, Key, Kind, MAX_KINDS, Readiness, Service, Source};
+use crate::stats::throttle::{Throttle, Verdict};
+
+use connection::{Connection, Edges, Moved};
+use lifecycle::Life;
+
+/// How often each stream of a connection is moved in one turn, up to a read buffer at a time.
+const ROUNDS_PER_TURN: usize = 8;
+
+/// One way of moving bytes of a connection, with the read buffer and how much may be held.
+type Move = fn(&mut Connection, &mut [u8], usize) -> Moved;
+
+/// An exec door on the loop.
+#[derive(Debug)]
+pub struct ExecDoor {
+    options: Options,
+    spawn_defaults: SpawnDefaults,
+    guard: Guard,
+    listening: Listening,
+    connections: GenerationalSlab<Connection>,
+    count: ConnectionCount,
+    /// Those whose program is to be started.
+    starting: VecDeque<Key>,
+    counters: Counters,
+    traffic: Traffic,
+    times: Times,
+    life: Life,
+    life_alarm: Alarm,
+    upkeep_alarm: Alarm,
+    throttle: Throttle<Topic>,
+    started: Instant,
+}
+
+/// The kinds of sources an exec door has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Of {
+    Listener,
+    Client,
+    Stdin,
+    Stdout,
+    Stderr,
+    Exit,
+    Ending,
+    Starting,
+    Upkeep,
+    Life,
+    GuardExit,
+    GuardPipe,
+}
+
+const KINDS: &[Of] = &[
+    Of::Listener,
+    Of::Client,
+    Of::Stdin,
+    Of::Stdout,
+    Of::Stderr,
+    Of::Exit,
+    Of::Ending,
+    Of::Starting,
+    Of::Upkeep,
+    Of::Life,
+    Of::GuardExit,
+    Of::GuardPipe,
+];
+
+// A kind that does not fit, or is not found again where it stands, would take another's events.
+const _: () = {
+    assert!(
+        KINDS.len() <= MAX_KINDS,
+        "more kinds of sources than a token can tell apart"
+    );
+    let (mut number, mut rest) = (0, KINDS);
+    while let [kind, behind @ ..] = rest {
+        assert!(*kind as usize == number, "KINDS lists every kind in its order");
+        (number, rest) = (number + 1, behind);
+    }
+};
+
+impl Of {
+    fn kind(self) -> Kind {
+        Kind(self as u8)
+    }
+
+    fn only(self) -> Source {
+        self.of(Key::ONLY)
+    }
+
+    fn of(self, key: Key) -> Source {
+        Source { kind: self.kind(), key }
+    }
+
+    fn which(source: Source) -> Option<Of> {
+        KINDS.get(usize::from(source.kind.0)).copied()
+    }
+}
+
+impl Service for ExecDoor {
+    fn ready(&mut self, cx: &mut Context<'_>, source: Source, readiness: Readiness) {
+        match Of::which(source) {
+            Some(Of::Listener) => self.accept_some(cx, source.key),
+            Some(Of::Client) => self.client_ready(cx, source.key, readiness),
+            Some(of @ (Of::Stdin | Of::Stdout | Of::Stderr)) => self.pipe_ready(cx, source.key, of),
+            Some(Of::Exit) => self.exit_ready(cx, source.key),
+            Some(Of::GuardExit) => self.guard_has_died(cx),
+            Some(Of::GuardPipe) => self.guard.flush(),
+            // These are alarms and leftovers, never registered with the poll.
+            Some(Of::Ending | Of::Starting | Of::Upkeep | Of::Life) | None => {}
+        }
+    }
+
+    fn timeout(&mut self, cx: &mut Context<'_>, source: Source) {
+        match Of::which(source) {
+            Some(Of::Listener) => self.retry_accepting(cx, source.key),
+            Some(Of::Client) => self.client_timeout(cx, source.key),
+            Some(Of::Ending) => self.ending_timeout(cx, source.key),
+            Some(Of::Upkeep) => self.upkeep(cx),
+            Some(Of::Life) => self.stop_timeout(cx),
+            // These have no alarm.
+            Some(Of::Stdin | Of::Stdout | Of::Stderr | Of::Exit | Of::Starting | Of::GuardExit | Of::GuardPipe)
+            | None => {}
+        }
+    }
+
+    fn resume(&mut self, cx: &mut Context<'_>, source: Source) {
+        match Of::which(source) {
+            Some(Of::Listener) => self.accept_some(cx, source.key),
+            Some(Of::Client) => self.pump(cx, source.key),
+            Some(Of::Starting) => self.start_waiting(cx),
+            // These never leave anything over.
+            Some(
+                Of::Stdin
+                | Of::Stdout
+                | Of::Stderr
+                | Of::Exit
+                | Of::Ending
+                | Of::Upkeep
+                | Of::Life
+                | Of::GuardExit
+                | Of::GuardPipe,
+            )
+            | None => {}
+        }
+    }
+
+    fn turn_end(&mut self, _cx: &mut Context<'_>) {
+        // Everything is written when it comes.
+    }
+}
+
+impl ExecDoor {
+    /// Moves what can be moved for one connection, bounded a turn.
+    fn pump(&mut self, cx: &mut Context<'_>, key: Key) {
+        let mut buffer = cx.lend_buffer();
+        let mut rounds = 0;
+        while rounds < ROUNDS_PER_TURN && self.round(cx, key, &mut buffer) {
+            rounds += 1;
+        }
+        cx.return_buffer(buffer);
+        if rounds == ROUNDS_PER_TURN {
+            cx.resume_later(Of::Client.of(key));
+        }
+        if let Some(connection) = self.connections.get_mut(key) {
+            let deadline = connection.run.deadline();
+            cx.set_alarm(&mut connection.alarm, Of::Client.of(key), deadline);
+        }
+    }
+
+    /// Gives each stream of a connection one move; whether anything came of it.
+    fn round(&mut self, cx: &mut Context<'_>, key: Key, buffer: &mut [u8]) -> bool {
+        let limit = self.options.max_buffer;
+        let moves: [Move; 5] = [
+            |it, _, _| it.write_client(),
+            |it, _, _| it.write_stdin(),
+            Connection::read_client,
+            |it, buffer, limit| it.read_output(Output::Stdout, buffer, limit),
+            |it, buffer, limit| it.read_output(Output::Stderr, buffer, limit),
+        ];
+        let mut any = false;
+        for make in moves {
+            let Some(connection) = self.connections.get_mut(key) else {
+                return false;
+            };
+            match make(connection, buffer, limit) {
+                Moved::Nothing => continue,
+                Moved::Some => {}
+                Moved::Event(event) => self.tell(cx, key, event),
+            }
+            any = true;
+        }
+        any
+    }
+
+    /// Tells a connection what has happened and does what that calls for. Whoever calls this moves bytes afterwards.
+    fn tell(&mut self, cx: &mut Context<'_>, key: Key, event: Event) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if event == Event::Gone {
+            // Nothing more comes or goes: neither is tried again, or each try would tell the same.
+            connection.edges = Edges::default();
+            connection.output.clear();
+        }
+        let before = connection.run.state();
+        let actions = connection.run.handle(event, cx.now());
+        self.count_event(cx, key, before, event);
+        for action in actions {
+            self.act(cx, key, action);
+        }
+    }
+
+    fn act(&mut self, cx: &mut Context<'_>, key: Key, action: Action) {
+        match action {
+            Action::Start => self.queue_start(cx, key),
+            Action::Refuse(refusal) => self.refuse(cx, key, refusal),
+            Action::EndInput => {
+                if let Some(connection) = self.connections.get_mut(key) {
+                    connection.end_input();
+                }
+            }
+            Action::End(cause) => self.end_program(cx, key, cause),
+            Action::Kill => self.kill_program(cx, key),
+            Action::Forsake => self.forsake(key),
+            Action::Reap => self.reap(cx, key),
+            Action::CutOutput => self.cut_output(key),
+            Action::Conclude => self.conclude(key),
+            Action::Part => self.part(cx, key),
+            Action::Close => self.close(cx, key),
+        }
+    }
+
+    /// One line in the log, unless too many like it came lately.
+    fn note(&mut self, cx: &mut Context<'_>, level: Level, topic: Topic, line: fmt::Arguments<'_>) {
+        let name = &self.options.name;
+        match self.throttle.admit(topic, cx.now()) {
+            Verdict::Log { left_out: 0 } => log::log!(level, "{name}: {line}"),
+            Verdict::Log { left_out } => log::log!(level, "{name}: {line} ({left_out} more like it were left out)"),
+            Verdict::LeaveOut => self.plan_upkeep(cx),
+        }
+    }
+
+    /// One step of a connection, for whoever wants to follow it.
+    fn trace(&self, key: Key, step: fmt::Arguments<'_>) {
+        if self.options.debug {
+            let peer = self.connections.get(key).map(|connection| connection.peer);
+            let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
+            log::info!("{}: {peer}, connection {}: {step}", self.options.name, key.slot());
+        }
+    }
+
+    pub(super) fn current_options(&self) -> &Options {
+        &self.options
+    }
+
+    pub(super) fn report(&self, now: Instant) -> crate::stats::Snapshot {
+        let running = self.connections.iter().filter(|(_, it)| it.program.is_some()).count();
+        report::snapshot(
+            &self.counters,
+            self.traffic,
+            &self.times,
+            &self.options.name,
+            report::Present {
+                connections: self.connections.len(),
+                running,
+                uptime: now.saturating_duration_since(self.started),
+            },
+        )
+    }
+
+    pub(super) fn describe_connections(&self, now: Instant) -> String {
+        let running = |(key, it): (Key, &Connection)| {
+            let pid = it.program.as_ref().map_or(-1, |program| program.child.pid().as_raw());
+            let age = it
+                .program
+                .as_ref()
+                .map(|program| now.saturating_duration_since(program.started));
+            report::dump(
+                key.slot(),
+                state_name(it.run.state()),
+                pid,
+                age,
+                it.input.len(),
+                it.output.len(),
+            )
+        };
+        self.connections.iter().map(running).collect()
+    }
+}
+
+fn state_name(state: State) -> &'static str {
+    match state {
+        State::Asking { .. } => "asking",
+        State::Starting => "starting",
+        State::Running { .. } => "running",
+        State::Ending { .. } => "ending",
+        State::Lingering { .. } => "lingering",
+        State::Remains { .. } => "remains",
+        State::Answered { .. } => "answered",
+        State::Parting { .. } => "parting",
+        State::Abandoned => "abandoned",
+        State::Over => "over",
+    }
+}

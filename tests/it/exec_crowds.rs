@@ -1,0 +1,82 @@
+//! Many programs at once: every byte counted, every order kept, nothing left behind.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use crate::exec_client::{ExecClient, door, request, run};
+use crate::harness::Daemon;
+
+/// Does something so many times, so many at once.
+fn crowd(times: usize, at_once: usize, each: impl Fn(usize) + Sync) {
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..at_once {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= times {
+                        return;
+                    }
+                    each(number);
+                }
+            });
+        }
+    });
+}
+
+fn nothing_is_left(daemon: &Daemon, descriptors: usize) {
+    // Whoever connected before has been accepted once this one has its answer.
+    assert_eq!(run(daemon, &["true"], b"").code(), "0");
+    let stats = daemon.usr1_until(|stats| stats.count("connections") == 0);
+    assert_eq!(stats.count("runs running"), 0);
+    assert_eq!(daemon.children(), [], "no process, and no zombie");
+    assert_eq!(open_descriptors(daemon), descriptors, "no descriptor");
+}
+
+fn open_descriptors(daemon: &Daemon) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count()
+}
+
+#[test]
+fn every_byte_of_many_outputs_comes_before_the_end() {
+    let (daemon, _home) = door(&[]);
+    let before = open_descriptors(&daemon);
+    crowd(200, 16, |_| {
+        let outcome = run(&daemon, &["head", "-c", "1000000", "/dev/zero"], b"");
+        assert_eq!((outcome.stdout.len(), outcome.stderr.len()), (1_000_000, 0));
+        assert_eq!(outcome.code(), "0");
+    });
+    nothing_is_left(&daemon, before);
+    assert_eq!(daemon.usr1().count("bytes stdout"), 200_000_000);
+}
+
+#[test]
+fn many_short_programs_with_a_little_input_each_get_their_own() {
+    let (daemon, _home) = door(&[]);
+    let before = open_descriptors(&daemon);
+    crowd(500, 8, |number| {
+        assert_eq!(run(&daemon, &["true"], b"").code(), "0");
+        if number % 5 == 0 {
+            let input = format!("input of {number}");
+            let outcome = run(&daemon, &["sh", "-c", "cat; echo complaint >&2"], input.as_bytes());
+            assert_eq!((outcome.text(), outcome.complaint()), (input, "complaint\n".to_owned()));
+        }
+    });
+    nothing_is_left(&daemon, before);
+    assert_eq!(daemon.usr1().count("exit zero"), 601);
+}
+
+#[test]
+fn clients_that_vanish_at_any_moment_leave_nothing_behind() {
+    let (daemon, _home) = door(&["-k", "100ms"]);
+    let before = open_descriptors(&daemon);
+    let wire = [request(&["sh", "-c", "yes & cat; wait"]), b"5:hello,".to_vec()].concat();
+    crowd(200, 8, |number| {
+        let mut client = ExecClient::connect(&daemon);
+        client.send(&wire[..wire.len().min(number % (wire.len() + 8))]);
+        if number % 3 == 0 && number % (wire.len() + 8) >= wire.len() {
+            client.wait_output_begun();
+        }
+    });
+    nothing_is_left(&daemon, before);
+}
