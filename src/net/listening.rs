@@ -1,10 +1,11 @@
 //! Everything that one service accepts from: several listeners on the loop, a bounded number of connections per turn, none
 //! while descriptors are short.
 //!
-//! A service gives each its turn: [`Listening::take`] when a listener is ready, resumed or its alarm has gone off, then
-//! [`Listening::settle`] with how the batch has ended, and [`Listening::give_back`] with the emptied list. Who comes in is
-//! the service's to decide. Whenever it has closed a descriptor it says so to [`Listening::descriptor_freed`].
+//! A service that implements [`Accepting`] gives each its turn: [`Accepting::accept`] when a listener is ready or resumed,
+//! [`Accepting::retry_accepting`] when its alarm has gone off. Who comes in is the service's to decide. Whenever it has
+//! closed a descriptor it says so to [`Listening::descriptor_freed`].
 
+use std::fmt;
 use std::io;
 use std::time::Instant;
 
@@ -17,7 +18,63 @@ use crate::reactor::{Alarm, Context, Key, Kind, Source};
 /// Connections accepted from one listener in one turn.
 const ACCEPTS_PER_TURN: usize = 64;
 /// Turns' worth of connections that are still taken in when a service closes its listeners.
-pub const LAST_BATCHES: usize = 64;
+const LAST_BATCHES: usize = 64;
+
+/// What a service does with its listeners: who comes in, and who is told of a pause, is its own; the turns are the same for
+/// all.
+pub trait Accepting {
+    /// What it accepts from.
+    fn listening_mut(&mut self) -> &mut Listening;
+
+    /// Somebody has connected.
+    fn admit(&mut self, cx: &mut Context<'_>, stream: Stream, peer: PeerAddr);
+
+    /// Accepting has to pause; the line says why and what to do, for the log.
+    fn log_pause(&mut self, cx: &mut Context<'_>, line: fmt::Arguments<'_>);
+
+    /// One turn's share from one listener.
+    fn accept(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(batch) = self.accept_batch(cx, key) else {
+            return;
+        };
+        if let Some(pause) = self.listening_mut().settle(cx, key, batch) {
+            let line = format_args!(
+                "accepting pauses: {:?}; connections wait until one ends \
+                 (raise the limit on open files, or lower --max-connections)",
+                pause.why
+            );
+            self.log_pause(cx, line);
+        }
+    }
+
+    /// How a batch has ended, once all that came in it are admitted; `None`: nobody listens there any more.
+    fn accept_batch(&mut self, cx: &mut Context<'_>, key: Key) -> Option<Batch> {
+        let (mut accepted, batch) = self.listening_mut().take(key, cx.now())?;
+        for (stream, peer) in accepted.drain(..) {
+            self.admit(cx, stream, peer);
+        }
+        self.listening_mut().give_back(accepted);
+        Some(batch)
+    }
+
+    /// Everybody who has connected by now.
+    fn accept_all(&mut self, cx: &mut Context<'_>) {
+        for key in self.listening_mut().keys() {
+            for _ in 0..LAST_BATCHES {
+                let Some(Batch::More) = self.accept_batch(cx, key) else {
+                    break;
+                };
+            }
+        }
+    }
+
+    /// The alarm of a pause has gone off. Paused for want of descriptors, it tries again by itself once its time has come.
+    fn retry_accepting(&mut self, cx: &mut Context<'_>, key: Key) {
+        if self.listening_mut().alarm_fired(cx, key) {
+            self.accept(cx, key);
+        }
+    }
+}
 
 /// All listeners of a service. A place in the list is a source's number, so it is never reused.
 #[derive(Debug)]
@@ -110,13 +167,13 @@ impl Listening {
     }
 
     /// The keys of all places, those included that were given up.
-    pub fn keys(&self) -> impl Iterator<Item = Key> + use<> {
+    fn keys(&self) -> impl Iterator<Item = Key> + use<> {
         (0..self.places.len()).map(numbered)
     }
 
     /// Accepts one turn's share from one listener. Gives who has come, and how that has ended; `None`: nobody listens there
     /// any more.
-    pub fn take(&mut self, key: Key, now: Instant) -> Option<(Vec<(Stream, PeerAddr)>, Batch)> {
+    fn take(&mut self, key: Key, now: Instant) -> Option<(Vec<(Stream, PeerAddr)>, Batch)> {
         let Listening { places, accepted, .. } = self;
         let place = places.get_mut(key.slot())?.as_mut()?;
         let batch = place
@@ -126,14 +183,14 @@ impl Listening {
     }
 
     /// The list of those who came, now empty.
-    pub fn give_back(&mut self, accepted: Vec<(Stream, PeerAddr)>) {
+    fn give_back(&mut self, accepted: Vec<(Stream, PeerAddr)>) {
         debug_assert!(accepted.is_empty(), "somebody was forgotten");
         self.accepted = accepted;
     }
 
     /// Sees to it that accepting goes on after a batch: in the next turn, or when a pause is over. That pause, if there is
     /// one, for the log.
-    pub fn settle(&mut self, cx: &mut Context<'_>, key: Key, batch: Batch) -> Option<Pause> {
+    fn settle(&mut self, cx: &mut Context<'_>, key: Key, batch: Batch) -> Option<Pause> {
         let at = source(self.kind, key.slot());
         match batch {
             Batch::Drained | Batch::Closed => None,
@@ -151,7 +208,7 @@ impl Listening {
     }
 
     /// The alarm of a pause has gone off: it is time to [`take`](Self::take) again. Whether anybody listens there still.
-    pub fn alarm_fired(&mut self, cx: &Context<'_>, key: Key) -> bool {
+    fn alarm_fired(&mut self, cx: &Context<'_>, key: Key) -> bool {
         let place = self.get_mut(key);
         place.map(|place| cx.alarm_fired(&mut place.alarm)).is_some()
     }

@@ -1,5 +1,7 @@
 //! Clients: taken in, told, and let go.
 
+use std::fmt;
+
 use log::Level;
 use mio::Interest;
 
@@ -10,56 +12,29 @@ use super::super::report::{self, Topic};
 use super::buffer::Buffer;
 use super::connection::{Bytes, Connection, Edges};
 use super::{ExecDoor, Of};
-use crate::net::accept::Batch;
 use crate::net::addr::PeerAddr;
 use crate::net::limits::Full;
-use crate::net::listening::LAST_BATCHES;
+use crate::net::listening::{Accepting, Listening};
 use crate::net::stream::{Stream, Unread};
 use crate::process::exit_status::ExitStatus;
 use crate::reactor::{Alarm, Context, Key, Readiness};
 
+impl Accepting for ExecDoor {
+    fn listening_mut(&mut self) -> &mut Listening {
+        &mut self.listening
+    }
+
+    fn admit(&mut self, cx: &mut Context<'_>, stream: Stream, peer: PeerAddr) {
+        self.welcome(cx, stream, peer);
+    }
+
+    fn log_pause(&mut self, cx: &mut Context<'_>, line: fmt::Arguments<'_>) {
+        self.note(cx, Level::Error, Topic::Accept, line);
+    }
+}
+
 impl ExecDoor {
     // ---- in ----------------------------------------------------------------------------------------------------
-
-    pub(super) fn accept_some(&mut self, cx: &mut Context<'_>, key: Key) {
-        let Some(batch) = self.accept_batch(cx, key) else {
-            return;
-        };
-        if let Some(pause) = self.listening.settle(cx, key, batch) {
-            let line = format_args!(
-                "accepting pauses: {:?}; connections wait until one ends \
-                 (raise the limit on open files, or lower --max-connections)",
-                pause.why
-            );
-            self.note(cx, Level::Error, Topic::Accept, line);
-        }
-    }
-
-    fn accept_batch(&mut self, cx: &mut Context<'_>, key: Key) -> Option<Batch> {
-        let (mut accepted, batch) = self.listening.take(key, cx.now())?;
-        for (stream, peer) in accepted.drain(..) {
-            self.welcome(cx, stream, peer);
-        }
-        self.listening.give_back(accepted);
-        Some(batch)
-    }
-
-    /// Everybody who has connected by now.
-    pub(super) fn accept_all(&mut self, cx: &mut Context<'_>) {
-        for key in self.listening.keys() {
-            for _ in 0..LAST_BATCHES {
-                let Some(Batch::More) = self.accept_batch(cx, key) else {
-                    break;
-                };
-            }
-        }
-    }
-
-    pub(super) fn retry_accepting(&mut self, cx: &mut Context<'_>, key: Key) {
-        if self.listening.alarm_fired(cx, key) {
-            self.accept_some(cx, key);
-        }
-    }
 
     pub(in crate::services::exec) fn welcome(&mut self, cx: &mut Context<'_>, stream: Stream, peer: PeerAddr) {
         if !self.options.access.permits(&peer) {

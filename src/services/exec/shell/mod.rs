@@ -26,7 +26,7 @@ use super::core::run::{Action, Event, State};
 use super::options::Options;
 use super::report::{self, Times, Topic};
 use crate::net::limits::ConnectionCount;
-use crate::net::listening::Listening;
+use crate::net::listening::{Accepting, Listening};
 use crate::process::guard::Guard;
 use crate::process::spawn::SpawnDefaults;
 use crate::reactor::slab::GenerationalSlab;
@@ -130,7 +130,7 @@ impl Of {
 impl Service for ExecDoor {
     fn ready(&mut self, cx: &mut Context<'_>, source: Source, readiness: Readiness) {
         match Of::which(source) {
-            Some(Of::Listener) => self.accept_some(cx, source.key),
+            Some(Of::Listener) => self.accept(cx, source.key),
             Some(Of::Client) => self.client_ready(cx, source.key, readiness),
             Some(of @ (Of::Stdin | Of::Stdout | Of::Stderr)) => self.pipe_ready(cx, source.key, of),
             Some(Of::Exit) => self.exit_ready(cx, source.key),
@@ -156,7 +156,7 @@ impl Service for ExecDoor {
 
     fn resume(&mut self, cx: &mut Context<'_>, source: Source) {
         match Of::which(source) {
-            Some(Of::Listener) => self.accept_some(cx, source.key),
+            Some(Of::Listener) => self.accept(cx, source.key),
             Some(Of::Client) => self.pump(cx, source.key),
             Some(Of::Starting) => self.start_waiting(cx),
             // These never leave anything over.

@@ -19,7 +19,7 @@ use crate::error::{Blame, Error};
 use crate::net::addr::ListenAddr;
 use crate::net::limits::ConnectionCount;
 use crate::net::listener::Listener;
-use crate::net::listening::Listening;
+use crate::net::listening::{Accepting, Listening};
 use crate::process::failure::SpawnError;
 use crate::process::guard::{Guard, Restart};
 use crate::process::rss;

@@ -49,7 +49,7 @@ use super::cache::Cache;
 use super::core::{Action, ClientId, Dispatcher, Event, Restart, SlotView, WorkerId};
 use super::options::Options;
 use super::report::{self, Descriptors, Latencies, Topic};
-use crate::net::listening::Listening;
+use crate::net::listening::{Accepting, Listening};
 use crate::process::guard::Guard;
 use crate::process::spawn::{SpawnDefaults, Spawner};
 use crate::reactor::{Alarm, Context, READ_BUFFER, Readiness, Service, Source};
