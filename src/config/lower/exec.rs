@@ -3,14 +3,13 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::listen::{Listening, listening};
+use super::listen::{Listening, limit_origin, listening};
 use super::pool::TIMEOUT;
 use super::{LONGEST, Lowered, Mistake, Mistakes, Origin, SHORTEST_TIMEOUT};
 use crate::config::spec::exec::{ExecSpec, LogArgs};
 use crate::config::spec::listen::ListenSpec;
 use crate::config::units::{Time, Whole};
 use crate::net::addr::ListenAddr;
-use crate::services::LimitOrigin;
 use crate::services::exec::options::{Options, Policy, is_exposed};
 
 // Those of sockexec 3.1.
@@ -72,10 +71,7 @@ pub fn exec(name: &str, spec: &ExecSpec) -> Result<Lowered<Options>, Vec<Mistake
         backlog,
         access,
         connection_limits,
-        connection_limit: match spec.listen.max_connections {
-            Some(_) => LimitOrigin::Asked,
-            None => LimitOrigin::Default,
-        },
+        connection_limit: limit_origin(&spec.listen),
         policy,
         kill_timeout,
         stop_timeout,
@@ -130,6 +126,7 @@ fn check_addresses(mistakes: &mut Mistakes, spec: &ExecSpec, addresses: &[(Origi
 mod tests {
     use super::*;
     use crate::config::units::{FileMode, Size};
+    use crate::services::LimitOrigin;
 
     fn on(address: &str) -> ExecSpec {
         let mut spec = ExecSpec::default();

@@ -12,6 +12,7 @@ use crate::net::addr::{ListenAddr, UnixAddr};
 use crate::net::bind::UnixSocketOptions;
 use crate::net::limits::ConnectionLimits;
 use crate::process::identity::{UserIdentity, lookup_group};
+use crate::services::LimitOrigin;
 
 /// `listen(2)`: the kernel caps it at net.core.somaxconn.
 const BACKLOG: RangeInclusive<u32> = 1..=65_535;
@@ -27,6 +28,14 @@ pub(super) struct Listening {
     pub(super) backlog: u32,
     pub(super) access: AccessList,
     pub(super) connection_limits: ConnectionLimits,
+}
+
+/// Whether the limit on connections is asked for, or a default that may be lowered to what can be had.
+pub(super) fn limit_origin(spec: &ListenSpec) -> LimitOrigin {
+    match spec.max_connections {
+        Some(_) => LimitOrigin::Asked,
+        None => LimitOrigin::Default,
+    }
 }
 
 /// Lowers the shared part. `addresses` are those that the door's own flags name; what `--listen` names is added to them.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::cache::cache;
 use super::framing::{error_reply, framings};
-use super::listen::{Listening, listening};
+use super::listen::{Listening, limit_origin, listening};
 use super::probe::{probe, probe_interval};
 use super::process::process;
 use super::session;
@@ -15,7 +15,7 @@ use super::{LONGEST, Lowered, Mistake, Mistakes, Origin, SHORTEST_TIMEOUT};
 use crate::config::quote::Quoted;
 use crate::config::spec::pool::{HalfClose as Written, Mode as WrittenMode, PoolSpec};
 use crate::net::addr::ListenAddr;
-use crate::services::pool::options::{Framing, HalfClose, LimitOrigin, Mode, Options, Persistent, Policy};
+use crate::services::pool::options::{Framing, HalfClose, Mode, Options, Persistent, Policy};
 
 /// The worker of iotcpd 1.1.
 const DEFAULT_COMMAND: &str = "squidGuard -c sg/adblock.conf";
@@ -103,7 +103,7 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
         backlog,
         access,
         connection_limits,
-        connection_limit: limit_origin(spec),
+        connection_limit: limit_origin(&spec.listen),
         process,
         policy,
         ready_line,
@@ -128,13 +128,6 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
         options,
         listen: addresses,
     })
-}
-
-fn limit_origin(spec: &PoolSpec) -> LimitOrigin {
-    match spec.listen.max_connections {
-        Some(_) => LimitOrigin::Asked,
-        None => LimitOrigin::Default,
-    }
 }
 
 /// The addresses of `--ipv4`, `--ipv6` and `--port`. Asking for IPv6 alone binds no IPv4, and `--listen` alone only
