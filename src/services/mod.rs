@@ -6,6 +6,7 @@
 //! `config`; no other door changes for it.
 
 pub mod exec;
+pub mod pattern;
 pub mod pool;
 
 use std::time::{Duration, Instant};
