@@ -38,6 +38,9 @@ pub struct ExecSpec {
     /// The longest that the arguments of a program may be together, one byte more counted for each [default: 1MiB]
     #[arg(long, value_name = "SIZE", help_heading = "Programs")]
     pub max_arguments: Option<Size>,
+    /// Only programs of this path, or of paths like this pattern, may be run; may be repeated [default: all]
+    #[arg(long, value_name = "PATTERN", help_heading = "Programs")]
+    pub allow_program: Vec<String>,
     /// Whether the log shows the arguments of programs, or their names alone [default: yes]
     #[arg(long, value_name = "WHETHER", help_heading = "Programs")]
     pub log_args: Option<LogArgs>,
@@ -49,6 +52,13 @@ pub struct ExecSpec {
     #[command(flatten)]
     #[serde(flatten)]
     pub listen: ListenSpec,
+
+    /// Only this user may connect over a UNIX socket, by name or number; may be repeated [default: all]
+    #[arg(long, value_name = "USER", help_heading = "Who may connect")]
+    pub allow_user: Vec<String>,
+    /// Only members of this group may connect over a UNIX socket, and who --allow-user names; may be repeated [default: all]
+    #[arg(long, value_name = "GROUP", help_heading = "Who may connect")]
+    pub allow_group: Vec<String>,
 
     /// How long a client may take until the arguments are complete [default: 30s]
     #[arg(long, value_name = "TIME", help_heading = "Connections")]

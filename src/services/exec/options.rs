@@ -1,5 +1,6 @@
 //! What an exec door is told: every number decided, every default applied, nothing left to look up.
 
+pub use super::core::permits::{Clients, Programs};
 pub use super::core::run::Policy;
 use crate::net::access::AccessList;
 use crate::net::addr::ListenAddr;
@@ -18,7 +19,7 @@ const DESCRIPTORS_BESIDE: usize = 8;
 pub struct Options {
     /// The name in logs and statistics; unique in a daemon.
     pub name: String,
-    /// Where clients connect. Never empty, and never a TCP address that other machines reach.
+    /// Where clients connect. Never empty; a TCP address that other machines reach only with a list of [`programs`](Self::programs).
     pub listen: Vec<ListenAddr>,
     /// Mode and owner of the UNIX listeners among [`listen`](Self::listen).
     pub unix_socket: UnixSocketOptions,
@@ -26,6 +27,10 @@ pub struct Options {
     pub backlog: u32,
     /// Who may connect over TCP.
     pub access: AccessList,
+    /// Who may connect over UNIX sockets. With a list there is no TCP address.
+    pub clients: Clients,
+    /// What may be run.
+    pub programs: Programs,
     /// How many may be connected, in total and from one address.
     pub connection_limits: ConnectionLimits,
     /// Where the limit on their total comes from.

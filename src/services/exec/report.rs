@@ -31,6 +31,8 @@ pub(super) struct Present {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Topic {
     Denied,
+    ForbiddenClient,
+    ForbiddenProgram,
     MaxConnections,
     MaxConnectionsPerIp,
     Refusal,
@@ -49,6 +51,8 @@ impl fmt::Display for Topic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Topic::Denied => "connections that the access lists refuse",
+            Topic::ForbiddenClient => "connections that --allow-user and --allow-group refuse",
+            Topic::ForbiddenProgram => "programs that --allow-program does not name",
             Topic::MaxConnections => "connections over --max-connections",
             Topic::MaxConnectionsPerIp => "connections over --max-connections-per-ip",
             Topic::Refusal => "refused requests",
@@ -95,10 +99,11 @@ pub(super) fn command(arguments: &[Vec<u8>], with_arguments: bool) -> String {
 /// Everything an exec door has to say.
 pub(super) fn snapshot(counters: &Counters, traffic: Traffic, times: &Times, name: &str, present: Present) -> Snapshot {
     let mut snapshot = Snapshot::default();
-    let rows: [(Label, u64); 19] = [
+    let rows: [(Label, u64); 21] = [
         ("runs total", counters.total),
         ("runs running", as_count(present.running)),
         ("runs not started", counters.not_started),
+        ("runs forbidden", counters.forbidden_programs),
         ("runs refused", counters.refused),
         ("runs timeout", counters.timed_out),
         ("runs killed", counters.killed),
@@ -110,6 +115,7 @@ pub(super) fn snapshot(counters: &Counters, traffic: Traffic, times: &Times, nam
         ("exit signal", counters.exit_signal),
         ("connections", as_count(present.connections)),
         ("refused denied", counters.denied),
+        ("refused user", counters.forbidden_clients),
         ("refused max-conn", counters.over_limit),
         ("bytes stdin", traffic.input),
         ("bytes stdout", traffic.output),

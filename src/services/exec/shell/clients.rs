@@ -42,8 +42,17 @@ impl ExecDoor {
             let line = format_args!("refused {peer}: not allowed by --allow and --deny");
             return self.note(cx, Level::Warn, Topic::Denied, line);
         }
+        if let Err(why) = self.permit_client(&stream) {
+            self.counters.forbidden_clients += 1;
+            return self.turn_away(cx, &stream, &peer, Topic::ForbiddenClient, &why);
+        }
         if let Err(full) = self.count.admit(&peer) {
-            return self.turn_away(cx, &stream, &peer, full);
+            self.counters.over_limit += 1;
+            let (topic, limit) = match full {
+                Full::Total => (Topic::MaxConnections, "--max-connections"),
+                Full::Address => (Topic::MaxConnectionsPerIp, "--max-connections-per-ip"),
+            };
+            return self.turn_away(cx, &stream, &peer, topic, &format!("{full} ({limit})"));
         }
         // Output leaves as it comes; and of a client over TCP that dies in silence nobody else would tell. Where either
         // cannot be set (the peer has gone) the next read says so.
@@ -88,21 +97,15 @@ impl ExecDoor {
         self.pump(cx, key);
     }
 
-    /// Over the limit: told at once, and not kept. A reset may overtake the refusal where what it sends is unread; to wait for
-    /// that would be to keep the connection after all.
-    fn turn_away(&mut self, cx: &mut Context<'_>, stream: &Stream, peer: &PeerAddr, full: Full) {
-        self.counters.over_limit += 1;
-        let (topic, limit) = match full {
-            Full::Total => (Topic::MaxConnections, "--max-connections"),
-            Full::Address => (Topic::MaxConnectionsPerIp, "--max-connections-per-ip"),
-        };
+    /// Not wanted: told at once, and not kept. A reset may overtake the refusal where what it sends is unread; to wait for that
+    /// would be to keep the connection after all, in a place that is somebody else's.
+    fn turn_away(&mut self, cx: &mut Context<'_>, stream: &Stream, peer: &PeerAddr, topic: Topic, why: &str) {
         let _ = stream.discard_unread();
         let mut wire = Buffer::default();
-        reply::refusal(&format!("{full} ({limit})"), REFUSED, wire.end());
+        reply::refusal(why, REFUSED, wire.end());
         // A fresh socket has room for so little; a peer that has gone is told nothing.
         let _ = wire.write_to(stream);
-        let line = format_args!("refused {peer}: as many connections as {limit} allows");
-        self.note(cx, Level::Warn, topic, line);
+        self.note(cx, Level::Warn, topic, format_args!("refused {peer}: {why}"));
     }
 
     pub(super) fn client_ready(&mut self, cx: &mut Context<'_>, key: Key, readiness: Readiness) {

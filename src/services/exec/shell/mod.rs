@@ -2,8 +2,8 @@
 //! processes, bytes and closed connections.
 //!
 //! The brain of it is one `match` over [`Action`] in [`ExecDoor::act`]. Beside it stand one connection and its bytes
-//! (`connection`, `buffer`), taking connections in and letting them go (`clients`), the programs (`programs`), and beginning
-//! and end of the whole (`lifecycle`).
+//! (`connection`, `buffer`), taking connections in and letting them go (`clients`), whom to let in (`permits`), the programs
+//! (`programs`), and beginning and end of the whole (`lifecycle`).
 //!
 //! What holds: every touch of a connection ends in [`ExecDoor::pump`], which moves what can be moved, bounded a turn, and
 //! arms the connection's one alarm. A connection is told an event only through [`ExecDoor::tell`].
@@ -12,6 +12,7 @@ mod buffer;
 mod clients;
 mod connection;
 mod lifecycle;
+mod permits;
 mod programs;
 
 use std::collections::VecDeque;
