@@ -12,7 +12,8 @@
 //! 4. [`guard::Guard::watch`] records its group, so that nothing outlives the daemon.
 //! 5. [`child::Child`] is its pidfd (readable once: it has exited) and our ends of its pipes; [`stderr_log`] makes log
 //!    lines of what it complains about, [`rss`] says how much memory it holds.
-//! 6. [`reaper::Ending`] decides how it is ended (its input closed, TERM, KILL) and by when.
+//! 6. [`reaper::Ending`] decides how it is ended (its input closed, TERM, KILL) and by when. A program that is run once, for
+//!    somebody, is a [`job::Job`]: all of this with its place on the loop.
 //! 7. [`child::Child::reap_with_group`] kills what is left of its group, tells the guard, and only then reaps it.
 //!
 //! What holds throughout: a process id is used for signals only while its process is unreaped, since until then the
@@ -28,6 +29,7 @@ pub mod exit_status;
 pub mod failure;
 pub mod guard;
 pub mod identity;
+pub mod job;
 pub mod limits;
 mod plan;
 mod program;

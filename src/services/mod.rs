@@ -5,7 +5,9 @@
 //! and `report.rs` with its words. A new door is a new folder here, a variant in [`Options`], and its specification in
 //! `config`; no other door changes for it.
 
+pub mod command;
 pub mod exec;
+pub mod pattern;
 pub mod pool;
 
 use std::time::{Duration, Instant};

@@ -64,7 +64,7 @@ mod tests {
             size: 1 << 20,
             ttl: DEFAULT_TTL,
         };
-        let skip = crate::services::pool::pattern::Pattern::new("^POST").ok();
+        let skip = crate::services::pattern::Pattern::new("^POST").ok();
         assert_eq!(cache, Some(CacheOptions { limits, skip }));
     }
 

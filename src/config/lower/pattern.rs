@@ -2,7 +2,7 @@
 
 use super::{Mistakes, Origin};
 use crate::config::quote::Quoted;
-use crate::services::pool::pattern::{Malformed, Pattern};
+use crate::services::pattern::{Malformed, Pattern};
 
 /// Reads an expression; what is wrong with it is told with its place.
 pub(super) fn pattern(mistakes: &mut Mistakes, key: &'static str, text: &str) -> Option<Pattern> {

@@ -8,8 +8,8 @@ use super::pattern::pattern;
 use super::{LONGEST, Mistakes, Origin};
 use crate::config::quote::Quoted;
 use crate::config::spec::pool::PoolSpec;
+use crate::services::pattern::Pattern;
 use crate::services::pool::options::{Framing, Probe};
-use crate::services::pool::pattern::Pattern;
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
 /// More often, and what is asked for nobody's sake takes a part of the work that shows.

@@ -9,7 +9,6 @@ use super::super::core::reply::{self, REFUSED};
 use super::super::core::request::Reader;
 use super::super::core::run::{Cause, Event, Refusal, Run, State};
 use super::super::report::{self, Topic};
-use super::buffer::Buffer;
 use super::connection::{Bytes, Connection, Edges};
 use super::{ExecDoor, Of};
 use crate::net::addr::PeerAddr;
@@ -18,6 +17,7 @@ use crate::net::listening::{Accepting, Listening};
 use crate::net::stream::{Stream, Unread};
 use crate::process::exit_status::ExitStatus;
 use crate::reactor::{Alarm, Context, Key, Readiness};
+use crate::relay::buffer::Buffer;
 
 impl Accepting for ExecDoor {
     fn listening_mut(&mut self) -> &mut Listening {
@@ -214,7 +214,9 @@ impl ExecDoor {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        connection.program = None;
+        if let Some(program) = connection.program.take() {
+            program.close(cx);
+        }
         // An error: it has gone.
         let unread = connection.stream.discard_unread().unwrap_or(Unread::End);
         let quiet = match unread {
@@ -234,8 +236,8 @@ impl ExecDoor {
             return;
         };
         cx.set_alarm(&mut connection.alarm, Of::Client.of(key), None);
-        if let Some(program) = &mut connection.program {
-            cx.set_alarm(&mut program.ending_alarm, Of::Ending.of(key), None);
+        if let Some(program) = connection.program.take() {
+            program.close(cx);
         }
         self.count.release(&connection.peer);
         drop(connection);

@@ -2,13 +2,12 @@
 //! processes, bytes and closed connections.
 //!
 //! The brain of it is one `match` over [`Action`] in [`ExecDoor::act`]. Beside it stand one connection and its bytes
-//! (`connection`, `buffer`), taking connections in and letting them go (`clients`), whom to let in (`permits`), the programs
+//! (`connection`), taking connections in and letting them go (`clients`), whom to let in (`permits`), the programs
 //! (`programs`), and beginning and end of the whole (`lifecycle`).
 //!
 //! What holds: every touch of a connection ends in [`ExecDoor::pump`], which moves what can be moved, bounded a turn, and
 //! arms the connection's one alarm. A connection is told an event only through [`ExecDoor::tell`].
 
-mod buffer;
 mod clients;
 mod connection;
 mod lifecycle;
@@ -302,11 +301,11 @@ impl ExecDoor {
 
     pub(super) fn describe_connections(&self, now: Instant) -> String {
         let running = |(key, it): (Key, &Connection)| {
-            let pid = it.program.as_ref().map_or(-1, |program| program.child.pid().as_raw());
+            let pid = it.program.as_ref().map_or(-1, |program| program.pid().as_raw());
             let age = it
                 .program
                 .as_ref()
-                .map(|program| now.saturating_duration_since(program.started));
+                .map(|program| now.saturating_duration_since(program.started()));
             report::dump(
                 key.slot(),
                 state_name(it.run.state()),
