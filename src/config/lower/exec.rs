@@ -7,10 +7,11 @@ use super::listen::{Listening, limit_origin, listening};
 use super::permits::permits;
 use super::pool::TIMEOUT;
 use super::{LONGEST, Lowered, Mistake, Mistakes, Origin, SHORTEST_TIMEOUT};
-use crate::config::spec::exec::{ExecSpec, LogArgs};
+use crate::config::spec::exec::{ExecSpec, LogArgs, Protocol};
 use crate::config::spec::listen::ListenSpec;
 use crate::config::units::{Time, Whole};
-use crate::services::exec::options::{Options, Policy};
+use crate::services::exec::core::sockproc::SHELL;
+use crate::services::exec::options::{Dialect, Options, Policy};
 
 // Those of sockexec 3.1.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -25,12 +26,17 @@ const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_MAX_ARGUMENTS: u64 = 1 << 20;
 const DEFAULT_MAX_BUFFER: u64 = 256 << 10;
 
+const DEFAULT_MAX_OUTPUT: u64 = 4 << 20;
+
 /// Not waiting at all would cut off what a program's own children write with their last breath.
 const LINGER: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;
 /// Linux takes a quarter of the stack limit, 2 MiB as a rule, and never over 6 MiB.
 const MAX_ARGUMENTS: RangeInclusive<u64> = 1 << 10..=8 << 20;
 /// Below it each system call moves next to nothing.
 const MAX_BUFFER: RangeInclusive<u64> = 4 << 10..=1 << 30;
+
+/// Each connection may hold so much.
+const MAX_OUTPUT: RangeInclusive<u64> = 4 << 10..=1 << 30;
 
 /// Lowers one exec door.
 ///
@@ -75,6 +81,7 @@ pub fn exec(name: &str, spec: &ExecSpec) -> Result<Lowered<Options>, Vec<Mistake
         connection_limit: limit_origin(&spec.listen),
         clients,
         programs,
+        dialect: dialect(&mut mistakes, spec),
         policy,
         kill_timeout,
         stop_timeout,
@@ -87,6 +94,32 @@ pub fn exec(name: &str, spec: &ExecSpec) -> Result<Lowered<Options>, Vec<Mistake
         options,
         listen: addresses,
     })
+}
+
+/// Each key of a protocol belongs to that alone.
+fn dialect(mistakes: &mut Mistakes, spec: &ExecSpec) -> Dialect {
+    let max_output = mistakes.size("max-output", spec.max_output, &MAX_OUTPUT);
+    match spec.protocol.unwrap_or(Protocol::Sockexec) {
+        Protocol::Sockexec => {
+            if max_output.is_some() {
+                let text = "output is passed on as it comes, none is held";
+                let remedy = "leave it out; it is for protocol sockproc, where the length comes first";
+                mistakes.add(Origin::key("max-output"), text, remedy);
+            }
+            Dialect::Sockexec
+        }
+        Protocol::Sockproc => {
+            if !spec.allow_program.is_empty() {
+                let text = format!("with protocol sockproc the one program is {SHELL}, which runs all others");
+                let remedy = "write protocol sockexec, or leave it out and restrict who may connect";
+                mistakes.add(Origin::key("allow-program"), text, remedy);
+            }
+            let max_output = max_output.unwrap_or(DEFAULT_MAX_OUTPUT);
+            Dialect::Sockproc {
+                max_output: usize::try_from(max_output).unwrap_or(usize::MAX),
+            }
+        }
+    }
 }
 
 /// `0` is no limit.

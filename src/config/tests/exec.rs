@@ -35,11 +35,17 @@ fn from_file(keys: &str) -> Options {
 
 /// Each option: its name, as flags, as keys.
 const SAMPLES: &[(&str, &[&str], &str)] = &[
+    ("protocol", &["--protocol", "sockproc"], "protocol = 'sockproc'"),
     ("timeout", &["--timeout", "0"], "timeout = 0"),
     ("kill-timeout", &["--kill-timeout", "1.5"], "kill-timeout = 1.5"),
     ("linger", &["--linger", "20ms"], "linger = '20ms'"),
     ("stop-timeout", &["--stop-timeout", "5s"], "stop-timeout = 5"),
     ("max-arguments", &["--max-arguments", "64k"], "max-arguments = 65536"),
+    (
+        "max-output",
+        &["--protocol=sockproc", "--max-output", "1MiB"],
+        "protocol = 'sockproc'\nmax-output = '1M'",
+    ),
     (
         "allow-program",
         &["--allow-program=/bin/a*", "--allow-program=/bin/ls"],
@@ -91,11 +97,18 @@ fn every_flag_is_a_key_and_means_the_same() {
             continue;
         }
         let flag = format!("--{name}={default}");
-        let mut said = from_flags([flag.as_str()]);
+        // It has a meaning in one protocol alone.
+        let beside = if name == "max-output" {
+            "--protocol=sockproc"
+        } else {
+            "--protocol=sockexec"
+        };
+        let beside = if name == "protocol" { None } else { Some(beside) };
+        let mut said = from_flags(beside.into_iter().chain([flag.as_str()]));
         // Asking for the default number of connections is asking: it is not lowered in silence.
         said.connection_limit = LimitOrigin::Default;
-        assert_eq!(said, from_flags([]), "{flag}");
+        assert_eq!(said, from_flags(beside), "{flag}");
         defaults += 1;
     }
-    assert_eq!(defaults, 12);
+    assert_eq!(defaults, 14);
 }

@@ -1,5 +1,6 @@
 //! What an exec door is told: every number decided, every default applied, nothing left to look up.
 
+pub use super::core::dialect::Dialect;
 pub use super::core::permits::{Clients, Programs};
 pub use super::core::run::Policy;
 use crate::net::access::AccessList;
@@ -35,6 +36,8 @@ pub struct Options {
     pub connection_limits: ConnectionLimits,
     /// Where the limit on their total comes from.
     pub connection_limit: LimitOrigin,
+    /// How programs are asked for.
+    pub dialect: Dialect,
     /// What each connection is decided by.
     pub policy: Policy,
     /// From TERM to KILL.

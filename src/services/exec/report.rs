@@ -38,6 +38,7 @@ pub(super) enum Topic {
     Refusal,
     Spawn,
     Timeout,
+    Overflow,
     Stop,
     Vanished,
     Unread,
@@ -58,6 +59,7 @@ impl fmt::Display for Topic {
             Topic::Refusal => "refused requests",
             Topic::Spawn => "failed starts",
             Topic::Timeout => "programs over --timeout",
+            Topic::Overflow => "programs over --max-output",
             Topic::Stop => "programs ended by --stop-timeout",
             Topic::Vanished => "clients that have gone",
             Topic::Unread => "clients over --write-timeout",
@@ -99,13 +101,14 @@ pub(super) fn command(arguments: &[Vec<u8>], with_arguments: bool) -> String {
 /// Everything an exec door has to say.
 pub(super) fn snapshot(counters: &Counters, traffic: Traffic, times: &Times, name: &str, present: Present) -> Snapshot {
     let mut snapshot = Snapshot::default();
-    let rows: [(Label, u64); 21] = [
+    let rows: [(Label, u64); 22] = [
         ("runs total", counters.total),
         ("runs running", as_count(present.running)),
         ("runs not started", counters.not_started),
         ("runs forbidden", counters.forbidden_programs),
         ("runs refused", counters.refused),
         ("runs timeout", counters.timed_out),
+        ("runs overflown", counters.overflown),
         ("runs killed", counters.killed),
         ("runs vanished", counters.vanished),
         ("runs unread", counters.unread),

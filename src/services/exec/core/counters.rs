@@ -13,6 +13,8 @@ pub struct Counters {
     pub refused: u64,
     /// Programs that ran out of their time.
     pub timed_out: u64,
+    /// Programs that wrote more than may be held.
+    pub overflown: u64,
     /// Programs that needed a KILL.
     pub killed: u64,
     /// Clients that were gone before their program had ended.

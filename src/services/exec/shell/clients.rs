@@ -5,8 +5,7 @@ use std::fmt;
 use log::Level;
 use mio::Interest;
 
-use super::super::core::reply::{self, REFUSED};
-use super::super::core::request::Reader;
+use super::super::core::reply::{Outcome, REFUSED};
 use super::super::core::run::{Cause, Event, Refusal, Run, State};
 use super::super::report::{self, Topic};
 use super::connection::{Bytes, Connection, Edges};
@@ -61,7 +60,8 @@ impl ExecDoor {
             stream,
             peer,
             run: Run::new(self.options.policy, cx.now()),
-            reader: Reader::new(self.options.max_arguments),
+            reader: self.options.dialect.reader(self.options.max_arguments),
+            teller: self.options.dialect.teller(),
             edges: Edges {
                 readable: true,
                 writable: true,
@@ -102,7 +102,7 @@ impl ExecDoor {
     fn turn_away(&mut self, cx: &mut Context<'_>, stream: &Stream, peer: &PeerAddr, topic: Topic, why: &str) {
         let _ = stream.discard_unread();
         let mut wire = Buffer::default();
-        reply::refusal(why, REFUSED, wire.end());
+        self.options.dialect.teller().refuse(why, REFUSED, wire.end());
         // A fresh socket has room for so little; a peer that has gone is told nothing.
         let _ = wire.write_to(stream);
         self.note(cx, Level::Warn, topic, format_args!("refused {peer}: {why}"));
@@ -164,7 +164,7 @@ impl ExecDoor {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        reply::refusal(&why, REFUSED, connection.output.end());
+        connection.teller.refuse(&why, REFUSED, connection.output.end());
         let peer = connection.peer;
         self.counters.refused += 1;
         self.note(cx, Level::Warn, Topic::Refusal, format_args!("refused {peer}: {why}"));
@@ -175,14 +175,15 @@ impl ExecDoor {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        match connection.status {
-            Some(ExitStatus::Code(code)) => reply::exit_code(code, connection.output.end()),
-            Some(ExitStatus::Signal { number, .. }) => reply::term_signal(number, connection.output.end()),
-            None => reply::refusal(
-                "how the program has ended cannot be known",
-                REFUSED,
-                connection.output.end(),
-            ),
+        let Connection {
+            teller, output, status, ..
+        } = connection;
+        match *status {
+            Some(ExitStatus::Code(code)) => teller.conclude(Outcome::Code(code), output.end()),
+            Some(ExitStatus::Signal { number, core_dumped }) => {
+                teller.conclude(Outcome::Signal { number, core_dumped }, output.end());
+            }
+            None => teller.refuse("how the program has ended cannot be known", REFUSED, output.end()),
         }
     }
 
@@ -197,6 +198,10 @@ impl ExecDoor {
             Cause::Timeout => {
                 self.counters.timed_out += 1;
                 (Level::Warn, Topic::Timeout, "its --timeout is over")
+            }
+            Cause::Overflow => {
+                self.counters.overflown += 1;
+                (Level::Warn, Topic::Overflow, "its output is longer than --max-output")
             }
             Cause::Wrong(_) => (Level::Warn, Topic::Refusal, "what its client sends is no input"),
             Cause::Stop => (Level::Warn, Topic::Stop, "the door closes (--stop-timeout)"),

@@ -5,9 +5,11 @@
 
 use std::io::{ErrorKind, Read};
 
-use super::super::core::reply::{self, Output};
-use super::super::core::request::{End, Found, Reader, Wrong};
+use super::super::core::dialect::{Reader, Teller};
+use super::super::core::reply::Output;
+use super::super::core::request::{End, Found, Wrong};
 use super::super::core::run::{Event, Run, State};
+use super::super::core::sockproc::Kept;
 use crate::net::addr::PeerAddr;
 use crate::net::stream::Stream;
 use crate::process::exit_status::ExitStatus;
@@ -32,6 +34,7 @@ pub(super) struct Connection {
     pub(super) peer: PeerAddr,
     pub(super) run: Run,
     pub(super) reader: Reader,
+    pub(super) teller: Teller,
     pub(super) edges: Edges,
     pub(super) alarm: Alarm,
     /// The program's name and its arguments, once they are complete.
@@ -201,8 +204,11 @@ impl Connection {
         match program.read_output(pipe, buffer.get_mut(..room).unwrap_or_default()) {
             job::Moved::Bytes(count) => {
                 *bytes += count as u64;
-                reply::output(from, buffer.get(..count).unwrap_or_default(), self.output.end());
-                Moved::Some
+                let come = buffer.get(..count).unwrap_or_default();
+                match self.teller.output(from, come, self.output.end()) {
+                    Kept::All | Kept::CutAgain => Moved::Some,
+                    Kept::Cut => Moved::Event(Event::Overflow),
+                }
             }
             job::Moved::Nothing => Moved::Nothing,
             job::Moved::Over => Moved::Event(Event::OutputOver(from)),

@@ -312,7 +312,7 @@ impl ExecDoor {
                 pid,
                 age,
                 it.input.len(),
-                it.output.len(),
+                it.output.len() + it.teller.held(),
             )
         };
         self.connections.iter().map(running).collect()

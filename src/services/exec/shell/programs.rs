@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use log::Level;
 use nix::errno::Errno;
 
-use super::super::core::reply::{self, CANNOT_RUN, NOT_FOUND};
+use super::super::core::reply::{CANNOT_RUN, NOT_FOUND};
 use super::super::core::run::{Cause, Event, State};
 use super::super::report::{self, Topic};
 use super::connection::Connection;
@@ -80,7 +80,7 @@ impl ExecDoor {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        reply::refusal(why, status, connection.output.end());
+        connection.teller.refuse(why, status, connection.output.end());
         let peer = connection.peer;
         self.counters.not_started += 1;
         self.note(cx, Level::Warn, Topic::Spawn, format_args!("{peer}: {why}"));
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn signals_have_the_numbers_of_this_machine() {
-        for (number, name) in reply::SIGNALS {
+        for (number, name) in crate::services::exec::core::reply::SIGNALS {
             let signal = Signal::try_from(number).unwrap();
             assert_eq!(signal.as_str(), format!("SIG{name}"));
         }
