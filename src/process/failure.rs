@@ -54,8 +54,8 @@ pub enum Step {
 pub struct SpawnError {
     /// What was being attempted.
     pub step: Step,
-    /// The program as the operator wrote it.
-    pub program: OsString,
+    /// The program as the operator wrote it; `None`: it fails for every program, because of what it is to be started with.
+    pub program: Option<OsString>,
     /// What the kernel said.
     pub errno: Errno,
     /// The script's interpreter, when the script is there and its interpreter is not.
@@ -64,11 +64,22 @@ pub struct SpawnError {
 
 impl SpawnError {
     pub(super) fn new(step: Step, program: &OsStr, errno: Errno) -> Self {
+        Self::of_surroundings(step, errno).of_program(program)
+    }
+
+    pub(super) const fn of_surroundings(step: Step, errno: Errno) -> Self {
         Self {
             step,
-            program: program.to_owned(),
+            program: None,
             errno,
             missing_interpreter: None,
+        }
+    }
+
+    pub(super) fn of_program(self, program: &OsStr) -> Self {
+        Self {
+            program: Some(program.to_owned()),
+            ..self
         }
     }
 
@@ -170,7 +181,10 @@ impl fmt::Display for SpawnError {
             errno,
             missing_interpreter,
         } = self;
-        write!(f, "cannot start {program:?}: {step}: ")?;
+        match program {
+            Some(program) => write!(f, "cannot start {program:?}: {step}: ")?,
+            None => write!(f, "cannot start any program: {step}: ")?,
+        }
         match missing_interpreter {
             Some(path) => write!(
                 f,

@@ -38,6 +38,7 @@ pub mod rss;
 pub mod spawn;
 pub mod spec;
 pub mod stderr_log;
+mod stdio;
 pub mod successor;
 mod sys;
 pub mod terminal;

@@ -10,7 +10,7 @@ use crate::config::quote::Quoted;
 use crate::config::spec::process::ProcessSpec as Spec;
 use crate::process::identity::{UserIdentity, lookup_group};
 use crate::process::limits::ResourceLimits;
-use crate::process::spec::{Environment, EnvironmentBase, ProcessSpec};
+use crate::process::spec::{Command, Environment, EnvironmentBase, ProcessSpec, Surroundings};
 
 /// Address space; below the start of the range no program gets past its dynamic linker.
 const MEMORY: RangeInclusive<u64> = 1 << 20..=1 << 50;
@@ -26,18 +26,36 @@ const NICE: RangeInclusive<i32> = -20..=19;
 ///
 /// `None`: the command could not be read, which has been noted.
 pub(super) fn process(mistakes: &mut Mistakes, key: &'static str, command: &str, spec: &Spec) -> Option<ProcessSpec> {
-    let process = program(mistakes, key, command);
-    let limits = limits(mistakes, spec);
-    let environment = environment(mistakes, spec);
-    let nice = mistakes.count("nice", spec.nice, NICE);
+    let command = program(mistakes, key, command);
+    let surroundings = surroundings(mistakes, spec);
+    Some(ProcessSpec {
+        command: command?,
+        surroundings,
+    })
+}
+
+/// What programs are started with, for a door that learns later which.
+pub(super) fn surroundings(mistakes: &mut Mistakes, spec: &Spec) -> Surroundings {
+    let mut surroundings = Surroundings {
+        limits: limits(mistakes, spec),
+        environment: environment(mistakes, spec),
+        nice: mistakes.count("nice", spec.nice, NICE),
+        working_directory: spec.chdir.as_ref().map(Into::into),
+        terminal: spec.pty,
+        no_new_privileges: spec.no_new_privs,
+        ..Surroundings::default()
+    };
     let user = spec
         .user
         .as_deref()
         .and_then(|name| mistakes.found("user", UserIdentity::lookup(name)));
-    let group = spec
+    surroundings.group = spec
         .group
         .as_deref()
         .and_then(|name| mistakes.found("group", lookup_group(name)));
+    if let Some(user) = user {
+        user.apply_to(&mut surroundings);
+    }
     if spec.chdir.as_deref() == Some("") {
         mistakes.add(
             Origin::key("chdir"),
@@ -45,22 +63,11 @@ pub(super) fn process(mistakes: &mut Mistakes, key: &'static str, command: &str,
             "write for example /var/lib/iotcpd",
         );
     }
-    let mut process = process?;
-    process.working_directory = spec.chdir.as_ref().map(Into::into);
-    process.environment = environment;
-    process.limits = limits;
-    process.nice = nice;
-    process.terminal = spec.pty;
-    process.no_new_privileges = spec.no_new_privs;
-    process.group = group;
-    if let Some(user) = user {
-        user.apply_to(&mut process);
-    }
-    Some(process)
+    surroundings
 }
 
 /// Splits by the quoting rules of a shell; nothing is expanded, no shell runs.
-fn program(mistakes: &mut Mistakes, key: &'static str, command: &str) -> Option<ProcessSpec> {
+fn program(mistakes: &mut Mistakes, key: &'static str, command: &str) -> Option<Command> {
     let Ok(words) = shell_words::split(command) else {
         let text = format!("the quotes of {} are not closed", Quoted(command));
         mistakes.add(
@@ -78,8 +85,8 @@ fn program(mistakes: &mut Mistakes, key: &'static str, command: &str) -> Option<
         );
         return None;
     }
-    match ProcessSpec::new(words.into_iter().map(OsString::from).collect()) {
-        Ok(process) => Some(process),
+    match Command::new(words.into_iter().map(OsString::from).collect()) {
+        Ok(command) => Some(command),
         Err(_) => {
             let remedy = "write a program and its arguments, for example squidGuard -c sg.conf";
             mistakes.add(Origin::key(key), "the command names no program", remedy);
@@ -157,7 +164,7 @@ mod tests {
     #[test]
     fn a_command_is_split_as_a_shell_would() {
         let process = lower(r#"sg -c "my conf" 'a b' c\ d $HOME"#, &Spec::default()).unwrap();
-        assert_eq!(process.argv(), ["sg", "-c", "my conf", "a b", "c d", "$HOME"]);
+        assert_eq!(process.command.words(), ["sg", "-c", "my conf", "a b", "c d", "$HOME"]);
     }
 
     #[test]
@@ -193,7 +200,7 @@ mod tests {
             pty: true,
             no_new_privs: true,
         };
-        let process = lower("cat", &spec).unwrap();
+        let process = lower("cat", &spec).unwrap().surroundings;
         assert_eq!(
             (process.user, process.group, process.nice),
             (Some(0), Some(7), Some(-5))
