@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::listen::{Listening, limit_origin, listening};
 use super::permits::permits;
 use super::pool::TIMEOUT;
+use super::process::surroundings;
 use super::{LONGEST, Lowered, Mistake, Mistakes, Origin, SHORTEST_TIMEOUT};
 use crate::config::spec::exec::{ExecSpec, LogArgs, Protocol};
 use crate::config::spec::listen::ListenSpec;
@@ -82,6 +83,7 @@ pub fn exec(name: &str, spec: &ExecSpec) -> Result<Lowered<Options>, Vec<Mistake
         clients,
         programs,
         dialect: dialect(&mut mistakes, spec),
+        surroundings: surroundings(&mut mistakes, &spec.process),
         policy,
         kill_timeout,
         stop_timeout,

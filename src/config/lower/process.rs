@@ -41,7 +41,6 @@ pub(super) fn surroundings(mistakes: &mut Mistakes, spec: &Spec) -> Surroundings
         environment: environment(mistakes, spec),
         nice: mistakes.count("nice", spec.nice, NICE),
         working_directory: spec.chdir.as_ref().map(Into::into),
-        terminal: spec.pty,
         no_new_privileges: spec.no_new_privs,
         ..Surroundings::default()
     };
@@ -197,7 +196,6 @@ mod tests {
             limit_cpu: Some(Time(Duration::from_secs(60))),
             limit_open_files: Some(Whole(64)),
             limit_processes: Some(Whole(9)),
-            pty: true,
             no_new_privs: true,
         };
         let process = lower("cat", &spec).unwrap().surroundings;
@@ -217,10 +215,7 @@ mod tests {
             open_files: Some(64),
             processes: Some(9),
         };
-        assert_eq!(
-            (process.limits, process.terminal, process.no_new_privileges),
-            (limits, true, true)
-        );
+        assert_eq!((process.limits, process.no_new_privileges), (limits, true));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
 use super::listen::ListenSpec;
+use super::process::ProcessSpec;
 use crate::config::units::{Size, Time};
 
 /// Everything that may be said about an exec door. The flags of sockexec keep their letters.
@@ -75,6 +76,11 @@ pub struct ExecSpec {
     /// How much of a connection is held in memory each way before its sender has to wait [default: 256KiB]
     #[arg(long, value_name = "SIZE", help_heading = "Connections")]
     pub max_buffer: Option<Size>,
+
+    /// What programs are started with.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub process: ProcessSpec,
 }
 
 /// How a program is asked for and its end is told.

@@ -70,6 +70,17 @@ const SAMPLES: &[(&str, &[&str], &str)] = &[
     ("allow-group", &["--allow-group=7"], "allow-group = ['7']"),
     ("read-timeout", &["--read-timeout", "1m"], "read-timeout = 60.0"),
     ("write-timeout", &["--write-timeout", "1m"], "write-timeout = 60"),
+    ("user", &["--user=root"], "user = 'root'"),
+    ("group", &["--group=7"], "group = '7'"),
+    ("chdir", &["--chdir=/"], "chdir = '/'"),
+    ("env", &["--env=A=1", "--env=B="], "env = ['A=1', 'B=']"),
+    ("clear-env", &["--clear-env"], "clear-env = true"),
+    ("nice", &["--nice=-5"], "nice = -5"),
+    ("limit-memory", &["--limit-memory=1GiB"], "limit-memory = '1G'"),
+    ("limit-cpu", &["--limit-cpu=60"], "limit-cpu = '1m'"),
+    ("limit-open-files", &["--limit-open-files=64"], "limit-open-files = 64"),
+    ("limit-processes", &["--limit-processes=9"], "limit-processes = 9"),
+    ("no-new-privs", &["--no-new-privs"], "no-new-privs = true"),
     ("max-buffer", &["--max-buffer", "1MiB"], "max-buffer = '1M'"),
 ];
 

@@ -7,6 +7,7 @@ use crate::net::access::AccessList;
 use crate::net::addr::ListenAddr;
 use crate::net::bind::UnixSocketOptions;
 use crate::net::limits::ConnectionLimits;
+use crate::process::spec::Surroundings;
 use crate::services::{Descriptors, LimitOrigin};
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub struct Options {
     pub dialect: Dialect,
     /// What each connection is decided by.
     pub policy: Policy,
+    /// What programs are started with, no terminal among it.
+    pub surroundings: Surroundings,
     /// From TERM to KILL.
     pub kill_timeout: Duration,
     /// How long programs may run on once the daemon was told to stop.

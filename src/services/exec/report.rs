@@ -15,6 +15,10 @@ const SHOWN_ARGUMENTS: usize = 16;
 /// How long things took.
 #[derive(Debug, Default)]
 pub(super) struct Times {
+    /// What it took to start a program.
+    pub(super) spawn: Latency,
+    /// From complete arguments to the first byte of output, of programs that write any.
+    pub(super) first_byte: Latency,
     /// From a program's start until it was reaped.
     pub(super) run: Latency,
 }
@@ -130,16 +134,38 @@ pub(super) fn snapshot(counters: &Counters, traffic: Traffic, times: &Times, nam
     }
     snapshot.push("version", Value::Text(env!("CARGO_PKG_VERSION").to_owned()));
     snapshot.push("name", Value::Text(name.to_owned()));
-    let seen = times.run.percentiles();
-    let rows: [(Label, Duration); 5] = [
-        ("run p50 ms", seen.p50),
-        ("run p90 ms", seen.p90),
-        ("run p99 ms", seen.p99),
-        ("run p99.9 ms", seen.p999),
-        ("run max ms", seen.max),
+    let latencies: [([Label; 5], &Latency); 3] = [
+        (
+            [
+                "spawn p50 ms",
+                "spawn p90 ms",
+                "spawn p99 ms",
+                "spawn p99.9 ms",
+                "spawn max ms",
+            ],
+            &times.spawn,
+        ),
+        (
+            [
+                "first p50 ms",
+                "first p90 ms",
+                "first p99 ms",
+                "first p99.9 ms",
+                "first max ms",
+            ],
+            &times.first_byte,
+        ),
+        (
+            ["run p50 ms", "run p90 ms", "run p99 ms", "run p99.9 ms", "run max ms"],
+            &times.run,
+        ),
     ];
-    for (label, value) in rows {
-        snapshot.push(label, Value::Milliseconds(value));
+    for (labels, latency) in latencies {
+        let seen = latency.percentiles();
+        let values = [seen.p50, seen.p90, seen.p99, seen.p999, seen.max];
+        for (label, value) in labels.into_iter().zip(values) {
+            snapshot.push(label, Value::Milliseconds(value));
+        }
     }
     snapshot
 }

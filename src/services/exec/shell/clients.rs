@@ -68,6 +68,7 @@ impl ExecDoor {
             },
             alarm: Alarm::default(),
             arguments: Vec::new(),
+            asked: None,
             program: None,
             input: Buffer::default(),
             input_ends: false,
@@ -130,7 +131,7 @@ impl ExecDoor {
 
     /// Counts what an event means for a connection that was in the state `before`, and says it where it is worth a line.
     pub(super) fn count_event(&mut self, cx: &mut Context<'_>, key: Key, before: State, event: Event) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
         let (peer, after) = (connection.peer, connection.run.state());
@@ -138,7 +139,10 @@ impl ExecDoor {
             return;
         }
         match (before, event) {
-            (_, Event::Arguments) => self.counters.total += 1,
+            (_, Event::Arguments) => {
+                self.counters.total += 1;
+                connection.asked = Some(cx.now());
+            }
             (State::Starting | State::Running { .. }, Event::Gone) => self.counters.vanished += 1,
             (State::Remains { .. } | State::Answered { .. }, Event::Tick) => {
                 self.counters.unread += 1;
@@ -165,9 +169,9 @@ impl ExecDoor {
             return;
         };
         connection.teller.refuse(&why, REFUSED, connection.output.end());
-        let peer = connection.peer;
+        let who = connection.who();
         self.counters.refused += 1;
-        self.note(cx, Level::Warn, Topic::Refusal, format_args!("refused {peer}: {why}"));
+        self.note(cx, Level::Warn, Topic::Refusal, format_args!("refused {who}: {why}"));
     }
 
     /// Says how the program has ended.

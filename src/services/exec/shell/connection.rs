@@ -4,6 +4,7 @@
 //! something.
 
 use std::io::{ErrorKind, Read};
+use std::time::Instant;
 
 use super::super::core::dialect::{Reader, Teller};
 use super::super::core::reply::Output;
@@ -39,6 +40,8 @@ pub(super) struct Connection {
     pub(super) alarm: Alarm,
     /// The program's name and its arguments, once they are complete.
     pub(super) arguments: Vec<Vec<u8>>,
+    /// When they were complete, until the program has written something.
+    pub(super) asked: Option<Instant>,
     pub(super) program: Option<Job>,
     /// What the program has not taken yet of its input, and whether more may come.
     pub(super) input: Buffer,
@@ -68,6 +71,20 @@ pub(super) struct Bytes {
 }
 
 impl Connection {
+    /// The client as log lines have it: with its user, where that is known.
+    pub(super) fn who(&self) -> String {
+        match self.stream.peer_credentials() {
+            Ok(Some(user)) => format!("{} ({user})", self.peer),
+            Ok(None) | Err(_) => self.peer.to_string(),
+        }
+    }
+
+    /// When its arguments were complete, if the program has just written its first byte.
+    pub(super) fn first_byte(&mut self) -> Option<Instant> {
+        let written = self.bytes.output > 0 || self.bytes.errors > 0;
+        self.asked.take_if(|_| written)
+    }
+
     // ---- to and from the client --------------------------------------------------------------------------------
 
     /// Writes to the client what it is owed.

@@ -11,6 +11,7 @@ use super::super::core::run::{Event, State};
 use super::super::options::Options;
 use super::super::report::{Times, Topic};
 use super::permits::check_listeners;
+use super::surroundings::launcher;
 use super::{ExecDoor, Of};
 use crate::error::{Blame, Error};
 use crate::net::addr::ListenAddr;
@@ -41,7 +42,7 @@ impl ExecDoor {
     /// A door that listens already but serves nobody yet; [`start`](crate::services::Door::start) gives it life.
     ///
     /// # Errors
-    /// The guard process cannot be started; or the lists of who may run what do not suffice for one of the listeners.
+    /// The guard process cannot be started; no program could be; or the lists of who may run what do not suffice for one of the listeners.
     pub fn new(
         options: Options,
         listeners: Listeners,
@@ -52,6 +53,7 @@ impl ExecDoor {
             &options,
             listeners.iter().map(|(address, listener)| (address, listener)),
         )?;
+        let launcher = launcher(&options, &spawn_defaults)?;
         let guard = Guard::start().map_err(|error| {
             let what = format!("{}: cannot start the guard process: {error}", options.name);
             Error::new(
@@ -75,6 +77,7 @@ impl ExecDoor {
             started: now,
             options,
             spawn_defaults,
+            launcher,
             guard,
         })
     }
@@ -107,6 +110,7 @@ impl ExecDoor {
         let stays = |(address, _): &(&ListenAddr, _)| options.listen.contains(address);
         let new_ones = new.iter().map(|(address, listener)| (address, listener));
         check_listeners(&options, self.listening.iter().filter(stays).chain(new_ones))?;
+        self.launcher = launcher(&options, &self.spawn_defaults)?;
         self.options = options;
         self.count.set_limits(self.options.connection_limits.clone());
         let Options { name, listen, .. } = &self.options;

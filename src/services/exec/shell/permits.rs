@@ -1,13 +1,46 @@
-//! Who is let in, and onto which listeners: the lists of the options, asked of sockets.
+//! Who is let in, onto which listeners, and what is run for him: the lists of the options, asked of sockets and files.
+
+use std::ffi::OsStr;
 
 use super::ExecDoor;
 use crate::error::{Blame, Error};
 use crate::net::addr::ListenAddr;
 use crate::net::listener::Listener;
 use crate::net::stream::Stream;
+use crate::process::failure::SpawnError;
+use crate::process::spawn::Program;
+use crate::services::exec::core::permits::Verdict;
 use crate::services::exec::options::{Options, is_exposed};
 
+/// Why a program is not run.
+pub(super) enum Unfit {
+    /// It is not listed.
+    Forbidden(String),
+    /// There is none, or none that may be run.
+    Missing(SpawnError),
+}
+
 impl ExecDoor {
+    /// The file that is run when a client asks for this name.
+    ///
+    /// # Errors
+    /// Why none is.
+    pub(super) fn permit_program(&self, name: &OsStr) -> Result<Program, Unfit> {
+        let found = self.launcher.find(name).map_err(Unfit::Missing)?;
+        if !self.options.programs.restrict() {
+            return Ok(found);
+        }
+        let target = self.launcher.find_real(name).map_err(Unfit::Missing)?;
+        match self.options.programs.verdict(found.path(), target.path()) {
+            Verdict::Found => Ok(found),
+            Verdict::Target => Ok(target),
+            Verdict::Forbidden => {
+                let path = target.path();
+                Err(Unfit::Forbidden(format!("{path:?} is not allowed (--allow-program)")))
+            }
+        }
+    }
+
     /// Whether the user at the other end may have something run.
     ///
     /// # Errors
