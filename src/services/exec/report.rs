@@ -12,6 +12,24 @@ use crate::stats::{Label, Snapshot, Value};
 const SHOWN_BYTES: usize = 200;
 const SHOWN_ARGUMENTS: usize = 16;
 
+/// The percentiles of a latency, in the order of the statistics.
+type Labels = [Label; 5];
+const SPAWN: Labels = [
+    "spawn p50 ms",
+    "spawn p90 ms",
+    "spawn p99 ms",
+    "spawn p99.9 ms",
+    "spawn max ms",
+];
+const FIRST_BYTE: Labels = [
+    "first p50 ms",
+    "first p90 ms",
+    "first p99 ms",
+    "first p99.9 ms",
+    "first max ms",
+];
+const RUN: Labels = ["run p50 ms", "run p90 ms", "run p99 ms", "run p99.9 ms", "run max ms"];
+
 /// How long things took.
 #[derive(Debug, Default)]
 pub(super) struct Times {
@@ -134,31 +152,10 @@ pub(super) fn snapshot(counters: &Counters, traffic: Traffic, times: &Times, nam
     }
     snapshot.push("version", Value::Text(env!("CARGO_PKG_VERSION").to_owned()));
     snapshot.push("name", Value::Text(name.to_owned()));
-    let latencies: [([Label; 5], &Latency); 3] = [
-        (
-            [
-                "spawn p50 ms",
-                "spawn p90 ms",
-                "spawn p99 ms",
-                "spawn p99.9 ms",
-                "spawn max ms",
-            ],
-            &times.spawn,
-        ),
-        (
-            [
-                "first p50 ms",
-                "first p90 ms",
-                "first p99 ms",
-                "first p99.9 ms",
-                "first max ms",
-            ],
-            &times.first_byte,
-        ),
-        (
-            ["run p50 ms", "run p90 ms", "run p99 ms", "run p99.9 ms", "run max ms"],
-            &times.run,
-        ),
+    let latencies = [
+        (SPAWN, &times.spawn),
+        (FIRST_BYTE, &times.first_byte),
+        (RUN, &times.run),
     ];
     for (labels, latency) in latencies {
         let seen = latency.percentiles();
