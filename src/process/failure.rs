@@ -76,7 +76,9 @@ impl SpawnError {
         }
     }
 
-    pub(super) fn of_program(self, program: &OsStr) -> Self {
+    /// The same of the program that was to be started in those surroundings.
+    #[must_use]
+    pub fn of_program(self, program: &OsStr) -> Self {
         Self {
             program: Some(program.to_owned()),
             ..self

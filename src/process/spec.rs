@@ -55,6 +55,14 @@ impl Command {
         Ok(Self { words, argv0: None })
     }
 
+    /// The same with more arguments behind its own.
+    #[must_use]
+    pub fn with(&self, arguments: impl IntoIterator<Item = OsString>) -> Self {
+        let mut command = self.clone();
+        command.words.extend(arguments);
+        command
+    }
+
     /// The program's name or path, then its arguments, as written; at least one element.
     #[must_use]
     pub fn words(&self) -> &[OsString] {
