@@ -131,8 +131,8 @@ impl Options {
     pub fn preflight(&self, defaults: &SpawnDefaults) -> Result<(), Error> {
         match self {
             Options::Pool(options) => pool::preflight(options, defaults),
-            // What it will run is not known before a client says so.
-            Options::Exec(_) => Ok(()),
+            // What it will run is not known before a client says so; but what that is started with is.
+            Options::Exec(options) => exec::preflight(options, defaults),
             Options::Command(options) => command::preflight(options, defaults),
         }
     }

@@ -14,7 +14,13 @@ mod exec;
 #[cfg(test)]
 mod exec_client;
 #[cfg(test)]
+mod exec_clients;
+#[cfg(test)]
 mod exec_crowds;
+#[cfg(test)]
+mod exec_permits;
+#[cfg(test)]
+mod exec_sockproc;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]

@@ -11,7 +11,7 @@ use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, Command};
 use iotcpd::config::file;
 use iotcpd::config::framing::Framing;
-use iotcpd::config::spec::exec::LogArgs;
+use iotcpd::config::spec::exec::{LogArgs, Protocol};
 use iotcpd::config::spec::pool::{HalfClose, Mode};
 use iotcpd::config::units::{Escaped, FileMode, Size, Time, Whole};
 
@@ -249,6 +249,7 @@ fn type_of(flag: &Arg) -> &'static str {
         _ if value == TypeId::of::<Framing>() => "(text)",
         _ if value == TypeId::of::<String>() || value == TypeId::of::<HalfClose>() => "(text)",
         _ if value == TypeId::of::<Mode>() || value == TypeId::of::<LogArgs>() => "(text)",
+        _ if value == TypeId::of::<Protocol>() => "(text)",
         _ => panic!("the page has no word for the type of {flag}"),
     }
 }

@@ -19,7 +19,7 @@ pub struct ProcessSpec {
     /// Start programs in this directory [default: the daemon's]
     #[arg(long, value_name = "DIR")]
     pub chdir: Option<String>,
-    /// Set a variable in the programs' environment; may be repeated
+    /// Set a variable in the environment of programs; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     pub env: Vec<String>,
     /// Start from an empty environment instead of the daemon's
@@ -40,9 +40,6 @@ pub struct ProcessSpec {
     /// Most processes of the programs' user [default: the daemon's limit]
     #[arg(long, value_name = "NUM")]
     pub limit_processes: Option<Whole>,
-    /// Give programs a terminal for standard input and output, in place of pipes
-    #[arg(long)]
-    pub pty: bool,
     /// Programs and their children can never gain privileges (no set-user-ID)
     #[arg(long)]
     pub no_new_privs: bool,

@@ -22,10 +22,20 @@ use crate::error::Error;
 use crate::net::addr::{ListenAddr, PeerAddr};
 use crate::net::listener::Listener;
 use crate::net::stream::Stream;
+use crate::process::spawn::SpawnDefaults;
 use crate::reactor::Context;
 use crate::stats::Snapshot;
 
 pub use shell::ExecDoor;
+
+/// Whether programs could be started in the surroundings that the options say: nobody has asked for one yet, and whoever does
+/// could not mend it.
+///
+/// # Errors
+/// What keeps every program from being started.
+pub fn preflight(options: &options::Options, defaults: &SpawnDefaults) -> Result<(), Error> {
+    shell::launcher(options, defaults).map(drop)
+}
 
 impl Door for ExecDoor {
     fn places(&self) -> usize {
@@ -69,8 +79,9 @@ impl Door for ExecDoor {
         }
     }
 
-    fn roll(&mut self, _cx: &mut Context<'_>) {
+    fn roll(&mut self, cx: &mut Context<'_>) {
         // What runs was asked for by a client, who waits for its end: there is nothing to be replaced.
+        self.lay_out_anew(cx);
     }
 
     fn drain(&mut self, cx: &mut Context<'_>) {

@@ -51,6 +51,8 @@ pub enum Event {
     Gone,
     /// An output of the program has ended, or its rest has been read.
     OutputOver(Output),
+    /// The program has written more than may be held.
+    Overflow,
     /// The program has exited. It is not reaped.
     Exited,
     /// Not even KILL has ended it.
@@ -101,6 +103,8 @@ pub enum Cause {
     Timeout,
     /// Its input makes no sense.
     Wrong(Wrong),
+    /// It writes more than may be held.
+    Overflow,
     /// The door closes.
     Stop,
     /// Its client has gone.
@@ -331,6 +335,7 @@ impl Run {
             Event::Exited => self.exited(None, open, now),
             Event::Tick if until.is_some_and(|until| now >= until) => end(Cause::Timeout),
             Event::Wrong(wrong) => end(Cause::Wrong(wrong)),
+            Event::Overflow => end(Cause::Overflow),
             Event::Stop => end(Cause::Stop),
             Event::Gone => abandoned(),
             Event::Hurry => (State::Abandoned, vec![Action::Forsake, Action::Kill]),
@@ -342,7 +347,7 @@ impl Run {
     fn ending(&self, cause: Cause, open: Open, event: Event, now: Instant) -> Step {
         let refusal = match cause {
             Cause::Wrong(wrong) => Some(Refusal::Wrong(wrong)),
-            Cause::Timeout | Cause::Stop | Cause::Vanished => None,
+            Cause::Timeout | Cause::Overflow | Cause::Stop | Cause::Vanished => None,
         };
         match event {
             Event::OutputOver(output) => {
@@ -539,6 +544,7 @@ mod tests {
             Event::Started,
             Event::NotStarted,
             Event::Wrong(Wrong::BadCount),
+            Event::Overflow,
             Event::Left,
             Event::Gone,
             Event::OutputOver(Output::Stdout),

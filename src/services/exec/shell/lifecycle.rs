@@ -8,8 +8,10 @@ use log::Level;
 
 use super::super::core::counters::{Counters, Traffic};
 use super::super::core::run::{Event, State};
-use super::super::options::{Options, is_exposed};
+use super::super::options::Options;
 use super::super::report::{Times, Topic};
+use super::permits::check_listeners;
+use super::surroundings::launcher;
 use super::{ExecDoor, Of};
 use crate::error::{Blame, Error};
 use crate::net::addr::ListenAddr;
@@ -40,14 +42,18 @@ impl ExecDoor {
     /// A door that listens already but serves nobody yet; [`start`](crate::services::Door::start) gives it life.
     ///
     /// # Errors
-    /// The guard process cannot be started; or other machines would reach one of the listeners.
+    /// The guard process cannot be started; no program could be; or the lists of who may run what do not suffice for one of the listeners.
     pub fn new(
         options: Options,
         listeners: Listeners,
         spawn_defaults: SpawnDefaults,
         now: Instant,
     ) -> Result<ExecDoor, Error> {
-        refuse_exposed(&options.name, &listeners)?;
+        check_listeners(
+            &options,
+            listeners.iter().map(|(address, listener)| (address, listener)),
+        )?;
+        let launcher = launcher(&options, &spawn_defaults)?;
         let guard = Guard::start().map_err(|error| {
             let what = format!("{}: cannot start the guard process: {error}", options.name);
             Error::new(
@@ -71,6 +77,7 @@ impl ExecDoor {
             started: now,
             options,
             spawn_defaults,
+            launcher,
             guard,
         })
     }
@@ -100,7 +107,10 @@ impl ExecDoor {
         options: Options,
         new: Listeners,
     ) -> Result<(), Error> {
-        refuse_exposed(&options.name, &new)?;
+        let stays = |(address, _): &(&ListenAddr, _)| options.listen.contains(address);
+        let new_ones = new.iter().map(|(address, listener)| (address, listener));
+        check_listeners(&options, self.listening.iter().filter(stays).chain(new_ones))?;
+        self.launcher = launcher(&options, &self.spawn_defaults)?;
         self.options = options;
         self.count.set_limits(self.options.connection_limits.clone());
         let Options { name, listen, .. } = &self.options;
@@ -215,24 +225,6 @@ impl ExecDoor {
             }
         }
     }
-}
-
-/// Those whose address is known before they are there were refused with the configuration; these are the others, which the
-/// service manager has opened.
-fn refuse_exposed(name: &str, listeners: &Listeners) -> Result<(), Error> {
-    let exposed = listeners.iter().find(|(_, listener)| is_exposed(listener.local_addr()));
-    let Some((configured, listener)) = exposed else {
-        return Ok(());
-    };
-    let what = format!(
-        "{name}: {configured} is {}: whoever reached it from another machine could run anything",
-        listener.local_addr()
-    );
-    Err(Error::new(
-        Blame::Operator,
-        what,
-        "give the socket a loopback address or a path",
-    ))
 }
 
 fn cannot_watch(error: &io::Error) -> Error {

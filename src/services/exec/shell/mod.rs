@@ -2,8 +2,8 @@
 //! processes, bytes and closed connections.
 //!
 //! The brain of it is one `match` over [`Action`] in [`ExecDoor::act`]. Beside it stand one connection and its bytes
-//! (`connection`), taking connections in and letting them go (`clients`), the programs (`programs`), and beginning
-//! and end of the whole (`lifecycle`).
+//! (`connection`), taking connections in and letting them go (`clients`), whom to let in (`permits`), the programs
+//! (`programs`) and what they are started with (`surroundings`), and beginning and end of the whole (`lifecycle`).
 //!
 //! What holds: every touch of a connection ends in [`ExecDoor::pump`], which moves what can be moved, bounded a turn, and
 //! arms the connection's one alarm. A connection is told an event only through [`ExecDoor::tell`].
@@ -11,7 +11,9 @@
 mod clients;
 mod connection;
 mod lifecycle;
+mod permits;
 mod programs;
+mod surroundings;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -27,13 +29,15 @@ use super::report::{self, Times, Topic};
 use crate::net::limits::ConnectionCount;
 use crate::net::listening::{Accepting, Listening};
 use crate::process::guard::Guard;
-use crate::process::spawn::SpawnDefaults;
+use crate::process::spawn::{Launcher, SpawnDefaults};
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Alarm, Context, Key, Kind, MAX_KINDS, Readiness, Service, Source};
 use crate::stats::throttle::{Throttle, Verdict};
 
 use connection::{Connection, Edges, Moved};
 use lifecycle::Life;
+
+pub(super) use surroundings::launcher;
 
 /// How often each stream of a connection is moved in one turn, up to a read buffer at a time.
 const ROUNDS_PER_TURN: usize = 8;
@@ -46,6 +50,7 @@ type Move = fn(&mut Connection, &mut [u8], usize) -> Moved;
 pub struct ExecDoor {
     options: Options,
     spawn_defaults: SpawnDefaults,
+    launcher: Launcher,
     guard: Guard,
     listening: Listening,
     connections: GenerationalSlab<Connection>,
@@ -218,6 +223,9 @@ impl ExecDoor {
                 Moved::Event(event) => self.tell(cx, key, event),
             }
             any = true;
+            if let Some(asked) = self.connections.get_mut(key).and_then(Connection::first_byte) {
+                self.times.first_byte.record(asked.elapsed());
+            }
         }
         any
     }
@@ -311,7 +319,7 @@ impl ExecDoor {
                 pid,
                 age,
                 it.input.len(),
-                it.output.len(),
+                it.output.len() + it.teller.held(),
             )
         };
         self.connections.iter().map(running).collect()
