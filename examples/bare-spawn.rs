@@ -24,7 +24,7 @@ use runs::Runs;
 
 /// The argument and environment arrays of every start, with what they point to.
 struct Image {
-    _strings: Vec<CString>,
+    _strings: [Vec<CString>; 2],
     argv: Vec<*mut c_char>,
     environment: Vec<*mut c_char>,
 }
@@ -43,7 +43,7 @@ impl Image {
         };
         let (argv_pointers, environment_pointers) = (pointers(&argv), pointers(&environment));
         Ok(Self {
-            _strings: [argv, environment].concat(),
+            _strings: [argv, environment],
             argv: argv_pointers,
             environment: environment_pointers,
         })
@@ -76,6 +76,9 @@ impl Image {
 
 /// A program that runs.
 struct Running {
+    /// Which run it is, so that an event for the one before it in its place is not taken for its own: a sibling that was just
+    /// started may for a moment have kept a closed pipe open, and in epoll.
+    number: usize,
     pid: Pid,
     /// Its output and its errors, until they have ended.
     outputs: [Option<OwnedFd>; 2],
@@ -96,16 +99,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     while ended < runs.count {
         for name in epoll.wait()? {
-            let slot = name / 2;
-            let Some(running) = slots.get_mut(slot) else { continue };
-            hear(&runs, running, name % 2, &mut buffer)?;
-            if running.outputs.iter().any(Option::is_some) {
+            let (number, which) = (name / 2, name % 2);
+            let Some(running) = slots.iter_mut().find(|running| running.number == number) else {
+                continue;
+            };
+            if !hear(&runs, running, which, &mut buffer)? || running.outputs.iter().any(Option::is_some) {
                 continue;
             }
             finish(&runs, running)?;
             ended += 1;
             if started < runs.count {
-                *running = start(&runs, &image, &epoll, slot)?;
+                *running = start(&runs, &image, &epoll, started)?;
                 started += 1;
             }
         }
@@ -114,7 +118,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn start(runs: &Runs, image: &Image, epoll: &epoll::Epoll, slot: usize) -> Result<Running, Box<dyn Error>> {
+fn start(runs: &Runs, image: &Image, epoll: &epoll::Epoll, number: usize) -> Result<Running, Box<dyn Error>> {
     let (their_input, input) = pipe2(OFlag::O_CLOEXEC)?;
     let (output, their_output) = pipe2(OFlag::O_CLOEXEC)?;
     let (errors, their_errors) = pipe2(OFlag::O_CLOEXEC)?;
@@ -123,32 +127,33 @@ fn start(runs: &Runs, image: &Image, epoll: &epoll::Epoll, slot: usize) -> Resul
     if !runs.input.is_empty() && write(&input, &runs.input)? != runs.input.len() {
         return Err("the input is too long for a pipe".into());
     }
-    epoll.add(&output, 2 * slot)?;
-    epoll.add(&errors, 2 * slot + 1)?;
+    epoll.add(&output, 2 * number)?;
+    epoll.add(&errors, 2 * number + 1)?;
     Ok(Running {
+        number,
         pid,
         outputs: [Some(output), Some(errors)],
         received: 0,
     })
 }
 
-/// Reads once what epoll has announced.
-fn hear(runs: &Runs, running: &mut Running, which: usize, buffer: &mut [u8]) -> Result<(), Box<dyn Error>> {
+/// Reads once what epoll has announced; whether that was an end.
+fn hear(runs: &Runs, running: &mut Running, which: usize, buffer: &mut [u8]) -> Result<bool, Box<dyn Error>> {
     let Some(output) = running.outputs.get_mut(which) else {
-        return Ok(());
+        return Ok(false);
     };
-    let Some(descriptor) = output else { return Ok(()) };
+    let Some(descriptor) = output else { return Ok(false) };
     let count = read(&*descriptor, buffer)?;
     if count == 0 {
         *output = None;
-        return Ok(());
+        return Ok(true);
     }
     let bytes = buffer.get(..count).unwrap_or_default();
     if which == 1 || !runs.continues(running.received, bytes) {
         return Err(format!("other bytes than were expected, after {}", running.received).into());
     }
     running.received += count;
-    Ok(())
+    Ok(false)
 }
 
 /// Both outputs have ended, so that it has exited, or is about to.
