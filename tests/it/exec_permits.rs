@@ -11,6 +11,7 @@ use nix::unistd::{getegid, geteuid, getgroups};
 use crate::exec_client::{ExecClient, Outcome, door, run};
 use crate::exec_clients::{PERL, finish, path_of};
 use crate::harness::{Daemon, TempDir, temp_dir};
+use crate::pool_sandbox::possible;
 
 // ---- users and groups ----------------------------------------------------------------------------------------------
 
@@ -37,7 +38,7 @@ fn ask_as(daemon: &Daemon, user: &str, group: &str, groups: &str) -> (Option<i32
         groups => client.arg(format!("--groups={groups}")),
     };
     client.args(["perl", "-e", PERL, &path_of(daemon), "echo", "hello"]);
-    let (status, _, complaint) = finish(&mut client.current_dir("/"), b"");
+    let (status, _, complaint) = finish(client.current_dir("/"), b"");
     (status, complaint)
 }
 
@@ -380,6 +381,29 @@ fn programs_run_as_the_user_that_the_flags_say() {
         assert_eq!(status.code(), Some(2));
         assert!(complaint.contains("cannot run programs as user 54321"), "{complaint}");
     }
+}
+
+#[test]
+fn programs_in_a_sandbox_change_nothing_but_what_they_are_given() {
+    let home = temp_dir();
+    let given = fs::canonicalize(home.path()).unwrap();
+    let flags = ["--sandbox", "--sandbox-write", given.to_str().unwrap()];
+    if !possible() {
+        let daemon = Daemon::with(["exec"])
+            .args(&flags)
+            .args(&["unix:@iotcpd-never"])
+            .spawn();
+        let (status, _, complaint) = daemon.finish();
+        assert_eq!(status.code(), Some(1), "{complaint}");
+        assert!(complaint.contains("Landlock"), "{complaint}");
+        return;
+    }
+    let (daemon, other) = door(&flags);
+    for (directory, status) in [(given.as_path(), "0"), (other.path(), "2")] {
+        let script = format!("echo x > {}/new", directory.display());
+        assert_eq!(run(&daemon, &["sh", "-c", &script], b"").code(), status, "{script}");
+    }
+    assert!(given.join("new").exists() && !other.path().join("new").exists());
 }
 
 #[test]

@@ -226,6 +226,39 @@ mod tests {
     }
 
     #[test]
+    fn what_belongs_to_one_protocol_is_refused_in_the_other() {
+        let with = |protocol, max_output: Option<u64>, program: Option<&str>| ExecSpec {
+            protocol,
+            max_output: max_output.map(Size),
+            allow_program: program.into_iter().map(str::to_owned).collect(),
+            ..on("unix:/x")
+        };
+        let sockproc = Some(Protocol::Sockproc);
+        let held = |options: Options| match options.dialect {
+            Dialect::Sockexec => None,
+            Dialect::Sockproc { max_output } => Some(max_output),
+        };
+        assert_eq!(held(lower(&on("unix:/x")).unwrap()), None);
+        assert_eq!(held(lower(&with(sockproc, None, None)).unwrap()), Some(4 << 20));
+        for (size, good) in [
+            (4 << 10, true),
+            (1 << 30, true),
+            ((4 << 10) - 1, false),
+            ((1 << 30) + 1, false),
+        ] {
+            assert_eq!(lower(&with(sockproc, Some(size), None)).is_ok(), good, "{size}");
+        }
+        for (spec, key) in [
+            (with(None, Some(1 << 20), None), "max-output: "),
+            (with(Some(Protocol::Sockexec), Some(1 << 20), None), "max-output: "),
+            (with(sockproc, None, Some("/bin/sh")), "allow-program: "),
+        ] {
+            let told = lower(&spec).unwrap_err();
+            assert!(told.len() == 1 && told[0].starts_with(key), "{told:?}");
+        }
+    }
+
+    #[test]
     fn each_mistake_is_told() {
         let mut spec = ExecSpec {
             timeout: Some(Time(Duration::from_millis(1))),

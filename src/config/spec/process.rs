@@ -19,7 +19,7 @@ pub struct ProcessSpec {
     /// Start programs in this directory [default: the daemon's]
     #[arg(long, value_name = "DIR")]
     pub chdir: Option<String>,
-    /// Set a variable in the environment of programs; may be repeated
+    /// Set a variable in the programs' environment; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     pub env: Vec<String>,
     /// Start from an empty environment instead of the daemon's
@@ -31,7 +31,7 @@ pub struct ProcessSpec {
     /// Most address space of a program [default: the daemon's limit]
     #[arg(long, value_name = "SIZE")]
     pub limit_memory: Option<Size>,
-    /// Most processor time of a worker, in whole seconds [default: the daemon's limit]
+    /// Most processor time of a program, in whole seconds [default: the daemon's limit]
     #[arg(long, value_name = "TIME")]
     pub limit_cpu: Option<Time>,
     /// Most open files of a program [default: the daemon's limit]
@@ -43,4 +43,13 @@ pub struct ProcessSpec {
     /// Programs and their children can never gain privileges (no set-user-ID)
     #[arg(long)]
     pub no_new_privs: bool,
+    /// Programs can read only what programs need to run, and change no file (Landlock)
+    #[arg(long)]
+    pub sandbox: bool,
+    /// With --sandbox: they can also read and execute this file or directory; may be repeated
+    #[arg(long, value_name = "PATH")]
+    pub sandbox_read: Vec<String>,
+    /// With --sandbox: they can also read and change this file or directory; may be repeated
+    #[arg(long, value_name = "PATH")]
+    pub sandbox_write: Vec<String>,
 }

@@ -517,6 +517,19 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_writes_too_much_is_ended_once_and_its_client_told_how() {
+        let now = Instant::now();
+        let (mut run, actions) = after(&[&RUNNING[..], &[Event::Overflow]].concat(), now);
+        assert!(actions.ends_with(&[Action::EndInput, Action::End(Cause::Overflow)]));
+        assert_eq!(run.handle(Event::Overflow, now), [], "it is being ended");
+        run.handle(Event::OutputOver(Output::Stdout), now);
+        run.handle(Event::OutputOver(Output::Stderr), now);
+        assert!(run.handle(Event::Exited, now).ends_with(&[Action::Conclude]));
+        let (mut run, _) = after(&[&RUNNING[..], &[Event::Exited]].concat(), now);
+        assert_eq!(run.handle(Event::Overflow, now), [], "it has ended by itself");
+    }
+
+    #[test]
     fn nonsense_behind_the_arguments_ends_the_program_and_is_refused() {
         let wrong = Wrong::Malformed("x");
         let now = Instant::now();
