@@ -7,6 +7,7 @@
 
 pub mod command;
 pub mod exec;
+mod journal;
 pub mod pattern;
 pub mod pool;
 

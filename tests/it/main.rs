@@ -8,6 +8,8 @@ mod ask;
 #[cfg(test)]
 mod chaos;
 #[cfg(test)]
+mod command;
+#[cfg(test)]
 mod config;
 #[cfg(test)]
 mod exec;
