@@ -32,7 +32,7 @@ use crate::process::guard::Guard;
 use crate::process::spawn::{Launcher, SpawnDefaults};
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Alarm, Context, Key, Kind, MAX_KINDS, Readiness, Service, Source};
-use crate::stats::throttle::{Throttle, Verdict};
+use crate::services::journal::Journal;
 
 use connection::{Connection, Edges, Moved};
 use lifecycle::Life;
@@ -62,8 +62,7 @@ pub struct ExecDoor {
     times: Times,
     life: Life,
     life_alarm: Alarm,
-    upkeep_alarm: Alarm,
-    throttle: Throttle<Topic>,
+    journal: Journal<Topic>,
     started: Instant,
 }
 
@@ -150,7 +149,7 @@ impl Service for ExecDoor {
             Some(Of::Listener) => self.retry_accepting(cx, source.key),
             Some(Of::Client) => self.client_timeout(cx, source.key),
             Some(Of::Ending) => self.ending_timeout(cx, source.key),
-            Some(Of::Upkeep) => self.upkeep(cx),
+            Some(Of::Upkeep) => self.journal.sum_up(cx, &self.options.name),
             Some(Of::Life) => self.stop_timeout(cx),
             // These have no alarm.
             Some(Of::Stdin | Of::Stdout | Of::Stderr | Of::Exit | Of::Starting | Of::GuardExit | Of::GuardPipe)
@@ -270,12 +269,7 @@ impl ExecDoor {
 
     /// One line in the log, unless too many like it came lately.
     fn note(&mut self, cx: &mut Context<'_>, level: Level, topic: Topic, line: fmt::Arguments<'_>) {
-        let name = &self.options.name;
-        match self.throttle.admit(topic, cx.now()) {
-            Verdict::Log { left_out: 0 } => log::log!(level, "{name}: {line}"),
-            Verdict::Log { left_out } => log::log!(level, "{name}: {line} ({left_out} more like it were left out)"),
-            Verdict::LeaveOut => self.plan_upkeep(cx),
-        }
+        self.journal.note(cx, &self.options.name, level, topic, line);
     }
 
     /// One step of a connection, for whoever wants to follow it.
