@@ -265,16 +265,3 @@ fn register(cx: &Context<'_>, key: Key, child: &mut Child) -> std::io::Result<()
     }
     cx.register(Of::Exit.of(key), child.pidfd(), Interest::READABLE)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn signals_have_the_numbers_of_this_machine() {
-        for (number, name) in reply::SIGNALS {
-            let signal = Signal::try_from(number).unwrap();
-            assert_eq!(signal.as_str(), format!("SIG{name}"));
-        }
-    }
-}
