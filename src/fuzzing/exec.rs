@@ -1,6 +1,7 @@
 //! What clients of an exec door send.
 
 use super::Choices;
+use crate::framing::signals::PASSED_ON;
 use crate::services::exec::core::request::{End, Found, Reader, Wrong};
 
 /// All that a stream has come to.
@@ -9,6 +10,7 @@ struct Read {
     arguments: Option<Vec<Vec<u8>>>,
     input: Vec<u8>,
     ended: bool,
+    signals: Vec<i32>,
     wrong: Option<Wrong>,
 }
 
@@ -74,6 +76,13 @@ fn read<'i>(longest: usize, pieces: impl Iterator<Item = &'i [u8]>) -> (Read, En
                     read.input.extend_from_slice(rest.get(range).unwrap_or_default());
                 }
                 Found::InputEnd => assert!(!std::mem::replace(&mut read.ended, true), "ended twice"),
+                Found::Signal(signal) => {
+                    assert!(
+                        read.ended && PASSED_ON.contains(&signal),
+                        "one of those, behind the input"
+                    );
+                    read.signals.push(signal);
+                }
                 Found::Wrong(wrong) => {
                     read.wrong = Some(wrong);
                     return (read, reader.end());

@@ -16,6 +16,8 @@ mod exec_client;
 #[cfg(test)]
 mod exec_crowds;
 #[cfg(test)]
+mod exec_signals;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod harness_daemon;
