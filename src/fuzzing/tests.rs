@@ -180,6 +180,11 @@ fn exec_request() {
     run("exec_request");
 }
 
+#[test]
+fn call_answer() {
+    run("call_answer");
+}
+
 /// A target that one of the places has forgotten would never run.
 #[test]
 fn every_target_is_in_every_place() {
