@@ -11,8 +11,8 @@ use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, Command};
 use iotcpd::config::file;
 use iotcpd::config::framing::Framing;
-use iotcpd::config::spec::exec::LogArgs;
 use iotcpd::config::spec::pool::{HalfClose, Mode};
+use iotcpd::config::spec::whether::Whether;
 use iotcpd::config::units::{Escaped, FileMode, Size, Time, Whole};
 
 use crate::harness::Daemon;
@@ -248,7 +248,7 @@ fn type_of(flag: &Arg) -> &'static str {
         _ if value == TypeId::of::<Escaped>() => "(bytes)",
         _ if value == TypeId::of::<Framing>() => "(text)",
         _ if value == TypeId::of::<String>() || value == TypeId::of::<HalfClose>() => "(text)",
-        _ if value == TypeId::of::<Mode>() || value == TypeId::of::<LogArgs>() => "(text)",
+        _ if value == TypeId::of::<Mode>() || value == TypeId::of::<Whether>() => "(text)",
         _ => panic!("the page has no word for the type of {flag}"),
     }
 }

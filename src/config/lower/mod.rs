@@ -7,7 +7,9 @@
 //! Names of users and groups are looked up here, once, because a name service may have to ask the network. Apart from that nothing
 //! here touches the system: whether an address is free or the open-file limit is high enough is the daemon's to find out.
 
+mod argument;
 mod cache;
+mod command;
 mod exec;
 mod framing;
 mod listen;
@@ -22,6 +24,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+pub use command::{Entry, Program, command, entry, wrong_name};
 pub use exec::exec;
 pub(super) use listen::clash;
 pub use pool::pool;

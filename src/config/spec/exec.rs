@@ -1,10 +1,10 @@
 //! An exec door, as written: `iotcpd exec [flags] SOCKET`, and a table `[exec.NAME]` of a file.
 
-use clap::builder::PossibleValue;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::Deserialize;
 
 use super::listen::ListenSpec;
+use super::whether::Whether;
 use crate::config::units::{Size, Time};
 
 /// Everything that may be said about an exec door. The flags of sockexec keep their letters.
@@ -40,7 +40,7 @@ pub struct ExecSpec {
     pub max_arguments: Option<Size>,
     /// Whether the log shows the arguments of programs, or their names alone [default: yes]
     #[arg(long, value_name = "WHETHER", help_heading = "Programs")]
-    pub log_args: Option<LogArgs>,
+    pub log_args: Option<Whether>,
     /// Log each step of a connection
     #[arg(short, long, help_heading = "Programs")]
     pub debug: bool,
@@ -59,28 +59,4 @@ pub struct ExecSpec {
     /// How much of a connection is held in memory each way before its sender has to wait [default: 256KiB]
     #[arg(long, value_name = "SIZE", help_heading = "Connections")]
     pub max_buffer: Option<Size>,
-}
-
-/// Whether arguments are logged: they may hold what is nobody's business.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LogArgs {
-    /// All of them, shortened.
-    Yes,
-    /// Only the program's name.
-    No,
-}
-
-/// By hand for the reason told at [`HalfClose`](super::pool::HalfClose).
-impl ValueEnum for LogArgs {
-    fn value_variants<'a>() -> &'a [Self] {
-        &[Self::Yes, Self::No]
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(match self {
-            Self::Yes => "yes",
-            Self::No => "no",
-        }))
-    }
 }
