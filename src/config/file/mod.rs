@@ -8,8 +8,10 @@
 //! What holds: every mistake is reported, each at the key or value it is about, in the order of the text; nothing unknown is passed
 //! over in silence.
 
+mod command;
 mod keys;
 mod report;
+mod torc;
 
 use std::fs;
 use std::path::Path;
@@ -19,6 +21,7 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use self::keys::{Keys, Section};
 use self::report::Report;
+pub use self::torc::{load as load_torc, read as read_torc};
 use super::lower::{self, Lowered, Mistake};
 use super::quote::Quoted;
 use super::suggest::nearest;
@@ -59,21 +62,38 @@ struct Found<'t> {
     report: Report<'t>,
 }
 
+impl<'t> Found<'t> {
+    fn nothing(name: &'t str, text: &'t str) -> Self {
+        Found {
+            services: Vec::new(),
+            names: Vec::new(),
+            listening: Vec::new(),
+            report: Report::new(name, text),
+        }
+    }
+}
+
 /// Reads the services that a file describes.
 ///
 /// # Errors
 /// The operator's to mend: the file cannot be read, or one line `file:line:column: what; what to write instead` for
 /// each mistake in it.
 pub fn load(path: &Path) -> Result<Vec<Options>, Error> {
+    let (name, bytes) = contents(path)?;
+    read(&name, &bytes)
+}
+
+/// The name of a file, and what is in it.
+fn contents(path: &Path) -> Result<(String, Vec<u8>), Error> {
     let name = path.display().to_string();
-    let bytes = fs::read(path).map_err(|error| {
+    let read = fs::read(path).map_err(|error| {
         Error::new(
             Blame::Operator,
             format_args!("cannot read {name}: {error}"),
             "check the path and the permissions",
         )
-    })?;
-    read(&name, &bytes)
+    });
+    read.map(|bytes| (name, bytes))
 }
 
 /// [`load`] for a text at hand; `name` stands for the file in errors.
@@ -81,30 +101,26 @@ pub fn load(path: &Path) -> Result<Vec<Options>, Error> {
 /// # Errors
 /// As [`load`].
 pub fn read(name: &str, bytes: &[u8]) -> Result<Vec<Options>, Error> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => read_text(name, text),
-        Err(error) => {
-            let (readable, _) = bytes.split_at(error.valid_up_to());
-            let mut report = Report::new(name, std::str::from_utf8(readable).unwrap_or_default());
-            report.add(readable.len(), "the text is not UTF-8; save the file in that encoding");
-            Err(Error::mistakes(report.into_lines()))
-        }
-    }
+    read_text(name, utf_8(name, bytes)?)
+}
+
+/// What the bytes of a file say.
+fn utf_8<'b>(name: &str, bytes: &'b [u8]) -> Result<&'b str, Error> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        let (readable, _) = bytes.split_at(error.valid_up_to());
+        let mut report = Report::new(name, std::str::from_utf8(readable).unwrap_or_default());
+        report.add(readable.len(), "the text is not UTF-8; save the file in that encoding");
+        Error::mistakes(report.into_lines())
+    })
 }
 
 fn read_text(name: &str, text: &str) -> Result<Vec<Options>, Error> {
-    let mut found = Found {
-        services: Vec::new(),
-        names: Vec::new(),
-        listening: Vec::new(),
-        report: Report::new(name, text),
-    };
+    let mut found = Found::nothing(name, text);
     let (root, errors) = DeTable::parse_recoverable(text);
     let any_errors = !errors.is_empty();
     for error in errors {
-        found
-            .report
-            .add_syntax(error.span().map_or(0, |span| span.start), error.message());
+        let text = format!("this is not TOML: {}; see toml.io or iotcpd.toml(5)", error.message());
+        found.report.add_syntax(error.span().map_or(0, |span| span.start), text);
     }
     let mut kinds: Vec<_> = root.get_ref().iter().collect();
     kinds.sort_by_key(|(kind, _)| kind.span().start);
