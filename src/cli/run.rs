@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::config::file;
+use crate::config::file::Source;
 use crate::daemon::{self, Plan};
 use crate::error::Error;
 
@@ -16,9 +16,9 @@ pub(super) struct Flags {
 }
 
 pub(super) fn run(flags: Flags) -> Result<(), Error> {
-    let services = file::load(&flags.config)?;
+    let source = Source::Toml(flags.config);
     daemon::run(Plan {
-        services,
-        source: Some(flags.config),
+        services: source.load()?,
+        source: Some(source),
     })
 }

@@ -14,7 +14,7 @@ mod report;
 mod torc;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
@@ -28,6 +28,25 @@ use super::suggest::nearest;
 use crate::error::{Blame, Error};
 use crate::net::addr::ListenAddr;
 use crate::services::Options;
+
+/// A file that describes services, and how it is read: now, and again when it may have changed.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Source {
+    /// A TOML file.
+    Toml(PathBuf),
+}
+
+impl Source {
+    /// Reads the services that it describes.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn load(&self) -> Result<Vec<Options>, Error> {
+        match self {
+            Source::Toml(path) => load(path),
+        }
+    }
+}
 
 /// One kind of service.
 struct Door {
