@@ -16,7 +16,7 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -25,10 +25,11 @@ use nix::errno::Errno;
 use nix::unistd::{Gid, Pid, Uid, getegid, geteuid};
 
 use super::child::{Child, PidFd};
-use super::failure::{SpawnError, Step};
+use super::failure::{Cause, SpawnError, Step};
 use super::limits::LimitSetting;
 use super::plan::{Credentials, Plan};
 use super::program::{Search, errno_of, interpreter};
+use super::sandbox;
 use super::spec::{Command, ProcessSpec, Surroundings};
 use super::stdio::{Connected, Theirs, errors};
 pub use super::stdio::{Stdio, Stream};
@@ -84,6 +85,8 @@ pub struct Launcher {
     directory: Option<CString>,
     terminal: bool,
     no_new_privileges: bool,
+    /// The rules of the sandbox.
+    sandbox: Option<OwnedFd>,
     /// What each child stands on until its exec, one after the other.
     stack: ChildStack,
 }
@@ -92,7 +95,7 @@ impl Launcher {
     /// Lays out all that the surroundings say. Reads the daemon's environment and limits as they are now.
     ///
     /// # Errors
-    /// A string holds a NUL byte, or the daemon's limits cannot be read: see [`SpawnError`].
+    /// A string holds a NUL byte, the daemon's limits cannot be read, or the sandbox cannot be made: see [`SpawnError`].
     pub fn new(surroundings: &Surroundings, defaults: &SpawnDefaults) -> Result<Self, SpawnError> {
         let fail = |step| move |errno| SpawnError::of_surroundings(step, errno);
         let variables = surroundings.environment.resolve(std::env::vars_os());
@@ -103,6 +106,8 @@ impl Launcher {
         let assignments = variables.into_iter().map(|(name, value)| assignment(name, &value));
         let directory = surroundings.working_directory.clone().map(PathBuf::into_os_string);
         let limits = surroundings.limits.settings(defaults.open_files);
+        let rules = |sandbox| sandbox::rules(sandbox, surroundings.terminal);
+        let sandbox = surroundings.sandbox.as_ref().map(rules).transpose();
         Ok(Self {
             search,
             environment: c_strings(assignments).map_err(fail(Step::Arguments))?,
@@ -111,7 +116,8 @@ impl Launcher {
             credentials: credentials(surroundings),
             directory: directory.map(c_string).transpose().map_err(fail(Step::Arguments))?,
             terminal: surroundings.terminal,
-            no_new_privileges: surroundings.no_new_privileges,
+            no_new_privileges: surroundings.no_new_privileges || surroundings.sandbox.is_some(),
+            sandbox: sandbox.map_err(SpawnError::of_sandbox)?,
             stack: ChildStack::map().map_err(fail(Step::NewProcess))?,
         })
     }
@@ -196,6 +202,7 @@ impl Launcher {
             directory: self.directory.as_deref(),
             terminal: self.terminal,
             no_new_privileges: self.no_new_privileges,
+            sandbox: self.sandbox.as_ref().map(AsFd::as_fd),
         };
         sys::spawn(&plan, &mut self.stack)
     }
@@ -208,12 +215,18 @@ impl Launcher {
         if self.terminal { child.on_terminal() } else { child }
     }
 
-    /// "No such file" for a file that is there means its interpreter, which the kernel does not name.
+    /// "No such file" for a file that is there means its interpreter, which the kernel does not name; and "permission denied"
+    /// may be said by the sandbox.
     fn error(&self, program: &Program, (step, errno): sys::Failure) -> SpawnError {
         let mut error = SpawnError::new(step, program.name(), errno);
-        if (step, errno) == (Step::Exec, Errno::ENOENT) {
-            error.missing_interpreter = interpreter(&self.search.seen_from_here(program.path()));
-        }
+        error.cause = match (step, errno) {
+            (Step::Exec, Errno::ENOENT) => {
+                let interpreter = interpreter(&self.search.seen_from_here(program.path()));
+                interpreter.map(Cause::MissingInterpreter)
+            }
+            (Step::Exec, Errno::EACCES) => self.sandbox.is_some().then_some(Cause::InSandbox),
+            _ => None,
+        };
         error
     }
 }
@@ -393,7 +406,7 @@ mod tests {
             .spawn(Stdio::piped())
             .unwrap_err();
         assert_eq!((error.step, error.errno), (Step::Exec, Errno::ENOENT));
-        assert_eq!(error.missing_interpreter, Some("/no/such/perl".into()));
+        assert_eq!(error.cause, Some(Cause::MissingInterpreter("/no/such/perl".into())));
         assert!(error.is_permanent());
     }
 

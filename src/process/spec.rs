@@ -55,6 +55,14 @@ impl Command {
         Ok(Self { words, argv0: None })
     }
 
+    /// The same with more arguments behind its own.
+    #[must_use]
+    pub fn with(&self, arguments: impl IntoIterator<Item = OsString>) -> Self {
+        let mut command = self.clone();
+        command.words.extend(arguments);
+        command
+    }
+
     /// The program's name or path, then its arguments, as written; at least one element.
     #[must_use]
     pub fn words(&self) -> &[OsString] {
@@ -98,6 +106,19 @@ pub struct Surroundings {
     pub terminal: bool,
     /// Whether it and its descendants can never gain privileges by exec (`PR_SET_NO_NEW_PRIVS`).
     pub no_new_privileges: bool,
+    /// The only files that it and its descendants may open; `None`: whatever its user may. Takes what `no_new_privileges` says
+    /// with it.
+    pub sandbox: Option<Sandbox>,
+}
+
+/// What a sandboxed child may open besides what every program needs: see [`sandbox`](super::sandbox). Absolute paths, of files,
+/// or of directories with all that lies in them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sandbox {
+    /// May be read and executed.
+    pub read: Vec<PathBuf>,
+    /// May be read and written, made and removed, but not executed.
+    pub write: Vec<PathBuf>,
 }
 
 /// The command holds no program name.

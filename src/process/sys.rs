@@ -168,7 +168,8 @@ extern "C" fn child_main(view: *mut c_void) -> c_int {
 
 /// The order matters. Limits and niceness come before the credentials, as raising them may need the privilege that is
 /// given up there; the directory after, as it is the child's user that must be able to enter it; the parent-death
-/// signal after, as a change of credentials clears it (`PR_SET_PDEATHSIG(2const)`).
+/// signal after, as a change of credentials clears it (`PR_SET_PDEATHSIG(2const)`); the sandbox last, since it asks a
+/// process without privileges to have given up new ones, and would rule over what is opened here.
 ///
 /// # Safety
 /// Only in a child of [`clone_child`], with all signals blocked.
@@ -206,6 +207,10 @@ unsafe fn become_program(view: &ChildView<'_>) -> Result<Infallible, Failure> {
                 libc::SYS_prctl,
                 [c_long::from(libc::PR_SET_NO_NEW_PRIVS), 1, 0, 0],
             )?;
+        }
+        if let Some(rules) = plan.sandbox {
+            let arguments = [c_long::from(rules.as_raw_fd()), 0, 0, 0];
+            call(Step::Sandbox, libc::SYS_landlock_restrict_self, arguments)?;
         }
         unblock_signals();
         let arguments = [

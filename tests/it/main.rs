@@ -61,6 +61,8 @@ mod pool_recorder;
 #[cfg(test)]
 mod pool_replies;
 #[cfg(test)]
+mod pool_sandbox;
+#[cfg(test)]
 mod pool_session;
 #[cfg(test)]
 mod pool_step;

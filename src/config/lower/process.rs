@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{LONGEST, Mistakes, Origin};
@@ -10,7 +11,8 @@ use crate::config::quote::Quoted;
 use crate::config::spec::process::ProcessSpec as Spec;
 use crate::process::identity::{UserIdentity, lookup_group};
 use crate::process::limits::ResourceLimits;
-use crate::process::spec::{Command, Environment, EnvironmentBase, ProcessSpec, Surroundings};
+use crate::process::sandbox::{Access, look_at};
+use crate::process::spec::{Command, Environment, EnvironmentBase, ProcessSpec, Sandbox, Surroundings};
 
 /// Address space; below the start of the range no program gets past its dynamic linker.
 const MEMORY: RangeInclusive<u64> = 1 << 20..=1 << 50;
@@ -43,6 +45,7 @@ pub(super) fn surroundings(mistakes: &mut Mistakes, spec: &Spec) -> Surroundings
         working_directory: spec.chdir.as_ref().map(Into::into),
         terminal: spec.pty,
         no_new_privileges: spec.no_new_privs,
+        sandbox: sandbox(mistakes, spec),
         ..Surroundings::default()
     };
     let user = spec
@@ -147,6 +150,35 @@ fn environment(mistakes: &mut Mistakes, spec: &Spec) -> Environment {
     }
 }
 
+fn sandbox(mistakes: &mut Mistakes, spec: &Spec) -> Option<Sandbox> {
+    let read = paths(mistakes, Access::Read, &spec.sandbox_read);
+    let write = paths(mistakes, Access::Write, &spec.sandbox_write);
+    for (access, paths) in [(Access::Read, &read), (Access::Write, &write)] {
+        if !spec.sandbox && !paths.is_empty() {
+            let text = "there is no sandbox that it could open";
+            mistakes.add(Origin::key(access.key()), text, "add sandbox, or leave this out");
+        }
+    }
+    spec.sandbox.then_some(Sandbox { read, write })
+}
+
+/// Paths that a sandbox lets in; each must be there.
+fn paths(mistakes: &mut Mistakes, access: Access, written: &[String]) -> Vec<PathBuf> {
+    let mut paths = Vec::new();
+    for (index, path) in written.iter().enumerate() {
+        let origin = Origin::element(access.key(), index);
+        if !path.starts_with('/') || path.contains('\0') {
+            let text = format!("{} is not an absolute path", Quoted(path));
+            mistakes.add(origin, text, "write for example /var/lib/squidguard");
+        } else if let Err(errno) = look_at(Path::new(path)) {
+            let text = format!("cannot open {}: {}", Quoted(path), errno.desc());
+            mistakes.add(origin, text, "correct the path, or make it first");
+        }
+        paths.push(PathBuf::from(path));
+    }
+    paths
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,6 +231,9 @@ mod tests {
             limit_processes: Some(Whole(9)),
             pty: true,
             no_new_privs: true,
+            sandbox: true,
+            sandbox_read: vec!["/usr".into(), "/etc/passwd".into()],
+            sandbox_write: vec!["/tmp".into()],
         };
         let process = lower("cat", &spec).unwrap().surroundings;
         assert_eq!(
@@ -220,6 +255,42 @@ mod tests {
         assert_eq!(
             (process.limits, process.terminal, process.no_new_privileges),
             (limits, true, true)
+        );
+        let sandbox = Sandbox {
+            read: vec!["/usr".into(), "/etc/passwd".into()],
+            write: vec!["/tmp".into()],
+        };
+        assert_eq!(process.sandbox, Some(sandbox));
+    }
+
+    #[test]
+    fn a_sandbox_opens_paths_that_are_there_and_nothing_opens_what_is_none() {
+        let spec = Spec {
+            sandbox: true,
+            sandbox_read: vec!["/".into(), "/no/such/path".into(), "data".into()],
+            sandbox_write: vec![String::new()],
+            ..Spec::default()
+        };
+        assert_eq!(
+            lower("cat", &spec).unwrap_err(),
+            [
+                "sandbox-read: cannot open `/no/such/path`: No such file or directory; \
+                 correct the path, or make it first",
+                "sandbox-read: `data` is not an absolute path; write for example /var/lib/squidguard",
+                "sandbox-write: `` is not an absolute path; write for example /var/lib/squidguard",
+            ]
+        );
+        let spec = Spec {
+            sandbox_read: vec!["/".into()],
+            sandbox_write: vec!["/tmp".into()],
+            ..Spec::default()
+        };
+        assert_eq!(
+            lower("cat", &spec).unwrap_err(),
+            [
+                "sandbox-read: there is no sandbox that it could open; add sandbox, or leave this out",
+                "sandbox-write: there is no sandbox that it could open; add sandbox, or leave this out",
+            ]
         );
     }
 
