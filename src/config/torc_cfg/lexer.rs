@@ -29,6 +29,8 @@ pub(super) enum Kind {
     Number(Option<String>),
     /// What a text between quotes stands for. `None`: it has a mistake, which has been noted.
     Text(Option<String>),
+    /// What is no token, which has been noted: a part of something, but of what?
+    Stray,
     /// The end of the text.
     End,
 }
@@ -144,7 +146,7 @@ impl Lexer<'_> {
             ']' => self.single(Kind::Close(Bracket::Array)),
             '0'..='9' | '+' | '-' | '.' => Some(self.number()),
             'A'..='Z' | 'a'..='z' | '*' => Some(self.name()),
-            other => self.stray(other),
+            other => Some(self.stray(other)),
         }
     }
 
@@ -185,7 +187,7 @@ impl Lexer<'_> {
     }
 
     /// Everything up to the next character that has a meaning, in one mistake.
-    fn stray(&mut self, first: char) -> Option<Kind> {
+    fn stray(&mut self, first: char) -> Kind {
         let start = self.at;
         self.skip(first.len_utf8());
         self.skip_while(|c| !c.is_ascii() || matches!(c, '!' | '$' | '%' | '&' | '\'' | '<' | '>' | '?' | '\\' | '^'));
@@ -195,7 +197,7 @@ impl Lexer<'_> {
             Quoted(written)
         );
         self.note(start, text);
-        None
+        Kind::Stray
     }
 
     fn name(&mut self) -> Kind {

@@ -83,7 +83,7 @@ impl<'t> Parser<'t> {
                 Kind::End => return table,
                 Kind::Close(bracket) if self.open.contains(bracket) => return table,
                 Kind::Close(_) => self.closes_nothing(),
-                Kind::Semicolon | Kind::Comma => self.advance(),
+                Kind::Semicolon | Kind::Comma | Kind::Stray => self.advance(),
                 Kind::Name => self.setting(&mut table),
                 _ => {
                     let text = "no setting begins like this; write a name, `=` and a value, such as port = 3699";
@@ -98,13 +98,22 @@ impl<'t> Parser<'t> {
         let (name, begin) = (self.written(), self.offset());
         self.advance();
         let key = Spanned::new(begin..self.end_of_last(), name.into());
-        if *self.kind() != Kind::Equals {
-            let text = format!("{} has no value; write `=` and a value behind it", Quoted(name));
-            self.note(begin, text);
-            return self.recover();
+        match self.kind() {
+            Kind::Equals => self.advance(),
+            // What has been noted is a part of the name.
+            Kind::Stray => return self.recover(),
+            _ => {
+                let text = format!("{} has no value; write `=` and a value behind it", Quoted(name));
+                self.note(begin, text);
+                return self.recover();
+            }
         }
-        self.advance();
-        let Some(value) = self.value() else { return };
+        let Some(value) = self.value() else {
+            if *self.kind() == Kind::Equals {
+                self.recover();
+            }
+            return;
+        };
         if table.contains_key(name) {
             let text = format!("{} is set a second time; keep one of the two", Quoted(name));
             self.note(begin, text);
@@ -133,11 +142,13 @@ impl<'t> Parser<'t> {
                 self.advance();
                 None
             }
+            Kind::Stray => {
+                self.advance();
+                None
+            }
             _ => {
-                self.note(
-                    begin,
-                    "a value is missing before this; write one, such as 3699 or \"text\"",
-                );
+                let text = "a value is missing behind this; write one, such as 3699 or \"text\"";
+                self.note(self.end_of_last().saturating_sub(1), text);
                 None
             }
         }?;

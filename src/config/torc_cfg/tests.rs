@@ -132,11 +132,11 @@ fn a_mistake_does_not_hide_the_next() {
     let text = "port = ;\nprocesses = ( { name = echo; threads 5; cmd = \"/x\" } { name = \"b\" );\nwrite $ = 1;\n\
                 c == 1; d = 2\n] 5 = 7; e = [ 1, (2), 3 ];\n d = 3; @include \"f\"\nf = (1; 2)\ng = \"a";
     let (read, told) = mistakes(text);
-    assert_eq!(read, r#"processes=[{cmd="/x"} {name="b"}] write=1 d=2 e=[1 3] f=[1 2]"#);
+    assert_eq!(read, r#"processes=[{cmd="/x"} {name="b"}] d=2 e=[1 3] f=[1 2]"#);
     let expected = [
         (
-            ";\nproc",
-            "a value is missing before this; write one, such as 3699 or \"text\"",
+            "= ;\npr",
+            "a value is missing behind this; write one, such as 3699 or \"text\"",
         ),
         ("echo; ", "`echo` is text; write it between quotes"),
         ("thread", "`threads` has no value; write `=` and a value behind it"),
@@ -150,12 +150,8 @@ fn a_mistake_does_not_hide_the_next() {
             "`$` does not belong here; write \" around text, or leave it out",
         ),
         (
-            "= 1; d",
-            "a value is missing before this; write one, such as 3699 or \"text\"",
-        ),
-        (
-            "= 1; d",
-            "no setting begins like this; write a name, `=` and a value, such as port = 3699",
+            "== 1; ",
+            "a value is missing behind this; write one, such as 3699 or \"text\"",
         ),
         ("] 5 = ", "`]` closes nothing that is open; leave it out"),
         (
@@ -176,6 +172,21 @@ fn a_mistake_does_not_hide_the_next() {
     ];
     let told: Vec<_> = told.iter().map(|(at, text)| (at.as_str(), text.as_str())).collect();
     assert_eq!(told, expected);
+}
+
+#[test]
+fn what_is_no_token_is_told_once() {
+    for (text, reads) in [
+        ("a = 1 $ b = 2", "a=1 b=2"),
+        ("a = $\nb = 2", "b=2"),
+        ("a = ä; b = 2", "b=2"),
+        ("a$c = 1; b = 2", "c=1 b=2"),
+        ("$a = 1; b = 2", "a=1 b=2"),
+        ("a = ( 1, '$, 2 ); b = 2", "a=[1 2] b=2"),
+    ] {
+        let (read, told) = mistakes(text);
+        assert_eq!((read.as_str(), told.len()), (reads, 1), "{text} {told:?}");
+    }
 }
 
 #[test]
