@@ -39,7 +39,6 @@ pub(super) struct Written<'t, 'i> {
 }
 
 /// Reads a table `[command.NAME]`.
-#[cfg_attr(not(test), expect(dead_code, reason = "the kind of service comes with the door"))]
 pub(super) fn read_table(section: &Section<'_, '_>, found: &mut Found<'_>) -> Option<Options> {
     let mut own = section.table.clone();
     let commands = own.remove(COMMANDS);

@@ -1,4 +1,5 @@
-//! A TOML file that describes services: `[pool.NAME]` and the keys of that door, named like its flags.
+//! A file that describes services: a TOML file with tables `[pool.NAME]` and the keys of that door, named like its flags;
+//! or a torc.cfg (`torc`), which is one command door.
 //!
 //! The way of a file: its text is parsed with every syntax error kept ([`toml`]'s recovering parser); each table
 //! `[DOOR.NAME]` goes to its entry in `DOORS`, which reads its keys one by one into the door's spec
@@ -24,6 +25,7 @@ use self::report::Report;
 pub use self::torc::{load as load_torc, read as read_torc};
 use super::lower::{self, Lowered, Mistake};
 use super::quote::Quoted;
+use super::spec::command::CommandSpec;
 use super::suggest::nearest;
 use crate::error::{Blame, Error};
 use crate::net::addr::ListenAddr;
@@ -34,9 +36,27 @@ use crate::services::Options;
 pub enum Source {
     /// A TOML file.
     Toml(PathBuf),
+    /// A torc.cfg.
+    Torc {
+        /// The file.
+        path: PathBuf,
+        /// What was said by flags, which go over what the file says.
+        flags: Box<CommandSpec>,
+    },
 }
 
 impl Source {
+    /// A file alone. Its name tells its kind: torcd's end in `.cfg`.
+    #[must_use]
+    pub fn of(path: PathBuf) -> Self {
+        if path.extension().is_some_and(|extension| extension == "cfg") {
+            let flags = Box::default();
+            Source::Torc { path, flags }
+        } else {
+            Source::Toml(path)
+        }
+    }
+
     /// Reads the services that it describes.
     ///
     /// # Errors
@@ -44,6 +64,10 @@ impl Source {
     pub fn load(&self) -> Result<Vec<Options>, Error> {
         match self {
             Source::Toml(path) => load(path),
+            Source::Torc { path, flags } => {
+                let options = load_torc(path, flags)?;
+                Ok(vec![Options::Command(Box::new(options))])
+            }
         }
     }
 }
@@ -57,7 +81,7 @@ struct Door {
 }
 
 /// The doors a file may describe.
-const DOORS: [Door; 2] = [
+const DOORS: [Door; 3] = [
     Door {
         kind: "pool",
         read: read_pool,
@@ -65,6 +89,10 @@ const DOORS: [Door; 2] = [
     Door {
         kind: "exec",
         read: read_exec,
+    },
+    Door {
+        kind: "command",
+        read: read_command,
     },
 ];
 
@@ -235,6 +263,12 @@ fn read_exec(section: &Section<'_, '_>, found: &mut Found<'_>) {
     let lowered = lower::exec(section.name.get_ref(), &spec);
     if let Some(options) = accept(&keys, lowered, found) {
         found.services.push(Options::Exec(Box::new(options)));
+    }
+}
+
+fn read_command(section: &Section<'_, '_>, found: &mut Found<'_>) {
+    if let Some(options) = command::read_table(section, found) {
+        found.services.push(Options::Command(Box::new(options)));
     }
 }
 
@@ -459,7 +493,7 @@ colour = "blue"
     fn an_unknown_door_is_told_which_there_are() {
         assert_eq!(
             told("[frobnicate.x]\n[pool.a]\n"),
-            ["1:2: there is no kind of service called `frobnicate`; write one of: pool, exec"]
+            ["1:2: there is no kind of service called `frobnicate`; write one of: pool, exec, command"]
         );
     }
 
