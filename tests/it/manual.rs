@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command as Process;
 
 use clap::builder::StyledStr;
-use clap::{Arg, ArgAction, Command};
+use clap::{Arg, ArgAction, Args, Command};
 use iotcpd::config::file;
 use iotcpd::config::framing::Framing;
+use iotcpd::config::spec::command::{ArgumentSpec, EntrySpec};
 use iotcpd::config::spec::pool::{HalfClose, Mode};
 use iotcpd::config::spec::whether::Whether;
 use iotcpd::config::units::{Escaped, FileMode, Size, Time, Whole};
@@ -240,6 +241,7 @@ fn type_of(flag: &Arg) -> &'static str {
     let value = flag.get_value_parser().type_id();
     match flag.get_action() {
         ArgAction::SetTrue => "(switch)",
+        ArgAction::Append if value == TypeId::of::<ArgumentSpec>() => "(list of arguments)",
         ArgAction::Append => "(list of text)",
         _ if value == TypeId::of::<Time>() => "(time)",
         _ if value == TypeId::of::<Size>() => "(size)",
@@ -256,9 +258,15 @@ fn type_of(flag: &Arg) -> &'static str {
 #[test]
 fn every_key_has_its_entry_with_type_and_default_and_every_entry_its_key() {
     let page = Page::read(FILE_PAGE);
-    for (heading, door) in [(".Ss Keys of a pool", "pool"), (".Ss Keys of an exec door", "exec")] {
-        assert_eq!(keys_in_page(&page, heading), keys_of(door), "{heading}");
+    for (heading, door) in [
+        (".Ss Keys of a pool", "pool"),
+        (".Ss Keys of an exec door", "exec"),
+        (".Ss Keys of a command door", "command"),
+    ] {
+        assert_eq!(keys_in_page(&page, heading), keys_of(&subcommand(door)), "{heading}");
     }
+    let entry = EntrySpec::augment_args(Command::new("entry"));
+    assert_eq!(keys_in_page(&page, ".Ss Keys of a command"), keys_of(&entry));
 }
 
 /// Each key with its type and default.
@@ -279,9 +287,8 @@ fn keys_in_page(page: &Page, heading: &str) -> Keys {
     keys.collect()
 }
 
-fn keys_of(door: &str) -> Keys {
-    let door = subcommand(door);
-    let keys = flags(&door).filter(|flag| !matches!(flag.get_long(), Some("help" | "version")));
+fn keys_of(door: &Command) -> Keys {
+    let keys = flags(door).filter(|flag| !matches!(flag.get_long(), Some("help" | "version" | "config")));
     let keys = keys.map(|flag| {
         // A file has no flags, so the page says `ipv6` where the help says `--ipv6`.
         let default = default_in_help(flag).map(|default| default.replace("--", ""));
@@ -350,7 +357,7 @@ fn the_example_of_a_file_has_no_mistake() {
     let services = file::read("example", example.as_bytes()).unwrap_or_else(|error| panic!("{example}\n{error}"));
     assert_eq!(
         services.iter().map(|it| it.name()).collect::<Vec<_>>(),
-        ["ads", "tokens", "policy"]
+        ["ads", "tokens", "policy", "admin"]
     );
 }
 
