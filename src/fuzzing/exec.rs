@@ -1,6 +1,7 @@
 //! What clients of an exec door send.
 
 use super::Choices;
+use crate::framing::signals::PASSED_ON;
 use crate::services::exec::core::dialect::Dialect;
 use crate::services::exec::core::request::{End, Found, Wrong};
 
@@ -10,12 +11,13 @@ struct Read {
     arguments: Option<Vec<Vec<u8>>>,
     input: Vec<u8>,
     ended: bool,
+    signals: Vec<i32>,
     wrong: Option<Wrong>,
 }
 
-/// `request::Reader`: one byte is how long the arguments may be, four more cut the rest. Every cut gives what the stream gives when it is
-/// looked at whole; arguments come once, are no longer than allowed, and begin with a name; what they were written from is
-/// read back from them.
+/// `request::Reader`: one byte is how long the arguments may be, four more cut the rest. Every cut gives what the stream gives
+/// when it is looked at whole; arguments come once, are no longer than allowed, and begin with a name; what they were written
+/// from is read back from them.
 pub fn fuzz_exec_request(input: &[u8]) {
     let mut choices = Choices::new(input);
     let longest = choices.below(64);
@@ -94,7 +96,7 @@ pub fn fuzz_sockproc_request(input: &[u8]) {
         "so much as was announced"
     );
     assert_eq!(whole.0.ended, behind.len() >= count, "and then its end");
-    assert_eq!(whole.1, End::Clean);
+    assert_eq!((&whole.0.signals[..], whole.1), (&[][..], End::Clean));
 }
 
 /// A line without its CR LF, and what is behind that.
@@ -125,6 +127,13 @@ fn read<'i>(dialect: Dialect, longest: usize, pieces: impl Iterator<Item = &'i [
                     read.input.extend_from_slice(rest.get(range).unwrap_or_default());
                 }
                 Found::InputEnd => assert!(!std::mem::replace(&mut read.ended, true), "ended twice"),
+                Found::Signal(signal) => {
+                    assert!(
+                        read.ended && PASSED_ON.contains(&signal),
+                        "one of those, behind the input"
+                    );
+                    read.signals.push(signal);
+                }
                 Found::Wrong(wrong) => {
                     read.wrong = Some(wrong);
                     return (read, reader.end());

@@ -254,6 +254,14 @@ impl Job {
         done
     }
 
+    /// Sends a signal to its group, which is not meant as a step towards its end.
+    ///
+    /// # Errors
+    /// As [`Child::kill_group`].
+    pub fn signal_group(&self, signal: Signal) -> io::Result<()> {
+        self.child.kill_group(signal)
+    }
+
     /// The alarm of its ending has gone off.
     pub fn alarm_fired(&mut self, cx: &Context<'_>) {
         cx.alarm_fired(&mut self.alarm);

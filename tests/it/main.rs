@@ -22,6 +22,8 @@ mod exec_crowds;
 #[cfg(test)]
 mod exec_permits;
 #[cfg(test)]
+mod exec_signals;
+#[cfg(test)]
 mod exec_sockproc;
 #[cfg(test)]
 mod harness;
