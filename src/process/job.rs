@@ -254,11 +254,11 @@ impl Job {
         done
     }
 
-    /// Sends a signal to its group, which is not meant as a step towards its end.
+    /// Sends it and its group a signal, of somebody who knows what for.
     ///
     /// # Errors
     /// As [`Child::kill_group`].
-    pub fn signal_group(&self, signal: Signal) -> io::Result<()> {
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
         self.child.kill_group(signal)
     }
 

@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod ask;
 #[cfg(test)]
+mod call;
+#[cfg(test)]
 mod chaos;
 #[cfg(test)]
 mod command;
