@@ -15,9 +15,9 @@ struct Read {
     wrong: Option<Wrong>,
 }
 
-/// `request::Reader`: one byte is how long the arguments may be, four more cut the rest. Every cut gives what the stream gives when it is
-/// looked at whole; arguments come once, are no longer than allowed, and begin with a name; what they were written from is
-/// read back from them.
+/// `request::Reader`: one byte is how long the arguments may be, four more cut the rest. Every cut gives what the stream gives
+/// when it is looked at whole; arguments come once, are no longer than allowed, and begin with a name; what they were written
+/// from is read back from them.
 pub fn fuzz_exec_request(input: &[u8]) {
     let mut choices = Choices::new(input);
     let longest = choices.below(64);
@@ -96,7 +96,7 @@ pub fn fuzz_sockproc_request(input: &[u8]) {
         "so much as was announced"
     );
     assert_eq!(whole.0.ended, behind.len() >= count, "and then its end");
-    assert_eq!(whole.1, End::Clean);
+    assert_eq!((&whole.0.signals[..], whole.1), (&[][..], End::Clean));
 }
 
 /// A line without its CR LF, and what is behind that.
