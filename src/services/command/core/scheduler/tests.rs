@@ -250,6 +250,10 @@ fn a_raised_limit_serves_those_who_wait() {
 #[derive(Debug, Clone)]
 enum Turn {
     Connect,
+    /// Connects and asks.
+    Ask(&'static str, &'static str),
+    /// A run goes the usual way to its end.
+    Finish(usize),
     Client(usize, ClientEvent),
     Run(usize, RunEvent),
     Reconfigure(usize),
@@ -282,7 +286,10 @@ fn turn() -> impl Strategy<Value = Turn> {
         RunEvent::Tick,
     ]);
     prop_oneof![
-        6 => Just(Turn::Connect),
+        4 => Just(Turn::Connect),
+        6 => (prop::sample::select(vec!["one", "queue", "join", "many"]), prop::sample::select(vec!["a", "b"]))
+            .prop_map(|(name, argument)| Turn::Ask(name, argument)),
+        4 => (0usize..4).prop_map(Turn::Finish),
         12 => (0usize..8, message).prop_map(|(client, event)| Turn::Client(client, event)),
         6 => (0usize..8, other).prop_map(|(client, event)| Turn::Client(client, event)),
         10 => (0usize..4, run).prop_map(|(run, event)| Turn::Run(run, event)),
@@ -398,6 +405,18 @@ fn play(scheduler: &mut Scheduler, world: &mut World, turn: Turn, now: &mut Inst
             world.next += 1;
             world.clients.push(id);
             scheduler.connect(id, *now);
+        }
+        Turn::Ask(name, argument) => {
+            play(scheduler, world, Turn::Connect, now);
+            for word in [name, argument] {
+                let message = ClientEvent::Message(word.as_bytes().to_vec());
+                play(scheduler, world, Turn::Client(0, message), now);
+            }
+        }
+        Turn::Finish(which) => {
+            for event in [RunEvent::Started, RunEvent::OutputOver, RunEvent::Exited] {
+                play(scheduler, world, Turn::Run(which, event), now);
+            }
         }
         Turn::Client(which, event) => {
             if let Some(id) = world.clients.iter().rev().nth(which).copied() {
