@@ -24,7 +24,7 @@ mod tests;
 
 pub use ask::{fuzz_ask_input, fuzz_ask_reply, fuzz_asker};
 pub use call::fuzz_call_answer;
-pub use config::{fuzz_config_file, fuzz_quantities};
+pub use config::{fuzz_config_file, fuzz_quantities, fuzz_torc_cfg};
 pub use exec::{fuzz_exec_request, fuzz_sockproc_request};
 pub use framing::{fuzz_channel, fuzz_framings, fuzz_line, fuzz_ready_line};
 pub use net::{fuzz_addresses, fuzz_handover, fuzz_networks};
@@ -43,6 +43,7 @@ pub const TARGETS: &[Target] = &[
     ("framings", fuzz_framings),
     ("ready_line", fuzz_ready_line),
     ("config_file", fuzz_config_file),
+    ("torc_cfg", fuzz_torc_cfg),
     ("quantities", fuzz_quantities),
     ("addresses", fuzz_addresses),
     ("networks", fuzz_networks),

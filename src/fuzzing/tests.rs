@@ -131,6 +131,11 @@ fn config_file() {
 }
 
 #[test]
+fn torc_cfg() {
+    run("torc_cfg");
+}
+
+#[test]
 fn quantities() {
     run("quantities");
 }

@@ -220,8 +220,11 @@ fn arguments_are_restricted_by_their_positions() {
     let told = |wire: &str| ask(&daemon, wire).replace("torcd>", "");
     assert_eq!(told("echo\nwww.example.org\n7\nstop\n"), "www.example.org 7 stop\n");
     for (wire, refusal) in [
-        ("echo\nA\n", "argument 1 has to be matched by ^[a-z0-9.-]+$"),
-        ("echo\na;b\n1\nstop\n", "argument 1 has to be matched by ^[a-z0-9.-]+$"),
+        ("echo\nA\n", "argument 1 has to be matched as a whole by ^[a-z0-9.-]+$"),
+        (
+            "echo\na;b\n1\nstop\n",
+            "argument 1 has to be matched as a whole by ^[a-z0-9.-]+$",
+        ),
         (
             "echo\na\n101\nstop\n",
             "argument 2 has to be a whole number from 1 to 100",
@@ -394,7 +397,7 @@ fn one_that_shares_and_does_not_read_does_not_hold_up_the_other() {
 
 #[test]
 fn a_request_that_never_comes_is_refused_in_time() {
-    let daemon = torc(&[ECHO]).serve(&["--read-timeout", "100ms"]);
+    let daemon = torc(&[ECHO]).serve(&["--read-timeout", "200ms", "--quiet-time", "50ms"]);
     let mut client = daemon.client();
     client.send("echo\na\n");
     client.read_text("torcd>torcd>");

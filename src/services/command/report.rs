@@ -19,7 +19,7 @@ pub(super) struct Times {
     pub(super) spawn: Latency,
     /// From a program's start until it was reaped.
     pub(super) run: Latency,
-    /// From a program's start until the first byte that it put out.
+    /// From the decision to start a program until the first byte that it put out, if it put out any.
     pub(super) first_byte: Latency,
 }
 

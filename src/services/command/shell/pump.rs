@@ -235,8 +235,7 @@ impl CommandDoor {
             Moved::Bytes(count) => count,
         };
         if run.bytes_out == 0 {
-            let took = cx.now().saturating_duration_since(job.started());
-            self.times.first_byte.record(took);
+            self.times.first_byte.record(run.decided.elapsed());
         }
         let come = buffer.get(..count).unwrap_or_default();
         run.bytes_out += count as u64;

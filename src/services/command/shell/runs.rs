@@ -22,6 +22,8 @@ const STARTS_PER_TURN: usize = 4;
 pub(super) struct Running {
     name: Vec<u8>,
     arguments: Vec<Vec<u8>>,
+    /// When it was decided to start it, by the clock: a turn is too coarse for what is soon over.
+    pub(super) decided: Instant,
     /// `None`: not started yet.
     pub(super) job: Option<Job>,
     pub(super) alarm: Alarm,
@@ -72,6 +74,7 @@ impl CommandDoor {
         let run = Running {
             name,
             arguments,
+            decided: Instant::now(),
             job: None,
             alarm: Alarm::default(),
             audience: Vec::new(),
