@@ -372,14 +372,22 @@ fn programs_run_as_the_user_that_the_flags_say() {
     let flags = ["--user", "54321", "--group", "54322"];
     if geteuid().is_root() {
         assert_eq!(said(&flags, "id -u; id -g; id -G"), "54321\n54322\n54322");
-    } else {
-        let daemon = Daemon::with(["exec"])
-            .args(&flags)
-            .args(&["unix:@iotcpd-never"])
-            .spawn();
-        let (status, _, complaint) = daemon.finish();
-        assert_eq!(status.code(), Some(2));
-        assert!(complaint.contains("cannot run programs as user 54321"), "{complaint}");
+    }
+    // Whoever may not become that user is told at the start. Root may not either, without the capability.
+    for flags in [&flags[..2], &flags[2..]] {
+        let mut daemon = if geteuid().is_root() {
+            let mut command = Command::new("setpriv");
+            command.args(["--bounding-set=-setgid", env!("CARGO_BIN_EXE_iotcpd")]);
+            command
+        } else {
+            Command::new(env!("CARGO_BIN_EXE_iotcpd"))
+        };
+        let (status, _, complaint) = finish(daemon.arg("exec").args(flags).arg("unix:@iotcpd-never"), b"");
+        assert_eq!(status, Some(2), "{complaint}");
+        assert!(
+            complaint.contains("may not run programs as another user or group"),
+            "{complaint}"
+        );
     }
 }
 
