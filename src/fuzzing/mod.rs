@@ -23,7 +23,7 @@ mod tests;
 
 pub use ask::{fuzz_ask_input, fuzz_ask_reply, fuzz_asker};
 pub use config::{fuzz_config_file, fuzz_quantities, fuzz_torc_cfg};
-pub use exec::fuzz_exec_request;
+pub use exec::{fuzz_exec_request, fuzz_sockproc_request};
 pub use framing::{fuzz_channel, fuzz_framings, fuzz_line, fuzz_ready_line};
 pub use net::{fuzz_addresses, fuzz_handover, fuzz_networks};
 pub use pool::fuzz_dispatcher;
@@ -52,4 +52,5 @@ pub const TARGETS: &[Target] = &[
     ("stderr_log", fuzz_stderr_log),
     ("dispatcher", fuzz_dispatcher),
     ("exec_request", fuzz_exec_request),
+    ("sockproc_request", fuzz_sockproc_request),
 ];

@@ -185,6 +185,11 @@ fn exec_request() {
     run("exec_request");
 }
 
+#[test]
+fn sockproc_request() {
+    run("sockproc_request");
+}
+
 /// A target that one of the places has forgotten would never run.
 #[test]
 fn every_target_is_in_every_place() {

@@ -7,6 +7,7 @@
 
 pub mod command;
 pub mod exec;
+mod journal;
 pub mod pattern;
 pub mod pool;
 
@@ -131,8 +132,8 @@ impl Options {
     pub fn preflight(&self, defaults: &SpawnDefaults) -> Result<(), Error> {
         match self {
             Options::Pool(options) => pool::preflight(options, defaults),
-            // What it will run is not known before a client says so.
-            Options::Exec(_) => Ok(()),
+            // What it will run is not known before a client says so; but what that is started with is.
+            Options::Exec(options) => exec::preflight(options, defaults),
             Options::Command(options) => command::preflight(options, defaults),
         }
     }

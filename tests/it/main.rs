@@ -8,13 +8,21 @@ mod ask;
 #[cfg(test)]
 mod chaos;
 #[cfg(test)]
+mod command;
+#[cfg(test)]
 mod config;
 #[cfg(test)]
 mod exec;
 #[cfg(test)]
 mod exec_client;
 #[cfg(test)]
+mod exec_clients;
+#[cfg(test)]
 mod exec_crowds;
+#[cfg(test)]
+mod exec_permits;
+#[cfg(test)]
+mod exec_sockproc;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod exec;
 mod framing;
 mod listen;
 mod pattern;
+mod permits;
 mod pool;
 mod probe;
 mod process;

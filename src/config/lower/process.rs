@@ -43,7 +43,6 @@ pub(super) fn surroundings(mistakes: &mut Mistakes, spec: &Spec) -> Surroundings
         environment: environment(mistakes, spec),
         nice: mistakes.count("nice", spec.nice, NICE),
         working_directory: spec.chdir.as_ref().map(Into::into),
-        terminal: spec.pty,
         no_new_privileges: spec.no_new_privs,
         sandbox: sandbox(mistakes, spec),
         ..Surroundings::default()
@@ -229,7 +228,6 @@ mod tests {
             limit_cpu: Some(Time(Duration::from_secs(60))),
             limit_open_files: Some(Whole(64)),
             limit_processes: Some(Whole(9)),
-            pty: true,
             no_new_privs: true,
             sandbox: true,
             sandbox_read: vec!["/usr".into(), "/etc/passwd".into()],
@@ -252,10 +250,7 @@ mod tests {
             open_files: Some(64),
             processes: Some(9),
         };
-        assert_eq!(
-            (process.limits, process.terminal, process.no_new_privileges),
-            (limits, true, true)
-        );
+        assert_eq!((process.limits, process.no_new_privileges), (limits, true));
         let sandbox = Sandbox {
             read: vec!["/usr".into(), "/etc/passwd".into()],
             write: vec!["/tmp".into()],

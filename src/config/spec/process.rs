@@ -40,9 +40,6 @@ pub struct ProcessSpec {
     /// Most processes of the programs' user [default: the daemon's limit]
     #[arg(long, value_name = "NUM")]
     pub limit_processes: Option<Whole>,
-    /// Give programs a terminal for standard input and output, in place of pipes
-    #[arg(long)]
-    pub pty: bool,
     /// Programs and their children can never gain privileges (no set-user-ID)
     #[arg(long)]
     pub no_new_privs: bool,

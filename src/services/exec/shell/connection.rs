@@ -4,10 +4,13 @@
 //! something.
 
 use std::io::{ErrorKind, Read};
+use std::time::Instant;
 
-use super::super::core::reply::{self, Output};
-use super::super::core::request::{End, Found, Reader, Wrong};
+use super::super::core::dialect::{Reader, Teller};
+use super::super::core::reply::Output;
+use super::super::core::request::{End, Found, Wrong};
 use super::super::core::run::{Event, Run, State};
+use super::super::core::sockproc::Kept;
 use crate::net::addr::PeerAddr;
 use crate::net::stream::Stream;
 use crate::process::exit_status::ExitStatus;
@@ -32,10 +35,13 @@ pub(super) struct Connection {
     pub(super) peer: PeerAddr,
     pub(super) run: Run,
     pub(super) reader: Reader,
+    pub(super) teller: Teller,
     pub(super) edges: Edges,
     pub(super) alarm: Alarm,
     /// The program's name and its arguments, once they are complete.
     pub(super) arguments: Vec<Vec<u8>>,
+    /// When they were complete, until the program has written something.
+    pub(super) asked: Option<Instant>,
     pub(super) program: Option<Job>,
     /// What the program has not taken yet of its input, and whether more may come.
     pub(super) input: Buffer,
@@ -65,6 +71,20 @@ pub(super) struct Bytes {
 }
 
 impl Connection {
+    /// The client as log lines have it: with its user, where that is known.
+    pub(super) fn who(&self) -> String {
+        match self.stream.peer_credentials() {
+            Ok(Some(user)) => format!("{} ({user})", self.peer),
+            Ok(None) | Err(_) => self.peer.to_string(),
+        }
+    }
+
+    /// When its arguments were complete, if the program has just written its first byte.
+    pub(super) fn first_byte(&mut self) -> Option<Instant> {
+        let written = self.bytes.output > 0 || self.bytes.errors > 0;
+        self.asked.take_if(|_| written)
+    }
+
     // ---- to and from the client --------------------------------------------------------------------------------
 
     /// Writes to the client what it is owed.
@@ -201,8 +221,11 @@ impl Connection {
         match program.read_output(pipe, buffer.get_mut(..room).unwrap_or_default()) {
             job::Moved::Bytes(count) => {
                 *bytes += count as u64;
-                reply::output(from, buffer.get(..count).unwrap_or_default(), self.output.end());
-                Moved::Some
+                let come = buffer.get(..count).unwrap_or_default();
+                match self.teller.output(from, come, self.output.end()) {
+                    Kept::All | Kept::CutAgain => Moved::Some,
+                    Kept::Cut => Moved::Event(Event::Overflow),
+                }
             }
             job::Moved::Nothing => Moved::Nothing,
             job::Moved::Over => Moved::Event(Event::OutputOver(from)),

@@ -2,22 +2,24 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
+use std::time::Instant;
 
 use log::Level;
 use nix::errno::Errno;
 
-use super::super::core::reply::{self, CANNOT_RUN, NOT_FOUND};
+use super::super::core::reply::{CANNOT_RUN, NOT_FOUND};
 use super::super::core::run::{Cause, Event, State};
 use super::super::report::{self, Topic};
 use super::connection::Connection;
+use super::permits::Unfit;
 use super::{ExecDoor, Of};
 use crate::process::child::Child;
 use crate::process::exit_status::ExitStatus;
 use crate::process::failure::{SpawnError, Step};
 use crate::process::job::{Advance, Job, Pipe, Sources};
 use crate::process::reaper::{self, Manner};
-use crate::process::spawn::{Spawner, Stdio};
-use crate::process::spec::ProcessSpec;
+use crate::process::spawn::Stdio;
+use crate::process::spec::Command;
 use crate::reactor::{Context, Key};
 
 /// How many programs are started in one turn: each costs tenths of a millisecond, in which nobody else is served.
@@ -50,13 +52,22 @@ impl ExecDoor {
             return;
         };
         let arguments = connection.arguments.iter().cloned().map(OsString::from_vec).collect();
-        let spawned = match ProcessSpec::new(arguments) {
-            Ok(spec) => Spawner::prepare(&spec, &self.spawn_defaults).and_then(|mut it| it.spawn(Stdio::piped())),
+        let command = match Command::new(arguments) {
+            Ok(command) => command,
             // The reader of requests has seen to it that there is a name.
             Err(empty) => return self.not_started(cx, key, CANNOT_RUN, &empty.to_string()),
         };
-        match spawned {
-            Ok(child) => self.has_started(cx, key, child),
+        let begun = Instant::now();
+        let program = match self.permit_program(command.program()) {
+            Ok(program) => program,
+            Err(Unfit::Forbidden(why)) => return self.forbid(cx, key, &why),
+            Err(Unfit::Missing(error)) => return self.not_started(cx, key, status_of(&error), &error.to_string()),
+        };
+        match self.launcher.launch(&program, &command, Stdio::piped()) {
+            Ok(child) => {
+                self.times.spawn.record(begun.elapsed());
+                self.has_started(cx, key, child);
+            }
             Err(error) => self.not_started(cx, key, status_of(&error), &error.to_string()),
         }
     }
@@ -77,13 +88,27 @@ impl ExecDoor {
     }
 
     fn not_started(&mut self, cx: &mut Context<'_>, key: Key, status: u8, why: &str) {
+        self.counters.not_started += 1;
+        self.give_none(cx, key, status, Topic::Spawn, why);
+    }
+
+    fn forbid(&mut self, cx: &mut Context<'_>, key: Key, why: &str) {
+        self.counters.forbidden_programs += 1;
+        self.give_none(cx, key, CANNOT_RUN, Topic::ForbiddenProgram, why);
+    }
+
+    /// Tells client and log why a request that was complete is given no program.
+    fn give_none(&mut self, cx: &mut Context<'_>, key: Key, status: u8, topic: Topic, why: &str) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        reply::refusal(why, status, connection.output.end());
-        let peer = connection.peer;
-        self.counters.not_started += 1;
-        self.note(cx, Level::Warn, Topic::Spawn, format_args!("{peer}: {why}"));
+        connection.teller.refuse(why, status, connection.output.end());
+        let (who, program) = (
+            connection.who(),
+            report::command(&connection.arguments, self.options.log_arguments),
+        );
+        let line = format_args!("{who} did not get to run {program}: status {status}: {why}");
+        self.note(cx, Level::Warn, topic, line);
         self.tell(cx, key, Event::NotStarted);
     }
 
@@ -202,15 +227,13 @@ impl ExecDoor {
         self.traffic.input += bytes.input;
         self.traffic.output += bytes.output;
         self.traffic.errors += bytes.errors;
-        let user = connection.stream.peer_credentials().ok().flatten();
-        let user = user.map(|user| format!(" ({user})")).unwrap_or_default();
         let status = connection
             .status
             .map_or_else(|| "unknown".to_owned(), |status| status.to_string());
         log::info!(
-            "{}: {}{user} ran {}: {status} after {ran:.3?}, {} bytes in, {} out, {} err",
+            "{}: {} ran {}: {status} after {ran:.3?}, {} bytes in, {} out, {} err",
             self.options.name,
-            connection.peer,
+            connection.who(),
             report::command(&connection.arguments, self.options.log_arguments),
             bytes.input,
             bytes.output,
@@ -241,11 +264,9 @@ fn sources(key: Key) -> Sources {
 mod tests {
     use nix::sys::signal::Signal;
 
-    use super::*;
-
     #[test]
     fn signals_have_the_numbers_of_this_machine() {
-        for (number, name) in reply::SIGNALS {
+        for (number, name) in crate::services::exec::core::reply::SIGNALS {
             let signal = Signal::try_from(number).unwrap();
             assert_eq!(signal.as_str(), format!("SIG{name}"));
         }
