@@ -220,8 +220,11 @@ fn arguments_are_restricted_by_their_positions() {
     let told = |wire: &str| ask(&daemon, wire).replace("torcd>", "");
     assert_eq!(told("echo\nwww.example.org\n7\nstop\n"), "www.example.org 7 stop\n");
     for (wire, refusal) in [
-        ("echo\nA\n", "argument 1 has to be matched by ^[a-z0-9.-]+$"),
-        ("echo\na;b\n1\nstop\n", "argument 1 has to be matched by ^[a-z0-9.-]+$"),
+        ("echo\nA\n", "argument 1 has to be matched as a whole by ^[a-z0-9.-]+$"),
+        (
+            "echo\na;b\n1\nstop\n",
+            "argument 1 has to be matched as a whole by ^[a-z0-9.-]+$",
+        ),
         (
             "echo\na\n101\nstop\n",
             "argument 2 has to be a whole number from 1 to 100",
