@@ -1,6 +1,7 @@
 //! What clients of an exec door send.
 
 use super::Choices;
+use crate::framing::signals::PASSED_ON;
 use crate::services::exec::core::dialect::Dialect;
 use crate::services::exec::core::request::{End, Found, Wrong};
 
@@ -10,6 +11,7 @@ struct Read {
     arguments: Option<Vec<Vec<u8>>>,
     input: Vec<u8>,
     ended: bool,
+    signals: Vec<i32>,
     wrong: Option<Wrong>,
 }
 
@@ -125,6 +127,13 @@ fn read<'i>(dialect: Dialect, longest: usize, pieces: impl Iterator<Item = &'i [
                     read.input.extend_from_slice(rest.get(range).unwrap_or_default());
                 }
                 Found::InputEnd => assert!(!std::mem::replace(&mut read.ended, true), "ended twice"),
+                Found::Signal(signal) => {
+                    assert!(
+                        read.ended && PASSED_ON.contains(&signal),
+                        "one of those, behind the input"
+                    );
+                    read.signals.push(signal);
+                }
                 Found::Wrong(wrong) => {
                     read.wrong = Some(wrong);
                     return (read, reader.end());

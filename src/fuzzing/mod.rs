@@ -10,6 +10,7 @@
 //! Nothing else in the crate may use this room, and it uses the other rooms only through what they show everybody.
 
 mod ask;
+mod call;
 mod choices;
 mod config;
 mod exec;
@@ -22,6 +23,7 @@ mod process;
 mod tests;
 
 pub use ask::{fuzz_ask_input, fuzz_ask_reply, fuzz_asker};
+pub use call::fuzz_call_answer;
 pub use config::{fuzz_config_file, fuzz_quantities, fuzz_torc_cfg};
 pub use exec::{fuzz_exec_request, fuzz_sockproc_request};
 pub use framing::{fuzz_channel, fuzz_framings, fuzz_line, fuzz_ready_line};
@@ -53,4 +55,5 @@ pub const TARGETS: &[Target] = &[
     ("dispatcher", fuzz_dispatcher),
     ("exec_request", fuzz_exec_request),
     ("sockproc_request", fuzz_sockproc_request),
+    ("call_answer", fuzz_call_answer),
 ];

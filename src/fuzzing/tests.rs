@@ -190,6 +190,11 @@ fn sockproc_request() {
     run("sockproc_request");
 }
 
+#[test]
+fn call_answer() {
+    run("call_answer");
+}
+
 /// A target that one of the places has forgotten would never run.
 #[test]
 fn every_target_is_in_every_place() {

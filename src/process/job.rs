@@ -254,6 +254,14 @@ impl Job {
         done
     }
 
+    /// Sends it and its group a signal, of somebody who knows what for.
+    ///
+    /// # Errors
+    /// As [`Child::kill_group`].
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        self.child.kill_group(signal)
+    }
+
     /// The alarm of its ending has gone off.
     pub fn alarm_fired(&mut self, cx: &Context<'_>) {
         cx.alarm_fired(&mut self.alarm);

@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod ask;
 #[cfg(test)]
+mod call;
+#[cfg(test)]
 mod chaos;
 #[cfg(test)]
 mod command;
@@ -21,6 +23,8 @@ mod exec_clients;
 mod exec_crowds;
 #[cfg(test)]
 mod exec_permits;
+#[cfg(test)]
+mod exec_signals;
 #[cfg(test)]
 mod exec_sockproc;
 #[cfg(test)]

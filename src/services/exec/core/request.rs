@@ -5,11 +5,15 @@
 //! count  that many       input, any number   the end of the input
 //! ```
 //!
+//! What may stand behind that is the business of [`trailer`](super::trailer).
+//!
 //! Arguments are collected, under a limit. Input is passed on as it comes, so a string of it may be longer than any buffer:
 //! what has come of it is told before its end has. No byte is looked at twice, and none is kept here but the arguments.
 
 use std::fmt;
 use std::ops::Range;
+
+use super::trailer::Trailer;
 
 /// The longest string of input. It is streamed and costs nothing; a longer one is noise, not a length.
 pub const LONGEST_INPUT: u64 = 1 << 40;
@@ -27,6 +31,9 @@ pub enum Found {
     Input(Range<usize>),
     /// The input has ended.
     InputEnd,
+    /// A signal for the program, by its number; one of [`PASSED_ON`](crate::framing::signals::PASSED_ON), and only behind the
+    /// end of the input.
+    Signal(i32),
     /// This is no request, whatever follows.
     Wrong(Wrong),
 }
@@ -91,8 +98,8 @@ enum State {
     Data { left: u64, item: Item },
     /// It is to end.
     Comma { item: Item },
-    /// The input has ended; what follows is nobody's.
-    Ended,
+    /// The input has ended.
+    Ended(Trailer),
     /// It was no request.
     Refused(Wrong),
 }
@@ -129,12 +136,12 @@ impl Reader {
         let mut at = 0;
         loop {
             let rest = bytes.get(at..).unwrap_or_default();
-            let state = std::mem::replace(&mut self.state, State::Ended);
+            let state = std::mem::replace(&mut self.state, State::Ended(Trailer::default()));
             let (state, taken, found) = match state {
                 State::Length { digits, value, item } => self.length(digits, value, item, rest),
                 State::Data { left, item } => data(left, item, rest, at),
                 State::Comma { item } => self.comma(item, rest),
-                State::Ended => (State::Ended, rest.len(), Some(Found::NeedMore)),
+                State::Ended(trailer) => behind_the_end(trailer, rest),
                 State::Refused(wrong) => (State::Refused(wrong), 0, Some(Found::Wrong(wrong))),
             };
             self.state = state;
@@ -145,15 +152,15 @@ impl Reader {
         }
     }
 
-    /// Whether the end of the input was read: nothing that follows has a meaning.
+    /// Whether the end of the input was read: nothing that follows is owed an answer.
     pub fn is_complete(&self) -> bool {
-        matches!(self.state, State::Ended)
+        matches!(self.state, State::Ended(_))
     }
 
     /// The client sends nothing more.
     pub fn end(&self) -> End {
         match &self.state {
-            State::Ended
+            State::Ended(_)
             | State::Length {
                 digits: 0,
                 item: Item::Input { .. },
@@ -233,7 +240,7 @@ impl Reader {
                     _ => refused(Wrong::NoProgram),
                 }
             }
-            Item::Input { length: 0 } => (State::Ended, 1, Some(Found::InputEnd)),
+            Item::Input { length: 0 } => (State::Ended(Trailer::default()), 1, Some(Found::InputEnd)),
             Item::Input { .. } => (next(Item::Input { length: 0 }), 1, None),
         }
     }
@@ -284,6 +291,12 @@ fn begin(length: u64, item: Item) -> State {
     }
 }
 
+fn behind_the_end(mut trailer: Trailer, rest: &[u8]) -> (State, usize, Option<Found>) {
+    let (taken, signal) = trailer.advance(rest);
+    let found = signal.map_or(Found::NeedMore, Found::Signal);
+    (State::Ended(trailer), taken, Some(found))
+}
+
 /// Takes what has come of a string; `at` is where `rest` lies in all the bytes.
 fn data(left: u64, mut item: Item, rest: &[u8], at: usize) -> (State, usize, Option<Found>) {
     if rest.is_empty() {
@@ -327,6 +340,7 @@ mod tests {
         arguments: Option<Vec<Vec<u8>>>,
         input: Vec<u8>,
         ended: bool,
+        signals: Vec<i32>,
         wrong: Option<Wrong>,
     }
 
@@ -343,6 +357,10 @@ mod tests {
                     Found::Arguments(arguments) => assert_eq!(read.arguments.replace(arguments), None, "twice"),
                     Found::Input(range) => read.input.extend_from_slice(&rest[range]),
                     Found::InputEnd => assert!(!std::mem::replace(&mut read.ended, true), "ended twice"),
+                    Found::Signal(signal) => {
+                        assert!(read.ended, "behind the end of the input");
+                        read.signals.push(signal);
+                    }
                     Found::Wrong(wrong) => {
                         read.wrong = Some(wrong);
                         break 'pieces;
@@ -360,11 +378,12 @@ mod tests {
 
     #[test]
     fn a_request_is_read_at_every_split_point() {
-        let request = b"1:3,5:uname,0:,2:-a,5:hello,12:world, 0:,!!,0:,whatever follows";
+        let request = b"1:3,5:uname,0:,2:-a,5:hello,12:world, 0:,!!,0:,6:signal,3:INT,6:signal,4:TERM,whatever follows";
         let whole = Read {
             arguments: words(&["uname", "", "-a"]),
             input: b"helloworld, 0:,!!".to_vec(),
             ended: true,
+            signals: vec![2, 15],
             wrong: None,
         };
         for cut in 0..=request.len() {
@@ -384,6 +403,7 @@ mod tests {
             arguments: read.arguments.clone(),
             input: read.input.clone(),
             ended: read.ended,
+            signals: read.signals.clone(),
             wrong: read.wrong,
         }
     }
@@ -449,7 +469,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_cuts_do_not_matter(
-            stream in "1:[0-3],([0-3]:[a,:]{0,3},|[0-9:,a]){0,12}",
+            stream in "1:[0-3],([0-3]:[a,:]{0,3},|[0-9:,a]|0:,6:signal,3:INT,){0,12}",
             cuts in proptest::collection::vec(1usize..7, 1..40),
             longest in 0usize..12,
         ) {

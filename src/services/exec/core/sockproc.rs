@@ -314,6 +314,7 @@ mod tests {
                     }
                     Found::Input(range) => read.input.extend_from_slice(&rest[range]),
                     Found::InputEnd => assert!(!std::mem::replace(&mut read.ended, true), "ended twice"),
+                    Found::Signal(signal) => panic!("this protocol has no signal {signal}"),
                     Found::Wrong(wrong) => {
                         read.wrong = Some(wrong);
                         break 'pieces;

@@ -9,6 +9,7 @@ use super::super::core::reply::{Outcome, REFUSED};
 use super::super::core::run::{Cause, Event, Refusal, Run, State};
 use super::super::report::{self, Topic};
 use super::connection::{Bytes, Connection, Edges};
+use super::signals::Signals;
 use super::{ExecDoor, Of};
 use crate::net::addr::PeerAddr;
 use crate::net::limits::Full;
@@ -72,6 +73,7 @@ impl ExecDoor {
             program: None,
             input: Buffer::default(),
             input_ends: false,
+            signals: Signals::default(),
             left: false,
             output: Buffer::default(),
             status: None,

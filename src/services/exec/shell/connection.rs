@@ -11,6 +11,7 @@ use super::super::core::reply::Output;
 use super::super::core::request::{End, Found, Wrong};
 use super::super::core::run::{Event, Run, State};
 use super::super::core::sockproc::Kept;
+use super::signals::Signals;
 use crate::net::addr::PeerAddr;
 use crate::net::stream::Stream;
 use crate::process::exit_status::ExitStatus;
@@ -46,6 +47,8 @@ pub(super) struct Connection {
     /// What the program has not taken yet of its input, and whether more may come.
     pub(super) input: Buffer,
     pub(super) input_ends: bool,
+    /// What the program has not been sent yet.
+    pub(super) signals: Signals,
     /// Whether the client has ended its side.
     pub(super) left: bool,
     /// What the client has not taken yet.
@@ -107,9 +110,11 @@ impl Connection {
         }
     }
 
-    /// Reads from the client, while the program takes what has been read before.
+    /// Reads from the client, while the program takes what has been read before; behind the end of the input always, for
+    /// nothing of that is held.
     pub(super) fn read_client(&mut self, buffer: &mut [u8], max_buffer: usize) -> Moved {
-        if !self.edges.readable || !self.input.is_empty() || self.run.state() == State::Starting {
+        let waits = !self.input.is_empty() && !self.reader.is_complete();
+        if !self.edges.readable || waits || self.run.state() == State::Starting {
             return Moved::Nothing;
         }
         let room = buffer.len().min(max_buffer);
@@ -157,6 +162,7 @@ impl Connection {
                 Found::NeedMore => break,
                 Found::Input(range) => self.input.end().extend_from_slice(rest.get(range).unwrap_or_default()),
                 Found::InputEnd => self.input_ends = true,
+                Found::Signal(signal) => self.signals.keep(signal),
                 Found::Arguments(arguments) => {
                     self.arguments = arguments;
                     event = Some(Event::Arguments);

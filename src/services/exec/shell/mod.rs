@@ -3,7 +3,8 @@
 //!
 //! The brain of it is one `match` over [`Action`] in [`ExecDoor::act`]. Beside it stand one connection and its bytes
 //! (`connection`), taking connections in and letting them go (`clients`), whom to let in (`permits`), the programs
-//! (`programs`) and what they are started with (`surroundings`), and beginning and end of the whole (`lifecycle`).
+//! (`programs`), what they are started with (`surroundings`) and the signals that clients pass on to them (`signals`), and
+//! beginning and end of the whole (`lifecycle`).
 //!
 //! What holds: every touch of a connection ends in [`ExecDoor::pump`], which moves what can be moved, bounded a turn, and
 //! arms the connection's one alarm. A connection is told an event only through [`ExecDoor::tell`].
@@ -13,6 +14,7 @@ mod connection;
 mod lifecycle;
 mod permits;
 mod programs;
+mod signals;
 mod surroundings;
 
 use std::collections::VecDeque;
@@ -204,10 +206,11 @@ impl ExecDoor {
     /// Gives each stream of a connection one move; whether anything came of it.
     fn round(&mut self, cx: &mut Context<'_>, key: Key, buffer: &mut [u8]) -> bool {
         let limit = self.options.max_buffer;
-        let moves: [Move; 5] = [
+        let moves: [Move; 6] = [
             |it, _, _| it.write_client(),
             |it, _, _| it.write_stdin(),
             Connection::read_client,
+            |it, _, _| it.next_signal(),
             |it, buffer, limit| it.read_output(Output::Stdout, buffer, limit),
             |it, buffer, limit| it.read_output(Output::Stderr, buffer, limit),
         ];
@@ -256,6 +259,7 @@ impl ExecDoor {
                     connection.end_input();
                 }
             }
+            Action::Signal(number) => self.signal_program(cx, key, number),
             Action::End(cause) => self.end_program(cx, key, cause),
             Action::Kill => self.kill_program(cx, key),
             Action::Forsake => self.forsake(key),

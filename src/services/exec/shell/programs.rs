@@ -259,16 +259,3 @@ fn sources(key: Key) -> Sources {
         ending: Of::Ending.of(key),
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use nix::sys::signal::Signal;
-
-    #[test]
-    fn signals_have_the_numbers_of_this_machine() {
-        for (number, name) in crate::services::exec::core::reply::SIGNALS {
-            let signal = Signal::try_from(number).unwrap();
-            assert_eq!(signal.as_str(), format!("SIG{name}"));
-        }
-    }
-}

@@ -1,15 +1,17 @@
-//! Standard input and output, each on a thread of its own.
+//! Standard input and the outputs, each on a thread of its own.
 //!
 //! They may be pipes, terminals or files, shared with other processes: making them non-blocking would change them for
-//! everybody, and epoll(7) does not take files. So one thread reads and one writes, both blocking, and the loop hears of
-//! it by mail. Both ways are bounded: the reader waits while [`CHUNKS`] chunks lie in the mailbox, and so does whoever
-//! writes to us; the writer has one batch at a time, and the loop gathers the next one meanwhile.
+//! everybody, and epoll(7) does not take files. So one thread reads and one for each output writes, all of them blocking,
+//! and the loop hears of it by mail. Both ways are bounded: the reader waits while [`CHUNKS`] chunks lie in the mailbox,
+//! and so does whoever writes to us; a writer has one batch at a time, and the loop gathers the next one meanwhile.
+//!
+//! The threads end with their stream, or when the loop's end of them is gone; one that waits in read(2) or write(2) then ends
+//! with the process.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::mpsc;
 use std::thread;
 
-use super::resolver::Resolved;
 use crate::reactor::Context;
 use crate::reactor::helper::{Mailbox, Sender};
 
@@ -17,8 +19,6 @@ use crate::reactor::helper::{Mailbox, Sender};
 const CHUNKS: usize = 2;
 /// The most bytes of one chunk.
 const CHUNK: usize = 64 * 1024;
-/// How many reports may lie in the mailbox; the loop takes them all whenever it is woken.
-const REPORTS: usize = 16;
 
 /// From standard input.
 #[derive(Debug)]
@@ -30,22 +30,36 @@ pub(super) enum Chunk {
     Failed(io::Error),
 }
 
-/// From the other threads.
+/// The loop's end of the reading thread.
 #[derive(Debug)]
-pub(super) enum Report {
-    /// The batch is written. The buffer comes back to be used again.
-    Written(io::Result<Vec<u8>>),
-    Resolved(Resolved),
+pub(super) struct Input {
+    chunks: Mailbox<Chunk>,
 }
 
-/// The loop's ends of the threads.
+impl Input {
+    /// Starts to read: from now on chunks come.
+    ///
+    /// # Errors
+    /// The thread could not be made: EAGAIN.
+    pub(super) fn start(cx: &Context<'_>, input: impl Read + Send + 'static) -> io::Result<Input> {
+        let (to, chunks) = cx.mailbox(CHUNKS);
+        thread::Builder::new()
+            .name("stdin".into())
+            .spawn(move || read_all(input, &to))?;
+        Ok(Input { chunks })
+    }
+
+    /// The next chunk, if it has come.
+    pub(super) fn take(&self) -> Option<Chunk> {
+        self.chunks.take()
+    }
+}
+
+/// The loop's end of a writing thread.
 #[derive(Debug)]
-pub(super) struct Stdio {
-    pub(super) chunks: Mailbox<Chunk>,
-    pub(super) reports: Mailbox<Report>,
-    /// For further threads.
-    pub(super) report_to: Sender<Report>,
+pub(super) struct Output {
     batches: mpsc::Sender<Vec<u8>>,
+    reports: Mailbox<io::Result<Vec<u8>>>,
     /// Whether the writer has a batch.
     writer: Writer,
 }
@@ -56,32 +70,21 @@ enum Writer {
     Busy,
 }
 
-impl Stdio {
-    /// Starts both threads. They end with the input, or when this value is gone; a thread that waits in read(2) then
-    /// ends with the process.
+impl Output {
+    /// Starts a thread of this name that writes what it is [offered](Self::offer).
     ///
     /// # Errors
-    /// A thread could not be made: EAGAIN.
-    pub(super) fn start(
-        cx: &Context<'_>,
-        input: impl Read + Send + 'static,
-        output: impl Write + Send + 'static,
-    ) -> io::Result<Stdio> {
-        let (chunk_to, chunks) = cx.mailbox(CHUNKS);
-        let (report_to, reports) = cx.mailbox(REPORTS);
+    /// The thread could not be made: EAGAIN.
+    pub(super) fn start(cx: &Context<'_>, name: &str, output: impl Write + Send + 'static) -> io::Result<Output> {
+        // It holds the report on the one batch under way.
+        let (to, reports) = cx.mailbox(1);
         let (batches, next_batch) = mpsc::channel();
-        let written_to = report_to.clone();
         thread::Builder::new()
-            .name("stdin".into())
-            .spawn(move || read_all(input, &chunk_to))?;
-        thread::Builder::new()
-            .name("stdout".into())
-            .spawn(move || write_all(output, &next_batch, &written_to))?;
-        Ok(Stdio {
-            chunks,
-            reports,
-            report_to,
+            .name(name.into())
+            .spawn(move || write_all(output, &next_batch, &to))?;
+        Ok(Output {
             batches,
+            reports,
             writer: Writer::Idle,
         })
     }
@@ -95,12 +98,15 @@ impl Stdio {
         }
     }
 
-    /// The writer has reported.
-    pub(super) fn written(&mut self) {
+    /// What has become of the batch, once the writer is done with it: its buffer comes back to be used again. After an error
+    /// nothing more is written.
+    pub(super) fn report(&mut self) -> Option<io::Result<Vec<u8>>> {
+        let report = self.reports.take()?;
         self.writer = Writer::Idle;
+        Some(report)
     }
 
-    /// Whether everything that was offered is written.
+    /// Whether everything that was offered is written, and reported.
     pub(super) fn is_idle(&self) -> bool {
         self.writer == Writer::Idle
     }
@@ -125,12 +131,12 @@ fn read_all(mut input: impl Read, to: &Sender<Chunk>) {
     }
 }
 
-fn write_all(mut output: impl Write, batches: &mpsc::Receiver<Vec<u8>>, to: &Sender<Report>) {
+fn write_all(mut output: impl Write, batches: &mpsc::Receiver<Vec<u8>>, to: &Sender<io::Result<Vec<u8>>>) {
     while let Ok(mut batch) = batches.recv() {
         let written = output.write_all(&batch).and_then(|()| output.flush());
         batch.clear();
         let failed = written.is_err();
-        if to.send(Report::Written(written.map(|()| batch))).is_err() || failed {
+        if to.send(written.map(|()| batch)).is_err() || failed {
             return;
         }
     }
