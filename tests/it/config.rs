@@ -427,3 +427,47 @@ fn the_command_door_wants_its_file() {
         "{said}"
     );
 }
+
+#[test]
+fn hup_reads_a_torc_cfg_again_under_the_same_flags() {
+    let home = temp_dir();
+    let path = home.path().join("torc.cfg");
+    let write = |settings: &str, name: &str| {
+        let text =
+            format!("list = \"no\"; {settings}\nprocesses = ( {{ name = \"{name}\"; cmd = \"/bin/echo\"; }} );\n");
+        fs::write(&path, text).expect("write the configuration");
+    };
+    let socket = format!("unix:{}", home.path().join("s").display());
+    let arguments = ["command", "--listen", &socket, "--list", "yes"];
+    let daemon = Daemon::with(arguments).env("TORC_HOME", home.path().to_str().expect("temporary paths are UTF-8"));
+    write("", "before");
+    let daemon = daemon.start();
+    assert_eq!(ask(&socket, "list"), "before\n");
+    write("port = 1;", "after");
+    reload(&daemon, 1);
+    assert_eq!(ask(&socket, "list"), "after\n");
+    write("linger = \"soon\";", "never");
+    reload(&daemon, 2);
+    daemon.stderr_wait(&format!(
+        "{}:1:23: linger: `soon` is not a length of time",
+        path.display()
+    ));
+    assert_eq!(ask(&socket, "list"), "after\n");
+}
+
+#[test]
+fn hup_changes_the_commands_of_a_toml_file() {
+    let file = File::new("");
+    let socket = file.socket("s");
+    let door = |command: &str| format!("[command.a]\nlisten = '{socket}'\n[command.a.commands.{command}");
+    file.write(&door("say]\ncmd = '/bin/echo -n \"one two\"'\nargs = [['a', 'b']]\n"));
+    let daemon = file.run();
+    assert_eq!(ask(&socket, "say\na"), "torcd>one two a");
+    file.write(&door("say]\ncmd = '/bin/echo three'\n"));
+    reload(&daemon, 1);
+    assert_eq!(ask(&socket, "say"), "three\n");
+    file.write("[pool.a]\ndaemon = 'cat'\n");
+    reload(&daemon, 2);
+    daemon.stderr_wait("a service cannot become one of another kind");
+    assert_eq!(ask(&socket, "say"), "three\n");
+}

@@ -3,6 +3,7 @@
 //! What torcd reads there means here what it means there: `port`, and `processes` with `name`, `threads`, `cmd` and `argc`.
 //! Beside them may stand all keys of a command door and of a command in a TOML file, with `-` or `_` in their names.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use clap::{Arg, Args, Command};
@@ -163,10 +164,11 @@ fn groups<'i>(processes: Spanned<DeValue<'i>>, report: &mut Report<'_>) -> Vec<G
         }
     };
     let mut groups: Vec<Group<'_>> = Vec::new();
+    let mut names = BTreeSet::new();
     for process in list {
         let Some(group) = group(process, report) else { continue };
         let name = group.name.get_ref();
-        if groups.iter().any(|known| known.name.get_ref() == name) {
+        if !names.insert(name.clone()) {
             let text = format!(
                 "there is a command called {} already; give this one another name",
                 Quoted(name)

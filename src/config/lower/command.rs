@@ -114,29 +114,25 @@ pub fn command(name: &str, spec: &CommandSpec, commands: Vec<Command>) -> Result
 
 fn timing(mistakes: &mut Mistakes, spec: &CommandSpec) -> Timing {
     let mut timeout = |key, given| mistakes.time(key, given, &TIMEOUT).unwrap_or(DEFAULT_CLIENT_TIMEOUT);
-    let timing = Timing {
-        read_timeout: timeout("read-timeout", spec.read_timeout),
-        write_timeout: timeout("write-timeout", spec.write_timeout),
-        linger: mistakes.time("linger", spec.linger, &LINGER).unwrap_or(DEFAULT_LINGER),
-        quiet: mistakes
-            .time("quiet-time", spec.quiet_time, &QUIET_TIME)
-            .unwrap_or(DEFAULT_QUIET_TIME),
-    };
-    if timing.quiet >= timing.read_timeout {
-        let key = if spec.quiet_time.is_some() {
-            "quiet-time"
-        } else {
-            "read-timeout"
-        };
-        let (quiet, read) = (Time(timing.quiet), Time(timing.read_timeout));
-        let text = format!("a quiet-time of {quiet} never passes within a read-timeout of {read}");
+    let read_timeout = timeout("read-timeout", spec.read_timeout);
+    let write_timeout = timeout("write-timeout", spec.write_timeout);
+    let quiet = mistakes.time("quiet-time", spec.quiet_time, &QUIET_TIME);
+    if let Some(quiet) = quiet.filter(|quiet| *quiet >= read_timeout) {
+        let (quiet, read) = (Time(quiet), Time(read_timeout));
+        let text = format!("{quiet} never pass within the read-timeout, which is {read}");
         mistakes.add(
-            Origin::key(key),
+            Origin::key("quiet-time"),
             text,
-            "write a shorter quiet-time or a longer read-timeout",
+            "write a shorter time, or a longer read-timeout",
         );
     }
-    timing
+    Timing {
+        read_timeout,
+        write_timeout,
+        linger: mistakes.time("linger", spec.linger, &LINGER).unwrap_or(DEFAULT_LINGER),
+        // Whoever shortens the one has not to think of the other.
+        quiet: quiet.unwrap_or_else(|| DEFAULT_QUIET_TIME.min(read_timeout / 2)),
+    }
 }
 
 /// Every name has to fit.
@@ -447,24 +443,24 @@ mod tests {
             told,
             ["listen: there is no address to listen on; write for example 127.0.0.1:3699"]
         );
-        let both = CommandSpec {
-            quiet_time: Some(Time(Duration::from_secs(5))),
-            read_timeout: Some(Time(Duration::from_secs(5))),
-            ..spec()
+        let times = |quiet: Option<u64>, read| {
+            let spec = CommandSpec {
+                quiet_time: quiet.map(|time| Time(Duration::from_millis(time))),
+                read_timeout: Some(Time(Duration::from_millis(read))),
+                ..spec()
+            };
+            lower(&spec, vec![]).map(|options| options.timing.quiet.as_millis())
         };
-        let told = lower(&both, vec![]).unwrap_err();
+        assert_eq!(times(Some(4999), 5000), Ok(4999));
+        let told = times(Some(5000), 5000).unwrap_err();
         assert_eq!(
             told,
             [
-                "quiet-time: a quiet-time of 5s never passes within a read-timeout of 5s; write a shorter quiet-time or a longer \
+                "quiet-time: 5s never pass within the read-timeout, which is 5s; write a shorter time, or a longer \
               read-timeout"
             ]
         );
-        let only = CommandSpec {
-            read_timeout: Some(Time(Duration::from_millis(100))),
-            ..spec()
-        };
-        assert!(lower(&only, vec![]).unwrap_err()[0].starts_with("read-timeout: "));
+        assert_eq!((times(None, 200), times(None, 100)), (Ok(100), Ok(50)));
     }
 
     #[test]

@@ -147,7 +147,6 @@ const ENTRY_SAMPLES: &[(&str, &str, &str)] = &[
     ("limit-cpu", "limit-cpu = 60", ""),
     ("limit-open-files", "limit-open-files = 64", ""),
     ("limit-processes", "limit-processes = 9", ""),
-    ("pty", "pty = true", ""),
     ("no-new-privs", "no-new-privs = true", ""),
     ("sandbox", "sandbox = true", ""),
     ("sandbox-read", "sandbox-read = [\"/srv\"]", "sandbox = true"),
