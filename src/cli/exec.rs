@@ -18,7 +18,8 @@ Example:
   iotcpd exec -t 30 /run/exec.sock
   printf '1:2,5:uname,2:-a,0:,' | nc -N -U /run/exec.sock
 
-Whoever may connect can run every program as the user of this daemon.";
+Whoever may connect can run every program as the user of this daemon, unless --allow-program says which, and
+--user as whom.";
 
 #[derive(Debug, Args)]
 #[command(version, display_name = "iotcpd", disable_version_flag = true, after_help = EXAMPLES)]

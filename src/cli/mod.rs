@@ -10,6 +10,7 @@
 mod ask;
 mod call;
 mod check;
+mod command;
 mod exec;
 pub mod log;
 mod pool;
@@ -78,6 +79,9 @@ enum Command {
     Pool(Box<PoolSpec>),
     /// Run programs on request: each client names one, and gets its streams and exit status
     Exec(Box<exec::Flags>),
+    /// Run commands named in a file: each client names one, so many of each run at once
+    #[command(name = "command")]
+    Named(Box<command::Flags>),
     /// Run the services described in a file
     Run(run::Flags),
     /// Say what is wrong with a file, without running anything
@@ -116,8 +120,9 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
         None => pool::run(&cli.pool),
         Some(Command::Pool(spec)) => pool::run(&spec),
         Some(Command::Exec(flags)) => exec::run(&flags),
+        Some(Command::Named(flags)) => command::run(*flags),
         Some(Command::Run(flags)) => run::run(flags),
-        Some(Command::Check(flags)) => check::run(&flags),
+        Some(Command::Check(flags)) => check::run(flags),
         Some(Command::Ask(flags)) => ask::run(&flags),
         Some(Command::Call(flags)) => return call::run(flags),
     };

@@ -1,5 +1,6 @@
 //! Flag and key side by side: what can be said in one way can be said in the other, and means the same.
 
+mod command;
 mod exec;
 
 use clap::{Arg, Args, Command, Parser};
@@ -36,6 +37,7 @@ const NOTHING: Beside = (&[], "");
 const UNIX: Beside = (&["--listen=unix:/x"], "listen = ['unix:/x']");
 const PERSISTENT: Beside = (&["--persistent"], "persistent = true");
 const CACHE: Beside = (&["--cache-size=1M"], "cache-size = '1M'");
+const SANDBOX: Beside = (&["--sandbox"], "sandbox = true");
 const READY: Beside = (&["--ready-line=up"], "ready-line = 'up'");
 const ELASTIC: Beside = (&["--max-workers=8"], "max-workers = 8");
 
@@ -258,6 +260,19 @@ const SAMPLES: &[Sample] = &[
         NOTHING,
     ),
     ("no-new-privs", &["--no-new-privs"], "no-new-privs = true", NOTHING),
+    ("sandbox", &["--sandbox"], "sandbox = true", NOTHING),
+    (
+        "sandbox-read",
+        &["--sandbox-read=/usr", "--sandbox-read=/tmp"],
+        "sandbox-read = ['/usr', '/tmp']",
+        SANDBOX,
+    ),
+    (
+        "sandbox-write",
+        &["--sandbox-write", "/tmp"],
+        "sandbox-write = '/tmp'",
+        SANDBOX,
+    ),
 ];
 
 fn sample(option: &str) -> Sample {

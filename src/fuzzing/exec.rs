@@ -2,7 +2,8 @@
 
 use super::Choices;
 use crate::framing::signals::PASSED_ON;
-use crate::services::exec::core::request::{End, Found, Reader, Wrong};
+use crate::services::exec::core::dialect::Dialect;
+use crate::services::exec::core::request::{End, Found, Wrong};
 
 /// All that a stream has come to.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -14,15 +15,19 @@ struct Read {
     wrong: Option<Wrong>,
 }
 
-/// `Reader`: one byte is how long the arguments may be, four more cut the rest. Every cut gives what the stream gives when it is
-/// looked at whole; arguments come once, are no longer than allowed, and begin with a name; what they were written from is
-/// read back from them.
+/// `request::Reader`: one byte is how long the arguments may be, four more cut the rest. Every cut gives what the stream gives
+/// when it is looked at whole; arguments come once, are no longer than allowed, and begin with a name; what they were written
+/// from is read back from them.
 pub fn fuzz_exec_request(input: &[u8]) {
     let mut choices = Choices::new(input);
     let longest = choices.below(64);
     let cuts = choices.take(4);
-    let whole = read(longest, choices.pieces(&[]));
-    assert_eq!(read(longest, choices.pieces(cuts)), whole, "cuts do not matter");
+    let whole = read(Dialect::Sockexec, longest, choices.pieces(&[]));
+    assert_eq!(
+        read(Dialect::Sockexec, longest, choices.pieces(cuts)),
+        whole,
+        "cuts do not matter"
+    );
     let Some(arguments) = &whole.0.arguments else {
         return assert!(
             whole.0.input.is_empty() && !whole.0.ended,
@@ -47,7 +52,7 @@ pub fn fuzz_exec_request(input: &[u8]) {
         wire.extend(string);
         wire.push(b',');
     }
-    let (again, end) = read(longest, std::iter::once(wire.as_slice()));
+    let (again, end) = read(Dialect::Sockexec, longest, std::iter::once(wire.as_slice()));
     assert_eq!(
         (again.arguments.as_ref(), end),
         (Some(arguments), End::Clean),
@@ -55,8 +60,54 @@ pub fn fuzz_exec_request(input: &[u8]) {
     );
 }
 
-fn read<'i>(longest: usize, pieces: impl Iterator<Item = &'i [u8]>) -> (Read, End) {
-    let (mut reader, mut read) = (Reader::new(longest), Read::default());
+/// `sockproc::Reader`: one byte is how long the command line may be, four more cut the rest. Every cut gives what the stream
+/// gives when it is looked at whole; the command line is what stands before the first CR LF, the input what stands behind the
+/// second, and no more of it than was announced.
+pub fn fuzz_sockproc_request(input: &[u8]) {
+    let mut choices = Choices::new(input);
+    // The shell and its option have room in any case.
+    let longest = "/bin/sh -c  ".len() + choices.below(64);
+    let cuts = choices.take(4);
+    let dialect = Dialect::Sockproc { max_output: 0 };
+    let whole = read(dialect, longest, choices.pieces(&[]));
+    assert_eq!(
+        read(dialect, longest, choices.pieces(cuts)),
+        whole,
+        "cuts do not matter"
+    );
+    let Some(arguments) = &whole.0.arguments else {
+        return assert!(
+            whole.0.input.is_empty() && !whole.0.ended,
+            "input comes behind a command line"
+        );
+    };
+    let room: usize = arguments.iter().map(|argument| argument.len() + 1).sum();
+    assert!(room <= longest, "{arguments:?} are no longer than allowed");
+    let command = arguments.last().map(Vec::as_slice).unwrap_or_default();
+    assert!(!command.contains(&0), "a program can be given it");
+    let stream = choices.take(usize::MAX);
+    let (first, rest) = line(stream);
+    let (count, behind) = line(rest);
+    assert_eq!(first, command, "what stands before the first CR LF");
+    let count: usize = count.iter().fold(0, |sum, digit| sum * 10 + usize::from(digit - b'0'));
+    assert_eq!(
+        whole.0.input,
+        behind.get(..count).unwrap_or(behind),
+        "so much as was announced"
+    );
+    assert_eq!(whole.0.ended, behind.len() >= count, "and then its end");
+    assert_eq!((&whole.0.signals[..], whole.1), (&[][..], End::Clean));
+}
+
+/// A line without its CR LF, and what is behind that.
+fn line(stream: &[u8]) -> (&[u8], &[u8]) {
+    let end = (0..stream.len()).find(|at| stream.get(*at..at + 2) == Some(b"\r\n"));
+    let (line, rest) = stream.split_at(end.unwrap_or(stream.len()));
+    (line, rest.get(2..).unwrap_or_default())
+}
+
+fn read<'i>(dialect: Dialect, longest: usize, pieces: impl Iterator<Item = &'i [u8]>) -> (Read, End) {
+    let (mut reader, mut read) = (dialect.reader(longest), Read::default());
     for piece in pieces {
         let mut rest = piece;
         loop {

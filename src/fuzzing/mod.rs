@@ -24,8 +24,8 @@ mod tests;
 
 pub use ask::{fuzz_ask_input, fuzz_ask_reply, fuzz_asker};
 pub use call::fuzz_call_answer;
-pub use config::{fuzz_config_file, fuzz_quantities};
-pub use exec::fuzz_exec_request;
+pub use config::{fuzz_config_file, fuzz_quantities, fuzz_torc_cfg};
+pub use exec::{fuzz_exec_request, fuzz_sockproc_request};
 pub use framing::{fuzz_channel, fuzz_framings, fuzz_line, fuzz_ready_line};
 pub use net::{fuzz_addresses, fuzz_handover, fuzz_networks};
 pub use pool::fuzz_dispatcher;
@@ -43,6 +43,7 @@ pub const TARGETS: &[Target] = &[
     ("framings", fuzz_framings),
     ("ready_line", fuzz_ready_line),
     ("config_file", fuzz_config_file),
+    ("torc_cfg", fuzz_torc_cfg),
     ("quantities", fuzz_quantities),
     ("addresses", fuzz_addresses),
     ("networks", fuzz_networks),
@@ -53,5 +54,6 @@ pub const TARGETS: &[Target] = &[
     ("stderr_log", fuzz_stderr_log),
     ("dispatcher", fuzz_dispatcher),
     ("exec_request", fuzz_exec_request),
+    ("sockproc_request", fuzz_sockproc_request),
     ("call_answer", fuzz_call_answer),
 ];

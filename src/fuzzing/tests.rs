@@ -131,6 +131,11 @@ fn config_file() {
 }
 
 #[test]
+fn torc_cfg() {
+    run("torc_cfg");
+}
+
+#[test]
 fn quantities() {
     run("quantities");
 }
@@ -178,6 +183,11 @@ fn dispatcher() {
 #[test]
 fn exec_request() {
     run("exec_request");
+}
+
+#[test]
+fn sockproc_request() {
+    run("sockproc_request");
 }
 
 #[test]

@@ -157,6 +157,19 @@ impl Stream {
         }))
     }
 
+    /// All groups of the process at the other end as they were when it connected, its effective one first; `None` over TCP.
+    ///
+    /// # Errors
+    /// getsockopt(2), which does not fail on an open socket.
+    pub fn peer_groups(&self) -> io::Result<Option<Vec<u32>>> {
+        let Some(peer) = self.peer_credentials()? else {
+            return Ok(None);
+        };
+        let mut groups = vec![peer.gid];
+        groups.extend(sys::peer_groups(self.as_fd())?);
+        Ok(Some(groups))
+    }
+
     /// Says "nothing more from here" and keeps reading.
     ///
     /// # Errors

@@ -119,6 +119,38 @@ pub(super) fn take_over(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// The supplementary groups of the process at the other end of a UNIX socket, as they were when it connected
+/// (SO_PEERGROUPS, which no manual page tells of: Linux 4.13, `net/core/sock.c`). nix does not have it.
+pub(super) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    const SIZE: usize = size_of::<libc::gid_t>();
+    // As many as most users have; the kernel says how much it wants where that is too little.
+    let mut groups: Vec<libc::gid_t> = vec![0; 32];
+    loop {
+        let mut length = libc::socklen_t::try_from(groups.len() * SIZE).map_err(|_| Errno::EINVAL)?;
+        // SAFETY: the kernel writes at most `length` bytes at the pointer, which is to so many bytes of a live vector of
+        // integers, for which every value is valid; then it writes what it has used, or wants, to `length`, a live local.
+        let outcome = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERGROUPS,
+                groups.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        let count = usize::try_from(length).unwrap_or(usize::MAX) / SIZE;
+        match Errno::result(outcome) {
+            Ok(_) => {
+                groups.truncate(count);
+                return Ok(groups);
+            }
+            // They do not change after the connect, so this happens once.
+            Err(Errno::ERANGE) if count > groups.len() => groups.resize(count, 0),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
 /// What poll(2) says of a descriptor at this moment; `wanted` beside POLLHUP and POLLERR, which are always told. nix's
 /// wrapper forgets everything when POLLRDHUP is among the answers, because it has no name for it. An error (EINTR, ENOMEM)
 /// is told as nothing: the next system call on the descriptor will say more.

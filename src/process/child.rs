@@ -106,7 +106,7 @@ impl Child {
     }
 
     /// Ends its input: closes our end of the pipe, or enters an end of file, as well as that can be done
-    /// ([`ProcessSpec::terminal`](super::spec::ProcessSpec::terminal)).
+    /// ([`Surroundings::terminal`](super::spec::Surroundings::terminal)).
     pub fn end_input(&mut self) {
         if let Some(stdin) = self.stdin.take().filter(|_| self.terminal) {
             self.enter_end_of_file(stdin);

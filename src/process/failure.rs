@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 use nix::sys::resource::Resource;
 
+use super::sandbox::Fault;
+
 /// What was being attempted when a start failed, in the order of the attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -19,6 +21,8 @@ pub enum Step {
     Arguments,
     /// Reading the daemon's own limits, from which those of the child are made.
     ReadLimits,
+    /// Making the rules of its sandbox.
+    SandboxRules,
     /// Making the pipes, or opening `/dev/null`.
     Pipes,
     /// Making a terminal, or making it the child's controlling one.
@@ -45,6 +49,8 @@ pub enum Step {
     ParentDeathSignal,
     /// Giving up new privileges.
     NoNewPrivileges,
+    /// Entering its sandbox.
+    Sandbox,
     /// Running the program (`execve(2)`).
     Exec,
 }
@@ -54,21 +60,52 @@ pub enum Step {
 pub struct SpawnError {
     /// What was being attempted.
     pub step: Step,
-    /// The program as the operator wrote it.
-    pub program: OsString,
+    /// The program as the operator wrote it; `None`: it fails for every program, because of what it is to be started with.
+    pub program: Option<OsString>,
     /// What the kernel said.
     pub errno: Errno,
-    /// The script's interpreter, when the script is there and its interpreter is not.
-    pub missing_interpreter: Option<PathBuf>,
+    /// What is known beyond that.
+    pub cause: Option<Cause>,
+}
+
+/// What lies behind an errno that says too little.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// The script is there and its interpreter is not.
+    MissingInterpreter(PathBuf),
+    /// What keeps a sandbox from being made.
+    Fault(Fault),
+    /// It was refused to a program in a sandbox.
+    InSandbox,
 }
 
 impl SpawnError {
     pub(super) fn new(step: Step, program: &OsStr, errno: Errno) -> Self {
+        Self::of_surroundings(step, errno).of_program(program)
+    }
+
+    pub(super) const fn of_surroundings(step: Step, errno: Errno) -> Self {
         Self {
             step,
-            program: program.to_owned(),
+            program: None,
             errno,
-            missing_interpreter: None,
+            cause: None,
+        }
+    }
+
+    pub(super) fn of_sandbox(fault: Fault) -> Self {
+        Self {
+            cause: Some(Cause::Fault(fault.clone())),
+            ..Self::of_surroundings(Step::SandboxRules, fault.errno())
+        }
+    }
+
+    /// The same of the program that was to be started in those surroundings.
+    #[must_use]
+    pub fn of_program(self, program: &OsStr) -> Self {
+        Self {
+            program: Some(program.to_owned()),
+            ..self
         }
     }
 
@@ -128,6 +165,9 @@ impl SpawnError {
                 "only root may change users and groups; \
                  start the daemon as root, or as that user and leave the setting out"
             }
+            (Step::Sandbox, Errno::E2BIG) => {
+                "the daemon itself is in as many sandboxes as there can be, one in the other"
+            }
             (Step::WorkingDirectory, _) => "make it a directory that the child's user may enter",
             _ => "see the manual page of the system call",
         }
@@ -157,6 +197,8 @@ impl fmt::Display for Step {
             Self::WorkingDirectory => "entering its working directory",
             Self::ParentDeathSignal => "setting its parent-death signal",
             Self::NoNewPrivileges => "giving up new privileges",
+            Self::SandboxRules => "making its sandbox",
+            Self::Sandbox => "entering its sandbox",
             Self::Exec => "running it",
         })
     }
@@ -168,13 +210,23 @@ impl fmt::Display for SpawnError {
             step,
             program,
             errno,
-            missing_interpreter,
+            cause,
         } = self;
-        write!(f, "cannot start {program:?}: {step}: ")?;
-        match missing_interpreter {
-            Some(path) => write!(
+        match program {
+            Some(program) => write!(f, "cannot start {program:?}: {step}: ")?,
+            None => write!(f, "cannot start any program: {step}: ")?,
+        }
+        match cause {
+            Some(Cause::MissingInterpreter(path)) => write!(
                 f,
                 "its interpreter {path:?} is missing; install that, or correct the script's #! line"
+            ),
+            Some(Cause::Fault(fault)) => write!(f, "{fault}"),
+            Some(Cause::InSandbox) => write!(
+                f,
+                "{}; let the sandbox read it and its interpreter, and make it an executable file that the child's user \
+                 may read and run",
+                errno.desc()
             ),
             None => write!(f, "{}; {}", errno.desc(), self.remedy()),
         }
@@ -222,7 +274,7 @@ mod tests {
              install it, give its full path, or correct PATH"
         );
         let missing = SpawnError {
-            missing_interpreter: Some("/opt/perl".into()),
+            cause: Some(Cause::MissingInterpreter("/opt/perl".into())),
             ..error(Step::Exec, Errno::ENOENT)
         };
         assert_eq!(

@@ -9,7 +9,7 @@ use std::fmt;
 use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 
-use super::spec::ProcessSpec;
+use super::spec::Surroundings;
 
 /// A user with the groups that a login would give it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,11 +60,11 @@ impl UserIdentity {
         })
     }
 
-    /// Makes the child of `spec` run as this user. A group that was set before stays.
-    pub fn apply_to(self, spec: &mut ProcessSpec) {
-        spec.user = Some(self.user);
-        spec.group = spec.group.or(self.group);
-        spec.supplementary_groups = self.supplementary_groups;
+    /// Makes the children of these surroundings run as this user. A group that was set before stays.
+    pub fn apply_to(self, surroundings: &mut Surroundings) {
+        surroundings.user = Some(self.user);
+        surroundings.group = surroundings.group.or(self.group);
+        surroundings.supplementary_groups = self.supplementary_groups;
     }
 }
 
@@ -169,8 +169,10 @@ mod tests {
 
     #[test]
     fn a_group_set_before_the_user_stays() {
-        let mut spec = ProcessSpec::new(vec!["true".into()]).unwrap();
-        spec.group = Some(7);
+        let mut spec = Surroundings {
+            group: Some(7),
+            ..Surroundings::default()
+        };
         UserIdentity {
             user: 5,
             group: Some(6),

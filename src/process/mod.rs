@@ -4,15 +4,18 @@
 //!
 //! 1. [`spec`] describes it as data; [`identity`] has turned the names of users and groups into numbers.
 //! 2. [`spawn::Spawner::prepare`] looks the program up and lays out once what every start of it needs; a program that
-//!    cannot be started is known here, by name and errno ([`failure`]).
-//! 3. [`spawn::Spawner::spawn`] starts it: leader of its own process group, default signals, nothing inherited but its
-//!    three standard descriptors. It costs the same whatever the size of the daemon. A failed exec is an error of this
-//!    call, never an exit status to be guessed.
-//!    With [`spec::ProcessSpec::terminal`] two of these are a pseudo-terminal ([`terminal`]).
+//!    cannot be started is known here, by name and errno ([`failure`]). Where clients bring the program,
+//!    [`spawn::Launcher::new`] does that for all that is the same for each.
+//! 3. [`spawn::Spawner::spawn`], or [`spawn::Launcher::launch`], starts it: leader of its own process group, default
+//!    signals, nothing inherited but its three standard descriptors. It costs the same whatever the size of the daemon. A
+//!    failed exec is an error of this call, never an exit status to be guessed.
+//!    With [`spec::Surroundings::terminal`] two of these are a pseudo-terminal ([`terminal`]).
+//!    With [`spec::Surroundings::sandbox`] it can open no files but those that it is given ([`sandbox`]).
 //! 4. [`guard::Guard::watch`] records its group, so that nothing outlives the daemon.
 //! 5. [`child::Child`] is its pidfd (readable once: it has exited) and our ends of its pipes; [`stderr_log`] makes log
 //!    lines of what it complains about, [`rss`] says how much memory it holds.
-//! 6. [`reaper::Ending`] decides how it is ended (its input closed, TERM, KILL) and by when.
+//! 6. [`reaper::Ending`] decides how it is ended (its input closed, TERM, KILL) and by when. A program that is run once, for
+//!    somebody, is a [`job::Job`]: all of this with its place on the loop.
 //! 7. [`child::Child::reap_with_group`] kills what is left of its group, tells the guard, and only then reaps it.
 //!
 //! What holds throughout: a process id is used for signals only while its process is unreaped, since until then the
@@ -28,14 +31,17 @@ pub mod exit_status;
 pub mod failure;
 pub mod guard;
 pub mod identity;
+pub mod job;
 pub mod limits;
 mod plan;
 mod program;
 pub mod reaper;
 pub mod rss;
+pub mod sandbox;
 pub mod spawn;
 pub mod spec;
 pub mod stderr_log;
+mod stdio;
 pub mod successor;
 mod sys;
 pub mod terminal;

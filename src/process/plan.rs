@@ -20,6 +20,8 @@ pub(super) struct Plan<'a> {
     /// Whether standard input is a terminal that is to be the child's controlling one.
     pub(super) terminal: bool,
     pub(super) no_new_privileges: bool,
+    /// The rules of its sandbox.
+    pub(super) sandbox: Option<BorrowedFd<'a>>,
 }
 
 /// Who the child becomes.

@@ -5,7 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -17,10 +17,9 @@ use nix::unistd::{AccessFlags, faccessat};
 /// Where `execvp` of the GNU C library looks when there is no PATH.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
-/// A program's name with what its meaning depends on.
+/// What the meaning of a program's name depends on.
 #[derive(Debug, Clone)]
 pub(super) struct Search {
-    pub(super) name: OsString,
     /// The child's PATH.
     pub(super) path: Option<OsString>,
     /// The directory that relative paths start from; `None`: the daemon's.
@@ -31,16 +30,16 @@ impl Search {
     /// The path to exec, relative only where name or PATH were: then to the child's directory.
     ///
     /// EACCES, when some candidate exists and may not be run, outweighs ENOENT.
-    pub(super) fn resolve(&self) -> Result<PathBuf, Errno> {
-        if self.name.as_bytes().contains(&b'/') {
-            let path = PathBuf::from(&self.name);
+    pub(super) fn resolve(&self, name: &OsStr) -> Result<PathBuf, Errno> {
+        if name.as_bytes().contains(&b'/') {
+            let path = PathBuf::from(name);
             return self.check(&path).map(|()| path);
         }
         let mut denied = false;
         for element in self.elements() {
             // An empty element is the current directory (POSIX, "Environment Variables", PATH).
             let start = if element.is_empty() { b".".as_slice() } else { element };
-            let candidate = Path::new(OsStr::from_bytes(start)).join(&self.name);
+            let candidate = Path::new(OsStr::from_bytes(start)).join(name);
             match self.check(&candidate) {
                 Ok(()) => return Ok(candidate),
                 Err(Errno::EACCES) => denied = true,
@@ -49,6 +48,12 @@ impl Search {
             }
         }
         Err(if denied { Errno::EACCES } else { Errno::ENOENT })
+    }
+
+    /// The same file by its own path: absolute, and with no symbolic link in it.
+    pub(super) fn resolve_links(&self, name: &OsStr) -> Result<PathBuf, Errno> {
+        let path = self.seen_from_here(&self.resolve(name)?);
+        fs::canonicalize(path).map_err(|error| errno_of(&error))
     }
 
     fn elements(&self) -> impl Iterator<Item = &[u8]> {
@@ -73,6 +78,11 @@ impl Search {
             .as_deref()
             .map_or_else(|| path.to_owned(), |directory| directory.join(path))
     }
+}
+
+/// What a call of the standard library has failed with.
+pub(super) fn errno_of(error: &io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw)
 }
 
 /// The interpreter that the first line of a script asks for (`execve(2)`, "Interpreter scripts").
@@ -108,11 +118,10 @@ mod tests {
     fn resolve(root: &Path, name: &str, path: &str, directory: Option<&str>) -> Result<PathBuf, Errno> {
         let path = Some(path.replace('@', root.to_str().unwrap()).into());
         Search {
-            name: name.into(),
             path,
             directory: directory.map(|name| root.join(name)),
         }
-        .resolve()
+        .resolve(OsStr::new(name))
     }
 
     #[test]
@@ -169,11 +178,32 @@ mod tests {
     #[test]
     fn without_a_path_the_default_one_is_searched() {
         let search = Search {
-            name: "sh".into(),
             path: None,
             directory: None,
         };
-        assert_eq!(search.resolve(), Ok("/bin/sh".into()));
+        assert_eq!(search.resolve(OsStr::new("sh")), Ok("/bin/sh".into()));
+    }
+
+    #[test]
+    fn a_file_is_known_by_its_own_path_through_links_to_it_and_to_its_directory() {
+        let root = tree();
+        let real = fs::canonicalize(root.path()).unwrap().join("good/tool");
+        std::os::unix::fs::symlink("good", root.path().join("linked")).unwrap();
+        std::os::unix::fs::symlink("../good/tool", root.path().join("empty/other")).unwrap();
+        let search = |directory: Option<&str>| Search {
+            path: Some(root.path().join("linked").into()),
+            directory: directory.map(|name| root.path().join(name)),
+        };
+        for (name, directory) in [
+            ("tool", None),
+            ("tool", Some("empty")),
+            ("./other", Some("empty")),
+            ("../linked/tool", Some("empty")),
+        ] {
+            let found = search(directory).resolve_links(OsStr::new(name));
+            assert_eq!(found, Ok(real.clone()), "{name} from {directory:?}");
+        }
+        assert_eq!(search(None).resolve_links(OsStr::new("other")), Err(Errno::ENOENT));
     }
 
     #[test]

@@ -1,31 +1,39 @@
-//! From a [`ProcessSpec`] to a running [`Child`].
+//! From a [`ProcessSpec`], or from surroundings and a command, to a running [`Child`].
 //!
-//! A [`Spawner`] is made once for a spec and used for every start of it: the program is found and every string laid out
-//! beforehand, so that a start is a few system calls and almost no allocation. When the program's file has gone by the
-//! time of a start (an upgrade moved it), it is looked up once more.
+//! A [`Launcher`] is made once for [`Surroundings`] and starts any command in them: everything that does not depend on the
+//! command is laid out beforehand, so that a start is the lookup of its program, a few system calls and almost no allocation.
+//! A [`Spawner`] is a launcher with one command, whose program is found beforehand as well. When the program's file has
+//! gone by the time of a start (an upgrade moved it), it is looked up once more.
+//!
+//! **Which file is run.** [`Launcher::find`] says which before anything is started, and [`Launcher::launch`] runs the file of
+//! exactly that path. Who decides by the path whether it may be run at all asks for the [`find_real`](Launcher::find_real)
+//! one: it holds no symbolic link, so nobody who lacks the right to write in the directories that it names can put
+//! another file in its place between the decision and the start. What the program then runs by itself, the interpreter of a
+//! script first of all, is not decided by it.
 //!
 //! The parent-death signal that a child is given is tied to the *thread* that started it (`PR_SET_PDEATHSIG(2const)`):
 //! spawn from a thread that lives as long as the daemon.
 
 use std::ffi::{CString, OsStr, OsString};
-use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use mio::unix::pipe::{Receiver, Sender};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::unistd::{Gid, Uid, getegid, geteuid, pipe2};
+use nix::unistd::{Gid, Pid, Uid, getegid, geteuid};
 
 use super::child::{Child, PidFd};
-use super::failure::{SpawnError, Step};
+use super::failure::{Cause, SpawnError, Step};
 use super::limits::LimitSetting;
 use super::plan::{Credentials, Plan};
-use super::program::{Search, interpreter};
-use super::spec::ProcessSpec;
-use super::sys;
+use super::program::{Search, errno_of, interpreter};
+use super::sandbox;
+use super::spec::{Command, ProcessSpec, Surroundings};
+use super::stdio::{Connected, Theirs, errors};
+pub use super::stdio::{Stdio, Stream};
+use super::sys::{self, ChildStack};
 use super::terminal::open_terminal;
 
 /// What every child of a daemon is given unless its spec says otherwise.
@@ -36,48 +44,40 @@ pub struct SpawnDefaults {
     pub open_files: Option<u64>,
 }
 
-/// What one standard stream of a child is connected to.
-#[derive(Debug)]
-pub enum Stream {
-    /// A pipe, whose other end is in the [`Child`].
-    Pipe,
-    /// `/dev/null`.
-    Null,
-    /// The daemon's own stream of the same number.
-    Inherit,
-    /// This descriptor.
-    Descriptor(OwnedFd),
+/// The file that a program's name has been found to mean.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    name: OsString,
+    path: CString,
 }
 
-/// The standard streams of a child.
-#[derive(Debug)]
-pub struct Stdio {
-    /// Standard input.
-    pub stdin: Stream,
-    /// Standard output.
-    pub stdout: Stream,
-    /// Standard error.
-    pub stderr: Stream,
-}
+impl Program {
+    fn new(name: &OsStr, path: PathBuf) -> Result<Self, SpawnError> {
+        let path = CString::new(path.into_os_string().into_vec());
+        let path = path.map_err(|_| SpawnError::new(Step::Arguments, name, Errno::EINVAL))?;
+        Ok(Self {
+            name: name.to_owned(),
+            path,
+        })
+    }
 
-impl Stdio {
-    /// Three pipes.
+    /// As it was asked for.
     #[must_use]
-    pub const fn piped() -> Self {
-        Self {
-            stdin: Stream::Pipe,
-            stdout: Stream::Pipe,
-            stderr: Stream::Pipe,
-        }
+    pub fn name(&self) -> &OsStr {
+        &self.name
+    }
+
+    /// The file that is run. A relative path starts in the child's working directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        Path::new(OsStr::from_bytes(self.path.to_bytes()))
     }
 }
 
-/// Starts one program, again and again.
+/// Starts any program in surroundings that stay the same.
 #[derive(Debug)]
-pub struct Spawner {
+pub struct Launcher {
     search: Search,
-    program: CString,
-    argv: Vec<CString>,
     environment: Vec<CString>,
     nice: Option<i32>,
     limits: Vec<LimitSetting>,
@@ -85,6 +85,158 @@ pub struct Spawner {
     directory: Option<CString>,
     terminal: bool,
     no_new_privileges: bool,
+    /// The rules of the sandbox.
+    sandbox: Option<OwnedFd>,
+    /// What each child stands on until its exec, one after the other.
+    stack: ChildStack,
+}
+
+impl Launcher {
+    /// Lays out all that the surroundings say. Reads the daemon's environment and limits as they are now.
+    ///
+    /// # Errors
+    /// A string holds a NUL byte, the daemon's limits cannot be read, or the sandbox cannot be made: see [`SpawnError`].
+    pub fn new(surroundings: &Surroundings, defaults: &SpawnDefaults) -> Result<Self, SpawnError> {
+        let fail = |step| move |errno| SpawnError::of_surroundings(step, errno);
+        let variables = surroundings.environment.resolve(std::env::vars_os());
+        let search = Search {
+            path: variables.get(OsStr::new("PATH")).cloned(),
+            directory: surroundings.working_directory.clone(),
+        };
+        let assignments = variables.into_iter().map(|(name, value)| assignment(name, &value));
+        let directory = surroundings.working_directory.clone().map(PathBuf::into_os_string);
+        let limits = surroundings.limits.settings(defaults.open_files);
+        let rules = |sandbox| sandbox::rules(sandbox, surroundings.terminal);
+        let sandbox = surroundings.sandbox.as_ref().map(rules).transpose();
+        Ok(Self {
+            search,
+            environment: c_strings(assignments).map_err(fail(Step::Arguments))?,
+            nice: surroundings.nice,
+            limits: limits.map_err(fail(Step::ReadLimits))?,
+            credentials: credentials(surroundings),
+            directory: directory.map(c_string).transpose().map_err(fail(Step::Arguments))?,
+            terminal: surroundings.terminal,
+            no_new_privileges: surroundings.no_new_privileges || surroundings.sandbox.is_some(),
+            sandbox: sandbox.map_err(SpawnError::of_sandbox)?,
+            stack: ChildStack::map().map_err(fail(Step::NewProcess))?,
+        })
+    }
+
+    /// The file that a name means here, by the child's PATH and from its directory.
+    ///
+    /// # Errors
+    /// There is none, or none that may be run, at [`Step::Lookup`].
+    pub fn find(&self, name: &OsStr) -> Result<Program, SpawnError> {
+        let path = self.search.resolve(name);
+        Program::new(name, path.map_err(|errno| SpawnError::new(Step::Lookup, name, errno))?)
+    }
+
+    /// The same file by its own path: absolute, and with no symbolic link in it.
+    ///
+    /// A script that is run by it has it for its `$0`.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find).
+    pub fn find_real(&self, name: &OsStr) -> Result<Program, SpawnError> {
+        let path = self.search.resolve_links(name);
+        Program::new(name, path.map_err(|errno| SpawnError::new(Step::Lookup, name, errno))?)
+    }
+
+    /// Looks the program of a command up and starts it; see [`launch`](Self::launch).
+    ///
+    /// # Errors
+    /// Those of [`find`](Self::find) and [`launch`](Self::launch).
+    pub fn spawn(&mut self, command: &Command, stdio: Stdio) -> Result<Child, SpawnError> {
+        let program = self.find(command.program())?;
+        self.launch(&program, command, stdio)
+    }
+
+    /// Starts a program that was found here; the command says what it is given. When this returns its exec has succeeded.
+    ///
+    /// Blocks for as long as the kernel takes over the exec, which is what any way of starting a program costs.
+    ///
+    /// # Errors
+    /// The step that failed, with its errno: see [`SpawnError`]. No process is left behind.
+    pub fn launch(&mut self, program: &Program, command: &Command, stdio: Stdio) -> Result<Child, SpawnError> {
+        let argv = argv(command)?;
+        let streams = self.connect(program, stdio)?;
+        let started = self.start(program, &argv, &streams.theirs);
+        let started = started.map_err(|failure| self.error(program, failure))?;
+        Ok(self.child(started, streams))
+    }
+
+    /// Both ends of the streams: pipes, or a terminal for standard input and output, of which ours stands for both ends of
+    /// the pipes.
+    fn connect(&self, program: &Program, stdio: Stdio) -> Result<Connected, SpawnError> {
+        let fail = |step| move |error: &io::Error| SpawnError::new(step, program.name(), errno_of(error));
+        if !self.terminal {
+            return stdio.connect().map_err(|error| fail(Step::Pipes)(&error));
+        }
+        let owner = self.credentials.as_ref().and_then(|credentials| credentials.user);
+        let terminal = open_terminal(owner.map(Uid::from_raw)).map_err(|errno| fail(Step::Terminal)(&errno.into()))?;
+        let (their_stderr, stderr) = errors(stdio.stderr).map_err(|error| fail(Step::Pipes)(&error))?;
+        let ours = terminal.ours.try_clone();
+        let ours = ours.map_err(|error| fail(Step::Terminal)(&error))?;
+        let theirs = Theirs {
+            stdin: terminal.child,
+            stdout: None,
+            stderr: their_stderr,
+        };
+        Ok(Connected {
+            theirs,
+            stdin: Some(Sender::from(ours)),
+            stdout: Some(Receiver::from(terminal.ours)),
+            stderr,
+        })
+    }
+
+    fn start(&mut self, program: &Program, argv: &[CString], streams: &Theirs) -> Result<(Pid, OwnedFd), sys::Failure> {
+        let plan = Plan {
+            program: &program.path,
+            argv,
+            environment: &self.environment,
+            stdio: streams.in_order(),
+            nice: self.nice,
+            limits: &self.limits,
+            credentials: self.credentials.as_ref(),
+            directory: self.directory.as_deref(),
+            terminal: self.terminal,
+            no_new_privileges: self.no_new_privileges,
+            sandbox: self.sandbox.as_ref().map(AsFd::as_fd),
+        };
+        sys::spawn(&plan, &mut self.stack)
+    }
+
+    fn child(&self, (pid, pidfd): (Pid, OwnedFd), streams: Connected) -> Child {
+        let Connected {
+            stdin, stdout, stderr, ..
+        } = streams;
+        let child = Child::new(pid, PidFd::new(pidfd), stdin, stdout, stderr);
+        if self.terminal { child.on_terminal() } else { child }
+    }
+
+    /// "No such file" for a file that is there means its interpreter, which the kernel does not name; and "permission denied"
+    /// may be said by the sandbox.
+    fn error(&self, program: &Program, (step, errno): sys::Failure) -> SpawnError {
+        let mut error = SpawnError::new(step, program.name(), errno);
+        error.cause = match (step, errno) {
+            (Step::Exec, Errno::ENOENT) => {
+                let interpreter = interpreter(&self.search.seen_from_here(program.path()));
+                interpreter.map(Cause::MissingInterpreter)
+            }
+            (Step::Exec, Errno::EACCES) => self.sandbox.is_some().then_some(Cause::InSandbox),
+            _ => None,
+        };
+        error
+    }
+}
+
+/// Starts one program, again and again.
+#[derive(Debug)]
+pub struct Spawner {
+    launcher: Launcher,
+    program: Program,
+    argv: Vec<CString>,
 }
 
 impl Spawner {
@@ -94,45 +246,25 @@ impl Spawner {
     /// # Errors
     /// The program is not found or may not be run, or a string holds a NUL byte: see [`SpawnError`].
     pub fn prepare(spec: &ProcessSpec, defaults: &SpawnDefaults) -> Result<Self, SpawnError> {
-        let fail = |step, errno| SpawnError::new(step, spec.program(), errno);
-        let variables = spec.environment.resolve(std::env::vars_os());
-        let search = Search {
-            name: spec.program().to_owned(),
-            path: variables.get(OsStr::new("PATH")).cloned(),
-            directory: spec.working_directory.clone(),
-        };
-        let path = search.resolve().map_err(|errno| fail(Step::Lookup, errno))?;
-        let argv = c_strings(spec.argv().iter().cloned());
-        let environment = c_strings(variables.into_iter().map(|(name, value)| assignment(name, &value)));
-        let directory = spec.working_directory.as_deref().map(c_path).transpose();
-        let open_files = defaults.open_files;
+        let name = spec.command.program();
+        let launcher = Launcher::new(&spec.surroundings, defaults).map_err(|error| error.of_program(name))?;
         Ok(Self {
-            search,
-            program: c_path(&path).map_err(|errno| fail(Step::Arguments, errno))?,
-            argv: argv.map_err(|errno| fail(Step::Arguments, errno))?,
-            environment: environment.map_err(|errno| fail(Step::Arguments, errno))?,
-            nice: spec.nice,
-            limits: spec
-                .limits
-                .settings(open_files)
-                .map_err(|errno| fail(Step::ReadLimits, errno))?,
-            credentials: credentials(spec),
-            directory: directory.map_err(|errno| fail(Step::Arguments, errno))?,
-            terminal: spec.terminal,
-            no_new_privileges: spec.no_new_privileges,
+            program: launcher.find(name)?,
+            argv: argv(&spec.command)?,
+            launcher,
         })
     }
 
     /// The program as the operator wrote it.
     #[must_use]
     pub fn name(&self) -> &OsStr {
-        &self.search.name
+        self.program.name()
     }
 
     /// The file that is run.
     #[must_use]
     pub fn path(&self) -> &Path {
-        Path::new(OsStr::from_bytes(self.program.to_bytes()))
+        self.program.path()
     }
 
     /// Starts the program. When this returns its exec has succeeded.
@@ -142,91 +274,35 @@ impl Spawner {
     /// # Errors
     /// The step that failed, with its errno: see [`SpawnError`]. No process is left behind.
     pub fn spawn(&mut self, stdio: Stdio) -> Result<Child, SpawnError> {
-        let pipes_failed = |error: io::Error| SpawnError::new(Step::Pipes, &self.search.name, errno_of(&error));
-        if self.terminal {
-            return self.spawn_on_terminal(stdio.stderr);
+        let streams = self.launcher.connect(&self.program, stdio)?;
+        let mut started = self.launcher.start(&self.program, &self.argv, &streams.theirs);
+        if let Err((Step::Exec, Errno::ENOENT)) = started {
+            self.program = self.launcher.find(self.program.name())?;
+            started = self.launcher.start(&self.program, &self.argv, &streams.theirs);
         }
-        let (child_stdin, stdin) = input(stdio.stdin).map_err(pipes_failed)?;
-        let (child_stdout, stdout) = output(stdio.stdout, io::stdout()).map_err(pipes_failed)?;
-        let (child_stderr, stderr) = output(stdio.stderr, io::stderr()).map_err(pipes_failed)?;
-        let (pid, pidfd) = self.start([child_stdin.as_fd(), child_stdout.as_fd(), child_stderr.as_fd()])?;
-        Ok(Child::new(pid, PidFd::new(pidfd), stdin, stdout, stderr))
-    }
-
-    /// The same with one side of a terminal for standard input and output; ours stands for both ends of the pipes.
-    fn spawn_on_terminal(&mut self, stderr: Stream) -> Result<Child, SpawnError> {
-        let fail = |step| move |name: &OsStr, errno| SpawnError::new(step, name, errno);
-        let name = &self.search.name;
-        let owner = self.credentials.as_ref().and_then(|credentials| credentials.user);
-        let terminal = open_terminal(owner.map(Uid::from_raw)).map_err(|errno| fail(Step::Terminal)(name, errno))?;
-        let (child_stderr, stderr) =
-            output(stderr, io::stderr()).map_err(|error| fail(Step::Pipes)(name, errno_of(&error)))?;
-        let ours = terminal.ours.try_clone();
-        let ours = ours.map_err(|error| fail(Step::Terminal)(name, errno_of(&error)))?;
-        let child = terminal.child.as_fd();
-        let (pid, pidfd) = self.start([child, child, child_stderr.as_fd()])?;
-        let (stdin, stdout) = (Sender::from(ours), Receiver::from(terminal.ours));
-        let child = Child::new(pid, PidFd::new(pidfd), Some(stdin), Some(stdout), stderr);
-        Ok(child.on_terminal())
-    }
-
-    fn start(&mut self, stdio: [BorrowedFd<'_>; 3]) -> Result<(nix::unistd::Pid, OwnedFd), SpawnError> {
-        match sys::spawn(&self.plan(stdio)) {
-            Ok(started) => Ok(started),
-            Err((Step::Exec, Errno::ENOENT)) => {
-                self.look_up_again()?;
-                sys::spawn(&self.plan(stdio)).map_err(|failure| self.error(failure))
-            }
-            Err(failure) => Err(self.error(failure)),
-        }
-    }
-
-    fn plan<'a>(&'a self, stdio: [BorrowedFd<'a>; 3]) -> Plan<'a> {
-        Plan {
-            program: &self.program,
-            argv: &self.argv,
-            environment: &self.environment,
-            stdio,
-            nice: self.nice,
-            limits: &self.limits,
-            credentials: self.credentials.as_ref(),
-            directory: self.directory.as_deref(),
-            terminal: self.terminal,
-            no_new_privileges: self.no_new_privileges,
-        }
-    }
-
-    fn look_up_again(&mut self) -> Result<(), SpawnError> {
-        let path = self
-            .search
-            .resolve()
-            .map_err(|errno| self.error((Step::Lookup, errno)))?;
-        self.program = c_path(&path).map_err(|errno| self.error((Step::Arguments, errno)))?;
-        Ok(())
-    }
-
-    /// "No such file" for a file that is there means its interpreter, which the kernel does not name.
-    fn error(&self, (step, errno): sys::Failure) -> SpawnError {
-        let mut error = SpawnError::new(step, self.name(), errno);
-        if (step, errno) == (Step::Exec, Errno::ENOENT) {
-            error.missing_interpreter = interpreter(&self.search.seen_from_here(self.path()));
-        }
-        error
+        let started = started.map_err(|failure| self.launcher.error(&self.program, failure))?;
+        Ok(self.launcher.child(started, streams))
     }
 }
 
 /// Becoming what one is already needs no privilege, unlike the calls for it: it is left out. So a configuration that
 /// names a user also works in a daemon that was started as that user.
-fn credentials(spec: &ProcessSpec) -> Option<Credentials> {
+fn credentials(surroundings: &Surroundings) -> Option<Credentials> {
+    let Surroundings { user, group, .. } = *surroundings;
     let (own_user, own_group) = (geteuid(), getegid());
-    let same_user = spec.user.is_none_or(|user| Uid::from_raw(user) == own_user);
-    let same_group = spec.group.is_none_or(|group| Gid::from_raw(group) == own_group);
-    let asked = spec.user.is_some() || spec.group.is_some();
+    let same_user = user.is_none_or(|user| Uid::from_raw(user) == own_user);
+    let same_group = group.is_none_or(|group| Gid::from_raw(group) == own_group);
+    let asked = user.is_some() || group.is_some();
     (asked && (own_user.is_root() || !same_user || !same_group)).then(|| Credentials {
-        user: spec.user,
-        group: spec.group,
-        supplementary_groups: spec.supplementary_groups.clone(),
+        user,
+        group,
+        supplementary_groups: surroundings.supplementary_groups.clone(),
     })
+}
+
+fn argv(command: &Command) -> Result<Vec<CString>, SpawnError> {
+    let strings = c_strings(command.argv().map(OsStr::to_owned));
+    strings.map_err(|errno| SpawnError::new(Step::Arguments, command.program(), errno))
 }
 
 fn assignment(name: OsString, value: &OsStr) -> OsString {
@@ -237,62 +313,21 @@ fn assignment(name: OsString, value: &OsStr) -> OsString {
 }
 
 fn c_strings(strings: impl Iterator<Item = OsString>) -> Result<Vec<CString>, Errno> {
-    strings
-        .map(|string| CString::new(string.into_vec()).map_err(|_| Errno::EINVAL))
-        .collect()
+    strings.map(c_string).collect()
 }
 
-fn c_path(path: &Path) -> Result<CString, Errno> {
-    CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)
-}
-
-/// The child's end of its standard input, and ours where it is a pipe.
-fn input(stream: Stream) -> io::Result<(OwnedFd, Option<Sender>)> {
-    if !matches!(stream, Stream::Pipe) {
-        return Ok((existing(stream, io::stdin())?, None));
-    }
-    let (child, ours) = pipe2(OFlag::O_CLOEXEC)?;
-    set_nonblocking(&ours)?;
-    Ok((child, Some(Sender::from(ours))))
-}
-
-/// The child's end of its standard output or error, and ours where it is a pipe.
-fn output(stream: Stream, own: impl AsFd) -> io::Result<(OwnedFd, Option<Receiver>)> {
-    if !matches!(stream, Stream::Pipe) {
-        return Ok((existing(stream, own)?, None));
-    }
-    let (ours, child) = pipe2(OFlag::O_CLOEXEC)?;
-    set_nonblocking(&ours)?;
-    Ok((child, Some(Receiver::from(ours))))
-}
-
-/// A stream that needs no pipe. `own` is the daemon's stream of the same number.
-fn existing(stream: Stream, own: impl AsFd) -> io::Result<OwnedFd> {
-    match stream {
-        Stream::Descriptor(descriptor) => Ok(descriptor),
-        Stream::Inherit => own.as_fd().try_clone_to_owned(),
-        Stream::Null | Stream::Pipe => Ok(OpenOptions::new().read(true).write(true).open("/dev/null")?.into()),
-    }
-}
-
-/// Our end alone: a stdio program expects its own to block. The two ends of a pipe have separate flags.
-fn set_nonblocking(ours: &OwnedFd) -> io::Result<()> {
-    // A fresh pipe end has no other status flag that setting this one could clear.
-    fcntl(ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    Ok(())
-}
-
-fn errno_of(error: &io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw)
+fn c_string(string: OsString) -> Result<CString, Errno> {
+    CString::new(string.into_vec()).map_err(|_| Errno::EINVAL)
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
-    use std::path::PathBuf;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
     use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+    use nix::unistd::pipe2;
 
     use super::super::spec::{Environment, EnvironmentBase};
     use super::super::testing::{self, output_of, read_line, shell, shell_spec, wait_readable};
@@ -301,7 +336,10 @@ mod tests {
     fn prepare(argv: &[&str]) -> Result<Spawner, SpawnError> {
         let mut spec = ProcessSpec::new(argv.iter().map(Into::into).collect()).unwrap();
         // A directory that whoever runs the tests may not enter would be "permission denied".
-        spec.environment.set.insert("PATH".into(), "/bin:/usr/bin".into());
+        spec.surroundings
+            .environment
+            .set
+            .insert("PATH".into(), "/bin:/usr/bin".into());
         Spawner::prepare(&spec, &SpawnDefaults::default())
     }
 
@@ -338,8 +376,8 @@ mod tests {
     fn a_missing_program_is_known_before_any_start() {
         let error = prepare(&["no-such-program", "x"]).unwrap_err();
         assert_eq!(
-            (error.step, error.errno, error.program.as_os_str()),
-            (Step::Lookup, Errno::ENOENT, OsStr::new("no-such-program"))
+            (error.step, error.errno, error.program.as_deref()),
+            (Step::Lookup, Errno::ENOENT, Some(OsStr::new("no-such-program")))
         );
         assert!(error.is_permanent());
         assert_eq!(prepare(&["/etc/passwd"]).unwrap_err().errno, Errno::EACCES);
@@ -356,7 +394,7 @@ mod tests {
             .spawn(Stdio::piped())
             .unwrap_err();
         assert_eq!((error.step, error.errno), (Step::Exec, Errno::ENOEXEC));
-        assert_eq!(error.program, path);
+        assert_eq!(error.program, Some(path.into()));
     }
 
     #[test]
@@ -368,7 +406,7 @@ mod tests {
             .spawn(Stdio::piped())
             .unwrap_err();
         assert_eq!((error.step, error.errno), (Step::Exec, Errno::ENOENT));
-        assert_eq!(error.missing_interpreter, Some("/no/such/perl".into()));
+        assert_eq!(error.cause, Some(Cause::MissingInterpreter("/no/such/perl".into())));
         assert!(error.is_permanent());
     }
 
@@ -378,11 +416,11 @@ mod tests {
         let (first, second) = (directory.path().join("first"), directory.path().join("second"));
         for place in [&first, &second] {
             fs::create_dir(place).unwrap();
-            std::os::unix::fs::symlink("/bin/true", place.join("tool")).unwrap();
+            symlink("/bin/true", place.join("tool")).unwrap();
         }
         let mut spec = ProcessSpec::new(vec!["tool".into()]).unwrap();
         let path = format!("{}:{}", first.display(), second.display());
-        spec.environment.set.insert("PATH".into(), path.into());
+        spec.surroundings.environment.set.insert("PATH".into(), path.into());
         let mut spawner = Spawner::prepare(&spec, &SpawnDefaults::default()).unwrap();
         assert_eq!(spawner.path(), first.join("tool"));
         fs::remove_file(first.join("tool")).unwrap();
@@ -420,6 +458,95 @@ mod tests {
         assert!(testing::wait(&mut child).success());
     }
 
+    #[test]
+    fn standard_error_in_the_pipe_of_standard_output_keeps_its_place() {
+        for terminal in [false, true] {
+            let mut spec = shell_spec("echo 1; echo 2 >&2; echo 3; echo 4 >&2; read end");
+            spec.surroundings.terminal = terminal;
+            let mut spawner = Spawner::prepare(&spec, &SpawnDefaults::default()).unwrap();
+            let stdio = Stdio {
+                stderr: Stream::SameAsOutput,
+                ..Stdio::piped()
+            };
+            let mut child = spawner.spawn(stdio).unwrap();
+            assert!(child.stderr.is_none());
+            let lines: Vec<_> = (0..4).map(|_| read_line(&mut child)).collect();
+            assert_eq!(lines, ["1", "2", "3", "4"], "terminal: {terminal}");
+        }
+        let stdio = Stdio {
+            stdout: Stream::SameAsOutput,
+            ..Stdio::piped()
+        };
+        let error = prepare(&["true"]).unwrap().spawn(stdio).unwrap_err();
+        assert_eq!((error.step, error.errno), (Step::Pipes, Errno::EINVAL));
+    }
+
+    fn command(words: &[&str]) -> Command {
+        Command::new(words.iter().map(Into::into).collect()).unwrap()
+    }
+
+    #[test]
+    fn a_launcher_starts_any_program_in_its_surroundings() {
+        let mut surroundings = Surroundings::default();
+        surroundings.environment.set.insert("WHERE".into(), "here".into());
+        surroundings.working_directory = Some("/usr".into());
+        let mut launcher = Launcher::new(&surroundings, &SpawnDefaults::default()).unwrap();
+        for (words, output) in [
+            (&["pwd"][..], "/usr\n"),
+            (&["printenv", "WHERE"], "here\n"),
+            (&["sh", "-c", "echo $WHERE $0", "x"], "here x\n"),
+        ] {
+            let mut child = launcher.spawn(&command(words), Stdio::piped()).unwrap();
+            assert_eq!(testing::rest_of_output(&mut child), output);
+            assert!(testing::wait(&mut child).success());
+        }
+        let error = launcher
+            .spawn(&command(&["no-such-program"]), Stdio::piped())
+            .unwrap_err();
+        assert_eq!((error.step, error.errno), (Step::Lookup, Errno::ENOENT));
+        let error = launcher.spawn(&command(&["true", "a\0b"]), Stdio::piped()).unwrap_err();
+        assert_eq!((error.step, error.errno), (Step::Arguments, Errno::EINVAL));
+    }
+
+    #[test]
+    fn surroundings_that_no_program_can_be_given_are_known_before_any_start() {
+        let mut surroundings = Surroundings::default();
+        surroundings.environment.set.insert("A".into(), "1\0".into());
+        let error = Launcher::new(&surroundings, &SpawnDefaults::default()).unwrap_err();
+        assert_eq!((error.step, error.program), (Step::Arguments, None));
+    }
+
+    #[test]
+    fn a_program_may_be_told_another_name() {
+        let mut launcher = Launcher::new(&Surroundings::default(), &SpawnDefaults::default()).unwrap();
+        let mut command = command(&["sh", "-c", "echo $0"]);
+        command.argv0 = Some("greeting".into());
+        let mut child = launcher.spawn(&command, Stdio::piped()).unwrap();
+        assert_eq!(testing::rest_of_output(&mut child), "greeting\n");
+    }
+
+    #[test]
+    fn the_file_that_was_found_is_the_one_that_is_run() {
+        let directory = tempfile::tempdir().unwrap();
+        let real = fs::canonicalize(directory.path()).unwrap().join("script");
+        script(directory.path(), "#!/bin/sh\necho $0");
+        let link = directory.path().join("link");
+        symlink("script", &link).unwrap();
+        let mut launcher = Launcher::new(&Surroundings::default(), &SpawnDefaults::default()).unwrap();
+        let by_link = launcher.find(link.as_os_str()).unwrap();
+        assert_eq!((by_link.name(), by_link.path()), (link.as_os_str(), link.as_path()));
+        let by_itself = launcher.find_real(link.as_os_str()).unwrap();
+        assert_eq!((by_itself.name(), by_itself.path()), (link.as_os_str(), real.as_path()));
+        let command = command(&[link.to_str().unwrap()]);
+        // What becomes of the link meanwhile has no effect on a program that was found without it.
+        fs::remove_file(&link).unwrap();
+        symlink("/bin/false", &link).unwrap();
+        let mut child = launcher.launch(&by_itself, &command, Stdio::piped()).unwrap();
+        assert_eq!(testing::rest_of_output(&mut child), format!("{}\n", real.display()));
+        let mut child = launcher.launch(&by_link, &command, Stdio::piped()).unwrap();
+        assert!(!testing::wait(&mut child).success());
+    }
+
     fn status_field(status: &str, field: &str) -> u64 {
         let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
         u64::from_str_radix(line.trim_start_matches(':').trim(), 16).unwrap()
@@ -431,7 +558,7 @@ mod tests {
         let blocked = SigSet::from_iter([Signal::SIGUSR1, Signal::SIGTERM]);
         let before = blocked.thread_swap_mask(SigmaskHow::SIG_BLOCK).unwrap();
         let mut spec = ProcessSpec::new(["cat", "/proc/self/status"].map(Into::into).to_vec()).unwrap();
-        spec.no_new_privileges = true;
+        spec.surroundings.no_new_privileges = true;
         let status = output_of(&spec);
         assert_eq!(
             SigSet::thread_get_mask().unwrap().iter().count(),
@@ -455,14 +582,14 @@ mod tests {
     #[test]
     fn the_childs_environment_and_directory_are_its_own() {
         let mut spec = shell_spec("pwd; env | sort");
-        spec.working_directory = Some("/usr".into());
-        spec.environment = Environment {
+        spec.surroundings.working_directory = Some("/usr".into());
+        spec.surroundings.environment = Environment {
             base: EnvironmentBase::Cleared,
             set: [("A".into(), "1".into()), ("PATH".into(), "/bin:/usr/bin".into())].into(),
             ..Default::default()
         };
         assert_eq!(output_of(&spec), "/usr\nA=1\nPATH=/bin:/usr/bin\nPWD=/usr\n");
-        spec.working_directory = Some("/no/such/directory".into());
+        spec.surroundings.working_directory = Some("/no/such/directory".into());
         let mut spawner = Spawner::prepare(&spec, &SpawnDefaults::default()).unwrap();
         let error = spawner.spawn(Stdio::piped()).unwrap_err();
         assert_eq!((error.step, error.errno), (Step::WorkingDirectory, Errno::ENOENT));
@@ -471,9 +598,9 @@ mod tests {
     #[test]
     fn limits_and_niceness_are_set() {
         let mut spec = shell_spec("ulimit -v; ulimit -t; ulimit -n; nice");
-        spec.limits.memory = Some(512 * 1024 * 1024);
-        spec.limits.cpu_seconds = Some(77);
-        spec.nice = Some(5);
+        spec.surroundings.limits.memory = Some(512 * 1024 * 1024);
+        spec.surroundings.limits.cpu_seconds = Some(77);
+        spec.surroundings.nice = Some(5);
         let defaults = SpawnDefaults { open_files: Some(111) };
         let output = |spec: &ProcessSpec| {
             let mut child = Spawner::prepare(spec, &defaults)
@@ -483,14 +610,14 @@ mod tests {
             testing::rest_of_output(&mut child)
         };
         assert_eq!(output(&spec), "524288\n77\n111\n5\n");
-        spec.limits.open_files = Some(99);
+        spec.surroundings.limits.open_files = Some(99);
         assert_eq!(output(&spec), "524288\n77\n99\n5\n");
     }
 
     #[test]
     fn a_program_too_large_for_its_memory_limit_is_a_failure_at_its_start_or_its_death() {
         let mut spec = shell_spec("echo alive");
-        spec.limits.memory = Some(4096);
+        spec.surroundings.limits.memory = Some(4096);
         let mut spawner = Spawner::prepare(&spec, &SpawnDefaults::default()).unwrap();
         match spawner.spawn(Stdio::piped()) {
             Ok(mut child) => assert!(!testing::wait(&mut child).success()),
@@ -501,7 +628,11 @@ mod tests {
     #[test]
     fn credentials_are_all_changed_or_refused() {
         let mut spec = shell_spec("id -u; id -g; id -G; cut -d' ' -f4 /proc/self/stat");
-        (spec.user, spec.group, spec.supplementary_groups) = (Some(65534), Some(65533), vec![65532]);
+        (
+            spec.surroundings.user,
+            spec.surroundings.group,
+            spec.surroundings.supplementary_groups,
+        ) = (Some(65534), Some(65533), vec![65532]);
         let mut spawner = Spawner::prepare(&spec, &SpawnDefaults::default()).unwrap();
         match spawner.spawn(Stdio::piped()) {
             Ok(mut child) => {
@@ -530,9 +661,9 @@ mod tests {
     fn the_guarding_signal_outlives_a_change_of_user() {
         let mut spec = shell_spec("read end");
         if geteuid().is_root() {
-            (spec.user, spec.group) = (Some(65534), Some(65534));
+            (spec.surroundings.user, spec.surroundings.group) = (Some(65534), Some(65534));
         } else {
-            (spec.user, spec.group) = (Some(geteuid().as_raw()), Some(getegid().as_raw()));
+            (spec.surroundings.user, spec.surroundings.group) = (Some(geteuid().as_raw()), Some(getegid().as_raw()));
         }
         let mut child = std::thread::spawn(move || testing::start(&spec)).join().unwrap();
         assert_eq!(testing::wait(&mut child).to_string(), "signal 9 (SIGKILL)");
@@ -565,7 +696,7 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         let mut spec = ProcessSpec::new(vec![path.into()]).unwrap();
         if root {
-            (spec.user, spec.group) = (Some(65534), Some(65534));
+            (spec.surroundings.user, spec.surroundings.group) = (Some(65534), Some(65534));
         }
         let prepared = Spawner::prepare(&spec, &SpawnDefaults::default());
         let error = prepared

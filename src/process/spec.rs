@@ -1,8 +1,9 @@
 //! What to spawn, as data: nothing here touches the system, so a configuration can be lowered, compared and tested.
 //!
-//! A spec is made by `config`, kept by the door that runs it, and given to [`Spawner::prepare`](super::spawn::Spawner).
-//! Two equal specs mean the same child, which is how a reload sees whether anything has changed. User and group names
-//! are numbers here already: see [`identity`](super::identity).
+//! A spec is made by `config`, kept by the door that runs it, and given to [`Spawner::prepare`](super::spawn::Spawner). It
+//! is a [`Command`] in its [`Surroundings`]; a door whose clients bring the command keeps the surroundings alone, for a
+//! [`Launcher`](super::spawn::Launcher). Two equal ones mean the same child, which is how a reload sees whether anything has
+//! changed. User and group names are numbers here already: see [`identity`](super::identity).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -12,10 +13,79 @@ use std::path::PathBuf;
 use super::limits::ResourceLimits;
 
 /// A program and everything it is started with.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessSpec {
+    /// What is run.
+    pub command: Command,
+    /// What it finds around it.
+    pub surroundings: Surroundings,
+}
+
+impl ProcessSpec {
+    /// A program with its arguments, otherwise as the daemon is.
+    ///
+    /// # Errors
+    /// [`EmptyCommand`] when there is no program name.
+    pub fn new(words: Vec<OsString>) -> Result<Self, EmptyCommand> {
+        Ok(Self {
+            command: Command::new(words)?,
+            surroundings: Surroundings::default(),
+        })
+    }
+}
+
+/// A program with its arguments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
     /// The program's name or path, then its arguments. Never empty, which is why it is private.
-    argv: Vec<OsString>,
+    words: Vec<OsString>,
+    /// What the program is told that it is called, its `argv[0]`; `None`: what it is looked up by.
+    pub argv0: Option<OsString>,
+}
+
+impl Command {
+    /// The program's name or path, then its arguments.
+    ///
+    /// # Errors
+    /// [`EmptyCommand`] when there is no program name.
+    pub fn new(words: Vec<OsString>) -> Result<Self, EmptyCommand> {
+        if words.first().is_none_or(|program| program.is_empty()) {
+            return Err(EmptyCommand);
+        }
+        Ok(Self { words, argv0: None })
+    }
+
+    /// The same with more arguments behind its own.
+    #[must_use]
+    pub fn with(&self, arguments: impl IntoIterator<Item = OsString>) -> Self {
+        let mut command = self.clone();
+        command.words.extend(arguments);
+        command
+    }
+
+    /// The program's name or path, then its arguments, as written; at least one element.
+    #[must_use]
+    pub fn words(&self) -> &[OsString] {
+        &self.words
+    }
+
+    /// The program as written.
+    #[must_use]
+    pub fn program(&self) -> &OsStr {
+        self.words.first().map_or_else(|| OsStr::new(""), OsString::as_os_str)
+    }
+
+    /// What the program is given: its `argv`.
+    pub fn argv(&self) -> impl Iterator<Item = &OsStr> {
+        let name = self.argv0.as_deref().unwrap_or_else(|| self.program());
+        let arguments = self.words.iter().skip(1);
+        std::iter::once(name).chain(arguments.map(OsString::as_os_str))
+    }
+}
+
+/// What a child finds around it, whatever program it is. The default is to be as the daemon is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Surroundings {
     /// Where it runs; `None`: where the daemon does. A relative program path is taken from here, as a shell would
     /// after `cd`.
     pub working_directory: Option<PathBuf>,
@@ -36,42 +106,19 @@ pub struct ProcessSpec {
     pub terminal: bool,
     /// Whether it and its descendants can never gain privileges by exec (`PR_SET_NO_NEW_PRIVS`).
     pub no_new_privileges: bool,
+    /// The only files that it and its descendants may open; `None`: whatever its user may. Takes what `no_new_privileges` says
+    /// with it.
+    pub sandbox: Option<Sandbox>,
 }
 
-impl ProcessSpec {
-    /// A program with its arguments, otherwise as the daemon is.
-    ///
-    /// # Errors
-    /// [`EmptyCommand`] when there is no program name.
-    pub fn new(argv: Vec<OsString>) -> Result<Self, EmptyCommand> {
-        if argv.first().is_none_or(|program| program.is_empty()) {
-            return Err(EmptyCommand);
-        }
-        Ok(Self {
-            argv,
-            working_directory: None,
-            environment: Environment::default(),
-            user: None,
-            group: None,
-            supplementary_groups: Vec::new(),
-            limits: ResourceLimits::default(),
-            nice: None,
-            terminal: false,
-            no_new_privileges: false,
-        })
-    }
-
-    /// The program's name or path, then its arguments; at least one element.
-    #[must_use]
-    pub fn argv(&self) -> &[OsString] {
-        &self.argv
-    }
-
-    /// The program as the operator wrote it.
-    #[must_use]
-    pub fn program(&self) -> &OsStr {
-        self.argv.first().map_or_else(|| OsStr::new(""), OsString::as_os_str)
-    }
+/// What a sandboxed child may open besides what every program needs: see [`sandbox`](super::sandbox). Absolute paths, of files,
+/// or of directories with all that lies in them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sandbox {
+    /// May be read and executed.
+    pub read: Vec<PathBuf>,
+    /// May be read and written, made and removed, but not executed.
+    pub write: Vec<PathBuf>,
 }
 
 /// The command holds no program name.
@@ -151,7 +198,17 @@ mod tests {
     fn a_command_without_a_program_is_refused() {
         assert_eq!(ProcessSpec::new(vec![]), Err(EmptyCommand));
         assert_eq!(ProcessSpec::new(vec!["".into(), "x".into()]), Err(EmptyCommand));
-        assert_eq!(ProcessSpec::new(vec!["cat".into()]).unwrap().program(), "cat");
+        let spec = ProcessSpec::new(vec!["cat".into()]).unwrap();
+        assert_eq!(spec.command.program(), "cat");
+    }
+
+    #[test]
+    fn a_program_may_be_told_another_name_than_it_is_looked_up_by() {
+        let mut command = Command::new(["/bin/busybox", "-l"].map(Into::into).to_vec()).unwrap();
+        assert!(command.argv().eq(["/bin/busybox", "-l"]));
+        command.argv0 = Some("ls".into());
+        assert!(command.argv().eq(["ls", "-l"]));
+        assert_eq!(command.program(), "/bin/busybox");
     }
 
     #[test]

@@ -118,11 +118,10 @@ fn called_file(name: &OsStr) -> Option<PathBuf> {
         return path::absolute(name).ok();
     }
     let search = Search {
-        name: name.to_owned(),
         path: std::env::var_os("PATH"),
         directory: None,
     };
-    path::absolute(search.resolve().ok()?).ok()
+    path::absolute(search.resolve(name).ok()?).ok()
 }
 
 fn same_file(one: &Metadata, other: &Metadata) -> bool {

@@ -54,7 +54,7 @@ struct ChildView<'a> {
 }
 
 /// Starts a program. When this returns the exec has succeeded, or there is no child any more.
-pub(super) fn spawn(plan: &Plan<'_>) -> Result<(Pid, OwnedFd), Failure> {
+pub(super) fn spawn(plan: &Plan<'_>, stack: &mut ChildStack) -> Result<(Pid, OwnedFd), Failure> {
     let (argv, environment) = (pointers(plan.argv), pointers(plan.environment));
     let parent = getpid();
     let mut view = ChildView {
@@ -64,7 +64,7 @@ pub(super) fn spawn(plan: &Plan<'_>) -> Result<(Pid, OwnedFd), Failure> {
         parent,
         failure: None,
     };
-    let (pid, pidfd) = clone_child(&mut view).map_err(|errno| (Step::NewProcess, errno))?;
+    let (pid, pidfd) = clone_child(&mut view, stack).map_err(|errno| (Step::NewProcess, errno))?;
     match view.failure {
         None => Ok((pid, pidfd)),
         Some(failure) => {
@@ -85,8 +85,7 @@ fn pointers(strings: &[CString]) -> Vec<*const c_char> {
         .collect()
 }
 
-fn clone_child(view: &mut ChildView<'_>) -> Result<(Pid, OwnedFd), Errno> {
-    let stack = ChildStack::map()?;
+fn clone_child(view: &mut ChildView<'_>, stack: &mut ChildStack) -> Result<(Pid, OwnedFd), Errno> {
     let mut pidfd: RawFd = -1;
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
     let unused = ptr::null_mut::<c_void>();
@@ -94,7 +93,7 @@ fn clone_child(view: &mut ChildView<'_>) -> Result<(Pid, OwnedFd), Errno> {
     // SAFETY: `child_main` gets the `ChildView` it expects, which no one else touches while the child may: CLONE_VFORK
     // keeps this thread here until the child has let go of this memory, so `view`, all that it borrows, `pidfd` and the
     // stack outlive the child's use of them. The stack is mapped, page-aligned, grows down from its top and is used by
-    // nobody else. What the child does with the shared memory keeps to the rules at the head of this file. The thread
+    // nobody else: it is borrowed mutably until then. What the child does with the shared memory keeps to the rules at the head of this file. The thread
     // pointer and the child's thread id are not asked for by the flags, so their arguments are not used.
     let result = unsafe {
         libc::clone(
@@ -115,9 +114,10 @@ fn clone_child(view: &mut ChildView<'_>) -> Result<(Pid, OwnedFd), Errno> {
     Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
 }
 
-/// Memory for the child to run on until its exec, with an inaccessible page below it: an overflow would be a fault in
-/// the child instead of a change to the daemon's memory.
-struct ChildStack {
+/// Memory for a child to run on until its exec, with an inaccessible page below it: an overflow would be a fault in
+/// the child instead of a change to the daemon's memory. One child after the other may use it.
+#[derive(Debug)]
+pub(super) struct ChildStack {
     base: *mut c_void,
 }
 
@@ -126,7 +126,7 @@ impl ChildStack {
     const GUARD: usize = 64 * 1024;
     const SIZE: usize = Self::GUARD + 64 * 1024;
 
-    fn map() -> Result<Self, Errno> {
+    pub(super) fn map() -> Result<Self, Errno> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK;
         // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
         let base = unsafe { libc::mmap(ptr::null_mut(), Self::SIZE, libc::PROT_NONE, flags, -1, 0) };
@@ -148,8 +148,8 @@ impl ChildStack {
 
 impl Drop for ChildStack {
     fn drop(&mut self) {
-        // SAFETY: exactly the mapping made by `map`, unmapped once; the child that ran on it has exec'ed or exited
-        // before `clone` returned.
+        // SAFETY: exactly the mapping made by `map`, unmapped once; each child that ran on it has exec'ed or exited
+        // before its `clone` returned.
         unsafe { libc::munmap(self.base, Self::SIZE) };
     }
 }
@@ -168,7 +168,8 @@ extern "C" fn child_main(view: *mut c_void) -> c_int {
 
 /// The order matters. Limits and niceness come before the credentials, as raising them may need the privilege that is
 /// given up there; the directory after, as it is the child's user that must be able to enter it; the parent-death
-/// signal after, as a change of credentials clears it (`PR_SET_PDEATHSIG(2const)`).
+/// signal after, as a change of credentials clears it (`PR_SET_PDEATHSIG(2const)`); the sandbox last, since it asks a
+/// process without privileges to have given up new ones, and would rule over what is opened here.
 ///
 /// # Safety
 /// Only in a child of [`clone_child`], with all signals blocked.
@@ -206,6 +207,10 @@ unsafe fn become_program(view: &ChildView<'_>) -> Result<Infallible, Failure> {
                 libc::SYS_prctl,
                 [c_long::from(libc::PR_SET_NO_NEW_PRIVS), 1, 0, 0],
             )?;
+        }
+        if let Some(rules) = plan.sandbox {
+            let arguments = [c_long::from(rules.as_raw_fd()), 0, 0, 0];
+            call(Step::Sandbox, libc::SYS_landlock_restrict_self, arguments)?;
         }
         unblock_signals();
         let arguments = [

@@ -14,7 +14,11 @@
 //! met an end that did not take or give any more, so an edge will come; one that has used up its share of a turn says so.
 //! It holds at most [`PIECE`](carrier::PIECE) bytes in memory, and what it was given to deliver first.
 //!
+//! Where bytes do not pass unchanged, or have more than one source, their owner keeps what found no room in a
+//! [`Buffer`](buffer::Buffer).
+//!
 //! What does not belong here: who talks to whom, when a conversation is over, deadlines, descriptors' ownership.
 
+pub mod buffer;
 pub mod carrier;
 pub mod flow;

@@ -5,7 +5,10 @@
 //! and `report.rs` with its words. A new door is a new folder here, a variant in [`Options`], and its specification in
 //! `config`; no other door changes for it.
 
+pub mod command;
 pub mod exec;
+mod journal;
+pub mod pattern;
 pub mod pool;
 
 use std::time::{Duration, Instant};
@@ -29,6 +32,8 @@ pub enum Options {
     Pool(Box<pool::options::Options>),
     /// A program of its choice for each client.
     Exec(Box<exec::options::Options>),
+    /// Commands that the operator has named.
+    Command(Box<command::options::Options>),
 }
 
 /// Where the limit on all connections of a door comes from.
@@ -46,6 +51,7 @@ impl Options {
         match self {
             Options::Pool(options) => &options.name,
             Options::Exec(options) => &options.name,
+            Options::Command(options) => &options.name,
         }
     }
 
@@ -54,6 +60,7 @@ impl Options {
         match self {
             Options::Pool(options) => &options.listen,
             Options::Exec(options) => &options.listen,
+            Options::Command(options) => &options.listen,
         }
     }
 
@@ -62,6 +69,7 @@ impl Options {
         match self {
             Options::Pool(options) => &options.unix_socket,
             Options::Exec(options) => &options.unix_socket,
+            Options::Command(options) => &options.unix_socket,
         }
     }
 
@@ -70,6 +78,7 @@ impl Options {
         match self {
             Options::Pool(options) => options.backlog,
             Options::Exec(options) => options.backlog,
+            Options::Command(options) => options.backlog,
         }
     }
 
@@ -78,28 +87,31 @@ impl Options {
         match self {
             Options::Pool(options) => options.descriptors(),
             Options::Exec(options) => options.descriptors(),
+            Options::Command(options) => options.descriptors(),
         }
     }
 
     /// Lowers a limit on connections that the operator has not asked for to what so many descriptors allow; how
     /// many that is.
     pub fn limit_connections(&mut self, descriptors: usize) -> usize {
-        match self {
+        let (limits, each) = match self {
             Options::Pool(options) => {
-                let total = (descriptors / options.descriptors_per_connection()).max(1);
-                let limits = &mut options.connection_limits;
-                limits.total = limits.total.min(total);
-                limits.per_address = limits.per_address.map(|number| number.min(total));
-                total
+                let each = options.descriptors_per_connection();
+                (&mut options.connection_limits, each)
             }
-            Options::Exec(options) => {
-                let total = (descriptors / exec::options::DESCRIPTORS_PER_CONNECTION).max(1);
-                let limits = &mut options.connection_limits;
-                limits.total = limits.total.min(total);
-                limits.per_address = limits.per_address.map(|number| number.min(total));
-                total
-            }
-        }
+            Options::Exec(options) => (
+                &mut options.connection_limits,
+                exec::options::DESCRIPTORS_PER_CONNECTION,
+            ),
+            Options::Command(options) => (
+                &mut options.connection_limits,
+                command::options::DESCRIPTORS_PER_CONNECTION,
+            ),
+        };
+        let total = (descriptors / each).max(1);
+        limits.total = limits.total.min(total);
+        limits.per_address = limits.per_address.map(|number| number.min(total));
+        total
     }
 
     /// How long its workers may take until they serve, if that is limited.
@@ -109,7 +121,7 @@ impl Options {
                 let takes_time = options.ready_line.is_some() || options.probe.is_some();
                 takes_time.then_some(options.policy.start_timeout)
             }
-            Options::Exec(_) => None,
+            Options::Exec(_) | Options::Command(_) => None,
         }
     }
 
@@ -120,8 +132,9 @@ impl Options {
     pub fn preflight(&self, defaults: &SpawnDefaults) -> Result<(), Error> {
         match self {
             Options::Pool(options) => pool::preflight(options, defaults),
-            // What it will run is not known before a client says so.
-            Options::Exec(_) => Ok(()),
+            // What it will run is not known before a client says so; but what that is started with is.
+            Options::Exec(options) => exec::preflight(options, defaults),
+            Options::Command(options) => command::preflight(options, defaults),
         }
     }
 
@@ -132,10 +145,8 @@ impl Options {
     pub fn may_become(&self, others: &Options) -> Result<(), Error> {
         match (self, others) {
             (Options::Pool(options), Options::Pool(others)) => pool::may_become(options, others),
-            (Options::Exec(_), Options::Exec(_)) => Ok(()),
-            (Options::Pool(_), Options::Exec(_)) | (Options::Exec(_), Options::Pool(_)) => {
-                Err(other_kind(self.name(), others))
-            }
+            (Options::Exec(_), Options::Exec(_)) | (Options::Command(_), Options::Command(_)) => Ok(()),
+            (Options::Pool(_) | Options::Exec(_) | Options::Command(_), others) => Err(other_kind(self.name(), others)),
         }
     }
 
@@ -147,6 +158,7 @@ impl Options {
         match self {
             Options::Pool(options) => Ok(Box::new(pool::Pool::new(*options, listeners, defaults, now)?)),
             Options::Exec(options) => Ok(Box::new(exec::ExecDoor::new(*options, listeners, defaults, now)?)),
+            Options::Command(options) => Ok(Box::new(command::CommandDoor::new(*options, listeners, defaults, now)?)),
         }
     }
 
@@ -155,6 +167,7 @@ impl Options {
         match self {
             Options::Pool(_) => "pool",
             Options::Exec(_) => "exec",
+            Options::Command(_) => "command",
         }
     }
 }

@@ -359,6 +359,45 @@ fn each_run_is_in_the_log_with_its_arguments_or_without() {
 }
 
 #[test]
+fn each_program_that_a_client_did_not_get_is_in_the_log_as_well() {
+    for (whether, shown) in [
+        ("yes", r#"did not get to run "/no/such" "secret": status 127: "#),
+        ("no", r#"did not get to run "/no/such": status 127: "#),
+    ] {
+        let (daemon, _home) = door(&["--log-args", whether]);
+        run(&daemon, &["/no/such", "secret"], b"");
+        let line = daemon.stderr_wait("did not get");
+        assert!(line.contains(shown) && line.contains("No such file"), "{line}");
+        assert!(line.contains(&format!("uid {}", nix::unistd::geteuid())), "{line}");
+    }
+}
+
+#[test]
+fn starts_and_first_bytes_are_measured_where_there_are_any() {
+    let (daemon, _home) = door(&[]);
+    let longest = |what: &str| -> f64 {
+        let label = format!("{what} max ms");
+        daemon.usr1().get(&label).unwrap().parse().unwrap()
+    };
+    run(&daemon, &["/no/such"], b"");
+    assert_eq!((longest("spawn"), longest("first"), longest("run")), (0.0, 0.0, 0.0));
+    run(&daemon, &["true"], b"");
+    assert!(longest("spawn") > 0.0 && longest("run") > 0.0);
+    assert_eq!(longest("first"), 0.0, "it has written nothing");
+    sh(&daemon, "echo oops >&2");
+    let first = longest("first");
+    assert!(first > 0.0);
+    // What comes behind the first byte is not its affair.
+    let mut client = ExecClient::connect(&daemon);
+    client.send(request(&["sh", "-c", "echo a; read b; echo $b"]));
+    client.wait_output("a\n");
+    let first = longest("first");
+    client.send("2:b\n,0:,");
+    assert_eq!(client.outcome().text(), "b\n");
+    assert_eq!(longest("first"), first);
+}
+
+#[test]
 fn with_debug_each_step_is_in_the_log() {
     let (daemon, _home) = door(&["-d"]);
     run(&daemon, &["true"], b"");

@@ -41,29 +41,29 @@ fn open_descriptors(daemon: &Daemon) -> usize {
 fn every_byte_of_many_outputs_comes_before_the_end() {
     let (daemon, _home) = door(&[]);
     let before = open_descriptors(&daemon);
-    crowd(200, 16, |_| {
+    crowd(1000, 32, |_| {
         let outcome = run(&daemon, &["head", "-c", "1000000", "/dev/zero"], b"");
         assert_eq!((outcome.stdout.len(), outcome.stderr.len()), (1_000_000, 0));
         assert_eq!(outcome.code(), "0");
     });
     nothing_is_left(&daemon, before);
-    assert_eq!(daemon.usr1().count("bytes stdout"), 200_000_000);
+    assert_eq!(daemon.usr1().count("bytes stdout"), 1_000_000_000);
 }
 
 #[test]
 fn many_short_programs_with_a_little_input_each_get_their_own() {
     let (daemon, _home) = door(&[]);
     let before = open_descriptors(&daemon);
-    crowd(500, 8, |number| {
+    crowd(10_000, 16, |number| {
         assert_eq!(run(&daemon, &["true"], b"").code(), "0");
-        if number % 5 == 0 {
+        if number % 20 == 0 {
             let input = format!("input of {number}");
             let outcome = run(&daemon, &["sh", "-c", "cat; echo complaint >&2"], input.as_bytes());
             assert_eq!((outcome.text(), outcome.complaint()), (input, "complaint\n".to_owned()));
         }
     });
     nothing_is_left(&daemon, before);
-    assert_eq!(daemon.usr1().count("exit zero"), 601);
+    assert_eq!(daemon.usr1().count("exit zero"), 10_501);
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn clients_that_vanish_at_any_moment_leave_nothing_behind() {
     let (daemon, _home) = door(&["-k", "100ms"]);
     let before = open_descriptors(&daemon);
     let wire = [request(&["sh", "-c", "yes & cat; wait"]), b"5:hello,".to_vec()].concat();
-    crowd(200, 8, |number| {
+    crowd(1000, 8, |number| {
         let mut client = ExecClient::connect(&daemon);
         client.send(&wire[..wire.len().min(number % (wire.len() + 8))]);
         if number % 3 == 0 && number % (wire.len() + 8) >= wire.len() {

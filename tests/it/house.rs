@@ -267,7 +267,8 @@ fn main_is_short() {
 #[test]
 fn every_counter_is_counted_and_shown() {
     counters_of("services/pool", 26);
-    counters_of("services/exec", 13);
+    counters_of("services/exec", 16);
+    counters_of("services/command", 17);
 }
 
 fn counters_of(door: &str, at_least: usize) {

@@ -10,15 +10,23 @@ mod call;
 #[cfg(test)]
 mod chaos;
 #[cfg(test)]
+mod command;
+#[cfg(test)]
 mod config;
 #[cfg(test)]
 mod exec;
 #[cfg(test)]
 mod exec_client;
 #[cfg(test)]
+mod exec_clients;
+#[cfg(test)]
 mod exec_crowds;
 #[cfg(test)]
+mod exec_permits;
+#[cfg(test)]
 mod exec_signals;
+#[cfg(test)]
+mod exec_sockproc;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
@@ -64,6 +72,8 @@ mod pool_queue;
 mod pool_recorder;
 #[cfg(test)]
 mod pool_replies;
+#[cfg(test)]
+mod pool_sandbox;
 #[cfg(test)]
 mod pool_session;
 #[cfg(test)]

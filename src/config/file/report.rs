@@ -6,6 +6,8 @@ pub(super) struct Report<'t> {
     file: &'t str,
     text: &'t str,
     findings: Vec<Finding>,
+    /// What is wrong elsewhere: in the flags that were given beside the file.
+    of_flags: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -28,6 +30,7 @@ impl<'t> Report<'t> {
             file,
             text,
             findings: Vec::new(),
+            of_flags: Vec::new(),
         }
     }
 
@@ -40,18 +43,22 @@ impl<'t> Report<'t> {
         });
     }
 
+    /// A mistake in a flag.
+    pub(super) fn add_of_flags(&mut self, text: impl Into<String>) {
+        self.of_flags.push(text.into());
+    }
+
     /// A mistake in how it is said.
-    pub(super) fn add_syntax(&mut self, offset: usize, message: &str) {
-        let text = format!("this is not TOML: {message}; see toml.io or iotcpd.toml(5)");
+    pub(super) fn add_syntax(&mut self, offset: usize, text: impl Into<String>) {
         self.findings.push(Finding {
             offset,
             source: Source::Syntax,
-            text,
+            text: text.into(),
         });
     }
 
     /// The mistakes as `file:line:column: text`, both counted from 1, columns in characters. A line that could not
-    /// be parsed has no meaning, so what was made of it is left out.
+    /// be parsed has no meaning, so what was made of it is left out. What is wrong with flags comes first.
     pub(super) fn into_lines(mut self) -> Vec<String> {
         self.findings.sort_by_key(|finding| finding.offset);
         let placed: Vec<_> = self
@@ -70,7 +77,8 @@ impl<'t> Report<'t> {
             .map(|((line, column), finding)| format!("{}:{line}:{column}: {}", self.file, finding.text))
             .collect();
         lines.dedup();
-        lines
+        self.of_flags.append(&mut lines);
+        self.of_flags
     }
 }
 
@@ -100,14 +108,9 @@ mod tests {
         let mut report = Report::new("f", "a\nb\nc");
         report.add(4, "third; x");
         report.add(2, "made of rubble; x");
-        report.add_syntax(3, "odd");
+        report.add_syntax(3, "odd; x");
+        report.add_of_flags("f: --x; x");
         let lines = report.into_lines();
-        assert_eq!(
-            lines,
-            [
-                "f:2:2: this is not TOML: odd; see toml.io or iotcpd.toml(5)",
-                "f:3:1: third; x"
-            ]
-        );
+        assert_eq!(lines, ["f: --x; x", "f:2:2: odd; x", "f:3:1: third; x"]);
     }
 }

@@ -4,33 +4,41 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::listen::{Listening, limit_origin, listening};
+use super::permits::permits;
 use super::pool::TIMEOUT;
+use super::process::surroundings;
 use super::{LONGEST, Lowered, Mistake, Mistakes, Origin, SHORTEST_TIMEOUT};
-use crate::config::spec::exec::{ExecSpec, LogArgs};
+use crate::config::spec::exec::{ExecSpec, Protocol};
 use crate::config::spec::listen::ListenSpec;
+use crate::config::spec::whether::Whether;
 use crate::config::units::{Time, Whole};
-use crate::net::addr::ListenAddr;
-use crate::services::exec::options::{Options, Policy, is_exposed};
+use crate::services::exec::core::sockproc::SHELL;
+use crate::services::exec::options::{Dialect, Options, Policy};
 
 // Those of sockexec 3.1.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
-const DEFAULT_KILL_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const DEFAULT_KILL_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_BACKLOG: i64 = 100;
 const DEFAULT_CONNECTIONS: i64 = 100;
 const DEFAULT_MODE: u32 = 0o660;
 
-const DEFAULT_LINGER: Duration = Duration::from_secs(1);
-const DEFAULT_CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
-const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const DEFAULT_LINGER: Duration = Duration::from_secs(1);
+pub(super) const DEFAULT_CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_MAX_ARGUMENTS: u64 = 1 << 20;
-const DEFAULT_MAX_BUFFER: u64 = 256 << 10;
+pub(super) const DEFAULT_MAX_BUFFER: u64 = 256 << 10;
+
+const DEFAULT_MAX_OUTPUT: u64 = 4 << 20;
 
 /// Not waiting at all would cut off what a program's own children write with their last breath.
-const LINGER: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;
+pub(super) const LINGER: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;
 /// Linux takes a quarter of the stack limit, 2 MiB as a rule, and never over 6 MiB.
 const MAX_ARGUMENTS: RangeInclusive<u64> = 1 << 10..=8 << 20;
 /// Below it each system call moves next to nothing.
-const MAX_BUFFER: RangeInclusive<u64> = 4 << 10..=1 << 30;
+pub(super) const MAX_BUFFER: RangeInclusive<u64> = 4 << 10..=1 << 30;
+
+/// Each connection may hold so much.
+const MAX_OUTPUT: RangeInclusive<u64> = 4 << 10..=1 << 30;
 
 /// Lowers one exec door.
 ///
@@ -51,7 +59,8 @@ pub fn exec(name: &str, spec: &ExecSpec) -> Result<Lowered<Options>, Vec<Mistake
         connection_limits,
     } = listening(&mut mistakes, Vec::new(), &listen);
     unix_socket.mode.get_or_insert(DEFAULT_MODE);
-    check_addresses(&mut mistakes, spec, &addresses);
+    check_addresses(&mut mistakes, spec);
+    let (clients, programs) = permits(&mut mistakes, spec, &addresses);
     let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
     let mut timeout = |key, given, default| mistakes.time(key, given, &TIMEOUT).unwrap_or(default);
     let kill_timeout = timeout("kill-timeout", spec.kill_timeout, DEFAULT_KILL_TIMEOUT);
@@ -59,7 +68,7 @@ pub fn exec(name: &str, spec: &ExecSpec) -> Result<Lowered<Options>, Vec<Mistake
     let policy = Policy {
         read_timeout: timeout("read-timeout", spec.read_timeout, DEFAULT_CLIENT_TIMEOUT),
         write_timeout: timeout("write-timeout", spec.write_timeout, DEFAULT_CLIENT_TIMEOUT),
-        timeout: run_timeout(&mut mistakes, spec.timeout),
+        timeout: run_timeout(&mut mistakes, spec.timeout, Some(DEFAULT_TIMEOUT)),
         linger: mistakes.time("linger", spec.linger, &LINGER).unwrap_or(DEFAULT_LINGER),
     };
     let max_arguments = mistakes.size("max-arguments", spec.max_arguments, &MAX_ARGUMENTS);
@@ -72,12 +81,16 @@ pub fn exec(name: &str, spec: &ExecSpec) -> Result<Lowered<Options>, Vec<Mistake
         access,
         connection_limits,
         connection_limit: limit_origin(&spec.listen),
+        clients,
+        programs,
+        dialect: dialect(&mut mistakes, spec),
+        surroundings: surroundings(&mut mistakes, &spec.process),
         policy,
         kill_timeout,
         stop_timeout,
         max_arguments: bytes(max_arguments.unwrap_or(DEFAULT_MAX_ARGUMENTS)),
         max_buffer: bytes(max_buffer.unwrap_or(DEFAULT_MAX_BUFFER)),
-        log_arguments: spec.log_args != Some(LogArgs::No),
+        log_arguments: spec.log_args != Some(Whether::No),
         debug: spec.debug,
     };
     mistakes.unless_any(Lowered {
@@ -86,10 +99,36 @@ pub fn exec(name: &str, spec: &ExecSpec) -> Result<Lowered<Options>, Vec<Mistake
     })
 }
 
-/// `0` is no limit.
-fn run_timeout(mistakes: &mut Mistakes, given: Option<Time>) -> Option<Duration> {
+/// Each key of a protocol belongs to that alone.
+fn dialect(mistakes: &mut Mistakes, spec: &ExecSpec) -> Dialect {
+    let max_output = mistakes.size("max-output", spec.max_output, &MAX_OUTPUT);
+    match spec.protocol.unwrap_or(Protocol::Sockexec) {
+        Protocol::Sockexec => {
+            if max_output.is_some() {
+                let text = "output is passed on as it comes, none is held";
+                let remedy = "leave it out; it is for protocol sockproc, where the length comes first";
+                mistakes.add(Origin::key("max-output"), text, remedy);
+            }
+            Dialect::Sockexec
+        }
+        Protocol::Sockproc => {
+            if !spec.allow_program.is_empty() {
+                let text = format!("with protocol sockproc the one program is {SHELL}, which runs all others");
+                let remedy = "write protocol sockexec, or leave it out and restrict who may connect";
+                mistakes.add(Origin::key("allow-program"), text, remedy);
+            }
+            let max_output = max_output.unwrap_or(DEFAULT_MAX_OUTPUT);
+            Dialect::Sockproc {
+                max_output: usize::try_from(max_output).unwrap_or(usize::MAX),
+            }
+        }
+    }
+}
+
+/// How long one run may take; `0` is no limit.
+pub(super) fn run_timeout(mistakes: &mut Mistakes, given: Option<Time>, default: Option<Duration>) -> Option<Duration> {
     match given {
-        None => Some(DEFAULT_TIMEOUT),
+        None => default,
         Some(Time(Duration::ZERO)) => None,
         Some(Time(time)) if time < SHORTEST_TIMEOUT => {
             let text = format!("{} is out of range", Time(time));
@@ -102,22 +141,14 @@ fn run_timeout(mistakes: &mut Mistakes, given: Option<Time>) -> Option<Duration>
     }
 }
 
-/// There has to be an address, and none that other machines reach: whoever connects to an exec door can run anything.
-fn check_addresses(mistakes: &mut Mistakes, spec: &ExecSpec, addresses: &[(Origin, ListenAddr)]) {
+/// There has to be an address.
+fn check_addresses(mistakes: &mut Mistakes, spec: &ExecSpec) {
     if spec.listen.listen.is_empty() {
         let text = "there is no address to listen on";
         mistakes.add(
             Origin::key("listen"),
             text,
             "write for example unix:/run/iotcpd-exec.sock",
-        );
-    }
-    for (origin, address) in addresses.iter().filter(|(_, address)| is_exposed(address)) {
-        let text = format!("whoever reached {address} from another machine could run anything here");
-        mistakes.add(
-            *origin,
-            text,
-            "write a loopback address such as 127.0.0.1:9992, or the path of a UNIX socket",
         );
     }
 }
@@ -159,18 +190,6 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_other_machines_reach_are_refused() {
-        for address in ["0.0.0.0:1", "[::]:1", "*:1", "192.0.2.1:1", "[2001:db8::1]:1"] {
-            let told = lower(&on(address)).unwrap_err();
-            assert_eq!(told.len(), 1, "{told:?}");
-            assert!(told[0].contains("from another machine could run anything"), "{told:?}");
-        }
-        for address in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "unix:@x", "systemd"] {
-            lower(&on(address)).unwrap();
-        }
-    }
-
-    #[test]
     fn every_range_has_its_ends() {
         let ms = |ms| Some(Time(Duration::from_millis(ms)));
         type Change = fn(&mut ExecSpec, Option<Time>);
@@ -204,6 +223,39 @@ mod tests {
                 ..on("unix:/x")
             };
             assert_eq!(lower(&spec).is_ok(), good, "{arguments} {buffer}");
+        }
+    }
+
+    #[test]
+    fn what_belongs_to_one_protocol_is_refused_in_the_other() {
+        let with = |protocol, max_output: Option<u64>, program: Option<&str>| ExecSpec {
+            protocol,
+            max_output: max_output.map(Size),
+            allow_program: program.into_iter().map(str::to_owned).collect(),
+            ..on("unix:/x")
+        };
+        let sockproc = Some(Protocol::Sockproc);
+        let held = |options: Options| match options.dialect {
+            Dialect::Sockexec => None,
+            Dialect::Sockproc { max_output } => Some(max_output),
+        };
+        assert_eq!(held(lower(&on("unix:/x")).unwrap()), None);
+        assert_eq!(held(lower(&with(sockproc, None, None)).unwrap()), Some(4 << 20));
+        for (size, good) in [
+            (4 << 10, true),
+            (1 << 30, true),
+            ((4 << 10) - 1, false),
+            ((1 << 30) + 1, false),
+        ] {
+            assert_eq!(lower(&with(sockproc, Some(size), None)).is_ok(), good, "{size}");
+        }
+        for (spec, key) in [
+            (with(None, Some(1 << 20), None), "max-output: "),
+            (with(Some(Protocol::Sockexec), Some(1 << 20), None), "max-output: "),
+            (with(sockproc, None, Some("/bin/sh")), "allow-program: "),
+        ] {
+            let told = lower(&spec).unwrap_err();
+            assert!(told.len() == 1 && told[0].starts_with(key), "{told:?}");
         }
     }
 

@@ -4,14 +4,18 @@
 //! share. A function of this module never stops at the first mistake: it notes it in `Mistakes`, goes on with a harmless
 //! value in its place, and hands out options only when nothing was noted.
 //!
-//! Names of users and groups are looked up here, once, because a name service may have to ask the network. Apart from that nothing
-//! here touches the system: whether an address is free or the open-file limit is high enough is the daemon's to find out.
+//! Names of users and groups are looked up here, once, because a name service may have to ask the network. And paths that
+//! a sandbox is to let in are looked at, since one that is not there is a mistake of the one who wrote it. Apart from that nothing here
+//! touches the system: whether an address is free or the open-file limit is high enough is the daemon's to find out.
 
+mod argument;
 mod cache;
+mod command;
 mod exec;
 mod framing;
 mod listen;
 mod pattern;
+mod permits;
 mod pool;
 mod probe;
 mod process;
@@ -22,6 +26,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+pub use command::{Entry, Program, command, entry, wrong_name};
 pub use exec::exec;
 pub(super) use listen::clash;
 pub use pool::pool;

@@ -93,9 +93,10 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
     let session_idle = session::idle_timeout(&mut mistakes, spec);
     let slow_log = mistakes.time("slow-log", spec.slow_log, &SLOW_LOG);
     let command = spec.daemon.as_deref().unwrap_or(DEFAULT_COMMAND);
-    let Some(process) = process(&mut mistakes, "daemon", command, &spec.process) else {
+    let Some(mut process) = process(&mut mistakes, "daemon", command, &spec.process) else {
         return Err(mistakes.0);
     };
+    process.surroundings.terminal = spec.pty;
     let options = Options {
         name: name.to_owned(),
         listen: addresses.iter().map(|(_, address)| address.clone()).collect(),

@@ -8,8 +8,8 @@ use super::pattern::pattern;
 use super::{LONGEST, Mistakes, Origin};
 use crate::config::quote::Quoted;
 use crate::config::spec::pool::PoolSpec;
+use crate::services::pattern::Pattern;
 use crate::services::pool::options::{Framing, Probe};
-use crate::services::pool::pattern::Pattern;
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
 /// More often, and what is asked for nobody's sake takes a part of the work that shows.
@@ -86,7 +86,7 @@ fn message(mistakes: &mut Mistakes, text: &str, max_request: usize, framing: Fra
 }
 
 fn expected(mistakes: &mut Mistakes, text: &str) -> Option<Pattern> {
-    let pattern = pattern(mistakes, "probe-expect", text)?;
+    let pattern = pattern(mistakes, Origin::key("probe-expect"), text)?;
     if pattern.is_in(b"") && !pattern.as_str().contains(['^', '$']) {
         let what = format!("{} is found in every answer", Quoted(text));
         let remedy = "write what only the right answer holds, for example ^OK";

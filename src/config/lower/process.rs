@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{LONGEST, Mistakes, Origin};
@@ -10,7 +11,8 @@ use crate::config::quote::Quoted;
 use crate::config::spec::process::ProcessSpec as Spec;
 use crate::process::identity::{UserIdentity, lookup_group};
 use crate::process::limits::ResourceLimits;
-use crate::process::spec::{Environment, EnvironmentBase, ProcessSpec};
+use crate::process::sandbox::{Access, look_at};
+use crate::process::spec::{Command, Environment, EnvironmentBase, ProcessSpec, Sandbox, Surroundings};
 
 /// Address space; below the start of the range no program gets past its dynamic linker.
 const MEMORY: RangeInclusive<u64> = 1 << 20..=1 << 50;
@@ -26,18 +28,36 @@ const NICE: RangeInclusive<i32> = -20..=19;
 ///
 /// `None`: the command could not be read, which has been noted.
 pub(super) fn process(mistakes: &mut Mistakes, key: &'static str, command: &str, spec: &Spec) -> Option<ProcessSpec> {
-    let process = program(mistakes, key, command);
-    let limits = limits(mistakes, spec);
-    let environment = environment(mistakes, spec);
-    let nice = mistakes.count("nice", spec.nice, NICE);
+    let command = program(mistakes, key, command);
+    let surroundings = surroundings(mistakes, spec);
+    Some(ProcessSpec {
+        command: command?,
+        surroundings,
+    })
+}
+
+/// What programs are started with, for a door that learns later which.
+pub(super) fn surroundings(mistakes: &mut Mistakes, spec: &Spec) -> Surroundings {
+    let mut surroundings = Surroundings {
+        limits: limits(mistakes, spec),
+        environment: environment(mistakes, spec),
+        nice: mistakes.count("nice", spec.nice, NICE),
+        working_directory: spec.chdir.as_ref().map(Into::into),
+        no_new_privileges: spec.no_new_privs,
+        sandbox: sandbox(mistakes, spec),
+        ..Surroundings::default()
+    };
     let user = spec
         .user
         .as_deref()
         .and_then(|name| mistakes.found("user", UserIdentity::lookup(name)));
-    let group = spec
+    surroundings.group = spec
         .group
         .as_deref()
         .and_then(|name| mistakes.found("group", lookup_group(name)));
+    if let Some(user) = user {
+        user.apply_to(&mut surroundings);
+    }
     if spec.chdir.as_deref() == Some("") {
         mistakes.add(
             Origin::key("chdir"),
@@ -45,22 +65,11 @@ pub(super) fn process(mistakes: &mut Mistakes, key: &'static str, command: &str,
             "write for example /var/lib/iotcpd",
         );
     }
-    let mut process = process?;
-    process.working_directory = spec.chdir.as_ref().map(Into::into);
-    process.environment = environment;
-    process.limits = limits;
-    process.nice = nice;
-    process.terminal = spec.pty;
-    process.no_new_privileges = spec.no_new_privs;
-    process.group = group;
-    if let Some(user) = user {
-        user.apply_to(&mut process);
-    }
-    Some(process)
+    surroundings
 }
 
 /// Splits by the quoting rules of a shell; nothing is expanded, no shell runs.
-fn program(mistakes: &mut Mistakes, key: &'static str, command: &str) -> Option<ProcessSpec> {
+fn program(mistakes: &mut Mistakes, key: &'static str, command: &str) -> Option<Command> {
     let Ok(words) = shell_words::split(command) else {
         let text = format!("the quotes of {} are not closed", Quoted(command));
         mistakes.add(
@@ -78,8 +87,8 @@ fn program(mistakes: &mut Mistakes, key: &'static str, command: &str) -> Option<
         );
         return None;
     }
-    match ProcessSpec::new(words.into_iter().map(OsString::from).collect()) {
-        Ok(process) => Some(process),
+    match Command::new(words.into_iter().map(OsString::from).collect()) {
+        Ok(command) => Some(command),
         Err(_) => {
             let remedy = "write a program and its arguments, for example squidGuard -c sg.conf";
             mistakes.add(Origin::key(key), "the command names no program", remedy);
@@ -140,6 +149,35 @@ fn environment(mistakes: &mut Mistakes, spec: &Spec) -> Environment {
     }
 }
 
+fn sandbox(mistakes: &mut Mistakes, spec: &Spec) -> Option<Sandbox> {
+    let read = paths(mistakes, Access::Read, &spec.sandbox_read);
+    let write = paths(mistakes, Access::Write, &spec.sandbox_write);
+    for (access, paths) in [(Access::Read, &read), (Access::Write, &write)] {
+        if !spec.sandbox && !paths.is_empty() {
+            let text = "there is no sandbox that it could open";
+            mistakes.add(Origin::key(access.key()), text, "add sandbox, or leave this out");
+        }
+    }
+    spec.sandbox.then_some(Sandbox { read, write })
+}
+
+/// Paths that a sandbox lets in; each must be there.
+fn paths(mistakes: &mut Mistakes, access: Access, written: &[String]) -> Vec<PathBuf> {
+    let mut paths = Vec::new();
+    for (index, path) in written.iter().enumerate() {
+        let origin = Origin::element(access.key(), index);
+        if !path.starts_with('/') || path.contains('\0') {
+            let text = format!("{} is not an absolute path", Quoted(path));
+            mistakes.add(origin, text, "write for example /var/lib/squidguard");
+        } else if let Err(errno) = look_at(Path::new(path)) {
+            let text = format!("cannot open {}: {}", Quoted(path), errno.desc());
+            mistakes.add(origin, text, "correct the path, or make it first");
+        }
+        paths.push(PathBuf::from(path));
+    }
+    paths
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,7 +195,7 @@ mod tests {
     #[test]
     fn a_command_is_split_as_a_shell_would() {
         let process = lower(r#"sg -c "my conf" 'a b' c\ d $HOME"#, &Spec::default()).unwrap();
-        assert_eq!(process.argv(), ["sg", "-c", "my conf", "a b", "c d", "$HOME"]);
+        assert_eq!(process.command.words(), ["sg", "-c", "my conf", "a b", "c d", "$HOME"]);
     }
 
     #[test]
@@ -190,10 +228,12 @@ mod tests {
             limit_cpu: Some(Time(Duration::from_secs(60))),
             limit_open_files: Some(Whole(64)),
             limit_processes: Some(Whole(9)),
-            pty: true,
             no_new_privs: true,
+            sandbox: true,
+            sandbox_read: vec!["/usr".into(), "/etc/passwd".into()],
+            sandbox_write: vec!["/tmp".into()],
         };
-        let process = lower("cat", &spec).unwrap();
+        let process = lower("cat", &spec).unwrap().surroundings;
         assert_eq!(
             (process.user, process.group, process.nice),
             (Some(0), Some(7), Some(-5))
@@ -210,9 +250,42 @@ mod tests {
             open_files: Some(64),
             processes: Some(9),
         };
+        assert_eq!((process.limits, process.no_new_privileges), (limits, true));
+        let sandbox = Sandbox {
+            read: vec!["/usr".into(), "/etc/passwd".into()],
+            write: vec!["/tmp".into()],
+        };
+        assert_eq!(process.sandbox, Some(sandbox));
+    }
+
+    #[test]
+    fn a_sandbox_opens_paths_that_are_there_and_nothing_opens_what_is_none() {
+        let spec = Spec {
+            sandbox: true,
+            sandbox_read: vec!["/".into(), "/no/such/path".into(), "data".into()],
+            sandbox_write: vec![String::new()],
+            ..Spec::default()
+        };
         assert_eq!(
-            (process.limits, process.terminal, process.no_new_privileges),
-            (limits, true, true)
+            lower("cat", &spec).unwrap_err(),
+            [
+                "sandbox-read: cannot open `/no/such/path`: No such file or directory; \
+                 correct the path, or make it first",
+                "sandbox-read: `data` is not an absolute path; write for example /var/lib/squidguard",
+                "sandbox-write: `` is not an absolute path; write for example /var/lib/squidguard",
+            ]
+        );
+        let spec = Spec {
+            sandbox_read: vec!["/".into()],
+            sandbox_write: vec!["/tmp".into()],
+            ..Spec::default()
+        };
+        assert_eq!(
+            lower("cat", &spec).unwrap_err(),
+            [
+                "sandbox-read: there is no sandbox that it could open; add sandbox, or leave this out",
+                "sandbox-write: there is no sandbox that it could open; add sandbox, or leave this out",
+            ]
         );
     }
 

@@ -5,6 +5,8 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
 use super::listen::ListenSpec;
+use super::process::ProcessSpec;
+use super::whether::Whether;
 use crate::config::units::{Size, Time};
 
 /// Everything that may be said about an exec door. The flags of sockexec keep their letters.
@@ -23,6 +25,9 @@ use crate::config::units::{Size, Time};
         .help("At most so many clients, and so many programs, at once [default: 100]")),
 )]
 pub struct ExecSpec {
+    /// How programs are asked for: netstrings as of sockexec, or the command lines of sockproc [default: sockexec]
+    #[arg(long, value_name = "PROTOCOL", help_heading = "Programs")]
+    pub protocol: Option<Protocol>,
     /// A program that runs longer is ended: TERM, then KILL; 0: it may run as long as it likes [default: 60s]
     #[arg(short, long, value_name = "TIME", help_heading = "Programs")]
     pub timeout: Option<Time>,
@@ -38,9 +43,15 @@ pub struct ExecSpec {
     /// The longest that the arguments of a program may be together, one byte more counted for each [default: 1MiB]
     #[arg(long, value_name = "SIZE", help_heading = "Programs")]
     pub max_arguments: Option<Size>,
+    /// With --protocol sockproc: how much output of a program is held until its end; one that writes more is ended [default: 4MiB]
+    #[arg(long, value_name = "SIZE", help_heading = "Programs")]
+    pub max_output: Option<Size>,
+    /// Only programs of this path, or of paths like this pattern, may be run; may be repeated [default: all]
+    #[arg(long, value_name = "PATTERN", help_heading = "Programs")]
+    pub allow_program: Vec<String>,
     /// Whether the log shows the arguments of programs, or their names alone [default: yes]
     #[arg(long, value_name = "WHETHER", help_heading = "Programs")]
-    pub log_args: Option<LogArgs>,
+    pub log_args: Option<Whether>,
     /// Log each step of a connection
     #[arg(short, long, help_heading = "Programs")]
     pub debug: bool,
@@ -49,6 +60,13 @@ pub struct ExecSpec {
     #[command(flatten)]
     #[serde(flatten)]
     pub listen: ListenSpec,
+
+    /// Only this user may connect over a UNIX socket, by name or number; may be repeated [default: all]
+    #[arg(long, value_name = "USER", help_heading = "Who may connect")]
+    pub allow_user: Vec<String>,
+    /// Only members of this group may connect over a UNIX socket, and who --allow-user names; may be repeated [default: all]
+    #[arg(long, value_name = "GROUP", help_heading = "Who may connect")]
+    pub allow_group: Vec<String>,
 
     /// How long a client may take until the arguments are complete [default: 30s]
     #[arg(long, value_name = "TIME", help_heading = "Connections")]
@@ -59,28 +77,33 @@ pub struct ExecSpec {
     /// How much of a connection is held in memory each way before its sender has to wait [default: 256KiB]
     #[arg(long, value_name = "SIZE", help_heading = "Connections")]
     pub max_buffer: Option<Size>,
+
+    /// What programs are started with.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub process: ProcessSpec,
 }
 
-/// Whether arguments are logged: they may hold what is nobody's business.
+/// How a program is asked for and its end is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum LogArgs {
-    /// All of them, shortened.
-    Yes,
-    /// Only the program's name.
-    No,
+pub enum Protocol {
+    /// That of sockexec 3.1.
+    Sockexec,
+    /// That of sockproc.
+    Sockproc,
 }
 
 /// By hand for the reason told at [`HalfClose`](super::pool::HalfClose).
-impl ValueEnum for LogArgs {
+impl ValueEnum for Protocol {
     fn value_variants<'a>() -> &'a [Self] {
-        &[Self::Yes, Self::No]
+        &[Self::Sockexec, Self::Sockproc]
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(PossibleValue::new(match self {
-            Self::Yes => "yes",
-            Self::No => "no",
+            Self::Sockexec => "sockexec",
+            Self::Sockproc => "sockproc",
         }))
     }
 }

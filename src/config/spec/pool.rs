@@ -183,6 +183,9 @@ pub struct PoolSpec {
     #[command(flatten)]
     #[serde(flatten)]
     pub process: ProcessSpec,
+    /// Give workers a terminal for standard input and output, in place of pipes
+    #[arg(long, help_heading = "What programs run with")]
+    pub pty: bool,
 }
 
 /// What a connection gets; the meaning is told at [`options::Mode`](crate::services::pool::options::Mode).

@@ -8,42 +8,48 @@ use crate::config::units::{Size, Time, Whole};
 /// The surroundings of a child process, as written.
 #[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
-#[command(next_help_heading = "What workers run with")]
+#[command(next_help_heading = "What programs run with")]
 pub struct ProcessSpec {
-    /// Run workers as this user, by name or number [default: the daemon's]
+    /// Run programs as this user, by name or number [default: the daemon's]
     #[arg(long, value_name = "USER")]
     pub user: Option<String>,
-    /// Run workers in this group, by name or number [default: the first group of --user]
+    /// Run programs in this group, by name or number [default: the first group of --user]
     #[arg(long, value_name = "GROUP")]
     pub group: Option<String>,
-    /// Start workers in this directory [default: the daemon's]
+    /// Start programs in this directory [default: the daemon's]
     #[arg(long, value_name = "DIR")]
     pub chdir: Option<String>,
-    /// Set a variable in the workers' environment; may be repeated
+    /// Set a variable in the programs' environment; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     pub env: Vec<String>,
     /// Start from an empty environment instead of the daemon's
     #[arg(long)]
     pub clear_env: bool,
-    /// Scheduling priority of workers, -20 (first) to 19 (last) [default: the daemon's]
+    /// Scheduling priority of programs, -20 (first) to 19 (last) [default: the daemon's]
     #[arg(long, value_name = "NUM", allow_negative_numbers = true)]
     pub nice: Option<Whole>,
-    /// Most address space of a worker [default: the daemon's limit]
+    /// Most address space of a program [default: the daemon's limit]
     #[arg(long, value_name = "SIZE")]
     pub limit_memory: Option<Size>,
-    /// Most processor time of a worker, in whole seconds [default: the daemon's limit]
+    /// Most processor time of a program, in whole seconds [default: the daemon's limit]
     #[arg(long, value_name = "TIME")]
     pub limit_cpu: Option<Time>,
-    /// Most open files of a worker [default: the daemon's limit]
+    /// Most open files of a program [default: the daemon's limit]
     #[arg(long, value_name = "NUM")]
     pub limit_open_files: Option<Whole>,
-    /// Most processes of the workers' user [default: the daemon's limit]
+    /// Most processes of the programs' user [default: the daemon's limit]
     #[arg(long, value_name = "NUM")]
     pub limit_processes: Option<Whole>,
-    /// Give workers a terminal for standard input and output, in place of pipes
-    #[arg(long)]
-    pub pty: bool,
-    /// Workers and their children can never gain privileges (no set-user-ID)
+    /// Programs and their children can never gain privileges (no set-user-ID)
     #[arg(long)]
     pub no_new_privs: bool,
+    /// Programs can read only what programs need to run, and change no file (Landlock)
+    #[arg(long)]
+    pub sandbox: bool,
+    /// With --sandbox: they can also read and execute this file or directory; may be repeated
+    #[arg(long, value_name = "PATH")]
+    pub sandbox_read: Vec<String>,
+    /// With --sandbox: they can also read and change this file or directory; may be repeated
+    #[arg(long, value_name = "PATH")]
+    pub sandbox_write: Vec<String>,
 }

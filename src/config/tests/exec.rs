@@ -35,11 +35,22 @@ fn from_file(keys: &str) -> Options {
 
 /// Each option: its name, as flags, as keys.
 const SAMPLES: &[(&str, &[&str], &str)] = &[
+    ("protocol", &["--protocol", "sockproc"], "protocol = 'sockproc'"),
     ("timeout", &["--timeout", "0"], "timeout = 0"),
     ("kill-timeout", &["--kill-timeout", "1.5"], "kill-timeout = 1.5"),
     ("linger", &["--linger", "20ms"], "linger = '20ms'"),
     ("stop-timeout", &["--stop-timeout", "5s"], "stop-timeout = 5"),
     ("max-arguments", &["--max-arguments", "64k"], "max-arguments = 65536"),
+    (
+        "max-output",
+        &["--protocol=sockproc", "--max-output", "1MiB"],
+        "protocol = 'sockproc'\nmax-output = '1M'",
+    ),
+    (
+        "allow-program",
+        &["--allow-program=/bin/a*", "--allow-program=/bin/ls"],
+        "allow-program = ['/bin/a*', '/bin/ls']",
+    ),
     ("log-args", &["--log-args", "no"], "log-args = 'no'"),
     ("debug", &["--debug"], "debug = true"),
     ("listen", &["--listen=[::1]:7"], "listen = ['unix:/sock', '[::1]:7']"),
@@ -55,8 +66,32 @@ const SAMPLES: &[(&str, &[&str], &str)] = &[
         &["--max-connections-per-ip", "9"],
         "max-connections-per-ip = 9",
     ),
+    ("allow-user", &["--allow-user=root"], "allow-user = 'root'"),
+    ("allow-group", &["--allow-group=7"], "allow-group = ['7']"),
     ("read-timeout", &["--read-timeout", "1m"], "read-timeout = 60.0"),
     ("write-timeout", &["--write-timeout", "1m"], "write-timeout = 60"),
+    ("user", &["--user=root"], "user = 'root'"),
+    ("group", &["--group=7"], "group = '7'"),
+    ("chdir", &["--chdir=/"], "chdir = '/'"),
+    ("env", &["--env=A=1", "--env=B="], "env = ['A=1', 'B=']"),
+    ("clear-env", &["--clear-env"], "clear-env = true"),
+    ("nice", &["--nice=-5"], "nice = -5"),
+    ("limit-memory", &["--limit-memory=1GiB"], "limit-memory = '1G'"),
+    ("limit-cpu", &["--limit-cpu=60"], "limit-cpu = '1m'"),
+    ("limit-open-files", &["--limit-open-files=64"], "limit-open-files = 64"),
+    ("limit-processes", &["--limit-processes=9"], "limit-processes = 9"),
+    ("no-new-privs", &["--no-new-privs"], "no-new-privs = true"),
+    ("sandbox", &["--sandbox"], "sandbox = true"),
+    (
+        "sandbox-read",
+        &["--sandbox", "--sandbox-read=/usr", "--sandbox-read=/tmp"],
+        "sandbox = true\nsandbox-read = ['/usr', '/tmp']",
+    ),
+    (
+        "sandbox-write",
+        &["--sandbox", "--sandbox-write=/tmp"],
+        "sandbox = true\nsandbox-write = '/tmp'",
+    ),
     ("max-buffer", &["--max-buffer", "1MiB"], "max-buffer = '1M'"),
 ];
 
@@ -84,11 +119,18 @@ fn every_flag_is_a_key_and_means_the_same() {
             continue;
         }
         let flag = format!("--{name}={default}");
-        let mut said = from_flags([flag.as_str()]);
+        // It has a meaning in one protocol alone.
+        let beside = if name == "max-output" {
+            "--protocol=sockproc"
+        } else {
+            "--protocol=sockexec"
+        };
+        let beside = if name == "protocol" { None } else { Some(beside) };
+        let mut said = from_flags(beside.into_iter().chain([flag.as_str()]));
         // Asking for the default number of connections is asking: it is not lowered in silence.
         said.connection_limit = LimitOrigin::Default;
-        assert_eq!(said, from_flags([]), "{flag}");
+        assert_eq!(said, from_flags(beside), "{flag}");
         defaults += 1;
     }
-    assert_eq!(defaults, 12);
+    assert_eq!(defaults, 14);
 }

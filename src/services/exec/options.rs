@@ -1,24 +1,28 @@
 //! What an exec door is told: every number decided, every default applied, nothing left to look up.
 
+pub use super::core::dialect::Dialect;
+pub use super::core::permits::{Clients, Programs};
 pub use super::core::run::Policy;
 use crate::net::access::AccessList;
 use crate::net::addr::ListenAddr;
 use crate::net::bind::UnixSocketOptions;
 use crate::net::limits::ConnectionLimits;
+use crate::process::spec::Surroundings;
 use crate::services::{Descriptors, LimitOrigin};
 use std::time::Duration;
 
 /// What one connection holds while its program runs: its socket, three pipes, a pidfd.
 pub const DESCRIPTORS_PER_CONNECTION: usize = 5;
-/// The guard's pipe and pidfd, and the other ends of the pipes of the one program that is just being started.
-const DESCRIPTORS_BESIDE: usize = 8;
+/// The guard's pipe and pidfd, the rules of the sandbox, and the other ends of the pipes of the one program that is just being
+/// started.
+const DESCRIPTORS_BESIDE: usize = 9;
 
 /// One exec door, ready to be built.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
     /// The name in logs and statistics; unique in a daemon.
     pub name: String,
-    /// Where clients connect. Never empty, and never a TCP address that other machines reach.
+    /// Where clients connect. Never empty; a TCP address that other machines reach only with a list of [`programs`](Self::programs).
     pub listen: Vec<ListenAddr>,
     /// Mode and owner of the UNIX listeners among [`listen`](Self::listen).
     pub unix_socket: UnixSocketOptions,
@@ -26,12 +30,20 @@ pub struct Options {
     pub backlog: u32,
     /// Who may connect over TCP.
     pub access: AccessList,
+    /// Who may connect over UNIX sockets. With a list there is no TCP address.
+    pub clients: Clients,
+    /// What may be run.
+    pub programs: Programs,
     /// How many may be connected, in total and from one address.
     pub connection_limits: ConnectionLimits,
     /// Where the limit on their total comes from.
     pub connection_limit: LimitOrigin,
+    /// How programs are asked for.
+    pub dialect: Dialect,
     /// What each connection is decided by.
     pub policy: Policy,
+    /// What programs are started with, no terminal among it.
+    pub surroundings: Surroundings,
     /// From TERM to KILL.
     pub kill_timeout: Duration,
     /// How long programs may run on once the daemon was told to stop.

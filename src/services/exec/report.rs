@@ -12,9 +12,31 @@ use crate::stats::{Label, Snapshot, Value};
 const SHOWN_BYTES: usize = 200;
 const SHOWN_ARGUMENTS: usize = 16;
 
+/// The percentiles of a latency, in the order of the statistics.
+type Labels = [Label; 5];
+const SPAWN: Labels = [
+    "spawn p50 ms",
+    "spawn p90 ms",
+    "spawn p99 ms",
+    "spawn p99.9 ms",
+    "spawn max ms",
+];
+const FIRST_BYTE: Labels = [
+    "first p50 ms",
+    "first p90 ms",
+    "first p99 ms",
+    "first p99.9 ms",
+    "first max ms",
+];
+const RUN: Labels = ["run p50 ms", "run p90 ms", "run p99 ms", "run p99.9 ms", "run max ms"];
+
 /// How long things took.
 #[derive(Debug, Default)]
 pub(super) struct Times {
+    /// What it took to start a program.
+    pub(super) spawn: Latency,
+    /// From complete arguments to the first byte of output, of programs that write any.
+    pub(super) first_byte: Latency,
     /// From a program's start until it was reaped.
     pub(super) run: Latency,
 }
@@ -31,11 +53,14 @@ pub(super) struct Present {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Topic {
     Denied,
+    ForbiddenClient,
+    ForbiddenProgram,
     MaxConnections,
     MaxConnectionsPerIp,
     Refusal,
     Spawn,
     Timeout,
+    Overflow,
     Stop,
     Vanished,
     Unread,
@@ -49,11 +74,14 @@ impl fmt::Display for Topic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Topic::Denied => "connections that the access lists refuse",
+            Topic::ForbiddenClient => "connections that --allow-user and --allow-group refuse",
+            Topic::ForbiddenProgram => "programs that --allow-program does not name",
             Topic::MaxConnections => "connections over --max-connections",
             Topic::MaxConnectionsPerIp => "connections over --max-connections-per-ip",
             Topic::Refusal => "refused requests",
             Topic::Spawn => "failed starts",
             Topic::Timeout => "programs over --timeout",
+            Topic::Overflow => "programs over --max-output",
             Topic::Stop => "programs ended by --stop-timeout",
             Topic::Vanished => "clients that have gone",
             Topic::Unread => "clients over --write-timeout",
@@ -95,12 +123,14 @@ pub(super) fn command(arguments: &[Vec<u8>], with_arguments: bool) -> String {
 /// Everything an exec door has to say.
 pub(super) fn snapshot(counters: &Counters, traffic: Traffic, times: &Times, name: &str, present: Present) -> Snapshot {
     let mut snapshot = Snapshot::default();
-    let rows: [(Label, u64); 19] = [
+    let rows: [(Label, u64); 22] = [
         ("runs total", counters.total),
         ("runs running", as_count(present.running)),
         ("runs not started", counters.not_started),
+        ("runs forbidden", counters.forbidden_programs),
         ("runs refused", counters.refused),
         ("runs timeout", counters.timed_out),
+        ("runs overflown", counters.overflown),
         ("runs killed", counters.killed),
         ("runs vanished", counters.vanished),
         ("runs unread", counters.unread),
@@ -110,6 +140,7 @@ pub(super) fn snapshot(counters: &Counters, traffic: Traffic, times: &Times, nam
         ("exit signal", counters.exit_signal),
         ("connections", as_count(present.connections)),
         ("refused denied", counters.denied),
+        ("refused user", counters.forbidden_clients),
         ("refused max-conn", counters.over_limit),
         ("bytes stdin", traffic.input),
         ("bytes stdout", traffic.output),
@@ -121,16 +152,17 @@ pub(super) fn snapshot(counters: &Counters, traffic: Traffic, times: &Times, nam
     }
     snapshot.push("version", Value::Text(env!("CARGO_PKG_VERSION").to_owned()));
     snapshot.push("name", Value::Text(name.to_owned()));
-    let seen = times.run.percentiles();
-    let rows: [(Label, Duration); 5] = [
-        ("run p50 ms", seen.p50),
-        ("run p90 ms", seen.p90),
-        ("run p99 ms", seen.p99),
-        ("run p99.9 ms", seen.p999),
-        ("run max ms", seen.max),
+    let latencies = [
+        (SPAWN, &times.spawn),
+        (FIRST_BYTE, &times.first_byte),
+        (RUN, &times.run),
     ];
-    for (label, value) in rows {
-        snapshot.push(label, Value::Milliseconds(value));
+    for (labels, latency) in latencies {
+        let seen = latency.percentiles();
+        let values = [seen.p50, seen.p90, seen.p99, seen.p999, seen.max];
+        for (label, value) in labels.into_iter().zip(values) {
+            snapshot.push(label, Value::Milliseconds(value));
+        }
     }
     snapshot
 }

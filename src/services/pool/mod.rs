@@ -15,7 +15,6 @@
 mod cache;
 pub mod core;
 pub mod options;
-pub mod pattern;
 mod recorder;
 mod report;
 mod shell;

@@ -16,7 +16,7 @@ use crate::process::spec::ProcessSpec;
 pub use crate::services::LimitOrigin;
 
 use crate::services::Descriptors;
-use crate::services::pool::pattern::Pattern;
+use crate::services::pattern::Pattern;
 
 /// One pool, ready to be built.
 #[derive(Debug, Clone, PartialEq)]

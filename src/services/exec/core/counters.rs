@@ -7,10 +7,14 @@ pub struct Counters {
     pub total: u64,
     /// Programs that could not be started.
     pub not_started: u64,
+    /// Programs that may not be run.
+    pub forbidden_programs: u64,
     /// Requests refused: malformed, too slow, too late.
     pub refused: u64,
     /// Programs that ran out of their time.
     pub timed_out: u64,
+    /// Programs that wrote more than may be held.
+    pub overflown: u64,
     /// Programs that needed a KILL.
     pub killed: u64,
     /// Clients that were gone before their program had ended.
@@ -27,6 +31,8 @@ pub struct Counters {
     pub exit_signal: u64,
     /// Connections that the access lists refuse.
     pub denied: u64,
+    /// Connections of users that may not have anything run.
+    pub forbidden_clients: u64,
     /// Connections over a limit.
     pub over_limit: u64,
 }

@@ -19,6 +19,28 @@ pub enum Output {
     Stderr,
 }
 
+/// How a program has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It has exited with this code, 0 to 255.
+    Code(i32),
+    /// A signal has ended it.
+    Signal {
+        /// The signal's number.
+        number: i32,
+        /// Whether it left a core dump.
+        core_dumped: bool,
+    },
+}
+
+/// Appends how a program has ended.
+pub fn conclude(outcome: Outcome, wire: &mut Vec<u8>) {
+    match outcome {
+        Outcome::Code(code) => exit_code(code, wire),
+        Outcome::Signal { number, .. } => term_signal(number, wire),
+    }
+}
+
 /// Appends some of a program's output. It is never empty.
 pub fn output(from: Output, bytes: &[u8], wire: &mut Vec<u8>) {
     let kind: &[u8] = match from {
@@ -29,12 +51,12 @@ pub fn output(from: Output, bytes: &[u8], wire: &mut Vec<u8>) {
 }
 
 /// Appends the end of a program that has exited.
-pub fn exit_code(code: i32, wire: &mut Vec<u8>) {
+fn exit_code(code: i32, wire: &mut Vec<u8>) {
     pair(b"exitcode", code.to_string().as_bytes(), wire);
 }
 
 /// Appends the end of a program that a signal has ended: its name without SIG, or its number where it has none.
-pub fn term_signal(number: i32, wire: &mut Vec<u8>) {
+fn term_signal(number: i32, wire: &mut Vec<u8>) {
     match signals::name_of(number) {
         Some(name) => pair(b"termsig", name.as_bytes(), wire),
         None => pair(b"termsig", number.to_string().as_bytes(), wire),

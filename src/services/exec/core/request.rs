@@ -1,4 +1,4 @@
-//! What a client sends: netstrings, each the next thing of a fixed order.
+//! What a client of sockexec sends: netstrings, each the next thing of a fixed order.
 //!
 //! ```text
 //! 1:2,   5:uname,2:-a,   5:hello,6:world!,   0:,
@@ -16,7 +16,7 @@ use std::ops::Range;
 use super::trailer::Trailer;
 
 /// The longest string of input. It is streamed and costs nothing; a longer one is noise, not a length.
-const LONGEST_INPUT: u64 = 1 << 40;
+pub const LONGEST_INPUT: u64 = 1 << 40;
 /// The digits of the longest count.
 const LONGEST_COUNT: u64 = 10;
 
@@ -41,7 +41,7 @@ pub enum Found {
 /// Why something is no request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wrong {
-    /// It is not made of netstrings.
+    /// It is not made as the protocol has it.
     Malformed(&'static str),
     /// The number of arguments is none.
     BadCount,

@@ -53,6 +53,8 @@ pub enum Event {
     Gone,
     /// An output of the program has ended, or its rest has been read.
     OutputOver(Output),
+    /// The program has written more than may be held.
+    Overflow,
     /// The program has exited. It is not reaped.
     Exited,
     /// Not even KILL has ended it.
@@ -105,6 +107,8 @@ pub enum Cause {
     Timeout,
     /// Its input makes no sense.
     Wrong(Wrong),
+    /// It writes more than may be held.
+    Overflow,
     /// The door closes.
     Stop,
     /// Its client has gone.
@@ -337,6 +341,7 @@ impl Run {
             Event::Signal(signal) => (self.state, vec![Action::Signal(signal)]),
             Event::Tick if until.is_some_and(|until| now >= until) => end(Cause::Timeout),
             Event::Wrong(wrong) => end(Cause::Wrong(wrong)),
+            Event::Overflow => end(Cause::Overflow),
             Event::Stop => end(Cause::Stop),
             Event::Gone => abandoned(),
             Event::Hurry => (State::Abandoned, vec![Action::Forsake, Action::Kill]),
@@ -348,7 +353,7 @@ impl Run {
     fn ending(&self, cause: Cause, open: Open, event: Event, now: Instant) -> Step {
         let refusal = match cause {
             Cause::Wrong(wrong) => Some(Refusal::Wrong(wrong)),
-            Cause::Timeout | Cause::Stop | Cause::Vanished => None,
+            Cause::Timeout | Cause::Overflow | Cause::Stop | Cause::Vanished => None,
         };
         match event {
             Event::OutputOver(output) => {
@@ -518,6 +523,19 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_writes_too_much_is_ended_once_and_its_client_told_how() {
+        let now = Instant::now();
+        let (mut run, actions) = after(&[&RUNNING[..], &[Event::Overflow]].concat(), now);
+        assert!(actions.ends_with(&[Action::EndInput, Action::End(Cause::Overflow)]));
+        assert_eq!(run.handle(Event::Overflow, now), [], "it is being ended");
+        run.handle(Event::OutputOver(Output::Stdout), now);
+        run.handle(Event::OutputOver(Output::Stderr), now);
+        assert!(run.handle(Event::Exited, now).ends_with(&[Action::Conclude]));
+        let (mut run, _) = after(&[&RUNNING[..], &[Event::Exited]].concat(), now);
+        assert_eq!(run.handle(Event::Overflow, now), [], "it has ended by itself");
+    }
+
+    #[test]
     fn nonsense_behind_the_arguments_ends_the_program_and_is_refused() {
         let wrong = Wrong::Malformed("x");
         let now = Instant::now();
@@ -556,6 +574,7 @@ mod tests {
             Event::Started,
             Event::NotStarted,
             Event::Wrong(Wrong::BadCount),
+            Event::Overflow,
             Event::Signal(2),
             Event::Left,
             Event::Gone,

@@ -5,11 +5,9 @@ use std::fmt;
 use log::Level;
 use mio::Interest;
 
-use super::super::core::reply::{self, REFUSED};
-use super::super::core::request::Reader;
+use super::super::core::reply::{Outcome, REFUSED};
 use super::super::core::run::{Cause, Event, Refusal, Run, State};
 use super::super::report::{self, Topic};
-use super::buffer::Buffer;
 use super::connection::{Bytes, Connection, Edges};
 use super::signals::Signals;
 use super::{ExecDoor, Of};
@@ -19,6 +17,7 @@ use crate::net::listening::{Accepting, Listening};
 use crate::net::stream::{Stream, Unread};
 use crate::process::exit_status::ExitStatus;
 use crate::reactor::{Alarm, Context, Key, Readiness};
+use crate::relay::buffer::Buffer;
 
 impl Accepting for ExecDoor {
     fn listening_mut(&mut self) -> &mut Listening {
@@ -43,8 +42,17 @@ impl ExecDoor {
             let line = format_args!("refused {peer}: not allowed by --allow and --deny");
             return self.note(cx, Level::Warn, Topic::Denied, line);
         }
+        if let Err(why) = self.permit_client(&stream) {
+            self.counters.forbidden_clients += 1;
+            return self.turn_away(cx, &stream, &peer, Topic::ForbiddenClient, &why);
+        }
         if let Err(full) = self.count.admit(&peer) {
-            return self.turn_away(cx, &stream, &peer, full);
+            self.counters.over_limit += 1;
+            let (topic, limit) = match full {
+                Full::Total => (Topic::MaxConnections, "--max-connections"),
+                Full::Address => (Topic::MaxConnectionsPerIp, "--max-connections-per-ip"),
+            };
+            return self.turn_away(cx, &stream, &peer, topic, &format!("{full} ({limit})"));
         }
         // Output leaves as it comes; and of a client over TCP that dies in silence nobody else would tell. Where either
         // cannot be set (the peer has gone) the next read says so.
@@ -53,13 +61,15 @@ impl ExecDoor {
             stream,
             peer,
             run: Run::new(self.options.policy, cx.now()),
-            reader: Reader::new(self.options.max_arguments),
+            reader: self.options.dialect.reader(self.options.max_arguments),
+            teller: self.options.dialect.teller(),
             edges: Edges {
                 readable: true,
                 writable: true,
             },
             alarm: Alarm::default(),
             arguments: Vec::new(),
+            asked: None,
             program: None,
             input: Buffer::default(),
             input_ends: false,
@@ -90,21 +100,15 @@ impl ExecDoor {
         self.pump(cx, key);
     }
 
-    /// Over the limit: told at once, and not kept. A reset may overtake the refusal where what it sends is unread; to wait for
-    /// that would be to keep the connection after all.
-    fn turn_away(&mut self, cx: &mut Context<'_>, stream: &Stream, peer: &PeerAddr, full: Full) {
-        self.counters.over_limit += 1;
-        let (topic, limit) = match full {
-            Full::Total => (Topic::MaxConnections, "--max-connections"),
-            Full::Address => (Topic::MaxConnectionsPerIp, "--max-connections-per-ip"),
-        };
+    /// Not wanted: told at once, and not kept. A reset may overtake the refusal where what it sends is unread; to wait for that
+    /// would be to keep the connection after all, in a place that is somebody else's.
+    fn turn_away(&mut self, cx: &mut Context<'_>, stream: &Stream, peer: &PeerAddr, topic: Topic, why: &str) {
         let _ = stream.discard_unread();
         let mut wire = Buffer::default();
-        reply::refusal(&format!("{full} ({limit})"), REFUSED, wire.end());
+        self.options.dialect.teller().refuse(why, REFUSED, wire.end());
         // A fresh socket has room for so little; a peer that has gone is told nothing.
         let _ = wire.write_to(stream);
-        let line = format_args!("refused {peer}: as many connections as {limit} allows");
-        self.note(cx, Level::Warn, topic, line);
+        self.note(cx, Level::Warn, topic, format_args!("refused {peer}: {why}"));
     }
 
     pub(super) fn client_ready(&mut self, cx: &mut Context<'_>, key: Key, readiness: Readiness) {
@@ -129,7 +133,7 @@ impl ExecDoor {
 
     /// Counts what an event means for a connection that was in the state `before`, and says it where it is worth a line.
     pub(super) fn count_event(&mut self, cx: &mut Context<'_>, key: Key, before: State, event: Event) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
         let (peer, after) = (connection.peer, connection.run.state());
@@ -137,7 +141,10 @@ impl ExecDoor {
             return;
         }
         match (before, event) {
-            (_, Event::Arguments) => self.counters.total += 1,
+            (_, Event::Arguments) => {
+                self.counters.total += 1;
+                connection.asked = Some(cx.now());
+            }
             (State::Starting | State::Running { .. }, Event::Gone) => self.counters.vanished += 1,
             (State::Remains { .. } | State::Answered { .. }, Event::Tick) => {
                 self.counters.unread += 1;
@@ -163,10 +170,10 @@ impl ExecDoor {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        reply::refusal(&why, REFUSED, connection.output.end());
-        let peer = connection.peer;
+        connection.teller.refuse(&why, REFUSED, connection.output.end());
+        let who = connection.who();
         self.counters.refused += 1;
-        self.note(cx, Level::Warn, Topic::Refusal, format_args!("refused {peer}: {why}"));
+        self.note(cx, Level::Warn, Topic::Refusal, format_args!("refused {who}: {why}"));
     }
 
     /// Says how the program has ended.
@@ -174,14 +181,15 @@ impl ExecDoor {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        match connection.status {
-            Some(ExitStatus::Code(code)) => reply::exit_code(code, connection.output.end()),
-            Some(ExitStatus::Signal { number, .. }) => reply::term_signal(number, connection.output.end()),
-            None => reply::refusal(
-                "how the program has ended cannot be known",
-                REFUSED,
-                connection.output.end(),
-            ),
+        let Connection {
+            teller, output, status, ..
+        } = connection;
+        match *status {
+            Some(ExitStatus::Code(code)) => teller.conclude(Outcome::Code(code), output.end()),
+            Some(ExitStatus::Signal { number, core_dumped }) => {
+                teller.conclude(Outcome::Signal { number, core_dumped }, output.end());
+            }
+            None => teller.refuse("how the program has ended cannot be known", REFUSED, output.end()),
         }
     }
 
@@ -196,6 +204,10 @@ impl ExecDoor {
             Cause::Timeout => {
                 self.counters.timed_out += 1;
                 (Level::Warn, Topic::Timeout, "its --timeout is over")
+            }
+            Cause::Overflow => {
+                self.counters.overflown += 1;
+                (Level::Warn, Topic::Overflow, "its output is longer than --max-output")
             }
             Cause::Wrong(_) => (Level::Warn, Topic::Refusal, "what its client sends is no input"),
             Cause::Stop => (Level::Warn, Topic::Stop, "the door closes (--stop-timeout)"),
@@ -213,7 +225,9 @@ impl ExecDoor {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        connection.program = None;
+        if let Some(program) = connection.program.take() {
+            program.close(cx);
+        }
         // An error: it has gone.
         let unread = connection.stream.discard_unread().unwrap_or(Unread::End);
         let quiet = match unread {
@@ -233,8 +247,8 @@ impl ExecDoor {
             return;
         };
         cx.set_alarm(&mut connection.alarm, Of::Client.of(key), None);
-        if let Some(program) = &mut connection.program {
-            cx.set_alarm(&mut program.ending_alarm, Of::Ending.of(key), None);
+        if let Some(program) = connection.program.take() {
+            program.close(cx);
         }
         self.count.release(&connection.peer);
         drop(connection);

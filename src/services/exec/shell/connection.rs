@@ -1,23 +1,23 @@
 //! One connection as the shell holds it: the client's socket, what is on its way, and the program with its pipes.
 //!
-//! Edges are kept (`Edges`, `Tap::ready`): a source that has not said WouldBlock since its last event may have something.
+//! Edges are kept (`Edges`, and those of the [`Job`]): a source that has not said WouldBlock since its last event may have
+//! something.
 
-use std::io::{self, ErrorKind, Read};
+use std::io::{ErrorKind, Read};
 use std::time::Instant;
 
-use mio::unix::pipe::Receiver;
-
-use super::super::core::reply::{self, Output};
-use super::super::core::request::{End, Found, Reader, Wrong};
+use super::super::core::dialect::{Reader, Teller};
+use super::super::core::reply::Output;
+use super::super::core::request::{End, Found, Wrong};
 use super::super::core::run::{Event, Run, State};
-use super::buffer::Buffer;
+use super::super::core::sockproc::Kept;
 use super::signals::Signals;
 use crate::net::addr::PeerAddr;
 use crate::net::stream::Stream;
-use crate::process::child::Child;
 use crate::process::exit_status::ExitStatus;
-use crate::process::reaper;
-use crate::reactor::{Alarm, READ_BUFFER};
+use crate::process::job::{self, Job, Pipe};
+use crate::reactor::Alarm;
+use crate::relay::buffer::Buffer;
 
 /// What one step of moving bytes came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,11 +36,14 @@ pub(super) struct Connection {
     pub(super) peer: PeerAddr,
     pub(super) run: Run,
     pub(super) reader: Reader,
+    pub(super) teller: Teller,
     pub(super) edges: Edges,
     pub(super) alarm: Alarm,
     /// The program's name and its arguments, once they are complete.
     pub(super) arguments: Vec<Vec<u8>>,
-    pub(super) program: Option<Program>,
+    /// When they were complete, until the program has written something.
+    pub(super) asked: Option<Instant>,
+    pub(super) program: Option<Job>,
     /// What the program has not taken yet of its input, and whether more may come.
     pub(super) input: Buffer,
     pub(super) input_ends: bool,
@@ -70,34 +73,21 @@ pub(super) struct Bytes {
     pub(super) errors: u64,
 }
 
-/// A program that was started.
-#[derive(Debug)]
-pub(super) struct Program {
-    pub(super) child: Child,
-    pub(super) ending: reaper::Ending,
-    pub(super) ending_alarm: Alarm,
-    pub(super) started: Instant,
-    pub(super) stdin_ready: bool,
-    pub(super) stdout: Tap,
-    pub(super) stderr: Tap,
-}
-
-/// How an output is read.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Tap {
-    pub(super) ready: bool,
-    /// So much of it is still read; `None`: everything until its end.
-    pub(super) left: Option<usize>,
-}
-
-impl Tap {
-    pub(super) const OPEN: Tap = Tap {
-        ready: true,
-        left: None,
-    };
-}
-
 impl Connection {
+    /// The client as log lines have it: with its user, where that is known.
+    pub(super) fn who(&self) -> String {
+        match self.stream.peer_credentials() {
+            Ok(Some(user)) => format!("{} ({user})", self.peer),
+            Ok(None) | Err(_) => self.peer.to_string(),
+        }
+    }
+
+    /// When its arguments were complete, if the program has just written its first byte.
+    pub(super) fn first_byte(&mut self) -> Option<Instant> {
+        let written = self.bytes.output > 0 || self.bytes.errors > 0;
+        self.asked.take_if(|_| written)
+    }
+
     // ---- to and from the client --------------------------------------------------------------------------------
 
     /// Writes to the client what it is owed.
@@ -191,32 +181,25 @@ impl Connection {
         let Some(program) = &mut self.program else {
             return Moved::Nothing;
         };
-        let Some(stdin) = &program.child.stdin else {
+        if !program.takes_input() {
             // It has been told, or has closed it: what comes is read and dropped, so that the client's end is seen.
             self.input.clear();
             return Moved::Nothing;
-        };
+        }
         if self.input.is_empty() {
             if self.input_ends {
-                program.child.end_input();
+                program.end_input();
             }
             return Moved::Nothing;
         }
-        if !program.stdin_ready {
-            return Moved::Nothing;
-        }
-        match self.input.write_to(stdin) {
-            Ok(count) => {
+        match program.write_input(self.input.bytes()) {
+            job::Moved::Bytes(count) => {
+                self.input.consume(count);
                 self.bytes.input += count as u64;
                 Moved::Some
             }
-            Err(error) if error.kind() == ErrorKind::Interrupted => Moved::Some,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                program.stdin_ready = false;
-                Moved::Nothing
-            }
-            // EPIPE: it wants no input, which is its own affair.
-            Err(_) => {
+            job::Moved::Nothing => Moved::Nothing,
+            job::Moved::Over => {
                 self.end_input();
                 Moved::Some
             }
@@ -227,52 +210,31 @@ impl Connection {
         self.input.clear();
         self.input_ends = true;
         if let Some(program) = &mut self.program {
-            program.child.end_input();
+            program.end_input();
         }
     }
 
     /// Reads one output of the program, while the client has room for it.
     pub(super) fn read_output(&mut self, from: Output, buffer: &mut [u8], max_buffer: usize) -> Moved {
-        let held = self.output.len();
-        let Some(program) = self.program.as_mut().filter(|_| held < max_buffer) else {
+        let room = max_buffer.saturating_sub(self.output.len()).min(buffer.len());
+        let Some(program) = self.program.as_mut().filter(|_| room > 0) else {
             return Moved::Nothing;
         };
-        let (pipe, tap, bytes) = match from {
-            Output::Stdout => (&mut program.child.stdout, &mut program.stdout, &mut self.bytes.output),
-            Output::Stderr => (&mut program.child.stderr, &mut program.stderr, &mut self.bytes.errors),
+        let (pipe, bytes) = match from {
+            Output::Stdout => (Pipe::Stdout, &mut self.bytes.output),
+            Output::Stderr => (Pipe::Stderr, &mut self.bytes.errors),
         };
-        let Some(source) = pipe.as_mut().filter(|_| tap.ready || tap.left.is_some()) else {
-            return Moved::Nothing;
-        };
-        let room = (max_buffer - held)
-            .min(READ_BUFFER)
-            .min(tap.left.unwrap_or(READ_BUFFER));
-        match read(source, buffer.get_mut(..room).unwrap_or_default()) {
-            Ok(0) => {
-                *pipe = None;
-                Moved::Event(Event::OutputOver(from))
-            }
-            Ok(count) => {
+        match program.read_output(pipe, buffer.get_mut(..room).unwrap_or_default()) {
+            job::Moved::Bytes(count) => {
                 *bytes += count as u64;
-                tap.left = tap.left.map(|left| left.saturating_sub(count));
-                reply::output(from, buffer.get(..count).unwrap_or_default(), self.output.end());
-                Moved::Some
+                let come = buffer.get(..count).unwrap_or_default();
+                match self.teller.output(from, come, self.output.end()) {
+                    Kept::All | Kept::CutAgain => Moved::Some,
+                    Kept::Cut => Moved::Event(Event::Overflow),
+                }
             }
-            Err(error) if error.kind() == ErrorKind::Interrupted => Moved::Some,
-            Err(error) if error.kind() == ErrorKind::WouldBlock && tap.left.is_none() => {
-                tap.ready = false;
-                Moved::Nothing
-            }
-            // Somebody else has taken the rest; or a pipe that cannot be read, which read(2) does not know.
-            Err(_) => {
-                *pipe = None;
-                Moved::Event(Event::OutputOver(from))
-            }
+            job::Moved::Nothing => Moved::Nothing,
+            job::Moved::Over => Moved::Event(Event::OutputOver(from)),
         }
     }
-}
-
-/// Nothing is read where there is no room for anything, which is an end as well.
-fn read(mut pipe: &Receiver, buffer: &mut [u8]) -> io::Result<usize> {
-    if buffer.is_empty() { Ok(0) } else { pipe.read(buffer) }
 }

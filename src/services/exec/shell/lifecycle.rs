@@ -1,27 +1,27 @@
-//! Beginning, change and end of an exec door: start, reload, drain, stop; and the upkeep in between.
+//! Beginning, change and end of an exec door: start, reload, drain, stop; and the guard in between.
 
 use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
-use log::Level;
-
 use super::super::core::counters::{Counters, Traffic};
 use super::super::core::run::{Event, State};
-use super::super::options::{Options, is_exposed};
+use super::super::options::Options;
 use super::super::report::{Times, Topic};
+use super::permits::check_listeners;
+use super::surroundings::launcher;
 use super::{ExecDoor, Of};
 use crate::error::{Blame, Error};
 use crate::net::addr::ListenAddr;
 use crate::net::limits::ConnectionCount;
 use crate::net::listener::Listener;
 use crate::net::listening::{Accepting, Listening};
-use crate::process::guard::{Guard, Restart};
+use crate::process::guard::Guard;
 use crate::process::spawn::SpawnDefaults;
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Alarm, Context, Key};
 use crate::services::Listeners;
-use crate::stats::throttle::Throttle;
+use crate::services::journal::Journal;
 
 /// Once the door drains, a client whose arguments are not complete has so long to complete them.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -40,14 +40,18 @@ impl ExecDoor {
     /// A door that listens already but serves nobody yet; [`start`](crate::services::Door::start) gives it life.
     ///
     /// # Errors
-    /// The guard process cannot be started; or other machines would reach one of the listeners.
+    /// The guard process cannot be started; no program could be; or the lists of who may run what do not suffice for one of the listeners.
     pub fn new(
         options: Options,
         listeners: Listeners,
         spawn_defaults: SpawnDefaults,
         now: Instant,
     ) -> Result<ExecDoor, Error> {
-        refuse_exposed(&options.name, &listeners)?;
+        check_listeners(
+            &options,
+            listeners.iter().map(|(address, listener)| (address, listener)),
+        )?;
+        let launcher = launcher(&options, &spawn_defaults)?;
         let guard = Guard::start().map_err(|error| {
             let what = format!("{}: cannot start the guard process: {error}", options.name);
             Error::new(
@@ -66,11 +70,11 @@ impl ExecDoor {
             times: Times::default(),
             life: Life::Serving,
             life_alarm: Alarm::default(),
-            upkeep_alarm: Alarm::default(),
-            throttle: Throttle::default(),
+            journal: Journal::new(Of::Upkeep.only()),
             started: now,
             options,
             spawn_defaults,
+            launcher,
             guard,
         })
     }
@@ -100,7 +104,10 @@ impl ExecDoor {
         options: Options,
         new: Listeners,
     ) -> Result<(), Error> {
-        refuse_exposed(&options.name, &new)?;
+        let stays = |(address, _): &(&ListenAddr, _)| options.listen.contains(address);
+        let new_ones = new.iter().map(|(address, listener)| (address, listener));
+        check_listeners(&options, self.listening.iter().filter(stays).chain(new_ones))?;
+        self.launcher = launcher(&options, &self.spawn_defaults)?;
         self.options = options;
         self.count.set_limits(self.options.connection_limits.clone());
         let Options { name, listen, .. } = &self.options;
@@ -183,56 +190,15 @@ impl ExecDoor {
 
     // ---- in between --------------------------------------------------------------------------------------------
 
-    /// Log lines that were left out are summed up. What is planned already is never put off.
-    pub(super) fn plan_upkeep(&mut self, cx: &mut Context<'_>) {
-        let next = [self.throttle.next_deadline(), self.upkeep_alarm.at()];
-        let next = next.into_iter().flatten().min();
-        cx.set_alarm(&mut self.upkeep_alarm, Of::Upkeep.only(), next);
-    }
-
-    pub(super) fn upkeep(&mut self, cx: &mut Context<'_>) {
-        cx.alarm_fired(&mut self.upkeep_alarm);
-        for (topic, left_out) in self.throttle.overdue(cx.now()) {
-            let name = &self.options.name;
-            log::warn!("{name}: {left_out} more {topic} were left out of this log");
-        }
-        self.plan_upkeep(cx);
-    }
-
     pub(super) fn guard_has_died(&mut self, cx: &mut Context<'_>) {
-        match self.guard.restart_if_dead() {
-            Ok(Restart::NotNeeded) => {}
-            Ok(Restart::Restarted) => {
-                let line = format_args!("the guard process had died; there is another");
-                self.note(cx, Level::Warn, Topic::Guard, line);
-            }
-            Err(error) => {
-                let line = format_args!(
-                    "the guard process has died and cannot be started again: {error}; \
-                     if this daemon is killed, what its programs have started may outlive it"
-                );
-                self.note(cx, Level::Error, Topic::Guard, line);
-            }
-        }
+        let ExecDoor {
+            guard,
+            journal,
+            options,
+            ..
+        } = self;
+        journal.restart_guard(cx, &options.name, Topic::Guard, guard);
     }
-}
-
-/// Those whose address is known before they are there were refused with the configuration; these are the others, which the
-/// service manager has opened.
-fn refuse_exposed(name: &str, listeners: &Listeners) -> Result<(), Error> {
-    let exposed = listeners.iter().find(|(_, listener)| is_exposed(listener.local_addr()));
-    let Some((configured, listener)) = exposed else {
-        return Ok(());
-    };
-    let what = format!(
-        "{name}: {configured} is {}: whoever reached it from another machine could run anything",
-        listener.local_addr()
-    );
-    Err(Error::new(
-        Blame::Operator,
-        what,
-        "give the socket a loopback address or a path",
-    ))
 }
 
 fn cannot_watch(error: &io::Error) -> Error {

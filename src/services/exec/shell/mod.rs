@@ -2,18 +2,20 @@
 //! processes, bytes and closed connections.
 //!
 //! The brain of it is one `match` over [`Action`] in [`ExecDoor::act`]. Beside it stand one connection and its bytes
-//! (`connection`, `buffer`), taking connections in and letting them go (`clients`), the programs (`programs`) and the
-//! signals that clients pass on to them (`signals`), and beginning and end of the whole (`lifecycle`).
+//! (`connection`), taking connections in and letting them go (`clients`), whom to let in (`permits`), the programs
+//! (`programs`), what they are started with (`surroundings`) and the signals that clients pass on to them (`signals`), and
+//! beginning and end of the whole (`lifecycle`).
 //!
 //! What holds: every touch of a connection ends in [`ExecDoor::pump`], which moves what can be moved, bounded a turn, and
 //! arms the connection's one alarm. A connection is told an event only through [`ExecDoor::tell`].
 
-mod buffer;
 mod clients;
 mod connection;
 mod lifecycle;
+mod permits;
 mod programs;
 mod signals;
+mod surroundings;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -29,13 +31,15 @@ use super::report::{self, Times, Topic};
 use crate::net::limits::ConnectionCount;
 use crate::net::listening::{Accepting, Listening};
 use crate::process::guard::Guard;
-use crate::process::spawn::SpawnDefaults;
+use crate::process::spawn::{Launcher, SpawnDefaults};
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Alarm, Context, Key, Kind, MAX_KINDS, Readiness, Service, Source};
-use crate::stats::throttle::{Throttle, Verdict};
+use crate::services::journal::Journal;
 
 use connection::{Connection, Edges, Moved};
 use lifecycle::Life;
+
+pub(super) use surroundings::launcher;
 
 /// How often each stream of a connection is moved in one turn, up to a read buffer at a time.
 const ROUNDS_PER_TURN: usize = 8;
@@ -48,6 +52,7 @@ type Move = fn(&mut Connection, &mut [u8], usize) -> Moved;
 pub struct ExecDoor {
     options: Options,
     spawn_defaults: SpawnDefaults,
+    launcher: Launcher,
     guard: Guard,
     listening: Listening,
     connections: GenerationalSlab<Connection>,
@@ -59,8 +64,7 @@ pub struct ExecDoor {
     times: Times,
     life: Life,
     life_alarm: Alarm,
-    upkeep_alarm: Alarm,
-    throttle: Throttle<Topic>,
+    journal: Journal<Topic>,
     started: Instant,
 }
 
@@ -147,7 +151,7 @@ impl Service for ExecDoor {
             Some(Of::Listener) => self.retry_accepting(cx, source.key),
             Some(Of::Client) => self.client_timeout(cx, source.key),
             Some(Of::Ending) => self.ending_timeout(cx, source.key),
-            Some(Of::Upkeep) => self.upkeep(cx),
+            Some(Of::Upkeep) => self.journal.sum_up(cx, &self.options.name),
             Some(Of::Life) => self.stop_timeout(cx),
             // These have no alarm.
             Some(Of::Stdin | Of::Stdout | Of::Stderr | Of::Exit | Of::Starting | Of::GuardExit | Of::GuardPipe)
@@ -221,6 +225,9 @@ impl ExecDoor {
                 Moved::Event(event) => self.tell(cx, key, event),
             }
             any = true;
+            if let Some(asked) = self.connections.get_mut(key).and_then(Connection::first_byte) {
+                self.times.first_byte.record(asked.elapsed());
+            }
         }
         any
     }
@@ -266,12 +273,7 @@ impl ExecDoor {
 
     /// One line in the log, unless too many like it came lately.
     fn note(&mut self, cx: &mut Context<'_>, level: Level, topic: Topic, line: fmt::Arguments<'_>) {
-        let name = &self.options.name;
-        match self.throttle.admit(topic, cx.now()) {
-            Verdict::Log { left_out: 0 } => log::log!(level, "{name}: {line}"),
-            Verdict::Log { left_out } => log::log!(level, "{name}: {line} ({left_out} more like it were left out)"),
-            Verdict::LeaveOut => self.plan_upkeep(cx),
-        }
+        self.journal.note(cx, &self.options.name, level, topic, line);
     }
 
     /// One step of a connection, for whoever wants to follow it.
@@ -304,18 +306,18 @@ impl ExecDoor {
 
     pub(super) fn describe_connections(&self, now: Instant) -> String {
         let running = |(key, it): (Key, &Connection)| {
-            let pid = it.program.as_ref().map_or(-1, |program| program.child.pid().as_raw());
+            let pid = it.program.as_ref().map_or(-1, |program| program.pid().as_raw());
             let age = it
                 .program
                 .as_ref()
-                .map(|program| now.saturating_duration_since(program.started));
+                .map(|program| now.saturating_duration_since(program.started()));
             report::dump(
                 key.slot(),
                 state_name(it.run.state()),
                 pid,
                 age,
                 it.input.len(),
-                it.output.len(),
+                it.output.len() + it.teller.held(),
             )
         };
         self.connections.iter().map(running).collect()

@@ -2,25 +2,25 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
+use std::time::Instant;
 
 use log::Level;
-use mio::Interest;
 use nix::errno::Errno;
-use nix::sys::signal::Signal;
 
-use super::super::core::reply::{self, CANNOT_RUN, NOT_FOUND};
+use super::super::core::reply::{CANNOT_RUN, NOT_FOUND};
 use super::super::core::run::{Cause, Event, State};
 use super::super::report::{self, Topic};
-use super::connection::{Connection, Program, Tap};
+use super::connection::Connection;
+use super::permits::Unfit;
 use super::{ExecDoor, Of};
 use crate::process::child::Child;
 use crate::process::exit_status::ExitStatus;
 use crate::process::failure::{SpawnError, Step};
+use crate::process::job::{Advance, Job, Pipe, Sources};
 use crate::process::reaper::{self, Manner};
-use crate::process::spawn::{Spawner, Stdio};
-use crate::process::spec::ProcessSpec;
-use crate::process::unread_bytes;
-use crate::reactor::{Alarm, Context, Key};
+use crate::process::spawn::Stdio;
+use crate::process::spec::Command;
+use crate::reactor::{Context, Key};
 
 /// How many programs are started in one turn: each costs tenths of a millisecond, in which nobody else is served.
 const STARTS_PER_TURN: usize = 4;
@@ -52,51 +52,63 @@ impl ExecDoor {
             return;
         };
         let arguments = connection.arguments.iter().cloned().map(OsString::from_vec).collect();
-        let spawned = match ProcessSpec::new(arguments) {
-            Ok(spec) => Spawner::prepare(&spec, &self.spawn_defaults).and_then(|mut it| it.spawn(Stdio::piped())),
+        let command = match Command::new(arguments) {
+            Ok(command) => command,
             // The reader of requests has seen to it that there is a name.
             Err(empty) => return self.not_started(cx, key, CANNOT_RUN, &empty.to_string()),
         };
-        match spawned {
-            Ok(child) => self.has_started(cx, key, child),
+        let begun = Instant::now();
+        let program = match self.permit_program(command.program()) {
+            Ok(program) => program,
+            Err(Unfit::Forbidden(why)) => return self.forbid(cx, key, &why),
+            Err(Unfit::Missing(error)) => return self.not_started(cx, key, status_of(&error), &error.to_string()),
+        };
+        match self.launcher.launch(&program, &command, Stdio::piped()) {
+            Ok(child) => {
+                self.times.spawn.record(begun.elapsed());
+                self.has_started(cx, key, child);
+            }
             Err(error) => self.not_started(cx, key, status_of(&error), &error.to_string()),
         }
     }
 
-    fn has_started(&mut self, cx: &mut Context<'_>, key: Key, mut child: Child) {
-        self.guard.watch(child.pid());
-        if let Err(error) = register(cx, key, &mut child) {
-            // Dropped, it is killed with its group, and reaped; the guard kills an empty group once, or forgets it now.
-            let _ = child.kill_group(Signal::SIGKILL);
-            self.guard.forget(child.pid());
-            drop(child);
-            return self.not_started(cx, key, CANNOT_RUN, &format!("cannot watch it: {error}"));
-        }
-        let pid = child.pid();
-        let Some(connection) = self.connections.get_mut(key) else {
-            return;
+    fn has_started(&mut self, cx: &mut Context<'_>, key: Key, child: Child) {
+        let job = Job::take_charge(cx, &mut self.guard, child, sources(key), self.options.kill_timeout);
+        let job = match job {
+            Ok(job) => job,
+            Err(error) => return self.not_started(cx, key, CANNOT_RUN, &format!("cannot watch it: {error}")),
         };
-        connection.program = Some(Program {
-            child,
-            ending: reaper::Ending::new(self.options.kill_timeout),
-            ending_alarm: Alarm::default(),
-            started: cx.now(),
-            stdin_ready: true,
-            stdout: Tap::OPEN,
-            stderr: Tap::OPEN,
-        });
+        let pid = job.pid();
+        match self.connections.get_mut(key) {
+            Some(connection) => connection.program = Some(job),
+            None => return job.close(cx),
+        }
         self.trace(key, format_args!("process {pid}"));
         self.tell(cx, key, Event::Started);
     }
 
     fn not_started(&mut self, cx: &mut Context<'_>, key: Key, status: u8, why: &str) {
+        self.counters.not_started += 1;
+        self.give_none(cx, key, status, Topic::Spawn, why);
+    }
+
+    fn forbid(&mut self, cx: &mut Context<'_>, key: Key, why: &str) {
+        self.counters.forbidden_programs += 1;
+        self.give_none(cx, key, CANNOT_RUN, Topic::ForbiddenProgram, why);
+    }
+
+    /// Tells client and log why a request that was complete is given no program.
+    fn give_none(&mut self, cx: &mut Context<'_>, key: Key, status: u8, topic: Topic, why: &str) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        reply::refusal(why, status, connection.output.end());
-        let peer = connection.peer;
-        self.counters.not_started += 1;
-        self.note(cx, Level::Warn, Topic::Spawn, format_args!("{peer}: {why}"));
+        connection.teller.refuse(why, status, connection.output.end());
+        let (who, program) = (
+            connection.who(),
+            report::command(&connection.arguments, self.options.log_arguments),
+        );
+        let line = format_args!("{who} did not get to run {program}: status {status}: {why}");
+        self.note(cx, Level::Warn, topic, line);
         self.tell(cx, key, Event::NotStarted);
     }
 
@@ -106,11 +118,11 @@ impl ExecDoor {
         let Some(program) = self.connections.get_mut(key).and_then(|it| it.program.as_mut()) else {
             return;
         };
-        match which {
-            Of::Stdin => program.stdin_ready = true,
-            Of::Stdout => program.stdout.ready = true,
-            _ => program.stderr.ready = true,
-        }
+        program.ready(match which {
+            Of::Stdin => Pipe::Stdin,
+            Of::Stdout => Pipe::Stdout,
+            _ => Pipe::Stderr,
+        });
         self.pump(cx, key);
     }
 
@@ -119,8 +131,7 @@ impl ExecDoor {
             return;
         };
         // It is reaped later, when its output has ended; from here on it needs no signal.
-        let _ = program.ending.handle(reaper::Event::Exited, cx.now());
-        cx.set_alarm(&mut program.ending_alarm, Of::Ending.of(key), None);
+        program.advance(cx, reaper::Event::Exited);
         self.tell(cx, key, Event::Exited);
         self.pump(cx, key);
     }
@@ -138,7 +149,7 @@ impl ExecDoor {
 
     pub(super) fn ending_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
         if let Some(program) = self.connections.get_mut(key).and_then(|it| it.program.as_mut()) {
-            cx.alarm_fired(&mut program.ending_alarm);
+            program.alarm_fired(cx);
             self.on_ladder(cx, key, reaper::Event::Deadline);
             self.pump(cx, key);
         }
@@ -148,22 +159,17 @@ impl ExecDoor {
         let Some(program) = self.connections.get_mut(key).and_then(|it| it.program.as_mut()) else {
             return;
         };
-        let (mut failed, mut given_up) = (None, false);
-        for action in program.ending.handle(event, cx.now()) {
-            match action {
-                reaper::Action::CloseStdin => program.child.end_input(),
-                reaper::Action::Terminate => failed = program.child.terminate_group().err(),
-                reaper::Action::Kill => {
-                    self.counters.killed += 1;
-                    failed = program.child.kill_group(Signal::SIGKILL).err();
-                }
-                // Its exit is told by its pidfd alone.
-                reaper::Action::Reap => {}
-                reaper::Action::GiveUp => given_up = true,
-            }
+        let (
+            pid,
+            Advance {
+                killed,
+                failed,
+                given_up,
+            },
+        ) = (program.pid(), program.advance(cx, event));
+        if killed {
+            self.counters.killed += 1;
         }
-        let (deadline, pid) = (program.ending.deadline(), program.child.pid());
-        cx.set_alarm(&mut program.ending_alarm, Of::Ending.of(key), deadline);
         if let Some(error) = failed {
             // The next rung comes all the same.
             let line = format_args!("cannot signal process {pid} and its group: {error}");
@@ -180,22 +186,15 @@ impl ExecDoor {
         if let Some(connection) = self.connections.get_mut(key) {
             connection.end_input();
             if let Some(program) = &mut connection.program {
-                (program.child.stdout, program.child.stderr) = (None, None);
+                program.forsake();
             }
         }
     }
 
-    /// What lies in the pipes now is all that is still read of them.
     pub(super) fn cut_output(&mut self, key: Key) {
-        let Some(program) = self.connections.get_mut(key).and_then(|it| it.program.as_mut()) else {
-            return;
-        };
-        let Program {
-            child, stdout, stderr, ..
-        } = program;
-        let rest = |pipe: &Option<_>| pipe.as_ref().map_or(0, |pipe| unread_bytes(pipe).unwrap_or(0));
-        stdout.left = Some(rest(&child.stdout));
-        stderr.left = Some(rest(&child.stderr));
+        if let Some(program) = self.connections.get_mut(key).and_then(|it| it.program.as_mut()) {
+            program.cut_output();
+        }
     }
 
     /// Kills what is left of its group, takes its status, and tells the log of the run.
@@ -204,8 +203,8 @@ impl ExecDoor {
             return;
         };
         let Some(program) = &mut connection.program else { return };
-        let (pid, ran) = (program.child.pid(), cx.now().saturating_duration_since(program.started));
-        let reaped = program.child.reap_with_group(&mut self.guard);
+        let (pid, ran) = (program.pid(), cx.now().saturating_duration_since(program.started()));
+        let reaped = program.reap(&mut self.guard);
         connection.status = reaped.as_ref().ok().copied().flatten();
         match connection.status {
             Some(status) if status.success() => self.counters.exit_zero += 1,
@@ -228,15 +227,13 @@ impl ExecDoor {
         self.traffic.input += bytes.input;
         self.traffic.output += bytes.output;
         self.traffic.errors += bytes.errors;
-        let user = connection.stream.peer_credentials().ok().flatten();
-        let user = user.map(|user| format!(" ({user})")).unwrap_or_default();
         let status = connection
             .status
             .map_or_else(|| "unknown".to_owned(), |status| status.to_string());
         log::info!(
-            "{}: {}{user} ran {}: {status} after {ran:.3?}, {} bytes in, {} out, {} err",
+            "{}: {} ran {}: {status} after {ran:.3?}, {} bytes in, {} out, {} err",
             self.options.name,
-            connection.peer,
+            connection.who(),
             report::command(&connection.arguments, self.options.log_arguments),
             bytes.input,
             bytes.output,
@@ -253,15 +250,12 @@ fn status_of(error: &SpawnError) -> u8 {
     }
 }
 
-fn register(cx: &Context<'_>, key: Key, child: &mut Child) -> std::io::Result<()> {
-    if let Some(stdin) = &mut child.stdin {
-        cx.register(Of::Stdin.of(key), stdin, Interest::WRITABLE)?;
+fn sources(key: Key) -> Sources {
+    Sources {
+        stdin: Of::Stdin.of(key),
+        stdout: Of::Stdout.of(key),
+        stderr: Of::Stderr.of(key),
+        exit: Of::Exit.of(key),
+        ending: Of::Ending.of(key),
     }
-    if let Some(stdout) = &mut child.stdout {
-        cx.register(Of::Stdout.of(key), stdout, Interest::READABLE)?;
-    }
-    if let Some(stderr) = &mut child.stderr {
-        cx.register(Of::Stderr.of(key), stderr, Interest::READABLE)?;
-    }
-    cx.register(Of::Exit.of(key), child.pidfd(), Interest::READABLE)
 }

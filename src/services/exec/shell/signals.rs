@@ -39,7 +39,7 @@ impl ExecDoor {
         let (Some(program), Ok(signal)) = (program, Signal::try_from(number)) else {
             return;
         };
-        let (pid, sent) = (program.child.pid(), program.child.kill_group(signal));
+        let (pid, sent) = (program.pid(), program.signal(signal));
         match sent {
             Ok(()) => self.trace(key, format_args!("{signal} for process {pid} and its group")),
             Err(error) => {

@@ -171,8 +171,8 @@ impl Pool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::pattern::Pattern;
     use super::*;
+    use crate::services::pattern::Pattern;
 
     fn asked(expect: &str) -> Examination {
         let probe = Probe {

@@ -1,17 +1,23 @@
 //! Regular expressions over bytes, as the operator writes them.
 //!
 //! They are those of the `regex` crate, whose time grows with the text alone, in its mode for bytes: `.` is a byte, `\w`
-//! and `(?i)` know ASCII. A pattern is found anywhere in a text unless it is anchored, as by grep(1).
+//! and `(?i)` know ASCII. A pattern is found anywhere in a text unless it is anchored, as by grep(1); or, as by `grep -x`, a
+//! text is asked whether it is matched from its first byte to its last.
 
 use std::fmt;
 
 use regex::bytes::{Regex, RegexBuilder};
 use regex_syntax::ParserBuilder;
 use regex_syntax::ast::Span;
+use regex_syntax::hir::{Hir, Look};
 
 /// One expression, ready to be looked for. Two are equal that are written alike.
 #[derive(Clone)]
-pub struct Pattern(Regex);
+pub struct Pattern {
+    anywhere: Regex,
+    /// The same, from the first byte of a text to its last. Made at once, so that no request finds it to be too large.
+    whole: Regex,
+}
 
 /// Why a text is not an expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,24 +36,38 @@ impl Pattern {
     pub fn new(text: &str) -> Result<Self, Malformed> {
         // Parsed by itself first, because only the parser's own error says where the mistake is.
         let parsed = ParserBuilder::new().unicode(false).utf8(false).build().parse(text);
-        parsed.map_err(|error| match error {
+        let parsed = parsed.map_err(|error| match error {
             regex_syntax::Error::Parse(error) => Malformed::new(error.kind(), Some(error.span())),
             regex_syntax::Error::Translate(error) => Malformed::new(error.kind(), Some(error.span())),
             other => Malformed::new(&other, None),
         })?;
-        let compiled = RegexBuilder::new(text).unicode(false).build();
-        compiled.map(Pattern).map_err(|error| Malformed::new(&error, None))
+        // Put together after it was parsed: a text around the operator's could be taken for part of a comment in `(?x)`.
+        let whole = Hir::concat(vec![Hir::look(Look::Start), parsed, Hir::look(Look::End)]);
+        Ok(Pattern {
+            anywhere: compile(text)?,
+            whole: compile(&whole.to_string())?,
+        })
     }
 
     /// Whether it is found in these bytes.
     pub fn is_in(&self, bytes: &[u8]) -> bool {
-        self.0.is_match(bytes)
+        self.anywhere.is_match(bytes)
+    }
+
+    /// Whether it matches these bytes from the first to the last, anchored or not.
+    pub fn is_all_of(&self, bytes: &[u8]) -> bool {
+        self.whole.is_match(bytes)
     }
 
     /// As it was written.
     pub fn as_str(&self) -> &str {
-        self.0.as_str()
+        self.anywhere.as_str()
     }
+}
+
+fn compile(text: &str) -> Result<Regex, Malformed> {
+    let compiled = RegexBuilder::new(text).unicode(false).build();
+    compiled.map_err(|error| Malformed::new(&error, None))
 }
 
 impl Malformed {
@@ -83,6 +103,16 @@ mod tests {
         assert!(!found("^status", b"OK status=302"));
         assert!(found("^ERR$", b"ERR") && !found("^ERR$", b"ERR message"));
         assert!(found(r"(?i)^ok \d+\b", b"Ok 17"));
+    }
+
+    #[test]
+    fn the_whole_of_a_text_is_its_first_byte_to_its_last() {
+        let whole = |pattern, text: &[u8]| Pattern::new(pattern).unwrap().is_all_of(text);
+        assert!(whole("a|ab", b"ab") && whole("^a|b$", b"b") && !whole("^a|b$", b"ab"));
+        assert!(whole("(?x) a b # )", b"ab") && !whole("(?x) a b # )", b"abc"));
+        assert!(!whole("(?m)^a$", b"a\nb") && !whole("a", b"a\n"));
+        assert!(whole("a.", b"a\xff") && whole(r"\xff", b"\xff") && whole("ü", "ü".as_bytes()));
+        assert!(whole("(?i)OK", b"ok") && !whole("(?i)ok", "o\u{212a}".as_bytes()));
     }
 
     #[test]

@@ -5,35 +5,56 @@ use std::io::{self, Write};
 /// What a buffer may keep allocated when it is empty.
 const KEEP: usize = 16 * 1024;
 
+/// Bytes on their way.
 #[derive(Debug, Default)]
-pub(super) struct Buffer {
+pub struct Buffer {
     bytes: Vec<u8>,
     /// Where what is left begins.
     from: usize,
 }
 
 impl Buffer {
-    pub(super) fn len(&self) -> usize {
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
         self.bytes.len() - self.from
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// The end of it, to be appended to.
-    pub(super) fn end(&mut self) -> &mut Vec<u8> {
+    pub fn end(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
 
-    pub(super) fn clear(&mut self) {
+    /// Drops all of them.
+    pub fn clear(&mut self) {
         *self = Buffer::default();
     }
 
+    /// What there is.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.get(self.from..).unwrap_or_default()
+    }
+
     /// One write(2) of what there is; how much of it went.
-    pub(super) fn write_to(&mut self, mut to: impl Write) -> io::Result<usize> {
-        let written = to.write(self.bytes.get(self.from..).unwrap_or_default())?;
-        self.from += written;
+    ///
+    /// # Errors
+    /// Those of the write. Nothing has gone then.
+    pub fn write_to(&mut self, mut to: impl Write) -> io::Result<usize> {
+        let written = to.write(self.bytes())?;
+        self.consume(written);
+        Ok(written)
+    }
+
+    /// The first so many have gone.
+    pub fn consume(&mut self, written: usize) {
+        self.from = (self.from + written).min(self.bytes.len());
         if self.is_empty() {
             self.bytes.clear();
             self.bytes.shrink_to(KEEP);
@@ -42,7 +63,6 @@ impl Buffer {
             self.bytes.drain(..self.from);
             self.from = 0;
         }
-        Ok(written)
     }
 }
 

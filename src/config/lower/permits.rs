@@ -1,0 +1,172 @@
+//! Who may have which program run: what the lists of an exec door mean, and whether they suffice for where it listens.
+
+use super::{Mistakes, Origin};
+use crate::config::spec::exec::ExecSpec;
+use crate::net::addr::ListenAddr;
+use crate::process::identity::{UserIdentity, lookup_group};
+use crate::services::exec::core::permits::{Clients, Programs};
+use crate::services::exec::options::is_exposed;
+
+/// Lowers the lists. `addresses` are all that the door listens on, those aside that could not be read.
+pub(super) fn permits(
+    mistakes: &mut Mistakes,
+    spec: &ExecSpec,
+    addresses: &[(Origin, ListenAddr)],
+) -> (Clients, Programs) {
+    let clients = clients(mistakes, spec);
+    let programs = programs(mistakes, spec);
+    check_clients(mistakes, spec, addresses);
+    check_exposed(mistakes, spec, addresses);
+    (clients, programs)
+}
+
+fn clients(mistakes: &mut Mistakes, spec: &ExecSpec) -> Clients {
+    let mut clients = Clients::default();
+    let remedy = "give its number";
+    for (index, name) in spec.allow_user.iter().enumerate() {
+        match UserIdentity::lookup(name) {
+            Ok(found) => drop(clients.users.insert(found.user)),
+            Err(error) => mistakes.add_said(Origin::element("allow-user", index), &error.to_string(), remedy),
+        }
+    }
+    for (index, name) in spec.allow_group.iter().enumerate() {
+        match lookup_group(name) {
+            Ok(group) => drop(clients.groups.insert(group)),
+            Err(error) => mistakes.add_said(Origin::element("allow-group", index), &error.to_string(), remedy),
+        }
+    }
+    clients
+}
+
+fn programs(mistakes: &mut Mistakes, spec: &ExecSpec) -> Programs {
+    let mut programs = Programs::default();
+    for (index, pattern) in spec.allow_program.iter().enumerate() {
+        if let Err(error) = programs.add(pattern) {
+            mistakes.add_said(
+                Origin::element("allow-program", index),
+                &error.to_string(),
+                "leave it out",
+            );
+        }
+    }
+    programs
+}
+
+/// Users are known on UNIX sockets alone: the lists need one, and must not be thought to hold where they do not.
+fn check_clients(mistakes: &mut Mistakes, spec: &ExecSpec, addresses: &[(Origin, ListenAddr)]) {
+    let said = [
+        ("allow-user", !spec.allow_user.is_empty()),
+        ("allow-group", !spec.allow_group.is_empty()),
+    ];
+    let Some((key, _)) = said.into_iter().find(|(_, said)| *said) else {
+        return;
+    };
+    let over_tcp = addresses
+        .iter()
+        .find(|(_, address)| matches!(address, ListenAddr::Tcp(_) | ListenAddr::TcpAny { .. }));
+    if let Some((_, address)) = over_tcp {
+        mistakes.add(
+            Origin::key(key),
+            format!("whoever connects to {address} has no user that could be told"),
+            "listen on UNIX sockets alone, and on TCP in a service of its own",
+        );
+    }
+}
+
+/// Whoever connects can run anything, unless programs are listed.
+fn check_exposed(mistakes: &mut Mistakes, spec: &ExecSpec, addresses: &[(Origin, ListenAddr)]) {
+    let exposed = addresses.iter().filter(|(_, address)| is_exposed(address));
+    for (origin, address) in exposed.filter(|_| spec.allow_program.is_empty()) {
+        mistakes.add(
+            *origin,
+            format!("whoever reached {address} from another machine could run anything here"),
+            "write a loopback address such as 127.0.0.1:9992, or the path of a UNIX socket; \
+             or say with allow-program what may be run",
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(spec: &ExecSpec, addresses: &[&str]) -> Vec<String> {
+        let mut mistakes = Mistakes::default();
+        let addresses: Vec<_> = addresses
+            .iter()
+            .enumerate()
+            .map(|(index, text)| (Origin::element("listen", index), text.parse().unwrap()))
+            .collect();
+        permits(&mut mistakes, spec, &addresses);
+        mistakes.0.iter().map(ToString::to_string).collect()
+    }
+
+    fn texts(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn names_become_numbers() {
+        let spec = ExecSpec {
+            allow_user: texts(&["root", "7"]),
+            allow_group: texts(&["root", "8"]),
+            ..ExecSpec::default()
+        };
+        let mut mistakes = Mistakes::default();
+        let (clients, programs) = permits(&mut mistakes, &spec, &[]);
+        let (users, groups) = ([0, 7].into(), [0, 8].into());
+        assert_eq!(clients, Clients { users, groups });
+        assert!(mistakes.0.is_empty() && !programs.restrict());
+    }
+
+    #[test]
+    fn users_are_told_on_unix_sockets_alone() {
+        for (user, group) in [(&["root"][..], &[][..]), (&[], &["root"])] {
+            let spec = ExecSpec {
+                allow_user: texts(user),
+                allow_group: texts(group),
+                ..ExecSpec::default()
+            };
+            assert_eq!(told(&spec, &["unix:/x", "unix:@x", "systemd"]), [""; 0]);
+            let told = told(&spec, &["unix:/x", "127.0.0.1:1"]);
+            assert_eq!(told.len(), 1, "{told:?}");
+            assert!(told[0].contains("connects to 127.0.0.1:1 has no user"), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn other_machines_are_let_in_only_where_programs_are_listed() {
+        let mut spec = ExecSpec::default();
+        for address in ["0.0.0.0:1", "[::]:1", "*:1", "192.0.2.1:1", "[2001:db8::1]:1"] {
+            spec.allow_program.clear();
+            let refused = told(&spec, &["127.0.0.1:1", address]);
+            assert_eq!(refused.len(), 1, "{refused:?}");
+            assert!(
+                refused[0].contains("from another machine could run anything") && refused[0].contains("allow-program"),
+                "{refused:?}"
+            );
+            spec.allow_program = texts(&["/usr/bin/uptime"]);
+            assert_eq!(told(&spec, &[address]), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn each_mistake_is_told_by_its_index() {
+        let spec = ExecSpec {
+            allow_user: texts(&["root", "no such user"]),
+            allow_group: texts(&["no such group"]),
+            allow_program: texts(&["/usr/bin/*", "ls", "/["]),
+            ..ExecSpec::default()
+        };
+        let mut mistakes = Mistakes::default();
+        permits(&mut mistakes, &spec, &[]);
+        let origins: Vec<_> = mistakes.0.iter().map(|mistake| mistake.origin).collect();
+        let expected = [
+            Origin::element("allow-user", 1),
+            Origin::element("allow-group", 0),
+            Origin::element("allow-program", 1),
+            Origin::element("allow-program", 2),
+        ];
+        assert_eq!(origins, expected);
+    }
+}

@@ -1,0 +1,308 @@
+//! A program that is run for somebody on the loop: a child, the edges of its pipes, and how it is brought to its end.
+//!
+//! The life of a job: its owner [takes charge](Job::take_charge) of a child that was just started, which announces it to the
+//! guard and registers its pipes and its pidfd. Edges are [kept](Job::ready) until a read or a write says WouldBlock, so that
+//! nobody is asked in vain. It is [advanced](Job::advance) on its way out by the events of [`reaper`]. When it has exited, its
+//! outputs may still be held open by what it has started; [`Job::cut_output`] bounds what is read of them. It is
+//! [reaped](Job::reap) with its group, and [closed](Job::close) before it is dropped.
+//!
+//! What holds: an output is over once, and then closed; the end of the input is given once. What does not belong here: when it
+//! is to end, and whose bytes they are. That is its owner's.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::time::{Duration, Instant};
+
+use mio::Interest;
+use mio::unix::pipe::Receiver;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use super::child::Child;
+use super::exit_status::ExitStatus;
+use super::guard::Guard;
+use super::reaper::{self, Ending};
+use super::unread_bytes;
+use crate::reactor::{Alarm, Context, Source};
+
+/// What a job's parts are called on the loop; its owner's to tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sources {
+    /// Its standard input, writable.
+    pub stdin: Source,
+    /// Its standard output, readable.
+    pub stdout: Source,
+    /// Its standard error, readable.
+    pub stderr: Source,
+    /// Its pidfd: it has exited.
+    pub exit: Source,
+    /// The alarm of its ending.
+    pub ending: Source,
+}
+
+/// One of the pipes between a job and its owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pipe {
+    /// Standard input.
+    Stdin,
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// What an attempt to move bytes has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moved {
+    /// So many were; there may be more.
+    Bytes(usize),
+    /// Nothing can be moved before there is another edge; or there is nothing left to be moved.
+    Nothing,
+    /// That pipe is over, as of now.
+    Over,
+}
+
+/// What a step towards its end has come to.
+#[derive(Debug, Default)]
+pub struct Advance {
+    /// It was sent KILL.
+    pub killed: bool,
+    /// It could not be signalled. The next step comes all the same.
+    pub failed: Option<io::Error>,
+    /// Not even KILL has ended it.
+    pub given_up: bool,
+}
+
+/// One program that is run.
+#[derive(Debug)]
+pub struct Job {
+    child: Child,
+    sources: Sources,
+    ending: Ending,
+    alarm: Alarm,
+    started: Instant,
+    stdin_ready: bool,
+    stdout: Tap,
+    stderr: Tap,
+}
+
+/// How an output is read.
+#[derive(Debug, Clone, Copy)]
+struct Tap {
+    ready: bool,
+    /// So much of it is still read; `None`: everything until its end.
+    left: Option<usize>,
+}
+
+impl Tap {
+    const OPEN: Tap = Tap {
+        ready: true,
+        left: None,
+    };
+}
+
+impl Job {
+    /// Takes charge of a child that was just started. From TERM to KILL it is given `kill_timeout`.
+    ///
+    /// # Errors
+    /// It cannot be watched (epoll_ctl(2): ENOMEM, ENOSPC), and has been killed.
+    pub fn take_charge(
+        cx: &Context<'_>,
+        guard: &mut Guard,
+        mut child: Child,
+        sources: Sources,
+        kill_timeout: Duration,
+    ) -> io::Result<Job> {
+        guard.watch(child.pid());
+        if let Err(error) = register(cx, sources, &mut child) {
+            // Dropped, it is killed with its group, and reaped; the guard kills an empty group once, or forgets it now.
+            let _ = child.kill_group(Signal::SIGKILL);
+            guard.forget(child.pid());
+            return Err(error);
+        }
+        Ok(Job {
+            child,
+            sources,
+            ending: Ending::new(kill_timeout),
+            alarm: Alarm::default(),
+            started: cx.now(),
+            stdin_ready: true,
+            stdout: Tap::OPEN,
+            stderr: Tap::OPEN,
+        })
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub const fn pid(&self) -> Pid {
+        self.child.pid()
+    }
+
+    /// When it was started.
+    #[must_use]
+    pub const fn started(&self) -> Instant {
+        self.started
+    }
+
+    // ---- its bytes ---------------------------------------------------------------------------------------------
+
+    /// There was an edge: this pipe may be good for something.
+    pub const fn ready(&mut self, pipe: Pipe) {
+        match pipe {
+            Pipe::Stdin => self.stdin_ready = true,
+            Pipe::Stdout => self.stdout.ready = true,
+            Pipe::Stderr => self.stderr.ready = true,
+        }
+    }
+
+    /// Whether its input has neither ended nor been closed by it.
+    #[must_use]
+    pub const fn takes_input(&self) -> bool {
+        self.child.stdin.is_some()
+    }
+
+    /// Ends its input.
+    pub fn end_input(&mut self) {
+        self.child.end_input();
+    }
+
+    /// Writes into its input, which is over when it has closed that: it wants none, which is its own affair.
+    pub fn write_input(&mut self, bytes: &[u8]) -> Moved {
+        let Some(stdin) = self.child.stdin.as_mut().filter(|_| self.stdin_ready) else {
+            return Moved::Nothing;
+        };
+        loop {
+            match stdin.write(bytes) {
+                Ok(count) => return Moved::Bytes(count),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.stdin_ready = false;
+                    return Moved::Nothing;
+                }
+                // EPIPE.
+                Err(_) => {
+                    self.end_input();
+                    return Moved::Over;
+                }
+            }
+        }
+    }
+
+    /// Reads an output, as much as there is room for; `buffer` is not empty.
+    pub fn read_output(&mut self, pipe: Pipe, buffer: &mut [u8]) -> Moved {
+        let (source, tap) = match pipe {
+            Pipe::Stdin => return Moved::Nothing,
+            Pipe::Stdout => (&mut self.child.stdout, &mut self.stdout),
+            Pipe::Stderr => (&mut self.child.stderr, &mut self.stderr),
+        };
+        let Some(output) = source.as_ref().filter(|_| tap.ready || tap.left.is_some()) else {
+            return Moved::Nothing;
+        };
+        let room = buffer.len().min(tap.left.unwrap_or(usize::MAX));
+        match read(output, buffer.get_mut(..room).unwrap_or_default()) {
+            Ok(0) => {
+                *source = None;
+                Moved::Over
+            }
+            Ok(count) => {
+                tap.left = tap.left.map(|left| left.saturating_sub(count));
+                Moved::Bytes(count)
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock && tap.left.is_none() => {
+                tap.ready = false;
+                Moved::Nothing
+            }
+            // Somebody else has taken the rest; or a pipe that cannot be read, which read(2) does not know.
+            Err(_) => {
+                *source = None;
+                Moved::Over
+            }
+        }
+    }
+
+    /// Nobody waits for whoever holds its outputs open: what lies in them now is all that is still read of them.
+    pub fn cut_output(&mut self) {
+        let rest = |pipe: &Option<Receiver>| pipe.as_ref().map_or(0, |pipe| unread_bytes(pipe).unwrap_or(0));
+        self.stdout.left = Some(rest(&self.child.stdout));
+        self.stderr.left = Some(rest(&self.child.stderr));
+    }
+
+    /// Nobody wants its streams any more.
+    pub fn forsake(&mut self) {
+        self.end_input();
+        (self.child.stdout, self.child.stderr) = (None, None);
+    }
+
+    // ---- its end -----------------------------------------------------------------------------------------------
+
+    /// A step on the way out.
+    pub fn advance(&mut self, cx: &mut Context<'_>, event: reaper::Event) -> Advance {
+        let mut done = Advance::default();
+        for action in self.ending.handle(event, cx.now()) {
+            match action {
+                reaper::Action::CloseStdin => self.child.end_input(),
+                reaper::Action::Terminate => done.failed = self.child.terminate_group().err(),
+                reaper::Action::Kill => {
+                    done.killed = true;
+                    done.failed = self.child.kill_group(Signal::SIGKILL).err();
+                }
+                // When that is done is its owner's to decide.
+                reaper::Action::Reap => {}
+                reaper::Action::GiveUp => done.given_up = true,
+            }
+        }
+        cx.set_alarm(&mut self.alarm, self.sources.ending, self.ending.deadline());
+        done
+    }
+
+    /// Sends it and its group a signal, of somebody who knows what for.
+    ///
+    /// # Errors
+    /// As [`Child::kill_group`].
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        self.child.kill_group(signal)
+    }
+
+    /// The alarm of its ending has gone off.
+    pub fn alarm_fired(&mut self, cx: &Context<'_>) {
+        cx.alarm_fired(&mut self.alarm);
+    }
+
+    /// Kills what is left of its group and takes its status; `None` while it runs.
+    ///
+    /// # Errors
+    /// As [`Child::reap_with_group`].
+    pub fn reap(&mut self, guard: &mut Guard) -> io::Result<Option<ExitStatus>> {
+        self.child.reap_with_group(guard)
+    }
+
+    /// Lets go of it. A child that is not reaped is killed with its group.
+    pub fn close(mut self, cx: &mut Context<'_>) {
+        cx.set_alarm(&mut self.alarm, self.sources.ending, None);
+    }
+}
+
+fn register(cx: &Context<'_>, sources: Sources, child: &mut Child) -> io::Result<()> {
+    if let Some(stdin) = &mut child.stdin {
+        cx.register(sources.stdin, stdin, Interest::WRITABLE)?;
+    }
+    if let Some(stdout) = &mut child.stdout {
+        cx.register(sources.stdout, stdout, Interest::READABLE)?;
+    }
+    if let Some(stderr) = &mut child.stderr {
+        cx.register(sources.stderr, stderr, Interest::READABLE)?;
+    }
+    cx.register(sources.exit, child.pidfd(), Interest::READABLE)
+}
+
+/// Nothing is read where there is no room for anything, which is an end as well.
+fn read(mut pipe: &Receiver, buffer: &mut [u8]) -> io::Result<usize> {
+    if buffer.is_empty() {
+        return Ok(0);
+    }
+    loop {
+        match pipe.read(buffer) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
+}

@@ -1,0 +1,506 @@
+//! A sandbox: programs that can open no file but those that they have been given (Landlock, `landlock(7)`).
+//!
+//! The rules are made once for all starts in the same surroundings, as a descriptor; each child puts itself under them as the
+//! last thing before its exec, and cannot get out again, nor can anything that it starts. The rules hold for the files that
+//! the paths meant when they were made: a directory that is replaced by another one of its name is not let in.
+//!
+//! **What it covers** is the same on every kernel that has it, since an operator cannot rely on what depends on the kernel:
+//! opening files and directories, executing, truncating, making, renaming, linking and removing them. That takes Landlock's
+//! third version (Linux 6.2); with an older one, or with none, nothing is started. The kernel adds that a child can neither
+//! trace a process outside nor mount anything.
+//!
+//! **What it does not cover**: what needs no file to be opened. A child may ask for the size, owner and times of any file, and
+//! change mode, owner, times and attributes of those that its user may; it may use the network, the sockets of others, and
+//! send signals to processes of its user. Descriptors that it was given go on working.
+//!
+//! **Device nodes** can be made nowhere: root could make that of a disk where it may write.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use landlock::{
+    ABI, Access as _, AccessError, AccessFs, BitFlags, CompatError, CompatLevel, Compatible, HandleAccessError,
+    HandleAccessesError, PathBeneath, PathFd, PathFdError, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr,
+    RulesetError,
+};
+use nix::errno::Errno;
+
+use super::program::errno_of;
+use super::spec::Sandbox;
+
+/// Whose rights are handled, on this kernel and on every later one.
+const VERSION: ABI = ABI::V3;
+
+/// What programs need to run at all: themselves, their libraries and what tells them about the machine. On some machines
+/// half of these are symbolic links, or missing.
+const PROGRAMS: [&str; 8] = ["/bin", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/sbin", "/usr"];
+const SOURCES: [&str; 2] = ["/dev/random", "/dev/urandom"];
+const SINKS: [&str; 3] = ["/dev/full", "/dev/null", "/dev/zero"];
+/// Whatever terminal the child has; in the sandbox of one that has its own.
+const TERMINAL: [&str; 1] = ["/dev/tty"];
+
+/// What may be done with a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// It may be read, and executed; a directory: listed.
+    Read,
+    /// It may be read, written and truncated; in a directory everything but executing and making device nodes.
+    Write,
+}
+
+impl Access {
+    fn rights(self) -> BitFlags<AccessFs> {
+        match self {
+            Self::Read => AccessFs::from_read(VERSION),
+            Self::Write => {
+                let devices = AccessFs::MakeChar | AccessFs::MakeBlock;
+                (AccessFs::from_all(VERSION) & !devices) & !BitFlags::from(AccessFs::Execute)
+            }
+        }
+    }
+
+    /// What the operator says it by.
+    #[must_use]
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Read => "sandbox-read",
+            Self::Write => "sandbox-write",
+        }
+    }
+}
+
+/// Why there is no sandbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// The kernel has no Landlock, was started without it, or a filter forbids it.
+    NoLandlock,
+    /// The kernel's Landlock does not know all that is to be forbidden.
+    TooOld,
+    /// A path that was asked for cannot be opened.
+    Path {
+        /// What was to be allowed.
+        access: Access,
+        /// Where.
+        path: PathBuf,
+        /// What the kernel said.
+        errno: Errno,
+    },
+    /// A system call failed that only a shortage can make fail.
+    Rules(Errno),
+}
+
+impl Fault {
+    pub(super) const fn errno(&self) -> Errno {
+        match *self {
+            Self::NoLandlock => Errno::ENOSYS,
+            Self::TooOld => Errno::EOPNOTSUPP,
+            Self::Path { errno, .. } | Self::Rules(errno) => errno,
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoLandlock => f.write_str(
+                "this kernel has no Landlock, or was started without it, or a filter of system calls forbids it; \
+                 put landlock into its lsm= parameter, or do without sandbox",
+            ),
+            Self::TooOld => f.write_str(
+                "the Landlock of this kernel cannot keep files from being truncated; \
+                 run Linux 6.2 or later, or do without sandbox",
+            ),
+            Self::Path { access, path, errno } => {
+                let key = access.key();
+                write!(
+                    f,
+                    "cannot open {path:?}, which {key} names: {}; correct the path, or make it first",
+                    errno.desc()
+                )
+            }
+            Self::Rules(errno) => write!(f, "cannot make its rules: {}; see landlock(7)", errno.desc()),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// Whether a path that a sandbox is to let in can be let in now.
+///
+/// # Errors
+/// Why not.
+pub fn look_at(path: &Path) -> Result<(), Errno> {
+    PathFd::new(path).map(drop).map_err(|error| refusal(&error))
+}
+
+/// The rules, as a descriptor above those of the standard streams.
+pub(super) fn rules(sandbox: &Sandbox, terminal: bool) -> Result<OwnedFd, Fault> {
+    let mut rules = empty_rules()?;
+    let devices = if terminal { &TERMINAL[..] } else { &[] };
+    for path in PROGRAMS.iter().chain(&SOURCES) {
+        rules = allow_if_there(rules, Access::Read, Path::new(path))?;
+    }
+    for path in SINKS.iter().chain(devices) {
+        rules = allow_if_there(rules, Access::Write, Path::new(path))?;
+    }
+    for path in &sandbox.read {
+        rules = allow(rules, Access::Read, open(Access::Read, path)?)?;
+    }
+    for path in &sandbox.write {
+        rules = allow(rules, Access::Write, open(Access::Write, path)?)?;
+    }
+    let descriptor = Option::<OwnedFd>::from(rules).ok_or(Fault::NoLandlock)?;
+    above_the_streams(descriptor).map_err(|error| Fault::Rules(errno_of(&error)))
+}
+
+fn empty_rules() -> Result<RulesetCreated, Fault> {
+    let rules = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    let rules = rules.handle_access(AccessFs::from_all(VERSION)).map_err(missing)?;
+    rules.create().map_err(|error| failed(&error))
+}
+
+/// What of the rights that are to be handled the kernel does not know.
+fn missing(error: RulesetError) -> Fault {
+    use {CompatError::Access, HandleAccessError::Compat, HandleAccessesError::Fs, RulesetError::HandleAccesses};
+    match error {
+        HandleAccesses(Fs(Compat(Access(AccessError::PartiallyCompatible { .. })))) => Fault::TooOld,
+        _ => Fault::NoLandlock,
+    }
+}
+
+fn failed(error: &RulesetError) -> Fault {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return Fault::Rules(errno_of(error));
+        }
+        cause = error.source();
+    }
+    Fault::Rules(Errno::UnknownErrno)
+}
+
+fn open(access: Access, path: &Path) -> Result<PathFd, Fault> {
+    PathFd::new(path).map_err(|error| Fault::Path {
+        access,
+        path: path.to_owned(),
+        errno: refusal(&error),
+    })
+}
+
+fn refusal(error: &PathFdError) -> Errno {
+    match error {
+        PathFdError::OpenCall { source, .. } => errno_of(source),
+        _ => Errno::UnknownErrno,
+    }
+}
+
+fn allow_if_there(rules: RulesetCreated, access: Access, path: &Path) -> Result<RulesetCreated, Fault> {
+    match open(access, path) {
+        Ok(file) => allow(rules, access, file),
+        Err(fault) if fault.errno() == Errno::ENOENT => Ok(rules),
+        Err(fault) => Err(fault),
+    }
+}
+
+fn allow(rules: RulesetCreated, access: Access, file: PathFd) -> Result<RulesetCreated, Fault> {
+    let stat = nix::sys::stat::fstat(&file).map_err(Fault::Rules)?;
+    let directory = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
+    // The kernel refuses rights of directories for what is none.
+    let possible = if directory {
+        AccessFs::from_all(VERSION)
+    } else {
+        AccessFs::from_file(VERSION)
+    };
+    let rule = PathBeneath::new(file, access.rights() & possible).set_compatibility(CompatLevel::HardRequirement);
+    rules.add_rule(rule).map_err(|error| failed(&error))
+}
+
+/// The child puts its streams in place before it needs this one: they must not take its number.
+fn above_the_streams(descriptor: OwnedFd) -> io::Result<OwnedFd> {
+    if descriptor.as_raw_fd() > libc::STDERR_FILENO {
+        return Ok(descriptor);
+    }
+    // The standard library counts from 3 here.
+    descriptor.try_clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use nix::unistd::geteuid;
+
+    use super::super::failure::{Cause, SpawnError, Step};
+    use super::super::spawn::{SpawnDefaults, Spawner, Stdio};
+    use super::super::spec::ProcessSpec;
+    use super::super::testing::{self, shell_spec};
+    use super::*;
+
+    /// A file outside of the sandbox, and two directories in it: `read/` with a file `text`, and `write/`.
+    fn rooms() -> (tempfile::TempDir, Sandbox) {
+        let root = tempfile::tempdir().unwrap();
+        let (read, write) = (root.path().join("read"), root.path().join("write"));
+        for directory in [&read, &write] {
+            fs::create_dir(directory).unwrap();
+        }
+        fs::write(root.path().join("outside"), "secret\n").unwrap();
+        fs::write(read.join("text"), "text\n").unwrap();
+        let sandbox = Sandbox {
+            read: vec![read],
+            write: vec![write],
+        };
+        (root, sandbox)
+    }
+
+    /// `None`: this kernel has no sandbox, and says so.
+    fn prepare(mut spec: ProcessSpec, sandbox: Sandbox) -> Option<Result<Spawner, SpawnError>> {
+        spec.surroundings.sandbox = Some(sandbox);
+        let prepared = Spawner::prepare(&spec, &SpawnDefaults::default());
+        let Err(lacking) = empty_rules() else {
+            return Some(prepared);
+        };
+        assert_eq!(prepared.unwrap_err().cause, Some(Cause::Fault(lacking)));
+        None
+    }
+
+    /// What a script says, on both of its streams, in a sandbox; it begins in `directory`.
+    fn output(directory: &Path, sandbox: Sandbox, script: &str) -> Option<String> {
+        let mut spec = shell_spec(&format!("exec 2>&1; {script}"));
+        spec.surroundings.working_directory = Some(directory.to_owned());
+        let mut spawner = prepare(spec, sandbox)?.unwrap();
+        let mut child = spawner.spawn(Stdio::piped()).unwrap();
+        drop(child.stdin.take());
+        Some(testing::rest_of_output(&mut child))
+    }
+
+    /// Each line of `script` says whether it has succeeded.
+    fn each_line(directory: &Path, sandbox: Sandbox, lines: &[(&str, bool)]) {
+        for (line, expected) in lines {
+            let said = output(
+                directory,
+                sandbox.clone(),
+                &format!("if {line}; then echo yes; else echo no; fi"),
+            );
+            let Some(said) = said else { return };
+            let expected = if *expected { "yes" } else { "no" };
+            assert_eq!(said.lines().last(), Some(expected), "{line}: {said}");
+        }
+    }
+
+    #[test]
+    fn what_lies_outside_can_be_neither_read_nor_changed() {
+        let (root, sandbox) = rooms();
+        each_line(
+            root.path(),
+            sandbox,
+            &[
+                ("cat outside", false),
+                ("ls .", false),
+                ("sh -c 'sh -c \"cat outside\"'", false),
+                ("echo new > outside", false),
+                ("echo more >> outside", false),
+                ("truncate -s 0 outside", false),
+                ("rm -f outside", false),
+                ("mv outside write/", false),
+                ("ln outside write/linked", false),
+                ("touch made", false),
+                ("mkdir made", false),
+                ("ln -s outside made", false),
+                ("ls /proc/1", false),
+            ],
+        );
+        assert_eq!(fs::read_to_string(root.path().join("outside")).unwrap(), "secret\n");
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn what_is_given_to_be_read_can_be_read_and_no_more() {
+        let (root, sandbox) = rooms();
+        each_line(
+            root.path(),
+            sandbox,
+            &[
+                ("[ $(cat read/text) = text ]", true),
+                ("ls read", true),
+                ("sh -c 'cat read/text'", true),
+                ("echo more >> read/text", false),
+                ("truncate -s 0 read/text", false),
+                ("rm -f read/text", false),
+                ("touch read/made", false),
+            ],
+        );
+    }
+
+    #[test]
+    fn what_is_given_to_be_changed_can_be_but_not_executed() {
+        let (root, sandbox) = rooms();
+        each_line(
+            root.path(),
+            sandbox.clone(),
+            &[
+                (
+                    "echo one > write/a && echo two >> write/a && [ $(wc -l < write/a) = 2 ]",
+                    true,
+                ),
+                ("truncate -s 1 write/a", true),
+                (
+                    "mkdir -p write/b && mv write/a write/b/c && ln write/b/c write/d && rm -r write/b",
+                    true,
+                ),
+                ("ln -s d write/e && mkfifo write/f && rm write/e write/f", true),
+                ("cp /bin/true write/true && write/true", false),
+                ("mknod write/null c 1 3", false),
+                ("[ -e write/true ]", true),
+            ],
+        );
+        let both = Sandbox {
+            read: sandbox.write.clone(),
+            ..sandbox
+        };
+        each_line(root.path(), both, &[("write/true", true)]);
+    }
+
+    #[test]
+    fn a_single_file_can_be_given() {
+        let (root, _) = rooms();
+        let sandbox = Sandbox {
+            read: vec![root.path().join("read/text")],
+            write: vec![root.path().join("outside")],
+        };
+        each_line(
+            root.path(),
+            sandbox,
+            &[
+                ("cat read/text", true),
+                ("ls read", false),
+                ("echo new > outside && [ $(cat outside) = new ]", true),
+                ("rm -f outside", false),
+            ],
+        );
+    }
+
+    #[test]
+    fn programs_run_and_have_what_every_program_needs() {
+        each_line(
+            Path::new("/"),
+            Sandbox::default(),
+            &[
+                ("head -c 8 /dev/urandom > /dev/null", true),
+                ("cat < /dev/null", true),
+                ("head -c 8 /dev/zero | wc -c", true),
+                ("cat /etc/passwd", true),
+                ("echo x > /dev/stderr", true),
+                ("grep -q 'NoNewPrivs:.*1' /proc/self/status", false),
+                ("touch /tmp/iotcpd-made-in-a-sandbox", false),
+            ],
+        );
+    }
+
+    #[test]
+    fn no_privileges_can_be_gained_and_no_descriptor_is_left() {
+        let sandbox = Sandbox {
+            read: vec!["/proc".into()],
+            ..Sandbox::default()
+        };
+        let script = "grep NoNewPrivs: /proc/self/status | tr -d '\\t'; \
+                      i=3; while [ $i -le 99 ]; do [ -e /proc/$$/fd/$i ] && echo $i; i=$((i+1)); done; :";
+        if let Some(output) = output(Path::new("/"), sandbox, script) {
+            assert_eq!(output, "NoNewPrivs:1\n");
+        }
+    }
+
+    #[test]
+    fn a_child_of_another_user_is_in_it_too() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let mut spec = shell_spec("exec 2>&1; id -u; cat /proc/self/status");
+        (spec.surroundings.user, spec.surroundings.group) = (Some(65534), Some(65534));
+        let Some(prepared) = prepare(spec, Sandbox::default()) else {
+            return;
+        };
+        let mut child = prepared.unwrap().spawn(Stdio::piped()).unwrap();
+        assert_eq!(testing::read_line(&mut child), "65534");
+        assert!(testing::rest_of_output(&mut child).contains("Permission denied"));
+    }
+
+    #[test]
+    fn one_with_a_terminal_of_its_own_has_that() {
+        let mut spec = shell_spec("echo here > /dev/tty");
+        spec.surroundings.terminal = true;
+        let Some(prepared) = prepare(spec, Sandbox::default()) else {
+            return;
+        };
+        let mut child = prepared.unwrap().spawn(Stdio::piped()).unwrap();
+        assert_eq!(testing::read_line(&mut child), "here");
+        testing::wait(&mut child);
+    }
+
+    #[test]
+    fn a_path_that_is_not_there_is_told_before_any_start() {
+        let missing = || vec![PathBuf::from("/no/such/path")];
+        for (sandbox, key) in [
+            (
+                Sandbox {
+                    read: missing(),
+                    ..Sandbox::default()
+                },
+                "sandbox-read",
+            ),
+            (
+                Sandbox {
+                    write: missing(),
+                    ..Sandbox::default()
+                },
+                "sandbox-write",
+            ),
+        ] {
+            let Some(prepared) = prepare(shell_spec(""), sandbox) else {
+                return;
+            };
+            let error = prepared.unwrap_err();
+            assert_eq!((error.step, error.errno), (Step::SandboxRules, Errno::ENOENT));
+            assert!(error.is_permanent());
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "cannot start \"sh\": making its sandbox: cannot open \"/no/such/path\", which {key} names: \
+                     No such file or directory; correct the path, or make it first"
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn a_program_outside_is_refused_with_the_reason() {
+        let (root, sandbox) = rooms();
+        let program = root.path().join("program");
+        fs::copy("/bin/true", &program).unwrap();
+        let spec = ProcessSpec::new(vec![program.into()]).unwrap();
+        let Some(prepared) = prepare(spec, sandbox) else { return };
+        let error = prepared.unwrap().spawn(Stdio::piped()).unwrap_err();
+        assert_eq!((error.step, error.errno), (Step::Exec, Errno::EACCES));
+        assert!(error.to_string().contains("let the sandbox read it"), "{error}");
+    }
+
+    #[test]
+    fn an_old_kernel_is_told_from_one_without_it() {
+        let all = AccessFs::from_all(VERSION);
+        let told = |error| {
+            missing(RulesetError::HandleAccesses(HandleAccessesError::Fs(
+                HandleAccessError::Compat(CompatError::Access(error)),
+            )))
+        };
+        let old = AccessError::PartiallyCompatible {
+            access: all,
+            incompatible: AccessFs::Truncate.into(),
+        };
+        assert_eq!(told(old), Fault::TooOld);
+        assert_eq!(told(AccessError::Incompatible { access: all }), Fault::NoLandlock);
+        for fault in [Fault::NoLandlock, Fault::TooOld] {
+            assert!(SpawnError::of_sandbox(fault).is_permanent());
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! What the three standard streams of a child are connected to, and the two ends of its pipes.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use mio::unix::pipe::{Receiver, Sender};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::unistd::pipe2;
+
+/// What one standard stream of a child is connected to.
+#[derive(Debug)]
+pub enum Stream {
+    /// A pipe, whose other end is in the [`Child`](super::child::Child).
+    Pipe,
+    /// `/dev/null`.
+    Null,
+    /// The daemon's own stream of the same number.
+    Inherit,
+    /// This descriptor.
+    Descriptor(OwnedFd),
+    /// Of standard error alone: what standard output is connected to, so that what is written to the two keeps its order. The
+    /// child has then no `stderr` of its own. Elsewhere it is EINVAL.
+    SameAsOutput,
+}
+
+/// The standard streams of a child.
+#[derive(Debug)]
+pub struct Stdio {
+    /// Standard input.
+    pub stdin: Stream,
+    /// Standard output.
+    pub stdout: Stream,
+    /// Standard error.
+    pub stderr: Stream,
+}
+
+impl Stdio {
+    /// Three pipes.
+    #[must_use]
+    pub const fn piped() -> Self {
+        Self {
+            stdin: Stream::Pipe,
+            stdout: Stream::Pipe,
+            stderr: Stream::Pipe,
+        }
+    }
+}
+
+/// Both ends of a child's streams, until it has its own.
+#[derive(Debug)]
+pub(super) struct Connected {
+    pub(super) theirs: Theirs,
+    pub(super) stdin: Option<Sender>,
+    pub(super) stdout: Option<Receiver>,
+    pub(super) stderr: Option<Receiver>,
+}
+
+/// The child's ends. One that is `None` is another one's.
+#[derive(Debug)]
+pub(super) struct Theirs {
+    pub(super) stdin: OwnedFd,
+    /// `None`: that of standard input, as on a terminal.
+    pub(super) stdout: Option<OwnedFd>,
+    /// `None`: that of standard output.
+    pub(super) stderr: Option<OwnedFd>,
+}
+
+impl Theirs {
+    /// In the order of their numbers.
+    pub(super) fn in_order(&self) -> [BorrowedFd<'_>; 3] {
+        let stdin = self.stdin.as_fd();
+        let stdout = self.stdout.as_ref().map_or(stdin, AsFd::as_fd);
+        let stderr = self.stderr.as_ref().map_or(stdout, AsFd::as_fd);
+        [stdin, stdout, stderr]
+    }
+}
+
+impl Stdio {
+    /// Makes the pipes.
+    pub(super) fn connect(self) -> io::Result<Connected> {
+        let (their_stdin, stdin) = input(self.stdin)?;
+        let (their_stdout, stdout) = output(self.stdout, io::stdout())?;
+        let (their_stderr, stderr) = errors(self.stderr)?;
+        let theirs = Theirs {
+            stdin: their_stdin,
+            stdout: Some(their_stdout),
+            stderr: their_stderr,
+        };
+        Ok(Connected {
+            theirs,
+            stdin,
+            stdout,
+            stderr,
+        })
+    }
+}
+
+/// The child's end of its standard input, and ours where it is a pipe.
+fn input(stream: Stream) -> io::Result<(OwnedFd, Option<Sender>)> {
+    if !matches!(stream, Stream::Pipe) {
+        return Ok((existing(stream, io::stdin())?, None));
+    }
+    let (child, ours) = pipe2(OFlag::O_CLOEXEC)?;
+    set_nonblocking(&ours)?;
+    Ok((child, Some(Sender::from(ours))))
+}
+
+/// The child's end of its standard output or error, and ours where it is a pipe.
+fn output(stream: Stream, own: impl AsFd) -> io::Result<(OwnedFd, Option<Receiver>)> {
+    if !matches!(stream, Stream::Pipe) {
+        return Ok((existing(stream, own)?, None));
+    }
+    let (ours, child) = pipe2(OFlag::O_CLOEXEC)?;
+    set_nonblocking(&ours)?;
+    Ok((child, Some(Receiver::from(ours))))
+}
+
+/// The child's end of its standard error, unless that is the one of its output, and ours where it is a pipe.
+pub(super) fn errors(stream: Stream) -> io::Result<(Option<OwnedFd>, Option<Receiver>)> {
+    if matches!(stream, Stream::SameAsOutput) {
+        return Ok((None, None));
+    }
+    let (child, ours) = output(stream, io::stderr())?;
+    Ok((Some(child), ours))
+}
+
+/// A stream that needs no pipe. `own` is the daemon's stream of the same number.
+fn existing(stream: Stream, own: impl AsFd) -> io::Result<OwnedFd> {
+    match stream {
+        Stream::Descriptor(descriptor) => Ok(descriptor),
+        Stream::Inherit => own.as_fd().try_clone_to_owned(),
+        Stream::Null | Stream::Pipe => Ok(OpenOptions::new().read(true).write(true).open("/dev/null")?.into()),
+        Stream::SameAsOutput => Err(Errno::EINVAL.into()),
+    }
+}
+
+/// Our end alone: a stdio program expects its own to block. The two ends of a pipe have separate flags.
+fn set_nonblocking(ours: &OwnedFd) -> io::Result<()> {
+    // A fresh pipe end has no other status flag that setting this one could clear.
+    fcntl(ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok(())
+}

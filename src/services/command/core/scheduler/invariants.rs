@@ -1,0 +1,40 @@
+//! What holds between events.
+
+use super::super::client::State;
+use super::super::event::ClientId;
+use super::super::run::State as RunState;
+use super::Scheduler;
+
+impl Scheduler {
+    /// See the head of this file.
+    pub(super) fn check(&self) {
+        if !cfg!(debug_assertions) {
+            return;
+        }
+        for (name, line) in &self.lines {
+            let running = self.jobs.values().filter(|job| job.name == *name).count();
+            debug_assert_eq!(running, line.running, "{name:?}");
+            let rule = self.rules.get(name);
+            let one_more = rule.is_some_and(|rule| line.running < rule.threads);
+            debug_assert!(
+                line.queue.is_empty() || (rule.is_some() && !one_more),
+                "{name:?} waits in vain"
+            );
+            let queued = |id: &ClientId| matches!(self.clients.get(id), Some(State::Queued { .. }));
+            debug_assert!(line.queue.iter().all(queued), "{name:?}: somebody waits who does not");
+        }
+        for (id, state) in &self.clients {
+            if let State::Following { run, .. } = state {
+                let job = self.jobs.get(run);
+                debug_assert!(
+                    job.is_some_and(|job| job.audience.contains(id)),
+                    "{id:?} follows nothing"
+                );
+            }
+        }
+        for (id, job) in &self.jobs {
+            let going = !matches!(job.run.state(), RunState::Starting | RunState::Running { .. });
+            debug_assert!(!job.audience.is_empty() || going, "{id:?} runs for nobody");
+        }
+    }
+}

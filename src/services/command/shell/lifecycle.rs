@@ -1,0 +1,211 @@
+//! Beginning, change and end of a command door: start, reload, drain, stop.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::super::core::counters::Traffic;
+use super::super::core::scheduler::{Rule, Rules, Scheduler};
+use super::super::options::{Command, Options};
+use super::super::report::{Times, Topic};
+use super::{CommandDoor, Of, programs};
+use crate::error::{Blame, Error};
+use crate::net::addr::ListenAddr;
+use crate::net::limits::ConnectionCount;
+use crate::net::listener::Listener;
+use crate::net::listening::{Accepting, Listening};
+use crate::process::guard::Guard;
+use crate::process::spawn::SpawnDefaults;
+use crate::reactor::{Alarm, Context};
+use crate::services::Listeners;
+use crate::services::journal::Journal;
+
+/// Once the door drains, a client whose request is not complete has so long to complete it.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// How far the door's life has gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Life {
+    Serving,
+    /// Nobody is accepted any more; what runs may end, and who waits is served.
+    Draining,
+    /// What runs is ended.
+    Stopping,
+}
+
+impl CommandDoor {
+    /// A door that listens already but serves nobody yet; [`start`](crate::services::Door::start) gives it life.
+    ///
+    /// # Errors
+    /// The program of a command cannot be started, or the guard process cannot.
+    pub fn new(
+        options: Options,
+        listeners: Listeners,
+        spawn_defaults: SpawnDefaults,
+        now: Instant,
+    ) -> Result<CommandDoor, Error> {
+        let programs = programs::prepare(&options, &spawn_defaults)?;
+        let guard = Guard::start().map_err(|error| {
+            let what = format!("{}: cannot start the guard process: {error}", options.name);
+            Error::new(
+                Blame::System,
+                what,
+                "see whether the machine is short of processes or memory",
+            )
+        })?;
+        Ok(CommandDoor {
+            programs,
+            listening: Listening::new(Of::Listener.kind(), listeners),
+            count: ConnectionCount::new(options.connection_limits.clone()),
+            scheduler: Scheduler::new(options.timing, options.list, rules(&options)),
+            connections: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            next_client: 0,
+            starting: VecDeque::new(),
+            traffic: Traffic::default(),
+            times: Times::default(),
+            life: Life::Serving,
+            life_alarm: Alarm::default(),
+            journal: Journal::new(Of::Upkeep.only()),
+            started: now,
+            options,
+            spawn_defaults,
+            guard,
+        })
+    }
+
+    pub(in crate::services::command) fn begin(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        let (died, writable) = (cx.token_for(Of::GuardExit.only()), cx.token_for(Of::GuardPipe.only()));
+        let registered = self.guard.register(cx.registry(), died, writable);
+        registered.map_err(|error| cannot_watch(&error))
+    }
+
+    pub(in crate::services::command) fn begin_accepting(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        let registered = self.listening.register(cx, &self.options.name);
+        registered.map_err(|error| cannot_watch(&error))
+    }
+
+    pub(in crate::services::command) fn listening(&self) -> impl Iterator<Item = (&ListenAddr, &Listener)> {
+        self.listening.iter()
+    }
+
+    // ---- change ------------------------------------------------------------------------------------------------
+
+    /// Takes on new options, for requests that are completed from now on; `new` are the listeners for addresses that were not
+    /// listened on before. What runs goes on as it was started.
+    pub(in crate::services::command) fn change(
+        &mut self,
+        cx: &mut Context<'_>,
+        options: Options,
+        new: Listeners,
+    ) -> Result<(), Error> {
+        self.programs = programs::prepare(&options, &self.spawn_defaults)?;
+        self.options = options;
+        self.count.set_limits(self.options.connection_limits.clone());
+        let Options {
+            name,
+            listen,
+            timing,
+            list,
+            ..
+        } = &self.options;
+        self.listening.replace(cx, name, listen, new);
+        self.scheduler
+            .reconfigure(*timing, *list, rules(&self.options), cx.now());
+        self.obey(cx);
+        Ok(())
+    }
+
+    // ---- end ---------------------------------------------------------------------------------------------------
+
+    pub(in crate::services::command) fn begin_draining(&mut self, cx: &mut Context<'_>) {
+        if self.life == Life::Serving {
+            // Who has connected is in, even if nobody has accepted him yet.
+            self.accept_all(cx);
+            self.listening.close();
+            self.finish(cx);
+        }
+        // Those of a door that finishes already, because a successor serves, have had all the time they wanted.
+        if self.life == Life::Draining {
+            self.scheduler.hasten(cx.now() + LAST_WORDS);
+            self.pump_all(cx);
+        }
+    }
+
+    /// Others are accepted by the successor; who was accepted here has all the time that he would have had.
+    pub(in crate::services::command) fn leave_to_successor(&mut self, cx: &mut Context<'_>) {
+        if self.life == Life::Serving {
+            self.listening.leave(cx);
+            self.finish(cx);
+        }
+    }
+
+    fn finish(&mut self, cx: &mut Context<'_>) {
+        self.life = Life::Draining;
+        let count = self.connections.len();
+        log::info!("{}: draining, {count} clients connected", self.options.name);
+        let until = cx.now() + self.options.stop_timeout;
+        cx.set_alarm(&mut self.life_alarm, Of::Life.only(), Some(until));
+    }
+
+    pub(super) fn stop_timeout(&mut self, cx: &mut Context<'_>) {
+        cx.alarm_fired(&mut self.life_alarm);
+        if self.life == Life::Draining {
+            self.life = Life::Stopping;
+            log::warn!("{}: stop-timeout is over; what still runs is ended", self.options.name);
+            self.scheduler.stop(cx.now());
+            self.obey(cx);
+            self.pump_all(cx);
+        }
+    }
+
+    pub(in crate::services::command) fn hurry_everybody(&mut self, cx: &mut Context<'_>) {
+        self.listening.close();
+        self.life = Life::Stopping;
+        cx.set_alarm(&mut self.life_alarm, Of::Life.only(), None);
+        self.scheduler.hurry(cx.now());
+        self.obey(cx);
+    }
+
+    fn pump_all(&mut self, cx: &mut Context<'_>) {
+        let ids: Vec<_> = self.connections.keys().copied().collect();
+        for id in ids {
+            self.pump(cx, id);
+        }
+    }
+
+    pub(in crate::services::command) fn is_over(&self) -> bool {
+        self.life != Life::Serving && self.scheduler.is_idle()
+    }
+
+    pub(super) fn guard_has_died(&mut self, cx: &mut Context<'_>) {
+        let CommandDoor {
+            journal,
+            guard,
+            options,
+            ..
+        } = self;
+        journal.restart_guard(cx, &options.name, Topic::Guard, guard);
+    }
+}
+
+/// What the scheduler decides by.
+fn rules(options: &Options) -> Rules {
+    let rule = |command: &Command| Rule {
+        threads: command.threads,
+        arguments: command.arguments.clone(),
+        queue: command.queue,
+        max_wait: command.max_wait,
+        join: command.join,
+        timeout: command.timeout,
+    };
+    let commands = options.commands.iter();
+    commands
+        .map(|command| (command.name.clone().into_bytes(), rule(command)))
+        .collect()
+}
+
+fn cannot_watch(error: &io::Error) -> Error {
+    let what = format!("cannot watch descriptors: {error}");
+    Error::new(Blame::System, what, "raise fs.epoll.max_user_watches")
+}

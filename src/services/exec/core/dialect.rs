@@ -1,0 +1,126 @@
+//! The two protocols in which a program is asked for and its end is told, each a variant of the same three values.
+//!
+//! A [`Dialect`] is what an operator has chosen. A connection is given a [`Reader`] and a [`Teller`] of it when it is taken in,
+//! and keeps them: what is changed later is for others. Nothing outside this file and the two that it names knows which one is
+//! spoken. What does not belong here: when something is said. [`run`](super::run) decides that.
+
+use super::reply::{self, Outcome, Output};
+use super::request::{self, End, Found};
+use super::sockproc::{self, Held, Kept};
+
+/// A protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// Netstrings both ways, outputs as they come: sockexec 3.1.
+    Sockexec,
+    /// A command line for a shell, outputs at the end: sockproc.
+    Sockproc {
+        /// How many bytes of both outputs may be held together.
+        max_output: usize,
+    },
+}
+
+impl Dialect {
+    /// Reads a request whose arguments have at most `longest` bytes altogether, one more counted for each.
+    #[must_use]
+    pub fn reader(self, longest: usize) -> Reader {
+        match self {
+            Dialect::Sockexec => Reader::Sockexec(request::Reader::new(longest)),
+            Dialect::Sockproc { .. } => Reader::Sockproc(sockproc::Reader::new(longest)),
+        }
+    }
+
+    /// Tells what becomes of it.
+    #[must_use]
+    pub fn teller(self) -> Teller {
+        match self {
+            Dialect::Sockexec => Teller::Sockexec,
+            Dialect::Sockproc { max_output } => Teller::Sockproc(Held::new(max_output)),
+        }
+    }
+}
+
+/// Reads one request.
+#[derive(Debug, Clone)]
+pub enum Reader {
+    /// Of [`Dialect::Sockexec`].
+    Sockexec(request::Reader),
+    /// Of [`Dialect::Sockproc`].
+    Sockproc(sockproc::Reader),
+}
+
+impl Reader {
+    /// Reads on, up to the next thing that is found; how many bytes that took. To be called again with the rest until it says
+    /// [`Found::NeedMore`], or [`Found::Wrong`] for good.
+    pub fn advance(&mut self, bytes: &[u8]) -> (usize, Found) {
+        match self {
+            Reader::Sockexec(reader) => reader.advance(bytes),
+            Reader::Sockproc(reader) => reader.advance(bytes),
+        }
+    }
+
+    /// Whether the end of the input was read: nothing that follows has a meaning.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        match self {
+            Reader::Sockexec(reader) => reader.is_complete(),
+            Reader::Sockproc(reader) => reader.is_complete(),
+        }
+    }
+
+    /// The client sends nothing more.
+    #[must_use]
+    pub fn end(&self) -> End {
+        match self {
+            Reader::Sockexec(reader) => reader.end(),
+            Reader::Sockproc(reader) => reader.end(),
+        }
+    }
+}
+
+/// Writes what one client is told. Exactly one of [`conclude`](Self::conclude) and [`refuse`](Self::refuse) ends it.
+#[derive(Debug)]
+pub enum Teller {
+    /// Of [`Dialect::Sockexec`].
+    Sockexec,
+    /// Of [`Dialect::Sockproc`].
+    Sockproc(Held),
+}
+
+impl Teller {
+    /// Some of a program's output, which is never empty: appended, or held until the end.
+    pub fn output(&mut self, from: Output, bytes: &[u8], wire: &mut Vec<u8>) -> Kept {
+        match self {
+            Teller::Sockexec => {
+                reply::output(from, bytes, wire);
+                Kept::All
+            }
+            Teller::Sockproc(held) => held.keep(from, bytes),
+        }
+    }
+
+    /// Appends how the program has ended, behind all its output.
+    pub fn conclude(&mut self, outcome: Outcome, wire: &mut Vec<u8>) {
+        match self {
+            Teller::Sockexec => reply::conclude(outcome, wire),
+            Teller::Sockproc(held) => held.conclude(outcome, wire),
+        }
+    }
+
+    /// Appends why there is no program, or none any more.
+    pub fn refuse(&mut self, why: &str, status: u8, wire: &mut Vec<u8>) {
+        match self {
+            Teller::Sockexec => reply::refusal(why, status, wire),
+            Teller::Sockproc(held) => held.refuse(why, status, wire),
+        }
+    }
+
+    /// How many bytes are held for the end.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        match self {
+            Teller::Sockexec => 0,
+            Teller::Sockproc(held) => held.len(),
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Who may have something run, and what: the lists of an operator, asked without I/O.
+//!
+//! [`Clients`] are the users and groups that a UNIX socket tells of its peers; [`Programs`] are paths and patterns of paths.
+//! An empty list permits everybody, or everything.
+//!
+//! A program has two paths. One is where it was *found*: as the client wrote it, or in a directory of PATH. The other is its
+//! *target*: the same without symbolic links, `.` and `..`. Whoever can make a link in some directory must not thereby be able
+//! to run what is not listed, so a pattern is held against the target, and the target is what is run ([`Verdict::Target`]). A
+//! path that is written out in the list may be a link itself: its author has named it, so a program that was found at exactly
+//! that path is permitted whatever the link leads to, and run by it ([`Verdict::Found`]). It is not enough there that both
+//! lead to one file: a program such as busybox does another thing under each of its names.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::Path;
+
+use glob::{MatchOptions, Pattern, PatternError};
+
+/// Users and groups. Either list suffices: whoever is in one of them need not be in the other. Root is nobody special.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Clients {
+    /// User ids.
+    pub users: BTreeSet<u32>,
+    /// Group ids.
+    pub groups: BTreeSet<u32>,
+}
+
+impl Clients {
+    /// Whether somebody is kept out at all.
+    #[must_use]
+    pub fn restrict(&self) -> bool {
+        !self.users.is_empty() || !self.groups.is_empty()
+    }
+
+    /// Whether this user may ask; `groups` are all of its groups, the primary one among them.
+    #[must_use]
+    pub fn permit(&self, user: u32, groups: &[u32]) -> bool {
+        !self.restrict() || self.users.contains(&user) || groups.iter().any(|group| self.groups.contains(group))
+    }
+}
+
+/// Paths and patterns of paths.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Programs {
+    patterns: Vec<Pattern>,
+}
+
+/// Whether a program may be run, and by which of its paths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// By the path where it was found.
+    Found,
+    /// By that path without links.
+    Target,
+    /// Not at all.
+    Forbidden,
+}
+
+/// `*` and `?` do not match a slash; a leading dot is a character like any other.
+const OPTIONS: MatchOptions = MatchOptions {
+    case_sensitive: true,
+    require_literal_separator: true,
+    require_literal_leading_dot: false,
+};
+
+impl Programs {
+    /// Adds a path or a pattern: `*` matches any part of a name, `?` one character of it, `[a-z]` one of these, `**`, as a
+    /// name of its own, any number of directories.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn add(&mut self, pattern: &str) -> Result<(), BadPattern> {
+        if !pattern.starts_with('/') {
+            return Err(BadPattern::Relative);
+        }
+        if pattern.ends_with('/') {
+            return Err(BadPattern::Directory);
+        }
+        let odd = |name: &str| matches!(name, "" | "." | "..");
+        if pattern.split('/').skip(1).any(odd) {
+            return Err(BadPattern::NeverMatches);
+        }
+        self.patterns.push(Pattern::new(pattern).map_err(BadPattern::Syntax)?);
+        Ok(())
+    }
+
+    /// Whether something is kept from being run at all.
+    #[must_use]
+    pub fn restrict(&self) -> bool {
+        !self.patterns.is_empty()
+    }
+
+    /// Whether a program may be run that was found at this path and has that target. A path that is not UTF-8 matches
+    /// nothing.
+    #[must_use]
+    pub fn verdict(&self, found: &Path, target: &Path) -> Verdict {
+        let written_out = |pattern: &Pattern| found.as_os_str() == pattern.as_str() && !has_wildcard(pattern.as_str());
+        if !self.restrict() || self.patterns.iter().any(written_out) {
+            return Verdict::Found;
+        }
+        let matches = |pattern: &Pattern| pattern.matches_path_with(target, OPTIONS);
+        if self.patterns.iter().any(matches) {
+            Verdict::Target
+        } else {
+            Verdict::Forbidden
+        }
+    }
+}
+
+fn has_wildcard(pattern: &str) -> bool {
+    pattern.contains(['*', '?', '['])
+}
+
+/// A pattern that is none.
+#[derive(Debug)]
+pub enum BadPattern {
+    /// It does not begin with a slash.
+    Relative,
+    /// It ends with one.
+    Directory,
+    /// It has a name that no path without links has.
+    NeverMatches,
+    /// Its wildcards make no sense.
+    Syntax(PatternError),
+}
+
+/// What is wrong, then what to write instead.
+impl fmt::Display for BadPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BadPattern::Relative => f.write_str("it is no path from the root; write for example /usr/bin/git"),
+            BadPattern::Directory => f.write_str("it is a directory; write for example /opt/tools/* for what is in it"),
+            BadPattern::NeverMatches => {
+                f.write_str("it can match nothing, since paths are compared without //, /./ and /../; leave these out")
+            }
+            BadPattern::Syntax(error) => {
+                write!(f, "its wildcards are wrong at byte {}: {}; ", error.pos, error.msg)?;
+                f.write_str("write * ? [a-z], and ** between slashes")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(patterns: &[&str]) -> Programs {
+        let mut programs = Programs::default();
+        for pattern in patterns {
+            programs
+                .add(pattern)
+                .unwrap_or_else(|error| panic!("{pattern}: {error}"));
+        }
+        programs
+    }
+
+    fn verdict(patterns: &[&str], found: &str, target: &str) -> Verdict {
+        list(patterns).verdict(Path::new(found), Path::new(target))
+    }
+
+    #[test]
+    fn either_list_lets_in_and_root_is_nobody_special() {
+        let clients = Clients {
+            users: [7].into(),
+            groups: [20, 21].into(),
+        };
+        for (user, groups, permitted) in [
+            (7, &[1][..], true),
+            (8, &[1, 21], true),
+            (8, &[20], true),
+            (8, &[1, 7], false),
+            (20, &[], false),
+            (0, &[0], false),
+        ] {
+            assert_eq!(clients.permit(user, groups), permitted, "{user} {groups:?}");
+        }
+        assert!(Clients::default().permit(8, &[]), "nobody is listed, so everybody may");
+        let users = Clients {
+            users: [7].into(),
+            ..Clients::default()
+        };
+        assert!(users.restrict() && !users.permit(8, &[8]));
+    }
+
+    #[test]
+    fn patterns_are_held_against_the_target_and_their_stars_keep_to_their_directory() {
+        for (pattern, target, permitted) in [
+            ("/usr/bin/*", "/usr/bin/git", true),
+            ("/usr/bin/*", "/usr/bin/.hidden", true),
+            ("/usr/bin/*", "/usr/bin/sub/git", false),
+            ("/usr/bin/*", "/usr/bin", false),
+            ("/usr/bin/*", "/opt/usr/bin/git", false),
+            ("/usr/bin/git*", "/usr/bin/git-shell", true),
+            ("/usr/bin/gi?", "/usr/bin/git", true),
+            ("/usr/bin/gi?", "/usr/bin/gi/", false),
+            ("/usr/*/git", "/usr/bin/git", true),
+            ("/usr/*/git", "/usr/a/b/git", false),
+            ("/usr/**/git", "/usr/git", true),
+            ("/usr/**/git", "/usr/a/b/git", true),
+            ("/usr/**/git", "/usr/a/b/agit", false),
+            ("/opt/**", "/opt/a/b", true),
+            ("/opt/**", "/opta", false),
+            ("/opt/[a-c]", "/opt/b", true),
+            ("/opt/[!a-c]", "/opt/b", false),
+            ("/opt/[!a-c]", "/opt//", false),
+            ("/usr/bin/git", "/usr/bin/git", true),
+            ("/usr/bin/git", "/usr/bin/gitk", false),
+            ("/usr/bin/GIT", "/usr/bin/git", false),
+        ] {
+            let expected = if permitted { Verdict::Target } else { Verdict::Forbidden };
+            assert_eq!(verdict(&[pattern], "/link", target), expected, "{pattern} {target}");
+        }
+    }
+
+    #[test]
+    fn a_link_among_what_is_permitted_leads_nowhere_else() {
+        assert_eq!(verdict(&["/opt/*"], "/opt/evil", "/usr/bin/dash"), Verdict::Forbidden);
+        assert_eq!(verdict(&["/opt/*"], "/tmp/link", "/opt/tool"), Verdict::Target);
+    }
+
+    #[test]
+    fn a_path_that_is_written_out_may_be_a_link_and_permits_only_itself() {
+        let busybox = |found| verdict(&["/bin/ls"], found, "/bin/busybox");
+        assert_eq!(busybox("/bin/ls"), Verdict::Found);
+        for found in ["/bin/sh", "/bin//ls", "/bin/./ls", "bin/ls", "/bin/ls/"] {
+            assert_eq!(busybox(found), Verdict::Forbidden, "{found}");
+        }
+        assert_eq!(
+            verdict(&["/a/*"], "/a/*", "/b"),
+            Verdict::Forbidden,
+            "a pattern is no path"
+        );
+    }
+
+    #[test]
+    fn without_a_list_everything_is_run_where_it_was_found() {
+        assert_eq!(verdict(&[], "x", "/y"), Verdict::Found);
+    }
+
+    #[test]
+    fn what_is_no_pattern_is_told_with_a_remedy() {
+        for (pattern, why) in [
+            ("git", "no path from the root"),
+            ("", "no path from the root"),
+            ("/opt/", "a directory"),
+            ("/", "a directory"),
+            ("/opt/../bin/sh", "nothing"),
+            ("/opt//sh", "nothing"),
+            ("/opt/./sh", "nothing"),
+            ("/opt/[a", "wildcards are wrong at byte 5"),
+            ("/opt/a**", "wildcards are wrong"),
+            ("/opt/***", "wildcards are wrong"),
+        ] {
+            let said = Programs::default().add(pattern).unwrap_err().to_string();
+            assert!(said.contains(why) && said.contains("; "), "{pattern}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_no_text_is_not_permitted_by_a_pattern() {
+        use std::os::unix::ffi::OsStrExt;
+        let odd = Path::new(std::ffi::OsStr::from_bytes(b"/opt/\xff"));
+        assert_eq!(list(&["/opt/*"]).verdict(odd, odd), Verdict::Forbidden);
+    }
+}

@@ -1,0 +1,104 @@
+//! Who is let in, onto which listeners, and what is run for him: the lists of the options, asked of sockets and files.
+
+use std::ffi::OsStr;
+
+use super::ExecDoor;
+use crate::error::{Blame, Error};
+use crate::net::addr::ListenAddr;
+use crate::net::listener::Listener;
+use crate::net::stream::Stream;
+use crate::process::failure::SpawnError;
+use crate::process::spawn::Program;
+use crate::services::exec::core::permits::Verdict;
+use crate::services::exec::options::{Options, is_exposed};
+
+/// Why a program is not run.
+pub(super) enum Unfit {
+    /// It is not listed.
+    Forbidden(String),
+    /// There is none, or none that may be run.
+    Missing(SpawnError),
+}
+
+impl ExecDoor {
+    /// The file that is run when a client asks for this name.
+    ///
+    /// # Errors
+    /// Why none is.
+    pub(super) fn permit_program(&self, name: &OsStr) -> Result<Program, Unfit> {
+        let found = self.launcher.find(name).map_err(Unfit::Missing)?;
+        if !self.options.programs.restrict() {
+            return Ok(found);
+        }
+        let target = self.launcher.find_real(name).map_err(Unfit::Missing)?;
+        match self.options.programs.verdict(found.path(), target.path()) {
+            Verdict::Found => Ok(found),
+            Verdict::Target => Ok(target),
+            Verdict::Forbidden => {
+                let path = target.path();
+                Err(Unfit::Forbidden(format!("{path:?} is not allowed (--allow-program)")))
+            }
+        }
+    }
+
+    /// Whether the user at the other end may have something run.
+    ///
+    /// # Errors
+    /// Why not, for the log and for the client.
+    pub(super) fn permit_client(&self, stream: &Stream) -> Result<(), String> {
+        if !self.options.clients.restrict() {
+            return Ok(());
+        }
+        let asked = stream
+            .peer_credentials()
+            .and_then(|peer| Ok((peer, stream.peer_groups()?)));
+        match asked {
+            Ok((Some(peer), Some(groups))) if self.options.clients.permit(peer.uid, &groups) => Ok(()),
+            Ok((Some(peer), _)) => Err(format!("{peer} is not allowed (--allow-user, --allow-group)")),
+            Ok((None, _)) => Err("a client over TCP has no user that could be allowed (--allow-user)".to_owned()),
+            // Who cannot be told is not let in.
+            Err(error) => Err(format!("its user cannot be told: {error}")),
+        }
+    }
+}
+
+/// Holds listeners against the lists. Those whose address is known before they are there were held against them with the
+/// configuration; the others the service manager has opened. One that other machines reach is told in the log.
+///
+/// # Errors
+/// Other machines could run anything; or there is a list of users, who are not known over TCP.
+pub(super) fn check_listeners<'l>(
+    options: &Options,
+    listeners: impl Iterator<Item = (&'l ListenAddr, &'l Listener)>,
+) -> Result<(), Error> {
+    let name = &options.name;
+    for (configured, listener) in listeners {
+        let address = listener.local_addr();
+        let exposed = is_exposed(address);
+        if exposed && !options.programs.restrict() {
+            return Err(Error::new(
+                Blame::Operator,
+                format!(
+                    "{name}: {configured} is {address}: whoever reached it from another machine could run anything"
+                ),
+                "give the socket a loopback address or a path, or say with allow-program what may be run",
+            ));
+        }
+        if options.clients.restrict() && !matches!(address, ListenAddr::Unix(_)) {
+            return Err(Error::new(
+                Blame::Operator,
+                format!(
+                    "{name}: {configured} is {address}: no user is known there, and allow-user or allow-group asks"
+                ),
+                "give the socket a path, or leave the lists of users and groups out",
+            ));
+        }
+        if exposed {
+            log::warn!(
+                "{name}: {address} can be reached from other machines: whoever is let in (--allow, --deny) can run what \
+                 --allow-program names, without a password"
+            );
+        }
+    }
+    Ok(())
+}
