@@ -8,6 +8,7 @@
 pub mod command;
 pub mod exec;
 mod journal;
+mod on_request;
 pub mod pattern;
 pub mod pool;
 

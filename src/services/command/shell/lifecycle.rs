@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::super::core::counters::Traffic;
 use super::super::core::scheduler::{Rule, Rules, Scheduler};
 use super::super::options::{Command, Options};
-use super::super::report::{Times, Topic};
+use super::super::report::Topic;
 use super::{CommandDoor, Of, programs};
 use crate::error::{Blame, Error};
 use crate::net::addr::ListenAddr;
@@ -19,6 +19,7 @@ use crate::process::spawn::SpawnDefaults;
 use crate::reactor::{Alarm, Context};
 use crate::services::Listeners;
 use crate::services::journal::Journal;
+use crate::services::on_request::Times;
 
 /// Once the door drains, a client whose request is not complete has so long to complete it.
 const LAST_WORDS: Duration = Duration::from_millis(500);

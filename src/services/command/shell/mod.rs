@@ -27,13 +27,14 @@ use super::core::counters::Traffic;
 use super::core::event::{Action, ClientEvent, ClientId, RunEvent, RunId};
 use super::core::scheduler::Scheduler;
 use super::options::Options;
-use super::report::{self, Times, Topic};
+use super::report::{self, Topic};
 use crate::net::limits::ConnectionCount;
 use crate::net::listening::{Accepting, Listening};
 use crate::process::guard::Guard;
 use crate::process::spawn::SpawnDefaults;
 use crate::reactor::{Alarm, Context, Key, Kind, MAX_KINDS, Readiness, Service, Source};
 use crate::services::journal::Journal;
+use crate::services::on_request::Times;
 
 use connection::{Connection, Edges};
 use lifecycle::Life;

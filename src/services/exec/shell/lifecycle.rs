@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::super::core::counters::{Counters, Traffic};
 use super::super::core::run::{Event, State};
 use super::super::options::Options;
-use super::super::report::{Times, Topic};
+use super::super::report::Topic;
 use super::permits::check_listeners;
 use super::surroundings::launcher;
 use super::{ExecDoor, Of};
@@ -22,6 +22,7 @@ use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Alarm, Context, Key};
 use crate::services::Listeners;
 use crate::services::journal::Journal;
+use crate::services::on_request::Times;
 
 /// Once the door drains, a client whose arguments are not complete has so long to complete them.
 const LAST_WORDS: Duration = Duration::from_millis(500);

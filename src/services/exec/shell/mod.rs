@@ -27,7 +27,7 @@ use super::core::counters::{Counters, Traffic};
 use super::core::reply::Output;
 use super::core::run::{Action, Event, State};
 use super::options::Options;
-use super::report::{self, Times, Topic};
+use super::report::{self, Topic};
 use crate::net::limits::ConnectionCount;
 use crate::net::listening::{Accepting, Listening};
 use crate::process::guard::Guard;
@@ -35,6 +35,7 @@ use crate::process::spawn::{Launcher, SpawnDefaults};
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Alarm, Context, Key, Kind, MAX_KINDS, Readiness, Service, Source};
 use crate::services::journal::Journal;
+use crate::services::on_request::Times;
 
 use connection::{Connection, Edges, Moved};
 use lifecycle::Life;
