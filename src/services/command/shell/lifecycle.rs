@@ -144,7 +144,10 @@ impl CommandDoor {
         cx.alarm_fired(&mut self.life_alarm);
         if self.life == Life::Draining {
             self.life = Life::Stopping;
-            log::warn!("{}: stop-timeout is over; what still runs is ended", self.options.name);
+            log::warn!(
+                "{}: --stop-timeout is over; what still runs is ended",
+                self.options.name
+            );
             self.scheduler.stop(cx.now());
             self.obey(cx);
             self.pump_all(cx);
