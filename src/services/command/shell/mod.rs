@@ -81,7 +81,6 @@ enum Of {
     Upkeep,
     Life,
     GuardExit,
-    GuardPipe,
 }
 
 const KINDS: &[Of] = &[
@@ -96,7 +95,6 @@ const KINDS: &[Of] = &[
     Of::Upkeep,
     Of::Life,
     Of::GuardExit,
-    Of::GuardPipe,
 ];
 
 // A kind that does not fit, or is not found again where it stands, would take another's events.
@@ -147,7 +145,6 @@ impl Service for CommandDoor {
             Some(of @ (Of::Stdin | Of::Output)) => self.pipe_ready(cx, RunId(number), of),
             Some(Of::Exit) => self.exit_ready(cx, RunId(number)),
             Some(Of::GuardExit) => self.guard_has_died(cx),
-            Some(Of::GuardPipe) => self.guard.flush(),
             // These are alarms and leftovers, never registered with the poll.
             Some(Of::Run | Of::Ending | Of::Starting | Of::Upkeep | Of::Life) | None => {}
         }
@@ -163,7 +160,7 @@ impl Service for CommandDoor {
             Some(Of::Upkeep) => self.journal.sum_up(cx, &self.options.name),
             Some(Of::Life) => self.stop_timeout(cx),
             // These have no alarm.
-            Some(Of::Stdin | Of::Output | Of::Exit | Of::Starting | Of::GuardExit | Of::GuardPipe) | None => {}
+            Some(Of::Stdin | Of::Output | Of::Exit | Of::Starting | Of::GuardExit) | None => {}
         }
     }
 
@@ -175,10 +172,7 @@ impl Service for CommandDoor {
             Some(Of::Run) => self.pump_run(cx, RunId(number)),
             Some(Of::Starting) => self.start_waiting(cx),
             // These never leave anything over.
-            Some(
-                Of::Stdin | Of::Output | Of::Exit | Of::Ending | Of::Upkeep | Of::Life | Of::GuardExit | Of::GuardPipe,
-            )
-            | None => {}
+            Some(Of::Stdin | Of::Output | Of::Exit | Of::Ending | Of::Upkeep | Of::Life | Of::GuardExit) | None => {}
         }
     }
 

@@ -72,8 +72,8 @@ impl ExecDoor {
     }
 
     pub(in crate::services::exec) fn begin(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        let (died, writable) = (cx.token_for(Of::GuardExit.only()), cx.token_for(Of::GuardPipe.only()));
-        let registered = self.guard.register(cx.registry(), died, writable);
+        let died = cx.token_for(Of::GuardExit.only());
+        let registered = self.guard.register(cx.registry(), died);
         registered.map_err(|error| cannot_watch(&error))
     }
 

@@ -91,10 +91,9 @@ impl Pool {
     /// Starts the first worker at once: a program that cannot be started at all ends the daemon here. The others follow in
     /// the next turns, while the pool serves already.
     pub(in crate::services::pool) fn begin(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        let (died, writable) = (cx.token_for(Of::GuardExit.only()), cx.token_for(Of::GuardPipe.only()));
-        self.guard
-            .register(cx.registry(), died, writable)
-            .map_err(|error| cannot_watch(&error))?;
+        let died = cx.token_for(Of::GuardExit.only());
+        let registered = self.guard.register(cx.registry(), died);
+        registered.map_err(|error| cannot_watch(&error))?;
         self.act(cx, None);
         self.plan_upkeep(cx);
         match self.spawn_next(cx) {
