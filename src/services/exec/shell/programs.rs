@@ -197,7 +197,7 @@ impl ExecDoor {
         }
     }
 
-    /// Kills what is left of its group, takes its status, and tells the log of the run.
+    /// Kills what is left of its group, and takes its status.
     pub(super) fn reap(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
@@ -206,6 +206,7 @@ impl ExecDoor {
         let (pid, ran) = (program.pid(), cx.now().saturating_duration_since(program.started()));
         let reaped = program.reap(&mut self.guard);
         connection.status = reaped.as_ref().ok().copied().flatten();
+        connection.ran = Some(ran);
         match connection.status {
             Some(status) if status.success() => self.counters.exit_zero += 1,
             Some(ExitStatus::Code(_)) => self.counters.exit_nonzero += 1,
@@ -216,13 +217,15 @@ impl ExecDoor {
             }
         }
         self.times.run.record(ran);
-        self.log_run(key, ran);
     }
 
-    fn log_run(&mut self, key: Key, ran: std::time::Duration) {
-        let Some(connection) = self.connections.get(key) else {
+    /// Tells the log of a run, and counts its bytes, once no more of its output is read. That is later than it is reaped where
+    /// some of that lies in its pipes by then.
+    pub(super) fn log_run(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
+        let Some(ran) = connection.ran.take() else { return };
         let bytes = connection.bytes;
         self.traffic.input += bytes.input;
         self.traffic.output += bytes.output;
