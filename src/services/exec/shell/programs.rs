@@ -52,13 +52,13 @@ impl ExecDoor {
             return;
         };
         let arguments = connection.arguments.iter().cloned().map(OsString::from_vec).collect();
-        let command = match Command::new(arguments) {
+        let mut command = match Command::new(arguments) {
             Ok(command) => command,
             // The reader of requests has seen to it that there is a name.
             Err(empty) => return self.not_started(cx, key, CANNOT_RUN, &empty.to_string()),
         };
         let begun = Instant::now();
-        let program = match self.permit_program(command.program()) {
+        let program = match self.permit_program(&mut command) {
             Ok(program) => program,
             Err(Unfit::Forbidden(why)) => return self.forbid(cx, key, &why),
             Err(Unfit::Missing(error)) => return self.not_started(cx, key, status_of(&error), &error.to_string()),
