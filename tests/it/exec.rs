@@ -239,11 +239,13 @@ fn a_connection_over_the_limit_is_told_and_closed() {
 #[test]
 fn nonsense_is_refused_with_its_reason_and_harms_nobody() {
     let (daemon, _home) = door(&["--max-arguments", "1KiB"]);
-    let wrong: [(&str, &str); 8] = [
+    let wrong: [(&str, &str); 9] = [
         ("hello\n", "begins with its length"),
         ("1:0,", "decimal number from 1"),
         ("1:x,", "decimal number from 1"),
         ("4:9999,", "--max-arguments"),
+        // Each takes a pointer, however short it is.
+        ("3:114,", "--max-arguments"),
         ("1:1,99999999999999999999999:", "--max-arguments"),
         ("1:1,4:true;", "comma"),
         ("1:1,3:a\0b,", "NUL"),
@@ -260,7 +262,7 @@ fn nonsense_is_refused_with_its_reason_and_harms_nobody() {
     client.send("1:2,4:echo,");
     client.half_close();
     assert!(client.outcome().complaint().contains("in the middle"));
-    assert_eq!(daemon.usr1().count("runs refused"), 9);
+    assert_eq!(daemon.usr1().count("runs refused"), 10);
     assert_eq!(run(&daemon, &["echo", "fine"], b"").text(), "fine\n");
 }
 
