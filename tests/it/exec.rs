@@ -237,6 +237,17 @@ fn a_connection_over_the_limit_is_told_and_closed() {
 }
 
 #[test]
+fn a_name_of_any_length_makes_no_long_line_in_the_log() {
+    let (daemon, _home) = door(&[]);
+    let long = run(&daemon, &["\u{1}", &"x".repeat(500_000)], b"");
+    assert_eq!(long.code(), "127");
+    let long = run(&daemon, &[&"\u{1}".repeat(500_000)], b"");
+    assert_eq!(long.code(), "126", "no name can be so long: ENAMETOOLONG");
+    let line = daemon.stderr_wait("status 126");
+    assert!(line.len() < 4096, "{} bytes", line.len());
+}
+
+#[test]
 fn nonsense_is_refused_with_its_reason_and_harms_nobody() {
     let (daemon, _home) = door(&["--max-arguments", "1KiB"]);
     let wrong: [(&str, &str); 9] = [

@@ -11,6 +11,8 @@ use crate::stats::{Label, Snapshot, Value};
 /// An argument is shown up to so many bytes, and so many of them.
 const SHOWN_BYTES: usize = 200;
 const SHOWN_ARGUMENTS: usize = 16;
+/// A reason is shown up to so many characters.
+const SHOWN_REASON: usize = 1000;
 
 /// The percentiles of a latency, in the order of the statistics.
 type Labels = [Label; 5];
@@ -120,6 +122,14 @@ pub(super) fn command(arguments: &[Vec<u8>], with_arguments: bool) -> String {
     text
 }
 
+/// Why somebody gets no program: a program's name may be among it, which is as long as the client likes.
+pub(super) fn bounded(why: &str) -> String {
+    match why.char_indices().nth(SHOWN_REASON) {
+        Some((end, _)) => format!("{}...", why.get(..end).unwrap_or_default()),
+        None => why.to_owned(),
+    }
+}
+
 /// Everything an exec door has to say.
 pub(super) fn snapshot(counters: &Counters, traffic: Traffic, times: &Times, name: &str, present: Present) -> Snapshot {
     let mut snapshot = Snapshot::default();
@@ -189,6 +199,13 @@ fn as_count(number: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reason_is_bounded() {
+        assert_eq!(bounded("no"), "no");
+        assert_eq!(bounded(&"\u{fffd}".repeat(1000)), "\u{fffd}".repeat(1000));
+        assert_eq!(bounded(&"x".repeat(1001)), format!("{}...", "x".repeat(1000)));
+    }
 
     #[test]
     fn a_command_is_one_bounded_line_without_its_arguments_if_so_wished() {

@@ -102,7 +102,8 @@ impl ExecDoor {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        connection.teller.refuse(why, status, connection.output.end());
+        let why = report::bounded(why);
+        connection.teller.refuse(&why, status, connection.output.end());
         let (who, program) = (
             connection.who(),
             report::command(&connection.arguments, self.options.log_arguments),
