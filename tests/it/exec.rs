@@ -190,6 +190,16 @@ fn children_of_a_program_do_not_survive_it_though_they_hold_nothing() {
 }
 
 #[test]
+fn a_client_that_goes_while_its_program_is_being_ended_is_counted() {
+    let (daemon, _home) = door(&["-t", "100ms"]);
+    let mut client = ExecClient::connect(&daemon);
+    client.send(request(&["sh", "-c", "trap '' TERM; while :; do sleep 1; done"]));
+    daemon.usr1_until(|stats| stats.count("runs timeout") == 1);
+    drop(client);
+    daemon.usr1_until(|stats| stats.count("runs vanished") == 1);
+}
+
+#[test]
 fn a_client_that_goes_takes_its_program_and_its_children_along() {
     let (daemon, home) = door(&["-k", "100ms"]);
     let holders = Holders::of(home.path());

@@ -147,7 +147,9 @@ impl ExecDoor {
                 self.counters.total += 1;
                 connection.asked = Some(cx.now());
             }
-            (State::Starting | State::Running { .. }, Event::Gone) => self.counters.vanished += 1,
+            (State::Starting | State::Running { .. } | State::Ending { .. }, Event::Gone) => {
+                self.counters.vanished += 1
+            }
             (State::Remains { .. } | State::Answered { .. }, Event::Tick) => {
                 self.counters.unread += 1;
                 let line = format_args!("{peer} has left its answer unread for --write-timeout, and is let go");
