@@ -236,6 +236,17 @@ fn what_is_matched_is_what_is_run() {
 }
 
 #[test]
+fn each_program_that_is_refused_has_its_line() {
+    let programs = Programs::new();
+    let daemon = programs.door(&["tools/*"], &[]);
+    for number in 0..20 {
+        assert_eq!(run(&daemon, &["/bin/sh", &number.to_string()], b"").code(), "126");
+    }
+    daemon.stderr_wait("\"19\": status 126");
+    assert_eq!(daemon.stderr.text().matches("did not get to run").count(), 20);
+}
+
+#[test]
 fn a_link_of_ones_own_does_not_choose_what_a_program_does() {
     let programs = Programs::new();
     // By a process of its own: were it open for writing here while another test starts something, it would be busy.

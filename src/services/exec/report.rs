@@ -56,11 +56,9 @@ pub(super) struct Present {
 pub(super) enum Topic {
     Denied,
     ForbiddenClient,
-    ForbiddenProgram,
     MaxConnections,
     MaxConnectionsPerIp,
     Refusal,
-    Spawn,
     Timeout,
     Overflow,
     Stop,
@@ -77,11 +75,9 @@ impl fmt::Display for Topic {
         f.write_str(match self {
             Topic::Denied => "connections that the access lists refuse",
             Topic::ForbiddenClient => "connections that --allow-user and --allow-group refuse",
-            Topic::ForbiddenProgram => "programs that --allow-program does not name",
             Topic::MaxConnections => "connections over --max-connections",
             Topic::MaxConnectionsPerIp => "connections over --max-connections-per-ip",
             Topic::Refusal => "refused requests",
-            Topic::Spawn => "failed starts",
             Topic::Timeout => "programs over --timeout",
             Topic::Overflow => "programs over --max-output",
             Topic::Stop => "programs ended by --stop-timeout",

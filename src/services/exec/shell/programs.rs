@@ -89,27 +89,28 @@ impl ExecDoor {
 
     fn not_started(&mut self, cx: &mut Context<'_>, key: Key, status: u8, why: &str) {
         self.counters.not_started += 1;
-        self.give_none(cx, key, status, Topic::Spawn, why);
+        self.give_none(cx, key, status, why);
     }
 
     fn forbid(&mut self, cx: &mut Context<'_>, key: Key, why: &str) {
         self.counters.forbidden_programs += 1;
-        self.give_none(cx, key, CANNOT_RUN, Topic::ForbiddenProgram, why);
+        self.give_none(cx, key, CANNOT_RUN, why);
     }
 
-    /// Tells client and log why a request that was complete is given no program.
-    fn give_none(&mut self, cx: &mut Context<'_>, key: Key, status: u8, topic: Topic, why: &str) {
+    /// Tells client and log why a request that was complete is given no program. It has its line as a run has: were some left
+    /// out, whoever tries what he may not could hide it behind others.
+    fn give_none(&mut self, cx: &mut Context<'_>, key: Key, status: u8, why: &str) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
         let why = report::bounded(why);
         connection.teller.refuse(&why, status, connection.output.end());
-        let (who, program) = (
+        log::warn!(
+            "{}: {} did not get to run {}: status {status}: {why}",
+            self.options.name,
             connection.who(),
-            report::command(&connection.arguments, self.options.log_arguments),
+            report::command(&connection.arguments, self.options.log_arguments)
         );
-        let line = format_args!("{who} did not get to run {program}: status {status}: {why}");
-        self.note(cx, Level::Warn, topic, line);
         self.tell(cx, key, Event::NotStarted);
     }
 
