@@ -10,10 +10,13 @@
 //! is to end, and whose bytes they are. That is its owner's.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsFd;
+use std::slice;
 use std::time::{Duration, Instant};
 
 use mio::Interest;
 use mio::unix::pipe::Receiver;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
@@ -217,6 +220,19 @@ impl Job {
                 Moved::Over
             }
         }
+    }
+
+    /// Whether anybody can still write to one of its outputs that is not over; once it has exited, that is something that it
+    /// has started. POLLHUP says that the last one has gone, whatever lies there unread (poll(2)).
+    #[must_use]
+    pub fn output_is_held(&self) -> bool {
+        let held = |pipe: &Receiver| {
+            let mut asked = PollFd::new(pipe.as_fd(), PollFlags::empty());
+            // An error (ENOMEM) says nothing, so somebody may.
+            let told = poll(slice::from_mut(&mut asked), PollTimeout::ZERO);
+            told.is_err() || !asked.revents().is_some_and(|it| it.contains(PollFlags::POLLHUP))
+        };
+        [&self.child.stdout, &self.child.stderr].into_iter().flatten().any(held)
     }
 
     /// Nobody waits for whoever holds its outputs open: what lies in them now is all that is still read of them.

@@ -8,6 +8,9 @@ use super::core::run::Refusal;
 use crate::services::on_request::{self, Times};
 use crate::stats::{Label, Snapshot};
 
+/// A reason is shown up to so many characters.
+const SHOWN_REASON: usize = 1000;
+
 /// What there is at the moment.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Present {
@@ -21,11 +24,9 @@ pub(super) struct Present {
 pub(super) enum Topic {
     Denied,
     ForbiddenClient,
-    ForbiddenProgram,
     MaxConnections,
     MaxConnectionsPerIp,
     Refusal,
-    Spawn,
     Timeout,
     Overflow,
     Stop,
@@ -42,11 +43,9 @@ impl fmt::Display for Topic {
         f.write_str(match self {
             Topic::Denied => "connections that the access lists refuse",
             Topic::ForbiddenClient => "connections that --allow-user and --allow-group refuse",
-            Topic::ForbiddenProgram => "programs that --allow-program does not name",
             Topic::MaxConnections => "connections over --max-connections",
             Topic::MaxConnectionsPerIp => "connections over --max-connections-per-ip",
             Topic::Refusal => "refused requests",
-            Topic::Spawn => "failed starts",
             Topic::Timeout => "programs over --timeout",
             Topic::Overflow => "programs over --max-output",
             Topic::Stop => "programs ended by --stop-timeout",
@@ -73,6 +72,14 @@ pub(super) fn refusal(refusal: Refusal) -> String {
 /// A program with its arguments, as a log line has it.
 pub(super) fn command(arguments: &[Vec<u8>], with_arguments: bool) -> String {
     on_request::command(arguments.iter().map(Vec::as_slice), with_arguments)
+}
+
+/// Why somebody gets no program: a program's name may be among it, which is as long as the client likes.
+pub(super) fn bounded(why: &str) -> String {
+    match why.char_indices().nth(SHOWN_REASON) {
+        Some((end, _)) => format!("{}...", why.get(..end).unwrap_or_default()),
+        None => why.to_owned(),
+    }
 }
 
 /// Everything an exec door has to say.
@@ -126,4 +133,16 @@ pub(super) fn dump(
 
 fn as_count(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_bounded() {
+        assert_eq!(bounded("no"), "no");
+        assert_eq!(bounded(&"\u{fffd}".repeat(1000)), "\u{fffd}".repeat(1000));
+        assert_eq!(bounded(&"x".repeat(1001)), format!("{}...", "x".repeat(1000)));
+    }
 }

@@ -4,7 +4,7 @@
 //! something.
 
 use std::io::{ErrorKind, IoSlice, Read, Write};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::super::core::dialect::{Reader, Teller};
 use super::super::core::reply::Output;
@@ -55,6 +55,8 @@ pub(super) struct Connection {
     pub(super) output: Buffer,
     /// How the program has ended, once it is reaped.
     pub(super) status: Option<ExitStatus>,
+    /// How long it ran, from when it is reaped until the log is told.
+    pub(super) ran: Option<Duration>,
     pub(super) bytes: Bytes,
 }
 
