@@ -12,14 +12,15 @@ impl Scheduler {
         let run = RunId(self.next_run);
         self.next_run += 1;
         self.lines.entry(name.clone()).or_default().running += 1;
-        let timeout = self.rules.get(&name).and_then(|rule| rule.timeout);
+        let rule = self.rules.get(&name);
+        let (timeout, whole) = (rule.and_then(|rule| rule.timeout), rule.is_some_and(|rule| rule.join));
         let job = Job {
             name: name.clone(),
             arguments: arguments.clone(),
             run: Run::new(timeout, self.timing.linger),
             audience: vec![client],
             leader: client,
-            whole: true,
+            whole,
         };
         self.jobs.insert(run, job);
         self.follow(client, run);
