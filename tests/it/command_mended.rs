@@ -1,6 +1,9 @@
 //! The command door, a test for each mistake that was found by trying to break it.
 
-use nix::sys::signal::Signal;
+use std::thread;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::command::{ask, hold, holding, quoted};
 use crate::harness::Daemon;
@@ -57,4 +60,30 @@ fn a_run_from_before_it_could_be_joined_is_not_joined() {
     torc.write(&[&quoted("name = 'hold'; cmd = '@/hold'; join = true;")]);
     reload(&daemon);
     assert_eq!(ask(&daemon, "hold\n"), "torcd: busy", "its beginning was not kept");
+}
+
+#[test]
+fn input_ends_for_those_who_share_a_run_whose_first_client_left_before_its_start() {
+    let torc = hold("argc = 1; join = true; queue = 2; max_wait = 600;");
+    let daemon = torc.serve(&[]);
+    let mut first = daemon.client();
+    first.send("hold\nx\n");
+    first.read_text("torcd>up\n");
+    let [leader, mut other] = [1, 2].map(|number| {
+        let mut client = daemon.client();
+        client.send("hold\ny\n");
+        client.read_text("torcd>");
+        daemon.usr1_until(|stats| stats.count("runs waiting") == number);
+        client
+    });
+    // In one turn: the program that runs ends, the next is to be started, and its first client has gone.
+    let program = daemon.children()[0];
+    daemon.signal(Signal::SIGSTOP);
+    kill(Pid::from_raw(program), Signal::SIGKILL).unwrap();
+    while daemon.children().contains(&program) {
+        thread::yield_now();
+    }
+    leader.reset();
+    daemon.signal(Signal::SIGCONT);
+    assert_eq!(other.read_to_end(), b"up\n");
 }

@@ -188,7 +188,12 @@ impl CommandDoor {
             return false;
         };
         let leader = run.leader.and_then(|leader| self.connections.get_mut(&leader));
-        let (Some(job), Some(connection)) = (&mut run.job, leader) else {
+        let Some(job) = &mut run.job else {
+            return false;
+        };
+        let Some(connection) = leader else {
+            // It may have gone before the program was started.
+            job.end_input();
             return false;
         };
         if !job.takes_input() {
