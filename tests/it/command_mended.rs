@@ -5,7 +5,7 @@ use std::thread;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::command::{ask, hold, holding, quoted};
+use crate::command::{ask, hold, holding, quoted, torc};
 use crate::harness::Daemon;
 
 /// Has the daemon read its file again.
@@ -86,4 +86,24 @@ fn input_ends_for_those_who_share_a_run_whose_first_client_left_before_its_start
     leader.reset();
     daemon.signal(Signal::SIGCONT);
     assert_eq!(other.read_to_end(), b"up\n");
+}
+
+/// How many bytes the daemon holds for a client.
+fn held(daemon: &Daemon) -> usize {
+    let dump = daemon.usr2();
+    let line = dump.iter().find_map(|line| line.split_once("to client = "));
+    line.map_or(0, |(_, bytes)| bytes.parse().unwrap())
+}
+
+#[test]
+fn a_client_that_reads_late_is_not_taken_for_something_that_holds_the_output() {
+    let torc = torc(&["name = 'yes'; cmd = '/usr/bin/yes';"]);
+    let daemon = torc.serve(&["--linger", "1ms", "--max-buffer", "64KiB"]);
+    let mut client = daemon.client();
+    client.send("yes\n");
+    daemon.usr1_until(|_| held(&daemon) >= 64 << 10);
+    kill(Pid::from_raw(daemon.children()[0]), Signal::SIGKILL).unwrap();
+    daemon.usr1_until(|stats| stats.count("exit signal") == 1);
+    assert_eq!(daemon.usr1().count("runs cut"), 0);
+    assert!(client.read_to_end().len() > 128 << 10, "also what lay in the pipe");
 }

@@ -151,11 +151,6 @@ impl ExecDoor {
                 let line = format_args!("{peer} has left its answer unread for --write-timeout, and is let go");
                 self.note(cx, Level::Warn, Topic::Unread, line);
             }
-            (State::Lingering { .. }, Event::Tick | Event::Stop) => {
-                self.counters.cut += 1;
-                let line = format_args!("{peer}: something holds the output open beyond --linger, and is killed");
-                self.note(cx, Level::Info, Topic::Cut, line);
-            }
             _ => {}
         }
         if after != before && !matches!(event, Event::Progress | Event::OutputOver(_)) {

@@ -89,10 +89,7 @@ impl Scheduler {
             }
             Step::Kill => self.actions.push(Action::Kill(id)),
             Step::Forsake => self.actions.push(Action::Forsake(id)),
-            Step::CutOutput => {
-                self.counters.cut += 1;
-                self.actions.push(Action::CutOutput(id));
-            }
+            Step::CutOutput => self.actions.push(Action::CutOutput(id)),
             Step::Tell(why) => self.tell_audience(id, why.as_ref(), now),
             Step::Reap => self.actions.push(Action::Reap(id)),
             Step::Drop => self.drop_run(id),
