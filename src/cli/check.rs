@@ -6,18 +6,18 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::say;
-use crate::config::file;
+use crate::config::file::Source;
 use crate::error::Error;
 
 #[derive(Debug, Args)]
 pub(super) struct Flags {
-    /// The file to be checked, see iotcpd.toml(5)
+    /// The file to be checked, see iotcpd.toml(5), or a torc.cfg (its name ends in .cfg)
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
 }
 
-pub(super) fn run(flags: &Flags) -> Result<(), Error> {
-    file::load(&flags.config)?;
+pub(super) fn run(flags: Flags) -> Result<(), Error> {
+    Source::of(flags.config).load()?;
     say(&mut io::stdout(), "ok\n");
     Ok(())
 }

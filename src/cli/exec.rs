@@ -2,6 +2,7 @@
 
 use clap::{ArgAction, Args};
 
+use super::socket;
 use crate::config::lower;
 use crate::config::spec::exec::ExecSpec;
 use crate::daemon::{self, Plan};
@@ -43,7 +44,7 @@ pub(super) fn run(flags: &Flags) -> Result<(), Error> {
 /// The door that the flags describe, or a line for each mistake in them.
 fn options(flags: &Flags) -> Result<Options, Error> {
     let mut spec = flags.spec.clone();
-    spec.listen.listen.insert(0, address(&flags.socket));
+    spec.listen.listen.insert(0, socket::address(&flags.socket));
     match lower::exec(NAME, &spec) {
         Ok(lowered) => Ok(lowered.options),
         Err(mistakes) => {
@@ -51,17 +52,6 @@ fn options(flags: &Flags) -> Result<Options, Error> {
             let lines: Vec<_> = mistakes.iter().map(|mistake| format!("iotcpd: --{mistake}")).collect();
             Err(Error::mistakes(lines))
         }
-    }
-}
-
-/// A path, as sockexec takes it, unless it looks like an address.
-fn address(socket: &str) -> String {
-    let is_address =
-        socket.starts_with("unix:") || socket.starts_with("systemd") || (socket.contains(':') && !socket.contains('/'));
-    if is_address {
-        socket.to_owned()
-    } else {
-        format!("unix:{socket}")
     }
 }
 

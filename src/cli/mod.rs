@@ -1,17 +1,21 @@
 //! The command line: one file per subcommand, each with its flags, its help and one call into the room that does the work.
 //!
 //! The way of a command: [`main`] parses the arguments, starts the log, gives the flags to one subcommand, and turns the
-//! outcome into the exit status: 0, 1 for what failed at run time, 2 for what has to be written differently. Without a
-//! subcommand the flags are those of `pool`, so that the command lines of iotcpd 1.1 go on working.
+//! outcome into the exit status: 0, 1 for what failed at run time, 2 for what has to be written differently; `call` has that
+//! of the program it calls. Without a subcommand the flags are those of `pool`, so that the command lines of iotcpd 1.1 go on
+//! working.
 //!
 //! What the flags of a service mean is not decided here but in [`config`](crate::config).
 
 mod ask;
+mod call;
 mod check;
+mod command;
 mod exec;
 pub mod log;
 mod pool;
 mod run;
+mod socket;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -75,12 +79,17 @@ enum Command {
     Pool(Box<PoolSpec>),
     /// Run programs on request: each client names one, and gets its streams and exit status
     Exec(Box<exec::Flags>),
+    /// Run commands named in a file: each client names one, so many of each run at once
+    #[command(name = "command")]
+    Named(Box<command::Flags>),
     /// Run the services described in a file
     Run(run::Flags),
     /// Say what is wrong with a file, without running anything
     Check(check::Flags),
     /// Ask a pool: lines from standard input, replies to standard output; or be Squid's helper
     Ask(ask::Flags),
+    /// Have an exec door run a program: its streams, its exit status, its signals
+    Call(call::Flags),
 }
 
 /// Runs the program with its arguments, the first of which is its name.
@@ -97,7 +106,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let _log = log::start();
     match dispatch(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) => {
             say(&mut io::stderr(), error.for_terminal());
             ExitCode::from(error.blame().exit_status())
@@ -105,15 +114,19 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn dispatch(cli: Cli) -> Result<(), Error> {
-    match cli.command {
+/// Runs one command. Its exit status is 0, unless it is the business of the command to have another.
+fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
+    let done = match cli.command {
         None => pool::run(&cli.pool),
         Some(Command::Pool(spec)) => pool::run(&spec),
         Some(Command::Exec(flags)) => exec::run(&flags),
+        Some(Command::Named(flags)) => command::run(*flags),
         Some(Command::Run(flags)) => run::run(flags),
-        Some(Command::Check(flags)) => check::run(&flags),
+        Some(Command::Check(flags)) => check::run(flags),
         Some(Command::Ask(flags)) => ask::run(&flags),
-    }
+        Some(Command::Call(flags)) => return call::run(flags),
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 /// The full command, for whoever needs its words: the help, and the test that holds the manual against it.

@@ -18,6 +18,7 @@ pub mod lower;
 mod quote;
 pub mod spec;
 pub mod suggest;
+pub mod torc_cfg;
 pub mod units;
 
 #[cfg(test)]

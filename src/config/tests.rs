@@ -1,5 +1,6 @@
 //! Flag and key side by side: what can be said in one way can be said in the other, and means the same.
 
+mod command;
 mod exec;
 
 use clap::{Arg, Args, Command, Parser};

@@ -20,10 +20,9 @@ mod output;
 mod reload;
 mod upgrade;
 
-use std::path::PathBuf;
-
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGURG, SIGUSR1, SIGUSR2};
 
+use crate::config::file::Source;
 use crate::error::{Blame, Error};
 use crate::net::handover::HandedOver;
 use crate::process;
@@ -46,7 +45,7 @@ pub struct Plan {
     /// The services, by their options. At least one.
     pub services: Vec<services::Options>,
     /// The file they were read from, to be read again at HUP; `None`: they came from the command line.
-    pub source: Option<PathBuf>,
+    pub source: Option<Source>,
 }
 
 /// A daemon at work.
@@ -95,7 +94,7 @@ pub fn run(plan: Plan) -> Result<(), Error> {
         open_files: Some(limit.original),
     };
     let mut daemon = Daemon {
-        reloader: plan.source.map(|path| Reloader::new(path, &reactor)),
+        reloader: plan.source.map(|source| Reloader::new(source, &reactor)),
         reactor,
         doors: Doors::new(limit, defaults, handed_over, inherited, places),
         output: Output::start(),

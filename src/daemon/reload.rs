@@ -1,9 +1,7 @@
 //! Reading the configuration again, on a thread: a file may lie on a slow disk, and names of users may be looked up over
 //! a network, while the loop has requests to serve.
 
-use std::path::PathBuf;
-
-use crate::config::file;
+use crate::config::file::Source;
 use crate::error::Error;
 use crate::reactor::Reactor;
 use crate::reactor::helper::{Mailbox, Sender};
@@ -13,7 +11,7 @@ type Outcome = Result<Vec<Options>, Error>;
 
 #[derive(Debug)]
 pub(super) struct Reloader {
-    path: PathBuf,
+    source: Source,
     sender: Sender<Outcome>,
     mailbox: Mailbox<Outcome>,
     reading: Reading,
@@ -28,10 +26,10 @@ enum Reading {
 }
 
 impl Reloader {
-    pub(super) fn new(path: PathBuf, reactor: &Reactor<dyn Door>) -> Self {
+    pub(super) fn new(source: Source, reactor: &Reactor<dyn Door>) -> Self {
         let (sender, mailbox) = reactor.mailbox(1);
         Reloader {
-            path,
+            source,
             sender,
             mailbox,
             reading: Reading::Idle,
@@ -45,10 +43,10 @@ impl Reloader {
             return;
         }
         self.reading = Reading::Under;
-        let (path, sender) = (self.path.clone(), self.sender.clone());
+        let (source, sender) = (self.source.clone(), self.sender.clone());
         let read = move || {
             // The daemon is ending when nobody takes it.
-            let _ = sender.send(file::load(&path));
+            let _ = sender.send(source.load());
         };
         if let Err(error) = std::thread::Builder::new().name("reload".to_owned()).spawn(read) {
             self.reading = Reading::Idle;

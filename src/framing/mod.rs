@@ -17,14 +17,18 @@
 //! [`Framing`] is which one is meant, [`Framer`] any of them at work. Another framing is one more file beside [`line`],
 //! with the same answers. [`search`] does not cut a stream into messages: it waits for one line of it and lets everything
 //! before pass by. [`channel`] reads and writes the number that stands before a line where several are under way at once.
+//! [`netstring_pieces`] reads netstrings that are no messages but pieces of something longer; [`signals`] are the names that
+//! stand in some of them.
 
 pub mod channel;
 pub mod content_length;
 pub mod empty_line;
 pub mod line;
 pub mod netstring;
+pub mod netstring_pieces;
 pub mod nul;
 pub mod search;
+pub mod signals;
 mod terminated;
 #[cfg(test)]
 mod testing;

@@ -4,6 +4,7 @@ use std::fmt::{Debug, Display};
 use std::str::FromStr;
 
 use crate::config::file;
+use crate::config::spec::command::CommandSpec;
 use crate::config::units::{Escaped, FileMode, Size, Time, Whole};
 use crate::error::Blame;
 
@@ -12,6 +13,38 @@ use crate::error::Blame;
 pub fn fuzz_config_file(input: &[u8]) {
     match file::read("file", input) {
         Ok(services) => assert!(!services.is_empty(), "a file without a service is a mistake"),
+        Err(error) => {
+            assert_eq!(error.blame(), Blame::Operator, "it is the operator's to mend");
+            let text = String::from_utf8_lossy(input);
+            for line in error.to_string().split('\n') {
+                check_mistake(line, &text);
+            }
+        }
+    }
+}
+
+/// `config::file::read_torc`: the same for a torc.cfg. What it gives is a door that can be opened, with commands that can be
+/// asked for by their names.
+pub fn fuzz_torc_cfg(input: &[u8]) {
+    match file::read_torc("file", input, &CommandSpec::default()) {
+        Ok(door) => {
+            assert!(
+                !door.listen.is_empty() && !door.commands.is_empty(),
+                "it has an address and a command"
+            );
+            for (index, command) in door.commands.iter().enumerate() {
+                let name = &command.name;
+                let is_sendable =
+                    !name.is_empty() && !name.contains(['\r', '\n', '\0']) && name.len() <= door.max_message;
+                assert!(is_sendable, "nobody can ask for {name:?}");
+                let others = door.commands.iter().take(index);
+                assert!(
+                    !others.map(|other| &other.name).any(|other| other == name),
+                    "{name:?} is there twice"
+                );
+                assert!(command.threads > 0, "{name:?} can run");
+            }
+        }
         Err(error) => {
             assert_eq!(error.blame(), Blame::Operator, "it is the operator's to mend");
             let text = String::from_utf8_lossy(input);

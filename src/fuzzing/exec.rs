@@ -1,8 +1,9 @@
 //! What clients of an exec door send.
 
 use super::Choices;
+use crate::framing::signals::PASSED_ON;
 use crate::services::exec::core::dialect::Dialect;
-use crate::services::exec::core::request::{End, Found, Wrong};
+use crate::services::exec::core::request::{End, Found, PER_ARGUMENT, Wrong};
 
 /// All that a stream has come to.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -10,12 +11,13 @@ struct Read {
     arguments: Option<Vec<Vec<u8>>>,
     input: Vec<u8>,
     ended: bool,
+    signals: Vec<i32>,
     wrong: Option<Wrong>,
 }
 
-/// `request::Reader`: one byte is how long the arguments may be, four more cut the rest. Every cut gives what the stream gives when it is
-/// looked at whole; arguments come once, are no longer than allowed, and begin with a name; what they were written from is
-/// read back from them.
+/// `request::Reader`: one byte is how long the arguments may be, four more cut the rest. Every cut gives what the stream gives
+/// when it is looked at whole; arguments come once, are no longer than allowed, and begin with a name; what they were written
+/// from is read back from them.
 pub fn fuzz_exec_request(input: &[u8]) {
     let mut choices = Choices::new(input);
     let longest = choices.below(64);
@@ -32,7 +34,7 @@ pub fn fuzz_exec_request(input: &[u8]) {
             "input comes behind arguments"
         );
     };
-    let room: usize = arguments.iter().map(|argument| argument.len() + 1).sum();
+    let room: usize = arguments.iter().map(|argument| argument.len() + PER_ARGUMENT).sum();
     assert!(room <= longest, "{arguments:?} are no longer than allowed");
     assert!(
         arguments.first().is_some_and(|name| !name.is_empty()),
@@ -64,7 +66,7 @@ pub fn fuzz_exec_request(input: &[u8]) {
 pub fn fuzz_sockproc_request(input: &[u8]) {
     let mut choices = Choices::new(input);
     // The shell and its option have room in any case.
-    let longest = "/bin/sh -c  ".len() + choices.below(64);
+    let longest = "/bin/sh-c".len() + 3 * PER_ARGUMENT + choices.below(64);
     let cuts = choices.take(4);
     let dialect = Dialect::Sockproc { max_output: 0 };
     let whole = read(dialect, longest, choices.pieces(&[]));
@@ -79,7 +81,7 @@ pub fn fuzz_sockproc_request(input: &[u8]) {
             "input comes behind a command line"
         );
     };
-    let room: usize = arguments.iter().map(|argument| argument.len() + 1).sum();
+    let room: usize = arguments.iter().map(|argument| argument.len() + PER_ARGUMENT).sum();
     assert!(room <= longest, "{arguments:?} are no longer than allowed");
     let command = arguments.last().map(Vec::as_slice).unwrap_or_default();
     assert!(!command.contains(&0), "a program can be given it");
@@ -94,7 +96,7 @@ pub fn fuzz_sockproc_request(input: &[u8]) {
         "so much as was announced"
     );
     assert_eq!(whole.0.ended, behind.len() >= count, "and then its end");
-    assert_eq!(whole.1, End::Clean);
+    assert_eq!((&whole.0.signals[..], whole.1), (&[][..], End::Clean));
 }
 
 /// A line without its CR LF, and what is behind that.
@@ -125,6 +127,13 @@ fn read<'i>(dialect: Dialect, longest: usize, pieces: impl Iterator<Item = &'i [
                     read.input.extend_from_slice(rest.get(range).unwrap_or_default());
                 }
                 Found::InputEnd => assert!(!std::mem::replace(&mut read.ended, true), "ended twice"),
+                Found::Signal(signal) => {
+                    assert!(
+                        read.ended && PASSED_ON.contains(&signal),
+                        "one of those, behind the input"
+                    );
+                    read.signals.push(signal);
+                }
                 Found::Wrong(wrong) => {
                     read.wrong = Some(wrong);
                     return (read, reader.end());

@@ -10,7 +10,9 @@
 //! Nothing else in the crate may use this room, and it uses the other rooms only through what they show everybody.
 
 mod ask;
+mod call;
 mod choices;
+mod command;
 mod config;
 mod exec;
 mod framing;
@@ -22,7 +24,9 @@ mod process;
 mod tests;
 
 pub use ask::{fuzz_ask_input, fuzz_ask_reply, fuzz_asker};
-pub use config::{fuzz_config_file, fuzz_quantities};
+pub use call::fuzz_call_answer;
+pub use command::fuzz_command_exchange;
+pub use config::{fuzz_config_file, fuzz_quantities, fuzz_torc_cfg};
 pub use exec::{fuzz_exec_request, fuzz_sockproc_request};
 pub use framing::{fuzz_channel, fuzz_framings, fuzz_line, fuzz_ready_line};
 pub use net::{fuzz_addresses, fuzz_handover, fuzz_networks};
@@ -41,6 +45,7 @@ pub const TARGETS: &[Target] = &[
     ("framings", fuzz_framings),
     ("ready_line", fuzz_ready_line),
     ("config_file", fuzz_config_file),
+    ("torc_cfg", fuzz_torc_cfg),
     ("quantities", fuzz_quantities),
     ("addresses", fuzz_addresses),
     ("networks", fuzz_networks),
@@ -52,4 +57,6 @@ pub const TARGETS: &[Target] = &[
     ("dispatcher", fuzz_dispatcher),
     ("exec_request", fuzz_exec_request),
     ("sockproc_request", fuzz_sockproc_request),
+    ("call_answer", fuzz_call_answer),
+    ("command_exchange", fuzz_command_exchange),
 ];

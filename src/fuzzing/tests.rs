@@ -131,6 +131,11 @@ fn config_file() {
 }
 
 #[test]
+fn torc_cfg() {
+    run("torc_cfg");
+}
+
+#[test]
 fn quantities() {
     run("quantities");
 }
@@ -183,6 +188,16 @@ fn exec_request() {
 #[test]
 fn sockproc_request() {
     run("sockproc_request");
+}
+
+#[test]
+fn call_answer() {
+    run("call_answer");
+}
+
+#[test]
+fn command_exchange() {
+    run("command_exchange");
 }
 
 /// A target that one of the places has forgotten would never run.

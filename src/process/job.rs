@@ -10,10 +10,12 @@
 //! is to end, and whose bytes they are. That is its owner's.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use mio::Interest;
 use mio::unix::pipe::Receiver;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
@@ -83,6 +85,8 @@ pub struct Job {
     stdin_ready: bool,
     stdout: Tap,
     stderr: Tap,
+    /// Whether something had an output open when it was reaped.
+    held: bool,
 }
 
 /// How an output is read.
@@ -128,6 +132,7 @@ impl Job {
             stdin_ready: true,
             stdout: Tap::OPEN,
             stderr: Tap::OPEN,
+            held: false,
         })
     }
 
@@ -219,11 +224,13 @@ impl Job {
         }
     }
 
-    /// Nobody waits for whoever holds its outputs open: what lies in them now is all that is still read of them.
-    pub fn cut_output(&mut self) {
+    /// Nobody waits for whoever holds its outputs open: what lies in them now is all that is still read of them. Whether
+    /// anybody did when it was [reaped](Self::reap); if not, nothing is lost, and it was only read slowly.
+    pub fn cut_output(&mut self) -> bool {
         let rest = |pipe: &Option<Receiver>| pipe.as_ref().map_or(0, |pipe| unread_bytes(pipe).unwrap_or(0));
         self.stdout.left = Some(rest(&self.child.stdout));
         self.stderr.left = Some(rest(&self.child.stderr));
+        self.held
     }
 
     /// Nobody wants its streams any more.
@@ -254,6 +261,14 @@ impl Job {
         done
     }
 
+    /// Sends it and its group a signal, of somebody who knows what for.
+    ///
+    /// # Errors
+    /// As [`Child::kill_group`].
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        self.child.kill_group(signal)
+    }
+
     /// The alarm of its ending has gone off.
     pub fn alarm_fired(&mut self, cx: &Context<'_>) {
         cx.alarm_fired(&mut self.alarm);
@@ -264,6 +279,7 @@ impl Job {
     /// # Errors
     /// As [`Child::reap_with_group`].
     pub fn reap(&mut self, guard: &mut Guard) -> io::Result<Option<ExitStatus>> {
+        self.held = is_held(self.child.stdout.as_ref()) || is_held(self.child.stderr.as_ref());
         self.child.reap_with_group(guard)
     }
 
@@ -284,6 +300,16 @@ fn register(cx: &Context<'_>, sources: Sources, child: &mut Child) -> io::Result
         cx.register(sources.stderr, stderr, Interest::READABLE)?;
     }
     cx.register(sources.exit, child.pidfd(), Interest::READABLE)
+}
+
+/// Whether a process has the other end of this pipe: a pipe hangs up with the last of them, whatever lies in it (poll(2)).
+fn is_held(pipe: Option<&Receiver>) -> bool {
+    let Some(pipe) = pipe else { return false };
+    let mut asked = [PollFd::new(pipe.as_fd(), PollFlags::empty())];
+    // A failure (EINTR, ENOMEM) leaves it unknown: then it is taken for held, as whoever is awaited for so long mostly is.
+    let _ = poll(&mut asked, PollTimeout::ZERO);
+    let [asked] = asked;
+    !asked.revents().is_some_and(|found| found.contains(PollFlags::POLLHUP))
 }
 
 /// Nothing is read where there is no room for anything, which is an end as well.

@@ -354,3 +354,120 @@ fn a_new_service_that_cannot_run_is_refused_with_all_that_came_with_it() {
         assert!(!PathBuf::from(path).exists(), "{path} is listened on");
     }
 }
+
+/// What `check` says of a torc.cfg.
+#[track_caller]
+fn check_torc(text: &str) -> (Option<i32>, String, String) {
+    let directory = temp_dir();
+    let path = directory.path().join("torc.cfg");
+    fs::write(&path, text).expect("write the configuration");
+    let path = path.to_str().expect("temporary paths are UTF-8");
+    let (status, stdout, stderr) = Daemon::with(["check", "--config", path]).spawn().finish();
+    (status.code(), stdout, stderr.replace(path, "torc.cfg"))
+}
+
+#[test]
+fn check_knows_a_torc_cfg_by_its_name() {
+    let text = "// as torcd has it\nport = 3699;\nprocesses = (\n  { name = \"echo\"; threads = 50; cmd = \"/usr/bin/echo\"; argc = \
+                2; },\n);\n";
+    assert_eq!(check_torc(text), (Some(0), "ok".to_owned(), String::new()));
+    let (status, stdout, stderr) =
+        check_torc("port = 3699 $\nprocesses = ( { nam = \"echo\"; },\n { name = \"b\"; argc = -1 } );\n");
+    let expected = "torc.cfg:1:13: `$` does not belong here; write \" around text, or leave it out\n\
+                    torc.cfg:2:15: this command has no name; write for example name = \"uptime\"\n\
+                    torc.cfg:3:11: cmd: it is not said which program to run; write for example cmd = \"/usr/bin/uptime\"\n\
+                    torc.cfg:3:23: argc: -1 is out of range; write a value from 0 to 1000";
+    assert_eq!((status, stdout.as_str(), stderr.as_str()), (Some(2), "", expected));
+}
+
+#[test]
+fn check_reads_a_command_door_of_a_toml_file() {
+    let file = File::new(
+        "[command.a]\nlisten = 'unix:/x'\n[command.a.commands.up]\ncmd = 'uptime -p'\nargs = [['a', 'b'], 'int 1..5']\n",
+    );
+    assert_eq!(file.check(), (Some(0), "ok".to_owned(), String::new()));
+    file.write(
+        "[command.a]\nlisten = 'unix:/x'\n[command.a.commands.up]\ncmd = 'uptime -p'\nmax_wait = 5\nargs = ['^(']\n",
+    );
+    let (status, _, stderr) = file.check();
+    assert_eq!(status, Some(2));
+    let lines: Vec<_> = stderr
+        .lines()
+        .map(|line| line.strip_prefix(file.name()).unwrap())
+        .collect();
+    assert_eq!(lines[0], ":5:1: there is no key `max_wait`; did you mean `max-wait`?");
+    assert!(
+        lines[1].starts_with(":6:9: args: `^(` is not a regular expression at character 2"),
+        "{lines:?}"
+    );
+    assert_eq!(lines.len(), 2);
+}
+
+#[test]
+fn the_command_door_wants_its_file() {
+    let home = temp_dir();
+    let say = |arguments: &[&str]| {
+        let daemon = Daemon::with(["command"].iter().chain(arguments).copied());
+        let (status, _, stderr) = daemon
+            .env("TORC_HOME", home.path().to_str().expect("temporary paths are UTF-8"))
+            .spawn()
+            .finish();
+        assert_eq!(status.code(), Some(2), "{stderr}");
+        stderr
+    };
+    let path = home.path().join("torc.cfg");
+    assert!(say(&[]).contains(&format!("there is no {}; name the file with --config", path.display())));
+    assert!(say(&["--config", "x.toml"]).contains("write iotcpd run --config x.toml"));
+    fs::write(&path, "port = 1;\nprocesses = 5;\n").expect("write the configuration");
+    let said = say(&["--linger", "0"]);
+    let lines: Vec<_> = said.lines().collect();
+    assert!(lines[0].starts_with("iotcpd: --linger: 0s is out of range; "), "{said}");
+    assert!(
+        lines[1].starts_with(&format!("{}:2:13: processes: ", path.display())),
+        "{said}"
+    );
+}
+
+#[test]
+fn hup_reads_a_torc_cfg_again_under_the_same_flags() {
+    let home = temp_dir();
+    let path = home.path().join("torc.cfg");
+    let write = |settings: &str, name: &str| {
+        let text =
+            format!("list = \"no\"; {settings}\nprocesses = ( {{ name = \"{name}\"; cmd = \"/bin/echo\"; }} );\n");
+        fs::write(&path, text).expect("write the configuration");
+    };
+    let socket = format!("unix:{}", home.path().join("s").display());
+    let arguments = ["command", "--listen", &socket, "--list", "yes"];
+    let daemon = Daemon::with(arguments).env("TORC_HOME", home.path().to_str().expect("temporary paths are UTF-8"));
+    write("", "before");
+    let daemon = daemon.start();
+    assert_eq!(ask(&socket, "list"), "before\n");
+    write("port = 1;", "after");
+    reload(&daemon, 1);
+    assert_eq!(ask(&socket, "list"), "after\n");
+    write("linger = \"soon\";", "never");
+    reload(&daemon, 2);
+    daemon.stderr_wait(&format!(
+        "{}:1:23: linger: `soon` is not a length of time",
+        path.display()
+    ));
+    assert_eq!(ask(&socket, "list"), "after\n");
+}
+
+#[test]
+fn hup_changes_the_commands_of_a_toml_file() {
+    let file = File::new("");
+    let socket = file.socket("s");
+    let door = |command: &str| format!("[command.a]\nlisten = '{socket}'\n[command.a.commands.{command}");
+    file.write(&door("say]\ncmd = '/bin/echo -n \"one two\"'\nargs = [['a', 'b']]\n"));
+    let daemon = file.run();
+    assert_eq!(ask(&socket, "say\na"), "torcd>one two a");
+    file.write(&door("say]\ncmd = '/bin/echo three'\n"));
+    reload(&daemon, 1);
+    assert_eq!(ask(&socket, "say"), "three\n");
+    file.write("[pool.a]\ndaemon = 'cat'\n");
+    reload(&daemon, 2);
+    daemon.stderr_wait("a service cannot become one of another kind");
+    assert_eq!(ask(&socket, "say"), "three\n");
+}

@@ -11,6 +11,7 @@ use nix::unistd::{getegid, geteuid, getgroups};
 use crate::exec_client::{ExecClient, Outcome, door, run};
 use crate::exec_clients::{PERL, finish, path_of};
 use crate::harness::{Daemon, TempDir, temp_dir};
+use crate::pool_sandbox::possible;
 
 // ---- users and groups ----------------------------------------------------------------------------------------------
 
@@ -37,7 +38,7 @@ fn ask_as(daemon: &Daemon, user: &str, group: &str, groups: &str) -> (Option<i32
         groups => client.arg(format!("--groups={groups}")),
     };
     client.args(["perl", "-e", PERL, &path_of(daemon), "echo", "hello"]);
-    let (status, _, complaint) = finish(&mut client.current_dir("/"), b"");
+    let (status, _, complaint) = finish(client.current_dir("/"), b"");
     (status, complaint)
 }
 
@@ -235,6 +236,42 @@ fn what_is_matched_is_what_is_run() {
 }
 
 #[test]
+fn each_program_that_is_refused_has_its_line() {
+    let programs = Programs::new();
+    let daemon = programs.door(&["tools/*"], &[]);
+    for number in 0..20 {
+        assert_eq!(run(&daemon, &["/bin/sh", &number.to_string()], b"").code(), "126");
+    }
+    daemon.stderr_wait("\"19\": status 126");
+    assert_eq!(daemon.stderr.text().matches("did not get to run").count(), 20);
+}
+
+#[test]
+fn a_link_of_ones_own_does_not_choose_what_a_program_does() {
+    let programs = Programs::new();
+    // By a process of its own: were it open for writing here while another test starts something, it would be busy.
+    let copied = Command::new("cp")
+        .arg("/bin/sh")
+        .arg(programs.root.join("tools/real"))
+        .status();
+    assert!(copied.unwrap().success());
+    let daemon = programs.door(&["tools/*"], &[]);
+    symlink("../tools/real", programs.root.join("other/mine")).unwrap();
+    symlink("real", programs.root.join("tools/listed")).unwrap();
+    let named = |name: &str| run(&daemon, &[&programs.path(name), "-c", "cat /proc/$$/cmdline"], b"").text();
+    for (asked, told) in [
+        ("other/mine", "tools/real"),
+        ("tools/real", "tools/real"),
+        ("tools/listed", "tools/listed"),
+        ("tools/../other/mine", "tools/real"),
+        ("other/../tools/real", "other/../tools/real"),
+    ] {
+        let name = named(asked);
+        assert_eq!(name.split('\0').next(), Some(programs.path(told).as_str()), "{asked}");
+    }
+}
+
+#[test]
 fn a_path_that_is_written_out_may_be_a_link_and_permits_nothing_but_itself() {
     let programs = Programs::new();
     let daemon = programs.door(&["other/written-out"], &[]);
@@ -371,15 +408,46 @@ fn programs_run_as_the_user_that_the_flags_say() {
     let flags = ["--user", "54321", "--group", "54322"];
     if geteuid().is_root() {
         assert_eq!(said(&flags, "id -u; id -g; id -G"), "54321\n54322\n54322");
-    } else {
+    }
+    // Whoever may not become that user is told at the start. Root may not either, without the capability.
+    for flags in [&flags[..2], &flags[2..]] {
+        let mut daemon = if geteuid().is_root() {
+            let mut command = Command::new("setpriv");
+            command.args(["--bounding-set=-setgid", env!("CARGO_BIN_EXE_iotcpd")]);
+            command
+        } else {
+            Command::new(env!("CARGO_BIN_EXE_iotcpd"))
+        };
+        let (status, _, complaint) = finish(daemon.arg("exec").args(flags).arg("unix:@iotcpd-never"), b"");
+        assert_eq!(status, Some(2), "{complaint}");
+        assert!(
+            complaint.contains("may not run programs as another user or group"),
+            "{complaint}"
+        );
+    }
+}
+
+#[test]
+fn programs_in_a_sandbox_change_nothing_but_what_they_are_given() {
+    let home = temp_dir();
+    let given = fs::canonicalize(home.path()).unwrap();
+    let flags = ["--sandbox", "--sandbox-write", given.to_str().unwrap()];
+    if !possible() {
         let daemon = Daemon::with(["exec"])
             .args(&flags)
             .args(&["unix:@iotcpd-never"])
             .spawn();
         let (status, _, complaint) = daemon.finish();
-        assert_eq!(status.code(), Some(2));
-        assert!(complaint.contains("cannot run programs as user 54321"), "{complaint}");
+        assert_eq!(status.code(), Some(1), "{complaint}");
+        assert!(complaint.contains("Landlock"), "{complaint}");
+        return;
     }
+    let (daemon, other) = door(&flags);
+    for (directory, status) in [(given.as_path(), "0"), (other.path(), "2")] {
+        let script = format!("echo x > {}/new", directory.display());
+        assert_eq!(run(&daemon, &["sh", "-c", &script], b"").code(), status, "{script}");
+    }
+    assert!(given.join("new").exists() && !other.path().join("new").exists());
 }
 
 #[test]

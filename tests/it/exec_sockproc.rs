@@ -117,10 +117,11 @@ fn output_over_the_limit_ends_the_program_and_is_said_to_be_cut() {
         &daemon,
         "head -c 60000 /dev/zero | tr '\\0' x; head -c 5536 /dev/zero | tr '\\0' y >&2",
     );
-    assert_eq!(exactly, answer(0, &"x".repeat(60_000), &"y".repeat(5536)));
-    let cut = sh(&daemon, "echo a >&2; exec yes");
-    let complaint = "a\niotcpd: the output is longer than --max-output, and was cut\n";
-    assert_eq!(cut, answer(15, &"y\n".repeat(32767), complaint));
+    // No assert_eq: nobody wants to read these.
+    assert!(exactly == answer(0, &"x".repeat(60_000), &"y".repeat(5536)));
+    let cut = sh(&daemon, "exec yes");
+    let complaint = "iotcpd: the output is longer than --max-output, and was cut\n";
+    assert!(cut == answer(15, &"y\n".repeat(32768), complaint), "{}", &cut[..20]);
     let stats = daemon.usr1();
     assert_eq!((stats.count("runs overflown"), stats.count("exit signal")), (1, 1));
     daemon.stderr_wait("is ended: its output is longer than --max-output");
@@ -138,7 +139,7 @@ fn a_program_that_goes_on_writing_though_it_is_to_end_is_killed() {
 fn refusals_are_status_100_with_their_reason() {
     let (daemon, _home) = sockproc(&["--max-arguments", "1KiB", "--read-timeout", "200ms"]);
     for (wire, why) in [
-        (format!("{}\r\n0\r\n", "x".repeat(1013)), "--max-arguments"),
+        (format!("{}\r\n0\r\n", "x".repeat(989)), "--max-arguments"),
         ("true\r\nmany\r\n".to_owned(), "the number of bytes of input"),
         ("true\r\n99999999999999\r\n".to_owned(), "longer than 1 TiB"),
         ("tr\0ue\r\n0\r\n".to_owned(), "NUL"),
@@ -150,7 +151,7 @@ fn refusals_are_status_100_with_their_reason() {
             "{wire:?}: {refused}"
         );
     }
-    let longest = format!("#{}", "x".repeat(1011));
+    let longest = format!("#{}", "x".repeat(987));
     assert_eq!(sh(&daemon, &longest), answer(0, "", ""));
     assert_eq!(daemon.usr1().count("runs refused"), 5);
 }
@@ -193,10 +194,7 @@ fn a_python_client_and_nc_are_served() {
     let mut nc = Command::new("nc");
     nc.args(["-N", "-U", &path_of(&daemon)]);
     let (_, said, _) = finish(&mut nc, b"echo hello\r\n0\r\n");
-    assert_eq!(
-        said,
-        answer(0, "hello\n", "").replace('\r', "\r").trim_end_matches('\n')
-    );
+    assert_eq!(said, answer(0, "hello\n", "").trim_end_matches('\n'));
 }
 
 #[test]

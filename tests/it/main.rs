@@ -6,7 +6,13 @@
 #[cfg(test)]
 mod ask;
 #[cfg(test)]
+mod call;
+#[cfg(test)]
 mod chaos;
+#[cfg(test)]
+mod command;
+#[cfg(test)]
+mod command_mended;
 #[cfg(test)]
 mod config;
 #[cfg(test)]
@@ -19,6 +25,8 @@ mod exec_clients;
 mod exec_crowds;
 #[cfg(test)]
 mod exec_permits;
+#[cfg(test)]
+mod exec_signals;
 #[cfg(test)]
 mod exec_sockproc;
 #[cfg(test)]

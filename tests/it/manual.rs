@@ -8,14 +8,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command as Process;
 
 use clap::builder::StyledStr;
-use clap::{Arg, ArgAction, Command};
+use clap::{Arg, ArgAction, Args, Command};
 use iotcpd::config::file;
 use iotcpd::config::framing::Framing;
-use iotcpd::config::spec::exec::{LogArgs, Protocol};
+use iotcpd::config::spec::command::{ArgumentSpec, EntrySpec};
+use iotcpd::config::spec::exec::Protocol;
 use iotcpd::config::spec::pool::{HalfClose, Mode};
+use iotcpd::config::spec::whether::Whether;
 use iotcpd::config::units::{Escaped, FileMode, Size, Time, Whole};
 
-use crate::harness::Daemon;
+use crate::harness::{Daemon, temp_dir};
 
 const PROGRAM_PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/man/iotcpd.1");
 const FILE_PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/man/iotcpd.toml.5");
@@ -240,6 +242,7 @@ fn type_of(flag: &Arg) -> &'static str {
     let value = flag.get_value_parser().type_id();
     match flag.get_action() {
         ArgAction::SetTrue => "(switch)",
+        ArgAction::Append if value == TypeId::of::<ArgumentSpec>() => "(list of arguments)",
         ArgAction::Append => "(list of text)",
         _ if value == TypeId::of::<Time>() => "(time)",
         _ if value == TypeId::of::<Size>() => "(size)",
@@ -248,7 +251,7 @@ fn type_of(flag: &Arg) -> &'static str {
         _ if value == TypeId::of::<Escaped>() => "(bytes)",
         _ if value == TypeId::of::<Framing>() => "(text)",
         _ if value == TypeId::of::<String>() || value == TypeId::of::<HalfClose>() => "(text)",
-        _ if value == TypeId::of::<Mode>() || value == TypeId::of::<LogArgs>() => "(text)",
+        _ if value == TypeId::of::<Mode>() || value == TypeId::of::<Whether>() => "(text)",
         _ if value == TypeId::of::<Protocol>() => "(text)",
         _ => panic!("the page has no word for the type of {flag}"),
     }
@@ -257,9 +260,15 @@ fn type_of(flag: &Arg) -> &'static str {
 #[test]
 fn every_key_has_its_entry_with_type_and_default_and_every_entry_its_key() {
     let page = Page::read(FILE_PAGE);
-    for (heading, door) in [(".Ss Keys of a pool", "pool"), (".Ss Keys of an exec door", "exec")] {
-        assert_eq!(keys_in_page(&page, heading), keys_of(door), "{heading}");
+    for (heading, door) in [
+        (".Ss Keys of a pool", "pool"),
+        (".Ss Keys of an exec door", "exec"),
+        (".Ss Keys of a command door", "command"),
+    ] {
+        assert_eq!(keys_in_page(&page, heading), keys_of(&subcommand(door)), "{heading}");
     }
+    let entry = EntrySpec::augment_args(Command::new("entry"));
+    assert_eq!(keys_in_page(&page, ".Ss Keys of a command"), keys_of(&entry));
 }
 
 /// Each key with its type and default.
@@ -280,9 +289,8 @@ fn keys_in_page(page: &Page, heading: &str) -> Keys {
     keys.collect()
 }
 
-fn keys_of(door: &str) -> Keys {
-    let door = subcommand(door);
-    let keys = flags(&door).filter(|flag| !matches!(flag.get_long(), Some("help" | "version")));
+fn keys_of(door: &Command) -> Keys {
+    let keys = flags(door).filter(|flag| !matches!(flag.get_long(), Some("help" | "version" | "config")));
     let keys = keys.map(|flag| {
         // A file has no flags, so the page says `ipv6` where the help says `--ipv6`.
         let default = default_in_help(flag).map(|default| default.replace("--", ""));
@@ -311,12 +319,24 @@ fn every_line_of_the_statistics_and_of_the_dump_is_told_in_its_order() {
 }
 
 #[test]
-fn every_line_of_the_statistics_of_an_exec_door_is_told_in_its_order() {
+fn every_line_of_the_statistics_of_the_other_doors_is_told_in_its_order() {
     let page = Page::read(PROGRAM_PAGE);
-    let entries = page.entries(".Ss Statistics of an exec door");
-    let told: Vec<_> = entries.iter().filter_map(|entry| entry.words_of("Li")).collect();
-    let daemon = Daemon::with(["exec", "127.0.0.1:0"]).start();
-    assert_eq!(told, daemon.usr1().labels());
+    let home = temp_dir();
+    let file = home.path().join("torc.cfg");
+    std::fs::write(&file, "processes = ( { name = \"cat\"; cmd = \"/bin/cat\"; } );").unwrap();
+    let file = file.to_str().unwrap();
+    for (heading, arguments) in [
+        (".Ss Statistics of an exec door", &["exec", "127.0.0.1:0"][..]),
+        (
+            ".Ss Statistics of a command door",
+            &["command", "--config", file, "--listen", "127.0.0.1:0"],
+        ),
+    ] {
+        let entries = page.entries(heading);
+        let told: Vec<_> = entries.iter().filter_map(|entry| entry.words_of("Li")).collect();
+        let daemon = Daemon::with(arguments.iter().copied()).start();
+        assert_eq!(told, daemon.usr1().labels(), "{heading}");
+    }
 }
 
 /// The command lines in a block: in a shell, behind a pipe, in squid.conf, in a unit.
@@ -351,7 +371,7 @@ fn the_example_of_a_file_has_no_mistake() {
     let services = file::read("example", example.as_bytes()).unwrap_or_else(|error| panic!("{example}\n{error}"));
     assert_eq!(
         services.iter().map(|it| it.name()).collect::<Vec<_>>(),
-        ["ads", "tokens", "policy"]
+        ["ads", "tokens", "policy", "jobs", "admin"]
     );
 }
 

@@ -14,7 +14,7 @@ const RUNS_LINES: &str = "while read -r line; do \
                           done";
 
 /// Whether this kernel has what a sandbox needs.
-fn possible() -> bool {
+pub(crate) fn possible() -> bool {
     Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
         .handle_access(AccessFs::from_all(ABI::V3))

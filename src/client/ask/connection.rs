@@ -10,22 +10,14 @@
 //! programs it looks like a client that has gone.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::SocketAddr;
 
+use super::super::target::Target;
 use super::core::{AttemptId, Fault};
 use super::reply::Collector;
-use crate::net::addr::UnixAddr;
 use crate::net::stream::Stream;
 
 /// How many reads one connection gets in one turn.
 const READS_PER_TURN: usize = 4;
-
-/// Where one connection goes: an address without names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Target {
-    Tcp(SocketAddr),
-    Unix(UnixAddr),
-}
 
 /// One attempt on its way.
 #[derive(Debug)]
@@ -71,12 +63,7 @@ impl Connection {
         target: &Target,
         question: Vec<u8>,
     ) -> Result<Connection, Fault> {
-        let stream = match target {
-            Target::Tcp(address) => Stream::connect_tcp(*address),
-            Target::Unix(address) => Stream::connect_unix(address),
-        };
-        let stream = stream.map_err(|error| cannot_connect(&error))?;
-        stream.reset_on_close().map_err(|error| Fault::Lost(error.kind()))?;
+        let stream = target.connect().map_err(|error| cannot_connect(&error))?;
         Ok(Connection {
             attempt,
             address,

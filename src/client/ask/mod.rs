@@ -1,6 +1,6 @@
 //! `iotcpd ask ADDRESS...`: asks a pool what stands on standard input, and says its answers on standard output.
 //!
-//! The life of a line: the reading thread sends a chunk ([`stdio`]) → it becomes lines ([`input`]) → a channel-ID is
+//! The life of a line: the reading thread sends a chunk ([`stdio`](super::stdio)) → it becomes lines ([`input`]) → a channel-ID is
 //! taken off ([`dialect`]) → the asker chooses an address ([`core`]) → one connection asks and gets a reply
 //! ([`connection`]) → what Squid could not read is mended or refused ([`reply`]) → the channel-ID is put back → the
 //! writing thread has it. [`shell`] holds all of it together; [`resolver`] knows what the addresses stand for.
@@ -24,7 +24,6 @@ pub mod options;
 pub mod reply;
 mod resolver;
 mod shell;
-mod stdio;
 mod words;
 
 use std::io::{self, Read, Write};

@@ -4,13 +4,11 @@
 //! failed or is probed. Attempts that come before the first answer are parked here; core has their deadlines. Of several
 //! targets behind one name the one that worked last is tried first, and the next one as soon as one refuses.
 
-use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::thread;
+use std::io;
+use std::net::SocketAddr;
 
-use super::connection::Target;
+use super::super::target::{self, Target};
 use super::core::AttemptId;
-use super::stdio::Report;
 use crate::net::addr::ConnectAddr;
 use crate::reactor::helper::Sender;
 
@@ -43,10 +41,7 @@ enum Lookup {
 
 impl Place {
     pub(super) fn new(name: ConnectAddr) -> Place {
-        let target = match &name {
-            ConnectAddr::Unix(path) => Some(Target::Unix(path.clone())),
-            ConnectAddr::Tcp { .. } => name.to_socket_addr().map(Target::Tcp),
-        };
+        let target = Target::of(&name);
         Place {
             name,
             lookup: target.as_ref().map_or(Lookup::Idle, |_| Lookup::Needless),
@@ -90,19 +85,15 @@ impl Place {
     ///
     /// # Errors
     /// The thread could not be made: EAGAIN.
-    pub(super) fn look_up(&mut self, address: usize, to: &Sender<Report>) -> io::Result<()> {
+    pub(super) fn look_up(&mut self, address: usize, to: &Sender<Resolved>) -> io::Result<()> {
         let ConnectAddr::Tcp { host, port } = &self.name else {
             return Ok(());
         };
         if self.lookup != Lookup::Idle {
             return Ok(());
         }
-        let (host, port, to) = (host.clone(), *port, to.clone());
-        thread::Builder::new().name("resolver".into()).spawn(move || {
-            let targets = resolve(&host, port);
-            // Nobody to send it to: the program ends.
-            let _ = to.send(Report::Resolved(Resolved { address, targets }));
-        })?;
+        let report = move |targets| Resolved { address, targets };
+        target::look_up((host.clone(), *port), to.clone(), report)?;
         self.lookup = Lookup::UnderWay;
         Ok(())
     }
@@ -125,16 +116,10 @@ impl Place {
     }
 }
 
-fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let found: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
-    if found.is_empty() {
-        return Err(ErrorKind::NotFound.into());
-    }
-    Ok(found)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
+
     use super::*;
 
     fn place(text: &str) -> Place {

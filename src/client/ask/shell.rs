@@ -10,14 +10,15 @@ use std::time::Instant;
 use log::debug;
 use mio::Interest;
 
+use super::super::stdio::{self, Chunk};
 use super::connection::{Connection, Outcome, Stage};
 use super::core::{Action, Asker, AttemptId, Cause, Counters, Event, Fault};
 use super::input::{Line, Splitter};
 use super::options::Policy;
 use super::resolver::{Place, Resolved};
-use super::stdio::{Chunk, Report, Stdio};
 use super::words::{self, Words};
 use crate::net::addr::ConnectAddr;
+use crate::reactor::helper::{Mailbox, Sender};
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Alarm, Context, Key, Kind, Readiness, Service, Source};
 
@@ -34,6 +35,8 @@ const INPUT: Source = Source {
 };
 /// How many lines are taken in one turn.
 const LINES_PER_TURN: usize = 256;
+/// How many results of look-ups may lie in the mailbox; the loop takes them all whenever it is woken.
+const RESOLVED: usize = 16;
 /// While so many bytes wait for standard output, no line is read.
 const OUTPUT_LIMIT: usize = 1024 * 1024;
 
@@ -49,9 +52,18 @@ pub(super) struct Shell {
     input_state: Input,
     output: Vec<u8>,
     /// From [`start`](Self::start) on.
-    stdio: Option<Stdio>,
+    threads: Option<Threads>,
     broken_output: Option<io::Error>,
     words: Words,
+}
+
+/// The loop's ends of the threads.
+#[derive(Debug)]
+struct Threads {
+    input: stdio::Input,
+    output: stdio::Output,
+    resolved: Mailbox<Resolved>,
+    resolved_to: Sender<Resolved>,
 }
 
 #[derive(Debug)]
@@ -83,7 +95,7 @@ impl Shell {
             input: Splitter::default(),
             input_state: Input::Open,
             output: Vec::new(),
-            stdio: None,
+            threads: None,
             broken_output: None,
             words: Words::default(),
         }
@@ -99,11 +111,16 @@ impl Shell {
         input: impl Read + Send + 'static,
         output: impl Write + Send + 'static,
     ) -> io::Result<()> {
-        let stdio = Stdio::start(cx, input, output)?;
+        let (resolved_to, resolved) = cx.mailbox(RESOLVED);
         for (address, place) in self.places.iter_mut().enumerate() {
-            place.look_up(address, &stdio.report_to)?;
+            place.look_up(address, &resolved_to)?;
         }
-        self.stdio = Some(stdio);
+        self.threads = Some(Threads {
+            input: stdio::Input::start(cx, input)?,
+            output: stdio::Output::start(cx, "stdout", output)?,
+            resolved,
+            resolved_to,
+        });
         Ok(())
     }
 
@@ -112,7 +129,7 @@ impl Shell {
         if let Some(error) = self.broken_output.take() {
             return Some(End::OutputFailed(error));
         }
-        let written = self.output.is_empty() && self.stdio.as_ref().is_some_and(Stdio::is_idle);
+        let written = self.output.is_empty() && self.threads.as_ref().is_some_and(|it| it.output.is_idle());
         if !written || self.asker.lines_in_hand() > 0 || !self.input.is_drained() {
             return None;
         }
@@ -258,10 +275,10 @@ impl Shell {
     // ---- addresses -------------------------------------------------------------------------------------------
 
     fn look_up(&mut self, now: Instant, address: usize) {
-        let (Some(place), Some(stdio)) = (self.places.get_mut(address), &self.stdio) else {
+        let (Some(place), Some(threads)) = (self.places.get_mut(address), &self.threads) else {
             return;
         };
-        if let Err(error) = place.look_up(address, &stdio.report_to) {
+        if let Err(error) = place.look_up(address, &threads.resolved_to) {
             // The next failure or probe asks for it again; who is parked meanwhile has a deadline.
             self.words.unresolved(now, address, &place.name, &error);
         }
@@ -330,7 +347,7 @@ impl Shell {
             if !matches!(self.input_state, Input::Open) {
                 return self.input.last_line();
             }
-            match self.stdio.as_ref()?.chunks.take()? {
+            match self.threads.as_ref()?.input.take()? {
                 Chunk::Bytes(bytes) => self.input.push(bytes),
                 Chunk::End => self.input_state = Input::Ended,
                 Chunk::Failed(error) => self.input_state = Input::Failed(error),
@@ -339,8 +356,6 @@ impl Shell {
     }
 
     fn written(&mut self, written: io::Result<Vec<u8>>) {
-        let Some(stdio) = &mut self.stdio else { return };
-        stdio.written();
         match written {
             Ok(buffer) if self.output.is_empty() => self.output = buffer,
             Ok(_) => {}
@@ -371,18 +386,18 @@ impl Service for Shell {
     }
 
     fn mail(&mut self, cx: &mut Context<'_>) {
-        while let Some(report) = self.stdio.as_ref().and_then(|stdio| stdio.reports.take()) {
-            match report {
-                Report::Written(written) => self.written(written),
-                Report::Resolved(resolved) => self.resolved(cx, resolved),
-            }
+        while let Some(written) = self.threads.as_mut().and_then(|it| it.output.report()) {
+            self.written(written);
+        }
+        while let Some(resolved) = self.threads.as_ref().and_then(|it| it.resolved.take()) {
+            self.resolved(cx, resolved);
         }
     }
 
     fn turn_end(&mut self, cx: &mut Context<'_>) {
         self.take_lines(cx);
-        if let Some(stdio) = &mut self.stdio {
-            stdio.offer(&mut self.output);
+        if let Some(threads) = &mut self.threads {
+            threads.output.offer(&mut self.output);
         }
         cx.set_alarm(&mut self.alarm, TICK, self.asker.next_deadline());
     }

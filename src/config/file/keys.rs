@@ -14,6 +14,7 @@ use toml::de::{DeArray, DeInteger, DeString, DeTable, DeValue, Deserializer};
 use super::report::Report;
 use crate::config::lower::Origin;
 use crate::config::quote::Quoted;
+use crate::config::spec::command::ArgumentSpec;
 use crate::config::suggest::nearest;
 
 /// One service in the text.
@@ -39,6 +40,18 @@ impl<'t, 'i> Keys<'t, 'i> {
     where
         S: Args + DeserializeOwned + Default,
     {
+        Self::read_beside(section, &[], report)
+    }
+
+    /// The same for a section whose keys stand beside others, which are read elsewhere and are no part of it any more.
+    pub(super) fn read_beside<S>(
+        section: &'t Section<'t, 'i>,
+        others: &[&'static str],
+        report: &mut Report<'_>,
+    ) -> (S, Self)
+    where
+        S: Args + DeserializeOwned + Default,
+    {
         let flags = S::augment_args(Command::new("keys"));
         let mut keys = Self {
             section,
@@ -48,7 +61,7 @@ impl<'t, 'i> Keys<'t, 'i> {
         for (key, value) in section.table {
             let name: &str = key.get_ref();
             let mistakes = match flags.get_arguments().find(|flag| flag.get_long() == Some(name)) {
-                None => vec![(key.span().start, unknown(name, &flags))],
+                None => vec![(key.span().start, unknown(name, &flags, others))],
                 Some(flag) => {
                     let (readable, mistakes) = readable::<S>(flag, key, value);
                     keys.readable.extend(readable.map(|value| (key.clone(), value)));
@@ -95,8 +108,9 @@ impl<'t, 'i> Keys<'t, 'i> {
     }
 }
 
-fn unknown(name: &str, flags: &Command) -> String {
-    match nearest(name, flags.get_arguments().filter_map(Arg::get_long)) {
+fn unknown(name: &str, flags: &Command, others: &[&'static str]) -> String {
+    let known = flags.get_arguments().filter_map(Arg::get_long);
+    match nearest(name, known.chain(others.iter().copied())) {
         Some(meant) => format!("there is no key {}; did you mean `{meant}`?", Quoted(name)),
         None => format!(
             "there is no key {}; see iotcpd.toml(5) for those there are",
@@ -175,6 +189,8 @@ fn wrong_form(flag: &Arg, value: &DeValue<'_>) -> Option<String> {
     match value {
         DeValue::Boolean(_) if is_switch(flag) => None,
         _ if is_switch(flag) => Some("this is switched on or off; write true or false".to_owned()),
+        // One of several words, which is a form of its own.
+        DeValue::Array(_) if flag.get_value_parser().type_id() == TypeId::of::<ArgumentSpec>() => None,
         DeValue::Array(_) => Some("this takes one value, not a list; keep one of them".to_owned()),
         DeValue::String(word) if !words.is_empty() && !words.iter().any(|known| known.matches(word, false)) => {
             let known: Vec<_> = words.iter().map(|known| format!("\"{}\"", known.get_name())).collect();

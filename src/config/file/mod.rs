@@ -1,4 +1,5 @@
-//! A TOML file that describes services: `[pool.NAME]` and the keys of that door, named like its flags.
+//! A file that describes services: a TOML file with tables `[pool.NAME]` and the keys of that door, named like its flags;
+//! or a torc.cfg (`torc`), which is one command door.
 //!
 //! The way of a file: its text is parsed with every syntax error kept ([`toml`]'s recovering parser); each table
 //! `[DOOR.NAME]` goes to its entry in `DOORS`, which reads its keys one by one into the door's spec
@@ -8,23 +9,68 @@
 //! What holds: every mistake is reported, each at the key or value it is about, in the order of the text; nothing unknown is passed
 //! over in silence.
 
+mod command;
 mod keys;
 mod report;
+mod torc;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use self::keys::{Keys, Section};
 use self::report::Report;
+pub use self::torc::{load as load_torc, read as read_torc};
 use super::lower::{self, Lowered, Mistake};
 use super::quote::Quoted;
+use super::spec::command::CommandSpec;
 use super::suggest::nearest;
 use crate::error::{Blame, Error};
 use crate::net::addr::ListenAddr;
 use crate::services::Options;
+
+/// A file that describes services, and how it is read: now, and again when it may have changed.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Source {
+    /// A TOML file.
+    Toml(PathBuf),
+    /// A torc.cfg.
+    Torc {
+        /// The file.
+        path: PathBuf,
+        /// What was said by flags, which go over what the file says.
+        flags: Box<CommandSpec>,
+    },
+}
+
+impl Source {
+    /// A file alone. Its name tells its kind: torcd's end in `.cfg`.
+    #[must_use]
+    pub fn of(path: PathBuf) -> Self {
+        if path.extension().is_some_and(|extension| extension == "cfg") {
+            let flags = Box::default();
+            Source::Torc { path, flags }
+        } else {
+            Source::Toml(path)
+        }
+    }
+
+    /// Reads the services that it describes.
+    ///
+    /// # Errors
+    /// As [`load`].
+    pub fn load(&self) -> Result<Vec<Options>, Error> {
+        match self {
+            Source::Toml(path) => load(path),
+            Source::Torc { path, flags } => {
+                let options = load_torc(path, flags)?;
+                Ok(vec![Options::Command(Box::new(options))])
+            }
+        }
+    }
+}
 
 /// One kind of service.
 struct Door {
@@ -35,7 +81,7 @@ struct Door {
 }
 
 /// The doors a file may describe.
-const DOORS: [Door; 2] = [
+const DOORS: [Door; 3] = [
     Door {
         kind: "pool",
         read: read_pool,
@@ -43,6 +89,10 @@ const DOORS: [Door; 2] = [
     Door {
         kind: "exec",
         read: read_exec,
+    },
+    Door {
+        kind: "command",
+        read: read_command,
     },
 ];
 
@@ -59,21 +109,38 @@ struct Found<'t> {
     report: Report<'t>,
 }
 
+impl<'t> Found<'t> {
+    fn nothing(name: &'t str, text: &'t str) -> Self {
+        Found {
+            services: Vec::new(),
+            names: Vec::new(),
+            listening: Vec::new(),
+            report: Report::new(name, text),
+        }
+    }
+}
+
 /// Reads the services that a file describes.
 ///
 /// # Errors
 /// The operator's to mend: the file cannot be read, or one line `file:line:column: what; what to write instead` for
 /// each mistake in it.
 pub fn load(path: &Path) -> Result<Vec<Options>, Error> {
+    let (name, bytes) = contents(path)?;
+    read(&name, &bytes)
+}
+
+/// The name of a file, and what is in it.
+fn contents(path: &Path) -> Result<(String, Vec<u8>), Error> {
     let name = path.display().to_string();
-    let bytes = fs::read(path).map_err(|error| {
+    let read = fs::read(path).map_err(|error| {
         Error::new(
             Blame::Operator,
             format_args!("cannot read {name}: {error}"),
             "check the path and the permissions",
         )
-    })?;
-    read(&name, &bytes)
+    });
+    read.map(|bytes| (name, bytes))
 }
 
 /// [`load`] for a text at hand; `name` stands for the file in errors.
@@ -81,30 +148,26 @@ pub fn load(path: &Path) -> Result<Vec<Options>, Error> {
 /// # Errors
 /// As [`load`].
 pub fn read(name: &str, bytes: &[u8]) -> Result<Vec<Options>, Error> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => read_text(name, text),
-        Err(error) => {
-            let (readable, _) = bytes.split_at(error.valid_up_to());
-            let mut report = Report::new(name, std::str::from_utf8(readable).unwrap_or_default());
-            report.add(readable.len(), "the text is not UTF-8; save the file in that encoding");
-            Err(Error::mistakes(report.into_lines()))
-        }
-    }
+    read_text(name, utf_8(name, bytes)?)
+}
+
+/// What the bytes of a file say.
+fn utf_8<'b>(name: &str, bytes: &'b [u8]) -> Result<&'b str, Error> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        let (readable, _) = bytes.split_at(error.valid_up_to());
+        let mut report = Report::new(name, std::str::from_utf8(readable).unwrap_or_default());
+        report.add(readable.len(), "the text is not UTF-8; save the file in that encoding");
+        Error::mistakes(report.into_lines())
+    })
 }
 
 fn read_text(name: &str, text: &str) -> Result<Vec<Options>, Error> {
-    let mut found = Found {
-        services: Vec::new(),
-        names: Vec::new(),
-        listening: Vec::new(),
-        report: Report::new(name, text),
-    };
+    let mut found = Found::nothing(name, text);
     let (root, errors) = DeTable::parse_recoverable(text);
     let any_errors = !errors.is_empty();
     for error in errors {
-        found
-            .report
-            .add_syntax(error.span().map_or(0, |span| span.start), error.message());
+        let text = format!("this is not TOML: {}; see toml.io or iotcpd.toml(5)", error.message());
+        found.report.add_syntax(error.span().map_or(0, |span| span.start), text);
     }
     let mut kinds: Vec<_> = root.get_ref().iter().collect();
     kinds.sort_by_key(|(kind, _)| kind.span().start);
@@ -200,6 +263,12 @@ fn read_exec(section: &Section<'_, '_>, found: &mut Found<'_>) {
     let lowered = lower::exec(section.name.get_ref(), &spec);
     if let Some(options) = accept(&keys, lowered, found) {
         found.services.push(Options::Exec(Box::new(options)));
+    }
+}
+
+fn read_command(section: &Section<'_, '_>, found: &mut Found<'_>) {
+    if let Some(options) = command::read_table(section, found) {
+        found.services.push(Options::Command(Box::new(options)));
     }
 }
 
@@ -424,7 +493,7 @@ colour = "blue"
     fn an_unknown_door_is_told_which_there_are() {
         assert_eq!(
             told("[frobnicate.x]\n[pool.a]\n"),
-            ["1:2: there is no kind of service called `frobnicate`; write one of: pool, exec"]
+            ["1:2: there is no kind of service called `frobnicate`; write one of: pool, exec, command"]
         );
     }
 

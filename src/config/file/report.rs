@@ -1,11 +1,15 @@
 //! What is wrong in a text, and where.
 
+use std::collections::BTreeSet;
+
 /// Collects mistakes by their place in the text and tells them in its order.
 #[derive(Debug)]
 pub(super) struct Report<'t> {
     file: &'t str,
     text: &'t str,
     findings: Vec<Finding>,
+    /// What is wrong elsewhere: in the flags that were given beside the file.
+    of_flags: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -28,6 +32,7 @@ impl<'t> Report<'t> {
             file,
             text,
             findings: Vec::new(),
+            of_flags: Vec::new(),
         }
     }
 
@@ -40,46 +45,85 @@ impl<'t> Report<'t> {
         });
     }
 
+    /// A mistake in a flag.
+    pub(super) fn add_of_flags(&mut self, text: impl Into<String>) {
+        self.of_flags.push(text.into());
+    }
+
     /// A mistake in how it is said.
-    pub(super) fn add_syntax(&mut self, offset: usize, message: &str) {
-        let text = format!("this is not TOML: {message}; see toml.io or iotcpd.toml(5)");
+    pub(super) fn add_syntax(&mut self, offset: usize, text: impl Into<String>) {
         self.findings.push(Finding {
             offset,
             source: Source::Syntax,
-            text,
+            text: text.into(),
         });
     }
 
     /// The mistakes as `file:line:column: text`, both counted from 1, columns in characters. A line that could not
-    /// be parsed has no meaning, so what was made of it is left out.
+    /// be parsed has no meaning, so what was made of it is left out. What is wrong with flags comes first.
     pub(super) fn into_lines(mut self) -> Vec<String> {
         self.findings.sort_by_key(|finding| finding.offset);
+        let mut reading = Reading::begin(self.text);
         let placed: Vec<_> = self
             .findings
             .iter()
-            .map(|finding| (position(self.text, finding.offset), finding))
+            .map(|finding| (reading.position(finding.offset), finding))
             .collect();
-        let broken = |line| {
-            placed
-                .iter()
-                .any(|((at, _), found)| *at == line && found.source == Source::Syntax)
-        };
+        let broken: BTreeSet<usize> = placed
+            .iter()
+            .filter(|(_, finding)| finding.source == Source::Syntax)
+            .map(|((line, _), _)| *line)
+            .collect();
         let mut lines: Vec<_> = placed
             .iter()
-            .filter(|((line, _), finding)| finding.source == Source::Syntax || !broken(*line))
+            .filter(|((line, _), finding)| finding.source == Source::Syntax || !broken.contains(line))
             .map(|((line, column), finding)| format!("{}:{line}:{column}: {}", self.file, finding.text))
             .collect();
         lines.dedup();
-        lines
+        self.of_flags.append(&mut lines);
+        self.of_flags
     }
 }
 
-/// The line and column of a byte, each from 1.
-fn position(text: &str, offset: usize) -> (usize, usize) {
-    let before = text.get(..offset.min(text.len())).unwrap_or(text);
-    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    let column = before.get(line_start..).map_or(0, |line| line.chars().count());
-    (before.matches('\n').count() + 1, column + 1)
+/// A text that is read once from its start to its end, to tell where things stand in it.
+struct Reading<'t> {
+    rest: &'t str,
+    /// How many bytes are before the rest.
+    offset: usize,
+    /// Where the rest begins, each from 1.
+    line: usize,
+    column: usize,
+}
+
+impl<'t> Reading<'t> {
+    fn begin(text: &'t str) -> Self {
+        Reading {
+            rest: text,
+            offset: 0,
+            line: 1,
+            column: 1,
+        }
+    }
+
+    /// The line and column of a byte, which is not before the last that was asked for. One behind the end is the end, one
+    /// within a character is the character.
+    fn position(&mut self, offset: usize) -> (usize, usize) {
+        let length = self.rest.len().min(offset.saturating_sub(self.offset));
+        let length = (0..=length).rev().find(|length| self.rest.is_char_boundary(*length));
+        let length = length.unwrap_or(0);
+        let (passed, rest) = self.rest.split_at(length);
+        for character in passed.chars() {
+            if character == '\n' {
+                self.line += 1;
+                self.column = 1;
+            } else {
+                self.column += 1;
+            }
+        }
+        self.rest = rest;
+        self.offset += length;
+        (self.line, self.column)
+    }
 }
 
 #[cfg(test)]
@@ -88,11 +132,20 @@ mod tests {
 
     #[test]
     fn positions_count_from_one_in_characters() {
-        assert_eq!(position("", 0), (1, 1));
-        assert_eq!(position("ab\ncd", 1), (1, 2));
-        assert_eq!(position("ab\ncd", 3), (2, 1));
-        assert_eq!(position("ü = 1", 3), (1, 3));
-        assert_eq!(position("ab", 99), (1, 3));
+        let positions = |text, offsets: &[usize]| {
+            let mut reading = Reading::begin(text);
+            let told: Vec<_> = offsets.iter().map(|offset| reading.position(*offset)).collect();
+            // One after the other, and each by itself.
+            let alone = offsets.iter().map(|offset| Reading::begin(text).position(*offset));
+            assert!(alone.eq(told.iter().copied()));
+            told
+        };
+        assert_eq!(positions("", &[0, 5]), [(1, 1), (1, 1)]);
+        assert_eq!(
+            positions("ab\ncd", &[1, 2, 3, 3, 5, 99]),
+            [(1, 2), (1, 3), (2, 1), (2, 1), (2, 3), (2, 3)]
+        );
+        assert_eq!(positions("ü = 1", &[0, 1, 3]), [(1, 1), (1, 1), (1, 3)]);
     }
 
     #[test]
@@ -100,14 +153,9 @@ mod tests {
         let mut report = Report::new("f", "a\nb\nc");
         report.add(4, "third; x");
         report.add(2, "made of rubble; x");
-        report.add_syntax(3, "odd");
+        report.add_syntax(3, "odd; x");
+        report.add_of_flags("f: --x; x");
         let lines = report.into_lines();
-        assert_eq!(
-            lines,
-            [
-                "f:2:2: this is not TOML: odd; see toml.io or iotcpd.toml(5)",
-                "f:3:1: third; x"
-            ]
-        );
+        assert_eq!(lines, ["f: --x; x", "f:2:2: odd; x", "f:3:1: third; x"]);
     }
 }

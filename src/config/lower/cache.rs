@@ -19,7 +19,7 @@ pub(super) fn cache(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option<CacheOpt
     let size = mistakes.size("cache-size", spec.cache_size, &SIZE);
     let ttl = mistakes.time("cache-ttl", spec.cache_ttl, &TTL);
     let skip = spec.cache_skip.as_deref();
-    let skip = skip.and_then(|text| pattern(mistakes, "cache-skip", text));
+    let skip = skip.and_then(|text| pattern(mistakes, Origin::key("cache-skip"), text));
     if spec.cache_size.is_none() {
         let given = [
             ("cache-ttl", spec.cache_ttl.is_some()),

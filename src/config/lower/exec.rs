@@ -8,33 +8,34 @@ use super::permits::permits;
 use super::pool::TIMEOUT;
 use super::process::surroundings;
 use super::{LONGEST, Lowered, Mistake, Mistakes, Origin, SHORTEST_TIMEOUT};
-use crate::config::spec::exec::{ExecSpec, LogArgs, Protocol};
+use crate::config::spec::exec::{ExecSpec, Protocol};
 use crate::config::spec::listen::ListenSpec;
+use crate::config::spec::whether::Whether;
 use crate::config::units::{Time, Whole};
 use crate::services::exec::core::sockproc::SHELL;
 use crate::services::exec::options::{Dialect, Options, Policy};
 
 // Those of sockexec 3.1.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
-const DEFAULT_KILL_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const DEFAULT_KILL_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_BACKLOG: i64 = 100;
 const DEFAULT_CONNECTIONS: i64 = 100;
 const DEFAULT_MODE: u32 = 0o660;
 
-const DEFAULT_LINGER: Duration = Duration::from_secs(1);
-const DEFAULT_CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
-const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const DEFAULT_LINGER: Duration = Duration::from_secs(1);
+pub(super) const DEFAULT_CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_MAX_ARGUMENTS: u64 = 1 << 20;
-const DEFAULT_MAX_BUFFER: u64 = 256 << 10;
+pub(super) const DEFAULT_MAX_BUFFER: u64 = 256 << 10;
 
 const DEFAULT_MAX_OUTPUT: u64 = 4 << 20;
 
 /// Not waiting at all would cut off what a program's own children write with their last breath.
-const LINGER: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;
+pub(super) const LINGER: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;
 /// Linux takes a quarter of the stack limit, 2 MiB as a rule, and never over 6 MiB.
 const MAX_ARGUMENTS: RangeInclusive<u64> = 1 << 10..=8 << 20;
 /// Below it each system call moves next to nothing.
-const MAX_BUFFER: RangeInclusive<u64> = 4 << 10..=1 << 30;
+pub(super) const MAX_BUFFER: RangeInclusive<u64> = 4 << 10..=1 << 30;
 
 /// Each connection may hold so much.
 const MAX_OUTPUT: RangeInclusive<u64> = 4 << 10..=1 << 30;
@@ -67,7 +68,7 @@ pub fn exec(name: &str, spec: &ExecSpec) -> Result<Lowered<Options>, Vec<Mistake
     let policy = Policy {
         read_timeout: timeout("read-timeout", spec.read_timeout, DEFAULT_CLIENT_TIMEOUT),
         write_timeout: timeout("write-timeout", spec.write_timeout, DEFAULT_CLIENT_TIMEOUT),
-        timeout: run_timeout(&mut mistakes, spec.timeout),
+        timeout: run_timeout(&mut mistakes, spec.timeout, Some(DEFAULT_TIMEOUT)),
         linger: mistakes.time("linger", spec.linger, &LINGER).unwrap_or(DEFAULT_LINGER),
     };
     let max_arguments = mistakes.size("max-arguments", spec.max_arguments, &MAX_ARGUMENTS);
@@ -89,7 +90,7 @@ pub fn exec(name: &str, spec: &ExecSpec) -> Result<Lowered<Options>, Vec<Mistake
         stop_timeout,
         max_arguments: bytes(max_arguments.unwrap_or(DEFAULT_MAX_ARGUMENTS)),
         max_buffer: bytes(max_buffer.unwrap_or(DEFAULT_MAX_BUFFER)),
-        log_arguments: spec.log_args != Some(LogArgs::No),
+        log_arguments: spec.log_args != Some(Whether::No),
         debug: spec.debug,
     };
     mistakes.unless_any(Lowered {
@@ -124,10 +125,10 @@ fn dialect(mistakes: &mut Mistakes, spec: &ExecSpec) -> Dialect {
     }
 }
 
-/// `0` is no limit.
-fn run_timeout(mistakes: &mut Mistakes, given: Option<Time>) -> Option<Duration> {
+/// How long one run may take; `0` is no limit.
+pub(super) fn run_timeout(mistakes: &mut Mistakes, given: Option<Time>, default: Option<Duration>) -> Option<Duration> {
     match given {
-        None => Some(DEFAULT_TIMEOUT),
+        None => default,
         Some(Time(Duration::ZERO)) => None,
         Some(Time(time)) if time < SHORTEST_TIMEOUT => {
             let text = format!("{} is out of range", Time(time));
@@ -222,6 +223,39 @@ mod tests {
                 ..on("unix:/x")
             };
             assert_eq!(lower(&spec).is_ok(), good, "{arguments} {buffer}");
+        }
+    }
+
+    #[test]
+    fn what_belongs_to_one_protocol_is_refused_in_the_other() {
+        let with = |protocol, max_output: Option<u64>, program: Option<&str>| ExecSpec {
+            protocol,
+            max_output: max_output.map(Size),
+            allow_program: program.into_iter().map(str::to_owned).collect(),
+            ..on("unix:/x")
+        };
+        let sockproc = Some(Protocol::Sockproc);
+        let held = |options: Options| match options.dialect {
+            Dialect::Sockexec => None,
+            Dialect::Sockproc { max_output } => Some(max_output),
+        };
+        assert_eq!(held(lower(&on("unix:/x")).unwrap()), None);
+        assert_eq!(held(lower(&with(sockproc, None, None)).unwrap()), Some(4 << 20));
+        for (size, good) in [
+            (4 << 10, true),
+            (1 << 30, true),
+            ((4 << 10) - 1, false),
+            ((1 << 30) + 1, false),
+        ] {
+            assert_eq!(lower(&with(sockproc, Some(size), None)).is_ok(), good, "{size}");
+        }
+        for (spec, key) in [
+            (with(None, Some(1 << 20), None), "max-output: "),
+            (with(Some(Protocol::Sockexec), Some(1 << 20), None), "max-output: "),
+            (with(sockproc, None, Some("/bin/sh")), "allow-program: "),
+        ] {
+            let told = lower(&spec).unwrap_err();
+            assert!(told.len() == 1 && told[0].starts_with(key), "{told:?}");
         }
     }
 

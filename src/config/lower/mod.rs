@@ -8,7 +8,9 @@
 //! a sandbox is to let in are looked at, since one that is not there is a mistake of the one who wrote it. Apart from that nothing here
 //! touches the system: whether an address is free or the open-file limit is high enough is the daemon's to find out.
 
+mod argument;
 mod cache;
+mod command;
 mod exec;
 mod framing;
 mod listen;
@@ -24,6 +26,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+pub use command::{Entry, Program, command, entry, wrong_name};
 pub use exec::exec;
 pub(super) use listen::clash;
 pub use pool::pool;

@@ -5,14 +5,14 @@ use crate::config::quote::Quoted;
 use crate::services::pattern::{Malformed, Pattern};
 
 /// Reads an expression; what is wrong with it is told with its place.
-pub(super) fn pattern(mistakes: &mut Mistakes, key: &'static str, text: &str) -> Option<Pattern> {
+pub(super) fn pattern(mistakes: &mut Mistakes, origin: Origin, text: &str) -> Option<Pattern> {
     match Pattern::new(text) {
         Ok(pattern) => Some(pattern),
         Err(Malformed { what, at }) => {
             let place = at.map(|at| format!(" at character {at}")).unwrap_or_default();
             let what = format!("{} is not a regular expression{place}: {what}", Quoted(text));
             let remedy = "mend it there, or write a backslash before a character that stands for itself";
-            mistakes.add(Origin::key(key), what, remedy);
+            mistakes.add(origin, what, remedy);
             None
         }
     }

@@ -86,7 +86,7 @@ fn message(mistakes: &mut Mistakes, text: &str, max_request: usize, framing: Fra
 }
 
 fn expected(mistakes: &mut Mistakes, text: &str) -> Option<Pattern> {
-    let pattern = pattern(mistakes, "probe-expect", text)?;
+    let pattern = pattern(mistakes, Origin::key("probe-expect"), text)?;
     if pattern.is_in(b"") && !pattern.as_str().contains(['^', '$']) {
         let what = format!("{} is found in every answer", Quoted(text));
         let remedy = "write what only the right answer holds, for example ^OK";

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::listen::ListenSpec;
 use super::process::ProcessSpec;
+use super::whether::Whether;
 use crate::config::units::{Size, Time};
 
 /// Everything that may be said about an exec door. The flags of sockexec keep their letters.
@@ -39,7 +40,7 @@ pub struct ExecSpec {
     /// How long programs may run on once the daemon is told to stop [default: 30s]
     #[arg(long, value_name = "TIME", help_heading = "Programs")]
     pub stop_timeout: Option<Time>,
-    /// The longest that the arguments of a program may be together, one byte more counted for each [default: 1MiB]
+    /// The longest that the arguments of a program may be together, nine bytes more counted for each [default: 1MiB]
     #[arg(long, value_name = "SIZE", help_heading = "Programs")]
     pub max_arguments: Option<Size>,
     /// With --protocol sockproc: how much output of a program is held until its end; one that writes more is ended [default: 4MiB]
@@ -50,7 +51,7 @@ pub struct ExecSpec {
     pub allow_program: Vec<String>,
     /// Whether the log shows the arguments of programs, or their names alone [default: yes]
     #[arg(long, value_name = "WHETHER", help_heading = "Programs")]
-    pub log_args: Option<LogArgs>,
+    pub log_args: Option<Whether>,
     /// Log each step of a connection
     #[arg(short, long, help_heading = "Programs")]
     pub debug: bool,
@@ -103,30 +104,6 @@ impl ValueEnum for Protocol {
         Some(PossibleValue::new(match self {
             Self::Sockexec => "sockexec",
             Self::Sockproc => "sockproc",
-        }))
-    }
-}
-
-/// Whether arguments are logged: they may hold what is nobody's business.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LogArgs {
-    /// All of them, shortened.
-    Yes,
-    /// Only the program's name.
-    No,
-}
-
-/// By hand for the reason told at [`HalfClose`](super::pool::HalfClose).
-impl ValueEnum for LogArgs {
-    fn value_variants<'a>() -> &'a [Self] {
-        &[Self::Yes, Self::No]
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(match self {
-            Self::Yes => "yes",
-            Self::No => "no",
         }))
     }
 }

@@ -10,7 +10,9 @@
 //!
 //! A new door is a new file here, a file in `lower/`, and one line in the table of doors in [`file`](super::file).
 
+pub mod command;
 pub mod exec;
 pub mod listen;
 pub mod pool;
 pub mod process;
+pub mod whether;

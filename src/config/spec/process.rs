@@ -19,7 +19,7 @@ pub struct ProcessSpec {
     /// Start programs in this directory [default: the daemon's]
     #[arg(long, value_name = "DIR")]
     pub chdir: Option<String>,
-    /// Set a variable in the environment of programs; may be repeated
+    /// Set a variable in the programs' environment; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     pub env: Vec<String>,
     /// Start from an empty environment instead of the daemon's

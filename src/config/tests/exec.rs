@@ -81,6 +81,17 @@ const SAMPLES: &[(&str, &[&str], &str)] = &[
     ("limit-open-files", &["--limit-open-files=64"], "limit-open-files = 64"),
     ("limit-processes", &["--limit-processes=9"], "limit-processes = 9"),
     ("no-new-privs", &["--no-new-privs"], "no-new-privs = true"),
+    ("sandbox", &["--sandbox"], "sandbox = true"),
+    (
+        "sandbox-read",
+        &["--sandbox", "--sandbox-read=/usr", "--sandbox-read=/tmp"],
+        "sandbox = true\nsandbox-read = ['/usr', '/tmp']",
+    ),
+    (
+        "sandbox-write",
+        &["--sandbox", "--sandbox-write=/tmp"],
+        "sandbox = true\nsandbox-write = '/tmp'",
+    ),
     ("max-buffer", &["--max-buffer", "1MiB"], "max-buffer = '1M'"),
 ];
 

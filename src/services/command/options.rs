@@ -157,7 +157,7 @@ impl fmt::Display for Argument {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Argument::Any => out.write_str("anything"),
-            Argument::Matching(pattern) => write!(out, "matched by {}", pattern.as_str()),
+            Argument::Matching(pattern) => write!(out, "matched as a whole by {}", pattern.as_str()),
             Argument::Integer(range) => write!(out, "a whole number from {} to {}", range.start(), range.end()),
             Argument::OneOf(words) => write!(out, "one of: {}", words.join(", ")),
         }
@@ -196,7 +196,10 @@ mod tests {
         let percent = Argument::Integer(1..=100);
         assert_eq!(refusal(&percent, b"101"), "has to be a whole number from 1 to 100");
         assert_eq!(refusal(&words(), b"status"), "has to be one of: start, stop");
-        assert_eq!(refusal(&matching("^[a-z]+$"), b"A"), "has to be matched by ^[a-z]+$");
+        assert_eq!(
+            refusal(&matching("^[a-z]+$"), b"A"),
+            "has to be matched as a whole by ^[a-z]+$"
+        );
         assert_eq!(refusal(&Argument::Any, b"a\0b"), "has to be without NUL bytes");
     }
 

@@ -1,14 +1,15 @@
 //! The exec door: a program of the client's choice is run for it, and its streams and exit status are framed back.
 //!
-//! The story of a connection. A client connects and sends arguments as netstrings ([`core::request`] reads them). The program
-//! is looked up and started (`shell::programs`), what follows goes into its standard input, and what it writes comes back as
-//! pairs of a type and data ([`core::reply`]), as fast as both sides take it (`shell::connection`). When it has exited, and
-//! its outputs have ended or have been awaited long enough, the client is told how, and let go. [`core::run`] decides all of
-//! it.
+//! The story of a connection. A client connects, is let in or not ([`core::permits`]), and sends arguments as netstrings
+//! ([`core::request`] reads them). The program is looked up, may be run or not, and is started (`shell::programs`), what
+//! follows goes into its standard input, and what it writes comes back as pairs of a type and data ([`core::reply`]), as fast
+//! as both sides take it (`shell::connection`). When it has exited, and its outputs have ended or have been awaited long
+//! enough, the client is told how, and let go. [`core::run`] decides all of it. What is said on the wire may also be another
+//! dialect ([`core::dialect`]), with the same life behind it.
 //!
-//! What holds: a client that is slow slows its own program and nothing else; the memory of a connection is bounded whatever
-//! passes; nothing that a program has started in its own process group outlives the connection. What does not belong here:
-//! who binds the listeners, and when to reload: that is the daemon's.
+//! What holds: nobody gets a program that the lists do not give him; a client that is slow slows its own program and nothing
+//! else; the memory of a connection is bounded whatever passes; nothing that a program has started in its own process group
+//! outlives the connection. What does not belong here: who binds the listeners, and when to reload: that is the daemon's.
 
 pub mod core;
 pub mod options;
@@ -38,22 +39,8 @@ pub fn preflight(options: &options::Options, defaults: &SpawnDefaults) -> Result
 }
 
 impl Door for ExecDoor {
-    fn places(&self) -> usize {
-        // No worker waits for anybody here.
-        0
-    }
-
-    fn begin_with(&mut self, _places: usize) {
-        // Nothing runs before somebody asks for it.
-    }
-
     fn start(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         self.begin(cx)
-    }
-
-    fn is_up(&self) -> bool {
-        // Nothing runs before somebody asks for it.
-        true
     }
 
     fn accept(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {

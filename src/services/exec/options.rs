@@ -13,8 +13,9 @@ use std::time::Duration;
 
 /// What one connection holds while its program runs: its socket, three pipes, a pidfd.
 pub const DESCRIPTORS_PER_CONNECTION: usize = 5;
-/// The guard's pipe and pidfd, and the other ends of the pipes of the one program that is just being started.
-const DESCRIPTORS_BESIDE: usize = 8;
+/// The guard's pipe and pidfd, the rules of the sandbox, and the other ends of the pipes of the one program that is just being
+/// started.
+const DESCRIPTORS_BESIDE: usize = 9;
 
 /// One exec door, ready to be built.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,7 +48,7 @@ pub struct Options {
     pub kill_timeout: Duration,
     /// How long programs may run on once the daemon was told to stop.
     pub stop_timeout: Duration,
-    /// The most bytes of all arguments of a program, one more counted for each.
+    /// The most bytes of all arguments of a program, [`PER_ARGUMENT`](super::core::request::PER_ARGUMENT) more counted for each.
     pub max_arguments: usize,
     /// How much of a connection may be held in memory, each way.
     pub max_buffer: usize,

@@ -163,6 +163,21 @@ impl Client {
         }
     }
 
+    /// Reads exactly this text.
+    #[track_caller]
+    pub(crate) fn read_text(&mut self, expected: &str) {
+        let mut bytes = vec![0; expected.len()];
+        let mut read = 0;
+        while read < bytes.len() {
+            match self.stream.read(&mut bytes[read..]) {
+                Ok(0) => panic!("the daemon closed after {:?}", String::from_utf8_lossy(&bytes[..read])),
+                Ok(count) => read += count,
+                Err(error) => panic!("{error} after {:?}", String::from_utf8_lossy(&bytes[..read])),
+            }
+        }
+        assert_eq!(String::from_utf8_lossy(&bytes), expected);
+    }
+
     /// Goes away with a reset instead of a farewell (on TCP; a UNIX socket has none).
     #[track_caller]
     pub(crate) fn reset(self) {

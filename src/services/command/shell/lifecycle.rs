@@ -1,26 +1,23 @@
-//! Beginning, change and end of a command door: start, reload, drain, stop; and the upkeep in between.
+//! Beginning, change and end of a command door: start, reload, drain, stop.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io;
 use std::time::{Duration, Instant};
-
-use log::Level;
 
 use super::super::core::counters::Traffic;
 use super::super::core::scheduler::{Rule, Rules, Scheduler};
 use super::super::options::{Command, Options};
-use super::super::report::{Times, Topic};
+use super::super::report::Topic;
 use super::{CommandDoor, Of, programs};
-use crate::error::{Blame, Error};
+use crate::error::Error;
 use crate::net::addr::ListenAddr;
 use crate::net::limits::ConnectionCount;
 use crate::net::listener::Listener;
 use crate::net::listening::{Accepting, Listening};
-use crate::process::guard::{Guard, Restart};
 use crate::process::spawn::SpawnDefaults;
 use crate::reactor::{Alarm, Context};
-use crate::services::Listeners;
-use crate::stats::throttle::Throttle;
+use crate::services::journal::Journal;
+use crate::services::on_request::Times;
+use crate::services::{Listeners, cannot_watch, start_guard};
 
 /// Once the door drains, a client whose request is not complete has so long to complete it.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -47,14 +44,7 @@ impl CommandDoor {
         now: Instant,
     ) -> Result<CommandDoor, Error> {
         let programs = programs::prepare(&options, &spawn_defaults)?;
-        let guard = Guard::start().map_err(|error| {
-            let what = format!("{}: cannot start the guard process: {error}", options.name);
-            Error::new(
-                Blame::System,
-                what,
-                "see whether the machine is short of processes or memory",
-            )
-        })?;
+        let guard = start_guard(&options.name)?;
         Ok(CommandDoor {
             programs,
             listening: Listening::new(Of::Listener.kind(), listeners),
@@ -68,8 +58,7 @@ impl CommandDoor {
             times: Times::default(),
             life: Life::Serving,
             life_alarm: Alarm::default(),
-            upkeep_alarm: Alarm::default(),
-            throttle: Throttle::default(),
+            journal: Journal::new(Of::Upkeep.only()),
             started: now,
             options,
             spawn_defaults,
@@ -155,7 +144,10 @@ impl CommandDoor {
         cx.alarm_fired(&mut self.life_alarm);
         if self.life == Life::Draining {
             self.life = Life::Stopping;
-            log::warn!("{}: stop-timeout is over; what still runs is ended", self.options.name);
+            log::warn!(
+                "{}: --stop-timeout is over; what still runs is ended",
+                self.options.name
+            );
             self.scheduler.stop(cx.now());
             self.obey(cx);
             self.pump_all(cx);
@@ -181,39 +173,14 @@ impl CommandDoor {
         self.life != Life::Serving && self.scheduler.is_idle()
     }
 
-    // ---- in between --------------------------------------------------------------------------------------------
-
-    /// Log lines that were left out are summed up. What is planned already is never put off.
-    pub(super) fn plan_upkeep(&mut self, cx: &mut Context<'_>) {
-        let next = [self.throttle.next_deadline(), self.upkeep_alarm.at()];
-        let next = next.into_iter().flatten().min();
-        cx.set_alarm(&mut self.upkeep_alarm, Of::Upkeep.only(), next);
-    }
-
-    pub(super) fn upkeep(&mut self, cx: &mut Context<'_>) {
-        cx.alarm_fired(&mut self.upkeep_alarm);
-        for (topic, left_out) in self.throttle.overdue(cx.now()) {
-            let name = &self.options.name;
-            log::warn!("{name}: {left_out} more {topic} were left out of this log");
-        }
-        self.plan_upkeep(cx);
-    }
-
     pub(super) fn guard_has_died(&mut self, cx: &mut Context<'_>) {
-        match self.guard.restart_if_dead() {
-            Ok(Restart::NotNeeded) => {}
-            Ok(Restart::Restarted) => {
-                let line = format_args!("the guard process had died; there is another");
-                self.note(cx, Level::Warn, Topic::Guard, line);
-            }
-            Err(error) => {
-                let line = format_args!(
-                    "the guard process has died and cannot be started again: {error}; \
-                     if this daemon is killed, what its programs have started may outlive it"
-                );
-                self.note(cx, Level::Error, Topic::Guard, line);
-            }
-        }
+        let CommandDoor {
+            journal,
+            guard,
+            options,
+            ..
+        } = self;
+        journal.restart_guard(cx, &options.name, Topic::Guard, guard);
     }
 }
 
@@ -231,9 +198,4 @@ fn rules(options: &Options) -> Rules {
     commands
         .map(|command| (command.name.clone().into_bytes(), rule(command)))
         .collect()
-}
-
-fn cannot_watch(error: &io::Error) -> Error {
-    let what = format!("cannot watch descriptors: {error}");
-    Error::new(Blame::System, what, "raise fs.epoll.max_user_watches")
 }

@@ -27,13 +27,14 @@ use super::core::counters::Traffic;
 use super::core::event::{Action, ClientEvent, ClientId, RunEvent, RunId};
 use super::core::scheduler::Scheduler;
 use super::options::Options;
-use super::report::{self, Times, Topic};
+use super::report::{self, Topic};
 use crate::net::limits::ConnectionCount;
 use crate::net::listening::{Accepting, Listening};
 use crate::process::guard::Guard;
 use crate::process::spawn::SpawnDefaults;
 use crate::reactor::{Alarm, Context, Key, Kind, MAX_KINDS, Readiness, Service, Source};
-use crate::stats::throttle::{Throttle, Verdict};
+use crate::services::journal::Journal;
+use crate::services::on_request::Times;
 
 use connection::{Connection, Edges};
 use lifecycle::Life;
@@ -61,8 +62,7 @@ pub struct CommandDoor {
     times: Times,
     life: Life,
     life_alarm: Alarm,
-    upkeep_alarm: Alarm,
-    throttle: Throttle<Topic>,
+    journal: Journal<Topic>,
     started: Instant,
 }
 
@@ -157,7 +157,7 @@ impl Service for CommandDoor {
             Some(Of::Client) => self.client_timeout(cx, ClientId(number)),
             Some(Of::Run) => self.run_timeout(cx, RunId(number)),
             Some(Of::Ending) => self.ending_timeout(cx, RunId(number)),
-            Some(Of::Upkeep) => self.upkeep(cx),
+            Some(Of::Upkeep) => self.journal.sum_up(cx, &self.options.name),
             Some(Of::Life) => self.stop_timeout(cx),
             // These have no alarm.
             Some(Of::Stdin | Of::Output | Of::Exit | Of::Starting | Of::GuardExit) | None => {}
@@ -236,12 +236,7 @@ impl CommandDoor {
 
     /// One line in the log, unless too many like it came lately.
     fn note(&mut self, cx: &mut Context<'_>, level: Level, topic: Topic, line: fmt::Arguments<'_>) {
-        let name = &self.options.name;
-        match self.throttle.admit(topic, cx.now()) {
-            Verdict::Log { left_out: 0 } => log::log!(level, "{name}: {line}"),
-            Verdict::Log { left_out } => log::log!(level, "{name}: {line} ({left_out} more like it were left out)"),
-            Verdict::LeaveOut => self.plan_upkeep(cx),
-        }
+        self.journal.note(cx, &self.options.name, level, topic, line);
     }
 
     /// One step of a connection, for whoever wants to follow it.

@@ -22,6 +22,8 @@ const STARTS_PER_TURN: usize = 4;
 pub(super) struct Running {
     name: Vec<u8>,
     arguments: Vec<Vec<u8>>,
+    /// When it was decided to start it, by the clock: a turn is too coarse for what is soon over.
+    pub(super) decided: Instant,
     /// `None`: not started yet.
     pub(super) job: Option<Job>,
     pub(super) alarm: Alarm,
@@ -72,6 +74,7 @@ impl CommandDoor {
         let run = Running {
             name,
             arguments,
+            decided: Instant::now(),
             job: None,
             alarm: Alarm::default(),
             audience: Vec::new(),
@@ -213,7 +216,7 @@ impl CommandDoor {
             let command = report::command(&run.name, &run.arguments, self.options.log_arguments);
             let (level, topic, why) = match cause {
                 Cause::Timeout(_) => (Level::Warn, Topic::Timeout, "its timeout is over"),
-                Cause::Stop => (Level::Warn, Topic::Stop, "the door closes (stop-timeout)"),
+                Cause::Stop => (Level::Warn, Topic::Stop, "the door closes (--stop-timeout)"),
                 Cause::Vanished => (Level::Info, Topic::Vanished, "its client has gone"),
             };
             let line = format!("{}: {command} is ended: {why}", run.peer);
@@ -268,12 +271,12 @@ impl CommandDoor {
     /// What lies in the pipe now is read at once: no more than a pipe holds.
     pub(super) fn cut_output(&mut self, cx: &mut Context<'_>, id: RunId) {
         let Some(run) = self.runs.get_mut(&id) else { return };
-        if let Some(job) = &mut run.job {
-            job.cut_output();
+        if run.job.as_mut().is_some_and(Job::cut_output) {
+            let peer = run.peer.clone();
+            self.scheduler.counters.cut += 1;
+            let line = format_args!("{peer}: something holds the output open beyond --linger, and is killed");
+            self.note(cx, Level::Info, Topic::Cut, line);
         }
-        let peer = run.peer.clone();
-        let line = format_args!("{peer}: something held the output open beyond linger, and was killed");
-        self.note(cx, Level::Info, Topic::Cut, line);
         let mut buffer = cx.lend_buffer();
         while self.read_program(cx, id, &mut buffer) {}
         cx.return_buffer(buffer);

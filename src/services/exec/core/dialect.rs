@@ -21,7 +21,8 @@ pub enum Dialect {
 }
 
 impl Dialect {
-    /// Reads a request whose arguments have at most `longest` bytes altogether, one more counted for each.
+    /// Reads a request whose arguments have at most `longest` bytes altogether,
+    /// [`PER_ARGUMENT`](request::PER_ARGUMENT) more counted for each.
     #[must_use]
     pub fn reader(self, longest: usize) -> Reader {
         match self {

@@ -1,8 +1,9 @@
 //! What one connection of the exec door comes to, decided without I/O.
 //!
-//! [`request`] reads what the client sends: the arguments, then input for the program, as netstrings cut anywhere. [`run`] is
-//! the connection's life as a machine: what has happened in, what is to be done out, the time an argument. [`reply`] writes
-//! what the client is told. [`sockproc`] does both in an older protocol, and [`dialect`] is the choice between the two. [`counters`] are the numbers of a door; [`permits`] says who may have what run.
+//! [`request`] reads what the client sends: the arguments, then input for the program, as netstrings cut anywhere; and
+//! [`trailer`] the signals that may follow. [`run`] is the connection's life as a machine: what has happened in, what is to be
+//! done out, the time an argument. [`reply`] writes what the client is told. [`sockproc`] does both in an older protocol, and
+//! [`dialect`] is the choice between the two. [`counters`] are the numbers of a door; [`permits`] says who may have what run.
 //!
 //! What holds, whatever comes in whatever order (`run`'s tests try it):
 //! - A program is started at most once, and only with complete arguments.
@@ -18,3 +19,4 @@ pub mod reply;
 pub mod request;
 pub mod run;
 pub mod sockproc;
+pub mod trailer;

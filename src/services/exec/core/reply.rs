@@ -1,6 +1,7 @@
 //! What a client is told: pairs of netstrings, a type and its data.
 
 use crate::framing::netstring::{END, begin, encode};
+use crate::framing::signals;
 
 /// The status that a refusal ends with: the door's own word, not a program's.
 pub const REFUSED: u8 = 100;
@@ -65,9 +66,8 @@ fn exit_code(code: i32, wire: &mut Vec<u8>) {
 
 /// Appends the end of a program that a signal has ended: its name without SIG, or its number where it has none.
 fn term_signal(number: i32, wire: &mut Vec<u8>) {
-    let found = SIGNALS.iter().find(|(known, _)| *known == number);
-    match found {
-        Some((_, name)) => pair(b"termsig", name.as_bytes(), wire),
+    match signals::name_of(number) {
+        Some(name) => pair(b"termsig", name.as_bytes(), wire),
         None => pair(b"termsig", number.to_string().as_bytes(), wire),
     }
 }
@@ -82,41 +82,6 @@ fn pair(kind: &[u8], data: &[u8], wire: &mut Vec<u8>) {
     encode(kind, wire);
     encode(data, wire);
 }
-
-/// signal(7), the numbers of most machines that Linux runs on. One that has others is caught by a test of the shell.
-pub const SIGNALS: [(i32, &str); 31] = [
-    (1, "HUP"),
-    (2, "INT"),
-    (3, "QUIT"),
-    (4, "ILL"),
-    (5, "TRAP"),
-    (6, "ABRT"),
-    (7, "BUS"),
-    (8, "FPE"),
-    (9, "KILL"),
-    (10, "USR1"),
-    (11, "SEGV"),
-    (12, "USR2"),
-    (13, "PIPE"),
-    (14, "ALRM"),
-    (15, "TERM"),
-    (16, "STKFLT"),
-    (17, "CHLD"),
-    (18, "CONT"),
-    (19, "STOP"),
-    (20, "TSTP"),
-    (21, "TTIN"),
-    (22, "TTOU"),
-    (23, "URG"),
-    (24, "XCPU"),
-    (25, "XFSZ"),
-    (26, "VTALRM"),
-    (27, "PROF"),
-    (28, "WINCH"),
-    (29, "IO"),
-    (30, "PWR"),
-    (31, "SYS"),
-];
 
 #[cfg(test)]
 mod tests {

@@ -5,14 +5,22 @@
 //! count  that many       input, any number   the end of the input
 //! ```
 //!
+//! What may stand behind that is the business of [`trailer`](super::trailer).
+//!
 //! Arguments are collected, under a limit. Input is passed on as it comes, so a string of it may be longer than any buffer:
 //! what has come of it is told before its end has. No byte is looked at twice, and none is kept here but the arguments.
 
 use std::fmt;
 use std::ops::Range;
 
+use super::trailer::Trailer;
+
 /// The longest string of input. It is streamed and costs nothing; a longer one is noise, not a length.
 pub const LONGEST_INPUT: u64 = 1 << 40;
+/// What is counted for each argument beside its bytes: a NUL and a pointer, as the kernel does (execve(2), "Limits on size of
+/// arguments and environment"). Without the pointer a request of empty arguments would take many times its length in memory, and
+/// be refused by the kernel in the end.
+pub const PER_ARGUMENT: usize = 1 + 8;
 /// The digits of the longest count.
 const LONGEST_COUNT: u64 = 10;
 
@@ -27,6 +35,9 @@ pub enum Found {
     Input(Range<usize>),
     /// The input has ended.
     InputEnd,
+    /// A signal for the program, by its number; one of [`PASSED_ON`](crate::framing::signals::PASSED_ON), and only behind the
+    /// end of the input.
+    Signal(i32),
     /// This is no request, whatever follows.
     Wrong(Wrong),
 }
@@ -78,7 +89,7 @@ pub enum End {
 /// Reads one request.
 #[derive(Debug, Clone)]
 pub struct Reader {
-    /// The most bytes of all arguments, one more counted for each.
+    /// The most bytes of all arguments, [`PER_ARGUMENT`] more counted for each.
     longest: usize,
     state: State,
 }
@@ -91,8 +102,8 @@ enum State {
     Data { left: u64, item: Item },
     /// It is to end.
     Comma { item: Item },
-    /// The input has ended; what follows is nobody's.
-    Ended,
+    /// The input has ended.
+    Ended(Trailer),
     /// It was no request.
     Refused(Wrong),
 }
@@ -115,7 +126,7 @@ struct Arguments {
 }
 
 impl Reader {
-    /// For arguments of at most `longest` bytes altogether, one more counted for each.
+    /// For arguments of at most `longest` bytes altogether, [`PER_ARGUMENT`] more counted for each.
     pub fn new(longest: usize) -> Self {
         Reader {
             longest,
@@ -129,12 +140,12 @@ impl Reader {
         let mut at = 0;
         loop {
             let rest = bytes.get(at..).unwrap_or_default();
-            let state = std::mem::replace(&mut self.state, State::Ended);
+            let state = std::mem::replace(&mut self.state, State::Ended(Trailer::default()));
             let (state, taken, found) = match state {
                 State::Length { digits, value, item } => self.length(digits, value, item, rest),
                 State::Data { left, item } => data(left, item, rest, at),
                 State::Comma { item } => self.comma(item, rest),
-                State::Ended => (State::Ended, rest.len(), Some(Found::NeedMore)),
+                State::Ended(trailer) => behind_the_end(trailer, rest),
                 State::Refused(wrong) => (State::Refused(wrong), 0, Some(Found::Wrong(wrong))),
             };
             self.state = state;
@@ -145,15 +156,15 @@ impl Reader {
         }
     }
 
-    /// Whether the end of the input was read: nothing that follows has a meaning.
+    /// Whether the end of the input was read: nothing that follows is owed an answer.
     pub fn is_complete(&self) -> bool {
-        matches!(self.state, State::Ended)
+        matches!(self.state, State::Ended(_))
     }
 
     /// The client sends nothing more.
     pub fn end(&self) -> End {
         match &self.state {
-            State::Ended
+            State::Ended(_)
             | State::Length {
                 digits: 0,
                 item: Item::Input { .. },
@@ -211,7 +222,7 @@ impl Reader {
         match item {
             Item::Count { number } => {
                 let count = usize::try_from(number).unwrap_or(usize::MAX);
-                match self.longest.checked_sub(count) {
+                match self.longest.checked_sub(count.saturating_mul(PER_ARGUMENT)) {
                     _ if count == 0 => refused(Wrong::BadCount),
                     None => refused(Wrong::ArgumentsTooLong),
                     Some(room) => {
@@ -233,7 +244,7 @@ impl Reader {
                     _ => refused(Wrong::NoProgram),
                 }
             }
-            Item::Input { length: 0 } => (State::Ended, 1, Some(Found::InputEnd)),
+            Item::Input { length: 0 } => (State::Ended(Trailer::default()), 1, Some(Found::InputEnd)),
             Item::Input { .. } => (next(Item::Input { length: 0 }), 1, None),
         }
     }
@@ -284,6 +295,12 @@ fn begin(length: u64, item: Item) -> State {
     }
 }
 
+fn behind_the_end(mut trailer: Trailer, rest: &[u8]) -> (State, usize, Option<Found>) {
+    let (taken, signal) = trailer.advance(rest);
+    let found = signal.map_or(Found::NeedMore, Found::Signal);
+    (State::Ended(trailer), taken, Some(found))
+}
+
 /// Takes what has come of a string; `at` is where `rest` lies in all the bytes.
 fn data(left: u64, mut item: Item, rest: &[u8], at: usize) -> (State, usize, Option<Found>) {
     if rest.is_empty() {
@@ -321,12 +338,16 @@ mod tests {
 
     use super::*;
 
+    /// For two arguments of 7 bytes.
+    const ROOM: usize = 7 + 2 * PER_ARGUMENT;
+
     /// Everything that a request comes to, however it was cut: its input joined.
     #[derive(Debug, Default, PartialEq, Eq)]
     struct Read {
         arguments: Option<Vec<Vec<u8>>>,
         input: Vec<u8>,
         ended: bool,
+        signals: Vec<i32>,
         wrong: Option<Wrong>,
     }
 
@@ -343,6 +364,10 @@ mod tests {
                     Found::Arguments(arguments) => assert_eq!(read.arguments.replace(arguments), None, "twice"),
                     Found::Input(range) => read.input.extend_from_slice(&rest[range]),
                     Found::InputEnd => assert!(!std::mem::replace(&mut read.ended, true), "ended twice"),
+                    Found::Signal(signal) => {
+                        assert!(read.ended, "behind the end of the input");
+                        read.signals.push(signal);
+                    }
                     Found::Wrong(wrong) => {
                         read.wrong = Some(wrong);
                         break 'pieces;
@@ -360,11 +385,12 @@ mod tests {
 
     #[test]
     fn a_request_is_read_at_every_split_point() {
-        let request = b"1:3,5:uname,0:,2:-a,5:hello,12:world, 0:,!!,0:,whatever follows";
+        let request = b"1:3,5:uname,0:,2:-a,5:hello,12:world, 0:,!!,0:,6:signal,3:INT,6:signal,4:TERM,whatever follows";
         let whole = Read {
             arguments: words(&["uname", "", "-a"]),
             input: b"helloworld, 0:,!!".to_vec(),
             ended: true,
+            signals: vec![2, 15],
             wrong: None,
         };
         for cut in 0..=request.len() {
@@ -384,6 +410,7 @@ mod tests {
             arguments: read.arguments.clone(),
             input: read.input.clone(),
             ended: read.ended,
+            signals: read.signals.clone(),
             wrong: read.wrong,
         }
     }
@@ -391,7 +418,7 @@ mod tests {
     #[test]
     fn what_is_none_is_refused_at_the_first_wrong_byte() {
         let malformed =
-            |text: &[u8]| matches!(text, wrong if matches!(read(9, [wrong]).0.wrong, Some(Wrong::Malformed(_))));
+            |text: &[u8]| matches!(text, wrong if matches!(read(ROOM, [wrong]).0.wrong, Some(Wrong::Malformed(_))));
         for text in [
             &b"x"[..],
             b":",
@@ -413,17 +440,17 @@ mod tests {
             (b"11", Wrong::BadCount),
             (b"2:10,", Wrong::ArgumentsTooLong),
             (b"10:4294967296,", Wrong::ArgumentsTooLong),
-            (b"1:1,9", Wrong::ArgumentsTooLong),
+            (b"1:1,17", Wrong::ArgumentsTooLong),
             (b"1:2,4:abcd,4", Wrong::ArgumentsTooLong),
             (b"1:1,99999999999999999999999999", Wrong::ArgumentsTooLong),
             (b"1:1,3:cat,1099511627777:", Wrong::InputTooLong),
             (b"1:2,3:cat,3:a\0b,", Wrong::Nul),
             (b"1:2,0:,1:a,", Wrong::NoProgram),
         ] {
-            assert_eq!(read(9, [text]).0.wrong, Some(wrong), "{text:?}");
+            assert_eq!(read(ROOM, [text]).0.wrong, Some(wrong), "{text:?}");
         }
         assert_eq!(
-            read(9, [&b"1:2,4:abcd,3:efg,"[..]]).0.arguments,
+            read(ROOM, [&b"1:2,4:abcd,3:efg,"[..]]).0.arguments,
             words(&["abcd", "efg"])
         );
     }
@@ -442,16 +469,16 @@ mod tests {
             (b"1:1,3:cat,2:ab,0:,", End::Clean),
         ];
         for (text, end) in ends {
-            assert_eq!(read(9, [text]).1, end, "{text:?}");
+            assert_eq!(read(ROOM, [text]).1, end, "{text:?}");
         }
     }
 
     proptest! {
         #[test]
         fn the_cuts_do_not_matter(
-            stream in "1:[0-3],([0-3]:[a,:]{0,3},|[0-9:,a]){0,12}",
+            stream in "1:[0-3],([0-3]:[a,:]{0,3},|[0-9:,a]|0:,6:signal,3:INT,){0,12}",
             cuts in proptest::collection::vec(1usize..7, 1..40),
-            longest in 0usize..12,
+            longest in 0usize..12 + 3 * PER_ARGUMENT,
         ) {
             let stream = stream.as_bytes();
             let mut pieces = Vec::new();
@@ -462,7 +489,7 @@ mod tests {
                 rest = others;
             }
             let (whole, end) = read(longest, [stream]);
-            let room: usize = whole.arguments.iter().flatten().map(|argument| argument.len() + 1).sum();
+            let room: usize = whole.arguments.iter().flatten().map(|argument| argument.len() + PER_ARGUMENT).sum();
             prop_assert!(room <= longest, "no longer than allowed");
             prop_assert_eq!(read(longest, pieces), (whole, end));
         }

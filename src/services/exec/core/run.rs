@@ -45,6 +45,8 @@ pub enum Event {
     NotStarted,
     /// What the client sends is no request.
     Wrong(Wrong),
+    /// The client has a signal for the program, which has been started.
+    Signal(i32),
     /// The client has ended its side before it asked anything, or, once everything has been said, at all.
     Left,
     /// The client can neither send nor read any more.
@@ -78,6 +80,8 @@ pub enum Action {
     Refuse(Refusal),
     /// End its input: nobody reads it any more.
     EndInput,
+    /// This signal for its group.
+    Signal(i32),
     /// TERM for its group, then KILL in time.
     End(Cause),
     /// KILL for its group.
@@ -333,6 +337,8 @@ impl Run {
                 (State::Running { until, open }, Vec::new())
             }
             Event::Exited => self.exited(None, open, now),
+            // Its time goes on: whoever means to end it by this has the means to hang up.
+            Event::Signal(signal) => (self.state, vec![Action::Signal(signal)]),
             Event::Tick if until.is_some_and(|until| now >= until) => end(Cause::Timeout),
             Event::Wrong(wrong) => end(Cause::Wrong(wrong)),
             Event::Overflow => end(Cause::Overflow),
@@ -517,6 +523,19 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_writes_too_much_is_ended_once_and_its_client_told_how() {
+        let now = Instant::now();
+        let (mut run, actions) = after(&[&RUNNING[..], &[Event::Overflow]].concat(), now);
+        assert!(actions.ends_with(&[Action::EndInput, Action::End(Cause::Overflow)]));
+        assert_eq!(run.handle(Event::Overflow, now), [], "it is being ended");
+        run.handle(Event::OutputOver(Output::Stdout), now);
+        run.handle(Event::OutputOver(Output::Stderr), now);
+        assert!(run.handle(Event::Exited, now).ends_with(&[Action::Conclude]));
+        let (mut run, _) = after(&[&RUNNING[..], &[Event::Exited]].concat(), now);
+        assert_eq!(run.handle(Event::Overflow, now), [], "it has ended by itself");
+    }
+
+    #[test]
     fn nonsense_behind_the_arguments_ends_the_program_and_is_refused() {
         let wrong = Wrong::Malformed("x");
         let now = Instant::now();
@@ -526,6 +545,17 @@ mod tests {
         run.handle(Event::OutputOver(Output::Stdout), now);
         let end = run.handle(Event::OutputOver(Output::Stderr), now);
         assert_eq!(end, [Action::Reap, Action::Refuse(Refusal::Wrong(wrong))]);
+    }
+
+    #[test]
+    fn a_signal_is_for_a_program_that_runs_and_does_not_prolong_its_time() {
+        let now = Instant::now();
+        let (mut run, _) = after(&RUNNING, now);
+        let (state, later) = (run.state(), now + Duration::from_secs(5));
+        assert_eq!(run.handle(Event::Signal(2), later), [Action::Signal(2)]);
+        assert_eq!(run.state(), state);
+        run.handle(Event::Exited, later);
+        assert_eq!(run.handle(Event::Signal(2), later), []);
     }
 
     #[test]
@@ -545,6 +575,7 @@ mod tests {
             Event::NotStarted,
             Event::Wrong(Wrong::BadCount),
             Event::Overflow,
+            Event::Signal(2),
             Event::Left,
             Event::Gone,
             Event::OutputOver(Output::Stdout),
@@ -603,6 +634,7 @@ mod tests {
                             prop_assert!(exited && !reaped);
                             reaped = true;
                         }
+                        Action::Signal(_) => prop_assert!(started && !exited, "it runs, and is not about to end"),
                         Action::End(_) | Action::Kill => {
                             prop_assert!(started && !reaped);
                             signalled = true;

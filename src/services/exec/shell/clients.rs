@@ -9,6 +9,7 @@ use super::super::core::reply::{Outcome, REFUSED};
 use super::super::core::run::{Cause, Event, Refusal, Run, State};
 use super::super::report::{self, Topic};
 use super::connection::{Bytes, Connection, Edges};
+use super::signals::Signals;
 use super::{ExecDoor, Of};
 use crate::net::addr::PeerAddr;
 use crate::net::limits::Full;
@@ -72,9 +73,11 @@ impl ExecDoor {
             program: None,
             input: Buffer::default(),
             input_ends: false,
+            signals: Signals::default(),
             left: false,
             output: Buffer::default(),
             status: None,
+            ran: None,
             bytes: Bytes::default(),
         };
         let key = match self.connections.insert(connection) {
@@ -143,16 +146,13 @@ impl ExecDoor {
                 self.counters.total += 1;
                 connection.asked = Some(cx.now());
             }
-            (State::Starting | State::Running { .. }, Event::Gone) => self.counters.vanished += 1,
+            (State::Starting | State::Running { .. } | State::Ending { .. }, Event::Gone) => {
+                self.counters.vanished += 1
+            }
             (State::Remains { .. } | State::Answered { .. }, Event::Tick) => {
                 self.counters.unread += 1;
                 let line = format_args!("{peer} has left its answer unread for --write-timeout, and is let go");
                 self.note(cx, Level::Warn, Topic::Unread, line);
-            }
-            (State::Lingering { .. }, Event::Tick | Event::Stop) => {
-                self.counters.cut += 1;
-                let line = format_args!("{peer}: something holds the output open beyond --linger, and is killed");
-                self.note(cx, Level::Info, Topic::Cut, line);
             }
             _ => {}
         }
@@ -164,6 +164,7 @@ impl ExecDoor {
     // ---- told --------------------------------------------------------------------------------------------------
 
     pub(super) fn refuse(&mut self, cx: &mut Context<'_>, key: Key, refusal: Refusal) {
+        self.log_run(key);
         let why = report::refusal(refusal);
         let Some(connection) = self.connections.get_mut(key) else {
             return;
@@ -176,6 +177,7 @@ impl ExecDoor {
 
     /// Says how the program has ended.
     pub(super) fn conclude(&mut self, key: Key) {
+        self.log_run(key);
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
@@ -241,6 +243,7 @@ impl ExecDoor {
     }
 
     pub(super) fn close(&mut self, cx: &mut Context<'_>, key: Key) {
+        self.log_run(key);
         let Some(mut connection) = self.connections.remove(key) else {
             return;
         };

@@ -4,13 +4,14 @@
 //! something.
 
 use std::io::{ErrorKind, IoSlice, Read, Write};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::super::core::dialect::{Reader, Teller};
 use super::super::core::reply::Output;
 use super::super::core::request::{End, Found, Wrong};
 use super::super::core::run::{Event, Run, State};
 use super::super::core::sockproc::Kept;
+use super::signals::Signals;
 use crate::net::addr::PeerAddr;
 use crate::net::stream::Stream;
 use crate::process::exit_status::ExitStatus;
@@ -46,12 +47,16 @@ pub(super) struct Connection {
     /// What the program has not taken yet of its input, and whether more may come.
     pub(super) input: Buffer,
     pub(super) input_ends: bool,
+    /// What the program has not been sent yet.
+    pub(super) signals: Signals,
     /// Whether the client has ended its side.
     pub(super) left: bool,
     /// What the client has not taken yet.
     pub(super) output: Buffer,
     /// How the program has ended, once it is reaped.
     pub(super) status: Option<ExitStatus>,
+    /// How long it ran, from when it is reaped until the log is told.
+    pub(super) ran: Option<Duration>,
     pub(super) bytes: Bytes,
 }
 
@@ -107,9 +112,11 @@ impl Connection {
         }
     }
 
-    /// Reads from the client, while the program takes what has been read before.
+    /// Reads from the client, while the program takes what has been read before; behind the end of the input always, for
+    /// nothing of that is held.
     pub(super) fn read_client(&mut self, buffer: &mut [u8], max_buffer: usize) -> Moved {
-        if !self.edges.readable || !self.input.is_empty() || self.run.state() == State::Starting {
+        let waits = !self.input.is_empty() && !self.reader.is_complete();
+        if !self.edges.readable || waits || self.run.state() == State::Starting {
             return Moved::Nothing;
         }
         let room = buffer.len().min(max_buffer);
@@ -157,6 +164,7 @@ impl Connection {
                 Found::NeedMore => break,
                 Found::Input(range) => self.input.end().extend_from_slice(rest.get(range).unwrap_or_default()),
                 Found::InputEnd => self.input_ends = true,
+                Found::Signal(signal) => self.signals.keep(signal),
                 Found::Arguments(arguments) => {
                     self.arguments = arguments;
                     event = Some(Event::Arguments);

@@ -1,29 +1,26 @@
-//! Beginning, change and end of an exec door: start, reload, drain, stop; and the upkeep in between.
+//! Beginning, change and end of an exec door: start, reload, drain, stop; and the guard in between.
 
 use std::collections::VecDeque;
-use std::io;
 use std::time::{Duration, Instant};
-
-use log::Level;
 
 use super::super::core::counters::{Counters, Traffic};
 use super::super::core::run::{Event, State};
 use super::super::options::Options;
-use super::super::report::{Times, Topic};
+use super::super::report::Topic;
 use super::permits::check_listeners;
 use super::surroundings::launcher;
 use super::{ExecDoor, Of};
-use crate::error::{Blame, Error};
+use crate::error::Error;
 use crate::net::addr::ListenAddr;
 use crate::net::limits::ConnectionCount;
 use crate::net::listener::Listener;
 use crate::net::listening::{Accepting, Listening};
-use crate::process::guard::{Guard, Restart};
 use crate::process::spawn::SpawnDefaults;
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Alarm, Context, Key};
-use crate::services::Listeners;
-use crate::stats::throttle::Throttle;
+use crate::services::journal::Journal;
+use crate::services::on_request::Times;
+use crate::services::{Listeners, cannot_watch, start_guard};
 
 /// Once the door drains, a client whose arguments are not complete has so long to complete them.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -54,14 +51,7 @@ impl ExecDoor {
             listeners.iter().map(|(address, listener)| (address, listener)),
         )?;
         let launcher = launcher(&options, &spawn_defaults)?;
-        let guard = Guard::start().map_err(|error| {
-            let what = format!("{}: cannot start the guard process: {error}", options.name);
-            Error::new(
-                Blame::System,
-                what,
-                "see whether the machine is short of processes or memory",
-            )
-        })?;
+        let guard = start_guard(&options.name)?;
         Ok(ExecDoor {
             listening: Listening::new(Of::Listener.kind(), listeners),
             connections: GenerationalSlab::default(),
@@ -72,8 +62,7 @@ impl ExecDoor {
             times: Times::default(),
             life: Life::Serving,
             life_alarm: Alarm::default(),
-            upkeep_alarm: Alarm::default(),
-            throttle: Throttle::default(),
+            journal: Journal::new(Of::Upkeep.only()),
             started: now,
             options,
             spawn_defaults,
@@ -193,41 +182,13 @@ impl ExecDoor {
 
     // ---- in between --------------------------------------------------------------------------------------------
 
-    /// Log lines that were left out are summed up. What is planned already is never put off.
-    pub(super) fn plan_upkeep(&mut self, cx: &mut Context<'_>) {
-        let next = [self.throttle.next_deadline(), self.upkeep_alarm.at()];
-        let next = next.into_iter().flatten().min();
-        cx.set_alarm(&mut self.upkeep_alarm, Of::Upkeep.only(), next);
-    }
-
-    pub(super) fn upkeep(&mut self, cx: &mut Context<'_>) {
-        cx.alarm_fired(&mut self.upkeep_alarm);
-        for (topic, left_out) in self.throttle.overdue(cx.now()) {
-            let name = &self.options.name;
-            log::warn!("{name}: {left_out} more {topic} were left out of this log");
-        }
-        self.plan_upkeep(cx);
-    }
-
     pub(super) fn guard_has_died(&mut self, cx: &mut Context<'_>) {
-        match self.guard.restart_if_dead() {
-            Ok(Restart::NotNeeded) => {}
-            Ok(Restart::Restarted) => {
-                let line = format_args!("the guard process had died; there is another");
-                self.note(cx, Level::Warn, Topic::Guard, line);
-            }
-            Err(error) => {
-                let line = format_args!(
-                    "the guard process has died and cannot be started again: {error}; \
-                     if this daemon is killed, what its programs have started may outlive it"
-                );
-                self.note(cx, Level::Error, Topic::Guard, line);
-            }
-        }
+        let ExecDoor {
+            guard,
+            journal,
+            options,
+            ..
+        } = self;
+        journal.restart_guard(cx, &options.name, Topic::Guard, guard);
     }
-}
-
-fn cannot_watch(error: &io::Error) -> Error {
-    let what = format!("cannot watch descriptors: {error}");
-    Error::new(Blame::System, what, "raise fs.epoll.max_user_watches")
 }

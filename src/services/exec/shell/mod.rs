@@ -3,7 +3,8 @@
 //!
 //! The brain of it is one `match` over [`Action`] in [`ExecDoor::act`]. Beside it stand one connection and its bytes
 //! (`connection`), taking connections in and letting them go (`clients`), whom to let in (`permits`), the programs
-//! (`programs`) and what they are started with (`surroundings`), and beginning and end of the whole (`lifecycle`).
+//! (`programs`), what they are started with (`surroundings`) and the signals that clients pass on to them (`signals`), and
+//! beginning and end of the whole (`lifecycle`).
 //!
 //! What holds: every touch of a connection ends in [`ExecDoor::pump`], which moves what can be moved, bounded a turn, and
 //! arms the connection's one alarm. A connection is told an event only through [`ExecDoor::tell`].
@@ -13,6 +14,7 @@ mod connection;
 mod lifecycle;
 mod permits;
 mod programs;
+mod signals;
 mod surroundings;
 
 use std::collections::VecDeque;
@@ -25,14 +27,15 @@ use super::core::counters::{Counters, Traffic};
 use super::core::reply::Output;
 use super::core::run::{Action, Event, State};
 use super::options::Options;
-use super::report::{self, Times, Topic};
+use super::report::{self, Topic};
 use crate::net::limits::ConnectionCount;
 use crate::net::listening::{Accepting, Listening};
 use crate::process::guard::Guard;
 use crate::process::spawn::{Launcher, SpawnDefaults};
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Alarm, Context, Key, Kind, MAX_KINDS, Readiness, Service, Source};
-use crate::stats::throttle::{Throttle, Verdict};
+use crate::services::journal::Journal;
+use crate::services::on_request::Times;
 
 use connection::{Connection, Edges, Moved};
 use lifecycle::Life;
@@ -62,8 +65,7 @@ pub struct ExecDoor {
     times: Times,
     life: Life,
     life_alarm: Alarm,
-    upkeep_alarm: Alarm,
-    throttle: Throttle<Topic>,
+    journal: Journal<Topic>,
     started: Instant,
 }
 
@@ -147,7 +149,7 @@ impl Service for ExecDoor {
             Some(Of::Listener) => self.retry_accepting(cx, source.key),
             Some(Of::Client) => self.client_timeout(cx, source.key),
             Some(Of::Ending) => self.ending_timeout(cx, source.key),
-            Some(Of::Upkeep) => self.upkeep(cx),
+            Some(Of::Upkeep) => self.journal.sum_up(cx, &self.options.name),
             Some(Of::Life) => self.stop_timeout(cx),
             // These have no alarm.
             Some(Of::Stdin | Of::Stdout | Of::Stderr | Of::Exit | Of::Starting | Of::GuardExit) | None => {}
@@ -193,10 +195,11 @@ impl ExecDoor {
     /// Gives each stream of a connection one move; whether anything came of it.
     fn round(&mut self, cx: &mut Context<'_>, key: Key, buffer: &mut [u8]) -> bool {
         let limit = self.options.max_buffer;
-        let moves: [Move; 5] = [
+        let moves: [Move; 6] = [
             |it, _, _| it.write_client(),
             |it, _, _| it.write_stdin(),
             Connection::read_client,
+            |it, _, _| it.next_signal(),
             |it, buffer, limit| it.read_output(Output::Stdout, buffer, limit),
             |it, buffer, limit| it.read_output(Output::Stderr, buffer, limit),
         ];
@@ -245,11 +248,12 @@ impl ExecDoor {
                     connection.end_input();
                 }
             }
+            Action::Signal(number) => self.signal_program(cx, key, number),
             Action::End(cause) => self.end_program(cx, key, cause),
             Action::Kill => self.kill_program(cx, key),
             Action::Forsake => self.forsake(key),
             Action::Reap => self.reap(cx, key),
-            Action::CutOutput => self.cut_output(key),
+            Action::CutOutput => self.cut_output(cx, key),
             Action::Conclude => self.conclude(key),
             Action::Part => self.part(cx, key),
             Action::Close => self.close(cx, key),
@@ -258,12 +262,7 @@ impl ExecDoor {
 
     /// One line in the log, unless too many like it came lately.
     fn note(&mut self, cx: &mut Context<'_>, level: Level, topic: Topic, line: fmt::Arguments<'_>) {
-        let name = &self.options.name;
-        match self.throttle.admit(topic, cx.now()) {
-            Verdict::Log { left_out: 0 } => log::log!(level, "{name}: {line}"),
-            Verdict::Log { left_out } => log::log!(level, "{name}: {line} ({left_out} more like it were left out)"),
-            Verdict::LeaveOut => self.plan_upkeep(cx),
-        }
+        self.journal.note(cx, &self.options.name, level, topic, line);
     }
 
     /// One step of a connection, for whoever wants to follow it.

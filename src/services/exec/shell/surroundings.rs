@@ -1,7 +1,7 @@
 //! What programs are started with: laid out once, and anew when the options change or a HUP asks for it.
 
 use log::Level;
-use nix::unistd::{Uid, geteuid};
+use nix::unistd::{Gid, Uid, getegid, geteuid};
 
 use super::super::options::Options;
 use super::super::report::Topic;
@@ -9,6 +9,10 @@ use super::ExecDoor;
 use crate::error::{Blame, Error};
 use crate::process::spawn::{Launcher, SpawnDefaults};
 use crate::reactor::Context;
+
+/// capabilities(7), by their numbers.
+const CAP_SETGID: u32 = 6;
+const CAP_SETUID: u32 = 7;
 
 impl ExecDoor {
     /// Reads the daemon's environment and limits again. If that fails, programs are started as before.
@@ -26,7 +30,7 @@ impl ExecDoor {
 /// Lays out what programs are started with.
 ///
 /// # Errors
-/// No program could be started with it: there is no such directory, or it takes another user to become that user.
+/// No program could be started with it: there is no such directory, or the daemon may not change users.
 pub(in crate::services::exec) fn launcher(options: &Options, defaults: &SpawnDefaults) -> Result<Launcher, Error> {
     let name = &options.name;
     let surroundings = &options.surroundings;
@@ -45,18 +49,25 @@ pub(in crate::services::exec) fn launcher(options: &Options, defaults: &SpawnDef
             ));
         }
     }
-    let own = geteuid();
-    if let Some(user) = surroundings
-        .user
-        .filter(|user| !own.is_root() && Uid::from_raw(*user) != own)
-    {
-        let what = format!("{name}: a daemon that runs as user {own} cannot run programs as user {user}");
-        return Err(Error::new(
-            Blame::Operator,
-            what,
-            "start it as root or as that user, or leave user out",
-        ));
+    let other_user = surroundings.user.is_some_and(|user| Uid::from_raw(user) != geteuid());
+    let other_group = surroundings
+        .group
+        .is_some_and(|group| Gid::from_raw(group) != getegid());
+    let lacks =
+        (other_user && !has_capability(CAP_SETUID)) || ((other_user || other_group) && !has_capability(CAP_SETGID));
+    if lacks {
+        let what = format!("{name}: this daemon may not run programs as another user or group");
+        let remedy = "start it as root or as that user, or leave user and group out";
+        return Err(Error::new(Blame::Operator, what, remedy));
     }
     Launcher::new(surroundings, defaults)
         .map_err(|error| Error::with_remedy(Blame::System, format_args!("{name}: {error}")))
+}
+
+/// Whether this process has a capability (proc_pid_status(5), `CapEff`). Where that cannot be read, the first start will tell.
+fn has_capability(number: u32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok());
+    effective.is_none_or(|effective| effective >> number & 1 == 1)
 }

@@ -1,0 +1,162 @@
+//! The way to a connection: what the address stands for is tried in turn, within one deadline.
+//!
+//! A target that does not answer costs no more than its share of the time that is left. A UNIX socket whose queue of
+//! connections is full says so at once, and no event will tell when it has room: all are tried again after a pause.
+
+use std::time::{Duration, Instant};
+
+use super::{Action, Failure, Refused};
+
+/// The pause before the second try; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+
+#[derive(Debug, Clone)]
+pub(super) struct Connecting {
+    until: Instant,
+    targets: usize,
+    pause: Duration,
+    /// Whether one of this round had no room.
+    full: bool,
+    phase: Phase,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    LookingUp,
+    Trying { target: usize, until: Instant },
+    Pausing { until: Instant },
+}
+
+/// What comes next.
+pub(super) type Step = Result<Vec<Action>, Failure>;
+
+impl Connecting {
+    pub(super) fn new(timeout: Duration, now: Instant) -> Connecting {
+        Connecting {
+            until: now + timeout,
+            targets: 0,
+            pause: FIRST_PAUSE,
+            full: false,
+            phase: Phase::LookingUp,
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Instant {
+        match self.phase {
+            Phase::LookingUp => self.until,
+            Phase::Trying { until, .. } | Phase::Pausing { until } => until,
+        }
+    }
+
+    /// The address stands for so many targets.
+    pub(super) fn found(&mut self, targets: usize, now: Instant) -> Step {
+        self.targets = targets;
+        self.attempt(0, now, Failure::Unreachable("it stands for nothing".to_owned()))
+    }
+
+    pub(super) fn refused(&mut self, refused: Refused, now: Instant) -> Step {
+        let Phase::Trying { target, .. } = self.phase else {
+            return Ok(Vec::new());
+        };
+        let (full, why) = match refused {
+            Refused::Full => (true, Failure::Full),
+            Refused::Other(why) => (false, Failure::Unreachable(why)),
+        };
+        self.full |= full;
+        self.attempt(target + 1, now, why)
+    }
+
+    pub(super) fn tick(&mut self, now: Instant) -> Step {
+        match self.phase {
+            _ if now < self.deadline() => Ok(Vec::new()),
+            Phase::LookingUp => Err(Failure::Unresolved("its name was not resolved in time".to_owned())),
+            Phase::Pausing { .. } => self.attempt(0, now, Failure::Full),
+            Phase::Trying { target, .. } => {
+                let next = self.attempt(target + 1, now, Failure::TimedOut)?;
+                Ok([vec![Action::GiveUp], next].concat())
+            }
+        }
+    }
+
+    /// Tries this target, or begins anew if all have been tried and one may have room later; `why` is why not the last one.
+    fn attempt(&mut self, target: usize, now: Instant, why: Failure) -> Step {
+        let left = self.until.saturating_duration_since(now);
+        if left.is_zero() {
+            return Err(why);
+        }
+        let untried = u32::try_from(self.targets.saturating_sub(target)).unwrap_or(u32::MAX);
+        if let Some(share) = left.checked_div(untried) {
+            let until = now + share;
+            self.phase = Phase::Trying { target, until };
+            return Ok(vec![Action::Connect(target)]);
+        }
+        if !std::mem::take(&mut self.full) {
+            return Err(why);
+        }
+        let until = (now + self.pause).min(self.until);
+        self.phase = Phase::Pausing { until };
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        Ok(Vec::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn other() -> Refused {
+        Refused::Other("no".to_owned())
+    }
+
+    #[test]
+    fn each_target_is_tried_once_within_its_share() {
+        let now = Instant::now();
+        let mut way = Connecting::new(SECOND * 9, now);
+        assert_eq!(way.found(3, now), Ok(vec![Action::Connect(0)]));
+        assert_eq!(way.deadline(), now + SECOND * 3);
+        assert_eq!(way.tick(now + SECOND), Ok(vec![]), "early");
+        let later = now + SECOND * 3;
+        assert_eq!(way.tick(later), Ok(vec![Action::GiveUp, Action::Connect(1)]));
+        assert_eq!(way.refused(other(), later), Ok(vec![Action::Connect(2)]));
+        assert_eq!(way.deadline(), now + SECOND * 9, "the last one has all that is left");
+        assert_eq!(way.refused(other(), later), Err(Failure::Unreachable("no".to_owned())));
+    }
+
+    #[test]
+    fn whoever_does_not_answer_in_time_is_not_waited_for() {
+        let now = Instant::now();
+        let mut way = Connecting::new(SECOND, now);
+        assert_eq!(
+            way.clone().tick(now + SECOND),
+            Err(Failure::Unresolved("its name was not resolved in time".to_owned()))
+        );
+        way.found(1, now).unwrap();
+        assert_eq!(way.tick(now + SECOND), Err(Failure::TimedOut));
+    }
+
+    #[test]
+    fn a_full_queue_is_tried_again_with_growing_pauses_until_the_deadline() {
+        let start = Instant::now();
+        let (mut way, mut now, mut tries) = (Connecting::new(SECOND, start), start, 0);
+        let mut step = way.found(1, now);
+        let failure = loop {
+            match step {
+                Ok(actions) if actions == [Action::Connect(0)] => {
+                    tries += 1;
+                    step = way.refused(Refused::Full, now);
+                }
+                Ok(actions) => {
+                    assert_eq!(actions, []);
+                    now = way.deadline();
+                    step = way.tick(now);
+                }
+                Err(failure) => break failure,
+            }
+        };
+        assert_eq!((failure, now), (Failure::Full, start + SECOND));
+        assert!((6..15).contains(&tries), "{tries}");
+    }
+}

@@ -1,0 +1,154 @@
+//! A command door in a file: its own keys, and a section for each of its commands.
+//!
+//! The two kinds of file differ in where the commands stand and how a program is named; what is made of them is here.
+
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
+
+use super::keys::{Keys, Section};
+use super::report::Report;
+use super::{Found, accept};
+use crate::config::lower::{self, Entry, Program};
+use crate::config::quote::Quoted;
+use crate::config::spec::command::{CommandSpec, EntrySpec};
+use crate::services::command::options::{Command, Options};
+
+/// The key of a TOML table that holds the commands.
+const COMMANDS: &str = "commands";
+
+/// What is said about one command.
+pub(super) struct Group<'i> {
+    /// What clients call it, with the place of that.
+    pub(super) name: Spanned<DeString<'i>>,
+    /// Its keys.
+    pub(super) table: DeTable<'i>,
+}
+
+/// What the two kinds of file say about a door in different ways.
+pub(super) struct Written<'t, 'i> {
+    /// Its own keys.
+    pub(super) section: &'t Section<'t, 'i>,
+    /// Keys beside these, which have been read already.
+    pub(super) others: &'t [&'static str],
+    /// Its commands.
+    pub(super) groups: Vec<Group<'i>>,
+    /// How they name their programs.
+    pub(super) program: Program,
+    /// What was said by flags, which go over the keys.
+    pub(super) flags: CommandSpec,
+}
+
+/// Reads a table `[command.NAME]`.
+pub(super) fn read_table(section: &Section<'_, '_>, found: &mut Found<'_>) -> Option<Options> {
+    let mut own = section.table.clone();
+    let commands = own.remove(COMMANDS);
+    let groups = match commands {
+        Some(commands) => groups(commands, section.name.get_ref(), &mut found.report),
+        None => Vec::new(),
+    };
+    if !section.table.contains_key(COMMANDS) {
+        let text = format!(
+            "no command is described; write a table such as [command.{}.{COMMANDS}.uptime]",
+            section.name.get_ref()
+        );
+        found.report.add(section.name.span().start, text);
+    }
+    let section = Section {
+        name: section.name,
+        table: &own,
+    };
+    let written = Written {
+        section: &section,
+        others: &[COMMANDS],
+        groups,
+        program: Program::Words,
+        flags: CommandSpec::default(),
+    };
+    read(written, found)
+}
+
+/// The tables below `commands`.
+fn groups<'i>(commands: Spanned<DeValue<'i>>, door: &str, report: &mut Report<'_>) -> Vec<Group<'i>> {
+    let place = commands.span().start;
+    let example = format!("write a table with a name, such as [command.{door}.{COMMANDS}.uptime]");
+    let tables = match commands.into_inner() {
+        DeValue::Table(tables) if !tables.is_empty() => tables,
+        _ => {
+            report.add(place, format!("{COMMANDS}: no command is described; {example}"));
+            return Vec::new();
+        }
+    };
+    let mut groups = Vec::new();
+    for (name, value) in tables {
+        match value.into_inner() {
+            DeValue::Table(table) => groups.push(Group { name, table }),
+            _ => report.add(
+                name.span().start,
+                format!("{} is not a command; {example}", Quoted(name.get_ref())),
+            ),
+        }
+    }
+    // A table is in the order of its names, a list of commands in that of its writer.
+    groups.sort_by_key(|group| group.name.span().start);
+    groups
+}
+
+/// Reads the door and its commands; `None`: something is wrong, which has been reported.
+pub(super) fn read(written: Written<'_, '_>, found: &mut Found<'_>) -> Option<Options> {
+    let Written {
+        section,
+        others,
+        groups,
+        program,
+        flags,
+    } = written;
+    let commands: Vec<Option<Command>> = groups
+        .iter()
+        .map(|group| read_group(group, program, &mut found.report))
+        .collect();
+    let (mut spec, keys) = Keys::read_beside::<CommandSpec>(section, others, &mut found.report);
+    let of_flags = flags.put_over(&mut spec);
+    let all_read = commands.iter().all(Option::is_some);
+    let mut lowered = lower::command(section.name.get_ref(), &spec, commands.into_iter().flatten().collect());
+    if let Err(mistakes) = &mut lowered {
+        // An address that could not be read has been told; that there is none would be a second mistake.
+        let listens = section.table.contains_key("listen") && !keys.all_read();
+        mistakes.retain(|mistake| !(listens && mistake.origin == lower::Origin::key("listen")));
+        for mistake in mistakes.extract_if(.., |mistake| of_flags.contains(&mistake.origin.key)) {
+            found.report.add_of_flags(format!("iotcpd: --{mistake}"));
+        }
+    }
+    accept(&keys, lowered, found).filter(|_| all_read)
+}
+
+/// Reads one command; `None`: something is wrong, which has been reported.
+fn read_group(group: &Group<'_>, program: Program, report: &mut Report<'_>) -> Option<Command> {
+    let name = group.name.get_ref();
+    let wrong_name = lower::wrong_name(name);
+    if let Some(text) = &wrong_name {
+        report.add(group.name.span().start, text);
+    }
+    let section = Section {
+        name: &group.name,
+        table: &group.table,
+    };
+    let (spec, keys) = Keys::read::<EntrySpec>(&section, report);
+    let entry = Entry {
+        name,
+        program,
+        spec: &spec,
+        is_whole: keys.all_read(),
+    };
+    match lower::entry(entry) {
+        Ok(command) => Some(command).filter(|_| wrong_name.is_none() && keys.all_read()),
+        Err(mistakes) => {
+            for mistake in mistakes {
+                report.add(keys.place(mistake.origin), mistake.to_string());
+            }
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

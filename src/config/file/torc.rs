@@ -1,0 +1,208 @@
+//! A torc.cfg: the file of torcd, which describes one command door in libconfig's syntax.
+//!
+//! What torcd reads there means here what it means there: `port`, and `processes` with `name`, `threads`, `cmd` and `argc`.
+//! Beside them may stand all keys of a command door and of a command in a TOML file, with `-` or `_` in their names.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use clap::{Arg, Args, Command};
+use toml::Spanned;
+use toml::de::{DeArray, DeTable, DeValue};
+
+use super::command::{self, Group, Written};
+use super::keys::Section;
+use super::report::Report;
+use super::{Found, contents, utf_8};
+use crate::config::lower::Program;
+use crate::config::quote::Quoted;
+use crate::config::spec::command::{CommandSpec, EntrySpec};
+use crate::config::torc_cfg::Document;
+use crate::error::Error;
+use crate::services::command::options::Options;
+
+/// The door's name in logs and statistics: the file has none.
+const NAME: &str = "command";
+const DEFAULT_PORT: u16 = 3699;
+
+const PORT: &str = "port";
+const PROCESSES: &str = "processes";
+const NAME_OF_PROCESS: &str = "name";
+const EXAMPLE: &str = "write for example processes = ( { name = \"uptime\"; cmd = \"/usr/bin/uptime\"; } );";
+
+/// Reads the door that a torc.cfg describes; what `flags` say goes over what the file says.
+///
+/// # Errors
+/// The operator's to mend: the file cannot be read, or one line `file:line:column: what; what to write instead` for
+/// each mistake in it, before them one for each mistake in the flags.
+pub fn load(path: &Path, flags: &CommandSpec) -> Result<Options, Error> {
+    let (name, bytes) = contents(path)?;
+    read(&name, &bytes, flags)
+}
+
+/// [`load`] for a text at hand; `name` stands for the file in errors.
+///
+/// # Errors
+/// As [`load`].
+pub fn read(name: &str, bytes: &[u8], flags: &CommandSpec) -> Result<Options, Error> {
+    let text = utf_8(name, bytes)?;
+    let mut found = Found::nothing(name, text);
+    let document = Document::new(text);
+    let (root, misread) = document.settings();
+    let is_whole = misread.is_empty();
+    for misread in misread {
+        found.report.add_syntax(misread.offset, misread.text);
+    }
+    let options = read_door(root, is_whole, flags, &mut found);
+    let lines = found.report.into_lines();
+    match options {
+        Some(options) if lines.is_empty() => Ok(options),
+        _ => Err(Error::mistakes(lines)),
+    }
+}
+
+/// `is_whole`: whether all that was written is in `root`; if not, what is missing in it may be what could not be read.
+fn read_door(root: DeTable<'_>, is_whole: bool, flags: &CommandSpec, found: &mut Found<'_>) -> Option<Options> {
+    let mut own = respelled::<CommandSpec>(root, &mut found.report);
+    let groups = match own.remove(PROCESSES) {
+        Some(processes) => groups(processes, &mut found.report),
+        None => {
+            if is_whole {
+                let text = format!("there is no key `{PROCESSES}`, which holds the commands; {EXAMPLE}");
+                found.report.add(0, text);
+            }
+            Vec::new()
+        }
+    };
+    listen_at_port(&mut own, &mut found.report);
+    let section = Section {
+        name: &Spanned::new(0..0, NAME.into()),
+        table: &own,
+    };
+    let written = Written {
+        section: &section,
+        others: &[PORT, PROCESSES],
+        groups,
+        program: Program::Path,
+        flags: flags.clone(),
+    };
+    command::read(written, found)
+}
+
+/// The table with its keys spelled as everywhere else.
+fn respelled<'i, S: Args>(table: DeTable<'i>, report: &mut Report<'_>) -> DeTable<'i> {
+    let keys = S::augment_args(Command::new("keys"));
+    let is_known = |name: &str| {
+        keys.get_arguments()
+            .filter_map(Arg::get_long)
+            .any(|known| known == name)
+    };
+    let mut respelled = DeTable::new();
+    let mut settings: Vec<_> = table.into_iter().collect();
+    settings.sort_by_key(|(key, _)| key.span().start);
+    for (key, value) in settings {
+        let with_hyphens = key.get_ref().replace('_', "-");
+        let (span, key) = (key.span(), key.into_inner());
+        let name = if is_known(&with_hyphens) {
+            with_hyphens.into()
+        } else {
+            key
+        };
+        if respelled.contains_key(&*name) {
+            let text = format!("{} is set a second time; keep one of the two", Quoted(&name));
+            report.add(span.start, text);
+        } else {
+            respelled.insert(Spanned::new(span, name), value);
+        }
+    }
+    respelled
+}
+
+/// `port` becomes an address to listen on, at the place where it was said; without any address, that of torcd is one.
+fn listen_at_port(table: &mut DeTable<'_>, report: &mut Report<'_>) {
+    let (place, port) = match table.remove(PORT) {
+        Some(port) => (port.span(), port_number(port.get_ref())),
+        None => (0..0, Some(DEFAULT_PORT)),
+    };
+    let is_said = place != (0..0);
+    if is_said && port.is_none() {
+        let text = format!("{PORT}: this is not the number of a port; write a value from 0 to 65535");
+        report.add(place.start, text);
+    }
+    let listens = table.contains_key("listen");
+    if listens && (!is_said || port.is_none()) {
+        return;
+    }
+    // torcd listens on every IPv4 address. If the port is wrong, which has been told, the rest is read as if it were not.
+    let address = format!("0.0.0.0:{}", port.unwrap_or(DEFAULT_PORT));
+    let mut addresses = DeArray::new();
+    addresses.push(Spanned::new(place.clone(), DeValue::String(address.into())));
+    if let Some(others) = table.remove("listen") {
+        let span = others.span();
+        match others.into_inner() {
+            DeValue::Array(list) => list.into_iter().for_each(|address| addresses.push(address)),
+            one => addresses.push(Spanned::new(span, one)),
+        }
+    }
+    let key = Spanned::new(place.clone(), "listen".into());
+    table.insert(key, Spanned::new(place, DeValue::Array(addresses)));
+}
+
+fn port_number(value: &DeValue<'_>) -> Option<u16> {
+    let number = value.as_integer()?;
+    u16::from_str_radix(number.as_str(), number.radix()).ok()
+}
+
+/// The groups in `processes`.
+fn groups<'i>(processes: Spanned<DeValue<'i>>, report: &mut Report<'_>) -> Vec<Group<'i>> {
+    let place = processes.span().start;
+    let list = match processes.into_inner() {
+        DeValue::Array(list) if !list.is_empty() => list,
+        _ => {
+            report.add(place, format!("{PROCESSES}: this is not a list of commands; {EXAMPLE}"));
+            return Vec::new();
+        }
+    };
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    let mut names = BTreeSet::new();
+    for process in list {
+        let Some(group) = group(process, report) else { continue };
+        let name = group.name.get_ref();
+        if !names.insert(name.clone()) {
+            let text = format!(
+                "there is a command called {} already; give this one another name",
+                Quoted(name)
+            );
+            report.add(group.name.span().start, text);
+        }
+        groups.push(group);
+    }
+    groups
+}
+
+/// One command; `None`: nobody can tell which, and that has been reported.
+fn group<'i>(process: Spanned<DeValue<'i>>, report: &mut Report<'_>) -> Option<Group<'i>> {
+    let place = process.span().start;
+    let DeValue::Table(table) = process.into_inner() else {
+        report.add(place, format!("{PROCESSES}: this is not a group; {EXAMPLE}"));
+        return None;
+    };
+    let mut table = respelled::<EntrySpec>(table, report);
+    let Some(name) = table.remove(NAME_OF_PROCESS) else {
+        report.add(place, "this command has no name; write for example name = \"uptime\"");
+        return None;
+    };
+    let span = name.span();
+    let DeValue::String(name) = name.into_inner() else {
+        let text = format!("{NAME_OF_PROCESS}: this is not text; write for example name = \"uptime\"");
+        report.add(span.start, text);
+        return None;
+    };
+    Some(Group {
+        name: Spanned::new(span, name),
+        table,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,297 @@
+//! A text, cut into tokens: what stands between blanks and comments.
+
+use std::ops::Range;
+
+use super::Misread;
+use super::number::number;
+use crate::config::quote::Quoted;
+
+/// A part of the text that means something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Token {
+    pub(super) kind: Kind,
+    /// Where it stands, in bytes; never empty, but for [`Kind::End`].
+    pub(super) span: Range<usize>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// What could be a setting's name.
+    Name,
+    /// `=` or `:`.
+    Equals,
+    Comma,
+    Semicolon,
+    Open(Bracket),
+    Close(Bracket),
+    Boolean(bool),
+    /// A number, as TOML writes it. `None`: what begins like one and is none, which has been noted.
+    Number(Option<String>),
+    /// What a text between quotes stands for. `None`: it has a mistake, which has been noted.
+    Text(Option<String>),
+    /// What is no token, which has been noted: a part of something, but of what?
+    Stray,
+    /// The end of the text.
+    End,
+}
+
+/// What encloses settings or values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bracket {
+    /// `{}`
+    Group,
+    /// `()`
+    List,
+    /// `[]`
+    Array,
+}
+
+impl Bracket {
+    pub(super) const fn open(self) -> char {
+        match self {
+            Bracket::Group => '{',
+            Bracket::List => '(',
+            Bracket::Array => '[',
+        }
+    }
+
+    pub(super) const fn close(self) -> char {
+        match self {
+            Bracket::Group => '}',
+            Bracket::List => ')',
+            Bracket::Array => ']',
+        }
+    }
+}
+
+/// Every token of a text, the last one its end, and what is no token.
+pub(super) fn tokens(text: &str) -> (Vec<Token>, Vec<Misread>) {
+    let mut lexer = Lexer {
+        text,
+        at: 0,
+        misread: Vec::new(),
+    };
+    let mut tokens = Vec::new();
+    while let Some(first) = lexer.peek() {
+        let start = lexer.at;
+        if let Some(kind) = lexer.token(first) {
+            tokens.push(Token {
+                kind,
+                span: start..lexer.at,
+            });
+        }
+    }
+    tokens.push(Token {
+        kind: Kind::End,
+        span: text.len()..text.len(),
+    });
+    (tokens, lexer.misread)
+}
+
+struct Lexer<'t> {
+    text: &'t str,
+    /// Where what is not yet cut begins: always at a character.
+    at: usize,
+    misread: Vec<Misread>,
+}
+
+impl Lexer<'_> {
+    fn rest(&self) -> &str {
+        self.text.get(self.at..).unwrap_or_default()
+    }
+
+    fn peek(&self) -> Option<char> {
+        self.rest().chars().next()
+    }
+
+    /// Goes past what begins the rest.
+    fn skip(&mut self, length: usize) {
+        self.at = self.text.len().min(self.at.saturating_add(length));
+    }
+
+    /// Goes past the characters that `belongs` wants, and shows them.
+    fn skip_while(&mut self, belongs: impl Fn(char) -> bool) -> &str {
+        let start = self.at;
+        let rest = self.rest();
+        let length = rest.find(|c| !belongs(c)).unwrap_or(rest.len());
+        self.skip(length);
+        self.text.get(start..self.at).unwrap_or_default()
+    }
+
+    fn note(&mut self, offset: usize, text: impl Into<String>) {
+        let text = text.into();
+        self.misread.push(Misread { offset, text });
+    }
+
+    /// Goes past what begins with `first`; `None`: it says nothing.
+    fn token(&mut self, first: char) -> Option<Kind> {
+        match first {
+            ' ' | '\t' | '\n' | '\r' | '\u{c}' => {
+                self.skip(1);
+                None
+            }
+            '#' => self.comment(),
+            '/' if self.rest().starts_with("//") => self.comment(),
+            '/' if self.rest().starts_with("/*") => self.long_comment(),
+            '"' => Some(self.string()),
+            '@' => self.include(),
+            '=' | ':' => self.single(Kind::Equals),
+            ',' => self.single(Kind::Comma),
+            ';' => self.single(Kind::Semicolon),
+            '{' => self.single(Kind::Open(Bracket::Group)),
+            '(' => self.single(Kind::Open(Bracket::List)),
+            '[' => self.single(Kind::Open(Bracket::Array)),
+            '}' => self.single(Kind::Close(Bracket::Group)),
+            ')' => self.single(Kind::Close(Bracket::List)),
+            ']' => self.single(Kind::Close(Bracket::Array)),
+            '0'..='9' | '+' | '-' | '.' => Some(self.number()),
+            'A'..='Z' | 'a'..='z' | '*' => Some(self.name()),
+            other => Some(self.stray(other)),
+        }
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "it is an arm of `token`")]
+    fn single(&mut self, kind: Kind) -> Option<Kind> {
+        self.skip(1);
+        Some(kind)
+    }
+
+    fn comment(&mut self) -> Option<Kind> {
+        self.skip_while(|c| c != '\n');
+        None
+    }
+
+    fn long_comment(&mut self) -> Option<Kind> {
+        let start = self.at;
+        self.skip(2);
+        match self.rest().find("*/") {
+            Some(length) => self.skip(length.saturating_add(2)),
+            None => {
+                self.note(start, "this comment does not end; write `*/` behind it");
+                self.at = self.text.len();
+            }
+        }
+        None
+    }
+
+    fn include(&mut self) -> Option<Kind> {
+        let start = self.at;
+        let line = self.skip_while(|c| c != '\n');
+        let text = if line.starts_with("@include") {
+            "other files are not read from here; copy the settings of that file to this place"
+        } else {
+            "`@` does not belong here; leave it out, or write quotes around the text"
+        };
+        self.note(start, text);
+        None
+    }
+
+    /// Everything up to the next character that has a meaning, in one mistake.
+    fn stray(&mut self, first: char) -> Kind {
+        let start = self.at;
+        self.skip(first.len_utf8());
+        self.skip_while(|c| !c.is_ascii() || matches!(c, '!' | '$' | '%' | '&' | '\'' | '<' | '>' | '?' | '\\' | '^'));
+        let written = self.text.get(start..self.at).unwrap_or_default();
+        let text = format!(
+            "{} does not belong here; write \" around text, or leave it out",
+            Quoted(written)
+        );
+        self.note(start, text);
+        Kind::Stray
+    }
+
+    fn name(&mut self) -> Kind {
+        let name = self.skip_while(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '*'));
+        if name.eq_ignore_ascii_case("true") {
+            Kind::Boolean(true)
+        } else if name.eq_ignore_ascii_case("false") {
+            Kind::Boolean(false)
+        } else {
+            Kind::Name
+        }
+    }
+
+    /// Digits with all that stands close to them, so that `12abc` is one mistake and not two tokens.
+    fn number(&mut self) -> Kind {
+        let start = self.at;
+        let signs = |c| matches!(c, '+' | '-');
+        self.skip_while(signs);
+        let begun = self.skip_while(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.'));
+        // A sign goes on with a number only in an exponent, and `e` is a digit in a hexadecimal number.
+        let hexadecimal = begun.starts_with("0x") || begun.starts_with("0X");
+        if begun.ends_with(['e', 'E']) && !hexadecimal && self.rest().starts_with(signs) {
+            self.skip(1);
+            self.skip_while(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.'));
+        }
+        let written = self.text.get(start..self.at).unwrap_or_default();
+        let number = number(written).map_err(|text| self.note(start, text));
+        Kind::Number(number.ok())
+    }
+
+    /// What stands between two quotes; it may go over several lines.
+    fn string(&mut self) -> Kind {
+        let start = self.at;
+        let known = self.misread.len();
+        self.skip(1);
+        let mut bytes = Vec::new();
+        loop {
+            bytes.extend_from_slice(self.skip_while(|c| !matches!(c, '"' | '\\' | '\0')).as_bytes());
+            match self.peek() {
+                Some('"') => break self.skip(1),
+                Some('\\') => self.escape(&mut bytes),
+                Some(_) => {
+                    self.note_nul(self.at);
+                    self.skip(1);
+                }
+                None => {
+                    self.note(start, "this text does not end; write \" behind it");
+                    break;
+                }
+            }
+        }
+        if self.misread.len() > known {
+            return Kind::Text(None);
+        }
+        let Ok(text) = String::from_utf8(bytes) else {
+            let text = "the bytes written as \\xNN are no UTF-8; write the characters themselves";
+            self.note(start, text);
+            return Kind::Text(None);
+        };
+        Kind::Text(Some(text))
+    }
+
+    fn note_nul(&mut self, offset: usize) {
+        self.note(offset, "a text cannot hold a NUL; leave it out");
+    }
+
+    /// What a backslash and the next characters stand for. One before any other character stands for itself, as in
+    /// libconfig: a regular expression needs no second one.
+    fn escape(&mut self, bytes: &mut Vec<u8>) {
+        let start = self.at;
+        self.skip(1);
+        let (byte, length) = match self.peek() {
+            Some('n') => (b'\n', 1),
+            Some('r') => (b'\r', 1),
+            Some('t') => (b'\t', 1),
+            Some('f') => (0x0c, 1),
+            Some('"') => (b'"', 1),
+            Some('\\') => (b'\\', 1),
+            Some('x' | 'X') => match self.rest().get(1..3).and_then(hexadecimal) {
+                Some(0) => {
+                    self.note_nul(start);
+                    (b' ', 3)
+                }
+                Some(byte) => (byte, 3),
+                None => (b'\\', 0),
+            },
+            _ => (b'\\', 0),
+        };
+        bytes.push(byte);
+        self.skip(length);
+    }
+}
+
+fn hexadecimal(digits: &str) -> Option<u8> {
+    let all_digits = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    all_digits.then(|| u8::from_str_radix(digits, 16).ok())?
+}

@@ -1,0 +1,62 @@
+//! The syntax of torcd's configuration, which is that of libconfig: `port = 3699; processes = ( { name = "echo"; } );`.
+//!
+//! The way of a text: [`lexer`] cuts it into tokens, `parser` makes a table of them, with the place of every key and value.
+//! The table is of the kind that a TOML file is read into, so that from there on both kinds of file go one way: the same
+//! keys, the same words about mistakes. What is read is what libconfig 1.8 reads (its manual, "Configuration Files", and its
+//! scanner where the manual is silent), with three exceptions, each a mistake with a remedy: `@include`, because a mistake
+//! is told by its place in one file; a number with a leading zero, which is octal to some readers; and a NUL in a text, where
+//! the text would end for libconfig.
+//!
+//! What holds: any text is read to its end, in time that grows with its length, on a stack that does not ([`DEEPEST`]); a
+//! mistake stands at a character of the text, and no mistake is passed over. What settings mean is not known here.
+
+mod lexer;
+mod number;
+mod parser;
+
+use self::lexer::Token;
+use toml::de::DeTable;
+
+/// How deeply groups and lists may stand in each other; what is to be said here needs four.
+const DEEPEST: usize = 16;
+
+/// Something in a text that libconfig's syntax does not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misread {
+    /// Where, in bytes from the start of the text.
+    pub offset: usize,
+    /// What is wrong; what to write instead.
+    pub text: String,
+}
+
+/// A text, cut into its tokens. Numbers are borrowed from here by the settings, so it has to outlive them.
+#[derive(Debug)]
+pub struct Document<'t> {
+    text: &'t str,
+    tokens: Vec<Token>,
+    misread: Vec<Misread>,
+}
+
+impl<'t> Document<'t> {
+    /// Cuts a text.
+    #[must_use]
+    pub fn new(text: &'t str) -> Self {
+        let (tokens, misread) = lexer::tokens(text);
+        Self { text, tokens, misread }
+    }
+
+    /// The settings, as many as could be read, and what could not be, in the order of the text.
+    ///
+    /// Groups are tables; lists and arrays are arrays. Keys are as they were written.
+    #[must_use]
+    pub fn settings(&self) -> (DeTable<'_>, Vec<Misread>) {
+        let (table, of_parser) = parser::settings(self.text, &self.tokens);
+        let mut misread = self.misread.clone();
+        misread.extend(of_parser);
+        misread.sort_by_key(|misread| misread.offset);
+        (table, misread)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,284 @@
+//! Tokens become settings.
+//!
+//! After a mistake, reading goes on where something known begins: behind the next `;`, at a name with `=` behind it, or at the
+//! bracket that closes what is being read. So one mistake does not hide the next, and seldom makes up another.
+
+use toml::Spanned;
+use toml::de::{DeArray, DeTable, DeValue};
+
+use super::lexer::{Bracket, Kind, Token};
+use super::{DEEPEST, Misread};
+use crate::config::quote::Quoted;
+
+/// The settings that a text's tokens make, and what makes none.
+pub(super) fn settings<'t>(text: &'t str, tokens: &'t [Token]) -> (DeTable<'t>, Vec<Misread>) {
+    let mut parser = Parser {
+        text,
+        tokens,
+        at: 0,
+        open: Vec::new(),
+        misread: Vec::new(),
+    };
+    let table = parser.settings();
+    (table, parser.misread)
+}
+
+struct Parser<'t> {
+    text: &'t str,
+    /// The last one is the end.
+    tokens: &'t [Token],
+    /// The token that is to be read next.
+    at: usize,
+    /// What is being read: each bracket that is open.
+    open: Vec<Bracket>,
+    misread: Vec<Misread>,
+}
+
+impl<'t> Parser<'t> {
+    fn kind_at(&self, at: usize) -> &'t Kind {
+        self.tokens.get(at).map_or(&Kind::End, |token| &token.kind)
+    }
+
+    fn kind(&self) -> &'t Kind {
+        self.kind_at(self.at)
+    }
+
+    /// Whether the name that comes next begins a setting.
+    fn is_at_setting(&self) -> bool {
+        *self.kind() == Kind::Name && *self.kind_at(self.at.saturating_add(1)) == Kind::Equals
+    }
+
+    fn offset(&self) -> usize {
+        self.tokens
+            .get(self.at)
+            .map_or(self.text.len(), |token| token.span.start)
+    }
+
+    /// The next token as it was written.
+    fn written(&self) -> &'t str {
+        let span = self.tokens.get(self.at).map(|token| token.span.clone());
+        span.and_then(|span| self.text.get(span)).unwrap_or_default()
+    }
+
+    fn advance(&mut self) {
+        self.at = self.at.saturating_add(1).min(self.tokens.len());
+    }
+
+    /// Where the token before ended.
+    fn end_of_last(&self) -> usize {
+        let last = self.at.checked_sub(1).and_then(|last| self.tokens.get(last));
+        last.map_or(0, |token| token.span.end)
+    }
+
+    fn note(&mut self, offset: usize, text: impl Into<String>) {
+        let text = text.into();
+        self.misread.push(Misread { offset, text });
+    }
+
+    /// Settings up to the end of the text, or to a bracket that closes what is open.
+    fn settings(&mut self) -> DeTable<'t> {
+        let mut table = DeTable::new();
+        loop {
+            match self.kind() {
+                Kind::End => return table,
+                Kind::Close(bracket) if self.open.contains(bracket) => return table,
+                Kind::Close(_) => self.closes_nothing(),
+                Kind::Semicolon | Kind::Comma | Kind::Stray => self.advance(),
+                Kind::Name => self.setting(&mut table),
+                _ => {
+                    let text = "no setting begins like this; write a name, `=` and a value, such as port = 3699";
+                    self.note(self.offset(), text);
+                    self.recover();
+                }
+            }
+        }
+    }
+
+    fn setting(&mut self, table: &mut DeTable<'t>) {
+        let (name, begin) = (self.written(), self.offset());
+        self.advance();
+        let key = Spanned::new(begin..self.end_of_last(), name.into());
+        match self.kind() {
+            Kind::Equals => self.advance(),
+            // What has been noted is a part of the name.
+            Kind::Stray => return self.recover(),
+            _ => {
+                let text = format!("{} has no value; write `=` and a value behind it", Quoted(name));
+                self.note(begin, text);
+                return self.recover();
+            }
+        }
+        let Some(value) = self.value() else {
+            if *self.kind() == Kind::Equals {
+                self.recover();
+            }
+            return;
+        };
+        if table.contains_key(name) {
+            let text = format!("{} is set a second time; keep one of the two", Quoted(name));
+            self.note(begin, text);
+        } else {
+            table.insert(key, value);
+        }
+    }
+
+    /// `None`: there is none, which has been noted.
+    fn value(&mut self) -> Option<Spanned<DeValue<'t>>> {
+        let begin = self.offset();
+        let value = match self.kind() {
+            Kind::Text(_) => self.text().map(|text| DeValue::String(text.into())),
+            Kind::Boolean(whether) => {
+                self.advance();
+                Some(DeValue::Boolean(*whether))
+            }
+            Kind::Number(number) => {
+                self.advance();
+                number.as_deref().and_then(|number| self.number(begin, number))
+            }
+            Kind::Open(bracket) => self.enclosed(*bracket),
+            Kind::Name if !self.is_at_setting() => {
+                let text = format!("{} is text; write it between quotes", Quoted(self.written()));
+                self.note(begin, text);
+                self.advance();
+                None
+            }
+            Kind::Stray => {
+                self.advance();
+                None
+            }
+            _ => {
+                let text = "a value is missing behind this; write one, such as 3699 or \"text\"";
+                self.note(self.end_of_last().saturating_sub(1), text);
+                None
+            }
+        }?;
+        Some(Spanned::new(begin..self.end_of_last(), value))
+    }
+
+    /// A number of TOML, which is what the lexer has made of it.
+    fn number(&mut self, begin: usize, plain: &'t str) -> Option<DeValue<'t>> {
+        let value = DeValue::parse(plain).map(Spanned::into_inner);
+        let noted = value.map_err(|_| self.note(begin, "this is no number; write for example 16"));
+        noted.ok()
+    }
+
+    /// One text after another is one text.
+    fn text(&mut self) -> Option<String> {
+        let mut joined = Some(String::new());
+        while let Kind::Text(piece) = self.kind() {
+            joined = joined.zip(piece.as_ref()).map(|(joined, piece)| joined + piece);
+            self.advance();
+        }
+        joined
+    }
+
+    /// A group, a list or an array, from its opening bracket to its closing one.
+    fn enclosed(&mut self, bracket: Bracket) -> Option<DeValue<'t>> {
+        let begin = self.offset();
+        let refusal = if self.open.last() == Some(&Bracket::Array) {
+            Some("an array holds single values only; write ( and ) around a list")
+        } else if self.open.len() >= DEEPEST {
+            Some("this stands too deeply in others; leave out some of the brackets around it")
+        } else {
+            None
+        };
+        if let Some(text) = refusal {
+            self.note(begin, text);
+            self.skip_enclosed();
+            return None;
+        }
+        self.advance();
+        self.open.push(bracket);
+        let value = match bracket {
+            Bracket::Group => DeValue::Table(self.settings()),
+            Bracket::List | Bracket::Array => DeValue::Array(self.values()),
+        };
+        self.open.pop();
+        if *self.kind() == Kind::Close(bracket) {
+            self.advance();
+        } else {
+            let (open, close) = (bracket.open(), bracket.close());
+            let text = format!("this `{open}` is not closed; write `{close}` behind the last that belongs to it");
+            self.note(begin, text);
+        }
+        Some(value)
+    }
+
+    /// Values with commas between them, up to the bracket that closes them.
+    fn values(&mut self) -> DeArray<'t> {
+        let mut values = DeArray::new();
+        loop {
+            match self.kind() {
+                Kind::End => return values,
+                Kind::Close(bracket) if self.open.contains(bracket) => return values,
+                Kind::Close(_) => self.closes_nothing(),
+                Kind::Comma => self.advance(),
+                // A list that is not closed ends where the next setting begins.
+                Kind::Name if self.is_at_setting() => return values,
+                Kind::Equals | Kind::Semicolon => {
+                    let text = format!(
+                        "{} does not belong between values; write a comma",
+                        Quoted(self.written())
+                    );
+                    self.note(self.offset(), text);
+                    self.advance();
+                }
+                _ => {
+                    if let Some(value) = self.value() {
+                        values.push(value);
+                    }
+                    self.want_comma();
+                }
+            }
+        }
+    }
+
+    fn want_comma(&mut self) {
+        let begins_value = matches!(
+            self.kind(),
+            Kind::Text(_) | Kind::Number(_) | Kind::Boolean(_) | Kind::Open(_)
+        );
+        if begins_value {
+            self.note(
+                self.offset(),
+                "a comma is missing before this; write one between values",
+            );
+        }
+    }
+
+    fn closes_nothing(&mut self) {
+        let text = format!("{} closes nothing that is open; leave it out", Quoted(self.written()));
+        self.note(self.offset(), text);
+        self.advance();
+    }
+
+    /// Goes past a bracket with all that is in it.
+    fn skip_enclosed(&mut self) {
+        let mut depth = 0_usize;
+        loop {
+            match self.kind() {
+                Kind::End => return,
+                Kind::Open(_) => depth = depth.saturating_add(1),
+                Kind::Close(_) => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            self.advance();
+            if depth == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Goes on to where something known begins.
+    fn recover(&mut self) {
+        loop {
+            match self.kind() {
+                Kind::End | Kind::Close(_) => return,
+                Kind::Name if self.is_at_setting() => return,
+                Kind::Semicolon => return self.advance(),
+                Kind::Open(_) => self.skip_enclosed(),
+                _ => self.advance(),
+            }
+        }
+    }
+}

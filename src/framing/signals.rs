@@ -1,0 +1,104 @@
+//! What signals are called in messages: by their names without SIG, as signal(7) has them.
+
+/// signal(7), the numbers of most machines that Linux runs on. One that has others is caught by a test.
+pub const SIGNALS: [(i32, &str); 31] = [
+    (1, "HUP"),
+    (2, "INT"),
+    (3, "QUIT"),
+    (4, "ILL"),
+    (5, "TRAP"),
+    (6, "ABRT"),
+    (7, "BUS"),
+    (8, "FPE"),
+    (9, "KILL"),
+    (10, "USR1"),
+    (11, "SEGV"),
+    (12, "USR2"),
+    (13, "PIPE"),
+    (14, "ALRM"),
+    (15, "TERM"),
+    (16, "STKFLT"),
+    (17, "CHLD"),
+    (18, "CONT"),
+    (19, "STOP"),
+    (20, "TSTP"),
+    (21, "TTIN"),
+    (22, "TTOU"),
+    (23, "URG"),
+    (24, "XCPU"),
+    (25, "XFSZ"),
+    (26, "VTALRM"),
+    (27, "PROF"),
+    (28, "WINCH"),
+    (29, "IO"),
+    (30, "PWR"),
+    (31, "SYS"),
+];
+
+/// Further names of some of them, as other programs say them.
+const ALIASES: [(i32, &str); 3] = [(6, "IOT"), (17, "CLD"), (29, "POLL")];
+
+/// Those that the client of an exec door passes on to its program: to ask it to end, or for whatever it does at them.
+pub const PASSED_ON: [i32; 6] = [HUP, INT, QUIT, USR1, USR2, TERM];
+
+/// To end, or to begin anew.
+pub const HUP: i32 = 1;
+/// To end: control-C.
+pub const INT: i32 = 2;
+/// To end: control-\.
+pub const QUIT: i32 = 3;
+/// Whatever the program makes of it.
+pub const USR1: i32 = 10;
+/// Whatever the program makes of it.
+pub const USR2: i32 = 12;
+/// What a write to a pipe that nobody reads is answered with.
+pub const PIPE: i32 = 13;
+/// To end.
+pub const TERM: i32 = 15;
+
+/// The name of a signal; `None` for one that has none, such as those for real time.
+pub fn name_of(number: i32) -> Option<&'static str> {
+    SIGNALS
+        .iter()
+        .find(|(known, _)| *known == number)
+        .map(|(_, name)| *name)
+}
+
+/// The number of the signal of this name.
+pub fn number_of(name: &[u8]) -> Option<i32> {
+    SIGNALS
+        .iter()
+        .chain(&ALIASES)
+        .find(|(_, known)| known.as_bytes() == name)
+        .map(|(number, _)| *number)
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::signal::Signal;
+
+    use super::*;
+
+    #[test]
+    fn signals_have_the_numbers_of_this_machine() {
+        for (number, name) in SIGNALS {
+            let signal = Signal::try_from(number).unwrap();
+            assert_eq!(signal.as_str(), format!("SIG{name}"));
+            assert_eq!(
+                (name_of(number), number_of(name.as_bytes())),
+                (Some(name), Some(number))
+            );
+        }
+        let named = [HUP, INT, QUIT, USR1, USR2, PIPE, TERM].map(|number| name_of(number).unwrap());
+        assert_eq!(named, ["HUP", "INT", "QUIT", "USR1", "USR2", "PIPE", "TERM"]);
+    }
+
+    #[test]
+    fn what_has_no_name_is_not_made_one() {
+        assert_eq!((name_of(34), name_of(0), name_of(-1)), (None, None, None));
+        for name in ["", "SIGINT", "int", "INT ", "RTMIN"] {
+            assert_eq!(number_of(name.as_bytes()), None, "{name:?}");
+        }
+        assert_eq!(number_of(b"CLD"), Some(17));
+    }
+}

@@ -1,0 +1,83 @@
+//! What a door says in the log: a line per event, with the door's name; of a flood of similar ones a few, and how many more
+//! there were.
+//!
+//! A door names its [`Topic`](Journal)s, and gives the journal one source, whose alarm tells when lines that were left out are
+//! to be summed up. What does not belong here: lines that are owed to everybody, such as one for each run; those are logged
+//! as they are.
+
+use std::fmt;
+use std::hash::Hash;
+
+use log::Level;
+
+use crate::process::guard::{Guard, Restart};
+use crate::reactor::{Alarm, Context, Source};
+use crate::stats::throttle::{Throttle, Verdict};
+
+/// The log of one door.
+#[derive(Debug)]
+pub(super) struct Journal<Topic> {
+    throttle: Throttle<Topic>,
+    alarm: Alarm,
+    upkeep: Source,
+}
+
+impl<Topic: Eq + Hash + Copy + fmt::Display> Journal<Topic> {
+    /// One whose alarm is told to the door as `upkeep`.
+    pub(super) fn new(upkeep: Source) -> Self {
+        Journal {
+            throttle: Throttle::default(),
+            alarm: Alarm::default(),
+            upkeep,
+        }
+    }
+
+    /// One line, unless too many on its topic came lately.
+    pub(super) fn note(
+        &mut self,
+        cx: &mut Context<'_>,
+        door: &str,
+        level: Level,
+        topic: Topic,
+        line: fmt::Arguments<'_>,
+    ) {
+        match self.throttle.admit(topic, cx.now()) {
+            Verdict::Log { left_out: 0 } => log::log!(level, "{door}: {line}"),
+            Verdict::Log { left_out } => log::log!(level, "{door}: {line} ({left_out} more like it were left out)"),
+            Verdict::LeaveOut => self.plan(cx),
+        }
+    }
+
+    /// The alarm has gone off: sums up what was left out.
+    pub(super) fn sum_up(&mut self, cx: &mut Context<'_>, door: &str) {
+        cx.alarm_fired(&mut self.alarm);
+        for (topic, left_out) in self.throttle.overdue(cx.now()) {
+            log::warn!("{door}: {left_out} more {topic} were left out of this log");
+        }
+        self.plan(cx);
+    }
+
+    /// What is planned already is never put off.
+    fn plan(&mut self, cx: &mut Context<'_>) {
+        let next = [self.throttle.next_deadline(), self.alarm.at()];
+        cx.set_alarm(&mut self.alarm, self.upkeep, next.into_iter().flatten().min());
+    }
+
+    /// Starts the guard process anew if it has died, and says so.
+    pub(super) fn restart_guard(&mut self, cx: &mut Context<'_>, door: &str, topic: Topic, guard: &mut Guard) {
+        match guard.restart_if_dead() {
+            Ok(Restart::NotNeeded) => {}
+            Ok(Restart::Restarted) => {
+                let line = format_args!("the guard process had died; there is another");
+                self.note(cx, door, Level::Warn, topic, line);
+            }
+            Err(error) => {
+                let line = format_args!(
+                    "the guard process has died and cannot be started again: {error}; \
+                     if this daemon is killed, what its programs have started may outlive it"
+                );
+                self.note(cx, door, Level::Error, topic, line);
+            }
+        }
+    }
+}
