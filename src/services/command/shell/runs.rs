@@ -216,7 +216,7 @@ impl CommandDoor {
             let command = report::command(&run.name, &run.arguments, self.options.log_arguments);
             let (level, topic, why) = match cause {
                 Cause::Timeout(_) => (Level::Warn, Topic::Timeout, "its timeout is over"),
-                Cause::Stop => (Level::Warn, Topic::Stop, "the door closes (stop-timeout)"),
+                Cause::Stop => (Level::Warn, Topic::Stop, "the door closes (--stop-timeout)"),
                 Cause::Vanished => (Level::Info, Topic::Vanished, "its client has gone"),
             };
             let line = format!("{}: {command} is ended: {why}", run.peer);
@@ -275,7 +275,7 @@ impl CommandDoor {
             job.cut_output();
         }
         let peer = run.peer.clone();
-        let line = format_args!("{peer}: something held the output open beyond linger, and was killed");
+        let line = format_args!("{peer}: something holds the output open beyond --linger, and is killed");
         self.note(cx, Level::Info, Topic::Cut, line);
         let mut buffer = cx.lend_buffer();
         while self.read_program(cx, id, &mut buffer) {}

@@ -100,6 +100,15 @@ impl Teller {
         }
     }
 
+    /// Appends what stands before so many bytes of a program's output, for who writes these without copying them first; what
+    /// stands behind them. `None`: output is held until the end.
+    pub fn around_output(&self, from: Output, length: usize, before: &mut Vec<u8>) -> Option<&'static [u8]> {
+        match self {
+            Teller::Sockexec => Some(reply::around_output(from, length, before)),
+            Teller::Sockproc(_) => None,
+        }
+    }
+
     /// Appends how the program has ended, behind all its output.
     pub fn conclude(&mut self, outcome: Outcome, wire: &mut Vec<u8>) {
         match self {
