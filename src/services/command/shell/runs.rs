@@ -275,7 +275,7 @@ impl CommandDoor {
             job.cut_output();
         }
         let peer = run.peer.clone();
-        let line = format_args!("{peer}: something holds the output open beyond --linger, and is killed");
+        let line = format_args!("{peer}: something holds the output open beyond --linger, and is not waited for");
         self.note(cx, Level::Info, Topic::Cut, line);
         let mut buffer = cx.lend_buffer();
         while self.read_program(cx, id, &mut buffer) {}

@@ -160,7 +160,8 @@ impl ExecDoor {
                 if connection.program.as_ref().is_some_and(Job::output_is_held) =>
             {
                 self.counters.cut += 1;
-                let line = format_args!("{peer}: something holds the output open beyond --linger, and is killed");
+                let line =
+                    format_args!("{peer}: something holds the output open beyond --linger, and is not waited for");
                 self.note(cx, Level::Info, Topic::Cut, line);
             }
             _ => {}
