@@ -15,19 +15,19 @@ use nix::unistd::mkfifo;
 use crate::harness::{Client, Daemon, TempDir, WATCHDOG, temp_dir};
 
 /// A torc.cfg with its programs in a directory of its own.
-struct Torc {
+pub(crate) struct Torc {
     home: TempDir,
 }
 
 impl Torc {
     /// One with these groups in `processes`; `@` stands for the directory.
-    fn new(groups: &[&str]) -> Self {
+    pub(crate) fn new(groups: &[&str]) -> Self {
         let torc = Self { home: temp_dir() };
         torc.write(groups);
         torc
     }
 
-    fn write(&self, groups: &[&str]) {
+    pub(crate) fn write(&self, groups: &[&str]) {
         let groups: Vec<_> = groups.iter().map(|group| format!("  {{ {group} }}")).collect();
         let text = format!(
             "// as torcd has it\nport = 3699;\nprocesses = (\n{}\n);\n",
@@ -40,11 +40,11 @@ impl Torc {
         .unwrap();
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.home.path().join(name)
     }
 
-    fn script(self, name: &str, text: &str) -> Self {
+    pub(crate) fn script(self, name: &str, text: &str) -> Self {
         let text = text.replace('@', self.home.path().to_str().unwrap());
         fs::write(self.path(name), format!("#!/bin/sh\n{text}\n")).unwrap();
         fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o755)).unwrap();
@@ -52,29 +52,29 @@ impl Torc {
     }
 
     #[track_caller]
-    fn serve(&self, flags: &[&str]) -> Daemon {
+    pub(crate) fn serve(&self, flags: &[&str]) -> Daemon {
         let file = self.path("torc.cfg");
         let arguments = ["command", "--config", file.to_str().unwrap(), "--listen", "127.0.0.1:0"];
         Daemon::with(arguments).args(flags).start()
     }
 }
 
-const ECHO: &str = "name = 'echo'; cmd = '/bin/echo'; argc = 2; threads = 50;";
-const CAT: &str = "name = 'cat'; cmd = '/bin/cat'; threads = 50;";
+pub(crate) const ECHO: &str = "name = 'echo'; cmd = '/bin/echo'; argc = 2; threads = 50;";
+pub(crate) const CAT: &str = "name = 'cat'; cmd = '/bin/cat'; threads = 50;";
 
 /// libconfig knows double quotes alone.
-fn quoted(group: &str) -> String {
+pub(crate) fn quoted(group: &str) -> String {
     group.replace('\'', "\"")
 }
 
-fn torc(groups: &[&str]) -> Torc {
+pub(crate) fn torc(groups: &[&str]) -> Torc {
     let groups: Vec<_> = groups.iter().map(|group| quoted(group)).collect();
     Torc::new(&groups.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// Sends all of it, ends its side, and reads to the end.
 #[track_caller]
-fn ask(daemon: &Daemon, wire: impl AsRef<[u8]>) -> String {
+pub(crate) fn ask(daemon: &Daemon, wire: impl AsRef<[u8]>) -> String {
     let mut client = daemon.client();
     client.send(wire);
     client.half_close();
@@ -83,14 +83,14 @@ fn ask(daemon: &Daemon, wire: impl AsRef<[u8]>) -> String {
 
 /// A client whose program says `up` and then gives back what it is sent.
 #[track_caller]
-fn holding(daemon: &Daemon, wire: &str) -> Client {
+pub(crate) fn holding(daemon: &Daemon, wire: &str) -> Client {
     let mut client = daemon.client();
     client.send(wire);
     client.read_text("up\n");
     client
 }
 
-fn hold(limits: &str) -> Torc {
+pub(crate) fn hold(limits: &str) -> Torc {
     let group = format!("name = 'hold'; cmd = '@/hold'; {limits}");
     torc(&[&group, CAT]).script("hold", "echo up; exec cat")
 }

@@ -12,6 +12,8 @@ mod chaos;
 #[cfg(test)]
 mod command;
 #[cfg(test)]
+mod command_mended;
+#[cfg(test)]
 mod config;
 #[cfg(test)]
 mod exec;

@@ -155,6 +155,8 @@ pub enum Refusal {
     TooLong,
     /// It was too slow.
     TooSlow,
+    /// The operator has changed the command, and what has come is no request for it any more.
+    Changed,
     /// The door closes.
     Stop,
     /// The program could not be started.
@@ -174,6 +176,7 @@ impl fmt::Display for Refusal {
             Refusal::Missing { wanted, come } => write!(f, "takes {wanted} arguments, and {come} have come"),
             Refusal::TooLong => f.write_str("a name or argument is longer than the server allows (--max-message)"),
             Refusal::TooSlow => f.write_str("the request was not complete in time (--read-timeout)"),
+            Refusal::Changed => f.write_str("the command was changed meanwhile; ask again"),
             Refusal::Stop => f.write_str("the server is shutting down"),
             Refusal::NotStarted => f.write_str("the program cannot be started; the server's log says why"),
             Refusal::TimedOut(limit) => write!(f, "ended, because it took longer than {limit:?}"),

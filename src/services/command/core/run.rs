@@ -5,7 +5,7 @@
 //!    │                   │ │              ▴
 //!    │                   │ └─exit, no output left────────────────────────────────▸ over
 //!    │                   └─time, stop, nobody left─▸ Ending ─exit─▸ Lingering, over
-//!    └─not started, nobody left─▸ over
+//!    └─not started, outdated, nobody left─▸ over
 //! ```
 //!
 //! Its clients are told [`Step::Tell`] exactly once, behind all output, or are not there any more.
@@ -27,6 +27,8 @@ pub enum Happening {
     Exited,
     /// Not even KILL has ended it.
     Undying,
+    /// It may not be started any more as it was asked for.
+    Outdated,
     /// None of its clients is left.
     Deserted,
     /// The door closes.
@@ -142,6 +144,7 @@ impl Run {
                 Vec::new()
             }
             Happening::NotStarted => vec![Step::Tell(Some(Refusal::NotStarted)), Step::Drop],
+            Happening::Outdated => vec![Step::Tell(Some(Refusal::Changed)), Step::Drop],
             Happening::Stop => vec![Step::Tell(Some(Refusal::Stop)), Step::Drop],
             Happening::Deserted | Happening::Hurry => vec![Step::Drop],
             // There is no program yet.
@@ -163,7 +166,9 @@ impl Run {
             Happening::Deserted => self.forsake(Step::End(Cause::Vanished)),
             Happening::Hurry => self.forsake(Step::Kill),
             // It has started; nothing has tried to end it; early.
-            Happening::Started | Happening::NotStarted | Happening::Undying | Happening::Tick => Vec::new(),
+            Happening::Started | Happening::NotStarted | Happening::Outdated | Happening::Undying | Happening::Tick => {
+                Vec::new()
+            }
         }
     }
 
@@ -184,7 +189,9 @@ impl Run {
                 self.state = State::Ending { cause, output: false };
                 vec![Step::Forsake, Step::Kill]
             }
-            Happening::Started | Happening::NotStarted | Happening::Stop | Happening::Tick => Vec::new(),
+            Happening::Started | Happening::NotStarted | Happening::Outdated | Happening::Stop | Happening::Tick => {
+                Vec::new()
+            }
         }
     }
 
@@ -218,9 +225,12 @@ fn lingering(cause: Option<Cause>, until: Instant, what: Happening, now: Instant
         Happening::Stop => cut(cause),
         Happening::Deserted | Happening::Hurry => vec![Step::Reap, Step::Drop],
         // It has exited; early.
-        Happening::Started | Happening::NotStarted | Happening::Exited | Happening::Undying | Happening::Tick => {
-            Vec::new()
-        }
+        Happening::Started
+        | Happening::NotStarted
+        | Happening::Outdated
+        | Happening::Exited
+        | Happening::Undying
+        | Happening::Tick => Vec::new(),
     }
 }
 

@@ -8,7 +8,8 @@ use super::{CommandDoor, Of};
 use crate::process::job::{Moved, Pipe};
 use crate::reactor::Context;
 
-/// How often each stream is moved in one turn, up to a read buffer at a time.
+/// How often each stream is moved in one turn, up to a read buffer at a time; all that follow a run have that between them,
+/// but each is served once.
 const ROUNDS_PER_TURN: usize = 8;
 
 impl CommandDoor {
@@ -18,7 +19,7 @@ impl CommandDoor {
             return;
         };
         if let Some(run) = connection.follows {
-            return self.pump_run(cx, run);
+            return self.pump_follower(cx, run);
         }
         let mut buffer = cx.lend_buffer();
         let mut rounds = 0;
@@ -32,17 +33,27 @@ impl CommandDoor {
         self.arm_client(cx, id);
     }
 
+    /// Who shares a run is looked after together, once a turn: done for all of them at an event of each, the work would grow
+    /// with the square of their number.
+    fn pump_follower(&mut self, cx: &mut Context<'_>, id: RunId) {
+        if self.runs.get(&id).is_some_and(|run| run.audience.len() > 1) {
+            cx.resume_later(Of::Run.run(id));
+        } else {
+            self.pump_run(cx, id);
+        }
+    }
+
     /// Moves what can be moved for one run and all that follow it.
     pub(super) fn pump_run(&mut self, cx: &mut Context<'_>, id: RunId) {
         let Some(run) = self.runs.get(&id) else { return };
         let audience = run.audience.clone();
         let mut buffer = cx.lend_buffer();
-        let mut rounds = 0;
-        while rounds < ROUNDS_PER_TURN && self.move_run(cx, id, &audience, &mut buffer) {
+        let (share, mut rounds) = ((ROUNDS_PER_TURN / audience.len().max(1)).max(1), 0);
+        while rounds < share && self.move_run(cx, id, &audience, &mut buffer) {
             rounds += 1;
         }
         cx.return_buffer(buffer);
-        if rounds == ROUNDS_PER_TURN {
+        if rounds == share {
             cx.resume_later(Of::Run.run(id));
         }
         for client in audience {
@@ -177,7 +188,12 @@ impl CommandDoor {
             return false;
         };
         let leader = run.leader.and_then(|leader| self.connections.get_mut(&leader));
-        let (Some(job), Some(connection)) = (&mut run.job, leader) else {
+        let Some(job) = &mut run.job else {
+            return false;
+        };
+        let Some(connection) = leader else {
+            // It may have gone before the program was started.
+            job.end_input();
             return false;
         };
         if !job.takes_input() {

@@ -271,12 +271,12 @@ impl CommandDoor {
     /// What lies in the pipe now is read at once: no more than a pipe holds.
     pub(super) fn cut_output(&mut self, cx: &mut Context<'_>, id: RunId) {
         let Some(run) = self.runs.get_mut(&id) else { return };
-        if let Some(job) = &mut run.job {
-            job.cut_output();
+        if run.job.as_mut().is_some_and(Job::cut_output) {
+            let peer = run.peer.clone();
+            self.scheduler.counters.cut += 1;
+            let line = format_args!("{peer}: something held the output open beyond --linger, and was not waited for");
+            self.note(cx, Level::Info, Topic::Cut, line);
         }
-        let peer = run.peer.clone();
-        let line = format_args!("{peer}: something holds the output open beyond --linger, and is not waited for");
-        self.note(cx, Level::Info, Topic::Cut, line);
         let mut buffer = cx.lend_buffer();
         while self.read_program(cx, id, &mut buffer) {}
         cx.return_buffer(buffer);

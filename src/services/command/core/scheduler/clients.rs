@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use super::super::client::{PARTING, Request, State};
 use super::super::event::{Action, ClientEvent, ClientId, Refusal, RunId};
-use super::Scheduler;
+use super::super::run::Happening;
+use super::{Job, Scheduler};
 
 /// The name that is answered with those of all commands, where that is switched on.
 const LIST: &[u8] = b"list";
@@ -255,6 +256,44 @@ impl Scheduler {
     pub(super) fn turn_down(&mut self, client: ClientId, name: Vec<u8>, why: Refusal, now: Instant) {
         self.counters.refused += 1;
         self.refuse(client, name, why, now);
+    }
+
+    /// What was judged by rules that are past is judged again, as long as no program was started for it.
+    pub(super) fn turn_down_outdated(&mut self, now: Instant) {
+        let outdated: Vec<_> = self
+            .clients
+            .iter()
+            .filter_map(|(id, state)| Some((*id, self.outdated(state)?)))
+            .collect();
+        for (id, name) in outdated {
+            self.forget_waiting(&name, id);
+            self.turn_down(id, name, Refusal::Changed, now);
+        }
+        let unfit = |job: &Job| self.rules.get(&job.name).is_some_and(|rule| !rule.fits(&job.arguments));
+        let unfit: Vec<_> = self
+            .jobs
+            .iter()
+            .filter(|(_, job)| unfit(job))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in unfit {
+            self.happen(id, Happening::Outdated, now);
+        }
+    }
+
+    /// The command that was asked for in a way that its rule does not allow any more.
+    fn outdated(&self, state: &State) -> Option<Vec<u8>> {
+        let (State::Asking { request, .. } | State::Queued { request, .. }) = state else {
+            return None;
+        };
+        let (name, arguments) = (request.name.as_ref()?, &request.arguments);
+        let rule = self.rules.get(name)?;
+        let fits = match state {
+            // It was asked for one more.
+            State::Asking { .. } => arguments.len() < rule.arguments.len() && rule.may_begin_with(arguments),
+            _ => rule.fits(arguments),
+        };
+        (!fits).then(|| name.clone())
     }
 
     pub(super) fn close(&mut self, id: ClientId) {

@@ -22,6 +22,14 @@ impl Scheduler {
             );
             let queued = |id: &ClientId| matches!(self.clients.get(id), Some(State::Queued { .. }));
             debug_assert!(line.queue.iter().all(queued), "{name:?}: somebody waits who does not");
+            let fits = |id: &ClientId| match (self.clients.get(id), rule) {
+                (Some(State::Queued { request, .. }), Some(rule)) => rule.fits(&request.arguments),
+                _ => false,
+            };
+            debug_assert!(
+                line.queue.iter().all(fits),
+                "{name:?}: somebody waits for what is not allowed"
+            );
         }
         for (id, state) in &self.clients {
             if let State::Following { run, .. } = state {

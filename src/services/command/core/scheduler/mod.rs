@@ -43,6 +43,19 @@ pub struct Rule {
     pub timeout: Option<Duration>,
 }
 
+impl Rule {
+    /// Whether these are what a request for it consists of.
+    pub(super) fn fits(&self, arguments: &[Vec<u8>]) -> bool {
+        arguments.len() == self.arguments.len() && self.may_begin_with(arguments)
+    }
+
+    /// Whether each of these may stand where it stands.
+    pub(super) fn may_begin_with(&self, arguments: &[Vec<u8>]) -> bool {
+        let mut pairs = self.arguments.iter().zip(arguments);
+        pairs.all(|(rule, argument)| rule.check(argument).is_ok())
+    }
+}
+
 /// All commands by their names.
 pub type Rules = HashMap<Vec<u8>, Rule>;
 
@@ -64,7 +77,7 @@ struct Job {
     audience: Vec<ClientId>,
     /// Whose input it gets.
     leader: ClientId,
-    /// Whether all of its output is at hand for one who comes later.
+    /// Whether all of its output is kept for one who comes later.
     whole: bool,
 }
 
@@ -212,10 +225,11 @@ impl Scheduler {
         self.check();
     }
 
-    /// The operator has changed the rules. Who waits for a command that is not there any more is told so; the rest, and what
-    /// runs, stay.
+    /// The operator has changed the rules. Who waits for a command that is not there any more, or has asked for what is not
+    /// allowed any more, is told so; the rest, and what runs, stay.
     pub fn reconfigure(&mut self, timing: Timing, list: bool, rules: Rules, now: Instant) {
         (self.timing, self.list, self.rules) = (timing, list, rules);
+        self.turn_down_outdated(now);
         let names: Vec<_> = self.lines.keys().cloned().collect();
         for name in names {
             if !self.rules.contains_key(&name) {

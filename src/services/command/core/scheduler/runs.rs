@@ -12,14 +12,15 @@ impl Scheduler {
         let run = RunId(self.next_run);
         self.next_run += 1;
         self.lines.entry(name.clone()).or_default().running += 1;
-        let timeout = self.rules.get(&name).and_then(|rule| rule.timeout);
+        let rule = self.rules.get(&name);
+        let (timeout, whole) = (rule.and_then(|rule| rule.timeout), rule.is_some_and(|rule| rule.join));
         let job = Job {
             name: name.clone(),
             arguments: arguments.clone(),
             run: Run::new(timeout, self.timing.linger),
             audience: vec![client],
             leader: client,
-            whole: true,
+            whole,
         };
         self.jobs.insert(run, job);
         self.follow(client, run);
@@ -88,10 +89,7 @@ impl Scheduler {
             }
             Step::Kill => self.actions.push(Action::Kill(id)),
             Step::Forsake => self.actions.push(Action::Forsake(id)),
-            Step::CutOutput => {
-                self.counters.cut += 1;
-                self.actions.push(Action::CutOutput(id));
-            }
+            Step::CutOutput => self.actions.push(Action::CutOutput(id)),
             Step::Tell(why) => self.tell_audience(id, why.as_ref(), now),
             Step::Reap => self.actions.push(Action::Reap(id)),
             Step::Drop => self.drop_run(id),

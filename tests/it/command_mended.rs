@@ -1,0 +1,109 @@
+//! The command door, a test for each mistake that was found by trying to break it.
+
+use std::thread;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::command::{ask, hold, holding, quoted, torc};
+use crate::harness::Daemon;
+
+/// Has the daemon read its file again.
+#[track_caller]
+fn reload(daemon: &Daemon) {
+    daemon.signal(Signal::SIGHUP);
+    daemon.stderr_wait("the configuration was read again");
+}
+
+#[test]
+fn an_argument_is_held_against_the_rules_of_the_moment_when_its_program_starts() {
+    let restricted = |limits: &str| {
+        quoted(&format!(
+            "name = 'hold'; cmd = '@/hold'; queue = 3; max_wait = 600; {limits}"
+        ))
+    };
+    let torc = hold("argc = 2; queue = 3; max_wait = 600;");
+    let daemon = torc.serve(&[]);
+    let mut first = daemon.client();
+    first.send("hold\na\na\n");
+    first.read_text("torcd>torcd>up\n");
+    let mut asking = daemon.client();
+    asking.send("hold\na\n");
+    asking.read_text("torcd>torcd>");
+    let [mut good, mut bad] = ["a\na\n", "a\nb\n"].map(|arguments| {
+        let mut client = daemon.client();
+        client.send(format!("hold\n{arguments}"));
+        client.read_text("torcd>torcd>");
+        client
+    });
+    daemon.usr1_until(|stats| stats.count("runs waiting") == 2);
+    torc.write(&[&restricted("args = ('^a$', '^a$');")]);
+    reload(&daemon);
+    let changed = "torcd: hold: the command was changed meanwhile; ask again\n";
+    assert_eq!(String::from_utf8_lossy(&bad.read_to_end()), changed);
+    // One that was asked for a second argument, which is none any more.
+    torc.write(&[&restricted("args = ('^a$');")]);
+    reload(&daemon);
+    assert_eq!(String::from_utf8_lossy(&asking.read_to_end()), changed);
+    assert_eq!(String::from_utf8_lossy(&good.read_to_end()), changed);
+    first.send("still here");
+    first.half_close();
+    assert_eq!(first.read_to_end(), b"still here");
+    assert_eq!(daemon.usr1().count("runs refused"), 3);
+}
+
+#[test]
+fn a_run_from_before_it_could_be_joined_is_not_joined() {
+    let torc = hold("");
+    let daemon = torc.serve(&[]);
+    let _first = holding(&daemon, "hold\n");
+    torc.write(&[&quoted("name = 'hold'; cmd = '@/hold'; join = true;")]);
+    reload(&daemon);
+    assert_eq!(ask(&daemon, "hold\n"), "torcd: busy", "its beginning was not kept");
+}
+
+#[test]
+fn input_ends_for_those_who_share_a_run_whose_first_client_left_before_its_start() {
+    let torc = hold("argc = 1; join = true; queue = 2; max_wait = 600;");
+    let daemon = torc.serve(&[]);
+    let mut first = daemon.client();
+    first.send("hold\nx\n");
+    first.read_text("torcd>up\n");
+    let [leader, mut other] = [1, 2].map(|number| {
+        let mut client = daemon.client();
+        client.send("hold\ny\n");
+        client.read_text("torcd>");
+        daemon.usr1_until(|stats| stats.count("runs waiting") == number);
+        client
+    });
+    // In one turn: the program that runs ends, the next is to be started, and its first client has gone.
+    let program = daemon.children()[0];
+    daemon.signal(Signal::SIGSTOP);
+    kill(Pid::from_raw(program), Signal::SIGKILL).unwrap();
+    while daemon.children().contains(&program) {
+        thread::yield_now();
+    }
+    leader.reset();
+    daemon.signal(Signal::SIGCONT);
+    assert_eq!(other.read_to_end(), b"up\n");
+}
+
+/// How many bytes the daemon holds for a client.
+fn held(daemon: &Daemon) -> usize {
+    let dump = daemon.usr2();
+    let line = dump.iter().find_map(|line| line.split_once("to client = "));
+    line.map_or(0, |(_, bytes)| bytes.parse().unwrap())
+}
+
+#[test]
+fn a_client_that_reads_late_is_not_taken_for_something_that_holds_the_output() {
+    let torc = torc(&["name = 'yes'; cmd = '/usr/bin/yes';"]);
+    let daemon = torc.serve(&["--linger", "1ms", "--max-buffer", "64KiB"]);
+    let mut client = daemon.client();
+    client.send("yes\n");
+    daemon.usr1_until(|_| held(&daemon) >= 64 << 10);
+    kill(Pid::from_raw(daemon.children()[0]), Signal::SIGKILL).unwrap();
+    daemon.usr1_until(|stats| stats.count("exit signal") == 1);
+    assert_eq!(daemon.usr1().count("runs cut"), 0);
+    assert!(client.read_to_end().len() > 128 << 10, "also what lay in the pipe");
+}
