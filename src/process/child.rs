@@ -179,7 +179,7 @@ impl Child {
             return Ok(self.status);
         }
         // EPERM is left: processes that became another user's. The guard could not kill them either.
-        let _ = self.kill_group(Signal::SIGKILL);
+        let _ = killpg(self.pid, Signal::SIGKILL);
         guard.forget(self.pid);
         self.reap()
     }

@@ -9,6 +9,8 @@ use crate::stats::{Label, Snapshot, Value};
 /// A word of a command is shown up to so many bytes, and so many words of it.
 const SHOWN_BYTES: usize = 200;
 const SHOWN_WORDS: usize = 16;
+/// A reason is shown up to so many characters.
+const SHOWN_REASON: usize = 1000;
 
 /// The percentiles of a latency, in the order of the statistics.
 type Labels = [Label; 5];
@@ -69,6 +71,14 @@ pub(super) fn command<'w>(words: impl ExactSizeIterator<Item = &'w [u8]>, with_a
     text
 }
 
+/// Why somebody gets no program: a program's name may be among it, which is as long as the client likes.
+pub(super) fn reason(why: &str) -> String {
+    match why.char_indices().nth(SHOWN_REASON) {
+        Some((end, _)) => format!("{}...", why.get(..end).unwrap_or_default()),
+        None => why.to_owned(),
+    }
+}
+
 /// The rows that every door ends its counts with: how long it has been open, of which program, under which name.
 pub(super) fn report_service(snapshot: &mut Snapshot, uptime: Duration, name: &str) {
     snapshot.count("uptime", uptime.as_secs());
@@ -79,6 +89,13 @@ pub(super) fn report_service(snapshot: &mut Snapshot, uptime: Duration, name: &s
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reason_is_bounded() {
+        assert_eq!(reason("no"), "no");
+        assert_eq!(reason(&"\u{fffd}".repeat(1000)), "\u{fffd}".repeat(1000));
+        assert_eq!(reason(&"x".repeat(1001)), format!("{}...", "x".repeat(1000)));
+    }
 
     #[test]
     fn a_command_is_one_bounded_line_without_its_arguments_if_so_wished() {

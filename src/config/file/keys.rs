@@ -140,7 +140,13 @@ fn readable<'i, S: DeserializeOwned>(
     }
     let mut good = DeArray::new();
     let mut misread = Vec::new();
-    for element in elements(value) {
+    let elements = elements(value);
+    // Whoever writes one, or whose program does, means that nobody is let in.
+    if elements.is_empty() && flag.get_long().is_some_and(|name| name.starts_with("allow")) {
+        let text = "an empty list would allow everything, as none does; name what is allowed, or leave it out";
+        misread.push((value.span().start, text.to_owned()));
+    }
+    for element in elements {
         match try_alone::<S>(flag, key, element, list_of(element)) {
             Ok(()) => good.push(element.clone()),
             Err(wrong) => misread.push(wrong),

@@ -33,6 +33,19 @@ fn from_file(keys: &str) -> Options {
     *exec
 }
 
+#[test]
+fn an_empty_list_of_what_is_allowed_does_not_allow_everything() {
+    for key in ["allow", "allow-user", "allow-group", "allow-program"] {
+        let text = format!("[exec.main]\nlisten = 'unix:/sock'\n{key} = []\n");
+        let told = file::read("f", text.as_bytes()).unwrap_err().to_string();
+        assert!(
+            told.starts_with("f:3:") && told.contains(&format!("{key}: an empty list")),
+            "{told}"
+        );
+    }
+    assert_eq!(from_file("deny = []"), from_flags([]));
+}
+
 /// Each option: its name, as flags, as keys.
 const SAMPLES: &[(&str, &[&str], &str)] = &[
     ("protocol", &["--protocol", "sockproc"], "protocol = 'sockproc'"),

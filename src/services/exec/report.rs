@@ -8,9 +8,6 @@ use super::core::run::Refusal;
 use crate::services::on_request::{self, Times};
 use crate::stats::{Label, Snapshot};
 
-/// A reason is shown up to so many characters.
-const SHOWN_REASON: usize = 1000;
-
 /// What there is at the moment.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Present {
@@ -74,14 +71,6 @@ pub(super) fn command(arguments: &[Vec<u8>], with_arguments: bool) -> String {
     on_request::command(arguments.iter().map(Vec::as_slice), with_arguments)
 }
 
-/// Why somebody gets no program: a program's name may be among it, which is as long as the client likes.
-pub(super) fn bounded(why: &str) -> String {
-    match why.char_indices().nth(SHOWN_REASON) {
-        Some((end, _)) => format!("{}...", why.get(..end).unwrap_or_default()),
-        None => why.to_owned(),
-    }
-}
-
 /// Everything an exec door has to say.
 pub(super) fn snapshot(counters: &Counters, traffic: Traffic, times: &Times, name: &str, present: Present) -> Snapshot {
     let mut snapshot = Snapshot::default();
@@ -133,16 +122,4 @@ pub(super) fn dump(
 
 fn as_count(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_reason_is_bounded() {
-        assert_eq!(bounded("no"), "no");
-        assert_eq!(bounded(&"\u{fffd}".repeat(1000)), "\u{fffd}".repeat(1000));
-        assert_eq!(bounded(&"x".repeat(1001)), format!("{}...", "x".repeat(1000)));
-    }
 }

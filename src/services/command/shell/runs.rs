@@ -274,7 +274,7 @@ impl CommandDoor {
         if run.job.as_mut().is_some_and(Job::cut_output) {
             let peer = run.peer.clone();
             self.scheduler.counters.cut += 1;
-            let line = format_args!("{peer}: something holds the output open beyond --linger, and is killed");
+            let line = format_args!("{peer}: something held the output open beyond --linger, and was not waited for");
             self.note(cx, Level::Info, Topic::Cut, line);
         }
         let mut buffer = cx.lend_buffer();

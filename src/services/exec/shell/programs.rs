@@ -21,6 +21,7 @@ use crate::process::reaper::{self, Manner};
 use crate::process::spawn::Stdio;
 use crate::process::spec::Command;
 use crate::reactor::{Context, Key};
+use crate::services::on_request;
 
 /// How many programs are started in one turn: each costs tenths of a millisecond, in which nobody else is served.
 const STARTS_PER_TURN: usize = 4;
@@ -103,7 +104,7 @@ impl ExecDoor {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let why = report::bounded(why);
+        let why = on_request::reason(why);
         connection.teller.refuse(&why, status, connection.output.end());
         log::warn!(
             "{}: {} did not get to run {}: status {status}: {why}",
@@ -200,7 +201,7 @@ impl ExecDoor {
         if connection.program.as_mut().is_some_and(Job::cut_output) {
             let peer = connection.peer;
             self.counters.cut += 1;
-            let line = format_args!("{peer}: something held the output open beyond --linger, and was killed");
+            let line = format_args!("{peer}: something held the output open beyond --linger, and was not waited for");
             self.note(cx, Level::Info, Topic::Cut, line);
         }
     }
