@@ -107,3 +107,14 @@ fn a_client_that_reads_late_is_not_taken_for_something_that_holds_the_output() {
     assert_eq!(daemon.usr1().count("runs cut"), 0);
     assert!(client.read_to_end().len() > 128 << 10, "also what lay in the pipe");
 }
+
+#[test]
+fn who_has_not_asked_when_the_door_closes_is_told_that_it_closes() {
+    let daemon = hold("").serve(&[]);
+    let mut client = daemon.client();
+    daemon.usr1_until(|stats| stats.count("connections") == 1);
+    daemon.signal(Signal::SIGTERM);
+    let told = String::from_utf8(client.read_to_end()).unwrap();
+    assert_eq!(told, "torcd: the server is shutting down\n");
+    assert!(daemon.wait_exit().success());
+}
