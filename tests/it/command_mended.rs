@@ -118,3 +118,12 @@ fn who_has_not_asked_when_the_door_closes_is_told_that_it_closes() {
     assert_eq!(told, "torcd: the server is shutting down\n");
     assert!(daemon.wait_exit().success());
 }
+
+#[test]
+fn a_line_about_a_refusal_is_bounded_and_nothing_in_a_name_breaks_it() {
+    let daemon = hold("").serve(&[]);
+    let name = format!("\u{1b}[31m{}", "x".repeat(4000));
+    assert_eq!(ask(&daemon, &name), format!("torcd: {name}:Not found!\n"));
+    let line = daemon.stderr_wait("no command has that name");
+    assert!(line.len() < 400 && !line.contains('\u{1b}'), "{line}");
+}
