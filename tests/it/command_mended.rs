@@ -127,3 +127,21 @@ fn a_line_about_a_refusal_is_bounded_and_nothing_in_a_name_breaks_it() {
     let line = daemon.stderr_wait("no command has that name");
     assert!(line.len() < 400 && !line.contains('\u{1b}'), "{line}");
 }
+
+#[test]
+fn debug_logs_each_step_of_a_connection_without_what_was_sent() {
+    let torc = hold("argc = 1;");
+    let daemon = torc.serve(&["--debug", "--log-args", "no"]);
+    assert_eq!(ask(&daemon, "hold\nsecret\n"), "torcd>up\n");
+    for step in [
+        "connected",
+        "prompted for an argument",
+        "begins run 0",
+        "gets nothing more of run 0",
+        "has everything",
+    ] {
+        daemon.stderr_wait(&format!("connection 0: {step}"));
+    }
+    let line = daemon.stderr_wait("connection 0: closed");
+    assert!(!line.contains("secret"), "{line}");
+}

@@ -127,7 +127,6 @@ impl CommandDoor {
             reply::list(names, connection.output.end());
             cx.resume_later(Of::client(id));
         }
-        self.trace(id, format_args!("told the list of commands"));
     }
 
     pub(super) fn refuse(&mut self, cx: &mut Context<'_>, id: ClientId, name: &[u8], why: &Refusal) {
