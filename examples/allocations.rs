@@ -1,6 +1,6 @@
 //! How often the daemon's loop allocates per request: the binary's own `main`, in this process, under an allocator that
-//! counts. `allocations REQUESTS [FLAG ...]` prints `allocations_per_request=N`, of a pool with these flags; used by
-//! `scripts/bench`.
+//! counts. `allocations REQUESTS [FLAG ...]` prints `allocations_per_request=N`, of a pool with these flags; `allocations exec
+//! RUNS` prints `allocations_per_run=N`, of an exec door that runs `true`. Used by `scripts/bench`.
 //!
 //! The daemon runs on the main thread, as it always does, and only that thread is counted; a second thread is the client. The
 //! first requests are not counted: they fill the buffers that later ones use again.
@@ -57,48 +57,75 @@ static ALLOCATOR: Counting = Counting;
 const WARM_UP: u64 = 1000;
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
-    let requests: u64 = std::env::args().nth(1).ok_or("usage: allocations REQUESTS")?.parse()?;
+    let usage = "usage: allocations REQUESTS [FLAG ...] | allocations exec RUNS";
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
     // A port that was free a moment ago; nobody else on this machine is likely to take it before the daemon does.
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (door, count, ask): (Vec<String>, u64, Ask) = match words.as_slice() {
+        ["exec", runs] => (vec!["exec".to_owned(), address.to_string()], runs.parse()?, run),
+        [requests, flags @ ..] => {
+            let port = port.to_string();
+            let pool = [&["-n", "2", "-d", "cat", "-p", &port], flags].concat();
+            (
+                pool.iter().map(ToString::to_string).collect(),
+                requests.parse()?,
+                request,
+            )
+        }
+        [] => return Err(usage.into()),
+    };
+    let unit = if words.first() == Some(&"exec") {
+        "run"
+    } else {
+        "request"
+    };
     let client = std::thread::spawn(move || {
-        let counted =
-            converse(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), requests).map_err(|error| error.to_string());
+        let counted = converse(address, count, ask).map_err(|error| error.to_string());
         let ended = raise_term();
         counted.and_then(|counted| ended.map(|()| counted))
     });
     COUNTED.set(true);
-    let port = port.to_string();
-    let arguments = ["iotcpd", "-n", "2", "-d", "cat", "-p", &port].map(OsString::from);
-    let status = iotcpd::cli::main(arguments.into_iter().chain(std::env::args_os().skip(2)));
+    let status = iotcpd::cli::main(["iotcpd".to_owned()].into_iter().chain(door).map(OsString::from));
     COUNTED.set(false);
     let counted = client.join().map_err(|_| "the client has failed")??;
     #[expect(clippy::cast_precision_loss, reason = "the numbers are small")]
-    let per_request = counted as f64 / requests as f64;
-    println!("allocations_per_request={per_request:.4}");
+    let each = counted as f64 / count as f64;
+    println!("allocations_per_{unit}={each:.4}");
     Ok(status)
 }
 
-fn converse(address: SocketAddr, requests: u64) -> std::io::Result<u64> {
+/// Asks for something on a connection of its own; the number says for what.
+type Ask = fn(SocketAddr, u64) -> std::io::Result<()>;
+
+fn converse(address: SocketAddr, count: u64, ask: Ask) -> std::io::Result<u64> {
     // The daemon answers from its first millisecond; until then nobody listens.
     while TcpStream::connect(address).is_err() {
         std::thread::yield_now();
     }
-    ask(address, WARM_UP)?;
+    (0..WARM_UP).try_for_each(|number| ask(address, number))?;
     let before = ALLOCATIONS.load(Ordering::Relaxed);
-    ask(address, requests)?;
+    (0..count).try_for_each(|number| ask(address, number))?;
     Ok(ALLOCATIONS.load(Ordering::Relaxed) - before)
 }
 
-fn ask(address: SocketAddr, requests: u64) -> std::io::Result<()> {
-    for number in 0..requests {
-        let question = format!("http://www.example.org/{number} 10.0.0.1/- - GET\n");
-        let mut stream = TcpStream::connect(address)?;
-        stream.write_all(question.as_bytes())?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        if answer != question {
-            return Err(std::io::Error::other(format!("{question:?} was answered {answer:?}")));
-        }
+fn request(address: SocketAddr, number: u64) -> std::io::Result<()> {
+    let question = format!("http://www.example.org/{number} 10.0.0.1/- - GET\n");
+    answered(address, &question, &question)
+}
+
+fn run(address: SocketAddr, _: u64) -> std::io::Result<()> {
+    answered(address, "1:1,4:true,0:,", "8:exitcode,1:0,")
+}
+
+fn answered(address: SocketAddr, question: &str, expected: &str) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.write_all(question.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    if answer != expected {
+        return Err(std::io::Error::other(format!("{question:?} was answered {answer:?}")));
     }
     Ok(())
 }

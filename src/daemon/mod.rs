@@ -113,6 +113,8 @@ pub fn run(plan: Plan) -> Result<(), Error> {
 
 impl Daemon {
     fn serve(&mut self) -> Result<(), Error> {
+        // Doors that are ready from the start bring no event that would tell.
+        self.look_after_candidacy()?;
         while !self.doors.all_finished(&mut self.reactor) {
             let signals = self
                 .reactor

@@ -80,11 +80,19 @@ impl NetstringFramer {
 
 /// Appends a message as a netstring.
 pub fn encode(payload: &[u8], wire: &mut Vec<u8>) {
-    // Writing to a vector cannot fail.
-    let _ = write!(wire, "{}:", payload.len());
+    begin(payload.len(), wire);
     wire.extend_from_slice(payload);
-    wire.push(b',');
+    wire.extend_from_slice(END);
 }
+
+/// Appends the beginning of a netstring of so many bytes, which whoever calls this lets follow, and behind them [`END`].
+pub fn begin(length: usize, wire: &mut Vec<u8>) {
+    // Writing to a vector cannot fail.
+    let _ = write!(wire, "{length}:");
+}
+
+/// What a netstring ends with.
+pub const END: &[u8] = b",";
 
 #[cfg(test)]
 mod tests {

@@ -3,7 +3,7 @@
 use super::Choices;
 use crate::framing::signals::PASSED_ON;
 use crate::services::exec::core::dialect::Dialect;
-use crate::services::exec::core::request::{End, Found, Wrong};
+use crate::services::exec::core::request::{End, Found, PER_ARGUMENT, Wrong};
 
 /// All that a stream has come to.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub fn fuzz_exec_request(input: &[u8]) {
             "input comes behind arguments"
         );
     };
-    let room: usize = arguments.iter().map(|argument| argument.len() + 1).sum();
+    let room: usize = arguments.iter().map(|argument| argument.len() + PER_ARGUMENT).sum();
     assert!(room <= longest, "{arguments:?} are no longer than allowed");
     assert!(
         arguments.first().is_some_and(|name| !name.is_empty()),
@@ -66,7 +66,7 @@ pub fn fuzz_exec_request(input: &[u8]) {
 pub fn fuzz_sockproc_request(input: &[u8]) {
     let mut choices = Choices::new(input);
     // The shell and its option have room in any case.
-    let longest = "/bin/sh -c  ".len() + choices.below(64);
+    let longest = "/bin/sh-c".len() + 3 * PER_ARGUMENT + choices.below(64);
     let cuts = choices.take(4);
     let dialect = Dialect::Sockproc { max_output: 0 };
     let whole = read(dialect, longest, choices.pieces(&[]));
@@ -81,7 +81,7 @@ pub fn fuzz_sockproc_request(input: &[u8]) {
             "input comes behind a command line"
         );
     };
-    let room: usize = arguments.iter().map(|argument| argument.len() + 1).sum();
+    let room: usize = arguments.iter().map(|argument| argument.len() + PER_ARGUMENT).sum();
     assert!(room <= longest, "{arguments:?} are no longer than allowed");
     let command = arguments.last().map(Vec::as_slice).unwrap_or_default();
     assert!(!command.contains(&0), "a program can be given it");

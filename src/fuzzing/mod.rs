@@ -12,6 +12,7 @@
 mod ask;
 mod call;
 mod choices;
+mod command;
 mod config;
 mod exec;
 mod framing;
@@ -24,6 +25,7 @@ mod tests;
 
 pub use ask::{fuzz_ask_input, fuzz_ask_reply, fuzz_asker};
 pub use call::fuzz_call_answer;
+pub use command::fuzz_command_exchange;
 pub use config::{fuzz_config_file, fuzz_quantities, fuzz_torc_cfg};
 pub use exec::{fuzz_exec_request, fuzz_sockproc_request};
 pub use framing::{fuzz_channel, fuzz_framings, fuzz_line, fuzz_ready_line};
@@ -56,4 +58,5 @@ pub const TARGETS: &[Target] = &[
     ("exec_request", fuzz_exec_request),
     ("sockproc_request", fuzz_sockproc_request),
     ("call_answer", fuzz_call_answer),
+    ("command_exchange", fuzz_command_exchange),
 ];

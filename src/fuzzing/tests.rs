@@ -195,6 +195,11 @@ fn call_answer() {
     run("call_answer");
 }
 
+#[test]
+fn command_exchange() {
+    run("command_exchange");
+}
+
 /// A target that one of the places has forgotten would never run.
 #[test]
 fn every_target_is_in_every_place() {

@@ -1,8 +1,8 @@
 //! A running child: its pidfd, and our ends of its pipes.
 //!
 //! Its end is an event: the pidfd becomes readable, once. From then until it is reaped it is a zombie, whose process
-//! id, and so its group's id, the kernel gives to nobody else. Every signal in this file relies on that: it goes to a
-//! group whose leader is ours and unreaped, so it cannot reach a stranger. Hence the order in
+//! id, and so its group's id, the kernel gives to nobody else. Every signal in this file relies on that: it goes to our
+//! unreaped child, or to the group of its id, so it cannot reach a stranger. Hence the order in
 //! [`Child::reap_with_group`], the only place that ends the relation.
 //!
 //! Reading and writing the pipes, and when to do so, is the business of whoever owns the child.
@@ -15,8 +15,8 @@ use mio::unix::SourceFd;
 use mio::unix::pipe::{Receiver, Sender};
 use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::{Pid, getpgid};
 
 use super::exit_status::ExitStatus;
 use super::guard::Guard;
@@ -158,9 +158,12 @@ impl Child {
         if self.status.is_some() {
             return Ok(());
         }
+        // It may have moved itself to another group, perhaps leaving this one empty: it is signalled all the same. Its
+        // children there, like those that are moved away, are not found.
+        let moved = getpgid(Some(self.pid)).is_ok_and(|group| group != self.pid);
+        let itself = if moved { kill(self.pid, signal) } else { Ok(()) };
         match killpg(self.pid, signal) {
-            // Only if the child has moved itself to another group and left this one empty.
-            Ok(()) | Err(Errno::ESRCH) => Ok(()),
+            Ok(()) | Err(Errno::ESRCH) => Ok(itself?),
             Err(errno) => Err(errno.into()),
         }
     }
@@ -231,6 +234,20 @@ mod tests {
         // The grandchild held the pipe: its end says that it is gone.
         assert_eq!(rest_of_output(&mut child), "");
         assert_eq!(child.reap_with_group(&mut guard).unwrap(), Some(ExitStatus::Code(0)));
+    }
+
+    #[test]
+    fn a_child_that_has_left_its_group_is_ended_too() {
+        // Into the group of its own child, which ends with its input.
+        let mut child = shell(
+            r#"exec perl -e '
+                $other = fork // die; $other or do { <STDIN>; exit };
+                setpgrp($other, $other); setpgrp(0, $other);
+                $| = 1; print "ready\n"; sleep 1000'"#,
+        );
+        assert_eq!(read_line(&mut child), "ready");
+        child.kill_group(Signal::SIGTERM).unwrap();
+        assert_eq!(testing::wait(&mut child).to_string(), "signal 15 (SIGTERM)");
     }
 
     #[test]

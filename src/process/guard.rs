@@ -1,13 +1,14 @@
 //! The guard: a tiny process that sees to it that nothing outlives the daemon, `kill -9` included.
 //!
 //! The parent-death signal kills a daemon's children with it, but not their children. So the daemon forks a guard,
-//! which holds nothing but the reading end of a pipe and a list of process groups. The daemon writes when a group
-//! begins and when it has ended; whatever ends the daemon also closes the pipe, and then the guard kills every group
-//! on the list and exits. One that ends as it should leaves an empty list.
+//! which holds nothing but the reading end of a pipe and a list of process groups. The list lies in memory that the two
+//! share: a group is put on it, and struck off, by the daemon alone, without a system call and without waking the guard. Nothing
+//! is ever written into the pipe. Whatever ends the daemon also closes it, and then the guard kills every group on the list
+//! and exits. One that ends as it should leaves an empty list.
 //!
+//! * What the daemon has put on the list is there, whatever becomes of it in the next moment: the memory is the guard's as well.
 //! * A group is struck off before its leader is reaped ([`Child::reap_with_group`](super::child::Child)), so the guard
-//!   does not kill a group whose id has passed on to a stranger. Only a record that the pipe had no room for, at the
-//!   moment the daemon was killed, could be amiss.
+//!   does not kill a group whose id has passed on to a stranger.
 //! * Between a start and [`Guard::watch`] the parent-death signal alone covers the child, which has had no time to
 //!   make children of its own.
 //! * A process that leaves its group (`setsid`) is not on the list and not found.
@@ -17,30 +18,21 @@
 //! daemon has much memory or any threads; a later one may be forked from a program with threads because it allocates
 //! nothing and takes no lock.
 
-use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering;
 
 use mio::event::Source;
-use mio::unix::pipe::Sender;
 use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, pipe2, read};
 
 use super::child::PidFd;
-use super::sys::{self, Wait};
-
-/// Bytes of a record: a group's id, negative when the group has ended, in the machine's own byte order. A read may end
-/// within one.
-const RECORD: usize = size_of::<i32>();
-
-/// Bytes that may wait for a guard that does not read. It has by then left the pipe's 64 KiB unread too: something
-/// has stopped it, and a new one is better.
-const MAX_PENDING: usize = 64 * 1024;
+use super::sys::{self, SharedWords, Wait};
 
 /// How long a guard may take, in milliseconds, to end once its pipe has.
 const LAST_MOMENTS: u8 = 250;
@@ -49,12 +41,10 @@ const LAST_MOMENTS: u8 = 250;
 #[derive(Debug)]
 pub struct Guard {
     /// Before `process`, so that a guard that is dropped sees its end, and ends, before it is waited for.
-    pipe: Sender,
+    pipe: OwnedFd,
     process: Process,
-    /// What the pipe had no room for.
-    pending: Vec<u8>,
-    /// The list as the guard should have it, for the next guard.
-    watched: BTreeSet<Pid>,
+    /// Every guard has the same, one after the other.
+    table: GroupTable,
     registered: Option<Registration>,
 }
 
@@ -80,7 +70,6 @@ impl Drop for Process {
 struct Registration {
     registry: Registry,
     died: Token,
-    writable: Token,
 }
 
 impl Guard {
@@ -88,39 +77,28 @@ impl Guard {
     /// right after its start can then be started again at once, and finds no listening socket in use.
     ///
     /// # Errors
-    /// Those of `pipe2(2)`, `fork(2)` and `pidfd_open(2)`; no process is left behind.
+    /// Those of `mmap(2)`, `pipe2(2)`, `fork(2)` and `pidfd_open(2)`; no process is left behind.
     pub fn start() -> io::Result<Self> {
-        let (input, pipe) = pipe2(OFlag::O_CLOEXEC)?;
-        fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        let (let_go, inherited) = pipe2(OFlag::O_CLOEXEC)?;
-        let (pid, pidfd) = sys::fork_guard(input.as_fd(), &mut GroupTable::new())?;
-        drop(inherited);
-        // The end comes when the guard has closed its copy, or has ended. An error would only mean not to wait.
-        let _ = File::from(let_go).read(&mut [0]);
+        let table = GroupTable::new()?;
+        let (pipe, process) = start_process(&table)?;
         Ok(Self {
-            pipe: Sender::from(pipe),
-            process: Process {
-                pid,
-                pidfd: PidFd::new(pidfd),
-            },
-            pending: Vec::new(),
-            watched: BTreeSet::new(),
+            pipe,
+            process,
+            table,
             registered: None,
         })
     }
 
-    /// Registers its pidfd under `died`, answer that with [`restart_if_dead`](Self::restart_if_dead); and its pipe
-    /// under `writable`, answer that with [`flush`](Self::flush). Holds for its successors as well.
+    /// Registers its pidfd under `died`; answer that with [`restart_if_dead`](Self::restart_if_dead). Holds for its successors
+    /// as well.
     ///
     /// # Errors
     /// Those of `epoll_ctl(2)`.
-    pub fn register(&mut self, registry: &Registry, died: Token, writable: Token) -> io::Result<()> {
+    pub fn register(&mut self, registry: &Registry, died: Token) -> io::Result<()> {
         self.process.pidfd.register(registry, died, Interest::READABLE)?;
-        self.pipe.register(registry, writable, Interest::WRITABLE)?;
         self.registered = Some(Registration {
             registry: registry.try_clone()?,
             died,
-            writable,
         });
         Ok(())
     }
@@ -131,34 +109,17 @@ impl Guard {
         self.process.pid
     }
 
-    /// Puts the group that `leader` leads on the list. A guard that cannot be told has died: its pidfd says so.
+    /// Puts the group that `leader` leads on the list.
     pub fn watch(&mut self, leader: Pid) {
-        if self.watched.insert(leader) {
-            self.send(leader.as_raw());
-        }
+        self.table.insert(leader);
     }
 
     /// Strikes a group off the list. Must come before its leader is reaped.
     pub fn forget(&mut self, leader: Pid) {
-        if self.watched.remove(&leader) {
-            self.send(leader.as_raw().wrapping_neg());
-        }
+        self.table.remove(leader);
     }
 
-    /// Writes what the pipe had no room for.
-    pub fn flush(&mut self) {
-        while !self.pending.is_empty() {
-            match (&self.pipe).write(&self.pending) {
-                Ok(written) => drop(self.pending.drain(..written)),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.limit_pending(),
-                // EPIPE: it has died, which its pidfd tells the owner; its successor is given the whole list.
-                Err(_) => self.pending.clear(),
-            }
-        }
-    }
-
-    /// When the guard has died: starts another and gives it the whole list.
+    /// When the guard has died: starts another, which has the same list.
     ///
     /// # Errors
     /// As [`start`](Self::start) and [`register`](Self::register). Then the daemon has no guard until this succeeds.
@@ -170,35 +131,25 @@ impl Guard {
             Err(error) if error.raw_os_error() == Some(libc::ECHILD) => {}
             Err(error) => return Err(error),
         }
-        let mut successor = Self::start()?;
-        if let Some(Registration {
-            registry,
-            died,
-            writable,
-        }) = &self.registered
-        {
-            successor.register(registry, *died, *writable)?;
+        let (pipe, mut process) = start_process(&self.table)?;
+        if let Some(Registration { registry, died }) = &self.registered {
+            process.pidfd.register(registry, *died, Interest::READABLE)?;
         }
-        for &leader in &self.watched {
-            successor.watch(leader);
-        }
-        *self = successor;
+        (self.pipe, self.process) = (pipe, process);
         Ok(Restart::Restarted)
     }
+}
 
-    fn send(&mut self, record: i32) {
-        self.pending.extend_from_slice(&record.to_ne_bytes());
-        self.flush();
-    }
-
-    fn limit_pending(&mut self) {
-        if self.pending.len() > MAX_PENDING {
-            self.pending.clear();
-            // Our own unreaped child, so the id is its own. ESRCH cannot come, and a guard that is gone is what is
-            // wanted.
-            let _ = kill(self.process.pid, Signal::SIGKILL);
-        }
-    }
+/// The pipe whose end is the guard's signal, and the guard.
+fn start_process(table: &GroupTable) -> io::Result<(OwnedFd, Process)> {
+    let (input, pipe) = pipe2(OFlag::O_CLOEXEC)?;
+    let (let_go, inherited) = pipe2(OFlag::O_CLOEXEC)?;
+    let (pid, pidfd) = sys::fork_guard(input.as_fd(), table)?;
+    drop(inherited);
+    // The end comes when the guard has closed its copy, or has ended. An error would only mean not to wait.
+    let _ = File::from(let_go).read(&mut [0]);
+    let pidfd = PidFd::new(pidfd);
+    Ok((pipe, Process { pid, pidfd }))
 }
 
 /// What [`Guard::restart_if_dead`] found.
@@ -210,106 +161,79 @@ pub enum Restart {
     Restarted,
 }
 
-/// The guard's list: one bit for each process id that Linux can give out, so that it is never full and nothing is
-/// allocated to add to it. Untouched pages of it take no memory.
+/// The list: one bit for each process id that Linux can give out, so that it is never full and nothing is allocated to add to
+/// it. The daemon writes, and the guard reads once the daemon has gone, so no order between two of its words matters.
 #[derive(Debug)]
-pub(super) struct GroupTable(Vec<u64>);
+pub(super) struct GroupTable(SharedWords);
 
 impl GroupTable {
     /// `PID_MAX_LIMIT` of the kernel's `include/linux/threads.h`.
     const IDS: usize = 4 * 1024 * 1024;
 
-    fn new() -> Self {
-        Self(vec![0; Self::IDS / 64])
+    fn new() -> io::Result<Self> {
+        Ok(Self(SharedWords::map(Self::IDS / 64)?))
     }
 
-    fn apply(&mut self, record: i32) {
-        let id = usize::try_from(record.unsigned_abs()).unwrap_or(usize::MAX);
-        let Some(word) = self.0.get_mut(id / 64) else { return };
-        let bit = 1_u64 << (id % 64);
-        if record > 0 { *word |= bit } else { *word &= !bit }
+    fn insert(&self, group: Pid) {
+        self.change(group, |word, bit| word | bit);
+    }
+
+    fn remove(&self, group: Pid) {
+        self.change(group, |word, bit| word & !bit);
+    }
+
+    /// There is one writer, so that no change is lost between a load and its store.
+    fn change(&self, group: Pid, change: impl FnOnce(u64, u64) -> u64) {
+        let id = usize::try_from(group.as_raw()).unwrap_or(usize::MAX);
+        if let Some(word) = self.0.words().get(id / 64) {
+            word.store(change(word.load(Ordering::Relaxed), 1 << (id % 64)), Ordering::Release);
+        }
     }
 
     fn groups(&self) -> impl Iterator<Item = i32> {
-        let ids = (0_i32..).step_by(64).zip(&self.0).filter(|(_, word)| **word != 0);
-        ids.flat_map(|(first, word)| {
+        let words = self.0.words().iter().map(|word| word.load(Ordering::Acquire));
+        let ids = (0_i32..).step_by(64).zip(words).filter(|(_, word)| *word != 0);
+        let groups = ids.flat_map(|(first, word)| {
             (0..64)
                 .filter(move |bit| word >> bit & 1 == 1)
                 .map(move |bit| first + bit)
-        })
+        });
+        // Nobody's group; for killpg it would be the guard's own.
+        groups.filter(|group| *group != 0)
     }
 }
 
 /// What the guard does with its life. Runs in the guard's process, after a fork: allocates nothing, takes no lock.
-pub(super) fn stand_watch(input: BorrowedFd<'_>, table: &mut GroupTable) {
-    let mut buffer = [0_u8; 1024 * RECORD];
-    let mut kept = 0;
-    while let Some(free) = buffer.get_mut(kept..) {
-        match read(input, free) {
-            Ok(0) => break,
-            Ok(count) => kept = take_records(&mut buffer, kept + count, table),
-            Err(Errno::EINTR) => {}
-            // Nothing else can come from a blocking pipe; to go on without it would be to guard nothing.
-            Err(_) => break,
-        }
-    }
+pub(super) fn stand_watch(input: BorrowedFd<'_>, table: &GroupTable) {
+    // Nothing but the end, or a signal that the kernel does not deliver, can come from this pipe.
+    while matches!(read(input, &mut [0]), Ok(1..) | Err(Errno::EINTR)) {}
     for group in table.groups() {
         // ESRCH: its processes have ended by themselves, which is as good.
         let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
     }
 }
 
-/// Applies the whole records among the first `length` bytes and moves the rest to the front; how long that is.
-fn take_records(buffer: &mut [u8], length: usize, table: &mut GroupTable) -> usize {
-    let (whole, _) = buffer.get(..length).unwrap_or_default().as_chunks::<RECORD>();
-    for record in whole {
-        table.apply(i32::from_ne_bytes(*record));
-    }
-    let taken = whole.len() * RECORD;
-    buffer.copy_within(taken..length, 0);
-    length - taken
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::testing::{self, read_line, shell, wait_readable};
-    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+    use nix::sys::signal::kill;
 
     use super::*;
     use std::io::{BufRead, BufReader};
 
     #[test]
     fn the_table_holds_what_began_and_has_not_ended() {
-        let mut table = GroupTable::new();
-        for record in [1, 64, 63, 4_194_303, -63, 1, -7] {
-            table.apply(record);
-        }
-        assert_eq!(table.groups().collect::<Vec<_>>(), [1, 64, 4_194_303]);
-        for record in [i32::MIN, i32::MAX, 0, -1, -64, -4_194_303] {
-            table.apply(record);
-        }
+        let table = GroupTable::new().unwrap();
+        let groups = || table.groups().collect::<Vec<_>>();
+        let insert = |ids: &[i32]| ids.iter().for_each(|id| table.insert(Pid::from_raw(*id)));
+        let remove = |ids: &[i32]| ids.iter().for_each(|id| table.remove(Pid::from_raw(*id)));
+        insert(&[1, 64, 63, 4_194_303, 1]);
+        remove(&[63, 7]);
+        assert_eq!(groups(), [1, 64, 4_194_303]);
         // 0 is no group that is ever announced; it must not make the guard kill its own (killpg 0).
-        assert_eq!(table.groups().collect::<Vec<_>>(), [0_i32; 0]);
-    }
-
-    #[test]
-    fn records_cut_anywhere_are_put_together() {
-        let stream: Vec<u8> = [5, 6, -5, 70_000]
-            .iter()
-            .flat_map(|record: &i32| record.to_ne_bytes())
-            .collect();
-        for cut in 0..=stream.len() {
-            let (mut table, mut buffer, mut kept) = (GroupTable::new(), [0; 64], 0);
-            for part in [&stream[..cut], &stream[cut..]] {
-                buffer[kept..kept + part.len()].copy_from_slice(part);
-                kept = take_records(&mut buffer, kept + part.len(), &mut table);
-            }
-            assert_eq!(
-                (kept, table.groups().collect::<Vec<_>>()),
-                (0, vec![6, 70_000]),
-                "cut at {cut}"
-            );
-        }
+        insert(&[i32::MIN, -1, 0, 4_194_304, i32::MAX]);
+        remove(&[1, 64, 4_194_303]);
+        assert_eq!(groups(), [0_i32; 0]);
     }
 
     #[test]
@@ -344,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guard_that_died_is_replaced_and_told_everything() {
+    fn a_guard_that_died_is_replaced_by_one_that_has_its_list() {
         let mut child = shell("echo ready; read end");
         read_line(&mut child);
         let mut guard = Guard::start().unwrap();
@@ -353,8 +277,6 @@ mod tests {
         let first = guard.pid();
         kill(first, Signal::SIGKILL).unwrap();
         wait_readable(&guard.process.pidfd);
-        guard.watch(Pid::from_raw(4_000_000));
-        guard.forget(Pid::from_raw(4_000_000));
         assert_eq!(guard.restart_if_dead().unwrap(), Restart::Restarted);
         assert_ne!(guard.pid(), first);
         let Guard { process, pipe, .. } = guard;
@@ -362,25 +284,6 @@ mod tests {
         assert_eq!(testing::wait(&mut child).to_string(), "signal 9 (SIGKILL)");
         wait_readable(&process.pidfd);
         sys::wait(&process.pidfd, Wait::Reap).unwrap().unwrap();
-    }
-
-    #[test]
-    fn a_guard_that_does_not_read_is_killed_in_the_end_and_loses_nothing() {
-        let mut guard = Guard::start().unwrap();
-        kill(guard.pid(), Signal::SIGSTOP).unwrap();
-        // Until it has really stopped it may still read what the pipe holds by then.
-        let stopped = waitpid(guard.pid(), Some(WaitPidFlag::WUNTRACED)).unwrap();
-        assert_eq!(stopped, WaitStatus::Stopped(guard.pid(), Signal::SIGSTOP));
-        let records = i32::try_from((64 * 1024 + MAX_PENDING) / RECORD).unwrap();
-        for group in 0..=records {
-            guard.watch(Pid::from_raw(3_000_000 + group));
-        }
-        wait_readable(&guard.process.pidfd);
-        for group in 0..=records {
-            guard.forget(Pid::from_raw(3_000_000 + group));
-        }
-        assert_eq!(guard.restart_if_dead().unwrap(), Restart::Restarted);
-        assert!(guard.pending.is_empty());
     }
 
     #[test]

@@ -18,7 +18,9 @@
 //!
 //! **The guard** is a plain fork with memory of its own; that part keeps the same rules, since the daemon may have
 //! threads by the time that a lost guard is replaced.
-#![allow(unsafe_code, reason = "one of the two files for it: see the crate's lints")]
+#![allow(unsafe_code, reason = "one of the few files for it: see the crate's lints")]
+
+mod memory;
 
 use std::convert::Infallible;
 use std::ffi::{CString, c_char, c_int, c_long, c_void};
@@ -40,6 +42,7 @@ use super::exit_status::ExitStatus;
 use super::failure::Step;
 use super::guard::GroupTable;
 use super::plan::{Credentials, Plan};
+pub(super) use memory::{ChildStack, SharedWords};
 
 /// A step and its errno.
 pub(super) type Failure = (Step, Errno);
@@ -112,46 +115,6 @@ fn clone_child(view: &mut ChildView<'_>, stack: &mut ChildStack) -> Result<(Pid,
     let pid = Pid::from_raw(outcome?);
     // SAFETY: clone succeeded, so CLONE_PIDFD has stored a new descriptor that nobody else owns.
     Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
-}
-
-/// Memory for a child to run on until its exec, with an inaccessible page below it: an overflow would be a fault in
-/// the child instead of a change to the daemon's memory. One child after the other may use it.
-#[derive(Debug)]
-pub(super) struct ChildStack {
-    base: *mut c_void,
-}
-
-impl ChildStack {
-    /// The child's frames are a few hundred bytes; this is the smallest guard that fits every page size of Linux.
-    const GUARD: usize = 64 * 1024;
-    const SIZE: usize = Self::GUARD + 64 * 1024;
-
-    pub(super) fn map() -> Result<Self, Errno> {
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK;
-        // SAFETY: a new anonymous mapping at an address of the kernel's choice touches nothing that exists.
-        let base = unsafe { libc::mmap(ptr::null_mut(), Self::SIZE, libc::PROT_NONE, flags, -1, 0) };
-        if base == libc::MAP_FAILED {
-            return Err(Errno::last());
-        }
-        let stack = Self { base };
-        let usable = base.wrapping_byte_add(Self::GUARD);
-        // SAFETY: the range lies within the mapping just made, which nobody uses yet, and begins on a page boundary.
-        let result = unsafe { libc::mprotect(usable, Self::SIZE - Self::GUARD, libc::PROT_READ | libc::PROT_WRITE) };
-        Errno::result(result)?;
-        Ok(stack)
-    }
-
-    fn top(&self) -> *mut c_void {
-        self.base.wrapping_byte_add(Self::SIZE)
-    }
-}
-
-impl Drop for ChildStack {
-    fn drop(&mut self) {
-        // SAFETY: exactly the mapping made by `map`, unmapped once; each child that ran on it has exec'ed or exited
-        // before its `clone` returned.
-        unsafe { libc::munmap(self.base, Self::SIZE) };
-    }
 }
 
 /// The child, from its first instruction to its exec or exit.
@@ -360,7 +323,7 @@ unsafe fn die_with_parent(parent: Pid) -> Result<(), Failure> {
 }
 
 /// Forks the guard, which reads `input` until its end and then kills the groups in `table`.
-pub(super) fn fork_guard(input: BorrowedFd<'_>, table: &mut GroupTable) -> Result<(Pid, OwnedFd), Errno> {
+pub(super) fn fork_guard(input: BorrowedFd<'_>, table: &GroupTable) -> Result<(Pid, OwnedFd), Errno> {
     let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
     // SAFETY: the child calls only what may be called after the fork of a program with threads: see `guard_main`.
     let result = Errno::result(unsafe { libc::fork() });
@@ -379,7 +342,7 @@ pub(super) fn fork_guard(input: BorrowedFd<'_>, table: &mut GroupTable) -> Resul
 
 /// The guard process, from fork to exit. All signals stay blocked: a TERM for the whole control group (systemd) or a
 /// Ctrl-C must not end it before the daemon. It neither allocates nor locks.
-fn guard_main(input: BorrowedFd<'_>, table: &mut GroupTable) -> ! {
+fn guard_main(input: BorrowedFd<'_>, table: &GroupTable) -> ! {
     // Each of these is for tidiness; the guard does its work without them. Its own session keeps terminal signals
     // away, `/` lets file systems be unmounted, the name is what `ps` and `top` show.
     let _ = nix::unistd::setsid();

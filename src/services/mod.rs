@@ -8,9 +8,11 @@
 pub mod command;
 pub mod exec;
 mod journal;
+mod on_request;
 pub mod pattern;
 pub mod pool;
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use crate::error::{Blame, Error};
@@ -18,6 +20,7 @@ use crate::net::addr::{ListenAddr, PeerAddr};
 use crate::net::bind::UnixSocketOptions;
 use crate::net::listener::Listener;
 use crate::net::stream::Stream;
+use crate::process::guard::Guard;
 use crate::process::spawn::SpawnDefaults;
 use crate::reactor::{Context, Service};
 use crate::stats::Snapshot;
@@ -194,13 +197,31 @@ pub struct Descriptors {
     pub flexible: usize,
 }
 
+/// The process that sees to it that nothing a door has started outlives the daemon.
+fn start_guard(door: &str) -> Result<Guard, Error> {
+    Guard::start().map_err(|error| {
+        let what = format!("{door}: cannot start the guard process: {error}");
+        let remedy = "see whether the machine is short of processes or memory";
+        Error::new(Blame::System, what, remedy)
+    })
+}
+
+/// A door cannot begin, because the kernel watches no more for it.
+fn cannot_watch(error: &io::Error) -> Error {
+    let what = format!("cannot watch descriptors: {error}");
+    Error::new(Blame::System, what, "raise fs.epoll.max_user_watches")
+}
+
 /// What the daemon can do with a door.
 pub trait Door: Service {
-    /// How many workers there are places for behind the door: what a successor is to [begin with](Self::begin_with).
-    fn places(&self) -> usize;
+    /// How many workers there are places for behind the door: what a successor is to [begin with](Self::begin_with). None
+    /// where nothing runs before somebody asks for it.
+    fn places(&self) -> usize {
+        0
+    }
 
     /// Begins with so many, if it can choose. Called before [`start`](Self::start), if at all.
-    fn begin_with(&mut self, places: usize);
+    fn begin_with(&mut self, _places: usize) {}
 
     /// Starts what runs behind the door. Called once, after the door was given its place on the loop. Nobody is accepted
     /// yet: clients wait in the backlog, or are served by a predecessor that holds the same sockets.
@@ -210,7 +231,9 @@ pub trait Door: Service {
     fn start(&mut self, cx: &mut Context<'_>) -> Result<(), Error>;
 
     /// Whether all that runs behind the door is ready to serve.
-    fn is_up(&self) -> bool;
+    fn is_up(&self) -> bool {
+        true
+    }
 
     /// Begins to accept. Called once, after [`start`](Self::start).
     ///

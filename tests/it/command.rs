@@ -404,7 +404,7 @@ fn a_request_that_never_comes_is_refused_in_time() {
     let told = String::from_utf8(client.read_to_end()).unwrap();
     assert_eq!(
         told,
-        "torcd: echo: the request was not complete in time (read-timeout)\n"
+        "torcd: echo: the request was not complete in time (--read-timeout)\n"
     );
 }
 

@@ -190,6 +190,16 @@ fn children_of_a_program_do_not_survive_it_though_they_hold_nothing() {
 }
 
 #[test]
+fn a_client_that_goes_while_its_program_is_being_ended_is_counted() {
+    let (daemon, _home) = door(&["-t", "100ms"]);
+    let mut client = ExecClient::connect(&daemon);
+    client.send(request(&["sh", "-c", "trap '' TERM; while :; do sleep 1; done"]));
+    daemon.usr1_until(|stats| stats.count("runs timeout") == 1);
+    drop(client);
+    daemon.usr1_until(|stats| stats.count("runs vanished") == 1);
+}
+
+#[test]
 fn a_client_that_goes_takes_its_program_and_its_children_along() {
     let (daemon, home) = door(&["-k", "100ms"]);
     let holders = Holders::of(home.path());
@@ -237,13 +247,26 @@ fn a_connection_over_the_limit_is_told_and_closed() {
 }
 
 #[test]
+fn a_name_of_any_length_makes_no_long_line_in_the_log() {
+    let (daemon, _home) = door(&[]);
+    let long = run(&daemon, &["\u{1}", &"x".repeat(500_000)], b"");
+    assert_eq!(long.code(), "127");
+    let long = run(&daemon, &[&"\u{1}".repeat(500_000)], b"");
+    assert_eq!(long.code(), "126", "no name can be so long: ENAMETOOLONG");
+    let line = daemon.stderr_wait("status 126");
+    assert!(line.len() < 4096, "{} bytes", line.len());
+}
+
+#[test]
 fn nonsense_is_refused_with_its_reason_and_harms_nobody() {
     let (daemon, _home) = door(&["--max-arguments", "1KiB"]);
-    let wrong: [(&str, &str); 8] = [
+    let wrong: [(&str, &str); 9] = [
         ("hello\n", "begins with its length"),
         ("1:0,", "decimal number from 1"),
         ("1:x,", "decimal number from 1"),
         ("4:9999,", "--max-arguments"),
+        // Each takes a pointer, however short it is.
+        ("3:114,", "--max-arguments"),
         ("1:1,99999999999999999999999:", "--max-arguments"),
         ("1:1,4:true;", "comma"),
         ("1:1,3:a\0b,", "NUL"),
@@ -260,7 +283,7 @@ fn nonsense_is_refused_with_its_reason_and_harms_nobody() {
     client.send("1:2,4:echo,");
     client.half_close();
     assert!(client.outcome().complaint().contains("in the middle"));
-    assert_eq!(daemon.usr1().count("runs refused"), 9);
+    assert_eq!(daemon.usr1().count("runs refused"), 10);
     assert_eq!(run(&daemon, &["echo", "fine"], b"").text(), "fine\n");
 }
 

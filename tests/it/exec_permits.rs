@@ -236,6 +236,42 @@ fn what_is_matched_is_what_is_run() {
 }
 
 #[test]
+fn each_program_that_is_refused_has_its_line() {
+    let programs = Programs::new();
+    let daemon = programs.door(&["tools/*"], &[]);
+    for number in 0..20 {
+        assert_eq!(run(&daemon, &["/bin/sh", &number.to_string()], b"").code(), "126");
+    }
+    daemon.stderr_wait("\"19\": status 126");
+    assert_eq!(daemon.stderr.text().matches("did not get to run").count(), 20);
+}
+
+#[test]
+fn a_link_of_ones_own_does_not_choose_what_a_program_does() {
+    let programs = Programs::new();
+    // By a process of its own: were it open for writing here while another test starts something, it would be busy.
+    let copied = Command::new("cp")
+        .arg("/bin/sh")
+        .arg(programs.root.join("tools/real"))
+        .status();
+    assert!(copied.unwrap().success());
+    let daemon = programs.door(&["tools/*"], &[]);
+    symlink("../tools/real", programs.root.join("other/mine")).unwrap();
+    symlink("real", programs.root.join("tools/listed")).unwrap();
+    let named = |name: &str| run(&daemon, &[&programs.path(name), "-c", "cat /proc/$$/cmdline"], b"").text();
+    for (asked, told) in [
+        ("other/mine", "tools/real"),
+        ("tools/real", "tools/real"),
+        ("tools/listed", "tools/listed"),
+        ("tools/../other/mine", "tools/real"),
+        ("other/../tools/real", "other/../tools/real"),
+    ] {
+        let name = named(asked);
+        assert_eq!(name.split('\0').next(), Some(programs.path(told).as_str()), "{asked}");
+    }
+}
+
+#[test]
 fn a_path_that_is_written_out_may_be_a_link_and_permits_nothing_but_itself() {
     let programs = Programs::new();
     let daemon = programs.door(&["other/written-out"], &[]);

@@ -103,3 +103,34 @@ fn a_signal_is_nothing_before_the_end_of_the_input_and_nothing_to_a_program_that
     let outcome = client.outcome();
     assert_eq!((outcome.text().as_str(), outcome.code()), ("last\n", "4"));
 }
+
+#[test]
+fn a_client_that_reads_late_is_not_taken_for_a_held_output_and_all_that_it_gets_is_counted() {
+    let (daemon, _home) = door(&["--linger", "1ms", "--max-buffer", "4KiB"]);
+    let mut client = ExecClient::connect(&daemon);
+    client.send([request(&["yes"]), b"0:,".to_vec()].concat());
+    let dump_until = |wanted: &dyn Fn(&str) -> bool| {
+        daemon.usr1_until(|_| daemon.usr2().iter().any(|line| wanted(line)));
+    };
+    let number = |line: &str, of: &str| -> usize {
+        let (_, rest) = line.split_once(of).unwrap();
+        rest.split(',').next().unwrap().parse().unwrap()
+    };
+    // It sleeps because the pipe is full. When it does so turn after turn, in which more would have been moved, all is.
+    let sleeps = |pid| std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|it| it.contains(") S "));
+    let full = |line: &str| number(line, "to client = ") >= 4096 && sleeps(number(line, "pid = "));
+    let turns = std::cell::Cell::new(0);
+    dump_until(&|line| {
+        turns.set(if full(line) { turns.get() + 1 } else { 0 });
+        turns.get() == 32
+    });
+    client.send(signal("TERM"));
+    dump_until(&|line| line.contains("remains"));
+    let outcome = client.outcome();
+    let (stats, length) = (daemon.usr1(), outcome.stdout.len());
+    assert_eq!(
+        (stats.count("bytes stdout"), stats.count("runs cut")),
+        (length as u64, 0)
+    );
+    daemon.stderr_wait(&format!("{length} out, 0 err"));
+}

@@ -139,7 +139,7 @@ fn a_program_that_goes_on_writing_though_it_is_to_end_is_killed() {
 fn refusals_are_status_100_with_their_reason() {
     let (daemon, _home) = sockproc(&["--max-arguments", "1KiB", "--read-timeout", "200ms"]);
     for (wire, why) in [
-        (format!("{}\r\n0\r\n", "x".repeat(1013)), "--max-arguments"),
+        (format!("{}\r\n0\r\n", "x".repeat(989)), "--max-arguments"),
         ("true\r\nmany\r\n".to_owned(), "the number of bytes of input"),
         ("true\r\n99999999999999\r\n".to_owned(), "longer than 1 TiB"),
         ("tr\0ue\r\n0\r\n".to_owned(), "NUL"),
@@ -151,7 +151,7 @@ fn refusals_are_status_100_with_their_reason() {
             "{wire:?}: {refused}"
         );
     }
-    let longest = format!("#{}", "x".repeat(1011));
+    let longest = format!("#{}", "x".repeat(987));
     assert_eq!(sh(&daemon, &longest), answer(0, "", ""));
     assert_eq!(daemon.usr1().count("runs refused"), 5);
 }

@@ -371,7 +371,7 @@ fn the_example_of_a_file_has_no_mistake() {
     let services = file::read("example", example.as_bytes()).unwrap_or_else(|error| panic!("{example}\n{error}"));
     assert_eq!(
         services.iter().map(|it| it.name()).collect::<Vec<_>>(),
-        ["ads", "tokens", "policy", "admin"]
+        ["ads", "tokens", "policy", "jobs", "admin"]
     );
 }
 

@@ -20,11 +20,11 @@ pub mod core;
 pub mod options;
 mod shell;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, IsTerminal};
-use std::os::fd::AsFd;
 use std::time::Instant;
 
+use super::stdio::Blocking;
 use crate::error::{Blame, Error};
 use crate::framing::signals::PASSED_ON;
 use crate::reactor::{Reactor, ServiceId};
@@ -77,13 +77,11 @@ fn serve(reactor: &mut Reactor<Shell>, id: ServiceId) -> Result<Outcome, Error> 
     }
 }
 
-/// Our own handles on them, without the buffers and locks of std: each is used by one thread alone.
 fn standard_streams() -> io::Result<Streams> {
-    let handle = |stream: &dyn AsFd| stream.as_fd().try_clone_to_owned().map(File::from);
     Ok(Streams {
-        stdin: handle(&io::stdin())?,
-        stdout: handle(&io::stdout())?,
-        stderr: handle(&io::stderr())?,
+        stdin: Blocking::handle(&io::stdin())?,
+        stdout: Blocking::handle(&io::stdout())?,
+        stderr: Blocking::handle(&io::stderr())?,
     })
 }
 

@@ -3,14 +3,13 @@
 //!
 //! Edges of the connection are kept: it is tried again only after an event, or when it has not said WouldBlock.
 
-use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use mio::Interest;
 
-use super::super::stdio::{self, Chunk};
+use super::super::stdio::{self, Blocking, Chunk};
 use super::super::target::{self, Target};
 use super::core::{Action, Broken, Call, Event, Input, Outcome, Output, Refused};
 use super::options::Options;
@@ -34,9 +33,9 @@ const ROUNDS_PER_TURN: usize = 8;
 /// The standard streams.
 #[derive(Debug)]
 pub(super) struct Streams {
-    pub(super) stdin: File,
-    pub(super) stdout: File,
-    pub(super) stderr: File,
+    pub(super) stdin: Blocking,
+    pub(super) stdout: Blocking,
+    pub(super) stderr: Blocking,
 }
 
 /// The service behind `iotcpd call`.
@@ -49,7 +48,7 @@ pub(super) struct Shell {
     link: Option<Link>,
     alarm: Alarm,
     /// Standard input until it is read.
-    stdin: Option<File>,
+    stdin: Option<Blocking>,
     input: Option<stdio::Input>,
     /// From [`start`](Self::start) on.
     outputs: Option<[(Output, stdio::Output); 2]>,

@@ -40,7 +40,7 @@ pub struct ExecSpec {
     /// How long programs may run on once the daemon is told to stop [default: 30s]
     #[arg(long, value_name = "TIME", help_heading = "Programs")]
     pub stop_timeout: Option<Time>,
-    /// The longest that the arguments of a program may be together, one byte more counted for each [default: 1MiB]
+    /// The longest that the arguments of a program may be together, nine bytes more counted for each [default: 1MiB]
     #[arg(long, value_name = "SIZE", help_heading = "Programs")]
     pub max_arguments: Option<Size>,
     /// With --protocol sockproc: how much output of a program is held until its end; one that writes more is ended [default: 4MiB]

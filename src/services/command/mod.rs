@@ -30,22 +30,8 @@ use crate::stats::Snapshot;
 pub use shell::{CommandDoor, preflight};
 
 impl Door for CommandDoor {
-    fn places(&self) -> usize {
-        // No worker waits for anybody here.
-        0
-    }
-
-    fn begin_with(&mut self, _places: usize) {
-        // Nothing runs before somebody asks for it.
-    }
-
     fn start(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         self.begin(cx)
-    }
-
-    fn is_up(&self) -> bool {
-        // Nothing runs before somebody asks for it.
-        true
     }
 
     fn accept(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {

@@ -39,22 +39,8 @@ pub fn preflight(options: &options::Options, defaults: &SpawnDefaults) -> Result
 }
 
 impl Door for ExecDoor {
-    fn places(&self) -> usize {
-        // No worker waits for anybody here.
-        0
-    }
-
-    fn begin_with(&mut self, _places: usize) {
-        // Nothing runs before somebody asks for it.
-    }
-
     fn start(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         self.begin(cx)
-    }
-
-    fn is_up(&self) -> bool {
-        // Nothing runs before somebody asks for it.
-        true
     }
 
     fn accept(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {

@@ -48,7 +48,7 @@ pub struct Options {
     pub kill_timeout: Duration,
     /// How long programs may run on once the daemon was told to stop.
     pub stop_timeout: Duration,
-    /// The most bytes of all arguments of a program, one more counted for each.
+    /// The most bytes of all arguments of a program, [`PER_ARGUMENT`](super::core::request::PER_ARGUMENT) more counted for each.
     pub max_arguments: usize,
     /// How much of a connection may be held in memory, each way.
     pub max_buffer: usize,

@@ -5,41 +5,11 @@ use std::time::Duration;
 
 use super::core::counters::{Counters, Traffic};
 use super::core::run::Refusal;
-use crate::stats::histogram::Latency;
-use crate::stats::{Label, Snapshot, Value};
+use crate::services::on_request::{self, Times};
+use crate::stats::{Label, Snapshot};
 
-/// An argument is shown up to so many bytes, and so many of them.
-const SHOWN_BYTES: usize = 200;
-const SHOWN_ARGUMENTS: usize = 16;
-
-/// The percentiles of a latency, in the order of the statistics.
-type Labels = [Label; 5];
-const SPAWN: Labels = [
-    "spawn p50 ms",
-    "spawn p90 ms",
-    "spawn p99 ms",
-    "spawn p99.9 ms",
-    "spawn max ms",
-];
-const FIRST_BYTE: Labels = [
-    "first p50 ms",
-    "first p90 ms",
-    "first p99 ms",
-    "first p99.9 ms",
-    "first max ms",
-];
-const RUN: Labels = ["run p50 ms", "run p90 ms", "run p99 ms", "run p99.9 ms", "run max ms"];
-
-/// How long things took.
-#[derive(Debug, Default)]
-pub(super) struct Times {
-    /// What it took to start a program.
-    pub(super) spawn: Latency,
-    /// From complete arguments to the first byte of output, of programs that write any.
-    pub(super) first_byte: Latency,
-    /// From a program's start until it was reaped.
-    pub(super) run: Latency,
-}
+/// A reason is shown up to so many characters.
+const SHOWN_REASON: usize = 1000;
 
 /// What there is at the moment.
 #[derive(Debug, Clone, Copy)]
@@ -54,11 +24,9 @@ pub(super) struct Present {
 pub(super) enum Topic {
     Denied,
     ForbiddenClient,
-    ForbiddenProgram,
     MaxConnections,
     MaxConnectionsPerIp,
     Refusal,
-    Spawn,
     Timeout,
     Overflow,
     Stop,
@@ -75,11 +43,9 @@ impl fmt::Display for Topic {
         f.write_str(match self {
             Topic::Denied => "connections that the access lists refuse",
             Topic::ForbiddenClient => "connections that --allow-user and --allow-group refuse",
-            Topic::ForbiddenProgram => "programs that --allow-program does not name",
             Topic::MaxConnections => "connections over --max-connections",
             Topic::MaxConnectionsPerIp => "connections over --max-connections-per-ip",
             Topic::Refusal => "refused requests",
-            Topic::Spawn => "failed starts",
             Topic::Timeout => "programs over --timeout",
             Topic::Overflow => "programs over --max-output",
             Topic::Stop => "programs ended by --stop-timeout",
@@ -103,27 +69,23 @@ pub(super) fn refusal(refusal: Refusal) -> String {
     }
 }
 
-/// A program with its arguments, as a log line has it: nothing in it breaks the line, and its length is bounded.
+/// A program with its arguments, as a log line has it.
 pub(super) fn command(arguments: &[Vec<u8>], with_arguments: bool) -> String {
-    let number = if with_arguments { SHOWN_ARGUMENTS } else { 1 };
-    let shown = arguments.iter().take(number).map(|argument| {
-        let (begin, more) = match argument.get(..SHOWN_BYTES) {
-            Some(begin) => (begin, "..."),
-            None => (argument.as_slice(), ""),
-        };
-        format!("{:?}{more}", String::from_utf8_lossy(begin))
-    });
-    let mut text = shown.collect::<Vec<_>>().join(" ");
-    if with_arguments && arguments.len() > SHOWN_ARGUMENTS {
-        text.push_str(&format!(" and {} more", arguments.len() - SHOWN_ARGUMENTS));
+    on_request::command(arguments.iter().map(Vec::as_slice), with_arguments)
+}
+
+/// Why somebody gets no program: a program's name may be among it, which is as long as the client likes.
+pub(super) fn bounded(why: &str) -> String {
+    match why.char_indices().nth(SHOWN_REASON) {
+        Some((end, _)) => format!("{}...", why.get(..end).unwrap_or_default()),
+        None => why.to_owned(),
     }
-    text
 }
 
 /// Everything an exec door has to say.
 pub(super) fn snapshot(counters: &Counters, traffic: Traffic, times: &Times, name: &str, present: Present) -> Snapshot {
     let mut snapshot = Snapshot::default();
-    let rows: [(Label, u64); 22] = [
+    let rows: [(Label, u64); 21] = [
         ("runs total", counters.total),
         ("runs running", as_count(present.running)),
         ("runs not started", counters.not_started),
@@ -145,25 +107,12 @@ pub(super) fn snapshot(counters: &Counters, traffic: Traffic, times: &Times, nam
         ("bytes stdin", traffic.input),
         ("bytes stdout", traffic.output),
         ("bytes stderr", traffic.errors),
-        ("uptime", present.uptime.as_secs()),
     ];
     for (label, value) in rows {
         snapshot.count(label, value);
     }
-    snapshot.push("version", Value::Text(env!("CARGO_PKG_VERSION").to_owned()));
-    snapshot.push("name", Value::Text(name.to_owned()));
-    let latencies = [
-        (SPAWN, &times.spawn),
-        (FIRST_BYTE, &times.first_byte),
-        (RUN, &times.run),
-    ];
-    for (labels, latency) in latencies {
-        let seen = latency.percentiles();
-        let values = [seen.p50, seen.p90, seen.p99, seen.p999, seen.max];
-        for (label, value) in labels.into_iter().zip(values) {
-            snapshot.push(label, Value::Milliseconds(value));
-        }
-    }
+    on_request::report_service(&mut snapshot, present.uptime, name);
+    times.report(&mut snapshot);
     snapshot
 }
 
@@ -191,12 +140,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_is_one_bounded_line_without_its_arguments_if_so_wished() {
-        let words = |text: &str| text.split(' ').map(|word| word.as_bytes().to_vec()).collect::<Vec<_>>();
-        assert_eq!(command(&words("a b\nc"), true), r#""a" "b\nc""#);
-        assert_eq!(command(&words("a b\nc"), false), r#""a""#);
-        let long = vec![vec![b'x'; 10_000]; 100];
-        let text = command(&long, true);
-        assert!(text.len() < 4000 && text.ends_with("... and 84 more"), "{text}");
+    fn a_reason_is_bounded() {
+        assert_eq!(bounded("no"), "no");
+        assert_eq!(bounded(&"\u{fffd}".repeat(1000)), "\u{fffd}".repeat(1000));
+        assert_eq!(bounded(&"x".repeat(1001)), format!("{}...", "x".repeat(1000)));
     }
 }

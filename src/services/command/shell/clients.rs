@@ -38,7 +38,7 @@ impl CommandDoor {
     pub(in crate::services::command) fn welcome(&mut self, cx: &mut Context<'_>, mut stream: Stream, peer: PeerAddr) {
         if !self.options.access.permits(&peer) {
             self.scheduler.counters.denied += 1;
-            let line = format_args!("refused {peer}: not allowed by allow and deny");
+            let line = format_args!("refused {peer}: not allowed by --allow and --deny");
             return self.note(cx, Level::Warn, Topic::Denied, line);
         }
         if let Err(full) = self.count.admit(&peer) {
@@ -80,8 +80,8 @@ impl CommandDoor {
     fn turn_away(&mut self, cx: &mut Context<'_>, stream: &Stream, peer: &PeerAddr, full: Full) {
         self.scheduler.counters.over_limit += 1;
         let (topic, limit) = match full {
-            Full::Total => (Topic::MaxConnections, "max-connections"),
-            Full::Address => (Topic::MaxConnectionsPerIp, "max-connections-per-ip"),
+            Full::Total => (Topic::MaxConnections, "--max-connections"),
+            Full::Address => (Topic::MaxConnectionsPerIp, "--max-connections-per-ip"),
         };
         let _ = stream.discard_unread();
         let mut wire = Buffer::default();
@@ -150,7 +150,7 @@ impl CommandDoor {
     pub(super) fn log_unread(&mut self, cx: &mut Context<'_>, id: ClientId) {
         if let Some(connection) = self.connections.get(&id) {
             let peer = connection.peer;
-            let line = format_args!("{peer} has left its output unread for write-timeout, and is let go");
+            let line = format_args!("{peer} has left its output unread for --write-timeout, and is let go");
             self.note(cx, Level::Warn, Topic::Unread, line);
         }
     }

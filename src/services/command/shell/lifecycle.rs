@@ -1,24 +1,23 @@
 //! Beginning, change and end of a command door: start, reload, drain, stop.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io;
 use std::time::{Duration, Instant};
 
 use super::super::core::counters::Traffic;
 use super::super::core::scheduler::{Rule, Rules, Scheduler};
 use super::super::options::{Command, Options};
-use super::super::report::{Times, Topic};
+use super::super::report::Topic;
 use super::{CommandDoor, Of, programs};
-use crate::error::{Blame, Error};
+use crate::error::Error;
 use crate::net::addr::ListenAddr;
 use crate::net::limits::ConnectionCount;
 use crate::net::listener::Listener;
 use crate::net::listening::{Accepting, Listening};
-use crate::process::guard::Guard;
 use crate::process::spawn::SpawnDefaults;
 use crate::reactor::{Alarm, Context};
-use crate::services::Listeners;
 use crate::services::journal::Journal;
+use crate::services::on_request::Times;
+use crate::services::{Listeners, cannot_watch, start_guard};
 
 /// Once the door drains, a client whose request is not complete has so long to complete it.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -45,14 +44,7 @@ impl CommandDoor {
         now: Instant,
     ) -> Result<CommandDoor, Error> {
         let programs = programs::prepare(&options, &spawn_defaults)?;
-        let guard = Guard::start().map_err(|error| {
-            let what = format!("{}: cannot start the guard process: {error}", options.name);
-            Error::new(
-                Blame::System,
-                what,
-                "see whether the machine is short of processes or memory",
-            )
-        })?;
+        let guard = start_guard(&options.name)?;
         Ok(CommandDoor {
             programs,
             listening: Listening::new(Of::Listener.kind(), listeners),
@@ -75,8 +67,8 @@ impl CommandDoor {
     }
 
     pub(in crate::services::command) fn begin(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        let (died, writable) = (cx.token_for(Of::GuardExit.only()), cx.token_for(Of::GuardPipe.only()));
-        let registered = self.guard.register(cx.registry(), died, writable);
+        let died = cx.token_for(Of::GuardExit.only());
+        let registered = self.guard.register(cx.registry(), died);
         registered.map_err(|error| cannot_watch(&error))
     }
 
@@ -152,7 +144,10 @@ impl CommandDoor {
         cx.alarm_fired(&mut self.life_alarm);
         if self.life == Life::Draining {
             self.life = Life::Stopping;
-            log::warn!("{}: stop-timeout is over; what still runs is ended", self.options.name);
+            log::warn!(
+                "{}: --stop-timeout is over; what still runs is ended",
+                self.options.name
+            );
             self.scheduler.stop(cx.now());
             self.obey(cx);
             self.pump_all(cx);
@@ -203,9 +198,4 @@ fn rules(options: &Options) -> Rules {
     commands
         .map(|command| (command.name.clone().into_bytes(), rule(command)))
         .collect()
-}
-
-fn cannot_watch(error: &io::Error) -> Error {
-    let what = format!("cannot watch descriptors: {error}");
-    Error::new(Blame::System, what, "raise fs.epoll.max_user_watches")
 }

@@ -27,13 +27,14 @@ use super::core::counters::Traffic;
 use super::core::event::{Action, ClientEvent, ClientId, RunEvent, RunId};
 use super::core::scheduler::Scheduler;
 use super::options::Options;
-use super::report::{self, Times, Topic};
+use super::report::{self, Topic};
 use crate::net::limits::ConnectionCount;
 use crate::net::listening::{Accepting, Listening};
 use crate::process::guard::Guard;
 use crate::process::spawn::SpawnDefaults;
 use crate::reactor::{Alarm, Context, Key, Kind, MAX_KINDS, Readiness, Service, Source};
 use crate::services::journal::Journal;
+use crate::services::on_request::Times;
 
 use connection::{Connection, Edges};
 use lifecycle::Life;
@@ -80,7 +81,6 @@ enum Of {
     Upkeep,
     Life,
     GuardExit,
-    GuardPipe,
 }
 
 const KINDS: &[Of] = &[
@@ -95,7 +95,6 @@ const KINDS: &[Of] = &[
     Of::Upkeep,
     Of::Life,
     Of::GuardExit,
-    Of::GuardPipe,
 ];
 
 // A kind that does not fit, or is not found again where it stands, would take another's events.
@@ -146,7 +145,6 @@ impl Service for CommandDoor {
             Some(of @ (Of::Stdin | Of::Output)) => self.pipe_ready(cx, RunId(number), of),
             Some(Of::Exit) => self.exit_ready(cx, RunId(number)),
             Some(Of::GuardExit) => self.guard_has_died(cx),
-            Some(Of::GuardPipe) => self.guard.flush(),
             // These are alarms and leftovers, never registered with the poll.
             Some(Of::Run | Of::Ending | Of::Starting | Of::Upkeep | Of::Life) | None => {}
         }
@@ -162,7 +160,7 @@ impl Service for CommandDoor {
             Some(Of::Upkeep) => self.journal.sum_up(cx, &self.options.name),
             Some(Of::Life) => self.stop_timeout(cx),
             // These have no alarm.
-            Some(Of::Stdin | Of::Output | Of::Exit | Of::Starting | Of::GuardExit | Of::GuardPipe) | None => {}
+            Some(Of::Stdin | Of::Output | Of::Exit | Of::Starting | Of::GuardExit) | None => {}
         }
     }
 
@@ -174,10 +172,7 @@ impl Service for CommandDoor {
             Some(Of::Run) => self.pump_run(cx, RunId(number)),
             Some(Of::Starting) => self.start_waiting(cx),
             // These never leave anything over.
-            Some(
-                Of::Stdin | Of::Output | Of::Exit | Of::Ending | Of::Upkeep | Of::Life | Of::GuardExit | Of::GuardPipe,
-            )
-            | None => {}
+            Some(Of::Stdin | Of::Output | Of::Exit | Of::Ending | Of::Upkeep | Of::Life | Of::GuardExit) | None => {}
         }
     }
 

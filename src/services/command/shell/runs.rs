@@ -37,6 +37,8 @@ pub(super) struct Running {
     peer: String,
     joined: usize,
     status: Option<ExitStatus>,
+    /// Whether something could still write to its output when it was reaped.
+    held: bool,
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
 }
@@ -83,6 +85,7 @@ impl CommandDoor {
             peer: String::new(),
             joined: 0,
             status: None,
+            held: false,
             bytes_in: 0,
             bytes_out: 0,
         };
@@ -216,7 +219,7 @@ impl CommandDoor {
             let command = report::command(&run.name, &run.arguments, self.options.log_arguments);
             let (level, topic, why) = match cause {
                 Cause::Timeout(_) => (Level::Warn, Topic::Timeout, "its timeout is over"),
-                Cause::Stop => (Level::Warn, Topic::Stop, "the door closes (stop-timeout)"),
+                Cause::Stop => (Level::Warn, Topic::Stop, "the door closes (--stop-timeout)"),
                 Cause::Vanished => (Level::Info, Topic::Vanished, "its client has gone"),
             };
             let line = format!("{}: {command} is ended: {why}", run.peer);
@@ -271,10 +274,14 @@ impl CommandDoor {
     /// What lies in the pipe now is read at once: no more than a pipe holds.
     pub(super) fn cut_output(&mut self, cx: &mut Context<'_>, id: RunId) {
         let Some(run) = self.runs.get_mut(&id) else { return };
-        if run.job.as_mut().is_some_and(Job::cut_output) {
+        if let Some(job) = &mut run.job {
+            job.cut_output();
+        }
+        // Where nothing held it, its clients have not taken yet what lies in it.
+        if run.held {
             let peer = run.peer.clone();
             self.scheduler.counters.cut += 1;
-            let line = format_args!("{peer}: something held the output open beyond linger, and was killed");
+            let line = format_args!("{peer}: something held the output open beyond --linger, and was killed");
             self.note(cx, Level::Info, Topic::Cut, line);
         }
         let mut buffer = cx.lend_buffer();
@@ -287,6 +294,7 @@ impl CommandDoor {
         let Some(run) = self.runs.get_mut(&id) else { return };
         let Some(job) = &mut run.job else { return };
         let (pid, ran) = (job.pid(), cx.now().saturating_duration_since(job.started()));
+        run.held = job.output_is_held();
         let reaped = job.reap(&mut self.guard);
         run.status = reaped.as_ref().ok().copied().flatten();
         let counters = &mut self.scheduler.counters;

@@ -21,7 +21,8 @@ pub enum Dialect {
 }
 
 impl Dialect {
-    /// Reads a request whose arguments have at most `longest` bytes altogether, one more counted for each.
+    /// Reads a request whose arguments have at most `longest` bytes altogether,
+    /// [`PER_ARGUMENT`](request::PER_ARGUMENT) more counted for each.
     #[must_use]
     pub fn reader(self, longest: usize) -> Reader {
         match self {
@@ -96,6 +97,15 @@ impl Teller {
                 Kept::All
             }
             Teller::Sockproc(held) => held.keep(from, bytes),
+        }
+    }
+
+    /// Appends what stands before so many bytes of a program's output, for who writes these without copying them first; what
+    /// stands behind them. `None`: output is held until the end.
+    pub fn around_output(&self, from: Output, length: usize, before: &mut Vec<u8>) -> Option<&'static [u8]> {
+        match self {
+            Teller::Sockexec => Some(reply::around_output(from, length, before)),
+            Teller::Sockproc(_) => None,
         }
     }
 

@@ -8,7 +8,9 @@
 //! to run what is not listed, so a pattern is held against the target, and the target is what is run ([`Verdict::Target`]). A
 //! path that is written out in the list may be a link itself: its author has named it, so a program that was found at exactly
 //! that path is permitted whatever the link leads to, and run by it ([`Verdict::Found`]). It is not enough there that both
-//! lead to one file: a program such as busybox does another thing under each of its names.
+//! lead to one file: a program such as busybox does another thing under each of its names. For the same reason a program that
+//! is run by its target is told that name (its `argv[0]`) when it was found under another one that is not listed
+//! ([`Verdict::Renamed`]): a link of one's own would choose what it does.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -52,6 +54,8 @@ pub enum Verdict {
     Found,
     /// By that path without links.
     Target,
+    /// By that path without links, of which the program is told as its name.
+    Renamed,
     /// Not at all.
     Forbidden,
 }
@@ -76,8 +80,7 @@ impl Programs {
         if pattern.ends_with('/') {
             return Err(BadPattern::Directory);
         }
-        let odd = |name: &str| matches!(name, "" | "." | "..");
-        if pattern.split('/').skip(1).any(odd) {
+        if pattern.split('/').skip(1).any(is_odd) {
             return Err(BadPattern::NeverMatches);
         }
         self.patterns.push(Pattern::new(pattern).map_err(BadPattern::Syntax)?);
@@ -98,13 +101,24 @@ impl Programs {
         if !self.restrict() || self.patterns.iter().any(written_out) {
             return Verdict::Found;
         }
-        let matches = |pattern: &Pattern| pattern.matches_path_with(target, OPTIONS);
-        if self.patterns.iter().any(matches) {
+        let listed = |path: &Path| self.patterns.iter().any(|it| it.matches_path_with(path, OPTIONS));
+        // A pattern is held against text: one with `**` would find `..` in a path that leads out of its directory.
+        let plain = found
+            .to_str()
+            .is_some_and(|found| !found.split('/').skip(1).any(is_odd));
+        if !listed(target) {
+            Verdict::Forbidden
+        } else if found.file_name() == target.file_name() || plain && listed(found) {
             Verdict::Target
         } else {
-            Verdict::Forbidden
+            Verdict::Renamed
         }
     }
+}
+
+/// Whether no path without links has a part like this behind its first slash.
+fn is_odd(name: &str) -> bool {
+    matches!(name, "" | "." | "..")
 }
 
 fn has_wildcard(pattern: &str) -> bool {
@@ -208,7 +222,11 @@ mod tests {
             ("/usr/bin/git", "/usr/bin/gitk", false),
             ("/usr/bin/GIT", "/usr/bin/git", false),
         ] {
-            let expected = if permitted { Verdict::Target } else { Verdict::Forbidden };
+            let expected = if permitted {
+                Verdict::Renamed
+            } else {
+                Verdict::Forbidden
+            };
             assert_eq!(verdict(&[pattern], "/link", target), expected, "{pattern} {target}");
         }
     }
@@ -216,7 +234,23 @@ mod tests {
     #[test]
     fn a_link_among_what_is_permitted_leads_nowhere_else() {
         assert_eq!(verdict(&["/opt/*"], "/opt/evil", "/usr/bin/dash"), Verdict::Forbidden);
-        assert_eq!(verdict(&["/opt/*"], "/tmp/link", "/opt/tool"), Verdict::Target);
+        assert_eq!(verdict(&["/opt/*"], "/tmp/link", "/opt/tool"), Verdict::Renamed);
+    }
+
+    #[test]
+    fn a_name_that_is_not_listed_is_not_told_to_the_program() {
+        for (pattern, found, target, expected) in [
+            ("/bin/ls", "/tmp/sh", "/bin/ls", Verdict::Renamed),
+            ("/bin/*", "/tmp/sh", "/bin/ls", Verdict::Renamed),
+            ("/bin/*", "/bin/sh", "/bin/ls", Verdict::Target),
+            ("/bin/*", "/usr/linked/ls", "/bin/ls", Verdict::Target),
+            ("/bin/*", "./ls", "/bin/ls", Verdict::Target),
+            ("/bin/*", "/bin/../bin/ls", "/bin/ls", Verdict::Target),
+            ("/bin/**", "/bin/../tmp/sh", "/bin/ls", Verdict::Renamed),
+            ("/bin/**", "/bin//sh", "/bin/ls", Verdict::Renamed),
+        ] {
+            assert_eq!(verdict(&[pattern], found, target), expected, "{pattern} {found}");
+        }
     }
 
     #[test]

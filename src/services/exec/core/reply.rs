@@ -1,6 +1,6 @@
 //! What a client is told: pairs of netstrings, a type and its data.
 
-use crate::framing::netstring::encode;
+use crate::framing::netstring::{END, begin, encode};
 use crate::framing::signals;
 
 /// The status that a refusal ends with: the door's own word, not a program's.
@@ -43,11 +43,20 @@ pub fn conclude(outcome: Outcome, wire: &mut Vec<u8>) {
 
 /// Appends some of a program's output. It is never empty.
 pub fn output(from: Output, bytes: &[u8], wire: &mut Vec<u8>) {
+    let behind = around_output(from, bytes.len(), wire);
+    wire.extend_from_slice(bytes);
+    wire.extend_from_slice(behind);
+}
+
+/// Appends what stands before so many bytes of a program's output; what stands behind them.
+pub fn around_output(from: Output, length: usize, before: &mut Vec<u8>) -> &'static [u8] {
     let kind: &[u8] = match from {
         Output::Stdout => b"stdout",
         Output::Stderr => b"stderr",
     };
-    pair(kind, bytes, wire);
+    encode(kind, before);
+    begin(length, before);
+    END
 }
 
 /// Appends the end of a program that has exited.

@@ -17,6 +17,10 @@ use super::trailer::Trailer;
 
 /// The longest string of input. It is streamed and costs nothing; a longer one is noise, not a length.
 pub const LONGEST_INPUT: u64 = 1 << 40;
+/// What is counted for each argument beside its bytes: a NUL and a pointer, as the kernel does (execve(2), "Limits on size of
+/// arguments and environment"). Without the pointer a request of empty arguments would take many times its length in memory, and
+/// be refused by the kernel in the end.
+pub const PER_ARGUMENT: usize = 1 + 8;
 /// The digits of the longest count.
 const LONGEST_COUNT: u64 = 10;
 
@@ -85,7 +89,7 @@ pub enum End {
 /// Reads one request.
 #[derive(Debug, Clone)]
 pub struct Reader {
-    /// The most bytes of all arguments, one more counted for each.
+    /// The most bytes of all arguments, [`PER_ARGUMENT`] more counted for each.
     longest: usize,
     state: State,
 }
@@ -122,7 +126,7 @@ struct Arguments {
 }
 
 impl Reader {
-    /// For arguments of at most `longest` bytes altogether, one more counted for each.
+    /// For arguments of at most `longest` bytes altogether, [`PER_ARGUMENT`] more counted for each.
     pub fn new(longest: usize) -> Self {
         Reader {
             longest,
@@ -218,7 +222,7 @@ impl Reader {
         match item {
             Item::Count { number } => {
                 let count = usize::try_from(number).unwrap_or(usize::MAX);
-                match self.longest.checked_sub(count) {
+                match self.longest.checked_sub(count.saturating_mul(PER_ARGUMENT)) {
                     _ if count == 0 => refused(Wrong::BadCount),
                     None => refused(Wrong::ArgumentsTooLong),
                     Some(room) => {
@@ -334,6 +338,9 @@ mod tests {
 
     use super::*;
 
+    /// For two arguments of 7 bytes.
+    const ROOM: usize = 7 + 2 * PER_ARGUMENT;
+
     /// Everything that a request comes to, however it was cut: its input joined.
     #[derive(Debug, Default, PartialEq, Eq)]
     struct Read {
@@ -411,7 +418,7 @@ mod tests {
     #[test]
     fn what_is_none_is_refused_at_the_first_wrong_byte() {
         let malformed =
-            |text: &[u8]| matches!(text, wrong if matches!(read(9, [wrong]).0.wrong, Some(Wrong::Malformed(_))));
+            |text: &[u8]| matches!(text, wrong if matches!(read(ROOM, [wrong]).0.wrong, Some(Wrong::Malformed(_))));
         for text in [
             &b"x"[..],
             b":",
@@ -433,17 +440,17 @@ mod tests {
             (b"11", Wrong::BadCount),
             (b"2:10,", Wrong::ArgumentsTooLong),
             (b"10:4294967296,", Wrong::ArgumentsTooLong),
-            (b"1:1,9", Wrong::ArgumentsTooLong),
+            (b"1:1,17", Wrong::ArgumentsTooLong),
             (b"1:2,4:abcd,4", Wrong::ArgumentsTooLong),
             (b"1:1,99999999999999999999999999", Wrong::ArgumentsTooLong),
             (b"1:1,3:cat,1099511627777:", Wrong::InputTooLong),
             (b"1:2,3:cat,3:a\0b,", Wrong::Nul),
             (b"1:2,0:,1:a,", Wrong::NoProgram),
         ] {
-            assert_eq!(read(9, [text]).0.wrong, Some(wrong), "{text:?}");
+            assert_eq!(read(ROOM, [text]).0.wrong, Some(wrong), "{text:?}");
         }
         assert_eq!(
-            read(9, [&b"1:2,4:abcd,3:efg,"[..]]).0.arguments,
+            read(ROOM, [&b"1:2,4:abcd,3:efg,"[..]]).0.arguments,
             words(&["abcd", "efg"])
         );
     }
@@ -462,7 +469,7 @@ mod tests {
             (b"1:1,3:cat,2:ab,0:,", End::Clean),
         ];
         for (text, end) in ends {
-            assert_eq!(read(9, [text]).1, end, "{text:?}");
+            assert_eq!(read(ROOM, [text]).1, end, "{text:?}");
         }
     }
 
@@ -471,7 +478,7 @@ mod tests {
         fn the_cuts_do_not_matter(
             stream in "1:[0-3],([0-3]:[a,:]{0,3},|[0-9:,a]|0:,6:signal,3:INT,){0,12}",
             cuts in proptest::collection::vec(1usize..7, 1..40),
-            longest in 0usize..12,
+            longest in 0usize..12 + 3 * PER_ARGUMENT,
         ) {
             let stream = stream.as_bytes();
             let mut pieces = Vec::new();
@@ -482,7 +489,7 @@ mod tests {
                 rest = others;
             }
             let (whole, end) = read(longest, [stream]);
-            let room: usize = whole.arguments.iter().flatten().map(|argument| argument.len() + 1).sum();
+            let room: usize = whole.arguments.iter().flatten().map(|argument| argument.len() + PER_ARGUMENT).sum();
             prop_assert!(room <= longest, "no longer than allowed");
             prop_assert_eq!(read(longest, pieces), (whole, end));
         }

@@ -15,7 +15,7 @@
 //! what the original prints, and what its clients compare with 0.
 
 use super::reply::{Outcome, Output};
-use super::request::{End, Found, LONGEST_INPUT, Wrong};
+use super::request::{End, Found, LONGEST_INPUT, PER_ARGUMENT, Wrong};
 
 /// What runs the command line. The original has bash here.
 pub const SHELL: &str = "/bin/sh";
@@ -53,10 +53,14 @@ enum State {
 type Step = (State, usize, Option<Found>);
 
 impl Reader {
-    /// For arguments of at most `longest` bytes altogether, one more counted for each, the shell and its option among them.
+    /// For arguments of at most `longest` bytes altogether, [`PER_ARGUMENT`] more counted for each, the shell and its option among
+    /// them.
     #[must_use]
     pub fn new(longest: usize) -> Self {
-        let beside: usize = around(Vec::new()).iter().map(|argument| argument.len() + 1).sum();
+        let beside: usize = around(Vec::new())
+            .iter()
+            .map(|argument| argument.len() + PER_ARGUMENT)
+            .sum();
         Reader {
             longest: longest.saturating_sub(beside),
             state: State::CommandLine(Vec::new()),
@@ -286,7 +290,7 @@ mod tests {
     use super::*;
 
     /// For command lines of up to 9 bytes.
-    const ROOM: usize = 9 + "/bin/sh -c  ".len();
+    const ROOM: usize = 9 + "/bin/sh-c".len() + 3 * PER_ARGUMENT;
 
     #[derive(Debug, Default, PartialEq, Eq, Clone)]
     struct Read {

@@ -16,6 +16,7 @@ use crate::net::limits::Full;
 use crate::net::listening::{Accepting, Listening};
 use crate::net::stream::{Stream, Unread};
 use crate::process::exit_status::ExitStatus;
+use crate::process::job::Job;
 use crate::reactor::{Alarm, Context, Key, Readiness};
 use crate::relay::buffer::Buffer;
 
@@ -77,6 +78,7 @@ impl ExecDoor {
             left: false,
             output: Buffer::default(),
             status: None,
+            ran: None,
             bytes: Bytes::default(),
         };
         let key = match self.connections.insert(connection) {
@@ -145,11 +147,21 @@ impl ExecDoor {
                 self.counters.total += 1;
                 connection.asked = Some(cx.now());
             }
-            (State::Starting | State::Running { .. }, Event::Gone) => self.counters.vanished += 1,
+            (State::Starting | State::Running { .. } | State::Ending { .. }, Event::Gone) => {
+                self.counters.vanished += 1
+            }
             (State::Remains { .. } | State::Answered { .. }, Event::Tick) => {
                 self.counters.unread += 1;
                 let line = format_args!("{peer} has left its answer unread for --write-timeout, and is let go");
                 self.note(cx, Level::Warn, Topic::Unread, line);
+            }
+            // Where nothing holds them, the client has not taken yet what lies in them.
+            (State::Lingering { .. }, Event::Tick | Event::Stop)
+                if connection.program.as_ref().is_some_and(Job::output_is_held) =>
+            {
+                self.counters.cut += 1;
+                let line = format_args!("{peer}: something holds the output open beyond --linger, and is killed");
+                self.note(cx, Level::Info, Topic::Cut, line);
             }
             _ => {}
         }
@@ -161,6 +173,7 @@ impl ExecDoor {
     // ---- told --------------------------------------------------------------------------------------------------
 
     pub(super) fn refuse(&mut self, cx: &mut Context<'_>, key: Key, refusal: Refusal) {
+        self.log_run(key);
         let why = report::refusal(refusal);
         let Some(connection) = self.connections.get_mut(key) else {
             return;
@@ -173,6 +186,7 @@ impl ExecDoor {
 
     /// Says how the program has ended.
     pub(super) fn conclude(&mut self, key: Key) {
+        self.log_run(key);
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
@@ -238,6 +252,7 @@ impl ExecDoor {
     }
 
     pub(super) fn close(&mut self, cx: &mut Context<'_>, key: Key) {
+        self.log_run(key);
         let Some(mut connection) = self.connections.remove(key) else {
             return;
         };

@@ -3,8 +3,8 @@
 //! Edges are kept (`Edges`, and those of the [`Job`]): a source that has not said WouldBlock since its last event may have
 //! something.
 
-use std::io::{ErrorKind, Read};
-use std::time::Instant;
+use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::time::{Duration, Instant};
 
 use super::super::core::dialect::{Reader, Teller};
 use super::super::core::reply::Output;
@@ -55,6 +55,8 @@ pub(super) struct Connection {
     pub(super) output: Buffer,
     /// How the program has ended, once it is reaped.
     pub(super) status: Option<ExitStatus>,
+    /// How long it ran, from when it is reaped until the log is told.
+    pub(super) ran: Option<Duration>,
     pub(super) bytes: Bytes,
 }
 
@@ -228,6 +230,12 @@ impl Connection {
             job::Moved::Bytes(count) => {
                 *bytes += count as u64;
                 let come = buffer.get(..count).unwrap_or_default();
+                if self.output.is_empty()
+                    && self.edges.writable
+                    && let Some(behind) = self.teller.around_output(from, count, self.output.end())
+                {
+                    return self.write_through(come, behind);
+                }
                 match self.teller.output(from, come, self.output.end()) {
                     Kept::All | Kept::CutAgain => Moved::Some,
                     Kept::Cut => Moved::Event(Event::Overflow),
@@ -235,6 +243,32 @@ impl Connection {
             }
             job::Moved::Nothing => Moved::Nothing,
             job::Moved::Over => Moved::Event(Event::OutputOver(from)),
+        }
+    }
+
+    /// Writes output to a client that is owed nothing but what stands before it, without copying it. What the client has no room
+    /// for is kept.
+    fn write_through(&mut self, come: &[u8], behind: &[u8]) -> Moved {
+        let before = self.output.len();
+        let pieces = [self.output.bytes(), come, behind].map(IoSlice::new);
+        let written = match (&self.stream).write_vectored(&pieces) {
+            Ok(written) => written,
+            Err(error) if error.kind() == ErrorKind::Interrupted => 0,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.edges.writable = false;
+                0
+            }
+            // EPIPE, ECONNRESET: it does not read any more.
+            Err(_) => return Moved::Event(Event::Gone),
+        };
+        for (piece, at) in [(come, before), (behind, before + come.len())] {
+            let left = piece.get(written.saturating_sub(at)..).unwrap_or_default();
+            self.output.end().extend_from_slice(left);
+        }
+        self.output.consume(written.min(before));
+        match written {
+            0 => Moved::Some,
+            _ => Moved::Event(Event::Progress),
         }
     }
 }

@@ -1,27 +1,26 @@
 //! Beginning, change and end of an exec door: start, reload, drain, stop; and the guard in between.
 
 use std::collections::VecDeque;
-use std::io;
 use std::time::{Duration, Instant};
 
 use super::super::core::counters::{Counters, Traffic};
 use super::super::core::run::{Event, State};
 use super::super::options::Options;
-use super::super::report::{Times, Topic};
+use super::super::report::Topic;
 use super::permits::check_listeners;
 use super::surroundings::launcher;
 use super::{ExecDoor, Of};
-use crate::error::{Blame, Error};
+use crate::error::Error;
 use crate::net::addr::ListenAddr;
 use crate::net::limits::ConnectionCount;
 use crate::net::listener::Listener;
 use crate::net::listening::{Accepting, Listening};
-use crate::process::guard::Guard;
 use crate::process::spawn::SpawnDefaults;
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Alarm, Context, Key};
-use crate::services::Listeners;
 use crate::services::journal::Journal;
+use crate::services::on_request::Times;
+use crate::services::{Listeners, cannot_watch, start_guard};
 
 /// Once the door drains, a client whose arguments are not complete has so long to complete them.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -52,14 +51,7 @@ impl ExecDoor {
             listeners.iter().map(|(address, listener)| (address, listener)),
         )?;
         let launcher = launcher(&options, &spawn_defaults)?;
-        let guard = Guard::start().map_err(|error| {
-            let what = format!("{}: cannot start the guard process: {error}", options.name);
-            Error::new(
-                Blame::System,
-                what,
-                "see whether the machine is short of processes or memory",
-            )
-        })?;
+        let guard = start_guard(&options.name)?;
         Ok(ExecDoor {
             listening: Listening::new(Of::Listener.kind(), listeners),
             connections: GenerationalSlab::default(),
@@ -80,8 +72,8 @@ impl ExecDoor {
     }
 
     pub(in crate::services::exec) fn begin(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        let (died, writable) = (cx.token_for(Of::GuardExit.only()), cx.token_for(Of::GuardPipe.only()));
-        let registered = self.guard.register(cx.registry(), died, writable);
+        let died = cx.token_for(Of::GuardExit.only());
+        let registered = self.guard.register(cx.registry(), died);
         registered.map_err(|error| cannot_watch(&error))
     }
 
@@ -199,9 +191,4 @@ impl ExecDoor {
         } = self;
         journal.restart_guard(cx, &options.name, Topic::Guard, guard);
     }
-}
-
-fn cannot_watch(error: &io::Error) -> Error {
-    let what = format!("cannot watch descriptors: {error}");
-    Error::new(Blame::System, what, "raise fs.epoll.max_user_watches")
 }

@@ -27,7 +27,7 @@ use super::core::counters::{Counters, Traffic};
 use super::core::reply::Output;
 use super::core::run::{Action, Event, State};
 use super::options::Options;
-use super::report::{self, Times, Topic};
+use super::report::{self, Topic};
 use crate::net::limits::ConnectionCount;
 use crate::net::listening::{Accepting, Listening};
 use crate::process::guard::Guard;
@@ -35,6 +35,7 @@ use crate::process::spawn::{Launcher, SpawnDefaults};
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Alarm, Context, Key, Kind, MAX_KINDS, Readiness, Service, Source};
 use crate::services::journal::Journal;
+use crate::services::on_request::Times;
 
 use connection::{Connection, Edges, Moved};
 use lifecycle::Life;
@@ -83,7 +84,6 @@ enum Of {
     Upkeep,
     Life,
     GuardExit,
-    GuardPipe,
 }
 
 const KINDS: &[Of] = &[
@@ -98,7 +98,6 @@ const KINDS: &[Of] = &[
     Of::Upkeep,
     Of::Life,
     Of::GuardExit,
-    Of::GuardPipe,
 ];
 
 // A kind that does not fit, or is not found again where it stands, would take another's events.
@@ -140,7 +139,6 @@ impl Service for ExecDoor {
             Some(of @ (Of::Stdin | Of::Stdout | Of::Stderr)) => self.pipe_ready(cx, source.key, of),
             Some(Of::Exit) => self.exit_ready(cx, source.key),
             Some(Of::GuardExit) => self.guard_has_died(cx),
-            Some(Of::GuardPipe) => self.guard.flush(),
             // These are alarms and leftovers, never registered with the poll.
             Some(Of::Ending | Of::Starting | Of::Upkeep | Of::Life) | None => {}
         }
@@ -154,8 +152,7 @@ impl Service for ExecDoor {
             Some(Of::Upkeep) => self.journal.sum_up(cx, &self.options.name),
             Some(Of::Life) => self.stop_timeout(cx),
             // These have no alarm.
-            Some(Of::Stdin | Of::Stdout | Of::Stderr | Of::Exit | Of::Starting | Of::GuardExit | Of::GuardPipe)
-            | None => {}
+            Some(Of::Stdin | Of::Stdout | Of::Stderr | Of::Exit | Of::Starting | Of::GuardExit) | None => {}
         }
     }
 
@@ -166,15 +163,7 @@ impl Service for ExecDoor {
             Some(Of::Starting) => self.start_waiting(cx),
             // These never leave anything over.
             Some(
-                Of::Stdin
-                | Of::Stdout
-                | Of::Stderr
-                | Of::Exit
-                | Of::Ending
-                | Of::Upkeep
-                | Of::Life
-                | Of::GuardExit
-                | Of::GuardPipe,
+                Of::Stdin | Of::Stdout | Of::Stderr | Of::Exit | Of::Ending | Of::Upkeep | Of::Life | Of::GuardExit,
             )
             | None => {}
         }
@@ -264,7 +253,7 @@ impl ExecDoor {
             Action::Kill => self.kill_program(cx, key),
             Action::Forsake => self.forsake(key),
             Action::Reap => self.reap(cx, key),
-            Action::CutOutput => self.cut_output(cx, key),
+            Action::CutOutput => self.cut_output(key),
             Action::Conclude => self.conclude(key),
             Action::Part => self.part(cx, key),
             Action::Close => self.close(cx, key),

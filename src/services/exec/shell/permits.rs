@@ -1,7 +1,5 @@
 //! Who is let in, onto which listeners, and what is run for him: the lists of the options, asked of sockets and files.
 
-use std::ffi::OsStr;
-
 use super::ExecDoor;
 use crate::error::{Blame, Error};
 use crate::net::addr::ListenAddr;
@@ -9,6 +7,7 @@ use crate::net::listener::Listener;
 use crate::net::stream::Stream;
 use crate::process::failure::SpawnError;
 use crate::process::spawn::Program;
+use crate::process::spec::Command;
 use crate::services::exec::core::permits::Verdict;
 use crate::services::exec::options::{Options, is_exposed};
 
@@ -21,19 +20,23 @@ pub(super) enum Unfit {
 }
 
 impl ExecDoor {
-    /// The file that is run when a client asks for this name.
+    /// The file that is run when a client asks for this; the command may be given another name.
     ///
     /// # Errors
     /// Why none is.
-    pub(super) fn permit_program(&self, name: &OsStr) -> Result<Program, Unfit> {
-        let found = self.launcher.find(name).map_err(Unfit::Missing)?;
+    pub(super) fn permit_program(&self, command: &mut Command) -> Result<Program, Unfit> {
+        let found = self.launcher.find(command.program()).map_err(Unfit::Missing)?;
         if !self.options.programs.restrict() {
             return Ok(found);
         }
-        let target = self.launcher.find_real(name).map_err(Unfit::Missing)?;
+        let target = self.launcher.find_real(command.program()).map_err(Unfit::Missing)?;
         match self.options.programs.verdict(found.path(), target.path()) {
             Verdict::Found => Ok(found),
             Verdict::Target => Ok(target),
+            Verdict::Renamed => {
+                command.argv0 = Some(target.path().into());
+                Ok(target)
+            }
             Verdict::Forbidden => {
                 let path = target.path();
                 Err(Unfit::Forbidden(format!("{path:?} is not allowed (--allow-program)")))

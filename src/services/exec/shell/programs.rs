@@ -52,13 +52,13 @@ impl ExecDoor {
             return;
         };
         let arguments = connection.arguments.iter().cloned().map(OsString::from_vec).collect();
-        let command = match Command::new(arguments) {
+        let mut command = match Command::new(arguments) {
             Ok(command) => command,
             // The reader of requests has seen to it that there is a name.
             Err(empty) => return self.not_started(cx, key, CANNOT_RUN, &empty.to_string()),
         };
         let begun = Instant::now();
-        let program = match self.permit_program(command.program()) {
+        let program = match self.permit_program(&mut command) {
             Ok(program) => program,
             Err(Unfit::Forbidden(why)) => return self.forbid(cx, key, &why),
             Err(Unfit::Missing(error)) => return self.not_started(cx, key, status_of(&error), &error.to_string()),
@@ -89,26 +89,28 @@ impl ExecDoor {
 
     fn not_started(&mut self, cx: &mut Context<'_>, key: Key, status: u8, why: &str) {
         self.counters.not_started += 1;
-        self.give_none(cx, key, status, Topic::Spawn, why);
+        self.give_none(cx, key, status, why);
     }
 
     fn forbid(&mut self, cx: &mut Context<'_>, key: Key, why: &str) {
         self.counters.forbidden_programs += 1;
-        self.give_none(cx, key, CANNOT_RUN, Topic::ForbiddenProgram, why);
+        self.give_none(cx, key, CANNOT_RUN, why);
     }
 
-    /// Tells client and log why a request that was complete is given no program.
-    fn give_none(&mut self, cx: &mut Context<'_>, key: Key, status: u8, topic: Topic, why: &str) {
+    /// Tells client and log why a request that was complete is given no program. It has its line as a run has: were some left
+    /// out, whoever tries what he may not could hide it behind others.
+    fn give_none(&mut self, cx: &mut Context<'_>, key: Key, status: u8, why: &str) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        connection.teller.refuse(why, status, connection.output.end());
-        let (who, program) = (
+        let why = report::bounded(why);
+        connection.teller.refuse(&why, status, connection.output.end());
+        log::warn!(
+            "{}: {} did not get to run {}: status {status}: {why}",
+            self.options.name,
             connection.who(),
-            report::command(&connection.arguments, self.options.log_arguments),
+            report::command(&connection.arguments, self.options.log_arguments)
         );
-        let line = format_args!("{who} did not get to run {program}: status {status}: {why}");
-        self.note(cx, Level::Warn, topic, line);
         self.tell(cx, key, Event::NotStarted);
     }
 
@@ -191,19 +193,13 @@ impl ExecDoor {
         }
     }
 
-    pub(super) fn cut_output(&mut self, cx: &mut Context<'_>, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else {
-            return;
-        };
-        if connection.program.as_mut().is_some_and(Job::cut_output) {
-            let peer = connection.peer;
-            self.counters.cut += 1;
-            let line = format_args!("{peer}: something held the output open beyond --linger, and was killed");
-            self.note(cx, Level::Info, Topic::Cut, line);
+    pub(super) fn cut_output(&mut self, key: Key) {
+        if let Some(program) = self.connections.get_mut(key).and_then(|it| it.program.as_mut()) {
+            program.cut_output();
         }
     }
 
-    /// Kills what is left of its group, takes its status, and tells the log of the run.
+    /// Kills what is left of its group, and takes its status.
     pub(super) fn reap(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
@@ -212,6 +208,7 @@ impl ExecDoor {
         let (pid, ran) = (program.pid(), cx.now().saturating_duration_since(program.started()));
         let reaped = program.reap(&mut self.guard);
         connection.status = reaped.as_ref().ok().copied().flatten();
+        connection.ran = Some(ran);
         match connection.status {
             Some(status) if status.success() => self.counters.exit_zero += 1,
             Some(ExitStatus::Code(_)) => self.counters.exit_nonzero += 1,
@@ -222,13 +219,15 @@ impl ExecDoor {
             }
         }
         self.times.run.record(ran);
-        self.log_run(key, ran);
     }
 
-    fn log_run(&mut self, key: Key, ran: std::time::Duration) {
-        let Some(connection) = self.connections.get(key) else {
+    /// Tells the log of a run, and counts its bytes, once no more of its output is read. That is later than it is reaped where
+    /// some of that lies in its pipes by then.
+    pub(super) fn log_run(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
+        let Some(ran) = connection.ran.take() else { return };
         let bytes = connection.bytes;
         self.traffic.input += bytes.input;
         self.traffic.output += bytes.output;

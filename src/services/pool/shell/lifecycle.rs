@@ -1,7 +1,6 @@
 //! Beginning, change and end of a pool: start, reload, roll, drain, stop; and the upkeep in between.
 
 use std::hash::{BuildHasher, RandomState};
-use std::io;
 use std::time::{Duration, Instant};
 
 use log::Level;
@@ -21,11 +20,11 @@ use crate::net::limits::ConnectionCount;
 use crate::net::listener::Listener;
 use crate::net::listening::{Accepting, Listening};
 use crate::process::failure::SpawnError;
-use crate::process::guard::{Guard, Restart};
+use crate::process::guard::Restart;
 use crate::process::rss;
 use crate::process::spawn::{SpawnDefaults, Spawner};
 use crate::reactor::{Alarm, Context};
-use crate::services::Listeners;
+use crate::services::{Listeners, cannot_watch, start_guard};
 use crate::stats::throttle::Throttle;
 
 /// Once the pool drains, a client that has connected but not finished its line has so long to do so.
@@ -54,14 +53,7 @@ impl Pool {
     ) -> Result<Pool, Error> {
         let spawner =
             Spawner::prepare(&options.process, &spawn_defaults).map_err(|error| cannot_start(&options, &error))?;
-        let guard = Guard::start().map_err(|error| {
-            let what = format!("{}: cannot start the guard process: {error}", options.name);
-            Error::new(
-                Blame::System,
-                what,
-                "see whether the machine is short of processes or memory",
-            )
-        })?;
+        let guard = start_guard(&options.name)?;
         // From the system's randomness: channel-IDs are made from it, and nobody is to foresee them.
         let seed = RandomState::new().hash_one(std::process::id());
         Ok(Pool {
@@ -99,10 +91,9 @@ impl Pool {
     /// Starts the first worker at once: a program that cannot be started at all ends the daemon here. The others follow in
     /// the next turns, while the pool serves already.
     pub(in crate::services::pool) fn begin(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        let (died, writable) = (cx.token_for(Of::GuardExit.only()), cx.token_for(Of::GuardPipe.only()));
-        self.guard
-            .register(cx.registry(), died, writable)
-            .map_err(cannot_watch)?;
+        let died = cx.token_for(Of::GuardExit.only());
+        let registered = self.guard.register(cx.registry(), died);
+        registered.map_err(|error| cannot_watch(&error))?;
         self.act(cx, None);
         self.plan_upkeep(cx);
         match self.spawn_next(cx) {
@@ -118,7 +109,9 @@ impl Pool {
     }
 
     pub(in crate::services::pool) fn begin_accepting(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        self.listening.register(cx, &self.options.name).map_err(cannot_watch)
+        self.listening
+            .register(cx, &self.options.name)
+            .map_err(|error| cannot_watch(&error))
     }
 
     pub(in crate::services::pool) fn listening(&self) -> impl Iterator<Item = (&ListenAddr, &Listener)> {
@@ -302,11 +295,6 @@ impl Pool {
             }
         }
     }
-}
-
-fn cannot_watch(error: io::Error) -> Error {
-    let what = format!("cannot watch descriptors: {error}");
-    Error::new(Blame::System, what, "raise fs.epoll.max_user_watches")
 }
 
 /// The worker program cannot be started at all: the operator has to change something.

@@ -127,7 +127,6 @@ impl Service for Pool {
             Some(Of::WorkerErrors) => self.errors_ready(cx, source.key),
             Some(Of::WorkerExit) => self.exit_ready(cx, source.key),
             Some(Of::GuardExit) => self.guard_has_died(cx),
-            Some(Of::GuardPipe) => self.guard.flush(),
             // These are alarms and leftovers, never registered with the poll.
             Some(Of::WorkerEnding | Of::Spawning | Of::Dispatcher | Of::Queue | Of::Upkeep | Of::Life) | None => {}
         }
@@ -149,7 +148,7 @@ impl Service for Pool {
             Some(Of::Upkeep) => self.upkeep(cx),
             Some(Of::Life) => self.stop_timeout(cx),
             // These have no alarm.
-            Some(Of::WorkerInput | Of::WorkerExit | Of::Spawning | Of::GuardExit | Of::GuardPipe) | None => {}
+            Some(Of::WorkerInput | Of::WorkerExit | Of::Spawning | Of::GuardExit) | None => {}
         }
     }
 
@@ -171,14 +170,7 @@ impl Service for Pool {
             Some(Of::Spawning) => self.spawn_waiting(cx),
             // These never leave anything over.
             Some(
-                Of::WorkerExit
-                | Of::WorkerEnding
-                | Of::Dispatcher
-                | Of::Queue
-                | Of::Upkeep
-                | Of::Life
-                | Of::GuardExit
-                | Of::GuardPipe,
+                Of::WorkerExit | Of::WorkerEnding | Of::Dispatcher | Of::Queue | Of::Upkeep | Of::Life | Of::GuardExit,
             )
             | None => {}
         }

@@ -20,7 +20,6 @@ pub(super) enum Of {
     Upkeep,
     Life,
     GuardExit,
-    GuardPipe,
     Session,
 }
 
@@ -38,7 +37,6 @@ const KINDS: &[Of] = &[
     Of::Upkeep,
     Of::Life,
     Of::GuardExit,
-    Of::GuardPipe,
     Of::Session,
 ];
 

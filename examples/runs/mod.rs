@@ -1,0 +1,71 @@
+//! What the two sides of a comparison have run: the program, what it is given, and what it must write.
+
+use std::error::Error;
+use std::ops::ControlFlow;
+
+/// How the words of a run are written.
+pub(crate) const USAGE: &str = "AT_ONCE RUNS [--input TEXT | --zeros BYTES] PROGRAM ARGUMENT...";
+
+/// Runs of one program.
+pub(crate) struct Runs {
+    /// How many are kept going.
+    pub(crate) at_once: usize,
+    /// How many there are.
+    pub(crate) count: usize,
+    /// What each is given.
+    pub(crate) input: Vec<u8>,
+    /// How many zeros each writes, where it does not write its input.
+    zeros: Option<usize>,
+    /// The program's name and its arguments.
+    pub(crate) argv: Vec<String>,
+}
+
+impl Runs {
+    /// From the words of [`USAGE`]. `--input`: the program writes what it is given; `--zeros`: so many zeros.
+    pub(crate) fn parse(words: &[&str]) -> Result<Self, Box<dyn Error>> {
+        let [at_once, count, rest @ ..] = words else {
+            return Err(USAGE.into());
+        };
+        let (input, zeros, argv) = match rest {
+            ["--input", text, argv @ ..] => (text.as_bytes().to_vec(), None, argv),
+            ["--zeros", bytes, argv @ ..] => (Vec::new(), Some(bytes.parse()?), argv),
+            argv => (Vec::new(), None, argv),
+        };
+        if argv.is_empty() {
+            return Err(USAGE.into());
+        }
+        Ok(Self {
+            at_once: at_once.parse()?,
+            count: count.parse()?,
+            input,
+            zeros,
+            argv: argv.iter().map(ToString::to_string).collect(),
+        })
+    }
+
+    /// Whether `bytes` are what comes behind the first `before` bytes of the output.
+    pub(crate) fn continues(&self, before: usize, bytes: &[u8]) -> bool {
+        match self.zeros {
+            Some(zeros) => before + bytes.len() <= zeros && are_zeros(bytes),
+            None => self.input.get(before..before + bytes.len()) == Some(bytes),
+        }
+    }
+
+    /// Whether that is the length of the whole output.
+    pub(crate) fn is_whole(&self, length: usize) -> bool {
+        length == self.zeros.unwrap_or(self.input.len())
+    }
+}
+
+/// Compared a good many at a time: one by one would cost more than to move them.
+pub(crate) fn are_zeros(bytes: &[u8]) -> bool {
+    let zeros = [0_u8; 4096];
+    let compared = bytes.chunks(zeros.len()).try_for_each(|chunk| {
+        if zeros.get(..chunk.len()) == Some(chunk) {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    });
+    compared.is_continue()
+}

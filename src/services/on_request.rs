@@ -1,0 +1,92 @@
+//! What the doors that run programs for their clients report alike: how long things took, and the words of a run in the log.
+
+use std::iter;
+use std::time::Duration;
+
+use crate::stats::histogram::Latency;
+use crate::stats::{Label, Snapshot, Value};
+
+/// A word of a command is shown up to so many bytes, and so many words of it.
+const SHOWN_BYTES: usize = 200;
+const SHOWN_WORDS: usize = 16;
+
+/// The percentiles of a latency, in the order of the statistics.
+type Labels = [Label; 5];
+const SPAWN: Labels = [
+    "spawn p50 ms",
+    "spawn p90 ms",
+    "spawn p99 ms",
+    "spawn p99.9 ms",
+    "spawn max ms",
+];
+const FIRST_BYTE: Labels = [
+    "first p50 ms",
+    "first p90 ms",
+    "first p99 ms",
+    "first p99.9 ms",
+    "first max ms",
+];
+const RUN: Labels = ["run p50 ms", "run p90 ms", "run p99 ms", "run p99.9 ms", "run max ms"];
+
+/// How long things took.
+#[derive(Debug, Default)]
+pub(super) struct Times {
+    /// What it took to start a program: until its exec had succeeded.
+    pub(super) spawn: Latency,
+    /// From the moment that a program could be started to the first byte of output, of programs that write any.
+    pub(super) first_byte: Latency,
+    /// From a program's start until it was reaped.
+    pub(super) run: Latency,
+}
+
+impl Times {
+    /// Adds all of them to the statistics.
+    pub(super) fn report(&self, snapshot: &mut Snapshot) {
+        let latencies = [(SPAWN, &self.spawn), (FIRST_BYTE, &self.first_byte), (RUN, &self.run)];
+        for (labels, latency) in latencies {
+            let seen = latency.percentiles();
+            let values = [seen.p50, seen.p90, seen.p99, seen.p999, seen.max];
+            for (label, value) in iter::zip(labels, values) {
+                snapshot.push(label, Value::Milliseconds(value));
+            }
+        }
+    }
+}
+
+/// A program and its arguments, or its name alone, as a log line has it: nothing in it breaks the line, and its length is
+/// bounded.
+pub(super) fn command<'w>(words: impl ExactSizeIterator<Item = &'w [u8]>, with_arguments: bool) -> String {
+    let left_out = words.len().saturating_sub(SHOWN_WORDS);
+    let number = if with_arguments { SHOWN_WORDS } else { 1 };
+    let shown = words.take(number).map(|word| match word.get(..SHOWN_BYTES) {
+        Some(begin) => format!("{:?}...", String::from_utf8_lossy(begin)),
+        None => format!("{:?}", String::from_utf8_lossy(word)),
+    });
+    let mut text = shown.collect::<Vec<_>>().join(" ");
+    if with_arguments && left_out > 0 {
+        text.push_str(&format!(" and {left_out} more"));
+    }
+    text
+}
+
+/// The rows that every door ends its counts with: how long it has been open, of which program, under which name.
+pub(super) fn report_service(snapshot: &mut Snapshot, uptime: Duration, name: &str) {
+    snapshot.count("uptime", uptime.as_secs());
+    snapshot.push("version", Value::Text(env!("CARGO_PKG_VERSION").to_owned()));
+    snapshot.push("name", Value::Text(name.to_owned()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_one_bounded_line_without_its_arguments_if_so_wished() {
+        let words = |text: &'static str| text.split(' ').map(str::as_bytes).collect::<Vec<_>>();
+        assert_eq!(command(words("a b\nc").into_iter(), true), r#""a" "b\nc""#);
+        assert_eq!(command(words("a b\nc").into_iter(), false), r#""a""#);
+        let long = [b'x'; 10_000];
+        let text = command(iter::repeat_n(&long[..], 100), true);
+        assert!(text.len() < 4000 && text.ends_with("... and 84 more"), "{text}");
+    }
+}
