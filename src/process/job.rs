@@ -11,7 +11,6 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
-use std::slice;
 use std::time::{Duration, Instant};
 
 use mio::Interest;
@@ -86,6 +85,8 @@ pub struct Job {
     stdin_ready: bool,
     stdout: Tap,
     stderr: Tap,
+    /// Whether something had an output open when it was reaped.
+    held: bool,
 }
 
 /// How an output is read.
@@ -131,6 +132,7 @@ impl Job {
             stdin_ready: true,
             stdout: Tap::OPEN,
             stderr: Tap::OPEN,
+            held: false,
         })
     }
 
@@ -222,24 +224,13 @@ impl Job {
         }
     }
 
-    /// Whether anybody can still write to one of its outputs that is not over; once it has exited, that is something that it
-    /// has started. POLLHUP says that the last one has gone, whatever lies there unread (poll(2)).
-    #[must_use]
-    pub fn output_is_held(&self) -> bool {
-        let held = |pipe: &Receiver| {
-            let mut asked = PollFd::new(pipe.as_fd(), PollFlags::empty());
-            // An error (ENOMEM) says nothing, so somebody may.
-            let told = poll(slice::from_mut(&mut asked), PollTimeout::ZERO);
-            told.is_err() || !asked.revents().is_some_and(|it| it.contains(PollFlags::POLLHUP))
-        };
-        [&self.child.stdout, &self.child.stderr].into_iter().flatten().any(held)
-    }
-
-    /// Nobody waits for whoever holds its outputs open: what lies in them now is all that is still read of them.
-    pub fn cut_output(&mut self) {
+    /// Nobody waits for whoever holds its outputs open: what lies in them now is all that is still read of them. Whether
+    /// anybody did when it was [reaped](Self::reap); if not, nothing is lost, and it was only read slowly.
+    pub fn cut_output(&mut self) -> bool {
         let rest = |pipe: &Option<Receiver>| pipe.as_ref().map_or(0, |pipe| unread_bytes(pipe).unwrap_or(0));
         self.stdout.left = Some(rest(&self.child.stdout));
         self.stderr.left = Some(rest(&self.child.stderr));
+        self.held
     }
 
     /// Nobody wants its streams any more.
@@ -288,6 +279,7 @@ impl Job {
     /// # Errors
     /// As [`Child::reap_with_group`].
     pub fn reap(&mut self, guard: &mut Guard) -> io::Result<Option<ExitStatus>> {
+        self.held = is_held(self.child.stdout.as_ref()) || is_held(self.child.stderr.as_ref());
         self.child.reap_with_group(guard)
     }
 
@@ -308,6 +300,16 @@ fn register(cx: &Context<'_>, sources: Sources, child: &mut Child) -> io::Result
         cx.register(sources.stderr, stderr, Interest::READABLE)?;
     }
     cx.register(sources.exit, child.pidfd(), Interest::READABLE)
+}
+
+/// Whether a process has the other end of this pipe: a pipe hangs up with the last of them, whatever lies in it (poll(2)).
+fn is_held(pipe: Option<&Receiver>) -> bool {
+    let Some(pipe) = pipe else { return false };
+    let mut asked = [PollFd::new(pipe.as_fd(), PollFlags::empty())];
+    // A failure (EINTR, ENOMEM) leaves it unknown: then it is taken for held, as whoever is awaited for so long mostly is.
+    let _ = poll(&mut asked, PollTimeout::ZERO);
+    let [asked] = asked;
+    !asked.revents().is_some_and(|found| found.contains(PollFlags::POLLHUP))
 }
 
 /// Nothing is read where there is no room for anything, which is an end as well.

@@ -37,8 +37,6 @@ pub(super) struct Running {
     peer: String,
     joined: usize,
     status: Option<ExitStatus>,
-    /// Whether something could still write to its output when it was reaped.
-    held: bool,
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
 }
@@ -85,7 +83,6 @@ impl CommandDoor {
             peer: String::new(),
             joined: 0,
             status: None,
-            held: false,
             bytes_in: 0,
             bytes_out: 0,
         };
@@ -274,14 +271,10 @@ impl CommandDoor {
     /// What lies in the pipe now is read at once: no more than a pipe holds.
     pub(super) fn cut_output(&mut self, cx: &mut Context<'_>, id: RunId) {
         let Some(run) = self.runs.get_mut(&id) else { return };
-        if let Some(job) = &mut run.job {
-            job.cut_output();
-        }
-        // Where nothing held it, its clients have not taken yet what lies in it.
-        if run.held {
+        if run.job.as_mut().is_some_and(Job::cut_output) {
             let peer = run.peer.clone();
             self.scheduler.counters.cut += 1;
-            let line = format_args!("{peer}: something held the output open beyond --linger, and was killed");
+            let line = format_args!("{peer}: something holds the output open beyond --linger, and is killed");
             self.note(cx, Level::Info, Topic::Cut, line);
         }
         let mut buffer = cx.lend_buffer();
@@ -294,7 +287,6 @@ impl CommandDoor {
         let Some(run) = self.runs.get_mut(&id) else { return };
         let Some(job) = &mut run.job else { return };
         let (pid, ran) = (job.pid(), cx.now().saturating_duration_since(job.started()));
-        run.held = job.output_is_held();
         let reaped = job.reap(&mut self.guard);
         run.status = reaped.as_ref().ok().copied().flatten();
         let counters = &mut self.scheduler.counters;

@@ -16,7 +16,6 @@ use crate::net::limits::Full;
 use crate::net::listening::{Accepting, Listening};
 use crate::net::stream::{Stream, Unread};
 use crate::process::exit_status::ExitStatus;
-use crate::process::job::Job;
 use crate::reactor::{Alarm, Context, Key, Readiness};
 use crate::relay::buffer::Buffer;
 
@@ -154,14 +153,6 @@ impl ExecDoor {
                 self.counters.unread += 1;
                 let line = format_args!("{peer} has left its answer unread for --write-timeout, and is let go");
                 self.note(cx, Level::Warn, Topic::Unread, line);
-            }
-            // Where nothing holds them, the client has not taken yet what lies in them.
-            (State::Lingering { .. }, Event::Tick | Event::Stop)
-                if connection.program.as_ref().is_some_and(Job::output_is_held) =>
-            {
-                self.counters.cut += 1;
-                let line = format_args!("{peer}: something holds the output open beyond --linger, and is killed");
-                self.note(cx, Level::Info, Topic::Cut, line);
             }
             _ => {}
         }

@@ -253,7 +253,7 @@ impl ExecDoor {
             Action::Kill => self.kill_program(cx, key),
             Action::Forsake => self.forsake(key),
             Action::Reap => self.reap(cx, key),
-            Action::CutOutput => self.cut_output(key),
+            Action::CutOutput => self.cut_output(cx, key),
             Action::Conclude => self.conclude(key),
             Action::Part => self.part(cx, key),
             Action::Close => self.close(cx, key),

@@ -193,9 +193,15 @@ impl ExecDoor {
         }
     }
 
-    pub(super) fn cut_output(&mut self, key: Key) {
-        if let Some(program) = self.connections.get_mut(key).and_then(|it| it.program.as_mut()) {
-            program.cut_output();
+    pub(super) fn cut_output(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if connection.program.as_mut().is_some_and(Job::cut_output) {
+            let peer = connection.peer;
+            self.counters.cut += 1;
+            let line = format_args!("{peer}: something held the output open beyond --linger, and was killed");
+            self.note(cx, Level::Info, Topic::Cut, line);
         }
     }
 
