@@ -157,8 +157,7 @@ impl Doors {
         let share = left / services.len().max(1);
         if flexible == 0 || share == 0 {
             let what = format!("the limit on open files, {limit}, is too low: {fixed} may be needed at a time");
-            let remedy =
-                "raise it (ulimit -Hn, LimitNOFILE= in a systemd unit), or lower max-connections or num-daemons";
+            let remedy = "raise it (ulimit -Hn, LimitNOFILE= in a systemd unit), or lower max-connections, num-daemons or threads";
             return Err(Error::new(Blame::System, what, remedy));
         }
         for options in services.iter_mut().filter(|options| options.descriptors().flexible > 0) {

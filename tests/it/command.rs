@@ -379,7 +379,8 @@ fn a_client_that_does_not_read_slows_its_program_and_not_the_daemon() {
     };
     daemon.usr1_until(|_| held() >= 64 << 10);
     assert_eq!(ask(&daemon, "cat\nfine\n"), "fine\n");
-    assert_eq!(held(), 64 << 10);
+    // The kernel may have found room for some of it meanwhile.
+    assert!(held() <= 64 << 10);
     assert_eq!(client.read_to_end().len(), 5_000_000);
 }
 

@@ -105,5 +105,43 @@ fn a_client_that_reads_late_is_not_taken_for_something_that_holds_the_output() {
     kill(Pid::from_raw(daemon.children()[0]), Signal::SIGKILL).unwrap();
     daemon.usr1_until(|stats| stats.count("exit signal") == 1);
     assert_eq!(daemon.usr1().count("runs cut"), 0);
-    assert!(client.read_to_end().len() > 128 << 10, "also what lay in the pipe");
+    assert!(client.read_to_end().len() > 64 << 10, "also what lay in the pipe");
+}
+
+#[test]
+fn who_has_not_asked_when_the_door_closes_is_told_that_it_closes() {
+    let daemon = hold("").serve(&[]);
+    let mut client = daemon.client();
+    daemon.usr1_until(|stats| stats.count("connections") == 1);
+    daemon.signal(Signal::SIGTERM);
+    let told = String::from_utf8(client.read_to_end()).unwrap();
+    assert_eq!(told, "torcd: the server is shutting down\n");
+    assert!(daemon.wait_exit().success());
+}
+
+#[test]
+fn a_line_about_a_refusal_is_bounded_and_nothing_in_a_name_breaks_it() {
+    let daemon = hold("").serve(&[]);
+    let name = format!("\u{1b}[31m{}", "x".repeat(4000));
+    assert_eq!(ask(&daemon, &name), format!("torcd: {name}:Not found!\n"));
+    let line = daemon.stderr_wait("no command has that name");
+    assert!(line.len() < 400 && !line.contains('\u{1b}'), "{line}");
+}
+
+#[test]
+fn debug_logs_each_step_of_a_connection_without_what_was_sent() {
+    let torc = hold("argc = 1;");
+    let daemon = torc.serve(&["--debug", "--log-args", "no"]);
+    assert_eq!(ask(&daemon, "hold\nsecret\n"), "torcd>up\n");
+    for step in [
+        "connected",
+        "prompted for an argument",
+        "begins run 0",
+        "gets nothing more of run 0",
+        "has everything",
+    ] {
+        daemon.stderr_wait(&format!("connection 0: {step}"));
+    }
+    let line = daemon.stderr_wait("connection 0: closed");
+    assert!(!line.contains("secret"), "{line}");
 }

@@ -191,6 +191,10 @@ fn deserialize<S: DeserializeOwned>(table: DeTable<'_>) -> Result<S, String> {
 fn wrong_form(flag: &Arg, value: &DeValue<'_>) -> Option<String> {
     let name = flag.get_long().unwrap_or_default();
     let words = flag.get_possible_values();
+    let quoted = || {
+        let known: Vec<_> = words.iter().map(|known| format!("\"{}\"", known.get_name())).collect();
+        known.join(" or ")
+    };
     let is_text = flag.get_value_parser().type_id() == TypeId::of::<String>();
     match value {
         DeValue::Boolean(_) if is_switch(flag) => None,
@@ -199,17 +203,16 @@ fn wrong_form(flag: &Arg, value: &DeValue<'_>) -> Option<String> {
         DeValue::Array(_) if flag.get_value_parser().type_id() == TypeId::of::<ArgumentSpec>() => None,
         DeValue::Array(_) => Some("this takes one value, not a list; keep one of them".to_owned()),
         DeValue::String(word) if !words.is_empty() && !words.iter().any(|known| known.matches(word, false)) => {
-            let known: Vec<_> = words.iter().map(|known| format!("\"{}\"", known.get_name())).collect();
-            Some(format!(
-                "{} is not known here; write {}",
-                Quoted(word),
-                known.join(" or ")
-            ))
+            Some(format!("{} is not known here; write {}", Quoted(word), quoted()))
         }
         DeValue::String(_) => None,
         DeValue::Integer(number) if overflows(number) => Some(too_large(number)),
         DeValue::Float(number) if is_beyond_floats(number.as_str()) => Some(too_large(number)),
         DeValue::Integer(_) | DeValue::Float(_) if !is_text && words.is_empty() => None,
+        other if !words.is_empty() => {
+            let what = with_article(other.type_str());
+            Some(format!("{what} is not what belongs here; write {}", quoted()))
+        }
         other => {
             let example = flag
                 .get_value_names()

@@ -164,6 +164,11 @@ fn a_wrong_address_stands_where_it_was_said() {
         misread,
         ["1:10: listen: an integer is not what belongs here; write listen = \"ADDR\""]
     );
+    let switch = told(&format!("list = true;\n{ECHO}"));
+    assert_eq!(
+        switch,
+        ["1:8: list: a boolean is not what belongs here; write \"yes\" or \"no\""]
+    );
     let none = told(&format!("listen = [];\n{ECHO}"));
     assert_eq!(
         none,

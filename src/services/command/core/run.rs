@@ -116,6 +116,11 @@ impl Run {
         matches!(self.state, State::Starting | State::Running { .. })
     }
 
+    /// Whether it has exited.
+    pub fn has_exited(&self) -> bool {
+        matches!(self.state, State::Lingering { .. })
+    }
+
     /// When to come back with [`Happening::Tick`].
     pub fn deadline(&self) -> Option<Instant> {
         match self.state {

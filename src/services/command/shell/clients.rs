@@ -8,7 +8,7 @@ use mio::Interest;
 use super::super::core::event::{ClientEvent, ClientId, Refusal};
 use super::super::core::exchange::Exchange;
 use super::super::core::reply;
-use super::super::report::Topic;
+use super::super::report::{self, Topic};
 use super::connection::{Connection, Edges};
 use super::{CommandDoor, Of};
 use crate::net::addr::PeerAddr;
@@ -127,7 +127,6 @@ impl CommandDoor {
             reply::list(names, connection.output.end());
             cx.resume_later(Of::client(id));
         }
-        self.trace(id, format_args!("told the list of commands"));
     }
 
     pub(super) fn refuse(&mut self, cx: &mut Context<'_>, id: ClientId, name: &[u8], why: &Refusal) {
@@ -144,8 +143,8 @@ impl CommandDoor {
             Refusal::Busy => Topic::Busy,
             _ => Topic::Refusal,
         };
-        let name = String::from_utf8_lossy(name);
-        self.note(cx, Level::Warn, topic, format_args!("refused {peer}: {name:?}: {why}"));
+        let name = report::command(name, &[], false);
+        self.note(cx, Level::Warn, topic, format_args!("refused {peer}: {name}: {why}"));
     }
 
     pub(super) fn log_unread(&mut self, cx: &mut Context<'_>, id: ClientId) {

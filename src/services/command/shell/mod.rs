@@ -207,6 +207,7 @@ impl CommandDoor {
                 return;
             }
             for action in actions {
+                self.trace_action(&action);
                 self.act(cx, action);
             }
         }
@@ -245,6 +246,33 @@ impl CommandDoor {
             let peer = self.connections.get(&id).map(|connection| connection.peer.to_string());
             let peer = peer.unwrap_or_default();
             log::info!("{}: {peer}, connection {}: {step}", self.options.name, id.0);
+        }
+    }
+
+    /// What a client sends is not in it: it may be an argument, which the log may have to hide.
+    fn trace_action(&self, action: &Action) {
+        match action {
+            Action::Prompt(id) => self.trace(*id, format_args!("prompted for an argument")),
+            Action::Complete(id) => self.trace(*id, format_args!("a message without an end is taken for complete")),
+            Action::Refuse { client, why, .. } => self.trace(*client, format_args!("told: {why}")),
+            Action::List(id) => self.trace(*id, format_args!("told the list of commands")),
+            Action::Attach { client, run, leads } => {
+                let what = if *leads { "begins" } else { "joins" };
+                self.trace(*client, format_args!("{what} run {}", run.0));
+            }
+            Action::Detach { client, run } => self.trace(*client, format_args!("gets nothing more of run {}", run.0)),
+            Action::Part(id) => self.trace(*id, format_args!("has everything")),
+            Action::Close(id) => self.trace(*id, format_args!("closed")),
+            // Lines of the log tell of these, or the client's own steps.
+            Action::Start { .. }
+            | Action::EndInput(_)
+            | Action::End(..)
+            | Action::Kill(_)
+            | Action::Forsake(_)
+            | Action::CutOutput(_)
+            | Action::Reap(_)
+            | Action::Drop(_)
+            | Action::LeftUnread(_) => {}
         }
     }
 

@@ -33,7 +33,10 @@ impl Scheduler {
                     },
                 );
             }
-            ClientEvent::Tick if now >= until => self.turn_down(id, name, Refusal::TooSlow, now),
+            ClientEvent::Tick if now >= until => {
+                let why = if self.closes { Refusal::Stop } else { Refusal::TooSlow };
+                self.turn_down(id, name, why, now);
+            }
             ClientEvent::Tick if quiet_at.is_some_and(|at| now >= at) => {
                 self.enter(
                     id,

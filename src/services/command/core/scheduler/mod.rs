@@ -98,6 +98,8 @@ pub struct Scheduler {
     clients: BTreeMap<ClientId, State>,
     jobs: BTreeMap<RunId, Job>,
     next_run: u64,
+    /// Whether the door closes soon.
+    closes: bool,
     actions: Vec<Action>,
     /// What has happened so far. The shell counts here what it alone knows.
     pub counters: Counters,
@@ -114,6 +116,7 @@ impl Scheduler {
             clients: BTreeMap::new(),
             jobs: BTreeMap::new(),
             next_run: 0,
+            closes: false,
             actions: Vec::new(),
             counters: Counters::default(),
         }
@@ -245,6 +248,7 @@ impl Scheduler {
 
     /// The door closes soon: who has not asked yet has until then.
     pub fn hasten(&mut self, by: Instant) {
+        self.closes = true;
         for state in self.clients.values_mut() {
             if let State::Asking { until, .. } = state {
                 *until = by.min(*until);

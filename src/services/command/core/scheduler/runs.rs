@@ -62,7 +62,7 @@ impl Scheduler {
         let Some(job) = self.jobs.get_mut(&run) else { return };
         job.audience.retain(|other| *other != client);
         if job.audience.is_empty() {
-            if job.run.may_be_joined() {
+            if !job.run.has_exited() {
                 self.counters.vanished += 1;
             }
             self.happen(run, Happening::Deserted, now);

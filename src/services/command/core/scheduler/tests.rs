@@ -287,6 +287,24 @@ fn what_was_judged_by_old_rules_is_judged_again() {
 }
 
 #[test]
+fn who_goes_before_his_program_has_ended_is_counted_also_if_it_was_told_to_end() {
+    let mut story = Story::begin();
+    for client in 1..=3 {
+        story.asks(client, &["many"]);
+        story.run(client - 1, RunEvent::Started);
+    }
+    story.client(1, ClientEvent::Gone);
+    story.run(1, RunEvent::Exited);
+    story.client(2, ClientEvent::Gone);
+    assert_eq!(story.scheduler.counters.vanished, 1, "the second had ended");
+    story.now += Duration::from_secs(60);
+    let ended = story.run(2, RunEvent::Tick);
+    assert!(ended.contains(&Action::End(RunId(2), Cause::Timeout(Duration::from_secs(60)))));
+    story.client(3, ClientEvent::Gone);
+    assert_eq!(story.scheduler.counters.vanished, 2);
+}
+
+#[test]
 fn a_run_from_before_it_was_allowed_is_not_joined() {
     let mut story = Story::begin();
     story.asks(1, &["queue", "a"]);
