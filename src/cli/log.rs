@@ -6,17 +6,26 @@
 //! A reader of standard error that does not read must not make the daemon wait. So a line is put into a bounded channel,
 //! and the thread may wait in its place; lines that find the channel full are counted, and the count is logged when there is
 //! room again.
+//!
+//! To wake a thread is dear where a line comes with every request: the processor that sleeps has to be fetched. So the thread
+//! looks away for [`PAUSE`] whenever it has written, and then writes together what has come meanwhile. A line after a silence
+//! is written at once.
 
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
+use std::thread;
 use std::time::Duration;
 
 use env_logger::{Env, Target};
 
-/// Lines that wait for a slow reader at most.
-const WAITING: usize = 1024;
+/// Lines that wait at most, for a slow reader or for the end of a pause.
+const WAITING: usize = 4096;
+/// How long a line may wait behind the one before it.
+const PAUSE: Duration = Duration::from_millis(5);
+/// How much is written at once.
+const BATCH: usize = 64 * 1024;
 /// How long the end of the program waits for what is still to be written.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -73,27 +82,46 @@ pub fn start() -> Log {
     // It fails only where a log runs already, and that one is as good.
     drop(started);
     // Without the thread the channel is disconnected, and lines are written where they arise.
-    let _ = std::thread::Builder::new()
+    let _ = thread::Builder::new()
         .name("log".to_owned())
         .spawn(move || write(&to_write, &lost));
     Log { lines }
 }
 
 fn write(to_write: &Receiver<Message>, lost: &AtomicU64) {
-    for message in to_write {
-        match message {
-            // A closed standard error is nobody's loss.
-            Message::Line(line) => drop(io::stderr().write_all(&line)),
-            Message::Flush(done) => drop(done.try_send(())),
+    let mut batch = Vec::new();
+    while let Ok(first) = to_write.recv() {
+        let mut next = Some(first);
+        while let Some(message) = next {
+            match message {
+                Message::Line(line) => batch.extend_from_slice(&line),
+                Message::Flush(done) => {
+                    put(&mut batch);
+                    // Whoever asked may have given up.
+                    let _ = done.try_send(());
+                }
+            }
+            if batch.len() >= BATCH {
+                put(&mut batch);
+            }
+            next = to_write.try_recv().ok();
         }
         let count = lost.swap(0, Ordering::Relaxed);
         if count > 0 {
-            let _ = writeln!(
-                io::stderr(),
-                "WARN {count} lines are missing here: nobody read them in time"
-            );
+            let line = format!("WARN {count} lines are missing here: nobody read them in time\n");
+            batch.extend_from_slice(line.as_bytes());
         }
+        put(&mut batch);
+        thread::sleep(PAUSE);
     }
+}
+
+fn put(lines: &mut Vec<u8>) {
+    if !lines.is_empty() {
+        // A closed standard error is nobody's loss.
+        let _ = io::stderr().write_all(lines);
+    }
+    lines.clear();
 }
 
 impl Drop for Log {
