@@ -71,6 +71,10 @@ pub(super) fn tokens(text: &str) -> (Vec<Token>, Vec<Misread>) {
         at: 0,
         misread: Vec::new(),
     };
+    // Some editors begin a file with it.
+    if text.starts_with('\u{feff}') {
+        lexer.skip('\u{feff}'.len_utf8());
+    }
     let mut tokens = Vec::new();
     while let Some(first) = lexer.peek() {
         let start = lexer.at;

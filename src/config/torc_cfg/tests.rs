@@ -52,6 +52,12 @@ fn mistakes(text: &str) -> (String, Vec<(String, String)>) {
 }
 
 #[test]
+fn a_mark_of_byte_order_at_the_start_says_nothing() {
+    assert_eq!(read("\u{feff}port = 1;"), "port=1");
+    assert_eq!(mistakes("port = 1; \u{feff}").1.len(), 1, "elsewhere it is no blank");
+}
+
+#[test]
 fn a_file_of_torcd_is_read() {
     let text = "// torcd\nport = 3699; # the port\n/* commands\n = ; */ processes = (\n  { name = \"echo\"; threads = 50; \
                 cmd = \"/usr/bin/echo\"; argc = 2; },\n  { name: \"date\", threads: 1, cmd: \"/bin/date\" }\n);\n";

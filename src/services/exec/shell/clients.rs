@@ -9,6 +9,7 @@ use super::super::core::reply::{Outcome, REFUSED};
 use super::super::core::run::{Cause, Event, Refusal, Run, State};
 use super::super::report::{self, Topic};
 use super::connection::{Bytes, Connection, Edges};
+use super::permits::may_run_anything;
 use super::signals::Signals;
 use super::{ExecDoor, Of};
 use crate::net::addr::PeerAddr;
@@ -40,6 +41,13 @@ impl ExecDoor {
         if !self.options.access.permits(&peer) {
             self.counters.denied += 1;
             let line = format_args!("refused {peer}: not allowed by --allow and --deny");
+            return self.note(cx, Level::Warn, Topic::Denied, line);
+        }
+        if may_run_anything(&self.options.programs, &peer) {
+            self.counters.denied += 1;
+            let line = format_args!(
+                "refused {peer}: it is another machine, which without --allow-program could run anything here"
+            );
             return self.note(cx, Level::Warn, Topic::Denied, line);
         }
         if let Err(why) = self.permit_client(&stream) {

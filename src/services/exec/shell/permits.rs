@@ -2,13 +2,13 @@
 
 use super::ExecDoor;
 use crate::error::{Blame, Error};
-use crate::net::addr::ListenAddr;
+use crate::net::addr::{ListenAddr, PeerAddr};
 use crate::net::listener::Listener;
 use crate::net::stream::Stream;
 use crate::process::failure::SpawnError;
 use crate::process::spawn::Program;
 use crate::process::spec::Command;
-use crate::services::exec::core::permits::Verdict;
+use crate::services::exec::core::permits::{Programs, Verdict};
 use crate::services::exec::options::{Options, is_exposed};
 
 /// Why a program is not run.
@@ -65,6 +65,12 @@ impl ExecDoor {
     }
 }
 
+/// Whether this is another machine, to which no list of programs sets a bound. No listener lets one in; but a packet filter
+/// that rewrites addresses may, and another door that hands a connection over.
+pub(super) fn may_run_anything(programs: &Programs, peer: &PeerAddr) -> bool {
+    !programs.restrict() && peer.ip().is_some_and(|ip| !ip.is_loopback())
+}
+
 /// Holds listeners against the lists. Those whose address is known before they are there were held against them with the
 /// configuration; the others the service manager has opened. One that other machines reach is told in the log.
 ///
@@ -104,4 +110,27 @@ pub(super) fn check_listeners<'l>(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_machine_runs_nothing_unless_it_is_said_what() {
+        let peer = |text: &str| PeerAddr::tcp(text.parse().unwrap());
+        let mut programs = Programs::default();
+        for (text, refused) in [
+            ("127.0.0.1:5", false),
+            ("[::1]:5", false),
+            ("[::ffff:127.0.0.1]:5", false),
+            ("192.0.2.7:5", true),
+            ("[2001:db8::1]:5", true),
+        ] {
+            assert_eq!(may_run_anything(&programs, &peer(text)), refused, "{text}");
+        }
+        assert!(!may_run_anything(&programs, &PeerAddr::Unix));
+        programs.add("/usr/bin/uptime").unwrap();
+        assert!(!may_run_anything(&programs, &peer("192.0.2.7:5")));
+    }
 }
