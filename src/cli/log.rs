@@ -19,6 +19,7 @@ use std::thread;
 use std::time::Duration;
 
 use env_logger::{Env, Target};
+use nix::sys::signal::SigSet;
 
 /// Lines that wait at most, for a slow reader or for the end of a pause.
 const WAITING: usize = 4096;
@@ -89,6 +90,9 @@ pub fn start() -> Log {
 }
 
 fn write(to_write: &Receiver<Message>, lost: &AtomicU64) {
+    // They are the loop's. For SIGCHLD, which nobody wants, the kernel else wakes whoever does not block it at a moment when the
+    // loop does. Fails only for an unknown operation.
+    let _ = SigSet::all().thread_block();
     let mut batch = Vec::new();
     while let Ok(first) = to_write.recv() {
         let mut next = Some(first);

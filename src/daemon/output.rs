@@ -4,6 +4,8 @@ use std::io::Write;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::time::Duration;
 
+use nix::sys::signal::SigSet;
+
 /// Texts that wait for a slow reader at most; further ones are dropped, with a warning in the log.
 const WAITING: usize = 16;
 /// How long the end of the daemon waits for what is still to be printed.
@@ -22,6 +24,8 @@ impl Output {
         let (texts, to_print) = mpsc::sync_channel::<String>(WAITING);
         let (still_at_work, finished) = mpsc::sync_channel(0);
         let write = move || {
+            // They are the loop's, as for the thread of the log.
+            let _ = SigSet::all().thread_block();
             for text in to_print {
                 let mut stdout = std::io::stdout().lock();
                 // A closed standard output is nobody's loss: statistics are for whoever reads them.
