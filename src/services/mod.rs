@@ -5,6 +5,7 @@
 //! and `report.rs` with its words. A new door is a new folder here, a variant in [`Options`], and its specification in
 //! `config`; no other door changes for it.
 
+mod closing;
 pub mod command;
 pub mod exec;
 mod journal;

@@ -14,23 +14,14 @@ use crate::net::limits::ConnectionCount;
 use crate::net::listener::Listener;
 use crate::net::listening::{Accepting, Listening};
 use crate::process::spawn::SpawnDefaults;
-use crate::reactor::{Alarm, Context};
+use crate::reactor::Context;
+use crate::services::closing::Closing;
 use crate::services::journal::Journal;
 use crate::services::on_request::Times;
 use crate::services::{Listeners, cannot_watch, start_guard};
 
 /// Once the door drains, a client whose request is not complete has so long to complete it.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-
-/// How far the door's life has gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Life {
-    Serving,
-    /// Nobody is accepted any more; what runs may end, and who waits is served.
-    Draining,
-    /// What runs is ended.
-    Stopping,
-}
 
 impl CommandDoor {
     /// A door that listens already but serves nobody yet; [`start`](crate::services::Door::start) gives it life.
@@ -56,8 +47,7 @@ impl CommandDoor {
             starting: VecDeque::new(),
             traffic: Traffic::default(),
             times: Times::default(),
-            life: Life::Serving,
-            life_alarm: Alarm::default(),
+            closing: Closing::new(Of::Closing.only()),
             journal: Journal::new(Of::Upkeep.only()),
             started: now,
             options,
@@ -111,14 +101,14 @@ impl CommandDoor {
     // ---- end ---------------------------------------------------------------------------------------------------
 
     pub(in crate::services::command) fn begin_draining(&mut self, cx: &mut Context<'_>) {
-        if self.life == Life::Serving {
+        if self.closing.is_far() {
             // Who has connected is in, even if nobody has accepted him yet.
             self.accept_all(cx);
             self.listening.close();
             self.finish(cx);
         }
         // Those of a door that finishes already, because a successor serves, have had all the time they wanted.
-        if self.life == Life::Draining {
+        if self.closing.is_patient() {
             self.scheduler.hasten(cx.now() + LAST_WORDS);
             self.pump_all(cx);
         }
@@ -126,28 +116,19 @@ impl CommandDoor {
 
     /// Others are accepted by the successor; who was accepted here has all the time that he would have had.
     pub(in crate::services::command) fn leave_to_successor(&mut self, cx: &mut Context<'_>) {
-        if self.life == Life::Serving {
+        if self.closing.is_far() {
             self.listening.leave(cx);
             self.finish(cx);
         }
     }
 
     fn finish(&mut self, cx: &mut Context<'_>) {
-        self.life = Life::Draining;
-        let count = self.connections.len();
-        log::info!("{}: draining, {count} clients connected", self.options.name);
-        let until = cx.now() + self.options.stop_timeout;
-        cx.set_alarm(&mut self.life_alarm, Of::Life.only(), Some(until));
+        let Options { name, stop_timeout, .. } = &self.options;
+        self.closing.begin(cx, name, self.connections.len(), *stop_timeout);
     }
 
     pub(super) fn stop_timeout(&mut self, cx: &mut Context<'_>) {
-        cx.alarm_fired(&mut self.life_alarm);
-        if self.life == Life::Draining {
-            self.life = Life::Stopping;
-            log::warn!(
-                "{}: --stop-timeout is over; what still runs is ended",
-                self.options.name
-            );
+        if self.closing.time_is_up(cx, &self.options.name) {
             self.scheduler.stop(cx.now());
             self.obey(cx);
             self.pump_all(cx);
@@ -156,8 +137,7 @@ impl CommandDoor {
 
     pub(in crate::services::command) fn hurry_everybody(&mut self, cx: &mut Context<'_>) {
         self.listening.close();
-        self.life = Life::Stopping;
-        cx.set_alarm(&mut self.life_alarm, Of::Life.only(), None);
+        self.closing.hurry(cx);
         self.scheduler.hurry(cx.now());
         self.obey(cx);
     }
@@ -170,7 +150,7 @@ impl CommandDoor {
     }
 
     pub(in crate::services::command) fn is_over(&self) -> bool {
-        self.life != Life::Serving && self.scheduler.is_idle()
+        !self.closing.is_far() && self.scheduler.is_idle()
     }
 
     pub(super) fn guard_has_died(&mut self, cx: &mut Context<'_>) {

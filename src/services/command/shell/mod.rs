@@ -32,12 +32,12 @@ use crate::net::limits::ConnectionCount;
 use crate::net::listening::{Accepting, Listening};
 use crate::process::guard::Guard;
 use crate::process::spawn::SpawnDefaults;
-use crate::reactor::{Alarm, Context, Key, Kind, MAX_KINDS, Readiness, Service, Source};
+use crate::reactor::{Context, Key, Kind, MAX_KINDS, Readiness, Service, Source};
+use crate::services::closing::Closing;
 use crate::services::journal::Journal;
 use crate::services::on_request::Times;
 
 use connection::{Connection, Edges};
-use lifecycle::Life;
 use programs::Programs;
 pub use programs::preflight;
 use runs::Running;
@@ -60,8 +60,7 @@ pub struct CommandDoor {
     starting: VecDeque<RunId>,
     traffic: Traffic,
     times: Times,
-    life: Life,
-    life_alarm: Alarm,
+    closing: Closing,
     journal: Journal<Topic>,
     started: Instant,
 }
@@ -79,7 +78,7 @@ enum Of {
     Ending,
     Starting,
     Upkeep,
-    Life,
+    Closing,
     GuardExit,
 }
 
@@ -93,7 +92,7 @@ const KINDS: &[Of] = &[
     Of::Ending,
     Of::Starting,
     Of::Upkeep,
-    Of::Life,
+    Of::Closing,
     Of::GuardExit,
 ];
 
@@ -146,7 +145,7 @@ impl Service for CommandDoor {
             Some(Of::Exit) => self.exit_ready(cx, RunId(number)),
             Some(Of::GuardExit) => self.guard_has_died(cx),
             // These are alarms and leftovers, never registered with the poll.
-            Some(Of::Run | Of::Ending | Of::Starting | Of::Upkeep | Of::Life) | None => {}
+            Some(Of::Run | Of::Ending | Of::Starting | Of::Upkeep | Of::Closing) | None => {}
         }
     }
 
@@ -158,7 +157,7 @@ impl Service for CommandDoor {
             Some(Of::Run) => self.run_timeout(cx, RunId(number)),
             Some(Of::Ending) => self.ending_timeout(cx, RunId(number)),
             Some(Of::Upkeep) => self.journal.sum_up(cx, &self.options.name),
-            Some(Of::Life) => self.stop_timeout(cx),
+            Some(Of::Closing) => self.stop_timeout(cx),
             // These have no alarm.
             Some(Of::Stdin | Of::Output | Of::Exit | Of::Starting | Of::GuardExit) | None => {}
         }
@@ -172,7 +171,7 @@ impl Service for CommandDoor {
             Some(Of::Run) => self.pump_run(cx, RunId(number)),
             Some(Of::Starting) => self.start_waiting(cx),
             // These never leave anything over.
-            Some(Of::Stdin | Of::Output | Of::Exit | Of::Ending | Of::Upkeep | Of::Life | Of::GuardExit) | None => {}
+            Some(Of::Stdin | Of::Output | Of::Exit | Of::Ending | Of::Upkeep | Of::Closing | Of::GuardExit) | None => {}
         }
     }
 

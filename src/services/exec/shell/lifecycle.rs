@@ -17,23 +17,14 @@ use crate::net::listener::Listener;
 use crate::net::listening::{Accepting, Listening};
 use crate::process::spawn::SpawnDefaults;
 use crate::reactor::slab::GenerationalSlab;
-use crate::reactor::{Alarm, Context, Key};
+use crate::reactor::{Context, Key};
+use crate::services::closing::Closing;
 use crate::services::journal::Journal;
 use crate::services::on_request::Times;
 use crate::services::{Listeners, cannot_watch, start_guard};
 
 /// Once the door drains, a client whose arguments are not complete has so long to complete them.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-
-/// How far the door's life has gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Life {
-    Serving,
-    /// Nobody is accepted any more; what runs may end.
-    Draining,
-    /// What runs is ended.
-    Stopping,
-}
 
 impl ExecDoor {
     /// A door that listens already but serves nobody yet; [`start`](crate::services::Door::start) gives it life.
@@ -60,8 +51,7 @@ impl ExecDoor {
             counters: Counters::default(),
             traffic: Traffic::default(),
             times: Times::default(),
-            life: Life::Serving,
-            life_alarm: Alarm::default(),
+            closing: Closing::new(Of::Closing.only()),
             journal: Journal::new(Of::Upkeep.only()),
             started: now,
             options,
@@ -110,14 +100,14 @@ impl ExecDoor {
     // ---- end ---------------------------------------------------------------------------------------------------
 
     pub(in crate::services::exec) fn begin_draining(&mut self, cx: &mut Context<'_>) {
-        if self.life == Life::Serving {
+        if self.closing.is_far() {
             // Who has connected is in, even if nobody has accepted him yet.
             self.accept_all(cx);
             self.listening.close();
             self.finish(cx);
         }
         // Those of a door that finishes already, because a successor serves, have had all the time they wanted.
-        if self.life == Life::Draining {
+        if self.closing.is_patient() {
             let by = cx.now() + LAST_WORDS;
             for key in self.keys() {
                 if let Some(connection) = self.connections.get_mut(key) {
@@ -130,36 +120,26 @@ impl ExecDoor {
 
     /// Others are accepted by the successor; who was accepted here has all the time that he would have had.
     pub(in crate::services::exec) fn leave_to_successor(&mut self, cx: &mut Context<'_>) {
-        if self.life == Life::Serving {
+        if self.closing.is_far() {
             self.listening.leave(cx);
             self.finish(cx);
         }
     }
 
     fn finish(&mut self, cx: &mut Context<'_>) {
-        self.life = Life::Draining;
-        let count = self.connections.len();
-        log::info!("{}: draining, {count} clients connected", self.options.name);
-        let until = cx.now() + self.options.stop_timeout;
-        cx.set_alarm(&mut self.life_alarm, Of::Life.only(), Some(until));
+        let Options { name, stop_timeout, .. } = &self.options;
+        self.closing.begin(cx, name, self.connections.len(), *stop_timeout);
     }
 
     pub(super) fn stop_timeout(&mut self, cx: &mut Context<'_>) {
-        cx.alarm_fired(&mut self.life_alarm);
-        if self.life == Life::Draining {
-            self.life = Life::Stopping;
-            log::warn!(
-                "{}: --stop-timeout is over; what still runs is ended",
-                self.options.name
-            );
+        if self.closing.time_is_up(cx, &self.options.name) {
             self.tell_everybody(cx, Event::Stop);
         }
     }
 
     pub(in crate::services::exec) fn hurry_everybody(&mut self, cx: &mut Context<'_>) {
         self.listening.close();
-        self.life = Life::Stopping;
-        cx.set_alarm(&mut self.life_alarm, Of::Life.only(), None);
+        self.closing.hurry(cx);
         self.tell_everybody(cx, Event::Hurry);
     }
 
@@ -173,7 +153,7 @@ impl ExecDoor {
     pub(in crate::services::exec) fn is_over(&self) -> bool {
         // Who has been told everything, and sends on, does not hold up the end.
         let parts = |state| matches!(state, State::Parting { .. });
-        self.life != Life::Serving && self.connections.iter().all(|(_, it)| parts(it.run.state()))
+        !self.closing.is_far() && self.connections.iter().all(|(_, it)| parts(it.run.state()))
     }
 
     fn keys(&self) -> Vec<Key> {

@@ -33,12 +33,12 @@ use crate::net::listening::{Accepting, Listening};
 use crate::process::guard::Guard;
 use crate::process::spawn::{Launcher, SpawnDefaults};
 use crate::reactor::slab::GenerationalSlab;
-use crate::reactor::{Alarm, Context, Key, Kind, MAX_KINDS, Readiness, Service, Source};
+use crate::reactor::{Context, Key, Kind, MAX_KINDS, Readiness, Service, Source};
+use crate::services::closing::Closing;
 use crate::services::journal::Journal;
 use crate::services::on_request::Times;
 
 use connection::{Connection, Edges, Moved};
-use lifecycle::Life;
 
 pub(super) use surroundings::launcher;
 
@@ -63,8 +63,7 @@ pub struct ExecDoor {
     counters: Counters,
     traffic: Traffic,
     times: Times,
-    life: Life,
-    life_alarm: Alarm,
+    closing: Closing,
     journal: Journal<Topic>,
     started: Instant,
 }
@@ -82,7 +81,7 @@ enum Of {
     Ending,
     Starting,
     Upkeep,
-    Life,
+    Closing,
     GuardExit,
 }
 
@@ -96,7 +95,7 @@ const KINDS: &[Of] = &[
     Of::Ending,
     Of::Starting,
     Of::Upkeep,
-    Of::Life,
+    Of::Closing,
     Of::GuardExit,
 ];
 
@@ -140,7 +139,7 @@ impl Service for ExecDoor {
             Some(Of::Exit) => self.exit_ready(cx, source.key),
             Some(Of::GuardExit) => self.guard_has_died(cx),
             // These are alarms and leftovers, never registered with the poll.
-            Some(Of::Ending | Of::Starting | Of::Upkeep | Of::Life) | None => {}
+            Some(Of::Ending | Of::Starting | Of::Upkeep | Of::Closing) | None => {}
         }
     }
 
@@ -150,7 +149,7 @@ impl Service for ExecDoor {
             Some(Of::Client) => self.client_timeout(cx, source.key),
             Some(Of::Ending) => self.ending_timeout(cx, source.key),
             Some(Of::Upkeep) => self.journal.sum_up(cx, &self.options.name),
-            Some(Of::Life) => self.stop_timeout(cx),
+            Some(Of::Closing) => self.stop_timeout(cx),
             // These have no alarm.
             Some(Of::Stdin | Of::Stdout | Of::Stderr | Of::Exit | Of::Starting | Of::GuardExit) | None => {}
         }
@@ -163,7 +162,7 @@ impl Service for ExecDoor {
             Some(Of::Starting) => self.start_waiting(cx),
             // These never leave anything over.
             Some(
-                Of::Stdin | Of::Stdout | Of::Stderr | Of::Exit | Of::Ending | Of::Upkeep | Of::Life | Of::GuardExit,
+                Of::Stdin | Of::Stdout | Of::Stderr | Of::Exit | Of::Ending | Of::Upkeep | Of::Closing | Of::GuardExit,
             )
             | None => {}
         }
