@@ -72,7 +72,7 @@ impl Scheduler {
     }
 
     /// How many arguments the command takes that was asked for.
-    pub(super) fn wanted(&self, request: &Request) -> Option<usize> {
+    fn wanted(&self, request: &Request) -> Option<usize> {
         let rule = self.rules.get(request.name.as_ref()?)?;
         Some(rule.arguments.len())
     }
@@ -100,7 +100,7 @@ impl Scheduler {
         self.go_on(id, request, until, now);
     }
 
-    pub(super) fn take_name(&mut self, id: ClientId, name: Vec<u8>, until: Instant, now: Instant) {
+    fn take_name(&mut self, id: ClientId, name: Vec<u8>, until: Instant, now: Instant) {
         if self.list && name == LIST {
             self.actions.push(Action::List(id));
             return self.answer(id, now);
@@ -122,7 +122,7 @@ impl Scheduler {
     }
 
     /// Asks for the next argument, or does what was asked for.
-    pub(super) fn go_on(&mut self, id: ClientId, request: Request, until: Instant, now: Instant) {
+    fn go_on(&mut self, id: ClientId, request: Request, until: Instant, now: Instant) {
         let wanted = self.wanted(&request).unwrap_or_default();
         if request.arguments.len() < wanted {
             self.enter(
@@ -139,7 +139,7 @@ impl Scheduler {
     }
 
     /// A request is complete.
-    pub(super) fn serve(&mut self, id: ClientId, request: Request, now: Instant) {
+    fn serve(&mut self, id: ClientId, request: Request, now: Instant) {
         let name = request.name.clone().unwrap_or_default();
         let Some(rule) = self.rules.get(&name) else {
             self.counters.not_found += 1;
@@ -256,7 +256,7 @@ impl Scheduler {
     }
 
     /// A refusal for what the client has sent, or has not.
-    pub(super) fn turn_down(&mut self, client: ClientId, name: Vec<u8>, why: Refusal, now: Instant) {
+    fn turn_down(&mut self, client: ClientId, name: Vec<u8>, why: Refusal, now: Instant) {
         self.counters.refused += 1;
         self.refuse(client, name, why, now);
     }

@@ -28,7 +28,7 @@ impl Scheduler {
     }
 
     /// Those who wait for the same as what has just been started share it.
-    pub(super) fn join_from_queue(&mut self, name: &[u8], arguments: &[Vec<u8>]) {
+    fn join_from_queue(&mut self, name: &[u8], arguments: &[Vec<u8>]) {
         let Some(run) = self.to_join(name, arguments) else {
             return;
         };
@@ -58,7 +58,7 @@ impl Scheduler {
         self.tidy(name);
     }
 
-    pub(super) fn tidy(&mut self, name: &[u8]) {
+    fn tidy(&mut self, name: &[u8]) {
         let empty = |line: &Line| line.running == 0 && line.queue.is_empty();
         if self.lines.get(name).is_some_and(empty) {
             self.lines.remove(name);

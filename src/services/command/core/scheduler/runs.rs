@@ -50,7 +50,7 @@ impl Scheduler {
         self.actions.push(Action::Attach { client, run, leads });
     }
 
-    pub(super) fn follow(&mut self, id: ClientId, run: RunId) {
+    fn follow(&mut self, id: ClientId, run: RunId) {
         let stalled_until = None;
         self.enter(id, State::Following { run, stalled_until });
     }
@@ -78,7 +78,7 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn step(&mut self, id: RunId, step: Step, now: Instant) {
+    fn step(&mut self, id: RunId, step: Step, now: Instant) {
         match step {
             Step::EndInput => self.actions.push(Action::EndInput(id)),
             Step::End(cause) => {
@@ -96,7 +96,7 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn tell_audience(&mut self, id: RunId, why: Option<&Refusal>, now: Instant) {
+    fn tell_audience(&mut self, id: RunId, why: Option<&Refusal>, now: Instant) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let (audience, name) = (std::mem::take(&mut job.audience), job.name.clone());
         for client in audience {
@@ -108,7 +108,7 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn drop_run(&mut self, id: RunId) {
+    fn drop_run(&mut self, id: RunId) {
         self.actions.push(Action::Drop(id));
         let Some(job) = self.jobs.remove(&id) else { return };
         if let Some(line) = self.lines.get_mut(&job.name) {
