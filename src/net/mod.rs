@@ -8,7 +8,8 @@
 //! 3. [`accept`] takes connections from it, so many a turn, and stops for a while when the machine has no more
 //!    descriptors or memory to give; [`listening`] does so for all listeners of a service, on the loop.
 //! 4. [`access`] says whether the peer may come in at all, [`limits`] whether there is room for one more.
-//! 5. From then on it is a [`Stream`](stream::Stream), TCP or UNIX alike, registered with the reactor by its service.
+//! 5. From then on it is a [`Stream`](stream::Stream), TCP or UNIX alike, registered with the reactor by its service;
+//!    [`edges`] keeps what it may be good for.
 //!
 //! What holds everywhere: every descriptor is close-on-exec and non-blocking from the system call that makes it; nothing
 //! here waits; every error number of every call has a decided consequence, written where it is decided. A socket file is
@@ -21,6 +22,7 @@ pub mod access;
 pub mod addr;
 pub mod bind;
 pub mod bind_error;
+pub mod edges;
 pub mod handover;
 pub mod inherit;
 pub mod limits;

@@ -9,9 +9,10 @@ use super::super::core::event::{ClientEvent, ClientId, Refusal};
 use super::super::core::exchange::Exchange;
 use super::super::core::reply;
 use super::super::report::{self, Topic};
-use super::connection::{Connection, Edges};
+use super::connection::Connection;
 use super::{CommandDoor, Of};
 use crate::net::addr::PeerAddr;
+use crate::net::edges::Edges;
 use crate::net::limits::Full;
 use crate::net::listening::{Accepting, Listening};
 use crate::net::stream::{Stream, Unread};
@@ -59,10 +60,7 @@ impl CommandDoor {
             stream,
             peer,
             exchange: Exchange::new(self.options.max_message),
-            edges: Edges {
-                readable: true,
-                writable: true,
-            },
+            edges: Edges::UNTRIED,
             alarm: Alarm::default(),
             follows: None,
             input: Buffer::default(),
@@ -96,8 +94,7 @@ impl CommandDoor {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        connection.edges.readable |= readiness.readable || readiness.read_closed;
-        connection.edges.writable |= readiness.writable;
+        connection.edges.note(readiness);
         if readiness.hung_up {
             self.tell_client(cx, id, ClientEvent::Gone);
         }
@@ -173,7 +170,7 @@ impl CommandDoor {
         if quiet || connection.stream.shutdown_write().is_err() {
             self.tell_client(cx, id, ClientEvent::Left);
         } else {
-            connection.edges.readable = true;
+            connection.edges.expect_input();
             cx.resume_later(Of::client(id));
         }
     }

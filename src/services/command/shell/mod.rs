@@ -28,6 +28,7 @@ use super::core::event::{Action, ClientEvent, ClientId, RunEvent, RunId};
 use super::core::scheduler::Scheduler;
 use super::options::Options;
 use super::report::{self, Topic};
+use crate::net::edges::Edges;
 use crate::net::limits::ConnectionCount;
 use crate::net::listening::{Accepting, Listening};
 use crate::process::guard::Guard;
@@ -37,7 +38,7 @@ use crate::services::closing::Closing;
 use crate::services::journal::Journal;
 use crate::services::on_request::Times;
 
-use connection::{Connection, Edges};
+use connection::Connection;
 use programs::Programs;
 pub use programs::preflight;
 use runs::Running;

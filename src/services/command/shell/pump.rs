@@ -1,10 +1,13 @@
 //! Moving bytes: between a client and the scheduler, and between a run and all that follow it.
 
+use std::io::IoSlice;
+
 use super::super::core::client::State;
 use super::super::core::event::{ClientEvent, ClientId, RunEvent, RunId};
 use super::super::core::exchange::Found;
-use super::connection::{Taken, Written};
+use super::connection::Connection;
 use super::{CommandDoor, Of};
+use crate::net::edges::{Taken, Written};
 use crate::process::job::{Moved, Pipe};
 use crate::reactor::Context;
 
@@ -94,13 +97,25 @@ impl CommandDoor {
         let Some(connection) = self.connections.get_mut(&id) else {
             return false;
         };
-        let event = match connection.write() {
-            Written::Gone => ClientEvent::Gone,
-            Written::All => ClientEvent::Flushed,
-            Written::Some => ClientEvent::Progress,
+        let Connection {
+            edges, stream, output, ..
+        } = connection;
+        let event = match output.bytes() {
             // Nothing was to be said, as by a program that puts out nothing.
-            Written::Nothing if answered && connection.output.is_empty() => ClientEvent::Flushed,
-            Written::Nothing => return false,
+            [] if answered => ClientEvent::Flushed,
+            [] => return false,
+            bytes => match edges.write(stream, &[IoSlice::new(bytes)]) {
+                Written::Nothing => return false,
+                Written::Gone => ClientEvent::Gone,
+                Written::Bytes(count) => {
+                    output.consume(count);
+                    if output.is_empty() {
+                        ClientEvent::Flushed
+                    } else {
+                        ClientEvent::Progress
+                    }
+                }
+            },
         };
         self.tell_client(cx, id, event);
         true
@@ -125,7 +140,8 @@ impl CommandDoor {
             // The program has to take that first.
             return false;
         }
-        match connection.read(buffer.get_mut(..room).unwrap_or_default()) {
+        let room = buffer.get_mut(..room).unwrap_or_default();
+        match connection.edges.read(&connection.stream, room) {
             Taken::Nothing => return false,
             Taken::Gone => self.tell_client(cx, id, ClientEvent::Gone),
             Taken::End => self.client_ends(cx, id),

@@ -8,11 +8,12 @@ use mio::Interest;
 use super::super::core::reply::{Outcome, REFUSED};
 use super::super::core::run::{Cause, Event, Refusal, Run, State};
 use super::super::report::{self, Topic};
-use super::connection::{Bytes, Connection, Edges};
+use super::connection::{Bytes, Connection};
 use super::permits::may_run_anything;
 use super::signals::Signals;
 use super::{ExecDoor, Of};
 use crate::net::addr::PeerAddr;
+use crate::net::edges::Edges;
 use crate::net::limits::Full;
 use crate::net::listening::{Accepting, Listening};
 use crate::net::stream::{Stream, Unread};
@@ -71,10 +72,7 @@ impl ExecDoor {
             run: Run::new(self.options.policy, cx.now()),
             reader: self.options.dialect.reader(self.options.max_arguments),
             teller: self.options.dialect.teller(),
-            edges: Edges {
-                readable: true,
-                writable: true,
-            },
+            edges: Edges::UNTRIED,
             alarm: Alarm::default(),
             arguments: Vec::new(),
             asked: None,
@@ -124,8 +122,7 @@ impl ExecDoor {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        connection.edges.readable |= readiness.readable || readiness.read_closed;
-        connection.edges.writable |= readiness.writable;
+        connection.edges.note(readiness);
         if readiness.hung_up {
             self.tell(cx, key, Event::Gone);
         }
@@ -246,7 +243,7 @@ impl ExecDoor {
         if quiet || connection.stream.shutdown_write().is_err() {
             self.tell(cx, key, Event::Left);
         } else {
-            connection.edges.readable = true;
+            connection.edges.expect_input();
         }
     }
 

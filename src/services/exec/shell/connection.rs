@@ -1,9 +1,9 @@
 //! One connection as the shell holds it: the client's socket, what is on its way, and the program with its pipes.
 //!
-//! Edges are kept (`Edges`, and those of the [`Job`]): a source that has not said WouldBlock since its last event may have
+//! Edges are kept ([`Edges`], and those of the [`Job`]): a source that has not said WouldBlock since its last event may have
 //! something.
 
-use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
 use super::super::core::dialect::{Reader, Teller};
@@ -13,6 +13,7 @@ use super::super::core::run::{Event, Run, State};
 use super::super::core::sockproc::Kept;
 use super::signals::Signals;
 use crate::net::addr::PeerAddr;
+use crate::net::edges::{Edges, Taken, Written};
 use crate::net::stream::Stream;
 use crate::process::exit_status::ExitStatus;
 use crate::process::job::{self, Job, Pipe};
@@ -60,13 +61,6 @@ pub(super) struct Connection {
     pub(super) bytes: Bytes,
 }
 
-/// What the client's socket may be good for.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Edges {
-    pub(super) readable: bool,
-    pub(super) writable: bool,
-}
-
 /// How many bytes have passed.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Bytes {
@@ -94,21 +88,17 @@ impl Connection {
 
     /// Writes to the client what it is owed.
     pub(super) fn write_client(&mut self) -> Moved {
-        if self.output.is_empty() || !self.edges.writable {
+        if self.output.is_empty() {
             return Moved::Nothing;
         }
-        match self.output.write_to(&self.stream) {
-            Ok(_) if self.output.is_empty() && matches!(self.run.state(), State::Answered { .. }) => {
-                Moved::Event(Event::Flushed)
+        match self.edges.write(&self.stream, &[IoSlice::new(self.output.bytes())]) {
+            Written::Bytes(count) => {
+                self.output.consume(count);
+                let flushed = self.output.is_empty() && matches!(self.run.state(), State::Answered { .. });
+                Moved::Event(if flushed { Event::Flushed } else { Event::Progress })
             }
-            Ok(_) => Moved::Event(Event::Progress),
-            Err(error) if error.kind() == ErrorKind::Interrupted => Moved::Some,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                self.edges.writable = false;
-                Moved::Nothing
-            }
-            // EPIPE, ECONNRESET: it does not read any more.
-            Err(_) => Moved::Event(Event::Gone),
+            Written::Nothing => Moved::Nothing,
+            Written::Gone => Moved::Event(Event::Gone),
         }
     }
 
@@ -116,25 +106,22 @@ impl Connection {
     /// nothing of that is held.
     pub(super) fn read_client(&mut self, buffer: &mut [u8], max_buffer: usize) -> Moved {
         let waits = !self.input.is_empty() && !self.reader.is_complete();
-        if !self.edges.readable || waits || self.run.state() == State::Starting {
+        if waits || self.run.state() == State::Starting {
             return Moved::Nothing;
         }
         let room = buffer.len().min(max_buffer);
-        let outcome = (&self.stream).read(buffer.get_mut(..room).unwrap_or_default());
-        match outcome {
-            Ok(0) => {
-                self.edges.readable = false;
+        match self
+            .edges
+            .read(&self.stream, buffer.get_mut(..room).unwrap_or_default())
+        {
+            Taken::Nothing => Moved::Nothing,
+            Taken::Bytes(count) if self.run.listens() => self.take(buffer.get(..count).unwrap_or_default()),
+            Taken::Bytes(_) => Moved::Some,
+            Taken::End => {
                 self.left = true;
                 self.client_ends()
             }
-            Ok(count) if self.run.listens() => self.take(buffer.get(..count).unwrap_or_default()),
-            Ok(_) => Moved::Some,
-            Err(error) if error.kind() == ErrorKind::Interrupted => Moved::Some,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                self.edges.readable = false;
-                Moved::Nothing
-            }
-            Err(_) => Moved::Event(Event::Gone),
+            Taken::Gone => Moved::Event(Event::Gone),
         }
     }
 
@@ -231,7 +218,7 @@ impl Connection {
                 *bytes += count as u64;
                 let come = buffer.get(..count).unwrap_or_default();
                 if self.output.is_empty()
-                    && self.edges.writable
+                    && self.edges.writable()
                     && let Some(behind) = self.teller.around_output(from, count, self.output.end())
                 {
                     return self.write_through(come, behind);
@@ -251,15 +238,10 @@ impl Connection {
     fn write_through(&mut self, come: &[u8], behind: &[u8]) -> Moved {
         let before = self.output.len();
         let pieces = [self.output.bytes(), come, behind].map(IoSlice::new);
-        let written = match (&self.stream).write_vectored(&pieces) {
-            Ok(written) => written,
-            Err(error) if error.kind() == ErrorKind::Interrupted => 0,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                self.edges.writable = false;
-                0
-            }
-            // EPIPE, ECONNRESET: it does not read any more.
-            Err(_) => return Moved::Event(Event::Gone),
+        let written = match self.edges.write(&self.stream, &pieces) {
+            Written::Bytes(written) => written,
+            Written::Nothing => 0,
+            Written::Gone => return Moved::Event(Event::Gone),
         };
         for (piece, at) in [(come, before), (behind, before + come.len())] {
             let left = piece.get(written.saturating_sub(at)..).unwrap_or_default();

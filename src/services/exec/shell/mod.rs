@@ -28,6 +28,7 @@ use super::core::reply::Output;
 use super::core::run::{Action, Event, State};
 use super::options::Options;
 use super::report::{self, Topic};
+use crate::net::edges::Edges;
 use crate::net::limits::ConnectionCount;
 use crate::net::listening::{Accepting, Listening};
 use crate::process::guard::Guard;
@@ -38,7 +39,7 @@ use crate::services::closing::Closing;
 use crate::services::journal::Journal;
 use crate::services::on_request::Times;
 
-use connection::{Connection, Edges, Moved};
+use connection::{Connection, Moved};
 
 pub(super) use surroundings::launcher;
 
