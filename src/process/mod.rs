@@ -21,7 +21,7 @@
 //! What holds throughout: a process id is used for signals only while its process is unreaped, since until then the
 //! kernel gives the number to nobody else; the daemon calls [`claim_children`] first of all. Every descriptor is
 //! close-on-exec. Nothing here blocks on a child, and there is no SIGCHLD handler. All `unsafe` of this room is in
-//! `sys.rs` and `sys/memory.rs`.
+//! `sys.rs` and `sys/`.
 //!
 //! The kernel must be Linux 5.4 or later (`waitid` on a pidfd). A process that leaves its group (`setsid`, a
 //! double-forking daemon) is out of reach of everything here.

@@ -1,0 +1,314 @@
+//! The vfork-like start of a program, from before its clone to its exec.
+//!
+//! `clone(CLONE_VM | CLONE_VFORK)` makes a process that borrows the daemon's memory
+//! instead of copying its page tables, so the cost does not grow with the daemon; the calling thread stands still
+//! until the child has exec'ed or exited. Between the two the child runs on this program's memory, and these rules
+//! hold for every line from [`child_main`] down:
+//!
+//! * It has a stack of its own, so it cannot overwrite the frames of the caller, who goes on with them.
+//! * No signal handler can run in it: all signals are blocked before the clone, and unblocked in the child only when
+//!   every disposition is the default one. (Dispositions and mask are the child's own: no `CLONE_SIGHAND`.)
+//! * It calls nothing that may lock, allocate, or unwind: other threads still run and may hold any lock. What it needs
+//!   was laid out by the parent.
+//! * Its thread-local storage is the calling thread's. Of that it changes `errno` alone, which the parent, standing
+//!   still, does not read across the call.
+//! * Descriptors are a copy (no `CLONE_FILES`): what it moves and closes is its own.
+//! * `setuid` and its like are raw calls. Those of the C library would signal all threads *of the daemon* to follow.
+#![allow(unsafe_code, reason = "one of the few files for it: see the crate's lints")]
+
+use std::convert::Infallible;
+use std::ffi::{CString, c_char, c_int, c_long, c_void};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+#[cfg(target_pointer_width = "64")]
+use libc::{SYS_setgid, SYS_setgroups, SYS_setuid};
+#[cfg(target_pointer_width = "32")]
+use libc::{SYS_setgid32 as SYS_setgid, SYS_setgroups32 as SYS_setgroups, SYS_setuid32 as SYS_setuid};
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow};
+use nix::sys::wait::waitpid;
+use nix::unistd::{Pid, getpid};
+
+use super::memory::ChildStack;
+use crate::process::failure::Step;
+use crate::process::plan::{Credentials, Plan};
+
+/// A step and its errno.
+pub(in crate::process) type Failure = (Step, Errno);
+
+/// A [`Plan`] with what the child needs besides, and the place where it leaves its failure.
+struct ChildView<'a> {
+    plan: &'a Plan<'a>,
+    argv: *const *const c_char,
+    environment: *const *const c_char,
+    parent: Pid,
+    failure: Option<Failure>,
+}
+
+/// Starts a program. When this returns the exec has succeeded, or there is no child any more.
+pub(in crate::process) fn spawn(plan: &Plan<'_>, stack: &mut ChildStack) -> Result<(Pid, OwnedFd), Failure> {
+    let (argv, environment) = (pointers(plan.argv), pointers(plan.environment));
+    let parent = getpid();
+    let mut view = ChildView {
+        plan,
+        argv: argv.as_ptr(),
+        environment: environment.as_ptr(),
+        parent,
+        failure: None,
+    };
+    let (pid, pidfd) = clone_child(&mut view, stack).map_err(|errno| (Step::NewProcess, errno))?;
+    match view.failure {
+        None => Ok((pid, pidfd)),
+        Some(failure) => {
+            // It has written its failure and is in `_exit`, or past it: this waits for microseconds at most. An error
+            // could only say that there is no such child, and then there is nothing to reap.
+            while waitpid(pid, None) == Err(Errno::EINTR) {}
+            Err(failure)
+        }
+    }
+}
+
+/// The array that `execve` wants: a pointer for each string and a null pointer behind them. Valid as long as `strings`.
+fn pointers(strings: &[CString]) -> Vec<*const c_char> {
+    strings
+        .iter()
+        .map(|string| string.as_ptr())
+        .chain([ptr::null()])
+        .collect()
+}
+
+fn clone_child(view: &mut ChildView<'_>, stack: &mut ChildStack) -> Result<(Pid, OwnedFd), Errno> {
+    let mut pidfd: RawFd = -1;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+    let unused = ptr::null_mut::<c_void>();
+    let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+    // SAFETY: `child_main` gets the `ChildView` it expects, which no one else touches while the child may: CLONE_VFORK
+    // keeps this thread here until the child has let go of this memory, so `view`, all that it borrows, `pidfd` and the
+    // stack outlive the child's use of them. The stack is mapped, page-aligned, grows down from its top and is used by
+    // nobody else: it is borrowed mutably until then. What the child does with the shared memory keeps to the rules at the head of this file. The thread
+    // pointer and the child's thread id are not asked for by the flags, so their arguments are not used.
+    let result = unsafe {
+        libc::clone(
+            child_main,
+            stack.top(),
+            flags,
+            ptr::from_mut(view).cast(),
+            &raw mut pidfd,
+            unused,
+            unused,
+        )
+    };
+    let outcome = Errno::result(result);
+    // Cannot fail: the kernel refuses only an unknown operation or a bad address.
+    let _ = mask.thread_set_mask();
+    let pid = Pid::from_raw(outcome?);
+    // SAFETY: clone succeeded, so CLONE_PIDFD has stored a new descriptor that nobody else owns.
+    Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+}
+
+/// The child, from its first instruction to its exec or exit.
+extern "C" fn child_main(view: *mut c_void) -> c_int {
+    // SAFETY: `clone_child` passes a pointer to a live `ChildView` that only this child uses until it has exec'ed or
+    // exited.
+    let view = unsafe { &mut *view.cast::<ChildView<'_>>() };
+    // SAFETY: this is the child, on its own stack, with all signals blocked.
+    let Err(failure) = unsafe { become_program(view) };
+    view.failure = Some(failure);
+    // SAFETY: ends this process alone, without running anything of the daemon's (atexit, destructors, buffers).
+    unsafe { libc::_exit(127) }
+}
+
+/// The order matters. Limits and niceness come before the credentials, as raising them may need the privilege that is
+/// given up there; the directory after, as it is the child's user that must be able to enter it; the parent-death
+/// signal after, as a change of credentials clears it (`PR_SET_PDEATHSIG(2const)`); the sandbox last, since it asks a
+/// process without privileges to have given up new ones, and would rule over what is opened here.
+///
+/// # Safety
+/// Only in a child of [`clone_child`], with all signals blocked.
+unsafe fn become_program(view: &ChildView<'_>) -> Result<Infallible, Failure> {
+    let plan = view.plan;
+    // SAFETY: the caller's promise is that of each of these.
+    unsafe {
+        reset_signals();
+        let leader = if plan.terminal {
+            libc::SYS_setsid
+        } else {
+            libc::SYS_setpgid
+        };
+        call(Step::ProcessGroup, leader, [0, 0, 0, 0])?;
+        connect_stdio(plan.stdio)?;
+        if plan.terminal {
+            let arguments = [c_long::from(libc::STDIN_FILENO), libc::TIOCSCTTY as c_long, 0, 0];
+            call(Step::Terminal, libc::SYS_ioctl, arguments)?;
+        }
+        apply_limits(plan)?;
+        if let Some(credentials) = plan.credentials {
+            assume(credentials)?;
+        }
+        if let Some(directory) = plan.directory {
+            call(
+                Step::WorkingDirectory,
+                libc::SYS_chdir,
+                [address(directory.as_ptr()), 0, 0, 0],
+            )?;
+        }
+        die_with_parent(view.parent)?;
+        if plan.no_new_privileges {
+            call(
+                Step::NoNewPrivileges,
+                libc::SYS_prctl,
+                [c_long::from(libc::PR_SET_NO_NEW_PRIVS), 1, 0, 0],
+            )?;
+        }
+        if let Some(rules) = plan.sandbox {
+            let arguments = [c_long::from(rules.as_raw_fd()), 0, 0, 0];
+            call(Step::Sandbox, libc::SYS_landlock_restrict_self, arguments)?;
+        }
+        unblock_signals();
+        let arguments = [
+            address(plan.program.as_ptr()),
+            address(view.argv),
+            address(view.environment),
+            0,
+        ];
+        call(Step::Exec, libc::SYS_execve, arguments)?;
+    }
+    // execve does not return but to fail.
+    Err((Step::Exec, Errno::UnknownErrno))
+}
+
+/// A pointer as an argument of [`call`].
+fn address<T>(pointer: *const T) -> c_long {
+    pointer.expose_provenance().cast_signed() as c_long
+}
+
+/// One raw system call: neither a cancellation point nor, as some of the C library's wrappers, more than the call.
+///
+/// # Safety
+/// As the call's manual page has it; pointers among the arguments must be valid for what it does.
+unsafe fn call(step: Step, number: c_long, [a, b, c, d]: [c_long; 4]) -> Result<c_long, Failure> {
+    // SAFETY: the caller's promise. `fifth` arguments (prctl) must be zero where there are any.
+    let result = unsafe { libc::syscall(number, a, b, c, d, 0) };
+    if result == -1 {
+        Err((step, Errno::last()))
+    } else {
+        Ok(result)
+    }
+}
+
+/// Raw calls, since the C library's `sigaction` refuses the two signals it keeps for itself; and whoever started the
+/// daemon may have left those ignored as well.
+///
+/// # Safety
+/// Only in a child of [`clone_child`].
+unsafe fn reset_signals() {
+    // The kernel's `struct sigaction` of any architecture is shorter; all zeros are SIG_DFL, no flags, an empty mask.
+    let default = [0_u64; 8];
+    for signal in 1..=c_long::from(libc::SIGRTMAX()) {
+        let arguments = [signal, address(default.as_ptr()), 0, size_of::<u64>() as c_long];
+        // SAFETY: the kernel reads `default`, whose mask is 64 bits long, and changes a disposition of this process
+        // alone. It refuses SIGKILL and SIGSTOP, whose dispositions are always the default ones.
+        let _ = unsafe { call(Step::Exec, libc::SYS_rt_sigaction, arguments) };
+    }
+}
+
+/// # Safety
+/// Only in a child of [`clone_child`] whose signal dispositions are the default ones: a signal that waits is delivered
+/// here.
+unsafe fn unblock_signals() {
+    let mut none = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: `none` is written by the first call before the second reads it; neither can fail on valid addresses.
+    unsafe {
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), ptr::null_mut());
+    }
+}
+
+/// # Safety
+/// Only in a child of [`clone_child`].
+unsafe fn connect_stdio(sources: [BorrowedFd<'_>; 3]) -> Result<(), Failure> {
+    let mut sources = sources.map(|source| source.as_raw_fd());
+    // A source that lies among 0 to 2 would be overwritten by an earlier target, or keep its close-on-exec flag when
+    // it is its own target: move it away first.
+    for source in &mut sources {
+        if *source <= libc::STDERR_FILENO {
+            // SAFETY: duplicates an open descriptor of this process's own table.
+            *source = unsafe { libc::fcntl(*source, libc::F_DUPFD_CLOEXEC, 3) };
+            if *source == -1 {
+                return Err((Step::StandardStreams, Errno::last()));
+            }
+        }
+    }
+    for (source, target) in sources.into_iter().zip(libc::STDIN_FILENO..) {
+        // SAFETY: this process's own table; what `target` was is not needed any more.
+        if unsafe { libc::dup2(source, target) } == -1 {
+            return Err((Step::StandardStreams, Errno::last()));
+        }
+    }
+    // What this program opens is close-on-exec; what was left open in it by whoever started it may not be. A kernel
+    // before 5.11 or a seccomp filter refuses this, and then a child inherits those, as under any other parent.
+    // SAFETY: changes a flag in this process's own table.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    Ok(())
+}
+
+/// # Safety
+/// Only in a child of [`clone_child`].
+unsafe fn apply_limits(plan: &Plan<'_>) -> Result<(), Failure> {
+    if let Some(nice) = plan.nice {
+        let arguments = [c_long::from(libc::PRIO_PROCESS as c_int), 0, c_long::from(nice), 0];
+        // SAFETY: numbers only; the process named is the caller (0).
+        unsafe { call(Step::Nice, libc::SYS_setpriority, arguments) }?;
+    }
+    for setting in plan.limits {
+        let limit = libc::rlimit64 {
+            rlim_cur: setting.soft,
+            rlim_max: setting.hard,
+        };
+        let arguments = [0, setting.resource as c_long, address(&raw const limit), 0];
+        // SAFETY: the kernel reads `limit`, of the layout it expects, and is given no place for the old value.
+        unsafe { call(Step::Limit(setting.resource), libc::SYS_prlimit64, arguments) }?;
+    }
+    Ok(())
+}
+
+/// # Safety
+/// Only in a child of [`clone_child`].
+unsafe fn assume(credentials: &Credentials) -> Result<(), Failure> {
+    let groups = &credentials.supplementary_groups;
+    // Allocations are no larger than `isize::MAX`, so the length fits.
+    let arguments = [groups.len().cast_signed() as c_long, address(groups.as_ptr()), 0, 0];
+    // SAFETY: the kernel reads as many ids as it is told there are. The user comes last: from then on this process may
+    // lack the privilege for the others.
+    unsafe {
+        call(Step::SupplementaryGroups, SYS_setgroups, arguments)?;
+        if let Some(group) = credentials.group {
+            call(Step::Group, SYS_setgid, [id(group), 0, 0, 0])?;
+        }
+        if let Some(user) = credentials.user {
+            call(Step::User, SYS_setuid, [id(user), 0, 0, 0])?;
+        }
+    }
+    Ok(())
+}
+
+/// An id as an argument of [`call`]; the kernel looks at 32 bits.
+fn id(number: u32) -> c_long {
+    number.cast_signed() as c_long
+}
+
+/// # Safety
+/// Only in a child of [`clone_child`].
+unsafe fn die_with_parent(parent: Pid) -> Result<(), Failure> {
+    let arguments = [c_long::from(libc::PR_SET_PDEATHSIG), c_long::from(libc::SIGKILL), 0, 0];
+    // SAFETY: numbers only.
+    unsafe { call(Step::ParentDeathSignal, libc::SYS_prctl, arguments) }?;
+    // The parent may have died before the call above: then nobody would send the signal.
+    if nix::unistd::getppid() != parent {
+        // SAFETY: ends this process alone. Nobody is left to read a failure.
+        unsafe { libc::_exit(127) };
+    }
+    Ok(())
+}

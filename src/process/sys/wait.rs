@@ -1,0 +1,69 @@
+//! Children as pidfds, and their exits.
+#![allow(unsafe_code, reason = "one of the few files for it: see the crate's lints")]
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::unistd::Pid;
+
+use crate::process::exit_status::ExitStatus;
+
+/// A descriptor for a child that is not reaped yet.
+pub(in crate::process) fn pidfd_open(pid: Pid) -> Result<OwnedFd, Errno> {
+    // SAFETY: numbers only.
+    let result = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
+    let descriptor = RawFd::try_from(result).map_err(|_| Errno::EBADF)?;
+    // SAFETY: new, and owned by nobody else. The kernel has set close-on-exec.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Whether a look at an exited child also takes it away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::process) enum Wait {
+    /// It stays a zombie, and its id its own.
+    Look,
+    /// It is gone, and its id free.
+    Reap,
+}
+
+/// The status of the child behind `pidfd`; `None` while it runs.
+///
+/// Not nix's `waitid`: that one loses the status of a child ended by a real-time signal, after having reaped it.
+pub(in crate::process) fn wait(pidfd: impl AsFd, wait: Wait) -> io::Result<Option<ExitStatus>> {
+    let fd = pidfd.as_fd().as_raw_fd();
+    let number = libc::id_t::try_from(fd).map_err(|_| Errno::EBADF)?;
+    let options = libc::WEXITED
+        | libc::WNOHANG
+        | match wait {
+            Wait::Look => libc::WNOWAIT,
+            Wait::Reap => 0,
+        };
+    // SAFETY: all-zero is a valid `siginfo_t`.
+    let mut info = unsafe { MaybeUninit::<libc::siginfo_t>::zeroed().assume_init() };
+    // SAFETY: the kernel writes one `siginfo_t` to the place it is given. WNOHANG: EINTR cannot come.
+    Errno::result(unsafe { libc::waitid(libc::P_PIDFD, number, &raw mut info, options) })?;
+    // SAFETY: waitid succeeded, so the fields of a child's siginfo are set, or zero as they were.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    Ok((pid != 0).then_some(match info.si_code {
+        libc::CLD_EXITED => ExitStatus::Code(status),
+        code => ExitStatus::Signal {
+            number: status,
+            core_dumped: code == libc::CLD_DUMPED,
+        },
+    }))
+}
+
+/// Makes the exits of children known to this process alone, whatever it was started with: while SIGCHLD is ignored,
+/// which is inherited, the kernel reaps children by itself, their status is lost and their ids pass on while we still
+/// use them. Call it before the first child.
+///
+/// # Errors
+/// None that Linux knows.
+pub fn claim_children() -> nix::Result<()> {
+    // SAFETY: the default disposition runs no code of ours, and no handler of this program is lost: it has none for
+    // SIGCHLD, since every exit is a pidfd's event.
+    unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }.map(drop)
+}
