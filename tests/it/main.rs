@@ -95,4 +95,6 @@ mod startup;
 #[cfg(test)]
 mod upgrade;
 #[cfg(test)]
+mod upgrade_from_predecessor;
+#[cfg(test)]
 mod worker_demo;

@@ -23,34 +23,44 @@ const LONG: &str = "600s";
 ///
 /// Versions are hard links, never copies: a file that was open for writing a moment ago, in this process with its many threads, may
 /// be "busy" to the one that starts it.
-struct Installation {
+pub(crate) struct Installation {
     directory: TempDir,
 }
 
 impl Installation {
     /// With version `v1`.
     fn new() -> Self {
+        Self::of(Path::new(env!("CARGO_BIN_EXE_iotcpd")))
+    }
+
+    /// With this program as version `v1`.
+    pub(crate) fn of(program: &Path) -> Self {
         // Beside the program, because hard links do not cross file systems.
         let directory = tempfile::Builder::new()
             .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
             .unwrap();
         let installation = Self { directory };
-        installation.install("v1");
+        installation.install_program("v1", program);
         installation
     }
 
-    fn program(&self) -> PathBuf {
+    pub(crate) fn program(&self) -> PathBuf {
         self.directory.path().join("iotcpd")
     }
 
-    fn version(&self, version: &str) -> PathBuf {
+    pub(crate) fn version(&self, version: &str) -> PathBuf {
         self.directory.path().join(version).join("iotcpd")
     }
 
-    fn install(&self, version: &str) {
+    /// The program under test as this version.
+    pub(crate) fn install(&self, version: &str) {
+        self.install_program(version, Path::new(env!("CARGO_BIN_EXE_iotcpd")));
+    }
+
+    fn install_program(&self, version: &str, program: &Path) {
         let file = self.version(version);
         fs::create_dir(file.parent().unwrap()).unwrap();
-        fs::hard_link(env!("CARGO_BIN_EXE_iotcpd"), &file).unwrap();
+        fs::hard_link(program, &file).unwrap();
         self.turn_to(&file);
     }
 
@@ -90,7 +100,7 @@ fn process_of(daemon: &Daemon, says: &str, nth: usize) -> i32 {
 
 /// Upgrades the daemon, whose process is `old`, for the `nth` time; returns the process that serves then.
 #[track_caller]
-fn upgrade(daemon: &Daemon, old: i32, nth: usize) -> i32 {
+pub(crate) fn upgrade(daemon: &Daemon, old: i32, nth: usize) -> i32 {
     signal(old, Signal::SIGURG);
     process_of(daemon, " serves; this one finishes", nth)
 }
@@ -102,22 +112,33 @@ fn ask(address: &Address, line: &str) -> String {
     String::from_utf8_lossy(&client.read_to_end()).into_owned()
 }
 
-/// Clients that ask one line a connection, without a pause, and check each answer.
-struct Load {
+/// Clients that ask one thing a connection, without a pause, and check each answer.
+pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     answered: Receiver<()>,
     clients: Vec<JoinHandle<()>>,
 }
 
+/// What a client says, and what it gets to hear before the daemon closes. Made anew for each connection, from a text that is
+/// like no other.
+pub(crate) type Talk = fn(&str) -> (Vec<u8>, Vec<u8>);
+
 impl Load {
+    /// Of pools of scripted workers at these addresses.
     fn on(addresses: &[Address]) -> Self {
+        let echo: Talk = |text| (format!("echo {text}\n").into(), format!("{text}\n").into());
+        Self::of(addresses.iter().map(|address| (address.clone(), echo)))
+    }
+
+    /// A client for each of these.
+    pub(crate) fn of(talks: impl IntoIterator<Item = (Address, Talk)>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (sender, answered) = mpsc::channel();
-        let start = |(number, address): (usize, &Address)| {
-            let (stop, address, sender) = (Arc::clone(&stop), address.clone(), sender.clone());
-            thread::spawn(move || ask_on(number, &address, &stop, &sender))
+        let start = |(number, (address, talk)): (usize, (Address, Talk))| {
+            let (stop, sender) = (Arc::clone(&stop), sender.clone());
+            thread::spawn(move || ask_on(number, (&address, talk), &stop, &sender))
         };
-        let clients = addresses.iter().enumerate().map(start).collect();
+        let clients = talks.into_iter().enumerate().map(start).collect();
         Self {
             stop,
             answered,
@@ -127,7 +148,7 @@ impl Load {
 
     /// Waits for so many answers more.
     #[track_caller]
-    fn wait(&self, answers: usize) {
+    pub(crate) fn wait(&self, answers: usize) {
         while self.answered.try_recv().is_ok() {}
         for _ in 0..answers {
             self.answered.recv_timeout(WATCHDOG).expect("an answer");
@@ -135,7 +156,7 @@ impl Load {
     }
 
     #[track_caller]
-    fn end(self) {
+    pub(crate) fn end(self) {
         self.stop.store(true, Ordering::SeqCst);
         for client in self.clients {
             client.join().expect("a client was answered each time");
@@ -143,14 +164,15 @@ impl Load {
     }
 }
 
-fn ask_on(client: usize, address: &Address, stop: &AtomicBool, answered: &Sender<()>) {
+fn ask_on(client: usize, (address, talk): (&Address, Talk), stop: &AtomicBool, answered: &Sender<()>) {
     let mut number = 0;
     while !stop.load(Ordering::SeqCst) {
         number += 1;
-        assert_eq!(
-            ask(address, &format!("echo {client}-{number}")),
-            format!("{client}-{number}\n")
-        );
+        let (says, hears) = talk(&format!("{client}-{number}"));
+        let mut connection = Client::connect(address);
+        connection.send(says);
+        let heard = connection.read_to_end();
+        assert_eq!(String::from_utf8_lossy(&heard), String::from_utf8_lossy(&hears));
         // The test may have ended by a failure of its own.
         answered.send(()).ok();
     }
