@@ -190,3 +190,58 @@ fn a_hup_forgets_everything() {
     assert_ne!(after, before);
     assert_eq!(daemon.ask("pid"), after);
 }
+
+/// A worker out of step may have been so for a while: one of the answers that are kept may be another's.
+#[test]
+fn a_worker_that_is_lost_for_what_it_wrote_takes_the_kept_answers_with_it() {
+    let numbered = worker_command(&["--concurrent"]);
+    let channels = ["--concurrency", "4"];
+    let netstrings = ["--worker-reply-framing", "netstring"];
+    let plain = worker_command(&[]);
+    let cases: [(&str, &str, &[&str], &str, &str); 5] = [
+        ("two answers at once", &plain, &[], "two one other", "restarts desync"),
+        ("another number", &numbered, &channels, "under 5 x", "restarts channel"),
+        ("no number", &numbered, &channels, "raw x\\n", "restarts channel"),
+        ("not its framing", &plain, &netstrings, "raw x", "restarts malformed"),
+        ("two netstrings", &plain, &netstrings, "raw 1:a,1:b,", "restarts desync"),
+    ];
+    for (what, command, flags, request, restarts) in cases {
+        let daemon = Daemon::pool(1, command, &[&CACHE[..], &["--retries", "0"], flags].concat());
+        let known = if flags == netstrings {
+            "raw 5:known,"
+        } else {
+            "echo known"
+        };
+        assert_eq!(daemon.ask(known), "known\n", "{what}");
+        assert_eq!(daemon.usr1().count("cache entries"), 1, "{what}");
+        daemon.ask(request);
+        let stats = daemon.usr1_until(|stats| stats.count(restarts) == 1);
+        assert_eq!(stats.count("cache entries"), 0, "{what}");
+        assert_eq!(daemon.ask(known), "known\n", "{what}");
+        assert_eq!(daemon.usr1().count("cache hits"), 0, "{what}");
+    }
+}
+
+/// So it is when it shows only later, while nothing is asked.
+#[test]
+fn a_line_that_nobody_has_asked_for_takes_the_kept_answers_with_it() {
+    let (gate, daemon) = (Gate::new(), pool(&[]));
+    let before = daemon.ask("pid");
+    assert_eq!(daemon.ask(&format!("unasked {} late", gate.path())), "ok\n");
+    gate.arrival().open();
+    let stats = daemon.usr1_until(|stats| stats.count("restarts desync") == 1);
+    assert_eq!(stats.count("cache entries"), 0);
+    assert_ne!(daemon.ask("pid"), before);
+}
+
+/// A worker's death, or its being slow, makes no answer of before wrong.
+#[test]
+fn what_casts_no_doubt_on_answers_leaves_them() {
+    for (request, restarts) in [("die", "restarts died"), ("hang", "restarts timeout")] {
+        let daemon = pool(&["--busy-timeout", "300ms", "--retries", "0"]);
+        assert_eq!(daemon.ask("echo known"), "known\n");
+        assert_eq!(daemon.ask(request), "ERR\n");
+        let stats = daemon.usr1_until(|stats| stats.count(restarts) == 1);
+        assert_eq!(stats.count("cache entries"), 1, "{request}");
+    }
+}

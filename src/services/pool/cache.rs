@@ -3,7 +3,8 @@
 //! A worker that is a pure function of its input need not be asked twice. The life of an answer: its request
 //! [is asked](Cache::lead) → others that are identical [join it](Cache::follow) → [its answer](Cache::answered) goes to all
 //! of them and is kept → it is [found](Cache::look_up) until its time is over, or it is the one found longest ago when room is
-//! needed, or everything is [forgotten](Cache::forget_all): the operator wants it so, or a worker has failed its probe.
+//! needed, or everything is [forgotten](Cache::forget_all): the operator wants it so, or a worker has failed its probe or
+//! written what belongs to no request.
 //!
 //! What holds:
 //! - Requests are identical when their bytes are. Only whole answers are kept, never refusals.

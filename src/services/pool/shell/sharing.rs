@@ -65,10 +65,27 @@ impl Pool {
         skip.is_some_and(|skip| skip.is_in(payload.strip_suffix(b"\r").unwrap_or(payload)))
     }
 
-    /// What a worker has answered since it passed its probe may be as wrong as what it has answered to that.
+    /// What a worker has answered may be wrong for the reason for which it is lost, and which of the answers that are kept are
+    /// its own is not known: all of them are forgotten, and so is what is being asked now. One that has never been given
+    /// anything has answered nobody.
     pub(super) fn doubt_answers_of(&mut self, worker: WorkerId, reason: Restart) {
-        let process = self.crew.get(worker).filter(|_| reason == Restart::Quarantined);
-        if process.is_some_and(|process| process.examination.has_passed()) {
+        let Some(process) = self.crew.get(worker) else { return };
+        let is_doubtful = match reason {
+            // Since it passed its last probe it may have answered as wrongly as it has answered this one.
+            Restart::Quarantined => process.examination.has_passed(),
+            // What it wrote belongs to no request, and may have belonged to none for a while.
+            Restart::Desync | Restart::UnknownChannel | Restart::Malformed => process.given_bytes > 0,
+            // It is too slow, too verbose or dead, and what it has said before stands; or it goes in good order.
+            Restart::Died
+            | Restart::SpawnFailed
+            | Restart::StartTimeout
+            | Restart::BusyTimeout
+            | Restart::Oversize
+            | Restart::Recycled
+            | Restart::Spent
+            | Restart::Asked => false,
+        };
+        if is_doubtful {
             self.cache.forget_all();
         }
     }
