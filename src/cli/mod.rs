@@ -23,6 +23,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
+use nix::sys::signal::SigSet;
 
 use crate::config::spec::pool::PoolSpec;
 use crate::error::{Error, USAGE};
@@ -95,6 +96,7 @@ enum Command {
 /// Runs the program with its arguments, the first of which is its name.
 #[must_use]
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    listen_to_signals();
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     if arguments.len() < 2 {
         say(&mut io::stdout(), Cli::command().render_help());
@@ -112,6 +114,13 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::from(error.blame().exit_status())
         }
     }
+}
+
+/// Whoever has started this program may have left signals blocked, which is inherited, and TERM would never come. Before there
+/// is any thread, since each has the mask of its maker. What is ignored needs nothing here: whoever wants a signal says so.
+fn listen_to_signals() {
+    // Fails only for an unknown operation.
+    let _ = SigSet::empty().thread_set_mask();
 }
 
 /// Runs one command. Its exit status is 0, unless it is the business of the command to have another.

@@ -15,8 +15,8 @@ use mio::unix::SourceFd;
 use mio::unix::pipe::{Receiver, Sender};
 use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::{Pid, getpgid};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 use super::exit_status::ExitStatus;
 use super::guard::Guard;
@@ -158,12 +158,9 @@ impl Child {
         if self.status.is_some() {
             return Ok(());
         }
-        // It may have moved itself to another group, perhaps leaving this one empty: it is signalled all the same. Its
-        // children there, like those that are moved away, are not found.
-        let moved = getpgid(Some(self.pid)).is_ok_and(|group| group != self.pid);
-        let itself = if moved { kill(self.pid, signal) } else { Ok(()) };
+        // It cannot have left its group: it leads a session (setpgid(2), setsid(2): EPERM). Its children can.
         match killpg(self.pid, signal) {
-            Ok(()) | Err(Errno::ESRCH) => Ok(itself?),
+            Ok(()) | Err(Errno::ESRCH) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
     }
@@ -237,15 +234,16 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_has_left_its_group_is_ended_too() {
-        // Into the group of its own child, which ends with its input.
+    fn a_child_cannot_leave_its_group_and_is_ended() {
+        // Into the group of its own child, which ends with its input; and into a session of its own.
         let mut child = shell(
             r#"exec perl -e '
+                use POSIX "setsid";
                 $other = fork // die; $other or do { <STDIN>; exit };
-                setpgrp($other, $other); setpgrp(0, $other);
-                $| = 1; print "ready\n"; sleep 1000'"#,
+                setpgrp($other, $other); setpgrp(0, $other); setsid();
+                $| = 1; print getpgrp() == $$ ? "stays" : "left", "\n"; sleep 1000'"#,
         );
-        assert_eq!(read_line(&mut child), "ready");
+        assert_eq!(read_line(&mut child), "stays");
         child.kill_group(Signal::SIGTERM).unwrap();
         assert_eq!(testing::wait(&mut child).to_string(), "signal 15 (SIGTERM)");
     }

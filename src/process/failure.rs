@@ -29,8 +29,8 @@ pub enum Step {
     Terminal,
     /// Making the new process (`clone(2)`).
     NewProcess,
-    /// Putting it into a process group of its own.
-    ProcessGroup,
+    /// Putting it into a session, and so a process group, of its own.
+    Session,
     /// Putting its standard input, output and error in place.
     StandardStreams,
     /// Setting its nice value.
@@ -183,7 +183,7 @@ impl fmt::Display for Step {
             Self::Pipes => "making its pipes",
             Self::Terminal => "making its terminal",
             Self::NewProcess => "making a process",
-            Self::ProcessGroup => "making its process group",
+            Self::Session => "making its session",
             Self::StandardStreams => "connecting its standard streams",
             Self::Nice => "setting its nice value",
             Self::Limit(Resource::RLIMIT_AS) => "setting its memory limit",

@@ -31,7 +31,7 @@ use super::plan::{Credentials, Plan};
 use super::program::{Search, errno_of, interpreter};
 use super::sandbox;
 use super::spec::{Command, ProcessSpec, Surroundings};
-use super::stdio::{Connected, Theirs, errors};
+use super::stdio::{Connected, Owner, Theirs, errors};
 pub use super::stdio::{Stdio, Stream};
 use super::sys::{self, ChildStack};
 use super::terminal::open_terminal;
@@ -169,12 +169,13 @@ impl Launcher {
     /// the pipes.
     fn connect(&self, program: &Program, stdio: Stdio) -> Result<Connected, SpawnError> {
         let fail = |step| move |error: &io::Error| SpawnError::new(step, program.name(), errno_of(error));
+        let owner = self.credentials.as_ref().and_then(Owner::of);
         if !self.terminal {
-            return stdio.connect().map_err(|error| fail(Step::Pipes)(&error));
+            return stdio.connect(owner).map_err(|error| fail(Step::Pipes)(&error));
         }
-        let owner = self.credentials.as_ref().and_then(|credentials| credentials.user);
-        let terminal = open_terminal(owner.map(Uid::from_raw)).map_err(|errno| fail(Step::Terminal)(&errno.into()))?;
-        let (their_stderr, stderr) = errors(stdio.stderr).map_err(|error| fail(Step::Pipes)(&error))?;
+        let user = owner.map(|owner| owner.user);
+        let terminal = open_terminal(user).map_err(|errno| fail(Step::Terminal)(&errno.into()))?;
+        let (their_stderr, stderr) = errors(stdio.stderr, owner).map_err(|error| fail(Step::Pipes)(&error))?;
         let ours = terminal.ours.try_clone();
         let ours = ours.map_err(|error| fail(Step::Terminal)(&error))?;
         let theirs = Theirs {
@@ -573,9 +574,9 @@ mod tests {
     }
 
     #[test]
-    fn each_child_leads_a_group_of_its_own() {
-        let mut child = shell("cut -d' ' -f5 /proc/self/stat");
-        assert_eq!(read_line(&mut child), child.pid().to_string());
+    fn each_child_leads_a_group_and_a_session_of_its_own() {
+        let mut child = shell("cut -d' ' -f5,6 /proc/$$/stat");
+        assert_eq!(read_line(&mut child), format!("{0} {0}", child.pid()));
         testing::wait(&mut child);
     }
 

@@ -7,7 +7,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use mio::unix::pipe::{Receiver, Sender};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::unistd::pipe2;
+use nix::unistd::{Gid, Uid, fchown, geteuid, pipe2};
+
+use super::plan::Credentials;
 
 /// What one standard stream of a child is connected to.
 #[derive(Debug)]
@@ -77,12 +79,29 @@ impl Theirs {
     }
 }
 
+/// Whose the pipes of a child are, where it has another user than the daemon: their mode lets nobody else in, and a program
+/// that opens `/dev/stderr` opens its pipe anew, by its own rights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) user: Uid,
+    group: Option<Gid>,
+}
+
+impl Owner {
+    /// `None`: whoever makes them has them already.
+    pub(super) fn of(credentials: &Credentials) -> Option<Self> {
+        let user = credentials.user.map(Uid::from_raw);
+        let group = credentials.group.map(Gid::from_raw);
+        user.filter(|user| *user != geteuid()).map(|user| Self { user, group })
+    }
+}
+
 impl Stdio {
-    /// Makes the pipes.
-    pub(super) fn connect(self) -> io::Result<Connected> {
-        let (their_stdin, stdin) = input(self.stdin)?;
-        let (their_stdout, stdout) = output(self.stdout, io::stdout())?;
-        let (their_stderr, stderr) = errors(self.stderr)?;
+    /// Makes the pipes. What is no pipe keeps its owner: it is not the child's alone.
+    pub(super) fn connect(self, owner: Option<Owner>) -> io::Result<Connected> {
+        let (their_stdin, stdin) = input(self.stdin, owner)?;
+        let (their_stdout, stdout) = output(self.stdout, io::stdout(), owner)?;
+        let (their_stderr, stderr) = errors(self.stderr, owner)?;
         let theirs = Theirs {
             stdin: their_stdin,
             stdout: Some(their_stdout),
@@ -98,32 +117,41 @@ impl Stdio {
 }
 
 /// The child's end of its standard input, and ours where it is a pipe.
-fn input(stream: Stream) -> io::Result<(OwnedFd, Option<Sender>)> {
+fn input(stream: Stream, owner: Option<Owner>) -> io::Result<(OwnedFd, Option<Sender>)> {
     if !matches!(stream, Stream::Pipe) {
         return Ok((existing(stream, io::stdin())?, None));
     }
-    let (child, ours) = pipe2(OFlag::O_CLOEXEC)?;
+    let (child, ours) = pipe(owner)?;
     set_nonblocking(&ours)?;
     Ok((child, Some(Sender::from(ours))))
 }
 
 /// The child's end of its standard output or error, and ours where it is a pipe.
-fn output(stream: Stream, own: impl AsFd) -> io::Result<(OwnedFd, Option<Receiver>)> {
+fn output(stream: Stream, own: impl AsFd, owner: Option<Owner>) -> io::Result<(OwnedFd, Option<Receiver>)> {
     if !matches!(stream, Stream::Pipe) {
         return Ok((existing(stream, own)?, None));
     }
-    let (ours, child) = pipe2(OFlag::O_CLOEXEC)?;
+    let (ours, child) = pipe(owner)?;
     set_nonblocking(&ours)?;
     Ok((child, Some(Receiver::from(ours))))
 }
 
 /// The child's end of its standard error, unless that is the one of its output, and ours where it is a pipe.
-pub(super) fn errors(stream: Stream) -> io::Result<(Option<OwnedFd>, Option<Receiver>)> {
+pub(super) fn errors(stream: Stream, owner: Option<Owner>) -> io::Result<(Option<OwnedFd>, Option<Receiver>)> {
     if matches!(stream, Stream::SameAsOutput) {
         return Ok((None, None));
     }
-    let (child, ours) = output(stream, io::stderr())?;
+    let (child, ours) = output(stream, io::stderr(), owner)?;
     Ok((Some(child), ours))
+}
+
+/// The reading and the writing end of a new pipe. Both are one file with one owner.
+fn pipe(owner: Option<Owner>) -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
+    if let Some(Owner { user, group }) = owner {
+        fchown(&read, Some(user), group)?;
+    }
+    Ok((read, write))
 }
 
 /// A stream that needs no pipe. `own` is the daemon's stream of the same number.

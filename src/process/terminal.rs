@@ -4,8 +4,7 @@
 //! **What the child gets.** The terminal is raw from the start: no echo, no line editing, no signals by control characters,
 //! no translation of line ends; bytes pass unchanged both ways (`cfmakeraw(3)`). A program that sets its terminal itself, as
 //! everything with a line editor does, gets what it sets. The window has 24 lines of 80 characters. The terminal is the
-//! child's controlling one: the child leads a session of its own, and its process group has its own id, as that of any
-//! other child here. Standard error is no part of it and stays a pipe.
+//! controlling one of the session that the child leads, as any other child here leads one. Standard error is no part of it and stays a pipe.
 //!
 //! **Its end.** When our side is closed, the session gets HUP. A terminal cannot be closed in one direction, so the end of
 //! input is passed on as a person at it would: the terminal is switched to lines, and the end-of-file character entered. A

@@ -10,6 +10,8 @@ mod call;
 #[cfg(test)]
 mod chaos;
 #[cfg(test)]
+mod children;
+#[cfg(test)]
 mod command;
 #[cfg(test)]
 mod command_mended;

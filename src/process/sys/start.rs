@@ -132,12 +132,9 @@ unsafe fn become_program(view: &ChildView<'_>) -> Result<Infallible, Failure> {
     // SAFETY: the caller's promise is that of each of these.
     unsafe {
         reset_signals();
-        let leader = if plan.terminal {
-            libc::SYS_setsid
-        } else {
-            libc::SYS_setpgid
-        };
-        call(Step::ProcessGroup, leader, [0, 0, 0, 0])?;
+        // Whatever terminal the daemon has is that of another session then: the child can neither open it as `/dev/tty` nor
+        // be stopped by it. It leads a group of its own with that.
+        call(Step::Session, libc::SYS_setsid, [0, 0, 0, 0])?;
         connect_stdio(plan.stdio)?;
         if plan.terminal {
             let arguments = [c_long::from(libc::STDIN_FILENO), libc::TIOCSCTTY as c_long, 0, 0];

@@ -44,6 +44,7 @@ pub(crate) struct Builder {
     listener: Option<OwnedFd>,
     stdin: Stdio,
     binary: PathBuf,
+    launcher: Vec<String>,
     may_be_succeeded: bool,
 }
 
@@ -66,6 +67,7 @@ impl Daemon {
             listener: None,
             stdin: Stdio::null(),
             binary: BINARY.into(),
+            launcher: Vec::new(),
             may_be_succeeded: false,
         }
     }
@@ -232,6 +234,12 @@ impl Builder {
         self
     }
 
+    /// Starts it by a program that changes what it inherits and then becomes it, as `env` and `setsid` do.
+    pub(crate) fn through(mut self, launcher: &[&str]) -> Self {
+        self.launcher = launcher.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
     /// What it finds on its standard input; nothing unless said.
     pub(crate) fn stdin(mut self, stdin: impl Into<Stdio>) -> Self {
         self.stdin = stdin.into();
@@ -276,18 +284,14 @@ impl Builder {
             redirect = " 3<&0 </dev/null";
         }
         let binary = self.binary.as_os_str();
-        let mut command = Command::new(if setup.is_empty() {
-            binary
-        } else {
-            OsStr::new("/bin/sh")
-        });
+        let mut words: Vec<&OsStr> = self.launcher.iter().map(OsStr::new).chain([binary]).collect();
+        let script = format!("{setup}exec \"$0\" \"$@\"{redirect}");
         if !setup.is_empty() {
-            command
-                .arg("-c")
-                .arg(format!("{setup}exec \"$0\" \"$@\"{redirect}"))
-                .arg(binary);
+            words.splice(0..0, ["/bin/sh", "-c", &script].map(OsStr::new));
         }
-        command.args(&self.arguments);
+        let mut words = words.into_iter();
+        let mut command = Command::new(words.next().expect("the program under test"));
+        command.args(words).args(&self.arguments);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }

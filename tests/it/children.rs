@@ -1,0 +1,262 @@
+//! What a child finds, at every door, whatever the daemon was started with: a session of its own, streams that are its own,
+//! signals that arrive.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+
+use nix::pty::openpty;
+use nix::sys::signal::Signal;
+use nix::unistd::geteuid;
+
+use crate::command::{ask, torc};
+use crate::exec_client::{run, sh};
+use crate::harness::{Builder, Daemon};
+
+// ---- sessions and terminals ----------------------------------------------------------------------------------------
+
+/// A daemon at a terminal: it leads a session whose controlling terminal that is. The other side is returned.
+fn at_terminal(builder: Builder) -> (Daemon, OwnedFd) {
+    let terminal = openpty(None, None).unwrap();
+    let daemon = builder.through(&["setsid", "--ctty"]).stdin(terminal.slave).start();
+    let own = fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).unwrap();
+    assert_ne!(
+        place(&own).terminal,
+        0,
+        "the daemon itself has a controlling terminal: {own}"
+    );
+    (daemon, terminal.master)
+}
+
+/// What `/proc/PID/stat` says of where a process belongs.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    pid: i32,
+    group: i32,
+    session: i32,
+    terminal: i32,
+}
+
+fn place(stat: &str) -> Place {
+    let (pid, rest) = stat.split_once(" (").unwrap_or_else(|| panic!("no stat: {stat:?}"));
+    let (_, rest) = rest.rsplit_once(") ").unwrap();
+    let fields: Vec<i32> = rest
+        .split(' ')
+        .skip(1)
+        .take(4)
+        .map(|field| field.parse().unwrap())
+        .collect();
+    Place {
+        pid: pid.parse().unwrap(),
+        group: fields[1],
+        session: fields[2],
+        terminal: fields[3],
+    }
+}
+
+/// A child that leads a group and a session and has no terminal.
+#[track_caller]
+fn assert_alone(stat: &str) {
+    let found = place(stat);
+    let pid = found.pid;
+    let alone = Place {
+        pid,
+        group: pid,
+        session: pid,
+        terminal: 0,
+    };
+    assert_eq!(found, alone);
+}
+
+/// A worker that replies to each line with where it belongs.
+const TELLS_PLACE: &str = "sh -c 'while read -r line; do cat /proc/$$/stat; done'";
+
+#[test]
+fn a_worker_of_a_daemon_at_a_terminal_is_in_no_session_of_the_daemons() {
+    let (daemon, _terminal) = at_terminal(Daemon::with(["-n", "1", "-d", TELLS_PLACE, "-p", "0"]));
+    assert_alone(&daemon.ask("where"));
+    let probed = [
+        "-n",
+        "1",
+        "-d",
+        TELLS_PLACE,
+        "-p",
+        "0",
+        "--probe",
+        "where",
+        "--probe-expect",
+        " 0 -1 ",
+    ];
+    // The probe itself is answered by the worker whose place is asked for: a terminal would have a number there.
+    let (daemon, _terminal) = at_terminal(Daemon::with(probed));
+    assert_alone(&daemon.ask("where"));
+    let session = [
+        "-n",
+        "1",
+        "-d",
+        "sh -c 'read -r line; cat /proc/$$/stat'",
+        "-p",
+        "0",
+        "--mode",
+        "session",
+    ];
+    let (daemon, _terminal) = at_terminal(Daemon::with(session));
+    assert_alone(&daemon.ask("where"));
+}
+
+#[test]
+fn a_worker_with_a_terminal_of_its_own_has_that_and_no_other() {
+    let arguments = ["-n", "1", "-d", TELLS_PLACE, "-p", "0", "--mode", "session", "--pty"];
+    let (daemon, _terminal) = at_terminal(Daemon::with(arguments));
+    let mut client = daemon.client();
+    client.send("where\n");
+    let found = place(&client.read_line());
+    let own = place(&fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).unwrap());
+    assert_eq!((found.group, found.session), (found.pid, found.pid));
+    assert!(
+        found.terminal != 0 && found.terminal != own.terminal,
+        "{found:?} {own:?}"
+    );
+}
+
+#[test]
+fn a_program_run_on_request_is_in_no_session_of_the_daemons() {
+    let (daemon, _terminal) = at_terminal(Daemon::with(["exec", "127.0.0.1:0"]));
+    assert_alone(&run(&daemon, &["cat", "/proc/self/stat"], b"").text());
+    let torc = torc(&["name = 'place'; cmd = '@/place'; argc = 0; threads = 5;"]).script("place", "cat /proc/$$/stat");
+    let file = torc.path("torc.cfg");
+    let arguments = ["command", "--config", file.to_str().unwrap(), "--listen", "127.0.0.1:0"];
+    let (daemon, _terminal) = at_terminal(Daemon::with(arguments));
+    assert_alone(&ask(&daemon, "place\n"));
+}
+
+/// What the kernel makes of it: the terminal of the daemon cannot be opened, and so nothing be typed into it.
+#[test]
+fn a_program_cannot_open_the_terminal_of_the_daemon() {
+    let user = geteuid().is_root().then_some(["--user", "nobody"]);
+    let arguments = ["exec", "127.0.0.1:0"].into_iter().chain(user.into_iter().flatten());
+    let (daemon, _terminal) = at_terminal(Daemon::with(arguments));
+    let tried = sh(&daemon, "if : </dev/tty; then echo opened; fi");
+    assert_eq!(tried.text(), "", "{}", tried.complaint());
+    assert!(tried.complaint().contains("/dev/tty"), "{}", tried.complaint());
+}
+
+// ---- streams -------------------------------------------------------------------------------------------------------
+
+/// Opens each of its streams again by its name, and tells whose they are.
+const OPENS_AGAIN: &str = "read -r line </dev/stdin; echo \"$line\" >/dev/stdout; echo complaint >/dev/stderr; \
+                           stat -L -c '%u:%g %a' /proc/self/fd/0 /proc/self/fd/1 /proc/self/fd/2";
+
+/// The flags that give children another user, and what their streams are to look like. Only root has another one to give.
+fn other_user() -> (Vec<&'static str>, String) {
+    if geteuid().is_root() {
+        (
+            vec!["--user", "54321", "--group", "54322"],
+            "54321:54322 600\n".to_owned(),
+        )
+    } else {
+        (vec![], format!("{}:{} 600\n", geteuid(), nix::unistd::getegid()))
+    }
+}
+
+#[test]
+fn the_streams_of_a_program_belong_to_its_user() {
+    let (user, whose) = other_user();
+    let daemon = Daemon::with(["exec", "127.0.0.1:0"]).args(&user).start();
+    let outcome = run(&daemon, &["sh", "-c", OPENS_AGAIN], b"hello\n");
+    assert_eq!(outcome.text(), format!("hello\n{}", whose.repeat(3)));
+    assert_eq!(outcome.complaint(), "complaint\n");
+}
+
+#[test]
+fn the_streams_of_a_worker_belong_to_its_user() {
+    let (user, whose) = other_user();
+    let script = "while read -r line </dev/stdin; do \
+                  echo complaint >/dev/stderr; stat -L -c '%u:%g %a' /proc/self/fd/[012] | tr '\\n' ' ' >/dev/stdout; echo; done";
+    let command = shell_words::join(["sh", "-c", script]);
+    let daemon = Daemon::pool(1, &command, &user);
+    let three = format!("{}\n", whose.replace('\n', " ").repeat(3));
+    assert_eq!(daemon.ask("whose"), three);
+    daemon.stderr_wait("complaint");
+    let flags = [&user[..], &["--mode", "session"]].concat();
+    let daemon = Daemon::pool(1, &command, &flags);
+    let mut client = daemon.client();
+    client.send("whose\n");
+    assert_eq!(format!("{}\n", client.read_line()), three);
+}
+
+#[test]
+fn the_streams_of_a_command_belong_to_its_user() {
+    let (user, whose) = other_user();
+    let keys = match &user[..] {
+        [_, user, _, group] => format!("user = '{user}'; group = '{group}';"),
+        _ => String::new(),
+    };
+    let torc = torc(&[&format!(
+        "name = 'whose'; cmd = '@/whose'; argc = 0; threads = 5; {keys}"
+    )]);
+    let torc = torc.script(
+        "whose",
+        "echo complaint >/dev/stderr; stat -L -c '%u:%g %a' /proc/self/fd/[012] >/dev/stdout",
+    );
+    let daemon = torc.serve(&[]);
+    let said = ask(&daemon, "whose\n");
+    assert!(said.contains("complaint") && said.contains(&whose.repeat(3)), "{said}");
+}
+
+/// `/dev/pts/N` can be opened by its owner; the group stays that of terminals.
+#[test]
+fn the_terminal_of_a_worker_belongs_to_its_user() {
+    let (user, whose) = other_user();
+    let command = shell_words::join([
+        "sh",
+        "-c",
+        "while read -r line </dev/stdin; do stat -L -c %u /dev/stdin >/dev/stdout; done",
+    ]);
+    let flags = [&user[..], &["--mode", "session", "--pty"]].concat();
+    let daemon = Daemon::pool(1, &command, &flags);
+    let mut client = daemon.client();
+    client.send("whose\n");
+    assert_eq!(client.read_line().trim(), whose.split(':').next().unwrap());
+}
+
+// ---- signals -------------------------------------------------------------------------------------------------------
+
+/// All that the daemon listens to, blocked and ignored by whoever starts it.
+const DEAF: [&str; 3] = [
+    "env",
+    "--block-signal=TERM,HUP,INT,USR1,USR2,URG,CHLD,ALRM,PIPE",
+    "--ignore-signal=TERM,HUP,INT,USR1,USR2,URG,CHLD,PIPE",
+];
+
+#[test]
+fn a_daemon_that_was_started_with_its_signals_blocked_obeys_them() {
+    let arguments = [
+        "-n",
+        "1",
+        "-d",
+        "sh -c 'while read -r line; do echo $$; done'",
+        "-p",
+        "0",
+    ];
+    let daemon = Daemon::with(arguments).through(&DEAF).start();
+    let first = daemon.ask("who");
+    assert_eq!(daemon.usr1().count("queries total"), 1);
+    assert!(!daemon.usr2().is_empty());
+    daemon.signal(Signal::SIGHUP);
+    daemon.usr1_until(|stats| stats.count("restarts asked") == 1 && stats.count("daemon S_AVAILABLE") == 1);
+    assert_ne!(daemon.ask("who"), first, "HUP replaces the worker");
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.wait_exit().code(), Some(0));
+}
+
+#[test]
+fn a_daemon_that_was_started_deaf_knows_how_its_children_end() {
+    let daemon = Daemon::with(["exec", "127.0.0.1:0"]).through(&DEAF).start();
+    assert_eq!(run(&daemon, &["sh", "-c", "exit 7"], b"").code(), "7");
+    // And what it starts is as it should be.
+    let status = run(&daemon, &["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"], b"").text();
+    let zero = "0000000000000000";
+    assert_eq!(status, format!("SigBlk:\t{zero}\nSigIgn:\t{zero}\n"));
+    daemon.signal(Signal::SIGINT);
+    assert_eq!(daemon.wait_exit().code(), Some(0));
+}
