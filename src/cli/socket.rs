@@ -1,9 +1,13 @@
 //! SOCKET and ADDRESS, as sockexec and its client take them: the path of a UNIX socket, or an address.
 
-/// A path, unless it looks like an address: written so that net's addresses can read it.
+/// A path, unless it looks like an address: written so that net's addresses can read it, or say what to write instead. A number
+/// alone is the port that sockproc is given there, and no file that anybody means; one of such a name is `./13000`.
 pub(super) fn address(socket: &str) -> String {
-    let is_address =
-        socket.starts_with("unix:") || socket.starts_with("systemd") || (socket.contains(':') && !socket.contains('/'));
+    let is_number = !socket.is_empty() && socket.bytes().all(|byte| byte.is_ascii_digit());
+    let is_address = is_number
+        || socket.starts_with("unix:")
+        || socket.starts_with("systemd")
+        || (socket.contains(':') && !socket.contains('/'));
     if is_address {
         socket.to_owned()
     } else {
@@ -17,7 +21,16 @@ mod tests {
 
     #[test]
     fn a_path_is_told_from_an_address() {
-        for path in ["/run/x", "x.sock", "./a:1", "../systemd", "/run/unix:x"] {
+        for path in [
+            "/run/x",
+            "x.sock",
+            "./a:1",
+            "../systemd",
+            "/run/unix:x",
+            "./13000",
+            "13000x",
+            "",
+        ] {
             assert_eq!(address(path), format!("unix:{path}"));
         }
         for it in [
@@ -28,6 +41,8 @@ mod tests {
             "localhost:80",
             "systemd:exec",
             ":80",
+            "13000",
+            "0",
         ] {
             assert_eq!(address(it), it);
         }

@@ -118,7 +118,10 @@ fn read<'i>(dialect: Dialect, longest: usize, pieces: impl Iterator<Item = &'i [
                     assert_eq!(taken, rest.len(), "what is read is taken");
                     break;
                 }
-                Found::Arguments(arguments) => assert_eq!(read.arguments.replace(arguments), None, "twice"),
+                Found::Arguments(arguments) => {
+                    let words = arguments.words().map(<[u8]>::to_vec).collect();
+                    assert_eq!(read.arguments.replace(words), None, "twice");
+                }
                 Found::Input(range) => {
                     assert!(
                         !range.is_empty() && !read.ended,

@@ -253,10 +253,12 @@ fn split_port(text: &str) -> Result<(&str, u16), Mistake> {
         None => text.rsplit_once(':'),
     };
     let Some((host, port)) = parts else {
-        return Err(if is_port(text) {
-            Mistake::OnlyPort
-        } else {
-            Mistake::NoPort
+        return Err(match text {
+            _ if is_port(text) => Mistake::OnlyPort,
+            _ if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Mistake::BadPort(text.to_owned())
+            }
+            _ => Mistake::NoPort,
         });
     };
     if !text.starts_with('[') && host.contains(':') {
@@ -451,6 +453,7 @@ mod tests {
             ("localhost:9991", "127.0.0.1:9991"),
             ("host.example:80", "names are not looked up"),
             ("9991", "write 127.0.0.1:9991"),
+            ("99999", "a number from 0 to 65535, not \"99999\""),
             (":9991", "write *:9991"),
             ("127.0.0.1", "write 127.0.0.1:PORT"),
             ("::1:9991", "in brackets"),

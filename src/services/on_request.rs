@@ -7,8 +7,8 @@ use crate::stats::histogram::Latency;
 use crate::stats::{Label, Snapshot, Value};
 
 /// A word of a command is shown up to so many bytes, and so many words of it.
-const SHOWN_BYTES: usize = 200;
-const SHOWN_WORDS: usize = 16;
+pub(super) const SHOWN_BYTES: usize = 200;
+pub(super) const SHOWN_WORDS: usize = 16;
 /// A reason is shown up to so many characters.
 const SHOWN_REASON: usize = 1000;
 
@@ -55,10 +55,10 @@ impl Times {
     }
 }
 
-/// A program and its arguments, or its name alone, as a log line has it: nothing in it breaks the line, and its length is
-/// bounded.
-pub(super) fn command<'w>(words: impl ExactSizeIterator<Item = &'w [u8]>, with_arguments: bool) -> String {
-    let left_out = words.len().saturating_sub(SHOWN_WORDS);
+/// A program and its arguments, `given` words of which the first ones are there, or its name alone, as a log line has it: nothing
+/// in it breaks the line, and its length is bounded.
+pub(super) fn command<'w>(words: impl Iterator<Item = &'w [u8]>, given: usize, with_arguments: bool) -> String {
+    let left_out = given.saturating_sub(SHOWN_WORDS);
     let number = if with_arguments { SHOWN_WORDS } else { 1 };
     let shown = words.take(number).map(|word| match word.get(..SHOWN_BYTES) {
         Some(begin) => format!("{:?}...", String::from_utf8_lossy(begin)),
@@ -100,10 +100,10 @@ mod tests {
     #[test]
     fn a_command_is_one_bounded_line_without_its_arguments_if_so_wished() {
         let words = |text: &'static str| text.split(' ').map(str::as_bytes).collect::<Vec<_>>();
-        assert_eq!(command(words("a b\nc").into_iter(), true), r#""a" "b\nc""#);
-        assert_eq!(command(words("a b\nc").into_iter(), false), r#""a""#);
+        assert_eq!(command(words("a b\nc").into_iter(), 2, true), r#""a" "b\nc""#);
+        assert_eq!(command(words("a b\nc").into_iter(), 2, false), r#""a""#);
         let long = [b'x'; 10_000];
-        let text = command(iter::repeat_n(&long[..], 100), true);
+        let text = command(iter::repeat_n(&long[..], 16), 100, true);
         assert!(text.len() < 4000 && text.ends_with("... and 84 more"), "{text}");
     }
 }

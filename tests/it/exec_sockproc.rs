@@ -100,6 +100,43 @@ fn a_client_that_ends_its_side_early_ends_the_input_early() {
     assert_eq!(rest_of(socket), answer(0, "hello", ""));
 }
 
+/// As the original has it, whose clients leave out the count where there is no input.
+#[test]
+fn a_missing_count_is_zero() {
+    let (daemon, _home) = sockproc(&[]);
+    assert_eq!(ask(&daemon, "wc -c; echo up\r\n\r\n"), answer(0, "0\nup\n", ""));
+    for wire in ["wc -c\r\n", "wc -c\r\n0", "wc -c\r\n12\r"] {
+        let mut socket = connect(&daemon);
+        socket.write_all(wire.as_bytes()).unwrap();
+        socket.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(rest_of(socket), answer(0, "0\n", ""), "{wire:?}");
+    }
+    // A command line that is cut off is another one.
+    let mut socket = connect(&daemon);
+    socket.write_all(b"echo no").unwrap();
+    socket.shutdown(Shutdown::Write).unwrap();
+    let refused = rest_of(socket);
+    assert!(
+        refused.starts_with("status:25600\r\n0\r\n") && refused.contains("ends in the middle"),
+        "{refused}"
+    );
+    assert_eq!(daemon.usr1().count("runs total"), 4);
+}
+
+/// It is what sockproc takes, and made a UNIX socket of that name here.
+#[test]
+fn a_port_alone_is_no_address() {
+    for arguments in [
+        &["exec", "--protocol", "sockproc", "13000"][..],
+        &["exec", "13000"],
+        &["call", "13000", "true"],
+    ] {
+        let (status, _, said) = Daemon::with(arguments.iter().copied()).spawn().finish();
+        assert_eq!(status.code(), Some(2), "{said}");
+        assert!(said.contains("write 127.0.0.1:13000"), "{said}");
+    }
+}
+
 #[test]
 fn input_is_streamed_and_may_be_longer_than_what_is_held() {
     let (daemon, _home) = sockproc(&["--max-output", "4KiB", "--max-buffer", "4KiB"]);

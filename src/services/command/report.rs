@@ -60,10 +60,8 @@ impl fmt::Display for Topic {
 
 /// A command with its arguments, as a log line has it.
 pub(super) fn command(name: &[u8], arguments: &[Vec<u8>], with_arguments: bool) -> String {
-    let words: Vec<_> = std::iter::once(name)
-        .chain(arguments.iter().map(Vec::as_slice))
-        .collect();
-    on_request::command(words.into_iter(), with_arguments)
+    let words = std::iter::once(name).chain(arguments.iter().map(Vec::as_slice));
+    on_request::command(words, 1 + arguments.len(), with_arguments)
 }
 
 /// Everything a command door has to say.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::core::arguments::Arguments;
 use super::core::counters::{Counters, Traffic};
 use super::core::run::Refusal;
 use crate::services::on_request::{self, Times};
@@ -67,8 +68,14 @@ pub(super) fn refusal(refusal: Refusal) -> String {
 }
 
 /// A program with its arguments, as a log line has it.
-pub(super) fn command(arguments: &[Vec<u8>], with_arguments: bool) -> String {
-    on_request::command(arguments.iter().map(Vec::as_slice), with_arguments)
+pub(super) fn command(arguments: &Arguments, with_arguments: bool) -> String {
+    on_request::command(arguments.words(), arguments.given(), with_arguments)
+}
+
+/// Gives up whatever of them no log line shows.
+pub(super) fn keep_shown(arguments: &mut Arguments) {
+    // A word that is cut off is told by being longer than what is shown of it.
+    arguments.shorten(on_request::SHOWN_WORDS, on_request::SHOWN_BYTES + 1);
 }
 
 /// Everything an exec door has to say.

@@ -69,7 +69,7 @@ impl Reader {
         }
     }
 
-    /// The client sends nothing more.
+    /// The client sends nothing more, and nothing is asked any more.
     #[must_use]
     pub fn end(&self) -> End {
         match self {

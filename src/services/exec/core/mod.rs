@@ -1,6 +1,6 @@
 //! What one connection of the exec door comes to, decided without I/O.
 //!
-//! [`request`] reads what the client sends: the arguments, then input for the program, as netstrings cut anywhere; and
+//! [`request`] reads what the client sends: the [`arguments`], then input for the program, as netstrings cut anywhere; and
 //! [`trailer`] the signals that may follow. [`run`] is the connection's life as a machine: what has happened in, what is to be
 //! done out, the time an argument. [`reply`] writes what the client is told. [`sockproc`] does both in an older protocol, and
 //! [`dialect`] is the choice between the two. [`counters`] are the numbers of a door; [`permits`] says who may have what run.
@@ -12,6 +12,7 @@
 //! - Every state that waits for somebody else has a deadline, but for a program whose time the operator has not limited, and
 //!   one that is being ended, whose deadlines are those of its ending.
 
+pub mod arguments;
 pub mod counters;
 pub mod dialect;
 pub mod permits;

@@ -13,6 +13,7 @@
 use std::fmt;
 use std::ops::Range;
 
+use super::arguments::Arguments;
 use super::trailer::Trailer;
 
 /// The longest string of input. It is streamed and costs nothing; a longer one is noise, not a length.
@@ -29,8 +30,8 @@ const LONGEST_COUNT: u64 = 10;
 pub enum Found {
     /// All of them are read, and nothing is due.
     NeedMore,
-    /// The arguments are complete, at least one; the first is not empty, and none holds a NUL.
-    Arguments(Vec<Vec<u8>>),
+    /// The arguments are complete, at least one; the first is not empty.
+    Arguments(Arguments),
     /// Input, at this place of the bytes. Never empty.
     Input(Range<usize>),
     /// The input has ended.
@@ -76,10 +77,12 @@ impl fmt::Display for Wrong {
 }
 
 /// How a request stands when its client sends nothing more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
     /// Not a byte has come.
     Nothing,
+    /// The arguments are complete by that, and there is no input.
+    Arguments(Arguments),
     /// It is cut off.
     Unfinished,
     /// The end of the input, said or not.
@@ -112,17 +115,17 @@ enum State {
 #[derive(Debug, Clone)]
 enum Item {
     Count { number: u64 },
-    Argument(Arguments),
+    Argument(Wanted),
     Input { length: u64 },
 }
 
 /// The arguments so far; the last one may still be growing.
 #[derive(Debug, Clone)]
-struct Arguments {
+struct Wanted {
     count: usize,
     /// Bytes that the rest may have.
     room: usize,
-    given: Vec<Vec<u8>>,
+    given: Arguments,
 }
 
 impl Reader {
@@ -161,7 +164,7 @@ impl Reader {
         matches!(self.state, State::Ended(_))
     }
 
-    /// The client sends nothing more.
+    /// The client sends nothing more, and nothing is asked any more.
     pub fn end(&self) -> End {
         match &self.state {
             State::Ended(_)
@@ -226,23 +229,21 @@ impl Reader {
                     _ if count == 0 => refused(Wrong::BadCount),
                     None => refused(Wrong::ArgumentsTooLong),
                     Some(room) => {
-                        let given = Vec::new();
-                        (next(Item::Argument(Arguments { count, room, given })), 1, None)
+                        let given = Arguments::default();
+                        (next(Item::Argument(Wanted { count, room, given })), 1, None)
                     }
                 }
             }
-            Item::Argument(arguments) if arguments.given.len() < arguments.count => {
-                (next(Item::Argument(arguments)), 1, None)
-            }
-            Item::Argument(Arguments { given, .. }) => {
-                let nul = given.iter().any(|argument| argument.contains(&0));
-                match given.first() {
-                    _ if nul => refused(Wrong::Nul),
-                    Some(program) if !program.is_empty() => {
-                        (next(Item::Input { length: 0 }), 1, Some(Found::Arguments(given)))
-                    }
-                    _ => refused(Wrong::NoProgram),
+            Item::Argument(mut arguments) => {
+                arguments.given.end_word();
+                if arguments.given.given() < arguments.count {
+                    return (next(Item::Argument(arguments)), 1, None);
                 }
+                if arguments.given.words().next().is_none_or(<[u8]>::is_empty) {
+                    return refused(Wrong::NoProgram);
+                }
+                let found = Found::Arguments(arguments.given.complete());
+                (next(Item::Input { length: 0 }), 1, Some(found))
             }
             Item::Input { length: 0 } => (State::Ended(Trailer::default()), 1, Some(Found::InputEnd)),
             Item::Input { .. } => (next(Item::Input { length: 0 }), 1, None),
@@ -284,7 +285,6 @@ fn begin(length: u64, item: Item) -> State {
         Item::Argument(mut arguments) => {
             // Checked against the room, digit by digit.
             arguments.room -= usize::try_from(length).unwrap_or(arguments.room).min(arguments.room);
-            arguments.given.push(Vec::new());
             Item::Argument(arguments)
         }
     };
@@ -318,11 +318,8 @@ fn data(left: u64, mut item: Item, rest: &[u8], at: usize) -> (State, usize, Opt
                 *number = *number * 10 + u64::from(byte - b'0');
             }
         }
-        Item::Argument(arguments) => {
-            if let Some(last) = arguments.given.last_mut() {
-                last.extend_from_slice(come);
-            }
-        }
+        Item::Argument(_) if memchr::memchr(0, come).is_some() => return refused(Wrong::Nul),
+        Item::Argument(arguments) => arguments.given.extend(come),
         Item::Input { .. } => found = Some(Found::Input(at..at + taken)),
     }
     let state = match left - taken as u64 {
@@ -361,7 +358,10 @@ mod tests {
                 at += taken;
                 match found {
                     Found::NeedMore => break,
-                    Found::Arguments(arguments) => assert_eq!(read.arguments.replace(arguments), None, "twice"),
+                    Found::Arguments(arguments) => {
+                        let words = arguments.words().map(<[u8]>::to_vec).collect();
+                        assert_eq!(read.arguments.replace(words), None, "twice");
+                    }
                     Found::Input(range) => read.input.extend_from_slice(&rest[range]),
                     Found::InputEnd => assert!(!std::mem::replace(&mut read.ended, true), "ended twice"),
                     Found::Signal(signal) => {

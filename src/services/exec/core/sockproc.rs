@@ -9,11 +9,14 @@
 //! ```
 //!
 //! Since the counts come first, outputs are held until the program has ended, up to a limit ([`Held`]). Input is streamed.
-//! What follows the input is nobody's; a client that ends its side before so many bytes have come ends the input there.
+//! What follows the input is nobody's; a client that ends its side before so many bytes have come ends the input there. A count
+//! that is missing is 0: the second line may be empty, and whoever ends his side behind the command line, or in the middle of the
+//! count, has no input. A command line that is cut off is never run.
 //!
 //! The status is the one of waitpid(2): the exit code times 256, or the number of the signal, plus 128 with a core dump. That is
 //! what the original prints, and what its clients compare with 0.
 
+use super::arguments::Arguments;
 use super::reply::{Outcome, Output};
 use super::request::{End, Found, LONGEST_INPUT, PER_ARGUMENT, Wrong};
 
@@ -57,10 +60,7 @@ impl Reader {
     /// them.
     #[must_use]
     pub fn new(longest: usize) -> Self {
-        let beside: usize = around(Vec::new())
-            .iter()
-            .map(|argument| argument.len() + PER_ARGUMENT)
-            .sum();
+        let beside: usize = around(&[]).words().map(|argument| argument.len() + PER_ARGUMENT).sum();
         Reader {
             longest: longest.saturating_sub(beside),
             state: State::CommandLine(Vec::new()),
@@ -93,12 +93,13 @@ impl Reader {
         matches!(self.state, State::Ended)
     }
 
-    /// The client sends nothing more.
+    /// The client sends nothing more, and nothing is asked any more.
     #[must_use]
     pub fn end(&self) -> End {
         match &self.state {
             State::CommandLine(line) if line.is_empty() => End::Nothing,
-            State::CommandLine(_) | State::Count { .. } | State::Refused(_) => End::Unfinished,
+            State::CommandLine(_) | State::Refused(_) => End::Unfinished,
+            State::Count { command, .. } => End::Arguments(around(command)),
             State::Input(_) | State::Ended => End::Clean,
         }
     }
@@ -147,9 +148,6 @@ fn said(line: &[u8], complete: bool) -> &[u8] {
 
 fn count(command: Vec<u8>, mut digits: Vec<u8>, rest: &[u8]) -> Step {
     let (taken, complete) = grow(&mut digits, rest, LONGEST_COUNT);
-    if complete && digits.is_empty() {
-        return refused(NO_COUNT);
-    }
     let mut number = 0_u64;
     // In their order, so that the cuts do not decide what is found wrong first.
     for (place, byte) in said(&digits, complete).iter().enumerate() {
@@ -162,7 +160,7 @@ fn count(command: Vec<u8>, mut digits: Vec<u8>, rest: &[u8]) -> Step {
         }
     }
     if complete {
-        (State::Input(number), taken, Some(Found::Arguments(around(command))))
+        (State::Input(number), taken, Some(Found::Arguments(around(&command))))
     } else {
         (State::Count { command, digits }, taken, Some(Found::NeedMore))
     }
@@ -185,8 +183,13 @@ fn refused(wrong: Wrong) -> Step {
 }
 
 /// What is run for a command line.
-fn around(command: Vec<u8>) -> Vec<Vec<u8>> {
-    vec![SHELL.into(), b"-c".to_vec(), command]
+fn around(command: &[u8]) -> Arguments {
+    let mut arguments = Arguments::default();
+    for word in [SHELL.as_bytes(), b"-c", command] {
+        arguments.extend(word);
+        arguments.end_word();
+    }
+    arguments.complete()
 }
 
 /// What a program has written so far.
@@ -312,9 +315,7 @@ mod tests {
                         break;
                     }
                     Found::Arguments(arguments) => {
-                        let [shell, option, command] = arguments.try_into().unwrap();
-                        assert_eq!((shell, option), (b"/bin/sh".to_vec(), b"-c".to_vec()));
-                        assert_eq!(read.command.replace(command), None, "twice");
+                        assert_eq!(read.command.replace(command_in(&arguments)), None, "twice");
                     }
                     Found::Input(range) => read.input.extend_from_slice(&rest[range]),
                     Found::InputEnd => assert!(!std::mem::replace(&mut read.ended, true), "ended twice"),
@@ -328,6 +329,12 @@ mod tests {
             }
         }
         (read, reader.end())
+    }
+
+    fn command_in(arguments: &Arguments) -> Vec<u8> {
+        let words: [&[u8]; 3] = arguments.words().collect::<Vec<_>>().try_into().unwrap();
+        assert_eq!(words[..2], [&b"/bin/sh"[..], b"-c"]);
+        words[2].to_vec()
     }
 
     #[test]
@@ -370,8 +377,7 @@ mod tests {
             assert_eq!(read(text.chunks(1)).0.wrong, Some(wrong), "{text:?}");
         }
         for text in [
-            &b"a\r\n\r\n"[..],
-            b"a\r\nx",
+            &b"a\r\nx"[..],
             b"a\r\n1 \r\n",
             b"a\r\n-1\r\n",
             b"a\r\n1\n",
@@ -381,7 +387,7 @@ mod tests {
             assert!(matches!(wrong, Some(Wrong::Malformed(_))), "{text:?}: {wrong:?}");
         }
         let (longest, end) = read([&b"012345678\r\n"[..]]);
-        assert_eq!((longest.wrong, end), (None, End::Unfinished));
+        assert!(longest.wrong.is_none() && matches!(end, End::Arguments(_)), "{end:?}");
     }
 
     #[test]
@@ -389,13 +395,29 @@ mod tests {
         for (text, end) in [
             (&b""[..], End::Nothing),
             (b"a", End::Unfinished),
-            (b"a\r\n", End::Unfinished),
-            (b"a\r\n5", End::Unfinished),
+            (b"a\r", End::Unfinished),
             (b"a\r\n5\r\n", End::Clean),
             (b"a\r\n5\r\nabc", End::Clean),
             (b"a\r\n5\r\nabcde", End::Clean),
         ] {
             assert_eq!(read([text]).1, end, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_missing_count_is_zero() {
+        let (empty, _) = read([&b"a\r\n\r\nwhat follows"[..]]);
+        assert_eq!(
+            (empty.command, empty.input, empty.ended, empty.wrong),
+            (Some(b"a".to_vec()), Vec::new(), true, None)
+        );
+        for text in [&b"a\r\n"[..], b"a\r\n\r", b"a\r\n5", b"a\r\n5\r"] {
+            let (read, end) = read(text.chunks(1));
+            assert_eq!((read.command, read.wrong), (None, None), "{text:?}");
+            let End::Arguments(arguments) = end else {
+                panic!("{text:?}: {end:?}")
+            };
+            assert_eq!(command_in(&arguments), b"a");
         }
     }
 

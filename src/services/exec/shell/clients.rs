@@ -5,6 +5,7 @@ use std::fmt;
 use log::Level;
 use mio::Interest;
 
+use super::super::core::arguments::Arguments;
 use super::super::core::reply::{Outcome, REFUSED};
 use super::super::core::run::{Cause, Event, Refusal, Run, State};
 use super::super::report::{self, Topic};
@@ -74,7 +75,7 @@ impl ExecDoor {
             teller: self.options.dialect.teller(),
             edges: Edges::UNTRIED,
             alarm: Alarm::default(),
-            arguments: Vec::new(),
+            arguments: Arguments::default(),
             asked: None,
             program: None,
             input: Buffer::default(),

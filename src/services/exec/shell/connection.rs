@@ -6,6 +6,7 @@
 use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
+use super::super::core::arguments::Arguments;
 use super::super::core::dialect::{Reader, Teller};
 use super::super::core::reply::Output;
 use super::super::core::request::{End, Found, Wrong};
@@ -40,8 +41,8 @@ pub(super) struct Connection {
     pub(super) teller: Teller,
     pub(super) edges: Edges,
     pub(super) alarm: Alarm,
-    /// The program's name and its arguments, once they are complete.
-    pub(super) arguments: Vec<Vec<u8>>,
+    /// The program's name and its arguments, once they are complete; from the program's start on, as much as the log shows.
+    pub(super) arguments: Arguments,
     /// When they were complete, until the program has written something.
     pub(super) asked: Option<Instant>,
     pub(super) program: Option<Job>,
@@ -133,6 +134,11 @@ impl Connection {
         match self.reader.end() {
             End::Nothing => Moved::Event(Event::Left),
             End::Unfinished => Moved::Event(Event::Wrong(Wrong::Unfinished)),
+            End::Arguments(arguments) => {
+                self.arguments = arguments;
+                self.input_ends = true;
+                Moved::Event(Event::Arguments)
+            }
             End::Clean => {
                 self.input_ends = true;
                 Moved::Some

@@ -1,7 +1,7 @@
 //! Programs: started, watched, ended, reaped.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::time::Instant;
 
 use log::Level;
@@ -52,7 +52,11 @@ impl ExecDoor {
         let Some(connection) = self.connections.get(key).filter(waits) else {
             return;
         };
-        let arguments = connection.arguments.iter().cloned().map(OsString::from_vec).collect();
+        let arguments = connection
+            .arguments
+            .words()
+            .map(|word| OsStr::from_bytes(word).to_owned())
+            .collect();
         let mut command = match Command::new(arguments) {
             Ok(command) => command,
             // The reader of requests has seen to it that there is a name.
@@ -81,7 +85,10 @@ impl ExecDoor {
         };
         let pid = job.pid();
         match self.connections.get_mut(key) {
-            Some(connection) => connection.program = Some(job),
+            Some(connection) => {
+                connection.program = Some(job);
+                report::keep_shown(&mut connection.arguments);
+            }
             None => return job.close(cx),
         }
         self.trace(key, format_args!("process {pid}"));
