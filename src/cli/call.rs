@@ -1,7 +1,6 @@
 //! `iotcpd call ADDRESS ARGV...`: has an exec door run a program, as sockexec.client does.
 
 use std::ffi::OsString;
-use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,10 +8,11 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{say, socket};
-use crate::client::call::{self, FAILED, Options, Stdin};
+use crate::client::call::{self, FAILED, Options, Signals, Stdin};
 use crate::config::units::Time;
 use crate::error::Error;
 use crate::net::addr::ConnectAddr;
+use crate::net::standard::Standard;
 
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Below it nobody could answer over a network; above it nobody waits.
@@ -23,7 +23,7 @@ Examples:
   iotcpd call /run/exec.sock ls -l
   tar c . | iotcpd call 127.0.0.1:9000 sh -c 'cat > backup.tar'
 
-HUP, INT, QUIT, TERM, USR1 and USR2 are passed on to the program; INT, QUIT or TERM for a second time hangs up.
+INT, QUIT and TERM are passed on to the program, a second one hangs up. HUP, USR1 and USR2 are passed on with --forward-all.
 
 Exit status: that of the program; 128 and the number of the signal that has ended it; 125 when something else went wrong;
 2 when the command line has to be written differently.";
@@ -49,6 +49,9 @@ pub(super) struct Flags {
     /// Send no standard input: the program finds its end at once
     #[arg(short = 'n', long, conflicts_with = "stdin")]
     no_stdin: bool,
+    /// Pass HUP, USR1 and USR2 on to the program, too, which are ignored else
+    #[arg(long)]
+    forward_all: bool,
     /// How long it may take to get a connection [default: 5s]
     #[arg(long, value_name = "TIME")]
     connect_timeout: Option<Time>,
@@ -58,7 +61,7 @@ pub(super) struct Flags {
 pub(super) fn run(flags: Flags) -> Result<ExitCode, Error> {
     let options = options(flags)?;
     let status = call::run(options).unwrap_or_else(|error| {
-        say(&mut io::stderr(), error.for_terminal());
+        say(&mut Standard::Error, error.for_terminal());
         FAILED
     });
     Ok(ExitCode::from(status))
@@ -86,6 +89,11 @@ fn options(flags: Flags) -> Result<Options, Error> {
                 (false, false) => Stdin::UnlessTerminal,
             },
             connect_timeout,
+            signals: if flags.forward_all {
+                Signals::All
+            } else {
+                Signals::ToEnd
+            },
         }),
         _ => Err(Error::mistakes(mistakes)),
     }
@@ -143,6 +151,8 @@ mod tests {
         );
         assert_eq!(options.connect_timeout, Duration::from_millis(500));
         assert_eq!(lower("-i x.sock cat").unwrap().stdin, Stdin::Sent);
+        assert_eq!(lower("x.sock cat --forward-all").unwrap().signals, Signals::ToEnd);
+        assert_eq!(lower("--forward-all x.sock cat").unwrap().signals, Signals::All);
         assert!(parse("-i -n x cat").is_err());
         assert!(parse("x").is_err() && parse("").is_err());
     }

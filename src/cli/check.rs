@@ -1,6 +1,5 @@
 //! `iotcpd check --config FILE`: says `ok`, or every mistake in a file.
 
-use std::io;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -8,6 +7,7 @@ use clap::Args;
 use super::say;
 use crate::config::file::Source;
 use crate::error::Error;
+use crate::net::standard::Standard;
 
 #[derive(Debug, Args)]
 pub(super) struct Flags {
@@ -18,6 +18,6 @@ pub(super) struct Flags {
 
 pub(super) fn run(flags: Flags) -> Result<(), Error> {
     Source::of(flags.config).load()?;
-    say(&mut io::stdout(), "ok\n");
+    say(&mut Standard::Output, "ok\n");
     Ok(())
 }

@@ -21,6 +21,8 @@ use std::time::Duration;
 use env_logger::{Env, Target};
 use nix::sys::signal::SigSet;
 
+use crate::net::standard::Standard;
+
 /// Lines that wait at most, for a slow reader or for the end of a pause.
 const WAITING: usize = 4096;
 /// How long a line may wait behind the one before it.
@@ -57,7 +59,7 @@ impl Write for Channel {
                 self.lost.fetch_add(1, Ordering::Relaxed);
             }
             // The thread could not be started: better to wait for the reader than to say nothing.
-            Err(TrySendError::Disconnected(_)) => io::stderr().write_all(line)?,
+            Err(TrySendError::Disconnected(_)) => Standard::Error.write_all(line)?,
         }
         Ok(line.len())
     }
@@ -123,7 +125,7 @@ fn write(to_write: &Receiver<Message>, lost: &AtomicU64) {
 fn put(lines: &mut Vec<u8>) {
     if !lines.is_empty() {
         // A closed standard error is nobody's loss.
-        let _ = io::stderr().write_all(lines);
+        let _ = Standard::Error.write_all(lines);
     }
     lines.clear();
 }

@@ -19,7 +19,7 @@ mod socket;
 
 use std::ffi::OsString;
 use std::fmt;
-use std::io::{self, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
@@ -27,6 +27,7 @@ use nix::sys::signal::SigSet;
 
 use crate::config::spec::pool::PoolSpec;
 use crate::error::{Error, USAGE};
+use crate::net::standard::Standard;
 
 const SIGNALS_AND_EXAMPLES: &str = "\
 Times are in seconds or written like 500ms, 15s, 2m, 1h; sizes are in bytes or like 64KiB, 1MiB.
@@ -99,7 +100,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     listen_to_signals();
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     if arguments.len() < 2 {
-        say(&mut io::stdout(), Cli::command().render_help());
+        say(&mut Standard::Output, Cli::command().render_help());
         return ExitCode::SUCCESS;
     }
     let cli = match Cli::try_parse_from(arguments) {
@@ -110,7 +111,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match dispatch(cli) {
         Ok(status) => status,
         Err(error) => {
-            say(&mut io::stderr(), error.for_terminal());
+            say(&mut Standard::Error, error.for_terminal());
             ExitCode::from(error.blame().exit_status())
         }
     }

@@ -1,21 +1,16 @@
 //! Standard input and the outputs, each on a thread of its own.
 //!
 //! They may be pipes, terminals or files, shared with other processes: making them non-blocking would change them for
-//! everybody, and epoll(7) does not take files. So one thread reads and one for each output writes, all of them blocking,
-//! and the loop hears of it by mail. Both ways are bounded: the reader waits while [`CHUNKS`] chunks lie in the mailbox,
+//! everybody, and epoll(7) does not take files. So one thread reads and one for each output writes, all of them waiting
+//! ([`Standard`](crate::net::standard::Standard)), and the loop hears of it by mail. Both ways are bounded: the reader waits while [`CHUNKS`] chunks lie in the mailbox,
 //! and so does whoever writes to us; a writer has one batch at a time, and the loop gathers the next one meanwhile.
 //!
 //! The threads end with their stream, or when the loop's end of them is gone; one that waits in read(2) or write(2) then ends
 //! with the process.
 
-use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::AsFd;
 use std::sync::mpsc;
 use std::thread;
-
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::reactor::Context;
 use crate::reactor::helper::{Mailbox, Sender};
@@ -24,55 +19,6 @@ use crate::reactor::helper::{Mailbox, Sender};
 const CHUNKS: usize = 2;
 /// The most bytes of one chunk.
 const CHUNK: usize = 64 * 1024;
-
-/// A standard stream that is waited for even if it does not block. Whether it does is a property of the open file that other
-/// processes share (fcntl(2), O_NONBLOCK), and some of them change it.
-#[derive(Debug)]
-pub(super) struct Blocking(File);
-
-impl Blocking {
-    /// A handle of our own on it, without the buffers and locks of std.
-    ///
-    /// # Errors
-    /// EMFILE.
-    pub(super) fn handle(stream: &impl AsFd) -> io::Result<Blocking> {
-        stream.as_fd().try_clone_to_owned().map(|fd| Blocking(fd.into()))
-    }
-
-    fn wait(&self, wanted: PollFlags) -> io::Result<()> {
-        let mut stream = [PollFd::new(self.0.as_fd(), wanted)];
-        match poll(&mut stream, PollTimeout::NONE) {
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(errno) => Err(errno.into()),
-        }
-    }
-}
-
-impl Read for Blocking {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.0.read(buffer) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait(PollFlags::POLLIN)?,
-                outcome => return outcome,
-            }
-        }
-    }
-}
-
-impl Write for Blocking {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        loop {
-            match self.0.write(bytes) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait(PollFlags::POLLOUT)?,
-                outcome => return outcome,
-            }
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 /// From standard input.
 #[derive(Debug)]

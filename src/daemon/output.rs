@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use nix::sys::signal::SigSet;
 
+use crate::net::standard::Standard;
+
 /// Texts that wait for a slow reader at most; further ones are dropped, with a warning in the log.
 const WAITING: usize = 16;
 /// How long the end of the daemon waits for what is still to be printed.
@@ -27,9 +29,8 @@ impl Output {
             // They are the loop's, as for the thread of the log.
             let _ = SigSet::all().thread_block();
             for text in to_print {
-                let mut stdout = std::io::stdout().lock();
                 // A closed standard output is nobody's loss: statistics are for whoever reads them.
-                let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+                let _ = Standard::Output.write_all(text.as_bytes());
             }
             drop(still_at_work);
         };

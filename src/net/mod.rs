@@ -15,6 +15,8 @@
 //! here waits; every error number of every call has a decided consequence, written where it is decided. A socket file is
 //! deleted only if it is certain to be ours or nobody's.
 //!
+//! Beside them stand the [`standard`] streams, which a program is given like an inherited socket.
+//!
 //! All `unsafe` of this room is in `sys`. Not here: deadlines, buffers, framing, what to tell a peer that is refused.
 
 pub mod accept;
@@ -28,6 +30,7 @@ pub mod inherit;
 pub mod limits;
 pub mod listener;
 pub mod listening;
+pub mod standard;
 pub mod stream;
 mod sys;
 mod unix_file;

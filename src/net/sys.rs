@@ -4,6 +4,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -164,4 +165,30 @@ pub(super) fn poll_now(fd: BorrowedFd<'_>, wanted: libc::c_short) -> libc::c_sho
     // it does not wait.
     let answered = unsafe { libc::poll(&raw mut asked, 1, 0) };
     if answered == 1 { asked.revents } else { 0 }
+}
+
+/// Which of the descriptors 0 to 2 were closed when this program was started: a bit for each. Written once, before `main`,
+/// because nobody can know it later: std puts /dev/null in the place of each.
+static CLOSED_AT_START: AtomicU8 = AtomicU8::new(0);
+
+/// Has the dynamic loader, or the start-up code of a static program, call [`note_closed_streams`] before `main`.
+#[used]
+// SAFETY: the section holds pointers to functions of this signature, which the C runtime calls with arguments that may be
+// ignored (ELF's gABI, "Initialization and Termination Functions"; glibc and musl).
+#[unsafe(link_section = ".init_array")]
+static BEFORE_MAIN: extern "C" fn() = note_closed_streams;
+
+/// Runs before std is ready, so it may call nothing but the C library, and must not panic.
+extern "C" fn note_closed_streams() {
+    for number in 0..3u8 {
+        // SAFETY: F_GETFD takes a number, open or not, and touches no memory of ours.
+        if unsafe { libc::fcntl(number.into(), libc::F_GETFD) } == -1 {
+            CLOSED_AT_START.fetch_or(1 << number, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whether the standard stream of this number, 0 to 2, was closed when the program started.
+pub(super) fn was_closed_at_start(number: u8) -> bool {
+    CLOSED_AT_START.load(Ordering::Relaxed) & (1 << number) != 0
 }

@@ -411,6 +411,6 @@ fn it_ends_when_nobody_reads_its_answers() {
         .write_all(b"1 echo x\n")
         .expect("write to ask");
     let status = asker.wait_exit();
-    assert_eq!(status.code(), Some(1));
-    asker.stderr_wait("standard output");
+    // Squid ends its helpers like that.
+    assert_eq!(status.code(), Some(0));
 }

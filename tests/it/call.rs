@@ -44,6 +44,14 @@ fn start(daemon: &Daemon, arguments: &[&str]) -> Program {
     Program::start(&mut command(&path(daemon), arguments))
 }
 
+/// One that passes on every signal it can.
+#[track_caller]
+fn start_forwarding(daemon: &Daemon, arguments: &[&str]) -> Program {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_iotcpd"));
+    command.args(["call", "--forward-all", &path(daemon)]).args(arguments);
+    Program::start(&mut command)
+}
+
 /// The same with no input, to its end: status, standard output, standard error.
 #[track_caller]
 fn call(daemon: &Daemon, arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -292,7 +300,7 @@ fn signals_reach_the_program_whose_status_comes_back() {
         (Signal::SIGUSR2, "USR2"),
     ] {
         let script = format!("trap 'echo got {name}; exit 9' {name}; echo up; sleep 1000 & wait");
-        let program = start(&daemon, &["sh", "-c", &script]);
+        let program = start_forwarding(&daemon, &["sh", "-c", &script]);
         wait_line(&program, "up");
         program.signal(signal);
         assert_eq!(ended(&program), (Some(9), format!("up\ngot {name}"), String::new()));
@@ -312,7 +320,7 @@ fn a_signal_that_is_for_the_program_may_come_again_and_ends_its_input() {
     let (daemon, _home) = door(&[]);
     let script =
         "trap 'echo one' USR1; trap 'echo two' HUP; echo up; cat; echo ended; sleep 1000 & while :; do wait; done";
-    let program = start(&daemon, &["sh", "-c", script]);
+    let program = start_forwarding(&daemon, &["sh", "-c", script]);
     wait_line(&program, "up");
     // The shell runs a trap when cat has ended, by the end of its input.
     program.signal(Signal::SIGHUP);

@@ -235,7 +235,7 @@ fn a_connection_over_the_limit_is_told_and_closed() {
     client.send(request(&["sh", "-c", "echo up; cat"]));
     client.wait_output("up\n");
     let refused = ExecClient::connect(&daemon).outcome();
-    assert_eq!(refused.code(), "100");
+    assert_eq!(refused.code(), "125");
     assert!(
         refused.complaint().contains("--max-connections"),
         "{}",
@@ -276,7 +276,7 @@ fn nonsense_is_refused_with_its_reason_and_harms_nobody() {
         let mut client = ExecClient::connect(&daemon);
         client.send(text);
         let outcome = client.outcome();
-        assert_eq!(outcome.code(), "100", "{text:?}");
+        assert_eq!(outcome.code(), "125", "{text:?}");
         assert!(outcome.complaint().contains(why), "{text:?}: {}", outcome.complaint());
     }
     let mut client = ExecClient::connect(&daemon);
@@ -300,7 +300,7 @@ fn nonsense_behind_the_arguments_ends_the_program() {
     client.send("5:abc");
     client.half_close();
     let outcome = client.outcome();
-    assert_eq!(outcome.code(), "100");
+    assert_eq!(outcome.code(), "125");
     assert!(outcome.complaint().contains("in the middle"), "{}", outcome.complaint());
     let stats = daemon.usr1();
     assert_eq!((stats.count("runs killed"), stats.count("exit signal")), (1, 1));
@@ -312,7 +312,7 @@ fn arguments_that_never_come_are_refused_in_time() {
     let mut client = ExecClient::connect(&daemon);
     client.send("1:2,4:echo,");
     let outcome = client.outcome();
-    assert_eq!(outcome.code(), "100");
+    assert_eq!(outcome.code(), "125");
     assert!(
         outcome.complaint().contains("--read-timeout"),
         "{}",

@@ -50,7 +50,7 @@ fn a_perl_client_gets_streams_and_status() {
 fn a_perl_client_shows_why_it_is_refused() {
     let (daemon, _home) = door(&["--max-arguments", "1KiB"]);
     let (status, _, complaint) = perl(&daemon, &["echo", &"x".repeat(2000)], b"");
-    assert_eq!(status, Some(100));
+    assert_eq!(status, Some(125));
     assert!(complaint.contains("--max-arguments"), "{complaint}");
 }
 

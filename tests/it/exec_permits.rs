@@ -50,7 +50,7 @@ fn only_users_that_are_listed_are_let_in() {
     // Whoever runs this test is not user 54321.
     let (daemon, _home) = open_door(&["--allow-user", "54321"]);
     let refused = ExecClient::connect(&daemon).outcome();
-    assert_eq!(refused.code(), "100");
+    assert_eq!(refused.code(), "125");
     let why = refused.complaint();
     assert!(
         why.contains(&format!("uid {own}")) && why.contains("--allow-user"),
@@ -72,7 +72,7 @@ fn members_of_a_listed_group_are_let_in_by_any_of_their_groups() {
         assert_eq!(run(&daemon, &["echo", "hello"], b"").text(), "hello\n", "{group}");
     }
     let (daemon, _home) = open_door(&["--allow-group", "54321"]);
-    assert_eq!(ExecClient::connect(&daemon).outcome().code(), "100");
+    assert_eq!(ExecClient::connect(&daemon).outcome().code(), "125");
 }
 
 /// Only root can become somebody else; anybody else tries the two tests above with what he is.
@@ -92,10 +92,10 @@ fn root_sees_every_user_and_group_told_apart() {
         ("54321", "1", "", 0),
         ("54322", "777", "", 0),
         ("54322", "1", "5,778", 0),
-        ("54322", "1", "5,779", 100),
-        ("54322", "54321", "", 100),
-        ("777", "1", "", 100),
-        ("0", "0", "", 100),
+        ("54322", "1", "5,779", 125),
+        ("54322", "54321", "", 125),
+        ("777", "1", "", 125),
+        ("0", "0", "", 125),
     ] {
         let (code, complaint) = ask_as(&daemon, user, group, groups);
         assert_eq!(code, Some(status), "{user} {group} {groups}: {complaint}");
@@ -106,7 +106,7 @@ fn root_sees_every_user_and_group_told_apart() {
         ask_as(&daemon, "54322", "1", &format!("{},777", many.join(","))).0,
         Some(0)
     );
-    assert_eq!(ask_as(&daemon, "54322", "1", &many.join(",")).0, Some(100));
+    assert_eq!(ask_as(&daemon, "54322", "1", &many.join(",")).0, Some(125));
     assert_eq!(daemon.usr1().count("refused user"), 5);
 }
 

@@ -12,6 +12,10 @@ mod chaos;
 #[cfg(test)]
 mod children;
 #[cfg(test)]
+mod client_names;
+#[cfg(test)]
+mod client_streams;
+#[cfg(test)]
 mod command;
 #[cfg(test)]
 mod command_mended;

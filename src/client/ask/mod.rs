@@ -11,10 +11,12 @@
 //!   away is never a reason.
 //! - Without channel-IDs the answers come in the order of the lines, with them as they are ready.
 //! - Memory is bounded: what cannot be answered yet, or not be written, is not read.
-//! - TERM and INT are not caught: they end it at once, and the kernel resets its connections.
+//! - TERM and INT are not caught: they end it at once, and the kernel resets its connections. USR1 prints the counts; HUP and
+//!   USR2, which mean a daemon to whoever sends them, are ignored.
 //!
-//! **Exit status.** For Squid 0 at the end of input. Plainly 0 if a pool has answered every line, else 1 with a message
-//! that says how many got the text for failures and why the last one did. 1 in both cases if input or output break.
+//! **Exit status.** For Squid 0 at the end of input, which is also when it has hung up (ECONNRESET, EPIPE). Plainly 0 if a pool
+//! has answered every line, else 1 with a message that says how many got the text for failures and why the last one did. 1 in
+//! both cases if input or output break otherwise.
 
 mod connection;
 pub mod core;
@@ -31,7 +33,10 @@ use std::time::Instant;
 
 use nix::sys::resource::{Resource, getrlimit};
 
+use super::name;
 use crate::error::{Blame, Error};
+use crate::framing::signals::{HUP, USR1, USR2};
+use crate::net::standard::Standard;
 use crate::reactor::Reactor;
 use options::Policy;
 use shell::{End, Shell};
@@ -55,7 +60,8 @@ const MAX_BYTES: usize = 64 * 1024 * 1024;
 /// # Errors
 /// See the head of this file.
 pub fn run(options: Options) -> Result<(), Error> {
-    serve(options, io::stdin(), io::stdout())
+    name::take_on("ask");
+    serve(options, Standard::Input, Standard::Output)
 }
 
 fn serve(
@@ -64,7 +70,8 @@ fn serve(
     output: impl Write + Send + 'static,
 ) -> Result<(), Error> {
     let policy = policy(&options);
-    let mut reactor = Reactor::<Shell>::new(&[]).map_err(|error| broken("cannot make an event loop", &error))?;
+    let mut reactor =
+        Reactor::<Shell>::new(&[HUP, USR1, USR2]).map_err(|error| broken("cannot make an event loop", &error))?;
     let shell = Shell::new(options.addresses, policy, Instant::now());
     let id = reactor
         .add(Box::new(shell))
@@ -74,10 +81,15 @@ fn serve(
         .unwrap_or(Ok(()))
         .map_err(|error| broken("cannot start a thread", &error))?;
     loop {
-        reactor
+        let signals = reactor
             .turn()
             .map_err(|error| broken("cannot wait for events", &error))?;
+        // The other two mean a daemon, and have found this process by mistake.
+        let asked = signals.contains(&USR1);
         let ended = reactor.with(id, |shell, _| {
+            if asked {
+                shell.tell_counts();
+            }
             let end = shell.end()?;
             Some(outcome(options.mode, end, shell))
         });
@@ -118,6 +130,7 @@ fn descriptors() -> usize {
 
 fn outcome(mode: Mode, end: End, shell: &Shell) -> Result<(), Error> {
     match end {
+        End::OutputFailed(error) | End::InputFailed(error) if mode == Mode::Squid && is_hang_up(&error) => Ok(()),
         End::OutputFailed(error) => Err(broken("cannot write to standard output", &error)),
         End::InputFailed(error) => Err(broken("cannot read standard input", &error)),
         End::Done(counters) if counters.failed == 0 || mode == Mode::Squid => Ok(()),
@@ -131,6 +144,12 @@ fn outcome(mode: Mode, end: End, shell: &Shell) -> Result<(), Error> {
             ))
         }
     }
+}
+
+/// Whether the other end has simply gone. Squid's end of a helper is a socket, and one that is closed with answers unread says so
+/// by ECONNRESET, to readers and writers alike.
+fn is_hang_up(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 fn broken(what: &str, error: &io::Error) -> Error {

@@ -18,6 +18,7 @@ use super::options::Policy;
 use super::resolver::{Place, Resolved};
 use super::words::{self, Words};
 use crate::net::addr::ConnectAddr;
+use crate::net::standard::Standard;
 use crate::reactor::helper::{Mailbox, Sender};
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Alarm, Context, Key, Kind, Readiness, Service, Source};
@@ -51,6 +52,8 @@ pub(super) struct Shell {
     input: Splitter,
     input_state: Input,
     output: Vec<u8>,
+    /// What USR1 has asked for, for standard error.
+    errors: Vec<u8>,
     /// From [`start`](Self::start) on.
     threads: Option<Threads>,
     broken_output: Option<io::Error>,
@@ -62,6 +65,7 @@ pub(super) struct Shell {
 struct Threads {
     input: stdio::Input,
     output: stdio::Output,
+    errors: stdio::Output,
     resolved: Mailbox<Resolved>,
     resolved_to: Sender<Resolved>,
 }
@@ -95,6 +99,7 @@ impl Shell {
             input: Splitter::default(),
             input_state: Input::Open,
             output: Vec::new(),
+            errors: Vec::new(),
             threads: None,
             broken_output: None,
             words: Words::default(),
@@ -118,6 +123,7 @@ impl Shell {
         self.threads = Some(Threads {
             input: stdio::Input::start(cx, input)?,
             output: stdio::Output::start(cx, "stdout", output)?,
+            errors: stdio::Output::start(cx, "stderr", Standard::Error)?,
             resolved,
             resolved_to,
         });
@@ -140,6 +146,23 @@ impl Shell {
             }
             Input::Ended => Some(End::Done(*self.asker.counters())),
             Input::Failed(error) => Some(End::InputFailed(error)),
+        }
+    }
+
+    /// Prints what became of the lines so far on standard error.
+    pub(super) fn tell_counts(&mut self) {
+        let text = words::counts(
+            self.asker.counters(),
+            self.asker.lines_in_hand(),
+            self.asker.in_flight(),
+        );
+        self.errors.extend_from_slice(text.as_bytes());
+        self.offer_errors();
+    }
+
+    fn offer_errors(&mut self) {
+        if let Some(threads) = &mut self.threads {
+            threads.errors.offer(&mut self.errors);
         }
     }
 
@@ -389,6 +412,9 @@ impl Service for Shell {
         while let Some(written) = self.threads.as_mut().and_then(|it| it.output.report()) {
             self.written(written);
         }
+        // What cannot be written there has nobody to be told to.
+        while self.threads.as_mut().and_then(|it| it.errors.report()).is_some() {}
+        self.offer_errors();
         while let Some(resolved) = self.threads.as_ref().and_then(|it| it.resolved.take()) {
             self.resolved(cx, resolved);
         }

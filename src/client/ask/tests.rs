@@ -210,17 +210,26 @@ fn a_unix_socket_is_asked_as_well() {
 
 #[test]
 fn when_nobody_takes_the_answers_it_ends() {
-    let (to, from) = mpsc::channel();
-    drop(from);
-    // Input that never ends: what ends the run is the output.
-    let (input, held_open) = std::os::unix::net::UnixStream::pair().unwrap();
-    (&held_open).write_all(b"a\n").unwrap();
-    let error = serve(options(Mode::Squid, LONG, &[pool(echo)]), input, Output(to)).unwrap_err();
-    assert_eq!(error.blame(), Blame::System);
-    assert!(
-        error.to_string().starts_with("cannot write to standard output"),
-        "{error}"
-    );
+    for mode in [Mode::Plain, Mode::Squid] {
+        let (to, from) = mpsc::channel();
+        drop(from);
+        // Input that never ends: what ends the run is the output.
+        let (input, held_open) = std::os::unix::net::UnixStream::pair().unwrap();
+        (&held_open).write_all(b"a\n").unwrap();
+        let outcome = serve(options(mode, LONG, &[pool(echo)]), input, Output(to));
+        match mode {
+            Mode::Plain => {
+                let error = outcome.unwrap_err();
+                assert_eq!(error.blame(), Blame::System);
+                assert!(
+                    error.to_string().starts_with("cannot write to standard output"),
+                    "{error}"
+                );
+            }
+            // So it ends its helpers.
+            Mode::Squid => assert_eq!(outcome, Ok(())),
+        }
+    }
 }
 
 #[test]

@@ -5,10 +5,11 @@ use std::time::Instant;
 
 use log::{Level, log};
 
-use super::core::{Cause, Fault};
+use super::core::{Cause, Counters, Fault};
 use super::input::LONGEST_LINE;
 use crate::net::addr::ConnectAddr;
 use crate::stats::throttle::{Throttle, Verdict};
+use crate::stats::{Snapshot, text};
 
 /// What is throttled by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -65,4 +66,16 @@ pub(super) fn why(cause: Cause, name: Option<&ConnectAddr>) -> String {
         (Cause::Fault(_, fault), Some(name)) => format!("{name}: {fault}"),
         (Cause::Fault(_, fault), None) => fault.to_string(),
     }
+}
+
+/// What USR1 prints: what became of the lines so far, as a daemon prints its statistics.
+pub(super) fn counts(counters: &Counters, in_hand: usize, in_flight: usize) -> String {
+    let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    let mut snapshot = Snapshot::default();
+    snapshot.count("lines total", counters.lines);
+    snapshot.count("lines answered", counters.answered);
+    snapshot.count("lines failed", counters.failed);
+    snapshot.count("lines in hand", number(in_hand));
+    snapshot.count("connections", number(in_flight));
+    text::block(&snapshot)
 }

@@ -12,27 +12,28 @@
 //! - There is never a half-close, which sockexec takes for a client that has gone: the input ends by an empty string.
 //! - When it ends, for whatever reason, the connection is closed, so that the door ends a program that still runs.
 //!
-//! **Signals.** HUP, INT, QUIT, TERM, USR1 and USR2 are passed on to the program, those excepted that were ignored when we
-//! were started (nohup(1), a shell's background jobs). A signal that is to end the program and comes a second time hangs
-//! up. STOP and its like stop us, and the program when it has written as much as is held.
+//! **Signals.** INT, QUIT and TERM are passed on to the program, those excepted that were ignored when we were started (nohup(1),
+//! a shell's background jobs). A signal that is to end the program and comes a second time hangs up. HUP, USR1 and USR2 are what
+//! administrators send daemons of this name, so they are passed on only if that is asked for, and else ignored; a HUP that comes
+//! because our terminal has gone ends us. STOP and its like stop us, and the program when it has written as much as is held.
 
 pub mod core;
 pub mod options;
 mod shell;
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, IsTerminal};
 use std::time::Instant;
 
-use super::stdio::Blocking;
+use super::name;
 use crate::error::{Blame, Error};
-use crate::framing::signals::PASSED_ON;
+use crate::framing::signals::{HUP, PASSED_ON, USR1, USR2};
 use crate::reactor::{Reactor, ServiceId};
-use core::{Failure, Input, Outcome, Output};
-use shell::{Shell, Streams};
+use core::{Event, Failure, Input, Outcome, Output};
+use shell::Shell;
 
 pub use core::FAILED;
-pub use options::{Options, Stdin};
+pub use options::{Options, Signals, Stdin};
 
 /// Has a program run, and returns its exit status, or 128 and the number of the signal that has ended it.
 ///
@@ -44,8 +45,12 @@ pub fn run(options: Options) -> Result<u8, Error> {
         Stdin::UnlessTerminal | Stdin::Sent => Input::Standard,
         Stdin::Ignored => Input::None,
     };
-    let name = options.address.to_string();
-    let streams = standard_streams().map_err(|error| broken("cannot share the standard streams", &error))?;
+    name::take_on("call");
+    let address = options.address.to_string();
+    let forwarding = Forwarding {
+        signals: options.signals,
+        had_terminal: has_terminal(),
+    };
     let ignored = ignored(&fs::read_to_string("/proc/self/status").unwrap_or_default());
     let signals: Vec<i32> = PASSED_ON.into_iter().filter(|it| !is_set(ignored, *it)).collect();
     let mut reactor = Reactor::<Shell>::new(&signals).map_err(|error| broken("cannot make an event loop", &error))?;
@@ -54,16 +59,41 @@ pub fn run(options: Options) -> Result<u8, Error> {
         .add(Box::new(shell))
         .map_err(|_| Error::new(Blame::Bug, "a new event loop is full", "report this"))?;
     reactor
-        .with(id, |shell, cx| shell.start(cx, streams))
+        .with(id, |shell, cx| shell.start(cx))
         .unwrap_or(Ok(()))
         .map_err(|error| broken("cannot start a thread", &error))?;
-    match serve(&mut reactor, id)? {
-        Outcome::Failed(failure) => Err(failed(&name, &failure)),
+    match serve(&mut reactor, id, forwarding)? {
+        Outcome::Failed(failure) => Err(failed(&address, &failure)),
         outcome => Ok(outcome.status()),
     }
 }
 
-fn serve(reactor: &mut Reactor<Shell>, id: ServiceId) -> Result<Outcome, Error> {
+/// Which signals reach the program.
+#[derive(Debug, Clone, Copy)]
+struct Forwarding {
+    signals: Signals,
+    /// Whether there was a controlling terminal at the start.
+    had_terminal: bool,
+}
+
+impl Forwarding {
+    /// What a signal means to the call; `None` for one that is not for it.
+    fn event(self, signal: i32) -> Option<Event<'static>> {
+        match (self.signals, signal) {
+            (Signals::All, _) => Some(Event::Signal(signal)),
+            (Signals::ToEnd, HUP) => (self.had_terminal && !has_terminal()).then_some(Event::TerminalGone),
+            (Signals::ToEnd, USR1 | USR2) => None,
+            (Signals::ToEnd, _) => Some(Event::Signal(signal)),
+        }
+    }
+}
+
+/// Whether this process has a controlling terminal that has not been hung up: tty(4).
+fn has_terminal() -> bool {
+    File::open("/dev/tty").is_ok()
+}
+
+fn serve(reactor: &mut Reactor<Shell>, id: ServiceId, forwarding: Forwarding) -> Result<Outcome, Error> {
     loop {
         let outcome = reactor.with(id, |shell, _| shell.outcome().cloned());
         if let Some(outcome) = outcome.flatten() {
@@ -73,16 +103,9 @@ fn serve(reactor: &mut Reactor<Shell>, id: ServiceId) -> Result<Outcome, Error> 
             .turn()
             .map_err(|error| broken("cannot wait for events", &error))?
             .to_vec();
-        reactor.with(id, |shell, cx| shell.signals(cx, &signals));
+        let events = signals.into_iter().filter_map(|signal| forwarding.event(signal));
+        reactor.with(id, |shell, cx| shell.signals(cx, events));
     }
-}
-
-fn standard_streams() -> io::Result<Streams> {
-    Ok(Streams {
-        stdin: Blocking::handle(&io::stdin())?,
-        stdout: Blocking::handle(&io::stdout())?,
-        stderr: Blocking::handle(&io::stderr())?,
-    })
 }
 
 /// Which signals a process ignores, as the line `SigIgn` of /proc/PID/status has it: one bit for each, the lowest for signal
@@ -125,8 +148,8 @@ fn failed(name: &str, failure: &Failure) -> Error {
         }
         Failure::Input(why) => Error::new(
             Blame::System,
-            format_args!("cannot read standard input: {why}"),
-            "see what it is connected to, or leave it out with --no-stdin",
+            format_args!("cannot start to read standard input: {why}"),
+            "see the limit on threads, or leave it out with --no-stdin",
         ),
         Failure::Output(output, why) => {
             let which = match output {

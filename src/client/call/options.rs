@@ -15,6 +15,17 @@ pub struct Options {
     pub stdin: Stdin,
     /// How long it may take until there is a connection. Positive.
     pub connect_timeout: Duration,
+    /// Which signals are passed on.
+    pub signals: Signals,
+}
+
+/// Which signals are passed on to the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signals {
+    /// INT, QUIT and TERM: the others are likely to be meant for a daemon.
+    ToEnd,
+    /// HUP, USR1 and USR2 as well.
+    All,
 }
 
 /// What becomes of standard input.

@@ -7,13 +7,15 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use log::warn;
 use mio::Interest;
 
-use super::super::stdio::{self, Blocking, Chunk};
+use super::super::stdio::{self, Chunk};
 use super::super::target::{self, Target};
 use super::core::{Action, Broken, Call, Event, Input, Outcome, Output, Refused};
 use super::options::Options;
 use crate::net::addr::ConnectAddr;
+use crate::net::standard::Standard;
 use crate::net::stream::Stream;
 use crate::reactor::helper::Mailbox;
 use crate::reactor::{Alarm, Context, Key, Kind, Readiness, Service, Source};
@@ -30,14 +32,6 @@ const TICK: Source = Source {
 /// How often each way of moving bytes is gone in one turn.
 const ROUNDS_PER_TURN: usize = 8;
 
-/// The standard streams.
-#[derive(Debug)]
-pub(super) struct Streams {
-    pub(super) stdin: Blocking,
-    pub(super) stdout: Blocking,
-    pub(super) stderr: Blocking,
-}
-
 /// The service behind `iotcpd call`.
 #[derive(Debug)]
 pub(super) struct Shell {
@@ -47,8 +41,7 @@ pub(super) struct Shell {
     resolved: Option<Mailbox<io::Result<Vec<SocketAddr>>>>,
     link: Option<Link>,
     alarm: Alarm,
-    /// Standard input until it is read.
-    stdin: Option<Blocking>,
+    /// Once standard input is read.
     input: Option<stdio::Input>,
     /// From [`start`](Self::start) on.
     outputs: Option<[(Output, stdio::Output); 2]>,
@@ -84,7 +77,6 @@ impl Shell {
             resolved: None,
             link: None,
             alarm: Alarm::default(),
-            stdin: None,
             input: None,
             outputs: None,
         }
@@ -94,11 +86,10 @@ impl Shell {
     ///
     /// # Errors
     /// A thread could not be made.
-    pub(super) fn start(&mut self, cx: &mut Context<'_>, streams: Streams) -> io::Result<()> {
-        self.stdin = Some(streams.stdin);
+    pub(super) fn start(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         self.outputs = Some([
-            (Output::Stdout, stdio::Output::start(cx, "stdout", streams.stdout)?),
-            (Output::Stderr, stdio::Output::start(cx, "stderr", streams.stderr)?),
+            (Output::Stdout, stdio::Output::start(cx, "stdout", Standard::Output)?),
+            (Output::Stderr, stdio::Output::start(cx, "stderr", Standard::Error)?),
         ]);
         match &self.address {
             ConnectAddr::Tcp { host, port } if self.targets.is_empty() => {
@@ -112,12 +103,10 @@ impl Shell {
         Ok(())
     }
 
-    /// Passes on the signals that this process has got.
-    pub(super) fn signals(&mut self, cx: &mut Context<'_>, signals: &[i32]) {
+    /// Tells the call what the signals that this process has got mean to it.
+    pub(super) fn signals(&mut self, cx: &mut Context<'_>, signals: impl Iterator<Item = Event<'static>>) {
         for signal in signals {
-            self.tell(cx, Event::Signal(*signal));
-        }
-        if !signals.is_empty() {
+            self.tell(cx, signal);
             self.turn_end(cx);
         }
     }
@@ -231,8 +220,7 @@ impl Shell {
     // ---- the standard streams ----------------------------------------------------------------------------------
 
     fn read_input(&mut self, cx: &mut Context<'_>) {
-        let Some(stdin) = self.stdin.take() else { return };
-        match stdio::Input::start(cx, stdin) {
+        match stdio::Input::start(cx, Standard::Input) {
             Ok(input) => self.input = Some(input),
             Err(error) => self.tell(cx, Event::InputFailed(error.to_string())),
         }
@@ -249,7 +237,14 @@ impl Shell {
         match chunk {
             Chunk::Bytes(bytes) => self.tell(cx, Event::Input(&bytes)),
             Chunk::End => self.tell(cx, Event::InputEnd),
-            Chunk::Failed(error) => self.tell(cx, Event::InputFailed(error.to_string())),
+            Chunk::Failed(error) => {
+                // nohup(1) opens it for writing alone, cron(8) may close it, a job in the background may not read its terminal: to
+                // the program each is an input without anything in it.
+                warn!(
+                    "cannot read standard input: {error}; the program finds its end there (--no-stdin leaves it out)"
+                );
+                self.tell(cx, Event::InputEnd);
+            }
         }
         true
     }

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 pub use answer::{End, Found, Output, Reader, Wrong};
 
-use crate::framing::signals::{INT, PIPE, QUIT, TERM};
+use crate::framing::signals::{HUP, INT, PIPE, QUIT, TERM};
 use connecting::Connecting;
 use sending::Sending;
 
@@ -50,7 +50,7 @@ pub enum Event<'a> {
     Input(&'a [u8]),
     /// Standard input has ended.
     InputEnd,
-    /// It cannot be read; why.
+    /// No thread could be had to read it; why.
     InputFailed(String),
     /// So many of the [bytes to be sent](Call::to_send) have been.
     Sent(usize),
@@ -66,6 +66,8 @@ pub enum Event<'a> {
     Flushed,
     /// We have got this signal, one of [`PASSED_ON`](crate::framing::signals::PASSED_ON).
     Signal(i32),
+    /// The terminal that we were started from is gone, and the program would have been hung up with it.
+    TerminalGone,
     /// The time is what [`Call::deadline`] said. One that comes early changes nothing.
     Tick,
 }
@@ -129,7 +131,7 @@ pub enum Failure {
     Lost(Option<String>),
     /// What the server says is no answer.
     Malformed(Wrong),
-    /// Standard input cannot be read.
+    /// There was no thread to read standard input.
     Input(String),
     /// An output cannot be written.
     Output(Output, String),
@@ -267,6 +269,7 @@ impl Call {
     pub fn handle(&mut self, event: Event<'_>, now: Instant) -> Vec<Action> {
         match event {
             Event::OutputFailed(output, broken) => self.output_failed(output, broken),
+            Event::TerminalGone if self.outcome().is_none() => self.interrupted(HUP),
             event => match &mut self.state {
                 State::Connecting { .. } => self.connecting(event, now),
                 State::Running(_) => self.running(event, now),

@@ -154,9 +154,9 @@ fn what_a_server_has_said_counts_though_it_takes_nothing_more() {
     let (mut call, now) = running(Input::Standard);
     call.handle(Event::SendFailed, now);
     assert!(call.to_send().is_empty() && !call.wants_input());
-    call.handle(Event::Received(b"6:stderr,2:no,8:exitcode,3:100,"), now);
+    call.handle(Event::Received(b"6:stderr,2:no,8:exitcode,3:125,"), now);
     call.handle(Event::Flushed, now);
-    assert_eq!(call.outcome(), Some(&Outcome::Ended(End::Exit(100))));
+    assert_eq!(call.outcome(), Some(&Outcome::Ended(End::Exit(125))));
 }
 
 #[test]

@@ -125,6 +125,15 @@ impl Teller {
         }
     }
 
+    /// Appends why nothing is run for the client, or its program's end cannot be told: the door's own word.
+    pub fn turn_down(&mut self, why: &str, wire: &mut Vec<u8>) {
+        let status = match self {
+            Teller::Sockexec => reply::REFUSED,
+            Teller::Sockproc(_) => sockproc::REFUSED,
+        };
+        self.refuse(why, status, wire);
+    }
+
     /// How many bytes are held for the end.
     #[must_use]
     pub fn held(&self) -> usize {

@@ -3,8 +3,8 @@
 use crate::framing::netstring::{END, begin, encode};
 use crate::framing::signals;
 
-/// The status that a refusal ends with: the door's own word, not a program's.
-pub const REFUSED: u8 = 100;
+/// The status that a refusal ends with: the door's own word, as of env(1), nohup(1) and timeout(1), and hardly a program's.
+pub const REFUSED: u8 = 125;
 /// What a shell ends with when it finds the program but cannot run it.
 pub const CANNOT_RUN: u8 = 126;
 /// What a shell ends with when there is no such program.
@@ -111,6 +111,6 @@ mod tests {
     fn a_refusal_is_something_that_existing_clients_show() {
         let mut wire = Vec::new();
         refusal("no", REFUSED, &mut wire);
-        assert_eq!(wire, b"6:stderr,11:iotcpd: no\n,8:exitcode,3:100,");
+        assert_eq!(wire, b"6:stderr,11:iotcpd: no\n,8:exitcode,3:125,");
     }
 }

@@ -23,6 +23,9 @@ use super::request::{End, Found, LONGEST_INPUT, PER_ARGUMENT, Wrong};
 /// What runs the command line. The original has bash here.
 pub const SHELL: &str = "/bin/sh";
 
+/// The exit code that a refusal is told as.
+pub const REFUSED: u8 = 100;
+
 /// More digits than any count has that is not noise.
 const LONGEST_COUNT: usize = 20;
 

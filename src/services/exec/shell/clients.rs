@@ -6,7 +6,7 @@ use log::Level;
 use mio::Interest;
 
 use super::super::core::arguments::Arguments;
-use super::super::core::reply::{Outcome, REFUSED};
+use super::super::core::reply::Outcome;
 use super::super::core::run::{Cause, Event, Refusal, Run, State};
 use super::super::report::{self, Topic};
 use super::connection::{Bytes, Connection};
@@ -113,7 +113,7 @@ impl ExecDoor {
     fn turn_away(&mut self, cx: &mut Context<'_>, stream: &Stream, peer: &PeerAddr, topic: Topic, why: &str) {
         let _ = stream.discard_unread();
         let mut wire = Buffer::default();
-        self.options.dialect.teller().refuse(why, REFUSED, wire.end());
+        self.options.dialect.teller().turn_down(why, wire.end());
         // A fresh socket has room for so little; a peer that has gone is told nothing.
         let _ = wire.write_to(stream);
         self.note(cx, Level::Warn, topic, format_args!("refused {peer}: {why}"));
@@ -175,7 +175,7 @@ impl ExecDoor {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        connection.teller.refuse(&why, REFUSED, connection.output.end());
+        connection.teller.turn_down(&why, connection.output.end());
         let who = connection.who();
         self.counters.refused += 1;
         self.note(cx, Level::Warn, Topic::Refusal, format_args!("refused {who}: {why}"));
@@ -195,7 +195,7 @@ impl ExecDoor {
             Some(ExitStatus::Signal { number, core_dumped }) => {
                 teller.conclude(Outcome::Signal { number, core_dumped }, output.end());
             }
-            None => teller.refuse("how the program has ended cannot be known", REFUSED, output.end()),
+            None => teller.turn_down("how the program has ended cannot be known", output.end()),
         }
     }
 

@@ -1,0 +1,124 @@
+//! Clients are not found where an administrator looks for the daemon.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+
+use crate::exec_client::door;
+use crate::harness::{Address, Daemon, Program, worker_command};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_iotcpd");
+
+/// The processes that a program names.
+#[track_caller]
+fn found(program: &str, arguments: &[&str]) -> BTreeSet<i32> {
+    let output = Command::new(program).args(arguments).output();
+    let output = output.unwrap_or_else(|error| panic!("cannot start {program}: {error} (scripts/install-peers)"));
+    let text = String::from_utf8(output.stdout).expect("numbers");
+    text.split_whitespace()
+        .map(|pid| pid.parse().expect("a process number"))
+        .collect()
+}
+
+/// Each way of finding the processes called `iotcpd`.
+fn by_name() -> [(&'static str, BTreeSet<i32>); 3] {
+    [
+        ("pidof", found("pidof", &["iotcpd"])),
+        ("pgrep -x", found("pgrep", &["-x", "iotcpd"])),
+        ("ps -C", found("ps", &["-C", "iotcpd", "-o", "pid="])),
+    ]
+}
+
+#[track_caller]
+fn assert_called(client: &Program, daemon: &Daemon, comm: &str, first_word: &str) {
+    let pid = client.pid();
+    let command_line = fs::read(format!("/proc/{pid}/cmdline")).expect("its command line");
+    let first = command_line.split(|byte| *byte == 0).next().unwrap_or_default();
+    assert_eq!(String::from_utf8_lossy(first), first_word);
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).expect("its name");
+    assert_eq!(name.trim_end(), comm);
+    for (way, pids) in by_name() {
+        assert!(!pids.contains(&pid), "{way} finds the client");
+        assert!(pids.contains(&daemon.pid()), "{way} finds the daemon");
+    }
+    assert!(
+        found("pidof", &[comm]).contains(&pid) || first_word.starts_with('('),
+        "its own name finds it"
+    );
+    assert!(found("pgrep", &["-x", comm]).contains(&pid));
+}
+
+#[test]
+fn ask_has_a_name_of_its_own() {
+    let daemon = Daemon::pool(1, &worker_command(&[]), &[]);
+    let address = daemon.addr().to_string();
+    // As a shell starts it, and as Squid does.
+    for name in [BINARY, "iotcpd", "(iotcpd)"] {
+        let mut client = Program::start(Command::new(BINARY).arg0(name).args(["ask", "--squid", &address]));
+        std::io::Write::write_all(client.stdin.as_mut().expect("a pipe"), b"0 echo x\n").expect("write a line");
+        client.stdout.wait_from(0, |line| line == "0 x").expect("an answer");
+        assert_called(&client, &daemon, "iotcpd-ask", &format!("{name}-ask"));
+        drop(client.stdin.take());
+        assert_eq!(client.finish().0.code(), Some(0));
+    }
+}
+
+#[test]
+fn call_has_a_name_of_its_own() {
+    let (daemon, _home) = door(&[]);
+    let Address::Unix(address) = daemon.addr() else {
+        panic!("the door is on a UNIX socket")
+    };
+    let client =
+        Program::start(Command::new(BINARY).args(["call", "-n", &address, "sh", "-c", "echo up; exec sleep 1000"]));
+    client
+        .stdout
+        .wait_from(0, |line| line == "up")
+        .expect("the program runs");
+    assert_called(&client, &daemon, "iotcpd-call", &format!("{BINARY}-call"));
+    client.signal(Signal::SIGTERM);
+    assert_eq!(client.finish().0.code(), Some(143));
+}
+
+/// What is meant for a daemon reaches no program, unless that is wanted.
+#[test]
+fn call_keeps_the_signals_of_daemons_to_itself() {
+    let (daemon, _home) = door(&[]);
+    let Address::Unix(address) = daemon.addr() else {
+        panic!("the door is on a UNIX socket")
+    };
+    let script = "for it in HUP USR1 USR2; do trap \"echo got $it\" $it; done; trap 'exit 9' TERM; echo up; \
+                  sleep 1000 & while :; do wait; done";
+    let meant_for_daemons = [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2];
+    let client = Program::start(Command::new(BINARY).args(["call", "-n", &address, "sh", "-c", script]));
+    client
+        .stdout
+        .wait_from(0, |line| line == "up")
+        .expect("the program runs");
+    for signal in meant_for_daemons {
+        client.signal(signal);
+    }
+    client.signal(Signal::SIGTERM);
+    let (status, stdout, stderr) = client.finish();
+    assert_eq!((status.code(), stdout.as_str(), stderr.as_str()), (Some(9), "up", ""));
+
+    let client =
+        Program::start(Command::new(BINARY).args(["call", "-n", "--forward-all", &address, "sh", "-c", script]));
+    client
+        .stdout
+        .wait_from(0, |line| line == "up")
+        .expect("the program runs");
+    for signal in meant_for_daemons {
+        client.signal(signal);
+        let wanted = format!("got {}", signal.as_str().trim_start_matches("SIG"));
+        client
+            .stdout
+            .wait_from(0, |line| line == wanted)
+            .expect("the signal has come");
+    }
+    client.signal(Signal::SIGTERM);
+    assert_eq!(client.finish().0.code(), Some(9));
+}
