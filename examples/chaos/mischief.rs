@@ -21,7 +21,7 @@ pub(crate) const PLAYER: u64 = u64::MAX;
 
 /// Names of processes as the kernel has them.
 const WORKER: &str = "chaos";
-const GUARD: &str = "iotcpd-guard";
+const GUARD: &str = "io-guard";
 
 /// Milliseconds that pass between two deeds, at most.
 const PAUSE: u64 = 80;

@@ -26,6 +26,7 @@ use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 use nix::sys::signal::SigSet;
 
 use crate::config::spec::pool::PoolSpec;
+use crate::daemon;
 use crate::error::{Error, USAGE};
 use crate::net::standard::Standard;
 
@@ -97,8 +98,12 @@ enum Command {
 /// Runs the program with its arguments, the first of which is its name.
 #[must_use]
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    listen_to_signals();
     let arguments: Vec<OsString> = arguments.into_iter().collect();
+    // Before anything else: a guard keeps its signals blocked.
+    if daemon::was_guard(&arguments) {
+        return ExitCode::SUCCESS;
+    }
+    listen_to_signals();
     if arguments.len() < 2 {
         say(&mut Standard::Output, Cli::command().render_help());
         return ExitCode::SUCCESS;

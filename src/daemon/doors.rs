@@ -13,7 +13,7 @@ use crate::process::spawn::SpawnDefaults;
 use crate::reactor::{Context, Reactor, ServiceId};
 use crate::services::{Door, Listeners, Options};
 
-/// Descriptors that the daemon itself needs: standard streams, epoll, waker, signals, guards, log, and some to spare.
+/// Descriptors that the daemon itself needs: standard streams, epoll, waker, signals, the guard, log, and some to spare.
 const OWN_DESCRIPTORS: usize = 64;
 
 #[derive(Debug)]
@@ -89,7 +89,7 @@ impl Doors {
     }
 
     fn open(&mut self, reactor: &mut Reactor<dyn Door>, options: Options, listeners: Listeners) -> Result<(), Error> {
-        let mut door = options.clone().open(listeners, self.defaults, Instant::now())?;
+        let mut door = options.clone().open(listeners, self.defaults.clone(), Instant::now())?;
         if let Some((_, places)) = self.places.iter().find(|(name, _)| name == options.name()) {
             door.begin_with(*places);
         }

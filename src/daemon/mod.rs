@@ -5,6 +5,7 @@
 //!
 //! | signal | what happens |
 //! | --- | --- |
+//! | CHLD | the guard is looked after ([`children`]) |
 //! | USR1 | every door's statistics go to standard output |
 //! | USR2 | every door's inner state does |
 //! | HUP | the configuration file is read again ([`reload`]), what has changed is applied, every door rolls |
@@ -14,24 +15,29 @@
 //! What holds: a reload is applied whole or not at all; what the daemon says ([`output`]) never makes it wait for its
 //! reader. What does not belong here: what any of this means to a door.
 
+mod children;
 mod doors;
 mod notify;
 mod output;
 mod reload;
 mod upgrade;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGURG, SIGUSR1, SIGUSR2};
+use std::ffi::OsString;
+use std::time::Instant;
+
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGURG, SIGUSR1, SIGUSR2};
 
 use crate::config::file::Source;
 use crate::error::{Blame, Error};
 use crate::net::handover::HandedOver;
-use crate::process;
 use crate::process::limits::OpenFileLimit;
 use crate::process::spawn::SpawnDefaults;
+use crate::process::{self, guard};
 use crate::reactor::Reactor;
 use crate::services::{self, Door};
 use crate::stats::text;
 
+use children::Children;
 use doors::{Doors, Places};
 use notify::Notifier;
 use output::Output;
@@ -52,6 +58,8 @@ pub struct Plan {
 struct Daemon {
     reactor: Reactor<dyn Door>,
     doors: Doors,
+    /// Behind the doors, so that they are gone before the guard is.
+    children: Children,
     reloader: Option<Reloader>,
     output: Output,
     notifier: Notifier,
@@ -71,6 +79,12 @@ enum Ending {
     Hurrying,
 }
 
+/// Whether this process was started as some daemon's guard; then it has been that, and ends now.
+#[must_use]
+pub fn was_guard(arguments: &[OsString]) -> bool {
+    arguments.len() == 1 && arguments.first().is_some_and(|name| guard::called_as_guard(name)) && guard::live_as_guard()
+}
+
 /// Runs the services of a plan until a signal ends them.
 ///
 /// # Errors
@@ -79,7 +93,8 @@ pub fn run(plan: Plan) -> Result<(), Error> {
     let invitation = Invitation::from_environment()?;
     let mut limit = OpenFileLimit::raise().map_err(|error| system("raise the limit on open files", &error))?;
     process::claim_children().map_err(|error| system("claim its children", &error))?;
-    let reactor: Reactor<dyn Door> = Reactor::new(&[SIGHUP, SIGINT, SIGTERM, SIGURG, SIGUSR1, SIGUSR2])
+    let children = Children::new()?;
+    let reactor: Reactor<dyn Door> = Reactor::new(&[SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGURG, SIGUSR1, SIGUSR2])
         .map_err(|error| system("make an event loop", &error))?;
     let (candidate, handed_over, inherited, places) = match invitation {
         None => (None, HandedOver::default(), doors::inherited(), Places::new()),
@@ -92,10 +107,12 @@ pub fn run(plan: Plan) -> Result<(), Error> {
     };
     let defaults = SpawnDefaults {
         open_files: Some(limit.original),
+        watch_list: children.watch_list(),
     };
     let mut daemon = Daemon {
         reloader: plan.source.map(|source| Reloader::new(source, &reactor)),
         reactor,
+        children,
         doors: Doors::new(limit, defaults, handed_over, inherited, places),
         output: Output::start(),
         notifier: Notifier::from_environment(),
@@ -118,12 +135,13 @@ impl Daemon {
         while !self.doors.all_finished(&mut self.reactor) {
             let signals = self
                 .reactor
-                .turn()
+                .turn(self.children.deadline())
                 .map_err(|error| system("wait for events", &error))?
                 .to_vec();
             for signal in signals {
                 self.obey(signal);
             }
+            self.children.look_after_overdue(Instant::now());
             self.finish_reload();
             self.look_after_upgrade();
             self.look_after_candidacy()?;
@@ -133,6 +151,7 @@ impl Daemon {
 
     fn obey(&mut self, signal: i32) {
         match signal {
+            SIGCHLD => self.children.look_after(Instant::now()),
             SIGUSR1 => self.print_statistics(),
             SIGUSR2 => self.print_dump(),
             SIGHUP => self.hang_up(),
@@ -158,6 +177,7 @@ impl Daemon {
     }
 
     fn hang_up(&mut self) {
+        self.children.look_after(Instant::now());
         if self.ending != Ending::NotYet {
             return;
         }

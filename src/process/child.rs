@@ -19,9 +19,9 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use super::exit_status::ExitStatus;
-use super::guard::Guard;
 use super::sys::{self, Wait};
 use super::terminal;
+use super::watch_list::WatchList;
 
 /// A descriptor that stands for a process and is readable when that process has exited. A mio source; ask for
 /// [`Interest::READABLE`].
@@ -64,6 +64,8 @@ pub struct Child {
     pidfd: PidFd,
     /// Whether its standard input and output are a terminal.
     terminal: bool,
+    /// Where it is entered until it is reaped.
+    watch_list: WatchList,
     /// How it ended, once it is reaped.
     status: Option<ExitStatus>,
     /// Our end of its standard input, non-blocking; dropping it is the end of its input.
@@ -78,6 +80,7 @@ impl Child {
     pub(super) const fn new(
         pid: Pid,
         pidfd: PidFd,
+        watch_list: WatchList,
         stdin: Option<Sender>,
         stdout: Option<Receiver>,
         stderr: Option<Receiver>,
@@ -86,6 +89,7 @@ impl Child {
             pid,
             pidfd,
             terminal: false,
+            watch_list,
             status: None,
             stdin,
             stdout,
@@ -165,31 +169,37 @@ impl Child {
         }
     }
 
-    /// When the child has exited: kills what is left of its group, strikes it off the guard's list and takes its
+    /// When the child has exited: kills what is left of its group, strikes it off the list of children and takes its
     /// status. `None` while it runs; the same status again afterwards. In this order, because the group's id is nobody
     /// else's only until the child is reaped, and because the guard may look at its list at any moment.
     ///
     /// # Errors
     /// Those of `waitid(2)`: ECHILD when something else in this process has reaped the child.
-    pub fn reap_with_group(&mut self, guard: &mut Guard) -> io::Result<Option<ExitStatus>> {
+    pub fn reap_with_group(&mut self) -> io::Result<Option<ExitStatus>> {
         if self.status.is_some() || sys::wait(&self.pidfd, Wait::Look)?.is_none() {
             return Ok(self.status);
         }
         // EPERM is left: processes that became another user's. The guard could not kill them either.
         let _ = killpg(self.pid, Signal::SIGKILL);
-        guard.forget(self.pid);
-        self.reap()
+        self.take_status()
     }
 
-    /// Takes the status of a child whose group is of no interest, because it was never announced to a guard and cannot
-    /// have left anything behind; `None` while it runs. Otherwise see [`reap_with_group`](Self::reap_with_group).
+    /// Takes the status of a child whose group is of no interest, because it cannot have left anything behind; `None` while
+    /// it runs. Otherwise see [`reap_with_group`](Self::reap_with_group).
     ///
     /// # Errors
     /// Those of `waitid(2)`.
     pub fn reap(&mut self) -> io::Result<Option<ExitStatus>> {
-        if self.status.is_none() {
-            self.status = sys::wait(&self.pidfd, Wait::Reap)?;
+        if self.status.is_some() || sys::wait(&self.pidfd, Wait::Look)?.is_none() {
+            return Ok(self.status);
         }
+        self.take_status()
+    }
+
+    /// It has exited. Its id is another's as soon as this has taken it away.
+    fn take_status(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.watch_list.forget(self.pid);
+        self.status = sys::wait(&self.pidfd, Wait::Reap)?;
         Ok(self.status)
     }
 }
@@ -198,7 +208,10 @@ impl Drop for Child {
     fn drop(&mut self) {
         // Nobody is left to tell of a failure. A reaped child is left alone by both.
         let _ = self.kill_group(Signal::SIGKILL);
-        let _ = self.reap();
+        if matches!(self.reap(), Ok(None)) {
+            // Nobody will ask for it any more; KILL has been sent.
+            self.watch_list.forget(self.pid);
+        }
     }
 }
 
@@ -225,12 +238,10 @@ mod tests {
         let mut child = shell("sleep 1000 & echo ready");
         read_line(&mut child);
         wait_readable(child.pidfd());
-        let mut guard = Guard::start().unwrap();
-        guard.watch(child.pid());
-        assert_eq!(child.reap_with_group(&mut guard).unwrap(), Some(ExitStatus::Code(0)));
+        assert_eq!(child.reap_with_group().unwrap(), Some(ExitStatus::Code(0)));
         // The grandchild held the pipe: its end says that it is gone.
         assert_eq!(rest_of_output(&mut child), "");
-        assert_eq!(child.reap_with_group(&mut guard).unwrap(), Some(ExitStatus::Code(0)));
+        assert_eq!(child.reap_with_group().unwrap(), Some(ExitStatus::Code(0)));
     }
 
     #[test]
@@ -251,8 +262,7 @@ mod tests {
     #[test]
     fn a_group_is_left_alone_while_its_leader_runs() {
         let mut child = shell("read end; exit 3");
-        let mut guard = Guard::start().unwrap();
-        assert_eq!(child.reap_with_group(&mut guard).unwrap(), None);
+        assert_eq!(child.reap_with_group().unwrap(), None);
         drop(child.stdin.take());
         assert_eq!(testing::wait(&mut child), ExitStatus::Code(3));
     }

@@ -1,310 +1,380 @@
 //! The guard: a tiny process that sees to it that nothing outlives the daemon, `kill -9` included.
 //!
 //! The parent-death signal kills a daemon's children with it, but not their children. So the daemon forks a guard,
-//! which holds nothing but the reading end of a pipe and a list of process groups. The list lies in memory that the two
-//! share: a group is put on it, and struck off, by the daemon alone, without a system call and without waking the guard. Nothing
-//! is ever written into the pipe. Whatever ends the daemon also closes it, and then the guard kills every group on the list
-//! and exits. One that ends as it should leaves an empty list.
+//! which holds nothing but the reading end of a pipe and the daemon's [list of children](super::watch_list), in memory that
+//! the two share. Nothing is ever written into the pipe. Whatever ends the daemon also closes it, and then the guard kills
+//! the group of every child on the list and exits. A daemon that ends as it should leaves an empty list.
 //!
-//! * What the daemon has put on the list is there, whatever becomes of it in the next moment: the memory is the guard's as well.
-//! * A group is struck off before its leader is reaped ([`Child::reap_with_group`](super::child::Child)), so the guard
-//!   does not kill a group whose id has passed on to a stranger.
-//! * Between a start and [`Guard::watch`] the parent-death signal alone covers the child, which has had no time to
-//!   make children of its own.
-//! * A process that leaves its group (`setsid`) is not on the list and not found.
+//! There is one for all doors; whoever starts children holds the [list](Guard::watch_list).
 //!
-//! The guard blocks every signal but KILL, is in a session of its own and keeps no descriptor but its pipe. If it is
-//! killed nevertheless, its pidfd says so and [`Guard::restart_if_dead`] makes another. Start the first one before the
-//! daemon has much memory or any threads; a later one may be forked from a program with threads because it allocates
-//! nothing and takes no lock.
+//! The guard is a program of its own, under a name and with arguments in which the daemon's are not found, so that a signal
+//! meant for the daemon does not meet it, nor `kill -9 $(pidof iotcpd)` both ([`sys`](super::sys)). It blocks every signal but
+//! KILL and STOP and is in a session of its own. If it is killed nevertheless, the daemon is told so by SIGCHLD and
+//! [`Guard::look_after`] makes another; if it is stopped, it is woken. To replace it takes no descriptor: one that could
+//! not be had would leave the daemon without a guard when it has most to do. A fork that fails is tried again.
+//!
+//! Start the first one before the daemon has much memory or any threads; a later one may be forked from a program with
+//! threads because its fork allocates nothing and takes no lock.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::ffi::{CStr, OsStr};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::Ordering;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use mio::event::Source;
-use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, pipe2, read};
 
-use super::child::PidFd;
-use super::sys::{self, SharedWords, Wait};
+use super::sys::{self, GuardStart, GuardState};
+use super::watch_list::{Table, WatchList};
 
-/// How long a guard may take, in milliseconds, to end once its pipe has.
-const LAST_MOMENTS: u8 = 250;
+/// The name in the list of processes.
+pub(super) const NAME: &CStr = c"io-guard";
+/// How the guard is called, with the daemon's process id behind it.
+pub(super) const ROLE: &str = "guard of ";
+
+/// How long a guard may take to end once its pipe has, and how often it is looked at, in milliseconds.
+const LAST_MOMENTS: Duration = Duration::from_millis(250);
+const MOMENT: u8 = 1;
+/// How long the daemon waits at its start for its guard to stand, in milliseconds. It takes two or three.
+const TO_STAND: u16 = 1000;
+/// When it is tried again to replace a guard.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// The daemon's side of the guard.
 #[derive(Debug)]
 pub struct Guard {
-    /// Before `process`, so that a guard that is dropped sees its end, and ends, before it is waited for.
-    pipe: OwnedFd,
-    process: Process,
+    /// Its end is the guard's signal. `None` when this daemon is ending.
+    pipe: Option<OwnedFd>,
+    /// The guard's end of the pipe, for the next guard.
+    input: OwnedFd,
     /// Every guard has the same, one after the other.
-    table: GroupTable,
-    registered: Option<Registration>,
+    table: Arc<Table>,
+    kind: Kind,
+    /// The guard; `None`: there is none.
+    process: Option<Pid>,
+    again: Option<Instant>,
 }
 
-/// The guard itself; reaped when it is dropped, for a daemon may have had many services, and each has a guard.
+/// What a guard is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// This program, called as one: its `main` asks [`called_as_guard`] first.
+    Program,
+    /// A fork: where `main` is another's.
+    Fork,
+}
+
+/// What there was to be done for the guard.
 #[derive(Debug)]
-struct Process {
-    pid: Pid,
-    pidfd: PidFd,
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It ends within microseconds of its pipe. One that somebody has stopped is left to the daemon's own end.
-        let mut ended = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
-        let _ = poll(&mut ended, PollTimeout::from(LAST_MOMENTS));
-        // ECHILD: it had died and was reaped before.
-        let _ = sys::wait(&self.pidfd, Wait::Reap);
-    }
-}
-
-/// How the owner listens to the guard, kept for the next guard.
-#[derive(Debug)]
-struct Registration {
-    registry: Registry,
-    died: Token,
+pub enum Finding {
+    /// Nothing.
+    Stands,
+    /// It had died; there is another, which knows every child.
+    Replaced,
+    /// Somebody had stopped it; it has been woken.
+    Woken,
+    /// It has died, and there is no other; it is tried again at the [deadline](Guard::deadline).
+    Missing(io::Error),
 }
 
 impl Guard {
-    /// Forks the guard, and waits the moment until it has let go of everything that it inherited: a daemon that is killed
+    /// Starts the guard, and waits the moment until it has let go of everything that it inherited: a daemon that is killed
     /// right after its start can then be started again at once, and finds no listening socket in use.
     ///
     /// # Errors
-    /// Those of `mmap(2)`, `pipe2(2)`, `fork(2)` and `pidfd_open(2)`; no process is left behind.
-    pub fn start() -> io::Result<Self> {
-        let table = GroupTable::new()?;
-        let (pipe, process) = start_process(&table)?;
-        Ok(Self {
-            pipe,
-            process,
-            table,
-            registered: None,
-        })
+    /// Those of `mmap(2)`, `pipe2(2)` and `fork(2)`; no process is left behind.
+    pub fn start(kind: Kind) -> io::Result<Self> {
+        let (input, pipe) = pipe2(OFlag::O_CLOEXEC)?;
+        let mut guard = Self {
+            pipe: Some(pipe),
+            input,
+            table: Arc::new(Table::new()?),
+            kind,
+            process: None,
+            again: None,
+        };
+        let (standing, theirs) = pipe2(OFlag::O_CLOEXEC)?;
+        guard.fork(Some(theirs))?;
+        // The end comes when it stands, or has died. One that does not come to it in time is looked after like any other.
+        let mut stands = [PollFd::new(standing.as_fd(), PollFlags::POLLIN)];
+        let _ = poll(&mut stands, PollTimeout::from(TO_STAND));
+        if let Finding::Missing(error) = guard.look_after(Instant::now()) {
+            return Err(error);
+        }
+        Ok(guard)
     }
 
-    /// Registers its pidfd under `died`; answer that with [`restart_if_dead`](Self::restart_if_dead). Holds for its successors
-    /// as well.
-    ///
-    /// # Errors
-    /// Those of `epoll_ctl(2)`.
-    pub fn register(&mut self, registry: &Registry, died: Token) -> io::Result<()> {
-        self.process.pidfd.register(registry, died, Interest::READABLE)?;
-        self.registered = Some(Registration {
-            registry: registry.try_clone()?,
-            died,
-        });
+    /// The list that those hold who start children.
+    #[must_use]
+    pub fn watch_list(&self) -> WatchList {
+        WatchList::of(&self.table)
+    }
+
+    /// The guard's process id, while there is one.
+    #[must_use]
+    pub const fn pid(&self) -> Option<Pid> {
+        self.process
+    }
+
+    /// When it is to be [looked after](Self::look_after) at the latest.
+    #[must_use]
+    pub const fn deadline(&self) -> Option<Instant> {
+        self.again
+    }
+
+    /// To be called when some child has changed (SIGCHLD), at the deadline, and whenever it may have become possible to
+    /// replace a guard that is missing.
+    pub fn look_after(&mut self, now: Instant) -> Finding {
+        let state = match self.process.map(sys::state_of_guard) {
+            // ECHILD: something else in this process has reaped it.
+            None | Some(Err(_)) => GuardState::Ended { by_itself: false },
+            Some(Ok(state)) => state,
+        };
+        match state {
+            GuardState::Runs => Finding::Stands,
+            GuardState::Stopped => {
+                let _ = self.process.map(|guard| kill(guard, Signal::SIGCONT));
+                Finding::Woken
+            }
+            GuardState::Ended { by_itself } => self.replace(now, by_itself),
+        }
+    }
+
+    /// A guard ends by itself when this program cannot be run again: then a fork has to do.
+    fn replace(&mut self, now: Instant, by_itself: bool) -> Finding {
+        if by_itself {
+            self.kind = Kind::Fork;
+        }
+        self.process = None;
+        match self.fork(None) {
+            Ok(()) => {
+                self.again = None;
+                Finding::Replaced
+            }
+            Err(error) => {
+                self.again = Some(now + AGAIN);
+                Finding::Missing(error)
+            }
+        }
+    }
+
+    fn fork(&mut self, standing: Option<OwnedFd>) -> io::Result<()> {
+        let start = GuardStart {
+            input: self.input.as_fd(),
+            table: &self.table,
+            standing: standing.as_ref().map(AsFd::as_fd),
+            runs_program: self.kind == Kind::Program,
+        };
+        self.process = Some(sys::fork_guard(start)?);
         Ok(())
     }
-
-    /// The guard's process id.
-    #[must_use]
-    pub const fn pid(&self) -> Pid {
-        self.process.pid
-    }
-
-    /// Puts the group that `leader` leads on the list.
-    pub fn watch(&mut self, leader: Pid) {
-        self.table.insert(leader);
-    }
-
-    /// Strikes a group off the list. Must come before its leader is reaped.
-    pub fn forget(&mut self, leader: Pid) {
-        self.table.remove(leader);
-    }
-
-    /// When the guard has died: starts another, which has the same list.
-    ///
-    /// # Errors
-    /// As [`start`](Self::start) and [`register`](Self::register). Then the daemon has no guard until this succeeds.
-    pub fn restart_if_dead(&mut self) -> io::Result<Restart> {
-        // ECHILD: an earlier call reaped it and then failed to start another.
-        match sys::wait(&self.process.pidfd, Wait::Reap) {
-            Ok(None) => return Ok(Restart::NotNeeded),
-            Ok(Some(_)) => {}
-            Err(error) if error.raw_os_error() == Some(libc::ECHILD) => {}
-            Err(error) => return Err(error),
-        }
-        let (pipe, mut process) = start_process(&self.table)?;
-        if let Some(Registration { registry, died }) = &self.registered {
-            process.pidfd.register(registry, *died, Interest::READABLE)?;
-        }
-        (self.pipe, self.process) = (pipe, process);
-        Ok(Restart::Restarted)
-    }
 }
 
-/// The pipe whose end is the guard's signal, and the guard.
-fn start_process(table: &GroupTable) -> io::Result<(OwnedFd, Process)> {
-    let (input, pipe) = pipe2(OFlag::O_CLOEXEC)?;
-    let (let_go, inherited) = pipe2(OFlag::O_CLOEXEC)?;
-    let (pid, pidfd) = sys::fork_guard(input.as_fd(), table)?;
-    drop(inherited);
-    // The end comes when the guard has closed its copy, or has ended. An error would only mean not to wait.
-    let _ = File::from(let_go).read(&mut [0]);
-    let pidfd = PidFd::new(pidfd);
-    Ok((pipe, Process { pid, pidfd }))
-}
-
-/// What [`Guard::restart_if_dead`] found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Restart {
-    /// The guard lives.
-    NotNeeded,
-    /// It had died; there is another, which knows every group.
-    Restarted,
-}
-
-/// The list: one bit for each process id that Linux can give out, so that it is never full and nothing is allocated to add to
-/// it. The daemon writes, and the guard reads once the daemon has gone, so no order between two of its words matters.
-#[derive(Debug)]
-pub(super) struct GroupTable(SharedWords);
-
-impl GroupTable {
-    /// `PID_MAX_LIMIT` of the kernel's `include/linux/threads.h`.
-    const IDS: usize = 4 * 1024 * 1024;
-
-    fn new() -> io::Result<Self> {
-        Ok(Self(SharedWords::map(Self::IDS / 64)?))
-    }
-
-    fn insert(&self, group: Pid) {
-        self.change(group, |word, bit| word | bit);
-    }
-
-    fn remove(&self, group: Pid) {
-        self.change(group, |word, bit| word & !bit);
-    }
-
-    /// There is one writer, so that no change is lost between a load and its store.
-    fn change(&self, group: Pid, change: impl FnOnce(u64, u64) -> u64) {
-        let id = usize::try_from(group.as_raw()).unwrap_or(usize::MAX);
-        if let Some(word) = self.0.words().get(id / 64) {
-            word.store(change(word.load(Ordering::Relaxed), 1 << (id % 64)), Ordering::Release);
+impl Drop for Guard {
+    /// Sees it end, so that it leaves no zombie.
+    fn drop(&mut self) {
+        self.pipe = None;
+        let Some(guard) = self.process else { return };
+        // It may have been stopped, and nobody will look after it any more.
+        let _ = kill(guard, Signal::SIGCONT);
+        let until = Instant::now() + LAST_MOMENTS;
+        while !matches!(sys::state_of_guard(guard), Ok(GuardState::Ended { .. }) | Err(_)) && Instant::now() < until {
+            let _ = poll(&mut [], PollTimeout::from(MOMENT));
         }
     }
-
-    fn groups(&self) -> impl Iterator<Item = i32> {
-        let words = self.0.words().iter().map(|word| word.load(Ordering::Acquire));
-        let ids = (0_i32..).step_by(64).zip(words).filter(|(_, word)| *word != 0);
-        let groups = ids.flat_map(|(first, word)| {
-            (0..64)
-                .filter(move |bit| word >> bit & 1 == 1)
-                .map(move |bit| first + bit)
-        });
-        // Nobody's group; for killpg it would be the guard's own.
-        groups.filter(|group| *group != 0)
-    }
 }
 
-/// What the guard does with its life. Runs in the guard's process, after a fork: allocates nothing, takes no lock.
-pub(super) fn stand_watch(input: BorrowedFd<'_>, table: &GroupTable) {
+/// Whether this process was started as a guard, by the name it is called with.
+#[must_use]
+pub fn called_as_guard(name: &OsStr) -> bool {
+    let number = name.as_bytes().strip_prefix(ROLE.as_bytes());
+    number.is_some_and(|number| !number.is_empty() && number.iter().all(u8::is_ascii_digit))
+}
+
+/// The whole life of a process that was started as a guard. False: it was not given what a guard is given.
+#[must_use]
+pub fn live_as_guard() -> bool {
+    let Ok((input, table)) = sys::take_over_as_guard() else {
+        return false;
+    };
+    wait_for_end(input.as_fd());
+    kill_groups(&table);
+    true
+}
+
+/// Waits until the daemon has ended. Neither locks nor allocates.
+pub(super) fn wait_for_end(input: BorrowedFd<'_>) {
     // Nothing but the end, or a signal that the kernel does not deliver, can come from this pipe.
     while matches!(read(input, &mut [0]), Ok(1..) | Err(Errno::EINTR)) {}
-    for group in table.groups() {
+}
+
+/// Kills the group of each child that is on the list. Neither locks nor allocates.
+pub(super) fn kill_groups(table: &Table) {
+    for child in table.children() {
         // ESRCH: its processes have ended by themselves, which is as good.
-        let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+        let _ = killpg(child, Signal::SIGKILL);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{self, read_line, shell, wait_readable};
-    use nix::sys::signal::kill;
-
-    use super::*;
     use std::io::{BufRead, BufReader};
 
-    #[test]
-    fn the_table_holds_what_began_and_has_not_ended() {
-        let table = GroupTable::new().unwrap();
-        let groups = || table.groups().collect::<Vec<_>>();
-        let insert = |ids: &[i32]| ids.iter().for_each(|id| table.insert(Pid::from_raw(*id)));
-        let remove = |ids: &[i32]| ids.iter().for_each(|id| table.remove(Pid::from_raw(*id)));
-        insert(&[1, 64, 63, 4_194_303, 1]);
-        remove(&[63, 7]);
-        assert_eq!(groups(), [1, 64, 4_194_303]);
-        // 0 is no group that is ever announced; it must not make the guard kill its own (killpg 0).
-        insert(&[i32::MIN, -1, 0, 4_194_304, i32::MAX]);
-        remove(&[1, 64, 4_194_303]);
-        assert_eq!(groups(), [0_i32; 0]);
+    use super::super::child::Child;
+    use super::super::spawn::{SpawnDefaults, Spawner, Stdio};
+    use super::super::sys::pidfd_open;
+    use super::super::testing::{self, read_line, shell_spec, wait_readable};
+    use super::*;
+
+    fn start() -> Guard {
+        Guard::start(Kind::Fork).unwrap()
+    }
+
+    /// A child that is on the list.
+    fn shell(guard: &Guard, script: &str) -> Child {
+        let defaults = SpawnDefaults {
+            watch_list: guard.watch_list(),
+            ..SpawnDefaults::default()
+        };
+        let spawner = Spawner::prepare(&shell_spec(script), &defaults);
+        spawner.unwrap().spawn(Stdio::piped()).unwrap()
+    }
+
+    /// As the kernel does when it ends the daemon.
+    fn lose_daemon(mut guard: Guard) -> Guard {
+        guard.pipe = None;
+        guard
+    }
+
+    fn wait_gone(guard: &Guard) {
+        while !matches!(
+            sys::state_of_guard(guard.pid().unwrap()),
+            Ok(GuardState::Ended { .. }) | Err(_)
+        ) {
+            std::thread::yield_now();
+        }
     }
 
     #[test]
     fn losing_the_daemon_kills_the_groups_on_the_list_alone() {
-        let mut watched = shell("sleep 1000 & echo ready; wait");
-        let mut forgotten = shell("echo ready; read end");
+        let guard = start();
+        let mut watched = shell(&guard, "sleep 1000 & echo ready; wait");
+        let mut forgotten = shell(&guard, "echo ready; read end");
         assert_eq!(
             (read_line(&mut watched).as_str(), read_line(&mut forgotten).as_str()),
             ("ready", "ready")
         );
-        let mut guard = Guard::start().unwrap();
-        guard.watch(watched.pid());
-        guard.watch(forgotten.pid());
-        guard.forget(forgotten.pid());
-        let Guard { process, pipe, .. } = guard;
-        drop(pipe);
-        wait_readable(&process.pidfd);
+        guard.watch_list().forget(forgotten.pid());
+        let guard = lose_daemon(guard);
         assert_eq!(testing::wait(&mut watched).to_string(), "signal 9 (SIGKILL)");
         // Its grandchild held the pipe open as well.
         assert_eq!(testing::rest_of_output(&mut watched), "");
         drop(forgotten.stdin.take());
         assert_eq!(testing::wait(&mut forgotten).to_string(), "exit status 1");
-        assert!(sys::wait(&process.pidfd, Wait::Reap).unwrap().unwrap().success());
+        wait_gone(&guard);
+    }
+
+    #[test]
+    fn a_child_is_on_the_list_while_it_lives_and_no_longer() {
+        let guard = start();
+        let listed = |pid| guard.table.contains(pid);
+        let mut child = shell(&guard, "read end");
+        assert!(listed(child.pid()));
+        drop(child.stdin.take());
+        wait_readable(child.pidfd());
+        // A zombie's id is its own.
+        assert!(listed(child.pid()));
+        child.reap_with_group().unwrap();
+        assert!(!listed(child.pid()));
+        let dropped = shell(&guard, "read end");
+        let pid = dropped.pid();
+        drop(dropped);
+        assert!(!listed(pid));
+        assert_eq!(guard.table.children().count(), 0);
+    }
+
+    #[test]
+    fn a_child_that_cannot_be_started_is_struck_off() {
+        let guard = start();
+        let defaults = SpawnDefaults {
+            watch_list: guard.watch_list(),
+            ..SpawnDefaults::default()
+        };
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, "#!/no/such/interpreter").unwrap();
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let path = file.into_temp_path();
+        let spec = super::super::spec::ProcessSpec::new(vec![path.to_path_buf().into()]).unwrap();
+        let mut spawner = Spawner::prepare(&spec, &defaults).unwrap();
+        assert!(spawner.spawn(Stdio::piped()).is_err());
+        assert_eq!(guard.table.children().count(), 0);
     }
 
     #[test]
     fn a_guard_that_is_dropped_leaves_no_zombie() {
-        let guard = Guard::start().unwrap();
-        let pid = guard.pid();
+        let guard = start();
+        let pid = guard.pid().unwrap();
         drop(guard);
         assert_eq!(kill(pid, None), Err(Errno::ESRCH));
     }
 
     #[test]
-    fn a_guard_that_died_is_replaced_by_one_that_has_its_list() {
-        let mut child = shell("echo ready; read end");
+    fn a_guard_that_died_is_replaced_by_one_that_has_its_list_and_takes_no_descriptor() {
+        let mut guard = start();
+        let mut child = shell(&guard, "echo ready; read end");
         read_line(&mut child);
-        let mut guard = Guard::start().unwrap();
-        guard.watch(child.pid());
-        assert_eq!(guard.restart_if_dead().unwrap(), Restart::NotNeeded);
-        let first = guard.pid();
+        assert!(matches!(guard.look_after(Instant::now()), Finding::Stands));
+        let first = guard.pid().unwrap();
+        let died = pidfd_open(first).unwrap();
         kill(first, Signal::SIGKILL).unwrap();
-        wait_readable(&guard.process.pidfd);
-        assert_eq!(guard.restart_if_dead().unwrap(), Restart::Restarted);
-        assert_ne!(guard.pid(), first);
-        let Guard { process, pipe, .. } = guard;
-        drop(pipe);
+        wait_readable(&died);
+        assert!(matches!(guard.look_after(Instant::now()), Finding::Replaced));
+        assert_ne!(guard.pid(), Some(first));
+        let guard = lose_daemon(guard);
         assert_eq!(testing::wait(&mut child).to_string(), "signal 9 (SIGKILL)");
-        wait_readable(&process.pidfd);
-        sys::wait(&process.pidfd, Wait::Reap).unwrap().unwrap();
+        wait_gone(&guard);
+    }
+
+    #[test]
+    fn a_guard_that_was_stopped_is_woken() {
+        let mut guard = start();
+        kill(guard.pid().unwrap(), Signal::SIGSTOP).unwrap();
+        while !matches!(guard.look_after(Instant::now()), Finding::Woken) {
+            std::thread::yield_now();
+        }
+        let guard = lose_daemon(guard);
+        wait_gone(&guard);
     }
 
     #[test]
     fn the_guard_keeps_its_pipe_alone_and_heeds_no_signal() {
-        let guard = Guard::start().unwrap();
-        let proc = format!("/proc/{}", guard.pid());
-        kill(guard.pid(), Signal::SIGTERM).unwrap();
-        kill(guard.pid(), Signal::SIGINT).unwrap();
-        // It is done with setting itself up when it waits for its pipe; its name comes before it closes descriptors.
-        let descriptors = || std::fs::read_dir(format!("{proc}/fd")).unwrap().count();
-        while descriptors() != 1 {
-            std::thread::yield_now();
+        let guard = start();
+        let pid = guard.pid().unwrap();
+        kill(pid, Signal::SIGTERM).unwrap();
+        kill(pid, Signal::SIGINT).unwrap();
+        let proc = format!("/proc/{pid}");
+        assert_eq!(std::fs::read_dir(format!("{proc}/fd")).unwrap().count(), 1);
+        assert_eq!(std::fs::read_to_string(format!("{proc}/comm")).unwrap(), "io-guard\n");
+        let guard = lose_daemon(guard);
+        wait_gone(&guard);
+    }
+
+    #[test]
+    fn a_guard_is_called_as_such() {
+        for (name, is_guard) in [
+            ("guard of 1234", true),
+            ("guard of ", false),
+            ("guard of x", false),
+            ("iotcpd", false),
+            ("/usr/bin/guard of 1", false),
+        ] {
+            assert_eq!(called_as_guard(OsStr::new(name)), is_guard, "{name}");
         }
-        assert_eq!(
-            std::fs::read_to_string(format!("{proc}/comm")).unwrap(),
-            "iotcpd-guard\n"
-        );
-        let Guard { process, pipe, .. } = guard;
-        drop(pipe);
-        wait_readable(&process.pidfd);
-        assert!(sys::wait(&process.pidfd, Wait::Reap).unwrap().unwrap().success());
     }
 
     const VICTIM: &str = "IOTCPD_TEST_VICTIM";
@@ -312,11 +382,10 @@ mod tests {
 
     /// Run by the test below in a process of its own, which it kills; run by itself it has nothing to do.
     fn be_the_victim() {
-        let mut guard = Guard::start().unwrap();
-        let mut child = shell("sleep 1000 & echo $!; read end");
-        guard.watch(child.pid());
+        let guard = start();
+        let mut child = shell(&guard, "sleep 1000 & echo $!; read end");
         let grandchild = read_line(&mut child);
-        eprintln!("{PROCESSES}{} {grandchild} {}", child.pid(), guard.pid());
+        eprintln!("{PROCESSES}{} {grandchild} {}", child.pid(), guard.pid().unwrap());
         let _ = io::stdin().read_line(&mut String::new());
     }
 
@@ -336,7 +405,7 @@ mod tests {
             .find_map(|line| line.strip_prefix(PROCESSES).map(str::to_owned))
             .unwrap();
         let pids = line.split(' ').map(|pid| Pid::from_raw(pid.parse().unwrap()));
-        let processes: Vec<_> = pids.map(|pid| sys::pidfd_open(pid).unwrap()).collect();
+        let processes: Vec<_> = pids.map(|pid| pidfd_open(pid).unwrap()).collect();
         assert_eq!(processes.len(), 3);
         victim.kill().unwrap();
         victim.wait().unwrap();

@@ -1,7 +1,7 @@
 //! A program that is run for somebody on the loop: a child, the edges of its pipes, and how it is brought to its end.
 //!
-//! The life of a job: its owner [takes charge](Job::take_charge) of a child that was just started, which announces it to the
-//! guard and registers its pipes and its pidfd. Edges are [kept](Job::ready) until a read or a write says WouldBlock, so that
+//! The life of a job: its owner [takes charge](Job::take_charge) of a child that was just started, which registers
+//! its pipes and its pidfd. Edges are [kept](Job::ready) until a read or a write says WouldBlock, so that
 //! nobody is asked in vain. It is [advanced](Job::advance) on its way out by the events of [`reaper`]. When it has exited, its
 //! outputs may still be held open by what it has started; [`Job::cut_output`] bounds what is read of them. It is
 //! [reaped](Job::reap) with its group, and [closed](Job::close) before it is dropped.
@@ -21,7 +21,6 @@ use nix::unistd::Pid;
 
 use super::child::Child;
 use super::exit_status::ExitStatus;
-use super::guard::Guard;
 use super::reaper::{self, Ending};
 use super::unread_bytes;
 use crate::reactor::{Alarm, Context, Source};
@@ -111,18 +110,12 @@ impl Job {
     /// It cannot be watched (epoll_ctl(2): ENOMEM, ENOSPC), and has been killed.
     pub fn take_charge(
         cx: &Context<'_>,
-        guard: &mut Guard,
         mut child: Child,
         sources: Sources,
         kill_timeout: Duration,
     ) -> io::Result<Job> {
-        guard.watch(child.pid());
-        if let Err(error) = register(cx, sources, &mut child) {
-            // Dropped, it is killed with its group, and reaped; the guard kills an empty group once, or forgets it now.
-            let _ = child.kill_group(Signal::SIGKILL);
-            guard.forget(child.pid());
-            return Err(error);
-        }
+        // A child that is dropped is killed with its group.
+        register(cx, sources, &mut child)?;
         Ok(Job {
             child,
             sources,
@@ -278,9 +271,9 @@ impl Job {
     ///
     /// # Errors
     /// As [`Child::reap_with_group`].
-    pub fn reap(&mut self, guard: &mut Guard) -> io::Result<Option<ExitStatus>> {
+    pub fn reap(&mut self) -> io::Result<Option<ExitStatus>> {
         self.held = is_held(self.child.stdout.as_ref()) || is_held(self.child.stderr.as_ref());
-        self.child.reap_with_group(guard)
+        self.child.reap_with_group()
     }
 
     /// Lets go of it. A child that is not reaped is killed with its group.

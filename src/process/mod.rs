@@ -11,16 +11,17 @@
 //!    failed exec is an error of this call, never an exit status to be guessed.
 //!    With [`spec::Surroundings::terminal`] two of these are a pseudo-terminal ([`terminal`]).
 //!    With [`spec::Surroundings::sandbox`] it can open no files but those that it is given ([`sandbox`]).
-//! 4. [`guard::Guard::watch`] puts its group on the guard's list, so that nothing outlives the daemon.
+//! 4. Before its exec it enters itself into the [`watch_list`], so that nothing outlives the daemon: the [`guard`] sees to it.
 //! 5. [`child::Child`] is its pidfd (readable once: it has exited) and our ends of its pipes; [`stderr_log`] makes log
 //!    lines of what it complains about, [`rss`] says how much memory it holds.
 //! 6. [`reaper::Ending`] decides how it is ended (its input closed, TERM, KILL) and by when. A program that is run once, for
 //!    somebody, is a [`job::Job`]: all of this with its place on the loop.
-//! 7. [`child::Child::reap_with_group`] kills what is left of its group, strikes it off the guard's list, and only then reaps it.
+//! 7. [`child::Child::reap_with_group`] kills what is left of its group, strikes it off the list, and only then reaps it.
 //!
 //! What holds throughout: a process id is used for signals only while its process is unreaped, since until then the
 //! kernel gives the number to nobody else; the daemon calls [`claim_children`] first of all. Every descriptor is
-//! close-on-exec. Nothing here blocks on a child, and there is no SIGCHLD handler. All `unsafe` of this room is in
+//! close-on-exec. Nothing here blocks on a child. SIGCHLD tells of the guard alone; the exit of any other
+//! child is its pidfd's event. All `unsafe` of this room is in
 //! `sys.rs` and `sys/`.
 //!
 //! The kernel must be Linux 5.4 or later (`waitid` on a pidfd). A process that leaves its group (`setsid`, a
@@ -45,6 +46,7 @@ mod stdio;
 pub mod successor;
 mod sys;
 pub mod terminal;
+pub mod watch_list;
 
 pub use sys::{claim_children, unread_bytes};
 

@@ -4,6 +4,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::BorrowedFd;
 
 use super::limits::LimitSetting;
+use super::watch_list::Table;
 
 /// All that the child needs, laid out before it exists.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub(super) struct Plan<'a> {
     pub(super) no_new_privileges: bool,
     /// The rules of its sandbox.
     pub(super) sandbox: Option<BorrowedFd<'a>>,
+    /// Where it enters itself before its exec.
+    pub(super) watch_list: Option<&'a Table>,
 }
 
 /// Who the child becomes.

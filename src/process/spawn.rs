@@ -35,13 +35,16 @@ use super::stdio::{Connected, Owner, Theirs, errors};
 pub use super::stdio::{Stdio, Stream};
 use super::sys::{self, ChildStack};
 use super::terminal::open_terminal;
+use super::watch_list::WatchList;
 
 /// What every child of a daemon is given unless its spec says otherwise.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct SpawnDefaults {
     /// The soft limit on open files: the `original` of an [`OpenFileLimit`](super::limits::OpenFileLimit). `None`: the
     /// daemon's present one.
     pub open_files: Option<u64>,
+    /// Where each child is entered for as long as it lives.
+    pub watch_list: WatchList,
 }
 
 /// The file that a program's name has been found to mean.
@@ -87,6 +90,7 @@ pub struct Launcher {
     no_new_privileges: bool,
     /// The rules of the sandbox.
     sandbox: Option<OwnedFd>,
+    watch_list: WatchList,
     /// What each child stands on until its exec, one after the other.
     stack: ChildStack,
 }
@@ -118,6 +122,7 @@ impl Launcher {
             terminal: surroundings.terminal,
             no_new_privileges: surroundings.no_new_privileges || surroundings.sandbox.is_some(),
             sandbox: sandbox.map_err(SpawnError::of_sandbox)?,
+            watch_list: defaults.watch_list.clone(),
             stack: ChildStack::map().map_err(fail(Step::NewProcess))?,
         })
     }
@@ -204,6 +209,7 @@ impl Launcher {
             terminal: self.terminal,
             no_new_privileges: self.no_new_privileges,
             sandbox: self.sandbox.as_ref().map(AsFd::as_fd),
+            watch_list: self.watch_list.table(),
         };
         sys::spawn(&plan, &mut self.stack)
     }
@@ -212,7 +218,7 @@ impl Launcher {
         let Connected {
             stdin, stdout, stderr, ..
         } = streams;
-        let child = Child::new(pid, PidFd::new(pidfd), stdin, stdout, stderr);
+        let child = Child::new(pid, PidFd::new(pidfd), self.watch_list.clone(), stdin, stdout, stderr);
         if self.terminal { child.on_terminal() } else { child }
     }
 
@@ -602,7 +608,10 @@ mod tests {
         spec.surroundings.limits.memory = Some(512 * 1024 * 1024);
         spec.surroundings.limits.cpu_seconds = Some(77);
         spec.surroundings.nice = Some(5);
-        let defaults = SpawnDefaults { open_files: Some(111) };
+        let defaults = SpawnDefaults {
+            open_files: Some(111),
+            ..SpawnDefaults::default()
+        };
         let output = |spec: &ProcessSpec| {
             let mut child = Spawner::prepare(spec, &defaults)
                 .unwrap()

@@ -1,9 +1,10 @@
 //! Every system call of this room that no safe wrapper offers, and nothing else, a file a topic: the vfork-like
-//! [start] of a program, the fork of the [guard], [waiting](wait) on a pidfd, [memory] that is mapped, and here what is asked of
+//! [start] of a program, the fork of the [guard] and the [image] that it runs, [waiting](wait) on a pidfd, [memory] that is mapped, and here what is asked of
 //! pipes and terminals.
 #![allow(unsafe_code, reason = "one of the few files for it: see the crate's lints")]
 
 mod guard;
+mod image;
 mod memory;
 mod start;
 mod wait;
@@ -14,7 +15,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
 
-pub(super) use guard::fork_guard;
+pub(super) use guard::{GuardStart, GuardState, fork_guard, state_of_guard, take_over_as_guard};
 pub(super) use memory::{ChildStack, SharedWords};
 pub(super) use start::{Failure, spawn};
 pub use wait::claim_children;

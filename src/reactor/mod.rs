@@ -157,12 +157,12 @@ impl<S: Service + ?Sized> Reactor<S> {
         helper::mailbox(Arc::clone(&self.shared.waker), capacity)
     }
 
-    /// One turn; returns the signals that came during it, in no particular order.
+    /// One turn, which begins at `by` at the latest; returns the signals that came during it, in no particular order.
     ///
     /// # Errors
     /// epoll_wait(2) failed in a way that no retry mends (EINTR is retried).
-    pub fn turn(&mut self) -> io::Result<&[i32]> {
-        self.poll()?;
+    pub fn turn(&mut self, by: Option<Instant>) -> io::Result<&[i32]> {
+        self.poll(by)?;
         let now = Instant::now();
         self.received.clear();
         self.deliver_events(now);
@@ -180,12 +180,10 @@ impl<S: Service + ?Sized> Reactor<S> {
         Ok(&self.received)
     }
 
-    fn poll(&mut self) -> io::Result<()> {
+    fn poll(&mut self, by: Option<Instant>) -> io::Result<()> {
         let timeout = if self.shared.run_queue.is_empty() {
-            self.shared
-                .timers
-                .next()
-                .map(|at| at.saturating_duration_since(Instant::now()))
+            let next = [self.shared.timers.next(), by].into_iter().flatten().min();
+            next.map(|at| at.saturating_duration_since(Instant::now()))
         } else {
             Some(Duration::ZERO)
         };

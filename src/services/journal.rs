@@ -10,7 +10,6 @@ use std::hash::Hash;
 
 use log::Level;
 
-use crate::process::guard::{Guard, Restart};
 use crate::reactor::{Alarm, Context, Source};
 use crate::stats::throttle::{Throttle, Verdict};
 
@@ -61,23 +60,5 @@ impl<Topic: Eq + Hash + Copy + fmt::Display> Journal<Topic> {
     fn plan(&mut self, cx: &mut Context<'_>) {
         let next = [self.throttle.next_deadline(), self.alarm.at()];
         cx.set_alarm(&mut self.alarm, self.upkeep, next.into_iter().flatten().min());
-    }
-
-    /// Starts the guard process anew if it has died, and says so.
-    pub(super) fn restart_guard(&mut self, cx: &mut Context<'_>, door: &str, topic: Topic, guard: &mut Guard) {
-        match guard.restart_if_dead() {
-            Ok(Restart::NotNeeded) => {}
-            Ok(Restart::Restarted) => {
-                let line = format_args!("the guard process had died; there is another");
-                self.note(cx, door, Level::Warn, topic, line);
-            }
-            Err(error) => {
-                let line = format_args!(
-                    "the guard process has died and cannot be started again: {error}; \
-                     if this daemon is killed, what its programs have started may outlive it"
-                );
-                self.note(cx, door, Level::Error, topic, line);
-            }
-        }
     }
 }

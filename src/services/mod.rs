@@ -21,7 +21,6 @@ use crate::net::addr::{ListenAddr, PeerAddr};
 use crate::net::bind::UnixSocketOptions;
 use crate::net::listener::Listener;
 use crate::net::stream::Stream;
-use crate::process::guard::Guard;
 use crate::process::spawn::SpawnDefaults;
 use crate::reactor::{Context, Service};
 use crate::stats::Snapshot;
@@ -196,15 +195,6 @@ pub struct Descriptors {
     pub fixed: usize,
     /// What a default allows, and what may be lowered.
     pub flexible: usize,
-}
-
-/// The process that sees to it that nothing a door has started outlives the daemon.
-fn start_guard(door: &str) -> Result<Guard, Error> {
-    Guard::start().map_err(|error| {
-        let what = format!("{door}: cannot start the guard process: {error}");
-        let remedy = "see whether the machine is short of processes or memory";
-        Error::new(Blame::System, what, remedy)
-    })
 }
 
 /// A door cannot begin, because the kernel watches no more for it.

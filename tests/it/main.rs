@@ -36,6 +36,8 @@ mod exec_signals;
 #[cfg(test)]
 mod exec_sockproc;
 #[cfg(test)]
+mod guard;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod harness_daemon;

@@ -82,7 +82,7 @@ fn serve(
         .map_err(|error| broken("cannot start a thread", &error))?;
     loop {
         let signals = reactor
-            .turn()
+            .turn(None)
             .map_err(|error| broken("cannot wait for events", &error))?;
         // The other two mean a daemon, and have found this process by mistake.
         let asked = signals.contains(&USR1);

@@ -100,7 +100,7 @@ fn serve(reactor: &mut Reactor<Shell>, id: ServiceId, forwarding: Forwarding) ->
             return Ok(outcome);
         }
         let signals = reactor
-            .turn()
+            .turn(None)
             .map_err(|error| broken("cannot wait for events", &error))?
             .to_vec();
         let events = signals.into_iter().filter_map(|signal| forwarding.event(signal));

@@ -1,64 +1,192 @@
-//! The fork of the guard: a plain fork with memory of its own. Its side neither allocates nor locks, since the daemon may
-//! have threads by the time that a lost guard is replaced.
+//! The fork of the guard, and how it becomes a program of its own. The fork's side neither allocates nor locks, since the
+//! daemon may have threads by the time that a lost guard is replaced.
+//!
+//! The guard runs this very program, but from a copy of it in memory that has no name: so it is not the file that the daemon
+//! runs (`pidof /usr/bin/iotcpd`, `killall`, `fuser` do not find it), it holds nothing of the daemon's memory, and it may
+//! allocate. Where such memory may not be executed (`vm.memfd_noexec`, a security module) it runs the daemon's file, and where
+//! that cannot be run either (no `/proc`) it stays the fork that it is, which kills by the list alone.
 #![allow(unsafe_code, reason = "one of the few files for it: see the crate's lints")]
 
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::ffi::{CStr, c_char, c_int, c_long};
+use std::io::Write;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
-use nix::sys::wait::waitpid;
-use nix::unistd::Pid;
+use nix::sys::signal::{SigSet, SigmaskHow};
+use nix::unistd::{Pid, getppid};
 
-use super::wait::pidfd_open;
-use crate::process::guard::{GroupTable, stand_watch};
+use super::image::copy_of_this_program;
+use super::memory::SharedWords;
+use crate::process::guard::{NAME, ROLE, kill_groups, wait_for_end};
+use crate::process::watch_list::Table;
 
-/// Forks the guard, which reads `input` until its end and then kills the groups in `table`.
-pub(in crate::process) fn fork_guard(input: BorrowedFd<'_>, table: &GroupTable) -> Result<(Pid, OwnedFd), Errno> {
+/// What a guard is given.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::process) struct GuardStart<'a> {
+    /// Ends when the daemon has.
+    pub(in crate::process) input: BorrowedFd<'a>,
+    pub(in crate::process) table: &'a Table,
+    /// Closed once it is what it is to be.
+    pub(in crate::process) standing: Option<BorrowedFd<'a>>,
+    /// Whether it is to become a program of its own. False is for programs that are not this one, such as tests.
+    pub(in crate::process) runs_program: bool,
+}
+
+/// Where the guard finds what it was given.
+const INPUT: RawFd = libc::STDIN_FILENO;
+const TABLE: RawFd = libc::STDOUT_FILENO;
+const STANDING: RawFd = libc::STDERR_FILENO;
+
+/// Forks the guard, which waits for the end of its input and then kills what is in the table.
+pub(in crate::process) fn fork_guard(start: GuardStart<'_>) -> Result<Pid, Errno> {
     let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
     // SAFETY: the child calls only what may be called after the fork of a program with threads: see `guard_main`.
     let result = Errno::result(unsafe { libc::fork() });
     if result == Ok(0) {
-        guard_main(input, table);
+        guard_main(start);
     }
     // Cannot fail: the kernel refuses only an unknown operation or a bad address.
     let _ = mask.thread_set_mask();
-    let pid = Pid::from_raw(result?);
-    pidfd_open(pid).map(|pidfd| (pid, pidfd)).inspect_err(|_| {
-        // A guard whose end nobody would notice is worth nothing. It ends at once, so waiting for it is short.
-        let _ = kill(pid, Signal::SIGKILL);
-        while waitpid(pid, None) == Err(Errno::EINTR) {}
-    })
+    result.map(Pid::from_raw)
 }
 
-/// The guard process, from fork to exit. All signals stay blocked: a TERM for the whole control group (systemd) or a
-/// Ctrl-C must not end it before the daemon. It neither allocates nor locks.
-fn guard_main(input: BorrowedFd<'_>, table: &GroupTable) -> ! {
+/// The guard's process from its fork to its exec, or to its exit. All signals stay blocked: a TERM for the whole control group
+/// (systemd) or a Ctrl-C must not end it before the daemon. It neither allocates nor locks.
+fn guard_main(start: GuardStart<'_>) -> ! {
     // Each of these is for tidiness; the guard does its work without them. Its own session keeps terminal signals
     // away, `/` lets file systems be unmounted, the name is what `ps` and `top` show.
+    let _ = nix::sys::prctl::set_name(NAME);
     let _ = nix::unistd::setsid();
     let _ = nix::unistd::chdir(c"/");
-    let _ = nix::sys::prctl::set_name(c"iotcpd-guard");
     // The listening sockets and the pipe's other end must not live on in here: were the latter to, its end would never
     // come.
-    let kept = keep_only(input);
-    stand_watch(kept, table);
+    let is_shared = keep_only(start);
+    if start.runs_program && is_shared {
+        become_program();
+        // It was not to be: here it goes on.
+    }
+    // SAFETY: this process's own table, which nobody uses any more but for `INPUT`.
+    let input = unsafe {
+        libc::close(TABLE);
+        libc::close(STANDING);
+        // SAFETY: open since `keep_only`, and never closed in this process.
+        BorrowedFd::borrow_raw(INPUT)
+    };
+    wait_for_end(input);
+    kill_groups(start.table);
     // SAFETY: ends this process alone, without running what the daemon has registered for its own exit.
     unsafe { libc::_exit(0) }
 }
 
-/// Closes every descriptor of this process but `input`, which becomes descriptor 0.
-fn keep_only(input: BorrowedFd<'_>) -> BorrowedFd<'static> {
+/// Closes every descriptor of this process but what the guard is given, which it then has where it looks for it. False: the
+/// table has no descriptor.
+fn keep_only(start: GuardStart<'_>) -> bool {
+    let table = start.table.descriptor();
+    let given = [(Some(start.input), INPUT), (table, TABLE), (start.standing, STANDING)];
     // SAFETY: this process is a fork that never returns to the code that owns these descriptors, and its table is its
-    // own copy. Where close_range is missing or forbidden, each possible descriptor is closed by itself.
+    // own copy. The descriptors are above the standard ones, which the runtime of Rust opens at the start where they were
+    // closed, so none is overwritten before it is duplicated. Where close_range is missing or forbidden, each possible
+    // descriptor is closed by itself.
     unsafe {
-        libc::dup2(input.as_raw_fd(), libc::STDIN_FILENO);
-        if libc::syscall(libc::SYS_close_range, 1, u32::MAX, 0) == -1 {
+        for (source, target) in given {
+            match source {
+                Some(source) => libc::dup2(source.as_raw_fd(), target),
+                None => libc::close(target),
+            };
+        }
+        if libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) == -1 {
             let highest = libc::sysconf(libc::_SC_OPEN_MAX).clamp(1024, 1 << 20);
-            for descriptor in 1..highest {
+            for descriptor in 3..highest {
                 libc::syscall(libc::SYS_close, descriptor);
             }
         }
-        // SAFETY: open since the dup2, and never closed in this process.
-        BorrowedFd::borrow_raw(libc::STDIN_FILENO)
     }
+    table.is_some()
+}
+
+/// Runs this program as the guard; returns if it cannot be run.
+fn become_program() {
+    // "guard of 4194304" at most.
+    let mut name = [0_u8; 32];
+    // Cannot fail: it is long enough, and the last byte stays zero.
+    let _ = write!(name.get_mut(..31).unwrap_or_default(), "{ROLE}{}", getppid());
+    let arguments: [*const c_char; 2] = [name.as_ptr().cast(), ptr::null()];
+    let image = copy_of_this_program();
+    unsafe extern "C" {
+        static environ: *const *const c_char;
+    }
+    // SAFETY: the arrays end with a null pointer, their strings with a zero. The environment is the daemon's, since the
+    // program's interpreter may need it (LD_LIBRARY_PATH); this program never changes it.
+    unsafe {
+        if let Ok(image) = &image {
+            let flags = libc::AT_EMPTY_PATH;
+            libc::syscall(
+                libc::SYS_execveat,
+                c_long::from(image.as_raw_fd()),
+                c"".as_ptr(),
+                arguments.as_ptr(),
+                environ,
+                flags,
+            );
+        }
+        libc::execve(OWN_FILE.as_ptr(), arguments.as_ptr(), environ);
+    }
+}
+
+/// The file that this process runs.
+pub(super) const OWN_FILE: &CStr = c"/proc/self/exe";
+
+/// What this process was given as a guard, if it was started as one; to be called once, before anything else.
+///
+/// # Errors
+/// It was not given that.
+pub(in crate::process) fn take_over_as_guard() -> Result<(OwnedFd, Table), Errno> {
+    let _ = nix::sys::prctl::set_name(NAME);
+    // SAFETY: whoever starts this program with that name leaves these three to it; nothing else in it uses them.
+    let (input, table, standing) = unsafe { (own(INPUT)?, own(TABLE)?, own(STANDING)) };
+    let table = Table::of(SharedWords::of(table)?).ok_or(Errno::EINVAL)?;
+    // Says that it stands. Without one it is what the runtime has opened in its place.
+    drop(standing);
+    Ok((input, table))
+}
+
+/// # Safety
+/// Nobody else owns this descriptor.
+unsafe fn own(descriptor: RawFd) -> Result<OwnedFd, Errno> {
+    // SAFETY: asks for the flags of a number in this process's table.
+    Errno::result(unsafe { libc::fcntl(descriptor, libc::F_GETFD) })?;
+    // SAFETY: it is open, and the caller's promise is that nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// What has become of the guard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::process) enum GuardState {
+    /// It runs, as far as can be seen.
+    Runs,
+    /// Somebody has stopped it. This is told once.
+    Stopped,
+    /// It has ended, and is reaped; by itself, and not by a signal?
+    Ended { by_itself: bool },
+}
+
+/// Looks at a child that only its number is known of.
+///
+/// # Errors
+/// ECHILD: there is no such child.
+pub(in crate::process) fn state_of_guard(pid: Pid) -> Result<GuardState, Errno> {
+    let mut status: c_int = 0;
+    // SAFETY: the kernel writes one int to the place it is given. WNOHANG: EINTR cannot come.
+    let found =
+        Errno::result(unsafe { libc::waitpid(pid.as_raw(), &raw mut status, libc::WNOHANG | libc::WUNTRACED) })?;
+    Ok(if found == 0 {
+        GuardState::Runs
+    } else if libc::WIFSTOPPED(status) {
+        GuardState::Stopped
+    } else {
+        GuardState::Ended {
+            by_itself: libc::WIFEXITED(status),
+        }
+    })
 }

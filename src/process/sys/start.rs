@@ -62,6 +62,10 @@ pub(in crate::process) fn spawn(plan: &Plan<'_>, stack: &mut ChildStack) -> Resu
     match view.failure {
         None => Ok((pid, pidfd)),
         Some(failure) => {
+            // Before its id is free for another.
+            if let Some(list) = plan.watch_list {
+                list.remove(pid);
+            }
             // It has written its failure and is in `_exit`, or past it: this waits for microseconds at most. An error
             // could only say that there is no such child, and then there is nothing to reap.
             while waitpid(pid, None) == Err(Errno::EINTR) {}
@@ -162,6 +166,10 @@ unsafe fn become_program(view: &ChildView<'_>) -> Result<Infallible, Failure> {
         if let Some(rules) = plan.sandbox {
             let arguments = [c_long::from(rules.as_raw_fd()), 0, 0, 0];
             call(Step::Sandbox, libc::SYS_landlock_restrict_self, arguments)?;
+        }
+        // From here on it is known, whatever becomes of the daemon; see `watch_list`.
+        if let Some(list) = plan.watch_list {
+            list.insert(getpid());
         }
         unblock_signals();
         let arguments = [

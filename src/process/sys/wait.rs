@@ -64,6 +64,6 @@ pub(in crate::process) fn wait(pidfd: impl AsFd, wait: Wait) -> io::Result<Optio
 /// None that Linux knows.
 pub fn claim_children() -> nix::Result<()> {
     // SAFETY: the default disposition runs no code of ours, and no handler of this program is lost: it has none for
-    // SIGCHLD, since every exit is a pidfd's event.
+    // SIGCHLD yet.
     unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }.map(drop)
 }

@@ -30,8 +30,8 @@ use crate::stats::Snapshot;
 pub use shell::{CommandDoor, preflight};
 
 impl Door for CommandDoor {
-    fn start(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        self.begin(cx)
+    fn start(&mut self, _cx: &mut Context<'_>) -> Result<(), Error> {
+        Ok(())
     }
 
     fn accept(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {

@@ -19,7 +19,7 @@ use crate::services::{Descriptors, LimitOrigin};
 pub const DESCRIPTORS_PER_CONNECTION: usize = 1;
 /// What one program holds: its pipes, three at the most, and a pidfd.
 pub const DESCRIPTORS_PER_PROGRAM: usize = 4;
-/// The guard's pipe and pidfd, and the other ends of the pipes of the one program that is just being started.
+/// The other ends of the pipes of the one program that is just being started, and some to spare.
 const DESCRIPTORS_BESIDE: usize = 8;
 
 /// One command door, ready to be built.

@@ -32,7 +32,6 @@ pub(super) enum Topic {
     Unread,
     Cut,
     Accept,
-    Guard,
     System,
 }
 
@@ -52,7 +51,6 @@ impl fmt::Display for Topic {
             Topic::Unread => "clients over --write-timeout",
             Topic::Cut => "outputs held open beyond --linger",
             Topic::Accept => "pauses in accepting",
-            Topic::Guard => "messages about the guard process",
             Topic::System => "failed system calls",
         })
     }

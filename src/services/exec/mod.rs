@@ -39,8 +39,8 @@ pub fn preflight(options: &options::Options, defaults: &SpawnDefaults) -> Result
 }
 
 impl Door for ExecDoor {
-    fn start(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        self.begin(cx)
+    fn start(&mut self, _cx: &mut Context<'_>) -> Result<(), Error> {
+        Ok(())
     }
 
     fn accept(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {

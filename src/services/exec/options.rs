@@ -13,8 +13,7 @@ use std::time::Duration;
 
 /// What one connection holds while its program runs: its socket, three pipes, a pidfd.
 pub const DESCRIPTORS_PER_CONNECTION: usize = 5;
-/// The guard's pipe and pidfd, the rules of the sandbox, and the other ends of the pipes of the one program that is just being
-/// started.
+/// The rules of the sandbox, the other ends of the pipes of the one program that is just being started, and some to spare.
 const DESCRIPTORS_BESIDE: usize = 9;
 
 /// One exec door, ready to be built.

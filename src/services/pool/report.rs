@@ -53,7 +53,6 @@ pub(super) enum Topic {
     Record,
     Slow,
     Accept,
-    Guard,
     System,
 }
 
@@ -81,7 +80,6 @@ impl fmt::Display for Topic {
             Topic::Record => "records of lost workers",
             Topic::Slow => "requests over --slow-log",
             Topic::Accept => "pauses in accepting",
-            Topic::Guard => "messages about the guard process",
             Topic::System => "failed system calls",
         })
     }

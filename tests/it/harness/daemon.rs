@@ -35,6 +35,11 @@ pub(crate) struct Daemon {
     may_be_succeeded: bool,
 }
 
+/// Whether this is the guard's program: the daemon's, in memory that has no name.
+fn is_guards(program: &Path) -> bool {
+    program.starts_with("/memfd:io-guard (deleted)")
+}
+
 /// How a daemon is started.
 #[derive(Debug)]
 pub(crate) struct Builder {
@@ -152,28 +157,32 @@ impl Daemon {
             .collect()
     }
 
-    /// Its living workers: its children but the guard, which runs the daemon's own program. By that and not by the name
-    /// that the guard gives itself, because it does so only once it gets the processor.
+    /// Its living workers: its children but the guard, and one that is just being started, which is no program of its own
+    /// yet.
     pub(crate) fn children(&self) -> Vec<i32> {
         let children = processes::children_of(self.pid()).into_iter();
+        let is_worker = |program: PathBuf| program != Path::new(BINARY) && !is_guards(&program);
         children
-            .filter(|pid| processes::program_of(*pid).is_some_and(|program| program != Path::new(BINARY)))
+            .filter(|pid| processes::program_of(*pid).is_some_and(is_worker))
             .collect()
     }
 
-    /// The process that sees to it that nothing outlives the daemon; it is a child, but no worker.
+    /// The process that sees to it that nothing outlives the daemon; it is a child, but no worker. One that has just taken the
+    /// place of another is awaited until it is what it will be.
     #[track_caller]
     pub(crate) fn guard(&self) -> i32 {
-        let children = processes::children_of(self.pid()).into_iter();
-        let guards: Vec<i32> = children
-            .filter(|pid| processes::program_of(*pid).is_some_and(|program| program == Path::new(BINARY)))
-            .collect();
-        assert_eq!(
-            guards.len(),
-            1,
-            "one guard, or a worker that is just being started: {guards:?}"
-        );
-        guards[0]
+        let deadline = std::time::Instant::now() + super::WATCHDOG;
+        loop {
+            let children = processes::children_of(self.pid()).into_iter();
+            let is_one = |pid: &i32| processes::program_of(*pid).is_some_and(|program| is_guards(&program));
+            let guards: Vec<i32> = children.filter(is_one).collect();
+            assert!(guards.len() < 2, "more than one guard: {guards:?}");
+            match guards.first() {
+                Some(guard) => return *guard,
+                None if std::time::Instant::now() >= deadline => self.fail("there is no guard"),
+                None => std::thread::yield_now(),
+            }
+        }
     }
 
     /// A directory that is this daemon's, for its sockets and files; removed with it.

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use super::super::core::counters::Traffic;
 use super::super::core::scheduler::{Rule, Rules, Scheduler};
 use super::super::options::{Command, Options};
-use super::super::report::Topic;
 use super::{CommandDoor, Of, programs};
 use crate::error::Error;
 use crate::net::addr::ListenAddr;
@@ -18,7 +17,7 @@ use crate::reactor::Context;
 use crate::services::closing::Closing;
 use crate::services::journal::Journal;
 use crate::services::on_request::Times;
-use crate::services::{Listeners, cannot_watch, start_guard};
+use crate::services::{Listeners, cannot_watch};
 
 /// Once the door drains, a client whose request is not complete has so long to complete it.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -27,7 +26,7 @@ impl CommandDoor {
     /// A door that listens already but serves nobody yet; [`start`](crate::services::Door::start) gives it life.
     ///
     /// # Errors
-    /// The program of a command cannot be started, or the guard process cannot.
+    /// The program of a command cannot be started.
     pub fn new(
         options: Options,
         listeners: Listeners,
@@ -35,7 +34,6 @@ impl CommandDoor {
         now: Instant,
     ) -> Result<CommandDoor, Error> {
         let programs = programs::prepare(&options, &spawn_defaults)?;
-        let guard = start_guard(&options.name)?;
         Ok(CommandDoor {
             programs,
             listening: Listening::new(Of::Listener.kind(), listeners),
@@ -52,14 +50,7 @@ impl CommandDoor {
             started: now,
             options,
             spawn_defaults,
-            guard,
         })
-    }
-
-    pub(in crate::services::command) fn begin(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        let died = cx.token_for(Of::GuardExit.only());
-        let registered = self.guard.register(cx.registry(), died);
-        registered.map_err(|error| cannot_watch(&error))
     }
 
     pub(in crate::services::command) fn begin_accepting(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
@@ -151,16 +142,6 @@ impl CommandDoor {
 
     pub(in crate::services::command) fn is_over(&self) -> bool {
         !self.closing.is_far() && self.scheduler.is_idle()
-    }
-
-    pub(super) fn guard_has_died(&mut self, cx: &mut Context<'_>) {
-        let CommandDoor {
-            journal,
-            guard,
-            options,
-            ..
-        } = self;
-        journal.restart_guard(cx, &options.name, Topic::Guard, guard);
     }
 }
 

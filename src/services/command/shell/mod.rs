@@ -31,7 +31,6 @@ use super::report::{self, Topic};
 use crate::net::edges::Edges;
 use crate::net::limits::ConnectionCount;
 use crate::net::listening::{Accepting, Listening};
-use crate::process::guard::Guard;
 use crate::process::spawn::SpawnDefaults;
 use crate::reactor::{Context, Key, Kind, MAX_KINDS, Readiness, Service, Source};
 use crate::services::closing::Closing;
@@ -50,7 +49,6 @@ pub struct CommandDoor {
     spawn_defaults: SpawnDefaults,
     /// Each command's program, laid out.
     programs: Programs,
-    guard: Guard,
     listening: Listening,
     count: ConnectionCount,
     scheduler: Scheduler,
@@ -80,7 +78,6 @@ enum Of {
     Starting,
     Upkeep,
     Closing,
-    GuardExit,
 }
 
 const KINDS: &[Of] = &[
@@ -94,7 +91,6 @@ const KINDS: &[Of] = &[
     Of::Starting,
     Of::Upkeep,
     Of::Closing,
-    Of::GuardExit,
 ];
 
 // A kind that does not fit, or is not found again where it stands, would take another's events.
@@ -144,7 +140,6 @@ impl Service for CommandDoor {
             Some(Of::Client) => self.client_ready(cx, ClientId(number), readiness),
             Some(of @ (Of::Stdin | Of::Output)) => self.pipe_ready(cx, RunId(number), of),
             Some(Of::Exit) => self.exit_ready(cx, RunId(number)),
-            Some(Of::GuardExit) => self.guard_has_died(cx),
             // These are alarms and leftovers, never registered with the poll.
             Some(Of::Run | Of::Ending | Of::Starting | Of::Upkeep | Of::Closing) | None => {}
         }
@@ -160,7 +155,7 @@ impl Service for CommandDoor {
             Some(Of::Upkeep) => self.journal.sum_up(cx, &self.options.name),
             Some(Of::Closing) => self.stop_timeout(cx),
             // These have no alarm.
-            Some(Of::Stdin | Of::Output | Of::Exit | Of::Starting | Of::GuardExit) | None => {}
+            Some(Of::Stdin | Of::Output | Of::Exit | Of::Starting) | None => {}
         }
     }
 
@@ -172,7 +167,7 @@ impl Service for CommandDoor {
             Some(Of::Run) => self.pump_run(cx, RunId(number)),
             Some(Of::Starting) => self.start_waiting(cx),
             // These never leave anything over.
-            Some(Of::Stdin | Of::Output | Of::Exit | Of::Ending | Of::Upkeep | Of::Closing | Of::GuardExit) | None => {}
+            Some(Of::Stdin | Of::Output | Of::Exit | Of::Ending | Of::Upkeep | Of::Closing) | None => {}
         }
     }
 

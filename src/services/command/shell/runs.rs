@@ -117,7 +117,7 @@ impl CommandDoor {
             Err(error) => return self.not_started(cx, id, &error),
         };
         self.times.spawn.record(before.elapsed());
-        match Job::take_charge(cx, &mut self.guard, child, sources(id), self.options.kill_timeout) {
+        match Job::take_charge(cx, child, sources(id), self.options.kill_timeout) {
             Ok(job) => {
                 run.job = Some(job);
                 self.tell_run(cx, id, RunEvent::Started);
@@ -287,7 +287,7 @@ impl CommandDoor {
         let Some(run) = self.runs.get_mut(&id) else { return };
         let Some(job) = &mut run.job else { return };
         let (pid, ran) = (job.pid(), cx.now().saturating_duration_since(job.started()));
-        let reaped = job.reap(&mut self.guard);
+        let reaped = job.reap();
         run.status = reaped.as_ref().ok().copied().flatten();
         let counters = &mut self.scheduler.counters;
         match run.status {

@@ -1,4 +1,4 @@
-//! Beginning, change and end of an exec door: start, reload, drain, stop; and the guard in between.
+//! Beginning, change and end of an exec door: start, reload, drain, stop.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use super::super::core::counters::{Counters, Traffic};
 use super::super::core::run::{Event, State};
 use super::super::options::Options;
-use super::super::report::Topic;
 use super::permits::check_listeners;
 use super::surroundings::launcher;
 use super::{ExecDoor, Of};
@@ -21,7 +20,7 @@ use crate::reactor::{Context, Key};
 use crate::services::closing::Closing;
 use crate::services::journal::Journal;
 use crate::services::on_request::Times;
-use crate::services::{Listeners, cannot_watch, start_guard};
+use crate::services::{Listeners, cannot_watch};
 
 /// Once the door drains, a client whose arguments are not complete has so long to complete them.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -30,7 +29,7 @@ impl ExecDoor {
     /// A door that listens already but serves nobody yet; [`start`](crate::services::Door::start) gives it life.
     ///
     /// # Errors
-    /// The guard process cannot be started; no program could be; or the lists of who may run what do not suffice for one of the listeners.
+    /// No program could be started; or the lists of who may run what do not suffice for one of the listeners.
     pub fn new(
         options: Options,
         listeners: Listeners,
@@ -42,7 +41,6 @@ impl ExecDoor {
             listeners.iter().map(|(address, listener)| (address, listener)),
         )?;
         let launcher = launcher(&options, &spawn_defaults)?;
-        let guard = start_guard(&options.name)?;
         Ok(ExecDoor {
             listening: Listening::new(Of::Listener.kind(), listeners),
             connections: GenerationalSlab::default(),
@@ -57,14 +55,7 @@ impl ExecDoor {
             options,
             spawn_defaults,
             launcher,
-            guard,
         })
-    }
-
-    pub(in crate::services::exec) fn begin(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        let died = cx.token_for(Of::GuardExit.only());
-        let registered = self.guard.register(cx.registry(), died);
-        registered.map_err(|error| cannot_watch(&error))
     }
 
     pub(in crate::services::exec) fn begin_accepting(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
@@ -158,17 +149,5 @@ impl ExecDoor {
 
     fn keys(&self) -> Vec<Key> {
         self.connections.iter().map(|(key, _)| key).collect()
-    }
-
-    // ---- in between --------------------------------------------------------------------------------------------
-
-    pub(super) fn guard_has_died(&mut self, cx: &mut Context<'_>) {
-        let ExecDoor {
-            guard,
-            journal,
-            options,
-            ..
-        } = self;
-        journal.restart_guard(cx, &options.name, Topic::Guard, guard);
     }
 }

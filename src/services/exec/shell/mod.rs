@@ -31,7 +31,6 @@ use super::report::{self, Topic};
 use crate::net::edges::Edges;
 use crate::net::limits::ConnectionCount;
 use crate::net::listening::{Accepting, Listening};
-use crate::process::guard::Guard;
 use crate::process::spawn::{Launcher, SpawnDefaults};
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Context, Key, Kind, MAX_KINDS, Readiness, Service, Source};
@@ -55,7 +54,6 @@ pub struct ExecDoor {
     options: Options,
     spawn_defaults: SpawnDefaults,
     launcher: Launcher,
-    guard: Guard,
     listening: Listening,
     connections: GenerationalSlab<Connection>,
     count: ConnectionCount,
@@ -83,7 +81,6 @@ enum Of {
     Starting,
     Upkeep,
     Closing,
-    GuardExit,
 }
 
 const KINDS: &[Of] = &[
@@ -97,7 +94,6 @@ const KINDS: &[Of] = &[
     Of::Starting,
     Of::Upkeep,
     Of::Closing,
-    Of::GuardExit,
 ];
 
 // A kind that does not fit, or is not found again where it stands, would take another's events.
@@ -138,7 +134,6 @@ impl Service for ExecDoor {
             Some(Of::Client) => self.client_ready(cx, source.key, readiness),
             Some(of @ (Of::Stdin | Of::Stdout | Of::Stderr)) => self.pipe_ready(cx, source.key, of),
             Some(Of::Exit) => self.exit_ready(cx, source.key),
-            Some(Of::GuardExit) => self.guard_has_died(cx),
             // These are alarms and leftovers, never registered with the poll.
             Some(Of::Ending | Of::Starting | Of::Upkeep | Of::Closing) | None => {}
         }
@@ -152,7 +147,7 @@ impl Service for ExecDoor {
             Some(Of::Upkeep) => self.journal.sum_up(cx, &self.options.name),
             Some(Of::Closing) => self.stop_timeout(cx),
             // These have no alarm.
-            Some(Of::Stdin | Of::Stdout | Of::Stderr | Of::Exit | Of::Starting | Of::GuardExit) | None => {}
+            Some(Of::Stdin | Of::Stdout | Of::Stderr | Of::Exit | Of::Starting) | None => {}
         }
     }
 
@@ -162,10 +157,7 @@ impl Service for ExecDoor {
             Some(Of::Client) => self.pump(cx, source.key),
             Some(Of::Starting) => self.start_waiting(cx),
             // These never leave anything over.
-            Some(
-                Of::Stdin | Of::Stdout | Of::Stderr | Of::Exit | Of::Ending | Of::Upkeep | Of::Closing | Of::GuardExit,
-            )
-            | None => {}
+            Some(Of::Stdin | Of::Stdout | Of::Stderr | Of::Exit | Of::Ending | Of::Upkeep | Of::Closing) | None => {}
         }
     }
 

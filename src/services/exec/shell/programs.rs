@@ -78,7 +78,7 @@ impl ExecDoor {
     }
 
     fn has_started(&mut self, cx: &mut Context<'_>, key: Key, child: Child) {
-        let job = Job::take_charge(cx, &mut self.guard, child, sources(key), self.options.kill_timeout);
+        let job = Job::take_charge(cx, child, sources(key), self.options.kill_timeout);
         let job = match job {
             Ok(job) => job,
             Err(error) => return self.not_started(cx, key, CANNOT_RUN, &format!("cannot watch it: {error}")),
@@ -220,7 +220,7 @@ impl ExecDoor {
         };
         let Some(program) = &mut connection.program else { return };
         let (pid, ran) = (program.pid(), cx.now().saturating_duration_since(program.started()));
-        let reaped = program.reap(&mut self.guard);
+        let reaped = program.reap();
         connection.status = reaped.as_ref().ok().copied().flatten();
         connection.ran = Some(ran);
         match connection.status {

@@ -101,7 +101,7 @@ impl Pool {
         let Some(process) = self.crew.get_mut(id) else {
             return Ok(());
         };
-        let outcome = process.child.reap_with_group(&mut self.guard);
+        let outcome = process.child.reap_with_group();
         if let Ok(Some(status)) = outcome
             && process.crashed(status)
         {

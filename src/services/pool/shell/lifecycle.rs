@@ -20,11 +20,10 @@ use crate::net::limits::ConnectionCount;
 use crate::net::listener::Listener;
 use crate::net::listening::{Accepting, Listening};
 use crate::process::failure::SpawnError;
-use crate::process::guard::Restart;
 use crate::process::rss;
 use crate::process::spawn::{SpawnDefaults, Spawner};
 use crate::reactor::{Alarm, Context};
-use crate::services::{Listeners, cannot_watch, start_guard};
+use crate::services::{Listeners, cannot_watch};
 use crate::stats::throttle::Throttle;
 
 /// Once the pool drains, a client that has connected but not finished its line has so long to do so.
@@ -44,7 +43,7 @@ impl Pool {
     /// A pool that listens already but serves nobody yet; [`start`](crate::services::Door::start) gives it life.
     ///
     /// # Errors
-    /// The worker program cannot be started at all, or the guard process cannot.
+    /// The worker program cannot be started at all.
     pub fn new(
         options: Options,
         listeners: Listeners,
@@ -53,7 +52,6 @@ impl Pool {
     ) -> Result<Pool, Error> {
         let spawner =
             Spawner::prepare(&options.process, &spawn_defaults).map_err(|error| cannot_start(&options, &error))?;
-        let guard = start_guard(&options.name)?;
         // From the system's randomness: channel-IDs are made from it, and nobody is to foresee them.
         let seed = RandomState::new().hash_one(std::process::id());
         Ok(Pool {
@@ -76,7 +74,6 @@ impl Pool {
             options,
             spawn_defaults,
             spawner,
-            guard,
         })
     }
 
@@ -91,9 +88,6 @@ impl Pool {
     /// Starts the first worker at once: a program that cannot be started at all ends the daemon here. The others follow in
     /// the next turns, while the pool serves already.
     pub(in crate::services::pool) fn begin(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        let died = cx.token_for(Of::GuardExit.only());
-        let registered = self.guard.register(cx.registry(), died);
-        registered.map_err(|error| cannot_watch(&error))?;
         self.act(cx, None);
         self.plan_upkeep(cx);
         match self.spawn_next(cx) {
@@ -272,27 +266,6 @@ impl Pool {
             let line = format_args!("{who} holds {resident} bytes, more than --max-rss {limit}, and is replaced");
             self.note(cx, Level::Info, Topic::Outgrown, line);
             self.tell(cx, Event::Outgrown(id));
-        }
-    }
-
-    pub(super) fn guard_has_died(&mut self, cx: &mut Context<'_>) {
-        match self.guard.restart_if_dead() {
-            Ok(Restart::NotNeeded) => {}
-            Ok(Restart::Restarted) => {
-                self.note(
-                    cx,
-                    Level::Warn,
-                    Topic::Guard,
-                    format_args!("the guard process had died; there is another"),
-                );
-            }
-            Err(error) => {
-                let line = format_args!(
-                    "the guard process has died and cannot be started again: {error}; \
-                     if this daemon is killed, what its workers have started may outlive it"
-                );
-                self.note(cx, Level::Error, Topic::Guard, line);
-            }
         }
     }
 }

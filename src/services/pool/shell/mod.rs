@@ -50,7 +50,6 @@ use super::core::{Action, ClientId, Dispatcher, Event, Restart, SlotView, Worker
 use super::options::Options;
 use super::report::{self, Descriptors, Latencies, Topic};
 use crate::net::listening::{Accepting, Listening};
-use crate::process::guard::Guard;
 use crate::process::spawn::{SpawnDefaults, Spawner};
 use crate::reactor::{Alarm, Context, READ_BUFFER, Readiness, Service, Source};
 use crate::stats::Snapshot;
@@ -70,7 +69,6 @@ pub struct Pool {
     options: Options,
     spawn_defaults: SpawnDefaults,
     spawner: Spawner,
-    guard: Guard,
     cache: Cache,
     dispatcher: Dispatcher,
     dispatcher_alarm: Alarm,
@@ -126,7 +124,6 @@ impl Service for Pool {
             Some(Of::WorkerInput) => self.input_ready(cx, source.key),
             Some(Of::WorkerErrors) => self.errors_ready(cx, source.key),
             Some(Of::WorkerExit) => self.exit_ready(cx, source.key),
-            Some(Of::GuardExit) => self.guard_has_died(cx),
             // These are alarms and leftovers, never registered with the poll.
             Some(Of::WorkerEnding | Of::Spawning | Of::Dispatcher | Of::Queue | Of::Upkeep | Of::Life) | None => {}
         }
@@ -148,7 +145,7 @@ impl Service for Pool {
             Some(Of::Upkeep) => self.upkeep(cx),
             Some(Of::Life) => self.stop_timeout(cx),
             // These have no alarm.
-            Some(Of::WorkerInput | Of::WorkerExit | Of::Spawning | Of::GuardExit) | None => {}
+            Some(Of::WorkerInput | Of::WorkerExit | Of::Spawning) | None => {}
         }
     }
 
@@ -169,10 +166,7 @@ impl Service for Pool {
             Some(Of::WorkerInput) => self.hear_answers(cx, source.key),
             Some(Of::Spawning) => self.spawn_waiting(cx),
             // These never leave anything over.
-            Some(
-                Of::WorkerExit | Of::WorkerEnding | Of::Dispatcher | Of::Queue | Of::Upkeep | Of::Life | Of::GuardExit,
-            )
-            | None => {}
+            Some(Of::WorkerExit | Of::WorkerEnding | Of::Dispatcher | Of::Queue | Of::Upkeep | Of::Life) | None => {}
         }
     }
 

@@ -19,7 +19,6 @@ pub(super) enum Of {
     Queue,
     Upkeep,
     Life,
-    GuardExit,
     Session,
 }
 
@@ -36,7 +35,6 @@ const KINDS: &[Of] = &[
     Of::Queue,
     Of::Upkeep,
     Of::Life,
-    Of::GuardExit,
     Of::Session,
 ];
 

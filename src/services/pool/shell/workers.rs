@@ -122,7 +122,6 @@ impl Pool {
     }
 
     fn started(&mut self, cx: &mut Context<'_>, id: WorkerId, child: Child) {
-        self.guard.watch(child.pid());
         let process = self.process(cx, id, child);
         log::debug!(
             "{}: worker {} started, pid {}",
