@@ -88,12 +88,24 @@ impl Edges {
         if !self.writable {
             return Written::Nothing;
         }
-        let written = again(|| match pieces {
+        self.written(again(|| match pieces {
             // A system call of its own kind, which is the cheaper one.
             [piece] => stream.write(piece),
             pieces => stream.write_vectored(pieces),
-        });
-        match written {
+        }))
+    }
+
+    /// One call that writes these messages, and with `end` the end of this side behind them; they are not all empty: see
+    /// [`Stream::send_messages`].
+    pub fn write_messages(&mut self, stream: &Stream, messages: &[&[IoSlice<'_>]], end: bool) -> Written {
+        if !self.writable {
+            return Written::Nothing;
+        }
+        self.written(again(|| stream.send_messages(messages, end)))
+    }
+
+    fn written(&mut self, outcome: io::Result<usize>) -> Written {
+        match outcome {
             Ok(count) => Written::Bytes(count),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 self.writable = false;
@@ -132,6 +144,52 @@ mod tests {
         drop(client);
         assert_eq!(edges.read(&served, &mut buffer), Taken::End);
         assert_eq!(edges.write(&served, &[IoSlice::new(b"x")]), Written::Gone);
+    }
+
+    #[test]
+    fn the_last_bytes_bring_the_end_with_them_unless_some_find_no_room() {
+        let (served, mut client) = unix_pair();
+        let (mut edges, mut come) = (Edges::UNTRIED, Vec::new());
+        let long = vec![7; 4 << 20];
+        let Written::Bytes(some) = edges.write_messages(&served, &[&[IoSlice::new(&long)]], true) else {
+            panic!("a fresh socket has room for some")
+        };
+        assert!(some < long.len());
+        come.resize(some, 0);
+        client.read_exact(&mut come).expect("what has gone");
+        let last = |edges: &mut Edges| edges.write_messages(&served, &[&[IoSlice::new(b"last")]], true);
+        assert_eq!(last(&mut edges), Written::Bytes(4));
+        come.clear();
+        client.read_to_end(&mut come).expect("the end");
+        assert_eq!(come, b"last");
+        assert_eq!(last(&mut edges), Written::Gone);
+    }
+
+    /// What a client relies on that takes a message for broken of which it finds a part.
+    #[test]
+    fn a_unix_socket_takes_a_message_whole_or_not_at_all() {
+        let (served, mut client) = unix_pair();
+        let (head, body) = ([1; 13], [2; 32_875]);
+        let message = [IoSlice::new(&head), IoSlice::new(&body)];
+        let whole = head.len() + body.len();
+        let (mut edges, mut sum, mut rounds) = (Edges::UNTRIED, 0, 0);
+        // The reader takes odd amounts, so that there is every kind of room.
+        while rounds < 200 {
+            match edges.write_messages(&served, &[&message[..]; 3], false) {
+                Written::Bytes(count) => {
+                    assert_eq!(count % whole, 0, "a part of a message has gone");
+                    sum += count;
+                }
+                Written::Nothing => {
+                    let mut come = vec![0; sum.min(7_001)];
+                    client.read_exact(&mut come).expect("what has gone");
+                    sum -= come.len();
+                    edges.writable = true;
+                }
+                Written::Gone => panic!("it is there"),
+            }
+            rounds += 1;
+        }
     }
 
     #[test]

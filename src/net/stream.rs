@@ -26,6 +26,7 @@ use nix::sys::socket::{MsgFlags, getsockopt, recv, setsockopt};
 
 use super::addr::{PeerAddr, UnixAddr};
 use super::sys;
+pub use super::sys::MOST_MESSAGES;
 
 /// How many bytes one [`Stream::discard_unread`] takes from a TCP socket at most. They are not copied, so it may be as
 /// much as a receive buffer commonly holds.
@@ -179,6 +180,28 @@ impl Stream {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
         }
+    }
+
+    /// Sends these messages, each made of pieces, in one system call; how many bytes have gone. A UNIX socket takes each message
+    /// whole or not at all, if it is no longer than its buffer keeps in one piece: 32 KiB and a little, with the usual buffer.
+    /// Over TCP messages are bytes like any other. Of more than [`MOST_MESSAGES`] the rest is left, and so is an empty one with
+    /// all behind it.
+    ///
+    /// With `end` they are the last, and if all of them go, "nothing more from here" is said with them, so that whoever has
+    /// read the last byte finds the end behind it. Over TCP the two travel in one segment, for the bytes are told to wait for
+    /// more (MSG_MORE, send(2)). A UNIX socket has no such thing: there two calls follow each other with nothing in between,
+    /// so a reader can see the bytes without the end only if this thread loses its processor between them.
+    ///
+    /// # Errors
+    /// Those of a write. Nothing has gone then. An end that cannot be said means that the peer has reset the connection: the next
+    /// read says so.
+    pub fn send_messages(&self, messages: &[&[IoSlice<'_>]], end: bool) -> io::Result<usize> {
+        let more = end && matches!(self, Stream::Tcp(_));
+        let sent = sys::send_messages(self.as_fd(), messages, more)?;
+        if end && sent == messages.iter().copied().flatten().map(|piece| piece.len()).sum() {
+            let _ = self.shutdown_write();
+        }
+        Ok(sent)
     }
 
     /// Sends small writes at once although earlier ones are unacknowledged (TCP_NODELAY). A UNIX socket does so anyway.

@@ -1,7 +1,7 @@
 //! The system calls of this room that no wrapper has: all of its `unsafe`.
 #![allow(unsafe_code)]
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -18,6 +18,33 @@ pub(super) fn listen(socket: BorrowedFd<'_>, backlog: u32) -> io::Result<()> {
     // SAFETY: listen takes two integers and touches no memory of ours; the descriptor is open while it is borrowed.
     Errno::result(unsafe { libc::listen(socket.as_raw_fd(), backlog) })?;
     Ok(())
+}
+
+/// The most messages that [`send_messages`] takes.
+pub const MOST_MESSAGES: usize = 8;
+
+/// sendmmsg(2) of these messages on a connected socket, each of which may be made of pieces; how many bytes went altogether.
+/// Of more than [`MOST_MESSAGES`] the rest is left. `more`: the kernel may wait for what comes next (MSG_MORE). nix lays out
+/// memory anew for each call of it.
+pub(super) fn send_messages(socket: BorrowedFd<'_>, messages: &[&[IoSlice<'_>]], more: bool) -> io::Result<usize> {
+    // SAFETY: all zeroes are a value of it: null pointers and numbers.
+    let mut headers: [libc::mmsghdr; MOST_MESSAGES] = unsafe { std::mem::zeroed() };
+    for (header, pieces) in headers.iter_mut().zip(messages) {
+        // The kernel only reads there; and a piece has the layout of an iovec, as std promises.
+        header.msg_hdr.msg_iov = pieces.as_ptr().cast_mut().cast();
+        header.msg_hdr.msg_iovlen = pieces.len();
+    }
+    let count = u32::try_from(messages.len().min(MOST_MESSAGES)).map_err(|_| Errno::EINVAL)?;
+    let flags = if more {
+        libc::MSG_NOSIGNAL | libc::MSG_MORE
+    } else {
+        libc::MSG_NOSIGNAL
+    };
+    // SAFETY: the first `count` headers are filled; each points to as many pieces as it says, borrowed for this call, and the
+    // kernel writes nowhere but into the headers' own `msg_len`.
+    let sent = Errno::result(unsafe { libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), count, flags) })?;
+    let sent = usize::try_from(sent).unwrap_or(0);
+    Ok(headers.iter().take(sent).map(|header| header.msg_len as usize).sum())
 }
 
 /// bind(2) to an internet address. nix has its types for those only together with its interface enumeration, and std

@@ -4,7 +4,7 @@
 //! and keeps them: what is changed later is for others. Nothing outside this file and the two that it names knows which one is
 //! spoken. What does not belong here: when something is said. [`run`](super::run) decides that.
 
-use super::reply::{self, Outcome, Output};
+use super::reply::{self, Outcome, Output, Pairs, Scratch};
 use super::request::{self, End, Found};
 use super::sockproc::{self, Held, Kept};
 
@@ -100,11 +100,11 @@ impl Teller {
         }
     }
 
-    /// Appends what stands before so many bytes of a program's output, for who writes these without copying them first; what
-    /// stands behind them. `None`: output is held until the end.
-    pub fn around_output(&self, from: Output, length: usize, before: &mut Vec<u8>) -> Option<&'static [u8]> {
+    /// Some of a program's output as it goes over the wire, for who writes it without copying it first: see [`Pairs::of`].
+    /// `None`: output is held until the end.
+    pub fn pairs<'a>(&self, from: Output, bytes: &'a [u8], scratch: &'a mut Scratch) -> Option<Pairs<'a>> {
         match self {
-            Teller::Sockexec => Some(reply::around_output(from, length, before)),
+            Teller::Sockexec => Some(Pairs::of(from, bytes, scratch)),
             Teller::Sockproc(_) => None,
         }
     }

@@ -1,7 +1,26 @@
 //! What a client is told: pairs of netstrings, a type and its data.
 
+use std::io::IoSlice;
+
 use crate::framing::netstring::{END, begin, encode};
 use crate::framing::signals;
+
+/// The most bytes of output in one pair. sockexec 3.1 puts no more into one, and clients rely on it: one takes a pair for
+/// broken that it does not find whole within a millisecond.
+pub const LONGEST: usize = 4096;
+/// The most pairs that [`Pairs`] is made of.
+pub const MOST_PAIRS: usize = 16;
+/// How many pairs of the longest kind are one [unit](Pairs::units).
+const UNIT_PAIRS: usize = 8;
+/// The most bytes of a [unit](units): so much a UNIX socket takes in one piece or not at all, as Linux keeps 32 KiB and most of a
+/// page together, and whoever reads sees all of it at once.
+pub const UNIT: usize = UNIT_PAIRS * (LONGEST + b"6:stdout,4096:,".len());
+/// The length of no string here is longer than this, its colon included.
+const LONGEST_LENGTH: usize = b"4096:".len();
+/// Before each pair what separates it from the one before, its bytes, and the end of the last.
+const UNIT_PIECES: usize = 2 * UNIT_PAIRS + 1;
+const MOST_PIECES: usize = 2 * UNIT_PIECES;
+const _: () = assert!(MOST_PAIRS == 2 * UNIT_PAIRS);
 
 /// The status that a refusal ends with: the door's own word, as of env(1), nohup(1) and timeout(1), and hardly a program's.
 pub const REFUSED: u8 = 125;
@@ -43,20 +62,132 @@ pub fn conclude(outcome: Outcome, wire: &mut Vec<u8>) {
 
 /// Appends some of a program's output. It is never empty.
 pub fn output(from: Output, bytes: &[u8], wire: &mut Vec<u8>) {
-    let behind = around_output(from, bytes.len(), wire);
-    wire.extend_from_slice(bytes);
-    wire.extend_from_slice(behind);
+    for part in bytes.chunks(LONGEST) {
+        pair(from.kind(), part, wire);
+    }
 }
 
-/// Appends what stands before so many bytes of a program's output; what stands behind them.
-pub fn around_output(from: Output, length: usize, before: &mut Vec<u8>) -> &'static [u8] {
-    let kind: &[u8] = match from {
-        Output::Stdout => b"stdout",
-        Output::Stderr => b"stderr",
-    };
-    encode(kind, before);
-    begin(length, before);
-    END
+/// Some of a program's output as pairs, for who writes them without copying it: in their order the pieces are what
+/// [`output`] appends.
+#[derive(Debug)]
+pub struct Pairs<'a> {
+    pieces: [IoSlice<'a>; MOST_PIECES],
+    count: usize,
+}
+
+/// Where the beginning of the last pair is written down, which no other pair shares.
+#[derive(Debug, Default)]
+pub struct Scratch(Vec<u8>);
+
+impl<'a> Pairs<'a> {
+    /// Of these bytes, at least one and at most [`MOST_PAIRS`] times [`LONGEST`]; what is behind those is left out.
+    pub fn of(from: Output, bytes: &'a [u8], scratch: &'a mut Scratch) -> Self {
+        let parts = bytes.chunks(LONGEST).take(MOST_PAIRS);
+        let pairs = parts.len();
+        let (first, between) = from.heads();
+        let heads_a_unit = |number: usize| number.is_multiple_of(UNIT_PAIRS);
+        scratch.0.clear();
+        scratch.0.reserve(between.len());
+        if !heads_a_unit(pairs - 1) {
+            scratch.0.extend_from_slice(END);
+        }
+        encode(from.kind(), &mut scratch.0);
+        begin(parts.clone().last().map_or(0, <[u8]>::len), &mut scratch.0);
+        let mut made = Pairs {
+            pieces: [IoSlice::new(&[]); MOST_PIECES],
+            count: 0,
+        };
+        for (number, part) in parts.enumerate() {
+            made.add(match number {
+                _ if number + 1 == pairs => &scratch.0,
+                _ if heads_a_unit(number) => first,
+                _ => between,
+            });
+            made.add(part);
+            if number + 1 == pairs || heads_a_unit(number + 1) {
+                made.add(END);
+            }
+        }
+        made
+    }
+
+    fn add(&mut self, piece: &'a [u8]) {
+        if let Some(place) = self.pieces.get_mut(self.count) {
+            *place = IoSlice::new(piece);
+            self.count += 1;
+        }
+    }
+
+    /// In their order.
+    #[must_use]
+    pub fn pieces(&self) -> &[IoSlice<'a>] {
+        self.pieces.get(..self.count).unwrap_or_default()
+    }
+
+    /// The same pieces in two, either of which makes up whole pairs of at most [`UNIT`] bytes. The second may be empty.
+    #[must_use]
+    pub fn units(&self) -> (&[IoSlice<'a>], &[IoSlice<'a>]) {
+        let pieces = self.pieces();
+        pieces.split_at_checked(UNIT_PIECES).unwrap_or((pieces, &[]))
+    }
+
+    /// Appends what is behind the first `written` bytes.
+    pub fn rest(&self, mut written: usize, wire: &mut Vec<u8>) {
+        for piece in self.pieces() {
+            wire.extend_from_slice(piece.get(written..).unwrap_or_default());
+            written = written.saturating_sub(piece.len());
+        }
+    }
+}
+
+/// Cuts pairs into units: whole pairs of at most [`UNIT`] bytes together. What is behind something that is no pair is one
+/// unit, which does not happen to what this file has written.
+pub fn units(wire: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = wire;
+    std::iter::from_fn(move || {
+        let mut end = 0;
+        while let Some(length) = rest.get(end..).and_then(pair_length) {
+            if end > 0 && end + length > UNIT {
+                break;
+            }
+            end += length;
+        }
+        let end = if end == 0 { rest.len() } else { end };
+        let (unit, behind) = rest.split_at_checked(end)?;
+        rest = behind;
+        (!unit.is_empty()).then_some(unit)
+    })
+}
+
+/// How long the pair is that stands in front; `None`: there is no whole one.
+fn pair_length(wire: &[u8]) -> Option<usize> {
+    let kind = string_length(wire)?;
+    let whole = kind + string_length(wire.get(kind..)?)?;
+    (whole <= wire.len()).then_some(whole)
+}
+
+/// How long the netstring is that begins here.
+fn string_length(wire: &[u8]) -> Option<usize> {
+    let digits = wire.iter().take(LONGEST_LENGTH).position(|byte| *byte == b':')?;
+    let length: usize = std::str::from_utf8(wire.get(..digits)?).ok()?.parse().ok()?;
+    length.checked_add(digits + b":,".len())
+}
+
+impl Output {
+    fn kind(self) -> &'static [u8] {
+        match self {
+            Output::Stdout => b"stdout",
+            Output::Stderr => b"stderr",
+        }
+    }
+
+    /// What stands before a pair of the longest kind: the first one, and one behind another, whose end it begins with.
+    fn heads(self) -> (&'static [u8], &'static [u8]) {
+        match self {
+            Output::Stdout => (b"6:stdout,4096:", b",6:stdout,4096:"),
+            Output::Stderr => (b"6:stderr,4096:", b",6:stderr,4096:"),
+        }
+    }
 }
 
 /// Appends the end of a program that has exited.
@@ -74,7 +205,7 @@ fn term_signal(number: i32, wire: &mut Vec<u8>) {
 
 /// Appends why there is no program, or none any more: a line on standard error, then a status.
 pub fn refusal(why: &str, status: u8, wire: &mut Vec<u8>) {
-    pair(b"stderr", format!("iotcpd: {why}\n").as_bytes(), wire);
+    output(Output::Stderr, format!("iotcpd: {why}\n").as_bytes(), wire);
     exit_code(status.into(), wire);
 }
 
@@ -85,6 +216,9 @@ fn pair(kind: &[u8], data: &[u8], wire: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -94,6 +228,103 @@ mod tests {
         output(Output::Stderr, b"a,\n", &mut wire);
         exit_code(0, &mut wire);
         assert_eq!(wire, b"6:stdout,5:hello,6:stderr,3:a,\n,8:exitcode,1:0,");
+    }
+
+    /// Reads pairs back, and holds their sizes.
+    fn read_back(mut wire: &[u8]) -> (Vec<u8>, Vec<usize>) {
+        fn string<'w>(wire: &mut &'w [u8]) -> &'w [u8] {
+            let colon = wire.iter().position(|byte| *byte == b':').unwrap();
+            let length: usize = std::str::from_utf8(&wire[..colon]).unwrap().parse().unwrap();
+            let string = &wire[colon + 1..][..length];
+            assert_eq!(wire[colon + 1 + length], b',');
+            *wire = &wire[colon + length + 2..];
+            string
+        }
+        let (mut bytes, mut sizes) = (Vec::new(), Vec::new());
+        while !wire.is_empty() {
+            assert_eq!(string(&mut wire), b"stderr");
+            let part = string(&mut wire);
+            bytes.extend_from_slice(part);
+            sizes.push(part.len());
+        }
+        (bytes, sizes)
+    }
+
+    #[test]
+    fn no_pair_is_longer_than_clients_take_and_the_pieces_are_the_pairs() {
+        let bytes: Vec<u8> = (0..MOST_PAIRS * LONGEST).map(|at| at.to_le_bytes()[0]).collect();
+        for length in [
+            1,
+            9,
+            4095,
+            4096,
+            4097,
+            8191,
+            8192,
+            8193,
+            40_000,
+            bytes.len() - 1,
+            bytes.len(),
+        ] {
+            let bytes = &bytes[..length];
+            let (mut wire, mut scratch) = (Vec::new(), Scratch::default());
+            output(Output::Stderr, bytes, &mut wire);
+            let (back, sizes) = read_back(&wire);
+            assert_eq!(back, bytes);
+            assert!(sizes.iter().all(|size| (1..=LONGEST).contains(size)), "{sizes:?}");
+            assert_eq!(sizes.len(), length.div_ceil(LONGEST));
+            let pairs = Pairs::of(Output::Stderr, bytes, &mut scratch);
+            let mut whole = Vec::new();
+            pairs.rest(0, &mut whole);
+            assert!(whole == wire, "{length}");
+            for written in (0..wire.len()).step_by(1013).chain([1, 13, 14, 15, wire.len()]) {
+                let (mut rest, written) = (Vec::new(), written.min(wire.len()));
+                pairs.rest(written, &mut rest);
+                assert!(rest == wire[written..], "{length}: the rest behind {written}");
+            }
+            let mut again = Vec::new();
+            let (first, second) = pairs.units();
+            for pieces in [first, second] {
+                let unit: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
+                assert!(unit.len() <= UNIT, "{length}");
+                again.extend(read_back(&unit).0);
+            }
+            assert!(again == bytes, "{length}");
+        }
+    }
+
+    proptest! {
+        /// However long the pairs are that wait, they are cut into whole ones, no fewer at a time than have room.
+        #[test]
+        fn what_waits_is_cut_between_pairs(lengths in vec((any::<bool>(), 1..20_000_usize), 0..20)) {
+            let mut wire = Vec::new();
+            for (errors, length) in lengths {
+                let from = if errors { Output::Stderr } else { Output::Stdout };
+                output(from, &vec![b':'; length], &mut wire);
+            }
+            exit_code(7, &mut wire);
+            let cut: Vec<&[u8]> = units(&wire).collect();
+            prop_assert!(cut.concat() == wire);
+            for unit in &cut {
+                prop_assert!(unit.len() <= UNIT);
+                let mut at = 0;
+                while at < unit.len() {
+                    at += pair_length(&unit[at..]).unwrap();
+                }
+                prop_assert_eq!(at, unit.len());
+            }
+            for two in cut.windows(2) {
+                prop_assert!(two[0].len() + pair_length(two[1]).unwrap() > UNIT);
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_refusal_is_told_in_pairs_as_well() {
+        let mut wire = Vec::new();
+        refusal(&"\u{fffd}".repeat(3000), REFUSED, &mut wire);
+        let wire = wire.strip_suffix(b"8:exitcode,3:125,").unwrap();
+        assert_eq!(read_back(wire).1, [4096, 4096, 817]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Clients: taken in, told, and let go.
 
 use std::fmt;
+use std::io::IoSlice;
 
 use log::Level;
 use mio::Interest;
@@ -112,10 +113,10 @@ impl ExecDoor {
     /// would be to keep the connection after all, in a place that is somebody else's.
     fn turn_away(&mut self, cx: &mut Context<'_>, stream: &Stream, peer: &PeerAddr, topic: Topic, why: &str) {
         let _ = stream.discard_unread();
-        let mut wire = Buffer::default();
-        self.options.dialect.teller().turn_down(why, wire.end());
+        let mut wire = Vec::new();
+        self.options.dialect.teller().turn_down(why, &mut wire);
         // A fresh socket has room for so little; a peer that has gone is told nothing.
-        let _ = wire.write_to(stream);
+        let _ = stream.send_messages(&[&[IoSlice::new(&wire)]], true);
         self.note(cx, Level::Warn, topic, format_args!("refused {peer}: {why}"));
     }
 
@@ -224,8 +225,8 @@ impl ExecDoor {
 
     // ---- out ---------------------------------------------------------------------------------------------------
 
-    /// The client has everything. One that may still send is told that nothing more comes, and read away for a while: were its
-    /// socket closed over unread bytes, the kernel would answer with a reset, which may overtake the answer, and what it
+    /// The client has everything, and was told that nothing more comes. One that may still send is read away for a while: were
+    /// its socket closed over unread bytes, the kernel would answer with a reset, which may overtake the answer, and what it
     /// sends afterwards would be an error to it. One that is in order sees the end, and goes.
     pub(super) fn part(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else {
@@ -241,7 +242,7 @@ impl ExecDoor {
             Unread::None => connection.left || connection.reader.is_complete(),
             Unread::Bytes(_) => false,
         };
-        if quiet || connection.stream.shutdown_write().is_err() {
+        if quiet {
             self.tell(cx, key, Event::Left);
         } else {
             connection.edges.expect_input();

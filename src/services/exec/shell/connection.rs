@@ -8,18 +8,21 @@ use std::time::{Duration, Instant};
 
 use super::super::core::arguments::Arguments;
 use super::super::core::dialect::{Reader, Teller};
-use super::super::core::reply::Output;
+use super::super::core::reply::{self, LONGEST, MOST_PAIRS, Output, Pairs, Scratch};
 use super::super::core::request::{End, Found, Wrong};
 use super::super::core::run::{Event, Run, State};
 use super::super::core::sockproc::Kept;
 use super::signals::Signals;
 use crate::net::addr::PeerAddr;
 use crate::net::edges::{Edges, Taken, Written};
-use crate::net::stream::Stream;
+use crate::net::stream::{MOST_MESSAGES, Stream};
 use crate::process::exit_status::ExitStatus;
 use crate::process::job::{self, Job, Pipe};
-use crate::reactor::Alarm;
+use crate::reactor::{Alarm, READ_BUFFER};
 use crate::relay::buffer::Buffer;
+
+// What one read brings is told by one write.
+const _: () = assert!(READ_BUFFER <= MOST_PAIRS * LONGEST);
 
 /// What one step of moving bytes came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,15 +90,27 @@ impl Connection {
 
     // ---- to and from the client --------------------------------------------------------------------------------
 
-    /// Writes to the client what it is owed.
+    /// Writes to the client what it is owed, cut between pairs where it does not fit: a client may take a pair for broken of
+    /// which it finds a part. Once that is all there will be, the end of this side goes with it, as an answer may be taken for
+    /// broken whose end is not there when the rest has been read.
     pub(super) fn write_client(&mut self) -> Moved {
         if self.output.is_empty() {
             return Moved::Nothing;
         }
-        match self.edges.write(&self.stream, &[IoSlice::new(self.output.bytes())]) {
+        let last = matches!(self.run.state(), State::Answered { .. });
+        let (mut units, mut count) = ([[IoSlice::new(&[])]; MOST_MESSAGES], 0);
+        for (place, unit) in units.iter_mut().zip(reply::units(self.output.bytes())) {
+            *place = [IoSlice::new(unit)];
+            count += 1;
+        }
+        let messages = units.each_ref().map(<[_; 1]>::as_slice);
+        let messages = messages.get(..count).unwrap_or_default();
+        let sent: usize = messages.iter().copied().flatten().map(|unit| unit.len()).sum();
+        let end = last && sent == self.output.len();
+        match self.edges.write_messages(&self.stream, messages, end) {
             Written::Bytes(count) => {
                 self.output.consume(count);
-                let flushed = self.output.is_empty() && matches!(self.run.state(), State::Answered { .. });
+                let flushed = self.output.is_empty() && last;
                 Moved::Event(if flushed { Event::Flushed } else { Event::Progress })
             }
             Written::Nothing => Moved::Nothing,
@@ -223,11 +238,12 @@ impl Connection {
             job::Moved::Bytes(count) => {
                 *bytes += count as u64;
                 let come = buffer.get(..count).unwrap_or_default();
+                let mut scratch = Scratch::default();
                 if self.output.is_empty()
                     && self.edges.writable()
-                    && let Some(behind) = self.teller.around_output(from, count, self.output.end())
+                    && let Some(pairs) = self.teller.pairs(from, come, &mut scratch)
                 {
-                    return self.write_through(come, behind);
+                    return self.write_through(&pairs);
                 }
                 match self.teller.output(from, come, self.output.end()) {
                     Kept::All | Kept::CutAgain => Moved::Some,
@@ -239,21 +255,15 @@ impl Connection {
         }
     }
 
-    /// Writes output to a client that is owed nothing but what stands before it, without copying it. What the client has no room
-    /// for is kept.
-    fn write_through(&mut self, come: &[u8], behind: &[u8]) -> Moved {
-        let before = self.output.len();
-        let pieces = [self.output.bytes(), come, behind].map(IoSlice::new);
-        let written = match self.edges.write(&self.stream, &pieces) {
+    /// Writes output to a client that is owed nothing else, without copying it. What the client has no room for is kept.
+    fn write_through(&mut self, pairs: &Pairs<'_>) -> Moved {
+        let (first, second) = pairs.units();
+        let written = match self.edges.write_messages(&self.stream, &[first, second], false) {
             Written::Bytes(written) => written,
             Written::Nothing => 0,
             Written::Gone => return Moved::Event(Event::Gone),
         };
-        for (piece, at) in [(come, before), (behind, before + come.len())] {
-            let left = piece.get(written.saturating_sub(at)..).unwrap_or_default();
-            self.output.end().extend_from_slice(left);
-        }
-        self.output.consume(written.min(before));
+        pairs.rest(written, self.output.end());
         match written {
             0 => Moved::Some,
             _ => Moved::Event(Event::Progress),
