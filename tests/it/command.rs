@@ -505,8 +505,8 @@ fn a_program_that_goes_missing_later_costs_one_client_a_word() {
 }
 
 #[test]
-fn each_run_is_a_line_in_the_log_and_arguments_can_be_left_out() {
-    let daemon = torc(&[ECHO]).serve(&[]);
+fn each_run_is_a_line_in_the_log_without_its_arguments_unless_they_are_asked_for() {
+    let daemon = torc(&[ECHO]).serve(&["--log-args", "yes"]);
     ask(&daemon, "echo\nsecret\nword\n");
     let line = daemon.stderr_wait(" ran ");
     assert!(
@@ -514,7 +514,7 @@ fn each_run_is_a_line_in_the_log_and_arguments_can_be_left_out() {
         "{line}"
     );
     assert!(line.ends_with(", 0 bytes in, 12 out"), "{line}");
-    let daemon = torc(&[ECHO]).serve(&["--log-args", "no"]);
+    let daemon = torc(&[ECHO]).serve(&[]);
     ask(&daemon, "echo\nsecret\nword\n");
     let line = daemon.stderr_wait(" ran ");
     assert!(

@@ -131,7 +131,7 @@ fn a_line_about_a_refusal_is_bounded_and_nothing_in_a_name_breaks_it() {
 #[test]
 fn debug_logs_each_step_of_a_connection_without_what_was_sent() {
     let torc = hold("argc = 1;");
-    let daemon = torc.serve(&["--debug", "--log-args", "no"]);
+    let daemon = torc.serve(&["--debug"]);
     assert_eq!(ask(&daemon, "hold\nsecret\n"), "torcd>up\n");
     for step in [
         "connected",

@@ -366,11 +366,11 @@ fn a_program_that_does_not_read_slows_its_client() {
 
 #[test]
 fn each_run_is_in_the_log_with_its_arguments_or_without() {
-    for (whether, shown) in [
-        ("yes", r#"ran "echo" "secret": exit status 0"#),
-        ("no", r#"ran "echo": exit status 0"#),
+    for (flags, shown) in [
+        (&["--log-args", "yes"][..], r#"ran "echo" "secret": exit status 0"#),
+        (&[], r#"ran "echo": exit status 0"#),
     ] {
-        let (daemon, _home) = door(&["--log-args", whether]);
+        let (daemon, _home) = door(flags);
         run(&daemon, &["echo", "secret"], b"");
         let line = daemon.stderr_wait(" ran ");
         assert!(
@@ -381,13 +381,40 @@ fn each_run_is_in_the_log_with_its_arguments_or_without() {
     }
 }
 
+/// An argument may be a secret: without being told so, the daemon shows none of them anywhere.
+#[test]
+fn arguments_are_nowhere_to_be_seen_unless_that_was_asked_for() {
+    let secret = "Pa55word";
+    let (daemon, home) = door(&["-d", "-t", "300ms", "-k", "100ms", "--max-arguments", "1KiB"]);
+    let plain = home.path().join("plain");
+    fs::write(&plain, "no program").unwrap();
+    run(&daemon, &["echo", secret], b"");
+    run(&daemon, &["/no/such", secret], b"");
+    run(&daemon, &[plain.to_str().unwrap(), secret], b"");
+    run(&daemon, &["echo", secret, &"x".repeat(2000)], b"");
+    run(&daemon, &["sleep", "60", secret], b"");
+    let mut vanishes = ExecClient::connect(&daemon);
+    vanishes.send(request(&["sh", "-c", "echo up; cat", secret]));
+    vanishes.wait_output("up\n");
+    let dump = daemon.usr2();
+    drop(vanishes);
+    daemon.usr1_until(|stats| stats.count("connections") == 0);
+    assert!(!dump.join("\n").contains(secret), "{dump:?}");
+    daemon.signal(Signal::SIGTERM);
+    let (_, _, log) = daemon.finish();
+    assert!(log.contains("\"echo\"") && !log.contains(secret), "{log}");
+}
+
 #[test]
 fn each_program_that_a_client_did_not_get_is_in_the_log_as_well() {
-    for (whether, shown) in [
-        ("yes", r#"did not get to run "/no/such" "secret": status 127: "#),
-        ("no", r#"did not get to run "/no/such": status 127: "#),
+    for (flags, shown) in [
+        (
+            &["--log-args", "yes"][..],
+            r#"did not get to run "/no/such" "secret": status 127: "#,
+        ),
+        (&[], r#"did not get to run "/no/such": status 127: "#),
     ] {
-        let (daemon, _home) = door(&["--log-args", whether]);
+        let (daemon, _home) = door(flags);
         run(&daemon, &["/no/such", "secret"], b"");
         let line = daemon.stderr_wait("did not get");
         assert!(line.contains(shown) && line.contains("No such file"), "{line}");

@@ -221,7 +221,11 @@ fn the_end_of_the_connection_leaves_with_the_last_pair() {
         let ends: Vec<usize> = (0..calls.len()).filter(says_the_end).collect();
         assert_eq!(ends.len(), 4);
         for at in ends {
-            assert!(calls[at + 1].starts_with("shutdown("), "{}", calls[at..at + 2].join("\n"));
+            assert!(
+                calls[at + 1].starts_with("shutdown("),
+                "{}",
+                calls[at..at + 2].join("\n")
+            );
             // Told to wait for more, the bytes leave in the segment of the end.
             assert_eq!(calls[at].contains("MSG_MORE"), more, "{}", calls[at]);
         }

@@ -102,7 +102,7 @@ pub fn command(name: &str, spec: &CommandSpec, commands: Vec<Command>) -> Result
         max_message: max_message(&mut mistakes, spec.max_message, &commands),
         max_buffer: bytes(max_buffer.unwrap_or(DEFAULT_MAX_BUFFER)),
         list: lists(&mut mistakes, spec.list, &commands),
-        log_arguments: spec.log_args != Some(Whether::No),
+        log_arguments: spec.log_args == Some(Whether::Yes),
         debug: spec.debug,
         commands,
     };
@@ -314,7 +314,7 @@ mod tests {
             (10 * second, half_a_minute)
         );
         assert_eq!((options.max_message, options.max_buffer), (4096, 256 << 10));
-        assert!(options.list && options.log_arguments && !options.debug);
+        assert!(options.list && !options.log_arguments && !options.debug);
     }
 
     #[test]

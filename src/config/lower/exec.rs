@@ -90,7 +90,7 @@ pub fn exec(name: &str, spec: &ExecSpec) -> Result<Lowered<Options>, Vec<Mistake
         stop_timeout,
         max_arguments: bytes(max_arguments.unwrap_or(DEFAULT_MAX_ARGUMENTS)),
         max_buffer: bytes(max_buffer.unwrap_or(DEFAULT_MAX_BUFFER)),
-        log_arguments: spec.log_args != Some(Whether::No),
+        log_arguments: spec.log_args == Some(Whether::Yes),
         debug: spec.debug,
     };
     mistakes.unless_any(Lowered {

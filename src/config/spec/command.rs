@@ -25,7 +25,7 @@ pub struct CommandSpec {
     /// How long programs may run on once the daemon is told to stop [default: 30s]
     #[arg(long, value_name = "TIME", help_heading = "Programs")]
     pub stop_timeout: Option<Time>,
-    /// Whether the log shows the arguments of programs, or their names alone [default: yes]
+    /// Whether the log shows the arguments of programs, or their names alone [default: no]
     #[arg(long, value_name = "WHETHER", help_heading = "Programs")]
     pub log_args: Option<Whether>,
     /// Log each step of a connection

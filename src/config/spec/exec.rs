@@ -49,7 +49,7 @@ pub struct ExecSpec {
     /// Only programs of this path, or of paths like this pattern, may be run; may be repeated [default: all]
     #[arg(long, value_name = "PATTERN", help_heading = "Programs")]
     pub allow_program: Vec<String>,
-    /// Whether the log shows the arguments of programs, or their names alone [default: yes]
+    /// Whether the log shows the arguments of programs, or their names alone [default: no]
     #[arg(long, value_name = "WHETHER", help_heading = "Programs")]
     pub log_args: Option<Whether>,
     /// Log each step of a connection

@@ -1,4 +1,4 @@
-//! What is on unless it is said to be off: a switch would have no word for "off".
+//! What may be said either way: a switch would have no word for "off", nor one that a file takes back.
 
 use clap::ValueEnum;
 use clap::builder::PossibleValue;

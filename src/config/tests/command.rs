@@ -62,7 +62,7 @@ const SAMPLES: &[(&str, &[&str], &str)] = &[
     ("kill-timeout", &["--kill-timeout", "1.5"], "kill-timeout = 1.5"),
     ("linger", &["--linger", "20ms"], "linger = \"20ms\""),
     ("stop-timeout", &["--stop-timeout", "5s"], "stop-timeout = 5"),
-    ("log-args", &["--log-args", "no"], "log-args = \"no\""),
+    ("log-args", &["--log-args", "yes"], "log-args = \"yes\""),
     ("debug", &["--debug"], "debug = true"),
     ("listen", &["--listen=[::1]:7"], "listen = [\"[::1]:7\"]"),
     ("backlog", &["--backlog", "5"], "backlog = 5"),

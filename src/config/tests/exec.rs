@@ -64,7 +64,7 @@ const SAMPLES: &[(&str, &[&str], &str)] = &[
         &["--allow-program=/bin/a*", "--allow-program=/bin/ls"],
         "allow-program = ['/bin/a*', '/bin/ls']",
     ),
-    ("log-args", &["--log-args", "no"], "log-args = 'no'"),
+    ("log-args", &["--log-args", "yes"], "log-args = 'yes'"),
     ("debug", &["--debug"], "debug = true"),
     ("listen", &["--listen=[::1]:7"], "listen = ['unix:/sock', '[::1]:7']"),
     ("backlog", &["--backlog", "5"], "backlog = 5"),

@@ -65,7 +65,7 @@ fn addresses_are_those_of_port_and_listen() {
 fn everything_else_may_be_said_in_either_spelling() {
     let with = |hyphen: &str| {
         format!(
-            "quiet{hyphen}time = \"50ms\"; log-args = \"no\"; max{hyphen}connections = 7; processes = ( {{ name = \"c\"; cmd = \"/c\";
+            "quiet{hyphen}time = \"50ms\"; log-args = \"yes\"; max{hyphen}connections = 7; processes = ( {{ name = \"c\"; cmd = \"/c\";
              queue = 3; max{hyphen}wait = 2.5; join = TRUE; timeout = 9; clear{hyphen}env = true; env = [\"A=1\", \"B=2\"];
              args = (\"^a\\d$\", (\"on\", \"off\"), \"int 1..5\"); }} )"
         )
@@ -73,7 +73,7 @@ fn everything_else_may_be_said_in_either_spelling() {
     let options = door(&with("-"));
     assert_eq!(options, door(&with("_")));
     assert_eq!(options.timing.quiet, Duration::from_millis(50));
-    assert!(!options.log_arguments && options.connection_limits.total == 7);
+    assert!(options.log_arguments && options.connection_limits.total == 7);
     let [command] = options.commands.try_into().unwrap();
     assert_eq!(
         (command.queue, command.max_wait, command.join),
