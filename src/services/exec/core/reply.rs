@@ -92,7 +92,7 @@ impl<'a> Pairs<'a> {
             scratch.0.extend_from_slice(END);
         }
         encode(from.kind(), &mut scratch.0);
-        begin(parts.clone().last().map_or(0, <[u8]>::len), &mut scratch.0);
+        begin(parts.clone().next_back().map_or(0, <[u8]>::len), &mut scratch.0);
         let mut made = Pairs {
             pieces: [IoSlice::new(&[]); MOST_PIECES],
             count: 0,
