@@ -12,6 +12,7 @@ mod journal;
 mod on_request;
 pub mod pattern;
 pub mod pool;
+pub mod waiters;
 
 use std::io;
 use std::time::{Duration, Instant};

@@ -245,3 +245,81 @@ fn what_casts_no_doubt_on_answers_leaves_them() {
         assert_eq!(stats.count("cache entries"), 1, "{request}");
     }
 }
+
+/// What a daemon holds in memory, in bytes.
+#[track_caller]
+fn resident(daemon: &Daemon) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    let number = line.split_whitespace().nth(1).unwrap();
+    number.parse::<usize>().unwrap() * 1024
+}
+
+/// Searched for one by one they would keep the loop for minutes (each among all others), and the watchdog would end the test.
+#[test]
+fn a_crowd_that_shares_a_request_and_hangs_up_together_keeps_nobody_waiting() {
+    const CLIENTS: usize = 200;
+    const EACH: usize = 1000;
+    let gate = Gate::new();
+    let limits = ["--max-unanswered", "1000", "--busy-timeout", "600s", "--persistent"];
+    let daemon = Daemon::pool(2, &worker_command(&[]), &[&CACHE[..], &limits].concat());
+    let request = format!("wait {} shared\n", gate.path());
+    let mut first = daemon.client();
+    first.send(&request);
+    let arrival = gate.arrival();
+    let crowd: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let mut client = daemon.client();
+            client.send(request.repeat(EACH));
+            client
+        })
+        .collect();
+    daemon.usr1_until(|stats| stats.count("cache shared") == (CLIENTS * EACH) as u64);
+    daemon.signal(Signal::SIGSTOP);
+    first.reset();
+    crowd.into_iter().for_each(Client::reset);
+    daemon.signal(Signal::SIGCONT);
+    assert_eq!(waiting(&daemon, "echo other").read_line(), "other");
+    daemon.usr1_until(|stats| stats.count("queries timeout") == (CLIENTS * EACH + 1) as u64);
+    // The worker goes on with what nobody wants any more; asked again, another gets it.
+    let mut again = waiting(&daemon, request.trim_end());
+    gate.arrival().open();
+    assert_eq!(again.read_line(), "shared");
+    arrival.open();
+}
+
+/// Each copy of its own would be 125 MiB.
+#[test]
+fn the_bytes_of_a_shared_request_are_kept_once() {
+    const CLIENTS: usize = 40;
+    const EACH: usize = 64;
+    let gate = Gate::new();
+    let daemon = pool(&["--persistent", "--busy-timeout", "600s"]);
+    let request = format!("wait {} {}\n", gate.path(), "x".repeat(50_000));
+    let mut first = daemon.client();
+    first.send(&request);
+    let arrival = gate.arrival();
+    let before = resident(&daemon);
+    let mut crowd: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let mut client = daemon.client();
+            client.send(request.repeat(EACH));
+            client
+        })
+        .collect();
+    daemon.usr1_until(|stats| stats.count("cache shared") == (CLIENTS * EACH) as u64);
+    let grown = resident(&daemon).saturating_sub(before);
+    assert!(grown < 32 << 20, "{grown} bytes for {} followers", CLIENTS * EACH);
+    // Nor are the answers, of which each client has to take some before it gets more.
+    arrival.open();
+    let before_last = &mut crowd[CLIENTS - 2];
+    for _ in 0..EACH {
+        assert_eq!(before_last.read_line().len(), 50_000);
+    }
+    let grown = resident(&daemon).saturating_sub(before);
+    assert!(grown < 64 << 20, "{grown} bytes for {} answers", CLIENTS * EACH);
+    let last = &mut crowd[CLIENTS - 1];
+    for _ in 0..EACH {
+        assert_eq!(last.read_line().len(), 50_000);
+    }
+}

@@ -12,15 +12,22 @@
 //! - From a HUP until all workers are replaced nothing is kept: it might be an answer of before. An answer to what was
 //!   asked before that is never kept, however late it comes.
 //! - A request goes on as long as one of those waits that share it, even if the one who asked first has gone.
+//! - The bytes of a request are here once, however many wait for its answer; one that waits has its [`Place`], by which it
+//!   leaves without a search. So thousands may wait, and go in one moment, at no cost to others.
+//!
+//! How many may wait is limited where they are counted already: `--max-unanswered` on each connection, beyond which it is not
+//! read from, and `--max-connections`.
 //!
 //! What does not belong here: connections, workers, bytes on their way.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
 use super::core::ClientId;
+use crate::services::waiters::{Ticket, Waiters};
 
 /// What an entry costs beside its bytes: two boxes, three links, the time, and its share of the table.
 const OVERHEAD: usize = 160;
@@ -40,7 +47,11 @@ pub(super) struct Cache {
     limits: Option<CacheLimits>,
     entries: LruCache<Box<[u8]>, Entry>,
     bytes: usize,
-    asked: HashMap<Box<[u8]>, Asked>,
+    /// Which request is being asked, by its bytes.
+    numbers: HashMap<Rc<[u8]>, u64>,
+    asked: HashMap<u64, Asked>,
+    /// Requests asked so far.
+    next_number: u64,
     /// Counts what makes older answers worthless.
     epoch: u64,
     is_rolling: bool,
@@ -48,28 +59,36 @@ pub(super) struct Cache {
 
 #[derive(Debug)]
 struct Entry {
-    answer: Box<[u8]>,
+    answer: Rc<[u8]>,
     until: Instant,
 }
 
 /// A request in the hands of the dispatcher.
 #[derive(Debug)]
 struct Asked {
+    request: Rc<[u8]>,
     leader: ClientId,
     /// Those who wait for the same answer, in the order in which they came.
-    followers: Vec<ClientId>,
+    followers: Waiters<ClientId>,
     /// The leader has gone; its request goes on for the others.
     is_orphan: bool,
     epoch: u64,
+}
+
+/// Where one waits that shares a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    number: u64,
+    ticket: Ticket,
 }
 
 /// What is known of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found<'c> {
     /// Its answer.
-    Answer(&'c [u8]),
-    /// It is being asked: who asks now may [follow](Cache::follow).
-    Asked,
+    Answer(&'c Rc<[u8]>),
+    /// It is being asked: who asks now may [follow](Cache::follow) here.
+    Asked(Place),
     /// Nothing: who asks now [leads](Cache::lead).
     Nothing,
     /// It is being asked, but since before a HUP: who asks now asks for himself alone.
@@ -88,11 +107,13 @@ pub(super) enum Departure {
 }
 
 /// Who gets an answer or a refusal beside the one who asked.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) struct Shared {
-    pub(super) followers: Vec<ClientId>,
+    pub(super) followers: Waiters<ClientId>,
     /// The one who asked has gone, so that one of the followers stands for him.
     pub(super) is_orphan: bool,
+    /// What they get; `None`: a refusal.
+    pub(super) answer: Option<Rc<[u8]>>,
 }
 
 impl Cache {
@@ -102,7 +123,9 @@ impl Cache {
             limits,
             entries: LruCache::unbounded(),
             bytes: 0,
+            numbers: HashMap::new(),
             asked: HashMap::new(),
+            next_number: 0,
             epoch: 0,
             is_rolling: false,
         }
@@ -126,9 +149,14 @@ impl Cache {
         if self.entries.peek(request).is_some_and(|entry| entry.until <= now) {
             self.remove(request);
         }
-        if let Some(asked) = self.asked.get(request) {
+        if let Some(number) = self.numbers.get(request)
+            && let Some(asked) = self.asked.get(number)
+        {
             return if asked.epoch == self.epoch {
-                Found::Asked
+                Found::Asked(Place {
+                    number: *number,
+                    ticket: asked.followers.next_ticket(),
+                })
             } else {
                 Found::Outdated
             };
@@ -140,71 +168,90 @@ impl Cache {
     }
 
     /// This one asks, and others may join.
-    pub(super) fn lead(&mut self, request: &[u8], leader: ClientId) {
+    pub(super) fn lead(&mut self, request: &Rc<[u8]>, leader: ClientId) {
         let asked = Asked {
+            request: Rc::clone(request),
             leader,
-            followers: Vec::new(),
+            followers: Waiters::default(),
             is_orphan: false,
             epoch: self.epoch,
         };
-        self.asked.insert(request.into(), asked);
+        self.next_number += 1;
+        self.numbers.insert(Rc::clone(request), self.next_number);
+        self.asked.insert(self.next_number, asked);
     }
 
-    /// This one waits for the answer to what is being asked.
-    pub(super) fn follow(&mut self, request: &[u8], follower: ClientId) {
-        if let Some(asked) = self.asked.get_mut(request) {
-            asked.followers.push(follower);
+    /// This one waits for the answer to what is being asked, at the place that was [found](Self::look_up) a moment ago.
+    pub(super) fn follow(&mut self, place: Place, follower: ClientId) {
+        if let Some(asked) = self.asked.get_mut(&place.number) {
+            let ticket = asked.followers.push(follower);
+            debug_assert_eq!(ticket, place.ticket, "nobody has come in between");
         }
     }
 
     /// The request of `leader` has come to its end, with an answer or without; who else gets that.
     pub(super) fn answered(&mut self, request: &[u8], leader: ClientId, answer: Option<&[u8]>, now: Instant) -> Shared {
-        if self.asked.get(request).is_none_or(|asked| asked.leader != leader) {
-            return Shared::default();
-        }
-        let Some(asked) = self.asked.remove(request) else {
+        let asked = self.led_by(request, leader).and_then(|number| self.end(number));
+        let Some(asked) = asked else {
             return Shared::default();
         };
-        if let Some(answer) = answer
-            && asked.epoch == self.epoch
-            && !self.is_rolling
-        {
+        let is_good = asked.epoch == self.epoch && !self.is_rolling;
+        let is_wanted = is_good || !asked.followers.is_empty();
+        let answer: Option<Rc<[u8]>> = answer.filter(|_| is_wanted).map(Rc::from);
+        if let Some(answer) = answer.as_ref().filter(|_| is_good) {
             self.keep(request, answer, now);
         }
         Shared {
             followers: asked.followers,
             is_orphan: asked.is_orphan,
+            answer,
         }
     }
 
-    /// One who waited has gone.
-    pub(super) fn leave(&mut self, request: &[u8], who: ClientId) -> Departure {
-        let Some(asked) = self.asked.get_mut(request) else {
+    fn led_by(&self, request: &[u8], leader: ClientId) -> Option<u64> {
+        let number = *self.numbers.get(request)?;
+        let asked = self.asked.get(&number)?;
+        (asked.leader == leader).then_some(number)
+    }
+
+    fn end(&mut self, number: u64) -> Option<Asked> {
+        let asked = self.asked.remove(&number)?;
+        self.numbers.remove(&asked.request);
+        Some(asked)
+    }
+
+    /// One who was asking for itself, and perhaps for others, has gone.
+    pub(super) fn leader_leaves(&mut self, request: &[u8], leader: ClientId) -> Departure {
+        // `None`: it asked for itself alone, perhaps while others shared what had been asked before a HUP.
+        let Some(number) = self.led_by(request, leader) else {
             return Departure::Unwanted;
         };
-        if asked.leader == who {
-            asked.is_orphan = !asked.followers.is_empty();
-            if asked.is_orphan {
-                return Departure::Shared;
+        match self.asked.get_mut(&number) {
+            Some(asked) if !asked.followers.is_empty() => {
+                asked.is_orphan = true;
+                Departure::Shared
             }
-        } else {
-            let before = asked.followers.len();
-            asked.followers.retain(|follower| *follower != who);
-            if asked.followers.len() == before {
-                // He asked for himself alone, while others shared what had been asked before a HUP.
-                return Departure::Unwanted;
+            _ => {
+                self.end(number);
+                Departure::Unwanted
             }
-            if !(asked.is_orphan && asked.followers.is_empty()) {
-                return Departure::Shared;
-            }
+        }
+    }
+
+    /// One who waited for the answer to what another had asked has gone.
+    pub(super) fn follower_leaves(&mut self, place: Place) -> Departure {
+        let Some(asked) = self.asked.get_mut(&place.number) else {
+            return Departure::Unwanted;
+        };
+        if asked.followers.remove(place.ticket).is_none() {
+            return Departure::Unwanted;
+        }
+        if !(asked.is_orphan && asked.followers.is_empty()) {
+            return Departure::Shared;
         }
         let leader = asked.leader;
-        self.asked.remove(request);
-        if leader == who {
-            Departure::Unwanted
-        } else {
-            Departure::UnwantedOrphan(leader)
-        }
+        self.end(place.number);
+        Departure::UnwantedOrphan(leader)
     }
 
     /// Everything that is known may be wrong from now on, until the workers [are replaced](Self::rolled).
@@ -232,7 +279,7 @@ impl Cache {
         self.bytes = 0;
     }
 
-    fn keep(&mut self, request: &[u8], answer: &[u8], now: Instant) {
+    fn keep(&mut self, request: &[u8], answer: &Rc<[u8]>, now: Instant) {
         let Some(CacheLimits { size, ttl }) = self.limits else {
             return;
         };
@@ -248,7 +295,7 @@ impl Cache {
             self.bytes -= self::cost(&old, &entry.answer);
         }
         let entry = Entry {
-            answer: answer.into(),
+            answer: Rc::clone(answer),
             until: now + ttl,
         };
         self.entries.put(request.into(), entry);
@@ -269,6 +316,7 @@ fn cost(request: &[u8], answer: &[u8]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::services::waiters::comparisons;
     use proptest::prelude::*;
 
     const TTL: Duration = Duration::from_secs(10);
@@ -282,7 +330,16 @@ mod tests {
 
     fn ask(cache: &mut Cache, request: &[u8], who: u64, now: Instant) {
         assert_eq!(cache.look_up(request, now), Found::Nothing);
-        cache.lead(request, ClientId(who));
+        cache.lead(&request.into(), ClientId(who));
+    }
+
+    #[track_caller]
+    fn follow(cache: &mut Cache, request: &[u8], who: u64, now: Instant) -> Place {
+        let Found::Asked(place) = cache.look_up(request, now) else {
+            panic!("{request:?} is not being asked");
+        };
+        cache.follow(place, ClientId(who));
+        place
     }
 
     fn store(cache: &mut Cache, request: &[u8], now: Instant) {
@@ -290,17 +347,29 @@ mod tests {
         cache.answered(request, ClientId(0), Some(&request.to_ascii_uppercase()), now);
     }
 
+    fn text<'c>(found: Found<'c>) -> Option<&'c [u8]> {
+        match found {
+            Found::Answer(answer) => Some(answer),
+            Found::Asked(_) | Found::Nothing | Found::Outdated => None,
+        }
+    }
+
+    fn all(mut shared: Shared) -> Vec<ClientId> {
+        shared.followers.take_all().collect()
+    }
+
     #[test]
     fn who_asks_for_himself_alone_leaves_alone() {
         let (mut cache, now) = (cache(9), Instant::now());
         ask(&mut cache, b"a", 1, now);
+        let third = follow(&mut cache, b"a", 3, now);
         cache.roll();
         assert_eq!(cache.look_up(b"a", now), Found::Outdated);
-        assert_eq!(cache.leave(b"a", ClientId(2)), Departure::Unwanted);
-        cache.follow(b"a", ClientId(3));
-        assert_eq!(cache.leave(b"a", ClientId(2)), Departure::Unwanted);
-        assert_eq!(cache.leave(b"a", ClientId(1)), Departure::Shared);
-        assert_eq!(cache.leave(b"a", ClientId(3)), Departure::UnwantedOrphan(ClientId(1)));
+        assert_eq!(cache.leader_leaves(b"a", ClientId(2)), Departure::Unwanted);
+        assert_eq!(cache.leader_leaves(b"a", ClientId(1)), Departure::Shared);
+        assert_eq!(cache.leader_leaves(b"a", ClientId(2)), Departure::Unwanted);
+        assert_eq!(cache.follower_leaves(third), Departure::UnwantedOrphan(ClientId(1)));
+        assert_eq!(cache.follower_leaves(third), Departure::Unwanted);
     }
 
     #[test]
@@ -308,8 +377,8 @@ mod tests {
         let (mut cache, now) = (cache(9), Instant::now());
         store(&mut cache, b"a", now);
         assert_eq!(
-            cache.look_up(b"a", now + TTL - Duration::from_nanos(1)),
-            Found::Answer(b"A")
+            text(cache.look_up(b"a", now + TTL - Duration::from_nanos(1))),
+            Some(&b"A"[..])
         );
         assert_eq!(cache.look_up(b"A", now), Found::Nothing);
         assert_eq!(cache.look_up(b"a", now + TTL), Found::Nothing);
@@ -321,10 +390,10 @@ mod tests {
         let (mut cache, now) = (cache(2), Instant::now());
         store(&mut cache, b"a", now);
         store(&mut cache, b"b", now);
-        assert_eq!(cache.look_up(b"a", now), Found::Answer(b"A"));
+        assert_eq!(text(cache.look_up(b"a", now)), Some(&b"A"[..]));
         store(&mut cache, b"c", now);
         assert_eq!(cache.look_up(b"b", now), Found::Nothing);
-        assert_eq!(cache.look_up(b"a", now), Found::Answer(b"A"));
+        assert_eq!(text(cache.look_up(b"a", now)), Some(&b"A"[..]));
         ask(&mut cache, b"d", 1, now);
         cache.answered(b"d", ClientId(1), Some(&[7; 1000]), now);
         assert_eq!(cache.size().0, 2, "what is larger than all of it moves nobody");
@@ -334,25 +403,20 @@ mod tests {
     fn identical_requests_share_one_answer() {
         let (mut cache, now) = (cache(9), Instant::now());
         ask(&mut cache, b"a", 1, now);
-        for follower in [2, 3, 4] {
-            assert_eq!(cache.look_up(b"a", now), Found::Asked);
-            cache.follow(b"a", ClientId(follower));
-        }
-        assert_eq!(cache.leave(b"a", ClientId(3)), Departure::Shared);
+        let places = [2, 3, 4].map(|follower| follow(&mut cache, b"a", follower, now));
+        assert_eq!(cache.follower_leaves(places[1]), Departure::Shared);
         let shared = cache.answered(b"a", ClientId(1), Some(b"A"), now);
-        assert_eq!(
-            (shared.followers, shared.is_orphan),
-            (vec![ClientId(2), ClientId(4)], false)
-        );
-        assert_eq!(cache.look_up(b"a", now), Found::Answer(b"A"));
+        assert_eq!((shared.answer.as_deref(), shared.is_orphan), (Some(&b"A"[..]), false));
+        assert_eq!(all(shared), [ClientId(2), ClientId(4)]);
+        assert_eq!(text(cache.look_up(b"a", now)), Some(&b"A"[..]));
     }
 
     #[test]
     fn a_refusal_is_shared_but_not_kept() {
         let (mut cache, now) = (cache(9), Instant::now());
         ask(&mut cache, b"a", 1, now);
-        cache.follow(b"a", ClientId(2));
-        assert_eq!(cache.answered(b"a", ClientId(1), None, now).followers, [ClientId(2)]);
+        follow(&mut cache, b"a", 2, now);
+        assert_eq!(all(cache.answered(b"a", ClientId(1), None, now)), [ClientId(2)]);
         assert_eq!(cache.look_up(b"a", now), Found::Nothing);
     }
 
@@ -360,15 +424,14 @@ mod tests {
     fn a_request_goes_on_as_long_as_somebody_waits() {
         let (mut cache, now) = (cache(9), Instant::now());
         ask(&mut cache, b"a", 1, now);
-        cache.follow(b"a", ClientId(2));
-        assert_eq!(cache.leave(b"a", ClientId(1)), Departure::Shared);
-        assert_eq!(cache.look_up(b"a", now), Found::Asked);
-        cache.follow(b"a", ClientId(3));
-        assert_eq!(cache.leave(b"a", ClientId(2)), Departure::Shared);
-        assert_eq!(cache.leave(b"a", ClientId(3)), Departure::UnwantedOrphan(ClientId(1)));
+        let second = follow(&mut cache, b"a", 2, now);
+        assert_eq!(cache.leader_leaves(b"a", ClientId(1)), Departure::Shared);
+        let third = follow(&mut cache, b"a", 3, now);
+        assert_eq!(cache.follower_leaves(second), Departure::Shared);
+        assert_eq!(cache.follower_leaves(third), Departure::UnwantedOrphan(ClientId(1)));
         assert_eq!(cache.look_up(b"a", now), Found::Nothing);
         ask(&mut cache, b"a", 4, now);
-        assert_eq!(cache.leave(b"a", ClientId(4)), Departure::Unwanted);
+        assert_eq!(cache.leader_leaves(b"a", ClientId(4)), Departure::Unwanted);
     }
 
     #[test]
@@ -386,7 +449,40 @@ mod tests {
         cache.answered(b"b", ClientId(1), Some(b"B"), now);
         assert_eq!(cache.look_up(b"b", now), Found::Nothing);
         store(&mut cache, b"a", now);
-        assert_eq!(cache.look_up(b"a", now), Found::Answer(b"A"));
+        assert_eq!(text(cache.look_up(b"a", now)), Some(&b"A"[..]));
+    }
+
+    /// The leader and all followers go in one moment, in an order that is the worst for a list that is searched.
+    #[test]
+    fn thousands_that_go_together_cost_each_the_logarithm_of_their_number() {
+        const MANY: u64 = 50_000;
+        let (mut cache, now) = (cache(9), Instant::now());
+        ask(&mut cache, b"a", 0, now);
+        let places: Vec<_> = (1..=MANY).map(|who| follow(&mut cache, b"a", who, now)).collect();
+        let before = comparisons();
+        assert_eq!(cache.leader_leaves(b"a", ClientId(0)), Departure::Shared);
+        let left: Vec<_> = places
+            .into_iter()
+            .rev()
+            .map(|place| cache.follower_leaves(place))
+            .collect();
+        assert_eq!(left.last(), Some(&Departure::UnwantedOrphan(ClientId(0))));
+        assert!(cache.asks_nothing());
+        let spent = comparisons() - before;
+        assert!(spent < 100 * MANY, "{spent} comparisons for {MANY} that went");
+    }
+
+    #[test]
+    fn the_bytes_of_a_request_are_kept_once_however_many_wait() {
+        let (mut cache, now) = (cache(9), Instant::now());
+        let request: Rc<[u8]> = vec![b'a'; 60_000].into();
+        cache.lead(&request, ClientId(0));
+        for who in 1..1000 {
+            follow(&mut cache, &request, who, now);
+        }
+        // Here, as the key it is found by, and as what is asked.
+        assert_eq!(Rc::strong_count(&request), 3);
+        assert!(size_of::<Place>() <= 16);
     }
 
     proptest! {
@@ -402,7 +498,7 @@ mod tests {
                 match cache.look_up(&request, now) {
                     Found::Answer(found) => prop_assert!(found.iter().all(|byte| *byte == name)),
                     _ => {
-                        cache.lead(&request, ClientId(1));
+                        cache.lead(&request.into(), ClientId(1));
                         cache.answered(&request, ClientId(1), Some(&answer), now);
                     }
                 }

@@ -9,6 +9,7 @@
 use std::time::{Duration, Instant};
 
 use super::event::RunId;
+use crate::services::waiters::Ticket;
 
 /// A client that is told everything, and sends on, is read away for so long, lest a reset overtake the answer.
 pub const PARTING: Duration = Duration::from_secs(5);
@@ -38,6 +39,8 @@ pub enum State {
     Queued {
         /// What it has asked for.
         request: Request,
+        /// Where.
+        ticket: Ticket,
         /// For so long.
         until: Instant,
     },

@@ -179,10 +179,14 @@ impl Service for CommandDoor {
 impl CommandDoor {
     /// Tells the scheduler what has happened to a client. Whoever calls this moves bytes afterwards.
     fn tell_client(&mut self, cx: &mut Context<'_>, id: ClientId, event: ClientEvent) {
+        let held_up = event == ClientEvent::Gone && self.holds_up_others(id);
         if let Some(connection) = self.connections.get_mut(&id).filter(|_| event == ClientEvent::Gone) {
             // Nothing more comes or goes: neither is tried again, or each try would tell the same.
             connection.edges = Edges::default();
             connection.output.clear();
+            if let Some(run) = connection.follows.filter(|_| held_up) {
+                cx.resume_later(Of::Run.run(run));
+            }
         }
         self.scheduler.client_event(id, event, cx.now());
         self.obey(cx);

@@ -22,7 +22,7 @@ impl CommandDoor {
             return;
         };
         if let Some(run) = connection.follows {
-            return self.pump_follower(cx, run);
+            return self.pump_follower(cx, id, run);
         }
         let mut buffer = cx.lend_buffer();
         let mut rounds = 0;
@@ -36,20 +36,43 @@ impl CommandDoor {
         self.arm_client(cx, id);
     }
 
-    /// Who shares a run is looked after together, once a turn: done for all of them at an event of each, the work would grow
-    /// with the square of their number.
-    fn pump_follower(&mut self, cx: &mut Context<'_>, id: RunId) {
-        if self.runs.get(&id).is_some_and(|run| run.audience.len() > 1) {
-            cx.resume_later(Of::Run.run(id));
-        } else {
-            self.pump_run(cx, id);
+    /// What happens to one of those that share a run is done for that one alone: done for all of them, the work would grow with the
+    /// square of their number. The others are looked at when there is output, or room for it that was not there before.
+    fn pump_follower(&mut self, cx: &mut Context<'_>, client: ClientId, id: RunId) {
+        if self.runs.get(&id).is_none_or(|run| run.audience.len() <= 1) {
+            return self.pump_run(cx, id);
         }
+        let held_up = self.holds_up_others(client);
+        let mut buffer = cx.lend_buffer();
+        let mut rounds = 0;
+        while rounds < ROUNDS_PER_TURN {
+            let moved = self.move_client(cx, client, &mut buffer);
+            let leads = self.runs.get(&id).is_some_and(|run| run.leader == Some(client));
+            if !(moved | (leads && self.move_input(id))) {
+                break;
+            }
+            rounds += 1;
+        }
+        cx.return_buffer(buffer);
+        if rounds == ROUNDS_PER_TURN {
+            cx.resume_later(Of::client(client));
+        }
+        self.arm_client(cx, client);
+        if held_up && !self.holds_up_others(client) {
+            cx.resume_later(Of::Run.run(id));
+        }
+    }
+
+    /// Whether nothing more is read of a program because this one does not take what there is.
+    pub(super) fn holds_up_others(&self, client: ClientId) -> bool {
+        let connection = self.connections.get(&client);
+        connection.is_some_and(|connection| connection.output.len() >= self.options.max_buffer)
     }
 
     /// Moves what can be moved for one run and all that follow it.
     pub(super) fn pump_run(&mut self, cx: &mut Context<'_>, id: RunId) {
         let Some(run) = self.runs.get(&id) else { return };
-        let audience = run.audience.clone();
+        let audience: Vec<ClientId> = run.audience.iter().copied().collect();
         let mut buffer = cx.lend_buffer();
         let (share, mut rounds) = ((ROUNDS_PER_TURN / audience.len().max(1)).max(1), 0);
         while rounds < share && self.move_run(cx, id, &audience, &mut buffer) {

@@ -1,5 +1,6 @@
 //! Runs: started, followed, watched, ended, reaped.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -28,7 +29,7 @@ pub(super) struct Running {
     pub(super) job: Option<Job>,
     pub(super) alarm: Alarm,
     /// Who gets its output.
-    pub(super) audience: Vec<ClientId>,
+    pub(super) audience: BTreeSet<ClientId>,
     /// Whose input it gets, as long as that one is there.
     pub(super) leader: Option<ClientId>,
     /// Everything that it has put out, for those who come later; `None`: nobody may, or it was too much.
@@ -77,7 +78,7 @@ impl CommandDoor {
             decided: Instant::now(),
             job: None,
             alarm: Alarm::default(),
-            audience: Vec::new(),
+            audience: BTreeSet::new(),
             leader: None,
             history: may_be_joined.then(Vec::new),
             peer: String::new(),
@@ -153,22 +154,28 @@ impl CommandDoor {
             let so_far = run.history.as_deref().unwrap_or_default();
             connection.output.end().extend_from_slice(so_far);
         }
-        run.audience.push(client);
-        cx.resume_later(Of::Run.run(id));
+        run.audience.insert(client);
+        // Of those that join, each is looked after for itself.
+        cx.resume_later(if leads { Of::Run.run(id) } else { Of::client(client) });
     }
 
     pub(super) fn detach(&mut self, cx: &mut Context<'_>, client: ClientId, id: RunId) {
+        let held_up = self.holds_up_others(client);
+        let mut is_shared = false;
         if let Some(run) = self.runs.get_mut(&id) {
-            run.audience.retain(|other| *other != client);
+            run.audience.remove(&client);
             run.leader = run.leader.filter(|leader| *leader != client);
+            is_shared = run.audience.len() > 1;
         }
         if let Some(connection) = self.connections.get_mut(&client) {
             connection.follows = None;
             connection.input.clear();
             cx.resume_later(Of::client(client));
         }
-        // Whoever has held the others up is gone.
-        cx.resume_later(Of::Run.run(id));
+        // Whoever has held the others up is gone; or one is left, which holds up nobody.
+        if held_up || !is_shared {
+            cx.resume_later(Of::Run.run(id));
+        }
     }
 
     // ---- watched -----------------------------------------------------------------------------------------------

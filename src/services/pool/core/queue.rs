@@ -5,10 +5,13 @@
 //!
 //! Under load every request passes through here, so both ends cost next to nothing: who comes is nearly always the youngest
 //! and who goes the oldest. One that leaves from the middle leaves a gap behind, which goes when it comes to an end of the
-//! queue, or with all others once there are more gaps than requests. Deadlines are not sorted: no request has one before
-//! a moment that is remembered, and when that has come all are looked at.
+//! queue, or with all others once there are more gaps than requests.
+//!
+//! Deadlines come in order too, since all wait equally long, but for the few that were given back: those are kept apart, in a
+//! tree. So whose time is over is found without a look at the others, however many wait. What a request leaves behind in the
+//! middle of the list of deadlines is passed over when its turn comes.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
 use super::event::RequestId;
@@ -20,8 +23,10 @@ const FEW: usize = 64;
 pub(super) struct Queue {
     places: VecDeque<Place>,
     waiting: usize,
-    /// Nobody's deadline is before this.
-    wake: Option<Instant>,
+    /// By deadline, with the ticket. Not all of them wait any more.
+    deadlines: VecDeque<(Instant, u64)>,
+    /// The same of those that came with a deadline before one of these. All of them wait.
+    early: BTreeSet<(Instant, u64)>,
 }
 
 #[derive(Debug)]
@@ -55,7 +60,11 @@ impl Queue {
             }
         }
         self.waiting += 1;
-        self.wake = Some(self.wake.map_or(deadline, |wake| wake.min(deadline)));
+        if self.deadlines.back().is_none_or(|(last, _)| *last <= deadline) {
+            self.deadlines.push_back((deadline, request.ticket));
+        } else {
+            self.early.insert((deadline, request.ticket));
+        }
     }
 
     /// The one that has waited longest.
@@ -79,30 +88,54 @@ impl Queue {
         let Some(place) = at.ok().and_then(|at| self.places.get_mut(at)) else {
             return;
         };
-        if place.waits.take().is_some() {
+        if let Some((_, deadline)) = place.waits.take() {
             self.waiting -= 1;
+            let entry = (deadline, request.ticket);
+            if self.deadlines.front() == Some(&entry) {
+                self.deadlines.pop_front();
+            }
+            self.early.remove(&entry);
         }
         self.close_gaps();
     }
 
     /// By then somebody may have waited too long; nobody has before.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.wake
+        let ends = [self.deadlines.front(), self.early.first()];
+        ends.into_iter().flatten().map(|(deadline, _)| *deadline).min()
     }
 
     /// Takes one that has waited too long.
     pub(super) fn pop_expired(&mut self, now: Instant) -> Option<RequestId> {
-        if self.wake.is_none_or(|wake| wake > now) {
-            return None;
+        loop {
+            let first = self.early.first().filter(|(deadline, _)| *deadline <= now).copied();
+            let entry = match first {
+                Some(early) => early,
+                None => {
+                    let first = self.deadlines.front().filter(|(deadline, _)| *deadline <= now);
+                    *first?
+                }
+            };
+            if let Some(request) = self.waits_until(entry) {
+                self.remove(request);
+                return Some(request);
+            }
+            // It went before.
+            if first.is_some() {
+                self.early.pop_first();
+            } else {
+                self.deadlines.pop_front();
+            }
         }
-        let mut waiting = self.places.iter().filter_map(|place| place.waits);
-        let Some((expired, _)) = waiting.find(|(_, deadline)| *deadline <= now) else {
-            let deadlines = self.places.iter().filter_map(|place| place.waits);
-            self.wake = deadlines.map(|(_, deadline)| deadline).min();
-            return None;
-        };
-        self.remove(expired);
-        Some(expired)
+    }
+
+    /// The request with this ticket, if it still waits, and until then.
+    fn waits_until(&self, (deadline, ticket): (Instant, u64)) -> Option<RequestId> {
+        let place = self.places.get(self.find(ticket).ok()?)?;
+        place
+            .waits
+            .filter(|(_, its)| *its == deadline)
+            .map(|(request, _)| request)
     }
 
     /// In the order of arrival.
@@ -128,7 +161,12 @@ impl Queue {
             self.places.retain(|place| place.waits.is_some());
         }
         if self.waiting == 0 {
-            self.wake = None;
+            self.deadlines.clear();
+            self.early.clear();
+        } else if self.deadlines.len() > 2 * self.waiting + FEW {
+            let mut deadlines = std::mem::take(&mut self.deadlines);
+            deadlines.retain(|entry| self.waits_until(*entry).is_some());
+            self.deadlines = deadlines;
         }
     }
 }
@@ -217,6 +255,7 @@ mod tests {
                 prop_assert!(model.values().all(|deadline| wake.is_some_and(|wake| wake <= *deadline)));
                 prop_assert_eq!(wake.is_none(), model.is_empty());
                 prop_assert!(queue.places.len() <= 2 * queue.len() + FEW);
+                prop_assert!(queue.deadlines.len() <= 2 * queue.len() + FEW && queue.early.len() <= queue.len());
             }
         }
     }

@@ -113,6 +113,11 @@ impl Client {
 
     /// Whether one more request may be taken in, of a client that may have so many unanswered.
     pub(super) fn has_room(&self, max_unanswered: usize) -> bool {
-        self.owed.count() < max_unanswered && self.output.len() <= OUTPUT_HIGH_WATER
+        self.owed.count() < max_unanswered && self.takes_more()
+    }
+
+    /// Whether it has taken enough of its answers to be given the next.
+    pub(super) fn takes_more(&self) -> bool {
+        self.output.len() <= OUTPUT_HIGH_WATER
     }
 }

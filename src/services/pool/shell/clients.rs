@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::super::core::{ClientId, RequestId};
 use super::client::{After, Client, Phase, Watch};
-use super::exchange::{Exchange, Exchanges, Owed, QueuePlace, State};
+use super::exchange::{Bytes, Exchange, Exchanges, Owed, QueuePlace, State};
 use super::outgoing::Outgoing;
 use crate::framing::Framing;
 use crate::net::addr::PeerAddr;
@@ -28,6 +28,8 @@ pub(super) struct Clients {
     pub(super) count: ConnectionCount,
     /// Those with output that is to be written at the end of the turn.
     pub(super) unflushed: Vec<Key>,
+    /// Those that have begun to wait for a worker lately, and perhaps do no longer.
+    pub(super) unwatched: Vec<ClientId>,
     pub(super) spare: Spare,
 }
 
@@ -45,6 +47,7 @@ impl Clients {
             exchanges: Exchanges::default(),
             count,
             unflushed: Vec::new(),
+            unwatched: Vec::new(),
             spare: Spare::default(),
         }
     }
@@ -144,6 +147,13 @@ impl Clients {
 
     pub(super) fn keep_buffer(&mut self, buffer: Vec<u8>) {
         self.spare.keep(buffer);
+    }
+
+    /// What a state has held serves the next, where it was its own.
+    pub(super) fn keep_bytes_of(&mut self, state: State) {
+        if let Some(Bytes::Own(buffer)) = state.into_bytes() {
+            self.spare.keep(buffer);
+        }
     }
 }
 

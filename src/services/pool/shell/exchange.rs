@@ -8,6 +8,10 @@
 //! dispatcher knows an exchange as its [`ClientId`], so that answers find their way even among many on one connection.
 //! No memory is owned by a connection for its list: all exchanges lie in one table.
 
+use std::ops::Deref;
+use std::rc::Rc;
+
+use super::super::cache::Place;
 use super::super::core::{ClientId, RequestId};
 use crate::reactor::Key;
 use crate::reactor::slab::GenerationalSlab;
@@ -27,15 +31,46 @@ pub(super) enum State {
     /// With the dispatcher.
     Asked {
         /// The bytes of the request, kept until the answer, for another worker may need them.
-        bytes: Vec<u8>,
+        bytes: Bytes,
         /// As the dispatcher calls it; `None` until it has said so.
         request: Option<RequestId>,
         queue: QueuePlace,
     },
-    /// With nobody: its bytes are those of a request that is with the dispatcher already, and the answer is for both.
-    Following(Vec<u8>),
-    /// Its answer, which waits for those before it.
-    Answered(Vec<u8>),
+    /// With nobody: its bytes are those of a request that is with the dispatcher already, and the answer is for both. It has no
+    /// bytes of its own, for there may be thousands like it.
+    Following(Place),
+    /// Its answer, which waits for those before it, or for its client to take those.
+    Answered(Bytes),
+}
+
+/// The bytes of a request or of an answer.
+#[derive(Debug)]
+pub(super) enum Bytes {
+    /// In a buffer of its own.
+    Own(Vec<u8>),
+    /// Which are kept elsewhere too.
+    Shared(Rc<[u8]>),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Bytes::Own(bytes) => bytes,
+            Bytes::Shared(bytes) => bytes,
+        }
+    }
+}
+
+impl State {
+    /// What it has held, which serves nobody any more.
+    pub(super) fn into_bytes(self) -> Option<Bytes> {
+        match self {
+            State::Asked { bytes, .. } | State::Answered(bytes) => Some(bytes),
+            State::Following(_) => None,
+        }
+    }
 }
 
 /// Where a request is, as far as its connection must know.
@@ -159,7 +194,7 @@ mod tests {
 
     fn asked(text: &[u8]) -> State {
         State::Asked {
-            bytes: text.to_vec(),
+            bytes: Bytes::Own(text.to_vec()),
             request: None,
             queue: QueuePlace::WithWorker,
         }
@@ -171,9 +206,7 @@ mod tests {
     }
 
     fn text(state: Option<State>) -> Option<Vec<u8>> {
-        state.map(|state| match state {
-            State::Asked { bytes, .. } | State::Following(bytes) | State::Answered(bytes) => bytes,
-        })
+        state?.into_bytes().map(|bytes| bytes.to_vec())
     }
 
     #[test]
@@ -203,7 +236,7 @@ mod tests {
         let (mut exchanges, mut owed) = (Exchanges::default(), Owed::default());
         exchanges.open(&mut owed, one, asked(b"a")).unwrap();
         let second = exchanges.open(&mut owed, one, asked(b"b")).unwrap();
-        exchanges.get_mut(second).unwrap().state = State::Answered(b"B".to_vec());
+        exchanges.get_mut(second).unwrap().state = State::Answered(Bytes::Own(b"B".to_vec()));
         assert!(exchanges.request_bytes(second).is_none());
         assert!(!exchanges.oldest_is_answered(&owed));
         exchanges.close_oldest(&mut owed);

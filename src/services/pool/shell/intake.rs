@@ -5,6 +5,7 @@
 
 use std::io;
 use std::io::{Read, Write};
+use std::rc::Rc;
 use std::time::Instant;
 
 use log::Level;
@@ -12,7 +13,7 @@ use log::Level;
 use super::super::core::Event;
 use super::super::report::Topic;
 use super::client::{After, Client, Phase, Watch};
-use super::exchange::{Owed, QueuePlace, State};
+use super::exchange::{Bytes, Owed, QueuePlace, State};
 use super::outgoing::Outgoing;
 use super::sharing::Way;
 use super::{Of, Pool, transcode};
@@ -279,8 +280,15 @@ impl Pool {
             return self.clients.keep_buffer(wire);
         }
         let size = self.options.framings.searched_for_its_end(wire.len());
+        let bytes = if matches!(way, Way::Leading) {
+            let bytes = Rc::from(wire.as_slice());
+            self.clients.keep_buffer(wire);
+            Bytes::Shared(bytes)
+        } else {
+            Bytes::Own(wire)
+        };
         let state = State::Asked {
-            bytes: wire,
+            bytes,
             request: None,
             queue: QueuePlace::WithWorker,
         };

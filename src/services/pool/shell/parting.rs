@@ -5,6 +5,7 @@
 //! turn in one write, however many workers have given them.
 
 use std::io::Write;
+use std::rc::Rc;
 use std::time::Duration;
 
 use log::Level;
@@ -13,7 +14,7 @@ use super::super::core::{ClientId, Event};
 use super::super::report::Topic;
 use super::client::{After, Client, Phase};
 use super::clients::Clients;
-use super::exchange::State;
+use super::exchange::{Bytes, State};
 use super::intake::Line;
 use super::lifecycle::Life;
 use super::outgoing::write_some;
@@ -28,10 +29,28 @@ const LINGER_BYTES: usize = 1024 * 1024;
 /// What is thrown away of one client's input in one turn, in system calls.
 const DISCARDS_PER_TURN: usize = 4;
 
+/// What a client is told.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Answer<'b> {
+    /// Bytes that are copied where they have to be kept.
+    Of(&'b [u8]),
+    /// Bytes of which all who have to wait for their turn keep one copy together.
+    Shared(&'b Rc<[u8]>),
+}
+
+impl<'b> Answer<'b> {
+    fn bytes(self) -> &'b [u8] {
+        match self {
+            Answer::Of(bytes) => bytes,
+            Answer::Shared(bytes) => bytes,
+        }
+    }
+}
+
 impl Pool {
     // ---- answering ---------------------------------------------------------------------------------------------
 
-    pub(super) fn answer(&mut self, cx: &mut Context<'_>, id: ClientId, reply: &[u8], served: Duration) {
+    pub(super) fn answer(&mut self, cx: &mut Context<'_>, id: ClientId, reply: Answer<'_>, served: Duration) {
         if let Err(gone) = self.deliver(cx, id, reply) {
             self.dispatcher.counters_mut().answer_was_lost(served);
             let line = format_args!("{gone} hung up before its answer");
@@ -45,25 +64,25 @@ impl Pool {
         }
         let refusal = std::mem::take(&mut self.options.error_reply);
         // Whom it does not reach has gone, and is counted as refused already.
-        let _ = self.deliver(cx, id, &refusal);
+        let _ = self.deliver(cx, id, Answer::Of(&refusal));
         self.options.error_reply = refusal;
     }
 
     /// Refuses what has not become a request: behind the answers to those before it.
     pub(super) fn send_refusal(&mut self, cx: &mut Context<'_>, key: Key) {
         let refusal = self.clients.copy(&self.options.error_reply);
-        self.say_in_turn(cx, key, refusal);
+        self.say_in_turn(cx, key, Bytes::Own(refusal));
     }
 
     /// Says what no worker has said, behind the answers to what was asked before.
-    pub(super) fn say_in_turn(&mut self, cx: &mut Context<'_>, key: Key, bytes: Vec<u8>) {
+    pub(super) fn say_in_turn(&mut self, cx: &mut Context<'_>, key: Key, bytes: Bytes) {
         let Some(client) = self.clients.table.get_mut(key) else {
             return;
         };
         if client.owed.count() == 0 {
             // Whom it does not reach has gone, and is counted already.
             let _ = self.say(cx, key, &bytes);
-            self.clients.keep_buffer(bytes);
+            self.clients.keep_bytes_of(State::Answered(bytes));
         } else if let Err(state) = self
             .clients
             .exchanges
@@ -74,43 +93,43 @@ impl Pool {
         }
     }
 
-    /// An answer has come: it goes out, and with it those behind it that only waited for it; or it is kept until its turn.
-    /// An error names the client that is not there any more.
-    fn deliver(&mut self, cx: &mut Context<'_>, id: ClientId, bytes: &[u8]) -> Result<(), PeerAddr> {
+    /// An answer has come: it goes out, and with it those behind it that only waited for it; or it is kept until its turn, or
+    /// until its client has taken more of those before it. An error names the client that is not there any more.
+    fn deliver(&mut self, cx: &mut Context<'_>, id: ClientId, answer: Answer<'_>) -> Result<(), PeerAddr> {
         let Some(key) = self.clients.key_of(id) else {
             return Ok(());
         };
         let Some(client) = self.clients.table.get_mut(key) else {
             return Ok(());
         };
-        if client.owed.oldest() != Some(Key::from_bits(id.0)) {
-            let early = State::Answered(self.clients.copy(bytes));
-            if let Some(exchange) = self.clients.exchanges.get_mut(id)
-                && let State::Asked { bytes, .. } | State::Following(bytes) =
-                    std::mem::replace(&mut exchange.state, early)
-            {
-                self.clients.keep_buffer(bytes);
+        if client.owed.oldest() != Some(Key::from_bits(id.0)) || !client.takes_more() {
+            let early = State::Answered(match answer {
+                Answer::Of(bytes) => Bytes::Own(self.clients.copy(bytes)),
+                Answer::Shared(bytes) => Bytes::Shared(Rc::clone(bytes)),
+            });
+            if let Some(exchange) = self.clients.exchanges.get_mut(id) {
+                let before = std::mem::replace(&mut exchange.state, early);
+                self.clients.keep_bytes_of(before);
             }
             return Ok(());
         }
-        if let Some(State::Asked { bytes, .. } | State::Following(bytes) | State::Answered(bytes)) =
-            self.clients.exchanges.close_oldest(&mut client.owed)
-        {
-            self.clients.keep_buffer(bytes);
+        if let Some(state) = self.clients.exchanges.close_oldest(&mut client.owed) {
+            self.clients.keep_bytes_of(state);
         }
-        self.say(cx, key, bytes)?;
+        self.say(cx, key, answer.bytes())?;
         self.say_what_has_waited(cx, key);
         Ok(())
     }
 
+    /// Answers whose turn has come, as many as the client is ready to take: what waits may be many times what it is a share of.
     fn say_what_has_waited(&mut self, cx: &mut Context<'_>, key: Key) {
         while let Some(client) = self.clients.table.get_mut(key) {
-            if !self.clients.exchanges.oldest_is_answered(&client.owed) {
+            if !client.takes_more() || !self.clients.exchanges.oldest_is_answered(&client.owed) {
                 return;
             }
             if let Some(State::Answered(bytes)) = self.clients.exchanges.close_oldest(&mut client.owed) {
                 let _ = self.say(cx, key, &bytes);
-                self.clients.keep_buffer(bytes);
+                self.clients.keep_bytes_of(State::Answered(bytes));
             }
         }
     }
@@ -196,6 +215,7 @@ impl Pool {
 
     /// What follows once a client has taken some of its answers.
     fn has_taken(&mut self, cx: &mut Context<'_>, key: Key) {
+        self.say_what_has_waited(cx, key);
         let idle_until = self.idle_until(cx);
         let limit = self
             .options
@@ -344,15 +364,14 @@ impl Pool {
             let Some(state) = self.clients.exchanges.close_oldest(&mut client.owed) else {
                 break;
             };
-            match state {
-                State::Following(bytes) | State::Answered(bytes) => self.clients.keep_buffer(bytes),
-                State::Asked { bytes, request, .. } => {
-                    self.clients.keep_buffer(bytes);
-                    // One without a name yet is withdrawn when the dispatcher's decision about it is carried out.
-                    if let Some(request) = request {
-                        self.tell(cx, Event::Abandoned(request));
-                    }
-                }
+            // One without a name yet is withdrawn when the dispatcher's decision about it is carried out.
+            let named = match &state {
+                State::Asked { request, .. } => *request,
+                State::Following(_) | State::Answered(_) => None,
+            };
+            self.clients.keep_bytes_of(state);
+            if let Some(request) = named {
+                self.tell(cx, Event::Abandoned(request));
             }
         }
         self.descriptor_freed(cx);

@@ -3,12 +3,14 @@
 //! Both ways the request is an exchange like any other, so that its answer stands in its place. To the dispatcher it is
 //! unknown; what it counts for is counted here, when it ends.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::super::cache::{Departure, Found, Shared};
 use super::super::core::{ClientId, Event, Restart, WorkerId};
 use super::Pool;
-use super::exchange::State;
+use super::exchange::{Bytes, State};
+use super::parting::Answer;
 use crate::reactor::{Context, Key};
 
 /// How a request gets its answer.
@@ -32,17 +34,20 @@ impl Pool {
             Found::Answer(answer) => {
                 counters.cache.hits += 1;
                 counters.answered_elsewhere();
-                let answer = self.clients.copy(answer);
+                let answer = Bytes::Shared(Rc::clone(answer));
                 self.say_in_turn(cx, key, answer);
                 Way::Settled
             }
-            Found::Asked => {
-                let state = State::Following(self.clients.copy(bytes));
+            Found::Asked(place) => {
                 let Some(client) = self.clients.table.get_mut(key) else {
                     return Way::Settled;
                 };
-                match self.clients.exchanges.open(&mut client.owed, key, state) {
-                    Ok(id) => self.cache.follow(bytes, id),
+                match self
+                    .clients
+                    .exchanges
+                    .open(&mut client.owed, key, State::Following(place))
+                {
+                    Ok(id) => self.cache.follow(place, id),
                     Err(_) => return Way::Alone,
                 }
                 self.dispatcher.counters_mut().cache.shared += 1;
@@ -92,7 +97,11 @@ impl Pool {
 
     /// Others may share the answer to this request from now on.
     pub(super) fn lead(&mut self, id: ClientId) {
-        if let Some(bytes) = self.clients.exchanges.request_bytes(id) {
+        if let Some(State::Asked {
+            bytes: Bytes::Shared(bytes),
+            ..
+        }) = self.clients.exchanges.get(id).map(|exchange| &exchange.state)
+        {
             self.cache.lead(bytes, id);
         }
     }
@@ -100,15 +109,15 @@ impl Pool {
     /// The answer to a request, for all who share it.
     pub(super) fn answer_all(&mut self, cx: &mut Context<'_>, id: ClientId, answer: &[u8], served: Duration) {
         let shared = self.settle_shared(cx, id, Some(answer));
-        self.answer(cx, id, answer, served);
-        self.tell_followers(cx, shared, Some(answer));
+        self.answer(cx, id, Answer::Of(answer), served);
+        self.tell_followers(cx, shared);
     }
 
     /// The same for a refusal.
     pub(super) fn refuse_all(&mut self, cx: &mut Context<'_>, id: ClientId) {
         let shared = self.settle_shared(cx, id, None);
         self.refuse(cx, id);
-        self.tell_followers(cx, shared, None);
+        self.tell_followers(cx, shared);
     }
 
     /// A request that a worker was asked has come to its end.
@@ -124,18 +133,18 @@ impl Pool {
     }
 
     /// Tells those who share an answer. One of them stands for an orphan, which the dispatcher has counted.
-    fn tell_followers(&mut self, cx: &mut Context<'_>, shared: Shared, answer: Option<&[u8]>) {
+    fn tell_followers(&mut self, cx: &mut Context<'_>, mut shared: Shared) {
         let mut uncounted = usize::from(shared.is_orphan);
-        for follower in shared.followers {
+        for follower in shared.followers.take_all() {
             if uncounted > 0 {
                 uncounted -= 1;
-            } else if answer.is_some() {
+            } else if shared.answer.is_some() {
                 self.dispatcher.counters_mut().answered_elsewhere();
             } else {
                 self.dispatcher.counters_mut().refused_early();
             }
-            match answer {
-                Some(answer) => self.answer(cx, follower, answer, Duration::ZERO),
+            match &shared.answer {
+                Some(answer) => self.answer(cx, follower, Answer::Shared(answer), Duration::ZERO),
                 None => self.refuse(cx, follower),
             }
         }
@@ -146,12 +155,12 @@ impl Pool {
         let Some(exchange) = self.clients.exchanges.get(id) else {
             return false;
         };
-        let (bytes, follows) = match &exchange.state {
-            State::Asked { bytes, .. } => (bytes, false),
-            State::Following(bytes) => (bytes, true),
+        let (departure, follows) = match &exchange.state {
+            State::Asked { bytes, .. } => (self.cache.leader_leaves(bytes, id), false),
+            State::Following(place) => (self.cache.follower_leaves(*place), true),
             State::Answered(_) => return false,
         };
-        match self.cache.leave(bytes, id) {
+        match departure {
             // What the dispatcher has counted stands for one of those who stay.
             Departure::Shared => {
                 self.dispatcher.counters_mut().left_elsewhere();

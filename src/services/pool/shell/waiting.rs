@@ -16,6 +16,8 @@ use crate::reactor::{Context, Key};
 
 /// A wait for a worker that is over before this needs no watching.
 const UNWATCHED_WAIT: Duration = Duration::from_millis(50);
+/// Room for so many that have begun to wait is kept for the next.
+const MOST_KEPT: usize = 1024;
 
 impl Pool {
     pub(super) fn enqueued(&mut self, cx: &mut Context<'_>, id: ClientId, request: RequestId) {
@@ -26,25 +28,36 @@ impl Pool {
             // It has gone in this very turn, before the dispatcher had a name for its request.
             return self.tell(cx, Event::Abandoned(request));
         }
+        self.clients.unwatched.push(id);
         if self.queue_alarm.at().is_none() {
             cx.set_alarm(&mut self.queue_alarm, Of::Queue.only(), Some(cx.now() + UNWATCHED_WAIT));
         }
     }
 
     /// Most waits are over in a moment, and whether the client is still there is then asked once, when a worker is found
-    /// for it. Who waits longer is watched, so that his place in the queue is free again as soon as he goes.
+    /// for it. Who waits longer is watched, so that his place in the queue is free again as soon as he goes. Each is looked at
+    /// once: a look at the whole queue every now and then would cost everybody the more, the longer that is.
     pub(super) fn watch_waiting(&mut self, cx: &mut Context<'_>) {
         cx.alarm_fired(&mut self.queue_alarm);
-        let waiting: Vec<ClientId> = self.dispatcher.waiting_clients().collect();
-        for key in waiting
-            .iter()
-            .filter_map(|id| self.clients.key_of(*id))
-            .collect::<Vec<_>>()
-        {
-            self.watch(cx, key);
+        let mut begun = std::mem::take(&mut self.clients.unwatched);
+        for id in begun.drain(..) {
+            if let Some(Exchange {
+                client: Some(key),
+                state:
+                    State::Asked {
+                        queue: QueuePlace::Waiting,
+                        ..
+                    },
+                ..
+            }) = self.clients.exchanges.get(id)
+            {
+                self.watch(cx, *key);
+            }
         }
-        if !waiting.is_empty() {
-            cx.set_alarm(&mut self.queue_alarm, Of::Queue.only(), Some(cx.now() + UNWATCHED_WAIT));
+        // Its memory serves again, unless that was for a rush that is over.
+        begun.shrink_to(MOST_KEPT);
+        if self.clients.unwatched.is_empty() {
+            self.clients.unwatched = begun;
         }
     }
 

@@ -6,6 +6,7 @@ use super::super::client::{PARTING, Request, State};
 use super::super::event::{Action, ClientEvent, ClientId, Refusal, RunId};
 use super::super::run::Happening;
 use super::{Job, Scheduler};
+use crate::services::waiters::Ticket;
 
 /// The name that is answered with those of all commands, where that is switched on.
 const LIST: &[u8] = b"list";
@@ -150,32 +151,37 @@ impl Scheduler {
         if load.running < rule.threads && load.waiting == 0 {
             return self.start(id, name, request.arguments);
         }
-        if let Some(run) = rule.join.then(|| self.to_join(&name, &request.arguments)).flatten() {
+        if let Some(run) = rule.join.then(|| self.joinable(&name, &request.arguments)).flatten() {
             return self.join(id, run);
         }
         if load.waiting < queue {
             self.counters.queued += 1;
-            self.lines.entry(name).or_default().queue.push_back(id);
-            return self.enter(id, State::Queued { request, until });
+            return self.queue(id, request, until);
         }
         self.counters.busy += 1;
         self.refuse(id, name, Refusal::Busy, now);
     }
 
-    pub(super) fn queued(&mut self, id: ClientId, request: Request, until: Instant, event: ClientEvent, now: Instant) {
-        let name = request.name.clone().unwrap_or_default();
+    pub(super) fn queued(
+        &mut self,
+        id: ClientId,
+        request: Request,
+        (ticket, until): (Ticket, Instant),
+        event: ClientEvent,
+        now: Instant,
+    ) {
         match event {
             ClientEvent::Tick if now >= until => {
-                self.forget_waiting(&name, id);
+                self.forget_waiting(&request, ticket);
                 self.counters.busy += 1;
-                self.refuse(id, name, Refusal::Busy, now);
+                self.refuse(id, request.name.unwrap_or_default(), Refusal::Busy, now);
             }
             ClientEvent::Gone => {
-                self.forget_waiting(&name, id);
+                self.forget_waiting(&request, ticket);
                 self.close(id);
             }
             // What it sends is its program's input; it may half-close; early.
-            _ => self.enter(id, State::Queued { request, until }),
+            _ => self.enter(id, State::Queued { request, ticket, until }),
         }
     }
 
@@ -269,7 +275,9 @@ impl Scheduler {
             .filter_map(|(id, state)| Some((*id, self.outdated(state)?)))
             .collect();
         for (id, name) in outdated {
-            self.forget_waiting(&name, id);
+            if let Some(State::Queued { request, ticket, .. }) = self.clients.remove(&id) {
+                self.forget_waiting(&request, ticket);
+            }
             self.turn_down(id, name, Refusal::Changed, now);
         }
         let unfit = |job: &Job| self.rules.get(&job.name).is_some_and(|rule| !rule.fits(&job.arguments));

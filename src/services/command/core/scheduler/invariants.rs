@@ -8,7 +8,7 @@ use super::Scheduler;
 impl Scheduler {
     /// See the head of this file.
     pub(super) fn check(&self) {
-        if !cfg!(debug_assertions) {
+        if !self.is_checked {
             return;
         }
         for (name, line) in &self.lines {

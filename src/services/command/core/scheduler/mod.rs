@@ -9,6 +9,10 @@
 //! What holds (`invariants`, after every event where debug assertions are on): a command runs at most as often
 //! as it may (a lower limit after a reload is reached as runs end); nobody waits while one more may run; who follows a run is
 //! in its audience, and a run without audience is on its way out.
+//!
+//! What one client does costs no more for the others that are there: whoever leaves a queue or an audience is found by its place,
+//! and who asks for the same by what that is. How many may wait is each command's `queue`, how many may be in an audience the
+//! door's `--max-connections`.
 
 mod clients;
 mod invariants;
@@ -17,7 +21,7 @@ mod runs;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use super::client::{Request, State};
@@ -25,6 +29,7 @@ use super::counters::Counters;
 use super::event::{Action, ClientEvent, ClientId, Refusal, RunEvent, RunId};
 use super::run::{Happening, Run, State as RunState};
 use crate::services::command::options::{Argument, Timing};
+use crate::services::waiters::{Ticket, Waiters};
 
 /// What is decided of a command by: its options, the program left out.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,8 +78,8 @@ struct Job {
     name: Vec<u8>,
     arguments: Vec<Vec<u8>>,
     run: Run,
-    /// Who gets its output; the first that came is first as long as it is there.
-    audience: Vec<ClientId>,
+    /// Who gets its output.
+    audience: BTreeSet<ClientId>,
     /// Whose input it gets.
     leader: ClientId,
     /// Whether all of its output is kept for one who comes later.
@@ -85,7 +90,11 @@ struct Job {
 #[derive(Debug, Default)]
 struct Line {
     running: usize,
-    queue: VecDeque<ClientId>,
+    queue: Waiters<ClientId>,
+    /// Who of the queue waits for what, by arguments.
+    alike: HashMap<Vec<Vec<u8>>, BTreeSet<Ticket>>,
+    /// Runs that may be joined, likewise, and some that may no longer, which are found out when they are looked at.
+    shared: HashMap<Vec<Vec<u8>>, BTreeSet<RunId>>,
 }
 
 /// The decisions of one command door.
@@ -101,6 +110,8 @@ pub struct Scheduler {
     /// Whether the door closes soon.
     closes: bool,
     actions: Vec<Action>,
+    /// Whether `invariants` are looked at in debug builds, which costs as much as there is.
+    is_checked: bool,
     /// What has happened so far. The shell counts here what it alone knows.
     pub counters: Counters,
 }
@@ -118,6 +129,7 @@ impl Scheduler {
             next_run: 0,
             closes: false,
             actions: Vec::new(),
+            is_checked: cfg!(debug_assertions),
             counters: Counters::default(),
         }
     }
@@ -195,7 +207,7 @@ impl Scheduler {
                 until,
                 quiet_at,
             } => self.asking(id, request, (until, quiet_at), event, now),
-            State::Queued { request, until } => self.queued(id, request, until, event, now),
+            State::Queued { request, ticket, until } => self.queued(id, request, (ticket, until), event, now),
             State::Following { run, stalled_until } => self.following(id, run, stalled_until, event, now),
             State::Answered { until } => self.answered(id, until, &event, now),
             State::Parting { until } => match event {
@@ -267,13 +279,13 @@ impl Scheduler {
             self.counters.refused += 1;
             self.refuse(id, name.unwrap_or_default(), Refusal::Stop, now);
         }
-        self.lines.values_mut().for_each(|line| line.queue.clear());
+        self.lines.values_mut().for_each(Line::forget_queue);
         self.all_runs(Happening::Stop, now);
     }
 
     /// The door closes at once.
     pub fn hurry(&mut self, now: Instant) {
-        self.lines.values_mut().for_each(|line| line.queue.clear());
+        self.lines.values_mut().for_each(Line::forget_queue);
         let ids: Vec<_> = self.clients.keys().copied().collect();
         for id in ids {
             if let Some(State::Following { run, .. }) = self.clients.get(&id) {

@@ -1,12 +1,24 @@
 //! Queues: who waits for a command of which as many run as may.
 
-use std::collections::VecDeque;
+use std::time::Instant;
 
-use super::super::client::State;
-use super::super::event::ClientId;
+use super::super::client::{Request, State};
+use super::super::event::{ClientId, RunId};
 use super::{Line, Scheduler};
+use crate::services::waiters::Ticket;
 
 impl Scheduler {
+    /// A request waits.
+    pub(super) fn queue(&mut self, id: ClientId, request: Request, until: Instant) {
+        let name = request.name.clone().unwrap_or_default();
+        let line = self.lines.entry(name).or_default();
+        let ticket = line.queue.push(id);
+        // Also where a run may not be shared now: the operator may change that.
+        let alike = line.alike.entry(request.arguments.clone()).or_default();
+        alike.insert(ticket);
+        self.enter(id, State::Queued { request, ticket, until });
+    }
+
     /// Serves who waits longest, while one more may run. Lets go of a line that is empty.
     pub(super) fn serve_queue(&mut self, name: &[u8]) {
         let Some(rule) = self.rules.get(name) else {
@@ -14,11 +26,14 @@ impl Scheduler {
         };
         let (threads, join) = (rule.threads, rule.join);
         while self.load(name).running < threads {
-            let next = self.lines.get_mut(name).and_then(|line| line.queue.pop_front());
+            let next = self.lines.get_mut(name).and_then(|line| line.queue.pop());
             let Some(id) = next else { break };
-            let Some(State::Queued { request, .. }) = self.clients.remove(&id) else {
+            let Some(State::Queued { request, ticket, .. }) = self.clients.remove(&id) else {
                 continue;
             };
+            if let Some(line) = self.lines.get_mut(name) {
+                line.tell_apart(ticket, &request.arguments);
+            }
             self.start(id, name.to_vec(), request.arguments.clone());
             if join {
                 self.join_from_queue(name, &request.arguments);
@@ -29,31 +44,35 @@ impl Scheduler {
 
     /// Those who wait for the same as what has just been started share it.
     fn join_from_queue(&mut self, name: &[u8], arguments: &[Vec<u8>]) {
-        let Some(run) = self.to_join(name, arguments) else {
+        let Some(run) = self.joinable(name, arguments) else {
             return;
         };
-        let waiting = self.leave_queue(name);
+        let Some(line) = self.lines.get_mut(name) else { return };
+        let alike = line.alike.remove(arguments).unwrap_or_default();
+        let waiting: Vec<_> = alike
+            .into_iter()
+            .filter_map(|ticket| line.queue.remove(ticket))
+            .collect();
         for id in waiting {
-            let same = match self.clients.get(&id) {
-                Some(State::Queued { request, .. }) => request.arguments == arguments,
-                _ => false,
-            };
-            if same {
-                self.join(id, run);
-            } else if let Some(line) = self.lines.get_mut(name) {
-                line.queue.push_back(id);
-            }
+            self.join(id, run);
         }
     }
 
-    pub(super) fn leave_queue(&mut self, name: &[u8]) -> VecDeque<ClientId> {
-        let line = self.lines.get_mut(name);
-        line.map(|line| std::mem::take(&mut line.queue)).unwrap_or_default()
+    /// Everybody who waits for a command, out of its queue.
+    pub(super) fn leave_queue(&mut self, name: &[u8]) -> Vec<ClientId> {
+        let Some(line) = self.lines.get_mut(name) else {
+            return Vec::new();
+        };
+        line.alike.clear();
+        line.queue.take_all().collect()
     }
 
-    pub(super) fn forget_waiting(&mut self, name: &[u8], id: ClientId) {
+    /// One who waited does so no longer.
+    pub(super) fn forget_waiting(&mut self, request: &Request, ticket: Ticket) {
+        let name = request.name.as_deref().unwrap_or_default();
         if let Some(line) = self.lines.get_mut(name) {
-            line.queue.retain(|other| *other != id);
+            line.queue.remove(ticket);
+            line.tell_apart(ticket, &request.arguments);
         }
         self.tidy(name);
     }
@@ -63,5 +82,33 @@ impl Scheduler {
         if self.lines.get(name).is_some_and(empty) {
             self.lines.remove(name);
         }
+    }
+}
+
+impl Line {
+    /// This one waits no longer among those who wait for the same.
+    fn tell_apart(&mut self, ticket: Ticket, arguments: &[Vec<u8>]) {
+        if let Some(alike) = self.alike.get_mut(arguments) {
+            alike.remove(&ticket);
+            if alike.is_empty() {
+                self.alike.remove(arguments);
+            }
+        }
+    }
+
+    /// This run is over.
+    pub(super) fn unshare(&mut self, run: RunId, arguments: &[Vec<u8>]) {
+        if let Some(runs) = self.shared.get_mut(arguments) {
+            runs.remove(&run);
+            if runs.is_empty() {
+                self.shared.remove(arguments);
+            }
+        }
+    }
+
+    /// Nobody waits any more.
+    pub(super) fn forget_queue(&mut self) {
+        self.queue.take_all().for_each(drop);
+        self.alike.clear();
     }
 }

@@ -1,5 +1,6 @@
 //! Runs: begun, shared, deserted, over.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::super::client::State;
@@ -11,14 +12,18 @@ impl Scheduler {
     pub(super) fn start(&mut self, client: ClientId, name: Vec<u8>, arguments: Vec<Vec<u8>>) {
         let run = RunId(self.next_run);
         self.next_run += 1;
-        self.lines.entry(name.clone()).or_default().running += 1;
         let rule = self.rules.get(&name);
         let (timeout, whole) = (rule.and_then(|rule| rule.timeout), rule.is_some_and(|rule| rule.join));
+        let line = self.lines.entry(name.clone()).or_default();
+        line.running += 1;
+        if whole {
+            line.shared.entry(arguments.clone()).or_default().insert(run);
+        }
         let job = Job {
             name: name.clone(),
             arguments: arguments.clone(),
             run: Run::new(timeout, self.timing.linger),
-            audience: vec![client],
+            audience: BTreeSet::from([client]),
             leader: client,
             whole,
         };
@@ -32,18 +37,25 @@ impl Scheduler {
         });
     }
 
-    /// A run whose output is all that such a request would get.
-    pub(super) fn to_join(&self, name: &[u8], arguments: &[Vec<u8>]) -> Option<RunId> {
-        let same = |job: &Job| job.name == name && job.arguments == arguments;
+    /// A run whose output is all that such a request would get. One that may not be joined never may again: it is looked at once.
+    pub(super) fn joinable(&mut self, name: &[u8], arguments: &[Vec<u8>]) -> Option<RunId> {
         let good = |job: &Job| job.whole && job.run.may_be_joined() && !job.audience.is_empty();
-        let found = self.jobs.iter().find(|(_, job)| same(job) && good(job));
-        found.map(|(id, _)| *id)
+        let line = self.lines.get_mut(name)?;
+        let runs = line.shared.get_mut(arguments)?;
+        while let Some(first) = runs.first().copied() {
+            if self.jobs.get(&first).is_some_and(good) {
+                return Some(first);
+            }
+            runs.pop_first();
+        }
+        line.shared.remove(arguments);
+        None
     }
 
     pub(super) fn join(&mut self, client: ClientId, run: RunId) {
         self.counters.joined += 1;
         if let Some(job) = self.jobs.get_mut(&run) {
-            job.audience.push(client);
+            job.audience.insert(client);
         }
         self.follow(client, run);
         let leads = false;
@@ -60,7 +72,7 @@ impl Scheduler {
         self.actions.push(Action::Detach { client, run });
         self.close(client);
         let Some(job) = self.jobs.get_mut(&run) else { return };
-        job.audience.retain(|other| *other != client);
+        job.audience.remove(&client);
         if job.audience.is_empty() {
             if !job.run.has_exited() {
                 self.counters.vanished += 1;
@@ -113,6 +125,7 @@ impl Scheduler {
         let Some(job) = self.jobs.remove(&id) else { return };
         if let Some(line) = self.lines.get_mut(&job.name) {
             line.running -= 1;
+            line.unshare(id, &job.arguments);
         }
         self.serve_queue(&job.name);
     }

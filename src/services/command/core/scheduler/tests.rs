@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::super::event::Cause;
 use super::*;
+use crate::services::waiters::comparisons;
 
 const TIMING: Timing = Timing {
     read_timeout: Duration::from_secs(30),
@@ -555,4 +556,61 @@ proptest! {
         prop_assert!(world.clients.is_empty());
         prop_assert!(scheduler.is_idle());
     }
+}
+
+/// Everybody in a queue, and everybody who shares a run, goes in one moment.
+#[test]
+fn thousands_that_go_together_cost_each_the_logarithm_of_their_number() {
+    const MANY: u64 = 3000;
+    let mut all = rules();
+    all.insert(b"wide".to_vec(), rule(1, 1_000_000, true, 1));
+    // Without the checks of debug builds, which look at everybody after each event.
+    let mut story = Story {
+        scheduler: Scheduler::new(TIMING, false, all),
+        now: Instant::now(),
+    };
+    story.scheduler.is_checked = false;
+    story.asks(0, &["wide", "shared"]);
+    for id in 1..=MANY {
+        let word = format!("{}", id / 2);
+        story.asks(id, &["wide", &word]);
+    }
+    for id in MANY + 1..=2 * MANY {
+        story.asks(id, &["wide", "shared"]);
+    }
+    let load = story.scheduler.load(b"wide");
+    assert_eq!((load.running, load.waiting), (1, 3000));
+    let before = comparisons();
+    for id in (1..=2 * MANY).rev() {
+        assert_eq!(
+            story.client(id, ClientEvent::Gone).last(),
+            Some(&Action::Close(ClientId(id)))
+        );
+    }
+    let spent = comparisons() - before;
+    assert!(spent < 100 * MANY, "{spent} comparisons for {MANY} that went");
+    assert_eq!(story.scheduler.load(b"wide").waiting, 0);
+}
+
+/// Who waits for the same as what has been started is found by that, not among all that wait.
+#[test]
+fn a_start_costs_nothing_for_those_who_wait_for_something_else() {
+    const MANY: u64 = 2000;
+    let mut all = rules();
+    all.insert(b"wide".to_vec(), rule(1, 1_000_000, true, 1));
+    let mut story = Story {
+        scheduler: Scheduler::new(TIMING, false, all),
+        now: Instant::now(),
+    };
+    story.scheduler.is_checked = false;
+    for id in 0..MANY {
+        story.asks(id, &["wide", &id.to_string()]);
+    }
+    let before = comparisons();
+    for run in 0..MANY {
+        story.run(run, RunEvent::Started);
+        story.ends(run);
+    }
+    let spent = comparisons() - before;
+    assert!(spent < 100 * MANY, "{spent} comparisons for {MANY} starts");
 }
