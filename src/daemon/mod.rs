@@ -32,6 +32,7 @@ use crate::error::{Blame, Error};
 use crate::net::handover::HandedOver;
 use crate::process::limits::OpenFileLimit;
 use crate::process::spawn::SpawnDefaults;
+use crate::process::watchdog::Watchdog;
 use crate::process::{self, guard};
 use crate::reactor::Reactor;
 use crate::services::{self, Door};
@@ -108,7 +109,10 @@ pub fn run(plan: Plan) -> Result<(), Error> {
     let defaults = SpawnDefaults {
         open_files: Some(limit.original),
         watch_list: children.watch_list(),
+        watchdog: Watchdog::default(),
     };
+    let watchdog = defaults.watchdog.start();
+    watchdog.map_err(|error| system("start the thread that watches over starts", &error))?;
     let mut daemon = Daemon {
         reloader: plan.source.map(|source| Reloader::new(source, &reactor)),
         reactor,

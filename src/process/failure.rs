@@ -77,6 +77,8 @@ pub enum Cause {
     Fault(Fault),
     /// It was refused to a program in a sandbox.
     InSandbox,
+    /// It went on for too long: the watchdog has killed it.
+    Stuck,
 }
 
 impl SpawnError {
@@ -120,6 +122,8 @@ impl SpawnError {
                 | Errno::EMFILE
                 | Errno::ENFILE
                 | Errno::EINTR
+                // It was kept from it by somebody, or a file system does not answer.
+                | Errno::ETIMEDOUT
                 | Errno::ETXTBSY
                 | Errno::EIO
                 | Errno::ENOBUFS
@@ -222,6 +226,10 @@ impl fmt::Display for SpawnError {
                 "its interpreter {path:?} is missing; install that, or correct the script's #! line"
             ),
             Some(Cause::Fault(fault)) => write!(f, "{fault}"),
+            Some(Cause::Stuck) => f.write_str(
+                "it was not done after a second, and was killed; a process of its user has stopped it, or a file system that \
+                 it needs does not answer: end that process, or mend or unmount that file system",
+            ),
             Some(Cause::InSandbox) => write!(
                 f,
                 "{}; let the sandbox read it and its interpreter, and make it an executable file that the child's user \

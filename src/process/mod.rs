@@ -47,6 +47,7 @@ pub mod successor;
 mod sys;
 pub mod terminal;
 pub mod watch_list;
+pub mod watchdog;
 
 pub use sys::{claim_children, unread_bytes};
 

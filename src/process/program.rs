@@ -1,11 +1,14 @@
-//! Which file a program's name means, by the rules of `execvp(3)`, asked of the file system before there is a child.
+//! Which file a program's name means, by the rules of `execvp(3)`.
 //!
-//! The answer may be out of date by the time of the exec (an upgrade replaces the file), so the kernel has the last
-//! word there, and the question is asked again when it says that the file is gone.
+//! What is run is found by the child itself, among the [candidates](Search::candidates) that are laid out for it: it alone
+//! has the rights of its user, it is [watched over](super::watchdog) where a file system does not answer, and its answer is
+//! never out of date. Where somebody has to know beforehand, since a list says what may be run, or since an operator is to
+//! be told of a program that is not there, the file system is asked before there is a child, with the rights of its user
+//! ([`Finder`]). Between that and the exec the file may be replaced; the kernel has the last word.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +16,9 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::stat::{SFlag, stat};
 use nix::unistd::{AccessFlags, faccessat};
+
+use super::plan::{Candidates, Credentials};
+use super::sys;
 
 /// Where `execvp` of the GNU C library looks when there is no PATH.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
@@ -43,11 +49,23 @@ impl Search {
             match self.check(&candidate) {
                 Ok(()) => return Ok(candidate),
                 Err(Errno::EACCES) => denied = true,
-                Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT) => {}
+                Err(errno) if leads_on(errno) => {}
                 Err(other) => return Err(other),
             }
         }
         Err(if denied { Errno::EACCES } else { Errno::ENOENT })
+    }
+
+    /// What a child is to try for this name; nothing is asked of any file.
+    pub(super) fn candidates(&self, name: CString) -> Candidates {
+        if name.to_bytes().contains(&b'/') {
+            return Candidates::only(name);
+        }
+        // An empty element is the current directory (POSIX, "Environment Variables", PATH).
+        let directories = self
+            .elements()
+            .map(|element| if element.is_empty() { b".".as_slice() } else { element });
+        Candidates::search(directories, &name)
     }
 
     /// The same file by its own path: absolute, and with no symbolic link in it.
@@ -61,8 +79,7 @@ impl Search {
         path.as_bytes().split(|&byte| byte == b':')
     }
 
-    /// Whether a candidate is a file that this process may execute. A child that runs as another user may still be
-    /// refused, by the kernel, at its exec.
+    /// Whether a candidate is a file that whoever asks may execute.
     fn check(&self, candidate: &Path) -> Result<(), Errno> {
         let seen_from_here = self.seen_from_here(candidate);
         let kind = SFlag::from_bits_truncate(stat(&seen_from_here)?.st_mode) & SFlag::S_IFMT;
@@ -80,16 +97,52 @@ impl Search {
     }
 }
 
+/// Whether a directory of PATH in which this is met is passed over, besides EACCES, which is remembered: as `execvp(3)` of
+/// the GNU C library has it, and ENOTCONN, which a FUSE mount gives whose server has gone.
+pub(super) const fn leads_on(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT | Errno::ENOTCONN
+    )
+}
+
+/// Asks the file system which file a name means, with the rights of a child's user.
+#[derive(Debug, Clone)]
+pub(super) struct Finder {
+    pub(super) search: Search,
+    /// Who the child becomes; `None`: what the daemon is.
+    pub(super) credentials: Option<Credentials>,
+}
+
+impl Finder {
+    /// See [`Search::resolve`].
+    pub(super) fn resolve(&self, name: &OsStr) -> Result<PathBuf, Errno> {
+        self.with_its_rights(|| self.search.resolve(name))
+    }
+
+    /// See [`Search::resolve_links`].
+    pub(super) fn resolve_links(&self, name: &OsStr) -> Result<PathBuf, Errno> {
+        self.with_its_rights(|| self.search.resolve_links(name))
+    }
+
+    /// Whoever may not take the user's rights looks with its own; a start would fail by that as well.
+    fn with_its_rights<R>(&self, look: impl Fn() -> R) -> R {
+        match &self.credentials {
+            Some(credentials) => sys::with_rights_of(credentials, &look).unwrap_or_else(|_| look()),
+            None => look(),
+        }
+    }
+}
+
 /// What a call of the standard library has failed with.
 pub(super) fn errno_of(error: &io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw)
 }
 
-/// The interpreter that the first line of a script asks for (`execve(2)`, "Interpreter scripts").
-pub(super) fn interpreter(script: &Path) -> Option<PathBuf> {
-    let mut first = Vec::new();
-    fs::File::open(script).ok()?.take(256).read_to_end(&mut first).ok()?;
-    let line = first.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
+/// The interpreter that the first line of a script asks for (`execve(2)`, "Interpreter scripts"), of which these are the first
+/// bytes.
+pub(super) fn interpreter(script: &[u8]) -> Option<PathBuf> {
+    let line = script.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
     let mut words = line
         .split(|byte| matches!(byte, b' ' | b'\t'))
         .filter(|word| !word.is_empty());
@@ -176,6 +229,30 @@ mod tests {
     }
 
     #[test]
+    fn a_child_is_given_every_directory_to_try() {
+        let search = |path: &str| Search {
+            path: Some(path.into()),
+            directory: None,
+        };
+        let candidates = |path: &str, name: &str| {
+            let found = search(path).candidates(CString::new(name).unwrap());
+            let paths: Vec<_> = found.iter().map(|path| path.to_str().unwrap().to_owned()).collect();
+            (found.are_searched(), paths)
+        };
+        let long = "d".repeat(5000);
+        assert_eq!(
+            candidates(&format!("/a:/b/::{long}:c"), "tool"),
+            (
+                true,
+                ["/a/tool", "/b/tool", "./tool", "c/tool"].map(str::to_owned).to_vec()
+            )
+        );
+        assert_eq!(candidates("/a:/b", "./tool"), (false, vec!["./tool".to_owned()]));
+        assert_eq!(candidates(&long, "tool"), (true, vec![]));
+        assert_eq!(candidates("/a", &long).1, [format!("/a/{long}")]);
+    }
+
+    #[test]
     fn without_a_path_the_default_one_is_searched() {
         let search = Search {
             path: None,
@@ -208,16 +285,13 @@ mod tests {
 
     #[test]
     fn the_interpreter_is_the_first_word_after_the_mark() {
-        let root = tree();
-        let script = root.path().join("script");
         for (text, expected) in [
             ("#!/bin/sh\n", Some("/bin/sh")),
             ("#! \t/opt/perl5 -w\nrest", Some("/opt/perl5")),
             ("#!", None),
             ("plain", None),
         ] {
-            fs::write(&script, text).unwrap();
-            assert_eq!(interpreter(&script), expected.map(PathBuf::from), "{text:?}");
+            assert_eq!(interpreter(text.as_bytes()), expected.map(PathBuf::from), "{text:?}");
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Every system call of this room that no safe wrapper offers, and nothing else, a file a topic: the vfork-like
-//! [start] of a program, the fork of the [guard] and the [image] that it runs, [waiting](wait) on a pidfd, [memory] that is mapped, and here what is asked of
+//! [start] of a program, the fork of the [guard] and the [image] that it runs, [waiting](wait) on a pidfd, the [rights] to look at files with, [memory] that is mapped, and here what is asked of
 //! pipes and terminals.
 #![allow(unsafe_code, reason = "one of the few files for it: see the crate's lints")]
 
 mod guard;
 mod image;
 mod memory;
+mod rights;
 mod start;
 mod wait;
 
@@ -17,9 +18,10 @@ use nix::errno::Errno;
 
 pub(super) use guard::{GuardStart, GuardState, fork_guard, state_of_guard, take_over_as_guard};
 pub(super) use memory::{ChildStack, SharedWords};
-pub(super) use start::{Failure, spawn};
+pub(super) use rights::with_rights_of;
+pub(super) use start::{Detail, Refusal, spawn};
 pub use wait::claim_children;
-pub(super) use wait::{Wait, pidfd_open, wait};
+pub(super) use wait::{Wait, borrow, pidfd_open, signal, wait};
 
 /// How many bytes lie in a pipe unread. On Linux either end may be asked.
 ///

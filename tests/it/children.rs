@@ -2,15 +2,18 @@
 //! signals that arrive.
 
 use std::fs;
+use std::fs::Permissions;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use nix::pty::openpty;
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 
 use crate::command::{ask, torc};
-use crate::exec_client::{run, sh};
-use crate::harness::{Builder, Daemon};
+use crate::exec_client::{ExecClient, request, run, sh};
+use crate::harness::{Builder, Daemon, Program, temp_dir};
 
 // ---- sessions and terminals ----------------------------------------------------------------------------------------
 
@@ -217,6 +220,94 @@ fn the_terminal_of_a_worker_belongs_to_its_user() {
     let mut client = daemon.client();
     client.send("whose\n");
     assert_eq!(client.read_line().trim(), whose.split(':').next().unwrap());
+}
+
+// ---- starts --------------------------------------------------------------------------------------------------------
+
+/// So long a PATH that a child searches it for tens of milliseconds, with its user's rights.
+fn long_path() -> String {
+    format!("PATH={}/bin:/usr/bin", "/x:".repeat(40_000))
+}
+
+/// Only root can give a child another user; anybody else tries the same in the tests of the process room.
+#[test]
+fn a_child_that_its_user_stops_before_it_runs_keeps_nobody_waiting() {
+    if !geteuid().is_root() {
+        return;
+    }
+    // A user of this test alone: all of its processes are stopped, again and again.
+    let user = (800_000 + std::process::id()).to_string();
+    let user = user.as_str();
+    let arguments = [
+        "exec",
+        "127.0.0.1:0",
+        "--user",
+        user,
+        "--group",
+        user,
+        "-t",
+        "100ms",
+        "-k",
+        "100ms",
+    ];
+    let daemon = Daemon::with(arguments).args(&["--env", &long_path()]).start();
+    let (reuid, regid) = (format!("--reuid={user}"), format!("--regid={user}"));
+    let mut stopper = Command::new("setpriv");
+    stopper.args([
+        reuid.as_str(),
+        regid.as_str(),
+        "--clear-groups",
+        "perl",
+        "-e",
+        "$| = 1; while (1) { kill 'STOP', -1 }",
+    ]);
+    let stopper = Program::start(&mut stopper);
+    // Where it is stopped once it runs, its time is over; where it never gets there, its start has failed.
+    let complaint = loop {
+        let outcome = run(&daemon, &["true"], b"");
+        if outcome.end.0 == "exitcode" {
+            break outcome.complaint();
+        }
+    };
+    assert!(
+        complaint.contains("was killed") && complaint.contains("stopped"),
+        "{complaint}"
+    );
+    let mut waiting = ExecClient::connect(&daemon);
+    waiting.send(request(&["true"]));
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.wait_exit().code(), Some(0));
+    drop(stopper);
+}
+
+#[test]
+fn a_program_is_searched_for_with_the_rights_of_its_user() {
+    let home = temp_dir();
+    fs::set_permissions(home.path(), Permissions::from_mode(0o755)).unwrap();
+    let [closed, open] = ["closed", "open"].map(|name| {
+        let place = home.path().join(name);
+        fs::create_dir(&place).unwrap();
+        fs::write(place.join("tool"), format!("#!/bin/sh\necho {name}\n")).unwrap();
+        fs::set_permissions(place.join("tool"), Permissions::from_mode(0o755)).unwrap();
+        place
+    });
+    let (user, _) = other_user();
+    let denied = if geteuid().is_root() { 0o700 } else { 0 };
+    fs::set_permissions(&closed, Permissions::from_mode(denied)).unwrap();
+    let path = format!("PATH={}:{}:/bin:/usr/bin", closed.display(), open.display());
+    for list in [None, Some(["--allow-program", open.join("tool").to_str().unwrap()])] {
+        let list = list.into_iter().flatten();
+        let flags: Vec<_> = user.iter().copied().chain(["--env", &path]).chain(list).collect();
+        let daemon = Daemon::with(["exec", "127.0.0.1:0"]).args(&flags).start();
+        assert_eq!(run(&daemon, &["tool"], b"").text(), "open\n", "{flags:?}");
+    }
+    let flags: Vec<_> = user.iter().copied().chain(["--env", &path]).collect();
+    let daemon = Daemon::with(["exec", "127.0.0.1:0"]).args(&flags).start();
+    // It may lie in the directory that cannot be searched: so says a shell as well.
+    assert_eq!(run(&daemon, &["no-such-tool"], b"").code(), "126");
+    let daemon = Daemon::pool(1, "tool", &[&flags[..], &["--mode", "session"]].concat());
+    assert_eq!(daemon.client().read_line().trim(), "open");
+    fs::set_permissions(&closed, Permissions::from_mode(0o755)).unwrap();
 }
 
 // ---- signals -------------------------------------------------------------------------------------------------------

@@ -19,14 +19,16 @@
 use std::convert::Infallible;
 use std::ffi::{CString, c_char, c_int, c_long, c_void};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
+use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
 
 #[cfg(target_pointer_width = "64")]
 use libc::{SYS_setgid, SYS_setgroups, SYS_setuid};
 #[cfg(target_pointer_width = "32")]
 use libc::{SYS_setgid32 as SYS_setgid, SYS_setgroups32 as SYS_setgroups, SYS_setuid32 as SYS_setuid};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, getpid};
@@ -34,9 +36,11 @@ use nix::unistd::{Pid, getpid};
 use super::memory::ChildStack;
 use crate::process::failure::Step;
 use crate::process::plan::{Credentials, Plan};
+use crate::process::program::leads_on;
+use crate::process::watchdog::{Watchdog, Watched};
 
 /// A step and its errno.
-pub(in crate::process) type Failure = (Step, Errno);
+type Failure = (Step, Errno);
 
 /// A [`Plan`] with what the child needs besides, and the place where it leaves its failure.
 struct ChildView<'a> {
@@ -45,10 +49,59 @@ struct ChildView<'a> {
     environment: *const *const c_char,
     parent: Pid,
     failure: Option<Failure>,
+    /// How far it has come, for whoever finds it dead.
+    at: AtomicU8,
+    /// The beginning of a file that it was to run and that is there, though the kernel says that something is not.
+    script: [u8; SCRIPT],
+    script_length: usize,
+}
+
+/// So much of a script is read as the kernel itself looks at for its first line (`BINPRM_BUF_SIZE`).
+const SCRIPT: usize = 256;
+
+/// What [`ChildView::at`] says: where others may keep a child.
+const BEFORE: u8 = 0;
+const IN_DIRECTORY: u8 = 1;
+const IN_EXEC: u8 = 2;
+
+/// Why there is no child.
+#[derive(Debug)]
+pub(in crate::process) struct Refusal {
+    pub(in crate::process) step: Step,
+    pub(in crate::process) errno: Errno,
+    pub(in crate::process) detail: Detail,
+}
+
+/// What a step and an errno do not tell.
+#[derive(Debug)]
+pub(in crate::process) enum Detail {
+    /// Nothing.
+    None,
+    /// The file was there, and began so.
+    Script(Vec<u8>),
+    /// It went on for too long and was killed.
+    Stuck,
+}
+
+impl Refusal {
+    const fn plain((step, errno): Failure) -> Self {
+        Self {
+            step,
+            errno,
+            detail: Detail::None,
+        }
+    }
 }
 
 /// Starts a program. When this returns the exec has succeeded, or there is no child any more.
-pub(in crate::process) fn spawn(plan: &Plan<'_>, stack: &mut ChildStack) -> Result<(Pid, OwnedFd), Failure> {
+///
+/// # Errors
+/// Why there is no child.
+pub(in crate::process) fn spawn(
+    plan: &Plan<'_>,
+    stack: &mut ChildStack,
+    watchdog: &Watchdog,
+) -> Result<(Pid, OwnedFd), Refusal> {
     let (argv, environment) = (pointers(plan.argv), pointers(plan.environment));
     let parent = getpid();
     let mut view = ChildView {
@@ -57,22 +110,65 @@ pub(in crate::process) fn spawn(plan: &Plan<'_>, stack: &mut ChildStack) -> Resu
         environment: environment.as_ptr(),
         parent,
         failure: None,
+        at: AtomicU8::new(BEFORE),
+        script: [0; SCRIPT],
+        script_length: 0,
     };
-    let (pid, pidfd) = clone_child(&mut view, stack).map_err(|errno| (Step::NewProcess, errno))?;
-    match view.failure {
-        None => Ok((pid, pidfd)),
-        Some(failure) => {
-            // Before its id is free for another.
-            if let Some(list) = plan.watch_list {
-                list.remove(pid);
-            }
-            // It has written its failure and is in `_exit`, or past it: this waits for microseconds at most. An error
-            // could only say that there is no such child, and then there is nothing to reap.
-            while waitpid(pid, None) == Err(Errno::EINTR) {}
-            Err(failure)
+    let no_process = |errno| Refusal::plain((Step::NewProcess, errno));
+    let watched = watchdog.over(|pidfd| clone_child(&mut view, stack, pidfd));
+    let Watched { outcome, killed } = watched.map_err(no_process)?;
+    let (pid, pidfd) = outcome.map_err(no_process)?;
+    let failure = view.failure.take();
+    // One that has written its failure is in `_exit`, or past it; one that was killed before its exec is past that. One that
+    // was killed in the moment after its exec may still be in the kernel: then it is a child like any other, whose end is
+    // seen to by whoever it is given to.
+    if failure.is_none() && !(killed && has_ended(&pidfd)) {
+        return Ok((pid, pidfd));
+    }
+    // Before its id is free for another.
+    if let Some(list) = plan.watch_list {
+        list.remove(pid);
+    }
+    // Microseconds at most. An error could only say that there is no such child, and then there is nothing to reap.
+    while waitpid(pid, None) == Err(Errno::EINTR) {}
+    Err(view.refusal(failure))
+}
+
+impl ChildView<'_> {
+    fn refusal(&self, failure: Option<Failure>) -> Refusal {
+        let Some(failure) = failure else {
+            let step = match self.at.load(Ordering::Relaxed) {
+                BEFORE => Step::NewProcess,
+                IN_DIRECTORY => Step::WorkingDirectory,
+                _ => Step::Exec,
+            };
+            return Refusal {
+                step,
+                errno: Errno::ETIMEDOUT,
+                detail: Detail::Stuck,
+            };
+        };
+        let script = self.script.get(..self.script_length).unwrap_or_default();
+        match failure {
+            (Step::Lookup | Step::Exec, Errno::ENOENT) if !script.is_empty() => Refusal {
+                step: Step::Exec,
+                errno: Errno::ENOENT,
+                detail: Detail::Script(script.to_vec()),
+            },
+            failure => Refusal::plain(failure),
         }
     }
 }
+
+/// Whether it ends within moments.
+fn has_ended(pidfd: &OwnedFd) -> bool {
+    let mut ended = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    // Every signal of this thread that could end the wait early would also only make it a child like any other.
+    poll(&mut ended, PollTimeout::from(LAST_MOMENTS)).is_ok_and(|ready| ready > 0)
+}
+
+/// How long, in milliseconds, a child that was killed is waited for.
+const LAST_MOMENTS: u8 = 250;
 
 /// The array that `execve` wants: a pointer for each string and a null pointer behind them. Valid as long as `strings`.
 fn pointers(strings: &[CString]) -> Vec<*const c_char> {
@@ -83,8 +179,8 @@ fn pointers(strings: &[CString]) -> Vec<*const c_char> {
         .collect()
 }
 
-fn clone_child(view: &mut ChildView<'_>, stack: &mut ChildStack) -> Result<(Pid, OwnedFd), Errno> {
-    let mut pidfd: RawFd = -1;
+/// Another thread may look at `pidfd` meanwhile: the kernel stores there, before this thread stands still.
+fn clone_child(view: &mut ChildView<'_>, stack: &mut ChildStack, pidfd: &AtomicI32) -> Result<(Pid, OwnedFd), Errno> {
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
     let unused = ptr::null_mut::<c_void>();
     let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
@@ -99,7 +195,7 @@ fn clone_child(view: &mut ChildView<'_>, stack: &mut ChildStack) -> Result<(Pid,
             stack.top(),
             flags,
             ptr::from_mut(view).cast(),
-            &raw mut pidfd,
+            pidfd.as_ptr(),
             unused,
             unused,
         )
@@ -109,7 +205,7 @@ fn clone_child(view: &mut ChildView<'_>, stack: &mut ChildStack) -> Result<(Pid,
     let _ = mask.thread_set_mask();
     let pid = Pid::from_raw(outcome?);
     // SAFETY: clone succeeded, so CLONE_PIDFD has stored a new descriptor that nobody else owns.
-    Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd) }))
+    Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd.load(Ordering::Relaxed)) }))
 }
 
 /// The child, from its first instruction to its exec or exit.
@@ -131,7 +227,7 @@ extern "C" fn child_main(view: *mut c_void) -> c_int {
 ///
 /// # Safety
 /// Only in a child of [`clone_child`], with all signals blocked.
-unsafe fn become_program(view: &ChildView<'_>) -> Result<Infallible, Failure> {
+unsafe fn become_program(view: &mut ChildView<'_>) -> Result<Infallible, Failure> {
     let plan = view.plan;
     // SAFETY: the caller's promise is that of each of these.
     unsafe {
@@ -149,6 +245,7 @@ unsafe fn become_program(view: &ChildView<'_>) -> Result<Infallible, Failure> {
             assume(credentials)?;
         }
         if let Some(directory) = plan.directory {
+            view.at.store(IN_DIRECTORY, Ordering::Relaxed);
             call(
                 Step::WorkingDirectory,
                 libc::SYS_chdir,
@@ -172,16 +269,63 @@ unsafe fn become_program(view: &ChildView<'_>) -> Result<Infallible, Failure> {
             list.insert(getpid());
         }
         unblock_signals();
+        view.at.store(IN_EXEC, Ordering::Relaxed);
+        let (step, errno) = run(view);
+        if errno == Errno::ENOENT {
+            look_for_script(view);
+        }
+        Err((step, errno))
+    }
+}
+
+/// Runs the first of the candidates that can be run, as `execvp(3)` does, but that it gives no script without a `#!` line to a
+/// shell. Returns only to say why there is none.
+///
+/// # Safety
+/// Only in a child of [`clone_child`], as its last step.
+unsafe fn run(view: &ChildView<'_>) -> Failure {
+    let candidates = view.plan.program;
+    let mut denied = false;
+    for path in candidates.iter() {
+        let arguments = [address(path.as_ptr()), address(view.argv), address(view.environment), 0];
+        // SAFETY: strings and arrays were laid out by the parent and live until it goes on. execve does not return but to
+        // fail.
+        let Err((step, errno)) = (unsafe { call(Step::Exec, libc::SYS_execve, arguments) }) else {
+            return (Step::Exec, Errno::UnknownErrno);
+        };
+        match errno {
+            _ if !candidates.are_searched() => return (step, errno),
+            Errno::EACCES => denied = true,
+            errno if leads_on(errno) => {}
+            errno => return (step, errno),
+        }
+    }
+    (Step::Lookup, if denied { Errno::EACCES } else { Errno::ENOENT })
+}
+
+/// The file that is not there may be the interpreter of a script that is.
+///
+/// # Safety
+/// Only in a child of [`clone_child`].
+unsafe fn look_for_script(view: &mut ChildView<'_>) {
+    let flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
+    for path in view.plan.program.iter() {
         let arguments = [
-            address(plan.program.as_ptr()),
-            address(view.argv),
-            address(view.environment),
+            c_long::from(libc::AT_FDCWD),
+            address(path.as_ptr()),
+            c_long::from(flags),
             0,
         ];
-        call(Step::Exec, libc::SYS_execve, arguments)?;
+        // SAFETY: opens a file of this process's own table, for reading. What cannot be read has nothing to tell.
+        let Ok(file) = (unsafe { call(Step::Exec, libc::SYS_openat, arguments) }) else {
+            continue;
+        };
+        let arguments = [file, address(view.script.as_mut_ptr()), SCRIPT as c_long, 0];
+        // SAFETY: the kernel writes at most as many bytes as there are. The descriptor goes with this process.
+        let read = unsafe { call(Step::Exec, libc::SYS_read, arguments) };
+        view.script_length = read.ok().and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
+        return;
     }
-    // execve does not return but to fail.
-    Err((Step::Exec, Errno::UnknownErrno))
 }
 
 /// A pointer as an argument of [`call`].

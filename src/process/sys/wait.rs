@@ -1,12 +1,14 @@
 //! Children as pidfds, and their exits.
 #![allow(unsafe_code, reason = "one of the few files for it: see the crate's lints")]
 
+use std::ffi::c_int;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::signal::{self as disposition, SigHandler, Signal};
 use nix::unistd::Pid;
 
 use crate::process::exit_status::ExitStatus;
@@ -18,6 +20,24 @@ pub(in crate::process) fn pidfd_open(pid: Pid) -> Result<OwnedFd, Errno> {
     let descriptor = RawFd::try_from(result).map_err(|_| Errno::EBADF)?;
     // SAFETY: new, and owned by nobody else. The kernel has set close-on-exec.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// A descriptor of this process by its number; `None`: no number of one.
+///
+/// Whoever asks knows that it is open and stays so for as long as what is returned is used; else a call that it is given to
+/// fails with EBADF, or meets whatever file has got the number.
+pub(in crate::process) fn borrow<'a>(number: RawFd) -> Option<BorrowedFd<'a>> {
+    // SAFETY: not -1, the one value that is forbidden; open by the caller's promise.
+    (number >= 0).then(|| unsafe { BorrowedFd::borrow_raw(number) })
+}
+
+/// Sends a signal to the process behind a pidfd.
+pub(in crate::process) fn signal(pidfd: BorrowedFd<'_>, signal: Signal) -> Result<(), Errno> {
+    let (descriptor, number, flags) = (pidfd.as_raw_fd(), signal as c_int, 0);
+    let information = ptr::null::<libc::siginfo_t>();
+    // SAFETY: numbers, and a null pointer, for which the kernel fills in what kill(2) would.
+    Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, descriptor, number, information, flags) })
+        .map(drop)
 }
 
 /// Whether a look at an exited child also takes it away.
@@ -65,5 +85,5 @@ pub(in crate::process) fn wait(pidfd: impl AsFd, wait: Wait) -> io::Result<Optio
 pub fn claim_children() -> nix::Result<()> {
     // SAFETY: the default disposition runs no code of ours, and no handler of this program is lost: it has none for
     // SIGCHLD yet.
-    unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }.map(drop)
+    unsafe { disposition::signal(Signal::SIGCHLD, SigHandler::SigDfl) }.map(drop)
 }

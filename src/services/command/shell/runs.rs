@@ -13,6 +13,7 @@ use super::{CommandDoor, Of};
 use crate::process::exit_status::ExitStatus;
 use crate::process::job::{Advance, Job, Pipe, Sources};
 use crate::process::reaper::{self, Manner};
+use crate::process::watchdog;
 use crate::reactor::{Alarm, Context};
 
 /// How many programs are started in one turn: each costs tenths of a millisecond, in which nobody else is served.
@@ -100,6 +101,9 @@ impl CommandDoor {
             if self.scheduler.run(id) == Some(State::Starting) {
                 self.start_program(cx, id);
                 self.pump_run(cx, id);
+            }
+            if cx.now().elapsed() >= watchdog::SLOW {
+                break;
             }
         }
         if !self.starting.is_empty() {

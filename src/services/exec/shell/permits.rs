@@ -25,10 +25,10 @@ impl ExecDoor {
     /// # Errors
     /// Why none is.
     pub(super) fn permit_program(&self, command: &mut Command) -> Result<Program, Unfit> {
-        let found = self.launcher.find(command.program()).map_err(Unfit::Missing)?;
         if !self.options.programs.restrict() {
-            return Ok(found);
+            return self.launcher.named(command.program()).map_err(Unfit::Missing);
         }
+        let found = self.launcher.find(command.program()).map_err(Unfit::Missing)?;
         let target = self.launcher.find_real(command.program()).map_err(Unfit::Missing)?;
         match self.options.programs.verdict(found.path(), target.path()) {
             Verdict::Found => Ok(found),

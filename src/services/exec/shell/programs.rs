@@ -20,6 +20,7 @@ use crate::process::job::{Advance, Job, Pipe, Sources};
 use crate::process::reaper::{self, Manner};
 use crate::process::spawn::Stdio;
 use crate::process::spec::Command;
+use crate::process::watchdog;
 use crate::reactor::{Context, Key};
 use crate::services::on_request;
 
@@ -40,6 +41,9 @@ impl ExecDoor {
             let Some(key) = self.starting.pop_front() else { return };
             self.start_program(cx, key);
             self.pump(cx, key);
+            if cx.now().elapsed() >= watchdog::SLOW {
+                break;
+            }
         }
         if !self.starting.is_empty() {
             cx.resume_later(Of::Starting.only());

@@ -24,6 +24,7 @@ use crate::process::failure::SpawnError;
 use crate::process::reaper;
 use crate::process::spawn::Stdio;
 use crate::process::stderr_log::StderrLog;
+use crate::process::watchdog;
 use crate::reactor::{Alarm, Context, Key};
 
 /// Processes started in one turn: a start takes a few tenths of a millisecond, in which nobody else is served.
@@ -47,6 +48,9 @@ impl Pool {
             };
             // An error has been logged and reported to the dispatcher, which tries again after a while.
             let _ = self.spawn(cx, id);
+            if cx.now().elapsed() >= watchdog::SLOW {
+                break;
+            }
         }
         if !self.crew.waiting.is_empty() {
             cx.resume_later(Of::Spawning.only());

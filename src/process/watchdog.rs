@@ -1,0 +1,301 @@
+//! The watchdog over starts: no child keeps the thread that starts it for longer than a second.
+//!
+//! That thread stands still from the clone to the exec of a child ([`sys`]). In between the child runs on, and may
+//! be kept from it by others: once it has its own user, by a process of that user that stops it (`kill -STOP -1`); and by
+//! a file system that does not answer when it looks for its program. Nobody could be served meanwhile, and no signal obeyed.
+//!
+//! So a start is watched by a thread, which is woken by a timer that is armed before the clone and disarmed after it, and not
+//! by the starts. Every [`TICK`] it looks; after [`PATIENCE`] of them it kills the child, and the start has failed. Ticks
+//! are counted by looks and not by the clock: when the daemon itself has been stopped meanwhile, that is one tick.
+//!
+//! **Whom it kills.** The kernel stores the child's pidfd before the starting thread stands still. That descriptor's number is
+//! good until that thread closes it, which it cannot before the end of the start; and the end of a start, as well as
+//! the look at it with the kill, happens under one lock. So the watchdog can meet no other descriptor that has got the same
+//! number. A child whose exec has succeeded just before the kill is killed nevertheless, and that start has failed as well.
+//!
+//! **What it cannot cure**: a child that sleeps in the kernel and does not heed even KILL (a request that a file system has
+//! taken and does not answer). It is told in the log; all stands still until the kernel lets go.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+
+use super::sys;
+
+/// How often a start that goes on is looked at.
+const TICK: Duration = Duration::from_millis(500);
+/// After so many ticks its child is killed.
+const PATIENCE: u32 = 2;
+/// After so many ticks the log is told that this has not helped.
+const HOPELESS: u32 = 10;
+
+/// Whoever has several starts to make looks at its other events first after one that took so long.
+pub const SLOW: Duration = Duration::from_millis(100);
+
+/// A handle; all of them are for the same watchdog. Its thread is started with the first start at the latest, and ends with the last handle.
+#[derive(Debug, Clone, Default)]
+pub struct Watchdog(Arc<Owner>);
+
+#[derive(Debug, Default)]
+struct Owner {
+    /// Held through a whole start: whoever starts something meanwhile, on another thread, waits for its turn.
+    turn: Mutex<Option<Arc<Shared>>>,
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let turn = self.turn.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shared) = turn.take() {
+            *lock(&shared.stage) = Stage::Over;
+            // Fails only for a time that is none. The thread is not waited for: it has nothing left to do.
+            let _ = shared.arm(Duration::from_nanos(1));
+        }
+    }
+}
+
+/// What the starting thread and the watchdog's have in common.
+#[derive(Debug)]
+struct Shared {
+    timer: TimerFd,
+    stage: Mutex<Stage>,
+    /// The pidfd of the child of the start that goes on, stored by the kernel; -1: there is none yet.
+    child: AtomicI32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nothing is being started.
+    Idle,
+    /// A start goes on.
+    Watching {
+        /// It was looked at so often.
+        ticks: u32,
+    },
+    /// A start goes on whose child has been sent KILL.
+    Killed { ticks: u32 },
+    /// Nothing will be started any more.
+    Over,
+}
+
+/// What a start that was watched has come to.
+#[derive(Debug)]
+pub(super) struct Watched<R> {
+    pub(super) outcome: R,
+    /// Its child was sent KILL.
+    pub(super) killed: bool,
+}
+
+impl Watchdog {
+    /// Starts its thread now, and not only with the first start.
+    ///
+    /// # Errors
+    /// EAGAIN, EMFILE, ENOMEM.
+    pub fn start(&self) -> io::Result<()> {
+        Self::started(&mut lock(&self.0.turn)).map(drop)
+    }
+
+    fn started(turn: &mut Option<Arc<Shared>>) -> io::Result<&Shared> {
+        Ok(match turn {
+            Some(shared) => shared,
+            none => none.insert(Shared::start()?),
+        })
+    }
+
+    /// Does `start`, which stores a child's pidfd, before it stands still, at the place it is given, and which returns once that
+    /// child has exec'ed or ended.
+    ///
+    /// # Errors
+    /// EAGAIN, EMFILE, ENOMEM: there can be no watchdog, and nothing was started.
+    pub(super) fn over<R>(&self, start: impl FnOnce(&AtomicI32) -> R) -> Result<Watched<R>, Errno> {
+        let mut turn = lock(&self.0.turn);
+        let shared = Self::started(&mut turn).map_err(|error| errno_of(&error))?;
+        shared.child.store(-1, Ordering::Relaxed);
+        *lock(&shared.stage) = Stage::Watching { ticks: 0 };
+        shared.arm(TICK)?;
+        let outcome = start(&shared.child);
+        let stage = std::mem::replace(&mut *lock(&shared.stage), Stage::Idle);
+        // Fails for no timer that exists; the thread would look in vain.
+        let _ = shared.timer.unset();
+        let killed = matches!(stage, Stage::Killed { .. });
+        Ok(Watched { outcome, killed })
+    }
+}
+
+impl Shared {
+    fn start() -> io::Result<Arc<Self>> {
+        let shared = Arc::new(Self {
+            timer: TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)?,
+            stage: Mutex::new(Stage::Idle),
+            child: AtomicI32::new(-1),
+        });
+        let its = Arc::clone(&shared);
+        let thread = thread::Builder::new().name("watchdog".to_owned());
+        thread.spawn(move || its.watch())?;
+        Ok(shared)
+    }
+
+    fn arm(&self, interval: Duration) -> nix::Result<()> {
+        let expiration = Expiration::Interval(TimeSpec::from_duration(interval));
+        self.timer.set(expiration, TimerSetTimeFlags::empty())
+    }
+
+    fn watch(&self) {
+        // They are the loop's, as for every other thread. Fails only for an unknown operation.
+        let _ = SigSet::all().thread_block();
+        loop {
+            match self.timer.wait() {
+                Ok(()) | Err(Errno::EINTR) => {}
+                // No timer that exists says anything else; without one there is nothing to do.
+                Err(_) => return,
+            }
+            if !self.look() {
+                return;
+            }
+        }
+    }
+
+    /// False: there is nothing to look at any more.
+    fn look(&self) -> bool {
+        let mut stage = lock(&self.stage);
+        *stage = match *stage {
+            Stage::Over => return false,
+            Stage::Idle => Stage::Idle,
+            Stage::Watching { ticks } if ticks + 1 >= PATIENCE => self.kill(ticks + 1),
+            Stage::Watching { ticks } => Stage::Watching { ticks: ticks + 1 },
+            Stage::Killed { ticks } => {
+                if ticks + 1 == HOPELESS {
+                    self.complain();
+                }
+                Stage::Killed { ticks: ticks + 1 }
+            }
+        };
+        true
+    }
+
+    /// Under the lock of the stage, so that the descriptor cannot be closed meanwhile.
+    fn kill(&self, ticks: u32) -> Stage {
+        match self.child() {
+            // ESRCH: it has ended, and the start is about to.
+            Some(child) if sys::signal(child, Signal::SIGKILL).is_ok() => Stage::Killed { ticks },
+            _ => Stage::Watching { ticks },
+        }
+    }
+
+    /// Whoever is asked must hold the lock of the stage, in a start.
+    fn child(&self) -> Option<BorrowedFd<'_>> {
+        sys::borrow(self.child.load(Ordering::Acquire))
+    }
+
+    fn complain(&self) {
+        let number = self.child().map_or(-1, |child| child.as_raw_fd());
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).unwrap_or_default();
+        let pid = info.lines().find_map(|line| line.strip_prefix("Pid:"));
+        log::error!(
+            "the start of a program has kept everything waiting for {:?}: process {} sleeps in the kernel and does not heed \
+             KILL; a file system that it needs does not answer, mend or unmount that",
+            TICK * HOPELESS,
+            pid.map_or("(unknown)", str::trim)
+        );
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing under these locks panics half way.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn errno_of(error: &io::Error) -> Errno {
+    super::program::errno_of(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::IntoRawFd;
+    use std::sync::mpsc;
+
+    use super::super::testing::{self, shell};
+    use super::*;
+
+    #[test]
+    fn a_start_that_ends_leaves_its_child_alone() {
+        let watchdog = Watchdog::default();
+        for _ in 0..3 {
+            let watched = watchdog.over(|_| 7).unwrap();
+            assert_eq!((watched.outcome, watched.killed), (7, false));
+        }
+    }
+
+    #[test]
+    fn a_child_that_keeps_its_start_is_killed_and_another_one_is_not() {
+        let watchdog = Watchdog::default();
+        let (mut stuck, mut other) = (shell("read end"), shell("read end"));
+        let pidfd = nix::unistd::dup(stuck.pidfd()).unwrap().into_raw_fd();
+        let watched = watchdog.over(|place| {
+            place.store(pidfd, Ordering::Release);
+            testing::wait_readable(stuck.pidfd());
+        });
+        assert!(watched.unwrap().killed);
+        assert_eq!(testing::wait(&mut stuck).to_string(), "signal 9 (SIGKILL)");
+        assert_eq!(other.reap().unwrap(), None);
+        nix::unistd::close(pidfd).unwrap();
+    }
+
+    #[test]
+    fn a_start_without_a_child_yet_goes_on() {
+        let watchdog = Watchdog::default();
+        let shared = {
+            let _ = watchdog.over(|_| ()).unwrap();
+            Arc::clone(lock(&watchdog.0.turn).as_ref().unwrap())
+        };
+        let watched = watchdog.over(|_| {
+            while *lock(&shared.stage) != (Stage::Watching { ticks: PATIENCE }) {
+                thread::yield_now();
+            }
+        });
+        assert!(!watched.unwrap().killed);
+    }
+
+    #[test]
+    fn its_thread_ends_with_the_last_handle() {
+        let watchdog = Watchdog::default();
+        let _ = watchdog.over(|_| ()).unwrap();
+        let shared = Arc::downgrade(lock(&watchdog.0.turn).as_ref().unwrap());
+        let other = watchdog.clone();
+        drop(watchdog);
+        assert!(shared.upgrade().is_some());
+        drop(other);
+        while shared.upgrade().is_some() {
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn starts_of_two_threads_take_turns() {
+        let watchdog = Watchdog::default();
+        let (began, wait) = mpsc::channel();
+        let (go, wait_to_go) = mpsc::channel::<()>();
+        thread::scope(|scope| {
+            scope.spawn({
+                let watchdog = &watchdog;
+                move || {
+                    watchdog
+                        .over(|_| (began.send(()).unwrap(), wait_to_go.recv().unwrap()))
+                        .unwrap()
+                }
+            });
+            wait.recv().unwrap();
+            assert!(watchdog.0.turn.try_lock().is_err());
+            go.send(()).unwrap();
+        });
+        assert!(!watchdog.over(|_| ()).unwrap().killed);
+    }
+}
