@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum};
 
-use crate::client::ask::{self, Mode, Options};
+use crate::client::ask::{self, ChannelIds, Eyes, Mode, Options};
+use crate::config::spec::fail::{self, Fail};
 use crate::config::units::{Escaped, Time};
 use crate::error::Error;
 use crate::net::addr::ConnectAddr;
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
-const DEFAULT_ANSWER: &[u8] = b"ERR";
+/// For a line that may be a question but cannot be told from an answer's number: Squid asks again.
+const CONTRADICTION: &[u8] = b"BH";
 /// Below it an answer could not come back over a network; above it Squid has long given up.
 const TIMEOUT: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(3600);
 
@@ -19,7 +22,7 @@ Examples:
   One question:
     echo 'http://ads.example/ 10.0.0.1/- - GET' | iotcpd ask 127.0.0.1:9991
   Squid's helper, with a second pool to fall back on (in squid.conf):
-    url_rewrite_program /usr/bin/iotcpd ask --squid 10.0.0.5:9991 10.0.0.6:9991
+    url_rewrite_program /usr/bin/iotcpd ask --squid --channel-ids yes 10.0.0.5:9991 10.0.0.6:9991
     url_rewrite_children 1 concurrency=500
 
 With --squid it ends only when its input ends, whatever becomes of the pools.";
@@ -33,12 +36,39 @@ pub(super) struct Flags {
     /// Speak Squid's helper protocol, with or without channel-IDs
     #[arg(long)]
     squid: bool,
+    /// Whether Squid's lines begin with channel-IDs: yes with concurrency=1 and more, no with 0 [default: auto]
+    #[arg(long, value_name = "WHETHER", requires = "squid")]
+    channel_ids: Option<ChannelIds>,
     /// How long an answer may take [default: 2s]
     #[arg(long, value_name = "TIME")]
     timeout: Option<Time>,
     /// What is answered when no pool does; ERR lets the URL pass, BH says that the helper is broken [default: ERR]
     #[arg(long, value_name = "ERR|BH|TEXT", allow_hyphen_values = true)]
     on_failure: Option<Escaped>,
+    /// The same in one word for Squid: open lets the URL pass, closed denies [default: open]
+    #[arg(long, value_name = "WHAT")]
+    fail: Option<Fail>,
+    /// Where a browser is sent whose URL is denied by --fail closed [default: http://url-filter-unavailable.invalid/]
+    #[arg(long, value_name = "URL")]
+    fail_url: Option<String>,
+    /// Lines hold passwords: keep them out of core dumps and away from other processes of the same user
+    #[arg(long)]
+    confidential: bool,
+}
+
+/// By hand, so that its comments stay out of the help.
+impl ValueEnum for ChannelIds {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Auto, Self::Yes, Self::No]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            Self::Auto => "auto",
+            Self::Yes => "yes",
+            Self::No => "no",
+        }))
+    }
 }
 
 pub(super) fn run(flags: &Flags) -> Result<(), Error> {
@@ -62,24 +92,51 @@ fn options(flags: &Flags) -> Result<Options, Error> {
             Time(timeout)
         ));
     }
-    let on_failure = flags
-        .on_failure
-        .as_ref()
-        .map_or_else(|| DEFAULT_ANSWER.to_vec(), |answer| answer.0.clone());
-    if on_failure.contains(&b'\n') {
-        mistakes.push("iotcpd: --on-failure: an answer is one line; leave out \\n, it is added".to_owned());
-    }
+    let on_failure = on_failure(flags, &mut mistakes);
     if mistakes.is_empty() {
         let mode = if flags.squid { Mode::Squid } else { Mode::Plain };
         Ok(Options {
             addresses,
             mode,
             timeout,
+            channel_ids: flags.channel_ids.unwrap_or(ChannelIds::Auto),
+            on_contradiction: match flags.fail {
+                Some(Fail::Closed) => on_failure.clone(),
+                Some(Fail::Open) | None => CONTRADICTION.to_vec(),
+            },
             on_failure,
+            eyes: if flags.confidential {
+                Eyes::Nobody
+            } else {
+                Eyes::Anybody
+            },
         })
     } else {
         Err(Error::mistakes(mistakes))
     }
+}
+
+/// What a line gets that no pool has answered.
+fn on_failure(flags: &Flags, mistakes: &mut Vec<String>) -> Vec<u8> {
+    let text = flags.on_failure.as_ref().map(|answer| answer.0.clone());
+    if text.as_ref().is_some_and(|text| text.contains(&b'\n')) {
+        mistakes.push("iotcpd: --on-failure: an answer is one line; leave out \\n, it is added".to_owned());
+    }
+    if text.is_some() && flags.fail.is_some() {
+        let wrong = "it and --on-failure both say what a line gets that no pool has answered";
+        mistakes.push(format!("iotcpd: --fail: {wrong}; leave one of the two out"));
+    }
+    let url = flags.fail_url.as_deref();
+    if url.is_some() && flags.fail != Some(Fail::Closed) {
+        let wrong = "it is where denied requests are sent, and nothing is denied without --fail closed";
+        mistakes.push(format!(
+            "iotcpd: --fail-url: {wrong}; give that as well, or leave it out"
+        ));
+    }
+    if let Some((wrong, remedy)) = url.and_then(fail::unfit) {
+        mistakes.push(format!("iotcpd: --fail-url: {wrong}; {remedy}"));
+    }
+    text.unwrap_or_else(|| flags.fail.unwrap_or(Fail::Open).answer(url))
 }
 
 #[cfg(test)]
@@ -117,6 +174,58 @@ mod tests {
             (Mode::Squid, Duration::from_millis(500))
         );
         assert_eq!(options.on_failure, b"BH");
+    }
+
+    #[test]
+    fn one_word_says_what_a_failure_means() {
+        let closed = lower("--squid --fail closed x:1").unwrap();
+        assert_eq!(closed.on_failure, b"302:http://url-filter-unavailable.invalid/");
+        assert_eq!(closed.on_contradiction, closed.on_failure);
+        let closed = lower("--fail closed --fail-url http://a/ x:1").unwrap();
+        assert_eq!(closed.on_failure, b"302:http://a/");
+        let open = lower("--squid --fail open x:1").unwrap();
+        assert_eq!(
+            (open.on_failure, open.on_contradiction),
+            (b"ERR".to_vec(), b"BH".to_vec())
+        );
+        for (line, why) in [
+            (
+                "--fail closed --on-failure ERR x:1",
+                "--fail: it and --on-failure both say",
+            ),
+            (
+                "--fail-url http://a/ x:1",
+                "--fail-url: it is where denied requests are sent",
+            ),
+            (
+                "--fail open --fail-url http://a/ x:1",
+                "--fail-url: it is where denied requests are sent",
+            ),
+            (
+                "--fail closed --fail-url a x:1",
+                "--fail-url: it does not begin with http://",
+            ),
+        ] {
+            let text = lower(line).unwrap_err().to_string();
+            assert!(
+                text.starts_with(&format!("iotcpd: {why}")) && text.contains("; "),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn channel_ids_are_squids() {
+        assert_eq!(lower("--squid x:1").unwrap().channel_ids, ChannelIds::Auto);
+        assert_eq!(
+            lower("--squid --channel-ids no x:1").unwrap().channel_ids,
+            ChannelIds::No
+        );
+        assert_eq!(
+            lower("--squid --channel-ids yes x:1").unwrap().channel_ids,
+            ChannelIds::Yes
+        );
+        assert!(Ask::try_parse_from(["ask", "--channel-ids", "yes", "x:1"]).is_err());
     }
 
     #[test]

@@ -38,6 +38,7 @@ const UNIX: Beside = (&["--listen=unix:/x"], "listen = ['unix:/x']");
 const PERSISTENT: Beside = (&["--persistent"], "persistent = true");
 const CACHE: Beside = (&["--cache-size=1M"], "cache-size = '1M'");
 const SANDBOX: Beside = (&["--sandbox"], "sandbox = true");
+const CLOSED: Beside = (&["--fail=closed"], "fail = 'closed'");
 const READY: Beside = (&["--ready-line=up"], "ready-line = 'up'");
 const ELASTIC: Beside = (&["--max-workers=8"], "max-workers = 8");
 
@@ -207,6 +208,13 @@ const SAMPLES: &[Sample] = &[
         r#"error-reply = "-BH\n""#,
         NOTHING,
     ),
+    ("fail", &["--fail", "closed"], "fail = 'closed'", NOTHING),
+    (
+        "fail-url",
+        &["--fail-url", "http://a/"],
+        "fail-url = 'http://a/'",
+        CLOSED,
+    ),
     (
         "half-close",
         &["--half-close", "hang-up"],
@@ -358,5 +366,5 @@ fn the_help_tells_the_true_defaults() {
         assert_eq!(said, from_flags(beside.0.iter().copied()), "{flag}");
         checked += 1;
     }
-    assert_eq!(checked, 32);
+    assert_eq!(checked, 34);
 }

@@ -5,17 +5,23 @@ use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use super::Choices;
-use crate::client::ask::Mode;
 use crate::client::ask::core::{Action, Asker, AttemptId, Event, Fault};
-use crate::client::ask::dialect::{self, Dialect};
+use crate::client::ask::dialect::{self, Dialect, Question, Reading};
 use crate::client::ask::input::{LONGEST_LINE, Line, Splitter};
 use crate::client::ask::options::Policy;
 use crate::client::ask::reply::{self, Collector, Flaw, LONGEST_FOR_SQUID, LONGEST_REPLY};
+use crate::client::ask::{ChannelIds, Mode};
 
 const FAILURE: &[u8] = b"BH";
+const CONTRADICTION: &[u8] = b"BH misread";
 
 fn mode(choices: &mut Choices<'_>) -> Mode {
     choices.pick(&[Mode::Squid, Mode::Plain]).unwrap_or(Mode::Squid)
+}
+
+fn channel_ids(choices: &mut Choices<'_>) -> ChannelIds {
+    let all = [ChannelIds::Auto, ChannelIds::Yes, ChannelIds::No];
+    choices.pick(&all).unwrap_or(ChannelIds::Auto)
 }
 
 /// A stream, and now and then one whose first line is about as long as any may be.
@@ -27,11 +33,11 @@ fn stream(choices: &mut Choices<'_>, longest: usize) -> Vec<u8> {
     [&beginning, choices.take(usize::MAX)].concat()
 }
 
-/// `Splitter` and `Dialect`: mode, three bytes that cut the rest, and one that may put a very long line before it. However the
+/// `Splitter` and `Dialect`: mode, whether there are channel-IDs, three bytes that cut the rest, and one that may put a very long line before it. However the
 /// input is cut, each of its lines comes out once; and what is taken off a line stands before its answer, byte for byte.
 pub fn fuzz_ask_input(input: &[u8]) {
     let mut choices = Choices::new(input);
-    let (mode, cuts) = (mode(&mut choices), choices.take(3));
+    let (mode, ids, cuts) = (mode(&mut choices), channel_ids(&mut choices), choices.take(3));
     let input = stream(&mut choices, LONGEST_LINE);
     let (mut splitter, mut lines) = (Splitter::default(), Vec::new());
     let (long, short) = input.split_at(input.len().saturating_sub(4096));
@@ -43,7 +49,7 @@ pub fn fuzz_ask_input(input: &[u8]) {
     assert!(splitter.is_drained(), "nothing is forgotten");
     let expected = lines_of(&input);
     assert_eq!(lines.len(), expected.len(), "each line comes out once");
-    let mut dialect = Dialect::new(mode);
+    let mut dialect = Dialect::new(mode, ids);
     for (line, written) in lines.iter().zip(expected) {
         let held = written.get(..LONGEST_LINE).unwrap_or(written);
         assert!(line.bytes() == held, "a line is what was written");
@@ -71,28 +77,37 @@ fn lines_of(input: &[u8]) -> Vec<&[u8]> {
 }
 
 fn check_channel(dialect: &mut Dialect, line: &[u8]) {
-    let question = dialect.read(line);
-    let blank = if question.channel.is_empty() { &b""[..] } else { b" " };
-    let answer = dialect::answer(&question.channel, b"ERR");
+    let reading = dialect.read(line);
+    let (Reading::Question(Question { channel, .. }) | Reading::Contradiction(channel)) = &reading;
+    let blank = if channel.is_empty() { &b""[..] } else { b" " };
+    let answer = dialect::answer(channel, b"ERR");
     assert!(
-        answer == [&question.channel, blank, b"ERR\n"].concat(),
+        answer == [channel, blank, b"ERR\n"].concat(),
         "the channel-ID stands before the answer"
     );
-    if *dialect == Dialect::Concurrent {
-        assert!(
-            line.starts_with(&question.channel) && !question.channel.contains(&b' '),
-            "it is the first word"
+    assert!(
+        line.starts_with(channel) && channel.iter().all(u8::is_ascii_digit),
+        "it is a number that the line begins with"
+    );
+    let Reading::Question(Question { channel, text }) = reading else {
+        let may_be = channel.is_empty() == (*dialect == Dialect::Concurrent);
+        return assert!(
+            may_be,
+            "what is missing contradicts channel-IDs, what is there their absence"
         );
-    } else {
-        assert!(question.channel.is_empty(), "where there are none, none is found");
-    }
-    let rest = line.get(question.channel.len()..).unwrap_or_default();
-    let rest = if *dialect == Dialect::Concurrent {
-        rest.strip_prefix(b" ").unwrap_or(rest)
-    } else {
-        rest
     };
-    let tail = rest.strip_prefix(question.text.as_slice());
+    assert_eq!(
+        channel.is_empty(),
+        *dialect != Dialect::Concurrent,
+        "where there are none, none is found, and where there are, each question has one"
+    );
+    let rest = line.get(channel.len()..).unwrap_or_default();
+    let rest = if channel.is_empty() {
+        rest
+    } else {
+        rest.strip_prefix(b" ").unwrap_or(rest)
+    };
+    let tail = rest.strip_prefix(text.as_slice());
     assert!(
         matches!(tail, Some(b"" | b"\r")),
         "the rest, but for a CR at its end, is asked"
@@ -187,7 +202,9 @@ impl Run {
         let policy = Policy {
             mode: mode(choices),
             timeout: Duration::from_millis(1 + choices.below(256) as u64 * 8),
+            channel_ids: channel_ids(choices),
             on_failure: FAILURE.to_vec(),
+            on_contradiction: CONTRADICTION.to_vec(),
             addresses: 1 + choices.below(3),
             max_in_flight: 1 + choices.below(4),
             max_unanswered: 1 + choices.below(8),
@@ -197,7 +214,7 @@ impl Run {
         let now = Instant::now();
         Self {
             asker: Asker::new(policy.clone(), now),
-            dialect: Dialect::new(policy.mode),
+            dialect: Dialect::new(policy.mode, policy.channel_ids),
             policy,
             now,
             attempts: Vec::new(),
@@ -235,7 +252,9 @@ impl Run {
     fn read_line(&mut self, choices: &mut Choices<'_>) {
         if self.asker.has_room() {
             let line = bytes(choices);
-            self.channels.push(self.dialect.read(&line).channel);
+            let (Reading::Question(Question { channel, .. }) | Reading::Contradiction(channel)) =
+                self.dialect.read(&line);
+            self.channels.push(channel);
             let line = if choices.byte() == 255 {
                 Line::Cut(line)
             } else {
@@ -267,7 +286,7 @@ impl Run {
                 }
                 Action::Write(line) => self.answers.push(line),
                 Action::Cancel(_) | Action::Away { .. } | Action::Probe { .. } | Action::Back { .. } => {}
-                Action::GaveUp { .. } => {}
+                Action::GaveUp { .. } | Action::Contradicted => {}
             }
         }
         assert!(

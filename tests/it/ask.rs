@@ -257,6 +257,16 @@ fn every_line_gets_the_text_for_failures_while_all_pools_are_away() {
         );
         assert!(stderr.contains(&nobody) && stderr.contains(&closed), "{stderr}");
         assert_eq!(stderr.contains("3 of 3 lines were not answered"), !is_squid, "{stderr}");
+        // The first at once, and all of them at the end of the input.
+        let text = answers[0].trim_start_matches("1 ");
+        let passed = if text == "ERR" { ", its URL passed" } else { "" };
+        assert!(
+            stderr.contains(&format!("WARN 1 line answered {text}{passed}: cannot connect to ")),
+            "{stderr}"
+        );
+        let passed = passed.replace("its URL", "their URLs");
+        let in_all = format!("WARN 3 of 3 lines answered {text} since the start{passed}");
+        assert_eq!(stderr.contains(&in_all), is_squid, "{stderr}");
     }
 }
 
@@ -270,9 +280,9 @@ fn a_pool_that_hangs_costs_the_time_out_and_no_more() {
         deaf.local_addr().expect("its address").to_string(),
     ] {
         let mut asker = Asker::start(&["--squid", "--timeout", "100ms", &address]);
-        asker.send("7 echo a\n8 echo b\n9 echo c\n");
+        asker.send("1 echo a\n8 echo b\n9 echo c\n");
         let answers: BTreeSet<String> = (0..3).map(|_| asker.answer()).collect();
-        assert_eq!(answers, ["7 ERR", "8 ERR", "9 ERR"].map(str::to_owned).into());
+        assert_eq!(answers, ["1 ERR", "8 ERR", "9 ERR"].map(str::to_owned).into());
         assert_eq!(asker.ask("10 echo d"), "10 ERR");
         assert_eq!(asker.end().0, Some(0));
         let mut asker = Asker::start(&["--timeout", "100ms", "--on-failure", "gone", &address]);
@@ -315,6 +325,51 @@ fn what_comes_behind_an_answer_is_for_nobody() {
     assert_eq!(asker.end(), (Some(0), nothing(), String::new()));
 }
 
+/// A pool that closes the first connections without a byte, as one does that is being restarted, or the balancer before it.
+#[test]
+fn a_connection_closed_without_a_byte_is_tried_again() {
+    let home = temp_dir();
+    let path = home.path().join("pool");
+    let listener = UnixListener::bind(&path).expect("bind a pool");
+    let pool = thread::spawn(move || {
+        for number in 0..5 {
+            let (mut connection, _) = listener.accept().expect("accept");
+            let mut line = String::new();
+            BufReader::new(&connection).read_line(&mut line).expect("a line");
+            if number == 4 {
+                connection.write_all(format!("re {line}").as_bytes()).expect("answer");
+            }
+        }
+    });
+    let address = format!("unix:{}", path.display());
+    let mut asker = Asker::start(&["--squid", "--timeout", "60s", &address]);
+    assert_eq!(asker.ask("1 a"), "1 re a");
+    pool.join().expect("it was asked five times");
+    let (status, rest, stderr) = asker.end();
+    assert_eq!((status, rest), (Some(0), nothing()));
+    assert!(!stderr.contains("answered ERR"), "{stderr}");
+}
+
+#[test]
+fn one_word_says_what_a_failure_means_to_squid() {
+    let home = temp_dir();
+    let nobody = format!("unix:{}", home.path().join("nobody").display());
+    for (flags, answer) in [
+        (&["--fail", "open"][..], "ERR"),
+        (&["--fail", "closed"], "302:http://url-filter-unavailable.invalid/"),
+        (
+            &["--fail", "closed", "--fail-url", "http://a/denied"],
+            "302:http://a/denied",
+        ),
+    ] {
+        let mut asker = Asker::start(&[&["--squid", "--timeout", "100ms"], flags, &[nobody.as_str()]].concat());
+        assert_eq!(asker.ask("1 http://x/"), format!("1 {answer}"));
+        let (_, _, stderr) = asker.end();
+        assert_eq!(stderr.contains("URL passed"), answer == "ERR", "{stderr}");
+        assert!(stderr.contains(&format!("1 line answered {answer}")), "{stderr}");
+    }
+}
+
 // ---- for Squid -------------------------------------------------------------------------------------------------
 
 #[test]
@@ -334,6 +389,57 @@ fn with_channel_ids_answers_come_as_they_are_ready() {
     arrival.open();
     assert_eq!(asker.answer(), "0 slow");
     assert_eq!(asker.end(), (Some(0), nothing(), String::new()));
+}
+
+#[test]
+fn a_number_is_a_channel_id_only_where_squid_begins_with_it() {
+    let daemon = pool(1, &[]);
+    // As auth_param basic says names and passwords.
+    let lines = ["1042 pw1042", "1043 pw1043", "42 x y"];
+    for flags in [&["--squid"][..], &["--squid", "--channel-ids", "no"]] {
+        let mut asker = Asker::of(&daemon, flags);
+        for line in lines {
+            assert_eq!(asker.ask(line), format!("unknown {line}"), "{flags:?}");
+        }
+        assert_eq!(asker.end(), (Some(0), nothing(), String::new()));
+    }
+    let mut told = Asker::of(&daemon, &["--squid", "--channel-ids", "yes"]);
+    assert_eq!(told.ask("1042 echo x"), "1042 x");
+    let mut told = Asker::of(&daemon, &["--squid", "--channel-ids", "no"]);
+    assert_eq!(told.ask("1 pw1"), "unknown 1 pw1");
+}
+
+#[test]
+fn a_line_that_contradicts_the_first_is_an_error_and_asks_squid_to_ask_again() {
+    let daemon = pool(1, &[]);
+    for (flags, first, answer, wrong, told) in [
+        (&["--squid"][..], "1 echo x", "1 x", "echo x", "BH"),
+        (&["--squid"], "0 echo x", "0 x", "http://a/", "BH"),
+        (&["--squid", "--channel-ids", "yes"], "7 echo x", "7 x", "echo x", "BH"),
+        (&["--squid"], "echo x", "x", "1 echo x", "1 BH"),
+        (&["--squid"], "echo x", "x", "0 echo x", "0 BH"),
+        (
+            &["--squid", "--fail", "closed"],
+            "echo x",
+            "x",
+            "0 x",
+            "0 302:http://url-filter-unavailable.invalid/",
+        ),
+    ] {
+        let before = daemon.usr1().count("queries total");
+        let mut asker = Asker::of(&daemon, flags);
+        assert_eq!(asker.ask(first), answer);
+        assert_eq!(asker.ask(wrong), told);
+        assert_eq!(asker.ask(first), answer, "the next is as good as ever");
+        let (status, _, stderr) = asker.end();
+        assert_eq!(status, Some(0));
+        assert!(
+            stderr.contains("ERROR a line ") && stderr.contains("--channel-ids"),
+            "{stderr}"
+        );
+        assert!(!stderr.contains("http://a/"), "{stderr}");
+        assert_eq!(daemon.usr1().count("queries total"), before + 2, "it was asked nowhere");
+    }
 }
 
 #[test]

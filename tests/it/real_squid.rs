@@ -100,9 +100,20 @@ struct Squid {
 }
 
 impl Squid {
-    /// Squid with one helper of so many channels that asks the pool at `pool`; ready for clients.
+    /// Squid with one helper of so many channels that filters URLs by what it is told to ask; ready for clients.
     #[track_caller]
     fn start(concurrency: u32, asks: &str) -> Self {
+        Self::with(|ask| {
+            format!(
+                "http_access allow all\nurl_rewrite_program {ask} {asks}\n\
+                 url_rewrite_children 1 startup=1 idle=1 concurrency={concurrency} queue-size=1000\n"
+            )
+        })
+    }
+
+    /// Squid with these lines in its configuration, which are made for `iotcpd ask --squid` as it is called there.
+    #[track_caller]
+    fn with(lines: impl FnOnce(&str) -> String) -> Self {
         let home = temp_dir();
         let path = home.path().display().to_string();
         // Squid gives up root, and whoever it becomes has to reach its files, and the helper's program, in here.
@@ -127,11 +138,11 @@ impl Squid {
         let port = free_port();
         let configuration = format!(
             "http_port 127.0.0.1:{port}\nvisible_hostname squid.example\ncache_effective_user proxy\n\
-             http_access allow all\ncache deny all\ncache_mem 1 MB\nmemory_cache_shared off\nhosts_file {path}/hosts\n\
+             cache deny all\ncache_mem 1 MB\nmemory_cache_shared off\nhosts_file {path}/hosts\n\
              pid_filename none\naccess_log none\ncache_store_log none\ncache_log {path}/log/cache.log\n\
              coredump_dir {path}/log\npinger_enable off\nshutdown_lifetime 0 seconds\nclient_db off\n\
-             url_rewrite_program {helper} ask --squid {asks}\n\
-             url_rewrite_children 1 startup=1 idle=1 concurrency={concurrency} queue-size=1000\n"
+             {}",
+            lines(&format!("{helper} ask --squid"))
         );
         fs::write(home.path().join("squid.conf"), configuration).expect("write Squid's configuration");
         let mut command = Command::new("squid");
@@ -169,14 +180,30 @@ impl Squid {
     fn fetch(&self, url: &str) -> Response {
         fetch(&self.address, url)
     }
+
+    /// The same as a user with a password, both of which stand in `credentials`, in base64.
+    #[track_caller]
+    fn fetch_as(&self, credentials: &str, url: &str) -> Response {
+        ask_for(
+            &self.address,
+            "GET",
+            url,
+            &format!("Proxy-Authorization: Basic {credentials}\r\n"),
+        )
+    }
 }
 
 #[track_caller]
 fn fetch(squid: &Address, url: &str) -> Response {
-    let host = url.split('/').nth(2).unwrap_or_default();
+    ask_for(squid, "GET", url, "")
+}
+
+#[track_caller]
+fn ask_for(squid: &Address, method: &str, url: &str, header: &str) -> Response {
+    let host = url.split('/').nth(2).unwrap_or(url);
     let mut client = Client::connect(squid);
     client.send(format!(
-        "GET {url} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        "{method} {url} HTTP/1.1\r\nHost: {host}\r\n{header}Connection: close\r\n\r\n"
     ));
     let response = String::from_utf8_lossy(&client.read_to_end()).into_owned();
     let (head, body) = response.split_once("\r\n\r\n").unwrap_or((&response, ""));
@@ -343,4 +370,114 @@ fn a_pool_that_hangs_does_not_hang_the_browser() {
                 .assert_page(&format!("{number}"));
         }
     }
+}
+
+// ---- passwords -------------------------------------------------------------------------------------------------
+
+/// `1042:pw1042` and `1:pw1` in base64, and a wrong password.
+const USERS: [&str; 2] = ["MTA0MjpwdzEwNDI=", "MTpwdzE="];
+const WRONG: &str = "MTA0MjpndWVzcw==";
+
+/// A program that knows the passwords of two users.
+const CHECKER: &str =
+    "sh -c 'while read -r line; do case $line in \"1042 pw1042\"|\"1 pw1\") echo OK;; *) echo ERR;; esac; done'";
+
+#[test]
+fn users_whose_names_are_numbers_log_in() {
+    let web = Web::start();
+    let daemon = Daemon::pool(2, CHECKER, &["--queue-timeout", "600s"]);
+    for (concurrency, channel_ids) in [(0, "no"), (10, "yes"), (10, "auto"), (0, "auto")] {
+        let asks = format!(
+            "--confidential --fail closed --channel-ids {channel_ids} --timeout 600s {}",
+            daemon.addr()
+        );
+        let squid = Squid::with(|ask| {
+            format!(
+                "auth_param basic program {ask} {asks}\n\
+                 auth_param basic children 1 startup=0 idle=1 concurrency={concurrency}\n\
+                 auth_param basic realm test\nacl users proxy_auth REQUIRED\n\
+                 http_access allow users\nhttp_access deny all\n"
+            )
+        });
+        squid
+            .fetch_as(USERS[0], &web.url(CLEAN_DOMAIN, "first"))
+            .assert_page("first");
+        let refused = squid.fetch_as(WRONG, &web.url(CLEAN_DOMAIN, "wrong"));
+        assert!(refused.head.starts_with("HTTP/1.1 407 "), "{refused:?}");
+        // Without channel-IDs, and without a word about them, a user called 1 cannot be told from one.
+        if (concurrency, channel_ids) != (0, "auto") {
+            squid
+                .fetch_as(USERS[1], &web.url(CLEAN_DOMAIN, "second"))
+                .assert_page("second");
+        }
+    }
+}
+
+// ---- when no pool answers ----------------------------------------------------------------------------------------
+
+#[test]
+fn fail_closed_lets_nothing_pass_wherever_squid_asks() {
+    let web = Web::start();
+    let away = format!("--fail closed --timeout 100ms 127.0.0.1:{}", free_port());
+    let closed = "HTTP/1.1 302 ";
+    for concurrency in [0, 10] {
+        let squid = Squid::start(concurrency, &away);
+        for (method, url) in [
+            ("GET", web.url(CLEAN_DOMAIN, "clean")),
+            ("CONNECT", "127.0.0.1:443".to_owned()),
+        ] {
+            let response = ask_for(&squid.address, method, &url, "");
+            assert!(response.head.starts_with(closed), "{method}: {response:?}");
+            assert_eq!(response.location(), Some("http://url-filter-unavailable.invalid/"));
+        }
+    }
+    for rules in [
+        "allow listed\nhttp_access deny all",
+        "deny listed\nhttp_access allow all",
+        "deny !listed\nhttp_access allow all",
+    ] {
+        let squid = Squid::with(|ask| {
+            format!(
+                "external_acl_type pool ttl=0 negative_ttl=0 concurrency=10 children-max=1 %SRC {ask} --channel-ids yes {away}\n\
+                 acl listed external pool\nhttp_access {rules}\n"
+            )
+        });
+        let response = squid.fetch(&web.url(CLEAN_DOMAIN, "clean"));
+        assert!(response.head.starts_with("HTTP/1.1 403 "), "{rules}: {response:?}");
+    }
+    let squid = Squid::with(|ask| {
+        format!(
+            "auth_param basic program {ask} --channel-ids no {away}\nauth_param basic children 1 concurrency=0\n\
+             auth_param basic realm test\nacl users proxy_auth REQUIRED\nhttp_access allow users\nhttp_access deny all\n"
+        )
+    });
+    let response = squid.fetch_as(USERS[0], &web.url(CLEAN_DOMAIN, "clean"));
+    assert!(response.head.starts_with("HTTP/1.1 407 "), "{response:?}");
+}
+
+/// The pool's own refusals, with the same word on its side.
+#[test]
+fn a_pool_that_refuses_lets_nothing_pass_where_it_fails_closed() {
+    let web = Web::start();
+    let page = web.url("127.0.0.1", "denied");
+    let hanging = worker_command(&["--never-read"]);
+    let flags = [
+        "-b",
+        "600s",
+        "--queue-timeout",
+        "100ms",
+        "--queue-size",
+        "0",
+        "--fail",
+        "closed",
+        "--fail-url",
+        &page,
+    ];
+    let daemon = Daemon::pool(1, &hanging, &flags);
+    let mut first = Client::connect(&daemon.addr());
+    first.send("busy\n");
+    daemon.usr1_until(|stats| stats.count("queries total") == 1);
+    let squid = Squid::start(10, &format!("--timeout 600s {}", daemon.addr()));
+    let response = squid.fetch(&web.url(CLEAN_DOMAIN, "clean"));
+    assert_eq!(response.location(), Some(page.as_str()), "{response:?}");
 }

@@ -3,23 +3,25 @@
 //! The shadow model knows for each line when it was read, under which channel-ID, and what was asked of whom. From that follow
 //! the promises of `ask`: every line gets exactly one answer, within its time-out, under its own channel-ID, which is either
 //! a pool's answer to that very question or the text for failures; without channel-IDs in the order of the lines; never more
-//! connections than allowed. At the end every line is let run out: none may be left over.
+//! connections than allowed. A line that contradicts what is known of channel-IDs is asked nowhere. What has been counted is what
+//! has happened. At the end every line is let run out: none may be left over.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use iotcpd::client::ask::Mode;
 use iotcpd::client::ask::core::{Action, Asker, AttemptId, Event, Fault};
 use iotcpd::client::ask::input::Line;
 use iotcpd::client::ask::options::Policy;
 use iotcpd::client::ask::reply::{Flaw, LONGEST_FOR_SQUID};
+use iotcpd::client::ask::{ChannelIds, Mode};
 
 use crate::random::Dice;
 use crate::seeds;
 
 const STEPS: u64 = 3000;
 const FAILURE: &str = "BH";
+const CONTRADICTION: &str = "BH misread";
 
 /// Who is at the other end of standard input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +47,8 @@ struct Waiting {
     read: Instant,
     channel: String,
     question: String,
+    /// Whether it is what it should be; else it gets the text for that, and nobody is asked.
+    fits: bool,
     /// Everywhere it was asked, one after the other.
     asked: Vec<usize>,
     /// Who took it and gave no good answer: they are not to have it again.
@@ -70,6 +74,9 @@ struct World {
     next_line: u64,
     answered: u64,
     failed: u64,
+    contradicted: u64,
+    /// How often a line was asked for another time.
+    retries: u64,
     /// In the end nothing breaks any more.
     calm: bool,
     trace: Vec<Action>,
@@ -84,7 +91,13 @@ fn policy(dice: &mut Dice, asking: Asking) -> Policy {
             Mode::Squid
         },
         timeout: Duration::from_millis(20 + dice.below(3000)),
+        channel_ids: match asking {
+            Asking::Concurrently => dice.pick(&[ChannelIds::Auto, ChannelIds::Yes]),
+            Asking::Plainly | Asking::Serially => dice.pick(&[ChannelIds::Auto, ChannelIds::No]),
+        }
+        .expect("there are two"),
         on_failure: FAILURE.into(),
+        on_contradiction: CONTRADICTION.into(),
         addresses: 1 + dice.below(4) as usize,
         max_in_flight,
         max_unanswered: max_in_flight + dice.below(20) as usize,
@@ -117,6 +130,8 @@ impl World {
             next_line: 0,
             answered: 0,
             failed: 0,
+            contradicted: 0,
+            retries: 0,
             calm: false,
             trace: Vec::new(),
         }
@@ -132,7 +147,8 @@ impl World {
                 Action::Connect { attempt, address } => self.connect(attempt, address),
                 Action::Cancel(attempt) => self.cancel(attempt),
                 Action::Write(line) => self.write(&line),
-                Action::Away { .. } | Action::Probe { .. } | Action::Back { .. } | Action::GaveUp { .. } => {}
+                Action::Away { .. } | Action::Probe { .. } | Action::Back { .. } => {}
+                Action::GaveUp { .. } | Action::Contradicted => {}
             }
         }
         assert_eq!(
@@ -152,6 +168,8 @@ impl World {
             .expect("nobody has asked that");
         let line = *line;
         assert!(!waiting.spoilt.contains(&address), "line {line} goes round and round");
+        assert!(waiting.fits, "line {line} is no question");
+        self.retries += u64::from(!waiting.asked.is_empty());
         waiting.asked.push(address);
         let busy = self.connections.values().any(|other| other.line == line);
         assert!(!busy, "line {line} is asked twice at once");
@@ -190,7 +208,14 @@ impl World {
         let text = std::str::from_utf8(line).expect("it was text");
         let text = text.strip_suffix('\n').expect("a line ends in a LF");
         assert!(!text.contains('\n'), "one line is one line");
-        let (number, result) = if self.asking == Asking::Concurrently {
+        let (number, result) = if text == CONTRADICTION && self.asking == Asking::Concurrently {
+            // Without a channel-ID there is none to be answered under.
+            let of_misfit = |(number, waiting): (&u64, &Waiting)| (!waiting.fits).then_some(*number);
+            (
+                self.lines.iter().find_map(of_misfit).expect("there is such a line"),
+                text,
+            )
+        } else if self.asking == Asking::Concurrently {
             let (channel, result) = text.split_once(' ').expect("a channel-ID comes first");
             let of_channel = |(number, waiting): (&u64, &Waiting)| (waiting.channel == channel).then_some(*number);
             (
@@ -201,15 +226,29 @@ impl World {
                 result,
             )
         } else {
-            (*self.lines.keys().next().expect("nobody waits"), text)
+            let (number, first) = self.lines.iter().next().expect("nobody waits");
+            let misread = format!("{} {CONTRADICTION}", first.channel);
+            (
+                *number,
+                if !first.fits && text == misread {
+                    CONTRADICTION
+                } else {
+                    text
+                },
+            )
         };
         let waiting = self.lines.remove(&number).expect("it was found");
         let took = self.now - waiting.read;
         assert!(took <= self.policy.timeout, "line {number} is answered after {took:?}");
-        if result == FAILURE {
-            self.failed += 1;
-            return;
+        assert_eq!(result == CONTRADICTION, !waiting.fits, "line {number} is misread");
+        match result {
+            FAILURE => self.failed += 1,
+            CONTRADICTION => self.contradicted += 1,
+            _ => self.answered_by_a_pool(&waiting, result),
         }
+    }
+
+    fn answered_by_a_pool(&mut self, waiting: &Waiting, result: &str) {
         self.answered += 1;
         let last = waiting.asked.last().expect("an answer comes from somewhere");
         assert_eq!(result, reply(&waiting.question, *last), "somebody else's answer");
@@ -223,11 +262,25 @@ impl World {
         }
         let number = self.next_line;
         self.next_line += 1;
+        // The first line decides; what is told is as good as decided.
+        let fits = number == 0 || self.asking == Asking::Plainly || !self.dice.percent(3);
         let question = format!("http://host-{number}/ 10.0.0.1/- - GET");
         let (channel, mut line) = match self.asking {
-            Asking::Concurrently => (format!("{:03}", number * 7), format!("{:03} {question}", number * 7)),
-            Asking::Plainly | Asking::Serially => (String::new(), question.clone()),
+            Asking::Concurrently if fits => {
+                let channel = if number < 2 {
+                    number.to_string()
+                } else {
+                    format!("{:03}", number * 7)
+                };
+                (channel.clone(), format!("{channel} {question}"))
+            }
+            // What looks like a first channel-ID is a question where it is known that there are none.
+            Asking::Serially if !fits && self.policy.channel_ids == ChannelIds::Auto => {
+                ("1".to_owned(), format!("1 {question}"))
+            }
+            Asking::Concurrently | Asking::Plainly | Asking::Serially => (String::new(), question.clone()),
         };
+        let fits = fits || (self.asking == Asking::Serially && self.policy.channel_ids == ChannelIds::No);
         if self.asking != Asking::Plainly && self.dice.percent(20) {
             line.push('\r');
         }
@@ -241,6 +294,7 @@ impl World {
             read: self.now,
             channel,
             question,
+            fits,
             asked: Vec::new(),
             spoilt: Vec::new(),
         };
@@ -276,7 +330,8 @@ impl World {
                 self.tell(Event::Reply(attempt, reply));
             }
             Err(fault) => {
-                if matches!(fault, Fault::Flawed(_)) {
+                // One that was closed without a byte may be tried again.
+                if matches!(fault, Fault::Flawed(Flaw::Unfinished | Flaw::TooLong | Flaw::Nul)) {
                     self.spoil(line, address);
                 }
                 self.tell(Event::Failed(attempt, fault));
@@ -368,6 +423,11 @@ impl World {
         assert!(self.asker.has_room());
         let counters = self.asker.counters();
         assert_eq!((counters.answered, counters.failed), (self.answered, self.failed));
+        assert_eq!(
+            (counters.contradicted, counters.retries),
+            (self.contradicted, self.retries)
+        );
+        assert_eq!(counters.lines, self.next_line);
     }
 
     /// All pools are back: within the longest delay every one of them is asked again.
@@ -421,14 +481,14 @@ fn simulate(seed: u64) -> World {
 fn every_line_gets_one_answer_whatever_the_pools_do() {
     let counts = seeds::each(|seed| {
         let world = simulate(seed);
-        (world.answered, world.failed)
+        [world.answered, world.failed, world.contradicted, world.retries]
     });
-    let (answered, failed) = counts
-        .into_iter()
-        .fold((0, 0), |(a, f), (more_a, more_f)| (a + more_a, f + more_f));
+    let sums = counts.into_iter().fold([0; 4], |sums, more| {
+        std::array::from_fn(|place| sums[place] + more[place])
+    });
     assert!(
-        answered > 0 && failed > 0,
-        "{answered} answered, {failed} failed: that shows nothing"
+        sums.iter().all(|sum| *sum > 0),
+        "{sums:?} answered, failed, misread and tried again: that shows nothing"
     );
 }
 

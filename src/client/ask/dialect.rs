@@ -1,10 +1,14 @@
 //! How whoever asks speaks: what of a line is the question, and what stands around its answer.
 //!
 //! Squid puts a channel-ID in front of each line if `concurrency` is at least 1 and none otherwise, for as long as the
-//! helper lives. Which of the two it is shows in the first line: a word of decimal digits alone in front of a blank is a
-//! channel-ID, because no URL is a number. A channel-ID is opaque: it is put in front of the answer byte for byte.
+//! helper lives. Nothing but the lines tells which of the two it is, and a line may begin with a number of its own: the line of
+//! `auth_param basic` is a user's name and password, and names can be numbers. So the operator says it, or it is guessed from the
+//! first line: a new helper's first channel-ID is 0 (up to Squid 3.5) or 1 (since Squid 4), and no other number is taken for one.
+//! A line that then contradicts the guess is not asked at all, because its question would be a wrong one.
+//!
+//! A channel-ID is opaque: it is put in front of the answer byte for byte.
 
-use super::options::Mode;
+use super::options::{ChannelIds, Mode};
 
 /// How lines are to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,9 +18,18 @@ pub enum Dialect {
     /// Squid, which has not said anything yet.
     Unheard,
     /// Squid without channel-IDs: one line after the other.
-    Serial,
+    Serial(Source),
     /// Squid with channel-IDs: answers in any order.
     Concurrent,
+}
+
+/// Where the knowledge comes from that there are no channel-IDs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The operator has said so.
+    Told,
+    /// The first line did not begin with one.
+    FirstLine,
 }
 
 /// One line, understood.
@@ -28,61 +41,69 @@ pub struct Question {
     pub text: Vec<u8>,
 }
 
+/// What a line has turned out to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reading {
+    /// A question.
+    Question(Question),
+    /// A line that has a channel-ID where there are none, or none where there are: it stands here for the answer, as far as
+    /// there is one.
+    Contradiction(Vec<u8>),
+}
+
 impl Dialect {
     /// How to begin.
-    pub fn new(mode: Mode) -> Dialect {
-        match mode {
-            Mode::Plain => Dialect::Plain,
-            Mode::Squid => Dialect::Unheard,
+    pub fn new(mode: Mode, channel_ids: ChannelIds) -> Dialect {
+        match (mode, channel_ids) {
+            (Mode::Plain, _) => Dialect::Plain,
+            (Mode::Squid, ChannelIds::Auto) => Dialect::Unheard,
+            (Mode::Squid, ChannelIds::Yes) => Dialect::Concurrent,
+            (Mode::Squid, ChannelIds::No) => Dialect::Serial(Source::Told),
         }
     }
 
-    /// Whose replies are fit for whom.
-    pub fn mode(self) -> Mode {
-        match self {
-            Dialect::Plain => Mode::Plain,
-            Dialect::Unheard | Dialect::Serial | Dialect::Concurrent => Mode::Squid,
+    /// Understands a line (without its LF); the first one may decide about all.
+    pub fn read(&mut self, line: &[u8]) -> Reading {
+        if *self == Dialect::Plain {
+            return question(b"", line);
         }
-    }
-
-    /// Understands a line (without its LF); the first one decides about all.
-    pub fn read(&mut self, line: &[u8]) -> Question {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let channel = channel_of(line);
+        let is_first_id = channel.is_some_and(|channel| matches!(channel, b"0" | b"1") && line.len() > channel.len());
         if *self == Dialect::Unheard {
-            *self = if begins_with_channel(line) {
+            *self = if is_first_id {
                 Dialect::Concurrent
             } else {
-                Dialect::Serial
+                Dialect::Serial(Source::FirstLine)
             };
         }
-        let line = match self {
-            Dialect::Plain => line,
-            _ => line.strip_suffix(b"\r").unwrap_or(line),
-        };
-        let (channel, text) = match self {
-            Dialect::Concurrent => split_channel(line),
-            _ => (&b""[..], line),
-        };
-        Question {
-            channel: channel.to_vec(),
-            text: text.to_vec(),
+        match (*self, channel) {
+            (Dialect::Concurrent, Some(channel)) => {
+                let text = line.get(channel.len() + 1..).unwrap_or_default();
+                question(channel, text)
+            }
+            (Dialect::Concurrent, None) => Reading::Contradiction(Vec::new()),
+            // Any other number may be a user's name; so may this one, but then the guess was worth nothing.
+            (Dialect::Serial(Source::FirstLine), Some(channel)) if is_first_id => {
+                Reading::Contradiction(channel.to_vec())
+            }
+            _ => question(b"", line),
         }
     }
 }
 
-fn begins_with_channel(line: &[u8]) -> bool {
-    let digits = line.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    digits > 0 && line.get(digits) == Some(&b' ')
+fn question(channel: &[u8], text: &[u8]) -> Reading {
+    Reading::Question(Question {
+        channel: channel.to_vec(),
+        text: text.to_vec(),
+    })
 }
 
-/// In a line that lacks the blank all is channel-ID, so that the answer finds its way back.
-fn split_channel(line: &[u8]) -> (&[u8], &[u8]) {
-    match memchr::memchr(b' ', line) {
-        Some(at) => (
-            line.get(..at).unwrap_or_default(),
-            line.get(at + 1..).unwrap_or_default(),
-        ),
-        None => (line, b""),
-    }
+/// The word of decimal digits that a line begins with, up to a blank or the end of the line.
+fn channel_of(line: &[u8]) -> Option<&[u8]> {
+    let digits = line.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let is_word = digits > 0 && line.get(digits).is_none_or(|byte| *byte == b' ');
+    line.get(..digits).filter(|_| is_word)
 }
 
 /// The line that answers: the channel-ID, if there is one, the result, and the LF.
@@ -96,30 +117,66 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn question(channel: &[u8], text: &[u8]) -> Question {
-        Question {
-            channel: channel.to_vec(),
-            text: text.to_vec(),
-        }
+    const CONTRADICTION: Reading = Reading::Contradiction(Vec::new());
+
+    fn squid(channel_ids: ChannelIds) -> Dialect {
+        Dialect::new(Mode::Squid, channel_ids)
     }
 
     #[test]
     fn the_first_line_tells_whether_there_are_channel_ids() {
-        let mut squid = Dialect::new(Mode::Squid);
-        assert_eq!(
-            squid.read(b"007 http://a/ 1/- - GET\r"),
-            question(b"007", b"http://a/ 1/- - GET")
-        );
-        assert_eq!(squid, Dialect::Concurrent);
-        assert_eq!(squid.read(b"8"), question(b"8", b""));
-
-        let mut squid = Dialect::new(Mode::Squid);
+        for first in ["0", "1"] {
+            let mut squid = squid(ChannelIds::Auto);
+            let line = format!("{first} http://a/ 1/- - GET\r");
+            assert_eq!(
+                squid.read(line.as_bytes()),
+                question(first.as_bytes(), b"http://a/ 1/- - GET")
+            );
+            assert_eq!(squid, Dialect::Concurrent);
+            assert_eq!(squid.read(b"8"), question(b"8", b""));
+            assert_eq!(squid.read(b"007 x"), question(b"007", b"x"));
+        }
+        let mut squid = squid(ChannelIds::Auto);
         assert_eq!(
             squid.read(b"http://a/ 1/- - GET"),
             question(b"", b"http://a/ 1/- - GET")
         );
-        assert_eq!(squid, Dialect::Serial);
         assert_eq!(squid.read(b"8 x"), question(b"", b"8 x"), "decided once and for all");
+    }
+
+    #[test]
+    fn a_users_name_that_is_a_number_is_no_channel_id() {
+        for first in [&b"1042 pw1042"[..], b"2 pw", b"00 pw", b"01 pw", b"10 pw", b"1", b"0"] {
+            for channel_ids in [ChannelIds::Auto, ChannelIds::No] {
+                let mut squid = squid(channel_ids);
+                assert_eq!(squid.read(first), question(b"", first));
+                assert_eq!(squid.read(b"1043 pw1043"), question(b"", b"1043 pw1043"));
+            }
+        }
+        assert_eq!(squid(ChannelIds::No).read(b"1 pw1"), question(b"", b"1 pw1"));
+    }
+
+    #[test]
+    fn a_line_that_contradicts_what_is_known_is_not_asked() {
+        let mut with = squid(ChannelIds::Auto);
+        with.read(b"0 http://a/");
+        for mut squid in [with, squid(ChannelIds::Yes)] {
+            for line in [&b"http://a/"[..], b"", b" 1 x", b"1a x", b"1\tx", b"-1 x"] {
+                assert_eq!(squid.read(line), CONTRADICTION, "{line:?}");
+            }
+            assert_eq!(
+                squid.read(b"5 http://b/"),
+                question(b"5", b"http://b/"),
+                "the next is as good as ever"
+            );
+        }
+        let mut without = squid(ChannelIds::Auto);
+        without.read(b"http://a/");
+        for channel in ["0", "1"] {
+            let line = format!("{channel} http://b/");
+            assert_eq!(without.read(line.as_bytes()), Reading::Contradiction(channel.into()));
+        }
+        assert_eq!(without.read(b"http://c/"), question(b"", b"http://c/"));
     }
 
     #[test]
@@ -132,23 +189,35 @@ mod tests {
             b"1\tx",
             b"1a x",
         ] {
-            let mut squid = Dialect::new(Mode::Squid);
-            assert_eq!(squid.read(line), question(b"", line));
+            assert_eq!(squid(ChannelIds::Auto).read(line), question(b"", line));
         }
     }
 
     #[test]
     fn a_plain_line_is_asked_as_it_is() {
-        assert_eq!(Dialect::new(Mode::Plain).read(b"1 x\r"), question(b"", b"1 x\r"));
+        for channel_ids in [ChannelIds::Auto, ChannelIds::Yes] {
+            assert_eq!(
+                Dialect::new(Mode::Plain, channel_ids).read(b"1 x\r"),
+                question(b"", b"1 x\r")
+            );
+        }
     }
 
     proptest! {
         /// What is taken off a line is put back in front of its answer, byte for byte.
         #[test]
         fn a_channel_id_comes_back(channel in "[0-9]{1,30}", text in "[ -~]{0,60}") {
-            let read = Dialect::new(Mode::Squid).read(format!("{channel} {text}").as_bytes());
-            prop_assert_eq!(&read, &question(channel.as_bytes(), text.as_bytes()));
-            prop_assert_eq!(answer(&read.channel, b"ERR"), format!("{channel} ERR\n").into_bytes());
+            let read = squid(ChannelIds::Yes).read(format!("{channel} {text}").as_bytes());
+            prop_assert_eq!(read, question(channel.as_bytes(), text.as_bytes()));
+            prop_assert_eq!(answer(channel.as_bytes(), b"ERR"), format!("{channel} ERR\n").into_bytes());
+        }
+
+        /// Without channel-IDs nothing is ever taken off.
+        #[test]
+        fn a_line_without_channel_id_is_asked_as_it_is(first in "[0-9]{0,3}[ -~]{0,20}", next in "[0-9]{0,3}[ -~]{0,20}") {
+            let mut squid = squid(ChannelIds::No);
+            prop_assert_eq!(squid.read(first.as_bytes()), question(b"", first.as_bytes()));
+            prop_assert_eq!(squid.read(next.as_bytes()), question(b"", next.as_bytes()));
         }
     }
 }

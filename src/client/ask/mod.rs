@@ -21,6 +21,7 @@
 mod connection;
 pub mod core;
 pub mod dialect;
+mod failures;
 pub mod input;
 pub mod options;
 pub mod reply;
@@ -31,6 +32,7 @@ mod words;
 use std::io::{self, Read, Write};
 use std::time::Instant;
 
+use nix::sys::prctl::set_dumpable;
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::name;
@@ -41,7 +43,7 @@ use crate::reactor::Reactor;
 use options::Policy;
 use shell::{End, Shell};
 
-pub use options::{Mode, Options};
+pub use options::{ChannelIds, Eyes, Mode, Options};
 
 /// The most connections that are open at once.
 const MAX_IN_FLIGHT: usize = 1000;
@@ -61,6 +63,10 @@ const MAX_BYTES: usize = 64 * 1024 * 1024;
 /// See the head of this file.
 pub fn run(options: Options) -> Result<(), Error> {
     name::take_on("ask");
+    if options.eyes == Eyes::Nobody {
+        // It fails only for values that do not exist.
+        let _ = set_dumpable(false);
+    }
     serve(options, Standard::Input, Standard::Output)
 }
 
@@ -72,7 +78,7 @@ fn serve(
     let policy = policy(&options);
     let mut reactor =
         Reactor::<Shell>::new(&[HUP, USR1, USR2]).map_err(|error| broken("cannot make an event loop", &error))?;
-    let shell = Shell::new(options.addresses, policy, Instant::now());
+    let shell = Shell::new(options.addresses, policy, options.eyes, Instant::now());
     let id = reactor
         .add(Box::new(shell))
         .map_err(|_| Error::new(Blame::Bug, "a new event loop is full", "report this"))?;
@@ -108,7 +114,9 @@ fn policy(options: &Options) -> Policy {
     Policy {
         mode: options.mode,
         timeout: options.timeout,
+        channel_ids: options.channel_ids,
         on_failure: options.on_failure.clone(),
+        on_contradiction: options.on_contradiction.clone(),
         addresses: options.addresses.len(),
         max_in_flight,
         max_unanswered: match options.mode {
@@ -129,6 +137,9 @@ fn descriptors() -> usize {
 }
 
 fn outcome(mode: Mode, end: End, shell: &Shell) -> Result<(), Error> {
+    if mode == Mode::Squid {
+        shell.tell_the_end();
+    }
     match end {
         End::OutputFailed(error) | End::InputFailed(error) if mode == Mode::Squid && is_hang_up(&error) => Ok(()),
         End::OutputFailed(error) => Err(broken("cannot write to standard output", &error)),

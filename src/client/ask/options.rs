@@ -13,8 +13,34 @@ pub struct Options {
     pub mode: Mode,
     /// Every line is answered within this time after it was read. Positive.
     pub timeout: Duration,
+    /// Whether Squid's lines begin with channel-IDs.
+    pub channel_ids: ChannelIds,
     /// What a line gets that no pool has answered, without its LF.
     pub on_failure: Vec<u8>,
+    /// What a line gets that contradicts what is known of channel-IDs, without its LF.
+    pub on_contradiction: Vec<u8>,
+    /// Whether lines and answers are fit for human eyes.
+    pub eyes: Eyes,
+}
+
+/// Whether lines and answers may be seen by people other than their owners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Eyes {
+    /// They are URLs and the like.
+    Anybody,
+    /// They hold passwords: no core dump of this process may be written, nor its memory be read by its user's other processes.
+    Nobody,
+}
+
+/// Whether Squid's lines begin with channel-IDs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChannelIds {
+    /// The first line tells.
+    Auto,
+    /// Each line does.
+    Yes,
+    /// None does.
+    No,
 }
 
 /// Who is at the other end of standard input and output.
@@ -33,8 +59,12 @@ pub struct Policy {
     pub mode: Mode,
     /// Every line is answered within this time after it was read.
     pub timeout: Duration,
+    /// Whether Squid's lines begin with channel-IDs.
+    pub channel_ids: ChannelIds,
     /// What a line gets that no pool has answered, without its LF.
     pub on_failure: Vec<u8>,
+    /// What a line gets that contradicts what is known of channel-IDs, without its LF.
+    pub on_contradiction: Vec<u8>,
     /// How many addresses there are; they are named 0 to `addresses` - 1.
     pub addresses: usize,
     /// How many connections may be open at once.

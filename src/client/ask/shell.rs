@@ -7,14 +7,14 @@ use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::time::Instant;
 
-use log::debug;
 use mio::Interest;
 
 use super::super::stdio::{self, Chunk};
 use super::connection::{Connection, Outcome, Stage};
 use super::core::{Action, Asker, AttemptId, Cause, Counters, Event, Fault};
+use super::failures::{Failures, Report};
 use super::input::{Line, Splitter};
-use super::options::Policy;
+use super::options::{Eyes, Policy};
 use super::resolver::{Place, Resolved};
 use super::words::{self, Words};
 use crate::net::addr::ConnectAddr;
@@ -32,6 +32,11 @@ const TICK: Source = Source {
 /// Lines that were left when their share of a turn was used up.
 const INPUT: Source = Source {
     kind: Kind(2),
+    key: Key::ONLY,
+};
+/// What is to be said of the lines that no pool has answered.
+const REPORT: Source = Source {
+    kind: Kind(3),
     key: Key::ONLY,
 };
 /// How many lines are taken in one turn.
@@ -57,6 +62,10 @@ pub(super) struct Shell {
     /// From [`start`](Self::start) on.
     threads: Option<Threads>,
     broken_output: Option<io::Error>,
+    /// What a line gets that no pool has answered.
+    on_failure: Vec<u8>,
+    failures: Failures,
+    report: Alarm,
     words: Words,
 }
 
@@ -89,8 +98,12 @@ pub(super) enum End {
 }
 
 impl Shell {
-    pub(super) fn new(addresses: Vec<ConnectAddr>, policy: Policy, now: Instant) -> Shell {
+    pub(super) fn new(addresses: Vec<ConnectAddr>, policy: Policy, eyes: Eyes, now: Instant) -> Shell {
         Shell {
+            on_failure: policy.on_failure.clone(),
+            failures: Failures::default(),
+            report: Alarm::default(),
+            words: Words::new(eyes),
             asker: Asker::new(policy, now),
             places: addresses.into_iter().map(Place::new).collect(),
             connections: GenerationalSlab::default(),
@@ -102,7 +115,6 @@ impl Shell {
             errors: Vec::new(),
             threads: None,
             broken_output: None,
-            words: Words::default(),
         }
     }
 
@@ -180,8 +192,30 @@ impl Shell {
                 Action::Away { address, fault } => self.away(cx.now(), address, fault),
                 Action::Probe { address } => self.look_up(cx.now(), address),
                 Action::Back { address } => self.back(cx.now(), address),
-                Action::GaveUp { cause } => debug!("a line is not answered: {}", self.why(cause)),
+                Action::GaveUp { cause } => self.failed_line(cx.now(), cause),
+                Action::Contradicted => self.words.contradicted(cx.now(), self.asker.dialect()),
             }
+        }
+    }
+
+    // ---- lines without an answer -----------------------------------------------------------------------------
+
+    fn failed_line(&mut self, now: Instant, cause: Cause) {
+        if let Some(report) = self.failures.count(now, cause) {
+            self.tell_failures(report);
+        }
+    }
+
+    fn tell_failures(&mut self, report: Report) {
+        let why = self.why(report.cause);
+        self.words.failed(report, &self.on_failure, &why);
+    }
+
+    /// Says at the end of the input how many lines no pool has answered, if any.
+    pub(super) fn tell_the_end(&self) {
+        let counters = self.asker.counters();
+        if let Some(cause) = counters.last_cause {
+            self.words.failed_in_all(counters, &self.on_failure, &self.why(cause));
         }
     }
 
@@ -396,7 +430,14 @@ impl Service for Shell {
         self.advance(cx, source.key);
     }
 
-    fn timeout(&mut self, cx: &mut Context<'_>, _: Source) {
+    fn timeout(&mut self, cx: &mut Context<'_>, source: Source) {
+        if source == REPORT {
+            cx.alarm_fired(&mut self.report);
+            if let Some(report) = self.failures.due(cx.now()) {
+                self.tell_failures(report);
+            }
+            return;
+        }
         cx.alarm_fired(&mut self.alarm);
         self.tell(cx, Event::Tick);
     }
@@ -426,5 +467,6 @@ impl Service for Shell {
             threads.output.offer(&mut self.output);
         }
         cx.set_alarm(&mut self.alarm, TICK, self.asker.next_deadline());
+        cx.set_alarm(&mut self.report, REPORT, self.failures.next_deadline());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -59,7 +60,10 @@ fn options(mode: Mode, timeout: Duration, addresses: &[ConnectAddr]) -> Options 
         addresses: addresses.to_vec(),
         mode,
         timeout,
+        channel_ids: ChannelIds::Auto,
         on_failure: b"ERR".to_vec(),
+        on_contradiction: b"BH".to_vec(),
+        eyes: Eyes::Anybody,
     }
 }
 
@@ -131,22 +135,35 @@ fn squid_gets_each_answer_under_its_own_channel() {
 
 #[test]
 fn an_answer_that_is_none_becomes_the_text_for_failures() {
-    let scripts: [(Script, &str); 4] = [
-        (|_, _| {}, "7 ERR\n"),
-        (|_, client| client.write_all(b"OK rewrite-u").unwrap(), "7 ERR\n"),
-        (|_, client| client.write_all(b"O\0K\n").unwrap(), "7 ERR\n"),
-        (|_, client| client.write_all(b"\n").unwrap(), "7 ERR\n"),
+    let scripts: [(Script, &str); 3] = [
+        (|_, client| client.write_all(b"OK rewrite-u").unwrap(), "1 ERR\n"),
+        (|_, client| client.write_all(b"O\0K\n").unwrap(), "1 ERR\n"),
+        (|_, client| client.write_all(b"\n").unwrap(), "1 ERR\n"),
     ];
     for (script, expected) in scripts {
-        let (outcome, said) = ask(options(Mode::Squid, LONG, &[pool(script)]), "7 http://a/\n");
+        let (outcome, said) = ask(options(Mode::Squid, LONG, &[pool(script)]), "1 http://a/\n");
         assert_eq!((outcome, said.as_str()), (Ok(()), expected));
     }
 }
 
 #[test]
+fn a_connection_that_is_closed_without_a_byte_is_tried_again_within_the_time_out() {
+    static CLOSED: AtomicUsize = AtomicUsize::new(0);
+    let script: Script = |question, client| {
+        if CLOSED.fetch_add(1, Ordering::SeqCst) >= 3 {
+            echo(question, client);
+        }
+    };
+    let (outcome, said) = ask(options(Mode::Squid, LONG, &[pool(script)]), "1 http://a/\n");
+    assert_eq!((outcome, said.as_str()), (Ok(()), "1 re http://a/\n"));
+    let (outcome, said) = ask(options(Mode::Squid, SHORT, &[pool(|_, _| {})]), "1 http://a/\n");
+    assert_eq!((outcome, said.as_str()), (Ok(()), "1 ERR\n"), "and no longer");
+}
+
+#[test]
 fn a_hanging_pool_costs_no_more_than_the_time_out() {
-    let (outcome, said) = ask(options(Mode::Squid, SHORT, &[pool(hang)]), "7 http://a/\n8 http://b/");
-    assert_eq!((outcome, said.as_str()), (Ok(()), "7 ERR\n8 ERR\n"));
+    let (outcome, said) = ask(options(Mode::Squid, SHORT, &[pool(hang)]), "1 http://a/\n8 http://b/");
+    assert_eq!((outcome, said.as_str()), (Ok(()), "1 ERR\n8 ERR\n"));
 }
 
 #[test]

@@ -3,10 +3,13 @@
 use std::fmt;
 use std::time::Instant;
 
-use log::{Level, log};
+use log::{Level, log, warn};
 
 use super::core::{Cause, Counters, Fault};
+use super::dialect::Dialect;
+use super::failures::Report;
 use super::input::LONGEST_LINE;
+use super::options::Eyes;
 use crate::net::addr::ConnectAddr;
 use crate::stats::throttle::{Throttle, Verdict};
 use crate::stats::{Snapshot, text};
@@ -17,16 +20,67 @@ enum Topic {
     Away(usize),
     Back(usize),
     Unresolved(usize),
+    Contradiction,
 }
 
 /// The voice of one run. The topics are bounded by the number of addresses; what was left out is told with the next
 /// message of its topic, or never: then nothing has happened since.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Words {
     throttle: Throttle<Topic>,
+    eyes: Eyes,
 }
 
 impl Words {
+    pub(super) fn new(eyes: Eyes) -> Words {
+        Words {
+            throttle: Throttle::default(),
+            eyes,
+        }
+    }
+
+    /// Lines got the text for failures, `text`.
+    pub(super) fn failed(&self, report: Report, text: &[u8], why: &str) {
+        let Report { lines, span, .. } = report;
+        let when = span.map_or_else(String::new, |span| format!(" in the last {} s", span.as_secs()));
+        let noun = if lines == 1 { "line" } else { "lines" };
+        let answered = String::from_utf8_lossy(text);
+        let meaning = self.meaning(text, lines);
+        warn!("{lines} {noun} answered {answered}{when}{meaning}: {why}");
+    }
+
+    /// The input has ended, and so many of its lines got the text for failures.
+    pub(super) fn failed_in_all(&self, counters: &Counters, text: &[u8], why: &str) {
+        let Counters { failed, lines, .. } = *counters;
+        let answered = String::from_utf8_lossy(text);
+        let meaning = self.meaning(text, failed);
+        warn!("{failed} of {lines} lines answered {answered} since the start{meaning}, the last because: {why}");
+    }
+
+    /// What that text means to a Squid that filters URLs. To one that asks for passwords `ERR` means something else.
+    fn meaning(&self, text: &[u8], lines: u64) -> &'static str {
+        match (self.eyes, text, lines) {
+            (Eyes::Anybody, b"ERR", 1) => ", its URL passed",
+            (Eyes::Anybody, b"ERR", _) => ", their URLs passed",
+            _ => "",
+        }
+    }
+
+    /// A line had a channel-ID where there are none, or none where there are.
+    pub(super) fn contradicted(&mut self, now: Instant, dialect: Dialect) {
+        let (what, remedy) = match dialect {
+            Dialect::Concurrent => ("does not begin with a channel-ID as those before it", "no"),
+            _ => (
+                "begins with what looks like a channel-ID, unlike the first",
+                "yes, or no if numbers are users' names",
+            ),
+        };
+        let what = format_args!(
+            "a line {what}, and is not asked; see squid.conf for concurrency= and say --channel-ids {remedy}"
+        );
+        self.say(now, Topic::Contradiction, Level::Error, what);
+    }
+
     /// An address has failed.
     pub(super) fn away(&mut self, now: Instant, address: usize, name: &ConnectAddr, fault: Fault) {
         let what = format_args!("{name}: {fault}; it is tried again later");
@@ -63,6 +117,7 @@ pub(super) fn why(cause: Cause, name: Option<&ConnectAddr>) -> String {
     match (cause, name) {
         (Cause::LineTooLong, _) => format!("it has more than {LONGEST_LINE} bytes"),
         (Cause::NoConnection, _) => "no connection came free in time".to_owned(),
+        (Cause::Fault(_, Fault::Unreachable(kind)), Some(name)) => format!("cannot connect to {name}: {kind}"),
         (Cause::Fault(_, fault), Some(name)) => format!("{name}: {fault}"),
         (Cause::Fault(_, fault), None) => fault.to_string(),
     }
@@ -75,7 +130,9 @@ pub(super) fn counts(counters: &Counters, in_hand: usize, in_flight: usize) -> S
     snapshot.count("lines total", counters.lines);
     snapshot.count("lines answered", counters.answered);
     snapshot.count("lines failed", counters.failed);
+    snapshot.count("lines misread", counters.contradicted);
     snapshot.count("lines in hand", number(in_hand));
     snapshot.count("connections", number(in_flight));
+    snapshot.count("tried again", counters.retries);
     text::block(&snapshot)
 }

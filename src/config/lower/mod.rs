@@ -19,6 +19,7 @@ mod permits;
 mod pool;
 mod probe;
 mod process;
+mod refusal;
 mod session;
 mod workers;
 

@@ -5,10 +5,11 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::cache::cache;
-use super::framing::{error_reply, framings};
+use super::framing::framings;
 use super::listen::{Listening, limit_origin, listening};
 use super::probe::{probe, probe_interval};
 use super::process::process;
+use super::refusal::refusal;
 use super::session;
 use super::workers::pool_size;
 use super::{LONGEST, Lowered, Mistake, Mistakes, Origin, SHORTEST_TIMEOUT};
@@ -35,8 +36,6 @@ const DEFAULT_MAX_UNANSWERED: usize = 64;
 const DEFAULT_RECORD: usize = 8;
 const DEFAULT_MAX_REQUEST: u64 = 64 << 10;
 const DEFAULT_MAX_REPLY: u64 = 1 << 20;
-/// Also what a URL rewriter answers for "leave this URL alone".
-const DEFAULT_ERROR_REPLY: &[u8] = b"ERR\n";
 
 /// iotcpd 1.1 asked for at least 3 s, because its clock was the alarm tick. Deadlines are exact here, so what
 /// remains is what keeps a busy machine from killing healthy workers.
@@ -63,7 +62,6 @@ const RECORD: RangeInclusive<usize> = 0..=100;
 const SLOW_LOG: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;
 /// A frame is held in memory whole.
 const FRAME: RangeInclusive<u64> = 1..=1 << 30;
-const ERROR_REPLY_BYTES: usize = 64 << 10;
 
 /// Lowers one pool.
 ///
@@ -116,7 +114,7 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
         cache,
         read_timeout: times.read,
         write_timeout: times.write,
-        error_reply: error_reply(&mut mistakes, frames.error_reply, framings.reply),
+        error_reply: refusal(&mut mistakes, spec, framings.reply),
         half_close: half_close(spec),
         kill_timeout: times.kill,
         stop_timeout: times.stop,
@@ -220,7 +218,6 @@ fn policy(mistakes: &mut Mistakes, spec: &PoolSpec) -> Policy {
 struct Frames {
     max_request: usize,
     max_reply: usize,
-    error_reply: Vec<u8>,
 }
 
 fn frames(mistakes: &mut Mistakes, spec: &PoolSpec) -> Frames {
@@ -232,23 +229,7 @@ fn frames(mistakes: &mut Mistakes, spec: &PoolSpec) -> Frames {
         frame("max-request", spec.max_request, DEFAULT_MAX_REQUEST),
         frame("max-reply", spec.max_reply, DEFAULT_MAX_REPLY),
     );
-    let error_reply = spec
-        .error_reply
-        .as_ref()
-        .map_or_else(|| DEFAULT_ERROR_REPLY.to_vec(), |reply| reply.0.clone());
-    if error_reply.len() > ERROR_REPLY_BYTES {
-        let text = format!("it is {} bytes long", error_reply.len());
-        mistakes.add(
-            Origin::key("error-reply"),
-            text,
-            format!("write at most {ERROR_REPLY_BYTES} bytes"),
-        );
-    }
-    Frames {
-        max_request,
-        max_reply,
-        error_reply,
-    }
+    Frames { max_request, max_reply }
 }
 
 /// The time-outs that are the shell's business, not the dispatcher's.

@@ -12,6 +12,7 @@
 
 pub mod command;
 pub mod exec;
+pub mod fail;
 pub mod listen;
 pub mod pool;
 pub mod process;

@@ -4,6 +4,7 @@ use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
 
+use super::fail::Fail;
 use super::listen::ListenSpec;
 use super::process::ProcessSpec;
 use crate::config::framing::Framing;
@@ -175,6 +176,12 @@ pub struct PoolSpec {
         allow_hyphen_values = true
     )]
     pub error_reply: Option<Escaped>,
+    /// The same in one word for Squid: a URL whose request fails passes, or is denied [default: open]
+    #[arg(long, value_name = "WHAT", help_heading = "Requests and replies")]
+    pub fail: Option<Fail>,
+    /// Where a browser is sent whose URL is denied by fail closed [default: http://url-filter-unavailable.invalid/]
+    #[arg(long, value_name = "URL", help_heading = "Requests and replies")]
+    pub fail_url: Option<String>,
     /// A client that ends its input before its answer: still answer it, or take it for gone [default: answer]
     #[arg(long, value_name = "WHAT", help_heading = "Requests and replies")]
     pub half_close: Option<HalfClose>,

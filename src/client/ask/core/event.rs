@@ -54,12 +54,14 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Whether the same question may go to the same address again. Not after an address had it and gave a bad answer
-    /// or none: a question that a pool loses its workers over must not go round and round.
+    /// Whether the same question may go to the same address again. Not after an address had it and gave a bad answer or part of
+    /// one: a question that a pool loses its workers over must not go round and round. One that was closed without a byte may:
+    /// so a pool looks that is being restarted, or the balancer before it.
     pub(super) fn may_ask_again(self) -> bool {
         match self {
             Fault::Unresolved | Fault::Unreachable(_) | Fault::Lost(_) | Fault::Shortage(_) => true,
-            Fault::Flawed(_) | Fault::TimedOut => false,
+            Fault::Flawed(Flaw::Empty) => true,
+            Fault::Flawed(Flaw::Unfinished | Flaw::TooLong | Flaw::Nul) | Fault::TimedOut => false,
         }
     }
 
@@ -138,4 +140,6 @@ pub enum Action {
         /// Why.
         cause: Cause,
     },
+    /// For the log: a line that contradicts what is known of channel-IDs got the text for that.
+    Contradicted,
 }

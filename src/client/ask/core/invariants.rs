@@ -69,7 +69,10 @@ impl Asker {
             .count();
         let unanswered = (self.requests.len() - answered) as u64;
         let counters = &self.counters;
-        assert_eq!(counters.lines, counters.answered + counters.failed + unanswered);
+        assert_eq!(
+            counters.lines,
+            counters.answered + counters.failed + counters.contradicted + unanswered
+        );
         let held = |request: &super::Request| match &request.state {
             State::Answered(line) => line.len(),
             _ => request.question.text.len() + request.question.channel.len(),

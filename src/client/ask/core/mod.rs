@@ -7,7 +7,8 @@
 //! - An attempt that fails goes on to another address at once. While there is another one that is up, an attempt may take
 //!   half of the time that is left to the line, the last one all of it.
 //! - When every address has failed, the line rests a little and goes round again, for half of its time-out: a daemon that is
-//!   being restarted is reached. An address that gave a bad answer, or took too long over one, is left out then.
+//!   being restarted is reached. An address that gave a bad answer, or took too long over one, is left out then; one that
+//!   has closed the connection without a byte is not.
 //! - When all addresses have been away for longer than a time-out, lines do not go round: each is tried once everywhere
 //!   and then given up at once, so that Squid's users wait for nothing, and the first line after the end of the outage finds
 //!   the daemon.
@@ -72,6 +73,10 @@ pub struct Counters {
     pub answered: u64,
     /// Lines that got the text for failures.
     pub failed: u64,
+    /// Lines that contradicted what is known of channel-IDs.
+    pub contradicted: u64,
+    /// Attempts that were not the first of their line.
+    pub retries: u64,
     /// Why the last of these got it.
     pub last_cause: Option<Cause>,
 }
@@ -80,7 +85,7 @@ impl Asker {
     /// An asker without any line.
     pub fn new(policy: Policy, now: Instant) -> Self {
         Asker {
-            dialect: Dialect::new(policy.mode),
+            dialect: Dialect::new(policy.mode, policy.channel_ids),
             now,
             actions: VecDeque::new(),
             requests: Slab::new(),
@@ -139,9 +144,10 @@ impl Asker {
             lines,
             answered,
             failed,
+            contradicted,
             ..
         } = self.counters;
-        usize::try_from(lines - answered - failed).unwrap_or(usize::MAX)
+        usize::try_from(lines - answered - failed - contradicted).unwrap_or(usize::MAX)
     }
 
     /// How many lines have not been answered, or not in their turn.
@@ -152,6 +158,11 @@ impl Asker {
     /// How many connections are open as far as the asker knows.
     pub fn in_flight(&self) -> usize {
         self.in_flight
+    }
+
+    /// Whether there are channel-IDs, as far as that is known.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     /// What became of the lines so far.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::addresses::{Change, Choice};
 use super::event::{Action, AttemptId, Cause, Fault, RequestId};
 use super::{Asker, Dialect};
-use crate::client::ask::dialect::{self, Question};
+use crate::client::ask::dialect::{self, Question, Reading};
 use crate::client::ask::input::Line;
 use crate::client::ask::reply;
 
@@ -38,6 +38,17 @@ pub(super) struct Request {
     pub(super) id: RequestId,
 }
 
+/// What becomes of a line that has just been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It goes to a pool.
+    Asked,
+    /// It is too long for that.
+    GivenUp,
+    /// It has a channel-ID where there are none, or the other way round.
+    Contradicted,
+}
+
 /// What a line waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum State {
@@ -64,7 +75,14 @@ impl Request {
 
 impl Asker {
     pub(super) fn take_in(&mut self, line: &Line) {
-        let question = self.dialect.read(line.bytes());
+        let (question, fate) = match (self.dialect.read(line.bytes()), line) {
+            (Reading::Question(question), Line::Whole(_)) => (question, Fate::Asked),
+            (Reading::Question(question), Line::Cut(_)) => (question, Fate::GivenUp),
+            (Reading::Contradiction(channel), _) => {
+                let text = Vec::new();
+                (Question { channel, text }, Fate::Contradicted)
+            }
+        };
         let entry = self.requests.vacant_entry();
         let id = RequestId {
             index: entry.key(),
@@ -82,9 +100,9 @@ impl Asker {
             spent: Vec::new(),
             rests: 0,
             attempts: 0,
-            cause: match line {
-                Line::Whole(_) => Cause::NoConnection,
-                Line::Cut(_) => Cause::LineTooLong,
+            cause: match fate {
+                Fate::Asked | Fate::Contradicted => Cause::NoConnection,
+                Fate::GivenUp => Cause::LineTooLong,
             },
             state: State::Waiting,
             id,
@@ -93,9 +111,15 @@ impl Asker {
         if self.dialect != Dialect::Concurrent {
             self.order.push_back(id);
         }
-        match line {
-            Line::Whole(_) => self.waiting.push_back(id),
-            Line::Cut(_) => self.give_up(id),
+        match fate {
+            Fate::Asked => self.waiting.push_back(id),
+            Fate::GivenUp => self.give_up(id),
+            Fate::Contradicted => {
+                self.counters.contradicted += 1;
+                self.actions.push_back(Action::Contradicted);
+                let text = self.policy.on_contradiction.clone();
+                self.finish(id, &text);
+            }
         }
     }
 
@@ -124,6 +148,7 @@ impl Asker {
         } else {
             request.deadline
         };
+        self.counters.retries += u64::from(request.attempts > 0);
         request.attempts += 1;
         let attempt = AttemptId {
             request: id,

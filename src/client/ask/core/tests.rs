@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use super::super::options::Mode;
+use super::super::options::{ChannelIds, Mode};
 use super::*;
 
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -20,7 +20,9 @@ impl Story {
         let policy = Policy {
             mode,
             timeout: TIMEOUT,
+            channel_ids: ChannelIds::Auto,
             on_failure: b"ERR".to_vec(),
+            on_contradiction: b"BH".to_vec(),
             addresses,
             max_in_flight,
             max_unanswered: 10,
@@ -155,7 +157,8 @@ fn a_silent_address_gets_half_of_the_time_and_the_last_one_all_of_the_rest() {
 fn a_question_without_a_good_answer_is_asked_once_at_each_address() {
     let mut story = Story::new(Mode::Squid, 2, 10);
     let (first, _) = story.asked("a");
-    let actions = story.tell(Event::Failed(first, Fault::Flawed(super::super::reply::Flaw::Empty)));
+    let unfinished = Fault::Flawed(super::super::reply::Flaw::Unfinished);
+    let actions = story.tell(Event::Failed(first, unfinished));
     let (second, _) = connect(&actions).expect("the other address");
     assert_eq!(written(&story.tell(Event::Reply(second, b"O\0K".to_vec()))), ["ERR\n"]);
 }
@@ -192,9 +195,41 @@ fn what_cannot_be_asked_waits_and_is_refused_in_time() {
 #[test]
 fn a_line_that_was_cut_is_refused_at_once_under_its_channel() {
     let mut story = Story::new(Mode::Squid, 1, 10);
-    let actions = story.tell(Event::Line(super::super::input::Line::Cut(b"7 http://".to_vec())));
+    let actions = story.tell(Event::Line(super::super::input::Line::Cut(b"1 http://".to_vec())));
     assert_eq!(
         (connect(&actions), written(&actions)),
-        (None, vec!["7 ERR\n".to_owned()])
+        (None, vec!["1 ERR\n".to_owned()])
     );
+}
+
+#[test]
+fn an_address_that_closes_without_a_byte_is_asked_again_and_one_that_spoils_its_answer_is_not() {
+    let mut story = Story::new(Mode::Squid, 1, 10);
+    let (mut attempt, _) = story.asked("a");
+    for _ in 0..4 {
+        let empty = Fault::Flawed(super::super::reply::Flaw::Empty);
+        assert_eq!(written(&story.tell(Event::Failed(attempt, empty))), [""; 0]);
+        (attempt, _) = connect(&story.pass(TIMEOUT / 8)).expect("it is tried again");
+    }
+    assert_eq!(story.asker.counters().retries, 4);
+    let unfinished = Fault::Flawed(super::super::reply::Flaw::Unfinished);
+    assert_eq!(written(&story.tell(Event::Failed(attempt, unfinished))), ["ERR\n"]);
+    assert_eq!(story.asker.counters().failed, 1);
+}
+
+#[test]
+fn a_line_that_contradicts_the_first_is_answered_in_its_place_and_asked_nowhere() {
+    let mut story = Story::new(Mode::Squid, 1, 10);
+    let (first, _) = story.asked("a");
+    let actions = story.line("1 b");
+    assert_eq!(actions, [Action::Contradicted], "its turn has not come");
+    assert_eq!(
+        written(&story.tell(Event::Reply(first, b"A".to_vec()))),
+        ["A\n", "1 BH\n"]
+    );
+    let mut story = Story::new(Mode::Squid, 1, 10);
+    story.asked("1 a");
+    assert_eq!(written(&story.line("b")), ["BH\n"]);
+    let counters = story.asker.counters();
+    assert_eq!((counters.lines, counters.contradicted, counters.failed), (2, 1, 0));
 }

@@ -1,0 +1,91 @@
+//! What a client is told whose request has failed: `error-reply`, or `fail` in one word.
+
+use super::framing::error_reply;
+use super::{Mistakes, Origin};
+use crate::config::spec::fail::{self, Fail};
+use crate::config::spec::pool::PoolSpec;
+use crate::services::pool::options::Framing;
+
+/// Also what a URL rewriter answers for "leave this URL alone".
+const DEFAULT_ERROR_REPLY: &[u8] = b"ERR\n";
+const ERROR_REPLY_BYTES: usize = 64 << 10;
+
+/// The refusal, as it goes over the wire.
+pub(super) fn refusal(mistakes: &mut Mistakes, spec: &PoolSpec, framing: Framing) -> Vec<u8> {
+    let text = spec.error_reply.as_ref().map(|reply| reply.0.clone());
+    if let Some(text) = text.as_ref().filter(|text| text.len() > ERROR_REPLY_BYTES) {
+        let wrong = format!("it is {} bytes long", text.len());
+        let remedy = format!("write at most {ERROR_REPLY_BYTES} bytes");
+        mistakes.add(Origin::key("error-reply"), wrong, remedy);
+    }
+    if spec.fail.is_some() && text.is_some() {
+        let wrong = "fail and error-reply both say what a failed request is answered";
+        mistakes.add(Origin::key("fail"), wrong, "leave one of the two out");
+    }
+    let fail = in_one_word(mistakes, spec).map(|line| [line.as_slice(), b"\n"].concat());
+    let text = text.or(fail).unwrap_or_else(|| DEFAULT_ERROR_REPLY.to_vec());
+    error_reply(mistakes, text, framing)
+}
+
+/// What `fail` stands for, without a line end.
+fn in_one_word(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option<Vec<u8>> {
+    let url = spec.fail_url.as_deref();
+    if url.is_some() && spec.fail != Some(Fail::Closed) {
+        let wrong = "it is where denied requests are sent, and nothing is denied without fail closed";
+        mistakes.add(
+            Origin::key("fail-url"),
+            wrong,
+            "give fail closed as well, or leave it out",
+        );
+    }
+    if let Some((wrong, remedy)) = url.and_then(fail::unfit) {
+        mistakes.add(Origin::key("fail-url"), wrong, remedy);
+    }
+    spec.fail.map(|fail| fail.answer(url))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pool;
+    use super::*;
+    use crate::config::units::Escaped;
+
+    fn told(fail: Option<Fail>, url: Option<&str>, error_reply: Option<&str>) -> Result<String, String> {
+        let spec = PoolSpec {
+            fail,
+            fail_url: url.map(Into::into),
+            error_reply: error_reply.map(|text| Escaped(text.into())),
+            ..PoolSpec::default()
+        };
+        match pool("p", &spec) {
+            Ok(lowered) => Ok(String::from_utf8(lowered.options.error_reply).unwrap()),
+            Err(mistakes) => Err(mistakes.iter().map(ToString::to_string).collect()),
+        }
+    }
+
+    #[test]
+    fn one_word_says_what_a_failure_means() {
+        assert_eq!(told(None, None, None).unwrap(), "ERR\n");
+        assert_eq!(told(Some(Fail::Open), None, None).unwrap(), "ERR\n");
+        let closed = told(Some(Fail::Closed), None, None).unwrap();
+        assert_eq!(closed, "302:http://url-filter-unavailable.invalid/\n");
+        assert_eq!(
+            told(Some(Fail::Closed), Some("http://a/"), None).unwrap(),
+            "302:http://a/\n"
+        );
+    }
+
+    #[test]
+    fn two_words_for_it_are_a_mistake() {
+        for error_reply in ["ERR\n", ""] {
+            let wrong = told(Some(Fail::Closed), None, Some(error_reply)).unwrap_err();
+            assert!(wrong.contains("error-reply both say"), "{wrong}");
+        }
+        for fail in [None, Some(Fail::Open)] {
+            let wrong = told(fail, Some("http://a/"), None).unwrap_err();
+            assert!(wrong.contains("nothing is denied without"), "{wrong}");
+        }
+        let wrong = told(Some(Fail::Closed), Some("a b"), None).unwrap_err();
+        assert!(wrong.contains("does not begin with http://"), "{wrong}");
+    }
+}
