@@ -159,6 +159,7 @@ const SAMPLES: &[Sample] = &[
     ("retries", &["--retries", "0"], "retries = 0", NOTHING),
     ("pipeline", &["--pipeline", "16"], "pipeline = 16", NOTHING),
     ("concurrency", &["--concurrency", "8"], "concurrency = 8", NOTHING),
+    ("rest", &["--rest", "5ms"], "rest = '5ms'", NOTHING),
     (
         "request-framing",
         &["--request-framing", "content-length"],
@@ -366,5 +367,5 @@ fn the_help_tells_the_true_defaults() {
         assert_eq!(said, from_flags(beside.0.iter().copied()), "{flag}");
         checked += 1;
     }
-    assert_eq!(checked, 34);
+    assert_eq!(checked, 35);
 }

@@ -78,6 +78,7 @@ fn policy(choices: &mut Choices<'_>) -> Policy {
         max_requests: choices.pick(&[None, Some(1), Some(5)]).flatten(),
         max_age: choices.pick(&[None, Some(max_age)]).flatten(),
         probe_interval: choices.pick(&[None, Some(probe_interval)]).flatten(),
+        rest: choices.pick(&[Duration::ZERO, probe_interval / 8]).unwrap_or_default(),
     }
 }
 

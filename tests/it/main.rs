@@ -51,6 +51,7 @@ mod listen;
 mod manual;
 #[cfg(test)]
 mod pool_cache;
+mod pool_choice;
 mod pool_concurrency;
 #[cfg(test)]
 mod pool_crowds;

@@ -18,7 +18,7 @@ struct Household {
 
 impl Household {
     fn new() -> Self {
-        let (work, programs) = (Gate::new(), Gate::new());
+        let (work, programs, turn) = (Gate::new(), Gate::new(), Gate::new());
         let daemon = Daemon::pool(3, &worker_command(&["--ignore-term"]), &PATIENT);
         daemon.usr1_until(|stats| stats.count("daemon S_AVAILABLE") == 3);
         let mut everybody = Vec::new();
@@ -26,12 +26,22 @@ impl Household {
             daemon.ask(&format!("{verb} {}", programs.path()));
             programs.arrival()
         };
-        // The worker used last is used first: it is held at work before the next one starts its program.
+        // Each in its turn is the only one that is free.
+        let mut turns: Vec<_> = (0..2)
+            .map(|_| {
+                let mut client = daemon.client();
+                client.send(format!("wait {} turn\n", turn.path()));
+                (client, turn.arrival())
+            })
+            .collect();
         let at_work = ["spawn-grandchild", "spawn-holding-grandchild"].map(|verb| {
             everybody.push(start(verb));
             let mut client = daemon.client();
             client.send(format!("wait {} never\n", work.path()));
             everybody.push(work.arrival());
+            let (mut next, arrival) = turns.pop().expect("one for each");
+            arrival.open();
+            assert_eq!(next.read_to_end(), b"turn\n");
             client
         });
         everybody.push(start("spawn-grandchild"));

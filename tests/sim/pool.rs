@@ -4,15 +4,16 @@
 //! if it answers in any order. From that follow the promises of design.md §4: an answer comes from the worker that holds the client's request and from
 //! nobody else (1); every request ends, and no later than queue time-out plus busy time-out (2); a request outlives the
 //! death of its worker as often as `retries` says and no oftener (3). Of a worker that is to be probed it knows whether it
-//! has passed, and whether it is being asked: it may be given nothing before, meanwhile, or after a wrong answer. At the end everything is let run dry: no request and
-//! no worker may be left over or missing.
+//! has passed, and whether it is being asked: it may be given nothing before, meanwhile, or after a wrong answer. Of every worker
+//! it knows since when it has had nothing to do, and so which of the free ones a request goes to ([`Rank`]), and whether it
+//! rests. At the end everything is let run dry: no request and no worker may be left over or missing.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use iotcpd::services::pool::core::{
-    Action, ChannelId, ClientId, Dispatcher, Ending, Event, Fault, Finding, Refusal, RequestId, Step, Verdict, Which,
-    WorkerId,
+    Action, ChannelId, ClientId, Dispatcher, Ending, Event, Fault, Finding, Refusal, RequestId, Status, Step, Verdict,
+    Which, WorkerId,
 };
 use iotcpd::services::pool::options::{Mode, Policy, PoolSize};
 
@@ -20,6 +21,8 @@ use crate::random::Dice;
 use crate::seeds;
 
 const STEPS: u64 = 3000;
+/// For how long a worker that has answered is not used again while there are others.
+const MOMENT: Duration = Duration::from_millis(5);
 
 #[derive(Debug)]
 struct Process {
@@ -33,6 +36,11 @@ struct Process {
     answered: u64,
     told_to_end: bool,
     probe: Probe,
+    started: Instant,
+    /// When it last answered something, or was watched for a while after that: it has had nothing to do since.
+    quiet: Option<Instant>,
+    /// It is to rest since then.
+    resting: Option<Instant>,
     /// It has written what nobody asked for: it may never be given anything again.
     out_of_step: bool,
 }
@@ -44,6 +52,21 @@ struct Flight {
     channel: Option<ChannelId>,
     /// The worker has begun to answer it: what it writes next is the rest of that.
     reply_begun: bool,
+}
+
+/// How good a free worker is for the next request: the least is the best. A worker that has answered only just now may yet
+/// print a line more; one that has never answered may still be starting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    /// The one used last, of those that have had a moment since: the order is that in which they became free, turned round.
+    Rested(std::cmp::Reverse<Instant>),
+    /// It is one of those that have just answered, and they are most of the free ones.
+    InTurn(Instant),
+    /// It has lived for half as long as others took to their first answer: the one that was started first.
+    Up(Instant),
+    /// The one that was released longest ago.
+    Fresh(Instant),
+    Starting(Instant),
 }
 
 impl Flight {
@@ -91,6 +114,14 @@ struct World {
     next_client: u64,
     /// Set while a reply of this worker to this client, if it still waits, is being reported.
     replying: Option<(WorkerId, Held)>,
+    /// A request has just come, and nothing has happened since it was decided who gets it.
+    has_choice: bool,
+    /// The quickest first answer since the last roll.
+    start_up: Option<Duration>,
+    /// Those that rest, in the order in which they began to.
+    resting: VecDeque<(Instant, WorkerId)>,
+    /// How often a request was given to a worker of which it was known that it is the right one.
+    choices: u64,
     /// During the final drain nothing breaks any more.
     calm: bool,
     /// Everything that was decided, for the determinism test.
@@ -122,7 +153,14 @@ fn policy(dice: &mut Dice) -> Policy {
         max_requests: maybe(dice.percent(40), 1 + dice.below(30)),
         max_age: maybe(dice.percent(30), 1 + dice.below(20)).map(Duration::from_secs),
         probe_interval: maybe(dice.percent(50), 100 + dice.below(5000)).map(Duration::from_millis),
+        rest: rest(dice),
     }
+}
+
+/// Most often none, as is the default.
+fn rest(dice: &mut Dice) -> Duration {
+    let time = Duration::from_millis(1 + dice.below(50));
+    if dice.percent(30) { time } else { Duration::ZERO }
 }
 
 /// One at a time, several ahead, or several at once.
@@ -165,6 +203,10 @@ impl World {
             clients: BTreeMap::new(),
             next_client: 0,
             replying: None,
+            has_choice: false,
+            start_up: None,
+            resting: VecDeque::new(),
+            choices: 0,
             calm: false,
             trace: Vec::new(),
             answers: 0,
@@ -176,8 +218,85 @@ impl World {
     // ---- the shell -------------------------------------------------------------------------------------------
 
     fn tell(&mut self, event: Event) {
+        self.has_choice = matches!(event, Event::Request { .. });
         self.dispatcher.handle(self.now, event);
         self.act();
+    }
+
+    /// What happens while the shell does what was decided.
+    fn report(&mut self, event: Event) {
+        self.has_choice = false;
+        self.dispatcher.handle(self.now, event);
+    }
+
+    /// A worker has nothing to do any more, and nothing to say: it has answered, or was watched after that.
+    fn is_quiet(&mut self, worker: WorkerId) {
+        self.processes.get_mut(&worker).expect("a living worker").quiet = Some(self.now);
+    }
+
+    /// The same, and it rests from now on, unless it is watched for longer or says a number with each answer.
+    fn has_answered(&mut self, worker: WorkerId) {
+        self.is_quiet(worker);
+        let process = self.processes.get_mut(&worker).expect("a living worker");
+        if !self.policy.rest.is_zero() && process.concurrency.is_none() {
+            process.resting = Some(self.now);
+            self.resting.push_back((self.now, worker));
+        }
+    }
+
+    /// Those whose rest is over are free from now on.
+    fn end_rests(&mut self) {
+        while let Some((since, worker)) = self.resting.front().copied() {
+            if since + self.policy.rest > self.now {
+                return;
+            }
+            self.resting.pop_front();
+            let process = self.processes.get_mut(&worker);
+            if let Some(process) = process.filter(|process| process.resting == Some(since)) {
+                process.resting = None;
+                self.is_quiet(worker);
+            }
+        }
+    }
+
+    fn has_just_answered(&self, worker: WorkerId) -> bool {
+        let quiet = self.processes[&worker].quiet;
+        quiet.is_some_and(|at| self.now - at < MOMENT)
+    }
+
+    fn rank(&self, worker: WorkerId, take_turns: bool) -> Rank {
+        let process = &self.processes[&worker];
+        let is_up = self
+            .start_up
+            .is_some_and(|start_up| 2 * (self.now - process.started) >= start_up);
+        match process.quiet {
+            Some(at) if self.now - at >= MOMENT => Rank::Rested(std::cmp::Reverse(at)),
+            Some(at) if take_turns => Rank::InTurn(at),
+            Some(at) => Rank::Fresh(at),
+            None if is_up => Rank::Up(process.started),
+            None => Rank::Starting(process.started),
+        }
+    }
+
+    /// Whether a free worker that was given a request is the best of all that were free. Only a request that has just come has
+    /// a choice: for one that waits there is nobody, and then the one that becomes free.
+    fn check_choice(&mut self, chosen: WorkerId) {
+        if !std::mem::take(&mut self.has_choice) {
+            return;
+        }
+        let left = self.dispatcher.slots().filter(|slot| slot.status == Status::Available);
+        let left: Vec<WorkerId> = left.map(|slot| slot.worker).collect();
+        let free = || left.iter().copied().chain([chosen]);
+        let take_turns = 2 * free().filter(|worker| self.has_just_answered(*worker)).count() > left.len() + 1;
+        let rank = self.rank(chosen, take_turns);
+        for other in &left {
+            let better = self.rank(*other, take_turns);
+            assert!(
+                rank <= better,
+                "{chosen:?} ({rank:?}) was taken, and not {other:?} ({better:?})"
+            );
+        }
+        self.choices += left.len() as u64;
     }
 
     fn act(&mut self) {
@@ -215,7 +334,7 @@ impl World {
             return;
         }
         if !self.calm && self.dice.percent(10) {
-            return self.dispatcher.handle(self.now, Event::SpawnFailed(worker));
+            return self.report(Event::SpawnFailed(worker));
         }
         let clash = self.processes.keys().any(|other| other.index == worker.index);
         assert!(!clash, "an index is given out again while its process lives");
@@ -228,12 +347,15 @@ impl World {
             answered: 0,
             told_to_end: false,
             probe: self.policy.probe_interval.map_or(Probe::Never, |_| Probe::Wanted),
+            started: self.now,
+            quiet: None,
+            resting: None,
             out_of_step: false,
         };
         self.processes.insert(worker, process);
-        self.dispatcher.handle(self.now, Event::Started(worker));
+        self.report(Event::Started(worker));
         if ready {
-            self.dispatcher.handle(self.now, Event::Ready(worker));
+            self.report(Event::Ready(worker));
         }
     }
 
@@ -278,16 +400,24 @@ impl World {
             "{worker:?} serves without having passed its probe: {:?}",
             process.probe
         );
+        let rest = self.policy.rest;
+        let rests = process.resting.is_some_and(|since| since + rest > now);
+        assert!(!rests || !process.held.is_empty(), "{worker:?} rests");
+        let was_free = process.held.is_empty();
         process.held.push_back(Flight {
             held: Held::RequestOf(client),
             channel,
             reply_begun: false,
         });
+        if was_free {
+            self.check_choice(worker);
+        }
+        let process = self.processes.get_mut(&worker).expect("a living worker");
         // The client may have gone while it waited, which is found out only now.
         if !self.calm && self.dice.percent(3) {
             process.held.pop_back();
             self.clients.remove(&client.0);
-            return self.dispatcher.handle(self.now, Event::Withdrawn(request));
+            return self.report(Event::Withdrawn(request));
         }
         // What the shell may find when it turns to the worker: it does not listen any more, or, while it was free, it has
         // spoken unasked.
@@ -300,7 +430,7 @@ impl World {
                 Fault::InputClosed(request)
             };
             self.mourn(worker);
-            self.dispatcher.handle(self.now, Event::Broken(worker, fault));
+            self.report(Event::Broken(worker, fault));
         }
     }
 
@@ -318,7 +448,8 @@ impl World {
         process.probe = Probe::Asked;
         if self.calm {
             process.probe = Probe::Passed;
-            self.dispatcher.handle(self.now, Event::Probed(worker, Finding::Right));
+            self.has_answered(worker);
+            self.report(Event::Probed(worker, Finding::Right));
         }
     }
 
@@ -328,6 +459,7 @@ impl World {
             Finding::Right => Probe::Passed,
             Finding::Wrong => Probe::Failed,
         };
+        self.has_answered(worker);
         self.tell(Event::Probed(worker, finding));
         let gone = self.processes.get(&worker).is_none_or(|process| process.told_to_end);
         assert!(finding == Finding::Right || gone, "{worker:?} is kept");
@@ -352,7 +484,7 @@ impl World {
             if let Some((id, request)) = self.dice.pick(&named) {
                 self.clients.remove(&id);
                 self.orphan(ClientId(id));
-                self.dispatcher.handle(self.now, Event::Abandoned(request));
+                self.report(Event::Abandoned(request));
             }
         }
     }
@@ -399,7 +531,9 @@ impl World {
             Verdict::OutOfStep
         };
         process.out_of_step |= verdict == Verdict::OutOfStep;
-        self.dispatcher.handle(self.now, Event::Inspected(worker, verdict));
+        process.resting = None;
+        self.is_quiet(worker);
+        self.report(Event::Inspected(worker, verdict));
     }
 
     fn stop(&mut self, worker: WorkerId, _: Ending) {
@@ -485,6 +619,14 @@ impl World {
         let flight = at.and_then(|at| process.held.remove(at));
         process.out_of_step |= step == Step::Lost || flight.is_none();
         process.answered += u64::from(flight.is_some());
+        if process.answered == 1 && flight.is_some() {
+            let took = self.now - process.started;
+            self.start_up = Some(self.start_up.map_or(took, |known| known.min(took)));
+        }
+        if flight.is_some() && process.held.is_empty() {
+            self.has_answered(worker);
+        }
+        let process = self.processes.get_mut(&worker).expect("a living worker");
         let which = match (flight, process.concurrency) {
             (Some(flight), _) => flight.which(),
             (None, None) => Which::Oldest,
@@ -596,6 +738,7 @@ impl World {
         let end = self.now + span;
         while let Some(at) = self.dispatcher.next_deadline().filter(|at| *at <= end) {
             self.now = self.now.max(at);
+            self.end_rests();
             self.tell(Event::Tick);
         }
         self.now = end;
@@ -636,7 +779,10 @@ impl World {
             860..980 => self.pass_time(span),
             980..986 => self.pass_time(span * 50),
             986..990 => self.on(&in_service, |world, worker| world.tell(Event::Outgrown(worker))),
-            990..996 => self.tell(Event::Roll),
+            990..996 => {
+                self.start_up = None;
+                self.tell(Event::Roll);
+            }
             _ => self.reconfigure(),
         }
         assert_eq!(
@@ -661,6 +807,7 @@ impl World {
     fn reconfigure(&mut self) {
         self.policy.workers = size(&mut self.dice);
         self.policy.queue_size = self.dice.below(12) as usize;
+        self.policy.rest = rest(&mut self.dice);
         if self.policy.mode == Mode::Request {
             (self.policy.pipeline, self.policy.concurrency) = how_many_at_once(&mut self.dice);
         }
@@ -676,6 +823,8 @@ impl World {
         self.calm = true;
         // A roll may be going on and replaces the last recycled worker; no new reason to replace anybody comes up.
         (self.policy.max_requests, self.policy.max_age) = (None, None);
+        // Nor is anybody resting at the very end.
+        self.policy.rest = Duration::ZERO;
         self.tell(Event::Reconfigure(Box::new(self.policy.clone())));
         for worker in self.workers(|process| process.probe == Probe::Asked && !process.told_to_end) {
             self.answer_probe(worker, Finding::Right);
@@ -744,8 +893,16 @@ fn simulate(seed: u64) -> World {
 
 #[test]
 fn promises_hold_over_random_orders_of_events() {
-    let answers: u64 = seeds::each(|seed| simulate(seed).answers).into_iter().sum();
-    assert!(answers > 0, "a simulation in which nobody is answered shows nothing");
+    let worlds = seeds::each(|seed| {
+        let world = simulate(seed);
+        (world.answers, world.choices)
+    });
+    let (answers, choices): (Vec<u64>, Vec<u64>) = worlds.into_iter().unzip();
+    assert!(
+        answers.iter().sum::<u64>() > 0,
+        "a simulation in which nobody is answered shows nothing"
+    );
+    assert!(choices.iter().sum::<u64>() > 0, "nor one in which there is no choice");
 }
 
 #[test]
@@ -773,6 +930,7 @@ fn a_worker_without_a_pause_is_watched_now_and_then() {
             max_requests: None,
             max_age: None,
             probe_interval: None,
+            rest: Duration::ZERO,
             ..policy
         },
         start,

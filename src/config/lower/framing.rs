@@ -110,6 +110,7 @@ fn single_use(mistakes: &mut Mistakes, spec: &PoolSpec, policy: &Policy) {
     for (key, is_too_much) in [
         ("pipeline", policy.pipeline > 1),
         ("max-requests", spec.max_requests.is_some()),
+        ("rest", !policy.rest.is_zero()),
         ("probe", spec.probe.is_some()),
     ] {
         if is_too_much {

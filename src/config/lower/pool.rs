@@ -54,6 +54,8 @@ const RETRIES: RangeInclusive<u32> = 0..=100;
 const PIPELINE: RangeInclusive<usize> = 1..=1024;
 /// Each of these is held in memory with its answer, if that comes before its turn.
 const MAX_UNANSWERED: RangeInclusive<usize> = 1..=4096;
+/// Whoever still writes something after that is not late, but out of order.
+const REST: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60);
 /// As many as Squid gives a helper, and more; each answer is looked up among them.
 const CONCURRENCY: RangeInclusive<usize> = 1..=1024;
 /// Five records, which the log may get at once, fit into its channel.
@@ -211,7 +213,23 @@ fn policy(mistakes: &mut Mistakes, spec: &PoolSpec) -> Policy {
         max_requests: mistakes.count("max-requests", spec.max_requests, MAX_REQUESTS),
         max_age: mistakes.time("max-age", spec.max_age, &MAX_AGE),
         probe_interval: probe_interval(mistakes, spec),
+        rest: rest(mistakes, spec, pipeline, concurrency),
     }
+}
+
+/// How long a worker is left alone after an answer, and with what that cannot be.
+fn rest(mistakes: &mut Mistakes, spec: &PoolSpec, pipeline: usize, concurrency: Option<usize>) -> Duration {
+    let rest = mistakes.time("rest", spec.rest, &REST).unwrap_or_default();
+    let text = match concurrency {
+        Some(_) => "a worker that is told channel-IDs shows by them what its answer is to; it needs no rest",
+        None if pipeline > 1 => "a worker that is written to ahead has no time in which it has nothing to do",
+        None => return rest,
+    };
+    if !rest.is_zero() {
+        let remedy = "leave it out, or leave out pipeline or concurrency";
+        mistakes.add(Origin::key("rest"), text, remedy);
+    }
+    rest
 }
 
 /// What goes over the wire.
@@ -400,6 +418,7 @@ mod tests {
             max_requests: None,
             max_age: None,
             probe_interval: None,
+            rest: Duration::ZERO,
         };
         assert_eq!((&options.policy, options.probe), (&policy, None));
     }
@@ -540,6 +559,10 @@ mod tests {
         };
         time("probe-interval", probed, "1s", "366d");
         time("max-age", |spec, t| spec.max_age = Some(t), "1s", "366d");
+        let minute = Duration::from_secs(60);
+        let over = [Time(minute + Duration::from_nanos(1))];
+        let within = [Time(Duration::ZERO), Time(minute)];
+        check("rest", |spec, t| spec.rest = Some(t), &within, &over, "0s to 1m");
     }
 
     #[test]
@@ -595,6 +618,18 @@ mod tests {
             "concurrency: a worker that is told channel-IDs has all its requests at once, so none is written ahead; \
              leave out pipeline, or concurrency for a worker that answers in order"
         );
+        let rest = Some(Time(Duration::from_millis(5)));
+        let ahead = told_of_rest(rest, Some(2), None);
+        assert!(
+            ahead[0].starts_with("rest: a worker that is written to ahead"),
+            "{ahead:?}"
+        );
+        let at_once = told_of_rest(rest, None, Some(1));
+        assert!(
+            at_once[0].starts_with("rest: a worker that is told channel-IDs"),
+            "{at_once:?}"
+        );
+        assert_eq!(told_of_rest(Some(Time(Duration::ZERO)), Some(2), None), [""; 0]);
         let long = told(|spec| spec.error_reply = Some(Escaped(vec![b'x'; 65_537])));
         assert_eq!(long, "error-reply: it is 65537 bytes long; write at most 65536 bytes");
         let ipv6 = told(|spec| spec.ipv6 = Some("127.0.0.1".into()));
@@ -607,6 +642,17 @@ mod tests {
             twice,
             "listen: 127.0.0.1:7 and 127.0.0.1:7 are in each other's way; leave out one of the two"
         );
+    }
+
+    fn told_of_rest(rest: Option<Time>, pipeline: Option<i64>, concurrency: Option<i64>) -> Vec<String> {
+        let spec = PoolSpec {
+            rest,
+            pipeline: pipeline.map(Whole),
+            concurrency: concurrency.map(Whole),
+            ..PoolSpec::default()
+        };
+        let mistakes = pool("pool", &spec).err().unwrap_or_default();
+        mistakes.iter().map(ToString::to_string).collect()
     }
 
     #[test]

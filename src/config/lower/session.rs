@@ -19,6 +19,11 @@ const RULED_OUT: &[Ruled] = &[
         |spec| spec.pipeline.is_some(),
         "a worker has one session in its life",
     ),
+    (
+        "rest",
+        |spec| spec.rest.is_some(),
+        "a worker has one session in its life",
+    ),
     ("persistent", |spec| spec.persistent, "a connection is one session"),
     (
         "max-unanswered",
@@ -168,6 +173,7 @@ mod tests {
         ));
         let spec = PoolSpec {
             pipeline: Some(Whole(2)),
+            rest: time,
             persistent: true,
             concurrency: Some(Whole(2)),
             probe: Some("x".into()),

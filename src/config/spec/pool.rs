@@ -117,6 +117,9 @@ pub struct PoolSpec {
     /// Write up to so many requests ahead to a worker that answers them in order, once none is free [default: 1]
     #[arg(long, value_name = "NUM", help_heading = "Requests and replies")]
     pub pipeline: Option<Whole>,
+    /// Give a worker nothing for so long after each answer, though requests wait: a stray line then meets none [default: 0]
+    #[arg(long, value_name = "TIME", help_heading = "Requests and replies")]
+    pub rest: Option<Time>,
     /// Give a worker up to so many requests at once, each behind a channel-ID, as Squid does with its helpers
     #[arg(long, value_name = "NUM", help_heading = "Requests and replies")]
     pub concurrency: Option<Whole>,

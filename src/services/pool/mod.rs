@@ -2,12 +2,12 @@
 //! any number of clients.
 //!
 //! The story of a request. A client connects and sends a line (`shell::intake` reads it). The dispatcher ([`core`])
-//! gives it to the free worker that was used last, or lets it wait. Its bytes go into that worker's standard input
+//! gives it to a free worker, or lets it wait. Its bytes go into that worker's standard input
 //! (`shell::workers`), its reply comes out of the standard output (`shell::output`), and goes to the client, who is then let
 //! go (`shell::parting`).
 //!
-//! **Where a request gets its worker:** [`core::Dispatcher`], in `core/requests.rs`: `submit` takes the top of the list of
-//! the available (`worker_for`), `serve_queue` gives a worker that has become free to the request that has waited longest.
+//! **Where a request gets its worker:** [`core::Dispatcher`], in `core/requests.rs`: `submit` takes the best of the
+//! available (`worker_for`, by the rule of `core/available.rs`), `serve_queue` gives a worker that has become free to the request that has waited longest.
 //!
 //! What holds is said in [`core`] (decisions) and in `shell` (I/O). What does not belong here: where the options come
 //! from, who binds the listeners, and when to reload: that is the daemon's.

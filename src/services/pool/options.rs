@@ -196,7 +196,7 @@ pub enum Mode {
     Session,
 }
 
-/// The numbers the dispatcher decides by. All durations are positive.
+/// The numbers the dispatcher decides by. All durations are positive, unless said otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// What a connection gets.
@@ -228,6 +228,9 @@ pub struct Policy {
     pub max_age: Option<Duration>,
     /// A worker that is started is probed, and about so long after each probe that it has passed. `None`: none is probed.
     pub probe_interval: Option<Duration>,
+    /// A worker that has answered is given nothing for so long, though somebody waits; unless it is told channel-IDs. May be
+    /// zero.
+    pub rest: Duration,
 }
 
 /// How many workers a pool has: always as many, or as many as the load wants within limits.
@@ -282,6 +285,7 @@ impl Policy {
             max_requests: None,
             max_age: None,
             probe_interval: None,
+            rest: Duration::ZERO,
         }
     }
 }

@@ -127,6 +127,7 @@ mod tests {
                 start_timeout: Duration::from_secs(60),
                 max_requests: None,
                 max_age: None,
+                rest: Duration::ZERO,
             };
             let dispatcher = Dispatcher::new(policy, start, 1);
             let worker = dispatcher.slots.get(0).unwrap().serving;

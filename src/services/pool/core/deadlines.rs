@@ -27,6 +27,7 @@ impl Dispatcher {
         if self.wake.is_some_and(|wake| wake <= self.now) {
             self.tick_workers();
         }
+        self.end_rests();
         while let Some(request) = self.queue.pop_expired(self.now) {
             self.refuse(request, Refusal::QueueTimeout, None);
         }

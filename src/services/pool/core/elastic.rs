@@ -45,7 +45,7 @@ pub(super) struct Elastic {
     delayed: usize,
     /// Workers that are being started after such a delay.
     retried: usize,
-    /// Workers that serve and are free but for the probe that they are asked.
+    /// Workers that serve and are free but for the probe that they are asked, or rest after.
     probed: usize,
     /// No batch of starts before this.
     paused_until: Option<Instant>,
@@ -252,8 +252,7 @@ impl Dispatcher {
         unneeded.min(self.slots.len().saturating_sub(self.policy.workers.min))
     }
 
-    /// The last place in back-off, or else that of the worker that was used least recently: the available are listed in
-    /// the order of their use.
+    /// The last place in back-off, or else that of the free worker that was used least recently, or never.
     fn close_least_needed(&mut self) -> bool {
         let is_in_trouble = |id| {
             self.worker(id)
@@ -261,7 +260,7 @@ impl Dispatcher {
         };
         let in_trouble = self.slots.iter().rev().find(|(_, slot)| is_in_trouble(slot.serving));
         let in_trouble = in_trouble.map(|(number, slot)| (number, slot.serving));
-        let idle = self.available.first().copied();
+        let idle = self.available.least_needed();
         let idle = idle.and_then(|id| Some((self.slot_of(id)?, id)));
         let Some((slot, worker)) = in_trouble.or(idle) else {
             return false;
@@ -350,6 +349,7 @@ mod tests {
             max_requests: None,
             max_age: None,
             probe_interval: None,
+            rest: Duration::ZERO,
             concurrency: None,
         }
     }
@@ -620,7 +620,7 @@ mod tests {
         let mut pool = after_a_rush(ELASTIC, 5);
         assert_eq!(pool.numbers().len(), 6);
         // Idle longest is the spare one, then the others in the order of their answers.
-        let order: Vec<WorkerId> = pool.dispatcher.available.clone();
+        let order: Vec<WorkerId> = pool.dispatcher.available.iter().collect();
         pool.pass(60 * SECOND);
         assert_eq!(pool.gone, order[..1]);
         pool.pass(2 * SECOND - Duration::from_millis(1));
@@ -686,7 +686,7 @@ mod tests {
     fn a_number_that_is_vacant_is_given_out_again() {
         let mut pool = after_a_rush(PoolSize { spare: 0, ..ELASTIC }, 3);
         assert_eq!(pool.numbers(), [0, 1, 2]);
-        let first = pool.dispatcher.available.first().copied().unwrap();
+        let first = pool.dispatcher.available.least_needed().unwrap();
         let number = pool.dispatcher.slot_of(first).unwrap();
         pool.pass(60 * SECOND);
         assert!(!pool.numbers().contains(&number) && pool.numbers().len() == 2);

@@ -25,10 +25,11 @@ impl Dispatcher {
             self.available.len(),
             "the list of the available holds the available and nobody else"
         );
-        for id in &self.available {
-            assert_eq!(self.phase(*id), Some(Phase::Available), "{id:?} is listed as available");
+        assert_eq!(free, self.available.iter().count(), "as many as are counted");
+        for id in self.available.iter() {
+            assert_eq!(self.phase(id), Some(Phase::Available), "{id:?} is listed as available");
             assert!(
-                matches!(self.place(*id), Some(Place::Serving(_))),
+                matches!(self.place(id), Some(Place::Serving(_))),
                 "{id:?} is available but serves nowhere"
             );
         }
@@ -55,6 +56,9 @@ impl Dispatcher {
             assert_eq!(index, worker.id.index as usize, "a worker is where its id says");
             let serves = worker.phase == Phase::Available || worker.phase.is_occupied();
             assert!(!(serves && worker.quarantined), "{:?} serves in quarantine", worker.id);
+            if let Phase::Resting { since, .. } = worker.phase {
+                assert!(self.resting.holds(since, worker.id), "{:?} rests for ever", worker.id);
+            }
             self.check_flights(worker);
         }
         let listed = self

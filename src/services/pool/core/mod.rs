@@ -5,11 +5,13 @@
 //! [`Action::Assign`] → [`Event::Reply`] → [`Action::Answer`]. On the way its worker may die (it is given to another),
 //! its client may go (the worker's reply is then for nobody), or a deadline may pass ([`deadlines`]).
 //!
-//! The life of a worker is drawn in [`worker`]; who replaces it, and when, is in [`supervise`]; how many there are, in
-//! [`elastic`]; which are asked a question with a known answer first, and what becomes of those that fail, in [`probe`].
+//! The life of a worker is drawn in [`worker`]; which of the free ones is taken is in [`available`], which of them is left
+//! alone for a while in [`rest`]; who replaces it, and when, is in [`supervise`]; how many there are, in [`elastic`]; which
+//! are asked a question with a known answer first, and what becomes of those that fail, in [`probe`].
 //!
 //! What holds, after every event (`invariants` checks it in debug builds):
-//! - A worker is available exactly when it is in the list of the available, and then nobody waits in the queue.
+//! - A worker is available exactly when it is in the list of the available, and then nobody waits in the queue. The one that
+//!   gets a request is the best of them by the rule of [`available`].
 //! - A busy worker has requests in flight, in the order in which it was given them; each that still has a client knows that
 //!   worker. A waiting request is in the queue exactly once. Without channel-IDs it answers them in that order; with
 //!   them ([`channels`]) in any, and no two requests that one worker ever had were known to it by the same number.
@@ -21,6 +23,7 @@
 //!
 //! What does not belong here: bytes, descriptors, log lines, names of programs.
 
+mod available;
 mod blame;
 mod channels;
 mod counters;
@@ -33,6 +36,7 @@ mod probe;
 mod queue;
 mod requests;
 mod respawn;
+mod rest;
 mod rotation;
 mod slots;
 mod supervise;
@@ -40,7 +44,7 @@ mod view;
 mod worker;
 
 use std::collections::{BTreeSet, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use slab::Slab;
 
@@ -52,11 +56,13 @@ pub use event::{
 pub use view::{SlotView, Status, StatusCounts};
 
 use super::options::Policy;
+use available::Available;
 use counters::Saturation;
 use elastic::Elastic;
 use queue::Queue;
 use requests::Request;
 use respawn::Jitter;
+use rest::Resting;
 use rotation::Rotation;
 use slots::Slots;
 use worker::Worker;
@@ -70,8 +76,10 @@ pub struct Dispatcher {
     actions: VecDeque<Action>,
     workers: Slab<Worker>,
     slots: Slots,
-    /// Free workers; the one used last is taken first, because its caches are warm.
-    available: Vec<WorkerId>,
+    /// Free workers, and which of them is taken first.
+    available: Available,
+    /// Workers that are left alone for a while after an answer.
+    resting: Resting,
     /// Busy workers that may be given one more request, those with the fewest in flight first.
     room: BTreeSet<(usize, WorkerId)>,
     /// How many workers have their hands full.
@@ -89,6 +97,9 @@ pub struct Dispatcher {
     counters: Counters,
     saturation: Saturation,
     queue_peak: usize,
+    /// The shortest time that a worker has taken from its start to its first answer, since the last roll: how long a start
+    /// takes, at most, as far as is known.
+    start_up: Option<Duration>,
 }
 
 /// A place in which one worker serves at a time.
@@ -117,7 +128,8 @@ impl Dispatcher {
             actions: VecDeque::new(),
             workers: Slab::new(),
             slots: Slots::default(),
-            available: Vec::new(),
+            available: Available::default(),
+            resting: Resting::default(),
             room: BTreeSet::new(),
             occupied: 0,
             requests: Slab::new(),
@@ -132,6 +144,7 @@ impl Dispatcher {
             counters: Counters::default(),
             saturation: Saturation::default(),
             queue_peak: 0,
+            start_up: None,
         };
         dispatcher.fit_slots();
         #[cfg(debug_assertions)]
@@ -179,6 +192,7 @@ impl Dispatcher {
         let deadlines = [
             self.wake,
             self.queue.next_deadline(),
+            self.resting.next_deadline(self.policy.rest),
             self.elastic.deadline(&self.policy.workers),
         ];
         deadlines.into_iter().flatten().min()

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use super::Dispatcher;
 use super::blame::Blame;
 use super::event::{Action, Finding, Restart, WorkerId};
-use super::worker::Phase;
+use super::worker::{After, Phase};
 
 /// Of so many places one may be without its worker because that is probed.
 const SHARE: usize = 8;
@@ -132,9 +132,10 @@ impl Dispatcher {
             return self.lose(id, Restart::Quarantined, Blame::Nobody);
         }
         self.plan_probe(id);
+        self.note_quiet(id);
         match standing {
             Standing::New => self.enlist(id),
-            Standing::Proven => self.release(id),
+            Standing::Proven => self.let_rest(id, After::Probe),
         }
     }
 

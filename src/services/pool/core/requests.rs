@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::blame::Blame;
 use super::deadlines::{LONG_REQUEST, SETTLE, UNWATCHED};
 use super::event::{Action, ClientId, Refusal, RequestId, Step, Which, WorkerId};
-use super::worker::{Flight, Phase, Place};
+use super::worker::{After, Flight, Phase, Place};
 use super::{Dispatcher, Fault, Restart, Stage};
 use crate::services::pool::options::Mode;
 
@@ -60,16 +60,18 @@ impl Dispatcher {
         }
     }
 
-    /// Who takes the next request: a free worker, always; with none free, the one with the fewest requests in flight
-    /// among those that may be given one more. A long request is never written ahead: its worker is to be watched after it,
-    /// with nothing behind it. Where a stray answer is known by its number, nothing has to be watched.
-    fn worker_for(&self, size: usize) -> Option<WorkerId> {
+    /// Who takes the next request: a free worker, always, the best of them; with none free, the one with the fewest requests in
+    /// flight among those that may be given one more. A long request is never written ahead: its worker is to be watched after
+    /// it, with nothing behind it. Where a stray answer is known by its number, nothing has to be watched.
+    fn worker_for(&mut self, size: usize) -> Option<WorkerId> {
+        if let Some(free) = self.available.choose(self.now, self.start_up) {
+            return Some(free);
+        }
         let fits = |worker: &WorkerId| size <= LONG_REQUEST || self.has_channels(*worker);
-        let room = self.room.first().map(|(_, worker)| *worker).filter(fits);
-        self.available.last().copied().or(room)
+        self.room.first().map(|(_, worker)| *worker).filter(fits)
     }
 
-    fn has_channels(&self, id: WorkerId) -> bool {
+    pub(super) fn has_channels(&self, id: WorkerId) -> bool {
         self.worker(id).is_some_and(|worker| worker.channels.is_some())
     }
 
@@ -187,9 +189,9 @@ impl Dispatcher {
 
     /// The way back to the list of the available, and from there to the next request in the queue. It is open only to a worker
     /// whose last reply was whole, with nothing behind it, and who owes nobody anything: its callers are
-    /// [`enlist`](Self::enlist), [`reply`](Self::reply), [`inspected`](Self::inspected) and [`probed`](Self::probed), where
-    /// each of these was seen, and [`take_back`](Self::take_back), where it was so before and nothing has been given to the
-    /// worker since.
+    /// [`enlist`](Self::enlist) and [`inspected`](Self::inspected), where each of these was seen,
+    /// [`let_rest`](Self::let_rest) and [`end_rests`](Self::end_rests) after a [`reply`](Self::reply) or [`probe`](Self::probed),
+    /// where it was too, and [`take_back`](Self::take_back), where it was so before and nothing has been given to the worker since.
     pub(super) fn release(&mut self, worker: WorkerId) {
         if self.place(worker) == Some(Place::Outgoing) {
             return self.let_go(worker);
@@ -255,10 +257,10 @@ impl Dispatcher {
         if self.in_flight(worker) > 0 {
             self.recycle_if_due(worker);
         } else if (size > LONG_REQUEST || self.is_unwatched(worker)) && !self.has_channels(worker) {
-            let until = self.now + SETTLE;
+            let until = self.now + SETTLE.max(self.policy.rest);
             self.enter(worker, Phase::Settling { until });
         } else {
-            self.release(worker);
+            self.let_rest(worker, After::Request);
         }
     }
 
@@ -346,6 +348,7 @@ impl Dispatcher {
         held.flights.retain(|flight| flight.request != Some(id));
         if held.flights.is_empty() {
             self.release(worker);
+            self.available.put_back(worker);
         } else {
             self.list_room(worker);
         }

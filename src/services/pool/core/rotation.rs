@@ -59,6 +59,8 @@ impl Dispatcher {
         for slot in self.slots.iter_mut() {
             slot.early_deaths = 0;
         }
+        // What is started from now on may take longer.
+        self.start_up = None;
         let turns = self.slots.iter();
         let turns = turns
             .map(|(slot, place)| Turn {

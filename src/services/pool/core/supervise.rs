@@ -6,7 +6,7 @@ use super::blame::Blame;
 use super::event::{Action, Ending, Fault, Refusal, Restart, Verdict, WorkerId};
 use super::probe::Probation;
 use super::respawn::{self, EARLY};
-use super::worker::{Phase, Place, Worker};
+use super::worker::{After, Phase, Place, Worker};
 use super::{Dispatcher, Stage};
 use crate::services::pool::options::Policy;
 
@@ -34,15 +34,12 @@ impl Dispatcher {
     pub(super) fn enter(&mut self, id: WorkerId, phase: Phase) {
         let Some(worker) = self.worker_mut(id) else { return };
         let before = std::mem::replace(&mut worker.phase, phase);
-        let deadline = worker.deadline();
+        let (deadline, free_since) = (worker.deadline(), worker.free_since());
         if before == Phase::Available {
-            // It is the last one nearly always: the one that was just chosen.
-            if let Some(at) = self.available.iter().rposition(|other| *other == id) {
-                self.available.remove(at);
-            }
+            self.available.remove(id);
         }
         if phase == Phase::Available {
-            self.available.push(id);
+            self.available.insert(id, free_since, self.now);
         }
         self.occupied = self.occupied + usize::from(phase.is_occupied()) - usize::from(before.is_occupied());
         if let Some(at) = deadline {
@@ -130,7 +127,11 @@ impl Dispatcher {
         if let Some(Place::Successor(slot)) = self.place(id) {
             self.take_over(slot, id);
         }
-        self.release(id);
+        match self.worker(id).and_then(|worker| worker.quiet) {
+            // It has answered its probe this moment.
+            Some(_) => self.let_rest(id, After::Probe),
+            None => self.release(id),
+        }
     }
 
     fn take_over(&mut self, slot: usize, id: WorkerId) {
@@ -163,7 +164,9 @@ impl Dispatcher {
             // It has lost its place, and is given nothing more.
             Phase::Busy { .. } | Phase::Settling { .. } | Phase::Stopping => self.list_room(id),
             Phase::Delayed { .. } | Phase::Spawning => self.forget(id),
-            Phase::Starting { .. } | Phase::Probing { .. } | Phase::Available => self.let_go(id),
+            Phase::Starting { .. } | Phase::Probing { .. } | Phase::Available | Phase::Resting { .. } => {
+                self.let_go(id)
+            }
         }
     }
 
@@ -205,6 +208,7 @@ impl Dispatcher {
         match verdict {
             Verdict::Clean => {
                 self.vouch_for(id);
+                self.note_quiet(id);
                 self.release(id);
             }
             Verdict::OutOfStep => {
@@ -387,6 +391,7 @@ impl Dispatcher {
             | Phase::Available
             | Phase::Busy { .. }
             | Phase::Settling { .. }
+            | Phase::Resting { .. }
             | Phase::Stopping => {}
         }
         for request in std::mem::take(&mut worker.flights)
@@ -399,6 +404,8 @@ impl Dispatcher {
     }
 
     pub(super) fn count_answered(&mut self, id: WorkerId) {
+        self.note_quiet(id);
+        self.learn_start_up(id);
         if let Some(worker) = self.worker_mut(id) {
             worker.answered += 1;
             // While a successor is on its way the count is of those before it, which this one's work does not excuse.
@@ -407,6 +414,23 @@ impl Dispatcher {
             {
                 slot.early_deaths = 0;
             }
+        }
+    }
+
+    /// A worker has nothing to do from now on, and nothing more to say.
+    pub(super) fn note_quiet(&mut self, id: WorkerId) {
+        let now = self.now;
+        if let Some(worker) = self.worker_mut(id) {
+            worker.quiet = Some(now);
+        }
+    }
+
+    /// A worker answers for the first time: by then it had started, however long it has waited for its request.
+    fn learn_start_up(&mut self, id: WorkerId) {
+        let first = self.worker(id).filter(|worker| worker.answered == 0);
+        if let Some(started) = first.and_then(|worker| worker.started) {
+            let took = self.now.saturating_duration_since(started);
+            self.start_up = Some(self.start_up.map_or(took, |known| known.min(took)));
         }
     }
 

@@ -12,7 +12,7 @@ use super::{Counters, Dispatcher};
 pub enum Status {
     /// Free.
     Available = 1,
-    /// At work, for somebody or for nobody, or watched after a long request, or probed once more.
+    /// At work, for somebody or for nobody, or watched after a long request, or at rest, or probed once more.
     Busy = 2,
     /// No process: it is being made, or waits out a respawn delay.
     Spawning = 4,

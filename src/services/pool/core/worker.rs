@@ -15,11 +15,14 @@
 //! With probes there is a stop, Probing, between Starting and Available, and another one on the way back to Available now
 //! and then; who fails there has its place in quarantine until another one has passed ([`probe`](super::probe)).
 //!
+//! With `--rest` it is Resting for a while after each last reply, before it is Available ([`rest`](super::rest)).
+//!
 //! A busy worker whose client has gone stays busy, for nobody, until it has replied: only then is it in step again.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use super::available::Since;
 use super::channels::Channels;
 use super::event::{ChannelId, RequestId, Restart, WorkerId};
 use super::probe::{Probation, Standing};
@@ -44,6 +47,9 @@ pub(super) struct Worker {
     pub(super) room_listed: Option<usize>,
     /// When it was last known to be in step: it was free, or watched, and wrote nothing.
     pub(super) vouched: Instant,
+    /// Since when it has nothing to do and nothing to say: it has answered, passed its probe, or was watched for a while and
+    /// wrote nothing. `None`: it has never answered, and may still be starting.
+    pub(super) quiet: Option<Instant>,
     /// Replies it has given, whoever got them.
     pub(super) answered: u64,
     /// It is replaced once it has given so many.
@@ -67,7 +73,7 @@ pub(super) enum Staffing {
     Delayed,
     /// It is being started after such a delay.
     Retried,
-    /// It serves and is free but for the probe that it is asked.
+    /// It serves and is free but for the probe that it is asked, or rests after.
     Probed,
 }
 
@@ -114,8 +120,17 @@ pub(super) enum Phase {
     Busy { deadline: Instant },
     /// It has answered a long request and is watched for a second answer.
     Settling { until: Instant },
+    /// It has answered and is left alone for a while.
+    Resting { since: Instant, after: After },
     /// Its process has been told to end.
     Stopping,
+}
+
+/// What a worker rests after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum After {
+    Request,
+    Probe,
 }
 
 impl Phase {
@@ -128,15 +143,15 @@ impl Phase {
             | Phase::Busy { deadline: at }
             | Phase::Settling { until: at } => Some(at),
             // Spawning ends in this turn or the next, by the shell's report. Available waits for work, by design. The
-            // process reaper keeps the deadlines of Stopping.
-            Phase::Spawning | Phase::Available | Phase::Stopping => None,
+            // process reaper keeps the deadlines of Stopping, and the queue of those that rest theirs.
+            Phase::Spawning | Phase::Available | Phase::Resting { .. } | Phase::Stopping => None,
         }
     }
 
     /// It has a process that serves, and that process has its hands full.
     pub(super) fn is_occupied(self) -> bool {
         match self {
-            Phase::Busy { .. } | Phase::Settling { .. } => true,
+            Phase::Busy { .. } | Phase::Settling { .. } | Phase::Resting { .. } => true,
             Phase::Probing { standing, .. } => standing == Standing::Proven,
             _ => false,
         }
@@ -169,6 +184,7 @@ impl Worker {
             counted: Staffing::Elsewhere,
             room_listed: None,
             vouched: now,
+            quiet: None,
             answered: 0,
             recycle_after: None,
             recycle_at: None,
@@ -186,11 +202,24 @@ impl Worker {
             Phase::Probing {
                 standing: Standing::Proven,
                 ..
+            }
+            | Phase::Resting {
+                after: After::Probe, ..
             } => Staffing::Probed,
             Phase::Spawning | Phase::Starting { .. } | Phase::Probing { .. } if self.retry => Staffing::Retried,
             Phase::Spawning | Phase::Starting { .. } | Phase::Probing { .. } => Staffing::Starting,
-            Phase::Available | Phase::Busy { .. } | Phase::Settling { .. } | Phase::Stopping => Staffing::Elsewhere,
+            Phase::Available
+            | Phase::Busy { .. }
+            | Phase::Settling { .. }
+            | Phase::Resting { .. }
+            | Phase::Stopping => Staffing::Elsewhere,
         }
+    }
+
+    /// Since when it is free, if it is.
+    pub(super) fn free_since(&self) -> Since {
+        let start = self.started.unwrap_or(self.vouched);
+        self.quiet.map_or(Since::Start(start), Since::Answer)
     }
 
     /// When the dispatcher must look at it again, whatever for.

@@ -205,6 +205,8 @@ impl Pool {
                 Silence::Broken => return self.fault(cx, id, Fault::Unasked),
                 Silence::Closed => return self.fault(cx, id, Fault::InputClosed(request)),
             }
+            // It had read all of its input when it became free, and has been written nothing since; see `core/available.rs`.
+            debug_assert!(process.bytes_read().is_none_or(|read| read == process.given_bytes));
         }
         // A client that vanished in this very turn has been abandoned, or will be.
         let bytes = self.clients.exchanges.request_bytes(client).unwrap_or_default();

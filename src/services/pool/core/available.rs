@@ -1,0 +1,448 @@
+//! The free workers, and which of them gets the next request.
+//!
+//! A worker may print a line too many right behind its answer and lose the processor between the two: on a busy machine it
+//! is free by then, and what it writes next would pass for the answer to the next request. So the one used last, whose caches
+//! are warm, is taken only if it has been free for [`MOMENT`]; within that time a stray line shows, and the worker is
+//! replaced. In this order:
+//!
+//! 1. of those that have been free for a moment, the one used last;
+//! 2. if most of the free ones have answered only just now, that of them which has been free for longest: they take turns, so
+//!    each has some time;
+//! 3. one that has never answered, but has lived for at least half as long as another one took from its start to its first
+//!    answer: it is up, as far as can be known, and has nothing to write;
+//! 4. one that has answered only just now, the one that has been free for longest;
+//! 5. one that has never answered and may still be starting: a request that it gets waits for that.
+//!
+//! Nobody waits while anybody is free: with one worker, or while all but one are at work, the risk remains
+//! (`--rest` waits instead).
+//!
+//! What a free worker was written it has read: the shell reports a reply as [`Step::Kept`](super::Step::Kept) only if its
+//! standard input is empty by then, and only such a worker becomes free. So that is not asked again here.
+//!
+//! Three lists, each in the order in which its workers became free, threaded through one table by the workers' index: every
+//! step is O(1), choosing is O(1) on average, and nothing is allocated but when there are more workers than ever before. Those
+//! that have never answered stand in the order of their start.
+
+use std::time::{Duration, Instant};
+
+use super::event::WorkerId;
+
+/// For how long a worker is to have been free before it is taken again while others are. A program that was preempted
+/// between two writes goes on after the time slices of those that compete with it, 3 to 4 ms each on Linux (less on few
+/// processors): with 5 ms between two requests no stray line has ever met one. A longer time would have more workers take
+/// turns under a light load, and leave their caches cold.
+pub(super) const MOMENT: Duration = Duration::from_millis(5);
+
+/// The free workers of a pool.
+#[derive(Debug, Default)]
+pub(super) struct Available {
+    /// By the index of their worker. `None`: it is not free.
+    links: Vec<Option<Link>>,
+    /// They have never answered; the one that was started first is the first.
+    untried: Ends,
+    /// Free for a moment at least, the one used last at the end.
+    rested: Ends,
+    /// Free since then; the one that has been for longest first.
+    fresh: Ends,
+    len: usize,
+    /// How many of them are in the last list.
+    just_now: usize,
+}
+
+/// Since when a worker is free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Since {
+    /// It has never answered and was started then.
+    Start(Instant),
+    /// It has answered then, or passed its probe, or the time was over in which it was watched after that.
+    Answer(Instant),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Link {
+    id: WorkerId,
+    list: List,
+    at: Instant,
+    before: Option<u32>,
+    behind: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum List {
+    Untried,
+    Rested,
+    Fresh,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Ends {
+    first: Option<u32>,
+    last: Option<u32>,
+}
+
+impl Available {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// A worker is free. It stands behind all that were free before; before its first answer, behind those that were started
+    /// before.
+    pub(super) fn insert(&mut self, id: WorkerId, since: Since, now: Instant) {
+        self.remove(id);
+        let (list, at) = match since {
+            Since::Start(at) => (List::Untried, at),
+            Since::Answer(at) if now.saturating_duration_since(at) >= MOMENT => (List::Rested, at),
+            Since::Answer(at) => (List::Fresh, at),
+        };
+        let behind = match list {
+            List::Untried => self.started_after(at),
+            List::Rested | List::Fresh => None,
+        };
+        self.put(id, list, at, behind);
+        self.len += 1;
+    }
+
+    /// One that was chosen and not used after all, and is free again, stands where it stood.
+    pub(super) fn put_back(&mut self, id: WorkerId) {
+        let Some(link) = self.link(id.index).copied().filter(|link| link.id == id) else {
+            return;
+        };
+        self.unlink(id.index);
+        let behind = match link.list {
+            List::Untried => self.untried.first,
+            List::Rested => None,
+            List::Fresh => self.first_since(link.at),
+        };
+        self.put(id, link.list, link.at, behind);
+    }
+
+    /// A worker is not free any more.
+    pub(super) fn remove(&mut self, id: WorkerId) {
+        let is_listed = self.link(id.index).is_some_and(|link| link.id == id);
+        if is_listed {
+            self.unlink(id.index);
+            self.len -= 1;
+        }
+    }
+
+    /// Who gets the next request, and is to be taken out for it. `start_up`: how long a worker takes at most from its start to
+    /// its first answer, as far as that has been seen.
+    pub(super) fn choose(&mut self, now: Instant, start_up: Option<Duration>) -> Option<WorkerId> {
+        self.let_rest(now);
+        let untried = self.untried.first.and_then(|index| self.link(index)).copied();
+        let age = untried.map(|link| now.saturating_duration_since(link.at));
+        let is_up = age.zip(start_up).is_some_and(|(age, start_up)| 2 * age >= start_up);
+        let untried = untried.map(|link| link.id);
+        let take_turns = 2 * self.just_now > self.len;
+        let fresh = self.worker_at(self.fresh.first);
+        self.worker_at(self.rested.last)
+            .or_else(|| fresh.filter(|_| take_turns))
+            .or_else(|| untried.filter(|_| is_up))
+            .or(fresh)
+            .or(untried)
+    }
+
+    /// Who can be missed most easily: one that was never used, else the one that was not for longest.
+    pub(super) fn least_needed(&self) -> Option<WorkerId> {
+        let lists = [self.untried, self.rested, self.fresh];
+        lists.into_iter().find_map(|ends| self.worker_at(ends.first))
+    }
+
+    /// Whoever has been free for a moment by now stands with those that have been for longer.
+    fn let_rest(&mut self, now: Instant) {
+        while let Some(Link { id, at, .. }) = self.fresh.first.and_then(|index| self.link(index)).copied() {
+            if now.saturating_duration_since(at) < MOMENT {
+                return;
+            }
+            self.unlink(id.index);
+            self.put(id, List::Rested, at, None);
+        }
+    }
+
+    // ---- lists ------------------------------------------------------------------------------------------------
+
+    fn link(&self, index: u32) -> Option<&Link> {
+        self.links.get(index as usize)?.as_ref()
+    }
+
+    fn link_mut(&mut self, index: u32) -> Option<&mut Link> {
+        self.links.get_mut(index as usize)?.as_mut()
+    }
+
+    fn worker_at(&self, index: Option<u32>) -> Option<WorkerId> {
+        index.and_then(|index| self.link(index)).map(|link| link.id)
+    }
+
+    fn ends(&self, list: List) -> &Ends {
+        match list {
+            List::Untried => &self.untried,
+            List::Rested => &self.rested,
+            List::Fresh => &self.fresh,
+        }
+    }
+
+    fn ends_mut(&mut self, list: List) -> &mut Ends {
+        match list {
+            List::Untried => &mut self.untried,
+            List::Rested => &mut self.rested,
+            List::Fresh => &mut self.fresh,
+        }
+    }
+
+    /// The first of those that have never answered and were started later: none, nearly always, since who starts first is
+    /// ready first.
+    fn started_after(&self, at: Instant) -> Option<u32> {
+        let indexes = std::iter::successors(self.untried.last, |index| self.link(*index)?.before);
+        let is_later = |index: &u32| self.link(*index).is_some_and(|link| link.at > at);
+        indexes.take_while(is_later).last()
+    }
+
+    /// The first that has not been free for longer than since then, of those that are free since just now. Nearly always it is
+    /// the first of all: those before it have come back at the same time.
+    fn first_since(&self, at: Instant) -> Option<u32> {
+        let mut indexes = std::iter::successors(self.fresh.first, |index| self.link(*index)?.behind);
+        indexes.find(|index| self.link(*index).is_some_and(|link| link.at >= at))
+    }
+
+    /// Puts a worker before another one, or at the end.
+    fn put(&mut self, id: WorkerId, list: List, at: Instant, behind: Option<u32>) {
+        let index = id.index as usize;
+        if index >= self.links.len() {
+            self.links.resize(index + 1, None);
+        }
+        let before = match behind.and_then(|behind| self.link(behind)) {
+            Some(behind) => behind.before,
+            None => self.ends(list).last,
+        };
+        let link = Link {
+            id,
+            list,
+            at,
+            before,
+            behind,
+        };
+        if let Some(place) = self.links.get_mut(index) {
+            *place = Some(link);
+        }
+        self.just_now += usize::from(list == List::Fresh);
+        self.join(list, before, Some(id.index));
+        self.join(list, Some(id.index), behind);
+    }
+
+    fn unlink(&mut self, index: u32) {
+        let Some(link) = self.links.get_mut(index as usize).and_then(Option::take) else {
+            return;
+        };
+        self.just_now -= usize::from(link.list == List::Fresh);
+        self.join(link.list, link.before, link.behind);
+    }
+
+    /// Makes two neighbours of each other; `None` is the end of the list.
+    fn join(&mut self, list: List, before: Option<u32>, behind: Option<u32>) {
+        match before.and_then(|index| self.link_mut(index)) {
+            Some(link) => link.behind = behind,
+            None => self.ends_mut(list).first = behind,
+        }
+        match behind.and_then(|index| self.link_mut(index)) {
+            Some(link) => link.before = before,
+            None => self.ends_mut(list).last = before,
+        }
+    }
+
+    /// In the order in which they can be missed.
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn iter(&self) -> impl Iterator<Item = WorkerId> {
+        let lists = [self.untried, self.rested, self.fresh].into_iter();
+        lists.flat_map(|ends| {
+            let links = std::iter::successors(ends.first, |index| self.link(*index)?.behind);
+            links.filter_map(|index| self.worker_at(Some(index)))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MILLISECOND: Duration = Duration::from_millis(1);
+
+    fn worker(index: u32) -> WorkerId {
+        WorkerId { index, incarnation: 7 }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// That worker is free, and has never answered since it was started so long ago.
+        Start(u32, u64),
+        /// That worker is free, after an answer.
+        Answer(u32),
+        /// That worker is lost.
+        Lose(u32),
+        /// The one that is chosen gets a request.
+        Take,
+        /// So many get one, and it is taken back at once.
+        Return(usize),
+        Pass(u64),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            2 => (0u32..9, 0u64..9).prop_map(|(index, age)| Step::Start(index, age)),
+            5 => (0u32..9).prop_map(Step::Answer),
+            1 => (0u32..9).prop_map(Step::Lose),
+            4 => Just(Step::Take),
+            1 => (1usize..4).prop_map(Step::Return),
+            3 => (0u64..7).prop_map(Step::Pass),
+        ];
+        proptest::collection::vec(step, 1..300)
+    }
+
+    /// In the order in which they became free.
+    type Model = Vec<(u32, Since)>;
+
+    /// The rule as it is written above, and nothing else.
+    fn chosen(model: &Model, now: Instant, start_up: Option<Duration>) -> Option<u32> {
+        let answered = |since: &Since| match since {
+            Since::Answer(at) => Some(*at),
+            Since::Start(_) => None,
+        };
+        let answered = model
+            .iter()
+            .filter_map(|(index, since)| Some((*index, answered(since)?)));
+        let untried = model.iter().filter_map(|(index, since)| match since {
+            Since::Start(at) => Some((*index, *at)),
+            Since::Answer(_) => None,
+        });
+        let untried = untried.min_by_key(|(_, at)| *at);
+        let mut rested = answered.clone().filter(|(_, at)| now - *at >= MOMENT);
+        let mut fresh = answered.filter(|(_, at)| now - *at < MOMENT);
+        let up = untried.filter(|(_, at)| start_up.is_some_and(|start_up| 2 * (now - *at) >= start_up));
+        let take_turns = 2 * fresh.clone().count() > model.len();
+        let fresh = fresh.next();
+        let chosen = rested
+            .next_back()
+            .or_else(|| fresh.filter(|_| take_turns))
+            .or(up)
+            .or(fresh)
+            .or(untried);
+        chosen.map(|(index, _)| index)
+    }
+
+    proptest! {
+        #[test]
+        fn it_chooses_by_the_rule(steps in steps(), start_up in proptest::option::of(0u64..20)) {
+            let (mut available, mut model) = (Available::default(), Model::new());
+            let mut now = Instant::now() + Duration::from_secs(1);
+            let start_up = start_up.map(Duration::from_millis);
+            for step in steps {
+                match step {
+                    Step::Start(index, _) | Step::Answer(index) => {
+                        let since = match step {
+                            Step::Start(_, age) => Since::Start(now - Duration::from_millis(age)),
+                            _ => Since::Answer(now),
+                        };
+                        model.retain(|(other, _)| *other != index);
+                        model.push((index, since));
+                        available.insert(worker(index), since, now);
+                    }
+                    Step::Lose(index) => {
+                        model.retain(|(other, _)| *other != index);
+                        available.remove(worker(index));
+                        available.remove(WorkerId { index, incarnation: 8 });
+                    }
+                    Step::Take => {
+                        let wanted = chosen(&model, now, start_up);
+                        prop_assert_eq!(available.choose(now, start_up), wanted.map(worker));
+                        wanted.into_iter().for_each(|index| {
+                            model.retain(|(other, _)| *other != index);
+                            available.remove(worker(index));
+                        });
+                    }
+                    Step::Return(taken) => {
+                        let mut out = Vec::new();
+                        for _ in 0..taken {
+                            let Some(index) = chosen(&model, now, start_up) else { break };
+                            prop_assert_eq!(available.choose(now, start_up), Some(worker(index)));
+                            let at = model.iter().position(|(other, _)| *other == index).unwrap();
+                            out.push((at, model.remove(at)));
+                            available.remove(worker(index));
+                        }
+                        for (at, (index, since)) in out.into_iter().rev() {
+                            model.insert(at, (index, since));
+                            available.insert(worker(index), since, now);
+                            available.put_back(worker(index));
+                        }
+                    }
+                    Step::Pass(time) => now += Duration::from_millis(time),
+                }
+                prop_assert_eq!(available.len(), model.len());
+                let mut listed: Vec<u32> = available.iter().map(|id| id.index).collect();
+                listed.sort_unstable();
+                let mut expected: Vec<u32> = model.iter().map(|(index, _)| *index).collect();
+                expected.sort_unstable();
+                prop_assert_eq!(listed, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn the_one_used_last_is_left_alone_for_a_moment() {
+        let (mut available, start) = (Available::default(), Instant::now());
+        for index in 0..3 {
+            available.insert(worker(index), Since::Answer(start), start);
+        }
+        available.insert(worker(3), Since::Answer(start + MOMENT), start + MOMENT);
+        assert_eq!(available.choose(start + MOMENT, None), Some(worker(2)));
+        assert_eq!(
+            available.choose(start + 2 * MOMENT - MILLISECOND, None),
+            Some(worker(2))
+        );
+        assert_eq!(available.choose(start + 2 * MOMENT, None), Some(worker(3)));
+    }
+
+    #[test]
+    fn one_that_has_never_answered_is_the_last_until_it_is_taken_to_be_up() {
+        let (mut available, start) = (Available::default(), Instant::now());
+        available.insert(worker(0), Since::Start(start), start);
+        assert_eq!(available.choose(start, None), Some(worker(0)), "better than nobody");
+        let now = start + Duration::from_secs(9);
+        available.insert(worker(1), Since::Answer(now), now);
+        assert_eq!(
+            available.choose(now, None),
+            Some(worker(1)),
+            "nobody knows how long it takes"
+        );
+        assert_eq!(available.choose(now, Some(Duration::from_secs(19))), Some(worker(1)));
+        assert_eq!(available.choose(now, Some(Duration::from_secs(18))), Some(worker(0)));
+        assert_eq!(
+            available.choose(now + MOMENT, Some(MILLISECOND)),
+            Some(worker(1)),
+            "a warm one is better"
+        );
+        assert_eq!(available.least_needed(), Some(worker(0)));
+    }
+
+    /// A worker that only seems to be up would keep its request waiting.
+    #[test]
+    fn as_long_as_most_are_warm_they_take_turns() {
+        let (mut available, now, start_up) = (Available::default(), Instant::now(), Some(Duration::ZERO));
+        available.insert(worker(0), Since::Start(now), now);
+        for index in 1..4 {
+            available.insert(worker(index), Since::Answer(now), now);
+        }
+        for index in [1, 2, 3, 1] {
+            assert_eq!(available.choose(now, start_up), Some(worker(index)));
+            available.remove(worker(index));
+            available.insert(worker(index), Since::Answer(now), now);
+        }
+        available.insert(worker(4), Since::Start(now), now);
+        available.insert(worker(5), Since::Start(now), now);
+        assert_eq!(available.choose(now, start_up), Some(worker(0)));
+    }
+}
