@@ -12,6 +12,7 @@ mod call;
 mod check;
 mod command;
 mod exec;
+mod getopt;
 pub mod log;
 mod pool;
 mod run;
@@ -62,6 +63,8 @@ The manual page iotcpd(1) says more, iotcpd.toml(5) describes the file.";
     disable_version_flag = true,
     disable_help_subcommand = true,
     args_conflicts_with_subcommands = true,
+    args_override_self = true,
+    infer_long_args = true,
     subcommand_help_heading = "Commands",
     override_usage = "iotcpd [OPTIONS]\n       iotcpd COMMAND [OPTIONS]",
     after_help = SIGNALS_AND_EXAMPLES
@@ -108,10 +111,26 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         say(&mut Standard::Output, Cli::command().render_help());
         return ExitCode::SUCCESS;
     }
-    let cli = match Cli::try_parse_from(arguments) {
+    let mut definition = Cli::command();
+    definition.build();
+    let line = match getopt::read(&definition, arguments) {
+        Ok(line) => line,
+        Err(what) => {
+            say(&mut Standard::Error, format_args!("iotcpd: {what}\n"));
+            return ExitCode::from(USAGE);
+        }
+    };
+    let cli = match Cli::try_parse_from(line.words) {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
+    for word in line.surplus {
+        let word = word.display();
+        say(
+            &mut Standard::Error,
+            format_args!("iotcpd: `{word}` belongs to no flag and is passed over; leave it out\n"),
+        );
+    }
     let _log = log::start();
     match dispatch(cli) {
         Ok(status) => status,

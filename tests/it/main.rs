@@ -18,6 +18,8 @@ mod client_streams;
 #[cfg(test)]
 mod command;
 #[cfg(test)]
+mod command_line;
+#[cfg(test)]
 mod command_mended;
 #[cfg(test)]
 mod config;

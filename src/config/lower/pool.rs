@@ -132,26 +132,31 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
 }
 
 /// The addresses of `--ipv4`, `--ipv6` and `--port`. Asking for IPv6 alone binds no IPv4, and `--listen` alone only
-/// what it names; naming the port asks for the address that goes with it.
+/// what it names; naming the port asks for the address that goes with it. An address that is empty says that there is none.
 fn addresses(mistakes: &mut Mistakes, spec: &PoolSpec) -> Vec<(Origin, ListenAddr)> {
     let port = mistakes.count("port", spec.port, 0..=u16::MAX).unwrap_or(DEFAULT_PORT);
     let mut addresses = Vec::new();
     let mut add = |key, ip: IpAddr| addresses.push((Origin::key(key), ListenAddr::Tcp(SocketAddr::new(ip, port))));
+    let ipv6 = spec.ipv6.as_ref().filter(|text| !text.is_empty());
     match &spec.ipv4 {
+        Some(none) if none.is_empty() => {}
         Some(text) => match text.parse::<Ipv4Addr>() {
             Ok(ip) => add("ipv4", ip.into()),
             Err(_) => not_an_ip(mistakes, "ipv4", text, "127.0.0.1, or 0.0.0.0 for every one"),
         },
-        None if spec.ipv6.is_none() && (spec.listen.listen.is_empty() || spec.port.is_some()) => {
+        None if ipv6.is_none() && (spec.listen.listen.is_empty() || spec.port.is_some()) => {
             add("port", Ipv4Addr::LOCALHOST.into());
         }
         None => {}
     }
-    if let Some(text) = &spec.ipv6 {
+    if let Some(text) = ipv6 {
         match text.trim_start_matches('[').trim_end_matches(']').parse::<Ipv6Addr>() {
             Ok(ip) => add("ipv6", ip.into()),
             Err(_) => not_an_ip(mistakes, "ipv6", text, "::1, or :: for every one"),
         }
+    } else if spec.ipv4.as_ref().is_some_and(String::is_empty) && spec.listen.listen.is_empty() {
+        let text = "it is empty, which means no IPv4, and there is no other address to listen on";
+        mistakes.add(Origin::key("ipv4"), text, "give ipv6 or listen, or leave it out");
     }
     addresses
 }

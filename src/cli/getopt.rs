@@ -1,0 +1,267 @@
+//! The command line of a pool, read as getopt_long reads it, for that is what iotcpd 1.1 did.
+//!
+//! Three things are different with clap: a long flag may be shortened, words that belong to no flag are passed over, and
+//! `--` ends the flags. [`read`] writes the first out, takes out the rest, and leaves all that has a meaning to clap, mistakes
+//! included. That a flag given twice counts the second time is clap's to do.
+//!
+//! What holds: an abbreviation that iotcpd 1.1 understood means what it meant there, whatever flags have come since. What it did
+//! not understand is good as long as it is the beginning of one flag alone.
+
+use std::ffi::{OsStr, OsString};
+
+use clap::{Arg, Command};
+
+use crate::config::suggest::nearest;
+
+/// The long flags of iotcpd 1.1. They are not to be added to.
+const OLD: [&str; 9] = [
+    "help",
+    "version",
+    "daemon",
+    "ipv4",
+    "ipv6",
+    "port",
+    "num-daemons",
+    "busy-timeout",
+    "alarm-interval",
+];
+
+/// A command line that is clap's to read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Line {
+    pub(super) words: Vec<OsString>,
+    /// What belongs to no flag.
+    pub(super) surplus: Vec<OsString>,
+}
+
+/// Reads the words of a command line, the first of which is the program's name. Those of other commands than `pool` are left
+/// as they are.
+///
+/// # Errors
+/// An abbreviation that could be one of several flags: it, and what it could be.
+pub(super) fn read(cli: &Command, words: Vec<OsString>) -> Result<Line, String> {
+    let mut rest = words.into_iter();
+    let mut line = Line {
+        words: rest.by_ref().take(1).collect(),
+        surplus: Vec::new(),
+    };
+    let rest: Vec<_> = rest.collect();
+    let first = rest.first().and_then(|first| first.to_str());
+    match first.and_then(|first| cli.find_subcommand(first)) {
+        Some(pool) if pool.get_name() == "pool" => {
+            let mut rest = rest.into_iter();
+            line.words.extend(rest.next());
+            take_flags(pool, rest, &mut line, |_, _| false)?;
+        }
+        Some(_) => line.words.extend(rest),
+        None => {
+            let (alone, names) = (rest.len() == 1, cli.get_subcommands().map(Command::get_name));
+            let names: Vec<_> = names.collect();
+            let resembles = |word: &str| nearest(word, names.iter().copied()).is_some();
+            let is_command =
+                |word: &str, is_first: bool| names.contains(&word) || (is_first && (alone || resembles(word)));
+            take_flags(cli, rest.into_iter(), &mut line, is_command)?;
+        }
+    }
+    Ok(line)
+}
+
+/// Sorts words into flags with their values, and what belongs to none. `is_command`: whether a word that belongs to no flag was
+/// perhaps meant for the name of a command, and left in its place by mistake or not; clap tells.
+fn take_flags(
+    definition: &Command,
+    mut rest: impl Iterator<Item = OsString>,
+    line: &mut Line,
+    is_command: impl Fn(&str, bool) -> bool,
+) -> Result<(), String> {
+    let mut is_first = true;
+    while let Some(word) = rest.next() {
+        let bytes = word.as_encoded_bytes();
+        let was_first = std::mem::take(&mut is_first);
+        let wants_value = if bytes == b"--" {
+            line.surplus.extend(rest);
+            return Ok(());
+        } else if bytes.starts_with(b"--") {
+            let (word, wants_value) = long(definition, word)?;
+            line.words.push(word);
+            wants_value
+        } else if bytes.starts_with(b"-") && bytes.len() > 1 {
+            let wants_value = short_wants_value(definition, &word);
+            line.words.push(word);
+            wants_value
+        } else {
+            let list = if is_command(&word.to_string_lossy(), was_first) {
+                &mut line.words
+            } else {
+                &mut line.surplus
+            };
+            list.push(word);
+            false
+        };
+        if wants_value {
+            line.words.extend(rest.next());
+        }
+    }
+    Ok(())
+}
+
+/// A long flag, written out, and whether the next word is its value.
+fn long(definition: &Command, word: OsString) -> Result<(OsString, bool), String> {
+    let Some(text) = word.to_str() else {
+        return Ok((word, false));
+    };
+    let written = text.trim_start_matches('-');
+    let (name, value) = match written.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (written, None),
+    };
+    let Some(arg) = written_out(definition, name)? else {
+        return Ok((word, false));
+    };
+    let full = arg.get_long().unwrap_or(name);
+    let full = value.map_or_else(|| format!("--{full}"), |value| format!("--{full}={value}"));
+    Ok((full.into(), takes_value(arg) && value.is_none()))
+}
+
+/// The flag that a name is, or is the beginning of. `None`: there is none.
+fn written_out<'c>(definition: &'c Command, name: &str) -> Result<Option<&'c Arg>, String> {
+    let flags = || definition.get_arguments().filter(|arg| arg.get_long().is_some());
+    let called = |arg: &&Arg| arg.get_long() == Some(name);
+    let begins = |arg: &&Arg| arg.get_long().is_some_and(|long| long.starts_with(name));
+    let is_old = |arg: &&Arg| arg.get_long().is_some_and(|long| OLD.contains(&long));
+    if let Some(arg) = flags().find(called) {
+        return Ok(Some(arg));
+    }
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let of_old: Vec<&Arg> = flags().filter(begins).filter(is_old).collect();
+    let candidates = if of_old.is_empty() {
+        flags().filter(begins).collect()
+    } else {
+        of_old
+    };
+    match candidates.as_slice() {
+        [] => Ok(None),
+        [arg] => Ok(Some(arg)),
+        several => {
+            let names: Vec<_> = several.iter().filter_map(|arg| arg.get_long()).collect();
+            Err(format!(
+                "--{name} may be one of several flags; write --{}",
+                names.join(" or --")
+            ))
+        }
+    }
+}
+
+/// Whether the value of the last flag in a word such as `-n` or `-vn` is the next word.
+fn short_wants_value(definition: &Command, word: &OsStr) -> bool {
+    let text = word.to_string_lossy();
+    let mut letters = text.chars().skip(1).peekable();
+    while let Some(letter) = letters.next() {
+        let is_called = |arg: &&Arg| {
+            arg.get_short() == Some(letter) || arg.get_all_short_aliases().is_some_and(|all| all.contains(&letter))
+        };
+        match definition.get_arguments().find(is_called) {
+            Some(arg) if takes_value(arg) => return letters.peek().is_none(),
+            Some(_) => {}
+            // Clap's to refuse.
+            None => return false,
+        }
+    }
+    false
+}
+
+fn takes_value(arg: &Arg) -> bool {
+    arg.get_action().takes_values()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sorted(line: &str) -> (String, String) {
+        let words = line.split(' ').map(|word| OsString::from(word.trim_matches('\'')));
+        let mut cli = crate::cli::command();
+        cli.build();
+        let line = read(&cli, words.collect()).unwrap();
+        let join = |words: &[OsString]| words.join(OsStr::new(" ")).into_string().unwrap();
+        (join(&line.words), join(&line.surplus))
+    }
+
+    #[track_caller]
+    fn means(line: &str, words: &str) {
+        assert_eq!(sorted(line), (words.to_owned(), String::new()));
+    }
+
+    fn mistake(line: &str) -> String {
+        let mut cli = crate::cli::command();
+        cli.build();
+        read(&cli, line.split(' ').map(OsString::from).collect()).unwrap_err()
+    }
+
+    /// Every beginning of a flag of 1.1 that was of that one alone there.
+    #[test]
+    fn an_abbreviation_of_old_means_what_it_meant() {
+        for old in OLD {
+            for length in 1..=old.len() {
+                let begin = &old[..length];
+                let alone = OLD.iter().filter(|other| other.starts_with(begin)).count() == 1;
+                let line = format!("iotcpd --{begin}");
+                if alone {
+                    means(&line, &format!("iotcpd --{old}"));
+                } else if !OLD.contains(&begin) {
+                    let told = mistake(&line);
+                    assert_eq!(
+                        told,
+                        format!("--{begin} may be one of several flags; write --ipv4 or --ipv6")
+                    );
+                }
+            }
+        }
+        means("iotcpd --num 2 --p=9 pool", "iotcpd --num-daemons 2 --port=9 pool");
+        means("iotcpd pool --num 2 --da x", "iotcpd pool --num-daemons 2 --daemon x");
+    }
+
+    #[test]
+    fn an_abbreviation_of_another_flag_is_good_as_long_as_it_is_of_one_alone() {
+        means("iotcpd --queue-s 5", "iotcpd --queue-size 5");
+        means("iotcpd --persist -n 2", "iotcpd --persistent -n 2");
+        assert_eq!(
+            mistake("iotcpd --queue 5"),
+            "--queue may be one of several flags; write --queue-size or --queue-timeout"
+        );
+        means("iotcpd --pipeline 3", "iotcpd --pipeline 3");
+        means("iotcpd --no-such-flag", "iotcpd --no-such-flag");
+    }
+
+    #[test]
+    fn words_that_belong_to_no_flag_are_taken_out() {
+        let cases = [
+            ("iotcpd -n 2 x -p 9 y", "iotcpd -n 2 -p 9", "x y"),
+            ("iotcpd x -n2", "iotcpd -n2", "x"),
+            ("iotcpd -n 2 -- -p 9", "iotcpd -n 2", "-p 9"),
+            ("iotcpd -vn 2 -", "iotcpd -vn 2", "-"),
+            ("iotcpd -4 x --persistent y", "iotcpd -4 x --persistent", "y"),
+            ("iotcpd pool -n 2 x", "iotcpd pool -n 2", "x"),
+            ("iotcpd -i '' -I ::1", "iotcpd -i  -I ::1", ""),
+        ];
+        for (line, words, surplus) in cases {
+            assert_eq!(sorted(line), (words.to_owned(), surplus.to_owned()), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_meant_for_a_command_is_left_to_be_refused() {
+        for line in [
+            "iotcpd serve",
+            "iotcpd chek --config x",
+            "iotcpd -n 8 check",
+            "iotcpd ask x --squid y",
+        ] {
+            let (words, _) = sorted(line);
+            assert!(line.starts_with(&words) || words == line, "{words}");
+            assert!(words.split(' ').count() > 1, "{line}");
+        }
+    }
+}
