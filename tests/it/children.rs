@@ -280,6 +280,45 @@ fn a_child_that_its_user_stops_before_it_runs_keeps_nobody_waiting() {
     drop(stopper);
 }
 
+/// Mounts, where nobody else sees it, a file system at a directory that answers nothing as long as the program lives that this
+/// becomes; the directory comes first, then that program.
+const MOUNT_SILENCE: &str = "
+import ctypes, os, sys
+place = sys.argv[1].encode()
+fuse = os.open('/dev/fuse', os.O_RDWR)
+os.set_inheritable(fuse, True)
+libc = ctypes.CDLL(None, use_errno=True)
+options = f'fd={fuse},rootmode=40000,user_id=0,group_id=0,allow_other'.encode()
+if libc.mount(b'silence', place, b'fuse', 6, options) != 0:
+    sys.exit(f'cannot mount: {os.strerror(ctypes.get_errno())}')
+os.execv(sys.argv[2], sys.argv[2:])
+";
+
+/// Only root may mount.
+#[test]
+fn a_program_on_a_file_system_that_does_not_answer_keeps_nobody_waiting() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let home = temp_dir();
+    let place = home.path().to_str().unwrap();
+    let launcher = ["unshare", "--mount", "python3", "-c", MOUNT_SILENCE, place];
+    let daemon = Daemon::with(["exec", "127.0.0.1:0"]).through(&launcher).start();
+    let refused = run(&daemon, &[&format!("{place}/tool")], b"");
+    assert_eq!(refused.code(), "126");
+    assert!(refused.complaint().contains("file system"), "{}", refused.complaint());
+    assert_eq!(run(&daemon, &["echo", "served"], b"").text(), "served\n");
+    let path = format!("PATH={place}:/bin:/usr/bin");
+    let daemon = Daemon::with(["exec", "127.0.0.1:0", "--env", &path])
+        .through(&launcher)
+        .start();
+    assert_eq!(run(&daemon, &["true"], b"").code(), "126");
+    let mut waiting = ExecClient::connect(&daemon);
+    waiting.send(request(&["true"]));
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.wait_exit().code(), Some(0));
+}
+
 #[test]
 fn a_program_is_searched_for_with_the_rights_of_its_user() {
     let home = temp_dir();
