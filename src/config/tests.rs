@@ -269,6 +269,12 @@ const SAMPLES: &[Sample] = &[
         NOTHING,
     ),
     ("no-new-privs", &["--no-new-privs"], "no-new-privs = true", NOTHING),
+    (
+        "leave-background",
+        &["--leave-background"],
+        "leave-background = true",
+        NOTHING,
+    ),
     ("sandbox", &["--sandbox"], "sandbox = true", NOTHING),
     (
         "sandbox-read",

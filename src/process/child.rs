@@ -54,6 +54,17 @@ impl Source for PidFd {
     }
 }
 
+/// What becomes of the rest of a child's group when the child has exited by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Background {
+    /// It ends as well.
+    Ends,
+    /// It goes on.
+    GoesOn,
+    /// It was there, and goes on.
+    Left,
+}
+
 /// A child that is not reaped yet, or was by this handle.
 ///
 /// Dropped unreaped, its whole group is killed; a child that the kernel cannot end at once then stays a zombie until
@@ -64,6 +75,7 @@ pub struct Child {
     pidfd: PidFd,
     /// Whether its standard input and output are a terminal.
     terminal: bool,
+    background: Background,
     /// Where it is entered until it is reaped.
     watch_list: WatchList,
     /// How it ended, once it is reaped.
@@ -89,6 +101,7 @@ impl Child {
             pid,
             pidfd,
             terminal: false,
+            background: Background::Ends,
             watch_list,
             status: None,
             stdin,
@@ -101,6 +114,18 @@ impl Child {
     pub(super) const fn on_terminal(mut self) -> Self {
         self.terminal = true;
         self
+    }
+
+    /// What is left of its group once it has exited goes on.
+    pub(super) const fn leaving_background(mut self) -> Self {
+        self.background = Background::GoesOn;
+        self
+    }
+
+    /// Whether it has exited and left something that goes on.
+    #[must_use]
+    pub const fn has_left_background(&self) -> bool {
+        matches!(self.background, Background::Left)
     }
 
     /// Whether our ends of its standard input and output are one side of a terminal, and not of two pipes.
@@ -169,7 +194,7 @@ impl Child {
         }
     }
 
-    /// When the child has exited: kills what is left of its group, strikes it off the list of children and takes its
+    /// When the child has exited: kills what is left of its group, unless it is meant to go on, strikes it off the list of children and takes its
     /// status. `None` while it runs; the same status again afterwards. In this order, because the group's id is nobody
     /// else's only until the child is reaped, and because the guard may look at its list at any moment.
     ///
@@ -179,9 +204,18 @@ impl Child {
         if self.status.is_some() || sys::wait(&self.pidfd, Wait::Look)?.is_none() {
             return Ok(self.status);
         }
-        // EPERM is left: processes that became another user's. The guard could not kill them either.
-        let _ = killpg(self.pid, Signal::SIGKILL);
-        self.take_status()
+        if self.background == Background::Ends {
+            // EPERM is left: processes that became another user's. The guard could not kill them either.
+            let _ = killpg(self.pid, Signal::SIGKILL);
+            return self.take_status();
+        }
+        let status = self.take_status()?;
+        // Only now that its leader is no member any more. As long as there are others, the id is given to nobody else; and
+        // nothing is sent.
+        if killpg(self.pid, None) != Err(Errno::ESRCH) {
+            self.background = Background::Left;
+        }
+        Ok(status)
     }
 
     /// Takes the status of a child whose group is of no interest, because it cannot have left anything behind; `None` while
@@ -219,7 +253,7 @@ impl Drop for Child {
 mod tests {
     use std::io::Write;
 
-    use super::super::testing::{self, read_line, rest_of_output, shell, wait_readable};
+    use super::super::testing::{self, read_line, rest_of_output, shell, shell_spec, wait_readable};
     use super::super::unread_bytes;
     use super::*;
 
@@ -242,6 +276,24 @@ mod tests {
         // The grandchild held the pipe: its end says that it is gone.
         assert_eq!(rest_of_output(&mut child), "");
         assert_eq!(child.reap_with_group().unwrap(), Some(ExitStatus::Code(0)));
+    }
+
+    #[test]
+    fn what_is_left_in_the_background_goes_on_where_it_may_and_is_told_of() {
+        for (script, left) in [("sleep 1000 >/dev/null 2>&1 & echo $!", true), ("echo 0", false)] {
+            let mut spec = shell_spec(script);
+            spec.surroundings.leave_background = true;
+            let mut child = testing::start(&spec);
+            let pid = Pid::from_raw(read_line(&mut child).parse().unwrap());
+            wait_readable(child.pidfd());
+            assert!(!child.has_left_background());
+            assert_eq!(child.reap_with_group().unwrap(), Some(ExitStatus::Code(0)));
+            assert_eq!(child.has_left_background(), left);
+            drop(child);
+            if left {
+                nix::sys::signal::kill(pid, Signal::SIGKILL).unwrap();
+            }
+        }
     }
 
     #[test]

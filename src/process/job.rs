@@ -267,13 +267,19 @@ impl Job {
         cx.alarm_fired(&mut self.alarm);
     }
 
-    /// Kills what is left of its group and takes its status; `None` while it runs.
+    /// Kills what is left of its group, unless it is meant to go on, and takes its status; `None` while it runs.
     ///
     /// # Errors
     /// As [`Child::reap_with_group`].
     pub fn reap(&mut self) -> io::Result<Option<ExitStatus>> {
         self.held = is_held(self.child.stdout.as_ref()) || is_held(self.child.stderr.as_ref());
         self.child.reap_with_group()
+    }
+
+    /// Whether it was reaped and has left something in the background that goes on.
+    #[must_use]
+    pub const fn has_left_background(&self) -> bool {
+        self.child.has_left_background()
     }
 
     /// Lets go of it. A child that is not reaped is killed with its group.

@@ -91,6 +91,7 @@ pub struct Launcher {
     directory: Option<CString>,
     terminal: bool,
     no_new_privileges: bool,
+    leave_background: bool,
     /// The rules of the sandbox.
     sandbox: Option<OwnedFd>,
     watch_list: WatchList,
@@ -127,6 +128,7 @@ impl Launcher {
             directory: directory.map(c_string).transpose().map_err(fail(Step::Arguments))?,
             terminal: surroundings.terminal,
             no_new_privileges: surroundings.no_new_privileges || surroundings.sandbox.is_some(),
+            leave_background: surroundings.leave_background,
             sandbox: sandbox.map_err(SpawnError::of_sandbox)?,
             watch_list: defaults.watch_list.clone(),
             stack: ChildStack::map().map_err(fail(Step::NewProcess))?,
@@ -240,7 +242,12 @@ impl Launcher {
             stdin, stdout, stderr, ..
         } = streams;
         let child = Child::new(pid, PidFd::new(pidfd), self.watch_list.clone(), stdin, stdout, stderr);
-        if self.terminal { child.on_terminal() } else { child }
+        let child = if self.terminal { child.on_terminal() } else { child };
+        if self.leave_background {
+            child.leaving_background()
+        } else {
+            child
+        }
     }
 
     /// "No such file" for a file that is there means its interpreter, which the kernel does not name; and "permission denied"

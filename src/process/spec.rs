@@ -106,6 +106,8 @@ pub struct Surroundings {
     pub terminal: bool,
     /// Whether it and its descendants can never gain privileges by exec (`PR_SET_NO_NEW_PRIVS`).
     pub no_new_privileges: bool,
+    /// Whether what it has left in its process group, once it has exited by itself, goes on; else that ends with it.
+    pub leave_background: bool,
     /// The only files that it and its descendants may open; `None`: whatever its user may. Takes what `no_new_privileges` says
     /// with it.
     pub sandbox: Option<Sandbox>,

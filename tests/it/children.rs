@@ -8,8 +8,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use nix::pty::openpty;
-use nix::sys::signal::Signal;
-use nix::unistd::geteuid;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, geteuid};
 
 use crate::command::{ask, torc};
 use crate::exec_client::{ExecClient, request, run, sh};
@@ -347,6 +347,82 @@ fn a_program_is_searched_for_with_the_rights_of_its_user() {
     let daemon = Daemon::pool(1, "tool", &[&flags[..], &["--mode", "session"]].concat());
     assert_eq!(daemon.client().read_line().trim(), "open");
     fs::set_permissions(&closed, Permissions::from_mode(0o755)).unwrap();
+}
+
+// ---- what is left in the background --------------------------------------------------------------------------------
+
+/// Starts something that stays, and says which process that is.
+const LEAVES: &str = "sleep 1000 >/dev/null 2>&1 & echo $!";
+
+/// Running, and not merely not reaped.
+fn is_alive(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
+/// It is there when its daemon has been killed; then it is killed itself.
+#[track_caller]
+fn assert_outlives(daemon: Daemon, pid: i32) {
+    assert!(is_alive(pid));
+    daemon.signal(Signal::SIGKILL);
+    daemon.wait_exit();
+    wait_all_children_gone(&daemon);
+    assert!(is_alive(pid), "it outlives the daemon");
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+}
+
+/// The guard has done what it does, and has gone.
+fn wait_all_children_gone(daemon: &Daemon) {
+    let name = format!("guard of {}", daemon.pid());
+    let guard = || {
+        let found = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+            let line = fs::read_to_string(entry.ok()?.path().join("cmdline")).ok()?;
+            line.replace('\0', " ").contains(&name).then_some(())
+        });
+        found.count()
+    };
+    while guard() > 0 {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn what_a_program_leaves_in_the_background_goes_on_only_where_it_may() {
+    let daemon = Daemon::with(["exec", "127.0.0.1:0", "--leave-background"]).start();
+    let pid = sh(&daemon, LEAVES).text().trim_end().parse().unwrap();
+    daemon.stderr_wait("left in the background goes on");
+    assert_eq!(sh(&daemon, "true").code(), "0");
+    assert_eq!(daemon.usr1().count("runs background"), 1);
+    assert_outlives(daemon, pid);
+    let daemon = Daemon::with(["exec", "127.0.0.1:0"]).start();
+    let pid: i32 = sh(&daemon, LEAVES).text().trim_end().parse().unwrap();
+    while is_alive(pid) {
+        std::thread::yield_now();
+    }
+    assert_eq!(daemon.usr1().count("runs background"), 0);
+}
+
+#[test]
+fn what_a_command_leaves_in_the_background_goes_on_where_it_may() {
+    let torc = torc(&["name = 'leave'; cmd = '@/leave'; argc = 0; threads = 5; leave_background = true;"]);
+    let torc = torc.script("leave", LEAVES);
+    let daemon = torc.serve(&[]);
+    let pid = ask(&daemon, "leave\n").trim_end().parse().unwrap();
+    daemon.stderr_wait("left in the background goes on");
+    assert_eq!(daemon.usr1().count("runs background"), 1);
+    assert_outlives(daemon, pid);
+}
+
+#[test]
+fn what_a_session_leaves_in_the_background_goes_on_where_it_may() {
+    let command = shell_words::join(["sh", "-c", &format!("read -r line; {LEAVES}")]);
+    let daemon = Daemon::pool(1, &command, &["--mode", "session", "--leave-background"]);
+    let mut client = daemon.client();
+    client.send("start\n");
+    let pid = client.read_line().trim_end().parse().unwrap();
+    daemon.stderr_wait("left in the background goes on");
+    assert_eq!(daemon.usr1().count("left background"), 1);
+    assert_outlives(daemon, pid);
 }
 
 // ---- signals -------------------------------------------------------------------------------------------------------

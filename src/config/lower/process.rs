@@ -44,6 +44,7 @@ pub(super) fn surroundings(mistakes: &mut Mistakes, spec: &Spec) -> Surroundings
         nice: mistakes.count("nice", spec.nice, NICE),
         working_directory: spec.chdir.as_ref().map(Into::into),
         no_new_privileges: spec.no_new_privs,
+        leave_background: spec.leave_background,
         sandbox: sandbox(mistakes, spec),
         ..Surroundings::default()
     };
@@ -229,11 +230,13 @@ mod tests {
             limit_open_files: Some(Whole(64)),
             limit_processes: Some(Whole(9)),
             no_new_privs: true,
+            leave_background: true,
             sandbox: true,
             sandbox_read: vec!["/usr".into(), "/etc/passwd".into()],
             sandbox_write: vec!["/tmp".into()],
         };
         let process = lower("cat", &spec).unwrap().surroundings;
+        assert!(process.leave_background && process.no_new_privileges);
         assert_eq!(
             (process.user, process.group, process.nice),
             (Some(0), Some(7), Some(-5))

@@ -43,6 +43,9 @@ pub struct ProcessSpec {
     /// Programs and their children can never gain privileges (no set-user-ID)
     #[arg(long)]
     pub no_new_privs: bool,
+    /// What a program leaves in the background when it exits goes on, even beyond the daemon
+    #[arg(long)]
+    pub leave_background: bool,
     /// Programs can read only what programs need to run, and change no file (Landlock)
     #[arg(long)]
     pub sandbox: bool,

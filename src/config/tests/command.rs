@@ -148,6 +148,7 @@ const ENTRY_SAMPLES: &[(&str, &str, &str)] = &[
     ("limit-open-files", "limit-open-files = 64", ""),
     ("limit-processes", "limit-processes = 9", ""),
     ("no-new-privs", "no-new-privs = true", ""),
+    ("leave-background", "leave-background = true", ""),
     ("sandbox", "sandbox = true", ""),
     ("sandbox-read", "sandbox-read = [\"/srv\"]", "sandbox = true"),
     ("sandbox-write", "sandbox-write = [\"/srv\"]", "sandbox = true"),

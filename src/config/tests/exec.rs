@@ -94,6 +94,7 @@ const SAMPLES: &[(&str, &[&str], &str)] = &[
     ("limit-open-files", &["--limit-open-files=64"], "limit-open-files = 64"),
     ("limit-processes", &["--limit-processes=9"], "limit-processes = 9"),
     ("no-new-privs", &["--no-new-privs"], "no-new-privs = true"),
+    ("leave-background", &["--leave-background"], "leave-background = true"),
     ("sandbox", &["--sandbox"], "sandbox = true"),
     (
         "sandbox-read",

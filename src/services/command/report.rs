@@ -31,6 +31,7 @@ pub(super) enum Topic {
     Vanished,
     Unread,
     Cut,
+    Background,
     Accept,
     System,
 }
@@ -50,6 +51,7 @@ impl fmt::Display for Topic {
             Topic::Vanished => "clients that have gone",
             Topic::Unread => "clients over --write-timeout",
             Topic::Cut => "outputs held open beyond --linger",
+            Topic::Background => "programs that have left something in the background",
             Topic::Accept => "pauses in accepting",
             Topic::System => "failed system calls",
         })
@@ -65,7 +67,7 @@ pub(super) fn command(name: &[u8], arguments: &[Vec<u8>], with_arguments: bool) 
 /// Everything a command door has to say.
 pub(super) fn snapshot(counters: &Counters, traffic: Traffic, times: &Times, name: &str, present: Present) -> Snapshot {
     let mut snapshot = Snapshot::default();
-    let rows: [(Label, u64); 22] = [
+    let rows: [(Label, u64); 23] = [
         ("runs total", counters.total),
         ("runs running", as_count(present.load.running)),
         ("runs waiting", as_count(present.load.waiting)),
@@ -80,6 +82,7 @@ pub(super) fn snapshot(counters: &Counters, traffic: Traffic, times: &Times, nam
         ("runs vanished", counters.vanished),
         ("runs unread", counters.unread),
         ("runs cut", counters.cut),
+        ("runs background", counters.background),
         ("exit zero", counters.exit_zero),
         ("exit nonzero", counters.exit_nonzero),
         ("exit signal", counters.exit_signal),

@@ -31,6 +31,7 @@ pub(super) enum Topic {
     Vanished,
     Unread,
     Cut,
+    Background,
     Accept,
     System,
 }
@@ -49,6 +50,7 @@ impl fmt::Display for Topic {
             Topic::Vanished => "clients that have gone",
             Topic::Unread => "clients over --write-timeout",
             Topic::Cut => "outputs held open beyond --linger",
+            Topic::Background => "programs that have left something in the background",
             Topic::Accept => "pauses in accepting",
             Topic::System => "failed system calls",
         })
@@ -79,7 +81,7 @@ pub(super) fn keep_shown(arguments: &mut Arguments) {
 /// Everything an exec door has to say.
 pub(super) fn snapshot(counters: &Counters, traffic: Traffic, times: &Times, name: &str, present: Present) -> Snapshot {
     let mut snapshot = Snapshot::default();
-    let rows: [(Label, u64); 21] = [
+    let rows: [(Label, u64); 22] = [
         ("runs total", counters.total),
         ("runs running", as_count(present.running)),
         ("runs not started", counters.not_started),
@@ -91,6 +93,7 @@ pub(super) fn snapshot(counters: &Counters, traffic: Traffic, times: &Times, nam
         ("runs vanished", counters.vanished),
         ("runs unread", counters.unread),
         ("runs cut", counters.cut),
+        ("runs background", counters.background),
         ("exit zero", counters.exit_zero),
         ("exit nonzero", counters.exit_nonzero),
         ("exit signal", counters.exit_signal),

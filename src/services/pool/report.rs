@@ -35,6 +35,7 @@ pub(super) enum Topic {
     Refusal(Refusal),
     Restart(Restart),
     Died,
+    Background,
     Spawn,
     Denied,
     MaxConnections,
@@ -62,6 +63,7 @@ impl fmt::Display for Topic {
             Topic::Refusal(_) => "refused requests",
             Topic::Restart(_) => "replaced workers",
             Topic::Died => "deaths of workers",
+            Topic::Background => "workers that have left something in the background",
             Topic::Spawn => "failed starts",
             Topic::Denied => "connections that the access lists refuse",
             Topic::MaxConnections => "connections over --max-connections",
@@ -282,13 +284,14 @@ pub(super) fn snapshot(
 
 fn size_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher, options: &Options) {
     let (size, counters) = (options.policy.workers, dispatcher.counters());
-    let rows: [(Label, u64); 6] = [
+    let rows: [(Label, u64); 7] = [
         ("workers current", as_count(dispatcher.places())),
         ("workers min", as_count(size.min)),
         ("workers max", as_count(size.max)),
         ("workers spare", as_count(size.spare)),
         ("workers grown", counters.grown),
         ("workers shrunk", counters.shrunk),
+        ("left background", counters.background),
     ];
     for (label, value) in rows {
         snapshot.count(label, value);

@@ -293,12 +293,13 @@ impl CommandDoor {
         cx.return_buffer(buffer);
     }
 
-    /// Kills what is left of its group and takes its status.
+    /// Ends what is left of its group, unless it is meant to go on, and takes its status.
     pub(super) fn reap(&mut self, cx: &mut Context<'_>, id: RunId) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         let Some(job) = &mut run.job else { return };
         let (pid, ran) = (job.pid(), cx.now().saturating_duration_since(job.started()));
         let reaped = job.reap();
+        let left = job.has_left_background();
         run.status = reaped.as_ref().ok().copied().flatten();
         let counters = &mut self.scheduler.counters;
         match run.status {
@@ -311,6 +312,12 @@ impl CommandDoor {
             }
         }
         self.times.run.record(ran);
+        if left {
+            self.scheduler.counters.background += 1;
+            let peer = self.runs.get(&id).map(|run| run.peer.clone()).unwrap_or_default();
+            let line = format_args!("{peer}: what process {pid} has left in the background goes on");
+            self.note(cx, Level::Info, Topic::Background, line);
+        }
     }
 
     /// It is over: lets go of it, and tells the log of it.

@@ -23,6 +23,8 @@ pub struct Counters {
     pub unread: u64,
     /// Outputs that somebody held open beyond the program's end.
     pub cut: u64,
+    /// Programs that have left something in the background.
+    pub background: u64,
     /// Ends with status 0.
     pub exit_zero: u64,
     /// Ends with another status.

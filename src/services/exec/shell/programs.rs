@@ -217,7 +217,7 @@ impl ExecDoor {
         }
     }
 
-    /// Kills what is left of its group, and takes its status.
+    /// Ends what is left of its group, unless it is meant to go on, and takes its status.
     pub(super) fn reap(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
@@ -225,6 +225,7 @@ impl ExecDoor {
         let Some(program) = &mut connection.program else { return };
         let (pid, ran) = (program.pid(), cx.now().saturating_duration_since(program.started()));
         let reaped = program.reap();
+        let (left, peer) = (program.has_left_background(), connection.peer);
         connection.status = reaped.as_ref().ok().copied().flatten();
         connection.ran = Some(ran);
         match connection.status {
@@ -237,6 +238,11 @@ impl ExecDoor {
             }
         }
         self.times.run.record(ran);
+        if left {
+            self.counters.background += 1;
+            let line = format_args!("{peer}: what process {pid} has left in the background goes on");
+            self.note(cx, Level::Info, Topic::Background, line);
+        }
     }
 
     /// Tells the log of a run, and counts its bytes, once no more of its output is read. That is later than it is reaped where

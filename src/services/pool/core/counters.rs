@@ -33,6 +33,8 @@ pub struct Counters {
     pub grown: u64,
     /// Places closed because they were not needed.
     pub shrunk: u64,
+    /// Processes that have left something in the background when they ended.
+    pub background: u64,
     /// Requests that were given to another worker.
     pub retried: u64,
     /// Kept connections closed because they asked nothing for too long.

@@ -102,6 +102,7 @@ impl Pool {
             return Ok(());
         };
         let outcome = process.child.reap_with_group();
+        let (left, pid) = (process.child.has_left_background(), process.pid());
         if let Ok(Some(status)) = outcome
             && process.crashed(status)
         {
@@ -119,6 +120,11 @@ impl Pool {
             Err(error) => format!("status unknown, because {error}"),
         };
         self.log_exit(cx, id, &status);
+        if left {
+            self.dispatcher.counters_mut().background += 1;
+            let line = format_args!("what worker process {pid} has left in the background goes on");
+            self.note(cx, Level::Info, Topic::Background, line);
+        }
         self.is_gone(cx, id);
         Ok(())
     }
