@@ -102,6 +102,7 @@ const SAMPLES: &[Sample] = &[
     ("mode", &["--mode", "session"], "mode = 'session'", NOTHING),
     ("pty", &["--pty"], "pty = true", NOTHING),
     ("record", &["--record", "0"], "record = 0", NOTHING),
+    ("confidential", &["--confidential"], "confidential = true", NOTHING),
     ("slow-log", &["--slow-log", "500ms"], "slow-log = 0.5", NOTHING),
     ("max-rss", &["--max-rss", "64MiB"], "max-rss = '64M'", NOTHING),
     (

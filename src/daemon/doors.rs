@@ -3,6 +3,8 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use nix::sys::prctl::set_dumpable;
+
 use crate::error::{Blame, Error};
 use crate::net::addr::ListenAddr;
 use crate::net::handover::{HandedOver, Outgoing};
@@ -89,6 +91,7 @@ impl Doors {
     }
 
     fn open(&mut self, reactor: &mut Reactor<dyn Door>, options: Options, listeners: Listeners) -> Result<(), Error> {
+        Self::keep_secrets(&options);
         let mut door = options.clone().open(listeners, self.defaults.clone(), Instant::now())?;
         if let Some((_, places)) = self.places.iter().find(|(name, _)| name == options.name()) {
             door.begin_with(*places);
@@ -224,7 +227,16 @@ impl Doors {
         Ok(())
     }
 
+    /// To be called before requests come: what they say stays out of core dumps from then on, whatever becomes of the service.
+    fn keep_secrets(options: &Options) {
+        if options.is_confidential() {
+            // It fails only for values that do not exist.
+            let _ = set_dumpable(false);
+        }
+    }
+
     fn change(&mut self, reactor: &mut Reactor<dyn Door>, options: Options, listeners: Listeners) -> Result<(), Error> {
+        Self::keep_secrets(&options);
         let Some(open) = self.find(options.name()) else {
             return Ok(());
         };

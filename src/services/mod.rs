@@ -59,6 +59,14 @@ impl Options {
         }
     }
 
+    /// Whether what clients say may not be seen by people, in the log or in a core dump of the daemon.
+    pub fn is_confidential(&self) -> bool {
+        match self {
+            Options::Pool(options) => options.disclosure == pool::options::Disclosure::Nothing,
+            Options::Exec(_) | Options::Command(_) => false,
+        }
+    }
+
     /// Where clients connect.
     pub fn listen(&self) -> &[ListenAddr] {
         match self {

@@ -56,6 +56,8 @@ mod pool_cache;
 mod pool_choice;
 mod pool_concurrency;
 #[cfg(test)]
+mod pool_confidential;
+#[cfg(test)]
 mod pool_crowds;
 #[cfg(test)]
 mod pool_deaths;

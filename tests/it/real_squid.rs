@@ -385,7 +385,7 @@ const CHECKER: &str =
 #[test]
 fn users_whose_names_are_numbers_log_in() {
     let web = Web::start();
-    let daemon = Daemon::pool(2, CHECKER, &["--queue-timeout", "600s"]);
+    let daemon = Daemon::pool(2, CHECKER, &["--queue-timeout", "600s", "--confidential"]);
     for (concurrency, channel_ids) in [(0, "no"), (10, "yes"), (10, "auto"), (0, "auto")] {
         let asks = format!(
             "--confidential --fail closed --channel-ids {channel_ids} --timeout 600s {}",

@@ -16,7 +16,7 @@ use super::{LONGEST, Lowered, Mistake, Mistakes, Origin, SHORTEST_TIMEOUT};
 use crate::config::quote::Quoted;
 use crate::config::spec::pool::{HalfClose as Written, Mode as WrittenMode, PoolSpec};
 use crate::net::addr::ListenAddr;
-use crate::services::pool::options::{Framing, HalfClose, Mode, Options, Persistent, Policy};
+use crate::services::pool::options::{Disclosure, Framing, HalfClose, Mode, Options, Persistent, Policy};
 
 /// The worker of iotcpd 1.1.
 const DEFAULT_COMMAND: &str = "squidGuard -c sg/adblock.conf";
@@ -88,10 +88,7 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
     let cache = cache(&mut mistakes, spec);
     let ready_line = ready_line(&mut mistakes, spec);
     let probe = probe(&mut mistakes, spec, frames.max_request, framings.worker_request);
-    let max_rss = mistakes.size("max-rss", spec.max_rss, &MAX_RSS);
     let record = mistakes.count("record", spec.record, RECORD).unwrap_or(DEFAULT_RECORD);
-    let session_idle = session::idle_timeout(&mut mistakes, spec);
-    let slow_log = mistakes.time("slow-log", spec.slow_log, &SLOW_LOG);
     let command = spec.daemon.as_deref().unwrap_or(DEFAULT_COMMAND);
     let Some(mut process) = process(&mut mistakes, "daemon", command, &spec.process) else {
         return Err(mistakes.0);
@@ -120,10 +117,11 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
         half_close: half_close(spec),
         kill_timeout: times.kill,
         stop_timeout: times.stop,
-        max_rss,
+        max_rss: mistakes.size("max-rss", spec.max_rss, &MAX_RSS),
         record,
-        slow_log,
-        session_idle,
+        disclosure: disclosure(spec),
+        slow_log: mistakes.time("slow-log", spec.slow_log, &SLOW_LOG),
+        session_idle: session::idle_timeout(&mut mistakes, spec),
     };
     mistakes.unless_any(Lowered {
         options,
@@ -253,6 +251,14 @@ fn frames(mistakes: &mut Mistakes, spec: &PoolSpec) -> Frames {
         frame("max-reply", spec.max_reply, DEFAULT_MAX_REPLY),
     );
     Frames { max_request, max_reply }
+}
+
+const fn disclosure(spec: &PoolSpec) -> Disclosure {
+    if spec.confidential {
+        Disclosure::Nothing
+    } else {
+        Disclosure::Excerpts
+    }
 }
 
 /// The time-outs that are the shell's business, not the dispatcher's.

@@ -72,6 +72,9 @@ pub struct PoolSpec {
     /// How many of its last requests are logged when a worker is killed or dies; 0: none [default: 8]
     #[arg(long, value_name = "NUM", help_heading = "Workers")]
     pub record: Option<Whole>,
+    /// Requests hold passwords: show nothing of them or of replies in the log, and write no core dump
+    #[arg(long, help_heading = "Workers")]
+    pub confidential: bool,
     /// Log each request that its worker takes longer for [default: never]
     #[arg(long, value_name = "TIME", help_heading = "Workers")]
     pub slow_log: Option<Time>,

@@ -70,6 +70,8 @@ pub struct Options {
     pub max_rss: Option<u64>,
     /// How many of its last requests are kept of each worker, for the log of its loss. 0: none.
     pub record: usize,
+    /// Whether the log may show them.
+    pub disclosure: Disclosure,
     /// A request whose worker takes longer than this gets a line in the log. `None`: none does.
     pub slow_log: Option<Duration>,
     /// A session in which no byte goes either way for so long is ended. `None`: none is.
@@ -96,6 +98,15 @@ impl Options {
             },
         }
     }
+}
+
+/// Whether the log may show what stands in requests and replies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disclosure {
+    /// Their beginnings, where they help to find out why a worker was lost or slow.
+    Excerpts,
+    /// Nothing: they hold passwords or the like.
+    Nothing,
 }
 
 /// What is kept of answers.

@@ -16,6 +16,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::core::{ChannelId, Which};
+use super::options::Disclosure;
 use crate::process::stderr_log::printable;
 
 /// What is kept of a request in bytes: enough to find it again in the log of whoever sent it.
@@ -41,8 +42,9 @@ pub(super) struct Entry {
     took: Option<Duration>,
     /// Of the whole request, as it came.
     length: usize,
-    /// Its first bytes.
+    /// Its first bytes; none of one that may not be shown.
     head: [u8; KEPT],
+    disclosure: Disclosure,
 }
 
 impl Recorder {
@@ -57,7 +59,7 @@ impl Recorder {
     }
 
     /// The worker was given this request.
-    pub(super) fn begin(&mut self, request: &[u8], channel: Option<ChannelId>, now: Instant) {
+    pub(super) fn begin(&mut self, request: &[u8], channel: Option<ChannelId>, now: Instant, disclosure: Disclosure) {
         if self.capacity == 0 {
             return;
         }
@@ -65,7 +67,7 @@ impl Recorder {
             let answered = channel.and_then(|_| self.entries.iter().position(|entry| entry.took.is_some()));
             self.entries.remove(answered.unwrap_or(0));
         }
-        self.entries.push_back(Entry::new(request, channel, now));
+        self.entries.push_back(Entry::new(request, channel, now, disclosure));
         self.open += 1;
     }
 
@@ -119,9 +121,12 @@ impl Recorder {
 }
 
 impl Entry {
-    fn new(request: &[u8], channel: Option<ChannelId>, given: Instant) -> Self {
+    fn new(request: &[u8], channel: Option<ChannelId>, given: Instant, disclosure: Disclosure) -> Self {
         let mut head = [0; KEPT];
-        let kept = request.get(..KEPT).unwrap_or(request);
+        let kept = match disclosure {
+            Disclosure::Excerpts => request.get(..KEPT).unwrap_or(request),
+            Disclosure::Nothing => b"",
+        };
         if let Some(room) = head.get_mut(..kept.len()) {
             room.copy_from_slice(kept);
         }
@@ -131,6 +136,7 @@ impl Entry {
             took: None,
             length: request.len(),
             head,
+            disclosure,
         }
     }
 
@@ -143,17 +149,18 @@ impl Entry {
         now.saturating_duration_since(self.given)
     }
 
-    /// The request, for a line of the log.
-    pub(super) fn text(&self) -> impl fmt::Display + '_ {
+    /// The request, for a line of the log that may say so much. One that was confidential when it came stays so.
+    pub(super) fn text(&self, disclosure: Disclosure) -> impl fmt::Display + '_ {
+        let head = self.head.get(..self.length).unwrap_or(&self.head);
         Excerpt {
-            head: self.head.get(..self.length).unwrap_or(&self.head),
+            head: (self.disclosure == Disclosure::Excerpts && disclosure == Disclosure::Excerpts).then_some(head),
             length: self.length,
         }
     }
 
     /// What became of it, for a line of the log.
-    pub(super) fn story(&self, now: Instant) -> String {
-        let (age, text) = (self.age(now).as_secs_f64(), self.text());
+    pub(super) fn story(&self, now: Instant, disclosure: Disclosure) -> String {
+        let (age, text) = (self.age(now).as_secs_f64(), self.text(disclosure));
         match self.took {
             Some(took) => format!(
                 "given {age:.3} s ago, answered after {:.3} s: {text}",
@@ -164,17 +171,20 @@ impl Entry {
     }
 }
 
-/// The beginning of a request between quotes, on one line and harmless to a terminal, as a worker's standard error is.
+/// The beginning of a request or a reply between quotes, on one line and harmless to a terminal, as a worker's standard error is;
+/// or that it is confidential. This is the only way by which their bytes come into the log.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Excerpt<'r> {
-    head: &'r [u8],
+    /// `None`: it may not be shown, nor how long it is, which is how long a password is.
+    head: Option<&'r [u8]>,
     length: usize,
 }
 
 impl<'r> Excerpt<'r> {
-    pub(super) fn of(request: &'r [u8]) -> Self {
+    pub(super) fn of(request: &'r [u8], disclosure: Disclosure) -> Self {
+        let head = request.get(..KEPT).unwrap_or(request);
         Excerpt {
-            head: request.get(..KEPT).unwrap_or(request),
+            head: (disclosure == Disclosure::Excerpts).then_some(head),
             length: request.len(),
         }
     }
@@ -182,9 +192,12 @@ impl<'r> Excerpt<'r> {
 
 impl fmt::Display for Excerpt<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let is_cut = self.head.len() < self.length;
+        let Some(head) = self.head else {
+            return f.write_str("(confidential)");
+        };
+        let is_cut = head.len() < self.length;
         // What was cut off ends in the line end; what is left may end in a byte that only looks like one.
-        let line = match self.head {
+        let line = match head {
             whole if is_cut => whole,
             [line @ .., b'\r', b'\n'] | [line @ .., b'\n'] => line,
             line => line,
@@ -201,19 +214,21 @@ impl fmt::Display for Excerpt<'_> {
 mod tests {
     use super::*;
 
+    const SHOWN: Disclosure = Disclosure::Excerpts;
+
     const fn ms(count: u64) -> Duration {
         Duration::from_millis(count)
     }
 
     fn stories(recorder: &Recorder, now: Instant) -> Vec<String> {
-        recorder.entries().map(|entry| entry.story(now)).collect()
+        recorder.entries().map(|entry| entry.story(now, SHOWN)).collect()
     }
 
     #[test]
     fn the_last_are_kept_in_order_with_their_times() {
         let (start, mut recorder) = (Instant::now(), Recorder::new(2));
         for (number, at) in [(1, 0), (2, 1000), (3, 2000)] {
-            recorder.begin(format!("line {number}\n").as_bytes(), None, start + ms(at));
+            recorder.begin(format!("line {number}\n").as_bytes(), None, start + ms(at), SHOWN);
             assert_eq!(recorder.in_hand().unwrap().age(start + ms(at + 250)), ms(250));
             recorder.answered(Which::Oldest, start + ms(at + 500));
             assert!(recorder.in_hand().is_none());
@@ -231,10 +246,10 @@ mod tests {
     fn of_several_in_hand_the_oldest_is_answered_first() {
         let (start, mut recorder) = (Instant::now(), Recorder::new(3));
         for line in ["one\n", "two\n", "three\n"] {
-            recorder.begin(line.as_bytes(), None, start);
+            recorder.begin(line.as_bytes(), None, start, SHOWN);
         }
         recorder.answered(Which::Oldest, start + ms(1));
-        assert_eq!(recorder.in_hand().unwrap().text().to_string(), "\"two\"");
+        assert_eq!(recorder.in_hand().unwrap().text(SHOWN).to_string(), "\"two\"");
         assert_eq!(
             stories(&recorder, start + ms(2)),
             [
@@ -248,24 +263,24 @@ mod tests {
     #[test]
     fn an_answer_to_a_request_that_is_no_longer_kept_is_nobody_elses() {
         let (start, mut recorder) = (Instant::now(), Recorder::new(1));
-        recorder.begin(b"one\n", None, start);
-        recorder.begin(b"two\n", None, start);
+        recorder.begin(b"one\n", None, start, SHOWN);
+        recorder.begin(b"two\n", None, start, SHOWN);
         assert!(recorder.in_hand().is_none());
         recorder.answered(Which::Oldest, start + ms(1));
-        assert_eq!(recorder.in_hand().unwrap().text().to_string(), "\"two\"");
+        assert_eq!(recorder.in_hand().unwrap().text(SHOWN).to_string(), "\"two\"");
         recorder.answered(Which::Oldest, start + ms(2));
         recorder.answered(Which::Oldest, start + ms(3));
-        recorder.begin(b"three\n", None, start + ms(4));
-        assert_eq!(recorder.in_hand().unwrap().text().to_string(), "\"three\"");
+        recorder.begin(b"three\n", None, start + ms(4), SHOWN);
+        assert_eq!(recorder.in_hand().unwrap().text(SHOWN).to_string(), "\"three\"");
     }
 
     #[test]
     fn an_answer_is_noted_under_its_number_and_what_has_none_yet_is_kept_longest() {
         let (start, mut recorder) = (Instant::now(), Recorder::new(2));
         let channel = |number| Which::Channel(ChannelId(number));
-        recorder.begin(b"slow\n", Some(ChannelId(5)), start);
+        recorder.begin(b"slow\n", Some(ChannelId(5)), start, SHOWN);
         for number in [9, 4, 7] {
-            recorder.begin(format!("{number}\n").as_bytes(), Some(ChannelId(number)), start);
+            recorder.begin(format!("{number}\n").as_bytes(), Some(ChannelId(number)), start, SHOWN);
             assert_eq!((recorder.at_once(), recorder.in_hand().unwrap().length), (2, 5));
             recorder.answered(channel(number), start + ms(1));
             recorder.answered(channel(number), start + ms(2));
@@ -285,7 +300,7 @@ mod tests {
     #[test]
     fn nothing_is_kept_where_nothing_was_asked_for() {
         let mut recorder = Recorder::default();
-        recorder.begin(b"one\n", None, Instant::now());
+        recorder.begin(b"one\n", None, Instant::now(), SHOWN);
         assert!(recorder.is_empty() && recorder.in_hand().is_none());
     }
 
@@ -294,7 +309,7 @@ mod tests {
         let (start, mut recorder) = (Instant::now(), Recorder::new(8));
         let room = recorder.entries.capacity();
         for _ in 0..100 {
-            recorder.begin(&[b'x'; 1000], None, start);
+            recorder.begin(&[b'x'; 1000], None, start, SHOWN);
             recorder.answered(Which::Oldest, start);
         }
         assert_eq!((recorder.entries.len(), recorder.entries.capacity()), (8, room));
@@ -302,7 +317,7 @@ mod tests {
 
     #[test]
     fn a_request_is_shown_on_one_line_without_its_end_and_its_length_if_it_is_cut() {
-        let shown = |request: &[u8]| Excerpt::of(request).to_string();
+        let shown = |request: &[u8]| Excerpt::of(request, SHOWN).to_string();
         assert_eq!(shown(b"http://x/ -\r\n"), "\"http://x/ -\"");
         assert_eq!(shown(b"\n"), "\"\"");
         assert_eq!(shown(b""), "\"\"");
@@ -312,7 +327,27 @@ mod tests {
         let cut = [[b'x'; KEPT].as_slice(), b"\n"].concat();
         assert_eq!(shown(&cut), format!("\"{}\" [cut, 257 bytes]", "x".repeat(KEPT)));
         let mut recorder = Recorder::new(1);
-        recorder.begin(&cut, None, Instant::now());
-        assert_eq!(recorder.in_hand().unwrap().text().to_string(), shown(&cut));
+        recorder.begin(&cut, None, Instant::now(), SHOWN);
+        assert_eq!(recorder.in_hand().unwrap().text(SHOWN).to_string(), shown(&cut));
+    }
+
+    #[test]
+    fn what_is_confidential_is_neither_kept_nor_shown() {
+        let (secret, now) = (b"user secret\n", Instant::now());
+        assert_eq!(Excerpt::of(secret, Disclosure::Nothing).to_string(), "(confidential)");
+        for (kept, told) in [
+            (Disclosure::Nothing, Disclosure::Excerpts),
+            (Disclosure::Excerpts, Disclosure::Nothing),
+        ] {
+            let mut recorder = Recorder::new(1);
+            recorder.begin(secret, None, now, kept);
+            let entry = recorder.in_hand().unwrap();
+            assert_eq!(entry.text(told).to_string(), "(confidential)");
+            assert_eq!(
+                entry.story(now, told),
+                "given 0.000 s ago, not answered: (confidential)"
+            );
+            assert_eq!(entry.head.starts_with(b"user"), kept == SHOWN);
+        }
     }
 }

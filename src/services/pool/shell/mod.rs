@@ -369,7 +369,10 @@ impl Pool {
         self.doubt_answers_of(worker, reason);
         let who = self.crew.describe(worker).unwrap_or_else(|| report::place(slot));
         let (level, cause) = report::restart(reason, &self.options);
-        let detail = self.crew.get(worker).map(|process| process.examination.story());
+        let detail = self
+            .crew
+            .get(worker)
+            .map(|process| process.examination.story(self.options.disclosure));
         let detail = detail.filter(|_| reason == Restart::Quarantined).unwrap_or_default();
         let meanwhile = self.stays_in_service(worker, slot, delay);
         let next = report::next_start(slot, delay);

@@ -144,7 +144,7 @@ impl Pool {
             Addressee::Request { which, .. } if !is_probe => self.tell(cx, Event::ReplyBegun(id, which)),
             Addressee::Request { .. } | Addressee::NotKnownYet => {}
             Addressee::Nobody => {
-                process.stray = Some(Excerpt::of(&process.reply).to_string());
+                process.stray = Some(Excerpt::of(&process.reply, self.options.disclosure).to_string());
                 self.fault(cx, id, Fault::UnknownChannel);
             }
         }
@@ -222,7 +222,7 @@ impl Pool {
         let (id, longest) = (reply.worker, self.options.max_reply);
         let Some(process) = self.crew.get_mut(id) else { return };
         let Addressee::Request { which, prefix } = process.addressee(reply.bytes) else {
-            process.stray = Some(Excerpt::of(reply.bytes).to_string());
+            process.stray = Some(Excerpt::of(reply.bytes, self.options.disclosure).to_string());
             return self.fault(cx, id, Fault::UnknownChannel);
         };
         let bytes = reply.bytes.get(prefix..).unwrap_or_default();
@@ -267,7 +267,7 @@ impl Pool {
         let fault = match process.addressee(line) {
             Addressee::Request { which, .. } => Fault::ReplyTooLong(which),
             Addressee::Nobody | Addressee::NotKnownYet => {
-                process.stray = Some(Excerpt::of(line).to_string());
+                process.stray = Some(Excerpt::of(line, self.options.disclosure).to_string());
                 Fault::UnknownChannel
             }
         };

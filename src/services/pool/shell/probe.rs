@@ -9,7 +9,7 @@ use std::sync::Arc;
 use log::Level;
 
 use super::super::core::{ChannelId, Event, Fault, Finding, Which, WorkerId};
-use super::super::options::Probe;
+use super::super::options::{Disclosure, Probe};
 use super::super::recorder::Excerpt;
 use super::super::report::Topic;
 use super::Pool;
@@ -66,12 +66,12 @@ impl Examination {
         Some(probe)
     }
 
-    fn judge(&mut self, answer: &[u8], unread: Unread, excess: bool) -> Finding {
+    fn judge(&mut self, answer: &[u8], unread: Unread, excess: bool, disclosure: Disclosure) -> Finding {
         let Some(probe) = &self.probe else {
             return Finding::Wrong;
         };
-        let expect = Excerpt::of(probe.expect.as_str().as_bytes());
-        let said = Excerpt::of(answer);
+        let expect = Excerpt::of(probe.expect.as_str().as_bytes(), Disclosure::Excerpts);
+        let said = Excerpt::of(answer, disclosure);
         self.state = match unread {
             Unread::Nothing if excess => State::Failed(format!("it answered {said} and more than that one line")),
             Unread::Nothing if probe.expect.is_in(line(answer)) => {
@@ -107,7 +107,7 @@ impl Examination {
     }
 
     /// Why it has failed, as the rest of a log line.
-    pub(super) fn story(&self) -> String {
+    pub(super) fn story(&self, disclosure: Disclosure) -> String {
         let Some(probe) = &self.probe else {
             return String::new();
         };
@@ -116,7 +116,7 @@ impl Examination {
             (State::Resting | State::Asked, Passed::Never) => "it gave no answer within --start-timeout",
             (State::Resting | State::Asked, Passed::Before) => "it gave no answer within --busy-timeout",
         };
-        format!(": asked {}, {why}", Excerpt::of(&probe.question))
+        format!(": asked {}, {why}", Excerpt::of(&probe.question, disclosure))
     }
 }
 
@@ -141,7 +141,9 @@ impl Pool {
             Silence::Closed => return self.fault(cx, id, Fault::OutputClosed),
         }
         process.take(None, channel, &probe.question);
-        process.recorder.begin(&probe.question, channel, cx.now());
+        process
+            .recorder
+            .begin(&probe.question, channel, cx.now(), self.options.disclosure);
         self.send(cx, id);
     }
 
@@ -157,7 +159,9 @@ impl Pool {
     ) {
         let Some(process) = self.crew.get_mut(id) else { return };
         process.recorder.answered(which, cx.now());
-        let finding = process.examination.judge(answer, unread, excess);
+        let finding = process
+            .examination
+            .judge(answer, unread, excess, self.options.disclosure);
         self.tell(cx, Event::Probed(id, finding));
     }
 
@@ -174,6 +178,8 @@ mod tests {
     use super::*;
     use crate::services::pattern::Pattern;
 
+    const SHOWN: Disclosure = Disclosure::Excerpts;
+
     fn asked(expect: &str) -> Examination {
         let probe = Probe {
             question: b"q\n".to_vec(),
@@ -188,7 +194,7 @@ mod tests {
     fn the_line_end_is_no_part_of_the_answer() {
         for answer in [&b"OK\n"[..], b"OK\r\n"] {
             let mut examination = asked("^OK$");
-            assert_eq!(examination.judge(answer, Unread::Nothing, false), Finding::Right);
+            assert_eq!(examination.judge(answer, Unread::Nothing, false, SHOWN), Finding::Right);
             assert!(!examination.is_under_way());
         }
     }
@@ -197,8 +203,8 @@ mod tests {
     fn why_it_failed_is_told() {
         let told = |answer: &[u8], unread, excess| {
             let mut examination = asked("^OK$");
-            assert_eq!(examination.judge(answer, unread, excess), Finding::Wrong);
-            examination.story()
+            assert_eq!(examination.judge(answer, unread, excess, SHOWN), Finding::Wrong);
+            examination.story(SHOWN)
         };
         assert_eq!(
             told(b"ERR\n", Unread::Nothing, false),
@@ -213,11 +219,15 @@ mod tests {
     #[test]
     fn which_time_is_over_is_told() {
         let mut examination = asked("OK");
-        assert!(examination.story().ends_with("no answer within --start-timeout"));
-        examination.judge(b"OK\n", Unread::Nothing, false);
+        assert!(examination.story(SHOWN).ends_with("no answer within --start-timeout"));
+        examination.judge(b"OK\n", Unread::Nothing, false, SHOWN);
         examination.begin();
-        assert!(examination.story().ends_with("no answer within --busy-timeout"));
+        assert!(examination.story(SHOWN).ends_with("no answer within --busy-timeout"));
         examination.is_cut_short(Fault::OutputClosed);
-        assert!(examination.story().ends_with("it died, or closed its input or output"));
+        assert!(
+            examination
+                .story(SHOWN)
+                .ends_with("it died, or closed its input or output")
+        );
     }
 }

@@ -25,8 +25,10 @@ impl Pool {
         if record.is_empty() || is_told {
             return;
         }
-        let now = cx.now();
-        let lines = record.entries().map(|entry| format!("{who}: {}", entry.story(now)));
+        let (now, disclosure) = (cx.now(), self.options.disclosure);
+        let lines = record
+            .entries()
+            .map(|entry| format!("{who}: {}", entry.story(now, disclosure)));
         // Of several it is known which one took too long, and else that it may be any.
         let several = record.at_once() > 1 && reason != Restart::BusyTimeout;
         match record.in_hand() {
@@ -38,7 +40,7 @@ impl Pool {
                 self.note_at_length(cx, Level::Warn, Topic::Record, headline, lines);
             }
             Some(entry) => {
-                let (after, text) = (entry.age(now).as_secs_f64(), entry.text());
+                let (after, text) = (entry.age(now).as_secs_f64(), entry.text(disclosure));
                 let headline = format_args!("{who} {fate} after {after:.3} s on: {text}");
                 self.note_at_length(cx, Level::Warn, Topic::Record, headline, lines);
             }
@@ -64,7 +66,7 @@ impl Pool {
         let (Some(client), Some(bytes)) = (self.clients.of(id), self.clients.exchanges.request_bytes(id)) else {
             return;
         };
-        let (peer, request) = (client.peer, Excerpt::of(bytes).to_string());
+        let (peer, request) = (client.peer, Excerpt::of(bytes, self.options.disclosure).to_string());
         let who = self.crew.describe(worker).unwrap_or_default();
         let (waited, served) = (waited.as_secs_f64(), served.as_secs_f64());
         let line = format_args!(

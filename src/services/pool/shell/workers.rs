@@ -211,7 +211,9 @@ impl Pool {
         // A client that vanished in this very turn has been abandoned, or will be.
         let bytes = self.clients.exchanges.request_bytes(client).unwrap_or_default();
         process.take(Some(request), channel, bytes);
-        process.recorder.begin(bytes, channel, cx.now());
+        process
+            .recorder
+            .begin(bytes, channel, cx.now(), self.options.disclosure);
         // One that works on all it has is given it at once: then it is known what has reached it.
         if self.options.policy.pipeline == 1 || channel.is_some() {
             return self.send(cx, id);
