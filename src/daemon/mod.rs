@@ -139,7 +139,7 @@ impl Daemon {
         while !self.doors.all_finished(&mut self.reactor) {
             let signals = self
                 .reactor
-                .turn(self.children.deadline())
+                .turn(self.deadline())
                 .map_err(|error| system("wait for events", &error))?
                 .to_vec();
             for signal in signals {
@@ -151,6 +151,12 @@ impl Daemon {
             self.look_after_candidacy()?;
         }
         Ok(())
+    }
+
+    /// When something is to be looked after that brings no event.
+    fn deadline(&self) -> Option<Instant> {
+        let reading = self.reloader.as_ref().and_then(Reloader::deadline);
+        self.children.deadline().into_iter().chain(reading).min()
     }
 
     fn obey(&mut self, signal: i32) {
@@ -197,7 +203,11 @@ impl Daemon {
         }
         self.notifier.reloading();
         match &mut self.reloader {
-            Some(reloader) => reloader.start(),
+            Some(reloader) => {
+                if let Err(error) = reloader.start(Instant::now()) {
+                    self.apply(Err(error));
+                }
+            }
             None => {
                 self.roll();
                 self.notifier.ready();
@@ -207,9 +217,13 @@ impl Daemon {
 
     /// The file has been read: what has changed is applied, and every worker replaced, as HUP asked for.
     fn finish_reload(&mut self) {
-        let Some(read) = self.reloader.as_mut().and_then(Reloader::finished) else {
-            return;
-        };
+        let reloader = self.reloader.as_mut();
+        if let Some(read) = reloader.and_then(|reloader| reloader.finished(Instant::now())) {
+            self.apply(read);
+        }
+    }
+
+    fn apply(&mut self, read: Result<Vec<services::Options>, Error>) {
         if self.ending != Ending::NotYet {
             return;
         }

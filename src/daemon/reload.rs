@@ -1,71 +1,245 @@
 //! Reading the configuration again, on a thread: a file may lie on a slow disk, and names of users may be looked up over
 //! a network, while the loop has requests to serve.
+//!
+//! A disk may also never answer, and a thread that waits for one cannot be ended. So each attempt has its time: one that is not
+//! over by then is told in the log and left alone, and the next HUP begins another. What a late one comes to is dropped, for
+//! the file may have changed since. Only so many may hang at a time; beyond that a HUP is told why it reads nothing.
+
+use std::time::{Duration, Instant};
 
 use crate::config::file::Source;
-use crate::error::Error;
+use crate::error::{Blame, Error};
 use crate::reactor::Reactor;
 use crate::reactor::helper::{Mailbox, Sender};
 use crate::services::{Door, Options};
 
 type Outcome = Result<Vec<Options>, Error>;
 
+/// How long reading may take. Name services have their own time-outs, which are shorter.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// So many attempts may hang at a time.
+const MOST_HANGING: usize = 4;
+
 #[derive(Debug)]
 pub(super) struct Reloader {
     source: Source,
-    sender: Sender<Outcome>,
-    mailbox: Mailbox<Outcome>,
-    reading: Reading,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reading {
-    Idle,
-    Under,
-    /// The file may have changed since reading began: read it once more.
-    UnderAndAgain,
+    sender: Sender<(u64, Outcome)>,
+    mailbox: Mailbox<(u64, Outcome)>,
+    attempts: Attempts,
 }
 
 impl Reloader {
     pub(super) fn new(source: Source, reactor: &Reactor<dyn Door>) -> Self {
-        let (sender, mailbox) = reactor.mailbox(1);
+        let (sender, mailbox) = reactor.mailbox(MOST_HANGING + 1);
         Reloader {
             source,
             sender,
             mailbox,
-            reading: Reading::Idle,
+            attempts: Attempts::default(),
         }
     }
 
     /// Begins to read the file.
-    pub(super) fn start(&mut self) {
-        if self.reading != Reading::Idle {
-            self.reading = Reading::UnderAndAgain;
-            return;
-        }
-        self.reading = Reading::Under;
+    ///
+    /// # Errors
+    /// Nothing was begun, and why: no thread, or too many hang.
+    pub(super) fn start(&mut self, now: Instant) -> Result<(), Error> {
+        let number = match self.attempts.ask(now) {
+            Asked::Begin(number) => number,
+            Asked::Later => return Ok(()),
+            Asked::TooMany => {
+                return Err(Error::new(
+                    Blame::System,
+                    format_args!("{MOST_HANGING} attempts to read the configuration have not come to an end"),
+                    "see why the disk it is on, or a name service, does not answer",
+                ));
+            }
+        };
         let (source, sender) = (self.source.clone(), self.sender.clone());
         let read = move || {
             // The daemon is ending when nobody takes it.
-            let _ = sender.send(source.load());
+            let _ = sender.send((number, source.load()));
         };
-        if let Err(error) = std::thread::Builder::new().name("reload".to_owned()).spawn(read) {
-            self.reading = Reading::Idle;
-            log::error!("cannot read the configuration again: no thread: {error}; send HUP again later");
-        }
+        let started = std::thread::Builder::new().name("reload".to_owned()).spawn(read);
+        started.map(drop).map_err(|error| {
+            self.attempts.come(number);
+            Error::new(
+                Blame::System,
+                format_args!("no thread to read it on: {error}"),
+                "send HUP again later",
+            )
+        })
     }
 
     /// Whether what was begun is not finished.
     pub(super) fn is_reading(&self) -> bool {
-        self.reading != Reading::Idle
+        self.attempts.under_way.is_some()
     }
 
-    /// What was read, once it has been.
-    pub(super) fn finished(&mut self) -> Option<Outcome> {
-        let outcome = self.mailbox.take()?;
-        if std::mem::replace(&mut self.reading, Reading::Idle) == Reading::UnderAndAgain {
-            self.start();
-            return None;
+    /// When [`finished`](Self::finished) has to be asked, whatever happens.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.attempts.under_way.as_ref().map(|attempt| attempt.until)
+    }
+
+    /// What was read, once it has been; or that it is not waited for any more.
+    pub(super) fn finished(&mut self, now: Instant) -> Option<Outcome> {
+        while let Some((number, outcome)) = self.mailbox.take() {
+            match self.attempts.come(number) {
+                Come::InTime => return Some(outcome),
+                Come::Outdated => return self.start(now).err().map(Err),
+                Come::Late => {
+                    log::info!("an earlier attempt to read the configuration has come to its end and is dropped")
+                }
+            }
         }
-        Some(outcome)
+        match self.attempts.give_up(now) {
+            GivenUp::Nothing => None,
+            GivenUp::Attempt { again } => {
+                let hangs = Error::new(
+                    Blame::System,
+                    format_args!("reading it takes longer than {READ_TIMEOUT:?} and is not waited for any more"),
+                    "see why the disk it is on, or a name service, does not answer, and send HUP again",
+                );
+                // Somebody has asked since: that attempt's outcome is the one to tell, unless there is none.
+                if again && self.start(now).is_ok() {
+                    log::error!("the configuration cannot be read again: {hangs}");
+                    return None;
+                }
+                Some(Err(hangs))
+            }
+        }
+    }
+}
+
+/// Which attempts there are. Decides when one begins and whose outcome counts.
+#[derive(Debug, Default)]
+struct Attempts {
+    begun: u64,
+    under_way: Option<Attempt>,
+    /// How many are not waited for any more, and have not come to their end.
+    hanging: usize,
+}
+
+#[derive(Debug)]
+struct Attempt {
+    number: u64,
+    until: Instant,
+    /// The file may have changed since it began: it is to be read once more.
+    again: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    Begin(u64),
+    /// When the one under way is over.
+    Later,
+    TooMany,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Come {
+    InTime,
+    /// It is to be read once more.
+    Outdated,
+    /// Nobody has waited for it.
+    Late,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum GivenUp {
+    Nothing,
+    Attempt {
+        /// It is to be read once more.
+        again: bool,
+    },
+}
+
+impl Attempts {
+    fn ask(&mut self, now: Instant) -> Asked {
+        if let Some(attempt) = &mut self.under_way {
+            attempt.again = true;
+            return Asked::Later;
+        }
+        if self.hanging >= MOST_HANGING {
+            return Asked::TooMany;
+        }
+        self.begun += 1;
+        self.under_way = Some(Attempt {
+            number: self.begun,
+            until: now + READ_TIMEOUT,
+            again: false,
+        });
+        Asked::Begin(self.begun)
+    }
+
+    /// An attempt has come to its end, whatever that was.
+    fn come(&mut self, number: u64) -> Come {
+        match self.under_way.take_if(|attempt| attempt.number == number) {
+            Some(attempt) if attempt.again => Come::Outdated,
+            Some(_) => Come::InTime,
+            None => {
+                self.hanging = self.hanging.saturating_sub(1);
+                Come::Late
+            }
+        }
+    }
+
+    fn give_up(&mut self, now: Instant) -> GivenUp {
+        match self.under_way.take_if(|attempt| attempt.until <= now) {
+            None => GivenUp::Nothing,
+            Some(attempt) => {
+                self.hanging += 1;
+                GivenUp::Attempt { again: attempt.again }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_asked_for_meanwhile_is_read_afterwards() {
+        let (mut attempts, now) = (Attempts::default(), Instant::now());
+        assert_eq!(attempts.ask(now), Asked::Begin(1));
+        assert_eq!(attempts.come(1), Come::InTime);
+        assert_eq!(attempts.ask(now), Asked::Begin(2));
+        assert_eq!(attempts.ask(now), Asked::Later);
+        assert_eq!(attempts.come(2), Come::Outdated);
+        assert_eq!(attempts.ask(now), Asked::Begin(3));
+    }
+
+    #[test]
+    fn one_that_hangs_is_in_nobodys_way() {
+        let (mut attempts, mut now) = (Attempts::default(), Instant::now());
+        assert_eq!(attempts.ask(now), Asked::Begin(1));
+        assert_eq!(attempts.give_up(now), GivenUp::Nothing);
+        now += READ_TIMEOUT;
+        assert_eq!(attempts.give_up(now), GivenUp::Attempt { again: false });
+        assert_eq!(attempts.ask(now), Asked::Begin(2));
+        assert_eq!(attempts.ask(now), Asked::Later);
+        assert_eq!(
+            attempts.come(1),
+            Come::Late,
+            "it is not taken for the one that was asked for"
+        );
+        now += READ_TIMEOUT;
+        assert_eq!(attempts.give_up(now), GivenUp::Attempt { again: true });
+        assert_eq!(attempts.ask(now), Asked::Begin(3));
+        assert_eq!(attempts.come(3), Come::InTime);
+    }
+
+    #[test]
+    fn only_so_many_hang() {
+        let (mut attempts, mut now) = (Attempts::default(), Instant::now());
+        for _ in 0..MOST_HANGING {
+            assert!(matches!(attempts.ask(now), Asked::Begin(_)));
+            now += READ_TIMEOUT;
+            attempts.give_up(now);
+        }
+        assert_eq!(attempts.ask(now), Asked::TooMany);
+        assert_eq!(attempts.come(2), Come::Late);
+        assert!(matches!(attempts.ask(now), Asked::Begin(_)));
     }
 }

@@ -24,6 +24,8 @@ mod command_mended;
 #[cfg(test)]
 mod config;
 #[cfg(test)]
+mod config_files;
+#[cfg(test)]
 mod exec;
 #[cfg(test)]
 mod exec_client;

@@ -10,16 +10,17 @@
 //! over in silence.
 
 mod command;
+mod contents;
 mod keys;
 mod report;
 mod torc;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
+use self::contents::contents;
 use self::keys::{Keys, Section};
 use self::report::Report;
 pub use self::torc::{load as load_torc, read as read_torc};
@@ -27,7 +28,7 @@ use super::lower::{self, Lowered, Mistake};
 use super::quote::Quoted;
 use super::spec::command::CommandSpec;
 use super::suggest::nearest;
-use crate::error::{Blame, Error};
+use crate::error::Error;
 use crate::net::addr::ListenAddr;
 use crate::services::Options;
 
@@ -128,19 +129,6 @@ impl<'t> Found<'t> {
 pub fn load(path: &Path) -> Result<Vec<Options>, Error> {
     let (name, bytes) = contents(path)?;
     read(&name, &bytes)
-}
-
-/// The name of a file, and what is in it.
-fn contents(path: &Path) -> Result<(String, Vec<u8>), Error> {
-    let name = path.display().to_string();
-    let read = fs::read(path).map_err(|error| {
-        Error::new(
-            Blame::Operator,
-            format_args!("cannot read {name}: {error}"),
-            "check the path and the permissions",
-        )
-    });
-    read.map(|bytes| (name, bytes))
 }
 
 /// [`load`] for a text at hand; `name` stands for the file in errors.
@@ -315,6 +303,7 @@ fn report_clashes(found: &mut Found<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Blame;
 
     /// The mistakes of a text, one a line, without the name of the file.
     fn told(text: &str) -> Vec<String> {

@@ -11,9 +11,10 @@ use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::command::{self, Group, Written};
+use super::contents::contents;
 use super::keys::Section;
 use super::report::Report;
-use super::{Found, contents, utf_8};
+use super::{Found, utf_8};
 use crate::config::lower::Program;
 use crate::config::quote::Quoted;
 use crate::config::spec::command::{CommandSpec, EntrySpec};

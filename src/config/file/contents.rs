@@ -1,0 +1,83 @@
+//! What is in a file that an operator names.
+//!
+//! Only regular files are read, and links to such: a pipe may never end, a device may never begin or never end, and neither
+//! can be read again at HUP and by the successor at an upgrade. Nor is what is larger than any configuration, which may grow
+//! for ever.
+
+use std::fs::{self, FileType, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+use crate::error::{Blame, Error};
+
+/// A thousand times what the longest configuration seen takes.
+const LARGEST: u64 = 16 * 1024 * 1024;
+const LARGEST_IN_WORDS: &str = "16 MiB";
+
+/// The name of a file, for mistakes in it, and what is in it.
+///
+/// # Errors
+/// The operator's to mend: it cannot be read, or is none that may be.
+pub(super) fn contents(path: &Path) -> Result<(String, Vec<u8>), Error> {
+    let name = path.display().to_string();
+    match read(path) {
+        Ok(bytes) => Ok((name, bytes)),
+        Err(Refusal { what, remedy }) => Err(Error::new(
+            Blame::Operator,
+            format_args!("cannot read {name}: {what}"),
+            remedy,
+        )),
+    }
+}
+
+/// Why a file is not read.
+pub(super) struct Refusal {
+    pub(super) what: String,
+    pub(super) remedy: &'static str,
+}
+
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Self {
+        Refusal {
+            what: error.to_string(),
+            remedy: "check the path and the permissions",
+        }
+    }
+}
+
+/// All of a file.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, Refusal> {
+    // To open what is not a file may do something, as with a tape, or wait; and it is looked at once more when it is open,
+    // since another may stand there by then.
+    refuse_other_kinds(fs::metadata(path)?.file_type())?;
+    let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY | nix::libc::O_CLOEXEC;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    refuse_other_kinds(file.metadata()?.file_type())?;
+    let mut bytes = Vec::new();
+    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(Refusal {
+            what: format!("it is larger than {LARGEST_IN_WORDS}"),
+            remedy: "name the configuration file",
+        });
+    }
+    Ok(bytes)
+}
+
+fn refuse_other_kinds(kind: FileType) -> Result<(), Refusal> {
+    let (what, remedy) = match () {
+        () if kind.is_file() => return Ok(()),
+        () if kind.is_dir() => ("it is a directory", "name the file in it"),
+        () if kind.is_fifo() => (
+            "it is a pipe, which cannot be read again at HUP",
+            "write what comes out of it to a file, and name that",
+        ),
+        () if kind.is_socket() => ("it is a socket", "name a regular file"),
+        () => ("it is a device", "name a regular file"),
+    };
+    Err(Refusal {
+        what: what.to_owned(),
+        remedy,
+    })
+}

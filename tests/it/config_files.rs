@@ -1,0 +1,110 @@
+//! What a daemon does with files that are none: pipes, devices, directories, what grows for ever.
+
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+
+use crate::harness::{Daemon, Program, temp_dir, worker_command};
+
+/// What `check` says of a file, with its exit status.
+#[track_caller]
+fn check(path: &Path) -> (Option<i32>, String) {
+    let (status, _, stderr) = Daemon::with(["check", "--config", path.to_str().unwrap()])
+        .spawn()
+        .finish();
+    (status.code(), stderr)
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused_and_not_waited_for() {
+    let home = temp_dir();
+    let place = |name: &str| home.path().join(name);
+    for ending in ["toml", "cfg"] {
+        let name = |kind: &str| place(&format!("{kind}.{ending}"));
+        mkfifo(&name("pipe"), Mode::S_IRWXU).unwrap();
+        fs::create_dir(name("directory")).unwrap();
+        let _listener = UnixListener::bind(name("socket")).unwrap();
+        symlink("/dev/zero", name("endless")).unwrap();
+        symlink(name("pipe"), name("link")).unwrap();
+        File::create(name("huge")).unwrap().set_len(1 << 40).unwrap();
+        for (kind, what) in [
+            (
+                "pipe",
+                "it is a pipe, which cannot be read again at HUP; write what comes out of it to a file",
+            ),
+            ("link", "it is a pipe"),
+            ("directory", "it is a directory; name the file in it"),
+            ("socket", "it is a socket"),
+            ("endless", "it is a device"),
+            ("huge", "it is larger than 16 MiB"),
+            ("nothing", "No such file"),
+        ] {
+            let path = name(kind);
+            let (status, told) = check(&path);
+            assert_eq!(status, Some(2), "{told}");
+            let expected = format!("iotcpd: cannot read {}: {what}", path.display());
+            assert!(told.starts_with(&expected), "{told}");
+        }
+    }
+}
+
+#[test]
+fn what_a_shell_makes_of_a_command_is_a_pipe() {
+    let script = format!(
+        "exec {} check --config <(echo '[pool.main]')",
+        env!("CARGO_BIN_EXE_iotcpd")
+    );
+    let program = Program::start(Command::new("bash").args(["-c", &script]));
+    let (status, _, stderr) = program.finish();
+    assert_eq!(status.code(), Some(2));
+    assert!(stderr.contains("it is a pipe"), "{stderr}");
+}
+
+#[test]
+fn a_link_to_a_file_is_a_file() {
+    let home = temp_dir();
+    let (file, link) = (home.path().join("file"), home.path().join("link.toml"));
+    fs::write(&file, "[pool.main]\ndaemon = 'cat'\nlisten = '127.0.0.1:0'\n").unwrap();
+    symlink("file", &link).unwrap();
+    assert_eq!(check(&link), (Some(0), String::new()));
+}
+
+/// The reading thread would wait for ever in its place, and every HUP and URG behind it.
+#[test]
+fn a_hup_that_finds_a_pipe_is_told_and_the_next_one_works() {
+    let home = temp_dir();
+    let file = home.path().join("iotcpd.toml");
+    let socket = home.path().join("s");
+    let write = |argument: &str| {
+        let command = worker_command(&[argument]);
+        let text = format!(
+            "[pool.main]\ndaemon = {command:?}\nnum-daemons = 1\nqueue-timeout = '60s'\nlisten = 'unix:{}'\n",
+            socket.display()
+        );
+        fs::write(&file, text).unwrap();
+    };
+    write("first");
+    let daemon = Daemon::with(["run", "--config", file.to_str().unwrap()]).start();
+    fs::remove_file(&file).unwrap();
+    mkfifo(&file, Mode::S_IRWXU).unwrap();
+    for nth in 1..=2 {
+        daemon.signal(Signal::SIGHUP);
+        let told = daemon.stderr_wait_nth("it is a pipe, which cannot be read again at HUP", nth);
+        assert!(told.contains(file.to_str().unwrap()), "{told}");
+        daemon.stderr_wait_nth("every worker has been replaced", nth);
+        assert_eq!(daemon.ask("arguments"), "\"first\"\n", "the old configuration stays");
+    }
+    daemon.signal(Signal::SIGURG);
+    daemon.stderr_wait("upgrade failed");
+    fs::remove_file(&file).unwrap();
+    write("second");
+    daemon.signal(Signal::SIGHUP);
+    daemon.stderr_wait_nth("every worker has been replaced", 3);
+    assert_eq!(daemon.ask("arguments"), "\"second\"\n");
+}
