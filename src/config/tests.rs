@@ -39,6 +39,10 @@ const PERSISTENT: Beside = (&["--persistent"], "persistent = true");
 const CACHE: Beside = (&["--cache-size=1M"], "cache-size = '1M'");
 const SANDBOX: Beside = (&["--sandbox"], "sandbox = true");
 const CLOSED: Beside = (&["--fail=closed"], "fail = 'closed'");
+const PARAGRAPHS: Beside = (
+    &["--worker-request-framing=until-empty-line"],
+    "worker-request-framing = 'until-empty-line'",
+);
 const READY: Beside = (&["--ready-line=up"], "ready-line = 'up'");
 const ELASTIC: Beside = (&["--max-workers=8"], "max-workers = 8");
 
@@ -216,6 +220,19 @@ const SAMPLES: &[Sample] = &[
         &["--fail-url", "http://a/"],
         "fail-url = 'http://a/'",
         CLOSED,
+    ),
+    ("allow-lone-cr", &["--allow-lone-cr"], "allow-lone-cr = true", NOTHING),
+    (
+        "allow-blank-lines",
+        &["--allow-blank-lines"],
+        "allow-blank-lines = true",
+        PARAGRAPHS,
+    ),
+    (
+        "refuse-unicode-line-ends",
+        &["--refuse-unicode-line-ends"],
+        "refuse-unicode-line-ends = true",
+        NOTHING,
     ),
     (
         "half-close",

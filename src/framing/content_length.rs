@@ -1,13 +1,20 @@
 //! A message has a head that tells its length, as language servers and debug adapters speak: `Content-Length: 5`, whatever
 //! other headers, an empty line, and so many bytes. Lines end in CR LF, or in LF alone.
 //!
+//! Many programs read such heads, each in its own way: one ends a line at LF, another at CR LF alone or at a lone CR; one knows
+//! `Content-Length` in these capitals only, or looks for it anywhere in the head. Where two of them find different lengths, the
+//! rest of one message is the beginning of another for one of the two. So a head is taken only if everybody finds the same length in it
+//! once it is written as everybody reads it ([`passed_on`]): lines end in CR LF, the length is `Content-Length: 5`, and all other
+//! headers are as they came. What would stay doubtful even so is refused, from either side.
+//!
 //! The headers themselves are read by `httparse`; here is what it takes to call it once, when the head is whole.
 
+use std::borrow::Cow;
 use std::io::Write;
 
 use super::{Frame, Progress};
 
-/// A head is at most so many bytes and headers; those of language servers have two.
+/// A head is, as it is passed on, at most so many bytes and headers; those of language servers have two.
 const LONGEST_HEAD: usize = 8 << 10;
 const MOST_HEADERS: usize = 32;
 
@@ -41,7 +48,7 @@ impl ContentLengthFramer {
     pub fn advance(&mut self, bytes: &[u8]) -> Progress {
         if let State::Head { line, scanned } = self.state {
             let end = match head_end(bytes, line, scanned) {
-                Head::Ends(end) if end <= LONGEST_HEAD => end,
+                Head::Ends(end) if written_length(bytes.get(..end).unwrap_or_default()) <= LONGEST_HEAD => end,
                 Head::Ends(_) => return Progress::Malformed(HEAD_TOO_LONG),
                 Head::Unfinished { .. } if bytes.len() > LONGEST_HEAD => return Progress::Malformed(HEAD_TOO_LONG),
                 Head::Unfinished { line } => {
@@ -93,31 +100,89 @@ fn head_end(bytes: &[u8], mut line: usize, mut scanned: usize) -> Head {
     Head::Unfinished { line }
 }
 
-/// The length that a whole head tells.
+const NAME: &str = "Content-Length";
+
+/// The length that a whole head tells, to everybody.
 fn content_length(head: &[u8]) -> Result<usize, &'static str> {
+    // Beyond ASCII there are further line ends, in one character set or another.
+    if !head
+        .iter()
+        .all(|byte| matches!(byte, b' '..=b'~' | b'\t' | b'\r' | b'\n'))
+    {
+        return Err("its head holds a control character, or what is not ASCII");
+    }
     let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+    // This refuses a CR that no LF follows, a line that goes on in the next one, and a blank before the colon.
     let Ok(httparse::Status::Complete((_, headers))) = httparse::parse_headers(head, &mut headers) else {
         return Err("its head is not made of `Name: value` lines");
     };
-    let mut lengths = headers
-        .iter()
-        .filter(|header| header.name.eq_ignore_ascii_case("content-length"));
-    let (Some(length), None) = (lengths.next(), lengths.next()) else {
-        return Err("its head does not have one Content-Length");
-    };
-    match length.value.trim_ascii() {
-        digits if !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) => {
+    let mut length = None;
+    for header in headers.iter() {
+        // Some programs know the name of a header by letters alone, some look for this one wherever it stands.
+        let name = header.name.replace('_', "-");
+        if name.eq_ignore_ascii_case("transfer-encoding") {
+            return Err("its head has a Transfer-Encoding, which tells the length in another way");
+        }
+        if header.name.eq_ignore_ascii_case(NAME) && length.is_none() {
+            length = Some(header.value);
+        } else if names_the_length(name.as_bytes()) || names_the_length(header.value) {
+            return Err("its head says Content-Length more than once");
+        }
+    }
+    match length.ok_or("its head does not have a Content-Length")?.trim_ascii() {
+        digits @ ([b'0'] | [b'1'..=b'9', ..]) if digits.iter().all(u8::is_ascii_digit) => {
             let value = |sum: usize, digit: &u8| sum.saturating_mul(10).saturating_add(usize::from(digit - b'0'));
             Ok(digits.iter().fold(0, value))
         }
-        _ => Err("its Content-Length is not a number"),
+        _ => Err("its Content-Length is not a number in digits, without zeros before it"),
     }
+}
+
+fn names_the_length(text: &[u8]) -> bool {
+    text.windows(NAME.len())
+        .any(|part| part.eq_ignore_ascii_case(NAME.as_bytes()))
+}
+
+/// The lines of a whole head, its empty one among them, as they are passed on, without their ends.
+fn written_lines(head: &[u8]) -> impl Iterator<Item = Cow<'_, [u8]>> {
+    let lines = head.split_inclusive(|byte| *byte == b'\n');
+    lines.map(|line| {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        match line.split_at_checked(NAME.len()) {
+            Some((name, [b':', value @ ..])) if name.eq_ignore_ascii_case(NAME.as_bytes()) => {
+                Cow::Owned([NAME.as_bytes(), b": ", value.trim_ascii()].concat())
+            }
+            _ => Cow::Borrowed(line),
+        }
+    })
+}
+
+fn written_length(head: &[u8]) -> usize {
+    written_lines(head).map(|line| line.len() + 2).sum()
+}
+
+/// A whole message that was read here, as it is given to whoever reads it next: its head as everybody reads it, then what it
+/// says. Most are that already.
+pub fn passed_on<'m>(message: &'m [u8], payload: &[u8]) -> Cow<'m, [u8]> {
+    let head = message.len().saturating_sub(payload.len());
+    let (head, rest) = message.split_at(head);
+    let mut written = Vec::with_capacity(written_length(head));
+    for line in written_lines(head) {
+        written.extend_from_slice(&line);
+        written.extend_from_slice(b"\r\n");
+    }
+    if written == head {
+        return Cow::Borrowed(message);
+    }
+    written.extend_from_slice(rest);
+    Cow::Owned(written)
 }
 
 /// Appends a message with its head.
 pub fn encode(payload: &[u8], wire: &mut Vec<u8>) {
     // Writing to a vector cannot fail.
-    let _ = write!(wire, "Content-Length: {}\r\n\r\n", payload.len());
+    let _ = write!(wire, "{NAME}: {}\r\n\r\n", payload.len());
     wire.extend_from_slice(payload);
 }
 
@@ -173,21 +238,84 @@ mod tests {
             Progress::Malformed(reason) => reason,
             other => panic!("{other:?}"),
         };
-        for head in [
-            &b"\r\n"[..],
-            b"A: b\r\n\r\n",
-            b"Content-Length: 1\r\nContent-Length: 1\r\n\r\nx",
-        ] {
-            assert_eq!(reason(head), "its head does not have one Content-Length", "{head:?}");
+        for head in [&b"\r\n"[..], b"\n", b"A: b\r\n\r\n"] {
+            assert_eq!(reason(head), "its head does not have a Content-Length", "{head:?}");
         }
-        for head in [
-            &b"Content-Length: \r\n\r\n"[..],
-            b"Content-Length: -1\r\n\r\n",
-            b"Content-Length: 5x\r\n\r\n",
+        for twice in [
+            "Content-Length: 1\r\nContent-Length: 1",
+            "Content-Length: 1\r\ncontent-length: 1",
+            "Content-Length: 1\nContent_Length: 2",
+            "content_length: 2\nContent-Length: 1",
+            "X-Content-Length: 2\r\nContent-Length: 1",
+            "X: Content-Length: 2\r\nContent-Length: 1",
+            "Content-Length: 1\r\nX: CONTENT-LENGTH: 2",
         ] {
-            assert_eq!(reason(head), "its Content-Length is not a number", "{head:?}");
+            let head = format!("{twice}\r\n\r\nxx");
+            assert_eq!(
+                reason(head.as_bytes()),
+                "its head says Content-Length more than once",
+                "{twice:?}"
+            );
         }
-        assert_eq!(reason(b"{\"a\":1}\n\n"), "its head is not made of `Name: value` lines");
+        for length in [
+            "", "-1", "+1", "5x", "0x5", "05", "00", "5, 5", "5,5", "5;q=1", "5 5", "1e1", "5.0", "\"5\"",
+        ] {
+            let head = format!("Content-Length: {length}\r\n\r\nhello");
+            let why = "its Content-Length is not a number in digits, without zeros before it";
+            assert_eq!(reason(head.as_bytes()), why, "{length:?}");
+        }
+        for encoding in [
+            "Transfer-Encoding: chunked",
+            "transfer-encoding:identity",
+            "Transfer_Encoding: chunked",
+        ] {
+            let head = format!("Content-Length: 5\r\n{encoding}\r\n\r\nhello");
+            assert!(
+                reason(head.as_bytes()).starts_with("its head has a Transfer-Encoding"),
+                "{encoding:?}"
+            );
+        }
+        for line in [
+            "{\"a\":1}",
+            "POST / HTTP/1.1",
+            "no colon",
+            ": no name",
+            " ",
+            "\t",
+            " Folded: line",
+            "X: y\r\n folded",
+            "X: y\n\tfolded",
+            "Blank : before the colon",
+            "X: y\rContent-Type: z",
+            "X\r: y",
+            "X: y\r",
+            "\r",
+            "(X): y",
+        ] {
+            let head = format!("Content-Length: 5\r\n{line}\r\n\r\nhello");
+            assert_eq!(
+                reason(head.as_bytes()),
+                "its head is not made of `Name: value` lines",
+                "{line:?}"
+            );
+            // Before the length as well.
+            let head = format!("{line}\r\nContent-Length: 5\n\nhello");
+            assert!(
+                matches!(first(100, head.as_bytes()), Progress::Malformed(_)),
+                "{line:?}"
+            );
+        }
+        for byte in ["\0", "\x0b", "\x0c", "\x1c", "\x7f", "\u{85}", "\u{2028}", "\u{e4}"] {
+            for head in [
+                format!("Content-Length: 5\r\nX: {byte}\r\n\r\nhello"),
+                format!("{byte}Content-Length: 5\r\n\r\nhello"),
+            ] {
+                assert!(
+                    reason(head.as_bytes()).starts_with("its head holds a control character"),
+                    "{head:?}"
+                );
+            }
+        }
         assert_eq!(reason(&[b'x'; LONGEST_HEAD + 1]), HEAD_TOO_LONG);
         let long = [
             b"A: ".to_vec(),
@@ -196,6 +324,50 @@ mod tests {
         ]
         .concat();
         assert_eq!(reason(&long), HEAD_TOO_LONG);
+    }
+
+    fn read(stream: &[u8]) -> Vec<u8> {
+        match first(100, stream) {
+            Progress::Frame(frame) => {
+                let message = stream.get(..frame.length).unwrap();
+                passed_on(message, frame.payload_in(stream)).into_owned()
+            }
+            other => panic!("{other:?} for {}", stream.escape_ascii()),
+        }
+    }
+
+    #[test]
+    fn its_head_is_passed_on_as_everybody_reads_it() {
+        let anew: [(&str, &str); 5] = [
+            ("Content-Length: 5\n\nhello", "Content-Length: 5\r\n\r\nhello"),
+            ("content-length:5\r\n\r\nhello", "Content-Length: 5\r\n\r\nhello"),
+            ("CONTENT-LENGTH:\t 5 \t\n\r\nhello", "Content-Length: 5\r\n\r\nhello"),
+            (
+                "X-Odd:  yes \r\ncontent-length:5\nA_b:\n\nhello",
+                "X-Odd:  yes \r\nContent-Length: 5\r\nA_b:\r\n\r\nhello",
+            ),
+            ("Content-Length: 2\n\n\n\nrest", "Content-Length: 2\r\n\r\n\n\n"),
+        ];
+        for (came, passes) in anew {
+            assert_eq!(read(came.as_bytes()), passes.as_bytes(), "{came:?}");
+        }
+        let usual = b"Content-Length: 2\r\nContent-Type: application/vscode-jsonrpc; charset=utf-8\r\n\r\n{}";
+        assert_eq!(read(usual), usual);
+        assert!(matches!(passed_on(usual, b"{}"), Cow::Borrowed(_)), "nothing is copied");
+    }
+
+    /// Else a worker that repeats the head of a request would be taken for broken.
+    #[test]
+    fn the_longest_head_is_so_long_as_it_is_passed_on() {
+        let head = |end: &str, filling: usize| format!("X: {}{end}Content-Length: 1{end}{end}x", "y".repeat(filling));
+        let longest = LONGEST_HEAD + 1 - head("\r\n", 0).len();
+        for end in ["\n", "\r\n"] {
+            assert_eq!(read(head(end, longest).as_bytes()), head("\r\n", longest).as_bytes());
+            assert_eq!(
+                first(100, head(end, longest + 1).as_bytes()),
+                Progress::Malformed(HEAD_TOO_LONG)
+            );
+        }
     }
 
     proptest! {

@@ -15,7 +15,7 @@
 //! to say it ([`Unfit`]). What is encoded by a framing is read back by its framer as one frame.
 //!
 //! [`Framing`] is which one is meant, [`Framer`] any of them at work. Another framing is one more file beside [`line`],
-//! with the same answers. [`search`] does not cut a stream into messages: it waits for one line of it and lets everything
+//! with the same answers. [`line_rules`] says what a request must not hold because its reader might take it for two. [`search`] does not cut a stream into messages: it waits for one line of it and lets everything
 //! before pass by. [`channel`] reads and writes the number that stands before a line where several are under way at once.
 //! [`netstring_pieces`] reads netstrings that are no messages but pieces of something longer; [`signals`] are the names that
 //! stand in some of them.
@@ -24,6 +24,7 @@ pub mod channel;
 pub mod content_length;
 pub mod empty_line;
 pub mod line;
+pub mod line_rules;
 pub mod netstring;
 pub mod netstring_pieces;
 pub mod nul;
@@ -35,6 +36,7 @@ mod testing;
 pub mod u32be;
 pub mod whole;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
@@ -144,6 +146,21 @@ impl Framing {
                 wire.extend_from_slice(payload);
                 Ok(())
             }
+        }
+    }
+
+    /// A whole message that was read in this framing, as it is given to whoever reads it next in the same one: as it came, unless
+    /// that reader might find its end elsewhere. `payload` is what it says.
+    pub fn passed_on<'m>(self, message: &'m [u8], payload: &[u8]) -> Cow<'m, [u8]> {
+        match self {
+            Framing::ContentLength => content_length::passed_on(message, payload),
+            Framing::Line
+            | Framing::Netstring
+            | Framing::Nul
+            | Framing::U32be
+            | Framing::UntilEmptyLine
+            | Framing::Eof
+            | Framing::Quiet(_) => Cow::Borrowed(message),
         }
     }
 

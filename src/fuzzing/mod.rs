@@ -19,6 +19,7 @@ mod framing;
 mod net;
 mod pool;
 mod process;
+mod readings;
 
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ pub use framing::{fuzz_channel, fuzz_framings, fuzz_line, fuzz_ready_line};
 pub use net::{fuzz_addresses, fuzz_handover, fuzz_networks};
 pub use pool::fuzz_dispatcher;
 pub use process::fuzz_stderr_log;
+pub use readings::{fuzz_heads, fuzz_line_rules};
 
 use choices::Choices;
 
@@ -43,6 +45,8 @@ pub const TARGETS: &[Target] = &[
     ("line", fuzz_line),
     ("channel", fuzz_channel),
     ("framings", fuzz_framings),
+    ("heads", fuzz_heads),
+    ("line_rules", fuzz_line_rules),
     ("ready_line", fuzz_ready_line),
     ("config_file", fuzz_config_file),
     ("torc_cfg", fuzz_torc_cfg),

@@ -116,6 +116,16 @@ fn channel() {
 }
 
 #[test]
+fn heads() {
+    run("heads");
+}
+
+#[test]
+fn line_rules() {
+    run("line_rules");
+}
+
+#[test]
 fn framings() {
     run("framings");
 }

@@ -91,7 +91,7 @@ fn resident_kilobytes(daemon: &Daemon) -> u64 {
 #[test]
 fn a_program_that_runs_costs_its_daemon_no_memory_for_its_arguments() {
     const RUNS: u64 = 24;
-    let (daemon, _home) = door(&["-m", "100"]);
+    let (daemon, _home) = door(&["-m", "100", "--log-args", "yes"]);
     let mut words = vec!["sh", "-c", "echo $#; exec cat", "name"];
     words.extend(std::iter::repeat_n("x", 95_000));
     let begin = || {

@@ -100,6 +100,8 @@ mod pool_supervision;
 #[cfg(test)]
 mod real_helpers;
 #[cfg(test)]
+mod real_runtimes;
+#[cfg(test)]
 mod real_squid;
 #[cfg(test)]
 mod real_squidguard;

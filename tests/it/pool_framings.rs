@@ -68,7 +68,7 @@ fn ask_and_end(daemon: &Daemon, request: impl AsRef<[u8]>) -> Vec<u8> {
 /// `cat` speaks every framing: what it is given comes back, byte for byte, if it is given and taken as it is.
 #[test]
 fn between_equal_framings_every_byte_passes_as_it_came() {
-    let odd = b"X-Odd:  yes\r\ncontent-length:5\n\r\nhello".as_slice();
+    let odd = b"X-Odd:  yes\r\nContent-Length: 5\r\n\r\nhello".as_slice();
     let requests = HELLO.into_iter().chain([
         ("content-length", odd),
         ("line", b"a\r\n"),

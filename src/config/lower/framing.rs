@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{LONGEST, Mistakes, Origin};
 use crate::config::framing::Framing as Written;
 use crate::config::spec::pool::{HalfClose, PoolSpec};
-use crate::services::pool::options::{Framing, Framings, Policy};
+use crate::services::pool::options::{Framing, Framings, LineRules, Policy};
 
 /// Shorter pauses come about by themselves, whenever a worker is not on a processor.
 const QUIET: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;
@@ -63,6 +63,28 @@ pub(super) fn framings(mistakes: &mut Mistakes, spec: &PoolSpec, policy: &Policy
         }
     }
     framings
+}
+
+/// How workers read lines, where they read any.
+pub(super) fn line_rules(mistakes: &mut Mistakes, spec: &PoolSpec, framing: Framing) -> LineRules {
+    let reads = |known: &[Framing]| known.contains(&framing);
+    let (lines, up_to_an_empty_one) = ([Framing::Line, Framing::UntilEmptyLine], [Framing::UntilEmptyLine]);
+    for (key, given, has_a_meaning) in [
+        ("allow-lone-cr", spec.allow_lone_cr, reads(&lines)),
+        ("allow-blank-lines", spec.allow_blank_lines, reads(&up_to_an_empty_one)),
+        ("refuse-unicode-line-ends", spec.refuse_unicode_line_ends, reads(&lines)),
+    ] {
+        if given && !has_a_meaning {
+            let text =
+                format!("with worker-request-framing {framing} no such request is refused, so this decides nothing");
+            mistakes.add(Origin::key(key), text, "leave it out");
+        }
+    }
+    LineRules {
+        allow_lone_cr: spec.allow_lone_cr,
+        allow_blank_lines: spec.allow_blank_lines,
+        refuse_unicode: spec.refuse_unicode_line_ends,
+    }
 }
 
 /// A worker's side is, unless it is said, the client's.
@@ -235,6 +257,26 @@ mod tests {
         let mut patient = spec([None, None, None, Some("quiet=20s")]);
         patient.busy_timeout = Some(Time(Duration::from_secs(30)));
         assert_eq!(told(&patient), [""; 0]);
+    }
+
+    #[test]
+    fn how_workers_read_lines_is_said_where_they_do() {
+        let mut spec = spec([Some("until-empty-line"), None, None, None]);
+        assert_eq!(pool("pool", &spec).unwrap().options.line_rules, LineRules::default());
+        (
+            spec.allow_lone_cr,
+            spec.allow_blank_lines,
+            spec.refuse_unicode_line_ends,
+        ) = (true, true, true);
+        let rules = pool("pool", &spec).unwrap().options.line_rules;
+        assert!(rules.allow_lone_cr && rules.allow_blank_lines && rules.refuse_unicode);
+        spec.request_framing = None;
+        let said = told(&spec);
+        let why = "allow-blank-lines: with worker-request-framing line no such request is refused, so this decides \
+                   nothing; leave it out";
+        assert_eq!(said, [why]);
+        spec.worker_request_framing = Some("netstring".parse().unwrap());
+        assert_eq!(told(&spec).len(), 3);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::cache::cache;
-use super::framing::framings;
+use super::framing::{framings, line_rules};
 use super::listen::{Listening, limit_origin, listening};
 use super::probe::{probe, probe_interval};
 use super::process::process;
@@ -16,6 +16,7 @@ use super::{LONGEST, Lowered, Mistake, Mistakes, Origin, SHORTEST_TIMEOUT};
 use crate::config::quote::Quoted;
 use crate::config::spec::pool::{HalfClose as Written, Mode as WrittenMode, PoolSpec};
 use crate::net::addr::ListenAddr;
+use crate::process::spec::ProcessSpec;
 use crate::services::pool::options::{Disclosure, Framing, HalfClose, Mode, Options, Persistent, Policy};
 
 /// The worker of iotcpd 1.1.
@@ -87,13 +88,12 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
     let persistent = persistent(&mut mistakes, spec, framings.reply);
     let cache = cache(&mut mistakes, spec);
     let ready_line = ready_line(&mut mistakes, spec);
-    let probe = probe(&mut mistakes, spec, frames.max_request, framings.worker_request);
+    let rules = line_rules(&mut mistakes, spec, framings.worker_request);
+    let probe = probe(&mut mistakes, spec, frames.max_request, framings.worker_request, rules);
     let record = mistakes.count("record", spec.record, RECORD).unwrap_or(DEFAULT_RECORD);
-    let command = spec.daemon.as_deref().unwrap_or(DEFAULT_COMMAND);
-    let Some(mut process) = process(&mut mistakes, "daemon", command, &spec.process) else {
+    let Some(process) = worker(&mut mistakes, spec) else {
         return Err(mistakes.0);
     };
-    process.surroundings.terminal = spec.pty;
     let options = Options {
         name: name.to_owned(),
         listen: addresses.iter().map(|(_, address)| address.clone()).collect(),
@@ -107,6 +107,7 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
         ready_line,
         probe,
         framings,
+        line_rules: rules,
         max_request: frames.max_request,
         max_reply: frames.max_reply,
         persistent,
@@ -120,13 +121,21 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
         max_rss: mistakes.size("max-rss", spec.max_rss, &MAX_RSS),
         record,
         disclosure: disclosure(spec),
-        slow_log: mistakes.time("slow-log", spec.slow_log, &SLOW_LOG),
-        session_idle: session::idle_timeout(&mut mistakes, spec),
+        slow_log: times.slow_log,
+        session_idle: times.session_idle,
     };
     mistakes.unless_any(Lowered {
         options,
         listen: addresses,
     })
+}
+
+/// What a worker is, and what it is started with.
+fn worker(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option<ProcessSpec> {
+    let command = spec.daemon.as_deref().unwrap_or(DEFAULT_COMMAND);
+    let mut process = process(mistakes, "daemon", command, &spec.process)?;
+    process.surroundings.terminal = spec.pty;
+    Some(process)
 }
 
 /// The addresses of `--ipv4`, `--ipv6` and `--port`. Asking for IPv6 alone binds no IPv4, and `--listen` alone only
@@ -267,6 +276,8 @@ struct Times {
     write: Duration,
     kill: Duration,
     stop: Duration,
+    slow_log: Option<Duration>,
+    session_idle: Option<Duration>,
 }
 
 fn times(mistakes: &mut Mistakes, spec: &PoolSpec) -> Times {
@@ -276,6 +287,8 @@ fn times(mistakes: &mut Mistakes, spec: &PoolSpec) -> Times {
         write: timeout("write-timeout", spec.write_timeout, DEFAULT_CLIENT_TIMEOUT),
         kill: timeout("kill-timeout", spec.kill_timeout, DEFAULT_KILL_TIMEOUT),
         stop: timeout("stop-timeout", spec.stop_timeout, DEFAULT_STOP_TIMEOUT),
+        slow_log: mistakes.time("slow-log", spec.slow_log, &SLOW_LOG),
+        session_idle: session::idle_timeout(mistakes, spec),
     }
 }
 

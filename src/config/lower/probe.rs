@@ -9,7 +9,7 @@ use super::{LONGEST, Mistakes, Origin};
 use crate::config::quote::Quoted;
 use crate::config::spec::pool::PoolSpec;
 use crate::services::pattern::Pattern;
-use crate::services::pool::options::{Framing, Probe};
+use crate::services::pool::options::{Framing, LineRules, Probe};
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
 /// More often, and what is asked for nobody's sake takes a part of the work that shows.
@@ -35,6 +35,7 @@ pub(super) fn probe(
     spec: &PoolSpec,
     max_request: usize,
     framing: Framing,
+    rules: LineRules,
 ) -> Option<Arc<Probe>> {
     let (question, expect) = match (&spec.probe, &spec.probe_expect) {
         (Some(question), Some(expect)) => (question, expect),
@@ -50,7 +51,7 @@ pub(super) fn probe(
         }
         (None, None) => return None,
     };
-    let question = message(mistakes, question, max_request, framing);
+    let question = message(mistakes, question, max_request, framing, rules);
     let expect = expected(mistakes, expect);
     Some(Arc::new(Probe {
         question: question?,
@@ -59,7 +60,13 @@ pub(super) fn probe(
 }
 
 /// What a worker is given.
-fn message(mistakes: &mut Mistakes, text: &str, max_request: usize, framing: Framing) -> Option<Vec<u8>> {
+fn message(
+    mistakes: &mut Mistakes,
+    text: &str,
+    max_request: usize,
+    framing: Framing,
+    rules: LineRules,
+) -> Option<Vec<u8>> {
     let longest = max_request.min(LONGEST_QUESTION);
     let mut wire = Vec::new();
     let wrong = if framing == Framing::Line && text.contains(['\n', '\r']) {
@@ -67,11 +74,11 @@ fn message(mistakes: &mut Mistakes, text: &str, max_request: usize, framing: Fra
             "it is more than one line".to_owned(),
             "write one line, without its line end".to_owned(),
         ))
-    } else if framing == Framing::Line && text.contains('\0') {
-        Some(("it holds a NUL byte".to_owned(), "write it without".to_owned()))
     } else if let Err(unfit) = framing.encode(text.as_bytes(), &mut wire) {
         let text = format!("it {unfit}, which worker-request-framing {framing} cannot carry");
         Some((text, "write another question".to_owned()))
+    } else if let Err(unfit) = rules.check(framing, &wire) {
+        Some((format!("it {unfit}"), "write another question".to_owned()))
     } else if text.len() > longest {
         let text = format!("it is {} bytes long", text.len());
         Some((text, format!("write at most {longest} bytes")))
@@ -152,6 +159,11 @@ mod tests {
         let ask = |text: &str| told(&spec(Some(text), Some("OK")));
         assert!(ask("a\nb").starts_with("probe: it is more than one line; "));
         assert!(ask("a\0b").starts_with("probe: it holds a NUL byte; "));
+        let lines = PoolSpec {
+            request_framing: Some("until-empty-line".parse().unwrap()),
+            ..spec(Some("a=b\n \nc=d"), Some("OK"))
+        };
+        assert!(told(&lines).starts_with("probe: it holds a line of nothing but blanks"));
         assert_eq!(
             ask(&"x".repeat(4001)),
             "probe: it is 4001 bytes long; write at most 4000 bytes"

@@ -71,6 +71,17 @@ const RULED_OUT: &[Ruled] = &[
         |spec| spec.worker_reply_framing.is_some(),
         "bytes pass as they come",
     ),
+    ("allow-lone-cr", |spec| spec.allow_lone_cr, "bytes pass as they come"),
+    (
+        "allow-blank-lines",
+        |spec| spec.allow_blank_lines,
+        "bytes pass as they come",
+    ),
+    (
+        "refuse-unicode-line-ends",
+        |spec| spec.refuse_unicode_line_ends,
+        "bytes pass as they come",
+    ),
     (
         "max-request",
         |spec| spec.max_request.is_some(),
@@ -184,6 +195,9 @@ mod tests {
             reply_framing: lines,
             worker_request_framing: lines,
             worker_reply_framing: lines,
+            allow_lone_cr: true,
+            allow_blank_lines: true,
+            refuse_unicode_line_ends: true,
             max_requests: Some(Whole(2)),
             max_request: Some(Size(2)),
             max_reply: Some(Size(2)),

@@ -162,6 +162,15 @@ pub struct PoolSpec {
     /// How workers end a reply; quiet=TIME: nothing more has come for so long [default: what --reply-framing says]
     #[arg(long, value_name = "FRAMING", help_heading = "Requests and replies")]
     pub worker_reply_framing: Option<Framing>,
+    /// Pass requests with a carriage return within a line: no worker takes it for a line end
+    #[arg(long, help_heading = "Requests and replies")]
+    pub allow_lone_cr: bool,
+    /// Pass requests with lines of blanks to workers that read up to an empty line: to them these are not empty
+    #[arg(long, help_heading = "Requests and replies")]
+    pub allow_blank_lines: bool,
+    /// Refuse requests with characters that end lines in Unicode, as Java's Scanner has it
+    #[arg(long, help_heading = "Requests and replies")]
+    pub refuse_unicode_line_ends: bool,
     /// The longest request, its line end or other framing not counted [default: 64KiB]
     #[arg(long, value_name = "SIZE", help_heading = "Requests and replies")]
     pub max_request: Option<Size>,

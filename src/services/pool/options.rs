@@ -7,6 +7,7 @@ use std::time::Duration;
 
 pub use super::cache::CacheLimits;
 pub use crate::framing::Framing;
+pub use crate::framing::line_rules::LineRules;
 
 use crate::net::access::AccessList;
 use crate::net::addr::ListenAddr;
@@ -46,6 +47,8 @@ pub struct Options {
     pub probe: Option<Arc<Probe>>,
     /// How messages are told apart. The same for the whole life of a pool.
     pub framings: Framings,
+    /// How workers read lines: what may be two to them is not given to them.
+    pub line_rules: LineRules,
     /// The longest request in bytes, what its framing adds not counted. ≥ 1.
     pub max_request: usize,
     /// The longest reply in bytes, what its framing adds not counted. ≥ 1.

@@ -271,7 +271,8 @@ impl Pool {
             client.phase = Phase::Finishing(After::LookForInput);
         }
         let mut wire = self.clients.spare_buffer();
-        if let Err(unfit) = transcode::request(self.options.framings, frame, bytes, &mut wire) {
+        if let Err(unfit) = transcode::request(self.options.framings, self.options.line_rules, frame, bytes, &mut wire)
+        {
             self.clients.keep_buffer(wire);
             return self.refuse_line(cx, key, Line::Unfit(unfit));
         }

@@ -1,8 +1,11 @@
 //! From one framing to another: what a client says as its worker is to hear it, and the other way round.
 //!
-//! What holds: where both sides have the same framing, every byte passes as it came, and nothing is copied. A message that
-//! the other framing cannot carry costs its client a refusal, and nobody else anything: its worker has answered, and is in
-//! step.
+//! What holds: where both sides have the same framing, every byte of a payload passes as it came, and so does what its framing
+//! adds, unless another reader might find the end elsewhere ([`Framing::passed_on`]). A message that the other framing cannot
+//! carry costs its client a refusal, and nobody else anything: its worker has answered, and is in step.
+//!
+//! A worker's own reading of what it is given is what counts, and no two runtimes agree on what ends a line. What may be more
+//! than one line, or more than one message, to a worker is not given to it ([`LineRules`]).
 
 use std::time::Duration;
 
@@ -12,22 +15,26 @@ use super::super::core::{ClientId, Refusal};
 use super::super::options::Framings;
 use super::super::report::Topic;
 use super::{Pool, Reply};
-use crate::framing::{Frame, Framing, Unfit};
+use crate::framing::line_rules::LineRules;
+use crate::framing::{Frame, Unfit};
 use crate::reactor::Context;
 
 /// Appends to `wire` what a worker is to be given of a client's bytes, at whose beginning that frame lies.
-///
-/// A NUL in a line would cost many a worker written in C its step: it is refused on the way to such lines, whoever sent it.
-pub(super) fn request(framings: Framings, frame: &Frame, bytes: &[u8], wire: &mut Vec<u8>) -> Result<(), Unfit> {
+pub(super) fn request(
+    framings: Framings,
+    rules: LineRules,
+    frame: &Frame,
+    bytes: &[u8],
+    wire: &mut Vec<u8>,
+) -> Result<(), Unfit> {
+    let payload = frame.payload_in(bytes);
     if framings.request == framings.worker_request {
-        wire.extend_from_slice(bytes.get(..frame.length).unwrap_or(bytes));
+        let message = bytes.get(..frame.length).unwrap_or(bytes);
+        wire.extend_from_slice(&framings.request.passed_on(message, payload));
     } else {
-        framings.worker_request.encode(frame.payload_in(bytes), wire)?;
+        framings.worker_request.encode(payload, wire)?;
     }
-    match framings.worker_request {
-        Framing::Line if memchr::memchr(0, wire).is_some() => Err(Unfit("holds a NUL byte")),
-        _ => Ok(()),
-    }
+    rules.check(framings.worker_request, wire)
 }
 
 impl Pool {
@@ -39,7 +46,8 @@ impl Pool {
             ..
         } = self.options.framings;
         if wanted == given {
-            return self.answer_all(cx, id, reply.bytes, served);
+            let message = wanted.passed_on(reply.bytes, reply.payload);
+            return self.answer_all(cx, id, &message, served);
         }
         let mut wire = Vec::new();
         match wanted.encode(reply.payload, &mut wire) {
@@ -60,7 +68,7 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::framing::Progress;
+    use crate::framing::{Framing, Progress};
 
     fn framed(request: Framing, worker_request: Framing, bytes: &[u8]) -> Result<Vec<u8>, Unfit> {
         let framings = Framings {
@@ -72,7 +80,7 @@ mod tests {
             panic!("{bytes:?} is not a whole request")
         };
         let mut wire = Vec::new();
-        super::request(framings, &frame, bytes, &mut wire).map(|()| wire)
+        super::request(framings, LineRules::default(), &frame, bytes, &mut wire).map(|()| wire)
     }
 
     #[test]
@@ -81,10 +89,17 @@ mod tests {
             framed(Framing::Line, Framing::Line, b"a\r\nbehind"),
             Ok(b"a\r\n".to_vec())
         );
-        let head = b"content-LENGTH: 1\nX: y\n\n{";
+    }
+
+    #[test]
+    fn a_head_is_written_anew_between_equal_framings_too() {
         assert_eq!(
-            framed(Framing::ContentLength, Framing::ContentLength, head),
-            Ok(head.to_vec())
+            framed(
+                Framing::ContentLength,
+                Framing::ContentLength,
+                b"content-LENGTH: 1\nX:  y\n\n{behind"
+            ),
+            Ok(b"Content-Length: 1\r\nX:  y\r\n\r\n{".to_vec())
         );
     }
 
@@ -112,6 +127,25 @@ mod tests {
         assert_eq!(
             framed(Framing::Line, Framing::Netstring, b"a\0b\n"),
             Ok(b"3:a\0b,".to_vec())
+        );
+    }
+
+    #[test]
+    fn a_lone_cr_reaches_no_worker_that_reads_lines_whatever_its_client_speaks() {
+        let unfit = Err(Unfit(
+            "holds a carriage return before no line feed (see --allow-lone-cr)",
+        ));
+        assert_eq!(framed(Framing::Line, Framing::Line, b"a\rb\n"), unfit);
+        assert_eq!(framed(Framing::Netstring, Framing::Line, b"3:a\rb,"), unfit);
+        assert_eq!(framed(Framing::Nul, Framing::UntilEmptyLine, b"a\n\rb\0"), unfit);
+        assert_eq!(framed(Framing::UntilEmptyLine, Framing::Line, b"a\r\r\n\n"), unfit);
+        assert_eq!(
+            framed(Framing::Line, Framing::Netstring, b"a\rb\n"),
+            Ok(b"3:a\rb,".to_vec())
+        );
+        assert_eq!(
+            framed(Framing::Netstring, Framing::Line, b"2:a\r,"),
+            Ok(b"a\r\n".to_vec())
         );
     }
 }
