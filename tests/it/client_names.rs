@@ -1,10 +1,13 @@
 //! Clients are not found where an administrator looks for the daemon.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use nix::fcntl::OFlag;
+use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::signal::Signal;
 
 use crate::exec_client::door;
@@ -121,4 +124,46 @@ fn call_keeps_the_signals_of_daemons_to_itself() {
     }
     client.signal(Signal::SIGTERM);
     assert_eq!(client.finish().0.code(), Some(9));
+}
+
+/// A terminal that is closed takes along what runs on it, as it does with any program, and `kill -HUP` does not.
+#[test]
+fn call_goes_with_its_terminal() {
+    let (daemon, _home) = door(&[]);
+    let Address::Unix(address) = daemon.addr() else {
+        panic!("the door is on a UNIX socket")
+    };
+    // Close-on-exec from the start, so that nobody else holds it open.
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let master = posix_openpt(flags).expect("make a terminal");
+    grantpt(&master)
+        .and_then(|()| unlockpt(&master))
+        .expect("let it be used");
+    let name = ptsname_r(&master).expect("its name");
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).custom_flags(OFlag::O_NOCTTY.bits());
+    let slave = options.open(name).expect("open the terminal");
+    let mut setsid = Command::new("setsid");
+    setsid.args([
+        "--ctty",
+        BINARY,
+        "call",
+        "-n",
+        &address,
+        "sh",
+        "-c",
+        "echo up; read -r line; exec sleep 1000",
+    ]);
+    let client = Program::start_with_stdin(&mut setsid, slave.into());
+    drop(setsid);
+    client
+        .stdout
+        .wait_from(0, |line| line == "up")
+        .expect("the program runs");
+    client.signal(Signal::SIGHUP);
+    client.signal(Signal::SIGUSR1);
+    daemon.usr1_until(|stats| stats.count("runs running") == 1);
+    drop(master);
+    assert_eq!(client.finish().0.code(), Some(129));
+    daemon.usr1_until(|stats| stats.count("runs vanished") == 1);
 }

@@ -372,6 +372,28 @@ fn a_pool_that_hangs_does_not_hang_the_browser() {
     }
 }
 
+/// A new helper is a new beginning for channel-IDs, too.
+#[test]
+fn a_reconfigured_squid_is_filtered_as_before() {
+    let web = Web::start();
+    let guard = squidguard(&web);
+    let daemon = Daemon::pool(2, &guard.command(), &["--queue-timeout", "600s"]);
+    let squid = Squid::start(10, &format!("--channel-ids auto --timeout 600s {}", daemon.addr()));
+    let blocked = web.url(BLOCKED_DOMAIN, "banner.gif");
+    for round in 1..=3 {
+        for _ in 0..3 {
+            assert!(squid.fetch(&blocked).location().is_some(), "round {round}");
+        }
+        squid.program.signal(Signal::SIGHUP);
+        squid
+            .program
+            .stderr_wait_nth("Accepting HTTP Socket connections", round + 1);
+        squid.wait_listening();
+    }
+    assert!(squid.fetch(&blocked).location().is_some());
+    assert_eq!(daemon.usr1().count("queries replied"), 10);
+}
+
 // ---- passwords -------------------------------------------------------------------------------------------------
 
 /// `1042:pw1042` and `1:pw1` in base64, and a wrong password.

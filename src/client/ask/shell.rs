@@ -211,9 +211,10 @@ impl Shell {
         self.words.failed(report, &self.on_failure, &why);
     }
 
-    /// Says at the end of the input how many lines no pool has answered, if any.
+    /// Says at the end of the input how many lines no pool has answered, or was asked, if any.
     pub(super) fn tell_the_end(&self) {
         let counters = self.asker.counters();
+        self.words.contradicted_in_all(counters);
         if let Some(cause) = counters.last_cause {
             self.words.failed_in_all(counters, &self.on_failure, &self.why(cause));
         }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Instant;
 
-use log::{Level, log, warn};
+use log::{Level, error, log, warn};
 
 use super::core::{Cause, Counters, Fault};
 use super::dialect::Dialect;
@@ -41,12 +41,16 @@ impl Words {
 
     /// Lines got the text for failures, `text`.
     pub(super) fn failed(&self, report: Report, text: &[u8], why: &str) {
+        warn!("{}", self.failure(report, text, why));
+    }
+
+    fn failure(&self, report: Report, text: &[u8], why: &str) -> String {
         let Report { lines, span, .. } = report;
         let when = span.map_or_else(String::new, |span| format!(" in the last {} s", span.as_secs()));
         let noun = if lines == 1 { "line" } else { "lines" };
         let answered = String::from_utf8_lossy(text);
         let meaning = self.meaning(text, lines);
-        warn!("{lines} {noun} answered {answered}{when}{meaning}: {why}");
+        format!("{lines} {noun} answered {answered}{when}{meaning}: {why}")
     }
 
     /// The input has ended, and so many of its lines got the text for failures.
@@ -55,6 +59,18 @@ impl Words {
         let answered = String::from_utf8_lossy(text);
         let meaning = self.meaning(text, failed);
         warn!("{failed} of {lines} lines answered {answered} since the start{meaning}, the last because: {why}");
+    }
+
+    /// The input has ended, and so many of its lines were asked nowhere because of their channel-IDs.
+    pub(super) fn contradicted_in_all(&self, counters: &Counters) {
+        let Counters {
+            contradicted, lines, ..
+        } = *counters;
+        if contradicted > 0 {
+            error!(
+                "{contradicted} of {lines} lines were not asked for their channel-IDs or the lack of them; see --channel-ids"
+            );
+        }
     }
 
     /// What that text means to a Squid that filters URLs. To one that asks for passwords `ERR` means something else.
@@ -135,4 +151,36 @@ pub(super) fn counts(counters: &Counters, in_hand: usize, in_flight: usize) -> S
     snapshot.count("connections", number(in_flight));
     snapshot.count("tried again", counters.retries);
     text::block(&snapshot)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::failures::WINDOW;
+    use super::*;
+
+    #[test]
+    fn lines_without_an_answer_are_told_with_their_number_and_what_it_means() {
+        let told = |eyes, lines, span: Option<Duration>, text: &[u8]| {
+            let cause = Cause::NoConnection;
+            let report = Report { lines, span, cause };
+            Words::new(eyes).failure(report, text, "cannot connect to 10.0.0.5:9991: connection refused")
+        };
+        let why = "cannot connect to 10.0.0.5:9991: connection refused";
+        let open = Eyes::Anybody;
+        assert_eq!(
+            told(open, 37, Some(WINDOW), b"ERR"),
+            format!("37 lines answered ERR in the last 10 s, their URLs passed: {why}")
+        );
+        assert_eq!(
+            told(open, 1, None, b"ERR"),
+            format!("1 line answered ERR, its URL passed: {why}")
+        );
+        assert_eq!(told(open, 2, None, b"BH"), format!("2 lines answered BH: {why}"));
+        assert_eq!(
+            told(Eyes::Nobody, 1, None, b"ERR"),
+            format!("1 line answered ERR: {why}")
+        );
+    }
 }
