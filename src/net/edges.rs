@@ -58,6 +58,12 @@ impl Edges {
         self.readable = true;
     }
 
+    /// Whether a read may find something.
+    #[must_use]
+    pub fn readable(&self) -> bool {
+        self.readable
+    }
+
     /// Whether a write may be taken.
     #[must_use]
     pub fn writable(&self) -> bool {

@@ -204,6 +204,16 @@ impl Stream {
         Ok(sent)
     }
 
+    /// Whether the peer has sent something that is not read yet.
+    pub fn has_unread(&self) -> bool {
+        let looked = recv(
+            self.as_fd().as_raw_fd(),
+            &mut [0],
+            MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT,
+        );
+        looked.is_ok_and(|count| count > 0)
+    }
+
     /// Sends small writes at once although earlier ones are unacknowledged (TCP_NODELAY). A UNIX socket does so anyway.
     ///
     /// # Errors

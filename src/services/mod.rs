@@ -12,6 +12,7 @@ mod journal;
 mod on_request;
 pub mod pattern;
 pub mod pool;
+mod standstill;
 pub mod waiters;
 
 use std::io;

@@ -39,6 +39,7 @@ mod exec_permits;
 mod exec_signals;
 #[cfg(test)]
 mod exec_sockproc;
+mod exec_standstill;
 #[cfg(test)]
 mod guard;
 #[cfg(test)]

@@ -27,6 +27,7 @@ pub(super) enum Topic {
     Refusal,
     Timeout,
     Overflow,
+    Standstill,
     Stop,
     Vanished,
     Unread,
@@ -46,6 +47,7 @@ impl fmt::Display for Topic {
             Topic::Refusal => "refused requests",
             Topic::Timeout => "programs over --timeout",
             Topic::Overflow => "programs over --max-output",
+            Topic::Standstill => "programs whose clients sent more than --max-buffer allows and read nothing",
             Topic::Stop => "programs ended by --stop-timeout",
             Topic::Vanished => "clients that have gone",
             Topic::Unread => "clients over --write-timeout",
@@ -62,6 +64,9 @@ pub(super) fn refusal(refusal: Refusal) -> String {
     match refusal {
         Refusal::Wrong(wrong) => format!("malformed request: {wrong}"),
         Refusal::TooSlow => "the arguments were not complete in time (--read-timeout)".to_owned(),
+        Refusal::Standstill => {
+            "more input was sent than the server holds while none of the output is read (--max-buffer)".to_owned()
+        }
         Refusal::Stop => "the server is shutting down".to_owned(),
         Refusal::Undying => "the program does not end, not even when it is killed".to_owned(),
     }

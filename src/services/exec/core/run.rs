@@ -55,6 +55,8 @@ pub enum Event {
     OutputOver(Output),
     /// The program has written more than may be held.
     Overflow,
+    /// The client sends more than may be held, and reads nothing, while the program waits for that.
+    Standstill,
     /// The program has exited. It is not reaped.
     Exited,
     /// Not even KILL has ended it.
@@ -109,6 +111,8 @@ pub enum Cause {
     Wrong(Wrong),
     /// It writes more than may be held.
     Overflow,
+    /// It and its client wait for each other.
+    Standstill,
     /// The door closes.
     Stop,
     /// Its client has gone.
@@ -122,6 +126,8 @@ pub enum Refusal {
     Wrong(Wrong),
     /// It was too slow.
     TooSlow,
+    /// It has sent more than may be held before it has read any of the output.
+    Standstill,
     /// The door closes.
     Stop,
     /// The program could not be ended.
@@ -342,6 +348,7 @@ impl Run {
             Event::Tick if until.is_some_and(|until| now >= until) => end(Cause::Timeout),
             Event::Wrong(wrong) => end(Cause::Wrong(wrong)),
             Event::Overflow => end(Cause::Overflow),
+            Event::Standstill => end(Cause::Standstill),
             Event::Stop => end(Cause::Stop),
             Event::Gone => abandoned(),
             Event::Hurry => (State::Abandoned, vec![Action::Forsake, Action::Kill]),
@@ -353,6 +360,7 @@ impl Run {
     fn ending(&self, cause: Cause, open: Open, event: Event, now: Instant) -> Step {
         let refusal = match cause {
             Cause::Wrong(wrong) => Some(Refusal::Wrong(wrong)),
+            Cause::Standstill => Some(Refusal::Standstill),
             Cause::Timeout | Cause::Overflow | Cause::Stop | Cause::Vanished => None,
         };
         match event {

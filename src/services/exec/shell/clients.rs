@@ -7,7 +7,7 @@ use log::Level;
 use mio::Interest;
 
 use super::super::core::arguments::Arguments;
-use super::super::core::reply::Outcome;
+use super::super::core::reply::{Outcome, Output};
 use super::super::core::run::{Cause, Event, Refusal, Run, State};
 use super::super::report::{self, Topic};
 use super::connection::{Bytes, Connection};
@@ -22,6 +22,7 @@ use crate::net::stream::{Stream, Unread};
 use crate::process::exit_status::ExitStatus;
 use crate::reactor::{Alarm, Context, Key, Readiness};
 use crate::relay::buffer::Buffer;
+use crate::services::standstill::{Share, Standstill};
 
 impl Accepting for ExecDoor {
     fn listening_mut(&mut self) -> &mut Listening {
@@ -87,6 +88,11 @@ impl ExecDoor {
             status: None,
             ran: None,
             bytes: Bytes::default(),
+            moved: false,
+            standstill: Standstill::default(),
+            share: Share::default(),
+            growth: 0,
+            unread_at_timeout: false,
         };
         let key = match self.connections.insert(connection) {
             Ok(key) => key,
@@ -191,6 +197,10 @@ impl ExecDoor {
         let Connection {
             teller, output, status, ..
         } = connection;
+        if connection.unread_at_timeout {
+            let line = b"iotcpd: the program was ended by --timeout while its output waited to be read\n";
+            teller.output(Output::Stderr, line, output.end());
+        }
         match *status {
             Some(ExitStatus::Code(code)) => teller.conclude(Outcome::Code(code), output.end()),
             Some(ExitStatus::Signal { number, core_dumped }) => {
@@ -202,15 +212,24 @@ impl ExecDoor {
 
     /// Why a running program is ended, for the log.
     pub(super) fn log_cause(&mut self, cx: &mut Context<'_>, key: Key, cause: Cause) {
-        let Some(connection) = self.connections.get(key) else {
+        let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
+        connection.unread_at_timeout = cause == Cause::Timeout && connection.output.len() >= self.options.max_buffer;
         let peer = connection.peer;
         let program = report::command(&connection.arguments, self.options.log_arguments);
         let (level, topic, why) = match cause {
             Cause::Timeout => {
                 self.counters.timed_out += 1;
-                (Level::Warn, Topic::Timeout, "its --timeout is over")
+                let why = match connection.unread_at_timeout {
+                    false => "its --timeout is over",
+                    true => "its --timeout is over, and its client has left unread as much as --max-buffer allows",
+                };
+                (Level::Warn, Topic::Timeout, why)
+            }
+            Cause::Standstill => {
+                let why = "its client has sent more than --max-buffer allows to be held, and reads none of the output";
+                (Level::Warn, Topic::Standstill, why)
             }
             Cause::Overflow => {
                 self.counters.overflown += 1;
@@ -258,6 +277,8 @@ impl ExecDoor {
         if let Some(program) = connection.program.take() {
             program.close(cx);
         }
+        let usual = self.options.max_buffer;
+        self.hoard.count(&mut connection.share, 0, usual);
         self.count.release(&connection.peer);
         drop(connection);
         self.listening.descriptor_freed(cx);

@@ -20,6 +20,7 @@ use crate::process::exit_status::ExitStatus;
 use crate::process::job::{self, Job, Pipe};
 use crate::reactor::{Alarm, READ_BUFFER};
 use crate::relay::buffer::Buffer;
+use crate::services::standstill::{Seen, Share, Standstill};
 
 // What one read brings is told by one write.
 const _: () = assert!(READ_BUFFER <= MOST_PAIRS * LONGEST);
@@ -63,6 +64,14 @@ pub(super) struct Connection {
     /// How long it ran, from when it is reaped until the log is told.
     pub(super) ran: Option<Duration>,
     pub(super) bytes: Bytes,
+    /// Whether client or program have taken something since this was looked at.
+    pub(super) moved: bool,
+    /// Whether the two wait for each other, what is held for that, and how much more may be.
+    pub(super) standstill: Standstill,
+    pub(super) share: Share,
+    pub(super) growth: usize,
+    /// Whether as much output as may be held was unread when the program's time was up.
+    pub(super) unread_at_timeout: bool,
 }
 
 /// How many bytes have passed.
@@ -109,6 +118,7 @@ impl Connection {
         let end = last && sent == self.output.len();
         match self.edges.write_messages(&self.stream, messages, end) {
             Written::Bytes(count) => {
+                self.moved = true;
                 self.output.consume(count);
                 let flushed = self.output.is_empty() && last;
                 Moved::Event(if flushed { Event::Flushed } else { Event::Progress })
@@ -118,19 +128,24 @@ impl Connection {
         }
     }
 
-    /// Reads from the client, while the program takes what has been read before; behind the end of the input always, for
-    /// nothing of that is held.
+    /// Reads from the client, while the program takes what has been read before, or more may be held because the two wait for
+    /// each other; behind the end of the input always, for nothing of that is held.
     pub(super) fn read_client(&mut self, buffer: &mut [u8], max_buffer: usize) -> Moved {
         let waits = !self.input.is_empty() && !self.reader.is_complete();
-        if waits || self.run.state() == State::Starting {
+        let growth = if waits { self.growth } else { usize::MAX };
+        if growth == 0 || self.run.state() == State::Starting {
             return Moved::Nothing;
         }
-        let room = buffer.len().min(max_buffer);
+        let room = buffer.len().min(max_buffer).min(growth);
         match self
             .edges
             .read(&self.stream, buffer.get_mut(..room).unwrap_or_default())
         {
             Taken::Nothing => Moved::Nothing,
+            Taken::Bytes(count) if waits && self.run.listens() => {
+                self.growth -= count;
+                self.take(buffer.get(..count).unwrap_or_default())
+            }
             Taken::Bytes(count) if self.run.listens() => self.take(buffer.get(..count).unwrap_or_default()),
             Taken::Bytes(_) => Moved::Some,
             Taken::End => {
@@ -184,6 +199,18 @@ impl Connection {
         event.map_or(Moved::Some, Moved::Event)
     }
 
+    /// Whether client and program wait for each other, after everything was moved that could be: the one for its input to be
+    /// taken, the other for its output.
+    pub(super) fn seen(&mut self, max_buffer: usize, room: usize) -> Seen {
+        let moved = std::mem::take(&mut self.moved);
+        let takes_input = self.program.as_ref().is_some_and(Job::takes_input);
+        let input_waits = takes_input && !self.input.is_empty() && !self.reader.is_complete() && !self.left;
+        match input_waits && self.output.len() >= max_buffer {
+            true => Seen::Jam { moved, room: room > 0 },
+            false => Seen::Flow,
+        }
+    }
+
     // ---- to and from the program -------------------------------------------------------------------------------
 
     /// Writes to the program what the client has sent, and ends its input behind that.
@@ -204,6 +231,7 @@ impl Connection {
         }
         match program.write_input(self.input.bytes()) {
             job::Moved::Bytes(count) => {
+                self.moved = true;
                 self.input.consume(count);
                 self.bytes.input += count as u64;
                 Moved::Some
@@ -266,7 +294,10 @@ impl Connection {
         pairs.rest(written, self.output.end());
         match written {
             0 => Moved::Some,
-            _ => Moved::Event(Event::Progress),
+            _ => {
+                self.moved = true;
+                Moved::Event(Event::Progress)
+            }
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::reactor::{Context, Key};
 use crate::services::closing::Closing;
 use crate::services::journal::Journal;
 use crate::services::on_request::Times;
+use crate::services::standstill::Hoard;
 use crate::services::{Listeners, cannot_watch};
 
 /// Once the door drains, a client whose arguments are not complete has so long to complete them.
@@ -49,6 +50,7 @@ impl ExecDoor {
             counters: Counters::default(),
             traffic: Traffic::default(),
             times: Times::default(),
+            hoard: Hoard::default(),
             closing: Closing::new(Of::Closing.only()),
             journal: Journal::new(Of::Upkeep.only()),
             started: now,

@@ -37,6 +37,7 @@ use crate::reactor::{Context, Key, Kind, MAX_KINDS, Readiness, Service, Source};
 use crate::services::closing::Closing;
 use crate::services::journal::Journal;
 use crate::services::on_request::Times;
+use crate::services::standstill::{Advice, Hoard};
 
 use connection::{Connection, Moved};
 
@@ -63,6 +64,8 @@ pub struct ExecDoor {
     traffic: Traffic,
     times: Times,
     closing: Closing,
+    /// What is held because clients and programs wait for each other.
+    hoard: Hoard,
     journal: Journal<Topic>,
     started: Instant,
 }
@@ -169,6 +172,7 @@ impl Service for ExecDoor {
 impl ExecDoor {
     /// Moves what can be moved for one connection, bounded a turn.
     fn pump(&mut self, cx: &mut Context<'_>, key: Key) {
+        self.see_how_much_more_may_be_held(key);
         let mut buffer = cx.lend_buffer();
         let mut rounds = 0;
         while rounds < ROUNDS_PER_TURN && self.round(cx, key, &mut buffer) {
@@ -178,9 +182,41 @@ impl ExecDoor {
         if rounds == ROUNDS_PER_TURN {
             cx.resume_later(Of::Client.of(key));
         }
+        self.look_for_standstill(cx, key);
         if let Some(connection) = self.connections.get_mut(key) {
-            let deadline = connection.run.deadline();
+            let deadlines = [connection.run.deadline(), connection.standstill.deadline()];
+            let deadline = deadlines.into_iter().flatten().min();
             cx.set_alarm(&mut connection.alarm, Of::Client.of(key), deadline);
+        }
+    }
+
+    fn see_how_much_more_may_be_held(&mut self, key: Key) {
+        let usual = self.options.max_buffer;
+        if let Some(connection) = self.connections.get_mut(key) {
+            let room = || self.hoard.room(&connection.share, connection.input.len(), usual);
+            connection.growth = if connection.standstill.may_grow() { room() } else { 0 };
+        }
+    }
+
+    /// Sees whether a connection stands still both ways, after everything was moved that could be.
+    fn look_for_standstill(&mut self, cx: &mut Context<'_>, key: Key) {
+        let usual = self.options.max_buffer;
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        self.hoard.count(&mut connection.share, connection.input.len(), usual);
+        let room = self.hoard.room(&connection.share, connection.input.len(), usual);
+        let seen = connection.seen(usual, room);
+        match connection.standstill.see(seen, cx.now()) {
+            Advice::Wait => {}
+            Advice::Grow if connection.edges.readable() => cx.resume_later(Of::Client.of(key)),
+            Advice::Grow => {}
+            // Without more to send it is the client's own affair when it reads.
+            Advice::GiveUp if connection.stream.has_unread() => {
+                self.tell(cx, key, Event::Standstill);
+                cx.resume_later(Of::Client.of(key));
+            }
+            Advice::GiveUp => {}
         }
     }
 
