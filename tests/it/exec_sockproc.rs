@@ -56,7 +56,7 @@ fn answer(status: u32, stdout: &str, stderr: &str) -> String {
 
 #[test]
 fn a_command_line_is_run_by_a_shell_and_both_outputs_come_back_counted() {
-    let (daemon, _home) = sockproc(&[]);
+    let (daemon, _home) = sockproc(&["--log-args", "yes"]);
     assert_eq!(sh(&daemon, "echo out; echo err >&2"), answer(0, "out\n", "err\n"));
     assert_eq!(
         sh(&daemon, "echo $((6 * 7)) | tr 4 x; echo \"a  b\""),
