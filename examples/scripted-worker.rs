@@ -57,6 +57,7 @@
 //! | `--ready TEXT` | writes TEXT as a line |
 //! | `--never-read` | reads nothing, ever, but lives |
 //! | `--reply-early TEXT` | replies TEXT as soon as there is input, reads one byte of it, and from then on nothing, but lives |
+//! | `--reply-first TEXT` | replies TEXT to each line once it has read one byte of it, and reads the rest when that has been read |
 //! | `--concurrent` | while it runs: the first word of each line is an ID if it is a number, and stands before the replies to it. `hang` and whoever waits at a GATE does so while other requests are answered |
 //! | `--max-line N` | while it runs: a longer line is taken for two, as squidGuard does with more than 12,287 bytes |
 
@@ -184,6 +185,9 @@ impl Worker {
             nix::unistd::read(io::stdin(), &mut [0])?;
             reply(text)?;
             live_on();
+        }
+        if let Some(text) = value("--reply-first") {
+            reply_first(text)?;
         }
         self.is_concurrent = given("--concurrent");
         self.max_line = value("--max-line").map(|bytes| bytes.parse()).transpose()?;
@@ -464,4 +468,20 @@ impl Lines {
             self.pending.extend_from_slice(buffer.get(..read).unwrap_or_default());
         }
     }
+}
+
+/// Until the end of its input. It looks away for no time at all: what is tried is whether the moment between two system calls of
+/// its reader can be hit.
+fn reply_first(text: &str) -> Result<(), Box<dyn Error>> {
+    let mut byte = [0];
+    while nix::unistd::read(io::stdin(), &mut byte)? > 0 {
+        reply(text)?;
+        while iotcpd::process::unread_bytes(io::stdout())? > 0 {
+            std::hint::spin_loop();
+        }
+        while byte != *b"\n" {
+            nix::unistd::read(io::stdin(), &mut byte)?;
+        }
+    }
+    Ok(())
 }

@@ -164,6 +164,18 @@ fn a_worker_that_answers_before_it_has_read_everything_is_out_of_step() {
     }
 }
 
+/// It was asked only behind its output what it had left unread, and had read the rest by then.
+#[test]
+fn a_worker_that_reads_the_rest_while_its_early_answer_is_read_is_out_of_step() {
+    const ROUNDS: u64 = 100;
+    let daemon = Daemon::pool(1, &worker_command(&["--reply-first", "early"]), &PATIENT);
+    for round in 1..=ROUNDS {
+        assert_eq!(daemon.ask("some line"), "early\n");
+        daemon.usr1_until(|stats| stats.count("restarts desync") == round);
+    }
+    assert_eq!(daemon.usr1().count("queries replied"), ROUNDS);
+}
+
 #[test]
 fn what_a_worker_complains_about_is_logged_with_its_number() {
     let daemon = Daemon::pool(1, &worker_command(&[]), &PATIENT);

@@ -76,9 +76,13 @@ impl Pool {
                 // What it says is its client's.
                 return Outcome::Drained;
             }
+            let look = process.look();
             match process.read_output(buffer) {
                 Ok(0) => return Outcome::Closed,
                 Ok(length) => {
+                    if let Some(process) = self.crew.get_mut(id) {
+                        process.look = look;
+                    }
                     self.take_output(cx, id, buffer.get(..length).unwrap_or_default());
                     if length < buffer.len() && !to_the_end {
                         return Outcome::Drained;
@@ -137,6 +141,9 @@ impl Pool {
             return;
         }
         if let Framing::Quiet(pause) = self.options.framings.worker_reply {
+            if !process.look.covers(output.len()) {
+                process.look.had_read = process.bytes_read();
+            }
             let over = cx.now() + pause;
             cx.set_alarm(&mut process.reply_alarm, Of::WorkerOutput.worker(id), Some(over));
         }
@@ -169,7 +176,12 @@ impl Pool {
         let Some(process) = self.crew.get_mut(id).filter(|process| process.owes_a_reply()) else {
             return;
         };
-        let (held, had_read) = (std::mem::take(&mut process.reply), process.bytes_read());
+        let held = std::mem::take(&mut process.reply);
+        let had_read = match self.options.framings.worker_reply {
+            // The pause came behind the last of it; what was read meanwhile was read too late.
+            Framing::Quiet(_) => process.look.had_read,
+            _ => process.bytes_read(),
+        };
         let Some(frame) = process.framer.end(&held) else { return };
         let reply = Reply {
             worker: id,
@@ -183,7 +195,8 @@ impl Pool {
 
     /// The replies at the beginning of `bytes`, of which one read has brought the last `read`; how many bytes they are.
     fn take_frames(&mut self, cx: &mut Context<'_>, id: WorkerId, bytes: &[u8], read: usize) -> usize {
-        let (mut taken, mut had_read) = (0, None);
+        let (mut taken, mut by_now) = (0, None);
+        let held_before = bytes.len().saturating_sub(read);
         while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
             let Some(process) = self.crew.get_mut(id).filter(|process| process.stage == Stage::Serving) else {
                 break;
@@ -207,8 +220,13 @@ impl Pool {
                         payload: frame.payload_in(reply),
                         read,
                     };
-                    // Looked at once a read: what it had not read by now, it had not read when it wrote any of this.
-                    let had_read = *had_read.get_or_insert_with(|| process.bytes_read());
+                    let end = (taken + length).saturating_sub(held_before);
+                    let had_read = if process.look.covers(end) {
+                        process.look.had_read
+                    } else {
+                        // Once a read: what it has not read by now, it had not read when it wrote any of this.
+                        *by_now.get_or_insert_with(|| process.bytes_read())
+                    };
                     self.reply_is_whole(cx, reply, behind, had_read);
                     taken += length;
                 }

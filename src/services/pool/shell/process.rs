@@ -29,6 +29,8 @@ pub(super) struct Process {
     pub(super) child: Child,
     pub(super) stage: Stage,
     pub(super) framer: Framer,
+    /// What was known before the last of its output was read.
+    pub(super) look: Look,
     /// A reply that is not whole yet.
     pub(super) reply: Vec<u8>,
     /// Whether the number of its request stands before every line, both ways.
@@ -149,6 +151,23 @@ pub(super) enum Unread {
     Everything,
 }
 
+/// What was known of a worker right before its output was read.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Look {
+    /// So many bytes of output were there.
+    written: usize,
+    /// When it had written these, it had read no more than so much of all that it was ever given.
+    pub(super) had_read: Option<u64>,
+}
+
+impl Look {
+    /// Whether output that ends behind so many bytes of the read was there. If not, it was written between the look and the
+    /// read, by a worker that may have read more by then.
+    pub(super) fn covers(&self, end: usize) -> bool {
+        end <= self.written
+    }
+}
+
 /// What an idle worker's output shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Silence {
@@ -201,6 +220,31 @@ impl Process {
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Silence::Kept,
             Err(_) => Silence::Closed,
+        }
+    }
+
+    /// To be asked right before its output is read: whatever it has written by now it wrote without what it had not read by now.
+    /// Asked behind that, it may have read the rest in between, and pass for one that had read all before it answered.
+    pub(super) fn look(&self) -> Look {
+        if self.given.len() == 1 {
+            let had_read = self.bytes_read();
+            if had_read.is_none_or(|read| read >= self.given_bytes) {
+                // The usual case: no reply in what is read now can have come too early, whenever it was written.
+                return Look {
+                    written: usize::MAX,
+                    had_read,
+                };
+            }
+        }
+        let nothing_is_owed = self.given.is_empty() || self.stage != Stage::Serving;
+        let Some(stdout) = self.child.stdout.as_ref().filter(|_| !nothing_is_owed) else {
+            return Look::default();
+        };
+        // In this order: what was written first is judged by what had been read later.
+        let written = crate::process::unread_bytes(stdout).unwrap_or(0);
+        Look {
+            written,
+            had_read: self.bytes_read(),
         }
     }
 

@@ -13,7 +13,7 @@ use super::super::report::Topic;
 use super::exchange::QueuePlace;
 use super::outgoing::Outgoing;
 use super::probe::Examination;
-use super::process::{Input, Lines, Process, Sent, Silence, Stage, StdinWatch, Unread};
+use super::process::{Input, Lines, Look, Process, Sent, Silence, Stage, StdinWatch, Unread};
 use super::session::Running;
 use super::{Of, Pool};
 use crate::framing::Framing;
@@ -99,6 +99,7 @@ impl Pool {
                 None => Stage::Serving,
             },
             framer: framings.worker_reply.framer(self.options.max_reply + longest_prefix),
+            look: Look::default(),
             reply: Vec::new(),
             reply_alarm: Alarm::default(),
             input: match framings.worker_request {
