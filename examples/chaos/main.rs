@@ -5,7 +5,7 @@
 //!
 //! * lets a few hundred clients ask ([`plan`]), each request with a text of its own and its answer known ([`deed`]). Some
 //!   requests kill their worker, hang it, or make it write garbage; some clients leave, send nonsense, or say nothing;
-//! * kills, stops and wakes workers, lets them fail their probes, kills the guards, upgrades the daemon, and sends HUP, USR1
+//! * kills, stops and wakes workers, stops some while they are started, lets them fail their probes, kills the guards, upgrades the daemon, and sends HUP, USR1
 //!   and USR2, all at random ([`mischief`]).
 //!
 //! Then the load stops, and the counters must be at rest and agree with what the clients saw. Then it begins anew, and TERM

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getsid};
 
 use crate::daemon::Daemon;
 use crate::dice::Dice;
@@ -22,6 +22,11 @@ pub(crate) const PLAYER: u64 = u64::MAX;
 /// Names of processes as the kernel has them.
 const WORKER: &str = "chaos";
 const GUARD: &str = "io-guard";
+/// A child until its exec has that of the daemon.
+const STARTING: &str = "iotcpd";
+
+/// How long a start is waited for.
+const HUNT: Duration = Duration::from_millis(100);
 
 /// Milliseconds that pass between two deeds, at most.
 const PAUSE: u64 = 80;
@@ -36,6 +41,8 @@ enum Deed {
     StopWorker,
     StopWorkerForGood,
     StopAllWorkers,
+    /// Between its clone and its exec, when the daemon stands still for it.
+    StopStart,
     KillGuard,
     /// Workers that start are sick for a while, and all are to be replaced.
     Poison,
@@ -45,12 +52,13 @@ enum Deed {
     Usr2,
 }
 
-const DEEDS: [(Deed, usize); 11] = [
+const DEEDS: [(Deed, usize); 12] = [
     (Deed::KillWorker, 300),
     (Deed::TermWorker, 150),
     (Deed::StopWorker, 150),
     (Deed::StopWorkerForGood, 40),
     (Deed::StopAllWorkers, 6),
+    (Deed::StopStart, 15),
     (Deed::KillGuard, 40),
     (Deed::Poison, 8),
     (Deed::Hup, 15),
@@ -122,6 +130,11 @@ impl<'a> Mischief<'a> {
                 let halted = all.filter(|pid| kill(*pid, Signal::SIGSTOP).is_ok());
                 self.stopped.extend(halted.map(|pid| (until, pid)));
             }
+            Deed::StopStart => {
+                // Another one is started in its place.
+                self.strike(WORKER, choice, Signal::SIGKILL)?;
+                self.stop_start(Instant::now() + HUNT)?;
+            }
             Deed::KillGuard => self.strike(GUARD, choice, Signal::SIGKILL).map(drop)?,
             Deed::Poison => {
                 for poison in self.poisons() {
@@ -153,6 +166,20 @@ impl<'a> Mischief<'a> {
         let count = u64::try_from(children.len())?.max(1);
         let chosen = children.get(usize::try_from(choice % count)?).copied();
         Ok(chosen.filter(|pid| kill(*pid, signal).is_ok()))
+    }
+
+    /// Stops what the daemon starts until then, where it can be met before it runs its program. It is not woken: the daemon has
+    /// to get rid of it.
+    fn stop_start(&self, until: Instant) -> Result<(), Box<dyn Error>> {
+        while Instant::now() < until {
+            let has_own_session = |pid: &Pid| getsid(Some(*pid)) == Ok(*pid);
+            // A new process of the daemon itself, at an upgrade, has its session and is left alone.
+            if let Some(pid) = self.daemon.children(STARTING)?.into_iter().find(has_own_session) {
+                kill(pid, Signal::SIGSTOP).ok();
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 
     /// Whom the time is over for goes on. One that the daemon has killed meanwhile is not there any more; CONT would not
