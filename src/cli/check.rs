@@ -17,7 +17,7 @@ pub(super) struct Flags {
 }
 
 pub(super) fn run(flags: Flags) -> Result<(), Error> {
-    Source::of(flags.config).load()?;
+    Source::of(flags.config).check()?;
     say(&mut Standard::Output, "ok\n");
     Ok(())
 }

@@ -81,6 +81,16 @@ impl Program {
     }
 }
 
+/// Whether the program of a process is there, by the PATH and with the rights that it would be started with.
+///
+/// # Errors
+/// Why it could not be started.
+pub fn look_up(spec: &ProcessSpec) -> Result<(), SpawnError> {
+    let name = spec.command.program();
+    let launcher = Launcher::new(&spec.surroundings, &SpawnDefaults::default());
+    launcher.map_err(|error| error.of_program(name))?.find(name).map(drop)
+}
+
 /// Starts any program in surroundings that stay the same.
 #[derive(Debug)]
 pub struct Launcher {

@@ -108,3 +108,44 @@ fn a_hup_that_finds_a_pipe_is_told_and_the_next_one_works() {
     daemon.stderr_wait_nth("every worker has been replaced", 3);
     assert_eq!(daemon.ask("arguments"), "\"second\"\n");
 }
+
+/// Whatever shows only when the services are started.
+#[test]
+fn check_looks_for_what_the_services_need() {
+    let home = temp_dir();
+    let file = home.path().join("iotcpd.toml");
+    let text = "[pool.main]\ndaemon = '/no/such/worker'\nlisten = 'unix:/run/none/a'\n\
+        [exec.jobs]\nlisten = 'unix:/run/none/b'\nchdir = '/no/such/place'\n\
+        allow-program = ['/bin/*', '/no/such/tool']\n\
+        [command.admin]\nlisten = 'unix:/run/none/c'\n\
+        [command.admin.commands.x]\ncmd = 'no-such-program -v'\n\
+        [command.admin.commands.y]\ncmd = 'echo'\n";
+    fs::write(&file, text).unwrap();
+    let (status, told) = check(&file);
+    assert_eq!(status, Some(2));
+    let told = told.replace(file.to_str().unwrap(), "f");
+    let told: Vec<_> = told.lines().collect();
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert!(
+        told[0].starts_with("f:2:10: daemon: cannot start \"/no/such/worker\": "),
+        "{told:?}"
+    );
+    assert_eq!(
+        told[1],
+        "f:6:9: chdir: `/no/such/place` is no directory; make it, or name another"
+    );
+    assert!(
+        told[2].starts_with("f:11:7: cmd: cannot start \"no-such-program\": "),
+        "{told:?}"
+    );
+    // What may be missing is told where nothing else is.
+    let text = "[exec.jobs]\nlisten = 'unix:/run/none/b'\nallow-program = ['/bin/*', '/no/such/tool']\n";
+    fs::write(&file, text).unwrap();
+    let (status, told) = check(&file);
+    assert_eq!(status, Some(0));
+    let told = told.replace(file.to_str().unwrap(), "f");
+    assert_eq!(
+        told,
+        "WARN f:3:28: allow-program: there is no `/no/such/tool`; nobody can run it yet"
+    );
+}

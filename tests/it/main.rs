@@ -22,6 +22,8 @@ mod command_line;
 #[cfg(test)]
 mod command_mended;
 #[cfg(test)]
+mod command_torc_cfg;
+#[cfg(test)]
 mod config;
 #[cfg(test)]
 mod config_files;

@@ -102,10 +102,7 @@ pub(super) fn read(written: Written<'_, '_>, found: &mut Found<'_>) -> Option<Op
         program,
         flags,
     } = written;
-    let commands: Vec<Option<Command>> = groups
-        .iter()
-        .map(|group| read_group(group, program, &mut found.report))
-        .collect();
+    let commands: Vec<Option<Command>> = groups.iter().map(|group| read_group(group, program, found)).collect();
     let (mut spec, keys) = Keys::read_beside::<CommandSpec>(section, others, &mut found.report);
     let of_flags = flags.put_over(&mut spec);
     let all_read = commands.iter().all(Option::is_some);
@@ -122,7 +119,8 @@ pub(super) fn read(written: Written<'_, '_>, found: &mut Found<'_>) -> Option<Op
 }
 
 /// Reads one command; `None`: something is wrong, which has been reported.
-fn read_group(group: &Group<'_>, program: Program, report: &mut Report<'_>) -> Option<Command> {
+fn read_group(group: &Group<'_>, program: Program, found: &mut Found<'_>) -> Option<Command> {
+    let report = &mut found.report;
     let name = group.name.get_ref();
     let wrong_name = lower::wrong_name(name);
     if let Some(text) = &wrong_name {
@@ -140,7 +138,10 @@ fn read_group(group: &Group<'_>, program: Program, report: &mut Report<'_>) -> O
         is_whole: keys.all_read(),
     };
     match lower::entry(entry) {
-        Ok(command) => Some(command).filter(|_| wrong_name.is_none() && keys.all_read()),
+        Ok(command) => {
+            found.needs.add_process(&keys, "cmd", &command.process);
+            Some(command).filter(|_| wrong_name.is_none() && keys.all_read())
+        }
         Err(mistakes) => {
             for mistake in mistakes {
                 report.add(keys.place(mistake.origin), mistake.to_string());

@@ -23,7 +23,7 @@ pub(super) fn contents(path: &Path) -> Result<(String, Vec<u8>), Error> {
     let name = path.display().to_string();
     match read(path) {
         Ok(bytes) => Ok((name, bytes)),
-        Err(Refusal { what, remedy }) => Err(Error::new(
+        Err(Refusal { what, remedy, .. }) => Err(Error::new(
             Blame::Operator,
             format_args!("cannot read {name}: {what}"),
             remedy,
@@ -35,6 +35,8 @@ pub(super) fn contents(path: &Path) -> Result<(String, Vec<u8>), Error> {
 pub(super) struct Refusal {
     pub(super) what: String,
     pub(super) remedy: &'static str,
+    /// There is nothing of that name.
+    pub(super) is_missing: bool,
 }
 
 impl From<io::Error> for Refusal {
@@ -42,6 +44,7 @@ impl From<io::Error> for Refusal {
         Refusal {
             what: error.to_string(),
             remedy: "check the path and the permissions",
+            is_missing: error.kind() == io::ErrorKind::NotFound,
         }
     }
 }
@@ -60,6 +63,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, Refusal> {
         return Err(Refusal {
             what: format!("it is larger than {LARGEST_IN_WORDS}"),
             remedy: "name the configuration file",
+            is_missing: false,
         });
     }
     Ok(bytes)
@@ -79,5 +83,6 @@ fn refuse_other_kinds(kind: FileType) -> Result<(), Refusal> {
     Err(Refusal {
         what: what.to_owned(),
         remedy,
+        is_missing: false,
     })
 }

@@ -12,6 +12,7 @@
 mod command;
 mod contents;
 mod keys;
+mod needs;
 mod report;
 mod torc;
 
@@ -22,11 +23,13 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use self::contents::contents;
 use self::keys::{Keys, Section};
+use self::needs::{Looks, Needs};
 use self::report::Report;
 pub use self::torc::{load as load_torc, read as read_torc};
 use super::lower::{self, Lowered, Mistake};
 use super::quote::Quoted;
 use super::spec::command::CommandSpec;
+use super::spec::exec::ExecSpec;
 use super::suggest::nearest;
 use crate::error::Error;
 use crate::net::addr::ListenAddr;
@@ -71,6 +74,20 @@ impl Source {
             }
         }
     }
+
+    /// Whether the services that it describes could be run, as far as that can be told without running them.
+    ///
+    /// # Errors
+    /// As [`load`]; and a line for each program that is not there or may not be run.
+    pub fn check(&self) -> Result<(), Error> {
+        match self {
+            Source::Toml(path) => {
+                let (name, bytes) = contents(path)?;
+                read_text(&name, utf_8(&name, &bytes)?, Looks::AtNeeds).map(drop)
+            }
+            Source::Torc { path, flags } => torc::check(path, flags),
+        }
+    }
 }
 
 /// One kind of service.
@@ -107,17 +124,32 @@ struct Found<'t> {
     names: Vec<String>,
     /// Every address listened on: by which service, and where that is said.
     listening: Vec<(String, usize, ListenAddr)>,
+    needs: Needs,
     report: Report<'t>,
 }
 
 impl<'t> Found<'t> {
-    fn nothing(name: &'t str, text: &'t str) -> Self {
+    fn nothing(report: Report<'t>) -> Self {
         Found {
             services: Vec::new(),
             names: Vec::new(),
             listening: Vec::new(),
-            report: Report::new(name, text),
+            needs: Needs::default(),
+            report,
         }
+    }
+
+    /// What is wrong with it all. Where nothing is, what was passed over is a warning in the log.
+    fn conclude(mut self, looks: Looks) -> (Vec<Options>, Vec<String>) {
+        if looks == Looks::AtNeeds {
+            self.needs.look(&mut self.report);
+        }
+        let passed_over = self.report.take_passed_over();
+        let lines = self.report.into_lines();
+        if lines.is_empty() {
+            passed_over.iter().for_each(|line| log::warn!("{line}"));
+        }
+        (self.services, lines)
     }
 }
 
@@ -136,7 +168,7 @@ pub fn load(path: &Path) -> Result<Vec<Options>, Error> {
 /// # Errors
 /// As [`load`].
 pub fn read(name: &str, bytes: &[u8]) -> Result<Vec<Options>, Error> {
-    read_text(name, utf_8(name, bytes)?)
+    read_text(name, utf_8(name, bytes)?, Looks::No)
 }
 
 /// What the bytes of a file say.
@@ -149,8 +181,8 @@ fn utf_8<'b>(name: &str, bytes: &'b [u8]) -> Result<&'b str, Error> {
     })
 }
 
-fn read_text(name: &str, text: &str) -> Result<Vec<Options>, Error> {
-    let mut found = Found::nothing(name, text);
+fn read_text(name: &str, text: &str, looks: Looks) -> Result<Vec<Options>, Error> {
+    let mut found = Found::nothing(Report::new(name, text));
     let (root, errors) = DeTable::parse_recoverable(text);
     let any_errors = !errors.is_empty();
     for error in errors {
@@ -169,9 +201,9 @@ fn read_text(name: &str, text: &str) -> Result<Vec<Options>, Error> {
         );
     }
     report_clashes(&mut found);
-    match found.report.into_lines() {
-        lines if lines.is_empty() => Ok(found.services),
-        lines => Err(Error::mistakes(lines)),
+    match found.conclude(looks) {
+        (services, lines) if lines.is_empty() => Ok(services),
+        (_, lines) => Err(Error::mistakes(lines)),
     }
 }
 
@@ -242,14 +274,17 @@ fn read_pool(section: &Section<'_, '_>, found: &mut Found<'_>) {
     let (spec, keys) = Keys::read(section, &mut found.report);
     let lowered = lower::pool(section.name.get_ref(), &spec);
     if let Some(options) = accept(&keys, lowered, found) {
+        found.needs.add_process(&keys, "daemon", &options.process);
         found.services.push(Options::Pool(Box::new(options)));
     }
 }
 
 fn read_exec(section: &Section<'_, '_>, found: &mut Found<'_>) {
-    let (spec, keys) = Keys::read(section, &mut found.report);
+    let (spec, keys) = Keys::read::<ExecSpec>(section, &mut found.report);
     let lowered = lower::exec(section.name.get_ref(), &spec);
     if let Some(options) = accept(&keys, lowered, found) {
+        found.needs.add_surroundings(&keys, &options.surroundings);
+        found.needs.add_permitted(&keys, &spec.allow_program);
         found.services.push(Options::Exec(Box::new(options)));
     }
 }

@@ -1,13 +1,19 @@
 //! What is wrong in a text, and where.
 
 use std::collections::BTreeSet;
+use std::fmt;
+
+use crate::config::torc_cfg::Part;
 
 /// Collects mistakes by their place in the text and tells them in its order.
 #[derive(Debug)]
 pub(super) struct Report<'t> {
-    file: &'t str,
     text: &'t str,
+    /// Which file is where in the text; the first begins with it.
+    parts: Vec<Part>,
     findings: Vec<Finding>,
+    /// What is passed over, and not wrong.
+    passed_over: Vec<Finding>,
     /// What is wrong elsewhere: in the flags that were given beside the file.
     of_flags: Vec<String>,
 }
@@ -27,11 +33,18 @@ enum Source {
 }
 
 impl<'t> Report<'t> {
-    pub(super) fn new(file: &'t str, text: &'t str) -> Self {
+    pub(super) fn new(file: &str, text: &'t str) -> Self {
+        let name = file.to_owned();
+        Self::of_parts(&[Part { start: 0, name }], text)
+    }
+
+    /// Of a text that is made of those of several files.
+    pub(super) fn of_parts(parts: &[Part], text: &'t str) -> Self {
         Self {
-            file,
             text,
+            parts: parts.to_vec(),
             findings: Vec::new(),
+            passed_over: Vec::new(),
             of_flags: Vec::new(),
         }
     }
@@ -39,6 +52,15 @@ impl<'t> Report<'t> {
     /// A mistake in what is said at `offset`.
     pub(super) fn add(&mut self, offset: usize, text: impl Into<String>) {
         self.findings.push(Finding {
+            offset,
+            source: Source::Meaning,
+            text: text.into(),
+        });
+    }
+
+    /// What is said at `offset` has no meaning here, which is no mistake.
+    pub(super) fn add_passed_over(&mut self, offset: usize, text: impl Into<String>) {
+        self.passed_over.push(Finding {
             offset,
             source: Source::Meaning,
             text: text.into(),
@@ -59,29 +81,83 @@ impl<'t> Report<'t> {
         });
     }
 
+    /// What was passed over, as `file:line:column: text`.
+    pub(super) fn take_passed_over(&mut self) -> Vec<String> {
+        let mut passed_over = std::mem::take(&mut self.passed_over);
+        let placed = self.placed(&mut passed_over);
+        placed
+            .into_iter()
+            .map(|(place, text)| format!("{place}: {text}"))
+            .collect()
+    }
+
     /// The mistakes as `file:line:column: text`, both counted from 1, columns in characters. A line that could not
     /// be parsed has no meaning, so what was made of it is left out. What is wrong with flags comes first.
     pub(super) fn into_lines(mut self) -> Vec<String> {
-        self.findings.sort_by_key(|finding| finding.offset);
-        let mut reading = Reading::begin(self.text);
-        let placed: Vec<_> = self
-            .findings
+        let mut findings = std::mem::take(&mut self.findings);
+        findings.sort_by_key(|finding| finding.offset);
+        let sources: Vec<_> = findings.iter().map(|finding| finding.source).collect();
+        let placed: Vec<_> = self.placed(&mut findings).into_iter().zip(sources).collect();
+        let broken: BTreeSet<(usize, usize)> = placed
             .iter()
-            .map(|finding| (reading.position(finding.offset), finding))
-            .collect();
-        let broken: BTreeSet<usize> = placed
-            .iter()
-            .filter(|(_, finding)| finding.source == Source::Syntax)
-            .map(|((line, _), _)| *line)
+            .filter(|(_, source)| *source == Source::Syntax)
+            .map(|((place, _), _)| place.line())
             .collect();
         let mut lines: Vec<_> = placed
             .iter()
-            .filter(|((line, _), finding)| finding.source == Source::Syntax || !broken.contains(line))
-            .map(|((line, column), finding)| format!("{}:{line}:{column}: {}", self.file, finding.text))
+            .filter(|((place, _), source)| *source == Source::Syntax || !broken.contains(&place.line()))
+            .map(|((place, text), _)| format!("{place}: {text}"))
             .collect();
         lines.dedup();
         self.of_flags.append(&mut lines);
         self.of_flags
+    }
+
+    /// Findings in the order of the text, with their places.
+    fn placed<'f>(&self, findings: &'f mut [Finding]) -> Vec<(Place<'_>, &'f str)> {
+        findings.sort_by_key(|finding| finding.offset);
+        let mut parts = self.parts.iter().enumerate().peekable();
+        let mut current = None;
+        let mut placed = Vec::new();
+        for finding in findings.iter() {
+            while let Some((number, part)) = parts.next_if(|(_, part)| part.start <= finding.offset) {
+                let text = self.text.get(part.start..).unwrap_or_default();
+                current = Some((number, part, Reading::begin(text)));
+            }
+            let Some((number, part, reading)) = &mut current else {
+                continue;
+            };
+            let (line, column) = reading.position(finding.offset.saturating_sub(part.start));
+            let place = Place {
+                part: *number,
+                file: &part.name,
+                line,
+                column,
+            };
+            placed.push((place, finding.text.as_str()));
+        }
+        placed
+    }
+}
+
+/// Where something stands.
+struct Place<'p> {
+    part: usize,
+    file: &'p str,
+    line: usize,
+    column: usize,
+}
+
+impl Place<'_> {
+    /// Which line of which file.
+    fn line(&self) -> (usize, usize) {
+        (self.part, self.line)
+    }
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}:{}:{}", self.file, self.line, self.column)
     }
 }
 

@@ -4,21 +4,27 @@
 //! Beside them may stand all keys of a command door and of a command in a TOML file, with `-` or `_` in their names.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 
 use clap::{Arg, Args, Command};
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
+use super::Found;
 use super::command::{self, Group, Written};
-use super::contents::contents;
+use super::contents::{self, Refusal, contents};
 use super::keys::Section;
+use super::needs::Looks;
 use super::report::Report;
-use super::{Found, utf_8};
+use crate::config::bytes;
 use crate::config::lower::Program;
 use crate::config::quote::Quoted;
 use crate::config::spec::command::{CommandSpec, EntrySpec};
-use crate::config::torc_cfg::Document;
+use crate::config::suggest::nearest;
+use crate::config::torc_cfg::{Document, Open};
 use crate::error::Error;
 use crate::services::command::options::Options;
 
@@ -37,25 +43,64 @@ const EXAMPLE: &str = "write for example processes = ( { name = \"uptime\"; cmd 
 /// The operator's to mend: the file cannot be read, or one line `file:line:column: what; what to write instead` for
 /// each mistake in it, before them one for each mistake in the flags.
 pub fn load(path: &Path, flags: &CommandSpec) -> Result<Options, Error> {
-    let (name, bytes) = contents(path)?;
-    read(&name, &bytes, flags)
+    load_looking(path, flags, Looks::No)
 }
 
-/// [`load`] for a text at hand; `name` stands for the file in errors.
+/// [`Source::check`](super::Source::check) of a torc.cfg.
+pub(super) fn check(path: &Path, flags: &CommandSpec) -> Result<(), Error> {
+    load_looking(path, flags, Looks::AtNeeds).map(drop)
+}
+
+fn load_looking(path: &Path, flags: &CommandSpec, looks: Looks) -> Result<Options, Error> {
+    let (name, bytes) = contents(path)?;
+    read_looking(&name, &bytes, flags, looks, &mut open)
+}
+
+/// A file that another includes: beside that one, or else in the working directory, where libconfig looks.
+fn open(file: &str, from: &str) -> Result<(String, String), String> {
+    let path = |text: &str| PathBuf::from(OsString::from_vec(bytes::bytes(text)));
+    let file = path(file);
+    let beside = path(from).parent().map(|directory| directory.join(&file));
+    let mut places = beside.into_iter().chain([file.clone()]);
+    let read = loop {
+        let Some(place) = places.next() else {
+            break Err((file, Refusal::from(io::Error::from_raw_os_error(nix::libc::ENOENT))));
+        };
+        match contents::read(&place) {
+            Err(refusal) if refusal.is_missing => {}
+            Err(refusal) => break Err((place, refusal)),
+            Ok(read) => break Ok((place, read)),
+        }
+    };
+    match read {
+        Ok((place, read)) => {
+            let name = bytes::text(place.as_os_str().as_bytes()).into_owned();
+            Ok((name, bytes::text(&read).into_owned()))
+        }
+        Err((place, Refusal { what, remedy, .. })) => Err(format!("cannot read {}: {what}; {remedy}", place.display())),
+    }
+}
+
+/// [`load`] for a text at hand; `name` stands for the file in errors. It may not include others.
 ///
 /// # Errors
 /// As [`load`].
 pub fn read(name: &str, bytes: &[u8], flags: &CommandSpec) -> Result<Options, Error> {
-    let text = utf_8(name, bytes)?;
-    let mut found = Found::nothing(name, text);
-    let document = Document::new(text);
+    let mut none =
+        |_: &str, _: &str| Err("no other file is read from here; write its settings into this one".to_owned());
+    read_looking(name, bytes, flags, Looks::No, &mut none)
+}
+
+fn read_looking(name: &str, bytes: &[u8], flags: &CommandSpec, looks: Looks, open: Open<'_>) -> Result<Options, Error> {
+    let document = Document::new(name, &bytes::text(bytes), open);
+    let mut found = Found::nothing(Report::of_parts(document.parts(), document.text()));
     let (root, misread) = document.settings();
     let is_whole = misread.is_empty();
     for misread in misread {
         found.report.add_syntax(misread.offset, misread.text);
     }
     let options = read_door(root, is_whole, flags, &mut found);
-    let lines = found.report.into_lines();
+    let (_, lines) = found.conclude(looks);
     match options {
         Some(options) if lines.is_empty() => Ok(options),
         _ => Err(Error::mistakes(lines)),
@@ -64,7 +109,7 @@ pub fn read(name: &str, bytes: &[u8], flags: &CommandSpec) -> Result<Options, Er
 
 /// `is_whole`: whether all that was written is in `root`; if not, what is missing in it may be what could not be read.
 fn read_door(root: DeTable<'_>, is_whole: bool, flags: &CommandSpec, found: &mut Found<'_>) -> Option<Options> {
-    let mut own = respelled::<CommandSpec>(root, &mut found.report);
+    let mut own = respelled::<CommandSpec>(root, &[PORT, PROCESSES], &mut found.report);
     let groups = match own.remove(PROCESSES) {
         Some(processes) => groups(processes, &mut found.report),
         None => {
@@ -90,14 +135,12 @@ fn read_door(root: DeTable<'_>, is_whole: bool, flags: &CommandSpec, found: &mut
     command::read(written, found)
 }
 
-/// The table with its keys spelled as everywhere else.
-fn respelled<'i, S: Args>(table: DeTable<'i>, report: &mut Report<'_>) -> DeTable<'i> {
+/// The table with its keys spelled as everywhere else, and without those that mean nothing here, which torcd passes over too.
+/// `others` are known beside those of `S`.
+fn respelled<'i, S: Args>(table: DeTable<'i>, others: &[&'static str], report: &mut Report<'_>) -> DeTable<'i> {
     let keys = S::augment_args(Command::new("keys"));
-    let is_known = |name: &str| {
-        keys.get_arguments()
-            .filter_map(Arg::get_long)
-            .any(|known| known == name)
-    };
+    let known = || keys.get_arguments().filter_map(Arg::get_long);
+    let is_known = |name: &str| known().any(|known| known == name);
     let mut respelled = DeTable::new();
     let mut settings: Vec<_> = table.into_iter().collect();
     settings.sort_by_key(|(key, _)| key.span().start);
@@ -106,8 +149,20 @@ fn respelled<'i, S: Args>(table: DeTable<'i>, report: &mut Report<'_>) -> DeTabl
         let (span, key) = (key.span(), key.into_inner());
         let name = if is_known(&with_hyphens) {
             with_hyphens.into()
-        } else {
+        } else if others.contains(&&*key) {
             key
+        } else {
+            let meant = nearest(&key, known().chain(others.iter().copied()));
+            let remedy = meant.map_or_else(
+                || "see iotcpd.toml(5) for those there are".to_owned(),
+                |meant| format!("did you mean `{meant}`?"),
+            );
+            let text = format!(
+                "the setting {} has no meaning here and is passed over; {remedy}",
+                Quoted(&key)
+            );
+            report.add_passed_over(span.start, text);
+            continue;
         };
         if respelled.contains_key(&*name) {
             let text = format!("{} is set a second time; keep one of the two", Quoted(&name));
@@ -149,9 +204,15 @@ fn listen_at_port(table: &mut DeTable<'_>, report: &mut Report<'_>) {
     table.insert(key, Spanned::new(place, DeValue::Array(addresses)));
 }
 
+/// Also where it is written as text, as every number may be here.
 fn port_number(value: &DeValue<'_>) -> Option<u16> {
-    let number = value.as_integer()?;
-    u16::from_str_radix(number.as_str(), number.radix()).ok()
+    match value {
+        DeValue::String(text) => text.trim().parse().ok(),
+        _ => {
+            let number = value.as_integer()?;
+            u16::from_str_radix(number.as_str(), number.radix()).ok()
+        }
+    }
 }
 
 /// The groups in `processes`.
@@ -188,7 +249,7 @@ fn group<'i>(process: Spanned<DeValue<'i>>, report: &mut Report<'_>) -> Option<G
         report.add(place, format!("{PROCESSES}: this is not a group; {EXAMPLE}"));
         return None;
     };
-    let mut table = respelled::<EntrySpec>(table, report);
+    let mut table = respelled::<EntrySpec>(table, &[NAME_OF_PROCESS], report);
     let Some(name) = table.remove(NAME_OF_PROCESS) else {
         report.add(place, "this command has no name; write for example name = \"uptime\"");
         return None;

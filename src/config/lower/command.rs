@@ -3,7 +3,9 @@
 //! A command is lowered by itself, because it has keys of its own and its mistakes stand there; the door is lowered with the
 //! commands that came out.
 
+use std::ffi::OsString;
 use std::ops::RangeInclusive;
+use std::os::unix::ffi::OsStringExt;
 use std::time::Duration;
 
 use super::argument::{argument, ends_a_message};
@@ -15,6 +17,7 @@ use super::listen::{Listening, limit_origin, listening};
 use super::pool::TIMEOUT;
 use super::process::process;
 use super::{LONGEST, Lowered, Mistake, Mistakes, Origin};
+use crate::config::bytes::bytes;
 use crate::config::quote::Quoted;
 use crate::config::spec::command::{CommandSpec, EntrySpec};
 use crate::config::spec::whether::Whether;
@@ -140,7 +143,8 @@ fn max_message(mistakes: &mut Mistakes, given: Option<Size>, commands: &[Command
     let longest = mistakes.size("max-message", given, &MAX_MESSAGE);
     let longest = usize::try_from(longest.unwrap_or(DEFAULT_MAX_MESSAGE)).unwrap_or(usize::MAX);
     if let Some(command) = commands.iter().find(|command| command.name.len() > longest) {
-        let (name, length) = (Quoted(&command.name), command.name.len());
+        let (name, length) = (String::from_utf8_lossy(&command.name), command.name.len());
+        let name = Quoted(&name);
         let text = format!("nobody can ask for {name}, which is longer");
         mistakes.add(Origin::key("max-message"), text, format!("write at least {length}"));
     }
@@ -149,7 +153,7 @@ fn max_message(mistakes: &mut Mistakes, given: Option<Size>, commands: &[Command
 
 /// A file of torcd may have a command of that name, and is read as it is.
 fn lists(mistakes: &mut Mistakes, given: Option<Whether>, commands: &[Command]) -> bool {
-    let is_taken = commands.iter().any(|command| command.name == LIST);
+    let is_taken = commands.iter().any(|command| command.name == LIST.as_bytes());
     if is_taken && given == Some(Whether::Yes) {
         let text = format!("there is a command called {}", Quoted(LIST));
         mistakes.add(Origin::key("list"), text, "write no, or give the command another name");
@@ -196,9 +200,9 @@ pub fn entry(entry: Entry<'_>) -> Result<Command, Vec<Mistake>> {
     let process = mistakes.unless_any(process)?;
     // A command that could not be read has been noted.
     let mut process = process.ok_or_else(Vec::new)?;
-    process.command.argv0 = Some(entry.name.into());
+    process.command.argv0 = Some(OsString::from_vec(bytes(entry.name)));
     Ok(Command {
-        name: entry.name.to_owned(),
+        name: bytes(entry.name),
         process,
         threads: threads.unwrap_or(DEFAULT_THREADS),
         arguments,
@@ -320,7 +324,7 @@ mod tests {
     #[test]
     fn a_command_has_its_defaults() {
         let command = lower_entry("up", Program::Words, &runs("/usr/bin/uptime -p 'a b'")).unwrap();
-        assert_eq!(command.name, "up");
+        assert_eq!(command.name, b"up");
         let words = ["/usr/bin/uptime", "-p", "a b"];
         assert_eq!(command.process.command.words(), words);
         assert!(command.process.command.argv().eq(["up", "-p", "a b"]));

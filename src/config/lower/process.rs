@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::ops::RangeInclusive;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{LONGEST, Mistakes, Origin};
+use crate::config::bytes::bytes;
 use crate::config::quote::Quoted;
 use crate::config::spec::process::ProcessSpec as Spec;
 use crate::process::identity::{UserIdentity, lookup_group};
@@ -88,7 +90,7 @@ fn program(mistakes: &mut Mistakes, key: &'static str, command: &str) -> Option<
         );
         return None;
     }
-    match Command::new(words.into_iter().map(OsString::from).collect()) {
+    match Command::new(words.iter().map(|word| OsString::from_vec(bytes(word))).collect()) {
         Ok(command) => Some(command),
         Err(_) => {
             let remedy = "write a program and its arguments, for example squidGuard -c sg.conf";

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::Misread;
 use super::number::number;
+use crate::config::bytes;
 use crate::config::quote::Quoted;
 
 /// A part of the text that means something.
@@ -29,6 +30,8 @@ pub(super) enum Kind {
     Number(Option<String>),
     /// What a text between quotes stands for. `None`: it has a mistake, which has been noted.
     Text(Option<String>),
+    /// The name of a file whose tokens stand here.
+    Include(String),
     /// What is no token, which has been noted: a part of something, but of what?
     Stray,
     /// The end of the text.
@@ -179,14 +182,28 @@ impl Lexer<'_> {
     }
 
     fn include(&mut self) -> Option<Kind> {
+        const WORD: &str = "@include";
         let start = self.at;
-        let line = self.skip_while(|c| c != '\n');
-        let text = if line.starts_with("@include") {
-            "other files are not read from here; copy the settings of that file to this place"
-        } else {
-            "`@` does not belong here; leave it out, or write quotes around the text"
-        };
-        self.note(start, text);
+        if !self.rest().starts_with(WORD) {
+            self.skip_while(|c| c != '\n');
+            let text = "`@` does not belong here; leave it out, or write quotes around the text";
+            self.note(start, text);
+            return None;
+        }
+        self.skip(WORD.len());
+        self.skip_while(|c| matches!(c, ' ' | '\t'));
+        if self.peek() == Some('"') {
+            // `None`: what is wrong with it has been noted.
+            return match self.string() {
+                Kind::Text(Some(file)) => Some(Kind::Include(file)),
+                _ => None,
+            };
+        }
+        self.skip_while(|c| c != '\n');
+        self.note(
+            start,
+            "the name of a file is missing behind this; write for example @include \"more.cfg\"",
+        );
         None
     }
 
@@ -237,12 +254,13 @@ impl Lexer<'_> {
         let start = self.at;
         let known = self.misread.len();
         self.skip(1);
-        let mut bytes = Vec::new();
+        let mut said = Vec::new();
         loop {
-            bytes.extend_from_slice(self.skip_while(|c| !matches!(c, '"' | '\\' | '\0')).as_bytes());
+            let plain = self.skip_while(|c| !matches!(c, '"' | '\\' | '\0'));
+            said.extend(bytes::bytes(plain));
             match self.peek() {
                 Some('"') => break self.skip(1),
-                Some('\\') => self.escape(&mut bytes),
+                Some('\\') => self.escape(&mut said),
                 Some(_) => {
                     self.note_nul(self.at);
                     self.skip(1);
@@ -256,12 +274,7 @@ impl Lexer<'_> {
         if self.misread.len() > known {
             return Kind::Text(None);
         }
-        let Ok(text) = String::from_utf8(bytes) else {
-            let text = "the bytes written as \\xNN are no UTF-8; write the characters themselves";
-            self.note(start, text);
-            return Kind::Text(None);
-        };
-        Kind::Text(Some(text))
+        Kind::Text(Some(bytes::text(&said).into_owned()))
     }
 
     fn note_nul(&mut self, offset: usize) {

@@ -76,7 +76,7 @@ pub struct Timing {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Command {
     /// What a client sends, and the program's argv\[0\]. Not empty, and without CR, LF, NUL.
-    pub name: String,
+    pub name: Vec<u8>,
     /// The program, and the arguments that stand before the client's.
     pub process: ProcessSpec,
     /// How many may run at once, at least 1.
@@ -256,7 +256,7 @@ mod tests {
 
     fn command(threads: usize) -> Command {
         Command {
-            name: "echo".to_owned(),
+            name: b"echo".to_vec(),
             process: ProcessSpec::new(vec![OsString::from("echo")]).unwrap(),
             threads,
             arguments: Vec::new(),

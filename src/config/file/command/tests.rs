@@ -10,7 +10,7 @@ fn read_text(text: &str) -> Result<Options, Vec<String>> {
     let root = Table::parse(text).unwrap();
     let doors = root.get_ref().get("command").unwrap().get_ref().as_table().unwrap();
     let (name, door) = doors.iter().next().unwrap();
-    let mut found = Found::nothing("f", text);
+    let mut found = Found::nothing(Report::new("f", text));
     let section = Section {
         name,
         table: door.get_ref().as_table().unwrap(),
@@ -36,7 +36,7 @@ fn a_door_has_its_commands_in_their_order() {
     .unwrap();
     assert_eq!((options.name.as_str(), options.list), ("main", false));
     let [zebra, other] = options.commands.try_into().unwrap();
-    assert_eq!((zebra.name.as_str(), other.name.as_str()), ("zebra", "a b"));
+    assert_eq!((&zebra.name[..], &other.name[..]), (&b"zebra"[..], &b"a b"[..]));
     assert_eq!(zebra.process.command.words(), ["stripe", "-n", "a b"]);
     assert!(zebra.process.command.argv().eq(["zebra", "-n", "a b"]));
     let words = Argument::OneOf(["on", "off"].map(str::to_owned).to_vec());

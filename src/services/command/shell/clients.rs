@@ -120,7 +120,7 @@ impl CommandDoor {
 
     pub(super) fn list(&mut self, cx: &mut Context<'_>, id: ClientId) {
         if let Some(connection) = self.connections.get_mut(&id) {
-            let names = self.options.commands.iter().map(|command| command.name.as_bytes());
+            let names = self.options.commands.iter().map(|command| command.name.as_slice());
             reply::list(names, connection.output.end());
             cx.resume_later(Of::client(id));
         }

@@ -156,7 +156,5 @@ fn rules(options: &Options) -> Rules {
         timeout: command.timeout,
     };
     let commands = options.commands.iter();
-    commands
-        .map(|command| (command.name.clone().into_bytes(), rule(command)))
-        .collect()
+    commands.map(|command| (command.name.clone(), rule(command))).collect()
 }

@@ -295,8 +295,13 @@ impl CommandDoor {
 
     pub(super) fn describe(&self, now: Instant) -> String {
         let commands = self.options.commands.iter().map(|command| {
-            let load = self.scheduler.load(command.name.as_bytes());
-            report::dump_command(&command.name, command.threads, command.queue, load)
+            let load = self.scheduler.load(&command.name);
+            report::dump_command(
+                &String::from_utf8_lossy(&command.name),
+                command.threads,
+                command.queue,
+                load,
+            )
         });
         let clients = self.connections.iter().map(|(id, it)| {
             let state = self.scheduler.client(*id).map_or("over", |state| state.name());

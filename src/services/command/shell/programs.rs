@@ -23,14 +23,15 @@ pub(super) type Programs = HashMap<Vec<u8>, Program>;
 
 impl Program {
     /// Looks it up as well, so that one that is not there is known before anybody asks for it.
-    fn prepare(spec: &ProcessSpec, defaults: &SpawnDefaults) -> Result<Self, SpawnError> {
+    ///
+    /// # Errors
+    /// What it is started in cannot be laid out. With it, or beside a program: why that could not be started now.
+    fn prepare(spec: &ProcessSpec, defaults: &SpawnDefaults) -> Result<(Self, Option<SpawnError>), SpawnError> {
         let name = spec.command.program();
         let launcher = Launcher::new(&spec.surroundings, defaults).map_err(|error| error.of_program(name))?;
-        launcher.find(name)?;
-        Ok(Self {
-            launcher,
-            command: spec.command.clone(),
-        })
+        let missing = launcher.find(name).err();
+        let command = spec.command.clone();
+        Ok((Self { launcher, command }, missing))
     }
 
     /// Starts it with the client's arguments behind the operator's. Both outputs go into one pipe, as they went into one
@@ -47,14 +48,22 @@ impl Program {
     }
 }
 
-/// Lays out the programs of all commands.
+/// Lays out the programs of all commands. One that is not there costs its own command alone: clients that ask for it are told so,
+/// and it is tried again each time, for it may have come.
+///
+/// # Errors
+/// What a program is started in cannot be laid out.
 pub(super) fn prepare(options: &Options, defaults: &SpawnDefaults) -> Result<Programs, Error> {
     let prepared = options.commands.iter().map(|command| {
-        let program = Program::prepare(&command.process, defaults).map_err(|error| {
-            let text = format_args!("{}: command {:?}: {error}", options.name, command.name);
+        let name = String::from_utf8_lossy(&command.name);
+        let (program, missing) = Program::prepare(&command.process, defaults).map_err(|error| {
+            let text = format_args!("{}: command {name:?}: {error}", options.name);
             Error::with_remedy(Blame::System, text)
         })?;
-        Ok((command.name.clone().into_bytes(), program))
+        if let Some(error) = missing {
+            log::error!("{}: command {name:?} is not available: {error}", options.name);
+        }
+        Ok((command.name.clone(), program))
     });
     prepared.collect()
 }
@@ -62,7 +71,17 @@ pub(super) fn prepare(options: &Options, defaults: &SpawnDefaults) -> Result<Pro
 /// Whether such a door could be opened, without opening it.
 ///
 /// # Errors
-/// A program that cannot be started.
+/// What a program is started in cannot be laid out.
 pub fn preflight(options: &Options, defaults: &SpawnDefaults) -> Result<(), Error> {
-    prepare(options, defaults).map(drop)
+    for command in &options.commands {
+        let made = Launcher::new(&command.process.surroundings, defaults);
+        made.map_err(|error| {
+            let name = String::from_utf8_lossy(&command.name);
+            Error::with_remedy(
+                Blame::System,
+                format_args!("{}: command {name:?}: {error}", options.name),
+            )
+        })?;
+    }
+    Ok(())
 }

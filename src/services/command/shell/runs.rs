@@ -72,7 +72,7 @@ impl CommandDoor {
 
     pub(super) fn queue_start(&mut self, cx: &mut Context<'_>, id: RunId, name: Vec<u8>, arguments: Vec<Vec<u8>>) {
         let mut commands = self.options.commands.iter();
-        let may_be_joined = commands.any(|command| command.join && command.name.as_bytes() == name);
+        let may_be_joined = commands.any(|command| command.join && command.name == name);
         let run = Running {
             name,
             arguments,

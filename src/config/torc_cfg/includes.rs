@@ -1,0 +1,105 @@
+//! A text with the files that it includes, as one: `@include "file"` stands for the tokens of that file.
+//!
+//! All texts are laid one behind the other, each with a name and the place where it begins, so that an offset in the whole says
+//! which file it is in, and where. The tokens are in the order in which they are read.
+//!
+//! What holds: a file that is included by itself, or by what it includes, is a mistake where that is written; so is a depth over
+//! [`DEEPEST_INCLUDE`], as in libconfig, and more text than [`LARGEST`] altogether, for each file may include others twice.
+
+use super::Misread;
+use super::lexer::{self, Kind, Token};
+
+/// How deeply files may include each other: `MAX_INCLUDE_DEPTH` of libconfig.
+const DEEPEST_INCLUDE: usize = 10;
+/// How long all texts may be together.
+const LARGEST: usize = 16 * 1024 * 1024;
+
+/// One text in the whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// Where it begins, in bytes.
+    pub start: usize,
+    /// What its file is called in messages.
+    pub name: String,
+}
+
+/// How a file is opened that another names: its name as written, and the name of that other. What comes back is what it is
+/// called, and its text; or why there is none, with what to do.
+pub type Open<'o> = &'o mut dyn FnMut(&str, &str) -> Result<(String, String), String>;
+
+/// What gathering has come to.
+#[derive(Debug, Default)]
+pub(super) struct Whole {
+    pub(super) text: String,
+    pub(super) parts: Vec<Part>,
+    pub(super) tokens: Vec<Token>,
+    pub(super) misread: Vec<Misread>,
+    /// The files whose text is being gone through, each included by the one before it.
+    open: Vec<String>,
+}
+
+impl Whole {
+    /// The tokens of a text, and of all that it includes.
+    pub(super) fn gather(name: String, text: &str, open: Open<'_>) -> Self {
+        let mut whole = Whole::default();
+        whole.add(name, text, open);
+        // Of the first, behind everything: what is missing there is missing at its end.
+        let end = text.len();
+        whole.tokens.push(Token {
+            kind: Kind::End,
+            span: end..end,
+        });
+        whole
+    }
+
+    fn add(&mut self, name: String, text: &str, open: Open<'_>) {
+        let start = self.text.len();
+        self.parts.push(Part {
+            start,
+            name: name.clone(),
+        });
+        self.text.push_str(text);
+        // So that the end of one is not the beginning of the next.
+        self.text.push('\n');
+        let (tokens, misread) = lexer::tokens(text);
+        self.misread.extend(misread.into_iter().map(|misread| Misread {
+            offset: misread.offset.saturating_add(start),
+            text: misread.text,
+        }));
+        self.open.push(name);
+        for Token { kind, span } in tokens {
+            let place = span.start.saturating_add(start);
+            match kind {
+                Kind::End => {}
+                Kind::Include(file) => {
+                    if let Err(text) = self.include(&file, open) {
+                        self.misread.push(Misread { offset: place, text });
+                    }
+                }
+                kind => self.tokens.push(Token {
+                    kind,
+                    span: place..span.end.saturating_add(start),
+                }),
+            }
+        }
+        self.open.pop();
+    }
+
+    fn include(&mut self, file: &str, open: Open<'_>) -> Result<(), String> {
+        if self.open.len() > DEEPEST_INCLUDE {
+            return Err(format!(
+                "files include each other more than {DEEPEST_INCLUDE} deep here; write these settings into this file"
+            ));
+        }
+        let from = self.open.last().map(String::as_str).unwrap_or_default();
+        let (name, text) = open(file, from)?;
+        if self.open.contains(&name) {
+            return Err(format!("{name} includes itself in this way; leave this out"));
+        }
+        if self.text.len().saturating_add(text.len()) > LARGEST {
+            return Err("all that is included is more than 16 MiB; leave some of it out".to_owned());
+        }
+        self.add(name, &text, open);
+        Ok(())
+    }
+}
