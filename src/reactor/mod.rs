@@ -1,8 +1,8 @@
 //! The one `mio::Poll` and the order of a turn.
 //!
 //! A turn: poll (until the next deadline; not at all while the run queue holds something) → read the clock once → mail from
-//! helper threads → events → timers → signals → run queue → every service's `turn_end`, where what was gathered during
-//! the turn leaves together. The reactor asks no questions: it unpacks a token and calls the service it names.
+//! helper threads → events → timers, unless the loop was away ([`lateness`]) → signals → run queue → every service's
+//! `turn_end`, where what was gathered during the turn leaves together. The reactor asks no questions: it unpacks a token and calls the service it names.
 //!
 //! What holds:
 //! - mio is edge-triggered: a service drains a source to `WouldBlock` or puts it on the run queue.
@@ -14,6 +14,7 @@
 
 mod context;
 pub mod helper;
+mod lateness;
 mod readiness;
 mod run_queue;
 pub mod slab;
@@ -22,7 +23,7 @@ mod token;
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use mio::{Events, Interest, Poll};
 use signal_hook_mio::v1_0::Signals;
@@ -33,6 +34,7 @@ pub use timers::Alarm;
 pub use token::{Key, Kind, MAX_KINDS, ServiceId, Source};
 
 use context::Shared;
+use lateness::{Lateness, Polled};
 use run_queue::RunQueue;
 use timers::Timers;
 use token::{MAX_SERVICES, REACTOR, Token};
@@ -60,6 +62,7 @@ pub struct Reactor<S: Service + ?Sized> {
     services: Vec<Option<Box<S>>>,
     next_id: u16,
     received: Vec<i32>,
+    lateness: Lateness,
 }
 
 impl<S: Service + ?Sized> std::fmt::Debug for Reactor<S> {
@@ -118,6 +121,7 @@ impl<S: Service + ?Sized> Reactor<S> {
             services: Vec::new(),
             next_id: 0,
             received: Vec::new(),
+            lateness: Lateness::default(),
         })
     }
 
@@ -162,12 +166,16 @@ impl<S: Service + ?Sized> Reactor<S> {
     /// # Errors
     /// epoll_wait(2) failed in a way that no retry mends (EINTR is retried).
     pub fn turn(&mut self, by: Option<Instant>) -> io::Result<&[i32]> {
-        self.poll(by)?;
+        let mut polled = self.poll(by)?;
         let now = Instant::now();
         self.received.clear();
-        self.deliver_events(now);
-        while let Some(token) = self.shared.timers.pop_due(now) {
-            self.call(token.service, now, |service, cx| service.timeout(cx, token.source));
+        polled.is_full = self.deliver_events(now) >= EVENTS_PER_POLL;
+        polled.is_continued &= self.received.is_empty();
+        let is_due = self.shared.timers.next().is_some_and(|at| at <= now);
+        if self.lateness.may_go_off(polled, now, is_due) {
+            while let Some(token) = self.shared.timers.pop_due(now) {
+                self.call(token.service, now, |service, cx| service.timeout(cx, token.source));
+            }
         }
         // Only what stood in the queue before this phase: what is put there meanwhile waits for the next turn.
         for _ in 0..self.shared.run_queue.len() {
@@ -180,25 +188,41 @@ impl<S: Service + ?Sized> Reactor<S> {
         Ok(&self.received)
     }
 
-    fn poll(&mut self, by: Option<Instant>) -> io::Result<()> {
-        let timeout = if self.shared.run_queue.is_empty() {
-            let next = [self.shared.timers.next(), by].into_iter().flatten().min();
-            next.map(|at| at.saturating_duration_since(Instant::now()))
+    /// Waits for events. An interruption does not end that: a signal that is listened to is an event as well, and after a stop
+    /// (SIGCONT interrupts it too) what came meanwhile is to be told.
+    fn poll(&mut self, by: Option<Instant>) -> io::Result<Polled> {
+        let begun = Instant::now();
+        let until = if self.shared.run_queue.is_empty() {
+            let alarm = self.lateness.next(self.shared.timers.next());
+            [alarm, by].into_iter().flatten().min()
         } else {
-            Some(Duration::ZERO)
+            Some(begun)
         };
-        match self.poll.poll(&mut self.events, timeout) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                self.events.clear();
-                Ok(())
+        let (mut now, mut is_interrupted) = (begun, false);
+        loop {
+            let timeout = until.map(|until| until.saturating_duration_since(now));
+            match self.poll.poll(&mut self.events, timeout) {
+                Ok(()) => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    (now, is_interrupted) = (Instant::now(), true);
+                }
+                Err(error) => return Err(error),
             }
-            outcome => outcome,
         }
+        Ok(Polled {
+            begun,
+            until,
+            is_full: false,
+            is_continued: is_interrupted,
+        })
     }
 
-    fn deliver_events(&mut self, now: Instant) {
+    /// How many there were.
+    fn deliver_events(&mut self, now: Instant) -> usize {
+        let mut count = 0;
         let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         for event in &events {
+            count += 1;
             let token = Token::from(event.token());
             match token {
                 SIGNALS => self.received.extend(self.signals.pending()),
@@ -212,6 +236,7 @@ impl<S: Service + ?Sized> Reactor<S> {
             }
         }
         self.events = events;
+        count
     }
 
     fn call<R>(&mut self, id: ServiceId, now: Instant, call: impl FnOnce(&mut S, &mut Context<'_>) -> R) -> Option<R> {

@@ -112,6 +112,7 @@ mod real_squidguard;
 mod signals;
 #[cfg(test)]
 mod startup;
+mod stopped;
 #[cfg(test)]
 mod upgrade;
 #[cfg(test)]

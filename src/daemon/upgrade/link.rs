@@ -14,6 +14,8 @@ use crate::services::Door;
 
 /// From one word to the next. Neither side has anything to do in between but to say it.
 const BETWEEN_WORDS: Duration = Duration::from_secs(30);
+/// Long enough for a word that is there.
+const MOMENT: Duration = Duration::from_millis(1);
 /// How long a process may take to be gone once the connection has ended: to say its last words, or to be killed.
 const LAST_MOMENTS: Duration = Duration::from_secs(5);
 /// Words and ends that wait for the loop at most.
@@ -94,7 +96,8 @@ fn listen(mut stream: UnixStream, mut by: Instant, process: Option<Watch>, sende
 fn next_word(stream: &mut UnixStream, by: Instant) -> Heard {
     loop {
         let left = by.saturating_duration_since(Instant::now());
-        if left.is_zero() || stream.set_read_timeout(Some(left)).is_err() {
+        // It is listened to once more when the time is over: this process may have been stopped meanwhile.
+        if stream.set_read_timeout(Some(left.max(MOMENT))).is_err() {
             return Heard::Overdue;
         }
         let mut word = [0];
@@ -102,6 +105,7 @@ fn next_word(stream: &mut UnixStream, by: Instant) -> Heard {
             Ok(1..) => return Heard::Word(word[0]),
             Ok(0) => return Heard::Closed,
             Err(error) => match error.kind() {
+                ErrorKind::WouldBlock | ErrorKind::TimedOut if left.is_zero() => return Heard::Overdue,
                 // The time is looked at again above.
                 ErrorKind::Interrupted | ErrorKind::WouldBlock | ErrorKind::TimedOut => {}
                 _ => return Heard::Closed,
@@ -126,6 +130,15 @@ mod tests {
         for expected in [Heard::Word(b'R'), Heard::Word(b'S'), Heard::Closed] {
             assert_eq!(next_word(&mut one, soon()), expected);
         }
+    }
+
+    #[test]
+    fn what_was_said_in_time_is_heard_however_late() {
+        let (mut one, mut other) = UnixStream::pair().unwrap();
+        other.write_all(b"R").unwrap();
+        let long_ago = Instant::now();
+        assert_eq!(next_word(&mut one, long_ago), Heard::Word(b'R'));
+        assert_eq!(next_word(&mut one, long_ago), Heard::Overdue);
     }
 
     #[test]

@@ -83,6 +83,13 @@ impl Program {
         }
     }
 
+    /// Stops it, and waits until it stands still: whatever comes from now on it finds when it goes on (SIGCONT).
+    #[track_caller]
+    pub(crate) fn stop(&self) {
+        self.signal(Signal::SIGSTOP);
+        while waitid(Id::Pid(self.pid), WaitPidFlag::WSTOPPED) == Err(nix::errno::Errno::EINTR) {}
+    }
+
     /// Waits for its exit.
     #[track_caller]
     pub(crate) fn wait_exit(&self) -> ExitStatus {

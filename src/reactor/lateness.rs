@@ -1,0 +1,247 @@
+//! When the clock may be believed: alarms go off only after what lies there has been looked at.
+//!
+//! A daemon that was stopped (SIGSTOP, a machine that was suspended or gave it no processor) finds every deadline over when it
+//! goes on, and beside them the answers that came in time. So each turn asks for how long the loop was away: for how much of
+//! the time since the turn before it neither waited, as it was to, nor looked. If that is longer than [`LATE`], alarms are held
+//! back for as long again, and for [`A_WHILE`] if it was longer than any machine makes wait ([`STOPPED`]), or if the poll says
+//! that the process was stopped: everything that has come is taken in, in as many turns as it needs, and whoever could not go on without the loop (a worker that has filled its
+//! pipe) has time for that. Where one poll could not tell everything there is another one before alarms go off.
+//!
+//! What holds: alarms are held back once, and go off after that however late it has become; a loop that never gets enough
+//! processor is late, and does not stand still.
+
+use std::time::{Duration, Instant};
+
+/// By less than this the loop is late on any machine that has something to do.
+const LATE: Duration = Duration::from_millis(20);
+/// Whoever was away for longer was stopped.
+const STOPPED: Duration = Duration::from_millis(100);
+/// Enough for a few exchanges with each that has waited for the loop.
+const A_WHILE: Duration = Duration::from_secs(1);
+/// Nor for more turns than this because a poll was late or full, without a pause in which they went off.
+const MOST_LOOKS: u32 = 8;
+
+/// What is known of how late the loop is.
+#[derive(Debug, Default)]
+pub(super) struct Lateness {
+    /// The time of the last turn.
+    last_turn: Option<Instant>,
+    /// No alarm goes off before this.
+    held_until: Option<Instant>,
+    looks: u32,
+}
+
+/// How one poll went.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Polled {
+    /// When it began, for the first time if it was interrupted.
+    pub(super) begun: Instant,
+    /// Until when it was to wait; `None`: for ever.
+    pub(super) until: Option<Instant>,
+    /// There was no room for more events than it has told.
+    pub(super) is_full: bool,
+    /// It was interrupted, and by no signal that is listened to: that is what SIGCONT does to epoll_wait(2).
+    pub(super) is_continued: bool,
+}
+
+impl Lateness {
+    /// When the poll is to end for the sake of an alarm.
+    pub(super) fn next(&self, alarm: Option<Instant>) -> Option<Instant> {
+        let alarm = alarm?;
+        Some(self.held_until.map_or(alarm, |until| alarm.max(until)))
+    }
+
+    /// Whether alarms that are due may go off in this turn, whose time is `now`. To be asked once in each, after its events;
+    /// `is_due`: there are any.
+    pub(super) fn may_go_off(&mut self, polled: Polled, now: Instant, is_due: bool) -> bool {
+        let away = self.away(polled, now);
+        self.last_turn = Some(now);
+        let is_late = away > LATE;
+        let time = if polled.is_continued || away > STOPPED {
+            A_WHILE
+        } else {
+            away
+        };
+        // Anew only as long as that has made none wait that was due.
+        let is_held = self.held_until.is_some_and(|until| now < until);
+        if (is_late || polled.is_continued) && !is_held && self.looks == 0 {
+            self.held_until = Some(now + time);
+        }
+        if is_due && (is_late || polled.is_full) && self.looks < MOST_LOOKS {
+            self.looks += 1;
+            return false;
+        }
+        if self.held_until.is_some_and(|until| now < until) {
+            return false;
+        }
+        (self.held_until, self.looks) = (None, 0);
+        true
+    }
+
+    /// For how long the loop has neither waited, as it was to, nor looked.
+    fn away(&self, polled: Polled, now: Instant) -> Duration {
+        let Polled { begun, until, .. } = polled;
+        let working = begun.saturating_duration_since(self.last_turn.unwrap_or(begun));
+        let waited_until = until.map_or(now, |until| until.clamp(begun.min(now), now));
+        working + now.saturating_duration_since(waited_until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A loop with one alarm, in milliseconds from its start.
+    struct Loop {
+        lateness: Lateness,
+        start: Instant,
+        alarm: Instant,
+        is_continued: bool,
+    }
+
+    impl Loop {
+        fn new(alarm: u64) -> Self {
+            let start = Instant::now();
+            Loop {
+                lateness: Lateness::default(),
+                start,
+                alarm: start + Duration::from_millis(alarm),
+                is_continued: false,
+            }
+        }
+
+        fn at(&self, milliseconds: u64) -> Instant {
+            self.start + Duration::from_millis(milliseconds)
+        }
+
+        fn next(&self) -> u128 {
+            (self.lateness.next(Some(self.alarm)).unwrap() - self.start).as_millis()
+        }
+
+        /// One turn, whose poll began then and after which it was so late. Whether the alarm has gone off, if it was due.
+        fn turn(&mut self, begun: u64, now: u64) -> bool {
+            self.turn_with(begun, now, false)
+        }
+
+        fn turn_with(&mut self, begun: u64, now: u64, is_full: bool) -> bool {
+            let polled = Polled {
+                begun: self.at(begun),
+                until: self.lateness.next(Some(self.alarm)),
+                is_full,
+                is_continued: self.is_continued,
+            };
+            let is_due = self.alarm <= self.at(now);
+            self.lateness.may_go_off(polled, self.at(now), is_due)
+        }
+    }
+
+    #[test]
+    fn an_alarm_goes_off_when_it_is_due() {
+        let mut turning = Loop::new(1000);
+        assert_eq!(turning.next(), 1000);
+        turning.turn(0, 400);
+        assert!(turning.turn(401, 1001), "a poll may be a little late");
+    }
+
+    #[test]
+    fn what_has_come_is_looked_at_before_alarms_go_off_that_were_due_meanwhile() {
+        let mut turning = Loop::new(1000);
+        turning.turn(0, 10);
+        assert!(!turning.turn(10, 1090));
+        assert_eq!(turning.next(), 1180, "for as long again");
+        assert!(!turning.turn(1091, 1092));
+        assert!(!turning.turn(1093, 1179));
+        assert!(turning.turn(1179, 1180));
+        assert_eq!(turning.next(), 1000, "and is not held back any more");
+    }
+
+    #[test]
+    fn after_a_stop_there_is_a_second() {
+        let mut turning = Loop::new(1000);
+        turning.turn(0, 10);
+        assert!(!turning.turn(10, 1101));
+        assert_eq!(turning.next(), 2101);
+        turning = Loop::new(1000);
+        assert!(!turning.turn(10, 3_600_000));
+        assert_eq!(turning.next(), 3_601_000);
+    }
+
+    /// It may be stopped anywhere.
+    #[test]
+    fn a_stop_while_it_works_counts_as_well() {
+        let mut turning = Loop::new(1000);
+        turning.turn(0, 10);
+        assert!(!turning.turn(1500, 1500));
+        assert!(turning.turn(1501, 2500));
+    }
+
+    #[test]
+    fn a_second_stop_while_alarms_are_held_back_is_noticed_too() {
+        let mut turning = Loop::new(1000);
+        turning.turn(0, 10);
+        assert!(!turning.turn(10, 2000));
+        assert!(!turning.turn(2001, 9000));
+        assert!(turning.turn(9001, 9001));
+    }
+
+    /// Nobody knows for how long it stood still.
+    #[test]
+    fn a_process_that_was_told_to_continue_was_stopped_also_when_it_is_not_late() {
+        for continued in [600, 1001] {
+            let mut turning = Loop::new(1000);
+            turning.turn(0, 10);
+            turning.is_continued = true;
+            turning.turn(10, continued);
+            turning.is_continued = false;
+            assert_eq!(turning.next(), u128::from(continued + 1000));
+            assert!(!turning.turn(continued, continued + 999));
+            assert!(turning.turn(continued + 999, continued + 1000));
+        }
+    }
+
+    #[test]
+    fn a_poll_that_was_full_is_followed_by_another() {
+        let mut turning = Loop::new(1000);
+        turning.turn(0, 999);
+        assert!(!turning.turn_with(1000, 1000, true));
+        assert!(turning.turn(1001, 1001));
+    }
+
+    /// It is late, and goes on.
+    #[test]
+    fn a_loop_that_is_always_late_or_always_full_has_alarms_all_the_same() {
+        for is_full in [false, true] {
+            let mut turning = Loop::new(1000);
+            let gone_off = (1..200).filter(|turn| {
+                let begun = 900 + turn * 100;
+                turning.turn_with(begun, begun + 50, is_full)
+            });
+            assert!(gone_off.count() > 15, "full: {is_full}");
+        }
+    }
+
+    #[test]
+    fn one_stop_after_the_other_is_noticed() {
+        let mut turning = Loop::new(10_000);
+        turning.turn(0, 10);
+        turning.turn(1000, 1000);
+        turning.turn(1001, 10_200);
+        assert_eq!(turning.next(), 11_200);
+    }
+
+    /// Whoever could not go on without the loop has little time left.
+    #[test]
+    fn what_is_due_soon_after_a_stop_is_held_back_as_well_and_nothing_later() {
+        let mut turning = Loop::new(5500);
+        turning.turn(0, 10);
+        turning.turn(4900, 4900);
+        assert_eq!(turning.next(), 5900);
+        assert!(!turning.turn(4901, 5501));
+        assert!(turning.turn(5502, 5900));
+        let mut turning = Loop::new(10_000);
+        turning.turn(0, 10);
+        turning.turn(5000, 5001);
+        assert_eq!(turning.next(), 10_000);
+        assert!(turning.turn(5002, 10_000));
+    }
+}

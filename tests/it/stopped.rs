@@ -1,0 +1,133 @@
+//! A process that was stopped itself, as by SIGSTOP or with its whole machine: when it goes on its time-outs have passed, but
+//! what lies there came in time.
+
+use std::process::Command;
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+
+use crate::exec_client::{ExecClient, door, netstring, request};
+use crate::harness::{Arrival, Client, Daemon, Gate, Program, WATCHDOG, worker_command};
+
+/// Long enough for everything that has to happen before the stop.
+const TIME: &str = "2s";
+
+/// Waits until that time has passed: it does for somebody else, who began later.
+fn time_passes() {
+    let daemon = Daemon::pool(1, &worker_command(&[]), &["--busy-timeout", TIME, "--retries", "0"]);
+    assert_eq!(daemon.ask("hang"), "ERR\n");
+}
+
+/// Waits until a process does what `/proc` shows in this file.
+#[track_caller]
+fn wait_for(pid: i32, file: &str, wanted: impl Fn(&str) -> bool) {
+    let deadline = Instant::now() + WATCHDOG;
+    loop {
+        let shown = std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        if wanted(&shown) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "process {pid}: {shown}");
+        std::thread::yield_now();
+    }
+}
+
+/// It has written as much as the pipe takes, or waits for nobody knows what: not for its gate, in any case.
+fn is_writing(syscall: &str) -> bool {
+    syscall.starts_with("1 0x1 ")
+}
+
+/// Clients that wait for workers at a gate, and these.
+fn at_work(daemon: &Daemon, gate: &Gate, texts: &[String]) -> (Vec<Client>, Vec<Arrival>) {
+    let mut clients: Vec<Client> = texts.iter().map(|_| daemon.client()).collect();
+    for (client, text) in clients.iter_mut().zip(texts) {
+        client.send(format!("wait {} {text}\n", gate.path()));
+    }
+    (clients, texts.iter().map(|_| gate.arrival()).collect())
+}
+
+#[test]
+fn what_workers_answered_while_the_daemon_was_stopped_arrives() {
+    let gate = Gate::new();
+    let times = ["--busy-timeout", TIME, "--read-timeout", TIME, "--max-request", "1M"];
+    let daemon = Daemon::pool(6, &worker_command(&[]), &times);
+    // One has more to say than its pipe takes, so that it cannot go on before the daemon does.
+    let mut texts: Vec<String> = (0..5).map(|number| format!("answer {number}")).collect();
+    texts.push("long ".repeat(100_000));
+    let mut slow = daemon.watched_client();
+    slow.send("echo half ");
+    let (mut clients, arrivals) = at_work(&daemon, &gate, &texts);
+    daemon.stop();
+    let pids: Vec<i32> = arrivals.iter().map(|arrival| arrival.pid).collect();
+    arrivals.into_iter().for_each(Arrival::open);
+    // Those that have answered read their input again.
+    let goes_on = |syscall: &str| is_writing(syscall) || syscall.starts_with("0 0x0 ");
+    pids.iter().for_each(|pid| wait_for(*pid, "syscall", goes_on));
+    slow.send("and half\n");
+    time_passes();
+    daemon.signal(Signal::SIGCONT);
+    for (client, text) in clients.iter_mut().zip(&texts) {
+        let answer = client.read_to_end();
+        assert_eq!(String::from_utf8_lossy(&answer).trim_end(), text.trim_end());
+    }
+    assert_eq!(slow.read_to_end(), b"half and half\n");
+    let stats = daemon.usr1();
+    let lost = ["died", "timeout", "desync"].map(|why| stats.count(&format!("restarts {why}")));
+    assert_eq!((lost, stats.count("queries failed")), ([0; 3], 0));
+}
+
+/// Whoever has nothing to say is stopped all the same, and soon.
+#[test]
+fn a_worker_that_has_not_answered_by_then_is_stopped() {
+    let gate = Gate::new();
+    let daemon = Daemon::pool(1, &worker_command(&[]), &["--busy-timeout", TIME, "--retries", "0"]);
+    let (mut clients, mut arrivals) = at_work(&daemon, &gate, &["never".to_owned()]);
+    daemon.stop();
+    time_passes();
+    daemon.signal(Signal::SIGCONT);
+    assert_eq!(clients[0].read_to_end(), b"ERR\n");
+    arrivals.pop().expect("one").wait_killed();
+    assert_eq!(daemon.usr1().count("restarts timeout"), 1);
+}
+
+#[test]
+fn a_program_that_ended_while_the_daemon_was_stopped_was_in_time() {
+    let gate = Gate::new();
+    let (daemon, _home) = door(&["--timeout", TIME]);
+    let mut client = ExecClient::connect(&daemon);
+    let worker = shell_words::split(&worker_command(&[])).expect("words");
+    let words: Vec<&str> = worker.iter().map(String::as_str).collect();
+    client.send(request(&words));
+    client.send(netstring(format!("wait {} done\n", gate.path()).as_bytes()));
+    client.send("0:,");
+    let arrival = gate.arrival();
+    daemon.stop();
+    let pid = arrival.pid;
+    arrival.open();
+    wait_for(pid, "stat", |stat| stat.contains(") Z "));
+    time_passes();
+    daemon.signal(Signal::SIGCONT);
+    let outcome = client.outcome();
+    assert_eq!((outcome.text().as_str(), outcome.code()), ("done\n", "0"));
+    assert_eq!(daemon.usr1().count("runs timeout"), 0);
+}
+
+#[test]
+fn an_answer_that_came_while_ask_was_stopped_is_the_answer() {
+    let gate = Gate::new();
+    let daemon = Daemon::pool(1, &worker_command(&[]), &["--busy-timeout", "60s"]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_iotcpd"));
+    let address = daemon.addr().to_string();
+    let mut asker = Program::start(command.args(["ask", "--squid", "--timeout", TIME, &address]));
+    let stdin = asker.stdin.as_mut().expect("its standard input is open");
+    std::io::Write::write_all(stdin, format!("wait {} yes\n", gate.path()).as_bytes()).expect("write to ask");
+    let arrival = gate.arrival();
+    asker.stop();
+    arrival.open();
+    daemon.usr1_until(|stats| stats.count("queries replied") == 1);
+    time_passes();
+    asker.signal(Signal::SIGCONT);
+    asker.stdin = None;
+    let (status, said, _) = asker.finish();
+    assert_eq!((status.code(), said.as_str()), (Some(0), "yes"));
+}
