@@ -4,7 +4,8 @@
 //! it, is seen. Left out is what nobody could judge: a worker that writes a second reply, or chats, some time after its
 //! first. If it has been given another request by then, that is the reply to it as far as any reader of its output can
 //! know. So [`Deed::TwoReplies`] writes both at once, and is not asked where requests are written ahead; nor is
-//! [`Deed::NoEnd`], which the next reply would end.
+//! [`Deed::NoEnd`], which the next reply would end. [`Deed::LineTooMany`] writes them one after the other, but only where
+//! workers rest after each reply, and only if the second comes soon enough for that.
 
 use crate::dice::Dice;
 use crate::mode::Mode;
@@ -17,6 +18,8 @@ pub(crate) const MAX_REPLY: usize = 64 * 1024;
 
 /// Milliseconds that slow workers take, and how often of 100. The last one is longer than any busy time-out here.
 const TIMES: [(u64, usize); 5] = [(5, 40), (30, 40), (150, 15), (700, 4), (3000, 1)];
+/// Milliseconds between a reply and a line too many behind it, at most.
+const LONGEST_PAUSE: usize = 8;
 /// How many different requests there are that share an answer.
 const KEYS: usize = 12;
 /// What fits into pipes and sockets while nobody reads.
@@ -50,6 +53,8 @@ pub(crate) enum Deed {
     IgnoreTerm,
     Child,
     TwoReplies,
+    /// Two replies, the second one right behind the first.
+    LineTooMany,
     NoEnd,
     /// Two replies under one channel-ID.
     Doubled,
@@ -94,6 +99,8 @@ pub(crate) const LASTING: Group = &[
 ];
 /// Only of a worker that has one request at a time: see the head of this file.
 pub(crate) const OUT_OF_STEP: Group = &[(Deed::TwoReplies, 8), (Deed::NoEnd, 2)];
+/// Only of a worker that rests.
+pub(crate) const TOO_MANY: Group = &[(Deed::LineTooMany, 60)];
 pub(crate) const CHANNELS: Group = &[(Deed::Doubled, 4), (Deed::UnknownId, 3), (Deed::WithoutId, 3)];
 pub(crate) const LINES: Group = &[(Deed::NulReply, 5), (Deed::NulRequest, 8)];
 pub(crate) const UNSAYABLE: Group = &[(Deed::Lines, 8)];
@@ -212,6 +219,7 @@ fn verb(deed: Deed, text: &str, mode: &Mode, dice: &mut Dice) -> String {
         Deed::Child if dice.percent(50) => format!("child {text}"),
         Deed::Child => format!("holding-child {text}"),
         Deed::TwoReplies | Deed::Doubled => format!("two {text}"),
+        Deed::LineTooMany => format!("behind {} {text}", dice.below(LONGEST_PAUSE)),
         Deed::NoEnd => format!("no-end {text}"),
         Deed::UnknownId => format!("under {} {text}", 1 + dice.below(1 << 30)),
         Deed::WithoutId => format!("without-id {text}"),

@@ -4,7 +4,7 @@
 //! workers are this very program (`worker`), and for that time
 //!
 //! * lets a few hundred clients ask ([`plan`]), each request with a text of its own and its answer known ([`deed`]). Some
-//!   requests kill their worker, hang it, or make it write garbage; some clients leave, send nonsense, or say nothing;
+//!   requests kill their worker, hang it, or make it write garbage or a line too many; some clients leave, send nonsense, or say nothing;
 //! * kills, stops and wakes workers, stops some while they are started, lets them fail their probes, kills the guards, upgrades the daemon, and sends HUP, USR1
 //!   and USR2, all at random ([`mischief`]).
 //!

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::deed::{
     BINARY, CHANNELS, DEADLY, DEADLY_INSIDE, Deed, GARBAGE, Group, LASTING, LINES, LONG, MAX_REPLY, MAX_REQUEST,
-    OUT_OF_STEP, PROBED, SESSION, SHARED, SOUND, UNSAYABLE,
+    OUT_OF_STEP, PROBED, SESSION, SHARED, SOUND, TOO_MANY, UNSAYABLE,
 };
 use crate::wire::Wire;
 use crate::worker::{HEALTHY, PROBE};
@@ -15,6 +15,8 @@ pub(crate) const BUSY_TIMEOUT: u64 = 1000;
 pub(crate) const READ_TIMEOUT: u64 = 1000;
 pub(crate) const IDLE_TIMEOUT: u64 = 2000;
 pub(crate) const PROBE_INTERVAL: u64 = 1000;
+/// How long workers that may print a line too many are left alone after each answer.
+pub(crate) const REST: u64 = 200;
 
 /// How one of them is set up.
 #[derive(Debug)]
@@ -68,6 +70,7 @@ const HEADED: &[Group] = &[SOUND, LONG, DEADLY, DEADLY_INSIDE, LASTING, BINARY, 
 const ENDED: &[Group] = &[SOUND, LONG, DEADLY, DEADLY_INSIDE, LASTING];
 /// Replies in one write of what a pipe takes at once: a pause in one would be its end.
 const QUIET: &[Group] = &[SOUND, DEADLY];
+const RESTED: &[Group] = &[SOUND, LONG, DEADLY, DEADLY_INSIDE, LASTING, OUT_OF_STEP, TOO_MANY];
 const KNOWN: &[Group] = &[SHARED, SOUND, DEADLY, DEADLY_INSIDE];
 const TALKING: &[Group] = &[SESSION];
 const EXAMINED: &[Group] = &[SOUND, LONG, DEADLY, DEADLY_INSIDE, LASTING, PROBED];
@@ -105,6 +108,7 @@ pub(crate) fn all(home: &Path) -> Result<Vec<Mode>, String> {
         line("cache", KNOWN).workers(4).kept().cached(),
         line("probe", EXAMINED).workers(4).probed(),
         line("elastic", ALONE).elastic(),
+        line("rest", RESTED).workers(12).rested(),
         Mode::session(home, "session", TALKING),
     ];
     match modes.iter().find(|mode| mode.is_misnamed) {
@@ -225,6 +229,10 @@ impl Mode {
         self.poison = Some(poison);
         self.with(&format!("probe = \"{PROBE}\"\nprobe-expect = \"^{HEALTHY}$\""))
             .with(&format!("probe-interval = \"{PROBE_INTERVAL}ms\""))
+    }
+
+    fn rested(self) -> Self {
+        self.with(&format!("rest = \"{REST}ms\""))
     }
 
     fn elastic(mut self) -> Self {

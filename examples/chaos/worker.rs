@@ -25,6 +25,7 @@ use nix::sys::signal::{Signal, raise};
 use nix::unistd::{dup2_stdin, dup2_stdout, pause};
 
 use crate::clock;
+use crate::mode::REST;
 use crate::wire::Wire;
 
 /// What every probe asks, and the answer of who is well.
@@ -194,6 +195,17 @@ fn answer(voice: &Voice, verb: &[u8], rest: &[u8]) -> Result<(), Box<dyn Error>>
         b"nul" => voice.say(&[b"\0", rest, b"\0"].concat()),
         b"lines" => voice.say(&[rest, b"\n", rest].concat()),
         b"big" => voice.say(&vec![b'b'; text_of(rest)?.parse()?]),
+        b"behind" => {
+            let (time, text) = word(rest);
+            let began = Instant::now();
+            voice.say(text)?;
+            thread::sleep(milliseconds(time)?);
+            // One that is stopped or gets no processor here would write it when it has been given the next request.
+            if began.elapsed() < Duration::from_millis(REST / 4) {
+                voice.say(b"this is nobody's")?;
+            }
+            Ok(())
+        }
         b"two" => voice.write(&[voice.frame(rest), voice.frame(b"this is nobody's")].concat()),
         b"no-end" => {
             let bytes = voice.frame(rest);
