@@ -221,6 +221,12 @@ const SAMPLES: &[Sample] = &[
         "fail-url = 'http://a/'",
         CLOSED,
     ),
+    (
+        "worker-line-end",
+        &["--worker-line-end", "crlf"],
+        "worker-line-end = 'crlf'",
+        NOTHING,
+    ),
     ("allow-lone-cr", &["--allow-lone-cr"], "allow-lone-cr = true", NOTHING),
     (
         "allow-blank-lines",
@@ -391,5 +397,5 @@ fn the_help_tells_the_true_defaults() {
         assert_eq!(said, from_flags(beside.0.iter().copied()), "{flag}");
         checked += 1;
     }
-    assert_eq!(checked, 35);
+    assert_eq!(checked, 36);
 }

@@ -21,6 +21,20 @@ pub struct LineRules {
     pub allow_blank_lines: bool,
     /// They take characters for line ends that are none in ASCII.
     pub refuse_unicode: bool,
+    /// How the lines that they are given end.
+    pub end: LineEnd,
+}
+
+/// How a line ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LineEnd {
+    /// In LF, or in CR LF where it came so.
+    #[default]
+    AsItCame,
+    /// In LF.
+    Lf,
+    /// In CR LF.
+    CrLf,
 }
 
 impl LineRules {
@@ -47,6 +61,24 @@ impl LineRules {
             | Framing::Eof
             | Framing::Quiet(_) => Ok(()),
         }
+    }
+
+    /// Writes a message that has passed [`check`](Self::check) with the line ends that its reader is to be given. Lines that a program
+    /// ends at one kind alone are else to be had by a client that sends the other kind: it would go on to read in the next
+    /// client's message.
+    pub fn write_ends(self, framing: Framing, message: &mut Vec<u8>) {
+        let end: &[u8] = match (framing, self.end) {
+            (Framing::Line | Framing::UntilEmptyLine, LineEnd::Lf) => b"\n",
+            (Framing::Line | Framing::UntilEmptyLine, LineEnd::CrLf) => b"\r\n",
+            _ => return,
+        };
+        let mut written = Vec::with_capacity(message.len() + 2);
+        for line in message.split_inclusive(|byte| *byte == b'\n') {
+            let line = line.strip_suffix(b"\n").unwrap_or(line);
+            written.extend_from_slice(line.strip_suffix(b"\r").unwrap_or(line));
+            written.extend_from_slice(end);
+        }
+        *message = written;
     }
 
     fn check_lines(self, message: &[u8]) -> Result<(), Unfit> {
@@ -102,6 +134,7 @@ mod tests {
         allow_lone_cr: false,
         allow_blank_lines: false,
         refuse_unicode: true,
+        end: LineEnd::AsItCame,
     };
 
     fn why(rules: LineRules, framing: Framing, message: &[u8]) -> &'static str {
@@ -113,7 +146,7 @@ mod tests {
         let allowed = LineRules {
             allow_lone_cr: true,
             allow_blank_lines: true,
-            refuse_unicode: false,
+            ..LineRules::default()
         };
         for framing in [Framing::Line, Framing::UntilEmptyLine] {
             for message in [&b"a\rb\n"[..], b"\ra\n", b"a\r\r\n", b"a\r", b"\r\r\n", b"a\r\0\n"] {
@@ -135,6 +168,31 @@ mod tests {
             why(LineRules::default(), Framing::UntilEmptyLine, b"a\r\nb\r\n\r\n"),
             ""
         );
+    }
+
+    #[test]
+    fn line_ends_are_written_as_is_asked_for() {
+        let written = |end, framing, message: &[u8]| {
+            let (rules, mut message) = (
+                LineRules {
+                    end,
+                    ..LineRules::default()
+                },
+                message.to_vec(),
+            );
+            rules.write_ends(framing, &mut message);
+            message
+        };
+        let mixed = b"a=1\r\nb=2\n\r\n";
+        assert_eq!(written(LineEnd::AsItCame, Framing::UntilEmptyLine, mixed), mixed);
+        assert_eq!(written(LineEnd::Lf, Framing::UntilEmptyLine, mixed), b"a=1\nb=2\n\n");
+        assert_eq!(
+            written(LineEnd::CrLf, Framing::UntilEmptyLine, mixed),
+            b"a=1\r\nb=2\r\n\r\n"
+        );
+        assert_eq!(written(LineEnd::Lf, Framing::Line, b"a\r\n"), b"a\n");
+        assert_eq!(written(LineEnd::CrLf, Framing::Line, b"\n"), b"\r\n");
+        assert_eq!(written(LineEnd::CrLf, Framing::Nul, b"a\n\0"), b"a\n\0");
     }
 
     #[test]

@@ -101,6 +101,7 @@ pub fn fuzz_line_rules(input: &[u8]) {
         allow_lone_cr: bits & 2 != 0,
         allow_blank_lines: bits & 4 != 0,
         refuse_unicode: bits & 8 != 0,
+        ..LineRules::default()
     };
     let text = String::from_utf8_lossy(choices.take(usize::MAX)).into_owned();
     let mut message = Vec::new();

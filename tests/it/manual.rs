@@ -14,7 +14,7 @@ use iotcpd::config::framing::Framing;
 use iotcpd::config::spec::command::{ArgumentSpec, EntrySpec};
 use iotcpd::config::spec::exec::Protocol;
 use iotcpd::config::spec::fail::Fail;
-use iotcpd::config::spec::pool::{HalfClose, Mode};
+use iotcpd::config::spec::pool::{HalfClose, LineEnd, Mode};
 use iotcpd::config::spec::whether::Whether;
 use iotcpd::config::units::{Escaped, FileMode, Size, Time, Whole};
 
@@ -250,7 +250,7 @@ fn type_of(flag: &Arg) -> &'static str {
         _ if value == TypeId::of::<Whole>() => "(number)",
         _ if value == TypeId::of::<FileMode>() => "(mode)",
         _ if value == TypeId::of::<Escaped>() => "(bytes)",
-        _ if value == TypeId::of::<Framing>() => "(text)",
+        _ if value == TypeId::of::<Framing>() || value == TypeId::of::<LineEnd>() => "(text)",
         _ if value == TypeId::of::<String>() || value == TypeId::of::<HalfClose>() => "(text)",
         _ if value == TypeId::of::<Mode>() || value == TypeId::of::<Whether>() => "(text)",
         _ if value == TypeId::of::<Protocol>() || value == TypeId::of::<Fail>() => "(text)",

@@ -279,6 +279,53 @@ for line in sys.stdin.buffer:
     said = []
 "#;
 
+/// A program to which a line with a CR is not empty, and one to which a line without one does not end.
+const KNOWS_LF: &str = "import sys\nsaid = []\nfor line in sys.stdin.buffer:\n  said.append(line)\n  if line == b'\\n':\n    \
+                        sys.stdout.write(repr(b''.join(said)) + '\\n\\n')\n    sys.stdout.flush()\n    said = []";
+const KNOWS_CR_LF: &str = "import sys\nsaid = b''\nwhile more := sys.stdin.buffer.read1(1000):\n  said += more\n  while \
+                           b'\\r\\n\\r\\n' in said:\n    one, _, said = said.partition(b'\\r\\n\\r\\n')\n    \
+                           sys.stdout.write(repr(one) + '\\n\\n')\n    sys.stdout.flush()";
+
+#[test]
+fn a_program_that_knows_one_line_end_is_given_no_other() {
+    let framings = [
+        "--request-framing",
+        "until-empty-line",
+        "--reply-framing",
+        "until-empty-line",
+    ];
+    for (script, end, answer) in [
+        (KNOWS_LF, "lf", "b'a=1\\nb=#\\n\\n'"),
+        (KNOWS_CR_LF, "crlf", "b'a=1\\r\\nb=#'"),
+    ] {
+        let command = shell_words::join(["python3", "-c", script]);
+        let flags = ["--pipeline", "4", "--worker-line-end", end];
+        let daemon = Daemon::pool(1, &command, &[&PATIENT[..], &framings, &flags].concat());
+        thread::scope(|scope| {
+            for (number, message) in [
+                "a=1\nb=#\n\n",
+                "a=1\r\nb=#\r\n\r\n",
+                "a=1\nb=#\r\n\n",
+                "a=1\r\nb=#\n\r\n",
+            ]
+            .iter()
+            .enumerate()
+            {
+                let daemon = &daemon;
+                scope.spawn(move || {
+                    for _ in 0..10 {
+                        let mut client = daemon.client();
+                        client.send(message.replace('#', &number.to_string()));
+                        let said = String::from_utf8(client.read_to_end()).unwrap();
+                        assert_eq!(said, answer.replace('#', &number.to_string()) + "\n\n", "{message:?}");
+                    }
+                });
+            }
+        });
+        assert_eq!(daemon.usr1().count("daemon spawns"), 1);
+    }
+}
+
 #[test]
 fn a_line_of_blanks_ends_no_message() {
     let command = shell_words::join(["python3", "-c", STRIPS]);

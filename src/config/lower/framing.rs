@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::{LONGEST, Mistakes, Origin};
 use crate::config::framing::Framing as Written;
-use crate::config::spec::pool::{HalfClose, PoolSpec};
-use crate::services::pool::options::{Framing, Framings, LineRules, Policy};
+use crate::config::spec::pool::{HalfClose, LineEnd as WrittenEnd, PoolSpec};
+use crate::services::pool::options::{Framing, Framings, LineEnd, LineRules, Policy};
 
 /// Shorter pauses come about by themselves, whenever a worker is not on a processor.
 const QUIET: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;
@@ -70,13 +70,13 @@ pub(super) fn line_rules(mistakes: &mut Mistakes, spec: &PoolSpec, framing: Fram
     let reads = |known: &[Framing]| known.contains(&framing);
     let (lines, up_to_an_empty_one) = ([Framing::Line, Framing::UntilEmptyLine], [Framing::UntilEmptyLine]);
     for (key, given, has_a_meaning) in [
+        ("worker-line-end", spec.worker_line_end.is_some(), reads(&lines)),
         ("allow-lone-cr", spec.allow_lone_cr, reads(&lines)),
         ("allow-blank-lines", spec.allow_blank_lines, reads(&up_to_an_empty_one)),
         ("refuse-unicode-line-ends", spec.refuse_unicode_line_ends, reads(&lines)),
     ] {
         if given && !has_a_meaning {
-            let text =
-                format!("with worker-request-framing {framing} no such request is refused, so this decides nothing");
+            let text = format!("with worker-request-framing {framing} no such lines are read, so this decides nothing");
             mistakes.add(Origin::key(key), text, "leave it out");
         }
     }
@@ -84,6 +84,11 @@ pub(super) fn line_rules(mistakes: &mut Mistakes, spec: &PoolSpec, framing: Fram
         allow_lone_cr: spec.allow_lone_cr,
         allow_blank_lines: spec.allow_blank_lines,
         refuse_unicode: spec.refuse_unicode_line_ends,
+        end: match spec.worker_line_end {
+            None | Some(WrittenEnd::AsIs) => LineEnd::AsItCame,
+            Some(WrittenEnd::Lf) => LineEnd::Lf,
+            Some(WrittenEnd::Crlf) => LineEnd::CrLf,
+        },
     }
 }
 
@@ -268,15 +273,17 @@ mod tests {
             spec.allow_blank_lines,
             spec.refuse_unicode_line_ends,
         ) = (true, true, true);
+        spec.worker_line_end = Some(WrittenEnd::Crlf);
         let rules = pool("pool", &spec).unwrap().options.line_rules;
+        assert_eq!(rules.end, LineEnd::CrLf);
         assert!(rules.allow_lone_cr && rules.allow_blank_lines && rules.refuse_unicode);
         spec.request_framing = None;
         let said = told(&spec);
-        let why = "allow-blank-lines: with worker-request-framing line no such request is refused, so this decides \
+        let why = "allow-blank-lines: with worker-request-framing line no such lines are read, so this decides \
                    nothing; leave it out";
         assert_eq!(said, [why]);
         spec.worker_request_framing = Some("netstring".parse().unwrap());
-        assert_eq!(told(&spec).len(), 3);
+        assert_eq!(told(&spec).len(), 4);
     }
 
     #[test]

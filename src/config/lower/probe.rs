@@ -85,6 +85,7 @@ fn message(
     } else {
         None
     };
+    rules.write_ends(framing, &mut wire);
     match wrong {
         Some((text, remedy)) => mistakes.add(Origin::key("probe"), text, remedy),
         None => return Some(wire),

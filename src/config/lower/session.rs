@@ -71,6 +71,11 @@ const RULED_OUT: &[Ruled] = &[
         |spec| spec.worker_reply_framing.is_some(),
         "bytes pass as they come",
     ),
+    (
+        "worker-line-end",
+        |spec| spec.worker_line_end.is_some(),
+        "bytes pass as they come",
+    ),
     ("allow-lone-cr", |spec| spec.allow_lone_cr, "bytes pass as they come"),
     (
         "allow-blank-lines",
@@ -195,6 +200,7 @@ mod tests {
             reply_framing: lines,
             worker_request_framing: lines,
             worker_reply_framing: lines,
+            worker_line_end: Some(crate::config::spec::pool::LineEnd::Lf),
             allow_lone_cr: true,
             allow_blank_lines: true,
             refuse_unicode_line_ends: true,

@@ -162,6 +162,9 @@ pub struct PoolSpec {
     /// How workers end a reply; quiet=TIME: nothing more has come for so long [default: what --reply-framing says]
     #[arg(long, value_name = "FRAMING", help_heading = "Requests and replies")]
     pub worker_reply_framing: Option<Framing>,
+    /// How lines end that workers are given, for workers that know lf or crlf alone; as-is: as they came [default: as-is]
+    #[arg(long, value_name = "END", help_heading = "Requests and replies")]
+    pub worker_line_end: Option<LineEnd>,
     /// Pass requests with a carriage return within a line: no worker takes it for a line end
     #[arg(long, help_heading = "Requests and replies")]
     pub allow_lone_cr: bool,
@@ -230,6 +233,33 @@ impl ValueEnum for Mode {
         Some(PossibleValue::new(match self {
             Self::Request => "request",
             Self::Session => "session",
+        }))
+    }
+}
+
+/// How lines end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LineEnd {
+    /// As they came.
+    AsIs,
+    /// A line feed.
+    Lf,
+    /// A carriage return and a line feed.
+    Crlf,
+}
+
+/// By hand for the reason told at [`HalfClose`].
+impl ValueEnum for LineEnd {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::AsIs, Self::Lf, Self::Crlf]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            Self::AsIs => "as-is",
+            Self::Lf => "lf",
+            Self::Crlf => "crlf",
         }))
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 pub use super::cache::CacheLimits;
 pub use crate::framing::Framing;
-pub use crate::framing::line_rules::LineRules;
+pub use crate::framing::line_rules::{LineEnd, LineRules};
 
 use crate::net::access::AccessList;
 use crate::net::addr::ListenAddr;

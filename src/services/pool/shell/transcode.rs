@@ -34,7 +34,9 @@ pub(super) fn request(
     } else {
         framings.worker_request.encode(payload, wire)?;
     }
-    rules.check(framings.worker_request, wire)
+    rules.check(framings.worker_request, wire)?;
+    rules.write_ends(framings.worker_request, wire);
+    Ok(())
 }
 
 impl Pool {
