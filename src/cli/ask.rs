@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 
-use crate::client::ask::{self, ChannelIds, Eyes, Mode, Options};
+use crate::client::ask::{self, ChannelIds, Mode, Options, Privacy};
 use crate::config::spec::fail::{self, Fail};
 use crate::config::units::{Escaped, Time};
 use crate::error::Error;
@@ -105,10 +105,10 @@ fn options(flags: &Flags) -> Result<Options, Error> {
                 Some(Fail::Open) | None => CONTRADICTION.to_vec(),
             },
             on_failure,
-            eyes: if flags.confidential {
-                Eyes::Nobody
+            privacy: if flags.confidential {
+                Privacy::Confidential
             } else {
-                Eyes::Anybody
+                Privacy::Public
             },
         })
     } else {

@@ -398,3 +398,17 @@ fn mandoc_has_nothing_to_complain_about() {
         );
     }
 }
+
+/// Squid's configuration and the flag have to agree, so no example leaves it to a guess.
+#[test]
+fn each_example_for_squid_says_whether_there_are_channel_ids() {
+    let mut examples = 0;
+    for file in ["man/iotcpd.1", "README.md", "src/cli/ask.rs", "src/cli/mod.rs"] {
+        let text = std::fs::read_to_string(format!("{}/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        for line in text.lines().filter(|line| line.contains("bin/iotcpd ask --squid")) {
+            assert!(line.contains("--channel-ids "), "{file}: {line}");
+            examples += 1;
+        }
+    }
+    assert!(examples >= 8, "{examples} were found");
+}

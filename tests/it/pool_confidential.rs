@@ -1,7 +1,8 @@
 //! With `--confidential` nothing that stands in requests and replies comes to the eyes of people. Each story is told twice, the
 //! first time without it, to show that there would be something to see.
 
-use std::os::unix::fs::MetadataExt;
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Command;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
@@ -152,21 +153,33 @@ fn a_refused_request_is_never_shown() {
 /// A process whose memory may not be looked at belongs to root as far as /proc is concerned, whoever it runs as.
 #[test]
 fn no_core_dump_is_written_and_no_other_process_reads_the_memory() {
+    // Where another user reaches it.
+    let home = crate::harness::temp_dir();
+    fs::set_permissions(home.path(), Permissions::from_mode(0o755)).expect("open the directory");
+    let binary = home.path().join("iotcpd");
+    let built = env!("CARGO_BIN_EXE_iotcpd");
+    if fs::hard_link(built, &binary).is_err() {
+        fs::copy(built, &binary).expect("copy the program");
+    }
+    // Where another user reaches it.
+    let home = crate::harness::temp_dir();
+    fs::set_permissions(home.path(), Permissions::from_mode(0o755)).expect("open the directory");
+    let binary = home.path().join("iotcpd");
+    let built = env!("CARGO_BIN_EXE_iotcpd");
+    if fs::hard_link(built, &binary).is_err() {
+        fs::copy(built, &binary).expect("copy the program");
+    }
     // As root the owner tells nothing; anybody else looks at his own.
     let owner_of = |program: &Program| fs::metadata(format!("/proc/{}/environ", program.pid())).map(|it| it.uid());
     let user = if geteuid().is_root() { 54321 } else { geteuid().as_raw() };
     let start = |arguments: &[&str]| {
         let mut command = if geteuid().is_root() {
             let mut setpriv = Command::new("setpriv");
-            setpriv.args([
-                "--reuid=54321",
-                "--regid=54321",
-                "--clear-groups",
-                env!("CARGO_BIN_EXE_iotcpd"),
-            ]);
+            setpriv.args(["--reuid=54321", "--regid=54321", "--clear-groups"]);
+            setpriv.arg(&binary);
             setpriv
         } else {
-            Command::new(env!("CARGO_BIN_EXE_iotcpd"))
+            Command::new(&binary)
         };
         Program::start(command.args(arguments).current_dir("/"))
     };

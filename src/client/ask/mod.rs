@@ -43,7 +43,7 @@ use crate::reactor::Reactor;
 use options::Policy;
 use shell::{End, Shell};
 
-pub use options::{ChannelIds, Eyes, Mode, Options};
+pub use options::{ChannelIds, Mode, Options, Privacy};
 
 /// The most connections that are open at once.
 const MAX_IN_FLIGHT: usize = 1000;
@@ -63,7 +63,7 @@ const MAX_BYTES: usize = 64 * 1024 * 1024;
 /// See the head of this file.
 pub fn run(options: Options) -> Result<(), Error> {
     name::take_on("ask");
-    if options.eyes == Eyes::Nobody {
+    if options.privacy == Privacy::Confidential {
         // It fails only for values that do not exist.
         let _ = set_dumpable(false);
     }
@@ -78,7 +78,7 @@ fn serve(
     let policy = policy(&options);
     let mut reactor =
         Reactor::<Shell>::new(&[HUP, USR1, USR2]).map_err(|error| broken("cannot make an event loop", &error))?;
-    let shell = Shell::new(options.addresses, policy, options.eyes, Instant::now());
+    let shell = Shell::new(options.addresses, policy, options.privacy, Instant::now());
     let id = reactor
         .add(Box::new(shell))
         .map_err(|_| Error::new(Blame::Bug, "a new event loop is full", "report this"))?;

@@ -19,17 +19,17 @@ pub struct Options {
     pub on_failure: Vec<u8>,
     /// What a line gets that contradicts what is known of channel-IDs, without its LF.
     pub on_contradiction: Vec<u8>,
-    /// Whether lines and answers are fit for human eyes.
-    pub eyes: Eyes,
+    /// Whether lines and answers are secrets.
+    pub privacy: Privacy,
 }
 
-/// Whether lines and answers may be seen by people other than their owners.
+/// Whether lines and answers are secrets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Eyes {
+pub enum Privacy {
     /// They are URLs and the like.
-    Anybody,
-    /// They hold passwords: no core dump of this process may be written, nor its memory be read by its user's other processes.
-    Nobody,
+    Public,
+    /// They hold passwords: no core dump of this process may be written, nor its memory be read by other processes of its user.
+    Confidential,
 }
 
 /// Whether Squid's lines begin with channel-IDs.

@@ -14,7 +14,7 @@ use super::connection::{Connection, Outcome, Stage};
 use super::core::{Action, Asker, AttemptId, Cause, Counters, Event, Fault};
 use super::failures::{Failures, Report};
 use super::input::{Line, Splitter};
-use super::options::{Eyes, Policy};
+use super::options::{Policy, Privacy};
 use super::resolver::{Place, Resolved};
 use super::words::{self, Words};
 use crate::net::addr::ConnectAddr;
@@ -98,12 +98,12 @@ pub(super) enum End {
 }
 
 impl Shell {
-    pub(super) fn new(addresses: Vec<ConnectAddr>, policy: Policy, eyes: Eyes, now: Instant) -> Shell {
+    pub(super) fn new(addresses: Vec<ConnectAddr>, policy: Policy, privacy: Privacy, now: Instant) -> Shell {
         Shell {
             on_failure: policy.on_failure.clone(),
             failures: Failures::default(),
             report: Alarm::default(),
-            words: Words::new(eyes),
+            words: Words::new(privacy),
             asker: Asker::new(policy, now),
             places: addresses.into_iter().map(Place::new).collect(),
             connections: GenerationalSlab::default(),

@@ -63,7 +63,7 @@ fn options(mode: Mode, timeout: Duration, addresses: &[ConnectAddr]) -> Options 
         channel_ids: ChannelIds::Auto,
         on_failure: b"ERR".to_vec(),
         on_contradiction: b"BH".to_vec(),
-        eyes: Eyes::Anybody,
+        privacy: Privacy::Public,
     }
 }
 

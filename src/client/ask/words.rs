@@ -9,7 +9,7 @@ use super::core::{Cause, Counters, Fault};
 use super::dialect::Dialect;
 use super::failures::Report;
 use super::input::LONGEST_LINE;
-use super::options::Eyes;
+use super::options::Privacy;
 use crate::net::addr::ConnectAddr;
 use crate::stats::throttle::{Throttle, Verdict};
 use crate::stats::{Snapshot, text};
@@ -28,14 +28,14 @@ enum Topic {
 #[derive(Debug)]
 pub(super) struct Words {
     throttle: Throttle<Topic>,
-    eyes: Eyes,
+    privacy: Privacy,
 }
 
 impl Words {
-    pub(super) fn new(eyes: Eyes) -> Words {
+    pub(super) fn new(privacy: Privacy) -> Words {
         Words {
             throttle: Throttle::default(),
-            eyes,
+            privacy,
         }
     }
 
@@ -75,9 +75,9 @@ impl Words {
 
     /// What that text means to a Squid that filters URLs. To one that asks for passwords `ERR` means something else.
     fn meaning(&self, text: &[u8], lines: u64) -> &'static str {
-        match (self.eyes, text, lines) {
-            (Eyes::Anybody, b"ERR", 1) => ", its URL passed",
-            (Eyes::Anybody, b"ERR", _) => ", their URLs passed",
+        match (self.privacy, text, lines) {
+            (Privacy::Public, b"ERR", 1) => ", its URL passed",
+            (Privacy::Public, b"ERR", _) => ", their URLs passed",
             _ => "",
         }
     }
@@ -162,13 +162,13 @@ mod tests {
 
     #[test]
     fn lines_without_an_answer_are_told_with_their_number_and_what_it_means() {
-        let told = |eyes, lines, span: Option<Duration>, text: &[u8]| {
+        let told = |privacy, lines, span: Option<Duration>, text: &[u8]| {
             let cause = Cause::NoConnection;
             let report = Report { lines, span, cause };
-            Words::new(eyes).failure(report, text, "cannot connect to 10.0.0.5:9991: connection refused")
+            Words::new(privacy).failure(report, text, "cannot connect to 10.0.0.5:9991: connection refused")
         };
         let why = "cannot connect to 10.0.0.5:9991: connection refused";
-        let open = Eyes::Anybody;
+        let open = Privacy::Public;
         assert_eq!(
             told(open, 37, Some(WINDOW), b"ERR"),
             format!("37 lines answered ERR in the last 10 s, their URLs passed: {why}")
@@ -179,7 +179,7 @@ mod tests {
         );
         assert_eq!(told(open, 2, None, b"BH"), format!("2 lines answered BH: {why}"));
         assert_eq!(
-            told(Eyes::Nobody, 1, None, b"ERR"),
+            told(Privacy::Confidential, 1, None, b"ERR"),
             format!("1 line answered ERR: {why}")
         );
     }
