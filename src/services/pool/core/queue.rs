@@ -131,6 +131,8 @@ impl Queue {
 
     /// The request with this ticket, if it still waits, and until then.
     fn waits_until(&self, (deadline, ticket): (Instant, u64)) -> Option<RequestId> {
+        #[cfg(test)]
+        tests::LOOKS.with(|looks| looks.set(looks.get() + 1));
         let place = self.places.get(self.find(ticket).ok()?)?;
         place
             .waits
@@ -179,6 +181,38 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    thread_local! {
+        /// How often somebody in the queue was looked at.
+        pub(super) static LOOKS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    }
+
+    /// The time of each is over at a moment of its own, and some have gone before, or were given back with another.
+    #[test]
+    fn whose_time_is_over_is_found_without_a_look_at_the_others() {
+        const MANY: usize = 20_000;
+        let (mut queue, start) = (Queue::default(), Instant::now());
+        let at = |number: usize| start + Duration::from_millis(number as u64);
+        for number in 0..MANY {
+            queue.insert(request(number as u64), at(number + 1));
+        }
+        for number in (0..MANY).step_by(3) {
+            queue.remove(request(number as u64));
+        }
+        for number in (0..MANY).step_by(6) {
+            queue.insert(request(number as u64), at(number + 2));
+        }
+        let before = LOOKS.with(std::cell::Cell::get);
+        let mut expired = 0;
+        for number in 0..MANY + 3 {
+            while queue.pop_expired(at(number)).is_some() {
+                expired += 1;
+            }
+        }
+        assert_eq!((expired, queue.len()), (MANY - MANY.div_ceil(3) + MANY.div_ceil(6), 0));
+        let looks = LOOKS.with(std::cell::Cell::get) - before;
+        assert!(looks < 5 * MANY, "{looks} looks for {MANY}");
+    }
 
     #[derive(Debug, Clone)]
     enum Step {

@@ -28,7 +28,10 @@ impl Pool {
             // It has gone in this very turn, before the dispatcher had a name for its request.
             return self.tell(cx, Event::Abandoned(request));
         }
-        self.clients.unwatched.push(id);
+        let client = self.clients.of(id);
+        if client.is_none_or(|client| client.watch != Watch::Registered) {
+            self.clients.unwatched.push(id);
+        }
         if self.queue_alarm.at().is_none() {
             cx.set_alarm(&mut self.queue_alarm, Of::Queue.only(), Some(cx.now() + UNWATCHED_WAIT));
         }
