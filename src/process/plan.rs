@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::limits::LimitSetting;
+use super::sys::SignalBits;
 use super::watch_list::Table;
 
 /// All that the child needs, laid out before it exists.
@@ -14,6 +15,8 @@ pub(super) struct Plan<'a> {
     pub(super) program: &'a Candidates,
     pub(super) argv: &'a [CString],
     pub(super) environment: &'a [CString],
+    /// Those that the daemon does something else on than a new program is to.
+    pub(super) signals: SignalBits,
     /// Standard input, output and error, in this order.
     pub(super) stdio: [BorrowedFd<'a>; 3],
     pub(super) nice: Option<i32>,

@@ -33,7 +33,7 @@ use super::sandbox;
 use super::spec::{Command, ProcessSpec, Surroundings};
 use super::stdio::{Connected, Owner, Theirs, errors};
 pub use super::stdio::{Stdio, Stream};
-use super::sys::{self, ChildStack, Detail};
+use super::sys::{self, ChildStack, Detail, SignalBits};
 use super::terminal::open_terminal;
 use super::watch_list::WatchList;
 use super::watchdog::Watchdog;
@@ -96,6 +96,7 @@ pub fn look_up(spec: &ProcessSpec) -> Result<(), SpawnError> {
 pub struct Launcher {
     finder: Finder,
     environment: Vec<CString>,
+    signals: SignalBits,
     nice: Option<i32>,
     limits: Vec<LimitSetting>,
     directory: Option<CString>,
@@ -111,7 +112,8 @@ pub struct Launcher {
 }
 
 impl Launcher {
-    /// Lays out all that the surroundings say. Reads the daemon's environment and limits as they are now.
+    /// Lays out all that the surroundings say. Reads the daemon's environment, limits and dispositions of signals as they are
+    /// now: a handler that is installed later would not be taken from its children.
     ///
     /// # Errors
     /// A string holds a NUL byte, the daemon's limits cannot be read, or the sandbox cannot be made: see [`SpawnError`].
@@ -132,6 +134,7 @@ impl Launcher {
                 search,
                 credentials: credentials(surroundings),
             },
+            signals: SignalBits::with_dispositions(),
             environment: c_strings(assignments).map_err(fail(Step::Arguments))?,
             nice: surroundings.nice,
             limits: limits.map_err(fail(Step::ReadLimits))?,
@@ -234,6 +237,7 @@ impl Launcher {
             program: &program.candidates,
             argv,
             environment: &self.environment,
+            signals: self.signals,
             stdio: streams.in_order(),
             nice: self.nice,
             limits: &self.limits,

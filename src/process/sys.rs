@@ -3,6 +3,7 @@
 //! pipes and terminals.
 #![allow(unsafe_code, reason = "one of the few files for it: see the crate's lints")]
 
+mod dispositions;
 mod guard;
 mod image;
 mod memory;
@@ -16,6 +17,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
 
+pub(super) use dispositions::SignalBits;
 pub(super) use guard::{GuardStart, GuardState, fork_guard, state_of_guard, take_over_as_guard};
 pub(super) use memory::{ChildStack, SharedWords};
 pub(super) use rights::with_rights_of;

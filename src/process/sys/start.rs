@@ -231,7 +231,7 @@ unsafe fn become_program(view: &mut ChildView<'_>) -> Result<Infallible, Failure
     let plan = view.plan;
     // SAFETY: the caller's promise is that of each of these.
     unsafe {
-        reset_signals();
+        plan.signals.reset();
         // Whatever terminal the daemon has is that of another session then: the child can neither open it as `/dev/tty` nor
         // be stopped by it. It leads a group of its own with that.
         call(Step::Session, libc::SYS_setsid, [0, 0, 0, 0])?;
@@ -357,22 +357,6 @@ unsafe fn call(step: Step, number: c_long, [a, b, c, d]: [c_long; 4]) -> Result<
         Err((step, Errno::last()))
     } else {
         Ok(result)
-    }
-}
-
-/// Raw calls, since the C library's `sigaction` refuses the two signals it keeps for itself; and whoever started the
-/// daemon may have left those ignored as well.
-///
-/// # Safety
-/// Only in a child of [`clone_child`].
-unsafe fn reset_signals() {
-    // The kernel's `struct sigaction` of any architecture is shorter; all zeros are SIG_DFL, no flags, an empty mask.
-    let default = [0_u64; 8];
-    for signal in 1..=c_long::from(libc::SIGRTMAX()) {
-        let arguments = [signal, address(default.as_ptr()), 0, size_of::<u64>() as c_long];
-        // SAFETY: the kernel reads `default`, whose mask is 64 bits long, and changes a disposition of this process
-        // alone. It refuses SIGKILL and SIGSTOP, whose dispositions are always the default ones.
-        let _ = unsafe { call(Step::Exec, libc::SYS_rt_sigaction, arguments) };
     }
 }
 

@@ -1,0 +1,87 @@
+//! What a process does on signals, which a child would inherit: whom it ignores stays ignored through an exec, and until then a
+//! handler of the daemon's could run in the child, on the daemon's memory.
+#![allow(unsafe_code, reason = "one of the few files for it: see the crate's lints")]
+
+use std::ffi::c_long;
+use std::ptr;
+
+use nix::errno::Errno;
+
+/// Signals, by number: bit N − 1 stands for signal N.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::process) struct SignalBits(u64);
+
+/// The kernel's `struct sigaction` of any architecture is no longer, and its first word is the disposition on all of them but
+/// MIPS, which begins with flags; all zeros are SIG_DFL, no flags, an empty mask.
+type Action = [u64; 8];
+static DEFAULT: Action = [0; 8];
+/// The kernel's masks are 64 bits long.
+const MASK: usize = size_of::<u64>();
+
+impl SignalBits {
+    /// Those whose dispositions are not the default ones now, inherited or made. Whoever asks once for many children makes no
+    /// others in between: this program does so only at its start.
+    ///
+    /// Raw calls, since the C library's `sigaction` refuses the two signals it keeps for itself; and whoever started the daemon
+    /// may have left those ignored as well.
+    pub(in crate::process) fn with_dispositions() -> Self {
+        let is_changed = |signal: &c_long| {
+            let mut action = DEFAULT;
+            // SAFETY: the kernel writes one `struct sigaction`, for which there is room, and changes nothing.
+            let result = unsafe {
+                libc::syscall(
+                    libc::SYS_rt_sigaction,
+                    *signal,
+                    ptr::null::<Action>(),
+                    &raw mut action,
+                    MASK,
+                )
+            };
+            // Where it cannot be known it is reset.
+            Errno::result(result).is_err() || action != DEFAULT
+        };
+        let bits = (1..=c_long::from(libc::SIGRTMAX()))
+            .filter(is_changed)
+            .map(|signal| 1 << (signal - 1));
+        Self(bits.fold(0, |all, bit: u64| all | bit))
+    }
+
+    fn iter(self) -> impl Iterator<Item = c_long> {
+        (0..c_long::from(u64::BITS))
+            .filter(move |bit| self.0 >> bit & 1 == 1)
+            .map(|bit| bit + 1)
+    }
+
+    /// Makes their dispositions the default ones. Neither locks nor allocates.
+    ///
+    /// # Safety
+    /// Only in a process that no handler is meant for any more: between a clone without `CLONE_SIGHAND` and an exec.
+    pub(super) unsafe fn reset(self) {
+        for signal in self.iter() {
+            // SAFETY: the kernel reads one `struct sigaction`, and changes a disposition of this process alone. It refuses
+            // SIGKILL and SIGSTOP, whose dispositions are always the default ones.
+            unsafe {
+                libc::syscall(
+                    libc::SYS_rt_sigaction,
+                    signal,
+                    &raw const DEFAULT,
+                    ptr::null_mut::<Action>(),
+                    MASK,
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_standard_library_has_set_is_found_and_nothing_that_nobody_has() {
+        // It ignores SIGPIPE, before `main`.
+        let changed: Vec<_> = SignalBits::with_dispositions().iter().collect();
+        assert!(changed.contains(&c_long::from(libc::SIGPIPE)), "{changed:?}");
+        assert!(!changed.contains(&c_long::from(libc::SIGKILL)) && !changed.contains(&c_long::from(libc::SIGVTALRM)));
+    }
+}
