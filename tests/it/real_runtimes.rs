@@ -5,23 +5,41 @@
 
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::sync::Once;
 use std::thread;
 
 use crate::harness::{Client, Daemon};
 
-const PATIENT: [&str; 2] = ["--queue-timeout", "60s"];
+/// A runtime takes a while to start, and works on its first request meanwhile.
+const PATIENT: [&str; 4] = ["--queue-timeout", "60s", "--busy-timeout", "60s"];
+
+const PEERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/peers");
+/// What is compiled is kept where cargo keeps what it has built.
+const CLASSES: &str = env!("CARGO_TARGET_TMPDIR");
 
 /// A program of `tests/it/peers`, ready to be started.
+#[track_caller]
 fn peer(words: &[&str]) -> String {
-    let words = words.iter().map(|word| match word.split_once('.') {
-        Some(_) => format!("{}/tests/it/peers/{word}", env!("CARGO_MANIFEST_DIR")),
-        None => (*word).to_owned(),
+    static COMPILED: Once = Once::new();
+    if words.first() == Some(&"java") {
+        COMPILED.call_once(|| {
+            let source = format!("{PEERS}/Lines.java");
+            let compiled = Command::new("javac").args(["-d", CLASSES, &source]).status();
+            let compiled = compiled.unwrap_or_else(|error| panic!("cannot run javac: {error} ({INSTALLED_BY})"));
+            assert!(compiled.success(), "javac: {compiled}");
+        });
+    }
+    let words = words.iter().map(|word| match *word {
+        script if script.ends_with(".js") || script.ends_with(".py") => format!("{PEERS}/{script}"),
+        word => word.to_owned(),
     });
     shell_words::join(words)
 }
 
-const JAVA_READER: &[&str] = &["java", "Lines.java", "reader"];
-const JAVA_SCANNER: &[&str] = &["java", "Lines.java", "scanner"];
+const INSTALLED_BY: &str = "scripts/install-peers installs it";
+
+const JAVA_READER: &[&str] = &["java", "-XX:TieredStopAtLevel=1", "-cp", CLASSES, "Lines", "reader"];
+const JAVA_SCANNER: &[&str] = &["java", "-XX:TieredStopAtLevel=1", "-cp", CLASSES, "Lines", "scanner"];
 const NODE: &[&str] = &["node", "lines.js"];
 const PYTHON: &[&str] = &["python3", "lines.py", "text"];
 const PYTHON_STDIN: &[&str] = &["python3", "lines.py", "stdin"];
@@ -36,7 +54,7 @@ fn lines_read(words: &[&str], input: &str) -> Vec<String> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .unwrap_or_else(|error| panic!("cannot run {}: {error} (scripts/install-peers installs it)", command[0]));
+        .unwrap_or_else(|error| panic!("cannot run {}: {error} ({INSTALLED_BY})", command[0]));
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", output.status);

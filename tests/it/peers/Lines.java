@@ -4,7 +4,7 @@ import java.nio.charset.StandardCharsets;
 import java.util.HexFormat;
 import java.util.Scanner;
 
-/** Answers each line that it reads with its number and its bytes: `java Lines.java reader` or `scanner`. */
+/** Answers each line that it reads with its number and its bytes: `reader` or `scanner` says how it reads. */
 public class Lines {
     private static int count = 0;
 
