@@ -91,6 +91,35 @@ pub fn look_up(spec: &ProcessSpec) -> Result<(), SpawnError> {
     launcher.map_err(|error| error.of_program(name))?.find(name).map(drop)
 }
 
+/// Looks names up for a [`Launcher`], which need not be there any more.
+#[derive(Debug, Clone)]
+pub struct Lookup(Finder);
+
+/// What a name means: a file by two of its paths.
+#[derive(Debug)]
+pub struct Found {
+    /// Where it was found: see [`Launcher::find`].
+    pub program: Program,
+    /// The same without links: see [`Launcher::find_real`].
+    pub target: Program,
+}
+
+impl Lookup {
+    /// Asks the file system, for as long as that takes.
+    ///
+    /// # Errors
+    /// There is no such file, or none that may be run, at [`Step::Lookup`].
+    pub fn look(&self, name: &OsStr) -> Result<Found, SpawnError> {
+        let program = self.0.resolve(name);
+        let target = program.and_then(|program| Ok((program, self.0.resolve_links(name)?)));
+        let (program, target) = target.map_err(|errno| SpawnError::new(Step::Lookup, name, errno))?;
+        Ok(Found {
+            program: Program::found(name, program)?,
+            target: Program::found(name, target)?,
+        })
+    }
+}
+
 /// Starts any program in surroundings that stay the same.
 #[derive(Debug)]
 pub struct Launcher {
@@ -160,6 +189,12 @@ impl Launcher {
             name: name.to_owned(),
             candidates: self.finder.search.candidates(text),
         })
+    }
+
+    /// What looks names up as [`find`](Self::find) and [`find_real`](Self::find_real) do, on any thread: it waits for the file system.
+    #[must_use]
+    pub fn lookup(&self) -> Lookup {
+        Lookup(self.finder.clone())
     }
 
     /// The file that a name means here, by the child's PATH, from its directory and with its rights. Asks the file system.

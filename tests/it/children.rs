@@ -282,7 +282,7 @@ fn a_child_that_its_user_stops_before_it_runs_keeps_nobody_waiting() {
 
 /// Mounts, where nobody else sees it, a file system at a directory that answers nothing as long as the program lives that this
 /// becomes; the directory comes first, then that program.
-const MOUNT_SILENCE: &str = "
+pub(crate) const MOUNT_SILENCE: &str = "
 import ctypes, os, sys
 place = sys.argv[1].encode()
 fuse = os.open('/dev/fuse', os.O_RDWR)

@@ -8,7 +8,7 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use nix::unistd::{getegid, geteuid, getgroups};
 
-use crate::exec_client::{ExecClient, Outcome, door, run};
+use crate::exec_client::{ExecClient, Outcome, door, request, run};
 use crate::exec_clients::{PERL, finish, path_of};
 use crate::harness::{Daemon, TempDir, temp_dir};
 use crate::pool_sandbox::possible;
@@ -179,14 +179,16 @@ impl Programs {
 #[track_caller]
 fn assert_forbidden(outcome: &Outcome, path: &str) {
     assert_eq!((outcome.code(), outcome.text().as_str()), ("126", ""), "{outcome:?}");
-    let why = format!("{path:?} is not allowed (--allow-program)");
-    assert!(outcome.complaint().contains(&why), "{why}: {}", outcome.complaint());
+    // What it leads to, and whether it is there, is the operator's business alone.
+    assert_eq!(outcome.complaint(), NOT_ALLOWED, "{path}");
 }
+
+const NOT_ALLOWED: &str = "iotcpd: this program is not allowed (--allow-program)\n";
 
 #[test]
 fn only_programs_that_are_listed_are_run() {
     let programs = Programs::new();
-    let daemon = programs.door(&["tools/*"], &[]);
+    let daemon = programs.door(&["tools/*"], &["--log-args", "yes"]);
     let ok = programs.path("tools/ok");
     assert_eq!(run(&daemon, &[&ok], b"").text(), format!("ran as {ok}\n"));
     for (asked, is) in [("other/no", "other/no"), ("tools/sub/deep", "tools/sub/deep")] {
@@ -197,7 +199,7 @@ fn only_programs_that_are_listed_are_run() {
         &run(&daemon, &["sh", "-c", "echo broken out"], b""),
         shell.to_str().unwrap(),
     );
-    assert_eq!(run(&daemon, &["no-such-program"], b"").code(), "127");
+    assert_forbidden(&run(&daemon, &["no-such-program"], b""), "no-such-program");
     let stats = daemon.usr1();
     assert_eq!((stats.count("runs forbidden"), stats.count("runs not started")), (3, 1));
     let line = daemon.stderr_wait("did not get to run \"sh\"");
@@ -238,7 +240,7 @@ fn what_is_matched_is_what_is_run() {
 #[test]
 fn each_program_that_is_refused_has_its_line() {
     let programs = Programs::new();
-    let daemon = programs.door(&["tools/*"], &[]);
+    let daemon = programs.door(&["tools/*"], &["--log-args", "yes"]);
     for number in 0..20 {
         assert_eq!(run(&daemon, &["/bin/sh", &number.to_string()], b"").code(), "126");
     }
@@ -368,6 +370,72 @@ fn a_reload_does_not_lay_open_what_was_handed_over() {
         "126",
         "as before"
     );
+}
+
+/// Whether a private folder holds something is none of its business who may not run it.
+#[test]
+fn a_list_tells_nobody_what_there_is() {
+    let programs = Programs::new();
+    let daemon = programs.door(&["tools/*"], &[]);
+    let private = programs.path("other");
+    fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).unwrap();
+    for name in ["no", "none", "no/", "no/more", "", "../other/no", "."] {
+        let outcome = run(&daemon, &[&format!("{private}/{name}")], b"");
+        assert_eq!(
+            (outcome.code(), outcome.complaint().as_str()),
+            ("126", NOT_ALLOWED),
+            "{name:?}"
+        );
+    }
+    // The operator is told what it was.
+    daemon.stderr_wait("other/no\" is not allowed");
+    daemon.stderr_wait("No such file or directory");
+    daemon.stderr_wait("Not a directory");
+}
+
+/// Only root may mount.
+#[test]
+fn a_file_system_that_does_not_answer_hurts_who_names_it_alone() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let home = temp_dir();
+    let place = home.path().to_str().unwrap();
+    let launcher = [
+        "unshare",
+        "--mount",
+        "python3",
+        "-c",
+        crate::children::MOUNT_SILENCE,
+        place,
+    ];
+    let daemon = Daemon::with(["exec", "127.0.0.1:0", "--allow-program", "/**"])
+        .through(&launcher)
+        .start();
+    let named = |name: &str| {
+        let mut client = ExecClient::connect(&daemon);
+        client.send([request(&[name]), b"0:,".to_vec()].concat());
+        client
+    };
+    let stuck: Vec<ExecClient> = (0..50).map(|n| named(&format!("{place}/tool{n}"))).collect();
+    // While they wait others are served: over UNIX sockets another user's, here another address's.
+    let address = daemon.addr();
+    let mut other = crate::harness::Client::connect_from(std::net::Ipv4Addr::new(127, 0, 0, 9), &address);
+    other.send([request(&["echo", "served"]), b"0:,".to_vec()].concat());
+    assert_eq!(other.read_to_end(), b"6:stdout,7:served\n,8:exitcode,1:0,");
+    for client in stuck {
+        let outcome = client.outcome();
+        assert_eq!((outcome.code(), outcome.complaint().as_str()), ("126", NOT_ALLOWED));
+    }
+    daemon.stderr_wait("its file system has not answered");
+    // What is known not to answer is not asked again.
+    let mut again = crate::harness::Client::connect_from(std::net::Ipv4Addr::new(127, 0, 0, 9), &address);
+    again.send([request(&[&format!("{place}/another")]), b"0:,".to_vec()].concat());
+    assert!(again.read_to_end().ends_with(b"8:exitcode,3:126,"));
+    let threads = fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap().count();
+    assert!(threads < 20, "{threads}");
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.wait_exit().code(), Some(0));
 }
 
 // ---- what programs run with ----------------------------------------------------------------------------------------

@@ -39,7 +39,8 @@ pub fn preflight(options: &options::Options, defaults: &SpawnDefaults) -> Result
 }
 
 impl Door for ExecDoor {
-    fn start(&mut self, _cx: &mut Context<'_>) -> Result<(), Error> {
+    fn start(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        self.open_desk(cx);
         Ok(())
     }
 

@@ -3,7 +3,8 @@
 //! [`request`] reads what the client sends: the [`arguments`], then input for the program, as netstrings cut anywhere; and
 //! [`trailer`] the signals that may follow. [`run`] is the connection's life as a machine: what has happened in, what is to be
 //! done out, the time an argument. [`reply`] writes what the client is told. [`sockproc`] does both in an older protocol, and
-//! [`dialect`] is the choice between the two. [`counters`] are the numbers of a door; [`permits`] says who may have what run.
+//! [`dialect`] is the choice between the two. [`counters`] are the numbers of a door; [`permits`] says who may have what run, and
+//! [`lookups`] whose turn it is to have a name looked up.
 //!
 //! What holds, whatever comes in whatever order (`run`'s tests try it):
 //! - A program is started at most once, and only with complete arguments.
@@ -15,6 +16,7 @@
 pub mod arguments;
 pub mod counters;
 pub mod dialect;
+pub mod lookups;
 pub mod permits;
 pub mod reply;
 pub mod request;

@@ -11,6 +11,7 @@ use super::super::core::reply::{Outcome, Output};
 use super::super::core::run::{Cause, Event, Refusal, Run, State};
 use super::super::report::{self, Topic};
 use super::connection::{Bytes, Connection};
+use super::lookups::{self, Looked};
 use super::permits::may_run_anything;
 use super::signals::Signals;
 use super::{ExecDoor, Of};
@@ -79,6 +80,7 @@ impl ExecDoor {
             alarm: Alarm::default(),
             arguments: Arguments::default(),
             asked: None,
+            looked: Looked::Not,
             program: None,
             input: Buffer::default(),
             input_ends: false,
@@ -140,6 +142,7 @@ impl ExecDoor {
     pub(super) fn client_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
         if let Some(connection) = self.connections.get_mut(key) {
             cx.alarm_fired(&mut connection.alarm);
+            self.look_at_the_clock(cx, key);
             self.tell(cx, key, Event::Tick);
             self.pump(cx, key);
         }
@@ -279,6 +282,7 @@ impl ExecDoor {
         }
         let usual = self.options.max_buffer;
         self.hoard.count(&mut connection.share, 0, usual);
+        lookups::withdraw(&mut self.desk, &connection);
         self.count.release(&connection.peer);
         drop(connection);
         self.listening.descriptor_freed(cx);

@@ -12,6 +12,7 @@ use super::super::core::reply::{self, LONGEST, MOST_PAIRS, Output, Pairs, Scratc
 use super::super::core::request::{End, Found, Wrong};
 use super::super::core::run::{Event, Run, State};
 use super::super::core::sockproc::Kept;
+use super::lookups::Looked;
 use super::signals::Signals;
 use crate::net::addr::PeerAddr;
 use crate::net::edges::{Edges, Taken, Written};
@@ -49,6 +50,8 @@ pub(super) struct Connection {
     pub(super) arguments: Arguments,
     /// When they were complete, until the program has written something.
     pub(super) asked: Option<Instant>,
+    /// Whether it may be run, where a list says what may be.
+    pub(super) looked: Looked,
     pub(super) program: Option<Job>,
     /// What the program has not taken yet of its input, and whether more may come.
     pub(super) input: Buffer,

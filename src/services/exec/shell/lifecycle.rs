@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::super::core::counters::{Counters, Traffic};
 use super::super::core::run::{Event, State};
 use super::super::options::Options;
+use super::lookups::Desk;
 use super::permits::check_listeners;
 use super::surroundings::launcher;
 use super::{ExecDoor, Of};
@@ -51,6 +52,7 @@ impl ExecDoor {
             traffic: Traffic::default(),
             times: Times::default(),
             hoard: Hoard::default(),
+            desk: Desk::default(),
             closing: Closing::new(Of::Closing.only()),
             journal: Journal::new(Of::Upkeep.only()),
             started: now,

@@ -2,7 +2,8 @@
 //! processes, bytes and closed connections.
 //!
 //! The brain of it is one `match` over [`Action`] in [`ExecDoor::act`]. Beside it stand one connection and its bytes
-//! (`connection`), taking connections in and letting them go (`clients`), whom to let in (`permits`), the programs
+//! (`connection`), taking connections in and letting them go (`clients`), whom to let in (`permits`), looking up what a name
+//! means (`lookups`), the programs
 //! (`programs`), what they are started with (`surroundings`) and the signals that clients pass on to them (`signals`), and
 //! beginning and end of the whole (`lifecycle`).
 //!
@@ -12,6 +13,7 @@
 mod clients;
 mod connection;
 mod lifecycle;
+mod lookups;
 mod permits;
 mod programs;
 mod signals;
@@ -40,6 +42,7 @@ use crate::services::on_request::Times;
 use crate::services::standstill::{Advice, Hoard};
 
 use connection::{Connection, Moved};
+use lookups::Desk;
 
 pub(super) use surroundings::launcher;
 
@@ -66,6 +69,8 @@ pub struct ExecDoor {
     closing: Closing,
     /// What is held because clients and programs wait for each other.
     hoard: Hoard,
+    /// Who looks up what may be run.
+    desk: Desk,
     journal: Journal<Topic>,
     started: Instant,
 }
@@ -164,6 +169,10 @@ impl Service for ExecDoor {
         }
     }
 
+    fn mail(&mut self, cx: &mut Context<'_>) {
+        self.take_answers(cx);
+    }
+
     fn turn_end(&mut self, _cx: &mut Context<'_>) {
         // Everything is written when it comes.
     }
@@ -184,7 +193,11 @@ impl ExecDoor {
         }
         self.look_for_standstill(cx, key);
         if let Some(connection) = self.connections.get_mut(key) {
-            let deadlines = [connection.run.deadline(), connection.standstill.deadline()];
+            let deadlines = [
+                connection.run.deadline(),
+                connection.standstill.deadline(),
+                connection.looked.deadline(),
+            ];
             let deadline = deadlines.into_iter().flatten().min();
             cx.set_alarm(&mut connection.alarm, Of::Client.of(key), deadline);
         }

@@ -1,49 +1,72 @@
 //! Who is let in, onto which listeners, and what is run for him: the lists of the options, asked of sockets and files.
 
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+
 use super::ExecDoor;
 use crate::error::{Blame, Error};
 use crate::net::addr::{ListenAddr, PeerAddr};
 use crate::net::listener::Listener;
 use crate::net::stream::Stream;
 use crate::process::failure::SpawnError;
-use crate::process::spawn::Program;
-use crate::process::spec::Command;
+use crate::process::spawn::{Found, Program};
 use crate::services::exec::core::permits::{Programs, Verdict};
 use crate::services::exec::options::{Options, is_exposed};
 
 /// Why a program is not run.
+#[derive(Debug)]
 pub(super) enum Unfit {
-    /// It is not listed.
-    Forbidden(String),
+    /// It is not listed; the file that it is.
+    Forbidden(PathBuf),
     /// There is none, or none that may be run.
     Missing(SpawnError),
+    /// The file system has not said in time, or is known not to.
+    Unanswered,
+}
+
+/// For the log. A client is told the same of all of them: what there is in folders that it may not look into is not its business.
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unfit::Forbidden(path) => write!(f, "{path:?} is not allowed (--allow-program)"),
+            Unfit::Missing(error) => error.fmt(f),
+            Unfit::Unanswered => f.write_str(
+                "its file system has not answered within 2 s, or other look-ups in that directory or of that client wait for it",
+            ),
+        }
+    }
+}
+
+/// A program that a list permits.
+#[derive(Debug)]
+pub(super) struct Fit {
+    /// The file that is run.
+    pub(super) program: Program,
+    /// What it is told that it is called, unless that is how it was asked for.
+    pub(super) argv0: Option<OsString>,
+}
+
+impl Fit {
+    /// Holds what was found against the list.
+    ///
+    /// # Errors
+    /// It is not on it.
+    pub(super) fn of(programs: &Programs, Found { program, target }: Found) -> Result<Fit, Unfit> {
+        let (program, argv0) = match programs.verdict(program.path(), target.path()) {
+            Verdict::Found => (program, None),
+            Verdict::Target => (target, None),
+            Verdict::Renamed => {
+                let name = target.path().into();
+                (target, Some(name))
+            }
+            Verdict::Forbidden => return Err(Unfit::Forbidden(target.path().to_owned())),
+        };
+        Ok(Fit { program, argv0 })
+    }
 }
 
 impl ExecDoor {
-    /// The file that is run when a client asks for this; the command may be given another name.
-    ///
-    /// # Errors
-    /// Why none is.
-    pub(super) fn permit_program(&self, command: &mut Command) -> Result<Program, Unfit> {
-        if !self.options.programs.restrict() {
-            return self.launcher.named(command.program()).map_err(Unfit::Missing);
-        }
-        let found = self.launcher.find(command.program()).map_err(Unfit::Missing)?;
-        let target = self.launcher.find_real(command.program()).map_err(Unfit::Missing)?;
-        match self.options.programs.verdict(found.path(), target.path()) {
-            Verdict::Found => Ok(found),
-            Verdict::Target => Ok(target),
-            Verdict::Renamed => {
-                command.argv0 = Some(target.path().into());
-                Ok(target)
-            }
-            Verdict::Forbidden => {
-                let path = target.path();
-                Err(Unfit::Forbidden(format!("{path:?} is not allowed (--allow-program)")))
-            }
-        }
-    }
-
     /// Whether the user at the other end may have something run.
     ///
     /// # Errors

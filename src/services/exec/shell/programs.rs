@@ -1,6 +1,7 @@
 //! Programs: started, watched, ended, reaped.
 
 use std::ffi::OsStr;
+use std::mem;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Instant;
 
@@ -11,6 +12,7 @@ use super::super::core::reply::{CANNOT_RUN, NOT_FOUND};
 use super::super::core::run::{Cause, Event, State};
 use super::super::report::{self, Topic};
 use super::connection::Connection;
+use super::lookups::Looked;
 use super::permits::Unfit;
 use super::{ExecDoor, Of};
 use crate::process::child::Child;
@@ -67,10 +69,18 @@ impl ExecDoor {
             Err(empty) => return self.not_started(cx, key, CANNOT_RUN, &empty.to_string()),
         };
         let begun = Instant::now();
-        let program = match self.permit_program(&mut command) {
-            Ok(program) => program,
-            Err(Unfit::Forbidden(why)) => return self.forbid(cx, key, &why),
-            Err(Unfit::Missing(error)) => return self.not_started(cx, key, status_of(&error), &error.to_string()),
+        let program = match self.take_looked(key) {
+            _ if !self.options.programs.restrict() => match self.launcher.named(command.program()) {
+                Ok(program) => program,
+                Err(error) => return self.not_started(cx, key, status_of(&error), &error.to_string()),
+            },
+            Looked::Not => return self.look_up(cx, key, &command),
+            asked @ Looked::UnderWay { .. } => return self.put_back(key, asked),
+            Looked::Unfit(unfit, _) => return self.forbid(cx, key, &unfit),
+            Looked::Fit(fit) => {
+                command.argv0 = fit.argv0;
+                fit.program
+            }
         };
         match self.launcher.launch(&program, &command, Stdio::piped()) {
             Ok(child) => {
@@ -101,22 +111,40 @@ impl ExecDoor {
 
     fn not_started(&mut self, cx: &mut Context<'_>, key: Key, status: u8, why: &str) {
         self.counters.not_started += 1;
-        self.give_none(cx, key, status, why);
+        self.give_none(cx, key, status, why, why);
     }
 
-    fn forbid(&mut self, cx: &mut Context<'_>, key: Key, why: &str) {
-        self.counters.forbidden_programs += 1;
-        self.give_none(cx, key, CANNOT_RUN, why);
+    /// A list stands between the client and its program: whatever the reason, the client is told the same.
+    fn forbid(&mut self, cx: &mut Context<'_>, key: Key, unfit: &Unfit) {
+        match unfit {
+            Unfit::Forbidden(_) => self.counters.forbidden_programs += 1,
+            Unfit::Missing(_) | Unfit::Unanswered => self.counters.not_started += 1,
+        }
+        let told = "this program is not allowed (--allow-program)";
+        self.give_none(cx, key, CANNOT_RUN, told, &unfit.to_string());
+    }
+
+    fn put_back(&mut self, key: Key, looked: Looked) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.looked = looked;
+        }
+    }
+
+    fn take_looked(&mut self, key: Key) -> Looked {
+        let connection = self.connections.get_mut(key);
+        connection.map_or(Looked::Not, |connection| mem::take(&mut connection.looked))
     }
 
     /// Tells client and log why a request that was complete is given no program. It has its line as a run has: were some left
     /// out, whoever tries what he may not could hide it behind others.
-    fn give_none(&mut self, cx: &mut Context<'_>, key: Key, status: u8, why: &str) {
+    fn give_none(&mut self, cx: &mut Context<'_>, key: Key, status: u8, told: &str, why: &str) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
         let why = on_request::reason(why);
-        connection.teller.refuse(&why, status, connection.output.end());
+        connection
+            .teller
+            .refuse(&on_request::reason(told), status, connection.output.end());
         log::warn!(
             "{}: {} did not get to run {}: status {status}: {why}",
             self.options.name,
