@@ -312,7 +312,7 @@ impl fmt::Display for PeerAddr {
 }
 
 /// IPv4-mapped becomes IPv4; a true IPv6 address keeps its scope.
-fn canonical(address: SocketAddr) -> SocketAddr {
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     match address.ip().to_canonical() {
         ip @ IpAddr::V4(_) => SocketAddr::new(ip, address.port()),
         IpAddr::V6(_) => address,

@@ -24,7 +24,7 @@ use nix::errno::Errno;
 use nix::sys::socket::sockopt::{KeepAlive, Linger, PeerCredentials as SoPeerCred};
 use nix::sys::socket::{MsgFlags, getsockopt, recv, setsockopt};
 
-use super::addr::{PeerAddr, UnixAddr};
+use super::addr::{PeerAddr, UnixAddr, canonical};
 use super::sys;
 pub use super::sys::MOST_MESSAGES;
 
@@ -139,6 +139,17 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.peer_addr().map(PeerAddr::tcp),
             Stream::Unix(_) => Ok(PeerAddr::Unix),
+        }
+    }
+
+    /// This end of a TCP connection, never IPv4-mapped; `None` of a UNIX socket.
+    ///
+    /// # Errors
+    /// getsockname(2), which does not fail on an open socket.
+    pub fn local_addr(&self) -> io::Result<Option<SocketAddr>> {
+        match self {
+            Stream::Tcp(stream) => stream.local_addr().map(|address| Some(canonical(address))),
+            Stream::Unix(_) => Ok(None),
         }
     }
 

@@ -17,6 +17,8 @@ pub(super) struct Plan<'a> {
     pub(super) environment: &'a [CString],
     /// Those that the daemon does something else on than a new program is to.
     pub(super) signals: SignalBits,
+    /// More variables, in place of those of the same names.
+    pub(super) told: &'a [CString],
     /// Standard input, output and error, in this order.
     pub(super) stdio: [BorrowedFd<'a>; 3],
     pub(super) nice: Option<i32>,
@@ -30,6 +32,21 @@ pub(super) struct Plan<'a> {
     pub(super) sandbox: Option<BorrowedFd<'a>>,
     /// Where it enters itself before its exec.
     pub(super) watch_list: Option<&'a Table>,
+}
+
+impl Plan<'_> {
+    /// All of its variables, each name once.
+    pub(super) fn variables(&self) -> impl Iterator<Item = &CString> {
+        let replaced = |variable: &CString| self.told.iter().any(|told| name_of(told) == name_of(variable));
+        let others = self.environment.iter().filter(move |variable| !replaced(variable));
+        others.chain(self.told)
+    }
+}
+
+fn name_of(variable: &CStr) -> &[u8] {
+    let bytes = variable.to_bytes();
+    let end = bytes.iter().position(|byte| *byte == b'=');
+    end.and_then(|end| bytes.get(..end)).unwrap_or(bytes)
 }
 
 /// The files that a program's name may mean, in the order in which they are tried by whoever has the child's rights: the

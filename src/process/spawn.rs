@@ -236,7 +236,7 @@ impl Launcher {
     pub fn launch(&mut self, program: &Program, command: &Command, stdio: Stdio) -> Result<Child, SpawnError> {
         let argv = argv(command)?;
         let streams = self.connect(program, stdio)?;
-        let started = self.start(program, &argv, &streams.theirs);
+        let started = self.start(program, &argv, &command.told, &streams.theirs);
         let started = started.map_err(|refusal| self.error(program, &refusal))?;
         Ok(self.child(started, streams))
     }
@@ -267,12 +267,19 @@ impl Launcher {
         })
     }
 
-    fn start(&mut self, program: &Program, argv: &[CString], streams: &Theirs) -> Result<(Pid, OwnedFd), sys::Refusal> {
+    fn start(
+        &mut self,
+        program: &Program,
+        argv: &[CString],
+        told: &[CString],
+        streams: &Theirs,
+    ) -> Result<(Pid, OwnedFd), sys::Refusal> {
         let plan = Plan {
             program: &program.candidates,
             argv,
             environment: &self.environment,
             signals: self.signals,
+            told,
             stdio: streams.in_order(),
             nice: self.nice,
             limits: &self.limits,
@@ -353,7 +360,7 @@ impl Spawner {
     /// The step that failed, with its errno: see [`SpawnError`]. No process is left behind.
     pub fn spawn(&mut self, stdio: Stdio) -> Result<Child, SpawnError> {
         let streams = self.launcher.connect(&self.program, stdio)?;
-        let started = self.launcher.start(&self.program, &self.argv, &streams.theirs);
+        let started = self.launcher.start(&self.program, &self.argv, &[], &streams.theirs);
         let started = started.map_err(|refusal| self.launcher.error(&self.program, &refusal))?;
         Ok(self.launcher.child(started, streams))
     }

@@ -6,8 +6,9 @@
 //! changed. User and group names are numbers here already: see [`identity`](super::identity).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use super::limits::ResourceLimits;
@@ -41,6 +42,8 @@ pub struct Command {
     words: Vec<OsString>,
     /// What the program is told that it is called, its `argv[0]`; `None`: what it is looked up by.
     pub argv0: Option<OsString>,
+    /// What it is told of whoever has asked for it: assignments, `NAME=VALUE`, in place of any other variables of these names.
+    pub told: Vec<CString>,
 }
 
 impl Command {
@@ -52,7 +55,11 @@ impl Command {
         if words.first().is_none_or(|program| program.is_empty()) {
             return Err(EmptyCommand);
         }
-        Ok(Self { words, argv0: None })
+        Ok(Self {
+            words,
+            argv0: None,
+            told: Vec::new(),
+        })
     }
 
     /// The same with more arguments behind its own.
@@ -149,7 +156,8 @@ pub struct Environment {
 /// What the variables of a child start from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum EnvironmentBase {
-    /// The daemon's own, without those that its supervisor meant for it alone ([`ADDRESSED_TO_THE_DAEMON`]).
+    /// The daemon's own, without those that its supervisor meant for it alone ([`ADDRESSED_TO_THE_DAEMON`]), and those that tell
+    /// of the client of whoever started the daemon ([`tells_of_a_client`]).
     #[default]
     Inherited,
     /// Nothing.
@@ -175,12 +183,30 @@ impl Environment {
     pub fn resolve(&self, own: impl Iterator<Item = (OsString, OsString)>) -> BTreeMap<OsString, OsString> {
         let mut variables: BTreeMap<_, _> = match self.base {
             EnvironmentBase::Cleared => BTreeMap::new(),
-            EnvironmentBase::Inherited => own.filter(|(name, _)| !is_for_the_daemon(name)).collect(),
+            EnvironmentBase::Inherited => own
+                .filter(|(name, _)| !is_for_the_daemon(name) && !tells_of_a_client(name))
+                .collect(),
         };
         variables.retain(|name, _| !self.removed.contains(name));
         variables.extend(self.set.iter().map(|(name, value)| (name.clone(), value.clone())));
         variables
     }
+}
+
+/// Whether a variable is one of those by which UCSPI programs are told who asks (tcp-environ(5) of ucspi-tcp, s6-tcpserver,
+/// s6-ipcserver): what the daemon may have of them itself is of somebody else.
+#[must_use]
+pub fn tells_of_a_client(name: &OsStr) -> bool {
+    let name = name.as_bytes();
+    let families: [&[u8]; 6] = [
+        b"TCPREMOTE",
+        b"TCPLOCAL",
+        b"TCPCONNNUM",
+        b"IPCREMOTE",
+        b"IPCLOCAL",
+        b"IPCCONNNUM",
+    ];
+    name == b"PROTO" || families.iter().any(|family| name.starts_with(family))
 }
 
 fn is_for_the_daemon(name: &OsStr) -> bool {
@@ -222,6 +248,22 @@ mod tests {
         };
         let got = environment.resolve(pairs(&[("A", "1"), ("B", "1"), ("C", "1"), ("NOTIFY_SOCKET", "/x")]));
         assert_eq!(got, pairs(&[("B", "2"), ("C", "1")]).collect());
+    }
+
+    #[test]
+    fn nobody_is_told_of_somebody_elses_client() {
+        let own = pairs(&[
+            ("PROTO", "TCP"),
+            ("TCPREMOTEIP", "192.0.2.1"),
+            ("TCPREMOTEINFO", ""),
+            ("TCPLOCALHOST", "x"),
+            ("IPCREMOTEPATH", "/x"),
+            ("IPCCONNNUM", "1"),
+            ("PROTOCOL", "1"),
+            ("TCP", "1"),
+        ]);
+        let got = Environment::default().resolve(own);
+        assert_eq!(got, pairs(&[("PROTOCOL", "1"), ("TCP", "1")]).collect());
     }
 
     #[test]

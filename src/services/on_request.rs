@@ -1,8 +1,12 @@
 //! What the doors that run programs for their clients report alike: how long things took, and the words of a run in the log.
 
+use std::ffi::CString;
+use std::fmt;
 use std::iter;
 use std::time::Duration;
 
+use crate::net::addr::PeerAddr;
+use crate::net::stream::Stream;
 use crate::stats::histogram::Latency;
 use crate::stats::{Label, Snapshot, Value};
 
@@ -53,6 +57,35 @@ impl Times {
             }
         }
     }
+}
+
+/// What a program is told of its client, as programs under tcpserver and s6-ipcserver are: assignments, `NAME=VALUE`.
+pub(super) fn asker(stream: &Stream, peer: &PeerAddr) -> Vec<CString> {
+    let mut told = Vec::new();
+    let mut tell = |name: &str, value: &dyn fmt::Display| {
+        // None of them holds a NUL.
+        told.extend(CString::new(format!("{name}={value}")));
+    };
+    match peer {
+        PeerAddr::Tcp(remote) => {
+            tell("PROTO", &"TCP");
+            tell("TCPREMOTEIP", &remote.ip());
+            tell("TCPREMOTEPORT", &remote.port());
+            if let Ok(Some(local)) = stream.local_addr() {
+                tell("TCPLOCALIP", &local.ip());
+                tell("TCPLOCALPORT", &local.port());
+            }
+        }
+        PeerAddr::Unix => {
+            tell("PROTO", &"IPC");
+            if let Ok(Some(process)) = stream.peer_credentials() {
+                tell("IPCREMOTEPID", &process.pid);
+                tell("IPCREMOTEEUID", &process.uid);
+                tell("IPCREMOTEEGID", &process.gid);
+            }
+        }
+    }
+    told
 }
 
 /// A program and its arguments, `given` words of which the first ones are there, or its name alone, as a log line has it: nothing

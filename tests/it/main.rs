@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod ask;
 #[cfg(test)]
+mod asker;
+#[cfg(test)]
 mod call;
 #[cfg(test)]
 mod chaos;
@@ -41,6 +43,7 @@ mod exec_permits;
 mod exec_signals;
 #[cfg(test)]
 mod exec_sockproc;
+#[cfg(test)]
 mod exec_standstill;
 #[cfg(test)]
 mod guard;
@@ -58,7 +61,9 @@ mod listen;
 mod manual;
 #[cfg(test)]
 mod pool_cache;
+#[cfg(test)]
 mod pool_choice;
+#[cfg(test)]
 mod pool_concurrency;
 #[cfg(test)]
 mod pool_confidential;
@@ -112,6 +117,7 @@ mod real_squidguard;
 mod signals;
 #[cfg(test)]
 mod startup;
+#[cfg(test)]
 mod stopped;
 #[cfg(test)]
 mod upgrade;

@@ -102,7 +102,7 @@ pub(in crate::process) fn spawn(
     stack: &mut ChildStack,
     watchdog: &Watchdog,
 ) -> Result<(Pid, OwnedFd), Refusal> {
-    let (argv, environment) = (pointers(plan.argv), pointers(plan.environment));
+    let (argv, environment) = (pointers(plan.argv.iter()), pointers(plan.variables()));
     let parent = getpid();
     let mut view = ChildView {
         plan,
@@ -171,12 +171,8 @@ fn has_ended(pidfd: &OwnedFd) -> bool {
 const LAST_MOMENTS: u8 = 250;
 
 /// The array that `execve` wants: a pointer for each string and a null pointer behind them. Valid as long as `strings`.
-fn pointers(strings: &[CString]) -> Vec<*const c_char> {
-    strings
-        .iter()
-        .map(|string| string.as_ptr())
-        .chain([ptr::null()])
-        .collect()
+fn pointers<'a>(strings: impl Iterator<Item = &'a CString>) -> Vec<*const c_char> {
+    strings.map(|string| string.as_ptr()).chain([ptr::null()]).collect()
 }
 
 /// Another thread may look at `pidfd` meanwhile: the kernel stores there, before this thread stands still.

@@ -93,6 +93,15 @@ impl Client {
         Self { stream }
     }
 
+    /// The port of this end; only over TCP.
+    #[track_caller]
+    pub(crate) fn local_port(&self) -> u16 {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.local_addr().expect("a connected socket has an address").port(),
+            Stream::Unix(_) => panic!("a UNIX socket has no port"),
+        }
+    }
+
     /// Whether there is something to be read right now, be it the end.
     pub(crate) fn has_input(&self) -> bool {
         let mut wanted = [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)];

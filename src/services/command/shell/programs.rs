@@ -1,7 +1,7 @@
 //! The commands' programs, laid out once for all their starts.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt;
 
 use super::super::options::Options;
@@ -36,9 +36,10 @@ impl Program {
 
     /// Starts it with the client's arguments behind the operator's. Both outputs go into one pipe, as they went into one
     /// socket under torcd, so that what is written to the two keeps its order.
-    pub(super) fn start(&mut self, arguments: &[Vec<u8>]) -> Result<Child, SpawnError> {
+    pub(super) fn start(&mut self, arguments: &[Vec<u8>], asker: Vec<CString>) -> Result<Child, SpawnError> {
         let arguments = arguments.iter().cloned().map(OsString::from_vec);
-        let command = self.command.with(arguments);
+        let mut command = self.command.with(arguments);
+        command.told = asker;
         let stdio = Stdio {
             stdin: Stream::Pipe,
             stdout: Stream::Pipe,

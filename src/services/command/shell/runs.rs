@@ -1,6 +1,7 @@
 //! Runs: started, followed, watched, ended, reaped.
 
 use std::collections::BTreeSet;
+use std::ffi::CString;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use crate::process::job::{Advance, Job, Pipe, Sources};
 use crate::process::reaper::{self, Manner};
 use crate::process::watchdog;
 use crate::reactor::{Alarm, Context};
+use crate::services::on_request;
 
 /// How many programs are started in one turn: each costs tenths of a millisecond, in which nobody else is served.
 const STARTS_PER_TURN: usize = 4;
@@ -37,6 +39,8 @@ pub(super) struct Running {
     history: Option<Vec<u8>>,
     /// For the log: who has asked for it first, and how many have joined.
     peer: String,
+    /// What its program is told of that one.
+    asker: Vec<CString>,
     joined: usize,
     status: Option<ExitStatus>,
     pub(super) bytes_in: u64,
@@ -83,6 +87,7 @@ impl CommandDoor {
             leader: None,
             history: may_be_joined.then(Vec::new),
             peer: String::new(),
+            asker: Vec::new(),
             joined: 0,
             status: None,
             bytes_in: 0,
@@ -117,7 +122,7 @@ impl CommandDoor {
             return self.not_started(cx, id, &"its command has been taken out of the configuration");
         };
         let before = Instant::now();
-        let child = match program.start(&run.arguments) {
+        let child = match program.start(&run.arguments, std::mem::take(&mut run.asker)) {
             Ok(child) => child,
             Err(error) => return self.not_started(cx, id, &error),
         };
@@ -149,6 +154,7 @@ impl CommandDoor {
         connection.follows = Some(id);
         if leads {
             run.leader = Some(client);
+            run.asker = on_request::asker(&connection.stream, &connection.peer);
             let user = connection.stream.peer_credentials().ok().flatten();
             let user = user.map(|user| format!(" ({user})")).unwrap_or_default();
             run.peer = format!("{}{user}", connection.peer);

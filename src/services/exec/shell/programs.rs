@@ -68,6 +68,7 @@ impl ExecDoor {
             // The reader of requests has seen to it that there is a name.
             Err(empty) => return self.not_started(cx, key, CANNOT_RUN, &empty.to_string()),
         };
+        command.told = on_request::asker(&connection.stream, &connection.peer);
         let begun = Instant::now();
         let program = match self.take_looked(key) {
             _ if !self.options.programs.restrict() => match self.launcher.named(command.program()) {
