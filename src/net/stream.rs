@@ -193,10 +193,15 @@ impl Stream {
         }
     }
 
+    /// Whether a message is taken whole or not at all: see [`send_messages`](Self::send_messages).
+    pub fn keeps_messages(&self) -> bool {
+        matches!(self, Stream::Unix(_))
+    }
+
     /// Sends these messages, each made of pieces, in one system call; how many bytes have gone. A UNIX socket takes each message
     /// whole or not at all, if it is no longer than its buffer keeps in one piece: 32 KiB and a little, with the usual buffer.
-    /// Over TCP messages are bytes like any other. Of more than [`MOST_MESSAGES`] the rest is left, and so is an empty one with
-    /// all behind it.
+    /// Over TCP messages are bytes like any other. Of more than [`MOST_MESSAGES`] the rest is left; empty ones at the end are
+    /// none.
     ///
     /// With `end` they are the last, and if all of them go, "nothing more from here" is said with them, so that whoever has
     /// read the last byte finds the end behind it. Over TCP the two travel in one segment, for the bytes are told to wait for

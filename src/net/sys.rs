@@ -27,6 +27,9 @@ pub const MOST_MESSAGES: usize = 8;
 /// Of more than [`MOST_MESSAGES`] the rest is left. `more`: the kernel may wait for what comes next (MSG_MORE). nix lays out
 /// memory anew for each call of it.
 pub(super) fn send_messages(socket: BorrowedFd<'_>, messages: &[&[IoSlice<'_>]], more: bool) -> io::Result<usize> {
+    let empty = |message: &&&[IoSlice<'_>]| message.is_empty();
+    let count = messages.len() - messages.iter().rev().take_while(empty).count();
+    let messages = messages.get(..count).unwrap_or_default();
     // SAFETY: all zeroes are a value of it: null pointers and numbers.
     let mut headers: [libc::mmsghdr; MOST_MESSAGES] = unsafe { std::mem::zeroed() };
     for (header, pieces) in headers.iter_mut().zip(messages) {

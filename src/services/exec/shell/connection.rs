@@ -288,7 +288,10 @@ impl Connection {
 
     /// Writes output to a client that is owed nothing else, without copying it. What the client has no room for is kept.
     fn write_through(&mut self, pairs: &Pairs<'_>) -> Moved {
-        let (first, second) = pairs.units();
+        let (first, second) = match self.stream.keeps_messages() {
+            true => pairs.units(),
+            false => (pairs.pieces(), &[][..]),
+        };
         let written = match self.edges.write_messages(&self.stream, &[first, second], false) {
             Written::Bytes(written) => written,
             Written::Nothing => 0,
