@@ -22,7 +22,7 @@ use crate::seeds;
 
 const STEPS: u64 = 3000;
 /// For how long a worker that has answered is not used again while there are others.
-const MOMENT: Duration = Duration::from_millis(5);
+const MOMENT: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
 struct Process {
