@@ -1,30 +1,72 @@
-//! What the daemon owes to the processes that its doors start, whichever door it was: one [guard](crate::process::guard).
+//! What the daemon owes to the processes that its doors start, whichever door it was: one [guard](crate::process::guard), and
+//! an end for [what they leave behind](crate::process::descendants).
 
+use std::fmt;
 use std::time::Instant;
 
+use nix::unistd::Pid;
+
 use crate::error::{Blame, Error};
+use crate::process::descendants::{self, Found, Heard, Orphans};
 use crate::process::guard::{Finding, Guard, Kind};
 use crate::process::watch_list::WatchList;
+use crate::reactor::Reactor;
+use crate::reactor::helper::{Mailbox, Sender};
+use crate::services::Door;
+use crate::stats::throttle::{Throttle, Verdict};
 
-#[derive(Debug)]
+/// So many answers of threads wait for the loop.
+const ANSWERS: usize = 64;
+
 pub(super) struct Children {
     guard: Guard,
     /// It has been told that there is no guard.
     told: bool,
+    orphans: Orphans,
+    sender: Sender<Heard>,
+    mailbox: Mailbox<Heard>,
+    throttle: Throttle<Topic>,
+}
+
+/// What is told of so often that the log would be full of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Topic {
+    LeftBehind,
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Topic::LeftBehind => "processes that had been left behind",
+        })
+    }
+}
+
+/// The guard; to be called before the daemon has much memory, threads, or a socket.
+///
+/// # Errors
+/// It cannot be started.
+pub(super) fn start_guard() -> Result<Guard, Error> {
+    Guard::start(Kind::Program).map_err(|error| {
+        let what = format!("cannot start the guard process: {error}");
+        let remedy = "see whether the machine is short of processes or memory";
+        Error::new(Blame::System, what, remedy)
+    })
 }
 
 impl Children {
-    /// To be called before the daemon has much memory, threads, or a socket.
-    ///
-    /// # Errors
-    /// The guard cannot be started.
-    pub(super) fn new() -> Result<Children, Error> {
-        let guard = Guard::start(Kind::Program).map_err(|error| {
-            let what = format!("cannot start the guard process: {error}");
-            let remedy = "see whether the machine is short of processes or memory";
-            Error::new(Blame::System, what, remedy)
-        })?;
-        Ok(Children { guard, told: false })
+    pub(super) fn new(guard: Guard, reactor: &Reactor<dyn Door>) -> Result<Children, Error> {
+        descendants::become_reaper()
+            .map_err(|errno| super::system("become the reaper of what its children leave", &errno))?;
+        let (sender, mailbox) = reactor.mailbox(ANSWERS);
+        Ok(Children {
+            orphans: guard.orphans(),
+            guard,
+            told: false,
+            sender,
+            mailbox,
+            throttle: Throttle::default(),
+        })
     }
 
     /// For the doors.
@@ -32,20 +74,57 @@ impl Children {
         self.guard.watch_list()
     }
 
-    /// When they are to be [looked after](Self::look_after) at the latest.
-    pub(super) const fn deadline(&self) -> Option<Instant> {
-        self.guard.deadline()
+    /// When they are to be [looked after](Self::look_after_overdue) at the latest.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let deadlines = [
+            self.guard.deadline(),
+            self.orphans.deadline(),
+            self.throttle.next_deadline(),
+        ];
+        deadlines.into_iter().flatten().min()
     }
 
-    /// Does what has become due.
-    pub(super) fn look_after_overdue(&mut self, now: Instant) {
-        if self.deadline().is_some_and(|deadline| deadline <= now) {
-            self.look_after(now);
+    /// After each turn: does what has become due. `successor`: a child that is the daemon's own affair.
+    pub(super) fn look_after_overdue(&mut self, now: Instant, successor: Option<Pid>) {
+        while let Some(heard) = self.mailbox.take() {
+            self.orphans.heard(heard, now);
+        }
+        let is_due = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
+        if is_due(self.guard.deadline()) {
+            self.look_after_guard(now);
+        }
+        if is_due(self.orphans.deadline()) {
+            self.look_at_orphans(now, successor);
+        }
+        if is_due(self.throttle.next_deadline()) {
+            for (topic, left_out) in self.throttle.overdue(now) {
+                log::info!("{left_out} more {topic} were left out of this log");
+            }
         }
     }
 
-    /// Some child has changed; or there is reason to try again what has failed.
-    pub(super) fn look_after(&mut self, now: Instant) {
+    /// Some child has changed.
+    pub(super) fn some_have_changed(&mut self, now: Instant, successor: Option<Pid>) {
+        self.look_after_guard(now);
+        self.orphans.collect(now, is_ours(self.guard.pid(), successor));
+    }
+
+    fn look_at_orphans(&mut self, now: Instant, successor: Option<Pid>) {
+        let (guard, sender) = (self.guard.pid(), self.sender.clone());
+        let tell = move |heard| sender.send(heard).is_ok();
+        let Found { ended, killed } = self.orphans.look(now, is_ours(guard, successor), tell);
+        for (pid, name) in ended {
+            if let Verdict::Log { .. } = self.throttle.admit(Topic::LeftBehind, now) {
+                log::info!("process {pid} ({name}), which had been left behind by a child that has ended, is ended");
+            }
+        }
+        if killed > 0 {
+            log::info!("{killed} processes that had been left behind did not end by TERM and are killed");
+        }
+    }
+
+    /// Also to be called when there is reason to try again what has failed.
+    pub(super) fn look_after_guard(&mut self, now: Instant) {
         match self.guard.look_after(now) {
             Finding::Stands => {}
             Finding::Replaced => {
@@ -63,4 +142,14 @@ impl Children {
             }
         }
     }
+
+    /// The daemon ends, and has no door any more.
+    pub(super) fn finish(&mut self, successor: Option<Pid>) {
+        self.orphans.finish(is_ours(self.guard.pid(), successor));
+    }
+}
+
+/// Those are neither workers nor orphans.
+fn is_ours(guard: Option<Pid>, successor: Option<Pid>) -> impl Fn(Pid) -> bool {
+    move |pid| Some(pid) == guard || Some(pid) == successor
 }

@@ -5,7 +5,7 @@
 //!
 //! | signal | what happens |
 //! | --- | --- |
-//! | CHLD | the guard is looked after ([`children`]) |
+//! | CHLD | the guard, and what children leave behind, are looked after ([`children`]) |
 //! | USR1 | every door's statistics go to standard output |
 //! | USR2 | every door's inner state does |
 //! | HUP | the configuration file is read again ([`reload`]), what has changed is applied, every door rolls |
@@ -25,6 +25,7 @@ mod upgrade;
 use std::ffi::OsString;
 use std::time::Instant;
 
+use nix::sys::signal::Signal;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGURG, SIGUSR1, SIGUSR2};
 
 use crate::config::file::Source;
@@ -94,9 +95,12 @@ pub fn run(plan: Plan) -> Result<(), Error> {
     let invitation = Invitation::from_environment()?;
     let mut limit = OpenFileLimit::raise().map_err(|error| system("raise the limit on open files", &error))?;
     process::claim_children().map_err(|error| system("claim its children", &error))?;
-    let children = Children::new()?;
-    let reactor: Reactor<dyn Door> = Reactor::new(&[SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGURG, SIGUSR1, SIGUSR2])
+    let guard = children::start_guard()?;
+    let mut reactor: Reactor<dyn Door> = Reactor::new(&[SIGHUP, SIGINT, SIGTERM, SIGURG, SIGUSR1, SIGUSR2])
         .map_err(|error| system("make an event loop", &error))?;
+    let heard = reactor.hear_quietly(Signal::SIGCHLD);
+    heard.map_err(|error| system("hear of its children", &error))?;
+    let children = Children::new(guard, &reactor)?;
     let (candidate, handed_over, inherited, places) = match invitation {
         None => (None, HandedOver::default(), doors::inherited(), Places::new()),
         Some(invitation) => {
@@ -145,11 +149,13 @@ impl Daemon {
             for signal in signals {
                 self.obey(signal);
             }
-            self.children.look_after_overdue(Instant::now());
+            self.children
+                .look_after_overdue(Instant::now(), self.upgrade.successor());
             self.finish_reload();
             self.look_after_upgrade();
             self.look_after_candidacy()?;
         }
+        self.children.finish(self.upgrade.successor());
         Ok(())
     }
 
@@ -161,7 +167,10 @@ impl Daemon {
 
     fn obey(&mut self, signal: i32) {
         match signal {
-            SIGCHLD => self.children.look_after(Instant::now()),
+            SIGCHLD => {
+                let successor = self.upgrade.successor();
+                self.children.some_have_changed(Instant::now(), successor);
+            }
             SIGUSR1 => self.print_statistics(),
             SIGUSR2 => self.print_dump(),
             SIGHUP => self.hang_up(),
@@ -187,7 +196,7 @@ impl Daemon {
     }
 
     fn hang_up(&mut self) {
-        self.children.look_after(Instant::now());
+        self.children.look_after_guard(Instant::now());
         if self.ending != Ending::NotYet {
             return;
         }

@@ -18,10 +18,11 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
+use super::descendants::Tree;
 use super::exit_status::ExitStatus;
 use super::sys::{self, Wait};
 use super::terminal;
-use super::watch_list::WatchList;
+use super::watch_list::Place;
 
 /// A descriptor that stands for a process and is readable when that process has exited. A mio source; ask for
 /// [`Interest::READABLE`].
@@ -76,8 +77,8 @@ pub struct Child {
     /// Whether its standard input and output are a terminal.
     terminal: bool,
     background: Background,
-    /// Where it is entered until it is reaped.
-    watch_list: WatchList,
+    /// Left when it is reaped.
+    place: Place,
     /// How it ended, once it is reaped.
     status: Option<ExitStatus>,
     /// Our end of its standard input, non-blocking; dropping it is the end of its input.
@@ -92,7 +93,7 @@ impl Child {
     pub(super) const fn new(
         pid: Pid,
         pidfd: PidFd,
-        watch_list: WatchList,
+        place: Place,
         stdin: Option<Sender>,
         stdout: Option<Receiver>,
         stderr: Option<Receiver>,
@@ -102,7 +103,7 @@ impl Child {
             pidfd,
             terminal: false,
             background: Background::Ends,
-            watch_list,
+            place,
             status: None,
             stdin,
             stdout,
@@ -179,7 +180,8 @@ impl Child {
         self.kill_group(Signal::SIGCONT)
     }
 
-    /// Sends a signal to the child and every process in its group. Nothing is sent once the child is reaped.
+    /// Sends a signal to the child and every process in its group; KILL to all its descendants, wherever they have moved to.
+    /// Nothing is sent once the child is reaped.
     ///
     /// # Errors
     /// EPERM when every process of the group has taken another user's id and the daemon is not root.
@@ -187,8 +189,14 @@ impl Child {
         if self.status.is_some() {
             return Ok(());
         }
+        let moved = match signal {
+            Signal::SIGKILL if self.place.has_descendants_found() => Tree::below(self.pid),
+            _ => Tree::default(),
+        };
         // It cannot have left its group: it leads a session (setpgid(2), setsid(2): EPERM). Its children can.
-        match killpg(self.pid, signal) {
+        let sent = killpg(self.pid, signal);
+        moved.kill();
+        match sent {
             Ok(()) | Err(Errno::ESRCH) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
@@ -232,7 +240,7 @@ impl Child {
 
     /// It has exited. Its id is another's as soon as this has taken it away.
     fn take_status(&mut self) -> io::Result<Option<ExitStatus>> {
-        self.watch_list.forget(self.pid);
+        self.place.leave(self.pid);
         self.status = sys::wait(&self.pidfd, Wait::Reap)?;
         Ok(self.status)
     }
@@ -244,7 +252,7 @@ impl Drop for Child {
         let _ = self.kill_group(Signal::SIGKILL);
         if matches!(self.reap(), Ok(None)) {
             // Nobody will ask for it any more; KILL has been sent.
-            self.watch_list.forget(self.pid);
+            self.place.leave(self.pid);
         }
     }
 }

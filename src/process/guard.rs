@@ -3,7 +3,8 @@
 //! The parent-death signal kills a daemon's children with it, but not their children. So the daemon forks a guard,
 //! which holds nothing but the reading end of a pipe and the daemon's [list of children](super::watch_list), in memory that
 //! the two share. Nothing is ever written into the pipe. Whatever ends the daemon also closes it, and then the guard kills
-//! the group of every child on the list and exits. A daemon that ends as it should leaves an empty list.
+//! the group of every child on the list, then [what else it can find of theirs](super::descendants::end_all), and exits. A
+//! daemon that ends as it should leaves an empty list.
 //!
 //! There is one for all doors; whoever starts children holds the [list](Guard::watch_list).
 //!
@@ -29,8 +30,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, pipe2, read};
 
+use super::descendants::{self, Orphans};
 use super::sys::{self, GuardStart, GuardState};
-use super::watch_list::{Table, WatchList};
+use super::watch_list::{Household, Table, WatchList};
 
 /// The name in the list of processes.
 pub(super) const NAME: &CStr = c"io-guard";
@@ -53,7 +55,7 @@ pub struct Guard {
     /// The guard's end of the pipe, for the next guard.
     input: OwnedFd,
     /// Every guard has the same, one after the other.
-    table: Arc<Table>,
+    household: Arc<Household>,
     kind: Kind,
     /// The guard; `None`: there is none.
     process: Option<Pid>,
@@ -93,7 +95,7 @@ impl Guard {
         let mut guard = Self {
             pipe: Some(pipe),
             input,
-            table: Arc::new(Table::new()?),
+            household: Arc::new(Household::new()?),
             kind,
             process: None,
             again: None,
@@ -112,7 +114,13 @@ impl Guard {
     /// The list that those hold who start children.
     #[must_use]
     pub fn watch_list(&self) -> WatchList {
-        WatchList::of(&self.table)
+        WatchList::of(&self.household)
+    }
+
+    /// The orphans of those on the list.
+    #[must_use]
+    pub fn orphans(&self) -> Orphans {
+        Orphans::new(&self.household)
     }
 
     /// The guard's process id, while there is one.
@@ -166,7 +174,7 @@ impl Guard {
     fn fork(&mut self, standing: Option<OwnedFd>) -> io::Result<()> {
         let start = GuardStart {
             input: self.input.as_fd(),
-            table: &self.table,
+            table: &self.household.table,
             standing: standing.as_ref().map(AsFd::as_fd),
             runs_program: self.kind == Kind::Program,
         };
@@ -204,6 +212,7 @@ pub fn live_as_guard() -> bool {
     };
     wait_for_end(input.as_fd());
     kill_groups(&table);
+    descendants::end_all(&table);
     true
 }
 
@@ -269,7 +278,7 @@ mod tests {
             (read_line(&mut watched).as_str(), read_line(&mut forgotten).as_str()),
             ("ready", "ready")
         );
-        guard.watch_list().forget(forgotten.pid());
+        guard.household.table.remove(forgotten.pid());
         let guard = lose_daemon(guard);
         assert_eq!(testing::wait(&mut watched).to_string(), "signal 9 (SIGKILL)");
         // Its grandchild held the pipe open as well.
@@ -282,7 +291,7 @@ mod tests {
     #[test]
     fn a_child_is_on_the_list_while_it_lives_and_no_longer() {
         let guard = start();
-        let listed = |pid| guard.table.contains(pid);
+        let listed = |pid| guard.household.table.contains(pid);
         let mut child = shell(&guard, "read end");
         assert!(listed(child.pid()));
         drop(child.stdin.take());
@@ -295,7 +304,7 @@ mod tests {
         let pid = dropped.pid();
         drop(dropped);
         assert!(!listed(pid));
-        assert_eq!(guard.table.children().count(), 0);
+        assert_eq!(guard.household.table.children().count(), 0);
     }
 
     #[test]
@@ -312,7 +321,7 @@ mod tests {
         let spec = super::super::spec::ProcessSpec::new(vec![path.to_path_buf().into()]).unwrap();
         let mut spawner = Spawner::prepare(&spec, &defaults).unwrap();
         assert!(spawner.spawn(Stdio::piped()).is_err());
-        assert_eq!(guard.table.children().count(), 0);
+        assert_eq!(guard.household.table.children().count(), 0);
     }
 
     #[test]

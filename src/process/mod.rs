@@ -20,14 +20,17 @@
 //!
 //! What holds throughout: a process id is used for signals only while its process is unreaped, since until then the
 //! kernel gives the number to nobody else; the daemon calls [`claim_children`] first of all. Every descriptor is
-//! close-on-exec. Nothing here blocks on a child. SIGCHLD tells of the guard alone; the exit of any other
+//! close-on-exec. Nothing here blocks on a child. SIGCHLD tells of the guard and of orphans alone; the exit of any other
 //! child is its pidfd's event. All `unsafe` of this room is in
 //! `sys.rs` and `sys/`.
 //!
-//! The kernel must be Linux 5.4 or later (`waitid` on a pidfd). A process that leaves its group (`setsid`, a
-//! double-forking daemon) is out of reach of everything here.
+//! What leaves its group or its session (`timeout`, a shell with job control, `setsid`, a double-forking daemon) is found by
+//! [`descendants`].
+//!
+//! The kernel must be Linux 5.4 or later (`waitid` on a pidfd).
 
 pub mod child;
+pub mod descendants;
 pub mod exit_status;
 pub mod failure;
 pub mod guard;
@@ -35,10 +38,12 @@ pub mod identity;
 pub mod job;
 pub mod limits;
 mod plan;
+mod procfs;
 mod program;
 pub mod reaper;
 pub mod rss;
 pub mod sandbox;
+pub mod signs;
 pub mod spawn;
 pub mod spec;
 pub mod stderr_log;

@@ -19,6 +19,8 @@ pub(super) struct Plan<'a> {
     pub(super) signals: SignalBits,
     /// More variables, in place of those of the same names.
     pub(super) told: &'a [CString],
+    /// One more variable, of the name that no other has.
+    pub(super) sign: Option<&'a CString>,
     /// Standard input, output and error, in this order.
     pub(super) stdio: [BorrowedFd<'a>; 3],
     pub(super) nice: Option<i32>,
@@ -35,11 +37,11 @@ pub(super) struct Plan<'a> {
 }
 
 impl Plan<'_> {
-    /// All of its variables, each name once.
+    /// All of its variables, each name once. The sign comes first, where it is found at once.
     pub(super) fn variables(&self) -> impl Iterator<Item = &CString> {
         let replaced = |variable: &CString| self.told.iter().any(|told| name_of(told) == name_of(variable));
         let others = self.environment.iter().filter(move |variable| !replaced(variable));
-        others.chain(self.told)
+        self.sign.into_iter().chain(others).chain(self.told)
     }
 }
 

@@ -30,12 +30,13 @@ use super::limits::LimitSetting;
 use super::plan::{Candidates, Credentials, Plan};
 use super::program::{Finder, Search, errno_of, interpreter};
 use super::sandbox;
+use super::signs;
 use super::spec::{Command, ProcessSpec, Surroundings};
 use super::stdio::{Connected, Owner, Theirs, errors};
 pub use super::stdio::{Stdio, Stream};
 use super::sys::{self, ChildStack, Detail, SignalBits};
 use super::terminal::open_terminal;
-use super::watch_list::WatchList;
+use super::watch_list::{Place, WatchList};
 use super::watchdog::Watchdog;
 
 /// What every child of a daemon is given unless its spec says otherwise.
@@ -148,7 +149,9 @@ impl Launcher {
     /// A string holds a NUL byte, the daemon's limits cannot be read, or the sandbox cannot be made: see [`SpawnError`].
     pub fn new(surroundings: &Surroundings, defaults: &SpawnDefaults) -> Result<Self, SpawnError> {
         let fail = |step| move |errno| SpawnError::of_surroundings(step, errno);
-        let variables = surroundings.environment.resolve(std::env::vars_os());
+        let mut variables = surroundings.environment.resolve(std::env::vars_os());
+        // Each child is given one of its own.
+        variables.remove(OsStr::new(signs::VARIABLE));
         let search = Search {
             path: variables.get(OsStr::new("PATH")).cloned(),
             directory: surroundings.working_directory.clone(),
@@ -273,13 +276,16 @@ impl Launcher {
         argv: &[CString],
         told: &[CString],
         streams: &Theirs,
-    ) -> Result<(Pid, OwnedFd), sys::Refusal> {
+    ) -> Result<Started, sys::Refusal> {
+        let place = self.watch_list.begin(!self.leave_background);
+        let sign = place.sign();
         let plan = Plan {
             program: &program.candidates,
             argv,
             environment: &self.environment,
             signals: self.signals,
             told,
+            sign: sign.as_ref(),
             stdio: streams.in_order(),
             nice: self.nice,
             limits: &self.limits,
@@ -290,14 +296,16 @@ impl Launcher {
             sandbox: self.sandbox.as_ref().map(AsFd::as_fd),
             watch_list: self.watch_list.table(),
         };
-        sys::spawn(&plan, &mut self.stack, &self.watchdog)
+        let (pid, pidfd) = sys::spawn(&plan, &mut self.stack, &self.watchdog)?;
+        Ok(Started { pid, pidfd, place })
     }
 
-    fn child(&self, (pid, pidfd): (Pid, OwnedFd), streams: Connected) -> Child {
+    fn child(&self, started: Started, streams: Connected) -> Child {
+        let Started { pid, pidfd, place } = started;
         let Connected {
             stdin, stdout, stderr, ..
         } = streams;
-        let child = Child::new(pid, PidFd::new(pidfd), self.watch_list.clone(), stdin, stdout, stderr);
+        let child = Child::new(pid, PidFd::new(pidfd), place, stdin, stdout, stderr);
         let child = if self.terminal { child.on_terminal() } else { child };
         if self.leave_background {
             child.leaving_background()
@@ -318,6 +326,13 @@ impl Launcher {
         };
         error
     }
+}
+
+/// A child whose exec has succeeded.
+struct Started {
+    pid: Pid,
+    pidfd: OwnedFd,
+    place: Place,
 }
 
 /// Starts one program, again and again.

@@ -166,9 +166,11 @@ pub enum EnvironmentBase {
 
 /// What systemd tells a service about itself (`sd_listen_fds(3)`, `sd_notify(3)`, `sd_watchdog_enabled(3)`), and what a
 /// daemon tells its successor ([`successor`](super::successor)). A child that believed it would take our sockets, or
-/// report ready, or alive, in our name.
-pub const ADDRESSED_TO_THE_DAEMON: [&str; 7] = [
+/// report ready, or alive, in our name. And the [sign](super::signs) of a run that the daemon itself belongs to, which a child
+/// is given with its own.
+pub const ADDRESSED_TO_THE_DAEMON: [&str; 8] = [
     "IOTCPD_HANDOVER",
+    super::signs::VARIABLE,
     "LISTEN_FDS",
     "LISTEN_FDNAMES",
     "LISTEN_PID",

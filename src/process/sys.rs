@@ -23,7 +23,7 @@ pub(super) use memory::{ChildStack, SharedWords};
 pub(super) use rights::with_rights_of;
 pub(super) use start::{Detail, Refusal, spawn};
 pub use wait::claim_children;
-pub(super) use wait::{Wait, borrow, pidfd_open, signal, wait};
+pub(super) use wait::{Wait, any_exited, borrow, pidfd_open, reap, signal, wait};
 
 /// How many bytes lie in a pipe unread. On Linux either end may be asked.
 ///

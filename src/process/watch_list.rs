@@ -14,13 +14,17 @@
 //! of its start holds the guard's pipe open until it has exec'ed or died: so all that was written is there to be read, and
 //! no order between two words matters.
 
+use std::collections::BTreeSet;
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
+use super::procfs;
+use super::signs::{self, Instance};
 use super::sys::SharedWords;
 
 /// The table itself.
@@ -30,7 +34,9 @@ pub(super) struct Table(SharedWords);
 impl Table {
     /// `PID_MAX_LIMIT` of the kernel's `include/linux/threads.h`.
     const IDS: usize = 4 * 1024 * 1024;
-    const WORDS: usize = Self::IDS / 64;
+    /// Behind the bits: the daemon's instance.
+    const INSTANCE: usize = Self::IDS / 64;
+    const WORDS: usize = Self::INSTANCE + 1;
 
     pub(super) fn new() -> Result<Self, Errno> {
         Ok(Self(SharedWords::map(Self::WORDS)?))
@@ -44,6 +50,18 @@ impl Table {
     /// By which another process can have it as well; `None`: only a fork can.
     pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.0.descriptor().map(AsFd::as_fd)
+    }
+
+    fn set_instance(&self, instance: Instance) {
+        if let Some(word) = self.0.words().get(Self::INSTANCE) {
+            word.store(instance.0, Ordering::Release);
+        }
+    }
+
+    /// Whose table it is.
+    pub(super) fn instance(&self) -> Instance {
+        let word = self.0.words().get(Self::INSTANCE);
+        Instance(word.map_or(0, |word| word.load(Ordering::Acquire)))
     }
 
     /// Neither locks nor allocates: a child calls it before its exec.
@@ -63,7 +81,6 @@ impl Table {
         }
     }
 
-    #[cfg(test)]
     pub(super) fn contains(&self, child: Pid) -> bool {
         let word = place(child).and_then(|(word, bit)| Some((self.0.words().get(word)?, bit)));
         word.is_some_and(|(word, bit)| word.load(Ordering::Acquire) & bit != 0)
@@ -71,7 +88,8 @@ impl Table {
 
     /// All that are on it. Neither locks nor allocates.
     pub(super) fn children(&self) -> impl Iterator<Item = Pid> {
-        let words = self.0.words().iter().map(|word| word.load(Ordering::Acquire));
+        let words = self.0.words().iter().take(Self::INSTANCE);
+        let words = words.map(|word| word.load(Ordering::Acquire));
         let ids = (0_i32..).step_by(64).zip(words).filter(|(_, word)| *word != 0);
         ids.flat_map(|(first, word)| {
             let set = (0..64).filter(move |bit| word >> bit & 1 == 1);
@@ -82,27 +100,128 @@ impl Table {
 
 /// Where the bit of a child is. 0 is nobody's id; for `killpg` it would be the guard's own group.
 fn place(child: Pid) -> Option<(usize, u64)> {
-    let id = usize::try_from(child.as_raw()).ok().filter(|id| *id > 0)?;
+    let id = usize::try_from(child.as_raw())
+        .ok()
+        .filter(|id| (1..Table::IDS).contains(id))?;
     Some((id / 64, 1 << (id % 64)))
+}
+
+/// What is known of all children together.
+#[derive(Debug)]
+pub(super) struct Household {
+    pub(super) table: Table,
+    pub(super) instance: Instance,
+    /// The signs that this process itself bears.
+    outer: String,
+    /// Whether `/proc` can be asked about children.
+    pub(super) has_procfs: bool,
+    runs: Mutex<Runs>,
+}
+
+/// The children by the numbers of their runs: never two of the same, as process ids are in time.
+#[derive(Debug, Default)]
+struct Runs {
+    last: u64,
+    alive: BTreeSet<u64>,
+    /// The sessions of those that have ended lately.
+    ended: Vec<i32>,
+}
+
+impl Household {
+    /// # Errors
+    /// Those of `mmap(2)`.
+    pub(super) fn new() -> Result<Self, Errno> {
+        let (table, instance) = (Table::new()?, Instance::new());
+        table.set_instance(instance);
+        Ok(Self {
+            table,
+            instance,
+            outer: signs::of_this_process(),
+            has_procfs: procfs::is_own(),
+            runs: Mutex::default(),
+        })
+    }
+
+    fn runs(&self) -> MutexGuard<'_, Runs> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_alive(&self, run: u64) -> bool {
+        self.runs().alive.contains(&run)
+    }
+
+    /// The sessions of children that were reaped since this was last asked.
+    pub(super) fn take_ended(&self) -> Vec<i32> {
+        std::mem::take(&mut self.runs().ended)
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        !self.runs().ended.is_empty()
+    }
 }
 
 /// A daemon's list, as those hold it that start children. The default is no list: children of a program that has no guard.
 #[derive(Debug, Clone, Default)]
-pub struct WatchList(Option<Arc<Table>>);
+pub struct WatchList(Option<Arc<Household>>);
 
 impl WatchList {
-    pub(super) fn of(table: &Arc<Table>) -> Self {
-        Self(Some(Arc::clone(table)))
+    pub(super) fn of(household: &Arc<Household>) -> Self {
+        Self(Some(Arc::clone(household)))
     }
 
     pub(super) fn table(&self) -> Option<&Table> {
-        self.0.as_deref()
+        self.0.as_deref().map(|household| &household.table)
     }
 
-    /// Strikes a child off. Must come before it is reaped.
-    pub(super) fn forget(&self, child: Pid) {
-        if let Some(table) = &self.0 {
-            table.remove(child);
+    /// A place for a child that is about to be started; `with_descendants`: they are to end with it.
+    pub(super) fn begin(&self, with_descendants: bool) -> Place {
+        let run = self.0.as_ref().map(|household| {
+            let mut runs = household.runs();
+            runs.last += 1;
+            let run = runs.last;
+            runs.alive.insert(run);
+            (Arc::clone(household), run)
+        });
+        Place { run, with_descendants }
+    }
+}
+
+/// The place of one child, from before its start until it is reaped, or has turned out not to start.
+#[derive(Debug)]
+pub(super) struct Place {
+    run: Option<(Arc<Household>, u64)>,
+    with_descendants: bool,
+}
+
+impl Place {
+    /// The variable by which all its descendants are known, where they are to end with it.
+    pub(super) fn sign(&self) -> Option<CString> {
+        let (household, run) = self.run.as_ref().filter(|_| self.with_descendants)?;
+        Some(signs::entry(&household.outer, household.instance, *run))
+    }
+
+    /// Whether its descendants are to end with it, and can be found.
+    pub(super) fn has_descendants_found(&self) -> bool {
+        self.with_descendants && self.run.as_ref().is_some_and(|(household, _)| household.has_procfs)
+    }
+
+    /// Its child is about to be reaped: strikes it off. What is left of its session is to end.
+    pub(super) fn leave(&self, child: Pid) {
+        if let Some((household, run)) = &self.run {
+            household.table.remove(child);
+            let mut runs = household.runs();
+            if runs.alive.remove(run) && self.has_descendants_found() {
+                runs.ended.push(child.as_raw());
+            }
+        }
+    }
+}
+
+impl Drop for Place {
+    /// A start that has failed leaves no child.
+    fn drop(&mut self) {
+        if let Some((household, run)) = &self.run {
+            household.runs().alive.remove(run);
         }
     }
 }

@@ -22,10 +22,15 @@ mod timers;
 mod token;
 
 use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::Instant;
 
+use mio::event::Source as _;
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use signal_hook_mio::v1_0::Signals;
 
 pub use context::{Context, READ_BUFFER};
@@ -58,6 +63,8 @@ pub struct Reactor<S: Service + ?Sized> {
     poll: Poll,
     events: Events,
     signals: Signals,
+    /// Signals without a handler.
+    quiet: Option<SignalFd>,
     shared: Shared,
     services: Vec<Option<Box<S>>>,
     next_id: u16,
@@ -89,6 +96,13 @@ const WAKER: Token = Token {
         key: Key::ONLY,
     },
 };
+const QUIET: Token = Token {
+    service: REACTOR,
+    source: Source {
+        kind: Kind(2),
+        key: Key::ONLY,
+    },
+};
 const EVENTS_PER_POLL: usize = 1024;
 
 /// All service ids are in use; at most 4094 services live on one loop.
@@ -117,12 +131,28 @@ impl<S: Service + ?Sized> Reactor<S> {
             poll,
             events: Events::with_capacity(EVENTS_PER_POLL),
             signals,
+            quiet: None,
             shared,
             services: Vec::new(),
             next_id: 0,
             received: Vec::new(),
             lateness: Lateness::default(),
         })
+    }
+
+    /// Also tells of this signal, which comes often: without a handler, which would interrupt whatever this thread is at. It is
+    /// blocked for this thread and those that it starts from now on; all others must have blocked it already.
+    ///
+    /// # Errors
+    /// sigprocmask(2), signalfd(2) or epoll_ctl(2) failed.
+    pub fn hear_quietly(&mut self, signal: Signal) -> io::Result<()> {
+        let mask = SigSet::from(signal);
+        mask.thread_block()?;
+        let descriptor = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        let number = descriptor.as_fd().as_raw_fd();
+        SourceFd(&number).register(self.poll.registry(), QUIET.into(), Interest::READABLE)?;
+        self.quiet = Some(descriptor);
+        Ok(())
     }
 
     /// Takes a service in. Ids are given out in a circle, so that a late event for a removed service meets nobody.
@@ -226,6 +256,7 @@ impl<S: Service + ?Sized> Reactor<S> {
             let token = Token::from(event.token());
             match token {
                 SIGNALS => self.received.extend(self.signals.pending()),
+                QUIET => self.hear_quiet_ones(),
                 WAKER => self.each(now, |service, cx| service.mail(cx)),
                 _ => {
                     let readiness = Readiness::from(event);
@@ -237,6 +268,14 @@ impl<S: Service + ?Sized> Reactor<S> {
         }
         self.events = events;
         count
+    }
+
+    /// Until it would block, as edges want it.
+    fn hear_quiet_ones(&mut self) {
+        let Some(quiet) = &self.quiet else { return };
+        while let Ok(Some(signal)) = quiet.read_signal() {
+            self.received.extend(i32::try_from(signal.ssi_signo));
+        }
     }
 
     fn call<R>(&mut self, id: ServiceId, now: Instant, call: impl FnOnce(&mut S, &mut Context<'_>) -> R) -> Option<R> {

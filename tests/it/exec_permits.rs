@@ -459,7 +459,7 @@ fn programs_find_around_them_what_the_flags_say() {
     assert_eq!(
         said(
             &["--clear-env", "--env", "PATH=/bin:/usr/bin"],
-            "env | grep -v -e PWD -e SHLVL -e ^_= -e ^IPC -e ^PROTO="
+            "env | grep -v -e PWD -e SHLVL -e ^_= -e ^IPC -e ^PROTO= -e ^IOTCPD_RUN="
         ),
         "PATH=/bin:/usr/bin"
     );

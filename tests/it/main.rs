@@ -30,6 +30,8 @@ mod config;
 #[cfg(test)]
 mod config_files;
 #[cfg(test)]
+mod descendants;
+#[cfg(test)]
 mod exec;
 #[cfg(test)]
 mod exec_client;

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use super::super::{Daemon, Ending};
 use super::invitation::{self, NOT_FOR_IT, Terms, VARIABLE};
@@ -48,6 +49,11 @@ impl Upgrade {
         let postpones = self.stage.is_under_way();
         self.hang_up |= postpones;
         postpones
+    }
+
+    /// The child that is about to take over, or to end.
+    pub(in crate::daemon) fn successor(&self) -> Option<Pid> {
+        self.under_way.as_ref().map(|(successor, _)| successor.pid())
     }
 
     fn heard(&self) -> Option<Event> {

@@ -9,6 +9,7 @@ use std::ptr;
 
 use nix::errno::Errno;
 use nix::sys::signal::{self as disposition, SigHandler, Signal};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
 use crate::process::exit_status::ExitStatus;
@@ -74,6 +75,25 @@ pub(in crate::process) fn wait(pidfd: impl AsFd, wait: Wait) -> io::Result<Optio
             core_dumped: code == libc::CLD_DUMPED,
         },
     }))
+}
+
+/// Some child that has exited and is not reaped, which it stays; `None`: there is none.
+pub(in crate::process) fn any_exited() -> Option<Pid> {
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: all-zero is a valid `siginfo_t`.
+    let mut info = unsafe { MaybeUninit::<libc::siginfo_t>::zeroed().assume_init() };
+    // SAFETY: the kernel writes one `siginfo_t` to the place it is given. WNOHANG: EINTR cannot come.
+    let found = Errno::result(unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, options) });
+    // SAFETY: a child's siginfo has this field; where there was none it is zero, as it was.
+    let pid = unsafe { info.si_pid() };
+    // ECHILD: there is no child at all.
+    (found.is_ok() && pid != 0).then(|| Pid::from_raw(pid))
+}
+
+/// Takes a child away whose status nobody wants, if it has exited.
+pub(in crate::process) fn reap(pid: Pid) {
+    // ECHILD: it is no child any more, which is what was wanted.
+    let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
 }
 
 /// Makes the exits of children known to this process alone, whatever it was started with: while SIGCHLD is ignored,
