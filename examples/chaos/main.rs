@@ -9,7 +9,8 @@
 //!   and USR2, all at random ([`mischief`]).
 //!
 //! Then the load stops, and the counters must be at rest and agree with what the clients saw. Then it begins anew, and TERM
-//! comes in the middle of it: the daemon must exit with 0 and leave no process.
+//! comes in the middle of it: the daemon must exit with 0 and leave no process. At last some daemons are killed while they
+//! start their workers, every third of which has descendants in groups and sessions of its own.
 //!
 //! | promise | broken by |
 //! | --- | --- |
@@ -22,7 +23,7 @@
 //! | total = replied + failed + timeout + in hand | a block of statistics in which it is not so, or requests in hand at the end |
 //! | who got an answer is counted as replied | fewer replied than answers seen, or more than those and the clients who left; after an upgrade only the latter, as the counts before it went with the old process |
 //! | an upgrade always succeeds, and the old process finishes what it has | one that fails; another status than 0 |
-//! | TERM ends it with 0, nothing outlives it | another status, or none in time; a process that bears its mark |
+//! | TERM ends it with 0, nothing outlives it, and nothing one that is killed | another status, or none in time; a process that bears its mark |
 //!
 //! Excused: the client that left first; one that never sent a whole request, which may be closed without a word; and whoever
 //! had not sent the last byte when TERM was sent. On a connection that is kept, the end of it in the place of an answer
@@ -71,6 +72,8 @@ const CLIENTS: u64 = 12;
 const PAUSE: u64 = 600;
 /// How long the clients of a mode with tides all stay away, after they have all been there for as long.
 const TIDE: Duration = Duration::from_secs(2);
+/// How often a daemon is killed during its starts.
+const DEATHS: u64 = 10;
 /// How often somebody asks again who was not served.
 const ATTEMPTS: usize = 20;
 
@@ -95,7 +98,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let home = Daemon::directory()?;
     let modes = mode::all(home.path())?;
     let mut daemon = Daemon::start(home, &modes)?;
-    let broken = Fire::new(&daemon, modes, seed)?.run(&mut daemon, Duration::from_secs(seconds));
+    let mut broken = Fire::new(&daemon, modes, seed)?.run(&mut daemon, Duration::from_secs(seconds));
+    broken.extend(killed_during_starts(&mut Dice::new(seed, DEATHS))?);
     if broken.is_empty() {
         println!("chaos: every promise held");
         return Ok(ExitCode::SUCCESS);
@@ -104,6 +108,24 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     broken.iter().for_each(|promise| println!("BROKEN: {promise}"));
     println!("chaos: promises were broken; again: scripts/chaos {seconds} {seed}");
     Ok(ExitCode::FAILURE)
+}
+
+/// Daemons that are killed while they start their workers; what they have left.
+fn killed_during_starts(dice: &mut Dice) -> Result<Vec<String>, Box<dyn Error>> {
+    let mut broken = Vec::new();
+    for _ in 0..DEATHS {
+        let home = Daemon::directory()?;
+        let modes = mode::all(home.path())?;
+        let mut daemon = Daemon::start(home, &modes)?;
+        thread::sleep(dice.pause(PAUSE));
+        daemon.signal(Signal::SIGKILL)?;
+        daemon.wait(MARGIN)?;
+        let left = daemon.left_behind()?;
+        if !left.is_empty() {
+            broken.push(format!("left behind by kill -9 during starts: {}", left.join(", ")));
+        }
+    }
+    Ok(broken)
 }
 
 fn any_seed() -> Result<u64, Box<dyn Error>> {

@@ -44,6 +44,7 @@ enum Deed {
     /// Between its clone and its exec, when the daemon stands still for it.
     StopStart,
     KillGuard,
+    StopGuard,
     /// Workers that start are sick for a while, and all are to be replaced.
     Poison,
     Hup,
@@ -52,7 +53,7 @@ enum Deed {
     Usr2,
 }
 
-const DEEDS: [(Deed, usize); 12] = [
+const DEEDS: [(Deed, usize); 13] = [
     (Deed::KillWorker, 300),
     (Deed::TermWorker, 150),
     (Deed::StopWorker, 150),
@@ -60,6 +61,7 @@ const DEEDS: [(Deed, usize); 12] = [
     (Deed::StopAllWorkers, 6),
     (Deed::StopStart, 15),
     (Deed::KillGuard, 40),
+    (Deed::StopGuard, 20),
     (Deed::Poison, 8),
     (Deed::Hup, 15),
     (Deed::Upgrade, 6),
@@ -136,6 +138,8 @@ impl<'a> Mischief<'a> {
                 self.stop_start(Instant::now() + HUNT)?;
             }
             Deed::KillGuard => self.strike(GUARD, choice, Signal::SIGKILL).map(drop)?,
+            // It is woken.
+            Deed::StopGuard => self.strike(GUARD, choice, Signal::SIGSTOP).map(drop)?,
             Deed::Poison => {
                 for poison in self.poisons() {
                     std::fs::write(poison, "")?;

@@ -50,6 +50,7 @@ pub(crate) fn run(flags: &[String]) -> Result<ExitCode, Box<dyn Error>> {
     if given("--never-read") {
         live_on();
     }
+    start_kin()?;
     if let Some(directory) = value("--session") {
         return talk(Path::new(directory));
     }
@@ -237,6 +238,18 @@ fn answer(voice: &Voice, verb: &[u8], rest: &[u8]) -> Result<(), Box<dyn Error>>
         }
         _ => Err(format!("unknown verb {}", verb.escape_ascii()).into()),
     }
+}
+
+/// Every third worker has descendants in groups and sessions of its own from the beginning.
+fn start_kin() -> io::Result<()> {
+    if std::process::id() % 3 != 0 {
+        return Ok(());
+    }
+    let script = "timeout 1000 sleep 1000 & (setsid sleep 1000 &) & set -m; sleep 1000 &";
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script]);
+    shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    shell.spawn().map(drop)
 }
 
 /// One that lives on when its parent has gone.
