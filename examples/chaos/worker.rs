@@ -242,7 +242,7 @@ fn answer(voice: &Voice, verb: &[u8], rest: &[u8]) -> Result<(), Box<dyn Error>>
 
 /// Every third worker has descendants in groups and sessions of its own from the beginning.
 fn start_kin() -> io::Result<()> {
-    if std::process::id() % 3 != 0 {
+    if !std::process::id().is_multiple_of(3) {
         return Ok(());
     }
     let script = "timeout 1000 sleep 1000 & (setsid sleep 1000 &) & set -m; sleep 1000 &";
