@@ -202,7 +202,7 @@ impl Child {
         }
     }
 
-    /// When the child has exited: kills what is left of its group, unless it is meant to go on, strikes it off the list of children and takes its
+    /// When the child has exited: sees to the end of what is left of its group, unless that is meant to go on, strikes it off the list of children and takes its
     /// status. `None` while it runs; the same status again afterwards. In this order, because the group's id is nobody
     /// else's only until the child is reaped, and because the guard may look at its list at any moment.
     ///
@@ -213,8 +213,11 @@ impl Child {
             return Ok(self.status);
         }
         if self.background == Background::Ends {
-            // EPERM is left: processes that became another user's. The guard could not kill them either.
-            let _ = killpg(self.pid, Signal::SIGKILL);
+            // Where they are found as orphans, those that it has left are asked to end first (`descendants`). Elsewhere this
+            // is the last moment. EPERM: processes that became another user's. The guard could not kill them either.
+            if !self.place.has_descendants_found() {
+                let _ = killpg(self.pid, Signal::SIGKILL);
+            }
             return self.take_status();
         }
         let status = self.take_status()?;

@@ -403,6 +403,32 @@ fn what_a_program_leaves_in_the_background_goes_on_only_where_it_may() {
 }
 
 #[test]
+fn what_is_left_in_the_background_is_asked_to_end_before_it_is_killed() {
+    let home = temp_dir();
+    let told = home.path().join("told");
+    let asked = home.path().join("told.asked");
+    for path in [&told, &asked] {
+        nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    }
+    let leave = |server: &str| {
+        let server = shell_words::quote(server).into_owned();
+        format!("sh -c {server} \"$0\" >/dev/null 2>&1 & read -r line <\"$0\"; echo \"$line\"")
+    };
+    let heeds =
+        leave("trap 'echo TERM >\"$0.asked\"; exit' TERM; echo up >\"$0\"; while :; do sleep 1000 & wait $!; done");
+    let ignores = leave("trap '' TERM; echo $$ >\"$0\"; while :; do sleep 1000; done");
+    let daemon = Daemon::with(["exec", "127.0.0.1:0"]).start();
+    let left = |script: &str| run(&daemon, &["sh", "-c", script, told.to_str().unwrap()], b"").text();
+    assert_eq!(left(&heeds), "up\n");
+    assert_eq!(fs::read_to_string(&asked).unwrap(), "TERM\n");
+    daemon.stderr_wait("left behind");
+    let pid: i32 = left(&ignores).trim_end().parse().unwrap();
+    while is_alive(pid) {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
 fn what_a_command_leaves_in_the_background_goes_on_where_it_may() {
     let torc = torc(&["name = 'leave'; cmd = '@/leave'; argc = 0; threads = 5; leave_background = true;"]);
     let torc = torc.script("leave", LEAVES);
