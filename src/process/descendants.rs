@@ -40,7 +40,7 @@ const MOMENT: Duration = Duration::from_millis(5);
 const PAUSE: Duration = Duration::from_millis(20);
 /// How often in a look's own time there is one.
 const SHARE: u32 = 20;
-/// The most that is killed, and reaped, at once: the rest becomes orphans, or waits for another turn.
+/// The most that is looked at, killed, or reaped at once: the rest becomes orphans, or waits for another turn.
 const MOST_AT_ONCE: usize = 256;
 /// A process in the middle of an exec has no environment: it is looked at so often before it is taken for one without a sign.
 const LOOKS_AT_BLANK: u8 = 3;
@@ -72,7 +72,8 @@ impl Tree {
             && tree.len() < MOST_AT_ONCE
         {
             from += 1;
-            for child in procfs::children(parent).unwrap_or_default() {
+            let room = MOST_AT_ONCE.saturating_sub(tree.len());
+            for child in procfs::children(parent).unwrap_or_default().into_iter().take(room) {
                 if let Some(stat) = procfs::stat(child).filter(|stat| !stat.has_ended) {
                     tree.push((child, stat));
                     parents.push(child);
@@ -106,6 +107,9 @@ pub struct Orphans {
     /// The sessions of runs that have ended, as long as something of them may be left.
     ended: BTreeSet<i32>,
     readings: Readings,
+    /// Where the next look begins, and how many it, or those behind it, still have to look at for what has ended.
+    cursor: i32,
+    unseen: usize,
     next: Option<Instant>,
     /// When the latest look ended, and how long it took.
     latest: (Instant, Duration),
@@ -154,6 +158,8 @@ impl Orphans {
             known: BTreeMap::new(),
             ended: BTreeSet::new(),
             readings: Readings::default(),
+            cursor: 0,
+            unseen: 0,
             next: None,
             latest: (Instant::now(), Duration::ZERO),
         }
@@ -220,7 +226,9 @@ impl Orphans {
     ) -> Found {
         let began = Instant::now();
         self.next = None;
-        self.ended.extend(self.household.take_ended());
+        let ended = self.household.take_ended();
+        let has_ended = !ended.is_empty();
+        self.ended.extend(ended);
         let overdue = self.readings.overdue(now);
         // The first of them is the one that hangs. The others are asked for again.
         self.known.extend(overdue.first().map(|pid| (*pid, Kin::Stranger)));
@@ -238,7 +246,7 @@ impl Orphans {
         let orphans: BTreeSet<i32> = children.into_iter().filter(is_orphan).collect();
         self.known.retain(|pid, _| orphans.contains(pid));
         let mut asked = Vec::new();
-        for pid in orphans {
+        for pid in self.next_lot(&orphans, has_ended) {
             match procfs::stat(pid) {
                 Some(stat) if !stat.has_ended => match self.judge(pid, stat, now, grace) {
                     Verdict::Leave => {}
@@ -257,6 +265,18 @@ impl Orphans {
         self.plan(grace);
         self.latest = (Instant::now(), began.elapsed());
         found
+    }
+
+    /// So many of them as one look may look at, in a circle.
+    fn next_lot(&mut self, orphans: &BTreeSet<i32>, has_ended: bool) -> Vec<i32> {
+        if has_ended {
+            self.unseen = orphans.len();
+        }
+        let circle = orphans.range(self.cursor..).chain(orphans.range(..self.cursor));
+        let lot: Vec<i32> = circle.take(MOST_AT_ONCE).copied().collect();
+        self.unseen = self.unseen.saturating_sub(lot.len());
+        self.cursor = lot.last().map_or(0, |last| last.saturating_add(1));
+        lot
     }
 
     fn judge(&self, pid: i32, stat: Stat, now: Instant, grace: Duration) -> Verdict {
@@ -321,18 +341,22 @@ impl Orphans {
             })
         };
         let due = endings().min();
-        if !self.is_at_work() {
+        if self.unseen > 0 {
+            // As soon as looks may be: `latest` is set behind this.
+            self.look_by(Instant::now() + PAUSE);
+        } else if !self.is_at_work() {
             self.ended.clear();
         }
         if let Some(due) = due {
-            self.look_by(due);
+            // Never in a hurry: it may be the turn of others first.
+            self.look_by(due.max(Instant::now() + PAUSE));
         }
     }
 
     /// Whether something of a run that has ended is, or may be, left.
     fn is_at_work(&self) -> bool {
         let is_stranger = |kin: &Kin| matches!(kin, Kin::Stranger | Kin::Of(_));
-        !self.known.values().all(is_stranger)
+        self.unseen > 0 || !self.known.values().all(is_stranger)
     }
 
     /// The daemon ends: whatever its children have left is ended as well, which takes a moment at most.
@@ -449,5 +473,71 @@ fn send(pid: i32, stat: Stat, signal: Signal) -> Result<(), Errno> {
         killpg(process, signal)
     } else {
         kill(process, signal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stat(session: i32) -> Stat {
+        Stat {
+            has_ended: false,
+            parent: 1,
+            group: session,
+            session,
+            started: 1,
+        }
+    }
+
+    #[test]
+    fn an_orphan_ends_with_its_run_and_no_other_does() {
+        let household = Arc::new(Household::new().unwrap());
+        let mut orphans = Orphans::new(&household);
+        let now = Instant::now();
+        let (alive, ended, foreign) = (100, 200, 300);
+        household.table.insert(Pid::from_raw(alive));
+        orphans.ended.insert(ended);
+        // Its number was given to another run since.
+        let again = 400;
+        orphans.ended.insert(again);
+        household.table.insert(Pid::from_raw(again));
+        let overdue = now.checked_sub(GRACE).unwrap();
+        for (kin, session, verdict) in [
+            (None, alive, Verdict::Leave),
+            (None, again, Verdict::Leave),
+            (None, ended, Verdict::End),
+            (None, foreign, Verdict::Ask),
+            (Some(Kin::Blank { times: 1 }), foreign, Verdict::Ask),
+            (Some(Kin::Asked { blank: 0 }), foreign, Verdict::Leave),
+            (Some(Kin::Stranger), foreign, Verdict::Leave),
+            (Some(Kin::Stranger), ended, Verdict::End),
+            // There is no such run any more, or never was.
+            (Some(Kin::Of(7)), foreign, Verdict::End),
+            (Some(Kin::Ending { since: now }), ended, Verdict::Leave),
+            (Some(Kin::Ending { since: overdue }), ended, Verdict::Kill),
+            (Some(Kin::Killed), ended, Verdict::Leave),
+        ] {
+            orphans.known = kin.map(|kin| (5, kin)).into_iter().collect();
+            assert_eq!(
+                orphans.judge(5, stat(session), now, GRACE),
+                verdict,
+                "{kin:?} in {session}"
+            );
+        }
+    }
+
+    #[test]
+    fn many_orphans_are_looked_at_in_lots_and_each_of_them_once() {
+        let mut orphans = Orphans::new(&Arc::new(Household::new().unwrap()));
+        let all: BTreeSet<i32> = (1..=1000).collect();
+        let mut seen = orphans.next_lot(&all, true);
+        assert_eq!(seen.len(), MOST_AT_ONCE);
+        while orphans.unseen > 0 {
+            seen.extend(orphans.next_lot(&all, false));
+        }
+        assert_eq!(seen.iter().copied().collect::<BTreeSet<_>>(), all);
+        assert!(seen.len() < 1000 + MOST_AT_ONCE);
+        assert_eq!(orphans.next_lot(&BTreeSet::new(), true), [0_i32; 0]);
     }
 }

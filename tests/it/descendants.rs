@@ -475,3 +475,21 @@ fn everything_is_given_a_sign_of_its_own() {
         assert_ne!(signs[0], signs[1]);
     }
 }
+
+/// More than are looked at in one go.
+#[test]
+fn a_crowd_of_them_ends_too_and_nobody_waits_for_that() {
+    let (daemon, _home) = door(&[]);
+    let tree = Tree::new();
+    let fifo = tree.path("fifo");
+    let script = format!(
+        "exec 3>{}; i=0; while [ $i -lt 600 ]; do (setsid sleep 1000 >/dev/null 2>&1 </dev/null &); i=$((i+1)); done; echo up; read end",
+        fifo.display()
+    );
+    let mut client = start(&daemon, &script);
+    client.wait_output("up\n");
+    client.send("1:\n,0:,");
+    assert_eq!(client.outcome().code(), "0");
+    assert_eq!(sh(&daemon, "echo served").text(), "served\n");
+    tree.wait_gone();
+}
