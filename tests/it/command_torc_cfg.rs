@@ -213,6 +213,18 @@ fn what_cannot_be_included_is_told_where_it_is_named() {
         deep.starts_with("@/f10:1:1: files include each other more than 10 deep here"),
         "{deep}"
     );
+    // Ten times ten times ten, and so on.
+    let many: Vec<_> = (1..=9)
+        .map(|n| (format!("f{n}"), format!("@include \"f{}\"\n", n + 1).repeat(10)))
+        .chain([("f10".to_owned(), "a = 1;".to_owned())])
+        .collect();
+    let many: Vec<_> = many.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    let many = told("@include \"f1\"", &many);
+    assert!(many.contains("more than 1000 files are included; leave some"), "{many}");
+    assert_eq!(many.matches("files are included").count(), 1, "{many}");
+    // A circle is read before it is found to be one.
+    let circles = told(&"@include \"torc.cfg\"\n".repeat(20_000), &[]);
+    assert_eq!(circles.lines().count(), 1001, "{circles}");
     let nameless = told("@include more.cfg", &[]);
     assert!(
         nameless.starts_with("@/torc.cfg:1:1: the name of a file is missing"),

@@ -4,7 +4,8 @@
 //! which file it is in, and where. The tokens are in the order in which they are read.
 //!
 //! What holds: a file that is included by itself, or by what it includes, is a mistake where that is written; so is a depth over
-//! [`DEEPEST_INCLUDE`], as in libconfig, and more text than [`LARGEST`] altogether, for each file may include others twice.
+//! [`DEEPEST_INCLUDE`], as in libconfig. Each file may include others many times, so there is an end to what is read altogether,
+//! [`LARGEST`] and [`MOST_INCLUDES`]: what would be beyond is one mistake, and no file is opened after it.
 
 use super::Misread;
 use super::lexer::{self, Kind, Token};
@@ -13,6 +14,8 @@ use super::lexer::{self, Kind, Token};
 const DEEPEST_INCLUDE: usize = 10;
 /// How long all texts may be together.
 const LARGEST: usize = 16 * 1024 * 1024;
+/// How many files may be included altogether, one that is included twice counted twice.
+const MOST_INCLUDES: usize = 1000;
 
 /// One text in the whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +39,10 @@ pub(super) struct Whole {
     pub(super) misread: Vec<Misread>,
     /// The files whose text is being gone through, each included by the one before it.
     open: Vec<String>,
+    /// How often a file was to be opened, whatever came of it.
+    opened: usize,
+    /// There is more than may be read: nothing more is included.
+    is_over: bool,
 }
 
 impl Whole {
@@ -91,12 +98,23 @@ impl Whole {
                 "files include each other more than {DEEPEST_INCLUDE} deep here; write these settings into this file"
             ));
         }
+        if self.is_over {
+            return Ok(());
+        }
+        if self.opened >= MOST_INCLUDES {
+            self.is_over = true;
+            return Err(format!(
+                "more than {MOST_INCLUDES} files are included; leave some of them out"
+            ));
+        }
+        self.opened += 1;
         let from = self.open.last().map(String::as_str).unwrap_or_default();
         let (name, text) = open(file, from)?;
         if self.open.contains(&name) {
             return Err(format!("{name} includes itself in this way; leave this out"));
         }
         if self.text.len().saturating_add(text.len()) > LARGEST {
+            self.is_over = true;
             return Err("all that is included is more than 16 MiB; leave some of it out".to_owned());
         }
         self.add(name, &text, open);

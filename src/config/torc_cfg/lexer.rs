@@ -252,39 +252,26 @@ impl Lexer<'_> {
     /// What stands between two quotes; it may go over several lines.
     fn string(&mut self) -> Kind {
         let start = self.at;
-        let known = self.misread.len();
         self.skip(1);
         let mut said = Vec::new();
         loop {
-            let plain = self.skip_while(|c| !matches!(c, '"' | '\\' | '\0'));
+            let plain = self.skip_while(|c| !matches!(c, '"' | '\\'));
             said.extend(bytes::bytes(plain));
             match self.peek() {
-                Some('"') => break self.skip(1),
                 Some('\\') => self.escape(&mut said),
-                Some(_) => {
-                    self.note_nul(self.at);
-                    self.skip(1);
-                }
+                Some(_) => break self.skip(1),
                 None => {
                     self.note(start, "this text does not end; write \" behind it");
-                    break;
+                    return Kind::Text(None);
                 }
             }
         }
-        if self.misread.len() > known {
-            return Kind::Text(None);
-        }
         Kind::Text(Some(bytes::text(&said).into_owned()))
-    }
-
-    fn note_nul(&mut self, offset: usize) {
-        self.note(offset, "a text cannot hold a NUL; leave it out");
     }
 
     /// What a backslash and the next characters stand for. One before any other character stands for itself, as in
     /// libconfig: a regular expression needs no second one.
     fn escape(&mut self, bytes: &mut Vec<u8>) {
-        let start = self.at;
         self.skip(1);
         let (byte, length) = match self.peek() {
             Some('n') => (b'\n', 1),
@@ -294,10 +281,6 @@ impl Lexer<'_> {
             Some('"') => (b'"', 1),
             Some('\\') => (b'\\', 1),
             Some('x' | 'X') => match self.rest().get(1..3).and_then(hexadecimal) {
-                Some(0) => {
-                    self.note_nul(start);
-                    (b' ', 3)
-                }
                 Some(byte) => (byte, 3),
                 None => (b'\\', 0),
             },

@@ -3,9 +3,9 @@
 //! The way of a text: [`lexer`] cuts it into tokens, `parser` makes a table of them, with the place of every key and value.
 //! The table is of the kind that a TOML file is read into, so that from there on both kinds of file go one way: the same
 //! keys, the same words about mistakes. What is read is what libconfig 1.8 reads (its manual, "Configuration Files", and its
-//! scanner where the manual is silent), with two exceptions, each a mistake with a remedy: a number with a leading zero, which is
-//! octal to some readers; and a NUL in a text, where the text would end for libconfig. Files that are included (`includes`)
-//! become parts of one text, so that a place in it is one in a file.
+//! scanner where the manual is silent), with two exceptions: a number with a leading zero, which is octal to some readers, is a
+//! mistake; and a text goes on behind a NUL, where it would end for libconfig, so that whoever needs the text can refuse it as a
+//! whole. Files that are included (`includes`) become parts of one text, so that a place in it is one in a file.
 //!
 //! What holds: any text is read to its end, in time that grows with its length, on a stack that does not ([`DEEPEST`]); a
 //! mistake stands at a character of the text, and no mistake is passed over. What settings mean is not known here.
