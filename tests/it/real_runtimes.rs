@@ -312,13 +312,18 @@ fn a_program_that_knows_one_line_end_is_given_no_other() {
         "--reply-framing",
         "until-empty-line",
     ];
-    for (script, end, answer) in [
-        (KNOWS_LF, "lf", "b'a=1\\nb=#\\n\\n'"),
-        (KNOWS_CR_LF, "crlf", "b'a=1\\r\\nb=#'"),
+    for (script, flags, answer) in [
+        (KNOWS_LF, &["--worker-line-end", "lf"][..], "b'a=1\\nb=#\\n\\n'"),
+        // What nobody has said anything of, where requests are written ahead.
+        (KNOWS_LF, &[], "b'a=1\\nb=#\\n\\n'"),
+        (KNOWS_CR_LF, &["--worker-line-end", "crlf"], "b'a=1\\r\\nb=#'"),
     ] {
         let command = shell_words::join(["python3", "-c", script]);
-        let flags = ["--pipeline", "4", "--worker-line-end", end];
-        let daemon = Daemon::pool(1, &command, &[&PATIENT[..], &framings, &flags].concat());
+        let daemon = Daemon::pool(
+            1,
+            &command,
+            &[&PATIENT[..], &framings, &["--pipeline", "4"], flags].concat(),
+        );
         thread::scope(|scope| {
             for (number, message) in [
                 "a=1\nb=#\n\n",

@@ -65,8 +65,11 @@ pub(super) fn framings(mistakes: &mut Mistakes, spec: &PoolSpec, policy: &Policy
     framings
 }
 
-/// How workers read lines, where they read any.
-pub(super) fn line_rules(mistakes: &mut Mistakes, spec: &PoolSpec, framing: Framing) -> LineRules {
+/// How workers read lines, where they read any. `pipeline`: how many requests may be written ahead to one.
+///
+/// A worker to which a line with a CR is not empty would read on from `until-empty-line` with CR LF into the next request. Where that one is
+/// there already, its answer would go to the wrong client, so there lines end in LF unless something else is said.
+pub(super) fn line_rules(mistakes: &mut Mistakes, spec: &PoolSpec, framing: Framing, pipeline: usize) -> LineRules {
     let reads = |known: &[Framing]| known.contains(&framing);
     let (lines, up_to_an_empty_one) = ([Framing::Line, Framing::UntilEmptyLine], [Framing::UntilEmptyLine]);
     for (key, given, has_a_meaning) in [
@@ -85,6 +88,7 @@ pub(super) fn line_rules(mistakes: &mut Mistakes, spec: &PoolSpec, framing: Fram
         allow_blank_lines: spec.allow_blank_lines,
         refuse_unicode: spec.refuse_unicode_line_ends,
         end: match spec.worker_line_end {
+            None if framing == Framing::UntilEmptyLine && pipeline > 1 => LineEnd::Lf,
             None | Some(WrittenEnd::AsIs) => LineEnd::AsItCame,
             Some(WrittenEnd::Lf) => LineEnd::Lf,
             Some(WrittenEnd::Crlf) => LineEnd::CrLf,
@@ -268,6 +272,16 @@ mod tests {
     fn how_workers_read_lines_is_said_where_they_do() {
         let mut spec = spec([Some("until-empty-line"), None, None, None]);
         assert_eq!(pool("pool", &spec).unwrap().options.line_rules, LineRules::default());
+        let end = |spec: &PoolSpec| pool("pool", spec).unwrap().options.line_rules.end;
+        spec.pipeline = Some(Whole(2));
+        assert_eq!(end(&spec), LineEnd::Lf);
+        spec.worker_line_end = Some(WrittenEnd::AsIs);
+        assert_eq!(end(&spec), LineEnd::AsItCame);
+        spec.request_framing = None;
+        spec.worker_line_end = None;
+        assert_eq!(end(&spec), LineEnd::AsItCame, "a line has one end to all");
+        spec.request_framing = Some("until-empty-line".parse().unwrap());
+        spec.pipeline = None;
         (
             spec.allow_lone_cr,
             spec.allow_blank_lines,

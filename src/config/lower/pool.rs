@@ -88,7 +88,7 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
     let persistent = persistent(&mut mistakes, spec, framings.reply);
     let cache = cache(&mut mistakes, spec);
     let ready_line = ready_line(&mut mistakes, spec);
-    let rules = line_rules(&mut mistakes, spec, framings.worker_request);
+    let rules = line_rules(&mut mistakes, spec, framings.worker_request, policy.pipeline);
     let probe = probe(&mut mistakes, spec, frames.max_request, framings.worker_request, rules);
     let record = mistakes.count("record", spec.record, RECORD).unwrap_or(DEFAULT_RECORD);
     let Some(process) = worker(&mut mistakes, spec) else {

@@ -162,7 +162,8 @@ pub struct PoolSpec {
     /// How workers end a reply; quiet=TIME: nothing more has come for so long [default: what --reply-framing says]
     #[arg(long, value_name = "FRAMING", help_heading = "Requests and replies")]
     pub worker_reply_framing: Option<Framing>,
-    /// How lines end that workers are given, for workers that know lf or crlf alone; as-is: as they came [default: as-is]
+    /// How lines end that workers are given, for workers that know lf or crlf alone; as-is: as they came
+    /// [default: as-is; lf for until-empty-line with --pipeline]
     #[arg(long, value_name = "END", help_heading = "Requests and replies")]
     pub worker_line_end: Option<LineEnd>,
     /// Pass requests with a carriage return within a line: no worker takes it for a line end
