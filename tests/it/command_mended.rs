@@ -1,12 +1,10 @@
 //! The command door, a test for each mistake that was found by trying to break it.
 
-use std::thread;
-
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::command::{ask, hold, holding, quoted, torc};
-use crate::harness::Daemon;
+use crate::harness::{Daemon, wait_zombie};
 
 /// Has the daemon read its file again.
 #[track_caller]
@@ -78,11 +76,9 @@ fn input_ends_for_those_who_share_a_run_whose_first_client_left_before_its_start
     });
     // In one turn: the program that runs ends, the next is to be started, and its first client has gone.
     let program = daemon.children()[0];
-    daemon.signal(Signal::SIGSTOP);
+    daemon.stop();
     kill(Pid::from_raw(program), Signal::SIGKILL).unwrap();
-    while daemon.children().contains(&program) {
-        thread::yield_now();
-    }
+    wait_zombie(program);
     leader.reset();
     daemon.signal(Signal::SIGCONT);
     assert_eq!(other.read_to_end(), b"up\n");

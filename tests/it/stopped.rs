@@ -7,7 +7,7 @@ use std::time::Instant;
 use nix::sys::signal::Signal;
 
 use crate::exec_client::{ExecClient, door, netstring, request};
-use crate::harness::{Arrival, Client, Daemon, Gate, Program, WATCHDOG, worker_command};
+use crate::harness::{Arrival, Client, Daemon, Gate, Program, WATCHDOG, wait_zombie, worker_command};
 
 /// Long enough for everything that has to happen before the stop.
 const TIME: &str = "2s";
@@ -104,7 +104,7 @@ fn a_program_that_ended_while_the_daemon_was_stopped_was_in_time() {
     daemon.stop();
     let pid = arrival.pid;
     arrival.open();
-    wait_for(pid, "stat", |stat| stat.contains(") Z "));
+    wait_zombie(pid);
     time_passes();
     daemon.signal(Signal::SIGCONT);
     let outcome = client.outcome();

@@ -23,7 +23,7 @@ mod worker;
 pub(crate) use client::{Address, Client};
 pub(crate) use daemon::{Builder, Daemon};
 pub(crate) use gate::{Arrival, Gate};
-pub(crate) use processes::{children_of, name_of, program_of, wait_all_gone, wait_orphan};
+pub(crate) use processes::{children_of, name_of, program_of, wait_all_gone, wait_orphan, wait_zombie};
 pub(crate) use program::Program;
 pub(crate) use squidguard::{BLOCKED_DOMAIN, SquidGuard};
 pub(crate) use stats::StatsBlock;

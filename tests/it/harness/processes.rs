@@ -9,7 +9,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -65,6 +65,19 @@ pub(crate) fn kill_marked(mark: &str, name: &str) {
         // It may have gone in between, which is what was wanted.
         kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
     }
+}
+
+/// Waits until a process whose parent stands still has ended, and that parent will find it so. Its `/proc/PID/exe` goes much
+/// earlier, while it still ends, and its state a moment before its parent is told: both happen under a lock of the kernel for
+/// which a signal to a process group, even none, waits.
+#[track_caller]
+pub(crate) fn wait_zombie(leader: i32) {
+    let deadline = Instant::now() + super::WATCHDOG;
+    while !fs::read_to_string(format!("/proc/{leader}/stat")).is_ok_and(|stat| stat.contains(") Z ")) {
+        assert!(Instant::now() < deadline, "process {leader} did not end");
+        thread::yield_now();
+    }
+    kill(Pid::from_raw(-leader), None).expect("look for the group of a zombie");
 }
 
 /// Waits for the end of a process whose parent has ended, or is about to: it is, or becomes, a child of ours.
