@@ -230,6 +230,19 @@ impl Stream {
         looked.is_ok_and(|count| count > 0)
     }
 
+    /// How many bytes the peer has read for certain, of the `sent` that went out here: the kernel counts what it holds of them
+    /// with its own overhead, so that it may be more. Over TCP none are certain: what lies with the other machine is not
+    /// known.
+    pub fn read_by_peer(&self, sent: u64) -> u64 {
+        match self {
+            Stream::Tcp(_) => 0,
+            // An error: then nothing is certain either.
+            Stream::Unix(stream) => {
+                sys::unread_by_peer(stream.as_fd()).map_or(0, |unread| sent.saturating_sub(unread as u64))
+            }
+        }
+    }
+
     /// Sends small writes at once although earlier ones are unacknowledged (TCP_NODELAY). A UNIX socket does so anyway.
     ///
     /// # Errors

@@ -50,6 +50,15 @@ pub(super) fn send_messages(socket: BorrowedFd<'_>, messages: &[&[IoSlice<'_>]],
     Ok(headers.iter().take(sent).map(|header| header.msg_len as usize).sum())
 }
 
+/// How much the kernel holds of what was sent on a UNIX socket and its peer has not read: the bytes with all that goes with them
+/// (SIOCOUTQ, by the number that it shares with TIOCOUTQ).
+pub(super) fn unread_by_peer(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: TIOCOUTQ writes one int to the place it is given.
+    Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) })?;
+    Ok(usize::try_from(count).unwrap_or(0))
+}
+
 /// bind(2) to an internet address. nix has its types for those only together with its interface enumeration, and std
 /// binds no socket that is made already.
 pub(super) fn bind_ip(socket: BorrowedFd<'_>, address: SocketAddr) -> io::Result<()> {

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! A client that is only slow jams as well, now and then. It gets a moment, and what it then reads makes everything flow
-//! again: hence both times. What is held is the client's input, for that has an end, after which the client reads; output may
+//! again: hence both times. Whether one that pauses for longer is known to read is for the owner to say, and then nothing is given
+//! up. What is held is the client's input, for that has an end, after which the client reads; output may
 //! have none.
 
 use std::time::{Duration, Instant};

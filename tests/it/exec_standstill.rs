@@ -99,9 +99,34 @@ fn a_client_that_reads_late_is_waited_for() {
     );
 }
 
+/// As `iotcpd call ... | less` does: it has read some, then nobody turns the page, and it has still more to send.
+#[test]
+fn a_client_that_reads_while_it_sends_may_pause() {
+    let (daemon, _home) = door(&["-t", "0", "--max-buffer", "64KiB"]);
+    let input = noise(8_000_000);
+    let mut client = UnixStream::connect(path_of(&daemon)).unwrap();
+    let mut writer = client.try_clone().unwrap();
+    let all = [request(&["cat"]), netstring(&input), b"0:,".to_vec()].concat();
+    let writing = thread::spawn(move || std::io::Write::write_all(&mut writer, &all));
+    let mut answer = vec![0; 400_000];
+    client.read_exact(&mut answer).unwrap();
+    // As long as another takes that is given up.
+    assert_eq!(all_at_once(&daemon, &["cat"], &input).code(), "125");
+    client.read_to_end(&mut answer).unwrap();
+    assert!(writing.join().unwrap().is_ok());
+    let end = answer.len().saturating_sub(20);
+    assert!(
+        answer.len() > input.len() && answer.ends_with(b"8:exitcode,1:0,"),
+        "{} bytes: {}",
+        answer.len(),
+        String::from_utf8_lossy(&answer[end..])
+    );
+}
+
 #[test]
 fn an_output_that_a_timeout_cuts_while_it_waits_to_be_read_is_said_to_be_cut() {
-    let (daemon, _home) = door(&["-t", "300ms", "--max-buffer", "64KiB"]);
+    // Enough for a program on a busy machine to fill everything there is.
+    let (daemon, _home) = door(&["-t", "3s", "--max-buffer", "64KiB"]);
     let outcome = all_at_once(&daemon, &["yes"], &noise(100_000));
     assert_eq!(outcome.end, ("termsig".to_owned(), "TERM".to_owned()));
     // A client that had read would not be told so.

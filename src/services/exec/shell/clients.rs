@@ -90,6 +90,7 @@ impl ExecDoor {
             status: None,
             ran: None,
             bytes: Bytes::default(),
+            sent: 0,
             moved: false,
             standstill: Standstill::default(),
             share: Share::default(),

@@ -26,6 +26,9 @@ use crate::services::standstill::{Seen, Share, Standstill};
 // What one read brings is told by one write.
 const _: () = assert!(READ_BUFFER <= MOST_PAIRS * LONGEST);
 
+/// A client that has read more than this reads its output as it comes. One that sends everything first may wait for a line.
+const PROMPT: u64 = 16 << 10;
+
 /// What one step of moving bytes came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Moved {
@@ -67,6 +70,8 @@ pub(super) struct Connection {
     /// How long it ran, from when it is reaped until the log is told.
     pub(super) ran: Option<Duration>,
     pub(super) bytes: Bytes,
+    /// How many bytes the client's socket has taken.
+    pub(super) sent: u64,
     /// Whether client or program have taken something since this was looked at.
     pub(super) moved: bool,
     /// Whether the two wait for each other, what is held for that, and how much more may be.
@@ -121,7 +126,7 @@ impl Connection {
         let end = last && sent == self.output.len();
         match self.edges.write_messages(&self.stream, messages, end) {
             Written::Bytes(count) => {
-                self.moved = true;
+                self.note_sent(count);
                 self.output.consume(count);
                 let flushed = self.output.is_empty() && last;
                 Moved::Event(if flushed { Event::Flushed } else { Event::Progress })
@@ -129,6 +134,17 @@ impl Connection {
             Written::Nothing => Moved::Nothing,
             Written::Gone => Moved::Event(Event::Gone),
         }
+    }
+
+    fn note_sent(&mut self, count: usize) {
+        self.moved = true;
+        self.sent += count as u64;
+    }
+
+    /// Whether the client has read some of the output while it still sends, and more than a prompt: then it is only slow, and
+    /// goes on some time.
+    pub(super) fn reads_while_it_sends(&self) -> bool {
+        self.stream.read_by_peer(self.sent) > PROMPT
     }
 
     /// Reads from the client, while the program takes what has been read before, or more may be held because the two wait for
@@ -301,7 +317,7 @@ impl Connection {
         match written {
             0 => Moved::Some,
             _ => {
-                self.moved = true;
+                self.note_sent(written);
                 Moved::Event(Event::Progress)
             }
         }

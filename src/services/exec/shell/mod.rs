@@ -224,8 +224,8 @@ impl ExecDoor {
             Advice::Wait => {}
             Advice::Grow if connection.edges.readable() => cx.resume_later(Of::Client.of(key)),
             Advice::Grow => {}
-            // Without more to send it is the client's own affair when it reads.
-            Advice::GiveUp if connection.stream.has_unread() => {
+            // Without more to send it is the client's own affair when it reads, and so it is for one that does read.
+            Advice::GiveUp if connection.stream.has_unread() && !connection.reads_while_it_sends() => {
                 self.tell(cx, key, Event::Standstill);
                 cx.resume_later(Of::Client.of(key));
             }
