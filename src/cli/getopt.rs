@@ -91,6 +91,10 @@ fn take_flags(
             wants_value
         } else {
             let list = if is_command(&word.to_string_lossy(), was_first) {
+                // With nothing before it, it would be one; clap is to refuse the words that were.
+                if line.words.len() == 1 {
+                    line.words.append(&mut line.surplus);
+                }
                 &mut line.words
             } else {
                 &mut line.surplus
@@ -110,7 +114,7 @@ fn long(definition: &Command, word: OsString) -> Result<(OsString, bool), String
     let Some(text) = word.to_str() else {
         return Ok((word, false));
     };
-    let written = text.trim_start_matches('-');
+    let written = text.strip_prefix("--").unwrap_or(text);
     let (name, value) = match written.split_once('=') {
         Some((name, value)) => (name, Some(value)),
         None => (written, None),
@@ -233,6 +237,7 @@ mod tests {
         );
         means("iotcpd --pipeline 3", "iotcpd --pipeline 3");
         means("iotcpd --no-such-flag", "iotcpd --no-such-flag");
+        means("iotcpd ---num=2", "iotcpd ---num=2");
     }
 
     #[test]
@@ -258,6 +263,8 @@ mod tests {
             "iotcpd chek --config x",
             "iotcpd -n 8 check",
             "iotcpd ask x --squid y",
+            "iotcpd help exec",
+            "iotcpd a b check",
         ] {
             let (words, _) = sorted(line);
             assert!(line.starts_with(&words) || words == line, "{words}");
