@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::prctl::set_dumpable;
 
+use crate::config::file::Source;
 use crate::error::{Blame, Error};
 use crate::net::addr::ListenAddr;
 use crate::net::handover::{HandedOver, Outgoing};
@@ -14,6 +15,8 @@ use crate::process::limits::OpenFileLimit;
 use crate::process::spawn::SpawnDefaults;
 use crate::reactor::{Context, Reactor, ServiceId};
 use crate::services::{Door, Listeners, Options};
+
+use super::survey::{Held, Ready, Survey};
 
 /// Descriptors that the daemon itself needs: standard streams, epoll, waker, signals, the guard, log, and some to spare.
 const OWN_DESCRIPTORS: usize = 64;
@@ -61,15 +64,21 @@ impl Doors {
 
     /// Opens a door for each service; all of them, or none. None accepts anybody before [`accept`](Self::accept).
     pub(super) fn open_all(&mut self, reactor: &mut Reactor<dyn Door>, services: Vec<Options>) -> Result<(), Error> {
-        let services = self.fit(services)?;
+        let mut services = services;
+        self.fit(services.iter_mut().collect())?;
         let mut ready = Vec::new();
         for options in services {
-            options.preflight(&self.defaults)?;
-            let listeners = self.listen(&options, &[])?;
-            ready.push((options, listeners));
+            let kit = options.lay_out(&self.defaults)?;
+            let mut service = Ready {
+                options,
+                kit,
+                listeners: Listeners::new(),
+            };
+            self.listen(&mut service, &[])?;
+            ready.push(service);
         }
-        for (options, listeners) in ready {
-            self.open(reactor, options, listeners)?;
+        for service in ready {
+            self.open(reactor, service)?;
         }
         for name in self.inherited.unclaimed() {
             log::warn!("the service manager has handed over a socket named {name} that no service listens on");
@@ -90,9 +99,14 @@ impl Doors {
         Ok(())
     }
 
-    fn open(&mut self, reactor: &mut Reactor<dyn Door>, options: Options, listeners: Listeners) -> Result<(), Error> {
+    fn open(&mut self, reactor: &mut Reactor<dyn Door>, service: Ready) -> Result<(), Error> {
+        let Ready {
+            options,
+            kit,
+            listeners,
+        } = service;
         Self::keep_secrets(&options);
-        let mut door = options.clone().open(listeners, self.defaults.clone(), Instant::now())?;
+        let mut door = options.clone().open(kit, listeners, Instant::now())?;
         if let Some((_, places)) = self.places.iter().find(|(name, _)| name == options.name()) {
             door.begin_with(*places);
         }
@@ -111,14 +125,19 @@ impl Doors {
         reactor.with(id, |door, cx| door.start(cx)).unwrap_or(Ok(()))
     }
 
-    /// The listeners for those addresses of a service that are not `held` already.
-    fn listen(&mut self, options: &Options, held: &[ListenAddr]) -> Result<Listeners, Error> {
-        let mut listeners = Listeners::new();
+    /// Completes the listeners of a service: those for the addresses that it does not hold already.
+    fn listen(&mut self, service: &mut Ready, held: &[ListenAddr]) -> Result<(), Error> {
+        let Ready { options, listeners, .. } = service;
+        let mut had = std::mem::take(listeners);
         for address in options.listen().iter().filter(|address| !held.contains(address)) {
             if let Some(holder) = self.holder_of(address, options.name()) {
                 let what = format!("{}: {address} is still held by {holder}", options.name());
                 let remedy = "take it away from there and send HUP, then give it to the other and send HUP again";
                 return Err(Error::new(Blame::Operator, what, remedy));
+            }
+            if let Some(place) = had.iter().position(|(had, _)| had == address) {
+                listeners.push(had.remove(place));
+                continue;
             }
             if let Some(listener) = self.handed_over.claim(options.name(), address) {
                 listeners.push((address.clone(), listener));
@@ -129,7 +148,7 @@ impl Doors {
                 .map_err(|error| Error::with_remedy(Blame::System, format_args!("{}: {error}", options.name())))?;
             listeners.extend(opened.into_iter().map(|listener| (address.clone(), listener)));
         }
-        Ok(listeners)
+        Ok(())
     }
 
     /// The open service that listens on an address that another one wants.
@@ -143,7 +162,7 @@ impl Doors {
 
     /// Holds what the services may need against the limit on open files. A limit on connections that the operator has
     /// asked for is kept or refused; the default is lowered to what there is.
-    fn fit(&self, mut services: Vec<Options>) -> Result<Vec<Options>, Error> {
+    fn fit(&self, mut services: Vec<&mut Options>) -> Result<(), Error> {
         let limit = usize::try_from(self.limit.now).unwrap_or(usize::MAX);
         let fixed = services
             .iter()
@@ -154,7 +173,7 @@ impl Doors {
             .map(|options| options.descriptors().flexible)
             .fold(0, usize::saturating_add);
         if fixed.saturating_add(flexible) <= limit {
-            return Ok(services);
+            return Ok(());
         }
         let left = limit.saturating_sub(fixed);
         let share = left / services.len().max(1);
@@ -171,35 +190,61 @@ impl Doors {
                 options.name()
             );
         }
-        Ok(services)
+        Ok(())
     }
 
     // ---- change ------------------------------------------------------------------------------------------------
 
-    /// Applies what has changed: all of it, or none when something is wrong with it. So what may fail comes first and is
-    /// undone when it does: listening, then opening the doors that are new. What follows cannot fail, but for a program
-    /// that vanishes between the two looks at it.
-    pub(super) fn reload(&mut self, reactor: &mut Reactor<dyn Door>, services: Vec<Options>) -> Result<(), Error> {
-        let services = self.fit(services)?;
-        let (mut changed, mut new) = (Vec::new(), Vec::new());
-        for options in services {
-            options.preflight(&self.defaults)?;
-            if let Some(open) = self.find(options.name()) {
-                open.options.may_become(&options)?;
-            }
-            let held = self.find(options.name()).map(|open| open.options.listen().to_vec());
-            let listeners = self.listen(&options, held.as_deref().unwrap_or_default())?;
-            match held {
-                Some(_) => changed.push((options, listeners)),
-                None => new.push((options, listeners)),
+    /// What is to be looked at before a [reload](Self::reload).
+    pub(super) fn survey(&self, source: Option<Source>) -> Survey {
+        let staying = self.open.iter().filter(|open| !open.leaving);
+        let held = self.open.iter().map(|open| Held {
+            name: open.options.name().to_owned(),
+            addresses: open.options.listen().to_vec(),
+            leaving: open.leaving,
+        });
+        Survey {
+            source,
+            services: staying.map(|open| open.options.clone()).collect(),
+            held: held.collect(),
+            defaults: self.defaults.clone(),
+        }
+    }
+
+    /// Gives every door what was laid out anew for it, with the options that it has.
+    pub(super) fn equip(&mut self, reactor: &mut Reactor<dyn Door>, services: Vec<Ready>) {
+        for Ready { options, kit, .. } in services {
+            if let Some(id) = self.find(options.name()).map(|open| open.id) {
+                reactor.with(id, |door, _| door.equip(kit));
             }
         }
-        let named = changed.iter().chain(&new).map(|(options, _)| options.name().to_owned());
+    }
+
+    /// Applies what has changed: all of it, or none when something is wrong with it. So what may fail comes first and is
+    /// undone when it does: listening, then opening the doors that are new. What follows cannot fail. No file is looked at:
+    /// the [survey](Self::survey) has done that.
+    pub(super) fn reload(&mut self, reactor: &mut Reactor<dyn Door>, mut services: Vec<Ready>) -> Result<(), Error> {
+        self.fit(services.iter_mut().map(|service| &mut service.options).collect())?;
+        let (mut changed, mut new) = (Vec::new(), Vec::new());
+        for mut service in services {
+            if let Some(open) = self.find(service.options.name()) {
+                open.options.may_become(&service.options)?;
+            }
+            let held = self.find(service.options.name());
+            let held = held.map(|open| open.options.listen().to_vec());
+            self.listen(&mut service, held.as_deref().unwrap_or_default())?;
+            match held {
+                Some(_) => changed.push(service),
+                None => new.push(service),
+            }
+        }
+        let named = changed.iter().chain(&new);
+        let named = named.map(|service| service.options.name().to_owned());
         let named: Vec<String> = named.collect();
         self.open_new(reactor, new)?;
         self.let_go(reactor, &named);
-        for (options, listeners) in changed {
-            self.change(reactor, options, listeners)?;
+        for service in changed {
+            self.change(reactor, service)?;
         }
         Ok(())
     }
@@ -211,10 +256,10 @@ impl Doors {
     }
 
     /// Opens all of these doors, or none.
-    fn open_new(&mut self, reactor: &mut Reactor<dyn Door>, new: Vec<(Options, Listeners)>) -> Result<(), Error> {
+    fn open_new(&mut self, reactor: &mut Reactor<dyn Door>, new: Vec<Ready>) -> Result<(), Error> {
         let before = self.open.len();
-        for (options, listeners) in new {
-            let opened = self.open(reactor, options, listeners);
+        for service in new {
+            let opened = self.open(reactor, service);
             let newest = self.open.last().map(|open| open.id);
             let accepts = |id| reactor.with(id, |door, cx| door.accept(cx)).unwrap_or(Ok(()));
             if let Err(error) = opened.and_then(|()| newest.map_or(Ok(()), accepts)) {
@@ -235,7 +280,12 @@ impl Doors {
         }
     }
 
-    fn change(&mut self, reactor: &mut Reactor<dyn Door>, options: Options, listeners: Listeners) -> Result<(), Error> {
+    fn change(&mut self, reactor: &mut Reactor<dyn Door>, service: Ready) -> Result<(), Error> {
+        let Ready {
+            options,
+            kit,
+            listeners,
+        } = service;
         Self::keep_secrets(&options);
         let Some(open) = self.find(options.name()) else {
             return Ok(());
@@ -253,7 +303,7 @@ impl Doors {
             );
         }
         let change =
-            |door: &mut (dyn Door + 'static), cx: &mut Context<'_>| door.reload(cx, options.clone(), listeners);
+            |door: &mut (dyn Door + 'static), cx: &mut Context<'_>| door.reload(cx, options.clone(), kit, listeners);
         reactor.with(open.id, change).unwrap_or(Ok(()))?;
         open.options = options;
         Ok(())

@@ -8,7 +8,7 @@
 //! | CHLD | the guard, and what children leave behind, are looked after ([`children`]) |
 //! | USR1 | every door's statistics go to standard output |
 //! | USR2 | every door's inner state does |
-//! | HUP | the configuration file is read again ([`reload`]), what has changed is applied, every door rolls |
+//! | HUP | the configuration file is read again, and what it names is looked at ([`reload`]); what has changed is applied, every door rolls |
 //! | TERM, INT | every door drains; the second one hurries |
 //! | URG | the program is started anew and given the listening sockets; once it serves, every door drains ([`upgrade`]) |
 //!
@@ -20,6 +20,7 @@ mod doors;
 mod notify;
 mod output;
 mod reload;
+mod survey;
 mod upgrade;
 
 use std::ffi::OsString;
@@ -44,6 +45,7 @@ use doors::{Doors, Places};
 use notify::Notifier;
 use output::Output;
 use reload::Reloader;
+use survey::Ready;
 use upgrade::candidate::{Candidate, Invitation};
 use upgrade::predecessor::Upgrade;
 
@@ -62,7 +64,7 @@ struct Daemon {
     doors: Doors,
     /// Behind the doors, so that they are gone before the guard is.
     children: Children,
-    reloader: Option<Reloader>,
+    reloader: Reloader,
     output: Output,
     notifier: Notifier,
     ending: Ending,
@@ -118,7 +120,7 @@ pub fn run(plan: Plan) -> Result<(), Error> {
     let watchdog = defaults.watchdog.start();
     watchdog.map_err(|error| system("start the thread that watches over starts", &error))?;
     let mut daemon = Daemon {
-        reloader: plan.source.map(|source| Reloader::new(source, &reactor)),
+        reloader: Reloader::new(plan.source, &reactor),
         reactor,
         children,
         doors: Doors::new(limit, defaults, handed_over, inherited, places),
@@ -161,7 +163,7 @@ impl Daemon {
 
     /// When something is to be looked after that brings no event.
     fn deadline(&self) -> Option<Instant> {
-        let reading = self.reloader.as_ref().and_then(Reloader::deadline);
+        let reading = self.reloader.deadline();
         self.children.deadline().into_iter().chain(reading).min()
     }
 
@@ -211,35 +213,34 @@ impl Daemon {
             return;
         }
         self.notifier.reloading();
-        match &mut self.reloader {
-            Some(reloader) => {
-                if let Err(error) = reloader.start(Instant::now()) {
-                    self.apply(Err(error));
-                }
-            }
-            None => {
-                self.roll();
-                self.notifier.ready();
-            }
+        if let Err(error) = self.reloader.start(Instant::now(), &self.doors) {
+            self.apply(Err(error));
         }
     }
 
-    /// The file has been read: what has changed is applied, and every worker replaced, as HUP asked for.
+    /// The file has been read, where there is one: what has changed is applied, and every worker replaced, as HUP asked for.
     fn finish_reload(&mut self) {
-        let reloader = self.reloader.as_mut();
-        if let Some(read) = reloader.and_then(|reloader| reloader.finished(Instant::now())) {
+        if let Some(read) = self.reloader.finished(Instant::now(), &self.doors) {
             self.apply(read);
         }
     }
 
-    fn apply(&mut self, read: Result<Vec<services::Options>, Error>) {
+    fn apply(&mut self, read: Result<Vec<Ready>, Error>) {
         if self.ending != Ending::NotYet {
             return;
         }
-        let applied = read.and_then(|services| self.doors.reload(&mut self.reactor, services));
-        match applied {
-            Ok(()) => log::info!("the configuration was read again"),
-            Err(error) => log::error!("the configuration was read again and is refused; the old one stays:\n{error}"),
+        if self.reloader.has_file() {
+            match read.and_then(|services| self.doors.reload(&mut self.reactor, services)) {
+                Ok(()) => log::info!("the configuration was read again"),
+                Err(error) => {
+                    log::error!("the configuration was read again and is refused; the old one stays:\n{error}");
+                }
+            }
+        } else {
+            match read {
+                Ok(services) => self.doors.equip(&mut self.reactor, services),
+                Err(error) => log::error!("programs are started with what was there before:\n{error}"),
+            }
         }
         self.roll();
         self.notifier.ready();

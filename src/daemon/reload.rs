@@ -1,5 +1,6 @@
-//! Reading the configuration again, on a thread: a file may lie on a slow disk, and names of users may be looked up over
-//! a network, while the loop has requests to serve.
+//! Reading the configuration again, and looking at all that it names ([`survey`](super::survey)), on a thread: files and
+//! directories may lie on a slow disk, and names of users may be looked up over a network, while the loop has requests to
+//! serve.
 //!
 //! A disk may also never answer, and a thread that waits for one cannot be ended. So each attempt has its time: one that is not
 //! over by then is told in the log and left alone, and the next HUP begins another. What a late one comes to is dropped, for
@@ -7,29 +8,35 @@
 
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::SigSet;
+
 use crate::config::file::Source;
 use crate::error::{Blame, Error};
 use crate::reactor::Reactor;
 use crate::reactor::helper::{Mailbox, Sender};
-use crate::services::{Door, Options};
+use crate::services::Door;
 
-type Outcome = Result<Vec<Options>, Error>;
+use super::doors::Doors;
+use super::survey::Ready;
+
+type Outcome = Result<Vec<Ready>, Error>;
 
 /// How long reading may take. Name services have their own time-outs, which are shorter.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
+const READ_TIMEOUT: Duration = Duration::from_secs(15);
 /// So many attempts may hang at a time.
 const MOST_HANGING: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Reloader {
-    source: Source,
+    /// `None`: there is no file, and what there is is laid out anew.
+    source: Option<Source>,
     sender: Sender<(u64, Outcome)>,
     mailbox: Mailbox<(u64, Outcome)>,
     attempts: Attempts,
 }
 
 impl Reloader {
-    pub(super) fn new(source: Source, reactor: &Reactor<dyn Door>) -> Self {
+    pub(super) fn new(source: Option<Source>, reactor: &Reactor<dyn Door>) -> Self {
         let (sender, mailbox) = reactor.mailbox(MOST_HANGING + 1);
         Reloader {
             source,
@@ -39,11 +46,16 @@ impl Reloader {
         }
     }
 
-    /// Begins to read the file.
+    /// Whether there is a file to be read.
+    pub(super) fn has_file(&self) -> bool {
+        self.source.is_some()
+    }
+
+    /// Begins to read the file and to look at what it names.
     ///
     /// # Errors
     /// Nothing was begun, and why: no thread, or too many hang.
-    pub(super) fn start(&mut self, now: Instant) -> Result<(), Error> {
+    pub(super) fn start(&mut self, now: Instant, doors: &Doors) -> Result<(), Error> {
         let number = match self.attempts.ask(now) {
             Asked::Begin(number) => number,
             Asked::Later => return Ok(()),
@@ -51,14 +63,16 @@ impl Reloader {
                 return Err(Error::new(
                     Blame::System,
                     format_args!("{MOST_HANGING} attempts to read the configuration have not come to an end"),
-                    "see why the disk it is on, or a name service, does not answer",
+                    "see why a file system that it is on or names, or a name service, does not answer",
                 ));
             }
         };
-        let (source, sender) = (self.source.clone(), self.sender.clone());
+        let (survey, sender) = (doors.survey(self.source.clone()), self.sender.clone());
         let read = move || {
+            // Signals are the loop's.
+            let _ = SigSet::all().thread_block();
             // The daemon is ending when nobody takes it.
-            let _ = sender.send((number, source.load()));
+            let _ = sender.send((number, survey.make()));
         };
         let started = std::thread::Builder::new().name("reload".to_owned()).spawn(read);
         started.map(drop).map_err(|error| {
@@ -82,11 +96,11 @@ impl Reloader {
     }
 
     /// What was read, once it has been; or that it is not waited for any more.
-    pub(super) fn finished(&mut self, now: Instant) -> Option<Outcome> {
+    pub(super) fn finished(&mut self, now: Instant, doors: &Doors) -> Option<Outcome> {
         while let Some((number, outcome)) = self.mailbox.take() {
             match self.attempts.come(number) {
                 Come::InTime => return Some(outcome),
-                Come::Outdated => return self.start(now).err().map(Err),
+                Come::Outdated => return self.start(now, doors).err().map(Err),
                 Come::Late => {
                     log::info!("an earlier attempt to read the configuration has come to its end and is dropped")
                 }
@@ -97,11 +111,13 @@ impl Reloader {
             GivenUp::Attempt { again } => {
                 let hangs = Error::new(
                     Blame::System,
-                    format_args!("reading it takes longer than {READ_TIMEOUT:?} and is not waited for any more"),
-                    "see why the disk it is on, or a name service, does not answer, and send HUP again",
+                    format_args!(
+                        "reading it, and looking at what it names, takes longer than {READ_TIMEOUT:?} and is not waited for any more"
+                    ),
+                    "see why a file system that it is on or names, or a name service, does not answer, and send HUP again",
                 );
                 // Somebody has asked since: that attempt's outcome is the one to tell, unless there is none.
-                if again && self.start(now).is_ok() {
+                if again && self.start(now, doors).is_ok() {
                     log::error!("the configuration cannot be read again: {hangs}");
                     return None;
                 }

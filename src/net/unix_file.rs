@@ -14,8 +14,14 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::signal::SigSet;
 
 use super::addr::UnixAddr;
 use super::stream::Stream;
@@ -54,6 +60,9 @@ impl FileId {
         }
     }
 }
+
+/// How long the deletion of a file is waited for.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A socket file that this process has bound; deleted when this is dropped, if it is still the same file.
 #[derive(Debug)]
@@ -95,12 +104,40 @@ impl OwnedFile {
 }
 
 impl Drop for OwnedFile {
+    /// A file that cannot be looked at or deleted (directory gone, rights given up since, a file system that does not answer)
+    /// is left: the next start finds it stale, and an error on the way out would help nobody.
     fn drop(&mut self) {
-        // A file that cannot be looked at or deleted (directory gone, rights given up since) is left: the next start
-        // finds it stale, and an error on the way out would help nobody.
-        if fs::symlink_metadata(&self.path).is_ok_and(|found| FileId::of(&found) == self.id) {
-            let _ = fs::remove_file(&self.path);
+        let (path, id) = (std::mem::take(&mut self.path), self.id);
+        let (done, wait) = mpsc::sync_channel(1);
+        let given_up = Arc::new(AtomicBool::new(false));
+        let (at_work, too_late) = (path.clone(), Arc::clone(&given_up));
+        let delete = move || {
+            // Signals are the loop's.
+            let _ = SigSet::all().thread_block();
+            delete_if_it_is(&at_work, id, &too_late);
+            let _ = done.send(());
+        };
+        match thread::Builder::new().name("unlink".to_owned()).spawn(delete) {
+            Ok(_) => match wait.recv_timeout(PATIENCE) {
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    given_up.store(true, Ordering::Release);
+                    log::warn!(
+                        "{} is not deleted within {PATIENCE:?} and is left; see why the file system that it is on does not answer",
+                        path.display()
+                    );
+                }
+            },
+            Err(_) => delete_if_it_is(&path, id, &given_up),
         }
+    }
+}
+
+/// Not any more once that was given up: the socket may have been closed since, and the number be another file's.
+fn delete_if_it_is(path: &Path, id: FileId, given_up: &AtomicBool) {
+    let is_it = fs::symlink_metadata(path).is_ok_and(|found| FileId::of(&found) == id);
+    if is_it && !given_up.load(Ordering::Acquire) {
+        let _ = fs::remove_file(path);
     }
 }
 

@@ -23,7 +23,7 @@ use crate::net::addr::{ListenAddr, PeerAddr};
 use crate::net::bind::UnixSocketOptions;
 use crate::net::listener::Listener;
 use crate::net::stream::Stream;
-use crate::process::spawn::SpawnDefaults;
+use crate::process::spawn::{Launcher, SpawnDefaults, Spawner};
 use crate::reactor::{Context, Service};
 use crate::stats::Snapshot;
 
@@ -48,6 +48,18 @@ pub enum LimitOrigin {
     Asked,
     /// It is a default, and is lowered to what the limit on open files allows.
     Default,
+}
+
+/// What a door starts its programs with, laid out by [`Options::lay_out`]: files have been looked for and directories
+/// opened. That may take its time, or never end; so a daemon that serves has it done on a thread, and a door is given it.
+#[derive(Debug)]
+pub enum Kit {
+    /// The worker.
+    Pool(Box<Spawner>),
+    /// Whatever clients ask for.
+    Exec(Box<Launcher>),
+    /// Every command's program.
+    Command(command::Programs),
 }
 
 impl Options {
@@ -138,16 +150,16 @@ impl Options {
         }
     }
 
-    /// Whether such a door could be opened, without opening it.
+    /// Lays out what such a door starts its programs with. Asks the file system, for as long as that takes.
     ///
     /// # Errors
     /// What keeps it from being opened.
-    pub fn preflight(&self, defaults: &SpawnDefaults) -> Result<(), Error> {
+    pub fn lay_out(&self, defaults: &SpawnDefaults) -> Result<Kit, Error> {
         match self {
-            Options::Pool(options) => pool::preflight(options, defaults),
+            Options::Pool(options) => pool::lay_out(options, defaults).map(|spawner| Kit::Pool(Box::new(spawner))),
             // What it will run is not known before a client says so; but what that is started with is.
-            Options::Exec(options) => exec::preflight(options, defaults),
-            Options::Command(options) => command::preflight(options, defaults),
+            Options::Exec(options) => exec::lay_out(options, defaults).map(|launcher| Kit::Exec(Box::new(launcher))),
+            Options::Command(options) => command::lay_out(options, defaults).map(Kit::Command),
         }
     }
 
@@ -167,11 +179,18 @@ impl Options {
     ///
     /// # Errors
     /// What keeps it from being opened.
-    pub fn open(self, listeners: Listeners, defaults: SpawnDefaults, now: Instant) -> Result<Box<dyn Door>, Error> {
-        match self {
-            Options::Pool(options) => Ok(Box::new(pool::Pool::new(*options, listeners, defaults, now)?)),
-            Options::Exec(options) => Ok(Box::new(exec::ExecDoor::new(*options, listeners, defaults, now)?)),
-            Options::Command(options) => Ok(Box::new(command::CommandDoor::new(*options, listeners, defaults, now)?)),
+    pub fn open(self, kit: Kit, listeners: Listeners, now: Instant) -> Result<Box<dyn Door>, Error> {
+        match (self, kit) {
+            (Options::Pool(options), Kit::Pool(spawner)) => {
+                Ok(Box::new(pool::Pool::new(*options, *spawner, listeners, now)))
+            }
+            (Options::Exec(options), Kit::Exec(launcher)) => {
+                Ok(Box::new(exec::ExecDoor::new(*options, *launcher, listeners, now)?))
+            }
+            (Options::Command(options), Kit::Command(programs)) => {
+                Ok(Box::new(command::CommandDoor::new(*options, programs, listeners, now)))
+            }
+            (options, _) => Err(other_kind(options.name(), &options)),
         }
     }
 
@@ -251,12 +270,15 @@ pub trait Door: Service {
     /// Takes over a connection that another door, or nobody, has accepted.
     fn adopt(&mut self, cx: &mut Context<'_>, stream: Stream, peer: PeerAddr);
 
-    /// Takes on new options; `new` are listeners for addresses that were not listened on before. Those whose address is
-    /// not named any more are closed.
+    /// Takes on new options, and what was laid out for them; `new` are listeners for addresses that were not listened on
+    /// before. Those whose address is not named any more are closed.
     ///
     /// # Errors
     /// What is wrong with the options: then everything stays as it was.
-    fn reload(&mut self, cx: &mut Context<'_>, options: Options, new: Listeners) -> Result<(), Error>;
+    fn reload(&mut self, cx: &mut Context<'_>, options: Options, kit: Kit, new: Listeners) -> Result<(), Error>;
+
+    /// Takes on what was laid out anew for the options that it has. One for another door is dropped.
+    fn equip(&mut self, kit: Kit);
 
     /// Replaces what runs behind the door, without refusing anybody.
     fn roll(&mut self, cx: &mut Context<'_>);

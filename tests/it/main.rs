@@ -118,6 +118,8 @@ mod real_squidguard;
 #[cfg(test)]
 mod signals;
 #[cfg(test)]
+mod silent_files;
+#[cfg(test)]
 mod startup;
 #[cfg(test)]
 mod stopped;

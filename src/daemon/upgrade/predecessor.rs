@@ -74,7 +74,7 @@ impl Daemon {
     pub(in crate::daemon) fn upgrade(&mut self) {
         if let Some(why) = self.forbids_upgrade() {
             log::warn!("no upgrade: {why}");
-        } else if self.reloader.as_ref().is_some_and(|reloader| reloader.is_reading()) {
+        } else if self.reloader.is_reading() {
             self.upgrade.wanted = true;
         } else {
             self.advance_upgrade(Event::Asked);

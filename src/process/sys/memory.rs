@@ -18,6 +18,10 @@ struct Mapping {
     length: usize,
 }
 
+// SAFETY: it is made once and unmapped once, by whatever thread has it then; what is done with the memory in between is
+// up to those who own one.
+unsafe impl Send for Mapping {}
+
 impl Mapping {
     /// Of a file, or of nothing.
     fn new(length: usize, protection: c_int, sharing: c_int, file: Option<&OwnedFd>) -> Result<Self, Errno> {
@@ -78,10 +82,7 @@ pub(in crate::process) struct SharedWords {
     file: Option<OwnedFd>,
 }
 
-// SAFETY: nobody is shown anything of it but atomic numbers, which threads may use as other processes do; the mapping is
-// made once and unmapped by whoever drops it last, from whatever thread.
-unsafe impl Send for SharedWords {}
-// SAFETY: as above.
+// SAFETY: nobody is shown anything of it but atomic numbers, which threads may use as other processes do.
 unsafe impl Sync for SharedWords {}
 
 impl SharedWords {

@@ -19,7 +19,7 @@ mod shell;
 
 use std::time::Instant;
 
-use super::{Door, Listeners};
+use super::{Door, Kit, Listeners};
 use crate::error::Error;
 use crate::net::addr::{ListenAddr, PeerAddr};
 use crate::net::listener::Listener;
@@ -27,7 +27,7 @@ use crate::net::stream::Stream;
 use crate::reactor::Context;
 use crate::stats::Snapshot;
 
-pub use shell::{CommandDoor, preflight};
+pub use shell::{CommandDoor, Programs, lay_out};
 
 impl Door for CommandDoor {
     fn start(&mut self, _cx: &mut Context<'_>) -> Result<(), Error> {
@@ -50,10 +50,19 @@ impl Door for CommandDoor {
         self.welcome(cx, stream, peer);
     }
 
-    fn reload(&mut self, cx: &mut Context<'_>, options: super::Options, new: Listeners) -> Result<(), Error> {
-        match options {
-            super::Options::Command(options) => self.change(cx, *options, new),
-            other => Err(super::other_kind(self.current_options().name.as_str(), &other)),
+    fn reload(&mut self, cx: &mut Context<'_>, options: super::Options, kit: Kit, new: Listeners) -> Result<(), Error> {
+        match (options, kit) {
+            (super::Options::Command(options), Kit::Command(programs)) => {
+                self.change(cx, *options, programs, new);
+                Ok(())
+            }
+            (other, _) => Err(super::other_kind(self.current_options().name.as_str(), &other)),
+        }
+    }
+
+    fn equip(&mut self, kit: Kit) {
+        if let Kit::Command(programs) = kit {
+            self.start_with(programs);
         }
     }
 

@@ -18,24 +18,23 @@ mod shell;
 
 use std::time::Instant;
 
-use super::{Door, Listeners};
+use super::{Door, Kit, Listeners};
 use crate::error::Error;
 use crate::net::addr::{ListenAddr, PeerAddr};
 use crate::net::listener::Listener;
 use crate::net::stream::Stream;
-use crate::process::spawn::SpawnDefaults;
+use crate::process::spawn::{Launcher, SpawnDefaults};
 use crate::reactor::Context;
 use crate::stats::Snapshot;
 
 pub use shell::ExecDoor;
 
-/// Whether programs could be started in the surroundings that the options say: nobody has asked for one yet, and whoever does
-/// could not mend it.
+/// What programs are started with. Whether they could be is to be known now: whoever asks for one could not mend it.
 ///
 /// # Errors
 /// What keeps every program from being started.
-pub fn preflight(options: &options::Options, defaults: &SpawnDefaults) -> Result<(), Error> {
-    shell::launcher(options, defaults).map(drop)
+pub fn lay_out(options: &options::Options, defaults: &SpawnDefaults) -> Result<Launcher, Error> {
+    shell::launcher(options, defaults)
 }
 
 impl Door for ExecDoor {
@@ -60,16 +59,21 @@ impl Door for ExecDoor {
         self.welcome(cx, stream, peer);
     }
 
-    fn reload(&mut self, cx: &mut Context<'_>, options: super::Options, new: Listeners) -> Result<(), Error> {
-        match options {
-            super::Options::Exec(options) => self.change(cx, *options, new),
-            other => Err(super::other_kind(self.current_options().name.as_str(), &other)),
+    fn reload(&mut self, cx: &mut Context<'_>, options: super::Options, kit: Kit, new: Listeners) -> Result<(), Error> {
+        match (options, kit) {
+            (super::Options::Exec(options), Kit::Exec(launcher)) => self.change(cx, *options, *launcher, new),
+            (other, _) => Err(super::other_kind(self.current_options().name.as_str(), &other)),
         }
     }
 
-    fn roll(&mut self, cx: &mut Context<'_>) {
+    fn equip(&mut self, kit: Kit) {
+        if let Kit::Exec(launcher) = kit {
+            self.start_with(*launcher);
+        }
+    }
+
+    fn roll(&mut self, _cx: &mut Context<'_>) {
         // What runs was asked for by a client, who waits for its end: there is nothing to be replaced.
-        self.lay_out_anew(cx);
     }
 
     fn drain(&mut self, cx: &mut Context<'_>) {

@@ -21,7 +21,7 @@ mod shell;
 
 use std::time::Instant;
 
-use super::{Door, Listeners};
+use super::{Door, Kit, Listeners};
 use crate::error::{Blame, Error};
 use crate::net::addr::{ListenAddr, PeerAddr};
 use crate::net::listener::Listener;
@@ -32,14 +32,12 @@ use crate::stats::Snapshot;
 
 pub use shell::Pool;
 
-/// Whether the worker program could be started.
+/// What workers are started with.
 ///
 /// # Errors
-/// Why not.
-pub fn preflight(options: &options::Options, defaults: &SpawnDefaults) -> Result<(), Error> {
-    Spawner::prepare(&options.process, defaults)
-        .map(drop)
-        .map_err(|error| shell::cannot_start(options, &error))
+/// Why the worker program could not be started.
+pub fn lay_out(options: &options::Options, defaults: &SpawnDefaults) -> Result<Spawner, Error> {
+    Spawner::prepare(&options.process, defaults).map_err(|error| shell::cannot_start(options, &error))
 }
 
 /// Whether a pool with these options can go on with others, under the clients and workers that it has.
@@ -96,10 +94,19 @@ impl Door for Pool {
         self.welcome(cx, stream, peer);
     }
 
-    fn reload(&mut self, cx: &mut Context<'_>, options: super::Options, new: Listeners) -> Result<(), Error> {
-        match options {
-            super::Options::Pool(options) => self.change(cx, *options, new),
-            other => Err(super::other_kind(&self.current_options().name, &other)),
+    fn reload(&mut self, cx: &mut Context<'_>, options: super::Options, kit: Kit, new: Listeners) -> Result<(), Error> {
+        match (options, kit) {
+            (super::Options::Pool(options), Kit::Pool(spawner)) => {
+                self.change(cx, *options, *spawner, new);
+                Ok(())
+            }
+            (other, _) => Err(super::other_kind(self.current_options().name.as_str(), &other)),
+        }
+    }
+
+    fn equip(&mut self, kit: Kit) {
+        if let Kit::Pool(spawner) = kit {
+            self.start_with(*spawner);
         }
     }
 

@@ -6,13 +6,12 @@ use std::time::{Duration, Instant};
 use super::super::core::counters::Traffic;
 use super::super::core::scheduler::{Rule, Rules, Scheduler};
 use super::super::options::{Command, Options};
-use super::{CommandDoor, Of, programs};
+use super::{CommandDoor, Of, Programs};
 use crate::error::Error;
 use crate::net::addr::ListenAddr;
 use crate::net::limits::ConnectionCount;
 use crate::net::listener::Listener;
 use crate::net::listening::{Accepting, Listening};
-use crate::process::spawn::SpawnDefaults;
 use crate::reactor::Context;
 use crate::services::closing::Closing;
 use crate::services::journal::Journal;
@@ -24,17 +23,8 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 
 impl CommandDoor {
     /// A door that listens already but serves nobody yet; [`start`](crate::services::Door::start) gives it life.
-    ///
-    /// # Errors
-    /// The program of a command cannot be started.
-    pub fn new(
-        options: Options,
-        listeners: Listeners,
-        spawn_defaults: SpawnDefaults,
-        now: Instant,
-    ) -> Result<CommandDoor, Error> {
-        let programs = programs::prepare(&options, &spawn_defaults)?;
-        Ok(CommandDoor {
+    pub fn new(options: Options, programs: Programs, listeners: Listeners, now: Instant) -> CommandDoor {
+        CommandDoor {
             programs,
             listening: Listening::new(Of::Listener.kind(), listeners),
             count: ConnectionCount::new(options.connection_limits.clone()),
@@ -49,8 +39,7 @@ impl CommandDoor {
             journal: Journal::new(Of::Upkeep.only()),
             started: now,
             options,
-            spawn_defaults,
-        })
+        }
     }
 
     pub(in crate::services::command) fn begin_accepting(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
@@ -70,9 +59,10 @@ impl CommandDoor {
         &mut self,
         cx: &mut Context<'_>,
         options: Options,
+        programs: Programs,
         new: Listeners,
-    ) -> Result<(), Error> {
-        self.programs = programs::prepare(&options, &self.spawn_defaults)?;
+    ) {
+        self.programs = programs;
         self.options = options;
         self.count.set_limits(self.options.connection_limits.clone());
         let Options {
@@ -86,7 +76,11 @@ impl CommandDoor {
         self.scheduler
             .reconfigure(*timing, *list, rules(&self.options), cx.now());
         self.obey(cx);
-        Ok(())
+    }
+
+    /// Programs are started with this from now on.
+    pub(in crate::services::command) fn start_with(&mut self, programs: Programs) {
+        self.programs = programs;
     }
 
     // ---- end ---------------------------------------------------------------------------------------------------

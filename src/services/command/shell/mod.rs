@@ -31,22 +31,19 @@ use super::report::{self, Topic};
 use crate::net::edges::Edges;
 use crate::net::limits::ConnectionCount;
 use crate::net::listening::{Accepting, Listening};
-use crate::process::spawn::SpawnDefaults;
 use crate::reactor::{Context, Key, Kind, MAX_KINDS, Readiness, Service, Source};
 use crate::services::closing::Closing;
 use crate::services::journal::Journal;
 use crate::services::on_request::Times;
 
 use connection::Connection;
-use programs::Programs;
-pub use programs::preflight;
+pub use programs::{Programs, lay_out};
 use runs::Running;
 
 /// A command door on the loop.
 #[derive(Debug)]
 pub struct CommandDoor {
     options: Options,
-    spawn_defaults: SpawnDefaults,
     /// Each command's program, laid out.
     programs: Programs,
     listening: Listening,

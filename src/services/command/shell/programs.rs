@@ -13,13 +13,13 @@ use crate::process::spec::{Command, ProcessSpec};
 
 /// One command's program.
 #[derive(Debug)]
-pub(super) struct Program {
+pub struct Program {
     launcher: Launcher,
     command: Command,
 }
 
 /// Every command's program by the command's name.
-pub(super) type Programs = HashMap<Vec<u8>, Program>;
+pub type Programs = HashMap<Vec<u8>, Program>;
 
 impl Program {
     /// Looks it up as well, so that one that is not there is known before anybody asks for it.
@@ -54,7 +54,7 @@ impl Program {
 ///
 /// # Errors
 /// What a program is started in cannot be laid out.
-pub(super) fn prepare(options: &Options, defaults: &SpawnDefaults) -> Result<Programs, Error> {
+pub fn lay_out(options: &Options, defaults: &SpawnDefaults) -> Result<Programs, Error> {
     let prepared = options.commands.iter().map(|command| {
         let name = String::from_utf8_lossy(&command.name);
         let (program, missing) = Program::prepare(&command.process, defaults).map_err(|error| {
@@ -67,22 +67,4 @@ pub(super) fn prepare(options: &Options, defaults: &SpawnDefaults) -> Result<Pro
         Ok((command.name.clone(), program))
     });
     prepared.collect()
-}
-
-/// Whether such a door could be opened, without opening it.
-///
-/// # Errors
-/// What a program is started in cannot be laid out.
-pub fn preflight(options: &Options, defaults: &SpawnDefaults) -> Result<(), Error> {
-    for command in &options.commands {
-        let made = Launcher::new(&command.process.surroundings, defaults);
-        made.map_err(|error| {
-            let name = String::from_utf8_lossy(&command.name);
-            Error::with_remedy(
-                Blame::System,
-                format_args!("{}: command {name:?}: {error}", options.name),
-            )
-        })?;
-    }
-    Ok(())
 }

@@ -8,14 +8,13 @@ use super::super::core::run::{Event, State};
 use super::super::options::Options;
 use super::lookups::Desk;
 use super::permits::check_listeners;
-use super::surroundings::launcher;
 use super::{ExecDoor, Of};
 use crate::error::Error;
 use crate::net::addr::ListenAddr;
 use crate::net::limits::ConnectionCount;
 use crate::net::listener::Listener;
 use crate::net::listening::{Accepting, Listening};
-use crate::process::spawn::SpawnDefaults;
+use crate::process::spawn::Launcher;
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Context, Key};
 use crate::services::closing::Closing;
@@ -31,18 +30,12 @@ impl ExecDoor {
     /// A door that listens already but serves nobody yet; [`start`](crate::services::Door::start) gives it life.
     ///
     /// # Errors
-    /// No program could be started; or the lists of who may run what do not suffice for one of the listeners.
-    pub fn new(
-        options: Options,
-        listeners: Listeners,
-        spawn_defaults: SpawnDefaults,
-        now: Instant,
-    ) -> Result<ExecDoor, Error> {
+    /// The lists of who may run what do not suffice for one of the listeners.
+    pub fn new(options: Options, launcher: Launcher, listeners: Listeners, now: Instant) -> Result<ExecDoor, Error> {
         check_listeners(
             &options,
             listeners.iter().map(|(address, listener)| (address, listener)),
         )?;
-        let launcher = launcher(&options, &spawn_defaults)?;
         Ok(ExecDoor {
             listening: Listening::new(Of::Listener.kind(), listeners),
             connections: GenerationalSlab::default(),
@@ -57,7 +50,6 @@ impl ExecDoor {
             journal: Journal::new(Of::Upkeep.only()),
             started: now,
             options,
-            spawn_defaults,
             launcher,
         })
     }
@@ -79,17 +71,23 @@ impl ExecDoor {
         &mut self,
         cx: &mut Context<'_>,
         options: Options,
+        launcher: Launcher,
         new: Listeners,
     ) -> Result<(), Error> {
         let stays = |(address, _): &(&ListenAddr, _)| options.listen.contains(address);
         let new_ones = new.iter().map(|(address, listener)| (address, listener));
         check_listeners(&options, self.listening.iter().filter(stays).chain(new_ones))?;
-        self.launcher = launcher(&options, &self.spawn_defaults)?;
+        self.launcher = launcher;
         self.options = options;
         self.count.set_limits(self.options.connection_limits.clone());
         let Options { name, listen, .. } = &self.options;
         self.listening.replace(cx, name, listen, new);
         Ok(())
+    }
+
+    /// Programs are started with this from now on.
+    pub(in crate::services::exec) fn start_with(&mut self, launcher: Launcher) {
+        self.launcher = launcher;
     }
 
     // ---- end ---------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ use super::report::{self, Topic};
 use crate::net::edges::Edges;
 use crate::net::limits::ConnectionCount;
 use crate::net::listening::{Accepting, Listening};
-use crate::process::spawn::{Launcher, SpawnDefaults};
+use crate::process::spawn::Launcher;
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Context, Key, Kind, MAX_KINDS, Readiness, Service, Source};
 use crate::services::closing::Closing;
@@ -56,7 +56,6 @@ type Move = fn(&mut Connection, &mut [u8], usize) -> Moved;
 #[derive(Debug)]
 pub struct ExecDoor {
     options: Options,
-    spawn_defaults: SpawnDefaults,
     launcher: Launcher,
     listening: Listening,
     connections: GenerationalSlab<Connection>,

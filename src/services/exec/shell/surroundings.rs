@@ -1,33 +1,16 @@
 //! What programs are started with: laid out once, and anew when the options change or a HUP asks for it.
 
-use log::Level;
 use nix::unistd::{Gid, Uid, getegid, geteuid};
 
 use super::super::options::Options;
-use super::super::report::Topic;
-use super::ExecDoor;
 use crate::error::{Blame, Error};
 use crate::process::spawn::{Launcher, SpawnDefaults};
-use crate::reactor::Context;
 
 /// capabilities(7), by their numbers.
 const CAP_SETGID: u32 = 6;
 const CAP_SETUID: u32 = 7;
 
-impl ExecDoor {
-    /// Reads the daemon's environment and limits again. If that fails, programs are started as before.
-    pub(in crate::services::exec) fn lay_out_anew(&mut self, cx: &mut Context<'_>) {
-        match launcher(&self.options, &self.spawn_defaults) {
-            Ok(launcher) => self.launcher = launcher,
-            Err(error) => {
-                let line = format_args!("programs are started with what was there before: {error}");
-                self.note(cx, Level::Error, Topic::System, line);
-            }
-        }
-    }
-}
-
-/// Lays out what programs are started with.
+/// Lays out what programs are started with. Asks the file system, for as long as that takes.
 ///
 /// # Errors
 /// No program could be started with it: there is no such directory, or the daemon may not change users.

@@ -21,7 +21,7 @@ use crate::net::listener::Listener;
 use crate::net::listening::{Accepting, Listening};
 use crate::process::failure::SpawnError;
 use crate::process::rss;
-use crate::process::spawn::{SpawnDefaults, Spawner};
+use crate::process::spawn::Spawner;
 use crate::reactor::{Alarm, Context};
 use crate::services::{Listeners, cannot_watch};
 use crate::stats::throttle::Throttle;
@@ -41,20 +41,10 @@ pub(super) enum Life {
 
 impl Pool {
     /// A pool that listens already but serves nobody yet; [`start`](crate::services::Door::start) gives it life.
-    ///
-    /// # Errors
-    /// The worker program cannot be started at all.
-    pub fn new(
-        options: Options,
-        listeners: Listeners,
-        spawn_defaults: SpawnDefaults,
-        now: Instant,
-    ) -> Result<Pool, Error> {
-        let spawner =
-            Spawner::prepare(&options.process, &spawn_defaults).map_err(|error| cannot_start(&options, &error))?;
+    pub fn new(options: Options, spawner: Spawner, listeners: Listeners, now: Instant) -> Pool {
         // From the system's randomness: channel-IDs are made from it, and nobody is to foresee them.
         let seed = RandomState::new().hash_one(std::process::id());
-        Ok(Pool {
+        Pool {
             dispatcher: Dispatcher::new(options.policy.clone(), now, seed),
             dispatcher_alarm: Alarm::default(),
             queue_alarm: Alarm::default(),
@@ -72,9 +62,8 @@ impl Pool {
             acting: super::Acting::Idle,
             stepped_back: None,
             options,
-            spawn_defaults,
             spawner,
-        })
+        }
     }
 
     pub(in crate::services::pool) fn size(&self) -> usize {
@@ -114,15 +103,15 @@ impl Pool {
 
     // ---- change ------------------------------------------------------------------------------------------------
 
-    /// Takes on new options; `new` are the listeners for addresses that were not listened on before.
+    /// Takes on new options, and what their workers are started with; `new` are the listeners for addresses that were not listened on before.
     pub(in crate::services::pool) fn change(
         &mut self,
         cx: &mut Context<'_>,
         options: Options,
+        spawner: Spawner,
         new: Listeners,
-    ) -> Result<(), Error> {
-        self.spawner =
-            Spawner::prepare(&options.process, &self.spawn_defaults).map_err(|error| cannot_start(&options, &error))?;
+    ) {
+        self.spawner = spawner;
         self.options = options;
         self.cache.limit(self.options.cache.as_ref().map(|cache| cache.limits));
         self.clients.count.set_limits(self.options.connection_limits.clone());
@@ -130,7 +119,11 @@ impl Pool {
         self.listening.replace(cx, name, listen, new);
         self.tell(cx, Event::Reconfigure(Box::new(self.options.policy.clone())));
         self.plan_upkeep(cx);
-        Ok(())
+    }
+
+    /// Workers are started with this from now on.
+    pub(in crate::services::pool) fn start_with(&mut self, spawner: Spawner) {
+        self.spawner = spawner;
     }
 
     /// Replaces every worker; not in a pool that drains, whose workers are about to go.

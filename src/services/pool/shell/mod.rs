@@ -50,7 +50,7 @@ use super::core::{Action, ClientId, Dispatcher, Event, Restart, SlotView, Worker
 use super::options::Options;
 use super::report::{self, Descriptors, Latencies, Topic};
 use crate::net::listening::{Accepting, Listening};
-use crate::process::spawn::{SpawnDefaults, Spawner};
+use crate::process::spawn::Spawner;
 use crate::reactor::{Alarm, Context, READ_BUFFER, Readiness, Service, Source};
 use crate::stats::Snapshot;
 use crate::stats::throttle::{Throttle, Verdict};
@@ -67,7 +67,6 @@ pub(super) use lifecycle::cannot_start;
 #[derive(Debug)]
 pub struct Pool {
     options: Options,
-    spawn_defaults: SpawnDefaults,
     spawner: Spawner,
     cache: Cache,
     dispatcher: Dispatcher,
