@@ -9,10 +9,15 @@
 //! `exec-load stream SOCKET BYTES`: so many zeros from one `head -c`. `exec-load stream-by-socat SOCKET BYTES`: the same from
 //! that program in a shell pipe with a socat, which connects to SOCKET, made here. Both print `rate`, bytes a second.
 //!
-//! Exit status 1: an answer was another than it had to be.
+//! `exec-load impatient SOCKET AT_ONCE RUNS ...`: the same runs for clients that read as the Lua client for nginx does (see
+//! `impatient`), and how many of them get a whole answer: `share`, of 1.
+//!
+//! Exit status 1: an answer was another than it had to be. One that such a client takes for broken is not.
 #![expect(unsafe_code, reason = "epoll without a library in between; see epoll/mod.rs")]
 
+mod answer;
 mod epoll;
+mod impatient;
 mod runs;
 
 use std::error::Error;
@@ -21,6 +26,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
 use std::time::Instant;
 
+use answer::Answer;
 use hdrhistogram::Histogram;
 use runs::Runs;
 
@@ -31,132 +37,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["runs", socket, runs @ ..] => run_all(socket, &Runs::parse(runs)?),
+        ["impatient", socket, runs @ ..] => impatient::run_all(socket, &Runs::parse(runs)?),
         ["stream", socket, bytes] => stream(socket, bytes),
         ["stream-by-socat", socket, bytes] => stream_by_socat(socket, bytes),
         _ => {
             let usage = runs::USAGE;
-            Err(
-                format!("usage: exec-load runs SOCKET {usage} | stream SOCKET BYTES | stream-by-socat SOCKET BYTES")
-                    .into(),
+            Err(format!(
+                "usage: exec-load runs|impatient SOCKET {usage} | stream SOCKET BYTES | stream-by-socat SOCKET BYTES"
             )
+            .into())
         }
-    }
-}
-
-/// The bytes that ask for a run.
-fn request(runs: &Runs) -> Vec<u8> {
-    let mut wire = Vec::new();
-    let mut string = |bytes: &[u8]| {
-        wire.extend_from_slice(format!("{}:", bytes.len()).as_bytes());
-        wire.extend_from_slice(bytes);
-        wire.push(b',');
-    };
-    string(runs.argv.len().to_string().as_bytes());
-    for word in &runs.argv {
-        string(word.as_bytes());
-    }
-    if !runs.input.is_empty() {
-        string(&runs.input);
-    }
-    string(b"");
-    wire
-}
-
-/// What the next bytes of an answer are.
-enum Expects {
-    /// The length of a string.
-    Length { value: usize },
-    /// So much of a string.
-    Bytes { left: usize },
-    /// The comma behind it.
-    Comma,
-}
-
-/// An answer, read as it comes: pairs of netstrings, of which only what is short is kept.
-struct Answer {
-    expects: Expects,
-    /// The type of the pair whose data comes next, as far as it is known.
-    kind: Vec<u8>,
-    in_data: bool,
-    code: Vec<u8>,
-    output: usize,
-}
-
-impl Answer {
-    fn new() -> Self {
-        Self {
-            expects: Expects::Length { value: 0 },
-            kind: Vec::new(),
-            in_data: false,
-            code: Vec::new(),
-            output: 0,
-        }
-    }
-
-    fn take(&mut self, runs: &Runs, mut bytes: &[u8]) -> Result<(), Box<dyn Error>> {
-        while let Some((&first, rest)) = bytes.split_first() {
-            bytes = match self.expects {
-                Expects::Length { value } => {
-                    self.expects = match first {
-                        b':' if value == 0 => Expects::Comma,
-                        b':' => Expects::Bytes { left: value },
-                        b'0'..=b'9' => Expects::Length {
-                            value: value * 10 + usize::from(first - b'0'),
-                        },
-                        _ => return Err("what came is no netstring".into()),
-                    };
-                    rest
-                }
-                Expects::Bytes { left } => {
-                    let (now, behind) = bytes.split_at(left.min(bytes.len()));
-                    self.keep(runs, now)?;
-                    self.expects = match left - now.len() {
-                        0 => Expects::Comma,
-                        left => Expects::Bytes { left },
-                    };
-                    behind
-                }
-                Expects::Comma if first == b',' => {
-                    self.expects = Expects::Length { value: 0 };
-                    if self.in_data {
-                        self.kind.clear();
-                    }
-                    self.in_data = !self.in_data;
-                    rest
-                }
-                Expects::Comma => return Err("a netstring does not end with a comma".into()),
-            };
-        }
-        Ok(())
-    }
-
-    fn keep(&mut self, runs: &Runs, bytes: &[u8]) -> Result<(), Box<dyn Error>> {
-        match (self.in_data, self.kind.as_slice()) {
-            (false, _) => self.kind.extend_from_slice(bytes),
-            (true, b"stdout") if self.code.is_empty() && runs.continues(self.output, bytes) => {
-                self.output += bytes.len()
-            }
-            (true, b"exitcode") => self.code.extend_from_slice(bytes),
-            (true, kind) => {
-                let (kind, data) = (String::from_utf8_lossy(kind), String::from_utf8_lossy(bytes));
-                return Err(format!("{kind} is {data:?} after {} bytes of output", self.output).into());
-            }
-        }
-        Ok(())
-    }
-
-    /// The end has come.
-    fn check(&self, runs: &Runs) -> Result<(), Box<dyn Error>> {
-        let between = matches!(self.expects, Expects::Length { value: 0 }) && !self.in_data;
-        if !between || self.code != b"0" || !runs.is_whole(self.output) {
-            let code = String::from_utf8_lossy(&self.code);
-            return Err(format!(
-                "an answer ended with exit code {code:?} after {} bytes of output",
-                self.output
-            )
-            .into());
-        }
-        Ok(())
     }
 }
 
@@ -192,7 +82,7 @@ impl Running {
 }
 
 fn run_all(socket: &str, runs: &Runs) -> Result<(), Box<dyn Error>> {
-    let (mut latency, request) = (Histogram::<u64>::new(3)?, request(runs));
+    let (mut latency, request) = (Histogram::<u64>::new(3)?, answer::request(runs).concat());
     let mut epoll = epoll::Epoll::new()?;
     let (mut slots, mut buffer) = (Vec::new(), vec![0; BUFFER]);
     let (began, mut started, mut ended) = (Instant::now(), 0, 0);
@@ -232,7 +122,7 @@ fn zeros(bytes: &str) -> Result<Runs, Box<dyn Error>> {
 
 fn stream(socket: &str, bytes: &str) -> Result<(), Box<dyn Error>> {
     let (runs, mut buffer, began) = (zeros(bytes)?, vec![0; BUFFER], Instant::now());
-    let mut running = Running::start(socket, &request(&runs))?;
+    let mut running = Running::start(socket, &answer::request(&runs).concat())?;
     while !running.hear(&runs, &mut buffer)? {}
     println!(
         "rate={:.0}",
