@@ -27,9 +27,90 @@ const MOST: usize = 64 << 20;
 /// What all connections of a door may hold beyond what they hold while everything flows, as so many times the limit of one.
 const CONNECTIONS: usize = 8;
 
+/// A client that has read more than this reads its output as it comes. One that sends everything first may wait for a line.
+const PROMPT: u64 = 16 << 10;
+
+/// What the log calls such conversations, together.
+pub(super) const TOPIC: &str = "programs whose clients sent more than --max-buffer allows and read nothing";
+/// Why the program is ended, for the log.
+pub(super) const CAUSE: &str =
+    "its client has sent more than --max-buffer allows to be held, and reads none of the output";
+/// The same for the client.
+pub(super) const REASON: &str =
+    "more input was sent than the server holds while none of the output is read (--max-buffer)";
+
+/// What is kept of one conversation: where it is, and what is held of it.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    standstill: Standstill,
+    share: Share,
+    /// How many bytes the client's socket has taken.
+    sent: u64,
+    /// Whether client or program have taken something since this was looked at.
+    moved: bool,
+}
+
+impl Watch {
+    /// The client's socket has taken so many bytes.
+    pub(super) fn sent(&mut self, count: usize) {
+        self.moved = true;
+        self.sent += count as u64;
+    }
+
+    /// The program has taken something.
+    pub(super) fn taken(&mut self) {
+        self.moved = true;
+    }
+
+    /// Whether the client has read some of the output while it still sends, and more than a prompt: then it is only slow, and
+    /// goes on some time. `read_by_peer` says how many of so many bytes it has read for certain.
+    pub(super) fn client_reads(&self, read_by_peer: impl FnOnce(u64) -> u64) -> bool {
+        read_by_peer(self.sent) > PROMPT
+    }
+
+    /// How much more may be read from the client, although its program has not taken the `input` bytes that are held. `usual`
+    /// is how many that are while everything flows.
+    pub(super) fn growth(&self, hoard: &Hoard, input: usize, usual: usize) -> usize {
+        match self.standstill.may_grow() {
+            true => hoard.room(&self.share, input, usual),
+            false => 0,
+        }
+    }
+
+    /// To be told whenever something has been moved, and when [`deadline`](Self::deadline) is there. `is_jammed`: there is
+    /// no room for output, and input waits for the program, behind which the client may have more.
+    pub(super) fn look(
+        &mut self,
+        hoard: &mut Hoard,
+        is_jammed: bool,
+        (input, usual): (usize, usize),
+        now: Instant,
+    ) -> Advice {
+        let moved = std::mem::take(&mut self.moved);
+        hoard.count(&mut self.share, input, usual);
+        let room = hoard.room(&self.share, input, usual) > 0;
+        let seen = if is_jammed {
+            Seen::Jam { moved, room }
+        } else {
+            Seen::Flow
+        };
+        self.standstill.see(seen, now)
+    }
+
+    /// When to come back.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.standstill.deadline()
+    }
+
+    /// It is over: nothing is held of it.
+    pub(super) fn leave(&mut self, hoard: &mut Hoard) {
+        hoard.count(&mut self.share, 0, 0);
+    }
+}
+
 /// Where a conversation is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Standstill(State);
+struct Standstill(State);
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum State {
@@ -46,7 +127,7 @@ enum State {
 
 /// How things are after everything was moved that could be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Seen {
+enum Seen {
     /// There is room for output, or no input waits for the program.
     Flow,
     /// Neither.
@@ -71,7 +152,7 @@ pub(super) enum Advice {
 
 impl Standstill {
     /// To be told whenever something has been moved, and when [`deadline`](Self::deadline) is there.
-    pub(super) fn see(&mut self, seen: Seen, now: Instant) -> Advice {
+    fn see(&mut self, seen: Seen, now: Instant) -> Advice {
         let still = State::Still { until: now + PATIENCE };
         let full = State::Full { until: now + GIVE_UP };
         self.0 = match (seen, self.0) {
@@ -93,12 +174,12 @@ impl Standstill {
     }
 
     /// Whether more may be held than while everything flows.
-    pub(super) fn may_grow(&self) -> bool {
+    fn may_grow(&self) -> bool {
         self.0 == State::Growing
     }
 
     /// When to come back.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    fn deadline(&self) -> Option<Instant> {
         match self.0 {
             State::Still { until } | State::Full { until } => Some(until),
             State::Flowing | State::Growing => None,
@@ -114,11 +195,11 @@ pub(super) struct Hoard {
 
 /// What one connection holds of it; counted by the [`Hoard`] alone.
 #[derive(Debug, Default)]
-pub(super) struct Share(usize);
+struct Share(usize);
 
 impl Hoard {
     /// How much more one connection may hold that holds `input` bytes already, where `usual` are held while everything flows.
-    pub(super) fn room(&self, share: &Share, input: usize, usual: usize) -> usize {
+    fn room(&self, share: &Share, input: usize, usual: usize) -> usize {
         let one = usual.max(usual.saturating_mul(TIMES).min(MOST));
         let others = self.held.saturating_sub(share.0);
         let left = one
@@ -129,7 +210,7 @@ impl Hoard {
     }
 
     /// A connection holds `input` bytes now. One that goes holds none.
-    pub(super) fn count(&mut self, share: &mut Share, input: usize, usual: usize) {
+    fn count(&mut self, share: &mut Share, input: usize, usual: usize) {
         let beyond = input.saturating_sub(usual);
         self.held = self.held.saturating_sub(share.0).saturating_add(beyond);
         share.0 = beyond;

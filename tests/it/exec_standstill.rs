@@ -16,7 +16,7 @@ fn all_at_once(daemon: &Daemon, arguments: &[&str], input: &[u8]) -> Outcome {
     client.outcome()
 }
 
-fn noise(length: usize) -> Vec<u8> {
+pub(crate) fn noise(length: usize) -> Vec<u8> {
     (0..length)
         .map(|at| (at.wrapping_mul(2_654_435_761) >> 13).to_le_bytes()[0])
         .collect()

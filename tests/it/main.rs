@@ -24,6 +24,8 @@ mod command_line;
 #[cfg(test)]
 mod command_mended;
 #[cfg(test)]
+mod command_standstill;
+#[cfg(test)]
 mod command_torc_cfg;
 #[cfg(test)]
 mod config;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::core::counters::{Counters, Traffic};
 use super::core::scheduler::Load;
 use crate::services::on_request::{self, Times};
+use crate::services::standstill;
 use crate::stats::{Label, Snapshot};
 
 /// What there is at the moment.
@@ -27,6 +28,7 @@ pub(super) enum Topic {
     Refusal,
     Spawn,
     Timeout,
+    Standstill,
     Stop,
     Vanished,
     Unread,
@@ -47,6 +49,7 @@ impl fmt::Display for Topic {
             Topic::Refusal => "refused requests",
             Topic::Spawn => "failed starts",
             Topic::Timeout => "programs over their timeout",
+            Topic::Standstill => standstill::TOPIC,
             Topic::Stop => "programs ended by --stop-timeout",
             Topic::Vanished => "clients that have gone",
             Topic::Unread => "clients over --write-timeout",

@@ -7,6 +7,7 @@ use super::core::arguments::Arguments;
 use super::core::counters::{Counters, Traffic};
 use super::core::run::Refusal;
 use crate::services::on_request::{self, Times};
+use crate::services::standstill;
 use crate::stats::{Label, Snapshot};
 
 /// What there is at the moment.
@@ -47,7 +48,7 @@ impl fmt::Display for Topic {
             Topic::Refusal => "refused requests",
             Topic::Timeout => "programs over --timeout",
             Topic::Overflow => "programs over --max-output",
-            Topic::Standstill => "programs whose clients sent more than --max-buffer allows and read nothing",
+            Topic::Standstill => standstill::TOPIC,
             Topic::Stop => "programs ended by --stop-timeout",
             Topic::Vanished => "clients that have gone",
             Topic::Unread => "clients over --write-timeout",
@@ -64,9 +65,7 @@ pub(super) fn refusal(refusal: Refusal) -> String {
     match refusal {
         Refusal::Wrong(wrong) => format!("malformed request: {wrong}"),
         Refusal::TooSlow => "the arguments were not complete in time (--read-timeout)".to_owned(),
-        Refusal::Standstill => {
-            "more input was sent than the server holds while none of the output is read (--max-buffer)".to_owned()
-        }
+        Refusal::Standstill => standstill::REASON.to_owned(),
         Refusal::Stop => "the server is shutting down".to_owned(),
         Refusal::Undying => "the program does not end, not even when it is killed".to_owned(),
     }

@@ -13,7 +13,8 @@ pub struct Counters {
     pub busy: u64,
     /// Names that no command has.
     pub not_found: u64,
-    /// Requests refused otherwise: a wrong argument, too long, too slow, incomplete, too late, outdated.
+    /// Requests refused otherwise: a wrong argument, too long, too slow, incomplete, too late, outdated; sent, and
+    /// nothing read.
     pub refused: u64,
     /// Programs that could not be started.
     pub not_started: u64,

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::services::standstill;
+
 /// One connection, for as long as it is there. Numbers are never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId(pub u64);
@@ -26,6 +28,8 @@ pub enum ClientEvent {
     Gone,
     /// It holds as much unread output as it may.
     Full,
+    /// So it is, its program takes none of its input until it is read, and no more of that can be held.
+    Standstill,
     /// It has read something.
     Progress,
     /// It has read everything that there was to be sent.
@@ -124,6 +128,8 @@ pub enum Action {
 pub enum Cause {
     /// Its time is up.
     Timeout(Duration),
+    /// It waits for its client, which waits for it.
+    Standstill,
     /// The door closes.
     Stop,
     /// Nobody is there who would read its output.
@@ -163,6 +169,8 @@ pub enum Refusal {
     NotStarted,
     /// It ran out of its time.
     TimedOut(Duration),
+    /// Its client sent, and did not read.
+    Standstill,
     /// It could not be ended.
     Undying,
 }
@@ -180,6 +188,7 @@ impl fmt::Display for Refusal {
             Refusal::Stop => f.write_str("the server is shutting down"),
             Refusal::NotStarted => f.write_str("the program cannot be started; the server's log says why"),
             Refusal::TimedOut(limit) => write!(f, "ended, because it took longer than {limit:?}"),
+            Refusal::Standstill => f.write_str(standstill::REASON),
             Refusal::Undying => f.write_str("the program does not end, not even when it is killed"),
         }
     }

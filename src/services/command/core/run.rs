@@ -4,7 +4,7 @@
 //! Starting ─started─▸ Running ─exit─▸ Lingering ─output ends, or linger is over─▸ over
 //!    │                   │ │              ▴
 //!    │                   │ └─exit, no output left────────────────────────────────▸ over
-//!    │                   └─time, stop, nobody left─▸ Ending ─exit─▸ Lingering, over
+//!    │                   └─time, stop, standstill, nobody left─▸ Ending ─exit─▸ Lingering, over
 //!    └─not started, outdated, nobody left─▸ over
 //! ```
 //!
@@ -29,6 +29,8 @@ pub enum Happening {
     Undying,
     /// It may not be started any more as it was asked for.
     Outdated,
+    /// Its only client waits for it, and it for its client.
+    Standstill,
     /// None of its clients is left.
     Deserted,
     /// The door closes.
@@ -153,7 +155,11 @@ impl Run {
             Happening::Stop => vec![Step::Tell(Some(Refusal::Stop)), Step::Drop],
             Happening::Deserted | Happening::Hurry => vec![Step::Drop],
             // There is no program yet.
-            Happening::OutputOver | Happening::Exited | Happening::Undying | Happening::Tick => Vec::new(),
+            Happening::OutputOver
+            | Happening::Exited
+            | Happening::Undying
+            | Happening::Standstill
+            | Happening::Tick => Vec::new(),
         }
     }
 
@@ -167,6 +173,7 @@ impl Run {
             Happening::Tick if until.is_some_and(|until| now >= until) => {
                 self.end(Cause::Timeout(self.timeout.unwrap_or_default()), output)
             }
+            Happening::Standstill => self.end(Cause::Standstill, output),
             Happening::Stop => self.end(Cause::Stop, output),
             Happening::Deserted => self.forsake(Step::End(Cause::Vanished)),
             Happening::Hurry => self.forsake(Step::Kill),
@@ -194,9 +201,12 @@ impl Run {
                 self.state = State::Ending { cause, output: false };
                 vec![Step::Forsake, Step::Kill]
             }
-            Happening::Started | Happening::NotStarted | Happening::Outdated | Happening::Stop | Happening::Tick => {
-                Vec::new()
-            }
+            Happening::Started
+            | Happening::NotStarted
+            | Happening::Outdated
+            | Happening::Standstill
+            | Happening::Stop
+            | Happening::Tick => Vec::new(),
         }
     }
 
@@ -233,6 +243,7 @@ fn lingering(cause: Option<Cause>, until: Instant, what: Happening, now: Instant
         Happening::Started
         | Happening::NotStarted
         | Happening::Outdated
+        | Happening::Standstill
         | Happening::Exited
         | Happening::Undying
         | Happening::Tick => Vec::new(),
@@ -247,6 +258,7 @@ fn cut(cause: Option<Cause>) -> Vec<Step> {
 fn refusal(cause: Option<Cause>) -> Option<Refusal> {
     match cause? {
         Cause::Timeout(limit) => Some(Refusal::TimedOut(limit)),
+        Cause::Standstill => Some(Refusal::Standstill),
         Cause::Stop => Some(Refusal::Stop),
         Cause::Vanished => None,
     }

@@ -18,6 +18,7 @@ use crate::net::listening::{Accepting, Listening};
 use crate::net::stream::{Stream, Unread};
 use crate::reactor::{Alarm, Context, Readiness};
 use crate::relay::buffer::Buffer;
+use crate::services::standstill::Watch;
 
 impl Accepting for CommandDoor {
     fn listening_mut(&mut self) -> &mut Listening {
@@ -66,6 +67,7 @@ impl CommandDoor {
             input: Buffer::default(),
             input_ends: false,
             output: Buffer::default(),
+            watch: Watch::default(),
         };
         self.connections.insert(id, connection);
         self.scheduler.connect(id, cx.now());
@@ -135,7 +137,7 @@ impl CommandDoor {
         let peer = connection.peer;
         let topic = match why {
             // Said when the program was.
-            Refusal::TimedOut(_) | Refusal::NotStarted | Refusal::Undying => return,
+            Refusal::TimedOut(_) | Refusal::Standstill | Refusal::NotStarted | Refusal::Undying => return,
             Refusal::NotFound => Topic::NotFound,
             Refusal::Busy => Topic::Busy,
             _ => Topic::Refusal,
@@ -180,6 +182,7 @@ impl CommandDoor {
             return;
         };
         cx.set_alarm(&mut connection.alarm, Of::client(id), None);
+        connection.watch.leave(&mut self.hoard);
         self.count.release(&connection.peer);
         drop(connection);
         self.listening.descriptor_freed(cx);

@@ -7,6 +7,7 @@ use crate::net::edges::Edges;
 use crate::net::stream::Stream;
 use crate::reactor::Alarm;
 use crate::relay::buffer::Buffer;
+use crate::services::standstill::Watch;
 
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -22,4 +23,6 @@ pub(super) struct Connection {
     pub(super) input_ends: bool,
     /// What it has not taken yet.
     pub(super) output: Buffer,
+    /// Whether it and its program wait for each other, and what is held for that.
+    pub(super) watch: Watch,
 }

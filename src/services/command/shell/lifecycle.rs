@@ -16,6 +16,7 @@ use crate::reactor::Context;
 use crate::services::closing::Closing;
 use crate::services::journal::Journal;
 use crate::services::on_request::Times;
+use crate::services::standstill::Hoard;
 use crate::services::{Listeners, cannot_watch};
 
 /// Once the door drains, a client whose request is not complete has so long to complete it.
@@ -35,6 +36,7 @@ impl CommandDoor {
             starting: VecDeque::new(),
             traffic: Traffic::default(),
             times: Times::default(),
+            hoard: Hoard::default(),
             closing: Closing::new(Of::Closing.only()),
             journal: Journal::new(Of::Upkeep.only()),
             started: now,

@@ -35,6 +35,7 @@ use crate::reactor::{Context, Key, Kind, MAX_KINDS, Readiness, Service, Source};
 use crate::services::closing::Closing;
 use crate::services::journal::Journal;
 use crate::services::on_request::Times;
+use crate::services::standstill::Hoard;
 
 use connection::Connection;
 pub use programs::{Programs, lay_out};
@@ -57,6 +58,8 @@ pub struct CommandDoor {
     traffic: Traffic,
     times: Times,
     closing: Closing,
+    /// What is held because clients and programs wait for each other.
+    hoard: Hoard,
     journal: Journal<Topic>,
     started: Instant,
 }

@@ -8,8 +8,9 @@ use super::super::core::exchange::Found;
 use super::connection::Connection;
 use super::{CommandDoor, Of};
 use crate::net::edges::{Taken, Written};
-use crate::process::job::{Moved, Pipe};
+use crate::process::job::{Job, Moved, Pipe};
 use crate::reactor::Context;
+use crate::services::standstill::Advice;
 
 /// How often each stream is moved in one turn, up to a read buffer at a time; all that follow a run have that between them,
 /// but each is served once.
@@ -101,10 +102,52 @@ impl CommandDoor {
     }
 
     fn arm_client(&mut self, cx: &mut Context<'_>, id: ClientId) {
+        self.look_for_standstill(cx, id);
         if let Some(connection) = self.connections.get_mut(&id) {
-            let deadline = self.scheduler.client_deadline(id);
+            let deadlines = [self.scheduler.client_deadline(id), connection.watch.deadline()];
+            let deadline = deadlines.into_iter().flatten().min();
             cx.set_alarm(&mut connection.alarm, Of::client(id), deadline);
         }
+    }
+
+    /// Sees whether a client and its program stand still both ways, after everything was moved that could be.
+    fn look_for_standstill(&mut self, cx: &mut Context<'_>, id: ClientId) {
+        let (usual, is_jammed) = (self.options.max_buffer, self.is_jammed(id));
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        let held = connection.input.len();
+        match connection
+            .watch
+            .look(&mut self.hoard, is_jammed, (held, usual), cx.now())
+        {
+            Advice::Grow if connection.edges.readable() => cx.resume_later(Of::client(id)),
+            // Without more to send it is the client's own affair when it reads, and so it is for one that does read.
+            Advice::GiveUp
+                if connection.stream.has_unread()
+                    && !connection
+                        .watch
+                        .client_reads(|sent| connection.stream.read_by_peer(sent)) =>
+            {
+                self.tell_client(cx, id, ClientEvent::Standstill);
+                cx.resume_later(Of::client(id));
+            }
+            Advice::Wait | Advice::Grow | Advice::GiveUp => {}
+        }
+    }
+
+    /// Whether a client and the program that it leads wait for each other: the one for its input to be taken, the other for its
+    /// output.
+    fn is_jammed(&self, id: ClientId) -> bool {
+        let Some(connection) = self.connections.get(&id) else {
+            return false;
+        };
+        let run = connection.follows.and_then(|run| self.runs.get(&run));
+        let job = run
+            .filter(|run| run.leader == Some(id))
+            .and_then(|run| run.job.as_ref());
+        let input_waits = !connection.input.is_empty() && !connection.input_ends;
+        input_waits && connection.output.len() >= self.options.max_buffer && job.is_some_and(Job::takes_input)
     }
 
     // ---- to and from a client ----------------------------------------------------------------------------------
@@ -121,7 +164,11 @@ impl CommandDoor {
             return false;
         };
         let Connection {
-            edges, stream, output, ..
+            edges,
+            stream,
+            output,
+            watch,
+            ..
         } = connection;
         let event = match output.bytes() {
             // Nothing was to be said, as by a program that puts out nothing.
@@ -131,6 +178,7 @@ impl CommandDoor {
                 Written::Nothing => return false,
                 Written::Gone => ClientEvent::Gone,
                 Written::Bytes(count) => {
+                    watch.sent(count);
                     output.consume(count);
                     if output.is_empty() {
                         ClientEvent::Flushed
@@ -155,12 +203,16 @@ impl CommandDoor {
 
     fn read_client(&mut self, cx: &mut Context<'_>, id: ClientId, buffer: &mut [u8]) -> bool {
         let sends_input = self.sends_input(id);
-        let room = buffer.len().min(self.options.max_buffer);
+        let usual = self.options.max_buffer;
+        let mut room = buffer.len().min(usual);
         let Some(connection) = self.connections.get_mut(&id) else {
             return false;
         };
         if sends_input && !connection.input.is_empty() {
-            // The program has to take that first.
+            // The program has to take that first, unless the two wait for each other.
+            room = room.min(connection.watch.growth(&self.hoard, connection.input.len(), usual));
+        }
+        if room == 0 {
             return false;
         }
         let room = buffer.get_mut(..room).unwrap_or_default();
@@ -249,6 +301,7 @@ impl CommandDoor {
         }
         match job.write_input(connection.input.bytes()) {
             Moved::Bytes(count) => {
+                connection.watch.taken();
                 connection.input.consume(count);
                 run.bytes_in += count as u64;
                 true

@@ -16,7 +16,7 @@ use crate::process::job::{Advance, Job, Pipe, Sources};
 use crate::process::reaper::{self, Manner};
 use crate::process::watchdog;
 use crate::reactor::{Alarm, Context};
-use crate::services::on_request;
+use crate::services::{on_request, standstill};
 
 /// How many programs are started in one turn: each costs tenths of a millisecond, in which nobody else is served.
 const STARTS_PER_TURN: usize = 4;
@@ -233,6 +233,7 @@ impl CommandDoor {
             let command = report::command(&run.name, &run.arguments, self.options.log_arguments);
             let (level, topic, why) = match cause {
                 Cause::Timeout(_) => (Level::Warn, Topic::Timeout, "its timeout is over"),
+                Cause::Standstill => (Level::Warn, Topic::Standstill, standstill::CAUSE),
                 Cause::Stop => (Level::Warn, Topic::Stop, "the door closes (--stop-timeout)"),
                 Cause::Vanished => (Level::Info, Topic::Vanished, "its client has gone"),
             };

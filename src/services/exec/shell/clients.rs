@@ -23,7 +23,7 @@ use crate::net::stream::{Stream, Unread};
 use crate::process::exit_status::ExitStatus;
 use crate::reactor::{Alarm, Context, Key, Readiness};
 use crate::relay::buffer::Buffer;
-use crate::services::standstill::{Share, Standstill};
+use crate::services::standstill::{self, Watch};
 
 impl Accepting for ExecDoor {
     fn listening_mut(&mut self) -> &mut Listening {
@@ -90,10 +90,7 @@ impl ExecDoor {
             status: None,
             ran: None,
             bytes: Bytes::default(),
-            sent: 0,
-            moved: false,
-            standstill: Standstill::default(),
-            share: Share::default(),
+            watch: Watch::default(),
             growth: 0,
             unread_at_timeout: false,
         };
@@ -231,10 +228,7 @@ impl ExecDoor {
                 };
                 (Level::Warn, Topic::Timeout, why)
             }
-            Cause::Standstill => {
-                let why = "its client has sent more than --max-buffer allows to be held, and reads none of the output";
-                (Level::Warn, Topic::Standstill, why)
-            }
+            Cause::Standstill => (Level::Warn, Topic::Standstill, standstill::CAUSE),
             Cause::Overflow => {
                 self.counters.overflown += 1;
                 (Level::Warn, Topic::Overflow, "its output is longer than --max-output")
@@ -281,8 +275,7 @@ impl ExecDoor {
         if let Some(program) = connection.program.take() {
             program.close(cx);
         }
-        let usual = self.options.max_buffer;
-        self.hoard.count(&mut connection.share, 0, usual);
+        connection.watch.leave(&mut self.hoard);
         lookups::withdraw(&mut self.desk, &connection);
         self.count.release(&connection.peer);
         drop(connection);

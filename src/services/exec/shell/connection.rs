@@ -21,13 +21,10 @@ use crate::process::exit_status::ExitStatus;
 use crate::process::job::{self, Job, Pipe};
 use crate::reactor::{Alarm, READ_BUFFER};
 use crate::relay::buffer::Buffer;
-use crate::services::standstill::{Seen, Share, Standstill};
+use crate::services::standstill::Watch;
 
 // What one read brings is told by one write.
 const _: () = assert!(READ_BUFFER <= MOST_PAIRS * LONGEST);
-
-/// A client that has read more than this reads its output as it comes. One that sends everything first may wait for a line.
-const PROMPT: u64 = 16 << 10;
 
 /// What one step of moving bytes came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,13 +67,8 @@ pub(super) struct Connection {
     /// How long it ran, from when it is reaped until the log is told.
     pub(super) ran: Option<Duration>,
     pub(super) bytes: Bytes,
-    /// How many bytes the client's socket has taken.
-    pub(super) sent: u64,
-    /// Whether client or program have taken something since this was looked at.
-    pub(super) moved: bool,
-    /// Whether the two wait for each other, what is held for that, and how much more may be.
-    pub(super) standstill: Standstill,
-    pub(super) share: Share,
+    /// Whether client and program wait for each other, what is held for that, and how much more may be.
+    pub(super) watch: Watch,
     pub(super) growth: usize,
     /// Whether as much output as may be held was unread when the program's time was up.
     pub(super) unread_at_timeout: bool,
@@ -126,7 +118,7 @@ impl Connection {
         let end = last && sent == self.output.len();
         match self.edges.write_messages(&self.stream, messages, end) {
             Written::Bytes(count) => {
-                self.note_sent(count);
+                self.watch.sent(count);
                 self.output.consume(count);
                 let flushed = self.output.is_empty() && last;
                 Moved::Event(if flushed { Event::Flushed } else { Event::Progress })
@@ -134,17 +126,6 @@ impl Connection {
             Written::Nothing => Moved::Nothing,
             Written::Gone => Moved::Event(Event::Gone),
         }
-    }
-
-    fn note_sent(&mut self, count: usize) {
-        self.moved = true;
-        self.sent += count as u64;
-    }
-
-    /// Whether the client has read some of the output while it still sends, and more than a prompt: then it is only slow, and
-    /// goes on some time.
-    pub(super) fn reads_while_it_sends(&self) -> bool {
-        self.stream.read_by_peer(self.sent) > PROMPT
     }
 
     /// Reads from the client, while the program takes what has been read before, or more may be held because the two wait for
@@ -220,14 +201,10 @@ impl Connection {
 
     /// Whether client and program wait for each other, after everything was moved that could be: the one for its input to be
     /// taken, the other for its output.
-    pub(super) fn seen(&mut self, max_buffer: usize, room: usize) -> Seen {
-        let moved = std::mem::take(&mut self.moved);
+    pub(super) fn is_jammed(&self, max_buffer: usize) -> bool {
         let takes_input = self.program.as_ref().is_some_and(Job::takes_input);
         let input_waits = takes_input && !self.input.is_empty() && !self.reader.is_complete() && !self.left;
-        match input_waits && self.output.len() >= max_buffer {
-            true => Seen::Jam { moved, room: room > 0 },
-            false => Seen::Flow,
-        }
+        input_waits && self.output.len() >= max_buffer
     }
 
     // ---- to and from the program -------------------------------------------------------------------------------
@@ -250,7 +227,7 @@ impl Connection {
         }
         match program.write_input(self.input.bytes()) {
             job::Moved::Bytes(count) => {
-                self.moved = true;
+                self.watch.taken();
                 self.input.consume(count);
                 self.bytes.input += count as u64;
                 Moved::Some
@@ -317,7 +294,7 @@ impl Connection {
         match written {
             0 => Moved::Some,
             _ => {
-                self.note_sent(written);
+                self.watch.sent(written);
                 Moved::Event(Event::Progress)
             }
         }

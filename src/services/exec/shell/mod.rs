@@ -194,7 +194,7 @@ impl ExecDoor {
         if let Some(connection) = self.connections.get_mut(key) {
             let deadlines = [
                 connection.run.deadline(),
-                connection.standstill.deadline(),
+                connection.watch.deadline(),
                 connection.looked.deadline(),
             ];
             let deadline = deadlines.into_iter().flatten().min();
@@ -205,8 +205,7 @@ impl ExecDoor {
     fn see_how_much_more_may_be_held(&mut self, key: Key) {
         let usual = self.options.max_buffer;
         if let Some(connection) = self.connections.get_mut(key) {
-            let room = || self.hoard.room(&connection.share, connection.input.len(), usual);
-            connection.growth = if connection.standstill.may_grow() { room() } else { 0 };
+            connection.growth = connection.watch.growth(&self.hoard, connection.input.len(), usual);
         }
     }
 
@@ -216,15 +215,21 @@ impl ExecDoor {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        self.hoard.count(&mut connection.share, connection.input.len(), usual);
-        let room = self.hoard.room(&connection.share, connection.input.len(), usual);
-        let seen = connection.seen(usual, room);
-        match connection.standstill.see(seen, cx.now()) {
+        let (held, is_jammed) = (connection.input.len(), connection.is_jammed(usual));
+        match connection
+            .watch
+            .look(&mut self.hoard, is_jammed, (held, usual), cx.now())
+        {
             Advice::Wait => {}
             Advice::Grow if connection.edges.readable() => cx.resume_later(Of::Client.of(key)),
             Advice::Grow => {}
             // Without more to send it is the client's own affair when it reads, and so it is for one that does read.
-            Advice::GiveUp if connection.stream.has_unread() && !connection.reads_while_it_sends() => {
+            Advice::GiveUp
+                if connection.stream.has_unread()
+                    && !connection
+                        .watch
+                        .client_reads(|sent| connection.stream.read_by_peer(sent)) =>
+            {
                 self.tell(cx, key, Event::Standstill);
                 cx.resume_later(Of::Client.of(key));
             }

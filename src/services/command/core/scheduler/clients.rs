@@ -25,28 +25,14 @@ impl Scheduler {
             ClientEvent::Message(message) => self.take(id, request, until, message, now),
             ClientEvent::Pending => {
                 let quiet_at = Some(now + self.timing.quiet);
-                self.enter(
-                    id,
-                    State::Asking {
-                        request,
-                        until,
-                        quiet_at,
-                    },
-                );
+                self.ask_on(id, request, until, quiet_at);
             }
             ClientEvent::Tick if now >= until => {
                 let why = if self.closes { Refusal::Stop } else { Refusal::TooSlow };
                 self.turn_down(id, name, why, now);
             }
             ClientEvent::Tick if quiet_at.is_some_and(|at| now >= at) => {
-                self.enter(
-                    id,
-                    State::Asking {
-                        request,
-                        until,
-                        quiet_at: None,
-                    },
-                );
+                self.ask_on(id, request, until, None);
                 self.actions.push(Action::Complete(id));
             }
             ClientEvent::TooLong => self.turn_down(id, name, Refusal::TooLong, now),
@@ -59,17 +45,23 @@ impl Scheduler {
             },
             ClientEvent::Gone => self.close(id),
             // Prompts, which may have been read; early.
-            ClientEvent::Full | ClientEvent::Progress | ClientEvent::Flushed | ClientEvent::Tick => {
-                self.enter(
-                    id,
-                    State::Asking {
-                        request,
-                        until,
-                        quiet_at,
-                    },
-                );
+            ClientEvent::Full
+            | ClientEvent::Standstill
+            | ClientEvent::Progress
+            | ClientEvent::Flushed
+            | ClientEvent::Tick => {
+                self.ask_on(id, request, until, quiet_at);
             }
         }
+    }
+
+    fn ask_on(&mut self, id: ClientId, request: Request, until: Instant, quiet_at: Option<Instant>) {
+        let asking = State::Asking {
+            request,
+            until,
+            quiet_at,
+        };
+        self.enter(id, asking);
     }
 
     /// How many arguments the command takes that was asked for.
@@ -126,14 +118,7 @@ impl Scheduler {
     fn go_on(&mut self, id: ClientId, request: Request, until: Instant, now: Instant) {
         let wanted = self.wanted(&request).unwrap_or_default();
         if request.arguments.len() < wanted {
-            self.enter(
-                id,
-                State::Asking {
-                    request,
-                    until,
-                    quiet_at: None,
-                },
-            );
+            self.ask_on(id, request, until, None);
             return self.actions.push(Action::Prompt(id));
         }
         self.serve(id, request, now);
@@ -216,6 +201,13 @@ impl Scheduler {
                 self.counters.unread += 1;
                 self.actions.push(Action::LeftUnread(id));
                 self.desert(id, run, now);
+            }
+            ClientEvent::Standstill => {
+                self.enter(id, stays);
+                // One that others share the output with is let go in time, lest they pay for it.
+                if self.jobs.get(&run).is_some_and(|job| job.audience.len() == 1) {
+                    self.happen(run, Happening::Standstill, now);
+                }
             }
             ClientEvent::Gone => self.desert(id, run, now),
             // Its side has ended, which is its program's to know; early; of what is past.

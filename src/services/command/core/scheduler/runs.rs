@@ -94,8 +94,10 @@ impl Scheduler {
         match step {
             Step::EndInput => self.actions.push(Action::EndInput(id)),
             Step::End(cause) => {
-                if let Cause::Timeout(_) = cause {
-                    self.counters.timed_out += 1;
+                match cause {
+                    Cause::Timeout(_) => self.counters.timed_out += 1,
+                    Cause::Standstill => self.counters.refused += 1,
+                    Cause::Stop | Cause::Vanished => {}
                 }
                 self.actions.push(Action::End(id, cause));
             }

@@ -346,6 +346,7 @@ fn turn() -> impl Strategy<Value = Turn> {
         ClientEvent::Left,
         ClientEvent::Gone,
         ClientEvent::Full,
+        ClientEvent::Standstill,
         ClientEvent::Progress,
         ClientEvent::Flushed,
         ClientEvent::Tick,
@@ -373,6 +374,25 @@ fn turn() -> impl Strategy<Value = Turn> {
         1 => Just(Turn::Hurry),
         3 => (0u64..20).prop_map(Turn::Wait),
     ]
+}
+
+/// One that shares its program does not cost the others theirs: it is let go, for leaving its output unread.
+#[test]
+fn a_program_that_waits_for_its_only_client_is_ended_and_the_client_told() {
+    let mut story = Story::begin();
+    story.asks(1, &["join", "x"]);
+    assert_eq!(story.client(1, ClientEvent::Standstill), [], "there is no program yet");
+    story.run(0, RunEvent::Started);
+    story.asks(2, &["join", "x"]);
+    story.client(1, ClientEvent::Full);
+    assert_eq!(story.client(1, ClientEvent::Standstill), [], "it is shared");
+    story.client(2, ClientEvent::Gone);
+    let run = RunId(0);
+    let end = [Action::EndInput(run), Action::End(run, Cause::Standstill)];
+    assert_eq!(story.client(1, ClientEvent::Standstill), end);
+    assert_eq!(story.client(1, ClientEvent::Standstill), [], "once");
+    assert!(story.ends(0).contains(&refused(1, "join", Refusal::Standstill)));
+    assert_eq!(story.scheduler.counters.refused, 1);
 }
 
 /// What a shell would know of a run.

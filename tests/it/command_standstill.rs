@@ -1,0 +1,120 @@
+//! Clients of a command door that send everything before they read: as with an exec door, their programs wait for them, and they
+//! for their programs.
+
+use std::thread;
+
+use crate::command::{CAT, Torc, quoted, torc};
+use crate::exec_standstill;
+use crate::harness::{Client, Daemon};
+
+/// A door on a UNIX socket: those of TCP may hold some 32 MiB by themselves.
+fn serve(torc: &Torc, flags: &[&str]) -> Daemon {
+    let (file, socket) = (torc.path("torc.cfg"), torc.path("sock"));
+    let (file, socket) = (file.to_str().unwrap(), format!("unix:{}", socket.display()));
+    let arguments = ["command", "--config", file, "--listen", &socket];
+    Daemon::with(arguments).args(flags).start()
+}
+
+/// It begins with what is no end of a line: a NUL behind the name would be one.
+fn noise(length: usize) -> Vec<u8> {
+    [b"x".to_vec(), exec_standstill::noise(length - 1)].concat()
+}
+
+/// Everything out, then everything in.
+fn all_at_once(daemon: &Daemon, name: &str, input: &[u8]) -> Vec<u8> {
+    let mut client = sent(daemon, name, input);
+    client.half_close();
+    client.read_to_end()
+}
+
+fn sent(daemon: &Daemon, name: &str, input: &[u8]) -> Client {
+    let mut client = daemon.client();
+    client.send([format!("{name}\n").as_bytes(), input].concat());
+    client
+}
+
+#[test]
+fn what_is_sent_before_anything_is_read_comes_back_whole() {
+    let torc = torc(&[CAT, &quoted("name = 'joined'; cmd = '/bin/cat'; join = true;")]);
+    let daemon = serve(&torc, &[]);
+    let input = noise(7_000_000);
+    for name in ["cat", "joined"] {
+        let back = all_at_once(&daemon, name, &input);
+        assert!(back == input, "{name}: {} bytes", back.len());
+    }
+}
+
+#[test]
+fn many_do_so_at_once() {
+    let torc = torc(&[CAT]);
+    let daemon = serve(&torc, &[]);
+    let input = noise(3_000_000);
+    thread::scope(|scope| {
+        for _ in 0..12 {
+            scope.spawn(|| assert!(all_at_once(&daemon, "cat", &input) == input));
+        }
+    });
+}
+
+#[test]
+fn who_sends_more_than_may_be_held_is_told_and_the_log_names_the_flag() {
+    let torc = torc(&[CAT]);
+    let daemon = serve(&torc, &["--max-buffer", "64KiB"]);
+    let input = noise(8_000_000);
+    let back = all_at_once(&daemon, "cat", &input);
+    let told =
+        b"torcd: cat: more input was sent than the server holds while none of the output is read (--max-buffer)\n";
+    let came = back.strip_suffix(told).unwrap_or_else(|| {
+        let end = String::from_utf8_lossy(&back[back.len().saturating_sub(200)..]);
+        panic!("{} bytes, at their end {end:?}", back.len())
+    });
+    assert!(input.starts_with(came) && came.len() > 100_000, "{} bytes", came.len());
+    let line = daemon.stderr_wait("--max-buffer");
+    assert!(
+        line.contains("\"cat\" is ended: its client has sent more than"),
+        "{line}"
+    );
+    assert_eq!(daemon.usr1().count("runs refused"), 1);
+    // The next one has all of the room again.
+    let input = noise(2_000_000);
+    assert!(all_at_once(&daemon, "cat", &input) == input);
+}
+
+/// Who only reads late, with nothing more to say, is not in anybody's way.
+#[test]
+fn a_client_that_reads_late_is_waited_for() {
+    let group = quoted("name = 'late'; cmd = '@/late'; threads = 2;");
+    let torc = torc(&[CAT, &group]).script("late", "head -c 4000000 /dev/zero; exec cat");
+    let daemon = serve(&torc, &["--max-buffer", "64KiB"]);
+    let input = noise(100_000);
+    let mut silent = sent(&daemon, "late", &input);
+    // As long as another takes that is given up.
+    all_at_once(&daemon, "cat", &noise(8_000_000));
+    daemon.stderr_wait("--max-buffer");
+    silent.half_close();
+    let back = silent.read_to_end();
+    assert_eq!(back.len(), 4_100_000);
+    assert!(back.ends_with(&input));
+}
+
+/// The first client of a shared program is the one whose input it gets, and the others get their output all the same.
+#[test]
+fn one_that_shares_its_program_gets_everything_as_well() {
+    let group = quoted("name = 'joined'; cmd = '@/joined'; threads = 1; join = true;");
+    let torc = torc(&[&group]).script("joined", "echo up; exec cat");
+    let daemon = serve(&torc, &[]);
+    let mut first = daemon.client();
+    first.send("joined\n");
+    first.read_text("up\n");
+    let mut second = daemon.client();
+    second.send("joined\n");
+    second.read_text("up\n");
+    let input = noise(7_000_000);
+    thread::scope(|scope| {
+        let reading = scope.spawn(|| second.read_to_end());
+        first.send(&input);
+        first.half_close();
+        assert!(first.read_to_end() == input);
+        assert!(reading.join().unwrap() == input);
+    });
+}
