@@ -76,6 +76,29 @@ fn what_workers_answered_while_the_daemon_was_stopped_arrives() {
     assert_eq!((lost, stats.count("queries failed")), ([0; 3], 0));
 }
 
+/// Its turn comes as late as everything else, with a worker that has answered in time.
+#[test]
+fn a_request_that_waited_while_the_daemon_was_stopped_is_served() {
+    let gate = Gate::new();
+    for rest in ["0s", "50ms"] {
+        let times = ["--busy-timeout", "60s", "--queue-timeout", TIME, "--rest", rest];
+        let daemon = Daemon::pool(1, &worker_command(&[]), &times);
+        let (mut clients, mut arrivals) = at_work(&daemon, &gate, &["first".to_owned()]);
+        let mut second = daemon.client();
+        second.send("echo second\n");
+        daemon.usr1_until(|stats| stats.count("queue length") == 1);
+        daemon.stop();
+        let arrival = arrivals.pop().expect("one");
+        let pid = arrival.pid;
+        arrival.open();
+        wait_for(pid, "syscall", |syscall| syscall.starts_with("0 0x0 "));
+        time_passes();
+        daemon.signal(Signal::SIGCONT);
+        assert_eq!(clients[0].read_to_end(), b"first\n");
+        assert_eq!(second.read_to_end(), b"second\n", "--rest {rest}");
+    }
+}
+
 /// Whoever has nothing to say is stopped all the same, and soon.
 #[test]
 fn a_worker_that_has_not_answered_by_then_is_stopped() {

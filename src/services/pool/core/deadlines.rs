@@ -24,10 +24,18 @@ pub(super) const UNWATCHED: Duration = Duration::from_secs(1);
 
 impl Dispatcher {
     pub(super) fn tick(&mut self) {
+        let before = self.actions.len();
         if self.wake.is_some_and(|wake| wake <= self.now) {
             self.tick_workers();
         }
         self.end_rests();
+        // After a pause of the whole daemon everything may be due at once: whoever can be served now is not refused.
+        self.serve_queue();
+        let inspects = |action: &Action| matches!(action, Action::Inspect(_));
+        if self.actions.iter().skip(before).any(inspects) {
+            // Their workers may be free before the loop goes on. The queue is still due, so another tick comes at once.
+            return;
+        }
         while let Some(request) = self.queue.pop_expired(self.now) {
             self.refuse(request, Refusal::QueueTimeout, None);
         }
