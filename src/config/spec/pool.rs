@@ -163,7 +163,7 @@ pub struct PoolSpec {
     #[arg(long, value_name = "FRAMING", help_heading = "Requests and replies")]
     pub worker_reply_framing: Option<Framing>,
     /// How lines end that workers are given, for workers that know lf or crlf alone; as-is: as they came
-    /// [default: as-is; lf for until-empty-line with --pipeline]
+    /// [default: as-is, unless the framing is until-empty-line, with --pipeline: then lf]
     #[arg(long, value_name = "END", help_heading = "Requests and replies")]
     pub worker_line_end: Option<LineEnd>,
     /// Pass requests with a carriage return within a line: no worker takes it for a line end
