@@ -164,7 +164,8 @@ impl Daemon {
     /// When something is to be looked after that brings no event.
     fn deadline(&self) -> Option<Instant> {
         let reading = self.reloader.deadline();
-        self.children.deadline().into_iter().chain(reading).min()
+        let others = [reading, self.upgrade.deadline()].into_iter().flatten();
+        self.children.deadline().into_iter().chain(others).min()
     }
 
     fn obey(&mut self, signal: i32) {

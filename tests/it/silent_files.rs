@@ -148,3 +148,35 @@ fn a_socket_whose_file_cannot_be_deleted() {
     daemon.stderr_wait("is not deleted within");
     assert_eq!(daemon.wait_exit().code(), Some(0));
 }
+
+#[test]
+fn an_upgrade_whose_program_cannot_be_read() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let home = temp_dir();
+    let program = home.path().join("iotcpd");
+    // By a process of its own: were it open for writing here while another test starts something, it would be busy.
+    let copied = Command::new("cp")
+        .arg(env!("CARGO_BIN_EXE_iotcpd"))
+        .arg(&program)
+        .status();
+    assert!(copied.unwrap().success());
+    let daemon = Daemon::with(["exec", "127.0.0.1:0"])
+        .installed_at(&program)
+        .through(&ALONE)
+        .start();
+    let mounted = silence(&daemon, home.path());
+    daemon.signal(Signal::SIGURG);
+    daemon.usr1();
+    assert_eq!(run(&daemon, &["echo", "served"], b"").text(), "served\n");
+    daemon.signal(Signal::SIGURG);
+    daemon.stderr_wait("no upgrade: one is under way already");
+    daemon.stderr_wait("upgrade failed: the file system that");
+    daemon.signal(Signal::SIGURG);
+    daemon.stderr_wait("still does not answer");
+    assert_eq!(run(&daemon, &["echo", "served"], b"").text(), "served\n");
+    drop(mounted);
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.wait_exit().code(), Some(0));
+}

@@ -4,7 +4,8 @@
 //!
 //! ```text
 //!  predecessor                                          successor
-//!  URG: starts the program's file, as it is now,
+//!  URG: looks at the program's file (look.rs) and
+//!       starts it, as it is now,
 //!       with its sockets and an invitation       ---->  reads flags and file, opens its doors, starts its workers
 //!  serves all the while                                 accepts nobody
 //!                                                <----  READY: every worker is up
@@ -25,6 +26,7 @@
 pub(super) mod candidate;
 mod invitation;
 mod link;
+mod look;
 pub(super) mod predecessor;
 mod stage;
 

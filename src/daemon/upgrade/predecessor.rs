@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use super::super::{Daemon, Ending};
 use super::invitation::{self, NOT_FOR_IT, Terms, VARIABLE};
 use super::link::{Heard, Link};
+use super::look::{self, Look, Seen};
 use super::stage::{Action, Event, Stage, Why};
 use super::word;
 use crate::process::successor::{Handed, Image, Successor};
@@ -24,6 +25,8 @@ pub(in crate::daemon) struct Upgrade {
     /// What would be started.
     image: io::Result<Image>,
     open_files: u64,
+    /// At the file of the image, before it is started.
+    look: Look,
     stage: Stage,
     under_way: Option<(Successor, Link)>,
     /// What came while it could not be done, and is done when it can.
@@ -37,6 +40,7 @@ impl Upgrade {
         Upgrade {
             image: Image::of_this_process(),
             open_files,
+            look: Look::Not,
             stage: Stage::Idle,
             under_way: None,
             wanted: false,
@@ -49,6 +53,11 @@ impl Upgrade {
         let postpones = self.stage.is_under_way();
         self.hang_up |= postpones;
         postpones
+    }
+
+    /// When the upgrade is to be looked after at the latest.
+    pub(in crate::daemon) fn deadline(&self) -> Option<Instant> {
+        self.look.deadline()
     }
 
     /// The child that is about to take over, or to end.
@@ -76,8 +85,47 @@ impl Daemon {
             log::warn!("no upgrade: {why}");
         } else if self.reloader.is_reading() {
             self.upgrade.wanted = true;
+        } else if self.upgrade.stage == Stage::Idle {
+            self.look_at_image();
         } else {
             self.advance_upgrade(Event::Asked);
+        }
+    }
+
+    fn look_at_image(&mut self) {
+        let Ok(image) = &self.upgrade.image else {
+            return self.advance_upgrade(Event::Asked);
+        };
+        let program = image.program();
+        if self.upgrade.look.is_under_way() {
+            return log::warn!("no upgrade: one is under way already");
+        }
+        if self.upgrade.look.is_stuck() {
+            return log::error!(
+                "no upgrade: the file system that this program is on still does not answer; see why, and send URG again"
+            );
+        }
+        let begun = self
+            .upgrade
+            .look
+            .begin(program.to_owned(), &self.reactor, Instant::now());
+        if let Err(error) = begun {
+            log::error!("no upgrade: no thread to look at the program's file on: {error}; send URG again later");
+        }
+    }
+
+    fn has_looked(&mut self, seen: Seen) {
+        match seen {
+            Seen::Answered if self.reloader.is_reading() => self.upgrade.wanted = true,
+            Seen::Answered => match self.forbids_upgrade() {
+                Some(why) => log::warn!("no upgrade: {why}"),
+                None => self.advance_upgrade(Event::Asked),
+            },
+            Seen::Overdue => log::error!(
+                "upgrade failed: the file system that this program is on has not answered for {:?}; this daemon stays in \
+                 service; see why, and send URG again",
+                look::PATIENCE
+            ),
         }
     }
 
@@ -100,7 +148,11 @@ impl Daemon {
         while let Some(event) = self.upgrade.heard() {
             self.advance_upgrade(event);
         }
-        if std::mem::take(&mut self.upgrade.wanted) {
+        if let Some(seen) = self.upgrade.look.seen(Instant::now()) {
+            self.has_looked(seen);
+        }
+        // What waits for a reload has nothing to do before its end.
+        if !self.reloader.is_reading() && std::mem::take(&mut self.upgrade.wanted) {
             self.upgrade();
         }
     }
