@@ -7,6 +7,7 @@ use std::time::Instant;
 use nix::unistd::Pid;
 
 use crate::error::{Blame, Error};
+use crate::process::control_group::ControlGroup;
 use crate::process::descendants::{self, Found, Heard, Orphans};
 use crate::process::guard::{Finding, Guard, Kind};
 use crate::process::watch_list::WatchList;
@@ -32,22 +33,37 @@ pub(super) struct Children {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Topic {
     LeftBehind,
+    NoControlGroup,
 }
 
 impl fmt::Display for Topic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Topic::LeftBehind => "processes that had been left behind",
+            Topic::NoControlGroup => "failures to give a child a control group",
         })
     }
 }
 
-/// The guard; to be called before the daemon has much memory, threads, or a socket.
+/// The guard, and the control group of all children where there can be one; to be called before the daemon has much memory, threads, or a socket.
 ///
 /// # Errors
 /// It cannot be started.
 pub(super) fn start_guard() -> Result<Guard, Error> {
-    Guard::start(Kind::Program).map_err(|error| {
+    let group = match ControlGroup::make() {
+        Ok(group) => {
+            log::debug!(
+                "each child has a control group of its own in {}",
+                group.path().display()
+            );
+            Some(group)
+        }
+        Err(reason) => {
+            log::debug!("children have no control groups of their own: {reason}");
+            None
+        }
+    };
+    Guard::start(Kind::Program, group).map_err(|error| {
         let what = format!("cannot start the guard process: {error}");
         let remedy = "see whether the machine is short of processes or memory";
         Error::new(Blame::System, what, remedy)
@@ -112,11 +128,18 @@ impl Children {
     fn look_at_orphans(&mut self, now: Instant, successor: Option<Pid>) {
         let (guard, sender) = (self.guard.pid(), self.sender.clone());
         let tell = move |heard| sender.send(heard).is_ok();
-        let Found { ended, killed } = self.orphans.look(now, is_ours(guard, successor), tell);
+        let Found { ended, killed, trouble } = self.orphans.look(now, is_ours(guard, successor), tell);
         for (pid, name) in ended {
             if let Verdict::Log { .. } = self.throttle.admit(Topic::LeftBehind, now) {
                 log::info!("process {pid} ({name}), which had been left behind by a child that has ended, is ended");
             }
+        }
+        if let Some(trouble) = trouble
+            && let Verdict::Log { .. } = self.throttle.admit(Topic::NoControlGroup, now)
+        {
+            log::warn!(
+                "{trouble}; it runs without, and what it starts is found by its session and its environment alone"
+            );
         }
         if killed > 0 {
             log::info!("{killed} processes that had been left behind did not end by TERM and are killed");

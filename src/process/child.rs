@@ -196,6 +196,9 @@ impl Child {
         // It cannot have left its group: it leads a session (setpgid(2), setsid(2): EPERM). Its children can.
         let sent = killpg(self.pid, signal);
         moved.kill();
+        if signal == Signal::SIGKILL {
+            self.place.kill_leaf();
+        }
         match sent {
             Ok(()) | Err(Errno::ESRCH) => Ok(()),
             Err(errno) => Err(errno.into()),

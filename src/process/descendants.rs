@@ -5,8 +5,8 @@
 //! this daemon, which is the reaper of its descendants ([`become_reaper`]), and then
 //!
 //! * it ends, and has to be reaped, whoever it was: [`Orphans::collect`];
-//! * or the run that it comes from has ended: [`Orphans::look`] finds it by its session, or by the [sign](super::signs) in its
-//!   environment, asks it to end, and kills it after [`GRACE`];
+//! * or the run that it comes from has ended: [`Orphans::look`] finds it by its session, by the [sign](super::signs) in its
+//!   environment, or by its [control group](super::control_group), asks it to end, and kills it after [`GRACE`];
 //! * or that run goes on: then it may as well.
 //!
 //! Strangers become our children too: where the daemon is process 1 of a container, and where whoever became the daemon by its
@@ -26,6 +26,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
+use super::control_group::Leaves;
 use super::procfs::{self, Stat};
 use super::signs::{Instance, Readings, Sign};
 use super::sys;
@@ -106,6 +107,9 @@ pub struct Orphans {
     known: BTreeMap<i32, Kin>,
     /// The sessions of runs that have ended, as long as something of them may be left.
     ended: BTreeSet<i32>,
+    /// The control groups of those, and the processes in them that are to end.
+    leaves: Leaves,
+    in_leaves: BTreeSet<i32>,
     readings: Readings,
     /// Where the next look begins, and how many it, or those behind it, still have to look at for what has ended.
     cursor: i32,
@@ -139,6 +143,8 @@ pub struct Found {
     pub ended: Vec<(i32, String)>,
     /// So many that would not are killed.
     pub killed: usize,
+    /// Why a child had no control group, where each was to have one.
+    pub trouble: Option<String>,
 }
 
 /// What is to be done with an orphan.
@@ -157,6 +163,8 @@ impl Orphans {
             household: Arc::clone(household),
             known: BTreeMap::new(),
             ended: BTreeSet::new(),
+            leaves: Leaves::default(),
+            in_leaves: BTreeSet::new(),
             readings: Readings::default(),
             cursor: 0,
             unseen: 0,
@@ -169,7 +177,8 @@ impl Orphans {
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         let pending = self.household.has_ended().then(|| self.earliest());
-        [self.next, pending, self.readings.deadline()]
+        let leaves = self.leaves.deadline().map(|due| due.max(self.earliest()));
+        [self.next, pending, leaves, self.readings.deadline()]
             .into_iter()
             .flatten()
             .min()
@@ -234,7 +243,11 @@ impl Orphans {
         self.known.extend(overdue.first().map(|pid| (*pid, Kin::Stranger)));
         self.known
             .retain(|pid, _| overdue.first() == Some(pid) || !overdue.contains(pid));
-        let mut found = Found::default();
+        let mut found = Found {
+            trouble: self.household.take_trouble(),
+            ..Found::default()
+        };
+        self.in_leaves = self.leaves.look(self.household.take_leaves(), now, grace);
         if !self.household.has_procfs {
             return found;
         }
@@ -287,7 +300,7 @@ impl Orphans {
             Some(Kin::Ending { .. } | Kin::Killed) => Verdict::Leave,
             Some(Kin::Of(run)) if household.is_alive(*run) => Verdict::Leave,
             Some(Kin::Of(_)) => Verdict::End,
-            _ if is_of_ended => Verdict::End,
+            _ if is_of_ended || self.in_leaves.contains(&pid) => Verdict::End,
             Some(Kin::Stranger | Kin::Asked { .. }) => Verdict::Leave,
             Some(Kin::Blank { .. }) => Verdict::Ask,
             // It has not left the session that it was started in, whose leader is alive.
@@ -367,12 +380,15 @@ impl Orphans {
             let (now, sender) = (Instant::now(), sender.clone());
             self.collect(now, &is_spared);
             self.look_with(now, LAST_GRACE, &is_spared, move |heard| sender.send(heard).is_ok());
-            if !self.is_at_work() && !self.household.has_ended() {
-                return;
+            if !self.is_at_work() && self.leaves.is_empty() && !self.household.has_ended() {
+                break;
             }
             if let Ok(heard) = receiver.recv_timeout(MOMENT) {
                 self.heard(heard, Instant::now());
             }
+        }
+        if let Some(group) = &self.household.group {
+            group.end();
         }
     }
 
@@ -492,7 +508,7 @@ mod tests {
 
     #[test]
     fn an_orphan_ends_with_its_run_and_no_other_does() {
-        let household = Arc::new(Household::new().unwrap());
+        let household = Arc::new(Household::new(None).unwrap());
         let mut orphans = Orphans::new(&household);
         let now = Instant::now();
         let (alive, ended, foreign) = (100, 200, 300);
@@ -529,7 +545,7 @@ mod tests {
 
     #[test]
     fn many_orphans_are_looked_at_in_lots_and_each_of_them_once() {
-        let mut orphans = Orphans::new(&Arc::new(Household::new().unwrap()));
+        let mut orphans = Orphans::new(&Arc::new(Household::new(None).unwrap()));
         let all: BTreeSet<i32> = (1..=1000).collect();
         let mut seen = orphans.next_lot(&all, true);
         assert_eq!(seen.len(), MOST_AT_ONCE);

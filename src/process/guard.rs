@@ -3,7 +3,7 @@
 //! The parent-death signal kills a daemon's children with it, but not their children. So the daemon forks a guard,
 //! which holds nothing but the reading end of a pipe and the daemon's [list of children](super::watch_list), in memory that
 //! the two share. Nothing is ever written into the pipe. Whatever ends the daemon also closes it, and then the guard kills
-//! the group of every child on the list, then [what else it can find of theirs](super::descendants::end_all), and exits. A
+//! the group of every child on the list, what is in the daemon's [control group](super::control_group), if it has one, then [what else it can find of theirs](super::descendants::end_all), and exits. A
 //! daemon that ends as it should leaves an empty list.
 //!
 //! There is one for all doors; whoever starts children holds the [list](Guard::watch_list).
@@ -30,6 +30,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, pipe2, read};
 
+use super::control_group::{self, ControlGroup};
 use super::descendants::{self, Orphans};
 use super::sys::{self, GuardStart, GuardState};
 use super::watch_list::{Household, Table, WatchList};
@@ -85,17 +86,17 @@ pub enum Finding {
 }
 
 impl Guard {
-    /// Starts the guard, and waits the moment until it has let go of everything that it inherited: a daemon that is killed
+    /// Starts the guard of a daemon with this control group, and waits the moment until it has let go of everything that it inherited: a daemon that is killed
     /// right after its start can then be started again at once, and finds no listening socket in use.
     ///
     /// # Errors
     /// Those of `mmap(2)`, `pipe2(2)` and `fork(2)`; no process is left behind.
-    pub fn start(kind: Kind) -> io::Result<Self> {
+    pub fn start(kind: Kind, group: Option<ControlGroup>) -> io::Result<Self> {
         let (input, pipe) = pipe2(OFlag::O_CLOEXEC)?;
         let mut guard = Self {
             pipe: Some(pipe),
             input,
-            household: Arc::new(Household::new()?),
+            household: Arc::new(Household::new(group)?),
             kind,
             process: None,
             again: None,
@@ -175,6 +176,7 @@ impl Guard {
         let start = GuardStart {
             input: self.input.as_fd(),
             table: &self.household.table,
+            group: self.household.group.as_ref().map(ControlGroup::directory),
             standing: standing.as_ref().map(AsFd::as_fd),
             runs_program: self.kind == Kind::Program,
         };
@@ -207,12 +209,18 @@ pub fn called_as_guard(name: &OsStr) -> bool {
 /// The whole life of a process that was started as a guard. False: it was not given what a guard is given.
 #[must_use]
 pub fn live_as_guard() -> bool {
-    let Ok((input, table)) = sys::take_over_as_guard() else {
+    let Ok((input, table, group)) = sys::take_over_as_guard() else {
         return false;
     };
     wait_for_end(input.as_fd());
     kill_groups(&table);
+    if let Some(group) = &group {
+        control_group::kill_all(group.as_fd());
+    }
     descendants::end_all(&table);
+    if let Some(group) = &group {
+        control_group::remove_all(group.as_fd());
+    }
     true
 }
 
@@ -241,7 +249,7 @@ mod tests {
     use super::*;
 
     fn start() -> Guard {
-        Guard::start(Kind::Fork).unwrap()
+        Guard::start(Kind::Fork, None).unwrap()
     }
 
     /// A child that is on the list.

@@ -25,11 +25,12 @@
 //! `sys.rs` and `sys/`.
 //!
 //! What leaves its group or its session (`timeout`, a shell with job control, `setsid`, a double-forking daemon) is found by
-//! [`descendants`].
+//! [`descendants`], and where control groups are delegated to the daemon by its [`control_group`].
 //!
 //! The kernel must be Linux 5.4 or later (`waitid` on a pidfd).
 
 pub mod child;
+pub mod control_group;
 pub mod descendants;
 pub mod exit_status;
 pub mod failure;

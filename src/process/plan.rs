@@ -5,6 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use super::control_group::Entrance;
 use super::limits::LimitSetting;
 use super::sys::SignalBits;
 use super::watch_list::Table;
@@ -32,6 +33,8 @@ pub(super) struct Plan<'a> {
     pub(super) no_new_privileges: bool,
     /// The rules of its sandbox.
     pub(super) sandbox: Option<BorrowedFd<'a>>,
+    /// Of the control group that it is to be in.
+    pub(super) entrance: Option<&'a Entrance>,
     /// Where it enters itself before its exec.
     pub(super) watch_list: Option<&'a Table>,
 }

@@ -277,7 +277,7 @@ impl Launcher {
         told: &[CString],
         streams: &Theirs,
     ) -> Result<Started, sys::Refusal> {
-        let place = self.watch_list.begin(!self.leave_background);
+        let (place, entrance) = self.watch_list.begin(!self.leave_background);
         let sign = place.sign();
         let plan = Plan {
             program: &program.candidates,
@@ -294,9 +294,13 @@ impl Launcher {
             terminal: self.terminal,
             no_new_privileges: self.no_new_privileges,
             sandbox: self.sandbox.as_ref().map(AsFd::as_fd),
+            entrance: entrance.as_ref(),
             watch_list: self.watch_list.table(),
         };
         let (pid, pidfd) = sys::spawn(&plan, &mut self.stack, &self.watchdog)?;
+        if let Some(entrance) = &entrance {
+            self.watch_list.entered(entrance);
+        }
         Ok(Started { pid, pidfd, place })
     }
 

@@ -11,7 +11,7 @@ mod rights;
 mod start;
 mod wait;
 
-use std::ffi::c_int;
+use std::ffi::{CStr, c_int};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
@@ -35,6 +35,17 @@ pub fn unread_bytes(pipe: impl AsFd) -> io::Result<usize> {
     Errno::result(unsafe { libc::ioctl(pipe.as_fd().as_raw_fd(), libc::FIONREAD, &raw mut count) })?;
     // A pipe holds far less than 2 GiB, so the count is never negative.
     Ok(usize::try_from(count).unwrap_or(0))
+}
+
+/// The value of an extended attribute, as far as there is room for it; its length.
+///
+/// # Errors
+/// Those of `getxattr(2)`: ENODATA, ENOTSUP, and ERANGE where there is not room enough.
+pub(super) fn extended_attribute(path: &CStr, name: &CStr, value: &mut [u8]) -> Result<usize, Errno> {
+    // SAFETY: both strings end with a zero; the kernel writes at most as many bytes as there are.
+    let length = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    // Not negative: that is an error.
+    Errno::result(length).map(|length| usize::try_from(length).unwrap_or(0))
 }
 
 /// Sets the size of a terminal's window, in characters.

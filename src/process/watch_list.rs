@@ -16,6 +16,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
+use std::fmt::Display;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
+use super::control_group::{ControlGroup, Entrance, Leaf};
 use super::procfs;
 use super::signs::{self, Instance};
 use super::sys::SharedWords;
@@ -115,6 +117,8 @@ pub(super) struct Household {
     outer: String,
     /// Whether `/proc` can be asked about children.
     pub(super) has_procfs: bool,
+    /// Where each child has a leaf.
+    pub(super) group: Option<ControlGroup>,
     runs: Mutex<Runs>,
 }
 
@@ -125,12 +129,16 @@ struct Runs {
     alive: BTreeSet<u64>,
     /// The sessions of those that have ended lately.
     ended: Vec<i32>,
+    /// The control groups of those.
+    leaves: Vec<Arc<Leaf>>,
+    /// The latest child that is in no leaf though there is a group: why.
+    trouble: Option<String>,
 }
 
 impl Household {
     /// # Errors
     /// Those of `mmap(2)`.
-    pub(super) fn new() -> Result<Self, Errno> {
+    pub(super) fn new(group: Option<ControlGroup>) -> Result<Self, Errno> {
         let (table, instance) = (Table::new()?, Instance::new());
         table.set_instance(instance);
         Ok(Self {
@@ -138,6 +146,7 @@ impl Household {
             instance,
             outer: signs::of_this_process(),
             has_procfs: procfs::is_own(),
+            group,
             runs: Mutex::default(),
         })
     }
@@ -156,7 +165,32 @@ impl Household {
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        !self.runs().ended.is_empty()
+        let runs = self.runs();
+        !runs.ended.is_empty() || !runs.leaves.is_empty()
+    }
+
+    /// The leaves of children that were reaped, or did not start, since this was last asked.
+    pub(super) fn take_leaves(&self) -> Vec<Arc<Leaf>> {
+        std::mem::take(&mut self.runs().leaves)
+    }
+
+    /// Why a child has had no leaf since this was last asked.
+    pub(super) fn take_trouble(&self) -> Option<String> {
+        self.runs().trouble.take()
+    }
+
+    fn leaf(&self, run: u64) -> Option<(Arc<Leaf>, Entrance)> {
+        match self.group.as_ref()?.leaf(run) {
+            Ok((leaf, entrance)) => Some((Arc::new(leaf), entrance)),
+            Err(error) => {
+                self.note_trouble("make the control group of a child", &error);
+                None
+            }
+        }
+    }
+
+    fn note_trouble(&self, attempted: &str, error: &dyn Display) {
+        self.runs().trouble = Some(format!("cannot {attempted}: {error}"));
     }
 }
 
@@ -174,7 +208,7 @@ impl WatchList {
     }
 
     /// A place for a child that is about to be started; `with_descendants`: they are to end with it.
-    pub(super) fn begin(&self, with_descendants: bool) -> Place {
+    pub(super) fn begin(&self, with_descendants: bool) -> (Place, Option<Entrance>) {
         let run = self.0.as_ref().map(|household| {
             let mut runs = household.runs();
             runs.last += 1;
@@ -182,7 +216,21 @@ impl WatchList {
             runs.alive.insert(run);
             (Arc::clone(household), run)
         });
-        Place { run, with_descendants }
+        let leaf = run.as_ref().filter(|_| with_descendants);
+        let (leaf, entrance) = leaf.and_then(|(household, run)| household.leaf(*run)).unzip();
+        let place = Place {
+            run,
+            with_descendants,
+            leaf,
+        };
+        (place, entrance)
+    }
+
+    /// A child has been started that was to go in here.
+    pub(super) fn entered(&self, entrance: &Entrance) {
+        if let (Some(household), Some(errno)) = (&self.0, entrance.refusal()) {
+            household.note_trouble("move a child into its control group", &errno.desc());
+        }
     }
 }
 
@@ -191,6 +239,8 @@ impl WatchList {
 pub(super) struct Place {
     run: Option<(Arc<Household>, u64)>,
     with_descendants: bool,
+    /// Its control group.
+    leaf: Option<Arc<Leaf>>,
 }
 
 impl Place {
@@ -205,6 +255,13 @@ impl Place {
         self.with_descendants && self.run.as_ref().is_some_and(|(household, _)| household.has_procfs)
     }
 
+    /// Kills all that is in its control group, if it has one.
+    pub(super) fn kill_leaf(&self) {
+        if let Some(leaf) = &self.leaf {
+            leaf.kill();
+        }
+    }
+
     /// Its child is about to be reaped: strikes it off. What is left of its session is to end.
     pub(super) fn leave(&self, child: Pid) {
         if let Some((household, run)) = &self.run {
@@ -212,6 +269,7 @@ impl Place {
             let mut runs = household.runs();
             if runs.alive.remove(run) && self.has_descendants_found() {
                 runs.ended.push(child.as_raw());
+                runs.leaves.extend(self.leaf.clone());
             }
         }
     }
@@ -221,7 +279,10 @@ impl Drop for Place {
     /// A start that has failed leaves no child.
     fn drop(&mut self) {
         if let Some((household, run)) = &self.run {
-            household.runs().alive.remove(run);
+            let mut runs = household.runs();
+            if runs.alive.remove(run) {
+                runs.leaves.extend(self.leaf.clone());
+            }
         }
     }
 }

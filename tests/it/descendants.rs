@@ -42,19 +42,27 @@ d=$(dirname "$0")/one
 /// So many say it.
 const IN_TREE: usize = 7;
 
+/// Starts one that has lost its environment, its session and its parent.
+const ESCAPE: &str = r#"
+exec 3>"$1"
+d=$(dirname "$0")/one
+(env -i PATH="$PATH" setsid sh -c 'sh "$0" & exit' "$d" </dev/null >/dev/null 2>&1 &)
+"#;
+
 /// Scripts that start a tree, and what is heard of it.
-struct Tree {
+pub(crate) struct Tree {
     directory: TempDir,
     heard: mpsc::Receiver<String>,
 }
 
 impl Tree {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = temp_dir();
         let fifo = directory.path().join("fifo");
         mkfifo(&fifo, Mode::S_IRWXU).unwrap();
         fs::write(directory.path().join("one"), ONE).unwrap();
         fs::write(directory.path().join("tree"), TREE).unwrap();
+        fs::write(directory.path().join("escape"), ESCAPE).unwrap();
         let (sender, heard) = mpsc::channel();
         // Open from now on, so that whoever opens and closes it is heard of.
         let opened = File::options()
@@ -83,6 +91,17 @@ impl Tree {
         format!("sh {} {}; {then}", tree.display(), fifo.display())
     }
 
+    /// A script that has started one that escapes and then does this.
+    pub(crate) fn escape(&self, then: &str) -> String {
+        let (escape, fifo) = (self.path("escape"), self.path("fifo"));
+        format!("sh {} {}; {then}", escape.display(), fifo.display())
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_one(&self) {
+        assert_eq!(self.heard.recv_timeout(WATCHDOG).as_deref(), Ok("here"));
+    }
+
     /// A worker that starts the tree when it is the first.
     fn worker(&self, then: &str) -> String {
         let (first, taken) = (self.path("first"), self.path("taken"));
@@ -103,7 +122,7 @@ impl Tree {
     }
 
     #[track_caller]
-    fn wait_gone(&self) {
+    pub(crate) fn wait_gone(&self) {
         let mut lines = std::iter::repeat_with(|| self.heard.recv_timeout(WATCHDOG));
         let other = lines.find(|line| line.as_deref() != Ok("here"));
         assert_eq!(other, Some(Ok("gone".to_owned())));

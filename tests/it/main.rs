@@ -32,6 +32,8 @@ mod config;
 #[cfg(test)]
 mod config_files;
 #[cfg(test)]
+mod control_groups;
+#[cfg(test)]
 mod descendants;
 #[cfg(test)]
 mod exec;

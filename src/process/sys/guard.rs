@@ -18,6 +18,7 @@ use nix::unistd::{Pid, getppid};
 
 use super::image::copy_of_this_program;
 use super::memory::SharedWords;
+use crate::process::control_group::kill_all;
 use crate::process::guard::{NAME, ROLE, kill_groups, wait_for_end};
 use crate::process::watch_list::Table;
 
@@ -27,6 +28,8 @@ pub(in crate::process) struct GuardStart<'a> {
     /// Ends when the daemon has.
     pub(in crate::process) input: BorrowedFd<'a>,
     pub(in crate::process) table: &'a Table,
+    /// The directory of the daemon's control group.
+    pub(in crate::process) group: Option<BorrowedFd<'a>>,
     /// Closed once it is what it is to be.
     pub(in crate::process) standing: Option<BorrowedFd<'a>>,
     /// Whether it is to become a program of its own. False is for programs that are not this one, such as tests.
@@ -37,6 +40,7 @@ pub(in crate::process) struct GuardStart<'a> {
 const INPUT: RawFd = libc::STDIN_FILENO;
 const TABLE: RawFd = libc::STDOUT_FILENO;
 const STANDING: RawFd = libc::STDERR_FILENO;
+const GROUP: RawFd = 3;
 
 /// Forks the guard, which waits for the end of its input and then kills what is in the table.
 pub(in crate::process) fn fork_guard(start: GuardStart<'_>) -> Result<Pid, Errno> {
@@ -66,15 +70,21 @@ fn guard_main(start: GuardStart<'_>) -> ! {
         become_program();
         // It was not to be: here it goes on.
     }
-    // SAFETY: this process's own table, which nobody uses any more but for `INPUT`.
-    let input = unsafe {
+    // SAFETY: this process's own table, which nobody uses any more but for `INPUT` and `GROUP`.
+    let (input, group) = unsafe {
         libc::close(TABLE);
         libc::close(STANDING);
-        // SAFETY: open since `keep_only`, and never closed in this process.
-        BorrowedFd::borrow_raw(INPUT)
+        // SAFETY: open since `keep_only`, the second where there is a group, and never closed in this process.
+        (
+            BorrowedFd::borrow_raw(INPUT),
+            start.group.map(|_| BorrowedFd::borrow_raw(GROUP)),
+        )
     };
     wait_for_end(input);
     kill_groups(start.table);
+    if let Some(group) = group {
+        kill_all(group);
+    }
     // SAFETY: ends this process alone, without running what the daemon has registered for its own exit.
     unsafe { libc::_exit(0) }
 }
@@ -95,9 +105,16 @@ fn keep_only(start: GuardStart<'_>) -> bool {
                 None => libc::close(target),
             };
         }
-        if libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) == -1 {
+        // The last, since one of the others may have been in its place. It may be there itself, and then keeps its flag.
+        let mut first = GROUP;
+        if let Some(group) = start.group {
+            libc::dup2(group.as_raw_fd(), GROUP);
+            libc::fcntl(GROUP, libc::F_SETFD, 0);
+            first += 1;
+        }
+        if libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) == -1 {
             let highest = libc::sysconf(libc::_SC_OPEN_MAX).clamp(1024, 1 << 20);
-            for descriptor in 3..highest {
+            for descriptor in c_long::from(first)..highest {
                 libc::syscall(libc::SYS_close, descriptor);
             }
         }
@@ -141,14 +158,14 @@ pub(super) const OWN_FILE: &CStr = c"/proc/self/exe";
 ///
 /// # Errors
 /// It was not given that.
-pub(in crate::process) fn take_over_as_guard() -> Result<(OwnedFd, Table), Errno> {
+pub(in crate::process) fn take_over_as_guard() -> Result<(OwnedFd, Table, Option<OwnedFd>), Errno> {
     let _ = nix::sys::prctl::set_name(NAME);
-    // SAFETY: whoever starts this program with that name leaves these three to it; nothing else in it uses them.
-    let (input, table, standing) = unsafe { (own(INPUT)?, own(TABLE)?, own(STANDING)) };
+    // SAFETY: whoever starts this program with that name leaves these to it; nothing else in it uses them.
+    let (input, table, standing, group) = unsafe { (own(INPUT)?, own(TABLE)?, own(STANDING), own(GROUP)) };
     let table = Table::of(SharedWords::of(table)?).ok_or(Errno::EINVAL)?;
     // Says that it stands. Without one it is what the runtime has opened in its place.
     drop(standing);
-    Ok((input, table))
+    Ok((input, table, group.ok()))
 }
 
 /// # Safety

@@ -231,6 +231,10 @@ unsafe fn become_program(view: &mut ChildView<'_>) -> Result<Infallible, Failure
         // Whatever terminal the daemon has is that of another session then: the child can neither open it as `/dev/tty` nor
         // be stopped by it. It leads a group of its own with that.
         call(Step::Session, libc::SYS_setsid, [0, 0, 0, 0])?;
+        // Before it has started anything, and while it has the daemon's rights.
+        if let Some(entrance) = plan.entrance {
+            entrance.enter();
+        }
         connect_stdio(plan.stdio)?;
         if plan.terminal {
             let arguments = [c_long::from(libc::STDIN_FILENO), libc::TIOCSCTTY as c_long, 0, 0];
