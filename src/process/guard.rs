@@ -1,8 +1,8 @@
 //! The guard: a tiny process that sees to it that nothing outlives the daemon, `kill -9` included.
 //!
 //! The parent-death signal kills a daemon's children with it, but not their children. So the daemon forks a guard,
-//! which holds nothing but the reading end of a pipe and the daemon's [list of children](super::watch_list), in memory that
-//! the two share. Nothing is ever written into the pipe. Whatever ends the daemon also closes it, and then the guard kills
+//! which holds nothing but the reading end of a pipe, the daemon's [list of children](super::watch_list), in memory that
+//! the two share, and, where there is one, the directory of the children's [control group](super::control_group). Nothing is ever written into the pipe. Whatever ends the daemon also closes it, and then the guard kills
 //! the group of every child on the list, what is in the daemon's [control group](super::control_group), if it has one, then [what else it can find of theirs](super::descendants::end_all), and exits. A
 //! daemon that ends as it should leaves an empty list.
 //!

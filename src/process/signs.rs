@@ -212,6 +212,10 @@ mod tests {
         assert_eq!(readings.overdue(now + PATIENCE), BTreeSet::from([own]));
         assert_eq!(receiver.recv(), Ok((own, Sign::Foreign)));
         assert!(!readings.heard(own, now), "it came too late");
+        // The thread counts until it has ended, which is a moment after it has told.
+        while Arc::strong_count(&readings.threads) > 1 {
+            thread::yield_now();
+        }
         let (never, hangs) = std::sync::mpsc::channel::<()>();
         let hangs = Arc::new(std::sync::Mutex::new(hangs));
         for _ in 0..MOST_HANGING {
