@@ -72,6 +72,21 @@ fn unknown_settings_are_passed_over_with_a_warning() {
 }
 
 #[test]
+fn a_setting_in_the_wrong_place_is_passed_over_with_the_right_one() {
+    let home = Home::with(
+        "user = \"nobody\";\nprocesses = ( { name = \"echo\"; cmd = \"/bin/echo\"; argc = 1;\n  allow = \"127.0.0.1\"; } );\n",
+    );
+    let (status, stdout, stderr) = home.check();
+    assert_eq!((status, stdout.as_str()), (Some(0), "ok"), "{stderr}");
+    let told: Vec<_> = stderr.lines().collect();
+    let [user, allow] = [
+        "WARN @/torc.cfg:1:1: the setting `user` belongs to the group of a command in `processes`; here it is passed over",
+        "WARN @/torc.cfg:3:3: the setting `allow` belongs to the top of the file; here it is passed over",
+    ];
+    assert_eq!(told, [user, allow]);
+}
+
+#[test]
 fn a_program_that_is_not_there_costs_its_own_command_alone() {
     let home = Home::with(
         "processes = (\n  { name = \"late\"; cmd = \"@/late\"; },\n  { name = \"echo\"; cmd = \"/bin/echo\"; argc = 1; }\n);\n",

@@ -35,6 +35,8 @@ const DEFAULT_PORT: u16 = 3699;
 const PORT: &str = "port";
 const PROCESSES: &str = "processes";
 const NAME_OF_PROCESS: &str = "name";
+/// The keys of a command that are torcd's own: it passes them over at the top of the file.
+const OF_TORCD: [&str; 3] = ["cmd", "threads", "argc"];
 const EXAMPLE: &str = "write for example processes = ( { name = \"uptime\"; cmd = \"/usr/bin/uptime\"; } );";
 
 /// Reads the door that a torc.cfg describes; what `flags` say goes over what the file says.
@@ -109,7 +111,8 @@ fn read_looking(name: &str, bytes: &[u8], flags: &CommandSpec, looks: Looks, ope
 
 /// `is_whole`: whether all that was written is in `root`; if not, what is missing in it may be what could not be read.
 fn read_door(root: DeTable<'_>, is_whole: bool, flags: &CommandSpec, found: &mut Found<'_>) -> Option<Options> {
-    let mut own = respelled::<CommandSpec>(root, &[PORT, PROCESSES], &mut found.report);
+    let misplaced = Misplaced::of::<EntrySpec>(&OF_TORCD, "belongs to the group of a command in `processes`");
+    let mut own = respelled::<CommandSpec>(root, &[PORT, PROCESSES], &misplaced, &mut found.report);
     let groups = match own.remove(PROCESSES) {
         Some(processes) => groups(processes, &mut found.report),
         None => {
@@ -135,9 +138,38 @@ fn read_door(root: DeTable<'_>, is_whole: bool, flags: &CommandSpec, found: &mut
     command::read(written, found)
 }
 
+/// The settings of this program that count elsewhere in the file. Where they stand in the wrong place they mean nothing, as to
+/// torcd; but the warning says where they would count, for a `user` at the top leaves programs with the daemon's rights.
+struct Misplaced {
+    keys: Command,
+    but_for: &'static [&'static str],
+    remedy: &'static str,
+}
+
+impl Misplaced {
+    /// The keys of `S` but for those that torcd passes over there.
+    fn of<S: Args>(but_for: &'static [&'static str], remedy: &'static str) -> Self {
+        Self {
+            keys: S::augment_args(Command::new("keys")),
+            but_for,
+            remedy,
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        let mut keys = self.keys.get_arguments().filter_map(Arg::get_long);
+        !self.but_for.contains(&name) && keys.any(|key| key == name)
+    }
+}
+
 /// The table with its keys spelled as everywhere else, and without those that mean nothing here, which torcd passes over too.
 /// `others` are known beside those of `S`.
-fn respelled<'i, S: Args>(table: DeTable<'i>, others: &[&'static str], report: &mut Report<'_>) -> DeTable<'i> {
+fn respelled<'i, S: Args>(
+    table: DeTable<'i>,
+    others: &[&'static str],
+    misplaced: &Misplaced,
+    report: &mut Report<'_>,
+) -> DeTable<'i> {
     let keys = S::augment_args(Command::new("keys"));
     let known = || keys.get_arguments().filter_map(Arg::get_long);
     let is_known = |name: &str| known().any(|known| known == name);
@@ -151,6 +183,14 @@ fn respelled<'i, S: Args>(table: DeTable<'i>, others: &[&'static str], report: &
             with_hyphens.into()
         } else if others.contains(&&*key) {
             key
+        } else if misplaced.has(&with_hyphens) {
+            let text = format!(
+                "the setting {} {}; here it is passed over",
+                Quoted(&key),
+                misplaced.remedy
+            );
+            report.add_passed_over(span.start, text);
+            continue;
         } else {
             let meant = nearest(&key, known().chain(others.iter().copied()));
             let remedy = meant.map_or_else(
@@ -249,7 +289,8 @@ fn group<'i>(process: Spanned<DeValue<'i>>, report: &mut Report<'_>) -> Option<G
         report.add(place, format!("{PROCESSES}: this is not a group; {EXAMPLE}"));
         return None;
     };
-    let mut table = respelled::<EntrySpec>(table, &[NAME_OF_PROCESS], report);
+    let misplaced = Misplaced::of::<CommandSpec>(&[], "belongs to the top of the file");
+    let mut table = respelled::<EntrySpec>(table, &[NAME_OF_PROCESS], &misplaced, report);
     let Some(name) = table.remove(NAME_OF_PROCESS) else {
         report.add(place, "this command has no name; write for example name = \"uptime\"");
         return None;
