@@ -87,13 +87,19 @@ fn call_has_a_name_of_its_own() {
     };
     let client =
         Program::start(Command::new(BINARY).args(["call", "-n", &address, "sh", "-c", "echo up; exec sleep 1000"]));
+    wait_until_up(&client);
+    assert_called(&client, &daemon, "iotcpd-call", &format!("{BINARY}-call"));
+    client.signal(Signal::SIGTERM);
+    assert_eq!(client.finish().0.code(), Some(143));
+}
+
+/// Returns when the program behind `client` has said `up`.
+#[track_caller]
+fn wait_until_up(client: &Program) {
     client
         .stdout
         .wait_from(0, |line| line == "up")
         .expect("the program runs");
-    assert_called(&client, &daemon, "iotcpd-call", &format!("{BINARY}-call"));
-    client.signal(Signal::SIGTERM);
-    assert_eq!(client.finish().0.code(), Some(143));
 }
 
 /// What is meant for a daemon reaches no program, unless that is wanted.
@@ -107,10 +113,7 @@ fn call_keeps_the_signals_of_daemons_to_itself() {
                   sleep 1000 & while :; do wait; done";
     let meant_for_daemons = [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2];
     let client = Program::start(Command::new(BINARY).args(["call", "-n", &address, "sh", "-c", script]));
-    client
-        .stdout
-        .wait_from(0, |line| line == "up")
-        .expect("the program runs");
+    wait_until_up(&client);
     for signal in meant_for_daemons {
         client.signal(signal);
     }
@@ -120,10 +123,7 @@ fn call_keeps_the_signals_of_daemons_to_itself() {
 
     let client =
         Program::start(Command::new(BINARY).args(["call", "-n", "--forward-all", &address, "sh", "-c", script]));
-    client
-        .stdout
-        .wait_from(0, |line| line == "up")
-        .expect("the program runs");
+    wait_until_up(&client);
     for signal in meant_for_daemons {
         client.signal(signal);
         let wanted = format!("got {}", signal.as_str().trim_start_matches("SIG"));
@@ -166,10 +166,7 @@ fn call_goes_with_its_terminal() {
     ]);
     let client = Program::start_with_stdin(&mut setsid, slave.into());
     drop(setsid);
-    client
-        .stdout
-        .wait_from(0, |line| line == "up")
-        .expect("the program runs");
+    wait_until_up(&client);
     client.signal(Signal::SIGHUP);
     client.signal(Signal::SIGUSR1);
     daemon.usr1_until(|stats| stats.count("runs running") == 1);
