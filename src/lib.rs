@@ -14,11 +14,13 @@
 //! | [`stats`] | counters, histograms, the snapshot and its renderers |
 //! | [`reactor`] | the one poll, timers, run queue, signals: the order of a turn |
 //!
-//! Beside them stands [`fuzzing`]: what the parsers promise, for tests and fuzz targets.
+//! Beside them stand [`error`], what ends a command, [`amount`], times and sizes as people read them, and [`fuzzing`]: what the
+//! parsers promise, for tests and fuzz targets.
 //!
 //! Imports point down this table, never up: `tests/it/house.rs` holds who may import whom. The library exists so that
 //! tests, fuzz targets and benches reach the cores; it promises no stable interface to other crates.
 
+pub mod amount;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::SigSet;
 
+use crate::amount;
 use crate::config::file::Source;
 use crate::error::{Blame, Error};
 use crate::reactor::Reactor;
@@ -112,7 +113,8 @@ impl Reloader {
                 let hangs = Error::new(
                     Blame::System,
                     format_args!(
-                        "reading it, and looking at what it names, takes longer than {READ_TIMEOUT:?} and is not waited for any more"
+                        "reading it, and looking at what it names, takes longer than {} and is not waited for any more",
+                        amount::span(READ_TIMEOUT)
                     ),
                     "see why a file system that it is on or names, or a name service, does not answer, and send HUP again",
                 );

@@ -78,7 +78,7 @@ impl ContentLengthFramer {
     }
 }
 
-const HEAD_TOO_LONG: &str = "its head is longer than 8192 bytes";
+const HEAD_TOO_LONG: &str = "its head is longer than 8 KiB";
 
 /// How far a head has come.
 enum Head {

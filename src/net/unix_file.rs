@@ -25,6 +25,7 @@ use nix::sys::signal::SigSet;
 
 use super::addr::UnixAddr;
 use super::stream::Stream;
+use crate::amount;
 
 /// Which file, whatever it is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,8 +124,9 @@ impl Drop for OwnedFile {
                 Err(RecvTimeoutError::Timeout) => {
                     given_up.store(true, Ordering::Release);
                     log::warn!(
-                        "{} is not deleted within {PATIENCE:?} and is left; see why the file system that it is on does not answer",
-                        path.display()
+                        "{} is not deleted within {} and is left; see why the file system that it is on does not answer",
+                        path.display(),
+                        amount::span(PATIENCE)
                     );
                 }
             },

@@ -30,6 +30,7 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use super::sys;
+use crate::amount;
 
 /// How often a start that goes on is looked at.
 const TICK: Duration = Duration::from_millis(500);
@@ -200,9 +201,9 @@ impl Shared {
         let info = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).unwrap_or_default();
         let pid = info.lines().find_map(|line| line.strip_prefix("Pid:"));
         log::error!(
-            "the start of a program has kept everything waiting for {:?}: process {} sleeps in the kernel and does not heed \
+            "the start of a program has kept everything waiting for {}: process {} sleeps in the kernel and does not heed \
              KILL; a file system that it needs does not answer, mend or unmount that",
-            TICK * HOPELESS,
+            amount::span(TICK * HOPELESS),
             pid.map_or("(unknown)", str::trim)
         );
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const LONGEST_FILE: usize = 500;
 const LONGEST_FUNCTION: usize = 60;
 
-/// Which rooms a room may import from. Everybody may use `error`, and itself.
+/// Which rooms a room may import from. Everybody may use itself and [`FOR_ALL`].
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     // The options of a door are what a command line becomes; addresses and their errors are part of them.
     ("cli", &["config", "daemon", "client", "services", "net"]),
@@ -28,6 +28,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &["config", "services", "client", "net", "process", "framing"],
     ),
 ];
+
+/// How a command ends, and how times and sizes are written.
+const FOR_ALL: [&str; 2] = ["error", "amount"];
 
 /// What a core may not know: I/O, clocks, chance.
 const NOT_IN_A_CORE: [&str; 13] = [
@@ -121,7 +124,7 @@ fn imports_point_down() {
             .find(|(room, _)| *room == file.room())
             .expect("a room of the map");
         for (number, line) in file.code() {
-            for named in rooms_named(line).filter(|named| *named != file.room() && *named != "error") {
+            for named in rooms_named(line).filter(|named| *named != file.room() && !FOR_ALL.contains(named)) {
                 if !allowed.contains(&named) {
                     offences.push(format!(
                         "{}:{number}: {} imports {named}",
@@ -251,6 +254,62 @@ fn files_and_functions_are_about_one_thing() {
                 }
             }
         }
+    }
+    report(&offences);
+}
+
+/// Files that write times for programs: the statistics, flags and keys as they are typed, what a client is answered.
+const TIMES_FOR_PROGRAMS: [&str; 4] = [
+    "amount.rs",
+    "stats/text.rs",
+    "config/units.rs",
+    "services/command/core/event.rs",
+];
+
+/// Words in the names of times. A name in capitals is looked at in small ones.
+const NAMES_OF_TIMES: [&str; 14] = [
+    "time", "timeout", "delay", "pause", "patience", "duration", "limit", "elapsed", "waited", "served", "took", "age",
+    "ran", "lived",
+];
+
+/// A time that a line of code writes by itself: one in the form of `Debug`, or a number cut at so many decimals.
+fn writes_a_time(line: &str) -> bool {
+    let is_time = |name: &str| {
+        let name = name.to_lowercase();
+        let mut words = name.split(|c: char| !c.is_ascii_alphabetic());
+        words.any(|word| NAMES_OF_TIMES.contains(&word))
+    };
+    line.match_indices('{').any(|(at, _)| {
+        let Some((name, form)) = line[at + 1..].split('}').next().and_then(|hole| hole.split_once(':')) else {
+            return false;
+        };
+        let is_name = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '.');
+        let has_decimals = form.starts_with('.') && form[1..].starts_with(|c: char| c.is_ascii_digit());
+        // Without a name what is written stands behind, often on the same line.
+        let named = if name.is_empty() { &line[at..] } else { name };
+        is_name && (has_decimals || (form.ends_with('?') && is_time(named)))
+    })
+}
+
+#[test]
+fn times_are_written_in_one_form() {
+    for offender in [
+        r#"format!("after {ran:?}")"#,
+        r#"format!("after {:.3} s", ran)"#,
+        r#"format!("after {:?}", options.busy_timeout)"#,
+        r#"format!("after {PATIENCE:?}")"#,
+    ] {
+        assert!(writes_a_time(offender), "{offender}");
+    }
+    assert!(!writes_a_time(r#"format!("{name:?} {} {:>9}: {}", a, b, c)"#));
+    let mut offences = Vec::new();
+    let is_for_people = |file: &&File| !TIMES_FOR_PROGRAMS.iter().any(|path| file.path == Path::new(path));
+    for file in files().iter().filter(is_for_people) {
+        let found = file.code().filter(|(_, line)| writes_a_time(line));
+        offences.extend(found.map(|(number, _)| {
+            let path = file.path.display();
+            format!("{path}:{number}: writes a time by itself; see src/amount.rs")
+        }));
     }
     report(&offences);
 }

@@ -84,7 +84,7 @@ fn the_record_of_a_lost_worker_shows_none_of_its_requests() {
             let daemon = pool(&worker_command(&[]), &["--retries", "0"], confidential);
             daemon.ask(&format!("echo {SECRET}"));
             daemon.ask(fatal);
-            daemon.stderr_wait(" s ago, ");
+            daemon.stderr_wait(" ago, ");
             daemon
         });
     }
@@ -100,7 +100,7 @@ fn a_worker_that_hangs_is_told_of_without_its_request() {
         let arrival = gate.arrival();
         assert_eq!(client.read_to_end(), b"ERR\n");
         arrival.wait_killed();
-        daemon.stderr_wait(" s ago, not answered");
+        daemon.stderr_wait(" ago, not answered");
         daemon
     });
 }
@@ -219,7 +219,7 @@ fn a_reload_hides_what_was_recorded_before() {
     daemon.signal(Signal::SIGHUP);
     daemon.stderr_wait("read again");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(arrival.pid), Signal::SIGKILL).expect("kill the worker");
-    daemon.stderr_wait(" s ago, ");
+    daemon.stderr_wait(" ago, ");
     let said = said(&daemon);
     assert!(!said.contains(SECRET) && said.contains("(confidential)"), "{said}");
 }

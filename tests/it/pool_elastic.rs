@@ -73,7 +73,7 @@ fn it_grows_before_anybody_waits_and_shrinks_when_idle() {
         assert_eq!(daemon.children().len(), 1);
     }
     daemon.stderr_wait("the load wants more workers: worker 1 is started, 2 of at most 4");
-    daemon.stderr_wait("has not been needed for --worker-idle-timeout 100ms and is let go; 1 are left, of at least 1");
+    daemon.stderr_wait("has not been needed for --worker-idle-timeout 100 ms and is let go; 1 are left, of at least 1");
     let stats = daemon.usr1();
     assert_eq!((stats.count("queries delayed"), stats.count("queries failed")), (0, 0));
     assert_eq!(stats.count("daemon spawns"), 7);

@@ -226,7 +226,7 @@ fn a_refusal_is_not_lost_to_a_reset_when_input_is_left_unread() {
     two.send([b"echo one\n", line.as_slice()].concat());
     assert_eq!(two.read_to_end(), b"one\n");
     assert_eq!(daemon.usr1().count("refused long-line"), 2);
-    daemon.stderr_wait("longer than --max-request 65536");
+    daemon.stderr_wait("longer than --max-request 64 KiB");
 }
 
 #[test]

@@ -77,7 +77,7 @@ fn a_worker_that_answers_wrongly_serves_nobody_until_it_is_mended() {
     );
     let story = ": asked \"probe\", it answered \"bad\", in which --probe-expect \"^good$\" is not found; ";
     assert!(line.contains(story), "{line}");
-    assert!(line.ends_with("; another is started in 100ms"), "{line}");
+    assert!(line.ends_with("; another is started in 100 ms"), "{line}");
     let mut client = daemon.client();
     client.send("mine\n");
     let stats = daemon.usr1_until(|stats| stats.count("workers quarantine") == 1);
@@ -86,7 +86,7 @@ fn a_worker_that_answers_wrongly_serves_nobody_until_it_is_mended() {
         (0, 0)
     );
     assert!(stats.count("restarts probe") >= 1);
-    daemon.stderr_wait("another is started in 200ms");
+    daemon.stderr_wait("another is started in 200 ms");
     let dump = daemon.usr2();
     assert!(dump.contains(&"d[0].status = 32".to_owned()), "{dump:#?}");
     checker.answer("good\n");
@@ -167,13 +167,13 @@ fn a_generation_that_fails_leaves_the_old_one_in_service() {
     assert!(line.contains("has failed its probe and is quarantined"), "{line}");
     assert!(line.contains("; the old worker 0 (pid "), "{line}");
     assert!(
-        line.ends_with(") stays in service, and another is started in 100ms"),
+        line.ends_with(") stays in service, and another is started in 100 ms"),
         "{line}"
     );
     // The more it fails the longer it takes to the next trial, though the old one answers.
-    daemon.stderr_wait("and another is started in 200ms");
+    daemon.stderr_wait("and another is started in 200 ms");
     assert_eq!(daemon.ask("pid"), old);
-    daemon.stderr_wait("and another is started in 400ms");
+    daemon.stderr_wait("and another is started in 400 ms");
     let stats = daemon.usr1();
     assert_eq!(
         (stats.count("daemon S_AVAILABLE"), stats.count("restarts asked")),

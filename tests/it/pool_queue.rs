@@ -62,7 +62,7 @@ fn who_waits_too_long_is_refused_and_the_others_are_not() {
     for client in &mut waiting {
         assert_eq!(client.read_to_end(), b"ERR\n");
     }
-    daemon.stderr_wait("no worker became free within --queue-timeout 200ms");
+    daemon.stderr_wait("no worker became free within --queue-timeout 200 ms");
     assert!(!held.has_input());
     arrival.open();
     assert_eq!(held.read_to_end(), b"held\n");
@@ -109,7 +109,7 @@ fn a_request_that_takes_too_long_is_refused_and_its_worker_replaced() {
     // Its own answer, from a worker that was never asked before.
     assert_eq!(next.read_to_end(), b"1\n");
     arrival.wait_killed();
-    daemon.stderr_wait("took longer than --busy-timeout 1s and is stopped");
+    daemon.stderr_wait("took longer than --busy-timeout 1 s and is stopped");
     let stats = daemon.usr1();
     assert_eq!(
         (stats.count("refused busy-time"), stats.count("restarts timeout")),

@@ -119,8 +119,8 @@ fn a_reply_of_one_byte_more_is_refused_and_its_worker_replaced() {
         (1, 1)
     );
     assert_eq!((stats.count("queries failed"), stats.count("queries replied")), (1, 3));
-    daemon.stderr_wait("longer than --max-reply 1048576 and is stopped");
-    daemon.stderr_wait("its reply was longer than --max-reply 1048576");
+    daemon.stderr_wait("longer than --max-reply 1 MiB and is stopped");
+    daemon.stderr_wait("its reply was longer than --max-reply 1 MiB");
 }
 
 /// A reply without any end is cut off at the limit, not collected.

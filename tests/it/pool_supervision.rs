@@ -64,7 +64,7 @@ fn a_worker_that_is_not_ready_in_time_is_replaced() {
     let first = gate.arrival();
     let pid = first.pid;
     first.wait_killed();
-    daemon.stderr_wait("was not ready within --start-timeout 1s");
+    daemon.stderr_wait("was not ready within --start-timeout 1 s");
     let second = gate.arrival();
     assert_ne!(second.pid, pid);
     second.open();
@@ -122,7 +122,7 @@ fn a_worker_that_has_grown_too_large_is_replaced() {
     let daemon = Daemon::pool(1, &worker_command(&[]), &flags);
     let worker = daemon.ask("pid");
     assert_eq!(daemon.ask("grow 100"), "ok\n");
-    daemon.stderr_wait("more than --max-rss 67108864");
+    daemon.stderr_wait("more than --max-rss 64 MiB");
     daemon.stderr_wait("has served long enough");
     assert_ne!(daemon.ask("pid"), worker);
     let stats = daemon.usr1();
@@ -136,7 +136,10 @@ fn a_worker_that_has_grown_too_large_is_replaced() {
 fn a_worker_that_dies_at_its_start_is_started_again_ever_more_slowly() {
     let flags = ["--alarm-interval", "100ms", "--queue-timeout", "100ms"];
     let daemon = Daemon::pool(1, &worker_command(&["--die-at-start"]), &flags);
-    for (place, delay) in ["at once", "in 100ms", "in 200ms", "in 400ms"].into_iter().enumerate() {
+    for (place, delay) in ["at once", "in 100 ms", "in 200 ms", "in 400 ms"]
+        .into_iter()
+        .enumerate()
+    {
         let line = daemon.stderr_wait_nth("another is started", place + 1);
         assert!(line.ends_with(delay), "{line}");
     }
@@ -157,7 +160,7 @@ fn a_crash_loop_ends_when_its_cause_does() {
     let daemon = Daemon::pool(1, &command, &flags);
     let mut client = daemon.client();
     client.send("served\n");
-    daemon.stderr_wait("another is started in 100ms");
+    daemon.stderr_wait("another is started in 100 ms");
     std::fs::remove_file(&broken).unwrap();
     assert_eq!(client.read_to_end(), b"1\n");
     assert_eq!(daemon.usr1().count("queries failed"), 0);

@@ -358,7 +358,7 @@ fn a_pool_that_has_grown_is_as_large_in_the_new_one_and_shrinks_again_when_idle(
     assert_eq!(daemon.usr1().count("workers current"), 3);
     installation.install("v2");
     upgrade(&daemon, daemon.pid(), 1);
-    let workers_of_new = daemon.stderr_wait("needed for --worker-idle-timeout 300ms and is let go; 2 are left");
+    let workers_of_new = daemon.stderr_wait("needed for --worker-idle-timeout 300 ms and is let go; 2 are left");
     assert!(workers_of_new.contains("of at least 1"), "{workers_of_new}");
     for (mut client, arrival) in held {
         arrival.open();

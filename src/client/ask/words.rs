@@ -10,6 +10,7 @@ use super::dialect::Dialect;
 use super::failures::Report;
 use super::input::LONGEST_LINE;
 use super::options::Privacy;
+use crate::amount;
 use crate::net::addr::ConnectAddr;
 use crate::stats::throttle::{Throttle, Verdict};
 use crate::stats::{Snapshot, text};
@@ -46,7 +47,7 @@ impl Words {
 
     fn failure(&self, report: Report, text: &[u8], why: &str) -> String {
         let Report { lines, span, .. } = report;
-        let when = span.map_or_else(String::new, |span| format!(" in the last {} s", span.as_secs()));
+        let when = span.map_or_else(String::new, |span| format!(" in the last {}", amount::span(span)));
         let noun = if lines == 1 { "line" } else { "lines" };
         let answered = String::from_utf8_lossy(text);
         let meaning = self.meaning(text, lines);
@@ -131,7 +132,7 @@ impl Words {
 /// Why a line got the text for failures; `name` is that of the address in the cause.
 pub(super) fn why(cause: Cause, name: Option<&ConnectAddr>) -> String {
     match (cause, name) {
-        (Cause::LineTooLong, _) => format!("it has more than {LONGEST_LINE} bytes"),
+        (Cause::LineTooLong, _) => format!("it has more than {}", amount::limit(LONGEST_LINE)),
         (Cause::NoConnection, _) => "no connection came free in time".to_owned(),
         (Cause::Fault(_, Fault::Unreachable(kind)), Some(name)) => format!("cannot connect to {name}: {kind}"),
         (Cause::Fault(_, fault), Some(name)) => format!("{name}: {fault}"),

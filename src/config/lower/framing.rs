@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{LONGEST, Mistakes, Origin};
 use crate::config::framing::Framing as Written;
 use crate::config::spec::pool::{HalfClose, LineEnd as WrittenEnd, PoolSpec};
+use crate::config::units::Time;
 use crate::services::pool::options::{Framing, Framings, LineEnd, LineRules, Policy};
 
 /// Shorter pauses come about by themselves, whenever a worker is not on a processor.
@@ -117,11 +118,12 @@ fn quiet(mistakes: &mut Mistakes, spec: &PoolSpec, framings: Framings, policy: &
         None => "reply-framing",
     };
     let text = if !QUIET.contains(&time) {
-        format!("a pause of {time:?} is out of range")
+        format!("a pause of {} is out of range", Time(time))
     } else if time >= policy.busy_timeout {
         format!(
-            "a pause of {time:?} is not over before the busy-timeout {:?}",
-            policy.busy_timeout
+            "a pause of {} is not over before the busy-timeout {}",
+            Time(time),
+            Time(policy.busy_timeout)
         )
     } else if framings.worker_request == Framing::Eof {
         let text = "a worker whose input ends with its request ends its output as well";
@@ -241,7 +243,7 @@ mod tests {
         let quiet = only(&spec([Some("quiet=20ms"), None, Some("line"), None]));
         assert!(quiet.starts_with("request-framing: a request that pauses"), "{quiet}");
         assert!(only(&spec([None, None, Some("eof"), Some("quiet=20ms")])).ends_with("; write eof here"));
-        assert!(only(&spec([None, None, None, Some("quiet=0")])).starts_with("worker-reply-framing: a pause of 0ns"));
+        assert!(only(&spec([None, None, None, Some("quiet=0")])).starts_with("worker-reply-framing: a pause of 0s"));
         assert!(only(&spec([None, Some("quiet=15s"), None, None])).starts_with("reply-framing: a pause of 15s is not"));
         for workers in ["line", "eof", "quiet=30ms"] {
             let idle = only(&spec([None, Some("quiet=20ms"), None, Some(workers)]));

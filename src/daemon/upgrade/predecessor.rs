@@ -14,6 +14,7 @@ use super::link::{Heard, Link};
 use super::look::{self, Look, Seen};
 use super::stage::{Action, Event, Stage, Why};
 use super::word;
+use crate::amount;
 use crate::process::successor::{Handed, Image, Successor};
 
 /// What a successor may take to be ready, besides the time that its workers may take.
@@ -122,9 +123,9 @@ impl Daemon {
                 None => self.advance_upgrade(Event::Asked),
             },
             Seen::Overdue => log::error!(
-                "upgrade failed: the file system that this program is on has not answered for {:?}; this daemon stays in \
+                "upgrade failed: the file system that this program is on has not answered for {}; this daemon stays in \
                  service; see why, and send URG again",
-                look::PATIENCE
+                amount::span(look::PATIENCE)
             ),
         }
     }

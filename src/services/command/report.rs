@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::core::counters::{Counters, Traffic};
 use super::core::scheduler::Load;
+use crate::amount;
 use crate::services::on_request::{self, Times};
 use crate::services::standstill;
 use crate::stats::{Label, Snapshot};
@@ -116,8 +117,8 @@ pub(super) fn dump_client(number: u64, state: &str, to_program: usize, to_client
 
 /// One run's line in the dump.
 pub(super) fn dump_run(number: u64, command: &str, pid: i32, age: Duration, clients: usize) -> String {
-    let age = age.as_secs_f64();
-    format!("r[{number}] command = {command}, pid = {pid}, seconds = {age:.3}, clients = {clients}\n")
+    let age = amount::span(age);
+    format!("r[{number}] command = {command}, pid = {pid}, age = {age}, clients = {clients}\n")
 }
 
 fn as_count(number: usize) -> u64 {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::core::arguments::Arguments;
 use super::core::counters::{Counters, Traffic};
 use super::core::run::Refusal;
+use crate::amount;
 use crate::services::on_request::{self, Times};
 use crate::services::standstill;
 use crate::stats::{Label, Snapshot};
@@ -126,9 +127,9 @@ pub(super) fn dump(
     to_program: usize,
     to_client: usize,
 ) -> String {
-    let age = age.unwrap_or_default().as_secs_f64();
+    let age = amount::span(age.unwrap_or_default());
     format!(
-        "c[{number}] state = {state}, pid = {pid}, seconds = {age:.3}, to program = {to_program}, to client = {to_client}\n"
+        "c[{number}] state = {state}, pid = {pid}, age = {age}, to program = {to_program}, to client = {to_client}\n"
     )
 }
 

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use super::core::{ChannelId, Which};
 use super::options::Disclosure;
+use crate::amount;
 use crate::process::stderr_log::printable;
 
 /// What is kept of a request in bytes: enough to find it again in the log of whoever sent it.
@@ -160,13 +161,10 @@ impl Entry {
 
     /// What became of it, for a line of the log.
     pub(super) fn story(&self, now: Instant, disclosure: Disclosure) -> String {
-        let (age, text) = (self.age(now).as_secs_f64(), self.text(disclosure));
+        let (age, text) = (amount::span(self.age(now)), self.text(disclosure));
         match self.took {
-            Some(took) => format!(
-                "given {age:.3} s ago, answered after {:.3} s: {text}",
-                took.as_secs_f64()
-            ),
-            None => format!("given {age:.3} s ago, not answered: {text}"),
+            Some(took) => format!("given {age} ago, answered after {}: {text}", amount::span(took)),
+            None => format!("given {age} ago, not answered: {text}"),
         }
     }
 }
@@ -204,7 +202,7 @@ impl fmt::Display for Excerpt<'_> {
         };
         write!(f, "\"{}\"", printable(line, ""))?;
         if is_cut {
-            write!(f, " [cut, {} bytes]", self.length)?;
+            write!(f, " [cut, {}]", amount::limit(self.length))?;
         }
         Ok(())
     }
@@ -236,8 +234,8 @@ mod tests {
         assert_eq!(
             stories(&recorder, start + ms(4000)),
             [
-                "given 3.000 s ago, answered after 0.500 s: \"line 2\"",
-                "given 2.000 s ago, answered after 0.500 s: \"line 3\""
+                "given 3 s ago, answered after 500 ms: \"line 2\"",
+                "given 2 s ago, answered after 500 ms: \"line 3\""
             ]
         );
     }
@@ -253,9 +251,9 @@ mod tests {
         assert_eq!(
             stories(&recorder, start + ms(2)),
             [
-                "given 0.002 s ago, answered after 0.001 s: \"one\"",
-                "given 0.002 s ago, not answered: \"two\"",
-                "given 0.002 s ago, not answered: \"three\""
+                "given 2 ms ago, answered after 1 ms: \"one\"",
+                "given 2 ms ago, not answered: \"two\"",
+                "given 2 ms ago, not answered: \"three\""
             ]
         );
     }
@@ -289,8 +287,8 @@ mod tests {
         assert_eq!(
             stories(&recorder, start + ms(4)),
             [
-                "given 0.004 s ago, not answered: \"slow\"",
-                "given 0.004 s ago, answered after 0.001 s: \"7\""
+                "given 4 ms ago, not answered: \"slow\"",
+                "given 4 ms ago, answered after 1 ms: \"7\""
             ]
         );
         recorder.answered(channel(5), start + ms(5));
@@ -343,10 +341,7 @@ mod tests {
             recorder.begin(secret, None, now, kept);
             let entry = recorder.in_hand().unwrap();
             assert_eq!(entry.text(told).to_string(), "(confidential)");
-            assert_eq!(
-                entry.story(now, told),
-                "given 0.000 s ago, not answered: (confidential)"
-            );
+            assert_eq!(entry.story(now, told), "given 0 ms ago, not answered: (confidential)");
             assert_eq!(entry.head.starts_with(b"user"), kept == SHOWN);
         }
     }

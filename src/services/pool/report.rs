@@ -7,6 +7,7 @@ use log::Level;
 
 use super::core::{Dispatcher, Refusal, Restart, SlotView, Status};
 use super::options::Options;
+use crate::amount;
 use crate::stats::histogram::Latency;
 use crate::stats::{Label, Snapshot, Value};
 
@@ -93,14 +94,17 @@ pub(super) fn refusal(reason: Refusal, options: &Options) -> String {
     match reason {
         Refusal::QueueFull => format!("{} requests wait already (--queue-size)", policy.queue_size),
         Refusal::QueueTimeout => format!(
-            "no worker became free within --queue-timeout {:?}",
-            policy.queue_timeout
+            "no worker became free within --queue-timeout {}",
+            amount::span(policy.queue_timeout)
         ),
-        Refusal::BusyTimeout => format!("no answer within --busy-timeout {:?}", policy.busy_timeout),
+        Refusal::BusyTimeout => format!("no answer within --busy-timeout {}", amount::span(policy.busy_timeout)),
         Refusal::WorkerDied => {
             "its worker died over it, in the middle of its reply or once too often (--retries)".to_owned()
         }
-        Refusal::ReplyTooLong => format!("its reply was longer than --max-reply {}", options.max_reply),
+        Refusal::ReplyTooLong => format!(
+            "its reply was longer than --max-reply {}",
+            amount::limit(options.max_reply)
+        ),
         Refusal::BadReply => format!(
             "its worker wrote no reply in --worker-reply-framing {}",
             options.framings.worker_reply
@@ -121,15 +125,15 @@ pub(super) fn restart(reason: Restart, options: &Options) -> (Level, String) {
         Restart::StartTimeout => (
             Level::Error,
             format!(
-                "was not ready within --start-timeout {:?} and is stopped",
-                policy.start_timeout
+                "was not ready within --start-timeout {} and is stopped",
+                amount::span(policy.start_timeout)
             ),
         ),
         Restart::BusyTimeout => (
             Level::Warn,
             format!(
-                "took longer than --busy-timeout {:?} and is stopped",
-                policy.busy_timeout
+                "took longer than --busy-timeout {} and is stopped",
+                amount::span(policy.busy_timeout)
             ),
         ),
         Restart::Desync => (
@@ -146,7 +150,7 @@ pub(super) fn restart(reason: Restart, options: &Options) -> (Level, String) {
             Level::Warn,
             format!(
                 "wrote a reply longer than --max-reply {} and is stopped",
-                options.max_reply
+                amount::limit(options.max_reply)
             ),
         ),
         Restart::Quarantined => (Level::Error, "has failed its probe and is quarantined".to_owned()),
@@ -196,7 +200,7 @@ pub(super) fn next_start(slot: Option<usize>, delay: Option<Duration>) -> String
         (None, _) => "it had been replaced before".to_owned(),
         (Some(_), None) => "another serves in its place".to_owned(),
         (Some(_), Some(Duration::ZERO)) => "another is started at once".to_owned(),
-        (Some(_), Some(delay)) => format!("another is started in {delay:?}"),
+        (Some(_), Some(delay)) => format!("another is started in {}", amount::span(delay)),
     }
 }
 

@@ -11,6 +11,7 @@ use super::super::core::event::{Cause, ClientId, RunEvent, RunId};
 use super::super::core::run::State;
 use super::super::report::{self, Topic};
 use super::{CommandDoor, Of};
+use crate::amount;
 use crate::process::exit_status::ExitStatus;
 use crate::process::job::{Advance, Job, Pipe, Sources};
 use crate::process::reaper::{self, Manner};
@@ -345,10 +346,11 @@ impl CommandDoor {
             joined => format!(", shared with {joined} more"),
         };
         log::info!(
-            "{}: {} ran {}: {status} after {ran:.3?}, {} bytes in, {} out{shared}",
+            "{}: {} ran {}: {status} after {}, {} bytes in, {} out{shared}",
             self.options.name,
             run.peer,
             report::command(&run.name, &run.arguments, self.options.log_arguments),
+            amount::span(ran),
             run.bytes_in,
             run.bytes_out,
         );

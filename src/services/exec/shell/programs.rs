@@ -15,6 +15,7 @@ use super::connection::Connection;
 use super::lookups::Looked;
 use super::permits::Unfit;
 use super::{ExecDoor, Of};
+use crate::amount;
 use crate::process::child::Child;
 use crate::process::exit_status::ExitStatus;
 use crate::process::failure::{SpawnError, Step};
@@ -289,10 +290,11 @@ impl ExecDoor {
             .status
             .map_or_else(|| "unknown".to_owned(), |status| status.to_string());
         log::info!(
-            "{}: {} ran {}: {status} after {ran:.3?}, {} bytes in, {} out, {} err",
+            "{}: {} ran {}: {status} after {}, {} bytes in, {} out, {} err",
             self.options.name,
             connection.who(),
             report::command(&connection.arguments, self.options.log_arguments),
+            amount::span(ran),
             bytes.input,
             bytes.output,
             bytes.errors

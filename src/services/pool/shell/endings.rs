@@ -9,6 +9,7 @@ use super::super::core::{Ending, Event, Fault, Restart, WorkerId};
 use super::super::report::Topic;
 use super::process::Stage;
 use super::{Of, Pool};
+use crate::amount;
 use crate::framing::Framing;
 use crate::process::reaper::{self, Manner};
 use crate::reactor::{Context, Key};
@@ -144,11 +145,11 @@ impl Pool {
     fn log_exit(&mut self, cx: &mut Context<'_>, id: WorkerId, status: &str) {
         let Some(process) = self.crew.get(id) else { return };
         let (number, pid) = (process.number, process.pid());
-        let lived = cx.now().saturating_duration_since(process.started).as_secs_f64();
+        let lived = amount::span(cx.now().saturating_duration_since(process.started));
         match process.stage {
             // The words of iotcpd 1.1, for scripts that look for them.
             Stage::Starting(_) | Stage::Serving | Stage::Lost => {
-                let line = format_args!("daemon d[{number}] has died: pid {pid}, {status}, after {lived:.3} s");
+                let line = format_args!("daemon d[{number}] has died: pid {pid}, {status}, after {lived}");
                 self.note(cx, Level::Warn, Topic::Died, line);
                 self.tell_record(cx, id, Restart::Died);
             }

@@ -17,6 +17,7 @@ use super::exchange::{Bytes, Owed, QueuePlace, State};
 use super::outgoing::Outgoing;
 use super::sharing::Way;
 use super::{Of, Pool, transcode};
+use crate::amount;
 use crate::framing::{Frame, Framer, Progress, Unfit};
 use crate::net::addr::PeerAddr;
 use crate::net::limits::Full;
@@ -363,7 +364,7 @@ impl Pool {
         };
         *count += 1;
         let cause = match line {
-            Line::TooLong => format!("its request is longer than --max-request {limit}"),
+            Line::TooLong => format!("its request is longer than --max-request {}", amount::limit(limit)),
             Line::Malformed(reason) => format!("its request is malformed: {reason}"),
             Line::Unfit(unfit) => format!("its request {unfit}, which workers are not given"),
             Line::Unended => "it closed before the end of its request".to_owned(),

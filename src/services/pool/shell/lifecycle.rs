@@ -14,6 +14,7 @@ use super::crew::Crew;
 use super::process::Stage;
 use super::sessions::Sessions;
 use super::{Of, Pool};
+use crate::amount;
 use crate::error::{Blame, Error};
 use crate::net::addr::ListenAddr;
 use crate::net::limits::ConnectionCount;
@@ -256,7 +257,8 @@ impl Pool {
         });
         for (id, resident) in outgrown.collect::<Vec<_>>() {
             let who = self.crew.describe(id).unwrap_or_default();
-            let line = format_args!("{who} holds {resident} bytes, more than --max-rss {limit}, and is replaced");
+            let (resident, limit) = (amount::size(resident), amount::limit(limit));
+            let line = format_args!("{who} holds {resident}, more than --max-rss {limit}, and is replaced");
             self.note(cx, Level::Info, Topic::Outgrown, line);
             self.tell(cx, Event::Outgrown(id));
         }

@@ -49,6 +49,7 @@ use super::cache::Cache;
 use super::core::{Action, ClientId, Dispatcher, Event, Restart, SlotView, WorkerId};
 use super::options::Options;
 use super::report::{self, Descriptors, Latencies, Topic};
+use crate::amount;
 use crate::net::listening::{Accepting, Listening};
 use crate::process::spawn::Spawner;
 use crate::reactor::{Alarm, Context, READ_BUFFER, Readiness, Service, Source};
@@ -348,12 +349,12 @@ impl Pool {
             .and_then(|worker| self.crew.describe(worker))
             .map(|worker| format!(" at {worker}"))
             .unwrap_or_default();
-        let waited = waited.as_secs_f64();
+        let waited = amount::span(waited);
         self.note(
             cx,
             Level::Warn,
             Topic::Refusal(reason),
-            format_args!("refused {peer} after {waited:.3} s{at}: {cause}"),
+            format_args!("refused {peer} after {waited}{at}: {cause}"),
         );
     }
 

@@ -11,6 +11,7 @@ use super::super::core::{ClientId, Restart, WorkerId};
 use super::super::recorder::Excerpt;
 use super::super::report::{self, Topic};
 use super::Pool;
+use crate::amount;
 use crate::reactor::Context;
 
 impl Pool {
@@ -40,8 +41,8 @@ impl Pool {
                 self.note_at_length(cx, Level::Warn, Topic::Record, headline, lines);
             }
             Some(entry) => {
-                let (after, text) = (entry.age(now).as_secs_f64(), entry.text(disclosure));
-                let headline = format_args!("{who} {fate} after {after:.3} s on: {text}");
+                let (after, text) = (amount::span(entry.age(now)), entry.text(disclosure));
+                let headline = format_args!("{who} {fate} after {after} on: {text}");
                 self.note_at_length(cx, Level::Warn, Topic::Record, headline, lines);
             }
             None => {
@@ -68,9 +69,10 @@ impl Pool {
         };
         let (peer, request) = (client.peer, Excerpt::of(bytes, self.options.disclosure).to_string());
         let who = self.crew.describe(worker).unwrap_or_default();
-        let (waited, served) = (waited.as_secs_f64(), served.as_secs_f64());
+        let (waited, served) = (amount::span(waited), amount::span(served));
+        let limit = amount::span(limit);
         let line = format_args!(
-            "{who} took {served:.3} s, more than --slow-log {limit:?}, for {peer}, which had waited {waited:.3} s: {request}"
+            "{who} took {served}, more than --slow-log {limit}, for {peer}, which had waited {waited}: {request}"
         );
         self.note(cx, Level::Warn, Topic::Slow, line);
     }

@@ -5,6 +5,7 @@ use log::Level;
 use super::super::core::{Action, WorkerId};
 use super::super::report::{self, Topic};
 use super::Pool;
+use crate::amount;
 use crate::reactor::Context;
 
 impl Pool {
@@ -28,8 +29,9 @@ impl Pool {
         let who = who.unwrap_or_else(|| report::place(Some(slot)));
         let size = self.options.policy.workers;
         let line = format_args!(
-            "{who} has not been needed for --worker-idle-timeout {:?} and is let go; {places} are left, of at least {}",
-            size.idle_timeout, size.min
+            "{who} has not been needed for --worker-idle-timeout {} and is let go; {places} are left, of at least {}",
+            amount::span(size.idle_timeout),
+            size.min
         );
         self.note(cx, Level::Info, Topic::Shrunk, line);
     }
