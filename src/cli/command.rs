@@ -1,4 +1,4 @@
-//! `iotcpd command [--config FILE] [flags]`: one command door, described in a torc.cfg, as torcd is.
+//! `iotcpd command [FILE] [flags]`: one command door, described in a torc.cfg, as torcd is.
 
 use std::env;
 use std::ffi::OsString;
@@ -20,7 +20,7 @@ Example:
   cat > torc.cfg <<'END'
   processes = ( { name = \"hello\"; cmd = \"/usr/bin/echo\"; argc = 1; threads = 4; } );
   END
-  iotcpd command --config torc.cfg --listen 127.0.0.1:3699
+  iotcpd command torc.cfg --listen 127.0.0.1:3699
   printf 'hello\\nworld\\n' | nc -N 127.0.0.1 3699
 
 Flags go over what the file says under the same name; --listen also over its port.";
@@ -30,6 +30,9 @@ Flags go over what the file says under the same name; --listen also over its por
 pub(super) struct Flags {
     /// The file that describes the door and its commands, see iotcpd.toml(5); read again at HUP
     /// [default: torc.cfg in the directory that TORC_HOME names, or else in this one]
+    #[arg(value_name = "FILE", conflicts_with = "config")]
+    file: Option<PathBuf>,
+    /// The same, as a flag
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
@@ -46,7 +49,7 @@ pub(super) fn run(flags: Flags) -> Result<(), Error> {
 
 /// The file, with the flags that go over it.
 fn source(flags: Flags, home: Option<OsString>) -> Result<Source, Error> {
-    let path = match flags.config {
+    let path = match flags.file.or(flags.config) {
         Some(path) => path,
         None => default_file(home)?,
     };
@@ -119,6 +122,7 @@ mod tests {
         std::fs::write(&path, "").unwrap();
         assert_eq!(source_of("", Some(home)), Ok(torc(&path)));
         assert_eq!(source_of("--config x", Some(home)), Ok(torc("x")));
+        assert_eq!(source_of("x", Some(home)), Ok(torc("x")));
         for nowhere in [None, Some("")] {
             let told = source_of("", nowhere).unwrap_err();
             assert_eq!(told, format!("there is no torc.cfg; {remedy}"));

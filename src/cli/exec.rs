@@ -1,6 +1,6 @@
 //! `iotcpd exec [flags] SOCKET`: one exec door, described on the command line, as sockexec is.
 
-use clap::{ArgAction, Args};
+use clap::Args;
 
 use super::socket;
 use crate::config::lower;
@@ -22,14 +22,11 @@ Whoever may connect can run every program as the user of this daemon, unless --a
 --user as whom.";
 
 #[derive(Debug, Args)]
-#[command(version, display_name = "iotcpd", disable_version_flag = true, after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Flags {
     /// Where to listen: the path of a UNIX socket, or an address as --listen takes it
     #[arg(value_name = "SOCKET")]
     socket: String,
-    /// Print the version
-    #[arg(short, long, action = ArgAction::Version)]
-    version: Option<bool>,
     #[command(flatten)]
     spec: ExecSpec,
 }

@@ -12,9 +12,12 @@ mod call;
 mod check;
 mod command;
 mod exec;
+mod file;
 mod getopt;
+mod help;
 pub mod log;
 mod pool;
+mod refusal;
 mod run;
 mod socket;
 
@@ -49,7 +52,7 @@ Examples:
     url_rewrite_program /usr/bin/iotcpd ask --squid --channel-ids yes 10.0.0.5:9991
     url_rewrite_children 1 concurrency=500
   Several pools from a file, checked first:
-    iotcpd check --config /etc/iotcpd.toml && iotcpd run --config /etc/iotcpd.toml
+    iotcpd check /etc/iotcpd.toml && iotcpd run /etc/iotcpd.toml
 
 Exit status: 0; 1 when something failed at run time; 2 when flags or configuration are wrong.
 The manual page iotcpd(1) says more, iotcpd.toml(5) describes the file.";
@@ -60,6 +63,7 @@ The manual page iotcpd(1) says more, iotcpd.toml(5) describes the file.";
 #[command(
     name = "iotcpd",
     version,
+    propagate_version = true,
     disable_version_flag = true,
     disable_help_subcommand = true,
     args_conflicts_with_subcommands = true,
@@ -73,7 +77,7 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     /// Print the version
-    #[arg(short, long, action = ArgAction::Version)]
+    #[arg(short, visible_short_alias = 'V', long, global = true, action = ArgAction::Version)]
     version: Option<bool>,
     #[command(flatten)]
     pool: PoolSpec,
@@ -96,6 +100,8 @@ enum Command {
     Ask(ask::Flags),
     /// Have an exec door run a program: its streams, its exit status, its signals
     Call(call::Flags),
+    /// Show the help of a command
+    Help(help::Flags),
 }
 
 /// Runs the program with its arguments, the first of which is its name.
@@ -120,9 +126,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    let cli = match Cli::try_parse_from(line.words) {
+    let command = line.words.get(1).and_then(|word| definition.find_subcommand(word));
+    let command = command.unwrap_or(&definition);
+    let cli = match Cli::try_parse_from(&line.words) {
         Ok(cli) => cli,
-        Err(error) => return refuse(&error),
+        Err(error) => return refusal::tell(command, error),
     };
     for word in line.surplus {
         let word = word.display();
@@ -158,6 +166,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
         Some(Command::Run(flags)) => run::run(flags),
         Some(Command::Check(flags)) => check::run(flags),
         Some(Command::Ask(flags)) => ask::run(&flags),
+        Some(Command::Help(flags)) => help::run(&flags),
         Some(Command::Call(flags)) => return call::run(flags),
     };
     done.map(|()| ExitCode::SUCCESS)
@@ -167,13 +176,6 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
 #[must_use]
 pub fn command() -> clap::Command {
     Cli::command()
-}
-
-/// Tells what clap has to say: asked-for help and version too come this way, with status 0.
-fn refuse(error: &clap::Error) -> ExitCode {
-    // Nobody is left to be told that the terminal has gone.
-    let _ = error.print();
-    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE))
 }
 
 /// Writes to a standard stream, which may be closed: a program that is about to end has nobody else to tell.
@@ -221,7 +223,7 @@ mod tests {
         let error = parse("iotcpd --queue-timout 1").unwrap_err();
         assert_eq!(error.exit_code(), 2);
         assert!(error.to_string().contains("--queue-timeout"), "{error}");
-        assert_eq!(parse("iotcpd run").unwrap_err().exit_code(), 2);
+        assert_eq!(parse("iotcpd run a b").unwrap_err().exit_code(), 2);
     }
 
     #[test]

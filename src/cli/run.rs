@@ -1,22 +1,27 @@
-//! `iotcpd run --config FILE`: the services described in a file.
-
-use std::path::PathBuf;
+//! `iotcpd run [FILE]`: the services described in a file.
 
 use clap::Args;
 
-use crate::config::file::Source;
+use super::file::File;
 use crate::daemon::{self, Plan};
 use crate::error::Error;
 
+const EXAMPLES: &str = "\
+Examples:
+  iotcpd run /etc/iotcpd.toml
+  iotcpd run                                   the same: it is the usual file
+
+The file is read again at HUP, and by an upgrade (URG).";
+
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Flags {
-    /// The file that describes the services, see iotcpd.toml(5), or a torc.cfg (its name ends in .cfg); read again at HUP
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    #[command(flatten)]
+    file: File,
 }
 
 pub(super) fn run(flags: Flags) -> Result<(), Error> {
-    let source = Source::of(flags.config);
+    let source = flags.file.source("run")?;
     daemon::run(Plan {
         services: source.load()?,
         source: Some(source),

@@ -12,6 +12,7 @@
 //! Not here: opening anything, limits of the system against the sum of all services (that is `daemon`), and the words
 //! of `--help` around the flags (that is `cli`).
 
+pub mod advice;
 mod bytes;
 pub mod file;
 pub mod framing;

@@ -66,6 +66,8 @@ mod listen;
 #[cfg(test)]
 mod manual;
 #[cfg(test)]
+mod mistakes;
+#[cfg(test)]
 mod pool_cache;
 #[cfg(test)]
 mod pool_choice;

@@ -1,0 +1,92 @@
+//! The file that `run` and `check` are about: named by itself, by `--config`, or not at all.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::config::file::Source;
+use crate::error::{Blame, Error};
+
+/// What is read when no file is named.
+const DEFAULT: &str = "/etc/iotcpd.toml";
+
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct File {
+    /// The file that describes the services, see iotcpd.toml(5), or a torc.cfg (its name ends in .cfg)
+    /// [default: /etc/iotcpd.toml]
+    #[arg(value_name = "FILE", conflicts_with = "config")]
+    file: Option<PathBuf>,
+    /// The same, as a flag
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl File {
+    /// How its services are read, for the command of that name.
+    ///
+    /// # Errors
+    /// The operator's to mend: no file is named, and the usual one is not there.
+    pub(super) fn source(self, command: &str) -> Result<Source, Error> {
+        let path = match self.file.or(self.config) {
+            Some(path) => path,
+            None => usual(command, PathBuf::from(DEFAULT))?,
+        };
+        Ok(Source::of(path))
+    }
+}
+
+/// The file in its usual place. If there is something, what is wrong with it is told when it is read.
+fn usual(command: &str, path: PathBuf) -> Result<PathBuf, Error> {
+    if path.symlink_metadata().is_ok() {
+        return Ok(path);
+    }
+    Err(Error::new(
+        Blame::Operator,
+        format_args!("no file is named, and there is no {}", path.display()),
+        format_args!(
+            "name the file with the services (iotcpd {command} FILE, or --config FILE), or write that one: iotcpd.toml(5) has an example"
+        ),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Flags {
+        #[command(flatten)]
+        file: File,
+    }
+
+    #[test]
+    fn a_file_is_named_in_either_way_but_not_in_both() {
+        for line in ["run a.toml", "run --config a.toml"] {
+            let flags = Flags::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(
+                flags.file.source("run").unwrap(),
+                Source::Toml("a.toml".into()),
+                "{line}"
+            );
+        }
+        assert!(Flags::try_parse_from(["run", "a", "--config", "b"]).is_err());
+        assert!(Flags::try_parse_from(["run", "a", "b"]).is_err());
+    }
+
+    #[test]
+    fn the_usual_file_is_there_or_that_is_told() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("iotcpd.toml");
+        let told = usual("run", path.clone()).unwrap_err();
+        assert_eq!(told.blame(), Blame::Operator);
+        let begins = format!(
+            "no file is named, and there is no {}; name the file with the services (iotcpd run FILE, or --config FILE)",
+            path.display()
+        );
+        assert!(told.to_string().starts_with(&begins), "{told}");
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(usual("run", path.clone()).unwrap(), path);
+    }
+}

@@ -1,0 +1,140 @@
+//! What the program tells whoever has written something that it cannot do: read as a person would.
+
+use std::fs;
+
+use crate::harness::{Daemon, temp_dir};
+
+/// The exit status of a command line, and what it says on standard output and on standard error.
+#[track_caller]
+fn say(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let (status, stdout, stderr) = Daemon::with(arguments.iter().copied()).spawn().finish();
+    (status.code(), stdout, stderr)
+}
+
+/// What a command line is refused with, which is status 2 and nothing on standard output.
+#[track_caller]
+fn told(arguments: &[&str]) -> String {
+    let (status, stdout, stderr) = say(arguments);
+    assert_eq!((status, stdout.as_str()), (Some(2), ""), "{arguments:?}: {stderr}");
+    stderr
+}
+
+#[test]
+fn a_flag_of_other_daemons_gets_what_takes_its_place() {
+    for (flag, part) in [
+        ("--pidfile", "it stays in the foreground, so that its supervisor"),
+        ("--pid-file=/run/x", "it stays in the foreground"),
+        ("--daemonize", "let a supervisor start it"),
+        ("-D", "let a supervisor start it"),
+        ("--no-daemon", "it always stays in the foreground; leave this out"),
+        ("--logfile", "it writes its log to standard error"),
+        ("--syslog", "the journal"),
+        ("--workers", "said by --num-daemons"),
+        ("--bind", "said by --listen"),
+        ("-c", "iotcpd run FILE"),
+        ("--uid", "the user of --user"),
+        ("--ssl", "stunnel"),
+    ] {
+        let told = told(&[flag, "5"]);
+        assert!(told.contains(part), "{flag}: {told}");
+        for wrong in ["similar argument", "did you mean", "to pass '"] {
+            assert!(!told.contains(wrong), "{flag}: {told}");
+        }
+    }
+    let in_exec = told(&["exec", "--bind", "127.0.0.1:0"]);
+    assert!(in_exec.contains("said by --listen"), "{in_exec}");
+}
+
+#[test]
+fn a_suggestion_is_near_or_there_is_none() {
+    assert!(told(&["--queue-timout", "5"]).contains("did you mean --queue-timeout?"));
+    assert!(told(&["check", "--confg", "x"]).contains("did you mean --config?"));
+    assert!(told(&["chek", "x"]).contains("did you mean iotcpd check?"));
+    for far in ["--children-of-the-sun", "--colour", "--xyz"] {
+        let told = told(&[far, "5"]);
+        assert!(
+            told.contains(far) && !told.contains("did you mean") && !told.contains("tip"),
+            "{told}"
+        );
+    }
+    assert!(told(&["/etc/iotcpd.toml"]).contains("iotcpd run /etc/iotcpd.toml"));
+}
+
+#[test]
+fn help_and_version_are_found_where_people_look_for_them() {
+    let (_, flag, _) = say(&["check", "--help"]);
+    let (status, help, stderr) = say(&["help", "check"]);
+    assert_eq!((status, stderr.as_str()), (Some(0), ""));
+    assert_eq!(help, flag);
+    let (status, help, _) = say(&["help"]);
+    assert!(
+        status == Some(0) && help.contains("Commands:") && help.contains("--num-daemons"),
+        "{help}"
+    );
+    assert!(told(&["help", "ceck"]).contains("did you mean iotcpd help check?"));
+    assert!(told(&["help", "nosuch"]).contains("write one of: pool, exec, command, run, check, ask, call, help"));
+    let version = concat!("iotcpd ", env!("CARGO_PKG_VERSION"));
+    for line in [
+        &["-V"][..],
+        &["-v"],
+        &["--version"],
+        &["exec", "-V"],
+        &["run", "-V"],
+        &["pool", "--version"],
+        &["call", "-v"],
+    ] {
+        let (status, stdout, stderr) = say(line);
+        assert_eq!(
+            (status, stdout.trim_end(), stderr.as_str()),
+            (Some(0), version, ""),
+            "{line:?}"
+        );
+    }
+}
+
+#[test]
+fn a_file_is_named_by_itself_or_by_its_flag() {
+    let home = temp_dir();
+    let (toml, torc) = (home.path().join("f.toml"), home.path().join("f.cfg"));
+    fs::write(&toml, "[pool.main]\ndaemon = 'cat'\nlisten = '127.0.0.1:0'\n").unwrap();
+    fs::write(
+        &torc,
+        "port = 0;\nprocesses = ( { name = \"cat\"; cmd = \"/bin/cat\"; } );\n",
+    )
+    .unwrap();
+    let (toml, torc) = (toml.to_str().unwrap(), torc.to_str().unwrap());
+    for line in [&["check", toml][..], &["check", "--config", toml], &["check", torc]] {
+        let (status, stdout, stderr) = say(line);
+        assert_eq!(
+            (status, stdout.trim_end(), stderr.as_str()),
+            (Some(0), "ok", ""),
+            "{line:?}"
+        );
+    }
+    for line in [
+        &["run", toml][..],
+        &["run", torc],
+        &["command", torc],
+        &["command", "--config", torc],
+    ] {
+        // It is there when it listens.
+        Daemon::with(line.iter().copied()).start();
+    }
+    assert!(told(&["run", toml, "--config", toml]).contains("cannot be used with"));
+}
+
+#[test]
+fn without_a_file_the_usual_one_is_read() {
+    if fs::symlink_metadata("/etc/iotcpd.toml").is_ok() {
+        panic!("this machine has an /etc/iotcpd.toml: move it away for the test");
+    }
+    for command in ["run", "check"] {
+        assert_eq!(
+            told(&[command]).trim_end(),
+            format!(
+                "iotcpd: no file is named, and there is no /etc/iotcpd.toml; name the file with the services \
+                 (iotcpd {command} FILE, or --config FILE), or write that one: iotcpd.toml(5) has an example"
+            )
+        );
+    }
+}
