@@ -49,7 +49,7 @@ Examples:
     iotcpd -n 8 -d 'squidGuard -c /etc/squidguard/squidGuard.conf' --max-request 12000 \\
            -i 10.0.0.5 -p 9991 --allow 10.0.0.0/8
   The same, asked by a Squid (in its squid.conf):
-    url_rewrite_program /usr/bin/iotcpd ask --squid --channel-ids yes 10.0.0.5:9991
+    url_rewrite_program /usr/local/bin/iotcpd ask --squid --channel-ids yes 10.0.0.5:9991
     url_rewrite_children 1 concurrency=500
   Several pools from a file, checked first:
     iotcpd check /etc/iotcpd.toml && iotcpd run /etc/iotcpd.toml

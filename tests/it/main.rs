@@ -130,6 +130,8 @@ mod startup;
 #[cfg(test)]
 mod stopped;
 #[cfg(test)]
+mod systemd;
+#[cfg(test)]
 mod upgrade;
 #[cfg(test)]
 mod upgrade_from_predecessor;

@@ -114,7 +114,11 @@ fn single_blanks(line: &str) -> String {
 
 /// roff's escapes as they are shown.
 fn shown(source: &str) -> String {
-    let plain = source.replace("\\-", "-").replace("\\(dq", "\"").replace("\\&", "");
+    let plain = source
+        .replace("\\-", "-")
+        .replace("\\(dq", "\"")
+        .replace("\\(aq", "'")
+        .replace("\\&", "");
     plain.replace("\\e", "\\")
 }
 
@@ -342,10 +346,9 @@ fn every_line_of_the_statistics_of_the_other_doors_is_told_in_its_order() {
 fn command_lines(block: &str) -> Vec<String> {
     let lines = block.lines().filter_map(|line| {
         let line = line.rsplit("| ").next()?;
-        let line = ["url_rewrite_program ", "ExecStart=", "ExecStartPre="]
+        let line = ["url_rewrite_program ", "ExecStart=", "ExecReload=", "/usr/local/bin/"]
             .iter()
             .fold(line, |line, prefix| line.strip_prefix(prefix).unwrap_or(line));
-        let line = line.strip_prefix("/usr/bin/").unwrap_or(line);
         line.starts_with("iotcpd ").then(|| line.to_owned())
     });
     lines.collect()
@@ -353,7 +356,11 @@ fn command_lines(block: &str) -> Vec<String> {
 
 #[test]
 fn the_examples_are_understood() {
-    let blocks = Page::read(PROGRAM_PAGE).literal_blocks(".Sh EXAMPLES");
+    let mut blocks = Page::read(PROGRAM_PAGE).literal_blocks(".Sh EXAMPLES");
+    for unit in ["iotcpd@", "iotcpd-exec", "iotcpd-command"] {
+        let path = format!("{}/dist/systemd/{unit}.service", env!("CARGO_MANIFEST_DIR"));
+        blocks.push(std::fs::read_to_string(path).unwrap());
+    }
     let lines: Vec<String> = blocks.iter().flat_map(|block| command_lines(block)).collect();
     assert!(lines.len() >= 10, "the examples were not found: {lines:#?}");
     for line in lines {
