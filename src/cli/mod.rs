@@ -39,7 +39,7 @@ Times are in seconds or written like 500ms, 15s, 2m, 1h; sizes are in bytes or l
 
 Signals:
   USR1      print the statistics to standard output
-  USR2      print every worker and what it is doing
+  USR2      print every worker, the queue and the clients, and what they are doing
   HUP       replace all workers, one by one; also read the configuration file again
   TERM INT  finish the requests in hand, stop the workers, exit; a second one hurries
   URG       start the program anew and hand it the listening sockets: an upgrade without a pause

@@ -1,9 +1,14 @@
 //! How much memory a process holds.
 
+use std::fmt;
 use std::fs;
 use std::io;
+use std::time::{Duration, Instant};
 
 use nix::unistd::{Pid, SysconfVar, sysconf};
+
+use super::procfs;
+use crate::amount;
 
 /// Resident memory of a process in bytes: the second field of `/proc/PID/statm`, in pages (`proc_pid_statm(5)`).
 ///
@@ -17,6 +22,57 @@ pub fn resident_bytes(pid: Pid) -> io::Result<u64> {
     let pages = resident_pages(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "malformed statm"))?;
     let page = sysconf(SysconfVar::PAGE_SIZE)?.and_then(|size| u64::try_from(size).ok());
     Ok(pages.saturating_mul(page.unwrap_or(4096)))
+}
+
+/// So long many processes are looked at, one after the other, by somebody who has other things to do: some thousands of them.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// A look at many processes, for people. It ends after a while, however many there are.
+#[derive(Debug)]
+pub struct Survey {
+    /// `None`: `/proc` is not this process's own, and its numbers mean others.
+    until: Option<Instant>,
+}
+
+/// What a [`Survey`] has found of one process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// It holds so many bytes; one that has ended holds none.
+    Holds(u64),
+    /// That cannot be read.
+    Unknown,
+    /// It was not looked at: there are too many others.
+    NotLookedAt,
+}
+
+impl Survey {
+    /// Begins one, at this time by the clock.
+    #[must_use]
+    pub fn begin(now: Instant) -> Self {
+        Self {
+            until: procfs::is_own().then(|| now + PATIENCE),
+        }
+    }
+
+    /// Looks at an unreaped child.
+    #[must_use]
+    pub fn look_at(&self, pid: Pid) -> Memory {
+        match self.until {
+            None => Memory::Unknown,
+            Some(until) if Instant::now() >= until => Memory::NotLookedAt,
+            Some(_) => resident_bytes(pid).map_or(Memory::Unknown, Memory::Holds),
+        }
+    }
+}
+
+impl fmt::Display for Memory {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Memory::Holds(bytes) => amount::size(*bytes).fmt(out),
+            Memory::Unknown => out.write_str("unknown"),
+            Memory::NotLookedAt => out.write_str("not looked at"),
+        }
+    }
 }
 
 fn resident_pages(statm: &str) -> Option<u64> {
@@ -38,6 +94,20 @@ mod tests {
     fn this_process_holds_some_memory() {
         let bytes = resident_bytes(nix::unistd::getpid()).unwrap();
         assert!((100 * 1024..1024 * 1024 * 1024 * 1024).contains(&bytes), "{bytes}");
+    }
+
+    #[test]
+    fn a_survey_ends_however_many_there_are() {
+        let (now, own) = (Instant::now(), nix::unistd::getpid());
+        assert!(matches!(Survey::begin(now).look_at(own), Memory::Holds(bytes) if bytes > 100 * 1024));
+        let over = Survey::begin(now.checked_sub(PATIENCE).unwrap());
+        assert_eq!(over.look_at(own), Memory::NotLookedAt);
+        assert_eq!(Survey { until: None }.look_at(own), Memory::Unknown);
+        assert_eq!(
+            Survey::begin(Instant::now()).look_at(Pid::from_raw(i32::MAX)),
+            Memory::Unknown
+        );
+        assert_eq!(Memory::Holds(3 << 19).to_string(), "1.5 MiB");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 mod closing;
 pub mod command;
+mod dump;
 pub mod exec;
 mod journal;
 mod on_request;

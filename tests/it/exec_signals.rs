@@ -110,7 +110,8 @@ fn a_client_that_reads_late_is_not_taken_for_a_held_output_and_all_that_it_gets_
     let mut client = ExecClient::connect(&daemon);
     client.send([request(&["yes"]), b"0:,".to_vec()].concat());
     let dump_until = |wanted: &dyn Fn(&str) -> bool| {
-        daemon.usr1_until(|_| daemon.usr2().iter().any(|line| wanted(line)));
+        let connections = || daemon.usr2().into_iter().filter(|line| line.starts_with("c["));
+        daemon.usr1_until(|_| connections().any(|line| wanted(&line)));
     };
     let number = |line: &str, of: &str| -> usize {
         let (_, rest) = line.split_once(of).unwrap();

@@ -36,6 +36,8 @@ mod control_groups;
 #[cfg(test)]
 mod descendants;
 #[cfg(test)]
+mod dump;
+#[cfg(test)]
 mod exec;
 #[cfg(test)]
 mod exec_client;

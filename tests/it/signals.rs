@@ -219,7 +219,7 @@ fn usr2_dumps_every_worker() {
     let arrival = gate.arrival();
 
     let dump = daemon.usr2();
-    assert_eq!(dump.len(), 18, "{dump:#?}");
+    assert!(!dump[18].starts_with("d["), "{dump:#?}");
     let (mut workers, mut busy) = (BTreeSet::new(), 0);
     for values in [dumped(&dump, 0), dumped(&dump, 1)] {
         let pid = i32::try_from(values[3]).unwrap();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::core::counters::{Counters, Traffic};
 use super::core::scheduler::Load;
 use crate::amount;
+use crate::services::dump::{ProcessView, process};
 use crate::services::on_request::{self, Times};
 use crate::services::standstill;
 use crate::stats::{Label, Snapshot};
@@ -107,18 +108,68 @@ pub(super) fn snapshot(counters: &Counters, traffic: Traffic, times: &Times, nam
 /// One command's line in the dump.
 pub(super) fn dump_command(name: &str, threads: usize, queue: usize, load: Load) -> String {
     let Load { running, waiting } = load;
-    format!("{name:?} running = {running} of {threads}, waiting = {waiting} of {queue}\n")
+    format!("{name:?} running = {running} of {threads}, waiting = {waiting} of {queue}")
 }
 
-/// One connection's line in the dump.
-pub(super) fn dump_client(number: u64, state: &str, to_program: usize, to_client: usize) -> String {
-    format!("c[{number}] state = {state}, to program = {to_program}, to client = {to_client}\n")
+/// The queue of one command in the dump, if there is any.
+pub(super) fn dump_queue(name: &str, waiting: usize, longest: Duration) -> String {
+    let longest = amount::span(longest);
+    format!("queue of {name:?}: {waiting} waiting, the longest for {longest}")
 }
 
-/// One run's line in the dump.
-pub(super) fn dump_run(number: u64, command: &str, pid: i32, age: Duration, clients: usize) -> String {
-    let age = amount::span(age);
-    format!("r[{number}] command = {command}, pid = {pid}, age = {age}, clients = {clients}\n")
+/// A connection in the dump.
+#[derive(Debug)]
+pub(super) struct ClientView {
+    pub(super) number: u64,
+    pub(super) state: &'static str,
+    /// How long it has waited for a program, if it does.
+    pub(super) waits: Option<Duration>,
+    pub(super) connected: Duration,
+    pub(super) who: String,
+    /// What it has asked for, or has; empty before it has said so.
+    pub(super) command: String,
+    pub(super) to_program: usize,
+    pub(super) to_client: usize,
+}
+
+/// Its line.
+pub(super) fn dump_client(view: &ClientView) -> String {
+    let ClientView { number, state, who, .. } = view;
+    let waits = view.waits.map(|waits| format!(", since = {} ago", amount::span(waits)));
+    let (waits, connected) = (waits.unwrap_or_default(), amount::span(view.connected));
+    let command = match view.command.as_str() {
+        "" => "none",
+        command => command,
+    };
+    let (to_program, to_client) = (view.to_program, view.to_client);
+    format!(
+        "c[{number}] state = {state}{waits}, connected for = {connected}, client = {who}, command = {command}, \
+         to program = {to_program}, to client = {to_client}"
+    )
+}
+
+/// A run in the dump.
+#[derive(Debug)]
+pub(super) struct RunView {
+    pub(super) number: u64,
+    pub(super) command: String,
+    pub(super) process: Option<ProcessView>,
+    /// Who has asked for it first; empty where nobody is known yet.
+    pub(super) leader: String,
+    pub(super) clients: usize,
+}
+
+/// Its line.
+pub(super) fn dump_run(view: &RunView) -> String {
+    let RunView {
+        number,
+        command,
+        clients,
+        leader,
+        ..
+    } = view;
+    let process = process(view.process.as_ref());
+    format!("r[{number}] command = {command}, {process}, client = {leader}, clients = {clients}")
 }
 
 fn as_count(number: usize) -> u64 {

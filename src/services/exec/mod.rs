@@ -97,6 +97,6 @@ impl Door for ExecDoor {
     }
 
     fn dump(&self, now: Instant) -> String {
-        self.describe_connections(now)
+        self.describe(now)
     }
 }

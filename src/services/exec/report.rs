@@ -7,6 +7,7 @@ use super::core::arguments::Arguments;
 use super::core::counters::{Counters, Traffic};
 use super::core::run::Refusal;
 use crate::amount;
+use crate::services::dump::{ProcessView, process};
 use crate::services::on_request::{self, Times};
 use crate::services::standstill;
 use crate::stats::{Label, Snapshot};
@@ -118,18 +119,33 @@ pub(super) fn snapshot(counters: &Counters, traffic: Traffic, times: &Times, nam
     snapshot
 }
 
-/// One connection's line in the dump.
-pub(super) fn dump(
-    number: usize,
-    state: &str,
-    pid: i32,
-    age: Option<Duration>,
-    to_program: usize,
-    to_client: usize,
-) -> String {
-    let age = amount::span(age.unwrap_or_default());
+/// A connection in the dump.
+#[derive(Debug)]
+pub(super) struct ConnectionView {
+    pub(super) number: usize,
+    pub(super) state: &'static str,
+    pub(super) process: Option<ProcessView>,
+    pub(super) connected: Duration,
+    pub(super) who: String,
+    /// Empty before it has asked for one.
+    pub(super) program: String,
+    pub(super) to_program: usize,
+    pub(super) to_client: usize,
+}
+
+/// Its line.
+pub(super) fn dump(view: &ConnectionView) -> String {
+    let ConnectionView { number, state, who, .. } = view;
+    let process = process(view.process.as_ref());
+    let connected = amount::span(view.connected);
+    let program = match view.program.as_str() {
+        "" => "none",
+        program => program,
+    };
+    let (to_program, to_client) = (view.to_program, view.to_client);
     format!(
-        "c[{number}] state = {state}, pid = {pid}, age = {age}, to program = {to_program}, to client = {to_client}\n"
+        "c[{number}] state = {state}, {process}, connected for = {connected}, client = {who}, program = {program}, \
+         to program = {to_program}, to client = {to_client}"
     )
 }
 

@@ -14,6 +14,7 @@
 
 mod cache;
 pub mod core;
+mod dump;
 pub mod options;
 mod recorder;
 mod report;
@@ -135,6 +136,6 @@ impl Door for Pool {
     }
 
     fn dump(&self, now: Instant) -> String {
-        self.describe_slots(now)
+        self.describe(now)
     }
 }

@@ -152,6 +152,11 @@ impl Entry {
 
     /// The request, for a line of the log that may say so much. One that was confidential when it came stays so.
     pub(super) fn text(&self, disclosure: Disclosure) -> impl fmt::Display + '_ {
+        self.excerpt(disclosure)
+    }
+
+    /// The same, as what it is.
+    pub(super) fn excerpt(&self, disclosure: Disclosure) -> Excerpt<'_> {
         let head = self.head.get(..self.length).unwrap_or(&self.head);
         Excerpt {
             head: (self.disclosure == Disclosure::Excerpts && disclosure == Disclosure::Excerpts).then_some(head),

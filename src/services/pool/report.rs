@@ -1,11 +1,11 @@
-//! The pool's words: its statistics block, its dump, and the reasons in its log lines.
+//! The pool's words: its statistics block, and the reasons in its log lines.
 
 use std::fmt;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use log::Level;
 
-use super::core::{Dispatcher, Refusal, Restart, SlotView, Status};
+use super::core::{Dispatcher, Refusal, Restart};
 use super::options::Options;
 use crate::amount;
 use crate::stats::histogram::Latency;
@@ -394,50 +394,4 @@ fn cache_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher, (entries, bytes)
 
 fn as_count(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
-}
-
-/// One worker in the dump, as far as only the shell knows it. -1: there is none.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Descriptors {
-    pub(super) stdin: i32,
-    pub(super) stdout: i32,
-    pub(super) pid: i32,
-    pub(super) client_pid: i32,
-    pub(super) client: i32,
-}
-
-/// One worker's part of the USR2 dump (protocols.md §1), its empty line included.
-pub(super) fn dump(view: &SlotView, descriptors: Descriptors, now: Instant) -> String {
-    let started = view
-        .busy_since
-        .map(|since| wall_clock(now.saturating_duration_since(since)))
-        .unwrap_or_default();
-    let rows = [
-        ("status", i64::from(status_number(view.status))),
-        ("producer_pipe_fd[PIPE_END_WRITE]", descriptors.stdin.into()),
-        ("consumer_pipe_fd[PIPE_END_READ]", descriptors.stdout.into()),
-        ("daemon_pid", descriptors.pid.into()),
-        ("client_pid", descriptors.client_pid.into()),
-        ("client_fd", descriptors.client.into()),
-        ("start.tv_sec", i64::try_from(started.as_secs()).unwrap_or(i64::MAX)),
-        ("start.tv_nsec", started.subsec_nanos().into()),
-    ];
-    let mut text: String = rows
-        .iter()
-        .map(|(name, value)| format!("d[{}].{name} = {value}\n", view.number))
-        .collect();
-    text.push('\n');
-    text
-}
-
-fn status_number(status: Status) -> u8 {
-    status as u8
-}
-
-/// What the clock on the wall said so long ago.
-fn wall_clock(ago: Duration) -> Duration {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .saturating_sub(ago)
 }

@@ -41,6 +41,8 @@ pub enum State {
         request: Request,
         /// Where.
         ticket: Ticket,
+        /// Since when.
+        since: Instant,
         /// For so long.
         until: Instant,
     },

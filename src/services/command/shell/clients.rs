@@ -60,6 +60,7 @@ impl CommandDoor {
         let connection = Connection {
             stream,
             peer,
+            accepted: cx.now(),
             exchange: Exchange::new(self.options.max_message),
             edges: Edges::UNTRIED,
             alarm: Alarm::default(),

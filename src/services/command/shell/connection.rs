@@ -1,5 +1,7 @@
 //! One connection as the shell holds it: the client's socket, and what is on its way to and from it.
 
+use std::time::Instant;
+
 use super::super::core::event::RunId;
 use super::super::core::exchange::Exchange;
 use crate::net::addr::PeerAddr;
@@ -13,6 +15,7 @@ use crate::services::standstill::Watch;
 pub(super) struct Connection {
     pub(super) stream: Stream,
     pub(super) peer: PeerAddr,
+    pub(super) accepted: Instant,
     pub(super) exchange: Exchange,
     pub(super) edges: Edges,
     pub(super) alarm: Alarm,

@@ -3,7 +3,7 @@
 //!
 //! The brain of it is one `match` over [`Action`] in `act`. Beside it stand one connection and its bytes (`connection`),
 //! taking connections in and letting them go (`clients`), the programs (`programs`), what becomes of each start (`runs`), moving the bytes of both
-//! (`pump`), and beginning and end of the whole (`lifecycle`).
+//! (`pump`), what the dump tells of all this (`describe`), and beginning and end of the whole (`lifecycle`).
 //!
 //! What holds: clients and runs are known by the scheduler's numbers, which are keys of the reactor as well and never used
 //! again, so a late event finds nobody. Every touch of a client or a run ends in `pump`, which moves what can be moved, bounded
@@ -12,6 +12,7 @@
 
 mod clients;
 mod connection;
+mod describe;
 mod lifecycle;
 mod programs;
 mod pump;
@@ -291,24 +292,5 @@ impl CommandDoor {
                 uptime: now.saturating_duration_since(self.started),
             },
         )
-    }
-
-    pub(super) fn describe(&self, now: Instant) -> String {
-        let commands = self.options.commands.iter().map(|command| {
-            let load = self.scheduler.load(&command.name);
-            report::dump_command(
-                &String::from_utf8_lossy(&command.name),
-                command.threads,
-                command.queue,
-                load,
-            )
-        });
-        let clients = self.connections.iter().map(|(id, it)| {
-            let state = self.scheduler.client(*id).map_or("over", |state| state.name());
-            report::dump_client(id.0, state, it.input.len(), it.output.len())
-        });
-        let runs = self.runs.iter();
-        let runs = runs.map(|(id, run)| run.describe(*id, now, self.options.log_arguments));
-        commands.chain(clients).chain(runs).collect()
     }
 }

@@ -9,14 +9,16 @@ use log::Level;
 
 use super::super::core::event::{Cause, ClientId, RunEvent, RunId};
 use super::super::core::run::State;
-use super::super::report::{self, Topic};
+use super::super::report::{self, RunView, Topic};
 use super::{CommandDoor, Of};
 use crate::amount;
 use crate::process::exit_status::ExitStatus;
 use crate::process::job::{Advance, Job, Pipe, Sources};
 use crate::process::reaper::{self, Manner};
+use crate::process::rss::Survey;
 use crate::process::watchdog;
 use crate::reactor::{Alarm, Context};
+use crate::services::dump::{ProcessView, who};
 use crate::services::{on_request, standstill};
 
 /// How many programs are started in one turn: each costs tenths of a millisecond, in which nobody else is served.
@@ -60,10 +62,22 @@ impl Running {
         true
     }
 
-    pub(super) fn describe(&self, id: RunId, now: Instant, with_arguments: bool) -> String {
-        let command = report::command(&self.name, &self.arguments, with_arguments);
-        let pid = self.job.as_ref().map_or(-1, |job| job.pid().as_raw());
-        report::dump_run(id.0, &command, pid, self.age(now), self.audience.len())
+    pub(super) fn view(&self, id: RunId, survey: &Survey, now: Instant, with_arguments: bool) -> RunView {
+        RunView {
+            number: id.0,
+            command: self.command(with_arguments),
+            process: self.job.as_ref().map(|job| ProcessView {
+                pid: job.pid().as_raw(),
+                age: self.age(now),
+                memory: survey.look_at(job.pid()),
+            }),
+            leader: self.peer.clone(),
+            clients: self.audience.len(),
+        }
+    }
+
+    pub(super) fn command(&self, with_arguments: bool) -> String {
+        report::command(&self.name, &self.arguments, with_arguments)
     }
 
     fn age(&self, now: Instant) -> Duration {
@@ -156,9 +170,7 @@ impl CommandDoor {
         if leads {
             run.leader = Some(client);
             run.asker = on_request::asker(&connection.stream, &connection.peer);
-            let user = connection.stream.peer_credentials().ok().flatten();
-            let user = user.map(|user| format!(" ({user})")).unwrap_or_default();
-            run.peer = format!("{}{user}", connection.peer);
+            run.peer = who(&connection.stream, &connection.peer);
         } else {
             run.joined += 1;
             connection.input.clear();

@@ -73,6 +73,7 @@ impl ExecDoor {
         let connection = Connection {
             stream,
             peer,
+            accepted: cx.now(),
             run: Run::new(self.options.policy, cx.now()),
             reader: self.options.dialect.reader(self.options.max_arguments),
             teller: self.options.dialect.teller(),

@@ -21,6 +21,7 @@ use crate::process::exit_status::ExitStatus;
 use crate::process::job::{self, Job, Pipe};
 use crate::reactor::{Alarm, READ_BUFFER};
 use crate::relay::buffer::Buffer;
+use crate::services::dump::who;
 use crate::services::standstill::Watch;
 
 // What one read brings is told by one write.
@@ -41,6 +42,7 @@ pub(super) enum Moved {
 pub(super) struct Connection {
     pub(super) stream: Stream,
     pub(super) peer: PeerAddr,
+    pub(super) accepted: Instant,
     pub(super) run: Run,
     pub(super) reader: Reader,
     pub(super) teller: Teller,
@@ -85,10 +87,7 @@ pub(super) struct Bytes {
 impl Connection {
     /// The client as log lines have it: with its user, where that is known.
     pub(super) fn who(&self) -> String {
-        match self.stream.peer_credentials() {
-            Ok(Some(user)) => format!("{} ({user})", self.peer),
-            Ok(None) | Err(_) => self.peer.to_string(),
-        }
+        who(&self.stream, &self.peer)
     }
 
     /// When its arguments were complete, if the program has just written its first byte.

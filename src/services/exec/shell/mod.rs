@@ -4,14 +4,15 @@
 //! The brain of it is one `match` over [`Action`] in [`ExecDoor::act`]. Beside it stand one connection and its bytes
 //! (`connection`), taking connections in and letting them go (`clients`), whom to let in (`permits`), looking up what a name
 //! means (`lookups`), the programs
-//! (`programs`), what they are started with (`surroundings`) and the signals that clients pass on to them (`signals`), and
-//! beginning and end of the whole (`lifecycle`).
+//! (`programs`), what they are started with (`surroundings`) and the signals that clients pass on to them (`signals`), what the
+//! dump tells of all this (`describe`), and beginning and end of the whole (`lifecycle`).
 //!
 //! What holds: every touch of a connection ends in [`ExecDoor::pump`], which moves what can be moved, bounded a turn, and
 //! arms the connection's one alarm. A connection is told an event only through [`ExecDoor::tell`].
 
 mod clients;
 mod connection;
+mod describe;
 mod lifecycle;
 mod lookups;
 mod permits;
@@ -336,25 +337,6 @@ impl ExecDoor {
                 uptime: now.saturating_duration_since(self.started),
             },
         )
-    }
-
-    pub(super) fn describe_connections(&self, now: Instant) -> String {
-        let running = |(key, it): (Key, &Connection)| {
-            let pid = it.program.as_ref().map_or(-1, |program| program.pid().as_raw());
-            let age = it
-                .program
-                .as_ref()
-                .map(|program| now.saturating_duration_since(program.started()));
-            report::dump(
-                key.slot(),
-                state_name(it.run.state()),
-                pid,
-                age,
-                it.input.len(),
-                it.output.len() + it.teller.held(),
-            )
-        };
-        self.connections.iter().map(running).collect()
     }
 }
 

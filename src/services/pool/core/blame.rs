@@ -179,7 +179,7 @@ mod tests {
         }
 
         fn waiting(&self) -> Vec<u64> {
-            self.dispatcher.waiting_clients().map(|client| client.0).collect()
+            self.dispatcher.queued().map(|waiting| waiting.client.0).collect()
         }
     }
 

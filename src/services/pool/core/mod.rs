@@ -28,6 +28,7 @@ mod blame;
 mod channels;
 mod counters;
 mod deadlines;
+mod detail;
 mod elastic;
 mod event;
 #[cfg(debug_assertions)]
@@ -49,6 +50,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 pub use counters::{CacheCounters, Counters, Refusals, Restarts};
+pub use detail::{Doing, InHand, Position, Waiting, WorkerView};
 pub use event::{
     Action, ChannelId, ClientId, Ending, Event, Fault, Finding, Refusal, RequestId, Restart, Step, Verdict, Which,
     WorkerId,

@@ -423,6 +423,10 @@ impl Dispatcher {
         self.requests.try_remove(index(id))
     }
 
+    pub(super) fn request(&self, id: RequestId) -> Option<&Request> {
+        self.requests.get(index(id)).filter(|request| request.id == id)
+    }
+
     pub(super) fn request_mut(&mut self, id: RequestId) -> Option<&mut Request> {
         self.requests.get_mut(index(id)).filter(|request| request.id == id)
     }

@@ -69,13 +69,6 @@ impl Dispatcher {
         self.queue.len()
     }
 
-    /// Whose requests wait, the one that has waited longest first.
-    pub fn waiting_clients(&self) -> impl Iterator<Item = ClientId> {
-        self.queue
-            .iter()
-            .filter_map(|id| self.requests.get(id.index as usize).map(|request| request.client))
-    }
-
     /// How many places there are.
     pub fn places(&self) -> usize {
         self.slots.len()

@@ -39,6 +39,9 @@ pub(super) struct Client {
     pub(super) owed: Owed,
     /// Answers that have not been written.
     pub(super) output: Outgoing,
+    pub(super) accepted: Instant,
+    /// When it has last sent or taken something.
+    pub(super) active: Instant,
     /// By then its request must be whole, or, while it says nothing, it must have begun one.
     pub(super) read_by: Instant,
     /// By then it must have taken something of what is there for it.

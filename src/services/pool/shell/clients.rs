@@ -131,6 +131,8 @@ impl Clients {
             input: Vec::new(),
             owed: Owed::default(),
             output: Outgoing::default(),
+            accepted: now,
+            active: now,
             read_by: now,
             write_by: now,
             alarm: Alarm::default(),

@@ -138,6 +138,12 @@ impl Exchanges {
         }
     }
 
+    /// Those of one connection, the oldest first.
+    pub(super) fn of(&self, owed: &Owed) -> impl Iterator<Item = &Exchange> {
+        let find = |key: Option<Key>| key.and_then(|key| self.table.get(key));
+        std::iter::successors(find(owed.oldest), move |exchange| find(exchange.next))
+    }
+
     /// A new one, behind all others of its connection. An error gives the state back: the table is full.
     pub(super) fn open(&mut self, owed: &mut Owed, client: Key, state: State) -> Result<ClientId, State> {
         let exchange = Exchange {

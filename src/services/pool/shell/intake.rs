@@ -63,6 +63,8 @@ impl Pool {
             input: Vec::new(),
             owed: Owed::default(),
             output: Outgoing::default(),
+            accepted: cx.now(),
+            active: cx.now(),
             read_by: self.idle_until(cx),
             write_by: cx.now(),
             alarm: Alarm::default(),
@@ -182,6 +184,7 @@ impl Pool {
             match client.stream.read(buffer) {
                 Ok(0) => return self.input_ended(cx, key),
                 Ok(length) => {
+                    client.active = cx.now();
                     self.take_in(cx, key, buffer.get(..length).unwrap_or_default());
                     if length < buffer.len() && !to_the_end {
                         return self.settle(cx, key);

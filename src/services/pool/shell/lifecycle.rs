@@ -7,7 +7,7 @@ use log::Level;
 
 use super::super::cache::Cache;
 use super::super::core::{Dispatcher, Ending, Event, Status};
-use super::super::options::Options;
+use super::super::options::{Disclosure, Options};
 use super::super::report::{Latencies, Topic};
 use super::clients::Clients;
 use super::crew::Crew;
@@ -60,6 +60,7 @@ impl Pool {
             latencies: Latencies::default(),
             throttle: Throttle::default(),
             started: now,
+            disclosed_from: None,
             acting: super::Acting::Idle,
             stepped_back: None,
             options,
@@ -113,6 +114,9 @@ impl Pool {
         new: Listeners,
     ) {
         self.spawner = spawner;
+        if self.options.disclosure == Disclosure::Nothing {
+            self.disclosed_from = Some(cx.now());
+        }
         self.options = options;
         self.cache.limit(self.options.cache.as_ref().map(|cache| cache.limits));
         self.clients.count.set_limits(self.options.connection_limits.clone());

@@ -7,8 +7,8 @@
 //! all of them, `workers` starts them and gives them requests, `probe` asks them what is known already, `output` takes what
 //! they write, `endings` sees them go), the two framings of a message (`transcode`), requests that need no worker (`sharing`),
 //! what is told of requests afterwards (`record`) and of the pool's size (`resizing`), connections that have a worker to
-//! themselves (`session` is one, `sessions` all), what the reactor's events are about (`sources`), and beginning and end of the
-//! whole (`lifecycle`).
+//! themselves (`session` is one, `sessions` all), what the reactor's events are about (`sources`), what the dump tells of all
+//! this (`describe`), and beginning and end of the whole (`lifecycle`).
 //!
 //! What holds:
 //! - After every call from the reactor the dispatcher's actions are carried out and its next deadline is armed.
@@ -19,6 +19,7 @@
 mod client;
 mod clients;
 mod crew;
+mod describe;
 mod endings;
 mod exchange;
 mod intake;
@@ -40,15 +41,14 @@ mod waiting;
 mod workers;
 
 use std::fmt;
-use std::os::fd::{AsFd, AsRawFd};
 use std::time::Instant;
 
 use log::Level;
 
 use super::cache::Cache;
-use super::core::{Action, ClientId, Dispatcher, Event, Restart, SlotView, WorkerId};
+use super::core::{Action, ClientId, Dispatcher, Event, Restart, WorkerId};
 use super::options::Options;
-use super::report::{self, Descriptors, Latencies, Topic};
+use super::report::{self, Latencies, Topic};
 use crate::amount;
 use crate::net::listening::{Accepting, Listening};
 use crate::process::spawn::Spawner;
@@ -83,6 +83,8 @@ pub struct Pool {
     latencies: Latencies,
     throttle: Throttle<Topic>,
     started: Instant,
+    /// What came before this was said to be confidential, and stays so.
+    disclosed_from: Option<Instant>,
     acting: Acting,
     /// The turn in which it has stepped back for its workers; once is enough for all of them.
     stepped_back: Option<Instant>,
@@ -295,36 +297,6 @@ impl Pool {
             sessions: self.sessions.totals(),
         };
         report::snapshot(&self.dispatcher, &self.latencies, &self.options, &held, uptime, now)
-    }
-
-    pub(super) fn describe_slots(&self, now: Instant) -> String {
-        let slots = self.dispatcher.slots();
-        slots
-            .map(|view| report::dump(&view, self.descriptors(&view), now))
-            .collect()
-    }
-
-    fn descriptors(&self, view: &SlotView) -> Descriptors {
-        let process = self.crew.get(view.worker);
-        let client = view.client.and_then(|client| {
-            if self.has_sessions() {
-                self.sessions.get(client).map(|session| &session.stream)
-            } else {
-                self.clients.of(client).map(|client| &client.stream)
-            }
-        });
-        let credentials = client.and_then(|stream| stream.peer_credentials().ok().flatten());
-        Descriptors {
-            stdin: process
-                .and_then(|process| process.child.stdin.as_ref())
-                .map_or(-1, AsRawFd::as_raw_fd),
-            stdout: process
-                .and_then(|process| process.child.stdout.as_ref())
-                .map_or(-1, AsRawFd::as_raw_fd),
-            pid: process.map_or(-1, process::Process::pid),
-            client_pid: credentials.map_or(-1, |credentials| credentials.pid),
-            client: client.map_or(-1, |stream| stream.as_fd().as_raw_fd()),
-        }
     }
 
     fn peer_name(&self, client: ClientId) -> String {

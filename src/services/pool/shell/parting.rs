@@ -207,7 +207,10 @@ impl Pool {
         let Client { stream, output, .. } = client;
         match output.write(|bytes| stream.write(bytes)) {
             Ok(0) => {}
-            Ok(_) => client.write_by = cx.now() + self.options.write_timeout,
+            Ok(_) => {
+                client.active = cx.now();
+                client.write_by = client.active + self.options.write_timeout;
+            }
             Err(_) => return self.close(cx, key),
         }
         self.has_taken(cx, key);

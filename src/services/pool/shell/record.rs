@@ -3,11 +3,12 @@
 //! A worker's record is told once, at the first sign of its loss: most often the dispatcher gives it up while its process is
 //! still there; one whose end is seen before anything else is told of as it is reaped. Workers that are asked to go are not.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::Level;
 
 use super::super::core::{ClientId, Restart, WorkerId};
+use super::super::options::Disclosure;
 use super::super::recorder::Excerpt;
 use super::super::report::{self, Topic};
 use super::Pool;
@@ -52,6 +53,15 @@ impl Pool {
         }
     }
 
+    /// How much may be shown of a request that came at a time, or at one that is not known. One that was confidential when it came
+    /// stays so.
+    pub(super) fn disclosure_of(&self, arrived: Option<Instant>) -> Disclosure {
+        match self.disclosed_from {
+            Some(from) if arrived.is_none_or(|arrived| arrived <= from) => Disclosure::Nothing,
+            Some(_) | None => self.options.disclosure,
+        }
+    }
+
     /// A request whose answer has come, but late; to be told before its client is let go, who has its line.
     pub(super) fn tell_if_slow(
         &mut self,
@@ -67,7 +77,8 @@ impl Pool {
         let (Some(client), Some(bytes)) = (self.clients.of(id), self.clients.exchanges.request_bytes(id)) else {
             return;
         };
-        let (peer, request) = (client.peer, Excerpt::of(bytes, self.options.disclosure).to_string());
+        let arrived = cx.now().checked_sub(waited + served);
+        let (peer, request) = (client.peer, Excerpt::of(bytes, self.disclosure_of(arrived)).to_string());
         let who = self.crew.describe(worker).unwrap_or_default();
         let (waited, served) = (amount::span(waited), amount::span(served));
         let limit = amount::span(limit);

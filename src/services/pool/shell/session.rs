@@ -34,6 +34,7 @@ use crate::relay::flow::{Cut, Event, Way};
 pub(super) struct Session {
     pub(super) stream: Stream,
     pub(super) peer: PeerAddr,
+    pub(super) accepted: Instant,
     pub(super) stage: Stage,
     pub(super) watch: Watch,
     pub(super) alarm: Alarm,

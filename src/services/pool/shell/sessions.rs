@@ -37,6 +37,10 @@ impl Sessions {
         self.table.len()
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &Session)> {
+        self.table.iter()
+    }
+
     pub(super) fn keys(&self) -> Vec<Key> {
         self.table.iter().map(|(key, _)| key).collect()
     }
@@ -79,6 +83,7 @@ impl Pool {
         let session = Session {
             stream,
             peer,
+            accepted: cx.now(),
             stage: Stage::Waiting(None),
             watch: Watch::NotYet,
             alarm: Alarm::default(),

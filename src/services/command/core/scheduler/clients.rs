@@ -141,7 +141,7 @@ impl Scheduler {
         }
         if load.waiting < queue {
             self.counters.queued += 1;
-            return self.queue(id, request, until);
+            return self.queue(id, request, (now, until));
         }
         self.counters.busy += 1;
         self.refuse(id, name, Refusal::Busy, now);
@@ -151,7 +151,7 @@ impl Scheduler {
         &mut self,
         id: ClientId,
         request: Request,
-        (ticket, until): (Ticket, Instant),
+        (ticket, since, until): (Ticket, Instant, Instant),
         event: ClientEvent,
         now: Instant,
     ) {
@@ -166,7 +166,15 @@ impl Scheduler {
                 self.close(id);
             }
             // What it sends is its program's input; it may half-close; early.
-            _ => self.enter(id, State::Queued { request, ticket, until }),
+            _ => {
+                let stays = State::Queued {
+                    request,
+                    ticket,
+                    since,
+                    until,
+                };
+                self.enter(id, stays);
+            }
         }
     }
 

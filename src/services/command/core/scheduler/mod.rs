@@ -207,7 +207,12 @@ impl Scheduler {
                 until,
                 quiet_at,
             } => self.asking(id, request, (until, quiet_at), event, now),
-            State::Queued { request, ticket, until } => self.queued(id, request, (ticket, until), event, now),
+            State::Queued {
+                request,
+                ticket,
+                since,
+                until,
+            } => self.queued(id, request, (ticket, since, until), event, now),
             State::Following { run, stalled_until } => self.following(id, run, stalled_until, event, now),
             State::Answered { until } => self.answered(id, until, &event, now),
             State::Parting { until } => match event {

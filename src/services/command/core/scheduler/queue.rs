@@ -9,14 +9,29 @@ use crate::services::waiters::Ticket;
 
 impl Scheduler {
     /// A request waits.
-    pub(super) fn queue(&mut self, id: ClientId, request: Request, until: Instant) {
+    pub(super) fn queue(&mut self, id: ClientId, request: Request, (since, until): (Instant, Instant)) {
         let name = request.name.clone().unwrap_or_default();
         let line = self.lines.entry(name).or_default();
         let ticket = line.queue.push(id);
         // Also where a run may not be shared now: the operator may change that.
         let alike = line.alike.entry(request.arguments.clone()).or_default();
         alike.insert(ticket);
-        self.enter(id, State::Queued { request, ticket, until });
+        let queued = State::Queued {
+            request,
+            ticket,
+            since,
+            until,
+        };
+        self.enter(id, queued);
+    }
+
+    /// Since when the one waits who waits longest for a command.
+    pub fn waiting_since(&self, name: &[u8]) -> Option<Instant> {
+        let first = self.lines.get(name)?.queue.iter().next()?;
+        match self.clients.get(first)? {
+            State::Queued { since, .. } => Some(*since),
+            _ => None,
+        }
     }
 
     /// Serves who waits longest, while one more may run. Lets go of a line that is empty.
