@@ -4,6 +4,7 @@
 //! that only cost one client or one worker stay with the door that meets them and never become an [`Error`].
 
 use std::fmt;
+use std::io::{self, ErrorKind};
 
 use log::Level;
 
@@ -120,9 +121,95 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// What the system said when something failed, small enough to be part of an event. In the words of strerror(3), whose text
+/// people know; those of [`ErrorKind`] ("entity not found") nobody has met before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// An error number.
+    System(i32),
+    /// One that std has made up itself.
+    Other(ErrorKind),
+}
+
+impl From<&io::Error> for Reason {
+    fn from(error: &io::Error) -> Self {
+        error.raw_os_error().map_or_else(|| error.kind().into(), Self::System)
+    }
+}
+
+impl From<ErrorKind> for Reason {
+    fn from(kind: ErrorKind) -> Self {
+        let errno = match kind {
+            ErrorKind::NotFound => libc::ENOENT,
+            ErrorKind::PermissionDenied => libc::EACCES,
+            ErrorKind::ConnectionRefused => libc::ECONNREFUSED,
+            ErrorKind::ConnectionReset => libc::ECONNRESET,
+            ErrorKind::ConnectionAborted => libc::ECONNABORTED,
+            ErrorKind::NotConnected => libc::ENOTCONN,
+            ErrorKind::AddrInUse => libc::EADDRINUSE,
+            ErrorKind::AddrNotAvailable => libc::EADDRNOTAVAIL,
+            ErrorKind::BrokenPipe => libc::EPIPE,
+            ErrorKind::AlreadyExists => libc::EEXIST,
+            ErrorKind::WouldBlock => libc::EAGAIN,
+            ErrorKind::InvalidInput => libc::EINVAL,
+            ErrorKind::TimedOut => libc::ETIMEDOUT,
+            ErrorKind::Interrupted => libc::EINTR,
+            ErrorKind::OutOfMemory => libc::ENOMEM,
+            ErrorKind::HostUnreachable => libc::EHOSTUNREACH,
+            ErrorKind::NetworkUnreachable => libc::ENETUNREACH,
+            other => return Self::Other(other),
+        };
+        Self::System(errno)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::System(errno) => out.write_str(&words(&io::Error::from_raw_os_error(*errno))),
+            Self::Other(kind) => kind.fmt(out),
+        }
+    }
+}
+
+/// What an error says, for people: without the number that std puts behind the words of the system, and without the words
+/// that it puts before those of the resolver.
+#[must_use]
+pub fn words(error: &io::Error) -> String {
+    let text = error.to_string();
+    if let Some(errno) = error.raw_os_error() {
+        let number = format!(" (os error {errno})");
+        return text.strip_suffix(&number).map_or_else(|| text.clone(), str::to_owned);
+    }
+    if error.get_ref().is_none() && text == error.kind().to_string() {
+        return Reason::from(error.kind()).to_string();
+    }
+    let resolver = "failed to lookup address information: ";
+    text.strip_prefix(resolver).map_or_else(|| text.clone(), str::to_owned)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_system_is_quoted_in_its_own_words() {
+        let missing = io::Error::from_raw_os_error(libc::ENOENT);
+        assert_eq!(words(&missing), "No such file or directory");
+        assert_eq!(Reason::from(&missing).to_string(), "No such file or directory");
+        assert_eq!(words(&ErrorKind::NotFound.into()), "No such file or directory");
+        assert_eq!(
+            Reason::from(ErrorKind::ConnectionRefused),
+            Reason::System(libc::ECONNREFUSED)
+        );
+        assert_eq!(words(&io::Error::other("something else")), "something else");
+        let unknown = io::Error::other("failed to lookup address information: Name or service not known");
+        assert_eq!(words(&unknown), "Name or service not known");
+        assert_eq!(
+            Reason::from(ErrorKind::WriteZero).to_string(),
+            ErrorKind::WriteZero.to_string()
+        );
+    }
 
     #[test]
     fn blame_decides_level_and_exit_status() {

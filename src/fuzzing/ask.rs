@@ -11,6 +11,7 @@ use crate::client::ask::input::{LONGEST_LINE, Line, Splitter};
 use crate::client::ask::options::Policy;
 use crate::client::ask::reply::{self, Collector, Flaw, LONGEST_FOR_SQUID, LONGEST_REPLY};
 use crate::client::ask::{ChannelIds, Mode};
+use crate::error::Reason;
 
 const FAILURE: &[u8] = b"BH";
 const CONTRADICTION: &[u8] = b"BH misread";
@@ -318,10 +319,10 @@ impl Run {
 }
 
 const FAULTS: [Fault; 8] = [
-    Fault::Unreachable(ErrorKind::ConnectionRefused),
+    Fault::Unreachable(Reason::Other(ErrorKind::ConnectionRefused)),
     Fault::Unresolved,
-    Fault::Lost(ErrorKind::ConnectionReset),
-    Fault::Shortage(ErrorKind::Other),
+    Fault::Lost(Reason::Other(ErrorKind::ConnectionReset)),
+    Fault::Shortage(Reason::Other(ErrorKind::Other)),
     Fault::TimedOut,
     Fault::Flawed(Flaw::Empty),
     Fault::Flawed(Flaw::Unfinished),

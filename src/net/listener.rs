@@ -120,7 +120,7 @@ impl Listener {
             Socket::Tcp(listener) => ListenAddr::tcp(listener.local_addr()?),
             Socket::Unix(listener) => {
                 let name = UnixAddr::from_socket_addr(&listener.local_addr()?);
-                ListenAddr::Unix(name.ok_or(io::ErrorKind::AddrNotAvailable)?)
+                ListenAddr::Unix(name.ok_or(nix::errno::Errno::EADDRNOTAVAIL)?)
             }
         };
         Ok(Listener {

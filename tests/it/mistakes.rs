@@ -1,6 +1,8 @@
 //! What the program tells whoever has written something that it cannot do: read as a person would.
 
 use std::fs;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 use crate::harness::{Daemon, temp_dir};
 
@@ -137,4 +139,58 @@ fn without_a_file_the_usual_one_is_read() {
             )
         );
     }
+}
+
+/// What `ask` says of one line that it can ask nowhere, with these flags and addresses.
+#[track_caller]
+fn asked_in_vain(arguments: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_iotcpd"));
+    command.arg("ask").args(["--timeout", "300ms"]).args(arguments);
+    let mut asker = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    asker.stdin.take().unwrap().write_all(b"hello\n").unwrap();
+    let output = asker.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "ERR\n");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn what_the_system_said_is_told_in_its_words_and_once() {
+    let missing = temp_dir();
+    let missing = missing.path().join("nosuch.sock");
+    let missing = missing.to_str().unwrap();
+    for (address, cause) in [
+        (missing, "No such file or directory"),
+        ("nohost.invalid:9991", "nohost.invalid:9991"),
+        ("127.10.10.11:1", "Connection refused"),
+    ] {
+        let told = asked_in_vain(&[address]);
+        assert_eq!(told.matches(cause).count(), 1, "{told}");
+        assert!(told.contains("1 of 1 lines were not answered; see that"), "{told}");
+        for nobody_s in ["entity not found", "(os error", "failed to lookup", "tried again"] {
+            assert!(!told.contains(nobody_s), "{told}");
+        }
+    }
+    let told = asked_in_vain(&["nohost.invalid:9991"]);
+    assert!(told.contains("cannot resolve nohost.invalid:9991: "), "{told}");
+    // Of several it matters which, and of Squid's helper when it began.
+    let told = asked_in_vain(&[missing, "nohost.invalid:9991"]);
+    assert_eq!(
+        told.matches("cannot resolve nohost.invalid:9991: ").count(),
+        1,
+        "{told}"
+    );
+    let told = asked_in_vain(&["--squid", "nohost.invalid:9991"]);
+    assert_eq!(
+        told.matches("cannot resolve nohost.invalid:9991: ").count(),
+        1,
+        "{told}"
+    );
+    let (status, _, told) = say(&["call", missing, "true"]);
+    let cause = format!("iotcpd: cannot connect to unix:{missing}: No such file or directory; ");
+    assert!(status == Some(125) && told.starts_with(&cause), "{told}");
 }

@@ -15,6 +15,7 @@ use iotcpd::client::ask::input::Line;
 use iotcpd::client::ask::options::Policy;
 use iotcpd::client::ask::reply::{Flaw, LONGEST_FOR_SQUID};
 use iotcpd::client::ask::{ChannelIds, Mode};
+use iotcpd::error::Reason;
 
 use crate::random::Dice;
 use crate::seeds;
@@ -178,12 +179,12 @@ impl World {
             "too many connections"
         );
         if !self.calm && self.dice.percent(2) {
-            return self.fail_at_once(attempt, Fault::Shortage(ErrorKind::Other));
+            return self.fail_at_once(attempt, Fault::Shortage(Reason::Other(ErrorKind::Other)));
         }
         match self.moods[address] {
             // Half of the refusals come at once, half after a round trip.
             Mood::Gone if self.dice.percent(50) => {
-                self.fail_at_once(attempt, Fault::Unreachable(ErrorKind::ConnectionRefused));
+                self.fail_at_once(attempt, Fault::Unreachable(Reason::Other(ErrorKind::ConnectionRefused)));
             }
             Mood::Gone | Mood::Fine | Mood::Hanging => {
                 self.connections.insert(attempt, Connection { line, address });
@@ -309,14 +310,14 @@ impl World {
         let Connection { line, address } = self.connections[&attempt];
         let outcome = match self.moods[address] {
             Mood::Hanging => return,
-            Mood::Gone if self.dice.percent(50) => Err(Fault::Unreachable(ErrorKind::ConnectionRefused)),
-            Mood::Gone => Err(Fault::Lost(ErrorKind::ConnectionReset)),
+            Mood::Gone if self.dice.percent(50) => Err(Fault::Unreachable(Reason::Other(ErrorKind::ConnectionRefused))),
+            Mood::Gone => Err(Fault::Lost(Reason::Other(ErrorKind::ConnectionReset))),
             Mood::Fine if self.calm => Ok(reply(&self.lines[&line].question, address).into_bytes()),
             Mood::Fine => match self.dice.below(100) {
                 0..4 => Err(Fault::Flawed(Flaw::Empty)),
                 4..8 => Err(Fault::Flawed(Flaw::Unfinished)),
                 8..10 => Err(Fault::Flawed(Flaw::TooLong)),
-                10..14 => Err(Fault::Lost(ErrorKind::ConnectionReset)),
+                10..14 => Err(Fault::Lost(Reason::Other(ErrorKind::ConnectionReset))),
                 _ => Ok(reply(&self.lines[&line].question, address).into_bytes()),
             },
         };

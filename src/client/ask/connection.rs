@@ -92,7 +92,7 @@ impl Connection {
         let sent = self.send();
         let received = self.receive(buffer);
         match (sent, received) {
-            (Err(error), Outcome::Pending) => Outcome::Failed(Fault::Lost(error.kind())),
+            (Err(error), Outcome::Pending) => Outcome::Failed(Fault::Lost((&error).into())),
             (_, received) => received,
         }
     }
@@ -116,7 +116,7 @@ impl Connection {
                 Ok(count) => self.reply.push(buffer.get(..count).unwrap_or_default()),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Outcome::Pending,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Outcome::Failed(Fault::Lost(error.kind())),
+                Err(error) => return Outcome::Failed(Fault::Lost((&error).into())),
             };
             match pushed {
                 Ok(None) => {}
@@ -133,7 +133,7 @@ impl Connection {
 /// no address of that family (`[::1]` without IPv6), and another of the operator's addresses may do.
 fn cannot_connect(error: &io::Error) -> Fault {
     match error.raw_os_error() {
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => Fault::Shortage(error.kind()),
-        _ => Fault::Unreachable(error.kind()),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => Fault::Shortage(error.into()),
+        _ => Fault::Unreachable(error.into()),
     }
 }

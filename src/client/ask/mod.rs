@@ -35,6 +35,7 @@ use std::time::Instant;
 use nix::sys::prctl::set_dumpable;
 use nix::sys::resource::{Resource, getrlimit};
 
+use self::core::{Cause, Fault};
 use super::name;
 use crate::error::{Blame, Error};
 use crate::framing::signals::{HUP, USR1, USR2};
@@ -146,13 +147,18 @@ fn outcome(mode: Mode, end: End, shell: &Shell) -> Result<(), Error> {
         End::InputFailed(error) => Err(broken("cannot read standard input", &error)),
         End::Done(counters) if counters.failed == 0 || mode == Mode::Squid => Ok(()),
         End::Done(counters) => {
-            let why = counters.last_cause.map_or_else(String::new, |cause| shell.why(cause));
+            let why = counters.last_cause.and_then(|cause| shell.why_untold(cause));
+            let why = why.map_or_else(String::new, |why| format!(", the last of them: {why}"));
+            let remedy = match counters.last_cause {
+                Some(Cause::Fault(_, Fault::Unresolved)) => {
+                    "see that the name is spelled right, and that its name server answers (getent hosts NAME)"
+                }
+                Some(Cause::LineTooLong) => "send shorter lines",
+                _ => "see that the daemon runs and listens there, or allow it more time with --timeout",
+            };
             let core::Counters { failed, lines, .. } = counters;
-            Err(Error::new(
-                Blame::Peer,
-                format_args!("{failed} of {lines} lines were not answered, the last of them: {why}"),
-                "see that the daemon runs and listens there, or allow it more time with --timeout",
-            ))
+            let what = format_args!("{failed} of {lines} lines were not answered{why}");
+            Err(Error::new(Blame::Peer, what, remedy))
         }
     }
 }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::time::Instant;
 
+use log::Level;
 use mio::Interest;
 
 use super::super::stdio::{self, Chunk};
@@ -14,7 +15,7 @@ use super::connection::{Connection, Outcome, Stage};
 use super::core::{Action, Asker, AttemptId, Cause, Counters, Event, Fault};
 use super::failures::{Failures, Report};
 use super::input::{Line, Splitter};
-use super::options::{Policy, Privacy};
+use super::options::{Mode, Policy, Privacy};
 use super::resolver::{Place, Resolved};
 use super::words::{self, Words};
 use crate::net::addr::ConnectAddr;
@@ -67,6 +68,8 @@ pub(super) struct Shell {
     failures: Failures,
     report: Alarm,
     words: Words,
+    /// The cause of failures that was told last.
+    told: Option<Cause>,
 }
 
 /// The loop's ends of the threads.
@@ -99,11 +102,17 @@ pub(super) enum End {
 
 impl Shell {
     pub(super) fn new(addresses: Vec<ConnectAddr>, policy: Policy, privacy: Privacy, now: Instant) -> Shell {
+        // Whoever asks one pool a few questions is told by those that fail.
+        let loudness = match (policy.mode, addresses.as_slice()) {
+            (Mode::Plain, [_]) => Level::Debug,
+            _ => Level::Warn,
+        };
         Shell {
             on_failure: policy.on_failure.clone(),
             failures: Failures::default(),
             report: Alarm::default(),
-            words: Words::new(privacy),
+            words: Words::new(privacy, loudness),
+            told: None,
             asker: Asker::new(policy, now),
             places: addresses.into_iter().map(Place::new).collect(),
             connections: GenerationalSlab::default(),
@@ -208,6 +217,7 @@ impl Shell {
 
     fn tell_failures(&mut self, report: Report) {
         let why = self.why(report.cause);
+        self.told = Some(report.cause);
         self.words.failed(report, &self.on_failure, &why);
     }
 
@@ -216,7 +226,8 @@ impl Shell {
         let counters = self.asker.counters();
         self.words.contradicted_in_all(counters);
         if let Some(cause) = counters.last_cause {
-            self.words.failed_in_all(counters, &self.on_failure, &self.why(cause));
+            let why = self.why_untold(cause);
+            self.words.failed_in_all(counters, &self.on_failure, why.as_deref());
         }
     }
 
@@ -262,7 +273,7 @@ impl Shell {
             Err(error) => {
                 self.connections.remove(key);
                 self.asker
-                    .handle(cx.now(), Event::Failed(attempt, Fault::Shortage(error.kind())));
+                    .handle(cx.now(), Event::Failed(attempt, Fault::Shortage((&error).into())));
             }
         }
     }
@@ -347,8 +358,9 @@ impl Shell {
             return;
         };
         let (parked, error) = place.resolved(targets);
-        if let Some(error) = &error {
-            self.words.unresolved(cx.now(), address, &place.name, error);
+        match &error {
+            Some(error) => self.words.unresolved(cx.now(), address, &place.name, error),
+            None => self.words.resolved(address),
         }
         let unreachable = !place.has_targets();
         for attempt in parked {
@@ -375,12 +387,20 @@ impl Shell {
     }
 
     /// Why a line was given up, for people.
-    pub(super) fn why(&self, cause: Cause) -> String {
-        let name = match cause {
-            Cause::Fault(address, _) => self.places.get(address).map(|place| &place.name),
-            Cause::LineTooLong | Cause::NoConnection => None,
+    fn why(&self, cause: Cause) -> String {
+        let (name, unresolved) = match cause {
+            Cause::Fault(address, _) => (
+                self.places.get(address).map(|place| &place.name),
+                self.words.why_unresolved(address),
+            ),
+            Cause::LineTooLong | Cause::NoConnection => (None, None),
         };
-        words::why(cause, name)
+        words::why(cause, name, unresolved)
+    }
+
+    /// Why the last line was given up, unless that has been told of one before it.
+    pub(super) fn why_untold(&self, cause: Cause) -> Option<String> {
+        (self.told != Some(cause)).then(|| self.why(cause))
     }
 
     // ---- standard input and output ---------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 //! What the log hears: a line for each thing that happens to an address, throttled like everything that others can cause.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::time::Instant;
 
@@ -11,6 +12,7 @@ use super::failures::Report;
 use super::input::LONGEST_LINE;
 use super::options::Privacy;
 use crate::amount;
+use crate::error::words;
 use crate::net::addr::ConnectAddr;
 use crate::stats::throttle::{Throttle, Verdict};
 use crate::stats::{Snapshot, text};
@@ -30,13 +32,19 @@ enum Topic {
 pub(super) struct Words {
     throttle: Throttle<Topic>,
     privacy: Privacy,
+    /// Why the names of addresses stand for nothing, as it was told; each look-up says the same until something changes.
+    unresolved: HashMap<usize, String>,
+    addresses: Level,
 }
 
 impl Words {
-    pub(super) fn new(privacy: Privacy) -> Words {
+    /// `addresses`: how loudly their failures are told. A line that fails tells of its last one in any case.
+    pub(super) fn new(privacy: Privacy, addresses: Level) -> Words {
         Words {
             throttle: Throttle::default(),
             privacy,
+            unresolved: HashMap::new(),
+            addresses,
         }
     }
 
@@ -54,12 +62,13 @@ impl Words {
         format!("{lines} {noun} answered {answered}{when}{meaning}: {why}")
     }
 
-    /// The input has ended, and so many of its lines got the text for failures.
-    pub(super) fn failed_in_all(&self, counters: &Counters, text: &[u8], why: &str) {
+    /// The input has ended, and so many of its lines got the text for failures; `why` the last of them did, unless that was told.
+    pub(super) fn failed_in_all(&self, counters: &Counters, text: &[u8], why: Option<&str>) {
         let Counters { failed, lines, .. } = *counters;
         let answered = String::from_utf8_lossy(text);
         let meaning = self.meaning(text, failed);
-        warn!("{failed} of {lines} lines answered {answered} since the start{meaning}, the last because: {why}");
+        let because = why.map_or_else(String::new, |why| format!(", the last because: {why}"));
+        warn!("{failed} of {lines} lines answered {answered} since the start{meaning}{because}");
     }
 
     /// The input has ended, and so many of its lines were asked nowhere because of their channel-IDs.
@@ -98,10 +107,12 @@ impl Words {
         self.say(now, Topic::Contradiction, Level::Error, what);
     }
 
-    /// An address has failed.
+    /// An address has failed. If it was its name, that was told when it was [looked up](Self::unresolved).
     pub(super) fn away(&mut self, now: Instant, address: usize, name: &ConnectAddr, fault: Fault) {
-        let what = format_args!("{name}: {fault}; it is tried again later");
-        self.say(now, Topic::Away(address), Level::Warn, what);
+        if fault != Fault::Unresolved {
+            let what = format_args!("{name}: {fault}; it is tried again later");
+            self.say(now, Topic::Away(address), self.addresses, what);
+        }
     }
 
     /// An address that had failed has answered.
@@ -109,15 +120,31 @@ impl Words {
         self.say(
             now,
             Topic::Back(address),
-            Level::Info,
+            self.addresses.max(Level::Info),
             format_args!("{name} answers again"),
         );
     }
 
     /// A name stands for nothing, or nobody could say for what.
     pub(super) fn unresolved(&mut self, now: Instant, address: usize, name: &ConnectAddr, error: &std::io::Error) {
-        let what = format_args!("cannot resolve {name}: {error}; it is tried again later");
-        self.say(now, Topic::Unresolved(address), Level::Warn, what);
+        let why = words(error);
+        if self.unresolved.get(&address) == Some(&why) {
+            return;
+        }
+        let what = format_args!("cannot resolve {name}: {why}; it is tried again later");
+        self.say(now, Topic::Unresolved(address), self.addresses, what);
+        self.unresolved.insert(address, why);
+    }
+
+    /// Why a name stands for nothing, unless that has been told.
+    pub(super) fn why_unresolved(&self, address: usize) -> Option<&str> {
+        let untold = self.addresses > Level::Warn;
+        self.unresolved.get(&address).map(String::as_str).filter(|_| untold)
+    }
+
+    /// A name stands for something.
+    pub(super) fn resolved(&mut self, address: usize) {
+        self.unresolved.remove(&address);
     }
 
     fn say(&mut self, now: Instant, topic: Topic, level: Level, what: fmt::Arguments<'_>) {
@@ -129,12 +156,17 @@ impl Words {
     }
 }
 
-/// Why a line got the text for failures; `name` is that of the address in the cause.
-pub(super) fn why(cause: Cause, name: Option<&ConnectAddr>) -> String {
+/// Why a line got the text for failures; `name` is that of the address in the cause, `unresolved` why that stands for nothing,
+/// unless that was told already.
+pub(super) fn why(cause: Cause, name: Option<&ConnectAddr>, unresolved: Option<&str>) -> String {
     match (cause, name) {
+        (Cause::Fault(_, Fault::Unresolved), Some(name)) => unresolved.map_or_else(
+            || format!("{name}: {}", Fault::Unresolved),
+            |why| format!("cannot resolve {name}: {why}"),
+        ),
         (Cause::LineTooLong, _) => format!("it has more than {}", amount::limit(LONGEST_LINE)),
         (Cause::NoConnection, _) => "no connection came free in time".to_owned(),
-        (Cause::Fault(_, Fault::Unreachable(kind)), Some(name)) => format!("cannot connect to {name}: {kind}"),
+        (Cause::Fault(_, Fault::Unreachable(reason)), Some(name)) => format!("cannot connect to {name}: {reason}"),
         (Cause::Fault(_, fault), Some(name)) => format!("{name}: {fault}"),
         (Cause::Fault(_, fault), None) => fault.to_string(),
     }
@@ -166,7 +198,11 @@ mod tests {
         let told = |privacy, lines, span: Option<Duration>, text: &[u8]| {
             let cause = Cause::NoConnection;
             let report = Report { lines, span, cause };
-            Words::new(privacy).failure(report, text, "cannot connect to 10.0.0.5:9991: connection refused")
+            Words::new(privacy, Level::Warn).failure(
+                report,
+                text,
+                "cannot connect to 10.0.0.5:9991: connection refused",
+            )
         };
         let why = "cannot connect to 10.0.0.5:9991: connection refused";
         let open = Privacy::Public;

@@ -123,9 +123,11 @@ fn is_set(mask: u64, signal: i32) -> bool {
 
 fn failed(name: &str, failure: &Failure) -> Error {
     const IS_IT_A_DOOR: &str = "see that an exec door serves there (iotcpd exec), and its log";
+    const SPELLED_RIGHT: &str =
+        "see that the name is spelled right, and that its name server answers (getent hosts NAME)";
     let cannot = format!("cannot connect to {name}");
     match failure {
-        Failure::Unresolved(why) => Error::new(Blame::Operator, format_args!("{cannot}: {why}"), "see the name"),
+        Failure::Unresolved(why) => Error::new(Blame::Operator, format_args!("{cannot}: {why}"), SPELLED_RIGHT),
         Failure::Unreachable(why) => Error::new(Blame::Peer, format_args!("{cannot}: {why}"), IS_IT_A_DOOR),
         Failure::TimedOut => Error::new(
             Blame::Peer,

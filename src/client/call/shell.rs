@@ -14,6 +14,7 @@ use super::super::stdio::{self, Chunk};
 use super::super::target::{self, Target};
 use super::core::{Action, Broken, Call, Event, Input, Outcome, Output, Refused};
 use super::options::Options;
+use crate::error::words;
 use crate::net::addr::ConnectAddr;
 use crate::net::standard::Standard;
 use crate::net::stream::Stream;
@@ -212,7 +213,7 @@ impl Shell {
                 link.readable = false;
                 return false;
             }
-            Err(error) => self.tell(cx, Event::Closed(Some(error.to_string()))),
+            Err(error) => self.tell(cx, Event::Closed(Some(words(&error)))),
         }
         true
     }
@@ -222,7 +223,7 @@ impl Shell {
     fn read_input(&mut self, cx: &mut Context<'_>) {
         match stdio::Input::start(cx, Standard::Input) {
             Ok(input) => self.input = Some(input),
-            Err(error) => self.tell(cx, Event::InputFailed(error.to_string())),
+            Err(error) => self.tell(cx, Event::InputFailed(words(&error))),
         }
     }
 
@@ -261,7 +262,7 @@ impl Shell {
                 Some(Err(error)) => {
                     let broken = match error.kind() {
                         ErrorKind::BrokenPipe => Broken::Pipe,
-                        _ => Broken::Other(error.to_string()),
+                        _ => Broken::Other(words(&error)),
                     };
                     self.tell(cx, Event::OutputFailed(*which, broken));
                 }
@@ -286,7 +287,7 @@ impl Link {
 fn refused(error: &io::Error) -> Refused {
     match error.kind() {
         ErrorKind::WouldBlock => Refused::Full,
-        _ => Refused::Other(error.to_string()),
+        _ => Refused::Other(words(error)),
     }
 }
 
@@ -313,7 +314,7 @@ impl Service for Shell {
                 self.targets = found.into_iter().map(Target::Tcp).collect();
                 self.tell(cx, Event::Targets(self.targets.len()));
             }
-            Some(Err(error)) => self.tell(cx, Event::Unresolved(error.to_string())),
+            Some(Err(error)) => self.tell(cx, Event::Unresolved(words(&error))),
             None => {}
         }
         // What has come of the streams is taken at the end of the turn.

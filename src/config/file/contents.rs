@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
-use crate::error::{Blame, Error};
+use crate::error::{Blame, Error, words};
 
 /// A thousand times what the longest configuration seen takes.
 const LARGEST: u64 = 16 * 1024 * 1024;
@@ -42,7 +42,7 @@ pub(super) struct Refusal {
 impl From<io::Error> for Refusal {
     fn from(error: io::Error) -> Self {
         Refusal {
-            what: error.to_string(),
+            what: words(&error),
             remedy: "check the path and the permissions",
             is_missing: error.kind() == io::ErrorKind::NotFound,
         }

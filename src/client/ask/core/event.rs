@@ -1,10 +1,9 @@
 //! What can happen to `ask` and what it decides to do: the words between the asker and the shell.
 
-use std::fmt;
-use std::io::ErrorKind;
-
 use super::super::input::Line;
 use super::super::reply::Flaw;
+use crate::error::Reason;
+use std::fmt;
 
 /// A line in hand: from its [`Event::Line`] to the [`Action::Write`] of its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -42,13 +41,13 @@ pub enum Fault {
     /// Nobody could say what its name stands for.
     Unresolved,
     /// There was no connection.
-    Unreachable(ErrorKind),
+    Unreachable(Reason),
     /// The connection broke before the reply was whole.
-    Lost(ErrorKind),
+    Lost(Reason),
     /// What came back is no answer.
     Flawed(Flaw),
     /// This machine has no descriptor, port or memory left for a connection; the address is not to blame.
-    Shortage(ErrorKind),
+    Shortage(Reason),
     /// It took too long.
     TimedOut,
 }
@@ -81,13 +80,13 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Fault::Unresolved => f.write_str("its name cannot be resolved"),
-            Fault::Unreachable(kind) => write!(f, "cannot connect: {kind}"),
-            Fault::Lost(kind) => write!(f, "connection lost: {kind}"),
+            Fault::Unreachable(reason) => write!(f, "cannot connect: {reason}"),
+            Fault::Lost(reason) => write!(f, "connection lost: {reason}"),
             Fault::Flawed(Flaw::Empty) => f.write_str("connection closed without an answer"),
             Fault::Flawed(Flaw::Unfinished) => f.write_str("connection closed within the answer"),
             Fault::Flawed(Flaw::TooLong) => f.write_str("the answer is too long"),
             Fault::Flawed(Flaw::Nul) => f.write_str("the answer holds a NUL"),
-            Fault::Shortage(kind) => write!(f, "no connection to be had on this machine: {kind}"),
+            Fault::Shortage(reason) => write!(f, "no connection to be had on this machine: {reason}"),
             Fault::TimedOut => f.write_str("no answer in time"),
         }
     }

@@ -1,13 +1,15 @@
 //! The asker's rules, one story each; that they hold in any order is shown by `tests/sim/ask.rs`.
 
 use std::io::ErrorKind;
+
+use crate::error::Reason;
 use std::time::Duration;
 
 use super::super::options::{ChannelIds, Mode};
 use super::*;
 
 const TIMEOUT: Duration = Duration::from_secs(2);
-const REFUSED: Fault = Fault::Unreachable(ErrorKind::ConnectionRefused);
+const REFUSED: Fault = Fault::Unreachable(Reason::Other(ErrorKind::ConnectionRefused));
 
 /// An asker whose clock stands still until it is told.
 struct Story {
@@ -168,7 +170,7 @@ fn a_shortage_is_nobodys_fault_and_means_fewer_connections() {
     let mut story = Story::new(Mode::Squid, 1, 10);
     let (first, _) = story.asked("1 a");
     let (second, _) = story.asked("2 b");
-    let actions = story.tell(Event::Failed(second, Fault::Shortage(ErrorKind::Other)));
+    let actions = story.tell(Event::Failed(second, Fault::Shortage(Reason::Other(ErrorKind::Other))));
     assert_eq!(actions, [], "the address is not away");
     assert_eq!(story.pass(TIMEOUT / 2), [], "one is open, and one is all there can be");
     let actions = story.tell(Event::Reply(first, b"OK".to_vec()));
