@@ -36,6 +36,8 @@ mod control_groups;
 #[cfg(test)]
 mod descendants;
 #[cfg(test)]
+mod dist;
+#[cfg(test)]
 mod dump;
 #[cfg(test)]
 mod exec;
@@ -131,8 +133,6 @@ mod silent_files;
 mod startup;
 #[cfg(test)]
 mod stopped;
-#[cfg(test)]
-mod systemd;
 #[cfg(test)]
 mod upgrade;
 #[cfg(test)]

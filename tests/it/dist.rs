@@ -1,4 +1,5 @@
-//! The units of `dist/systemd`, and those that the manual shows: `systemd-analyze` has nothing to say about them.
+//! What `dist` has for supervisors, and the manual tells of it: the commands are understood, and `systemd-analyze` has nothing to
+//! say about the units.
 //!
 //! Under a systemd that runs they are tried by `scripts/test-systemd`.
 
@@ -149,11 +150,49 @@ fn what_the_manual_shows_is_what_is_installed() {
     }
 }
 
+/// Every file below a directory, by its path in the source.
+fn files(directory: &str) -> Vec<String> {
+    let listed = fs::read_dir(Path::new(SOURCE).join(directory)).unwrap();
+    let entries = listed.map(|entry| entry.unwrap());
+    let paths = entries.flat_map(|entry| {
+        let path = format!("{directory}/{}", entry.file_name().to_str().unwrap());
+        match entry.file_type().unwrap().is_dir() {
+            true => files(&path),
+            false => vec![path],
+        }
+    });
+    paths.collect()
+}
+
 #[test]
-fn the_manual_tells_of_every_unit() {
+fn the_manual_tells_of_every_file() {
     let manual = manual();
-    for path in units() {
-        assert!(manual.contains(name_of(&path)), "{}", path.display());
+    for path in files("dist") {
+        let told = path.strip_prefix("dist/systemd/").unwrap_or(&path);
+        assert!(manual.contains(told), "{path}");
+    }
+}
+
+#[test]
+fn every_command_is_understood() {
+    for path in files("dist") {
+        let text = fs::read_to_string(Path::new(SOURCE).join(&path)).unwrap();
+        let lines = text.lines().filter(|line| !line.starts_with(['#', ';']));
+        let commands = lines.filter_map(|line| match line.split_once("/usr/local/bin/iotcpd ") {
+            Some((_, words)) => Some(words),
+            None => line.strip_prefix("command_args=\"")?.strip_suffix('"'),
+        });
+        let mut understood = 0;
+        for words in commands {
+            let words = format!("iotcpd {words}");
+            let words = shell_words::split(&words).unwrap();
+            if let Err(error) = iotcpd::cli::command().try_get_matches_from(words) {
+                panic!("{path}: {error}");
+            }
+            understood += 1;
+        }
+        let has_none = path.ends_with(".socket") || path.ends_with(".sysusers");
+        assert_eq!(understood == 0, has_none, "{path}");
     }
 }
 
