@@ -13,6 +13,12 @@ pub struct Buffer {
     from: usize,
 }
 
+impl From<Vec<u8>> for Buffer {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes, from: 0 }
+    }
+}
+
 impl Buffer {
     /// How many there are.
     #[must_use]

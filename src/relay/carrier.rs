@@ -6,11 +6,12 @@ use nix::errno::Errno;
 use nix::fcntl::{SpliceFFlags, splice};
 use nix::unistd::{read, write};
 
+use super::buffer::Buffer;
 use super::flow::{Event, Flow, Todo, Way};
 
 /// The most that one direct move is asked to move. A pipe holds less unless its owner has widened it.
 const MOVE: usize = 1 << 20;
-/// The most that one read takes, and so the most that a direction holds.
+/// The most that one read takes, and so the most that a direction holds, unless its owner lets it hold more.
 pub const PIECE: usize = 16 << 10;
 /// One direction's share of a turn: so many bytes or system calls, whichever comes first.
 const BYTES_PER_TURN: usize = 1 << 20;
@@ -33,8 +34,7 @@ pub enum Halt {
 #[derive(Debug)]
 pub struct Carrier {
     flow: Flow,
-    held: Vec<u8>,
-    written: usize,
+    held: Buffer,
 }
 
 impl Carrier {
@@ -43,8 +43,7 @@ impl Carrier {
     pub fn new(way: Way, first: Vec<u8>) -> Self {
         Self {
             flow: Flow::new(way, first.len()),
-            held: first,
-            written: 0,
+            held: Buffer::from(first),
         }
     }
 
@@ -58,8 +57,13 @@ impl Carrier {
     pub fn tell(&mut self, event: Event) {
         self.flow.on(event);
         if self.flow.is_over() {
-            self.held = Vec::new();
+            self.held.clear();
         }
+    }
+
+    /// See [`Flow::let_hold`].
+    pub const fn let_hold(&mut self, limit: usize) {
+        self.flow.let_hold(limit);
     }
 
     /// Carries bytes until it has to wait, has had its share, or has come to the end. Both descriptors are non-blocking;
@@ -70,11 +74,12 @@ impl Carrier {
             match self.flow.next() {
                 Todo::Move => self.flow.on(moved(&source, &sink)),
                 Todo::Read => self.read(&source, &sink, scratch),
+                Todo::Hold(most) => self.hold(&source, scratch, most),
                 Todo::Write => self.write(&sink),
                 Todo::TellEnd => return Halt::AtEnd,
                 Todo::Wait => return Halt::Waiting,
                 Todo::Nothing => {
-                    self.held = Vec::new();
+                    self.held.clear();
                     return Halt::Over;
                 }
             }
@@ -86,39 +91,60 @@ impl Carrier {
             Todo::TellEnd => Halt::AtEnd,
             Todo::Wait => Halt::Waiting,
             Todo::Nothing => Halt::Over,
-            Todo::Move | Todo::Read | Todo::Write => Halt::MoreLater,
+            Todo::Move | Todo::Read | Todo::Hold(_) | Todo::Write => Halt::MoreLater,
         }
     }
 
     /// Reads a piece and writes it at once; what the sink does not take is kept.
     fn read(&mut self, source: &impl AsFd, sink: &impl AsFd, scratch: &mut [u8]) {
-        let limit = scratch.len().min(PIECE);
-        let piece = match read(source, scratch.get_mut(..limit).unwrap_or_default()) {
-            // EIO: the other side of a terminal has hung up, which is how its output ends.
-            Ok(0) | Err(Errno::EIO) => return self.flow.on(Event::SourceEnded),
-            Ok(count) => scratch.get(..count).unwrap_or_default(),
-            Err(Errno::EAGAIN) => return self.flow.on(Event::SourceEmpty),
-            Err(Errno::EINTR) => return,
-            Err(_) => return self.flow.on(Event::Failed),
+        let piece = match taken(source, scratch, PIECE) {
+            Ok(piece) => piece,
+            Err(event) => return self.tell(event),
         };
         self.flow.on(Event::Read(piece.len()));
         let event = written(sink, piece);
         let count = if let Event::Wrote(count) = event { count } else { 0 };
-        self.held.clear();
-        self.held.extend_from_slice(piece.get(count..).unwrap_or_default());
-        self.written = 0;
-        self.flow.on(event);
+        let rest = piece.get(count..).unwrap_or_default();
+        if !rest.is_empty() {
+            self.held.end().extend_from_slice(rest);
+        }
+        self.tell(event);
+    }
+
+    /// Reads a piece of at most so many bytes and keeps it.
+    fn hold(&mut self, source: &impl AsFd, scratch: &mut [u8], most: usize) {
+        let event = match taken(source, scratch, most) {
+            Ok(piece) => {
+                self.held.end().extend_from_slice(piece);
+                Event::Read(piece.len())
+            }
+            Err(event) => event,
+        };
+        self.tell(event);
     }
 
     fn write(&mut self, sink: &impl AsFd) {
-        let event = written(sink, self.held.get(self.written..).unwrap_or_default());
+        let event = written(sink, self.held.bytes());
         if let Event::Wrote(count) = event {
-            self.written += count;
-            if self.written >= self.held.len() {
-                (self.held, self.written) = (Vec::new(), 0);
+            self.held.consume(count);
+            if self.held.is_empty() {
+                self.held.clear();
             }
         }
-        self.flow.on(event);
+        self.tell(event);
+    }
+}
+
+/// An attempt to read at most so many bytes; or what has happened instead.
+fn taken<'a>(source: &impl AsFd, scratch: &'a mut [u8], most: usize) -> Result<&'a [u8], Event> {
+    let limit = scratch.len().min(PIECE).min(most);
+    match read(source, scratch.get_mut(..limit).unwrap_or_default()) {
+        // EIO: the other side of a terminal has hung up, which is how its output ends.
+        Ok(0) | Err(Errno::EIO) => Err(Event::SourceEnded),
+        Ok(count) => Ok(scratch.get(..count).unwrap_or_default()),
+        Err(Errno::EAGAIN) => Err(Event::SourceEmpty),
+        Err(Errno::EINTR) => Err(Event::Read(0)),
+        Err(_) => Err(Event::Failed),
     }
 }
 

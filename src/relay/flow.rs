@@ -8,6 +8,9 @@
 //! The poll is edge-triggered: an end is tried until it says that it has nothing, or takes nothing, and from then on it is
 //! waited for. A direct move (`splice`) that says so does not say which of the two ends it was: then either's edge is
 //! worth a try.
+//!
+//! While the sink takes nothing the source waits as well, unless its owner [lets more be held](Flow::let_hold): then the
+//! source is read on, up to that limit. What is held goes out before anything else, so bytes keep their order.
 
 /// How bytes go from source to sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +59,9 @@ pub enum Todo {
     Move,
     /// Read, and report how it went.
     Read,
+    /// Read at most so many bytes although the sink takes nothing, keep them behind those that are held, and report how it
+    /// went.
+    Hold(usize),
     /// Write what is held, and report how it went.
     Write,
     /// Tell the sink that nothing more comes, and report that.
@@ -94,7 +100,10 @@ enum Awaited {
     Neither,
     Source,
     Sink,
+    /// An edge of one of the two is enough.
     Either,
+    /// The sink takes nothing, and the source, which would be read on, has nothing.
+    Both,
 }
 
 /// One direction.
@@ -104,6 +113,8 @@ pub struct Flow {
     state: State,
     awaited: Awaited,
     held: usize,
+    /// How many may be held while the sink takes nothing.
+    limit: usize,
     delivered: u64,
 }
 
@@ -116,6 +127,7 @@ impl Flow {
             state: State::Open,
             awaited: Awaited::Neither,
             held,
+            limit: 0,
             delivered: 0,
         }
     }
@@ -132,6 +144,10 @@ impl Flow {
                 Way::Direct => Todo::Move,
                 Way::Held => Todo::Read,
             },
+            // After a direct move that was stuck it may be the source that has nothing. Then a read says so.
+            (State::Open, Awaited::Sink | Awaited::Either) if self.held < self.limit => {
+                Todo::Hold(self.limit - self.held)
+            }
             (State::Open | State::Emptying, _) => Todo::Wait,
         }
     }
@@ -144,7 +160,12 @@ impl Flow {
             (_, Event::SinkClosed) => self.cut(Cut::SinkClosed),
             (_, Event::Failed) => self.cut(Cut::Failed),
             (State::Open, Event::Moved(count)) => self.count(count),
-            (State::Open, Event::Read(count)) => self.held += count,
+            (State::Open, Event::Read(count)) => {
+                self.held += count;
+                if self.awaited == Awaited::Either {
+                    self.awaited = Awaited::Neither;
+                }
+            }
             (State::Open | State::Emptying, Event::Wrote(count)) => {
                 let count = count.min(self.held);
                 self.held -= count;
@@ -152,7 +173,12 @@ impl Flow {
                 self.settle();
             }
             (State::Open, Event::Stuck) => self.awaited = Awaited::Either,
-            (State::Open, Event::SourceEmpty) => self.awaited = Awaited::Source,
+            (State::Open, Event::SourceEmpty) => {
+                self.awaited = match self.awaited {
+                    Awaited::Sink | Awaited::Both => Awaited::Both,
+                    Awaited::Neither | Awaited::Source | Awaited::Either => Awaited::Source,
+                };
+            }
             (State::Open | State::Emptying, Event::SinkFull) => self.awaited = Awaited::Sink,
             (State::Open, Event::SourceEnded) => {
                 self.state = State::Emptying;
@@ -181,8 +207,35 @@ impl Flow {
     }
 
     fn ready(&mut self, end: Awaited) {
-        if self.awaited == end || self.awaited == Awaited::Either {
-            self.awaited = Awaited::Neither;
+        self.awaited = match (self.awaited, end) {
+            (Awaited::Both, Awaited::Source) => Awaited::Sink,
+            (Awaited::Both, Awaited::Sink) => Awaited::Source,
+            (Awaited::Either, _) => Awaited::Neither,
+            (awaited, end) if awaited == end => Awaited::Neither,
+            (awaited, _) => awaited,
+        };
+    }
+
+    /// So many bytes may be held from now on while the sink takes nothing. At first, and with 0, none are read then; what is
+    /// held already stays.
+    pub const fn let_hold(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
+    /// How many bytes were read, or given, that the sink has not taken.
+    #[must_use]
+    pub const fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Whether bytes wait for the sink, which takes none. `source_has` says whether there are some to be read; it is asked only
+    /// if none are held.
+    #[must_use]
+    pub fn is_blocked(&self, source_has: impl FnOnce() -> bool) -> bool {
+        match (self.state, self.awaited) {
+            (State::Open | State::Emptying, Awaited::Sink | Awaited::Both) if self.held > 0 => true,
+            (State::Open, Awaited::Either) => source_has(),
+            _ => false,
         }
     }
 
@@ -229,6 +282,7 @@ mod tests {
         End,
         Take(u8),
         Run(u8),
+        LetHold(usize),
     }
 
     fn deeds() -> impl Strategy<Value = Vec<Deed>> {
@@ -237,6 +291,7 @@ mod tests {
             3 => (1u8..40).prop_map(Deed::Take),
             4 => (1u8..6).prop_map(Deed::Run),
             1 => Just(Deed::End),
+            1 => prop_oneof![Just(0), 1usize..100].prop_map(Deed::LetHold),
         ];
         proptest::collection::vec(deed, 0..200)
     }
@@ -249,6 +304,7 @@ mod tests {
         source: VecDeque<u8>,
         source_ended: bool,
         held: VecDeque<u8>,
+        limit: usize,
         sink: VecDeque<u8>,
         capacity: usize,
         taken: Vec<u8>,
@@ -266,6 +322,7 @@ mod tests {
                 source_ended: false,
                 sent: held.iter().copied().collect(),
                 held,
+                limit: 0,
                 sink: VecDeque::new(),
                 capacity,
                 taken: Vec::new(),
@@ -306,6 +363,11 @@ mod tests {
             }
         }
 
+        fn let_hold(&mut self, limit: usize) {
+            self.limit = limit;
+            self.flow.let_hold(limit);
+        }
+
         /// Whether it may be asked again at once.
         fn step(&mut self) -> bool {
             match self.flow.next() {
@@ -326,6 +388,19 @@ mod tests {
                         self.flow.on(Event::Read(count));
                     }
                 },
+                Todo::Hold(most) => {
+                    let sink_is_full = self.room() == 0;
+                    assert!(most > 0 && self.held.len() + most <= self.limit);
+                    assert!(sink_is_full || self.held.is_empty(), "held though the sink takes it");
+                    match self.source.len().min(5).min(most) {
+                        0 if self.source_ended => self.flow.on(Event::SourceEnded),
+                        0 => self.flow.on(Event::SourceEmpty),
+                        count => {
+                            self.held.extend(self.source.drain(..count));
+                            self.flow.on(Event::Read(count));
+                        }
+                    }
+                }
                 Todo::Write => match self.held.len().min(self.room()) {
                     0 => self.flow.on(Event::SinkFull),
                     count => {
@@ -357,7 +432,9 @@ mod tests {
                     Deed::End => ends.end(),
                     Deed::Take(count) => ends.take(count),
                     Deed::Run(steps) => for _ in 0..steps { ends.step(); },
+                    Deed::LetHold(limit) => ends.let_hold(limit),
                 }
+                prop_assert_eq!(ends.flow.held(), ends.held.len());
             }
             // From here on both ends do their part, and the flow gets no edge but those the kernel would report.
             ends.end();
@@ -392,6 +469,40 @@ mod tests {
                 prop_assert_eq!(flow.is_over(), flow.next() == Todo::Nothing);
                 prop_assert!(flow.delivered() >= before.delivered());
             }
+        }
+    }
+
+    proptest! {
+        /// The sink takes nothing any more: all that the limit allows is read from the source, and what is told of it is
+        /// true.
+        #[test]
+        fn a_source_is_read_on_up_to_the_limit_while_the_sink_is_full(
+            pieces in proptest::collection::vec(1u8..40, 1..20), direct in any::<bool>(), limit in 1usize..300,
+        ) {
+            let way = if direct { Way::Direct } else { Way::Held };
+            let mut ends = Ends::new(way, 10, 0);
+            let sent: usize = pieces.iter().map(|piece| usize::from(*piece)).sum();
+            for (at, piece) in pieces.iter().enumerate() {
+                if at == pieces.len() / 2 {
+                    ends.let_hold(limit);
+                }
+                ends.send(*piece);
+                while ends.step() {}
+            }
+            let beyond = sent.saturating_sub(10);
+            // On either way but the direct one a piece is read before it is known that the sink is full.
+            let held = if direct { beyond.min(limit) } else { beyond.min(limit.max(ends.held.len().min(5))) };
+            prop_assert_eq!((ends.flow.delivered(), ends.flow.held()), (sent.min(10) as u64, held));
+            let source_has = !ends.source.is_empty();
+            prop_assert_eq!(ends.flow.is_blocked(|| source_has), beyond > 0);
+            ends.let_hold(0);
+            ends.end();
+            while !ends.told {
+                while ends.step() {}
+                ends.take(3);
+            }
+            ends.take(255);
+            prop_assert_eq!(&ends.taken, &ends.sent);
         }
     }
 

@@ -12,7 +12,8 @@
 //!
 //! What holds: no byte is lost, doubled or overtaken. The end is passed on after the last byte. A direction that waits has
 //! met an end that did not take or give any more, so an edge will come; one that has used up its share of a turn says so.
-//! It holds at most [`PIECE`](carrier::PIECE) bytes in memory, and what it was given to deliver first.
+//! It holds at most [`PIECE`](carrier::PIECE) bytes in memory, what it was given to deliver first, and, while its sink takes
+//! nothing, as many as its owner [lets it hold](carrier::Carrier::let_hold).
 //!
 //! Where bytes do not pass unchanged, or have more than one source, their owner keeps what found no room in a
 //! [`Buffer`](buffer::Buffer).
