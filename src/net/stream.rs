@@ -66,6 +66,21 @@ pub enum PeerState {
     Gone,
 }
 
+/// How far a peer has come with what was sent to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// Over a UNIX socket: it has read so many bytes for certain. The kernel counts what it holds of them with its own overhead,
+    /// so that it may be more.
+    Known(u64),
+    /// Over TCP: so many bytes have arrived at its machine. What it has read of them is not known.
+    Arrived {
+        /// How many were acknowledged.
+        bytes: u64,
+        /// Whether nothing is on its way although there is more to be sent: its machine takes no more, until it reads.
+        is_full: bool,
+    },
+}
+
 /// The process at the other end of a UNIX socket, as it was when it connected (SO_PEERCRED, unix(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerCredentials {
@@ -230,16 +245,21 @@ impl Stream {
         looked.is_ok_and(|count| count > 0)
     }
 
-    /// How many bytes the peer has read for certain, of the `sent` that went out here: the kernel counts what it holds of them
-    /// with its own overhead, so that it may be more. Over TCP none are certain: what lies with the other machine is not
-    /// known.
-    pub fn read_by_peer(&self, sent: u64) -> u64 {
+    /// How far the peer has come with the `sent` bytes that went out here. An error of the kernel's: then nothing is known.
+    pub fn read_by_peer(&self, sent: u64) -> Reading {
+        let less = |unread: usize| sent.saturating_sub(unread as u64);
         match self {
-            Stream::Tcp(_) => 0,
-            // An error: then nothing is certain either.
-            Stream::Unix(stream) => {
-                sys::unread_by_peer(stream.as_fd()).map_or(0, |unread| sent.saturating_sub(unread as u64))
-            }
+            Stream::Tcp(stream) => match sys::outgoing(stream.as_fd()) {
+                Ok((unacknowledged, unsent)) => Reading::Arrived {
+                    bytes: less(unacknowledged),
+                    is_full: unsent > 0 && unsent == unacknowledged,
+                },
+                Err(_) => Reading::Arrived {
+                    bytes: 0,
+                    is_full: false,
+                },
+            },
+            Stream::Unix(stream) => Reading::Known(sys::unread_by_peer(stream.as_fd()).map_or(0, less)),
         }
     }
 
@@ -416,6 +436,50 @@ impl event::Source for Stream {
 mod tests {
     use super::super::scaffold::{accept, listen, tcp_addr, tcp_pair, unix_pair, wait_readable, wait_writable};
     use super::*;
+
+    /// Writes until nothing more is taken; how many bytes that were.
+    fn fill(mut stream: &Stream) -> u64 {
+        let (piece, mut sent) = ([7; 10_000], 0);
+        while let Ok(count) = stream.write(&piece) {
+            sent += count as u64;
+        }
+        sent
+    }
+
+    #[test]
+    fn what_a_peer_over_tcp_has_read_shows_once_its_machine_was_full() {
+        let (served, mut client) = tcp_pair();
+        let mut sent = fill(&served);
+        let full_at = loop {
+            if let Reading::Arrived { bytes, is_full: true } = served.read_by_peer(sent) {
+                break bytes;
+            }
+            sent += fill(&served);
+        };
+        assert!(full_at < sent, "{full_at} of {sent} have arrived");
+        let mut piece = vec![0; 300_000];
+        client.read_exact(&mut piece).expect("read");
+        loop {
+            match served.read_by_peer(sent) {
+                Reading::Arrived { bytes, .. } if bytes > full_at + 100_000 => break,
+                Reading::Arrived { .. } => {}
+                known @ Reading::Known(_) => panic!("{known:?} over TCP"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_peer_on_a_unix_socket_has_read_is_known() {
+        let (served, mut client) = unix_pair();
+        let sent = fill(&served);
+        assert_eq!(served.read_by_peer(sent), Reading::Known(0));
+        let mut piece = vec![0; 50_000];
+        client.read_exact(&mut piece).expect("read");
+        let Reading::Known(read) = served.read_by_peer(sent) else {
+            panic!("it is a UNIX socket")
+        };
+        assert!((1..=50_000).contains(&read), "{read}");
+    }
 
     #[test]
     fn bytes_go_both_ways_and_a_half_close_is_seen() {

@@ -50,13 +50,24 @@ pub(super) fn send_messages(socket: BorrowedFd<'_>, messages: &[&[IoSlice<'_>]],
     Ok(headers.iter().take(sent).map(|header| header.msg_len as usize).sum())
 }
 
-/// How much the kernel holds of what was sent on a UNIX socket and its peer has not read: the bytes with all that goes with them
-/// (SIOCOUTQ, by the number that it shares with TIOCOUTQ).
+/// How much the kernel holds of what was sent (SIOCOUTQ, by the number that it shares with TIOCOUTQ): on a UNIX socket what its
+/// peer has not read, with all that goes with the bytes; over TCP the bytes that the other machine has not acknowledged.
 pub(super) fn unread_by_peer(socket: BorrowedFd<'_>) -> io::Result<usize> {
     let mut count: libc::c_int = 0;
     // SAFETY: TIOCOUTQ writes one int to the place it is given.
     Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) })?;
     Ok(usize::try_from(count).unwrap_or(0))
+}
+
+/// How many bytes of a TCP connection were written and are not acknowledged (SIOCOUTQ), and how many of these have not been sent
+/// once (SIOCOUTQNSD, tcp(7)).
+pub(super) fn outgoing(socket: BorrowedFd<'_>) -> io::Result<(usize, usize)> {
+    /// linux/sockios.h; the same on every architecture, but in neither libc nor nix.
+    const SIOCOUTQNSD: libc::Ioctl = 0x894B;
+    let mut unsent: libc::c_int = 0;
+    // SAFETY: SIOCOUTQNSD writes one int to the place it is given.
+    Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), SIOCOUTQNSD, &raw mut unsent) })?;
+    Ok((unread_by_peer(socket)?, usize::try_from(unsent).unwrap_or(0)))
 }
 
 /// bind(2) to an internet address. nix has its types for those only together with its interface enumeration, and std

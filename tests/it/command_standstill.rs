@@ -1,11 +1,13 @@
 //! Clients of a command door that send everything before they read: as with an exec door, their programs wait for them, and they
 //! for their programs.
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
 use std::thread;
 
 use crate::command::{CAT, Torc, quoted, torc};
 use crate::exec_standstill;
-use crate::harness::{Client, Daemon};
+use crate::harness::{Address, Client, Daemon, WATCHDOG};
 
 /// A door on a UNIX socket: those of TCP may hold some 32 MiB by themselves.
 fn serve(torc: &Torc, flags: &[&str]) -> Daemon {
@@ -95,6 +97,35 @@ fn a_client_that_reads_late_is_waited_for() {
     let back = silent.read_to_end();
     assert_eq!(back.len(), 4_100_000);
     assert!(back.ends_with(&input));
+}
+
+/// Over TCP it is not known whether a client has read anything, so it may pause for longer than one on a UNIX socket.
+#[test]
+fn a_tcp_client_that_pauses_goes_on_afterwards() {
+    let torc = torc(&[CAT]);
+    let daemon = serve(&torc, &["--max-buffer", "64KiB", "--listen", "127.0.0.1:0"]);
+    let input = noise(64 << 20);
+    let Address::Tcp(address) = daemon.nth_addr(2) else {
+        panic!("the second address is one of TCP")
+    };
+    let mut client = TcpStream::connect(address).unwrap();
+    client.set_read_timeout(Some(WATCHDOG)).unwrap();
+    client.set_write_timeout(Some(WATCHDOG)).unwrap();
+    let mut sender = client.try_clone().unwrap();
+    thread::scope(|scope| {
+        let sending = scope.spawn(|| {
+            sender.write_all(&[b"cat\n", input.as_slice()].concat())?;
+            sender.shutdown(Shutdown::Write)
+        });
+        daemon.usr1_until(|stats| stats.count("runs running") == 1);
+        // As long as another takes that is given up.
+        all_at_once(&daemon, "cat", &noise(8_000_000));
+        daemon.stderr_wait("--max-buffer");
+        let mut back = Vec::new();
+        client.read_to_end(&mut back).unwrap();
+        assert!(back == input, "{} bytes", back.len());
+        sending.join().unwrap().unwrap();
+    });
 }
 
 /// The first client of a shared program is the one whose input it gets, and the others get their output all the same.

@@ -1,13 +1,14 @@
 //! Clients that send everything before they read: their programs wait for them, and they for their programs.
 
-use std::io::Read;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::thread;
 
 use crate::exec_client::{ExecClient, Outcome, door, netstring, request};
 use crate::exec_clients::{PERL, finish, path_of};
-use crate::harness::Daemon;
+use crate::harness::{Address, Daemon, TempDir, WATCHDOG, temp_dir};
 
 /// As sockexec.client and the Lua client for nginx do it: everything out, then everything in.
 fn all_at_once(daemon: &Daemon, arguments: &[&str], input: &[u8]) -> Outcome {
@@ -121,6 +122,98 @@ fn a_client_that_reads_while_it_sends_may_pause() {
         answer.len(),
         String::from_utf8_lossy(&answer[end..])
     );
+}
+
+/// More than finds room in the sockets of TCP, whose buffers grow with what is read.
+const LOTS: usize = 64 << 20;
+
+/// A door on a UNIX socket and on TCP.
+fn two_doors(flags: &[&str]) -> (Daemon, TempDir) {
+    let home = temp_dir();
+    let socket = format!("unix:{}", home.path().join("sock").display());
+    let arguments = ["exec", "--listen", "127.0.0.1:0", &socket];
+    (Daemon::with(arguments).args(flags).start(), home)
+}
+
+/// A TCP client that is not read from until it has sent everything, by a thread of this scope.
+fn over_tcp<'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    daemon: &Daemon,
+    input: &'scope [u8],
+) -> (TcpStream, thread::ScopedJoinHandle<'scope, std::io::Result<()>>) {
+    let Address::Tcp(address) = daemon.nth_addr(2) else {
+        panic!("the second address is one of TCP")
+    };
+    let client = TcpStream::connect(address).unwrap();
+    client.set_read_timeout(Some(WATCHDOG)).unwrap();
+    client.set_write_timeout(Some(WATCHDOG)).unwrap();
+    let mut writer = client.try_clone().unwrap();
+    let sending = scope.spawn(move || {
+        writer.write_all(&[request(&["cat"]), netstring(input)].concat())?;
+        writer.write_all(b"0:,")
+    });
+    (client, sending)
+}
+
+/// It has read nothing, or too little to tell, and still more to send. Over a UNIX socket that is enough after 5 s.
+#[test]
+fn a_tcp_client_that_pauses_goes_on_afterwards() {
+    let (daemon, _home) = two_doors(&["-t", "0", "--max-buffer", "64KiB"]);
+    let input = noise(LOTS);
+    thread::scope(|scope| {
+        let (mut client, sending) = over_tcp(scope, &daemon, &input);
+        until_held(&daemon, 2_000_000);
+        // As long as another takes that is given up.
+        assert_eq!(all_at_once(&daemon, &["cat"], &noise(8_000_000)).code(), "125");
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).unwrap();
+        sending.join().unwrap().unwrap();
+        whole(&answer, &input);
+    });
+}
+
+/// Its machine was full, and took more later, so it reads, and is waited for although another is given up.
+#[test]
+fn a_tcp_client_that_went_on_after_a_pause_may_pause_for_longer() {
+    let (daemon, _home) = two_doors(&["-t", "0", "--max-buffer", "64KiB", "--write-timeout", "100ms"]);
+    let input = noise(LOTS);
+    thread::scope(|scope| {
+        let (mut client, sending) = over_tcp(scope, &daemon, &input);
+        until_held(&daemon, 2_000_000);
+        let mut answer = vec![0; 400_000];
+        client.read_exact(&mut answer).unwrap();
+        let (mut silent, also) = over_tcp(scope, &daemon, &input);
+        daemon.stderr_wait("--max-buffer");
+        let mut back = Vec::new();
+        silent.read_to_end(&mut back).unwrap();
+        assert!(back.len() < input.len() && back.ends_with(b"8:exitcode,3:125,"));
+        also.join().unwrap().unwrap();
+        client.read_to_end(&mut answer).unwrap();
+        sending.join().unwrap().unwrap();
+        whole(&answer, &input);
+    });
+}
+
+/// Waits until a connection holds so much of its input, as USR2 tells.
+fn until_held(daemon: &Daemon, bytes: usize) {
+    let held = |line: &String| {
+        let behind = line.split(", to program = ").nth(1)?;
+        behind.split(',').next()?.parse::<usize>().ok()
+    };
+    while !daemon.usr2().iter().filter_map(held).any(|held| held >= bytes) {}
+}
+
+/// An answer is this output, in as many pairs as it may be, and success.
+fn whole(mut answer: &[u8], output: &[u8]) {
+    let mut came = Vec::new();
+    while let Some(rest) = answer.strip_prefix(b"6:stdout,") {
+        let colon = rest.iter().position(|byte| *byte == b':').unwrap();
+        let length: usize = std::str::from_utf8(&rest[..colon]).unwrap().parse().unwrap();
+        came.extend_from_slice(&rest[colon + 1..][..length]);
+        answer = &rest[colon + 1 + length + 1..];
+    }
+    assert_eq!(String::from_utf8_lossy(answer), "8:exitcode,1:0,");
+    assert!(came == output, "{} bytes", came.len());
 }
 
 #[test]

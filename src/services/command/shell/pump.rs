@@ -10,7 +10,7 @@ use super::{CommandDoor, Of};
 use crate::net::edges::{Taken, Written};
 use crate::process::job::{Job, Moved, Pipe};
 use crate::reactor::Context;
-use crate::services::standstill::Advice;
+use crate::services::standstill::{Advice, Sight};
 
 /// How often each stream is moved in one turn, up to a read buffer at a time; all that follow a run have that between them,
 /// but each is served once.
@@ -116,23 +116,22 @@ impl CommandDoor {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        let held = connection.input.len();
+        let sight = Sight {
+            is_jammed,
+            input: connection.input.len(),
+            usual,
+            doubt: self.options.timing.write_timeout,
+        };
         match connection
             .watch
-            .look(&mut self.hoard, is_jammed, (held, usual), cx.now())
+            .look(&mut self.hoard, &connection.stream, sight, cx.now())
         {
             Advice::Grow if connection.edges.readable() => cx.resume_later(Of::client(id)),
-            // Without more to send it is the client's own affair when it reads, and so it is for one that does read.
-            Advice::GiveUp
-                if connection.stream.has_unread()
-                    && !connection
-                        .watch
-                        .client_reads(|sent| connection.stream.read_by_peer(sent)) =>
-            {
+            Advice::Wait | Advice::Grow => {}
+            Advice::GiveUp => {
                 self.tell_client(cx, id, ClientEvent::Standstill);
                 cx.resume_later(Of::client(id));
             }
-            Advice::Wait | Advice::Grow | Advice::GiveUp => {}
         }
     }
 

@@ -40,7 +40,7 @@ use crate::reactor::{Context, Key, Kind, MAX_KINDS, Readiness, Service, Source};
 use crate::services::closing::Closing;
 use crate::services::journal::Journal;
 use crate::services::on_request::Times;
-use crate::services::standstill::{Advice, Hoard};
+use crate::services::standstill::{Advice, Hoard, Sight};
 
 use connection::{Connection, Moved};
 use lookups::Desk;
@@ -216,25 +216,22 @@ impl ExecDoor {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let (held, is_jammed) = (connection.input.len(), connection.is_jammed(usual));
+        let sight = Sight {
+            is_jammed: connection.is_jammed(usual),
+            input: connection.input.len(),
+            usual,
+            doubt: self.options.policy.write_timeout,
+        };
         match connection
             .watch
-            .look(&mut self.hoard, is_jammed, (held, usual), cx.now())
+            .look(&mut self.hoard, &connection.stream, sight, cx.now())
         {
-            Advice::Wait => {}
             Advice::Grow if connection.edges.readable() => cx.resume_later(Of::Client.of(key)),
-            Advice::Grow => {}
-            // Without more to send it is the client's own affair when it reads, and so it is for one that does read.
-            Advice::GiveUp
-                if connection.stream.has_unread()
-                    && !connection
-                        .watch
-                        .client_reads(|sent| connection.stream.read_by_peer(sent)) =>
-            {
+            Advice::Wait | Advice::Grow => {}
+            Advice::GiveUp => {
                 self.tell(cx, key, Event::Standstill);
                 cx.resume_later(Of::Client.of(key));
             }
-            Advice::GiveUp => {}
         }
     }
 
