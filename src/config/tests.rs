@@ -36,6 +36,7 @@ type Beside = (&'static [&'static str], &'static str);
 const NOTHING: Beside = (&[], "");
 const UNIX: Beside = (&["--listen=unix:/x"], "listen = ['unix:/x']");
 const PERSISTENT: Beside = (&["--persistent"], "persistent = true");
+const SESSION: Beside = (&["--mode=session"], "mode = 'session'");
 const CACHE: Beside = (&["--cache-size=1M"], "cache-size = '1M'");
 const SANDBOX: Beside = (&["--sandbox"], "sandbox = true");
 const CLOSED: Beside = (&["--fail=closed"], "fail = 'closed'");
@@ -253,6 +254,7 @@ const SAMPLES: &[Sample] = &[
         "idle-timeout = 60",
         PERSISTENT,
     ),
+    ("max-buffer", &["--max-buffer", "1MiB"], "max-buffer = '1M'", SESSION),
     (
         "max-unanswered",
         &["--max-unanswered", "8"],
@@ -397,5 +399,5 @@ fn the_help_tells_the_true_defaults() {
         assert_eq!(said, from_flags(beside.0.iter().copied()), "{flag}");
         checked += 1;
     }
-    assert_eq!(checked, 36);
+    assert_eq!(checked, 37);
 }

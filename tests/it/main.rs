@@ -126,6 +126,8 @@ mod real_squid;
 #[cfg(test)]
 mod real_squidguard;
 #[cfg(test)]
+mod session_standstill;
+#[cfg(test)]
 mod signals;
 #[cfg(test)]
 mod silent_files;

@@ -123,6 +123,7 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
         disclosure: disclosure(spec),
         slow_log: times.slow_log,
         session_idle: times.session_idle,
+        max_buffer: session::max_buffer(&mut mistakes, spec),
     };
     mistakes.unless_any(Lowered {
         options,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::exec::{DEFAULT_MAX_BUFFER, MAX_BUFFER};
 use super::pool::TIMEOUT;
 use super::{LONGEST, Mistakes, Origin};
 use crate::config::spec::pool::{Mode as Written, PoolSpec};
@@ -123,6 +124,20 @@ pub(super) fn idle_timeout(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option<D
     mistakes.time("idle-timeout", given, &TIMEOUT)
 }
 
+/// How much of a session is held, as with an exec door.
+pub(super) fn max_buffer(mistakes: &mut Mistakes, spec: &PoolSpec) -> usize {
+    let size = mistakes.size("max-buffer", spec.max_buffer, &MAX_BUFFER);
+    if spec.max_buffer.is_some() && spec.mode != Some(Written::Session) {
+        let text = "it is about sessions: requests and replies have max-request and max-reply";
+        mistakes.add(
+            Origin::key("max-buffer"),
+            text,
+            "give mode session as well, or leave it out",
+        );
+    }
+    usize::try_from(size.unwrap_or(DEFAULT_MAX_BUFFER)).unwrap_or(usize::MAX)
+}
+
 /// The mode, once everything that has no effect in it is noted.
 pub(super) fn mode(mistakes: &mut Mistakes, spec: &PoolSpec) -> Mode {
     match spec.mode {
@@ -164,7 +179,7 @@ mod tests {
             ..sessions()
         };
         assert_eq!(pool("pool", &limited).unwrap().options.policy.busy_timeout, hour.0);
-        assert_eq!(options.session_idle, None);
+        assert_eq!((options.session_idle, options.max_buffer), (None, 256 << 10));
         let silent = PoolSpec {
             idle_timeout: Some(hour),
             ..sessions()
@@ -179,6 +194,27 @@ mod tests {
         )
         .unwrap();
         assert_eq!(requests.options, pool("pool", &PoolSpec::default()).unwrap().options);
+    }
+
+    #[test]
+    fn what_is_about_sessions_needs_one() {
+        let told = pool(
+            "pool",
+            &PoolSpec {
+                max_buffer: Some(Size(1 << 20)),
+                ..PoolSpec::default()
+            },
+        );
+        assert_eq!(
+            told.unwrap_err()[0].to_string(),
+            "max-buffer: it is about sessions: requests and replies have max-request and max-reply; give mode session as \
+             well, or leave it out"
+        );
+        let spec = PoolSpec {
+            max_buffer: Some(Size(1 << 20)),
+            ..sessions()
+        };
+        assert_eq!(pool("pool", &spec).unwrap().options.max_buffer, 1 << 20);
     }
 
     #[test]

@@ -129,6 +129,9 @@ pub struct PoolSpec {
     /// Keep connections for further requests, also before the last is answered; answers come in order
     #[arg(long, help_heading = "Requests and replies")]
     pub persistent: bool,
+    /// How much input of a session, times 32, is held while client and worker wait for each other [default: 256KiB]
+    #[arg(long, value_name = "SIZE", help_heading = "Requests and replies")]
+    pub max_buffer: Option<Size>,
     /// How long a kept connection may ask nothing, or a session be silent [default: 5m, unless --mode session is given]
     #[arg(long, value_name = "TIME", help_heading = "Requests and replies")]
     pub idle_timeout: Option<Time>,

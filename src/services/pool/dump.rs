@@ -156,8 +156,8 @@ pub(super) struct ClientView {
 pub(super) enum Load {
     /// Requests without an answer, and bytes held of requests and answers.
     Requests { unanswered: usize, held: usize },
-    /// Bytes that have gone from it to its worker, and back.
-    Session { up: u64, down: u64 },
+    /// Bytes that have gone from it to its worker, and back, and those that are held of the former.
+    Session { up: u64, down: u64, held: usize },
 }
 
 /// A client's line.
@@ -168,7 +168,10 @@ pub(super) fn client(view: &ClientView) -> String {
             let held = size(u64::try_from(held).unwrap_or(u64::MAX));
             format!("unanswered = {unanswered}, held = {held}")
         }
-        Load::Session { up, down } => format!("in = {}, out = {}", size(up), size(down)),
+        Load::Session { up, down, held } => {
+            let held = size(u64::try_from(held).unwrap_or(u64::MAX));
+            format!("in = {}, out = {}, held = {held}", size(up), size(down))
+        }
     };
     let (state, since, age) = (state.name(), span(view.since), span(view.age));
     format!("client {number}: state = {state}, since = {since} ago, age = {age}, {load}, client = {who}")
@@ -274,11 +277,15 @@ mod tests {
         assert_eq!(client(&view), told);
         let session = ClientView {
             state: ClientState::Session,
-            load: Load::Session { up: 1, down: 5000 },
+            load: Load::Session {
+                up: 1,
+                down: 5000,
+                held: 0,
+            },
             ..view
         };
-        let told =
-            "client 5: state = session, since = 1 s ago, age = 4 s, in = 1 byte, out = 4.88 KiB, client = 127.0.0.1:9";
+        let told = "client 5: state = session, since = 1 s ago, age = 4 s, in = 1 byte, out = 4.88 KiB, held = 0 bytes, \
+                    client = 127.0.0.1:9";
         assert_eq!(client(&session), told);
     }
 }

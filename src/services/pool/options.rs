@@ -79,6 +79,9 @@ pub struct Options {
     pub slow_log: Option<Duration>,
     /// A session in which no byte goes either way for so long is ended. `None`: none is.
     pub session_idle: Option<Duration>,
+    /// What [`standstill`](crate::services::standstill) takes for usual to be held of a session's input: while its client and
+    /// its worker wait for each other, many times as much is held.
+    pub max_buffer: usize,
 }
 
 impl Options {

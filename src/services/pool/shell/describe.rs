@@ -204,6 +204,7 @@ fn session_view(key: Key, session: &Session, now: Instant) -> ClientView {
             let load = Load::Session {
                 up: volume.up,
                 down: volume.down,
+                held: running.held(),
             };
             (state, running.active, load)
         }

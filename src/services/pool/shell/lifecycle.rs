@@ -24,6 +24,7 @@ use crate::process::failure::SpawnError;
 use crate::process::rss;
 use crate::process::spawn::Spawner;
 use crate::reactor::{Alarm, Context};
+use crate::services::standstill::Hoard;
 use crate::services::{Listeners, cannot_watch};
 use crate::stats::throttle::Throttle;
 
@@ -52,6 +53,7 @@ impl Pool {
             listening: Listening::new(Of::Listener.kind(), listeners),
             clients: Clients::new(ConnectionCount::new(options.connection_limits.clone())),
             sessions: Sessions::default(),
+            hoard: Hoard::default(),
             crew: Crew::default(),
             cache: Cache::new(options.cache.as_ref().map(|cache| cache.limits)),
             life: Life::Serving,

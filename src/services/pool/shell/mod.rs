@@ -7,8 +7,9 @@
 //! all of them, `workers` starts them and gives them requests, `probe` asks them what is known already, `output` takes what
 //! they write, `endings` sees them go), the two framings of a message (`transcode`), requests that need no worker (`sharing`),
 //! what is told of requests afterwards (`record`) and of the pool's size (`resizing`), connections that have a worker to
-//! themselves (`session` is one, `sessions` all), what the reactor's events are about (`sources`), what the dump tells of all
-//! this (`describe`), and beginning and end of the whole (`lifecycle`).
+//! themselves (`session` is one, `sessions` all, `standstill` holds more of one whose two ends wait for each other), what the
+//! reactor's events are about (`sources`), what the dump tells of all this (`describe`), and beginning and end of the whole
+//! (`lifecycle`).
 //!
 //! What holds:
 //! - After every call from the reactor the dispatcher's actions are carried out and its next deadline is armed.
@@ -36,6 +37,7 @@ mod session;
 mod sessions;
 mod sharing;
 mod sources;
+mod standstill;
 mod transcode;
 mod waiting;
 mod workers;
@@ -56,6 +58,7 @@ use crate::reactor::{Alarm, Context, READ_BUFFER, Readiness, Service, Source};
 use crate::stats::Snapshot;
 use crate::stats::throttle::{Throttle, Verdict};
 
+use crate::services::standstill::Hoard;
 use clients::Clients;
 use crew::Crew;
 use lifecycle::Life;
@@ -76,6 +79,8 @@ pub struct Pool {
     listening: Listening,
     clients: Clients,
     sessions: Sessions,
+    /// What is held of sessions whose clients and workers wait for each other.
+    hoard: Hoard,
     crew: Crew,
     life: Life,
     life_alarm: Alarm,

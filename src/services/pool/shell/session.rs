@@ -27,7 +27,8 @@ use crate::process::terminal::END_AGAIN;
 use crate::process::unread_bytes;
 use crate::reactor::Alarm;
 use crate::relay::carrier::{Carrier, Halt};
-use crate::relay::flow::{Cut, Event, Way};
+use crate::relay::flow::{Cut, Event, Todo, Way};
+use crate::services::standstill;
 
 /// A connection in session mode.
 #[derive(Debug)]
@@ -69,8 +70,18 @@ pub(super) struct Running {
     client: ClientSide,
     /// When bytes last went either way.
     pub(super) active: Instant,
+    /// Whether client and worker wait for each other, and what is held for that.
+    pub(super) standstill: Standstill,
     /// On a terminal, whose input cannot be closed: its end is to be entered again then, and after how long once more.
     again: Option<(Instant, Duration)>,
+}
+
+/// The watch over a session that may stand still both ways.
+#[derive(Debug, Default)]
+pub(super) struct Standstill {
+    pub(super) watch: standstill::Watch,
+    /// When to look next, though nothing is known to stand still: a moment after something was tried.
+    pub(super) look_at: Option<Instant>,
 }
 
 /// Whether anybody is left to listen to the worker.
@@ -123,6 +134,7 @@ impl Running {
             down: Carrier::new(way, said),
             client: ClientSide::There,
             active: now,
+            standstill: Standstill::default(),
             again: None,
         }
     }
@@ -141,7 +153,26 @@ impl Running {
     /// Whether anything has happened between these two, so that the client cannot be given to another worker as if nothing
     /// had.
     pub(super) fn has_begun(&self) -> bool {
-        self.volume() != Volume::default() || self.up.flow().has_ended()
+        self.volume() != Volume::default() || self.up.flow().has_ended() || self.held() > 0
+    }
+
+    /// How much of what the client has sent is held.
+    pub(super) fn held(&self) -> usize {
+        self.up.flow().held()
+    }
+
+    /// So much of it may be held from now on while the worker takes nothing; whether there may be something to be read for
+    /// that.
+    pub(super) fn let_hold(&mut self, limit: usize) -> bool {
+        self.up.let_hold(limit);
+        matches!(self.up.flow().next(), Todo::Hold(_))
+    }
+
+    /// Whether bytes wait both ways, those of the client for the worker and those of the worker for the client, as far as is
+    /// known before the next edge.
+    pub(super) fn is_jammed(&self, stream: &Stream) -> bool {
+        let worker_waits = || self.down.flow().is_blocked(|| unread(&self.stdout));
+        self.stdin.is_some() && self.up.flow().is_blocked(|| stream.has_unread()) && worker_waits()
     }
 
     pub(super) fn client_has_input(&mut self) {
@@ -250,9 +281,8 @@ impl Running {
 
     fn carry_down(&mut self, stream: &Stream, scratch: &mut [u8]) -> Standing {
         let mut halt = self.down.run(&self.stdout, stream, scratch);
-        // What has left the worker's group may hold the pipe open; nobody waits for that.
-        let empty = |stdout: &Receiver| !matches!(unread_bytes(stdout), Ok(unread) if unread > 0);
-        if halt == Halt::Waiting && self.worker.is_none() && empty(&self.stdout) {
+        // What has left the worker's group may hold the pipe open; that is not waited for.
+        if halt == Halt::Waiting && self.worker.is_none() && !unread(&self.stdout) {
             self.down.tell(Event::SourceEnded);
             halt = self.down.run(&self.stdout, stream, scratch);
         }
@@ -273,4 +303,9 @@ impl Running {
             None => Standing::Over,
         }
     }
+}
+
+/// Whether there is output that was not read.
+fn unread(stdout: &Receiver) -> bool {
+    unread_bytes(stdout).is_ok_and(|unread| unread > 0)
 }

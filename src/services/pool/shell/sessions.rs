@@ -33,6 +33,10 @@ impl Sessions {
         self.table.get(Key::from_bits(id.0))
     }
 
+    pub(super) fn peer(&self, key: Key) -> Option<PeerAddr> {
+        self.table.get(key).map(|session| session.peer)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.table.len()
     }
@@ -58,7 +62,7 @@ impl Sessions {
         }
     }
 
-    fn running(&mut self, key: Key) -> Option<(&Stream, &mut Running)> {
+    pub(super) fn running(&mut self, key: Key) -> Option<(&Stream, &mut Running)> {
         let Session { stream, stage, .. } = self.table.get_mut(key)?;
         match stage {
             Stage::Running(running) => Some((stream, running)),
@@ -112,6 +116,7 @@ impl Pool {
         let Some((_, running)) = self.sessions.running(key) else {
             return;
         };
+        running.standstill.watch.leave(&mut self.hoard);
         let (worker, request) = (running.worker, running.request);
         if let Some(process) = worker.and_then(|worker| self.crew.get_mut(worker)) {
             process.session = None;
@@ -225,22 +230,35 @@ impl Pool {
 
     /// Carries what can be carried, and does what follows from it.
     pub(super) fn pump(&mut self, cx: &mut Context<'_>, key: Key) {
+        self.let_session_hold(key);
         let Some((stream, running)) = self.sessions.running(key) else {
             return;
         };
         let child = running.worker.and_then(|worker| self.crew.get(worker));
-        let (before, mut scratch) = (running.volume(), cx.lend_buffer());
+        let (before, held) = (running.volume(), running.held());
+        let mut scratch = cx.lend_buffer();
         let standing = running.carry(stream, child.map(|process| &process.child), &mut scratch, cx.now());
         cx.return_buffer(scratch);
         let after = running.volume();
-        if after != before {
+        let moved = Volume {
+            up: after.up - before.up,
+            down: after.down - before.down,
+        };
+        if moved != Volume::default() || running.held() > held {
             running.active = cx.now();
-            self.sessions.carried.up += after.up - before.up;
-            self.sessions.carried.down += after.down - before.down;
         }
+        running.standstill.has_moved(moved, cx.now());
+        self.sessions.carried.up += moved.up;
+        self.sessions.carried.down += moved.down;
         match standing {
-            Standing::Waiting => self.settle_session(cx, key),
-            Standing::MoreLater => cx.resume_later(Of::session(key)),
+            Standing::Waiting => {
+                self.look_at_standstill(cx, key);
+                self.settle_session(cx, key);
+            }
+            Standing::MoreLater => {
+                cx.resume_later(Of::session(key));
+                self.look_at_standstill(cx, key);
+            }
             Standing::Over => self.session_is_over(cx, key),
             Standing::Vanished => self.session_vanished(cx, key),
         }
@@ -284,8 +302,8 @@ impl Pool {
 
     // ---- going -------------------------------------------------------------------------------------------------
 
-    /// Both directions are over.
-    fn session_is_over(&mut self, cx: &mut Context<'_>, key: Key) {
+    /// Both directions are over, or are to be.
+    pub(super) fn session_is_over(&mut self, cx: &mut Context<'_>, key: Key) {
         let worker = self.sessions.running(key).and_then(|(_, running)| running.worker);
         self.part_from_session(cx, key, |pool, cx, key| pool.part(cx, key, After::LookForInput));
         if let Some(worker) = worker {
@@ -366,6 +384,7 @@ impl Pool {
         {
             running.on_deadline(&process.child, cx.now());
         }
+        self.look_at_standstill(cx, key);
         self.settle_session(cx, key);
     }
 
@@ -382,7 +401,11 @@ impl Pool {
                 let write_timeout = self.options.write_timeout;
                 let taken_by = running.is_one_sided().then(|| running.active + write_timeout);
                 let idle_at = self.options.session_idle.map(|idle| running.active + idle);
-                [running.deadline(), taken_by, idle_at].into_iter().flatten().min()
+                let looked = running.standstill.deadline();
+                [running.deadline(), looked, taken_by, idle_at]
+                    .into_iter()
+                    .flatten()
+                    .min()
             }
         };
         cx.set_alarm(&mut session.alarm, Of::session(key), deadline);
@@ -390,10 +413,11 @@ impl Pool {
 
     /// Takes a session out of the table, and its worker away from it; the connection is still counted.
     fn take_out(&mut self, cx: &mut Context<'_>, key: Key) -> Option<Session> {
-        if let Some(worker) = self.sessions.running(key).and_then(|(_, running)| running.worker)
-            && let Some(process) = self.crew.get_mut(worker)
-        {
-            process.session = None;
+        if let Some((_, running)) = self.sessions.running(key) {
+            running.standstill.watch.leave(&mut self.hoard);
+            if let Some(process) = running.worker.and_then(|worker| self.crew.get_mut(worker)) {
+                process.session = None;
+            }
         }
         let mut session = self.sessions.table.remove(key)?;
         cx.set_alarm(&mut session.alarm, Of::session(key), None);
