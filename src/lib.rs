@@ -28,6 +28,7 @@ pub mod daemon;
 pub mod error;
 pub mod framing;
 pub mod fuzzing;
+pub mod log;
 pub mod net;
 pub mod process;
 pub mod reactor;

@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{say, socket};
+use super::{Failure, socket};
 use crate::client::call::{self, FAILED, Options, Signals, Stdin};
 use crate::config::units::Time;
 use crate::error::Error;
 use crate::net::addr::ConnectAddr;
-use crate::net::standard::Standard;
 
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Below it nobody could answer over a network; above it nobody waits.
@@ -58,13 +57,11 @@ pub(super) struct Flags {
 }
 
 /// The program's exit status is ours, and what is not its doing is told apart from it by [`FAILED`].
-pub(super) fn run(flags: Flags) -> Result<ExitCode, Error> {
-    let options = options(flags)?;
-    let status = call::run(options).unwrap_or_else(|error| {
-        say(&mut Standard::Error, error.for_terminal());
-        FAILED
-    });
-    Ok(ExitCode::from(status))
+pub(super) fn run(flags: Flags) -> Result<ExitCode, Failure> {
+    let status = call::run(options(flags)?);
+    status
+        .map(ExitCode::from)
+        .map_err(|error| Failure { error, status: FAILED })
 }
 
 fn options(flags: Flags) -> Result<Options, Error> {

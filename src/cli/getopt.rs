@@ -45,7 +45,7 @@ pub(super) fn read(cli: &Command, words: Vec<OsString>) -> Result<Line, String> 
         words: rest.by_ref().take(1).collect(),
         surplus: Vec::new(),
     };
-    let rest: Vec<_> = rest.collect();
+    let rest = behind_command(cli, rest.collect());
     let first = rest.first().and_then(|first| first.to_str());
     match first.and_then(|first| cli.find_subcommand(first)) {
         Some(pool) if pool.get_name() == "pool" => {
@@ -64,6 +64,36 @@ pub(super) fn read(cli: &Command, words: Vec<OsString>) -> Result<Line, String> 
         }
     }
     Ok(line)
+}
+
+/// Flags that every command has may also stand before its name; clap wants them behind.
+fn behind_command(cli: &Command, mut words: Vec<OsString>) -> Vec<OsString> {
+    let (mut flags, mut next) = (Vec::new(), 0);
+    while let Some(word) = words.get(next).and_then(|word| word.to_str()) {
+        if next > 0 && cli.find_subcommand(word).is_some() {
+            let rest = words.split_off(next + 1);
+            let name = words.pop();
+            return name.into_iter().chain(flags).chain(rest).collect();
+        }
+        let name = word
+            .strip_prefix("--")
+            .map(|word| word.split('=').next().unwrap_or(word));
+        let Some(Ok(Some(arg))) = name.map(|name| written_out(cli, name)) else {
+            break;
+        };
+        // One that takes no value asks for the help or the version, of what comes first.
+        let (true, true, Ok((flag, wants_value))) = (arg.is_global_set(), takes_value(arg), long(cli, word.into()))
+        else {
+            break;
+        };
+        flags.push(flag);
+        next += 1;
+        if wants_value {
+            flags.extend(words.get(next).cloned());
+            next += 1;
+        }
+    }
+    words
 }
 
 /// Sorts words into flags with their values, and what belongs to none. `is_command`: whether a word that belongs to no flag was
@@ -254,6 +284,33 @@ mod tests {
         for (line, words, surplus) in cases {
             assert_eq!(sorted(line), (words.to_owned(), surplus.to_owned()), "{line}");
         }
+    }
+
+    #[test]
+    fn a_flag_of_every_command_may_stand_before_its_name() {
+        for (line, words) in [
+            ("iotcpd --log-level debug run F", "iotcpd run --log-level debug F"),
+            (
+                "iotcpd --log-level=debug --log-f json run F",
+                "iotcpd run --log-level=debug --log-format json F",
+            ),
+            ("iotcpd --log-level run run F", "iotcpd run --log-level run F"),
+            (
+                "iotcpd --log-level debug pool -n 2",
+                "iotcpd pool --log-level debug -n 2",
+            ),
+            ("iotcpd --log-level debug -n 2", "iotcpd --log-level debug -n 2"),
+            ("iotcpd --log-level debug", "iotcpd --log-level debug"),
+            ("iotcpd --log-level", "iotcpd --log-level"),
+            ("iotcpd run --log-level debug F", "iotcpd run --log-level debug F"),
+        ] {
+            means(line, words);
+        }
+        // Others may not, and clap says so.
+        assert_eq!(
+            sorted("iotcpd -n 8 --log-level debug check").0,
+            "iotcpd -n 8 --log-level debug check"
+        );
     }
 
     #[test]

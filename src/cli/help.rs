@@ -55,7 +55,7 @@ mod tests {
             (Some("pool"), "Usage: iotcpd pool [OPTIONS]"),
             (Some("exec"), "Usage: iotcpd exec [OPTIONS] <SOCKET>"),
             (Some("check"), "Usage: iotcpd check [OPTIONS] [FILE]"),
-            (Some("help"), "Usage: iotcpd help [COMMAND]"),
+            (Some("help"), "Usage: iotcpd help [OPTIONS] [COMMAND]"),
         ] {
             let help = help(command).unwrap();
             assert!(help.contains(part), "{command:?}: {help}");

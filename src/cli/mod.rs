@@ -15,20 +15,23 @@ mod exec;
 mod file;
 mod getopt;
 mod help;
-pub mod log;
+mod logging;
 mod pool;
 mod refusal;
 mod run;
 mod socket;
 
+use std::env;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
+use log::Level;
 use nix::sys::signal::SigSet;
 
+use crate::config::spec::log::LogSpec;
 use crate::config::spec::pool::PoolSpec;
 use crate::daemon;
 use crate::error::{Error, USAGE};
@@ -80,6 +83,8 @@ struct Cli {
     #[arg(short, visible_short_alias = 'V', long, global = true, action = ArgAction::Version)]
     version: Option<bool>,
     #[command(flatten)]
+    log: LogSpec,
+    #[command(flatten)]
     pool: PoolSpec,
 }
 
@@ -122,7 +127,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let line = match getopt::read(&definition, arguments) {
         Ok(line) => line,
         Err(what) => {
-            say(&mut Standard::Error, format_args!("iotcpd: {what}\n"));
+            logging::tell(
+                logging::form_at_start(),
+                Level::Error,
+                &format!("iotcpd: {what}\n"),
+                &what,
+            );
             return ExitCode::from(USAGE);
         }
     };
@@ -132,20 +142,72 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return refusal::tell(command, error),
     };
+    let role = Role::of(cli.command.as_ref());
+    let (log, _settings) = logging::start(cli.log, env::var_os(logging::VARIABLE), role.levels_else());
     for word in line.surplus {
-        let word = word.display();
-        say(
-            &mut Standard::Error,
-            format_args!("iotcpd: `{word}` belongs to no flag and is passed over; leave it out\n"),
+        let what = format!(
+            "`{}` belongs to no flag and is passed over; leave it out",
+            word.display()
         );
+        logging::tell(log.form(), Level::Warn, &format!("iotcpd: {what}\n"), &what);
     }
-    let _log = log::start();
-    match dispatch(cli) {
+    let outcome = dispatch(cli.command, &cli.pool);
+    // What has happened until then comes before the end.
+    let form = log.form();
+    drop(log);
+    match outcome {
         Ok(status) => status,
-        Err(error) => {
-            say(&mut Standard::Error, error.for_terminal());
-            ExitCode::from(error.blame().exit_status())
+        Err(Failure { error, status }) => {
+            logging::tell_end(form, &error, role.serves());
+            ExitCode::from(status)
         }
+    }
+}
+
+/// What kind of program a command is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// A daemon that is described by flags.
+    Door,
+    /// A daemon that is described by a file.
+    Services,
+    /// One that does something and ends.
+    Tool,
+}
+
+impl Role {
+    const fn of(command: Option<&Command>) -> Self {
+        match command {
+            None | Some(Command::Pool(_) | Command::Exec(_) | Command::Named(_)) => Role::Door,
+            Some(Command::Run(_)) => Role::Services,
+            Some(Command::Check(_) | Command::Ask(_) | Command::Call(_) | Command::Help(_)) => Role::Tool,
+        }
+    }
+
+    const fn serves(self) -> bool {
+        matches!(self, Role::Door | Role::Services)
+    }
+
+    /// What is logged where neither a flag nor the environment says it.
+    const fn levels_else(self) -> &'static str {
+        match self {
+            Role::Services => "info, or what the file says,",
+            Role::Door | Role::Tool => "info",
+        }
+    }
+}
+
+/// Why a command ends, and with what status.
+#[derive(Debug)]
+struct Failure {
+    error: Error,
+    status: u8,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let status = error.blame().exit_status();
+        Failure { error, status }
     }
 }
 
@@ -157,9 +219,9 @@ fn listen_to_signals() {
 }
 
 /// Runs one command. Its exit status is 0, unless it is the business of the command to have another.
-fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
-    let done = match cli.command {
-        None => pool::run(&cli.pool),
+fn dispatch(command: Option<Command>, pool: &PoolSpec) -> Result<ExitCode, Failure> {
+    let done = match command {
+        None => pool::run(pool),
         Some(Command::Pool(spec)) => pool::run(&spec),
         Some(Command::Exec(flags)) => exec::run(&flags),
         Some(Command::Named(flags)) => command::run(*flags),
@@ -169,7 +231,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode, Error> {
         Some(Command::Help(flags)) => help::run(&flags),
         Some(Command::Call(flags)) => return call::run(flags),
     };
-    done.map(|()| ExitCode::SUCCESS)
+    done?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The full command, for whoever needs its words: the help, and the test that holds the manual against it.

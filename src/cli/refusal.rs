@@ -8,11 +8,13 @@ use std::process::ExitCode;
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command};
+use log::Level;
 
-use super::say;
+use super::{logging, say};
 use crate::config::advice;
 use crate::config::suggest::nearest;
 use crate::error::USAGE;
+use crate::log::Form;
 use crate::net::standard::Standard;
 
 /// Tells what clap has to say: asked-for help and version too come this way, with status 0. `command` is what the line was
@@ -35,8 +37,14 @@ pub(super) fn tell(command: &Command, mut error: clap::Error) -> ExitCode {
             error.insert(ContextKind::Suggested, tip);
         }
     }
-    // Nobody is left to be told that the terminal has gone.
-    let _ = error.print();
+    let form = logging::form_at_start();
+    if form == Form::Journal && error.use_stderr() {
+        let text = error.render().to_string();
+        logging::tell(form, Level::Error, &text, text.strip_prefix("error: ").unwrap_or(&text));
+    } else {
+        // Nobody is left to be told that the terminal has gone.
+        let _ = error.print();
+    }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE))
 }
 

@@ -16,6 +16,7 @@ pub mod advice;
 mod bytes;
 pub mod file;
 pub mod framing;
+pub mod levels;
 pub mod lower;
 mod quote;
 pub mod spec;

@@ -229,7 +229,15 @@ impl Stream {
     pub fn send_messages(&self, messages: &[&[IoSlice<'_>]], end: bool) -> io::Result<usize> {
         let more = end && matches!(self, Stream::Tcp(_));
         let sent = sys::send_messages(self.as_fd(), messages, more)?;
-        if end && sent == messages.iter().copied().flatten().map(|piece| piece.len()).sum() {
+        if end
+            && sent
+                == messages
+                    .iter()
+                    .copied()
+                    .flatten()
+                    .map(|piece| piece.len())
+                    .sum::<usize>()
+        {
             let _ = self.shutdown_write();
         }
         Ok(sent)

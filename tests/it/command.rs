@@ -328,7 +328,7 @@ fn a_program_over_its_time_is_ended_and_its_client_told() {
     );
     let stats = daemon.usr1();
     assert_eq!((stats.count("runs timeout"), stats.count("runs killed")), (1, 1));
-    assert_eq!(daemon.children(), []);
+    assert_eq!(daemon.children(), Vec::<i32>::new());
 }
 
 /// Told when whoever has opened this FIFO for writing, and its children, have gone.
@@ -597,7 +597,7 @@ fn a_crowd_gets_its_own_and_never_more_than_threads_run() {
     assert_eq!((running, runs), (0, 200));
     assert!(most <= 3, "{most} at once");
     daemon.usr1_until(|stats| stats.count("connections") == 0);
-    assert_eq!(daemon.children(), [], "no process, and no zombie");
+    assert_eq!(daemon.children(), Vec::<i32>::new(), "no process, and no zombie");
 }
 
 #[test]
@@ -623,7 +623,7 @@ fn clients_that_vanish_at_any_moment_leave_nothing_behind() {
     });
     let stats = daemon.usr1_until(|stats| stats.count("connections") == 0 && stats.count("runs running") == 0);
     assert_eq!(stats.count("runs waiting"), 0);
-    assert_eq!(daemon.children(), [], "no process, and no zombie");
+    assert_eq!(daemon.children(), Vec::<i32>::new(), "no process, and no zombie");
     let after = fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();
     assert_eq!(after, before, "no descriptor");
 }

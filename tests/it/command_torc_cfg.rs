@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use nix::sys::signal::Signal;
 
 use crate::command::ask;
-use crate::harness::{Client, Daemon, TempDir, temp_dir};
+use crate::harness::{Client, Daemon, TempDir, temp_dir, untimed};
 
 struct Home(TempDir);
 
@@ -56,7 +56,7 @@ fn unknown_settings_are_passed_over_with_a_warning() {
     );
     let (status, stdout, stderr) = home.check();
     assert_eq!((status, stdout.as_str()), (Some(0), "ok"), "{stderr}");
-    let told: Vec<_> = stderr.lines().collect();
+    let told = untimed(&stderr);
     let unknown =
         "the setting `logfile` has no meaning here and is passed over; see iotcpd.toml(5) for those there are";
     assert_eq!(told.len(), 4, "{stderr}");
@@ -78,7 +78,7 @@ fn a_setting_in_the_wrong_place_is_passed_over_with_the_right_one() {
     );
     let (status, stdout, stderr) = home.check();
     assert_eq!((status, stdout.as_str()), (Some(0), "ok"), "{stderr}");
-    let told: Vec<_> = stderr.lines().collect();
+    let told = untimed(&stderr);
     let [user, allow] = [
         "WARN @/torc.cfg:1:1: the setting `user` belongs to the group of a command in `processes`; here it is passed over",
         "WARN @/torc.cfg:3:3: the setting `allow` belongs to the top of the file; here it is passed over",

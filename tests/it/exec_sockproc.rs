@@ -217,7 +217,7 @@ fn a_client_that_leaves_takes_its_program_along() {
     drop(socket);
     let stats = daemon.usr1_until(|stats| stats.count("connections") == 0);
     assert_eq!(stats.count("runs vanished"), 1);
-    assert_eq!(daemon.children(), []);
+    assert_eq!(daemon.children(), Vec::<i32>::new());
 }
 
 #[test]

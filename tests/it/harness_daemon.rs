@@ -22,7 +22,7 @@ fn a_pool_answers_tells_its_numbers_and_ends() {
     assert!(daemon.usr2().iter().any(|line| line.starts_with("d[1].status")));
     daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.wait_exit().code(), Some(0));
-    assert_eq!(children_of(daemon.pid()), []);
+    assert_eq!(children_of(daemon.pid()), Vec::<i32>::new());
 }
 
 #[test]

@@ -101,7 +101,7 @@ fn it_refuses_to_die_or_to_talk() {
     assert_eq!(worker.ask("echo still up"), "still up");
     worker.send("close-stdout\n");
     worker.program.stdout.wait_ended().unwrap();
-    assert_eq!(children_of(worker.program.pid()), []);
+    assert_eq!(children_of(worker.program.pid()), Vec::<i32>::new());
     worker.program.stdin.take();
     assert_eq!(worker.program.wait_exit().code(), Some(0));
 }

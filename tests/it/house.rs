@@ -11,11 +11,13 @@ const LONGEST_FUNCTION: usize = 60;
 /// Which rooms a room may import from. Everybody may use itself and [`FOR_ALL`].
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     // The options of a door are what a command line becomes; addresses and their errors are part of them.
-    ("cli", &["config", "daemon", "client", "services", "net"]),
+    ("cli", &["config", "daemon", "client", "services", "net", "log"]),
     ("daemon", &["config", "services", "stats", "net", "process", "reactor"]),
-    ("config", &["services", "net", "process"]),
+    ("config", &["services", "net", "process", "log"]),
     ("services", &["net", "process", "relay", "framing", "stats", "reactor"]),
     ("client", &["net", "framing", "stats", "reactor"]),
+    // Its lines go to a standard stream.
+    ("log", &["net"]),
     ("net", &["reactor"]),
     ("process", &["reactor"]),
     ("relay", &[]),
@@ -310,6 +312,25 @@ fn times_are_written_in_one_form() {
             let path = file.path.display();
             format!("{path}:{number}: writes a time by itself; see src/amount.rs")
         }));
+    }
+    report(&offences);
+}
+
+/// A level can be given to each room that logs.
+#[test]
+fn every_room_that_logs_has_a_name_for_its_level() {
+    let mut offences = Vec::new();
+    for file in &files() {
+        let logs = |(_, line): &(usize, &str)| {
+            let levels = ["error", "warn", "info", "debug", "trace", "log"];
+            levels.iter().any(|level| line.contains(&format!("log::{level}!(")))
+        };
+        let path = file.path.with_extension("").display().to_string().replace('/', "::");
+        let path = format!("iotcpd::{}", path.trim_end_matches("::mod"));
+        let room = iotcpd::log::room(&path);
+        if file.code().any(|line| logs(&line)) && !iotcpd::log::ROOMS.iter().any(|(name, _)| *name == room) {
+            offences.push(format!("{}: room {room}", file.path.display()));
+        }
     }
     report(&offences);
 }

@@ -68,6 +68,8 @@ mod house;
 #[cfg(test)]
 mod listen;
 #[cfg(test)]
+mod logging;
+#[cfg(test)]
 mod manual;
 #[cfg(test)]
 mod mistakes;

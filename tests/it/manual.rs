@@ -168,10 +168,23 @@ fn spellings(flag: &Arg) -> BTreeSet<String> {
     long.map(|name| format!("--{name}")).chain(short).collect()
 }
 
+/// Those of the log belong to every command, and have a heading of their own.
+const LOG_HEADING: &str = ".Ss The log of every command";
+
+fn is_of_the_log(flag: &Arg) -> bool {
+    matches!(flag.get_long(), Some("log-level" | "log-format"))
+}
+
 fn default_in_help(flag: &Arg) -> Option<String> {
     let help = flag.get_help().map(StyledStr::to_string)?;
     let (_, default) = help.split_once("[default: ")?;
     Some(default.trim_end_matches(']').to_owned())
+}
+
+/// The flags that have their entries under the heading of a command.
+fn own_flags(command: &Command) -> impl Iterator<Item = &Arg> {
+    let is_log = command.get_name() == "log";
+    flags(command).filter(move |flag| is_log || !is_of_the_log(flag))
 }
 
 /// Every command of the program with the heading of its flags.
@@ -182,9 +195,9 @@ fn headings() -> Vec<(Command, String)> {
         .collect::<Vec<_>>();
     let others = commands.iter().filter(|name| *name != "pool");
     let others = others.map(|name| (subcommand(name), format!(".Ss iotcpd {name}")));
-    std::iter::once((program(), POOL_HEADING.to_owned()))
-        .chain(others)
-        .collect()
+    let log = Command::new("log").args(flags(&program()).filter(|flag| is_of_the_log(flag)).cloned());
+    let all = [(log, LOG_HEADING.to_owned()), (program(), POOL_HEADING.to_owned())];
+    all.into_iter().chain(others).collect()
 }
 
 #[test]
@@ -202,7 +215,7 @@ fn every_flag_has_its_entry_and_every_entry_its_flag() {
             .iter()
             .filter(|entry| entry.head.first().is_some_and(|first| first == "Fl"));
         let in_page: BTreeSet<_> = entries.map(|entry| flags_in(&entry.head)).collect();
-        let in_help: BTreeSet<_> = flags(&command).map(spellings).collect();
+        let in_help: BTreeSet<_> = own_flags(&command).map(spellings).collect();
         assert_eq!(in_page, in_help, "{heading}");
     }
 }
@@ -231,7 +244,7 @@ fn defaults_are_those_of_the_help() {
     let page = Page::read(PROGRAM_PAGE);
     for (command, heading) in headings() {
         let entries = page.entries(&heading);
-        for flag in flags(&command) {
+        for flag in own_flags(&command) {
             let spelled = spellings(flag);
             let entry = entries.iter().find(|entry| flags_in(&entry.head) == spelled);
             let entry = entry.unwrap_or_else(|| panic!("{heading} has no entry {spelled:?}"));
@@ -293,7 +306,8 @@ fn keys_in_page(page: &Page, heading: &str) -> Keys {
 }
 
 fn keys_of(door: &Command) -> Keys {
-    let keys = flags(door).filter(|flag| !matches!(flag.get_long(), Some("help" | "version" | "config")));
+    let keys = flags(door)
+        .filter(|flag| !is_of_the_log(flag) && !matches!(flag.get_long(), Some("help" | "version" | "config")));
     let keys = keys.map(|flag| {
         // A file has no flags, so the page says `ipv6` where the help says `--ipv6`.
         let default = default_in_help(flag).map(|default| default.replace("--", ""));

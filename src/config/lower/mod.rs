@@ -14,6 +14,7 @@ mod command;
 mod exec;
 mod framing;
 mod listen;
+pub mod log;
 mod pattern;
 mod permits;
 mod pool;

@@ -14,6 +14,7 @@ pub mod command;
 pub mod exec;
 pub mod fail;
 pub mod listen;
+pub mod log;
 pub mod pool;
 pub mod process;
 pub mod whether;

@@ -89,7 +89,7 @@ impl Daemon {
         let line = self.stderr_wait_nth(LISTENING, nth);
         let (_, rest) = line.split_once(LISTENING).expect("the line was chosen for these words");
         let word = rest
-            .split(|c: char| c.is_whitespace() || c == ',' || c == ';')
+            .split(|c: char| c.is_whitespace() || matches!(c, ',' | ';' | '"'))
             .next()
             .unwrap_or(rest);
         Address::parse(word).unwrap_or_else(|| self.fail(&format!("no address in {line:?}")))

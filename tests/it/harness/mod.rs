@@ -27,6 +27,7 @@ pub(crate) use processes::{children_of, name_of, program_of, wait_all_gone, wait
 pub(crate) use program::Program;
 pub(crate) use squidguard::{BLOCKED_DOMAIN, SquidGuard};
 pub(crate) use stats::StatsBlock;
+pub(crate) use transcript::untimed;
 pub(crate) use worker::{ScriptedWorker, worker_command};
 
 use std::net::{Ipv4Addr, TcpListener};

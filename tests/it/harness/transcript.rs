@@ -28,6 +28,16 @@ struct Lines {
     ended: bool,
 }
 
+/// Lines of a log without what stands before their levels: the time, and the program with its pid. Others as they are.
+pub(crate) fn untimed(log: &str) -> Vec<&str> {
+    let is_time = |word: &str| word.len() == 24 && word.ends_with('Z') && word.contains('T');
+    let untimed = |line| match str::split_once(line, "]: ") {
+        Some((before, rest)) if before.split_once(" iotcpd[").is_some_and(|(time, _)| is_time(time)) => rest,
+        _ => line,
+    };
+    log.lines().map(untimed).collect()
+}
+
 impl Transcript {
     /// Reads `stream` to its end on a thread of its own.
     pub(crate) fn of(stream: impl Read + Send + 'static) -> Self {

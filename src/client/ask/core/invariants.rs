@@ -21,7 +21,11 @@ impl Asker {
         let asked = |request: &&super::Request| matches!(request.state, State::Asked { .. });
         let in_flight = self.requests.iter().map(|(_, request)| request).filter(asked).count();
         assert_eq!(in_flight, self.in_flight, "the number of connections");
-        assert_eq!(in_flight, self.addresses.outstanding().sum(), "each is at one address");
+        assert_eq!(
+            in_flight,
+            self.addresses.outstanding().sum::<usize>(),
+            "each is at one address"
+        );
         assert!(in_flight <= self.policy.max_in_flight, "more connections than allowed");
         assert!(self.limit >= 1 && self.limit <= self.policy.max_in_flight);
     }

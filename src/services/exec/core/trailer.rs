@@ -144,10 +144,14 @@ mod tests {
             b"99999999999999:x6:signal,3:INT,",
         ];
         for stream in wrong {
-            assert_eq!(read([stream]), [], "{}", String::from_utf8_lossy(stream));
+            assert_eq!(read([stream]), Vec::<i32>::new(), "{}", String::from_utf8_lossy(stream));
         }
         let behind_others = b"5:resize,6:signal,3:INT,";
-        assert_eq!(read([&behind_others[..]]), [], "this is the data of a pair");
+        assert_eq!(
+            read([&behind_others[..]]),
+            Vec::<i32>::new(),
+            "this is the data of a pair"
+        );
         assert_eq!(read([&b"1000:"[..], &[b'x'; 1000], b",0:,6:signal,3:HUP,"]), [1]);
     }
 

@@ -1,0 +1,290 @@
+//! What is logged, as it is written: `info`, or `warn,pool=debug`.
+//!
+//! A level, and levels of single rooms (`pool=debug`), in any order and number, commas between them. A room may also be written
+//! as the path of its module, and then of any module in it (`iotcpd::services::pool=debug`), as `RUST_LOG` has been read before:
+//! there a path alone is all that is in it. What is not said stays `info`.
+//!
+//! What holds: a text with a mistake is no filter, and says what is wrong and what to write. Nothing is passed over, for a level
+//! that does not count silences what it was meant to show.
+
+use std::fmt;
+use std::str::FromStr;
+
+use log::LevelFilter;
+use serde::de::{self, Deserialize, Deserializer, Visitor};
+
+use super::quote::Quoted;
+use super::suggest::nearest;
+use crate::log::{self as house, Filter};
+
+/// The words for levels, the loudest first.
+const LEVELS: [(&str, LevelFilter); 6] = [
+    ("error", LevelFilter::Error),
+    ("warn", LevelFilter::Warn),
+    ("info", LevelFilter::Info),
+    ("debug", LevelFilter::Debug),
+    ("trace", LevelFilter::Trace),
+    ("off", LevelFilter::Off),
+];
+
+/// What is logged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Levels(pub Filter);
+
+/// What is wrong with a text, and what to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistaken(String);
+
+impl fmt::Display for Mistaken {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Mistaken {}
+
+impl FromStr for Levels {
+    type Err = Mistaken;
+
+    fn from_str(text: &str) -> Result<Self, Mistaken> {
+        let mut filter = Filter::default();
+        if text.trim().is_empty() {
+            return Err(mistaken("it is empty", "write for example info, or warn,pool=debug"));
+        }
+        for part in text.split(',').map(str::trim) {
+            if part.is_empty() {
+                let what = format!("nothing stands beside a comma of {}", Quoted(text));
+                return Err(mistaken(&what, "write for example warn,pool=debug"));
+            }
+            if let Some((_, pattern)) = part.split_once('/') {
+                let what = format!("lines cannot be chosen by their text, {}", Quoted(pattern));
+                return Err(mistaken(&what, "leave out the slash and what is behind it"));
+            }
+            match part.split_once('=') {
+                Some((room, written)) => {
+                    let path = path_of(room.trim()).ok_or_else(|| no_room(room.trim()))?;
+                    let level = level(written.trim()).ok_or_else(|| no_level(written.trim()))?;
+                    if path == ALL {
+                        filter.set_base(level);
+                    } else {
+                        filter.set(path, level);
+                    }
+                }
+                None => match level(part) {
+                    Some(level) => filter.set_base(level),
+                    None if part == ALL => filter.set_base(LevelFilter::Trace),
+                    None if house::is_known(part) => filter.set(part, LevelFilter::Trace),
+                    None => return Err(neither(part)),
+                },
+            }
+        }
+        Ok(Levels(filter))
+    }
+}
+
+/// The path that all paths begin with.
+const ALL: &str = "iotcpd";
+
+fn level(written: &str) -> Option<LevelFilter> {
+    let known = LEVELS.iter().find(|(word, _)| word.eq_ignore_ascii_case(written));
+    known.map(|(_, level)| *level)
+}
+
+fn path_of(written: &str) -> Option<&str> {
+    let known = house::ROOMS.iter().find(|(name, _)| *name == written);
+    known
+        .map(|(_, path)| *path)
+        .or_else(|| house::is_known(written).then_some(written))
+}
+
+fn level_words() -> impl Iterator<Item = &'static str> + Clone {
+    LEVELS.iter().map(|(word, _)| *word)
+}
+
+fn room_names() -> impl Iterator<Item = &'static str> + Clone {
+    house::ROOMS.iter().map(|(name, _)| *name)
+}
+
+/// What levels are called elsewhere.
+const ELSEWHERE: [(&str, &str); 10] = [
+    ("fatal", "error"),
+    ("critical", "error"),
+    ("err", "error"),
+    ("quiet", "error"),
+    ("warning", "warn"),
+    ("notice", "info"),
+    ("normal", "info"),
+    ("verbose", "debug"),
+    ("all", "trace"),
+    ("none", "off"),
+];
+
+fn no_level(written: &str) -> Mistaken {
+    let what = format!("there is no level {}", Quoted(written));
+    let elsewhere = ELSEWHERE.iter().find(|(word, _)| word.eq_ignore_ascii_case(written));
+    match elsewhere
+        .map(|(_, level)| *level)
+        .or_else(|| nearest(written, level_words()))
+    {
+        Some(meant) => asked(&what, meant),
+        None => mistaken(&what, &format!("write {}", choice(level_words()))),
+    }
+}
+
+fn no_room(written: &str) -> Mistaken {
+    let what = format!("there is no room {}", Quoted(written));
+    // Of a path the part that is wrong is most often the last.
+    match nearest(written.rsplit("::").next().unwrap_or(written), room_names()) {
+        Some(meant) => asked(&what, meant),
+        None => mistaken(&what, &format!("write {}", choice(room_names()))),
+    }
+}
+
+/// A word alone that is no level.
+fn neither(written: &str) -> Mistaken {
+    if path_of(written).is_some() {
+        let what = format!("{} is a room, and no level", Quoted(written));
+        return mistaken(&what, &format!("write for example {written}=debug"));
+    }
+    no_level(written)
+}
+
+fn choice(words: impl Iterator<Item = &'static str>) -> String {
+    let mut words: Vec<_> = words.collect();
+    let last = words.pop().unwrap_or_default();
+    format!("{} or {last}", words.join(", "))
+}
+
+fn mistaken(what: &str, remedy: &str) -> Mistaken {
+    Mistaken(format!("{what}; {remedy}"))
+}
+
+fn asked(what: &str, meant: &str) -> Mistaken {
+    mistaken(what, &format!("did you mean `{meant}`?"))
+}
+
+impl<'de> Deserialize<'de> for Levels {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Text;
+
+        impl Visitor<'_> for Text {
+            type Value = Levels;
+
+            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str("levels; write for example \"info\", or \"warn,pool=debug\"")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Levels, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+
+        from.deserialize_str(Text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use log::Level;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// How many levels of these modules are logged: pool, exec, net, a foreign one.
+    fn counts(text: &str) -> [usize; 4] {
+        let Levels(filter) = text.parse().unwrap();
+        [
+            "iotcpd::services::pool::shell",
+            "iotcpd::services::exec",
+            "iotcpd::net",
+            "mio",
+        ]
+        .map(|path| {
+            let levels = [Level::Error, Level::Warn, Level::Info, Level::Debug, Level::Trace];
+            levels.into_iter().filter(|level| filter.wants(path, *level)).count()
+        })
+    }
+
+    #[test]
+    fn a_level_is_for_all_and_a_room_may_have_its_own() {
+        for (text, expected) in [
+            ("info", [3, 3, 3, 3]),
+            ("ERROR", [1, 1, 1, 1]),
+            ("off", [0, 0, 0, 0]),
+            ("warn,pool=debug", [4, 2, 2, 2]),
+            (" pool = debug , warn ", [4, 2, 2, 2]),
+            ("pool=off", [0, 3, 3, 3]),
+            ("trace,info", [3, 3, 3, 3]),
+            ("pool=debug,exec=error,pool=warn", [2, 1, 3, 3]),
+            ("services=error,pool=trace", [5, 1, 3, 3]),
+        ] {
+            assert_eq!(counts(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_rust_log_was_given_goes_on_to_work() {
+        for (text, expected) in [
+            ("iotcpd::services::pool=debug", [4, 3, 3, 3]),
+            ("iotcpd::services::pool::shell::probe=debug", [3, 3, 3, 3]),
+            ("warn,iotcpd::net=trace", [2, 2, 5, 2]),
+            ("iotcpd=debug", [4, 4, 4, 4]),
+            ("iotcpd", [5, 5, 5, 5]),
+            ("error,iotcpd::services", [5, 5, 1, 1]),
+        ] {
+            assert_eq!(counts(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_told_with_what_to_write() {
+        let rooms = "pool, exec, command, services, daemon, config, net, process, reactor, client, cli or log";
+        for (text, told) in [
+            ("", "it is empty; write for example info, or warn,pool=debug"),
+            (" ", "it is empty; write for example info, or warn,pool=debug"),
+            ("inf", "there is no level `inf`; did you mean `info`?"),
+            ("warning", "there is no level `warning`; did you mean `warn`?"),
+            (
+                "loud",
+                "there is no level `loud`; write error, warn, info, debug, trace or off",
+            ),
+            (
+                "3",
+                "there is no level `3`; write error, warn, info, debug, trace or off",
+            ),
+            ("pool", "`pool` is a room, and no level; write for example pool=debug"),
+            ("pol=debug", "there is no room `pol`; did you mean `pool`?"),
+            (
+                "iotcpd::services::pol=debug",
+                "there is no room `iotcpd::services::pol`; did you mean `pool`?",
+            ),
+            ("pool=debgu", "there is no level `debgu`; did you mean `debug`?"),
+            (
+                "pool=",
+                "there is no level ``; write error, warn, info, debug, trace or off",
+            ),
+            ("=debug", &format!("there is no room ``; write {rooms}")),
+            ("hyper=debug", &format!("there is no room `hyper`; write {rooms}")),
+            (
+                "warn,,pool=debug",
+                "nothing stands beside a comma of `warn,,pool=debug`; write for example warn,pool=debug",
+            ),
+            (
+                "info/up",
+                "lines cannot be chosen by their text, `up`; leave out the slash and what is behind it",
+            ),
+        ] {
+            let error = text.parse::<Levels>().unwrap_err().to_string();
+            assert_eq!(error, told, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_written_is_understood_or_told(text in "[a-z=,:/ ]{0,30}") {
+            if let Err(error) = text.parse::<Levels>() {
+                prop_assert!(error.to_string().contains("; "), "{}", error);
+            }
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Whether standard error is the journal of systemd: `JOURNAL_STREAM` of systemd.exec(5).
+
+use std::io;
+use std::os::fd::AsFd;
+
+use nix::sys::stat::fstat;
+
+/// Holds the device and the inode of the journal's socket, for whoever was given it as standard output or error. The variable
+/// is inherited further than the stream, so both are compared.
+const VARIABLE: &str = "JOURNAL_STREAM";
+
+/// Whether it is.
+pub fn is_standard_error() -> bool {
+    let Some(named) = std::env::var_os(VARIABLE) else {
+        return false;
+    };
+    // Fails for a closed one, which is no journal.
+    fstat(io::stderr().as_fd()).is_ok_and(|file| is_named(&named.to_string_lossy(), file.st_dev, file.st_ino))
+}
+
+fn is_named(named: &str, device: u64, inode: u64) -> bool {
+    let Some((of_device, of_inode)) = named.split_once(':') else {
+        return false;
+    };
+    of_device.parse() == Ok(device) && of_inode.parse() == Ok(inode)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn device_and_inode_are_both_compared() {
+        assert!(is_named("9:12345", 9, 12_345));
+        for other in [
+            "9:12346",
+            "8:12345",
+            "9",
+            "9:",
+            ":12345",
+            "",
+            "9:12345:1",
+            "x:y",
+            "-9:12345",
+        ] {
+            assert!(!is_named(other, 9, 12_345), "{other}");
+        }
+    }
+}
