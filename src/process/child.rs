@@ -20,6 +20,7 @@ use nix::unistd::Pid;
 
 use super::descendants::Tree;
 use super::exit_status::ExitStatus;
+use super::leftovers::{self, Left};
 use super::sys::{self, Wait};
 use super::terminal;
 use super::watch_list::Place;
@@ -127,6 +128,13 @@ impl Child {
     #[must_use]
     pub const fn has_left_background(&self) -> bool {
         matches!(self.background, Background::Left)
+    }
+
+    /// What goes on of all that it has started, if it has exited and is not reaped yet. Reads a line of `/proc` for each orphan
+    /// of the daemon.
+    #[must_use]
+    pub fn left_running(&self) -> Option<Left> {
+        leftovers::left_by(self.pid, &self.place)
     }
 
     /// Whether our ends of its standard input and output are one side of a terminal, and not of two pipes.

@@ -269,7 +269,8 @@ impl Leaf {
         let _ = opened.and_then(|mut file| file.write_all(b"1"));
     }
 
-    fn processes(&self) -> Vec<i32> {
+    /// All that are in it, and in none below it.
+    pub(super) fn processes(&self) -> Vec<i32> {
         let mut list = String::new();
         let opened = File::open(self.path.join("cgroup.procs"));
         let _ = opened.and_then(|file| file.take(MOST).read_to_string(&mut list));

@@ -84,6 +84,10 @@ impl Tree {
         Self(tree)
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Kills those that are still who they were.
     pub(super) fn kill(&self) {
         for (pid, was) in &self.0 {

@@ -37,6 +37,7 @@ pub mod failure;
 pub mod guard;
 pub mod identity;
 pub mod job;
+pub mod leftovers;
 pub mod limits;
 mod plan;
 mod procfs;

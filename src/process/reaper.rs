@@ -5,6 +5,7 @@
 //! and may be hurried to a later one; nothing leads back.
 //!
 //! ```text
+//! Running ──expected──▸ Expected ──END_GRACE──────────────▾
 //! Running ──gently──▸ InputClosed ──INPUT_GRACE──▸ Terminated ──kill_timeout──▸ Killed ──GIVE_UP_AFTER──▸ GivenUp
 //!    ├──────promptly────────────────────────────────▴                           ▴                           │
 //!    └──────at once─────────────────────────────────────────────────────────────┘        any ──exit──▸ Ended ◂┘
@@ -19,12 +20,19 @@ use std::time::{Duration, Instant};
 /// From closing a child's input to TERM: time enough to see the end of the input and exit, not to finish work.
 pub const INPUT_GRACE: Duration = Duration::from_millis(500);
 
+/// From the sign that a child ends until it is ended: far longer than the kernel takes between closing the files of a process
+/// that dies and telling of its end.
+pub const END_GRACE: Duration = Duration::from_millis(500);
+
 /// From KILL until the owner is told not to wait any longer.
 pub const GIVE_UP_AFTER: Duration = Duration::from_secs(5);
 
 /// How a child is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
+    /// It has closed what it needs, as one that dies does a moment before its end is known: nothing is done to it, so that its
+    /// status is its own, until [`END_GRACE`] is over. Then as promptly.
+    Expected,
     /// Its input ends, then TERM after [`INPUT_GRACE`], then KILL.
     Gently,
     /// TERM now, then KILL.
@@ -64,6 +72,11 @@ pub enum Action {
 pub enum State {
     /// Nobody wants it gone.
     Running,
+    /// It is about to end by itself.
+    Expected {
+        /// When it gets TERM.
+        terminate_at: Instant,
+    },
     /// Its input has ended.
     InputClosed {
         /// When it gets TERM.
@@ -121,7 +134,8 @@ impl Ending {
     #[must_use]
     pub const fn deadline(&self) -> Option<Instant> {
         match self.state {
-            State::InputClosed { terminate_at: at }
+            State::Expected { terminate_at: at }
+            | State::InputClosed { terminate_at: at }
             | State::Terminated { kill_at: at }
             | State::Killed { give_up_at: at } => Some(at),
             State::Running | State::GivenUp | State::Ended => None,
@@ -135,16 +149,27 @@ impl Ending {
             (State::Ended, _) => return &[],
             (_, Event::Exited) => (State::Ended, &[Action::Reap]),
 
-            (State::Running, Event::Stop(Manner::Gently)) => (
+            (State::Running, Event::Stop(Manner::Expected)) => (
+                State::Expected {
+                    terminate_at: now + END_GRACE,
+                },
+                &[],
+            ),
+            (State::Running | State::Expected { .. }, Event::Stop(Manner::Gently)) => (
                 State::InputClosed {
                     terminate_at: now + INPUT_GRACE,
                 },
                 &[Action::CloseStdin],
             ),
-            (State::Running, Event::Stop(Manner::Promptly)) => {
+            (State::Running | State::Expected { .. }, Event::Stop(Manner::Promptly)) => {
                 (self.terminated(now), &[Action::CloseStdin, Action::Terminate])
             }
-            (State::Running, Event::Stop(Manner::AtOnce)) => (killed(now), &[Action::CloseStdin, Action::Kill]),
+            (State::Expected { terminate_at }, Event::Deadline) if now >= terminate_at => {
+                (self.terminated(now), &[Action::CloseStdin, Action::Terminate])
+            }
+            (State::Running | State::Expected { .. }, Event::Stop(Manner::AtOnce)) => {
+                (killed(now), &[Action::CloseStdin, Action::Kill])
+            }
 
             (State::InputClosed { .. }, Event::Stop(Manner::Promptly)) => (self.terminated(now), &[Action::Terminate]),
             (State::InputClosed { terminate_at }, Event::Deadline) if now >= terminate_at => {
@@ -157,8 +182,9 @@ impl Ending {
             (State::Killed { give_up_at }, Event::Deadline) if now >= give_up_at => (State::GivenUp, &[Action::GiveUp]),
 
             // Already as far as asked, or further.
-            (State::InputClosed { .. }, Event::Stop(Manner::Gently))
-            | (State::Terminated { .. }, Event::Stop(Manner::Gently | Manner::Promptly))
+            (State::Expected { .. }, Event::Stop(Manner::Expected))
+            | (State::InputClosed { .. }, Event::Stop(Manner::Expected | Manner::Gently))
+            | (State::Terminated { .. }, Event::Stop(Manner::Expected | Manner::Gently | Manner::Promptly))
             | (State::Killed { .. } | State::GivenUp, Event::Stop(_)) => return &[],
             // Early, or left over from a state that had one.
             (_, Event::Deadline) => return &[],
@@ -187,7 +213,8 @@ mod tests {
     use super::*;
 
     const KILL_TIMEOUT: Duration = Duration::from_secs(3);
-    const STOPS: [Event; 3] = [
+    const STOPS: [Event; 4] = [
+        Event::Stop(Manner::Expected),
         Event::Stop(Manner::Gently),
         Event::Stop(Manner::Promptly),
         Event::Stop(Manner::AtOnce),
@@ -204,9 +231,13 @@ mod tests {
     fn every_pair_of_state_and_event_is_as_the_table_says() {
         use Action::{CloseStdin, GiveUp, Kill, Reap, Terminate};
         let now = Instant::now();
+        let expected = State::Expected { terminate_at: now };
         let closed = State::InputClosed { terminate_at: now };
         let terminated = State::Terminated { kill_at: now };
         let killed = State::Killed { give_up_at: now };
+        let to_expected = State::Expected {
+            terminate_at: now + END_GRACE,
+        };
         let (to_closed, to_terminated, to_killed) = (
             State::InputClosed {
                 terminate_at: now + INPUT_GRACE,
@@ -219,11 +250,12 @@ mod tests {
             },
         );
         type Cell = (State, &'static [Action]);
-        // state: gently, promptly, at once, its deadline, its exit
-        let table: [(State, [Cell; 5]); 6] = [
+        // state: expected, gently, promptly, at once, its deadline, its exit
+        let table: [(State, [Cell; 6]); 7] = [
             (
                 State::Running,
                 [
+                    (to_expected, &[]),
                     (to_closed, &[CloseStdin]),
                     (to_terminated, &[CloseStdin, Terminate]),
                     (to_killed, &[CloseStdin, Kill]),
@@ -232,8 +264,20 @@ mod tests {
                 ],
             ),
             (
+                expected,
+                [
+                    (expected, &[]),
+                    (to_closed, &[CloseStdin]),
+                    (to_terminated, &[CloseStdin, Terminate]),
+                    (to_killed, &[CloseStdin, Kill]),
+                    (to_terminated, &[CloseStdin, Terminate]),
+                    (State::Ended, &[Reap]),
+                ],
+            ),
+            (
                 closed,
                 [
+                    (closed, &[]),
                     (closed, &[]),
                     (to_terminated, &[Terminate]),
                     (to_killed, &[Kill]),
@@ -246,6 +290,7 @@ mod tests {
                 [
                     (terminated, &[]),
                     (terminated, &[]),
+                    (terminated, &[]),
                     (to_killed, &[Kill]),
                     (to_killed, &[Kill]),
                     (State::Ended, &[Reap]),
@@ -254,6 +299,7 @@ mod tests {
             (
                 killed,
                 [
+                    (killed, &[]),
                     (killed, &[]),
                     (killed, &[]),
                     (killed, &[]),
@@ -268,10 +314,11 @@ mod tests {
                     (State::GivenUp, &[]),
                     (State::GivenUp, &[]),
                     (State::GivenUp, &[]),
+                    (State::GivenUp, &[]),
                     (State::Ended, &[Reap]),
                 ],
             ),
-            (State::Ended, [(State::Ended, &[]); 5]),
+            (State::Ended, [(State::Ended, &[]); 6]),
         ];
         for (state, row) in table {
             let events = STOPS.into_iter().chain([Event::Deadline, Event::Exited]);
@@ -291,6 +338,7 @@ mod tests {
         let now = Instant::now();
         let later = now + Duration::from_millis(1);
         for state in [
+            State::Expected { terminate_at: later },
             State::InputClosed { terminate_at: later },
             State::Terminated { kill_at: later },
             State::Killed { give_up_at: later },
@@ -300,9 +348,9 @@ mod tests {
         }
     }
 
-    /// 0 to 2: a stop; 3: its deadline; 4: a deadline of nobody's; 5: its exit.
+    /// 0 to 3: a stop; 4: its deadline; 5: a deadline of nobody's; 6: its exit.
     fn story() -> impl Strategy<Value = Vec<(u8, u64)>> {
-        prop::collection::vec((0_u8..6, 0_u64..4000), 0..40)
+        prop::collection::vec((0_u8..7, 0_u64..4000), 0..40)
     }
 
     proptest! {
@@ -314,12 +362,12 @@ mod tests {
             for (choice, wait_ms) in story {
                 now += Duration::from_millis(wait_ms);
                 let event = match choice {
-                    stop @ 0..=2 => STOPS[usize::from(stop)],
-                    3 => {
+                    stop @ 0..=3 => STOPS[usize::from(stop)],
+                    4 => {
                         now = ending.deadline().map_or(now, |deadline| now.max(deadline));
                         Event::Deadline
                     }
-                    4 => Event::Deadline,
+                    5 => Event::Deadline,
                     _ => Event::Exited,
                 };
                 hurried |= event == Event::Stop(Manner::AtOnce);
@@ -327,7 +375,10 @@ mod tests {
                 done.extend_from_slice(ending.handle(event, now));
                 let waits = matches!(
                     ending.state(),
-                    State::InputClosed { .. } | State::Terminated { .. } | State::Killed { .. }
+                    State::Expected { .. }
+                        | State::InputClosed { .. }
+                        | State::Terminated { .. }
+                        | State::Killed { .. }
                 );
                 prop_assert_eq!(ending.deadline().is_some(), waits);
             }
@@ -348,11 +399,11 @@ mod tests {
         }
 
         #[test]
-        fn once_stopped_it_is_over_in_three_deadlines(manner in 0_usize..3) {
+        fn once_stopped_it_is_over_in_three_deadlines(manner in 0_usize..4) {
             let mut now = Instant::now();
             let mut ending = Ending::new(KILL_TIMEOUT);
             let _ = ending.handle(STOPS[manner], now);
-            for _ in 0..3 - manner {
+            for _ in 0..[3, 3, 2, 1][manner] {
                 now = ending.deadline().unwrap();
                 prop_assert!(!ending.handle(Event::Deadline, now).is_empty());
             }

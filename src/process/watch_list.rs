@@ -255,6 +255,17 @@ impl Place {
         self.with_descendants && self.run.as_ref().is_some_and(|(household, _)| household.has_procfs)
     }
 
+    /// What is in the control group of this run, if it has one.
+    pub(super) fn processes_of_leaf(&self) -> Option<Vec<i32>> {
+        self.leaf.as_ref().map(|leaf| leaf.processes())
+    }
+
+    /// Whether such a process is on the list: it is a child, and no orphan.
+    pub(super) fn is_child(&self, pid: i32) -> bool {
+        let household = self.run.as_ref().map(|(household, _)| household);
+        household.is_some_and(|household| household.table.contains(Pid::from_raw(pid)))
+    }
+
     /// Kills all that is in its control group, if it has one.
     pub(super) fn kill_leaf(&self) {
         if let Some(leaf) = &self.leaf {

@@ -76,6 +76,13 @@ impl<T: Eq + Hash + Copy> Throttle<T> {
         told
     }
 
+    /// Takes out all counts: there will be no other events.
+    pub fn drain(&mut self) -> Vec<(T, u64)> {
+        let windows = std::mem::take(&mut self.windows).into_iter();
+        let left_out = windows.filter(|(_, window)| window.left_out > 0);
+        left_out.map(|(topic, window)| (topic, window.left_out)).collect()
+    }
+
     /// When [`overdue`](Self::overdue) may have something to tell.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.windows
@@ -112,5 +119,9 @@ mod tests {
         assert_eq!(throttle.overdue(start + WINDOW), [("full", 2)]);
         assert_eq!(throttle.overdue(start + WINDOW), []);
         assert_eq!(throttle.next_deadline(), None);
+        for _ in 0..7 {
+            throttle.admit("full", start);
+        }
+        assert_eq!((throttle.drain(), throttle.drain()), (vec![("full", 2)], vec![]));
     }
 }

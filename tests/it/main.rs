@@ -94,6 +94,8 @@ mod pool_framings;
 #[cfg(test)]
 mod pool_leavers;
 #[cfg(test)]
+mod pool_losses;
+#[cfg(test)]
 mod pool_mended;
 #[cfg(test)]
 mod pool_misfits;

@@ -40,7 +40,12 @@ fn a_worker_killed_before_its_reply_is_followed_by_another_for_the_same_request(
     assert!(!client.has_input());
     second.open();
     assert_eq!(client.read_to_end(), b"answer\n");
-    daemon.stderr_wait(&format!("has died: pid {}, signal 9", first.pid));
+    let line = daemon.stderr_wait(&format!("(pid {}) was killed by signal 9 (SIGKILL)", first.pid));
+    assert!(line.contains("WARN pool: worker "), "{line}");
+    assert!(
+        line.ends_with(" while it had a request in hand; started again at once"),
+        "{line}"
+    );
     let stats = daemon.usr1();
     assert_eq!((stats.count("queries retried"), stats.count("restarts died")), (1, 1));
     assert_eq!((stats.count("queries failed"), stats.count("queries replied")), (0, 3));
@@ -73,7 +78,7 @@ fn more_retries_are_more_workers() {
 fn without_retries_the_first_death_is_the_last() {
     let daemon = two_proven(&["--retries", "0"]);
     assert_eq!(daemon.ask("die 7"), "ERR\n");
-    daemon.stderr_wait("exit status 7");
+    daemon.stderr_wait("exited with status 7 while it had a request in hand");
     let stats = daemon.usr1();
     assert_eq!((stats.count("refused died"), stats.count("queries retried")), (1, 0));
     assert_eq!(stats.count("restarts died"), 1);
@@ -138,7 +143,7 @@ fn a_reply_given_with_the_last_breath_counts() {
     for number in 1..=5 {
         let words = format!("last words {number}");
         assert_eq!(daemon.ask(&format!("die-after {words}")), format!("{words}\n"));
-        daemon.stderr_wait_nth("has died", number);
+        daemon.stderr_wait_nth("exited with status 0; started again at once", number);
     }
     let stats = daemon.usr1();
     assert_eq!((stats.count("queries replied"), stats.count("queries failed")), (5, 0));
@@ -150,9 +155,9 @@ fn an_idle_worker_that_is_killed_is_replaced_at_once() {
     let daemon = Daemon::pool(1, &worker_command(&[]), &PATIENT);
     let worker: i32 = daemon.ask("pid").trim_end().parse().unwrap();
     kill_worker(worker);
-    daemon.stderr_wait(&format!("has died: pid {worker}"));
-    let line = daemon.stderr_wait("another is started");
-    assert!(line.ends_with("at once"), "{line}");
+    let line = daemon.stderr_wait("was killed");
+    let story = format!("worker 0 (pid {worker}) was killed by signal 9 (SIGKILL); started again at once");
+    assert!(line.ends_with(&story), "{line}");
     let stats = daemon.usr1();
     assert_eq!((stats.count("queries failed"), stats.count("restarts died")), (0, 1));
     assert_eq!(daemon.ask("served"), "1\n");

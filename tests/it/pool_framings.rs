@@ -183,7 +183,7 @@ fn a_filter_answers_once_and_is_replaced_at_once() {
     assert_eq!((stats.count("restarts spent"), stats.count("restarts died")), (10, 0));
     assert_eq!((stats.count("daemon spawns"), stats.count("queries replied")), (11, 10));
     assert!(
-        !daemon.stderr.text().contains("has died"),
+        !daemon.stderr.text().contains("exited with"),
         "an end that was expected is no death"
     );
 }
@@ -246,7 +246,7 @@ fn a_reply_that_ends_in_a_failure_is_none() {
 #[test]
 fn a_filter_that_dies_before_it_is_asked_is_started_more_slowly_each_time() {
     let daemon = pool("true", &["--worker-reply-framing", "eof", "--alarm-interval", "1h"]);
-    daemon.stderr_wait("another is started in 1 h");
+    daemon.stderr_wait("started again in 1 h");
     let stats = daemon.usr1();
     assert_eq!((stats.count("daemon spawns"), stats.count("restarts spent")), (2, 0));
 }

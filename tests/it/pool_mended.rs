@@ -144,7 +144,7 @@ fn a_worker_started_while_clients_are_connected_has_none_of_their_sockets() {
     let arrival = gate.arrival();
     let idle: i32 = daemon.ask("pid").trim_end().parse().unwrap();
     kill(Pid::from_raw(idle), Signal::SIGKILL).unwrap();
-    daemon.stderr_wait(&format!("has died: pid {idle}"));
+    daemon.stderr_wait(&format!("(pid {idle}) was killed by signal 9"));
     let descriptors = daemon.ask("descriptors");
     let open: Vec<_> = descriptors.split_whitespace().collect();
     assert_eq!(open.len(), 3, "{descriptors}");
@@ -186,7 +186,7 @@ fn a_worker_that_dies_while_descriptors_are_used_up_is_replaced_once_they_are_no
     let silent: Vec<Client> = (0..20).map(|_| daemon.client()).collect();
     daemon.stderr_wait("accepting pauses");
     kill(Pid::from_raw(worker), Signal::SIGKILL).unwrap();
-    daemon.stderr_wait(&format!("has died: pid {worker}"));
+    daemon.stderr_wait(&format!("(pid {worker}) was killed by signal 9"));
     drop(silent);
     assert_eq!(daemon.ask("served"), "1\n");
 }

@@ -140,13 +140,13 @@ fn a_worker_that_dies_at_its_start_is_started_again_ever_more_slowly() {
         .into_iter()
         .enumerate()
     {
-        let line = daemon.stderr_wait_nth("another is started", place + 1);
+        let line = daemon.stderr_wait_nth("started again", place + 1);
         assert!(line.ends_with(delay), "{line}");
     }
     // Meanwhile it answers, if only that it cannot.
     assert_eq!(daemon.ask("echo x"), "ERR\n");
     assert!(daemon.usr1().count("restarts died") >= 4);
-    daemon.stderr_wait("exit status 3");
+    daemon.stderr_wait("exited with status 3");
 }
 
 /// It is mended while the daemon runs, and serves.
@@ -160,7 +160,7 @@ fn a_crash_loop_ends_when_its_cause_does() {
     let daemon = Daemon::pool(1, &command, &flags);
     let mut client = daemon.client();
     client.send("served\n");
-    daemon.stderr_wait("another is started in 100 ms");
+    daemon.stderr_wait("started again in 100 ms");
     std::fs::remove_file(&broken).unwrap();
     assert_eq!(client.read_to_end(), b"1\n");
     assert_eq!(daemon.usr1().count("queries failed"), 0);

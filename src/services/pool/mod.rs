@@ -12,13 +12,17 @@
 //! What holds is said in [`core`] (decisions) and in `shell` (I/O). What does not belong here: where the options come
 //! from, who binds the listeners, and when to reload: that is the daemon's.
 
+mod buffering;
 mod cache;
 pub mod core;
 mod dump;
+mod gist;
 pub mod options;
 mod recorder;
+mod repeats;
 mod report;
 mod shell;
+mod story;
 
 use std::time::Instant;
 

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use log::Level;
-
 use super::core::{Dispatcher, Refusal, Restart};
 use super::options::Options;
 use crate::amount;
@@ -37,13 +35,11 @@ pub(super) enum Topic {
     Restart(Restart),
     Died,
     Background,
-    Spawn,
     Denied,
     MaxConnections,
     MaxConnectionsPerIp,
     RequestTooLong,
     BadRequest,
-    Malformed,
     ReadTimeout,
     WriteTimeout,
     Idle,
@@ -53,7 +49,6 @@ pub(super) enum Topic {
     Cleared,
     Grown,
     Shrunk,
-    Record,
     Slow,
     Accept,
     System,
@@ -63,16 +58,14 @@ impl fmt::Display for Topic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Topic::Refusal(_) => "refused requests",
-            Topic::Restart(_) => "replaced workers",
-            Topic::Died => "deaths of workers",
+            Topic::Restart(_) => "lost or replaced workers",
+            Topic::Died => "crashes in sessions",
             Topic::Background => "workers that have left something in the background",
-            Topic::Spawn => "failed starts",
             Topic::Denied => "connections that the access lists refuse",
             Topic::MaxConnections => "connections over --max-connections",
             Topic::MaxConnectionsPerIp => "connections over --max-connections-per-ip",
             Topic::RequestTooLong => "requests over --max-request",
             Topic::BadRequest => "malformed requests",
-            Topic::Malformed => "malformed replies",
             Topic::ReadTimeout => "clients over --read-timeout",
             Topic::WriteTimeout => "clients over --write-timeout",
             Topic::Idle => "idle connections",
@@ -82,7 +75,6 @@ impl fmt::Display for Topic {
             Topic::Cleared => "workers out of quarantine",
             Topic::Grown => "workers started because of load",
             Topic::Shrunk => "workers let go because they were idle",
-            Topic::Record => "records of lost workers",
             Topic::Slow => "requests over --slow-log",
             Topic::Accept => "pauses in accepting",
             Topic::System => "failed system calls",
@@ -112,97 +104,6 @@ pub(super) fn refusal(reason: Refusal, options: &Options) -> String {
             options.framings.worker_reply
         ),
         Refusal::Shutdown => "the pool is shutting down".to_owned(),
-    }
-}
-
-/// What has happened to a worker, and how loudly it is said.
-pub(super) fn restart(reason: Restart, options: &Options) -> (Level, String) {
-    let policy = &options.policy;
-    match reason {
-        Restart::Died => (
-            Level::Warn,
-            "is lost: it died, or closed its input or output".to_owned(),
-        ),
-        Restart::SpawnFailed => (Level::Error, "could not be started".to_owned()),
-        Restart::StartTimeout => (
-            Level::Error,
-            format!(
-                "was not ready within --start-timeout {} and is stopped",
-                amount::span(policy.start_timeout)
-            ),
-        ),
-        Restart::BusyTimeout => (
-            Level::Warn,
-            format!(
-                "took longer than --busy-timeout {} and is stopped",
-                amount::span(policy.busy_timeout)
-            ),
-        ),
-        Restart::Desync => (
-            Level::Error,
-            "has lost step and is stopped: it wrote more than one reply, or wrote while nothing was asked \
-             (a request longer than its line buffer? lower --max-request; a greeting? see --ready-line)"
-                .to_owned(),
-        ),
-        Restart::UnknownChannel => (
-            Level::Error,
-            "has answered under a channel-ID that no request of its has, and is stopped".to_owned(),
-        ),
-        Restart::Oversize => (
-            Level::Warn,
-            format!(
-                "wrote a reply longer than --max-reply {} and is stopped",
-                amount::limit(options.max_reply)
-            ),
-        ),
-        Restart::Quarantined => (Level::Error, "has failed its probe and is quarantined".to_owned()),
-        Restart::Malformed => (
-            Level::Error,
-            format!(
-                "does not write replies in --worker-reply-framing {} and is stopped",
-                options.framings.worker_reply
-            ),
-        ),
-        Restart::Recycled => (Level::Info, "has served long enough and is let go".to_owned()),
-        Restart::Spent => (Level::Debug, "has done its work".to_owned()),
-        Restart::Asked => (Level::Info, "is let go".to_owned()),
-    }
-}
-
-/// What has become of a worker whose last requests are worth telling: one that was lost, not one that was let go or
-/// has never been asked anything.
-pub(super) fn fate(reason: Restart) -> Option<&'static str> {
-    match reason {
-        Restart::Died => Some("was lost"),
-        Restart::BusyTimeout | Restart::Desync | Restart::UnknownChannel | Restart::Oversize | Restart::Malformed => {
-            Some("was stopped")
-        }
-        Restart::Quarantined => Some("was quarantined"),
-        Restart::SpawnFailed | Restart::StartTimeout | Restart::Recycled | Restart::Spent | Restart::Asked => None,
-    }
-}
-
-/// What may be the matter with a worker that was asked something and has never written anything.
-pub(super) const SILENT: &str = "; it has written nothing since its start: if it buffers its output, start it by `stdbuf -oL`, or give it a terminal by --pty";
-
-/// The line that answers nothing, and what may be the matter with a worker that writes one.
-pub(super) fn stray(line: Option<&str>) -> String {
-    let line = line.map(|line| format!(": {line}")).unwrap_or_default();
-    format!("{line} (an ID twice, or none: does it speak the concurrent protocol? see --concurrency)")
-}
-
-/// A place without a process.
-pub(super) fn place(slot: Option<usize>) -> String {
-    slot.map_or_else(|| "a worker on its way out".to_owned(), |slot| format!("worker {slot}"))
-}
-
-/// What becomes of the place.
-pub(super) fn next_start(slot: Option<usize>, delay: Option<Duration>) -> String {
-    match (slot, delay) {
-        (None, _) => "it had been replaced before".to_owned(),
-        (Some(_), None) => "another serves in its place".to_owned(),
-        (Some(_), Some(Duration::ZERO)) => "another is started at once".to_owned(),
-        (Some(_), Some(delay)) => format!("another is started in {}", amount::span(delay)),
     }
 }
 

@@ -228,6 +228,8 @@ pub enum Action {
         reason: Restart,
         /// How long the place stays empty before a new process is started; `None`: a successor serves already.
         delay: Option<Duration>,
+        /// So many workers of this place have been lost early one after the other, this one included: what the delay grows with.
+        early_deaths: u32,
     },
     /// For the log: where others had failed their probe a worker serves again, which has passed or is not asked any more.
     Cleared(WorkerId),

@@ -149,6 +149,7 @@ impl Dispatcher {
             slot: Some(slot),
             reason,
             delay: None,
+            early_deaths: 0,
         });
         self.retire(predecessor);
         self.advance_rotation();
@@ -271,10 +272,12 @@ impl Dispatcher {
                 slot: None,
                 reason,
                 delay: None,
+                early_deaths: 0,
             });
             return;
         };
         let delay = self.respawn_delay(id, slot, reason);
+        let early_deaths = self.slots.get(slot).map_or(0, |slot| slot.early_deaths);
         let successor = self
             .slots
             .get(slot)
@@ -289,6 +292,7 @@ impl Dispatcher {
                 slot: Some(slot),
                 reason,
                 delay: None,
+                early_deaths,
             });
             return;
         }
@@ -297,6 +301,7 @@ impl Dispatcher {
             slot: Some(slot),
             reason,
             delay: Some(delay),
+            early_deaths,
         });
         let Some(hired) = self.hire(place, delay) else { return };
         self.pass_on_quarantine(id, reason, hired);

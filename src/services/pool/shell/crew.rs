@@ -15,6 +15,8 @@ pub(super) struct Crew {
     pub(super) waiting: VecDeque<WorkerId>,
     /// Workers with requests that are to be written at the end of the turn.
     pub(super) unsent: Vec<WorkerId>,
+    /// Why the last start failed, until it is told.
+    pub(super) refusal: Option<String>,
 }
 
 impl Crew {
@@ -63,7 +65,6 @@ impl Crew {
 
     /// What the log calls a worker, while its process is known.
     pub(super) fn describe(&self, id: WorkerId) -> Option<String> {
-        self.get(id)
-            .map(|process| format!("worker {} (pid {})", process.number, process.pid()))
+        self.get(id).map(Process::who)
     }
 }

@@ -5,28 +5,29 @@ use std::io;
 use log::Level;
 use nix::sys::signal::Signal;
 
-use super::super::core::{Ending, Event, Fault, Restart, WorkerId};
+use super::super::core::{Ending, Event, Fault, WorkerId};
 use super::super::report::Topic;
+use super::super::story::End;
 use super::process::Stage;
 use super::{Of, Pool};
-use crate::amount;
 use crate::framing::Framing;
 use crate::process::reaper::{self, Manner};
 use crate::reactor::{Context, Key};
 
 impl Pool {
     pub(super) fn end_process(&mut self, cx: &mut Context<'_>, id: WorkerId, ending: Ending) {
+        let Some(process) = self.crew.get_mut(id) else { return };
+        process.reply = Vec::new();
+        if process.stage != Stage::Lost {
+            process.stage = Stage::Ending;
+        }
         let manner = match ending {
+            // It is most likely on its way.
+            Ending::Firmly if process.loss.is_some() => Manner::Expected,
             Ending::Gently => Manner::Gently,
             Ending::Firmly => Manner::Promptly,
             Ending::Now => Manner::AtOnce,
         };
-        if let Some(process) = self.crew.get_mut(id) {
-            if process.stage != Stage::Lost {
-                process.stage = Stage::Ending;
-            }
-            process.reply = Vec::new();
-        }
         self.end_on(cx, id, reaper::Event::Stop(manner));
     }
 
@@ -36,6 +37,9 @@ impl Pool {
         let actions = process.ending.handle(event, cx.now());
         let deadline = process.ending.deadline();
         cx.set_alarm(&mut process.ending_alarm, Of::WorkerEnding.worker(id), deadline);
+        if actions.contains(&reaper::Action::Terminate) || actions.contains(&reaper::Action::Kill) {
+            self.tell_loss_of_living(cx, id);
+        }
         for action in actions {
             let Some(process) = self.crew.get_mut(id) else { return };
             let outcome = match action {
@@ -102,58 +106,64 @@ impl Pool {
         let Some(process) = self.crew.get_mut(id) else {
             return Ok(());
         };
+        // To be asked while it is a zombie, and only of those that have been of no use.
+        let may_be_a_daemon = process.stage != Stage::Ending && !process.has_written && !process.had_session;
+        let left = if may_be_a_daemon {
+            process.child.left_running()
+        } else {
+            None
+        };
         let outcome = process.child.reap_with_group();
-        let (left, pid) = (process.child.has_left_background(), process.pid());
-        if let Ok(Some(status)) = outcome
-            && process.crashed(status)
-        {
-            let (number, pid) = (process.number, process.pid());
-            let line = format_args!("worker {number} (pid {pid}) ended in its session: {status}");
-            self.note(cx, Level::Warn, Topic::Died, line);
-        }
+        let goes_on = process.child.has_left_background();
         if let (Ok(Some(status)), Framing::Eof) = (&outcome, self.options.framings.worker_reply)
             && status.success()
         {
             self.reply_has_ended(cx, id);
         }
-        let status = match outcome {
-            Ok(status) => status.map_or_else(|| "status unknown".to_owned(), |status| status.to_string()),
-            Err(error) => format!("status unknown, because {error}"),
+        let end = match (outcome, left) {
+            (Ok(Some(status)), Some(left)) if status.success() => End::Background(left),
+            (Ok(Some(status)), _) => End::Ended(status),
+            (Ok(None), _) => End::Unknown("it has none".to_owned()),
+            (Err(error), _) => End::Unknown(error.to_string()),
         };
-        self.log_exit(cx, id, &status);
-        if left {
+        self.log_exit(cx, id, &end);
+        self.tell_loss_of_dead(cx, id, end);
+        let who = self.crew.describe(id).unwrap_or_default();
+        self.is_gone(cx, id);
+        if goes_on {
             self.dispatcher.counters_mut().background += 1;
-            let line = format_args!("what worker process {pid} has left in the background goes on");
+            let line = format_args!("what {who} has left in the background goes on");
             self.note(cx, Level::Info, Topic::Background, line);
         }
-        self.is_gone(cx, id);
         Ok(())
     }
 
     /// There is no process any more, or none that would be waited for.
     fn is_gone(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         self.dispatcher.handle(cx.now(), Event::Exited(id));
+        // Its story is told now, if that was the first that is known of its loss.
+        self.act(cx, None);
         if let Some(mut process) = self.crew.remove(id) {
             cx.set_alarm(&mut process.ending_alarm, Of::WorkerEnding.worker(id), None);
             cx.set_alarm(&mut process.stderr_alarm, Of::WorkerErrors.worker(id), None);
             cx.set_alarm(&mut process.reply_alarm, Of::WorkerOutput.worker(id), None);
+            let (name, who) = (&self.options.name, process.who());
+            process.words.speak_out(&mut |line| log::info!("{name}: {who}: {line}"));
         }
-        self.act(cx, None);
         self.descriptor_freed(cx);
     }
 
-    fn log_exit(&mut self, cx: &mut Context<'_>, id: WorkerId, status: &str) {
+    /// The end of one that is not lost: it was told to go, or had a session.
+    fn log_exit(&mut self, cx: &mut Context<'_>, id: WorkerId, end: &End) {
         let Some(process) = self.crew.get(id) else { return };
-        let (number, pid) = (process.number, process.pid());
-        let lived = amount::span(cx.now().saturating_duration_since(process.started));
-        match process.stage {
-            // The words of iotcpd 1.1, for scripts that look for them.
-            Stage::Starting(_) | Stage::Serving | Stage::Lost => {
-                let line = format_args!("daemon d[{number}] has died: pid {pid}, {status}, after {lived}");
+        let who = process.who();
+        match end {
+            End::Ended(status) if process.crashed(*status) => {
+                let line = format_args!("{who} ended in its session: {status}");
                 self.note(cx, Level::Warn, Topic::Died, line);
-                self.tell_record(cx, id, Restart::Died);
             }
-            Stage::Ending => log::debug!("{}: worker {number} (pid {pid}) has ended: {status}", self.options.name),
+            _ if process.stage == Stage::Ending => log::debug!("{}: {who} {end}, as it was told to", self.options.name),
+            _ => {}
         }
     }
 }

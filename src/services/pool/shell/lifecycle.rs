@@ -8,6 +8,7 @@ use log::Level;
 use super::super::cache::Cache;
 use super::super::core::{Dispatcher, Ending, Event, Status};
 use super::super::options::{Disclosure, Options};
+use super::super::repeats::Repeats;
 use super::super::report::{Latencies, Topic};
 use super::clients::Clients;
 use super::crew::Crew;
@@ -61,6 +62,7 @@ impl Pool {
             upkeep_alarm: Alarm::default(),
             latencies: Latencies::default(),
             throttle: Throttle::default(),
+            repeats: Repeats::default(),
             started: now,
             disclosed_from: None,
             acting: super::Acting::Idle,
@@ -137,6 +139,8 @@ impl Pool {
     pub(in crate::services::pool) fn begin_rolling(&mut self, cx: &mut Context<'_>) {
         if self.life == Life::Serving {
             self.cache.roll();
+            // The operator has changed something, and is to see what they say now.
+            self.end_row();
             self.tell(cx, Event::Roll);
         }
     }
@@ -209,6 +213,9 @@ impl Pool {
     pub(in crate::services::pool) fn stop(&mut self, cx: &mut Context<'_>, ending: Ending) {
         self.listening.close();
         self.life = Life::Stopping;
+        self.end_row();
+        let left_out = self.throttle.drain();
+        self.sum_up(&left_out);
         cx.set_alarm(&mut self.life_alarm, Of::Life.only(), None);
         cx.set_alarm(&mut self.upkeep_alarm, Of::Upkeep.only(), None);
         self.tell(cx, Event::Shutdown(ending));
@@ -243,14 +250,17 @@ impl Pool {
 
     pub(super) fn upkeep(&mut self, cx: &mut Context<'_>) {
         cx.alarm_fired(&mut self.upkeep_alarm);
-        for (topic, left_out) in self.throttle.overdue(cx.now()) {
-            log::warn!(
-                "{}: {left_out} more {topic} were left out of this log",
-                self.options.name
-            );
-        }
+        let left_out = self.throttle.overdue(cx.now());
+        self.sum_up(&left_out);
         self.look_at_memory(cx);
         self.plan_upkeep(cx);
+    }
+
+    fn sum_up(&self, left_out: &[(Topic, u64)]) {
+        let name = &self.options.name;
+        for (topic, count) in left_out {
+            log::warn!("{name}: {count} more {topic} were left out of this log");
+        }
     }
 
     fn look_at_memory(&mut self, cx: &mut Context<'_>) {

@@ -6,10 +6,10 @@
 //! watches them, `parting` answers them and lets them go), the workers (`process` is one, `crew`
 //! all of them, `workers` starts them and gives them requests, `probe` asks them what is known already, `output` takes what
 //! they write, `endings` sees them go), the two framings of a message (`transcode`), requests that need no worker (`sharing`),
-//! what is told of requests afterwards (`record`) and of the pool's size (`resizing`), connections that have a worker to
-//! themselves (`session` is one, `sessions` all, `standstill` holds more of one whose two ends wait for each other), what the
-//! reactor's events are about (`sources`), what the dump tells of all this (`describe`), and beginning and end of the whole
-//! (`lifecycle`).
+//! what is told of a worker that is lost (`loss`), of requests afterwards (`record`) and of the pool's size (`resizing`),
+//! connections that have a worker to themselves (`session` is one, `sessions` all, `standstill` holds more of one whose two
+//! ends wait for each other), what the reactor's events are about (`sources`), what the dump tells of all this (`describe`),
+//! and beginning and end of the whole (`lifecycle`).
 //!
 //! What holds:
 //! - After every call from the reactor the dispatcher's actions are carried out and its next deadline is armed.
@@ -26,6 +26,7 @@ mod exchange;
 mod intake;
 mod lifecycle;
 mod listeners;
+mod loss;
 mod outgoing;
 mod output;
 mod parting;
@@ -48,8 +49,9 @@ use std::time::Instant;
 use log::Level;
 
 use super::cache::Cache;
-use super::core::{Action, ClientId, Dispatcher, Event, Restart, WorkerId};
+use super::core::{Action, ClientId, Dispatcher, Event, WorkerId};
 use super::options::Options;
+use super::repeats::Repeats;
 use super::report::{self, Latencies, Topic};
 use crate::amount;
 use crate::net::listening::{Accepting, Listening};
@@ -87,6 +89,7 @@ pub struct Pool {
     upkeep_alarm: Alarm,
     latencies: Latencies,
     throttle: Throttle<Topic>,
+    repeats: Repeats,
     started: Instant,
     /// What came before this was said to be confidential, and stays so.
     disclosed_from: Option<Instant>,
@@ -217,6 +220,7 @@ impl Pool {
                     served,
                 } => {
                     self.latencies.record(waited, served);
+                    self.has_answered(worker);
                     self.tell_if_slow(cx, client, worker, waited, served);
                     // The dispatcher answers with the reply it was just told of, and with no other.
                     if let Some(reply) = reply.filter(|reply| reply.worker == worker) {
@@ -246,12 +250,7 @@ impl Pool {
                 Action::Inspect(worker) => self.inspect(cx, worker),
                 Action::Probe { worker, channel } => self.probe(cx, worker, channel),
                 Action::Stop(worker, ending) => self.end_process(cx, worker, ending),
-                Action::Replaced {
-                    worker,
-                    slot,
-                    reason,
-                    delay,
-                } => self.has_been_replaced(cx, worker, slot, reason, delay),
+                Action::Replaced { .. } => self.has_been_replaced(cx, action),
                 Action::Cleared(worker) => self.log_cleared(cx, worker),
                 Action::Grown { .. } | Action::Shrunk { .. } => self.log_resizing(cx, action),
                 Action::Rolled => self.has_rolled(),
@@ -327,60 +326,11 @@ impl Pool {
             .map(|worker| format!(" at {worker}"))
             .unwrap_or_default();
         let waited = amount::span(waited);
-        self.note(
-            cx,
-            Level::Warn,
-            Topic::Refusal(reason),
-            format_args!("refused {peer} after {waited}{at}: {cause}"),
-        );
-    }
-
-    fn has_been_replaced(
-        &mut self,
-        cx: &mut Context<'_>,
-        worker: WorkerId,
-        slot: Option<usize>,
-        reason: Restart,
-        delay: Option<std::time::Duration>,
-    ) {
-        self.doubt_answers_of(worker, reason);
-        let who = self.crew.describe(worker).unwrap_or_else(|| report::place(slot));
-        let (level, cause) = report::restart(reason, &self.options);
-        let detail = self
-            .crew
-            .get(worker)
-            .map(|process| process.examination.story(self.options.disclosure));
-        let detail = detail.filter(|_| reason == Restart::Quarantined).unwrap_or_default();
-        let meanwhile = self.stays_in_service(worker, slot, delay);
-        let next = report::next_start(slot, delay);
-        let is_silent = self.crew.get(worker).is_some_and(|process| !process.has_written);
-        let stray = self.crew.get(worker).and_then(|process| process.stray.as_deref());
-        let stray = match reason {
-            Restart::UnknownChannel => report::stray(stray),
-            Restart::Quarantined if stray.is_some() => report::stray(stray),
-            _ => String::new(),
-        };
-        let hint = match reason {
-            Restart::BusyTimeout | Restart::Quarantined if is_silent => report::SILENT,
-            _ => "",
-        };
-        self.note(
-            cx,
-            level,
-            Topic::Restart(reason),
-            format_args!("{who} {cause}{detail}{stray}; {meanwhile}{next}{hint}"),
-        );
-        self.tell_record(cx, worker, reason);
-    }
-
-    /// Who serves on where a successor is lost: so a broken new generation is told from an outage.
-    fn stays_in_service(&self, lost: WorkerId, slot: Option<usize>, delay: Option<std::time::Duration>) -> String {
-        let serving = slot
-            .filter(|_| delay.is_some())
-            .and_then(|slot| self.dispatcher.in_service(slot));
-        let serving = serving.filter(|serving| *serving != lost);
-        let who = serving.and_then(|serving| self.crew.describe(serving));
-        who.map_or_else(String::new, |who| format!("the old {who} stays in service, and "))
+        let line = format!("refused {peer} after {waited}{at}: {cause}");
+        let topic = Topic::Refusal(reason);
+        if !self.tells_later(worker, topic, &line) {
+            self.note(cx, Level::Warn, topic, format_args!("{line}"));
+        }
     }
 }
 

@@ -3,16 +3,14 @@
 use std::io;
 use std::io::Read;
 
-use log::Level;
-
 use super::super::core::{Event, Fault, Step, WorkerId};
 use super::super::options::Mode;
 use super::super::recorder::Excerpt;
-use super::super::report::Topic;
 use super::process::{Addressee, Lines, Process, Stage, Unread};
 use super::session::Running;
 use super::{Of, Pool, Reply};
 use crate::framing::{Frame, Framing, Progress};
+use crate::process::stderr_log::StderrLog;
 use crate::reactor::{Context, Key, READ_BUFFER, Readiness};
 
 /// Reads from one worker in one turn.
@@ -294,13 +292,11 @@ impl Pool {
 
     /// What a worker writes is not cut as it should be: where it ends, nobody can tell.
     fn reply_is_none(&mut self, cx: &mut Context<'_>, id: WorkerId, reason: &str) {
-        let Some(process) = self.crew.get(id) else { return };
+        let Some(process) = self.crew.get_mut(id) else { return };
         if !process.owes_a_reply() {
             return self.fault(cx, id, Fault::Unasked);
         }
-        let who = self.crew.describe(id).unwrap_or_default();
-        let line = format_args!("{who} wrote what is no reply: {reason}");
-        self.note(cx, Level::Error, Topic::Malformed, line);
+        process.complaint = Some(reason.to_owned());
         self.fault(cx, id, Fault::Malformed);
     }
 
@@ -322,37 +318,54 @@ impl Pool {
         }
     }
 
-    /// It has complained faster than the log takes it: says how many lines are missing.
+    /// It has complained faster than the log takes it, and it is said how many lines are missing; or lines were held back for
+    /// too long.
     pub(super) fn errors_overdue(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(id) = self.crew.find(key) else { return };
+        let now = cx.now();
+        if let Some(process) = self.crew.get_mut(id) {
+            cx.alarm_fired(&mut process.stderr_alarm);
+        }
+        self.complain(cx, id, |stderr, hear| stderr.on_deadline(now, hear));
         let name = &self.options.name;
-        let Some(process) = self.crew.find(key).and_then(|id| self.crew.get_mut(id)) else {
-            return;
-        };
-        cx.alarm_fired(&mut process.stderr_alarm);
-        let (number, pid) = (process.number, process.pid());
-        process.stderr.on_deadline(cx.now(), &mut |line| {
-            log::info!("{name}: worker {number} (pid {pid}): {line}")
-        });
+        if let Some(process) = self.crew.get_mut(id) {
+            let who = process.who();
+            let mut tell = |line: &str| log::info!("{name}: {who}: {line}");
+            process.words.on_deadline(now, &mut tell);
+        }
+        self.watch_complaints(cx, id);
+    }
+
+    /// Lets the lines that come of something be heard: in the log, or by those who compare the words of workers.
+    fn complain(&mut self, cx: &Context<'_>, id: WorkerId, come: impl FnOnce(&mut StderrLog, &mut dyn FnMut(&str))) {
+        let Pool {
+            crew, repeats, options, ..
+        } = self;
+        let Some(process) = crew.get_mut(id) else { return };
+        let (name, who, pid, now) = (&options.name, process.who(), process.pid(), cx.now());
+        let Process { stderr, words, .. } = process;
+        let mut tell = |line: &str| log::info!("{name}: {who}: {line}");
+        come(stderr, &mut |line| repeats.hear(words, line, pid, now, &mut tell));
+    }
+
+    fn watch_complaints(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+        let Some(process) = self.crew.get_mut(id) else { return };
+        let deadlines = [process.stderr.deadline(), process.words.deadline()];
+        let next = deadlines.into_iter().flatten().min();
+        cx.set_alarm(&mut process.stderr_alarm, Of::WorkerErrors.worker(id), next);
     }
 
     fn read_errors(&mut self, cx: &mut Context<'_>, id: WorkerId, buffer: &mut [u8]) -> Outcome {
-        let name = &self.options.name;
-        let Some(process) = self.crew.get_mut(id) else {
-            return Outcome::Drained;
-        };
-        let (number, pid) = (process.number, process.pid());
-        let Some(stderr) = &mut process.child.stderr else {
+        let process = self.crew.get_mut(id);
+        let Some(stderr) = process.and_then(|process| process.child.stderr.as_mut()) else {
             return Outcome::Drained;
         };
         match stderr.read(buffer) {
             Ok(0) => Outcome::Closed,
             Ok(length) => {
-                let bytes = buffer.get(..length).unwrap_or_default();
-                process.stderr.feed(bytes, cx.now(), &mut |line| {
-                    log::info!("{name}: worker {number} (pid {pid}): {line}")
-                });
-                let deadline = process.stderr.deadline();
-                cx.set_alarm(&mut process.stderr_alarm, Of::WorkerErrors.worker(id), deadline);
+                let (bytes, now) = (buffer.get(..length).unwrap_or_default(), cx.now());
+                self.complain(cx, id, |stderr, hear| stderr.feed(bytes, now, hear));
+                self.watch_complaints(cx, id);
                 Outcome::MoreLater
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Outcome::Drained,
@@ -386,17 +399,21 @@ impl Pool {
                 break;
             }
         }
+        self.hear_complaints(cx, id);
+        let now = cx.now();
+        self.complain(cx, id, |stderr, hear| stderr.close(now, hear));
+    }
+
+    /// What a worker has written to its standard error by now, before something is told of it.
+    pub(super) fn hear_complaints(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+        if self.crew.get(id).is_none_or(|process| process.child.stderr.is_none()) {
+            return;
+        }
+        let mut buffer = vec![0; READ_BUFFER];
         for _ in 0..READS_PER_TURN {
             let Outcome::MoreLater = self.read_errors(cx, id, &mut buffer) else {
                 break;
             };
-        }
-        let name = &self.options.name;
-        if let Some(process) = self.crew.get_mut(id) {
-            let (number, pid) = (process.number, process.pid());
-            process.stderr.close(cx.now(), &mut |line| {
-                log::info!("{name}: worker {number} (pid {pid}): {line}")
-            });
         }
     }
 }

@@ -12,6 +12,7 @@ use super::super::core::{ChannelId, Event, Fault, Finding, Which, WorkerId};
 use super::super::options::{Disclosure, Probe};
 use super::super::recorder::Excerpt;
 use super::super::report::Topic;
+use super::super::story::{self, End};
 use super::Pool;
 use super::process::{Silence, Unread};
 use crate::reactor::Context;
@@ -31,6 +32,8 @@ enum State {
     Asked,
     /// In words.
     Failed(String),
+    /// It died, or closed its input or output.
+    Lost,
 }
 
 /// Which time-out a probe has depends on it.
@@ -87,7 +90,7 @@ impl Examination {
         };
         match self.state {
             State::Resting => Finding::Right,
-            State::Asked | State::Failed(_) => Finding::Wrong,
+            State::Asked | State::Failed(_) | State::Lost => Finding::Wrong,
         }
     }
 
@@ -97,7 +100,10 @@ impl Examination {
             return;
         }
         let why = match fault {
-            Fault::OutputClosed | Fault::InputClosed(_) => "it died, or closed its input or output",
+            Fault::OutputClosed | Fault::InputClosed(_) => {
+                self.state = State::Lost;
+                return;
+            }
             Fault::Unasked => "it had written before it was asked anything (a greeting? see --ready-line)",
             Fault::Malformed => "what it wrote was no reply",
             Fault::UnknownChannel => "it answered under a number that it had not been told, or under none",
@@ -106,17 +112,20 @@ impl Examination {
         self.state = State::Failed(why.to_owned());
     }
 
-    /// Why it has failed, as the rest of a log line.
-    pub(super) fn story(&self, disclosure: Disclosure) -> String {
-        let Some(probe) = &self.probe else {
-            return String::new();
-        };
+    /// Why it has failed, for a log line. `end`: how its process has ended, if it has.
+    pub(super) fn story(&self, disclosure: Disclosure, end: &End) -> Option<String> {
+        let probe = self.probe.as_ref()?;
+        let ended;
         let why = match (&self.state, self.passed) {
             (State::Failed(why), _) => why,
+            (State::Lost, _) => {
+                ended = format!("it {end}");
+                &ended
+            }
             (State::Resting | State::Asked, Passed::Never) => "it gave no answer within --start-timeout",
             (State::Resting | State::Asked, Passed::Before) => "it gave no answer within --busy-timeout",
         };
-        format!(": asked {}, {why}", Excerpt::of(&probe.question, disclosure))
+        Some(format!("asked {}, {why}", Excerpt::of(&probe.question, disclosure)))
     }
 }
 
@@ -168,7 +177,11 @@ impl Pool {
     /// The good news after the bad.
     pub(super) fn log_cleared(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         let who = self.crew.describe(id).unwrap_or_default();
-        let line = format_args!("{who} ends the quarantine of its place, and serves");
+        let ended = self.repeats.end().filter(|ended| ended.count > 1);
+        let after = ended
+            .map(|ended| format!(", {}", story::after_all(&ended)))
+            .unwrap_or_default();
+        let line = format_args!("{who} ends the quarantine of its place, and serves{after}");
         self.note(cx, Level::Info, Topic::Cleared, line);
     }
 }
@@ -176,6 +189,7 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::exit_status::ExitStatus;
     use crate::services::pattern::Pattern;
 
     const SHOWN: Disclosure = Disclosure::Excerpts;
@@ -204,11 +218,11 @@ mod tests {
         let told = |answer: &[u8], unread, excess| {
             let mut examination = asked("^OK$");
             assert_eq!(examination.judge(answer, unread, excess, SHOWN), Finding::Wrong);
-            examination.story(SHOWN)
+            examination.story(SHOWN, &End::Stopped).unwrap()
         };
         assert_eq!(
             told(b"ERR\n", Unread::Nothing, false),
-            ": asked \"q\", it answered \"ERR\", in which --probe-expect \"^OK$\" is not found"
+            "asked \"q\", it answered \"ERR\", in which --probe-expect \"^OK$\" is not found"
         );
         assert!(told(b"OK\n", Unread::Nothing, true).ends_with("it answered \"OK\" and more than that one line"));
         for unread in [Unread::Some, Unread::Everything] {
@@ -219,15 +233,12 @@ mod tests {
     #[test]
     fn which_time_is_over_is_told() {
         let mut examination = asked("OK");
-        assert!(examination.story(SHOWN).ends_with("no answer within --start-timeout"));
+        let story = |examination: &Examination| examination.story(SHOWN, &End::Ended(ExitStatus::Code(3))).unwrap();
+        assert!(story(&examination).ends_with("no answer within --start-timeout"));
         examination.judge(b"OK\n", Unread::Nothing, false, SHOWN);
         examination.begin();
-        assert!(examination.story(SHOWN).ends_with("no answer within --busy-timeout"));
+        assert!(story(&examination).ends_with("no answer within --busy-timeout"));
         examination.is_cut_short(Fault::OutputClosed);
-        assert!(
-            examination
-                .story(SHOWN)
-                .ends_with("it died, or closed its input or output")
-        );
+        assert!(story(&examination).ends_with("asked \"q\", it exited with status 3"));
     }
 }

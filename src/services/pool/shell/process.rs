@@ -9,6 +9,9 @@ use nix::sys::signal::Signal;
 
 use super::super::core::{ChannelId, RequestId, Which, WorkerId};
 use super::super::recorder::Recorder;
+use super::super::repeats::Words;
+use super::super::story::{End, Side};
+use super::loss::Loss;
 use super::outgoing::Outgoing;
 use super::probe::Examination;
 use crate::framing::Framer;
@@ -48,7 +51,9 @@ pub(super) struct Process {
     pub(super) ending: reaper::Ending,
     pub(super) ending_alarm: Alarm,
     pub(super) stderr: StderrLog,
+    /// When either of these two is due.
     pub(super) stderr_alarm: Alarm,
+    pub(super) words: Words,
     pub(super) started: Instant,
     /// Whether a byte has come from its standard output.
     pub(super) has_written: bool,
@@ -56,6 +61,14 @@ pub(super) struct Process {
     pub(super) examination: Examination,
     /// The line that answers nothing, for which it is lost.
     pub(super) stray: Option<String>,
+    /// What else is known of why it is lost.
+    pub(super) complaint: Option<String>,
+    /// What it has closed, for which it is lost.
+    pub(super) closed: Option<Side>,
+    /// That it is lost, until it is told why.
+    pub(super) loss: Option<Box<Loss>>,
+    /// How it has ended.
+    pub(super) end: Option<End>,
     /// The session that has it, in session mode; then its standard input and output are there and not here.
     pub(super) session: Option<Key>,
     /// It has, or had, one.
@@ -182,6 +195,17 @@ pub(super) enum Silence {
 impl Process {
     pub(super) fn pid(&self) -> i32 {
         self.child.pid().as_raw()
+    }
+
+    /// What the log calls it.
+    pub(super) fn who(&self) -> String {
+        format!("worker {} (pid {})", self.number, self.pid())
+    }
+
+    /// How many requests it has, as far as anything of them has reached it. Probes are none.
+    pub(super) fn requests_in_hand(&self) -> usize {
+        let requests = self.given.iter().filter(|given| given.request.is_some()).count();
+        requests.saturating_sub(self.untouched().count())
     }
 
     /// It serves, and has been given what it has not answered.

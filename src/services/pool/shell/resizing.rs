@@ -3,7 +3,7 @@
 use log::Level;
 
 use super::super::core::{Action, WorkerId};
-use super::super::report::{self, Topic};
+use super::super::report::Topic;
 use super::Pool;
 use crate::amount;
 use crate::reactor::Context;
@@ -25,8 +25,7 @@ impl Pool {
     }
 
     fn log_shrinking(&mut self, cx: &mut Context<'_>, worker: WorkerId, slot: usize, places: usize) {
-        let who = self.crew.describe(worker);
-        let who = who.unwrap_or_else(|| report::place(Some(slot)));
+        let who = self.crew.describe(worker).unwrap_or_else(|| format!("worker {slot}"));
         let size = self.options.policy.workers;
         let line = format_args!(
             "{who} has not been needed for --worker-idle-timeout {} and is let go; {places} are left, of at least {}",

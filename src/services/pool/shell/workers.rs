@@ -4,12 +4,12 @@
 use std::collections::VecDeque;
 use std::io;
 
-use log::Level;
 use mio::Interest;
 
 use super::super::core::{ChannelId, ClientId, Event, Fault, RequestId, Verdict, WorkerId};
 use super::super::recorder::Recorder;
-use super::super::report::Topic;
+use super::super::repeats::Words;
+use super::super::story::Side;
 use super::exchange::QueuePlace;
 use super::outgoing::Outgoing;
 use super::probe::Examination;
@@ -75,7 +75,7 @@ impl Pool {
                 Ok(())
             }
             Err(error) => {
-                self.note(cx, Level::Error, Topic::Spawn, format_args!("{error}"));
+                self.crew.refusal = Some(error.to_string());
                 self.tell(cx, Event::SpawnFailed(id));
                 Err(error)
             }
@@ -115,11 +115,16 @@ impl Pool {
             ending_alarm: Alarm::default(),
             stderr: StderrLog::new(cx.now()),
             stderr_alarm: Alarm::default(),
+            words: Words::default(),
             started: cx.now(),
             has_written: false,
             recorder: Recorder::new(self.recorded()),
             examination: Examination::new(self.options.probe.clone()),
             stray: None,
+            complaint: None,
+            closed: None,
+            loss: None,
+            end: None,
             session: None,
             had_session: false,
             was_signalled: false,
@@ -128,22 +133,11 @@ impl Pool {
 
     fn started(&mut self, cx: &mut Context<'_>, id: WorkerId, child: Child) {
         let process = self.process(cx, id, child);
-        log::debug!(
-            "{}: worker {} started, pid {}",
-            self.options.name,
-            process.number,
-            process.pid()
-        );
+        log::debug!("{}: {} is started", self.options.name, process.who());
         self.crew.insert(process);
         self.dispatcher.handle(cx.now(), Event::Started(id));
         if let Err(error) = self.watch_process(cx, id) {
-            self.note(
-                cx,
-                Level::Error,
-                Topic::System,
-                format_args!("cannot watch a worker: {error}"),
-            );
-            return self.tell(cx, Event::Broken(id, Fault::OutputClosed));
+            return self.cannot_watch(cx, id, &error);
         }
         if self.options.ready_line.is_none() {
             self.dispatcher.handle(cx.now(), Event::Ready(id));
@@ -204,7 +198,10 @@ impl Pool {
             match process.silence() {
                 Silence::Kept => {}
                 Silence::Broken => return self.fault(cx, id, Fault::Unasked),
-                Silence::Closed => return self.fault(cx, id, Fault::InputClosed(request)),
+                Silence::Closed => {
+                    process.closed = Some(Side::Output);
+                    return self.fault(cx, id, Fault::InputClosed(request));
+                }
             }
             // It had read all of its input when it became free, and has been written nothing since; see `core/available.rs`.
             debug_assert!(process.bytes_read().is_none_or(|read| read == process.given_bytes));
@@ -255,6 +252,7 @@ impl Pool {
     /// A worker that has closed its input, and whose last answers have been read.
     pub(super) fn input_is_shut(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         let Some(process) = self.crew.get_mut(id) else { return };
+        process.closed.get_or_insert(Side::Input);
         match process.not_sent() {
             Sent::Nothing(request) => {
                 let untouched = process.untouched().count();
@@ -277,16 +275,16 @@ impl Pool {
         };
         match cx.register(Of::WorkerInput.worker(id), stdin, Interest::WRITABLE) {
             Ok(()) => process.stdin_watched = StdinWatch::Registered,
-            Err(error) => {
-                self.note(
-                    cx,
-                    Level::Error,
-                    Topic::System,
-                    format_args!("cannot watch a worker: {error}"),
-                );
-                self.tell(cx, Event::Broken(id, Fault::OutputClosed));
-            }
+            Err(error) => self.cannot_watch(cx, id, &error),
         }
+    }
+
+    /// Its process goes on, but nothing would be heard of it.
+    fn cannot_watch(&mut self, cx: &mut Context<'_>, id: WorkerId, error: &io::Error) {
+        if let Some(process) = self.crew.get_mut(id) {
+            process.complaint = Some(format!("it cannot be watched: {error}"));
+        }
+        self.tell(cx, Event::Broken(id, Fault::OutputClosed));
     }
 
     pub(super) fn input_ready(&mut self, cx: &mut Context<'_>, key: Key) {
@@ -302,6 +300,7 @@ impl Pool {
             && process.stage != Stage::Ending
         {
             process.stage = Stage::Lost;
+            process.closed.get_or_insert(Side::Output);
         }
         if let Some(process) = self.crew.get_mut(id) {
             process.examination.is_cut_short(fault);

@@ -1,0 +1,96 @@
+//! What a child that has just exited has left running, for a line in the log: a program that has put itself in the background
+//! ends its first process and goes on in another.
+//!
+//! Asked in the moment in which the child is a zombie: its children are the daemon's by then. In its control group, where it
+//! has one, or in its session, they are certainly its own. One that has begun a session already is known by its time alone,
+//! since its environment is nothing to be read on the loop ([`descendants`](super::descendants) looks at that a moment later).
+
+use nix::unistd::{Pid, getsid};
+
+use super::descendants::Tree;
+use super::procfs;
+use super::watch_list::Place;
+
+/// The most children of the daemon that are looked at.
+const MOST: usize = 256;
+
+/// How many processes go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// So many, all of which the child or its children have started.
+    Exactly(usize),
+    /// No more than so many: children that end at the same time may have left some of them.
+    AtMost(usize),
+}
+
+/// What a child has left that has exited and is not reaped. `None`: nothing, or it cannot be told.
+pub(super) fn left_by(child: Pid, place: &Place) -> Option<Left> {
+    let exited = procfs::stat(child.as_raw()).filter(|stat| stat.has_ended)?;
+    if let Some(processes) = place.processes_of_leaf() {
+        let alive = processes
+            .into_iter()
+            .filter(|pid| *pid != child.as_raw() && is_alive(*pid));
+        return Some(alive.count()).filter(|count| *count > 0).map(Left::Exactly);
+    }
+    let own_session = getsid(None).map_or(0, Pid::as_raw);
+    let (mut certain, mut possible) = (0, 0);
+    let orphans = procfs::own_children().unwrap_or_default().into_iter();
+    for orphan in orphans.filter(|pid| !place.is_child(*pid)).take(MOST) {
+        let stat = procfs::stat(orphan).filter(|stat| !stat.has_ended && stat.started >= exited.started);
+        let Some(stat) = stat else { continue };
+        let family = 1 + Tree::below(Pid::from_raw(orphan)).len();
+        if stat.session == child.as_raw() {
+            certain += family;
+        } else if stat.session != own_session && !place.is_child(stat.session) {
+            possible += family;
+        }
+    }
+    match (certain, possible) {
+        (0, 0) => None,
+        (certain, 0) => Some(Left::Exactly(certain)),
+        (certain, possible) => Some(Left::AtMost(certain + possible)),
+    }
+}
+
+fn is_alive(pid: i32) -> bool {
+    procfs::stat(pid).is_some_and(|stat| !stat.has_ended)
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::wait::waitpid;
+
+    use super::super::descendants::become_reaper;
+    use super::super::testing::{other_part, read_line, shell, wait_readable};
+    use super::*;
+
+    #[test]
+    fn what_goes_on_is_counted() {
+        const ROLE: &str = "IOTCPD_TEST_LEFTOVERS";
+        if std::env::var_os(ROLE).is_none() {
+            // A process of its own: orphans of other tests are none of its children.
+            let name = "process::leftovers::tests::what_goes_on_is_counted";
+            let output = other_part(name, ROLE, &["env"]).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            return assert!(output.status.success() && said.contains("1 passed"), "{said}");
+        }
+        become_reaper().unwrap();
+        assert_eq!(shell("read end").left_running(), None, "it runs");
+        for (script, expected) in [
+            ("sleep 1000 & sleep 1000 & echo ready", Some(Left::Exactly(2))),
+            ("echo ready", None),
+            // It says so itself, in a session of its own.
+            ("setsid sh -c 'echo ready; exec sleep 1000' &", Some(Left::AtMost(1))),
+        ] {
+            let mut child = shell(script);
+            read_line(&mut child);
+            wait_readable(child.pidfd());
+            assert_eq!(child.left_running(), expected, "{script}");
+            for orphan in procfs::own_children().unwrap() {
+                let _ = nix::sys::signal::kill(Pid::from_raw(orphan), nix::sys::signal::Signal::SIGKILL);
+            }
+            drop(child);
+            while waitpid(None, None).is_ok() {}
+        }
+    }
+}

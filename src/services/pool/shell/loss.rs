@@ -1,0 +1,260 @@
+//! The loss of a worker, told in one line when all is known that can be known in a moment: why, what becomes of its place,
+//! its last requests, and the requests that are refused for it.
+//!
+//! Most reasons are known when the dispatcher gives the worker up, and are told at once. One that has closed its input or
+//! output is most often dying: its successor is started at once, but its line waits for its status, for as long as
+//! [`reaper::END_GRACE`](crate::process::reaper::END_GRACE), in which nothing is done to the process. What it writes to standard error
+//! meanwhile stands above the line.
+//!
+//! A worker that has answered nothing is compared with those before it ([`Repeats`](super::super::repeats::Repeats)).
+
+use std::time::{Duration, Instant};
+
+use log::Level;
+
+use super::super::buffering;
+use super::super::core::{Action, Restart, WorkerId};
+use super::super::repeats::{Again, Words};
+use super::super::report::Topic;
+use super::super::story::{self, Cause, End, Next};
+use super::Pool;
+use super::lifecycle::Life;
+use super::process::{Process, Stage};
+use crate::reactor::Context;
+
+/// So many refusals wait for the line that tells their cause; others are told as they come.
+const MOST_REFUSALS: usize = 8;
+
+/// What is known of a loss when the dispatcher gives a worker up.
+#[derive(Debug)]
+pub(super) struct Loss {
+    reason: Restart,
+    slot: Option<usize>,
+    next: Next,
+    /// To be said, if it is more than one.
+    early_deaths: u32,
+    at: Instant,
+    requests_in_hand: usize,
+    has_session: bool,
+    /// Lines that are effects of it.
+    refusals: Vec<(Topic, String)>,
+}
+
+impl Pool {
+    pub(super) fn has_been_replaced(&mut self, cx: &mut Context<'_>, replaced: Action) {
+        let Action::Replaced {
+            worker,
+            slot,
+            reason,
+            delay,
+            early_deaths,
+        } = replaced
+        else {
+            return;
+        };
+        self.doubt_answers_of(worker, reason);
+        let next = self.next_in_place(worker, slot, delay);
+        let process = self.crew.get(worker);
+        let loss = Loss {
+            reason,
+            slot,
+            next,
+            // It says nothing where the delay has another reason.
+            early_deaths: if reason == Restart::Died { early_deaths } else { 0 },
+            at: cx.now(),
+            requests_in_hand: process.map_or(0, Process::requests_in_hand),
+            has_session: process.is_some_and(|process| process.session.is_some()),
+            refusals: Vec::new(),
+        };
+        if matches!(reason, Restart::Recycled | Restart::Spent | Restart::Asked) {
+            return self.tell_planned(cx, worker, &loss);
+        }
+        match self.crew.get_mut(worker) {
+            Some(process) if process.stage == Stage::Lost && process.end.is_none() => {
+                process.loss = Some(Box::new(loss))
+            }
+            Some(process) => {
+                let end = process.end.clone().unwrap_or(End::Stopped);
+                self.tell_loss(cx, worker, loss, &end);
+            }
+            None => self.tell_loss(cx, worker, loss, &End::Stopped),
+        }
+    }
+
+    /// It is not dying: it goes on, and is ended now.
+    pub(super) fn tell_loss_of_living(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+        let Some(process) = self.crew.get_mut(id) else { return };
+        if let Some(loss) = process.loss.take() {
+            let end = process.closed.map_or(End::Stopped, End::Closed);
+            self.tell_loss(cx, id, *loss, &end);
+        }
+    }
+
+    /// Its process has ended in this way.
+    pub(super) fn tell_loss_of_dead(&mut self, cx: &mut Context<'_>, id: WorkerId, end: End) {
+        let Some(process) = self.crew.get_mut(id) else { return };
+        let loss = process.loss.take();
+        process.end = Some(end.clone());
+        if let Some(loss) = loss {
+            self.tell_loss(cx, id, *loss, &end);
+        }
+    }
+
+    /// Keeps a line for later that is an effect of a loss whose story is not told yet. `false`: there is none, and it is due.
+    pub(super) fn tells_later(&mut self, worker: Option<WorkerId>, topic: Topic, line: &str) -> bool {
+        let process = worker.and_then(|worker| self.crew.get_mut(worker));
+        let Some(loss) = process.and_then(|process| process.loss.as_mut()) else {
+            return false;
+        };
+        let has_room = loss.refusals.len() < MOST_REFUSALS;
+        if has_room {
+            loss.refusals.push((topic, line.to_owned()));
+        }
+        has_room
+    }
+
+    /// A worker has answered. The first time it is young no more.
+    pub(super) fn has_answered(&mut self, id: WorkerId) {
+        let Pool {
+            crew, repeats, options, ..
+        } = self;
+        let Some(process) = crew.get_mut(id).filter(|process| process.words.is_young()) else {
+            return;
+        };
+        let name = &options.name;
+        let who = process.who();
+        let ended = repeats.proven(&mut process.words, &mut |line| log::info!("{name}: {who}: {line}"));
+        if let Some(ended) = ended.filter(|ended| ended.count > 1) {
+            log::info!("{name}: {who} answers, {}", story::after_all(&ended));
+        }
+    }
+
+    /// Rows of losses that nobody will end any more, or that are not to be compared with those to come.
+    pub(super) fn end_row(&mut self) {
+        if let Some(line) = self.repeats.end().and_then(|ended| story::untold(&ended)) {
+            log::info!("{}: {line}", self.options.name);
+        }
+    }
+
+    fn tell_planned(&mut self, cx: &mut Context<'_>, worker: WorkerId, loss: &Loss) {
+        let who = self.name_of(worker, loss);
+        let Cause { level, what, .. } = story::cause(loss.reason, &End::Stopped, None, &self.options);
+        let next = match loss.next {
+            // So it is meant to be.
+            Next::Successor => "another serves in its place".to_owned(),
+            ref next => next.story(0, false),
+        };
+        self.note(
+            cx,
+            level,
+            Topic::Restart(loss.reason),
+            format_args!("{who} {what}; {next}"),
+        );
+    }
+
+    fn tell_loss(&mut self, cx: &mut Context<'_>, id: WorkerId, loss: Loss, end: &End) {
+        self.hear_complaints(cx, id);
+        let who = self.name_of(id, &loss);
+        let complaint = self.complaint(id, loss.reason, end);
+        let cause = story::cause(loss.reason, end, complaint.as_deref(), &self.options);
+        let again = self.compare(cx, id, &loss, &cause);
+        if again.is_none_or(|again| again.is_told) {
+            let Cause {
+                level,
+                what,
+                detail,
+                remark,
+            } = cause;
+            let is_again = again.is_some_and(|again| again.number > 1);
+            let early_deaths = if is_again { 0 } else { loss.early_deaths };
+            let next = loss.next.story(early_deaths, loss.reason == Restart::SpawnFailed);
+            let process = self.crew.get(id);
+            let lived = process.map_or(Duration::ZERO, |process| {
+                loss.at.saturating_duration_since(process.started)
+            });
+            let again = story::again(again);
+            let how = match loss.reason {
+                Restart::Died => story::circumstances(lived, loss.requests_in_hand, loss.has_session, &again),
+                _ => again,
+            };
+            let hint = self.hint(id, loss.reason, end);
+            let record = self.record(id, loss.reason, loss.at);
+            let line = format_args!("{who} {what}{how}{detail}{remark}; {next}{hint}");
+            self.note_at_length(cx, level, Topic::Restart(loss.reason), line, record.into_iter());
+        }
+        for (topic, line) in loss.refusals {
+            self.note(cx, Level::Warn, topic, format_args!("{line}"));
+        }
+    }
+
+    fn name_of(&self, id: WorkerId, loss: &Loss) -> String {
+        let place = || match loss.slot {
+            Some(slot) => format!("worker {slot}"),
+            None => "a worker on its way out".to_owned(),
+        };
+        self.crew.describe(id).unwrap_or_else(place)
+    }
+
+    /// What is known beyond the reason.
+    fn complaint(&mut self, id: WorkerId, reason: Restart, end: &End) -> Option<String> {
+        if reason == Restart::SpawnFailed {
+            return self.crew.refusal.take();
+        }
+        let process = self.crew.get(id)?;
+        match reason {
+            Restart::UnknownChannel => process.stray.clone(),
+            Restart::Quarantined => {
+                let stray = process.stray.as_deref().map(|stray| story::stray(Some(stray)));
+                let story = process.examination.story(self.options.disclosure, end)?;
+                Some(format!("{story}{}", stray.unwrap_or_default()))
+            }
+            _ => process.complaint.clone(),
+        }
+    }
+
+    /// Compares a worker that has answered nothing with those before it; `None`: it had answered.
+    fn compare(&mut self, cx: &Context<'_>, id: WorkerId, loss: &Loss, cause: &Cause) -> Option<Again> {
+        let Pool {
+            crew, repeats, options, ..
+        } = self;
+        let name = &options.name;
+        let mut none = Words::default();
+        let (who, pid, place, words) = match crew.get_mut(id) {
+            Some(process) if !process.words.is_young() => return None,
+            Some(process) => (process.who(), process.pid(), process.number, &mut process.words),
+            None => (String::new(), 0, loss.slot?, &mut none),
+        };
+        let mut tell = |line: &str| log::info!("{name}: {who}: {line}");
+        let cause = (cause.what.as_str(), cause.detail.as_str());
+        let (again, ended) = repeats.lost(words, cause, (pid, place), cx.now(), &mut tell);
+        *words = Words::of_grown();
+        if let Some(line) = ended.and_then(|ended| story::untold(&ended)) {
+            log::info!("{name}: {line}");
+        }
+        Some(again)
+    }
+
+    fn hint(&self, id: WorkerId, reason: Restart, end: &End) -> String {
+        let is_asked = matches!(reason, Restart::BusyTimeout | Restart::Quarantined) && *end == End::Stopped;
+        let is_silent = |process: &Process| !process.has_written && !process.child.is_on_terminal();
+        if is_asked && self.crew.get(id).is_some_and(is_silent) {
+            buffering::hint(self.options.process.command.argv())
+        } else {
+            String::new()
+        }
+    }
+
+    fn next_in_place(&self, lost: WorkerId, slot: Option<usize>, delay: Option<Duration>) -> Next {
+        match (slot, delay) {
+            (None, _) if self.life == Life::Stopping => Next::TheEnd,
+            (None, _) => Next::Nothing,
+            (Some(_), None) => Next::Successor,
+            (Some(slot), Some(delay)) => {
+                // Who serves on where a successor is lost: so a broken new generation is told from an outage.
+                let serving = self.dispatcher.in_service(slot).filter(|serving| *serving != lost);
+                let stays = serving.and_then(|serving| self.crew.describe(serving));
+                Next::Start { delay, stays }
+            }
+        }
+    }
+}
