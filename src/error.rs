@@ -13,6 +13,37 @@ pub const RUN_TIME: u8 = 1;
 /// The exit status when the command line or the configuration has to be changed first.
 pub const USAGE: u8 = 2;
 
+/// By which numbers a program that ends tells its supervisor why.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ExitCodes {
+    /// [`RUN_TIME`] and [`USAGE`].
+    #[default]
+    Iotcpd,
+    /// Those of sockexec, and of all programs in the manner of ucspi and daemontools: 111 for what may be mended by itself, 100
+    /// for what never will be.
+    Sockexec,
+}
+
+impl ExitCodes {
+    /// Something failed at run time.
+    #[must_use]
+    pub const fn run_time(self) -> u8 {
+        match self {
+            Self::Iotcpd => RUN_TIME,
+            Self::Sockexec => 111,
+        }
+    }
+
+    /// The command line or the configuration has to be changed first.
+    #[must_use]
+    pub const fn usage(self) -> u8 {
+        match self {
+            Self::Iotcpd => USAGE,
+            Self::Sockexec => 100,
+        }
+    }
+}
+
 /// Who has to act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {
@@ -41,10 +72,10 @@ impl Blame {
 
     /// The exit status of a program that ends for it.
     #[must_use]
-    pub const fn exit_status(self) -> u8 {
+    pub const fn exit_status(self, codes: ExitCodes) -> u8 {
         match self {
-            Self::Operator => USAGE,
-            Self::Peer | Self::Worker | Self::System | Self::Bug => RUN_TIME,
+            Self::Operator => codes.usage(),
+            Self::Peer | Self::Worker | Self::System | Self::Bug => codes.run_time(),
         }
     }
 }
@@ -213,14 +244,17 @@ mod tests {
 
     #[test]
     fn blame_decides_level_and_exit_status() {
-        assert_eq!(
-            (Blame::Operator.level(), Blame::Operator.exit_status()),
-            (Level::Error, 2)
-        );
-        assert_eq!((Blame::System.level(), Blame::System.exit_status()), (Level::Error, 1));
-        assert_eq!((Blame::Worker.level(), Blame::Worker.exit_status()), (Level::Warn, 1));
-        assert_eq!((Blame::Peer.level(), Blame::Peer.exit_status()), (Level::Info, 1));
-        assert_eq!((Blame::Bug.level(), Blame::Bug.exit_status()), (Level::Error, 1));
+        for (blame, level, status, as_sockexec) in [
+            (Blame::Operator, Level::Error, 2, 100),
+            (Blame::System, Level::Error, 1, 111),
+            (Blame::Worker, Level::Warn, 1, 111),
+            (Blame::Peer, Level::Info, 1, 111),
+            (Blame::Bug, Level::Error, 1, 111),
+        ] {
+            assert_eq!(blame.level(), level);
+            assert_eq!(blame.exit_status(ExitCodes::Iotcpd), status);
+            assert_eq!(blame.exit_status(ExitCodes::Sockexec), as_sockexec);
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::exit_codes::ExitCodesFlag;
 use super::socket;
 use crate::config::lower;
 use crate::config::spec::exec::ExecSpec;
@@ -27,6 +28,8 @@ pub(super) struct Flags {
     /// Where to listen: the path of a UNIX socket, or an address as --listen takes it
     #[arg(value_name = "SOCKET")]
     socket: String,
+    #[command(flatten)]
+    pub(super) exit_codes: ExitCodesFlag,
     #[command(flatten)]
     spec: ExecSpec,
 }

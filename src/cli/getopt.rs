@@ -158,7 +158,7 @@ fn long(definition: &Command, word: OsString) -> Result<(OsString, bool), String
 }
 
 /// The flag that a name is, or is the beginning of. `None`: there is none.
-fn written_out<'c>(definition: &'c Command, name: &str) -> Result<Option<&'c Arg>, String> {
+pub(super) fn written_out<'c>(definition: &'c Command, name: &str) -> Result<Option<&'c Arg>, String> {
     let flags = || definition.get_arguments().filter(|arg| arg.get_long().is_some());
     let called = |arg: &&Arg| arg.get_long() == Some(name);
     let begins = |arg: &&Arg| arg.get_long().is_some_and(|long| long.starts_with(name));

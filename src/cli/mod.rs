@@ -1,8 +1,8 @@
 //! The command line: one file per subcommand, each with its flags, its help and one call into the room that does the work.
 //!
 //! The way of a command: [`main`] parses the arguments, starts the log, gives the flags to one subcommand, and turns the
-//! outcome into the exit status: 0, 1 for what failed at run time, 2 for what has to be written differently; `call` has that
-//! of the program it calls. Without a subcommand the flags are those of `pool`, so that the command lines of iotcpd 1.1 go on
+//! outcome into the exit status: 0, 1 for what failed at run time, 2 for what has to be written differently, or the numbers that
+//! `--exit-codes` of `exec` and `run` chooses; `call` has that of the program it calls. Without a subcommand the flags are those of `pool`, so that the command lines of iotcpd 1.1 go on
 //! working.
 //!
 //! What the flags of a service mean is not decided here but in [`config`](crate::config).
@@ -12,6 +12,7 @@ mod call;
 mod check;
 mod command;
 mod exec;
+mod exit_codes;
 mod file;
 mod getopt;
 mod help;
@@ -34,7 +35,7 @@ use nix::sys::signal::SigSet;
 use crate::config::spec::log::LogSpec;
 use crate::config::spec::pool::PoolSpec;
 use crate::daemon;
-use crate::error::{Error, USAGE};
+use crate::error::{Error, ExitCodes, USAGE};
 use crate::net::standard::Standard;
 
 const SIGNALS_AND_EXAMPLES: &str = "\
@@ -140,8 +141,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let command = command.unwrap_or(&definition);
     let cli = match Cli::try_parse_from(&line.words) {
         Ok(cli) => cli,
-        Err(error) => return refusal::tell(command, error),
+        Err(error) => return refusal::tell(command, error, exit_codes::wanted_by(command, &line.words)),
     };
+    let codes = exit_codes(&cli);
     let role = Role::of(cli.command.as_ref());
     let (log, _settings) = logging::start(cli.log, env::var_os(logging::VARIABLE), role.levels_else());
     for word in line.surplus {
@@ -151,7 +153,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         );
         logging::tell(log.form(), Level::Warn, &format!("iotcpd: {what}\n"), &what);
     }
-    let outcome = dispatch(cli.command, &cli.pool);
+    let outcome = dispatch(cli.command, &cli.pool, codes);
     // What has happened until then comes before the end.
     let form = log.form();
     drop(log);
@@ -206,7 +208,7 @@ struct Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let status = error.blame().exit_status();
+        let status = error.blame().exit_status(ExitCodes::default());
         Failure { error, status }
     }
 }
@@ -218,8 +220,17 @@ fn listen_to_signals() {
     let _ = SigSet::empty().thread_set_mask();
 }
 
+/// The numbers by which a command that was understood tells how it has ended.
+fn exit_codes(cli: &Cli) -> ExitCodes {
+    match &cli.command {
+        Some(Command::Exec(flags)) => flags.exit_codes.codes(),
+        Some(Command::Run(flags)) => flags.exit_codes.codes(),
+        _ => ExitCodes::default(),
+    }
+}
+
 /// Runs one command. Its exit status is 0, unless it is the business of the command to have another.
-fn dispatch(command: Option<Command>, pool: &PoolSpec) -> Result<ExitCode, Failure> {
+fn dispatch(command: Option<Command>, pool: &PoolSpec, codes: ExitCodes) -> Result<ExitCode, Failure> {
     let done = match command {
         None => pool::run(pool),
         Some(Command::Pool(spec)) => pool::run(&spec),
@@ -231,8 +242,13 @@ fn dispatch(command: Option<Command>, pool: &PoolSpec) -> Result<ExitCode, Failu
         Some(Command::Help(flags)) => help::run(&flags),
         Some(Command::Call(flags)) => return call::run(flags),
     };
-    done?;
-    Ok(ExitCode::SUCCESS)
+    match done {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) => {
+            let status = error.blame().exit_status(codes);
+            Err(Failure { error, status })
+        }
+    }
 }
 
 /// The full command, for whoever needs its words: the help, and the test that holds the manual against it.

@@ -13,13 +13,13 @@ use log::Level;
 use super::{logging, say};
 use crate::config::advice;
 use crate::config::suggest::nearest;
-use crate::error::USAGE;
+use crate::error::ExitCodes;
 use crate::log::Form;
 use crate::net::standard::Standard;
 
 /// Tells what clap has to say: asked-for help and version too come this way, with status 0. `command` is what the line was
-/// read as.
-pub(super) fn tell(command: &Command, mut error: clap::Error) -> ExitCode {
+/// read as, `codes` what a mistake is told by.
+pub(super) fn tell(command: &Command, mut error: clap::Error, codes: ExitCodes) -> ExitCode {
     if error.kind() == ErrorKind::DisplayVersion {
         // Of one program there is one version, whichever of its commands is asked.
         say(
@@ -45,7 +45,10 @@ pub(super) fn tell(command: &Command, mut error: clap::Error) -> ExitCode {
         // Nobody is left to be told that the terminal has gone.
         let _ = error.print();
     }
-    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE))
+    match error.exit_code() {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::from(codes.usage()),
+    }
 }
 
 /// The flag or command that there is not.

@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::exit_codes::ExitCodesFlag;
 use super::file::File;
 use crate::daemon::{self, Plan};
 use crate::error::Error;
@@ -18,6 +19,8 @@ The file is read again at HUP, and by an upgrade (URG).";
 pub(super) struct Flags {
     #[command(flatten)]
     file: File,
+    #[command(flatten)]
+    pub(super) exit_codes: ExitCodesFlag,
 }
 
 pub(super) fn run(flags: Flags) -> Result<(), Error> {

@@ -8,13 +8,14 @@ use nix::sys::prctl::set_dumpable;
 use crate::config::file::Source;
 use crate::error::{Blame, Error};
 use crate::net::addr::ListenAddr;
+use crate::net::bind;
 use crate::net::handover::{HandedOver, Outgoing};
 use crate::net::inherit::{self, Inherited, Variables};
 use crate::net::listener::Listener;
 use crate::process::limits::OpenFileLimit;
 use crate::process::spawn::SpawnDefaults;
 use crate::reactor::{Context, Reactor, ServiceId};
-use crate::services::{Door, Listeners, Options};
+use crate::services::{Door, Listeners, Lowered, Options};
 
 use super::survey::{Held, Ready, Survey};
 
@@ -160,33 +161,38 @@ impl Doors {
             .next()
     }
 
-    /// Holds what the services may need against the limit on open files. A limit on connections that the operator has
-    /// asked for is kept or refused; the default is lowered to what there is.
+    /// Holds what the services may need against the limit on open files, and their backlogs against the kernel's. A limit on
+    /// connections that the operator has asked for is kept or refused, but for an exec door; that and a default is lowered to what
+    /// there is, and so is a backlog, which is a ceiling for the kernel too.
     fn fit(&self, mut services: Vec<&mut Options>) -> Result<(), Error> {
+        if let Some(most) = bind::longest_backlog() {
+            services.iter_mut().for_each(|options| fit_backlog(options, most));
+        }
         let limit = usize::try_from(self.limit.now).unwrap_or(usize::MAX);
         let fixed = services
             .iter()
             .map(|options| options.descriptors().fixed)
             .fold(OWN_DESCRIPTORS, usize::saturating_add);
-        let flexible = services
-            .iter()
-            .map(|options| options.descriptors().flexible)
-            .fold(0, usize::saturating_add);
-        if fixed.saturating_add(flexible) <= limit {
+        let flexible = services.iter().map(|options| options.descriptors().flexible);
+        let flexible: Vec<usize> = flexible.filter(|descriptors| *descriptors > 0).collect();
+        let all = flexible.iter().copied().fold(fixed, usize::saturating_add);
+        if all <= limit {
             return Ok(());
         }
         let left = limit.saturating_sub(fixed);
-        let share = left / services.len().max(1);
-        if flexible == 0 || share == 0 {
+        let share = left / flexible.len().max(1);
+        if flexible.is_empty() || share == 0 {
             let what = format!("the limit on open files, {limit}, is too low: {fixed} may be needed at a time");
             let remedy = "raise it (ulimit -Hn, LimitNOFILE= in a systemd unit), or lower max-connections, num-daemons or threads";
             return Err(Error::new(Blame::System, what, remedy));
         }
         for options in services.iter_mut().filter(|options| options.descriptors().flexible > 0) {
-            let share = options.limit_connections(share);
+            let Some(Lowered { from, to }) = options.limit_connections(share) else {
+                continue;
+            };
             log::warn!(
-                "{}: the limit on open files, {limit}, leaves room for {share} connections; raise it (ulimit -Hn, \
-                 LimitNOFILE=) or set max-connections",
+                "{}: the limit on open files, {limit}, leaves room for {to} connections, and max-connections {from} is lowered to \
+                 that; raise the limit (ulimit -Hn, LimitNOFILE=) or set max-connections",
                 options.name()
             );
         }
@@ -385,6 +391,20 @@ impl Doors {
             !finished
         });
         self.open.is_empty()
+    }
+}
+
+/// A socket that is handed over keeps the backlog that it came with.
+fn fit_backlog(options: &mut Options, most: u32) {
+    let is_bound = |address: &ListenAddr| !matches!(address, ListenAddr::Inherited(_));
+    if let Some(Lowered { from, to }) = options.limit_backlog(most)
+        && options.listen().iter().any(is_bound)
+    {
+        log::warn!(
+            "{}: the kernel lets {to} connections wait to be accepted, and backlog {from} is lowered to that; raise its limit \
+             (sysctl net.core.somaxconn={from}) or set backlog",
+            options.name()
+        );
     }
 }
 

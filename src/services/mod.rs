@@ -117,9 +117,8 @@ impl Options {
         }
     }
 
-    /// Lowers a limit on connections that the operator has not asked for to what so many descriptors allow; how
-    /// many that is.
-    pub fn limit_connections(&mut self, descriptors: usize) -> usize {
+    /// Lowers a limit on connections that may be lowered to what so many descriptors allow; how many that is, if it was more.
+    pub fn limit_connections(&mut self, descriptors: usize) -> Option<Lowered> {
         let (limits, each) = match self {
             Options::Pool(options) => {
                 let each = options.descriptors_per_connection();
@@ -134,10 +133,27 @@ impl Options {
                 command::options::DESCRIPTORS_PER_CONNECTION,
             ),
         };
-        let total = (descriptors / each).max(1);
-        limits.total = limits.total.min(total);
+        let (asked, total) = (limits.total, (descriptors / each).max(1));
+        if asked <= total {
+            return None;
+        }
+        limits.total = total;
         limits.per_address = limits.per_address.map(|number| number.min(total));
-        total
+        Some(Lowered { from: asked, to: total })
+    }
+
+    /// Lowers the backlog to what the kernel allows; what it is then, if it was more.
+    pub fn limit_backlog(&mut self, most: u32) -> Option<Lowered> {
+        let backlog = match self {
+            Options::Pool(options) => &mut options.backlog,
+            Options::Exec(options) => &mut options.backlog,
+            Options::Command(options) => &mut options.backlog,
+        };
+        let asked = std::mem::replace(backlog, most.min(*backlog));
+        (asked > most).then_some(Lowered {
+            from: asked as usize,
+            to: most as usize,
+        })
     }
 
     /// How long its workers may take until they serve, if that is limited.
@@ -218,12 +234,21 @@ fn other_kind(name: &str, others: &Options) -> Error {
     )
 }
 
+/// A number of which the machine has less than was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lowered {
+    /// What was asked for, or is the default.
+    pub from: usize,
+    /// What there is.
+    pub to: usize,
+}
+
 /// Descriptors that may be needed at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Descriptors {
-    /// What the operator has asked for.
+    /// What must be there.
     pub fixed: usize,
-    /// What a default allows, and what may be lowered.
+    /// What is for connections whose limit may be lowered.
     pub flexible: usize,
 }
 

@@ -56,6 +56,8 @@ mod exec_sockproc;
 #[cfg(test)]
 mod exec_standstill;
 #[cfg(test)]
+mod exec_supervised;
+#[cfg(test)]
 mod guard;
 #[cfg(test)]
 mod harness;

@@ -306,8 +306,9 @@ fn keys_in_page(page: &Page, heading: &str) -> Keys {
 }
 
 fn keys_of(door: &Command) -> Keys {
-    let keys = flags(door)
-        .filter(|flag| !is_of_the_log(flag) && !matches!(flag.get_long(), Some("help" | "version" | "config")));
+    // The exit status is the process's, and not a service's.
+    let is_key = |name: &str| !matches!(name, "help" | "version" | "config" | "exit-codes");
+    let keys = flags(door).filter(|flag| !is_of_the_log(flag) && flag.get_long().is_some_and(is_key));
     let keys = keys.map(|flag| {
         // A file has no flags, so the page says `ipv6` where the help says `--ipv6`.
         let default = default_in_help(flag).map(|default| default.replace("--", ""));

@@ -13,7 +13,7 @@ use super::exec::{
     DEFAULT_CLIENT_TIMEOUT, DEFAULT_KILL_TIMEOUT, DEFAULT_LINGER, DEFAULT_MAX_BUFFER, DEFAULT_STOP_TIMEOUT, LINGER,
     MAX_BUFFER, run_timeout,
 };
-use super::listen::{Listening, limit_origin, listening};
+use super::listen::{Listening, MACHINE, limit_origin, listening};
 use super::pool::TIMEOUT;
 use super::process::process;
 use super::{LONGEST, Lowered, Mistake, Mistakes, Origin};
@@ -80,7 +80,7 @@ pub fn command(name: &str, spec: &CommandSpec, commands: Vec<Command>) -> Result
         backlog,
         access,
         connection_limits,
-    } = listening(&mut mistakes, Vec::new(), &spec.listen);
+    } = listening(&mut mistakes, Vec::new(), &spec.listen, &MACHINE);
     if spec.listen.listen.is_empty() {
         let text = "there is no address to listen on";
         mistakes.add(Origin::key("listen"), text, "write for example 127.0.0.1:3699");

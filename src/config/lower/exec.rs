@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::listen::{Listening, limit_origin, listening};
+use super::listen::{ANY_NUMBER, Listening, listening};
 use super::permits::permits;
 use super::pool::TIMEOUT;
 use super::process::surroundings;
@@ -57,7 +57,7 @@ pub fn exec(name: &str, spec: &ExecSpec) -> Result<Lowered<Options>, Vec<Mistake
         backlog,
         access,
         connection_limits,
-    } = listening(&mut mistakes, Vec::new(), &listen);
+    } = listening(&mut mistakes, Vec::new(), &listen, &ANY_NUMBER);
     unix_socket.mode.get_or_insert(DEFAULT_MODE);
     check_addresses(&mut mistakes, spec);
     let (clients, programs) = permits(&mut mistakes, spec, &addresses);
@@ -80,7 +80,6 @@ pub fn exec(name: &str, spec: &ExecSpec) -> Result<Lowered<Options>, Vec<Mistake
         backlog,
         access,
         connection_limits,
-        connection_limit: limit_origin(&spec.listen),
         clients,
         programs,
         dialect: dialect(&mut mistakes, spec),
@@ -157,7 +156,6 @@ fn check_addresses(mistakes: &mut Mistakes, spec: &ExecSpec) {
 mod tests {
     use super::*;
     use crate::config::units::{FileMode, Size};
-    use crate::services::LimitOrigin;
 
     fn on(address: &str) -> ExecSpec {
         let mut spec = ExecSpec::default();
@@ -177,7 +175,21 @@ mod tests {
         assert_eq!(options.kill_timeout, Duration::from_secs(10));
         assert_eq!((options.backlog, options.connection_limits.total), (100, 100));
         assert_eq!(options.unix_socket.mode, Some(0o660));
-        assert_eq!(options.connection_limit, LimitOrigin::Default);
+    }
+
+    /// What the machine has of it is the daemon's to find out.
+    #[test]
+    fn connections_and_backlog_are_any_number() {
+        let with = |number: i64| {
+            let mut spec = on("unix:/x");
+            (spec.listen.backlog, spec.listen.max_connections) = (Some(Whole(number)), Some(Whole(number)));
+            lower(&spec).map(|options| (options.backlog, options.connection_limits.total))
+        };
+        assert_eq!(with(1), Ok((1, 1)));
+        assert_eq!(with(4_294_967_295), Ok((u32::MAX, u32::MAX as usize)));
+        for wrong in [0, 4_294_967_296] {
+            assert_eq!(with(wrong).unwrap_err().len(), 2, "{wrong}");
+        }
     }
 
     #[test]

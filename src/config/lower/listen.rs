@@ -14,12 +14,28 @@ use crate::net::limits::ConnectionLimits;
 use crate::process::identity::{UserIdentity, lookup_group};
 use crate::services::LimitOrigin;
 
-/// `listen(2)`: the kernel caps it at net.core.somaxconn.
-const BACKLOG: RangeInclusive<u32> = 1..=65_535;
 const DEFAULT_BACKLOG: u32 = 1024;
-/// The end of the range is what the open-file limit of the largest machines allows; the daemon checks it against its own.
-const CONNECTIONS: RangeInclusive<usize> = 1..=1_000_000;
 const DEFAULT_CONNECTIONS: usize = 4096;
+const CONNECTIONS_PER_IP: RangeInclusive<usize> = 1..=MACHINE.connections;
+
+/// The most that may be written of what the machine limits.
+pub(super) struct Ceilings {
+    backlog: u32,
+    connections: usize,
+}
+
+/// What is more than this is a slip: no machine has it. What a machine has of it is the daemon's to find out.
+pub(super) const MACHINE: Ceilings = Ceilings {
+    // `listen(2)`: the kernel caps it at net.core.somaxconn.
+    backlog: 65_535,
+    // What the open-file limit of the largest machines allows.
+    connections: 1_000_000,
+};
+/// As sockexec had it: any number, of which there is as much as the machine has.
+pub(super) const ANY_NUMBER: Ceilings = Ceilings {
+    backlog: u32::MAX,
+    connections: u32::MAX as usize,
+};
 
 /// Everything about listening that a door's options hold.
 pub(super) struct Listening {
@@ -43,6 +59,7 @@ pub(super) fn listening(
     mistakes: &mut Mistakes,
     mut addresses: Vec<(Origin, ListenAddr)>,
     spec: &ListenSpec,
+    ceilings: &Ceilings,
 ) -> Listening {
     for (index, text) in spec.listen.iter().enumerate() {
         let origin = Origin::element("listen", index);
@@ -65,10 +82,10 @@ pub(super) fn listening(
         addresses,
         unix_socket,
         backlog: mistakes
-            .count("backlog", spec.backlog, BACKLOG)
+            .count("backlog", spec.backlog, 1..=ceilings.backlog)
             .unwrap_or(DEFAULT_BACKLOG),
         access: access(mistakes, spec),
-        connection_limits: connection_limits(mistakes, spec),
+        connection_limits: connection_limits(mistakes, spec, ceilings),
     }
 }
 
@@ -156,11 +173,15 @@ fn networks(mistakes: &mut Mistakes, key: &'static str, texts: &[String]) -> Vec
     networks
 }
 
-fn connection_limits(mistakes: &mut Mistakes, spec: &ListenSpec) -> ConnectionLimits {
+fn connection_limits(mistakes: &mut Mistakes, spec: &ListenSpec, ceilings: &Ceilings) -> ConnectionLimits {
     let total = mistakes
-        .count("max-connections", spec.max_connections, CONNECTIONS)
+        .count("max-connections", spec.max_connections, 1..=ceilings.connections)
         .unwrap_or(DEFAULT_CONNECTIONS);
-    let per_ip = mistakes.count("max-connections-per-ip", spec.max_connections_per_ip, CONNECTIONS);
+    let per_ip = mistakes.count(
+        "max-connections-per-ip",
+        spec.max_connections_per_ip,
+        CONNECTIONS_PER_IP,
+    );
     if per_ip.is_some_and(|per_ip| per_ip > total) {
         let text = format!("it is over max-connections, which is {total}, so it limits nothing");
         let remedy = format!("write at most {total}, or raise max-connections");
@@ -180,7 +201,7 @@ mod tests {
 
     fn lower(spec: &ListenSpec) -> Result<Listening, Vec<Mistake>> {
         let mut mistakes = Mistakes::default();
-        let listening = listening(&mut mistakes, Vec::new(), spec);
+        let listening = listening(&mut mistakes, Vec::new(), spec, &MACHINE);
         mistakes.unless_any(listening)
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::cache::cache;
 use super::framing::{framings, line_rules};
-use super::listen::{Listening, limit_origin, listening};
+use super::listen::{Listening, MACHINE, limit_origin, listening};
 use super::probe::{probe, probe_interval};
 use super::process::process;
 use super::refusal::refusal;
@@ -79,7 +79,7 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
         backlog,
         access,
         connection_limits,
-    } = listening(&mut mistakes, addresses, &spec.listen);
+    } = listening(&mut mistakes, addresses, &spec.listen, &MACHINE);
     let mut policy = policy(&mut mistakes, spec);
     let framings = framings(&mut mistakes, spec, &policy);
     policy.single_use = framings.single_use();

@@ -4,7 +4,6 @@ use clap::{Args, Command, Parser};
 
 use super::super::spec::exec::ExecSpec;
 use super::super::{file, lower};
-use crate::services::LimitOrigin;
 use crate::services::exec::options::Options;
 
 #[derive(Debug, Parser)]
@@ -140,9 +139,7 @@ fn every_flag_is_a_key_and_means_the_same() {
             "--protocol=sockexec"
         };
         let beside = if name == "protocol" { None } else { Some(beside) };
-        let mut said = from_flags(beside.into_iter().chain([flag.as_str()]));
-        // Asking for the default number of connections is asking: it is not lowered in silence.
-        said.connection_limit = LimitOrigin::Default;
+        let said = from_flags(beside.into_iter().chain([flag.as_str()]));
         assert_eq!(said, from_flags(beside), "{flag}");
         defaults += 1;
     }

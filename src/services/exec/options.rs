@@ -8,7 +8,7 @@ use crate::net::addr::ListenAddr;
 use crate::net::bind::UnixSocketOptions;
 use crate::net::limits::ConnectionLimits;
 use crate::process::spec::Surroundings;
-use crate::services::{Descriptors, LimitOrigin};
+use crate::services::Descriptors;
 use std::time::Duration;
 
 /// What one connection holds while its program runs: its socket, three pipes, a pidfd.
@@ -35,8 +35,6 @@ pub struct Options {
     pub programs: Programs,
     /// How many may be connected, in total and from one address.
     pub connection_limits: ConnectionLimits,
-    /// Where the limit on their total comes from.
-    pub connection_limit: LimitOrigin,
     /// How programs are asked for.
     pub dialect: Dialect,
     /// What each connection is decided by.
@@ -60,16 +58,10 @@ pub struct Options {
 impl Options {
     /// Descriptors that may be open at the same time.
     pub fn descriptors(&self) -> Descriptors {
-        let connections = self.connection_limits.total.saturating_mul(DESCRIPTORS_PER_CONNECTION);
-        match self.connection_limit {
-            LimitOrigin::Asked => Descriptors {
-                fixed: connections.saturating_add(DESCRIPTORS_BESIDE),
-                flexible: 0,
-            },
-            LimitOrigin::Default => Descriptors {
-                fixed: DESCRIPTORS_BESIDE,
-                flexible: connections,
-            },
+        Descriptors {
+            fixed: DESCRIPTORS_BESIDE,
+            // Also where the operator has set it: as with sockexec, there are as many as the machine has.
+            flexible: self.connection_limits.total.saturating_mul(DESCRIPTORS_PER_CONNECTION),
         }
     }
 }

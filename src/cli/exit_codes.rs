@@ -1,0 +1,120 @@
+//! `--exit-codes`: by which numbers a daemon that ends tells its supervisor why.
+//!
+//! It is a flag and no key of a file: the exit status is the process's, of which there is one, whatever services the file has; and
+//! it has to be known when the file cannot be read.
+
+use std::ffi::OsString;
+
+use clap::builder::PossibleValue;
+use clap::{Arg, Args, Command, ValueEnum};
+
+use super::getopt;
+use crate::error::ExitCodes;
+
+const NAME: &str = "exit-codes";
+
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(super) struct ExitCodesFlag {
+    /// The numbers of its exit status: 1 and 2, or those of sockexec, 111 for failures and 100 for mistakes in flags and
+    /// files [default: iotcpd]
+    #[arg(long, value_name = "CODES")]
+    exit_codes: Option<Codes>,
+}
+
+/// What may be said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Codes {
+    Iotcpd,
+    Sockexec,
+}
+
+/// By hand, as all choices: what is derived shows the comments in the help.
+impl ValueEnum for Codes {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Iotcpd, Self::Sockexec]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            Self::Iotcpd => "iotcpd",
+            Self::Sockexec => "sockexec",
+        }))
+    }
+}
+
+impl From<Codes> for ExitCodes {
+    fn from(codes: Codes) -> Self {
+        match codes {
+            Codes::Iotcpd => Self::Iotcpd,
+            Codes::Sockexec => Self::Sockexec,
+        }
+    }
+}
+
+impl ExitCodesFlag {
+    /// The numbers of the exit status.
+    pub(super) fn codes(self) -> ExitCodes {
+        self.exit_codes.map(ExitCodes::from).unwrap_or_default()
+    }
+}
+
+/// The same for a command line that could not be read, as far as this can be read from it: whoever has asked for certain numbers is
+/// told by those of the mistake beside it. `command` is what the line was read as.
+pub(super) fn wanted_by(command: &Command, words: &[OsString]) -> ExitCodes {
+    let mut codes = ExitCodes::default();
+    let words = words.iter().map(|word| word.to_str().unwrap_or_default());
+    let mut words = words.take_while(|word| *word != "--");
+    while let Some(word) = words.next() {
+        let written = word.strip_prefix("--").unwrap_or_default();
+        let (name, value) = match written.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (written, None),
+        };
+        let flag = getopt::written_out(command, name).ok().flatten();
+        if flag.and_then(Arg::get_long) != Some(NAME) {
+            continue;
+        }
+        let given = value
+            .or_else(|| words.next())
+            .map(|value| Codes::from_str(value, false));
+        if let Some(Ok(given)) = given {
+            codes = given.into();
+        }
+    }
+    codes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_codes_are_found_in_a_line_that_is_wrong() {
+        let program = super::super::command();
+        let command = program.find_subcommand("exec").unwrap();
+        let found = |line: &str| {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            wanted_by(command, &words)
+        };
+        for line in [
+            "iotcpd exec --exit-codes sockexec",
+            "iotcpd exec --exit-codes=sockexec --no-such",
+            "iotcpd exec /run/x -t soon --exit-c sockexec",
+            "iotcpd exec --exit-codes iotcpd --exit-codes sockexec",
+            "iotcpd exec --exit-codes sockexec --exit-codes nonsense",
+        ] {
+            assert_eq!(found(line), ExitCodes::Sockexec, "{line}");
+        }
+        for line in [
+            "iotcpd exec",
+            "iotcpd exec --exit-codes",
+            "iotcpd exec --exit-codes nonsense",
+            "iotcpd exec -- --exit-codes sockexec",
+            "iotcpd exec --exit-codes sockexec --exit-codes iotcpd",
+        ] {
+            assert_eq!(found(line), ExitCodes::Iotcpd, "{line}");
+        }
+        let words = ["iotcpd", "--exit-codes", "sockexec"].map(OsString::from);
+        assert_eq!(wanted_by(&program, &words), ExitCodes::Iotcpd, "there is no such flag");
+    }
+}
