@@ -191,9 +191,16 @@ fn every_command_is_understood() {
             }
             understood += 1;
         }
-        let has_none = path.ends_with(".socket") || path.ends_with(".sysusers");
+        let has_none = [".socket", ".sysusers", ".toml"].iter().any(|end| path.ends_with(end));
         assert_eq!(understood == 0, has_none, "{path}");
     }
+}
+
+#[test]
+fn the_file_that_the_service_reads_has_no_mistake() {
+    let text = fs::read(Path::new(SOURCE).join("dist/iotcpd.toml")).unwrap();
+    let services = iotcpd::config::file::read("dist/iotcpd.toml", &text).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(services.iter().map(|it| it.name()).collect::<Vec<_>>(), ["ads"]);
 }
 
 /// What a service does to the machine when it is taken over, on the scale of systemd-analyze from 0 to 10.
