@@ -12,8 +12,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 
 use crate::command::{ask, torc};
-use crate::exec_client::{ExecClient, request, run, sh};
+use crate::exec_client::{ExecClient, netstring, request, run, sh};
 use crate::harness::{Builder, Daemon, Program, temp_dir};
+use crate::upgrade::{Installation, signal, upgrade};
 
 // ---- sessions and terminals ----------------------------------------------------------------------------------------
 
@@ -373,7 +374,12 @@ fn assert_outlives(daemon: Daemon, pid: i32) {
 
 /// The guard has done what it does, and has gone.
 fn wait_all_children_gone(daemon: &Daemon) {
-    let name = format!("guard of {}", daemon.pid());
+    wait_guard_gone(daemon.pid());
+}
+
+/// The same, of the daemon with this process.
+fn wait_guard_gone(daemon: i32) {
+    let name = format!("guard of {daemon}");
     let guard = || {
         let found = fs::read_dir("/proc").unwrap().filter_map(|entry| {
             let line = fs::read_to_string(entry.ok()?.path().join("cmdline")).ok()?;
@@ -400,6 +406,51 @@ fn what_a_program_leaves_in_the_background_goes_on_only_where_it_may() {
         std::thread::yield_now();
     }
     assert_eq!(daemon.usr1().count("runs background"), 0);
+}
+
+#[test]
+fn what_is_left_in_the_background_outlives_a_daemon_that_ends_in_good_order() {
+    let daemon = Daemon::with(["exec", "127.0.0.1:0", "--leave-background"]).start();
+    let pid: i32 = sh(&daemon, LEAVES).text().trim_end().parse().unwrap();
+    daemon.stderr_wait("left in the background goes on");
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.wait_exit().code(), Some(0));
+    wait_all_children_gone(&daemon);
+    assert!(is_alive(pid), "it outlives the daemon");
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+}
+
+/// The one that left it has gone when its program is over; the successor knows nothing of it, and lets it be as well, however it
+/// ends.
+#[test]
+fn what_is_left_in_the_background_outlives_an_upgrade_and_the_successor() {
+    for end in [Signal::SIGTERM, Signal::SIGKILL] {
+        let installation = Installation::new();
+        let daemon = Daemon::with(["exec", "127.0.0.1:0", "--leave-background"])
+            .installed_at(&installation.program())
+            .start();
+        // One is left before the upgrade, another one while the successor serves already.
+        let before: i32 = sh(&daemon, LEAVES).text().trim_end().parse().unwrap();
+        daemon.stderr_wait_nth("left in the background goes on", 1);
+        let mut late = ExecClient::connect(&daemon);
+        late.send(request(&["sh", "-c", &format!("echo up; read -r line; {LEAVES}")]));
+        late.wait_output("up\n");
+        let new = upgrade(&daemon, daemon.pid(), 1);
+        late.send([netstring(b"go\n"), b"0:,".to_vec()].concat());
+        let after: i32 = late.outcome().text().trim_end().parse().unwrap();
+        assert_eq!(daemon.wait_exit().code(), Some(0));
+        wait_all_children_gone(&daemon);
+        assert_eq!(sh(&daemon, "true").code(), "0");
+        signal(new, end);
+        while is_alive(new) {
+            std::thread::yield_now();
+        }
+        wait_guard_gone(new);
+        for pid in [before, after] {
+            assert!(is_alive(pid), "{pid} outlives both");
+            kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        }
+    }
 }
 
 #[test]

@@ -1,11 +1,16 @@
 //! A process that was stopped itself, as by SIGSTOP or with its whole machine: when it goes on its time-outs have passed, but
 //! what lies there came in time.
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, listen, socket};
 
+use crate::command::{Torc, torc};
 use crate::exec_client::{ExecClient, door, netstring, request};
 use crate::harness::{Arrival, Client, Daemon, Gate, Program, WATCHDOG, wait_zombie, worker_command};
 
@@ -133,6 +138,106 @@ fn a_program_that_ended_while_the_daemon_was_stopped_was_in_time() {
     let outcome = client.outcome();
     assert_eq!((outcome.text().as_str(), outcome.code()), ("done\n", "0"));
     assert_eq!(daemon.usr1().count("runs timeout"), 0);
+}
+
+/// A command that runs a worker, with these limits. At its gate that is told what to say, and it ends with its input.
+fn at_command(limits: &str) -> (Torc, Daemon) {
+    let group = format!("name = 'work'; cmd = '@/work'; {limits}");
+    let torc = torc(&[&group]).script("work", &format!("exec {}", worker_command(&[])));
+    let daemon = torc.serve(&["--quiet-time", "1s"]);
+    (torc, daemon)
+}
+
+/// A client of it whose worker is to say this.
+fn commanding(daemon: &Daemon, gate: &Gate, text: &str) -> Client {
+    let mut client = daemon.client();
+    client.send(format!("work\nwait {} {text}\n", gate.path()));
+    client.half_close();
+    client
+}
+
+/// More than a pipe takes, so that a program that says it cannot go on before the daemon does.
+fn long_text() -> String {
+    "long".repeat(100_000)
+}
+
+#[test]
+fn a_command_that_answered_while_the_daemon_was_stopped_was_in_time() {
+    let gate = Gate::new();
+    let (_torc, daemon) = at_command("threads = 2; timeout = 2;");
+    let (mut short, at_short) = (commanding(&daemon, &gate, "done"), gate.arrival());
+    let (mut long, at_long) = (commanding(&daemon, &gate, &long_text()), gate.arrival());
+    daemon.stop();
+    let pids = (at_short.pid, at_long.pid);
+    at_short.open();
+    at_long.open();
+    wait_zombie(pids.0);
+    wait_for(pids.1, "syscall", is_writing);
+    time_passes();
+    daemon.signal(Signal::SIGCONT);
+    assert_eq!(String::from_utf8_lossy(&short.read_to_end()), "done\n");
+    let answer = String::from_utf8(long.read_to_end()).expect("text");
+    assert!(
+        answer.strip_suffix('\n') == Some(&long_text()),
+        "{} bytes",
+        answer.len()
+    );
+    assert_eq!(daemon.usr1().count("runs timeout"), 0);
+}
+
+/// Its turn came as late as everything else.
+#[test]
+fn a_client_that_waited_for_a_command_while_the_daemon_was_stopped_gets_it() {
+    let gate = Gate::new();
+    let (_torc, daemon) = at_command("threads = 1; queue = 1; max_wait = 2; timeout = 60;");
+    let mut first = commanding(&daemon, &gate, &long_text());
+    let arrival = gate.arrival();
+    let mut second = commanding(&daemon, &gate, "second");
+    daemon.usr1_until(|stats| stats.count("runs waiting") == 1);
+    daemon.stop();
+    let pid = arrival.pid;
+    arrival.open();
+    wait_for(pid, "syscall", is_writing);
+    time_passes();
+    daemon.signal(Signal::SIGCONT);
+    assert_eq!(first.read_to_end().len(), long_text().len() + 1);
+    gate.arrival().open();
+    assert_eq!(String::from_utf8_lossy(&second.read_to_end()), "second\n");
+    assert_eq!(daemon.usr1().count("runs busy"), 0);
+}
+
+/// A listener whose queue is full, so that the kernel answers no further client before one is accepted.
+fn full_listener() -> (TcpListener, TcpStream) {
+    let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).expect("a socket");
+    bind(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).expect("bind");
+    listen(&socket, Backlog::new(0).expect("a number of the kernel's")).expect("listen");
+    let listener = TcpListener::from(socket);
+    let first = TcpStream::connect(listener.local_addr().expect("an address")).expect("the queue has one place");
+    (listener, first)
+}
+
+/// The connection was made while it was stopped, and its time for that is over when it goes on.
+#[test]
+fn a_connection_that_was_made_while_call_was_stopped_is_made() {
+    let (listener, _first) = full_listener();
+    let address = listener.local_addr().expect("an address");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_iotcpd"));
+    let caller = Program::start(command.args(["call", "--connect-timeout", TIME, &address.to_string(), "run"]));
+    // Its first packet is out (state 02, SYN_SENT), and no answer comes.
+    let asked = format!(" 0100007F:{:04X} 02 ", address.port());
+    wait_for(caller.pid(), "net/tcp", |connections| connections.contains(&asked));
+    caller.stop();
+    let _waited = listener.accept().expect("the first");
+    let (mut second, _) = listener.accept().expect("call, once the kernel has asked again");
+    time_passes();
+    caller.signal(Signal::SIGCONT);
+    let mut asked = [0; 10];
+    second.read_exact(&mut asked).expect("a request");
+    assert_eq!(&asked, b"1:1,3:run,");
+    second.write_all(b"8:exitcode,1:6,").expect("write");
+    drop(second);
+    let (status, _, complaint) = caller.finish();
+    assert_eq!((status.code(), complaint.as_str()), (Some(6), ""));
 }
 
 #[test]

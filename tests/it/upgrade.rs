@@ -29,7 +29,7 @@ pub(crate) struct Installation {
 
 impl Installation {
     /// With version `v1`.
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::of(Path::new(env!("CARGO_BIN_EXE_iotcpd")))
     }
 
@@ -84,7 +84,7 @@ impl Installation {
 
 /// Sends a signal to a process that is known to live.
 #[track_caller]
-fn signal(pid: i32, signal: Signal) {
+pub(crate) fn signal(pid: i32, signal: Signal) {
     kill(Pid::from_raw(pid), signal).unwrap_or_else(|error| panic!("cannot send {signal} to {pid}: {error}"));
 }
 
