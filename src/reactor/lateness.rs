@@ -53,7 +53,7 @@ impl Lateness {
 
     /// Whether alarms that are due may go off in this turn, whose time is `now`. To be asked once in each, after its events;
     /// `is_due`: there are any.
-    pub(super) fn may_go_off(&mut self, polled: Polled, now: Instant, is_due: bool) -> bool {
+    pub(super) fn release_alarms(&mut self, polled: Polled, now: Instant, is_due: bool) -> bool {
         let away = self.away(polled, now);
         self.last_turn = Some(now);
         let is_late = away > LATE;
@@ -131,7 +131,7 @@ mod tests {
                 is_continued: self.is_continued,
             };
             let is_due = self.alarm <= self.at(now);
-            self.lateness.may_go_off(polled, self.at(now), is_due)
+            self.lateness.release_alarms(polled, self.at(now), is_due)
         }
     }
 

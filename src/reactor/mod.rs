@@ -202,7 +202,7 @@ impl<S: Service + ?Sized> Reactor<S> {
         polled.is_full = self.deliver_events(now) >= EVENTS_PER_POLL;
         polled.is_continued &= self.received.is_empty();
         let is_due = self.shared.timers.next().is_some_and(|at| at <= now);
-        if self.lateness.may_go_off(polled, now, is_due) {
+        if self.lateness.release_alarms(polled, now, is_due) {
             while let Some(token) = self.shared.timers.pop_due(now) {
                 self.call(token.service, now, |service, cx| service.timeout(cx, token.source));
             }

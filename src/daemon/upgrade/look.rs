@@ -44,8 +44,8 @@ pub(super) enum Seen {
 }
 
 impl Look {
-    /// Whether there is one that nobody waits for any more and that has not ended.
-    pub(super) fn is_stuck(&mut self) -> bool {
+    /// Sees whether one that is not waited for any more has ended; true: there is one, and it has not.
+    pub(super) fn check_stuck(&mut self) -> bool {
         if let Look::Stuck { answer } = self
             && answer.take().is_some()
         {

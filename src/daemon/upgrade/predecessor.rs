@@ -101,7 +101,7 @@ impl Daemon {
         if self.upgrade.look.is_under_way() {
             return log::warn!("no upgrade: one is under way already");
         }
-        if self.upgrade.look.is_stuck() {
+        if self.upgrade.look.check_stuck() {
             return log::error!(
                 "no upgrade: the file system that this program is on still does not answer; see why, and send URG again"
             );
@@ -115,7 +115,7 @@ impl Daemon {
         }
     }
 
-    fn has_looked(&mut self, seen: Seen) {
+    fn act_on_look(&mut self, seen: Seen) {
         match seen {
             Seen::Answered if self.reloader.is_reading() => self.upgrade.wanted = true,
             Seen::Answered => match self.forbids_upgrade() {
@@ -150,7 +150,7 @@ impl Daemon {
             self.advance_upgrade(event);
         }
         if let Some(seen) = self.upgrade.look.seen(Instant::now()) {
-            self.has_looked(seen);
+            self.act_on_look(seen);
         }
         // What waits for a reload has nothing to do before its end.
         if !self.reloader.is_reading() && std::mem::take(&mut self.upgrade.wanted) {

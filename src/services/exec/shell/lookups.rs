@@ -183,14 +183,14 @@ impl ExecDoor {
             any = true;
             self.desk.idle.push(from);
             self.desk.lookups.answered(id);
-            self.has_looked(cx, key, id, answer);
+            self.take_answer(cx, key, id, answer);
         }
         if any {
             self.give_out(cx);
         }
     }
 
-    fn has_looked(&mut self, cx: &mut Context<'_>, key: Key, id: Id, answer: Answer) {
+    fn take_answer(&mut self, cx: &mut Context<'_>, key: Key, id: Id, answer: Answer) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };

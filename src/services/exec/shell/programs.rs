@@ -87,13 +87,13 @@ impl ExecDoor {
         match self.launcher.launch(&program, &command, Stdio::piped()) {
             Ok(child) => {
                 self.times.spawn.record(begun.elapsed());
-                self.has_started(cx, key, child);
+                self.take_charge_of(cx, key, child);
             }
             Err(error) => self.not_started(cx, key, status_of(&error), &error.to_string()),
         }
     }
 
-    fn has_started(&mut self, cx: &mut Context<'_>, key: Key, child: Child) {
+    fn take_charge_of(&mut self, cx: &mut Context<'_>, key: Key, child: Child) {
         let job = Job::take_charge(cx, child, sources(key), self.options.kill_timeout);
         let job = match job {
             Ok(job) => job,

@@ -70,7 +70,7 @@ impl Dispatcher {
                 self.lose(worker, Restart::Quarantined, Blame::Nobody);
             }
             Some(Phase::Available) => {
-                self.is_probed_again(worker);
+                self.probe_again(worker);
             }
             Some(Phase::Busy { deadline }) if deadline <= now => {
                 self.lose(worker, Restart::BusyTimeout, Blame::Nobody);

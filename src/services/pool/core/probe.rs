@@ -55,8 +55,8 @@ impl Probation {
 }
 
 impl Dispatcher {
-    /// Asks a new worker, if those of its time are asked at all. Its start-up lasts until it has answered.
-    pub(super) fn is_probed_first(&mut self, id: WorkerId, deadline: Instant) -> bool {
+    /// Asks a new worker, if those of its time are asked at all; whether it was. Its start-up lasts until it has answered.
+    pub(super) fn probe_first(&mut self, id: WorkerId, deadline: Instant) -> bool {
         let wanted = self.worker(id).is_some_and(|worker| worker.probation.is_some());
         if wanted {
             self.probe(id, deadline, Standing::New);
@@ -71,8 +71,8 @@ impl Dispatcher {
         self.actions.push_back(Action::Probe { worker: id, channel });
     }
 
-    /// Asks a worker that serves and is free, if that is due; or puts it off.
-    pub(super) fn is_probed_again(&mut self, id: WorkerId) -> bool {
+    /// Asks a worker that serves and is free, if that is due, or puts it off; whether it was asked.
+    pub(super) fn probe_again(&mut self, id: WorkerId) -> bool {
         let now = self.now;
         let Some(probation) = self.worker(id).and_then(|worker| worker.probation) else {
             return false;

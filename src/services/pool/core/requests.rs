@@ -196,7 +196,7 @@ impl Dispatcher {
         if self.place(worker) == Some(Place::Outgoing) {
             return self.let_go(worker);
         }
-        if self.is_probed_again(worker) {
+        if self.probe_again(worker) {
             return;
         }
         self.enter(worker, Phase::Available);

@@ -105,7 +105,7 @@ impl Dispatcher {
         let Some(Phase::Starting { deadline }) = self.phase(id) else {
             return;
         };
-        if !self.is_probed_first(id, deadline) {
+        if !self.probe_first(id, deadline) {
             self.enlist(id);
         }
     }

@@ -72,7 +72,7 @@ impl Pool {
         let who = self.crew.describe(id).unwrap_or_default();
         let line = format_args!("{who} does not end, not even by KILL, and is left behind; see its state in /proc");
         self.note(cx, Level::Error, Topic::System, line);
-        self.is_gone(cx, id);
+        self.remove_worker(cx, id);
     }
 
     pub(super) fn ending_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
@@ -129,7 +129,7 @@ impl Pool {
         self.log_exit(cx, id, &end);
         self.tell_loss_of_dead(cx, id, end);
         let who = self.crew.describe(id).unwrap_or_default();
-        self.is_gone(cx, id);
+        self.remove_worker(cx, id);
         if goes_on {
             self.dispatcher.counters_mut().background += 1;
             let line = format_args!("what {who} has left in the background goes on");
@@ -139,7 +139,7 @@ impl Pool {
     }
 
     /// There is no process any more, or none that would be waited for.
-    fn is_gone(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+    fn remove_worker(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         self.dispatcher.handle(cx.now(), Event::Exited(id));
         // Its story is told now, if that was the first that is known of its loss.
         self.act(cx, None);

@@ -145,7 +145,7 @@ impl Pool {
         }
     }
 
-    pub(super) fn has_rolled(&mut self) {
+    pub(super) fn announce_rolled(&mut self) {
         self.cache.rolled();
         log::info!("{}: every worker has been replaced", self.options.name);
     }

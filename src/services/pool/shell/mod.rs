@@ -253,7 +253,7 @@ impl Pool {
                 Action::Replaced { .. } => self.has_been_replaced(cx, action),
                 Action::Cleared(worker) => self.log_cleared(cx, worker),
                 Action::Grown { .. } | Action::Shrunk { .. } => self.log_resizing(cx, action),
-                Action::Rolled => self.has_rolled(),
+                Action::Rolled => self.announce_rolled(),
             }
         }
         self.acting = Acting::Idle;

@@ -213,11 +213,11 @@ impl Pool {
             }
             Err(_) => return self.close(cx, key),
         }
-        self.has_taken(cx, key);
+        self.go_on_after_writing(cx, key);
     }
 
     /// What follows once a client has taken some of its answers.
-    fn has_taken(&mut self, cx: &mut Context<'_>, key: Key) {
+    fn go_on_after_writing(&mut self, cx: &mut Context<'_>, key: Key) {
         self.say_what_has_waited(cx, key);
         let idle_until = self.idle_until(cx);
         let limit = self

@@ -95,7 +95,7 @@ impl Examination {
     }
 
     /// What has happened to the worker, if it was being asked, is why it has not passed.
-    pub(super) fn is_cut_short(&mut self, fault: Fault) {
+    pub(super) fn cut_short(&mut self, fault: Fault) {
         if !self.is_under_way() {
             return;
         }
@@ -238,7 +238,7 @@ mod tests {
         examination.judge(b"OK\n", Unread::Nothing, false, SHOWN);
         examination.begin();
         assert!(story(&examination).ends_with("no answer within --busy-timeout"));
-        examination.is_cut_short(Fault::OutputClosed);
+        examination.cut_short(Fault::OutputClosed);
         assert!(story(&examination).ends_with("asked \"q\", it exited with status 3"));
     }
 }

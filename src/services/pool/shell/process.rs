@@ -363,7 +363,7 @@ impl Process {
         };
         match self.unsent.write(|bytes| stdin.write(bytes)) {
             Ok(_) if self.unsent.is_empty() => {
-                self.has_its_request();
+                self.end_input_behind_request();
                 Sent::Whole
             }
             Ok(_) => Sent::Partly,
@@ -373,7 +373,7 @@ impl Process {
     }
 
     /// Where the end of its input is what tells it that it has all of its request, now is the time.
-    fn has_its_request(&mut self) {
+    fn end_input_behind_request(&mut self) {
         if self.input == Input::EndsWithRequest && !self.given.is_empty() {
             self.end_input();
         }

@@ -247,7 +247,7 @@ impl Pool {
         if moved != Volume::default() || running.held() > held {
             running.active = cx.now();
         }
-        running.standstill.has_moved(moved, cx.now());
+        running.standstill.note(moved, cx.now());
         self.sessions.carried.up += moved.up;
         self.sessions.carried.down += moved.down;
         match standing {

@@ -19,7 +19,7 @@ const MOMENT: Duration = Duration::from_millis(100);
 
 impl Standstill {
     /// Something was tried, and so much has gone.
-    pub(super) fn has_moved(&mut self, volume: Volume, now: Instant) {
+    pub(super) fn note(&mut self, volume: Volume, now: Instant) {
         if volume.down > 0 {
             self.watch.sent(usize::try_from(volume.down).unwrap_or(usize::MAX));
         }

@@ -303,7 +303,7 @@ impl Pool {
             process.closed.get_or_insert(Side::Output);
         }
         if let Some(process) = self.crew.get_mut(id) {
-            process.examination.is_cut_short(fault);
+            process.examination.cut_short(fault);
         }
         self.tell(cx, Event::Broken(id, fault));
     }
