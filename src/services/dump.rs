@@ -6,7 +6,7 @@
 //! belong here: what there is to be told.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::amount;
 use crate::net::addr::PeerAddr;
@@ -35,9 +35,11 @@ impl<'d> Dump<'d> {
         load: fmt::Arguments<'_>,
     ) -> Self {
         let mut dump = Dump { door, text: registers };
-        let (version, pid, uptime) = (env!("CARGO_PKG_VERSION"), std::process::id(), amount::span(uptime));
+        let (version, pid) = (env!("CARGO_PKG_VERSION"), std::process::id());
+        let since = SystemTime::now().checked_sub(uptime).unwrap_or(SystemTime::UNIX_EPOCH);
+        let (since, uptime) = (humantime::format_rfc3339_seconds(since), amount::span(uptime));
         dump.line(format_args!(
-            "{kind} of iotcpd {version}, pid = {pid}, up for {uptime}, {load}"
+            "{kind} of iotcpd {version}, pid = {pid}, up since {since} ({uptime}), {load}"
         ));
         dump
     }
@@ -123,13 +125,19 @@ mod tests {
             dump.list(2, total, (0..total).map(|number| format!("number {number}")));
             dump.text()
         };
-        let header = |load: usize| {
+        let header = |text: &str, load: usize| {
             let (version, pid) = (env!("CARGO_PKG_VERSION"), std::process::id());
-            format!("r[0] = 1\nmain: pool of iotcpd {version}, pid = {pid}, up for 2 min 5 s, load = {load}\n")
+            let begin = format!("r[0] = 1\nmain: pool of iotcpd {version}, pid = {pid}, up since ");
+            let rest = text.strip_prefix(&begin).unwrap();
+            let (since, rest) = rest.split_once(' ').unwrap();
+            let since = humantime::parse_rfc3339(since).unwrap().elapsed().unwrap();
+            assert!(since >= Duration::from_secs(125), "{since:?}");
+            let rest = rest.strip_prefix(&format!("(2 min 5 s), load = {load}\n"));
+            rest.unwrap_or_else(|| panic!("{text}")).to_owned()
         };
-        assert_eq!(listed(0), header(0));
         let two = "main: number 0\nmain: number 1\n";
-        assert_eq!(listed(2), header(2) + two);
-        assert_eq!(listed(902), header(902) + two + "main: ... and 900 more\n");
+        assert_eq!(header(&listed(0), 0), "");
+        assert_eq!(header(&listed(2), 2), two);
+        assert_eq!(header(&listed(902), 902), format!("{two}main: ... and 900 more\n"));
     }
 }

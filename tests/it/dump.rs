@@ -91,7 +91,10 @@ fn each_worker_has_a_line_with_its_state_its_process_and_its_request() {
     let dump = readable(&daemon);
     let header = &dump[0];
     let version = concat!("pool: pool of iotcpd ", env!("CARGO_PKG_VERSION"), ", pid = ");
-    assert!(header.starts_with(version) && header.contains(", up for "), "{header}");
+    assert!(
+        header.starts_with(version) && header.contains(", up since 2"),
+        "{header}"
+    );
     assert_eq!(said(header, "pid"), daemon.pid().to_string());
     assert_eq!((said(header, "workers"), said(header, "clients")), ("2", "1 of 4096"));
     let workers = about(&dump, "worker ");
@@ -437,6 +440,7 @@ fn a_session_is_told_with_its_worker_and_what_has_gone_each_way() {
     assert_eq!(states, ["session", "waiting"]);
     let session = about(&dump, "client ")[0];
     assert_eq!((said(session, "in"), said(session, "out")), ("6 bytes", "7 bytes"));
+    assert_eq!(said(session, "held"), "0 bytes");
     assert!(
         one(&dump, "queue").starts_with("pool: queue: 1 waiting, the longest for "),
         "{dump:#?}"

@@ -190,6 +190,14 @@ fn so_it_is_where_a_file_says_it_and_of_pools_and_commands_what_can_be() {
 
 // ---- supervisors -----------------------------------------------------------------------------------------------
 
+/// A file of the service directory for s6.
+fn dist(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("dist/s6/iotcpd-exec")
+        .join(name);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
 /// A directory as the supervisors of this kind have it, with `run` and `finish`.
 struct Service {
     home: TempDir,
@@ -217,23 +225,17 @@ impl Service {
             }
         });
         let service = Self { home, ends: receiver };
-        // Should the supervisor be killed, so is what it supervises.
-        service.script(
-            "run",
-            &format!(
-                "exec 2>&1\nexec setpriv --pdeathsig KILL {} exec --exit-codes sockexec {flags} {}",
-                env!("CARGO_BIN_EXE_iotcpd"),
-                service.socket().display()
-            ),
+        // Those of dist, but for where things are; and should the supervisor be killed, so is what it supervises.
+        let daemon = format!("setpriv --pdeathsig KILL {}", env!("CARGO_BIN_EXE_iotcpd"));
+        let run = dist("run").replace("/usr/local/bin/iotcpd", &daemon);
+        let run = run.replace(
+            "-t 30 /run/exec.sock",
+            &format!("{flags} {}", service.socket().display()),
         );
-        // A mistake is not mended by another start.
-        service.script(
-            "finish",
-            &format!(
-                "echo \"$1\" > {}\n[ \"$1\" -eq 100 ] && exit 125\nexit 0",
-                ends.display()
-            ),
-        );
+        assert!(run.contains(&daemon) && run.contains(flags), "{run}");
+        service.script("run", &run);
+        let finish = format!("#!/bin/sh\necho \"$1\" > {}\n{}", ends.display(), dist("finish"));
+        service.script("finish", &finish);
         service
     }
 
@@ -247,7 +249,7 @@ impl Service {
 
     fn script(&self, name: &str, text: &str) {
         let path = self.directory().join(name);
-        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::write(&path, text).unwrap();
         fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
     }
 
@@ -342,7 +344,7 @@ fn runit_and_daemontools_do_so_too() {
     service.script(
         "finish",
         &format!(
-            "echo \"$1\" > {}\n[ \"$1\" -eq 100 ] && exec sv down .\nexit 0",
+            "#!/bin/sh\necho \"$1\" > {}\n[ \"$1\" -eq 100 ] && exec sv down .\nexit 0\n",
             service.home.path().join("ends").display()
         ),
     );

@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use iotcpd::services::pool::core::{
-    Action, ChannelId, ClientId, Dispatcher, Ending, Event, Fault, Finding, Refusal, RequestId, Status, Step, Verdict,
-    Which, WorkerId,
+    Action, ChannelId, ClientId, Dispatcher, Doing, Ending, Event, Fault, Finding, Refusal, RequestId, Status, Step,
+    Verdict, Which, WorkerId,
 };
 use iotcpd::services::pool::options::{Mode, Policy, PoolSize};
 
@@ -790,6 +790,35 @@ impl World {
             self.clients.len(),
             "no request is forgotten"
         );
+        self.check_dump();
+    }
+
+    /// What the dump tells is what there is: every process is told of once, and every client once, with its worker or in the
+    /// queue, which is in the order in which they came.
+    fn check_dump(&self) {
+        let workers = self.dispatcher.workers();
+        let told: BTreeSet<WorkerId> = workers.iter().map(|worker| worker.id).collect();
+        assert_eq!(told.len(), workers.len());
+        assert!(self.processes.keys().all(|worker| told.contains(worker)), "{workers:?}");
+        let mut clients = Vec::new();
+        for worker in &workers {
+            let in_hand: Vec<_> = self.dispatcher.requests_of(worker.id).collect();
+            assert_eq!(in_hand.len(), worker.in_hand);
+            let works = matches!(worker.doing, Doing::Works | Doing::WorksForNobody);
+            assert_eq!(works, !in_hand.is_empty(), "{worker:?}");
+            let for_nobody = in_hand.iter().all(|request| request.client.is_none());
+            assert_eq!(worker.doing == Doing::WorksForNobody, works && for_nobody, "{worker:?}");
+            clients.extend(in_hand.iter().filter_map(|request| request.client));
+        }
+        let queued: Vec<_> = self.dispatcher.queued().collect();
+        assert_eq!(queued.len(), self.dispatcher.queue_length());
+        assert!(queued.is_sorted_by_key(|waiting| waiting.arrived), "{queued:?}");
+        clients.extend(queued.iter().map(|waiting| waiting.client));
+        let mut clients: Vec<u64> = clients.into_iter().map(|client| client.0).collect();
+        clients.sort_unstable();
+        assert!(clients.iter().eq(self.clients.keys()), "{clients:?}");
+        let free = workers.iter().filter(|worker| worker.doing == Doing::Nothing).count();
+        assert_eq!(free as u64, self.dispatcher.status_counts().available);
     }
 
     fn on(&mut self, candidates: &[WorkerId], act: impl Fn(&mut World, WorkerId)) {
