@@ -31,8 +31,12 @@ fn predecessor() -> PathBuf {
 /// A file as it was written for the release of before. As many of its keys as go together: one that has got another meaning
 /// since, or is refused, ends the upgrade.
 fn configuration(home: &Path) -> String {
+    let home = home.display().to_string();
+    [pools(&home), programs(&home)].join("\n")
+}
+
+fn pools(home: &str) -> String {
     let worker = worker_command(&[]);
-    let home = home.display();
     format!(
         r#"
 [pool.main]
@@ -85,7 +89,14 @@ idle-timeout = "600s"
 max-unanswered = 16
 listen = "unix:{home}/several"
 queue-timeout = "600s"
+"#,
+        concurrent = worker_command(&["--concurrent"]),
+    )
+}
 
+fn programs(home: &str) -> String {
+    format!(
+        r#"
 [exec.jobs]
 listen = ["unix:{home}/exec"]
 timeout = "600s"
@@ -127,8 +138,7 @@ timeout = "600s"
 cmd = "/bin/echo shared"
 args = [["start", "stop"], "int 1..12"]
 join = true
-"#,
-        concurrent = worker_command(&["--concurrent"]),
+"#
     )
 }
 

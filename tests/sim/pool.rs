@@ -1,12 +1,13 @@
 //! The pool's dispatcher against a shell that is made of dice.
 //!
-//! The shadow model knows for each client whether it waits, and for each process what it was given, and under which numbers
-//! if it answers in any order. From that follow the promises of design.md §4: an answer comes from the worker that holds the client's request and from
-//! nobody else (1); every request ends, and no later than queue time-out plus busy time-out (2); a request outlives the
-//! death of its worker as often as `retries` says and no oftener (3). Of a worker that is to be probed it knows whether it
-//! has passed, and whether it is being asked: it may be given nothing before, meanwhile, or after a wrong answer. Of every worker
-//! it knows since when it has had nothing to do, and so which of the free ones a request goes to ([`Rank`]), and whether it
-//! rests. At the end everything is let run dry: no request and no worker may be left over or missing.
+//! The shadow model knows for each client whether it waits, and for each process what it was given, and under which numbers if
+//! it answers in any order. From that follow the promises of design.md §4: an answer comes from the worker that holds the
+//! client's request and from nobody else (1); every request ends, and no later than queue time-out plus busy time-out (2); a
+//! request outlives the death of its worker as often as `retries` says and no oftener (3). Of a worker that is to be probed it
+//! knows whether it has passed, and whether it is being asked: it may be given nothing before, meanwhile, or after a wrong
+//! answer. Of every worker it knows since when it has had nothing to do, and so which of the free ones a request goes to
+//! ([`Rank`]), and whether it rests. At the end everything is let run dry: no request and no worker may be left over or
+//! missing.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -372,37 +373,11 @@ impl World {
             !given.reply_begun,
             "promise 3: given out again though a worker had begun to answer"
         );
-        let process = self
-            .processes
-            .get_mut(&worker)
-            .expect("only a living worker is given anything");
-        assert!(process.ready && !process.told_to_end, "{worker:?} is not in service");
-        assert!(
-            process.held.len() < process.concurrency.unwrap_or(self.policy.pipeline),
-            "{worker:?} has its hands full"
-        );
-        assert_eq!(
-            channel.is_some(),
-            process.concurrency.is_some(),
-            "{worker:?} was started for the other kind of lines"
-        );
-        let is_new = channel.is_none_or(|channel| process.told.insert(channel));
-        assert!(
-            is_new,
-            "promise 1: a second answer to an old request would pass for one to this"
-        );
-        assert!(
-            !process.out_of_step,
-            "{worker:?} would answer with somebody else's reply"
-        );
-        assert!(
-            matches!(process.probe, Probe::Never | Probe::Passed),
-            "{worker:?} serves without having passed its probe: {:?}",
-            process.probe
-        );
-        let rest = self.policy.rest;
-        let rests = process.resting.is_some_and(|since| since + rest > now);
-        assert!(!rests || !process.held.is_empty(), "{worker:?} rests");
+        self.assert_may_be_given(worker, channel);
+        let process = self.processes.get_mut(&worker).expect("a living worker");
+        if let Some(channel) = channel {
+            process.told.insert(channel);
+        }
         let was_free = process.held.is_empty();
         process.held.push_back(Flight {
             held: Held::RequestOf(client),
@@ -432,6 +407,40 @@ impl World {
             self.mourn(worker);
             self.report(Event::Broken(worker, fault));
         }
+    }
+
+    /// Whether this worker is one that a request may go to, under this number if it is told any.
+    fn assert_may_be_given(&self, worker: WorkerId, channel: Option<ChannelId>) {
+        let process = self
+            .processes
+            .get(&worker)
+            .expect("only a living worker is given anything");
+        assert!(process.ready && !process.told_to_end, "{worker:?} is not in service");
+        assert!(
+            process.held.len() < process.concurrency.unwrap_or(self.policy.pipeline),
+            "{worker:?} has its hands full"
+        );
+        assert_eq!(
+            channel.is_some(),
+            process.concurrency.is_some(),
+            "{worker:?} was started for the other kind of lines"
+        );
+        assert!(
+            channel.is_none_or(|channel| !process.told.contains(&channel)),
+            "promise 1: a second answer to an old request would pass for one to this"
+        );
+        assert!(
+            !process.out_of_step,
+            "{worker:?} would answer with somebody else's reply"
+        );
+        assert!(
+            matches!(process.probe, Probe::Never | Probe::Passed),
+            "{worker:?} serves without having passed its probe: {:?}",
+            process.probe
+        );
+        let rest = self.policy.rest;
+        let rests = process.resting.is_some_and(|since| since + rest > self.now);
+        assert!(!rests || !process.held.is_empty(), "{worker:?} rests");
     }
 
     fn probe(&mut self, worker: WorkerId) {

@@ -578,18 +578,24 @@ proptest! {
     }
 }
 
-/// Everybody in a queue, and everybody who shares a run, goes in one moment.
-#[test]
-fn thousands_that_go_together_cost_each_the_logarithm_of_their_number() {
-    const MANY: u64 = 3000;
+/// A story with a command `wide`, of which one runs and a million may wait, without the checks of debug builds, which look at
+/// every client after each event.
+fn wide() -> Story {
     let mut all = rules();
     all.insert(b"wide".to_vec(), rule(1, 1_000_000, true, 1));
-    // Without the checks of debug builds, which look at everybody after each event.
     let mut story = Story {
         scheduler: Scheduler::new(TIMING, false, all),
         now: Instant::now(),
     };
     story.scheduler.is_checked = false;
+    story
+}
+
+/// All clients in a queue, and all that share a run, go in one moment.
+#[test]
+fn thousands_that_go_together_cost_each_the_logarithm_of_their_number() {
+    const MANY: u64 = 3000;
+    let mut story = wide();
     story.asks(0, &["wide", "shared"]);
     for id in 1..=MANY {
         let word = format!("{}", id / 2);
@@ -616,13 +622,7 @@ fn thousands_that_go_together_cost_each_the_logarithm_of_their_number() {
 #[test]
 fn a_start_costs_nothing_for_those_who_wait_for_something_else() {
     const MANY: u64 = 2000;
-    let mut all = rules();
-    all.insert(b"wide".to_vec(), rule(1, 1_000_000, true, 1));
-    let mut story = Story {
-        scheduler: Scheduler::new(TIMING, false, all),
-        now: Instant::now(),
-    };
-    story.scheduler.is_checked = false;
+    let mut story = wide();
     for id in 0..MANY {
         story.asks(id, &["wide", &id.to_string()]);
     }
