@@ -3,9 +3,9 @@
 //!
 //! Many programs read such heads, each in its own way: one ends a line at LF, another at CR LF alone or at a lone CR; one knows
 //! `Content-Length` in these capitals only, or looks for it anywhere in the head. Where two of them find different lengths, the
-//! rest of one message is the beginning of another for one of the two. So a head is taken only if everybody finds the same length in it
-//! once it is written as everybody reads it ([`passed_on`]): lines end in CR LF, the length is `Content-Length: 5`, and all other
-//! headers are as they came. What would stay doubtful even so is refused, from either side.
+//! rest of one message is the beginning of another for one of the two. So a head is taken only if everybody finds the same
+//! length in it once it is written as everybody reads it ([`passed_on`]): lines end in CR LF, the length is `Content-Length:
+//! 5`, and all other headers are as they came. What would stay doubtful even so is refused, from either side.
 //!
 //! The headers themselves are read by `httparse`; here is what it takes to call it once, when the head is whole.
 
@@ -162,7 +162,7 @@ fn written_length(head: &[u8]) -> usize {
     written_lines(head).map(|line| line.len() + 2).sum()
 }
 
-/// A whole message that was read here, as it is given to whoever reads it next: its head as everybody reads it, then what it
+/// A whole message that was read here, as it is given to the next reader: its head as every program reads it, then what it
 /// says. Most are that already.
 pub fn passed_on<'m>(message: &'m [u8], payload: &[u8]) -> Cow<'m, [u8]> {
     let head = message.len().saturating_sub(payload.len());

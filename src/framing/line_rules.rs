@@ -1,9 +1,10 @@
 //! What is not given to a program that reads lines, because it may take one message for two.
 //!
-//! Here a line ends at LF. To Java's `readLine`, Node's `readline` and Python's files in text mode a lone CR ends one as well, to
-//! programs in C a NUL, and to some even characters of Unicode ([`ends_a_line_somewhere`]): `tests/it/real_runtimes.rs`. A client could say two lines to them in one
-//! request: the second would be answered too, and that answer would be somebody else's. So what such a reader might take for an
-//! end is refused on the way to it, whoever sent it and in whatever framing it came.
+//! Here a line ends at LF. To Java's `readLine`, Node's `readline` and Python's files in text mode a lone CR ends one as well,
+//! to programs in C a NUL, and to some even characters of Unicode ([`ends_a_line_somewhere`]): `tests/it/real_runtimes.rs`. A
+//! client could say two lines to them in one request: the second would be answered too, and that answer would be somebody
+//! else's. So what such a reader might take for an end is refused on the way to it, whichever client sent it and in whatever
+//! framing it came.
 //!
 //! Where an empty line ends a message ([`until-empty-line`](super::empty_line)), a line of blanks is one to every program that
 //! strips its lines, so it is refused there too.
@@ -63,9 +64,9 @@ impl LineRules {
         }
     }
 
-    /// Writes a message that has passed [`check`](Self::check) with the line ends that its reader is to be given. Lines that a program
-    /// ends at one kind alone are else to be had by a client that sends the other kind: it would go on to read in the next
-    /// client's message.
+    /// Writes a message that has passed [`check`](Self::check) with the line ends that its reader is to be given. Lines that a
+    /// program ends at one kind alone are else to be had by a client that sends the other kind: it would go on to read in the
+    /// next client's message.
     pub fn write_ends(self, framing: Framing, message: &mut Vec<u8>) {
         let end: &[u8] = match (framing, self.end) {
             (Framing::Line | Framing::UntilEmptyLine, LineEnd::Lf) => b"\n",
@@ -102,8 +103,8 @@ impl LineRules {
 }
 
 /// Whether there is anything, but LF and CR, that some runtime takes for the end of a line in UTF-8: U+0085, U+2028 and U+2029
-/// (`Scanner` of Java, the last two also `readline` of newer Nodes), and beside them vertical tab, form feed and the separators of files,
-/// groups and records (`str.splitlines` of Python; the first two also `\R` of Java and Perl).
+/// (`Scanner` of Java, the last two also `readline` of newer Nodes), and beside them vertical tab, form feed and the separators
+/// of files, groups and records (`str.splitlines` of Python; the first two also `\R` of Java and Perl).
 fn ends_a_line_somewhere(message: &[u8]) -> bool {
     let is_control = |byte: &u8| matches!(byte, 0x0b | 0x0c | 0x1c..=0x1e);
     message.iter().any(is_control)

@@ -14,11 +14,11 @@
 //! given to [`Framing::encode`] of another, is the same message in that one; or it is refused, where that one has no way
 //! to say it ([`Unfit`]). What is encoded by a framing is read back by its framer as one frame.
 //!
-//! [`Framing`] is which one is meant, [`Framer`] any of them at work. Another framing is one more file beside [`line`],
-//! with the same answers. [`line_rules`] says what a request must not hold because its reader might take it for two. [`search`] does not cut a stream into messages: it waits for one line of it and lets everything
-//! before pass by. [`channel`] reads and writes the number that stands before a line where several are under way at once.
-//! [`netstring_pieces`] reads netstrings that are no messages but pieces of something longer; [`signals`] are the names that
-//! stand in some of them.
+//! [`Framing`] is which one is meant, [`Framer`] any of them at work. Another framing is one more file beside [`line`], with
+//! the same answers. [`line_rules`] says what a request must not hold because its reader might take it for two. [`search`] does
+//! not cut a stream into messages: it waits for one line of it and lets everything before pass by. [`channel`] reads and writes
+//! the number that stands before a line where several are under way at once. [`netstring_pieces`] reads netstrings that are no
+//! messages but pieces of something longer; [`signals`] are the names that stand in some of them.
 
 pub mod channel;
 pub mod content_length;
@@ -149,7 +149,7 @@ impl Framing {
         }
     }
 
-    /// A whole message that was read in this framing, as it is given to whoever reads it next in the same one: as it came, unless
+    /// A whole message that was read in this framing, as it is given to the next reader in the same one: as it came, unless
     /// that reader might find its end elsewhere. `payload` is what it says.
     pub fn passed_on<'m>(self, message: &'m [u8], payload: &[u8]) -> Cow<'m, [u8]> {
         match self {

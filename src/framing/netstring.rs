@@ -85,7 +85,7 @@ pub fn encode(payload: &[u8], wire: &mut Vec<u8>) {
     wire.extend_from_slice(END);
 }
 
-/// Appends the beginning of a netstring of so many bytes, which whoever calls this lets follow, and behind them [`END`].
+/// Appends the beginning of a netstring of so many bytes, which the caller lets follow, and behind them [`END`].
 pub fn begin(length: usize, wire: &mut Vec<u8>) {
     // Writing to a vector cannot fail.
     let _ = write!(wire, "{length}:");

@@ -51,7 +51,7 @@ pub const QUIT: i32 = 3;
 pub const USR1: i32 = 10;
 /// Whatever the program makes of it.
 pub const USR2: i32 = 12;
-/// What a write to a pipe that nobody reads is answered with.
+/// The answer to a write to a pipe without a reader.
 pub const PIPE: i32 = 13;
 /// To end.
 pub const TERM: i32 = 15;

@@ -9,11 +9,11 @@
 //!        +------------------------- close() -------------> Closed <----------------+
 //! ```
 //!
-//! While it is paused, clients wait in the backlog: nothing is lost, and nobody is accepted only to be dropped. A lack of
+//! While it is paused, clients wait in the backlog: nothing is lost, and no client is accepted only to be dropped. A lack of
 //! descriptors ends when one is closed, and the service that closes one calls [`Acceptor::resume`]; the deadline is for
 //! what others than this program have freed.
 //!
-//! **Edges.** The poll is edge-triggered, and the edge for those who wait has been reported already. So whoever resumes
+//! **Edges.** The poll is edge-triggered, and the edge for clients that wait has been reported already. So a service that resumes
 //! must try to accept without waiting for an event, and a batch that ends with [`Batch::More`] belongs on the run queue.
 
 use std::io;
@@ -43,7 +43,7 @@ enum Stage {
     Closed,
 }
 
-/// Why nobody is accepted, and how long at most.
+/// Why no client is accepted, and for how long at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pause {
     /// The reason.
@@ -72,7 +72,7 @@ pub enum PauseReason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Batch {
-    /// Nobody waits any more: the next event will say when somebody does.
+    /// No client waits any more: the next event will say when one does.
     Drained,
     /// The budget is used up and somebody may still wait: no event will say so; put it on the run queue.
     More,
@@ -86,7 +86,7 @@ pub enum Batch {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Resume {
-    /// It was paused: call [`Acceptor::accept_batch`], now or by the run queue, for no event will tell of those who wait.
+    /// It was paused: call [`Acceptor::accept_batch`], now or by the run queue, for no event will tell of clients that wait.
     AcceptNow,
     /// It was not paused: nothing.
     Nothing,
@@ -95,7 +95,7 @@ pub enum Resume {
 /// What an error of accept(2) means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nobody waits.
+    /// No client waits.
     Drained,
     /// It was about one connection, which is gone: go on with the next.
     PassOver,

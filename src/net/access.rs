@@ -1,4 +1,4 @@
-//! Who may come in, by address.
+//! Which clients may come in, by address.
 //!
 //! Refusal has the last word: an address in `deny` is out, whatever `allow` says. With an empty `allow` everybody else is
 //! in; otherwise those in `allow`. A UNIX peer has no address and is always let in: there the mode of the socket file has
@@ -18,7 +18,7 @@ use super::addr::PeerAddr;
 /// Whom to let in. The default: everybody.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AccessList {
-    /// These, and nobody else; empty: everybody who is not in `deny`.
+    /// These, and no others; empty: all that are not in `deny`.
     pub allow: Vec<IpNet>,
     /// Not these.
     pub deny: Vec<IpNet>,

@@ -1,4 +1,4 @@
-//! Addresses as people write them: where to listen, whom to connect to, who has connected.
+//! Addresses as people write them: to listen at, to connect to, and of clients that have connected.
 //!
 //! Text becomes an address here and nowhere else, once, when the configuration is read; from then on everybody holds the
 //! value. `Display` writes what `FromStr` reads, so a log line can be pasted into a configuration. No name is resolved
@@ -29,7 +29,7 @@ pub const MAX_UNIX_NAME: usize = 107;
 /// The name of a UNIX socket.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum UnixAddr {
-    /// A file in the file system, whose mode says who may connect.
+    /// A file in the file system, whose mode says which users may connect.
     Path(PathBuf),
     /// A name in the network namespace's abstract name space, without its leading NUL: no file, no mode; every process
     /// in the namespace may connect.
@@ -277,7 +277,7 @@ fn is_port(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok()
 }
 
-/// Who is at the other end of an accepted connection.
+/// The other end of an accepted connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PeerAddr {
     /// Never IPv4-mapped when it comes from [`PeerAddr::tcp`].

@@ -1,9 +1,9 @@
 //! From an address to a listening socket: the steps, and which of them failed.
 //!
-//! **UNIX sockets and who may connect.** bind(2) makes the file with whatever the umask leaves, and the umask belongs to
-//! the whole process, so it is not touched. Instead the order does it: bind, chmod, chown, and only then listen; before
-//! listen(2) every connect(2) is refused, so nobody slips in while the file has the wrong mode. (The directory must be
-//! one in which only those who may have the socket can replace files, as for every socket file.)
+//! **UNIX sockets and the users that may connect.** bind(2) makes the file with whatever the umask leaves, and the umask
+//! belongs to the whole process, so it is not touched. Instead the order does it: bind, chmod, chown, and only then listen;
+//! before listen(2) every connect(2) is refused, so no client slips in while the file has the wrong mode. (The directory must
+//! be one in which only those who may have the socket can replace files, as for every socket file.)
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -21,7 +21,7 @@ use super::bind_error::{Attempt, Cause};
 use super::sys;
 use super::unix_file::{self, OwnedFile, Taken};
 
-/// Who may connect to a UNIX socket: the mode and owner of its file. An abstract socket has no file, and these do not
+/// The users that may connect to a UNIX socket: the mode and owner of its file. An abstract socket has no file, and these do not
 /// apply to it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UnixSocketOptions {
@@ -111,7 +111,7 @@ fn bind_path(socket: &OwnedFd, path: &Path, options: &UnixSocketOptions) -> Resu
     let name = socket::UnixAddr::new(path).map_err(Attempt::Bind.failed())?;
     bind_unix(socket, &name)?;
     let file = OwnedFile::new(path).map_err(|error| Attempt::Bind.failed()(errno(&error)))?;
-    // Mode before owner: whoever may give files away need not be allowed to change those of others.
+    // Mode before owner: a process that may give files away need not be allowed to change those of others.
     if let Some(mode) = options.mode {
         let mode = Permissions::from_mode(mode & 0o7777);
         fs::set_permissions(path, mode).map_err(|error| Attempt::Mode.failed()(errno(&error)))?;

@@ -1,4 +1,4 @@
-//! What went wrong with a listener, in the words of somebody who knows what to do about it.
+//! What went wrong with a listener, and what to do about it.
 //!
 //! One line: what was attempted, on what, what the system said, and the remedy.
 

@@ -1,4 +1,4 @@
-//! A stream's edges: mio tells of each once, so they are kept until a read or a write says WouldBlock. Then nobody is asked in
+//! A stream's edges: mio tells of each once, so they are kept until a read or a write says WouldBlock. Then no call is made in
 //! vain, and nothing that may be there is forgotten.
 //!
 //! Every error of a read or a write is decided here: EINTR is tried again, EAGAIN waits for the next edge, and any other

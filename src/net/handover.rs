@@ -196,7 +196,7 @@ impl HandedOver {
         Some(self.bound.remove(place).listener)
     }
 
-    /// Those that nobody has claimed, with what their service and address were.
+    /// The sockets that were not claimed, with what their service and address were.
     pub fn into_rest(self) -> impl Iterator<Item = (String, ListenAddr, Listener)> {
         let rest = self.bound.into_iter();
         rest.map(|bound| (bound.service, bound.address, bound.listener))
@@ -220,7 +220,7 @@ mod tests {
         (address, listener)
     }
 
-    /// What the exec of a successor does to descriptors, without one: they are nobody's, and stay open.
+    /// What the exec of a successor does to descriptors, without one: they have no owner, and stay open.
     fn pass(outgoing: Outgoing) -> (HandedOver, Inherited) {
         let (sockets, table) = outgoing.into_parts();
         for socket in sockets {

@@ -5,7 +5,7 @@
 //! client that connects while the program restarts waits in the backlog and notices nothing; and the socket file is the
 //! service manager's, so it is never deleted here.
 //!
-//! The environment is read by whoever starts the program and arrives here as values. [`given`] is pure; [`Inherited`]
+//! The environment is read at the start of the program and arrives here as values. [`given`] is pure; [`Inherited`]
 //! takes the descriptors over, once, before any child is started: until then they are not close-on-exec.
 
 use std::error::Error;
@@ -176,7 +176,7 @@ pub struct Inherited {
 impl Inherited {
     /// Takes over what [`given`] has found.
     ///
-    /// An error is kept for [`claim`](Self::claim), where it can be told to somebody who has asked for the sockets; for
+    /// An error is kept for [`claim`](Self::claim), where it can be told to a service that has asked for the sockets; for
     /// everybody else it is of no importance. Descriptors are closed if one of them is not fit.
     pub fn take_over(given: Result<Vec<Given>, InheritError>) -> Inherited {
         let sockets = given.and_then(|given| given.into_iter().map(adopt_given).collect());
@@ -213,12 +213,12 @@ impl Inherited {
         Ok(claimed)
     }
 
-    /// Those that nobody has claimed, with their names.
+    /// The sockets that were not claimed, with their names.
     pub fn rest(&self) -> impl Iterator<Item = &Listener> {
         self.sockets.iter().flatten().map(|(_, listener)| listener)
     }
 
-    /// The names of those that nobody has claimed: a unit and a configuration that do not fit together, worth a warning.
+    /// The names of those that were not claimed: a unit and a configuration that do not fit together, worth a warning.
     pub fn unclaimed(&self) -> impl Iterator<Item = &str> {
         self.sockets.iter().flatten().map(|(name, _)| name.as_str())
     }
@@ -321,7 +321,7 @@ mod tests {
         }
     }
 
-    /// A descriptor as exec leaves it: open, owned by nobody, not close-on-exec.
+    /// A descriptor as exec leaves it: open, without an owner, not close-on-exec.
     fn bequeath(socket: impl Into<OwnedFd>, name: &str) -> Given {
         let fd = nix::unistd::dup(socket.into()).expect("dup").into_raw_fd();
         Given {

@@ -5,7 +5,7 @@
 //! so that one can be set while connections are open.
 //!
 //! **What one peer is.** An IPv4 address; an IPv6 network of 64 bits, because that is the least that a customer or host is
-//! given (RFC 6177, RFC 4291 §2.5.1): whoever has one address there has 2^64 of them, and a limit for each would be none.
+//! given (RFC 6177, RFC 4291 §2.5.1): a client with one address there has 2^64 of them, and a limit for each would be none.
 //! UNIX peers are counted altogether only.
 
 use std::collections::HashMap;
@@ -180,7 +180,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against the plainest of models, a list of those who are in.
+        /// Against the plainest of models, a list of the clients that are in.
         #[test]
         fn nothing_is_forgotten_and_nothing_kept(steps in prop::collection::vec((any::<bool>(), 0_usize..4), 0..200)) {
             let peers = [peer("10.0.0.1"), peer("10.0.0.2"), peer("2001:db8::1"), PeerAddr::Unix];

@@ -2,7 +2,7 @@
 //!
 //! It is born bound and listening ([`Listener::bind`]) or is taken over from the service manager
 //! ([`inherit`](super::inherit)); [`Listener::open`] does whichever the address asks for. It is registered once with the
-//! reactor for reading. Whoever accepts from it must go on until `WouldBlock` or remember that there is more:
+//! reactor for reading. A service that accepts from it must go on until `WouldBlock` or remember that there is more:
 //! [`Acceptor`](super::accept::Acceptor) does that.
 //!
 //! A listener that has made a socket file deletes it when it is dropped, before its socket closes, so that a client

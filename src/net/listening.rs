@@ -2,7 +2,7 @@
 //! while descriptors are short.
 //!
 //! A service that implements [`Accepting`] gives each its turn: [`Accepting::accept`] when a listener is ready or resumed,
-//! [`Accepting::retry_accepting`] when its alarm has gone off. Who comes in is the service's to decide. Whenever it has
+//! [`Accepting::retry_accepting`] when its alarm has gone off. Which clients come in is the service's to decide. Whenever it has
 //! closed a descriptor it says so to [`Listening::descriptor_freed`].
 
 use std::fmt;
@@ -20,8 +20,8 @@ const ACCEPTS_PER_TURN: usize = 64;
 /// Turns' worth of connections that are still taken in when a service closes its listeners.
 const LAST_BATCHES: usize = 64;
 
-/// What a service does with its listeners: who comes in, and who is told of a pause, is its own; the turns are the same for
-/// all.
+/// What a service does with its listeners: which clients come in, and where a pause is told, is its own; the turns are the same
+/// for all.
 pub trait Accepting {
     /// What it accepts from.
     fn listening_mut(&mut self) -> &mut Listening;
@@ -47,7 +47,7 @@ pub trait Accepting {
         }
     }
 
-    /// How a batch has ended, once all that came in it are admitted; `None`: nobody listens there any more.
+    /// How a batch has ended, once all that came in it are admitted; `None`: that address is not listened at any more.
     fn accept_batch(&mut self, cx: &mut Context<'_>, key: Key) -> Option<Batch> {
         let (mut accepted, batch) = self.listening_mut().take(key, cx.now())?;
         for (stream, peer) in accepted.drain(..) {
@@ -57,7 +57,7 @@ pub trait Accepting {
         Some(batch)
     }
 
-    /// Everybody who has connected by now.
+    /// All that have connected by now.
     fn accept_all(&mut self, cx: &mut Context<'_>) {
         for key in self.listening_mut().keys() {
             for _ in 0..LAST_BATCHES {
@@ -104,7 +104,7 @@ impl Listening {
         }
     }
 
-    /// Begins to listen for those who connect; `name` is the service's, for the log.
+    /// Begins to listen for clients; `name` is the service's, for the log.
     ///
     /// # Errors
     /// Those of epoll_ctl(2).
@@ -150,7 +150,7 @@ impl Listening {
         places.filter_map(|place| Some((&place.configured, place.acceptor.listener()?)))
     }
 
-    /// Lets go of the sockets, which another process goes on accepting from: their files stay, and so does who waits.
+    /// Lets go of the sockets, which another process goes on accepting from: their files stay, and so do clients that wait.
     pub fn leave(&mut self, cx: &Context<'_>) {
         for place in self.places.iter_mut().flatten() {
             // Not registered: a listener that could not be watched. There is nothing to be taken out then.
@@ -162,7 +162,7 @@ impl Listening {
 
     /// Closes all of them.
     pub fn close(&mut self) {
-        // The alarm of a listener that pauses is left behind; it finds nobody.
+        // The alarm of a listener that pauses is left behind; it finds no listener.
         self.places.clear();
     }
 
@@ -171,8 +171,8 @@ impl Listening {
         (0..self.places.len()).map(numbered)
     }
 
-    /// Accepts one turn's share from one listener. Gives who has come, and how that has ended; `None`: nobody listens there
-    /// any more.
+    /// Accepts one turn's share from one listener. Gives the clients that have come, and how that has ended; `None`: nobody
+    /// listens there any more.
     fn take(&mut self, key: Key, now: Instant) -> Option<(Vec<(Stream, PeerAddr)>, Batch)> {
         let Listening { places, accepted, .. } = self;
         let place = places.get_mut(key.slot())?.as_mut()?;
@@ -182,7 +182,7 @@ impl Listening {
         Some((std::mem::take(accepted), batch))
     }
 
-    /// The list of those who came, now empty.
+    /// The list of clients that came, now empty.
     fn give_back(&mut self, accepted: Vec<(Stream, PeerAddr)>) {
         debug_assert!(accepted.is_empty(), "somebody was forgotten");
         self.accepted = accepted;
@@ -213,7 +213,7 @@ impl Listening {
         place.map(|place| cx.alarm_fired(&mut place.alarm)).is_some()
     }
 
-    /// A descriptor has been closed: whoever paused for want of one may go on.
+    /// A descriptor has been closed: a listener that paused for want of one may go on.
     pub fn descriptor_freed(&mut self, cx: &mut Context<'_>) {
         let kind = self.kind;
         for (number, place) in self.places.iter_mut().enumerate() {

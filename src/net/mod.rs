@@ -13,7 +13,7 @@
 //!
 //! What holds everywhere: every descriptor is close-on-exec and non-blocking from the system call that makes it; nothing
 //! here waits; every error number of every call has a decided consequence, written where it is decided. A socket file is
-//! deleted only if it is certain to be ours or nobody's.
+//! deleted only if it is certain to be ours or to have no owner.
 //!
 //! Beside them stand the [`standard`] streams, which a program is given like an inherited socket.
 //!

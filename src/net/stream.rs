@@ -9,7 +9,7 @@
 //!
 //! **Closing.** If bytes from the peer are still unread when a TCP socket is closed, the kernel answers them with a reset.
 //! A peer that gets one reads an error where our reply should end; what it had not received or, on some systems, not read
-//! yet is lost. So whoever closes after a reply calls [`Stream::discard_unread`] first. What arrives after that meets a
+//! yet is lost. So a service that closes after a reply calls [`Stream::discard_unread`] first. What arrives after that meets a
 //! closed socket and is answered with a reset too; a service to whom that matters sends its FIN with
 //! [`Stream::shutdown_write`] and keeps the stream until it has read to the end.
 
@@ -111,7 +111,7 @@ impl Stream {
     ///
     /// # Errors
     /// connect(2). WouldBlock means that the server's backlog is full: no event will say when it has room, so try again
-    /// after a while. ConnectionRefused: nobody listens there (any more).
+    /// after a while. ConnectionRefused: nothing listens there (any more).
     pub fn connect_unix(address: &UnixAddr) -> io::Result<Stream> {
         UnixStream::connect_addr(&address.to_socket_addr()?).map(Stream::Unix)
     }
@@ -146,7 +146,7 @@ impl Stream {
         }
     }
 
-    /// Who is at the other end.
+    /// The address of the other end.
     ///
     /// # Errors
     /// getpeername(2): NotConnected when the connection is gone or not yet there.
@@ -218,7 +218,7 @@ impl Stream {
     /// Over TCP messages are bytes like any other. Of more than [`MOST_MESSAGES`] the rest is left; empty ones at the end are
     /// none.
     ///
-    /// With `end` they are the last, and if all of them go, "nothing more from here" is said with them, so that whoever has
+    /// With `end` they are the last, and if all of them go, "nothing more from here" is said with them, so that a peer that has
     /// read the last byte finds the end behind it. Over TCP the two travel in one segment, for the bytes are told to wait for
     /// more (MSG_MORE, send(2)). A UNIX socket has no such thing: there two calls follow each other with nothing in between,
     /// so a reader can see the bytes without the end only if this thread loses its processor between them.
@@ -294,7 +294,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Closing will reset the connection instead of ending it (SO_LINGER of 0 s): the server learns at once that nobody
+    /// Closing will reset the connection instead of ending it (SO_LINGER of 0 s): the server learns at once that no one
     /// waits for its answer, and no TIME_WAIT is left behind. For clients that give up. Over a UNIX socket every close is
     /// seen at once as it is.
     ///
@@ -315,7 +315,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Asks how the peer stands, in one system call: for whoever has not registered the stream with a poll.
+    /// Asks how the peer stands, in one system call: for a caller that has not registered the stream with a poll.
     pub fn peer_state(&self) -> PeerState {
         let told = sys::poll_now(self.as_fd(), libc::POLLRDHUP);
         if told & (libc::POLLHUP | libc::POLLERR) != 0 {
@@ -327,7 +327,7 @@ impl Stream {
         }
     }
 
-    /// Throws away, in one system call, what the peer has sent and nobody will read; see the head of this file.
+    /// Throws away, in one system call, what the peer has sent and what will not be read; see the head of this file.
     ///
     /// # Errors
     /// recv(2): ConnectionReset and its like. The connection is over; close it.

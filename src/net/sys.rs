@@ -165,8 +165,9 @@ pub(super) fn take_over(number: RawFd) -> io::Result<OwnedFd> {
     }
     fcntl(borrowed, FcntlArg::F_SETFD(flags | FdFlag::FD_CLOEXEC))?;
     // SAFETY: the descriptor is open (F_GETFD answered) and has no other owner: everything that this process opens is
-    // close-on-exec from its first moment (std, mio, nix with the flags used here; what is handed to a successor is not for
-    // the moment of its start, which comes long after everything was taken over), and this one was not, so it is inherited; and a second call for the same number is refused above, because this one has set the flag.
+    // close-on-exec from its first moment (std, mio, nix with the flags used here; what is handed to a successor is not for the
+    // moment of its start, which comes long after everything was taken over), and this one was not, so it is inherited; and a
+    // second call for the same number is refused above, because this one has set the flag.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
@@ -218,7 +219,7 @@ pub(super) fn poll_now(fd: BorrowedFd<'_>, wanted: libc::c_short) -> libc::c_sho
 }
 
 /// Which of the descriptors 0 to 2 were closed when this program was started: a bit for each. Written once, before `main`,
-/// because nobody can know it later: std puts /dev/null in the place of each.
+/// because it cannot be known later: std puts /dev/null in the place of each.
 static CLOSED_AT_START: AtomicU8 = AtomicU8::new(0);
 
 /// Has the dynamic loader, or the start-up code of a static program, call [`note_closed_streams`] before `main`.

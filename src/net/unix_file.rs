@@ -1,8 +1,8 @@
-//! The file of a UNIX socket: who owns the path now, and when it may be deleted.
+//! The file of a UNIX socket: which socket owns the path now, and when it may be deleted.
 //!
 //! A socket file outlives the process that bound it, so a path may hold the socket of a server that runs, the remains
 //! of one that was killed, or something else altogether. connect(2) tells the first two apart without a doubt: on a
-//! socket that nobody listens on any more it answers ECONNREFUSED.
+//! socket that is not listened on any more it answers ECONNREFUSED.
 //!
 //! Deleting is tied to device and inode, never to the path alone: a path that somebody else has bound meanwhile is his.
 //! The number cannot be used again for another file while we are alive, because a bound socket holds its inode. A process
@@ -106,7 +106,7 @@ impl OwnedFile {
 
 impl Drop for OwnedFile {
     /// A file that cannot be looked at or deleted (directory gone, rights given up since, a file system that does not answer)
-    /// is left: the next start finds it stale, and an error on the way out would help nobody.
+    /// is left: the next start finds it stale, and an error on the way out would help no one who reads it.
     fn drop(&mut self) {
         let (path, id) = (std::mem::take(&mut self.path), self.id);
         let (done, wait) = mpsc::sync_channel(1);

@@ -39,7 +39,7 @@ impl Context<'_> {
     }
 
     /// Registers a source once and for all, edge-triggered. An edge that was there before is reported at the next poll. A
-    /// source that is closed leaves epoll by itself, because nobody else holds its descriptor; a listening socket that
+    /// source that is closed leaves epoll by itself, because its descriptor has no other holder; a listening socket that
     /// a successor has been given must be [taken out](Self::deregister).
     ///
     /// # Errors
@@ -51,7 +51,7 @@ impl Context<'_> {
     /// Takes a source out that another process goes on holding: closing it here would leave it registered.
     ///
     /// # Errors
-    /// epoll_ctl(2): the source was not registered. What is still reported of it meets nobody.
+    /// epoll_ctl(2): the source was not registered. Events that are still reported of it are dropped.
     pub fn deregister(&self, source: &mut impl mio::event::Source) -> io::Result<()> {
         self.shared.registry.deregister(source)
     }

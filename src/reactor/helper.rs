@@ -43,7 +43,7 @@ impl<T> Sender<T> {
     /// Sends, waiting while the mailbox is full: backpressure for a thread that produces faster than the loop takes.
     ///
     /// # Errors
-    /// [`ServiceGone`] when nobody will ever take it; the thread should end.
+    /// [`ServiceGone`] when it will never be taken; the thread should end.
     pub fn send(&self, value: T) -> Result<(), ServiceGone> {
         self.sender.send(value).map_err(|_| ServiceGone)?;
         // The write to an eventfd fails only when its counter is full, and then the loop is awake already.

@@ -4,8 +4,9 @@
 //! goes on, and beside them the answers that came in time. So each turn asks for how long the loop was away: for how much of
 //! the time since the turn before it neither waited, as it was to, nor looked. If that is longer than [`LATE`], alarms are held
 //! back for as long again, and for [`A_WHILE`] if it was longer than any machine makes wait ([`STOPPED`]), or if the poll says
-//! that the process was stopped: everything that has come is taken in, in as many turns as it needs, and whoever could not go on without the loop (a worker that has filled its
-//! pipe) has time for that. Where one poll could not tell everything there is another one before alarms go off.
+//! that the process was stopped: everything that has come is taken in, in as many turns as it needs, and a process that could
+//! not go on without the loop (a worker that has filled its pipe) has time for that. Where one poll could not tell everything
+//! there is another one before alarms go off.
 //!
 //! What holds: alarms are held back once, and go off after that however late it has become; a loop that never gets enough
 //! processor is late, and does not stand still.
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 /// By less than this the loop is late on any machine that has something to do.
 const LATE: Duration = Duration::from_millis(20);
-/// Whoever was away for longer was stopped.
+/// A loop that was away for longer was stopped.
 const STOPPED: Duration = Duration::from_millis(100);
 /// Enough for a few exchanges with each that has waited for the loop.
 const A_WHILE: Duration = Duration::from_secs(1);
@@ -184,7 +185,7 @@ mod tests {
         assert!(turning.turn(9001, 9001));
     }
 
-    /// Nobody knows for how long it stood still.
+    /// For how long it stood still is not known.
     #[test]
     fn a_process_that_was_told_to_continue_was_stopped_also_when_it_is_not_late() {
         for continued in [600, 1001] {
@@ -229,7 +230,7 @@ mod tests {
         assert_eq!(turning.next(), 11_200);
     }
 
-    /// Whoever could not go on without the loop has little time left.
+    /// A worker that could not go on without the loop has little time left.
     #[test]
     fn what_is_due_soon_after_a_stop_is_held_back_as_well_and_nothing_later() {
         let mut turning = Loop::new(5500);

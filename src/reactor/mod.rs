@@ -2,7 +2,8 @@
 //!
 //! A turn: poll (until the next deadline; not at all while the run queue holds something) → read the clock once → mail from
 //! helper threads → events → timers, unless the loop was away ([`lateness`]) → signals → run queue → every service's
-//! `turn_end`, where what was gathered during the turn leaves together. The reactor asks no questions: it unpacks a token and calls the service it names.
+//! `turn_end`, where what was gathered during the turn leaves together. The reactor asks no questions: it unpacks a token and
+//! calls the service it names.
 //!
 //! What holds:
 //! - mio is edge-triggered: a service drains a source to `WouldBlock` or puts it on the run queue.
@@ -155,7 +156,7 @@ impl<S: Service + ?Sized> Reactor<S> {
         Ok(())
     }
 
-    /// Takes a service in. Ids are given out in a circle, so that a late event for a removed service meets nobody.
+    /// Takes a service in. Ids are given out in a circle, so that a late event for a removed service meets no other one.
     ///
     /// # Errors
     /// [`TooManyServices`].

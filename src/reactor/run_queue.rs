@@ -1,6 +1,6 @@
 //! Work left over: sources that have used up their share of a turn but are not drained.
 //!
-//! An edge-triggered source that was not read to `WouldBlock` gets no further event, so whoever stops early must
+//! An edge-triggered source that was not read to `WouldBlock` gets no further event, so a reader that stops early must
 //! stand here. While the queue holds anything the poll does not wait.
 //!
 //! A source stands here once, however often it is put here: an event and the queue may both give it a share of the same

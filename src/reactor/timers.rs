@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::token::Token;
 
-/// A deadline as its owner keeps it. Whoever drops the owner disarms it first.
+/// A deadline as its owner keeps it. It is disarmed before its owner is dropped.
 #[derive(Debug, Default)]
 pub struct Alarm {
     at: Option<Instant>,

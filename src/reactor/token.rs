@@ -7,7 +7,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceId(pub(super) u16);
 
-/// A place in a [`GenerationalSlab`](super::slab::GenerationalSlab): a slot and who lived in it.
+/// A place in a [`GenerationalSlab`](super::slab::GenerationalSlab): a slot and which of its inhabitants is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     pub(super) slot: u32,
@@ -38,7 +38,7 @@ impl Key {
         }
     }
 
-    /// A key of the service's own making: who lives in the slot is told by `generation`, of which 24 bits count.
+    /// A key of the service's own making: its inhabitant is told from others by `generation`, of which 24 bits count.
     pub fn new(slot: u32, generation: u32) -> Key {
         Key {
             slot: slot & SLOT_MASK,

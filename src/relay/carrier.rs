@@ -170,7 +170,7 @@ fn written(sink: impl AsFd, bytes: &[u8]) -> Event {
         Ok(count) => Event::Wrote(count),
         Err(Errno::EAGAIN) => Event::SinkFull,
         Err(Errno::EINTR) => Event::Wrote(0),
-        // EIO: nobody has the other side of a terminal open.
+        // EIO: the other side of a terminal is closed.
         Err(Errno::EPIPE | Errno::EIO) => Event::SinkClosed,
         Err(_) => Event::Failed,
     }

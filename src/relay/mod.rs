@@ -18,7 +18,8 @@
 //! Where bytes do not pass unchanged, or have more than one source, their owner keeps what found no room in a
 //! [`Buffer`](buffer::Buffer).
 //!
-//! What does not belong here: who talks to whom, when a conversation is over, deadlines, descriptors' ownership.
+//! Which two ends talk to each other, when a conversation is over, deadlines and the ownership of descriptors belong to the
+//! callers.
 
 pub mod buffer;
 pub mod carrier;
