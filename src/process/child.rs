@@ -1,11 +1,11 @@
 //! A running child: its pidfd, and our ends of its pipes.
 //!
 //! Its end is an event: the pidfd becomes readable, once. From then until it is reaped it is a zombie, whose process
-//! id, and so its group's id, the kernel gives to nobody else. Every signal in this file relies on that: it goes to our
+//! id, and so its group's id, the kernel gives to no other process. Every signal in this file relies on that: it goes to our
 //! unreaped child, or to the group of its id, so it cannot reach a stranger. Hence the order in
 //! [`Child::reap_with_group`], the only place that ends the relation.
 //!
-//! Reading and writing the pipes, and when to do so, is the business of whoever owns the child.
+//! Reading and writing the pipes, and when to do so, is the business of the child's owner.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -157,7 +157,7 @@ impl Child {
             self.kill_group(Signal::SIGSTOP)?;
             self.kill_group(Signal::SIGCONT)
         };
-        // An error: it has gone, or leaves everything unread and would not see an end either. Whoever ends its input has
+        // An error: it has gone, or leaves everything unread and would not see an end either. A caller that ends its input has
         // other means.
         let _ = terminal::end_input(ours, restart);
     }
@@ -213,9 +213,10 @@ impl Child {
         }
     }
 
-    /// When the child has exited: sees to the end of what is left of its group, unless that is meant to go on, strikes it off the list of children and takes its
-    /// status. `None` while it runs; the same status again afterwards. In this order, because the group's id is nobody
-    /// else's only until the child is reaped, and because the guard may look at its list at any moment.
+    /// When the child has exited: sees to the end of what is left of its group, unless that is meant to go on, strikes it off
+    /// the list of children and takes its status. `None` while it runs; the same status again afterwards. In this order,
+    /// because the group's id is nobody else's only until the child is reaped, and because the guard may look at its list at
+    /// any moment.
     ///
     /// # Errors
     /// Those of `waitid(2)`: ECHILD when something else in this process has reaped the child.
@@ -232,7 +233,7 @@ impl Child {
             return self.take_status();
         }
         let status = self.take_status()?;
-        // Only now that its leader is no member any more. As long as there are others, the id is given to nobody else; and
+        // Only now that its leader is no member any more. As long as there are others, the id is given to no other; and
         // nothing is sent.
         if killpg(self.pid, None) != Err(Errno::ESRCH) {
             self.background = Background::Left;
@@ -262,10 +263,10 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // Nobody is left to tell of a failure. A reaped child is left alone by both.
+        // A failure cannot be told any more. A reaped child is left alone by both.
         let _ = self.kill_group(Signal::SIGKILL);
         if matches!(self.reap(), Ok(None)) {
-            // Nobody will ask for it any more; KILL has been sent.
+            // It will not be asked for any more; KILL has been sent.
             self.place.leave(self.pid);
         }
     }

@@ -8,8 +8,8 @@
 //! stay outside, where they were.
 //!
 //! Nothing depends on it: whatever fails, the child runs all the same and is ended as where there are no control groups. No
-//! controller is enabled, so that processes may stay beside the groups (`cgroups(7)`, "no internal processes"). Whoever owns
-//! the hierarchy (systemd) is not to be disturbed: a group that was not delegated is left alone.
+//! controller is enabled, so that processes may stay beside the groups (`cgroups(7)`, "no internal processes"). A process that
+//! owns the hierarchy (systemd) is not to be disturbed: a group that was not delegated is left alone.
 //!
 //! A daemon and its guard hold a lock on the group as long as one of them lives: one that can be locked is a dead one's, and
 //! is removed by the next daemon that starts there, if it is empty.

@@ -1,12 +1,13 @@
 //! The guard: a tiny process that sees to it that nothing outlives the daemon, `kill -9` included.
 //!
-//! The parent-death signal kills a daemon's children with it, but not their children. So the daemon forks a guard,
-//! which holds nothing but the reading end of a pipe, the daemon's [list of children](super::watch_list), in memory that
-//! the two share, and, where there is one, the directory of the children's [control group](super::control_group). Nothing is ever written into the pipe. Whatever ends the daemon also closes it, and then the guard kills
-//! the group of every child on the list, what is in the daemon's [control group](super::control_group), if it has one, then [what else it can find of theirs](super::descendants::end_all), and exits. A
-//! daemon that ends as it should leaves an empty list.
+//! The parent-death signal kills a daemon's children with it, but not their children. So the daemon forks a guard, which holds
+//! nothing but the reading end of a pipe, the daemon's [list of children](super::watch_list), in memory that the two share,
+//! and, where there is one, the directory of the children's [control group](super::control_group). Nothing is ever written into
+//! the pipe. Whatever ends the daemon also closes it, and then the guard kills the group of every child on the list, what is in
+//! the daemon's [control group](super::control_group), if it has one, then [what else it can find of
+//! theirs](super::descendants::end_all), and exits. A daemon that ends as it should leaves an empty list.
 //!
-//! There is one for all doors; whoever starts children holds the [list](Guard::watch_list).
+//! There is one for all doors; a part that starts children holds the [list](Guard::watch_list).
 //!
 //! The guard is a program of its own, under a name and with arguments in which the daemon's are not found, so that a signal
 //! meant for the daemon does not meet it, nor `kill -9 $(pidof iotcpd)` both ([`sys`](super::sys)). It blocks every signal but
@@ -86,8 +87,9 @@ pub enum Finding {
 }
 
 impl Guard {
-    /// Starts the guard of a daemon with this control group, and waits the moment until it has let go of everything that it inherited: a daemon that is killed
-    /// right after its start can then be started again at once, and finds no listening socket in use.
+    /// Starts the guard of a daemon with this control group, and waits the moment until it has let go of everything that it
+    /// inherited: a daemon that is killed right after its start can then be started again at once, and finds no listening
+    /// socket in use.
     ///
     /// # Errors
     /// Those of `mmap(2)`, `pipe2(2)` and `fork(2)`; no process is left behind.
@@ -112,7 +114,7 @@ impl Guard {
         Ok(guard)
     }
 
-    /// The list that those hold who start children.
+    /// The list, held by all that start children.
     #[must_use]
     pub fn watch_list(&self) -> WatchList {
         WatchList::of(&self.household)
@@ -190,7 +192,7 @@ impl Drop for Guard {
     fn drop(&mut self) {
         self.pipe = None;
         let Some(guard) = self.process else { return };
-        // It may have been stopped, and nobody will look after it any more.
+        // It may have been stopped, and it will not be looked after any more.
         let _ = kill(guard, Signal::SIGCONT);
         let until = Instant::now() + LAST_MOMENTS;
         while !matches!(sys::state_of_guard(guard), Ok(GuardState::Ended { .. }) | Err(_)) && Instant::now() < until {

@@ -1,4 +1,4 @@
-//! Who a child runs as: names from the configuration become the numbers that the kernel knows.
+//! The user and the groups that a child runs as: names from the configuration become the numbers that the kernel knows.
 //!
 //! Looked up once, while the configuration is read, since a name service may ask the network. A number is accepted
 //! wherever a name is; a user known only by number has no groups of its own.

@@ -2,7 +2,7 @@
 //!
 //! The life of a job: its owner [takes charge](Job::take_charge) of a child that was just started, which registers
 //! its pipes and its pidfd. Edges are [kept](Job::ready) until a read or a write says WouldBlock, so that
-//! nobody is asked in vain. It is [advanced](Job::advance) on its way out by the events of [`reaper`]. When it has exited, its
+//! no call is made in vain. It is [advanced](Job::advance) on its way out by the events of [`reaper`]. When it has exited, its
 //! outputs may still be held open by what it has started; [`Job::cut_output`] bounds what is read of them. It is
 //! [reaped](Job::reap) with its group, and [closed](Job::close) before it is dropped.
 //!
@@ -217,8 +217,8 @@ impl Job {
         }
     }
 
-    /// Nobody waits for whoever holds its outputs open: what lies in them now is all that is still read of them. Whether
-    /// anybody did when it was [reaped](Self::reap); if not, nothing is lost, and it was only read slowly.
+    /// A process that still holds its outputs open is not waited for: what lies in them now is all that is still read of them.
+    /// Whether anybody did when it was [reaped](Self::reap); if not, nothing is lost, and it was only read slowly.
     pub fn cut_output(&mut self) -> bool {
         let rest = |pipe: &Option<Receiver>| pipe.as_ref().map_or(0, |pipe| unread_bytes(pipe).unwrap_or(0));
         self.stdout.left = Some(rest(&self.child.stdout));
@@ -226,7 +226,7 @@ impl Job {
         self.held
     }
 
-    /// Nobody wants its streams any more.
+    /// Its streams are not wanted any more.
     pub fn forsake(&mut self) {
         self.end_input();
         (self.child.stdout, self.child.stderr) = (None, None);
@@ -254,7 +254,7 @@ impl Job {
         done
     }
 
-    /// Sends it and its group a signal, of somebody who knows what for.
+    /// Sends it and its group a signal that a client has asked for.
     ///
     /// # Errors
     /// As [`Child::kill_group`].
@@ -305,7 +305,7 @@ fn register(cx: &Context<'_>, sources: Sources, child: &mut Child) -> io::Result
 fn is_held(pipe: Option<&Receiver>) -> bool {
     let Some(pipe) = pipe else { return false };
     let mut asked = [PollFd::new(pipe.as_fd(), PollFlags::empty())];
-    // A failure (EINTR, ENOMEM) leaves it unknown: then it is taken for held, as whoever is awaited for so long mostly is.
+    // A failure (EINTR, ENOMEM) leaves it unknown: then it is taken for held, as a process that is awaited for so long mostly is.
     let _ = poll(&mut asked, PollTimeout::ZERO);
     let [asked] = asked;
     !asked.revents().is_some_and(|found| found.contains(PollFlags::POLLHUP))

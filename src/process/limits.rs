@@ -3,7 +3,7 @@
 //! A daemon with thousands of clients wants a high limit on descriptors, its children do not: a program that uses
 //! `select` breaks on descriptors over 1023, others walk over all that may be open. So the daemon raises its own soft
 //! limit once ([`OpenFileLimit::raise`]) and each child gets the one that the daemon was started with. What a limit
-//! does to the one who exceeds it is `setrlimit(2)`.
+//! does to a process that exceeds it is `setrlimit(2)`.
 
 use nix::errno::Errno;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};

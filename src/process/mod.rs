@@ -6,11 +6,11 @@
 //! 2. [`spawn::Spawner::prepare`] looks the program up and lays out once what every start of it needs; a program that
 //!    cannot be started is known here, by name and errno ([`failure`]). Where clients bring the program,
 //!    [`spawn::Launcher::new`] does that for all that is the same for each.
-//! 3. [`spawn::Spawner::spawn`], or [`spawn::Launcher::launch`], starts it: leader of its own session and process
-//!    group, default signals, nothing inherited but its three standard descriptors, which belong to its user. It costs the same whatever the size of the daemon. A
-//!    failed exec is an error of this call, never an exit status to be guessed.
-//!    With [`spec::Surroundings::terminal`] two of these are a pseudo-terminal ([`terminal`]).
-//!    With [`spec::Surroundings::sandbox`] it can open no files but those that it is given ([`sandbox`]).
+//! 3. [`spawn::Spawner::spawn`], or [`spawn::Launcher::launch`], starts it: leader of its own session and process group,
+//!    default signals, nothing inherited but its three standard descriptors, which belong to its user. It costs the same
+//!    whatever the size of the daemon. A failed exec is an error of this call, never an exit status to be guessed. With
+//!    [`spec::Surroundings::terminal`] two of these are a pseudo-terminal ([`terminal`]). With [`spec::Surroundings::sandbox`]
+//!    it can open no files but those that it is given ([`sandbox`]).
 //! 4. Before its exec it enters itself into the [`watch_list`], so that nothing outlives the daemon: the [`guard`] sees to it.
 //! 5. [`child::Child`] is its pidfd (readable once: it has exited) and our ends of its pipes; [`stderr_log`] makes log
 //!    lines of what it complains about, [`rss`] says how much memory it holds.
@@ -19,7 +19,7 @@
 //! 7. [`child::Child::reap_with_group`] kills what is left of its group, strikes it off the list, and only then reaps it.
 //!
 //! What holds throughout: a process id is used for signals only while its process is unreaped, since until then the
-//! kernel gives the number to nobody else; the daemon calls [`claim_children`] first of all. Every descriptor is
+//! kernel gives the number to no other; the daemon calls [`claim_children`] first of all. Every descriptor is
 //! close-on-exec. Nothing here blocks on a child. SIGCHLD tells of the guard and of orphans alone; the exit of any other
 //! child is its pidfd's event. All `unsafe` of this room is in
 //! `sys.rs` and `sys/`.

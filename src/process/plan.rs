@@ -54,7 +54,7 @@ fn name_of(variable: &CStr) -> &[u8] {
     end.and_then(|end| bytes.get(..end)).unwrap_or(bytes)
 }
 
-/// The files that a program's name may mean, in the order in which they are tried by whoever has the child's rights: the
+/// The files that a program's name may mean, in the order in which they are tried by a process with the child's rights: the
 /// child.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Candidates {
@@ -115,7 +115,7 @@ impl Candidates {
     }
 }
 
-/// Who the child becomes.
+/// The user and the groups that the child gets.
 #[derive(Debug, Clone)]
 pub(super) struct Credentials {
     pub(super) user: Option<u32>,

@@ -19,7 +19,7 @@ pub(super) struct Stat {
     pub(super) parent: i32,
     pub(super) group: i32,
     pub(super) session: i32,
-    /// When it was started, in ticks: with its id, it tells it from whoever had that id before.
+    /// When it was started, in ticks: with its id, it tells it from a process that had that id before.
     pub(super) started: u64,
 }
 

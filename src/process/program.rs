@@ -79,7 +79,7 @@ impl Search {
         path.as_bytes().split(|&byte| byte == b':')
     }
 
-    /// Whether a candidate is a file that whoever asks may execute.
+    /// Whether a candidate is a file that the asking process may execute.
     fn check(&self, candidate: &Path) -> Result<(), Errno> {
         let seen_from_here = self.seen_from_here(candidate);
         let kind = SFlag::from_bits_truncate(stat(&seen_from_here)?.st_mode) & SFlag::S_IFMT;
@@ -110,7 +110,7 @@ pub(super) const fn leads_on(errno: Errno) -> bool {
 #[derive(Debug, Clone)]
 pub(super) struct Finder {
     pub(super) search: Search,
-    /// Who the child becomes; `None`: what the daemon is.
+    /// The user and the groups that the child gets; `None`: what the daemon is.
     pub(super) credentials: Option<Credentials>,
 }
 
@@ -125,7 +125,7 @@ impl Finder {
         self.with_its_rights(|| self.search.resolve_links(name))
     }
 
-    /// Whoever may not take the user's rights looks with its own; a start would fail by that as well.
+    /// A daemon that may not take the user's rights looks with its own; a start would fail by that as well.
     fn with_its_rights<R>(&self, look: impl Fn() -> R) -> R {
         match &self.credentials {
             Some(credentials) => sys::with_rights_of(credentials, &look).unwrap_or_else(|_| look()),

@@ -70,7 +70,7 @@ pub enum Action {
 /// Where a child is on its way out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Nobody wants it gone.
+    /// It is not to be ended.
     Running,
     /// It is about to end by itself.
     Expected {

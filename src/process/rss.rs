@@ -24,7 +24,7 @@ pub fn resident_bytes(pid: Pid) -> io::Result<u64> {
     Ok(pages.saturating_mul(page.unwrap_or(4096)))
 }
 
-/// So long many processes are looked at, one after the other, by somebody who has other things to do: some thousands of them.
+/// So long many processes are looked at, one after the other, by a thread that has other things to do: some thousands of them.
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// A look at many processes, for people. It ends after a while, however many there are.

@@ -1,10 +1,10 @@
 //! The sign by which a process is known as a descendant of a run or a worker, wherever it has moved to: a variable of its
 //! environment, which every program is given and passes on to whatever it starts.
 //!
-//! `IOTCPD_RUN=7f0c5a1e22d94b03-17` is the daemon's instance, a number that chance made, and the number of the run in that daemon.
-//! A daemon that is itself started in some run has that one's sign and writes its own behind it, with a blank between: its children
-//! belong to both. Nobody gains by writing another's sign: whoever bears one is only ended with that run. Whoever takes
-//! it away is not found by it, and is told of in the manual.
+//! `IOTCPD_RUN=7f0c5a1e22d94b03-17` is the daemon's instance, a number that chance made, and the number of the run in that
+//! daemon. A daemon that is itself started in some run has that one's sign and writes its own behind it, with a blank between:
+//! its children belong to both. Nothing is gained by writing another's sign: a process that bears one is only ended with that
+//! run. One that takes it away is not found by it, and is told of in the manual.
 //!
 //! An environment is read by a thread ([`Readings`]), since that may take for ever ([`procfs`]).
 

@@ -4,12 +4,12 @@
 //! command is laid out beforehand, so that a start is a few system calls and almost no allocation.
 //! A [`Spawner`] is a launcher with one command, of which it is asked beforehand whether its program is there.
 //!
-//! **Which file is run.** Mostly the child itself finds it, by its PATH and with its rights ([`Launcher::named`]), anew at
-//! each start. Who has to know before anything is started asks [`Launcher::find`], and then [`Launcher::launch`] runs the file
-//! of exactly that path. Who decides by the path whether it may be run at all asks for the [`find_real`](Launcher::find_real)
-//! one: it holds no symbolic link, so nobody who lacks the right to write in the directories that it names can put
-//! another file in its place between the decision and the start. What the program then runs by itself, the interpreter of a
-//! script first of all, is not decided by it.
+//! **Which file is run.** Mostly the child itself finds it, by its PATH and with its rights ([`Launcher::named`]), anew at each
+//! start. A caller that has to know before anything is started asks [`Launcher::find`], and then [`Launcher::launch`] runs the
+//! file of exactly that path. One that decides by the path whether it may be run at all asks for the
+//! [`find_real`](Launcher::find_real) one: it holds no symbolic link, so no user that lacks the right to write in the
+//! directories that it names can put another file in its place between the decision and the start. What the program then runs
+//! by itself, the interpreter of a script first of all, is not decided by it.
 //!
 //! The parent-death signal that a child is given is tied to the *thread* that started it (`PR_SET_PDEATHSIG(2const)`):
 //! spawn from a thread that lives as long as the daemon.
@@ -194,7 +194,8 @@ impl Launcher {
         })
     }
 
-    /// What looks names up as [`find`](Self::find) and [`find_real`](Self::find_real) do, on any thread: it waits for the file system.
+    /// What looks names up as [`find`](Self::find) and [`find_real`](Self::find_real) do, on any thread: it waits for the file
+    /// system.
     #[must_use]
     pub fn lookup(&self) -> Lookup {
         Lookup(self.finder.clone())
@@ -229,7 +230,8 @@ impl Launcher {
         self.launch(&program, command, stdio)
     }
 
-    /// Starts a program that was named or found here; the command says what it is given. When this returns its exec has succeeded.
+    /// Starts a program that was named or found here; the command says what it is given. When this returns its exec has
+    /// succeeded.
     ///
     /// Blocks for as long as the kernel takes over the exec, which is what any way of starting a program costs; but for no
     /// longer than the [watchdog](super::watchdog) lets it.
@@ -436,7 +438,7 @@ mod tests {
 
     fn prepare(argv: &[&str]) -> Result<Spawner, SpawnError> {
         let mut spec = ProcessSpec::new(argv.iter().map(Into::into).collect()).unwrap();
-        // A directory that whoever runs the tests may not enter would be "permission denied".
+        // A directory that the user of the tests may not enter would be "permission denied".
         spec.surroundings
             .environment
             .set
@@ -599,7 +601,7 @@ mod tests {
                 is_done.0.send(()).unwrap();
             });
             let error = loop {
-                // Whoever stops it may have come too late.
+                // The process that stops it may have come too late.
                 if let Err(error) = launcher.spawn(&spec.command, Stdio::piped()) {
                     break error;
                 }
@@ -652,7 +654,7 @@ mod tests {
 
     #[test]
     fn a_child_has_three_descriptors_and_no_more() {
-        // One without close-on-exec, as whoever started the daemon may have left it.
+        // One without close-on-exec, as the process that started the daemon may have left it.
         let leaked = nix::unistd::dup(io::stdin()).unwrap();
         fcntl(&leaked, FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
         let last = std::os::fd::AsRawFd::as_raw_fd(&leaked) + 100;

@@ -42,7 +42,8 @@ pub struct Command {
     words: Vec<OsString>,
     /// What the program is told that it is called, its `argv[0]`; `None`: what it is looked up by.
     pub argv0: Option<OsString>,
-    /// What it is told of whoever has asked for it: assignments, `NAME=VALUE`, in place of any other variables of these names.
+    /// What it is told of the client that has asked for it: assignments, `NAME=VALUE`, in place of any other variables of these
+    /// names.
     pub told: Vec<CString>,
 }
 
@@ -108,8 +109,8 @@ pub struct Surroundings {
     pub limits: ResourceLimits,
     /// Its nice value, −20 (first served) to 19; `None`: the daemon's.
     pub nice: Option<i32>,
-    /// Whether its standard input and output, where they would be pipes, are a terminal of its own instead: raw, without echo, 24 lines
-    /// of 80 characters, its controlling one.
+    /// Whether its standard input and output, where they would be pipes, are a terminal of its own instead: raw, without echo,
+    /// 24 lines of 80 characters, its controlling one.
     pub terminal: bool,
     /// Whether it and its descendants can never gain privileges by exec (`PR_SET_NO_NEW_PRIVS`).
     pub no_new_privileges: bool,
@@ -157,7 +158,7 @@ pub struct Environment {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum EnvironmentBase {
     /// The daemon's own, without those that its supervisor meant for it alone ([`ADDRESSED_TO_THE_DAEMON`]), and those that tell
-    /// of the client of whoever started the daemon ([`tells_of_a_client`]).
+    /// of the client of the program that started the daemon ([`tells_of_a_client`]).
     #[default]
     Inherited,
     /// Nothing.

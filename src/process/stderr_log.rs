@@ -77,7 +77,7 @@ impl StderrLog {
         self.rate.tell(log);
     }
 
-    /// When to call [`on_deadline`](Self::on_deadline): there are lines left out that nobody has been told of.
+    /// When to call [`on_deadline`](Self::on_deadline): there are lines left out that were not told of yet.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         (self.rate.left_out > 0).then_some(self.rate.period_end)

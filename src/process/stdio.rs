@@ -79,7 +79,7 @@ impl Theirs {
     }
 }
 
-/// Whose the pipes of a child are, where it has another user than the daemon: their mode lets nobody else in, and a program
+/// Whose the pipes of a child are, where it has another user than the daemon: their mode lets no other in, and a program
 /// that opens `/dev/stderr` opens its pipe anew, by its own rights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Owner {
@@ -88,7 +88,7 @@ pub(super) struct Owner {
 }
 
 impl Owner {
-    /// `None`: whoever makes them has them already.
+    /// `None`: the process that makes them has them already.
     pub(super) fn of(credentials: &Credentials) -> Option<Self> {
         let user = credentials.user.map(Uid::from_raw);
         let group = credentials.group.map(Gid::from_raw);
@@ -150,7 +150,7 @@ fn pipe(owner: Option<Owner>) -> io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
     if let Some(Owner { user, group }) = owner {
         match fchown(&read, Some(user), group) {
-            // Whoever may not give files away mostly may not become that user either, of which the start says more. One who
+            // A user that may not give files away mostly may not become that user either, of which the start says more. One who
             // may (CAP_SETUID without CAP_CHOWN) has children that can use their streams and not open them again.
             Ok(()) | Err(Errno::EPERM) => {}
             Err(errno) => return Err(errno.into()),

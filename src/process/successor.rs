@@ -1,6 +1,6 @@
 //! Starting this program anew, from the file as it is now, as the successor of this process.
 //!
-//! A successor is no worker: it must outlive whoever started it. So it is started here and not by a
+//! A successor is no worker: it must outlive the process that started it. So it is started here and not by a
 //! [`Spawner`](super::spawn::Spawner): in a process group of its own, with the arguments, directory, environment and
 //! standard streams of this process, with descriptors handed to it, and without the parent-death signal. Until it is
 //! [let go](Successor::let_go) it can be killed, and is killed when its handle is dropped; it asks itself, by
@@ -103,7 +103,7 @@ impl Image {
                 stage: Stage::InHand,
             }),
             Err(errno) => {
-                // One whose end nobody would notice is worth nothing. It ends at once, so waiting for it is short.
+                // One whose end would not be noticed is worth nothing. It ends at once, so waiting for it is short.
                 let mut child = child;
                 let _ = child.kill().and_then(|()| child.wait());
                 Err(errno.into())

@@ -1,6 +1,6 @@
-//! Every system call of this room that no safe wrapper offers, and nothing else, a file a topic: the vfork-like
-//! [start] of a program, the fork of the [guard] and the [image] that it runs, [waiting](wait) on a pidfd, the [rights] to look at files with, [memory] that is mapped, and here what is asked of
-//! pipes and terminals.
+//! Every system call of this room that no safe wrapper offers, and nothing else, a file a topic: the vfork-like [start] of a
+//! program, the fork of the [guard] and the [image] that it runs, [waiting](wait) on a pidfd, the [rights] to look at files
+//! with, [memory] that is mapped, and here what is asked of pipes and terminals.
 #![allow(unsafe_code, reason = "one of the few files for it: see the crate's lints")]
 
 mod dispositions;
@@ -50,7 +50,7 @@ pub(super) fn extended_attribute(path: &CStr, name: &CStr, value: &mut [u8]) -> 
 
 /// Sets the size of a terminal's window, in characters.
 pub(super) fn set_window_size(terminal: BorrowedFd<'_>, lines: u16, columns: u16) -> Result<(), Errno> {
-    // `struct winsize`, whose last two numbers, in pixels, nobody knows.
+    // `struct winsize`, whose last two numbers, in pixels, are not known.
     let size = [lines, columns, 0_u16, 0];
     // SAFETY: TIOCSWINSZ reads one `winsize`, which lives through the call.
     Errno::result(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) })?;

@@ -1,16 +1,17 @@
 //! A pseudo-terminal in place of the two pipes on a child's standard input and output, for programs that keep their
 //! output back, or say nothing at all, unless they see a terminal.
 //!
-//! **What the child gets.** The terminal is raw from the start: no echo, no line editing, no signals by control characters,
-//! no translation of line ends; bytes pass unchanged both ways (`cfmakeraw(3)`). A program that sets its terminal itself, as
+//! **What the child gets.** The terminal is raw from the start: no echo, no line editing, no signals by control characters, no
+//! translation of line ends; bytes pass unchanged both ways (`cfmakeraw(3)`). A program that sets its terminal itself, as
 //! everything with a line editor does, gets what it sets. The window has 24 lines of 80 characters. The terminal is the
-//! controlling one of the session that the child leads, as any other child here leads one. Standard error is no part of it and stays a pipe.
+//! controlling one of the session that the child leads, as any other child here leads one. Standard error is no part of it and
+//! stays a pipe.
 //!
 //! **Its end.** When our side is closed, the session gets HUP. A terminal cannot be closed in one direction, so the end of
 //! input is passed on as a person at it would: the terminal is switched to lines, and the end-of-file character entered. A
 //! program that reads gets an end of file, once, whatever it has set before. One that stands in a read already goes by what
 //! was set when that began, and would take the character without a word: its group is stopped and continued first, upon
-//! which the kernel begins the read anew. On a busy machine the character may be there before that has happened; so whoever
+//! which the kernel begins the read anew. On a busy machine the character may be there before that has happened; so a caller that
 //! means it enters it [again](END_AGAIN) while the program goes on. Bytes that the program has not read by then are read
 //! as lines: of a line of more than 4,095 bytes the rest is lost, and a byte 4 among them is an end of file of its own.
 
@@ -77,7 +78,7 @@ pub(super) fn open_terminal(owner: Option<Uid>) -> Result<Terminal, Errno> {
 /// After so long the end of file may be entered again; then after twice as long, and so on.
 pub const END_AGAIN: Duration = Duration::from_millis(20);
 
-/// Enters an end of file. `ours` is our side of a terminal; `restart` makes those who read from it begin anew.
+/// Enters an end of file. `ours` is our side of a terminal; `restart` makes processes that read from it begin anew.
 ///
 /// # Errors
 /// EIO when the child has gone; WouldBlock when it has left so much unread that nothing more fits.

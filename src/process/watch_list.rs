@@ -2,17 +2,17 @@
 //!
 //! A child is on the list from before its exec until it is reaped. It puts itself there as the last thing before its exec
 //! ([`sys`](super::sys)), on the daemon's own memory: were the daemon to do it when the start has returned, a child whose
-//! daemon is killed in between would have had time to make children that nobody knows. One whose exec fails is struck off
+//! daemon is killed in between would have had time to make children that are not known. One whose exec fails is struck off
 //! when the start is given up; every other one before it is reaped ([`Child`](super::child::Child)), so that the guard never
 //! kills a group whose id has passed on to a stranger. Between its clone and its entry the parent-death signal alone covers
 //! a child, and then it has made none of its own.
 //!
-//! **Who writes.** The list is one bit for each process id that Linux can give out, so that it is never full and nothing is
-//! allocated to add to it. A bit is set and cleared by one atomic operation on its word, so that no change is lost, whoever
-//! else changes the word: a child on the way to its exec (its parent's thread stands still until then, but another
+//! **Its writers.** The list is one bit for each process id that Linux can give out, so that it is never full and nothing is
+//! allocated to add to it. A bit is set and cleared by one atomic operation on its word, so that no change is lost, whichever
+//! process else changes the word: a child on the way to its exec (its parent's thread stands still until then, but another
 //! thread may start one as well), or the daemon. The guard reads once the daemon has gone, and a child that was in the middle
-//! of its start holds the guard's pipe open until it has exec'ed or died: so all that was written is there to be read, and
-//! no order between two words matters.
+//! of its start holds the guard's pipe open until it has exec'ed or died: so all that was written is there to be read, and no
+//! order between two words matters.
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -100,7 +100,7 @@ impl Table {
     }
 }
 
-/// Where the bit of a child is. 0 is nobody's id; for `killpg` it would be the guard's own group.
+/// Where the bit of a child is. 0 is no process's id; for `killpg` it would be the guard's own group.
 fn place(child: Pid) -> Option<(usize, u64)> {
     let id = usize::try_from(child.as_raw())
         .ok()

@@ -2,7 +2,7 @@
 //!
 //! That thread stands still from the clone to the exec of a child ([`sys`]). In between the child runs on, and may
 //! be kept from it by others: once it has its own user, by a process of that user that stops it (`kill -STOP -1`); and by
-//! a file system that does not answer when it looks for its program. Nobody could be served meanwhile, and no signal obeyed.
+//! a file system that does not answer when it looks for its program. No client could be served meanwhile, and no signal obeyed.
 //!
 //! So a start is watched by a thread, which is woken by a timer that is armed before the clone and disarmed after it, and not
 //! by the starts. Every [`TICK`] it looks; after [`PATIENCE`] of them it kills the child, and the start has failed. Ticks
@@ -39,16 +39,17 @@ const PATIENCE: u32 = 2;
 /// After so many ticks the log is told that this has not helped.
 const HOPELESS: u32 = 10;
 
-/// Whoever has several starts to make looks at its other events first after one that took so long.
+/// A caller with several starts to make looks at its other events first after one that took so long.
 pub const SLOW: Duration = Duration::from_millis(100);
 
-/// A handle; all of them are for the same watchdog. Its thread is started with the first start at the latest, and ends with the last handle.
+/// A handle; all of them are for the same watchdog. Its thread is started with the first start at the latest, and ends with the
+/// last handle.
 #[derive(Debug, Clone, Default)]
 pub struct Watchdog(Arc<Owner>);
 
 #[derive(Debug, Default)]
 struct Owner {
-    /// Held through a whole start: whoever starts something meanwhile, on another thread, waits for its turn.
+    /// Held through a whole start: a start on another thread meanwhile waits for its turn.
     turn: Mutex<Option<Arc<Shared>>>,
 }
 
@@ -191,7 +192,7 @@ impl Shared {
         }
     }
 
-    /// Whoever is asked must hold the lock of the stage, in a start.
+    /// The process that is asked must hold the lock of the stage, in a start.
     fn child(&self) -> Option<BorrowedFd<'_>> {
         sys::borrow(self.child.load(Ordering::Acquire))
     }

@@ -19,11 +19,11 @@ static DEFAULT: Action = [0; 8];
 const MASK: usize = size_of::<u64>();
 
 impl SignalBits {
-    /// Those whose dispositions are not the default ones now, inherited or made. Whoever asks once for many children makes no
-    /// others in between: this program does so only at its start.
+    /// Those whose dispositions are not the default ones now, inherited or made. A caller that asks once for many children
+    /// makes no others in between: this program does so only at its start.
     ///
-    /// Raw calls, since the C library's `sigaction` refuses the two signals it keeps for itself; and whoever started the daemon
-    /// may have left those ignored as well.
+    /// Raw calls, since the C library's `sigaction` refuses the two signals it keeps for itself; and the process that started
+    /// the daemon may have left those ignored as well.
     pub(in crate::process) fn with_dispositions() -> Self {
         let is_changed = |signal: &c_long| {
             let mut action = DEFAULT;

@@ -160,7 +160,7 @@ pub(super) const OWN_FILE: &CStr = c"/proc/self/exe";
 /// It was not given that.
 pub(in crate::process) fn take_over_as_guard() -> Result<(OwnedFd, Table, Option<OwnedFd>), Errno> {
     let _ = nix::sys::prctl::set_name(NAME);
-    // SAFETY: whoever starts this program with that name leaves these to it; nothing else in it uses them.
+    // SAFETY: the daemon that starts this program with that name leaves these to it; nothing else in it uses them.
     let (input, table, standing, group) = unsafe { (own(INPUT)?, own(TABLE)?, own(STANDING), own(GROUP)) };
     let table = Table::of(SharedWords::of(table)?).ok_or(Errno::EINVAL)?;
     // Says that it stands. Without one it is what the runtime has opened in its place.
@@ -169,11 +169,11 @@ pub(in crate::process) fn take_over_as_guard() -> Result<(OwnedFd, Table, Option
 }
 
 /// # Safety
-/// Nobody else owns this descriptor.
+/// This descriptor has no other owner.
 unsafe fn own(descriptor: RawFd) -> Result<OwnedFd, Errno> {
     // SAFETY: asks for the flags of a number in this process's table.
     Errno::result(unsafe { libc::fcntl(descriptor, libc::F_GETFD) })?;
-    // SAFETY: it is open, and the caller's promise is that nobody else owns it.
+    // SAFETY: it is open, and the caller's promise is that it has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 

@@ -30,7 +30,7 @@ impl Mapping {
             None => (libc::MAP_ANONYMOUS, -1),
         };
         // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists. What it shows of a file
-        // is used as atomic numbers alone, which whoever else has the file changes as such as well.
+        // is used as atomic numbers alone, which every other process with the file changes as such as well.
         let base = unsafe { libc::mmap(ptr::null_mut(), length, protection, sharing | anonymous, descriptor, 0) };
         if base == libc::MAP_FAILED {
             Err(Errno::last())
@@ -82,7 +82,7 @@ pub(in crate::process) struct SharedWords {
     file: Option<OwnedFd>,
 }
 
-// SAFETY: nobody is shown anything of it but atomic numbers, which threads may use as other processes do.
+// SAFETY: nothing of it is shown but atomic numbers, which threads may use as other processes do.
 unsafe impl Sync for SharedWords {}
 
 impl SharedWords {
@@ -109,9 +109,9 @@ impl SharedWords {
 
     pub(in crate::process) fn words(&self) -> &[AtomicU64] {
         let count = self.memory.length / size_of::<AtomicU64>();
-        // SAFETY: the mapping lives as long as `self`, is aligned to a page and initialised with zeros; whoever else has it
-        // changes it by atomic operations as well, and nobody makes its file shorter: it has no name, and only the guard is
-        // given it.
+        // SAFETY: the mapping lives as long as `self`, is aligned to a page and initialised with zeros; any other process that
+        // has it changes it by atomic operations as well, and nobody makes its file shorter: it has no name, and only the guard
+        // is given it.
         unsafe { std::slice::from_raw_parts(self.memory.base.cast(), count) }
     }
 }

@@ -5,7 +5,7 @@
 //! until the child has exec'ed or exited. Between the two the child runs on this program's memory, and these rules
 //! hold for every line from [`child_main`] down:
 //!
-//! * It has a stack of its own, so it cannot overwrite the frames of the caller, who goes on with them.
+//! * It has a stack of its own, so it cannot overwrite the frames of the caller, which goes on with them.
 //! * No signal handler can run in it: all signals are blocked before the clone, and unblocked in the child only when
 //!   every disposition is the default one. (Dispositions and mask are the child's own: no `CLONE_SIGHAND`.)
 //! * It calls nothing that may lock, allocate, or unwind: other threads still run and may hold any lock. What it needs
@@ -49,7 +49,7 @@ struct ChildView<'a> {
     environment: *const *const c_char,
     parent: Pid,
     failure: Option<Failure>,
-    /// How far it has come, for whoever finds it dead.
+    /// How far it has come, for the process that finds it dead.
     at: AtomicU8,
     /// The beginning of a file that it was to run and that is there, though the kernel says that something is not.
     script: [u8; SCRIPT],
@@ -121,7 +121,7 @@ pub(in crate::process) fn spawn(
     let failure = view.failure.take();
     // One that has written its failure is in `_exit`, or past it; one that was killed before its exec is past that. One that
     // was killed in the moment after its exec may still be in the kernel: then it is a child like any other, whose end is
-    // seen to by whoever it is given to.
+    // seen to by the function that it is given to.
     if failure.is_none() && !(killed && has_ended(&pidfd)) {
         return Ok((pid, pidfd));
     }
@@ -180,11 +180,11 @@ fn clone_child(view: &mut ChildView<'_>, stack: &mut ChildStack, pidfd: &AtomicI
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
     let unused = ptr::null_mut::<c_void>();
     let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
-    // SAFETY: `child_main` gets the `ChildView` it expects, which no one else touches while the child may: CLONE_VFORK
-    // keeps this thread here until the child has let go of this memory, so `view`, all that it borrows, `pidfd` and the
-    // stack outlive the child's use of them. The stack is mapped, page-aligned, grows down from its top and is used by
-    // nobody else: it is borrowed mutably until then. What the child does with the shared memory keeps to the rules at the head of this file. The thread
-    // pointer and the child's thread id are not asked for by the flags, so their arguments are not used.
+    // SAFETY: `child_main` gets the `ChildView` it expects, which no one else touches while the child may: CLONE_VFORK keeps
+    // this thread here until the child has let go of this memory, so `view`, all that it borrows, `pidfd` and the stack outlive
+    // the child's use of them. The stack is mapped, page-aligned, grows down from its top and is used by nobody else: it is
+    // borrowed mutably until then. What the child does with the shared memory keeps to the rules at the head of this file. The
+    // thread pointer and the child's thread id are not asked for by the flags, so their arguments are not used.
     let result = unsafe {
         libc::clone(
             child_main,
@@ -393,7 +393,7 @@ unsafe fn connect_stdio(sources: [BorrowedFd<'_>; 3]) -> Result<(), Failure> {
             return Err((Step::StandardStreams, Errno::last()));
         }
     }
-    // What this program opens is close-on-exec; what was left open in it by whoever started it may not be. A kernel
+    // What this program opens is close-on-exec; what was left open in it by the process that started it may not be. A kernel
     // before 5.11 or a seccomp filter refuses this, and then a child inherits those, as under any other parent.
     // SAFETY: changes a flag in this process's own table.
     unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
@@ -451,9 +451,9 @@ unsafe fn die_with_parent(parent: Pid) -> Result<(), Failure> {
     let arguments = [c_long::from(libc::PR_SET_PDEATHSIG), c_long::from(libc::SIGKILL), 0, 0];
     // SAFETY: numbers only.
     unsafe { call(Step::ParentDeathSignal, libc::SYS_prctl, arguments) }?;
-    // The parent may have died before the call above: then nobody would send the signal.
+    // The parent may have died before the call above: then the signal would not be sent.
     if nix::unistd::getppid() != parent {
-        // SAFETY: ends this process alone. Nobody is left to read a failure.
+        // SAFETY: ends this process alone. A failure cannot be told any more.
         unsafe { libc::_exit(127) };
     }
     Ok(())

@@ -25,7 +25,7 @@ pub(in crate::process) fn pidfd_open(pid: Pid) -> Result<OwnedFd, Errno> {
 
 /// A descriptor of this process by its number; `None`: no number of one.
 ///
-/// Whoever asks knows that it is open and stays so for as long as what is returned is used; else a call that it is given to
+/// The caller knows that it is open and stays so for as long as what is returned is used; else a call that it is given to
 /// fails with EBADF, or meets whatever file has got the number.
 pub(in crate::process) fn borrow<'a>(number: RawFd) -> Option<BorrowedFd<'a>> {
     // SAFETY: not -1, the one value that is forbidden; open by the caller's promise.
@@ -90,7 +90,7 @@ pub(in crate::process) fn any_exited() -> Option<Pid> {
     (found.is_ok() && pid != 0).then(|| Pid::from_raw(pid))
 }
 
-/// Takes a child away whose status nobody wants, if it has exited.
+/// Takes a child away whose status is not wanted, if it has exited.
 pub(in crate::process) fn reap(pid: Pid) {
     // ECHILD: it is no child any more, which is what was wanted.
     let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
