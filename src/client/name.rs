@@ -25,7 +25,7 @@ pub(super) fn take_on(command: &str) {
         // It is shorter than the 16 bytes that the kernel keeps, and nothing else can go wrong.
         let _ = set_name(&name);
     }
-    // Without /proc neither can be read, and without either pidof finds nobody.
+    // Without /proc neither can be read, and without either pidof finds nothing.
     let (Ok(stat), Ok(arguments)) = (fs::read_to_string("/proc/self/stat"), fs::read("/proc/self/cmdline")) else {
         return;
     };

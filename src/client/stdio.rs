@@ -2,8 +2,9 @@
 //!
 //! They may be pipes, terminals or files, shared with other processes: making them non-blocking would change them for
 //! everybody, and epoll(7) does not take files. So one thread reads and one for each output writes, all of them waiting
-//! ([`Standard`](crate::net::standard::Standard)), and the loop hears of it by mail. Both ways are bounded: the reader waits while [`CHUNKS`] chunks lie in the mailbox,
-//! and so does whoever writes to us; a writer has one batch at a time, and the loop gathers the next one meanwhile.
+//! ([`Standard`](crate::net::standard::Standard)), and the loop hears of it by mail. Both ways are bounded: the reader waits
+//! while [`CHUNKS`] chunks lie in the mailbox, and so does the writer at the other end; a writer has one batch at a time, and
+//! the loop gathers the next one meanwhile.
 //!
 //! The threads end with their stream, or when the loop's end of them is gone; one that waits in read(2) or write(2) then ends
 //! with the process.

@@ -24,7 +24,7 @@ impl Target {
         }
     }
 
-    /// Begins to connect. Whoever hangs up is seen at once: closing resets the connection.
+    /// Begins to connect. A client that hangs up is seen at once: closing resets the connection.
     ///
     /// # Errors
     /// See [`Stream::connect_tcp`] and [`Stream::connect_unix`].
@@ -49,7 +49,7 @@ pub(super) fn look_up<T: Send + 'static>(
     report: impl FnOnce(io::Result<Vec<SocketAddr>>) -> T + Send + 'static,
 ) -> io::Result<()> {
     thread::Builder::new().name("resolver".into()).spawn(move || {
-        // Nobody to send it to: the program ends.
+        // There is nothing to send it to: the program ends.
         let _ = to.send(report(resolve(&host, port)));
     })?;
     Ok(())

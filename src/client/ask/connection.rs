@@ -3,7 +3,7 @@
 //! The kernel is told at the start that closing means a reset (SO_LINGER of 0 s). So a pool learns at once that an answer
 //! is not wanted any more, also when this process is killed; and no TIME_WAIT is left on this side, of which a minute's
 //! worth would use up the local ports at some 470 questions a second. Nothing is lost by it: the connection is closed
-//! only when the reply is here, whole, or when nobody wants it.
+//! only when the reply is here, whole, or when it is not wanted any more.
 //!
 //! Reading goes on while sending does not: a pool may refuse a question that it has not read to the end. When sending fails,
 //! what the pool has said before is still fetched; only then is the connection lost. There is no half-close: to many

@@ -1,4 +1,4 @@
-//! How whoever asks speaks: what of a line is the question, and what stands around its answer.
+//! How the asking program speaks: what of a line is the question, and what stands around its answer.
 //!
 //! Squid puts a channel-ID in front of each line if `concurrency` is at least 1 and none otherwise, for as long as the
 //! helper lives. Nothing but the lines tells which of the two it is, and a line may begin with a number of its own: the line of

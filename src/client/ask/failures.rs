@@ -1,5 +1,5 @@
-//! What is said of the lines that no pool has answered: the first at once, those that follow once in ten seconds, with their number
-//! and the reason of the last. Pure: the time is an argument.
+//! What is said of the lines that no pool has answered: the first at once, those that follow once in ten seconds, with their
+//! number and the reason of the last. Pure: the time is an argument.
 //!
 //! Such a line is a URL that has passed its filter, or a user who was not let in, and no daemon knows of it: so it is said here,
 //! always, and without a line of log for each.

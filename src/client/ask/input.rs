@@ -28,7 +28,7 @@ impl Line {
     }
 }
 
-/// Cuts chunks into lines. Lines are taken out one at a time, so that whoever has no room for more leaves them here.
+/// Cuts chunks into lines. Lines are taken out one at a time, so that a caller without room for more leaves them here.
 #[derive(Debug, Default)]
 pub struct Splitter {
     chunks: VecDeque<Chunk>,

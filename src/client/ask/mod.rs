@@ -1,18 +1,18 @@
 //! `iotcpd ask ADDRESS...`: asks a pool what stands on standard input, and says its answers on standard output.
 //!
-//! The life of a line: the reading thread sends a chunk ([`stdio`](super::stdio)) → it becomes lines ([`input`]) → a channel-ID is
-//! taken off ([`dialect`]) → the asker chooses an address ([`core`]) → one connection asks and gets a reply
-//! ([`connection`]) → what Squid could not read is mended or refused ([`reply`]) → the channel-ID is put back → the
-//! writing thread has it. [`shell`] holds all of it together; [`resolver`] knows what the addresses stand for.
+//! The life of a line: the reading thread sends a chunk ([`stdio`](super::stdio)) → it becomes lines ([`input`]) → a channel-ID
+//! is taken off ([`dialect`]) → the asker chooses an address ([`core`]) → one connection asks and gets a reply ([`connection`])
+//! → what Squid could not read is mended or refused ([`reply`]) → the channel-ID is put back → the writing thread has it.
+//! [`shell`] holds all of it together; [`resolver`] knows what the addresses stand for.
 //!
 //! What holds:
 //! - **Every line gets exactly one answer within the time-out**, whatever the pools do: a pool's, or the text for failures.
-//! - **It ends when its input does**, every line being answered; or when nobody takes its answers any more. A daemon that is
+//! - **It ends when its input does**, every line being answered; or when its answers are not taken any more. A daemon that is
 //!   away is never a reason.
 //! - Without channel-IDs the answers come in the order of the lines, with them as they are ready.
 //! - Memory is bounded: what cannot be answered yet, or not be written, is not read.
 //! - TERM and INT are not caught: they end it at once, and the kernel resets its connections. USR1 prints the counts; HUP and
-//!   USR2, which mean a daemon to whoever sends them, are ignored.
+//!   USR2, which are meant for a daemon, are ignored.
 //!
 //! **Exit status.** For Squid 0 at the end of input, which is also when it has hung up (ECONNRESET, EPIPE). Plainly 0 if a pool
 //! has answered every line, else 1 with a message that says how many got the text for failures and why the last one did. 1 in
@@ -50,7 +50,7 @@ pub use options::{ChannelIds, Mode, Options, Privacy};
 const MAX_IN_FLIGHT: usize = 1000;
 /// Descriptors that are not for connections: standard streams, epoll, eventfd, what libraries open to resolve names.
 const RESERVED_DESCRIPTORS: u64 = 32;
-/// How many lines are asked at once at one address if nobody is in a hurry: as many as a pool has workers by default, so
+/// How many lines are asked at once at one address if nothing is in a hurry: as many as a pool has workers by default, so
 /// that none has to wait there for longer than the pool lets it wait.
 const PLAIN_IN_FLIGHT: usize = 4;
 /// The most lines in hand: more than any `concurrency` or `queue-size` in a squid.conf.

@@ -9,7 +9,7 @@ use crate::net::addr::ConnectAddr;
 pub struct Options {
     /// The pools to ask; at least one.
     pub addresses: Vec<ConnectAddr>,
-    /// Who is at the other end of standard input and output.
+    /// The kind of program at the other end of standard input and output.
     pub mode: Mode,
     /// Every line is answered within this time after it was read. Positive.
     pub timeout: Duration,
@@ -43,7 +43,7 @@ pub enum ChannelIds {
     No,
 }
 
-/// Who is at the other end of standard input and output.
+/// The kind of program at the other end of standard input and output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// A person or a script: replies byte for byte, in the order of the lines.
@@ -55,7 +55,7 @@ pub enum Mode {
 /// The numbers that [`core`](super::core) decides by. All are positive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    /// Who is at the other end of standard input and output.
+    /// The kind of program at the other end of standard input and output.
     pub mode: Mode,
     /// Every line is answered within this time after it was read.
     pub timeout: Duration,

@@ -1,4 +1,4 @@
-//! What comes back from a pool, and what of it may go on to whoever asked.
+//! What comes back from a pool, and what of it may go on to the asking program.
 //!
 //! A reply is one line. It is whole at its LF; what the pool sends behind that is not looked at, for the connection has served
 //! its purpose. A connection that ends before brought no reply, however much of one had come: the pool closes the
@@ -33,7 +33,7 @@ pub enum Flaw {
     Empty,
     /// The pool closed the connection within its reply.
     Unfinished,
-    /// The reply is longer than whoever asked can take.
+    /// The reply is longer than the asking program can take.
     TooLong,
     /// The reply holds a NUL.
     Nul,

@@ -1,7 +1,7 @@
 //! The only I/O: lines come from standard input, attempts become connections, answers go to standard output.
 //!
 //! What the asker decides is done in one `match` over [`Action`]. A line is taken from the input only while the asker has
-//! room for it and standard output keeps up; so whoever writes to us waits, and memory stays bounded.
+//! room for it and standard output keeps up; so the writer at the other end waits, and memory stays bounded.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -96,13 +96,13 @@ pub(super) enum End {
     Done(Counters),
     /// The same, but the input could not be read to its end.
     InputFailed(io::Error),
-    /// Nobody takes the answers any more.
+    /// The answers are not taken any more.
     OutputFailed(io::Error),
 }
 
 impl Shell {
     pub(super) fn new(addresses: Vec<ConnectAddr>, policy: Policy, privacy: Privacy, now: Instant) -> Shell {
-        // Whoever asks one pool a few questions is told by those that fail.
+        // With a few questions for one pool, those that fail tell enough.
         let loudness = match (policy.mode, addresses.as_slice()) {
             (Mode::Plain, [_]) => Level::Debug,
             _ => Level::Warn,
@@ -348,7 +348,7 @@ impl Shell {
             return;
         };
         if let Err(error) = place.look_up(address, &threads.resolved_to) {
-            // The next failure or probe asks for it again; who is parked meanwhile has a deadline.
+            // The next failure or probe asks for it again; a line that is parked meanwhile has a deadline.
             self.words.unresolved(now, address, &place.name, &error);
         }
     }
@@ -474,7 +474,7 @@ impl Service for Shell {
         while let Some(written) = self.threads.as_mut().and_then(|it| it.output.report()) {
             self.written(written);
         }
-        // What cannot be written there has nobody to be told to.
+        // What cannot be written there cannot be told anywhere.
         while self.threads.as_mut().and_then(|it| it.errors.report()).is_some() {}
         self.offer_errors();
         while let Some(resolved) = self.threads.as_ref().and_then(|it| it.resolved.take()) {

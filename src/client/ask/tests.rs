@@ -44,7 +44,7 @@ fn answer_one(client: TcpStream, script: Script) {
     }
 }
 
-/// A port on which nobody listens.
+/// A port on which nothing listens.
 fn nobody() -> ConnectAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().to_string().parse().unwrap()
@@ -201,7 +201,7 @@ fn plain_says_at_the_end_what_was_not_answered() {
 
 #[test]
 fn a_name_is_looked_up_and_every_address_behind_it_tried() {
-    // `localhost` may be ::1 first, where nobody listens.
+    // `localhost` may be ::1 first, where nothing listens.
     let ConnectAddr::Tcp { port, .. } = pool(echo) else {
         panic!("a pool is on TCP")
     };

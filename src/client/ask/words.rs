@@ -125,7 +125,7 @@ impl Words {
         );
     }
 
-    /// A name stands for nothing, or nobody could say for what.
+    /// A name stands for nothing, or what it stands for could not be found out.
     pub(super) fn unresolved(&mut self, now: Instant, address: usize, name: &ConnectAddr, error: &std::io::Error) {
         let why = words(error);
         if self.unresolved.get(&address) == Some(&why) {

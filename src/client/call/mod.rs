@@ -1,4 +1,4 @@
-//! `iotcpd call ADDRESS ARGV...`: has an exec door run a program, and is, to whoever runs it, that program.
+//! `iotcpd call ADDRESS ARGV...`: has an exec door run a program, and is, to the one that runs it, that program.
 //!
 //! The life of a call. It connects ([`core`] decides how long that is tried) and sends the arguments at once; then standard
 //! input as it comes, from a thread that reads it ([`stdio`](super::stdio)), and its end. Back come pairs of netstrings
@@ -7,7 +7,7 @@
 //!
 //! What holds:
 //! - **It behaves as the program would**: its streams, in order, byte for byte; its status; its signals.
-//! - Memory is bounded whatever passes: who reads slowly slows the program, and a program that reads slowly slows whoever
+//! - Memory is bounded whatever passes: a slow reader slows the program, and a program that reads slowly slows whatever
 //!   writes to us.
 //! - There is never a half-close, which sockexec takes for a client that has gone: the input ends by an empty string.
 //! - When it ends, for whatever reason, the connection is closed, so that the door ends a program that still runs.

@@ -239,8 +239,8 @@ impl Shell {
             Chunk::Bytes(bytes) => self.tell(cx, Event::Input(&bytes)),
             Chunk::End => self.tell(cx, Event::InputEnd),
             Chunk::Failed(error) => {
-                // nohup(1) opens it for writing alone, cron(8) may close it, a job in the background may not read its terminal: to
-                // the program each is an input without anything in it.
+                // nohup(1) opens it for writing alone, cron(8) may close it, a job in the background may not read its terminal:
+                // to the program each is an input without anything in it.
                 warn!(
                     "cannot read standard input: {error}; the program finds its end there (--no-stdin leaves it out)"
                 );

@@ -1,4 +1,4 @@
-//! Which address is asked next: health, load, and who is tried again when.
+//! Which address is asked next: health, load, and when one is tried again.
 //!
 //! An address is up until it fails, and away until it answers. While one is up, those that are away are avoided; each
 //! gets one line as a probe when its delay is over, and the delay doubles with every probe, up to [`LONGEST_DELAY`]. A

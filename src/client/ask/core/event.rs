@@ -38,7 +38,7 @@ pub enum Event {
 /// Why an attempt brought nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Nobody could say what its name stands for.
+    /// What its name stands for could not be found out.
     Unresolved,
     /// There was no connection.
     Unreachable(Reason),
@@ -113,7 +113,7 @@ pub enum Action {
         /// To whom.
         address: usize,
     },
-    /// Nobody waits for this attempt any more: close its connection so that the pool knows at once.
+    /// This attempt is not waited for any more: close its connection so that the pool knows at once.
     Cancel(AttemptId),
     /// This line, LF and all, goes to standard output.
     Write(Vec<u8>),

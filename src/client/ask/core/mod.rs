@@ -1,4 +1,4 @@
-//! The asker: which line is asked where and when, and what it gets if nobody answers. Decisions only: no descriptor, no
+//! The asker: which line is asked where and when, and what it gets without an answer. Decisions only: no descriptor, no
 //! clock, no randomness; the time comes with each event.
 //!
 //! The life of a line: [`Event::Line`] → it waits for a connection, if as many as allowed are open → an address is chosen
@@ -12,8 +12,8 @@
 //! - When all addresses have been away for longer than a time-out, lines do not go round: each is tried once everywhere
 //!   and then given up at once, so that Squid's users wait for nothing, and the first line after the end of the outage finds
 //!   the daemon.
-//! - A shortage on this machine (descriptors, ports) is nobody's fault: the line rests and tries again until its deadline,
-//!   and fewer connections are opened from then on; each answer allows one more.
+//! - A shortage on this machine (descriptors, ports) is not the address's fault: the line rests and tries again until its
+//!   deadline, and fewer connections are opened from then on; each answer allows one more.
 //!
 //! What holds, after every event (`invariants` checks it in debug builds): every line in hand is in one [`State`], which
 //! says what it waits for; it has an alarm unless it is answered; a line that waits is in the queue once; as many
@@ -125,7 +125,7 @@ impl Asker {
         self.alarms.first().map(|(at, _)| *at)
     }
 
-    /// What is to be sent for an attempt, without the LF; `None` once nobody waits for it.
+    /// What is to be sent for an attempt, without the LF; `None` once it is not waited for.
     pub fn question(&self, attempt: AttemptId) -> Option<&[u8]> {
         self.attempted(attempt)?;
         self.request(attempt.request)

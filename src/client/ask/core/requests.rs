@@ -229,7 +229,7 @@ impl Asker {
         } else {
             request.spent.push(address);
         }
-        // It has just given its connection up: nobody else can have taken the place.
+        // It has just given its connection up: the place cannot have been taken since.
         self.enter(id, State::Waiting);
         self.ask(id);
     }
@@ -354,7 +354,7 @@ impl Asker {
     }
 }
 
-/// A free function, so that the rest of the asker stays within reach of whoever holds the line.
+/// A free function, so that the rest of the asker stays within reach of the caller that holds the line.
 fn get_mut(requests: &mut slab::Slab<Request>, id: RequestId) -> Option<&mut Request> {
     requests.get_mut(id.index).filter(|request| request.id == id)
 }

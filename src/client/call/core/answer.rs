@@ -40,7 +40,7 @@ pub enum End {
     Killed {
         /// What the server calls it: a name without SIG, or a number.
         name: String,
-        /// Its number, 1 to 64; `None` for a name that nobody knows here.
+        /// Its number, 1 to 64; `None` for a name that is not known here.
         number: Option<u8>,
     },
 }
@@ -52,7 +52,7 @@ pub enum Found {
     NeedMore,
     /// Output, at this place of the bytes. Never empty.
     Output(Output, Range<usize>),
-    /// The end. What follows is nobody's.
+    /// The end. What follows belongs to nothing.
     End(End),
     /// This is no answer, whatever follows.
     Wrong(Wrong),

@@ -10,7 +10,7 @@
 //!   first; a signal alone cuts that short.
 //! - What is held is bounded: input is wanted only while what came before is nearly sent, and the server is read only
 //!   while what it has said is nearly written.
-//! - Whoever waits has a deadline, but for a program that runs and a reader of its output, which may take their time: both can
+//! - Every wait has a deadline, but for a program that runs and a reader of its output, which may take their time: both can
 //!   be ended by a signal.
 
 mod answer;
@@ -40,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub enum Event<'a> {
     /// The address stands for so many targets, at least one.
     Targets(usize),
-    /// Nobody can say what it stands for; why.
+    /// Why it cannot be found out what it stands for.
     Unresolved(String),
     /// The target has accepted the connection.
     Connected,
@@ -84,7 +84,7 @@ pub enum Refused {
 /// Why an output cannot be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Broken {
-    /// Nobody reads it any more.
+    /// It is not read any more.
     Pipe,
     /// The disk is full, or the like.
     Other(String),
@@ -110,7 +110,7 @@ pub enum Outcome {
     Ended(End),
     /// This signal has ended us before that.
     Interrupted(i32),
-    /// Nobody reads the output.
+    /// The output is not read.
     BrokenPipe,
     /// Something else has gone wrong.
     Failed(Failure),
@@ -119,7 +119,7 @@ pub enum Outcome {
 /// What has gone wrong that is not the program's doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
-    /// Nobody could say what the address stands for.
+    /// What the address stands for could not be found out.
     Unresolved(String),
     /// There was no connection.
     Unreachable(String),
@@ -166,7 +166,7 @@ pub struct Call {
     state: State,
     /// What is to be written next, to standard output and standard error.
     batches: [Vec<u8>; 2],
-    /// Which of them nobody can write to any more.
+    /// Which of them cannot be written to any more.
     broken: [bool; 2],
 }
 
@@ -247,7 +247,7 @@ impl Call {
         self.sending().map(Sending::bytes).unwrap_or_default()
     }
 
-    /// What is to be written next to an output. Whoever takes it leaves it empty.
+    /// What is to be written next to an output. It is empty after it was taken.
     pub fn batch(&mut self, output: Output) -> &mut Vec<u8> {
         let [stdout, stderr] = &mut self.batches;
         match output {
@@ -384,7 +384,7 @@ impl Call {
                 }
                 Vec::new()
             }
-            // Whoever reads the output does not, and there is nobody else to be ended.
+            // The reader of the output does not read, and there is nothing else to be ended.
             Event::Signal(number) => self.interrupted(number),
             // The connection and the input are no longer of interest.
             _ => Vec::new(),

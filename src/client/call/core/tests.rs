@@ -189,7 +189,7 @@ fn an_output_that_nobody_reads_ends_us_as_it_would_the_program() {
     assert_eq!(written(&mut call, Output::Stderr), "no", "the other one is still read");
     call.handle(Event::Flushed, now);
     assert_eq!(call.outcome().map(Outcome::status), Some(141));
-    // The program has ended well, but nobody has what it said.
+    // The program has ended well, but what it said has reached no one.
     let (mut call, now) = running(Input::Standard);
     call.handle(Event::Received(b"6:stdout,5:hello,8:exitcode,1:0,"), now);
     let full = Broken::Other("no space".into());
