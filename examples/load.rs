@@ -1,8 +1,9 @@
 //! The load generator of `scripts/bench`: one thread, C clients at once, each answer checked.
 //!
 //! `load ask ADDRESS CLIENTS REQUESTS [--like LINE --expect ANSWER]`: one request per connection; every one is another line,
-//! and must come back as itself; with `--like` every request is LINE and the answer ANSWER. Prints one line of `name=value` pairs: rate (requests
-//! a second) and the latency, from before connect until the server's close, in microseconds. Exit status 1: a wrong answer.
+//! and must come back as itself; with `--like` every request is LINE and the answer ANSWER. Prints one line of `name=value`
+//! pairs: rate (requests a second) and the latency, from before connect until the server's close, in microseconds. Exit status
+//! 1: a wrong answer.
 //!
 //! `load keep ADDRESS CLIENTS IN_FLIGHT REQUESTS [--like LINE --expect ANSWER]`: the same on connections that stay, each with
 //! so many requests unanswered at any time; answers must come in the order of the requests. The latency is that from the

@@ -4,9 +4,10 @@
 //! workers are this very program (`worker`), and for that time
 //!
 //! * lets a few hundred clients ask ([`plan`]), each request with a text of its own and its answer known ([`deed`]). Some
-//!   requests kill their worker, hang it, or make it write garbage or a line too many; some clients leave, send nonsense, or say nothing;
-//! * kills, stops and wakes workers, stops some while they are started, lets them fail their probes, kills the guards, upgrades the daemon, and sends HUP, USR1
-//!   and USR2, all at random ([`mischief`]).
+//!   requests kill their worker, hang it, or make it write garbage or a line too many; some clients leave, send nonsense, or
+//!   say nothing;
+//! * kills, stops and wakes workers, stops some while they are started, lets them fail their probes, kills the guards, upgrades
+//!   the daemon, and sends HUP, USR1 and USR2, all at random ([`mischief`]).
 //!
 //! Then the load stops, and the counters must be at rest and agree with what the clients saw. Then it begins anew, and TERM
 //! comes in the middle of it: the daemon must exit with 0 and leave no process. At last some daemons are killed while they

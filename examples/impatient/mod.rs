@@ -1,7 +1,8 @@
 //! Clients that read as `resty.exec` 3.0.3 does, the Lua client for nginx.
 //!
-//! It sends everything before it reads. For the first string of an answer it waits long, and 1 ms for each piece of every further one,
-//! until there is none: then it passes on the pairs that it has, and begins anew. So an answer is broken to it (a time-out) when
+//! It sends everything before it reads. For the first string of an answer it waits long, and 1 ms for each piece of every
+//! further one, until there is none: then it passes on the pairs that it has, and begins anew. So an answer is broken to it (a
+//! time-out) when
 //!
 //! - a millisecond passes within a string, of which it then forgets a part, or before there is one pair;
 //! - the end of the connection does not come in the millisecond behind the last pair.

@@ -34,8 +34,9 @@ fn stream(choices: &mut Choices<'_>, longest: usize) -> Vec<u8> {
     [&beginning, choices.take(usize::MAX)].concat()
 }
 
-/// `Splitter` and `Dialect`: mode, whether there are channel-IDs, three bytes that cut the rest, and one that may put a very long line before it. However the
-/// input is cut, each of its lines comes out once; and what is taken off a line stands before its answer, byte for byte.
+/// `Splitter` and `Dialect`: mode, whether there are channel-IDs, three bytes that cut the rest, and one that may put a very
+/// long line before it. However the input is cut, each of its lines comes out once; and what is taken off a line stands before
+/// its answer, byte for byte.
 pub fn fuzz_ask_input(input: &[u8]) {
     let mut choices = Choices::new(input);
     let (mode, ids, cuts) = (mode(&mut choices), channel_ids(&mut choices), choices.take(3));
@@ -115,8 +116,8 @@ fn check_channel(dialect: &mut Dialect, line: &[u8]) {
     );
 }
 
-/// `Collector` and `reply::result`: mode, the length of the channel-ID, three bytes that cut the rest, and one that may put a very
-/// long line before it. However a reply is cut, its first line is the answer, and Squid can read it.
+/// `Collector` and `reply::result`: mode, the length of the channel-ID, three bytes that cut the rest, and one that may put a
+/// very long line before it. However a reply is cut, its first line is the answer, and Squid can read it.
 pub fn fuzz_ask_reply(input: &[u8]) {
     let mut choices = Choices::new(input);
     let (mode, ahead, cuts) = (mode(&mut choices), choices.below(256), choices.take(3));

@@ -11,8 +11,8 @@ const LINE_ENDS: [char; 10] = [
     '\n', '\r', '\x0b', '\x0c', '\x1c', '\x1d', '\x1e', '\u{85}', '\u{2028}', '\u{2029}',
 ];
 
-/// The content-length framer, and `Framing::passed_on`: a stream that begins with a message begins with the same one wherever it is
-/// cut in two; and what is passed on of it is that message to whoever insists on every letter of a head, to whoever takes
+/// The content-length framer, and `Framing::passed_on`: a stream that begins with a message begins with the same one wherever
+/// it is cut in two; and what is passed on of it is that message to whoever insists on every letter of a head, to whoever takes
 /// whatever looks like a line or a length, and to the framer itself, which passes it on as it is.
 pub fn fuzz_heads(stream: &[u8]) {
     let whole = first(stream);

@@ -40,8 +40,8 @@ pub(super) enum Families {
     Both,
 }
 
-/// The most connections that the kernel lets wait for one listener, whatever it is asked for (listen(2), net.core.somaxconn of this
-/// network namespace); `None`: it does not say.
+/// The most connections that the kernel lets wait for one listener, whatever it is asked for (listen(2), net.core.somaxconn of
+/// this network namespace); `None`: it does not say.
 #[must_use]
 pub fn longest_backlog() -> Option<u32> {
     let limit = fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?;

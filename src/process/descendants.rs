@@ -1,16 +1,16 @@
 //! What children have started, and left behind, wherever it has moved to.
 //!
 //! A process that leaves its group or its session (`timeout`, a shell with job control, `setsid`) is met by no signal for its
-//! parent's group. While its ancestors live it is found as their descendant ([`Tree`]). When its parent ends it becomes a child of
-//! this daemon, which is the reaper of its descendants ([`become_reaper`]), and then
+//! parent's group. While its ancestors live it is found as their descendant ([`Tree`]). When its parent ends it becomes a child
+//! of this daemon, which is the reaper of its descendants ([`become_reaper`]), and then
 //!
-//! * it ends, and has to be reaped, whoever it was: [`Orphans::collect`];
+//! * it ends, and has to be reaped, whichever it was: [`Orphans::collect`];
 //! * or the run that it comes from has ended: [`Orphans::look`] finds it by its session, by the [sign](super::signs) in its
 //!   environment, or by its [control group](super::control_group), asks it to end, and kills it after [`GRACE`];
 //! * or that run goes on: then it may as well.
 //!
-//! Strangers become our children too: where the daemon is process 1 of a container, and where whoever became the daemon by its
-//! exec had children before. They bear no sign and are left alone.
+//! Strangers become our children too: where the daemon is process 1 of a container, and where a program that became the daemon
+//! by its exec had children before. They bear no sign and are left alone.
 //!
 //! A run without descendants costs nothing here but a number. A look costs a line of `/proc` for all children of the daemon and
 //! a few for each orphan; runs that end together are looked after together, and looks are so far apart that they take a
@@ -88,10 +88,10 @@ impl Tree {
         self.0.len()
     }
 
-    /// Kills those that are still who they were.
+    /// Kills those that are still the same processes.
     pub(super) fn kill(&self) {
         for (pid, was) in &self.0 {
-            // The descriptor stands for one process, whatever becomes of its id: then it is asked who that is.
+            // The descriptor stands for one process, whatever becomes of its id: then it is asked which one that is.
             let Ok(process) = sys::pidfd_open(Pid::from_raw(*pid)) else {
                 continue;
             };
@@ -198,8 +198,8 @@ impl Orphans {
         self.next = Some(self.next.map_or(at, |next| next.min(at)));
     }
 
-    /// To be called when some child has changed (SIGCHLD): reaps those that nobody else will. `is_spared`: children of this
-    /// process that are neither on the list nor orphans.
+    /// To be called when some child has changed (SIGCHLD): reaps those that are not reaped elsewhere. `is_spared`: children of
+    /// this process that are neither on the list nor orphans.
     pub fn collect(&mut self, now: Instant, is_spared: impl Fn(Pid) -> bool) {
         for _ in 0..MOST_AT_ONCE {
             match sys::any_exited() {
@@ -422,8 +422,8 @@ pub struct Heard {
     sign: Sign,
 }
 
-/// The guard's last work, when the daemon has gone: ends every process that is in the session or the group of a child on the list,
-/// or bears a sign of this daemon, which is looked for among all that there are.
+/// The guard's last work, when the daemon has gone: ends every process that is in the session or the group of a child on the
+/// list, or bears a sign of this daemon, which is looked for among all that there are.
 pub(super) fn end_all(table: &Table) {
     if !procfs::is_own() {
         return;

@@ -21,8 +21,8 @@ const LONG: &str = "600s";
 
 /// A place where the program is installed: a name that is turned from one version to the next.
 ///
-/// Versions are hard links, never copies: a file that was open for writing a moment ago, in this process with its many threads, may
-/// be "busy" to the one that starts it.
+/// Versions are hard links, never copies: a file that was open for writing a moment ago, in this process with its many threads,
+/// may be "busy" to the one that starts it.
 pub(crate) struct Installation {
     directory: TempDir,
 }
