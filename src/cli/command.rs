@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::config::file::Source;
+use crate::config::lower::log::LogSettings;
 use crate::config::spec::command::CommandSpec;
 use crate::daemon::{self, Plan};
 use crate::error::{Blame, Error};
@@ -39,11 +40,12 @@ pub(super) struct Flags {
     spec: CommandSpec,
 }
 
-pub(super) fn run(flags: Flags) -> Result<(), Error> {
+pub(super) fn run(flags: Flags, log: LogSettings) -> Result<(), Error> {
     let source = source(flags, env::var_os(HOME))?;
     daemon::run(Plan {
-        services: source.load()?,
+        services: source.load()?.services,
         source: Some(source),
+        log,
     })
 }
 

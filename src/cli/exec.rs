@@ -5,6 +5,7 @@ use clap::Args;
 use super::exit_codes::ExitCodesFlag;
 use super::socket;
 use crate::config::lower;
+use crate::config::lower::log::LogSettings;
 use crate::config::spec::exec::ExecSpec;
 use crate::daemon::{self, Plan};
 use crate::error::Error;
@@ -34,10 +35,11 @@ pub(super) struct Flags {
     spec: ExecSpec,
 }
 
-pub(super) fn run(flags: &Flags) -> Result<(), Error> {
+pub(super) fn run(flags: &Flags, log: LogSettings) -> Result<(), Error> {
     daemon::run(Plan {
         services: vec![services::Options::Exec(Box::new(options(flags)?))],
         source: None,
+        log,
     })
 }
 

@@ -32,6 +32,7 @@ use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 use log::Level;
 use nix::sys::signal::SigSet;
 
+use crate::config::lower::log::LogSettings;
 use crate::config::spec::log::LogSpec;
 use crate::config::spec::pool::PoolSpec;
 use crate::daemon;
@@ -145,7 +146,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let codes = exit_codes(&cli);
     let role = Role::of(cli.command.as_ref());
-    let (log, _settings) = logging::start(cli.log, env::var_os(logging::VARIABLE), role.levels_else());
+    let (log, settings) = logging::start(cli.log, env::var_os(logging::VARIABLE), role.levels_else());
     for word in line.surplus {
         let what = format!(
             "`{}` belongs to no flag and is passed over; leave it out",
@@ -153,7 +154,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         );
         logging::tell(log.form(), Level::Warn, &format!("iotcpd: {what}\n"), &what);
     }
-    let outcome = dispatch(cli.command, &cli.pool, codes);
+    let outcome = dispatch(cli.command, &cli.pool, codes, settings);
     // What has happened until then comes before the end.
     let form = log.form();
     drop(log);
@@ -230,13 +231,18 @@ fn exit_codes(cli: &Cli) -> ExitCodes {
 }
 
 /// Runs one command. Its exit status is 0, unless it is the business of the command to have another.
-fn dispatch(command: Option<Command>, pool: &PoolSpec, codes: ExitCodes) -> Result<ExitCode, Failure> {
+fn dispatch(
+    command: Option<Command>,
+    pool: &PoolSpec,
+    codes: ExitCodes,
+    log: LogSettings,
+) -> Result<ExitCode, Failure> {
     let done = match command {
-        None => pool::run(pool),
-        Some(Command::Pool(spec)) => pool::run(&spec),
-        Some(Command::Exec(flags)) => exec::run(&flags),
-        Some(Command::Named(flags)) => command::run(*flags),
-        Some(Command::Run(flags)) => run::run(flags),
+        None => pool::run(pool, log),
+        Some(Command::Pool(spec)) => pool::run(&spec, log),
+        Some(Command::Exec(flags)) => exec::run(&flags, log),
+        Some(Command::Named(flags)) => command::run(*flags, log),
+        Some(Command::Run(flags)) => run::run(flags, log),
         Some(Command::Check(flags)) => check::run(flags),
         Some(Command::Ask(flags)) => ask::run(&flags),
         Some(Command::Help(flags)) => help::run(&flags),

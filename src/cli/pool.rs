@@ -1,6 +1,7 @@
 //! `iotcpd [flags]` and `iotcpd pool [flags]`: one pool, described on the command line.
 
 use crate::config::lower;
+use crate::config::lower::log::LogSettings;
 use crate::config::spec::pool::PoolSpec;
 use crate::daemon::{self, Plan};
 use crate::error::Error;
@@ -10,10 +11,11 @@ use crate::services::pool::options::Options;
 /// The name of a pool that has no table to take one from.
 const NAME: &str = "pool";
 
-pub(super) fn run(spec: &PoolSpec) -> Result<(), Error> {
+pub(super) fn run(spec: &PoolSpec, log: LogSettings) -> Result<(), Error> {
     daemon::run(Plan {
         services: vec![services::Options::Pool(Box::new(options(spec)?))],
         source: None,
+        log,
     })
 }
 

@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::exit_codes::ExitCodesFlag;
 use super::file::File;
+use crate::config::lower::log::LogSettings;
 use crate::daemon::{self, Plan};
 use crate::error::Error;
 
@@ -23,10 +24,13 @@ pub(super) struct Flags {
     pub(super) exit_codes: ExitCodesFlag,
 }
 
-pub(super) fn run(flags: Flags) -> Result<(), Error> {
+pub(super) fn run(flags: Flags, log: LogSettings) -> Result<(), Error> {
     let source = flags.file.source("run")?;
+    let contents = source.load()?;
+    log.apply(&contents.log);
     daemon::run(Plan {
-        services: source.load()?,
+        services: contents.services,
         source: Some(source),
+        log,
     })
 }

@@ -30,6 +30,7 @@ use nix::sys::signal::Signal;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGURG, SIGUSR1, SIGUSR2};
 
 use crate::config::file::Source;
+use crate::config::lower::log::LogSettings;
 use crate::error::{Blame, Error};
 use crate::net::handover::HandedOver;
 use crate::process::limits::OpenFileLimit;
@@ -45,7 +46,7 @@ use doors::{Doors, Places};
 use notify::Notifier;
 use output::Output;
 use reload::Reloader;
-use survey::Ready;
+use survey::Surveyed;
 use upgrade::candidate::{Candidate, Invitation};
 use upgrade::predecessor::Upgrade;
 
@@ -56,6 +57,8 @@ pub struct Plan {
     pub services: Vec<services::Options>,
     /// The file they were read from, to be read again at HUP; `None`: they came from the command line.
     pub source: Option<Source>,
+    /// What the log has been told, which the file may have a say in.
+    pub log: LogSettings,
 }
 
 /// A daemon at work.
@@ -65,6 +68,7 @@ struct Daemon {
     /// Behind the doors, so that they are gone before the guard is.
     children: Children,
     reloader: Reloader,
+    log: LogSettings,
     output: Output,
     notifier: Notifier,
     ending: Ending,
@@ -124,6 +128,7 @@ pub fn run(plan: Plan) -> Result<(), Error> {
         reactor,
         children,
         doors: Doors::new(limit, defaults, handed_over, inherited, places),
+        log: plan.log,
         output: Output::start(),
         notifier: Notifier::from_environment(),
         ending: Ending::NotYet,
@@ -226,20 +231,27 @@ impl Daemon {
         }
     }
 
-    fn apply(&mut self, read: Result<Vec<Ready>, Error>) {
+    fn apply(&mut self, read: Result<Surveyed, Error>) {
         if self.ending != Ending::NotYet {
             return;
         }
         if self.reloader.has_file() {
-            match read.and_then(|services| self.doors.reload(&mut self.reactor, services)) {
-                Ok(()) => log::info!("the configuration was read again"),
+            let applied = read.and_then(|read| {
+                self.doors.reload(&mut self.reactor, read.services)?;
+                Ok(read.log)
+            });
+            match applied {
+                Ok(log) => {
+                    self.log.apply(&log);
+                    log::info!("the configuration was read again");
+                }
                 Err(error) => {
                     log::error!("the configuration was read again and is refused; the old one stays:\n{error}");
                 }
             }
         } else {
             match read {
-                Ok(services) => self.doors.equip(&mut self.reactor, services),
+                Ok(read) => self.doors.equip(&mut self.reactor, read.services),
                 Err(error) => log::error!("programs are started with what was there before:\n{error}"),
             }
         }

@@ -18,9 +18,9 @@ use crate::reactor::helper::{Mailbox, Sender};
 use crate::services::Door;
 
 use super::doors::Doors;
-use super::survey::Ready;
+use super::survey::Surveyed;
 
-type Outcome = Result<Vec<Ready>, Error>;
+type Outcome = Result<Surveyed, Error>;
 
 /// How long reading may take. Name services have their own time-outs, which are shorter.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);

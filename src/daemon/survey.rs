@@ -2,7 +2,8 @@
 //! any of that may take its time, or never end. Nothing here needs the loop, so that a daemon that serves has it done on a
 //! thread ([`reload`](super::reload)).
 
-use crate::config::file::Source;
+use crate::config::file::{Contents, Source};
+use crate::config::spec::log::LogSpec;
 use crate::error::{Blame, Error};
 use crate::net::addr::{ListenAddr, UnixAddr};
 use crate::net::listener::Listener;
@@ -16,6 +17,14 @@ pub(super) struct Ready {
     pub(super) kit: Kit,
     /// Some of those that it listens on and that were not listened on before.
     pub(super) listeners: Listeners,
+}
+
+/// What the survey has come to.
+#[derive(Debug)]
+pub(super) struct Surveyed {
+    pub(super) services: Vec<Ready>,
+    /// What the file says about the log; nothing where there is no file.
+    pub(super) log: LogSpec,
 }
 
 /// What is to be looked at.
@@ -44,10 +53,13 @@ impl Survey {
     ///
     /// # Errors
     /// What keeps a service from being opened, or changed. Nothing is left behind.
-    pub(super) fn make(self) -> Result<Vec<Ready>, Error> {
-        let services = match &self.source {
+    pub(super) fn make(self) -> Result<Surveyed, Error> {
+        let Contents { services, log } = match &self.source {
             Some(source) => source.load()?,
-            None => self.services.clone(),
+            None => Contents {
+                services: self.services.clone(),
+                log: LogSpec::default(),
+            },
         };
         let ready = services.into_iter().map(|options| {
             let kit = options.lay_out(&self.defaults)?;
@@ -58,7 +70,8 @@ impl Survey {
                 listeners,
             })
         });
-        ready.collect()
+        let services = ready.collect::<Result<_, _>>()?;
+        Ok(Surveyed { services, log })
     }
 
     /// Listens on those addresses of a service that are files, and that nobody here has. One that another service has is left

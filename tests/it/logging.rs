@@ -303,3 +303,45 @@ fn a_mistake_in_words_is_told_to_people_and_to_the_journal_with_a_priority() {
     let told = usage(Daemon::with(["-n", "0", "--log-format", "json"]));
     assert_eq!(objects(&told).len(), 1, "{told}");
 }
+
+#[test]
+fn a_file_may_say_it_and_flags_go_over_the_file() {
+    let home = temp_dir();
+    let file = home.path().join("f.toml");
+    let write = |log: &str| {
+        let command = worker_command(&[]);
+        fs::write(
+            &file,
+            format!("{log}\n[pool.main]\ndaemon = \"{command}\"\nport = 0\nnum-daemons = 1\n"),
+        )
+        .unwrap();
+    };
+    let run = |flags: &[&str]| Daemon::with(["run", "--config", file.to_str().unwrap()]).args(flags);
+    write("[log]\nlevel = 'debug'\nformat = 'plain'");
+    let daemon = run(&[]).start();
+    assert!(daemon.stderr_wait("DEBUG main: worker 0 started").starts_with("DEBUG "));
+    // It is read again, and counts from then on.
+    write("[log]\nlevel = 'info'\nformat = 'json'");
+    daemon.signal(Signal::SIGHUP);
+    assert!(daemon.stderr_wait("the configuration was read again").starts_with('{'));
+    daemon.stderr_wait("every worker has been replaced");
+    assert_eq!(log_of(&daemon).matches("started, pid").count(), 1, "it is of DEBUG");
+    // A mistake changes nothing.
+    write("[log]\nformat = 'plain'");
+    let daemon = run(&[]).start();
+    write("[log]\nlevel = 'inf'\nformat = 'json'");
+    daemon.signal(Signal::SIGHUP);
+    assert!(daemon.stderr_wait("did you mean `info`?").starts_with("ERROR   "));
+    assert!(log_of(&daemon).ends_with("INFO main: draining, 0 clients connected"));
+    // The order of those that have a say.
+    write("[log]\nlevel = 'error'\nformat = 'json'");
+    let daemon = run(&["--log-level", "debug", "--log-format", "plain"])
+        .env("RUST_LOG", "warn")
+        .start();
+    assert!(daemon.stderr_wait("worker 0 started").starts_with("DEBUG "));
+    let daemon = run(&[]).env("RUST_LOG", "info").start();
+    assert!(daemon.stderr_wait("listening on").starts_with('{'));
+    let daemon = run(&[]).env("RUST_LOG", "nonsense").spawn();
+    let told = daemon.stderr_wait("RUST_LOG is `nonsense`");
+    assert!(told.contains("what the file says"), "{told}");
+}

@@ -11,9 +11,11 @@ use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, Args, Command};
 use iotcpd::config::file;
 use iotcpd::config::framing::Framing;
+use iotcpd::config::levels::Levels;
 use iotcpd::config::spec::command::{ArgumentSpec, EntrySpec};
 use iotcpd::config::spec::exec::Protocol;
 use iotcpd::config::spec::fail::Fail;
+use iotcpd::config::spec::log::{Format, LogTable};
 use iotcpd::config::spec::pool::{HalfClose, LineEnd, Mode};
 use iotcpd::config::spec::whether::Whether;
 use iotcpd::config::units::{Escaped, FileMode, Size, Time, Whole};
@@ -267,6 +269,7 @@ fn type_of(flag: &Arg) -> &'static str {
         _ if value == TypeId::of::<Escaped>() => "(bytes)",
         _ if value == TypeId::of::<Framing>() || value == TypeId::of::<LineEnd>() => "(text)",
         _ if value == TypeId::of::<String>() || value == TypeId::of::<HalfClose>() => "(text)",
+        _ if value == TypeId::of::<Levels>() || value == TypeId::of::<Format>() => "(text)",
         _ if value == TypeId::of::<Mode>() || value == TypeId::of::<Whether>() => "(text)",
         _ if value == TypeId::of::<Protocol>() || value == TypeId::of::<Fail>() => "(text)",
         _ => panic!("the page has no word for the type of {flag}"),
@@ -283,6 +286,8 @@ fn every_key_has_its_entry_with_type_and_default_and_every_entry_its_key() {
     ] {
         assert_eq!(keys_in_page(&page, heading), keys_of(&subcommand(door)), "{heading}");
     }
+    let log = LogTable::augment_args(Command::new("log"));
+    assert_eq!(keys_in_page(&page, ".Ss Keys of the log"), keys_of(&log));
     let entry = EntrySpec::augment_args(Command::new("entry"));
     assert_eq!(keys_in_page(&page, ".Ss Keys of a command"), keys_of(&entry));
 }

@@ -12,6 +12,7 @@
 mod command;
 mod contents;
 mod keys;
+mod log;
 mod needs;
 mod report;
 mod torc;
@@ -30,6 +31,7 @@ use super::lower::{self, Lowered, Mistake};
 use super::quote::Quoted;
 use super::spec::command::CommandSpec;
 use super::spec::exec::ExecSpec;
+use super::spec::log::LogSpec;
 use super::suggest::nearest;
 use crate::error::Error;
 use crate::net::addr::ListenAddr;
@@ -61,16 +63,20 @@ impl Source {
         }
     }
 
-    /// Reads the services that it describes.
+    /// Reads what it describes.
     ///
     /// # Errors
     /// As [`load`].
-    pub fn load(&self) -> Result<Vec<Options>, Error> {
+    pub fn load(&self) -> Result<Contents, Error> {
         match self {
             Source::Toml(path) => load(path),
             Source::Torc { path, flags } => {
                 let options = load_torc(path, flags)?;
-                Ok(vec![Options::Command(Box::new(options))])
+                Ok(Contents {
+                    services: vec![Options::Command(Box::new(options))],
+                    // torcd's files say nothing of it.
+                    log: LogSpec::default(),
+                })
             }
         }
     }
@@ -88,6 +94,15 @@ impl Source {
             Source::Torc { path, flags } => torc::check(path, flags),
         }
     }
+}
+
+/// What a file describes.
+#[derive(Debug)]
+pub struct Contents {
+    /// The services, in their order. At least one.
+    pub services: Vec<Options>,
+    /// What it says about the log.
+    pub log: LogSpec,
 }
 
 /// One kind of service.
@@ -120,6 +135,7 @@ const LONGEST_NAME: usize = 64;
 /// What reading has come to so far.
 struct Found<'t> {
     services: Vec<Options>,
+    log: LogSpec,
     /// The names of all services, also of those that could not be read.
     names: Vec<String>,
     /// Every address listened on: by which service, and where that is said.
@@ -132,6 +148,7 @@ impl<'t> Found<'t> {
     fn nothing(report: Report<'t>) -> Self {
         Found {
             services: Vec::new(),
+            log: LogSpec::default(),
             names: Vec::new(),
             listening: Vec::new(),
             needs: Needs::default(),
@@ -140,35 +157,44 @@ impl<'t> Found<'t> {
     }
 
     /// What is wrong with it all. Where nothing is, what was passed over is a warning in the log.
-    fn conclude(mut self, looks: Looks) -> (Vec<Options>, Vec<String>) {
+    fn conclude(mut self, looks: Looks) -> (Contents, Vec<String>) {
         if looks == Looks::AtNeeds {
             self.needs.look(&mut self.report);
         }
         let passed_over = self.report.take_passed_over();
         let lines = self.report.into_lines();
         if lines.is_empty() {
-            passed_over.iter().for_each(|line| log::warn!("{line}"));
+            passed_over.iter().for_each(|line| ::log::warn!("{line}"));
         }
-        (self.services, lines)
+        let (services, log) = (self.services, self.log);
+        (Contents { services, log }, lines)
     }
 }
 
-/// Reads the services that a file describes.
+/// Reads what a file describes.
 ///
 /// # Errors
 /// The operator's to mend: the file cannot be read, or one line `file:line:column: what; what to write instead` for
 /// each mistake in it.
-pub fn load(path: &Path) -> Result<Vec<Options>, Error> {
+pub fn load(path: &Path) -> Result<Contents, Error> {
     let (name, bytes) = contents(path)?;
-    read(&name, &bytes)
+    read_all(&name, &bytes)
 }
 
 /// [`load`] for a text at hand; `name` stands for the file in errors.
 ///
 /// # Errors
 /// As [`load`].
-pub fn read(name: &str, bytes: &[u8]) -> Result<Vec<Options>, Error> {
+pub fn read_all(name: &str, bytes: &[u8]) -> Result<Contents, Error> {
     read_text(name, utf_8(name, bytes)?, Looks::No)
+}
+
+/// The services alone.
+///
+/// # Errors
+/// As [`load`].
+pub fn read(name: &str, bytes: &[u8]) -> Result<Vec<Options>, Error> {
+    read_all(name, bytes).map(|contents| contents.services)
 }
 
 /// What the bytes of a file say.
@@ -181,7 +207,7 @@ fn utf_8<'b>(name: &str, bytes: &'b [u8]) -> Result<&'b str, Error> {
     })
 }
 
-fn read_text(name: &str, text: &str, looks: Looks) -> Result<Vec<Options>, Error> {
+fn read_text(name: &str, text: &str, looks: Looks) -> Result<Contents, Error> {
     let mut found = Found::nothing(Report::new(name, text));
     let (root, errors) = DeTable::parse_recoverable(text);
     let any_errors = !errors.is_empty();
@@ -191,10 +217,16 @@ fn read_text(name: &str, text: &str, looks: Looks) -> Result<Vec<Options>, Error
     }
     let mut kinds: Vec<_> = root.get_ref().iter().collect();
     kinds.sort_by_key(|(kind, _)| kind.span().start);
-    for (kind, named) in kinds {
-        read_kind(kind, named, &mut found);
+    let is_log = |kind: &Spanned<DeString<'_>>| kind.get_ref() == log::KIND;
+    let describes_nothing = kinds.iter().all(|(kind, _)| is_log(kind));
+    for (kind, value) in kinds {
+        if is_log(kind) {
+            log::read(kind, value, &mut found);
+        } else {
+            read_kind(kind, value, &mut found);
+        }
     }
-    if root.get_ref().is_empty() && !any_errors {
+    if describes_nothing && !any_errors {
         found.report.add(
             0,
             "no service is described; write a table such as [pool.main] and its keys below it",
@@ -202,7 +234,7 @@ fn read_text(name: &str, text: &str, looks: Looks) -> Result<Vec<Options>, Error
     }
     report_clashes(&mut found);
     match found.conclude(looks) {
-        (services, lines) if lines.is_empty() => Ok(services),
+        (contents, lines) if lines.is_empty() => Ok(contents),
         (_, lines) => Err(Error::mistakes(lines)),
     }
 }

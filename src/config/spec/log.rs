@@ -8,8 +8,7 @@ use crate::config::levels::Levels;
 use crate::log::Form;
 
 /// What is logged, and how.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Deserialize)]
-#[serde(default, rename_all = "kebab-case")]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct LogSpec {
     /// What is logged: error, warn, info, debug, trace or off; for a room alone warn,pool=debug. Goes over RUST_LOG
     /// [default: info]
@@ -19,6 +18,24 @@ pub struct LogSpec {
     /// [default: auto]
     #[arg(long = "log-format", value_name = "FORMAT", global = true)]
     pub format: Option<Format>,
+}
+
+/// The same as keys of the table `[log]`, whose name says what they are about.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct LogTable {
+    /// What is logged [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub level: Option<Levels>,
+    /// How a line looks [default: auto]
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<Format>,
+}
+
+impl From<LogTable> for LogSpec {
+    fn from(LogTable { level, format }: LogTable) -> Self {
+        LogSpec { level, format }
+    }
 }
 
 /// What lines look like.
