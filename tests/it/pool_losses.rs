@@ -236,11 +236,11 @@ impl Fickle {
 fn other_last_words_are_shown() {
     let fickle = Fickle::that_says("config error line 3");
     let daemon = hasty(1, &fickle.command());
-    daemon.stderr_wait("the 2nd time in a row");
+    // As many as are told in ten seconds; they do not stand in the way of another story.
+    daemon.stderr_wait("the 5th time in a row");
     fickle.says("config error line 4");
     daemon.stderr_wait(": config error line 4");
-    daemon.stderr_wait_nth(" exited with status 1; started again in ", 1);
-    daemon.stderr_wait_nth("the 2nd time in a row", 2);
+    daemon.stderr_wait(" exited with status 1; started again in ");
     let log = whole_log(&daemon);
     for (words, count) in [("starting", 2), ("line 3", 1), ("line 4", 1)] {
         assert_eq!(log.matches(words).count(), count, "{words}: {log}");

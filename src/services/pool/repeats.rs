@@ -30,7 +30,7 @@ const PATIENTLY: Duration = Duration::from_secs(10);
 /// So many of a row are told in any case; then there is a pause between two, which doubles up to the longest.
 const FIRST: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
 /// What one worker has written to standard error, as long as it is young.
 #[derive(Debug, Default)]

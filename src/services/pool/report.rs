@@ -33,6 +33,8 @@ impl Latencies {
 pub(super) enum Topic {
     Refusal(Refusal),
     Restart(Restart),
+    /// Of a worker that is lost in another way than those before it: they are not to keep this from being told.
+    NewLoss(Restart),
     Died,
     Background,
     Denied,
@@ -58,6 +60,7 @@ impl fmt::Display for Topic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Topic::Refusal(_) => "refused requests",
+            Topic::NewLoss(_) => "losses of workers, each in another way than the one before",
             Topic::Restart(_) => "lost or replaced workers",
             Topic::Died => "crashes in sessions",
             Topic::Background => "workers that have left something in the background",

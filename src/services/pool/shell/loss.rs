@@ -8,6 +8,7 @@
 //!
 //! A worker that has answered nothing is compared with those before it ([`Repeats`](super::super::repeats::Repeats)).
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use log::Level;
@@ -101,14 +102,14 @@ impl Pool {
     }
 
     /// Keeps a line for later that is an effect of a loss whose story is not told yet. `false`: there is none, and it is due.
-    pub(super) fn tells_later(&mut self, worker: Option<WorkerId>, topic: Topic, line: &str) -> bool {
+    pub(super) fn tells_later(&mut self, worker: Option<WorkerId>, topic: Topic, line: fmt::Arguments<'_>) -> bool {
         let process = worker.and_then(|worker| self.crew.get_mut(worker));
         let Some(loss) = process.and_then(|process| process.loss.as_mut()) else {
             return false;
         };
         let has_room = loss.refusals.len() < MOST_REFUSALS;
         if has_room {
-            loss.refusals.push((topic, line.to_owned()));
+            loss.refusals.push((topic, line.to_string()));
         }
         has_room
     }
@@ -166,6 +167,10 @@ impl Pool {
                 remark,
             } = cause;
             let is_again = again.is_some_and(|again| again.number > 1);
+            let topic = match again {
+                Some(Again { number: 1, .. }) => Topic::NewLoss(loss.reason),
+                _ => Topic::Restart(loss.reason),
+            };
             let early_deaths = if is_again { 0 } else { loss.early_deaths };
             let next = loss.next.story(early_deaths, loss.reason == Restart::SpawnFailed);
             let process = self.crew.get(id);
@@ -180,7 +185,7 @@ impl Pool {
             let hint = self.hint(id, loss.reason, end);
             let record = self.record(id, loss.reason, loss.at);
             let line = format_args!("{who} {what}{how}{detail}{remark}; {next}{hint}");
-            self.note_at_length(cx, level, Topic::Restart(loss.reason), line, record.into_iter());
+            self.note_at_length(cx, level, topic, line, record.into_iter());
         }
         for (topic, line) in loss.refusals {
             self.note(cx, Level::Warn, topic, format_args!("{line}"));

@@ -326,10 +326,12 @@ impl Pool {
             .map(|worker| format!(" at {worker}"))
             .unwrap_or_default();
         let waited = amount::span(waited);
-        let line = format!("refused {peer} after {waited}{at}: {cause}");
-        let topic = Topic::Refusal(reason);
-        if !self.tells_later(worker, topic, &line) {
-            self.note(cx, Level::Warn, topic, format_args!("{line}"));
+        let (topic, line) = (
+            Topic::Refusal(reason),
+            format_args!("refused {peer} after {waited}{at}: {cause}"),
+        );
+        if !self.tells_later(worker, topic, line) {
+            self.note(cx, Level::Warn, topic, line);
         }
     }
 }
