@@ -173,6 +173,12 @@ impl Child {
         &mut self.pidfd
     }
 
+    /// Whether it has exited, reaped or not.
+    #[must_use]
+    pub fn has_exited(&self) -> bool {
+        self.status.is_some() || matches!(sys::wait(&self.pidfd, Wait::Look), Ok(Some(_)))
+    }
+
     /// How it ended; `None` while it is not reaped.
     #[must_use]
     pub const fn status(&self) -> Option<ExitStatus> {
@@ -283,9 +289,10 @@ mod tests {
     #[test]
     fn its_end_is_an_event_and_its_status_is_told_once_and_for_all() {
         let mut child = shell("read end; exit 7");
-        assert_eq!(child.reap().unwrap(), None);
+        assert_eq!((child.reap().unwrap(), child.has_exited()), (None, false));
         drop(child.stdin.take());
         wait_readable(child.pidfd());
+        assert!(child.has_exited());
         assert_eq!(child.reap().unwrap(), Some(ExitStatus::Code(7)));
         assert_eq!(child.reap().unwrap(), Some(ExitStatus::Code(7)));
     }

@@ -5,9 +5,10 @@
 //! has one, or in its session, they are certainly its own. One that has begun a session already is known by its time alone,
 //! since its environment is nothing to be read on the loop ([`descendants`](super::descendants) looks at that a moment later).
 
-use nix::unistd::{Pid, getsid};
+use nix::unistd::{Pid, getpid, getsid};
 
 use super::descendants::Tree;
+use super::guard;
 use super::procfs;
 use super::watch_list::Place;
 
@@ -33,6 +34,7 @@ pub(super) fn left_by(child: Pid, place: &Place) -> Option<Left> {
         return Some(alive.count()).filter(|count| *count > 0).map(Left::Exactly);
     }
     let own_session = getsid(None).map_or(0, Pid::as_raw);
+    let own_name = procfs::name(getpid().as_raw());
     let (mut certain, mut possible) = (0, 0);
     let orphans = procfs::own_children().unwrap_or_default().into_iter();
     for orphan in orphans.filter(|pid| !place.is_child(*pid)).take(MOST) {
@@ -41,7 +43,7 @@ pub(super) fn left_by(child: Pid, place: &Place) -> Option<Left> {
         let family = 1 + Tree::below(Pid::from_raw(orphan)).len();
         if stat.session == child.as_raw() {
             certain += family;
-        } else if stat.session != own_session && !place.is_child(stat.session) {
+        } else if stat.session != own_session && !place.is_child(stat.session) && !is_daemons(orphan, &own_name) {
             possible += family;
         }
     }
@@ -50,6 +52,12 @@ pub(super) fn left_by(child: Pid, place: &Place) -> Option<Left> {
         (certain, 0) => Some(Left::Exactly(certain)),
         (certain, possible) => Some(Left::AtMost(certain + possible)),
     }
+}
+
+/// Its guard, or its successor.
+fn is_daemons(pid: i32, own_name: &str) -> bool {
+    let name = procfs::name(pid);
+    name == own_name || guard::NAME.to_bytes() == name.as_bytes()
 }
 
 fn is_alive(pid: i32) -> bool {

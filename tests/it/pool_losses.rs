@@ -84,7 +84,8 @@ fn each_way_to_be_lost_is_one_line_of_a_kind() {
             .unwrap()
             .to_owned();
         assert!(who.starts_with("worker 0 (pid "), "{line}");
-        assert!(line.contains("; started again at once"), "{line}");
+        // Of two that die within a moment, the end of the second may be heard of first.
+        assert!(line.contains("; started again "), "{line}");
         client.reset();
         let log = whole_log(&daemon);
         let stories = log.lines().filter(|line| line.contains(&format!("{who}) ")));

@@ -139,7 +139,7 @@ impl Words {
     }
 
     /// Tells what is held back; what comes behind it is told as it comes.
-    pub(super) fn speak_out(&mut self, tell: &mut dyn FnMut(&str)) {
+    fn speak_out(&mut self, tell: &mut dyn FnMut(&str)) {
         if let Manner::Along(held) = &mut self.manner {
             let lines = std::mem::take(&mut held.lines);
             self.manner = Manner::Apart;
@@ -241,6 +241,15 @@ impl Repeats {
         words.speak_out(tell);
         *words = Words::of_grown();
         self.end()
+    }
+
+    /// A worker has gone that was told to. What is held back of it is told, unless others were lost with it: those have said it.
+    pub(super) fn gone(&self, words: &mut Words, tell: &mut dyn FnMut(&str)) {
+        let is_known = self.is_complete && self.text.starts_with(&words.gists);
+        if !is_known {
+            words.speak_out(tell);
+        }
+        *words = Words::of_grown();
     }
 
     /// There will be no others, or none that are to be compared with those before.
@@ -489,6 +498,24 @@ mod tests {
         pool.dies(0);
         pool.says(0, "starting");
         assert_eq!(pool.workers[0].deadline(), Some(pool.start + PATIENTLY));
+    }
+
+    #[test]
+    fn one_that_is_told_to_go_leaves_nothing_unsaid_but_what_others_were_lost_with() {
+        let mut pool = Pool::new(2);
+        for lost in [false, true] {
+            pool.says(0, "starting");
+            pool.says(0, "no such table");
+            if lost {
+                pool.dies(0);
+            }
+            pool.says(1, "starting");
+            pool.told();
+            let (log, mut words) = (&mut pool.log, std::mem::take(&mut pool.workers[1]));
+            pool.repeats.gone(&mut words, &mut |line| log.push(line.to_owned()));
+            assert_eq!(pool.told().len(), usize::from(!lost));
+            pool.workers[0] = Words::default();
+        }
     }
 
     #[test]

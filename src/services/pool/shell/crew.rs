@@ -15,6 +15,8 @@ pub(super) struct Crew {
     pub(super) waiting: VecDeque<WorkerId>,
     /// Workers with requests that are to be written at the end of the turn.
     pub(super) unsent: Vec<WorkerId>,
+    /// Workers that are lost and most likely dying: their stories are not told yet. The one that was lost first is the first.
+    pub(super) dying: Vec<WorkerId>,
     /// Why the last start failed, until it is told.
     pub(super) refusal: Option<String>,
 }

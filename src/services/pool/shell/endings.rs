@@ -83,9 +83,18 @@ impl Pool {
         self.end_on(cx, id, reaper::Event::Deadline);
     }
 
-    /// The process has ended. Its last words are heard first: a reply that was written counts.
+    /// The process has ended. Of those that were lost before it, and have ended too, is told first: their successor may be this
+    /// one.
     pub(super) fn exit_ready(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(id) = self.crew.find(key) else { return };
+        for earlier in self.dead_before(id) {
+            self.has_exited(cx, earlier);
+        }
+        self.has_exited(cx, id);
+    }
+
+    /// Its last words are heard first: a reply that was written counts.
+    fn has_exited(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         self.hear_last_words(cx, id);
         let Some(process) = self.crew.get(id) else { return };
         if process.examination.is_under_way() {
@@ -148,7 +157,8 @@ impl Pool {
             cx.set_alarm(&mut process.stderr_alarm, Of::WorkerErrors.worker(id), None);
             cx.set_alarm(&mut process.reply_alarm, Of::WorkerOutput.worker(id), None);
             let (name, who) = (&self.options.name, process.who());
-            process.words.speak_out(&mut |line| log::info!("{name}: {who}: {line}"));
+            let mut tell = |line: &str| log::info!("{name}: {who}: {line}");
+            self.repeats.gone(&mut process.words, &mut tell);
         }
         self.descriptor_freed(cx);
     }

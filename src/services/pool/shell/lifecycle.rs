@@ -213,9 +213,6 @@ impl Pool {
     pub(in crate::services::pool) fn stop(&mut self, cx: &mut Context<'_>, ending: Ending) {
         self.listening.close();
         self.life = Life::Stopping;
-        self.end_row();
-        let left_out = self.throttle.drain();
-        self.sum_up(&left_out);
         cx.set_alarm(&mut self.life_alarm, Of::Life.only(), None);
         cx.set_alarm(&mut self.upkeep_alarm, Of::Upkeep.only(), None);
         self.tell(cx, Event::Shutdown(ending));
@@ -226,6 +223,9 @@ impl Pool {
     }
 
     fn close_everybody(&mut self, cx: &mut Context<'_>) {
+        self.end_row();
+        let left_out = self.throttle.drain();
+        self.sum_up(&left_out);
         for key in self.clients.keys() {
             self.close(cx, key);
         }

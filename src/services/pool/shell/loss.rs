@@ -72,7 +72,8 @@ impl Pool {
         }
         match self.crew.get_mut(worker) {
             Some(process) if process.stage == Stage::Lost && process.end.is_none() => {
-                process.loss = Some(Box::new(loss))
+                process.loss = Some(Box::new(loss));
+                self.crew.dying.push(worker);
             }
             Some(process) => {
                 let end = process.end.clone().unwrap_or(End::Stopped);
@@ -82,11 +83,20 @@ impl Pool {
         }
     }
 
+    /// Those that were lost before this one, and have ended as well: their end is only not heard of yet.
+    pub(super) fn dead_before(&self, id: WorkerId) -> Vec<WorkerId> {
+        let before = self.crew.dying.iter().take_while(|dying| **dying != id);
+        let is_dead = |dying: &&WorkerId| self.crew.get(**dying).is_some_and(|process| process.child.has_exited());
+        before.filter(is_dead).copied().collect()
+    }
+
     /// It is not dying: it goes on, and is ended now.
     pub(super) fn tell_loss_of_living(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         let Some(process) = self.crew.get_mut(id) else { return };
+        let closed = process.closed;
         if let Some(loss) = process.loss.take() {
-            let end = process.closed.map_or(End::Stopped, End::Closed);
+            self.crew.dying.retain(|dying| *dying != id);
+            let end = closed.map_or(End::Stopped, End::Closed);
             self.tell_loss(cx, id, *loss, &end);
         }
     }
@@ -97,6 +107,7 @@ impl Pool {
         let loss = process.loss.take();
         process.end = Some(end.clone());
         if let Some(loss) = loss {
+            self.crew.dying.retain(|dying| *dying != id);
             self.tell_loss(cx, id, *loss, &end);
         }
     }
