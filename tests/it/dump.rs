@@ -423,6 +423,31 @@ fn every_request_in_a_workers_hands_has_a_line_up_to_a_number() {
 }
 
 #[test]
+fn a_request_whose_client_has_gone_while_others_want_the_same_answer_says_so() {
+    let daemon = pool(1, &["--persistent", "--cache-size", "1M"]);
+    let (gate, mut first) = (Gate::new(), daemon.client());
+    let request = format!("wait {} shared\n", gate.path());
+    first.send(&request);
+    let arrival = gate.arrival();
+    let mut other = daemon.client();
+    other.send(&request);
+    daemon.usr1_until(|stats| stats.count("cache shared") == 1);
+    let dump = readable(&daemon);
+    let states: Vec<_> = about(&dump, "client ").iter().map(|line| said(line, "state")).collect();
+    assert_eq!(states, ["waiting", "waiting"]);
+    first.reset();
+    let dump = readable_until(&daemon, |dump| about(dump, "client ").len() == 1);
+    let line = one(&dump, "worker ");
+    assert_eq!(
+        (said(line, "state"), said(line, "client")),
+        ("busy", "gone (others wait for the answer)")
+    );
+    assert!(line.ends_with(" shared\""), "{line}");
+    arrival.open();
+    assert_eq!(other.read_line(), "shared");
+}
+
+#[test]
 fn a_session_is_told_with_its_worker_and_what_has_gone_each_way() {
     let script = "read line; echo got it; read line";
     let command = shell_words::join(["sh", "-c", script]);

@@ -114,7 +114,7 @@ impl Pool {
         let bytes = self.clients.exchanges.request_bytes(id);
         let excerpt = bytes.map(|bytes| Excerpt::of(bytes, self.disclosure_of(request.arrived)));
         let client = self.clients.of(id).map(|client| who(&client.stream, &client.peer));
-        let client = client.as_deref().unwrap_or("gone, and others wait for the answer");
+        let client = client.as_deref().unwrap_or("gone (others wait for the answer)");
         dump::request(since, client, excerpt.as_ref())
     }
 
