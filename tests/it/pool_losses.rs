@@ -293,6 +293,10 @@ fn a_worker_that_puts_itself_in_the_background_is_told_as_that() {
             "{line}"
         );
     }
+    // Whatever it says before.
+    let command = shell("echo starting; sleep 1000 & exit 0");
+    let daemon = Daemon::pool(1, &command, &["--ready-line", "up"]);
+    daemon.stderr_wait("has put itself in the background");
     // One that has served, or leaves nothing, has only ended.
     for script in ["exit 0", "read l; echo OK; sleep 1000 & exit 0"] {
         let daemon = hasty(1, &shell(script));

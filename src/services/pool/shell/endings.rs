@@ -115,8 +115,10 @@ impl Pool {
         let Some(process) = self.crew.get_mut(id) else {
             return Ok(());
         };
-        // To be asked while it is a zombie, and only of those that have been of no use.
-        let may_be_a_daemon = process.stage != Stage::Ending && !process.has_written && !process.had_session;
+        // To be asked while it is a zombie, and only of those that have been of no use. What one for a single request has
+        // written may be its answer, which is known in a moment.
+        let may_have_answered = process.had_session || (process.has_written && self.options.framings.single_use());
+        let may_be_a_daemon = process.stage != Stage::Ending && process.words.is_young() && !may_have_answered;
         let left = if may_be_a_daemon {
             process.child.left_running()
         } else {
