@@ -16,7 +16,8 @@ const LAST: char = '\u{10FFFF}';
 /// The text that stands for these bytes; borrowed where they are text.
 pub(super) fn text(bytes: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(bytes) {
-        Ok(text) if !text.contains(is_private) => Cow::Borrowed(text),
+        // Nearly all files are; the others are looked through.
+        Ok(text) if text.is_ascii() || !text.contains(is_private) => Cow::Borrowed(text),
         _ => {
             let mut text = String::with_capacity(bytes.len());
             for chunk in bytes.utf8_chunks() {

@@ -1,7 +1,7 @@
 //! "Did you mean": the known word nearest to an unknown one.
 
 /// The one of `known` that was most probably meant by `written`, if any is near enough: two slips of the pen in a word of
-/// medium length, one in a short one, three in a long one. Underscores and capitals, the usual slips, do not count as such. What
+/// medium length, one in a short one, three in a long one. Underscores, capitals and dashes in front, the usual slips, do not count as such. What
 /// is farther off is more often another word than a misspelt one, and a wrong guess leads astray.
 #[must_use]
 pub fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
@@ -33,7 +33,7 @@ fn likeness(written: &str, known: &str) -> f64 {
 
 /// A word as it would be spelled here.
 pub(super) fn normal(written: &str) -> String {
-    written.to_lowercase().replace('_', "-")
+    written.trim_start_matches('-').to_lowercase().replace('_', "-")
 }
 
 #[cfg(test)]

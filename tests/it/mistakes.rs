@@ -194,3 +194,134 @@ fn what_the_system_said_is_told_in_its_words_and_once() {
     let cause = format!("iotcpd: cannot connect to unix:{missing}: No such file or directory; ");
     assert!(status == Some(125) && told.starts_with(&cause), "{told}");
 }
+
+/// What `check` says of a file of that name with this in it, without the name of its directory.
+#[track_caller]
+fn checked(name: &str, content: &[u8]) -> Vec<String> {
+    let home = temp_dir();
+    let path = home.path().join(name);
+    fs::write(&path, content).unwrap();
+    let directory = format!("{}/", home.path().display());
+    let told = told(&["check", path.to_str().unwrap()]).replace(&directory, "");
+    told.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_key_outside_of_any_table_is_told_where_it_belongs() {
+    let text = b"port = 9\nallow-program = ['/bin/*']\nnum_daemons = 2\nn = 2\ncolour = 1\n[pool.a]\ndaemon = 'cat'\n[ads]\nport = 8\n";
+    assert_eq!(
+        checked("f.toml", text),
+        [
+            "f.toml:1:1: `port` stands outside of any table; it is a key of a pool: write it below a header such as [pool.main]",
+            "f.toml:2:1: `allow-program` stands outside of any table; it is a key of an exec door: write it below a header such as \
+             [exec.main]",
+            "f.toml:3:1: `num_daemons` stands outside of any table; did you mean `num-daemons`, below a header such as [pool.main]?",
+            "f.toml:4:1: `n` stands outside of any table; did you mean `num-daemons`, below a header such as [pool.main]?",
+            "f.toml:5:1: `colour` stands outside of any table; write the header of a service, such as [pool.main], and its keys below \
+             it",
+            "f.toml:8:2: there is no kind of service called `ads`; its keys are those of a pool, whose header is [pool.ads]",
+        ]
+    );
+}
+
+#[test]
+fn a_file_that_is_something_else_is_told_what_it_looks_like() {
+    let program = fs::read("/proc/self/exe").unwrap();
+    for (content, what) in [
+        (&program[..4096], "a program (ELF)"),
+        (b"{ \"pool\": {} }\n", "JSON"),
+        (b"pool:\n  main:\n    port: 9991\n", "YAML"),
+        (b"http_port 3128\nacl localnet src 10.0.0.0/8\n", "a squid.conf"),
+        (b"#!/bin/sh\nexec cat\n", "a script"),
+        (b"iotcpd -n 8 -d 'cat' -p 9991\n", "a command line"),
+        (b"\xff\xfe[\0p\0o\0o\0l\0", "text in UTF-16"),
+        (b"a\0b\0c", "a binary file"),
+    ] {
+        for (name, read_as) in [
+            ("f.toml", "TOML, for its name does not end in .cfg"),
+            ("f.cfg", "a torc.cfg, for its name ends in .cfg"),
+        ] {
+            let told = checked(name, content);
+            assert_eq!(told.len(), 1, "{told:?}");
+            let begins = format!("{name}:1:1: this is read as {read_as}, and looks like {what}; ");
+            assert!(told[0].starts_with(&begins), "{told:?}");
+        }
+    }
+    let torc = b"processes = ( { name = \"x\"; cmd = \"/bin/cat\"; } );\n";
+    let told = checked("f.conf", torc);
+    assert!(
+        told[0].ends_with("looks like a torc.cfg; give it a name that ends in .cfg, or run it with iotcpd command"),
+        "{told:?}"
+    );
+    let told = checked("f.cfg", b"[pool.main]\ndaemon = 'cat'\n");
+    assert!(
+        told[0].ends_with(
+            "looks like a file for iotcpd run; give it a name that ends in .toml, and run it with iotcpd run"
+        ),
+        "{told:?}"
+    );
+    // What looks like nothing else is read, and told why so.
+    let told = checked("f.conf", b"hello world\n");
+    assert!(
+        told[0].starts_with("f.conf:1:1: this is read as TOML, for its name does not end in .cfg, and no service"),
+        "{told:?}"
+    );
+    assert!(told[1].starts_with("f.conf:1:7: this is not TOML: "), "{told:?}");
+    assert_eq!(
+        checked("f.toml", b""),
+        ["f.toml:1:1: no service is described; write a table such as [pool.main] and its keys below it"]
+    );
+}
+
+/// One mistake that kept the next from being read is in each of these places.
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let text = b"[pool.a]\ndaemon = \"cat '\"\nerror-reply = '\\q'\nmax-rss = 1\nfail-url = 'x'\nbusy-timeout = 0\nprobe = 'x'\n\
+        # caf\xe9\n[pool.b]\ndaemon = '/no/such'\nlisten = '127.0.0.1:1'\nqueue-size = -1\n\
+        [command.c]\nlisten = '127.0.0.1:1'\n[command.c.commands.x]\ncmd = '/no/such'\nthreads = 0\nargs = ['nothing']\n";
+    let told = checked("f.toml", text);
+    let places: Vec<_> = told
+        .iter()
+        .map(|line| line.split(": ").take(2).collect::<Vec<_>>().join(" "))
+        .collect();
+    assert_eq!(
+        places,
+        [
+            "f.toml:2:10 daemon",
+            "f.toml:3:15 error-reply",
+            "f.toml:4:11 max-rss",
+            "f.toml:5:12 fail-url",
+            "f.toml:5:12 fail-url",
+            "f.toml:6:16 busy-timeout",
+            "f.toml:7:9 probe",
+            "f.toml:8:6 this is not UTF-8; save the file in that encoding",
+            "f.toml:10:10 daemon",
+            "f.toml:12:14 queue-size",
+            "f.toml:16:7 cmd",
+            "f.toml:17:11 threads",
+            "f.toml:18:9 args",
+        ],
+        "{told:#?}"
+    );
+    let torc = b"processes = ( { name = \"x\"; cmd = \"/bin/cat\"; threads = \"many\"; } );\n";
+    assert_eq!(
+        checked("f.cfg", torc),
+        ["f.cfg:1:57: threads: `many` is not a whole number; write for example 4 (in the command `x`)"]
+    );
+}
+
+#[test]
+fn of_many_mistakes_the_first_are_told_and_the_others_counted() {
+    let keys: String = (0..200_000).map(|number| format!("key-{number} = 1\n")).collect();
+    let told = checked("f.toml", format!("[pool.a]\n{keys}").as_bytes());
+    assert_eq!(told.len(), 101);
+    assert!(
+        told[0].starts_with("f.toml:2:1: there is no key `key-0`; "),
+        "{}",
+        told[0]
+    );
+    assert_eq!(
+        told[100],
+        "f.toml:101:1: 199900 more mistakes stand below; mend those above first"
+    );
+}

@@ -53,10 +53,7 @@ pub(super) fn read_table(section: &Section<'_, '_>, found: &mut Found<'_>) -> Op
         );
         found.report.add(section.name.span().start, text);
     }
-    let section = Section {
-        name: section.name,
-        table: &own,
-    };
+    let section = Section::of(section.name, &own);
     let written = Written {
         section: &section,
         others: &[COMMANDS],
@@ -112,7 +109,7 @@ pub(super) fn read(written: Written<'_, '_>, found: &mut Found<'_>) -> Option<Op
         let listens = section.table.contains_key("listen") && !keys.all_read();
         mistakes.retain(|mistake| !(listens && mistake.origin == lower::Origin::key("listen")));
         for mistake in mistakes.extract_if(.., |mistake| of_flags.contains(&mistake.origin.key)) {
-            found.report.add_of_flags(format!("iotcpd: --{mistake}"));
+            found.report.add_above(format!("iotcpd: --{mistake}"));
         }
     }
     accept(&keys, lowered, found).filter(|_| all_read)
@@ -127,8 +124,12 @@ fn read_group(group: &Group<'_>, program: Program, found: &mut Found<'_>) -> Opt
         report.add(group.name.span().start, text);
     }
     let section = Section {
-        name: &group.name,
-        table: &group.table,
+        of: match program {
+            Program::Words => String::new(),
+            // Its name stands somewhere among its keys.
+            Program::Path => format!(" (in the command {})", Quoted(name)),
+        },
+        ..Section::of(&group.name, &group.table)
     };
     let (spec, keys) = Keys::read::<EntrySpec>(&section, report);
     let entry = Entry {
@@ -137,11 +138,13 @@ fn read_group(group: &Group<'_>, program: Program, found: &mut Found<'_>) -> Opt
         spec: &spec,
         is_whole: keys.all_read(),
     };
+    if let Some(needs) = &mut found.needs
+        && let Some(process) = lower::program_of_entry(entry)
+    {
+        needs.add_process(&keys, "cmd", &process);
+    }
     match lower::entry(entry) {
-        Ok(command) => {
-            found.needs.add_process(&keys, "cmd", &command.process);
-            Some(command).filter(|_| wrong_name.is_none() && keys.all_read())
-        }
+        Ok(command) => Some(command).filter(|_| wrong_name.is_none() && keys.all_read()),
         Err(mistakes) => {
             for mistake in mistakes {
                 report.add(keys.place(mistake.origin), mistake.to_string());

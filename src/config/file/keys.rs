@@ -5,13 +5,16 @@
 //! a table; the good ones are then read together. That is how one wrong value does not hide the next.
 
 use std::any::TypeId;
+use std::collections::HashMap;
 
-use clap::{Arg, ArgAction, Args, Command};
+use clap::{Arg, ArgAction, Command};
 use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeArray, DeInteger, DeString, DeTable, DeValue, Deserializer};
 
+use super::definition::Spec;
 use super::report::Report;
+use crate::config::advice;
 use crate::config::lower::Origin;
 use crate::config::quote::Quoted;
 use crate::config::spec::command::ArgumentSpec;
@@ -23,6 +26,16 @@ pub(super) struct Section<'t, 'i> {
     pub(super) name: &'t Spanned<DeString<'i>>,
     /// Its keys.
     pub(super) table: &'t DeTable<'i>,
+    /// What stands behind a value that cannot be read, where no header near it tells whose it is.
+    pub(super) of: String,
+}
+
+impl<'t, 'i> Section<'t, 'i> {
+    /// One with a header.
+    pub(super) const fn of(name: &'t Spanned<DeString<'i>>, table: &'t DeTable<'i>) -> Self {
+        let of = String::new();
+        Self { name, table, of }
+    }
 }
 
 /// What could be read of a service's keys, and where everything stands.
@@ -38,7 +51,7 @@ impl<'t, 'i> Keys<'t, 'i> {
     /// Reads a section into its spec; whatever cannot be read goes into the report and is absent from the spec.
     pub(super) fn read<S>(section: &'t Section<'t, 'i>, report: &mut Report<'_>) -> (S, Self)
     where
-        S: Args + DeserializeOwned + Default,
+        S: Spec + DeserializeOwned + Default,
     {
         Self::read_beside(section, &[], report)
     }
@@ -50,30 +63,36 @@ impl<'t, 'i> Keys<'t, 'i> {
         report: &mut Report<'_>,
     ) -> (S, Self)
     where
-        S: Args + DeserializeOwned + Default,
+        S: Spec + DeserializeOwned + Default,
     {
-        let flags = S::augment_args(Command::new("keys"));
+        let flags = S::definition();
         let mut keys = Self {
             section,
             readable: DeTable::new(),
             unread: 0,
         };
-        for (key, value) in section.table {
+        let by_name: HashMap<&str, &Arg> = flags
+            .get_arguments()
+            .filter_map(|flag| Some((flag.get_long()?, flag)))
+            .collect();
+        // In the order of the text, in which they are told, so that only the first unknown ones have to be compared.
+        let mut settings: Vec<_> = section.table.iter().collect();
+        settings.sort_by_key(|(key, _)| key.span().start);
+        for (key, value) in settings {
             let name: &str = key.get_ref();
-            let mistakes = match flags.get_arguments().find(|flag| flag.get_long() == Some(name)) {
-                None => vec![(key.span().start, unknown(name, &flags, others))],
-                Some(flag) => {
-                    let (readable, mistakes) = readable::<S>(flag, key, value);
-                    keys.readable.extend(readable.map(|value| (key.clone(), value)));
-                    mistakes
-                        .into_iter()
-                        .map(|(offset, text)| (offset, format!("{name}: {text}")))
-                        .collect()
-                }
+            let Some(flag) = by_name.get(name) else {
+                keys.unread += 1;
+                report.add_lazily(key.span().start, || {
+                    let instead = instead(name, flags, others);
+                    format!("there is no key {}; {instead}", Quoted(name))
+                });
+                continue;
             };
+            let (readable, mistakes) = readable::<S>(flag, key, value);
+            keys.readable.extend(readable.map(|value| (key.clone(), value)));
             keys.unread += mistakes.len();
             for (offset, text) in mistakes {
-                report.add(offset, text);
+                report.add(offset, format!("{name}: {text}{}", section.of));
             }
         }
         let spec = deserialize(keys.readable.clone()).unwrap_or_else(|error| {
@@ -93,6 +112,11 @@ impl<'t, 'i> Keys<'t, 'i> {
         self.unread == 0
     }
 
+    /// Whether a key was read, or has its default because nothing was said.
+    pub(super) fn is_read(&self, key: &str) -> bool {
+        self.readable.contains_key(key) || !self.section.table.contains_key(key)
+    }
+
     /// Where something was said, in bytes from the start of the text; the header when it is a default that was not
     /// said at all.
     pub(super) fn place(&self, origin: Origin) -> usize {
@@ -108,15 +132,35 @@ impl<'t, 'i> Keys<'t, 'i> {
     }
 }
 
-fn unknown(name: &str, flags: &Command, others: &[&'static str]) -> String {
-    let known = flags.get_arguments().filter_map(Arg::get_long);
-    match nearest(name, known.chain(others.iter().copied())) {
-        Some(meant) => format!("there is no key {}; did you mean `{meant}`?", Quoted(name)),
-        None => format!(
-            "there is no key {}; see iotcpd.toml(5) for those there are",
-            Quoted(name)
-        ),
+/// What to write in place of a key that there is not, where there are those of `flags` and `others`.
+pub(super) fn instead(name: &str, flags: &Command, others: &[&'static str]) -> String {
+    let known = || flags.get_arguments().filter_map(Arg::get_long);
+    if let Some(advice) = advice::for_key(name, |other| known().any(|known| known == other)) {
+        return advice;
     }
+    similar(name, flags, others)
+}
+
+/// The key that was probably meant by one that there is not.
+pub(super) fn similar(name: &str, flags: &Command, others: &[&'static str]) -> String {
+    let known = flags.get_arguments().filter_map(Arg::get_long);
+    let meant = of_letter(name, flags).or_else(|| nearest(name, known.chain(others.iter().copied())));
+    meant.map_or_else(
+        || "see iotcpd.toml(5) for those there are".to_owned(),
+        |meant| format!("did you mean `{meant}`?"),
+    )
+}
+
+/// The key that a short flag is, which has no short name in a file.
+pub(super) fn of_letter<'f>(name: &str, flags: &'f Command) -> Option<&'f str> {
+    let mut letters = name.chars();
+    let (Some(letter), None) = (letters.next(), letters.next()) else {
+        return None;
+    };
+    let is_called = |flag: &&Arg| {
+        flag.get_short() == Some(letter) || flag.get_all_short_aliases().is_some_and(|all| all.contains(&letter))
+    };
+    flags.get_arguments().find(is_called)?.get_long()
 }
 
 fn is_list(flag: &Arg) -> bool {

@@ -17,7 +17,7 @@ pub(super) fn read(kind: &Spanned<DeString<'_>>, value: &Spanned<DeValue<'_>>, f
         found.report.add(kind.span().start, text);
         return;
     };
-    let (table, _) = Keys::read::<LogTable>(&Section { name: kind, table }, &mut found.report);
+    let (table, _) = Keys::read::<LogTable>(&Section::of(kind, table), &mut found.report);
     found.log = LogSpec::from(table);
 }
 

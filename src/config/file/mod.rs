@@ -11,12 +11,16 @@
 
 mod command;
 mod contents;
+mod definition;
 mod keys;
 mod log;
+mod nature;
 mod needs;
+mod outside;
 mod report;
 mod torc;
 
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
@@ -24,6 +28,7 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use self::contents::contents;
 use self::keys::{Keys, Section};
+use self::nature::ReadAs;
 use self::needs::{Looks, Needs};
 use self::report::Report;
 pub use self::torc::{load as load_torc, read as read_torc};
@@ -32,7 +37,6 @@ use super::quote::Quoted;
 use super::spec::command::CommandSpec;
 use super::spec::exec::ExecSpec;
 use super::spec::log::LogSpec;
-use super::suggest::nearest;
 use crate::error::Error;
 use crate::net::addr::ListenAddr;
 use crate::services::Options;
@@ -89,7 +93,7 @@ impl Source {
         match self {
             Source::Toml(path) => {
                 let (name, bytes) = contents(path)?;
-                read_text(&name, utf_8(&name, &bytes)?, Looks::AtNeeds).map(drop)
+                read_bytes(&name, &bytes, Looks::AtNeeds).map(drop)
             }
             Source::Torc { path, flags } => torc::check(path, flags),
         }
@@ -137,29 +141,30 @@ struct Found<'t> {
     services: Vec<Options>,
     log: LogSpec,
     /// The names of all services, also of those that could not be read.
-    names: Vec<String>,
+    names: HashSet<String>,
     /// Every address listened on: by which service, and where that is said.
     listening: Vec<(String, usize, ListenAddr)>,
-    needs: Needs,
+    /// `None`: they are not looked at.
+    needs: Option<Needs>,
     report: Report<'t>,
 }
 
 impl<'t> Found<'t> {
-    fn nothing(report: Report<'t>) -> Self {
+    fn nothing(report: Report<'t>, looks: Looks) -> Self {
         Found {
             services: Vec::new(),
             log: LogSpec::default(),
-            names: Vec::new(),
+            names: HashSet::new(),
             listening: Vec::new(),
-            needs: Needs::default(),
+            needs: (looks == Looks::AtNeeds).then(Needs::default),
             report,
         }
     }
 
     /// What is wrong with it all. Where nothing is, what was passed over is a warning in the log.
-    fn conclude(mut self, looks: Looks) -> (Contents, Vec<String>) {
-        if looks == Looks::AtNeeds {
-            self.needs.look(&mut self.report);
+    fn conclude(mut self) -> (Contents, Vec<String>) {
+        if let Some(needs) = self.needs.take() {
+            needs.look(&mut self.report);
         }
         let passed_over = self.report.take_passed_over();
         let lines = self.report.into_lines();
@@ -186,7 +191,7 @@ pub fn load(path: &Path) -> Result<Contents, Error> {
 /// # Errors
 /// As [`load`].
 pub fn read_all(name: &str, bytes: &[u8]) -> Result<Contents, Error> {
-    read_text(name, utf_8(name, bytes)?, Looks::No)
+    read_bytes(name, bytes, Looks::No)
 }
 
 /// The services alone.
@@ -197,25 +202,33 @@ pub fn read(name: &str, bytes: &[u8]) -> Result<Vec<Options>, Error> {
     read_all(name, bytes).map(|contents| contents.services)
 }
 
-/// What the bytes of a file say.
-fn utf_8<'b>(name: &str, bytes: &'b [u8]) -> Result<&'b str, Error> {
-    std::str::from_utf8(bytes).map_err(|error| {
-        let (readable, _) = bytes.split_at(error.valid_up_to());
-        let mut report = Report::new(name, std::str::from_utf8(readable).unwrap_or_default());
-        report.add(readable.len(), "the text is not UTF-8; save the file in that encoding");
-        Error::mistakes(report.into_lines())
-    })
-}
-
-fn read_text(name: &str, text: &str, looks: Looks) -> Result<Contents, Error> {
-    let mut found = Found::nothing(Report::new(name, text));
-    let (root, errors) = DeTable::parse_recoverable(text);
-    let any_errors = !errors.is_empty();
+fn read_bytes(name: &str, bytes: &[u8], looks: Looks) -> Result<Contents, Error> {
+    let (text, not_utf_8) = text_of(bytes);
+    let mut found = Found::nothing(Report::new(name, &text), looks);
+    for offset in &not_utf_8 {
+        let text = "this is not UTF-8; save the file in that encoding";
+        found.report.add_syntax(*offset, text);
+    }
+    let (root, errors) = DeTable::parse_recoverable(&text);
+    let root = root.get_ref();
+    let any_errors = !errors.is_empty() || !not_utf_8.is_empty();
+    let is_foreign = any_errors
+        && !root
+            .keys()
+            .any(|kind| door(kind.get_ref()).is_some() || kind.get_ref() == log::KIND);
+    if is_foreign {
+        if let Some(nature) = nature::of(bytes, ReadAs::Toml) {
+            return Err(Error::mistakes(vec![nature.told(name, ReadAs::Toml)]));
+        }
+        if let Some(line) = nature::unknown(name, bytes, ReadAs::Toml) {
+            found.report.add_above(line);
+        }
+    }
     for error in errors {
         let text = format!("this is not TOML: {}; see toml.io or iotcpd.toml(5)", error.message());
         found.report.add_syntax(error.span().map_or(0, |span| span.start), text);
     }
-    let mut kinds: Vec<_> = root.get_ref().iter().collect();
+    let mut kinds: Vec<_> = root.iter().collect();
     kinds.sort_by_key(|(kind, _)| kind.span().start);
     let is_log = |kind: &Spanned<DeString<'_>>| kind.get_ref() == log::KIND;
     let describes_nothing = kinds.iter().all(|(kind, _)| is_log(kind));
@@ -233,17 +246,35 @@ fn read_text(name: &str, text: &str, looks: Looks) -> Result<Contents, Error> {
         );
     }
     report_clashes(&mut found);
-    match found.conclude(looks) {
+    match found.conclude() {
         (contents, lines) if lines.is_empty() => Ok(contents),
         (_, lines) => Err(Error::mistakes(lines)),
     }
 }
 
+/// What the bytes of a file say, and where in that something stands for bytes that say nothing.
+fn text_of(bytes: &[u8]) -> (String, Vec<usize>) {
+    let (mut text, mut wrong) = (String::with_capacity(bytes.len()), Vec::new());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        if !chunk.invalid().is_empty() {
+            wrong.push(text.len());
+            text.push(char::REPLACEMENT_CHARACTER);
+        }
+    }
+    (text, wrong)
+}
+
+/// The kind of service that is called so.
+fn door(kind: &str) -> Option<&'static Door> {
+    DOORS.iter().find(|door| door.kind == kind)
+}
+
 /// Reads every service of one kind.
 fn read_kind(kind: &Spanned<DeString<'_>>, named: &Spanned<DeValue<'_>>, found: &mut Found<'_>) {
-    let Some(door) = DOORS.iter().find(|door| door.kind == kind.get_ref()) else {
-        found.report.add(kind.span().start, unknown_door(kind.get_ref()));
-        return;
+    let Some(door) = door(kind.get_ref()) else {
+        let text = || outside::told(kind.get_ref(), named.get_ref());
+        return found.report.add_lazily(kind.span().start, text);
     };
     let Some(tables) = named.get_ref().as_table().filter(|table| !table.is_empty()) else {
         let text = format!(
@@ -259,22 +290,13 @@ fn read_kind(kind: &Spanned<DeString<'_>>, named: &Spanned<DeValue<'_>>, found: 
         if let Some(table) = value.get_ref().as_table() {
             check_name(name, found);
             check_unique(name, found);
-            (door.read)(&Section { name, table }, found);
+            (door.read)(&Section::of(name, table), found);
         } else {
             let text = "a key needs a service to belong to; write a table with a name above it, such as";
             let text = format!("{}: {text} [{}.main]", Quoted(name.get_ref()), door.kind);
             found.report.add(name.span().start, text);
         }
     }
-}
-
-fn unknown_door(written: &str) -> String {
-    let known = DOORS.iter().map(|door| door.kind);
-    let remedy = match nearest(written, known.clone()) {
-        Some(meant) => format!("did you mean `{meant}`?"),
-        None => format!("write one of: {}", known.collect::<Vec<_>>().join(", ")),
-    };
-    format!("there is no kind of service called {}; {remedy}", Quoted(written))
 }
 
 fn check_name(name: &Spanned<DeString<'_>>, found: &mut Found<'_>) {
@@ -292,21 +314,26 @@ fn check_name(name: &Spanned<DeString<'_>>, found: &mut Found<'_>) {
 /// Logs, statistics and a reload know a service by its name alone, so services of two kinds cannot share one.
 fn check_unique(name: &Spanned<DeString<'_>>, found: &mut Found<'_>) {
     let written = name.get_ref();
-    if found.names.iter().any(|known| known == written) {
+    if !found.names.insert(written.to_string()) {
         let text = format!(
             "there is a service called {} already; give this one another name",
             Quoted(written)
         );
         found.report.add(name.span().start, text);
     }
-    found.names.push(written.to_string());
 }
 
 fn read_pool(section: &Section<'_, '_>, found: &mut Found<'_>) {
     let (spec, keys) = Keys::read(section, &mut found.report);
     let lowered = lower::pool(section.name.get_ref(), &spec);
+    // What is needed is looked for whatever else is wrong, so that both are told.
+    if let Some(needs) = &mut found.needs
+        && let Some(process) = lower::program_of_pool(&spec)
+        && keys.is_read("daemon")
+    {
+        needs.add_process(&keys, "daemon", &process);
+    }
     if let Some(options) = accept(&keys, lowered, found) {
-        found.needs.add_process(&keys, "daemon", &options.process);
         found.services.push(Options::Pool(Box::new(options)));
     }
 }
@@ -314,9 +341,13 @@ fn read_pool(section: &Section<'_, '_>, found: &mut Found<'_>) {
 fn read_exec(section: &Section<'_, '_>, found: &mut Found<'_>) {
     let (spec, keys) = Keys::read::<ExecSpec>(section, &mut found.report);
     let lowered = lower::exec(section.name.get_ref(), &spec);
+    if let Some(needs) = &mut found.needs {
+        if let Some(surroundings) = lower::surroundings_of_exec(&spec) {
+            needs.add_surroundings(&keys, &surroundings);
+        }
+        needs.add_permitted(&keys, &spec.allow_program);
+    }
     if let Some(options) = accept(&keys, lowered, found) {
-        found.needs.add_surroundings(&keys, &options.surroundings);
-        found.needs.add_permitted(&keys, &spec.allow_program);
         found.services.push(Options::Exec(Box::new(options)));
     }
 }
@@ -353,17 +384,17 @@ fn accept<O>(keys: &Keys<'_, '_>, lowered: Result<Lowered<O>, Vec<Mistake>>, fou
 /// No two services may listen on the same address.
 fn report_clashes(found: &mut Found<'_>) {
     found.listening.sort_by_key(|(_, offset, _)| *offset);
-    for (index, (service, offset, address)) in found.listening.iter().enumerate() {
-        let before = found
-            .listening
-            .iter()
-            .take(index)
-            .filter(|(other, ..)| other != service);
-        if let Some((other, _, taken)) = before.into_iter().find(|(_, _, taken)| lower::clash(taken, address)) {
+    // Only those of one port can be in each other's way, and those of none.
+    let mut before: HashMap<Option<u16>, Vec<(&str, &ListenAddr)>> = HashMap::new();
+    for (service, offset, address) in &found.listening {
+        let like = before.entry(address.port()).or_default();
+        let in_the_way = |(other, taken): &&(&str, &ListenAddr)| *other != service && lower::clash(taken, address);
+        if let Some((other, taken)) = like.iter().find(in_the_way) {
             let (other, service) = (Quoted(other), Quoted(service));
             let text = format!("{other} listens on {taken} already; give {service} another address or port");
             found.report.add(*offset, text);
         }
+        like.push((service, address));
     }
 }
 
@@ -558,7 +589,7 @@ colour = "blue"
         let error = read("f", b"[pool.a]\n# caf\xe9\n").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "f:2:6: the text is not UTF-8; save the file in that encoding"
+            "f:2:6: this is not UTF-8; save the file in that encoding"
         );
     }
 

@@ -77,7 +77,7 @@ impl Needs {
                 }
                 Need::Permitted(path) if !path.exists() => {
                     let text = format!("allow-program: there is no {}; nobody can run it yet", quoted(&path));
-                    report.add_passed_over(place, text);
+                    report.add_passed_over(place, || text);
                 }
                 Need::Directory(_) | Need::Permitted(_) => {}
             }

@@ -1,9 +1,17 @@
 //! What is wrong in a text, and where.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::config::torc_cfg::Part;
+
+/// How many mistakes are told, and how many warnings. Whoever has more than that has named another file, or made one mistake
+/// in a program that writes it.
+const MOST: usize = 100;
+/// The same where files include others, of which each may be a mistake of its own.
+const MOST_OF_PARTS: usize = 1100;
+/// How many are kept until it is known which of them say the same, as in a file that is included again and again.
+const KEPT: usize = 2 * MOST_OF_PARTS;
 
 /// Collects mistakes by their place in the text and tells them in its order.
 #[derive(Debug)]
@@ -11,31 +19,51 @@ pub(super) struct Report<'t> {
     text: &'t str,
     /// Which file is where in the text; the first begins with it.
     parts: Vec<Part>,
-    findings: Vec<Finding>,
+    /// How many are told.
+    most: usize,
+    syntax: Findings,
+    meaning: Findings,
     /// What is passed over, and not wrong.
-    passed_over: Vec<Finding>,
-    /// What is wrong elsewhere: in the flags that were given beside the file.
-    of_flags: Vec<String>,
+    passed_over: Findings,
+    /// What is wrong elsewhere: in the flags that were given beside the file, or with the file as a whole.
+    above: Vec<String>,
 }
 
-#[derive(Debug)]
-struct Finding {
-    /// In bytes from the start of the text.
-    offset: usize,
-    source: Source,
-    text: String,
+/// The first few of what there is to be said, in the order of the text.
+#[derive(Debug, Default)]
+struct Findings {
+    /// By their offset in bytes from the start of the text, and of those at one place in the order in which they came.
+    first: BTreeMap<(usize, usize), String>,
+    /// How many there are in all.
+    count: usize,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
-    Syntax,
-    Meaning,
+impl Findings {
+    /// `text` is asked for only if it will be told, as far as can be known by now.
+    fn add(&mut self, offset: usize, text: impl FnOnce() -> String) {
+        let place = (offset, self.count);
+        self.count += 1;
+        if self.first.len() >= KEPT {
+            if self.first.last_key_value().is_some_and(|(last, _)| *last < place) {
+                return;
+            }
+            self.first.pop_last();
+        }
+        self.first.insert(place, text());
+    }
+
+    fn left_out(&self) -> usize {
+        self.count - self.first.len()
+    }
 }
 
 impl<'t> Report<'t> {
     pub(super) fn new(file: &str, text: &'t str) -> Self {
         let name = file.to_owned();
-        Self::of_parts(&[Part { start: 0, name }], text)
+        Self {
+            most: MOST,
+            ..Self::of_parts(&[Part { start: 0, name }], text)
+        }
     }
 
     /// Of a text that is made of those of several files.
@@ -43,100 +71,114 @@ impl<'t> Report<'t> {
         Self {
             text,
             parts: parts.to_vec(),
-            findings: Vec::new(),
-            passed_over: Vec::new(),
-            of_flags: Vec::new(),
+            most: MOST_OF_PARTS,
+            syntax: Findings::default(),
+            meaning: Findings::default(),
+            passed_over: Findings::default(),
+            above: Vec::new(),
         }
     }
 
     /// A mistake in what is said at `offset`.
     pub(super) fn add(&mut self, offset: usize, text: impl Into<String>) {
-        self.findings.push(Finding {
-            offset,
-            source: Source::Meaning,
-            text: text.into(),
-        });
+        self.meaning.add(offset, || text.into());
+    }
+
+    /// The same, of which there may be as many as there are lines: the text is made only if it is told.
+    pub(super) fn add_lazily(&mut self, offset: usize, text: impl FnOnce() -> String) {
+        self.meaning.add(offset, text);
     }
 
     /// What is said at `offset` has no meaning here, which is no mistake.
-    pub(super) fn add_passed_over(&mut self, offset: usize, text: impl Into<String>) {
-        self.passed_over.push(Finding {
-            offset,
-            source: Source::Meaning,
-            text: text.into(),
-        });
+    pub(super) fn add_passed_over(&mut self, offset: usize, text: impl FnOnce() -> String) {
+        self.passed_over.add(offset, text);
     }
 
-    /// A mistake in a flag.
-    pub(super) fn add_of_flags(&mut self, text: impl Into<String>) {
-        self.of_flags.push(text.into());
+    /// A mistake in a flag, or in the file as a whole.
+    pub(super) fn add_above(&mut self, text: impl Into<String>) {
+        self.above.push(text.into());
     }
 
     /// A mistake in how it is said.
     pub(super) fn add_syntax(&mut self, offset: usize, text: impl Into<String>) {
-        self.findings.push(Finding {
-            offset,
-            source: Source::Syntax,
-            text: text.into(),
-        });
+        self.syntax.add(offset, || text.into());
     }
 
     /// What was passed over, as `file:line:column: text`.
     pub(super) fn take_passed_over(&mut self) -> Vec<String> {
-        let mut passed_over = std::mem::take(&mut self.passed_over);
-        let placed = self.placed(&mut passed_over);
-        placed
-            .into_iter()
-            .map(|(place, text)| format!("{place}: {text}"))
-            .collect()
+        let passed_over = std::mem::take(&mut self.passed_over);
+        let of_all = passed_over.first.iter().map(|((offset, _), text)| (*offset, text));
+        let placed = self.placed(of_all);
+        let lines = placed.map(|(place, text)| format!("{place}: {text}")).collect();
+        self.first_of(
+            lines,
+            passed_over.left_out(),
+            "settings are passed over; see those above first",
+        )
     }
 
     /// The mistakes as `file:line:column: text`, both counted from 1, columns in characters. A line that could not
-    /// be parsed has no meaning, so what was made of it is left out. What is wrong with flags comes first.
+    /// be parsed has no meaning, so what was made of it is left out. What is wrong with flags comes first. Behind the
+    /// first hundred stands how many more there are.
     pub(super) fn into_lines(mut self) -> Vec<String> {
-        let mut findings = std::mem::take(&mut self.findings);
-        findings.sort_by_key(|finding| finding.offset);
-        let sources: Vec<_> = findings.iter().map(|finding| finding.source).collect();
-        let placed: Vec<_> = self.placed(&mut findings).into_iter().zip(sources).collect();
-        let broken: BTreeSet<(usize, usize)> = placed
+        let (syntax, meaning) = (std::mem::take(&mut self.syntax), std::mem::take(&mut self.meaning));
+        let of_syntax = syntax.first.iter().map(|finding| (finding, true));
+        let mut findings: Vec<_> = of_syntax
+            .chain(meaning.first.iter().map(|finding| (finding, false)))
+            .collect();
+        findings.sort_by_key(|(((offset, _), _), _)| *offset);
+        let placed = self.placed(findings.iter().map(|(((offset, _), text), _)| (*offset, *text)));
+        let placed: Vec<_> = placed.zip(findings.iter().map(|(_, is_syntax)| *is_syntax)).collect();
+        let broken: BTreeSet<_> = placed
             .iter()
-            .filter(|(_, source)| *source == Source::Syntax)
+            .filter(|(_, is_syntax)| *is_syntax)
             .map(|((place, _), _)| place.line())
             .collect();
-        let mut lines: Vec<_> = placed
+        let lines = placed
             .iter()
-            .filter(|((place, _), source)| *source == Source::Syntax || !broken.contains(&place.line()))
+            .filter(|((place, _), is_syntax)| *is_syntax || !broken.contains(&place.line()))
             .map(|((place, text), _)| format!("{place}: {text}"))
             .collect();
-        lines.dedup();
-        self.of_flags.append(&mut lines);
-        self.of_flags
+        let left_out = syntax.left_out() + meaning.left_out();
+        let mut lines = self.first_of(lines, left_out, "mistakes stand below; mend those above first");
+        self.above.append(&mut lines);
+        self.above
     }
 
-    /// Findings in the order of the text, with their places.
-    fn placed<'f>(&self, findings: &'f mut [Finding]) -> Vec<(Place<'_>, &'f str)> {
-        findings.sort_by_key(|finding| finding.offset);
+    /// The first of these lines, and at the place of the last of them how many there are beyond, `left_out` and others.
+    fn first_of(&self, mut lines: Vec<String>, left_out: usize, what: &str) -> Vec<String> {
+        lines.dedup();
+        let left_out = left_out + lines.len().saturating_sub(self.most);
+        lines.truncate(self.most);
+        let place = lines.last().and_then(|line| line.split(": ").next());
+        if let Some(place) = place.filter(|_| left_out > 0) {
+            lines.push(format!("{place}: {left_out} more {what}"));
+        }
+        lines
+    }
+
+    /// Findings, which come in the order of the text, with their places.
+    fn placed<'f>(
+        &'f self,
+        findings: impl Iterator<Item = (usize, &'f String)>,
+    ) -> impl Iterator<Item = (Place<'f>, &'f str)> {
         let mut parts = self.parts.iter().enumerate().peekable();
         let mut current = None;
-        let mut placed = Vec::new();
-        for finding in findings.iter() {
-            while let Some((number, part)) = parts.next_if(|(_, part)| part.start <= finding.offset) {
+        findings.filter_map(move |(offset, text)| {
+            while let Some((number, part)) = parts.next_if(|(_, part)| part.start <= offset) {
                 let text = self.text.get(part.start..).unwrap_or_default();
                 current = Some((number, part, Reading::begin(text)));
             }
-            let Some((number, part, reading)) = &mut current else {
-                continue;
-            };
-            let (line, column) = reading.position(finding.offset.saturating_sub(part.start));
+            let (number, part, reading) = current.as_mut()?;
+            let (line, column) = reading.position(offset.saturating_sub(part.start));
             let place = Place {
                 part: *number,
                 file: &part.name,
                 line,
                 column,
             };
-            placed.push((place, finding.text.as_str()));
-        }
-        placed
+            Some((place, text.as_str()))
+        })
     }
 }
 
@@ -225,12 +267,38 @@ mod tests {
     }
 
     #[test]
+    fn of_many_the_first_are_told_and_the_others_counted() {
+        let text = "x\n".repeat(5000);
+        let mut report = Report::new("f", &text);
+        let mut made = 0;
+        for line in 0..5000 {
+            report.add_lazily(2 * line, || {
+                made += 1;
+                "odd; x".to_owned()
+            });
+        }
+        report.add(0, "odd; x");
+        assert!(made <= KEPT, "{made}");
+        let lines = report.into_lines();
+        assert_eq!(lines.len(), 101);
+        // Of two that say the same at one place one is told.
+        assert_eq!(
+            (lines[0].as_str(), lines[1].as_str()),
+            ("f:1:1: odd; x", "f:2:1: odd; x")
+        );
+        assert_eq!(
+            lines[100],
+            "f:100:1: 4900 more mistakes stand below; mend those above first"
+        );
+    }
+
+    #[test]
     fn a_broken_line_is_told_once_and_in_order() {
         let mut report = Report::new("f", "a\nb\nc");
         report.add(4, "third; x");
         report.add(2, "made of rubble; x");
         report.add_syntax(3, "odd; x");
-        report.add_of_flags("f: --x; x");
+        report.add_above("f: --x; x");
         let lines = report.into_lines();
         assert_eq!(lines, ["f: --x; x", "f:2:2: odd; x", "f:3:1: third; x"]);
     }

@@ -9,21 +9,22 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use clap::{Arg, Args, Command};
+use clap::{Arg, Command};
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::Found;
 use super::command::{self, Group, Written};
 use super::contents::{self, Refusal, contents};
-use super::keys::Section;
+use super::definition::Spec;
+use super::keys::{self, Section};
+use super::nature::{self, ReadAs};
 use super::needs::Looks;
 use super::report::Report;
 use crate::config::bytes;
 use crate::config::lower::Program;
 use crate::config::quote::Quoted;
 use crate::config::spec::command::{CommandSpec, EntrySpec};
-use crate::config::suggest::nearest;
 use crate::config::torc_cfg::{Document, Open};
 use crate::error::Error;
 use crate::services::command::options::Options;
@@ -95,14 +96,23 @@ pub fn read(name: &str, bytes: &[u8], flags: &CommandSpec) -> Result<Options, Er
 
 fn read_looking(name: &str, bytes: &[u8], flags: &CommandSpec, looks: Looks, open: Open<'_>) -> Result<Options, Error> {
     let document = Document::new(name, &bytes::text(bytes), open);
-    let mut found = Found::nothing(Report::of_parts(document.parts(), document.text()));
+    let mut found = Found::nothing(Report::of_parts(document.parts(), document.text()), looks);
     let (root, misread) = document.settings();
     let is_whole = misread.is_empty();
+    let is_foreign = !is_whole && !root.keys().any(|key| key.get_ref() == PROCESSES);
+    if is_foreign {
+        if let Some(nature) = nature::of(bytes, ReadAs::Torc) {
+            return Err(Error::mistakes(vec![nature.told(name, ReadAs::Torc)]));
+        }
+        if let Some(line) = nature::unknown(name, bytes, ReadAs::Torc) {
+            found.report.add_above(line);
+        }
+    }
     for misread in misread {
         found.report.add_syntax(misread.offset, misread.text);
     }
     let options = read_door(root, is_whole, flags, &mut found);
-    let (_, lines) = found.conclude(looks);
+    let (_, lines) = found.conclude();
     match options {
         Some(options) if lines.is_empty() => Ok(options),
         _ => Err(Error::mistakes(lines)),
@@ -124,10 +134,8 @@ fn read_door(root: DeTable<'_>, is_whole: bool, flags: &CommandSpec, found: &mut
         }
     };
     listen_at_port(&mut own, &mut found.report);
-    let section = Section {
-        name: &Spanned::new(0..0, NAME.into()),
-        table: &own,
-    };
+    let name = Spanned::new(0..0, NAME.into());
+    let section = Section::of(&name, &own);
     let written = Written {
         section: &section,
         others: &[PORT, PROCESSES],
@@ -141,16 +149,16 @@ fn read_door(root: DeTable<'_>, is_whole: bool, flags: &CommandSpec, found: &mut
 /// The settings of this program that count elsewhere in the file. Where they stand in the wrong place they mean nothing, as to
 /// torcd; but the warning says where they would count, for a `user` at the top leaves programs with the daemon's rights.
 struct Misplaced {
-    keys: Command,
+    keys: &'static Command,
     but_for: &'static [&'static str],
     remedy: &'static str,
 }
 
 impl Misplaced {
     /// The keys of `S` but for those that torcd passes over there.
-    fn of<S: Args>(but_for: &'static [&'static str], remedy: &'static str) -> Self {
+    fn of<S: Spec>(but_for: &'static [&'static str], remedy: &'static str) -> Self {
         Self {
-            keys: S::augment_args(Command::new("keys")),
+            keys: S::definition(),
             but_for,
             remedy,
         }
@@ -164,15 +172,15 @@ impl Misplaced {
 
 /// The table with its keys spelled as everywhere else, and without those that mean nothing here, which torcd passes over too.
 /// `others` are known beside those of `S`.
-fn respelled<'i, S: Args>(
+fn respelled<'i, S: Spec>(
     table: DeTable<'i>,
     others: &[&'static str],
     misplaced: &Misplaced,
     report: &mut Report<'_>,
 ) -> DeTable<'i> {
-    let keys = S::augment_args(Command::new("keys"));
-    let known = || keys.get_arguments().filter_map(Arg::get_long);
-    let is_known = |name: &str| known().any(|known| known == name);
+    let definition = S::definition();
+    let known: BTreeSet<&str> = definition.get_arguments().filter_map(Arg::get_long).collect();
+    let is_known = |name: &str| known.contains(name);
     let mut respelled = DeTable::new();
     let mut settings: Vec<_> = table.into_iter().collect();
     settings.sort_by_key(|(key, _)| key.span().start);
@@ -189,19 +197,16 @@ fn respelled<'i, S: Args>(
                 Quoted(&key),
                 misplaced.remedy
             );
-            report.add_passed_over(span.start, text);
+            report.add_passed_over(span.start, || text);
             continue;
         } else {
-            let meant = nearest(&key, known().chain(others.iter().copied()));
-            let remedy = meant.map_or_else(
-                || "see iotcpd.toml(5) for those there are".to_owned(),
-                |meant| format!("did you mean `{meant}`?"),
-            );
-            let text = format!(
-                "the setting {} has no meaning here and is passed over; {remedy}",
-                Quoted(&key)
-            );
-            report.add_passed_over(span.start, text);
+            report.add_passed_over(span.start, || {
+                format!(
+                    "the setting {} has no meaning here and is passed over; {}",
+                    Quoted(&key),
+                    keys::similar(&key, definition, others)
+                )
+            });
             continue;
         };
         if respelled.contains_key(&*name) {

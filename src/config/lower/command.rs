@@ -22,6 +22,7 @@ use crate::config::quote::Quoted;
 use crate::config::spec::command::{CommandSpec, EntrySpec};
 use crate::config::spec::whether::Whether;
 use crate::config::units::{Size, Time};
+use crate::process::spec::ProcessSpec;
 use crate::services::command::options::{Argument, Command, Options, Timing};
 
 /// Linux delays an acknowledgement by up to 40 ms, and a client whose second small write waits for that of the first (Nagle;
@@ -161,6 +162,23 @@ fn lists(mistakes: &mut Mistakes, given: Option<Whether>, commands: &[Command]) 
     given.map_or(!is_taken, |given| given == Whether::Yes)
 }
 
+/// The program of a command, also of one with other mistakes in it; `None` if it is what could not be read.
+#[must_use]
+pub fn program_of_entry(entry: Entry<'_>) -> Option<ProcessSpec> {
+    let mut mistakes = Mistakes::default();
+    let process = process(&mut mistakes, "cmd", &command_line(entry), &entry.spec.process);
+    process.filter(|_| mistakes.0.is_empty() && entry.spec.cmd.is_some())
+}
+
+/// The words of a command; none where nothing is said.
+fn command_line(entry: Entry<'_>) -> String {
+    match (&entry.spec.cmd, entry.program) {
+        (Some(cmd), Program::Words) => cmd.clone(),
+        (Some(cmd), Program::Path) => shell_words::quote(cmd).into_owned(),
+        (None, _) => String::new(),
+    }
+}
+
 /// Lowers one command.
 ///
 /// # Errors
@@ -168,11 +186,7 @@ fn lists(mistakes: &mut Mistakes, given: Option<Whether>, commands: &[Command]) 
 pub fn entry(entry: Entry<'_>) -> Result<Command, Vec<Mistake>> {
     let mut mistakes = Mistakes::default();
     let spec = entry.spec;
-    let words = match (&spec.cmd, entry.program) {
-        (Some(cmd), Program::Words) => cmd.clone(),
-        (Some(cmd), Program::Path) => shell_words::quote(cmd).into_owned(),
-        (None, _) => String::new(),
-    };
+    let words = command_line(entry);
     let process = match &spec.cmd {
         Some(_) => process(&mut mistakes, "cmd", &words, &spec.process),
         None => {

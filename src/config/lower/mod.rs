@@ -28,10 +28,10 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-pub use command::{Entry, Program, command, entry, wrong_name};
-pub use exec::exec;
+pub use command::{Entry, Program, command, entry, program_of_entry, wrong_name};
+pub use exec::{exec, surroundings_of_exec};
 pub(super) use listen::clash;
-pub use pool::pool;
+pub use pool::{pool, program_of_pool};
 
 use crate::config::units::{Size, Time, Whole};
 use crate::net::addr::ListenAddr;

@@ -91,9 +91,11 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
     let rules = line_rules(&mut mistakes, spec, framings.worker_request, policy.pipeline);
     let probe = probe(&mut mistakes, spec, frames.max_request, framings.worker_request, rules);
     let record = mistakes.count("record", spec.record, RECORD).unwrap_or(DEFAULT_RECORD);
-    let Some(process) = worker(&mut mistakes, spec) else {
-        return Err(mistakes.0);
-    };
+    let error_reply = refusal(&mut mistakes, spec, framings.reply);
+    let max_rss = mistakes.size("max-rss", spec.max_rss, &MAX_RSS);
+    // The last, for without it there are no options, whatever else is right or wrong.
+    let process = worker(&mut mistakes, spec);
+    let Some(process) = process else { return Err(mistakes.0) };
     let options = Options {
         name: name.to_owned(),
         listen: addresses.iter().map(|(_, address)| address.clone()).collect(),
@@ -114,11 +116,11 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
         cache,
         read_timeout: times.read,
         write_timeout: times.write,
-        error_reply: refusal(&mut mistakes, spec, framings.reply),
+        error_reply,
         half_close: half_close(spec),
         kill_timeout: times.kill,
         stop_timeout: times.stop,
-        max_rss: mistakes.size("max-rss", spec.max_rss, &MAX_RSS),
+        max_rss,
         record,
         disclosure: disclosure(spec),
         slow_log: times.slow_log,
@@ -129,6 +131,13 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
         options,
         listen: addresses,
     })
+}
+
+/// The program of a pool, also of one with other mistakes in it; `None` if it is what could not be read.
+#[must_use]
+pub fn program_of_pool(spec: &PoolSpec) -> Option<ProcessSpec> {
+    let mut mistakes = Mistakes::default();
+    worker(&mut mistakes, spec).filter(|_| mistakes.0.is_empty())
 }
 
 /// What a worker is, and what it is started with.

@@ -3,6 +3,7 @@
 use toml::de::DeTable as Table;
 
 use super::*;
+use crate::config::file::Looks;
 use crate::services::command::options::Argument;
 
 /// What a text with one such table comes to, and the mistakes, each a line without the name of the file.
@@ -10,11 +11,8 @@ fn read_text(text: &str) -> Result<Options, Vec<String>> {
     let root = Table::parse(text).unwrap();
     let doors = root.get_ref().get("command").unwrap().get_ref().as_table().unwrap();
     let (name, door) = doors.iter().next().unwrap();
-    let mut found = Found::nothing(Report::new("f", text));
-    let section = Section {
-        name,
-        table: door.get_ref().as_table().unwrap(),
-    };
+    let mut found = Found::nothing(Report::new("f", text), Looks::No);
+    let section = Section::of(name, door.get_ref().as_table().unwrap());
     let options = read_table(&section, &mut found);
     let lines: Vec<_> = found.report.into_lines();
     if lines.is_empty() {
@@ -55,7 +53,8 @@ fn every_mistake_is_told_at_its_place() {
     let expected = [
         "1:10: listen: there is no address to listen on; write for example 127.0.0.1:3699",
         "2:1: there is no key `quiet_time`; did you mean `quiet-time`?",
-        "3:1: there is no key `port`; see iotcpd.toml(5) for those there are",
+        "3:1: there is no key `port`; where clients connect is said by listen, for example by 127.0.0.1:9991 or \
+             unix:/run/iotcpd.sock behind it",
         "5:1: there is no key `max_wait`; did you mean `max-wait`?",
         "6:11: threads: 0 is out of range; write a value from 1 to 100000",
         "8:7: cmd: the quotes of `x '` are not closed; close each quote, or put a backslash before one that is meant literally",

@@ -108,8 +108,8 @@ processes = (
         "6:39: threads: 0 is out of range; write a value from 1 to 100000",
         "7:14: args: `^(` is not a regular expression at character 2: unclosed group; mend it there, or write a backslash before \
          a character that stands for itself",
-        "7:20: args: this says nothing about an argument; write \"any\", \"int 1..100\", \"^EXPRESSION$\", or a list of words",
-        "7:23: args: this says nothing about an argument; write \"any\", \"int 1..100\", \"^EXPRESSION$\", or a list of words",
+        "7:20: args: this says nothing about an argument; write \"any\", \"int 1..100\", \"^EXPRESSION$\", or a list of words (in the command `a`)",
+        "7:23: args: this says nothing about an argument; write \"any\", \"int 1..100\", \"^EXPRESSION$\", or a list of words (in the command `a`)",
         "7:33: args: `start` does not say what an argument may be; write any, int 1..100, an expression that begins with ^, or a \
          list of words",
         "8:3: this command has no name; write for example name = \"uptime\"",

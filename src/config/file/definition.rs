@@ -1,0 +1,56 @@
+//! Which keys each kind of table may have.
+
+use std::sync::OnceLock;
+
+use clap::{Args, Command};
+
+use crate::config::spec::command::{CommandSpec, EntrySpec};
+use crate::config::spec::exec::ExecSpec;
+use crate::config::spec::log::LogTable;
+use crate::config::spec::pool::PoolSpec;
+
+/// A spec whose keys can stand in a file.
+pub(super) trait Spec: Args {
+    /// The flags of the same names. It is made once: a file may have any number of tables.
+    fn definition() -> &'static Command;
+}
+
+/// Each has a place of its own for it.
+fn made_once<S: Args>(place: &'static OnceLock<Command>) -> &'static Command {
+    place.get_or_init(|| S::augment_args(Command::new("keys")))
+}
+
+impl Spec for PoolSpec {
+    fn definition() -> &'static Command {
+        static MADE: OnceLock<Command> = OnceLock::new();
+        made_once::<Self>(&MADE)
+    }
+}
+
+impl Spec for ExecSpec {
+    fn definition() -> &'static Command {
+        static MADE: OnceLock<Command> = OnceLock::new();
+        made_once::<Self>(&MADE)
+    }
+}
+
+impl Spec for CommandSpec {
+    fn definition() -> &'static Command {
+        static MADE: OnceLock<Command> = OnceLock::new();
+        made_once::<Self>(&MADE)
+    }
+}
+
+impl Spec for EntrySpec {
+    fn definition() -> &'static Command {
+        static MADE: OnceLock<Command> = OnceLock::new();
+        made_once::<Self>(&MADE)
+    }
+}
+
+impl Spec for LogTable {
+    fn definition() -> &'static Command {
+        static MADE: OnceLock<Command> = OnceLock::new();
+        made_once::<Self>(&MADE)
+    }
+}

@@ -1,0 +1,77 @@
+//! What stands at the top of a file and is no kind of service: a key without a table, or a table whose header is wrong.
+
+use clap::{Arg, Command};
+use toml::de::{DeTable, DeValue};
+
+use super::DOORS;
+use super::definition::Spec;
+use super::keys::of_letter;
+use crate::config::advice;
+use crate::config::quote::Quoted;
+use crate::config::spec::command::CommandSpec;
+use crate::config::spec::exec::ExecSpec;
+use crate::config::spec::pool::PoolSpec;
+use crate::config::suggest::nearest;
+
+/// What each kind of service is called by people, and its keys.
+fn doors() -> [(&'static str, &'static str, &'static Command); 3] {
+    [
+        ("pool", "a pool", PoolSpec::definition()),
+        ("exec", "an exec door", ExecSpec::definition()),
+        ("command", "a command door", CommandSpec::definition()),
+    ]
+}
+
+fn has(keys: &Command, name: &str) -> bool {
+    keys.get_arguments().filter_map(Arg::get_long).any(|key| key == name)
+}
+
+/// What is said about `written` with that value.
+pub(super) fn told(written: &str, value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::Table(table) => format!(
+            "there is no kind of service called {}; {}",
+            Quoted(written),
+            instead_of_table(written, table)
+        ),
+        _ => {
+            let remedy = instead_of_key(written);
+            format!("{} stands outside of any table; {remedy}", Quoted(written))
+        }
+    }
+}
+
+/// A header that is wrong: the kind is misspelt, or missing.
+fn instead_of_table(written: &str, table: &DeTable<'_>) -> String {
+    let kinds = DOORS.iter().map(|door| door.kind);
+    if let Some(meant) = nearest(written, kinds.clone()) {
+        return format!("did you mean `{meant}`?");
+    }
+    let count = |keys: &Command| table.keys().filter(|key| has(keys, key.get_ref())).count();
+    let likely = doors().into_iter().map(|(kind, what, keys)| (count(keys), kind, what));
+    // Of several that have as many of them, the first.
+    match likely.rev().max_by_key(|(count, ..)| *count) {
+        Some((1.., kind, what)) => format!("its keys are those of {what}, whose header is [{kind}.{written}]"),
+        _ => format!("write one of: {}", kinds.collect::<Vec<_>>().join(", ")),
+    }
+}
+
+/// A key without a table.
+fn instead_of_key(written: &str) -> String {
+    let doors = doors();
+    if let Some((kind, what, _)) = doors.iter().find(|(.., keys)| has(keys, written)) {
+        return format!("it is a key of {what}: write it below a header such as [{kind}.main]");
+    }
+    let of_any = |name: &str| doors.iter().any(|(.., keys)| has(keys, name));
+    if let Some(advice) = advice::for_key(written, of_any) {
+        return advice;
+    }
+    let near = doors.iter().find_map(|(kind, _, keys)| {
+        let known = keys.get_arguments().filter_map(Arg::get_long);
+        Some((kind, of_letter(written, keys).or_else(|| nearest(written, known))?))
+    });
+    match near {
+        Some((kind, meant)) => format!("did you mean `{meant}`, below a header such as [{kind}.main]?"),
+        None => "write the header of a service, such as [pool.main], and its keys below it".to_owned(),
+    }
+}
