@@ -51,7 +51,10 @@ fn options(flags: &Flags) -> Result<Options, Error> {
         Ok(lowered) => Ok(lowered.options),
         Err(mistakes) => {
             // What is wrong with SOCKET is told of the flag that says the same.
-            let lines: Vec<_> = mistakes.iter().map(|mistake| format!("iotcpd: --{mistake}")).collect();
+            let lines: Vec<_> = mistakes
+                .iter()
+                .map(|mistake| format!("iotcpd: {}", mistake.of_flags()))
+                .collect();
             Err(Error::mistakes(lines))
         }
     }

@@ -24,7 +24,10 @@ fn options(spec: &PoolSpec) -> Result<Options, Error> {
     match lower::pool(NAME, spec) {
         Ok(lowered) => Ok(lowered.options),
         Err(mistakes) => {
-            let lines: Vec<_> = mistakes.iter().map(|mistake| format!("iotcpd: --{mistake}")).collect();
+            let lines: Vec<_> = mistakes
+                .iter()
+                .map(|mistake| format!("iotcpd: {}", mistake.of_flags()))
+                .collect();
             Err(Error::mistakes(lines))
         }
     }

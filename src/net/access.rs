@@ -9,7 +9,7 @@
 
 use std::error::Error;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
@@ -58,6 +58,10 @@ pub fn parse_net(text: &str) -> Result<IpNet, NetError> {
     if let Ok(ip) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(ip.to_canonical()));
     }
+    let without_interface = text.split('%').next().unwrap_or(text);
+    if text.contains('%') && without_interface.parse::<Ipv6Addr>().is_ok() {
+        return Err(refused(NetMistake::Interface(without_interface.to_owned())));
+    }
     let Some((address, prefix)) = text.split_once('/') else {
         return Err(refused(NetMistake::NoAddress));
     };
@@ -87,6 +91,7 @@ pub struct NetError {
 enum NetMistake {
     NoAddress,
     BadPrefix { longest: u8 },
+    Interface(String),
     BitsBehindPrefix { net: IpNet, ip: IpAddr },
 }
 
@@ -96,6 +101,12 @@ impl fmt::Display for NetError {
         match &self.mistake {
             NetMistake::NoAddress => {
                 f.write_str("write an address such as 10.0.0.1 or 2001:db8::1, or a network such as 10.0.0.0/8")
+            }
+            NetMistake::Interface(address) => {
+                write!(
+                    f,
+                    "addresses are compared whichever interface they come by; write {address}"
+                )
             }
             NetMistake::BadPrefix { longest } => write!(f, "the length of the prefix is a number from 0 to {longest}"),
             NetMistake::BitsBehindPrefix { net, ip } => {
@@ -112,7 +123,7 @@ impl Error for NetError {}
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::net::Ipv4Addr;
 
     use proptest::prelude::*;
 
@@ -200,6 +211,7 @@ mod tests {
             ("10.0.0.0/255.0.0.0", "0 to 32"),
             ("10.0.0.1/8", "write 10.0.0.0/8 for the network or 10.0.0.1"),
             ("", "write an address"),
+            ("fe80::1%eth0", "write fe80::1"),
         ] {
             let error = parse_net(text).expect_err(text).to_string();
             assert!(error.contains(remedy), "{error:?} does not say {remedy:?}");

@@ -1,8 +1,9 @@
 //! Addresses as people write them: to listen at, to connect to, and of clients that have connected.
 //!
 //! Text becomes an address here and nowhere else, once, when the configuration is read; from then on everybody holds the
-//! value. `Display` writes what `FromStr` reads, so a log line can be pasted into a configuration. No name is resolved
-//! here: a listener has no use for names (what `localhost` means would depend on a file and may be two addresses), and
+//! value. `Display` writes what `FromStr` reads, so a log line can be pasted into a configuration. No name of a host is resolved
+//! here; that of an interface, behind the `%` of a link-local address, becomes its number at once, for which the kernel is asked.
+//! A listener has no use for names (what `localhost` means would depend on a file and may be two addresses), and
 //! a client resolves its own, away from the event loop.
 //!
 //! **Dual stack.** `*:PORT` is every address of the machine, IPv4 and IPv6, on one socket. An address that is spelled
@@ -12,15 +13,18 @@
 //! An IPv4 address in IPv6 clothes (`::ffff:10.0.0.1`, which is how IPv4 peers appear on a dual-stack socket) is turned
 //! into IPv4 at the border, here, so that access lists, counts and logs know one form.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::ffi::OsStr;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::SocketAddr as UnixSocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+
+use nix::net::if_::if_nametoindex;
 
 /// The longest path or abstract name of a UNIX socket, in bytes: sun_path has 108, one of which is the NUL that ends a
 /// path or begins an abstract name (unix(7)).
@@ -172,7 +176,10 @@ fn parse_listen(text: &str) -> Result<ListenAddr, Mistake> {
         });
     }
     // The whole text and not `host`: only there does the standard library read an IPv6 scope (`[fe80::1%2]:80`).
-    text.parse().map(ListenAddr::tcp).map_err(|_| Mistake::BadAddress)
+    numbered(text)?
+        .parse()
+        .map(ListenAddr::tcp)
+        .map_err(|_| Mistake::BadAddress)
 }
 
 /// Whom to connect to.
@@ -225,6 +232,7 @@ fn parse_connect(text: &str) -> Result<ConnectAddr, Mistake> {
     if text.starts_with('/') {
         return UnixAddr::parse(text).map(ConnectAddr::Unix);
     }
+    let text = &numbered(text)?;
     let (host, port) = split_port(text)?;
     if port == 0 {
         return Err(Mistake::ConnectToPortZero);
@@ -242,6 +250,24 @@ fn parse_connect(text: &str) -> Result<ConnectAddr, Mistake> {
         host: host.to_owned(),
         port,
     })
+}
+
+/// The address with the number of its interface in the place of its name: `[fe80::1%eth0]:80` becomes `[fe80::1%2]:80`. The kernel
+/// is asked for it, and nobody else. Numbers are taken as they are, and what has no interface is left alone.
+fn numbered(text: &str) -> Result<Cow<'_, str>, Mistake> {
+    let zoned = text.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    let Some((ip, zone, rest)) = zoned.and_then(|(host, rest)| host.split_once('%').map(|(ip, zone)| (ip, zone, rest)))
+    else {
+        return Ok(Cow::Borrowed(text));
+    };
+    if !zone.is_empty() && zone.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(Cow::Borrowed(text));
+    }
+    if ip.parse::<Ipv6Addr>().is_err() {
+        return Err(Mistake::BadAddress);
+    }
+    let number = if_nametoindex(zone).map_err(|_| Mistake::NoInterface(zone.to_owned()))?;
+    Ok(Cow::Owned(format!("[{ip}%{number}]{rest}")))
 }
 
 /// `HOST:PORT` or `[HOST]:PORT` in its two parts, without the brackets. The host is not looked into.
@@ -351,6 +377,7 @@ enum Mistake {
     OnlyPort,
     NoBrackets,
     BadPort(String),
+    NoInterface(String),
 }
 
 impl fmt::Display for AddrError {
@@ -380,6 +407,11 @@ impl fmt::Display for AddrError {
             Mistake::NoPort => write!(f, "the port is missing; write {text}:PORT"),
             Mistake::OnlyPort => write!(f, "it is a port alone; write 127.0.0.1:{text}"),
             Mistake::NoBrackets => f.write_str("an IPv6 address stands in brackets, such as [::1]:9991"),
+            Mistake::NoInterface(name) => write!(
+                f,
+                "this machine has no network interface called \"{}\"; write one that `ip link` lists",
+                name.escape_debug()
+            ),
             Mistake::BadPort(port) => write!(f, "the port is a number from 0 to 65535, not {port:?}"),
         }
     }
@@ -389,7 +421,7 @@ impl Error for AddrError {}
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv6Addr, SocketAddrV4};
+    use std::net::SocketAddrV4;
 
     use proptest::prelude::*;
 

@@ -154,7 +154,7 @@ fn remedy_ip(errno: Errno) -> Option<&'static str> {
         Errno::EADDRNOTAVAIL => Some("no interface of this machine has that address: `ip address` lists them"),
         Errno::EAFNOSUPPORT => Some("the kernel has no IPv6: listen on an IPv4 address or on *:PORT"),
         Errno::EINVAL | Errno::ENODEV => {
-            Some("a link-local address needs the number of its interface, as in [fe80::1%2]:9991: `ip link` lists them")
+            Some("a link-local address needs its interface, as in [fe80::1%eth0]:9991: `ip link` lists them")
         }
         _ => None,
     }
@@ -195,7 +195,7 @@ mod tests {
             ("*:9991", Attempt::Listen, Errno::EADDRINUSE, "`ss -ltnp sport = :9991`"),
             ("[2001:db8::1]:1", Bind, Errno::EADDRNOTAVAIL, "`ip address`"),
             ("[::1]:1", Socket, Errno::EAFNOSUPPORT, "*:PORT"),
-            ("[fe80::1]:1", Bind, Errno::EINVAL, "[fe80::1%2]"),
+            ("[fe80::1]:1", Bind, Errno::EINVAL, "[fe80::1%eth0]"),
             ("*:1", Socket, Errno::EMFILE, "LimitNOFILE="),
             ("*:1", Socket, Errno::ENFILE, "fs.file-max"),
             ("unix:/run/x/s", Bind, Errno::EACCES, "directory /run/x,"),

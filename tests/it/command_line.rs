@@ -30,7 +30,7 @@ fn an_empty_address_is_none() {
     let (status, _, stderr) = Daemon::with(["-n", "1", "-d", &command, "-i", ""]).spawn().finish();
     assert_eq!(status.code(), Some(2));
     assert!(
-        stderr.contains("--ipv4: it is empty") && stderr.contains("give ipv6 or listen"),
+        stderr.contains("--ipv4: it is empty") && stderr.contains("give --ipv6 or --listen"),
         "{stderr}"
     );
 }

@@ -325,3 +325,138 @@ fn of_many_mistakes_the_first_are_told_and_the_others_counted() {
         "f.toml:101:1: 199900 more mistakes stand below; mend those above first"
     );
 }
+
+#[test]
+fn where_there_is_no_shell_that_is_told() {
+    for (command, what, remedy) in [
+        ("cat | grep x", "would understand `|`", "sh -c 'cat | grep x'"),
+        ("cat && ls", "would understand `&&`", "sh -c 'cat && ls'"),
+        (
+            "cat 2>/dev/null",
+            "would redirect anything by `2>/dev/null`",
+            "goes to the log",
+        ),
+        ("cat > x", "would redirect anything by `>`", "sh -c 'cat > x'"),
+        ("cat < x", "would redirect anything by `<`", "sh -c 'cat < x'"),
+        ("cat &", "would put it in the background", "leave it out"),
+        ("cat ; ls", "would understand `;`", "sh -c 'cat ; ls'"),
+        (
+            "cat $(date)",
+            "would run what `$(date)` begins",
+            "write what comes out of it",
+        ),
+        (
+            "cat `date`",
+            "would run what ``date`` begins",
+            "write what comes out of it",
+        ),
+        (
+            "cat $HOME",
+            "would put the value of a variable in the place of `$HOME`",
+            "write the value",
+        ),
+        (
+            "LANG=C cat",
+            "would set a variable by `LANG=C` in front",
+            "set it by --env LANG=C, and begin with the program",
+        ),
+        (
+            "~/bin/x",
+            "would know whose home `~/bin/x` is in",
+            "write the whole path, such as /home/NAME/bin/x",
+        ),
+    ] {
+        let told = told(&["-d", command, "-p", "0"]);
+        let begins = format!("iotcpd: --daemon: there is no shell here that {what}");
+        assert!(told.starts_with(&begins) && told.contains(remedy), "{told}");
+        assert_eq!(told.lines().count(), 1, "{told}");
+    }
+    let in_a_file = b"[pool.a]\ndaemon = 'LANG=C cat'\n[command.b]\nlisten = '127.0.0.1:1'\n[command.b.commands.c]\ncmd = 'ls | wc'\n";
+    let told = checked("f.toml", in_a_file);
+    assert!(
+        told[0].ends_with("; set it by env = \"LANG=C\", and begin with the program"),
+        "{told:?}"
+    );
+    assert!(
+        told[1].starts_with("f.toml:6:7: cmd: there is no shell here that would understand `|`; "),
+        "{told:?}"
+    );
+    // In quotes it is the program's.
+    Daemon::pool(1, "sh -c 'exec cat | cat 2>/dev/null'", &[]);
+    Daemon::pool(1, "grep --line-buffered -E '|' -e a|b -e \\>", &[]);
+}
+
+#[test]
+fn a_flag_that_is_named_has_its_dashes_and_a_key_has_none() {
+    for (flags, part) in [
+        (
+            &["--probe", "x"][..],
+            "--probe: nothing says what its answer is to be; give --probe-expect with it",
+        ),
+        (
+            &["--probe-expect", "x"],
+            "--probe-expect: without a --probe there is no answer; give a --probe, or leave it out",
+        ),
+        (&["--cache-ttl", "5"], "give --cache-size as well"),
+        (
+            &["--min-workers", "5"],
+            "give --max-workers as well, and no --num-daemons",
+        ),
+        (&["--idle-timeout", "5"], "give --persistent as well"),
+        (
+            &["--socket-mode", "0600"],
+            "add a --listen address such as unix:/run/iotcpd.sock",
+        ),
+        (&["--sandbox-read", "/"], "add --sandbox, or leave this out"),
+        (&["--fail-url", "http://x/"], "give --fail closed as well"),
+        (&["--start-timeout", "5"], "give a --ready-line or a --probe"),
+        (
+            &["-I", "::ffff:127.0.0.1"],
+            "--ipv6: `::ffff:127.0.0.1` is not an IPv6 address; give it by --ipv4 127.0.0.1",
+        ),
+        (
+            &["-i", "::1"],
+            "--ipv4: `::1` is not an IPv4 address; give it by --ipv6 ::1",
+        ),
+        (
+            &["-i", "127.0.0.1:80"],
+            "the port is another setting: --ipv4 127.0.0.1 and --port 80",
+        ),
+    ] {
+        let told = told(flags);
+        assert!(told.contains(part), "{flags:?}: {told}");
+        assert!(!told.contains('\u{1}') && !told.contains('\u{2}'), "{told:?}");
+    }
+    let told = checked("f.toml", b"[pool.a]\nprobe = 'x'\nmin-workers = 5\n");
+    assert_eq!(
+        told[0],
+        "f.toml:2:9: probe: nothing says what its answer is to be; give probe-expect with it"
+    );
+    assert!(
+        told[1].ends_with("; give max-workers as well, and no num-daemons, or leave it out"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn an_interface_is_named_or_numbered() {
+    for address in ["[::1%lo]:0", "[::1%1]:0"] {
+        let daemon = Daemon::with(["-n", "1", "-d", "cat", "--listen", address]).start();
+        assert!(
+            daemon.addr().to_string().starts_with("[::1"),
+            "{address}: {}",
+            daemon.addr()
+        );
+    }
+    Daemon::with(["-n", "1", "-d", "cat", "-I", "::1%lo", "-p", "0"]).start();
+    let missing = "this machine has no network interface called \"nosuch0\"; write one that `ip link` lists";
+    for flags in [
+        &["--listen", "[fe80::1%nosuch0]:9991"][..],
+        &["-I", "fe80::1%nosuch0"],
+        &["ask", "[fe80::1%nosuch0]:9991"],
+    ] {
+        let told = told(flags);
+        assert!(told.contains(missing), "{told}");
+    }
+    assert!(told(&["--allow", "fe80::1%lo"]).contains("write fe80::1"));
+}

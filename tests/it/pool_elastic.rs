@@ -233,17 +233,17 @@ fn what_does_not_go_together_is_refused_with_its_remedy() {
     for (flags, told) in [
         (
             ["-n", "4", "--max-workers", "8"],
-            "--num-daemons: it fixes the number of workers, and max-workers lets it follow the load; \
+            "--num-daemons: it fixes the number of workers, and --max-workers lets it follow the load; \
              leave out one of the two",
         ),
         (
             ["-n", "4", "--spare-workers", "2"],
-            "--spare-workers: without max-workers the number of workers is fixed; \
-             give max-workers as well, and no num-daemons, or leave it out",
+            "--spare-workers: without --max-workers the number of workers is fixed; \
+             give --max-workers as well, and no --num-daemons, or leave it out",
         ),
         (
             ["--min-workers", "9", "--max-workers", "8"],
-            "--min-workers: 9 is more than max-workers 8; write at most 8, or raise max-workers",
+            "--min-workers: 9 is more than --max-workers 8; write at most 8, or raise --max-workers",
         ),
     ] {
         let (status, _, stderr) = Daemon::with(flags).spawn().finish();

@@ -109,7 +109,7 @@ pub(super) fn read(written: Written<'_, '_>, found: &mut Found<'_>) -> Option<Op
         let listens = section.table.contains_key("listen") && !keys.all_read();
         mistakes.retain(|mistake| !(listens && mistake.origin == lower::Origin::key("listen")));
         for mistake in mistakes.extract_if(.., |mistake| of_flags.contains(&mistake.origin.key)) {
-            found.report.add_above(format!("iotcpd: --{mistake}"));
+            found.report.add_above(format!("iotcpd: {}", mistake.of_flags()));
         }
     }
     accept(&keys, lowered, found).filter(|_| all_read)

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::pattern::pattern;
-use super::{LONGEST, Mistakes, Origin};
+use super::{KEY, LONGEST, Mistakes, Origin};
 use crate::config::spec::pool::PoolSpec;
 use crate::services::pool::options::{CacheLimits, CacheOptions};
 
@@ -26,8 +26,9 @@ pub(super) fn cache(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option<CacheOpt
             ("cache-skip", spec.cache_skip.is_some()),
         ];
         for (key, _) in given.into_iter().filter(|(_, given)| *given) {
-            let text = "without cache-size no answer is kept, so this decides nothing";
-            mistakes.add(Origin::key(key), text, "give cache-size as well, or leave it out");
+            let text = format!("without {KEY}cache-size no answer is kept, so this decides nothing");
+            let remedy = format!("give {KEY}cache-size as well, or leave it out");
+            mistakes.add(Origin::key(key), text, remedy);
         }
     }
     let size = usize::try_from(size?).unwrap_or(usize::MAX);

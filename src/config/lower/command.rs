@@ -16,7 +16,7 @@ use super::exec::{
 use super::listen::{Listening, MACHINE, limit_origin, listening};
 use super::pool::TIMEOUT;
 use super::process::process;
-use super::{LONGEST, Lowered, Mistake, Mistakes, Origin};
+use super::{KEY, LONGEST, Lowered, Mistake, Mistakes, Origin};
 use crate::config::bytes::bytes;
 use crate::config::quote::Quoted;
 use crate::config::spec::command::{CommandSpec, EntrySpec};
@@ -123,11 +123,11 @@ fn timing(mistakes: &mut Mistakes, spec: &CommandSpec) -> Timing {
     let quiet = mistakes.time("quiet-time", spec.quiet_time, &QUIET_TIME);
     if let Some(quiet) = quiet.filter(|quiet| *quiet >= read_timeout) {
         let (quiet, read) = (Time(quiet), Time(read_timeout));
-        let text = format!("{quiet} never pass within the read-timeout, which is {read}");
+        let text = format!("{quiet} never pass within the {KEY}read-timeout, which is {read}");
         mistakes.add(
             Origin::key("quiet-time"),
             text,
-            "write a shorter time, or a longer read-timeout",
+            format!("write a shorter time, or a longer {KEY}read-timeout"),
         );
     }
     Timing {

@@ -7,7 +7,7 @@ use super::listen::{ANY_NUMBER, Listening, listening};
 use super::permits::permits;
 use super::pool::TIMEOUT;
 use super::process::surroundings;
-use super::{LONGEST, Lowered, Mistake, Mistakes, Origin, SHORTEST_TIMEOUT};
+use super::{KEY, LONGEST, Lowered, Mistake, Mistakes, Origin, SHORTEST_TIMEOUT};
 use crate::config::spec::exec::{ExecSpec, Protocol};
 use crate::config::spec::listen::ListenSpec;
 use crate::config::spec::whether::Whether;
@@ -114,15 +114,15 @@ fn dialect(mistakes: &mut Mistakes, spec: &ExecSpec) -> Dialect {
         Protocol::Sockexec => {
             if max_output.is_some() {
                 let text = "output is passed on as it comes, none is held";
-                let remedy = "leave it out; it is for protocol sockproc, where the length comes first";
+                let remedy = format!("leave it out; it is for {KEY}protocol sockproc, where the length comes first");
                 mistakes.add(Origin::key("max-output"), text, remedy);
             }
             Dialect::Sockexec
         }
         Protocol::Sockproc => {
             if !spec.allow_program.is_empty() {
-                let text = format!("with protocol sockproc the one program is {SHELL}, which runs all others");
-                let remedy = "write protocol sockexec, or leave it out and restrict who may connect";
+                let text = format!("with {KEY}protocol sockproc the one program is {SHELL}, which runs all others");
+                let remedy = format!("write {KEY}protocol sockexec, or leave it out and restrict who may connect");
                 mistakes.add(Origin::key("allow-program"), text, remedy);
             }
             let max_output = max_output.unwrap_or(DEFAULT_MAX_OUTPUT);

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::{LONGEST, Mistakes, Origin};
+use super::{KEY, LONGEST, Mistakes, Origin};
 use crate::config::framing::Framing as Written;
 use crate::config::spec::pool::{HalfClose, LineEnd as WrittenEnd, PoolSpec};
 use crate::config::units::Time;
@@ -46,16 +46,16 @@ pub(super) fn framings(mistakes: &mut Mistakes, spec: &PoolSpec, policy: &Policy
         && (framings.worker_request, framings.worker_reply) != (Framing::Line, Framing::Line)
     {
         let text = "channel-IDs stand before lines, and these workers do not read or write lines";
-        let remedy = "leave it out, or set worker-request-framing and worker-reply-framing to line";
+        let remedy = format!("leave it out, or set {KEY}worker-request-framing and {KEY}worker-reply-framing to line");
         mistakes.add(Origin::key("concurrency"), text, remedy);
     }
     if framings.request == Framing::Eof && spec.half_close == Some(HalfClose::HangUp) {
-        let text = "with request-framing eof every client ends its input before its answer has come";
+        let text = format!("with {KEY}request-framing eof every client ends its input before its answer has come");
         mistakes.add(Origin::key("half-close"), text, "leave it out");
     }
     for (key, framing) in [("request-framing", framings.request), ("reply-framing", framings.reply)] {
         if spec.persistent && !framing.tells_the_end() {
-            let text = format!("with {key} {framing} the end of the connection is what ends a message");
+            let text = format!("with {KEY}{key} {framing} the end of the connection is what ends a message");
             mistakes.add(
                 Origin::key("persistent"),
                 text,
@@ -80,7 +80,8 @@ pub(super) fn line_rules(mistakes: &mut Mistakes, spec: &PoolSpec, framing: Fram
         ("refuse-unicode-line-ends", spec.refuse_unicode_line_ends, reads(&lines)),
     ] {
         if given && !has_a_meaning {
-            let text = format!("with worker-request-framing {framing} no such lines are read, so this decides nothing");
+            let text =
+                format!("with {KEY}worker-request-framing {framing} no such lines are read, so this decides nothing");
             mistakes.add(Origin::key(key), text, "leave it out");
         }
     }
@@ -121,7 +122,7 @@ fn quiet(mistakes: &mut Mistakes, spec: &PoolSpec, framings: Framings, policy: &
         format!("a pause of {} is out of range", Time(time))
     } else if time >= policy.busy_timeout {
         format!(
-            "a pause of {} is not over before the busy-timeout {}",
+            "a pause of {} is not over before the {KEY}busy-timeout {}",
             Time(time),
             Time(policy.busy_timeout)
         )
@@ -134,7 +135,7 @@ fn quiet(mistakes: &mut Mistakes, spec: &PoolSpec, framings: Framings, policy: &
     mistakes.add(
         Origin::key(key),
         text,
-        "write a time from 1ms to less than busy-timeout, for example quiet=20ms",
+        format!("write a time from 1ms to less than {KEY}busy-timeout, for example quiet=20ms"),
     );
 }
 
@@ -164,7 +165,7 @@ pub(super) fn error_reply(mistakes: &mut Mistakes, text: Vec<u8>, framing: Frami
     }
     let mut wire = Vec::new();
     if let Err(unfit) = framing.encode(text.strip_suffix(b"\n").unwrap_or(&text), &mut wire) {
-        let text = format!("it {unfit}, which reply-framing {framing} cannot carry");
+        let text = format!("it {unfit}, which {KEY}reply-framing {framing} cannot carry");
         mistakes.add(Origin::key("error-reply"), text, "write another text, or an empty one");
     }
     wire

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
-use super::{Mistakes, Origin};
+use super::{KEY, Mistakes, Origin};
 use crate::config::spec::listen::ListenSpec;
 use crate::config::units::FileMode;
 use crate::net::access::{AccessList, parse_net};
@@ -124,7 +124,7 @@ fn unix_socket(mistakes: &mut Mistakes, spec: &ListenSpec) -> UnixSocketOptions 
     ];
     let any_file = spec.listen.iter().any(|text| may_be_a_file(text));
     for (key, _) in said.iter().filter(|(_, said)| *said && !any_file) {
-        let remedy = "add a listen address such as unix:/run/iotcpd.sock, or leave it out";
+        let remedy = format!("add a {KEY}listen address such as unix:/run/iotcpd.sock, or leave it out");
         mistakes.add(
             Origin::key(key),
             "there is no UNIX socket with a path to apply it to",

@@ -15,6 +15,7 @@ mod exec;
 mod framing;
 mod listen;
 pub mod log;
+mod no_shell;
 mod pattern;
 mod permits;
 mod pool;
@@ -75,10 +76,59 @@ pub struct Mistake {
     pub remedy: String,
 }
 
+/// As it is told of a file; [`Mistake::of_flags`] tells it of flags.
 impl fmt::Display for Mistake {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}: {}; {}", self.origin.key, self.text, self.remedy)
+        let said = format!("{}: {}; {}", self.origin.key, self.text, self.remedy);
+        out.write_str(&in_words_of(Words::File, &said))
     }
+}
+
+impl Mistake {
+    /// As it is told of flags: with the dashes of those that it names.
+    #[must_use]
+    pub fn of_flags(&self) -> String {
+        let said = format!("--{}: {}; {}", self.origin.key, self.text, self.remedy);
+        in_words_of(Words::Flags, &said)
+    }
+}
+
+/// Stands before each key that is named in the text of a mistake: with flags it is `--key`, in a file `key`. No text of an
+/// operator's holds it, for control characters are shown as escapes there.
+const KEY: char = '\u{1}';
+/// Stands before and behind a value that is to be given to such a key.
+const VALUE: char = '\u{2}';
+
+/// A key with a value, as it would be written.
+fn setting(key: &str, value: &str) -> String {
+    format!("{KEY}{key}{VALUE}{value}{VALUE}")
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Words {
+    Flags,
+    File,
+}
+
+/// Means nothing to a shell.
+fn is_plain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ':' | '=' | ',' | '+' | '@')
+}
+
+fn in_words_of(words: Words, said: &str) -> String {
+    let mut told = String::with_capacity(said.len());
+    for (place, piece) in said.split(VALUE).enumerate() {
+        let is_value = place % 2 == 1;
+        let piece = match words {
+            Words::Flags if is_value && piece.chars().all(is_plain) => format!(" {piece}"),
+            Words::Flags if is_value => format!(" {}", shell_words::quote(piece)),
+            Words::Flags => piece.replace(KEY, "--"),
+            Words::File if is_value => format!(" = {piece:?}"),
+            Words::File => piece.replace(KEY, ""),
+        };
+        told.push_str(&piece);
+    }
+    told
 }
 
 /// The options of one service, and what each of its listening addresses was said by.

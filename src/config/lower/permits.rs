@@ -1,6 +1,6 @@
 //! Who may have which program run: what the lists of an exec door mean, and whether they suffice for where it listens.
 
-use super::{Mistakes, Origin};
+use super::{KEY, Mistakes, Origin};
 use crate::config::spec::exec::ExecSpec;
 use crate::net::addr::ListenAddr;
 use crate::process::identity::{UserIdentity, lookup_group};
@@ -80,8 +80,10 @@ fn check_exposed(mistakes: &mut Mistakes, spec: &ExecSpec, addresses: &[(Origin,
         mistakes.add(
             *origin,
             format!("whoever reached {address} from another machine could run anything here"),
-            "write a loopback address such as 127.0.0.1:9992, or the path of a UNIX socket; \
-             or say with allow-program what may be run",
+            format!(
+                "write a loopback address such as 127.0.0.1:9992, or the path of a UNIX socket; \
+                 or say with {KEY}allow-program what may be run"
+            ),
         );
     }
 }

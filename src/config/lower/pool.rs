@@ -12,10 +12,10 @@ use super::process::process;
 use super::refusal::refusal;
 use super::session;
 use super::workers::pool_size;
-use super::{LONGEST, Lowered, Mistake, Mistakes, Origin, SHORTEST_TIMEOUT};
+use super::{KEY, LONGEST, Lowered, Mistake, Mistakes, Origin, SHORTEST_TIMEOUT, setting};
 use crate::config::quote::Quoted;
 use crate::config::spec::pool::{HalfClose as Written, Mode as WrittenMode, PoolSpec};
-use crate::net::addr::ListenAddr;
+use crate::net::addr::{AddrError, ListenAddr};
 use crate::process::spec::ProcessSpec;
 use crate::services::pool::options::{Disclosure, Framing, HalfClose, Mode, Options, Persistent, Policy};
 
@@ -93,7 +93,6 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
     let record = mistakes.count("record", spec.record, RECORD).unwrap_or(DEFAULT_RECORD);
     let error_reply = refusal(&mut mistakes, spec, framings.reply);
     let max_rss = mistakes.size("max-rss", spec.max_rss, &MAX_RSS);
-    // The last, for without it there are no options, whatever else is right or wrong.
     let process = worker(&mut mistakes, spec);
     let Some(process) = process else { return Err(mistakes.0) };
     let options = Options {
@@ -140,7 +139,8 @@ pub fn program_of_pool(spec: &PoolSpec) -> Option<ProcessSpec> {
     worker(&mut mistakes, spec).filter(|_| mistakes.0.is_empty())
 }
 
-/// What a worker is, and what it is started with.
+/// What a worker is, and what it is started with. Without one there are no options, whatever else is right or wrong, so it is
+/// lowered last.
 fn worker(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option<ProcessSpec> {
     let command = spec.daemon.as_deref().unwrap_or(DEFAULT_COMMAND);
     let mut process = process(mistakes, "daemon", command, &spec.process)?;
@@ -167,21 +167,55 @@ fn addresses(mistakes: &mut Mistakes, spec: &PoolSpec) -> Vec<(Origin, ListenAdd
         None => {}
     }
     if let Some(text) = ipv6 {
-        match text.trim_start_matches('[').trim_end_matches(']').parse::<Ipv6Addr>() {
-            Ok(ip) => add("ipv6", ip.into()),
-            Err(_) => not_an_ip(mistakes, "ipv6", text, "::1, or :: for every one"),
+        match ipv6_at(text, port) {
+            Ok(address) => addresses.push((Origin::key("ipv6"), address)),
+            Err(Some(error)) => mistakes.add_said(Origin::key("ipv6"), &error, "write for example ::1"),
+            Err(None) => not_an_ip(mistakes, "ipv6", text, "::1, or :: for every one"),
         }
     } else if spec.ipv4.as_ref().is_some_and(String::is_empty) && spec.listen.listen.is_empty() {
         let text = "it is empty, which means no IPv4, and there is no other address to listen on";
-        mistakes.add(Origin::key("ipv4"), text, "give ipv6 or listen, or leave it out");
+        mistakes.add(
+            Origin::key("ipv4"),
+            text,
+            format!("give {KEY}ipv6 or {KEY}listen, or leave it out"),
+        );
     }
     addresses
 }
 
+/// An IPv6 address, with or without brackets, and with its interface behind a `%` where it has one.
+///
+/// # Errors
+/// `None`: it is none; or what is wrong with its interface.
+fn ipv6_at(text: &str, port: u16) -> Result<ListenAddr, Option<String>> {
+    let bare = text.trim_start_matches('[').trim_end_matches(']');
+    let ip = bare.split('%').next().unwrap_or(bare).parse::<Ipv6Addr>();
+    if ip.is_err() || ip.is_ok_and(|ip| ip.to_ipv4_mapped().is_some()) {
+        return Err(None);
+    }
+    format!("[{bare}]:{port}")
+        .parse()
+        .map_err(|error: AddrError| Some(error.to_string()))
+}
+
 fn not_an_ip(mistakes: &mut Mistakes, key: &'static str, text: &str, examples: &str) {
-    let family = if key == "ipv4" { "IPv4" } else { "IPv6" };
+    let (family, other) = if key == "ipv4" {
+        ("IPv4", "ipv6")
+    } else {
+        ("IPv6", "ipv4")
+    };
+    let ip = text.parse().map(|ip: IpAddr| ip.to_canonical());
+    let remedy = match (ip, text.parse::<SocketAddr>()) {
+        (Ok(ip), _) => format!("give it by {}", setting(other, &ip.to_string())),
+        (_, Ok(address)) => format!(
+            "the port is another setting: {} and {}",
+            setting(key, &address.ip().to_string()),
+            setting("port", &address.port().to_string())
+        ),
+        _ => format!("write for example {examples}"),
+    };
     let text = format!("{} is not an {family} address", Quoted(text));
-    mistakes.add(Origin::key(key), text, format!("write for example {examples}"));
+    mistakes.add(Origin::key(key), text, remedy);
 }
 
 fn policy(mistakes: &mut Mistakes, spec: &PoolSpec) -> Policy {
@@ -194,9 +228,10 @@ fn policy(mistakes: &mut Mistakes, spec: &PoolSpec) -> Policy {
     let busy_timeout = timeout("busy-timeout", spec.busy_timeout, busy_timeout);
     let start_timeout = timeout("start-timeout", spec.start_timeout, DEFAULT_START_TIMEOUT);
     if spec.start_timeout.is_some() && spec.ready_line.is_none() && spec.probe.is_none() {
-        let text =
-            "without ready-line and probe a worker is started as soon as it runs, so there is nothing to wait for";
-        let remedy = "give a ready-line or a probe, or leave it out";
+        let text = format!(
+            "without {KEY}ready-line and {KEY}probe a worker is started as soon as it runs, so there is nothing to wait for"
+        );
+        let remedy = format!("give a {KEY}ready-line or a {KEY}probe, or leave it out");
         mistakes.add(Origin::key("start-timeout"), text, remedy);
     }
     let pipeline = mistakes
@@ -208,7 +243,7 @@ fn policy(mistakes: &mut Mistakes, spec: &PoolSpec) -> Policy {
         mistakes.add(
             Origin::key("concurrency"),
             text,
-            "leave out pipeline, or concurrency for a worker that answers in order",
+            format!("leave out {KEY}pipeline, or {KEY}concurrency for a worker that answers in order"),
         );
     }
     Policy {
@@ -248,7 +283,7 @@ fn rest(mistakes: &mut Mistakes, spec: &PoolSpec, pipeline: usize, concurrency: 
         None => return rest,
     };
     if !rest.is_zero() {
-        let remedy = "leave it out, or leave out pipeline or concurrency";
+        let remedy = format!("leave it out, or leave out {KEY}pipeline or {KEY}concurrency");
         mistakes.add(Origin::key("rest"), text, remedy);
     }
     rest
@@ -316,30 +351,33 @@ fn persistent(mistakes: &mut Mistakes, spec: &PoolSpec, reply_framing: Framing) 
             ("max-unanswered", spec.max_unanswered.is_some()),
         ];
         for (key, _) in given.into_iter().filter(|(_, given)| *given) {
-            let text = "without persistent each connection is closed after its answer, so this decides nothing";
-            mistakes.add(Origin::key(key), text, "give persistent as well, or leave it out");
+            let text =
+                format!("without {KEY}persistent each connection is closed after its answer, so this decides nothing");
+            let remedy = format!("give {KEY}persistent as well, or leave it out");
+            mistakes.add(Origin::key(key), text, remedy);
         }
         return None;
     }
     if spec.half_close == Some(Written::HangUp) {
-        let text = "with persistent the end of a client's input means that it has no more requests";
+        let text = format!("with {KEY}persistent the end of a client's input means that it has no more requests");
         mistakes.add(Origin::key("half-close"), text, "leave one of the two out");
     }
     let wrong = match spec.error_reply.as_ref().map(|reply| reply.0.split_last()) {
         Some(None) => Some((
-            "with persistent a refused request needs an answer in its place, or all behind it would be misread",
+            "a refused request needs an answer in its place, or all behind it would be misread",
             "write what a refused client is told, or leave it out",
         )),
         // In the other framings it is framed.
         Some(Some((last, line))) if reply_framing == Framing::Line && (*last != b'\n' || line.contains(&b'\n')) => {
             Some((
-                "with persistent a refused request needs one line in its place, or all behind it would be misread",
+                "a refused request needs one line in its place, or all behind it would be misread",
                 "write one line that ends in \\n, or leave it out",
             ))
         }
         Some(Some(_)) | None => None,
     };
     if let Some((text, remedy)) = wrong {
+        let text = format!("with {KEY}persistent {text}");
         mistakes.add(Origin::key("error-reply"), text, remedy);
     }
     Some(Persistent {
@@ -669,7 +707,7 @@ mod tests {
         let ipv6 = told(|spec| spec.ipv6 = Some("127.0.0.1".into()));
         assert_eq!(
             ipv6,
-            "ipv6: `127.0.0.1` is not an IPv6 address; write for example ::1, or :: for every one"
+            "ipv6: `127.0.0.1` is not an IPv6 address; give it by ipv4 = \"127.0.0.1\""
         );
         let twice = told(|spec| (spec.port, spec.listen.listen) = (Some(Whole(7)), vec!["127.0.0.1:7".into()]));
         assert_eq!(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::pattern::pattern;
-use super::{LONGEST, Mistakes, Origin};
+use super::{KEY, LONGEST, Mistakes, Origin};
 use crate::config::quote::Quoted;
 use crate::config::spec::pool::PoolSpec;
 use crate::services::pattern::Pattern;
@@ -22,8 +22,13 @@ const LONGEST_QUESTION: usize = 4000;
 pub(super) fn probe_interval(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option<Duration> {
     let interval = mistakes.time("probe-interval", spec.probe_interval, &INTERVAL);
     if spec.probe.is_none() && spec.probe_interval.is_some() {
-        let text = "without a probe there is nothing to be asked";
-        mistakes.add(Origin::key("probe-interval"), text, "give a probe, or leave it out");
+        let text = "there is nothing to be asked";
+        let text = format!("without a {KEY}probe {text}");
+        mistakes.add(
+            Origin::key("probe-interval"),
+            text,
+            format!("give a {KEY}probe, or leave it out"),
+        );
     }
     spec.probe.as_ref()?;
     Some(interval.unwrap_or(DEFAULT_INTERVAL))
@@ -40,12 +45,14 @@ pub(super) fn probe(
     let (question, expect) = match (&spec.probe, &spec.probe_expect) {
         (Some(question), Some(expect)) => (question, expect),
         (Some(_), None) => {
-            let (text, remedy) = ("nothing says what its answer is to be", "give probe-expect with it");
+            let remedy = format!("give {KEY}probe-expect with it");
+            let text = "nothing says what its answer is to be";
             mistakes.add(Origin::key("probe"), text, remedy);
             return None;
         }
         (None, Some(_)) => {
-            let (text, remedy) = ("without a probe there is no answer", "give a probe, or leave it out");
+            let text = format!("without a {KEY}probe there is no answer");
+            let remedy = format!("give a {KEY}probe, or leave it out");
             mistakes.add(Origin::key("probe-expect"), text, remedy);
             return None;
         }
@@ -75,7 +82,7 @@ fn message(
             "write one line, without its line end".to_owned(),
         ))
     } else if let Err(unfit) = framing.encode(text.as_bytes(), &mut wire) {
-        let text = format!("it {unfit}, which worker-request-framing {framing} cannot carry");
+        let text = format!("it {unfit}, which {KEY}worker-request-framing {framing} cannot carry");
         Some((text, "write another question".to_owned()))
     } else if let Err(unfit) = rules.check(framing, &wire) {
         Some((format!("it {unfit}"), "write another question".to_owned()))

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{LONGEST, Mistakes, Origin};
+use super::{KEY, LONGEST, Mistakes, Origin, no_shell};
 use crate::config::bytes::bytes;
 use crate::config::quote::Quoted;
 use crate::config::spec::process::ProcessSpec as Spec;
@@ -90,6 +90,10 @@ fn program(mistakes: &mut Mistakes, key: &'static str, command: &str) -> Option<
         );
         return None;
     }
+    if let Some((text, remedy)) = no_shell::mistake(command) {
+        mistakes.add(Origin::key(key), text, remedy);
+        return None;
+    }
     match Command::new(words.iter().map(|word| OsString::from_vec(bytes(word))).collect()) {
         Ok(command) => Some(command),
         Err(_) => {
@@ -158,7 +162,8 @@ fn sandbox(mistakes: &mut Mistakes, spec: &Spec) -> Option<Sandbox> {
     for (access, paths) in [(Access::Read, &read), (Access::Write, &write)] {
         if !spec.sandbox && !paths.is_empty() {
             let text = "there is no sandbox that it could open";
-            mistakes.add(Origin::key(access.key()), text, "add sandbox, or leave this out");
+            let remedy = format!("add {KEY}sandbox, or leave this out");
+            mistakes.add(Origin::key(access.key()), text, remedy);
         }
     }
     spec.sandbox.then_some(Sandbox { read, write })
@@ -197,8 +202,11 @@ mod tests {
 
     #[test]
     fn a_command_is_split_as_a_shell_would() {
-        let process = lower(r#"sg -c "my conf" 'a b' c\ d $HOME"#, &Spec::default()).unwrap();
-        assert_eq!(process.command.words(), ["sg", "-c", "my conf", "a b", "c d", "$HOME"]);
+        let process = lower(r#"sg -c "my conf" 'a b' c\ d '$HOME' a|b"#, &Spec::default()).unwrap();
+        assert_eq!(
+            process.command.words(),
+            ["sg", "-c", "my conf", "a b", "c d", "$HOME", "a|b"]
+        );
     }
 
     #[test]

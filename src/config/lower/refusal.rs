@@ -1,7 +1,7 @@
 //! What a client is told whose request has failed: `error-reply`, or `fail` in one word.
 
 use super::framing::error_reply;
-use super::{Mistakes, Origin};
+use super::{KEY, Mistakes, Origin};
 use crate::config::spec::fail::{self, Fail};
 use crate::config::spec::pool::PoolSpec;
 use crate::services::pool::options::Framing;
@@ -19,7 +19,7 @@ pub(super) fn refusal(mistakes: &mut Mistakes, spec: &PoolSpec, framing: Framing
         mistakes.add(Origin::key("error-reply"), wrong, remedy);
     }
     if spec.fail.is_some() && text.is_some() {
-        let wrong = "fail and error-reply both say what a failed request is answered";
+        let wrong = format!("{KEY}fail and {KEY}error-reply both say what a failed request is answered");
         mistakes.add(Origin::key("fail"), wrong, "leave one of the two out");
     }
     let fail = in_one_word(mistakes, spec).map(|line| [line.as_slice(), b"\n"].concat());
@@ -31,11 +31,11 @@ pub(super) fn refusal(mistakes: &mut Mistakes, spec: &PoolSpec, framing: Framing
 fn in_one_word(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option<Vec<u8>> {
     let url = spec.fail_url.as_deref();
     if url.is_some() && spec.fail != Some(Fail::Closed) {
-        let wrong = "it is where denied requests are sent, and nothing is denied without fail closed";
+        let wrong = format!("it is where denied requests are sent, and nothing is denied without {KEY}fail closed");
         mistakes.add(
             Origin::key("fail-url"),
             wrong,
-            "give fail closed as well, or leave it out",
+            format!("give {KEY}fail closed as well, or leave it out"),
         );
     }
     if let Some((wrong, remedy)) = url.and_then(fail::unfit) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::exec::{DEFAULT_MAX_BUFFER, MAX_BUFFER};
 use super::pool::TIMEOUT;
-use super::{LONGEST, Mistakes, Origin};
+use super::{KEY, LONGEST, Mistakes, Origin};
 use crate::config::spec::pool::{Mode as Written, PoolSpec};
 use crate::services::pool::options::Mode;
 
@@ -147,7 +147,8 @@ pub(super) fn mode(mistakes: &mut Mistakes, spec: &PoolSpec) -> Mode {
     for (key, is_given, reason) in RULED_OUT {
         if is_given(spec) {
             let text = format!("it means nothing to a session: {reason}");
-            mistakes.add(Origin::key(key), text, "leave it out, or leave out mode session");
+            let remedy = format!("leave it out, or leave out {KEY}mode session");
+            mistakes.add(Origin::key(key), text, remedy);
         }
     }
     Mode::Session

@@ -5,7 +5,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::{LONGEST, Mistakes, Origin, SHORTEST_TIMEOUT};
+use super::{KEY, LONGEST, Mistakes, Origin, SHORTEST_TIMEOUT};
 use crate::config::spec::pool::PoolSpec;
 use crate::services::pool::options::{MAX_WORKERS, PoolSize};
 
@@ -34,23 +34,23 @@ pub(super) fn pool_size(mistakes: &mut Mistakes, spec: &PoolSpec) -> PoolSize {
     let given = given.into_iter().filter(|(_, given)| *given).map(|(key, _)| key);
     let Some(max) = max else {
         for key in given {
-            let text = "without max-workers the number of workers is fixed";
-            let remedy = "give max-workers as well, and no num-daemons, or leave it out";
+            let text = format!("without {KEY}max-workers the number of workers is fixed");
+            let remedy = format!("give {KEY}max-workers as well, and no {KEY}num-daemons, or leave it out");
             mistakes.add(Origin::key(key), text, remedy);
         }
         return PoolSize::fixed(number.unwrap_or(DEFAULT_WORKERS));
     };
     if number.is_some() {
-        let text = "it fixes the number of workers, and max-workers lets it follow the load";
+        let text = format!("it fixes the number of workers, and {KEY}max-workers lets it follow the load");
         mistakes.add(Origin::key("num-daemons"), text, "leave out one of the two");
     }
     let within_max = |key, said: Option<usize>, mistakes: &mut Mistakes| {
         if let Some(said) = said.filter(|said| *said > max) {
-            let text = format!("{said} is more than max-workers {max}");
+            let text = format!("{said} is more than {KEY}max-workers {max}");
             mistakes.add(
                 Origin::key(key),
                 text,
-                format!("write at most {max}, or raise max-workers"),
+                format!("write at most {max}, or raise {KEY}max-workers"),
             );
         }
     };
@@ -60,7 +60,11 @@ pub(super) fn pool_size(mistakes: &mut Mistakes, spec: &PoolSpec) -> PoolSize {
     if min == max {
         for key in given.filter(|key| *key != "min-workers") {
             let text = format!("{min} workers are the fewest and the most, so none comes or goes");
-            mistakes.add(Origin::key(key), text, "lower min-workers, or leave it out");
+            mistakes.add(
+                Origin::key(key),
+                text,
+                format!("lower {KEY}min-workers, or leave it out"),
+            );
         }
         return PoolSize::fixed(max);
     }
