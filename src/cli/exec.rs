@@ -4,8 +4,8 @@ use clap::Args;
 
 use super::exit_codes::ExitCodesFlag;
 use super::socket;
-use crate::config::lower;
 use crate::config::lower::log::LogSettings;
+use crate::config::lower::{self, Mistake, Origin};
 use crate::config::spec::exec::ExecSpec;
 use crate::daemon::{self, Plan};
 use crate::error::Error;
@@ -50,14 +50,19 @@ fn options(flags: &Flags) -> Result<Options, Error> {
     match lower::exec(NAME, &spec) {
         Ok(lowered) => Ok(lowered.options),
         Err(mistakes) => {
-            // What is wrong with SOCKET is told of the flag that says the same.
-            let lines: Vec<_> = mistakes
-                .iter()
-                .map(|mistake| format!("iotcpd: {}", mistake.of_flags()))
-                .collect();
+            let lines: Vec<_> = mistakes.iter().map(told).collect();
             Err(Error::mistakes(lines))
         }
     }
+}
+
+/// What is wrong with SOCKET is told of it, although it is the first of the addresses that the flag names.
+fn told(mistake: &Mistake) -> String {
+    let told = mistake.of_flags();
+    let of_socket = told
+        .strip_prefix("--listen")
+        .filter(|_| mistake.origin == Origin::element("listen", 0));
+    of_socket.map_or_else(|| format!("iotcpd: {told}"), |rest| format!("iotcpd: SOCKET{rest}"))
 }
 
 #[cfg(test)]

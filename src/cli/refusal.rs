@@ -72,6 +72,13 @@ fn instead(command: &Command, written: &str) -> Option<String> {
         let meant = || nearest(name, flags()).map(|meant| format!("did you mean --{meant}?"));
         return advice::for_flag(written, has).or_else(meant);
     }
+    let is_number = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit());
+    if written.strip_prefix('-').is_some_and(is_number) {
+        return Some(
+            "what stands behind a flag begins with a dash only in another flag: write a number that is not negative"
+                .to_owned(),
+        );
+    }
     if written.starts_with('-') {
         return advice::for_flag(written, has);
     }

@@ -391,11 +391,11 @@ impl fmt::Display for AddrError {
             Mistake::UnixNameTooLong(length) => {
                 write!(
                     f,
-                    "the name of a UNIX socket has at most {MAX_UNIX_NAME} bytes, this one has {length}"
+                    "the name of a UNIX socket has at most {MAX_UNIX_NAME} bytes, this one has {length}; write a shorter one"
                 )
             }
             Mistake::NoSystemdName => f.write_str("write systemd for all sockets handed over, or systemd:NAME"),
-            Mistake::BarePath => write!(f, "for a UNIX socket write unix:{text}"),
+            Mistake::BarePath => write!(f, "a path stands behind unix: here; write unix:{text}"),
             Mistake::NoHost(port) => write!(f, "write *:{port} for every address, or 127.0.0.1:{port}"),
             Mistake::NameToListenOn(port) => write!(
                 f,

@@ -460,3 +460,62 @@ fn an_interface_is_named_or_numbered() {
     }
     assert!(told(&["--allow", "fe80::1%lo"]).contains("write fe80::1"));
 }
+
+/// As a new administrator would come upon them.
+#[test]
+fn mistakes_of_every_day_are_told_once_and_with_their_remedy() {
+    let home = temp_dir();
+    let file = home.path().join("file");
+    fs::write(&file, "").unwrap();
+    let (file, long) = (file.to_str().unwrap(), format!("unix:/{}", "x".repeat(120)));
+    for (arguments, status, told) in [
+        (&["-n", "-3"][..], 2, "write a number that is not negative"),
+        (
+            &["--listen", "/run/x"],
+            2,
+            "a path stands behind unix: here; write unix:/run/x\n",
+        ),
+        (
+            &["--listen", &long],
+            2,
+            "at most 107 bytes, this one has 121; write a shorter one\n",
+        ),
+        (&["exec", "13000"], 2, "iotcpd: SOCKET: \"13000\" is not an address"),
+        (&["exec", "0.0.0.0:1"], 2, "or say with --allow-program what may be run"),
+        (&["exec", file], 1, "what is there is not a socket and is not touched"),
+        (
+            &["call", "nohost", "ls"],
+            125,
+            "if this is a host, write its port behind it, as in HOST:9000",
+        ),
+        (
+            &["-d", "/no/such/prog", "-p", "0"],
+            1,
+            "cannot start \"/no/such/prog\": looking it up: No such file",
+        ),
+        (
+            &["-d", "cat", "-p", "0", "--chdir", "/no/such"],
+            1,
+            "cannot start \"cat\": entering its working directory",
+        ),
+    ] {
+        let (found, stdout, stderr) = say(arguments);
+        assert_eq!((found, stdout.as_str()), (Some(status), ""), "{arguments:?}: {stderr}");
+        let stderr = format!("{}\n", stderr.trim_end());
+        assert!(stderr.contains(told), "{arguments:?}: {stderr}");
+        assert_eq!(
+            stderr.matches("cannot start").count(),
+            usize::from(told.contains("cannot start")),
+            "{stderr}"
+        );
+    }
+    let twice = checked("f.toml", b"[pool.a]\nport = 1\nport = 2\n[pool.a]\n[[pool.b]]\n");
+    assert_eq!(
+        twice,
+        [
+            "f.toml:3:1: `port` is written a second time; keep one of the two, or give this one another name",
+            "f.toml:4:7: `a` is written a second time; keep one of the two, or give this one another name",
+            "f.toml:5:8: each service has one table; write [pool.b], in single brackets",
+        ]
+    );
+}

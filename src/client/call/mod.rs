@@ -128,6 +128,12 @@ fn failed(name: &str, failure: &Failure) -> Error {
     let cannot = format!("cannot connect to {name}");
     match failure {
         Failure::Unresolved(why) => Error::new(Blame::Operator, format_args!("{cannot}: {why}"), SPELLED_RIGHT),
+        // A name without a slash may have been meant for that of a host.
+        Failure::Unreachable(why) if name.starts_with("unix:") && !name.contains(['/', '@']) => Error::new(
+            Blame::Peer,
+            format_args!("{cannot}: {why}"),
+            format_args!("{IS_IT_A_DOOR}; if this is a host, write its port behind it, as in HOST:9000"),
+        ),
         Failure::Unreachable(why) => Error::new(Blame::Peer, format_args!("{cannot}: {why}"), IS_IT_A_DOOR),
         Failure::TimedOut => Error::new(
             Blame::Peer,

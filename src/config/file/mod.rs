@@ -225,8 +225,10 @@ fn read_bytes(name: &str, bytes: &[u8], looks: Looks) -> Result<Contents, Error>
         }
     }
     for error in errors {
-        let text = format!("this is not TOML: {}; see toml.io or iotcpd.toml(5)", error.message());
-        found.report.add_syntax(error.span().map_or(0, |span| span.start), text);
+        let span = error.span().unwrap_or_default();
+        found
+            .report
+            .add_syntax(span.start, told_of_syntax(&error, text.get(span).unwrap_or_default()));
     }
     let mut kinds: Vec<_> = root.iter().collect();
     kinds.sort_by_key(|(kind, _)| kind.span().start);
@@ -249,6 +251,17 @@ fn read_bytes(name: &str, bytes: &[u8], looks: Looks) -> Result<Contents, Error>
     match found.conclude() {
         (contents, lines) if lines.is_empty() => Ok(contents),
         (_, lines) => Err(Error::mistakes(lines)),
+    }
+}
+
+/// What is wrong in how something is written, which is `written`.
+fn told_of_syntax(error: &toml::de::Error, written: &str) -> String {
+    match error.message() {
+        "duplicate key" => {
+            let written = Quoted(written.trim());
+            format!("{written} is written a second time; keep one of the two, or give this one another name")
+        }
+        message => format!("this is not TOML: {message}; see toml.io or iotcpd.toml(5)"),
     }
 }
 
@@ -291,6 +304,13 @@ fn read_kind(kind: &Spanned<DeString<'_>>, named: &Spanned<DeValue<'_>>, found: 
             check_name(name, found);
             check_unique(name, found);
             (door.read)(&Section::of(name, table), found);
+        } else if value.get_ref().is_array() {
+            let text = format!(
+                "each service has one table; write [{}.{}], in single brackets",
+                door.kind,
+                name.get_ref()
+            );
+            found.report.add(name.span().start, text);
         } else {
             let text = "a key needs a service to belong to; write a table with a name above it, such as";
             let text = format!("{}: {text} [{}.main]", Quoted(name.get_ref()), door.kind);

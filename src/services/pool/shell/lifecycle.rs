@@ -85,10 +85,7 @@ impl Pool {
     pub(in crate::services::pool) fn begin(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         self.act(cx, None);
         self.plan_upkeep(cx);
-        match self.spawn_next(cx) {
-            Err(error) if error.is_permanent() => Err(cannot_start(&self.options, &error)),
-            Err(_) | Ok(()) => Ok(()),
-        }
+        self.spawn_next(cx).map_err(|error| cannot_start(&self.options, &error))
     }
 
     /// Whether a worker serves in every place.

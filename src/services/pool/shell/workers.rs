@@ -46,8 +46,9 @@ impl Pool {
             let Some(id) = self.crew.waiting.pop_front() else {
                 return;
             };
-            // An error has been logged and reported to the dispatcher, which tries again after a while.
-            let _ = self.spawn(cx, id);
+            if let Err(error) = self.spawn(cx, id) {
+                self.could_not_spawn(cx, id, &error);
+            }
             if cx.now().elapsed() >= watchdog::SLOW {
                 break;
             }
@@ -58,10 +59,20 @@ impl Pool {
     }
 
     /// Starts the next process right now, for those who must know at once whether it works.
+    ///
+    /// # Errors
+    /// It never will. Whoever asks tells so, and the pool ends.
     pub(super) fn spawn_next(&mut self, cx: &mut Context<'_>) -> Result<(), SpawnError> {
-        match self.crew.waiting.pop_front() {
-            Some(id) => self.spawn(cx, id),
-            None => Ok(()),
+        let Some(id) = self.crew.waiting.pop_front() else {
+            return Ok(());
+        };
+        match self.spawn(cx, id) {
+            Err(error) if error.is_permanent() => Err(error),
+            Err(error) => {
+                self.could_not_spawn(cx, id, &error);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
         }
     }
 
@@ -74,12 +85,14 @@ impl Pool {
                 self.started(cx, id, child);
                 Ok(())
             }
-            Err(error) => {
-                self.crew.refusal = Some(error.to_string());
-                self.tell(cx, Event::SpawnFailed(id));
-                Err(error)
-            }
+            Err(error) => Err(error),
         }
+    }
+
+    /// A start has failed. The dispatcher is told, and tries again after a while.
+    fn could_not_spawn(&mut self, cx: &mut Context<'_>, id: WorkerId, error: &SpawnError) {
+        self.crew.refusal = Some(error.to_string());
+        self.tell(cx, Event::SpawnFailed(id));
     }
 
     /// What is known of a worker whose exec has just succeeded.
