@@ -36,6 +36,7 @@ fn a_flag_of_other_daemons_gets_what_takes_its_place() {
         ("-c", "iotcpd run FILE"),
         ("--uid", "the user of --user"),
         ("--ssl", "stunnel"),
+        ("--verbose", "said by --log-level"),
     ] {
         let told = told(&[flag, "5"]);
         assert!(told.contains(part), "{flag}: {told}");

@@ -6,6 +6,7 @@ use toml::de::{DeTable, DeValue};
 use super::DOORS;
 use super::definition::Spec;
 use super::keys::of_letter;
+use super::log;
 use crate::config::advice;
 use crate::config::quote::Quoted;
 use crate::config::spec::command::CommandSpec;
@@ -44,7 +45,7 @@ pub(super) fn told(written: &str, value: &DeValue<'_>) -> String {
 /// A header that is wrong: the kind is misspelt, or missing.
 fn instead_of_table(written: &str, table: &DeTable<'_>) -> String {
     let kinds = DOORS.iter().map(|door| door.kind);
-    if let Some(meant) = nearest(written, kinds.clone()) {
+    if let Some(meant) = nearest(written, kinds.clone().chain([log::KIND])) {
         return format!("did you mean `{meant}`?");
     }
     let count = |keys: &Command| table.keys().filter(|key| has(keys, key.get_ref())).count();
