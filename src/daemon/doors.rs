@@ -95,7 +95,7 @@ impl Doors {
         self.places = Places::new();
         for (service, address, mut listener) in std::mem::take(&mut self.handed_over).into_rest() {
             listener.take_charge();
-            log::info!("{service}: no longer listening on {address}");
+            log::info!(service:% = service; "{service}: no longer listening on {address}");
         }
         Ok(())
     }
@@ -191,7 +191,7 @@ impl Doors {
                 continue;
             };
             log::warn!(
-                "{}: the limit on open files, {limit}, leaves room for {to} connections, and max-connections {from} is lowered to \
+                service:% = options.name(); "{}: the limit on open files, {limit}, leaves room for {to} connections, and max-connections {from} is lowered to \
                  that; raise the limit (ulimit -Hn, LimitNOFILE=) or set max-connections",
                 options.name()
             );
@@ -304,7 +304,7 @@ impl Doors {
             open.options.unix_socket() == options.unix_socket() && open.options.backlog() == options.backlog();
         if stays && !same_socket {
             log::warn!(
-                "{}: addresses that stay open keep their backlog, mode and owner until a restart",
+                service:% = options.name(); "{}: addresses that stay open keep their backlog, mode and owner until a restart",
                 options.name()
             );
         }
@@ -319,7 +319,7 @@ impl Doors {
     fn let_go(&mut self, reactor: &mut Reactor<dyn Door>, named: &[String]) {
         for open in self.open.iter_mut().filter(|open| !open.leaving) {
             if !named.iter().any(|name| name == open.options.name()) {
-                log::info!("{}: not in the configuration any more", open.options.name());
+                log::info!(service:% = open.options.name(); "{}: not in the configuration any more", open.options.name());
                 open.leaving = true;
                 reactor.with(open.id, |door, cx| door.drain(cx));
             }
@@ -401,7 +401,7 @@ fn fit_backlog(options: &mut Options, most: u32) {
         && options.listen().iter().any(is_bound)
     {
         log::warn!(
-            "{}: the kernel lets {to} connections wait to be accepted, and backlog {from} is lowered to that; raise its limit \
+            service:% = options.name(); "{}: the kernel lets {to} connections wait to be accepted, and backlog {from} is lowered to that; raise its limit \
              (sysctl net.core.somaxconn={from}) or set backlog",
             options.name()
         );

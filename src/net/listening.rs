@@ -133,13 +133,13 @@ impl Listening {
                     configured, mut alarm, ..
                 } = place;
                 cx.set_alarm(&mut alarm, source(kind, number), None);
-                log::info!("{name}: no longer listening on {configured}");
+                log::info!(service:% = name; "{name}: no longer listening on {configured}");
             }
         }
         for mut place in new.into_iter().map(Place::new) {
             match place.register(cx, source(kind, self.places.len()), name) {
                 Ok(()) => self.places.push(Some(place)),
-                Err(error) => log::error!("{name}: cannot watch {}: {error}", place.configured),
+                Err(error) => log::error!(service:% = name; "{name}: cannot watch {}: {error}", place.configured),
             }
         }
     }
@@ -243,7 +243,7 @@ impl Place {
         self.acceptor.take_charge();
         cx.register(at, &mut self.acceptor, mio::Interest::READABLE)?;
         if let Some(listener) = self.acceptor.listener() {
-            log::info!("{name}: listening on {}", listener.local_addr());
+            log::info!(service:% = name; "{name}: listening on {}", listener.local_addr());
         }
         Ok(())
     }

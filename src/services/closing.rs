@@ -10,6 +10,8 @@ use crate::reactor::{Alarm, Context, Source};
 /// How far the end of a door has come.
 #[derive(Debug)]
 pub(super) struct Closing {
+    /// The module of the door, which its lines are said to be of.
+    module: &'static str,
     stage: Stage,
     alarm: Alarm,
     source: Source,
@@ -25,9 +27,10 @@ enum Stage {
 }
 
 impl Closing {
-    /// A door that serves. Its deadline is told to it as `source`.
-    pub(super) fn new(source: Source) -> Self {
+    /// A door of that module, which serves. Its deadline is told to it as `source`.
+    pub(super) fn new(module: &'static str, source: Source) -> Self {
         Closing {
+            module,
             stage: Stage::Serving,
             alarm: Alarm::default(),
             source,
@@ -47,7 +50,7 @@ impl Closing {
     /// The end begins: what runs may go on for `stop_timeout`.
     pub(super) fn begin(&mut self, cx: &mut Context<'_>, door: &str, clients: usize, stop_timeout: Duration) {
         self.stage = Stage::Draining;
-        log::info!("{door}: draining, {clients} clients connected");
+        log::info!(target: self.module, service:% = door; "{door}: draining, {clients} clients connected");
         let until = cx.now() + stop_timeout;
         cx.set_alarm(&mut self.alarm, self.source, Some(until));
     }
@@ -58,7 +61,7 @@ impl Closing {
         let ends = self.is_patient();
         if ends {
             self.stage = Stage::Stopping;
-            log::warn!("{door}: --stop-timeout is over; what still runs is ended");
+            log::warn!(target: self.module, service:% = door; "{door}: --stop-timeout is over; what still runs is ended");
         }
         ends
     }

@@ -16,15 +16,18 @@ use crate::stats::throttle::{Throttle, Verdict};
 /// The log of one door.
 #[derive(Debug)]
 pub(super) struct Journal<Topic> {
+    /// The module of the door, which its lines are said to be of.
+    module: &'static str,
     throttle: Throttle<Topic>,
     alarm: Alarm,
     upkeep: Source,
 }
 
 impl<Topic: Eq + Hash + Copy + fmt::Display> Journal<Topic> {
-    /// One whose alarm is told to the door as `upkeep`.
-    pub(super) fn new(upkeep: Source) -> Self {
+    /// That of a door's `module`, whose alarm is told to it as `upkeep`.
+    pub(super) fn new(module: &'static str, upkeep: Source) -> Self {
         Journal {
+            module,
             throttle: Throttle::default(),
             alarm: Alarm::default(),
             upkeep,
@@ -40,9 +43,13 @@ impl<Topic: Eq + Hash + Copy + fmt::Display> Journal<Topic> {
         topic: Topic,
         line: fmt::Arguments<'_>,
     ) {
+        let target = self.module;
         match self.throttle.admit(topic, cx.now()) {
-            Verdict::Log { left_out: 0 } => log::log!(level, "{door}: {line}"),
-            Verdict::Log { left_out } => log::log!(level, "{door}: {line} ({left_out} more like it were left out)"),
+            Verdict::Log { left_out: 0 } => log::log!(target: target, level, service:% = door; "{door}: {line}"),
+            Verdict::Log { left_out } => {
+                let more = format_args!("({left_out} more like it were left out)");
+                log::log!(target: target, level, service:% = door; "{door}: {line} {more}");
+            }
             Verdict::LeaveOut => self.plan(cx),
         }
     }
@@ -51,7 +58,7 @@ impl<Topic: Eq + Hash + Copy + fmt::Display> Journal<Topic> {
     pub(super) fn sum_up(&mut self, cx: &mut Context<'_>, door: &str) {
         cx.alarm_fired(&mut self.alarm);
         for (topic, left_out) in self.throttle.overdue(cx.now()) {
-            log::warn!("{door}: {left_out} more {topic} were left out of this log");
+            log::warn!(target: self.module, service:% = door; "{door}: {left_out} more {topic} were left out of this log");
         }
         self.plan(cx);
     }

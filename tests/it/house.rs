@@ -335,6 +335,31 @@ fn every_room_that_logs_has_a_name_for_its_level() {
     report(&offences);
 }
 
+/// What begins with the name of a service says so to collectors as well.
+#[test]
+fn lines_about_a_service_name_it() {
+    let mut offences = Vec::new();
+    for file in &files() {
+        let code: String = file.code().map(|(_, line)| format!("{line}\n")).collect();
+        for macro_call in code.split("log::").skip(1) {
+            let Some((before, message)) = macro_call.split_once('"') else {
+                continue;
+            };
+            let is_one = ["error!(", "warn!(", "info!(", "debug!(", "trace!(", "log!("]
+                .iter()
+                .any(|name| before.starts_with(name));
+            let names = ["{}: ", "{name}: ", "{door}: ", "{service}: "]
+                .iter()
+                .any(|hole| message.starts_with(hole));
+            if is_one && names && !before.contains("service") {
+                let line = message.lines().next().unwrap_or_default();
+                offences.push(format!("{}: log::{before}\"{line}", file.path.display()));
+            }
+        }
+    }
+    report(&offences);
+}
+
 #[test]
 fn main_is_short() {
     let main = files()

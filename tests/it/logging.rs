@@ -250,12 +250,60 @@ fn to_a_collector_every_line_is_an_object() {
         objects.iter().find(is_it).unwrap_or_else(|| panic!("no {part}: {log}"))
     };
     assert_eq!(with("`surplus` belongs to no flag")["level"], "WARN");
-    assert_eq!(with("listening on")["room"], "net");
+    let listening = with("listening on");
+    assert_eq!(
+        (&listening["room"], &listening["service"]),
+        (&"net".into(), &"pool".into())
+    );
+    assert!(with("`surplus` belongs to no flag").get("service").is_none());
     assert_eq!(with("draining")["level"], "INFO");
     let said = with("quoted");
+    assert_eq!((&said["room"], &said["service"]), (&"pool".into(), &"pool".into()));
     assert!(
         said["message"].as_str().unwrap().contains("a \"quoted\" word"),
         "{said}"
+    );
+}
+
+/// What doors share says of which it is.
+#[test]
+fn lines_of_a_door_are_of_its_room() {
+    let home = temp_dir();
+    let socket = format!("unix:{}", home.path().join("s").display());
+    let run = |flags: &[&str]| {
+        let daemon = Daemon::with(["exec", &socket]).args(flags).start();
+        let (status, _, told) =
+            crate::harness::Program::start(std::process::Command::new(env!("CARGO_BIN_EXE_iotcpd")).args([
+                "call",
+                "-n",
+                &socket["unix:".len()..],
+                "/no/such/program",
+            ]))
+            .finish();
+        assert_eq!(status.code(), Some(127), "{told}");
+        log_of(&daemon)
+    };
+    let log = run(&["--log-format", "json"]);
+    let about = |part: &str| {
+        let objects = objects(&log);
+        let is_it = |object: &Value| object["message"].as_str().unwrap().contains(part);
+        objects
+            .into_iter()
+            .find(is_it)
+            .unwrap_or_else(|| panic!("no {part}: {log}"))
+    };
+    for part in ["/no/such/program", "draining"] {
+        let object = about(part);
+        assert_eq!(
+            (&object["room"], &object["service"]),
+            (&"exec".into(), &"exec".into()),
+            "{object}"
+        );
+    }
+    let log = run(&["--log-level", "exec=off"]);
+    assert!(
+        log.contains("listening on") && !log.contains("draining") && !log.contains("/no/such"),
+        "{log}"
     );
 }
 
@@ -319,13 +367,13 @@ fn a_file_may_say_it_and_flags_go_over_the_file() {
     let run = |flags: &[&str]| Daemon::with(["run", "--config", file.to_str().unwrap()]).args(flags);
     write("[log]\nlevel = 'debug'\nformat = 'plain'");
     let daemon = run(&[]).start();
-    assert!(daemon.stderr_wait("DEBUG main: worker 0 started").starts_with("DEBUG "));
+    assert!(daemon.stderr_wait("DEBUG main: worker 0 (pid ").starts_with("DEBUG "));
     // It is read again, and counts from then on.
     write("[log]\nlevel = 'info'\nformat = 'json'");
     daemon.signal(Signal::SIGHUP);
     assert!(daemon.stderr_wait("the configuration was read again").starts_with('{'));
     daemon.stderr_wait("every worker has been replaced");
-    assert_eq!(log_of(&daemon).matches("started, pid").count(), 1, "it is of DEBUG");
+    assert_eq!(log_of(&daemon).matches(") is started").count(), 1, "it is of DEBUG");
     // A mistake changes nothing.
     write("[log]\nformat = 'plain'");
     let daemon = run(&[]).start();
@@ -338,7 +386,7 @@ fn a_file_may_say_it_and_flags_go_over_the_file() {
     let daemon = run(&["--log-level", "debug", "--log-format", "plain"])
         .env("RUST_LOG", "warn")
         .start();
-    assert!(daemon.stderr_wait("worker 0 started").starts_with("DEBUG "));
+    assert!(daemon.stderr_wait(") is started").starts_with("DEBUG "));
     let daemon = run(&[]).env("RUST_LOG", "info").start();
     assert!(daemon.stderr_wait("listening on").starts_with('{'));
     let daemon = run(&[]).env("RUST_LOG", "nonsense").spawn();

@@ -37,8 +37,8 @@ impl CommandDoor {
             traffic: Traffic::default(),
             times: Times::default(),
             hoard: Hoard::default(),
-            closing: Closing::new(Of::Closing.only()),
-            journal: Journal::new(Of::Upkeep.only()),
+            closing: Closing::new(module_path!(), Of::Closing.only()),
+            journal: Journal::new(module_path!(), Of::Upkeep.only()),
             started: now,
             options,
         }

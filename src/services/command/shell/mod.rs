@@ -245,7 +245,7 @@ impl CommandDoor {
         if self.options.debug {
             let peer = self.connections.get(&id).map(|connection| connection.peer.to_string());
             let peer = peer.unwrap_or_default();
-            log::info!("{}: {peer}, connection {}: {step}", self.options.name, id.0);
+            log::info!(service:% = self.options.name; "{}: {peer}, connection {}: {step}", self.options.name, id.0);
         }
     }
 

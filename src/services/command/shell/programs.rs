@@ -62,7 +62,7 @@ pub fn lay_out(options: &Options, defaults: &SpawnDefaults) -> Result<Programs, 
             Error::with_remedy(Blame::System, text)
         })?;
         if let Some(error) = missing {
-            log::error!("{}: command {name:?} is not available: {error}", options.name);
+            log::error!(service:% = options.name; "{}: command {name:?} is not available: {error}", options.name);
         }
         Ok((command.name.clone(), program))
     });

@@ -358,7 +358,7 @@ impl CommandDoor {
             joined => format!(", shared with {joined} more"),
         };
         log::info!(
-            "{}: {} ran {}: {status} after {}, {} bytes in, {} out{shared}",
+            service:% = self.options.name; "{}: {} ran {}: {status} after {}, {} bytes in, {} out{shared}",
             self.options.name,
             run.peer,
             report::command(&run.name, &run.arguments, self.options.log_arguments),

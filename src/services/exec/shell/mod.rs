@@ -313,7 +313,7 @@ impl ExecDoor {
         if self.options.debug {
             let peer = self.connections.get(key).map(|connection| connection.peer);
             let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
-            log::info!("{}: {peer}, connection {}: {step}", self.options.name, key.slot());
+            log::info!(service:% = self.options.name; "{}: {peer}, connection {}: {step}", self.options.name, key.slot());
         }
     }
 

@@ -127,7 +127,7 @@ pub(super) fn check_listeners<'l>(
         }
         if exposed {
             log::warn!(
-                "{name}: {address} can be reached from other machines: whoever is let in (--allow, --deny) can run what \
+                service:% = name; "{name}: {address} can be reached from other machines: whoever is let in (--allow, --deny) can run what \
                  --allow-program names, without a password"
             );
         }

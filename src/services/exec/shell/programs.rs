@@ -148,7 +148,7 @@ impl ExecDoor {
             .teller
             .refuse(&on_request::reason(told), status, connection.output.end());
         log::warn!(
-            "{}: {} did not get to run {}: status {status}: {why}",
+            service:% = self.options.name; "{}: {} did not get to run {}: status {status}: {why}",
             self.options.name,
             connection.who(),
             report::command(&connection.arguments, self.options.log_arguments)
@@ -290,7 +290,7 @@ impl ExecDoor {
             .status
             .map_or_else(|| "unknown".to_owned(), |status| status.to_string());
         log::info!(
-            "{}: {} ran {}: {status} after {}, {} bytes in, {} out, {} err",
+            service:% = self.options.name; "{}: {} ran {}: {status} after {}, {} bytes in, {} out, {} err",
             self.options.name,
             connection.who(),
             report::command(&connection.arguments, self.options.log_arguments),

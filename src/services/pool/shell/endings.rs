@@ -159,7 +159,7 @@ impl Pool {
             cx.set_alarm(&mut process.stderr_alarm, Of::WorkerErrors.worker(id), None);
             cx.set_alarm(&mut process.reply_alarm, Of::WorkerOutput.worker(id), None);
             let (name, who) = (&self.options.name, process.who());
-            let mut tell = |line: &str| log::info!("{name}: {who}: {line}");
+            let mut tell = |line: &str| log::info!(service:% = name; "{name}: {who}: {line}");
             self.repeats.gone(&mut process.words, &mut tell);
         }
         self.descriptor_freed(cx);
@@ -174,7 +174,9 @@ impl Pool {
                 let line = format_args!("{who} ended in its session: {status}");
                 self.note(cx, Level::Warn, Topic::Died, line);
             }
-            _ if process.stage == Stage::Ending => log::debug!("{}: {who} {end}, as it was told to", self.options.name),
+            _ if process.stage == Stage::Ending => {
+                log::debug!(service:% = self.options.name; "{}: {who} {end}, as it was told to", self.options.name)
+            }
             _ => {}
         }
     }

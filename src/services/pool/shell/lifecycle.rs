@@ -144,7 +144,7 @@ impl Pool {
 
     pub(super) fn announce_rolled(&mut self) {
         self.cache.rolled();
-        log::info!("{}: every worker has been replaced", self.options.name);
+        log::info!(service:% = self.options.name; "{}: every worker has been replaced", self.options.name);
     }
 
     // ---- end ---------------------------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ impl Pool {
     fn finish(&mut self, cx: &mut Context<'_>) {
         self.life = Life::Draining;
         log::info!(
-            "{}: draining, {} clients connected",
+            service:% = self.options.name; "{}: draining, {} clients connected",
             self.options.name,
             self.clients.len() + self.sessions.len()
         );
@@ -200,7 +200,7 @@ impl Pool {
         cx.alarm_fired(&mut self.life_alarm);
         if self.life == Life::Draining {
             log::warn!(
-                "{}: --stop-timeout is over; what is still in hand is refused",
+                service:% = self.options.name; "{}: --stop-timeout is over; what is still in hand is refused",
                 self.options.name
             );
             self.stop(cx, Ending::Firmly);
@@ -256,7 +256,7 @@ impl Pool {
     fn sum_up(&self, left_out: &[(Topic, u64)]) {
         let name = &self.options.name;
         for (topic, count) in left_out {
-            log::warn!("{name}: {count} more {topic} were left out of this log");
+            log::warn!(service:% = name; "{name}: {count} more {topic} were left out of this log");
         }
     }
 

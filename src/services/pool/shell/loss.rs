@@ -135,16 +135,19 @@ impl Pool {
         };
         let name = &options.name;
         let who = process.who();
-        let ended = repeats.proven(&mut process.words, &mut |line| log::info!("{name}: {who}: {line}"));
+        let ended = repeats.proven(
+            &mut process.words,
+            &mut |line| log::info!(service:% = name; "{name}: {who}: {line}"),
+        );
         if let Some(ended) = ended.filter(|ended| ended.count > 1) {
-            log::info!("{name}: {who} answers, {}", story::after_all(&ended));
+            log::info!(service:% = name; "{name}: {who} answers, {}", story::after_all(&ended));
         }
     }
 
     /// Rows of losses that nobody will end any more, or that are not to be compared with those to come.
     pub(super) fn end_row(&mut self) {
         if let Some(line) = self.repeats.end().and_then(|ended| story::untold(&ended)) {
-            log::info!("{}: {line}", self.options.name);
+            log::info!(service:% = self.options.name; "{}: {line}", self.options.name);
         }
     }
 
@@ -240,12 +243,12 @@ impl Pool {
             Some(process) => (process.who(), process.pid(), process.number, &mut process.words),
             None => (String::new(), 0, loss.slot?, &mut none),
         };
-        let mut tell = |line: &str| log::info!("{name}: {who}: {line}");
+        let mut tell = |line: &str| log::info!(service:% = name; "{name}: {who}: {line}");
         let cause = (cause.what.as_str(), cause.detail.as_str());
         let (again, ended) = repeats.lost(words, cause, (pid, place), cx.now(), &mut tell);
         *words = Words::of_grown();
         if let Some(line) = ended.and_then(|ended| story::untold(&ended)) {
-            log::info!("{name}: {line}");
+            log::info!(service:% = name; "{name}: {line}");
         }
         Some(again)
     }

@@ -280,12 +280,14 @@ impl Pool {
     ) {
         let name = &self.options.name;
         match self.throttle.admit(topic, cx.now()) {
-            Verdict::Log { left_out: 0 } => log::log!(level, "{name}: {line}"),
-            Verdict::Log { left_out } => log::log!(level, "{name}: {line} ({left_out} more like it were left out)"),
+            Verdict::Log { left_out: 0 } => log::log!(level, service:% = name; "{name}: {line}"),
+            Verdict::Log { left_out } => {
+                log::log!(level, service:% = name; "{name}: {line} ({left_out} more like it were left out)")
+            }
             Verdict::LeaveOut => return self.plan_upkeep(cx),
         }
         for line in below {
-            log::log!(level, "{name}: {line}");
+            log::log!(level, service:% = name; "{name}: {line}");
         }
     }
 

@@ -330,7 +330,7 @@ impl Pool {
         let name = &self.options.name;
         if let Some(process) = self.crew.get_mut(id) {
             let who = process.who();
-            let mut tell = |line: &str| log::info!("{name}: {who}: {line}");
+            let mut tell = |line: &str| log::info!(service:% = name; "{name}: {who}: {line}");
             process.words.on_deadline(now, &mut tell);
         }
         self.watch_complaints(cx, id);
@@ -344,7 +344,7 @@ impl Pool {
         let Some(process) = crew.get_mut(id) else { return };
         let (name, who, pid, now) = (&options.name, process.who(), process.pid(), cx.now());
         let Process { stderr, words, .. } = process;
-        let mut tell = |line: &str| log::info!("{name}: {who}: {line}");
+        let mut tell = |line: &str| log::info!(service:% = name; "{name}: {who}: {line}");
         come(stderr, &mut |line| repeats.hear(words, line, pid, now, &mut tell));
     }
 

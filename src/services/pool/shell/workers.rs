@@ -146,7 +146,7 @@ impl Pool {
 
     fn started(&mut self, cx: &mut Context<'_>, id: WorkerId, child: Child) {
         let process = self.process(cx, id, child);
-        log::debug!("{}: {} is started", self.options.name, process.who());
+        log::debug!(service:% = self.options.name; "{}: {} is started", self.options.name, process.who());
         self.crew.insert(process);
         self.dispatcher.handle(cx.now(), Event::Started(id));
         if let Err(error) = self.watch_process(cx, id) {
