@@ -7,6 +7,7 @@
 //! | [`daemon`] | the composition root: doors, listeners, signals, reload, drain |
 //! | [`services`] | the front doors, which do not know each other |
 //! | [`client`] | programs that talk to a daemon |
+//! | [`log`](mod@log) | which lines are logged, what they look like, the thread that writes them |
 //! | [`net`] | addresses, listeners, accepting, access lists, limits, streams |
 //! | [`process`] | what to spawn, spawning, watching and ending it |
 //! | [`relay`] | bytes from one descriptor to another, both ways |
