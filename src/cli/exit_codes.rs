@@ -1,7 +1,7 @@
 //! `--exit-codes`: by which numbers a daemon that ends tells its supervisor why.
 //!
-//! It is a flag and no key of a file: the exit status is the process's, of which there is one, whatever services the file has; and
-//! it has to be known when the file cannot be read.
+//! It is a flag and no key of a file: the exit status is the process's, of which there is one, whatever services the file has;
+//! and it has to be known when the file cannot be read.
 
 use std::ffi::OsString;
 
@@ -58,8 +58,8 @@ impl ExitCodesFlag {
     }
 }
 
-/// The same for a command line that could not be read, as far as this can be read from it: whoever has asked for certain numbers is
-/// told by those of the mistake beside it. `command` is what the line was read as.
+/// The same for a command line that could not be read, as far as this can be read from it: whoever has asked for certain
+/// numbers is told by those of the mistake beside it. `command` is what the line was read as.
 pub(super) fn wanted_by(command: &Command, words: &[OsString]) -> ExitCodes {
     let mut codes = ExitCodes::default();
     let words = words.iter().map(|word| word.to_str().unwrap_or_default());

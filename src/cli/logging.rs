@@ -1,13 +1,13 @@
 //! How the log is started, and what is told beside it.
 //!
 //! What is logged is said by `--log-level`, else by `RUST_LOG`, else by the file that `run` is given; what lines look like by
-//! `--log-format`, else by the file. A mistake in a flag ends the program, as any other. One in the variable does not: it may have
-//! been set for another program. It is told, and passed over.
+//! `--log-format`, else by the file. A mistake in a flag ends the program, as any other. One in the variable does not: it may
+//! have been set for another program. It is told, and passed over.
 //!
 //! Not everything is a line of the log: what ends a program, and what is wrong with its command line, is told to whoever has
-//! written that. On a terminal, in a pipe and in a file such a text stands by itself, since people read it, and editors do. To the
-//! journal, and to a collector of objects, it is a line like any other, since these would take it for something else. What ends
-//! a daemon is a line of its log as well, unless it is on a terminal: by then whoever has started it may be gone, and asks
+//! written that. On a terminal, in a pipe and in a file such a text stands by itself, since people read it, and editors do. To
+//! the journal, and to a collector of objects, it is a line like any other, since these would take it for something else. What
+//! ends a daemon is a line of its log as well, unless it is on a terminal: by then whoever has started it may be gone, and asks
 //! when that was.
 
 use std::ffi::{OsStr, OsString};

@@ -1,9 +1,9 @@
 //! The command line: one file per subcommand, each with its flags, its help and one call into the room that does the work.
 //!
 //! The way of a command: [`main`] parses the arguments, starts the log, gives the flags to one subcommand, and turns the
-//! outcome into the exit status: 0, 1 for what failed at run time, 2 for what has to be written differently, or the numbers that
-//! `--exit-codes` of `exec` and `run` chooses; `call` has that of the program it calls. Without a subcommand the flags are those of `pool`, so that the command lines of iotcpd 1.1 go on
-//! working.
+//! outcome into the exit status: 0, 1 for what failed at run time, 2 for what has to be written differently, or the numbers
+//! that `--exit-codes` of `exec` and `run` chooses; `call` has that of the program it calls. Without a subcommand the flags are
+//! those of `pool`, so that the command lines of iotcpd 1.1 go on working.
 //!
 //! What the flags of a service mean is not decided here but in [`config`](crate::config).
 

@@ -45,7 +45,8 @@ impl fmt::Display for Topic {
     }
 }
 
-/// The guard, and the control group of all children where there can be one; to be called before the daemon has much memory, threads, or a socket.
+/// The guard, and the control group of all children where there can be one; to be called before the daemon has much memory,
+/// threads, or a socket.
 ///
 /// # Errors
 /// It cannot be started.

@@ -1,5 +1,5 @@
-//! The readable part of what `USR2` prints, in one form for every door: lines that begin with the door's name, lists that end after
-//! so many, and who a client is.
+//! The readable part of what `USR2` prints, in one form for every door: lines that begin with the door's name, lists that end
+//! after so many, and who a client is.
 //!
 //! What holds: whatever stands in a line, it is one line, and none of them looks like a register of iotcpd 1.1, which begins with
 //! `d[`. What a client has sent stands at the end of its line, where nothing follows that it could pretend to be. What does not

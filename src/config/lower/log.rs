@@ -1,5 +1,5 @@
-//! What is said about the log becomes what it is told: a flag goes over the environment, that over the file, and the file over the
-//! defaults.
+//! What is said about the log becomes what it is told: a flag goes over the environment, that over the file, and the file over
+//! the defaults.
 
 use crate::config::levels::Levels;
 use crate::config::spec::log::{Format, LogSpec};

@@ -8,8 +8,8 @@
 //! dialect ([`core::dialect`]), with the same life behind it.
 //!
 //! What holds: nobody gets a program that the lists do not give him; a client that is slow slows its own program and nothing
-//! else; the memory of a connection is bounded whatever passes; nothing that a program has started outlives the
-//! connection, but where that is wanted. What does not belong here: who binds the listeners, and when to reload: that is the daemon's.
+//! else; the memory of a connection is bounded whatever passes; nothing that a program has started outlives the connection, but
+//! where that is wanted. What does not belong here: who binds the listeners, and when to reload: that is the daemon's.
 
 pub mod core;
 pub mod options;

@@ -1,7 +1,8 @@
 //! What helps a worker that keeps its replies in a buffer, as libraries do whose output is no terminal.
 //!
 //! stdbuf(1) reaches programs that write by the C library, and are linked with it dynamically, and no others: not Python, Perl
-//! or Java, which have buffers of their own. So the program is looked at by its name, behind the shell, interpreter or wrapper that starts it.
+//! or Java, which have buffers of their own. So the program is looked at by its name, behind the shell, interpreter or wrapper
+//! that starts it.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

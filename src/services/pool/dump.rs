@@ -1,5 +1,5 @@
-//! The pool's dump in words: the registers of iotcpd 1.1, and behind them a readable line for each worker, each request that waits
-//! and each client.
+//! The pool's dump in words: the registers of iotcpd 1.1, and behind them a readable line for each worker, each request that
+//! waits and each client.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

@@ -9,8 +9,8 @@
 //! - It is lost with other words, writes something else, answers, or time goes by: what was held is told.
 //!
 //! Losses of one cause with one text are a row. The first of it is told as always, those behind it with their number: the next
-//! few at once, and from then on ever more rarely. A row ends when a young worker answers, or is lost in another way; whoever ends
-//! it is told how many were never told of. So nothing is left out without a word.
+//! few at once, and from then on ever more rarely. A row ends when a young worker answers, or is lost in another way; whoever
+//! ends it is told how many were never told of. So nothing is left out without a word.
 //!
 //! Held: a number a line ([`gist`]), of so many lines at most, and so many bytes of lines. A worker that has more to say is no
 //! longer compared. Pure: the time is an argument.
@@ -554,8 +554,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens in whatever order: each line is told of its writer by the time that it answers, or of some worker by the
-        /// time that it is lost.
+        /// Whatever happens in whatever order: each line is told of its writer by the time that it answers, or of some worker
+        /// by the time that it is lost.
         #[test]
         fn nothing_is_lost_without_a_word(steps: Vec<(usize, u8)>) {
             let mut pool = Pool::new(3);

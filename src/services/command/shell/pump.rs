@@ -37,8 +37,8 @@ impl CommandDoor {
         self.arm_client(cx, id);
     }
 
-    /// What happens to one of those that share a run is done for that one alone: done for all of them, the work would grow with the
-    /// square of their number. The others are looked at when there is output, or room for it that was not there before.
+    /// What happens to one of those that share a run is done for that one alone: done for all of them, the work would grow with
+    /// the square of their number. The others are looked at when there is output, or room for it that was not there before.
     fn pump_follower(&mut self, cx: &mut Context<'_>, client: ClientId, id: RunId) {
         if self.runs.get(&id).is_none_or(|run| run.audience.len() <= 1) {
             return self.pump_run(cx, id);

@@ -7,9 +7,9 @@
 //!    └────────┴── refused: something like it is stuck
 //! ```
 //!
-//! What holds: no more threads than [`MOST`], no more for one peer than [`EACH`], stuck ones included, so that who names what does
-//! not answer hurts himself alone; of what is stuck in a directory nothing more is asked. Peers take turns. Nothing here is
-//! in proportion to how many wait, but for who is let go with them.
+//! What holds: no more threads than [`MOST`], no more for one peer than [`EACH`], stuck ones included, so that who names what
+//! does not answer hurts himself alone; of what is stuck in a directory nothing more is asked. Peers take turns. Nothing here
+//! is in proportion to how many wait, but for who is let go with them.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -59,8 +59,8 @@ enum State {
 type Step = (State, usize, Option<Found>);
 
 impl Reader {
-    /// For arguments of at most `longest` bytes altogether, [`PER_ARGUMENT`] more counted for each, the shell and its option among
-    /// them.
+    /// For arguments of at most `longest` bytes altogether, [`PER_ARGUMENT`] more counted for each, the shell and its option
+    /// among them.
     #[must_use]
     pub fn new(longest: usize) -> Self {
         let beside: usize = around(&[]).words().map(|argument| argument.len() + PER_ARGUMENT).sum();

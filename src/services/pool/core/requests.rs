@@ -189,9 +189,9 @@ impl Dispatcher {
 
     /// The way back to the list of the available, and from there to the next request in the queue. It is open only to a worker
     /// whose last reply was whole, with nothing behind it, and who owes nobody anything: its callers are
-    /// [`enlist`](Self::enlist) and [`inspected`](Self::inspected), where each of these was seen,
-    /// [`let_rest`](Self::let_rest) and [`end_rests`](Self::end_rests) after a [`reply`](Self::reply) or [`probe`](Self::probed),
-    /// where it was too, and [`take_back`](Self::take_back), where it was so before and nothing has been given to the worker since.
+    /// [`enlist`](Self::enlist) and [`inspected`](Self::inspected), where each of these was seen, [`let_rest`](Self::let_rest)
+    /// and [`end_rests`](Self::end_rests) after a [`reply`](Self::reply) or [`probe`](Self::probed), where it was too, and
+    /// [`take_back`](Self::take_back), where it was so before and nothing has been given to the worker since.
     pub(super) fn release(&mut self, worker: WorkerId) {
         if self.place(worker) == Some(Place::Outgoing) {
             return self.let_go(worker);

@@ -31,8 +31,8 @@ impl Pool {
         stories.map(|story| format!("{who}: {story}")).collect()
     }
 
-    /// How much may be shown of a request that came at a time, or at one that is not known. One that was confidential when it came
-    /// stays so.
+    /// How much may be shown of a request that came at a time, or at one that is not known. One that was confidential when it
+    /// came stays so.
     pub(super) fn disclosure_of(&self, arrived: Option<Instant>) -> Disclosure {
         match self.disclosed_from {
             Some(from) if arrived.is_none_or(|arrived| arrived <= from) => Disclosure::Nothing,
