@@ -132,9 +132,19 @@ impl SpawnError {
         )
     }
 
+    /// Whether what is called the program's name may have been meant for a name with arguments.
+    fn has_blanks(&self) -> bool {
+        let name = self.program.as_deref().map(OsStr::as_encoded_bytes);
+        name.is_some_and(|name| name.contains(&b' '))
+    }
+
     fn remedy(&self) -> &'static str {
         match (self.step, self.errno) {
             (Step::Arguments, _) => "take the NUL byte out of its arguments and variables",
+            (Step::Lookup | Step::Exec, Errno::ENOENT | Errno::ENOTDIR) if self.has_blanks() => {
+                "a blank in it is part of its name here: give arguments as words of their own, outside of its quotes \
+                 (in a torc.cfg cmd is a name alone, and arguments come from clients)"
+            }
             (Step::Lookup | Step::Exec, Errno::ENOENT | Errno::ENOTDIR) => {
                 "install it, give its full path, or correct PATH"
             }
@@ -280,6 +290,13 @@ mod tests {
             error(Step::Lookup, Errno::ENOENT).to_string(),
             "cannot start \"squidGuard\": looking it up: No such file or directory; \
              install it, give its full path, or correct PATH"
+        );
+        let with_arguments = SpawnError::new(Step::Lookup, OsStr::new("squidGuard -c x"), Errno::ENOENT);
+        assert!(
+            with_arguments
+                .to_string()
+                .contains("; a blank in it is part of its name here: give arguments as words"),
+            "{with_arguments}"
         );
         let missing = SpawnError {
             cause: Some(Cause::MissingInterpreter("/opt/perl".into())),
