@@ -110,7 +110,8 @@ impl<'t> Report<'t> {
         let of_all = passed_over.first.iter().map(|((offset, _), text)| (*offset, text));
         let placed = self.placed(of_all);
         let lines = placed.map(|(place, text)| format!("{place}: {text}")).collect();
-        self.first_of(
+        Self::first_of(
+            MOST,
             lines,
             passed_over.left_out(),
             "settings are passed over; see those above first",
@@ -140,16 +141,21 @@ impl<'t> Report<'t> {
             .map(|((place, text), _)| format!("{place}: {text}"))
             .collect();
         let left_out = syntax.left_out() + meaning.left_out();
-        let mut lines = self.first_of(lines, left_out, "mistakes stand below; mend those above first");
+        let mut lines = Self::first_of(
+            self.most,
+            lines,
+            left_out,
+            "mistakes stand below; mend those above first",
+        );
         self.above.append(&mut lines);
         self.above
     }
 
     /// The first of these lines, and at the place of the last of them how many there are beyond, `left_out` and others.
-    fn first_of(&self, mut lines: Vec<String>, left_out: usize, what: &str) -> Vec<String> {
+    fn first_of(most: usize, mut lines: Vec<String>, left_out: usize, what: &str) -> Vec<String> {
         lines.dedup();
-        let left_out = left_out + lines.len().saturating_sub(self.most);
-        lines.truncate(self.most);
+        let left_out = left_out + lines.len().saturating_sub(most);
+        lines.truncate(most);
         let place = lines.last().and_then(|line| line.split(": ").next());
         if let Some(place) = place.filter(|_| left_out > 0) {
             lines.push(format!("{place}: {left_out} more {what}"));
