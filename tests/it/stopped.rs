@@ -15,7 +15,7 @@ use crate::exec_client::{ExecClient, door, netstring, request};
 use crate::harness::{Arrival, Client, Daemon, Gate, Program, WATCHDOG, wait_zombie, worker_command};
 
 /// Long enough for everything that has to happen before the stop.
-const TIME: &str = "2s";
+const TIME: &str = "5s";
 
 /// Waits until that time has passed: it does for somebody else, who began later.
 fn time_passes() {
@@ -164,7 +164,7 @@ fn long_text() -> String {
 #[test]
 fn a_command_that_answered_while_the_daemon_was_stopped_was_in_time() {
     let gate = Gate::new();
-    let (_torc, daemon) = at_command("threads = 2; timeout = 2;");
+    let (_torc, daemon) = at_command("threads = 2; timeout = 5;");
     let (mut short, at_short) = (commanding(&daemon, &gate, "done"), gate.arrival());
     let (mut long, at_long) = (commanding(&daemon, &gate, &long_text()), gate.arrival());
     daemon.stop();
@@ -189,7 +189,7 @@ fn a_command_that_answered_while_the_daemon_was_stopped_was_in_time() {
 #[test]
 fn a_client_that_waited_for_a_command_while_the_daemon_was_stopped_gets_it() {
     let gate = Gate::new();
-    let (_torc, daemon) = at_command("threads = 1; queue = 1; max_wait = 2; timeout = 60;");
+    let (_torc, daemon) = at_command("threads = 1; queue = 1; max_wait = 5; timeout = 60;");
     let mut first = commanding(&daemon, &gate, &long_text());
     let arrival = gate.arrival();
     let mut second = commanding(&daemon, &gate, "second");
