@@ -396,6 +396,9 @@ fn the_help_tells_the_true_defaults() {
         let mut said = from_flags(beside.0.iter().copied().chain([flag.as_str()]));
         // Asking for the default number of connections is asking: it is not lowered in silence.
         said.connection_limit = LimitOrigin::Default;
+        // Naming the default worker is choosing it.
+        assert_eq!(said.has_default_worker, name != "daemon", "{flag}");
+        said.has_default_worker = true;
         assert_eq!(said, from_flags(beside.0.iter().copied()), "{flag}");
         checked += 1;
     }

@@ -15,7 +15,7 @@ use crate::net::listener::Listener;
 use crate::process::limits::OpenFileLimit;
 use crate::process::spawn::SpawnDefaults;
 use crate::reactor::{Context, Reactor, ServiceId};
-use crate::services::{Door, Listeners, Lowered, Options};
+use crate::services::{Door, Listeners, Lowered, Options, Readiness};
 
 use super::survey::{Held, Ready, Survey};
 
@@ -340,11 +340,20 @@ impl Doors {
             .collect()
     }
 
-    /// Whether all that runs behind every door is ready to serve.
-    pub(super) fn all_up(&self, reactor: &mut Reactor<dyn Door>) -> bool {
-        self.each(reactor, |door, _| door.is_up())
-            .into_iter()
-            .all(|is_up| is_up)
+    /// How far the one is that is furthest from serving.
+    pub(super) fn readiness(&self, reactor: &mut Reactor<dyn Door>) -> Readiness {
+        let each = self.each(reactor, |door, _| door.readiness());
+        each.into_iter().min().unwrap_or(Readiness::Fully)
+    }
+
+    /// What those wait for that are not ready, each with its name.
+    pub(super) fn wait_for(&self, reactor: &mut Reactor<dyn Door>) -> String {
+        let named = |open: &Open| {
+            let wants = |door: &mut (dyn Door + 'static)| (door.readiness(), door.waits_for());
+            let (readiness, what) = reactor.with(open.id, |door, _| wants(door))?;
+            (readiness == Readiness::Waiting).then(|| format!("{}: {what}", open.options.name()))
+        };
+        self.open.iter().filter_map(named).collect::<Vec<_>>().join("; ")
     }
 
     /// How long what runs behind the doors may take until it serves.

@@ -20,6 +20,7 @@ mod doors;
 mod notify;
 mod output;
 mod reload;
+mod start;
 mod survey;
 mod upgrade;
 
@@ -46,6 +47,7 @@ use doors::{Doors, Places};
 use notify::Notifier;
 use output::Output;
 use reload::Reloader;
+use start::Start;
 use survey::Surveyed;
 use upgrade::candidate::{Candidate, Invitation};
 use upgrade::predecessor::Upgrade;
@@ -71,6 +73,7 @@ struct Daemon {
     log: LogSettings,
     output: Output,
     notifier: Notifier,
+    start: Start,
     ending: Ending,
     upgrade: Upgrade,
     /// While this daemon is about to take another's place; it accepts nobody yet.
@@ -99,6 +102,8 @@ pub fn was_guard(arguments: &[OsString]) -> bool {
 /// What kept the daemon from starting, or from going on.
 pub fn run(plan: Plan) -> Result<(), Error> {
     let invitation = Invitation::from_environment()?;
+    let predecessor = invitation.as_ref().map(Invitation::predecessor);
+    let announcement = start::announcement(std::process::id(), predecessor, &plan.services);
     let mut limit = OpenFileLimit::raise().map_err(|error| system("raise the limit on open files", &error))?;
     process::claim_children().map_err(|error| system("claim its children", &error))?;
     let guard = children::start_guard()?;
@@ -131,14 +136,15 @@ pub fn run(plan: Plan) -> Result<(), Error> {
         log: plan.log,
         output: Output::start(),
         notifier: Notifier::from_environment(),
+        start: Start::new(Instant::now()),
         ending: Ending::NotYet,
         upgrade: Upgrade::new(limit.original),
         candidate,
     };
     daemon.doors.open_all(&mut daemon.reactor, plan.services)?;
+    log::info!("{announcement}");
     if daemon.candidate.is_none() {
         daemon.doors.accept(&mut daemon.reactor)?;
-        daemon.notifier.ready();
     }
     daemon.serve()
 }
@@ -147,6 +153,7 @@ impl Daemon {
     fn serve(&mut self) -> Result<(), Error> {
         // Doors that are ready from the start bring no event that would tell.
         self.look_after_candidacy()?;
+        self.look_after_start();
         while !self.doors.all_finished(&mut self.reactor) {
             let signals = self
                 .reactor
@@ -161,6 +168,7 @@ impl Daemon {
             self.finish_reload();
             self.look_after_upgrade();
             self.look_after_candidacy()?;
+            self.look_after_start();
         }
         self.children.finish(self.upgrade.successor());
         Ok(())
@@ -169,7 +177,8 @@ impl Daemon {
     /// When something is to be looked after that brings no event.
     fn deadline(&self) -> Option<Instant> {
         let reading = self.reloader.deadline();
-        let others = [reading, self.upgrade.deadline()].into_iter().flatten();
+        let start = self.start.deadline(&self.notifier);
+        let others = [reading, self.upgrade.deadline(), start].into_iter().flatten();
         self.children.deadline().into_iter().chain(others).min()
     }
 
@@ -255,13 +264,8 @@ impl Daemon {
                 Err(error) => log::error!("programs are started with what was there before:\n{error}"),
             }
         }
-        self.roll();
-        self.notifier.ready();
-    }
-
-    fn roll(&mut self) {
-        log::info!("replacing every worker");
         self.doors.each(&mut self.reactor, |door, cx| door.roll(cx));
+        self.notifier.reloaded();
     }
 
     fn end(&mut self) {

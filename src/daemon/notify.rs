@@ -5,16 +5,32 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use nix::time::{ClockId, clock_gettime};
 
+/// A status of more characters than this is cut.
+const LONGEST_STATUS: usize = 1024;
+
 #[derive(Debug)]
 pub(super) struct Notifier {
     to: Option<(UnixDatagram, SocketAddr)>,
+    told: Told,
+}
+
+/// How far a service manager knows this daemon to be. A reload before the end of the start is not told: its end would be taken
+/// for that of the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    Ready,
+    Reloading,
 }
 
 impl Notifier {
     /// Where there is no service manager that wants to know, every call does nothing.
     pub(super) fn from_environment() -> Self {
         let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
-            return Notifier { to: None };
+            return Notifier {
+                to: None,
+                told: Told::Nothing,
+            };
         };
         let address = match path.as_encoded_bytes().strip_prefix(b"@") {
             Some(name) => SocketAddr::from_abstract_name(name),
@@ -24,10 +40,14 @@ impl Notifier {
         match (socket, address) {
             (Ok(socket), Ok(address)) => Notifier {
                 to: Some((socket, address)),
+                told: Told::Nothing,
             },
             (Err(error), _) | (_, Err(error)) => {
                 log::warn!("cannot tell the service manager anything: NOTIFY_SOCKET: {error}");
-                Notifier { to: None }
+                Notifier {
+                    to: None,
+                    told: Told::Nothing,
+                }
             }
         }
     }
@@ -39,13 +59,41 @@ impl Notifier {
             && was_started_by_systemd(std::env::var("SYSTEMD_EXEC_PID").ok().as_deref(), std::process::id())
     }
 
-    /// Started, or reloaded.
-    pub(super) fn ready(&self) {
+    /// Whether anybody listens.
+    pub(super) fn is_heard(&self) -> bool {
+        self.to.is_some()
+    }
+
+    /// The start is over.
+    pub(super) fn ready(&mut self) {
+        self.told = Told::Ready;
         self.send("READY=1");
     }
 
+    /// The start is over, and it knows that from a predecessor.
+    pub(super) fn learn_of_ready(&mut self) {
+        self.told = Told::Ready;
+    }
+
+    /// How things stand, in words: one line.
+    pub(super) fn status(&self, text: &str) {
+        let text: String = text.chars().take(LONGEST_STATUS).filter(|c| !c.is_control()).collect();
+        self.send(&format!("STATUS={text}"));
+    }
+
+    /// What was told by [`reloading`](Self::reloading) is over.
+    pub(super) fn reloaded(&mut self) {
+        if self.told == Told::Reloading {
+            self.ready();
+        }
+    }
+
     /// HUP was taken up. `Type=notify-reload` wants the time on the monotonic clock with it.
-    pub(super) fn reloading(&self) {
+    pub(super) fn reloading(&mut self) {
+        if self.told == Told::Nothing {
+            return;
+        }
+        self.told = Told::Reloading;
         if let Ok(now) = clock_gettime(ClockId::CLOCK_MONOTONIC) {
             let microseconds = now.tv_sec() * 1_000_000 + now.tv_nsec() / 1000;
             self.send(&format!("RELOADING=1\nMONOTONIC_USEC={microseconds}"));
@@ -83,6 +131,45 @@ fn was_started_by_systemd(exec_pid: Option<&str>, own_pid: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Notifier {
+        /// One with whom it speaks to, who does not wait.
+        pub(in crate::daemon) fn for_tests() -> (Self, UnixDatagram) {
+            static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+            let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let name = format!("iotcpd-notify-test-{}-{number}", std::process::id());
+            let manager = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+            manager.set_nonblocking(true).unwrap();
+            let notifier = Notifier {
+                to: Some((UnixDatagram::unbound().unwrap(), manager.local_addr().unwrap())),
+                told: Told::Nothing,
+            };
+            (notifier, manager)
+        }
+    }
+
+    #[test]
+    fn no_reload_is_told_before_the_start_is_over_and_each_is_ended_once() {
+        let (mut notifier, manager) = Notifier::for_tests();
+        let mut message = [0; 256];
+        let mut told = || {
+            manager
+                .recv(&mut message)
+                .ok()
+                .map(|length| message[..length.min(7)].to_vec())
+        };
+        notifier.reloading();
+        notifier.reloaded();
+        assert_eq!(told(), None);
+        notifier.ready();
+        notifier.reloading();
+        notifier.reloaded();
+        notifier.reloaded();
+        for expected in [&b"READY=1"[..], b"RELOADI", b"READY=1"] {
+            assert_eq!(told().as_deref(), Some(expected));
+        }
+        assert_eq!(told(), None);
+    }
 
     #[test]
     fn only_the_process_that_systemd_has_started_was_started_by_it() {

@@ -74,6 +74,7 @@ fn policy(choices: &mut Choices<'_>) -> Policy {
         single_use: false,
         retries: choices.pick(&[0, 1, 2]).unwrap_or_default(),
         alarm_interval,
+        ready_line: choices.pick(&[false, true]).unwrap_or_default(),
         start_timeout,
         max_requests: choices.pick(&[None, Some(1), Some(5)]).flatten(),
         max_age: choices.pick(&[None, Some(max_age)]).flatten(),
@@ -169,6 +170,7 @@ impl<'i> World<'i> {
                 | Action::Grown { .. }
                 | Action::Shrunk { .. }
                 | Action::Cleared(_)
+                | Action::Health(_)
                 | Action::Rolled => {}
             }
         }

@@ -12,6 +12,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use super::limits::ResourceLimits;
+use super::stderr_log::printable;
+
+/// So many characters of a command are shown to people.
+const SHOWN: usize = 160;
 
 /// A program and everything it is started with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,6 +92,18 @@ impl Command {
         let name = self.argv0.as_deref().unwrap_or_else(|| self.program());
         let arguments = self.words.iter().skip(1);
         std::iter::once(name).chain(arguments.map(OsString::as_os_str))
+    }
+}
+
+/// As it could be typed into a shell, on one line; of a long one the beginning.
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = self.words.iter().map(|word| word.to_string_lossy());
+        let text = printable(shell_words::join(words).as_bytes(), "");
+        match text.char_indices().nth(SHOWN) {
+            Some((end, _)) => write!(f, "{}...", text.get(..end).unwrap_or_default()),
+            None => f.write_str(&text),
+        }
     }
 }
 

@@ -211,8 +211,17 @@ impl Options {
         }
     }
 
+    /// What it is to run, in a few words for the log.
+    pub fn summary(&self) -> String {
+        match self {
+            Options::Pool(options) => options.summary(),
+            Options::Exec(options) => options.summary(),
+            Options::Command(options) => options.summary(),
+        }
+    }
+
     /// What such a service is called in a file.
-    fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> &'static str {
         match self {
             Options::Pool(_) => "pool",
             Options::Exec(_) => "exec",
@@ -258,6 +267,18 @@ fn cannot_watch(error: &io::Error) -> Error {
     Error::new(Blame::System, what, "raise fs.epoll.max_user_watches")
 }
 
+/// How far a door is on its way to serving. The one notion of that there is: a start is over when no door is waiting, and a
+/// successor takes over when every door serves fully.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Readiness {
+    /// Nobody can be served: what runs behind it has not shown yet that it works, or has failed.
+    Waiting,
+    /// It serves, with less than it wants: some of what runs behind it has failed.
+    Partly,
+    /// It serves.
+    Fully,
+}
+
 /// What the daemon can do with a door.
 pub trait Door: Service {
     /// How many workers there are places for behind the door: what a successor is to [begin with](Self::begin_with). None
@@ -276,9 +297,14 @@ pub trait Door: Service {
     /// What makes it useless to go on.
     fn start(&mut self, cx: &mut Context<'_>) -> Result<(), Error>;
 
-    /// Whether all that runs behind the door is ready to serve.
-    fn is_up(&self) -> bool {
-        true
+    /// How far it is on its way to serving.
+    fn readiness(&self) -> Readiness {
+        Readiness::Fully
+    }
+
+    /// What it waits for while it is [waiting](Readiness::Waiting), in words.
+    fn waits_for(&self) -> String {
+        String::new()
     }
 
     /// Begins to accept. Called once, after [`start`](Self::start).

@@ -461,7 +461,7 @@ fn a_program_survives_hup_and_has_its_end_though_the_daemon_is_told_to_stop() {
     client.send(request(&["sh", "-c", "echo up; cat"]));
     client.wait_output("up\n");
     daemon.signal(Signal::SIGHUP);
-    daemon.stderr_wait("replacing every worker");
+    daemon.stderr_wait("programs that are started from now on");
     daemon.signal(Signal::SIGTERM);
     daemon.stderr_wait("draining, 1 clients connected");
     client.send("3:end,0:,");

@@ -564,7 +564,7 @@ fn a_hup_reads_the_limits_of_the_daemon_again() {
         .status();
     assert!(status.unwrap().success());
     daemon.signal(Signal::SIGHUP);
-    daemon.stderr_wait("replacing every worker");
+    daemon.stderr_wait("programs that are started from now on");
     assert_ne!(before, "300\n");
     assert_eq!(limit(), "300\n");
 }

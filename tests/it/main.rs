@@ -124,6 +124,8 @@ mod pool_step;
 #[cfg(test)]
 mod pool_supervision;
 #[cfg(test)]
+mod readiness;
+#[cfg(test)]
 mod real_helpers;
 #[cfg(test)]
 mod real_runtimes;

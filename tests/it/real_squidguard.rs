@@ -9,7 +9,7 @@ use std::thread;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Address, BLOCKED_DOMAIN, Client, Daemon, Program, SquidGuard};
+use crate::harness::{Address, BLOCKED_DOMAIN, Client, Daemon, Manager, Program, SquidGuard};
 
 /// Nobody is refused for want of time, however slow the machine.
 const PATIENT: [&str; 2] = ["--queue-timeout", "600s"];
@@ -248,4 +248,58 @@ fn a_hup_to_a_broken_configuration_keeps_the_old_squidguards_in_service() {
     assert_eq!(daemon.ask(&line("after")), answer("after"));
     let stats = daemon.usr1();
     assert_eq!((stats.count("queries failed"), stats.count("restarts asked")), (0, 2));
+}
+
+/// With -P it exits where it would let everything pass: the pool is down, and denies what it is told to.
+#[test]
+fn a_squidguard_that_exits_instead_of_letting_all_pass_denies_until_it_is_mended() {
+    let (guard, manager) = (squidguard(), Manager::new());
+    guard.break_configuration();
+    let command = guard.command().replacen("squidGuard", "squidGuard -P", 1);
+    let flags = [
+        "-n",
+        "2",
+        "-d",
+        &command,
+        "-p",
+        "0",
+        "-a",
+        "100ms",
+        "--queue-timeout",
+        "200ms",
+    ];
+    let denied = "http://intranet.example/denied.html";
+    let builder = Daemon::with(flags).args(&["--fail", "closed", "--fail-url", denied]);
+    let daemon = manager.watching(builder).start();
+    let down = daemon.stderr_wait("pool: no worker can serve: ");
+    assert!(
+        down.contains("each dies soon after its start: the last one exited with status 4; "),
+        "{down}"
+    );
+    assert!(down.contains(&format!("are then denied by \"302:{denied}\"")), "{down}");
+    assert_eq!(daemon.ask(&line("broken")), format!("302:{denied}\n"));
+    daemon.usr1();
+    manager.is_kept_waiting();
+    guard.mend_configuration();
+    daemon.signal(Signal::SIGHUP);
+    while daemon.ask(&line("mended")) != answer("mended") {}
+    manager.ready();
+    daemon.stderr_wait("pool: a worker can serve again: none could for ");
+}
+
+#[test]
+fn the_start_with_a_squidguard_in_emergency_mode_is_not_over_until_that_is_mended() {
+    let (guard, manager) = (squidguard(), Manager::new());
+    guard.break_configuration();
+    let command = guard.command();
+    let builder = Daemon::with(["-n", "1", "-d", &command, "-p", "0"]);
+    let daemon = manager.watching(builder.args(&PATIENT).args(&PROBE)).start();
+    let down = daemon.stderr_wait("pool: no worker can serve: none passes its probe: asked ");
+    assert!(down.contains("it answered \"ERR\""), "{down}");
+    daemon.usr1();
+    manager.is_kept_waiting();
+    guard.mend_configuration();
+    manager.ready();
+    daemon.stderr_wait("pool: ready, 1 of 1 workers serve");
+    assert_eq!(daemon.ask(&line("mended")), answer("mended"));
 }

@@ -6,15 +6,17 @@
 //! request outlives the death of its worker as often as `retries` says and no oftener (3). Of a worker that is to be probed it
 //! knows whether it has passed, and whether it is being asked: it may be given nothing before, meanwhile, or after a wrong
 //! answer. Of every worker it knows since when it has had nothing to do, and so which of the free ones a request goes to
-//! ([`Rank`]), and whether it rests. At the end everything is let run dry: no request and no worker may be left over or
-//! missing.
+//! ([`Rank`]), and whether it rests. What the operator is told of outages is held against what can be seen of the places: an
+//! outage is told once when it begins and once when it ends, never while a worker serves of which it is known that it can, and
+//! always while every place waits for another start. At the end everything is let run dry: no request and no worker may be left
+//! over or missing.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use iotcpd::services::pool::core::{
-    Action, ChannelId, ClientId, Dispatcher, Doing, Ending, Event, Fault, Finding, Refusal, RequestId, Status, Step,
-    Verdict, Which, WorkerId,
+    Action, ChannelId, ClientId, Dispatcher, Doing, Ending, Event, Fault, Finding, Health, News, Refusal, RequestId,
+    Status, Step, Verdict, Which, WorkerId,
 };
 use iotcpd::services::pool::options::{Mode, Policy, PoolSize};
 
@@ -128,6 +130,23 @@ struct World {
     /// Everything that was decided, for the determinism test.
     trace: Vec<Action>,
     answers: u64,
+    told: Told,
+    /// How many requests were refused.
+    refused: u64,
+    /// How many outages were told, and have ended.
+    outages: u64,
+}
+
+/// What the operator was told last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    Serving,
+    Down {
+        since: Instant,
+        refused_before: u64,
+        has_served: bool,
+    },
 }
 
 fn policy(dice: &mut Dice) -> Policy {
@@ -150,6 +169,7 @@ fn policy(dice: &mut Dice) -> Policy {
         concurrency,
         single_use: dice.percent(20),
         alarm_interval: Duration::from_millis(100 + dice.below(2000)),
+        ready_line: dice.percent(30),
         start_timeout: Duration::from_millis(500 + dice.below(5000)),
         max_requests: maybe(dice.percent(40), 1 + dice.below(30)),
         max_age: maybe(dice.percent(30), 1 + dice.below(20)).map(Duration::from_secs),
@@ -211,6 +231,9 @@ impl World {
             calm: false,
             trace: Vec::new(),
             answers: 0,
+            told: Told::Nothing,
+            refused: 0,
+            outages: 0,
         };
         world.act();
         world
@@ -220,8 +243,63 @@ impl World {
 
     fn tell(&mut self, event: Event) {
         self.has_choice = matches!(event, Event::Request { .. });
+        let ends = matches!(event, Event::Shutdown(_));
         self.dispatcher.handle(self.now, event);
         self.act();
+        if !ends && self.dispatcher.places() > 0 {
+            self.check_what_is_told();
+        }
+    }
+
+    /// Held against what can be seen of the places.
+    fn check_what_is_told(&self) {
+        let slots: Vec<_> = self.dispatcher.slots().collect();
+        let can = |worker: &WorkerId| {
+            let process = &self.processes[worker];
+            process.answered > 0 || process.probe == Probe::Passed
+        };
+        let mut serving = slots
+            .iter()
+            .filter(|slot| slot.status == Status::Available || slot.status == Status::Busy);
+        let serves = serving.any(|slot| can(&slot.worker));
+        let waits = |status| matches!(status, Status::Spawning | Status::Quarantined);
+        let all_wait = slots.iter().all(|slot| waits(slot.status));
+        let is_down = matches!(self.told, Told::Down { .. });
+        assert!(!(serves && is_down), "somebody can serve: {slots:?}");
+        assert!(is_down || !all_wait, "nobody can serve, and nobody is told: {slots:?}");
+        assert_eq!(matches!(self.dispatcher.health(), Health::Down(_)), is_down);
+        assert_eq!(self.dispatcher.health() == Health::Starting, self.told == Told::Nothing);
+    }
+
+    fn hear(&mut self, news: News) {
+        let down = |has_served| Told::Down {
+            since: self.now,
+            refused_before: self.refused,
+            has_served,
+        };
+        self.told = match (self.told, news) {
+            (Told::Nothing, News::Ready) => Told::Serving,
+            (Told::Nothing, News::Down { .. }) => down(false),
+            (Told::Serving, News::Down { .. }) => down(true),
+            (
+                Told::Down {
+                    since,
+                    refused_before,
+                    has_served,
+                },
+                News::Over {
+                    lasted,
+                    failed,
+                    first_time,
+                },
+            ) => {
+                let model = (self.now - since, self.refused - refused_before, !has_served);
+                assert_eq!((lasted, failed, first_time), model);
+                self.outages += 1;
+                Told::Serving
+            }
+            (told, news) => panic!("{news:?} after {told:?}"),
+        };
     }
 
     /// What happens while the shell does what was decided.
@@ -321,6 +399,7 @@ impl World {
                     let probe = self.processes[&worker].probe;
                     assert!(matches!(probe, Probe::Never | Probe::Passed), "{worker:?}: {probe:?}");
                 }
+                Action::Health(news) => self.hear(news),
                 Action::Replaced { .. } | Action::Grown { .. } | Action::Shrunk { .. } | Action::Rolled => {}
             }
         }
@@ -499,6 +578,7 @@ impl World {
     }
 
     fn refuse(&mut self, client: ClientId, reason: Refusal) {
+        self.refused += 1;
         let waited = self.clients.remove(&client.0).expect("promise 2: one end per request");
         let took = self.now - waited.arrived;
         assert!(took <= self.longest_wait(), "promise 2: refused only after {took:?}");
@@ -885,6 +965,7 @@ impl World {
         let size = self.policy.workers;
         let wanted = size.min.max(size.spare);
         assert_eq!(counts.available, wanted as u64, "every worker is back: {counts:?}");
+        assert_eq!(self.told, Told::Serving, "whoever serves is known to");
         let living: BTreeSet<WorkerId> = self.processes.keys().copied().collect();
         assert_eq!(living.len(), wanted, "no process is forgotten");
     }
@@ -933,14 +1014,19 @@ fn simulate(seed: u64) -> World {
 fn promises_hold_over_random_orders_of_events() {
     let worlds = seeds::each(|seed| {
         let world = simulate(seed);
-        (world.answers, world.choices)
+        ((world.answers, world.choices), world.outages)
     });
-    let (answers, choices): (Vec<u64>, Vec<u64>) = worlds.into_iter().unzip();
+    let (counts, outages): (Vec<_>, Vec<u64>) = worlds.into_iter().unzip();
+    let (answers, choices): (Vec<u64>, Vec<u64>) = counts.into_iter().unzip();
     assert!(
         answers.iter().sum::<u64>() > 0,
         "a simulation in which nobody is answered shows nothing"
     );
     assert!(choices.iter().sum::<u64>() > 0, "nor one in which there is no choice");
+    assert!(
+        outages.iter().sum::<u64>() > 0,
+        "nor one in which somebody always serves"
+    );
 }
 
 #[test]
@@ -968,6 +1054,8 @@ fn a_worker_without_a_pause_is_watched_now_and_then() {
             max_requests: None,
             max_age: None,
             probe_interval: None,
+            // One that is not asked to say so would have a moment of its own to be believed in.
+            ready_line: true,
             rest: Duration::ZERO,
             ..policy
         },

@@ -354,6 +354,9 @@ fn read_pool(section: &Section<'_, '_>, found: &mut Found<'_>) {
         needs.add_process(&keys, "daemon", &process);
     }
     if let Some(options) = accept(&keys, lowered, found) {
+        if let Some(needs) = &mut found.needs {
+            needs.add_configuration(&keys, &options);
+        }
         found.services.push(Options::Pool(Box::new(options)));
     }
 }

@@ -11,6 +11,8 @@ use crate::config::lower::Origin;
 use crate::config::quote::Quoted;
 use crate::process::spawn;
 use crate::process::spec::{ProcessSpec, Surroundings};
+use crate::services::pool::options::Options;
+use crate::services::pool::squidguard;
 
 /// What is looked at beside the file itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,13 +33,34 @@ pub(super) struct Needs {
 enum Need {
     /// By that key. It has to be there.
     Program(&'static str, Box<ProcessSpec>),
+    /// The configuration of a pool's worker; it has to be there where that is the default one.
+    Configuration(Box<ProcessSpec>, Whose),
     /// Where programs are to be started.
     Directory(PathBuf),
     /// One that may be run, but does not have to.
     Permitted(PathBuf),
 }
 
+/// Who has chosen a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// Nobody: it is the default.
+    Nobodys,
+    TheOperators,
+}
+
 impl Needs {
+    /// Of a pool whose worker is known to read a file.
+    pub(super) fn add_configuration(&mut self, keys: &Keys<'_, '_>, options: &Options) {
+        let whose = if options.has_default_worker {
+            Whose::Nobodys
+        } else {
+            Whose::TheOperators
+        };
+        let need = Need::Configuration(Box::new(options.process.clone()), whose);
+        self.list.push((keys.place(Origin::key("daemon")), need));
+    }
+
     /// Of a service, or a command, that runs one program, which `key` names.
     pub(super) fn add_process(&mut self, keys: &Keys<'_, '_>, key: &'static str, process: &ProcessSpec) {
         let need = Need::Program(key, Box::new(process.clone()));
@@ -69,6 +92,19 @@ impl Needs {
                 Need::Program(key, process) => {
                     if let Err(error) = spawn::look_up(&process) {
                         report.add(place, format!("{key}: {error}"));
+                    }
+                }
+                Need::Configuration(process, whose) => {
+                    let Some(lack) = squidguard::look(&process) else {
+                        continue;
+                    };
+                    match whose {
+                        Whose::Nobodys => {
+                            let text =
+                                format!("daemon: the default worker is of no use: {lack}; say which program to run");
+                            report.add(place, text);
+                        }
+                        Whose::TheOperators => report.add_passed_over(place, || format!("daemon: {lack}")),
                     }
                 }
                 Need::Directory(path) if !path.is_dir() => {

@@ -18,9 +18,9 @@ use crate::config::spec::pool::{HalfClose as Written, Mode as WrittenMode, PoolS
 use crate::net::addr::{AddrError, ListenAddr};
 use crate::process::spec::ProcessSpec;
 use crate::services::pool::options::{Disclosure, Framing, HalfClose, Mode, Options, Persistent, Policy};
+use crate::services::pool::squidguard::DEFAULT_COMMAND;
 
 /// The worker of iotcpd 1.1.
-const DEFAULT_COMMAND: &str = "squidGuard -c sg/adblock.conf";
 const DEFAULT_PORT: u16 = 9991;
 const DEFAULT_QUEUE_SIZE: usize = 1024;
 const DEFAULT_QUEUE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -83,8 +83,7 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
     let mut policy = policy(&mut mistakes, spec);
     let framings = framings(&mut mistakes, spec, &policy);
     policy.single_use = framings.single_use();
-    let frames = frames(&mut mistakes, spec);
-    let times = times(&mut mistakes, spec);
+    let (frames, times) = (frames(&mut mistakes, spec), times(&mut mistakes, spec));
     let persistent = persistent(&mut mistakes, spec, framings.reply);
     let cache = cache(&mut mistakes, spec);
     let ready_line = ready_line(&mut mistakes, spec);
@@ -104,6 +103,7 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
         connection_limits,
         connection_limit: limit_origin(&spec.listen),
         process,
+        has_default_worker: spec.daemon.is_none(),
         policy,
         ready_line,
         probe,
@@ -266,6 +266,7 @@ fn policy(mistakes: &mut Mistakes, spec: &PoolSpec) -> Policy {
         concurrency,
         // The framings say.
         single_use: false,
+        ready_line: spec.ready_line.is_some(),
         start_timeout,
         max_requests: mistakes.count("max-requests", spec.max_requests, MAX_REQUESTS),
         max_age: mistakes.time("max-age", spec.max_age, &MAX_AGE),
@@ -486,6 +487,7 @@ mod tests {
             concurrency: None,
             single_use: false,
             alarm_interval: Duration::from_secs(2),
+            ready_line: false,
             start_timeout: Duration::from_secs(60),
             max_requests: None,
             max_age: None,

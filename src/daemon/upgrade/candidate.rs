@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::super::{Daemon, Places};
+use super::super::{Daemon, Places, Start};
 use super::invitation::{self, Terms, VARIABLE};
 use super::link::{Heard, Link};
 use super::word;
@@ -11,7 +11,7 @@ use crate::net::handover::{self, HandedOver};
 use crate::net::inherit::Inherited;
 use crate::process::successor;
 use crate::reactor::Reactor;
-use crate::services::Door;
+use crate::services::{Door, Readiness};
 
 /// What the variable has brought.
 #[derive(Debug)]
@@ -23,6 +23,11 @@ pub(in crate::daemon) struct Invitation {
 }
 
 impl Invitation {
+    /// Whose place is to be taken.
+    pub(in crate::daemon) fn predecessor(&self) -> i32 {
+        self.terms.parent
+    }
+
     /// `None`: this daemon was started in the ordinary way.
     ///
     /// # Errors
@@ -98,7 +103,7 @@ impl Daemon {
         let Some(candidate) = &mut self.candidate else {
             return Ok(());
         };
-        if !candidate.announced && self.doors.all_up(&mut self.reactor) {
+        if !candidate.announced && self.doors.readiness(&mut self.reactor) == Readiness::Fully {
             candidate.announced = true;
             candidate.link.say(word::READY);
         }
@@ -122,6 +127,8 @@ impl Daemon {
         successor::be_independent().map_err(|error| super::super::system("outlive its predecessor", &error))?;
         self.doors.accept(&mut self.reactor)?;
         candidate.link.say(word::SERVING);
+        self.start = Start::Over;
+        self.notifier.learn_of_ready();
         log::info!("serving in the place of process {}", candidate.predecessor);
         if candidate.hang_up {
             self.hang_up();

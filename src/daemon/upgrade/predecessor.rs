@@ -194,7 +194,7 @@ impl Daemon {
             Err(error) => {
                 log::error!("upgrade failed: {error}; this daemon stays in service; mend it and send URG again");
                 self.advance_upgrade(Event::NotStarted);
-                self.notifier.ready();
+                self.notifier.reloaded();
             }
         }
     }
@@ -266,7 +266,7 @@ impl Daemon {
             "upgrade failed: process {pid}: {why}{status}; this daemon stays in service; \
              what the process has logged says more; mend it and send URG again"
         );
-        self.notifier.ready();
+        self.notifier.reloaded();
         if std::mem::take(&mut self.upgrade.hang_up) {
             self.hang_up();
         }

@@ -12,6 +12,7 @@ use crate::net::addr::ListenAddr;
 use crate::net::bind::UnixSocketOptions;
 use crate::net::limits::ConnectionLimits;
 use crate::process::spec::ProcessSpec;
+use crate::process::stderr_log::printable;
 use crate::services::pattern::Pattern;
 use crate::services::{Descriptors, LimitOrigin};
 
@@ -108,7 +109,25 @@ pub enum Argument {
     OneOf(Vec<String>),
 }
 
+/// So many names of commands are shown to people.
+const SHOWN: usize = 8;
+
 impl Options {
+    /// The names of the commands, for the log.
+    pub fn summary(&self) -> String {
+        let names = self.commands.iter().take(SHOWN);
+        let mut names: Vec<String> = names.map(|command| printable(&command.name, "")).collect();
+        if let Some(more) = self.commands.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+            names.push(format!("{more} more"));
+        }
+        let noun = if self.commands.len() == 1 {
+            "command"
+        } else {
+            "commands"
+        };
+        format!("{} {noun} ({})", self.commands.len(), names.join(", "))
+    }
+
     /// Descriptors that may be open at the same time.
     ///
     /// Programs are bounded by what the operator has set for each command, not by the connections: a program whose client

@@ -56,6 +56,16 @@ pub struct Options {
 }
 
 impl Options {
+    /// In a few words.
+    pub fn summary(&self) -> String {
+        let programs = if self.programs.restrict() {
+            "programs of a list, as clients name them"
+        } else {
+            "whatever program a client names"
+        };
+        programs.to_owned()
+    }
+
     /// Descriptors that may be open at the same time.
     pub fn descriptors(&self) -> Descriptors {
         Descriptors {

@@ -18,15 +18,18 @@ pub mod core;
 mod dump;
 mod gist;
 pub mod options;
+mod outage;
 mod recorder;
 mod repeats;
 mod report;
 mod shell;
+pub mod squidguard;
 mod story;
 
+use std::fmt;
 use std::time::Instant;
 
-use super::{Door, Kit, Listeners};
+use super::{Door, Kit, Listeners, Readiness};
 use crate::error::{Blame, Error};
 use crate::net::addr::{ListenAddr, PeerAddr};
 use crate::net::listener::Listener;
@@ -40,9 +43,30 @@ pub use shell::Pool;
 /// What workers are started with.
 ///
 /// # Errors
-/// Why the worker program could not be started.
+/// Why the worker program could not be started; or that the default worker would be of no use.
 pub fn lay_out(options: &options::Options, defaults: &SpawnDefaults) -> Result<Spawner, Error> {
-    Spawner::prepare(&options.process, defaults).map_err(|error| shell::cannot_start(options, &error))
+    let prepared = Spawner::prepare(&options.process, defaults);
+    if !options.has_default_worker {
+        let spawner = prepared.map_err(|error| shell::cannot_start(options, &error))?;
+        if let Some(lack) = squidguard::look(&options.process) {
+            log::warn!(service:% = options.name; "{}: {lack}", options.name);
+        }
+        return Ok(spawner);
+    }
+    let useless = |why: &dyn fmt::Display| {
+        let (name, command) = (&options.name, squidguard::DEFAULT_COMMAND);
+        let what = format_args!("{name}: the default worker, {command}, is of no use here: {why}");
+        Error::new(
+            Blame::System,
+            what,
+            "say which program to run: by --daemon (-d), or daemon in a file",
+        )
+    };
+    let spawner = prepared.map_err(|error| useless(&error))?;
+    match squidguard::look(&options.process) {
+        Some(lack) => Err(useless(&lack)),
+        None => Ok(spawner),
+    }
 }
 
 /// Whether a pool with these options can go on with others, under the clients and workers that it has.
@@ -79,8 +103,12 @@ impl Door for Pool {
         self.begin(cx)
     }
 
-    fn is_up(&self) -> bool {
-        self.all_up()
+    fn readiness(&self) -> Readiness {
+        self.readiness()
+    }
+
+    fn waits_for(&self) -> String {
+        self.waits_for()
     }
 
     fn accept(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {

@@ -38,6 +38,8 @@ pub struct Options {
     pub connection_limit: LimitOrigin,
     /// The worker program and everything it is started with.
     pub process: ProcessSpec,
+    /// Whether that is the default, for no program was named.
+    pub has_default_worker: bool,
     /// What the dispatcher decides by.
     pub policy: Policy,
     /// A worker counts as started when it has written this line; `None`: when its exec succeeded.
@@ -103,6 +105,19 @@ impl Options {
                 flexible: connections,
             },
         }
+    }
+}
+
+impl Options {
+    /// How many workers of what, in a few words.
+    pub fn summary(&self) -> String {
+        let size = self.policy.workers;
+        let workers = match (size.is_fixed(), size.max) {
+            (true, 1) => "1 worker".to_owned(),
+            (true, number) => format!("{number} workers"),
+            (false, most) => format!("{} to {most} workers", size.min),
+        };
+        format!("{workers} of {}", self.process.command)
     }
 }
 
@@ -237,6 +252,8 @@ pub struct Policy {
     pub single_use: bool,
     /// The supervisor's tick, and the respawn delay after the second early death in a row; it doubles from there.
     pub alarm_interval: Duration,
+    /// Whether a worker says itself when it is ready; else it is as soon as it runs.
+    pub ready_line: bool,
     /// How long a worker may take from exec to its ready line.
     pub start_timeout: Duration,
     /// A worker is recycled after about this many requests. `None`: never.
@@ -298,6 +315,7 @@ impl Policy {
             retries: 1,
             pipeline: 1,
             alarm_interval: Duration::from_secs(2),
+            ready_line: true,
             start_timeout: Duration::from_secs(3600),
             max_requests: None,
             max_age: None,

@@ -119,6 +119,18 @@ pub(super) fn cause(reason: Restart, end: &End, complaint: Option<&str>, options
     }
 }
 
+/// The same of a worker without a name, as the cause of something else, behind a colon; `None`: the reason says it all.
+pub(super) fn as_a_cause(reason: Restart, cause: &Cause) -> Option<String> {
+    let Cause {
+        what, detail, remark, ..
+    } = cause;
+    match (reason, detail.strip_prefix(": ")) {
+        (Restart::StartTimeout | Restart::Desync, _) => None,
+        (Restart::Quarantined | Restart::SpawnFailed, Some(detail)) => Some(format!("{detail}{remark}")),
+        _ => Some(format!("the last one {what}{detail}{remark}")),
+    }
+}
+
 /// What has happened to it, and how loudly it is said.
 fn what(reason: Restart, end: &End, options: &Options) -> (Level, String) {
     let policy = &options.policy;

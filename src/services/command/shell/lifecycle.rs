@@ -46,7 +46,9 @@ impl CommandDoor {
 
     pub(in crate::services::command) fn begin_accepting(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         let registered = self.listening.register(cx, &self.options.name);
-        registered.map_err(|error| cannot_watch(&error))
+        registered.map_err(|error| cannot_watch(&error))?;
+        log::info!(service:% = self.options.name; "{}: ready", self.options.name);
+        Ok(())
     }
 
     pub(in crate::services::command) fn listening(&self) -> impl Iterator<Item = (&ListenAddr, &Listener)> {
@@ -83,6 +85,8 @@ impl CommandDoor {
     /// Programs are started with this from now on.
     pub(in crate::services::command) fn start_with(&mut self, programs: Programs) {
         self.programs = programs;
+        let name = &self.options.name;
+        log::info!(service:% = name; "{name}: programs that are started from now on find the directories and limits of now");
     }
 
     // ---- end ---------------------------------------------------------------------------------------------------

@@ -56,7 +56,9 @@ impl ExecDoor {
 
     pub(in crate::services::exec) fn begin_accepting(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         let registered = self.listening.register(cx, &self.options.name);
-        registered.map_err(|error| cannot_watch(&error))
+        registered.map_err(|error| cannot_watch(&error))?;
+        log::info!(service:% = self.options.name; "{}: ready", self.options.name);
+        Ok(())
     }
 
     pub(in crate::services::exec) fn listening(&self) -> impl Iterator<Item = (&ListenAddr, &Listener)> {
@@ -88,6 +90,8 @@ impl ExecDoor {
     /// Programs are started with this from now on.
     pub(in crate::services::exec) fn start_with(&mut self, launcher: Launcher) {
         self.launcher = launcher;
+        let name = &self.options.name;
+        log::info!(service:% = name; "{name}: programs that are started from now on find the directories and limits of now");
     }
 
     // ---- end ---------------------------------------------------------------------------------------------------

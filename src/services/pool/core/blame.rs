@@ -124,6 +124,7 @@ mod tests {
                 pipeline: 1,
                 concurrency: Some(concurrency),
                 alarm_interval: Duration::from_secs(2),
+                ready_line: false,
                 start_timeout: Duration::from_secs(60),
                 max_requests: None,
                 max_age: None,

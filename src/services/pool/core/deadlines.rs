@@ -57,6 +57,7 @@ impl Dispatcher {
 
     fn tick_worker(&mut self, worker: WorkerId) {
         self.recycle_if_due(worker);
+        self.end_trial_if_due(worker);
         let now = self.now;
         match self.phase(worker) {
             Some(Phase::Delayed { until }) if until <= now => {

@@ -130,7 +130,9 @@ impl Dispatcher {
             serving,
             successor: None,
             early_deaths,
+            is_settled: false,
         });
+        self.health_is_due = true;
         Some(number)
     }
 
@@ -139,6 +141,7 @@ impl Dispatcher {
         let Some(Slot { serving, successor, .. }) = self.slots.close(number) else {
             return;
         };
+        self.health_is_due = true;
         self.retire(serving);
         successor.into_iter().for_each(|successor| self.retire(successor));
     }
@@ -345,6 +348,7 @@ mod tests {
             retries: 0,
             pipeline: 1,
             alarm_interval: 2 * SECOND,
+            ready_line: false,
             start_timeout: 600 * SECOND,
             max_requests: None,
             max_age: None,

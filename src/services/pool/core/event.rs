@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::options::Policy;
+use super::health::News;
 
 /// Who waits for an answer, named by the shell: one request of a connection, or a session. The dispatcher only hands it back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -251,6 +252,8 @@ pub enum Action {
     },
     /// For the log: every worker the operator wanted replaced is.
     Rolled,
+    /// For the log: the pool can serve now, or cannot any more.
+    Health(News),
 }
 
 /// Why a request got no answer.

@@ -1,5 +1,6 @@
 //! The sentences that `core` promises, as assertions: in debug builds after every event, in both directions.
 
+use super::health::{Credit, Health};
 use super::requests::State;
 use super::worker::{Phase, Place};
 use super::{Dispatcher, Stage};
@@ -12,6 +13,33 @@ impl Dispatcher {
         self.check_wake();
         self.check_counters();
         self.check_elastic();
+        self.check_health();
+    }
+
+    fn check_health(&self) {
+        for (_, worker) in &self.workers {
+            let is_believed = worker.credit == Credit::Earned;
+            assert!(
+                !(is_believed && worker.trouble.is_some()),
+                "{:?} is believed",
+                worker.id
+            );
+        }
+        for (number, slot) in self.slots.iter() {
+            let worker = self.worker(slot.serving);
+            let known = worker.is_some_and(|worker| worker.trouble.is_some() || worker.credit == Credit::Earned);
+            assert!(!known || slot.is_settled, "place {number} is still waited for");
+        }
+        if self.stage == Stage::Stopping {
+            return;
+        }
+        let down = matches!(self.health, Health::Down(_));
+        assert!(
+            down || self.hopeless().is_none(),
+            "no worker can serve, and nobody is told"
+        );
+        let believed = self.in_places().any(|worker| worker.credit == Credit::Earned);
+        assert!(!(down && believed), "somebody serves, and nobody is told");
     }
 
     fn check_workers(&self) {
@@ -54,8 +82,11 @@ impl Dispatcher {
         assert_eq!(occupied, self.occupied, "the number of the occupied");
         for (index, worker) in &self.workers {
             assert_eq!(index, worker.id.index as usize, "a worker is where its id says");
-            let serves = worker.phase == Phase::Available || worker.phase.is_occupied();
-            assert!(!(serves && worker.quarantined), "{:?} serves in quarantine", worker.id);
+            assert!(
+                !(worker.phase.serves() && worker.quarantined),
+                "{:?} serves in quarantine",
+                worker.id
+            );
             if let Phase::Resting { since, .. } = worker.phase {
                 assert!(self.resting.holds(since, worker.id), "{:?} rests for ever", worker.id);
             }

@@ -7,7 +7,8 @@
 //!
 //! The life of a worker is drawn in [`worker`]; which of the free ones is taken is in [`available`], which of them is left
 //! alone for a while in [`rest`]; who replaces it, and when, is in [`supervise`]; how many there are, in [`elastic`]; which
-//! are asked a question with a known answer first, and what becomes of those that fail, in [`probe`].
+//! are asked a question with a known answer first, and what becomes of those that fail, in [`probe`]; whether any of them
+//! can serve, in [`health`].
 //!
 //! What holds, after every event (`invariants` checks it in debug builds):
 //! - A worker is available exactly when it is in the list of the available, and then nobody waits in the queue. The one that
@@ -31,6 +32,7 @@ mod deadlines;
 mod detail;
 mod elastic;
 mod event;
+mod health;
 #[cfg(debug_assertions)]
 mod invariants;
 mod probe;
@@ -55,6 +57,7 @@ pub use event::{
     Action, ChannelId, ClientId, Ending, Event, Fault, Finding, Refusal, RequestId, Restart, Step, Verdict, Which,
     WorkerId,
 };
+pub use health::{Health, News};
 pub use view::{SlotView, Status, StatusCounts};
 
 use super::options::Policy;
@@ -91,6 +94,10 @@ pub struct Dispatcher {
     rotation: Rotation,
     elastic: Elastic,
     stage: Stage,
+    /// Whether anybody can be served, as the operator was told.
+    health: Health,
+    /// That may have changed.
+    health_is_due: bool,
     /// No worker has a deadline before this; looked up afresh when it has come.
     wake: Option<Instant>,
     incarnations: u32,
@@ -111,6 +118,8 @@ struct Slot {
     successor: Option<WorkerId>,
     /// Deaths in a row of workers that had just been started and answered nothing.
     early_deaths: u32,
+    /// A worker of this place has been believed once, or has failed: it is not waited for any more.
+    is_settled: bool,
 }
 
 /// How far the pool's life has gone.
@@ -139,6 +148,8 @@ impl Dispatcher {
             rotation: Rotation::default(),
             elastic: Elastic::default(),
             stage: Stage::Serving,
+            health: Health::Starting,
+            health_is_due: false,
             wake: None,
             incarnations: 0,
             tickets: 0,
@@ -178,6 +189,7 @@ impl Dispatcher {
         }
         self.serve_queue();
         self.follow_load();
+        self.follow_health();
         self.saturation
             .update(!self.can_take_at_once() && self.occupied > 0, self.now);
         #[cfg(debug_assertions)]

@@ -79,6 +79,7 @@ mod tests {
             serving: WorkerId { index, incarnation: 0 },
             successor: None,
             early_deaths: 0,
+            is_settled: false,
         }
     }
 

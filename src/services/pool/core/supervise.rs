@@ -127,6 +127,7 @@ impl Dispatcher {
         if let Some(Place::Successor(slot)) = self.place(id) {
             self.take_over(slot, id);
         }
+        self.begin_trial(id);
         match self.worker(id).and_then(|worker| worker.quiet) {
             // It has answered its probe this moment.
             Some(_) => self.let_rest(id, After::Probe),
@@ -287,6 +288,7 @@ impl Dispatcher {
             // One is on its way already, and need not wait for the other any more.
             self.pass_on_quarantine(id, reason, successor);
             self.promote(slot, successor);
+            self.pass_on_trouble(id, reason, Duration::ZERO, successor);
             self.actions.push_back(Action::Replaced {
                 worker: id,
                 slot: Some(slot),
@@ -305,6 +307,7 @@ impl Dispatcher {
         });
         let Some(hired) = self.hire(place, delay) else { return };
         self.pass_on_quarantine(id, reason, hired);
+        self.pass_on_trouble(id, reason, delay, hired);
         let Some(slot) = self.slots.get_mut(slot) else { return };
         match place {
             Place::Serving(_) => slot.serving = hired,
@@ -410,6 +413,7 @@ impl Dispatcher {
 
     pub(super) fn count_answered(&mut self, id: WorkerId) {
         self.note_quiet(id);
+        self.earn_credit(id);
         self.learn_start_up(id);
         if let Some(worker) = self.worker_mut(id) {
             worker.answered += 1;

@@ -106,8 +106,7 @@ impl Dispatcher {
     /// Who serves in a place: not one that is still to be started, or starts.
     pub fn in_service(&self, slot: usize) -> Option<WorkerId> {
         let serving = self.slots.get(slot)?.serving;
-        let phase = self.phase(serving)?;
-        (phase == Phase::Available || phase.is_occupied()).then_some(serving)
+        self.phase(serving)?.serves().then_some(serving)
     }
 
     /// How many workers are in each state.

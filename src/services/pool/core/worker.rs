@@ -25,6 +25,7 @@ use std::time::Instant;
 use super::available::Since;
 use super::channels::Channels;
 use super::event::{ChannelId, RequestId, Restart, WorkerId};
+use super::health::Credit;
 use super::probe::{Probation, Standing};
 
 #[derive(Debug)]
@@ -60,6 +61,10 @@ pub(super) struct Worker {
     pub(super) probation: Option<Probation>,
     /// Its predecessor has failed its probe, and it has not passed yet.
     pub(super) quarantined: bool,
+    /// Why the one before it was lost, if another start need not have helped and none has been believed since.
+    pub(super) trouble: Option<Restart>,
+    /// Whether it is to be believed.
+    pub(super) credit: Credit,
 }
 
 /// What a worker means for the number of workers that are ready, or soon will be.
@@ -157,6 +162,11 @@ impl Phase {
         }
     }
 
+    /// It has a process that serves.
+    pub(super) fn serves(self) -> bool {
+        self == Phase::Available || self.is_occupied()
+    }
+
     /// Why a worker is replaced that is lost for this reason: whatever befalls it in its probe, it has not passed.
     pub(super) fn loss(self, reason: Restart) -> Restart {
         match self {
@@ -190,6 +200,8 @@ impl Worker {
             recycle_at: None,
             probation: None,
             quarantined: false,
+            trouble: None,
+            credit: Credit::None,
         }
     }
 
@@ -227,7 +239,11 @@ impl Worker {
         // Any other one is thought of when it becomes available.
         let probation = self.probation.filter(|_| self.phase == Phase::Available);
         let probe = probation.map(|probation| probation.at);
-        [self.phase.deadline(), self.recycle_at, probe]
+        let trial = match self.credit {
+            Credit::OnTrial { until } => Some(until),
+            Credit::None | Credit::Earned => None,
+        };
+        [self.phase.deadline(), self.recycle_at, probe, trial]
             .into_iter()
             .flatten()
             .min()

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use super::super::cache::Cache;
-use super::super::core::{Dispatcher, Ending, Event, Status};
+use super::super::core::{Dispatcher, Ending, Event};
 use super::super::options::{Disclosure, Options};
+use super::super::outage::Outage;
 use super::super::repeats::Repeats;
 use super::super::report::{Latencies, Topic};
 use super::clients::Clients;
@@ -63,6 +64,7 @@ impl Pool {
             latencies: Latencies::default(),
             throttle: Throttle::default(),
             repeats: Repeats::default(),
+            outage: Outage::default(),
             started: now,
             disclosed_from: None,
             acting: super::Acting::Idle,
@@ -86,12 +88,6 @@ impl Pool {
         self.act(cx, None);
         self.plan_upkeep(cx);
         self.spawn_next(cx).map_err(|error| cannot_start(&self.options, &error))
-    }
-
-    /// Whether a worker serves in every place.
-    pub(in crate::services::pool) fn all_up(&self) -> bool {
-        let serves = |status| matches!(status, Status::Available | Status::Busy);
-        self.dispatcher.slots().all(|slot| serves(slot.status))
     }
 
     pub(in crate::services::pool) fn begin_accepting(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
@@ -135,6 +131,8 @@ impl Pool {
     /// Replaces every worker; not in a pool that drains, whose workers are about to go.
     pub(in crate::services::pool) fn begin_rolling(&mut self, cx: &mut Context<'_>) {
         if self.life == Life::Serving {
+            let (name, workers) = (&self.options.name, self.dispatcher.places());
+            log::info!(service:% = name; "{name}: replacing every worker, {workers} of them");
             self.cache.roll();
             // The operator has changed something, and is to see what they say now.
             self.end_row();

@@ -173,6 +173,9 @@ impl Pool {
         let complaint = self.complaint(id, loss.reason, end);
         let cause = story::cause(loss.reason, end, complaint.as_deref(), &self.options);
         let again = self.compare(cx, id, &loss, &cause);
+        if let Some(detail) = story::as_a_cause(loss.reason, &cause) {
+            self.outage.note_loss(loss.reason, detail);
+        }
         if again.is_none_or(|again| again.is_told) {
             let Cause {
                 level,
@@ -204,6 +207,7 @@ impl Pool {
         for (topic, line) in loss.refusals {
             self.note(cx, Level::Warn, topic, format_args!("{line}"));
         }
+        self.tell_outage_if_due(cx);
     }
 
     fn name_of(&self, id: WorkerId, loss: &Loss) -> String {

@@ -23,6 +23,7 @@ mod crew;
 mod describe;
 mod endings;
 mod exchange;
+mod health;
 mod intake;
 mod lifecycle;
 mod listeners;
@@ -51,6 +52,7 @@ use log::Level;
 use super::cache::Cache;
 use super::core::{Action, ClientId, Dispatcher, Event, WorkerId};
 use super::options::Options;
+use super::outage::Outage;
 use super::repeats::Repeats;
 use super::report::{self, Latencies, Topic};
 use crate::amount;
@@ -90,6 +92,7 @@ pub struct Pool {
     latencies: Latencies,
     throttle: Throttle<Topic>,
     repeats: Repeats,
+    outage: Outage,
     started: Instant,
     /// What came before this was said to be confidential, and stays so.
     disclosed_from: Option<Instant>,
@@ -254,14 +257,12 @@ impl Pool {
                 Action::Cleared(worker) => self.log_cleared(cx, worker),
                 Action::Grown { .. } | Action::Shrunk { .. } => self.log_resizing(cx, action),
                 Action::Rolled => self.announce_rolled(),
+                Action::Health(news) => self.log_health(cx, news),
             }
         }
         self.acting = Acting::Idle;
-        cx.set_alarm(
-            &mut self.dispatcher_alarm,
-            Of::Dispatcher.only(),
-            self.dispatcher.next_deadline(),
-        );
+        let next = self.dispatcher.next_deadline();
+        cx.set_alarm(&mut self.dispatcher_alarm, Of::Dispatcher.only(), next);
     }
 
     /// One line in the log, unless too many like it came lately.

@@ -1,0 +1,184 @@
+//! The start of a daemon: what the log says first, and when the service manager is told that it is over.
+//!
+//! A start is over when no door is [waiting](Readiness::Waiting) any more, and then `READY=1` is sent. Clients are accepted
+//! before that. If it never comes to that, the service manager's own patience ends (`TimeoutStartSec=` of systemd); nothing here
+//! asks for more of it. What is waited for is told as `STATUS=`, from [`PATIENCE`] on, when a start takes longer than starts do.
+//!
+//! A successor has been told by its predecessor to be ready, and never has a start of this kind.
+
+use std::time::{Duration, Instant};
+
+use super::Ending;
+use super::notify::Notifier;
+use crate::services::{Options, Readiness};
+
+/// A start that takes longer than this has its reason told; and so long is waited before that is looked at again.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// No more services than this are shown; the others are counted.
+const SERVICES: usize = 16;
+/// No more addresses than this of each service.
+const ADDRESSES: usize = 4;
+/// Of a line that is longer all the same, in characters, the rest is left out.
+const LONGEST_LINE: usize = 4000;
+
+/// How far the start has come.
+#[derive(Debug)]
+pub(super) enum Start {
+    /// Some door is not ready.
+    UnderWay {
+        /// When to tell what it waits for.
+        tell_at: Instant,
+        /// What was told last.
+        told: Option<String>,
+    },
+    /// Every door has been ready; or this daemon has taken the place of one whose doors were.
+    Over,
+}
+
+impl Start {
+    pub(super) fn new(now: Instant) -> Start {
+        Start::UnderWay {
+            tell_at: now + PATIENCE,
+            told: None,
+        }
+    }
+
+    /// When it is to be looked after, whatever happens.
+    pub(super) fn deadline(&self, notifier: &Notifier) -> Option<Instant> {
+        match self {
+            Start::UnderWay { tell_at, .. } if notifier.is_heard() => Some(*tell_at),
+            Start::UnderWay { .. } | Start::Over => None,
+        }
+    }
+
+    /// Tells the service manager what there is to tell. `wait_for`: what the doors wait for, in words.
+    pub(super) fn look_after(
+        &mut self,
+        now: Instant,
+        readiness: Readiness,
+        wait_for: impl FnOnce() -> String,
+        notifier: &mut Notifier,
+    ) {
+        let Start::UnderWay { tell_at, told } = self else {
+            return;
+        };
+        if readiness != Readiness::Waiting {
+            notifier.ready();
+            if told.is_some() {
+                notifier.status("ready");
+            }
+            *self = Start::Over;
+        } else if *tell_at <= now && notifier.is_heard() {
+            *tell_at = now + PATIENCE;
+            let status = format!("waiting for {}", wait_for());
+            if told.as_ref() != Some(&status) {
+                notifier.status(&status);
+                *told = Some(status);
+            }
+        }
+    }
+}
+
+impl super::Daemon {
+    /// Whether the start is over by now.
+    pub(super) fn look_after_start(&mut self) {
+        // A candidate is not accepted by anybody yet, and whoever ends has nothing to begin.
+        if matches!(self.start, Start::Over) || self.candidate.is_some() || self.ending != Ending::NotYet {
+            return;
+        }
+        let Self {
+            start,
+            doors,
+            reactor,
+            notifier,
+            ..
+        } = self;
+        let readiness = doors.readiness(reactor);
+        start.look_after(Instant::now(), readiness, || doors.wait_for(reactor), notifier);
+    }
+}
+
+/// The first line of the log: who this is and what it is about to run. `predecessor`: whose place it is to take.
+pub(super) fn announcement(process: u32, predecessor: Option<i32>, services: &[Options]) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    let place = predecessor.map(|process| format!(" in the place of process {process}"));
+    let place = place.unwrap_or_default();
+    let shown = services.iter().take(SERVICES).map(service);
+    let mut shown: Vec<String> = shown.collect();
+    if let Some(more) = services.len().checked_sub(SERVICES).filter(|more| *more > 0) {
+        shown.push(format!("and {more} more"));
+    }
+    let mut line = format!(
+        "iotcpd {version} (pid {process}) is starting{place}: {}",
+        shown.join("; ")
+    );
+    if let Some((end, _)) = line.char_indices().nth(LONGEST_LINE) {
+        line.truncate(end);
+        line.push_str("...");
+    }
+    line
+}
+
+fn service(options: &Options) -> String {
+    let (name, kind) = (options.name(), options.kind());
+    let kind = if name == kind {
+        String::new()
+    } else {
+        format!(" ({kind})")
+    };
+    let addresses = options.listen().iter().take(ADDRESSES).map(ToString::to_string);
+    let mut addresses: Vec<String> = addresses.collect();
+    if let Some(more) = options.listen().len().checked_sub(ADDRESSES).filter(|more| *more > 0) {
+        addresses.push(format!("{more} more"));
+    }
+    format!("{name}{kind}: {}, on {}", options.summary(), addresses.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+
+    use super::*;
+
+    /// What has been sent by now.
+    fn sent(manager: &UnixDatagram) -> Vec<String> {
+        let mut message = [0; 2048];
+        let next = || {
+            let length = manager.recv(&mut message).ok()?;
+            Some(String::from_utf8_lossy(&message[..length]).into_owned())
+        };
+        std::iter::from_fn(next).collect()
+    }
+
+    #[test]
+    fn a_start_that_takes_long_says_once_what_it_waits_for_and_then_that_it_is_over() {
+        let (mut notifier, manager) = Notifier::for_tests();
+        let begin = Instant::now();
+        let mut start = Start::new(begin);
+        let mut after = |seconds, readiness, what: &str| {
+            let now = begin + Duration::from_secs(seconds);
+            start.look_after(now, readiness, || what.to_owned(), &mut notifier);
+            sent(&manager)
+        };
+        assert_eq!(after(0, Readiness::Waiting, "web"), Vec::<String>::new());
+        assert_eq!(
+            after(5, Readiness::Waiting, "web: a\nb"),
+            ["STATUS=waiting for web: ab"]
+        );
+        for seconds in 6..30 {
+            assert_eq!(after(seconds, Readiness::Waiting, "web: a\nb"), Vec::<String>::new());
+        }
+        assert_eq!(after(60, Readiness::Waiting, "mail"), ["STATUS=waiting for mail"]);
+        assert_eq!(after(61, Readiness::Partly, ""), ["READY=1", "STATUS=ready"]);
+        assert_eq!(after(99, Readiness::Waiting, "mail"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_start_that_takes_no_time_says_no_word_but_that() {
+        let (mut notifier, manager) = Notifier::for_tests();
+        let mut start = Start::new(Instant::now());
+        start.look_after(Instant::now(), Readiness::Fully, String::new, &mut notifier);
+        assert_eq!(sent(&manager), ["READY=1"]);
+        assert_eq!(start.deadline(&notifier), None);
+    }
+}

@@ -1,0 +1,141 @@
+//! What is said of a pool in which no worker can serve: why, what becomes of requests meanwhile, what to do.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::core::Restart;
+use super::options::{Disclosure, Mode, Options};
+use super::recorder::Excerpt;
+use crate::amount::span;
+
+/// What is known of the last worker that was lost for each reason, and of what is to be told.
+#[derive(Debug, Default)]
+pub(super) struct Outage {
+    last_losses: HashMap<Restart, String>,
+    /// Why no worker can serve, or could not when that was so last.
+    reason: Option<Restart>,
+    /// Its line is due when the losses that it follows from have been told.
+    is_untold: bool,
+}
+
+impl Outage {
+    /// What a worker was lost by, in words that can follow `: `.
+    pub(super) fn note_loss(&mut self, reason: Restart, detail: String) {
+        self.last_losses.insert(reason, detail);
+    }
+
+    /// No worker can serve.
+    pub(super) fn begin(&mut self, reason: Restart) {
+        (self.reason, self.is_untold) = (Some(reason), true);
+    }
+
+    /// Why no worker can serve, if that is still to be told; it has been from now on.
+    pub(super) fn take_untold(&mut self, start_timeout: Duration) -> Option<String> {
+        std::mem::take(&mut self.is_untold).then(|| self.cause(start_timeout))?
+    }
+
+    /// Why no worker can serve.
+    pub(super) fn cause(&self, start_timeout: Duration) -> Option<String> {
+        let reason = self.reason?;
+        let known = self.last_losses.get(&reason);
+        Some(cause(reason, known.map(String::as_str), start_timeout))
+    }
+}
+
+fn cause(reason: Restart, detail: Option<&str>, start_timeout: Duration) -> String {
+    let what = match reason {
+        Restart::Quarantined => "none passes its probe".to_owned(),
+        Restart::SpawnFailed => "none can be started".to_owned(),
+        Restart::StartTimeout => format!("none is ready within --start-timeout {}", span(start_timeout)),
+        Restart::Died => "each dies soon after its start".to_owned(),
+        Restart::Desync => {
+            "each writes before it is asked, or more than it is asked (a greeting at its start? see --ready-line)"
+                .to_owned()
+        }
+        Restart::Malformed => "none writes replies in its --worker-reply-framing".to_owned(),
+        Restart::BusyTimeout
+        | Restart::UnknownChannel
+        | Restart::Oversize
+        | Restart::Recycled
+        | Restart::Spent
+        | Restart::Asked => "each is lost soon after its start".to_owned(),
+    };
+    match detail {
+        Some(detail) => format!("{what}: {detail}"),
+        None => what,
+    }
+}
+
+/// What becomes of requests for as long as that lasts.
+pub(super) fn meanwhile(options: &Options) -> String {
+    let wait = span(options.policy.queue_timeout);
+    let who = match options.policy.mode {
+        Mode::Request => "requests",
+        Mode::Session => "connections",
+    };
+    let known = match options.cache {
+        Some(_) => "; answers that --cache-size holds are given as before",
+        None => "",
+    };
+    format!(
+        "{who} wait for --queue-timeout {wait} and are then {}{known}",
+        refusal(&options.error_reply)
+    )
+}
+
+/// What a refused request is answered, and what that means to a Squid.
+fn refusal(reply: &[u8]) -> String {
+    let shown = Excerpt::of(reply, Disclosure::Excerpts);
+    match reply {
+        b"" => "closed without an answer".to_owned(),
+        b"ERR\n" => format!("refused by {shown}, which lets URLs pass; --fail closed would deny them"),
+        denial if denial.starts_with(b"302:") => format!("denied by {shown}"),
+        _ => format!("refused by {shown}"),
+    }
+}
+
+/// What keeps the pool from being ready, before anything has gone wrong.
+pub(super) fn expectation(options: &Options) -> &'static str {
+    if options.probe.is_some() {
+        "no worker has passed its probe yet"
+    } else if options.ready_line.is_some() {
+        "no worker has written its --ready-line yet"
+    } else {
+        "its workers have only just been started"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn what_is_known_of_the_last_one_is_told_with_its_own_reason_alone_and_once() {
+        let mut outage = Outage::default();
+        assert_eq!(outage.take_untold(MINUTE), None);
+        outage.begin(Restart::Died);
+        assert_eq!(outage.cause(MINUTE).as_deref(), Some("each dies soon after its start"));
+        outage.note_loss(Restart::Quarantined, "asked \"q\"".to_owned());
+        assert_eq!(outage.cause(MINUTE).as_deref(), Some("each dies soon after its start"));
+        outage.note_loss(Restart::Died, "the last one exited with status 4".to_owned());
+        let told = "each dies soon after its start: the last one exited with status 4";
+        assert_eq!(outage.take_untold(MINUTE).as_deref(), Some(told));
+        assert_eq!(outage.take_untold(MINUTE), None);
+        outage.begin(Restart::StartTimeout);
+        let told = outage.take_untold(MINUTE).unwrap();
+        assert_eq!(told, "none is ready within --start-timeout 1 min");
+    }
+
+    #[test]
+    fn what_a_refusal_means_is_told_of_those_that_are_known() {
+        assert_eq!(
+            refusal(b"ERR\n"),
+            "refused by \"ERR\", which lets URLs pass; --fail closed would deny them"
+        );
+        assert_eq!(refusal(b"302:http://a/\n"), "denied by \"302:http://a/\"");
+        assert_eq!(refusal(b""), "closed without an answer");
+        assert_eq!(refusal(b"BH\x1b\n"), "refused by \"BH\\x1b\"");
+    }
+}
