@@ -18,7 +18,7 @@ use crate::stats::throttle::{Throttle, Verdict};
 pub(super) struct Journal<Topic> {
     /// The module of the door, which its lines are said to be of.
     module: &'static str,
-    throttle: Throttle<Topic>,
+    throttle: Throttle<(Topic, Level)>,
     alarm: Alarm,
     upkeep: Source,
 }
@@ -44,7 +44,7 @@ impl<Topic: Eq + Hash + Copy + fmt::Display> Journal<Topic> {
         line: fmt::Arguments<'_>,
     ) {
         let target = self.module;
-        match self.throttle.admit(topic, cx.now()) {
+        match self.throttle.admit((topic, level), cx.now()) {
             Verdict::Log { left_out: 0 } => log::log!(target: target, level, service:% = door; "{door}: {line}"),
             Verdict::Log { left_out } => {
                 let more = format_args!("({left_out} more like it were left out)");
@@ -54,11 +54,11 @@ impl<Topic: Eq + Hash + Copy + fmt::Display> Journal<Topic> {
         }
     }
 
-    /// The alarm has gone off: sums up what was left out.
+    /// The alarm has gone off: sums up what was left out, as loudly as that would have been said.
     pub(super) fn sum_up(&mut self, cx: &mut Context<'_>, door: &str) {
         cx.alarm_fired(&mut self.alarm);
-        for (topic, left_out) in self.throttle.overdue(cx.now()) {
-            log::warn!(target: self.module, service:% = door; "{door}: {left_out} more {topic} were left out of this log");
+        for ((topic, level), left_out) in self.throttle.overdue(cx.now()) {
+            log::log!(target: self.module, level, service:% = door; "{door}: {left_out} more {topic} were left out of this log");
         }
         self.plan(cx);
     }

@@ -354,3 +354,50 @@ fn a_replacement_that_is_meant_is_no_warning() {
     assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
     assert!(log.contains("INFO pool: worker 0 (pid "), "{log}");
 }
+
+#[test]
+fn the_count_of_replacements_that_are_meant_is_as_quiet_as_they_are() {
+    let daemon = Daemon::pool(8, &worker_command(&[]), &[]);
+    // More than are told one by one.
+    daemon.signal(Signal::SIGHUP);
+    daemon.stderr_wait("every worker has been replaced");
+    let log = whole_log(&daemon);
+    let counted = "INFO pool: 3 more workers that are let go as planned were left out of this log";
+    assert!(log.contains(counted) && !log.contains("WARN"), "{log}");
+
+    let daemon = Daemon::pool(
+        1,
+        &shell("read l; echo ok"),
+        &["--mode", "session", "--queue-timeout", "60s"],
+    );
+    for _ in 0..8 {
+        assert_eq!(daemon.ask("x"), "ok\n");
+    }
+    let log = whole_log(&daemon);
+    // A line for each would be of use only for whoever looks for it.
+    assert!(!log.contains("left out"), "{log}");
+}
+
+#[test]
+fn last_words_of_workers_that_have_answered_do_not_flood_the_log() {
+    let script = "read l; echo 'fatal: the database has gone' >&2; echo ok; exit 1";
+    let daemon = Daemon::pool(2, &shell(script), &["--queue-timeout", "60s"]);
+    for _ in 0..60 {
+        assert_eq!(daemon.ask("x"), "ok\n");
+    }
+    // Some have got a second request before their end was heard of, so that there may be more of them.
+    daemon.usr1_until(|stats| stats.count("restarts died") >= 60);
+    let log = whole_log(&daemon);
+    let told = log.matches("the database has gone").count();
+    let number_before = |line: &str, words: &str| {
+        let (before, _) = line.split_once(words)?;
+        before.rsplit(['(', ' ']).next()?.parse::<usize>().ok()
+    };
+    let words = log.lines().filter(|line| line.contains("the database has gone"));
+    let along = words.filter_map(|line| number_before(line, " more like it"));
+    let summed_up = log
+        .lines()
+        .filter_map(|line| number_before(line, " more lines that workers lost before"));
+    let counted: usize = along.chain(summed_up).sum();
+    assert!(told < 40 && told + counted >= 60, "{told}, {counted}: {log}");
+}

@@ -16,6 +16,7 @@ mod buffering;
 mod cache;
 pub mod core;
 mod dump;
+mod echoes;
 mod gist;
 pub mod options;
 mod outage;

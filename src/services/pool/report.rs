@@ -35,6 +35,8 @@ pub(super) enum Topic {
     Restart(Restart),
     /// Of a worker that is lost in another way than those before it: they are not to keep this from being told.
     NewLoss(Restart),
+    /// What workers say that others have left behind which were lost.
+    Echo,
     Died,
     Background,
     Denied,
@@ -63,7 +65,9 @@ impl fmt::Display for Topic {
         f.write_str(match self {
             Topic::Refusal(_) => "refused requests",
             Topic::NewLoss(_) => "losses of workers, each in another way than the one before",
-            Topic::Restart(_) => "lost or replaced workers",
+            Topic::Restart(Restart::Recycled | Restart::Spent | Restart::Asked) => "workers that are let go as planned",
+            Topic::Restart(_) => "losses of workers",
+            Topic::Echo => "lines that workers lost before have written as well",
             Topic::Died => "crashes in sessions",
             Topic::Background => "workers that have left something in the background",
             Topic::Denied => "connections that the access lists refuse",

@@ -154,13 +154,11 @@ impl Pool {
         self.dispatcher.handle(cx.now(), Event::Exited(id));
         // Its story is told now, if that was the first that is known of its loss.
         self.act(cx, None);
+        self.with_words(cx, id, |repeats, _, words, tell| repeats.gone(words, tell));
         if let Some(mut process) = self.crew.remove(id) {
             cx.set_alarm(&mut process.ending_alarm, Of::WorkerEnding.worker(id), None);
             cx.set_alarm(&mut process.stderr_alarm, Of::WorkerErrors.worker(id), None);
             cx.set_alarm(&mut process.reply_alarm, Of::WorkerOutput.worker(id), None);
-            let (name, who) = (&self.options.name, process.who());
-            let mut tell = |line: &str| log::info!(service:% = name; "{name}: {who}: {line}");
-            self.repeats.gone(&mut process.words, &mut tell);
         }
         self.descriptor_freed(cx);
     }

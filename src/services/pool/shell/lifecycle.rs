@@ -7,6 +7,7 @@ use log::Level;
 
 use super::super::cache::Cache;
 use super::super::core::{Dispatcher, Ending, Event};
+use super::super::echoes::Echoes;
 use super::super::options::{Disclosure, Options};
 use super::super::outage::Outage;
 use super::super::repeats::Repeats;
@@ -65,6 +66,7 @@ impl Pool {
             throttle: Throttle::default(),
             repeats: Repeats::default(),
             outage: Outage::default(),
+            echoes: Echoes::default(),
             started: now,
             disclosed_from: None,
             acting: super::Acting::Idle,
@@ -251,10 +253,11 @@ impl Pool {
         self.plan_upkeep(cx);
     }
 
-    fn sum_up(&self, left_out: &[(Topic, u64)]) {
+    /// As loudly as what was left out would have been said.
+    fn sum_up(&self, left_out: &[((Topic, Level), u64)]) {
         let name = &self.options.name;
-        for (topic, count) in left_out {
-            log::warn!(service:% = name; "{name}: {count} more {topic} were left out of this log");
+        for ((topic, level), count) in left_out {
+            log::log!(*level, service:% = name; "{name}: {count} more {topic} were left out of this log");
         }
     }
 

@@ -126,20 +126,13 @@ impl Pool {
     }
 
     /// A worker has answered. The first time it is young no more.
-    pub(super) fn has_answered(&mut self, id: WorkerId) {
-        let Pool {
-            crew, repeats, options, ..
-        } = self;
-        let Some(process) = crew.get_mut(id).filter(|process| process.words.is_young()) else {
+    pub(super) fn has_answered(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+        if self.crew.get(id).is_none_or(|process| !process.words.is_young()) {
             return;
-        };
-        let name = &options.name;
-        let who = process.who();
-        let ended = repeats.proven(
-            &mut process.words,
-            &mut |line| log::info!(service:% = name; "{name}: {who}: {line}"),
-        );
-        if let Some(ended) = ended.filter(|ended| ended.count > 1) {
+        }
+        let ended = self.with_words(cx, id, |repeats, _, words, tell| repeats.proven(words, tell));
+        if let Some(ended) = ended.flatten().filter(|ended| ended.count > 1) {
+            let (name, who) = (&self.options.name, self.crew.describe(id).unwrap_or_default());
             log::info!(service:% = name; "{name}: {who} answers, {}", story::after_all(&ended));
         }
     }
@@ -149,6 +142,7 @@ impl Pool {
         if let Some(line) = self.repeats.end().and_then(|ended| story::untold(&ended)) {
             log::info!(service:% = self.options.name; "{}: {line}", self.options.name);
         }
+        self.echoes.end();
     }
 
     fn tell_planned(&mut self, cx: &mut Context<'_>, worker: WorkerId, loss: &Loss) {
@@ -176,6 +170,9 @@ impl Pool {
         if let Some(detail) = story::as_a_cause(loss.reason, &cause) {
             self.outage.note_loss(loss.reason, detail);
         }
+        if let Some(process) = self.crew.get_mut(id) {
+            self.echoes.lost(&mut process.said, cx.now());
+        }
         if again.is_none_or(|again| again.is_told) {
             let Cause {
                 level,
@@ -199,7 +196,12 @@ impl Pool {
                 Restart::Died => story::circumstances(lived, loss.requests_in_hand, loss.has_session, &again),
                 _ => again,
             };
-            let hint = self.hint(id, loss.reason, end);
+            // What has been advised once helps no more for being said again.
+            let hint = if is_again {
+                String::new()
+            } else {
+                self.hint(id, loss.reason, end)
+            };
             let record = self.record(id, loss.reason, loss.at);
             let line = format_args!("{who} {what}{how}{detail}{remark}; {next}{hint}");
             self.note_at_length(cx, level, topic, line, record.into_iter());
@@ -236,22 +238,26 @@ impl Pool {
     }
 
     /// Compares a worker that has answered nothing with those before it; `None`: it had answered.
-    fn compare(&mut self, cx: &Context<'_>, id: WorkerId, loss: &Loss, cause: &Cause) -> Option<Again> {
-        let Pool {
-            crew, repeats, options, ..
-        } = self;
-        let name = &options.name;
-        let mut none = Words::default();
-        let (who, pid, place, words) = match crew.get_mut(id) {
+    fn compare(&mut self, cx: &mut Context<'_>, id: WorkerId, loss: &Loss, cause: &Cause) -> Option<Again> {
+        let (now, cause) = (cx.now(), (cause.what.as_str(), cause.detail.as_str()));
+        let (again, ended) = match self.crew.get(id) {
             Some(process) if !process.words.is_young() => return None,
-            Some(process) => (process.who(), process.pid(), process.number, &mut process.words),
-            None => (String::new(), 0, loss.slot?, &mut none),
+            Some(process) => {
+                let which = (process.pid(), process.number);
+                self.with_words(cx, id, |repeats, _, words, tell| {
+                    let compared = repeats.lost(words, cause, which, now, tell);
+                    *words = Words::of_grown();
+                    compared
+                })?
+            }
+            // It was never started.
+            None => {
+                let (which, mut none) = ((0, loss.slot?), Words::default());
+                self.repeats.lost(&mut none, cause, which, now, &mut |_| {})
+            }
         };
-        let mut tell = |line: &str| log::info!(service:% = name; "{name}: {who}: {line}");
-        let cause = (cause.what.as_str(), cause.detail.as_str());
-        let (again, ended) = repeats.lost(words, cause, (pid, place), cx.now(), &mut tell);
-        *words = Words::of_grown();
         if let Some(line) = ended.and_then(|ended| story::untold(&ended)) {
+            let name = &self.options.name;
             log::info!(service:% = name; "{name}: {line}");
         }
         Some(again)

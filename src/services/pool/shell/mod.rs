@@ -51,6 +51,7 @@ use log::Level;
 
 use super::cache::Cache;
 use super::core::{Action, ClientId, Dispatcher, Event, WorkerId};
+use super::echoes::Echoes;
 use super::options::Options;
 use super::outage::Outage;
 use super::repeats::Repeats;
@@ -90,9 +91,10 @@ pub struct Pool {
     life_alarm: Alarm,
     upkeep_alarm: Alarm,
     latencies: Latencies,
-    throttle: Throttle<Topic>,
+    throttle: Throttle<(Topic, Level)>,
     repeats: Repeats,
     outage: Outage,
+    echoes: Echoes,
     started: Instant,
     /// What came before this was said to be confidential, and stays so.
     disclosed_from: Option<Instant>,
@@ -223,7 +225,7 @@ impl Pool {
                     served,
                 } => {
                     self.latencies.record(waited, served);
-                    self.has_answered(worker);
+                    self.has_answered(cx, worker);
                     self.tell_if_slow(cx, client, worker, waited, served);
                     // The dispatcher answers with the reply it was just told of, and with no other.
                     if let Some(reply) = reply.filter(|reply| reply.worker == worker) {
@@ -280,7 +282,7 @@ impl Pool {
         below: impl Iterator<Item = String>,
     ) {
         let name = &self.options.name;
-        match self.throttle.admit(topic, cx.now()) {
+        match self.throttle.admit((topic, level), cx.now()) {
             Verdict::Log { left_out: 0 } => log::log!(level, service:% = name; "{name}: {line}"),
             Verdict::Log { left_out } => {
                 log::log!(level, service:% = name; "{name}: {line} ({left_out} more like it were left out)")

@@ -3,15 +3,21 @@
 use std::io;
 use std::io::Read;
 
+use log::Level;
+
 use super::super::core::{Event, Fault, Step, WorkerId};
+use super::super::gist::gist;
 use super::super::options::Mode;
 use super::super::recorder::Excerpt;
+use super::super::repeats::{Repeats, Words};
+use super::super::report::Topic;
 use super::process::{Addressee, Lines, Process, Stage, Unread};
 use super::session::Running;
 use super::{Of, Pool, Reply};
 use crate::framing::{Frame, Framing, Progress};
 use crate::process::stderr_log::StderrLog;
 use crate::reactor::{Context, Key, READ_BUFFER, Readiness};
+use crate::stats::throttle::Verdict;
 
 /// Reads from one worker in one turn.
 const READS_PER_TURN: usize = 4;
@@ -327,25 +333,65 @@ impl Pool {
             cx.alarm_fired(&mut process.stderr_alarm);
         }
         self.complain(cx, id, |stderr, hear| stderr.on_deadline(now, hear));
-        let name = &self.options.name;
-        if let Some(process) = self.crew.get_mut(id) {
-            let who = process.who();
-            let mut tell = |line: &str| log::info!(service:% = name; "{name}: {who}: {line}");
-            process.words.on_deadline(now, &mut tell);
-        }
+        self.with_words(cx, id, |_, _, words, tell| words.on_deadline(now, tell));
         self.watch_complaints(cx, id);
     }
 
     /// Lets the lines that come of something be heard: in the log, or by those who compare the words of workers.
-    fn complain(&mut self, cx: &Context<'_>, id: WorkerId, come: impl FnOnce(&mut StderrLog, &mut dyn FnMut(&str))) {
+    fn complain(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: WorkerId,
+        come: impl FnOnce(&mut StderrLog, &mut dyn FnMut(&str)),
+    ) {
+        let Some(process) = self.crew.get(id) else { return };
+        let (pid, now) = (process.pid(), cx.now());
+        self.with_words(cx, id, |repeats, stderr, words, tell| {
+            come(stderr, &mut |line| repeats.hear(words, line, pid, now, tell));
+        });
+    }
+
+    /// Gives to `with` what young workers of this pool have said, the standard error of this one, what it has said, and what tells
+    /// a line of it in the log. Of lines that others have left behind which were lost, few are told.
+    pub(super) fn with_words<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: WorkerId,
+        with: impl FnOnce(&mut Repeats, &mut StderrLog, &mut Words, &mut dyn FnMut(&str)) -> T,
+    ) -> Option<T> {
         let Pool {
-            crew, repeats, options, ..
+            crew,
+            repeats,
+            echoes,
+            throttle,
+            options,
+            ..
         } = self;
-        let Some(process) = crew.get_mut(id) else { return };
+        let process = crew.get_mut(id)?;
         let (name, who, pid, now) = (&options.name, process.who(), process.pid(), cx.now());
-        let Process { stderr, words, .. } = process;
-        let mut tell = |line: &str| log::info!(service:% = name; "{name}: {who}: {line}");
-        come(stderr, &mut |line| repeats.hear(words, line, pid, now, &mut tell));
+        let Process {
+            stderr, words, said, ..
+        } = process;
+        let mut is_any_left_out = false;
+        let mut tell = |line: &str| {
+            let is_echo = echoes.hear(said, gist(line, pid), now);
+            let verdict = match is_echo {
+                true => throttle.admit((Topic::Echo, Level::Info), now),
+                false => Verdict::Log { left_out: 0 },
+            };
+            match verdict {
+                Verdict::Log { left_out: 0 } => log::info!(service:% = name; "{name}: {who}: {line}"),
+                Verdict::Log { left_out } => {
+                    log::info!(service:% = name; "{name}: {who}: {line} ({left_out} more like it were left out)")
+                }
+                Verdict::LeaveOut => is_any_left_out = true,
+            }
+        };
+        let outcome = with(repeats, stderr, words, &mut tell);
+        if is_any_left_out {
+            self.plan_upkeep(cx);
+        }
+        Some(outcome)
     }
 
     fn watch_complaints(&mut self, cx: &mut Context<'_>, id: WorkerId) {

@@ -8,6 +8,7 @@ use std::time::Instant;
 use nix::sys::signal::Signal;
 
 use super::super::core::{ChannelId, RequestId, Which, WorkerId};
+use super::super::echoes::Said;
 use super::super::recorder::Recorder;
 use super::super::repeats::Words;
 use super::super::story::{End, Side};
@@ -54,6 +55,7 @@ pub(super) struct Process {
     /// When either of these two is due.
     pub(super) stderr_alarm: Alarm,
     pub(super) words: Words,
+    pub(super) said: Said,
     pub(super) started: Instant,
     /// Whether a byte has come from its standard output.
     pub(super) has_written: bool,

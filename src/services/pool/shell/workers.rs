@@ -7,6 +7,7 @@ use std::io;
 use mio::Interest;
 
 use super::super::core::{ChannelId, ClientId, Event, Fault, RequestId, Verdict, WorkerId};
+use super::super::echoes::Said;
 use super::super::recorder::Recorder;
 use super::super::repeats::Words;
 use super::super::story::Side;
@@ -129,6 +130,7 @@ impl Pool {
             stderr: StderrLog::new(cx.now()),
             stderr_alarm: Alarm::default(),
             words: Words::default(),
+            said: Said::default(),
             started: cx.now(),
             has_written: false,
             recorder: Recorder::new(self.recorded()),
