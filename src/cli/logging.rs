@@ -14,6 +14,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal};
 use std::time::SystemTime;
 
+use clap::ValueEnum;
 use log::Level;
 
 use super::say;
@@ -26,6 +27,9 @@ use crate::net::standard::Standard;
 
 /// What chooses lines where no flag does.
 pub(super) const VARIABLE: &str = "RUST_LOG";
+
+/// What chooses how they look.
+const FORMAT: &str = "--log-format";
 
 /// Starts the log. `environment`: what the variable holds, if it is set. `instead`: what is logged when that is of no use.
 pub(super) fn start(flags: LogSpec, environment: Option<OsString>, instead: &str) -> (Log, LogSettings) {
@@ -51,9 +55,35 @@ fn understand(text: &OsStr, instead: &str) -> Result<Levels, String> {
     })
 }
 
-/// What lines look like before the flags are known.
-pub(super) fn form_at_start() -> Form {
-    Format::Auto.form(crate::log::is_standard_error())
+/// What lines look like where the flags cannot be read, for one of them is wrong: as this one says, if it can be found among the
+/// program's arguments and is right itself.
+pub(super) fn form_at_start(arguments: &[OsString]) -> Form {
+    wished(arguments)
+        .unwrap_or(Format::Auto)
+        .form(crate::log::is_standard_error())
+}
+
+/// The last that is said counts. Behind `--` there are no flags of this program.
+fn wished(arguments: &[OsString]) -> Option<Format> {
+    let texts = arguments.iter().map(|argument| argument.to_str().unwrap_or_default());
+    let texts: Vec<&str> = texts.take_while(|text| *text != "--").collect();
+    let behind = |pair: &[&str]| match pair {
+        [flag, value] if *flag == FORMAT => Format::from_str(value, false).ok(),
+        _ => None,
+    };
+    let held = |text: &str| Format::from_str(text.strip_prefix(FORMAT)?.strip_prefix('=')?, false).ok();
+    let apart = texts
+        .windows(2)
+        .enumerate()
+        .filter_map(|(at, pair)| Some((at, behind(pair)?)));
+    let together = texts
+        .iter()
+        .enumerate()
+        .filter_map(|(at, text)| Some((at, held(text)?)));
+    apart
+        .chain(together)
+        .max_by_key(|(at, _)| *at)
+        .map(|(_, format)| format)
 }
 
 /// Tells something that is no line of the log: `text` as it stands by itself, ended, or `message` as a line.
@@ -92,6 +122,25 @@ fn put(form: Form, level: Level, message: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_form_is_found_in_a_line_that_cannot_be_read() {
+        for (line, format) in [
+            ("iotcpd pool --bad", None),
+            ("iotcpd pool --log-format json --bad", Some(Format::Json)),
+            ("iotcpd --log-format=journal pool --bad", Some(Format::Journal)),
+            (
+                "iotcpd --log-format=journal pool --bad --log-format plain",
+                Some(Format::Plain),
+            ),
+            ("iotcpd --log-format", None),
+            ("iotcpd --log-format xml", None),
+            ("iotcpd call --bad -- x --log-format json", None),
+        ] {
+            let arguments: Vec<_> = line.split(' ').map(OsString::from).collect();
+            assert_eq!(wished(&arguments), format, "{line}");
+        }
+    }
 
     #[test]
     fn a_variable_that_says_nothing_is_told_with_what_is_used_instead() {

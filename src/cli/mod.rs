@@ -124,17 +124,13 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         say(&mut Standard::Output, Cli::command().render_help());
         return ExitCode::SUCCESS;
     }
+    let form = logging::form_at_start(&arguments);
     let mut definition = Cli::command();
     definition.build();
     let line = match getopt::read(&definition, arguments) {
         Ok(line) => line,
         Err(what) => {
-            logging::tell(
-                logging::form_at_start(),
-                Level::Error,
-                &format!("iotcpd: {what}\n"),
-                &what,
-            );
+            logging::tell(form, Level::Error, &format!("iotcpd: {what}\n"), &what);
             return ExitCode::from(USAGE);
         }
     };
@@ -142,7 +138,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let command = command.unwrap_or(&definition);
     let cli = match Cli::try_parse_from(&line.words) {
         Ok(cli) => cli,
-        Err(error) => return refusal::tell(command, error, exit_codes::wanted_by(command, &line.words)),
+        Err(error) => return refusal::tell(command, error, exit_codes::wanted_by(command, &line.words), form),
     };
     let codes = exit_codes(&cli);
     let role = Role::of(cli.command.as_ref());

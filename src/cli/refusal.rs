@@ -18,8 +18,8 @@ use crate::log::Form;
 use crate::net::standard::Standard;
 
 /// Tells what clap has to say: asked-for help and version too come this way, with status 0. `command` is what the line was
-/// read as, `codes` what a mistake is told by.
-pub(super) fn tell(command: &Command, mut error: clap::Error, codes: ExitCodes) -> ExitCode {
+/// read as, `codes` what a mistake is told by, in this `form`.
+pub(super) fn tell(command: &Command, mut error: clap::Error, codes: ExitCodes, form: Form) -> ExitCode {
     if error.kind() == ErrorKind::DisplayVersion {
         // Of one program there is one version, whichever of its commands is asked.
         say(
@@ -37,8 +37,7 @@ pub(super) fn tell(command: &Command, mut error: clap::Error, codes: ExitCodes) 
             error.insert(ContextKind::Suggested, tip);
         }
     }
-    let form = logging::form_at_start();
-    if form == Form::Journal && error.use_stderr() {
+    if matches!(form, Form::Journal | Form::Json) && error.use_stderr() {
         let text = error.render().to_string();
         logging::tell(form, Level::Error, &text, text.strip_prefix("error: ").unwrap_or(&text));
     } else {

@@ -395,3 +395,21 @@ fn a_file_may_say_it_and_flags_go_over_the_file() {
     let told = daemon.stderr_wait("RUST_LOG is `nonsense`");
     assert!(told.contains("what the file says"), "{told}");
 }
+
+#[test]
+fn a_command_line_that_cannot_be_read_is_told_in_the_form_that_it_asks_for() {
+    for arguments in [
+        &["--log-format", "json", "pool", "--bad"][..],
+        &["pool", "--bad", "--log-format=json"],
+        &["exec", "--log-format", "json"],
+        &["check", "a", "b", "--log-format", "json"],
+        &["--log-format", "json", "--log-level", "inf"],
+    ] {
+        let (status, _, told) = Daemon::with(arguments.iter().copied()).spawn().finish();
+        assert_eq!(status.code(), Some(2), "{told}");
+        let objects = objects(&told);
+        assert!(objects.len() == 1 && objects[0]["level"] == "ERROR", "{told}");
+    }
+    let (_, _, told) = Daemon::with(["pool", "--log-format=journal", "--bad"]).spawn().finish();
+    assert!(told.lines().all(|line| line.starts_with("<3>ERROR ")), "{told}");
+}
