@@ -37,6 +37,8 @@ impl<'d> Dump<'d> {
         let mut dump = Dump { door, text: registers };
         let (version, pid) = (env!("CARGO_PKG_VERSION"), std::process::id());
         let since = SystemTime::now().checked_sub(uptime).unwrap_or(SystemTime::UNIX_EPOCH);
+        // A clock that has not been set yet may have stood before 1970, which the library does not write.
+        let since = since.max(SystemTime::UNIX_EPOCH);
         let (since, uptime) = (humantime::format_rfc3339_seconds(since), amount::span(uptime));
         dump.line(format_args!(
             "{kind} of iotcpd {version}, pid = {pid}, up since {since} ({uptime}), {load}"
@@ -116,6 +118,13 @@ pub(super) fn who(stream: &Stream, peer: &PeerAddr) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_has_not_been_set_yet_upsets_nothing() {
+        let century = Duration::from_secs(100 * 365 * 86_400);
+        let dump = Dump::begin("main", "pool", century, String::new(), format_args!("load"));
+        assert!(dump.text().contains(", up since 1970-01-01T00:00:00Z ("));
+    }
 
     #[test]
     fn a_list_ends_after_so_many_and_says_how_many_more_there_are() {
