@@ -22,7 +22,8 @@ Examples:
   One question:
     echo 'http://ads.example/ 10.0.0.1/- - GET' | iotcpd ask 127.0.0.1:9991
   Squid's helper, with a second pool to fall back on (in squid.conf):
-    url_rewrite_program /usr/local/bin/iotcpd ask --squid --channel-ids yes 10.0.0.5:9991 10.0.0.6:9991
+    url_rewrite_program /usr/local/bin/iotcpd ask --squid --channel-ids yes \\
+        10.0.0.5:9991 10.0.0.6:9991
     url_rewrite_children 1 concurrency=500
 
 With --squid it ends only when its input ends, whatever becomes of the pools.";

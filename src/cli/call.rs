@@ -24,8 +24,7 @@ Examples:
 
 INT, QUIT and TERM are passed on to the program, a second one hangs up. HUP, USR1 and USR2 are passed on with --forward-all.
 
-Exit status: that of the program; 128 and the number of the signal that has ended it; 125 when something else went wrong;
-2 when the command line has to be written differently.";
+Exit status: that of the program; 128 and the number of the signal that has ended it; 125 when something else went wrong; 2 when the command line has to be written differently.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

@@ -19,7 +19,7 @@ const FILE: &str = "torc.cfg";
 const EXAMPLES: &str = "\
 Example:
   cat > torc.cfg <<'END'
-  processes = ( { name = \"hello\"; cmd = \"/usr/bin/echo\"; argc = 1; threads = 4; } );
+  processes = ( { name = \"hello\"; cmd = \"/usr/bin/echo\"; argc = 1; } );
   END
   iotcpd command torc.cfg --listen 127.0.0.1:3699
   printf 'hello\\nworld\\n' | nc -N 127.0.0.1 3699

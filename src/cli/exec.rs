@@ -20,8 +20,7 @@ Example:
   iotcpd exec -t 30 /run/exec.sock
   printf '1:2,5:uname,2:-a,0:,' | nc -N -U /run/exec.sock
 
-Whoever may connect can run every program as the user of this daemon, unless --allow-program says which, and
---user as whom.";
+Whoever may connect can run every program as the user of this daemon, unless --allow-program says which, and --user as whom.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

@@ -9,7 +9,7 @@ use crate::net::standard::Standard;
 
 #[derive(Debug, Args)]
 pub(super) struct Flags {
-    /// The command whose help is shown [default: none, which is the pool]
+    /// The command whose help is shown [default: that of iotcpd itself]
     #[arg(value_name = "COMMAND")]
     command: Option<String>,
 }

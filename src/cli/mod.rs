@@ -44,22 +44,24 @@ Times are in seconds or written like 500ms, 15s, 2m, 1h; sizes are in bytes or l
 
 Signals:
   USR1      print the statistics to standard output
-  USR2      print every worker, the queue and the clients, and what they are doing
-  HUP       replace all workers, one by one; also read the configuration file again
-  TERM INT  finish the requests in hand, stop the workers, exit; a second one hurries
-  URG       start the program anew and hand it the listening sockets: an upgrade without a pause
+  USR2      print every worker, the queue, the clients, and what they are doing
+  HUP       replace all workers, one by one; read the configuration file again
+  TERM INT  finish what is in hand, stop the workers, exit; a second one hurries
+  URG       start the program anew, and hand it the sockets: an upgrade
 
 Examples:
   Eight squidGuards for the machines of one network:
-    iotcpd -n 8 -d 'squidGuard -c /etc/squidguard/squidGuard.conf' --max-request 12000 \\
-           -i 10.0.0.5 -p 9991 --allow 10.0.0.0/8
+    iotcpd -n 8 -d 'squidGuard -c /etc/squidguard/squidGuard.conf' \\
+           --max-request 12000 -i 10.0.0.5 -p 9991 --allow 10.0.0.0/8
   The same, asked by a Squid (in its squid.conf):
-    url_rewrite_program /usr/local/bin/iotcpd ask --squid --channel-ids yes 10.0.0.5:9991
+    url_rewrite_program /usr/local/bin/iotcpd ask --squid --channel-ids yes \\
+        10.0.0.5:9991
     url_rewrite_children 1 concurrency=500
   Several pools from a file, checked first:
     iotcpd check /etc/iotcpd.toml && iotcpd run /etc/iotcpd.toml
 
 Exit status: 0; 1 when something failed at run time; 2 when flags or configuration are wrong.
+
 The manual page iotcpd(1) says more, iotcpd.toml(5) describes the file.";
 
 /// A pool of stdio workers behind TCP and UNIX sockets: each client sends a line, gets the answer of one worker

@@ -433,3 +433,56 @@ fn each_example_for_squid_says_whether_there_are_channel_ids() {
     }
     assert!(examples >= 8, "{examples} were found");
 }
+
+/// On a terminal of 80 characters an example stays as it can be copied, and no paragraph has breaks of its own beside those that
+/// are made for it.
+#[test]
+fn what_stands_below_the_flags_fits_a_terminal() {
+    for (command, _) in headings() {
+        let below = command.get_after_help().map(StyledStr::to_string).unwrap_or_default();
+        let lines = below.lines().collect::<Vec<_>>();
+        for (line, next) in lines.iter().zip(lines.iter().skip(1).chain([&""])) {
+            let is_example = line.starts_with(' ');
+            assert!(
+                line.len() <= 80 || !is_example && next.is_empty(),
+                "{}: {line}",
+                command.get_name()
+            );
+        }
+    }
+}
+
+/// `.Pq`, `.Ql` and their like go on to the end of their line, and a bracket that stands alone loses the blank before it.
+#[test]
+fn quotes_and_parentheses_of_the_pages_end_where_they_should() {
+    for page in [PROGRAM_PAGE, FILE_PAGE] {
+        for line in Page::read(page).0.iter().filter(|line| line.starts_with('.')) {
+            let words = line.split_whitespace().collect::<Vec<_>>();
+            let is_quote = |word: &&str| ["Ql", "Dq", "Sq", ".Ql", ".Dq", ".Sq"].contains(word);
+            let quoted = words.iter().skip_while(|word| !is_quote(word));
+            let quoted = quoted.collect::<Vec<_>>();
+            assert!(
+                !quoted.contains(&&"No"),
+                "{page}: the quote does not end before No: {line}"
+            );
+            let last_word = words.iter().rposition(|word| !is_delimiter(word)).unwrap_or(0);
+            let behind = words.len() - last_word - 1;
+            let inside = &quoted[..quoted.len().saturating_sub(behind)];
+            assert!(
+                !inside.iter().any(|word| [")", "]"].contains(word)),
+                "{page}: write \\&] or \\&) for the blank before it: {line}"
+            );
+            if words[0] == ".Pq" || words.contains(&"Pq") {
+                let ends = |word: &&str| *word == ";";
+                assert!(
+                    !words[..last_word].iter().any(ends),
+                    "{page}: the parenthesis goes on behind the semicolon: {line}"
+                );
+            }
+        }
+    }
+}
+
+fn is_delimiter(word: &&str) -> bool {
+    [".", ",", ":", ";", ")", "]", "?", "!"].contains(word)
+}

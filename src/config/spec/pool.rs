@@ -51,7 +51,7 @@ pub struct PoolSpec {
     /// How long after a probe a worker is probed again [default: 60s]
     #[arg(long, value_name = "TIME", help_heading = "Workers")]
     pub probe_interval: Option<Time>,
-    /// The supervisor's tick; respawn delays of workers that keep dying grow from here [default: 2s]
+    /// Respawn delays of workers that keep dying grow from here; memory is looked at so often [default: 2s]
     #[arg(short, long, value_name = "TIME", help_heading = "Workers")]
     pub alarm_interval: Option<Time>,
     /// Replace a worker after about so many requests [default: never]
@@ -72,7 +72,7 @@ pub struct PoolSpec {
     /// How many of its last requests are logged when a worker is killed or dies; 0: none [default: 8]
     #[arg(long, value_name = "NUM", help_heading = "Workers")]
     pub record: Option<Whole>,
-    /// Requests hold passwords: show nothing of them or of replies in the log, and write no core dump
+    /// Requests hold passwords: show nothing of them or of replies in the log and at USR2, and write no core dump
     #[arg(long, help_heading = "Workers")]
     pub confidential: bool,
     /// Log each request that its worker takes longer for [default: never]
