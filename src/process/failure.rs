@@ -55,6 +55,16 @@ pub enum Step {
     Exec,
 }
 
+/// Where a program is looked for, by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// In the directories of PATH: the name has no slash.
+    InPath,
+    /// Below the directory that it is started in.
+    Relative,
+    Absolute,
+}
+
 /// A program that could not be started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpawnError {
@@ -138,6 +148,14 @@ impl SpawnError {
         name.is_some_and(|name| name.contains(&b' '))
     }
 
+    fn place(&self) -> Place {
+        match self.program.as_deref().map(OsStr::as_encoded_bytes) {
+            Some([b'/', ..]) => Place::Absolute,
+            Some(name) if name.contains(&b'/') => Place::Relative,
+            _ => Place::InPath,
+        }
+    }
+
     fn remedy(&self) -> &'static str {
         match (self.step, self.errno) {
             (Step::Arguments, _) => "take the NUL byte out of its arguments and variables",
@@ -145,8 +163,16 @@ impl SpawnError {
                 "a blank in it is part of its name here: give arguments as words of their own, outside of its quotes \
                  (in a torc.cfg cmd is a name alone, and arguments come from clients)"
             }
-            (Step::Lookup | Step::Exec, Errno::ENOENT | Errno::ENOTDIR) => {
-                "install it, give its full path, or correct PATH"
+            (Step::Lookup | Step::Exec, Errno::ENOENT | Errno::ENOTDIR) => match self.place() {
+                Place::InPath => "install it, give its full path, or correct PATH",
+                Place::Relative => {
+                    "install it, or correct its path, which begins in the directory that it is started in (chdir)"
+                }
+                Place::Absolute => "install it, or correct its path",
+            },
+            (Step::Lookup, Errno::EACCES) if self.place() == Place::InPath => {
+                "make it an executable file that the child's user may read and run, on a file system without noexec; \
+                 or it is not there at all, and PATH has a directory that this user may not search"
             }
             (Step::Lookup | Step::Exec, Errno::EACCES | Errno::EPERM) => {
                 "make it an executable file that the child's user may read and run, on a file system without noexec"
@@ -291,6 +317,19 @@ mod tests {
             "cannot start \"squidGuard\": looking it up: No such file or directory; \
              install it, give its full path, or correct PATH"
         );
+        for (name, errno, remedy) in [
+            ("/usr/bin/no", Errno::ENOENT, "; install it, or correct its path"),
+            ("bin/no", Errno::ENOENT, "started in (chdir)"),
+            (
+                "no",
+                Errno::EACCES,
+                "PATH has a directory that this user may not search",
+            ),
+            ("./no", Errno::EACCES, "on a file system without noexec"),
+        ] {
+            let told = SpawnError::new(Step::Lookup, OsStr::new(name), errno).to_string();
+            assert!(told.ends_with(remedy), "{told}");
+        }
         let with_arguments = SpawnError::new(Step::Lookup, OsStr::new("squidGuard -c x"), Errno::ENOENT);
         assert!(
             with_arguments

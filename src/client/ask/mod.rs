@@ -154,7 +154,10 @@ fn outcome(mode: Mode, end: End, shell: &Shell) -> Result<(), Error> {
                     "see that the name is spelled right, and that its name server answers (getent hosts NAME)"
                 }
                 Some(Cause::LineTooLong) => "send shorter lines",
-                _ => "see that the daemon runs and listens there, or allow it more time with --timeout",
+                _ => {
+                    "see that the daemon runs, listens there and lets this machine in (its log tells), or allow it more time \
+                     with --timeout"
+                }
             };
             let core::Counters { failed, lines, .. } = counters;
             let what = format_args!("{failed} of {lines} lines were not answered{why}");
