@@ -306,6 +306,18 @@ fn a_worker_that_dies_in_its_work_a_roll_and_an_end_are_no_outage() {
 
 // ---- HUP -------------------------------------------------------------------------------------------------------
 
+/// The old ones have gone, and the new ones serve nobody.
+#[test]
+fn a_roll_whose_workers_all_fail_does_not_sound_like_a_success() {
+    let command = worker_command(&[]);
+    let probe = ["--probe", "echo no", "--probe-expect", "yes", "-a", "1h", "-n", "1"];
+    let daemon = Daemon::with([&["-d", &command, "-p", "0"][..], &probe].concat()).spawn();
+    daemon.stderr_wait("no worker can serve");
+    daemon.signal(Signal::SIGHUP);
+    let rolled = daemon.stderr_wait("every worker has been replaced");
+    assert!(rolled.ends_with(", but none can serve yet"), "{rolled}");
+}
+
 #[test]
 fn each_pool_says_that_its_workers_are_replaced_and_nobody_else_does() {
     let home = temp_dir();

@@ -25,8 +25,9 @@ impl Pool {
                 first_time,
             } => {
                 self.tell_outage(cx);
+                let were = if failed == 1 { "request was" } else { "requests were" };
                 let line = format_args!(
-                    "a worker can serve again: none could for {}, and {failed} requests were refused",
+                    "a worker can serve again: none could for {}, and {failed} {were} refused",
                     span(lasted)
                 );
                 self.note(cx, Level::Info, Topic::Recovery, line);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use super::super::cache::Cache;
-use super::super::core::{Dispatcher, Ending, Event};
+use super::super::core::{Dispatcher, Ending, Event, Health};
 use super::super::echoes::Echoes;
 use super::super::options::{Disclosure, Options};
 use super::super::outage::Outage;
@@ -144,7 +144,12 @@ impl Pool {
 
     pub(super) fn announce_rolled(&mut self) {
         self.cache.rolled();
-        log::info!(service:% = self.options.name; "{}: every worker has been replaced", self.options.name);
+        let but = match self.dispatcher.health() {
+            Health::Down(_) => ", but none can serve yet",
+            Health::Starting | Health::Serving => "",
+        };
+        let name = &self.options.name;
+        log::info!(service:% = name; "{name}: every worker has been replaced{but}");
     }
 
     // ---- end ---------------------------------------------------------------------------------------------------
