@@ -183,7 +183,8 @@ impl Doors {
         let share = left / flexible.len().max(1);
         if flexible.is_empty() || share == 0 {
             let what = format!("the limit on open files, {limit}, is too low: {fixed} may be needed at a time");
-            let remedy = "raise it (ulimit -Hn, LimitNOFILE= in a systemd unit), or lower max-connections, num-daemons or threads";
+            let remedy = "raise it (ulimit -Hn, LimitNOFILE= in a systemd unit), or lower --max-connections, --num-daemons or \
+                          the threads of commands";
             return Err(Error::new(Blame::System, what, remedy));
         }
         for options in services.iter_mut().filter(|options| options.descriptors().flexible > 0) {
@@ -191,8 +192,8 @@ impl Doors {
                 continue;
             };
             log::warn!(
-                service:% = options.name(); "{}: the limit on open files, {limit}, leaves room for {to} connections, and max-connections {from} is lowered to \
-                 that; raise the limit (ulimit -Hn, LimitNOFILE=) or set max-connections",
+                service:% = options.name(); "{}: the limit on open files, {limit}, leaves room for {to} connections, and --max-connections {from} is lowered to \
+                 that; raise the limit (ulimit -Hn, LimitNOFILE=) or set --max-connections",
                 options.name()
             );
         }
@@ -410,8 +411,8 @@ fn fit_backlog(options: &mut Options, most: u32) {
         && options.listen().iter().any(is_bound)
     {
         log::warn!(
-            service:% = options.name(); "{}: the kernel lets {to} connections wait to be accepted, and backlog {from} is lowered to that; raise its limit \
-             (sysctl net.core.somaxconn={from}) or set backlog",
+            service:% = options.name(); "{}: the kernel lets {to} connections wait to be accepted, and --backlog {from} is lowered to that; raise its limit \
+             (sysctl net.core.somaxconn={from}) or set --backlog",
             options.name()
         );
     }

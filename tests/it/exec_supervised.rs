@@ -121,7 +121,7 @@ fn more_connections_than_the_limit_on_open_files_allows_are_lowered_with_a_warni
         let daemon = exec(&home, &[flag, asked]).open_files(256).start();
         let warning = daemon.stderr_wait("open files, 256,");
         assert!(
-            warning.contains("WARN exec: ") && warning.contains(&format!("max-connections {asked} is lowered")),
+            warning.contains("WARN exec: ") && warning.contains(&format!("--max-connections {asked} is lowered")),
             "{warning}"
         );
         let room = room(&warning);
@@ -146,7 +146,7 @@ fn a_longer_backlog_than_the_kernel_has_is_lowered_with_a_warning() {
         let daemon = exec(&home, &["-q", &asked]).start();
         let warning = daemon.stderr_wait("net.core.somaxconn");
         let said = format!(
-            "exec: the kernel lets {most} connections wait to be accepted, and backlog {asked} is lowered to that"
+            "exec: the kernel lets {most} connections wait to be accepted, and --backlog {asked} is lowered to that"
         );
         assert!(warning.contains("WARN ") && warning.contains(&said), "{warning}");
         assert_eq!(run(&daemon, &["true"], b"").code(), "0");

@@ -183,8 +183,8 @@ fn connection_limits(mistakes: &mut Mistakes, spec: &ListenSpec, ceilings: &Ceil
         CONNECTIONS_PER_IP,
     );
     if per_ip.is_some_and(|per_ip| per_ip > total) {
-        let text = format!("it is over max-connections, which is {total}, so it limits nothing");
-        let remedy = format!("write at most {total}, or raise max-connections");
+        let text = format!("it is over {KEY}max-connections, which is {total}, so it limits nothing");
+        let remedy = format!("write at most {total}, or raise {KEY}max-connections");
         mistakes.add(Origin::key("max-connections-per-ip"), text, remedy);
     }
     ConnectionLimits {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::exec::{DEFAULT_MAX_BUFFER, MAX_BUFFER};
 use super::pool::TIMEOUT;
-use super::{KEY, LONGEST, Mistakes, Origin};
+use super::{KEY, LONGEST, Mistakes, Origin, setting};
 use crate::config::spec::pool::{Mode as Written, PoolSpec};
 use crate::services::pool::options::Mode;
 
@@ -128,12 +128,9 @@ pub(super) fn idle_timeout(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option<D
 pub(super) fn max_buffer(mistakes: &mut Mistakes, spec: &PoolSpec) -> usize {
     let size = mistakes.size("max-buffer", spec.max_buffer, &MAX_BUFFER);
     if spec.max_buffer.is_some() && spec.mode != Some(Written::Session) {
-        let text = "it is about sessions: requests and replies have max-request and max-reply";
-        mistakes.add(
-            Origin::key("max-buffer"),
-            text,
-            "give mode session as well, or leave it out",
-        );
+        let text = format!("it is about sessions: requests and replies have {KEY}max-request and {KEY}max-reply");
+        let remedy = format!("give {} as well, or leave it out", setting("mode", "session"));
+        mistakes.add(Origin::key("max-buffer"), text, remedy);
     }
     usize::try_from(size.unwrap_or(DEFAULT_MAX_BUFFER)).unwrap_or(usize::MAX)
 }
@@ -206,10 +203,16 @@ mod tests {
                 ..PoolSpec::default()
             },
         );
+        let mistake = &told.unwrap_err()[0];
         assert_eq!(
-            told.unwrap_err()[0].to_string(),
-            "max-buffer: it is about sessions: requests and replies have max-request and max-reply; give mode session as \
-             well, or leave it out"
+            mistake.to_string(),
+            "max-buffer: it is about sessions: requests and replies have max-request and max-reply; give mode = \"session\" \
+             as well, or leave it out"
+        );
+        assert_eq!(
+            mistake.of_flags(),
+            "--max-buffer: it is about sessions: requests and replies have --max-request and --max-reply; give --mode \
+             session as well, or leave it out"
         );
         let spec = PoolSpec {
             max_buffer: Some(Size(1 << 20)),
