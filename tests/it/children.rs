@@ -327,7 +327,8 @@ fn a_program_is_searched_for_with_the_rights_of_its_user() {
     let [closed, open] = ["closed", "open"].map(|name| {
         let place = home.path().join(name);
         fs::create_dir(&place).unwrap();
-        fs::write(place.join("tool"), format!("#!/bin/sh\necho {name}\n")).unwrap();
+        // A worker that waits for its client: one that does not is a lost one, after which another is started later.
+        fs::write(place.join("tool"), format!("#!/bin/sh\nread line\necho {name}\n")).unwrap();
         fs::set_permissions(place.join("tool"), Permissions::from_mode(0o755)).unwrap();
         place
     });
@@ -345,8 +346,12 @@ fn a_program_is_searched_for_with_the_rights_of_its_user() {
     let daemon = Daemon::with(["exec", "127.0.0.1:0"]).args(&flags).start();
     // It may lie in the directory that cannot be searched: so says a shell as well.
     assert_eq!(run(&daemon, &["no-such-tool"], b"").code(), "126");
-    let daemon = Daemon::pool(1, "tool", &[&flags[..], &["--mode", "session"]].concat());
-    assert_eq!(daemon.client().read_line().trim(), "open");
+    let daemon = Daemon::pool(
+        1,
+        "tool",
+        &[&flags[..], &["--mode", "session", "--queue-timeout", "60s"]].concat(),
+    );
+    assert_eq!(daemon.ask("anything"), "open\n");
     fs::set_permissions(&closed, Permissions::from_mode(0o755)).unwrap();
 }
 

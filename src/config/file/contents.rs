@@ -56,10 +56,14 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, Refusal> {
     refuse_other_kinds(fs::metadata(path)?.file_type())?;
     let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY | nix::libc::O_CLOEXEC;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    refuse_other_kinds(file.metadata()?.file_type())?;
+    let metadata = file.metadata()?;
+    refuse_other_kinds(metadata.file_type())?;
     let mut bytes = Vec::new();
-    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LARGEST {
+    // What is too large by far is not read for that; what grows meanwhile is, but not to its end.
+    if metadata.len() <= LARGEST {
+        file.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    }
+    if metadata.len().max(bytes.len() as u64) > LARGEST {
         return Err(Refusal {
             what: format!("it is larger than {LARGEST_IN_WORDS}"),
             remedy: "name the configuration file",

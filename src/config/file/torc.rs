@@ -25,7 +25,7 @@ use crate::config::bytes;
 use crate::config::lower::Program;
 use crate::config::quote::Quoted;
 use crate::config::spec::command::{CommandSpec, EntrySpec};
-use crate::config::torc_cfg::{Document, Open};
+use crate::config::torc_cfg::{Document, Open, Opened};
 use crate::error::Error;
 use crate::services::command::options::Options;
 
@@ -59,27 +59,31 @@ fn load_looking(path: &Path, flags: &CommandSpec, looks: Looks) -> Result<Option
     read_looking(&name, &bytes, flags, looks, &mut open)
 }
 
-/// A file that another includes: beside that one, or else in the working directory, where libconfig looks.
-fn open(file: &str, from: &str) -> Result<(String, String), String> {
+/// A file that another includes: beside that one, or else in the working directory, where libconfig looks. `open`: what is being
+/// read, that other last; of these none is read again, which would be a thousand times as much as there is.
+fn open(file: &str, open: &[String]) -> Result<Opened, String> {
     let path = |text: &str| PathBuf::from(OsString::from_vec(bytes::bytes(text)));
+    let name = |path: &Path| bytes::text(path.as_os_str().as_bytes()).into_owned();
     let file = path(file);
-    let beside = path(from).parent().map(|directory| directory.join(&file));
+    let from = open.last().map(|from| path(from));
+    let beside = from.and_then(|from| Some(from.parent()?.join(&file)));
     let mut places = beside.into_iter().chain([file.clone()]);
     let read = loop {
         let Some(place) = places.next() else {
             break Err((file, Refusal::from(io::Error::from_raw_os_error(nix::libc::ENOENT))));
         };
+        let name = name(&place);
+        if open.contains(&name) {
+            return Ok(Opened::Itself(name));
+        }
         match contents::read(&place) {
             Err(refusal) if refusal.is_missing => {}
             Err(refusal) => break Err((place, refusal)),
-            Ok(read) => break Ok((place, read)),
+            Ok(read) => break Ok((name, read)),
         }
     };
     match read {
-        Ok((place, read)) => {
-            let name = bytes::text(place.as_os_str().as_bytes()).into_owned();
-            Ok((name, bytes::text(&read).into_owned()))
-        }
+        Ok((name, read)) => Ok(Opened::Text(name, bytes::text(&read).into_owned())),
         Err((place, Refusal { what, remedy, .. })) => Err(format!("cannot read {}: {what}; {remedy}", place.display())),
     }
 }
@@ -90,7 +94,7 @@ fn open(file: &str, from: &str) -> Result<(String, String), String> {
 /// As [`load`].
 pub fn read(name: &str, bytes: &[u8], flags: &CommandSpec) -> Result<Options, Error> {
     let mut none =
-        |_: &str, _: &str| Err("no other file is read from here; write its settings into this one".to_owned());
+        |_: &str, _: &[String]| Err("no other file is read from here; write its settings into this one".to_owned());
     read_looking(name, bytes, flags, Looks::No, &mut none)
 }
 

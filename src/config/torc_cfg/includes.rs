@@ -26,9 +26,18 @@ pub struct Part {
     pub name: String,
 }
 
-/// How a file is opened that another names: its name as written, and the name of that other. What comes back is what it is
-/// called, and its text; or why there is none, with what to do.
-pub type Open<'o> = &'o mut dyn FnMut(&str, &str) -> Result<(String, String), String>;
+/// How a file is opened that another names: its name as written, and what the files are called whose text is being gone through,
+/// each included by the one before it; the last is that other. If there is none, what comes back is why, with what to do.
+pub type Open<'o> = &'o mut dyn FnMut(&str, &[String]) -> Result<Opened, String>;
+
+/// A file that another names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Opened {
+    /// What it is called, and its text.
+    Text(String, String),
+    /// It is the one of that name whose text is being gone through: there is no use in reading it again.
+    Itself(String),
+}
 
 /// What gathering has come to.
 #[derive(Debug, Default)]
@@ -108,11 +117,10 @@ impl Whole {
             ));
         }
         self.opened += 1;
-        let from = self.open.last().map(String::as_str).unwrap_or_default();
-        let (name, text) = open(file, from)?;
-        if self.open.contains(&name) {
-            return Err(format!("{name} includes itself in this way; leave this out"));
-        }
+        let (name, text) = match open(file, &self.open)? {
+            Opened::Text(name, text) => (name, text),
+            Opened::Itself(name) => return Err(format!("{name} includes itself in this way; leave this out")),
+        };
         if self.text.len().saturating_add(text.len()) > LARGEST {
             self.is_over = true;
             return Err("all that is included is more than 16 MiB; leave some of it out".to_owned());

@@ -16,7 +16,7 @@ mod number;
 mod parser;
 
 use self::includes::Whole;
-pub use self::includes::{Open, Part};
+pub use self::includes::{Open, Opened, Part};
 use toml::de::DeTable;
 
 /// How deeply groups and lists may stand in each other; what is to be said here needs four.

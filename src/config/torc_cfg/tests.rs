@@ -3,9 +3,9 @@
 use proptest::prelude::*;
 use toml::de::{DeTable, DeValue};
 
-use super::{DEEPEST, Document};
+use super::{DEEPEST, Document, Opened};
 
-fn no_files(file: &str, _from: &str) -> Result<(String, String), String> {
+fn no_files(file: &str, _open: &[String]) -> Result<Opened, String> {
     Err(format!("there is no {file}; write it"))
 }
 

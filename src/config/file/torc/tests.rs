@@ -219,3 +219,20 @@ fn a_file_that_is_not_there_or_not_text_is_the_operators_to_mend() {
     let error = read("f", b"port = 1;\n\xff", &flags).unwrap_err();
     assert!(error.to_string().starts_with("f:2:1: "), "{error}");
 }
+
+#[test]
+fn what_is_being_read_is_not_read_again() {
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    // None of them is there, which would be told if it were looked at.
+    let reading = names(&["/nowhere/torc.cfg", "here.cfg", "/nowhere/more/b.cfg"]);
+    for (file, itself) in [
+        ("b.cfg", "/nowhere/more/b.cfg"),
+        ("/nowhere/torc.cfg", "/nowhere/torc.cfg"),
+        // In the working directory.
+        ("here.cfg", "here.cfg"),
+    ] {
+        assert_eq!(open(file, &reading), Ok(Opened::Itself(itself.to_owned())));
+    }
+    let told = open("c.cfg", &reading).unwrap_err();
+    assert!(told.starts_with("cannot read c.cfg: No such file"), "{told}");
+}
