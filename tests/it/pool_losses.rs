@@ -19,12 +19,15 @@ fn hasty(workers: u32, command: &str) -> Daemon {
     )
 }
 
-/// Ends the daemon, so that its log is whole.
+/// Ends the daemon, so that its log is whole. Of that all but its first line, in which the command stands with the words that its
+/// workers are going to say.
 fn whole_log(daemon: &Daemon) -> String {
     daemon.signal(Signal::SIGTERM);
     let (status, _, log) = daemon.finish();
     assert!(status.success(), "{status}: {log}");
-    log
+    let (start, rest) = log.split_once('\n').unwrap();
+    assert!(start.contains(" is starting: "), "{log}");
+    rest.to_owned()
 }
 
 /// Of the lines from the one that holds this on, the next few, without the program's own beginning of each.
