@@ -263,8 +263,9 @@ impl fmt::Display for SpawnError {
             ),
             Some(Cause::Fault(fault)) => write!(f, "{fault}"),
             Some(Cause::Stuck) => f.write_str(
-                "it was not done after a second, and was killed; a process of its user has stopped it, or a file system that \
-                 it needs does not answer: end that process, or mend or unmount that file system",
+                "it was not done in time, and was killed; a process of its user has stopped it, or a file system that it needs \
+                 does not answer, or the machine has no processor to spare: end that process, mend or unmount that file \
+                 system, or give the machine less to do",
             ),
             Some(Cause::InSandbox) => write!(
                 f,

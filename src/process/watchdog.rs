@@ -1,12 +1,16 @@
-//! The watchdog over starts: no child keeps the thread that starts it for longer than a second.
+//! The watchdog over starts: no child keeps the thread that starts it for longer than a second, or three where the machine has
+//! no processor to spare for it.
 //!
 //! That thread stands still from the clone to the exec of a child ([`sys`]). In between the child runs on, and may
 //! be kept from it by others: once it has its own user, by a process of that user that stops it (`kill -STOP -1`); and by
 //! a file system that does not answer when it looks for its program. No client could be served meanwhile, and no signal obeyed.
 //!
 //! So a start is watched by a thread, which is woken by a timer that is armed before the clone and disarmed after it, and not
-//! by the starts. Every [`TICK`] it looks; after [`PATIENCE`] of them it kills the child, and the start has failed. Ticks
-//! are counted by looks and not by the clock: when the daemon itself has been stopped meanwhile, that is one tick.
+//! by the starts. Every [`TICK`] it looks; after [`PATIENCE`] of them it kills the child, and the start has failed. A tick at
+//! which the child could run, and only waits for its turn on a busy machine, is none of those: nothing holds it, and one that is
+//! started in its place would fare no better. So that the loop does not stand still for that either, there is an end to it,
+//! [`LONGEST`]. Ticks are counted by looks and not by the clock: when the daemon itself has been stopped meanwhile, that is
+//! one tick.
 //!
 //! **Whom it kills.** The kernel stores the child's pidfd before the starting thread stands still. That descriptor's number is
 //! good until that thread closes it, which it cannot before the end of the start; and the end of a start, as well as
@@ -34,8 +38,10 @@ use crate::amount;
 
 /// How often a start that goes on is looked at.
 const TICK: Duration = Duration::from_millis(500);
-/// After so many ticks its child is killed.
+/// After so many ticks at which its child could not run that is killed, ...
 const PATIENCE: u32 = 2;
+/// ... and after so many in all.
+const LONGEST: u32 = 6;
 /// After so many ticks the log is told that this has not helped.
 const HOPELESS: u32 = 10;
 
@@ -81,6 +87,8 @@ enum Stage {
     Watching {
         /// It was looked at so often.
         ticks: u32,
+        /// And so often its child was there and waited for something else than a processor.
+        held: u32,
     },
     /// A start goes on whose child has been sent KILL.
     Killed { ticks: u32 },
@@ -121,7 +129,7 @@ impl Watchdog {
         let mut turn = lock(&self.0.turn);
         let shared = Self::started(&mut turn).map_err(|error| errno_of(&error))?;
         shared.child.store(-1, Ordering::Relaxed);
-        *lock(&shared.stage) = Stage::Watching { ticks: 0 };
+        *lock(&shared.stage) = Stage::Watching { ticks: 0, held: 0 };
         shared.arm(TICK)?;
         let outcome = start(&shared.child);
         let stage = std::mem::replace(&mut *lock(&shared.stage), Stage::Idle);
@@ -171,8 +179,13 @@ impl Shared {
         *stage = match *stage {
             Stage::Over => return false,
             Stage::Idle => Stage::Idle,
-            Stage::Watching { ticks } if ticks + 1 >= PATIENCE => self.kill(ticks + 1),
-            Stage::Watching { ticks } => Stage::Watching { ticks: ticks + 1 },
+            Stage::Watching { ticks, held } => {
+                let (ticks, held) = (ticks + 1, held + u32::from(!self.can_run()));
+                match held >= PATIENCE || ticks >= LONGEST {
+                    true => self.kill(ticks, held),
+                    false => Stage::Watching { ticks, held },
+                }
+            }
             Stage::Killed { ticks } => {
                 if ticks + 1 == HOPELESS {
                     self.complain();
@@ -184,12 +197,19 @@ impl Shared {
     }
 
     /// Under the lock of the stage, so that the descriptor cannot be closed meanwhile.
-    fn kill(&self, ticks: u32) -> Stage {
+    fn kill(&self, ticks: u32, held: u32) -> Stage {
         match self.child() {
             // ESRCH: it has ended, and the start is about to.
             Some(child) if sys::signal(child, Signal::SIGKILL).is_ok() => Stage::Killed { ticks },
-            _ => Stage::Watching { ticks },
+            _ => Stage::Watching { ticks, held },
         }
+    }
+
+    /// Whether the child runs, or would if it had a processor; not if that cannot be told.
+    fn can_run(&self) -> bool {
+        let stat = self.pid().and_then(|pid| fs::read(format!("/proc/{pid}/stat")).ok());
+        let stat = stat.map(|stat| String::from_utf8_lossy(&stat).into_owned());
+        stat.is_some_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('R')))
     }
 
     /// The process that is asked must hold the lock of the stage, in a start.
@@ -197,15 +217,20 @@ impl Shared {
         sys::borrow(self.child.load(Ordering::Acquire))
     }
 
+    /// The child's, as /proc has it.
+    fn pid(&self) -> Option<String> {
+        let number = self.child()?.as_raw_fd();
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).ok()?;
+        let pid = info.lines().find_map(|line| line.strip_prefix("Pid:"))?;
+        Some(pid.trim().to_owned())
+    }
+
     fn complain(&self) {
-        let number = self.child().map_or(-1, |child| child.as_raw_fd());
-        let info = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).unwrap_or_default();
-        let pid = info.lines().find_map(|line| line.strip_prefix("Pid:"));
         log::error!(
             "the start of a program has kept everything waiting for {}: process {} sleeps in the kernel and does not heed \
              KILL; a file system that it needs does not answer, mend or unmount that",
             amount::span(TICK * HOPELESS),
-            pid.map_or("(unknown)", str::trim)
+            self.pid().as_deref().unwrap_or("(unknown)")
         );
     }
 }
@@ -259,11 +284,45 @@ mod tests {
             Arc::clone(lock(&watchdog.0.turn).as_ref().unwrap())
         };
         let watched = watchdog.over(|_| {
-            while *lock(&shared.stage) != (Stage::Watching { ticks: PATIENCE }) {
+            while !matches!(*lock(&shared.stage), Stage::Watching { held, .. } if held > PATIENCE) {
                 thread::yield_now();
             }
         });
         assert!(!watched.unwrap().killed);
+    }
+
+    #[test]
+    fn a_child_that_only_waits_for_a_processor_has_more_time() {
+        let watchdog = Watchdog::default();
+        watchdog.start().unwrap();
+        let shared = Arc::clone(lock(&watchdog.0.turn).as_ref().unwrap());
+        let mut busy = shell("while :; do :; done");
+        let pidfd = nix::unistd::dup(busy.pidfd()).unwrap().into_raw_fd();
+        let mut seen = Vec::new();
+        let watched = watchdog.over(|place| {
+            place.store(pidfd, Ordering::Release);
+            loop {
+                let stage = *lock(&shared.stage);
+                if seen.last() != Some(&stage) {
+                    seen.push(stage);
+                }
+                if let Stage::Killed { .. } = stage {
+                    return testing::wait_readable(busy.pidfd());
+                }
+                thread::yield_now();
+            }
+        });
+        assert!(watched.unwrap().killed);
+        assert!(
+            seen.contains(&Stage::Watching {
+                ticks: PATIENCE,
+                held: 0
+            }),
+            "{seen:?}"
+        );
+        assert_eq!(seen.last(), Some(&Stage::Killed { ticks: LONGEST }), "{seen:?}");
+        assert_eq!(testing::wait(&mut busy).to_string(), "signal 9 (SIGKILL)");
+        nix::unistd::close(pidfd).unwrap();
     }
 
     #[test]
