@@ -150,9 +150,14 @@ fn assignment(word: &[Letter], text: &str) -> Option<Construct> {
     (is_name && bare).then(|| Construct::Assignment(name.to_owned(), value.to_owned()))
 }
 
+/// What awk and perl call so, whose programs are written bare where they have no blanks: `$NF`, `$ENV{X}`.
+const OF_PROGRAMS: [&str; 7] = ["NF", "NR", "FNR", "ENV", "ARGV", "OFS", "RS"];
+
 /// A bare `$(`, `${NAME}` or `$NAME` with a name in capitals, as those in the environment have. In a regular expression a `$` has
-/// nothing of the kind behind it.
+/// nothing of the kind behind it; behind a `{` it is a variable of the program that begins there, `{print$OUT}`.
 fn dollar(word: &[Letter], text: String) -> Option<Construct> {
+    let before = word.iter().take_while(|letter| **letter != ('$', true));
+    let is_in_program = before.clone().any(|letter| *letter == ('{', true));
     let mut rest = word
         .iter()
         .skip_while(|letter| **letter != ('$', true))
@@ -173,11 +178,12 @@ fn dollar(word: &[Letter], text: String) -> Option<Construct> {
             let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
             (closed && is_name).then_some(Construct::Variable(text))
         }
-        'A'..='Z' | '_' => {
-            let second = rest
-                .next()
-                .is_some_and(|(c, bare)| *bare && (c.is_ascii_uppercase() || *c == '_'));
-            second.then_some(Construct::Variable(text))
+        'A'..='Z' | '_' if !is_in_program => {
+            let of_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+            let name = rest.take_while(|(c, bare)| *bare && of_name(*c)).map(|(c, _)| *c);
+            let name: String = std::iter::once(*next).chain(name).collect();
+            let second = name.chars().nth(1).is_some_and(|c| !c.is_ascii_digit());
+            (second && !OF_PROGRAMS.contains(&name.as_str())).then_some(Construct::Variable(text))
         }
         _ => None,
     }
@@ -264,6 +270,10 @@ mod tests {
                 "would put the value of a variable in the place of `$HOME/x`",
             ),
             (
+                "cat $NFS_ROOT",
+                "would put the value of a variable in the place of `$NFS_ROOT`",
+            ),
+            (
                 "cat --in=${dir}/x",
                 "would put the value of a variable in the place of `--in=${dir}/x`",
             ),
@@ -287,6 +297,8 @@ mod tests {
             "grep -E a|b ^/x$ foo|bar",
             "grep '|' \\| \"&&\" '2>' \\> '~/x' \\~/x '$HOME' \\$HOME",
             "awk {print $1} $_ $",
+            "awk {print$NF;fflush()} $NR==1 $FNR==1{print}",
+            "perl -pe $_=$ENV{X}.$_ {print$OUT}",
             "find . -name *.txt -exec cat {} ;",
             "prog a;b c;",
             "prog --filter=a=b x=y",
