@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Daemon, worker_command};
+use crate::harness::{Daemon, temp_dir, worker_command};
 
 const PATIENT: [&str; 2] = ["--queue-timeout", "60s"];
 
@@ -28,6 +28,12 @@ fn whole_log(daemon: &Daemon) -> String {
     let (start, rest) = log.split_once('\n').unwrap();
     assert!(start.contains(" is starting: "), "{log}");
     rest.to_owned()
+}
+
+/// How often something was said; the daemon's own start tells the command, with the words in it.
+fn times(log: &str, words: &str) -> usize {
+    let lines = log.lines().filter(|line| !line.contains(" is starting: "));
+    lines.map(|line| line.matches(words).count()).sum()
 }
 
 /// Of the lines from the one that holds this on, the next few, without the program's own beginning of each.
@@ -175,8 +181,8 @@ fn the_same_last_words_are_shown_once_and_counted() {
         "{line}"
     );
     let log = whole_log(&daemon);
-    assert_eq!(log.matches("config error line 3").count(), 1, "{log}");
-    let words = log.find("config error").unwrap();
+    assert_eq!(times(&log, "config error line 3"), 1, "{log}");
+    let words = log.find(": config error").unwrap();
     let first = log.find("exited with status 1; started again at once").unwrap();
     assert!(
         words < first && first < log.find(" again, the 2nd time in a row").unwrap(),
@@ -191,7 +197,7 @@ fn workers_that_fail_in_the_same_way_say_why_once() {
     daemon.usr1_until(|stats| stats.count("restarts died") >= 16);
     let log = whole_log(&daemon);
     for words in ["starting", "no such table"] {
-        assert_eq!(log.matches(words).count(), 1, "{log}");
+        assert_eq!(times(&log, words), 1, "{log}");
     }
     // And those that are not told are counted.
     let sum = log
@@ -247,7 +253,7 @@ fn other_last_words_are_shown() {
     daemon.stderr_wait(" exited with status 1; started again in ");
     let log = whole_log(&daemon);
     for (words, count) in [("starting", 2), ("line 3", 1), ("line 4", 1)] {
-        assert_eq!(log.matches(words).count(), count, "{words}: {log}");
+        assert_eq!(times(&log, words), count, "{words}: {log}");
     }
 }
 
@@ -391,7 +397,7 @@ fn last_words_of_workers_that_have_answered_do_not_flood_the_log() {
     // Some have got a second request before their end was heard of, so that there may be more of them.
     daemon.usr1_until(|stats| stats.count("restarts died") >= 60);
     let log = whole_log(&daemon);
-    let told = log.matches("the database has gone").count();
+    let told = times(&log, "the database has gone");
     let number_before = |line: &str, words: &str| {
         let (before, _) = line.split_once(words)?;
         before.rsplit(['(', ' ']).next()?.parse::<usize>().ok()
@@ -403,4 +409,26 @@ fn last_words_of_workers_that_have_answered_do_not_flood_the_log() {
         .filter_map(|line| number_before(line, " more lines that workers lost before"));
     let counted: usize = along.chain(summed_up).sum();
     assert!(told < 40 && told + counted >= 60, "{told}, {counted}: {log}");
+}
+
+#[test]
+fn losses_are_told_in_the_order_in_which_they_came() {
+    let home = temp_dir();
+    let been = home.path().join("been");
+    let script = format!(
+        "if test -e {0}; then exit 3; fi; : > {0}; exec >&-; exec sleep 1000",
+        been.display()
+    );
+    let daemon = hasty(1, &shell(&script));
+    // Its status is waited for, and meanwhile those behind it start and end.
+    daemon.stderr_wait("closed its standard output");
+    daemon.stderr_wait("exited with status 3 again");
+    let log = whole_log(&daemon);
+    let losses: Vec<&str> = log.lines().filter(|line| line.contains("; started again ")).collect();
+    assert!(
+        losses[0].contains("closed its standard output; it is stopped; started again at once"),
+        "{log}"
+    );
+    assert!(losses[1].contains("exited with status 3; started again "), "{log}");
+    assert!(losses[2].contains("exited with status 3 again, the 2nd time"), "{log}");
 }

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use super::super::core::{Ending, Event, Fault, WorkerId};
 use super::super::report::Topic;
 use super::super::story::End;
-use super::process::Stage;
+use super::process::{Process, Stage};
 use super::{Of, Pool};
 use crate::framing::Framing;
 use crate::process::reaper::{self, Manner};
@@ -34,6 +34,12 @@ impl Pool {
     /// One step on the way out. Everything is done that the step asks for, even if part of it fails.
     fn end_on(&mut self, cx: &mut Context<'_>, id: WorkerId, event: reaper::Event) {
         let Some(process) = self.crew.get_mut(id) else { return };
+        // Whatever was to be done to one that has exited: it is time to reap it.
+        let event = if process.exit_waits {
+            reaper::Event::Exited
+        } else {
+            event
+        };
         let actions = process.ending.handle(event, cx.now());
         let deadline = process.ending.deadline();
         cx.set_alarm(&mut process.ending_alarm, Of::WorkerEnding.worker(id), deadline);
@@ -103,12 +109,27 @@ impl Pool {
         } else if process.stage == Stage::Serving && process.untouched().next().is_some() {
             // Those had nothing to do with it.
             self.input_is_shut(cx, id);
+        } else if !self.crew.dying.is_empty() && self.is_lost_by_its_end(process) {
+            // Its place is filled now, and its story waits for those of the others.
+            self.fault(cx, id, Fault::OutputClosed);
         }
         if let Some(process) = self.crew.get_mut(id) {
             process.was_signalled = process.ending.has_signalled();
         }
         self.session_loses_worker(cx, id);
-        self.end_on(cx, id, reaper::Event::Exited);
+        let waits = self.has_losses_before(id);
+        if let Some(process) = self.crew.get_mut(id) {
+            process.exit_waits = waits;
+        }
+        if !waits {
+            self.end_on(cx, id, reaper::Event::Exited);
+        }
+    }
+
+    /// Whether nothing else can be meant by it: neither an answer nor the end of a session, and nobody has told it to.
+    fn is_lost_by_its_end(&self, process: &Process) -> bool {
+        let is_up = matches!(process.stage, Stage::Serving | Stage::Starting(_));
+        is_up && !self.has_sessions() && !self.options.framings.single_use()
     }
 
     fn reap(&mut self, cx: &mut Context<'_>, id: WorkerId) -> io::Result<()> {

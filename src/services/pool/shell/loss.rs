@@ -4,7 +4,7 @@
 //! Most reasons are known when the dispatcher gives the worker up, and are told at once. One that has closed its input or
 //! output is most often dying: its successor is started at once, but its line waits for its status, for as long as
 //! [`reaper::END_GRACE`](crate::process::reaper::END_GRACE), in which nothing is done to the process. What it writes to standard error
-//! meanwhile stands above the line.
+//! meanwhile stands above the line. Those that are lost behind it are told behind it, and reaped no sooner.
 //!
 //! A worker that has answered nothing is compared with those before it ([`Repeats`](super::super::repeats::Repeats)).
 
@@ -18,9 +18,9 @@ use super::super::core::{Action, Restart, WorkerId};
 use super::super::repeats::{Again, Words};
 use super::super::report::Topic;
 use super::super::story::{self, Cause, End, Next};
-use super::Pool;
 use super::lifecycle::Life;
 use super::process::{Process, Stage};
+use super::{Of, Pool};
 use crate::reactor::Context;
 
 /// So many refusals wait for the line that tells their cause; others are told as they come.
@@ -90,12 +90,27 @@ impl Pool {
         before.filter(is_dead).copied().collect()
     }
 
+    /// Whether its story is due, but that of one that was lost before it is not yet.
+    pub(super) fn has_losses_before(&self, id: WorkerId) -> bool {
+        let is_lost = self.crew.get(id).is_some_and(|process| process.loss.is_some());
+        is_lost && self.crew.dying.first() != Some(&id)
+    }
+
+    /// Its story is told: that of the next one may be due.
+    fn dies_no_more(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+        self.crew.dying.retain(|dying| *dying != id);
+        let next = self.crew.dying.first().and_then(|next| self.crew.get(*next));
+        if let Some(next) = next.filter(|next| next.exit_waits) {
+            cx.resume_later(Of::WorkerExit.worker(next.id));
+        }
+    }
+
     /// It is not dying: it goes on, and is ended now.
     pub(super) fn tell_loss_of_living(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         let Some(process) = self.crew.get_mut(id) else { return };
         let closed = process.closed;
         if let Some(loss) = process.loss.take() {
-            self.crew.dying.retain(|dying| *dying != id);
+            self.dies_no_more(cx, id);
             let end = closed.map_or(End::Stopped, End::Closed);
             self.tell_loss(cx, id, *loss, &end);
         }
@@ -107,7 +122,7 @@ impl Pool {
         let loss = process.loss.take();
         process.end = Some(end.clone());
         if let Some(loss) = loss {
-            self.crew.dying.retain(|dying| *dying != id);
+            self.dies_no_more(cx, id);
             self.tell_loss(cx, id, *loss, &end);
         }
     }

@@ -180,8 +180,9 @@ impl Service for Pool {
             Some(Of::WorkerErrors) => self.errors_ready(cx, source.key),
             Some(Of::WorkerInput) => self.hear_answers(cx, source.key),
             Some(Of::Spawning) => self.spawn_waiting(cx),
+            Some(Of::WorkerExit) => self.exit_ready(cx, source.key),
             // These never leave anything over.
-            Some(Of::WorkerExit | Of::WorkerEnding | Of::Dispatcher | Of::Queue | Of::Upkeep | Of::Life) | None => {}
+            Some(Of::WorkerEnding | Of::Dispatcher | Of::Queue | Of::Upkeep | Of::Life) | None => {}
         }
     }
 

@@ -69,6 +69,8 @@ pub(super) struct Process {
     pub(super) closed: Option<Side>,
     /// That it is lost, until it is told why.
     pub(super) loss: Option<Box<Loss>>,
+    /// It has exited, and is reaped when the losses before its own have been told.
+    pub(super) exit_waits: bool,
     /// How it has ended.
     pub(super) end: Option<End>,
     /// The session that has it, in session mode; then its standard input and output are there and not here.

@@ -139,6 +139,7 @@ impl Pool {
             complaint: None,
             closed: None,
             loss: None,
+            exit_waits: false,
             end: None,
             session: None,
             had_session: false,
