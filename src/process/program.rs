@@ -125,6 +125,11 @@ impl Finder {
         self.with_its_rights(|| self.search.resolve_links(name))
     }
 
+    /// Whether the child's user may read a file, a path of the daemon's.
+    pub(super) fn may_read(&self, path: &Path) -> Result<(), Errno> {
+        self.with_its_rights(|| faccessat(AT_FDCWD, path, AccessFlags::R_OK, AtFlags::AT_EACCESS))
+    }
+
     /// A daemon that may not take the user's rights looks with its own; a start would fail by that as well.
     fn with_its_rights<R>(&self, look: impl Fn() -> R) -> R {
         match &self.credentials {

@@ -92,6 +92,18 @@ pub fn look_up(spec: &ProcessSpec) -> Result<(), SpawnError> {
     launcher.map_err(|error| error.of_program(name))?.find(name).map(drop)
 }
 
+/// Asks the file system, for as long as that takes, whether a process could read a file with the rights that it would be started
+/// with. A relative path begins where the daemon is.
+///
+/// # Errors
+/// What reading would fail with. A process that cannot be laid out at all has none.
+pub fn may_read(spec: &ProcessSpec, file: &Path) -> Result<(), Errno> {
+    match Launcher::new(&spec.surroundings, &SpawnDefaults::default()) {
+        Ok(launcher) => launcher.finder.may_read(file),
+        Err(_) => Ok(()),
+    }
+}
+
 /// Looks names up for a [`Launcher`], which need not be there any more.
 #[derive(Debug, Clone)]
 pub struct Lookup(Finder);

@@ -1,15 +1,17 @@
 //! What is known of one program, squidGuard, for which iotcpd 1.1 was made and which is the worker where no other is named.
 //!
-//! A squidGuard whose configuration is missing starts, and lets every URL pass. So the file is looked for before one is
+//! A squidGuard whose configuration is missing, or may not be read by it, starts and lets every URL pass. So the file is looked for before one is
 //! started: the default worker is refused without it, for nobody has chosen that; one that was named is started, and its
 //! lack is told. That it is there says nothing of what stands in it: that is what a probe is for.
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+
+use crate::process::spawn;
 use crate::process::spec::ProcessSpec;
 
 /// The command of the worker where no other is named.
@@ -22,68 +24,93 @@ const WITH_VALUE: &[u8] = b"cCt";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unconfigured {
     file: PathBuf,
+    lack: Lack,
+    /// Whether it is told to exit then (`-P`).
+    exits: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lack {
+    NotThere,
+    NotReadable,
 }
 
 impl fmt::Display for Unconfigured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "there is no {:?}, and a squidGuard without its configuration lets every URL pass (with -P it exits instead)",
-            self.file
-        )
+        match self.lack {
+            Lack::NotThere => write!(f, "there is no {:?}", self.file)?,
+            Lack::NotReadable => write!(f, "the user of the worker may not read {:?}", self.file)?,
+        }
+        f.write_str(if self.exits {
+            ", and squidGuard -P exits without its configuration"
+        } else {
+            ", and a squidGuard without its configuration lets every URL pass (with -P it exits instead)"
+        })
     }
 }
 
 /// Asks the file system, for as long as that takes, whether a worker is a squidGuard that is told a configuration which is not
-/// there. What cannot be found out is taken to be in order.
+/// there, or which its user may not read. What cannot be found out is taken to be in order.
 pub fn look(process: &ProcessSpec) -> Option<Unconfigured> {
-    let file = configuration(process)?;
-    let is_missing = |error: std::io::Error| matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory);
-    let missing = file.metadata().is_err_and(is_missing);
-    missing.then_some(Unconfigured { file })
+    let (file, exits) = configuration(process)?;
+    let lack = match spawn::may_read(process, &file) {
+        Err(Errno::ENOENT | Errno::ENOTDIR) => Lack::NotThere,
+        Err(Errno::EACCES) => Lack::NotReadable,
+        Ok(()) | Err(_) => return None,
+    };
+    Some(Unconfigured { file, lack, exits })
 }
 
-/// The file that it is told to read, from where the daemon is.
-fn configuration(process: &ProcessSpec) -> Option<PathBuf> {
+/// The file that it is told to read, from where the daemon is, and whether it exits where it cannot.
+fn configuration(process: &ProcessSpec) -> Option<(PathBuf, bool)> {
     let (program, arguments) = process.command.words().split_first()?;
     if Path::new(program).file_name()? != "squidGuard" {
         return None;
     }
     let arguments = arguments.iter().map(|word| word.as_bytes());
-    let file = Path::new(OsStr::from_bytes(value_of_c(arguments)?));
-    match &process.surroundings.working_directory {
-        Some(directory) => Some(directory.join(file)),
-        None => Some(file.to_owned()),
-    }
+    let (file, exits) = flags(arguments);
+    let file = Path::new(OsStr::from_bytes(file?));
+    let file = match &process.surroundings.working_directory {
+        Some(directory) => directory.join(file),
+        None => file.to_owned(),
+    };
+    Some((file, exits))
 }
 
-/// What getopt(3) makes of `-c FILE`, `-cFILE` and `-Pc FILE`; the last one counts.
-fn value_of_c<'a>(mut arguments: impl Iterator<Item = &'a [u8]>) -> Option<&'a [u8]> {
-    let mut found = None;
+/// What getopt(3) makes of `-c FILE`, `-cFILE` and `-Pc FILE`, of which the last one counts; and whether there is a `-P`.
+fn flags<'a>(mut arguments: impl Iterator<Item = &'a [u8]>) -> (Option<&'a [u8]>, bool) {
+    let (mut found, mut exits) = (None, false);
     while let Some(word) = arguments.next() {
         let letters = match word {
             b"--" => break,
             [b'-', letters @ ..] => letters,
             _ => continue,
         };
-        let Some(at) = letters.iter().position(|letter| WITH_VALUE.contains(letter)) else {
+        let with_value = letters.iter().position(|letter| WITH_VALUE.contains(letter));
+        let (alone, rest) = letters.split_at(with_value.unwrap_or(letters.len()));
+        exits |= alone.contains(&b'P');
+        let Some((flag, attached)) = rest.split_first() else {
             continue;
         };
-        let (flag, attached) = letters.get(at..)?.split_first()?;
         let value = if attached.is_empty() {
-            arguments.next()?
+            arguments.next()
         } else {
-            attached
+            Some(attached)
         };
-        if *flag == b'c' {
-            found = Some(value);
+        if *flag == b'c' && value.is_some() {
+            found = value;
         }
     }
-    found
+    (found, exits)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
+    use nix::unistd::geteuid;
+
     use super::*;
 
     fn process(words: &[&str]) -> ProcessSpec {
@@ -92,23 +119,26 @@ mod tests {
 
     #[test]
     fn the_file_is_found_where_getopt_would_find_it() {
-        for (words, file) in [
-            (&["squidGuard", "-c", "a.conf"][..], Some("a.conf")),
-            (&["/usr/bin/squidGuard", "-d", "-ca.conf"], Some("a.conf")),
-            (&["squidGuard", "-Pc", "a", "-c", "b"], Some("b")),
-            (&["squidGuard", "-t", "-c", "-dPbc", "a"], Some("a")),
-            (&["squidGuard", "-C", "all"], None),
-            (&["squidGuard", "--", "-c", "a"], None),
-            (&["squidGuard", "-c"], None),
-            (&["squidGuard"], None),
-            (&["squidguard.sh", "-c", "a"], None),
+        for (words, file, exits) in [
+            (&["squidGuard", "-c", "a.conf"][..], Some("a.conf"), false),
+            (&["/usr/bin/squidGuard", "-d", "-ca.conf"], Some("a.conf"), false),
+            (&["squidGuard", "-Pc", "a", "-c", "b"], Some("b"), true),
+            (&["squidGuard", "-c", "a", "-P"], Some("a"), true),
+            (&["squidGuard", "-c", "-P"], Some("-P"), false),
+            (&["squidGuard", "-t", "-c", "-dPbc", "a"], Some("a"), true),
+            (&["squidGuard", "-C", "all"], None, false),
+            (&["squidGuard", "--", "-c", "a"], None, false),
+            (&["squidGuard", "-c"], None, false),
+            (&["squidGuard"], None, false),
+            (&["squidguard.sh", "-c", "a"], None, false),
         ] {
-            assert_eq!(configuration(&process(words)), file.map(Into::into), "{words:?}");
+            let expected = file.map(|file| (file.into(), exits));
+            assert_eq!(configuration(&process(words)), expected, "{words:?}");
         }
     }
 
     #[test]
-    fn only_a_file_that_is_not_there_is_told() {
+    fn a_file_that_is_not_there_or_may_not_be_read_is_told() {
         let directory = tempfile::tempdir().unwrap();
         let mut guard = process(&["squidGuard", "-c", "sub/f.conf"]);
         guard.surroundings.working_directory = Some(directory.path().to_owned());
@@ -118,6 +148,25 @@ mod tests {
         std::fs::create_dir(directory.path().join("sub")).unwrap();
         std::fs::write(&file, "").unwrap();
         assert_eq!(look(&guard), None);
+        let set_mode = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        set_mode(directory.path(), 0o755);
+        set_mode(&file, 0o000);
+        if geteuid().is_root() {
+            assert_eq!(look(&guard), None, "root may read everything");
+            (guard.surroundings.user, guard.surroundings.group) = (Some(54321), Some(54321));
+        }
+        let told = look(&guard).unwrap().to_string();
+        assert!(told.starts_with("the user of the worker may not read "), "{told}");
+        assert!(
+            told.ends_with("lets every URL pass (with -P it exits instead)"),
+            "{told}"
+        );
+        let below = process(&["squidGuard", "-P", "-c", file.join("x").to_str().unwrap()]);
+        let told = look(&below).unwrap().to_string();
+        assert!(
+            told.ends_with(", and squidGuard -P exits without its configuration"),
+            "{told}"
+        );
         let below = process(&["squidGuard", "-c", file.join("x").to_str().unwrap()]);
         assert!(look(&below).is_some());
     }
