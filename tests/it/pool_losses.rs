@@ -347,6 +347,25 @@ fn what_helps_against_a_buffer_is_told_for_the_program() {
 }
 
 #[test]
+fn what_helps_is_told_once_in_a_row() {
+    let daemon = Daemon::pool(
+        1,
+        &shell("read l; read l"),
+        &["--busy-timeout", "300ms", "--queue-timeout", "60s"],
+    );
+    for _ in 0..2 {
+        assert_eq!(daemon.ask("one"), "ERR\n");
+    }
+    daemon.stderr_wait("and is stopped again, the 2nd time in a row");
+    let log = whole_log(&daemon);
+    assert_eq!(
+        log.matches("it has written nothing since its start").count(),
+        1,
+        "{log}"
+    );
+}
+
+#[test]
 fn a_replacement_that_is_meant_is_no_warning() {
     let daemon = Daemon::pool(
         1,
