@@ -148,7 +148,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     for word in line.surplus {
         let what = format!(
             "`{}` belongs to no flag and is passed over; leave it out",
-            word.display()
+            word.to_string_lossy().escape_debug()
         );
         logging::tell(log.form(), Level::Warn, &format!("iotcpd: {what}\n"), &what);
     }
