@@ -331,11 +331,17 @@ fn a_run_that_goes_on_keeps_its_own_while_others_end() {
 fn a_child_from_before_is_left_alone() {
     let home = temp_dir();
     let socket = home.path().join("exec.sock");
-    let script = "setsid sleep 1000 & setsid sh -c 'sleep 1000 & exec sleep 0.1' & exec \"$0\" exec \"$1\"";
+    let gate = home.path().join("gate");
+    mkfifo(&gate, Mode::S_IRWXU).unwrap();
+    let script =
+        "setsid sleep 1000 & setsid sh -c 'sleep 1000 & read end < \"$1\"' sh \"$2\" & exec \"$0\" exec \"$1\"";
     let mut command = Command::new("sh");
-    command.args(["-c", script, env!("CARGO_BIN_EXE_iotcpd"), socket.to_str().unwrap()]);
+    command.args(["-c", script, env!("CARGO_BIN_EXE_iotcpd")]);
+    command.args([&socket, &gate]);
     let daemon = Program::start(&mut command);
     daemon.stderr_wait("listening on");
+    // Only now, for the daemon adopts nothing before it has asked for that.
+    drop(File::options().write(true).open(&gate).unwrap());
     let sleepers = || {
         let children = children_of(daemon.pid()).into_iter();
         children
