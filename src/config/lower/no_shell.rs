@@ -101,6 +101,7 @@ fn of_word(words: &[Vec<Letter>], place: usize, word: &[Letter]) -> Option<Const
             "&" if is_last => return Some(Construct::Background),
             "&" => return Some(Construct::Several(text)),
             _ if place == 0 && !is_last && text.ends_with(';') => return Some(Construct::Several(text)),
+            _ if place > 0 && is_glued(&text) => return Some(Construct::Several(text)),
             _ if is_redirection(&text) => return Some(Construct::Redirection(text)),
             _ => {}
         }
@@ -125,6 +126,15 @@ fn is_bare(word: &[Letter]) -> bool {
 fn begins_clause(word: &[Letter]) -> bool {
     let text: String = word.iter().map(|(letter, _)| letter).collect();
     matches!(text.as_str(), "-exec" | "-execdir" | "-ok" | "-okdir")
+}
+
+/// An operator with the next command behind it and no blank between: `|tee`, `&&./next`. `|a|` and `|=` are none.
+fn is_glued(text: &str) -> bool {
+    let operators = ["||", "|&", "|", "&&"];
+    let command = operators.iter().find_map(|operator| text.strip_prefix(operator));
+    command.is_some_and(|command| {
+        command.starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '/' | '.')) && !command.ends_with('|')
+    })
 }
 
 /// An operator with or without the number of a descriptor before it, and a file behind it: `>`, `2>&1`, `>>log`, `<in`.
@@ -253,6 +263,8 @@ mod tests {
             ("cat | grep x", "would understand `|`"),
             ("cat || true", "would understand `||`"),
             ("cd /x && ./prog", "would understand `&&`"),
+            ("cat |tee x", "would understand `|tee`"),
+            ("cd /x &&./prog", "would understand `&&./prog`"),
             ("cat ; ls", "would understand `;`"),
             ("cat; ls", "would understand `cat;`"),
             ("a & b", "would understand `&`"),
@@ -303,6 +315,8 @@ mod tests {
             "prog a;b c;",
             "prog --filter=a=b x=y",
             "prog <html> >= <= -> => <- 5 <>",
+            "prog |a| |= ||- &&& |1",
+            "|x y",
             "./A=b prog",
             "'A=b' prog",
             "prog a&b http://x/?a=1&b=2",
