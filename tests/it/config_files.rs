@@ -149,3 +149,25 @@ fn check_looks_for_what_the_services_need() {
         ["WARN f:3:28: allow-program: there is no `/no/such/tool`; nobody can run it yet"]
     );
 }
+
+/// Though the user of the same programs is not known, or their sandbox cannot be made.
+#[test]
+fn a_directory_that_is_none_is_told_beside_other_mistakes_of_its_programs() {
+    let directory = temp_dir();
+    let file = directory.path().join("f.toml");
+    let text = "[pool.a]\ndaemon = 'cat'\nchdir = '/no/such/place'\nuser = 'no such user'\n\
+        [exec.e]\nlisten = 'unix:/run/none/e'\nchdir = '/no/such/place'\nuser = 'no such user'\n\
+        [command.c]\nlisten = 'unix:/run/none/c'\n\
+        [command.c.commands.x]\ncmd = 'echo'\nchdir = '/no/such/place'\nuser = 'no such user'\n";
+    fs::write(&file, text).unwrap();
+    let (status, told) = check(&file);
+    assert_eq!(status, Some(2));
+    for (key, lines) in [("chdir: ", [3, 7, 13]), ("user: ", [4, 8, 14])] {
+        let told: Vec<_> = told.lines().filter(|line| line.contains(key)).collect();
+        let places = lines.map(|line| format!("f.toml:{line}:"));
+        assert!(
+            told.len() == 3 && told.iter().zip(&places).all(|(told, place)| told.contains(place)),
+            "{told:?}"
+        );
+    }
+}

@@ -138,10 +138,11 @@ fn read_group(group: &Group<'_>, program: Program, found: &mut Found<'_>) -> Opt
         spec: &spec,
         is_whole: keys.all_read(),
     };
-    if let Some(needs) = &mut found.needs
-        && let Some(process) = lower::program_of_entry(entry)
-    {
-        needs.add_process(&keys, "cmd", &process);
+    if let Some(needs) = &mut found.needs {
+        needs.add_directory(&keys, spec.process.chdir.as_deref());
+        if let Some(process) = lower::program_of_entry(entry) {
+            needs.add_process(&keys, "cmd", &process);
+        }
     }
     match lower::entry(entry) {
         Ok(command) => Some(command).filter(|_| wrong_name.is_none() && keys.all_read()),

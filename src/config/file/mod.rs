@@ -347,11 +347,13 @@ fn read_pool(section: &Section<'_, '_>, found: &mut Found<'_>) {
     let (spec, keys) = Keys::read(section, &mut found.report);
     let lowered = lower::pool(section.name.get_ref(), &spec);
     // What is needed is looked for whatever else is wrong, so that both are told.
-    if let Some(needs) = &mut found.needs
-        && let Some(process) = lower::program_of_pool(&spec)
-        && keys.is_read("daemon")
-    {
-        needs.add_process(&keys, "daemon", &process);
+    if let Some(needs) = &mut found.needs {
+        needs.add_directory(&keys, spec.process.chdir.as_deref());
+        if let Some(process) = lower::program_of_pool(&spec)
+            && keys.is_read("daemon")
+        {
+            needs.add_process(&keys, "daemon", &process);
+        }
     }
     if let Some(options) = accept(&keys, lowered, found) {
         if let Some(needs) = &mut found.needs {
@@ -365,9 +367,7 @@ fn read_exec(section: &Section<'_, '_>, found: &mut Found<'_>) {
     let (spec, keys) = Keys::read::<ExecSpec>(section, &mut found.report);
     let lowered = lower::exec(section.name.get_ref(), &spec);
     if let Some(needs) = &mut found.needs {
-        if let Some(surroundings) = lower::surroundings_of_exec(&spec) {
-            needs.add_surroundings(&keys, &surroundings);
-        }
+        needs.add_directory(&keys, spec.process.chdir.as_deref());
         needs.add_permitted(&keys, &spec.allow_program);
     }
     if let Some(options) = accept(&keys, lowered, found) {

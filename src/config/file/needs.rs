@@ -10,7 +10,7 @@ use super::report::Report;
 use crate::config::lower::Origin;
 use crate::config::quote::Quoted;
 use crate::process::spawn;
-use crate::process::spec::{ProcessSpec, Surroundings};
+use crate::process::spec::ProcessSpec;
 use crate::services::pool::options::Options;
 use crate::services::pool::squidguard;
 
@@ -65,14 +65,13 @@ impl Needs {
     pub(super) fn add_process(&mut self, keys: &Keys<'_, '_>, key: &'static str, process: &ProcessSpec) {
         let need = Need::Program(key, Box::new(process.clone()));
         self.list.push((keys.place(Origin::key(key)), need));
-        self.add_surroundings(keys, &process.surroundings);
     }
 
-    /// Of whatever programs are started in.
-    pub(super) fn add_surroundings(&mut self, keys: &Keys<'_, '_>, surroundings: &Surroundings) {
-        if let Some(directory) = &surroundings.working_directory {
+    /// Of where programs are started, if that is said; one without a name has been told already.
+    pub(super) fn add_directory(&mut self, keys: &Keys<'_, '_>, chdir: Option<&str>) {
+        if let Some(directory) = chdir.filter(|name| !name.is_empty()) {
             let place = keys.place(Origin::key("chdir"));
-            self.list.push((place, Need::Directory(directory.clone())));
+            self.list.push((place, Need::Directory(directory.into())));
         }
     }
 

@@ -12,7 +12,6 @@ use crate::config::spec::exec::{ExecSpec, Protocol};
 use crate::config::spec::listen::ListenSpec;
 use crate::config::spec::whether::Whether;
 use crate::config::units::{Time, Whole};
-use crate::process::spec::Surroundings;
 use crate::services::exec::core::sockproc::SHELL;
 use crate::services::exec::options::{Dialect, Options, Policy};
 
@@ -97,14 +96,6 @@ pub fn exec(name: &str, spec: &ExecSpec) -> Result<Lowered<Options>, Vec<Mistake
         options,
         listen: addresses,
     })
-}
-
-/// What the programs of an exec door are started with, also of one with other mistakes in it.
-#[must_use]
-pub fn surroundings_of_exec(spec: &ExecSpec) -> Option<Surroundings> {
-    let mut mistakes = Mistakes::default();
-    let surroundings = surroundings(&mut mistakes, &spec.process);
-    mistakes.0.is_empty().then_some(surroundings)
 }
 
 /// Each key of a protocol belongs to that alone.

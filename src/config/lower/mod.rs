@@ -30,7 +30,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 pub use command::{Entry, Program, command, entry, program_of_entry, wrong_name};
-pub use exec::{exec, surroundings_of_exec};
+pub use exec::exec;
 pub(super) use listen::clash;
 pub use pool::{pool, program_of_pool};
 
