@@ -314,16 +314,16 @@ fn all_mistakes_are_told_at_once() {
 #[test]
 fn of_many_mistakes_the_first_are_told_and_the_others_counted() {
     let keys: String = (0..200_000).map(|number| format!("key-{number} = 1\n")).collect();
-    let told = checked("f.toml", format!("[pool.a]\n{keys}").as_bytes());
+    let told = checked("f.toml", format!("[pool.a]\ndaemon = \"cat\"\n{keys}").as_bytes());
     assert_eq!(told.len(), 101);
     assert!(
-        told[0].starts_with("f.toml:2:1: there is no key `key-0`; "),
+        told[0].starts_with("f.toml:3:1: there is no key `key-0`; "),
         "{}",
         told[0]
     );
     assert_eq!(
         told[100],
-        "f.toml:101:1: 199900 more mistakes stand below; mend those above first"
+        "f.toml:102:1: 199900 more mistakes stand below; mend those above first"
     );
 }
 
