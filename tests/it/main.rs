@@ -124,8 +124,9 @@ mod pool_step;
 #[cfg(test)]
 mod pool_supervision;
 #[cfg(test)]
-mod readiness;
+mod quickstart;
 #[cfg(test)]
+mod readiness;
 mod real_helpers;
 #[cfg(test)]
 mod real_runtimes;
