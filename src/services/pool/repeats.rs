@@ -341,11 +341,11 @@ mod tests {
         }
 
         fn dies(&mut self, worker: usize) -> (Again, Option<Ended>) {
-            self.is_lost(0, worker, DIED)
+            self.lose(0, worker, DIED)
         }
 
         /// And another takes its place.
-        fn is_lost(&mut self, second: u64, worker: usize, cause: &str) -> (Again, Option<Ended>) {
+        fn lose(&mut self, second: u64, worker: usize, cause: &str) -> (Again, Option<Ended>) {
             let now = self.start + Duration::from_secs(second);
             let (log, mut words) = (&mut self.log, std::mem::take(&mut self.workers[worker]));
             let mut tell = |line: &str| log.push(format!("{worker}: {line}"));
@@ -455,7 +455,7 @@ mod tests {
         pool.says(0, "oh");
         pool.dies(0);
         pool.says(0, "oh");
-        let (again, ended) = pool.is_lost(0, 0, "exited with status 2");
+        let (again, ended) = pool.lose(0, 0, "exited with status 2");
         assert_eq!(
             (again.number, again.with_same_words, ended.unwrap().count),
             (1, true, 1)
@@ -522,12 +522,12 @@ mod tests {
     fn a_long_row_is_told_ever_more_rarely() {
         let mut pool = Pool::new(1);
         let told: Vec<u32> = (0..1000)
-            .map(|second| pool.is_lost(second, 0, DIED).0)
+            .map(|second| pool.lose(second, 0, DIED).0)
             .filter(|again| again.is_told)
             .map(|again| again.number)
             .collect();
         assert_eq!(told, [1, 2, 3, 4, 5, 15, 35, 75, 155, 315, 635]);
-        let ended = pool.is_lost(1000, 0, "was killed by signal 9 (SIGKILL)").1.unwrap();
+        let ended = pool.lose(1000, 0, "was killed by signal 9 (SIGKILL)").1.unwrap();
         assert_eq!((ended.count, ended.untold), (1000, 365));
     }
 

@@ -94,13 +94,13 @@ impl Pool {
     pub(super) fn exit_ready(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(id) = self.crew.find(key) else { return };
         for earlier in self.dead_before(id) {
-            self.has_exited(cx, earlier);
+            self.hear_exit(cx, earlier);
         }
-        self.has_exited(cx, id);
+        self.hear_exit(cx, id);
     }
 
     /// Its last words are heard first: a reply that was written counts.
-    fn has_exited(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+    fn hear_exit(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         self.hear_last_words(cx, id);
         let Some(process) = self.crew.get(id) else { return };
         if process.examination.is_under_way() {

@@ -42,7 +42,7 @@ pub(super) struct Loss {
 }
 
 impl Pool {
-    pub(super) fn has_been_replaced(&mut self, cx: &mut Context<'_>, replaced: Action) {
+    pub(super) fn take_loss(&mut self, cx: &mut Context<'_>, replaced: Action) {
         let Action::Replaced {
             worker,
             slot,
@@ -141,7 +141,7 @@ impl Pool {
     }
 
     /// A worker has answered. The first time it is young no more.
-    pub(super) fn has_answered(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+    pub(super) fn note_answer(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         if self.crew.get(id).is_none_or(|process| !process.words.is_young()) {
             return;
         }

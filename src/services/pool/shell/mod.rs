@@ -226,7 +226,7 @@ impl Pool {
                     served,
                 } => {
                     self.latencies.record(waited, served);
-                    self.has_answered(cx, worker);
+                    self.note_answer(cx, worker);
                     self.tell_if_slow(cx, client, worker, waited, served);
                     // The dispatcher answers with the reply it was just told of, and with no other.
                     if let Some(reply) = reply.filter(|reply| reply.worker == worker) {
@@ -256,7 +256,7 @@ impl Pool {
                 Action::Inspect(worker) => self.inspect(cx, worker),
                 Action::Probe { worker, channel } => self.probe(cx, worker, channel),
                 Action::Stop(worker, ending) => self.end_process(cx, worker, ending),
-                Action::Replaced { .. } => self.has_been_replaced(cx, action),
+                Action::Replaced { .. } => self.take_loss(cx, action),
                 Action::Cleared(worker) => self.log_cleared(cx, worker),
                 Action::Grown { .. } | Action::Shrunk { .. } => self.log_resizing(cx, action),
                 Action::Rolled => self.announce_rolled(),
