@@ -61,27 +61,12 @@ impl ExitCodesFlag {
 /// The same for a command line that could not be read, as far as this can be read from it: whoever has asked for certain
 /// numbers is told by those of the mistake beside it. `command` is what the line was read as.
 pub(super) fn wanted_by(command: &Command, words: &[OsString]) -> ExitCodes {
-    let mut codes = ExitCodes::default();
-    let words = words.iter().map(|word| word.to_str().unwrap_or_default());
-    let mut words = words.take_while(|word| *word != "--");
-    while let Some(word) = words.next() {
-        let written = word.strip_prefix("--").unwrap_or_default();
-        let (name, value) = match written.split_once('=') {
-            Some((name, value)) => (name, Some(value)),
-            None => (written, None),
-        };
+    let is_flag = |name: &str| {
         let flag = getopt::written_out(command, name).ok().flatten();
-        if flag.and_then(Arg::get_long) != Some(NAME) {
-            continue;
-        }
-        let given = value
-            .or_else(|| words.next())
-            .map(|value| Codes::from_str(value, false));
-        if let Some(Ok(given)) = given {
-            codes = given.into();
-        }
-    }
-    codes
+        flag.and_then(Arg::get_long) == Some(NAME)
+    };
+    let given = getopt::values_of(words, is_flag).filter_map(|value| Codes::from_str(value, false).ok());
+    given.last().map(ExitCodes::from).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -157,6 +157,24 @@ fn long(definition: &Command, word: OsString) -> Result<(OsString, bool), String
     Ok((full.into(), takes_value(arg) && value.is_none()))
 }
 
+/// What a line gives to a flag, in order, also where it cannot be read as a whole. `is_flag` is asked of each name, without its
+/// dashes. Behind `--` there are no flags of this program.
+pub(super) fn values_of(words: &[OsString], is_flag: impl Fn(&str) -> bool) -> impl Iterator<Item = &str> {
+    let texts = || {
+        let texts = words.iter().map(|word| word.to_str().unwrap_or_default());
+        texts.take_while(|text| *text != "--")
+    };
+    let following = texts().skip(1).map(Some).chain([None]);
+    texts().zip(following).filter_map(move |(text, next)| {
+        let written = text.strip_prefix("--")?;
+        let (name, value) = match written.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (written, None),
+        };
+        if is_flag(name) { value.or(next) } else { None }
+    })
+}
+
 /// The flag that a name is, or is the beginning of. `None`: there is none.
 pub(super) fn written_out<'c>(definition: &'c Command, name: &str) -> Result<Option<&'c Arg>, String> {
     let flags = || definition.get_arguments().filter(|arg| arg.get_long().is_some());

@@ -17,7 +17,7 @@ use std::time::SystemTime;
 use clap::ValueEnum;
 use log::Level;
 
-use super::say;
+use super::{getopt, say};
 use crate::config::levels::Levels;
 use crate::config::lower::log::LogSettings;
 use crate::config::spec::log::{Format, LogSpec};
@@ -29,7 +29,7 @@ use crate::net::standard::Standard;
 pub(super) const VARIABLE: &str = "RUST_LOG";
 
 /// What chooses how they look.
-const FORMAT: &str = "--log-format";
+const FORMAT: &str = "log-format";
 
 /// Starts the log. `environment`: what the variable holds, if it is set. `instead`: what is logged when that is of no use.
 pub(super) fn start(flags: LogSpec, environment: Option<OsString>, instead: &str) -> (Log, LogSettings) {
@@ -63,27 +63,10 @@ pub(super) fn form_at_start(arguments: &[OsString]) -> Form {
         .form(crate::log::is_standard_error())
 }
 
-/// The last that is said counts. Behind `--` there are no flags of this program.
+/// The last that is said counts.
 fn wished(arguments: &[OsString]) -> Option<Format> {
-    let texts = arguments.iter().map(|argument| argument.to_str().unwrap_or_default());
-    let texts: Vec<&str> = texts.take_while(|text| *text != "--").collect();
-    let behind = |pair: &[&str]| match pair {
-        [flag, value] if *flag == FORMAT => Format::from_str(value, false).ok(),
-        _ => None,
-    };
-    let held = |text: &str| Format::from_str(text.strip_prefix(FORMAT)?.strip_prefix('=')?, false).ok();
-    let apart = texts
-        .windows(2)
-        .enumerate()
-        .filter_map(|(at, pair)| Some((at, behind(pair)?)));
-    let together = texts
-        .iter()
-        .enumerate()
-        .filter_map(|(at, text)| Some((at, held(text)?)));
-    apart
-        .chain(together)
-        .max_by_key(|(at, _)| *at)
-        .map(|(_, format)| format)
+    let given = getopt::values_of(arguments, |name| name == FORMAT);
+    given.filter_map(|value| Format::from_str(value, false).ok()).last()
 }
 
 /// Tells something that is no line of the log: `text` as it stands by itself, ended, or `message` as a line.
