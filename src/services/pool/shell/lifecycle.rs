@@ -27,9 +27,9 @@ use crate::process::failure::SpawnError;
 use crate::process::rss;
 use crate::process::spawn::Spawner;
 use crate::reactor::{Alarm, Context};
+use crate::services::journal::Journal;
 use crate::services::standstill::Hoard;
 use crate::services::{Listeners, cannot_watch};
-use crate::stats::throttle::Throttle;
 
 /// Once the pool drains, a client that has connected but not finished its line has so long to do so.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -61,9 +61,8 @@ impl Pool {
             cache: Cache::new(options.cache.as_ref().map(|cache| cache.limits)),
             life: Life::Serving,
             life_alarm: Alarm::default(),
-            upkeep_alarm: Alarm::default(),
             latencies: Latencies::default(),
-            throttle: Throttle::default(),
+            journal: Journal::new(module_path!(), Of::Upkeep.only()),
             repeats: Repeats::default(),
             outage: Outage::default(),
             echoes: Echoes::default(),
@@ -216,7 +215,7 @@ impl Pool {
         self.listening.close();
         self.life = Life::Stopping;
         cx.set_alarm(&mut self.life_alarm, Of::Life.only(), None);
-        cx.set_alarm(&mut self.upkeep_alarm, Of::Upkeep.only(), None);
+        self.journal.stop(cx);
         self.tell(cx, Event::Shutdown(ending));
     }
 
@@ -226,8 +225,7 @@ impl Pool {
 
     fn close_everybody(&mut self, cx: &mut Context<'_>) {
         self.end_row();
-        let left_out = self.throttle.drain();
-        self.sum_up(&left_out);
+        self.journal.drain(&self.options.name);
         for key in self.clients.keys() {
             self.close(cx, key);
         }
@@ -236,34 +234,19 @@ impl Pool {
 
     // ---- in between --------------------------------------------------------------------------------------------
 
-    /// Upkeep is due at every tick where memory is watched, and else when there are log lines to be summed up. What is
-    /// planned already is never put off: lines that are left out from the log plan it again each time.
-    pub(super) fn plan_upkeep(&mut self, cx: &mut Context<'_>) {
+    /// Upkeep is due at every tick where memory is watched, and else when there are log lines to be summed up.
+    fn plan_upkeep(&mut self, cx: &mut Context<'_>) {
         let tick = self
             .options
             .max_rss
             .map(|_| cx.now() + self.options.policy.alarm_interval);
-        let next = [tick, self.throttle.next_deadline(), self.upkeep_alarm.at()]
-            .into_iter()
-            .flatten()
-            .min();
-        cx.set_alarm(&mut self.upkeep_alarm, Of::Upkeep.only(), next);
+        self.journal.plan(cx, tick);
     }
 
     pub(super) fn upkeep(&mut self, cx: &mut Context<'_>) {
-        cx.alarm_fired(&mut self.upkeep_alarm);
-        let left_out = self.throttle.overdue(cx.now());
-        self.sum_up(&left_out);
+        self.journal.sum_up(cx, &self.options.name);
         self.look_at_memory(cx);
         self.plan_upkeep(cx);
-    }
-
-    /// As loudly as what was left out would have been said.
-    fn sum_up(&self, left_out: &[((Topic, Level), u64)]) {
-        let name = &self.options.name;
-        for ((topic, level), count) in left_out {
-            log::log!(*level, service:% = name; "{name}: {count} more {topic} were left out of this log");
-        }
     }
 
     fn look_at_memory(&mut self, cx: &mut Context<'_>) {

@@ -61,8 +61,8 @@ use crate::net::listening::{Accepting, Listening};
 use crate::process::spawn::Spawner;
 use crate::reactor::{Alarm, Context, READ_BUFFER, Readiness, Service, Source};
 use crate::stats::Snapshot;
-use crate::stats::throttle::{Throttle, Verdict};
 
+use crate::services::journal::Journal;
 use crate::services::standstill::Hoard;
 use clients::Clients;
 use crew::Crew;
@@ -89,9 +89,8 @@ pub struct Pool {
     crew: Crew,
     life: Life,
     life_alarm: Alarm,
-    upkeep_alarm: Alarm,
     latencies: Latencies,
-    throttle: Throttle<(Topic, Level)>,
+    journal: Journal<Topic>,
     repeats: Repeats,
     outage: Outage,
     echoes: Echoes,
@@ -283,15 +282,10 @@ impl Pool {
         below: impl Iterator<Item = String>,
     ) {
         let name = &self.options.name;
-        match self.throttle.admit((topic, level), cx.now()) {
-            Verdict::Log { left_out: 0 } => log::log!(level, service:% = name; "{name}: {line}"),
-            Verdict::Log { left_out } => {
-                log::log!(level, service:% = name; "{name}: {line} ({left_out} more like it were left out)")
+        if self.journal.note(cx, name, level, topic, line) {
+            for line in below {
+                log::log!(level, service:% = name; "{name}: {line}");
             }
-            Verdict::LeaveOut => return self.plan_upkeep(cx),
-        }
-        for line in below {
-            log::log!(level, service:% = name; "{name}: {line}");
         }
     }
 

@@ -17,7 +17,6 @@ use super::{Of, Pool, Reply};
 use crate::framing::{Frame, Framing, Progress};
 use crate::process::stderr_log::StderrLog;
 use crate::reactor::{Context, Key, READ_BUFFER, Readiness};
-use crate::stats::throttle::Verdict;
 
 /// Reads from one worker in one turn.
 const READS_PER_TURN: usize = 4;
@@ -363,7 +362,7 @@ impl Pool {
             crew,
             repeats,
             echoes,
-            throttle,
+            journal,
             options,
             ..
         } = self;
@@ -375,21 +374,15 @@ impl Pool {
         let mut is_any_left_out = false;
         let mut tell = |line: &str| {
             let is_echo = echoes.hear(said, gist(line, pid), now);
-            let verdict = match is_echo {
-                true => throttle.admit((Topic::Echo, Level::Info), now),
-                false => Verdict::Log { left_out: 0 },
-            };
-            match verdict {
-                Verdict::Log { left_out: 0 } => log::info!(service:% = name; "{name}: {who}: {line}"),
-                Verdict::Log { left_out } => {
-                    log::info!(service:% = name; "{name}: {who}: {line} ({left_out} more like it were left out)")
-                }
-                Verdict::LeaveOut => is_any_left_out = true,
+            if !is_echo {
+                log::info!(service:% = name; "{name}: {who}: {line}");
+            } else if !journal.write(now, name, Level::Info, Topic::Echo, format_args!("{who}: {line}")) {
+                is_any_left_out = true;
             }
         };
         let outcome = with(repeats, stderr, words, &mut tell);
         if is_any_left_out {
-            self.plan_upkeep(cx);
+            self.journal.plan(cx, None);
         }
         Some(outcome)
     }
