@@ -2,14 +2,16 @@
 //!
 //! There is one form, a number, a blank and a unit, and all of them are written by this module: `0.99 ms`, `107.7 ms`, `8.06 s`,
 //! `2 min 5 s`, `64 KiB`, `12000 bytes`. What is measured has three or four figures; nobody compares more of them by eye.
-//! `tests/it/house.rs` looks for lines that write a time in another way.
+//! Moments are in UTC. `tests/it/house.rs` looks for lines that write a time in another way.
 //!
 //! Not written so: the statistics of USR1 and what clients are answered, which programs read; flags and keys as they are to be
 //! typed (`--busy-timeout 15s`), which is the form of [`config::units`](crate::config::units); and counts of bytes that went
 //! through, which are exact, as counts of requests are.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+use humantime::Rfc3339Timestamp;
 
 /// A length of time, rounded to what a person needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +107,16 @@ impl fmt::Display for Span {
         }
         Ok(())
     }
+}
+
+/// A moment as RFC 3339 has it, in UTC. `form`: how exactly, by the library that writes it.
+pub fn moment(at: SystemTime, form: fn(SystemTime) -> Rfc3339Timestamp) -> String {
+    // A clock that has not been set yet may stand before 1970, which the library does not write.
+    let at = at.max(SystemTime::UNIX_EPOCH);
+    let mut text = String::with_capacity(24);
+    // Fails for a year of five digits, and is empty then.
+    let _ = fmt::write(&mut text, format_args!("{}", form(at)));
+    text
 }
 
 const KIB: u64 = 1 << 10;

@@ -13,6 +13,8 @@ use std::time::SystemTime;
 use log::Level;
 use serde::Serialize;
 
+use crate::amount;
+
 /// The name in front of each line that nobody else puts one to, as syslog would.
 const PROGRAM: &str = "iotcpd";
 /// Before each line of a message behind the first.
@@ -92,12 +94,7 @@ impl Form {
 
 /// As RFC 3339 has it, to the millisecond.
 fn time(at: SystemTime) -> String {
-    // A clock that has not been set yet may stand before 1970, which the library does not write.
-    let at = at.max(SystemTime::UNIX_EPOCH);
-    let mut text = String::with_capacity(24);
-    // Fails for a year of five digits, and is empty then.
-    let _ = std::fmt::write(&mut text, format_args!("{}", humantime::format_rfc3339_millis(at)));
-    text
+    amount::moment(at, humantime::format_rfc3339_millis)
 }
 
 /// The number that syslog(3) has for it.

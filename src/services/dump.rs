@@ -37,9 +37,8 @@ impl<'d> Dump<'d> {
         let mut dump = Dump { door, text: registers };
         let (version, pid) = (env!("CARGO_PKG_VERSION"), std::process::id());
         let since = SystemTime::now().checked_sub(uptime).unwrap_or(SystemTime::UNIX_EPOCH);
-        // A clock that has not been set yet may have stood before 1970, which the library does not write.
-        let since = since.max(SystemTime::UNIX_EPOCH);
-        let (since, uptime) = (humantime::format_rfc3339_seconds(since), amount::span(uptime));
+        let since = amount::moment(since, humantime::format_rfc3339_seconds);
+        let uptime = amount::span(uptime);
         dump.line(format_args!(
             "{kind} of iotcpd {version}, pid = {pid}, up since {since} ({uptime}), {load}"
         ));
