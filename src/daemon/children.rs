@@ -7,6 +7,7 @@ use std::time::Instant;
 use nix::unistd::Pid;
 
 use crate::error::{Blame, Error};
+use crate::process;
 use crate::process::control_group::ControlGroup;
 use crate::process::descendants::{self, Found, Heard, Orphans};
 use crate::process::guard::{Finding, Guard, Kind};
@@ -75,6 +76,13 @@ impl Children {
     pub(super) fn new(guard: Guard, reactor: &Reactor<dyn Door>) -> Result<Children, Error> {
         descendants::become_reaper()
             .map_err(|errno| super::system("become the reaper of what its children leave", &errno))?;
+        match process::shorten_time_slice() {
+            Ok(true) => {}
+            Ok(false) => {
+                log::debug!("the event loop keeps its time slice: it runs with a priority or policy of its own")
+            }
+            Err(errno) => log::debug!("the event loop keeps its time slice: sched_setattr: {}", errno.desc()),
+        }
         let (sender, mailbox) = reactor.mailbox(ANSWERS);
         Ok(Children {
             orphans: guard.orphans(),

@@ -56,7 +56,7 @@ pub mod terminal;
 pub mod watch_list;
 pub mod watchdog;
 
-pub use sys::{claim_children, unread_bytes};
+pub use sys::{claim_children, shorten_time_slice, unread_bytes};
 
 #[cfg(test)]
 mod testing;

@@ -1,6 +1,6 @@
 //! Every system call of this room that no safe wrapper offers, and nothing else, a file a topic: the vfork-like [start] of a
 //! program, the fork of the [guard] and the [image] that it runs, [waiting](wait) on a pidfd, the [rights] to look at files
-//! with, [memory] that is mapped, and here what is asked of pipes and terminals.
+//! with, [memory] that is mapped, the [time slice](time_slice) of a thread, and here what is asked of pipes and terminals.
 #![allow(unsafe_code, reason = "one of the few files for it: see the crate's lints")]
 
 mod dispositions;
@@ -9,6 +9,7 @@ mod image;
 mod memory;
 mod rights;
 mod start;
+mod time_slice;
 mod wait;
 
 use std::ffi::{CStr, c_int};
@@ -22,6 +23,7 @@ pub(super) use guard::{GuardStart, GuardState, fork_guard, state_of_guard, take_
 pub(super) use memory::{ChildStack, SharedWords};
 pub(super) use rights::with_rights_of;
 pub(super) use start::{Detail, Refusal, spawn};
+pub use time_slice::shorten as shorten_time_slice;
 pub use wait::claim_children;
 pub(super) use wait::{Wait, any_exited, borrow, pidfd_open, reap, signal, wait};
 

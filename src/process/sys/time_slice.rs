@@ -1,0 +1,68 @@
+//! The time for which the scheduler leaves a processor to one thread.
+//!
+//! A thread whose slice is shorter than that of the process on the processor may take its place when it wakes up
+//! (EEVDF, Linux 6.12; `sched_setattr(2)`, `sched_runtime` of `SCHED_OTHER`). With the slice that all have alike, a new
+//! session leader, whose account with the scheduler begins anew, keeps the processor until its slice is over, and the loop
+//! waits beside an idle one.
+#![allow(unsafe_code, reason = "one of the few files for it: see the crate's lints")]
+
+use std::mem;
+
+use nix::errno::Errno;
+
+/// The shortest slice that Linux grants, in nanoseconds.
+const SHORTEST: u64 = 100_000;
+
+/// Gives this thread, and no process or thread that it starts, the shortest slice. An older kernel takes it and ignores it.
+///
+/// Does nothing, and returns false, where the thread has another policy than `SCHED_OTHER` or a nice value below 0: what it
+/// starts is to inherit those, and the flag that keeps the slice from being inherited resets them as well.
+///
+/// # Errors
+/// A filter refuses the system calls (EPERM, ENOSYS).
+pub fn shorten() -> Result<bool, Errno> {
+    let mut attributes = of_this_thread()?;
+    if attributes.sched_policy != libc::SCHED_OTHER.cast_unsigned() || attributes.sched_nice < 0 {
+        return Ok(false);
+    }
+    attributes.sched_flags = RESET_ON_FORK;
+    attributes.sched_runtime = SHORTEST;
+    // SAFETY: the kernel reads `size` bytes of a structure of that size, which is as long as the call borrowed.
+    let set = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+    Errno::result(set).map(|_| true)
+}
+
+/// `SCHED_FLAG_RESET_ON_FORK` of `linux/sched.h`.
+const RESET_ON_FORK: u64 = 0x01;
+
+fn of_this_thread() -> Result<libc::sched_attr, Errno> {
+    // SAFETY: a structure of integers, for which all bits clear is a value.
+    let mut attributes: libc::sched_attr = unsafe { mem::zeroed() };
+    let size = mem::size_of_val(&attributes);
+    // SAFETY: the kernel writes no more than `size` bytes there, and nothing that is not an integer.
+    let got = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) };
+    Errno::result(got).map(|_| attributes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slice() -> u64 {
+        of_this_thread().expect("no filter is in force").sched_runtime
+    }
+
+    #[test]
+    fn what_a_thread_with_a_short_slice_starts_has_the_usual_one() {
+        let usual = slice();
+        let (own, started) = std::thread::spawn(|| {
+            assert_eq!(shorten(), Ok(true));
+            (slice(), std::thread::spawn(slice).join())
+        })
+        .join()
+        .expect("the thread ends");
+        assert_eq!(started.expect("the thread ends"), usual);
+        // A kernel without slices of a thread's own says 0 of every thread.
+        assert_eq!(own, if usual == 0 { 0 } else { SHORTEST });
+    }
+}
