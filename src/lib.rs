@@ -5,7 +5,7 @@
 //! | [`cli`] | one file per subcommand: its flags, its help, one call |
 //! | [`config`] | flags and files become the options of a door |
 //! | [`daemon`] | the composition root: doors, listeners, signals, reload, drain |
-//! | [`services`] | the front doors, which do not know each other |
+//! | [`doors`] | the front doors, which do not know each other |
 //! | [`client`] | programs that talk to a daemon |
 //! | [`log`](mod@log) | which lines are logged, what they look like, the thread that writes them |
 //! | [`net`] | addresses, listeners, accepting, access lists, limits, streams |
@@ -26,6 +26,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod daemon;
+pub mod doors;
 pub mod error;
 pub mod framing;
 pub mod fuzzing;
@@ -34,5 +35,4 @@ pub mod net;
 pub mod process;
 pub mod reactor;
 pub mod relay;
-pub mod services;
 pub mod stats;

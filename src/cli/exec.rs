@@ -8,9 +8,9 @@ use crate::config::lower::log::LogSettings;
 use crate::config::lower::{self, Mistake, Origin};
 use crate::config::spec::exec::ExecSpec;
 use crate::daemon::{self, Plan};
+use crate::doors;
+use crate::doors::exec::options::Options;
 use crate::error::Error;
-use crate::services;
-use crate::services::exec::options::Options;
 
 /// The name of a door that has no table to take one from.
 const NAME: &str = "exec";
@@ -36,7 +36,7 @@ pub(super) struct Flags {
 
 pub(super) fn run(flags: &Flags, log: LogSettings) -> Result<(), Error> {
     daemon::run(Plan {
-        services: vec![services::Options::Exec(Box::new(options(flags)?))],
+        services: vec![doors::Options::Exec(Box::new(options(flags)?))],
         source: None,
         log,
     })

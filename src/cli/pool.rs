@@ -4,16 +4,16 @@ use crate::config::lower;
 use crate::config::lower::log::LogSettings;
 use crate::config::spec::pool::PoolSpec;
 use crate::daemon::{self, Plan};
+use crate::doors;
+use crate::doors::pool::options::Options;
 use crate::error::Error;
-use crate::services;
-use crate::services::pool::options::Options;
 
 /// The name of a pool that has no table to take one from.
 const NAME: &str = "pool";
 
 pub(super) fn run(spec: &PoolSpec, log: LogSettings) -> Result<(), Error> {
     daemon::run(Plan {
-        services: vec![services::Options::Pool(Box::new(options(spec)?))],
+        services: vec![doors::Options::Pool(Box::new(options(spec)?))],
         source: None,
         log,
     })

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::de::{Deserialize, Deserializer};
 
 use super::units::{Numbers, Reader, Time, Unreadable, Written};
-use crate::services::pool::options::Framing as Meant;
+use crate::doors::pool::options::Framing as Meant;
 
 /// A framing, as an option names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! What is logged, as it is written: `info`, or `warn,pool=debug`.
 //!
 //! A level, and levels of single rooms (`pool=debug`), in any order and number, commas between them. A room may also be written
-//! as the path of its module, and then of any module in it (`iotcpd::services::pool=debug`), as `RUST_LOG` has been read before:
+//! as the path of its module, and then of any module in it (`iotcpd::doors::pool=debug`), as `RUST_LOG` has been read before:
 //! there a path alone is all that is in it. What is not said stays `info`.
 //!
 //! What holds: a text with a mistake is no filter, and says what is wrong and what to write. Nothing is passed over, for a level
@@ -194,8 +194,8 @@ mod tests {
     fn counts(text: &str) -> [usize; 4] {
         let Levels(filter) = text.parse().unwrap();
         [
-            "iotcpd::services::pool::shell",
-            "iotcpd::services::exec",
+            "iotcpd::doors::pool::shell",
+            "iotcpd::doors::exec",
             "iotcpd::net",
             "mio",
         ]
@@ -225,11 +225,14 @@ mod tests {
     #[test]
     fn what_rust_log_was_given_goes_on_to_work() {
         for (text, expected) in [
-            ("iotcpd::services::pool=debug", [4, 3, 3, 3]),
-            ("iotcpd::services::pool::shell::probe=debug", [3, 3, 3, 3]),
+            ("iotcpd::doors::pool=debug", [4, 3, 3, 3]),
+            ("iotcpd::doors::pool::shell::probe=debug", [3, 3, 3, 3]),
             ("warn,iotcpd::net=trace", [2, 2, 5, 2]),
             ("iotcpd=debug", [4, 4, 4, 4]),
             ("iotcpd", [5, 5, 5, 5]),
+            ("error,iotcpd::doors", [5, 5, 1, 1]),
+            // The doors were called so in version 2.0.
+            ("iotcpd::services::pool::shell=debug", [4, 3, 3, 3]),
             ("error,iotcpd::services", [5, 5, 1, 1]),
         ] {
             assert_eq!(counts(text), expected, "{text}");
@@ -255,8 +258,8 @@ mod tests {
             ("pool", "`pool` is a room, and no level; write for example pool=debug"),
             ("pol=debug", "there is no room `pol`; did you mean `pool`?"),
             (
-                "iotcpd::services::pol=debug",
-                "there is no room `iotcpd::services::pol`; did you mean `pool`?",
+                "iotcpd::doors::pol=debug",
+                "there is no room `iotcpd::doors::pol`; did you mean `pool`?",
             ),
             ("pool=debgu", "there is no level `debgu`; did you mean `debug`?"),
             (

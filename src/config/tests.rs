@@ -7,7 +7,7 @@ use clap::{Arg, Args, Command, Parser};
 
 use super::spec::pool::PoolSpec;
 use super::{file, lower};
-use crate::services::pool::options::{LimitOrigin, Options};
+use crate::doors::pool::options::{LimitOrigin, Options};
 
 #[derive(Debug, Parser)]
 struct Flags {
@@ -23,7 +23,7 @@ fn from_flags<'a>(flags: impl IntoIterator<Item = &'a str>) -> Options {
 fn from_file(keys: &str) -> Options {
     let mut services = file::read("f", format!("[pool.main]\n{keys}").as_bytes()).unwrap();
     assert_eq!(services.len(), 1);
-    let crate::services::Options::Pool(pool) = services.remove(0) else {
+    let crate::doors::Options::Pool(pool) = services.remove(0) else {
         panic!("a pool is a pool")
     };
     *pool

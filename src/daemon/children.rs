@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use nix::unistd::Pid;
 
+use crate::doors::Door;
 use crate::error::{Blame, Error};
 use crate::process;
 use crate::process::control_group::ControlGroup;
@@ -14,7 +15,6 @@ use crate::process::guard::{Finding, Guard, Kind};
 use crate::process::watch_list::WatchList;
 use crate::reactor::Reactor;
 use crate::reactor::helper::{Mailbox, Sender};
-use crate::services::Door;
 use crate::stats::throttle::{Throttle, Verdict};
 
 /// So many answers of threads wait for the loop.

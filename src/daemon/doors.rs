@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use nix::sys::prctl::set_dumpable;
 
 use crate::config::file::Source;
+use crate::doors::{Door, Listeners, Lowered, Options, Readiness};
 use crate::error::{Blame, Error};
 use crate::net::addr::ListenAddr;
 use crate::net::bind;
@@ -15,7 +16,6 @@ use crate::net::listener::Listener;
 use crate::process::limits::OpenFileLimit;
 use crate::process::spawn::SpawnDefaults;
 use crate::reactor::{Context, Reactor, ServiceId};
-use crate::services::{Door, Listeners, Lowered, Options, Readiness};
 
 use super::survey::{Held, Ready, Survey};
 

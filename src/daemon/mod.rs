@@ -32,6 +32,7 @@ use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGURG, SIGUSR1, SIG
 
 use crate::config::file::Source;
 use crate::config::lower::log::LogSettings;
+use crate::doors::{Door, Options};
 use crate::error::{Blame, Error};
 use crate::net::handover::HandedOver;
 use crate::process::limits::OpenFileLimit;
@@ -39,7 +40,6 @@ use crate::process::spawn::SpawnDefaults;
 use crate::process::watchdog::Watchdog;
 use crate::process::{self, guard};
 use crate::reactor::Reactor;
-use crate::services::{self, Door};
 use crate::stats::text;
 
 use children::Children;
@@ -56,7 +56,7 @@ use upgrade::predecessor::Upgrade;
 #[derive(Debug)]
 pub struct Plan {
     /// The services, by their options. At least one.
-    pub services: Vec<services::Options>,
+    pub services: Vec<Options>,
     /// The file they were read from, to be read again at HUP; `None`: they came from the command line.
     pub source: Option<Source>,
     /// What the log has been told, which the file may have a say in.

@@ -12,10 +12,10 @@ use nix::sys::signal::SigSet;
 
 use crate::amount;
 use crate::config::file::Source;
+use crate::doors::Door;
 use crate::error::{Blame, Error};
 use crate::reactor::Reactor;
 use crate::reactor::helper::{Mailbox, Sender};
-use crate::services::Door;
 
 use super::doors::Doors;
 use super::survey::Surveyed;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::Ending;
 use super::notify::Notifier;
-use crate::services::{Options, Readiness};
+use crate::doors::{Options, Readiness};
 
 /// A start that takes longer than this has its reason told; and so long is waited before that is looked at again.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -4,11 +4,11 @@
 
 use crate::config::file::{Contents, Source};
 use crate::config::spec::log::LogSpec;
+use crate::doors::{Kit, Listeners, Options};
 use crate::error::{Blame, Error};
 use crate::net::addr::{ListenAddr, UnixAddr};
 use crate::net::listener::Listener;
 use crate::process::spawn::SpawnDefaults;
-use crate::services::{Kit, Listeners, Options};
 
 /// A service with all that is had for it beforehand.
 #[derive(Debug)]

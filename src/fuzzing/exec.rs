@@ -1,9 +1,9 @@
 //! What clients of an exec door send.
 
 use super::Choices;
+use crate::doors::exec::core::dialect::Dialect;
+use crate::doors::exec::core::request::{End, Found, PER_ARGUMENT, Wrong};
 use crate::framing::signals::PASSED_ON;
-use crate::services::exec::core::dialect::Dialect;
-use crate::services::exec::core::request::{End, Found, PER_ARGUMENT, Wrong};
 
 /// All that a stream has come to.
 #[derive(Debug, Default, PartialEq, Eq)]

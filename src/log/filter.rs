@@ -1,19 +1,21 @@
 //! What is logged: the least level of the whole program, and of single rooms. Pure.
 
+use std::borrow::Cow;
+
 use log::{Level, LevelFilter};
 
 /// What each module's path begins with.
 const CRATE: &str = "iotcpd";
 
 /// What the doors share is beside them.
-const SHARED: &str = "iotcpd::services";
+const SHARED: &str = "iotcpd::doors";
 
 /// The rooms that may have a level of their own, and where they are in the house. `tests/it/house.rs` holds that each room
 /// that logs is one of them.
 pub const ROOMS: [(&str, &str); 12] = [
-    ("pool", "iotcpd::services::pool"),
-    ("exec", "iotcpd::services::exec"),
-    ("command", "iotcpd::services::command"),
+    ("pool", "iotcpd::doors::pool"),
+    ("exec", "iotcpd::doors::exec"),
+    ("command", "iotcpd::doors::command"),
     ("services", SHARED),
     ("daemon", "iotcpd::daemon"),
     ("config", "iotcpd::config"),
@@ -24,6 +26,17 @@ pub const ROOMS: [(&str, &str); 12] = [
     ("cli", "iotcpd::cli"),
     ("log", "iotcpd::log"),
 ];
+
+/// What [`SHARED`] was called up to version 2.0.
+const FORMER: &str = "iotcpd::services";
+
+/// A path as it is today: one in a former room, as configurations may name it, is that in today's.
+fn current(path: &str) -> Cow<'_, str> {
+    match path.strip_prefix(FORMER) {
+        Some(rest) if is_in(path, FORMER) => Cow::Owned(format!("{SHARED}{rest}")),
+        _ => Cow::Borrowed(path),
+    }
+}
 
 /// The room that a module is in, by its path; for one that is in none, of another crate, the name of that.
 #[must_use]
@@ -65,8 +78,9 @@ impl Filter {
 
     /// Of a module, by its path, and of all that is in it; said twice, the second counts.
     pub fn set(&mut self, path: &str, level: LevelFilter) {
-        self.parts.retain(|(known, _)| known != path);
-        self.parts.push((path.to_owned(), level));
+        let path = current(path);
+        self.parts.retain(|(known, _)| *known != path);
+        self.parts.push((path.into_owned(), level));
         self.parts.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
     }
 
@@ -88,6 +102,7 @@ impl Filter {
 /// Whether a path may be that of a module of this program: as far as rooms and doors are concerned.
 #[must_use]
 pub fn is_known(path: &str) -> bool {
+    let path = &*current(path);
     let is_at = |room| {
         if room == SHARED {
             path == SHARED
@@ -105,10 +120,10 @@ mod tests {
     #[test]
     fn the_room_of_a_module_is_that_of_its_door_or_its_folder() {
         for (path, name) in [
-            ("iotcpd::services::pool", "pool"),
-            ("iotcpd::services::exec::shell::programs", "exec"),
-            ("iotcpd::services::closing", "services"),
-            ("iotcpd::services::poolside", "services"),
+            ("iotcpd::doors::pool", "pool"),
+            ("iotcpd::doors::exec::shell::programs", "exec"),
+            ("iotcpd::doors::closing", "services"),
+            ("iotcpd::doors::poolside", "services"),
             ("iotcpd::daemon", "daemon"),
             ("iotcpd::client::ask::words", "client"),
             ("mio::poll", "mio"),
@@ -127,17 +142,17 @@ mod tests {
         };
         assert_eq!((wants(&filter, "iotcpd::net"), filter.most()), (3, LevelFilter::Info));
         filter.set_base(LevelFilter::Warn);
-        filter.set("iotcpd::services", LevelFilter::Error);
-        filter.set("iotcpd::services::pool", LevelFilter::Off);
-        filter.set("iotcpd::services::pool", LevelFilter::Debug);
-        filter.set("iotcpd::services::pool::shell::probe", LevelFilter::Trace);
+        filter.set("iotcpd::doors", LevelFilter::Error);
+        filter.set("iotcpd::doors::pool", LevelFilter::Off);
+        filter.set("iotcpd::doors::pool", LevelFilter::Debug);
+        filter.set("iotcpd::doors::pool::shell::probe", LevelFilter::Trace);
         for (path, count) in [
             ("iotcpd::net", 2),
-            ("iotcpd::services::journal", 1),
-            ("iotcpd::services::pool", 4),
-            ("iotcpd::services::pool::shell", 4),
-            ("iotcpd::services::pool::shell::probe", 5),
-            ("iotcpd::services::poolside", 1),
+            ("iotcpd::doors::journal", 1),
+            ("iotcpd::doors::pool", 4),
+            ("iotcpd::doors::pool::shell", 4),
+            ("iotcpd::doors::pool::shell::probe", 5),
+            ("iotcpd::doors::poolside", 1),
         ] {
             assert_eq!(wants(&filter, path), count, "{path}");
         }
@@ -146,10 +161,10 @@ mod tests {
 
     #[test]
     fn only_what_can_be_there_is_known() {
-        for path in ["iotcpd", "iotcpd::services", "iotcpd::services::pool::x", "iotcpd::net"] {
+        for path in ["iotcpd", "iotcpd::doors", "iotcpd::doors::pool::x", "iotcpd::net"] {
             assert!(is_known(path), "{path}");
         }
-        for path in ["", "net", "hyper", "iotcpd::nets", "iotcpd::services::pol", "iotcpdx"] {
+        for path in ["", "net", "hyper", "iotcpd::nets", "iotcpd::doors::pol", "iotcpdx"] {
             assert!(!is_known(path), "{path}");
         }
     }

@@ -11,10 +11,10 @@ const LONGEST_FUNCTION: usize = 60;
 /// Which rooms a room may import from. Everybody may use itself and [`FOR_ALL`].
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     // The options of a door are what a command line becomes; addresses and their errors are part of them.
-    ("cli", &["config", "daemon", "client", "services", "net", "log"]),
-    ("daemon", &["config", "services", "stats", "net", "process", "reactor"]),
-    ("config", &["services", "net", "process", "log"]),
-    ("services", &["net", "process", "relay", "framing", "stats", "reactor"]),
+    ("cli", &["config", "daemon", "client", "doors", "net", "log"]),
+    ("daemon", &["config", "doors", "stats", "net", "process", "reactor"]),
+    ("config", &["doors", "net", "process", "log"]),
+    ("doors", &["net", "process", "relay", "framing", "stats", "reactor"]),
     ("client", &["net", "framing", "stats", "reactor"]),
     // Its lines go to a standard stream.
     ("log", &["net"]),
@@ -25,10 +25,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("stats", &[]),
     ("reactor", &[]),
     // For tests alone: feeds every room that parses bytes from outside. Nobody may import it.
-    (
-        "fuzzing",
-        &["config", "services", "client", "net", "process", "framing"],
-    ),
+    ("fuzzing", &["config", "doors", "client", "net", "process", "framing"]),
 ];
 
 /// How a command ends, and how times and sizes are written.
@@ -147,7 +144,7 @@ fn doors_do_not_know_each_other() {
     let door = |file: &File| {
         Some(
             file.path
-                .strip_prefix("services")
+                .strip_prefix("doors")
                 .ok()?
                 .components()
                 .next()?
@@ -161,7 +158,7 @@ fn doors_do_not_know_each_other() {
             continue;
         };
         for other in doors.iter().filter(|other| **other != own) {
-            let name = format!("services::{}", other.to_str().unwrap());
+            let name = format!("doors::{}", other.to_str().unwrap());
             let knows = file.code().filter(|(_, line)| line.contains(&name));
             offences.extend(knows.map(|(number, _)| format!("{}:{number}: knows {name}", file.path.display())));
         }
@@ -265,7 +262,7 @@ const TIMES_FOR_PROGRAMS: [&str; 4] = [
     "amount.rs",
     "stats/text.rs",
     "config/units.rs",
-    "services/command/core/event.rs",
+    "doors/command/core/event.rs",
 ];
 
 /// Words in the names of times. A name in capitals is looked at in small ones.
@@ -372,9 +369,9 @@ fn main_is_short() {
 /// The fields of the structs in a door's `counters.rs`, each of which must be written elsewhere, and be in the report.
 #[test]
 fn every_counter_is_counted_and_shown() {
-    counters_of("services/pool", 26);
-    counters_of("services/exec", 16);
-    counters_of("services/command", 17);
+    counters_of("doors/pool", 26);
+    counters_of("doors/exec", 16);
+    counters_of("doors/command", 17);
 }
 
 fn counters_of(door: &str, at_least: usize) {

@@ -51,7 +51,7 @@ fn a_variable_that_says_nothing_is_told_and_silences_nothing() {
         );
         assert!(told.contains("info is logged") && told.contains(wrong), "{told}");
     }
-    let daemon = pool(&[]).env("RUST_LOG", "iotcpd::services::pool=debug").start();
+    let daemon = pool(&[]).env("RUST_LOG", "iotcpd::doors::pool=debug").start();
     daemon.stderr_wait(" DEBUG pool: worker 0 ");
     assert!(!log_of(&daemon).contains("RUST_LOG"));
     // Where a flag says it nobody asks the variable.

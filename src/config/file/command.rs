@@ -11,7 +11,7 @@ use super::{Found, accept};
 use crate::config::lower::{self, Entry, Program};
 use crate::config::quote::Quoted;
 use crate::config::spec::command::{CommandSpec, EntrySpec};
-use crate::services::command::options::{Command, Options};
+use crate::doors::command::options::{Command, Options};
 
 /// The key of a TOML table that holds the commands.
 const COMMANDS: &str = "commands";

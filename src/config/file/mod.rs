@@ -37,9 +37,9 @@ use super::quote::Quoted;
 use super::spec::command::CommandSpec;
 use super::spec::exec::ExecSpec;
 use super::spec::log::LogSpec;
+use crate::doors::Options;
 use crate::error::Error;
 use crate::net::addr::ListenAddr;
-use crate::services::Options;
 
 /// A file that describes services, and how it is read: now, and again when it may have changed.
 #[derive(Debug, Clone, PartialEq)]

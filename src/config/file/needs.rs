@@ -9,10 +9,10 @@ use super::keys::Keys;
 use super::report::Report;
 use crate::config::lower::Origin;
 use crate::config::quote::Quoted;
+use crate::doors::pool::options::Options;
+use crate::doors::pool::squidguard;
 use crate::process::spawn;
 use crate::process::spec::ProcessSpec;
-use crate::services::pool::options::Options;
-use crate::services::pool::squidguard;
 
 /// What is looked at beside the file itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -26,8 +26,8 @@ use crate::config::lower::Program;
 use crate::config::quote::Quoted;
 use crate::config::spec::command::{CommandSpec, EntrySpec};
 use crate::config::torc_cfg::{Document, Open, Opened};
+use crate::doors::command::options::Options;
 use crate::error::Error;
-use crate::services::command::options::Options;
 
 /// The door's name in logs and statistics: the file has none.
 const NAME: &str = "command";

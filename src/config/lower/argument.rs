@@ -6,7 +6,7 @@ use super::pattern::pattern;
 use super::{Mistakes, Origin};
 use crate::config::quote::Quoted;
 use crate::config::spec::command::ArgumentSpec;
-use crate::services::command::options::Argument;
+use crate::doors::command::options::Argument;
 
 /// Lowers the argument at one position.
 ///

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::pattern::pattern;
 use super::{KEY, LONGEST, Mistakes, Origin};
 use crate::config::spec::pool::PoolSpec;
-use crate::services::pool::options::{CacheLimits, CacheOptions};
+use crate::doors::pool::options::{CacheLimits, CacheOptions};
 
 const DEFAULT_TTL: Duration = Duration::from_secs(60);
 
@@ -65,7 +65,7 @@ mod tests {
             size: 1 << 20,
             ttl: DEFAULT_TTL,
         };
-        let skip = crate::services::pattern::Pattern::new("^POST").ok();
+        let skip = crate::doors::pattern::Pattern::new("^POST").ok();
         assert_eq!(cache, Some(CacheOptions { limits, skip }));
     }
 

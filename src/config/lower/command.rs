@@ -22,8 +22,8 @@ use crate::config::quote::Quoted;
 use crate::config::spec::command::{CommandSpec, EntrySpec};
 use crate::config::spec::whether::Whether;
 use crate::config::units::{Size, Time};
+use crate::doors::command::options::{Argument, Command, Options, Timing};
 use crate::process::spec::ProcessSpec;
-use crate::services::command::options::{Argument, Command, Options, Timing};
 
 /// Linux delays an acknowledgement by up to 40 ms, and a client whose second small write waits for that of the first (Nagle;
 /// RFC 1122 §4.2.3.4) sends the end of its line so much later, and a round trip: 100 ms is over both, and a person does
@@ -273,7 +273,7 @@ pub fn wrong_name(name: &str) -> Option<String> {
 mod tests {
     use super::*;
     use crate::config::units::Whole;
-    use crate::services::LimitOrigin;
+    use crate::doors::LimitOrigin;
 
     const NANOSECOND: Duration = Duration::from_nanos(1);
 

@@ -12,8 +12,8 @@ use crate::config::spec::exec::{ExecSpec, Protocol};
 use crate::config::spec::listen::ListenSpec;
 use crate::config::spec::whether::Whether;
 use crate::config::units::{Time, Whole};
-use crate::services::exec::core::sockproc::SHELL;
-use crate::services::exec::options::{Dialect, Options, Policy};
+use crate::doors::exec::core::sockproc::SHELL;
+use crate::doors::exec::options::{Dialect, Options, Policy};
 
 // Those of sockexec 3.1.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);

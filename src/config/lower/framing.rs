@@ -7,7 +7,7 @@ use super::{KEY, LONGEST, Mistakes, Origin};
 use crate::config::framing::Framing as Written;
 use crate::config::spec::pool::{HalfClose, LineEnd as WrittenEnd, PoolSpec};
 use crate::config::units::Time;
-use crate::services::pool::options::{Framing, Framings, LineEnd, LineRules, Policy};
+use crate::doors::pool::options::{Framing, Framings, LineEnd, LineRules, Policy};
 
 /// Shorter pauses come about by themselves, whenever a worker is not on a processor.
 const QUIET: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;

@@ -7,12 +7,12 @@ use ipnet::IpNet;
 use super::{KEY, Mistakes, Origin};
 use crate::config::spec::listen::ListenSpec;
 use crate::config::units::FileMode;
+use crate::doors::LimitOrigin;
 use crate::net::access::{AccessList, parse_net};
 use crate::net::addr::{ListenAddr, UnixAddr};
 use crate::net::bind::UnixSocketOptions;
 use crate::net::limits::ConnectionLimits;
 use crate::process::identity::{UserIdentity, lookup_group};
-use crate::services::LimitOrigin;
 
 const DEFAULT_BACKLOG: u32 = 1024;
 const DEFAULT_CONNECTIONS: usize = 4096;

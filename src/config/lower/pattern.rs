@@ -2,7 +2,7 @@
 
 use super::{Mistakes, Origin};
 use crate::config::quote::Quoted;
-use crate::services::pattern::{Malformed, Pattern};
+use crate::doors::pattern::{Malformed, Pattern};
 
 /// Reads an expression; what is wrong with it is told with its place.
 pub(super) fn pattern(mistakes: &mut Mistakes, origin: Origin, text: &str) -> Option<Pattern> {

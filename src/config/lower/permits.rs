@@ -2,10 +2,10 @@
 
 use super::{KEY, Mistakes, Origin};
 use crate::config::spec::exec::ExecSpec;
+use crate::doors::exec::core::permits::{Clients, Programs};
+use crate::doors::exec::options::is_exposed;
 use crate::net::addr::ListenAddr;
 use crate::process::identity::{UserIdentity, lookup_group};
-use crate::services::exec::core::permits::{Clients, Programs};
-use crate::services::exec::options::is_exposed;
 
 /// Lowers the lists. `addresses` are all that the door listens on, those aside that could not be read.
 pub(super) fn permits(

@@ -15,10 +15,10 @@ use super::workers::pool_size;
 use super::{KEY, LONGEST, Lowered, Mistake, Mistakes, Origin, SHORTEST_TIMEOUT, setting};
 use crate::config::quote::Quoted;
 use crate::config::spec::pool::{HalfClose as Written, Mode as WrittenMode, PoolSpec};
+use crate::doors::pool::options::{Disclosure, Framing, HalfClose, Mode, Options, Persistent, Policy};
+use crate::doors::pool::squidguard::DEFAULT_COMMAND;
 use crate::net::addr::{AddrError, ListenAddr};
 use crate::process::spec::ProcessSpec;
-use crate::services::pool::options::{Disclosure, Framing, HalfClose, Mode, Options, Persistent, Policy};
-use crate::services::pool::squidguard::DEFAULT_COMMAND;
 
 /// The worker of iotcpd 1.1.
 const DEFAULT_PORT: u16 = 9991;
@@ -419,9 +419,9 @@ mod tests {
     use super::*;
     use crate::config::spec::listen::ListenSpec;
     use crate::config::units::{Escaped, Size, Time, Whole};
+    use crate::doors::pool::options::{Framings, PoolSize};
     use crate::net::limits::ConnectionLimits;
     use crate::process::spec::ProcessSpec;
-    use crate::services::pool::options::{Framings, PoolSize};
 
     fn lower(spec: &PoolSpec) -> Options {
         pool("pool", spec).unwrap().options

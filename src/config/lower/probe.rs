@@ -8,8 +8,8 @@ use super::pattern::pattern;
 use super::{KEY, LONGEST, Mistakes, Origin};
 use crate::config::quote::Quoted;
 use crate::config::spec::pool::PoolSpec;
-use crate::services::pattern::Pattern;
-use crate::services::pool::options::{Framing, LineRules, Probe};
+use crate::doors::pattern::Pattern;
+use crate::doors::pool::options::{Framing, LineRules, Probe};
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
 /// More often, and what is asked for nobody's sake takes a part of the work that shows.

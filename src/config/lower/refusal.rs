@@ -4,7 +4,7 @@ use super::framing::error_reply;
 use super::{KEY, Mistakes, Origin};
 use crate::config::spec::fail::{self, Fail};
 use crate::config::spec::pool::PoolSpec;
-use crate::services::pool::options::Framing;
+use crate::doors::pool::options::Framing;
 
 /// Also what a URL rewriter answers for "leave this URL alone".
 const DEFAULT_ERROR_REPLY: &[u8] = b"ERR\n";

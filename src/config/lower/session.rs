@@ -6,7 +6,7 @@ use super::exec::{DEFAULT_MAX_BUFFER, MAX_BUFFER};
 use super::pool::TIMEOUT;
 use super::{KEY, LONGEST, Mistakes, Origin, setting};
 use crate::config::spec::pool::{Mode as Written, PoolSpec};
-use crate::services::pool::options::Mode;
+use crate::doors::pool::options::Mode;
 
 /// How long a session may last unless `busy-timeout` says something: the end of all times.
 pub(super) const DEFAULT_BUSY_TIMEOUT: Duration = LONGEST;
@@ -225,7 +225,7 @@ mod tests {
     fn what_means_nothing_to_a_session_is_told_key_by_key() {
         let time = Some(Time(Duration::from_secs(9)));
         let lines = Some(crate::config::framing::Framing(
-            crate::services::pool::options::Framing::Line,
+            crate::doors::pool::options::Framing::Line,
         ));
         let spec = PoolSpec {
             pipeline: Some(Whole(2)),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{KEY, LONGEST, Mistakes, Origin, SHORTEST_TIMEOUT};
 use crate::config::spec::pool::PoolSpec;
-use crate::services::pool::options::{MAX_WORKERS, PoolSize};
+use crate::doors::pool::options::{MAX_WORKERS, PoolSize};
 
 const DEFAULT_WORKERS: usize = 4;
 const DEFAULT_MIN: usize = 1;

@@ -217,7 +217,7 @@ pub struct PoolSpec {
     pub pty: bool,
 }
 
-/// What a connection gets; the meaning is told at [`options::Mode`](crate::services::pool::options::Mode).
+/// What a connection gets; the meaning is told at [`options::Mode`](crate::doors::pool::options::Mode).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
@@ -269,7 +269,7 @@ impl ValueEnum for LineEnd {
 }
 
 /// What the end of a client's sending side is taken for; the meaning is told at
-/// [`options::HalfClose`](crate::services::pool::options::HalfClose).
+/// [`options::HalfClose`](crate::doors::pool::options::HalfClose).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HalfClose {

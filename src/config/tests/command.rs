@@ -4,8 +4,8 @@ use clap::{Args, Command, Parser};
 
 use super::super::file;
 use super::super::spec::command::{CommandSpec, EntrySpec};
-use crate::services::LimitOrigin;
-use crate::services::command::options::Options;
+use crate::doors::LimitOrigin;
+use crate::doors::command::options::Options;
 
 #[derive(Debug, Parser)]
 struct Flags {
@@ -50,7 +50,7 @@ fn from_toml_with(keys: &str, entry: &str) -> Options {
     let text = format!("[command.command]\n{listen}\n{keys}\n[command.command.commands.c]\n{cmd}\n{entry}");
     let mut services = file::read("f", text.as_bytes()).unwrap();
     assert_eq!(services.len(), 1);
-    let crate::services::Options::Command(door) = services.remove(0) else {
+    let crate::doors::Options::Command(door) = services.remove(0) else {
         panic!("a command door is one")
     };
     *door

@@ -4,7 +4,7 @@ use clap::{Args, Command, Parser};
 
 use super::super::spec::exec::ExecSpec;
 use super::super::{file, lower};
-use crate::services::exec::options::Options;
+use crate::doors::exec::options::Options;
 
 #[derive(Debug, Parser)]
 struct Flags {
@@ -26,7 +26,7 @@ fn from_file(keys: &str) -> Options {
     };
     let mut services = file::read("f", format!("[exec.main]\n{listen}\n{keys}").as_bytes()).unwrap();
     assert_eq!(services.len(), 1);
-    let crate::services::Options::Exec(exec) = services.remove(0) else {
+    let crate::doors::Options::Exec(exec) = services.remove(0) else {
         panic!("an exec door is one")
     };
     *exec

@@ -6,12 +6,12 @@ use super::super::{Daemon, Places, Start};
 use super::invitation::{self, Terms, VARIABLE};
 use super::link::{Heard, Link};
 use super::word;
+use crate::doors::{Door, Readiness};
 use crate::error::{Blame, Error};
 use crate::net::handover::{self, HandedOver};
 use crate::net::inherit::Inherited;
 use crate::process::successor;
 use crate::reactor::Reactor;
-use crate::services::{Door, Readiness};
 
 /// What the variable has brought.
 #[derive(Debug)]

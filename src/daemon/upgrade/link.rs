@@ -7,10 +7,10 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use crate::doors::Door;
 use crate::process::successor::Watch;
 use crate::reactor::Reactor;
 use crate::reactor::helper::{Mailbox, Sender};
-use crate::services::Door;
 
 /// From one word to the next. Neither side has anything to do in between but to say it.
 const BETWEEN_WORDS: Duration = Duration::from_secs(30);

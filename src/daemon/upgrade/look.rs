@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::SigSet;
 
+use crate::doors::Door;
 use crate::reactor::Reactor;
 use crate::reactor::helper::Mailbox;
-use crate::services::Door;
 
 /// How long the look is waited for.
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);

@@ -4,7 +4,7 @@ use toml::de::DeTable as Table;
 
 use super::*;
 use crate::config::file::Looks;
-use crate::services::command::options::Argument;
+use crate::doors::command::options::Argument;
 
 /// What a text with one such table comes to, and the mistakes, each a line without the name of the file.
 fn read_text(text: &str) -> Result<Options, Vec<String>> {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::units::{FileMode, Time};
+use crate::doors::command::options::{Argument, Command};
 use crate::error::Blame;
-use crate::services::command::options::{Argument, Command};
 
 #[track_caller]
 fn door(text: &str) -> Options {

@@ -1,0 +1,358 @@
+//! What a command door is told: every number decided, every default applied, nothing left to look up.
+//!
+//! What a client may say is part of it: [`Argument`] judges one argument of a command, without knowing who sends it. What
+//! holds: an argument that passes fits into an argument list, and a restriction is always about the whole of it.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use crate::doors::pattern::Pattern;
+use crate::doors::{Descriptors, LimitOrigin};
+use crate::net::access::AccessList;
+use crate::net::addr::ListenAddr;
+use crate::net::bind::UnixSocketOptions;
+use crate::net::limits::ConnectionLimits;
+use crate::process::spec::ProcessSpec;
+use crate::process::stderr_log::printable;
+
+/// What one connection holds beside its program: its socket.
+pub const DESCRIPTORS_PER_CONNECTION: usize = 1;
+/// What one program holds: its pipes, three at the most, and a pidfd.
+pub const DESCRIPTORS_PER_PROGRAM: usize = 4;
+/// The other ends of the pipes of the one program that is just being started, and some to spare.
+const DESCRIPTORS_BESIDE: usize = 8;
+
+/// One command door, ready to be built.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// The name in logs and statistics; unique in a daemon.
+    pub name: String,
+    /// Where clients connect. Never empty.
+    pub listen: Vec<ListenAddr>,
+    /// Mode and owner of the UNIX listeners among [`listen`](Self::listen).
+    pub unix_socket: UnixSocketOptions,
+    /// Length of the kernel's queue of connections not yet accepted.
+    pub backlog: u32,
+    /// Who may connect over TCP.
+    pub access: AccessList,
+    /// How many may be connected, in total and from one address.
+    pub connection_limits: ConnectionLimits,
+    /// Where the limit on their total comes from.
+    pub connection_limit: LimitOrigin,
+    /// How long everything of a connection may take.
+    pub timing: Timing,
+    /// From TERM to KILL.
+    pub kill_timeout: Duration,
+    /// How long programs may run on once the daemon was told to stop.
+    pub stop_timeout: Duration,
+    /// The longest name or argument, in bytes, its terminator left out.
+    pub max_message: usize,
+    /// How much of a connection may be held in memory, each way, in bytes.
+    pub max_buffer: usize,
+    /// Whether the name `list` is answered with the names of the commands. If so, no command has that name.
+    pub list: bool,
+    /// Whether log lines show arguments.
+    pub log_arguments: bool,
+    /// Whether each step of a connection is logged.
+    pub debug: bool,
+    /// What clients may ask for, each name once. Never empty.
+    pub commands: Vec<Command>,
+}
+
+/// How long everything of a connection may take, programs left out: their time is the command's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// How long a client may take from connecting until its last argument is complete.
+    pub read_timeout: Duration,
+    /// How long a client may leave output unread once its program has ended.
+    pub write_timeout: Duration,
+    /// How long output is awaited after a program's exit while something it has started holds it open.
+    pub linger: Duration,
+    /// A message that has no terminator is complete when nothing has come for so long.
+    pub quiet: Duration,
+}
+
+/// One command that clients may ask for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Command {
+    /// What a client sends, and the program's argv\[0\]. Not empty, and without CR, LF, NUL.
+    pub name: Vec<u8>,
+    /// The program, and the arguments that stand before the client's.
+    pub process: ProcessSpec,
+    /// How many may run at once, at least 1.
+    pub threads: usize,
+    /// What the client sends after the name: one restriction for each argument, in their order.
+    pub arguments: Vec<Argument>,
+    /// How many may wait when all [`threads`](Self::threads) are taken; 0: none, they are told `busy`.
+    pub queue: usize,
+    /// How long one may wait in the queue.
+    pub max_wait: Duration,
+    /// Whether a client that asks for what is running already, with the same arguments, shares its output.
+    pub join: bool,
+    /// How long one run may take; `None`: as long as it likes.
+    pub timeout: Option<Duration>,
+}
+
+/// What an argument may be.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Argument {
+    /// Anything that can be an argument of a program.
+    Any,
+    /// What the expression matches from its first byte to its last, whether it is anchored or not: who leaves out `$`
+    /// does not let through what follows.
+    Matching(Pattern),
+    /// A whole number in this range, in decimal digits as they are usually written: no sign but `-`, no leading zero, so
+    /// that no program reads another number (an octal one) than was checked here.
+    Integer(RangeInclusive<i64>),
+    /// One of these words.
+    OneOf(Vec<String>),
+}
+
+/// So many names of commands are shown to people.
+const SHOWN: usize = 8;
+
+impl Options {
+    /// The names of the commands, for the log.
+    pub fn summary(&self) -> String {
+        let names = self.commands.iter().take(SHOWN);
+        let mut names: Vec<String> = names.map(|command| printable(&command.name, "")).collect();
+        if let Some(more) = self.commands.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+            names.push(format!("{more} more"));
+        }
+        let noun = if self.commands.len() == 1 {
+            "command"
+        } else {
+            "commands"
+        };
+        format!("{} {noun} ({})", self.commands.len(), names.join(", "))
+    }
+
+    /// Descriptors that may be open at the same time.
+    ///
+    /// Programs are bounded by what the operator has set for each command, not by the connections: a program whose client
+    /// has gone is still there until it has ended.
+    pub fn descriptors(&self) -> Descriptors {
+        let programs = self.commands.iter().fold(0_usize, |sum, command| {
+            sum.saturating_add(command.threads.saturating_mul(DESCRIPTORS_PER_PROGRAM))
+        });
+        let fixed = programs.saturating_add(DESCRIPTORS_BESIDE);
+        let connections = self.connection_limits.total.saturating_mul(DESCRIPTORS_PER_CONNECTION);
+        match self.connection_limit {
+            LimitOrigin::Asked => Descriptors {
+                fixed: fixed.saturating_add(connections),
+                flexible: 0,
+            },
+            LimitOrigin::Default => Descriptors {
+                fixed,
+                flexible: connections,
+            },
+        }
+    }
+}
+
+impl Argument {
+    /// Whether a client may send these bytes.
+    ///
+    /// # Errors
+    /// What they have to be, to be told to the client: `has to be a whole number from 1 to 100`.
+    pub fn check(&self, bytes: &[u8]) -> Result<(), String> {
+        // No argument of a program can hold one (execve(2)), whatever the restriction says.
+        if bytes.contains(&0) {
+            return Err("has to be without NUL bytes".to_owned());
+        }
+        let fits = match self {
+            Argument::Any => true,
+            Argument::Matching(pattern) => pattern.is_all_of(bytes),
+            Argument::Integer(range) => whole_number(bytes).is_some_and(|number| range.contains(&number)),
+            Argument::OneOf(words) => words.iter().any(|word| word.as_bytes() == bytes),
+        };
+        if fits { Ok(()) } else { Err(format!("has to be {self}")) }
+    }
+}
+
+/// What it stands for in a sentence: "has to be …".
+impl fmt::Display for Argument {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Argument::Any => out.write_str("anything"),
+            Argument::Matching(pattern) => write!(out, "matched as a whole by {}", pattern.as_str()),
+            Argument::Integer(range) => write!(out, "a whole number from {} to {}", range.start(), range.end()),
+            Argument::OneOf(words) => write!(out, "one of: {}", words.join(", ")),
+        }
+    }
+}
+
+/// The number that is written by these bytes, if they are just what it would be printed as.
+fn whole_number(bytes: &[u8]) -> Option<i64> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let number: i64 = text.parse().ok()?;
+    (number.to_string() == text).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn matching(text: &str) -> Argument {
+        Argument::Matching(Pattern::new(text).unwrap())
+    }
+
+    fn words() -> Argument {
+        Argument::OneOf(vec!["start".to_owned(), "stop".to_owned()])
+    }
+
+    fn refusal(argument: &Argument, bytes: &[u8]) -> String {
+        argument.check(bytes).unwrap_err()
+    }
+
+    #[test]
+    fn a_refusal_says_what_it_has_to_be() {
+        let percent = Argument::Integer(1..=100);
+        assert_eq!(refusal(&percent, b"101"), "has to be a whole number from 1 to 100");
+        assert_eq!(refusal(&words(), b"status"), "has to be one of: start, stop");
+        assert_eq!(
+            refusal(&matching("^[a-z]+$"), b"A"),
+            "has to be matched as a whole by ^[a-z]+$"
+        );
+        assert_eq!(refusal(&Argument::Any, b"a\0b"), "has to be without NUL bytes");
+    }
+
+    #[test]
+    fn a_number_is_written_in_one_way() {
+        let range = Argument::Integer(-5..=100);
+        for good in ["-5", "0", "7", "100"] {
+            assert_eq!(range.check(good.as_bytes()), Ok(()), "{good}");
+        }
+        let bad = [
+            "-6",
+            "101",
+            "",
+            "-",
+            "-0",
+            "+7",
+            "07",
+            " 7",
+            "7 ",
+            "7\n",
+            "0x7",
+            "7.0",
+            "1e1",
+            "9999999999999999999999",
+            "\u{664}",
+        ];
+        for bad in bad {
+            assert!(range.check(bad.as_bytes()).is_err(), "{bad:?}");
+        }
+        assert!(range.check(b"7\xff").is_err());
+        let all = Argument::Integer(i64::MIN..=i64::MAX);
+        assert_eq!(all.check(i64::MIN.to_string().as_bytes()), Ok(()));
+    }
+
+    #[test]
+    fn an_expression_matches_the_whole_argument() {
+        for pattern in ["[a-z]+", "^[a-z]+", "[a-z]+$", "^[a-z]+$", "a|ab|abc", "(?m)^[a-z]+$"] {
+            let argument = matching(pattern);
+            assert_eq!(argument.check(b"abc"), Ok(()), "{pattern}");
+            for bad in [&b"abc; rm"[..], b"1abc", b"abc\n", b"\nabc", b"abc\n-x", b"", b"--abc"] {
+                assert!(argument.check(bad).is_err(), "{pattern} {bad:?}");
+            }
+        }
+        assert_eq!(matching("^.*$").check(b""), Ok(()));
+        assert_eq!(matching("^.*$").check(b"\xff"), Ok(()));
+    }
+
+    #[test]
+    fn no_restriction_lets_a_nul_through() {
+        for argument in [Argument::Any, matching("(?s).*"), matching(r"a\x00")] {
+            assert!(argument.check(b"a\0").is_err(), "{argument:?}");
+        }
+    }
+
+    fn command(threads: usize) -> Command {
+        Command {
+            name: b"echo".to_vec(),
+            process: ProcessSpec::new(vec![OsString::from("echo")]).unwrap(),
+            threads,
+            arguments: Vec::new(),
+            queue: 0,
+            max_wait: Duration::from_secs(1),
+            join: false,
+            timeout: None,
+        }
+    }
+
+    #[test]
+    fn descriptors_are_those_of_the_connections_and_of_all_commands() {
+        let second = Duration::from_secs(1);
+        let mut options = Options {
+            name: "c".to_owned(),
+            listen: Vec::new(),
+            unix_socket: UnixSocketOptions::default(),
+            backlog: 1,
+            access: AccessList::default(),
+            connection_limits: ConnectionLimits {
+                total: 10,
+                per_address: None,
+            },
+            connection_limit: LimitOrigin::Asked,
+            timing: Timing {
+                read_timeout: second,
+                write_timeout: second,
+                linger: second,
+                quiet: second,
+            },
+            kill_timeout: second,
+            stop_timeout: second,
+            max_message: 1,
+            max_buffer: 1,
+            list: true,
+            log_arguments: true,
+            debug: false,
+            commands: vec![command(3), command(2)],
+        };
+        let told = |options: &Options| (options.descriptors().fixed, options.descriptors().flexible);
+        assert_eq!(told(&options), (8 + 5 * 4 + 10, 0));
+        options.connection_limit = LimitOrigin::Default;
+        assert_eq!(told(&options), (8 + 5 * 4, 10));
+        options.commands.push(command(usize::MAX));
+        assert_eq!(options.descriptors().fixed, usize::MAX);
+    }
+
+    proptest! {
+        #[test]
+        fn what_passes_fits_into_an_argument_list(bytes in any::<Vec<u8>>()) {
+            for argument in [Argument::Any, matching("(?s).*"), Argument::Integer(0..=9), words()] {
+                if argument.check(&bytes).is_ok() {
+                    prop_assert!(!bytes.contains(&0));
+                }
+            }
+        }
+
+        #[test]
+        fn a_number_passes_exactly_in_its_range(number in any::<i64>(), one in any::<i64>(), other in any::<i64>()) {
+            let range = one.min(other)..=one.max(other);
+            let passes = Argument::Integer(range.clone()).check(number.to_string().as_bytes()).is_ok();
+            prop_assert_eq!(passes, range.contains(&number));
+        }
+
+        #[test]
+        fn nothing_stands_before_or_behind_what_is_matched(
+            before in "[a-z0-9;\n -]{0,5}", middle in "[a-z]{1,5}", behind in "[a-z0-9;\n -]{0,5}"
+        ) {
+            let text = format!("{before}{middle}{behind}");
+            let all_letters = text.bytes().all(|byte| byte.is_ascii_lowercase());
+            prop_assert_eq!(matching("[a-z]+").check(text.as_bytes()).is_ok(), all_letters);
+            prop_assert_eq!(matching("^[a-z]+").check(text.as_bytes()).is_ok(), all_letters);
+        }
+
+        #[test]
+        fn only_the_words_themselves_pass(text in "(start|stop|[a-z ]{0,6})") {
+            prop_assert_eq!(words().check(text.as_bytes()).is_ok(), text == "start" || text == "stop");
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! The dump: a line for each command, for each connection and for each run. What it costs is bounded, as that of every door.
+
+use std::time::Instant;
+
+use super::super::core::client::State;
+use super::super::core::event::ClientId;
+use super::super::report::{self, ClientView};
+use super::CommandDoor;
+use super::connection::Connection;
+use crate::doors::dump::{Dump, FIRST, FIRST_PROCESSES, who};
+use crate::process::rss::Survey;
+
+impl CommandDoor {
+    pub(in crate::doors::command) fn describe(&self, now: Instant) -> String {
+        let uptime = now.saturating_duration_since(self.started);
+        let (total, most) = (self.connections.len(), self.options.connection_limits.total);
+        let held = self.connections.values().map(|it| (it.input.len(), it.output.len()));
+        let (to_program, to_client) = held.fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
+        let load = format_args!("clients = {total} of {most}, to program = {to_program}, to client = {to_client}");
+        let mut dump = Dump::begin(&self.options.name, "command door", uptime, String::new(), load);
+        self.describe_commands(&mut dump, now);
+        let clients = self.connections.iter();
+        let clients = clients.map(|(id, it)| report::dump_client(&self.client_view(*id, it, now)));
+        dump.registers(FIRST, total, clients);
+        let survey = Survey::begin(now);
+        let runs = self.runs.iter();
+        let runs = runs.map(|(id, run)| report::dump_run(&run.view(*id, &survey, now, self.options.log_arguments)));
+        dump.registers(FIRST_PROCESSES, self.runs.len(), runs);
+        dump.text()
+    }
+
+    fn describe_commands(&self, dump: &mut Dump<'_>, now: Instant) {
+        let commands = &self.options.commands;
+        let lines = commands.iter().map(|command| {
+            let (name, load) = (&command.name, self.scheduler.load(&command.name));
+            report::dump_command(&String::from_utf8_lossy(name), command.threads, command.queue, load)
+        });
+        dump.registers(commands.len(), commands.len(), lines);
+        for command in commands {
+            if let Some(since) = self.scheduler.waiting_since(&command.name) {
+                let waiting = self.scheduler.load(&command.name).waiting;
+                let longest = now.saturating_duration_since(since);
+                let line = report::dump_queue(&String::from_utf8_lossy(&command.name), waiting, longest);
+                dump.line(format_args!("{line}"));
+            }
+        }
+    }
+
+    fn client_view(&self, id: ClientId, it: &Connection, now: Instant) -> ClientView {
+        let (state, with_arguments) = (self.scheduler.client(id), self.options.log_arguments);
+        let waits = match state {
+            Some(State::Queued { since, .. }) => Some(now.saturating_duration_since(*since)),
+            _ => None,
+        };
+        let command = match state {
+            Some(State::Asking { request, .. } | State::Queued { request, .. }) => {
+                let name = request.name.as_deref();
+                name.map(|name| report::command(name, &request.arguments, with_arguments))
+            }
+            Some(State::Following { run, .. }) => self.runs.get(run).map(|run| run.command(with_arguments)),
+            Some(State::Answered { .. } | State::Parting { .. }) | None => None,
+        };
+        ClientView {
+            number: id.0,
+            state: state.map_or("over", State::name),
+            waits,
+            connected: now.saturating_duration_since(it.accepted),
+            who: who(&it.stream, &it.peer),
+            command: command.unwrap_or_default(),
+            to_program: it.input.len(),
+            to_client: it.output.len(),
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! The command door's only I/O: events from the reactor become events of the [`Scheduler`], and its [`Action`]s become
+//! processes, bytes and closed connections.
+//!
+//! The brain of it is one `match` over [`Action`] in `act`. Beside it stand one connection and its bytes (`connection`),
+//! taking connections in and letting them go (`clients`), the programs (`programs`), what becomes of each start (`runs`), moving the bytes of both
+//! (`pump`), what the dump tells of all this (`describe`), and beginning and end of the whole (`lifecycle`).
+//!
+//! What holds: clients and runs are known by the scheduler's numbers, which are keys of the reactor as well and never used
+//! again, so a late event finds nobody. Every touch of a client or a run ends in `pump`, which moves what can be moved, bounded
+//! a turn, and arms their alarms. The scheduler is told something only through `tell_client` and `tell_run`, and what it wants
+//! done is done at once.
+
+mod clients;
+mod connection;
+mod describe;
+mod lifecycle;
+mod programs;
+mod pump;
+mod runs;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::time::Instant;
+
+use log::Level;
+
+use super::core::counters::Traffic;
+use super::core::event::{Action, ClientEvent, ClientId, RunEvent, RunId};
+use super::core::scheduler::Scheduler;
+use super::options::Options;
+use super::report::{self, Topic};
+use crate::doors::closing::Closing;
+use crate::doors::journal::Journal;
+use crate::doors::on_request::Times;
+use crate::doors::standstill::Hoard;
+use crate::net::edges::Edges;
+use crate::net::limits::ConnectionCount;
+use crate::net::listening::{Accepting, Listening};
+use crate::reactor::{Context, Key, Kind, MAX_KINDS, Readiness, Service, Source};
+
+use connection::Connection;
+pub use programs::{Programs, lay_out};
+use runs::Running;
+
+/// A command door on the loop.
+#[derive(Debug)]
+pub struct CommandDoor {
+    options: Options,
+    /// Each command's program, laid out.
+    programs: Programs,
+    listening: Listening,
+    count: ConnectionCount,
+    scheduler: Scheduler,
+    connections: BTreeMap<ClientId, Connection>,
+    runs: BTreeMap<RunId, Running>,
+    next_client: u64,
+    /// Those whose program is to be started.
+    starting: VecDeque<RunId>,
+    traffic: Traffic,
+    times: Times,
+    closing: Closing,
+    /// What is held because clients and programs wait for each other.
+    hoard: Hoard,
+    journal: Journal<Topic>,
+    started: Instant,
+}
+
+/// The kinds of sources a command door has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Of {
+    Listener,
+    Client,
+    Run,
+    Stdin,
+    Output,
+    Exit,
+    Ending,
+    Starting,
+    Upkeep,
+    Closing,
+}
+
+const KINDS: &[Of] = &[
+    Of::Listener,
+    Of::Client,
+    Of::Run,
+    Of::Stdin,
+    Of::Output,
+    Of::Exit,
+    Of::Ending,
+    Of::Starting,
+    Of::Upkeep,
+    Of::Closing,
+];
+
+// A kind that does not fit, or is not found again where it stands, would take another's events.
+const _: () = {
+    assert!(
+        KINDS.len() <= MAX_KINDS,
+        "more kinds of sources than a token can tell apart"
+    );
+    let (mut number, mut rest) = (0, KINDS);
+    while let [kind, behind @ ..] = rest {
+        assert!(*kind as usize == number, "KINDS lists every kind in its order");
+        (number, rest) = (number + 1, behind);
+    }
+};
+
+impl Of {
+    fn kind(self) -> Kind {
+        Kind(self as u8)
+    }
+
+    fn only(self) -> Source {
+        self.of(Key::ONLY)
+    }
+
+    fn of(self, key: Key) -> Source {
+        Source { kind: self.kind(), key }
+    }
+
+    fn client(id: ClientId) -> Source {
+        Of::Client.of(Key::from_bits(id.0))
+    }
+
+    fn run(self, id: RunId) -> Source {
+        self.of(Key::from_bits(id.0))
+    }
+
+    fn which(source: Source) -> Option<Of> {
+        KINDS.get(usize::from(source.kind.0)).copied()
+    }
+}
+
+impl Service for CommandDoor {
+    fn ready(&mut self, cx: &mut Context<'_>, source: Source, readiness: Readiness) {
+        let number = source.key.to_bits();
+        match Of::which(source) {
+            Some(Of::Listener) => self.accept(cx, source.key),
+            Some(Of::Client) => self.client_ready(cx, ClientId(number), readiness),
+            Some(of @ (Of::Stdin | Of::Output)) => self.pipe_ready(cx, RunId(number), of),
+            Some(Of::Exit) => self.exit_ready(cx, RunId(number)),
+            // These are alarms and leftovers, never registered with the poll.
+            Some(Of::Run | Of::Ending | Of::Starting | Of::Upkeep | Of::Closing) | None => {}
+        }
+    }
+
+    fn timeout(&mut self, cx: &mut Context<'_>, source: Source) {
+        let number = source.key.to_bits();
+        match Of::which(source) {
+            Some(Of::Listener) => self.retry_accepting(cx, source.key),
+            Some(Of::Client) => self.client_timeout(cx, ClientId(number)),
+            Some(Of::Run) => self.run_timeout(cx, RunId(number)),
+            Some(Of::Ending) => self.ending_timeout(cx, RunId(number)),
+            Some(Of::Upkeep) => self.journal.sum_up(cx, &self.options.name),
+            Some(Of::Closing) => self.stop_timeout(cx),
+            // These have no alarm.
+            Some(Of::Stdin | Of::Output | Of::Exit | Of::Starting) | None => {}
+        }
+    }
+
+    fn resume(&mut self, cx: &mut Context<'_>, source: Source) {
+        let number = source.key.to_bits();
+        match Of::which(source) {
+            Some(Of::Listener) => self.accept(cx, source.key),
+            Some(Of::Client) => self.pump(cx, ClientId(number)),
+            Some(Of::Run) => self.pump_run(cx, RunId(number)),
+            Some(Of::Starting) => self.start_waiting(cx),
+            // These never leave anything over.
+            Some(Of::Stdin | Of::Output | Of::Exit | Of::Ending | Of::Upkeep | Of::Closing) | None => {}
+        }
+    }
+
+    fn turn_end(&mut self, _cx: &mut Context<'_>) {
+        // Everything is written when it comes.
+    }
+}
+
+impl CommandDoor {
+    /// Tells the scheduler what has happened to a client. Whoever calls this moves bytes afterwards.
+    fn tell_client(&mut self, cx: &mut Context<'_>, id: ClientId, event: ClientEvent) {
+        let held_up = event == ClientEvent::Gone && self.holds_up_others(id);
+        if let Some(connection) = self.connections.get_mut(&id).filter(|_| event == ClientEvent::Gone) {
+            // Nothing more comes or goes: neither is tried again, or each try would tell the same.
+            connection.edges = Edges::default();
+            connection.output.clear();
+            if let Some(run) = connection.follows.filter(|_| held_up) {
+                cx.resume_later(Of::Run.run(run));
+            }
+        }
+        self.scheduler.client_event(id, event, cx.now());
+        self.obey(cx);
+    }
+
+    /// Tells the scheduler what has happened to a run.
+    fn tell_run(&mut self, cx: &mut Context<'_>, id: RunId, event: RunEvent) {
+        self.scheduler.run_event(id, event, cx.now());
+        self.obey(cx);
+    }
+
+    /// Does what the scheduler wants done, until that is nothing.
+    fn obey(&mut self, cx: &mut Context<'_>) {
+        loop {
+            let actions = self.scheduler.take_actions();
+            if actions.is_empty() {
+                return;
+            }
+            for action in actions {
+                self.trace_action(&action);
+                self.act(cx, action);
+            }
+        }
+    }
+
+    fn act(&mut self, cx: &mut Context<'_>, action: Action) {
+        match action {
+            Action::Prompt(id) => self.prompt(cx, id),
+            Action::Complete(id) => self.complete(cx, id),
+            Action::Refuse { client, name, why } => self.refuse(cx, client, &name, &why),
+            Action::List(id) => self.list(cx, id),
+            Action::Start { run, name, arguments } => self.queue_start(cx, run, name, arguments),
+            Action::Attach { client, run, leads } => self.attach(cx, client, run, leads),
+            Action::Detach { client, run } => self.detach(cx, client, run),
+            Action::EndInput(run) => self.end_input(run),
+            Action::End(run, cause) => self.end_program(cx, run, cause),
+            Action::Kill(run) => self.kill_program(cx, run),
+            Action::Forsake(run) => self.forsake(run),
+            Action::CutOutput(run) => self.cut_output(cx, run),
+            Action::Reap(run) => self.reap(cx, run),
+            Action::Drop(run) => self.drop_run(cx, run),
+            Action::Part(id) => self.part(cx, id),
+            Action::LeftUnread(id) => self.log_unread(cx, id),
+            Action::Close(id) => self.close(cx, id),
+        }
+    }
+
+    /// One line in the log, unless too many like it came lately.
+    fn note(&mut self, cx: &mut Context<'_>, level: Level, topic: Topic, line: fmt::Arguments<'_>) {
+        self.journal.note(cx, &self.options.name, level, topic, line);
+    }
+
+    /// One step of a connection, for whoever wants to follow it.
+    fn trace(&self, id: ClientId, step: fmt::Arguments<'_>) {
+        if self.options.debug {
+            let peer = self.connections.get(&id).map(|connection| connection.peer.to_string());
+            let peer = peer.unwrap_or_default();
+            log::info!(service:% = self.options.name; "{}: {peer}, connection {}: {step}", self.options.name, id.0);
+        }
+    }
+
+    /// What a client sends is not in it: it may be an argument, which the log may have to hide.
+    fn trace_action(&self, action: &Action) {
+        match action {
+            Action::Prompt(id) => self.trace(*id, format_args!("prompted for an argument")),
+            Action::Complete(id) => self.trace(*id, format_args!("a message without an end is taken for complete")),
+            Action::Refuse { client, why, .. } => self.trace(*client, format_args!("told: {why}")),
+            Action::List(id) => self.trace(*id, format_args!("told the list of commands")),
+            Action::Attach { client, run, leads } => {
+                let what = if *leads { "begins" } else { "joins" };
+                self.trace(*client, format_args!("{what} run {}", run.0));
+            }
+            Action::Detach { client, run } => self.trace(*client, format_args!("gets nothing more of run {}", run.0)),
+            Action::Part(id) => self.trace(*id, format_args!("has everything")),
+            Action::Close(id) => self.trace(*id, format_args!("closed")),
+            // Lines of the log tell of these, or the client's own steps.
+            Action::Start { .. }
+            | Action::EndInput(_)
+            | Action::End(..)
+            | Action::Kill(_)
+            | Action::Forsake(_)
+            | Action::CutOutput(_)
+            | Action::Reap(_)
+            | Action::Drop(_)
+            | Action::LeftUnread(_) => {}
+        }
+    }
+
+    pub(super) fn current_options(&self) -> &Options {
+        &self.options
+    }
+
+    pub(super) fn report(&self, now: Instant) -> crate::stats::Snapshot {
+        report::snapshot(
+            &self.scheduler.counters,
+            self.traffic,
+            &self.times,
+            &self.options.name,
+            report::Present {
+                connections: self.connections.len(),
+                load: self.scheduler.total_load(),
+                uptime: now.saturating_duration_since(self.started),
+            },
+        )
+    }
+}

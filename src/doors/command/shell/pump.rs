@@ -1,0 +1,359 @@
+//! Moving bytes: between a client and the scheduler, and between a run and all that follow it.
+
+use std::io::IoSlice;
+
+use super::super::core::client::State;
+use super::super::core::event::{ClientEvent, ClientId, RunEvent, RunId};
+use super::super::core::exchange::Found;
+use super::connection::Connection;
+use super::{CommandDoor, Of};
+use crate::doors::standstill::{Advice, Sight};
+use crate::net::edges::{Taken, Written};
+use crate::process::job::{Job, Moved, Pipe};
+use crate::reactor::Context;
+
+/// How often each stream is moved in one turn, up to a read buffer at a time; all that follow a run have that between them,
+/// but each is served once.
+const ROUNDS_PER_TURN: usize = 8;
+
+impl CommandDoor {
+    /// Moves what can be moved for one client, and for the run that it follows.
+    pub(super) fn pump(&mut self, cx: &mut Context<'_>, id: ClientId) {
+        let Some(connection) = self.connections.get(&id) else {
+            return;
+        };
+        if let Some(run) = connection.follows {
+            return self.pump_follower(cx, id, run);
+        }
+        let mut buffer = cx.lend_buffer();
+        let mut rounds = 0;
+        while rounds < ROUNDS_PER_TURN && self.move_client(cx, id, &mut buffer) {
+            rounds += 1;
+        }
+        cx.return_buffer(buffer);
+        if rounds == ROUNDS_PER_TURN {
+            cx.resume_later(Of::client(id));
+        }
+        self.arm_client(cx, id);
+    }
+
+    /// What happens to one of those that share a run is done for that one alone: done for all of them, the work would grow with
+    /// the square of their number. The others are looked at when there is output, or room for it that was not there before.
+    fn pump_follower(&mut self, cx: &mut Context<'_>, client: ClientId, id: RunId) {
+        if self.runs.get(&id).is_none_or(|run| run.audience.len() <= 1) {
+            return self.pump_run(cx, id);
+        }
+        let held_up = self.holds_up_others(client);
+        let mut buffer = cx.lend_buffer();
+        let mut rounds = 0;
+        while rounds < ROUNDS_PER_TURN {
+            let moved = self.move_client(cx, client, &mut buffer);
+            let leads = self.runs.get(&id).is_some_and(|run| run.leader == Some(client));
+            if !(moved | (leads && self.move_input(id))) {
+                break;
+            }
+            rounds += 1;
+        }
+        cx.return_buffer(buffer);
+        if rounds == ROUNDS_PER_TURN {
+            cx.resume_later(Of::client(client));
+        }
+        self.arm_client(cx, client);
+        if held_up && !self.holds_up_others(client) {
+            cx.resume_later(Of::Run.run(id));
+        }
+    }
+
+    /// Whether nothing more is read of a program because this one does not take what there is.
+    pub(super) fn holds_up_others(&self, client: ClientId) -> bool {
+        let connection = self.connections.get(&client);
+        connection.is_some_and(|connection| connection.output.len() >= self.options.max_buffer)
+    }
+
+    /// Moves what can be moved for one run and all that follow it.
+    pub(super) fn pump_run(&mut self, cx: &mut Context<'_>, id: RunId) {
+        let Some(run) = self.runs.get(&id) else { return };
+        let audience: Vec<ClientId> = run.audience.iter().copied().collect();
+        let mut buffer = cx.lend_buffer();
+        let (share, mut rounds) = ((ROUNDS_PER_TURN / audience.len().max(1)).max(1), 0);
+        while rounds < share && self.move_run(cx, id, &audience, &mut buffer) {
+            rounds += 1;
+        }
+        cx.return_buffer(buffer);
+        if rounds == share {
+            cx.resume_later(Of::Run.run(id));
+        }
+        for client in audience {
+            self.arm_client(cx, client);
+        }
+        if let Some(run) = self.runs.get_mut(&id) {
+            let deadline = self.scheduler.run_deadline(id);
+            cx.set_alarm(&mut run.alarm, Of::Run.run(id), deadline);
+        }
+    }
+
+    fn move_run(&mut self, cx: &mut Context<'_>, id: RunId, audience: &[ClientId], buffer: &mut [u8]) -> bool {
+        let mut any = false;
+        for client in audience {
+            any |= self.move_client(cx, *client, buffer);
+        }
+        any |= self.move_input(id);
+        any | self.move_output(cx, id, buffer)
+    }
+
+    fn arm_client(&mut self, cx: &mut Context<'_>, id: ClientId) {
+        self.look_for_standstill(cx, id);
+        if let Some(connection) = self.connections.get_mut(&id) {
+            let deadlines = [self.scheduler.client_deadline(id), connection.watch.deadline()];
+            let deadline = deadlines.into_iter().flatten().min();
+            cx.set_alarm(&mut connection.alarm, Of::client(id), deadline);
+        }
+    }
+
+    /// Sees whether a client and its program stand still both ways, after everything was moved that could be.
+    fn look_for_standstill(&mut self, cx: &mut Context<'_>, id: ClientId) {
+        let (usual, is_jammed) = (self.options.max_buffer, self.is_jammed(id));
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        let sight = Sight {
+            is_jammed,
+            input: connection.input.len(),
+            usual,
+            doubt: self.options.timing.write_timeout,
+        };
+        match connection
+            .watch
+            .look(&mut self.hoard, &connection.stream, sight, cx.now())
+        {
+            Advice::Grow if connection.edges.readable() => cx.resume_later(Of::client(id)),
+            Advice::Wait | Advice::Grow => {}
+            Advice::GiveUp => {
+                self.tell_client(cx, id, ClientEvent::Standstill);
+                cx.resume_later(Of::client(id));
+            }
+        }
+    }
+
+    /// Whether a client and the program that it leads wait for each other: the one for its input to be taken, the other for its
+    /// output.
+    fn is_jammed(&self, id: ClientId) -> bool {
+        let Some(connection) = self.connections.get(&id) else {
+            return false;
+        };
+        let run = connection.follows.and_then(|run| self.runs.get(&run));
+        let job = run
+            .filter(|run| run.leader == Some(id))
+            .and_then(|run| run.job.as_ref());
+        let input_waits = !connection.input.is_empty() && !connection.input_ends;
+        input_waits && connection.output.len() >= self.options.max_buffer && job.is_some_and(Job::takes_input)
+    }
+
+    // ---- to and from a client ----------------------------------------------------------------------------------
+
+    /// One move each way; whether anything came of it.
+    fn move_client(&mut self, cx: &mut Context<'_>, id: ClientId, buffer: &mut [u8]) -> bool {
+        let written = self.write_client(cx, id);
+        self.read_client(cx, id, buffer) || written
+    }
+
+    fn write_client(&mut self, cx: &mut Context<'_>, id: ClientId) -> bool {
+        let answered = matches!(self.scheduler.client(id), Some(State::Answered { .. }));
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return false;
+        };
+        let Connection {
+            edges,
+            stream,
+            output,
+            watch,
+            ..
+        } = connection;
+        let event = match output.bytes() {
+            // Nothing was to be said, as by a program that puts out nothing.
+            [] if answered => ClientEvent::Flushed,
+            [] => return false,
+            bytes => match edges.write(stream, &[IoSlice::new(bytes)]) {
+                Written::Nothing => return false,
+                Written::Gone => ClientEvent::Gone,
+                Written::Bytes(count) => {
+                    watch.sent(count);
+                    output.consume(count);
+                    if output.is_empty() {
+                        ClientEvent::Flushed
+                    } else {
+                        ClientEvent::Progress
+                    }
+                }
+            },
+        };
+        self.tell_client(cx, id, event);
+        true
+    }
+
+    /// Whether what the client sends is its program's input, now or once that is started.
+    fn sends_input(&self, id: ClientId) -> bool {
+        match self.scheduler.client(id) {
+            Some(State::Queued { .. }) => true,
+            Some(State::Following { run, .. }) => self.runs.get(run).is_some_and(|run| run.leader == Some(id)),
+            _ => false,
+        }
+    }
+
+    fn read_client(&mut self, cx: &mut Context<'_>, id: ClientId, buffer: &mut [u8]) -> bool {
+        let sends_input = self.sends_input(id);
+        let usual = self.options.max_buffer;
+        let mut room = buffer.len().min(usual);
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return false;
+        };
+        if sends_input && !connection.input.is_empty() {
+            // The program has to take that first, unless the two wait for each other.
+            room = room.min(connection.watch.growth(&self.hoard, connection.input.len(), usual));
+        }
+        if room == 0 {
+            return false;
+        }
+        let room = buffer.get_mut(..room).unwrap_or_default();
+        match connection.edges.read(&connection.stream, room) {
+            Taken::Nothing => return false,
+            Taken::Gone => self.tell_client(cx, id, ClientEvent::Gone),
+            Taken::End => self.client_ends(cx, id),
+            Taken::Bytes(count) => self.take(cx, id, buffer.get(..count).unwrap_or_default()),
+        }
+        true
+    }
+
+    /// The client sends nothing more.
+    fn client_ends(&mut self, cx: &mut Context<'_>, id: ClientId) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.input_ends = true;
+        }
+        self.complete(cx, id);
+        self.tell_client(cx, id, ClientEvent::Left);
+    }
+
+    /// What has come of a message is all of it.
+    pub(super) fn complete(&mut self, cx: &mut Context<'_>, id: ClientId) {
+        let message = self.connections.get_mut(&id).and_then(|it| it.exchange.complete());
+        if let Some(message) = message.filter(|_| self.asks(id)) {
+            self.tell_client(cx, id, ClientEvent::Message(message));
+        }
+    }
+
+    fn asks(&self, id: ClientId) -> bool {
+        matches!(self.scheduler.client(id), Some(State::Asking { .. }))
+    }
+
+    /// Takes in what has been read: messages, and behind the last of them input.
+    fn take(&mut self, cx: &mut Context<'_>, id: ClientId, bytes: &[u8]) {
+        let mut rest = bytes;
+        while self.asks(id) {
+            let Some(connection) = self.connections.get_mut(&id) else {
+                return;
+            };
+            let (taken, found) = connection.exchange.advance(rest);
+            let pending = connection.exchange.is_pending();
+            rest = rest.get(taken..).unwrap_or_default();
+            match found {
+                Found::Message(message) => self.tell_client(cx, id, ClientEvent::Message(message)),
+                Found::TooLong => return self.tell_client(cx, id, ClientEvent::TooLong),
+                Found::NeedMore if pending => return self.tell_client(cx, id, ClientEvent::Pending),
+                Found::NeedMore => return,
+            }
+        }
+        let sends_input = self.sends_input(id);
+        if let Some(connection) = self.connections.get_mut(&id).filter(|_| sends_input) {
+            let skipped = connection.exchange.finish(rest);
+            let input = rest.get(skipped..).unwrap_or_default();
+            connection.input.end().extend_from_slice(input);
+        }
+    }
+
+    // ---- to and from a program ---------------------------------------------------------------------------------
+
+    /// Writes to the program what its leader has sent, and ends its input behind that.
+    fn move_input(&mut self, id: RunId) -> bool {
+        let Some(run) = self.runs.get_mut(&id) else {
+            return false;
+        };
+        let leader = run.leader.and_then(|leader| self.connections.get_mut(&leader));
+        let Some(job) = &mut run.job else {
+            return false;
+        };
+        let Some(connection) = leader else {
+            // It may have gone before the program was started.
+            job.end_input();
+            return false;
+        };
+        if !job.takes_input() {
+            // It has been told, or has closed it: what comes is read and dropped, so that the client's end is seen.
+            let any = !connection.input.is_empty();
+            connection.input.clear();
+            return any;
+        }
+        if connection.input.is_empty() {
+            if connection.input_ends {
+                job.end_input();
+            }
+            return false;
+        }
+        match job.write_input(connection.input.bytes()) {
+            Moved::Bytes(count) => {
+                connection.watch.taken();
+                connection.input.consume(count);
+                run.bytes_in += count as u64;
+                true
+            }
+            Moved::Nothing => false,
+            Moved::Over => true,
+        }
+    }
+
+    /// Reads what the program puts out, while all that follow it have room.
+    fn move_output(&mut self, cx: &mut Context<'_>, id: RunId, buffer: &mut [u8]) -> bool {
+        let Some(run) = self.runs.get(&id) else { return false };
+        let held = |client: &ClientId| Some((*client, self.connections.get(client)?.output.len()));
+        let held: Vec<(ClientId, usize)> = run.audience.iter().filter_map(held).collect();
+        let max_buffer = self.options.max_buffer;
+        let most = held.iter().map(|(_, held)| *held).max().unwrap_or(0);
+        if most >= max_buffer {
+            for (client, _) in held.into_iter().filter(|(_, held)| *held >= max_buffer) {
+                self.tell_client(cx, client, ClientEvent::Full);
+            }
+            return false;
+        }
+        let room = (max_buffer - most).min(buffer.len());
+        self.read_program(cx, id, buffer.get_mut(..room).unwrap_or_default())
+    }
+
+    /// One read of a program's output, passed on to all that follow it; whether anything came of it.
+    pub(super) fn read_program(&mut self, cx: &mut Context<'_>, id: RunId, buffer: &mut [u8]) -> bool {
+        let Some(run) = self.runs.get_mut(&id) else {
+            return false;
+        };
+        let Some(job) = &mut run.job else { return false };
+        let count = match job.read_output(Pipe::Stdout, buffer) {
+            Moved::Nothing => return false,
+            Moved::Over => {
+                self.tell_run(cx, id, RunEvent::OutputOver);
+                return true;
+            }
+            Moved::Bytes(count) => count,
+        };
+        if run.bytes_out == 0 {
+            self.times.first_byte.record(run.decided.elapsed());
+        }
+        let come = buffer.get(..count).unwrap_or_default();
+        run.bytes_out += count as u64;
+        for client in &run.audience {
+            if let Some(connection) = self.connections.get_mut(client) {
+                connection.output.end().extend_from_slice(come);
+            }
+        }
+        if !run.remember(come, self.options.max_buffer) {
+            self.tell_run(cx, id, RunEvent::Outgrown);
+        }
+        true
+    }
+}

@@ -1,0 +1,381 @@
+//! Runs: started, followed, watched, ended, reaped.
+
+use std::collections::BTreeSet;
+use std::ffi::CString;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use log::Level;
+
+use super::super::core::event::{Cause, ClientId, RunEvent, RunId};
+use super::super::core::run::State;
+use super::super::report::{self, RunView, Topic};
+use super::{CommandDoor, Of};
+use crate::amount;
+use crate::doors::dump::{ProcessView, who};
+use crate::doors::{on_request, standstill};
+use crate::process::exit_status::ExitStatus;
+use crate::process::job::{Advance, Job, Pipe, Sources};
+use crate::process::reaper::{self, Manner};
+use crate::process::rss::Survey;
+use crate::process::watchdog;
+use crate::reactor::{Alarm, Context};
+
+/// How many programs are started in one turn: each costs tenths of a millisecond, in which nobody else is served.
+const STARTS_PER_TURN: usize = 4;
+
+/// A run as the shell holds it.
+#[derive(Debug)]
+pub(super) struct Running {
+    name: Vec<u8>,
+    arguments: Vec<Vec<u8>>,
+    /// When it was decided to start it, by the clock: a turn is too coarse for what is soon over.
+    pub(super) decided: Instant,
+    /// `None`: not started yet.
+    pub(super) job: Option<Job>,
+    pub(super) alarm: Alarm,
+    /// Who gets its output.
+    pub(super) audience: BTreeSet<ClientId>,
+    /// Whose input it gets, as long as that one is there.
+    pub(super) leader: Option<ClientId>,
+    /// Everything that it has put out, for those who come later; `None`: nobody may, or it was too much.
+    history: Option<Vec<u8>>,
+    /// For the log: who has asked for it first, and how many have joined.
+    peer: String,
+    /// What its program is told of that one.
+    asker: Vec<CString>,
+    joined: usize,
+    status: Option<ExitStatus>,
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
+}
+
+impl Running {
+    /// Keeps what has come for those who come later; whether there was room for it.
+    pub(super) fn remember(&mut self, come: &[u8], most: usize) -> bool {
+        let Some(history) = &mut self.history else { return true };
+        if history.len() + come.len() > most {
+            self.history = None;
+            return false;
+        }
+        history.extend_from_slice(come);
+        true
+    }
+
+    pub(super) fn view(&self, id: RunId, survey: &Survey, now: Instant, with_arguments: bool) -> RunView {
+        RunView {
+            number: id.0,
+            command: self.command(with_arguments),
+            process: self.job.as_ref().map(|job| ProcessView {
+                pid: job.pid().as_raw(),
+                age: self.age(now),
+                memory: survey.look_at(job.pid()),
+            }),
+            leader: self.peer.clone(),
+            clients: self.audience.len(),
+        }
+    }
+
+    pub(super) fn command(&self, with_arguments: bool) -> String {
+        report::command(&self.name, &self.arguments, with_arguments)
+    }
+
+    fn age(&self, now: Instant) -> Duration {
+        let started = self.job.as_ref().map(Job::started);
+        started.map_or(Duration::ZERO, |started| now.saturating_duration_since(started))
+    }
+}
+
+impl CommandDoor {
+    // ---- started -----------------------------------------------------------------------------------------------
+
+    pub(super) fn queue_start(&mut self, cx: &mut Context<'_>, id: RunId, name: Vec<u8>, arguments: Vec<Vec<u8>>) {
+        let mut commands = self.options.commands.iter();
+        let may_be_joined = commands.any(|command| command.join && command.name == name);
+        let run = Running {
+            name,
+            arguments,
+            decided: Instant::now(),
+            job: None,
+            alarm: Alarm::default(),
+            audience: BTreeSet::new(),
+            leader: None,
+            history: may_be_joined.then(Vec::new),
+            peer: String::new(),
+            asker: Vec::new(),
+            joined: 0,
+            status: None,
+            bytes_in: 0,
+            bytes_out: 0,
+        };
+        self.runs.insert(id, run);
+        self.starting.push_back(id);
+        cx.resume_later(Of::Starting.only());
+    }
+
+    /// Starts some of the programs that are to be started; the rest in the next turn.
+    pub(super) fn start_waiting(&mut self, cx: &mut Context<'_>) {
+        for _ in 0..STARTS_PER_TURN {
+            let Some(id) = self.starting.pop_front() else { return };
+            // It may have been given up while it waited.
+            if self.scheduler.run(id) == Some(State::Starting) {
+                self.start_program(cx, id);
+                self.pump_run(cx, id);
+            }
+            if cx.now().elapsed() >= watchdog::SLOW {
+                break;
+            }
+        }
+        if !self.starting.is_empty() {
+            cx.resume_later(Of::Starting.only());
+        }
+    }
+
+    fn start_program(&mut self, cx: &mut Context<'_>, id: RunId) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        let Some(program) = self.programs.get_mut(&run.name) else {
+            return self.not_started(cx, id, &"its command has been taken out of the configuration");
+        };
+        let before = Instant::now();
+        let child = match program.start(&run.arguments, std::mem::take(&mut run.asker)) {
+            Ok(child) => child,
+            Err(error) => return self.not_started(cx, id, &error),
+        };
+        self.times.spawn.record(before.elapsed());
+        match Job::take_charge(cx, child, sources(id), self.options.kill_timeout) {
+            Ok(job) => {
+                run.job = Some(job);
+                self.tell_run(cx, id, RunEvent::Started);
+            }
+            Err(error) => self.not_started(cx, id, &format_args!("cannot watch it: {error}")),
+        }
+    }
+
+    fn not_started(&mut self, cx: &mut Context<'_>, id: RunId, why: &dyn fmt::Display) {
+        self.scheduler.counters.not_started += 1;
+        if let Some(run) = self.runs.get(&id) {
+            let line = format!("{}: {}: {why}", run.peer, report::command(&run.name, &[], false));
+            self.note(cx, Level::Warn, Topic::Spawn, format_args!("{line}"));
+        }
+        self.tell_run(cx, id, RunEvent::NotStarted);
+    }
+
+    // ---- followed ----------------------------------------------------------------------------------------------
+
+    pub(super) fn attach(&mut self, cx: &mut Context<'_>, client: ClientId, id: RunId, leads: bool) {
+        let (Some(run), Some(connection)) = (self.runs.get_mut(&id), self.connections.get_mut(&client)) else {
+            return;
+        };
+        connection.follows = Some(id);
+        if leads {
+            run.leader = Some(client);
+            run.asker = on_request::asker(&connection.stream, &connection.peer);
+            run.peer = who(&connection.stream, &connection.peer);
+        } else {
+            run.joined += 1;
+            connection.input.clear();
+            let so_far = run.history.as_deref().unwrap_or_default();
+            connection.output.end().extend_from_slice(so_far);
+        }
+        run.audience.insert(client);
+        // Of those that join, each is looked after for itself.
+        cx.resume_later(if leads { Of::Run.run(id) } else { Of::client(client) });
+    }
+
+    pub(super) fn detach(&mut self, cx: &mut Context<'_>, client: ClientId, id: RunId) {
+        let held_up = self.holds_up_others(client);
+        let mut is_shared = false;
+        if let Some(run) = self.runs.get_mut(&id) {
+            run.audience.remove(&client);
+            run.leader = run.leader.filter(|leader| *leader != client);
+            is_shared = run.audience.len() > 1;
+        }
+        if let Some(connection) = self.connections.get_mut(&client) {
+            connection.follows = None;
+            connection.input.clear();
+            cx.resume_later(Of::client(client));
+        }
+        // Whoever has held the others up is gone; or one is left, which holds up nobody.
+        if held_up || !is_shared {
+            cx.resume_later(Of::Run.run(id));
+        }
+    }
+
+    // ---- watched -----------------------------------------------------------------------------------------------
+
+    pub(super) fn pipe_ready(&mut self, cx: &mut Context<'_>, id: RunId, which: Of) {
+        let Some(job) = self.runs.get_mut(&id).and_then(|run| run.job.as_mut()) else {
+            return;
+        };
+        job.ready(if which == Of::Stdin { Pipe::Stdin } else { Pipe::Stdout });
+        self.pump_run(cx, id);
+    }
+
+    pub(super) fn exit_ready(&mut self, cx: &mut Context<'_>, id: RunId) {
+        let Some(job) = self.runs.get_mut(&id).and_then(|run| run.job.as_mut()) else {
+            return;
+        };
+        // It is reaped later, when its output has ended; from here on it needs no signal.
+        job.advance(cx, reaper::Event::Exited);
+        self.tell_run(cx, id, RunEvent::Exited);
+        self.pump_run(cx, id);
+    }
+
+    pub(super) fn run_timeout(&mut self, cx: &mut Context<'_>, id: RunId) {
+        if let Some(run) = self.runs.get_mut(&id) {
+            cx.alarm_fired(&mut run.alarm);
+            self.tell_run(cx, id, RunEvent::Tick);
+            self.pump_run(cx, id);
+        }
+    }
+
+    // ---- ended -------------------------------------------------------------------------------------------------
+
+    pub(super) fn end_input(&mut self, id: RunId) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        if let Some(job) = &mut run.job {
+            job.end_input();
+        }
+        if let Some(connection) = run.leader.and_then(|leader| self.connections.get_mut(&leader)) {
+            connection.input.clear();
+        }
+    }
+
+    pub(super) fn end_program(&mut self, cx: &mut Context<'_>, id: RunId, cause: Cause) {
+        if let Some(run) = self.runs.get(&id) {
+            let command = report::command(&run.name, &run.arguments, self.options.log_arguments);
+            let (level, topic, why) = match cause {
+                Cause::Timeout(_) => (Level::Warn, Topic::Timeout, "its timeout is over"),
+                Cause::Standstill => (Level::Warn, Topic::Standstill, standstill::CAUSE),
+                Cause::Stop => (Level::Warn, Topic::Stop, "the door closes (--stop-timeout)"),
+                Cause::Vanished => (Level::Info, Topic::Vanished, "its client has gone"),
+            };
+            let line = format!("{}: {command} is ended: {why}", run.peer);
+            self.note(cx, level, topic, format_args!("{line}"));
+        }
+        self.on_ladder(cx, id, reaper::Event::Stop(Manner::Promptly));
+    }
+
+    pub(super) fn kill_program(&mut self, cx: &mut Context<'_>, id: RunId) {
+        self.on_ladder(cx, id, reaper::Event::Stop(Manner::AtOnce));
+    }
+
+    pub(super) fn ending_timeout(&mut self, cx: &mut Context<'_>, id: RunId) {
+        if let Some(job) = self.runs.get_mut(&id).and_then(|run| run.job.as_mut()) {
+            job.alarm_fired(cx);
+            self.on_ladder(cx, id, reaper::Event::Deadline);
+            self.pump_run(cx, id);
+        }
+    }
+
+    fn on_ladder(&mut self, cx: &mut Context<'_>, id: RunId, event: reaper::Event) {
+        let Some(job) = self.runs.get_mut(&id).and_then(|run| run.job.as_mut()) else {
+            return;
+        };
+        let pid = job.pid();
+        let Advance {
+            killed,
+            failed,
+            given_up,
+        } = job.advance(cx, event);
+        if killed {
+            self.scheduler.counters.killed += 1;
+        }
+        if let Some(error) = failed {
+            // The next rung comes all the same.
+            let line = format_args!("cannot signal process {pid} and its group: {error}");
+            self.note(cx, Level::Error, Topic::System, line);
+        }
+        if given_up {
+            let line = format_args!("process {pid} does not end, not even by KILL, and is given up");
+            self.note(cx, Level::Error, Topic::System, line);
+            self.tell_run(cx, id, RunEvent::Undying);
+        }
+    }
+
+    pub(super) fn forsake(&mut self, id: RunId) {
+        if let Some(job) = self.runs.get_mut(&id).and_then(|run| run.job.as_mut()) {
+            job.forsake();
+        }
+    }
+
+    /// What lies in the pipe now is read at once: no more than a pipe holds.
+    pub(super) fn cut_output(&mut self, cx: &mut Context<'_>, id: RunId) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        if run.job.as_mut().is_some_and(Job::cut_output) {
+            let peer = run.peer.clone();
+            self.scheduler.counters.cut += 1;
+            let line = format_args!("{peer}: something held the output open beyond --linger, and was not waited for");
+            self.note(cx, Level::Info, Topic::Cut, line);
+        }
+        let mut buffer = cx.lend_buffer();
+        while self.read_program(cx, id, &mut buffer) {}
+        cx.return_buffer(buffer);
+    }
+
+    /// Ends what is left of its group, unless it is meant to go on, and takes its status.
+    pub(super) fn reap(&mut self, cx: &mut Context<'_>, id: RunId) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        let Some(job) = &mut run.job else { return };
+        let (pid, ran) = (job.pid(), cx.now().saturating_duration_since(job.started()));
+        let reaped = job.reap();
+        let left = job.has_left_background();
+        run.status = reaped.as_ref().ok().copied().flatten();
+        let counters = &mut self.scheduler.counters;
+        match run.status {
+            Some(status) if status.success() => counters.exit_zero += 1,
+            Some(ExitStatus::Code(_)) => counters.exit_nonzero += 1,
+            Some(ExitStatus::Signal { .. }) => counters.exit_signal += 1,
+            None => {
+                let line = format!("cannot take the status of process {pid}: {reaped:?}");
+                self.note(cx, Level::Error, Topic::System, format_args!("{line}"));
+            }
+        }
+        self.times.run.record(ran);
+        if left {
+            self.scheduler.counters.background += 1;
+            let peer = self.runs.get(&id).map(|run| run.peer.clone()).unwrap_or_default();
+            let line = format_args!("{peer}: what process {pid} has left in the background goes on");
+            self.note(cx, Level::Info, Topic::Background, line);
+        }
+    }
+
+    /// It is over: lets go of it, and tells the log of it.
+    pub(super) fn drop_run(&mut self, cx: &mut Context<'_>, id: RunId) {
+        let Some(mut run) = self.runs.remove(&id) else { return };
+        cx.set_alarm(&mut run.alarm, Of::Run.run(id), None);
+        let ran = run.age(cx.now());
+        let Some(job) = run.job.take() else { return };
+        job.close(cx);
+        self.listening.descriptor_freed(cx);
+        self.traffic.input += run.bytes_in;
+        self.traffic.output += run.bytes_out;
+        let status = run
+            .status
+            .map_or_else(|| "unknown".to_owned(), |status| status.to_string());
+        let shared = match run.joined {
+            0 => String::new(),
+            joined => format!(", shared with {joined} more"),
+        };
+        log::info!(
+            service:% = self.options.name; "{}: {} ran {}: {status} after {}, {} bytes in, {} out{shared}",
+            self.options.name,
+            run.peer,
+            report::command(&run.name, &run.arguments, self.options.log_arguments),
+            amount::span(ran),
+            run.bytes_in,
+            run.bytes_out,
+        );
+    }
+}
+
+fn sources(id: RunId) -> Sources {
+    Sources {
+        stdin: Of::Stdin.run(id),
+        stdout: Of::Output.run(id),
+        // There is none: it goes where standard output goes.
+        stderr: Of::Output.run(id),
+        exit: Of::Exit.run(id),
+        ending: Of::Ending.run(id),
+    }
+}

@@ -1,0 +1,285 @@
+//! Clients: taken in, told, and let go.
+
+use std::fmt;
+use std::io::IoSlice;
+
+use log::Level;
+use mio::Interest;
+
+use super::super::core::arguments::Arguments;
+use super::super::core::reply::{Outcome, Output};
+use super::super::core::run::{Cause, Event, Refusal, Run, State};
+use super::super::report::{self, Topic};
+use super::connection::{Bytes, Connection};
+use super::lookups::{self, Looked};
+use super::permits::may_run_anything;
+use super::signals::Signals;
+use super::{ExecDoor, Of};
+use crate::doors::standstill::{self, Watch};
+use crate::net::addr::PeerAddr;
+use crate::net::edges::Edges;
+use crate::net::limits::Full;
+use crate::net::listening::{Accepting, Listening};
+use crate::net::stream::{Stream, Unread};
+use crate::process::exit_status::ExitStatus;
+use crate::reactor::{Alarm, Context, Key, Readiness};
+use crate::relay::buffer::Buffer;
+
+impl Accepting for ExecDoor {
+    fn listening_mut(&mut self) -> &mut Listening {
+        &mut self.listening
+    }
+
+    fn admit(&mut self, cx: &mut Context<'_>, stream: Stream, peer: PeerAddr) {
+        self.welcome(cx, stream, peer);
+    }
+
+    fn log_pause(&mut self, cx: &mut Context<'_>, line: fmt::Arguments<'_>) {
+        self.note(cx, Level::Error, Topic::Accept, line);
+    }
+}
+
+impl ExecDoor {
+    // ---- in ----------------------------------------------------------------------------------------------------
+
+    pub(in crate::doors::exec) fn welcome(&mut self, cx: &mut Context<'_>, stream: Stream, peer: PeerAddr) {
+        if !self.options.access.permits(&peer) {
+            self.counters.denied += 1;
+            let line = format_args!("refused {peer}: not allowed by --allow and --deny");
+            return self.note(cx, Level::Warn, Topic::Denied, line);
+        }
+        if may_run_anything(&self.options.programs, &peer) {
+            self.counters.denied += 1;
+            let line = format_args!(
+                "refused {peer}: it is another machine, which without --allow-program could run anything here"
+            );
+            return self.note(cx, Level::Warn, Topic::Denied, line);
+        }
+        if let Err(why) = self.permit_client(&stream) {
+            self.counters.forbidden_clients += 1;
+            return self.turn_away(cx, &stream, &peer, Topic::ForbiddenClient, &why);
+        }
+        if let Err(full) = self.count.admit(&peer) {
+            self.counters.over_limit += 1;
+            let (topic, limit) = match full {
+                Full::Total => (Topic::MaxConnections, "--max-connections"),
+                Full::Address => (Topic::MaxConnectionsPerIp, "--max-connections-per-ip"),
+            };
+            return self.turn_away(cx, &stream, &peer, topic, &format!("{full} ({limit})"));
+        }
+        // Output leaves as it comes; and of a client over TCP that dies in silence nobody else would tell. Where either
+        // cannot be set (the peer has gone) the next read says so.
+        let _ = stream.set_nodelay().and_then(|()| stream.set_keepalive());
+        let connection = Connection {
+            stream,
+            peer,
+            accepted: cx.now(),
+            run: Run::new(self.options.policy, cx.now()),
+            reader: self.options.dialect.reader(self.options.max_arguments),
+            teller: self.options.dialect.teller(),
+            edges: Edges::UNTRIED,
+            alarm: Alarm::default(),
+            arguments: Arguments::default(),
+            asked: None,
+            looked: Looked::Not,
+            program: None,
+            input: Buffer::default(),
+            input_ends: false,
+            signals: Signals::default(),
+            left: false,
+            output: Buffer::default(),
+            status: None,
+            ran: None,
+            bytes: Bytes::default(),
+            watch: Watch::default(),
+            growth: 0,
+            unread_at_timeout: false,
+        };
+        let key = match self.connections.insert(connection) {
+            Ok(key) => key,
+            Err(connection) => return self.count.release(&connection.peer),
+        };
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let both = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = cx.register(Of::Client.of(key), &mut connection.stream, both) {
+            self.note(
+                cx,
+                Level::Error,
+                Topic::System,
+                format_args!("cannot watch {peer}: {error}"),
+            );
+            return self.close(cx, key);
+        }
+        self.trace(key, format_args!("connected"));
+        self.pump(cx, key);
+    }
+
+    /// Not wanted: told at once, and not kept. A reset may overtake the refusal where what it sends is unread; to wait for that
+    /// would be to keep the connection after all, in a place that is somebody else's.
+    fn turn_away(&mut self, cx: &mut Context<'_>, stream: &Stream, peer: &PeerAddr, topic: Topic, why: &str) {
+        let _ = stream.discard_unread();
+        let mut wire = Vec::new();
+        self.options.dialect.teller().turn_down(why, &mut wire);
+        // A fresh socket has room for so little; a peer that has gone is told nothing.
+        let _ = stream.send_messages(&[&[IoSlice::new(&wire)]], true);
+        self.note(cx, Level::Warn, topic, format_args!("refused {peer}: {why}"));
+    }
+
+    pub(super) fn client_ready(&mut self, cx: &mut Context<'_>, key: Key, readiness: Readiness) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        connection.edges.note(readiness);
+        if readiness.hung_up {
+            self.tell(cx, key, Event::Gone);
+        }
+        self.pump(cx, key);
+    }
+
+    pub(super) fn client_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            cx.alarm_fired(&mut connection.alarm);
+            self.look_at_the_clock(cx, key);
+            self.tell(cx, key, Event::Tick);
+            self.pump(cx, key);
+        }
+    }
+
+    /// Counts what an event means for a connection that was in the state `before`, and says it where it is worth a line.
+    pub(super) fn count_event(&mut self, cx: &mut Context<'_>, key: Key, before: State, event: Event) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let (peer, after) = (connection.peer, connection.run.state());
+        if after == before {
+            return;
+        }
+        match (before, event) {
+            (_, Event::Arguments) => {
+                self.counters.total += 1;
+                connection.asked = Some(cx.now());
+            }
+            (State::Starting | State::Running { .. } | State::Ending { .. }, Event::Gone) => {
+                self.counters.vanished += 1
+            }
+            (State::Remains { .. } | State::Answered { .. }, Event::Tick) => {
+                self.counters.unread += 1;
+                let line = format_args!("{peer} has left its answer unread for --write-timeout, and is let go");
+                self.note(cx, Level::Warn, Topic::Unread, line);
+            }
+            _ => {}
+        }
+        if after != before && !matches!(event, Event::Progress | Event::OutputOver(_)) {
+            self.trace(key, format_args!("{event:?}, now {}", super::state_name(after)));
+        }
+    }
+
+    // ---- told --------------------------------------------------------------------------------------------------
+
+    pub(super) fn refuse(&mut self, cx: &mut Context<'_>, key: Key, refusal: Refusal) {
+        self.log_run(key);
+        let why = report::refusal(refusal);
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        connection.teller.turn_down(&why, connection.output.end());
+        let who = connection.who();
+        self.counters.refused += 1;
+        self.note(cx, Level::Warn, Topic::Refusal, format_args!("refused {who}: {why}"));
+    }
+
+    /// Says how the program has ended.
+    pub(super) fn conclude(&mut self, key: Key) {
+        self.log_run(key);
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let Connection {
+            teller, output, status, ..
+        } = connection;
+        if connection.unread_at_timeout {
+            let line = b"iotcpd: the program was ended by --timeout while its output waited to be read\n";
+            teller.output(Output::Stderr, line, output.end());
+        }
+        match *status {
+            Some(ExitStatus::Code(code)) => teller.conclude(Outcome::Code(code), output.end()),
+            Some(ExitStatus::Signal { number, core_dumped }) => {
+                teller.conclude(Outcome::Signal { number, core_dumped }, output.end());
+            }
+            None => teller.turn_down("how the program has ended cannot be known", output.end()),
+        }
+    }
+
+    /// Why a running program is ended, for the log.
+    pub(super) fn log_cause(&mut self, cx: &mut Context<'_>, key: Key, cause: Cause) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        connection.unread_at_timeout = cause == Cause::Timeout && connection.output.len() >= self.options.max_buffer;
+        let peer = connection.peer;
+        let program = report::command(&connection.arguments, self.options.log_arguments);
+        let (level, topic, why) = match cause {
+            Cause::Timeout => {
+                self.counters.timed_out += 1;
+                let why = match connection.unread_at_timeout {
+                    false => "its --timeout is over",
+                    true => "its --timeout is over, and its client has left unread as much as --max-buffer allows",
+                };
+                (Level::Warn, Topic::Timeout, why)
+            }
+            Cause::Standstill => (Level::Warn, Topic::Standstill, standstill::CAUSE),
+            Cause::Overflow => {
+                self.counters.overflown += 1;
+                (Level::Warn, Topic::Overflow, "its output is longer than --max-output")
+            }
+            Cause::Wrong(_) => (Level::Warn, Topic::Refusal, "what its client sends is no input"),
+            Cause::Stop => (Level::Warn, Topic::Stop, "the door closes (--stop-timeout)"),
+            Cause::Vanished => (Level::Info, Topic::Vanished, "its client has gone"),
+        };
+        self.note(cx, level, topic, format_args!("{peer}: {program} is ended: {why}"));
+    }
+
+    // ---- out ---------------------------------------------------------------------------------------------------
+
+    /// The client has everything, and was told that nothing more comes. One that may still send is read away for a while: were
+    /// its socket closed over unread bytes, the kernel would answer with a reset, which may overtake the answer, and what it
+    /// sends afterwards would be an error to it. One that is in order sees the end, and goes.
+    pub(super) fn part(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if let Some(program) = connection.program.take() {
+            program.close(cx);
+        }
+        // An error: it has gone.
+        let unread = connection.stream.discard_unread().unwrap_or(Unread::End);
+        let quiet = match unread {
+            Unread::End => true,
+            Unread::None => connection.left || connection.reader.is_complete(),
+            Unread::Bytes(_) => false,
+        };
+        if quiet {
+            self.tell(cx, key, Event::Left);
+        } else {
+            connection.edges.expect_input();
+        }
+    }
+
+    pub(super) fn close(&mut self, cx: &mut Context<'_>, key: Key) {
+        self.log_run(key);
+        let Some(mut connection) = self.connections.remove(key) else {
+            return;
+        };
+        cx.set_alarm(&mut connection.alarm, Of::Client.of(key), None);
+        if let Some(program) = connection.program.take() {
+            program.close(cx);
+        }
+        connection.watch.leave(&mut self.hoard);
+        lookups::withdraw(&mut self.desk, &connection);
+        self.count.release(&connection.peer);
+        drop(connection);
+        self.listening.descriptor_freed(cx);
+    }
+}

@@ -1,0 +1,353 @@
+//! The exec door's only I/O: events from the reactor become [`Event`]s of a connection's [`Run`], and its [`Action`]s become
+//! processes, bytes and closed connections.
+//!
+//! The brain of it is one `match` over [`Action`] in [`ExecDoor::act`]. Beside it stand one connection and its bytes
+//! (`connection`), taking connections in and letting them go (`clients`), whom to let in (`permits`), looking up what a name
+//! means (`lookups`), the programs
+//! (`programs`), what they are started with (`surroundings`) and the signals that clients pass on to them (`signals`), what the
+//! dump tells of all this (`describe`), and beginning and end of the whole (`lifecycle`).
+//!
+//! What holds: every touch of a connection ends in [`ExecDoor::pump`], which moves what can be moved, bounded a turn, and
+//! arms the connection's one alarm. A connection is told an event only through [`ExecDoor::tell`].
+
+mod clients;
+mod connection;
+mod describe;
+mod lifecycle;
+mod lookups;
+mod permits;
+mod programs;
+mod signals;
+mod surroundings;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::Instant;
+
+use log::Level;
+
+use super::core::counters::{Counters, Traffic};
+use super::core::reply::Output;
+use super::core::run::{Action, Event, State};
+use super::options::Options;
+use super::report::{self, Topic};
+use crate::doors::closing::Closing;
+use crate::doors::journal::Journal;
+use crate::doors::on_request::Times;
+use crate::doors::standstill::{Advice, Hoard, Sight};
+use crate::net::edges::Edges;
+use crate::net::limits::ConnectionCount;
+use crate::net::listening::{Accepting, Listening};
+use crate::process::spawn::Launcher;
+use crate::reactor::slab::GenerationalSlab;
+use crate::reactor::{Context, Key, Kind, MAX_KINDS, Readiness, Service, Source};
+
+use connection::{Connection, Moved};
+use lookups::Desk;
+
+pub(super) use surroundings::launcher;
+
+/// How often each stream of a connection is moved in one turn, up to a read buffer at a time.
+const ROUNDS_PER_TURN: usize = 8;
+
+/// One way of moving bytes of a connection, with the read buffer and how much may be held.
+type Move = fn(&mut Connection, &mut [u8], usize) -> Moved;
+
+/// An exec door on the loop.
+#[derive(Debug)]
+pub struct ExecDoor {
+    options: Options,
+    launcher: Launcher,
+    listening: Listening,
+    connections: GenerationalSlab<Connection>,
+    count: ConnectionCount,
+    /// Those whose program is to be started.
+    starting: VecDeque<Key>,
+    counters: Counters,
+    traffic: Traffic,
+    times: Times,
+    closing: Closing,
+    /// What is held because clients and programs wait for each other.
+    hoard: Hoard,
+    /// Who looks up what may be run.
+    desk: Desk,
+    journal: Journal<Topic>,
+    started: Instant,
+}
+
+/// The kinds of sources an exec door has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Of {
+    Listener,
+    Client,
+    Stdin,
+    Stdout,
+    Stderr,
+    Exit,
+    Ending,
+    Starting,
+    Upkeep,
+    Closing,
+}
+
+const KINDS: &[Of] = &[
+    Of::Listener,
+    Of::Client,
+    Of::Stdin,
+    Of::Stdout,
+    Of::Stderr,
+    Of::Exit,
+    Of::Ending,
+    Of::Starting,
+    Of::Upkeep,
+    Of::Closing,
+];
+
+// A kind that does not fit, or is not found again where it stands, would take another's events.
+const _: () = {
+    assert!(
+        KINDS.len() <= MAX_KINDS,
+        "more kinds of sources than a token can tell apart"
+    );
+    let (mut number, mut rest) = (0, KINDS);
+    while let [kind, behind @ ..] = rest {
+        assert!(*kind as usize == number, "KINDS lists every kind in its order");
+        (number, rest) = (number + 1, behind);
+    }
+};
+
+impl Of {
+    fn kind(self) -> Kind {
+        Kind(self as u8)
+    }
+
+    fn only(self) -> Source {
+        self.of(Key::ONLY)
+    }
+
+    fn of(self, key: Key) -> Source {
+        Source { kind: self.kind(), key }
+    }
+
+    fn which(source: Source) -> Option<Of> {
+        KINDS.get(usize::from(source.kind.0)).copied()
+    }
+}
+
+impl Service for ExecDoor {
+    fn ready(&mut self, cx: &mut Context<'_>, source: Source, readiness: Readiness) {
+        match Of::which(source) {
+            Some(Of::Listener) => self.accept(cx, source.key),
+            Some(Of::Client) => self.client_ready(cx, source.key, readiness),
+            Some(of @ (Of::Stdin | Of::Stdout | Of::Stderr)) => self.pipe_ready(cx, source.key, of),
+            Some(Of::Exit) => self.exit_ready(cx, source.key),
+            // These are alarms and leftovers, never registered with the poll.
+            Some(Of::Ending | Of::Starting | Of::Upkeep | Of::Closing) | None => {}
+        }
+    }
+
+    fn timeout(&mut self, cx: &mut Context<'_>, source: Source) {
+        match Of::which(source) {
+            Some(Of::Listener) => self.retry_accepting(cx, source.key),
+            Some(Of::Client) => self.client_timeout(cx, source.key),
+            Some(Of::Ending) => self.ending_timeout(cx, source.key),
+            Some(Of::Upkeep) => self.journal.sum_up(cx, &self.options.name),
+            Some(Of::Closing) => self.stop_timeout(cx),
+            // These have no alarm.
+            Some(Of::Stdin | Of::Stdout | Of::Stderr | Of::Exit | Of::Starting) | None => {}
+        }
+    }
+
+    fn resume(&mut self, cx: &mut Context<'_>, source: Source) {
+        match Of::which(source) {
+            Some(Of::Listener) => self.accept(cx, source.key),
+            Some(Of::Client) => self.pump(cx, source.key),
+            Some(Of::Starting) => self.start_waiting(cx),
+            // These never leave anything over.
+            Some(Of::Stdin | Of::Stdout | Of::Stderr | Of::Exit | Of::Ending | Of::Upkeep | Of::Closing) | None => {}
+        }
+    }
+
+    fn mail(&mut self, cx: &mut Context<'_>) {
+        self.take_answers(cx);
+    }
+
+    fn turn_end(&mut self, _cx: &mut Context<'_>) {
+        // Everything is written when it comes.
+    }
+}
+
+impl ExecDoor {
+    /// Moves what can be moved for one connection, bounded a turn.
+    fn pump(&mut self, cx: &mut Context<'_>, key: Key) {
+        self.see_how_much_more_may_be_held(key);
+        let mut buffer = cx.lend_buffer();
+        let mut rounds = 0;
+        while rounds < ROUNDS_PER_TURN && self.round(cx, key, &mut buffer) {
+            rounds += 1;
+        }
+        cx.return_buffer(buffer);
+        if rounds == ROUNDS_PER_TURN {
+            cx.resume_later(Of::Client.of(key));
+        }
+        self.look_for_standstill(cx, key);
+        if let Some(connection) = self.connections.get_mut(key) {
+            let deadlines = [
+                connection.run.deadline(),
+                connection.watch.deadline(),
+                connection.looked.deadline(),
+            ];
+            let deadline = deadlines.into_iter().flatten().min();
+            cx.set_alarm(&mut connection.alarm, Of::Client.of(key), deadline);
+        }
+    }
+
+    fn see_how_much_more_may_be_held(&mut self, key: Key) {
+        let usual = self.options.max_buffer;
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.growth = connection.watch.growth(&self.hoard, connection.input.len(), usual);
+        }
+    }
+
+    /// Sees whether a connection stands still both ways, after everything was moved that could be.
+    fn look_for_standstill(&mut self, cx: &mut Context<'_>, key: Key) {
+        let usual = self.options.max_buffer;
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let sight = Sight {
+            is_jammed: connection.is_jammed(usual),
+            input: connection.input.len(),
+            usual,
+            doubt: self.options.policy.write_timeout,
+        };
+        match connection
+            .watch
+            .look(&mut self.hoard, &connection.stream, sight, cx.now())
+        {
+            Advice::Grow if connection.edges.readable() => cx.resume_later(Of::Client.of(key)),
+            Advice::Wait | Advice::Grow => {}
+            Advice::GiveUp => {
+                self.tell(cx, key, Event::Standstill);
+                cx.resume_later(Of::Client.of(key));
+            }
+        }
+    }
+
+    /// Gives each stream of a connection one move; whether anything came of it.
+    fn round(&mut self, cx: &mut Context<'_>, key: Key, buffer: &mut [u8]) -> bool {
+        let limit = self.options.max_buffer;
+        let moves: [Move; 6] = [
+            |it, _, _| it.write_client(),
+            |it, _, _| it.write_stdin(),
+            Connection::read_client,
+            |it, _, _| it.next_signal(),
+            |it, buffer, limit| it.read_output(Output::Stdout, buffer, limit),
+            |it, buffer, limit| it.read_output(Output::Stderr, buffer, limit),
+        ];
+        let mut any = false;
+        for make in moves {
+            let Some(connection) = self.connections.get_mut(key) else {
+                return false;
+            };
+            match make(connection, buffer, limit) {
+                Moved::Nothing => continue,
+                Moved::Some => {}
+                Moved::Event(event) => self.tell(cx, key, event),
+            }
+            any = true;
+            if let Some(asked) = self.connections.get_mut(key).and_then(Connection::first_byte) {
+                self.times.first_byte.record(asked.elapsed());
+            }
+        }
+        any
+    }
+
+    /// Tells a connection what has happened and does what that calls for. Whoever calls this moves bytes afterwards.
+    fn tell(&mut self, cx: &mut Context<'_>, key: Key, event: Event) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if event == Event::Gone {
+            // Nothing more comes or goes: neither is tried again, or each try would tell the same.
+            connection.edges = Edges::default();
+            connection.output.clear();
+        }
+        let before = connection.run.state();
+        let actions = connection.run.handle(event, cx.now());
+        self.count_event(cx, key, before, event);
+        for action in actions {
+            self.act(cx, key, action);
+        }
+    }
+
+    fn act(&mut self, cx: &mut Context<'_>, key: Key, action: Action) {
+        match action {
+            Action::Start => self.queue_start(cx, key),
+            Action::Refuse(refusal) => self.refuse(cx, key, refusal),
+            Action::EndInput => {
+                if let Some(connection) = self.connections.get_mut(key) {
+                    connection.end_input();
+                }
+            }
+            Action::Signal(number) => self.signal_program(cx, key, number),
+            Action::End(cause) => self.end_program(cx, key, cause),
+            Action::Kill => self.kill_program(cx, key),
+            Action::Forsake => self.forsake(key),
+            Action::Reap => self.reap(cx, key),
+            Action::CutOutput => self.cut_output(cx, key),
+            Action::Conclude => self.conclude(key),
+            Action::Part => self.part(cx, key),
+            Action::Close => self.close(cx, key),
+        }
+    }
+
+    /// One line in the log, unless too many like it came lately.
+    fn note(&mut self, cx: &mut Context<'_>, level: Level, topic: Topic, line: fmt::Arguments<'_>) {
+        self.journal.note(cx, &self.options.name, level, topic, line);
+    }
+
+    /// One step of a connection, for whoever wants to follow it.
+    fn trace(&self, key: Key, step: fmt::Arguments<'_>) {
+        if self.options.debug {
+            let peer = self.connections.get(key).map(|connection| connection.peer);
+            let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
+            log::info!(service:% = self.options.name; "{}: {peer}, connection {}: {step}", self.options.name, key.slot());
+        }
+    }
+
+    pub(super) fn current_options(&self) -> &Options {
+        &self.options
+    }
+
+    pub(super) fn report(&self, now: Instant) -> crate::stats::Snapshot {
+        let running = self.connections.iter().filter(|(_, it)| it.program.is_some()).count();
+        report::snapshot(
+            &self.counters,
+            self.traffic,
+            &self.times,
+            &self.options.name,
+            report::Present {
+                connections: self.connections.len(),
+                running,
+                uptime: now.saturating_duration_since(self.started),
+            },
+        )
+    }
+}
+
+fn state_name(state: State) -> &'static str {
+    match state {
+        State::Asking { .. } => "asking",
+        State::Starting => "starting",
+        State::Running { .. } => "running",
+        State::Ending { .. } => "ending",
+        State::Lingering { .. } => "lingering",
+        State::Remains { .. } => "remains",
+        State::Answered { .. } => "answered",
+        State::Parting { .. } => "parting",
+        State::Abandoned => "abandoned",
+        State::Over => "over",
+    }
+}

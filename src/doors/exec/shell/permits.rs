@@ -1,0 +1,159 @@
+//! Who is let in, onto which listeners, and what is run for him: the lists of the options, asked of sockets and files.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+
+use super::ExecDoor;
+use crate::doors::exec::core::permits::{Programs, Verdict};
+use crate::doors::exec::options::{Options, is_exposed};
+use crate::error::{Blame, Error};
+use crate::net::addr::{ListenAddr, PeerAddr};
+use crate::net::listener::Listener;
+use crate::net::stream::Stream;
+use crate::process::failure::SpawnError;
+use crate::process::spawn::{Found, Program};
+
+/// Why a program is not run.
+#[derive(Debug)]
+pub(super) enum Unfit {
+    /// It is not listed; the file that it is.
+    Forbidden(PathBuf),
+    /// There is none, or none that may be run.
+    Missing(SpawnError),
+    /// The file system has not said in time, or is known not to.
+    Unanswered,
+}
+
+/// For the log. A client is told the same of all of them: what there is in folders that it may not look into is not its business.
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unfit::Forbidden(path) => write!(f, "{path:?} is not allowed (--allow-program)"),
+            Unfit::Missing(error) => error.fmt(f),
+            Unfit::Unanswered => f.write_str(
+                "its file system has not answered within 2 s, or other look-ups in that directory or of that client wait for it",
+            ),
+        }
+    }
+}
+
+/// A program that a list permits.
+#[derive(Debug)]
+pub(super) struct Fit {
+    /// The file that is run.
+    pub(super) program: Program,
+    /// What it is told that it is called, unless that is how it was asked for.
+    pub(super) argv0: Option<OsString>,
+}
+
+impl Fit {
+    /// Holds what was found against the list.
+    ///
+    /// # Errors
+    /// It is not on it.
+    pub(super) fn of(programs: &Programs, Found { program, target }: Found) -> Result<Fit, Unfit> {
+        let (program, argv0) = match programs.verdict(program.path(), target.path()) {
+            Verdict::Found => (program, None),
+            Verdict::Target => (target, None),
+            Verdict::Renamed => {
+                let name = target.path().into();
+                (target, Some(name))
+            }
+            Verdict::Forbidden => return Err(Unfit::Forbidden(target.path().to_owned())),
+        };
+        Ok(Fit { program, argv0 })
+    }
+}
+
+impl ExecDoor {
+    /// Whether the user at the other end may have something run.
+    ///
+    /// # Errors
+    /// Why not, for the log and for the client.
+    pub(super) fn permit_client(&self, stream: &Stream) -> Result<(), String> {
+        if !self.options.clients.restrict() {
+            return Ok(());
+        }
+        let asked = stream
+            .peer_credentials()
+            .and_then(|peer| Ok((peer, stream.peer_groups()?)));
+        match asked {
+            Ok((Some(peer), Some(groups))) if self.options.clients.permit(peer.uid, &groups) => Ok(()),
+            Ok((Some(peer), _)) => Err(format!("{peer} is not allowed (--allow-user, --allow-group)")),
+            Ok((None, _)) => Err("a client over TCP has no user that could be allowed (--allow-user)".to_owned()),
+            // Who cannot be told is not let in.
+            Err(error) => Err(format!("its user cannot be told: {error}")),
+        }
+    }
+}
+
+/// Whether this is another machine, to which no list of programs sets a bound. No listener lets one in; but a packet filter
+/// that rewrites addresses may, and another door that hands a connection over.
+pub(super) fn may_run_anything(programs: &Programs, peer: &PeerAddr) -> bool {
+    !programs.restrict() && peer.ip().is_some_and(|ip| !ip.is_loopback())
+}
+
+/// Holds listeners against the lists. Those whose address is known before they are there were held against them with the
+/// configuration; the others the service manager has opened. One that other machines reach is told in the log.
+///
+/// # Errors
+/// Other machines could run anything; or there is a list of users, who are not known over TCP.
+pub(super) fn check_listeners<'l>(
+    options: &Options,
+    listeners: impl Iterator<Item = (&'l ListenAddr, &'l Listener)>,
+) -> Result<(), Error> {
+    let name = &options.name;
+    for (configured, listener) in listeners {
+        let address = listener.local_addr();
+        let exposed = is_exposed(address);
+        if exposed && !options.programs.restrict() {
+            return Err(Error::new(
+                Blame::Operator,
+                format!(
+                    "{name}: {configured} is {address}: whoever reached it from another machine could run anything"
+                ),
+                "give the socket a loopback address or a path, or say with allow-program what may be run",
+            ));
+        }
+        if options.clients.restrict() && !matches!(address, ListenAddr::Unix(_)) {
+            return Err(Error::new(
+                Blame::Operator,
+                format!(
+                    "{name}: {configured} is {address}: no user is known there, and allow-user or allow-group asks"
+                ),
+                "give the socket a path, or leave the lists of users and groups out",
+            ));
+        }
+        if exposed {
+            log::warn!(
+                service:% = name; "{name}: {address} can be reached from other machines: whoever is let in (--allow, --deny) can run what \
+                 --allow-program names, without a password"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_machine_runs_nothing_unless_it_is_said_what() {
+        let peer = |text: &str| PeerAddr::tcp(text.parse().unwrap());
+        let mut programs = Programs::default();
+        for (text, refused) in [
+            ("127.0.0.1:5", false),
+            ("[::1]:5", false),
+            ("[::ffff:127.0.0.1]:5", false),
+            ("192.0.2.7:5", true),
+            ("[2001:db8::1]:5", true),
+        ] {
+            assert_eq!(may_run_anything(&programs, &peer(text)), refused, "{text}");
+        }
+        assert!(!may_run_anything(&programs, &PeerAddr::Unix));
+        programs.add("/usr/bin/uptime").unwrap();
+        assert!(!may_run_anything(&programs, &peer("192.0.2.7:5")));
+    }
+}

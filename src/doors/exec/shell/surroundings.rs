@@ -1,0 +1,56 @@
+//! What programs are started with: laid out once, and anew when the options change or a HUP asks for it.
+
+use nix::unistd::{Gid, Uid, getegid, geteuid};
+
+use super::super::options::Options;
+use crate::error::{Blame, Error};
+use crate::process::spawn::{Launcher, SpawnDefaults};
+
+/// capabilities(7), by their numbers.
+const CAP_SETGID: u32 = 6;
+const CAP_SETUID: u32 = 7;
+
+/// Lays out what programs are started with. Asks the file system, for as long as that takes.
+///
+/// # Errors
+/// No program could be started with it: there is no such directory, or the daemon may not change users.
+pub(in crate::doors::exec) fn launcher(options: &Options, defaults: &SpawnDefaults) -> Result<Launcher, Error> {
+    let name = &options.name;
+    let surroundings = &options.surroundings;
+    if let Some(directory) = &surroundings.working_directory {
+        let why = match std::fs::metadata(directory) {
+            Ok(found) if found.is_dir() => None,
+            Ok(_) => Some("it is no directory".to_owned()),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(why) = why {
+            let what = format!("{name}: programs cannot be started in {directory:?}: {why}");
+            return Err(Error::new(
+                Blame::Operator,
+                what,
+                "write another directory for chdir, or make that one",
+            ));
+        }
+    }
+    let other_user = surroundings.user.is_some_and(|user| Uid::from_raw(user) != geteuid());
+    let other_group = surroundings
+        .group
+        .is_some_and(|group| Gid::from_raw(group) != getegid());
+    let lacks =
+        (other_user && !has_capability(CAP_SETUID)) || ((other_user || other_group) && !has_capability(CAP_SETGID));
+    if lacks {
+        let what = format!("{name}: this daemon may not run programs as another user or group");
+        let remedy = "start it as root or as that user, or leave user and group out";
+        return Err(Error::new(Blame::Operator, what, remedy));
+    }
+    Launcher::new(surroundings, defaults)
+        .map_err(|error| Error::with_remedy(Blame::System, format_args!("{name}: {error}")))
+}
+
+/// Whether this process has a capability (proc_pid_status(5), `CapEff`). Where that cannot be read, the first start will tell.
+fn has_capability(number: u32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok());
+    effective.is_none_or(|effective| effective >> number & 1 == 1)
+}

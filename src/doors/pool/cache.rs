@@ -1,0 +1,511 @@
+//! Answers that are known already, and requests that are being asked already.
+//!
+//! A worker that is a pure function of its input need not be asked twice. The life of an answer: its request
+//! [is asked](Cache::lead) → others that are identical [join it](Cache::follow) → [its answer](Cache::answered) goes to all
+//! of them and is kept → it is [found](Cache::look_up) until its time is over, or it is the one found longest ago when room is
+//! needed, or everything is [forgotten](Cache::forget_all): the operator wants it so, or a worker has failed its probe or
+//! written what belongs to no request.
+//!
+//! What holds:
+//! - Requests are identical when their bytes are. Only whole answers are kept, never refusals.
+//! - Keys and answers together, with what their table needs, take no more than the size that was allowed.
+//! - From a HUP until all workers are replaced nothing is kept: it might be an answer of before. An answer to what was
+//!   asked before that is never kept, however late it comes.
+//! - A request goes on as long as one of those waits that share it, even if the one who asked first has gone.
+//! - The bytes of a request are here once, however many wait for its answer; one that waits has its [`Place`], by which it
+//!   leaves without a search. So thousands may wait, and go in one moment, at no cost to others.
+//!
+//! How many may wait is limited where they are counted already: `--max-unanswered` on each connection, beyond which it is not
+//! read from, and `--max-connections`.
+//!
+//! What does not belong here: connections, workers, bytes on their way.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use lru::LruCache;
+
+use super::core::ClientId;
+use crate::doors::waiters::{Ticket, Waiters};
+
+/// What an entry costs beside its bytes: two boxes, three links, the time, and its share of the table.
+const OVERHEAD: usize = 160;
+
+/// How much is kept, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheLimits {
+    /// In bytes, over all entries. ≥ 1.
+    pub size: usize,
+    /// From the answer on.
+    pub ttl: Duration,
+}
+
+/// The cache of one pool.
+#[derive(Debug)]
+pub(super) struct Cache {
+    limits: Option<CacheLimits>,
+    entries: LruCache<Box<[u8]>, Entry>,
+    bytes: usize,
+    /// Which request is being asked, by its bytes.
+    numbers: HashMap<Rc<[u8]>, u64>,
+    asked: HashMap<u64, Asked>,
+    /// Requests asked so far.
+    next_number: u64,
+    /// Counts what makes older answers worthless.
+    epoch: u64,
+    is_rolling: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    answer: Rc<[u8]>,
+    until: Instant,
+}
+
+/// A request in the hands of the dispatcher.
+#[derive(Debug)]
+struct Asked {
+    request: Rc<[u8]>,
+    leader: ClientId,
+    /// Those who wait for the same answer, in the order in which they came.
+    followers: Waiters<ClientId>,
+    /// The leader has gone; its request goes on for the others.
+    is_orphan: bool,
+    epoch: u64,
+}
+
+/// Where one waits that shares a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    number: u64,
+    ticket: Ticket,
+}
+
+/// What is known of a request.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Found<'c> {
+    /// Its answer.
+    Answer(&'c Rc<[u8]>),
+    /// It is being asked: who asks now may [follow](Cache::follow) here.
+    Asked(Place),
+    /// Nothing: who asks now [leads](Cache::lead).
+    Nothing,
+    /// It is being asked, but since before a HUP: who asks now asks for himself alone.
+    Outdated,
+}
+
+/// What becomes of the request of one who has gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Departure {
+    /// It goes on, for others.
+    Shared,
+    /// Nobody wants it any more.
+    Unwanted,
+    /// Nobody wants that request of another who has gone before.
+    UnwantedOrphan(ClientId),
+}
+
+/// Who gets an answer or a refusal beside the one who asked.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    pub(super) followers: Waiters<ClientId>,
+    /// The one who asked has gone, so that one of the followers stands for him.
+    pub(super) is_orphan: bool,
+    /// What they get; `None`: a refusal.
+    pub(super) answer: Option<Rc<[u8]>>,
+}
+
+impl Cache {
+    /// `None`: nothing is kept, and nothing shared.
+    pub(super) fn new(limits: Option<CacheLimits>) -> Self {
+        Cache {
+            limits,
+            entries: LruCache::unbounded(),
+            bytes: 0,
+            numbers: HashMap::new(),
+            asked: HashMap::new(),
+            next_number: 0,
+            epoch: 0,
+            is_rolling: false,
+        }
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        self.limits.is_some()
+    }
+
+    /// Nobody waits for an answer that others may share.
+    pub(super) fn asks_nothing(&self) -> bool {
+        self.asked.is_empty()
+    }
+
+    /// Entries, and the bytes they take.
+    pub(super) fn size(&self) -> (usize, usize) {
+        (self.entries.len(), self.bytes)
+    }
+
+    pub(super) fn look_up(&mut self, request: &[u8], now: Instant) -> Found<'_> {
+        if self.entries.peek(request).is_some_and(|entry| entry.until <= now) {
+            self.remove(request);
+        }
+        if let Some(number) = self.numbers.get(request)
+            && let Some(asked) = self.asked.get(number)
+        {
+            return if asked.epoch == self.epoch {
+                Found::Asked(Place {
+                    number: *number,
+                    ticket: asked.followers.next_ticket(),
+                })
+            } else {
+                Found::Outdated
+            };
+        }
+        match self.entries.get(request) {
+            Some(entry) => Found::Answer(&entry.answer),
+            None => Found::Nothing,
+        }
+    }
+
+    /// This one asks, and others may join.
+    pub(super) fn lead(&mut self, request: &Rc<[u8]>, leader: ClientId) {
+        let asked = Asked {
+            request: Rc::clone(request),
+            leader,
+            followers: Waiters::default(),
+            is_orphan: false,
+            epoch: self.epoch,
+        };
+        self.next_number += 1;
+        self.numbers.insert(Rc::clone(request), self.next_number);
+        self.asked.insert(self.next_number, asked);
+    }
+
+    /// This one waits for the answer to what is being asked, at the place that was [found](Self::look_up) a moment ago.
+    pub(super) fn follow(&mut self, place: Place, follower: ClientId) {
+        if let Some(asked) = self.asked.get_mut(&place.number) {
+            let ticket = asked.followers.push(follower);
+            debug_assert_eq!(ticket, place.ticket, "nobody has come in between");
+        }
+    }
+
+    /// The request of `leader` has come to its end, with an answer or without; who else gets that.
+    pub(super) fn answered(&mut self, request: &[u8], leader: ClientId, answer: Option<&[u8]>, now: Instant) -> Shared {
+        let asked = self.led_by(request, leader).and_then(|number| self.end(number));
+        let Some(asked) = asked else {
+            return Shared::default();
+        };
+        let is_good = asked.epoch == self.epoch && !self.is_rolling;
+        let is_wanted = is_good || !asked.followers.is_empty();
+        let answer: Option<Rc<[u8]>> = answer.filter(|_| is_wanted).map(Rc::from);
+        if let Some(answer) = answer.as_ref().filter(|_| is_good) {
+            self.keep(request, answer, now);
+        }
+        Shared {
+            followers: asked.followers,
+            is_orphan: asked.is_orphan,
+            answer,
+        }
+    }
+
+    fn led_by(&self, request: &[u8], leader: ClientId) -> Option<u64> {
+        let number = *self.numbers.get(request)?;
+        let asked = self.asked.get(&number)?;
+        (asked.leader == leader).then_some(number)
+    }
+
+    fn end(&mut self, number: u64) -> Option<Asked> {
+        let asked = self.asked.remove(&number)?;
+        self.numbers.remove(&asked.request);
+        Some(asked)
+    }
+
+    /// One who was asking for itself, and perhaps for others, has gone.
+    pub(super) fn leader_leaves(&mut self, request: &[u8], leader: ClientId) -> Departure {
+        // `None`: it asked for itself alone, perhaps while others shared what had been asked before a HUP.
+        let Some(number) = self.led_by(request, leader) else {
+            return Departure::Unwanted;
+        };
+        match self.asked.get_mut(&number) {
+            Some(asked) if !asked.followers.is_empty() => {
+                asked.is_orphan = true;
+                Departure::Shared
+            }
+            _ => {
+                self.end(number);
+                Departure::Unwanted
+            }
+        }
+    }
+
+    /// One who waited for the answer to what another had asked has gone.
+    pub(super) fn follower_leaves(&mut self, place: Place) -> Departure {
+        let Some(asked) = self.asked.get_mut(&place.number) else {
+            return Departure::Unwanted;
+        };
+        if asked.followers.remove(place.ticket).is_none() {
+            return Departure::Unwanted;
+        }
+        if !(asked.is_orphan && asked.followers.is_empty()) {
+            return Departure::Shared;
+        }
+        let leader = asked.leader;
+        self.end(place.number);
+        Departure::UnwantedOrphan(leader)
+    }
+
+    /// Everything that is known may be wrong from now on, until the workers [are replaced](Self::rolled).
+    pub(super) fn roll(&mut self) {
+        self.forget_all();
+        self.is_rolling = true;
+    }
+
+    /// Who answers from now on knows what the operator has changed.
+    pub(super) fn rolled(&mut self) {
+        self.forget_all();
+        self.is_rolling = false;
+    }
+
+    /// Other limits; what is kept under the old ones is forgotten.
+    pub(super) fn limit(&mut self, limits: Option<CacheLimits>) {
+        self.limits = limits;
+        self.forget_all();
+    }
+
+    /// What is known may be wrong; so may be what is being asked now.
+    pub(super) fn forget_all(&mut self) {
+        self.epoch += 1;
+        self.entries.clear();
+        self.bytes = 0;
+    }
+
+    fn keep(&mut self, request: &[u8], answer: &Rc<[u8]>, now: Instant) {
+        let Some(CacheLimits { size, ttl }) = self.limits else {
+            return;
+        };
+        let cost = cost(request, answer);
+        if cost > size {
+            return;
+        }
+        self.remove(request);
+        while self.bytes + cost > size {
+            let Some((old, entry)) = self.entries.pop_lru() else {
+                break;
+            };
+            self.bytes -= self::cost(&old, &entry.answer);
+        }
+        let entry = Entry {
+            answer: Rc::clone(answer),
+            until: now + ttl,
+        };
+        self.entries.put(request.into(), entry);
+        self.bytes += cost;
+    }
+
+    fn remove(&mut self, request: &[u8]) {
+        if let Some(entry) = self.entries.pop(request) {
+            self.bytes -= cost(request, &entry.answer);
+        }
+    }
+}
+
+fn cost(request: &[u8], answer: &[u8]) -> usize {
+    request.len() + answer.len() + OVERHEAD
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doors::waiters::comparisons;
+    use proptest::prelude::*;
+
+    const TTL: Duration = Duration::from_secs(10);
+
+    fn cache(entries: usize) -> Cache {
+        Cache::new(Some(CacheLimits {
+            size: entries * cost(b"a", b"A"),
+            ttl: TTL,
+        }))
+    }
+
+    fn ask(cache: &mut Cache, request: &[u8], who: u64, now: Instant) {
+        assert_eq!(cache.look_up(request, now), Found::Nothing);
+        cache.lead(&request.into(), ClientId(who));
+    }
+
+    #[track_caller]
+    fn follow(cache: &mut Cache, request: &[u8], who: u64, now: Instant) -> Place {
+        let Found::Asked(place) = cache.look_up(request, now) else {
+            panic!("{request:?} is not being asked");
+        };
+        cache.follow(place, ClientId(who));
+        place
+    }
+
+    fn store(cache: &mut Cache, request: &[u8], now: Instant) {
+        ask(cache, request, 0, now);
+        cache.answered(request, ClientId(0), Some(&request.to_ascii_uppercase()), now);
+    }
+
+    fn text<'c>(found: Found<'c>) -> Option<&'c [u8]> {
+        match found {
+            Found::Answer(answer) => Some(answer),
+            Found::Asked(_) | Found::Nothing | Found::Outdated => None,
+        }
+    }
+
+    fn all(mut shared: Shared) -> Vec<ClientId> {
+        shared.followers.take_all().collect()
+    }
+
+    #[test]
+    fn who_asks_for_himself_alone_leaves_alone() {
+        let (mut cache, now) = (cache(9), Instant::now());
+        ask(&mut cache, b"a", 1, now);
+        let third = follow(&mut cache, b"a", 3, now);
+        cache.roll();
+        assert_eq!(cache.look_up(b"a", now), Found::Outdated);
+        assert_eq!(cache.leader_leaves(b"a", ClientId(2)), Departure::Unwanted);
+        assert_eq!(cache.leader_leaves(b"a", ClientId(1)), Departure::Shared);
+        assert_eq!(cache.leader_leaves(b"a", ClientId(2)), Departure::Unwanted);
+        assert_eq!(cache.follower_leaves(third), Departure::UnwantedOrphan(ClientId(1)));
+        assert_eq!(cache.follower_leaves(third), Departure::Unwanted);
+    }
+
+    #[test]
+    fn an_answer_is_found_until_its_time_is_over() {
+        let (mut cache, now) = (cache(9), Instant::now());
+        store(&mut cache, b"a", now);
+        assert_eq!(
+            text(cache.look_up(b"a", now + TTL - Duration::from_nanos(1))),
+            Some(&b"A"[..])
+        );
+        assert_eq!(cache.look_up(b"A", now), Found::Nothing);
+        assert_eq!(cache.look_up(b"a", now + TTL), Found::Nothing);
+        assert_eq!(cache.size(), (0, 0));
+    }
+
+    #[test]
+    fn the_one_that_was_not_found_for_longest_makes_room() {
+        let (mut cache, now) = (cache(2), Instant::now());
+        store(&mut cache, b"a", now);
+        store(&mut cache, b"b", now);
+        assert_eq!(text(cache.look_up(b"a", now)), Some(&b"A"[..]));
+        store(&mut cache, b"c", now);
+        assert_eq!(cache.look_up(b"b", now), Found::Nothing);
+        assert_eq!(text(cache.look_up(b"a", now)), Some(&b"A"[..]));
+        ask(&mut cache, b"d", 1, now);
+        cache.answered(b"d", ClientId(1), Some(&[7; 1000]), now);
+        assert_eq!(cache.size().0, 2, "what is larger than all of it moves nobody");
+    }
+
+    #[test]
+    fn identical_requests_share_one_answer() {
+        let (mut cache, now) = (cache(9), Instant::now());
+        ask(&mut cache, b"a", 1, now);
+        let places = [2, 3, 4].map(|follower| follow(&mut cache, b"a", follower, now));
+        assert_eq!(cache.follower_leaves(places[1]), Departure::Shared);
+        let shared = cache.answered(b"a", ClientId(1), Some(b"A"), now);
+        assert_eq!((shared.answer.as_deref(), shared.is_orphan), (Some(&b"A"[..]), false));
+        assert_eq!(all(shared), [ClientId(2), ClientId(4)]);
+        assert_eq!(text(cache.look_up(b"a", now)), Some(&b"A"[..]));
+    }
+
+    #[test]
+    fn a_refusal_is_shared_but_not_kept() {
+        let (mut cache, now) = (cache(9), Instant::now());
+        ask(&mut cache, b"a", 1, now);
+        follow(&mut cache, b"a", 2, now);
+        assert_eq!(all(cache.answered(b"a", ClientId(1), None, now)), [ClientId(2)]);
+        assert_eq!(cache.look_up(b"a", now), Found::Nothing);
+    }
+
+    #[test]
+    fn a_request_goes_on_as_long_as_somebody_waits() {
+        let (mut cache, now) = (cache(9), Instant::now());
+        ask(&mut cache, b"a", 1, now);
+        let second = follow(&mut cache, b"a", 2, now);
+        assert_eq!(cache.leader_leaves(b"a", ClientId(1)), Departure::Shared);
+        let third = follow(&mut cache, b"a", 3, now);
+        assert_eq!(cache.follower_leaves(second), Departure::Shared);
+        assert_eq!(cache.follower_leaves(third), Departure::UnwantedOrphan(ClientId(1)));
+        assert_eq!(cache.look_up(b"a", now), Found::Nothing);
+        ask(&mut cache, b"a", 4, now);
+        assert_eq!(cache.leader_leaves(b"a", ClientId(4)), Departure::Unwanted);
+    }
+
+    #[test]
+    fn nothing_of_before_a_roll_is_kept_or_shared_after_it() {
+        let (mut cache, now) = (cache(9), Instant::now());
+        store(&mut cache, b"a", now);
+        ask(&mut cache, b"b", 1, now);
+        cache.roll();
+        assert_eq!(cache.look_up(b"a", now), Found::Nothing);
+        assert_eq!(cache.look_up(b"b", now), Found::Outdated);
+        // Asked and answered while old workers and new ones serve side by side.
+        store(&mut cache, b"a", now);
+        assert_eq!(cache.look_up(b"a", now), Found::Nothing);
+        cache.rolled();
+        cache.answered(b"b", ClientId(1), Some(b"B"), now);
+        assert_eq!(cache.look_up(b"b", now), Found::Nothing);
+        store(&mut cache, b"a", now);
+        assert_eq!(text(cache.look_up(b"a", now)), Some(&b"A"[..]));
+    }
+
+    /// The leader and all followers go in one moment, in an order that is the worst for a list that is searched.
+    #[test]
+    fn thousands_that_go_together_cost_each_the_logarithm_of_their_number() {
+        const MANY: u64 = 50_000;
+        let (mut cache, now) = (cache(9), Instant::now());
+        ask(&mut cache, b"a", 0, now);
+        let places: Vec<_> = (1..=MANY).map(|who| follow(&mut cache, b"a", who, now)).collect();
+        let before = comparisons();
+        assert_eq!(cache.leader_leaves(b"a", ClientId(0)), Departure::Shared);
+        let left: Vec<_> = places
+            .into_iter()
+            .rev()
+            .map(|place| cache.follower_leaves(place))
+            .collect();
+        assert_eq!(left.last(), Some(&Departure::UnwantedOrphan(ClientId(0))));
+        assert!(cache.asks_nothing());
+        let spent = comparisons() - before;
+        assert!(spent < 100 * MANY, "{spent} comparisons for {MANY} that went");
+    }
+
+    #[test]
+    fn the_bytes_of_a_request_are_kept_once_however_many_wait() {
+        let (mut cache, now) = (cache(9), Instant::now());
+        let request: Rc<[u8]> = vec![b'a'; 60_000].into();
+        cache.lead(&request, ClientId(0));
+        for who in 1..1000 {
+            follow(&mut cache, &request, who, now);
+        }
+        // Here, as the key it is found by, and as what is asked.
+        assert_eq!(Rc::strong_count(&request), 3);
+        assert!(size_of::<Place>() <= 16);
+    }
+
+    proptest! {
+        /// Whatever is stored and looked up: the size holds, and what is found is the answer to that very request.
+        #[test]
+        fn the_size_holds_and_answers_belong_to_their_requests(
+            steps in proptest::collection::vec((0u8..20, 0usize..300, 0u64..15), 1..200)
+        ) {
+            let (mut cache, mut now) = (Cache::new(Some(CacheLimits { size: 2000, ttl: TTL })), Instant::now());
+            for (name, length, seconds) in steps {
+                now += Duration::from_secs(seconds);
+                let (request, answer) = ([name], vec![name; length]);
+                match cache.look_up(&request, now) {
+                    Found::Answer(found) => prop_assert!(found.iter().all(|byte| *byte == name)),
+                    _ => {
+                        cache.lead(&request.into(), ClientId(1));
+                        cache.answered(&request, ClientId(1), Some(&answer), now);
+                    }
+                }
+                let (_, bytes) = cache.size();
+                let real: usize = cache.entries.iter().map(|(key, entry)| cost(key, &entry.answer)).sum();
+                prop_assert!(bytes <= 2000 && bytes == real);
+            }
+        }
+    }
+}

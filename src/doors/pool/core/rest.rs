@@ -1,0 +1,255 @@
+//! Workers that are left alone for a while after each answer (`--rest`), so that a line too many that they print behind it
+//! meets no request, though all others are busy or there are no others.
+//!
+//! A worker that rests has answered, has nothing in hand and is given nothing: a request waits in the queue rather. What it
+//! writes meanwhile is nobody's answer, and it is replaced for it. When its time is over it is free. Those that say a number
+//! with each answer (`--concurrency`) never rest: a stray line is known by its number.
+//!
+//! All rest for the same time, so that they get up in the order in which they lay down: a queue, and nobody is searched for.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::Dispatcher;
+use super::event::WorkerId;
+use super::worker::{After, Phase, Place};
+
+/// Those that rest, the one that has for longest first; and some that did and were lost meanwhile.
+#[derive(Debug, Default)]
+pub(super) struct Resting {
+    workers: VecDeque<(Instant, WorkerId)>,
+}
+
+impl Resting {
+    /// When the next one gets up, or would have. `rest`: for how long they rest.
+    pub(super) fn next_deadline(&self, rest: Duration) -> Option<Instant> {
+        self.workers.front().map(|(since, _)| *since + rest)
+    }
+
+    /// Takes out one that has rested for long enough.
+    fn pop(&mut self, rest: Duration, now: Instant) -> Option<(Instant, WorkerId)> {
+        self.next_deadline(rest).filter(|at| *at <= now)?;
+        self.workers.pop_front()
+    }
+
+    #[cfg(debug_assertions)]
+    pub(super) fn holds(&self, since: Instant, id: WorkerId) -> bool {
+        self.workers.contains(&(since, id))
+    }
+}
+
+impl Dispatcher {
+    /// A worker that has answered, and has nothing in hand, rests for as long as the policy wants; then it is free.
+    pub(super) fn let_rest(&mut self, id: WorkerId, after: After) {
+        let may_be_needed = self.place(id) != Some(Place::Outgoing);
+        if self.policy.rest.is_zero() || self.has_channels(id) || !may_be_needed {
+            return self.release(id);
+        }
+        let since = self.now;
+        self.enter(id, Phase::Resting { since, after });
+        self.resting.workers.push_back((since, id));
+    }
+
+    /// Those whose time is over are free. They have written nothing in it, or they would not be here.
+    pub(super) fn end_rests(&mut self) {
+        while let Some((since, id)) = self.resting.pop(self.policy.rest, self.now) {
+            let rests = |phase| matches!(phase, Phase::Resting { since: began, .. } if began == since);
+            if self.phase(id).is_some_and(rests) {
+                self.vouch_for(id);
+                self.note_quiet(id);
+                self.release(id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doors::pool::core::{Action, ClientId, Event, Fault, Restart, Step, Which};
+    use crate::doors::pool::options::Policy;
+
+    const REST: Duration = Duration::from_millis(100);
+
+    struct Pool {
+        dispatcher: Dispatcher,
+        start: Instant,
+        clients: u64,
+        told: Vec<Action>,
+    }
+
+    impl Pool {
+        /// All of its workers are up.
+        fn new(workers: usize, change: impl Fn(Policy) -> Policy) -> Self {
+            let start = Instant::now();
+            let policy = change(Policy {
+                rest: REST,
+                ..Policy::for_tests(workers)
+            });
+            let mut pool = Pool {
+                dispatcher: Dispatcher::new(policy, start, 1),
+                start,
+                clients: 0,
+                told: Vec::new(),
+            };
+            pool.fetch();
+            for action in std::mem::take(&mut pool.told) {
+                if let Action::Spawn(worker) = action {
+                    pool.at(0, Event::Started(worker));
+                    pool.at(0, Event::Ready(worker));
+                }
+            }
+            pool.told.clear();
+            pool
+        }
+
+        fn fetch(&mut self) {
+            self.told.extend(std::iter::from_fn(|| self.dispatcher.next_action()));
+        }
+
+        /// So many milliseconds after the start.
+        fn at(&mut self, at: u64, event: Event) {
+            self.dispatcher.handle(self.start + Duration::from_millis(at), event);
+            self.fetch();
+        }
+
+        fn ask(&mut self, at: u64) {
+            let client = ClientId(self.clients);
+            self.clients += 1;
+            self.at(at, Event::Request { client, size: 80 });
+        }
+
+        fn answer(&mut self, at: u64, worker: WorkerId) {
+            let (which, step) = (Which::Oldest, Step::Kept);
+            self.at(at, Event::Reply { worker, which, step });
+        }
+
+        /// Who has been given something since the last time.
+        fn given(&mut self) -> Vec<WorkerId> {
+            let told = std::mem::take(&mut self.told).into_iter();
+            told.filter_map(|action| match action {
+                Action::Assign { worker, .. } => Some(worker),
+                _ => None,
+            })
+            .collect()
+        }
+
+        fn wanted_at(&self) -> Option<u128> {
+            let at = self.dispatcher.next_deadline()?;
+            Some((at - self.start).as_millis())
+        }
+    }
+
+    #[test]
+    fn a_request_waits_until_the_only_worker_has_rested() {
+        let mut pool = Pool::new(1, |policy| policy);
+        pool.ask(0);
+        let worker = pool.given()[0];
+        pool.ask(1);
+        pool.answer(10, worker);
+        assert_eq!((pool.given(), pool.wanted_at()), (vec![], Some(110)));
+        pool.at(109, Event::Tick);
+        assert_eq!(pool.given(), []);
+        pool.at(110, Event::Tick);
+        assert_eq!(pool.given(), [worker]);
+    }
+
+    #[test]
+    fn others_are_given_what_comes_meanwhile() {
+        let mut pool = Pool::new(2, |policy| policy);
+        pool.ask(0);
+        let first = pool.given()[0];
+        pool.answer(10, first);
+        pool.ask(10);
+        let second = pool.given()[0];
+        assert_ne!(first, second);
+        pool.answer(20, second);
+        pool.ask(30);
+        assert_eq!(pool.given(), []);
+        pool.at(110, Event::Tick);
+        assert_eq!(pool.given(), [first]);
+    }
+
+    #[test]
+    fn what_it_writes_meanwhile_is_nobodys_answer() {
+        let mut pool = Pool::new(1, |policy| policy);
+        pool.ask(0);
+        let worker = pool.given()[0];
+        pool.answer(10, worker);
+        pool.told.clear();
+        pool.ask(15);
+        pool.answer(20, worker);
+        let lost = pool.told.iter().any(|action| {
+            matches!(action, Action::Replaced { worker: lost, reason: Restart::Desync, .. } if *lost == worker)
+        });
+        assert!(lost, "{:?}", pool.told);
+        assert!(!pool.told.iter().any(|action| matches!(action, Action::Answer { .. })));
+        // Nor is it free when its time would have been over.
+        pool.at(200, Event::Tick);
+        assert_eq!(pool.given(), []);
+    }
+
+    #[test]
+    fn one_that_is_lost_or_let_go_while_it_rests_leaves_nothing_behind() {
+        let mut pool = Pool::new(2, |policy| policy);
+        pool.ask(0);
+        pool.ask(0);
+        let workers = pool.given();
+        workers.iter().for_each(|worker| pool.answer(10, *worker));
+        pool.at(20, Event::Broken(workers[0], Fault::OutputClosed));
+        let smaller = Policy {
+            rest: REST,
+            ..Policy::for_tests(1)
+        };
+        pool.at(30, Event::Reconfigure(Box::new(smaller)));
+        let stopped = |worker| {
+            let stop = |action: &Action| matches!(action, Action::Stop(other, _) if *other == worker);
+            pool.told.iter().filter(|action| stop(action)).count()
+        };
+        assert_eq!(
+            workers.iter().map(|worker| stopped(*worker)).collect::<Vec<_>>(),
+            [1, 1]
+        );
+        pool.at(110, Event::Tick);
+        assert_eq!(pool.dispatcher.resting.next_deadline(REST), None);
+    }
+
+    #[test]
+    fn a_time_that_is_made_shorter_holds_for_those_that_rest() {
+        let mut pool = Pool::new(1, |policy| policy);
+        pool.ask(0);
+        let worker = pool.given()[0];
+        pool.answer(10, worker);
+        pool.ask(10);
+        let policy = Policy {
+            rest: Duration::ZERO,
+            ..Policy::for_tests(1)
+        };
+        pool.at(20, Event::Reconfigure(Box::new(policy)));
+        assert_eq!(pool.wanted_at(), Some(10), "which is now");
+        pool.at(20, Event::Tick);
+        assert_eq!(pool.given(), [worker]);
+    }
+
+    #[test]
+    fn a_worker_that_says_numbers_needs_no_rest() {
+        let mut pool = Pool::new(1, |policy| Policy {
+            concurrency: Some(1),
+            ..policy
+        });
+        pool.ask(0);
+        let Some(Action::Assign {
+            worker,
+            channel: Some(channel),
+            ..
+        }) = pool.told.last().copied()
+        else {
+            panic!("{:?}", pool.told)
+        };
+        pool.ask(1);
+        pool.told.clear();
+        let (which, step) = (Which::Channel(channel), Step::Kept);
+        pool.at(10, Event::Reply { worker, which, step });
+        assert_eq!(pool.given(), [worker]);
+    }
+}

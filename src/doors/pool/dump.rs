@@ -1,0 +1,291 @@
+//! The pool's dump in words: the registers of iotcpd 1.1, and behind them a readable line for each worker, each request that
+//! waits and each client.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::core::{Doing, Position, SlotView, Status, WorkerView};
+use super::recorder::Excerpt;
+use crate::amount::{size, span};
+use crate::doors::dump::{ProcessView, process as process_view};
+
+/// One worker in the dump, as far as only the shell knows it. -1: there is none.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Descriptors {
+    pub(super) stdin: i32,
+    pub(super) stdout: i32,
+    pub(super) pid: i32,
+    pub(super) client_pid: i32,
+    pub(super) client: i32,
+}
+
+/// One worker's registers as iotcpd 1.1 printed them (protocols.md §1), the empty line included.
+pub(super) fn registers(view: &SlotView, descriptors: Descriptors, now: Instant) -> String {
+    let started = view
+        .busy_since
+        .map(|since| wall_clock(now.saturating_duration_since(since)))
+        .unwrap_or_default();
+    let rows = [
+        ("status", i64::from(status_number(view.status))),
+        ("producer_pipe_fd[PIPE_END_WRITE]", descriptors.stdin.into()),
+        ("consumer_pipe_fd[PIPE_END_READ]", descriptors.stdout.into()),
+        ("daemon_pid", descriptors.pid.into()),
+        ("client_pid", descriptors.client_pid.into()),
+        ("client_fd", descriptors.client.into()),
+        ("start.tv_sec", i64::try_from(started.as_secs()).unwrap_or(i64::MAX)),
+        ("start.tv_nsec", started.subsec_nanos().into()),
+    ];
+    let mut text: String = rows
+        .iter()
+        .map(|(name, value)| format!("d[{}].{name} = {value}\n", view.number))
+        .collect();
+    text.push('\n');
+    text
+}
+
+fn status_number(status: Status) -> u8 {
+    status as u8
+}
+
+/// What the clock on the wall said so long ago.
+fn wall_clock(ago: Duration) -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .saturating_sub(ago)
+}
+
+/// A worker without what it has in hand.
+pub(super) fn worker(view: &WorkerView, number: usize, process: Option<ProcessView>, now: Instant) -> String {
+    let (state, served) = (state(view, now), view.served);
+    let process = process_view(process.as_ref());
+    format!("worker {number}: state = {state}, {process}, served = {served}")
+}
+
+fn state(view: &WorkerView, now: Instant) -> String {
+    let doing = match view.doing {
+        Doing::WaitsForItsStart(at) => {
+            let left = span(at.saturating_duration_since(now));
+            format!("waiting for its next start in {left}")
+        }
+        Doing::Starts => "starting".to_owned(),
+        Doing::IsProbed => "being probed".to_owned(),
+        Doing::Nothing => "idle".to_owned(),
+        Doing::Works => "busy".to_owned(),
+        Doing::WorksForNobody => "busy for nobody".to_owned(),
+        Doing::IsWatched => "watched for a second answer".to_owned(),
+        Doing::Rests => "resting".to_owned(),
+        Doing::Stops => "stopping".to_owned(),
+    };
+    let quarantined = if view.quarantined && view.doing != Doing::Stops {
+        "quarantined, "
+    } else {
+        ""
+    };
+    let position = match view.position {
+        Position::TakesOver(_) if view.doing != Doing::Stops => " to take over",
+        Position::Leaves if view.doing != Doing::Stops => " and then let go",
+        Position::Serves(_) | Position::TakesOver(_) | Position::Leaves => "",
+    };
+    format!("{quarantined}{doing}{position}")
+}
+
+/// A request in somebody's hands, or one that waits. What it says stands at the end.
+pub(super) fn request(since: Duration, client: &str, request: Option<&Excerpt<'_>>) -> String {
+    let since = span(since);
+    match request {
+        Some(request) => format!("since = {since} ago, client = {client}, request = {request}"),
+        None => format!("since = {since} ago, client = {client}"),
+    }
+}
+
+/// The head of the list of those that wait.
+pub(super) fn queue(length: usize, longest: Option<Duration>) -> String {
+    match longest {
+        None => "queue: nobody waits".to_owned(),
+        Some(longest) => format!("queue: {length} waiting, the longest for {}", span(longest)),
+    }
+}
+
+/// What a client is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ClientState {
+    /// It has its answers, and has asked nothing more.
+    Idle,
+    /// Its request is not whole.
+    Reading,
+    /// It is owed an answer.
+    Waiting,
+    /// It has not taken what there is for it.
+    Writing,
+    /// It has everything; what it still sends is read away.
+    Leaving,
+    /// It has a worker to itself.
+    Session,
+    /// Its worker has ended, and what that has written is on its way.
+    SessionEnds,
+}
+
+impl ClientState {
+    fn name(self) -> &'static str {
+        match self {
+            ClientState::Idle => "idle",
+            ClientState::Reading => "reading",
+            ClientState::Waiting => "waiting",
+            ClientState::Writing => "writing",
+            ClientState::Leaving => "leaving",
+            ClientState::Session => "session",
+            ClientState::SessionEnds => "session whose worker has ended",
+        }
+    }
+}
+
+/// One client.
+#[derive(Debug, Clone)]
+pub(super) struct ClientView {
+    pub(super) number: usize,
+    pub(super) state: ClientState,
+    /// How long it has been in it; of one that is read or written, since bytes have last gone.
+    pub(super) since: Duration,
+    pub(super) age: Duration,
+    pub(super) who: String,
+    pub(super) load: Load,
+}
+
+/// What the pool has for a client in hand.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Load {
+    /// Requests without an answer, and bytes held of requests and answers.
+    Requests { unanswered: usize, held: usize },
+    /// Bytes that have gone from it to its worker, and back, and those that are held of the former.
+    Session { up: u64, down: u64, held: usize },
+}
+
+/// A client's line.
+pub(super) fn client(view: &ClientView) -> String {
+    let ClientView { number, state, who, .. } = view;
+    let load = match view.load {
+        Load::Requests { unanswered, held } => {
+            let held = size(u64::try_from(held).unwrap_or(u64::MAX));
+            format!("unanswered = {unanswered}, held = {held}")
+        }
+        Load::Session { up, down, held } => {
+            let held = size(u64::try_from(held).unwrap_or(u64::MAX));
+            format!("in = {}, out = {}, held = {held}", size(up), size(down))
+        }
+    };
+    let (state, since, age) = (state.name(), span(view.since), span(view.age));
+    format!("client {number}: state = {state}, since = {since} ago, age = {age}, {load}, client = {who}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::core::WorkerId;
+    use super::super::options::Disclosure;
+    use super::*;
+    use crate::process::rss::Memory;
+
+    const fn seconds(count: u64) -> Duration {
+        Duration::from_secs(count)
+    }
+
+    fn view(doing: Doing) -> WorkerView {
+        WorkerView {
+            id: WorkerId {
+                index: 0,
+                incarnation: 0,
+            },
+            position: Position::Serves(3),
+            doing,
+            quarantined: false,
+            served: 17,
+            in_hand: 0,
+        }
+    }
+
+    #[test]
+    fn every_state_of_a_worker_has_its_words() {
+        let now = Instant::now();
+        let later = now + Duration::from_millis(3200);
+        for (doing, words) in [
+            (Doing::WaitsForItsStart(later), "waiting for its next start in 3.2 s"),
+            (Doing::Starts, "starting"),
+            (Doing::IsProbed, "being probed"),
+            (Doing::Nothing, "idle"),
+            (Doing::Works, "busy"),
+            (Doing::WorksForNobody, "busy for nobody"),
+            (Doing::IsWatched, "watched for a second answer"),
+            (Doing::Rests, "resting"),
+            (Doing::Stops, "stopping"),
+        ] {
+            assert_eq!(state(&view(doing), now), words);
+            let quarantined = WorkerView {
+                quarantined: true,
+                ..view(doing)
+            };
+            let told = state(&quarantined, now);
+            assert_eq!(told.starts_with("quarantined, "), doing != Doing::Stops, "{told}");
+        }
+        let with = |position, doing| {
+            let view = WorkerView {
+                position,
+                ..view(doing)
+            };
+            state(&view, now)
+        };
+        assert_eq!(with(Position::TakesOver(3), Doing::Starts), "starting to take over");
+        assert_eq!(with(Position::Leaves, Doing::Works), "busy and then let go");
+        assert_eq!(with(Position::Leaves, Doing::Stops), "stopping");
+    }
+
+    #[test]
+    fn a_line_has_what_there_is() {
+        let now = Instant::now();
+        let process = ProcessView {
+            pid: 912,
+            age: seconds(125),
+            memory: Memory::Holds(3 << 19),
+        };
+        assert_eq!(
+            worker(&view(Doing::Nothing), 3, Some(process), now),
+            "worker 3: state = idle, pid = 912, age = 2 min 5 s, memory = 1.5 MiB, served = 17"
+        );
+        assert_eq!(
+            worker(&view(Doing::Starts), 3, None, now),
+            "worker 3: state = starting, pid = none, served = 17"
+        );
+        let excerpt = Excerpt::of(b"a\nb\n", Disclosure::Excerpts);
+        assert_eq!(
+            request(seconds(2), "unix", Some(&excerpt)),
+            "since = 2 s ago, client = unix, request = \"a\\x0ab\""
+        );
+        assert_eq!(request(seconds(2), "gone", None), "since = 2 s ago, client = gone");
+        assert_eq!(queue(0, None), "queue: nobody waits");
+        assert_eq!(queue(7, Some(seconds(3))), "queue: 7 waiting, the longest for 3 s");
+        let view = ClientView {
+            number: 5,
+            state: ClientState::Waiting,
+            since: seconds(1),
+            age: seconds(4),
+            who: "127.0.0.1:9".to_owned(),
+            load: Load::Requests {
+                unanswered: 2,
+                held: 2048,
+            },
+        };
+        let told =
+            "client 5: state = waiting, since = 1 s ago, age = 4 s, unanswered = 2, held = 2 KiB, client = 127.0.0.1:9";
+        assert_eq!(client(&view), told);
+        let session = ClientView {
+            state: ClientState::Session,
+            load: Load::Session {
+                up: 1,
+                down: 5000,
+                held: 0,
+            },
+            ..view
+        };
+        let told = "client 5: state = session, since = 1 s ago, age = 4 s, in = 1 byte, out = 4.88 KiB, held = 0 bytes, \
+                    client = 127.0.0.1:9";
+        assert_eq!(client(&session), told);
+    }
+}

@@ -1,0 +1,85 @@
+//! What the log tells of the pool as a whole: that it can serve, that it cannot any more, that this is over. The decision is
+//! `core/health`'s, the words are `outage`'s.
+
+use log::Level;
+
+use super::super::core::{Health, News, Status};
+use super::super::outage;
+use super::super::report::Topic;
+use super::Pool;
+use crate::amount::span;
+use crate::doors::Readiness;
+use crate::reactor::Context;
+
+impl Pool {
+    pub(super) fn log_health(&mut self, cx: &mut Context<'_>, news: News) {
+        match news {
+            News::Ready => self.log_ready(),
+            News::Down { reason } => {
+                self.outage.begin(reason);
+                self.tell_outage_if_due(cx);
+            }
+            News::Over {
+                lasted,
+                failed,
+                first_time,
+            } => {
+                self.tell_outage(cx);
+                let were = if failed == 1 { "request was" } else { "requests were" };
+                let line = format_args!(
+                    "a worker can serve again: none could for {}, and {failed} {were} refused",
+                    span(lasted)
+                );
+                self.note(cx, Level::Info, Topic::Recovery, line);
+                if first_time {
+                    self.log_ready();
+                }
+            }
+        }
+    }
+
+    fn log_ready(&self) {
+        let serves = |status| matches!(status, Status::Available | Status::Busy);
+        let serving = self.dispatcher.slots().filter(|slot| serves(slot.status)).count();
+        let (name, places) = (&self.options.name, self.dispatcher.places());
+        log::info!(service:% = name; "{name}: ready, {serving} of {places} workers serve");
+    }
+
+    /// That no worker can serve, below the losses that have led to it: the story of one may be waited for.
+    pub(super) fn tell_outage_if_due(&mut self, cx: &mut Context<'_>) {
+        if !self.crew.iter().any(|process| process.loss.is_some()) {
+            self.tell_outage(cx);
+        }
+    }
+
+    fn tell_outage(&mut self, cx: &mut Context<'_>) {
+        let Some(cause) = self.outage.take_untold(self.options.policy.start_timeout) else {
+            return;
+        };
+        let meanwhile = outage::meanwhile(&self.options);
+        let line = format_args!(
+            "no worker can serve: {cause}; until one can, {meanwhile}; mend that and send HUP, or wait: it is tried again by \
+             itself"
+        );
+        self.note(cx, Level::Error, Topic::Outage, line);
+    }
+
+    pub(in crate::doors::pool) fn readiness(&self) -> Readiness {
+        match self.dispatcher.health() {
+            Health::Starting | Health::Down(_) => Readiness::Waiting,
+            Health::Serving if self.dispatcher.is_in_full_force() => Readiness::Fully,
+            Health::Serving => Readiness::Partly,
+        }
+    }
+
+    /// What it waits for, for whoever waits for it.
+    pub(in crate::doors::pool) fn waits_for(&self) -> String {
+        match self.dispatcher.health() {
+            Health::Down(_) => {
+                let cause = self.outage.cause(self.options.policy.start_timeout);
+                format!("no worker can serve: {}", cause.unwrap_or_default())
+            }
+            Health::Starting | Health::Serving => outage::expectation(&self.options).to_owned(),
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! Beginning, change and end of a pool: start, reload, roll, drain, stop; and the upkeep in between.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::{Duration, Instant};
+
+use log::Level;
+
+use super::super::cache::Cache;
+use super::super::core::{Dispatcher, Ending, Event, Health};
+use super::super::echoes::Echoes;
+use super::super::options::{Disclosure, Options};
+use super::super::outage::Outage;
+use super::super::repeats::Repeats;
+use super::super::report::{Latencies, Topic};
+use super::clients::Clients;
+use super::crew::Crew;
+use super::process::Stage;
+use super::sessions::Sessions;
+use super::{Of, Pool};
+use crate::amount;
+use crate::doors::journal::Journal;
+use crate::doors::standstill::Hoard;
+use crate::doors::{Listeners, cannot_watch};
+use crate::error::{Blame, Error};
+use crate::net::addr::ListenAddr;
+use crate::net::limits::ConnectionCount;
+use crate::net::listener::Listener;
+use crate::net::listening::{Accepting, Listening};
+use crate::process::failure::SpawnError;
+use crate::process::rss;
+use crate::process::spawn::Spawner;
+use crate::reactor::{Alarm, Context};
+
+/// Once the pool drains, a client that has connected but not finished its line has so long to do so.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// How far the pool's life has gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Life {
+    Serving,
+    /// Nobody is accepted any more; who is in gets his answer.
+    Draining,
+    /// The workers end, and then the pool.
+    Stopping,
+}
+
+impl Pool {
+    /// A pool that listens already but serves nobody yet; [`start`](crate::doors::Door::start) gives it life.
+    pub fn new(options: Options, spawner: Spawner, listeners: Listeners, now: Instant) -> Pool {
+        // From the system's randomness: channel-IDs are made from it, and nobody is to foresee them.
+        let seed = RandomState::new().hash_one(std::process::id());
+        Pool {
+            dispatcher: Dispatcher::new(options.policy.clone(), now, seed),
+            dispatcher_alarm: Alarm::default(),
+            queue_alarm: Alarm::default(),
+            listening: Listening::new(Of::Listener.kind(), listeners),
+            clients: Clients::new(ConnectionCount::new(options.connection_limits.clone())),
+            sessions: Sessions::default(),
+            hoard: Hoard::default(),
+            crew: Crew::default(),
+            cache: Cache::new(options.cache.as_ref().map(|cache| cache.limits)),
+            life: Life::Serving,
+            life_alarm: Alarm::default(),
+            latencies: Latencies::default(),
+            journal: Journal::new(module_path!(), Of::Upkeep.only()),
+            repeats: Repeats::default(),
+            outage: Outage::default(),
+            echoes: Echoes::default(),
+            started: now,
+            disclosed_from: None,
+            acting: super::Acting::Idle,
+            stepped_back: None,
+            options,
+            spawner,
+        }
+    }
+
+    pub(in crate::doors::pool) fn size(&self) -> usize {
+        self.dispatcher.places()
+    }
+
+    pub(in crate::doors::pool) fn begin_with_size(&mut self, places: usize) {
+        self.dispatcher.begin_with(places);
+    }
+
+    /// Starts the first worker at once: a program that cannot be started at all ends the daemon here. The others follow in
+    /// the next turns, while the pool serves already.
+    pub(in crate::doors::pool) fn begin(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        self.act(cx, None);
+        self.plan_upkeep(cx);
+        self.spawn_next(cx).map_err(|error| cannot_start(&self.options, &error))
+    }
+
+    pub(in crate::doors::pool) fn begin_accepting(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        self.listening
+            .register(cx, &self.options.name)
+            .map_err(|error| cannot_watch(&error))
+    }
+
+    pub(in crate::doors::pool) fn listening(&self) -> impl Iterator<Item = (&ListenAddr, &Listener)> {
+        self.listening.iter()
+    }
+
+    // ---- change ------------------------------------------------------------------------------------------------
+
+    /// Takes on new options, and what their workers are started with; `new` are the listeners for addresses that were not listened on before.
+    pub(in crate::doors::pool) fn change(
+        &mut self,
+        cx: &mut Context<'_>,
+        options: Options,
+        spawner: Spawner,
+        new: Listeners,
+    ) {
+        self.spawner = spawner;
+        if self.options.disclosure == Disclosure::Nothing {
+            self.disclosed_from = Some(cx.now());
+        }
+        self.options = options;
+        self.cache.limit(self.options.cache.as_ref().map(|cache| cache.limits));
+        self.clients.count.set_limits(self.options.connection_limits.clone());
+        let Options { name, listen, .. } = &self.options;
+        self.listening.replace(cx, name, listen, new);
+        self.tell(cx, Event::Reconfigure(Box::new(self.options.policy.clone())));
+        self.plan_upkeep(cx);
+    }
+
+    /// Workers are started with this from now on.
+    pub(in crate::doors::pool) fn start_with(&mut self, spawner: Spawner) {
+        self.spawner = spawner;
+    }
+
+    /// Replaces every worker; not in a pool that drains, whose workers are about to go.
+    pub(in crate::doors::pool) fn begin_rolling(&mut self, cx: &mut Context<'_>) {
+        if self.life == Life::Serving {
+            let (name, workers) = (&self.options.name, self.dispatcher.places());
+            log::info!(service:% = name; "{name}: replacing every worker, {workers} of them");
+            self.cache.roll();
+            // The operator has changed something, and is to see what they say now.
+            self.end_row();
+            self.tell(cx, Event::Roll);
+        }
+    }
+
+    pub(super) fn announce_rolled(&mut self) {
+        self.cache.rolled();
+        let but = match self.dispatcher.health() {
+            Health::Down(_) => ", but none can serve yet",
+            Health::Starting | Health::Serving => "",
+        };
+        let name = &self.options.name;
+        log::info!(service:% = name; "{name}: every worker has been replaced{but}");
+    }
+
+    // ---- end ---------------------------------------------------------------------------------------------------
+
+    pub(in crate::doors::pool) fn begin_draining(&mut self, cx: &mut Context<'_>) {
+        if self.life == Life::Serving {
+            // Who has connected is in, even if nobody has accepted him yet.
+            self.accept_all(cx);
+            self.listening.close();
+            self.finish(cx);
+        }
+        // Those of a pool that finishes already, because a successor serves, have had all the time they wanted.
+        if self.life == Life::Draining {
+            self.hasten_readers(cx, cx.now() + LAST_WORDS);
+        }
+    }
+
+    /// Others are accepted by the successor. Who was accepted here has all the time that he would have had, for it is for
+    /// nobody's end that the pool waits.
+    pub(in crate::doors::pool) fn leave_to_successor(&mut self, cx: &mut Context<'_>) {
+        if self.life == Life::Serving {
+            self.listening.leave(cx);
+            self.finish(cx);
+        }
+    }
+
+    fn finish(&mut self, cx: &mut Context<'_>) {
+        self.life = Life::Draining;
+        log::info!(
+            service:% = self.options.name; "{}: draining, {} clients connected",
+            self.options.name,
+            self.clients.len() + self.sessions.len()
+        );
+        cx.set_alarm(
+            &mut self.life_alarm,
+            Of::Life.only(),
+            Some(cx.now() + self.options.stop_timeout),
+        );
+        self.advance_life(cx);
+    }
+
+    /// The end comes nearer when the last client is served and when the last process has gone.
+    pub(super) fn advance_life(&mut self, cx: &mut Context<'_>) {
+        if self.life == Life::Draining && !self.clients.any_unserved() && self.sessions.len() == 0 {
+            self.stop(cx, Ending::Gently);
+        }
+        if self.is_over() {
+            self.close_everybody(cx);
+        }
+    }
+
+    pub(super) fn stop_timeout(&mut self, cx: &mut Context<'_>) {
+        cx.alarm_fired(&mut self.life_alarm);
+        if self.life == Life::Draining {
+            log::warn!(
+                service:% = self.options.name; "{}: --stop-timeout is over; what is still in hand is refused",
+                self.options.name
+            );
+            self.stop(cx, Ending::Firmly);
+        }
+    }
+
+    pub(in crate::doors::pool) fn stop(&mut self, cx: &mut Context<'_>, ending: Ending) {
+        self.listening.close();
+        self.life = Life::Stopping;
+        cx.set_alarm(&mut self.life_alarm, Of::Life.only(), None);
+        self.journal.stop(cx);
+        self.tell(cx, Event::Shutdown(ending));
+    }
+
+    pub(in crate::doors::pool) fn is_over(&self) -> bool {
+        self.life == Life::Stopping && self.dispatcher.is_finished()
+    }
+
+    fn close_everybody(&mut self, cx: &mut Context<'_>) {
+        self.end_row();
+        self.journal.drain(&self.options.name);
+        for key in self.clients.keys() {
+            self.close(cx, key);
+        }
+        self.close_sessions(cx);
+    }
+
+    // ---- in between --------------------------------------------------------------------------------------------
+
+    /// Upkeep is due at every tick where memory is watched, and else when there are log lines to be summed up.
+    fn plan_upkeep(&mut self, cx: &mut Context<'_>) {
+        let tick = self
+            .options
+            .max_rss
+            .map(|_| cx.now() + self.options.policy.alarm_interval);
+        self.journal.plan(cx, tick);
+    }
+
+    pub(super) fn upkeep(&mut self, cx: &mut Context<'_>) {
+        self.journal.sum_up(cx, &self.options.name);
+        self.look_at_memory(cx);
+        self.plan_upkeep(cx);
+    }
+
+    fn look_at_memory(&mut self, cx: &mut Context<'_>) {
+        let Some(limit) = self.options.max_rss else { return };
+        let serving = self.crew.iter().filter(|process| process.stage == Stage::Serving);
+        // A process that has just ended has no memory to be read, and its end is reported by its pidfd.
+        let outgrown = serving.filter_map(|process| {
+            let resident = rss::resident_bytes(process.child.pid()).ok()?;
+            (resident > limit).then_some((process.id, resident))
+        });
+        for (id, resident) in outgrown.collect::<Vec<_>>() {
+            let who = self.crew.describe(id).unwrap_or_default();
+            let (resident, limit) = (amount::size(resident), amount::limit(limit));
+            let line = format_args!("{who} holds {resident}, more than --max-rss {limit}, and is replaced");
+            self.note(cx, Level::Info, Topic::Outgrown, line);
+            self.tell(cx, Event::Outgrown(id));
+        }
+    }
+}
+
+/// The worker program cannot be started at all: the operator has to change something.
+pub(in crate::doors::pool) fn cannot_start(options: &Options, error: &SpawnError) -> Error {
+    Error::with_remedy(Blame::System, format_args!("{}: {error}", options.name))
+}

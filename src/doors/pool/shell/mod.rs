@@ -1,0 +1,363 @@
+//! The pool's only I/O: events from the reactor become [`core::Event`](super::core::Event)s, and the dispatcher's
+//! [`Action`]s become reads, writes, processes and closed connections.
+//!
+//! The brain of it is one `match` over [`Action`] in [`Pool::act`]. Beside it stand accepting (`listeners`), the clients
+//! (`client` is one, `exchange` one request of it and its answer, `clients` all of them, `intake` reads them, `waiting`
+//! watches them, `parting` answers them and lets them go), the workers (`process` is one, `crew`
+//! all of them, `workers` starts them and gives them requests, `probe` asks them what is known already, `output` takes what
+//! they write, `endings` sees them go), the two framings of a message (`transcode`), requests that need no worker (`sharing`),
+//! what is told of a worker that is lost (`loss`), of requests afterwards (`record`) and of the pool's size (`resizing`),
+//! connections that have a worker to themselves (`session` is one, `sessions` all, `standstill` holds more of one whose two
+//! ends wait for each other), what the reactor's events are about (`sources`), what the dump tells of all this (`describe`),
+//! and beginning and end of the whole (`lifecycle`).
+//!
+//! What holds:
+//! - After every call from the reactor the dispatcher's actions are carried out and its next deadline is armed.
+//! - A reply is handed to its client while it still lies in the buffer it was read into; nothing is copied for it
+//!   unless it came in pieces or the client's socket is full.
+//! - A worker's output is read before its end is reported, so that an answer given with the last breath still counts.
+
+mod client;
+mod clients;
+mod crew;
+mod describe;
+mod endings;
+mod exchange;
+mod health;
+mod intake;
+mod lifecycle;
+mod listeners;
+mod loss;
+mod outgoing;
+mod output;
+mod parting;
+mod probe;
+mod process;
+mod record;
+mod resizing;
+mod session;
+mod sessions;
+mod sharing;
+mod sources;
+mod standstill;
+mod transcode;
+mod waiting;
+mod workers;
+
+use std::fmt;
+use std::time::Instant;
+
+use log::Level;
+
+use super::cache::Cache;
+use super::core::{Action, ClientId, Dispatcher, Event, WorkerId};
+use super::echoes::Echoes;
+use super::options::Options;
+use super::outage::Outage;
+use super::repeats::Repeats;
+use super::report::{self, Latencies, Topic};
+use crate::amount;
+use crate::net::listening::{Accepting, Listening};
+use crate::process::spawn::Spawner;
+use crate::reactor::{Alarm, Context, READ_BUFFER, Readiness, Service, Source};
+use crate::stats::Snapshot;
+
+use crate::doors::journal::Journal;
+use crate::doors::standstill::Hoard;
+use clients::Clients;
+use crew::Crew;
+use lifecycle::Life;
+use sessions::Sessions;
+use sources::Of;
+
+pub(super) use lifecycle::cannot_start;
+
+/// A pool on the loop.
+#[derive(Debug)]
+pub struct Pool {
+    options: Options,
+    spawner: Spawner,
+    cache: Cache,
+    dispatcher: Dispatcher,
+    dispatcher_alarm: Alarm,
+    queue_alarm: Alarm,
+    listening: Listening,
+    clients: Clients,
+    sessions: Sessions,
+    /// What is held of sessions whose clients and workers wait for each other.
+    hoard: Hoard,
+    crew: Crew,
+    life: Life,
+    life_alarm: Alarm,
+    latencies: Latencies,
+    journal: Journal<Topic>,
+    repeats: Repeats,
+    outage: Outage,
+    echoes: Echoes,
+    started: Instant,
+    /// What came before this was said to be confidential, and stays so.
+    disclosed_from: Option<Instant>,
+    acting: Acting,
+    /// The turn in which it has stepped back for its workers; once is enough for all of them.
+    stepped_back: Option<Instant>,
+}
+
+/// Whether [`Pool::act`] is at work: what it calls may tell the dispatcher more, and must not begin anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Acting {
+    Idle,
+    AtWork,
+}
+
+/// A whole reply in the shell's hands, while the dispatcher decides whose it is.
+#[derive(Debug, Clone, Copy)]
+struct Reply<'a> {
+    worker: WorkerId,
+    bytes: &'a [u8],
+    /// What of it is said, without what tells its end.
+    payload: &'a [u8],
+    /// How much the read has brought that brought its end.
+    read: usize,
+}
+
+impl Reply<'_> {
+    /// The worker, if it has written nothing behind what was read as far as can be known: the read did not fill the
+    /// buffer, so nothing was left in the pipe.
+    fn last_speaker(&self) -> Option<WorkerId> {
+        (self.read < READ_BUFFER).then_some(self.worker)
+    }
+}
+
+impl Service for Pool {
+    fn ready(&mut self, cx: &mut Context<'_>, source: Source, readiness: Readiness) {
+        match Of::which(source) {
+            Some(Of::Client) => self.client_ready(cx, source.key, readiness),
+            Some(Of::WorkerOutput) => self.output_ready(cx, source.key, readiness),
+            Some(Of::Session) => self.session_ready(cx, source.key, readiness),
+            Some(Of::Listener) => self.accept(cx, source.key),
+            Some(Of::WorkerInput) => self.input_ready(cx, source.key),
+            Some(Of::WorkerErrors) => self.errors_ready(cx, source.key),
+            Some(Of::WorkerExit) => self.exit_ready(cx, source.key),
+            // These are alarms and leftovers, never registered with the poll.
+            Some(Of::WorkerEnding | Of::Spawning | Of::Dispatcher | Of::Queue | Of::Upkeep | Of::Life) | None => {}
+        }
+    }
+
+    fn timeout(&mut self, cx: &mut Context<'_>, source: Source) {
+        match Of::which(source) {
+            Some(Of::Client) => self.client_timeout(cx, source.key),
+            Some(Of::Session) => self.session_timeout(cx, source.key),
+            Some(Of::Dispatcher) => {
+                cx.alarm_fired(&mut self.dispatcher_alarm);
+                self.tell(cx, Event::Tick);
+            }
+            Some(Of::Queue) => self.watch_waiting(cx),
+            Some(Of::WorkerEnding) => self.ending_timeout(cx, source.key),
+            Some(Of::Listener) => self.retry_accepting(cx, source.key),
+            Some(Of::WorkerOutput) => self.reply_overdue(cx, source.key),
+            Some(Of::WorkerErrors) => self.errors_overdue(cx, source.key),
+            Some(Of::Upkeep) => self.upkeep(cx),
+            Some(Of::Life) => self.stop_timeout(cx),
+            // These have no alarm.
+            Some(Of::WorkerInput | Of::WorkerExit | Of::Spawning) | None => {}
+        }
+    }
+
+    fn resume(&mut self, cx: &mut Context<'_>, source: Source) {
+        match Of::which(source) {
+            Some(Of::Listener) => self.accept(cx, source.key),
+            Some(Of::Session) => self.pump(cx, source.key),
+            Some(Of::Client) => self.go_on_reading(cx, source.key),
+            Some(Of::WorkerOutput) => self.output_ready(
+                cx,
+                source.key,
+                Readiness {
+                    read_closed: true,
+                    ..Readiness::default()
+                },
+            ),
+            Some(Of::WorkerErrors) => self.errors_ready(cx, source.key),
+            Some(Of::WorkerInput) => self.hear_answers(cx, source.key),
+            Some(Of::Spawning) => self.spawn_waiting(cx),
+            Some(Of::WorkerExit) => self.exit_ready(cx, source.key),
+            // These never leave anything over.
+            Some(Of::WorkerEnding | Of::Dispatcher | Of::Queue | Of::Upkeep | Of::Life) | None => {}
+        }
+    }
+
+    fn turn_end(&mut self, cx: &mut Context<'_>) {
+        // What is written may tell that somebody has gone, and that more is to be written; each can tell so once.
+        while self.clients.has_unflushed() || self.crew.has_unsent() {
+            // Workers first: they have something to do while the clients are told what they have done.
+            self.send_all(cx);
+            self.flush_all(cx);
+        }
+        debug_assert!(
+            self.clients.len() > 0 || (self.clients.exchanges.is_empty() && self.cache.asks_nothing()),
+            "nobody is there, and somebody is waited for"
+        );
+        if self.life != Life::Serving {
+            self.advance_life(cx);
+        }
+    }
+}
+
+impl Pool {
+    /// Tells the dispatcher what has happened and does what it says.
+    pub(super) fn tell(&mut self, cx: &mut Context<'_>, event: Event) {
+        self.dispatcher.handle(cx.now(), event);
+        self.act(cx, None);
+    }
+
+    /// Does what the dispatcher has decided, until nothing is left to do. What is done may have consequences of its own:
+    /// they are decided and done in the same loop, however many there are.
+    fn act(&mut self, cx: &mut Context<'_>, reply: Option<Reply<'_>>) {
+        if self.acting == Acting::AtWork {
+            return;
+        }
+        self.acting = Acting::AtWork;
+        while let Some(action) = self.dispatcher.next_action() {
+            match action {
+                Action::Answer {
+                    client,
+                    worker,
+                    waited,
+                    served,
+                } => {
+                    self.latencies.record(waited, served);
+                    self.note_answer(cx, worker);
+                    self.tell_if_slow(cx, client, worker, waited, served);
+                    // The dispatcher answers with the reply it was just told of, and with no other.
+                    if let Some(reply) = reply.filter(|reply| reply.worker == worker) {
+                        self.hand_over(cx, client, reply, served);
+                    }
+                }
+                Action::Assign {
+                    worker,
+                    request,
+                    client,
+                    channel,
+                } => {
+                    let speaking = reply.and_then(|reply| reply.last_speaker());
+                    self.assign(cx, worker, request, client, channel, speaking);
+                }
+                Action::Enqueued { request, client } => self.enqueued(cx, client, request),
+                Action::Refuse {
+                    client,
+                    reason,
+                    worker,
+                    waited,
+                } => {
+                    self.log_refusal(cx, client, reason, worker, waited);
+                    self.refuse_all(cx, client);
+                }
+                Action::Spawn(worker) => self.queue_spawn(cx, worker),
+                Action::Inspect(worker) => self.inspect(cx, worker),
+                Action::Probe { worker, channel } => self.probe(cx, worker, channel),
+                Action::Stop(worker, ending) => self.end_process(cx, worker, ending),
+                Action::Replaced { .. } => self.take_loss(cx, action),
+                Action::Cleared(worker) => self.log_cleared(cx, worker),
+                Action::Grown { .. } | Action::Shrunk { .. } => self.log_resizing(cx, action),
+                Action::Rolled => self.announce_rolled(),
+                Action::Health(news) => self.log_health(cx, news),
+            }
+        }
+        self.acting = Acting::Idle;
+        let next = self.dispatcher.next_deadline();
+        cx.set_alarm(&mut self.dispatcher_alarm, Of::Dispatcher.only(), next);
+    }
+
+    /// One line in the log, unless too many like it came lately.
+    fn note(&mut self, cx: &mut Context<'_>, level: Level, topic: Topic, line: fmt::Arguments<'_>) {
+        self.note_at_length(cx, level, topic, line, std::iter::empty());
+    }
+
+    /// The same for a line with others below it, which stand or fall with it.
+    fn note_at_length(
+        &mut self,
+        cx: &mut Context<'_>,
+        level: Level,
+        topic: Topic,
+        line: fmt::Arguments<'_>,
+        below: impl Iterator<Item = String>,
+    ) {
+        let name = &self.options.name;
+        if self.journal.note(cx, name, level, topic, line) {
+            for line in below {
+                log::log!(level, service:% = name; "{name}: {line}");
+            }
+        }
+    }
+
+    pub(super) fn current_options(&self) -> &Options {
+        &self.options
+    }
+
+    pub(super) fn report(&self, now: Instant) -> Snapshot {
+        let uptime = now.saturating_duration_since(self.started);
+        let held = report::Held {
+            connections: self.clients.len() + self.sessions.len(),
+            cached: self.cache.size(),
+            sessions: self.sessions.totals(),
+        };
+        report::snapshot(&self.dispatcher, &self.latencies, &self.options, &held, uptime, now)
+    }
+
+    fn peer_name(&self, client: ClientId) -> String {
+        let peer = if self.has_sessions() {
+            self.sessions.get(client).map(|session| session.peer)
+        } else {
+            self.clients.of(client).map(|client| client.peer)
+        };
+        peer.map_or_else(|| "a client that has gone".to_owned(), |peer| peer.to_string())
+    }
+
+    fn log_refusal(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: ClientId,
+        reason: super::core::Refusal,
+        worker: Option<WorkerId>,
+        waited: std::time::Duration,
+    ) {
+        let (peer, cause) = (self.peer_name(client), report::refusal(reason, &self.options));
+        let at = worker
+            .and_then(|worker| self.crew.describe(worker))
+            .map(|worker| format!(" at {worker}"))
+            .unwrap_or_default();
+        let waited = amount::span(waited);
+        let (topic, line) = (
+            Topic::Refusal(reason),
+            format_args!("refused {peer} after {waited}{at}: {cause}"),
+        );
+        if !self.tells_later(worker, topic, line) {
+            self.note(cx, Level::Warn, topic, line);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A read that filled the buffer may have left something behind, so the worker must be looked at again.
+    #[test]
+    fn only_a_reply_that_left_room_in_the_buffer_vouches_for_its_worker() {
+        let worker = WorkerId {
+            index: 0,
+            incarnation: 0,
+        };
+        let line = vec![b'\n'; READ_BUFFER];
+        let speaker = |read| {
+            Reply {
+                worker,
+                bytes: &line,
+                payload: &line,
+                read,
+            }
+            .last_speaker()
+        };
+        assert_eq!(speaker(READ_BUFFER - 1), Some(worker));
+        assert_eq!(speaker(READ_BUFFER), None);
+    }
+}

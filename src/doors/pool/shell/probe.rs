@@ -1,0 +1,244 @@
+//! Asking a worker the question with the known answer, and judging what it says.
+//!
+//! A probe goes the way of a request: the worker is looked at first, has to have read all of it when it answers, and to
+//! answer once and within `--max-reply`; it stands in the record of its requests. Whatever is wrong with it is kept for the
+//! log line that tells of the worker's quarantine.
+
+use std::sync::Arc;
+
+use log::Level;
+
+use super::super::core::{ChannelId, Event, Fault, Finding, Which, WorkerId};
+use super::super::options::{Disclosure, Probe};
+use super::super::recorder::Excerpt;
+use super::super::report::Topic;
+use super::super::story::{self, End};
+use super::Pool;
+use super::process::{Silence, Unread};
+use crate::reactor::Context;
+
+/// What one process is asked, and how far that has gone.
+#[derive(Debug)]
+pub(super) struct Examination {
+    /// What was to be asked when it was started: the worker of an older generation need not know newer answers.
+    probe: Option<Arc<Probe>>,
+    state: State,
+    passed: Passed,
+}
+
+#[derive(Debug)]
+enum State {
+    Resting,
+    Asked,
+    /// In words.
+    Failed(String),
+    /// It died, or closed its input or output.
+    Lost,
+}
+
+/// Which time-out a probe has depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Passed {
+    Never,
+    Before,
+}
+
+impl Examination {
+    pub(super) fn new(probe: Option<Arc<Probe>>) -> Self {
+        Examination {
+            probe,
+            state: State::Resting,
+            passed: Passed::Never,
+        }
+    }
+
+    /// Whether the next reply is the answer to the probe.
+    pub(super) fn is_under_way(&self) -> bool {
+        matches!(self.state, State::Asked)
+    }
+
+    /// Whether it has served, and may have answered others as wrongly as its probe.
+    pub(super) fn has_passed(&self) -> bool {
+        self.passed == Passed::Before
+    }
+
+    /// The question, which is on its way from now on.
+    fn begin(&mut self) -> Option<Arc<Probe>> {
+        let probe = self.probe.clone()?;
+        self.state = State::Asked;
+        Some(probe)
+    }
+
+    fn judge(&mut self, answer: &[u8], unread: Unread, excess: bool, disclosure: Disclosure) -> Finding {
+        let Some(probe) = &self.probe else {
+            return Finding::Wrong;
+        };
+        let expect = Excerpt::of(probe.expect.as_str().as_bytes(), Disclosure::Excerpts);
+        let said = Excerpt::of(answer, disclosure);
+        self.state = match unread {
+            Unread::Nothing if excess => State::Failed(format!("it answered {said} and more than that one line")),
+            Unread::Nothing if probe.expect.is_in(line(answer)) => {
+                self.passed = Passed::Before;
+                State::Resting
+            }
+            Unread::Nothing => State::Failed(format!(
+                "it answered {said}, in which --probe-expect {expect} is not found"
+            )),
+            Unread::Some | Unread::Everything => {
+                State::Failed(format!("it wrote {said} before it had read all of that"))
+            }
+        };
+        match self.state {
+            State::Resting => Finding::Right,
+            State::Asked | State::Failed(_) | State::Lost => Finding::Wrong,
+        }
+    }
+
+    /// What has happened to the worker, if it was being asked, is why it has not passed.
+    pub(super) fn cut_short(&mut self, fault: Fault) {
+        if !self.is_under_way() {
+            return;
+        }
+        let why = match fault {
+            Fault::OutputClosed | Fault::InputClosed(_) => {
+                self.state = State::Lost;
+                return;
+            }
+            Fault::Unasked => "it had written before it was asked anything (a greeting? see --ready-line)",
+            Fault::Malformed => "what it wrote was no reply",
+            Fault::UnknownChannel => "it answered under a number that it had not been told, or under none",
+            Fault::ReplyTooLong(_) => "its answer was longer than --max-reply",
+        };
+        self.state = State::Failed(why.to_owned());
+    }
+
+    /// Why it has failed, for a log line. `end`: how its process has ended, if it has.
+    pub(super) fn story(&self, disclosure: Disclosure, end: &End) -> Option<String> {
+        let probe = self.probe.as_ref()?;
+        let ended;
+        let why = match (&self.state, self.passed) {
+            (State::Failed(why), _) => why,
+            (State::Lost, _) => {
+                ended = format!("it {end}");
+                &ended
+            }
+            (State::Resting | State::Asked, Passed::Never) => "it gave no answer within --start-timeout",
+            (State::Resting | State::Asked, Passed::Before) => "it gave no answer within --busy-timeout",
+        };
+        Some(format!("asked {}, {why}", Excerpt::of(&probe.question, disclosure)))
+    }
+}
+
+/// An answer without its line end.
+fn line(answer: &[u8]) -> &[u8] {
+    match answer {
+        [line @ .., b'\r', b'\n'] | [line @ .., b'\n'] => line,
+        line => line,
+    }
+}
+
+impl Pool {
+    pub(super) fn probe(&mut self, cx: &mut Context<'_>, id: WorkerId, channel: Option<ChannelId>) {
+        let Some(process) = self.crew.get_mut(id) else { return };
+        let Some(probe) = process.examination.begin() else {
+            // Those alone are asked that were started with something to be asked; who cannot be asked is not believed.
+            return self.tell(cx, Event::Probed(id, Finding::Wrong));
+        };
+        match process.silence() {
+            Silence::Kept => {}
+            Silence::Broken => return self.fault(cx, id, Fault::Unasked),
+            Silence::Closed => return self.fault(cx, id, Fault::OutputClosed),
+        }
+        process.take(None, channel, &probe.question);
+        process
+            .recorder
+            .begin(&probe.question, channel, cx.now(), self.options.disclosure);
+        self.send(cx, id);
+    }
+
+    /// The answer to a probe is whole.
+    pub(super) fn judge(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: WorkerId,
+        answer: &[u8],
+        which: Which,
+        unread: Unread,
+        excess: bool,
+    ) {
+        let Some(process) = self.crew.get_mut(id) else { return };
+        process.recorder.answered(which, cx.now());
+        let finding = process
+            .examination
+            .judge(answer, unread, excess, self.options.disclosure);
+        self.tell(cx, Event::Probed(id, finding));
+    }
+
+    /// The good news after the bad.
+    pub(super) fn log_cleared(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+        let who = self.crew.describe(id).unwrap_or_default();
+        let ended = self.repeats.end().filter(|ended| ended.count > 1);
+        let after = ended
+            .map(|ended| format!(", {}", story::after_all(&ended)))
+            .unwrap_or_default();
+        let line = format_args!("{who} ends the quarantine of its place, and serves{after}");
+        self.note(cx, Level::Info, Topic::Cleared, line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doors::pattern::Pattern;
+    use crate::process::exit_status::ExitStatus;
+
+    const SHOWN: Disclosure = Disclosure::Excerpts;
+
+    fn asked(expect: &str) -> Examination {
+        let probe = Probe {
+            question: b"q\n".to_vec(),
+            expect: Pattern::new(expect).unwrap(),
+        };
+        let mut examination = Examination::new(Some(Arc::new(probe)));
+        assert!(examination.begin().is_some() && examination.is_under_way());
+        examination
+    }
+
+    #[test]
+    fn the_line_end_is_no_part_of_the_answer() {
+        for answer in [&b"OK\n"[..], b"OK\r\n"] {
+            let mut examination = asked("^OK$");
+            assert_eq!(examination.judge(answer, Unread::Nothing, false, SHOWN), Finding::Right);
+            assert!(!examination.is_under_way());
+        }
+    }
+
+    #[test]
+    fn why_it_failed_is_told() {
+        let told = |answer: &[u8], unread, excess| {
+            let mut examination = asked("^OK$");
+            assert_eq!(examination.judge(answer, unread, excess, SHOWN), Finding::Wrong);
+            examination.story(SHOWN, &End::Stopped).unwrap()
+        };
+        assert_eq!(
+            told(b"ERR\n", Unread::Nothing, false),
+            "asked \"q\", it answered \"ERR\", in which --probe-expect \"^OK$\" is not found"
+        );
+        assert!(told(b"OK\n", Unread::Nothing, true).ends_with("it answered \"OK\" and more than that one line"));
+        for unread in [Unread::Some, Unread::Everything] {
+            assert!(told(b"OK\n", unread, false).ends_with("it wrote \"OK\" before it had read all of that"));
+        }
+    }
+
+    #[test]
+    fn which_time_is_over_is_told() {
+        let mut examination = asked("OK");
+        let story = |examination: &Examination| examination.story(SHOWN, &End::Ended(ExitStatus::Code(3))).unwrap();
+        assert!(story(&examination).ends_with("no answer within --start-timeout"));
+        examination.judge(b"OK\n", Unread::Nothing, false, SHOWN);
+        examination.begin();
+        assert!(story(&examination).ends_with("no answer within --busy-timeout"));
+        examination.cut_short(Fault::OutputClosed);
+        assert!(story(&examination).ends_with("asked \"q\", it exited with status 3"));
+    }
+}

@@ -1,0 +1,311 @@
+//! One session: a connection that has a worker to itself, or waits for one.
+//!
+//! ```text
+//!  Waiting --assigned--> Running --worker ended--> Running without worker --all delivered--> over
+//!     ^                     |  |
+//!     |                     |  +--both directions over, client gone, idle--> over
+//!     +--worker ended before anything went either way
+//! ```
+//!
+//! Up is from client to worker, down from worker to client. The end of what the client sends is the end of the worker's input,
+//! the end of the worker's output is our FIN; the one may come long before the other. A worker that has ended without
+//! having been given or having said anything was none: its client gets another.
+//!
+//! A client that ends what it sends may still listen, or have gone; over TCP nobody knows. One that has closed a UNIX socket
+//! has gone: what it has sent is carried, but its worker, which may never write a word and so never learn of it, is not
+//! waited for longer than a client that reads nothing.
+
+use std::time::{Duration, Instant};
+
+use mio::unix::pipe::{Receiver, Sender};
+
+use super::super::core::{RequestId, WorkerId};
+use crate::doors::standstill;
+use crate::net::addr::PeerAddr;
+use crate::net::stream::Stream;
+use crate::process::child::Child;
+use crate::process::terminal::END_AGAIN;
+use crate::process::unread_bytes;
+use crate::reactor::Alarm;
+use crate::relay::carrier::{Carrier, Halt};
+use crate::relay::flow::{Cut, Event, Todo, Way};
+
+/// A connection in session mode.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) stream: Stream,
+    pub(super) peer: PeerAddr,
+    pub(super) accepted: Instant,
+    pub(super) stage: Stage,
+    pub(super) watch: Watch,
+    pub(super) alarm: Alarm,
+}
+
+/// Whether the poll knows the connection. One that gets a worker at once is registered then, any other when it begins to
+/// wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Watch {
+    NotYet,
+    Registered,
+}
+
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// Its request is with the dispatcher, which names it at once.
+    Waiting(Option<RequestId>),
+    /// It has a worker, or what that has left to be delivered.
+    Running(Box<Running>),
+}
+
+/// The two directions and their ends at the worker's side.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) request: RequestId,
+    /// `None`: it has ended. What it has written before is still delivered.
+    pub(super) worker: Option<WorkerId>,
+    stdin: Option<Sender>,
+    stdout: Receiver,
+    up: Carrier,
+    down: Carrier,
+    client: ClientSide,
+    /// When bytes last went either way.
+    pub(super) active: Instant,
+    /// Whether client and worker wait for each other, and what is held for that.
+    pub(super) standstill: Standstill,
+    /// On a terminal, whose input cannot be closed: its end is to be entered again then, and after how long once more.
+    again: Option<(Instant, Duration)>,
+}
+
+/// The watch over a session that may stand still both ways.
+#[derive(Debug, Default)]
+pub(super) struct Standstill {
+    pub(super) watch: standstill::Watch,
+    /// When to look next, though nothing is known to stand still: a moment after something was tried.
+    pub(super) look_at: Option<Instant>,
+}
+
+/// Whether anybody is left to listen to the worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ClientSide {
+    /// As far as can be known.
+    There,
+    Gone,
+}
+
+/// The longest pause between two ends of file that a terminal is given.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How a session stands after its directions were run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It waits for an edge.
+    Waiting,
+    /// It has had its share of this turn.
+    MoreLater,
+    /// Nothing will go either way again.
+    Over,
+    /// The client has gone before that.
+    Vanished,
+}
+
+/// Bytes that went each way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Volume {
+    pub(super) up: u64,
+    pub(super) down: u64,
+}
+
+impl Running {
+    /// A session begins. `said` is what the worker has written behind its ready line.
+    pub(super) fn new(
+        request: RequestId,
+        worker: WorkerId,
+        (stdin, stdout): (Sender, Receiver),
+        way: Way,
+        said: Vec<u8>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            request,
+            worker: Some(worker),
+            stdin: Some(stdin),
+            stdout,
+            up: Carrier::new(way, Vec::new()),
+            down: Carrier::new(way, said),
+            client: ClientSide::There,
+            active: now,
+            standstill: Standstill::default(),
+            again: None,
+        }
+    }
+
+    pub(super) fn stdin_mut(&mut self) -> Option<&mut Sender> {
+        self.stdin.as_mut()
+    }
+
+    pub(super) fn volume(&self) -> Volume {
+        Volume {
+            up: self.up.flow().delivered(),
+            down: self.down.flow().delivered(),
+        }
+    }
+
+    /// Whether anything has happened between these two, so that the client cannot be given to another worker as if nothing
+    /// had.
+    pub(super) fn has_begun(&self) -> bool {
+        self.volume() != Volume::default() || self.up.flow().has_ended() || self.held() > 0
+    }
+
+    /// How much of what the client has sent is held.
+    pub(super) fn held(&self) -> usize {
+        self.up.flow().held()
+    }
+
+    /// So much of it may be held from now on while the worker takes nothing; whether there may be something to be read for
+    /// that.
+    pub(super) fn let_hold(&mut self, limit: usize) -> bool {
+        self.up.let_hold(limit);
+        matches!(self.up.flow().next(), Todo::Hold(_))
+    }
+
+    /// Whether bytes wait both ways, those of the client for the worker and those of the worker for the client, as far as is
+    /// known before the next edge.
+    pub(super) fn is_jammed(&self, stream: &Stream) -> bool {
+        let worker_waits = || self.down.flow().is_blocked(|| unread(&self.stdout));
+        self.stdin.is_some() && self.up.flow().is_blocked(|| stream.has_unread()) && worker_waits()
+    }
+
+    pub(super) fn client_has_input(&mut self) {
+        self.up.tell(Event::SourceReady);
+    }
+
+    pub(super) fn client_has_room(&mut self) {
+        self.down.tell(Event::SinkReady);
+    }
+
+    /// Its connection is closed in both directions. If we have closed ours, it may have read all there was.
+    pub(super) fn client_hung_up(&mut self, now: Instant) {
+        if !self.down.flow().is_over() && self.client == ClientSide::There {
+            (self.client, self.active) = (ClientSide::Gone, now);
+        }
+    }
+
+    /// Whether the session is on its last legs: one of the two has gone, and what is left to do for the other has its time.
+    pub(super) fn is_one_sided(&self) -> bool {
+        self.worker.is_none() || self.client == ClientSide::Gone
+    }
+
+    pub(super) fn worker_has_room(&mut self) {
+        self.up.tell(Event::SinkReady);
+    }
+
+    pub(super) fn worker_has_output(&mut self) {
+        self.down.tell(Event::SourceReady);
+    }
+
+    /// The worker has ended: it reads nothing more, and what it has written lies in the pipe.
+    pub(super) fn worker_has_ended(&mut self, now: Instant) {
+        self.worker = None;
+        self.active = now;
+        (self.stdin, self.again) = (None, None);
+        self.up.tell(Event::SinkClosed);
+        self.down.tell(Event::SourceReady);
+    }
+
+    /// When something is to be done though nothing happens.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.again.map(|(at, _)| at)
+    }
+
+    /// A program at a terminal that has not taken its end of input gets it again: a file at its end would tell it with
+    /// every read.
+    pub(super) fn on_deadline(&mut self, child: &Child, now: Instant) {
+        if let (Some((at, pause)), Some(stdin)) = (self.again, &self.stdin)
+            && at <= now
+        {
+            child.enter_end_of_file(stdin);
+            let pause = (pause * 2).min(LONGEST_PAUSE);
+            self.again = Some((now + pause, pause));
+        }
+    }
+
+    /// Carries what can be carried both ways. `child` is the worker's process, while there is one.
+    pub(super) fn carry(
+        &mut self,
+        stream: &Stream,
+        child: Option<&Child>,
+        scratch: &mut [u8],
+        now: Instant,
+    ) -> Standing {
+        let up = self.carry_up(stream, child, scratch, now);
+        let down = self.carry_down(stream, scratch);
+        match (up, down) {
+            (Standing::Vanished, _) | (_, Standing::Vanished) => Standing::Vanished,
+            (Standing::Over, Standing::Over) => Standing::Over,
+            (Standing::MoreLater, _) | (_, Standing::MoreLater) => Standing::MoreLater,
+            (Standing::Waiting | Standing::Over, Standing::Waiting | Standing::Over) => Standing::Waiting,
+        }
+    }
+
+    fn carry_up(&mut self, stream: &Stream, child: Option<&Child>, scratch: &mut [u8], now: Instant) -> Standing {
+        let halt = match &self.stdin {
+            Some(stdin) => self.up.run(stream, stdin, scratch),
+            None => Halt::Over,
+        };
+        match halt {
+            Halt::Waiting => return Standing::Waiting,
+            Halt::MoreLater => return Standing::MoreLater,
+            Halt::AtEnd => {
+                self.up.tell(Event::EndTold);
+                self.end_input(child, now);
+            }
+            // The worker does not read any more: what its client sends stays where it is.
+            Halt::Over if self.again.is_none() => self.stdin = None,
+            Halt::Over => {}
+        }
+        match self.up.flow().was_cut() {
+            Some(Cut::Failed) => Standing::Vanished,
+            Some(Cut::SinkClosed) | None => Standing::Over,
+        }
+    }
+
+    fn end_input(&mut self, child: Option<&Child>, now: Instant) {
+        match (&self.stdin, child) {
+            (Some(stdin), Some(child)) if child.is_on_terminal() => {
+                child.enter_end_of_file(stdin);
+                self.again = Some((now + END_AGAIN, END_AGAIN));
+            }
+            _ => self.stdin = None,
+        }
+    }
+
+    fn carry_down(&mut self, stream: &Stream, scratch: &mut [u8]) -> Standing {
+        let mut halt = self.down.run(&self.stdout, stream, scratch);
+        // What has left the worker's group may hold the pipe open; that is not waited for.
+        if halt == Halt::Waiting && self.worker.is_none() && !unread(&self.stdout) {
+            self.down.tell(Event::SourceEnded);
+            halt = self.down.run(&self.stdout, stream, scratch);
+        }
+        match halt {
+            Halt::Waiting => return Standing::Waiting,
+            Halt::MoreLater => return Standing::MoreLater,
+            // Perhaps it has died before it was of any use: the end of its process will tell.
+            Halt::AtEnd if self.worker.is_some() && !self.has_begun() => return Standing::Waiting,
+            Halt::AtEnd => {
+                // An error: the client has gone, and the next call says so.
+                let _ = stream.shutdown_write();
+                self.down.tell(Event::EndTold);
+            }
+            Halt::Over => {}
+        }
+        match self.down.flow().was_cut() {
+            Some(_) => Standing::Vanished,
+            None => Standing::Over,
+        }
+    }
+}
+
+/// Whether there is output that was not read.
+fn unread(stdout: &Receiver) -> bool {
+    unread_bytes(stdout).is_ok_and(|unread| unread > 0)
+}
