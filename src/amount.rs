@@ -1,29 +1,30 @@
-//! Lengths of time and sizes as people read them: in every line of the log, in errors, and in the dump of USR2.
+//! Lengths of time and sizes in the form that people read: in every line of the log, in errors, and in the dump of
+//! USR2.
 //!
-//! There is one form, a number, a blank and a unit, and all of them are written by this module: `0.99 ms`, `107.7 ms`, `8.06 s`,
-//! `2 min 5 s`, `64 KiB`, `12000 bytes`. What is measured has three or four figures; nobody compares more of them by eye.
-//! Moments are in UTC. `tests/it/house.rs` looks for lines that write a time in another way.
+//! This module writes all of them, in one form: a number, a blank and a unit, such as `0.99 ms`, `107.7 ms`, `8.06 s`,
+//! `2 min 5 s`, `64 KiB`, `12000 bytes`. Measured values have three or four figures, because more cannot be compared by
+//! eye. Moments are in UTC. `tests/it/house.rs` looks for lines of code that write a time in another way.
 //!
-//! Not written so: the statistics of USR1 and what clients are answered, which programs read; flags and keys as they are to be
-//! typed (`--busy-timeout 15s`), which is the form of [`config::units`](crate::config::units); and counts of bytes that went
-//! through, which are exact, as counts of requests are.
+//! Other forms remain where they have a reason: the statistics of USR1 and the answers to clients, which programs read;
+//! flags and keys in the form in which they are typed (`--busy-timeout 15s`), which is that of
+//! [`config::units`](crate::config::units); and counts of transferred bytes, which are exact, like counts of requests.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use humantime::Rfc3339Timestamp;
 
-/// A length of time, rounded to what a person needs.
+/// A length of time. It prints rounded to the precision that a person needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span(Duration);
 
-/// So long.
+/// Returns the printable form of `time`.
 #[must_use]
 pub const fn span(time: Duration) -> Span {
     Span(time)
 }
 
-/// A number of bytes.
+/// A number of bytes. It prints rounded or exact, see [`size`] and [`limit`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size {
     bytes: u64,
@@ -36,7 +37,7 @@ enum Precision {
     Exact,
 }
 
-/// So many bytes that were found somewhere: rounded.
+/// Returns the printable form of a measured number of bytes: rounded.
 #[must_use]
 pub const fn size(bytes: u64) -> Size {
     Size {
@@ -45,11 +46,11 @@ pub const fn size(bytes: u64) -> Size {
     }
 }
 
-/// So many bytes that somebody has set as a limit: in the largest unit of which they are a multiple.
+/// Returns the printable form of a configured limit in bytes: exact, in the largest unit of which it is a multiple.
 #[must_use]
 pub fn limit(bytes: impl TryInto<u64>) -> Size {
     Size {
-        // A number that is no u64 is none of this machine's memory.
+        // A number that exceeds u64 is larger than any memory of this machine.
         bytes: bytes.try_into().unwrap_or(u64::MAX),
         precision: Precision::Exact,
     }
@@ -61,7 +62,8 @@ const MINUTE: u128 = 60 * SECOND;
 const HOUR: u128 = 60 * MINUTE;
 const DAY: u128 = 24 * HOUR;
 
-/// Below this length a time is so many of a unit, with so many decimals.
+/// The scale of times below a minute, each row `(bound, unit, decimals, name)`: a time below the bound is printed in
+/// the unit with that number of decimals.
 const SCALE: [(u128, u128, u32, &str); 4] = [
     (10 * MILLISECOND, MILLISECOND, 2, "ms"),
     (SECOND, MILLISECOND, 1, "ms"),
@@ -69,10 +71,11 @@ const SCALE: [(u128, u128, u32, &str); 4] = [
     (MINUTE, SECOND, 1, "s"),
 ];
 
-/// How long, and its name.
+/// The length of a unit in nanoseconds, and its name.
 type Unit = (u128, &'static str);
 
-/// Below this length it is so many of one unit and so many of the next.
+/// The scale of times from a minute on: a time below the bound is printed as a number of the first unit and a number of
+/// the second.
 const LONG_SCALE: [(u128, Unit, Unit); 3] = [
     (HOUR, (MINUTE, "min"), (SECOND, "s")),
     (DAY, (HOUR, "h"), (MINUTE, "min")),
@@ -84,7 +87,7 @@ impl fmt::Display for Span {
         let length = self.0.as_nanos();
         match length {
             0 => return out.write_str("0 ms"),
-            // It would be rounded to nothing.
+            // Rounding would print it as zero.
             1..5_000 => return out.write_str("<0.01 ms"),
             _ => {}
         }
@@ -109,12 +112,12 @@ impl fmt::Display for Span {
     }
 }
 
-/// A moment as RFC 3339 has it, in UTC. `form`: how exactly, by the library that writes it.
+/// Formats a moment as RFC 3339 does, in UTC. `form` is the function of humantime that decides the precision.
 pub fn moment(at: SystemTime, form: fn(SystemTime) -> Rfc3339Timestamp) -> String {
     // A clock that has not been set yet may stand before 1970, which the library does not write.
     let at = at.max(SystemTime::UNIX_EPOCH);
     let mut text = String::with_capacity(24);
-    // Fails for a year of five digits, and is empty then.
+    // Writing fails for a year of five digits; the text is empty then.
     let _ = fmt::write(&mut text, format_args!("{}", form(at)));
     text
 }
@@ -153,17 +156,17 @@ impl fmt::Display for Size {
                 }
             }
         }
-        // No u64 comes to 1024 of the largest.
+        // Not reached: no u64 amounts to 1024 of the largest unit.
         Ok(())
     }
 }
 
-/// How many times `step`, to the nearest.
+/// Returns the number of `step`s in `length`, rounded to the nearest.
 const fn rounded(length: u128, step: u128) -> u128 {
     (length + step / 2) / step
 }
 
-/// `steps` of which `10^decimals` are one `unit`; zeros at the end say nothing and are left out.
+/// Writes `steps`, of which `10^decimals` make one `unit`, without the zeros at the end of the decimals.
 fn decimal(out: &mut fmt::Formatter<'_>, steps: u128, decimals: u32, unit: &str) -> fmt::Result {
     let (mut fraction, mut width) = (steps % 10_u128.pow(decimals), decimals as usize);
     write!(out, "{}", steps / 10_u128.pow(decimals))?;

@@ -1,7 +1,8 @@
-//! What ends a command: whose fault it is, what happened, and what to do about it.
+//! The error that ends a command: whose fault it is, the event, and the remedy.
 //!
-//! The blame decides the rest: how loudly it is said in the log, and the exit status when it ends the program. Errors
-//! that only cost one client or one worker stay with the door that meets them and never become an [`Error`].
+//! The [`Blame`] decides the rest: the level at which the log reports the error, and the exit status when the error
+//! ends the program. A failure that costs only one client or one worker is handled by the door that meets it and never
+//! becomes an [`Error`].
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -13,19 +14,19 @@ pub const RUN_TIME: u8 = 1;
 /// The exit status when the command line or the configuration has to be changed first.
 pub const USAGE: u8 = 2;
 
-/// By which numbers a program that ends tells its supervisor why.
+/// The set of exit statuses by which a program that ends tells its supervisor the reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ExitCodes {
     /// [`RUN_TIME`] and [`USAGE`].
     #[default]
     Iotcpd,
-    /// Those of sockexec, and of all programs in the manner of ucspi and daemontools: 111 for what may be mended by itself, 100
-    /// for what never will be.
+    /// The statuses of sockexec, and of all programs in the tradition of ucspi and daemontools: 111 for a temporary
+    /// failure, which may cure itself, and 100 for a permanent one.
     Sockexec,
 }
 
 impl ExitCodes {
-    /// Something failed at run time.
+    /// Returns the status for a failure at run time.
     #[must_use]
     pub const fn run_time(self) -> u8 {
         match self {
@@ -34,7 +35,7 @@ impl ExitCodes {
         }
     }
 
-    /// The command line or the configuration has to be changed first.
+    /// Returns the status for a command line or a configuration that has to be changed first.
     #[must_use]
     pub const fn usage(self) -> u8 {
         match self {
@@ -44,14 +45,14 @@ impl ExitCodes {
     }
 }
 
-/// Who has to act.
+/// The party that has to act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {
-    /// Someone at the other end of a socket.
+    /// The peer at the other end of a socket.
     Peer,
     /// The program behind a door.
     Worker,
-    /// Whoever wrote the command line or the configuration.
+    /// The author of the command line or of the configuration.
     Operator,
     /// The machine: addresses, files, memory, limits.
     System,
@@ -60,7 +61,7 @@ pub enum Blame {
 }
 
 impl Blame {
-    /// How loudly it is said. What strangers can cause at will never reaches `warn`.
+    /// Returns the level at which the log reports it. Faults that a stranger can cause at will never reach `warn`.
     #[must_use]
     pub const fn level(self) -> Level {
         match self {
@@ -70,7 +71,7 @@ impl Blame {
         }
     }
 
-    /// The exit status of a program that ends for it.
+    /// Returns the exit status of a program that ends because of it.
     #[must_use]
     pub const fn exit_status(self, codes: ExitCodes) -> u8 {
         match self {
@@ -80,7 +81,8 @@ impl Blame {
     }
 }
 
-/// Why a command ended. Its text says what was attempted, on what, what went wrong; then, behind a semicolon, what to do.
+/// The reason why a command ended. The text says what was attempted, on what object, and what went wrong; then, after a
+/// semicolon, what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     blame: Blame,
@@ -89,14 +91,14 @@ pub struct Error {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Text {
-    /// What happened and what to do.
+    /// The event and its remedy in one text.
     Said(String),
-    /// The same, a line each, and each with its place in front.
+    /// One or more such texts, a line each, and each line begins with its place in a file.
     Placed(Vec<String>),
 }
 
 impl Error {
-    /// An error to be blamed on `blame`; `what` happened, `remedy` is what to do about it.
+    /// Creates an error to be blamed on `blame`; `what` is the event, `remedy` is the advice.
     #[must_use]
     pub fn new(blame: Blame, what: impl fmt::Display, remedy: impl fmt::Display) -> Self {
         Self {
@@ -105,7 +107,7 @@ impl Error {
         }
     }
 
-    /// An error whose text was written by somebody who knew the remedy, and holds it.
+    /// Creates an error from a text that holds its remedy already.
     #[must_use]
     pub fn with_remedy(blame: Blame, text: impl fmt::Display) -> Self {
         Self {
@@ -114,8 +116,8 @@ impl Error {
         }
     }
 
-    /// Mistakes of the operator's, one or more: a line each, which begins with the place of the mistake and ends in its
-    /// remedy.
+    /// Creates an error from one or more mistakes of the operator: a line each, which begins with the place of the
+    /// mistake and ends with its remedy.
     #[must_use]
     pub const fn mistakes(lines: Vec<String>) -> Self {
         Self {
@@ -124,14 +126,14 @@ impl Error {
         }
     }
 
-    /// Who has to act.
+    /// Returns the party that has to act.
     #[must_use]
     pub const fn blame(&self) -> Blame {
         self.blame
     }
 
-    /// As it stands on a terminal: what has a place in a file begins with it, so that an editor can go there; anything
-    /// else begins with the name of the program.
+    /// Returns the text for a terminal. A line with a place in a file begins with that place, so that an editor can
+    /// jump to it; any other text begins with the name of the program.
     #[must_use]
     pub fn for_terminal(&self) -> String {
         match &self.text {
@@ -152,13 +154,13 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// What the system said when something failed, small enough to be part of an event. In the words of strerror(3), whose text
-/// people know; those of [`ErrorKind`] ("entity not found") nobody has met before.
+/// The cause of a failed system call, small enough to be part of an event. It prints the words of strerror(3), which
+/// are well known, and not those of [`ErrorKind`] ("entity not found"), which are not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     /// An error number.
     System(i32),
-    /// One that std has made up itself.
+    /// A kind of error that std itself has made up.
     Other(ErrorKind),
 }
 
@@ -203,8 +205,8 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What an error says, for people: without the number that std puts behind the words of the system, and without the words
-/// that it puts before those of the resolver.
+/// Returns the text of an error for people: without the number that std appends to the words of the system, and without
+/// the words that std puts before those of the resolver.
 #[must_use]
 pub fn words(error: &io::Error) -> String {
     let text = error.to_string();

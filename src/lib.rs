@@ -1,4 +1,4 @@
-//! The map of the house. One daemon that stands between sockets and processes; see `doc/architecture.md`.
+//! The map of the house: one daemon that stands between sockets and processes. See `doc/architecture.md`.
 //!
 //! | room | what lives there |
 //! | --- | --- |
@@ -7,7 +7,7 @@
 //! | [`daemon`] | the composition root: doors, listeners, signals, reload, drain |
 //! | [`doors`] | the front doors, which do not know each other |
 //! | [`client`] | programs that talk to a daemon |
-//! | [`log`](mod@log) | which lines are logged, what they look like, the thread that writes them |
+//! | [`log`](mod@log) | which lines are logged, in which form, and the thread that writes them |
 //! | [`net`] | addresses, listeners, accepting, access lists, limits, streams |
 //! | [`process`] | what to spawn, spawning, watching and ending it |
 //! | [`relay`] | bytes from one descriptor to another, both ways |
@@ -15,11 +15,11 @@
 //! | [`stats`] | counters, histograms, the snapshot and its renderers |
 //! | [`reactor`] | the one poll, timers, run queue, signals: the order of a turn |
 //!
-//! Beside them stand [`error`], what ends a command, [`amount`], times and sizes as people read them, and [`fuzzing`]: what the
-//! parsers promise, for tests and fuzz targets.
+//! Beside them stand [`error`], the reason why a command ends; [`amount`], times and sizes in the form that people
+//! read; and [`fuzzing`], the promises of the parsers, for tests and fuzz targets.
 //!
-//! Imports point down this table, never up: `tests/it/house.rs` holds who may import whom. The library exists so that
-//! tests, fuzz targets and benches reach the cores; it promises no stable interface to other crates.
+//! Imports point down this table, never up: `tests/it/house.rs` holds which room may import which. The library exists
+//! so that tests, fuzz targets and benches reach the cores; it promises no stable interface to other crates.
 
 pub mod amount;
 pub mod cli;

@@ -1,17 +1,18 @@
-//! What is logged: the least level of the whole program, and of single rooms. Pure.
+//! The choice of the lines that are logged: the least important level for the whole program, and for single modules.
+//! Pure.
 
 use std::borrow::Cow;
 
 use log::{Level, LevelFilter};
 
-/// What each module's path begins with.
+/// The first segment of the path of every module.
 const CRATE: &str = "iotcpd";
 
-/// What the doors share is beside them.
+/// The room of the modules that the doors share.
 const SHARED: &str = "iotcpd::doors";
 
-/// The rooms that may have a level of their own, and where they are in the house. `tests/it/house.rs` holds that each room
-/// that logs is one of them.
+/// The rooms that the log names, each with the path of its module. `tests/it/house.rs` holds that every room that logs
+/// is one of them.
 pub const ROOMS: [(&str, &str); 12] = [
     ("pool", "iotcpd::doors::pool"),
     ("exec", "iotcpd::doors::exec"),
@@ -27,10 +28,11 @@ pub const ROOMS: [(&str, &str); 12] = [
     ("log", "iotcpd::log"),
 ];
 
-/// What [`SHARED`] was called up to version 2.0.
+/// The path that [`SHARED`] had up to version 2.0.
 const FORMER: &str = "iotcpd::services";
 
-/// A path as it is today: one in a former room, as configurations may name it, is that in today's.
+/// Returns the path as it is today. A path below [`FORMER`], which older configurations may name, is moved below
+/// [`SHARED`].
 fn current(path: &str) -> Cow<'_, str> {
     match path.strip_prefix(FORMER) {
         Some(rest) if is_in(path, FORMER) => Cow::Owned(format!("{SHARED}{rest}")),
@@ -38,29 +40,31 @@ fn current(path: &str) -> Cow<'_, str> {
     }
 }
 
-/// The room that a module is in, by its path; for one that is in none, of another crate, the name of that.
+/// Returns the room of a module, by the module's path; for a module outside of all rooms the first segment of its path,
+/// which is the name of its crate.
 #[must_use]
 pub fn room(path: &str) -> &str {
     let known = ROOMS.iter().find(|(_, room)| is_in(path, room));
     known.map_or_else(|| path.split("::").next().unwrap_or(path), |(name, _)| name)
 }
 
-/// Whether a module is another one, or in it.
+/// Returns true if the module `path` is `room` or lies inside it.
 fn is_in(path: &str, room: &str) -> bool {
     path.strip_prefix(room)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
-/// What is logged.
+/// The level from which lines are logged, for the whole program and for single modules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter {
-    /// Of what is in none of the parts.
+    /// The level for all modules that no entry of `parts` covers.
     base: LevelFilter,
-    /// Paths of modules with the levels of all that is in them, the longest first.
+    /// Paths of modules, each with the level for everything inside it; the longest path first, so that the nearest
+    /// entry is found first.
     parts: Vec<(String, LevelFilter)>,
 }
 
-/// What happens, with all warnings and errors.
+/// The default: events at `info`, with all warnings and errors.
 impl Default for Filter {
     fn default() -> Self {
         Filter {
@@ -71,12 +75,13 @@ impl Default for Filter {
 }
 
 impl Filter {
-    /// Of all that no other call is about.
+    /// Sets the level of all modules that no call of [`set`](Self::set) covers.
     pub fn set_base(&mut self, level: LevelFilter) {
         self.base = level;
     }
 
-    /// Of a module, by its path, and of all that is in it; said twice, the second counts.
+    /// Sets the level of the module `path` and of everything inside it. A second call for the same path replaces the
+    /// first.
     pub fn set(&mut self, path: &str, level: LevelFilter) {
         let path = current(path);
         self.parts.retain(|(known, _)| *known != path);
@@ -84,14 +89,14 @@ impl Filter {
         self.parts.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
     }
 
-    /// Whether a line of a module is wanted.
+    /// Returns true if a line of the module `path` at `level` is to be logged.
     #[must_use]
     pub fn wants(&self, path: &str, level: Level) -> bool {
         let part = self.parts.iter().find(|(room, _)| is_in(path, room));
         level <= part.map_or(self.base, |(_, level)| *level)
     }
 
-    /// The least important level that is wanted anywhere.
+    /// Returns the least important level that is wanted anywhere.
     #[must_use]
     pub fn most(&self) -> LevelFilter {
         let parts = self.parts.iter().map(|(_, level)| *level);
@@ -99,7 +104,8 @@ impl Filter {
     }
 }
 
-/// Whether a path may be that of a module of this program: as far as rooms and doors are concerned.
+/// Returns true if `path` can be the path of a module of this program. Only rooms and doors are checked, not the
+/// modules inside them.
 #[must_use]
 pub fn is_known(path: &str) -> bool {
     let path = &*current(path);

@@ -1,11 +1,11 @@
-//! How a line looks: what is put around a message. Pure.
+//! The form of a line: the text that is put around a message. Pure.
 //!
-//! A message may have several lines, when a cause has reasons. As text each of them has all that the first has, so that a search
-//! for `ERROR` finds them, and a collector that reads lines does not take them for something else; those behind the first are
-//! indented. As JSON the message is one object.
+//! A message may have several lines, when a cause has reasons. In the text forms each of these lines carries everything
+//! that the first one carries, so that a search for `ERROR` finds them all and a collector that reads lines does not
+//! mistake them for something else; the lines after the first are indented. In JSON the message is one object.
 //!
-//! Times are in UTC: a log is read beside others, from other machines, and a night in autumn has one hour twice. Local time would
-//! also need the table of the time zone, which a daemon in a chroot may not have.
+//! Times are in UTC, because a log is read beside the logs of other machines, and one night in autumn has an hour
+//! twice. Local time would also need the table of the time zone, which a daemon in a chroot may not have.
 
 use std::io::Write;
 use std::time::SystemTime;
@@ -15,40 +15,40 @@ use serde::Serialize;
 
 use crate::amount;
 
-/// The name in front of each line that nobody else puts one to, as syslog would.
+/// The name in front of each line, as syslog would add it, for a reader that adds none.
 const PROGRAM: &str = "iotcpd";
-/// Before each line of a message behind the first.
+/// The text before each line of a message after the first.
 const INDENT: &str = "  ";
 
-/// What a line looks like.
+/// The form of the lines of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// `LEVEL message`.
     Plain,
-    /// The same behind the time, and the program with its pid: `2026-11-29T23:31:46.123Z iotcpd[77]: LEVEL message`.
+    /// As `Plain`, after the time and the program with its pid: `2026-11-29T23:31:46.123Z iotcpd[77]: LEVEL message`.
     Time,
-    /// The same as plain behind a priority for the journal: `<6>LEVEL message`, see sd-daemon(3). It adds the rest.
+    /// As `Plain`, after a priority for the journal, see sd-daemon(3): `<6>LEVEL message`. The journal adds the rest.
     Journal,
-    /// An object.
+    /// One JSON object per message.
     Json,
 }
 
-/// Something that has happened.
+/// One message with everything that a line may say about it.
 #[derive(Debug)]
 pub struct Line<'l> {
-    /// When.
+    /// The time of the event.
     pub at: SystemTime,
-    /// How loudly it is said.
+    /// The importance of the event.
     pub level: Level,
-    /// Which part of the program says it.
+    /// The room of the program that reports it.
     pub room: &'l str,
-    /// The service that it is about, where that is one.
+    /// The service that it concerns, if any.
     pub service: Option<&'l str>,
-    /// What it is.
+    /// The text, of one or more lines.
     pub message: &'l str,
 }
 
-/// A line as JSON has it.
+/// The fields of a line in JSON, in their order.
 #[derive(Serialize)]
 struct Object<'l> {
     time: String,
@@ -61,10 +61,10 @@ struct Object<'l> {
 }
 
 impl Form {
-    /// Writes a line of the process `pid`, or several, each with its end.
+    /// Appends the message of the process `pid` to `out`, as one or more lines, each with its newline.
     pub fn write(self, line: &Line<'_>, pid: u32, out: &mut Vec<u8>) {
         let message = line.message.trim_end_matches('\n');
-        // None of these writes can fail: they are into memory, and the texts are UTF-8.
+        // None of these writes can fail: they go to memory, and the texts are UTF-8.
         if self == Form::Json {
             let object = Object {
                 time: time(line.at),
@@ -83,7 +83,7 @@ impl Form {
             Form::Journal => format!("<{}>{} ", priority(line.level), line.level),
             Form::Plain | Form::Json => format!("{} ", line.level),
         };
-        // A line of nothing would only be a level.
+        // An empty line of the message would show nothing but its level.
         let parts = message.split('\n').enumerate();
         for (number, part) in parts.filter(|(number, part)| *number == 0 || !part.trim().is_empty()) {
             let indent = if number > 0 { INDENT } else { "" };
@@ -92,12 +92,12 @@ impl Form {
     }
 }
 
-/// As RFC 3339 has it, to the millisecond.
+/// Formats a time as RFC 3339 does, to the millisecond.
 fn time(at: SystemTime) -> String {
     amount::moment(at, humantime::format_rfc3339_millis)
 }
 
-/// The number that syslog(3) has for it.
+/// Returns the priority of a level in syslog(3).
 const fn priority(level: Level) -> u8 {
     match level {
         Level::Error => 3,

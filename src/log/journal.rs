@@ -1,20 +1,20 @@
-//! Whether standard error is the journal of systemd: `JOURNAL_STREAM` of systemd.exec(5).
+//! The test if standard error is the journal of systemd, by `JOURNAL_STREAM` of systemd.exec(5).
 
 use std::io;
 use std::os::fd::AsFd;
 
 use nix::sys::stat::fstat;
 
-/// Holds the device and the inode of the journal's socket, for whoever was given it as standard output or error. The variable
-/// is inherited further than the stream, so both are compared.
+/// The variable that holds the device and the inode of the journal's socket, in a process whose standard output or
+/// error is that socket. The variable is inherited further than the stream, so both numbers are compared.
 const VARIABLE: &str = "JOURNAL_STREAM";
 
-/// Whether it is.
+/// Returns true if standard error is the journal.
 pub fn is_standard_error() -> bool {
     let Some(named) = std::env::var_os(VARIABLE) else {
         return false;
     };
-    // Fails for a closed one, which is no journal.
+    // The call fails for a closed standard error, which is not the journal.
     fstat(io::stderr().as_fd()).is_ok_and(|file| is_named(&named.to_string_lossy(), file.st_dev, file.st_ino))
 }
 

@@ -1,14 +1,15 @@
 //! The log: a line per event on standard error.
 //!
-//! The life of a line: a macro of the `log` crate → [`Logger`] asks the [`filter`] whether it is wanted, and notes the time →
-//! a bounded channel → the thread of the [`writer`] gives it its [`form`] and writes it, many at a time.
+//! The life of a line: a macro of the `log` crate → [`Logger`] asks the [`filter`] whether the line is wanted, and
+//! notes the time → a bounded channel → the thread of the [`writer`] gives the line its [`form`] and writes it, many
+//! lines at a time.
 //!
-//! What is logged and how it looks is decided by whoever starts the log ([`cli`](crate::cli)), and may be changed while it runs
-//! ([`Control`]). By itself this room reads one variable, the one that tells whether standard error is the
-//! [journal](is_standard_error).
+//! The caller of [`start`] ([`cli`](crate::cli)) decides which lines are logged and in which form, and may change both
+//! while the log runs ([`Control`]). This room itself reads one environment variable, the one that tells if standard
+//! error is the [journal](is_standard_error).
 //!
-//! What holds: a line's time is that of the event; whoever logs never waits for whoever reads. What does not belong here: what
-//! is worth a line, and how often (that is for each door to say).
+//! Invariants: the time of a line is that of its event; the code that logs never waits for the reader of the log. Not
+//! here: the decision which events deserve a line, and how often. Each door makes it for itself.
 
 mod filter;
 mod form;
@@ -27,27 +28,27 @@ pub use self::form::{Form, Line};
 pub use self::journal::is_standard_error;
 use self::writer::{Event, LAST_WORDS, Message, WAITING};
 
-/// The key of a line's service, where it is about one: `log::info!(service = name; "...")`.
+/// The key under which a log macro names the service of its line: `log::info!(service = name; "...")`.
 const SERVICE: &str = "service";
 
-/// The running log; dropped at the end of the program, so that its last lines are written.
+/// The running log. Must be dropped at the end of the program, so that the last lines are written.
 #[derive(Debug)]
 pub struct Log {
     lines: SyncSender<Message>,
     shared: Arc<Shared>,
 }
 
-/// Changes what is logged and how, while it is.
+/// A handle that changes which lines are logged and in which form, while the log runs.
 #[derive(Debug, Clone)]
 pub struct Control(Arc<Shared>);
 
-/// What whoever logs and the thread have in common.
+/// The state that the logging code and the thread of the writer share.
 #[derive(Debug)]
 struct Shared {
     filter: RwLock<Filter>,
-    /// A number of [`FORMS`].
+    /// An index into [`FORMS`].
     form: AtomicU8,
-    /// Lines that found no room.
+    /// The number of lines that were dropped because the channel was full, since the log last reported it.
     lost: AtomicU64,
 }
 
@@ -56,7 +57,7 @@ const FORMS: [Form; 4] = [Form::Plain, Form::Time, Form::Journal, Form::Json];
 impl Shared {
     fn set(&self, filter: Filter, form: Form) {
         log::set_max_level(filter.most());
-        // A filter is whole even if whoever wrote it has panicked.
+        // A filter is always complete, even when a thread panicked while it held the lock.
         *self.filter.write().unwrap_or_else(PoisonError::into_inner) = filter;
         let number = FORMS.iter().position(|known| *known == form).unwrap_or_default();
         self.form
@@ -69,7 +70,7 @@ impl Shared {
     }
 }
 
-/// What the `log` crate writes into.
+/// The receiver of the macros of the `log` crate.
 struct Logger {
     lines: SyncSender<Message>,
     shared: Arc<Shared>,
@@ -91,7 +92,7 @@ impl log::Log for Logger {
             Err(TrySendError::Full(_)) => {
                 self.shared.lost.fetch_add(1, Ordering::Relaxed);
             }
-            // The thread could not be started: better to wait for the reader than to say nothing.
+            // The thread could not be started: to wait for the reader is better than to say nothing.
             Err(TrySendError::Disconnected(message)) => writer::write_here(message, self.shared.form()),
         }
     }
@@ -99,7 +100,7 @@ impl log::Log for Logger {
     fn flush(&self) {}
 }
 
-/// Starts logging. To be called once, before anything that logs.
+/// Starts the log. Must be called once, before anything logs.
 #[must_use]
 pub fn start(filter: Filter, form: Form) -> Log {
     let (lines, to_write) = mpsc::sync_channel(WAITING);
@@ -113,21 +114,21 @@ pub fn start(filter: Filter, form: Form) -> Log {
         lines: lines.clone(),
         shared: Arc::clone(&shared),
     };
-    // It fails only where a log runs already, and that one is as good.
+    // It fails only where a log runs already, and that one serves as well.
     let _ = log::set_boxed_logger(Box::new(logger));
-    // Without the thread the channel is disconnected, and lines are written where they arise.
+    // Without the thread the channel is disconnected, and each line is written by the thread that logs it.
     let _ = writer::start(to_write, Arc::clone(&shared));
     Log { lines, shared }
 }
 
 impl Log {
-    /// A hold on it.
+    /// Returns a handle by which the log can be changed.
     #[must_use]
     pub fn control(&self) -> Control {
         Control(Arc::clone(&self.shared))
     }
 
-    /// What its lines look like now.
+    /// Returns the present form of the lines.
     #[must_use]
     pub fn form(&self) -> Form {
         self.shared.form()
@@ -135,7 +136,7 @@ impl Log {
 }
 
 impl Control {
-    /// From now on.
+    /// Replaces filter and form, for all lines from now on.
     pub fn set(&self, filter: Filter, form: Form) {
         self.0.set(filter, form);
     }
@@ -145,7 +146,7 @@ impl Drop for Log {
     fn drop(&mut self) {
         let (done, written) = mpsc::sync_channel(1);
         if self.lines.try_send(Message::Flush(done)).is_ok() {
-            // The reader has had its time when this runs out.
+            // When the time runs out, the reader has had its chance.
             let _ = written.recv_timeout(LAST_WORDS);
         }
     }

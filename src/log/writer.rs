@@ -1,12 +1,13 @@
 //! The thread that writes the log.
 //!
-//! A reader of standard error that does not read must not make the daemon wait. So a line is put into a bounded channel,
-//! and the thread may wait in its place; lines that find the channel full are counted, and the count is logged when there is
-//! room again.
+//! A reader of standard error that stops reading must not make the daemon wait. So each line goes through a bounded
+//! channel, and the thread waits instead of the daemon; lines that find the channel full are counted, and the count is
+//! logged as soon as there is room again.
 //!
-//! To wake a thread is dear where a line comes with every request: the processor that sleeps has to be fetched. So the thread
-//! looks away for [`PAUSE`] whenever it has written, and then writes together what has come meanwhile. A line after a silence
-//! is written at once. What a line looks like is worked out here as well: it costs whoever logs nothing but its message.
+//! Waking a thread is expensive when every request logs a line, because a sleeping processor has to be woken as well.
+//! So the thread sleeps for [`PAUSE`] after each write, and then writes the lines of that time together. A line after a
+//! silence is written at once. The thread also formats the lines: logging costs the caller only the text of the
+//! message.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -23,25 +24,25 @@ use super::form::{Form, Line};
 use super::{SERVICE, Shared};
 use crate::net::standard::Standard;
 
-/// Lines that wait at most, for a slow reader or for the end of a pause.
+/// The number of lines that the channel holds, for a slow reader or for the end of a pause.
 pub(super) const WAITING: usize = 4096;
-/// How long the end of the program waits for what is still to be written.
+/// The time that the end of the program waits for the remaining lines.
 pub(super) const LAST_WORDS: Duration = Duration::from_secs(1);
-/// How long a line may wait behind the one before it.
+/// The longest time that a line waits after the one before it.
 const PAUSE: Duration = Duration::from_millis(5);
-/// How much is written at once.
+/// The number of bytes after which a batch is written.
 const BATCH: usize = 64 * 1024;
-/// Most lines are no longer, so that most need one allocation.
+/// The capacity of a new message, in bytes: most messages are no longer, so that they need one allocation.
 const USUAL_LENGTH: usize = 160;
 
 #[derive(Debug)]
 pub(super) enum Message {
     Event(Event),
-    /// Everything before this has been written: whoever asked is told.
+    /// A request to write everything before it, and then to answer on this channel.
     Flush(SyncSender<()>),
 }
 
-/// A line on its way.
+/// A line on its way to the writer.
 #[derive(Debug)]
 pub(super) struct Event {
     pub(super) at: SystemTime,
@@ -51,7 +52,7 @@ pub(super) struct Event {
     pub(super) message: String,
 }
 
-/// The path of the module that says it. Most lines know it for good.
+/// The path of the module that logs. For most lines it is known at compile time.
 #[derive(Debug)]
 enum Target {
     Static(&'static str),
@@ -59,11 +60,11 @@ enum Target {
 }
 
 impl Event {
-    /// What happened at this moment, to be written in that form; in another one as well, should that change meanwhile, but then
-    /// perhaps without its service.
+    /// Captures a record at the moment `at`, to be written in the form `form`. If the form changes before the line is
+    /// written, the line is written in the new form, but perhaps without its service, which is kept for JSON only.
     pub(super) fn of(record: &Record<'_>, at: SystemTime, form: Form) -> Self {
         let mut message = String::with_capacity(USUAL_LENGTH);
-        // Fails if a part of it does, and what there is until then is better than nothing.
+        // Formatting fails if a part of the message does; the text up to there is better than nothing.
         let _ = std::fmt::write(&mut message, *record.args());
         let service = match form {
             Form::Json => record.key_values().get(SERVICE.into()),
@@ -102,7 +103,7 @@ pub(super) fn start(to_write: Receiver<Message>, shared: Arc<Shared>) -> io::Res
     thread::Builder::new().name("log".to_owned()).spawn(write).map(drop)
 }
 
-/// Writes one line on the thread that it is of.
+/// Writes one line on the calling thread.
 pub(super) fn write_here(message: Message, form: Form) {
     if let Message::Event(event) = message {
         let mut line = Vec::new();
@@ -112,8 +113,8 @@ pub(super) fn write_here(message: Message, form: Form) {
 }
 
 fn write(to_write: &Receiver<Message>, shared: &Shared) {
-    // They are the loop's. For SIGCHLD, which nobody wants, the kernel else wakes whoever does not block it at a moment when the
-    // loop does. Fails only for an unknown operation.
+    // Signals belong to the loop. A pending SIGCHLD, for which the daemon has no handler, would else make the kernel
+    // wake any thread that does not block it while the loop does. Blocking fails only for an unknown operation.
     let _ = SigSet::all().thread_block();
     let (pid, mut batch) = (std::process::id(), Vec::new());
     while let Ok(first) = to_write.recv() {
@@ -123,7 +124,7 @@ fn write(to_write: &Receiver<Message>, shared: &Shared) {
                 Message::Event(event) => event.write(shared.form(), pid, &mut batch),
                 Message::Flush(done) => {
                     put(&mut batch);
-                    // Whoever asked may have given up.
+                    // The other side may have stopped waiting.
                     let _ = done.try_send(());
                 }
             }
@@ -153,7 +154,7 @@ fn missing(count: u64) -> Event {
 
 fn put(lines: &mut Vec<u8>) {
     if !lines.is_empty() {
-        // A closed standard error is nobody's loss.
+        // The lines for a closed standard error have no reader.
         let _ = Standard::Error.write_all(lines);
     }
     lines.clear();
