@@ -1,8 +1,8 @@
-//! Programs that talk to a daemon: one folder each, on the same loop and the same streams as the daemon itself.
+//! The programs that talk to a daemon: one folder each, on the same event loop and the same streams as the daemon.
 //!
-//! [`ask`] asks a pool, for people, scripts and Squid; [`call`] has an exec door run a program. What several of them need
-//! stands beside them: standard streams on threads (`stdio`), where a connection goes (`target`), what they are called among the
-//! processes (`name`). What a daemon does to answer does not belong here.
+//! [`ask`] asks a pool, for people, scripts and Squid; [`call`] has an exec door run a program. Shared by both: the
+//! standard streams on threads (`stdio`), the target of a connection (`target`), and the name of the process (`name`).
+//! Not here: anything that a daemon does to answer.
 
 pub mod ask;
 pub mod call;

@@ -1,12 +1,12 @@
-//! What a client is called among the processes: `iotcpd-ask`, not `iotcpd`.
+//! The name of a client among the processes: `iotcpd-ask`, not `iotcpd`.
 //!
-//! Administrators type `kill -USR1 $(pidof iotcpd)` and `killall -HUP iotcpd` and mean the daemon. A client that runs on the
-//! same machine, as Squid's helper does, must not be found by that. There are two names: the kernel's (`comm`, for killall,
-//! pgrep and top), and the first word of the command line (for pidof and ps). The first is set by prctl(2). The second is
-//! `.../iotcpd`, and behind it, after the one byte that ends it, stands `ask`: that byte becomes a dash, and both are one
-//! word. So nothing is executed anew, no other byte moves, and a machine without /proc only lacks the second.
+//! Administrators type `kill -USR1 $(pidof iotcpd)` and `killall -HUP iotcpd` and mean the daemon. These commands must
+//! not hit a client on the same machine, such as Squid's helper. A process has two names: the kernel's (`comm`, used by
+//! killall, pgrep and top), and the first word of the command line (used by pidof and ps). prctl(2) sets the first. The
+//! second is `.../iotcpd`, followed by a NUL and `ask`: replacing that NUL by a dash makes one word of both. Nothing
+//! has to be executed again, no other byte moves, and on a machine without /proc only the second name stays as it was.
 //!
-//! What cannot be helped: the executable file is the daemon's, and so `pidof /usr/bin/iotcpd`, which compares that, finds both.
+//! A limit: `pidof /usr/bin/iotcpd` compares the executable files and therefore finds daemon and clients alike.
 
 use std::ffi::CString;
 use std::fs;
@@ -15,17 +15,18 @@ use nix::sys::prctl::set_name;
 
 use super::sys;
 
-/// Where /proc/PID/stat has the address of the command line, counted from the word behind the name (proc(5): arg_start).
+/// The index of the address of the command line in /proc/PID/stat, counted from the field after the process name
+/// (proc(5): arg_start).
 const ARGUMENTS_BEGIN: usize = 48 - 3;
 
-/// Takes on the name of the subcommand `command`, which is the first argument of this process, as its own. To be called once,
-/// early. Failure is no reason not to run.
+/// Gives this process the name of the subcommand `command`, which must be the first argument of the process. Must be
+/// called once, early. A failure is ignored: the program works under the old name as well.
 pub(super) fn take_on(command: &str) {
     if let Ok(name) = CString::new(format!("iotcpd-{command}")) {
-        // It is shorter than the 16 bytes that the kernel keeps, and nothing else can go wrong.
+        // The name is shorter than the 16 bytes that the kernel keeps; the call has no other way to fail.
         let _ = set_name(&name);
     }
-    // Without /proc neither can be read, and without either pidof finds nothing.
+    // Without /proc neither can be read, but pidof finds nothing without /proc either.
     let (Ok(stat), Ok(arguments)) = (fs::read_to_string("/proc/self/stat"), fs::read("/proc/self/cmdline")) else {
         return;
     };
@@ -34,15 +35,15 @@ pub(super) fn take_on(command: &str) {
     }
 }
 
-/// The address of the first argument. `None` where the kernel does not tell: 0.
+/// Returns the address of the first argument. `None` where the kernel hides it behind a 0.
 fn begin_of_arguments(stat: &str) -> Option<usize> {
     let (_, fields) = stat.rsplit_once(") ")?;
     let address = fields.split_whitespace().nth(ARGUMENTS_BEGIN)?.parse().ok()?;
     (address != 0).then_some(address)
 }
 
-/// Where the first argument ends, if `command` is the second and a third follows, so that what is changed is not the end of it
-/// all, by which the kernel knows a command line that was overwritten.
+/// Returns the offset of the NUL after the first argument, if `command` is the second and a third follows. Without a
+/// third the byte would be near the end of the command line, by which the kernel recognizes one that was overwritten.
 fn end_of_first(arguments: &[u8], command: &str) -> Option<usize> {
     let end = memchr::memchr(0, arguments)?;
     let rest = arguments

@@ -1,13 +1,13 @@
 //! Standard input and the outputs, each on a thread of its own.
 //!
-//! They may be pipes, terminals or files, shared with other processes: making them non-blocking would change them for
-//! everybody, and epoll(7) does not take files. So one thread reads and one for each output writes, all of them waiting
-//! ([`Standard`](crate::net::standard::Standard)), and the loop hears of it by mail. Both ways are bounded: the reader waits
-//! while [`CHUNKS`] chunks lie in the mailbox, and so does the writer at the other end; a writer has one batch at a time, and
-//! the loop gathers the next one meanwhile.
+//! The streams may be pipes, terminals or files that other processes share: making them non-blocking would change them
+//! for all of these, and epoll(7) does not accept files. So one thread reads, and one thread per output writes, with
+//! blocking calls ([`Standard`](crate::net::standard::Standard)), and the loop gets their results by mail. Memory is
+//! bounded both ways: the reader stops while [`CHUNKS`] chunks lie in the mailbox, and so does the program that writes
+//! to it; a writer has one batch at a time, and the loop gathers the next one meanwhile.
 //!
-//! The threads end with their stream, or when the loop's end of them is gone; one that waits in read(2) or write(2) then ends
-//! with the process.
+//! A thread ends with its stream, or when the loop drops its end of the channel; a thread that then blocks in read(2)
+//! or write(2) ends with the process.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::mpsc;
@@ -16,18 +16,18 @@ use std::thread;
 use crate::reactor::Context;
 use crate::reactor::helper::{Mailbox, Sender};
 
-/// How many chunks may lie in the mailbox.
+/// The number of chunks that the mailbox holds.
 const CHUNKS: usize = 2;
-/// The most bytes of one chunk.
+/// The largest size of a chunk, in bytes.
 const CHUNK: usize = 64 * 1024;
 
-/// From standard input.
+/// A message from the reading thread.
 #[derive(Debug)]
 pub(super) enum Chunk {
     Bytes(Vec<u8>),
-    /// There will be no more.
+    /// The input has ended. The last message.
     End,
-    /// It cannot be read, and there will be no more.
+    /// The input cannot be read. The last message.
     Failed(io::Error),
 }
 
@@ -38,10 +38,10 @@ pub(super) struct Input {
 }
 
 impl Input {
-    /// Starts to read: from now on chunks come.
+    /// Starts the thread that reads `input`.
     ///
     /// # Errors
-    /// The thread could not be made: EAGAIN.
+    /// EAGAIN if the thread cannot be created.
     pub(super) fn start(cx: &Context<'_>, input: impl Read + Send + 'static) -> io::Result<Input> {
         let (to, chunks) = cx.mailbox(CHUNKS);
         thread::Builder::new()
@@ -50,7 +50,7 @@ impl Input {
         Ok(Input { chunks })
     }
 
-    /// The next chunk, if it has come.
+    /// Returns the next chunk, if the thread has read one.
     pub(super) fn take(&self) -> Option<Chunk> {
         self.chunks.take()
     }
@@ -61,7 +61,7 @@ impl Input {
 pub(super) struct Output {
     batches: mpsc::Sender<Vec<u8>>,
     reports: Mailbox<io::Result<Vec<u8>>>,
-    /// Whether the writer has a batch.
+    /// Tells if the thread has a batch.
     writer: Writer,
 }
 
@@ -72,12 +72,12 @@ enum Writer {
 }
 
 impl Output {
-    /// Starts a thread of this name that writes what it is [offered](Self::offer).
+    /// Starts a thread with this name that writes the [offered](Self::offer) batches to `output`.
     ///
     /// # Errors
-    /// The thread could not be made: EAGAIN.
+    /// EAGAIN if the thread cannot be created.
     pub(super) fn start(cx: &Context<'_>, name: &str, output: impl Write + Send + 'static) -> io::Result<Output> {
-        // It holds the report on the one batch under way.
+        // The mailbox holds the report about the one batch that is being written.
         let (to, reports) = cx.mailbox(1);
         let (batches, next_batch) = mpsc::channel();
         thread::Builder::new()
@@ -90,24 +90,24 @@ impl Output {
         })
     }
 
-    /// Gives the batch to the writer, if it is idle, and leaves an empty one.
+    /// Hands `batch` to the thread and leaves an empty one in its place; leaves it untouched while the thread is busy.
     pub(super) fn offer(&mut self, batch: &mut Vec<u8>) {
         if self.writer == Writer::Idle && !batch.is_empty() {
             self.writer = Writer::Busy;
-            // It fails only when the thread is gone, and the thread's last report has said why.
+            // Sending fails only after the thread has ended, and its last report held the reason.
             let _ = self.batches.send(std::mem::take(batch));
         }
     }
 
-    /// What has become of the batch, once the writer is done with it: its buffer comes back to be used again. After an error
-    /// nothing more is written.
+    /// Returns the result of the batch when the thread has finished it: the emptied buffer, to be used again. After an
+    /// error nothing more is written.
     pub(super) fn report(&mut self) -> Option<io::Result<Vec<u8>>> {
         let report = self.reports.take()?;
         self.writer = Writer::Idle;
         Some(report)
     }
 
-    /// Whether everything that was offered is written, and reported.
+    /// Returns true if everything that was offered is written and reported.
     pub(super) fn is_idle(&self) -> bool {
         self.writer == Writer::Idle
     }

@@ -1,4 +1,5 @@
-//! Where a connection goes: an address without names, and how one with a name becomes some.
+//! The target of a connection: an address without a host name, and the look-up that turns a host name into such
+//! addresses.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -8,7 +9,7 @@ use crate::net::addr::{ConnectAddr, UnixAddr};
 use crate::net::stream::Stream;
 use crate::reactor::helper::Sender;
 
-/// An address without names.
+/// An address to which a connection can be made without a look-up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Target {
     Tcp(SocketAddr),
@@ -16,7 +17,8 @@ pub(super) enum Target {
 }
 
 impl Target {
-    /// The one target of an address that has no name in it; `None` if there is one to be [looked up](look_up).
+    /// Returns the target of an address that holds no host name; `None` if it holds one, which has to be [looked
+    /// up](look_up).
     pub(super) fn of(address: &ConnectAddr) -> Option<Target> {
         match address {
             ConnectAddr::Unix(path) => Some(Target::Unix(path.clone())),
@@ -24,7 +26,7 @@ impl Target {
         }
     }
 
-    /// Begins to connect. A client that hangs up is seen at once: closing resets the connection.
+    /// Begins to connect. Closing the stream will reset the connection, so that the other side learns of it at once.
     ///
     /// # Errors
     /// See [`Stream::connect_tcp`] and [`Stream::connect_unix`].
@@ -38,18 +40,18 @@ impl Target {
     }
 }
 
-/// Looks a name up on a thread of its own, because getaddrinfo(3) waits; what it stands for, one or more, or why that cannot
-/// be said, comes by mail.
+/// Looks up a host name on a thread of its own, because getaddrinfo(3) blocks. The result is sent to `to`: one or more
+/// addresses, or the error.
 ///
 /// # Errors
-/// The thread could not be made: EAGAIN.
+/// EAGAIN if the thread cannot be created.
 pub(super) fn look_up<T: Send + 'static>(
     (host, port): (String, u16),
     to: Sender<T>,
     report: impl FnOnce(io::Result<Vec<SocketAddr>>) -> T + Send + 'static,
 ) -> io::Result<()> {
     thread::Builder::new().name("resolver".into()).spawn(move || {
-        // There is nothing to send it to: the program ends.
+        // Sending fails only when the program ends and has dropped the mailbox.
         let _ = to.send(report(resolve(&host, port)));
     })?;
     Ok(())

@@ -1,13 +1,13 @@
 //! One question over one connection: connect, send, receive one line, close. I/O without decisions.
 //!
-//! The kernel is told at the start that closing means a reset (SO_LINGER of 0 s). So a pool learns at once that an answer
-//! is not wanted any more, also when this process is killed; and no TIME_WAIT is left on this side, of which a minute's
-//! worth would use up the local ports at some 470 questions a second. Nothing is lost by it: the connection is closed
-//! only when the reply is here, whole, or when it is not wanted any more.
+//! Each connection is set to reset on close (SO_LINGER of 0 s). So a pool learns at once that an answer is no longer
+//! wanted, even when this process is killed; and this side keeps no connections in TIME_WAIT, which at some 470
+//! questions a second would use up the local ports within a minute. The reset loses nothing: a connection is closed
+//! only when the reply has been read to its end, or is no longer wanted.
 //!
-//! Reading goes on while sending does not: a pool may refuse a question that it has not read to the end. When sending fails,
-//! what the pool has said before is still fetched; only then is the connection lost. There is no half-close: to many
-//! programs it looks like a client that has gone.
+//! Reading continues while sending is blocked, because a pool may refuse a question before it has read all of it. When
+//! sending fails, the reply that the pool may have sent before is still read; only then is the connection lost. The
+//! sending side is never shut down alone: many programs take that for a client that has gone.
 
 use std::io::{self, ErrorKind, Read, Write};
 
@@ -16,16 +16,16 @@ use super::core::{AttemptId, Fault};
 use super::reply::Collector;
 use crate::net::stream::Stream;
 
-/// How many reads one connection gets in one turn.
+/// The number of reads that one connection gets in one turn.
 const READS_PER_TURN: usize = 4;
 
-/// One attempt on its way.
+/// One attempt under way.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) attempt: AttemptId,
-    /// Which address of the operator's, by number.
+    /// The index of the address among those of the operator.
     pub(super) address: usize,
-    /// How many targets of that address have refused this attempt.
+    /// The number of targets of that address that have refused this attempt.
     pub(super) refused: usize,
     pub(super) stream: Stream,
     stage: Stage,
@@ -34,28 +34,28 @@ pub(super) struct Connection {
     reply: Collector,
 }
 
-/// How far a connection is.
+/// The progress of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     Connecting,
     Connected,
 }
 
-/// What came of a share of work.
+/// The result of one share of work.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// The next event will say when there is more to do.
+    /// Nothing more to do until the next event.
     Pending,
-    /// There is more to do already.
+    /// More to do at once: the share of this turn was used up.
     More,
     /// The reply, without its LF.
     Replied(Vec<u8>),
-    /// There will be none.
+    /// There will be no reply.
     Failed(Fault),
 }
 
 impl Connection {
-    /// Begins to connect; `question` is one line, LF and all.
+    /// Begins to connect to `target`. `question` is one line including its LF.
     pub(super) fn begin(
         attempt: AttemptId,
         address: usize,
@@ -80,7 +80,8 @@ impl Connection {
         self.stage
     }
 
-    /// Does what can be done without waiting. `buffer` is for reading.
+    /// Does everything that is possible without waiting, within the share of one turn. `buffer` is scratch space for
+    /// reading.
     pub(super) fn advance(&mut self, buffer: &mut [u8]) -> Outcome {
         if self.stage == Stage::Connecting {
             match self.stream.is_connected() {
@@ -128,9 +129,9 @@ impl Connection {
     }
 }
 
-/// Sorts what connect(2) and socket(2) say by whose fault it is. EAGAIN from a UNIX socket is the pool's affair: its
-/// backlog is full. EADDRNOTAVAIL may mean that this machine has no local port left, but nearly always means that it has
-/// no address of that family (`[::1]` without IPv6), and another of the operator's addresses may do.
+/// Classifies an error of connect(2) or socket(2) by whose fault it is. EAGAIN from a UNIX socket means that the pool's
+/// backlog is full. EADDRNOTAVAIL may mean that this machine has no local port left, but nearly always means that it
+/// has no address of that family (`[::1]` without IPv6), and another of the operator's addresses may work.
 fn cannot_connect(error: &io::Error) -> Fault {
     match error.raw_os_error() {
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => Fault::Shortage(error.into()),

@@ -1,29 +1,30 @@
-//! How the asking program speaks: what of a line is the question, and what stands around its answer.
+//! The protocol of the asking program: the part of a line that is the question, and the text around its answer.
 //!
 //! Squid puts a channel-ID in front of each line if `concurrency` is at least 1 and none otherwise, for as long as the
-//! helper lives. Nothing but the lines tells which of the two it is, and a line may begin with a number of its own: the line of
-//! `auth_param basic` is a user's name and password, and names can be numbers. So the operator says it, or it is guessed from the
-//! first line: a new helper's first channel-ID is 0 (up to Squid 3.5) or 1 (since Squid 4), and no other number is taken for one.
-//! A line that then contradicts the guess is not asked at all, because its question would be a wrong one.
+//! helper lives. Only the lines themselves show which of the two applies, and a line may begin with a number of its
+//! own: the line of `auth_param basic` is a user's name and password, and names can be numbers. So the operator states
+//! it, or it is guessed from the first line: the first channel-ID of a new helper is 0 (up to Squid 3.5) or 1 (since
+//! Squid 4), and no other number is taken for one. A later line that contradicts the guess is not asked at all, because
+//! it would be asked as the wrong question.
 //!
 //! A channel-ID is opaque: it is put in front of the answer byte for byte.
 
 use super::options::{ChannelIds, Mode};
 
-/// How lines are to be read.
+/// The way in which lines are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
-    /// The line is the question.
+    /// The whole line is the question.
     Plain,
-    /// Squid, which has not said anything yet.
+    /// Squid, before its first line.
     Unheard,
-    /// Squid without channel-IDs: one line after the other.
+    /// Squid without channel-IDs: the answers keep the order of the lines.
     Serial(Source),
-    /// Squid with channel-IDs: answers in any order.
+    /// Squid with channel-IDs: the answers come in any order.
     Concurrent,
 }
 
-/// Where the knowledge comes from that there are no channel-IDs.
+/// The reason to believe that there are no channel-IDs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     /// The operator has said so.
@@ -32,27 +33,27 @@ pub enum Source {
     FirstLine,
 }
 
-/// One line, understood.
+/// A line, separated into its parts.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Question {
     /// The channel-ID; empty if there is none.
     pub channel: Vec<u8>,
-    /// What the pool is asked, without its LF.
+    /// The question to the pool, without LF.
     pub text: Vec<u8>,
 }
 
-/// What a line has turned out to be.
+/// The result of reading a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reading {
     /// A question.
     Question(Question),
-    /// A line that has a channel-ID where there are none, or none where there are: it stands here for the answer, as far as
-    /// there is one.
+    /// A line with a channel-ID where none is expected, or without one where one is expected. It holds the channel-ID
+    /// for the answer, if there is one.
     Contradiction(Vec<u8>),
 }
 
 impl Dialect {
-    /// How to begin.
+    /// Returns the protocol before the first line.
     pub fn new(mode: Mode, channel_ids: ChannelIds) -> Dialect {
         match (mode, channel_ids) {
             (Mode::Plain, _) => Dialect::Plain,
@@ -62,7 +63,8 @@ impl Dialect {
         }
     }
 
-    /// Understands a line (without its LF); the first one may decide about all.
+    /// Separates a line (given without its LF) into its parts. The first line may fix the protocol for all following
+    /// lines.
     pub fn read(&mut self, line: &[u8]) -> Reading {
         if *self == Dialect::Plain {
             return question(b"", line);
@@ -83,7 +85,8 @@ impl Dialect {
                 question(channel, text)
             }
             (Dialect::Concurrent, None) => Reading::Contradiction(Vec::new()),
-            // Any other number may be a user's name; so may this one, but then the guess was worth nothing.
+            // Other numbers may be the names of users. 0 and 1 may be as well, but then the guess from the first line
+            // was unfounded.
             (Dialect::Serial(Source::FirstLine), Some(channel)) if is_first_id => {
                 Reading::Contradiction(channel.to_vec())
             }
@@ -99,14 +102,14 @@ fn question(channel: &[u8], text: &[u8]) -> Reading {
     })
 }
 
-/// The word of decimal digits that a line begins with, up to a blank or the end of the line.
+/// Returns the decimal number that is the first word of a line, up to a blank or the end of the line.
 fn channel_of(line: &[u8]) -> Option<&[u8]> {
     let digits = line.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let is_word = digits > 0 && line.get(digits).is_none_or(|byte| *byte == b' ');
     line.get(..digits).filter(|_| is_word)
 }
 
-/// The line that answers: the channel-ID, if there is one, the result, and the LF.
+/// Returns the line of an answer: the channel-ID, if there is one, the result, and the LF.
 pub fn answer(channel: &[u8], result: &[u8]) -> Vec<u8> {
     let blank = if channel.is_empty() { &b""[..] } else { b" " };
     [channel, blank, result, b"\n"].concat()
@@ -204,7 +207,7 @@ mod tests {
     }
 
     proptest! {
-        /// What is taken off a line is put back in front of its answer, byte for byte.
+        /// The channel-ID that was removed from a line is put back in front of its answer, byte for byte.
         #[test]
         fn a_channel_id_comes_back(channel in "[0-9]{1,30}", text in "[ -~]{0,60}") {
             let read = squid(ChannelIds::Yes).read(format!("{channel} {text}").as_bytes());
@@ -212,7 +215,7 @@ mod tests {
             prop_assert_eq!(answer(channel.as_bytes(), b"ERR"), format!("{channel} ERR\n").into_bytes());
         }
 
-        /// Without channel-IDs nothing is ever taken off.
+        /// Without channel-IDs the line is asked unchanged.
         #[test]
         fn a_line_without_channel_id_is_asked_as_it_is(first in "[0-9]{0,3}[ -~]{0,20}", next in "[0-9]{0,3}[ -~]{0,20}") {
             let mut squid = squid(ChannelIds::No);

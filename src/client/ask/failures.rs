@@ -1,30 +1,30 @@
-//! What is said of the lines that no pool has answered: the first at once, those that follow once in ten seconds, with their
-//! number and the reason of the last. Pure: the time is an argument.
+//! Reports about lines that no pool has answered: the first line is reported at once, the following ones every ten
+//! seconds, with their number and the cause of the last. Pure: the time is an argument.
 //!
-//! Such a line is a URL that has passed its filter, or a user who was not let in, and no daemon knows of it: so it is said here,
-//! always, and without a line of log for each.
+//! Such a line is a URL that has passed its filter, or a user who was refused, and no daemon knows of it: so it is
+//! always reported here, but without a log line for each.
 
 use std::time::{Duration, Instant};
 
 use super::core::Cause;
 
-/// How long lines are gathered.
+/// The time over which lines are gathered.
 pub(super) const WINDOW: Duration = Duration::from_secs(10);
 
-/// What is to be said.
+/// One report for the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Report {
     pub(super) lines: u64,
-    /// Over how long; `None`: it has just happened.
+    /// The time over which the lines failed; `None` for a line that has just failed.
     pub(super) span: Option<Duration>,
-    /// Why, in the case of the last.
+    /// The cause of the last line's failure.
     pub(super) cause: Cause,
 }
 
-/// What has not been said yet.
+/// The failures that have not been reported yet.
 #[derive(Debug, Default)]
 pub(super) struct Failures {
-    /// From the moment that something was said on, until a window goes by without a line.
+    /// The window since the last report; `None` after a window without a failed line.
     window: Option<Window>,
 }
 
@@ -36,7 +36,7 @@ struct Window {
 }
 
 impl Failures {
-    /// A line has failed. What is to be said of it at once.
+    /// Counts a failed line. Returns the report to be made at once, if any.
     pub(super) fn count(&mut self, now: Instant, cause: Cause) -> Option<Report> {
         if let Some(window) = &mut self.window {
             window.lines += 1;
@@ -55,12 +55,12 @@ impl Failures {
         })
     }
 
-    /// When [`due`](Self::due) is to be asked again.
+    /// Returns the time at which [`due`](Self::due) has to be called next.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.window.as_ref().map(|window| window.began + WINDOW)
     }
 
-    /// What is to be said of the window that is over, if one is and lines have failed in it.
+    /// Ends the window that is over, and returns the report about the lines that failed in it, if any did.
     pub(super) fn due(&mut self, now: Instant) -> Option<Report> {
         let window = self.window.as_mut().filter(|window| now >= window.began + WINDOW)?;
         let (lines, cause) = (window.lines, window.cause);
@@ -112,7 +112,8 @@ mod tests {
     }
 
     proptest! {
-        /// However they come, each line is told once, and at most two messages fall into ten seconds.
+        /// Every line is reported once, and at most two messages fall into ten seconds, whatever the distances of the
+        /// lines.
         #[test]
         fn each_is_told_once(pauses in prop::collection::vec(0u64..15_000, 1..60)) {
             let (start, mut failures) = (Instant::now(), Failures::default());

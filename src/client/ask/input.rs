@@ -1,26 +1,26 @@
-//! Standard input, chunk by chunk, becomes lines.
+//! Standard input, chunk by chunk, is split into lines.
 //!
-//! A line ends at its LF, which is taken off; the last one ends where the input ends, if anything of it is there. A line
-//! longer than [`LONGEST_LINE`] is cut: its beginning comes out at once, marked as cut, and its rest is skipped. So memory is
-//! bounded by one line and one chunk, and even such a line gets its one answer.
+//! A line ends at its LF, which is removed; the last line also ends where the input ends, unless it is empty. A line
+//! longer than [`LONGEST_LINE`] is cut: its beginning is returned at once, marked as cut, and its rest is skipped. So
+//! memory is bounded by one line and one chunk, and even such a line gets its one answer.
 
 use std::collections::VecDeque;
 
-/// The most bytes a line may have, its LF not counted: sixteen times the longest line that a pool takes by default, and a
-/// hundred times the longest that Squid sends (protocols.md §2).
+/// The largest number of bytes of a line without its LF: sixteen times the longest line that a pool takes by default,
+/// and a hundred times the longest that Squid sends (protocols.md §2).
 pub const LONGEST_LINE: usize = 1024 * 1024;
 
 /// One line from standard input, without its LF.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Line {
-    /// All of it.
+    /// The complete line.
     Whole(Vec<u8>),
-    /// The first [`LONGEST_LINE`] bytes of one that is longer.
+    /// The first [`LONGEST_LINE`] bytes of a longer line.
     Cut(Vec<u8>),
 }
 
 impl Line {
-    /// The bytes that are there.
+    /// Returns the bytes that were kept of the line.
     pub fn bytes(&self) -> &[u8] {
         match self {
             Line::Whole(bytes) | Line::Cut(bytes) => bytes,
@@ -28,11 +28,12 @@ impl Line {
     }
 }
 
-/// Cuts chunks into lines. Lines are taken out one at a time, so that a caller without room for more leaves them here.
+/// Splits chunks into lines. The caller takes the lines one at a time, and leaves them here while it has no room for
+/// more.
 #[derive(Debug, Default)]
 pub struct Splitter {
     chunks: VecDeque<Chunk>,
-    /// The beginning of a line whose end has not come.
+    /// The beginning of a line whose end has not been read yet.
     begun: Vec<u8>,
     state: State,
 }
@@ -47,17 +48,17 @@ struct Chunk {
 enum State {
     #[default]
     Reading,
-    /// The beginning of this line is out; its rest is of no use.
+    /// The beginning of this line was returned; the rest is skipped.
     Skipping,
 }
 
 impl Splitter {
-    /// More of the input.
+    /// Adds the next part of the input.
     pub fn push(&mut self, bytes: Vec<u8>) {
         self.chunks.push_back(Chunk { bytes, taken: 0 });
     }
 
-    /// The next line whose end has come (or that is too long, whatever its end).
+    /// Returns the next complete line, or the beginning of one that is too long, even before its end was read.
     pub fn next_line(&mut self) -> Option<Line> {
         while let Some(chunk) = self.chunks.front_mut() {
             let rest = chunk.bytes.get(chunk.taken..).unwrap_or_default();
@@ -67,7 +68,7 @@ impl Splitter {
                 let room = LONGEST_LINE - self.begun.len();
                 self.begun.extend_from_slice(part.get(..room).unwrap_or(part));
                 if part.len() > room {
-                    // The chunk stays as it is: its part of this line is skipped the next time round.
+                    // The chunk stays as it is: the next iteration skips its part of this line.
                     self.state = State::Skipping;
                     return Some(Line::Cut(std::mem::take(&mut self.begun)));
                 }
@@ -86,13 +87,14 @@ impl Splitter {
         None
     }
 
-    /// The input has ended and [`next_line`](Self::next_line) has nothing more: what is left is a line without its LF.
+    /// Returns the last line, which has no LF. Must be called after the end of the input, when
+    /// [`next_line`](Self::next_line) has returned `None`.
     pub fn last_line(&mut self) -> Option<Line> {
         let rest = std::mem::take(&mut self.begun);
         (!rest.is_empty()).then_some(Line::Whole(rest))
     }
 
-    /// Whether nothing is left here, not even the beginning of a line.
+    /// Returns true if nothing is left here, not even the beginning of a line.
     pub fn is_drained(&self) -> bool {
         self.chunks.is_empty() && self.begun.is_empty()
     }
@@ -141,7 +143,7 @@ mod tests {
     }
 
     proptest! {
-        /// However a stream is cut, the same lines come out.
+        /// The same lines are found, independent of the sizes of the chunks.
         #[test]
         fn the_cuts_do_not_matter(stream in "[a-c\n]{0,60}", size in 1usize..9) {
             let pieces: Vec<&[u8]> = stream.as_bytes().chunks(size).collect();

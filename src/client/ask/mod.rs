@@ -1,22 +1,25 @@
-//! `iotcpd ask ADDRESS...`: asks a pool what stands on standard input, and says its answers on standard output.
+//! `iotcpd ask ADDRESS...`: sends the lines of standard input to a pool and writes the answers to standard output.
 //!
-//! The life of a line: the reading thread sends a chunk ([`stdio`](super::stdio)) → it becomes lines ([`input`]) → a channel-ID
-//! is taken off ([`dialect`]) → the asker chooses an address ([`core`]) → one connection asks and gets a reply ([`connection`])
-//! → what Squid could not read is mended or refused ([`reply`]) → the channel-ID is put back → the writing thread has it.
-//! [`shell`] holds all of it together; [`resolver`] knows what the addresses stand for.
+//! The life of a line: the reading thread sends a chunk ([`stdio`](super::stdio)) → the chunk is split into lines
+//! ([`input`]) → the channel-ID is removed ([`dialect`]) → the asker chooses an address ([`core`]) → one connection
+//! sends the question and reads a reply ([`connection`]) → a reply that Squid could not parse is repaired or refused
+//! ([`reply`]) → the channel-ID is put back → the thread of standard output writes it. [`shell`] connects these parts;
+//! [`resolver`] holds the addresses of host names.
 //!
-//! What holds:
-//! - **Every line gets exactly one answer within the time-out**, whatever the pools do: a pool's, or the text for failures.
-//! - **It ends when its input does**, every line being answered; or when its answers are not taken any more. A daemon that is
-//!   away is never a reason.
-//! - Without channel-IDs the answers come in the order of the lines, with them as they are ready.
-//! - Memory is bounded: what cannot be answered yet, or not be written, is not read.
-//! - TERM and INT are not caught: they end it at once, and the kernel resets its connections. USR1 prints the counts; HUP and
-//!   USR2, which are meant for a daemon, are ignored.
+//! Invariants:
+//! - **Every line gets exactly one answer within the time-out**, whatever the pools do: a reply, or the text for
+//!   failures.
+//! - **The program ends with its input**, when every line is answered; or when its output is closed. A daemon that is
+//!   away never ends it.
+//! - Without channel-IDs the answers keep the order of the lines; with channel-IDs each is written as soon as it is
+//!   ready.
+//! - Memory is bounded: while answers are outstanding or cannot be written, no more is read.
+//! - TERM and INT are not caught: they end the program at once, and the kernel resets its connections. USR1 prints the
+//!   counts; HUP and USR2, which are meant for a daemon, are ignored.
 //!
-//! **Exit status.** For Squid 0 at the end of input, which is also when it has hung up (ECONNRESET, EPIPE). Plainly 0 if a pool
-//! has answered every line, else 1 with a message that says how many got the text for failures and why the last one did. 1 in
-//! both cases if input or output break otherwise.
+//! **Exit status.** For Squid, 0 at the end of the input and when Squid hung up (ECONNRESET, EPIPE). In plain mode, 0
+//! if a pool answered every line, else 1 with a message that gives the number of lines that got the text for failures,
+//! and the cause of the last one. In both modes 1 if input or output fail in another way.
 
 mod connection;
 pub mod core;
@@ -46,26 +49,26 @@ use shell::{End, Shell};
 
 pub use options::{ChannelIds, Mode, Options, Privacy};
 
-/// The most connections that are open at once.
+/// The largest number of connections that are open at once.
 const MAX_IN_FLIGHT: usize = 1000;
-/// Descriptors that are not for connections: standard streams, epoll, eventfd, what libraries open to resolve names.
+/// The number of descriptors kept for other purposes: standard streams, epoll, eventfd, files of the name resolution.
 const RESERVED_DESCRIPTORS: u64 = 32;
-/// How many lines are asked at once at one address if nothing is in a hurry: as many as a pool has workers by default, so
-/// that none has to wait there for longer than the pool lets it wait.
+/// The number of lines that are in flight per address in plain mode, where there is no hurry: as many as a pool has
+/// workers by default, so that no line waits in a pool for longer than the pool's queue time-out.
 const PLAIN_IN_FLIGHT: usize = 4;
-/// The most lines in hand: more than any `concurrency` or `queue-size` in a squid.conf.
+/// The largest number of lines in hand: more than any `concurrency` or `queue-size` in a squid.conf.
 const MAX_LINES: usize = 10_000;
-/// The most bytes of questions and answers in hand before no more lines are read.
+/// The number of bytes of questions and answers in hand above which no more lines are read.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// Answers every line of standard input, and returns at its end.
 ///
 /// # Errors
-/// See the head of this file.
+/// See the comment of this module.
 pub fn run(options: Options) -> Result<(), Error> {
     name::take_on("ask");
     if options.privacy == Privacy::Confidential {
-        // It fails only for values that do not exist.
+        // The call fails only for values that do not exist.
         let _ = set_dumpable(false);
     }
     serve(options, Standard::Input, Standard::Output)
@@ -91,7 +94,7 @@ fn serve(
         let signals = reactor
             .turn(None)
             .map_err(|error| broken("cannot wait for events", &error))?;
-        // The other two mean a daemon, and have found this process by mistake.
+        // The other two signals are meant for a daemon and have hit this process by mistake.
         let asked = signals.contains(&USR1);
         let ended = reactor.with(id, |shell, _| {
             if asked {
@@ -121,7 +124,7 @@ fn policy(options: &Options) -> Policy {
         addresses: options.addresses.len(),
         max_in_flight,
         max_unanswered: match options.mode {
-            // A line's time begins when it is read: it is read when it can be asked.
+            // The time of a line begins when it is read, so a line is read only when it can be asked at once.
             Mode::Plain => max_in_flight,
             Mode::Squid => MAX_LINES,
         },
@@ -130,9 +133,9 @@ fn policy(options: &Options) -> Policy {
     }
 }
 
-/// How many connections this process may open.
+/// Returns the number of connections that this process may open.
 fn descriptors() -> usize {
-    // getrlimit fails only for a resource that does not exist; if it ever did, connections would tell (EMFILE).
+    // getrlimit fails only for a resource that does not exist; a limit not found here would show as EMFILE later.
     let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((u64::MAX, u64::MAX));
     usize::try_from(soft.saturating_sub(RESERVED_DESCRIPTORS)).unwrap_or(usize::MAX)
 }
@@ -166,8 +169,8 @@ fn outcome(mode: Mode, end: End, shell: &Shell) -> Result<(), Error> {
     }
 }
 
-/// Whether the other end has simply gone. Squid's end of a helper is a socket, and one that is closed with answers unread says so
-/// by ECONNRESET, to readers and writers alike.
+/// Returns true if the other side has simply hung up. Squid's end of a helper is a socket: when Squid closes it with
+/// answers unread, readers and writers here get ECONNRESET.
 fn is_hang_up(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }

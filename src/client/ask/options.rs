@@ -1,45 +1,46 @@
-//! What `ask` is told: every default applied, nothing left to look up. `cli::ask` is the only writer.
+//! The options of `ask`, with every default applied. Only `cli::ask` creates them.
 
 use std::time::Duration;
 
 use crate::net::addr::ConnectAddr;
 
-/// What one run of `ask` does.
+/// The options of one run of `ask`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// The pools to ask; at least one.
+    /// The pools to ask. At least one.
     pub addresses: Vec<ConnectAddr>,
     /// The kind of program at the other end of standard input and output.
     pub mode: Mode,
-    /// Every line is answered within this time after it was read. Positive.
+    /// The time within which every line is answered after it was read. Positive.
     pub timeout: Duration,
-    /// Whether Squid's lines begin with channel-IDs.
+    /// Tells if Squid's lines begin with channel-IDs.
     pub channel_ids: ChannelIds,
-    /// What a line gets that no pool has answered, without its LF.
+    /// The answer to a line that no pool has answered, without its LF.
     pub on_failure: Vec<u8>,
-    /// What a line gets that contradicts what is known of channel-IDs, without its LF.
+    /// The answer to a line that contradicts the known use of channel-IDs, without its LF.
     pub on_contradiction: Vec<u8>,
-    /// Whether lines and answers are secrets.
+    /// Tells if lines and answers are secret.
     pub privacy: Privacy,
 }
 
-/// Whether lines and answers are secrets.
+/// The secrecy of lines and answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Privacy {
-    /// They are URLs and the like.
+    /// Lines and answers are URLs and the like.
     Public,
-    /// They hold passwords: no core dump of this process may be written, nor its memory be read by other processes of its user.
+    /// Lines and answers hold passwords: this process must not write a core dump, and other processes of its user must
+    /// not read its memory.
     Confidential,
 }
 
-/// Whether Squid's lines begin with channel-IDs.
+/// The use of channel-IDs in Squid's lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChannelIds {
-    /// The first line tells.
+    /// The first line decides.
     Auto,
-    /// Each line does.
+    /// Every line begins with one.
     Yes,
-    /// None does.
+    /// No line begins with one.
     No,
 }
 
@@ -52,27 +53,27 @@ pub enum Mode {
     Squid,
 }
 
-/// The numbers that [`core`](super::core) decides by. All are positive.
+/// The limits and texts that [`core`](super::core) works with. All numbers are positive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// The kind of program at the other end of standard input and output.
     pub mode: Mode,
-    /// Every line is answered within this time after it was read.
+    /// The time within which every line is answered after it was read.
     pub timeout: Duration,
-    /// Whether Squid's lines begin with channel-IDs.
+    /// Tells if Squid's lines begin with channel-IDs.
     pub channel_ids: ChannelIds,
-    /// What a line gets that no pool has answered, without its LF.
+    /// The answer to a line that no pool has answered, without its LF.
     pub on_failure: Vec<u8>,
-    /// What a line gets that contradicts what is known of channel-IDs, without its LF.
+    /// The answer to a line that contradicts the known use of channel-IDs, without its LF.
     pub on_contradiction: Vec<u8>,
-    /// How many addresses there are; they are named 0 to `addresses` - 1.
+    /// The number of addresses; they are numbered from 0 to `addresses` - 1.
     pub addresses: usize,
-    /// How many connections may be open at once.
+    /// The number of connections that may be open at once.
     pub max_in_flight: usize,
-    /// How many lines may be unanswered, with a connection or waiting for one, before no more are read.
+    /// The number of unanswered lines, with a connection or waiting for one, at which no more lines are read.
     pub max_unanswered: usize,
-    /// How many lines may be in hand, those counted that are answered and wait for their turn, before no more are read.
+    /// The number of lines in hand, including answered ones that wait for their turn, at which no more lines are read.
     pub max_lines: usize,
-    /// How many bytes of questions and answers may be in hand before no more lines are read.
+    /// The number of bytes of questions and answers in hand at which no more lines are read.
     pub max_bytes: usize,
 }

@@ -1,32 +1,32 @@
-//! What comes back from a pool, and what of it may go on to the asking program.
+//! The reply of a pool, and the part of it that the asking program gets.
 //!
-//! A reply is one line. It is whole at its LF; what the pool sends behind that is not looked at, for the connection has served
-//! its purpose. A connection that ends before brought no reply, however much of one had come: the pool closes the
+//! A reply is one line. It is complete at its LF; bytes after the LF are ignored, because the connection has served its
+//! purpose. A connection that ends before the LF brought no reply, however many bytes came: a pool closes the
 //! connection of a request that it lost, and half an answer to a URL rewriter is a wrong answer.
 //!
-//! What Squid gets is the reply byte for byte, with these exceptions, each for the sake of Squid's parser:
-//! - a CR before the LF is dropped;
-//! - an empty line, which is how squidGuard 1.4 and 1.5 leave a URL alone, becomes `ERR`, today's word for it: behind a
-//!   channel-ID there would be nothing left to read;
-//! - a NUL, at which Squid would stop looking for the line's end, makes it no answer at all;
-//! - so does a length that Squid's buffer for helpers cannot hold.
+//! Squid gets the reply byte for byte, with these exceptions, each for the sake of Squid's parser:
+//! - a CR before the LF is removed;
+//! - an empty line, by which squidGuard 1.4 and 1.5 leave a URL alone, becomes `ERR`, which means the same today: after
+//!   a channel-ID an empty answer could not be parsed;
+//! - a reply with a NUL, at which Squid would stop looking for the end of the line, is no answer;
+//! - nor is a reply longer than Squid's buffer for helpers.
 //!
-//! Everything else (`OK ...`, `ERR`, `BH ...`, a bare URL, `302:URL`, `URL ip/fqdn ident method`) Squid understands by itself,
-//! with a channel-ID in front as without.
+//! Squid understands everything else (`OK ...`, `ERR`, `BH ...`, a bare URL, `302:URL`, `URL ip/fqdn ident method`) as
+//! it is, with a channel-ID in front or without.
 
 use crate::framing::Progress;
 use crate::framing::line::LineFramer;
 
 use super::options::Mode;
 
-/// The longest reply that is taken from a pool, in bytes, its LF not counted.
+/// The longest reply that is accepted from a pool, in bytes, without its LF.
 pub const LONGEST_REPLY: usize = 1024 * 1024;
 
-/// The longest line that Squid gets, in bytes, its LF counted: Squid reads helpers through a buffer of 32 KiB, one byte of
-/// which is its own (ReadBufSize in its helper.cc).
+/// The longest line that Squid accepts, in bytes, including its LF: Squid reads helpers through a buffer of 32 KiB, of
+/// which it uses one byte itself (ReadBufSize in its helper.cc).
 pub const LONGEST_FOR_SQUID: usize = 32 * 1024 - 1;
 
-/// Why something that came back is no answer.
+/// The reason why a reply is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flaw {
     /// The pool closed the connection without a byte.
@@ -39,7 +39,7 @@ pub enum Flaw {
     Nul,
 }
 
-/// A reply on its way, byte by byte.
+/// A reply that is being received.
 #[derive(Debug)]
 pub struct Collector {
     framer: LineFramer,
@@ -56,7 +56,8 @@ impl Default for Collector {
 }
 
 impl Collector {
-    /// More has come. The reply without its LF once it is whole; nothing may be pushed after that, nor after an error.
+    /// Adds the next bytes. Returns the reply without its LF when it is complete; must not be called after that, nor
+    /// after an error.
     ///
     /// # Errors
     /// [`Flaw::TooLong`].
@@ -64,7 +65,7 @@ impl Collector {
         self.bytes.extend_from_slice(bytes);
         match self.framer.advance(&self.bytes) {
             Progress::NeedMore => Ok(None),
-            // No line is malformed.
+            // LineFramer never returns `Malformed`.
             Progress::TooLong | Progress::Malformed(_) => Err(Flaw::TooLong),
             Progress::Frame(frame) => {
                 self.bytes.truncate(frame.payload.end);
@@ -73,7 +74,7 @@ impl Collector {
         }
     }
 
-    /// The connection has ended before the reply was whole: what was wrong with it.
+    /// Returns the flaw of a reply whose connection has ended before it was complete.
     pub fn flaw_at_end(&self) -> Flaw {
         if self.bytes.is_empty() {
             Flaw::Empty
@@ -83,10 +84,11 @@ impl Collector {
     }
 }
 
-/// What of a whole reply (without its LF) goes on; `ahead` bytes of channel-ID will stand in front of it.
+/// Returns the part of a complete reply (without its LF) that goes to the asking program. `ahead` is the number of
+/// bytes of channel-ID and blank that will be put in front of it.
 ///
 /// # Errors
-/// [`Flaw::Nul`] and [`Flaw::TooLong`], for Squid alone.
+/// [`Flaw::Nul`] and [`Flaw::TooLong`], for Squid only.
 pub fn result(mode: Mode, mut reply: Vec<u8>, ahead: usize) -> Result<Vec<u8>, Flaw> {
     if mode == Mode::Plain {
         return Ok(reply);
@@ -179,7 +181,7 @@ mod tests {
             prop_assert_eq!(got, Some(reply.into_bytes()));
         }
 
-        /// Whatever a pool says, Squid gets one line, not empty, that it can hold.
+        /// Squid gets one line that is not empty and that it can hold, for any reply of a pool.
         #[test]
         fn squid_always_gets_one_line(reply in proptest::collection::vec(any::<u8>().prop_filter("LF", |byte| *byte != b'\n'), 0..60)) {
             if let Ok(result) = for_squid(&reply) {

@@ -1,8 +1,8 @@
-//! What the operator's addresses stand for.
+//! The operator's addresses and the targets that their host names resolve to.
 //!
-//! A name is looked up on a thread of its own, because getaddrinfo(3) waits: at the start, and again whenever its address has
-//! failed or is probed. Attempts that come before the first answer are parked here; core has their deadlines. Of several
-//! targets behind one name the one that worked last is tried first, and the next one as soon as one refuses.
+//! A host name is looked up on a thread of its own, because getaddrinfo(3) blocks: at the start, and again whenever its
+//! address has failed or is probed. Attempts before the first result are parked here; the core holds their deadlines.
+//! Of several targets of one name the one that worked last is tried first, and the next one as soon as it refuses.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use super::core::AttemptId;
 use crate::net::addr::ConnectAddr;
 use crate::reactor::helper::Sender;
 
-/// What a look-up has found for one address.
+/// The result of a look-up for one address.
 #[derive(Debug)]
 pub(super) struct Resolved {
     pub(super) address: usize,
@@ -24,16 +24,16 @@ pub(super) struct Resolved {
 pub(super) struct Place {
     pub(super) name: ConnectAddr,
     targets: Vec<Target>,
-    /// The target to try first.
+    /// The index of the target to try first.
     preferred: usize,
     lookup: Lookup,
-    /// Attempts that wait for the look-up.
+    /// The attempts that wait for the look-up.
     parked: Vec<AttemptId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lookup {
-    /// There is no name in it.
+    /// The address holds no host name.
     Needless,
     Idle,
     UnderWay,
@@ -51,7 +51,7 @@ impl Place {
         }
     }
 
-    /// The target for an attempt that so many have refused already; `None` when it has been at all of them.
+    /// Returns the target for an attempt that `refused` targets have refused already; `None` after all of them have.
     pub(super) fn target(&self, refused: usize) -> Option<&Target> {
         if refused >= self.targets.len() {
             return None;
@@ -63,7 +63,8 @@ impl Place {
         !self.targets.is_empty()
     }
 
-    /// The preferred target, and so many behind it, did not answer.
+    /// Notes that the preferred target and the ones after it, `refused` in number, did not answer: the next one is
+    /// preferred.
     pub(super) fn prefer_next(&mut self, refused: usize) {
         if let Some(preferred) = (self.preferred + refused).checked_rem(self.targets.len()) {
             self.preferred = preferred;
@@ -74,17 +75,17 @@ impl Place {
         self.parked.push(attempt);
     }
 
-    /// Whether the attempt was parked here; it is not any more.
+    /// Removes a parked attempt. Returns true if it was parked here.
     pub(super) fn unpark(&mut self, attempt: AttemptId) -> bool {
         let before = self.parked.len();
         self.parked.retain(|parked| *parked != attempt);
         self.parked.len() < before
     }
 
-    /// Looks the name up, unless there is none or that is being done already.
+    /// Starts to look up the host name. Does nothing if there is none, or if a look-up is under way.
     ///
     /// # Errors
-    /// The thread could not be made: EAGAIN.
+    /// EAGAIN if the thread cannot be created.
     pub(super) fn look_up(&mut self, address: usize, to: &Sender<Resolved>) -> io::Result<()> {
         let ConnectAddr::Tcp { host, port } = &self.name else {
             return Ok(());
@@ -98,8 +99,8 @@ impl Place {
         Ok(())
     }
 
-    /// Takes in what the look-up has found and gives the parked attempts back. When it has found nothing, the old targets
-    /// stay: a name server that is away says nothing about them.
+    /// Takes the result of the look-up and returns the parked attempts. After an error the old targets stay: a name
+    /// server that is away says nothing about them.
     pub(super) fn resolved(&mut self, targets: io::Result<Vec<SocketAddr>>) -> (Vec<AttemptId>, Option<io::Error>) {
         self.lookup = Lookup::Idle;
         let error = match targets {

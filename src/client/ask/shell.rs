@@ -1,7 +1,7 @@
-//! The only I/O: lines come from standard input, attempts become connections, answers go to standard output.
+//! The only I/O of `ask`: lines come from standard input, attempts become connections, answers go to standard output.
 //!
-//! What the asker decides is done in one `match` over [`Action`]. A line is taken from the input only while the asker has
-//! room for it and standard output keeps up; so the writer at the other end waits, and memory stays bounded.
+//! One `match` over [`Action`] carries out the decisions of the asker. A line is taken from the input only while the
+//! asker has room for it and standard output keeps up; so the writer at the other end waits, and memory stays bounded.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -25,26 +25,26 @@ use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Alarm, Context, Key, Kind, Readiness, Service, Source};
 
 const CONNECTION: Kind = Kind(0);
-/// The asker's next deadline.
+/// The timer of the asker's next deadline.
 const TICK: Source = Source {
     kind: Kind(1),
     key: Key::ONLY,
 };
-/// Lines that were left when their share of a turn was used up.
+/// The input lines that remained when their share of a turn was used up.
 const INPUT: Source = Source {
     kind: Kind(2),
     key: Key::ONLY,
 };
-/// What is to be said of the lines that no pool has answered.
+/// The timer of the next report about lines that no pool has answered.
 const REPORT: Source = Source {
     kind: Kind(3),
     key: Key::ONLY,
 };
-/// How many lines are taken in one turn.
+/// The number of lines taken in one turn.
 const LINES_PER_TURN: usize = 256;
-/// How many results of look-ups may lie in the mailbox; the loop takes them all whenever it is woken.
+/// The number of results of look-ups that the mailbox holds; the loop takes them all whenever it wakes.
 const RESOLVED: usize = 16;
-/// While so many bytes wait for standard output, no line is read.
+/// The number of bytes waiting for standard output at which no more lines are read.
 const OUTPUT_LIMIT: usize = 1024 * 1024;
 
 /// The service behind `iotcpd ask`.
@@ -58,17 +58,17 @@ pub(super) struct Shell {
     input: Splitter,
     input_state: Input,
     output: Vec<u8>,
-    /// What USR1 has asked for, for standard error.
+    /// Output of USR1, for standard error.
     errors: Vec<u8>,
-    /// From [`start`](Self::start) on.
+    /// Present after [`start`](Self::start).
     threads: Option<Threads>,
     broken_output: Option<io::Error>,
-    /// What a line gets that no pool has answered.
+    /// The answer to a line that no pool has answered.
     on_failure: Vec<u8>,
     failures: Failures,
     report: Alarm,
     words: Words,
-    /// The cause of failures that was told last.
+    /// The last cause of failures that was reported.
     told: Option<Cause>,
 }
 
@@ -89,20 +89,20 @@ enum Input {
     Failed(io::Error),
 }
 
-/// How a run has ended.
+/// The end of a run.
 #[derive(Debug)]
 pub(super) enum End {
     /// The input has ended, and every line is answered.
     Done(Counters),
-    /// The same, but the input could not be read to its end.
+    /// Every line is answered, but the input could not be read to its end.
     InputFailed(io::Error),
-    /// The answers are not taken any more.
+    /// Standard output cannot be written.
     OutputFailed(io::Error),
 }
 
 impl Shell {
     pub(super) fn new(addresses: Vec<ConnectAddr>, policy: Policy, privacy: Privacy, now: Instant) -> Shell {
-        // With a few questions for one pool, those that fail tell enough.
+        // Few questions go to one pool: the reports about failed lines suffice, without one about the address.
         let loudness = match (policy.mode, addresses.as_slice()) {
             (Mode::Plain, [_]) => Level::Debug,
             _ => Level::Warn,
@@ -127,10 +127,10 @@ impl Shell {
         }
     }
 
-    /// Starts the threads: from now on lines come.
+    /// Starts the threads, after which lines arrive.
     ///
     /// # Errors
-    /// A thread could not be made.
+    /// EAGAIN if a thread cannot be created.
     pub(super) fn start(
         &mut self,
         cx: &Context<'_>,
@@ -151,7 +151,7 @@ impl Shell {
         Ok(())
     }
 
-    /// How it has ended, once it has.
+    /// Returns the end of the run, when it has ended.
     pub(super) fn end(&mut self) -> Option<End> {
         if let Some(error) = self.broken_output.take() {
             return Some(End::OutputFailed(error));
@@ -170,7 +170,7 @@ impl Shell {
         }
     }
 
-    /// Prints what became of the lines so far on standard error.
+    /// Prints the counts of the lines so far on standard error.
     pub(super) fn tell_counts(&mut self) {
         let text = words::counts(
             self.asker.counters(),
@@ -221,7 +221,7 @@ impl Shell {
         self.words.failed(report, &self.on_failure, &why);
     }
 
-    /// Says at the end of the input how many lines no pool has answered, or was asked, if any.
+    /// Reports at the end of the input how many lines no pool has answered, and how many were not asked, if any.
     pub(super) fn tell_the_end(&self) {
         let counters = self.asker.counters();
         self.words.contradicted_in_all(counters);
@@ -233,7 +233,7 @@ impl Shell {
 
     // ---- connections -----------------------------------------------------------------------------------------
 
-    /// Goes to the target of that address that comes after `refused` others.
+    /// Connects to the target of that address that follows `refused` others.
     fn connect(&mut self, cx: &mut Context<'_>, attempt: AttemptId, address: usize, refused: usize) {
         let Some(question) = self.asker.question(attempt) else {
             return;
@@ -327,7 +327,7 @@ impl Shell {
                 && connection.stage() == Stage::Connecting
                 && let Some(place) = self.places.get_mut(connection.address)
             {
-                // Packets to it seem to go nowhere: the next attempt begins elsewhere.
+                // Its packets seem to get lost: the next attempt begins with another target.
                 place.prefer_next(connection.refused + 1);
             }
         } else {
@@ -348,7 +348,7 @@ impl Shell {
             return;
         };
         if let Err(error) = place.look_up(address, &threads.resolved_to) {
-            // The next failure or probe asks for it again; a line that is parked meanwhile has a deadline.
+            // The next failure or probe starts it again; a line that is parked meanwhile has a deadline.
             self.words.unresolved(now, address, &place.name, &error);
         }
     }
@@ -386,7 +386,7 @@ impl Shell {
         }
     }
 
-    /// Why a line was given up, for people.
+    /// Returns the cause of a line's failure, for people.
     fn why(&self, cause: Cause) -> String {
         let (name, unresolved) = match cause {
             Cause::Fault(address, _) => (
@@ -398,7 +398,7 @@ impl Shell {
         words::why(cause, name, unresolved)
     }
 
-    /// Why the last line was given up, unless that has been told of one before it.
+    /// Returns the cause of the last line's failure, unless the same cause was reported before.
     pub(super) fn why_untold(&self, cause: Cause) -> Option<String> {
         (self.told != Some(cause)).then(|| self.why(cause))
     }
@@ -408,7 +408,7 @@ impl Shell {
     fn take_lines(&mut self, cx: &mut Context<'_>) {
         for _ in 0..LINES_PER_TURN {
             if !self.asker.has_room() || self.output.len() >= OUTPUT_LIMIT {
-                // Resumed by the answer, or the report of the writer, that makes room.
+                // Resumed by the answer that makes room, or by the report of the writer.
                 return;
             }
             let Some(line) = self.next_line() else { return };
@@ -467,14 +467,14 @@ impl Service for Shell {
         if source.kind == CONNECTION {
             self.advance(cx, source.key);
         }
-        // What is left of the input is taken at the end of every turn.
+        // The rest of the input is taken at the end of every turn.
     }
 
     fn mail(&mut self, cx: &mut Context<'_>) {
         while let Some(written) = self.threads.as_mut().and_then(|it| it.output.report()) {
             self.written(written);
         }
-        // What cannot be written there cannot be told anywhere.
+        // An error of standard error cannot be reported anywhere.
         while self.threads.as_mut().and_then(|it| it.errors.report()).is_some() {}
         self.offer_errors();
         while let Some(resolved) = self.threads.as_ref().and_then(|it| it.resolved.take()) {

@@ -1,4 +1,4 @@
-//! The whole of `ask` against real sockets: a pool made of one thread per script, standard streams made of pipes.
+//! The whole of `ask` against real sockets: a pool of one thread per connection, standard streams made of pipes.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -10,19 +10,19 @@ use std::time::Duration;
 use super::*;
 use crate::net::addr::ConnectAddr;
 
-/// Longer than any test takes, so that what ends in time ends for another reason.
+/// Longer than any test takes: a run that ends in time ends for another reason.
 const LONG: Duration = Duration::from_secs(600);
-/// For what is to run into its time-out.
+/// For runs that are to reach their time-out.
 const SHORT: Duration = Duration::from_millis(50);
 
-/// What a scripted pool does with one question.
+/// The behaviour of a scripted pool for one question.
 type Script = fn(&[u8], &mut TcpStream);
 
 fn echo(question: &[u8], client: &mut TcpStream) {
     client.write_all(&[b"re ", question, b"\n"].concat()).unwrap();
 }
 
-/// Serves until the test's process ends; its port is its own.
+/// Starts a pool that serves until the process of the test ends, on a port of its own.
 fn pool(script: Script) -> ConnectAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string().parse().unwrap();
@@ -37,21 +37,21 @@ fn pool(script: Script) -> ConnectAddr {
 fn answer_one(client: TcpStream, script: Script) {
     let mut reader = BufReader::new(client);
     let mut question = Vec::new();
-    // A client that has been killed or has given up is no failure of the pool.
+    // A client that was killed or has given up is no failure of the pool.
     if reader.read_until(b'\n', &mut question).is_ok() {
         assert_eq!(question.pop(), Some(b'\n'), "every question ends in a LF");
         script(&question, reader.get_mut());
     }
 }
 
-/// A port on which nothing listens.
+/// Returns an address on which nothing listens.
 fn nobody() -> ConnectAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().to_string().parse().unwrap()
 }
 
 fn hang(_: &[u8], client: &mut TcpStream) {
-    // Ends when the asker has given up, which the reset makes an error.
+    // Ends when the asker gives up and resets the connection, which is an error here.
     let _ = client.read(&mut [0]);
 }
 
@@ -67,7 +67,7 @@ fn options(mode: Mode, timeout: Duration, addresses: &[ConnectAddr]) -> Options 
     }
 }
 
-/// The far end of standard output.
+/// The other end of standard output.
 #[derive(Debug)]
 struct Output(mpsc::Sender<Vec<u8>>);
 
@@ -195,13 +195,13 @@ fn plain_says_at_the_end_what_was_not_answered() {
         error.to_string().starts_with("2 of 2 lines were not answered"),
         "{error}"
     );
-    // Why was told with the first.
+    // The cause was reported with the first line.
     assert!(!error.to_string().contains("refused"), "{error}");
 }
 
 #[test]
 fn a_name_is_looked_up_and_every_address_behind_it_tried() {
-    // `localhost` may be ::1 first, where nothing listens.
+    // `localhost` may resolve to ::1 first, where nothing listens.
     let ConnectAddr::Tcp { port, .. } = pool(echo) else {
         panic!("a pool is on TCP")
     };
@@ -231,7 +231,7 @@ fn when_nobody_takes_the_answers_it_ends() {
     for mode in [Mode::Plain, Mode::Squid] {
         let (to, from) = mpsc::channel();
         drop(from);
-        // Input that never ends: what ends the run is the output.
+        // The input never ends: the output ends the run.
         let (input, held_open) = std::os::unix::net::UnixStream::pair().unwrap();
         (&held_open).write_all(b"a\n").unwrap();
         let outcome = serve(options(mode, LONG, &[pool(echo)]), input, Output(to));
@@ -244,7 +244,7 @@ fn when_nobody_takes_the_answers_it_ends() {
                     "{error}"
                 );
             }
-            // So it ends its helpers.
+            // Squid ends its helpers this way.
             Mode::Squid => assert_eq!(outcome, Ok(())),
         }
     }

@@ -1,4 +1,4 @@
-//! What the log hears: a line for each thing that happens to an address, throttled like everything that others can cause.
+//! The log lines of `ask`: one for each event at an address, throttled like every line that others can cause.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,7 +17,7 @@ use crate::net::addr::ConnectAddr;
 use crate::stats::throttle::{Throttle, Verdict};
 use crate::stats::{Snapshot, text};
 
-/// What is throttled by itself.
+/// The topics that are throttled independently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Topic {
     Away(usize),
@@ -26,19 +26,21 @@ enum Topic {
     Contradiction,
 }
 
-/// The voice of one run. The topics are bounded by the number of addresses; what was left out is told with the next
-/// message of its topic, or never: then nothing has happened since.
+/// Writes the log lines of one run. The number of topics is bounded by the number of addresses. The count of the
+/// messages that were left out is told with the next message of the topic; if none follows, nothing has happened since.
 #[derive(Debug)]
 pub(super) struct Words {
     throttle: Throttle<Topic>,
     privacy: Privacy,
-    /// Why the names of addresses stand for nothing, as it was told; each look-up says the same until something changes.
+    /// The error of each address whose name cannot be resolved, as it was logged: every look-up gives the same error
+    /// until something changes, and it is logged once.
     unresolved: HashMap<usize, String>,
     addresses: Level,
 }
 
 impl Words {
-    /// `addresses`: how loudly their failures are told. A line that fails tells of its last one in any case.
+    /// `addresses` is the level for failures of addresses. The report about a failed line tells the last of them in any
+    /// case.
     pub(super) fn new(privacy: Privacy, addresses: Level) -> Words {
         Words {
             throttle: Throttle::default(),
@@ -48,7 +50,7 @@ impl Words {
         }
     }
 
-    /// Lines got the text for failures, `text`.
+    /// Reports lines that got the text for failures, `text`.
     pub(super) fn failed(&self, report: Report, text: &[u8], why: &str) {
         warn!("{}", self.failure(report, text, why));
     }
@@ -62,7 +64,8 @@ impl Words {
         format!("{lines} {noun} answered {answered}{when}{meaning}: {why}")
     }
 
-    /// The input has ended, and so many of its lines got the text for failures; `why` the last of them did, unless that was told.
+    /// Reports at the end of the input the total of lines that got the text for failures. `why` is the cause of the
+    /// last one, unless it was reported before.
     pub(super) fn failed_in_all(&self, counters: &Counters, text: &[u8], why: Option<&str>) {
         let Counters { failed, lines, .. } = *counters;
         let answered = String::from_utf8_lossy(text);
@@ -71,7 +74,7 @@ impl Words {
         warn!("{failed} of {lines} lines answered {answered} since the start{meaning}{because}");
     }
 
-    /// The input has ended, and so many of its lines were asked nowhere because of their channel-IDs.
+    /// Reports at the end of the input the total of lines that were not asked because of their channel-IDs.
     pub(super) fn contradicted_in_all(&self, counters: &Counters) {
         let Counters {
             contradicted, lines, ..
@@ -83,7 +86,8 @@ impl Words {
         }
     }
 
-    /// What that text means to a Squid that filters URLs. To one that asks for passwords `ERR` means something else.
+    /// Returns the meaning of `text` for a Squid that filters URLs. For one that checks passwords `ERR` means something
+    /// else.
     fn meaning(&self, text: &[u8], lines: u64) -> &'static str {
         match (self.privacy, text, lines) {
             (Privacy::Public, b"ERR", 1) => ", its URL passed",
@@ -92,7 +96,7 @@ impl Words {
         }
     }
 
-    /// A line had a channel-ID where there are none, or none where there are.
+    /// Reports a line with a channel-ID where none is expected, or without one where one is expected.
     pub(super) fn contradicted(&mut self, now: Instant, dialect: Dialect) {
         let (what, remedy) = match dialect {
             Dialect::Concurrent => ("does not begin with a channel-ID as those before it", "no"),
@@ -107,7 +111,7 @@ impl Words {
         self.say(now, Topic::Contradiction, Level::Error, what);
     }
 
-    /// An address has failed. If it was its name, that was told when it was [looked up](Self::unresolved).
+    /// Reports that an address has failed. A name that cannot be resolved was reported [before](Self::unresolved).
     pub(super) fn away(&mut self, now: Instant, address: usize, name: &ConnectAddr, fault: Fault) {
         if fault != Fault::Unresolved {
             let what = format_args!("{name}: {fault}; it is tried again later");
@@ -115,7 +119,7 @@ impl Words {
         }
     }
 
-    /// An address that had failed has answered.
+    /// Reports that an address that had failed has answered.
     pub(super) fn back(&mut self, now: Instant, address: usize, name: &ConnectAddr) {
         self.say(
             now,
@@ -125,7 +129,7 @@ impl Words {
         );
     }
 
-    /// A name stands for nothing, or what it stands for could not be found out.
+    /// Reports that the name of an address cannot be resolved.
     pub(super) fn unresolved(&mut self, now: Instant, address: usize, name: &ConnectAddr, error: &std::io::Error) {
         let why = words(error);
         if self.unresolved.get(&address) == Some(&why) {
@@ -136,13 +140,13 @@ impl Words {
         self.unresolved.insert(address, why);
     }
 
-    /// Why a name stands for nothing, unless that has been told.
+    /// Returns the reason why the name of an address cannot be resolved, unless it was logged already.
     pub(super) fn why_unresolved(&self, address: usize) -> Option<&str> {
         let untold = self.addresses > Level::Warn;
         self.unresolved.get(&address).map(String::as_str).filter(|_| untold)
     }
 
-    /// A name stands for something.
+    /// Notes that the name of an address was resolved.
     pub(super) fn resolved(&mut self, address: usize) {
         self.unresolved.remove(&address);
     }
@@ -156,8 +160,8 @@ impl Words {
     }
 }
 
-/// Why a line got the text for failures; `name` is that of the address in the cause, `unresolved` why that stands for nothing,
-/// unless that was told already.
+/// Returns the cause of a line's failure for people. `name` is the address in the cause; `unresolved` is the reason why
+/// it cannot be resolved, unless that was logged already.
 pub(super) fn why(cause: Cause, name: Option<&ConnectAddr>, unresolved: Option<&str>) -> String {
     match (cause, name) {
         (Cause::Fault(_, Fault::Unresolved), Some(name)) => unresolved.map_or_else(
@@ -172,7 +176,7 @@ pub(super) fn why(cause: Cause, name: Option<&ConnectAddr>, unresolved: Option<&
     }
 }
 
-/// What USR1 prints: what became of the lines so far, as a daemon prints its statistics.
+/// Returns the text that USR1 prints: the counts of the lines so far, in the form of a daemon's statistics.
 pub(super) fn counts(counters: &Counters, in_hand: usize, in_flight: usize) -> String {
     let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
     let mut snapshot = Snapshot::default();

@@ -1,21 +1,24 @@
-//! `iotcpd call ADDRESS ARGV...`: has an exec door run a program, and is, to the one that runs it, that program.
+//! `iotcpd call ADDRESS ARGV...`: has an exec door run a program, and behaves towards its caller like that program.
 //!
-//! The life of a call. It connects ([`core`] decides how long that is tried) and sends the arguments at once; then standard
-//! input as it comes, from a thread that reads it ([`stdio`](super::stdio)), and its end. Back come pairs of netstrings
-//! ([`core`] reads them); output goes to the same two streams by way of two threads, and the end is the exit status. [`shell`]
-//! holds all of it together.
+//! The life of a call: it connects ([`core`] decides how long that is tried) and sends the arguments at once; then
+//! standard input as a thread reads it ([`stdio`](super::stdio)), and the end of the input. The answer consists of
+//! pairs of netstrings, which [`core`] reads; two threads write the output to the same two streams, and the last pair
+//! is the exit status. [`shell`] connects these parts.
 //!
-//! What holds:
-//! - **It behaves as the program would**: its streams, in order, byte for byte; its status; its signals.
-//! - Memory is bounded whatever passes: a slow reader slows the program, and a program that reads slowly slows whatever
-//!   writes to us.
-//! - There is never a half-close, which sockexec takes for a client that has gone: the input ends by an empty string.
-//! - When it ends, for whatever reason, the connection is closed, so that the door ends a program that still runs.
+//! Invariants:
+//! - **The call behaves as the program would**: its streams, in order, byte for byte; its status; its signals.
+//! - Memory is bounded: a slow reader of the output slows the program, and a program that reads slowly slows the writer
+//!   of the input.
+//! - The sending side is never shut down alone, because sockexec takes that for a client that has gone: an empty string
+//!   ends the input.
+//! - The connection is closed at the end of the call, whatever the reason, so that the door ends a program that still
+//!   runs.
 //!
-//! **Signals.** INT, QUIT and TERM are passed on to the program, those excepted that were ignored when we were started (nohup(1),
-//! a shell's background jobs). A signal that is to end the program and comes a second time hangs up. HUP, USR1 and USR2 are what
-//! administrators send daemons of this name, so they are passed on only if that is asked for, and else ignored; a HUP that comes
-//! because our terminal has gone ends us. STOP and its like stop us, and the program when it has written as much as is held.
+//! **Signals.** INT, QUIT and TERM are passed on to the program, except signals that were ignored when the call started
+//! (nohup(1), background jobs of a shell). A signal that is to end the program hangs up when it comes a second time.
+//! HUP, USR1 and USR2 are sent by administrators to daemons of this name, so they are passed on only on demand, and
+//! ignored otherwise; a HUP because of a closed terminal ends the call. STOP and the like stop the call, and the
+//! program too as soon as the buffers for its output are full.
 
 pub mod core;
 pub mod options;
@@ -35,10 +38,9 @@ use shell::Shell;
 pub use core::FAILED;
 pub use options::{Options, Signals, Stdin};
 
-/// Has a program run, and returns its exit status, or 128 and the number of the signal that has ended it.
+/// Has a program run, and returns its exit status, or 128 plus the number of the signal that killed it.
 ///
-/// # Errors
-/// Whatever is not the program's doing. The exit status for all of it is [`FAILED`].
+/// # Errors Every failure that is not the program's own. The exit status for all of them is [`FAILED`].
 pub fn run(options: Options) -> Result<u8, Error> {
     let input = match options.stdin {
         Stdin::UnlessTerminal if io::stdin().is_terminal() => Input::None,
@@ -68,16 +70,16 @@ pub fn run(options: Options) -> Result<u8, Error> {
     }
 }
 
-/// Which signals reach the program.
+/// The rule for the signals that reach the program.
 #[derive(Debug, Clone, Copy)]
 struct Forwarding {
     signals: Signals,
-    /// Whether there was a controlling terminal at the start.
+    /// True if the process had a controlling terminal at the start.
     had_terminal: bool,
 }
 
 impl Forwarding {
-    /// What a signal means to the call; `None` for one that is not for it.
+    /// Returns the event that a signal is for the call; `None` for a signal to be ignored.
     fn event(self, signal: i32) -> Option<Event<'static>> {
         match (self.signals, signal) {
             (Signals::All, _) => Some(Event::Signal(signal)),
@@ -88,7 +90,7 @@ impl Forwarding {
     }
 }
 
-/// Whether this process has a controlling terminal that has not been hung up: tty(4).
+/// Returns true if this process has a controlling terminal that has not been hung up: tty(4).
 fn has_terminal() -> bool {
     File::open("/dev/tty").is_ok()
 }
@@ -108,8 +110,8 @@ fn serve(reactor: &mut Reactor<Shell>, id: ServiceId, forwarding: Forwarding) ->
     }
 }
 
-/// Which signals a process ignores, as the line `SigIgn` of /proc/PID/status has it: one bit for each, the lowest for signal
-/// 1. None, where that cannot be read.
+/// Returns the set of signals that a process ignores, from the line `SigIgn` of /proc/PID/status: one bit each, the
+/// lowest for signal 1. The set is empty where the line cannot be read.
 fn ignored(status: &str) -> u64 {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
@@ -128,7 +130,7 @@ fn failed(name: &str, failure: &Failure) -> Error {
     let cannot = format!("cannot connect to {name}");
     match failure {
         Failure::Unresolved(why) => Error::new(Blame::Operator, format_args!("{cannot}: {why}"), SPELLED_RIGHT),
-        // A name without a slash may have been meant for that of a host.
+        // A name without a slash may have been meant as a host name.
         Failure::Unreachable(why) if name.starts_with("unix:") && !name.contains(['/', '@']) => Error::new(
             Blame::Peer,
             format_args!("{cannot}: {why}"),

@@ -1,40 +1,40 @@
-//! What `call` is told: every default applied, nothing left to look up. `cli::call` is the only writer.
+//! The options of `call`, with every default applied. Only `cli::call` creates them.
 
 use std::time::Duration;
 
 use crate::net::addr::ConnectAddr;
 
-/// What one `call` does.
+/// The options of one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// Where the exec door is.
+    /// The address of the exec door.
     pub address: ConnectAddr,
-    /// The program's name and its arguments; at least the name.
+    /// The name of the program and its arguments; never empty.
     pub arguments: Vec<Vec<u8>>,
-    /// What becomes of standard input.
+    /// The use of standard input.
     pub stdin: Stdin,
-    /// How long it may take until there is a connection. Positive.
+    /// The time within which there must be a connection. Positive.
     pub connect_timeout: Duration,
-    /// Which signals are passed on.
+    /// The signals that are passed on.
     pub signals: Signals,
 }
 
-/// Which signals are passed on to the program.
+/// The signals that are passed on to the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signals {
-    /// INT, QUIT and TERM: the others are likely to be meant for a daemon.
+    /// INT, QUIT and TERM: the other ones are probably meant for a daemon.
     ToEnd,
     /// HUP, USR1 and USR2 as well.
     All,
 }
 
-/// What becomes of standard input.
+/// The use of standard input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stdin {
-    /// It goes to the program, unless it is a terminal.
+    /// Sent to the program, unless it is a terminal.
     UnlessTerminal,
-    /// It goes to the program.
+    /// Sent to the program.
     Sent,
-    /// It is not read.
+    /// Not read.
     Ignored,
 }

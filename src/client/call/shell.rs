@@ -1,7 +1,7 @@
-//! The only I/O of `call`: bytes go between the connection and the threads of the standard streams, as far as the call wants
-//! them; what it decides is done in one `match` over [`Action`].
+//! The only I/O of `call`: moves bytes between the connection and the threads of the standard streams, as far as the
+//! call allows it. One `match` over [`Action`] carries out the decisions of the call.
 //!
-//! Edges of the connection are kept: it is tried again only after an event, or when it has not said WouldBlock.
+//! The readiness of the connection is kept: it is read or written until WouldBlock, and then again only after an event.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -25,12 +25,12 @@ const CONNECTION: Source = Source {
     kind: Kind(0),
     key: Key::ONLY,
 };
-/// The call's next deadline.
+/// The timer of the call's next deadline.
 const TICK: Source = Source {
     kind: Kind(1),
     key: Key::ONLY,
 };
-/// How often each way of moving bytes is gone in one turn.
+/// The number of times that each direction may move bytes in one turn.
 const ROUNDS_PER_TURN: usize = 8;
 
 /// The service behind `iotcpd call`.
@@ -42,13 +42,13 @@ pub(super) struct Shell {
     resolved: Option<Mailbox<io::Result<Vec<SocketAddr>>>>,
     link: Option<Link>,
     alarm: Alarm,
-    /// Once standard input is read.
+    /// Present once standard input is read.
     input: Option<stdio::Input>,
-    /// From [`start`](Self::start) on.
+    /// Present after [`start`](Self::start).
     outputs: Option<[(Output, stdio::Output); 2]>,
 }
 
-/// A connection, or one that is being made.
+/// A connection, made or in the making.
 #[derive(Debug)]
 struct Link {
     stream: Stream,
@@ -85,8 +85,7 @@ impl Shell {
 
     /// Starts the threads and begins to connect.
     ///
-    /// # Errors
-    /// A thread could not be made.
+    /// # Errors EAGAIN if a thread cannot be created.
     pub(super) fn start(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         self.outputs = Some([
             (Output::Stdout, stdio::Output::start(cx, "stdout", Standard::Output)?),
@@ -104,7 +103,7 @@ impl Shell {
         Ok(())
     }
 
-    /// Tells the call what the signals that this process has got mean to it.
+    /// Reports signals of this process to the call, as the events that they are for it.
     pub(super) fn signals(&mut self, cx: &mut Context<'_>, signals: impl Iterator<Item = Event<'static>>) {
         for signal in signals {
             self.tell(cx, signal);
@@ -112,7 +111,7 @@ impl Shell {
         }
     }
 
-    /// What it has come to, once it has.
+    /// Returns the outcome, once the call is over.
     pub(super) fn outcome(&self) -> Option<&Outcome> {
         self.call.outcome()
     }
@@ -155,7 +154,7 @@ impl Shell {
         }
     }
 
-    /// Sees whether the connection has come about.
+    /// Checks if the connection is established or has failed.
     fn look(&mut self, cx: &mut Context<'_>) {
         let Some(link) = self.link.as_mut().filter(|link| link.stage == Stage::Connecting) else {
             return;
@@ -164,8 +163,8 @@ impl Shell {
             Ok(false) => {}
             Ok(true) => {
                 link.stage = Stage::Connected;
-                // Output and signals leave as they come, and a server that dies in silence is noticed. Where either cannot be
-                // set (the peer has gone) the next read says so.
+                // Output and signals should leave at once, and a server that dies silently should be noticed. Neither
+                // option can be set if the peer has gone; the next read reports that.
                 let _ = link.stream.set_nodelay().and_then(|()| link.stream.set_keepalive());
                 self.tell(cx, Event::Connected);
             }
@@ -176,7 +175,7 @@ impl Shell {
         }
     }
 
-    /// Sends some of what is to be sent; whether anything came of it.
+    /// Sends some bytes to the server. Returns true if something was done.
     fn send(&mut self, cx: &mut Context<'_>) -> bool {
         let bytes = self.call.to_send();
         let Some(link) = self.link.as_mut().filter(|link| link.can_move() && link.writable) else {
@@ -197,7 +196,7 @@ impl Shell {
         true
     }
 
-    /// Reads some of what the server says; whether anything came of it.
+    /// Reads some bytes from the server. Returns true if something was done.
     fn receive(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> bool {
         if !self.call.wants_answer() {
             return false;
@@ -227,7 +226,7 @@ impl Shell {
         }
     }
 
-    /// Takes some of standard input, while it is wanted; whether anything came of it.
+    /// Takes a chunk of standard input, while the call wants it. Returns true if something was done.
     fn take_input(&mut self, cx: &mut Context<'_>) -> bool {
         if !self.call.wants_input() {
             return false;
@@ -239,8 +238,8 @@ impl Shell {
             Chunk::Bytes(bytes) => self.tell(cx, Event::Input(&bytes)),
             Chunk::End => self.tell(cx, Event::InputEnd),
             Chunk::Failed(error) => {
-                // nohup(1) opens it for writing alone, cron(8) may close it, a job in the background may not read its terminal:
-                // to the program each is an input without anything in it.
+                // nohup(1) opens standard input for writing only, cron(8) may close it, a background job may not read
+                // its terminal: the program gets an empty input in all these cases.
                 warn!(
                     "cannot read standard input: {error}; the program finds its end there (--no-stdin leaves it out)"
                 );
@@ -250,7 +249,7 @@ impl Shell {
         true
     }
 
-    /// Gives the writers what there is for them, and tells what has become of what they had.
+    /// Hands the pending output to the writers, and reports the results of their last batches.
     fn write_outputs(&mut self, cx: &mut Context<'_>) {
         let Some(mut outputs) = self.outputs.take() else { return };
         let mut flushed = true;
@@ -283,7 +282,7 @@ impl Link {
     }
 }
 
-/// Sorts what connect(2) and its like say. EAGAIN is what a UNIX socket says whose queue is full.
+/// Classifies an error of connect(2). EAGAIN comes from a UNIX socket whose queue is full.
 fn refused(error: &io::Error) -> Refused {
     match error.kind() {
         ErrorKind::WouldBlock => Refused::Full,
@@ -305,7 +304,7 @@ impl Service for Shell {
     }
 
     fn resume(&mut self, _: &mut Context<'_>, _: Source) {
-        // What is left is done at the end of every turn.
+        // The rest is done at the end of every turn.
     }
 
     fn mail(&mut self, cx: &mut Context<'_>) {
@@ -317,7 +316,7 @@ impl Service for Shell {
             Some(Err(error)) => self.tell(cx, Event::Unresolved(words(&error))),
             None => {}
         }
-        // What has come of the streams is taken at the end of the turn.
+        // The reports of the streams are taken at the end of the turn.
     }
 
     fn turn_end(&mut self, cx: &mut Context<'_>) {

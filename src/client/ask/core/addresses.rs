@@ -1,29 +1,30 @@
-//! Which address is asked next: health, load, and when one is tried again.
+//! The choice of the address that is asked next: health, load, and the time of the next try.
 //!
-//! An address is up until it fails, and away until it answers. While one is up, those that are away are avoided; each
-//! gets one line as a probe when its delay is over, and the delay doubles with every probe, up to [`LONGEST_DELAY`]. A
-//! probe counts as failed from its start: so there is never more than one per delay, and only an answer ends the state.
-//! One that is silent costs its line half of the time it has, and then another address gets it. When no address is up,
-//! all are tried: an attempt that is refused costs nothing, and a daemon that is back is found by the first line.
+//! An address is up until it fails, and away until it answers. While one is up, the addresses that are away are
+//! avoided; each of them gets one line as a probe when its delay is over, and the delay doubles with every probe, up to
+//! [`LONGEST_DELAY`]. A probe counts as failed from its start: so there is never more than one per delay, and only an
+//! answer ends the state. A silent address costs the line of its probe half of the line's time; then another address
+//! gets the line. When no address is up, all are tried: a refused attempt costs nothing, and the first line finds a
+//! daemon that is back.
 
 use std::time::{Duration, Instant};
 
-/// How long an address is avoided after its first failure.
+/// The time for which an address is avoided after its first failure.
 pub(super) const FIRST_DELAY: Duration = Duration::from_millis(200);
-/// How long it is avoided at most.
+/// The longest time for which an address is avoided.
 pub(super) const LONGEST_DELAY: Duration = Duration::from_secs(5);
 
 /// All addresses, by number.
 #[derive(Debug)]
 pub(super) struct Addresses {
     list: Vec<Address>,
-    /// Where the search among equals begins, so that they take turns.
+    /// The index at which the search among equals begins, so that they take turns.
     turn: usize,
 }
 
 #[derive(Debug)]
 struct Address {
-    /// Attempts under way.
+    /// The number of attempts under way.
     outstanding: usize,
     health: Health,
 }
@@ -38,21 +39,21 @@ enum Health {
     },
 }
 
-/// Whom to ask.
+/// The chosen address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Choice {
-    /// An address that is up, or the last that is left.
+    /// An address that is up, or the last one that remains.
     Usual(usize),
-    /// An address that is away: this attempt finds out whether it still is.
+    /// An address that is away: this attempt finds out if it still is.
     Probe(usize),
 }
 
-/// What a failure or an answer means for an address.
+/// The effect of a failure or an answer on the health of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
-    /// It is as it was.
+    /// No change.
     None,
-    /// It is away from now on, or up again.
+    /// The address went away, or came back.
     Turned,
 }
 
@@ -68,7 +69,8 @@ impl Addresses {
         }
     }
 
-    /// The address for a line that has failed at those in `failed`; a line that has not failed anywhere may be a probe.
+    /// Chooses the address for a line that has failed at the addresses in `failed`; `None` if it has failed at all of
+    /// them. A line that has not failed anywhere may become a probe.
     pub(super) fn choose(&mut self, now: Instant, failed: &[usize]) -> Option<Choice> {
         if failed.is_empty()
             && let Some(probe) = self.probe(now)
@@ -101,7 +103,7 @@ impl Addresses {
             .map(|(number, _)| number)
     }
 
-    /// Of those that are left, the one whose probe is due first.
+    /// Returns the remaining address whose probe is due first.
     fn last_resort(&self, failed: &[usize]) -> Option<usize> {
         let due = |address: &Address| match address.health {
             Health::Up => None,
@@ -119,27 +121,27 @@ impl Addresses {
             .filter(|(number, _)| !failed.contains(number))
     }
 
-    /// Whether a line that is given to `chosen` and has failed at those in `failed` could go on to an address that is up.
+    /// Returns true if a line that goes to `chosen` and has failed at `failed` could go on to an address that is up.
     pub(super) fn has_alternative(&self, chosen: usize, failed: &[usize]) -> bool {
         self.left(failed)
             .any(|(number, address)| number != chosen && address.health == Health::Up)
     }
 
-    /// An attempt begins.
+    /// Counts the begin of an attempt.
     pub(super) fn begin(&mut self, number: usize) {
         if let Some(address) = self.list.get_mut(number) {
             address.outstanding += 1;
         }
     }
 
-    /// An attempt is over.
+    /// Counts the end of an attempt.
     pub(super) fn end(&mut self, number: usize) {
         if let Some(address) = self.list.get_mut(number) {
             address.outstanding = address.outstanding.saturating_sub(1);
         }
     }
 
-    /// An attempt has failed through the fault of this address.
+    /// Notes that an attempt has failed through the fault of this address.
     pub(super) fn failed(&mut self, number: usize, now: Instant) -> Change {
         match self.list.get_mut(number) {
             Some(Address {
@@ -153,12 +155,13 @@ impl Addresses {
                 };
                 Change::Turned
             }
-            // Away already: an attempt from before, a last resort, or the probe, whose failure is reckoned with.
+            // Away already: an attempt from before, one for lack of others, or the probe, which counts as failed from
+            // its start.
             _ => Change::None,
         }
     }
 
-    /// This address has answered.
+    /// Notes that this address has answered.
     pub(super) fn answered(&mut self, number: usize) -> Change {
         match self.list.get_mut(number) {
             Some(Address {
@@ -172,7 +175,7 @@ impl Addresses {
         }
     }
 
-    /// Since when all are away; `None` while one is up.
+    /// Returns the time since which all addresses are away; `None` while one is up.
     pub(super) fn all_away_since(&self) -> Option<Instant> {
         let since = |address: &Address| match address.health {
             Health::Up => None,
@@ -182,7 +185,7 @@ impl Addresses {
         all?.into_iter().max()
     }
 
-    /// How many attempts are under way at that address, for the invariants.
+    /// Returns the numbers of attempts under way at the addresses, for the invariants.
     #[cfg(debug_assertions)]
     pub(super) fn outstanding(&self) -> impl Iterator<Item = usize> {
         self.list.iter().map(|address| address.outstanding)

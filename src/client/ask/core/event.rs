@@ -1,4 +1,4 @@
-//! What can happen to `ask` and what it decides to do: the words between the asker and the shell.
+//! The events that the shell reports to the asker, and the actions that the asker returns.
 
 use super::super::input::Line;
 use super::super::reply::Flaw;
@@ -9,7 +9,7 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId {
     pub(super) index: usize,
-    /// The number of the line: what tells successors in an index apart.
+    /// The serial number of the line, which distinguishes it from a later line at the same index.
     pub(super) ticket: u64,
 }
 
@@ -18,44 +18,45 @@ pub struct RequestId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AttemptId {
     pub(super) request: RequestId,
-    /// Tells the attempts at one line apart.
+    /// Distinguishes the attempts of one line.
     pub(super) number: u32,
 }
 
-/// What the shell reports.
+/// An event that the shell reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A line was read; wanted only while [`has_room`](super::Asker::has_room).
+    /// A line was read. Only allowed while [`has_room`](super::Asker::has_room) is true.
     Line(Line),
-    /// One whole reply, without its LF; the connection is closed.
+    /// A complete reply, without its LF; the connection is closed.
     Reply(AttemptId, Vec<u8>),
     /// The connection brought no reply and is closed.
     Failed(AttemptId, Fault),
-    /// The time of [`next_deadline`](super::Asker::next_deadline) has come.
+    /// The time is that of [`next_deadline`](super::Asker::next_deadline), or earlier.
     Tick,
 }
 
-/// Why an attempt brought nothing.
+/// The reason why an attempt brought no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// What its name stands for could not be found out.
+    /// The host name could not be resolved.
     Unresolved,
-    /// There was no connection.
+    /// No connection could be made.
     Unreachable(Reason),
-    /// The connection broke before the reply was whole.
+    /// The connection broke before the reply was complete.
     Lost(Reason),
-    /// What came back is no answer.
+    /// The reply is no answer.
     Flawed(Flaw),
     /// This machine has no descriptor, port or memory left for a connection; the address is not to blame.
     Shortage(Reason),
-    /// It took too long.
+    /// The attempt took too long.
     TimedOut,
 }
 
 impl Fault {
-    /// Whether the same question may go to the same address again. Not after an address had it and gave a bad answer or part of
-    /// one: a question that a pool loses its workers over must not go round and round. One that was closed without a byte may:
-    /// so a pool looks that is being restarted, or the balancer before it.
+    /// Returns true if the same question may be sent to the same address again. False after the address received it and
+    /// returned a bad answer or part of one: a question that makes a pool lose its workers must not be repeated. A
+    /// connection closed without a byte allows a repetition: that is how a restarting pool looks, or the balancer in
+    /// front of it.
     pub(super) fn may_ask_again(self) -> bool {
         match self {
             Fault::Unresolved | Fault::Unreachable(_) | Fault::Lost(_) | Fault::Shortage(_) => true,
@@ -64,12 +65,12 @@ impl Fault {
         }
     }
 
-    /// Whether the next lines had better go to another address.
+    /// Returns true if the next lines should go to another address.
     pub(super) fn blames_address(self) -> bool {
         match self {
             Fault::Unresolved | Fault::Unreachable(_) | Fault::Lost(_) | Fault::TimedOut => true,
             Fault::Flawed(Flaw::Empty | Flaw::Unfinished) => true,
-            // It answers, only not this question.
+            // The address answers, only not this question.
             Fault::Flawed(Flaw::TooLong | Flaw::Nul) => false,
             Fault::Shortage(_) => false,
         }
@@ -92,53 +93,53 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Why a line got the text for failures.
+/// The reason why a line got the text for failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    /// It is longer than any line may be.
+    /// The line is longer than a line may be.
     LineTooLong,
-    /// It had no connection before its time was up.
+    /// The line had no connection before its deadline.
     NoConnection,
-    /// What came of its last attempt, and where.
+    /// The fault of its last attempt, after the index of the address.
     Fault(usize, Fault),
 }
 
-/// What the shell is to do, in order.
+/// An action for the shell. Actions must be carried out in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Connect, send the [`question`](super::Asker::question), and report [`Event::Reply`] or [`Event::Failed`].
     Connect {
-        /// Which attempt this is.
+        /// The identity of the attempt.
         attempt: AttemptId,
-        /// To whom.
+        /// The index of the address.
         address: usize,
     },
-    /// This attempt is not waited for any more: close its connection so that the pool knows at once.
+    /// An attempt is no longer needed: close its connection, so that the pool learns of it at once.
     Cancel(AttemptId),
-    /// This line, LF and all, goes to standard output.
+    /// Write this line, which includes its LF, to standard output.
     Write(Vec<u8>),
-    /// For the log: an address has failed and is avoided from now on, as far as there are others.
+    /// For the log: an address has failed. It is avoided from now on while another one is up.
     Away {
-        /// Which.
+        /// The index of the address.
         address: usize,
-        /// What it did.
+        /// The fault of the address.
         fault: Fault,
     },
-    /// An address that was away is tried once more. What its name stands for may have changed meanwhile.
+    /// An address that was away is tried once more. Its host name may resolve differently by now.
     Probe {
-        /// Which.
+        /// The index of the address.
         address: usize,
     },
     /// For the log: an address that was away has answered.
     Back {
-        /// Which.
+        /// The index of the address.
         address: usize,
     },
     /// For the log: a line got the text for failures.
     GaveUp {
-        /// Why.
+        /// The cause.
         cause: Cause,
     },
-    /// For the log: a line that contradicts what is known of channel-IDs got the text for that.
+    /// For the log: a line that contradicts the known use of channel-IDs got the text for that.
     Contradicted,
 }

@@ -1,4 +1,4 @@
-//! The sentences that `core` promises, as assertions: in debug builds after every event, in both directions.
+//! The invariants of the core, as assertions: in debug builds after every event, in both directions.
 
 use super::Asker;
 #[cfg(debug_assertions)]

@@ -1,25 +1,24 @@
-//! The asker: which line is asked where and when, and what it gets without an answer. Decisions only: no descriptor, no
-//! clock, no randomness; the time comes with each event.
+//! The asker: which line is asked where and when, and the answer of a line that gets no reply. Decisions only: no
+//! descriptor, no clock, no randomness; the time comes with each event.
 //!
-//! The life of a line: [`Event::Line`] → it waits for a connection, if as many as allowed are open → an address is chosen
-//! ([`addresses`]), [`Action::Connect`] → [`Event::Reply`] → its answer is written, in any order if the line has a
+//! The life of a line: [`Event::Line`] → it waits for a connection, if as many as allowed are open → an address is
+//! chosen ([`addresses`]), [`Action::Connect`] → [`Event::Reply`] → its answer is written, at once if the line has a
 //! channel-ID, else when all lines before it are answered. Every line ends like that, and by its deadline:
-//! - An attempt that fails goes on to another address at once. While there is another one that is up, an attempt may take
-//!   half of the time that is left to the line, the last one all of it.
-//! - When every address has failed, the line rests a little and goes round again, for half of its time-out: a daemon that is
-//!   being restarted is reached. An address that gave a bad answer, or took too long over one, is left out then; one that
-//!   has closed the connection without a byte is not.
-//! - When all addresses have been away for longer than a time-out, lines do not go round: each is tried once everywhere
-//!   and then given up at once, so that Squid's users wait for nothing, and the first line after the end of the outage finds
-//!   the daemon.
-//! - A shortage on this machine (descriptors, ports) is not the address's fault: the line rests and tries again until its
-//!   deadline, and fewer connections are opened from then on; each answer allows one more.
+//! - After a failed attempt the line goes on to another address at once. While another address is up, an attempt may
+//!   take   half of the time that is left to the line; the last attempt may take all of it.
+//! - When every address has failed, the line rests a little and starts another round, for half of its time-out: so it
+//!   reaches a daemon that is being restarted. An address that gave a bad answer, or took too long, is left out of that
+//!   round; one that closed the connection without a byte is not.
+//! - When all addresses have been away for longer than a time-out, a line gets one round only and is then given up at
+//!   once,   so that Squid's users do not wait in vain, and the first line after the outage finds the daemon.
+//! - A shortage on this machine (descriptors, ports) is not the fault of the address: the line rests and is tried again
+//!   until its deadline, and fewer connections are opened from then on; each answer allows one more.
 //!
-//! What holds, after every event (`invariants` checks it in debug builds): every line in hand is in one [`State`], which
-//! says what it waits for; it has an alarm unless it is answered; a line that waits is in the queue once; as many
-//! connections are counted as lines are being asked, and never more than allowed.
+//! Invariants after every event (`invariants` checks them in debug builds): every line in hand is in one [`State`],
+//! which says what it waits for; it has an alarm unless it is answered; a waiting line is in the queue once; the number
+//! of connections in flight is the number of lines being asked, and never exceeds the limit.
 //!
-//! What does not belong here: sockets, names of addresses, log lines.
+//! Not here: sockets, names of addresses, log lines.
 //!
 //! [`State`]: requests::State
 
@@ -49,40 +48,40 @@ pub struct Asker {
     now: Instant,
     actions: VecDeque<Action>,
     requests: Slab<Request>,
-    /// Lines without a connection, in the order in which they get one. A line whose time was up before is still here.
+    /// The lines without a connection, in the order in which they get one. It may hold lines that are over already.
     waiting: VecDeque<RequestId>,
-    /// Lines whose answers have to be written in this order. Empty if the order does not matter.
+    /// The lines whose answers have to be written in this order. Empty if the order does not matter.
     order: VecDeque<RequestId>,
-    /// When something is due for a line.
+    /// The next time at which each line needs attention.
     alarms: BTreeSet<(Instant, RequestId)>,
     addresses: Addresses,
     in_flight: usize,
-    /// How many may be in flight: what the policy says, or less after a shortage.
+    /// The number of connections that may be in flight: the limit of the policy, or less after a shortage.
     limit: usize,
     held_bytes: usize,
     tickets: u64,
     counters: Counters,
 }
 
-/// What became of the lines.
+/// The counts of the lines by their results.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Counters {
     /// Lines read.
     pub lines: u64,
     /// Lines answered by a pool.
     pub answered: u64,
-    /// Lines that got the text for failures.
+    /// Lines that were answered with the text for failures.
     pub failed: u64,
-    /// Lines that contradicted what is known of channel-IDs.
+    /// Lines that contradicted the known use of channel-IDs.
     pub contradicted: u64,
     /// Attempts that were not the first of their line.
     pub retries: u64,
-    /// Why the last of these got it.
+    /// The cause of the last failed line.
     pub last_cause: Option<Cause>,
 }
 
 impl Asker {
-    /// An asker without any line.
+    /// Creates an asker without any line.
     pub fn new(policy: Policy, now: Instant) -> Self {
         Asker {
             dialect: Dialect::new(policy.mode, policy.channel_ids),
@@ -102,7 +101,7 @@ impl Asker {
         }
     }
 
-    /// Takes in what has happened. What is to be done about it stands in [`next_action`](Self::next_action).
+    /// Processes an event. The decisions are returned by [`next_action`](Self::next_action).
     pub fn handle(&mut self, now: Instant, event: Event) {
         self.now = self.now.max(now);
         match event {
@@ -115,24 +114,24 @@ impl Asker {
         self.check_invariants();
     }
 
-    /// The next thing to do, in order; to be fetched until there is none before the loop goes on.
+    /// Returns the next action, in order. Must be called after each event until it returns `None`.
     pub fn next_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }
 
-    /// When an [`Event::Tick`] is wanted. Earlier ticks do no harm.
+    /// Returns the time at which an [`Event::Tick`] is needed. Earlier ticks do no harm.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.alarms.first().map(|(at, _)| *at)
     }
 
-    /// What is to be sent for an attempt, without the LF; `None` once it is not waited for.
+    /// Returns the question of an attempt, without the LF; `None` once the attempt is over.
     pub fn question(&self, attempt: AttemptId) -> Option<&[u8]> {
         self.attempted(attempt)?;
         self.request(attempt.request)
             .map(|request| request.question.text.as_slice())
     }
 
-    /// Whether another line may be read.
+    /// Returns true if another line may be read.
     pub fn has_room(&self) -> bool {
         self.unanswered() < self.policy.max_unanswered
             && self.requests.len() < self.policy.max_lines
@@ -150,22 +149,22 @@ impl Asker {
         usize::try_from(lines - answered - failed - contradicted).unwrap_or(usize::MAX)
     }
 
-    /// How many lines have not been answered, or not in their turn.
+    /// Returns the number of lines that are not answered, or whose answers wait for their turn.
     pub fn lines_in_hand(&self) -> usize {
         self.requests.len()
     }
 
-    /// How many connections are open as far as the asker knows.
+    /// Returns the number of connections that are open as far as the asker knows.
     pub fn in_flight(&self) -> usize {
         self.in_flight
     }
 
-    /// Whether there are channel-IDs, as far as that is known.
+    /// Returns the protocol of the asking program, as far as it is known.
     pub fn dialect(&self) -> Dialect {
         self.dialect
     }
 
-    /// What became of the lines so far.
+    /// Returns the counts of the lines so far.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }

@@ -1,7 +1,7 @@
-//! Lines: taking them in, asking for them, ending them.
+//! The lines in hand: accepted, asked, and ended.
 //!
-//! [`Asker::enter`] is the only writer of a line's state and keeps what depends on it: its alarm, the number of connections,
-//! the load of its address. [`Asker::finish`] is the only end of a line.
+//! [`Asker::enter`] is the only writer of a line's state, and maintains everything that depends on it: the alarm of the
+//! line, the number of connections, the load of its address. [`Asker::finish`] is the only end of a line.
 
 use std::time::{Duration, Instant};
 
@@ -12,58 +12,58 @@ use crate::client::ask::dialect::{self, Question, Reading};
 use crate::client::ask::input::Line;
 use crate::client::ask::reply;
 
-/// How long a line rests before its second round; doubles from round to round.
+/// The time that a line rests before its second round; it doubles from round to round.
 const FIRST_REST: Duration = Duration::from_millis(25);
-/// Rests do not double any more after so many.
+/// The number of rests after which the time does not double any more.
 const LAST_DOUBLING: u32 = 3;
 
 /// A line in hand.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) question: Question,
-    /// By then it is answered, whatever happens.
+    /// The time by which the line is answered in any case.
     pub(super) deadline: Instant,
-    /// No new round begins after this.
+    /// The time after which no new round begins.
     pub(super) patience: Instant,
-    /// Addresses at which it has failed in this round.
+    /// The addresses at which the line has failed in this round.
     pub(super) failed: Vec<usize>,
-    /// Addresses that have had it for good.
+    /// The addresses that must not get the line again, in any round.
     pub(super) spent: Vec<usize>,
     pub(super) rests: u32,
     /// The number of the last attempt.
     pub(super) attempts: u32,
-    /// Why it would be given up now.
+    /// The cause to report if the line were given up now.
     pub(super) cause: Cause,
     pub(super) state: State,
     pub(super) id: RequestId,
 }
 
-/// What becomes of a line that has just been read.
+/// The decision about a line that has just been read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
-    /// It goes to a pool.
+    /// The line is sent to a pool.
     Asked,
-    /// It is too long for that.
+    /// The line is too long for that.
     GivenUp,
-    /// It has a channel-ID where there are none, or the other way round.
+    /// The line has a channel-ID where none is expected, or lacks an expected one.
     Contradicted,
 }
 
-/// What a line waits for.
+/// The state of a line, named after the thing that it waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum State {
-    /// For a connection: it is in the queue.
+    /// Waits for a connection; the line is in the queue.
     Waiting,
-    /// For the reply of that address, until then.
+    /// Waits until then for the reply of that address.
     Asked { address: usize, until: Instant },
-    /// For the next round.
+    /// Waits for the next round.
     Resting { until: Instant },
-    /// For the lines before it; this is its answer.
+    /// Waits for the lines before it, with its answer.
     Answered(Vec<u8>),
 }
 
 impl Request {
-    /// When something is due for it.
+    /// Returns the next time at which the line needs attention.
     pub(super) fn alarm(&self) -> Option<Instant> {
         match self.state {
             State::Waiting => Some(self.deadline),
@@ -132,7 +132,7 @@ impl Asker {
         }
     }
 
-    /// The line goes to the next address, or it has been everywhere.
+    /// Sends the line to the next address, or ends the round when all addresses have failed.
     fn ask(&mut self, id: RequestId) {
         let now = self.now;
         let Some(request) = get_mut(&mut self.requests, id) else {
@@ -174,12 +174,12 @@ impl Asker {
             return self.give_up(id);
         }
         request.failed.clear();
-        // The last round takes place when patience ends, not long after it.
+        // The last round takes place at the end of the patience, not long after it.
         let patience = request.patience;
         self.rest(id, patience);
     }
 
-    /// Leaves the line alone for a little while, which grows from rest to rest, but not beyond `latest`.
+    /// Lets the line rest for a time that grows from rest to rest, but not beyond `latest`.
     fn rest(&mut self, id: RequestId, latest: Instant) {
         let Some(request) = get_mut(&mut self.requests, id) else {
             return;
@@ -229,7 +229,7 @@ impl Asker {
         } else {
             request.spent.push(address);
         }
-        // It has just given its connection up: the place cannot have been taken since.
+        // The line has just released its connection, so a place is free.
         self.enter(id, State::Waiting);
         self.ask(id);
     }
@@ -272,10 +272,10 @@ impl Asker {
             State::Waiting | State::Resting { .. } if over => self.give_up(id),
             State::Resting { .. } => {
                 self.enter(id, State::Waiting);
-                // It has waited for its turn before.
+                // At the front, because the line has waited for its turn before.
                 self.waiting.push_front(id);
             }
-            // Neither has an alarm that is due.
+            // Not reached: neither state has an alarm that is due.
             State::Waiting | State::Answered(_) => {}
         }
     }
@@ -344,7 +344,7 @@ impl Asker {
         self.requests.get(id.index).filter(|request| request.id == id)
     }
 
-    /// The address that an attempt under way is at; `None` for one that is over.
+    /// Returns the address of an attempt under way; `None` for an attempt that is over.
     pub(super) fn attempted(&self, attempt: AttemptId) -> Option<usize> {
         let request = self.request(attempt.request)?;
         match request.state {
@@ -354,7 +354,7 @@ impl Asker {
     }
 }
 
-/// A free function, so that the rest of the asker stays within reach of the caller that holds the line.
+/// A free function, so that the caller can use the other fields of the asker while it holds the line.
 fn get_mut(requests: &mut slab::Slab<Request>, id: RequestId) -> Option<&mut Request> {
     requests.get_mut(id.index).filter(|request| request.id == id)
 }

@@ -1,4 +1,4 @@
-//! The asker's rules, one story each; that they hold in any order is shown by `tests/sim/ask.rs`.
+//! The rules of the asker, one story per rule; `tests/sim/ask.rs` shows that they hold in any order of events.
 
 use std::io::ErrorKind;
 
@@ -11,7 +11,7 @@ use super::*;
 const TIMEOUT: Duration = Duration::from_secs(2);
 const REFUSED: Fault = Fault::Unreachable(Reason::Other(ErrorKind::ConnectionRefused));
 
-/// An asker whose clock stands still until it is told.
+/// An asker whose clock only moves in [`pass`](Self::pass).
 struct Story {
     asker: Asker,
     now: Instant,
@@ -47,7 +47,7 @@ impl Story {
         self.tell(Event::Line(super::super::input::Line::Whole(line.into())))
     }
 
-    /// The attempt that a line leads to, and where.
+    /// Returns the attempt that a line leads to, and its address.
     fn asked(&mut self, line: &str) -> (AttemptId, usize) {
         connect(&self.line(line)).expect("a connection")
     }

@@ -1,11 +1,11 @@
-//! What an exec door answers: pairs of netstrings, a type and its data, the last of them the end.
+//! The answer of an exec door: pairs of netstrings, a type and its data, of which the last pair is the end.
 //!
 //! ```text
 //! 6:stdout,5:hello,   6:stderr,4:oops,   8:exitcode,1:0,   or   7:termsig,4:KILL,
 //! ```
 //!
-//! Output is passed on as it comes, so a string of it may be longer than any buffer. No byte is looked at twice, and none is
-//! kept but those of a type or an end.
+//! Output is passed on piece by piece, so a string of output may be longer than any buffer. No byte is read twice, and
+//! only the bytes of a type or an end are kept.
 
 use std::fmt;
 use std::ops::Range;
@@ -13,16 +13,16 @@ use std::ops::Range;
 use crate::framing::netstring_pieces::{NetstringPieces, Piece};
 use crate::framing::signals::number_of;
 
-/// The longest type.
+/// The longest name of a type, in bytes.
 const LONGEST_TYPE: u64 = 16;
-/// The longest that an end may say.
+/// The longest data of an end, in bytes.
 const LONGEST_END: u64 = 32;
-/// The longest string of output. It costs nothing; a longer one is noise, not a length.
+/// The longest string of output, in bytes. It costs no memory; a larger number is noise, not a length.
 const LONGEST_OUTPUT: u64 = 1 << 40;
-/// The highest number of a signal that Linux has.
+/// The highest number of a signal in Linux.
 const LAST_SIGNAL: u8 = 64;
 
-/// Which of a program's two outputs.
+/// One of the two outputs of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
     /// Standard output.
@@ -31,41 +31,41 @@ pub enum Output {
     Stderr,
 }
 
-/// How a program has ended.
+/// The end of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
-    /// With this status.
+    /// It exited with this status.
     Exit(u8),
-    /// By a signal.
+    /// It was killed by a signal.
     Killed {
-        /// What the server calls it: a name without SIG, or a number.
+        /// The server's word for the signal: a name without SIG, or a number.
         name: String,
-        /// Its number, 1 to 64; `None` for a name that is not known here.
+        /// The number of the signal, 1 to 64; `None` for an unknown name.
         number: Option<u8>,
     },
 }
 
-/// What was found in the bytes at hand.
+/// The next thing found in the bytes at hand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// All of them are read, and nothing is due.
+    /// All bytes are read, and more are needed.
     NeedMore,
-    /// Output, at this place of the bytes. Never empty.
+    /// Output, in this range of the bytes. Never empty.
     Output(Output, Range<usize>),
-    /// The end. What follows belongs to nothing.
+    /// The end of the program. Bytes after it are ignored.
     End(End),
-    /// This is no answer, whatever follows.
+    /// The bytes are no answer, whatever follows.
     Wrong(Wrong),
 }
 
-/// Why something is no answer.
+/// The reason why bytes are no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wrong {
-    /// It is not made of netstrings.
+    /// They are not netstrings.
     Malformed(&'static str),
-    /// A string is longer than anything of its kind.
+    /// A string is longer than its type allows.
     TooLong,
-    /// A pair is of a type that no door knows.
+    /// The type of a pair is unknown.
     Type,
     /// The status is no number from 0 to 255.
     Status,
@@ -94,10 +94,10 @@ pub struct Reader {
 
 #[derive(Debug, Clone)]
 enum State {
-    /// A type, as far as it has come.
+    /// Reading a type; its bytes so far.
     Type(Vec<u8>),
     Output(Output),
-    /// What an end says, as far as it has come.
+    /// Reading the data of an end; its bytes so far.
     End(Kind, Vec<u8>),
     /// The end has been read.
     Over,
@@ -120,8 +120,8 @@ impl Default for Reader {
 }
 
 impl Reader {
-    /// Reads on, up to the next thing that is found; how many bytes that took. To be called again with the rest until it says
-    /// [`Found::NeedMore`], or [`Found::Wrong`] for good.
+    /// Reads up to the next finding and returns it with the number of bytes read. Must be called again with the
+    /// remaining bytes until it returns [`Found::NeedMore`]. [`Found::Wrong`] is final.
     pub fn advance(&mut self, bytes: &[u8]) -> (usize, Found) {
         let mut at = 0;
         loop {
@@ -158,7 +158,7 @@ impl Reader {
         }
     }
 
-    /// The present string is complete.
+    /// Processes the end of the present string.
     fn complete(&mut self) -> Option<Found> {
         let (state, found) = match std::mem::replace(&mut self.state, State::Type(Vec::new())) {
             State::Type(name) => match name.as_slice() {
@@ -203,7 +203,7 @@ mod tests {
 
     use super::*;
 
-    /// Everything that an answer comes to, however it was cut.
+    /// The findings of a whole answer, however it was cut.
     #[derive(Debug, Default, PartialEq, Eq)]
     struct Read {
         stdout: Vec<u8>,

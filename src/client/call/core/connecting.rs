@@ -1,13 +1,14 @@
-//! The way to a connection: what the address stands for is tried in turn, within one deadline.
+//! The phase of connecting: the targets of the address are tried in turn, within one deadline.
 //!
-//! A target that does not answer costs no more than its share of the time that is left. A UNIX socket whose queue of
-//! connections is full says so at once, and no event will tell when it has room: all are tried again after a pause.
+//! A target that does not answer takes no more than its share of the remaining time. A UNIX socket whose queue of
+//! connections is full reports that at once, and no event will tell when it has room: after a pause all targets are
+//! tried again.
 
 use std::time::{Duration, Instant};
 
 use super::{Action, Failure, Refused};
 
-/// The pause before the second try; it doubles up to [`LONGEST_PAUSE`].
+/// The pause before the second round; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
@@ -16,7 +17,7 @@ pub(super) struct Connecting {
     until: Instant,
     targets: usize,
     pause: Duration,
-    /// Whether one of this round had no room.
+    /// True if a target of this round had a full queue.
     full: bool,
     phase: Phase,
 }
@@ -28,7 +29,7 @@ enum Phase {
     Pausing { until: Instant },
 }
 
-/// What comes next.
+/// The actions that come next, or the failure that ends the call.
 pub(super) type Step = Result<Vec<Action>, Failure>;
 
 impl Connecting {
@@ -49,7 +50,7 @@ impl Connecting {
         }
     }
 
-    /// The address stands for so many targets.
+    /// The address was resolved to this number of targets.
     pub(super) fn found(&mut self, targets: usize, now: Instant) -> Step {
         self.targets = targets;
         self.attempt(0, now, Failure::Unreachable("it stands for nothing".to_owned()))
@@ -79,7 +80,8 @@ impl Connecting {
         }
     }
 
-    /// Tries this target, or begins anew if all have been tried and one may have room later; `why` is why not the last one.
+    /// Tries the given target. After the last one, schedules another round if a full queue may have room later; `why`
+    /// is the failure of the target before.
     fn attempt(&mut self, target: usize, now: Instant, why: Failure) -> Step {
         let left = self.until.saturating_duration_since(now);
         if left.is_zero() {

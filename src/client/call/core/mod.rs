@@ -1,17 +1,17 @@
-//! What `call` decides: [`Event`] in, [`Action`]s out, the time an argument, and no socket in sight.
+//! The decisions of `call`: [`Event`] in, [`Action`]s out, the time an argument, no socket in sight.
 //!
 //! ```text
 //! Connecting ─connected─▸ Running ─end told, failure, EPIPE─▸ Concluding ─all written─▸ Over
 //!     └─ signal ───────────┴─ second signal ──────────────────┴─ signal ───────────────▸
 //! ```
 //!
-//! What holds, whatever comes in whatever order (`tests.rs` tries it):
-//! - There is one outcome, it never changes but for an output that breaks, and everything that came before it is written
-//!   first; a signal alone cuts that short.
-//! - What is held is bounded: input is wanted only while what came before is nearly sent, and the server is read only
-//!   while what it has said is nearly written.
-//! - Every wait has a deadline, but for a program that runs and a reader of its output, which may take their time: both can
-//!   be ended by a signal.
+//! Invariants, for any events in any order (`tests.rs` tries them):
+//! - There is one outcome. Only an output that cannot be written changes it, and everything that came before it is
+//!   written first; only a signal cuts that short.
+//! - Memory is bounded: input is wanted only while most of the input before it has been sent, and the server is read
+//!   only while most of its output has been written.
+//! - Every wait has a deadline, except for a running program and for a reader of its output, which may take any time: a
+//!   signal ends both.
 
 mod answer;
 mod connecting;
@@ -25,111 +25,111 @@ use crate::framing::signals::{HUP, INT, PIPE, QUIT, TERM};
 use connecting::Connecting;
 use sending::Sending;
 
-/// The exit status of everything that is not the program's doing, as env(1) and timeout(1) have it.
+/// The exit status of every failure that is not the program's own, as for env(1) and timeout(1).
 pub const FAILED: u8 = 125;
-/// What a shell adds to the number of a signal that has ended a program.
+/// The base that a shell adds to the number of a signal that killed a program.
 const SIGNALLED: u8 = 128;
-/// While so much output is not written yet, the server is not read.
+/// The number of bytes of unwritten output at which the server is no longer read.
 const OUTPUT_LIMIT: usize = 128 * 1024;
-/// A signal that is to end the program has to be on its way after so long: a program that does not read its input may hold up
-/// everything behind that.
+/// The time within which a signal that is to end the program must be sent: a program that does not read its input may
+/// hold up everything after that input.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What has happened.
+/// An event that the shell reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// The address stands for so many targets, at least one.
+    /// The address was resolved to this number of targets, at least one.
     Targets(usize),
-    /// Why it cannot be found out what it stands for.
+    /// The address could not be resolved, for this reason.
     Unresolved(String),
     /// The target has accepted the connection.
     Connected,
-    /// It has not.
+    /// The target has not accepted the connection.
     NotConnected(Refused),
-    /// Standard input has brought this; only while it is [wanted](Call::wants_input).
+    /// Bytes of standard input. Only allowed while they are [wanted](Call::wants_input).
     Input(&'a [u8]),
     /// Standard input has ended.
     InputEnd,
-    /// No thread could be had to read it; why.
+    /// No thread could be created to read standard input, for this reason.
     InputFailed(String),
-    /// So many of the [bytes to be sent](Call::to_send) have been.
+    /// This number of the [bytes to send](Call::to_send) was sent.
     Sent(usize),
-    /// The server takes nothing more. What it has said before may still come.
+    /// The server accepts no more bytes. Its answer up to now may still arrive.
     SendFailed,
-    /// The server has said this; only while it is [wanted](Call::wants_answer).
+    /// Bytes from the server. Only allowed while they are [wanted](Call::wants_answer).
     Received(&'a [u8]),
-    /// The server says nothing more; why, unless it has simply closed the connection.
+    /// The connection is closed, with the error if there was one.
     Closed(Option<String>),
     /// An output cannot be written.
     OutputFailed(Output, Broken),
-    /// All output that there was has been written.
+    /// All output that was pending has been written.
     Flushed,
-    /// We have got this signal, one of [`PASSED_ON`](crate::framing::signals::PASSED_ON).
+    /// This process got a signal, one of [`PASSED_ON`](crate::framing::signals::PASSED_ON).
     Signal(i32),
-    /// The terminal that we were started from is gone, and the program would have been hung up with it.
+    /// The terminal of this process is gone, and the program would have been hung up with it.
     TerminalGone,
-    /// The time is what [`Call::deadline`] said. One that comes early changes nothing.
+    /// The time is that of [`Call::deadline`]. An early tick changes nothing.
     Tick,
 }
 
-/// Why there is no connection to a target.
+/// The reason why there is no connection to a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refused {
-    /// Its queue of connections is full, and may not be later.
+    /// The queue of connections is full, and may have room later.
     Full,
-    /// For good.
+    /// A permanent failure, with its text.
     Other(String),
 }
 
-/// Why an output cannot be written.
+/// The reason why an output cannot be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Broken {
-    /// It is not read any more.
+    /// The reader has closed it.
     Pipe,
-    /// The disk is full, or the like.
+    /// Another error, such as a full disk.
     Other(String),
 }
 
-/// What is to be done, in the order given.
+/// An action for the shell. Actions must be carried out in the given order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Connect to the target of this number.
+    /// Connect to the target with this index.
     Connect(usize),
-    /// Do not wait for the present target any longer.
+    /// Stop connecting to the present target.
     GiveUp,
-    /// Read standard input from now on.
+    /// Start to read standard input.
     ReadInput,
-    /// Close the connection, whatever the server makes of it.
+    /// Close the connection, in whatever state the server is.
     HangUp,
 }
 
-/// What it has come to.
+/// The outcome of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The program has ended.
     Ended(End),
-    /// This signal has ended us before that.
+    /// This signal ended the call before the program had ended.
     Interrupted(i32),
-    /// The output is not read.
+    /// The reader of the output has gone.
     BrokenPipe,
-    /// Something else has gone wrong.
+    /// The call failed.
     Failed(Failure),
 }
 
-/// What has gone wrong that is not the program's doing.
+/// A failure that is not the program's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
-    /// What the address stands for could not be found out.
+    /// The address could not be resolved.
     Unresolved(String),
-    /// There was no connection.
+    /// No connection could be made.
     Unreachable(String),
-    /// There was none in time.
+    /// There was no connection within the time-out.
     TimedOut,
-    /// Too many others wait for one.
+    /// The queue of connections stayed full.
     Full,
-    /// The connection was over before the end of the program was told.
+    /// The connection ended before the end of the program was reported.
     Lost(Option<String>),
-    /// What the server says is no answer.
+    /// The bytes of the server are no answer.
     Malformed(Wrong),
     /// There was no thread to read standard input.
     Input(String),
@@ -138,7 +138,7 @@ pub enum Failure {
 }
 
 impl Outcome {
-    /// The exit status.
+    /// Returns the exit status.
     pub fn status(&self) -> u8 {
         let signalled = |number| SIGNALLED.saturating_add(number);
         match self {
@@ -151,22 +151,22 @@ impl Outcome {
     }
 }
 
-/// Whether there is any input for the program.
+/// The input for the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
     /// Standard input, as it comes.
     Standard,
-    /// It ends at once.
+    /// No input: it ends at once.
     None,
 }
 
-/// One call: a program asked for, and everything until its end.
+/// One call: from the request for a program to the end of it.
 #[derive(Debug)]
 pub struct Call {
     state: State,
-    /// What is to be written next, to standard output and standard error.
+    /// The output to be written next, to standard output and standard error.
     batches: [Vec<u8>; 2],
-    /// Which of them cannot be written to any more.
+    /// True for each output that cannot be written any more.
     broken: [bool; 2],
 }
 
@@ -178,24 +178,24 @@ enum State {
         input: Input,
     },
     Running(Running),
-    /// What it has come to is settled; what was said before is written.
+    /// The outcome is settled; the output that came before it is being written.
     Concluding(Outcome),
     Over(Outcome),
 }
 
 #[derive(Debug)]
 struct Running {
-    /// `None`: the server takes nothing more.
+    /// `None` after the server stopped accepting bytes.
     sending: Option<Sending>,
     answer: Reader,
-    /// The signals that the program was asked to end by.
+    /// The signals by which the program was asked to end.
     asked: Vec<i32>,
-    /// When the last of them has to have left.
+    /// The time by which the last of them must have been sent.
     until: Option<Instant>,
 }
 
 impl Call {
-    /// Asks for the program of these arguments, the first of which is its name.
+    /// Creates a call of the program with these arguments, the first of which is its name.
     pub fn new(arguments: &[Vec<u8>], input: Input, connect_timeout: Duration, now: Instant) -> Call {
         let mut request = Sending::of(arguments);
         if input == Input::None {
@@ -212,9 +212,9 @@ impl Call {
         }
     }
 
-    // ---- asked by the shell ------------------------------------------------------------------------------------
+    // ---- queries of the shell ----------------------------------------------------------------------------------
 
-    /// What it has come to, once there is nothing left to be done.
+    /// Returns the outcome, once there is nothing left to do.
     pub fn outcome(&self) -> Option<&Outcome> {
         match &self.state {
             State::Over(outcome) => Some(outcome),
@@ -222,7 +222,7 @@ impl Call {
         }
     }
 
-    /// When to come back with [`Event::Tick`].
+    /// Returns the time at which [`Event::Tick`] is needed.
     pub fn deadline(&self) -> Option<Instant> {
         match &self.state {
             State::Connecting { way, .. } => Some(way.deadline()),
@@ -231,23 +231,23 @@ impl Call {
         }
     }
 
-    /// Whether more of standard input is to be fetched.
+    /// Returns true if more of standard input may be read.
     pub fn wants_input(&self) -> bool {
         self.sending().is_some_and(Sending::wants_input)
     }
 
-    /// Whether more of the server's answer is to be fetched.
+    /// Returns true if more of the server's answer may be read.
     pub fn wants_answer(&self) -> bool {
         let held: usize = self.batches.iter().map(Vec::len).sum();
         matches!(self.state, State::Running(_)) && held < OUTPUT_LIMIT
     }
 
-    /// What the server is to be sent next.
+    /// Returns the next bytes to send to the server.
     pub fn to_send(&self) -> &[u8] {
         self.sending().map(Sending::bytes).unwrap_or_default()
     }
 
-    /// What is to be written next to an output. It is empty after it was taken.
+    /// Returns the output to be written next. The caller must leave it empty after it has taken the bytes.
     pub fn batch(&mut self, output: Output) -> &mut Vec<u8> {
         let [stdout, stderr] = &mut self.batches;
         match output {
@@ -263,9 +263,9 @@ impl Call {
         }
     }
 
-    // ---- what happens ------------------------------------------------------------------------------------------
+    // ---- events ------------------------------------------------------------------------------------------------
 
-    /// What `event`, happening at `now`, calls for.
+    /// Processes an event at the time `now` and returns the actions to take.
     pub fn handle(&mut self, event: Event<'_>, now: Instant) -> Vec<Action> {
         match event {
             Event::OutputFailed(output, broken) => self.output_failed(output, broken),
@@ -274,7 +274,7 @@ impl Call {
                 State::Connecting { .. } => self.connecting(event, now),
                 State::Running(_) => self.running(event, now),
                 State::Concluding(_) => self.concluding(event),
-                // Nothing matters any more.
+                // The call is over.
                 State::Over(_) => Vec::new(),
             },
         }
@@ -289,7 +289,7 @@ impl Call {
             Event::NotConnected(refused) => way.refused(refused, now),
             Event::Tick => way.tick(now),
             Event::Unresolved(why) => Err(Failure::Unresolved(why)),
-            // There is no program that could get it.
+            // No program runs yet that could get the signal.
             Event::Signal(number) => return self.interrupted(number),
             Event::Connected => {
                 let running = Running {
@@ -321,7 +321,7 @@ impl Call {
                     running.until = None;
                 }
             }
-            // It may have said why.
+            // The server may have sent its reason before.
             Event::SendFailed => running.sending = None,
             Event::InputFailed(why) => return self.conclude(Outcome::Failed(Failure::Input(why))),
             Event::Received(bytes) => return self.received(bytes),
@@ -331,7 +331,7 @@ impl Call {
                 let last = running.asked.last().copied().unwrap_or(TERM);
                 return self.interrupted(last);
             }
-            // Early; of the time before; of output, more of which may come.
+            // An early tick; events of connecting; `Flushed` while more output may follow.
             _ => {}
         }
         Vec::new()
@@ -359,8 +359,8 @@ impl Call {
         Vec::new()
     }
 
-    /// Passes a signal on. One that is to end the program, and comes again while it has not, ends us; so does one that cannot
-    /// be passed on. The others mean whatever the program makes of them, as often as they come.
+    /// Passes a signal on. A signal that is to end the program ends the call when it is repeated, and so does a signal
+    /// that cannot be passed on. All other signals are passed on as often as they come.
     fn signal(&mut self, number: i32, now: Instant) -> Vec<Action> {
         let State::Running(running) = &mut self.state else {
             return Vec::new();
@@ -384,9 +384,9 @@ impl Call {
                 }
                 Vec::new()
             }
-            // The reader of the output does not read, and there is nothing else to be ended.
+            // The reader of the output does not read, and nothing else is left that could be ended.
             Event::Signal(number) => self.interrupted(number),
-            // The connection and the input are no longer of interest.
+            // The connection and the input no longer matter.
             _ => Vec::new(),
         }
     }

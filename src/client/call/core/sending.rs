@@ -1,16 +1,17 @@
-//! What a client says: the arguments at once, then input as it comes, its end, and signals behind that.
+//! The request of a client: the arguments at once, then input as it is read, the end of the input, and signals after
+//! that.
 
 use std::collections::VecDeque;
 
 use crate::framing::netstring::encode;
 use crate::framing::signals::name_of;
 
-/// While so much is still to be sent, no more input is taken.
+/// The number of unsent bytes at which no more input is accepted.
 const LIMIT: usize = 64 * 1024;
-/// The longest string of input: how much one read from standard input brings.
+/// The longest string of input, in bytes: one read from standard input.
 const LONGEST_STRING: usize = 64 * 1024;
 
-/// Bytes on their way to the server.
+/// The bytes on their way to the server.
 #[derive(Debug, Clone)]
 pub(super) struct Sending {
     wire: VecDeque<u8>,
@@ -24,7 +25,7 @@ enum Input {
 }
 
 impl Sending {
-    /// The number of arguments, and the arguments.
+    /// Creates a request: the number of arguments, and the arguments.
     pub(super) fn of(arguments: &[Vec<u8>]) -> Sending {
         let mut wire = Vec::new();
         encode(arguments.len().to_string().as_bytes(), &mut wire);
@@ -37,12 +38,12 @@ impl Sending {
         }
     }
 
-    /// Some of what is to be sent; empty only if there is nothing.
+    /// Returns some of the bytes to send; empty only if there are none.
     pub(super) fn bytes(&self) -> &[u8] {
         self.wire.as_slices().0
     }
 
-    /// So many of those have been.
+    /// Removes the given number of sent bytes.
     pub(super) fn sent(&mut self, count: usize) {
         self.wire.drain(..count.min(self.wire.len()));
     }
@@ -70,8 +71,8 @@ impl Sending {
         }
     }
 
-    /// Ends the input, behind which alone a signal means anything, and says it. Where a lot has not even left yet, one more
-    /// would say nothing new, and memory is bounded.
+    /// Ends the input, because a signal is understood only after it, and adds the signal. The signal is dropped while
+    /// too much is unsent: one more would add nothing, and memory is bounded.
     pub(super) fn signal(&mut self, number: i32) {
         self.end_input();
         if let Some(name) = name_of(number).filter(|_| self.wire.len() < LIMIT + 2 * LONGEST_STRING) {

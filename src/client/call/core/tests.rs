@@ -1,4 +1,4 @@
-//! The call in one story after another, and in any order.
+//! The rules of the call, one story each, and its invariants for events in any order.
 
 use proptest::prelude::*;
 
@@ -20,7 +20,7 @@ fn running(input: Input) -> (Call, Instant) {
     (call, now)
 }
 
-/// Everything that is to be sent.
+/// Returns everything that is to be sent.
 fn sent(call: &mut Call, now: Instant) -> String {
     let mut all = Vec::new();
     while !call.to_send().is_empty() {
@@ -189,7 +189,7 @@ fn an_output_that_nobody_reads_ends_us_as_it_would_the_program() {
     assert_eq!(written(&mut call, Output::Stderr), "no", "the other one is still read");
     call.handle(Event::Flushed, now);
     assert_eq!(call.outcome().map(Outcome::status), Some(141));
-    // The program has ended well, but what it said has reached no one.
+    // The program has ended well, but its output was lost.
     let (mut call, now) = running(Input::Standard);
     call.handle(Event::Received(b"6:stdout,5:hello,8:exitcode,1:0,"), now);
     let full = Broken::Other("no space".into());
@@ -246,7 +246,7 @@ fn event() -> impl Strategy<Value = Event<'static>> {
 }
 
 proptest! {
-    /// A shell that does what it is told, and events in any order: the promises at the head of the core.
+    /// The invariants at the head of the core, for a shell that carries out all actions and events in any order.
     #[test]
     fn there_is_one_outcome_whatever_happens(
         story in prop::collection::vec((event(), 0u64..400), 0..60),
@@ -258,7 +258,7 @@ proptest! {
             now += Duration::from_millis(wait);
             let signalled = matches!(event, Event::Signal(_));
             let unwritten = call.batches.iter().any(|batch| !batch.is_empty());
-            // What a shell would not say: output is flushed when there is none; bytes come and go over a connection.
+            // A real shell reports `Flushed` only without pending output, and bytes only over a connection.
             match event {
                 Event::Flushed => call.batches.iter_mut().for_each(Vec::clear),
                 Event::Connected if connected || hung_up => continue,
@@ -289,7 +289,7 @@ proptest! {
                 (None, None) => {}
             }
         }
-        // Once hung up, it is over as soon as everything is written.
+        // After hanging up, the call is over as soon as everything is written.
         if hung_up {
             call.handle(Event::Flushed, now);
             prop_assert!(call.outcome().is_some());
