@@ -13,7 +13,7 @@ use super::super::recorder::Excerpt;
 use super::Pool;
 use super::client::{Client, Phase};
 use super::exchange::State;
-use super::process::Process;
+use super::process::WorkerProcess;
 use super::session::{Session, Stage};
 use crate::doors::dump::{Dump, FIRST, ProcessView, who};
 use crate::process::rss::Survey;
@@ -41,7 +41,7 @@ impl Pool {
     }
 
     fn descriptors(&self, view: &SlotView) -> Descriptors {
-        let process = self.crew.get(view.worker);
+        let process = self.workers.get(view.worker);
         let client = view.client.and_then(|client| {
             if self.has_sessions() {
                 self.sessions.get(client).map(|session| &session.stream)
@@ -57,7 +57,7 @@ impl Pool {
             stdout: process
                 .and_then(|process| process.child.stdout.as_ref())
                 .map_or(-1, AsRawFd::as_raw_fd),
-            pid: process.map_or(-1, Process::pid),
+            pid: process.map_or(-1, WorkerProcess::pid),
             client_pid: credentials.map_or(-1, |credentials| credentials.pid),
             client: client.map_or(-1, |stream| stream.as_fd().as_raw_fd()),
         }
@@ -68,7 +68,7 @@ impl Pool {
     fn describe_workers(&self, dump: &mut Dump<'_>, now: Instant) {
         let (survey, mut lines_left) = (Survey::begin(now), ALL_IN_HAND);
         for view in self.dispatcher.workers() {
-            let process = self.crew.get(view.id);
+            let process = self.workers.get(view.id);
             let number = match view.position {
                 Position::Serves(number) | Position::TakesOver(number) => number,
                 Position::Leaves => process.map_or(0, |process| process.number),
@@ -101,7 +101,7 @@ impl Pool {
     }
 
     /// A request that a worker has. Of one whose client has gone, `worker`'s record tells what it was.
-    fn in_hand(&self, request: &InHand, worker: Option<&Process>, now: Instant) -> String {
+    fn in_hand(&self, request: &InHand, worker: Option<&WorkerProcess>, now: Instant) -> String {
         let since = now.saturating_duration_since(request.since);
         let Some(id) = request.client else {
             let kept = worker.and_then(|worker| worker.recorder.in_hand());

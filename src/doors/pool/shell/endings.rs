@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use super::super::core::{Ending, Event, Fault, WorkerId};
 use super::super::report::Topic;
 use super::super::story::End;
-use super::process::{Process, Stage};
+use super::process::{Stage, WorkerProcess};
 use super::{Of, Pool};
 use crate::framing::Framing;
 use crate::process::reaper::{self, Manner};
@@ -16,7 +16,9 @@ use crate::reactor::{Context, Key};
 
 impl Pool {
     pub(super) fn end_process(&mut self, cx: &mut Context<'_>, id: WorkerId, ending: Ending) {
-        let Some(process) = self.crew.get_mut(id) else { return };
+        let Some(process) = self.workers.get_mut(id) else {
+            return;
+        };
         process.reply = Vec::new();
         if process.stage != Stage::Lost {
             process.stage = Stage::Ending;
@@ -33,7 +35,9 @@ impl Pool {
 
     /// One step on the way out. Everything is done that the step asks for, even if part of it fails.
     fn end_on(&mut self, cx: &mut Context<'_>, id: WorkerId, event: reaper::Event) {
-        let Some(process) = self.crew.get_mut(id) else { return };
+        let Some(process) = self.workers.get_mut(id) else {
+            return;
+        };
         // Whatever was to be done to one that has exited: it is time to reap it.
         let event = if process.exit_waits {
             reaper::Event::Exited
@@ -47,7 +51,9 @@ impl Pool {
             self.tell_loss_of_living(cx, id);
         }
         for action in actions {
-            let Some(process) = self.crew.get_mut(id) else { return };
+            let Some(process) = self.workers.get_mut(id) else {
+                return;
+            };
             let outcome = match action {
                 reaper::Action::CloseStdin => {
                     process.child.end_input();
@@ -62,7 +68,7 @@ impl Pool {
                 }
             };
             if let Err(error) = outcome {
-                let who = self.crew.describe(id).unwrap_or_default();
+                let who = self.workers.describe(id).unwrap_or_default();
                 self.note(
                     cx,
                     Level::Error,
@@ -75,15 +81,15 @@ impl Pool {
 
     /// Stuck in the kernel: not even KILL ends it. It is not waited for, or the pool would be stuck as well.
     fn give_up_on(&mut self, cx: &mut Context<'_>, id: WorkerId) {
-        let who = self.crew.describe(id).unwrap_or_default();
+        let who = self.workers.describe(id).unwrap_or_default();
         let line = format_args!("{who} does not end, not even by KILL, and is left behind; see its state in /proc");
         self.note(cx, Level::Error, Topic::System, line);
         self.remove_worker(cx, id);
     }
 
     pub(super) fn ending_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
-        let Some(id) = self.crew.find(key) else { return };
-        if let Some(process) = self.crew.get_mut(id) {
+        let Some(id) = self.workers.find(key) else { return };
+        if let Some(process) = self.workers.get_mut(id) {
             cx.alarm_fired(&mut process.ending_alarm);
         }
         self.end_on(cx, id, reaper::Event::Deadline);
@@ -92,7 +98,7 @@ impl Pool {
     /// The process has ended. Of those that were lost before it, and have ended too, is told first: their successor may be this
     /// one.
     pub(super) fn exit_ready(&mut self, cx: &mut Context<'_>, key: Key) {
-        let Some(id) = self.crew.find(key) else { return };
+        let Some(id) = self.workers.find(key) else { return };
         for earlier in self.dead_before(id) {
             self.hear_exit(cx, earlier);
         }
@@ -102,23 +108,23 @@ impl Pool {
     /// Its last words are heard first: a reply that was written counts.
     fn hear_exit(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         self.hear_last_words(cx, id);
-        let Some(process) = self.crew.get(id) else { return };
-        if process.examination.is_under_way() {
+        let Some(process) = self.workers.get(id) else { return };
+        if process.health_check.is_under_way() {
             // To be told while it is known who it was and what it was asked.
             self.fault(cx, id, Fault::OutputClosed);
         } else if process.stage == Stage::Serving && process.untouched().next().is_some() {
             // Those had nothing to do with it.
             self.input_is_shut(cx, id);
-        } else if !self.crew.dying.is_empty() && self.is_lost_by_its_end(process) {
+        } else if !self.workers.dying.is_empty() && self.is_lost_by_its_end(process) {
             // Its place is filled now, and its story waits for those of the others.
             self.fault(cx, id, Fault::OutputClosed);
         }
-        if let Some(process) = self.crew.get_mut(id) {
+        if let Some(process) = self.workers.get_mut(id) {
             process.was_signalled = process.ending.has_signalled();
         }
         self.session_loses_worker(cx, id);
         let waits = self.has_losses_before(id);
-        if let Some(process) = self.crew.get_mut(id) {
+        if let Some(process) = self.workers.get_mut(id) {
             process.exit_waits = waits;
         }
         if !waits {
@@ -127,13 +133,13 @@ impl Pool {
     }
 
     /// Whether nothing else can be meant by it: neither an answer nor the end of a session, and nobody has told it to.
-    fn is_lost_by_its_end(&self, process: &Process) -> bool {
+    fn is_lost_by_its_end(&self, process: &WorkerProcess) -> bool {
         let is_up = matches!(process.stage, Stage::Serving | Stage::Starting(_));
         is_up && !self.has_sessions() && !self.options.framings.single_use()
     }
 
     fn reap(&mut self, cx: &mut Context<'_>, id: WorkerId) -> io::Result<()> {
-        let Some(process) = self.crew.get_mut(id) else {
+        let Some(process) = self.workers.get_mut(id) else {
             return Ok(());
         };
         // To be asked while it is a zombie, and only of those that have been of no use. What one for a single request has
@@ -160,7 +166,7 @@ impl Pool {
         };
         self.log_exit(cx, id, &end);
         self.tell_loss_of_dead(cx, id, end);
-        let who = self.crew.describe(id).unwrap_or_default();
+        let who = self.workers.describe(id).unwrap_or_default();
         self.remove_worker(cx, id);
         if goes_on {
             self.dispatcher.counters_mut().background += 1;
@@ -176,7 +182,7 @@ impl Pool {
         // Its story is told now, if that was the first that is known of its loss.
         self.act(cx, None);
         self.with_words(cx, id, |repeats, _, words, tell| repeats.gone(words, tell));
-        if let Some(mut process) = self.crew.remove(id) {
+        if let Some(mut process) = self.workers.remove(id) {
             cx.set_alarm(&mut process.ending_alarm, Of::WorkerEnding.worker(id), None);
             cx.set_alarm(&mut process.stderr_alarm, Of::WorkerErrors.worker(id), None);
             cx.set_alarm(&mut process.reply_alarm, Of::WorkerOutput.worker(id), None);
@@ -186,7 +192,7 @@ impl Pool {
 
     /// The end of one that is not lost: it was told to go, or had a session.
     fn log_exit(&mut self, cx: &mut Context<'_>, id: WorkerId, end: &End) {
-        let Some(process) = self.crew.get(id) else { return };
+        let Some(process) = self.workers.get(id) else { return };
         let who = process.who();
         match end {
             End::Ended(status) if process.crashed(*status) => {

@@ -47,7 +47,7 @@ impl Pool {
 
     /// That no worker can serve, below the losses that have led to it: the story of one may be waited for.
     pub(super) fn tell_outage_if_due(&mut self, cx: &mut Context<'_>) {
-        if !self.crew.iter().any(|process| process.loss.is_some()) {
+        if !self.workers.iter().any(|process| process.loss.is_some()) {
             self.tell_outage(cx);
         }
     }

@@ -13,9 +13,9 @@ use super::super::outage::Outage;
 use super::super::repeats::Repeats;
 use super::super::report::{Latencies, Topic};
 use super::clients::Clients;
-use super::crew::Crew;
 use super::process::Stage;
 use super::sessions::Sessions;
+use super::workers::Workers;
 use super::{Of, Pool};
 use crate::amount;
 use crate::doors::journal::Journal;
@@ -57,7 +57,7 @@ impl Pool {
             clients: Clients::new(ConnectionCount::new(options.connection_limits.clone())),
             sessions: Sessions::default(),
             hoard: Hoard::default(),
-            crew: Crew::default(),
+            workers: Workers::default(),
             cache: Cache::new(options.cache.as_ref().map(|cache| cache.limits)),
             life: Life::Serving,
             life_alarm: Alarm::default(),
@@ -251,14 +251,14 @@ impl Pool {
 
     fn look_at_memory(&mut self, cx: &mut Context<'_>) {
         let Some(limit) = self.options.max_rss else { return };
-        let serving = self.crew.iter().filter(|process| process.stage == Stage::Serving);
+        let serving = self.workers.iter().filter(|process| process.stage == Stage::Serving);
         // A process that has just ended has no memory to be read, and its end is reported by its pidfd.
         let outgrown = serving.filter_map(|process| {
             let resident = rss::resident_bytes(process.child.pid()).ok()?;
             (resident > limit).then_some((process.id, resident))
         });
         for (id, resident) in outgrown.collect::<Vec<_>>() {
-            let who = self.crew.describe(id).unwrap_or_default();
+            let who = self.workers.describe(id).unwrap_or_default();
             let (resident, limit) = (amount::size(resident), amount::limit(limit));
             let line = format_args!("{who} holds {resident}, more than --max-rss {limit}, and is replaced");
             self.note(cx, Level::Info, Topic::Outgrown, line);

@@ -19,7 +19,7 @@ use super::super::repeats::{Again, Words};
 use super::super::report::Topic;
 use super::super::story::{self, Cause, End, Next};
 use super::lifecycle::Life;
-use super::process::{Process, Stage};
+use super::process::{Stage, WorkerProcess};
 use super::{Of, Pool};
 use crate::reactor::Context;
 
@@ -55,7 +55,7 @@ impl Pool {
         };
         self.doubt_answers_of(worker, reason);
         let next = self.next_in_place(worker, slot, delay);
-        let process = self.crew.get(worker);
+        let process = self.workers.get(worker);
         let loss = Loss {
             reason,
             slot,
@@ -63,17 +63,17 @@ impl Pool {
             // It says nothing where the delay has another reason.
             early_deaths: if reason == Restart::Died { early_deaths } else { 0 },
             at: cx.now(),
-            requests_in_hand: process.map_or(0, Process::requests_in_hand),
+            requests_in_hand: process.map_or(0, WorkerProcess::requests_in_hand),
             has_session: process.is_some_and(|process| process.session.is_some()),
             refusals: Vec::new(),
         };
         if matches!(reason, Restart::Recycled | Restart::Spent | Restart::Asked) {
             return self.tell_planned(cx, worker, &loss);
         }
-        match self.crew.get_mut(worker) {
+        match self.workers.get_mut(worker) {
             Some(process) if process.stage == Stage::Lost && process.end.is_none() => {
                 process.loss = Some(Box::new(loss));
-                self.crew.dying.push(worker);
+                self.workers.dying.push(worker);
             }
             Some(process) => {
                 let end = process.end.clone().unwrap_or(End::Stopped);
@@ -85,21 +85,25 @@ impl Pool {
 
     /// Those that were lost before this one, and have ended as well: their end is only not heard of yet.
     pub(super) fn dead_before(&self, id: WorkerId) -> Vec<WorkerId> {
-        let before = self.crew.dying.iter().take_while(|dying| **dying != id);
-        let is_dead = |dying: &&WorkerId| self.crew.get(**dying).is_some_and(|process| process.child.has_exited());
+        let before = self.workers.dying.iter().take_while(|dying| **dying != id);
+        let is_dead = |dying: &&WorkerId| {
+            self.workers
+                .get(**dying)
+                .is_some_and(|process| process.child.has_exited())
+        };
         before.filter(is_dead).copied().collect()
     }
 
     /// Whether its story is due, but that of one that was lost before it is not yet.
     pub(super) fn has_losses_before(&self, id: WorkerId) -> bool {
-        let is_lost = self.crew.get(id).is_some_and(|process| process.loss.is_some());
-        is_lost && self.crew.dying.first() != Some(&id)
+        let is_lost = self.workers.get(id).is_some_and(|process| process.loss.is_some());
+        is_lost && self.workers.dying.first() != Some(&id)
     }
 
     /// Its story is told: that of the next one may be due.
     fn dies_no_more(&mut self, cx: &mut Context<'_>, id: WorkerId) {
-        self.crew.dying.retain(|dying| *dying != id);
-        let next = self.crew.dying.first().and_then(|next| self.crew.get(*next));
+        self.workers.dying.retain(|dying| *dying != id);
+        let next = self.workers.dying.first().and_then(|next| self.workers.get(*next));
         if let Some(next) = next.filter(|next| next.exit_waits) {
             cx.resume_later(Of::WorkerExit.worker(next.id));
         }
@@ -107,7 +111,9 @@ impl Pool {
 
     /// It is not dying: it goes on, and is ended now.
     pub(super) fn tell_loss_of_living(&mut self, cx: &mut Context<'_>, id: WorkerId) {
-        let Some(process) = self.crew.get_mut(id) else { return };
+        let Some(process) = self.workers.get_mut(id) else {
+            return;
+        };
         let closed = process.closed;
         if let Some(loss) = process.loss.take() {
             self.dies_no_more(cx, id);
@@ -118,7 +124,9 @@ impl Pool {
 
     /// Its process has ended in this way.
     pub(super) fn tell_loss_of_dead(&mut self, cx: &mut Context<'_>, id: WorkerId, end: End) {
-        let Some(process) = self.crew.get_mut(id) else { return };
+        let Some(process) = self.workers.get_mut(id) else {
+            return;
+        };
         let loss = process.loss.take();
         process.end = Some(end.clone());
         if let Some(loss) = loss {
@@ -129,7 +137,7 @@ impl Pool {
 
     /// Keeps a line for later that is an effect of a loss whose story is not told yet. `false`: there is none, and it is due.
     pub(super) fn tells_later(&mut self, worker: Option<WorkerId>, topic: Topic, line: fmt::Arguments<'_>) -> bool {
-        let process = worker.and_then(|worker| self.crew.get_mut(worker));
+        let process = worker.and_then(|worker| self.workers.get_mut(worker));
         let Some(loss) = process.and_then(|process| process.loss.as_mut()) else {
             return false;
         };
@@ -142,12 +150,12 @@ impl Pool {
 
     /// A worker has answered. The first time it is young no more.
     pub(super) fn note_answer(&mut self, cx: &mut Context<'_>, id: WorkerId) {
-        if self.crew.get(id).is_none_or(|process| !process.words.is_young()) {
+        if self.workers.get(id).is_none_or(|process| !process.words.is_young()) {
             return;
         }
         let ended = self.with_words(cx, id, |repeats, _, words, tell| repeats.proven(words, tell));
         if let Some(ended) = ended.flatten().filter(|ended| ended.count > 1) {
-            let (name, who) = (&self.options.name, self.crew.describe(id).unwrap_or_default());
+            let (name, who) = (&self.options.name, self.workers.describe(id).unwrap_or_default());
             log::info!(service:% = name; "{name}: {who} answers, {}", story::after_all(&ended));
         }
     }
@@ -185,7 +193,7 @@ impl Pool {
         if let Some(detail) = story::as_a_cause(loss.reason, &cause) {
             self.outage.note_loss(loss.reason, detail);
         }
-        if let Some(process) = self.crew.get_mut(id) {
+        if let Some(process) = self.workers.get_mut(id) {
             self.echoes.lost(&mut process.said, cx.now());
         }
         if again.is_none_or(|again| again.is_told) {
@@ -202,7 +210,7 @@ impl Pool {
             };
             let early_deaths = if is_again { 0 } else { loss.early_deaths };
             let next = loss.next.story(early_deaths, loss.reason == Restart::SpawnFailed);
-            let process = self.crew.get(id);
+            let process = self.workers.get(id);
             let lived = process.map_or(Duration::ZERO, |process| {
                 loss.at.saturating_duration_since(process.started)
             });
@@ -232,20 +240,20 @@ impl Pool {
             Some(slot) => format!("worker {slot}"),
             None => "a worker on its way out".to_owned(),
         };
-        self.crew.describe(id).unwrap_or_else(place)
+        self.workers.describe(id).unwrap_or_else(place)
     }
 
     /// What is known beyond the reason.
     fn complaint(&mut self, id: WorkerId, reason: Restart, end: &End) -> Option<String> {
         if reason == Restart::SpawnFailed {
-            return self.crew.refusal.take();
+            return self.workers.refusal.take();
         }
-        let process = self.crew.get(id)?;
+        let process = self.workers.get(id)?;
         match reason {
             Restart::UnknownChannel => process.stray.clone(),
             Restart::Quarantined => {
                 let stray = process.stray.as_deref().map(|stray| story::stray(Some(stray)));
-                let story = process.examination.story(self.options.disclosure, end)?;
+                let story = process.health_check.story(self.options.disclosure, end)?;
                 Some(format!("{story}{}", stray.unwrap_or_default()))
             }
             _ => process.complaint.clone(),
@@ -255,7 +263,7 @@ impl Pool {
     /// Compares a worker that has answered nothing with those before it; `None`: it had answered.
     fn compare(&mut self, cx: &mut Context<'_>, id: WorkerId, loss: &Loss, cause: &Cause) -> Option<Again> {
         let (now, cause) = (cx.now(), (cause.what.as_str(), cause.detail.as_str()));
-        let (again, ended) = match self.crew.get(id) {
+        let (again, ended) = match self.workers.get(id) {
             Some(process) if !process.words.is_young() => return None,
             Some(process) => {
                 let which = (process.pid(), process.number);
@@ -280,8 +288,8 @@ impl Pool {
 
     fn hint(&self, id: WorkerId, reason: Restart, end: &End) -> String {
         let is_asked = matches!(reason, Restart::BusyTimeout | Restart::Quarantined) && *end == End::Stopped;
-        let is_silent = |process: &Process| !process.has_written && !process.child.is_on_terminal();
-        if is_asked && self.crew.get(id).is_some_and(is_silent) {
+        let is_silent = |process: &WorkerProcess| !process.has_written && !process.child.is_on_terminal();
+        if is_asked && self.workers.get(id).is_some_and(is_silent) {
             buffering::hint(self.options.process.command.argv())
         } else {
             String::new()
@@ -296,7 +304,7 @@ impl Pool {
             (Some(slot), Some(delay)) => {
                 // Who serves on where a successor is lost: so a broken new generation is told from an outage.
                 let serving = self.dispatcher.in_service(slot).filter(|serving| *serving != lost);
-                let stays = serving.and_then(|serving| self.crew.describe(serving));
+                let stays = serving.and_then(|serving| self.workers.describe(serving));
                 Next::Start { delay, stays }
             }
         }

@@ -3,8 +3,8 @@
 //!
 //! The brain of it is one `match` over [`Action`] in [`Pool::act`]. Beside it stand accepting (`listeners`), the clients
 //! (`client` is one, `exchange` one request of it and its answer, `clients` all of them, `intake` reads them, `waiting`
-//! watches them, `parting` answers them and lets them go), the workers (`process` is one, `crew`
-//! all of them, `workers` starts them and gives them requests, `probe` asks them what is known already, `output` takes what
+//! watches them, `parting` answers them and lets them go), the workers (`process` is one, `workers`
+//! all of them, `spawning` starts them and gives them requests, `health_check` asks them what is known already, `output` takes what
 //! they write, `endings` sees them go), the two framings of a message (`transcode`), requests that need no worker (`sharing`),
 //! what is told of a worker that is lost (`loss`), of requests afterwards (`record`) and of the pool's size (`resizing`),
 //! connections that have a worker to themselves (`session` is one, `sessions` all, `standstill` holds more of one whose two
@@ -19,11 +19,11 @@
 
 mod client;
 mod clients;
-mod crew;
 mod describe;
 mod endings;
 mod exchange;
 mod health;
+mod health_check;
 mod intake;
 mod lifecycle;
 mod listeners;
@@ -31,7 +31,6 @@ mod loss;
 mod outgoing;
 mod output;
 mod parting;
-mod probe;
 mod process;
 mod record;
 mod resizing;
@@ -39,6 +38,7 @@ mod session;
 mod sessions;
 mod sharing;
 mod sources;
+mod spawning;
 mod standstill;
 mod transcode;
 mod waiting;
@@ -65,10 +65,10 @@ use crate::stats::Snapshot;
 use crate::doors::journal::Journal;
 use crate::doors::standstill::Hoard;
 use clients::Clients;
-use crew::Crew;
 use lifecycle::Life;
 use sessions::Sessions;
 use sources::Of;
+use workers::Workers;
 
 pub(super) use lifecycle::cannot_start;
 
@@ -86,7 +86,7 @@ pub struct Pool {
     sessions: Sessions,
     /// What is held of sessions whose clients and workers wait for each other.
     hoard: Hoard,
-    crew: Crew,
+    workers: Workers,
     life: Life,
     life_alarm: Alarm,
     latencies: Latencies,
@@ -187,7 +187,7 @@ impl Service for Pool {
 
     fn turn_end(&mut self, cx: &mut Context<'_>) {
         // What is written may tell that somebody has gone, and that more is to be written; each can tell so once.
-        while self.clients.has_unflushed() || self.crew.has_unsent() {
+        while self.clients.has_unflushed() || self.workers.has_unsent() {
             // Workers first: they have something to do while the clients are told what they have done.
             self.send_all(cx);
             self.flush_all(cx);
@@ -322,7 +322,7 @@ impl Pool {
     ) {
         let (peer, cause) = (self.peer_name(client), report::refusal(reason, &self.options));
         let at = worker
-            .and_then(|worker| self.crew.describe(worker))
+            .and_then(|worker| self.workers.describe(worker))
             .map(|worker| format!(" at {worker}"))
             .unwrap_or_default();
         let waited = amount::span(waited);

@@ -11,7 +11,7 @@ use super::super::options::Mode;
 use super::super::recorder::Excerpt;
 use super::super::repeats::{Repeats, Words};
 use super::super::report::Topic;
-use super::process::{Addressee, Lines, Process, Stage, Unread};
+use super::process::{Addressee, Lines, Stage, Unread, WorkerProcess};
 use super::session::Running;
 use super::{Of, Pool, Reply};
 use crate::framing::{Frame, Framing, Progress};
@@ -33,8 +33,8 @@ enum Outcome {
 
 impl Pool {
     pub(super) fn output_ready(&mut self, cx: &mut Context<'_>, key: Key, readiness: Readiness) {
-        let Some(id) = self.crew.find(key) else { return };
-        if self.has_sessions() && self.crew.get(id).is_some_and(|process| !process.is_starting()) {
+        let Some(id) = self.workers.find(key) else { return };
+        if self.has_sessions() && self.workers.get(id).is_some_and(|process| !process.is_starting()) {
             return self.session_worker_ready(cx, id, Running::worker_has_output);
         }
         let mut buffer = cx.lend_buffer();
@@ -44,7 +44,9 @@ impl Pool {
             Outcome::Drained => {}
             Outcome::MoreLater => cx.resume_later(Of::WorkerOutput.worker(id)),
             Outcome::Closed => {
-                let Some(process) = self.crew.get_mut(id) else { return };
+                let Some(process) = self.workers.get_mut(id) else {
+                    return;
+                };
                 process.child.stdout = None;
                 // Where that ends its reply, it counts if the process says so as well, by its exit status.
                 if self.options.framings.worker_reply != Framing::Eof || !process.owes_a_reply() {
@@ -59,7 +61,7 @@ impl Pool {
     /// only cost time.
     fn let_it_write_more(&mut self, cx: &Context<'_>, id: WorkerId) {
         let has_many = self
-            .crew
+            .workers
             .get(id)
             .is_some_and(|process| process.given.len() > MANY_IN_HAND);
         if has_many && self.stepped_back != Some(cx.now()) {
@@ -72,7 +74,7 @@ impl Pool {
     /// a pipe, so the usual reply costs one read; only when the pipe's other end is closed is it read to its end.
     fn read_output(&mut self, cx: &mut Context<'_>, id: WorkerId, buffer: &mut [u8], to_the_end: bool) -> Outcome {
         for _ in 0..READS_PER_TURN {
-            let Some(process) = self.crew.get(id).filter(|process| process.child.stdout.is_some()) else {
+            let Some(process) = self.workers.get(id).filter(|process| process.child.stdout.is_some()) else {
                 return Outcome::Drained;
             };
             if self.has_sessions() && !process.is_starting() {
@@ -83,7 +85,7 @@ impl Pool {
             match process.read_output(buffer) {
                 Ok(0) => return Outcome::Closed,
                 Ok(length) => {
-                    if let Some(process) = self.crew.get_mut(id) {
+                    if let Some(process) = self.workers.get_mut(id) {
                         process.look = look;
                     }
                     self.take_output(cx, id, buffer.get(..length).unwrap_or_default());
@@ -99,7 +101,9 @@ impl Pool {
     }
 
     fn take_output(&mut self, cx: &mut Context<'_>, id: WorkerId, output: &[u8]) {
-        let Some(process) = self.crew.get_mut(id) else { return };
+        let Some(process) = self.workers.get_mut(id) else {
+            return;
+        };
         process.has_written = true;
         match &mut process.stage {
             Stage::Ending | Stage::Lost => {}
@@ -124,7 +128,9 @@ impl Pool {
 
     /// Output of a worker in service. The usual reply lies in `output` whole and alone, and goes from there to its client.
     fn take_replies(&mut self, cx: &mut Context<'_>, id: WorkerId, output: &[u8]) {
-        let Some(process) = self.crew.get_mut(id) else { return };
+        let Some(process) = self.workers.get_mut(id) else {
+            return;
+        };
         let mut held = std::mem::take(&mut process.reply);
         if held.is_empty() {
             let taken = self.take_frames(cx, id, output, output.len());
@@ -134,11 +140,15 @@ impl Pool {
             let taken = self.take_frames(cx, id, &held, output.len());
             held.drain(..taken);
         }
-        let Some(process) = self.crew.get_mut(id).filter(|process| process.stage == Stage::Serving) else {
+        let Some(process) = self
+            .workers
+            .get_mut(id)
+            .filter(|process| process.stage == Stage::Serving)
+        else {
             return;
         };
         // A probe has its deadline, whatever of its answer has come.
-        let is_probe = process.examination.is_under_way();
+        let is_probe = process.health_check.is_under_way();
         process.reply = held;
         if process.reply.is_empty() {
             return;
@@ -162,21 +172,21 @@ impl Pool {
 
     /// Nothing has come from a worker for as long as it takes a reply to be over.
     pub(super) fn reply_overdue(&mut self, cx: &mut Context<'_>, key: Key) {
-        let Some(id) = self.crew.find(key) else { return };
-        if let Some(process) = self.crew.get_mut(id) {
+        let Some(id) = self.workers.find(key) else { return };
+        if let Some(process) = self.workers.get_mut(id) {
             cx.alarm_fired(&mut process.reply_alarm);
         }
         // Or has it, and this loop was late?
         self.output_ready(cx, key, Readiness::default());
-        let is_quiet = |process: &&mut Process| process.reply_alarm.at().is_none() && !process.reply.is_empty();
-        if self.crew.get_mut(id).filter(is_quiet).is_some() {
+        let is_quiet = |process: &&mut WorkerProcess| process.reply_alarm.at().is_none() && !process.reply.is_empty();
+        if self.workers.get_mut(id).filter(is_quiet).is_some() {
             self.reply_has_ended(cx, id);
         }
     }
 
     /// What a worker has written is its reply, because something else than the bytes says that it is over.
     pub(super) fn reply_has_ended(&mut self, cx: &mut Context<'_>, id: WorkerId) {
-        let Some(process) = self.crew.get_mut(id).filter(|process| process.owes_a_reply()) else {
+        let Some(process) = self.workers.get_mut(id).filter(|process| process.owes_a_reply()) else {
             return;
         };
         let held = std::mem::take(&mut process.reply);
@@ -201,7 +211,11 @@ impl Pool {
         let (mut taken, mut by_now) = (0, None);
         let held_before = bytes.len().saturating_sub(read);
         while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
-            let Some(process) = self.crew.get_mut(id).filter(|process| process.stage == Stage::Serving) else {
+            let Some(process) = self
+                .workers
+                .get_mut(id)
+                .filter(|process| process.stage == Stage::Serving)
+            else {
                 break;
             };
             match process.framer.advance(rest) {
@@ -241,7 +255,9 @@ impl Pool {
     /// One reply has come, with what its framing adds.
     fn reply_is_whole(&mut self, cx: &mut Context<'_>, reply: Reply<'_>, behind: &[u8], had_read: Option<u64>) {
         let (id, longest) = (reply.worker, self.options.max_reply);
-        let Some(process) = self.crew.get_mut(id) else { return };
+        let Some(process) = self.workers.get_mut(id) else {
+            return;
+        };
         let Addressee::Request { which, prefix } = process.addressee(reply.bytes) else {
             process.stray = Some(Excerpt::of(reply.bytes, self.options.disclosure).to_string());
             return self.fault(cx, id, Fault::UnknownChannel);
@@ -255,7 +271,7 @@ impl Pool {
         let unread = process.unread_input(landed, had_read);
         // What stands behind the last reply that is owed answers nothing; of numbered lines each is judged by its number.
         let excess = process.given.is_empty() && !behind.is_empty();
-        if process.examination.is_under_way() {
+        if process.health_check.is_under_way() {
             return self.judge(cx, id, payload, which, unread, excess);
         }
         let excess = excess && process.lines == Lines::Plain;
@@ -284,7 +300,9 @@ impl Pool {
     }
 
     fn reply_is_too_long(&mut self, cx: &mut Context<'_>, id: WorkerId, line: &[u8]) {
-        let Some(process) = self.crew.get_mut(id) else { return };
+        let Some(process) = self.workers.get_mut(id) else {
+            return;
+        };
         let fault = match process.addressee(line) {
             Addressee::Request { which, .. } => Fault::ReplyTooLong(which),
             Addressee::Nobody | Addressee::NotKnownYet => {
@@ -297,7 +315,9 @@ impl Pool {
 
     /// What a worker writes is not cut as it should be: where it ends, nobody can tell.
     fn reply_is_none(&mut self, cx: &mut Context<'_>, id: WorkerId, reason: &str) {
-        let Some(process) = self.crew.get_mut(id) else { return };
+        let Some(process) = self.workers.get_mut(id) else {
+            return;
+        };
         if !process.owes_a_reply() {
             return self.fault(cx, id, Fault::Unasked);
         }
@@ -308,7 +328,7 @@ impl Pool {
     /// What it complains about goes into the log, a line at a time. One read a turn: a buffer full of the shortest lines
     /// takes longer than all else in a turn, and nobody waits for it but the one who complains.
     pub(super) fn errors_ready(&mut self, cx: &mut Context<'_>, key: Key) {
-        let Some(id) = self.crew.find(key) else { return };
+        let Some(id) = self.workers.find(key) else { return };
         let mut buffer = cx.lend_buffer();
         let outcome = self.read_errors(cx, id, &mut buffer);
         cx.return_buffer(buffer);
@@ -316,7 +336,7 @@ impl Pool {
             Outcome::MoreLater => cx.resume_later(Of::WorkerErrors.worker(id)),
             Outcome::Drained => {}
             Outcome::Closed => {
-                if let Some(process) = self.crew.get_mut(id) {
+                if let Some(process) = self.workers.get_mut(id) {
                     process.child.stderr = None;
                 }
             }
@@ -326,9 +346,9 @@ impl Pool {
     /// It has complained faster than the log takes it, and it is said how many lines are missing; or lines were held back for
     /// too long.
     pub(super) fn errors_overdue(&mut self, cx: &mut Context<'_>, key: Key) {
-        let Some(id) = self.crew.find(key) else { return };
+        let Some(id) = self.workers.find(key) else { return };
         let now = cx.now();
-        if let Some(process) = self.crew.get_mut(id) {
+        if let Some(process) = self.workers.get_mut(id) {
             cx.alarm_fired(&mut process.stderr_alarm);
         }
         self.complain(cx, id, |stderr, hear| stderr.on_deadline(now, hear));
@@ -343,7 +363,7 @@ impl Pool {
         id: WorkerId,
         come: impl FnOnce(&mut StderrLog, &mut dyn FnMut(&str)),
     ) {
-        let Some(process) = self.crew.get(id) else { return };
+        let Some(process) = self.workers.get(id) else { return };
         let (pid, now) = (process.pid(), cx.now());
         self.with_words(cx, id, |repeats, stderr, words, tell| {
             come(stderr, &mut |line| repeats.hear(words, line, pid, now, tell));
@@ -359,16 +379,16 @@ impl Pool {
         with: impl FnOnce(&mut Repeats, &mut StderrLog, &mut Words, &mut dyn FnMut(&str)) -> T,
     ) -> Option<T> {
         let Pool {
-            crew,
+            workers,
             repeats,
             echoes,
             journal,
             options,
             ..
         } = self;
-        let process = crew.get_mut(id)?;
+        let process = workers.get_mut(id)?;
         let (name, who, pid, now) = (&options.name, process.who(), process.pid(), cx.now());
-        let Process {
+        let WorkerProcess {
             stderr, words, said, ..
         } = process;
         let mut is_any_left_out = false;
@@ -388,14 +408,16 @@ impl Pool {
     }
 
     fn watch_complaints(&mut self, cx: &mut Context<'_>, id: WorkerId) {
-        let Some(process) = self.crew.get_mut(id) else { return };
+        let Some(process) = self.workers.get_mut(id) else {
+            return;
+        };
         let deadlines = [process.stderr.deadline(), process.words.deadline()];
         let next = deadlines.into_iter().flatten().min();
         cx.set_alarm(&mut process.stderr_alarm, Of::WorkerErrors.worker(id), next);
     }
 
     fn read_errors(&mut self, cx: &mut Context<'_>, id: WorkerId, buffer: &mut [u8]) -> Outcome {
-        let process = self.crew.get_mut(id);
+        let process = self.workers.get_mut(id);
         let Some(stderr) = process.and_then(|process| process.child.stderr.as_mut()) else {
             return Outcome::Drained;
         };
@@ -415,7 +437,7 @@ impl Pool {
 
     /// What one has answered that has closed its input since.
     pub(super) fn hear_answers(&mut self, cx: &mut Context<'_>, key: Key) {
-        let Some(id) = self.crew.find(key) else { return };
+        let Some(id) = self.workers.find(key) else { return };
         self.let_it_write_more(cx, id);
         let mut buffer = cx.lend_buffer();
         let outcome = self.read_output(cx, id, &mut buffer, true);
@@ -423,7 +445,11 @@ impl Pool {
         if let Outcome::MoreLater = outcome {
             return cx.resume_later(Of::WorkerInput.worker(id));
         }
-        if self.crew.get(id).is_some_and(|process| process.stage == Stage::Serving) {
+        if self
+            .workers
+            .get(id)
+            .is_some_and(|process| process.stage == Stage::Serving)
+        {
             self.input_is_shut(cx, id);
         }
     }
@@ -434,7 +460,7 @@ impl Pool {
         let mut buffer = vec![0; READ_BUFFER];
         while let Outcome::MoreLater = self.read_output(cx, id, &mut buffer, true) {
             // Whoever ends his reply by his end may have left more of it, up to what a reply may have.
-            if !self.crew.get(id).is_some_and(Process::owes_a_reply) {
+            if !self.workers.get(id).is_some_and(WorkerProcess::owes_a_reply) {
                 break;
             }
         }
@@ -445,7 +471,11 @@ impl Pool {
 
     /// What a worker has written to its standard error by now, before something is told of it.
     pub(super) fn hear_complaints(&mut self, cx: &mut Context<'_>, id: WorkerId) {
-        if self.crew.get(id).is_none_or(|process| process.child.stderr.is_none()) {
+        if self
+            .workers
+            .get(id)
+            .is_none_or(|process| process.child.stderr.is_none())
+        {
             return;
         }
         let mut buffer = vec![0; READ_BUFFER];

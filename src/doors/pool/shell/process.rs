@@ -12,9 +12,9 @@ use super::super::echoes::Said;
 use super::super::recorder::Recorder;
 use super::super::repeats::Words;
 use super::super::story::{End, Side};
+use super::health_check::HealthCheck;
 use super::loss::Loss;
 use super::outgoing::Outgoing;
-use super::probe::Examination;
 use crate::framing::Framer;
 use crate::framing::channel::{self, Channel, Prefix};
 use crate::framing::search::LineSearch;
@@ -26,7 +26,7 @@ use crate::reactor::{Alarm, Key};
 
 /// A process from its exec until it is reaped.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(super) struct WorkerProcess {
     pub(super) id: WorkerId,
     /// The number of its place when it was started: what logs and statistics call it.
     pub(super) number: usize,
@@ -60,7 +60,7 @@ pub(super) struct Process {
     /// Whether a byte has come from its standard output.
     pub(super) has_written: bool,
     pub(super) recorder: Recorder,
-    pub(super) examination: Examination,
+    pub(super) health_check: HealthCheck,
     /// The line that answers nothing, for which it is lost.
     pub(super) stray: Option<String>,
     /// What else is known of why it is lost.
@@ -196,7 +196,7 @@ pub(super) enum Silence {
     Closed,
 }
 
-impl Process {
+impl WorkerProcess {
     pub(super) fn pid(&self) -> i32 {
         self.child.pid().as_raw()
     }

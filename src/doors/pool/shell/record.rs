@@ -18,7 +18,7 @@ impl Pool {
     /// What a worker was working on when it was lost, and what it had worked on before: a line each.
     /// `lost`: when it was.
     pub(super) fn record(&mut self, id: WorkerId, reason: Restart, lost: Instant) -> Vec<String> {
-        let Some(process) = self.crew.get_mut(id) else {
+        let Some(process) = self.workers.get_mut(id) else {
             return Vec::new();
         };
         let (who, record) = (process.who(), std::mem::take(&mut process.recorder));
@@ -57,7 +57,7 @@ impl Pool {
         };
         let arrived = cx.now().checked_sub(waited + served);
         let (peer, request) = (client.peer, Excerpt::of(bytes, self.disclosure_of(arrived)).to_string());
-        let who = self.crew.describe(worker).unwrap_or_default();
+        let who = self.workers.describe(worker).unwrap_or_default();
         let (waited, served) = (amount::span(waited), amount::span(served));
         let limit = amount::span(limit);
         let line = format_args!(

@@ -25,7 +25,10 @@ impl Pool {
     }
 
     fn log_shrinking(&mut self, cx: &mut Context<'_>, worker: WorkerId, slot: usize, places: usize) {
-        let who = self.crew.describe(worker).unwrap_or_else(|| format!("worker {slot}"));
+        let who = self
+            .workers
+            .describe(worker)
+            .unwrap_or_else(|| format!("worker {slot}"));
         let size = self.options.policy.workers;
         let line = format_args!(
             "{who} has not been needed for --worker-idle-timeout {} and is let go; {places} are left, of at least {}",

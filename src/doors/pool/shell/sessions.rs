@@ -118,7 +118,7 @@ impl Pool {
         };
         running.standstill.watch.leave(&mut self.hoard);
         let (worker, request) = (running.worker, running.request);
-        if let Some(process) = worker.and_then(|worker| self.crew.get_mut(worker)) {
+        if let Some(process) = worker.and_then(|worker| self.workers.get_mut(worker)) {
             process.session = None;
         }
         if let Some(session) = self.sessions.table.get_mut(key) {
@@ -163,7 +163,9 @@ impl Pool {
             self.descriptor_freed(cx);
             return self.tell(cx, Event::Withdrawn(request));
         }
-        let Some(process) = self.crew.get_mut(id) else { return };
+        let Some(process) = self.workers.get_mut(id) else {
+            return;
+        };
         let (Some(stdin), Some(stdout)) = (process.child.stdin.take(), process.child.stdout.take()) else {
             return self.fault(cx, id, Fault::InputClosed(request));
         };
@@ -219,7 +221,7 @@ impl Pool {
     /// There is something to be read from the worker of a session, or room in its input.
     pub(super) fn session_worker_ready(&mut self, cx: &mut Context<'_>, id: WorkerId, edge: fn(&mut Running)) {
         // A worker without a session keeps what it says for the one to come.
-        let Some(key) = self.crew.get(id).and_then(|process| process.session) else {
+        let Some(key) = self.workers.get(id).and_then(|process| process.session) else {
             return;
         };
         if let Some((_, running)) = self.sessions.running(key) {
@@ -234,7 +236,7 @@ impl Pool {
         let Some((stream, running)) = self.sessions.running(key) else {
             return;
         };
-        let child = running.worker.and_then(|worker| self.crew.get(worker));
+        let child = running.worker.and_then(|worker| self.workers.get(worker));
         let (before, held) = (running.volume(), running.held());
         let mut scratch = cx.lend_buffer();
         let standing = running.carry(stream, child.map(|process| &process.child), &mut scratch, cx.now());
@@ -267,7 +269,7 @@ impl Pool {
     /// The process of a session's worker has ended. What it wrote before goes to the client; if nothing has gone either way
     /// the client is none the wiser, and gets another worker as soon as the dispatcher knows.
     pub(super) fn session_loses_worker(&mut self, cx: &mut Context<'_>, id: WorkerId) {
-        let Some(key) = self.crew.get_mut(id).and_then(|process| process.session) else {
+        let Some(key) = self.workers.get_mut(id).and_then(|process| process.session) else {
             return;
         };
         self.session_worker_ready(cx, id, Running::worker_has_output);
@@ -281,7 +283,7 @@ impl Pool {
             return self.detach(key);
         }
         running.worker_has_ended(cx.now());
-        if let Some(process) = self.crew.get_mut(id) {
+        if let Some(process) = self.workers.get_mut(id) {
             process.session = None;
         }
         self.worker_is_spent(cx, id);
@@ -380,7 +382,7 @@ impl Pool {
             return self.session_is_over(cx, key);
         }
         if let Stage::Running(running) = &mut session.stage
-            && let Some(process) = running.worker.and_then(|worker| self.crew.get(worker))
+            && let Some(process) = running.worker.and_then(|worker| self.workers.get(worker))
         {
             running.on_deadline(&process.child, cx.now());
         }
@@ -415,7 +417,7 @@ impl Pool {
     fn take_out(&mut self, cx: &mut Context<'_>, key: Key) -> Option<Session> {
         if let Some((_, running)) = self.sessions.running(key) {
             running.standstill.watch.leave(&mut self.hoard);
-            if let Some(process) = running.worker.and_then(|worker| self.crew.get_mut(worker)) {
+            if let Some(process) = running.worker.and_then(|worker| self.workers.get_mut(worker)) {
                 process.session = None;
             }
         }

@@ -74,10 +74,12 @@ impl Pool {
     /// its own is not known: all of them are forgotten, and so is what is being asked now. One that has never been given
     /// anything has answered nobody.
     pub(super) fn doubt_answers_of(&mut self, worker: WorkerId, reason: Restart) {
-        let Some(process) = self.crew.get(worker) else { return };
+        let Some(process) = self.workers.get(worker) else {
+            return;
+        };
         let is_doubtful = match reason {
             // Since it passed its last probe it may have answered as wrongly as it has answered this one.
-            Restart::Quarantined => process.examination.has_passed(),
+            Restart::Quarantined => process.health_check.has_passed(),
             // What it wrote belongs to no request, and may have belonged to none for a while.
             Restart::Desync | Restart::UnknownChannel | Restart::Malformed => process.given_bytes > 0,
             // It is too slow, too verbose or dead, and what it has said before stands; or it goes in good order.

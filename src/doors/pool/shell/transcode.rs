@@ -56,7 +56,10 @@ impl Pool {
             Ok(()) => self.answer_all(cx, id, &wire, served),
             Err(unfit) => {
                 self.dispatcher.counters_mut().answer_was_unfit(served);
-                let (peer, who) = (self.peer_name(id), self.crew.describe(reply.worker).unwrap_or_default());
+                let (peer, who) = (
+                    self.peer_name(id),
+                    self.workers.describe(reply.worker).unwrap_or_default(),
+                );
                 let line = format_args!(
                     "refused {peer}: the reply of {who} {unfit}, which --reply-framing {wanted} cannot carry"
                 );

@@ -1,335 +1,72 @@
-//! Workers at work: their processes are started and given requests. What they write is `output`'s, how they end is
-//! `endings`'.
+//! The processes of a pool, by the index of their worker.
 
 use std::collections::VecDeque;
-use std::io;
 
-use mio::Interest;
+use super::super::core::WorkerId;
+use super::Of;
+use super::process::WorkerProcess;
+use crate::reactor::Key;
 
-use super::super::core::{ChannelId, ClientId, Event, Fault, RequestId, Verdict, WorkerId};
-use super::super::echoes::Said;
-use super::super::recorder::Recorder;
-use super::super::repeats::Words;
-use super::super::story::Side;
-use super::exchange::QueuePlace;
-use super::outgoing::Outgoing;
-use super::probe::Examination;
-use super::process::{Input, Lines, Look, Process, Sent, Silence, Stage, StdinWatch, Unread};
-use super::session::Running;
-use super::{Of, Pool};
-use crate::framing::Framing;
-use crate::framing::channel::LONGEST_PREFIX;
-use crate::framing::search::LineSearch;
-use crate::process::child::Child;
-use crate::process::failure::SpawnError;
-use crate::process::reaper;
-use crate::process::spawn::Stdio;
-use crate::process::stderr_log::StderrLog;
-use crate::process::watchdog;
-use crate::reactor::{Alarm, Context, Key};
+/// All processes, by the index of their worker.
+#[derive(Debug, Default)]
+pub(super) struct Workers {
+    processes: Vec<Option<WorkerProcess>>,
+    /// Workers whose process is still to be started.
+    pub(super) waiting: VecDeque<WorkerId>,
+    /// Workers with requests that are to be written at the end of the turn.
+    pub(super) unsent: Vec<WorkerId>,
+    /// Workers that are lost and most likely dying: their stories are not told yet. The one that was lost first is the first.
+    pub(super) dying: Vec<WorkerId>,
+    /// Why the last start failed, until it is told.
+    pub(super) refusal: Option<String>,
+}
 
-/// Processes started in one turn: a start takes a few tenths of a millisecond, in which nobody else is served.
-const SPAWNS_PER_TURN: usize = 4;
-
-impl Pool {
-    // ---- starting ----------------------------------------------------------------------------------------------
-
-    pub(super) fn queue_spawn(&mut self, cx: &mut Context<'_>, id: WorkerId) {
-        if self.crew.waiting.is_empty() {
-            cx.resume_later(Of::Spawning.only());
-        }
-        self.crew.waiting.push_back(id);
-    }
-
-    /// Starts some of the processes that are to be started; the rest in the next turn.
-    pub(super) fn spawn_waiting(&mut self, cx: &mut Context<'_>) {
-        for _ in 0..SPAWNS_PER_TURN {
-            let Some(id) = self.crew.waiting.pop_front() else {
-                return;
-            };
-            if let Err(error) = self.spawn(cx, id) {
-                self.could_not_spawn(cx, id, &error);
-            }
-            if cx.now().elapsed() >= watchdog::SLOW {
-                break;
-            }
-        }
-        if !self.crew.waiting.is_empty() {
-            cx.resume_later(Of::Spawning.only());
-        }
-    }
-
-    /// Starts the next process right now, for those who must know at once whether it works.
-    ///
-    /// # Errors
-    /// It never will. Whoever asks tells so, and the pool ends.
-    pub(super) fn spawn_next(&mut self, cx: &mut Context<'_>) -> Result<(), SpawnError> {
-        let Some(id) = self.crew.waiting.pop_front() else {
-            return Ok(());
-        };
-        match self.spawn(cx, id) {
-            Err(error) if error.is_permanent() => Err(error),
-            Err(error) => {
-                self.could_not_spawn(cx, id, &error);
-                Ok(())
-            }
-            Ok(()) => Ok(()),
-        }
-    }
-
-    fn spawn(&mut self, cx: &mut Context<'_>, id: WorkerId) -> Result<(), SpawnError> {
-        if !self.dispatcher.awaits_spawn(id) {
-            return Ok(());
-        }
-        match self.spawner.spawn(Stdio::piped()) {
-            Ok(child) => {
-                self.started(cx, id, child);
-                Ok(())
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// A start has failed. The dispatcher is told, and tries again after a while.
-    fn could_not_spawn(&mut self, cx: &mut Context<'_>, id: WorkerId, error: &SpawnError) {
-        self.crew.refusal = Some(error.to_string());
-        self.tell(cx, Event::SpawnFailed(id));
-    }
-
-    /// What is known of a worker whose exec has just succeeded.
-    fn process(&self, cx: &Context<'_>, id: WorkerId, child: Child) -> Process {
-        // So it is for as long as it lives, whatever the policy will be: it was started for it.
-        let (lines, longest_prefix) = match self.options.policy.concurrency {
-            Some(_) => (Lines::Numbered, LONGEST_PREFIX),
-            None => (Lines::Plain, 0),
-        };
-        let framings = self.options.framings;
-        Process {
-            id,
-            number: self.dispatcher.slot_of(id).unwrap_or_default(),
-            child,
-            stage: match &self.options.ready_line {
-                Some(line) => Stage::Starting(LineSearch::new(line)),
-                None => Stage::Serving,
-            },
-            framer: framings.worker_reply.framer(self.options.max_reply + longest_prefix),
-            look: Look::default(),
-            reply: Vec::new(),
-            reply_alarm: Alarm::default(),
-            input: match framings.worker_request {
-                Framing::Eof => Input::EndsWithRequest,
-                _ => Input::Stays,
-            },
-            lines,
-            given: VecDeque::new(),
-            given_bytes: 0,
-            unsent: Outgoing::default(),
-            stdin_watched: StdinWatch::NotYet,
-            ending: reaper::Ending::new(self.options.kill_timeout),
-            ending_alarm: Alarm::default(),
-            stderr: StderrLog::new(cx.now()),
-            stderr_alarm: Alarm::default(),
-            words: Words::default(),
-            said: Said::default(),
-            started: cx.now(),
-            has_written: false,
-            recorder: Recorder::new(self.recorded()),
-            examination: Examination::new(self.options.probe.clone()),
-            stray: None,
-            complaint: None,
-            closed: None,
-            loss: None,
-            exit_waits: false,
-            end: None,
-            session: None,
-            had_session: false,
-            was_signalled: false,
-        }
-    }
-
-    fn started(&mut self, cx: &mut Context<'_>, id: WorkerId, child: Child) {
-        let process = self.process(cx, id, child);
-        log::debug!(service:% = self.options.name; "{}: {} is started", self.options.name, process.who());
-        self.crew.insert(process);
-        self.dispatcher.handle(cx.now(), Event::Started(id));
-        if let Err(error) = self.watch_process(cx, id) {
-            return self.cannot_watch(cx, id, &error);
-        }
-        if self.options.ready_line.is_none() {
-            self.dispatcher.handle(cx.now(), Event::Ready(id));
-        }
-        self.act(cx, None);
-    }
-
-    /// How many requests a worker's recorder keeps: what the operator wants, and, where he wants any, no fewer than may be in
-    /// flight, or the one to blame would be overwritten by those written behind it.
-    fn recorded(&self) -> usize {
-        match self.options.record {
-            0 => 0,
-            wanted => {
-                let policy = &self.options.policy;
-                wanted.max(policy.concurrency.unwrap_or(policy.pipeline))
-            }
-        }
-    }
-
-    fn watch_process(&mut self, cx: &Context<'_>, id: WorkerId) -> io::Result<()> {
-        let Some(process) = self.crew.get_mut(id) else {
-            return Ok(());
-        };
-        cx.register(Of::WorkerExit.worker(id), process.child.pidfd(), Interest::READABLE)?;
-        if let Some(stdout) = &mut process.child.stdout {
-            cx.register(Of::WorkerOutput.worker(id), stdout, Interest::READABLE)?;
-        }
-        if let Some(stderr) = &mut process.child.stderr {
-            cx.register(Of::WorkerErrors.worker(id), stderr, Interest::READABLE)?;
-        }
-        Ok(())
-    }
-
-    // ---- giving ------------------------------------------------------------------------------------------------
-
-    /// Gives a worker a request. `speaking` is the worker whose reply was read this very moment, with nothing behind it;
-    /// anybody else is looked at first, for what it has written unasked would be taken for the answer. Not so where an
-    /// answer is known by its number.
-    pub(super) fn assign(
-        &mut self,
-        cx: &mut Context<'_>,
-        id: WorkerId,
-        request: RequestId,
-        client: ClientId,
-        channel: Option<ChannelId>,
-        speaking: Option<WorkerId>,
-    ) {
-        if self.has_sessions() {
-            return self.begin_session(cx, id, request, client);
-        }
-        if self.has_left(client) && self.withdraw(cx, client, request) {
-            return;
-        }
-        self.clients.set_request(client, request, QueuePlace::WithWorker);
-        let Some(process) = self.crew.get_mut(id) else { return };
-        // One that has something to do may write at any moment, and by right.
-        if speaking != Some(id) && process.given.is_empty() && channel.is_none() {
-            match process.silence() {
-                Silence::Kept => {}
-                Silence::Broken => return self.fault(cx, id, Fault::Unasked),
-                Silence::Closed => {
-                    process.closed = Some(Side::Output);
-                    return self.fault(cx, id, Fault::InputClosed(request));
-                }
-            }
-            // It had read all of its input when it became free, and has been written nothing since; see `core/available.rs`.
-            debug_assert!(process.bytes_read().is_none_or(|read| read == process.given_bytes));
-        }
-        // A client that vanished in this very turn has been abandoned, or will be.
-        let bytes = self.clients.exchanges.request_bytes(client).unwrap_or_default();
-        process.take(Some(request), channel, bytes);
-        process
-            .recorder
-            .begin(bytes, channel, cx.now(), self.options.disclosure);
-        // One that works on all it has is given it at once: then it is known what has reached it.
-        if self.options.policy.pipeline == 1 || channel.is_some() {
-            return self.send(cx, id);
-        }
-        // Others may follow in this turn.
-        if process.unsent.list() {
-            self.crew.unsent.push(id);
-        }
-    }
-
-    /// Writes what was gathered for all workers in this turn.
-    pub(super) fn send_all(&mut self, cx: &mut Context<'_>) {
-        while let Some(id) = self.crew.unsent.pop() {
-            let Some(process) = self.crew.get_mut(id) else { continue };
-            process.unsent.unlist();
-            if process.stage == Stage::Serving {
-                self.send(cx, id);
-            }
-        }
-    }
-
-    pub(super) fn send(&mut self, cx: &mut Context<'_>, id: WorkerId) {
-        let Some(process) = self.crew.get_mut(id) else { return };
-        match process.send() {
-            Sent::Whole => {}
-            Sent::Partly => self.watch_input(cx, id),
-            // It has read as much as it wants, or died: its reply or its end tells.
-            Sent::Lost if self.options.framings.single_use() => process.end_input(),
-            // What it has answered may lie in its output.
-            Sent::Nothing(_) | Sent::Lost if process.given.len() > 1 => {
-                process.input = Input::Shut;
-                cx.resume_later(Of::WorkerInput.worker(id));
-            }
-            Sent::Nothing(_) | Sent::Lost => self.input_is_shut(cx, id),
-        }
-    }
-
-    /// A worker that has closed its input, and whose last answers have been read.
-    pub(super) fn input_is_shut(&mut self, cx: &mut Context<'_>, id: WorkerId) {
-        let Some(process) = self.crew.get_mut(id) else { return };
-        process.closed.get_or_insert(Side::Input);
-        match process.not_sent() {
-            Sent::Nothing(request) => {
-                let untouched = process.untouched().count();
-                process.recorder.forget_newest(untouched);
-                self.fault(cx, id, Fault::InputClosed(request));
-            }
-            Sent::Lost | Sent::Whole | Sent::Partly => self.fault(cx, id, Fault::OutputClosed),
-        }
-    }
-
-    fn watch_input(&mut self, cx: &mut Context<'_>, id: WorkerId) {
-        let Some(process) = self.crew.get_mut(id) else { return };
-        let Some(stdin) = process
-            .child
-            .stdin
+impl Workers {
+    pub(super) fn get_mut(&mut self, id: WorkerId) -> Option<&mut WorkerProcess> {
+        self.processes
+            .get_mut(id.index as usize)?
             .as_mut()
-            .filter(|_| process.stdin_watched == StdinWatch::NotYet)
-        else {
-            return;
-        };
-        match cx.register(Of::WorkerInput.worker(id), stdin, Interest::WRITABLE) {
-            Ok(()) => process.stdin_watched = StdinWatch::Registered,
-            Err(error) => self.cannot_watch(cx, id, &error),
+            .filter(|process| process.id == id)
+    }
+
+    pub(super) fn get(&self, id: WorkerId) -> Option<&WorkerProcess> {
+        self.processes
+            .get(id.index as usize)?
+            .as_ref()
+            .filter(|process| process.id == id)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &WorkerProcess> {
+        self.processes.iter().flatten()
+    }
+
+    pub(super) fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
+    /// Whom a source belongs to, if it is still there.
+    pub(super) fn find(&self, key: Key) -> Option<WorkerId> {
+        let process = self.processes.get(key.slot())?.as_ref()?;
+        (Of::WorkerExit.worker(process.id).key == key).then_some(process.id)
+    }
+
+    pub(super) fn insert(&mut self, process: WorkerProcess) {
+        let index = process.id.index as usize;
+        if index >= self.processes.len() {
+            self.processes.resize_with(index + 1, || None);
+        }
+        if let Some(place) = self.processes.get_mut(index) {
+            *place = Some(process);
         }
     }
 
-    /// Its process goes on, but nothing would be heard of it.
-    fn cannot_watch(&mut self, cx: &mut Context<'_>, id: WorkerId, error: &io::Error) {
-        if let Some(process) = self.crew.get_mut(id) {
-            process.complaint = Some(format!("it cannot be watched: {error}"));
-        }
-        self.tell(cx, Event::Broken(id, Fault::OutputClosed));
+    pub(super) fn remove(&mut self, id: WorkerId) -> Option<WorkerProcess> {
+        self.get(id)?;
+        self.processes.get_mut(id.index as usize)?.take()
     }
 
-    pub(super) fn input_ready(&mut self, cx: &mut Context<'_>, key: Key) {
-        let Some(id) = self.crew.find(key) else { return };
-        if self.has_sessions() {
-            return self.session_worker_ready(cx, id, Running::worker_has_room);
-        }
-        self.send(cx, id);
-    }
-
-    pub(super) fn fault(&mut self, cx: &mut Context<'_>, id: WorkerId, fault: Fault) {
-        if let (Some(process), Fault::OutputClosed | Fault::InputClosed(_)) = (self.crew.get_mut(id), fault)
-            && process.stage != Stage::Ending
-        {
-            process.stage = Stage::Lost;
-            process.closed.get_or_insert(Side::Output);
-        }
-        if let Some(process) = self.crew.get_mut(id) {
-            process.examination.cut_short(fault);
-        }
-        self.tell(cx, Event::Broken(id, fault));
-    }
-
-    /// After a long request: has the worker read all of it, and answered once?
-    pub(super) fn inspect(&mut self, cx: &mut Context<'_>, id: WorkerId) {
-        let clean = self.crew.get_mut(id).is_some_and(|process| {
-            process.unread_input(None, process.bytes_read()) == Unread::Nothing && process.silence() == Silence::Kept
-        });
-        let verdict = if clean { Verdict::Clean } else { Verdict::OutOfStep };
-        self.tell(cx, Event::Inspected(id, verdict));
+    /// What the log calls a worker, while its process is known.
+    pub(super) fn describe(&self, id: WorkerId) -> Option<String> {
+        self.get(id).map(WorkerProcess::who)
     }
 }

@@ -19,7 +19,7 @@ use crate::reactor::Context;
 
 /// What one process is asked, and how far that has gone.
 #[derive(Debug)]
-pub(super) struct Examination {
+pub(super) struct HealthCheck {
     /// What was to be asked when it was started: the worker of an older generation need not know newer answers.
     probe: Option<Arc<Probe>>,
     state: State,
@@ -43,9 +43,9 @@ enum Passed {
     Before,
 }
 
-impl Examination {
+impl HealthCheck {
     pub(super) fn new(probe: Option<Arc<Probe>>) -> Self {
-        Examination {
+        HealthCheck {
             probe,
             state: State::Resting,
             passed: Passed::Never,
@@ -139,8 +139,10 @@ fn line(answer: &[u8]) -> &[u8] {
 
 impl Pool {
     pub(super) fn probe(&mut self, cx: &mut Context<'_>, id: WorkerId, channel: Option<ChannelId>) {
-        let Some(process) = self.crew.get_mut(id) else { return };
-        let Some(probe) = process.examination.begin() else {
+        let Some(process) = self.workers.get_mut(id) else {
+            return;
+        };
+        let Some(probe) = process.health_check.begin() else {
             // Those alone are asked that were started with something to be asked; who cannot be asked is not believed.
             return self.tell(cx, Event::Probed(id, Finding::Wrong));
         };
@@ -166,17 +168,19 @@ impl Pool {
         unread: Unread,
         excess: bool,
     ) {
-        let Some(process) = self.crew.get_mut(id) else { return };
+        let Some(process) = self.workers.get_mut(id) else {
+            return;
+        };
         process.recorder.answered(which, cx.now());
         let finding = process
-            .examination
+            .health_check
             .judge(answer, unread, excess, self.options.disclosure);
         self.tell(cx, Event::Probed(id, finding));
     }
 
     /// The good news after the bad.
     pub(super) fn log_cleared(&mut self, cx: &mut Context<'_>, id: WorkerId) {
-        let who = self.crew.describe(id).unwrap_or_default();
+        let who = self.workers.describe(id).unwrap_or_default();
         let ended = self.repeats.end().filter(|ended| ended.count > 1);
         let after = ended
             .map(|ended| format!(", {}", story::after_all(&ended)))
@@ -194,31 +198,34 @@ mod tests {
 
     const SHOWN: Disclosure = Disclosure::Excerpts;
 
-    fn asked(expect: &str) -> Examination {
+    fn asked(expect: &str) -> HealthCheck {
         let probe = Probe {
             question: b"q\n".to_vec(),
             expect: Pattern::new(expect).unwrap(),
         };
-        let mut examination = Examination::new(Some(Arc::new(probe)));
-        assert!(examination.begin().is_some() && examination.is_under_way());
-        examination
+        let mut health_check = HealthCheck::new(Some(Arc::new(probe)));
+        assert!(health_check.begin().is_some() && health_check.is_under_way());
+        health_check
     }
 
     #[test]
     fn the_line_end_is_no_part_of_the_answer() {
         for answer in [&b"OK\n"[..], b"OK\r\n"] {
-            let mut examination = asked("^OK$");
-            assert_eq!(examination.judge(answer, Unread::Nothing, false, SHOWN), Finding::Right);
-            assert!(!examination.is_under_way());
+            let mut health_check = asked("^OK$");
+            assert_eq!(
+                health_check.judge(answer, Unread::Nothing, false, SHOWN),
+                Finding::Right
+            );
+            assert!(!health_check.is_under_way());
         }
     }
 
     #[test]
     fn why_it_failed_is_told() {
         let told = |answer: &[u8], unread, excess| {
-            let mut examination = asked("^OK$");
-            assert_eq!(examination.judge(answer, unread, excess, SHOWN), Finding::Wrong);
-            examination.story(SHOWN, &End::Stopped).unwrap()
+            let mut health_check = asked("^OK$");
+            assert_eq!(health_check.judge(answer, unread, excess, SHOWN), Finding::Wrong);
+            health_check.story(SHOWN, &End::Stopped).unwrap()
         };
         assert_eq!(
             told(b"ERR\n", Unread::Nothing, false),
@@ -232,13 +239,13 @@ mod tests {
 
     #[test]
     fn which_time_is_over_is_told() {
-        let mut examination = asked("OK");
-        let story = |examination: &Examination| examination.story(SHOWN, &End::Ended(ExitStatus::Code(3))).unwrap();
-        assert!(story(&examination).ends_with("no answer within --start-timeout"));
-        examination.judge(b"OK\n", Unread::Nothing, false, SHOWN);
-        examination.begin();
-        assert!(story(&examination).ends_with("no answer within --busy-timeout"));
-        examination.cut_short(Fault::OutputClosed);
-        assert!(story(&examination).ends_with("asked \"q\", it exited with status 3"));
+        let mut health_check = asked("OK");
+        let story = |health_check: &HealthCheck| health_check.story(SHOWN, &End::Ended(ExitStatus::Code(3))).unwrap();
+        assert!(story(&health_check).ends_with("no answer within --start-timeout"));
+        health_check.judge(b"OK\n", Unread::Nothing, false, SHOWN);
+        health_check.begin();
+        assert!(story(&health_check).ends_with("no answer within --busy-timeout"));
+        health_check.cut_short(Fault::OutputClosed);
+        assert!(story(&health_check).ends_with("asked \"q\", it exited with status 3"));
     }
 }
