@@ -1,6 +1,6 @@
 //! All connected clients and their exchanges: one table each, and what is kept from one to the next.
 //!
-//! Reading them is `intake`'s, answering them and letting them go `parting`'s, their time with the dispatcher `waiting`'s.
+//! Reading them is `intake`'s, answering them and letting them go `respond`'s, their time with the dispatcher `waiting`'s.
 
 use std::time::Instant;
 
@@ -122,8 +122,8 @@ impl Clients {
 
     /// Takes in a connection that is counted already and has nothing more to ask: it is only to be parted from. `None`: there
     /// is no place for it, and it was closed.
-    pub(super) fn adopt_leaver(&mut self, stream: Stream, peer: PeerAddr, now: Instant) -> Option<Key> {
-        let leaver = Client {
+    pub(super) fn adopt_finished(&mut self, stream: Stream, peer: PeerAddr, now: Instant) -> Option<Key> {
+        let client = Client {
             stream,
             peer,
             phase: Phase::Finishing(After::LookForInput),
@@ -138,10 +138,10 @@ impl Clients {
             alarm: Alarm::default(),
             watch: Watch::NotYet,
         };
-        match self.table.insert(leaver) {
+        match self.table.insert(client) {
             Ok(key) => Some(key),
-            Err(leaver) => {
-                self.count.release(&leaver.peer);
+            Err(client) => {
+                self.count.release(&client.peer);
                 None
             }
         }

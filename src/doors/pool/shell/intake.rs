@@ -13,9 +13,9 @@ use log::Level;
 use super::super::core::Event;
 use super::super::report::Topic;
 use super::client::{After, Client, Phase, Watch};
+use super::coalescing::Way;
 use super::exchange::{Bytes, Owed, QueuePlace, State};
 use super::outgoing::Outgoing;
-use super::sharing::Way;
 use super::{Of, Pool, transcode};
 use crate::amount;
 use crate::framing::{Frame, Framer, Progress, Unfit};
@@ -121,7 +121,7 @@ impl Pool {
         let Some(client) = self.clients.get(key) else { return };
         match client.phase {
             Phase::Taking if input => self.read_client(cx, key, readiness),
-            Phase::Lingering { .. } if input => self.linger_on(cx, key),
+            Phase::Lingering { .. } if input => self.continue_lingering_close(cx, key),
             // The socket has room, which is not what is waited for.
             Phase::Taking | Phase::Lingering { .. } => {}
             Phase::Full | Phase::Finishing(_) => {
@@ -138,12 +138,12 @@ impl Pool {
     }
 
     /// There is more to be read than one turn was for, or room again for what had to wait.
-    pub(super) fn go_on_reading(&mut self, cx: &mut Context<'_>, key: Key) {
+    pub(super) fn continue_reading(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
         match client.phase {
-            Phase::Lingering { .. } => return self.linger_on(cx, key),
+            Phase::Lingering { .. } => return self.continue_lingering_close(cx, key),
             Phase::Finishing(_) => return,
             Phase::Taking | Phase::Full => {}
         }
@@ -153,7 +153,7 @@ impl Pool {
             self.take_in(cx, key, &[]);
         }
         self.look_for_input(cx, key);
-        self.part_if_done(cx, key);
+        self.close_if_drained(cx, key);
     }
 
     /// Reads where nothing is known of what the socket holds meanwhile, not even whether it is the end.

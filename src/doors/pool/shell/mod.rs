@@ -3,9 +3,9 @@
 //!
 //! The brain of it is one `match` over [`Action`] in [`Pool::act`]. Beside it stand accepting (`listeners`), the clients
 //! (`client` is one, `exchange` one request of it and its answer, `clients` all of them, `intake` reads them, `waiting`
-//! watches them, `parting` answers them and lets them go), the workers (`process` is one, `workers`
+//! watches them, `respond` answers them and lets them go), the workers (`process` is one, `workers`
 //! all of them, `spawning` starts them and gives them requests, `health_check` asks them what is known already, `output` takes what
-//! they write, `endings` sees them go), the two framings of a message (`transcode`), requests that need no worker (`sharing`),
+//! they write, `endings` sees them go), the two framings of a message (`transcode`), requests that need no worker (`coalescing`),
 //! what is told of a worker that is lost (`loss`), of requests afterwards (`record`) and of the pool's size (`resizing`),
 //! connections that have a worker to themselves (`session` is one, `sessions` all, `standstill` holds more of one whose two
 //! ends wait for each other), what the reactor's events are about (`sources`), what the dump tells of all this (`describe`),
@@ -19,6 +19,7 @@
 
 mod client;
 mod clients;
+mod coalescing;
 mod describe;
 mod endings;
 mod exchange;
@@ -30,13 +31,12 @@ mod listeners;
 mod loss;
 mod outgoing;
 mod output;
-mod parting;
 mod process;
 mod record;
 mod resizing;
+mod respond;
 mod session;
 mod sessions;
-mod sharing;
 mod sources;
 mod spawning;
 mod standstill;
@@ -167,7 +167,7 @@ impl Service for Pool {
         match Of::which(source) {
             Some(Of::Listener) => self.accept(cx, source.key),
             Some(Of::Session) => self.pump(cx, source.key),
-            Some(Of::Client) => self.go_on_reading(cx, source.key),
+            Some(Of::Client) => self.continue_reading(cx, source.key),
             Some(Of::WorkerOutput) => self.output_ready(
                 cx,
                 source.key,

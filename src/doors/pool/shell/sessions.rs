@@ -307,7 +307,9 @@ impl Pool {
     /// Both directions are over, or are to be.
     pub(super) fn session_is_over(&mut self, cx: &mut Context<'_>, key: Key) {
         let worker = self.sessions.running(key).and_then(|(_, running)| running.worker);
-        self.part_from_session(cx, key, |pool, cx, key| pool.part(cx, key, After::LookForInput));
+        self.hand_to_clients(cx, key, |pool, cx, key| {
+            pool.lingering_close(cx, key, After::LookForInput)
+        });
         if let Some(worker) = worker {
             self.worker_is_spent(cx, worker);
         }
@@ -339,9 +341,9 @@ impl Pool {
             .sessions
             .running(key)
             .is_some_and(|(_, running)| running.has_begun());
-        self.part_from_session(cx, key, |pool, cx, key| {
+        self.hand_to_clients(cx, key, |pool, cx, key| {
             if begun {
-                pool.part(cx, key, After::LookForInput);
+                pool.lingering_close(cx, key, After::LookForInput);
             } else {
                 pool.send_refusal(cx, key);
             }
@@ -434,16 +436,11 @@ impl Pool {
     }
 
     /// The session ends, and its connection is let go like that of any client.
-    fn part_from_session(
-        &mut self,
-        cx: &mut Context<'_>,
-        key: Key,
-        how: impl FnOnce(&mut Pool, &mut Context<'_>, Key),
-    ) {
+    fn hand_to_clients(&mut self, cx: &mut Context<'_>, key: Key, how: impl FnOnce(&mut Pool, &mut Context<'_>, Key)) {
         let Some(session) = self.take_out(cx, key) else { return };
         // Our ends of the worker's streams are closed here, before anything else happens to it.
         drop(session.stage);
-        let Some(key) = self.clients.adopt_leaver(session.stream, session.peer, cx.now()) else {
+        let Some(key) = self.clients.adopt_finished(session.stream, session.peer, cx.now()) else {
             return self.descriptor_freed(cx);
         };
         if session.watch == Watch::Registered

@@ -10,7 +10,7 @@ use super::super::cache::{Departure, Found, Shared};
 use super::super::core::{ClientId, Event, Restart, WorkerId};
 use super::Pool;
 use super::exchange::{Bytes, State};
-use super::parting::Answer;
+use super::respond::Answer;
 use crate::reactor::{Context, Key};
 
 /// How a request gets its answer.
@@ -35,7 +35,7 @@ impl Pool {
                 counters.cache.hits += 1;
                 counters.answered_elsewhere();
                 let answer = Bytes::Shared(Rc::clone(answer));
-                self.say_in_turn(cx, key, answer);
+                self.answer_in_order(cx, key, answer);
                 Way::Settled
             }
             Found::Asked(place) => {

@@ -71,17 +71,17 @@ impl Pool {
     /// Refuses what has not become a request: behind the answers to those before it.
     pub(super) fn send_refusal(&mut self, cx: &mut Context<'_>, key: Key) {
         let refusal = self.clients.copy(&self.options.error_reply);
-        self.say_in_turn(cx, key, Bytes::Own(refusal));
+        self.answer_in_order(cx, key, Bytes::Own(refusal));
     }
 
     /// Says what no worker has said, behind the answers to what was asked before.
-    pub(super) fn say_in_turn(&mut self, cx: &mut Context<'_>, key: Key, bytes: Bytes) {
+    pub(super) fn answer_in_order(&mut self, cx: &mut Context<'_>, key: Key, bytes: Bytes) {
         let Some(client) = self.clients.table.get_mut(key) else {
             return;
         };
         if client.owed.count() == 0 {
             // Whom it does not reach has gone, and is counted already.
-            let _ = self.say(cx, key, &bytes);
+            let _ = self.write_answer(cx, key, &bytes);
             self.clients.keep_bytes_of(State::Answered(bytes));
         } else if let Err(state) = self
             .clients
@@ -116,39 +116,39 @@ impl Pool {
         if let Some(state) = self.clients.exchanges.close_oldest(&mut client.owed) {
             self.clients.keep_bytes_of(state);
         }
-        self.say(cx, key, answer.bytes())?;
-        self.say_what_has_waited(cx, key);
+        self.write_answer(cx, key, answer.bytes())?;
+        self.write_ready_answers(cx, key);
         Ok(())
     }
 
     /// Answers whose turn has come, as many as the client is ready to take: what waits may be many times what it is a share of.
-    fn say_what_has_waited(&mut self, cx: &mut Context<'_>, key: Key) {
+    fn write_ready_answers(&mut self, cx: &mut Context<'_>, key: Key) {
         while let Some(client) = self.clients.table.get_mut(key) {
             if !client.takes_more() || !self.clients.exchanges.oldest_is_answered(&client.owed) {
                 return;
             }
             if let Some(State::Answered(bytes)) = self.clients.exchanges.close_oldest(&mut client.owed) {
-                let _ = self.say(cx, key, &bytes);
+                let _ = self.write_answer(cx, key, &bytes);
                 self.clients.keep_bytes_of(State::Answered(bytes));
             }
         }
     }
 
     /// Writes the last words to a client at once; gathers all others until the end of the turn.
-    fn say(&mut self, cx: &mut Context<'_>, key: Key, bytes: &[u8]) -> Result<(), PeerAddr> {
+    fn write_answer(&mut self, cx: &mut Context<'_>, key: Key, bytes: &[u8]) -> Result<(), PeerAddr> {
         let Some(client) = self.clients.get_mut(key) else {
             return Ok(());
         };
         if let Phase::Finishing(after) = client.phase
             && client.is_idle()
         {
-            return self.say_goodbye(cx, key, bytes, after);
+            return self.write_final(cx, key, bytes, after);
         }
-        self.gather(cx, key, bytes);
+        self.buffer_answer(cx, key, bytes);
         Ok(())
     }
 
-    fn gather(&mut self, cx: &Context<'_>, key: Key, bytes: &[u8]) {
+    fn buffer_answer(&mut self, cx: &Context<'_>, key: Key, bytes: &[u8]) {
         let Clients {
             table,
             spare,
@@ -166,7 +166,7 @@ impl Pool {
         }
     }
 
-    fn say_goodbye(&mut self, cx: &mut Context<'_>, key: Key, bytes: &[u8], after: After) -> Result<(), PeerAddr> {
+    fn write_final(&mut self, cx: &mut Context<'_>, key: Key, bytes: &[u8], after: After) -> Result<(), PeerAddr> {
         let Some(client) = self.clients.get_mut(key) else {
             return Ok(());
         };
@@ -179,7 +179,7 @@ impl Pool {
             }
         };
         match bytes.get(written..).filter(|unsent| !unsent.is_empty()) {
-            None => self.part(cx, key, after),
+            None => self.lingering_close(cx, key, after),
             Some(unsent) => {
                 client.output.push(unsent);
                 client.write_by = cx.now() + self.options.write_timeout;
@@ -213,12 +213,12 @@ impl Pool {
             }
             Err(_) => return self.close(cx, key),
         }
-        self.go_on_after_writing(cx, key);
+        self.continue_after_write(cx, key);
     }
 
     /// What follows once a client has taken some of its answers.
-    fn go_on_after_writing(&mut self, cx: &mut Context<'_>, key: Key) {
-        self.say_what_has_waited(cx, key);
+    fn continue_after_write(&mut self, cx: &mut Context<'_>, key: Key) {
+        self.write_ready_answers(cx, key);
         let idle_until = self.idle_until(cx);
         let limit = self
             .options
@@ -242,7 +242,7 @@ impl Pool {
             if let Phase::Finishing(after) = phase
                 && is_idle
             {
-                return self.part(cx, key, after);
+                return self.lingering_close(cx, key, after);
             }
         }
         let Some(client) = self.clients.get_mut(key) else {
@@ -255,7 +255,7 @@ impl Pool {
     }
 
     /// While the pool drains, a client that has been read to the end of what it has sent, and is owed nothing, is let go.
-    pub(super) fn part_if_done(&mut self, cx: &mut Context<'_>, key: Key) {
+    pub(super) fn close_if_drained(&mut self, cx: &mut Context<'_>, key: Key) {
         if self.life == Life::Serving {
             return;
         }
@@ -264,14 +264,14 @@ impl Pool {
         };
         if client.phase == Phase::Taking && client.has_nothing_open() {
             client.phase = Phase::Finishing(After::Linger);
-            self.part(cx, key, After::Linger);
+            self.lingering_close(cx, key, After::Linger);
         }
     }
 
     // ---- going -------------------------------------------------------------------------------------------------
 
     /// All is said. The connection is closed, at once where nothing of the client's is left unread.
-    pub(super) fn part(&mut self, cx: &mut Context<'_>, key: Key, after: After) {
+    pub(super) fn lingering_close(&mut self, cx: &mut Context<'_>, key: Key, after: After) {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
@@ -285,13 +285,13 @@ impl Pool {
                     deadline: cx.now() + LINGER,
                     budget: LINGER_BYTES,
                 };
-                self.linger_on(cx, key);
+                self.continue_lingering_close(cx, key);
             }
             Ok(Unread::Bytes(_) | Unread::None | Unread::End) | Err(_) => self.close(cx, key),
         }
     }
 
-    pub(super) fn linger_on(&mut self, cx: &mut Context<'_>, key: Key) {
+    pub(super) fn continue_lingering_close(&mut self, cx: &mut Context<'_>, key: Key) {
         for _ in 0..DISCARDS_PER_TURN {
             let Some(client) = self.clients.get_mut(key) else {
                 return;
@@ -342,7 +342,7 @@ impl Pool {
             self.dispatcher.counters_mut().idle_closed += 1;
             let line = format_args!("closed {peer}: it has asked nothing for --idle-timeout, or the pool drains");
             self.note(cx, Level::Debug, Topic::Idle, line);
-            return self.part(cx, key, After::Linger);
+            return self.lingering_close(cx, key, After::Linger);
         }
         self.dispatcher.counters_mut().refusals.read_timeout += 1;
         let line = format_args!("closed {peer}: it sent nothing within --read-timeout");
