@@ -1,7 +1,7 @@
 //! Answers that are known already, and requests that are being asked already.
 //!
 //! A worker that is a pure function of its input need not be asked twice. The life of an answer: its request
-//! [is asked](Cache::lead) → others that are identical [join it](Cache::follow) → [its answer](Cache::answered) goes to all
+//! [is asked](Cache::add_leader) → others that are identical [join it](Cache::add_waiter) → [its answer](Cache::end_request) goes to all
 //! of them and is kept → it is [found](Cache::look_up) until its time is over, or it is the one found longest ago when room is
 //! needed, or everything is [forgotten](Cache::forget_all): the operator wants it so, or a worker has failed its probe or
 //! written what belongs to no request.
@@ -69,7 +69,7 @@ struct Asked {
     request: Rc<[u8]>,
     leader: ClientId,
     /// Those who wait for the same answer, in the order in which they came.
-    followers: Waiters<ClientId>,
+    waiters: Waiters<ClientId>,
     /// The leader has gone; its request goes on for the others.
     is_orphan: bool,
     epoch: u64,
@@ -87,9 +87,9 @@ pub(super) struct Place {
 pub(super) enum Found<'c> {
     /// Its answer.
     Answer(&'c Rc<[u8]>),
-    /// It is being asked: who asks now may [follow](Cache::follow) here.
+    /// It is being asked: who asks now may [follow](Cache::add_waiter) here.
     Asked(Place),
-    /// Nothing: who asks now [leads](Cache::lead).
+    /// Nothing: who asks now [leads](Cache::add_leader).
     Nothing,
     /// It is being asked, but since before a HUP: who asks now asks for himself alone.
     Outdated,
@@ -109,8 +109,8 @@ pub(super) enum Departure {
 /// Who gets an answer or a refusal beside the one who asked.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    pub(super) followers: Waiters<ClientId>,
-    /// The one who asked has gone, so that one of the followers stands for him.
+    pub(super) waiters: Waiters<ClientId>,
+    /// The one who asked has gone, so that one of the waiters stands for him.
     pub(super) is_orphan: bool,
     /// What they get; `None`: a refusal.
     pub(super) answer: Option<Rc<[u8]>>,
@@ -136,7 +136,7 @@ impl Cache {
     }
 
     /// Nobody waits for an answer that others may share.
-    pub(super) fn asks_nothing(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.asked.is_empty()
     }
 
@@ -155,7 +155,7 @@ impl Cache {
             return if asked.epoch == self.epoch {
                 Found::Asked(Place {
                     number: *number,
-                    ticket: asked.followers.next_ticket(),
+                    ticket: asked.waiters.next_ticket(),
                 })
             } else {
                 Found::Outdated
@@ -168,11 +168,11 @@ impl Cache {
     }
 
     /// This one asks, and others may join.
-    pub(super) fn lead(&mut self, request: &Rc<[u8]>, leader: ClientId) {
+    pub(super) fn add_leader(&mut self, request: &Rc<[u8]>, leader: ClientId) {
         let asked = Asked {
             request: Rc::clone(request),
             leader,
-            followers: Waiters::default(),
+            waiters: Waiters::default(),
             is_orphan: false,
             epoch: self.epoch,
         };
@@ -182,27 +182,33 @@ impl Cache {
     }
 
     /// This one waits for the answer to what is being asked, at the place that was [found](Self::look_up) a moment ago.
-    pub(super) fn follow(&mut self, place: Place, follower: ClientId) {
+    pub(super) fn add_waiter(&mut self, place: Place, waiter: ClientId) {
         if let Some(asked) = self.asked.get_mut(&place.number) {
-            let ticket = asked.followers.push(follower);
-            debug_assert_eq!(ticket, place.ticket, "nobody has come in between");
+            let ticket = asked.waiters.push(waiter);
+            debug_assert_eq!(ticket, place.ticket, "no request was added since the place was found");
         }
     }
 
     /// The request of `leader` has come to its end, with an answer or without; who else gets that.
-    pub(super) fn answered(&mut self, request: &[u8], leader: ClientId, answer: Option<&[u8]>, now: Instant) -> Shared {
+    pub(super) fn end_request(
+        &mut self,
+        request: &[u8],
+        leader: ClientId,
+        answer: Option<&[u8]>,
+        now: Instant,
+    ) -> Shared {
         let asked = self.led_by(request, leader).and_then(|number| self.end(number));
         let Some(asked) = asked else {
             return Shared::default();
         };
         let is_good = asked.epoch == self.epoch && !self.is_rolling;
-        let is_wanted = is_good || !asked.followers.is_empty();
+        let is_wanted = is_good || !asked.waiters.is_empty();
         let answer: Option<Rc<[u8]>> = answer.filter(|_| is_wanted).map(Rc::from);
         if let Some(answer) = answer.as_ref().filter(|_| is_good) {
             self.keep(request, answer, now);
         }
         Shared {
-            followers: asked.followers,
+            waiters: asked.waiters,
             is_orphan: asked.is_orphan,
             answer,
         }
@@ -221,13 +227,13 @@ impl Cache {
     }
 
     /// One who was asking for itself, and perhaps for others, has gone.
-    pub(super) fn leader_leaves(&mut self, request: &[u8], leader: ClientId) -> Departure {
+    pub(super) fn remove_leader(&mut self, request: &[u8], leader: ClientId) -> Departure {
         // `None`: it asked for itself alone, perhaps while others shared what had been asked before a HUP.
         let Some(number) = self.led_by(request, leader) else {
             return Departure::Unwanted;
         };
         match self.asked.get_mut(&number) {
-            Some(asked) if !asked.followers.is_empty() => {
+            Some(asked) if !asked.waiters.is_empty() => {
                 asked.is_orphan = true;
                 Departure::Shared
             }
@@ -239,14 +245,14 @@ impl Cache {
     }
 
     /// One who waited for the answer to what another had asked has gone.
-    pub(super) fn follower_leaves(&mut self, place: Place) -> Departure {
+    pub(super) fn remove_waiter(&mut self, place: Place) -> Departure {
         let Some(asked) = self.asked.get_mut(&place.number) else {
             return Departure::Unwanted;
         };
-        if asked.followers.remove(place.ticket).is_none() {
+        if asked.waiters.remove(place.ticket).is_none() {
             return Departure::Unwanted;
         }
-        if !(asked.is_orphan && asked.followers.is_empty()) {
+        if !(asked.is_orphan && asked.waiters.is_empty()) {
             return Departure::Shared;
         }
         let leader = asked.leader;
@@ -254,20 +260,20 @@ impl Cache {
         Departure::UnwantedOrphan(leader)
     }
 
-    /// Everything that is known may be wrong from now on, until the workers [are replaced](Self::rolled).
-    pub(super) fn roll(&mut self) {
+    /// Everything that is known may be wrong from now on, until the workers [are replaced](Self::end_roll).
+    pub(super) fn begin_roll(&mut self) {
         self.forget_all();
         self.is_rolling = true;
     }
 
     /// Who answers from now on knows what the operator has changed.
-    pub(super) fn rolled(&mut self) {
+    pub(super) fn end_roll(&mut self) {
         self.forget_all();
         self.is_rolling = false;
     }
 
     /// Other limits; what is kept under the old ones is forgotten.
-    pub(super) fn limit(&mut self, limits: Option<CacheLimits>) {
+    pub(super) fn set_limits(&mut self, limits: Option<CacheLimits>) {
         self.limits = limits;
         self.forget_all();
     }
@@ -330,7 +336,7 @@ mod tests {
 
     fn ask(cache: &mut Cache, request: &[u8], who: u64, now: Instant) {
         assert_eq!(cache.look_up(request, now), Found::Nothing);
-        cache.lead(&request.into(), ClientId(who));
+        cache.add_leader(&request.into(), ClientId(who));
     }
 
     #[track_caller]
@@ -338,13 +344,13 @@ mod tests {
         let Found::Asked(place) = cache.look_up(request, now) else {
             panic!("{request:?} is not being asked");
         };
-        cache.follow(place, ClientId(who));
+        cache.add_waiter(place, ClientId(who));
         place
     }
 
     fn store(cache: &mut Cache, request: &[u8], now: Instant) {
         ask(cache, request, 0, now);
-        cache.answered(request, ClientId(0), Some(&request.to_ascii_uppercase()), now);
+        cache.end_request(request, ClientId(0), Some(&request.to_ascii_uppercase()), now);
     }
 
     fn text<'c>(found: Found<'c>) -> Option<&'c [u8]> {
@@ -355,7 +361,7 @@ mod tests {
     }
 
     fn all(mut shared: Shared) -> Vec<ClientId> {
-        shared.followers.take_all().collect()
+        shared.waiters.take_all().collect()
     }
 
     #[test]
@@ -363,13 +369,13 @@ mod tests {
         let (mut cache, now) = (cache(9), Instant::now());
         ask(&mut cache, b"a", 1, now);
         let third = follow(&mut cache, b"a", 3, now);
-        cache.roll();
+        cache.begin_roll();
         assert_eq!(cache.look_up(b"a", now), Found::Outdated);
-        assert_eq!(cache.leader_leaves(b"a", ClientId(2)), Departure::Unwanted);
-        assert_eq!(cache.leader_leaves(b"a", ClientId(1)), Departure::Shared);
-        assert_eq!(cache.leader_leaves(b"a", ClientId(2)), Departure::Unwanted);
-        assert_eq!(cache.follower_leaves(third), Departure::UnwantedOrphan(ClientId(1)));
-        assert_eq!(cache.follower_leaves(third), Departure::Unwanted);
+        assert_eq!(cache.remove_leader(b"a", ClientId(2)), Departure::Unwanted);
+        assert_eq!(cache.remove_leader(b"a", ClientId(1)), Departure::Shared);
+        assert_eq!(cache.remove_leader(b"a", ClientId(2)), Departure::Unwanted);
+        assert_eq!(cache.remove_waiter(third), Departure::UnwantedOrphan(ClientId(1)));
+        assert_eq!(cache.remove_waiter(third), Departure::Unwanted);
     }
 
     #[test]
@@ -395,7 +401,7 @@ mod tests {
         assert_eq!(cache.look_up(b"b", now), Found::Nothing);
         assert_eq!(text(cache.look_up(b"a", now)), Some(&b"A"[..]));
         ask(&mut cache, b"d", 1, now);
-        cache.answered(b"d", ClientId(1), Some(&[7; 1000]), now);
+        cache.end_request(b"d", ClientId(1), Some(&[7; 1000]), now);
         assert_eq!(cache.size().0, 2, "what is larger than all of it moves nobody");
     }
 
@@ -403,9 +409,9 @@ mod tests {
     fn identical_requests_share_one_answer() {
         let (mut cache, now) = (cache(9), Instant::now());
         ask(&mut cache, b"a", 1, now);
-        let places = [2, 3, 4].map(|follower| follow(&mut cache, b"a", follower, now));
-        assert_eq!(cache.follower_leaves(places[1]), Departure::Shared);
-        let shared = cache.answered(b"a", ClientId(1), Some(b"A"), now);
+        let places = [2, 3, 4].map(|waiter| follow(&mut cache, b"a", waiter, now));
+        assert_eq!(cache.remove_waiter(places[1]), Departure::Shared);
+        let shared = cache.end_request(b"a", ClientId(1), Some(b"A"), now);
         assert_eq!((shared.answer.as_deref(), shared.is_orphan), (Some(&b"A"[..]), false));
         assert_eq!(all(shared), [ClientId(2), ClientId(4)]);
         assert_eq!(text(cache.look_up(b"a", now)), Some(&b"A"[..]));
@@ -416,7 +422,7 @@ mod tests {
         let (mut cache, now) = (cache(9), Instant::now());
         ask(&mut cache, b"a", 1, now);
         follow(&mut cache, b"a", 2, now);
-        assert_eq!(all(cache.answered(b"a", ClientId(1), None, now)), [ClientId(2)]);
+        assert_eq!(all(cache.end_request(b"a", ClientId(1), None, now)), [ClientId(2)]);
         assert_eq!(cache.look_up(b"a", now), Found::Nothing);
     }
 
@@ -425,13 +431,13 @@ mod tests {
         let (mut cache, now) = (cache(9), Instant::now());
         ask(&mut cache, b"a", 1, now);
         let second = follow(&mut cache, b"a", 2, now);
-        assert_eq!(cache.leader_leaves(b"a", ClientId(1)), Departure::Shared);
+        assert_eq!(cache.remove_leader(b"a", ClientId(1)), Departure::Shared);
         let third = follow(&mut cache, b"a", 3, now);
-        assert_eq!(cache.follower_leaves(second), Departure::Shared);
-        assert_eq!(cache.follower_leaves(third), Departure::UnwantedOrphan(ClientId(1)));
+        assert_eq!(cache.remove_waiter(second), Departure::Shared);
+        assert_eq!(cache.remove_waiter(third), Departure::UnwantedOrphan(ClientId(1)));
         assert_eq!(cache.look_up(b"a", now), Found::Nothing);
         ask(&mut cache, b"a", 4, now);
-        assert_eq!(cache.leader_leaves(b"a", ClientId(4)), Departure::Unwanted);
+        assert_eq!(cache.remove_leader(b"a", ClientId(4)), Departure::Unwanted);
     }
 
     #[test]
@@ -439,20 +445,20 @@ mod tests {
         let (mut cache, now) = (cache(9), Instant::now());
         store(&mut cache, b"a", now);
         ask(&mut cache, b"b", 1, now);
-        cache.roll();
+        cache.begin_roll();
         assert_eq!(cache.look_up(b"a", now), Found::Nothing);
         assert_eq!(cache.look_up(b"b", now), Found::Outdated);
         // Asked and answered while old workers and new ones serve side by side.
         store(&mut cache, b"a", now);
         assert_eq!(cache.look_up(b"a", now), Found::Nothing);
-        cache.rolled();
-        cache.answered(b"b", ClientId(1), Some(b"B"), now);
+        cache.end_roll();
+        cache.end_request(b"b", ClientId(1), Some(b"B"), now);
         assert_eq!(cache.look_up(b"b", now), Found::Nothing);
         store(&mut cache, b"a", now);
         assert_eq!(text(cache.look_up(b"a", now)), Some(&b"A"[..]));
     }
 
-    /// The leader and all followers go in one moment, in an order that is the worst for a list that is searched.
+    /// The leader and all waiters go in one moment, in an order that is the worst for a list that is searched.
     #[test]
     fn thousands_that_go_together_cost_each_the_logarithm_of_their_number() {
         const MANY: u64 = 50_000;
@@ -460,14 +466,14 @@ mod tests {
         ask(&mut cache, b"a", 0, now);
         let places: Vec<_> = (1..=MANY).map(|who| follow(&mut cache, b"a", who, now)).collect();
         let before = comparisons();
-        assert_eq!(cache.leader_leaves(b"a", ClientId(0)), Departure::Shared);
+        assert_eq!(cache.remove_leader(b"a", ClientId(0)), Departure::Shared);
         let left: Vec<_> = places
             .into_iter()
             .rev()
-            .map(|place| cache.follower_leaves(place))
+            .map(|place| cache.remove_waiter(place))
             .collect();
         assert_eq!(left.last(), Some(&Departure::UnwantedOrphan(ClientId(0))));
-        assert!(cache.asks_nothing());
+        assert!(cache.is_idle());
         let spent = comparisons() - before;
         assert!(spent < 100 * MANY, "{spent} comparisons for {MANY} that went");
     }
@@ -476,7 +482,7 @@ mod tests {
     fn the_bytes_of_a_request_are_kept_once_however_many_wait() {
         let (mut cache, now) = (cache(9), Instant::now());
         let request: Rc<[u8]> = vec![b'a'; 60_000].into();
-        cache.lead(&request, ClientId(0));
+        cache.add_leader(&request, ClientId(0));
         for who in 1..1000 {
             follow(&mut cache, &request, who, now);
         }
@@ -498,8 +504,8 @@ mod tests {
                 match cache.look_up(&request, now) {
                     Found::Answer(found) => prop_assert!(found.iter().all(|byte| *byte == name)),
                     _ => {
-                        cache.lead(&request.into(), ClientId(1));
-                        cache.answered(&request, ClientId(1), Some(&answer), now);
+                        cache.add_leader(&request.into(), ClientId(1));
+                        cache.end_request(&request, ClientId(1), Some(&answer), now);
                     }
                 }
                 let (_, bytes) = cache.size();

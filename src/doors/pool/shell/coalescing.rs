@@ -14,20 +14,20 @@ use super::respond::Answer;
 use crate::reactor::{Context, Key};
 
 /// How a request gets its answer.
-pub(super) enum Way {
+pub(super) enum Route {
     /// By a worker, for itself alone.
-    Alone,
+    Worker,
     /// By a worker; identical ones may share the answer.
-    Leading,
+    Leader,
     /// It is taken care of.
-    Settled,
+    Answered,
 }
 
 impl Pool {
     /// Looks whether a request needs a worker.
-    pub(super) fn choose_way(&mut self, cx: &mut Context<'_>, key: Key, bytes: &[u8], payload: &[u8]) -> Way {
+    pub(super) fn choose_route(&mut self, cx: &mut Context<'_>, key: Key, bytes: &[u8], payload: &[u8]) -> Route {
         if !self.cache.is_on() || self.is_skipped(payload) {
-            return Way::Alone;
+            return Route::Worker;
         }
         let counters = self.dispatcher.counters_mut();
         match self.cache.look_up(bytes, cx.now()) {
@@ -36,30 +36,30 @@ impl Pool {
                 counters.answered_elsewhere();
                 let answer = Bytes::Shared(Rc::clone(answer));
                 self.answer_in_order(cx, key, answer);
-                Way::Settled
+                Route::Answered
             }
             Found::Asked(place) => {
                 let Some(client) = self.clients.table.get_mut(key) else {
-                    return Way::Settled;
+                    return Route::Answered;
                 };
                 match self
                     .clients
                     .exchanges
-                    .open(&mut client.owed, key, State::Following(place))
+                    .open(&mut client.owed, key, State::Coalesced(place))
                 {
-                    Ok(id) => self.cache.follow(place, id),
-                    Err(_) => return Way::Alone,
+                    Ok(id) => self.cache.add_waiter(place, id),
+                    Err(_) => return Route::Worker,
                 }
                 self.dispatcher.counters_mut().cache.shared += 1;
-                Way::Settled
+                Route::Answered
             }
             Found::Nothing => {
                 counters.cache.misses += 1;
-                Way::Leading
+                Route::Leader
             }
             Found::Outdated => {
                 counters.cache.misses += 1;
-                Way::Alone
+                Route::Worker
             }
         }
     }
@@ -98,36 +98,36 @@ impl Pool {
     }
 
     /// Others may share the answer to this request from now on.
-    pub(super) fn lead(&mut self, id: ClientId) {
+    pub(super) fn add_leader(&mut self, id: ClientId) {
         if let Some(State::Asked {
             bytes: Bytes::Shared(bytes),
             ..
         }) = self.clients.exchanges.get(id).map(|exchange| &exchange.state)
         {
-            self.cache.lead(bytes, id);
+            self.cache.add_leader(bytes, id);
         }
     }
 
     /// The answer to a request, for all who share it.
     pub(super) fn answer_all(&mut self, cx: &mut Context<'_>, id: ClientId, answer: &[u8], served: Duration) {
-        let shared = self.settle_shared(cx, id, Some(answer));
+        let shared = self.end_coalescing(cx, id, Some(answer));
         self.answer(cx, id, Answer::Of(answer), served);
-        self.tell_followers(cx, shared);
+        self.answer_waiters(cx, shared);
     }
 
     /// The same for a refusal.
     pub(super) fn refuse_all(&mut self, cx: &mut Context<'_>, id: ClientId) {
-        let shared = self.settle_shared(cx, id, None);
+        let shared = self.end_coalescing(cx, id, None);
         self.refuse(cx, id);
-        self.tell_followers(cx, shared);
+        self.answer_waiters(cx, shared);
     }
 
     /// A request that a worker was asked has come to its end.
-    fn settle_shared(&mut self, cx: &Context<'_>, id: ClientId, answer: Option<&[u8]>) -> Shared {
+    fn end_coalescing(&mut self, cx: &Context<'_>, id: ClientId, answer: Option<&[u8]>) -> Shared {
         let Some(bytes) = self.clients.exchanges.request_bytes(id) else {
             return Shared::default();
         };
-        let shared = self.cache.answered(bytes, id, answer, cx.now());
+        let shared = self.cache.end_request(bytes, id, answer, cx.now());
         if shared.is_orphan {
             self.clients.exchanges.forget_orphan(id);
         }
@@ -135,9 +135,9 @@ impl Pool {
     }
 
     /// Tells those who share an answer. One of them stands for an orphan, which the dispatcher has counted.
-    fn tell_followers(&mut self, cx: &mut Context<'_>, mut shared: Shared) {
+    fn answer_waiters(&mut self, cx: &mut Context<'_>, mut shared: Shared) {
         let mut uncounted = usize::from(shared.is_orphan);
-        for follower in shared.followers.take_all() {
+        for waiter in shared.waiters.take_all() {
             if uncounted > 0 {
                 uncounted -= 1;
             } else if shared.answer.is_some() {
@@ -146,20 +146,20 @@ impl Pool {
                 self.dispatcher.counters_mut().refused_early();
             }
             match &shared.answer {
-                Some(answer) => self.answer(cx, follower, Answer::Shared(answer), Duration::ZERO),
-                None => self.refuse(cx, follower),
+                Some(answer) => self.answer(cx, waiter, Answer::Shared(answer), Duration::ZERO),
+                None => self.refuse(cx, waiter),
             }
         }
     }
 
     /// A client has gone that waited for an answer others may wait for too. Whether its exchange is kept for them.
-    pub(super) fn leave_shared(&mut self, cx: &mut Context<'_>, id: ClientId) -> bool {
+    pub(super) fn leave_coalesced(&mut self, cx: &mut Context<'_>, id: ClientId) -> bool {
         let Some(exchange) = self.clients.exchanges.get(id) else {
             return false;
         };
         let (departure, follows) = match &exchange.state {
-            State::Asked { bytes, .. } => (self.cache.leader_leaves(bytes, id), false),
-            State::Following(place) => (self.cache.follower_leaves(*place), true),
+            State::Asked { bytes, .. } => (self.cache.remove_leader(bytes, id), false),
+            State::Coalesced(place) => (self.cache.remove_waiter(*place), true),
             State::Answered(_) => return false,
         };
         match departure {

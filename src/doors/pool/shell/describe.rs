@@ -166,12 +166,12 @@ impl Pool {
         };
         let oldest = owed().next().and_then(|exchange| match exchange.state {
             State::Asked { request, .. } => self.dispatcher.arrival(request?),
-            State::Following(_) | State::Answered(_) => None,
+            State::Coalesced(_) | State::Answered(_) => None,
         });
         let since = oldest.filter(|_| state == ClientState::Waiting);
         let bytes = owed().take(COUNTED).map(|exchange| match &exchange.state {
             State::Asked { bytes, .. } | State::Answered(bytes) => bytes.len(),
-            State::Following(_) => 0,
+            State::Coalesced(_) => 0,
         });
         let held = bytes.chain(iter::once(client.input.len() + client.output.len())).sum();
         ClientView {

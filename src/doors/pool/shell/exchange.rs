@@ -38,7 +38,7 @@ pub(super) enum State {
     },
     /// With nobody: its bytes are those of a request that is with the dispatcher already, and the answer is for both. It has no
     /// bytes of its own, for there may be thousands like it.
-    Following(Place),
+    Coalesced(Place),
     /// Its answer, which waits for those before it, or for its client to take those.
     Answered(Bytes),
 }
@@ -68,7 +68,7 @@ impl State {
     pub(super) fn into_bytes(self) -> Option<Bytes> {
         match self {
             State::Asked { bytes, .. } | State::Answered(bytes) => Some(bytes),
-            State::Following(_) => None,
+            State::Coalesced(_) => None,
         }
     }
 }
@@ -134,7 +134,7 @@ impl Exchanges {
     pub(super) fn request_bytes(&self, id: ClientId) -> Option<&[u8]> {
         match &self.get(id)?.state {
             State::Asked { bytes, .. } => Some(bytes),
-            State::Following(_) | State::Answered(_) => None,
+            State::Coalesced(_) | State::Answered(_) => None,
         }
     }
 

@@ -13,7 +13,7 @@ use log::Level;
 use super::super::core::Event;
 use super::super::report::Topic;
 use super::client::{After, Client, Phase, Watch};
-use super::coalescing::Way;
+use super::coalescing::Route;
 use super::exchange::{Bytes, Owed, QueuePlace, State};
 use super::outgoing::Outgoing;
 use super::{Of, Pool, transcode};
@@ -280,12 +280,12 @@ impl Pool {
             self.clients.keep_buffer(wire);
             return self.refuse_line(cx, key, Line::Unfit(unfit));
         }
-        let way = self.choose_way(cx, key, &wire, frame.payload_in(bytes));
-        if matches!(way, Way::Settled) {
+        let route = self.choose_route(cx, key, &wire, frame.payload_in(bytes));
+        if matches!(route, Route::Answered) {
             return self.clients.keep_buffer(wire);
         }
         let size = self.options.framings.searched_for_its_end(wire.len());
-        let bytes = if matches!(way, Way::Leading) {
+        let bytes = if matches!(route, Route::Leader) {
             let bytes = Rc::from(wire.as_slice());
             self.clients.keep_buffer(wire);
             Bytes::Shared(bytes)
@@ -302,8 +302,8 @@ impl Pool {
         };
         match self.clients.exchanges.open(&mut client.owed, key, state) {
             Ok(id) => {
-                if matches!(way, Way::Leading) {
-                    self.lead(id);
+                if matches!(route, Route::Leader) {
+                    self.add_leader(id);
                 }
                 self.tell(cx, Event::Request { client: id, size });
             }

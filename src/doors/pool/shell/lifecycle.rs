@@ -116,7 +116,8 @@ impl Pool {
             self.disclosed_from = Some(cx.now());
         }
         self.options = options;
-        self.cache.limit(self.options.cache.as_ref().map(|cache| cache.limits));
+        self.cache
+            .set_limits(self.options.cache.as_ref().map(|cache| cache.limits));
         self.clients.count.set_limits(self.options.connection_limits.clone());
         let Options { name, listen, .. } = &self.options;
         self.listening.replace(cx, name, listen, new);
@@ -134,7 +135,7 @@ impl Pool {
         if self.life == Life::Serving {
             let (name, workers) = (&self.options.name, self.dispatcher.places());
             log::info!(service:% = name; "{name}: replacing every worker, {workers} of them");
-            self.cache.roll();
+            self.cache.begin_roll();
             // The operator has changed something, and is to see what they say now.
             self.end_row();
             self.tell(cx, Event::Roll);
@@ -142,7 +143,7 @@ impl Pool {
     }
 
     pub(super) fn announce_rolled(&mut self) {
-        self.cache.rolled();
+        self.cache.end_roll();
         let but = match self.dispatcher.health() {
             Health::Down(_) => ", but none can serve yet",
             Health::Starting | Health::Serving => "",

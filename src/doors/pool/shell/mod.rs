@@ -193,7 +193,7 @@ impl Service for Pool {
             self.flush_all(cx);
         }
         debug_assert!(
-            self.clients.len() > 0 || (self.clients.exchanges.is_empty() && self.cache.asks_nothing()),
+            self.clients.len() > 0 || (self.clients.exchanges.is_empty() && self.cache.is_idle()),
             "nobody is there, and somebody is waited for"
         );
         if self.life != Life::Serving {

@@ -360,7 +360,7 @@ impl Pool {
         self.clients.keep_buffer(client.output.release());
         drop(client.stream);
         while let Some(oldest) = client.owed.oldest() {
-            if self.leave_shared(cx, ClientId(oldest.to_bits())) {
+            if self.leave_coalesced(cx, ClientId(oldest.to_bits())) {
                 self.clients.exchanges.orphan_oldest(&mut client.owed);
                 continue;
             }
@@ -370,7 +370,7 @@ impl Pool {
             // One without a name yet is withdrawn when the dispatcher's decision about it is carried out.
             let named = match &state {
                 State::Asked { request, .. } => *request,
-                State::Following(_) | State::Answered(_) => None,
+                State::Coalesced(_) | State::Answered(_) => None,
             };
             self.clients.keep_bytes_of(state);
             if let Some(request) = named {
