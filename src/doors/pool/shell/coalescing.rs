@@ -73,7 +73,7 @@ impl Pool {
     /// What a worker has answered may be wrong for the reason for which it is lost, and which of the answers that are kept are
     /// its own is not known: all of them are forgotten, and so is what is being asked now. One that has never been given
     /// anything has answered nobody.
-    pub(super) fn doubt_answers_of(&mut self, worker: WorkerId, reason: Restart) {
+    pub(super) fn forget_doubtful_answers(&mut self, worker: WorkerId, reason: Restart) {
         let Some(process) = self.workers.get(worker) else {
             return;
         };
@@ -175,7 +175,7 @@ impl Pool {
                     request: Some(request), ..
                 }) = self.clients.exchanges.forget_orphan(orphan)
                 {
-                    self.tell(cx, Event::Abandoned(request));
+                    self.dispatch(cx, Event::Abandoned(request));
                 }
                 false
             }

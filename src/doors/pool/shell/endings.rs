@@ -15,7 +15,7 @@ use crate::process::reaper::{self, Manner};
 use crate::reactor::{Context, Key};
 
 impl Pool {
-    pub(super) fn end_process(&mut self, cx: &mut Context<'_>, id: WorkerId, ending: Ending) {
+    pub(super) fn stop_worker(&mut self, cx: &mut Context<'_>, id: WorkerId, ending: Ending) {
         let Some(process) = self.workers.get_mut(id) else {
             return;
         };
@@ -30,11 +30,11 @@ impl Pool {
             Ending::Firmly => Manner::Promptly,
             Ending::Now => Manner::AtOnce,
         };
-        self.end_on(cx, id, reaper::Event::Stop(manner));
+        self.advance_ending(cx, id, reaper::Event::Stop(manner));
     }
 
     /// One step on the way out. Everything is done that the step asks for, even if part of it fails.
-    fn end_on(&mut self, cx: &mut Context<'_>, id: WorkerId, event: reaper::Event) {
+    fn advance_ending(&mut self, cx: &mut Context<'_>, id: WorkerId, event: reaper::Event) {
         let Some(process) = self.workers.get_mut(id) else {
             return;
         };
@@ -48,7 +48,7 @@ impl Pool {
         let deadline = process.ending.deadline();
         cx.set_alarm(&mut process.ending_alarm, Of::WorkerEnding.worker(id), deadline);
         if actions.contains(&reaper::Action::Terminate) || actions.contains(&reaper::Action::Kill) {
-            self.tell_loss_of_living(cx, id);
+            self.log_loss_of_living(cx, id);
         }
         for action in actions {
             let Some(process) = self.workers.get_mut(id) else {
@@ -92,7 +92,7 @@ impl Pool {
         if let Some(process) = self.workers.get_mut(id) {
             cx.alarm_fired(&mut process.ending_alarm);
         }
-        self.end_on(cx, id, reaper::Event::Deadline);
+        self.advance_ending(cx, id, reaper::Event::Deadline);
     }
 
     /// The process has ended. Of those that were lost before it, and have ended too, is told first: their successor may be this
@@ -100,35 +100,35 @@ impl Pool {
     pub(super) fn exit_ready(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(id) = self.workers.find(key) else { return };
         for earlier in self.dead_before(id) {
-            self.hear_exit(cx, earlier);
+            self.handle_exit(cx, earlier);
         }
-        self.hear_exit(cx, id);
+        self.handle_exit(cx, id);
     }
 
     /// Its last words are heard first: a reply that was written counts.
-    fn hear_exit(&mut self, cx: &mut Context<'_>, id: WorkerId) {
-        self.hear_last_words(cx, id);
+    fn handle_exit(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+        self.read_to_end(cx, id);
         let Some(process) = self.workers.get(id) else { return };
         if process.health_check.is_under_way() {
             // To be told while it is known who it was and what it was asked.
-            self.fault(cx, id, Fault::OutputClosed);
+            self.report_fault(cx, id, Fault::OutputClosed);
         } else if process.stage == Stage::Serving && process.untouched().next().is_some() {
             // Those had nothing to do with it.
-            self.input_is_shut(cx, id);
+            self.report_closed_input(cx, id);
         } else if !self.workers.dying.is_empty() && self.is_lost_by_its_end(process) {
             // Its place is filled now, and its story waits for those of the others.
-            self.fault(cx, id, Fault::OutputClosed);
+            self.report_fault(cx, id, Fault::OutputClosed);
         }
         if let Some(process) = self.workers.get_mut(id) {
             process.was_signalled = process.ending.has_signalled();
         }
-        self.session_loses_worker(cx, id);
+        self.end_worker_of_session(cx, id);
         let waits = self.has_losses_before(id);
         if let Some(process) = self.workers.get_mut(id) {
             process.exit_waits = waits;
         }
         if !waits {
-            self.end_on(cx, id, reaper::Event::Exited);
+            self.advance_ending(cx, id, reaper::Event::Exited);
         }
     }
 
@@ -156,7 +156,7 @@ impl Pool {
         if let (Ok(Some(status)), Framing::Eof) = (&outcome, self.options.framings.worker_reply)
             && status.success()
         {
-            self.reply_has_ended(cx, id);
+            self.end_reply(cx, id);
         }
         let end = match (outcome, left) {
             (Ok(Some(status)), Some(left)) if status.success() => End::Background(left),
@@ -165,7 +165,7 @@ impl Pool {
             (Err(error), _) => End::Unknown(error.to_string()),
         };
         self.log_exit(cx, id, &end);
-        self.tell_loss_of_dead(cx, id, end);
+        self.log_loss_of_dead(cx, id, end);
         let who = self.workers.describe(id).unwrap_or_default();
         self.remove_worker(cx, id);
         if goes_on {
@@ -193,7 +193,7 @@ impl Pool {
     /// The end of one that is not lost: it was told to go, or had a session.
     fn log_exit(&mut self, cx: &mut Context<'_>, id: WorkerId, end: &End) {
         let Some(process) = self.workers.get(id) else { return };
-        let who = process.who();
+        let who = process.label();
         match end {
             End::Ended(status) if process.crashed(*status) => {
                 let line = format_args!("{who} ended in its session: {status}");

@@ -116,7 +116,7 @@ impl Exchanges {
     }
 
     /// The name of a request is taken from it: what becomes of it with the dispatcher is somebody else's business.
-    pub(super) fn unname(&mut self, id: ClientId) {
+    pub(super) fn clear_request(&mut self, id: ClientId) {
         if let Some(Exchange {
             state: State::Asked { request, .. },
             ..

@@ -17,14 +17,14 @@ impl Pool {
             News::Ready => self.log_ready(),
             News::Down { reason } => {
                 self.outage.begin(reason);
-                self.tell_outage_if_due(cx);
+                self.log_outage_if_due(cx);
             }
             News::Over {
                 lasted,
                 failed,
                 first_time,
             } => {
-                self.tell_outage(cx);
+                self.log_outage(cx);
                 let were = if failed == 1 { "request was" } else { "requests were" };
                 let line = format_args!(
                     "a worker can serve again: none could for {}, and {failed} {were} refused",
@@ -46,13 +46,13 @@ impl Pool {
     }
 
     /// That no worker can serve, below the losses that have led to it: the story of one may be waited for.
-    pub(super) fn tell_outage_if_due(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn log_outage_if_due(&mut self, cx: &mut Context<'_>) {
         if !self.workers.iter().any(|process| process.loss.is_some()) {
-            self.tell_outage(cx);
+            self.log_outage(cx);
         }
     }
 
-    fn tell_outage(&mut self, cx: &mut Context<'_>) {
+    fn log_outage(&mut self, cx: &mut Context<'_>) {
         let Some(cause) = self.outage.take_untold(self.options.policy.start_timeout) else {
             return;
         };

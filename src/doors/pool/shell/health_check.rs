@@ -144,14 +144,14 @@ impl Pool {
         };
         let Some(probe) = process.health_check.begin() else {
             // Those alone are asked that were started with something to be asked; who cannot be asked is not believed.
-            return self.tell(cx, Event::Probed(id, Finding::Wrong));
+            return self.dispatch(cx, Event::Probed(id, Finding::Wrong));
         };
-        match process.silence() {
+        match process.check_silence() {
             Silence::Kept => {}
-            Silence::Broken => return self.fault(cx, id, Fault::Unasked),
-            Silence::Closed => return self.fault(cx, id, Fault::OutputClosed),
+            Silence::Broken => return self.report_fault(cx, id, Fault::Unasked),
+            Silence::Closed => return self.report_fault(cx, id, Fault::OutputClosed),
         }
-        process.take(None, channel, &probe.question);
+        process.queue_request(None, channel, &probe.question);
         process
             .recorder
             .begin(&probe.question, channel, cx.now(), self.options.disclosure);
@@ -159,7 +159,7 @@ impl Pool {
     }
 
     /// The answer to a probe is whole.
-    pub(super) fn judge(
+    pub(super) fn judge_answer(
         &mut self,
         cx: &mut Context<'_>,
         id: WorkerId,
@@ -175,7 +175,7 @@ impl Pool {
         let finding = process
             .health_check
             .judge(answer, unread, excess, self.options.disclosure);
-        self.tell(cx, Event::Probed(id, finding));
+        self.dispatch(cx, Event::Probed(id, finding));
     }
 
     /// The good news after the bad.

@@ -182,7 +182,7 @@ impl Pool {
                 return self.settle(cx, key);
             }
             match client.stream.read(buffer) {
-                Ok(0) => return self.input_ended(cx, key),
+                Ok(0) => return self.end_input_of_client(cx, key),
                 Ok(length) => {
                     client.active = cx.now();
                     self.take_in(cx, key, buffer.get(..length).unwrap_or_default());
@@ -305,7 +305,7 @@ impl Pool {
                 if matches!(route, Route::Leader) {
                     self.add_leader(id);
                 }
-                self.tell(cx, Event::Request { client: id, size });
+                self.dispatch(cx, Event::Request { client: id, size });
             }
             // Sixteen million requests are in hand.
             Err(_) => self.refuse_line(cx, key, Line::OneTooMany),
@@ -313,12 +313,12 @@ impl Pool {
     }
 
     /// The client sends nothing more.
-    fn input_ended(&mut self, cx: &mut Context<'_>, key: Key) {
+    fn end_input_of_client(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
         if !client.input.is_empty() {
-            return self.last_words(cx, key);
+            return self.take_final_request(cx, key);
         }
         if client.is_idle() || client.stream.peer_state() == PeerState::Gone {
             // It has all it wanted, or has only knocked, as health checks do; or it wants nothing any more.
@@ -329,7 +329,7 @@ impl Pool {
     }
 
     /// What a client has sent before the end of its input: its request, where that is what ends one.
-    fn last_words(&mut self, cx: &mut Context<'_>, key: Key) {
+    fn take_final_request(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };

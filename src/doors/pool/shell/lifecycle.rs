@@ -121,7 +121,7 @@ impl Pool {
         self.clients.count.set_limits(self.options.connection_limits.clone());
         let Options { name, listen, .. } = &self.options;
         self.listening.replace(cx, name, listen, new);
-        self.tell(cx, Event::Reconfigure(Box::new(self.options.policy.clone())));
+        self.dispatch(cx, Event::Reconfigure(Box::new(self.options.policy.clone())));
         self.plan_upkeep(cx);
     }
 
@@ -138,7 +138,7 @@ impl Pool {
             self.cache.begin_roll();
             // The operator has changed something, and is to see what they say now.
             self.end_row();
-            self.tell(cx, Event::Roll);
+            self.dispatch(cx, Event::Roll);
         }
     }
 
@@ -197,7 +197,7 @@ impl Pool {
             self.stop(cx, Ending::Gently);
         }
         if self.is_over() {
-            self.close_everybody(cx);
+            self.close_all(cx);
         }
     }
 
@@ -217,14 +217,14 @@ impl Pool {
         self.life = Life::Stopping;
         cx.set_alarm(&mut self.life_alarm, Of::Life.only(), None);
         self.journal.stop(cx);
-        self.tell(cx, Event::Shutdown(ending));
+        self.dispatch(cx, Event::Shutdown(ending));
     }
 
     pub(in crate::doors::pool) fn is_over(&self) -> bool {
         self.life == Life::Stopping && self.dispatcher.is_finished()
     }
 
-    fn close_everybody(&mut self, cx: &mut Context<'_>) {
+    fn close_all(&mut self, cx: &mut Context<'_>) {
         self.end_row();
         self.journal.drain(&self.options.name);
         for key in self.clients.keys() {
@@ -263,7 +263,7 @@ impl Pool {
             let (resident, limit) = (amount::size(resident), amount::limit(limit));
             let line = format_args!("{who} holds {resident}, more than --max-rss {limit}, and is replaced");
             self.note(cx, Level::Info, Topic::Outgrown, line);
-            self.tell(cx, Event::Outgrown(id));
+            self.dispatch(cx, Event::Outgrown(id));
         }
     }
 }

@@ -42,7 +42,7 @@ pub(super) struct Loss {
 }
 
 impl Pool {
-    pub(super) fn take_loss(&mut self, cx: &mut Context<'_>, replaced: Action) {
+    pub(super) fn note_loss(&mut self, cx: &mut Context<'_>, replaced: Action) {
         let Action::Replaced {
             worker,
             slot,
@@ -53,7 +53,7 @@ impl Pool {
         else {
             return;
         };
-        self.doubt_answers_of(worker, reason);
+        self.forget_doubtful_answers(worker, reason);
         let next = self.next_in_place(worker, slot, delay);
         let process = self.workers.get(worker);
         let loss = Loss {
@@ -68,7 +68,7 @@ impl Pool {
             refusals: Vec::new(),
         };
         if matches!(reason, Restart::Recycled | Restart::Spent | Restart::Asked) {
-            return self.tell_planned(cx, worker, &loss);
+            return self.log_planned(cx, worker, &loss);
         }
         match self.workers.get_mut(worker) {
             Some(process) if process.stage == Stage::Lost && process.end.is_none() => {
@@ -77,9 +77,9 @@ impl Pool {
             }
             Some(process) => {
                 let end = process.end.clone().unwrap_or(End::Stopped);
-                self.tell_loss(cx, worker, loss, &end);
+                self.log_loss(cx, worker, loss, &end);
             }
-            None => self.tell_loss(cx, worker, loss, &End::Stopped),
+            None => self.log_loss(cx, worker, loss, &End::Stopped),
         }
     }
 
@@ -101,7 +101,7 @@ impl Pool {
     }
 
     /// Its story is told: that of the next one may be due.
-    fn dies_no_more(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+    fn remove_dying(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         self.workers.dying.retain(|dying| *dying != id);
         let next = self.workers.dying.first().and_then(|next| self.workers.get(*next));
         if let Some(next) = next.filter(|next| next.exit_waits) {
@@ -110,33 +110,33 @@ impl Pool {
     }
 
     /// It is not dying: it goes on, and is ended now.
-    pub(super) fn tell_loss_of_living(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+    pub(super) fn log_loss_of_living(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         let Some(process) = self.workers.get_mut(id) else {
             return;
         };
         let closed = process.closed;
         if let Some(loss) = process.loss.take() {
-            self.dies_no_more(cx, id);
+            self.remove_dying(cx, id);
             let end = closed.map_or(End::Stopped, End::Closed);
-            self.tell_loss(cx, id, *loss, &end);
+            self.log_loss(cx, id, *loss, &end);
         }
     }
 
     /// Its process has ended in this way.
-    pub(super) fn tell_loss_of_dead(&mut self, cx: &mut Context<'_>, id: WorkerId, end: End) {
+    pub(super) fn log_loss_of_dead(&mut self, cx: &mut Context<'_>, id: WorkerId, end: End) {
         let Some(process) = self.workers.get_mut(id) else {
             return;
         };
         let loss = process.loss.take();
         process.end = Some(end.clone());
         if let Some(loss) = loss {
-            self.dies_no_more(cx, id);
-            self.tell_loss(cx, id, *loss, &end);
+            self.remove_dying(cx, id);
+            self.log_loss(cx, id, *loss, &end);
         }
     }
 
     /// Keeps a line for later that is an effect of a loss whose story is not told yet. `false`: there is none, and it is due.
-    pub(super) fn tells_later(&mut self, worker: Option<WorkerId>, topic: Topic, line: fmt::Arguments<'_>) -> bool {
+    pub(super) fn defer_refusal(&mut self, worker: Option<WorkerId>, topic: Topic, line: fmt::Arguments<'_>) -> bool {
         let process = worker.and_then(|worker| self.workers.get_mut(worker));
         let Some(loss) = process.and_then(|process| process.loss.as_mut()) else {
             return false;
@@ -168,7 +168,7 @@ impl Pool {
         self.echoes.end();
     }
 
-    fn tell_planned(&mut self, cx: &mut Context<'_>, worker: WorkerId, loss: &Loss) {
+    fn log_planned(&mut self, cx: &mut Context<'_>, worker: WorkerId, loss: &Loss) {
         let who = self.name_of(worker, loss);
         let Cause { level, what, .. } = story::cause(loss.reason, &End::Stopped, None, &self.options);
         let next = match loss.next {
@@ -184,8 +184,8 @@ impl Pool {
         );
     }
 
-    fn tell_loss(&mut self, cx: &mut Context<'_>, id: WorkerId, loss: Loss, end: &End) {
-        self.hear_complaints(cx, id);
+    fn log_loss(&mut self, cx: &mut Context<'_>, id: WorkerId, loss: Loss, end: &End) {
+        self.read_stderr_now(cx, id);
         let who = self.name_of(id, &loss);
         let complaint = self.complaint(id, loss.reason, end);
         let cause = story::cause(loss.reason, end, complaint.as_deref(), &self.options);
@@ -232,7 +232,7 @@ impl Pool {
         for (topic, line) in loss.refusals {
             self.note(cx, Level::Warn, topic, format_args!("{line}"));
         }
-        self.tell_outage_if_due(cx);
+        self.log_outage_if_due(cx);
     }
 
     fn name_of(&self, id: WorkerId, loss: &Loss) -> String {

@@ -136,7 +136,7 @@ impl Service for Pool {
             Some(Of::Session) => self.session_ready(cx, source.key, readiness),
             Some(Of::Listener) => self.accept(cx, source.key),
             Some(Of::WorkerInput) => self.input_ready(cx, source.key),
-            Some(Of::WorkerErrors) => self.errors_ready(cx, source.key),
+            Some(Of::WorkerErrors) => self.stderr_ready(cx, source.key),
             Some(Of::WorkerExit) => self.exit_ready(cx, source.key),
             // These are alarms and leftovers, never registered with the poll.
             Some(Of::WorkerEnding | Of::Spawning | Of::Dispatcher | Of::Queue | Of::Upkeep | Of::Life) | None => {}
@@ -149,13 +149,13 @@ impl Service for Pool {
             Some(Of::Session) => self.session_timeout(cx, source.key),
             Some(Of::Dispatcher) => {
                 cx.alarm_fired(&mut self.dispatcher_alarm);
-                self.tell(cx, Event::Tick);
+                self.dispatch(cx, Event::Tick);
             }
             Some(Of::Queue) => self.watch_waiting(cx),
             Some(Of::WorkerEnding) => self.ending_timeout(cx, source.key),
             Some(Of::Listener) => self.retry_accepting(cx, source.key),
-            Some(Of::WorkerOutput) => self.reply_overdue(cx, source.key),
-            Some(Of::WorkerErrors) => self.errors_overdue(cx, source.key),
+            Some(Of::WorkerOutput) => self.reply_timeout(cx, source.key),
+            Some(Of::WorkerErrors) => self.stderr_timeout(cx, source.key),
             Some(Of::Upkeep) => self.upkeep(cx),
             Some(Of::Life) => self.stop_timeout(cx),
             // These have no alarm.
@@ -176,8 +176,8 @@ impl Service for Pool {
                     ..Readiness::default()
                 },
             ),
-            Some(Of::WorkerErrors) => self.errors_ready(cx, source.key),
-            Some(Of::WorkerInput) => self.hear_answers(cx, source.key),
+            Some(Of::WorkerErrors) => self.stderr_ready(cx, source.key),
+            Some(Of::WorkerInput) => self.read_after_closed_input(cx, source.key),
             Some(Of::Spawning) => self.spawn_waiting(cx),
             Some(Of::WorkerExit) => self.exit_ready(cx, source.key),
             // These never leave anything over.
@@ -204,7 +204,7 @@ impl Service for Pool {
 
 impl Pool {
     /// Tells the dispatcher what has happened and does what it says.
-    pub(super) fn tell(&mut self, cx: &mut Context<'_>, event: Event) {
+    pub(super) fn dispatch(&mut self, cx: &mut Context<'_>, event: Event) {
         self.dispatcher.handle(cx.now(), event);
         self.act(cx, None);
     }
@@ -226,10 +226,10 @@ impl Pool {
                 } => {
                     self.latencies.record(waited, served);
                     self.note_answer(cx, worker);
-                    self.tell_if_slow(cx, client, worker, waited, served);
+                    self.log_if_slow(cx, client, worker, waited, served);
                     // The dispatcher answers with the reply it was just told of, and with no other.
                     if let Some(reply) = reply.filter(|reply| reply.worker == worker) {
-                        self.hand_over(cx, client, reply, served);
+                        self.send_reply(cx, client, reply, served);
                     }
                 }
                 Action::Assign {
@@ -241,7 +241,7 @@ impl Pool {
                     let speaking = reply.and_then(|reply| reply.last_speaker());
                     self.assign(cx, worker, request, client, channel, speaking);
                 }
-                Action::Enqueued { request, client } => self.enqueued(cx, client, request),
+                Action::Enqueued { request, client } => self.mark_waiting(cx, client, request),
                 Action::Refuse {
                     client,
                     reason,
@@ -254,8 +254,8 @@ impl Pool {
                 Action::Spawn(worker) => self.queue_spawn(cx, worker),
                 Action::Inspect(worker) => self.inspect(cx, worker),
                 Action::Probe { worker, channel } => self.probe(cx, worker, channel),
-                Action::Stop(worker, ending) => self.end_process(cx, worker, ending),
-                Action::Replaced { .. } => self.take_loss(cx, action),
+                Action::Stop(worker, ending) => self.stop_worker(cx, worker, ending),
+                Action::Replaced { .. } => self.note_loss(cx, action),
                 Action::Cleared(worker) => self.log_cleared(cx, worker),
                 Action::Grown { .. } | Action::Shrunk { .. } => self.log_resizing(cx, action),
                 Action::Rolled => self.announce_rolled(),
@@ -330,7 +330,7 @@ impl Pool {
             Topic::Refusal(reason),
             format_args!("refused {peer} after {waited}{at}: {cause}"),
         );
-        if !self.tells_later(worker, topic, line) {
+        if !self.defer_refusal(worker, topic, line) {
             self.note(cx, Level::Warn, topic, line);
         }
     }

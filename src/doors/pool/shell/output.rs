@@ -35,7 +35,7 @@ impl Pool {
     pub(super) fn output_ready(&mut self, cx: &mut Context<'_>, key: Key, readiness: Readiness) {
         let Some(id) = self.workers.find(key) else { return };
         if self.has_sessions() && self.workers.get(id).is_some_and(|process| !process.is_starting()) {
-            return self.session_worker_ready(cx, id, Running::worker_has_output);
+            return self.session_worker_ready(cx, id, Running::mark_worker_readable);
         }
         let mut buffer = cx.lend_buffer();
         let outcome = self.read_output(cx, id, &mut buffer, readiness.read_closed || readiness.hung_up);
@@ -50,7 +50,7 @@ impl Pool {
                 process.child.stdout = None;
                 // Where that ends its reply, it counts if the process says so as well, by its exit status.
                 if self.options.framings.worker_reply != Framing::Eof || !process.owes_a_reply() {
-                    self.fault(cx, id, Fault::OutputClosed);
+                    self.report_fault(cx, id, Fault::OutputClosed);
                 }
             }
         }
@@ -59,7 +59,7 @@ impl Pool {
     /// A worker that has many requests in hand writes its answers one by one, and the first of them brings us here. To step
     /// back once before it is read, where others want this processor, makes many reads into one; with few in hand it would
     /// only cost time.
-    fn let_it_write_more(&mut self, cx: &Context<'_>, id: WorkerId) {
+    fn yield_to_writer(&mut self, cx: &Context<'_>, id: WorkerId) {
         let has_many = self
             .workers
             .get(id)
@@ -118,10 +118,10 @@ impl Pool {
                     process.reply = said.to_vec();
                 } else if !said.is_empty() {
                     // Once it is ready it may be given a request, and this would be taken for the answer.
-                    return self.fault(cx, id, Fault::Unasked);
+                    return self.report_fault(cx, id, Fault::Unasked);
                 }
                 process.stage = Stage::Serving;
-                self.tell(cx, Event::Ready(id));
+                self.dispatch(cx, Event::Ready(id));
             }
         }
     }
@@ -161,17 +161,17 @@ impl Pool {
             cx.set_alarm(&mut process.reply_alarm, Of::WorkerOutput.worker(id), Some(over));
         }
         match process.addressee(&process.reply) {
-            Addressee::Request { which, .. } if !is_probe => self.tell(cx, Event::ReplyBegun(id, which)),
+            Addressee::Request { which, .. } if !is_probe => self.dispatch(cx, Event::ReplyBegun(id, which)),
             Addressee::Request { .. } | Addressee::NotKnownYet => {}
             Addressee::Nobody => {
                 process.stray = Some(Excerpt::of(&process.reply, self.options.disclosure).to_string());
-                self.fault(cx, id, Fault::UnknownChannel);
+                self.report_fault(cx, id, Fault::UnknownChannel);
             }
         }
     }
 
     /// Nothing has come from a worker for as long as it takes a reply to be over.
-    pub(super) fn reply_overdue(&mut self, cx: &mut Context<'_>, key: Key) {
+    pub(super) fn reply_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(id) = self.workers.find(key) else { return };
         if let Some(process) = self.workers.get_mut(id) {
             cx.alarm_fired(&mut process.reply_alarm);
@@ -180,12 +180,12 @@ impl Pool {
         self.output_ready(cx, key, Readiness::default());
         let is_quiet = |process: &&mut WorkerProcess| process.reply_alarm.at().is_none() && !process.reply.is_empty();
         if self.workers.get_mut(id).filter(is_quiet).is_some() {
-            self.reply_has_ended(cx, id);
+            self.end_reply(cx, id);
         }
     }
 
     /// What a worker has written is its reply, because something else than the bytes says that it is over.
-    pub(super) fn reply_has_ended(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+    pub(super) fn end_reply(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         let Some(process) = self.workers.get_mut(id).filter(|process| process.owes_a_reply()) else {
             return;
         };
@@ -203,7 +203,7 @@ impl Pool {
             // It is looked at before it is given anything: that it writes nothing more is a guess.
             read: READ_BUFFER,
         };
-        self.reply_is_whole(cx, reply, &[], had_read);
+        self.take_reply(cx, reply, &[], had_read);
     }
 
     /// The replies at the beginning of `bytes`, of which one read has brought the last `read`; how many bytes they are.
@@ -221,11 +221,11 @@ impl Pool {
             match process.framer.advance(rest) {
                 Progress::NeedMore => break,
                 Progress::TooLong => {
-                    self.reply_is_too_long(cx, id, rest);
+                    self.report_long_reply(cx, id, rest);
                     break;
                 }
                 Progress::Malformed(reason) => {
-                    self.reply_is_none(cx, id, reason);
+                    self.report_malformed_reply(cx, id, reason);
                     break;
                 }
                 Progress::Frame(frame) => {
@@ -244,7 +244,7 @@ impl Pool {
                         // Once a read: what it has not read by now, it had not read when it wrote any of this.
                         *by_now.get_or_insert_with(|| process.bytes_read())
                     };
-                    self.reply_is_whole(cx, reply, behind, had_read);
+                    self.take_reply(cx, reply, behind, had_read);
                     taken += length;
                 }
             }
@@ -253,30 +253,30 @@ impl Pool {
     }
 
     /// One reply has come, with what its framing adds.
-    fn reply_is_whole(&mut self, cx: &mut Context<'_>, reply: Reply<'_>, behind: &[u8], had_read: Option<u64>) {
+    fn take_reply(&mut self, cx: &mut Context<'_>, reply: Reply<'_>, behind: &[u8], had_read: Option<u64>) {
         let (id, longest) = (reply.worker, self.options.max_reply);
         let Some(process) = self.workers.get_mut(id) else {
             return;
         };
         let Addressee::Request { which, prefix } = process.addressee(reply.bytes) else {
             process.stray = Some(Excerpt::of(reply.bytes, self.options.disclosure).to_string());
-            return self.fault(cx, id, Fault::UnknownChannel);
+            return self.report_fault(cx, id, Fault::UnknownChannel);
         };
         let bytes = reply.bytes.get(prefix..).unwrap_or_default();
         let payload = reply.payload.get(prefix..).unwrap_or_default();
         if process.lines == Lines::Numbered && bytes.len() > longest.saturating_add(1) {
-            return self.fault(cx, id, Fault::ReplyTooLong(which));
+            return self.report_fault(cx, id, Fault::ReplyTooLong(which));
         }
-        let landed = process.landed(which);
-        let unread = process.unread_input(landed, had_read);
+        let take_answered = process.take_answered(which);
+        let unread = process.unread_input(take_answered, had_read);
         // What stands behind the last reply that is owed answers nothing; of numbered lines each is judged by its number.
         let excess = process.given.is_empty() && !behind.is_empty();
         if process.health_check.is_under_way() {
-            return self.judge(cx, id, payload, which, unread, excess);
+            return self.judge_answer(cx, id, payload, which, unread, excess);
         }
         let excess = excess && process.lines == Lines::Plain;
         let step = match unread {
-            Unread::Everything => return self.fault(cx, id, Fault::Unasked),
+            Unread::Everything => return self.report_fault(cx, id, Fault::Unasked),
             // What it leaves unread is no sign of anything: it takes one request.
             _ if self.options.framings.single_use() && !excess => Step::Last,
             Unread::Nothing if !excess => Step::Kept,
@@ -299,7 +299,7 @@ impl Pool {
         );
     }
 
-    fn reply_is_too_long(&mut self, cx: &mut Context<'_>, id: WorkerId, line: &[u8]) {
+    fn report_long_reply(&mut self, cx: &mut Context<'_>, id: WorkerId, line: &[u8]) {
         let Some(process) = self.workers.get_mut(id) else {
             return;
         };
@@ -310,27 +310,27 @@ impl Pool {
                 Fault::UnknownChannel
             }
         };
-        self.fault(cx, id, fault);
+        self.report_fault(cx, id, fault);
     }
 
     /// What a worker writes is not cut as it should be: where it ends, nobody can tell.
-    fn reply_is_none(&mut self, cx: &mut Context<'_>, id: WorkerId, reason: &str) {
+    fn report_malformed_reply(&mut self, cx: &mut Context<'_>, id: WorkerId, reason: &str) {
         let Some(process) = self.workers.get_mut(id) else {
             return;
         };
         if !process.owes_a_reply() {
-            return self.fault(cx, id, Fault::Unasked);
+            return self.report_fault(cx, id, Fault::Unasked);
         }
         process.complaint = Some(reason.to_owned());
-        self.fault(cx, id, Fault::Malformed);
+        self.report_fault(cx, id, Fault::Malformed);
     }
 
     /// What it complains about goes into the log, a line at a time. One read a turn: a buffer full of the shortest lines
     /// takes longer than all else in a turn, and nobody waits for it but the one who complains.
-    pub(super) fn errors_ready(&mut self, cx: &mut Context<'_>, key: Key) {
+    pub(super) fn stderr_ready(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(id) = self.workers.find(key) else { return };
         let mut buffer = cx.lend_buffer();
-        let outcome = self.read_errors(cx, id, &mut buffer);
+        let outcome = self.read_stderr(cx, id, &mut buffer);
         cx.return_buffer(buffer);
         match outcome {
             Outcome::MoreLater => cx.resume_later(Of::WorkerErrors.worker(id)),
@@ -345,19 +345,19 @@ impl Pool {
 
     /// It has complained faster than the log takes it, and it is said how many lines are missing; or lines were held back for
     /// too long.
-    pub(super) fn errors_overdue(&mut self, cx: &mut Context<'_>, key: Key) {
+    pub(super) fn stderr_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(id) = self.workers.find(key) else { return };
         let now = cx.now();
         if let Some(process) = self.workers.get_mut(id) {
             cx.alarm_fired(&mut process.stderr_alarm);
         }
-        self.complain(cx, id, |stderr, hear| stderr.on_deadline(now, hear));
+        self.log_stderr(cx, id, |stderr, hear| stderr.on_deadline(now, hear));
         self.with_words(cx, id, |_, _, words, tell| words.on_deadline(now, tell));
-        self.watch_complaints(cx, id);
+        self.arm_stderr_alarm(cx, id);
     }
 
     /// Lets the lines that come of something be heard: in the log, or by those who compare the words of workers.
-    fn complain(
+    fn log_stderr(
         &mut self,
         cx: &mut Context<'_>,
         id: WorkerId,
@@ -387,7 +387,7 @@ impl Pool {
             ..
         } = self;
         let process = workers.get_mut(id)?;
-        let (name, who, pid, now) = (&options.name, process.who(), process.pid(), cx.now());
+        let (name, who, pid, now) = (&options.name, process.label(), process.pid(), cx.now());
         let WorkerProcess {
             stderr, words, said, ..
         } = process;
@@ -407,7 +407,7 @@ impl Pool {
         Some(outcome)
     }
 
-    fn watch_complaints(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+    fn arm_stderr_alarm(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         let Some(process) = self.workers.get_mut(id) else {
             return;
         };
@@ -416,7 +416,7 @@ impl Pool {
         cx.set_alarm(&mut process.stderr_alarm, Of::WorkerErrors.worker(id), next);
     }
 
-    fn read_errors(&mut self, cx: &mut Context<'_>, id: WorkerId, buffer: &mut [u8]) -> Outcome {
+    fn read_stderr(&mut self, cx: &mut Context<'_>, id: WorkerId, buffer: &mut [u8]) -> Outcome {
         let process = self.workers.get_mut(id);
         let Some(stderr) = process.and_then(|process| process.child.stderr.as_mut()) else {
             return Outcome::Drained;
@@ -425,8 +425,8 @@ impl Pool {
             Ok(0) => Outcome::Closed,
             Ok(length) => {
                 let (bytes, now) = (buffer.get(..length).unwrap_or_default(), cx.now());
-                self.complain(cx, id, |stderr, hear| stderr.feed(bytes, now, hear));
-                self.watch_complaints(cx, id);
+                self.log_stderr(cx, id, |stderr, hear| stderr.feed(bytes, now, hear));
+                self.arm_stderr_alarm(cx, id);
                 Outcome::MoreLater
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Outcome::Drained,
@@ -436,9 +436,9 @@ impl Pool {
     }
 
     /// What one has answered that has closed its input since.
-    pub(super) fn hear_answers(&mut self, cx: &mut Context<'_>, key: Key) {
+    pub(super) fn read_after_closed_input(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(id) = self.workers.find(key) else { return };
-        self.let_it_write_more(cx, id);
+        self.yield_to_writer(cx, id);
         let mut buffer = cx.lend_buffer();
         let outcome = self.read_output(cx, id, &mut buffer, true);
         cx.return_buffer(buffer);
@@ -450,12 +450,12 @@ impl Pool {
             .get(id)
             .is_some_and(|process| process.stage == Stage::Serving)
         {
-            self.input_is_shut(cx, id);
+            self.report_closed_input(cx, id);
         }
     }
 
     /// What a process that has ended has left in its pipes.
-    pub(super) fn hear_last_words(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+    pub(super) fn read_to_end(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         // A pipe holds 64 KiB unless its owner has widened it; whoever writes on (a grandchild) is not waited for.
         let mut buffer = vec![0; READ_BUFFER];
         while let Outcome::MoreLater = self.read_output(cx, id, &mut buffer, true) {
@@ -464,13 +464,13 @@ impl Pool {
                 break;
             }
         }
-        self.hear_complaints(cx, id);
+        self.read_stderr_now(cx, id);
         let now = cx.now();
-        self.complain(cx, id, |stderr, hear| stderr.close(now, hear));
+        self.log_stderr(cx, id, |stderr, hear| stderr.close(now, hear));
     }
 
     /// What a worker has written to its standard error by now, before something is told of it.
-    pub(super) fn hear_complaints(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+    pub(super) fn read_stderr_now(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         if self
             .workers
             .get(id)
@@ -480,7 +480,7 @@ impl Pool {
         }
         let mut buffer = vec![0; READ_BUFFER];
         for _ in 0..READS_PER_TURN {
-            let Outcome::MoreLater = self.read_errors(cx, id, &mut buffer) else {
+            let Outcome::MoreLater = self.read_stderr(cx, id, &mut buffer) else {
                 break;
             };
         }

@@ -202,7 +202,7 @@ impl WorkerProcess {
     }
 
     /// What the log calls it.
-    pub(super) fn who(&self) -> String {
+    pub(super) fn label(&self) -> String {
         format!("worker {} (pid {})", self.number, self.pid())
     }
 
@@ -239,7 +239,7 @@ impl WorkerProcess {
     }
 
     /// Looks whether it has written anything since it was last read.
-    pub(super) fn silence(&mut self) -> Silence {
+    pub(super) fn check_silence(&mut self) -> Silence {
         match self.read_output(&mut [0; 1]) {
             Ok(0) => Silence::Closed,
             Ok(_) => {
@@ -327,7 +327,7 @@ impl WorkerProcess {
     }
 
     /// Takes out what has been answered.
-    pub(super) fn landed(&mut self, which: Which) -> Option<Given> {
+    pub(super) fn take_answered(&mut self, which: Which) -> Option<Given> {
         self.given.remove(self.position(which)?)
     }
 
@@ -339,7 +339,7 @@ impl WorkerProcess {
     }
 
     /// Takes a request for it, under its number if it is told one; [`send`](Self::send) writes both.
-    pub(super) fn take(&mut self, request: Option<RequestId>, channel: Option<ChannelId>, bytes: &[u8]) {
+    pub(super) fn queue_request(&mut self, request: Option<RequestId>, channel: Option<ChannelId>, bytes: &[u8]) {
         let (start, unsent_before) = (self.given_bytes, self.unsent.len());
         // Nothing of a line that is not there: a number alone would be taken for the beginning of the next one.
         if let Some(ChannelId(number)) = channel.filter(|_| !bytes.is_empty()) {
@@ -363,7 +363,7 @@ impl WorkerProcess {
             return Sent::Whole;
         }
         let Some(mut stdin) = self.child.stdin.as_ref() else {
-            return self.not_sent();
+            return self.unsent_outcome();
         };
         match self.unsent.write(|bytes| stdin.write(bytes)) {
             Ok(_) if self.unsent.is_empty() => {
@@ -372,7 +372,7 @@ impl WorkerProcess {
             }
             Ok(_) => Sent::Partly,
             // EPIPE: it has closed its input.
-            Err(_) => self.not_sent(),
+            Err(_) => self.unsent_outcome(),
         }
     }
 
@@ -391,7 +391,7 @@ impl WorkerProcess {
     }
 
     /// It does not listen.
-    pub(super) fn not_sent(&self) -> Sent {
+    pub(super) fn unsent_outcome(&self) -> Sent {
         let first = self.untouched().next();
         first.and_then(|given| given.request).map_or(Sent::Lost, Sent::Nothing)
     }

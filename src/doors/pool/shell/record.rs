@@ -21,7 +21,7 @@ impl Pool {
         let Some(process) = self.workers.get_mut(id) else {
             return Vec::new();
         };
-        let (who, record) = (process.who(), std::mem::take(&mut process.recorder));
+        let (who, record) = (process.label(), std::mem::take(&mut process.recorder));
         // A probe that was the first thing it was asked is told with its loss.
         if reason == Restart::Quarantined && record.entries().count() == 1 {
             return Vec::new();
@@ -41,7 +41,7 @@ impl Pool {
     }
 
     /// A request whose answer has come, but late; to be told before its client is let go, who has its line.
-    pub(super) fn tell_if_slow(
+    pub(super) fn log_if_slow(
         &mut self,
         cx: &mut Context<'_>,
         id: ClientId,

@@ -374,7 +374,7 @@ impl Pool {
             };
             self.clients.keep_bytes_of(state);
             if let Some(request) = named {
-                self.tell(cx, Event::Abandoned(request));
+                self.dispatch(cx, Event::Abandoned(request));
             }
         }
         self.descriptor_freed(cx);

@@ -175,16 +175,16 @@ impl Running {
         self.stdin.is_some() && self.up.flow().is_blocked(|| stream.has_unread()) && worker_waits()
     }
 
-    pub(super) fn client_has_input(&mut self) {
+    pub(super) fn mark_client_readable(&mut self) {
         self.up.tell(Event::SourceReady);
     }
 
-    pub(super) fn client_has_room(&mut self) {
+    pub(super) fn mark_client_writable(&mut self) {
         self.down.tell(Event::SinkReady);
     }
 
     /// Its connection is closed in both directions. If we have closed ours, it may have read all there was.
-    pub(super) fn client_hung_up(&mut self, now: Instant) {
+    pub(super) fn mark_client_gone(&mut self, now: Instant) {
         if !self.down.flow().is_over() && self.client == ClientSide::There {
             (self.client, self.active) = (ClientSide::Gone, now);
         }
@@ -195,16 +195,16 @@ impl Running {
         self.worker.is_none() || self.client == ClientSide::Gone
     }
 
-    pub(super) fn worker_has_room(&mut self) {
+    pub(super) fn mark_worker_writable(&mut self) {
         self.up.tell(Event::SinkReady);
     }
 
-    pub(super) fn worker_has_output(&mut self) {
+    pub(super) fn mark_worker_readable(&mut self) {
         self.down.tell(Event::SourceReady);
     }
 
     /// The worker has ended: it reads nothing more, and what it has written lies in the pipe.
-    pub(super) fn worker_has_ended(&mut self, now: Instant) {
+    pub(super) fn detach_worker(&mut self, now: Instant) {
         self.worker = None;
         self.active = now;
         (self.stdin, self.again) = (None, None);

@@ -95,14 +95,14 @@ impl Pool {
         match self.sessions.table.insert(session) {
             Ok(key) => {
                 let client = ClientId(key.to_bits());
-                self.tell(cx, Event::Request { client, size: 0 });
+                self.dispatch(cx, Event::Request { client, size: 0 });
             }
             Err(session) => self.clients.count.release(&session.peer),
         }
     }
 
     /// The session waits, for the first time, or again because its worker has ended before it was of any use.
-    pub(super) fn session_waits(&mut self, cx: &mut Context<'_>, client: ClientId, request: RequestId) {
+    pub(super) fn await_worker(&mut self, cx: &mut Context<'_>, client: ClientId, request: RequestId) {
         let key = Key::from_bits(client.0);
         self.detach(key);
         if let Some(session) = self.sessions.table.get_mut(key) {
@@ -140,7 +140,7 @@ impl Pool {
                 let peer = session.peer;
                 let line = format_args!("closed {peer}: cannot watch its connection: {error}");
                 self.note(cx, Level::Error, Topic::System, line);
-                self.session_vanished(cx, key);
+                self.abort_session(cx, key);
             }
         }
     }
@@ -150,7 +150,7 @@ impl Pool {
         let key = Key::from_bits(client.0);
         self.detach(key);
         let Some(session) = self.sessions.table.get_mut(key) else {
-            return self.tell(cx, Event::Withdrawn(request));
+            return self.dispatch(cx, Event::Withdrawn(request));
         };
         session.stage = Stage::Waiting(Some(request));
         // One that waited, or had a worker before, may have gone since; there may be no further event to tell it.
@@ -161,13 +161,13 @@ impl Pool {
         if has_left {
             self.remove_session(cx, key);
             self.descriptor_freed(cx);
-            return self.tell(cx, Event::Withdrawn(request));
+            return self.dispatch(cx, Event::Withdrawn(request));
         }
         let Some(process) = self.workers.get_mut(id) else {
             return;
         };
         let (Some(stdin), Some(stdout)) = (process.child.stdin.take(), process.child.stdout.take()) else {
-            return self.fault(cx, id, Fault::InputClosed(request));
+            return self.report_fault(cx, id, Fault::InputClosed(request));
         };
         (process.session, process.had_session) = (Some(key), true);
         let way = if process.child.is_on_terminal() {
@@ -184,7 +184,7 @@ impl Pool {
             process.session = None;
             let line = format_args!("cannot watch a worker: {error}");
             self.note(cx, Level::Error, Topic::System, line);
-            return self.fault(cx, id, Fault::InputClosed(request));
+            return self.report_fault(cx, id, Fault::InputClosed(request));
         }
         session.stage = Stage::Running(Box::new(running));
         self.sessions.begun += 1;
@@ -201,19 +201,19 @@ impl Pool {
         // That both directions are over is no failure: what was sent before is still to be read, by a worker that is there.
         let waits = matches!(session.stage, Stage::Waiting(_));
         if readiness.hung_up && (waits || has_failed(&session.stream)) {
-            return self.session_vanished(cx, key);
+            return self.abort_session(cx, key);
         }
         let Stage::Running(running) = &mut session.stage else {
             return;
         };
         if readiness.hung_up {
-            running.client_hung_up(cx.now());
+            running.mark_client_gone(cx.now());
         }
         if readiness.readable || readiness.read_closed || readiness.hung_up {
-            running.client_has_input();
+            running.mark_client_readable();
         }
         if readiness.writable || readiness.hung_up {
-            running.client_has_room();
+            running.mark_client_writable();
         }
         self.pump(cx, key);
     }
@@ -261,18 +261,18 @@ impl Pool {
                 cx.resume_later(Of::session(key));
                 self.look_at_standstill(cx, key);
             }
-            Standing::Over => self.session_is_over(cx, key),
-            Standing::Vanished => self.session_vanished(cx, key),
+            Standing::Over => self.end_session(cx, key),
+            Standing::Vanished => self.abort_session(cx, key),
         }
     }
 
     /// The process of a session's worker has ended. What it wrote before goes to the client; if nothing has gone either way
     /// the client is none the wiser, and gets another worker as soon as the dispatcher knows.
-    pub(super) fn session_loses_worker(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+    pub(super) fn end_worker_of_session(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         let Some(key) = self.workers.get_mut(id).and_then(|process| process.session) else {
             return;
         };
-        self.session_worker_ready(cx, id, Running::worker_has_output);
+        self.session_worker_ready(cx, id, Running::mark_worker_readable);
         let Some((_, running)) = self.sessions.running(key) else {
             return;
         };
@@ -282,17 +282,17 @@ impl Pool {
         if !running.has_begun() {
             return self.detach(key);
         }
-        running.worker_has_ended(cx.now());
+        running.detach_worker(cx.now());
         if let Some(process) = self.workers.get_mut(id) {
             process.session = None;
         }
-        self.worker_is_spent(cx, id);
+        self.report_spent_worker(cx, id);
         self.pump(cx, key);
     }
 
-    fn worker_is_spent(&mut self, cx: &mut Context<'_>, worker: WorkerId) {
+    fn report_spent_worker(&mut self, cx: &mut Context<'_>, worker: WorkerId) {
         let step = Step::Last;
-        self.tell(
+        self.dispatch(
             cx,
             Event::Reply {
                 worker,
@@ -305,18 +305,18 @@ impl Pool {
     // ---- going -------------------------------------------------------------------------------------------------
 
     /// Both directions are over, or are to be.
-    pub(super) fn session_is_over(&mut self, cx: &mut Context<'_>, key: Key) {
+    pub(super) fn end_session(&mut self, cx: &mut Context<'_>, key: Key) {
         let worker = self.sessions.running(key).and_then(|(_, running)| running.worker);
         self.hand_to_clients(cx, key, |pool, cx, key| {
             pool.lingering_close(cx, key, After::LookForInput)
         });
         if let Some(worker) = worker {
-            self.worker_is_spent(cx, worker);
+            self.report_spent_worker(cx, worker);
         }
     }
 
     /// The client has gone. Its worker's input ends, and then the worker.
-    fn session_vanished(&mut self, cx: &mut Context<'_>, key: Key) {
+    fn abort_session(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(session) = self.remove_session(cx, key) else {
             return;
         };
@@ -327,10 +327,10 @@ impl Pool {
         drop(session.stream);
         self.descriptor_freed(cx);
         if let Some(request) = request {
-            self.tell(cx, Event::Abandoned(request));
+            self.dispatch(cx, Event::Abandoned(request));
         }
         if let Some(worker) = worker {
-            self.worker_is_spent(cx, worker);
+            self.report_spent_worker(cx, worker);
         }
     }
 
@@ -363,13 +363,13 @@ impl Pool {
             if running.worker.is_some() {
                 let line = format_args!("{peer} had gone, and its worker went on for --write-timeout");
                 self.note(cx, Level::Debug, Topic::HungUp, line);
-                return self.session_vanished(cx, key);
+                return self.abort_session(cx, key);
             }
             self.dispatcher.counters_mut().refusals.write_timeout += 1;
             let line =
                 format_args!("closed {peer}: it took nothing of what its worker has left within --write-timeout");
             self.note(cx, Level::Warn, Topic::WriteTimeout, line);
-            return self.session_vanished(cx, key);
+            return self.abort_session(cx, key);
         }
         if let (Stage::Running(running), Some(idle)) = (&session.stage, self.options.session_idle)
             && running.active + idle <= now
@@ -381,7 +381,7 @@ impl Pool {
                 Topic::Idle,
                 format_args!("ended the session of {peer}: no byte for --idle-timeout"),
             );
-            return self.session_is_over(cx, key);
+            return self.end_session(cx, key);
         }
         if let Stage::Running(running) = &mut session.stage
             && let Some(process) = running.worker.and_then(|worker| self.workers.get(worker))

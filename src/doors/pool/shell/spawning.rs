@@ -48,7 +48,7 @@ impl Pool {
                 return;
             };
             if let Err(error) = self.spawn(cx, id) {
-                self.could_not_spawn(cx, id, &error);
+                self.report_failed_spawn(cx, id, &error);
             }
             if cx.now().elapsed() >= watchdog::SLOW {
                 break;
@@ -70,7 +70,7 @@ impl Pool {
         match self.spawn(cx, id) {
             Err(error) if error.is_permanent() => Err(error),
             Err(error) => {
-                self.could_not_spawn(cx, id, &error);
+                self.report_failed_spawn(cx, id, &error);
                 Ok(())
             }
             Ok(()) => Ok(()),
@@ -91,9 +91,9 @@ impl Pool {
     }
 
     /// A start has failed. The dispatcher is told, and tries again after a while.
-    fn could_not_spawn(&mut self, cx: &mut Context<'_>, id: WorkerId, error: &SpawnError) {
+    fn report_failed_spawn(&mut self, cx: &mut Context<'_>, id: WorkerId, error: &SpawnError) {
         self.workers.refusal = Some(error.to_string());
-        self.tell(cx, Event::SpawnFailed(id));
+        self.dispatch(cx, Event::SpawnFailed(id));
     }
 
     /// What is known of a worker whose exec has just succeeded.
@@ -149,11 +149,11 @@ impl Pool {
 
     fn started(&mut self, cx: &mut Context<'_>, id: WorkerId, child: Child) {
         let process = self.process(cx, id, child);
-        log::debug!(service:% = self.options.name; "{}: {} is started", self.options.name, process.who());
+        log::debug!(service:% = self.options.name; "{}: {} is started", self.options.name, process.label());
         self.workers.insert(process);
         self.dispatcher.handle(cx.now(), Event::Started(id));
         if let Err(error) = self.watch_process(cx, id) {
-            return self.cannot_watch(cx, id, &error);
+            return self.report_unwatched(cx, id, &error);
         }
         if self.options.ready_line.is_none() {
             self.dispatcher.handle(cx.now(), Event::Ready(id));
@@ -213,12 +213,12 @@ impl Pool {
         };
         // One that has something to do may write at any moment, and by right.
         if speaking != Some(id) && process.given.is_empty() && channel.is_none() {
-            match process.silence() {
+            match process.check_silence() {
                 Silence::Kept => {}
-                Silence::Broken => return self.fault(cx, id, Fault::Unasked),
+                Silence::Broken => return self.report_fault(cx, id, Fault::Unasked),
                 Silence::Closed => {
                     process.closed = Some(Side::Output);
-                    return self.fault(cx, id, Fault::InputClosed(request));
+                    return self.report_fault(cx, id, Fault::InputClosed(request));
                 }
             }
             // It had read all of its input when it became free, and has been written nothing since; see `core/available.rs`.
@@ -226,7 +226,7 @@ impl Pool {
         }
         // A client that vanished in this very turn has been abandoned, or will be.
         let bytes = self.clients.exchanges.request_bytes(client).unwrap_or_default();
-        process.take(Some(request), channel, bytes);
+        process.queue_request(Some(request), channel, bytes);
         process
             .recorder
             .begin(bytes, channel, cx.now(), self.options.disclosure);
@@ -267,23 +267,23 @@ impl Pool {
                 process.input = Input::Shut;
                 cx.resume_later(Of::WorkerInput.worker(id));
             }
-            Sent::Nothing(_) | Sent::Lost => self.input_is_shut(cx, id),
+            Sent::Nothing(_) | Sent::Lost => self.report_closed_input(cx, id),
         }
     }
 
     /// A worker that has closed its input, and whose last answers have been read.
-    pub(super) fn input_is_shut(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+    pub(super) fn report_closed_input(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         let Some(process) = self.workers.get_mut(id) else {
             return;
         };
         process.closed.get_or_insert(Side::Input);
-        match process.not_sent() {
+        match process.unsent_outcome() {
             Sent::Nothing(request) => {
                 let untouched = process.untouched().count();
                 process.recorder.forget_newest(untouched);
-                self.fault(cx, id, Fault::InputClosed(request));
+                self.report_fault(cx, id, Fault::InputClosed(request));
             }
-            Sent::Lost | Sent::Whole | Sent::Partly => self.fault(cx, id, Fault::OutputClosed),
+            Sent::Lost | Sent::Whole | Sent::Partly => self.report_fault(cx, id, Fault::OutputClosed),
         }
     }
 
@@ -301,27 +301,27 @@ impl Pool {
         };
         match cx.register(Of::WorkerInput.worker(id), stdin, Interest::WRITABLE) {
             Ok(()) => process.stdin_watched = StdinWatch::Registered,
-            Err(error) => self.cannot_watch(cx, id, &error),
+            Err(error) => self.report_unwatched(cx, id, &error),
         }
     }
 
     /// Its process goes on, but nothing would be heard of it.
-    fn cannot_watch(&mut self, cx: &mut Context<'_>, id: WorkerId, error: &io::Error) {
+    fn report_unwatched(&mut self, cx: &mut Context<'_>, id: WorkerId, error: &io::Error) {
         if let Some(process) = self.workers.get_mut(id) {
             process.complaint = Some(format!("it cannot be watched: {error}"));
         }
-        self.tell(cx, Event::Broken(id, Fault::OutputClosed));
+        self.dispatch(cx, Event::Broken(id, Fault::OutputClosed));
     }
 
     pub(super) fn input_ready(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(id) = self.workers.find(key) else { return };
         if self.has_sessions() {
-            return self.session_worker_ready(cx, id, Running::worker_has_room);
+            return self.session_worker_ready(cx, id, Running::mark_worker_writable);
         }
         self.send(cx, id);
     }
 
-    pub(super) fn fault(&mut self, cx: &mut Context<'_>, id: WorkerId, fault: Fault) {
+    pub(super) fn report_fault(&mut self, cx: &mut Context<'_>, id: WorkerId, fault: Fault) {
         if let (Some(process), Fault::OutputClosed | Fault::InputClosed(_)) = (self.workers.get_mut(id), fault)
             && process.stage != Stage::Ending
         {
@@ -331,15 +331,16 @@ impl Pool {
         if let Some(process) = self.workers.get_mut(id) {
             process.health_check.cut_short(fault);
         }
-        self.tell(cx, Event::Broken(id, fault));
+        self.dispatch(cx, Event::Broken(id, fault));
     }
 
     /// After a long request: has the worker read all of it, and answered once?
     pub(super) fn inspect(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         let clean = self.workers.get_mut(id).is_some_and(|process| {
-            process.unread_input(None, process.bytes_read()) == Unread::Nothing && process.silence() == Silence::Kept
+            process.unread_input(None, process.bytes_read()) == Unread::Nothing
+                && process.check_silence() == Silence::Kept
         });
         let verdict = if clean { Verdict::Clean } else { Verdict::OutOfStep };
-        self.tell(cx, Event::Inspected(id, verdict));
+        self.dispatch(cx, Event::Inspected(id, verdict));
     }
 }

@@ -87,6 +87,6 @@ impl Pool {
              what its worker writes"
         );
         self.note(cx, Level::Warn, Topic::Standstill, line);
-        self.session_is_over(cx, key);
+        self.end_session(cx, key);
     }
 }

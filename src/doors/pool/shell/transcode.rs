@@ -41,7 +41,7 @@ pub(super) fn request(
 
 impl Pool {
     /// A reply goes to its client, in his framing.
-    pub(super) fn hand_over(&mut self, cx: &mut Context<'_>, id: ClientId, reply: Reply<'_>, served: Duration) {
+    pub(super) fn send_reply(&mut self, cx: &mut Context<'_>, id: ClientId, reply: Reply<'_>, served: Duration) {
         let Framings {
             reply: wanted,
             worker_reply: given,

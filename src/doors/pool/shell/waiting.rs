@@ -20,13 +20,13 @@ const UNWATCHED_WAIT: Duration = Duration::from_millis(50);
 const MOST_KEPT: usize = 1024;
 
 impl Pool {
-    pub(super) fn enqueued(&mut self, cx: &mut Context<'_>, id: ClientId, request: RequestId) {
+    pub(super) fn mark_waiting(&mut self, cx: &mut Context<'_>, id: ClientId, request: RequestId) {
         if self.has_sessions() {
-            return self.session_waits(cx, id, request);
+            return self.await_worker(cx, id, request);
         }
         if !self.clients.set_request(id, request, QueuePlace::Waiting) {
             // It has gone in this very turn, before the dispatcher had a name for its request.
-            return self.tell(cx, Event::Abandoned(request));
+            return self.dispatch(cx, Event::Abandoned(request));
         }
         let client = self.clients.of(id);
         if client.is_none_or(|client| client.watch != Watch::Registered) {
@@ -107,13 +107,13 @@ impl Pool {
     pub(super) fn withdraw(&mut self, cx: &mut Context<'_>, id: ClientId, request: RequestId) -> bool {
         let key = self.clients.key_of(id);
         // Or the close would report it as abandoned to a worker that works on it.
-        self.clients.exchanges.unname(id);
+        self.clients.exchanges.clear_request(id);
         if let Some(key) = key {
             self.close(cx, key);
         }
         let is_unwanted = self.clients.exchanges.get(id).is_none();
         if is_unwanted {
-            self.tell(cx, Event::Withdrawn(request));
+            self.dispatch(cx, Event::Withdrawn(request));
         }
         is_unwanted
     }

@@ -67,6 +67,6 @@ impl Workers {
 
     /// What the log calls a worker, while its process is known.
     pub(super) fn describe(&self, id: WorkerId) -> Option<String> {
-        self.get(id).map(WorkerProcess::who)
+        self.get(id).map(WorkerProcess::label)
     }
 }
