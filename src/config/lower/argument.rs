@@ -1,4 +1,4 @@
-//! What a client may send as an argument of a command.
+//! The rules for the arguments of a command.
 
 use std::ops::RangeInclusive;
 
@@ -8,9 +8,7 @@ use crate::config::quote::Quoted;
 use crate::config::spec::command::ArgumentSpec;
 use crate::doors::command::options::Argument;
 
-/// Lowers the argument at one position.
-///
-/// `None`: it could not be read, which has been noted.
+/// Lowers the rule for the argument at one position. Adds a mistake and returns `None` if it cannot be read.
 pub(super) fn argument(mistakes: &mut Mistakes, origin: Origin, spec: &ArgumentSpec) -> Option<Argument> {
     match spec {
         ArgumentSpec::Words(list) => words(mistakes, origin, list),
@@ -47,12 +45,13 @@ fn words(mistakes: &mut Mistakes, origin: Origin, words: &[String]) -> Option<Ar
     Some(Argument::OneOf(words.to_vec()))
 }
 
-/// Whether a client that sent this would end its message before the end (protocols.md §4).
+/// Returns true if a client that sent this text would end its message early (protocols.md §4).
 pub(super) fn ends_a_message(text: &str) -> bool {
     text.contains(['\r', '\n', '\0'])
 }
 
-/// `int`, or `int 1..100`. `None`: it is nothing of the kind; or why it is no range.
+/// Parses `int`, or a range such as `int 1..100`. Returns `None` for a text of another kind, and the mistake for a
+/// wrong range.
 fn integer(text: &str) -> Option<Result<RangeInclusive<i64>, &'static str>> {
     let rest = text.strip_prefix("int")?;
     if rest.is_empty() {

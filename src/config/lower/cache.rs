@@ -1,4 +1,4 @@
-//! The answer cache of a pool.
+//! The settings of the answer cache of a pool.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use crate::doors::pool::options::{CacheLimits, CacheOptions};
 
 const DEFAULT_TTL: Duration = Duration::from_secs(60);
 
-/// Less than 64 KiB holds no more than a page of answers.
+/// Less than 64 KiB would hold no more than a page of answers.
 const SIZE: RangeInclusive<u64> = 64 << 10..=1 << 40;
 const TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=LONGEST;
 
-/// What is kept, if anything.
+/// Returns the settings of the cache, if there is one.
 pub(super) fn cache(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option<CacheOptions> {
     let size = mistakes.size("cache-size", spec.cache_size, &SIZE);
     let ttl = mistakes.time("cache-ttl", spec.cache_ttl, &TTL);

@@ -1,7 +1,7 @@
-//! A command door: [`CommandSpec`] becomes [`Options`], and each [`EntrySpec`] a [`Command`].
+//! The options of a command door: [`CommandSpec`] becomes [`Options`], and each [`EntrySpec`] a [`Command`].
 //!
-//! A command is lowered by itself, because it has keys of its own and its mistakes stand there; the door is lowered with the
-//! commands that came out.
+//! A command is lowered separately, because it has keys of its own and its mistakes are reported there; the door is
+//! lowered afterwards with the resulting commands.
 
 use std::ffi::OsString;
 use std::ops::RangeInclusive;
@@ -25,18 +25,18 @@ use crate::config::units::{Size, Time};
 use crate::doors::command::options::{Argument, Command, Options, Timing};
 use crate::process::spec::ProcessSpec;
 
-/// Linux delays an acknowledgement by up to 40 ms, and a client whose second small write waits for that of the first (Nagle;
-/// RFC 1122 §4.2.3.4) sends the end of its line so much later, and a round trip: 100 ms is over both, and a person does
-/// not notice it.
+/// Linux delays an acknowledgement by up to 40 ms. A client whose second small write waits for the acknowledgement of
+/// the first (Nagle; RFC 1122 §4.2.3.4) sends the end of its line that much later, plus a round trip. 100 ms is longer
+/// than both, and not noticed by a person.
 const DEFAULT_QUIET_TIME: Duration = Duration::from_millis(100);
 const DEFAULT_MAX_MESSAGE: u64 = 4 << 10;
-/// The most careful: a program that may run twice at once is known to its operator.
+/// The most careful value: the operator knows which programs may run twice at once.
 const DEFAULT_THREADS: usize = 1;
 const DEFAULT_MAX_WAIT: Duration = Duration::from_secs(10);
 
-/// Below it, what one write has sent may be cut in two by the network; above it, somebody waits for nothing.
+/// A shorter time could fall between two packets of one write; with a longer one the clients would wait in vain.
 const QUIET_TIME: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(5);
-/// Linux takes arguments of up to 128 KiB, the NUL behind them included (`MAX_ARG_STRLEN`, execve(2)).
+/// Linux accepts arguments of up to 128 KiB, including their NUL (`MAX_ARG_STRLEN`, execve(2)).
 const MAX_MESSAGE: RangeInclusive<u64> = 16..=(128 << 10) - 1;
 const THREADS: RangeInclusive<usize> = 1..=100_000;
 const ARGUMENTS: RangeInclusive<usize> = 0..=1000;
@@ -49,18 +49,18 @@ const LIST: &str = "list";
 /// One command, as written.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry<'s> {
-    /// What a client sends.
+    /// The name that a client sends.
     pub name: &'s str,
-    /// How `cmd` names the program.
+    /// The syntax of `cmd`.
     pub program: Program,
-    /// What is said about it.
+    /// The settings of the command.
     pub spec: &'s EntrySpec,
-    /// Whether the spec holds everything that was written. If not, what is missing is a mistake already, and no second one
-    /// is made of it.
+    /// True if the spec holds all settings that were written. If not, the missing ones were reported as mistakes
+    /// already, and must not cause a second one.
     pub is_whole: bool,
 }
 
-/// What the text of `cmd` is.
+/// The syntax of the text of `cmd`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Program {
     /// A program and its arguments, with shell quoting.
@@ -71,8 +71,7 @@ pub enum Program {
 
 /// Lowers one command door with its commands.
 ///
-/// # Errors
-/// Everything that is wrong with the door itself.
+/// # Errors All mistakes in the settings of the door itself.
 pub fn command(name: &str, spec: &CommandSpec, commands: Vec<Command>) -> Result<Lowered<Options>, Vec<Mistake>> {
     let mut mistakes = Mistakes::default();
     let Listening {
@@ -134,12 +133,12 @@ fn timing(mistakes: &mut Mistakes, spec: &CommandSpec) -> Timing {
         read_timeout,
         write_timeout,
         linger: mistakes.time("linger", spec.linger, &LINGER).unwrap_or(DEFAULT_LINGER),
-        // Whoever shortens the one has not to think of the other.
+        // An operator who shortens the read time-out need not think of the quiet time.
         quiet: quiet.unwrap_or_else(|| DEFAULT_QUIET_TIME.min(read_timeout / 2)),
     }
 }
 
-/// Every name has to fit.
+/// Returns the longest message. Every name of a command has to fit.
 fn max_message(mistakes: &mut Mistakes, given: Option<Size>, commands: &[Command]) -> usize {
     let longest = mistakes.size("max-message", given, &MAX_MESSAGE);
     let longest = usize::try_from(longest.unwrap_or(DEFAULT_MAX_MESSAGE)).unwrap_or(usize::MAX);
@@ -152,7 +151,8 @@ fn max_message(mistakes: &mut Mistakes, given: Option<Size>, commands: &[Command
     longest
 }
 
-/// A file of torcd may have a command of that name, and is read as it is.
+/// Returns true if the door lists its commands. By default it does not if a command has the name of the list, because a
+/// file of torcd may have such a command, and has to work as it is.
 fn lists(mistakes: &mut Mistakes, given: Option<Whether>, commands: &[Command]) -> bool {
     let is_taken = commands.iter().any(|command| command.name == LIST.as_bytes());
     if is_taken && given == Some(Whether::Yes) {
@@ -162,7 +162,7 @@ fn lists(mistakes: &mut Mistakes, given: Option<Whether>, commands: &[Command]) 
     given.map_or(!is_taken, |given| given == Whether::Yes)
 }
 
-/// The program of a command, also of one with other mistakes in it; `None` if it is what could not be read.
+/// Returns the program of a command, even if the command has other mistakes; `None` if the program itself has one.
 #[must_use]
 pub fn program_of_entry(entry: Entry<'_>) -> Option<ProcessSpec> {
     let mut mistakes = Mistakes::default();
@@ -170,7 +170,7 @@ pub fn program_of_entry(entry: Entry<'_>) -> Option<ProcessSpec> {
     process.filter(|_| mistakes.0.is_empty() && entry.spec.cmd.is_some())
 }
 
-/// The words of a command; none where nothing is said.
+/// Returns the words of a command; none if `cmd` is missing.
 fn command_line(entry: Entry<'_>) -> String {
     match (&entry.spec.cmd, entry.program) {
         (Some(cmd), Program::Words) => cmd.clone(),
@@ -181,8 +181,7 @@ fn command_line(entry: Entry<'_>) -> String {
 
 /// Lowers one command.
 ///
-/// # Errors
-/// Everything that is wrong with it. What is wrong with its name is not told here: see [`wrong_name`].
+/// # Errors All mistakes in its settings. Those of its name are found by [`wrong_name`].
 pub fn entry(entry: Entry<'_>) -> Result<Command, Vec<Mistake>> {
     let mut mistakes = Mistakes::default();
     let spec = entry.spec;
@@ -194,7 +193,7 @@ pub fn entry(entry: Entry<'_>) -> Result<Command, Vec<Mistake>> {
                 let remedy = "write for example cmd = \"/usr/bin/uptime\"";
                 mistakes.add(Origin::key("cmd"), "it is not said which program to run", remedy);
             }
-            // What else is said about it is read as well.
+            // The other settings of the command are checked as well.
             process(&mut mistakes, "cmd", "true", &spec.process)
         }
     };
@@ -212,7 +211,7 @@ pub fn entry(entry: Entry<'_>) -> Result<Command, Vec<Mistake>> {
     }
     let timeout = run_timeout(&mut mistakes, spec.timeout, None);
     let process = mistakes.unless_any(process)?;
-    // A command that could not be read has been noted.
+    // A command without a program has caused a mistake already.
     let mut process = process.ok_or_else(Vec::new)?;
     process.command.argv0 = Some(OsString::from_vec(bytes(entry.name)));
     Ok(Command {
@@ -250,7 +249,7 @@ fn arguments(mistakes: &mut Mistakes, entry: &Entry<'_>) -> Vec<Argument> {
     }
 }
 
-/// What is wrong with the name of a command, if anything; what to write instead.
+/// Returns the mistake in the name of a command, if any, with its remedy.
 #[must_use]
 pub fn wrong_name(name: &str) -> Option<String> {
     if name.is_empty() {

@@ -1,4 +1,4 @@
-//! An exec door: [`ExecSpec`] becomes [`Options`].
+//! The options of an exec door: [`ExecSpec`] becomes [`Options`].
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::config::units::{Time, Whole};
 use crate::doors::exec::core::sockproc::SHELL;
 use crate::doors::exec::options::{Dialect, Options, Policy};
 
-// Those of sockexec 3.1.
+// The defaults of sockexec 3.1.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) const DEFAULT_KILL_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_BACKLOG: i64 = 100;
@@ -30,20 +30,19 @@ pub(super) const DEFAULT_MAX_BUFFER: u64 = 256 << 10;
 
 const DEFAULT_MAX_OUTPUT: u64 = 4 << 20;
 
-/// Not waiting at all would cut off what a program's own children write with their last breath.
+/// A linger of zero would cut off the last output of a program's children.
 pub(super) const LINGER: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;
-/// Linux takes a quarter of the stack limit, 2 MiB as a rule, and never over 6 MiB.
+/// Linux accepts a quarter of the stack limit, as a rule 2 MiB, and never more than 6 MiB.
 const MAX_ARGUMENTS: RangeInclusive<u64> = 1 << 10..=8 << 20;
-/// Below it each system call moves next to nothing.
+/// With a smaller buffer each system call would move next to nothing.
 pub(super) const MAX_BUFFER: RangeInclusive<u64> = 4 << 10..=1 << 30;
 
-/// Each connection may hold so much.
+/// Each connection may hold this much.
 const MAX_OUTPUT: RangeInclusive<u64> = 4 << 10..=1 << 30;
 
 /// Lowers one exec door.
 ///
-/// # Errors
-/// Everything that is wrong with it.
+/// # Errors All mistakes in its settings.
 pub fn exec(name: &str, spec: &ExecSpec) -> Result<Lowered<Options>, Vec<Mistake>> {
     let mut mistakes = Mistakes::default();
     let listen = ListenSpec {
@@ -98,7 +97,7 @@ pub fn exec(name: &str, spec: &ExecSpec) -> Result<Lowered<Options>, Vec<Mistake
     })
 }
 
-/// Each key of a protocol belongs to that alone.
+/// Returns the protocol of the door. A key that belongs to one protocol is a mistake with the other.
 fn dialect(mistakes: &mut Mistakes, spec: &ExecSpec) -> Dialect {
     let max_output = mistakes.size("max-output", spec.max_output, &MAX_OUTPUT);
     match spec.protocol.unwrap_or(Protocol::Sockexec) {
@@ -124,7 +123,7 @@ fn dialect(mistakes: &mut Mistakes, spec: &ExecSpec) -> Dialect {
     }
 }
 
-/// How long one run may take; `0` is no limit.
+/// Returns the time limit of one run; `None` for 0, which is no limit.
 pub(super) fn run_timeout(mistakes: &mut Mistakes, given: Option<Time>, default: Option<Duration>) -> Option<Duration> {
     match given {
         None => default,
@@ -140,7 +139,7 @@ pub(super) fn run_timeout(mistakes: &mut Mistakes, given: Option<Time>, default:
     }
 }
 
-/// There has to be an address.
+/// Adds a mistake if there is no address to listen on.
 fn check_addresses(mistakes: &mut Mistakes, spec: &ExecSpec) {
     if spec.listen.listen.is_empty() {
         let text = "there is no address to listen on";
@@ -177,7 +176,7 @@ mod tests {
         assert_eq!(options.unix_socket.mode, Some(0o660));
     }
 
-    /// What the machine has of it is the daemon's to find out.
+    /// The daemon finds out the limits of the machine.
     #[test]
     fn connections_and_backlog_are_any_number() {
         let with = |number: i64| {

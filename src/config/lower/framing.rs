@@ -1,4 +1,4 @@
-//! How messages are told apart: which framings go together, and with what else.
+//! The framings of a pool's messages: which of them can be combined, and with which other settings.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use crate::config::spec::pool::{HalfClose, LineEnd as WrittenEnd, PoolSpec};
 use crate::config::units::Time;
 use crate::doors::pool::options::{Framing, Framings, LineEnd, LineRules, Policy};
 
-/// Shorter pauses come about by themselves, whenever a worker is not on a processor.
+/// Shorter pauses happen by themselves, whenever a worker does not get a processor.
 const QUIET: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;
 
-/// The framings of a pool that decides by `policy`.
+/// Returns the framings of a pool with the given policy.
 pub(super) fn framings(mistakes: &mut Mistakes, spec: &PoolSpec, policy: &Policy) -> Framings {
     let framings = written(spec);
     for (key, framing) in [
@@ -66,10 +66,12 @@ pub(super) fn framings(mistakes: &mut Mistakes, spec: &PoolSpec, policy: &Policy
     framings
 }
 
-/// How workers read lines, where they read any. `pipeline`: how many requests may be written ahead to one.
+/// Returns the rules for the lines that workers get, for framings that have lines. `pipeline` is the number of requests
+/// that may be written ahead to a worker.
 ///
-/// A worker to which a line with a CR is not empty would read on from `until-empty-line` with CR LF into the next request. Where that one is
-/// there already, its answer would go to the wrong client, so there lines end in LF unless something else is said.
+/// A worker for which a line with a CR is not empty would read past the end of an `until-empty-line` request with CR
+/// LF, into the next request. If that request is there already, its answer would go to the wrong client, so with a
+/// pipeline the lines end in LF by default.
 pub(super) fn line_rules(mistakes: &mut Mistakes, spec: &PoolSpec, framing: Framing, pipeline: usize) -> LineRules {
     let reads = |known: &[Framing]| known.contains(&framing);
     let (lines, up_to_an_empty_one) = ([Framing::Line, Framing::UntilEmptyLine], [Framing::UntilEmptyLine]);
@@ -98,7 +100,7 @@ pub(super) fn line_rules(mistakes: &mut Mistakes, spec: &PoolSpec, framing: Fram
     }
 }
 
-/// A worker's side is, unless it is said, the client's.
+/// Returns the framings as written. The framing towards a worker is that of the client by default.
 fn written(spec: &PoolSpec) -> Framings {
     let framing = |given: Option<Written>, default| given.map_or(default, |Written(framing)| framing);
     let (request, reply) = (
@@ -157,8 +159,8 @@ fn single_use(mistakes: &mut Mistakes, spec: &PoolSpec, policy: &Policy) {
     }
 }
 
-/// What a refused client is told, as it goes over the wire. Where a line is not what ends a message, the line end at the end
-/// of the text is left out.
+/// Returns the refusal, encoded for the client. In framings that are not lines, the line end at the end of the text is
+/// removed.
 pub(super) fn error_reply(mistakes: &mut Mistakes, text: Vec<u8>, framing: Framing) -> Vec<u8> {
     if text.is_empty() || framing == Framing::Line || !framing.tells_the_end() {
         return text;

@@ -1,4 +1,4 @@
-//! Where clients connect and who may: the part of lowering that every listening door shares.
+//! The addresses, the access and the limits of listeners: the part of lowering that every listening door shares.
 
 use std::ops::RangeInclusive;
 
@@ -18,26 +18,26 @@ const DEFAULT_BACKLOG: u32 = 1024;
 const DEFAULT_CONNECTIONS: usize = 4096;
 const CONNECTIONS_PER_IP: RangeInclusive<usize> = 1..=MACHINE.connections;
 
-/// The most that may be written of what the machine limits.
+/// The largest accepted numbers of things that the machine limits.
 pub(super) struct Ceilings {
     backlog: u32,
     connections: usize,
 }
 
-/// What is more than this is a slip: no machine has it. What a machine has of it is the daemon's to find out.
+/// A larger number is a slip, because no machine can have it. The daemon finds out the real limits of the machine.
 pub(super) const MACHINE: Ceilings = Ceilings {
-    // `listen(2)`: the kernel caps it at net.core.somaxconn.
+    // The kernel caps it at net.core.somaxconn, see `listen(2)`.
     backlog: 65_535,
-    // What the open-file limit of the largest machines allows.
+    // The open-file limit of the largest machines.
     connections: 1_000_000,
 };
-/// As sockexec had it: any number, of which there is as much as the machine has.
+/// As with sockexec: any number, of which the door uses as many as the machine has.
 pub(super) const ANY_NUMBER: Ceilings = Ceilings {
     backlog: u32::MAX,
     connections: u32::MAX as usize,
 };
 
-/// Everything about listening that a door's options hold.
+/// The settings of listening in a door's options.
 pub(super) struct Listening {
     pub(super) addresses: Vec<(Origin, ListenAddr)>,
     pub(super) unix_socket: UnixSocketOptions,
@@ -46,7 +46,7 @@ pub(super) struct Listening {
     pub(super) connection_limits: ConnectionLimits,
 }
 
-/// Whether the limit on connections is asked for, or a default that may be lowered to what can be had.
+/// Tells if the limit on connections was set, or is a default that may be lowered to the machine's limit.
 pub(super) fn limit_origin(spec: &ListenSpec) -> LimitOrigin {
     match spec.max_connections {
         Some(_) => LimitOrigin::Asked,
@@ -54,7 +54,7 @@ pub(super) fn limit_origin(spec: &ListenSpec) -> LimitOrigin {
     }
 }
 
-/// Lowers the shared part. `addresses` are those that the door's own flags name; what `--listen` names is added to them.
+/// Lowers the shared part. `addresses` are those of the door's own flags; those of `--listen` are added to them.
 pub(super) fn listening(
     mistakes: &mut Mistakes,
     mut addresses: Vec<(Origin, ListenAddr)>,
@@ -89,8 +89,8 @@ pub(super) fn listening(
     }
 }
 
-/// Whether two listeners on these addresses would be in each other's way: one port, and one address that both would
-/// answer at (`bind(2)`, EADDRINUSE). Port 0 is another port each time.
+/// Returns true if two listeners on these addresses would conflict: the same port, and a common address (`bind(2)`,
+/// EADDRINUSE). Port 0 is a different port each time.
 pub(in crate::config) fn clash(one: &ListenAddr, other: &ListenAddr) -> bool {
     match (one, other) {
         (ListenAddr::Inherited(None), ListenAddr::Inherited(_))
@@ -103,7 +103,7 @@ pub(in crate::config) fn clash(one: &ListenAddr, other: &ListenAddr) -> bool {
     }
 }
 
-/// Whether two TCP listeners answer at a common address. Those that name an address are of its family alone.
+/// Returns true if two TCP listeners have a common address. A listener with an address has that address's family only.
 fn overlap(one: &ListenAddr, other: &ListenAddr) -> bool {
     match (one, other) {
         (ListenAddr::Tcp(one), ListenAddr::Tcp(other)) => {
@@ -114,8 +114,8 @@ fn overlap(one: &ListenAddr, other: &ListenAddr) -> bool {
     }
 }
 
-/// Mode and owner of the UNIX sockets. They must have something to apply to: a mode that protects nothing is a mistake
-/// worth knowing about.
+/// Returns mode and owner of the UNIX sockets. They must apply to at least one socket: a mode that protects nothing is
+/// a mistake that the operator should know of.
 fn unix_socket(mistakes: &mut Mistakes, spec: &ListenSpec) -> UnixSocketOptions {
     let said = [
         ("socket-mode", spec.socket_mode.is_some()),
@@ -146,7 +146,8 @@ fn unix_socket(mistakes: &mut Mistakes, spec: &ListenSpec) -> UnixSocketOptions 
     }
 }
 
-/// Whether this listener makes a file. One that could not be read, which is told elsewhere, may have been meant to.
+/// Returns true if this listener creates a file. An address with a mistake, which is reported elsewhere, may have been
+/// meant to.
 fn may_be_a_file(text: &str) -> bool {
     text.parse()
         .map_or(true, |address| matches!(address, ListenAddr::Unix(UnixAddr::Path(_))))

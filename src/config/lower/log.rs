@@ -1,22 +1,21 @@
-//! What is said about the log becomes what it is told: a flag goes over the environment, that over the file, and the file over
-//! the defaults.
+//! The settings of the log: a flag overrides the environment, the environment the file, and the file the defaults.
 
 use crate::config::levels::Levels;
 use crate::config::spec::log::{Format, LogSpec};
 use crate::log::{Control, Filter, Form, Log};
 
-/// What has been said about the log from outside of the file, which may be read again.
+/// The settings of the log from outside the file, kept because the file may be read again.
 #[derive(Debug, Clone)]
 pub struct LogSettings {
     control: Control,
     flags: LogSpec,
-    /// What `RUST_LOG` says, if that can be understood.
+    /// The levels of `RUST_LOG`, if they can be parsed.
     environment: Option<Levels>,
     is_journal: bool,
 }
 
 impl LogSettings {
-    /// Starts the log, which is told nothing by a file yet. `is_journal`: whether standard error is that.
+    /// Starts the log without the settings of a file. `is_journal` tells if standard error is the journal.
     #[must_use]
     pub fn start(flags: LogSpec, environment: Option<Levels>, is_journal: bool) -> (Log, Self) {
         let (filter, form) = lower(&flags, environment.as_ref(), &LogSpec::default(), is_journal);
@@ -31,7 +30,7 @@ impl LogSettings {
         (log, settings)
     }
 
-    /// From now on what the file says counts as well.
+    /// Applies the settings of the file, from now on.
     pub fn apply(&self, file: &LogSpec) {
         let (filter, form) = lower(&self.flags, self.environment.as_ref(), file, self.is_journal);
         self.control.set(filter, form);

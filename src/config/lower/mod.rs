@@ -1,12 +1,12 @@
-//! From what was written to what is meant: each door's spec becomes its `Options`.
+//! The step from the written settings to their meaning: each door's spec becomes its `Options`.
 //!
-//! Defaults, ranges and cross-checks live here and nowhere else, one file per door, beside one for each part that doors
-//! share. A function of this module never stops at the first mistake: it notes it in `Mistakes`, goes on with a harmless
-//! value in its place, and hands out options only when nothing was noted.
+//! Defaults, ranges and cross-checks live here and nowhere else: one file per door, and one for each part that doors
+//! share. A function of this module never stops at the first mistake: it adds the mistake to `Mistakes`, goes on with a
+//! harmless value in its place, and returns options only when there is no mistake.
 //!
-//! Names of users and groups are looked up here, once, because a name service may have to ask the network. And paths that
-//! a sandbox is to let in are looked at, since one that is not there is a mistake of the one who wrote it. Apart from that nothing here
-//! touches the system: whether an address is free or the open-file limit is high enough is the daemon's to find out.
+//! Names of users and groups are looked up here, once, because a name service may need the network. The paths that a
+//! sandbox grants are checked too, because a missing one is a mistake in the configuration. Otherwise nothing here
+//! touches the system: the daemon finds out if an address is free and the open-file limit is high enough.
 
 mod argument;
 mod cache;
@@ -38,24 +38,24 @@ use crate::config::units::{Size, Time, Whole};
 use crate::net::addr::ListenAddr;
 use crate::process::identity::LookupError;
 
-/// A key, or one element of a list under it, that something was said by. Whoever knows where keys stand turns it into
-/// a flag or into a line and column.
+/// The key, or the element of a list under a key, that holds a setting. The caller that knows the positions of the keys
+/// turns it into a flag or into a line and column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Origin {
     /// The key, which is the flag without its dashes.
     pub key: &'static str,
-    /// Which of the values given to a key that may be repeated, from 0.
+    /// The index of the value, for a key that may be repeated, from 0.
     pub index: Option<usize>,
 }
 
 impl Origin {
-    /// A key with one value.
+    /// Creates the origin of a key with one value.
     #[must_use]
     pub const fn key(key: &'static str) -> Self {
         Self { key, index: None }
     }
 
-    /// One of several values of a key.
+    /// Creates the origin of one of several values of a key.
     #[must_use]
     pub const fn element(key: &'static str, index: usize) -> Self {
         Self {
@@ -65,18 +65,18 @@ impl Origin {
     }
 }
 
-/// Something written that cannot be done.
+/// A setting that cannot be accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
-    /// What it was said by.
+    /// The key of the setting.
     pub origin: Origin,
-    /// What is wrong.
+    /// The description of the mistake.
     pub text: String,
-    /// What to write instead.
+    /// The advice what to write instead.
     pub remedy: String,
 }
 
-/// As it is told of a file; [`Mistake::of_flags`] tells it of flags.
+/// The form for a setting in a file; [`Mistake::of_flags`] is the form for a flag.
 impl fmt::Display for Mistake {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let said = format!("{}: {}; {}", self.origin.key, self.text, self.remedy);
@@ -85,7 +85,7 @@ impl fmt::Display for Mistake {
 }
 
 impl Mistake {
-    /// As it is told of flags: with the dashes of those that it names.
+    /// Returns the form for a flag: the flags that the text names have their dashes.
     #[must_use]
     pub fn of_flags(&self) -> String {
         let said = format!("--{}: {}; {}", self.origin.key, self.text, self.remedy);
@@ -93,13 +93,13 @@ impl Mistake {
     }
 }
 
-/// Stands before each key that is named in the text of a mistake: with flags it is `--key`, in a file `key`. No text of an
-/// operator's holds it, for control characters are shown as escapes there.
+/// A mark before each key in the text of a mistake: a flag is printed as `--key`, a key of a file as `key`. The text of
+/// an operator never contains it, because control characters are shown as escapes there.
 const KEY: char = '\u{1}';
-/// Stands before and behind a value that is to be given to such a key.
+/// A mark before and after the value that is to be given to such a key.
 const VALUE: char = '\u{2}';
 
-/// A key with a value, as it would be written.
+/// Returns a key with a value, marked so that it is printed as it would be written.
 fn setting(key: &str, value: &str) -> String {
     format!("{KEY}{key}{VALUE}{value}{VALUE}")
 }
@@ -110,7 +110,7 @@ enum Words {
     File,
 }
 
-/// Means nothing to a shell.
+/// Returns true if a shell treats the character literally.
 fn is_plain(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ':' | '=' | ',' | '+' | '@')
 }
@@ -131,16 +131,16 @@ fn in_words_of(words: Words, said: &str) -> String {
     told
 }
 
-/// The options of one service, and what each of its listening addresses was said by.
+/// The options of one service, and the origin of each of its listening addresses.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Lowered<O> {
-    /// Ready for the door.
+    /// The complete options of the door.
     pub options: O,
-    /// Every address it listens on with its origin, in the order of the options.
+    /// Every address that the door listens on with its origin, in the order of the options.
     pub listen: Vec<(Origin, ListenAddr)>,
 }
 
-/// What was found wrong so far.
+/// The mistakes found so far.
 #[derive(Debug, Default)]
 struct Mistakes(Vec<Mistake>);
 
@@ -153,7 +153,8 @@ impl Mistakes {
         });
     }
 
-    /// Notes an error of another room. Most end in their remedy; for those that do not, `otherwise` is one.
+    /// Adds an error of another room. The text of most of them ends with the remedy; `otherwise` is the remedy for the
+    /// others.
     fn add_said(&mut self, origin: Origin, said: &str, otherwise: &str) {
         let end = said
             .rsplit_once("; ")
@@ -162,14 +163,14 @@ impl Mistakes {
         self.add(origin, text, remedy);
     }
 
-    /// What a name stands for; `None`: nothing, which has been noted.
+    /// Returns the result of looking up a name. Adds a mistake and returns `None` if the name is unknown.
     fn found<T>(&mut self, key: &'static str, looked_up: Result<T, LookupError>) -> Option<T> {
         looked_up
             .map_err(|error| self.add_said(Origin::key(key), &error.to_string(), "give its number"))
             .ok()
     }
 
-    /// `given` if it is in range; else the mistake is noted and the nearest end of the range stands in.
+    /// Returns `given` if it is in range; else adds a mistake and returns the nearest end of the range.
     fn within<T: Ord + Copy + fmt::Display>(&mut self, key: &'static str, given: T, range: &RangeInclusive<T>) -> T {
         if !range.contains(&given) {
             let text = format!("{given} is out of range");
@@ -192,7 +193,7 @@ impl Mistakes {
         given.map(|size| self.within(key, size, &range).0)
     }
 
-    /// A count of something; the range is what makes it fit `T`.
+    /// Returns a count within a range whose ends fit `T`.
     fn count<T>(&mut self, key: &'static str, given: Option<Whole>, range: RangeInclusive<T>) -> Option<T>
     where
         T: TryFrom<i64> + Copy,
@@ -204,14 +205,14 @@ impl Mistakes {
         Some(T::try_from(given.0).unwrap_or(end))
     }
 
-    /// `done` if nothing was wrong, else everything that was.
+    /// Returns `done` if there is no mistake, else all mistakes.
     fn unless_any<T>(self, done: T) -> Result<T, Vec<Mistake>> {
         if self.0.is_empty() { Ok(done) } else { Err(self.0) }
     }
 }
 
-/// The longest time that any option takes. Far beyond use, and far from the end of the clock's range.
+/// The longest time that any option accepts: far beyond use, and far from the end of the clock's range.
 const LONGEST: Duration = Duration::from_secs(366 * 86_400);
 
-/// The shortest time-out of anything that happens between processes or over a network.
+/// The shortest time-out for events between processes or on a network.
 const SHORTEST_TIMEOUT: Duration = Duration::from_millis(100);

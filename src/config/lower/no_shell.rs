@@ -1,17 +1,18 @@
-//! What in a command is a shell's to understand, where there is none.
+//! The check for shell syntax in a command, which is run without a shell.
 //!
-//! Whoever writes `prog 2>/dev/null` or `LANG=C prog` thinks of a shell; without one the program gets that as an argument, or is not
-//! found, and the log shows its complaint and not the reason. So it is a mistake, but only where a word stands bare, in the place
-//! and in the form that a shell would look for: in quotes, or behind a backslash, anything is an argument. What a program may well
-//! be given bare (`*.txt`, `a|b`, `$1`, a `;` behind `-exec`) is left alone.
+//! An operator who writes `prog 2>/dev/null` or `LANG=C prog` has a shell in mind; without one the program gets that as
+//! an argument, or is not found, and the log shows its complaint instead of the cause. So shell syntax is a mistake,
+//! but only where a word stands bare, in a place and a form in which a shell would interpret it: in quotes, or after a
+//! backslash, everything is an argument. Words that a program may well get bare (`*.txt`, `a|b`, `$1`, a `;` after
+//! `-exec`) are accepted.
 
 use super::setting;
 use crate::config::quote::Quoted;
 
-/// A character of a word, and whether it stood bare: without quotes, and without a backslash before it.
+/// A character of a word, and true if it stood bare: without quotes, and without a backslash before it.
 type Letter = (char, bool);
 
-/// What is wrong with a command, and what to write instead. `None`: it needs no shell.
+/// Returns the mistake in a command and its remedy; `None` if the command needs no shell.
 pub(super) fn mistake(command: &str) -> Option<(String, String)> {
     let words = words(command);
     let found = words
@@ -28,27 +29,27 @@ pub(super) fn mistake(command: &str) -> Option<(String, String)> {
     Some((text, construct.remedy(&in_a_shell)))
 }
 
-/// Something that only a shell understands, as it was written.
+/// Syntax that only a shell understands, as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Construct {
-    /// `|`, `&&`, `;` and the like: several commands.
+    /// Several commands: `|`, `&&`, `;` and the like.
     Several(String),
-    /// `&` behind the command.
+    /// A `&` after the command.
     Background,
-    /// `2>/dev/null`, `<`.
+    /// A redirection: `2>/dev/null`, `<`.
     Redirection(String),
-    /// `$(date)`, `` `date` ``.
+    /// The output of a command: `$(date)`, `` `date` ``.
     Output(String),
-    /// `$HOME`, `${HOME}`.
+    /// A variable: `$HOME`, `${HOME}`.
     Variable(String),
-    /// `LANG=C` in front.
+    /// A variable set in front of the command: `LANG=C`.
     Assignment(String, String),
-    /// `~/bin/prog`.
+    /// A home directory: `~/bin/prog`.
     Home(String),
 }
 
 impl Construct {
-    /// Completes "there is no shell here that".
+    /// Returns the end of the sentence "there is no shell here that".
     fn wanted(&self) -> String {
         match self {
             Self::Several(word) => format!("would understand {}", Quoted(word)),
@@ -89,7 +90,7 @@ impl Construct {
     }
 }
 
-/// What the word at that place is to a shell.
+/// Returns the shell syntax in the word at `place`, if any.
 fn of_word(words: &[Vec<Letter>], place: usize, word: &[Letter]) -> Option<Construct> {
     let text: String = word.iter().map(|(letter, _)| letter).collect();
     let before = words.get(..place).unwrap_or_default();
@@ -122,13 +123,13 @@ fn is_bare(word: &[Letter]) -> bool {
     word.iter().all(|(_, bare)| *bare)
 }
 
-/// Whether a `;` may be meant for the program behind this, which is find(1).
+/// Returns true if a `;` after this word may be an argument of the program, as with find(1).
 fn begins_clause(word: &[Letter]) -> bool {
     let text: String = word.iter().map(|(letter, _)| letter).collect();
     matches!(text.as_str(), "-exec" | "-execdir" | "-ok" | "-okdir")
 }
 
-/// An operator with the next command behind it and no blank between: `|tee`, `&&./next`. `|a|` and `|=` are none.
+/// Returns true for an operator with the next command directly after it: `|tee`, `&&./next`; false for `|a|` and `|=`.
 fn is_glued(text: &str) -> bool {
     let operators = ["||", "|&", "|", "&&"];
     let command = operators.iter().find_map(|operator| text.strip_prefix(operator));
@@ -137,8 +138,8 @@ fn is_glued(text: &str) -> bool {
     })
 }
 
-/// An operator with or without the number of a descriptor before it, and a file behind it: `>`, `2>&1`, `>>log`, `<in`.
-/// `<html>` and `>=` are none.
+/// Returns true for an operator with or without the number of a descriptor before it and a file after it: `>`, `2>&1`,
+/// `>>log`, `<in`; false for `<html>` and `>=`.
 fn is_redirection(text: &str) -> bool {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let operator = text.get(digits..).unwrap_or_default();
@@ -150,7 +151,7 @@ fn is_redirection(text: &str) -> bool {
         && !(operator.starts_with('<') && operator.ends_with('>'))
 }
 
-/// `NAME=value` as the first word, its name bare.
+/// Recognizes `NAME=value` as the first word, with a bare name.
 fn assignment(word: &[Letter], text: &str) -> Option<Construct> {
     let (name, value) = text.split_once('=')?;
     let is_name = !name.starts_with(|c: char| c.is_ascii_digit())
@@ -160,11 +161,12 @@ fn assignment(word: &[Letter], text: &str) -> Option<Construct> {
     (is_name && bare).then(|| Construct::Assignment(name.to_owned(), value.to_owned()))
 }
 
-/// What awk and perl call so, whose programs are written bare where they have no blanks: `$NF`, `$ENV{X}`.
+/// Variables of awk and perl, whose programs are written bare when they have no blanks: `$NF`, `$ENV{X}`.
 const OF_PROGRAMS: [&str; 7] = ["NF", "NR", "FNR", "ENV", "ARGV", "OFS", "RS"];
 
-/// A bare `$(`, `${NAME}` or `$NAME` with a name in capitals, as those in the environment have. In a regular expression a `$` has
-/// nothing of the kind behind it; behind a `{` it is a variable of the program that begins there, `{print$OUT}`.
+/// Recognizes a bare `$(`, `${NAME}`, or `$NAME` with a name in capitals, like the names in the environment. A `$` in a
+/// regular expression is not followed by these; after a `{` it is a variable of the program that begins there,
+/// `{print$OUT}`.
 fn dollar(word: &[Letter], text: String) -> Option<Construct> {
     let before = word.iter().take_while(|letter| **letter != ('$', true));
     let is_in_program = before.clone().any(|letter| *letter == ('{', true));
@@ -199,7 +201,7 @@ fn dollar(word: &[Letter], text: String) -> Option<Construct> {
     }
 }
 
-/// Two bare backquotes, with what is between them.
+/// Recognizes two bare backquotes, with the text between them.
 fn backquotes(words: &[Vec<Letter>]) -> Option<Construct> {
     let of_word = |word: &Vec<Letter>| word.iter().filter(|letter| **letter == ('`', true)).count();
     let first = words.iter().find(|word| of_word(word) > 0)?;
@@ -208,7 +210,8 @@ fn backquotes(words: &[Vec<Letter>]) -> Option<Construct> {
     (count > 1).then_some(Construct::Output(text))
 }
 
-/// The words of a command whose quotes are closed, by the rules of `shell_words::split`, with what that does not tell.
+/// Splits a command whose quotes are closed into words, by the rules of `shell_words::split`, but keeps which
+/// characters were bare.
 fn words(command: &str) -> Vec<Vec<Letter>> {
     let mut words = Vec::new();
     let mut word: Option<Vec<Letter>> = None;
@@ -240,7 +243,7 @@ fn words(command: &str) -> Vec<Vec<Letter>> {
                 }
             }
             '\\' => match letters.next() {
-                // A line that goes on; it does not begin a word.
+                // A line continuation does not begin a word.
                 Some('\n') => {}
                 escaped => word.get_or_insert_default().push((escaped.unwrap_or('\\'), false)),
             },
@@ -337,7 +340,7 @@ mod tests {
     }
 
     proptest! {
-        /// What stands bare is told of the very words that the program would get.
+        /// The words checked for bare characters are exactly the words that the program would get.
         #[test]
         fn words_are_those_of_the_splitter(command in "[ab |&;<>$`(){}~=#\\\\'\"\n\t]{0,24}") {
             if let Ok(split) = shell_words::split(&command) {

@@ -1,10 +1,10 @@
-//! Regular expressions in a configuration.
+//! Regular expressions in the settings.
 
 use super::{Mistakes, Origin};
 use crate::config::quote::Quoted;
 use crate::doors::pattern::{Malformed, Pattern};
 
-/// Reads an expression; what is wrong with it is told with its place.
+/// Parses an expression. Adds a mistake with its position and returns `None` if the expression is wrong.
 pub(super) fn pattern(mistakes: &mut Mistakes, origin: Origin, text: &str) -> Option<Pattern> {
     match Pattern::new(text) {
         Ok(pattern) => Some(pattern),

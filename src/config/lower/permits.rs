@@ -1,4 +1,5 @@
-//! Who may have which program run: what the lists of an exec door mean, and whether they suffice for where it listens.
+//! The permissions of an exec door: which client may run which program, and if these lists suffice for the door's
+//! addresses.
 
 use super::{KEY, Mistakes, Origin};
 use crate::config::spec::exec::ExecSpec;
@@ -7,7 +8,7 @@ use crate::doors::exec::options::is_exposed;
 use crate::net::addr::ListenAddr;
 use crate::process::identity::{UserIdentity, lookup_group};
 
-/// Lowers the lists. `addresses` are all that the door listens on, those aside that could not be read.
+/// Lowers the lists. `addresses` are all addresses that the door listens on, except addresses with a mistake.
 pub(super) fn permits(
     mistakes: &mut Mistakes,
     spec: &ExecSpec,
@@ -52,7 +53,8 @@ fn programs(mistakes: &mut Mistakes, spec: &ExecSpec) -> Programs {
     programs
 }
 
-/// Users are known on UNIX sockets alone: the lists need one, and must not be thought to hold where they do not.
+/// Adds a mistake unless the lists of clients apply to all addresses. Users are known on UNIX sockets only: the lists
+/// must not seem to protect an address where they have no effect.
 fn check_clients(mistakes: &mut Mistakes, spec: &ExecSpec, addresses: &[(Origin, ListenAddr)]) {
     let said = [
         ("allow-user", !spec.allow_user.is_empty()),
@@ -73,7 +75,8 @@ fn check_clients(mistakes: &mut Mistakes, spec: &ExecSpec, addresses: &[(Origin,
     }
 }
 
-/// Whoever connects can run anything, unless programs are listed.
+/// Adds a mistake for each address that other machines can reach, unless the programs are listed: its clients could run
+/// anything.
 fn check_exposed(mistakes: &mut Mistakes, spec: &ExecSpec, addresses: &[(Origin, ListenAddr)]) {
     let exposed = addresses.iter().filter(|(_, address)| is_exposed(address));
     for (origin, address) in exposed.filter(|_| spec.allow_program.is_empty()) {

@@ -1,4 +1,4 @@
-//! A pool: [`PoolSpec`] becomes [`Options`].
+//! The options of a pool: [`PoolSpec`] becomes [`Options`].
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -20,7 +20,7 @@ use crate::doors::pool::squidguard::DEFAULT_COMMAND;
 use crate::net::addr::{AddrError, ListenAddr};
 use crate::process::spec::ProcessSpec;
 
-/// The worker of iotcpd 1.1.
+/// The port of iotcpd 1.1.
 const DEFAULT_PORT: u16 = 9991;
 const DEFAULT_QUEUE_SIZE: usize = 1024;
 const DEFAULT_QUEUE_TIMEOUT: Duration = Duration::from_millis(500);
@@ -38,38 +38,37 @@ const DEFAULT_RECORD: usize = 8;
 const DEFAULT_MAX_REQUEST: u64 = 64 << 10;
 const DEFAULT_MAX_REPLY: u64 = 1 << 20;
 
-/// iotcpd 1.1 asked for at least 3 s, because its clock was the alarm tick. Deadlines are exact here, so what
-/// remains is what keeps a busy machine from killing healthy workers.
+/// The range of most time-outs. iotcpd 1.1 demanded at least 3 s, because its clock was the alarm tick. Deadlines are
+/// exact here, so only this minimum remains, which keeps a busy machine from killing healthy workers.
 pub(super) const TIMEOUT: RangeInclusive<Duration> = SHORTEST_TIMEOUT..=LONGEST;
-/// Waiting for a worker may be over quickly: a caller with a fallback of its own wants it so.
+/// The wait for a worker may be short: a client with a fallback of its own wants that.
 const QUEUE_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;
-/// 1.1 asked for at least 1 s.
+/// iotcpd 1.1 demanded at least 1 s.
 const ALARM_INTERVAL: RangeInclusive<Duration> = SHORTEST_TIMEOUT..=Duration::from_secs(3600);
-/// A worker that is recycled more often than it can start serves nobody.
+/// A worker that is replaced more often than it can start serves no requests.
 const MAX_AGE: RangeInclusive<Duration> = Duration::from_secs(1)..=LONGEST;
 const MAX_RSS: RangeInclusive<u64> = 1 << 20..=1 << 50;
 const MAX_REQUESTS: RangeInclusive<u64> = 1..=1_000_000_000_000;
 const QUEUE_SIZE: RangeInclusive<usize> = 0..=1_000_000;
 const RETRIES: RangeInclusive<u32> = 0..=100;
-/// What is written ahead has to fit a pipe, or the daemon holds it in memory.
+/// The requests written ahead have to fit into a pipe, or the daemon holds them in memory.
 const PIPELINE: RangeInclusive<usize> = 1..=1024;
 /// Each of these is held in memory with its answer, if that comes before its turn.
 const MAX_UNANSWERED: RangeInclusive<usize> = 1..=4096;
-/// Whoever still writes something after that is not late, but out of order.
+/// A worker that still writes after the longest rest is not late, but broken.
 const REST: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60);
 /// As many as Squid gives a helper, and more; each answer is looked up among them.
 const CONCURRENCY: RangeInclusive<usize> = 1..=1024;
-/// Five records, which the log may get at once, fit into its channel.
+/// The log's channel has room for five records of this size at once.
 const RECORD: RangeInclusive<usize> = 0..=100;
-/// What takes less is not told apart from the daemon's own work.
+/// A shorter time cannot be distinguished from the daemon's own work.
 const SLOW_LOG: RangeInclusive<Duration> = Duration::from_millis(1)..=LONGEST;
-/// A frame is held in memory whole.
+/// A frame is held in memory as a whole.
 const FRAME: RangeInclusive<u64> = 1..=1 << 30;
 
 /// Lowers one pool.
 ///
-/// # Errors
-/// Everything that is wrong with it.
+/// # Errors All mistakes in its settings.
 pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake>> {
     let mut mistakes = Mistakes::default();
     let addresses = addresses(&mut mistakes, spec);
@@ -132,15 +131,15 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
     })
 }
 
-/// The program of a pool, also of one with other mistakes in it; `None` if it is what could not be read.
+/// Returns the program of a pool, even if the pool has other mistakes; `None` if the program itself has one.
 #[must_use]
 pub fn program_of_pool(spec: &PoolSpec) -> Option<ProcessSpec> {
     let mut mistakes = Mistakes::default();
     worker(&mut mistakes, spec).filter(|_| mistakes.0.is_empty())
 }
 
-/// What a worker is, and what it is started with. Without one there are no options, whatever else is right or wrong, so it is
-/// lowered last.
+/// Returns the program of a worker and the environment to start it with. It is lowered last, because without it there
+/// are no options, independent of all other mistakes.
 fn worker(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option<ProcessSpec> {
     let command = spec.daemon.as_deref().unwrap_or(DEFAULT_COMMAND);
     let mut process = process(mistakes, "daemon", command, &spec.process)?;
@@ -148,8 +147,8 @@ fn worker(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option<ProcessSpec> {
     Some(process)
 }
 
-/// The addresses of `--ipv4`, `--ipv6` and `--port`. Asking for IPv6 alone binds no IPv4, and `--listen` alone only
-/// what it names; naming the port asks for the address that goes with it. An address that is empty says that there is none.
+/// Returns the addresses of `--ipv4`, `--ipv6` and `--port`. IPv6 alone binds no IPv4, and `--listen` alone binds only
+/// its own addresses; a port binds the default address. An empty address means that there is none.
 fn addresses(mistakes: &mut Mistakes, spec: &PoolSpec) -> Vec<(Origin, ListenAddr)> {
     let port = mistakes.count("port", spec.port, 0..=u16::MAX).unwrap_or(DEFAULT_PORT);
     let mut addresses = Vec::new();
@@ -183,10 +182,9 @@ fn addresses(mistakes: &mut Mistakes, spec: &PoolSpec) -> Vec<(Origin, ListenAdd
     addresses
 }
 
-/// An IPv6 address, with or without brackets, and with its interface behind a `%` where it has one.
+/// Parses an IPv6 address, with or without brackets, and with its interface after a `%` if it has one.
 ///
-/// # Errors
-/// `None`: it is none; or what is wrong with its interface.
+/// # Errors `None` if it is no IPv6 address, or the mistake in its interface.
 fn ipv6_at(text: &str, port: u16) -> Result<ListenAddr, Option<String>> {
     let bare = text.trim_start_matches('[').trim_end_matches(']');
     let ip = bare.split('%').next().unwrap_or(bare).parse::<Ipv6Addr>();
@@ -264,7 +262,7 @@ fn policy(mistakes: &mut Mistakes, spec: &PoolSpec) -> Policy {
             .unwrap_or(DEFAULT_ALARM_INTERVAL),
         pipeline,
         concurrency,
-        // The framings say.
+        // Set later, according to the framings.
         single_use: false,
         ready_line: spec.ready_line.is_some(),
         start_timeout,
@@ -275,7 +273,7 @@ fn policy(mistakes: &mut Mistakes, spec: &PoolSpec) -> Policy {
     }
 }
 
-/// How long a worker is left alone after an answer, and with what that cannot be.
+/// Returns the time for which a worker rests after an answer. Adds a mistake for settings that exclude a rest.
 fn rest(mistakes: &mut Mistakes, spec: &PoolSpec, pipeline: usize, concurrency: Option<usize>) -> Duration {
     let rest = mistakes.time("rest", spec.rest, &REST).unwrap_or_default();
     let text = match concurrency {
@@ -290,7 +288,7 @@ fn rest(mistakes: &mut Mistakes, spec: &PoolSpec, pipeline: usize, concurrency: 
     rest
 }
 
-/// What goes over the wire.
+/// The limits on the messages.
 struct Frames {
     max_request: usize,
     max_reply: usize,
@@ -316,7 +314,7 @@ const fn disclosure(spec: &PoolSpec) -> Disclosure {
     }
 }
 
-/// The time-outs that are the shell's business, not the dispatcher's.
+/// The time-outs that the shell applies, not the dispatcher.
 struct Times {
     read: Duration,
     write: Duration,
@@ -338,12 +336,12 @@ fn times(mistakes: &mut Mistakes, spec: &PoolSpec) -> Times {
     }
 }
 
-/// Connections that stay, and what makes no sense without them or beside them.
+/// Returns the settings of kept connections. Adds a mistake for settings that need or exclude them.
 fn persistent(mistakes: &mut Mistakes, spec: &PoolSpec, reply_framing: Framing) -> Option<Persistent> {
     let idle_timeout = mistakes.time("idle-timeout", spec.idle_timeout, &TIMEOUT);
     let max_unanswered = mistakes.count("max-unanswered", spec.max_unanswered, MAX_UNANSWERED);
     if spec.mode == Some(WrittenMode::Session) {
-        // What a kept connection has for its requests a session has by itself; `session` tells what else it rules out.
+        // A session needs none of these settings for its connection; `session` reports the keys that it excludes.
         return None;
     }
     if !spec.persistent {
@@ -368,7 +366,7 @@ fn persistent(mistakes: &mut Mistakes, spec: &PoolSpec, reply_framing: Framing) 
             "a refused request needs an answer in its place, or all behind it would be misread",
             "write what a refused client is told, or leave it out",
         )),
-        // In the other framings it is framed.
+        // In other framings the text is framed.
         Some(Some((last, line))) if reply_framing == Framing::Line && (*last != b'\n' || line.contains(&b'\n')) => {
             Some((
                 "a refused request needs one line in its place, or all behind it would be misread",
@@ -387,7 +385,7 @@ fn persistent(mistakes: &mut Mistakes, spec: &PoolSpec, reply_framing: Framing) 
     })
 }
 
-/// One line that can be recognised when it comes.
+/// Returns the ready line. Adds a mistake unless it is one line that can be recognized.
 fn ready_line(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option<Vec<u8>> {
     let line = spec.ready_line.as_ref()?;
     // White space at the end of a line is not compared.
@@ -519,7 +517,7 @@ mod tests {
         assert_eq!(addresses(None, None, None, &["127.0.0.1:0", "127.0.0.1:0"]).len(), 2);
     }
 
-    /// Sets one option, so that a test can walk through all of them.
+    /// Sets one option, so that a test can iterate over all of them.
     type Set<T> = fn(&mut PoolSpec, T);
 
     fn check<T: Copy>(key: &str, set: Set<T>, allowed: &[T], refused: &[T], limits: &str) {
@@ -652,7 +650,7 @@ mod tests {
             );
         };
         size("max-request", |spec, n| spec.max_request = Some(n), (1, 1 << 30));
-        // The ready line of `check` is two bytes long, so one byte would be a mistake of its own.
+        // The ready line of `check` is two bytes long, so one byte would be another mistake.
         check(
             "max-reply",
             |spec, n| spec.max_reply = Some(n),

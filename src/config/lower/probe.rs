@@ -1,4 +1,4 @@
-//! The probe of a pool: `--probe`, `--probe-expect`, `--probe-interval`.
+//! The settings of a pool's health checks: `--probe`, `--probe-expect`, `--probe-interval`.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use crate::doors::pattern::Pattern;
 use crate::doors::pool::options::{Framing, LineRules, Probe};
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
-/// More often, and what is asked for nobody's sake takes a part of the work that shows.
+/// More frequent checks would take a noticeable part of the workers' time.
 const INTERVAL: RangeInclusive<Duration> = Duration::from_secs(1)..=LONGEST;
-/// A longer line may be answered twice by a program in good order, as squidGuard does; what a worker is asked must not be
-/// what breaks it.
+/// The longest question, in bytes. A correct program may answer a longer line twice, as squidGuard does, and the health
+/// check itself must not break the worker.
 const LONGEST_QUESTION: usize = 4000;
 
-/// When workers are probed again; `None`: they are not probed at all.
+/// Returns the time between two health checks of a worker; `None` if there are none.
 pub(super) fn probe_interval(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option<Duration> {
     let interval = mistakes.time("probe-interval", spec.probe_interval, &INTERVAL);
     if spec.probe.is_none() && spec.probe_interval.is_some() {
@@ -34,7 +34,7 @@ pub(super) fn probe_interval(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option
     Some(interval.unwrap_or(DEFAULT_INTERVAL))
 }
 
-/// The question and its answer: both or none.
+/// Returns the question and the expected answer. Both must be set, or neither.
 pub(super) fn probe(
     mistakes: &mut Mistakes,
     spec: &PoolSpec,
@@ -66,7 +66,7 @@ pub(super) fn probe(
     }))
 }
 
-/// What a worker is given.
+/// Returns the question, encoded for the worker.
 fn message(
     mistakes: &mut Mistakes,
     text: &str,

@@ -1,4 +1,4 @@
-//! What a program is started with: the part of lowering that every spawning door shares.
+//! The environment and the limits of a program: the part of lowering that every spawning door shares.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -16,19 +16,18 @@ use crate::process::limits::ResourceLimits;
 use crate::process::sandbox::{Access, look_at};
 use crate::process::spec::{Command, Environment, EnvironmentBase, ProcessSpec, Sandbox, Surroundings};
 
-/// Address space; below the start of the range no program gets past its dynamic linker.
+/// The range of address spaces; below its start no program gets past its dynamic linker.
 const MEMORY: RangeInclusive<u64> = 1 << 20..=1 << 50;
 /// The kernel counts whole seconds.
 const CPU: RangeInclusive<Duration> = Duration::from_secs(1)..=LONGEST;
-/// Three are taken before the program's first line.
+/// Three descriptors are open when the program starts.
 const OPEN_FILES: RangeInclusive<u64> = 3..=1 << 30;
 const PROCESSES: RangeInclusive<u64> = 1..=1 << 22;
-/// `setpriority(2)`.
+/// The range of `setpriority(2)`.
 const NICE: RangeInclusive<i32> = -20..=19;
 
-/// The program `command`, which was said by `key`, in the surroundings of `spec`.
-///
-/// `None`: the command could not be read, which has been noted.
+/// Returns the program `command`, the value of `key`, with the settings of `spec`. Adds a mistake and returns `None` if
+/// the command cannot be read.
 pub(super) fn process(mistakes: &mut Mistakes, key: &'static str, command: &str, spec: &Spec) -> Option<ProcessSpec> {
     let command = program(mistakes, key, command);
     let surroundings = surroundings(mistakes, spec);
@@ -38,7 +37,7 @@ pub(super) fn process(mistakes: &mut Mistakes, key: &'static str, command: &str,
     })
 }
 
-/// What programs are started with, for a door that learns later which.
+/// Returns the settings with which programs are started, for a door that learns later which programs.
 pub(super) fn surroundings(mistakes: &mut Mistakes, spec: &Spec) -> Surroundings {
     let mut surroundings = Surroundings {
         limits: limits(mistakes, spec),
@@ -71,7 +70,7 @@ pub(super) fn surroundings(mistakes: &mut Mistakes, spec: &Spec) -> Surroundings
     surroundings
 }
 
-/// Splits by the quoting rules of a shell; nothing is expanded, no shell runs.
+/// Splits a command by the quoting rules of a shell. Nothing is expanded, and no shell runs.
 fn program(mistakes: &mut Mistakes, key: &'static str, command: &str) -> Option<Command> {
     let Ok(words) = shell_words::split(command) else {
         let text = format!("the quotes of {} are not closed", Quoted(command));
@@ -169,7 +168,7 @@ fn sandbox(mistakes: &mut Mistakes, spec: &Spec) -> Option<Sandbox> {
     spec.sandbox.then_some(Sandbox { read, write })
 }
 
-/// Paths that a sandbox lets in; each must be there.
+/// Returns the paths that a sandbox grants. Each of them must exist.
 fn paths(mistakes: &mut Mistakes, access: Access, written: &[String]) -> Vec<PathBuf> {
     let mut paths = Vec::new();
     for (index, path) in written.iter().enumerate() {

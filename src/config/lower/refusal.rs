@@ -1,4 +1,4 @@
-//! What a client is told whose request has failed: `error-reply`, or `fail` in one word.
+//! The answer to a client whose request has failed: `error-reply`, or `fail` for Squid.
 
 use super::framing::error_reply;
 use super::{KEY, Mistakes, Origin};
@@ -6,11 +6,11 @@ use crate::config::spec::fail::{self, Fail};
 use crate::config::spec::pool::PoolSpec;
 use crate::doors::pool::options::Framing;
 
-/// Also what a URL rewriter answers for "leave this URL alone".
+/// In a URL rewriter it is also the answer for "leave this URL alone".
 const DEFAULT_ERROR_REPLY: &[u8] = b"ERR\n";
 const ERROR_REPLY_BYTES: usize = 64 << 10;
 
-/// The refusal, as it goes over the wire.
+/// Returns the refusal, encoded for the client.
 pub(super) fn refusal(mistakes: &mut Mistakes, spec: &PoolSpec, framing: Framing) -> Vec<u8> {
     let text = spec.error_reply.as_ref().map(|reply| reply.0.clone());
     if let Some(text) = text.as_ref().filter(|text| text.len() > ERROR_REPLY_BYTES) {
@@ -27,7 +27,7 @@ pub(super) fn refusal(mistakes: &mut Mistakes, spec: &PoolSpec, framing: Framing
     error_reply(mistakes, text, framing)
 }
 
-/// What `fail` stands for, without a line end.
+/// Returns the answer that `fail` stands for, without a line end.
 fn in_one_word(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option<Vec<u8>> {
     let url = spec.fail_url.as_deref();
     if url.is_some() && spec.fail != Some(Fail::Closed) {

@@ -1,4 +1,4 @@
-//! What `mode = session` rules out: whatever is about requests and replies, of which a session has none.
+//! The keys that `mode = session` excludes: all that concern requests and replies, which a session does not have.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use super::{KEY, LONGEST, Mistakes, Origin, setting};
 use crate::config::spec::pool::{Mode as Written, PoolSpec};
 use crate::doors::pool::options::Mode;
 
-/// How long a session may last unless `busy-timeout` says something: the end of all times.
+/// The longest session unless `busy-timeout` is set: no limit in practice.
 pub(super) const DEFAULT_BUSY_TIMEOUT: Duration = LONGEST;
 
-/// What has no effect in a session, and why.
+/// A key without effect in a session, the test if it is set, and the reason.
 type Ruled = (&'static str, fn(&PoolSpec) -> bool, &'static str);
 
 const RULED_OUT: &[Ruled] = &[
@@ -36,7 +36,7 @@ const RULED_OUT: &[Ruled] = &[
         |spec| spec.concurrency.is_some(),
         "a worker has one session in its life",
     ),
-    // What depends on these two asks for them.
+    // The keys that depend on the next two demand them, so they need no line of their own.
     (
         "probe",
         |spec| spec.probe.is_some(),
@@ -116,7 +116,7 @@ const RULED_OUT: &[Ruled] = &[
     ),
 ];
 
-/// After how long a silence a session ends. A kept connection has a default for that; a session has none, because people
+/// Returns the silence after which a session ends. A kept connection has a default; a session has none, because people
 /// think, and a program may take its time.
 pub(super) fn idle_timeout(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option<Duration> {
     let in_session = spec.mode == Some(Written::Session);
@@ -124,7 +124,7 @@ pub(super) fn idle_timeout(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option<D
     mistakes.time("idle-timeout", given, &TIMEOUT)
 }
 
-/// How much of a session is held, as with an exec door.
+/// Returns the number of bytes of a session that are held, with the range of an exec door.
 pub(super) fn max_buffer(mistakes: &mut Mistakes, spec: &PoolSpec) -> usize {
     let size = mistakes.size("max-buffer", spec.max_buffer, &MAX_BUFFER);
     if spec.max_buffer.is_some() && spec.mode != Some(Written::Session) {
@@ -135,7 +135,7 @@ pub(super) fn max_buffer(mistakes: &mut Mistakes, spec: &PoolSpec) -> usize {
     usize::try_from(size.unwrap_or(DEFAULT_MAX_BUFFER)).unwrap_or(usize::MAX)
 }
 
-/// The mode, once everything that has no effect in it is noted.
+/// Returns the mode. Adds a mistake for each key without effect in it.
 pub(super) fn mode(mistakes: &mut Mistakes, spec: &PoolSpec) -> Mode {
     match spec.mode {
         None | Some(Written::Request) => return Mode::Request,
@@ -254,7 +254,7 @@ mod tests {
             ..sessions()
         };
         let told = pool("pool", &spec).unwrap_err();
-        // Some of them do not go together either, which is told besides.
+        // Some of these keys also exclude each other, which is another mistake.
         let of_sessions = told
             .iter()
             .filter(|mistake| mistake.text.starts_with("it means nothing"));

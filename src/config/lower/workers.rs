@@ -1,6 +1,7 @@
-//! How many workers a pool has: `num-daemons` for always as many, or the keys of a pool that follows its load.
+//! The number of workers of a pool: fixed by `num-daemons`, or following the load between the other keys.
 //!
-//! `max-workers` is what makes it follow; the others have a meaning only beside it, and `num-daemons` only without it.
+//! `max-workers` makes it follow the load; the other keys have a meaning only with it, and `num-daemons` only without
+//! it.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use crate::doors::pool::options::{MAX_WORKERS, PoolSize};
 
 const DEFAULT_WORKERS: usize = 4;
 const DEFAULT_MIN: usize = 1;
-/// As Squid has it for its own helpers.
+/// The value of Squid for its own helpers.
 const DEFAULT_SPARE: usize = 1;
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -19,7 +20,7 @@ const WORKERS: RangeInclusive<usize> = 1..=MAX_WORKERS;
 const SPARE: RangeInclusive<usize> = 0..=MAX_WORKERS;
 const IDLE_TIMEOUT: RangeInclusive<Duration> = SHORTEST_TIMEOUT..=LONGEST;
 
-/// Reads every key whether it has a meaning or not, so that all that is wrong is told at once.
+/// Returns the size of the pool. Every key is read, even without a meaning, so that all mistakes are reported at once.
 pub(super) fn pool_size(mistakes: &mut Mistakes, spec: &PoolSpec) -> PoolSize {
     let number = mistakes.count("num-daemons", spec.num_daemons, WORKERS);
     let min = mistakes.count("min-workers", spec.min_workers, WORKERS);
@@ -83,7 +84,8 @@ mod tests {
 
     type Said = (Option<i64>, Option<i64>, Option<i64>, Option<i64>, Option<u64>);
 
-    /// `num-daemons`, `min-workers`, `max-workers`, `spare-workers`, `worker-idle-timeout` in seconds.
+    /// The values of `num-daemons`, `min-workers`, `max-workers`, `spare-workers`, and `worker-idle-timeout` in
+    /// seconds.
     fn lower((number, min, max, spare, seconds): Said) -> (PoolSize, Vec<String>) {
         let spec = PoolSpec {
             num_daemons: number.map(Whole),

@@ -1,5 +1,6 @@
-//! A command door, as written: `iotcpd command [flags]`, a table `[command.NAME]` of a file, the settings of a torc.cfg; and
-//! one of its commands: a table `[command.NAME.commands.CMD]`, or a group in the `processes` of a torc.cfg.
+//! The settings of a command door as written: `iotcpd command [flags]`, a table `[command.NAME]` of a file, the
+//! settings of a torc.cfg; and of one of its commands: a table `[command.NAME.commands.CMD]`, or a group in the
+//! `processes` of a torc.cfg.
 
 use clap::Args;
 use serde::Deserialize;
@@ -9,7 +10,7 @@ use super::process::ProcessSpec;
 use super::whether::Whether;
 use crate::config::units::{Size, Time, Whole};
 
-/// Everything that may be said about a command door, its commands left out.
+/// All settings of a command door, except its commands.
 #[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 pub struct CommandSpec {
@@ -32,7 +33,7 @@ pub struct CommandSpec {
     #[arg(short, long, help_heading = "Programs")]
     pub debug: bool,
 
-    /// Where clients connect, and who may.
+    /// Addresses, access and limits of the listeners.
     #[command(flatten)]
     #[serde(flatten)]
     pub listen: ListenSpec,
@@ -43,7 +44,7 @@ pub struct CommandSpec {
     /// How long a client may leave what is left of its output unread once its program has ended [default: 30s]
     #[arg(long, value_name = "TIME", help_heading = "Connections")]
     pub write_timeout: Option<Time>,
-    /// A name or argument without a terminator is complete when nothing has come for so long [default: 100ms]
+    /// A name or argument without a terminator is complete when nothing has come for this time [default: 100ms]
     #[arg(long, value_name = "TIME", help_heading = "Connections")]
     pub quiet_time: Option<Time>,
     /// The longest that a name or an argument may be [default: 4KiB]
@@ -54,7 +55,7 @@ pub struct CommandSpec {
     pub max_buffer: Option<Size>,
 }
 
-/// Everything that may be said about one command. It is never a command line; the definition tells which keys there are.
+/// All settings of one command. They are never flags; the clap definition lists the known keys.
 #[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 pub struct EntrySpec {
@@ -76,20 +77,20 @@ pub struct EntrySpec {
     /// How long one client may wait; with queue [default: 10s]
     #[arg(long, value_name = "TIME")]
     pub max_wait: Option<Time>,
-    /// Whoever asks for what is running already, with the same arguments, shares its output
+    /// A client that asks for what is running already, with the same arguments, shares its output
     #[arg(long)]
     pub join: bool,
     /// A program that runs longer is ended: TERM, then KILL; 0: it may run as long as it likes [default: 0]
     #[arg(long, value_name = "TIME")]
     pub timeout: Option<Time>,
 
-    /// What the program is started with.
+    /// The environment and the limits of the program.
     #[command(flatten)]
     #[serde(flatten)]
     pub process: ProcessSpec,
 }
 
-/// What an argument may be. The text is read by [`lower`](crate::config::lower), so that every wrong one is reported.
+/// The rule for an argument. [`lower`](crate::config::lower) reads the text, so that every mistake is reported.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(
     untagged,
@@ -102,7 +103,7 @@ pub enum ArgumentSpec {
     Words(Vec<String>),
 }
 
-/// What clap wants of the type of an option.
+/// The conversion that clap requires of the type of an option.
 impl From<&str> for ArgumentSpec {
     fn from(text: &str) -> Self {
         ArgumentSpec::Text(text.to_owned())
@@ -110,8 +111,8 @@ impl From<&str> for ArgumentSpec {
 }
 
 impl CommandSpec {
-    /// Puts what is said here in the place of what `under` says: key by key, a list as a whole. A switch that is on
-    /// in either is on. Gives the keys that were said here.
+    /// Overwrites settings in `under` with the settings made here: key by key, a list as a whole. A switch that is on
+    /// in either is on. Returns the keys of the settings made here.
     pub fn put_over(self, under: &mut CommandSpec) -> Vec<&'static str> {
         let CommandSpec {
             list,
@@ -172,7 +173,7 @@ fn put_listening(said: &mut Vec<&'static str>, over: ListenSpec, under: &mut Lis
     );
 }
 
-/// Absence is the default of every field.
+/// Overwrites `under` unless `over` is the default, which stands for absence in every field.
 fn put<T: Default + PartialEq>(said: &mut Vec<&'static str>, key: &'static str, over: T, under: &mut T) {
     if over != T::default() {
         said.push(key);

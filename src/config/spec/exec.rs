@@ -1,4 +1,4 @@
-//! An exec door, as written: `iotcpd exec [flags] SOCKET`, and a table `[exec.NAME]` of a file.
+//! The settings of an exec door as written: `iotcpd exec [flags] SOCKET`, and a table `[exec.NAME]` of a file.
 
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
@@ -9,8 +9,8 @@ use super::process::ProcessSpec;
 use super::whether::Whether;
 use crate::config::units::{Size, Time};
 
-/// Everything that may be said about an exec door. The flags of sockexec keep their letters.
-// Three of the shared flags have letters and defaults of this door's own.
+/// All settings of an exec door. The flags of sockexec keep their letters.
+// Three of the shared flags have letters and defaults of their own here.
 #[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 #[command(
@@ -22,7 +22,7 @@ use crate::config::units::{Size, Time};
         .help("Permissions of the UNIX sockets, in octal [default: 0660]")),
     mut_arg("max_connections", |flag| flag
         .short('m')
-        .help("At most so many clients, and so many programs, at once [default: 100]")),
+        .help("At most this many clients, and this many programs, at once [default: 100]")),
 )]
 pub struct ExecSpec {
     /// How programs are asked for: netstrings as of sockexec, or the command lines of sockproc [default: sockexec]
@@ -56,7 +56,7 @@ pub struct ExecSpec {
     #[arg(short, long, help_heading = "Programs")]
     pub debug: bool,
 
-    /// Where clients connect, and who may.
+    /// Addresses, access and limits of the listeners.
     #[command(flatten)]
     #[serde(flatten)]
     pub listen: ListenSpec,
@@ -78,23 +78,23 @@ pub struct ExecSpec {
     #[arg(long, value_name = "SIZE", help_heading = "Connections")]
     pub max_buffer: Option<Size>,
 
-    /// What programs are started with.
+    /// The environment and the limits of the programs.
     #[command(flatten)]
     #[serde(flatten)]
     pub process: ProcessSpec,
 }
 
-/// How a program is asked for and its end is told.
+/// The protocol in which a program is requested and its end is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
-    /// That of sockexec 3.1.
+    /// The protocol of sockexec 3.1.
     Sockexec,
-    /// That of sockproc.
+    /// The protocol of sockproc.
     Sockproc,
 }
 
-/// By hand for the reason told at [`HalfClose`](super::pool::HalfClose).
+/// Not derived, for the reason given at [`HalfClose`](super::pool::HalfClose).
 impl ValueEnum for Protocol {
     fn value_variants<'a>() -> &'a [Self] {
         &[Self::Sockexec, Self::Sockproc]

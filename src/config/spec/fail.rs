@@ -1,6 +1,6 @@
-//! What a failure means to the Squid behind a request: the word of a pool and of `ask`.
+//! The effect of a failure on the Squid behind a request: the setting of a pool and of `ask`.
 //!
-//! Squid takes the same answer differently in each place where it has a helper (tried with 5.7):
+//! Squid reads the same answer differently in each place where it has a helper (tried with 5.7):
 //!
 //! | answer | `url_rewrite_program` | `external_acl_type` | `auth_param basic` |
 //! | --- | --- | --- | --- |
@@ -9,30 +9,30 @@
 //! | `OK ...` | rewritten or redirected | the ACL matches | **let in** |
 //! | `302:URL` | redirected | denied, as after BH | denied |
 //!
-//! So the older way to write a redirection is the one answer that is a denial everywhere: where Squid does not know it, it is no
-//! answer, and that denies.
+//! So the older form of a redirection is the one answer that denies everywhere: where Squid does not know it, it is an
+//! invalid answer, and an invalid answer denies.
 
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 use serde::Deserialize;
 
-/// Where a denied request is redirected to unless the operator says where. No name ends in `.invalid` (RFC 6761), so nothing is
-/// ever loaded from there, and a browser shows what is wrong in its address.
+/// The page to which a denied request is redirected by default. No host name ends in `.invalid` (RFC 6761), so nothing
+/// is ever loaded from there, and a browser shows the cause in its address line.
 const NOWHERE: &str = "http://url-filter-unavailable.invalid/";
 /// The longest address of a page for denied requests, in bytes.
 pub const LONGEST_URL: usize = 2048;
 
-/// What a failure means.
+/// The effect of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fail {
     /// The URL passes.
     Open,
-    /// It does not.
+    /// The URL is denied.
     Closed,
 }
 
-/// By hand for the reason told at [`HalfClose`](super::pool::HalfClose).
+/// Not derived, for the reason given at [`HalfClose`](super::pool::HalfClose).
 impl ValueEnum for Fail {
     fn value_variants<'a>() -> &'a [Self] {
         &[Self::Open, Self::Closed]
@@ -47,7 +47,8 @@ impl ValueEnum for Fail {
 }
 
 impl Fail {
-    /// What is answered in its case, one line without its end. `url`, which must be [fit](unfit), is for what is denied.
+    /// Returns the answer in case of a failure, one line without its end. `url`, which must be [fit](unfit), is the
+    /// page for a denied request.
     pub fn answer(self, url: Option<&str>) -> Vec<u8> {
         match self {
             Fail::Open => b"ERR".to_vec(),
@@ -56,7 +57,7 @@ impl Fail {
     }
 }
 
-/// Why an address is none to send browsers to, and what to write; `None` if it is one.
+/// Returns the reason why browsers cannot be redirected to an address, and the remedy; `None` if they can.
 pub fn unfit(url: &str) -> Option<(&'static str, &'static str)> {
     const REMEDY: &str = "write for example http://intranet.example/denied.html";
     let is_web = ["http://", "https://"]

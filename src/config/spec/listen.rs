@@ -1,18 +1,18 @@
-//! Where clients connect and who may: the part of a spec that every listening door shares.
+//! The addresses, the access and the limits of listeners: the part of a spec that every listening door shares.
 
 use clap::Args;
 use serde::Deserialize;
 
 use crate::config::units::{FileMode, Whole};
 
-/// Listening, as written. Addresses are text here: they are read by [`lower`](crate::config::lower), so that every wrong one
-/// is reported, not only the first.
+/// The settings of listening, as written. Addresses are text here: [`lower`](crate::config::lower) reads them, so that
+/// every mistake is reported, not only the first.
 #[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 #[command(next_help_heading = "Where clients connect")]
 pub struct ListenSpec {
-    /// Where to listen, beside what the door's own keys name; each as `net::addr` reads it.
-    // The help is not the comment because rustdoc takes an IPv6 address in brackets for a link.
+    /// The addresses to listen on, in addition to those of the door's own keys; each in the syntax of `net::addr`.
+    // The help is not the doc comment, because rustdoc takes an IPv6 address in brackets for a link.
     #[arg(
         long,
         value_name = "ADDR",
@@ -39,10 +39,10 @@ pub struct ListenSpec {
     /// These addresses may not connect over TCP, whatever --allow says; may be repeated
     #[arg(long, value_name = "CIDR", help_heading = "Who may connect")]
     pub deny: Vec<String>,
-    /// At most so many clients at once [default: 4096]
+    /// At most this many clients at once [default: 4096]
     #[arg(long, value_name = "NUM", help_heading = "Who may connect")]
     pub max_connections: Option<Whole>,
-    /// At most so many clients at once from one address (IPv6: one /64 network) [default: no limit]
+    /// At most this many clients at once from one address (IPv6: one /64 network) [default: no limit]
     #[arg(long, value_name = "NUM", help_heading = "Who may connect")]
     pub max_connections_per_ip: Option<Whole>,
 }

@@ -1,4 +1,4 @@
-//! What is said about the log, with flags or in the table `[log]` of a file.
+//! The settings of the log, as flags or in the table `[log]` of a file.
 
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::config::levels::Levels;
 use crate::log::Form;
 
-/// What is logged, and how.
+/// The flags of the log.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct LogSpec {
     /// What is logged: error, warn, info, debug, trace or off; for a room alone warn,pool=debug. Goes over RUST_LOG
@@ -20,7 +20,7 @@ pub struct LogSpec {
     pub format: Option<Format>,
 }
 
-/// The same as keys of the table `[log]`, whose name says what they are about.
+/// The same settings as keys of the table `[log]`, without the prefix `log-`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 pub struct LogTable {
@@ -38,24 +38,24 @@ impl From<LogTable> for LogSpec {
     }
 }
 
-/// What lines look like.
+/// The form of the lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
-    /// As the journal wants them where standard error is that, and else with the time.
+    /// The form for the journal if standard error is the journal, and with the time otherwise.
     Auto,
     /// Level and message.
     Plain,
-    /// These behind time, name of the program and pid.
+    /// Time, name of the program and pid, then level and message.
     Time,
-    /// Level and message behind a priority.
+    /// A priority, then level and message.
     Journal,
-    /// An object for each.
+    /// One JSON object per message.
     Json,
 }
 
 impl Format {
-    /// The form of lines. `is_journal`: whether they go to the journal.
+    /// Returns the form of the lines. `is_journal` tells if standard error is the journal.
     #[must_use]
     pub const fn form(self, is_journal: bool) -> Form {
         match self {
@@ -68,7 +68,7 @@ impl Format {
     }
 }
 
-/// By hand for the reason told at [`HalfClose`](super::pool::HalfClose).
+/// Not derived, for the reason given at [`HalfClose`](super::pool::HalfClose).
 impl ValueEnum for Format {
     fn value_variants<'a>() -> &'a [Self] {
         &[Self::Auto, Self::Plain, Self::Time, Self::Journal, Self::Json]

@@ -1,4 +1,4 @@
-//! A pool of stdio workers, as written: `iotcpd [flags]`, and a table `[pool.NAME]` of a file.
+//! The settings of a pool of stdio workers as written: `iotcpd [flags]`, and a table `[pool.NAME]` of a file.
 
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
@@ -10,7 +10,7 @@ use super::process::ProcessSpec;
 use crate::config::framing::Framing;
 use crate::config::units::{Escaped, Size, Time, Whole};
 
-/// Everything that may be said about a pool. The flags of iotcpd 1.1 keep their names and letters.
+/// All settings of a pool. The flags of iotcpd 1.1 keep their names and letters.
 #[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 pub struct PoolSpec {
@@ -27,10 +27,10 @@ pub struct PoolSpec {
     /// How many workers there are at least, whatever the load; with --max-workers [default: 1]
     #[arg(long, value_name = "NUM", help_heading = "Workers")]
     pub min_workers: Option<Whole>,
-    /// So many workers are kept idle beyond those that are busy; with --max-workers [default: 1]
+    /// Keep this many workers idle beyond the busy ones; with --max-workers [default: 1]
     #[arg(long, value_name = "NUM", help_heading = "Workers")]
     pub spare_workers: Option<Whole>,
-    /// When there have been too many idle workers for so long, they are let go; with --max-workers [default: 60s]
+    /// Stop idle workers that have been too many for this time; with --max-workers [default: 60s]
     #[arg(long, value_name = "TIME", help_heading = "Workers")]
     pub worker_idle_timeout: Option<Time>,
     /// What a connection gets: an answer to its request, or a worker of its own until either ends [default: request]
@@ -42,7 +42,7 @@ pub struct PoolSpec {
     /// How long a worker may take to its ready line and its first answer to --probe [default: 60s]
     #[arg(long, value_name = "TIME", help_heading = "Workers")]
     pub start_timeout: Option<Time>,
-    /// Ask every worker this before it serves anybody, and now and then afterwards [default: none]
+    /// Ask every worker this before its first request, and now and then afterwards [default: none]
     #[arg(long, value_name = "TEXT", help_heading = "Workers", allow_hyphen_values = true)]
     pub probe: Option<String>,
     /// A worker whose answer to --probe does not hold this regular expression is quarantined [default: none]
@@ -51,10 +51,10 @@ pub struct PoolSpec {
     /// How long after a probe a worker is probed again [default: 60s]
     #[arg(long, value_name = "TIME", help_heading = "Workers")]
     pub probe_interval: Option<Time>,
-    /// Respawn delays of workers that keep dying grow from here; memory is looked at so often [default: 2s]
+    /// Respawn delays of workers that keep dying grow from here; memory is looked at this often [default: 2s]
     #[arg(short, long, value_name = "TIME", help_heading = "Workers")]
     pub alarm_interval: Option<Time>,
-    /// Replace a worker after about so many requests [default: never]
+    /// Replace a worker after about this many requests [default: never]
     #[arg(long, value_name = "NUM", help_heading = "Workers")]
     pub max_requests: Option<Whole>,
     /// Replace a worker at about this age [default: never]
@@ -100,7 +100,7 @@ pub struct PoolSpec {
     /// The port of --ipv4 and --ipv6; 0: any free one, named in the log [default: 9991]
     #[arg(short, long, value_name = "PORT", help_heading = "Where clients connect")]
     pub port: Option<Whole>,
-    /// The rest of where clients connect, and who may.
+    /// The other settings of the listeners.
     #[command(flatten)]
     #[serde(flatten)]
     pub listen: ListenSpec,
@@ -117,13 +117,14 @@ pub struct PoolSpec {
     /// How often a request goes to another worker after its worker died; 0: never [default: 1]
     #[arg(long, value_name = "NUM", help_heading = "Requests and replies")]
     pub retries: Option<Whole>,
-    /// Write up to so many requests ahead to a worker that answers them in order, once none is free [default: 1]
+    /// Write up to this many requests ahead to a worker that answers them in order, once none is free [default: 1]
     #[arg(long, value_name = "NUM", help_heading = "Requests and replies")]
     pub pipeline: Option<Whole>,
-    /// Give a worker nothing for so long after each answer, though requests wait: a stray line then meets none [default: 0]
+    /// Give a worker nothing for this time after each answer, though requests wait: a stray line then meets none
+    /// [default: 0]
     #[arg(long, value_name = "TIME", help_heading = "Requests and replies")]
     pub rest: Option<Time>,
-    /// Give a worker up to so many requests at once, each behind a channel-ID, as Squid does with its helpers
+    /// Give a worker up to this many requests at once, each behind a channel-ID, as Squid does with its helpers
     #[arg(long, value_name = "NUM", help_heading = "Requests and replies")]
     pub concurrency: Option<Whole>,
     /// Keep connections for further requests, also before the last is answered; answers come in order
@@ -135,10 +136,10 @@ pub struct PoolSpec {
     /// How long a kept connection may ask nothing, or a session be silent [default: 5m, unless --mode session is given]
     #[arg(long, value_name = "TIME", help_heading = "Requests and replies")]
     pub idle_timeout: Option<Time>,
-    /// Read nothing more from a kept connection with so many requests unanswered [default: 64]
+    /// Read nothing more from a kept connection with this many requests unanswered [default: 64]
     #[arg(long, value_name = "NUM", help_heading = "Requests and replies")]
     pub max_unanswered: Option<Whole>,
-    /// Keep answers for identical requests in so much memory; the worker must answer these alike [default: none]
+    /// Keep answers for identical requests in this much memory; the worker must answer these alike [default: none]
     #[arg(long, value_name = "SIZE", help_heading = "Requests and replies")]
     pub cache_size: Option<Size>,
     /// How long a kept answer is good [default: 60s]
@@ -162,7 +163,7 @@ pub struct PoolSpec {
     /// How workers are told the end of a request [default: what --request-framing says]
     #[arg(long, value_name = "FRAMING", help_heading = "Requests and replies")]
     pub worker_request_framing: Option<Framing>,
-    /// How workers end a reply; quiet=TIME: nothing more has come for so long [default: what --reply-framing says]
+    /// How workers end a reply; quiet=TIME: nothing more has come for this time [default: what --reply-framing says]
     #[arg(long, value_name = "FRAMING", help_heading = "Requests and replies")]
     pub worker_reply_framing: Option<Framing>,
     /// How lines end that workers are given, for workers that know lf or crlf alone; as-is: as they came
@@ -208,7 +209,7 @@ pub struct PoolSpec {
     #[arg(long, value_name = "WHAT", help_heading = "Requests and replies")]
     pub half_close: Option<HalfClose>,
 
-    /// What workers are started with.
+    /// The environment and the limits of the workers.
     #[command(flatten)]
     #[serde(flatten)]
     pub process: ProcessSpec,
@@ -217,17 +218,17 @@ pub struct PoolSpec {
     pub pty: bool,
 }
 
-/// What a connection gets; the meaning is told at [`options::Mode`](crate::doors::pool::options::Mode).
+/// The unit that a connection gets, see [`options::Mode`](crate::doors::pool::options::Mode).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
-    /// Answers.
+    /// Answers to requests.
     Request,
-    /// A worker.
+    /// A worker of its own.
     Session,
 }
 
-/// By hand for the reason told at [`HalfClose`].
+/// Not derived, for the reason given at [`HalfClose`].
 impl ValueEnum for Mode {
     fn value_variants<'a>() -> &'a [Self] {
         &[Self::Request, Self::Session]
@@ -241,11 +242,11 @@ impl ValueEnum for Mode {
     }
 }
 
-/// How lines end.
+/// The end of the lines that workers get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LineEnd {
-    /// As they came.
+    /// Unchanged.
     AsIs,
     /// A line feed.
     Lf,
@@ -253,7 +254,7 @@ pub enum LineEnd {
     Crlf,
 }
 
-/// By hand for the reason told at [`HalfClose`].
+/// Not derived, for the reason given at [`HalfClose`].
 impl ValueEnum for LineEnd {
     fn value_variants<'a>() -> &'a [Self] {
         &[Self::AsIs, Self::Lf, Self::Crlf]
@@ -268,19 +269,19 @@ impl ValueEnum for LineEnd {
     }
 }
 
-/// What the end of a client's sending side is taken for; the meaning is told at
+/// The meaning of the end of a client's sending side, see
 /// [`options::HalfClose`](crate::doors::pool::options::HalfClose).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HalfClose {
-    /// It still reads.
+    /// The client still reads.
     Answer,
-    /// It has gone.
+    /// The client has gone.
     HangUp,
 }
 
-/// By hand and not derived: a derived one would take the comments above for help, and spread the whole of `--help` over
-/// twice the lines to show it.
+/// Not derived: the derived code would take the comments above for help, and `--help` would take twice the lines to
+/// show them.
 impl ValueEnum for HalfClose {
     fn value_variants<'a>() -> &'a [Self] {
         &[Self::Answer, Self::HangUp]

@@ -1,11 +1,11 @@
-//! What a program is started with: the part of a spec that every spawning door shares.
+//! The environment and the limits of a program: the part of a spec that every spawning door shares.
 
 use clap::Args;
 use serde::Deserialize;
 
 use crate::config::units::{Size, Time, Whole};
 
-/// The surroundings of a child process, as written.
+/// The environment and the limits of a child process, as written.
 #[derive(Debug, Clone, Default, PartialEq, Args, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 #[command(next_help_heading = "What programs run with")]

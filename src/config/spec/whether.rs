@@ -1,20 +1,21 @@
-//! What may be said either way: a switch would have no word for "off", nor one that a file takes back.
+//! A setting with the values yes and no. A switch could not be turned off explicitly, and a file could not take one
+//! back.
 
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 use serde::Deserialize;
 
-/// Whether something is wanted.
+/// The value of such a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Whether {
-    /// It is.
+    /// The effect is wanted.
     Yes,
-    /// It is not.
+    /// The effect is not wanted.
     No,
 }
 
-/// By hand for the reason told at [`HalfClose`](super::pool::HalfClose).
+/// Not derived, for the reason given at [`HalfClose`](super::pool::HalfClose).
 impl ValueEnum for Whether {
     fn value_variants<'a>() -> &'a [Self] {
         &[Self::Yes, Self::No]
