@@ -87,7 +87,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         counted.and_then(|counted| ended.map(|()| counted))
     });
     COUNTED.set(true);
-    let status = iotcpd::cli::main(["iotcpd".to_owned()].into_iter().chain(door).map(OsString::from));
+    let status = iotcpd::main(["iotcpd".to_owned()].into_iter().chain(door).map(OsString::from));
     COUNTED.set(false);
     let counted = client.join().map_err(|_| "the client has failed")??;
     #[expect(clippy::cast_precision_loss, reason = "the numbers are small")]

@@ -476,7 +476,7 @@ fn reply_first(text: &str) -> Result<(), Box<dyn Error>> {
     let mut byte = [0];
     while nix::unistd::read(io::stdin(), &mut byte)? > 0 {
         reply(text)?;
-        while iotcpd::process::unread_bytes(io::stdout())? > 0 {
+        while iotcpd::internals::process::unread_bytes(io::stdout())? > 0 {
             std::hint::spin_loop();
         }
         while byte != *b"\n" {

@@ -12,8 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::process;
 use std::time::Instant;
 
-use iotcpd::process::spawn::{Launcher, SpawnDefaults, Stdio};
-use iotcpd::process::spec::{Command, Surroundings};
+use iotcpd::internals::process::{Command, Launcher, SpawnDefaults, Stdio, Surroundings};
 
 const PAGE: usize = 4096;
 const SMALL: usize = 10_000_000;

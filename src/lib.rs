@@ -15,11 +15,12 @@
 //! | [`stats`] | counters, histograms, the snapshot and its renderers |
 //! | [`reactor`] | the one poll, timers, run queue, signals: the order of a turn |
 //!
-//! Beside them stand [`error`], the reason why a command ends; [`amount`], times and sizes in the form that people
-//! read; and [`fuzzing`], the promises of the parsers, for tests and fuzz targets.
+//! Beside them stand [`error`], the reason why a command ends, and [`amount`], times and sizes in the form that
+//! people read.
 //!
-//! Imports point down this table, never up: `tests/it/house.rs` holds which room may import which. The library exists
-//! so that tests, fuzz targets and benches reach the cores; it promises no stable interface to other crates.
+//! Imports point down this table, never up: `tests/it/house.rs` holds the map of imports. The program is [`main`]. The
+//! library exists so that tests, fuzz targets and examples reach the cores; they do so through [`internals`], which lists
+//! each item that they use, and nothing here is a stable interface for other crates.
 
 pub mod amount;
 pub mod cli;
@@ -29,10 +30,12 @@ pub mod daemon;
 pub mod doors;
 pub mod error;
 pub mod framing;
-pub mod fuzzing;
+pub mod internals;
 pub mod log;
 pub mod net;
 pub mod process;
 pub mod reactor;
 pub mod relay;
 pub mod stats;
+
+pub use cli::main;

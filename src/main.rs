@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    iotcpd::cli::main(std::env::args_os())
+    iotcpd::main(std::env::args_os())
 }

@@ -186,7 +186,7 @@ fn every_command_is_understood() {
         for words in commands {
             let words = format!("iotcpd {words}");
             let words = shell_words::split(&words).unwrap();
-            if let Err(error) = iotcpd::cli::command().try_get_matches_from(words) {
+            if let Err(error) = iotcpd::internals::cli::command().try_get_matches_from(words) {
                 panic!("{path}: {error}");
             }
             understood += 1;
@@ -201,7 +201,8 @@ fn every_command_is_understood() {
 #[test]
 fn the_file_that_the_service_reads_has_no_mistake() {
     let text = fs::read(Path::new(SOURCE).join("dist/iotcpd.toml")).unwrap();
-    let services = iotcpd::config::file::read("dist/iotcpd.toml", &text).unwrap_or_else(|error| panic!("{error}"));
+    let services =
+        iotcpd::internals::config::file::read("dist/iotcpd.toml", &text).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(services.iter().map(|it| it.name()).collect::<Vec<_>>(), ["ads"]);
 }
 

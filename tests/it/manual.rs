@@ -9,16 +9,16 @@ use std::process::Command as Process;
 
 use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, Args, Command};
-use iotcpd::config::file;
-use iotcpd::config::framing::Framing;
-use iotcpd::config::levels::Levels;
-use iotcpd::config::spec::command::{ArgumentSpec, EntrySpec};
-use iotcpd::config::spec::exec::Protocol;
-use iotcpd::config::spec::fail::Fail;
-use iotcpd::config::spec::log::{Format, LogTable};
-use iotcpd::config::spec::pool::{HalfClose, LineEnd, Mode};
-use iotcpd::config::spec::whether::Whether;
-use iotcpd::config::units::{Escaped, FileMode, Size, Time, Whole};
+use iotcpd::internals::config::Framing;
+use iotcpd::internals::config::Levels;
+use iotcpd::internals::config::file;
+use iotcpd::internals::config::spec::command::{ArgumentSpec, EntrySpec};
+use iotcpd::internals::config::spec::exec::Protocol;
+use iotcpd::internals::config::spec::fail::Fail;
+use iotcpd::internals::config::spec::log::{Format, LogTable};
+use iotcpd::internals::config::spec::pool::{HalfClose, LineEnd, Mode};
+use iotcpd::internals::config::spec::whether::Whether;
+use iotcpd::internals::config::units::{Escaped, FileMode, Size, Time, Whole};
 
 use crate::harness::{Daemon, temp_dir};
 
@@ -142,7 +142,7 @@ fn flags_in(words: &[String]) -> BTreeSet<String> {
 }
 
 fn program() -> Command {
-    let mut command = iotcpd::cli::command();
+    let mut command = iotcpd::internals::cli::command();
     command.build();
     command
 }

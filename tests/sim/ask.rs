@@ -10,12 +10,10 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
-use iotcpd::client::ask::core::{Action, Asker, AttemptId, Event, Fault};
-use iotcpd::client::ask::input::Line;
-use iotcpd::client::ask::options::Policy;
-use iotcpd::client::ask::reply::{Flaw, LONGEST_FOR_SQUID};
-use iotcpd::client::ask::{ChannelIds, Mode};
-use iotcpd::error::Reason;
+use iotcpd::internals::ask::{
+    Action, Asker, AttemptId, ChannelIds, Event, Fault, Flaw, LONGEST_FOR_SQUID, Line, Mode, Policy,
+};
+use iotcpd::internals::error::Reason;
 
 use crate::random::Dice;
 use crate::seeds;

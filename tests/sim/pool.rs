@@ -14,11 +14,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use iotcpd::doors::pool::core::{
+use iotcpd::internals::pool::core::{
     Action, ChannelId, ClientId, Dispatcher, Doing, Ending, Event, Fault, Finding, Health, News, Refusal, RequestId,
     Status, Step, Verdict, Which, WorkerId,
 };
-use iotcpd::doors::pool::options::{Mode, Policy, PoolSize};
+use iotcpd::internals::pool::options::{Mode, Policy, PoolSize};
 
 use crate::random::Dice;
 use crate::seeds;

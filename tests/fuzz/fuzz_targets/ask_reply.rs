@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| iotcpd::fuzzing::fuzz_ask_reply(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| iotcpd_fuzz::fuzz_ask_reply(input));

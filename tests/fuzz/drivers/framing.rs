@@ -1,9 +1,7 @@
 //! Messages in a stream, wherever it is cut, and the numbers before lines.
 
 use super::Choices;
-use crate::framing::channel::{Channel, Prefix, channel};
-use crate::framing::search::LineSearch;
-use crate::framing::{Framing, Progress};
+use iotcpd::internals::framing::{Channel, Framing, LineSearch, Prefix, Progress, channel};
 
 /// `channel`: the number before a line is the one whose digits stand there, and nothing that is not a number is one. As much of
 /// a line as has come says the same as the whole of it, or that more is needed; and what `Prefix` writes is read again.

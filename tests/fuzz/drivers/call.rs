@@ -1,7 +1,7 @@
 //! What an exec door, or something that takes its place, answers to `iotcpd call`.
 
 use super::Choices;
-use crate::client::call::core::{End, Found, Output, Reader, Wrong};
+use iotcpd::internals::call::{End, Found, Output, Reader, Wrong};
 
 /// All that an answer has come to.
 #[derive(Debug, Default, PartialEq, Eq)]

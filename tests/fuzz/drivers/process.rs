@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Choices;
-use crate::process::stderr_log::{LINES_PER_SECOND, MAX_LINE, StderrLog};
+use iotcpd::internals::process::{LINES_PER_SECOND, MAX_LINE, StderrLog};
 
 /// The most bytes that one byte of a child may become (`\x1b`).
 const LONGEST_ESCAPE: usize = 4;

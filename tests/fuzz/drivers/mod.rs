@@ -1,13 +1,14 @@
-//! What every parser of bytes from outside promises, whatever the bytes: for tests and fuzz targets alone.
+//! The promise of each parser that reads bytes from outside, and of the pure cores, whatever the bytes are.
 //!
-//! One function for each parser: it takes any bytes, feeds the parser with them, and fails if what comes out breaks the
-//! parser's promise. Each is the whole of one fuzz target in `tests/fuzz` and one line of [`TARGETS`], which `cargo test`
-//! runs over the seeds of `tests/fuzz/seeds` and over mutations of them that are the same every time.
+//! One function for each parser: it takes any bytes, feeds the parser with them, and panics if the result breaks the parser's
+//! promise. Each is the whole of one fuzz target in `fuzz_targets` and one line of [`TARGETS`], which `cargo test --test fuzz`
+//! runs over the seeds and over mutations of them. The module is compiled twice: as a part of that test, and as the
+//! library of the fuzz crate.
 //!
-//! Where the parser wants more than bytes (where a stream is cut, which event comes next), the first bytes of the input
+//! Where a parser needs more than bytes (the places where a stream is cut, the next event), the first bytes of the input
 //! decide it ([`Choices`]). An oracle here is written the slow and obvious way, never the way of the parser.
 //!
-//! Nothing else in the crate may use this room, and it uses the other rooms only through what they show everybody.
+//! The drivers reach the crate through `iotcpd::internals` alone.
 
 mod ask;
 mod call;
@@ -20,9 +21,6 @@ mod net;
 mod pool;
 mod process;
 mod readings;
-
-#[cfg(test)]
-mod tests;
 
 pub use ask::{fuzz_ask_input, fuzz_ask_reply, fuzz_asker};
 pub use call::fuzz_call_answer;
@@ -37,7 +35,7 @@ pub use readings::{fuzz_heads, fuzz_line_rules};
 
 use choices::Choices;
 
-/// A fuzz target: its name, and what it does with an input. It panics if a promise is broken.
+/// A fuzz target: its name, and the function that takes an input and panics if a promise is broken.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every fuzz target.

@@ -1,7 +1,7 @@
 //! What clients of a command door send.
 
 use super::Choices;
-use crate::doors::command::core::exchange::{Exchange, Found};
+use iotcpd::internals::command::{Exchange, Found};
 
 /// `exchange::Exchange`: one byte is how long a message may be, four more cut the rest. Every cut gives the messages that the
 /// stream gives when it is looked at whole; none is longer than allowed, or holds what would have ended it.

@@ -3,10 +3,10 @@
 use std::fmt::{Debug, Display};
 use std::str::FromStr;
 
-use crate::config::file;
-use crate::config::spec::command::CommandSpec;
-use crate::config::units::{Escaped, FileMode, Size, Time, Whole};
-use crate::error::Blame;
+use iotcpd::internals::config::file;
+use iotcpd::internals::config::spec::command::CommandSpec;
+use iotcpd::internals::config::units::{Escaped, FileMode, Size, Time, Whole};
+use iotcpd::internals::error::Blame;
 
 /// `config::file::read`: it gives services or mistakes. Each mistake is one line, free of control characters, which begins
 /// with a place inside the text and says what to do.

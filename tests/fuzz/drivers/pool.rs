@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::Choices;
-use crate::doors::pool::core::{
+use iotcpd::internals::pool::core::{
     Action, ChannelId, ClientId, Dispatcher, Ending, Event, Fault, Finding, RequestId, Step, Verdict, Which, WorkerId,
 };
-use crate::doors::pool::options::{Mode, Policy, PoolSize};
+use iotcpd::internals::pool::options::{Mode, Policy, PoolSize};
 
 /// `Dispatcher`: a few bytes are the policy, the rest decides what happens, and to whom: also to workers and requests that are
 /// gone, and in states in which it does not happen, for every pair of state and event is decided. The dispatcher's own

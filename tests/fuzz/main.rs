@@ -1,4 +1,14 @@
-//! Every target over its seeds, over mutations of them, and over made-up inputs: the same ones every time.
+//! Runs every fuzz target over its seeds, over mutations of them, and over made-up inputs: the same ones every time.
+//!
+//! No nightly compiler and no libFuzzer are needed: `cargo test --test fuzz` takes a few seconds. `README.md` beside this file
+//! says how to go on when an input is found.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test says what it expects by failing"
+)]
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -6,9 +16,12 @@ use std::fs;
 use std::panic;
 use std::path::{Path, PathBuf};
 
-use super::TARGETS;
+#[expect(unreachable_pub, reason = "the drivers are the library of the fuzz crate as well")]
+mod drivers;
 
-/// How many inputs each target gets besides its seeds.
+use drivers::TARGETS;
+
+/// The number of inputs that each target gets besides its seeds.
 const INPUTS: u64 = 2000;
 
 fn home() -> PathBuf {
@@ -224,7 +237,7 @@ fn every_target_is_in_every_place() {
     assert_eq!(stems("fuzz_targets"), named);
     assert_eq!(stems("seeds"), named);
     let manifest = fs::read_to_string(home().join("Cargo.toml")).unwrap();
-    let tests = include_str!("tests.rs");
+    let tests = include_str!("main.rs");
     for (name, _) in TARGETS {
         assert!(
             manifest.contains(&format!("path = \"fuzz_targets/{name}.rs\"")),

@@ -5,13 +5,11 @@ use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use super::Choices;
-use crate::client::ask::core::{Action, Asker, AttemptId, Event, Fault};
-use crate::client::ask::dialect::{self, Dialect, Question, Reading};
-use crate::client::ask::input::{LONGEST_LINE, Line, Splitter};
-use crate::client::ask::options::Policy;
-use crate::client::ask::reply::{self, Collector, Flaw, LONGEST_FOR_SQUID, LONGEST_REPLY};
-use crate::client::ask::{ChannelIds, Mode};
-use crate::error::Reason;
+use iotcpd::internals::ask::{
+    Action, Asker, AttemptId, ChannelIds, Collector, Dialect, Event, Fault, Flaw, LONGEST_FOR_SQUID, LONGEST_LINE,
+    LONGEST_REPLY, Line, Mode, Policy, Question, Reading, Splitter, dialect, reply,
+};
+use iotcpd::internals::error::Reason;
 
 const FAILURE: &[u8] = b"BH";
 const CONTRADICTION: &[u8] = b"BH misread";

@@ -4,9 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::net::access::{self, AccessList};
-use crate::net::addr::{ConnectAddr, ListenAddr, PeerAddr};
-use crate::net::handover;
+use iotcpd::internals::net::{AccessList, ConnectAddr, ListenAddr, PeerAddr, handover, parse_net};
 
 /// `ListenAddr` and `ConnectAddr`: what can be read is written back as text that means the same, and neither that text nor
 /// an error holds control characters, which would break a line of the log.
@@ -54,14 +52,10 @@ fn shown<T: ToString, E: ToString>(outcome: &Result<T, E>) -> String {
 /// not meant by it.
 pub fn fuzz_networks(input: &[u8]) {
     let text = &*String::from_utf8_lossy(input);
-    let outcome = access::parse_net(text);
+    let outcome = parse_net(text);
     let written = shown(&outcome);
     let Ok(net) = outcome else { return };
-    assert_eq!(
-        access::parse_net(&written),
-        Ok(net),
-        "{text:?} is written as {written:?}"
-    );
+    assert_eq!(parse_net(&written), Ok(net), "{text:?} is written as {written:?}");
     let deny = AccessList {
         allow: Vec::new(),
         deny: vec![net],

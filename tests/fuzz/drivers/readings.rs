@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Choices;
-use crate::framing::line_rules::LineRules;
-use crate::framing::{Framing, Progress};
+use iotcpd::internals::framing::{Framing, LineRules, Progress};
 
 /// What ends a line to some reader or other.
 const LINE_ENDS: [char; 10] = [

@@ -1,9 +1,8 @@
 //! What clients of an exec door send.
 
 use super::Choices;
-use crate::doors::exec::core::dialect::Dialect;
-use crate::doors::exec::core::request::{End, Found, PER_ARGUMENT, Wrong};
-use crate::framing::signals::PASSED_ON;
+use iotcpd::internals::exec::{Dialect, End, Found, PER_ARGUMENT, Wrong};
+use iotcpd::internals::framing::PASSED_ON;
 
 /// All that a stream has come to.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -1,0 +1,88 @@
+//! The door through which the tests, the fuzz targets and the examples of this repository reach the inside of the crate.
+//!
+//! The program itself needs no library: `main.rs` calls [`crate::main`]. What else a simulation, a fuzz target or an
+//! example drives directly is listed here, item by item, under the name of its room. The list is not an interface for other
+//! crates: it changes whenever the rooms do. No room may use it, for a room can name another one itself.
+//!
+//! A test that drives the real binary (`tests/it`) needs nothing from here, and a test of one type stands beside that type.
+//! Add an item only if the test must feed a pure core or a parser from outside of `src`.
+
+/// The flags of the command line.
+pub mod cli {
+    pub use crate::cli::command;
+}
+
+/// Configuration: reading files, and the vocabulary that the manual is checked against.
+pub mod config {
+    pub use crate::config::file;
+    pub use crate::config::framing::Framing;
+    pub use crate::config::levels::Levels;
+    pub use crate::config::spec;
+    pub use crate::config::units;
+}
+
+/// The blame and the reason that an error carries.
+pub mod error {
+    pub use crate::error::{Blame, Reason};
+}
+
+/// The pure core of the client `ask`, and the parsers of its input and of replies.
+pub mod ask {
+    pub use crate::client::ask::core::{Action, Asker, AttemptId, Event, Fault};
+    pub use crate::client::ask::dialect::{self, Dialect, Question, Reading};
+    pub use crate::client::ask::input::{LONGEST_LINE, Line, Splitter};
+    pub use crate::client::ask::options::Policy;
+    pub use crate::client::ask::reply::{self, Collector, Flaw, LONGEST_FOR_SQUID, LONGEST_REPLY};
+    pub use crate::client::ask::{ChannelIds, Mode};
+}
+
+/// The parser of an exec door's answers, as the client `call` reads them.
+pub mod call {
+    pub use crate::client::call::core::{End, Found, Output, Reader, Wrong};
+}
+
+/// The parser of a command door's messages.
+pub mod command {
+    pub use crate::doors::command::core::exchange::{Exchange, Found};
+}
+
+/// The parsers of an exec door's requests.
+pub mod exec {
+    pub use crate::doors::exec::core::dialect::Dialect;
+    pub use crate::doors::exec::core::request::{End, Found, PER_ARGUMENT, Wrong};
+}
+
+/// The pure core of the pool, with every event and action, and the options that it is made from.
+pub mod pool {
+    pub use crate::doors::pool::core;
+    pub use crate::doors::pool::options;
+}
+
+/// The framings, and the searches that they are built from.
+pub mod framing {
+    pub use crate::framing::channel::{Channel, Prefix, channel};
+    pub use crate::framing::line_rules::LineRules;
+    pub use crate::framing::search::LineSearch;
+    pub use crate::framing::signals::PASSED_ON;
+    pub use crate::framing::{Framing, Progress};
+}
+
+/// The rooms of the program that the log's filter knows.
+pub mod log {
+    pub use crate::log::{ROOMS, room};
+}
+
+/// Addresses, access lists, and the list of sockets that a predecessor hands over.
+pub mod net {
+    pub use crate::net::access::{AccessList, parse_net};
+    pub use crate::net::addr::{ConnectAddr, ListenAddr, PeerAddr};
+    pub use crate::net::handover;
+}
+
+/// Spawning, and the standard error of children.
+pub mod process {
+    pub use crate::process::spawn::{Launcher, SpawnDefaults, Stdio};
+    pub use crate::process::spec::{Command, Surroundings};
+    pub use crate::process::stderr_log::{LINES_PER_SECOND, MAX_LINE, StderrLog};
+    pub use crate::process::unread_bytes;
+}
