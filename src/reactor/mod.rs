@@ -19,6 +19,7 @@ mod lateness;
 mod readiness;
 mod run_queue;
 pub mod slab;
+mod source_kind;
 mod timers;
 mod token;
 
@@ -36,8 +37,10 @@ use signal_hook_mio::v1_0::Signals;
 
 pub use context::{Context, READ_BUFFER};
 pub use readiness::Readiness;
+pub use source_kind::SourceKind;
+pub(crate) use source_kind::source_kinds;
 pub use timers::Alarm;
-pub use token::{Key, Kind, MAX_KINDS, ServiceId, Source};
+pub use token::{Key, Kind, ServiceId, Source};
 
 use context::Shared;
 use lateness::{Lateness, Polled};
@@ -106,7 +109,7 @@ const QUIET: Token = Token {
 };
 const EVENTS_PER_POLL: usize = 1024;
 
-/// All service ids are in use; at most 4094 services live on one loop.
+/// All service ids are in use; at most 1022 services live on one loop.
 #[derive(Debug)]
 pub struct TooManyServices;
 

@@ -1,6 +1,6 @@
 //! A slab whose keys go stale: a key taken before a removal never finds the successor in the same slot.
 
-use super::token::{Key, SLOT_MASK};
+use super::token::{GENERATION_MASK, Key, SLOT_MASK};
 
 /// Values by [`Key`]. A generation comes back after 2^24 insertions, longer than any event stays in flight.
 #[derive(Debug)]
@@ -20,14 +20,14 @@ impl<T> Default for GenerationalSlab<T> {
 
 impl<T> GenerationalSlab<T> {
     /// Keeps a value; its key stays good until [`remove`](Self::remove). Gives the value back when all
-    /// 2^24 slots are taken.
+    /// 2^22 slots are taken.
     pub fn insert(&mut self, value: T) -> Result<Key, T> {
         let entry = self.entries.vacant_entry();
         let Some(slot) = u32::try_from(entry.key()).ok().filter(|slot| *slot <= SLOT_MASK) else {
             return Err(value);
         };
         let generation = self.next_generation;
-        self.next_generation = generation.wrapping_add(1) & SLOT_MASK;
+        self.next_generation = generation.wrapping_add(1) & GENERATION_MASK;
         entry.insert((generation, value));
         Ok(Key { slot, generation })
     }

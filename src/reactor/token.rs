@@ -1,6 +1,6 @@
 //! What the kernel hands back with an event: 64 bits that say whose it is.
 //!
-//! `service 12 | kind 4 | slot 24 | generation 24`. The generation makes an event, or a timer, for something already
+//! `service 10 | kind 8 | slot 22 | generation 24`. The generation makes an event, or a timer, for something already
 //! gone fall on the floor instead of on its successor in the same slot.
 
 /// Which service a token belongs to; given out by the reactor.
@@ -26,15 +26,15 @@ impl Key {
 
     /// The key as a number, for a core that knows nothing of the reactor.
     pub fn to_bits(self) -> u64 {
-        u64::from(self.slot) << SLOT_BITS | u64::from(self.generation)
+        u64::from(self.slot) << GENERATION_BITS | u64::from(self.generation)
     }
 
     /// The other way round.
     #[expect(clippy::cast_possible_truncation, reason = "each field is masked to its width")]
     pub fn from_bits(bits: u64) -> Key {
         Key {
-            slot: (bits >> SLOT_BITS) as u32 & SLOT_MASK,
-            generation: bits as u32 & SLOT_MASK,
+            slot: (bits >> GENERATION_BITS) as u32 & SLOT_MASK,
+            generation: bits as u32 & GENERATION_MASK,
         }
     }
 
@@ -42,11 +42,11 @@ impl Key {
     pub fn new(slot: u32, generation: u32) -> Key {
         Key {
             slot: slot & SLOT_MASK,
-            generation: generation & SLOT_MASK,
+            generation: generation & GENERATION_MASK,
         }
     }
 
-    /// A key of the service's own making, for sources that it numbers itself and that never move: 0 to 2^24 - 1.
+    /// A key of the service's own making, for sources that it numbers itself and that never move: 0 to 2^22 - 1.
     /// Higher numbers wrap, which a service excludes by its limits.
     pub fn numbered(slot: u32) -> Key {
         Key {
@@ -56,7 +56,8 @@ impl Key {
     }
 }
 
-/// Which kind of source inside a service, less than [`MAX_KINDS`]: the service's own enumeration.
+/// The number of a kind of sources inside a service. A service has an enum of them, which implements
+/// [`SourceKind`](super::source_kind::SourceKind).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Kind(pub u8);
 
@@ -77,25 +78,26 @@ pub(crate) struct Token {
 }
 
 const _: () = assert!(usize::BITS == 64, "tokens are 64 bits wide");
-pub(super) const SLOT_BITS: u32 = 24;
+const GENERATION_BITS: u32 = 24;
+pub(super) const GENERATION_MASK: u32 = (1 << GENERATION_BITS) - 1;
+const SLOT_BITS: u32 = 22;
 pub(super) const SLOT_MASK: u32 = (1 << SLOT_BITS) - 1;
-/// How many kinds of sources a service can have. It asserts at compile time that it has no more: one too many would take
-/// the events of the first.
-pub const MAX_KINDS: usize = 16;
-const KIND_MASK: usize = MAX_KINDS - 1;
-const SERVICE_MASK: usize = 0xfff;
+const KIND_SHIFT: u32 = GENERATION_BITS + SLOT_BITS;
+const KIND_MASK: usize = 0xff;
+const SERVICE_SHIFT: u32 = KIND_SHIFT + u8::BITS;
+const SERVICE_MASK: usize = 0x3ff;
 /// How many services a reactor can hold, its own signals and waker left out.
-pub(super) const MAX_SERVICES: u16 = 0xffe;
+pub(super) const MAX_SERVICES: u16 = 0x3fe;
 /// The reactor itself.
-pub(super) const REACTOR: ServiceId = ServiceId(0xfff);
+pub(super) const REACTOR: ServiceId = ServiceId(0x3ff);
 
 impl From<Token> for mio::Token {
     fn from(token: Token) -> mio::Token {
         let Source { kind, key } = token.source;
         mio::Token(
-            usize::from(token.service.0) << 52
-                | (usize::from(kind.0) & KIND_MASK) << 48
-                | (key.slot as usize) << SLOT_BITS
+            usize::from(token.service.0) << SERVICE_SHIFT
+                | usize::from(kind.0) << KIND_SHIFT
+                | (key.slot as usize) << GENERATION_BITS
                 | key.generation as usize,
         )
     }
@@ -105,12 +107,12 @@ impl From<mio::Token> for Token {
     #[expect(clippy::cast_possible_truncation, reason = "each field is masked to its width first")]
     fn from(mio::Token(bits): mio::Token) -> Token {
         Token {
-            service: ServiceId(((bits >> 52) & SERVICE_MASK) as u16),
+            service: ServiceId(((bits >> SERVICE_SHIFT) & SERVICE_MASK) as u16),
             source: Source {
-                kind: Kind(((bits >> 48) & KIND_MASK) as u8),
+                kind: Kind(((bits >> KIND_SHIFT) & KIND_MASK) as u8),
                 key: Key {
-                    slot: (bits >> SLOT_BITS) as u32 & SLOT_MASK,
-                    generation: bits as u32 & SLOT_MASK,
+                    slot: (bits >> GENERATION_BITS) as u32 & SLOT_MASK,
+                    generation: bits as u32 & GENERATION_MASK,
                 },
             },
         }
@@ -124,7 +126,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_token_survives_the_kernel(service in 0u16..=0xfff, kind in 0u8..16, slot in 0..=SLOT_MASK, generation in 0..=SLOT_MASK) {
+        fn a_token_survives_the_kernel(
+            service in 0u16..=0x3ff,
+            kind: u8,
+            slot in 0..=SLOT_MASK,
+            generation in 0..=GENERATION_MASK,
+        ) {
             let source = Source { kind: Kind(kind), key: Key { slot, generation } };
             let token = Token { service: ServiceId(service), source };
             prop_assert_eq!(Token::from(mio::Token::from(token)), token);

@@ -10,7 +10,7 @@ use super::super::core::exchange::Exchange;
 use super::super::core::reply;
 use super::super::report::{self, Topic};
 use super::connection::Connection;
-use super::{CommandDoor, Of};
+use super::{CommandDoor, CommandSource};
 use crate::doors::standstill::Watch;
 use crate::net::addr::PeerAddr;
 use crate::net::edges::Edges;
@@ -52,7 +52,7 @@ impl CommandDoor {
         let id = ClientId(self.next_client);
         self.next_client += 1;
         let both = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = cx.register(Of::client(id), &mut stream, both) {
+        if let Err(error) = cx.register(CommandSource::client(id), &mut stream, both) {
             self.count.release(&peer);
             let line = format_args!("cannot watch {peer}: {error}");
             return self.note(cx, Level::Error, Topic::System, line);
@@ -117,7 +117,7 @@ impl CommandDoor {
     pub(super) fn prompt(&mut self, cx: &mut Context<'_>, id: ClientId) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.output.end().extend_from_slice(reply::PROMPT);
-            cx.resume_later(Of::client(id));
+            cx.resume_later(CommandSource::client(id));
         }
     }
 
@@ -125,7 +125,7 @@ impl CommandDoor {
         if let Some(connection) = self.connections.get_mut(&id) {
             let names = self.options.commands.iter().map(|command| command.name.as_slice());
             reply::list(names, connection.output.end());
-            cx.resume_later(Of::client(id));
+            cx.resume_later(CommandSource::client(id));
         }
     }
 
@@ -134,7 +134,7 @@ impl CommandDoor {
             return;
         };
         reply::refusal(name, why, connection.output.end());
-        cx.resume_later(Of::client(id));
+        cx.resume_later(CommandSource::client(id));
         let peer = connection.peer;
         let topic = match why {
             // Said when the program was.
@@ -174,7 +174,7 @@ impl CommandDoor {
             self.tell_client(cx, id, ClientEvent::Left);
         } else {
             connection.edges.expect_input();
-            cx.resume_later(Of::client(id));
+            cx.resume_later(CommandSource::client(id));
         }
     }
 
@@ -182,7 +182,7 @@ impl CommandDoor {
         let Some(mut connection) = self.connections.remove(&id) else {
             return;
         };
-        cx.set_alarm(&mut connection.alarm, Of::client(id), None);
+        cx.set_alarm(&mut connection.alarm, CommandSource::client(id), None);
         connection.watch.leave(&mut self.hoard);
         self.count.release(&connection.peer);
         drop(connection);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::super::core::counters::Traffic;
 use super::super::core::scheduler::{Rule, Rules, Scheduler};
 use super::super::options::{Command, Options};
-use super::{CommandDoor, Of, Programs};
+use super::{CommandDoor, CommandSource, Programs};
 use crate::doors::closing::Closing;
 use crate::doors::journal::Journal;
 use crate::doors::on_request::Times;
@@ -17,7 +17,7 @@ use crate::net::addr::ListenAddr;
 use crate::net::limits::ConnectionCount;
 use crate::net::listener::Listener;
 use crate::net::listening::{Accepting, Listening};
-use crate::reactor::Context;
+use crate::reactor::{Context, SourceKind};
 
 /// Once the door drains, a client whose request is not complete has so long to complete it.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -27,7 +27,7 @@ impl CommandDoor {
     pub fn new(options: Options, programs: Programs, listeners: Listeners, now: Instant) -> CommandDoor {
         CommandDoor {
             programs,
-            listening: Listening::new(Of::Listener.kind(), listeners),
+            listening: Listening::new(CommandSource::Listener.kind(), listeners),
             count: ConnectionCount::new(options.connection_limits.clone()),
             scheduler: Scheduler::new(options.timing, options.list, rules(&options)),
             connections: BTreeMap::new(),
@@ -37,8 +37,8 @@ impl CommandDoor {
             traffic: Traffic::default(),
             times: Times::default(),
             hoard: Hoard::default(),
-            closing: Closing::new(module_path!(), Of::Closing.only()),
-            journal: Journal::new(module_path!(), Of::Upkeep.only()),
+            closing: Closing::new(module_path!(), CommandSource::Closing.only()),
+            journal: Journal::new(module_path!(), CommandSource::Upkeep.only()),
             started: now,
             options,
         }

@@ -36,7 +36,7 @@ use crate::doors::standstill::Hoard;
 use crate::net::edges::Edges;
 use crate::net::limits::ConnectionCount;
 use crate::net::listening::{Accepting, Listening};
-use crate::reactor::{Context, Key, Kind, MAX_KINDS, Readiness, Service, Source};
+use crate::reactor::{Context, Key, Readiness, Service, Source, SourceKind, source_kinds};
 
 use connection::Connection;
 pub use programs::{Programs, lay_out};
@@ -65,110 +65,84 @@ pub struct CommandDoor {
     started: Instant,
 }
 
-/// The kinds of sources a command door has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum Of {
-    Listener,
-    Client,
-    Run,
-    Stdin,
-    Output,
-    Exit,
-    Ending,
-    Starting,
-    Upkeep,
-    Closing,
+source_kinds! {
+    /// The kinds of sources a command door has.
+    enum CommandSource {
+        Listener,
+        Client,
+        Run,
+        Stdin,
+        Output,
+        Exit,
+        Ending,
+        Starting,
+        Upkeep,
+        Closing,
+    }
 }
 
-const KINDS: &[Of] = &[
-    Of::Listener,
-    Of::Client,
-    Of::Run,
-    Of::Stdin,
-    Of::Output,
-    Of::Exit,
-    Of::Ending,
-    Of::Starting,
-    Of::Upkeep,
-    Of::Closing,
-];
-
-// A kind that does not fit, or is not found again where it stands, would take another's events.
-const _: () = {
-    assert!(
-        KINDS.len() <= MAX_KINDS,
-        "more kinds of sources than a token can tell apart"
-    );
-    let (mut number, mut rest) = (0, KINDS);
-    while let [kind, behind @ ..] = rest {
-        assert!(*kind as usize == number, "KINDS lists every kind in its order");
-        (number, rest) = (number + 1, behind);
-    }
-};
-
-impl Of {
-    fn kind(self) -> Kind {
-        Kind(self as u8)
-    }
-
-    fn only(self) -> Source {
-        self.of(Key::ONLY)
-    }
-
-    fn of(self, key: Key) -> Source {
-        Source { kind: self.kind(), key }
-    }
-
+impl CommandSource {
     fn client(id: ClientId) -> Source {
-        Of::Client.of(Key::from_bits(id.0))
+        CommandSource::Client.at(Key::from_bits(id.0))
     }
 
     fn run(self, id: RunId) -> Source {
-        self.of(Key::from_bits(id.0))
-    }
-
-    fn which(source: Source) -> Option<Of> {
-        KINDS.get(usize::from(source.kind.0)).copied()
+        self.at(Key::from_bits(id.0))
     }
 }
 
 impl Service for CommandDoor {
     fn ready(&mut self, cx: &mut Context<'_>, source: Source, readiness: Readiness) {
         let number = source.key.to_bits();
-        match Of::which(source) {
-            Some(Of::Listener) => self.accept(cx, source.key),
-            Some(Of::Client) => self.client_ready(cx, ClientId(number), readiness),
-            Some(of @ (Of::Stdin | Of::Output)) => self.pipe_ready(cx, RunId(number), of),
-            Some(Of::Exit) => self.exit_ready(cx, RunId(number)),
+        match CommandSource::from_source(source) {
+            Some(CommandSource::Listener) => self.accept(cx, source.key),
+            Some(CommandSource::Client) => self.client_ready(cx, ClientId(number), readiness),
+            Some(of @ (CommandSource::Stdin | CommandSource::Output)) => self.pipe_ready(cx, RunId(number), of),
+            Some(CommandSource::Exit) => self.exit_ready(cx, RunId(number)),
             // These are alarms and leftovers, never registered with the poll.
-            Some(Of::Run | Of::Ending | Of::Starting | Of::Upkeep | Of::Closing) | None => {}
+            Some(
+                CommandSource::Run
+                | CommandSource::Ending
+                | CommandSource::Starting
+                | CommandSource::Upkeep
+                | CommandSource::Closing,
+            )
+            | None => {}
         }
     }
 
     fn timeout(&mut self, cx: &mut Context<'_>, source: Source) {
         let number = source.key.to_bits();
-        match Of::which(source) {
-            Some(Of::Listener) => self.retry_accepting(cx, source.key),
-            Some(Of::Client) => self.client_timeout(cx, ClientId(number)),
-            Some(Of::Run) => self.run_timeout(cx, RunId(number)),
-            Some(Of::Ending) => self.ending_timeout(cx, RunId(number)),
-            Some(Of::Upkeep) => self.journal.sum_up(cx, &self.options.name),
-            Some(Of::Closing) => self.stop_timeout(cx),
+        match CommandSource::from_source(source) {
+            Some(CommandSource::Listener) => self.retry_accepting(cx, source.key),
+            Some(CommandSource::Client) => self.client_timeout(cx, ClientId(number)),
+            Some(CommandSource::Run) => self.run_timeout(cx, RunId(number)),
+            Some(CommandSource::Ending) => self.ending_timeout(cx, RunId(number)),
+            Some(CommandSource::Upkeep) => self.journal.sum_up(cx, &self.options.name),
+            Some(CommandSource::Closing) => self.stop_timeout(cx),
             // These have no alarm.
-            Some(Of::Stdin | Of::Output | Of::Exit | Of::Starting) | None => {}
+            Some(CommandSource::Stdin | CommandSource::Output | CommandSource::Exit | CommandSource::Starting)
+            | None => {}
         }
     }
 
     fn resume(&mut self, cx: &mut Context<'_>, source: Source) {
         let number = source.key.to_bits();
-        match Of::which(source) {
-            Some(Of::Listener) => self.accept(cx, source.key),
-            Some(Of::Client) => self.pump(cx, ClientId(number)),
-            Some(Of::Run) => self.pump_run(cx, RunId(number)),
-            Some(Of::Starting) => self.start_waiting(cx),
+        match CommandSource::from_source(source) {
+            Some(CommandSource::Listener) => self.accept(cx, source.key),
+            Some(CommandSource::Client) => self.pump(cx, ClientId(number)),
+            Some(CommandSource::Run) => self.pump_run(cx, RunId(number)),
+            Some(CommandSource::Starting) => self.start_waiting(cx),
             // These never leave anything over.
-            Some(Of::Stdin | Of::Output | Of::Exit | Of::Ending | Of::Upkeep | Of::Closing) | None => {}
+            Some(
+                CommandSource::Stdin
+                | CommandSource::Output
+                | CommandSource::Exit
+                | CommandSource::Ending
+                | CommandSource::Upkeep
+                | CommandSource::Closing,
+            )
+            | None => {}
         }
     }
 
@@ -186,7 +160,7 @@ impl CommandDoor {
             connection.edges = Edges::default();
             connection.output.clear();
             if let Some(run) = connection.follows.filter(|_| held_up) {
-                cx.resume_later(Of::Run.run(run));
+                cx.resume_later(CommandSource::Run.run(run));
             }
         }
         self.scheduler.client_event(id, event, cx.now());

@@ -6,7 +6,7 @@ use super::super::core::client::State;
 use super::super::core::event::{ClientEvent, ClientId, RunEvent, RunId};
 use super::super::core::exchange::Found;
 use super::connection::Connection;
-use super::{CommandDoor, Of};
+use super::{CommandDoor, CommandSource};
 use crate::doors::standstill::{Advice, Sight};
 use crate::net::edges::{Taken, Written};
 use crate::process::job::{Job, Moved, Pipe};
@@ -32,7 +32,7 @@ impl CommandDoor {
         }
         cx.return_buffer(buffer);
         if rounds == ROUNDS_PER_TURN {
-            cx.resume_later(Of::client(id));
+            cx.resume_later(CommandSource::client(id));
         }
         self.arm_client(cx, id);
     }
@@ -56,11 +56,11 @@ impl CommandDoor {
         }
         cx.return_buffer(buffer);
         if rounds == ROUNDS_PER_TURN {
-            cx.resume_later(Of::client(client));
+            cx.resume_later(CommandSource::client(client));
         }
         self.arm_client(cx, client);
         if held_up && !self.holds_up_others(client) {
-            cx.resume_later(Of::Run.run(id));
+            cx.resume_later(CommandSource::Run.run(id));
         }
     }
 
@@ -81,14 +81,14 @@ impl CommandDoor {
         }
         cx.return_buffer(buffer);
         if rounds == share {
-            cx.resume_later(Of::Run.run(id));
+            cx.resume_later(CommandSource::Run.run(id));
         }
         for client in audience {
             self.arm_client(cx, client);
         }
         if let Some(run) = self.runs.get_mut(&id) {
             let deadline = self.scheduler.run_deadline(id);
-            cx.set_alarm(&mut run.alarm, Of::Run.run(id), deadline);
+            cx.set_alarm(&mut run.alarm, CommandSource::Run.run(id), deadline);
         }
     }
 
@@ -106,7 +106,7 @@ impl CommandDoor {
         if let Some(connection) = self.connections.get_mut(&id) {
             let deadlines = [self.scheduler.client_deadline(id), connection.watch.deadline()];
             let deadline = deadlines.into_iter().flatten().min();
-            cx.set_alarm(&mut connection.alarm, Of::client(id), deadline);
+            cx.set_alarm(&mut connection.alarm, CommandSource::client(id), deadline);
         }
     }
 
@@ -126,11 +126,11 @@ impl CommandDoor {
             .watch
             .look(&mut self.hoard, &connection.stream, sight, cx.now())
         {
-            Advice::Grow if connection.edges.readable() => cx.resume_later(Of::client(id)),
+            Advice::Grow if connection.edges.readable() => cx.resume_later(CommandSource::client(id)),
             Advice::Wait | Advice::Grow => {}
             Advice::GiveUp => {
                 self.tell_client(cx, id, ClientEvent::Standstill);
-                cx.resume_later(Of::client(id));
+                cx.resume_later(CommandSource::client(id));
             }
         }
     }

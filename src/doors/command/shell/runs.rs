@@ -10,7 +10,7 @@ use log::Level;
 use super::super::core::event::{Cause, ClientId, RunEvent, RunId};
 use super::super::core::run::State;
 use super::super::report::{self, RunView, Topic};
-use super::{CommandDoor, Of};
+use super::{CommandDoor, CommandSource};
 use crate::amount;
 use crate::doors::dump::{ProcessView, who};
 use crate::doors::{on_request, standstill};
@@ -19,7 +19,7 @@ use crate::process::job::{Advance, Job, Pipe, Sources};
 use crate::process::reaper::{self, Manner};
 use crate::process::rss::Survey;
 use crate::process::watchdog;
-use crate::reactor::{Alarm, Context};
+use crate::reactor::{Alarm, Context, SourceKind};
 
 /// How many programs are started in one turn: each costs tenths of a millisecond, in which nobody else is served.
 const STARTS_PER_TURN: usize = 4;
@@ -110,7 +110,7 @@ impl CommandDoor {
         };
         self.runs.insert(id, run);
         self.starting.push_back(id);
-        cx.resume_later(Of::Starting.only());
+        cx.resume_later(CommandSource::Starting.only());
     }
 
     /// Starts some of the programs that are to be started; the rest in the next turn.
@@ -127,7 +127,7 @@ impl CommandDoor {
             }
         }
         if !self.starting.is_empty() {
-            cx.resume_later(Of::Starting.only());
+            cx.resume_later(CommandSource::Starting.only());
         }
     }
 
@@ -179,7 +179,11 @@ impl CommandDoor {
         }
         run.audience.insert(client);
         // Of those that join, each is looked after for itself.
-        cx.resume_later(if leads { Of::Run.run(id) } else { Of::client(client) });
+        cx.resume_later(if leads {
+            CommandSource::Run.run(id)
+        } else {
+            CommandSource::client(client)
+        });
     }
 
     pub(super) fn detach(&mut self, cx: &mut Context<'_>, client: ClientId, id: RunId) {
@@ -193,21 +197,25 @@ impl CommandDoor {
         if let Some(connection) = self.connections.get_mut(&client) {
             connection.follows = None;
             connection.input.clear();
-            cx.resume_later(Of::client(client));
+            cx.resume_later(CommandSource::client(client));
         }
         // Whoever has held the others up is gone; or one is left, which holds up nobody.
         if held_up || !is_shared {
-            cx.resume_later(Of::Run.run(id));
+            cx.resume_later(CommandSource::Run.run(id));
         }
     }
 
     // ---- watched -----------------------------------------------------------------------------------------------
 
-    pub(super) fn pipe_ready(&mut self, cx: &mut Context<'_>, id: RunId, which: Of) {
+    pub(super) fn pipe_ready(&mut self, cx: &mut Context<'_>, id: RunId, which: CommandSource) {
         let Some(job) = self.runs.get_mut(&id).and_then(|run| run.job.as_mut()) else {
             return;
         };
-        job.ready(if which == Of::Stdin { Pipe::Stdin } else { Pipe::Stdout });
+        job.ready(if which == CommandSource::Stdin {
+            Pipe::Stdin
+        } else {
+            Pipe::Stdout
+        });
         self.pump_run(cx, id);
     }
 
@@ -343,7 +351,7 @@ impl CommandDoor {
     /// It is over: lets go of it, and tells the log of it.
     pub(super) fn drop_run(&mut self, cx: &mut Context<'_>, id: RunId) {
         let Some(mut run) = self.runs.remove(&id) else { return };
-        cx.set_alarm(&mut run.alarm, Of::Run.run(id), None);
+        cx.set_alarm(&mut run.alarm, CommandSource::Run.run(id), None);
         let ran = run.age(cx.now());
         let Some(job) = run.job.take() else { return };
         job.close(cx);
@@ -371,11 +379,11 @@ impl CommandDoor {
 
 fn sources(id: RunId) -> Sources {
     Sources {
-        stdin: Of::Stdin.run(id),
-        stdout: Of::Output.run(id),
+        stdin: CommandSource::Stdin.run(id),
+        stdout: CommandSource::Output.run(id),
         // There is none: it goes where standard output goes.
-        stderr: Of::Output.run(id),
-        exit: Of::Exit.run(id),
-        ending: Of::Ending.run(id),
+        stderr: CommandSource::Output.run(id),
+        exit: CommandSource::Exit.run(id),
+        ending: CommandSource::Ending.run(id),
     }
 }

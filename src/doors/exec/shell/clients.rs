@@ -14,7 +14,7 @@ use super::connection::{Bytes, Connection};
 use super::lookups::{self, Looked};
 use super::permits::may_run_anything;
 use super::signals::Signals;
-use super::{ExecDoor, Of};
+use super::{ExecDoor, ExecSource};
 use crate::doors::standstill::{self, Watch};
 use crate::net::addr::PeerAddr;
 use crate::net::edges::Edges;
@@ -22,7 +22,7 @@ use crate::net::limits::Full;
 use crate::net::listening::{Accepting, Listening};
 use crate::net::stream::{Stream, Unread};
 use crate::process::exit_status::ExitStatus;
-use crate::reactor::{Alarm, Context, Key, Readiness};
+use crate::reactor::{Alarm, Context, Key, Readiness, SourceKind};
 use crate::relay::buffer::Buffer;
 
 impl Accepting for ExecDoor {
@@ -103,7 +103,7 @@ impl ExecDoor {
             return;
         };
         let both = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = cx.register(Of::Client.of(key), &mut connection.stream, both) {
+        if let Err(error) = cx.register(ExecSource::Client.at(key), &mut connection.stream, both) {
             self.note(
                 cx,
                 Level::Error,
@@ -272,7 +272,7 @@ impl ExecDoor {
         let Some(mut connection) = self.connections.remove(key) else {
             return;
         };
-        cx.set_alarm(&mut connection.alarm, Of::Client.of(key), None);
+        cx.set_alarm(&mut connection.alarm, ExecSource::Client.at(key), None);
         if let Some(program) = connection.program.take() {
             program.close(cx);
         }

@@ -8,7 +8,7 @@ use super::super::core::run::{Event, State};
 use super::super::options::Options;
 use super::lookups::Desk;
 use super::permits::check_listeners;
-use super::{ExecDoor, Of};
+use super::{ExecDoor, ExecSource};
 use crate::doors::closing::Closing;
 use crate::doors::journal::Journal;
 use crate::doors::on_request::Times;
@@ -21,7 +21,7 @@ use crate::net::listener::Listener;
 use crate::net::listening::{Accepting, Listening};
 use crate::process::spawn::Launcher;
 use crate::reactor::slab::GenerationalSlab;
-use crate::reactor::{Context, Key};
+use crate::reactor::{Context, Key, SourceKind};
 
 /// Once the door drains, a client whose arguments are not complete has so long to complete them.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -37,7 +37,7 @@ impl ExecDoor {
             listeners.iter().map(|(address, listener)| (address, listener)),
         )?;
         Ok(ExecDoor {
-            listening: Listening::new(Of::Listener.kind(), listeners),
+            listening: Listening::new(ExecSource::Listener.kind(), listeners),
             connections: GenerationalSlab::default(),
             count: ConnectionCount::new(options.connection_limits.clone()),
             starting: VecDeque::new(),
@@ -46,8 +46,8 @@ impl ExecDoor {
             times: Times::default(),
             hoard: Hoard::default(),
             desk: Desk::default(),
-            closing: Closing::new(module_path!(), Of::Closing.only()),
-            journal: Journal::new(module_path!(), Of::Upkeep.only()),
+            closing: Closing::new(module_path!(), ExecSource::Closing.only()),
+            journal: Journal::new(module_path!(), ExecSource::Upkeep.only()),
             started: now,
             options,
             launcher,

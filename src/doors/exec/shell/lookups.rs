@@ -16,12 +16,12 @@ use super::super::core::lookups::{Asked, Id, Lookups, MOST, Peer};
 use super::super::report::Topic;
 use super::connection::Connection;
 use super::permits::{Fit, Unfit};
-use super::{ExecDoor, Of};
+use super::{ExecDoor, ExecSource};
 use crate::process::failure::SpawnError;
 use crate::process::spawn::{Found, Lookup};
 use crate::process::spec::Command;
 use crate::reactor::helper::{Mailbox, Sender};
-use crate::reactor::{Context, Key};
+use crate::reactor::{Context, Key, SourceKind};
 
 /// How long an answer is awaited.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -167,7 +167,7 @@ impl ExecDoor {
             self.desk.lookups.answered(id);
             if let Some(connection) = self.connections.get_mut(key) {
                 connection.looked = Looked::Unfit(Unfit::Unanswered, Some(cx.now() + NO_SOONER));
-                cx.resume_later(Of::Client.of(key));
+                cx.resume_later(ExecSource::Client.at(key));
             }
         }
     }

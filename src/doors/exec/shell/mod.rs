@@ -40,7 +40,7 @@ use crate::net::limits::ConnectionCount;
 use crate::net::listening::{Accepting, Listening};
 use crate::process::spawn::Launcher;
 use crate::reactor::slab::GenerationalSlab;
-use crate::reactor::{Context, Key, Kind, MAX_KINDS, Readiness, Service, Source};
+use crate::reactor::{Context, Key, Readiness, Service, Source, SourceKind, source_kinds};
 
 use connection::{Connection, Moved};
 use lookups::Desk;
@@ -75,97 +75,67 @@ pub struct ExecDoor {
     started: Instant,
 }
 
-/// The kinds of sources an exec door has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum Of {
-    Listener,
-    Client,
-    Stdin,
-    Stdout,
-    Stderr,
-    Exit,
-    Ending,
-    Starting,
-    Upkeep,
-    Closing,
-}
-
-const KINDS: &[Of] = &[
-    Of::Listener,
-    Of::Client,
-    Of::Stdin,
-    Of::Stdout,
-    Of::Stderr,
-    Of::Exit,
-    Of::Ending,
-    Of::Starting,
-    Of::Upkeep,
-    Of::Closing,
-];
-
-// A kind that does not fit, or is not found again where it stands, would take another's events.
-const _: () = {
-    assert!(
-        KINDS.len() <= MAX_KINDS,
-        "more kinds of sources than a token can tell apart"
-    );
-    let (mut number, mut rest) = (0, KINDS);
-    while let [kind, behind @ ..] = rest {
-        assert!(*kind as usize == number, "KINDS lists every kind in its order");
-        (number, rest) = (number + 1, behind);
-    }
-};
-
-impl Of {
-    fn kind(self) -> Kind {
-        Kind(self as u8)
-    }
-
-    fn only(self) -> Source {
-        self.of(Key::ONLY)
-    }
-
-    fn of(self, key: Key) -> Source {
-        Source { kind: self.kind(), key }
-    }
-
-    fn which(source: Source) -> Option<Of> {
-        KINDS.get(usize::from(source.kind.0)).copied()
+source_kinds! {
+    /// The kinds of sources an exec door has.
+    enum ExecSource {
+        Listener,
+        Client,
+        Stdin,
+        Stdout,
+        Stderr,
+        Exit,
+        Ending,
+        Starting,
+        Upkeep,
+        Closing,
     }
 }
 
 impl Service for ExecDoor {
     fn ready(&mut self, cx: &mut Context<'_>, source: Source, readiness: Readiness) {
-        match Of::which(source) {
-            Some(Of::Listener) => self.accept(cx, source.key),
-            Some(Of::Client) => self.client_ready(cx, source.key, readiness),
-            Some(of @ (Of::Stdin | Of::Stdout | Of::Stderr)) => self.pipe_ready(cx, source.key, of),
-            Some(Of::Exit) => self.exit_ready(cx, source.key),
+        match ExecSource::from_source(source) {
+            Some(ExecSource::Listener) => self.accept(cx, source.key),
+            Some(ExecSource::Client) => self.client_ready(cx, source.key, readiness),
+            Some(of @ (ExecSource::Stdin | ExecSource::Stdout | ExecSource::Stderr)) => {
+                self.pipe_ready(cx, source.key, of)
+            }
+            Some(ExecSource::Exit) => self.exit_ready(cx, source.key),
             // These are alarms and leftovers, never registered with the poll.
-            Some(Of::Ending | Of::Starting | Of::Upkeep | Of::Closing) | None => {}
+            Some(ExecSource::Ending | ExecSource::Starting | ExecSource::Upkeep | ExecSource::Closing) | None => {}
         }
     }
 
     fn timeout(&mut self, cx: &mut Context<'_>, source: Source) {
-        match Of::which(source) {
-            Some(Of::Listener) => self.retry_accepting(cx, source.key),
-            Some(Of::Client) => self.client_timeout(cx, source.key),
-            Some(Of::Ending) => self.ending_timeout(cx, source.key),
-            Some(Of::Upkeep) => self.journal.sum_up(cx, &self.options.name),
-            Some(Of::Closing) => self.stop_timeout(cx),
+        match ExecSource::from_source(source) {
+            Some(ExecSource::Listener) => self.retry_accepting(cx, source.key),
+            Some(ExecSource::Client) => self.client_timeout(cx, source.key),
+            Some(ExecSource::Ending) => self.ending_timeout(cx, source.key),
+            Some(ExecSource::Upkeep) => self.journal.sum_up(cx, &self.options.name),
+            Some(ExecSource::Closing) => self.stop_timeout(cx),
             // These have no alarm.
-            Some(Of::Stdin | Of::Stdout | Of::Stderr | Of::Exit | Of::Starting) | None => {}
+            Some(
+                ExecSource::Stdin | ExecSource::Stdout | ExecSource::Stderr | ExecSource::Exit | ExecSource::Starting,
+            )
+            | None => {}
         }
     }
 
     fn resume(&mut self, cx: &mut Context<'_>, source: Source) {
-        match Of::which(source) {
-            Some(Of::Listener) => self.accept(cx, source.key),
-            Some(Of::Client) => self.pump(cx, source.key),
-            Some(Of::Starting) => self.start_waiting(cx),
+        match ExecSource::from_source(source) {
+            Some(ExecSource::Listener) => self.accept(cx, source.key),
+            Some(ExecSource::Client) => self.pump(cx, source.key),
+            Some(ExecSource::Starting) => self.start_waiting(cx),
             // These never leave anything over.
-            Some(Of::Stdin | Of::Stdout | Of::Stderr | Of::Exit | Of::Ending | Of::Upkeep | Of::Closing) | None => {}
+            Some(
+                ExecSource::Stdin
+                | ExecSource::Stdout
+                | ExecSource::Stderr
+                | ExecSource::Exit
+                | ExecSource::Ending
+                | ExecSource::Upkeep
+                | ExecSource::Closing,
+            )
+            | None => {}
         }
     }
 
@@ -189,7 +159,7 @@ impl ExecDoor {
         }
         cx.return_buffer(buffer);
         if rounds == ROUNDS_PER_TURN {
-            cx.resume_later(Of::Client.of(key));
+            cx.resume_later(ExecSource::Client.at(key));
         }
         self.look_for_standstill(cx, key);
         if let Some(connection) = self.connections.get_mut(key) {
@@ -199,7 +169,7 @@ impl ExecDoor {
                 connection.looked.deadline(),
             ];
             let deadline = deadlines.into_iter().flatten().min();
-            cx.set_alarm(&mut connection.alarm, Of::Client.of(key), deadline);
+            cx.set_alarm(&mut connection.alarm, ExecSource::Client.at(key), deadline);
         }
     }
 
@@ -226,11 +196,11 @@ impl ExecDoor {
             .watch
             .look(&mut self.hoard, &connection.stream, sight, cx.now())
         {
-            Advice::Grow if connection.edges.readable() => cx.resume_later(Of::Client.of(key)),
+            Advice::Grow if connection.edges.readable() => cx.resume_later(ExecSource::Client.at(key)),
             Advice::Wait | Advice::Grow => {}
             Advice::GiveUp => {
                 self.tell(cx, key, Event::Standstill);
-                cx.resume_later(Of::Client.of(key));
+                cx.resume_later(ExecSource::Client.at(key));
             }
         }
     }

@@ -14,7 +14,7 @@ use super::super::report::{self, Topic};
 use super::connection::Connection;
 use super::lookups::Looked;
 use super::permits::Unfit;
-use super::{ExecDoor, Of};
+use super::{ExecDoor, ExecSource};
 use crate::amount;
 use crate::doors::on_request;
 use crate::process::child::Child;
@@ -25,7 +25,7 @@ use crate::process::reaper::{self, Manner};
 use crate::process::spawn::Stdio;
 use crate::process::spec::Command;
 use crate::process::watchdog;
-use crate::reactor::{Context, Key};
+use crate::reactor::{Context, Key, SourceKind};
 
 /// How many programs are started in one turn: each costs tenths of a millisecond, in which nobody else is served.
 const STARTS_PER_TURN: usize = 4;
@@ -35,7 +35,7 @@ impl ExecDoor {
 
     pub(super) fn queue_start(&mut self, cx: &mut Context<'_>, key: Key) {
         self.starting.push_back(key);
-        cx.resume_later(Of::Starting.only());
+        cx.resume_later(ExecSource::Starting.only());
     }
 
     /// Starts some of the programs that are to be started; the rest in the next turn.
@@ -49,7 +49,7 @@ impl ExecDoor {
             }
         }
         if !self.starting.is_empty() {
-            cx.resume_later(Of::Starting.only());
+            cx.resume_later(ExecSource::Starting.only());
         }
     }
 
@@ -158,13 +158,13 @@ impl ExecDoor {
 
     // ---- watched -----------------------------------------------------------------------------------------------
 
-    pub(super) fn pipe_ready(&mut self, cx: &mut Context<'_>, key: Key, which: Of) {
+    pub(super) fn pipe_ready(&mut self, cx: &mut Context<'_>, key: Key, which: ExecSource) {
         let Some(program) = self.connections.get_mut(key).and_then(|it| it.program.as_mut()) else {
             return;
         };
         program.ready(match which {
-            Of::Stdin => Pipe::Stdin,
-            Of::Stdout => Pipe::Stdout,
+            ExecSource::Stdin => Pipe::Stdin,
+            ExecSource::Stdout => Pipe::Stdout,
             _ => Pipe::Stderr,
         });
         self.pump(cx, key);
@@ -312,10 +312,10 @@ fn status_of(error: &SpawnError) -> u8 {
 
 fn sources(key: Key) -> Sources {
     Sources {
-        stdin: Of::Stdin.of(key),
-        stdout: Of::Stdout.of(key),
-        stderr: Of::Stderr.of(key),
-        exit: Of::Exit.of(key),
-        ending: Of::Ending.of(key),
+        stdin: ExecSource::Stdin.at(key),
+        stdout: ExecSource::Stdout.at(key),
+        stderr: ExecSource::Stderr.at(key),
+        exit: ExecSource::Exit.at(key),
+        ending: ExecSource::Ending.at(key),
     }
 }

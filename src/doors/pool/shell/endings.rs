@@ -9,7 +9,7 @@ use super::super::core::{Ending, Event, Fault, WorkerId};
 use super::super::report::Topic;
 use super::super::story::End;
 use super::process::{Stage, WorkerProcess};
-use super::{Of, Pool};
+use super::{Pool, PoolSource};
 use crate::framing::Framing;
 use crate::process::reaper::{self, Manner};
 use crate::reactor::{Context, Key};
@@ -46,7 +46,7 @@ impl Pool {
         };
         let actions = process.ending.handle(event, cx.now());
         let deadline = process.ending.deadline();
-        cx.set_alarm(&mut process.ending_alarm, Of::WorkerEnding.worker(id), deadline);
+        cx.set_alarm(&mut process.ending_alarm, PoolSource::WorkerEnding.worker(id), deadline);
         if actions.contains(&reaper::Action::Terminate) || actions.contains(&reaper::Action::Kill) {
             self.log_loss_of_living(cx, id);
         }
@@ -183,9 +183,9 @@ impl Pool {
         self.act(cx, None);
         self.with_words(cx, id, |repeats, _, words, tell| repeats.gone(words, tell));
         if let Some(mut process) = self.workers.remove(id) {
-            cx.set_alarm(&mut process.ending_alarm, Of::WorkerEnding.worker(id), None);
-            cx.set_alarm(&mut process.stderr_alarm, Of::WorkerErrors.worker(id), None);
-            cx.set_alarm(&mut process.reply_alarm, Of::WorkerOutput.worker(id), None);
+            cx.set_alarm(&mut process.ending_alarm, PoolSource::WorkerEnding.worker(id), None);
+            cx.set_alarm(&mut process.stderr_alarm, PoolSource::WorkerErrors.worker(id), None);
+            cx.set_alarm(&mut process.reply_alarm, PoolSource::WorkerOutput.worker(id), None);
         }
         self.descriptor_freed(cx);
     }

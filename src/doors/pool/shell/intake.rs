@@ -16,13 +16,13 @@ use super::client::{After, Client, Phase, Watch};
 use super::coalescing::Route;
 use super::exchange::{Bytes, Owed, QueuePlace, State};
 use super::outgoing::Outgoing;
-use super::{Of, Pool, transcode};
+use super::{Pool, PoolSource, transcode};
 use crate::amount;
 use crate::framing::{Frame, Framer, Progress, Unfit};
 use crate::net::addr::PeerAddr;
 use crate::net::limits::Full;
 use crate::net::stream::{PeerState, Stream};
-use crate::reactor::{Alarm, Context, Key, Readiness};
+use crate::reactor::{Alarm, Context, Key, Readiness, SourceKind};
 
 /// Reads from one client in one turn; four full buffers.
 const READS_PER_TURN: usize = 4;
@@ -197,7 +197,7 @@ impl Pool {
             }
         }
         self.settle(cx, key);
-        cx.resume_later(Of::client(key));
+        cx.resume_later(PoolSource::Client.at(key));
     }
 
     /// Takes in what one read brought, behind what was unfinished before.

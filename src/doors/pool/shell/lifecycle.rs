@@ -16,7 +16,7 @@ use super::clients::Clients;
 use super::process::Stage;
 use super::sessions::Sessions;
 use super::workers::Workers;
-use super::{Of, Pool};
+use super::{Pool, PoolSource};
 use crate::amount;
 use crate::doors::journal::Journal;
 use crate::doors::standstill::Hoard;
@@ -29,7 +29,7 @@ use crate::net::listening::{Accepting, Listening};
 use crate::process::failure::SpawnError;
 use crate::process::rss;
 use crate::process::spawn::Spawner;
-use crate::reactor::{Alarm, Context};
+use crate::reactor::{Alarm, Context, SourceKind};
 
 /// Once the pool drains, a client that has connected but not finished its line has so long to do so.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -53,7 +53,7 @@ impl Pool {
             dispatcher: Dispatcher::new(options.policy.clone(), now, seed),
             dispatcher_alarm: Alarm::default(),
             queue_alarm: Alarm::default(),
-            listening: Listening::new(Of::Listener.kind(), listeners),
+            listening: Listening::new(PoolSource::Listener.kind(), listeners),
             clients: Clients::new(ConnectionCount::new(options.connection_limits.clone())),
             sessions: Sessions::default(),
             hoard: Hoard::default(),
@@ -62,7 +62,7 @@ impl Pool {
             life: Life::Serving,
             life_alarm: Alarm::default(),
             latencies: Latencies::default(),
-            journal: Journal::new(module_path!(), Of::Upkeep.only()),
+            journal: Journal::new(module_path!(), PoolSource::Upkeep.only()),
             repeats: Repeats::default(),
             outage: Outage::default(),
             echoes: Echoes::default(),
@@ -185,7 +185,7 @@ impl Pool {
         );
         cx.set_alarm(
             &mut self.life_alarm,
-            Of::Life.only(),
+            PoolSource::Life.only(),
             Some(cx.now() + self.options.stop_timeout),
         );
         self.advance_life(cx);
@@ -215,7 +215,7 @@ impl Pool {
     pub(in crate::doors::pool) fn stop(&mut self, cx: &mut Context<'_>, ending: Ending) {
         self.listening.close();
         self.life = Life::Stopping;
-        cx.set_alarm(&mut self.life_alarm, Of::Life.only(), None);
+        cx.set_alarm(&mut self.life_alarm, PoolSource::Life.only(), None);
         self.journal.stop(cx);
         self.dispatch(cx, Event::Shutdown(ending));
     }

@@ -20,7 +20,7 @@ use super::super::report::Topic;
 use super::super::story::{self, Cause, End, Next};
 use super::lifecycle::Life;
 use super::process::{Stage, WorkerProcess};
-use super::{Of, Pool};
+use super::{Pool, PoolSource};
 use crate::reactor::Context;
 
 /// So many refusals wait for the line that tells their cause; others are told as they come.
@@ -105,7 +105,7 @@ impl Pool {
         self.workers.dying.retain(|dying| *dying != id);
         let next = self.workers.dying.first().and_then(|next| self.workers.get(*next));
         if let Some(next) = next.filter(|next| next.exit_waits) {
-            cx.resume_later(Of::WorkerExit.worker(next.id));
+            cx.resume_later(PoolSource::WorkerExit.worker(next.id));
         }
     }
 

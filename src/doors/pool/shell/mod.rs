@@ -59,7 +59,7 @@ use super::report::{self, Latencies, Topic};
 use crate::amount;
 use crate::net::listening::{Accepting, Listening};
 use crate::process::spawn::Spawner;
-use crate::reactor::{Alarm, Context, READ_BUFFER, Readiness, Service, Source};
+use crate::reactor::{Alarm, Context, READ_BUFFER, Readiness, Service, Source, SourceKind};
 use crate::stats::Snapshot;
 
 use crate::doors::journal::Journal;
@@ -67,7 +67,7 @@ use crate::doors::standstill::Hoard;
 use clients::Clients;
 use lifecycle::Life;
 use sessions::Sessions;
-use sources::Of;
+use sources::PoolSource;
 use workers::Workers;
 
 pub(super) use lifecycle::cannot_start;
@@ -130,45 +130,53 @@ impl Reply<'_> {
 
 impl Service for Pool {
     fn ready(&mut self, cx: &mut Context<'_>, source: Source, readiness: Readiness) {
-        match Of::which(source) {
-            Some(Of::Client) => self.client_ready(cx, source.key, readiness),
-            Some(Of::WorkerOutput) => self.output_ready(cx, source.key, readiness),
-            Some(Of::Session) => self.session_ready(cx, source.key, readiness),
-            Some(Of::Listener) => self.accept(cx, source.key),
-            Some(Of::WorkerInput) => self.input_ready(cx, source.key),
-            Some(Of::WorkerErrors) => self.stderr_ready(cx, source.key),
-            Some(Of::WorkerExit) => self.exit_ready(cx, source.key),
+        match PoolSource::from_source(source) {
+            Some(PoolSource::Client) => self.client_ready(cx, source.key, readiness),
+            Some(PoolSource::WorkerOutput) => self.output_ready(cx, source.key, readiness),
+            Some(PoolSource::Session) => self.session_ready(cx, source.key, readiness),
+            Some(PoolSource::Listener) => self.accept(cx, source.key),
+            Some(PoolSource::WorkerInput) => self.input_ready(cx, source.key),
+            Some(PoolSource::WorkerErrors) => self.stderr_ready(cx, source.key),
+            Some(PoolSource::WorkerExit) => self.exit_ready(cx, source.key),
             // These are alarms and leftovers, never registered with the poll.
-            Some(Of::WorkerEnding | Of::Spawning | Of::Dispatcher | Of::Queue | Of::Upkeep | Of::Life) | None => {}
+            Some(
+                PoolSource::WorkerEnding
+                | PoolSource::Spawning
+                | PoolSource::Dispatcher
+                | PoolSource::Queue
+                | PoolSource::Upkeep
+                | PoolSource::Life,
+            )
+            | None => {}
         }
     }
 
     fn timeout(&mut self, cx: &mut Context<'_>, source: Source) {
-        match Of::which(source) {
-            Some(Of::Client) => self.client_timeout(cx, source.key),
-            Some(Of::Session) => self.session_timeout(cx, source.key),
-            Some(Of::Dispatcher) => {
+        match PoolSource::from_source(source) {
+            Some(PoolSource::Client) => self.client_timeout(cx, source.key),
+            Some(PoolSource::Session) => self.session_timeout(cx, source.key),
+            Some(PoolSource::Dispatcher) => {
                 cx.alarm_fired(&mut self.dispatcher_alarm);
                 self.dispatch(cx, Event::Tick);
             }
-            Some(Of::Queue) => self.watch_waiting(cx),
-            Some(Of::WorkerEnding) => self.ending_timeout(cx, source.key),
-            Some(Of::Listener) => self.retry_accepting(cx, source.key),
-            Some(Of::WorkerOutput) => self.reply_timeout(cx, source.key),
-            Some(Of::WorkerErrors) => self.stderr_timeout(cx, source.key),
-            Some(Of::Upkeep) => self.upkeep(cx),
-            Some(Of::Life) => self.stop_timeout(cx),
+            Some(PoolSource::Queue) => self.watch_waiting(cx),
+            Some(PoolSource::WorkerEnding) => self.ending_timeout(cx, source.key),
+            Some(PoolSource::Listener) => self.retry_accepting(cx, source.key),
+            Some(PoolSource::WorkerOutput) => self.reply_timeout(cx, source.key),
+            Some(PoolSource::WorkerErrors) => self.stderr_timeout(cx, source.key),
+            Some(PoolSource::Upkeep) => self.upkeep(cx),
+            Some(PoolSource::Life) => self.stop_timeout(cx),
             // These have no alarm.
-            Some(Of::WorkerInput | Of::WorkerExit | Of::Spawning) | None => {}
+            Some(PoolSource::WorkerInput | PoolSource::WorkerExit | PoolSource::Spawning) | None => {}
         }
     }
 
     fn resume(&mut self, cx: &mut Context<'_>, source: Source) {
-        match Of::which(source) {
-            Some(Of::Listener) => self.accept(cx, source.key),
-            Some(Of::Session) => self.pump(cx, source.key),
-            Some(Of::Client) => self.continue_reading(cx, source.key),
-            Some(Of::WorkerOutput) => self.output_ready(
+        match PoolSource::from_source(source) {
+            Some(PoolSource::Listener) => self.accept(cx, source.key),
+            Some(PoolSource::Session) => self.pump(cx, source.key),
+            Some(PoolSource::Client) => self.continue_reading(cx, source.key),
+            Some(PoolSource::WorkerOutput) => self.output_ready(
                 cx,
                 source.key,
                 Readiness {
@@ -176,12 +184,19 @@ impl Service for Pool {
                     ..Readiness::default()
                 },
             ),
-            Some(Of::WorkerErrors) => self.stderr_ready(cx, source.key),
-            Some(Of::WorkerInput) => self.read_after_closed_input(cx, source.key),
-            Some(Of::Spawning) => self.spawn_waiting(cx),
-            Some(Of::WorkerExit) => self.exit_ready(cx, source.key),
+            Some(PoolSource::WorkerErrors) => self.stderr_ready(cx, source.key),
+            Some(PoolSource::WorkerInput) => self.read_after_closed_input(cx, source.key),
+            Some(PoolSource::Spawning) => self.spawn_waiting(cx),
+            Some(PoolSource::WorkerExit) => self.exit_ready(cx, source.key),
             // These never leave anything over.
-            Some(Of::WorkerEnding | Of::Dispatcher | Of::Queue | Of::Upkeep | Of::Life) | None => {}
+            Some(
+                PoolSource::WorkerEnding
+                | PoolSource::Dispatcher
+                | PoolSource::Queue
+                | PoolSource::Upkeep
+                | PoolSource::Life,
+            )
+            | None => {}
         }
     }
 
@@ -264,7 +279,7 @@ impl Pool {
         }
         self.acting = Acting::Idle;
         let next = self.dispatcher.next_deadline();
-        cx.set_alarm(&mut self.dispatcher_alarm, Of::Dispatcher.only(), next);
+        cx.set_alarm(&mut self.dispatcher_alarm, PoolSource::Dispatcher.only(), next);
     }
 
     /// One line in the log, unless too many like it came lately.

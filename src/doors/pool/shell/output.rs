@@ -13,7 +13,7 @@ use super::super::repeats::{Repeats, Words};
 use super::super::report::Topic;
 use super::process::{Addressee, Lines, Stage, Unread, WorkerProcess};
 use super::session::Running;
-use super::{Of, Pool, Reply};
+use super::{Pool, PoolSource, Reply};
 use crate::framing::{Frame, Framing, Progress};
 use crate::process::stderr_log::StderrLog;
 use crate::reactor::{Context, Key, READ_BUFFER, Readiness};
@@ -42,7 +42,7 @@ impl Pool {
         cx.return_buffer(buffer);
         match outcome {
             Outcome::Drained => {}
-            Outcome::MoreLater => cx.resume_later(Of::WorkerOutput.worker(id)),
+            Outcome::MoreLater => cx.resume_later(PoolSource::WorkerOutput.worker(id)),
             Outcome::Closed => {
                 let Some(process) = self.workers.get_mut(id) else {
                     return;
@@ -158,7 +158,11 @@ impl Pool {
                 process.look.had_read = process.bytes_read();
             }
             let over = cx.now() + pause;
-            cx.set_alarm(&mut process.reply_alarm, Of::WorkerOutput.worker(id), Some(over));
+            cx.set_alarm(
+                &mut process.reply_alarm,
+                PoolSource::WorkerOutput.worker(id),
+                Some(over),
+            );
         }
         match process.addressee(&process.reply) {
             Addressee::Request { which, .. } if !is_probe => self.dispatch(cx, Event::ReplyBegun(id, which)),
@@ -333,7 +337,7 @@ impl Pool {
         let outcome = self.read_stderr(cx, id, &mut buffer);
         cx.return_buffer(buffer);
         match outcome {
-            Outcome::MoreLater => cx.resume_later(Of::WorkerErrors.worker(id)),
+            Outcome::MoreLater => cx.resume_later(PoolSource::WorkerErrors.worker(id)),
             Outcome::Drained => {}
             Outcome::Closed => {
                 if let Some(process) = self.workers.get_mut(id) {
@@ -413,7 +417,7 @@ impl Pool {
         };
         let deadlines = [process.stderr.deadline(), process.words.deadline()];
         let next = deadlines.into_iter().flatten().min();
-        cx.set_alarm(&mut process.stderr_alarm, Of::WorkerErrors.worker(id), next);
+        cx.set_alarm(&mut process.stderr_alarm, PoolSource::WorkerErrors.worker(id), next);
     }
 
     fn read_stderr(&mut self, cx: &mut Context<'_>, id: WorkerId, buffer: &mut [u8]) -> Outcome {
@@ -443,7 +447,7 @@ impl Pool {
         let outcome = self.read_output(cx, id, &mut buffer, true);
         cx.return_buffer(buffer);
         if let Outcome::MoreLater = outcome {
-            return cx.resume_later(Of::WorkerInput.worker(id));
+            return cx.resume_later(PoolSource::WorkerInput.worker(id));
         }
         if self
             .workers

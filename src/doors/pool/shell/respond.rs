@@ -18,10 +18,10 @@ use super::exchange::{Bytes, State};
 use super::intake::Line;
 use super::lifecycle::Life;
 use super::outgoing::write_some;
-use super::{Of, Pool};
+use super::{Pool, PoolSource};
 use crate::net::addr::PeerAddr;
 use crate::net::stream::Unread;
-use crate::reactor::{Context, Key};
+use crate::reactor::{Context, Key, SourceKind};
 
 /// How long, and for how many bytes, a client that has its answer may go on sending.
 const LINGER: Duration = Duration::from_secs(2);
@@ -234,7 +234,7 @@ impl Pool {
                 client.read_by = idle_until;
                 if drains && client.phase == Phase::Taking {
                     // What it has asked meanwhile is served before it is let go.
-                    cx.resume_later(Of::client(key));
+                    cx.resume_later(PoolSource::Client.at(key));
                 }
             }
             let (phase, is_idle) = (client.phase, client.is_idle());
@@ -249,7 +249,7 @@ impl Pool {
             return;
         };
         if client.phase == Phase::Full && client.has_room(limit) {
-            cx.resume_later(Of::client(key));
+            cx.resume_later(PoolSource::Client.at(key));
         }
         self.settle(cx, key);
     }
@@ -307,7 +307,7 @@ impl Pool {
             }
         }
         self.settle(cx, key);
-        cx.resume_later(Of::client(key));
+        cx.resume_later(PoolSource::Client.at(key));
     }
 
     pub(super) fn client_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
@@ -355,7 +355,7 @@ impl Pool {
         let Some(mut client) = self.clients.remove(key) else {
             return;
         };
-        cx.set_alarm(&mut client.alarm, Of::client(key), None);
+        cx.set_alarm(&mut client.alarm, PoolSource::Client.at(key), None);
         self.clients.keep_buffer(client.input);
         self.clients.keep_buffer(client.output.release());
         drop(client.stream);

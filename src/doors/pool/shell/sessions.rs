@@ -12,11 +12,11 @@ use super::super::options::Mode;
 use super::super::report::{SessionTotals, Topic};
 use super::client::After;
 use super::session::{Running, Session, Stage, Standing, Volume, Watch};
-use super::{Of, Pool};
+use super::{Pool, PoolSource};
 use crate::net::addr::PeerAddr;
 use crate::net::stream::{PeerState, Stream};
 use crate::reactor::slab::GenerationalSlab;
-use crate::reactor::{Alarm, Context, Key, Readiness};
+use crate::reactor::{Alarm, Context, Key, Readiness, SourceKind};
 use crate::relay::flow::Way;
 
 /// All connections in session mode.
@@ -134,7 +134,7 @@ impl Pool {
             return;
         }
         let interest = Interest::READABLE | Interest::WRITABLE;
-        match cx.register(Of::session(key), &mut session.stream, interest) {
+        match cx.register(PoolSource::Session.at(key), &mut session.stream, interest) {
             Ok(()) => session.watch = Watch::Registered,
             Err(error) => {
                 let peer = session.peer;
@@ -178,7 +178,7 @@ impl Pool {
         let said = std::mem::take(&mut process.reply);
         let mut running = Running::new(request, id, (stdin, stdout), way, said, cx.now());
         let watched = running.stdin_mut().map_or(Ok(()), |stdin| {
-            cx.register(Of::WorkerInput.worker(id), stdin, Interest::WRITABLE)
+            cx.register(PoolSource::WorkerInput.worker(id), stdin, Interest::WRITABLE)
         });
         if let Err(error) = watched {
             process.session = None;
@@ -258,7 +258,7 @@ impl Pool {
                 self.settle_session(cx, key);
             }
             Standing::MoreLater => {
-                cx.resume_later(Of::session(key));
+                cx.resume_later(PoolSource::Session.at(key));
                 self.look_at_standstill(cx, key);
             }
             Standing::Over => self.end_session(cx, key),
@@ -412,7 +412,7 @@ impl Pool {
                     .min()
             }
         };
-        cx.set_alarm(&mut session.alarm, Of::session(key), deadline);
+        cx.set_alarm(&mut session.alarm, PoolSource::Session.at(key), deadline);
     }
 
     /// Takes a session out of the table, and its worker away from it; the connection is still counted.
@@ -424,7 +424,7 @@ impl Pool {
             }
         }
         let mut session = self.sessions.table.remove(key)?;
-        cx.set_alarm(&mut session.alarm, Of::session(key), None);
+        cx.set_alarm(&mut session.alarm, PoolSource::Session.at(key), None);
         Some(session)
     }
 
@@ -446,7 +446,10 @@ impl Pool {
         if session.watch == Watch::Registered
             && let Some(client) = self.clients.get_mut(key)
         {
-            let (token, interest) = (cx.token_for(Of::client(key)), Interest::READABLE | Interest::WRITABLE);
+            let (token, interest) = (
+                cx.token_for(PoolSource::Client.at(key)),
+                Interest::READABLE | Interest::WRITABLE,
+            );
             // An error would mean that it is not registered after all: then it will be when it has to be.
             if cx.registry().reregister(&mut client.stream, token, interest).is_ok() {
                 client.watch = super::client::Watch::Registered;

@@ -16,7 +16,7 @@ use super::health_check::HealthCheck;
 use super::outgoing::Outgoing;
 use super::process::{Input, Lines, Look, Sent, Silence, Stage, StdinWatch, Unread, WorkerProcess};
 use super::session::Running;
-use super::{Of, Pool};
+use super::{Pool, PoolSource};
 use crate::framing::Framing;
 use crate::framing::channel::LONGEST_PREFIX;
 use crate::framing::search::LineSearch;
@@ -26,7 +26,7 @@ use crate::process::reaper;
 use crate::process::spawn::Stdio;
 use crate::process::stderr_log::StderrLog;
 use crate::process::watchdog;
-use crate::reactor::{Alarm, Context, Key};
+use crate::reactor::{Alarm, Context, Key, SourceKind};
 
 /// Processes started in one turn: a start takes a few tenths of a millisecond, in which nobody else is served.
 const SPAWNS_PER_TURN: usize = 4;
@@ -36,7 +36,7 @@ impl Pool {
 
     pub(super) fn queue_spawn(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         if self.workers.waiting.is_empty() {
-            cx.resume_later(Of::Spawning.only());
+            cx.resume_later(PoolSource::Spawning.only());
         }
         self.workers.waiting.push_back(id);
     }
@@ -55,7 +55,7 @@ impl Pool {
             }
         }
         if !self.workers.waiting.is_empty() {
-            cx.resume_later(Of::Spawning.only());
+            cx.resume_later(PoolSource::Spawning.only());
         }
     }
 
@@ -177,12 +177,16 @@ impl Pool {
         let Some(process) = self.workers.get_mut(id) else {
             return Ok(());
         };
-        cx.register(Of::WorkerExit.worker(id), process.child.pidfd(), Interest::READABLE)?;
+        cx.register(
+            PoolSource::WorkerExit.worker(id),
+            process.child.pidfd(),
+            Interest::READABLE,
+        )?;
         if let Some(stdout) = &mut process.child.stdout {
-            cx.register(Of::WorkerOutput.worker(id), stdout, Interest::READABLE)?;
+            cx.register(PoolSource::WorkerOutput.worker(id), stdout, Interest::READABLE)?;
         }
         if let Some(stderr) = &mut process.child.stderr {
-            cx.register(Of::WorkerErrors.worker(id), stderr, Interest::READABLE)?;
+            cx.register(PoolSource::WorkerErrors.worker(id), stderr, Interest::READABLE)?;
         }
         Ok(())
     }
@@ -265,7 +269,7 @@ impl Pool {
             // What it has answered may lie in its output.
             Sent::Nothing(_) | Sent::Lost if process.given.len() > 1 => {
                 process.input = Input::Shut;
-                cx.resume_later(Of::WorkerInput.worker(id));
+                cx.resume_later(PoolSource::WorkerInput.worker(id));
             }
             Sent::Nothing(_) | Sent::Lost => self.report_closed_input(cx, id),
         }
@@ -299,7 +303,7 @@ impl Pool {
         else {
             return;
         };
-        match cx.register(Of::WorkerInput.worker(id), stdin, Interest::WRITABLE) {
+        match cx.register(PoolSource::WorkerInput.worker(id), stdin, Interest::WRITABLE) {
             Ok(()) => process.stdin_watched = StdinWatch::Registered,
             Err(error) => self.report_unwatched(cx, id, &error),
         }

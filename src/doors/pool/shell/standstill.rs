@@ -10,9 +10,9 @@ use log::Level;
 
 use super::super::report::Topic;
 use super::session::{Standstill, Volume};
-use super::{Of, Pool};
+use super::{Pool, PoolSource};
 use crate::doors::standstill::{Advice, Sight};
-use crate::reactor::{Context, Key};
+use crate::reactor::{Context, Key, SourceKind};
 
 /// A session is looked at so long after something was tried.
 const MOMENT: Duration = Duration::from_millis(100);
@@ -72,7 +72,7 @@ impl Pool {
             Advice::Grow => {
                 let growth = running.standstill.watch.growth(&self.hoard, sight.input, usual);
                 if running.let_hold(sight.input.saturating_add(growth)) {
-                    cx.resume_later(Of::session(key));
+                    cx.resume_later(PoolSource::Session.at(key));
                 }
             }
             Advice::GiveUp => self.give_session_up(cx, key),

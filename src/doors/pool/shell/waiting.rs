@@ -10,9 +10,9 @@ use super::super::options::HalfClose;
 use super::super::report::Topic;
 use super::client::{Client, Watch};
 use super::exchange::{Exchange, QueuePlace, State};
-use super::{Of, Pool};
+use super::{Pool, PoolSource};
 use crate::net::stream::PeerState;
-use crate::reactor::{Context, Key};
+use crate::reactor::{Context, Key, SourceKind};
 
 /// A wait for a worker that is over before this needs no watching.
 const UNWATCHED_WAIT: Duration = Duration::from_millis(50);
@@ -33,7 +33,11 @@ impl Pool {
             self.clients.unwatched.push(id);
         }
         if self.queue_alarm.at().is_none() {
-            cx.set_alarm(&mut self.queue_alarm, Of::Queue.only(), Some(cx.now() + UNWATCHED_WAIT));
+            cx.set_alarm(
+                &mut self.queue_alarm,
+                PoolSource::Queue.only(),
+                Some(cx.now() + UNWATCHED_WAIT),
+            );
         }
     }
 
@@ -128,7 +132,7 @@ impl Pool {
         if let Some(deadline) = client.deadline()
             && client.alarm.at().is_none_or(|armed| deadline < armed)
         {
-            cx.set_alarm(&mut client.alarm, Of::client(key), Some(deadline));
+            cx.set_alarm(&mut client.alarm, PoolSource::Client.at(key), Some(deadline));
         }
         if client.wants_events() {
             self.watch(cx, key);
@@ -146,7 +150,11 @@ impl Pool {
         if *watch == Watch::Registered {
             return;
         }
-        match cx.register(Of::client(key), stream, Interest::READABLE | Interest::WRITABLE) {
+        match cx.register(
+            PoolSource::Client.at(key),
+            stream,
+            Interest::READABLE | Interest::WRITABLE,
+        ) {
             Ok(()) => *watch = Watch::Registered,
             Err(error) => {
                 let peer = *peer;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::super::core::WorkerId;
-use super::Of;
+use super::PoolSource;
 use super::process::WorkerProcess;
 use crate::reactor::Key;
 
@@ -47,7 +47,7 @@ impl Workers {
     /// Whom a source belongs to, if it is still there.
     pub(super) fn find(&self, key: Key) -> Option<WorkerId> {
         let process = self.processes.get(key.slot())?.as_ref()?;
-        (Of::WorkerExit.worker(process.id).key == key).then_some(process.id)
+        (PoolSource::WorkerExit.worker(process.id).key == key).then_some(process.id)
     }
 
     pub(super) fn insert(&mut self, process: WorkerProcess) {
