@@ -1,19 +1,19 @@
-//! What to do in place of a flag or a key that other daemons have and this one has not.
+//! Advice for flags and keys that other daemons have and this one does not have.
 //!
-//! `--pidfile` resembles `--pipeline`, and nothing would be worse than to say so: who writes it knows other programs (xinetd,
-//! tcpserver, spawn-fcgi, squid and its helpers), and wants to know what takes its place. So a word is looked up here before
-//! it is compared with the words there are ([`nearest`](super::suggest::nearest)).
+//! `--pidfile` resembles `--pipeline`, but that would be the worst suggestion: an operator who writes it knows other
+//! programs (xinetd, tcpserver, spawn-fcgi, squid and its helpers), and needs to know what replaces it here. So a word
+//! is looked up here before it is compared with the existing words ([`nearest`](super::suggest::nearest)).
 
 use super::suggest::normal;
 
-/// How several programs call one thing, and what is to be done about it here.
+/// The names that several programs have for one thing, and what to do about it here.
 struct Advice {
-    /// With blanks between them, without dashes in front; a letter alone is a short flag.
+    /// The names, separated by blanks, without dashes in front; a single letter is a short flag.
     words: &'static str,
-    /// The flag of this program that the text is about; where there is none of that name, the text says nothing. Empty: it
-    /// says something everywhere.
+    /// The flag of this program that the text is about; the advice applies only where there is a flag of that name.
+    /// Empty if the advice always applies.
     about: &'static str,
-    /// Flags stand in it with their dashes.
+    /// The advice. Flags in it have their dashes.
     text: &'static str,
 }
 
@@ -179,20 +179,20 @@ const ADVICE: &[Advice] = &[
     },
 ];
 
-/// What to do in place of `written`, which is a flag with its dashes or the name of a command; `has` says which flags there
-/// are beside it, called without dashes.
+/// Returns the advice for `written`, a flag with its dashes or the name of a command. `has` tells if there is a flag of
+/// the given name, without dashes.
 #[must_use]
 pub fn for_flag(written: &str, has: impl Fn(&str) -> bool) -> Option<String> {
     let letter = written.strip_prefix('-').filter(|rest| rest.chars().count() == 1);
     let word = match letter {
         Some(letter) => letter.to_owned(),
-        // A letter behind two dashes is none of those.
+        // A single letter after two dashes is not a short flag.
         None => Some(normal(written.trim_start_matches('-'))).filter(|word| word.len() > 1)?,
     };
     find(&word, has).map(str::to_owned)
 }
 
-/// The same for a key of a file, where flags have no dashes.
+/// Returns the advice for a key of a file; flags in it have no dashes.
 #[must_use]
 pub fn for_key(written: &str, has: impl Fn(&str) -> bool) -> Option<String> {
     let word = Some(normal(written)).filter(|word| word.len() > 1)?;
@@ -230,7 +230,7 @@ mod tests {
         assert!(for_key("uid", |_| true).unwrap().contains("the user of user;"));
     }
 
-    /// A flag that is named has to be there, and one that is there is never asked about.
+    /// Every flag that an advice names exists, and no existing flag has an advice.
     #[test]
     fn advice_names_flags_that_there_are() {
         let flags = ExecSpec::augment_args(PoolSpec::augment_args(Command::new("flags")));
@@ -248,7 +248,7 @@ mod tests {
                 .text
                 .split([' ', ',', ';'])
                 .filter_map(|word| word.strip_prefix("--"));
-            // Those of the log belong to no door.
+            // The flags of the log belong to no door.
             for flag in named.filter(|flag| !flag.starts_with("log-")) {
                 assert!(known.contains(flag), "{flag} in {}", advice.text);
             }

@@ -1,22 +1,23 @@
 //! Any bytes as text, and back.
 //!
-//! A torc.cfg may be older than UTF-8: a comment, a name or a path in it may hold any byte. Where a text is expected each byte
-//! that is no part of a character stands as a private character of its own, and becomes that byte again where bytes are
-//! wanted.
+//! A torc.cfg may be older than UTF-8: a comment, a name or a path in it may hold any byte. Where a text is expected,
+//! each byte that is not part of a UTF-8 character is represented by a private character of its own, which becomes that
+//! byte again where bytes are expected.
 //!
-//! What holds: [`bytes`] of [`text`] are the bytes that it was made of, whatever those were.
+//! Invariant: [`bytes`] of [`text`] returns the original bytes, for any bytes.
 
 use std::borrow::Cow;
 
-/// The character of byte `b` is this one and `b`. Private to whoever uses it (plane 16), and in no file that anybody writes.
+/// The private character for byte `b` is this number plus `b`. The characters are for private use (plane 16), and in
+/// practice no file holds them.
 const BASE: u32 = 0x10_FF00;
 const FIRST: char = '\u{10FF80}';
 const LAST: char = '\u{10FFFF}';
 
-/// The text that stands for these bytes; borrowed where they are text.
+/// Returns the text that represents these bytes; borrowed if they are plain text.
 pub(super) fn text(bytes: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(bytes) {
-        // Nearly all files are; the others are looked through.
+        // Nearly all files are ASCII; only the other ones are searched.
         Ok(text) if text.is_ascii() || !text.contains(is_private) => Cow::Borrowed(text),
         _ => {
             let mut text = String::with_capacity(bytes.len());
@@ -36,7 +37,7 @@ pub(super) fn text(bytes: &[u8]) -> Cow<'_, str> {
     }
 }
 
-/// The bytes that a text stands for.
+/// Returns the bytes that a text represents.
 pub(super) fn bytes(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     for character in text.chars() {
@@ -52,7 +53,7 @@ fn is_private(character: char) -> bool {
     (FIRST..=LAST).contains(&character)
 }
 
-/// Only bytes over 0x7f are no character by themselves.
+/// Returns the private character for a byte. Only bytes above 0x7f can be invalid by themselves.
 fn private(byte: u8) -> char {
     char::from_u32(BASE + u32::from(byte)).unwrap_or(char::REPLACEMENT_CHARACTER)
 }

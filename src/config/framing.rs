@@ -1,4 +1,4 @@
-//! How a framing is written: its name, and for one of them a time behind it.
+//! The syntax of a framing: a name, and for one framing a time after it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,7 +12,7 @@ use crate::doors::pool::options::Framing as Meant;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Framing(pub Meant);
 
-/// Those that are a name alone.
+/// The framings that are a name only.
 const NAMED: [Meant; 7] = [
     Meant::Line,
     Meant::Netstring,

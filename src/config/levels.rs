@@ -1,11 +1,11 @@
-//! What is logged, as it is written: `info`, or `warn,pool=debug`.
+//! The syntax of the log levels: `info`, or `warn,pool=debug`.
 //!
-//! A level, and levels of single rooms (`pool=debug`), in any order and number, commas between them. A room may also be written
-//! as the path of its module, and then of any module in it (`iotcpd::doors::pool=debug`), as `RUST_LOG` has been read before:
-//! there a path alone is all that is in it. What is not said stays `info`.
+//! It is a list of levels, and of levels for single rooms (`pool=debug`), in any order and number, separated by commas.
+//! A room may also be written as the path of its module, and so may any module inside it (`iotcpd::doors::pool=debug`),
+//! as in `RUST_LOG`, where a path alone stands for all its lines. Everything else stays at `info`.
 //!
-//! What holds: a text with a mistake is no filter, and says what is wrong and what to write. Nothing is passed over, for a level
-//! that does not count silences what it was meant to show.
+//! Invariant: a text with a mistake yields no filter but an error with its remedy. No part is ignored, because an
+//! ignored level would hide the lines that it was meant to show.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,7 +17,7 @@ use super::quote::Quoted;
 use super::suggest::nearest;
 use crate::log::{self as house, Filter};
 
-/// The words for levels, the loudest first.
+/// The words for the levels, the most important first.
 const LEVELS: [(&str, LevelFilter); 6] = [
     ("error", LevelFilter::Error),
     ("warn", LevelFilter::Warn),
@@ -27,11 +27,11 @@ const LEVELS: [(&str, LevelFilter); 6] = [
     ("off", LevelFilter::Off),
 ];
 
-/// What is logged.
+/// The levels as a filter of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Levels(pub Filter);
 
-/// What is wrong with a text, and what to write.
+/// The description of a mistake, with its remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistaken(String);
 
@@ -82,7 +82,7 @@ impl FromStr for Levels {
     }
 }
 
-/// The path that all paths begin with.
+/// The first segment of all paths.
 const ALL: &str = "iotcpd";
 
 fn level(written: &str) -> Option<LevelFilter> {
@@ -105,7 +105,7 @@ fn room_names() -> impl Iterator<Item = &'static str> + Clone {
     house::ROOMS.iter().map(|(name, _)| *name)
 }
 
-/// What levels are called elsewhere.
+/// The words for levels in other programs.
 const ELSEWHERE: [(&str, &str); 10] = [
     ("fatal", "error"),
     ("critical", "error"),
@@ -133,14 +133,14 @@ fn no_level(written: &str) -> Mistaken {
 
 fn no_room(written: &str) -> Mistaken {
     let what = format!("there is no room {}", Quoted(written));
-    // Of a path the part that is wrong is most often the last.
+    // The wrong part of a path is most often the last.
     match nearest(written.rsplit("::").next().unwrap_or(written), room_names()) {
         Some(meant) => asked(&what, meant),
         None => mistaken(&what, &format!("write {}", choice(room_names()))),
     }
 }
 
-/// A word alone that is no level.
+/// Returns the mistake for a single word that is no level.
 fn neither(written: &str) -> Mistaken {
     if path_of(written).is_some() {
         let what = format!("{} is a room, and no level", Quoted(written));
@@ -190,7 +190,7 @@ mod tests {
 
     use super::*;
 
-    /// How many levels of these modules are logged: pool, exec, net, a foreign one.
+    /// The numbers of levels that are logged, for these modules: pool, exec, net, and one of another crate.
     fn counts(text: &str) -> [usize; 4] {
         let Levels(filter) = text.parse().unwrap();
         [
@@ -231,7 +231,7 @@ mod tests {
             ("iotcpd=debug", [4, 4, 4, 4]),
             ("iotcpd", [5, 5, 5, 5]),
             ("error,iotcpd::doors", [5, 5, 1, 1]),
-            // The doors were called so in version 2.0.
+            // The path of the doors in version 2.0.
             ("iotcpd::services::pool::shell=debug", [4, 3, 3, 3]),
             ("error,iotcpd::services", [5, 5, 1, 1]),
         ] {

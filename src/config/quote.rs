@@ -1,9 +1,9 @@
-//! What somebody wrote, inside a message to them.
+//! The text of an operator, quoted in a message.
 
 use std::fmt;
 
-/// Shows a text between backquotes as it was written, but for control characters: a message stays one line, and sends no
-/// escape sequences to a terminal.
+/// Prints a text between backquotes as it was written, with control characters as escapes: a message stays one line,
+/// and sends no escape sequences to a terminal.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Quoted<'t>(pub(super) &'t str);
 

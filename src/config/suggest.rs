@@ -1,8 +1,9 @@
 //! "Did you mean": the known word nearest to an unknown one.
 
-/// The one of `known` that was most probably meant by `written`, if any is near enough: two slips of the pen in a word of
-/// medium length, one in a short one, three in a long one. Underscores, capitals and dashes in front, the usual slips, do not count as such. What
-/// is farther off is more often another word than a misspelt one, and a wrong guess leads astray.
+/// Returns the word of `known` that was most probably meant by `written`, if one is near enough: one slip in a short
+/// word, two in a word of medium length, three in a long one. Underscores, capitals and dashes in front, the usual
+/// slips, are not counted. A more distant word is more often another word than a misspelt one, and a wrong guess
+/// misleads.
 #[must_use]
 pub fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let written = normal(written);
@@ -15,7 +16,7 @@ pub fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> O
     };
     known
         .into_iter()
-        // Cheap, and true of nearly all: so many letters too many or too few are as many slips.
+        // A cheap test that rejects nearly all words: each missing or additional letter is at least one slip.
         .filter(|word| word.chars().count().abs_diff(length) <= most)
         .map(|word| (strsim::osa_distance(&written, word), word))
         .filter(|(distance, _)| *distance <= most)
@@ -26,12 +27,12 @@ pub fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> O
         .map(|(_, word)| word)
 }
 
-/// Of two that are equally far off, the one that begins in the same way is more like it.
+/// Returns the similarity of two words, to choose between equally distant ones: a common beginning counts more.
 fn likeness(written: &str, known: &str) -> f64 {
     strsim::jaro_winkler(written, known)
 }
 
-/// A word as it would be spelled here.
+/// Returns a word in the spelling of flags and keys.
 pub(super) fn normal(written: &str) -> String {
     written.trim_start_matches('-').to_lowercase().replace('_', "-")
 }

@@ -1,4 +1,4 @@
-//! Flag and key side by side: what can be said in one way can be said in the other, and means the same.
+//! Flags and keys side by side: every setting can be written in both ways, with the same meaning.
 
 mod command;
 mod exec;
@@ -29,7 +29,7 @@ fn from_file(keys: &str) -> Options {
     *pool
 }
 
-/// How an option is written: its name, as flags, as keys, and what has to be there beside it for it to have an effect.
+/// The forms of an option: its name, as flags, as keys, and the settings without which it has no effect.
 type Sample = (&'static str, &'static [&'static str], &'static str, Beside);
 type Beside = (&'static [&'static str], &'static str);
 
@@ -376,7 +376,7 @@ fn the_letters_of_1_1_work() {
     }
 }
 
-/// The defaults stand twice, in the help and in `lower`; here they meet.
+/// The defaults are written twice, in the help and in `lower`; this test compares them.
 #[test]
 fn the_help_tells_the_true_defaults() {
     let mut checked = 0;
@@ -394,9 +394,9 @@ fn the_help_tells_the_true_defaults() {
         let (.., beside) = sample(name);
         let flag = format!("--{name}={default}");
         let mut said = from_flags(beside.0.iter().copied().chain([flag.as_str()]));
-        // Asking for the default number of connections is asking: it is not lowered in silence.
+        // An explicit number is not lowered silently, even if it is the default.
         said.connection_limit = LimitOrigin::Default;
-        // Naming the default worker is choosing it.
+        // An explicit worker is the operator's choice, even if it is the default.
         assert_eq!(said.has_default_worker, name != "daemon", "{flag}");
         said.has_default_worker = true;
         assert_eq!(said, from_flags(beside.0.iter().copied()), "{flag}");

@@ -1,9 +1,9 @@
 //! Quantities as people write them: times, sizes, whole numbers, file modes, text with escapes.
 //!
-//! Each type is read the same way from a flag ([`FromStr`]) and from a key of a file ([`Deserialize`]), because the
-//! second goes through the first: `busy-timeout = 15`, `= 1.5`, `= "500ms"` and `--busy-timeout 500ms` meet in one
-//! parser. What is written back by [`Display`](fmt::Display) reads as the same value again. Whether a value makes sense
-//! for the option it is given to (ranges) is decided in [`lower`](super::lower), not here.
+//! Each type is parsed in the same way from a flag ([`FromStr`]) and from a key of a file ([`Deserialize`]), because
+//! the second uses the first: `busy-timeout = 15`, `= 1.5`, `= "500ms"` and `--busy-timeout 500ms` go through one
+//! parser. The output of [`Display`](fmt::Display) is parsed as the same value again. The range of a value depends on
+//! its option and is checked in [`lower`](super::lower), not here.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -13,13 +13,13 @@ use std::time::Duration;
 use super::quote::Quoted;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
-/// A quantity that has one written form, with the words that tell a reader what to write.
+/// A quantity with a written form, and the words that describe this form.
 pub(super) trait Written: FromStr<Err = Unreadable> {
-    /// Completes "not …": what is wanted, then an example of it.
+    /// The end of the sentence "not …": the wanted quantity, then an example.
     const WANTED: &'static str;
 }
 
-/// Something written that is not what was wanted there.
+/// The error for a text that is not the wanted quantity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unreadable {
     wanted: &'static str,
@@ -39,13 +39,13 @@ impl fmt::Display for Unreadable {
 
 impl std::error::Error for Unreadable {}
 
-/// A length of time. Without a unit it is in seconds; `ms`, `s`, `m`, `h` and `d` may follow; fractions are allowed
-/// and count down to a nanosecond.
+/// A length of time. The unit may be `ms`, `s`, `m`, `h` or `d`, and is the second if missing; fractions count down to
+/// a nanosecond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time(pub Duration);
 
-/// A number of bytes. `k`, `M`, `G` and `T` are powers of 1024, with or without `iB` behind them, in either case.
-/// `kB` is refused: it means 1000 to some and 1024 to others.
+/// A number of bytes. `k`, `M`, `G` and `T` are powers of 1024, with or without `iB` after them, in either case. `kB`
+/// is refused, because it means 1000 to some and 1024 to others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);
 
@@ -53,16 +53,16 @@ pub struct Size(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Whole(pub i64);
 
-/// Permission bits, written in octal. In a file they stand in quotes: TOML reads a bare `660` as a decimal number, which
-/// is a different mode, and does not read `0660` at all.
+/// Permission bits, written in octal. In a file they must be quoted: TOML reads a bare `660` as a decimal number, which
+/// is a different mode, and does not accept `0660` at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileMode(pub u32);
 
-/// Bytes written as text, with `\n`, `\r`, `\t`, `\0`, `\\` and `\xNN` for those that are hard to type.
+/// Bytes written as text, with `\n`, `\r`, `\t`, `\0`, `\\` and `\xNN` for bytes that are hard to type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Escaped(pub Vec<u8>);
 
-/// Units of [`Time`] in nanoseconds, longest last.
+/// The units of [`Time`] in nanoseconds, the longest last.
 const TIME_UNITS: [(&str, u64); 6] = [
     ("", 1_000_000_000),
     ("ms", 1_000_000),
@@ -72,7 +72,7 @@ const TIME_UNITS: [(&str, u64); 6] = [
     ("d", 86_400_000_000_000),
 ];
 
-/// Units of [`Size`] in bytes, in lower case, longest last.
+/// The units of [`Size`] in bytes, in lower case, the largest last.
 const SIZE_UNITS: [(&str, u64); 10] = [
     ("", 1),
     ("b", 1),
@@ -86,7 +86,8 @@ const SIZE_UNITS: [(&str, u64); 10] = [
     ("tib", 1 << 40),
 ];
 
-/// Reads `NUMBER[.FRACTION][UNIT]` in the smallest unit, rounded down. `None`: not of that form, or over `u64`.
+/// Parses `NUMBER[.FRACTION][UNIT]` and returns it in the smallest unit, rounded down. `None` if it has another form,
+/// or exceeds u64.
 fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let text = text.trim();
     let split = text
@@ -242,7 +243,7 @@ impl FromStr for Escaped {
     }
 }
 
-/// The byte meant by what follows a backslash.
+/// Returns the byte of an escape sequence, after its backslash.
 fn escape(rest: &mut impl Iterator<Item = u8>) -> Option<u8> {
     match rest.next()? {
         b'n' => Some(b'\n'),
@@ -272,14 +273,14 @@ impl fmt::Display for Escaped {
     }
 }
 
-/// Leads every form a TOML value may have to the one parser of `T`. Numbers that have no business there never get so
-/// far: `numbers` says whether a bare number is a way to write a `T`.
+/// Passes every form of a TOML value to the one parser of `T`. `numbers` tells if a bare number may be a `T`; if not,
+/// it is refused here.
 pub(super) struct Reader<T> {
     numbers: Numbers,
     wanted: PhantomData<T>,
 }
 
-/// Whether a bare number in a file is a way to write the quantity.
+/// Tells if a bare number in a file may be the quantity.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Numbers {
     Allowed,

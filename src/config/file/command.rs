@@ -1,6 +1,7 @@
 //! A command door in a file: its own keys, and a section for each of its commands.
 //!
-//! The two kinds of file differ in where the commands stand and how a program is named; what is made of them is here.
+//! The two kinds of file differ in the place of the commands and in the syntax of a program; both are read into options
+//! here.
 
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
@@ -16,25 +17,25 @@ use crate::doors::command::options::{Command, Options};
 /// The key of a TOML table that holds the commands.
 const COMMANDS: &str = "commands";
 
-/// What is said about one command.
+/// The settings of one command.
 pub(super) struct Group<'i> {
-    /// What clients call it, with the place of that.
+    /// Its name for the clients, with the position.
     pub(super) name: Spanned<DeString<'i>>,
     /// Its keys.
     pub(super) table: DeTable<'i>,
 }
 
-/// What the two kinds of file say about a door in different ways.
+/// The parts of a door that the two kinds of file write in different ways.
 pub(super) struct Written<'t, 'i> {
-    /// Its own keys.
+    /// The keys of the door.
     pub(super) section: &'t Section<'t, 'i>,
     /// Keys beside these, which have been read already.
     pub(super) others: &'t [&'static str],
-    /// Its commands.
+    /// The commands of the door.
     pub(super) groups: Vec<Group<'i>>,
-    /// How they name their programs.
+    /// The syntax of their programs.
     pub(super) program: Program,
-    /// What was said by flags, which go over the keys.
+    /// The settings made by flags, which override the keys.
     pub(super) flags: CommandSpec,
 }
 
@@ -64,7 +65,7 @@ pub(super) fn read_table(section: &Section<'_, '_>, found: &mut Found<'_>) -> Op
     read(written, found)
 }
 
-/// The tables below `commands`.
+/// Returns the tables below `commands`.
 fn groups<'i>(commands: Spanned<DeValue<'i>>, door: &str, report: &mut Report<'_>) -> Vec<Group<'i>> {
     let place = commands.span().start;
     let example = format!("write a table with a name, such as [command.{door}.{COMMANDS}.uptime]");
@@ -85,12 +86,12 @@ fn groups<'i>(commands: Spanned<DeValue<'i>>, door: &str, report: &mut Report<'_
             ),
         }
     }
-    // A table is in the order of its names, a list of commands in that of its writer.
+    // The parser sorts a table by its names; the commands are listed in the order of the file.
     groups.sort_by_key(|group| group.name.span().start);
     groups
 }
 
-/// Reads the door and its commands; `None`: something is wrong, which has been reported.
+/// Reads the door and its commands. Returns `None` after a mistake, which has been reported.
 pub(super) fn read(written: Written<'_, '_>, found: &mut Found<'_>) -> Option<Options> {
     let Written {
         section,
@@ -105,7 +106,7 @@ pub(super) fn read(written: Written<'_, '_>, found: &mut Found<'_>) -> Option<Op
     let all_read = commands.iter().all(Option::is_some);
     let mut lowered = lower::command(section.name.get_ref(), &spec, commands.into_iter().flatten().collect());
     if let Err(mistakes) = &mut lowered {
-        // An address that could not be read has been told; that there is none would be a second mistake.
+        // An unreadable address has been reported; that there is no address would be a second report.
         let listens = section.table.contains_key("listen") && !keys.all_read();
         mistakes.retain(|mistake| !(listens && mistake.origin == lower::Origin::key("listen")));
         for mistake in mistakes.extract_if(.., |mistake| of_flags.contains(&mistake.origin.key)) {
@@ -115,7 +116,7 @@ pub(super) fn read(written: Written<'_, '_>, found: &mut Found<'_>) -> Option<Op
     accept(&keys, lowered, found).filter(|_| all_read)
 }
 
-/// Reads one command; `None`: something is wrong, which has been reported.
+/// Reads one command. Returns `None` after a mistake, which has been reported.
 fn read_group(group: &Group<'_>, program: Program, found: &mut Found<'_>) -> Option<Command> {
     let report = &mut found.report;
     let name = group.name.get_ref();
@@ -126,7 +127,7 @@ fn read_group(group: &Group<'_>, program: Program, found: &mut Found<'_>) -> Opt
     let section = Section {
         of: match program {
             Program::Words => String::new(),
-            // Its name stands somewhere among its keys.
+            // The name of the command may be anywhere among its keys, so the message names it.
             Program::Path => format!(" (in the command {})", Quoted(name)),
         },
         ..Section::of(&group.name, &group.table)

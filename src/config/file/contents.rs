@@ -1,8 +1,8 @@
-//! What is in a file that an operator names.
+//! The contents of a file that an operator names.
 //!
-//! Only regular files are read, and links to such: a pipe may never end, a device may never begin or never end, and neither
-//! can be read again at HUP and by the successor at an upgrade. Nor is what is larger than any configuration, which may grow
-//! for ever.
+//! Only regular files are read, and links to them: a pipe may never end, a device may never begin or never end, and
+//! neither can be read again at HUP and by the successor at an upgrade. A file larger than any configuration is not
+//! read either, because it may be growing forever.
 
 use std::fs::{self, FileType, OpenOptions};
 use std::io::{self, Read};
@@ -11,14 +11,13 @@ use std::path::Path;
 
 use crate::error::{Blame, Error, words};
 
-/// A thousand times what the longest configuration seen takes.
+/// The largest file that is read, in bytes: a thousand times the longest configuration seen.
 const LARGEST: u64 = 16 * 1024 * 1024;
 const LARGEST_IN_WORDS: &str = "16 MiB";
 
-/// The name of a file, for mistakes in it, and what is in it.
+/// Returns the name of a file, for messages about it, and its contents.
 ///
-/// # Errors
-/// The operator's to mend: it cannot be read, or is none that may be.
+/// # Errors An error of the operator's if the file cannot be read, or is not a regular file of a reasonable size.
 pub(super) fn contents(path: &Path) -> Result<(String, Vec<u8>), Error> {
     let name = path.display().to_string();
     match read(path) {
@@ -31,11 +30,11 @@ pub(super) fn contents(path: &Path) -> Result<(String, Vec<u8>), Error> {
     }
 }
 
-/// Why a file is not read.
+/// The reason why a file is not read.
 pub(super) struct Refusal {
     pub(super) what: String,
     pub(super) remedy: &'static str,
-    /// There is nothing of that name.
+    /// True if there is no file of that name.
     pub(super) is_missing: bool,
 }
 
@@ -49,17 +48,17 @@ impl From<io::Error> for Refusal {
     }
 }
 
-/// All of a file.
+/// Returns the whole contents of a file.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, Refusal> {
-    // To open what is not a file may do something, as with a tape, or wait; and it is looked at once more when it is open,
-    // since another may stand there by then.
+    // Opening something that is not a file may have an effect, as with a tape, or may block. The kind is checked once
+    // more after opening, because the file may have been replaced.
     refuse_other_kinds(fs::metadata(path)?.file_type())?;
     let flags = nix::libc::O_NONBLOCK | nix::libc::O_NOCTTY | nix::libc::O_CLOEXEC;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let metadata = file.metadata()?;
     refuse_other_kinds(metadata.file_type())?;
     let mut bytes = Vec::new();
-    // What is too large by far is not read for that; what grows meanwhile is, but not to its end.
+    // A file that is much too large is not read at all; one that grows meanwhile is read up to the limit.
     if metadata.len() <= LARGEST {
         file.take(LARGEST + 1).read_to_end(&mut bytes)?;
     }

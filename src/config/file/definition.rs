@@ -1,4 +1,4 @@
-//! Which keys each kind of table may have.
+//! The keys that each kind of table may have.
 
 use std::sync::OnceLock;
 
@@ -11,11 +11,12 @@ use crate::config::spec::pool::PoolSpec;
 
 /// A spec whose keys can stand in a file.
 pub(super) trait Spec: Args {
-    /// The flags of the same names. It is made once: a file may have any number of tables.
+    /// Returns the clap definition of the flags with the same names. It is created once, because a file may have any
+    /// number of tables.
     fn definition() -> &'static Command;
 }
 
-/// Each has a place of its own for it.
+/// Returns the definition in `place`, and creates it first if needed. Each spec has a place of its own.
 fn made_once<S: Args>(place: &'static OnceLock<Command>) -> &'static Command {
     place.get_or_init(|| S::augment_args(Command::new("keys")))
 }

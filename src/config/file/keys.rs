@@ -1,8 +1,8 @@
 //! The keys of one service's table, read into its spec.
 //!
-//! Which keys there are, and whether a key is a switch, a list, a text or one of a few words, is asked of the clap
-//! definition of the spec, so a file knows exactly the flags. Each value is first tried alone, as the only key of
-//! a table; the good ones are then read together. That is how one wrong value does not hide the next.
+//! The clap definition of the spec tells which keys there are, and if a key is a switch, a list, a text or one of a few
+//! words, so a file knows exactly the flags. Each value is first tried alone, as the only key of a table; the good ones
+//! are then read together. So one wrong value does not hide the next.
 
 use std::any::TypeId;
 use std::collections::HashMap;
@@ -22,33 +22,33 @@ use crate::config::suggest::nearest;
 
 /// One service in the text.
 pub(super) struct Section<'t, 'i> {
-    /// The service's name, with the place of its header.
+    /// The name of the service, with the position of its header.
     pub(super) name: &'t Spanned<DeString<'i>>,
     /// Its keys.
     pub(super) table: &'t DeTable<'i>,
-    /// What stands behind a value that cannot be read, where no header near it tells whose it is.
+    /// A text appended to messages about unreadable values, where no header near the value shows the service.
     pub(super) of: String,
 }
 
 impl<'t, 'i> Section<'t, 'i> {
-    /// One with a header.
+    /// Creates the section of a service with a header.
     pub(super) const fn of(name: &'t Spanned<DeString<'i>>, table: &'t DeTable<'i>) -> Self {
         let of = String::new();
         Self { name, table, of }
     }
 }
 
-/// What could be read of a service's keys, and where everything stands.
+/// The readable keys of a service, and the positions of all keys.
 pub(super) struct Keys<'t, 'i> {
     section: &'t Section<'t, 'i>,
-    /// Keys with the values, and the elements of lists, that are in the spec; they have kept their places.
+    /// The keys whose values, or elements of lists, are in the spec, with their positions.
     readable: DeTable<'i>,
-    /// How many keys or values are not.
+    /// The number of unreadable keys and values.
     unread: usize,
 }
 
 impl<'t, 'i> Keys<'t, 'i> {
-    /// Reads a section into its spec; whatever cannot be read goes into the report and is absent from the spec.
+    /// Reads a section into its spec. Everything unreadable is reported and absent from the spec.
     pub(super) fn read<S>(section: &'t Section<'t, 'i>, report: &mut Report<'_>) -> (S, Self)
     where
         S: Spec + DeserializeOwned + Default,
@@ -56,7 +56,8 @@ impl<'t, 'i> Keys<'t, 'i> {
         Self::read_beside(section, &[], report)
     }
 
-    /// The same for a section whose keys stand beside others, which are read elsewhere and are no part of it any more.
+    /// As [`read`](Self::read), for a section that had other keys, `others`, which are read elsewhere and have been
+    /// removed.
     pub(super) fn read_beside<S>(
         section: &'t Section<'t, 'i>,
         others: &[&'static str],
@@ -75,7 +76,8 @@ impl<'t, 'i> Keys<'t, 'i> {
             .get_arguments()
             .filter_map(|flag| Some((flag.get_long()?, flag)))
             .collect();
-        // In the order of the text, in which they are told, so that only the first unknown ones have to be compared.
+        // In the order of the text, which is the order of the reports, so that only the first unknown keys are compared
+        // with the known ones.
         let mut settings: Vec<_> = section.table.iter().collect();
         settings.sort_by_key(|(key, _)| key.span().start);
         for (key, value) in settings {
@@ -102,23 +104,22 @@ impl<'t, 'i> Keys<'t, 'i> {
         (spec, keys)
     }
 
-    /// The service they describe.
+    /// Returns the name of the service.
     pub(super) fn service(&self) -> &str {
         self.section.name.get_ref()
     }
 
-    /// Whether the spec holds everything that was written.
+    /// Returns true if the spec holds everything that was written.
     pub(super) const fn all_read(&self) -> bool {
         self.unread == 0
     }
 
-    /// Whether a key was read, or has its default because nothing was said.
+    /// Returns true if the key was read, or is absent and has its default.
     pub(super) fn is_read(&self, key: &str) -> bool {
         self.readable.contains_key(key) || !self.section.table.contains_key(key)
     }
 
-    /// Where something was said, in bytes from the start of the text; the header when it is a default that was not
-    /// said at all.
+    /// Returns the position of a setting, in bytes from the start of the text; that of the header for a default.
     pub(super) fn place(&self, origin: Origin) -> usize {
         let Some(value) = self
             .readable
@@ -132,7 +133,7 @@ impl<'t, 'i> Keys<'t, 'i> {
     }
 }
 
-/// What to write in place of a key that there is not, where there are those of `flags` and `others`.
+/// Returns the remedy for an unknown key, where the keys of `flags` and `others` are known.
 pub(super) fn instead(name: &str, flags: &Command, others: &[&'static str]) -> String {
     let known = || flags.get_arguments().filter_map(Arg::get_long);
     if let Some(advice) = advice::for_key(name, |other| known().any(|known| known == other)) {
@@ -141,7 +142,7 @@ pub(super) fn instead(name: &str, flags: &Command, others: &[&'static str]) -> S
     similar(name, flags, others)
 }
 
-/// The key that was probably meant by one that there is not.
+/// Returns the remedy for an unknown key that resembles a known one.
 pub(super) fn similar(name: &str, flags: &Command, others: &[&'static str]) -> String {
     let known = flags.get_arguments().filter_map(Arg::get_long);
     let meant = of_letter(name, flags).or_else(|| nearest(name, known.chain(others.iter().copied())));
@@ -151,7 +152,7 @@ pub(super) fn similar(name: &str, flags: &Command, others: &[&'static str]) -> S
     )
 }
 
-/// The key that a short flag is, which has no short name in a file.
+/// Returns the key of a short flag. Short names do not exist in a file.
 pub(super) fn of_letter<'f>(name: &str, flags: &'f Command) -> Option<&'f str> {
     let mut letters = name.chars();
     let (Some(letter), None) = (letters.next(), letters.next()) else {
@@ -167,10 +168,10 @@ fn is_list(flag: &Arg) -> bool {
     matches!(flag.get_action(), ArgAction::Append)
 }
 
-/// A text about a place.
+/// A message about a position.
 type Misread = (usize, String);
 
-/// As much of a value as can be read (of a list, the good elements) and what is wrong with the rest.
+/// Returns the readable part of a value (of a list, the good elements) and the mistakes in the rest.
 fn readable<'i, S: DeserializeOwned>(
     flag: &Arg,
     key: &Spanned<DeString<'i>>,
@@ -185,7 +186,7 @@ fn readable<'i, S: DeserializeOwned>(
     let mut good = DeArray::new();
     let mut misread = Vec::new();
     let elements = elements(value);
-    // Whoever writes one, or whose program does, means that nobody is let in.
+    // The author of an empty list, or of the program that writes one, means that no client is allowed.
     if elements.is_empty() && flag.get_long().is_some_and(|name| name.starts_with("allow")) {
         let text = "an empty list would allow everything, as none does; name what is allowed, or leave it out";
         misread.push((value.span().start, text.to_owned()));
@@ -199,7 +200,7 @@ fn readable<'i, S: DeserializeOwned>(
     (Some(Spanned::new(value.span(), DeValue::Array(good))), misread)
 }
 
-/// A key that may be repeated takes a list; one lone value stands for a list of one.
+/// Returns the elements of a list. A key that may be repeated also accepts a single value instead of a list.
 fn elements<'v, 'i>(value: &'v Spanned<DeValue<'i>>) -> Vec<&'v Spanned<DeValue<'i>>> {
     value
         .get_ref()
@@ -213,7 +214,7 @@ fn list_of<'i>(element: &Spanned<DeValue<'i>>) -> Spanned<DeValue<'i>> {
     Spanned::new(element.span(), DeValue::Array(list))
 }
 
-/// Whether `value`, as the spec takes it, can be read when nothing else is there.
+/// Returns the mistake in `value`, if it cannot be read as the only key of a spec.
 fn try_alone<'i, S: DeserializeOwned>(
     flag: &Arg,
     key: &Spanned<DeString<'i>>,
@@ -231,7 +232,7 @@ fn deserialize<S: DeserializeOwned>(table: DeTable<'_>) -> Result<S, String> {
     S::deserialize(Deserializer::from(Spanned::new(0..0, table))).map_err(|error| error.message().to_owned())
 }
 
-/// What the flag's definition alone says against a single value.
+/// Returns the mistake in the form of a single value that the flag's definition shows.
 fn wrong_form(flag: &Arg, value: &DeValue<'_>) -> Option<String> {
     let name = flag.get_long().unwrap_or_default();
     let words = flag.get_possible_values();
@@ -243,7 +244,7 @@ fn wrong_form(flag: &Arg, value: &DeValue<'_>) -> Option<String> {
     match value {
         DeValue::Boolean(_) if is_switch(flag) => None,
         _ if is_switch(flag) => Some("this is switched on or off; write true or false".to_owned()),
-        // One of several words, which is a form of its own.
+        // A list of words is one of the forms of this type.
         DeValue::Array(_) if flag.get_value_parser().type_id() == TypeId::of::<ArgumentSpec>() => None,
         DeValue::Array(_) => Some("this takes one value, not a list; keep one of them".to_owned()),
         DeValue::String(word) if !words.is_empty() && !words.iter().any(|known| known.matches(word, false)) => {
@@ -275,7 +276,8 @@ fn overflows(number: &DeInteger<'_>) -> bool {
     i64::from_str_radix(digits, radix).is_err() && u64::from_str_radix(digits, radix).is_err()
 }
 
-/// Infinity itself is a number in TOML, and refused in other words.
+/// Returns true for a finite number beyond the range of floats. Infinity itself is a number in TOML, and refused with
+/// another message.
 fn is_beyond_floats(number: &str) -> bool {
     !number.contains("inf") && number.parse().is_ok_and(f64::is_infinite)
 }

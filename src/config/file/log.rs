@@ -1,4 +1,4 @@
-//! The table `[log]`: what is logged, and how, for all services.
+//! The table `[log]`: the levels and the form of the log, for all services.
 
 use toml::Spanned;
 use toml::de::{DeString, DeValue};
@@ -10,7 +10,7 @@ use crate::config::spec::log::{LogSpec, LogTable};
 /// The name of the table.
 pub(super) const KIND: &str = "log";
 
-/// Reads it.
+/// Reads the table into `found`.
 pub(super) fn read(kind: &Spanned<DeString<'_>>, value: &Spanned<DeValue<'_>>, found: &mut Found<'_>) {
     let Some(table) = value.get_ref().as_table() else {
         let text = "`log` is a table of its own; write [log], and below it level = \"info\"";

@@ -1,13 +1,13 @@
-//! A file that describes services: a TOML file with tables `[pool.NAME]` and the keys of that door, named like its flags;
-//! or a torc.cfg (`torc`), which is one command door.
+//! A file that describes services: a TOML file with tables `[pool.NAME]` and the keys of that door, named like its
+//! flags; or a torc.cfg (`torc`), which is one command door.
 //!
-//! The way of a file: its text is parsed with every syntax error kept ([`toml`]'s recovering parser); each table
-//! `[DOOR.NAME]` goes to its entry in `DOORS`, which reads its keys one by one into the door's spec
-//! (`keys`), lowers the spec, and adds the options to the list of services; whatever was wrong has meanwhile gone into the
-//! `Report`, with its place in the text. A file with one mistake gives no services at all.
+//! The life of a file: its text is parsed, and all syntax errors are kept ([`toml`]'s recovering parser); each table
+//! `[DOOR.NAME]` goes to its entry in `DOORS`, which reads its keys one by one into the door's spec (`keys`), lowers
+//! the spec, and adds the options to the list of services; mistakes are collected in the `Report`, with their positions
+//! in the text. A file with one mistake yields no services at all.
 //!
-//! What holds: every mistake is reported, each at the key or value it is about, in the order of the text; nothing unknown is passed
-//! over in silence.
+//! Invariants: every mistake is reported, at the key or value that it concerns, in the order of the text; nothing
+//! unknown is ignored silently.
 
 mod command;
 mod contents;
@@ -41,22 +41,22 @@ use crate::doors::Options;
 use crate::error::Error;
 use crate::net::addr::ListenAddr;
 
-/// A file that describes services, and how it is read: now, and again when it may have changed.
+/// A file that describes services, and the way to read it: now, and again when it may have changed.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Source {
     /// A TOML file.
     Toml(PathBuf),
     /// A torc.cfg.
     Torc {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What was said by flags, which go over what the file says.
+        /// The settings made by flags, which override those of the file.
         flags: Box<CommandSpec>,
     },
 }
 
 impl Source {
-    /// A file alone. Its name tells its kind: torcd's end in `.cfg`.
+    /// Returns the source for a file without flags. The name shows the kind: the files of torcd end in `.cfg`.
     #[must_use]
     pub fn of(path: PathBuf) -> Self {
         if path.extension().is_some_and(|extension| extension == "cfg") {
@@ -67,10 +67,9 @@ impl Source {
         }
     }
 
-    /// Reads what it describes.
+    /// Reads the services and the settings of the log.
     ///
-    /// # Errors
-    /// As [`load`].
+    /// # Errors See [`load`].
     pub fn load(&self) -> Result<Contents, Error> {
         match self {
             Source::Toml(path) => load(path),
@@ -78,17 +77,16 @@ impl Source {
                 let options = load_torc(path, flags)?;
                 Ok(Contents {
                     services: vec![Options::Command(Box::new(options))],
-                    // torcd's files say nothing of it.
+                    // The files of torcd have no settings of the log.
                     log: LogSpec::default(),
                 })
             }
         }
     }
 
-    /// Whether the services that it describes could be run, as far as that can be told without running them.
+    /// Checks if the services could be run, as far as that can be found out without running them.
     ///
-    /// # Errors
-    /// As [`load`]; and a line for each program that is not there or may not be run.
+    /// # Errors See [`load`]; and a line for each program that is missing or may not be run.
     pub fn check(&self) -> Result<(), Error> {
         match self {
             Source::Toml(path) => {
@@ -100,24 +98,24 @@ impl Source {
     }
 }
 
-/// What a file describes.
+/// The contents of a file.
 #[derive(Debug)]
 pub struct Contents {
     /// The services, in their order. At least one.
     pub services: Vec<Options>,
-    /// What it says about the log.
+    /// The settings of the log.
     pub log: LogSpec,
 }
 
 /// One kind of service.
 struct Door {
-    /// What its tables are called.
+    /// The name of its tables.
     kind: &'static str,
     /// Reads one table and adds the service to those found so far.
     read: fn(&Section<'_, '_>, &mut Found<'_>),
 }
 
-/// The doors a file may describe.
+/// The doors that a file may describe.
 const DOORS: [Door; 3] = [
     Door {
         kind: "pool",
@@ -133,18 +131,18 @@ const DOORS: [Door; 3] = [
     },
 ];
 
-/// The longest name a service may have; it stands in every log line.
+/// The longest name of a service, in bytes; the name is part of every log line.
 const LONGEST_NAME: usize = 64;
 
-/// What reading has come to so far.
+/// The results of reading so far.
 struct Found<'t> {
     services: Vec<Options>,
     log: LogSpec,
-    /// The names of all services, also of those that could not be read.
+    /// The names of all services, including unreadable ones.
     names: HashSet<String>,
-    /// Every address listened on: by which service, and where that is said.
+    /// Every address to listen on: its service, and the position of the setting.
     listening: Vec<(String, usize, ListenAddr)>,
-    /// `None`: they are not looked at.
+    /// `None` if the needs are not checked.
     needs: Option<Needs>,
     report: Report<'t>,
 }
@@ -161,7 +159,8 @@ impl<'t> Found<'t> {
         }
     }
 
-    /// What is wrong with it all. Where nothing is, what was passed over is a warning in the log.
+    /// Ends the reading: returns the contents and the mistakes. If there are none, each ignored setting is a warning in
+    /// the log.
     fn conclude(mut self) -> (Contents, Vec<String>) {
         if let Some(needs) = self.needs.take() {
             needs.look(&mut self.report);
@@ -176,28 +175,25 @@ impl<'t> Found<'t> {
     }
 }
 
-/// Reads what a file describes.
+/// Reads a file.
 ///
-/// # Errors
-/// The operator's to mend: the file cannot be read, or one line `file:line:column: what; what to write instead` for
-/// each mistake in it.
+/// # Errors An error of the operator's: the file cannot be read, or it has mistakes, each a line `file:line:column:
+/// mistake; remedy`.
 pub fn load(path: &Path) -> Result<Contents, Error> {
     let (name, bytes) = contents(path)?;
     read_all(&name, &bytes)
 }
 
-/// [`load`] for a text at hand; `name` stands for the file in errors.
+/// As [`load`], for given contents; `name` is the name of the file in errors.
 ///
-/// # Errors
-/// As [`load`].
+/// # Errors See [`load`].
 pub fn read_all(name: &str, bytes: &[u8]) -> Result<Contents, Error> {
     read_bytes(name, bytes, Looks::No)
 }
 
-/// The services alone.
+/// As [`read_all`], but returns the services only.
 ///
-/// # Errors
-/// As [`load`].
+/// # Errors See [`load`].
 pub fn read(name: &str, bytes: &[u8]) -> Result<Vec<Options>, Error> {
     read_all(name, bytes).map(|contents| contents.services)
 }
@@ -254,7 +250,7 @@ fn read_bytes(name: &str, bytes: &[u8], looks: Looks) -> Result<Contents, Error>
     }
 }
 
-/// What is wrong in how something is written, which is `written`.
+/// Returns the message about a syntax error in `written`.
 fn told_of_syntax(error: &toml::de::Error, written: &str) -> String {
     match error.message() {
         "duplicate key" => {
@@ -265,7 +261,7 @@ fn told_of_syntax(error: &toml::de::Error, written: &str) -> String {
     }
 }
 
-/// What the bytes of a file say, and where in that something stands for bytes that say nothing.
+/// Returns the text of a file, and the offsets in it of the characters that replace invalid bytes.
 fn text_of(bytes: &[u8]) -> (String, Vec<usize>) {
     let (mut text, mut wrong) = (String::with_capacity(bytes.len()), Vec::new());
     for chunk in bytes.utf8_chunks() {
@@ -278,7 +274,7 @@ fn text_of(bytes: &[u8]) -> (String, Vec<usize>) {
     (text, wrong)
 }
 
-/// The kind of service that is called so.
+/// Returns the kind of service with this name.
 fn door(kind: &str) -> Option<&'static Door> {
     DOORS.iter().find(|door| door.kind == kind)
 }
@@ -331,7 +327,8 @@ fn check_name(name: &Spanned<DeString<'_>>, found: &mut Found<'_>) {
     }
 }
 
-/// Logs, statistics and a reload know a service by its name alone, so services of two kinds cannot share one.
+/// Reports a second service of the same name. Logs, statistics and a reload identify a service by its name alone, so
+/// services of two kinds cannot share one.
 fn check_unique(name: &Spanned<DeString<'_>>, found: &mut Found<'_>) {
     let written = name.get_ref();
     if !found.names.insert(written.to_string()) {
@@ -346,7 +343,7 @@ fn check_unique(name: &Spanned<DeString<'_>>, found: &mut Found<'_>) {
 fn read_pool(section: &Section<'_, '_>, found: &mut Found<'_>) {
     let (spec, keys) = Keys::read(section, &mut found.report);
     let lowered = lower::pool(section.name.get_ref(), &spec);
-    // What is needed is looked for whatever else is wrong, so that both are told.
+    // The needs are checked in spite of other mistakes, so that both are reported.
     if let Some(needs) = &mut found.needs {
         needs.add_directory(&keys, spec.process.chdir.as_deref());
         if let Some(process) = lower::program_of_pool(&spec)
@@ -381,11 +378,11 @@ fn read_command(section: &Section<'_, '_>, found: &mut Found<'_>) {
     }
 }
 
-/// Takes over what lowering came to: the addresses, or the mistakes at their places.
+/// Takes the result of lowering: records the addresses, or reports the mistakes at their positions.
 fn accept<O>(keys: &Keys<'_, '_>, lowered: Result<Lowered<O>, Vec<Mistake>>, found: &mut Found<'_>) -> Option<O> {
     match lowered {
         Ok(Lowered { options, listen }) => {
-            // Where a key could not be read, an address may be a default that nobody wants.
+            // If a key is unreadable, an address may be a default that is not wanted.
             if keys.all_read() {
                 let service = keys.service();
                 let listen = listen
@@ -404,10 +401,10 @@ fn accept<O>(keys: &Keys<'_, '_>, lowered: Result<Lowered<O>, Vec<Mistake>>, fou
     }
 }
 
-/// No two services may listen on the same address.
+/// Reports each address on which two services would listen.
 fn report_clashes(found: &mut Found<'_>) {
     found.listening.sort_by_key(|(_, offset, _)| *offset);
-    // Only those of one port can be in each other's way, and those of none.
+    // Only addresses with the same port can conflict, or addresses without a port.
     let mut before: HashMap<Option<u16>, Vec<(&str, &ListenAddr)>> = HashMap::new();
     for (service, offset, address) in &found.listening {
         let like = before.entry(address.port()).or_default();
@@ -426,7 +423,7 @@ mod tests {
     use super::*;
     use crate::error::Blame;
 
-    /// The mistakes of a text, one a line, without the name of the file.
+    /// Returns the mistakes of a text, a line each, without the name of the file.
     fn told(text: &str) -> Vec<String> {
         let error = read("f", text.as_bytes()).unwrap_err();
         assert_eq!(error.blame(), Blame::Operator);

@@ -1,26 +1,26 @@
-//! What a file is that was named as a configuration and is none.
+//! The recognition of a file that was named as a configuration by mistake.
 //!
-//! It is asked only where reading has failed and nothing in the file is known, so a guess costs nothing that could have been read;
-//! and it is told in place of a syntax error for each line of somebody else's file.
+//! It is used only when reading has failed and nothing in the file is known, so a wrong guess loses nothing that could
+//! have been read. Its one message replaces a syntax error for each line of a foreign file.
 
-/// What a file was read as, and why.
+/// The format in which a file was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReadAs {
     Toml,
     Torc,
 }
 
-/// What a file looks like.
+/// The apparent kind of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Nature {
-    /// Completes "it looks like".
+    /// The end of the sentence "it looks like".
     pub(super) what: &'static str,
-    /// What to do then.
+    /// The advice what to do.
     pub(super) remedy: &'static str,
 }
 
 impl ReadAs {
-    /// Completes "this is read as", of the file `name`.
+    /// Returns the end of the sentence "this is read as", for the file `name`.
     fn words(self, name: &str) -> &'static str {
         match self {
             ReadAs::Toml => "TOML, for its name does not end in .cfg",
@@ -31,17 +31,17 @@ impl ReadAs {
 }
 
 impl Nature {
-    /// The one line that is told of the file `name`.
+    /// Returns the one message about the file `name`.
     pub(super) fn told(self, name: &str, read_as: ReadAs) -> String {
         let (read_as, Nature { what, remedy }) = (read_as.words(name), self);
         format!("{name}:1:1: this is read as {read_as}, and looks like {what}; {remedy}")
     }
 }
 
-/// The line before the mistakes in a file that describes no service, and looks like nothing that is known. `None`: whoever has
-/// named it has said what it is to be read as.
+/// Returns the line before the mistakes of a file that describes no service and is of no recognized kind. `None` if the
+/// operator has stated the format.
 pub(super) fn unknown(name: &str, bytes: &[u8], read_as: ReadAs) -> Option<String> {
-    // What includes others is known for what it is.
+    // A file that includes others is a torc.cfg.
     let begins_well = memchr::memmem::find(bytes, b"@include").is_some();
     if read_as == ReadAs::Torc && (!name.ends_with(".cfg") || begins_well) {
         return None;
@@ -60,7 +60,7 @@ const fn nature(what: &'static str, remedy: &'static str) -> Nature {
 const OTHER_FILE: &str = "name the file that describes the services";
 const SAVE_AS_UTF_8: &str = "save it as UTF-8";
 
-/// First bytes, of files that are no text.
+/// The first bytes of files that are not text.
 const MAGIC: &[(&[u8], Nature)] = &[
     (
         b"\x7fELF",
@@ -89,10 +89,10 @@ const MAGIC: &[(&[u8], Nature)] = &[
     ),
 ];
 
-/// How much of a file is looked at.
+/// The number of bytes that are examined.
 const BEGINNING: usize = 64 * 1024;
 
-/// The words that begin a line of a squid.conf.
+/// Words that begin a line of a squid.conf.
 const OF_SQUID: &[&str] = &[
     "http_port",
     "https_port",
@@ -114,7 +114,7 @@ const OF_SQUID: &[&str] = &[
     "redirect_program",
 ];
 
-/// The words that begin a line of a squidGuard.conf.
+/// Words that begin a line of a squidGuard.conf.
 const OF_SQUIDGUARD: &[&str] = &[
     "dbhome",
     "logdir",
@@ -128,7 +128,8 @@ const OF_SQUIDGUARD: &[&str] = &[
     "time",
 ];
 
-/// What a file looks like whose bytes these are, other than what it was read as. `None`: it may well have been meant.
+/// Returns the apparent kind of a file, if it differs from the format in which it was read. `None` if the file may be a
+/// configuration of that format.
 pub(super) fn of(bytes: &[u8], read_as: ReadAs) -> Option<Nature> {
     let bytes = bytes.get(..BEGINNING).unwrap_or(bytes);
     if let Some((_, nature)) = MAGIC.iter().find(|(magic, _)| bytes.starts_with(magic)) {
@@ -196,14 +197,14 @@ fn first_word(line: &str) -> &str {
     line.split([' ', '\t']).next().unwrap_or(line)
 }
 
-/// A table that describes a service.
+/// Returns true for the header of a table that describes a service.
 fn is_of_run(line: &str) -> bool {
     ["[pool.", "[exec.", "[command."]
         .iter()
         .any(|begin| line.starts_with(begin))
 }
 
-/// A setting of libconfig.
+/// Returns true for a setting of libconfig with this name.
 fn is_named(line: &str, name: &str) -> bool {
     let rest = line.strip_prefix(name).map(str::trim_start);
     rest.is_some_and(|rest| {
@@ -219,14 +220,14 @@ fn is_command_line(line: &str) -> bool {
         || (line.starts_with('-') && line != "---" && !line.starts_with("- "))
 }
 
-/// `key: value`, or `key:` alone.
+/// Returns true for `key: value`, or `key:` alone.
 fn is_of_yaml(line: &str) -> bool {
     let plain = |key: &str| !key.is_empty() && key.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.'));
     line.split_once(':')
         .is_some_and(|(key, rest)| plain(key) && (rest.is_empty() || rest.starts_with(' ')))
 }
 
-/// `NAME=value`, without quotes.
+/// Returns true for `NAME=value`, without quotes.
 fn is_variable(line: &str) -> bool {
     let name = |name: &str| {
         !name.is_empty()

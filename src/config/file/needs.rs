@@ -1,7 +1,7 @@
-//! What services need of this machine beside their file: programs and directories.
+//! The things that services need on this machine besides their file: programs and directories.
 //!
-//! Whether they are there is asked by `check` alone. Who runs the services finds out when it starts them, and not before: a
-//! disk may be slow, and a program may come.
+//! Only `check` looks for them. A daemon finds out when it starts the programs, and not earlier: a disk may be slow,
+//! and a program may be installed later.
 
 use std::path::{Path, PathBuf};
 
@@ -14,16 +14,16 @@ use crate::doors::pool::squidguard;
 use crate::process::spawn;
 use crate::process::spec::ProcessSpec;
 
-/// What is looked at beside the file itself.
+/// The extent of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Looks {
-    /// Nothing that is not needed to know what it means.
+    /// Only things without which the settings have no meaning.
     No,
-    /// What the services need.
+    /// The needs of the services as well.
     AtNeeds,
 }
 
-/// What they need, each with the place where that is said.
+/// The needs, each with the position of the setting.
 #[derive(Debug, Default)]
 pub(super) struct Needs {
     list: Vec<(usize, Need)>,
@@ -31,26 +31,26 @@ pub(super) struct Needs {
 
 #[derive(Debug)]
 enum Need {
-    /// By that key. It has to be there.
+    /// A program that must exist, with its key.
     Program(&'static str, Box<ProcessSpec>),
-    /// The configuration of a pool's worker; it has to be there where that is the default one.
+    /// The configuration of a pool's worker; it must exist if the worker is the default one.
     Configuration(Box<ProcessSpec>, Whose),
-    /// Where programs are to be started.
+    /// The directory in which programs are started.
     Directory(PathBuf),
-    /// One that may be run, but does not have to.
+    /// A program that clients may run, which need not exist.
     Permitted(PathBuf),
 }
 
-/// Who has chosen a worker.
+/// The origin of a worker's command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Whose {
-    /// Nobody: it is the default.
+    /// The command is the default.
     Nobodys,
     TheOperators,
 }
 
 impl Needs {
-    /// Of a pool whose worker is known to read a file.
+    /// Adds the configuration of a pool's worker, if the worker is known to read one.
     pub(super) fn add_configuration(&mut self, keys: &Keys<'_, '_>, options: &Options) {
         let whose = if options.has_default_worker {
             Whose::Nobodys
@@ -61,13 +61,13 @@ impl Needs {
         self.list.push((keys.place(Origin::key("daemon")), need));
     }
 
-    /// Of a service, or a command, that runs one program, which `key` names.
+    /// Adds the program of a service or a command; `key` is its key.
     pub(super) fn add_process(&mut self, keys: &Keys<'_, '_>, key: &'static str, process: &ProcessSpec) {
         let need = Need::Program(key, Box::new(process.clone()));
         self.list.push((keys.place(Origin::key(key)), need));
     }
 
-    /// Of where programs are started, if that is said; one without a name has been told already.
+    /// Adds the directory in which programs are started, if it is set; an empty name was reported before.
     pub(super) fn add_directory(&mut self, keys: &Keys<'_, '_>, chdir: Option<&str>) {
         if let Some(directory) = chdir.filter(|name| !name.is_empty()) {
             let place = keys.place(Origin::key("chdir"));
@@ -75,7 +75,7 @@ impl Needs {
         }
     }
 
-    /// Of a list of programs that clients may choose from. Those that are patterns need nothing.
+    /// Adds a list of programs that clients may run. Patterns need nothing.
     pub(super) fn add_permitted(&mut self, keys: &Keys<'_, '_>, patterns: &[String]) {
         let written_out = |text: &&String| text.starts_with('/') && !text.contains(['*', '?', '[']);
         for (index, text) in patterns.iter().enumerate().filter(|(_, text)| written_out(text)) {
@@ -84,7 +84,7 @@ impl Needs {
         }
     }
 
-    /// Looks whether all of it is there.
+    /// Checks that everything exists, and reports what is missing.
     pub(super) fn look(self, report: &mut Report<'_>) {
         for (place, need) in self.list {
             match need {

@@ -1,4 +1,4 @@
-//! What stands at the top of a file and is no kind of service: a key without a table, or a table whose header is wrong.
+//! Mistakes at the top of a file: a key without a table, or a table with a wrong header.
 
 use clap::{Arg, Command};
 use toml::de::{DeTable, DeValue};
@@ -14,7 +14,7 @@ use crate::config::spec::exec::ExecSpec;
 use crate::config::spec::pool::PoolSpec;
 use crate::config::suggest::nearest;
 
-/// What each kind of service is called by people, and its keys.
+/// The kinds of service: the name of the tables, the words for people, and the keys.
 fn doors() -> [(&'static str, &'static str, &'static Command); 3] {
     [
         ("pool", "a pool", PoolSpec::definition()),
@@ -27,7 +27,7 @@ fn has(keys: &Command, name: &str) -> bool {
     keys.get_arguments().filter_map(Arg::get_long).any(|key| key == name)
 }
 
-/// What is said about `written` with that value.
+/// Returns the message about `written` with that value.
 pub(super) fn told(written: &str, value: &DeValue<'_>) -> String {
     match value {
         DeValue::Table(table) => format!(
@@ -42,7 +42,7 @@ pub(super) fn told(written: &str, value: &DeValue<'_>) -> String {
     }
 }
 
-/// A header that is wrong: the kind is misspelt, or missing.
+/// Returns the remedy for a wrong header: the kind is misspelt, or missing.
 fn instead_of_table(written: &str, table: &DeTable<'_>) -> String {
     let kinds = DOORS.iter().map(|door| door.kind);
     if let Some(meant) = nearest(written, kinds.clone().chain([log::KIND])) {
@@ -50,14 +50,14 @@ fn instead_of_table(written: &str, table: &DeTable<'_>) -> String {
     }
     let count = |keys: &Command| table.keys().filter(|key| has(keys, key.get_ref())).count();
     let likely = doors().into_iter().map(|(kind, what, keys)| (count(keys), kind, what));
-    // Of several that have as many of them, the first.
+    // The first of several kinds with the same number of matching keys.
     match likely.rev().max_by_key(|(count, ..)| *count) {
         Some((1.., kind, what)) => format!("its keys are those of {what}, whose header is [{kind}.{written}]"),
         _ => format!("write one of: {}", kinds.collect::<Vec<_>>().join(", ")),
     }
 }
 
-/// A key without a table.
+/// Returns the remedy for a key without a table.
 fn instead_of_key(written: &str) -> String {
     let doors = doors();
     if let Some((kind, what, _)) = doors.iter().find(|(.., keys)| has(keys, written)) {

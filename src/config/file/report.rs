@@ -1,45 +1,45 @@
-//! What is wrong in a text, and where.
+//! The mistakes in a text, with their positions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::config::torc_cfg::Part;
 
-/// How many mistakes are told, and how many warnings. Whoever has more than that has named another file, or made one mistake
-/// in a program that writes it.
+/// The number of mistakes, and of warnings, that are reported. A file with more of them is the wrong file, or was
+/// written by a program with one mistake.
 const MOST: usize = 100;
-/// The same where files include others, of which each may be a mistake of its own.
+/// The number of reported mistakes where files include others, and each file may have mistakes of its own.
 const MOST_OF_PARTS: usize = 1100;
-/// How many are kept until it is known which of them say the same, as in a file that is included again and again.
+/// The number of findings that are kept until duplicates are removed, such as in a file that is included repeatedly.
 const KEPT: usize = 2 * MOST_OF_PARTS;
 
-/// Collects mistakes by their place in the text and tells them in its order.
+/// Collects mistakes by position and returns them in the order of the text.
 #[derive(Debug)]
 pub(super) struct Report<'t> {
     text: &'t str,
-    /// Which file is where in the text; the first begins with it.
+    /// The files in the text and their beginnings; the first begins with the text.
     parts: Vec<Part>,
-    /// How many are told.
+    /// The number of mistakes to report.
     most: usize,
     syntax: Findings,
     meaning: Findings,
-    /// What is passed over, and not wrong.
+    /// Settings that are ignored, but not wrong.
     passed_over: Findings,
-    /// What is wrong elsewhere: in the flags that were given beside the file, or with the file as a whole.
+    /// Mistakes without a position: in flags given with the file, or in the file as a whole.
     above: Vec<String>,
 }
 
-/// The first few of what there is to be said, in the order of the text.
+/// The first findings of a kind, in the order of the text.
 #[derive(Debug, Default)]
 struct Findings {
-    /// By their offset in bytes from the start of the text, and of those at one place in the order in which they came.
+    /// By the offset in bytes from the start of the text, then in the order in which they were added.
     first: BTreeMap<(usize, usize), String>,
-    /// How many there are in all.
+    /// The total number of findings.
     count: usize,
 }
 
 impl Findings {
-    /// `text` is asked for only if it will be told, as far as can be known by now.
+    /// Adds a finding. `text` is called only if the finding is among the first ones so far.
     fn add(&mut self, offset: usize, text: impl FnOnce() -> String) {
         let place = (offset, self.count);
         self.count += 1;
@@ -66,7 +66,7 @@ impl<'t> Report<'t> {
         }
     }
 
-    /// Of a text that is made of those of several files.
+    /// Creates a report about a text that consists of several files.
     pub(super) fn of_parts(parts: &[Part], text: &'t str) -> Self {
         Self {
             text,
@@ -79,32 +79,33 @@ impl<'t> Report<'t> {
         }
     }
 
-    /// A mistake in what is said at `offset`.
+    /// Adds a mistake at `offset`.
     pub(super) fn add(&mut self, offset: usize, text: impl Into<String>) {
         self.meaning.add(offset, || text.into());
     }
 
-    /// The same, of which there may be as many as there are lines: the text is made only if it is told.
+    /// As [`add`](Self::add), for mistakes that may be as many as there are lines: `text` is called only if it will be
+    /// reported.
     pub(super) fn add_lazily(&mut self, offset: usize, text: impl FnOnce() -> String) {
         self.meaning.add(offset, text);
     }
 
-    /// What is said at `offset` has no meaning here, which is no mistake.
+    /// Adds a setting at `offset` that is ignored because it has no meaning here, which is no mistake.
     pub(super) fn add_passed_over(&mut self, offset: usize, text: impl FnOnce() -> String) {
         self.passed_over.add(offset, text);
     }
 
-    /// A mistake in a flag, or in the file as a whole.
+    /// Adds a mistake in a flag, or in the file as a whole.
     pub(super) fn add_above(&mut self, text: impl Into<String>) {
         self.above.push(text.into());
     }
 
-    /// A mistake in how it is said.
+    /// Adds a syntax error.
     pub(super) fn add_syntax(&mut self, offset: usize, text: impl Into<String>) {
         self.syntax.add(offset, || text.into());
     }
 
-    /// What was passed over, as `file:line:column: text`.
+    /// Removes and returns the ignored settings, as `file:line:column: text`.
     pub(super) fn take_passed_over(&mut self) -> Vec<String> {
         let passed_over = std::mem::take(&mut self.passed_over);
         let of_all = passed_over.first.iter().map(|((offset, _), text)| (*offset, text));
@@ -118,9 +119,10 @@ impl<'t> Report<'t> {
         )
     }
 
-    /// The mistakes as `file:line:column: text`, both counted from 1, columns in characters. A line that could not
-    /// be parsed has no meaning, so what was made of it is left out. What is wrong with flags comes first. Behind the
-    /// first hundred stands how many more there are.
+    /// Returns the mistakes as `file:line:column: text`; line and column count from 1, columns in characters. A line
+    /// that could not be parsed has no meaning, so other mistakes in it are left out. Mistakes in flags come first.
+    /// After the last
+    /// reported one comes the number of the others.
     pub(super) fn into_lines(mut self) -> Vec<String> {
         let (syntax, meaning) = (std::mem::take(&mut self.syntax), std::mem::take(&mut self.meaning));
         let of_syntax = syntax.first.iter().map(|finding| (finding, true));
@@ -151,7 +153,8 @@ impl<'t> Report<'t> {
         self.above
     }
 
-    /// The first of these lines, and at the place of the last of them how many there are beyond, `left_out` and others.
+    /// Returns the first of these lines, and at the position of the last one the number of all others, including
+    /// `left_out`.
     fn first_of(most: usize, mut lines: Vec<String>, left_out: usize, what: &str) -> Vec<String> {
         lines.dedup();
         let left_out = left_out + lines.len().saturating_sub(most);
@@ -163,7 +166,7 @@ impl<'t> Report<'t> {
         lines
     }
 
-    /// Findings, which come in the order of the text, with their places.
+    /// Returns findings, which must be in the order of the text, with their positions.
     fn placed<'f>(
         &'f self,
         findings: impl Iterator<Item = (usize, &'f String)>,
@@ -188,7 +191,7 @@ impl<'t> Report<'t> {
     }
 }
 
-/// Where something stands.
+/// A position in a file.
 struct Place<'p> {
     part: usize,
     file: &'p str,
@@ -197,7 +200,7 @@ struct Place<'p> {
 }
 
 impl Place<'_> {
-    /// Which line of which file.
+    /// Returns the part and the line of the position.
     fn line(&self) -> (usize, usize) {
         (self.part, self.line)
     }
@@ -209,12 +212,12 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-/// A text that is read once from its start to its end, to tell where things stand in it.
+/// A text that is scanned once from start to end, to convert offsets to positions.
 struct Reading<'t> {
     rest: &'t str,
-    /// How many bytes are before the rest.
+    /// The number of bytes before the rest.
     offset: usize,
-    /// Where the rest begins, each from 1.
+    /// Line and column of the beginning of the rest, both from 1.
     line: usize,
     column: usize,
 }
@@ -229,8 +232,8 @@ impl<'t> Reading<'t> {
         }
     }
 
-    /// The line and column of a byte, which is not before the last that was asked for. One behind the end is the end, one
-    /// within a character is the character.
+    /// Returns line and column of a byte, which must not be before that of the previous call. An offset beyond the end
+    /// means the end, an offset within a character means that character.
     fn position(&mut self, offset: usize) -> (usize, usize) {
         let length = self.rest.len().min(offset.saturating_sub(self.offset));
         let length = (0..=length).rev().find(|length| self.rest.is_char_boundary(*length));
@@ -259,7 +262,7 @@ mod tests {
         let positions = |text, offsets: &[usize]| {
             let mut reading = Reading::begin(text);
             let told: Vec<_> = offsets.iter().map(|offset| reading.position(*offset)).collect();
-            // One after the other, and each by itself.
+            // One scan for all positions, and a new one for each.
             let alone = offsets.iter().map(|offset| Reading::begin(text).position(*offset));
             assert!(alone.eq(told.iter().copied()));
             told
@@ -287,7 +290,7 @@ mod tests {
         assert!(made <= KEPT, "{made}");
         let lines = report.into_lines();
         assert_eq!(lines.len(), 101);
-        // Of two that say the same at one place one is told.
+        // Of two equal messages at one position, one is reported.
         assert_eq!(
             (lines[0].as_str(), lines[1].as_str()),
             ("f:1:1: odd; x", "f:2:1: odd; x")

@@ -1,7 +1,7 @@
 //! A torc.cfg: the file of torcd, which describes one command door in libconfig's syntax.
 //!
-//! What torcd reads there means here what it means there: `port`, and `processes` with `name`, `threads`, `cmd` and `argc`.
-//! Beside them may stand all keys of a command door and of a command in a TOML file, with `-` or `_` in their names.
+//! The settings of torcd keep their meaning: `port`, and `processes` with `name`, `threads`, `cmd` and `argc`. Beside
+//! them, all keys of a command door and of a command in a TOML file are accepted, with `-` or `_` in their names.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -29,27 +29,26 @@ use crate::config::torc_cfg::{Document, Open, Opened};
 use crate::doors::command::options::Options;
 use crate::error::Error;
 
-/// The door's name in logs and statistics: the file has none.
+/// The name of the door in logs and statistics, because the file has none.
 const NAME: &str = "command";
 const DEFAULT_PORT: u16 = 3699;
 
 const PORT: &str = "port";
 const PROCESSES: &str = "processes";
 const NAME_OF_PROCESS: &str = "name";
-/// The keys of a command that are torcd's own: it passes them over at the top of the file.
+/// The keys of a command that torcd itself has, and ignores at the top of the file.
 const OF_TORCD: [&str; 3] = ["cmd", "threads", "argc"];
 const EXAMPLE: &str = "write for example processes = ( { name = \"uptime\"; cmd = \"/usr/bin/uptime\"; } );";
 
-/// Reads the door that a torc.cfg describes; what `flags` say goes over what the file says.
+/// Reads the door that a torc.cfg describes; `flags` override the settings of the file.
 ///
-/// # Errors
-/// The operator's to mend: the file cannot be read, or one line `file:line:column: what; what to write instead` for
-/// each mistake in it, before them one for each mistake in the flags.
+/// # Errors An error of the operator's: the file cannot be read, or there are mistakes, each a line: first those in the
+/// flags, then those in the file as `file:line:column: mistake; remedy`.
 pub fn load(path: &Path, flags: &CommandSpec) -> Result<Options, Error> {
     load_looking(path, flags, Looks::No)
 }
 
-/// [`Source::check`](super::Source::check) of a torc.cfg.
+/// Implements [`Source::check`](super::Source::check) for a torc.cfg.
 pub(super) fn check(path: &Path, flags: &CommandSpec) -> Result<(), Error> {
     load_looking(path, flags, Looks::AtNeeds).map(drop)
 }
@@ -59,8 +58,9 @@ fn load_looking(path: &Path, flags: &CommandSpec, looks: Looks) -> Result<Option
     read_looking(&name, &bytes, flags, looks, &mut open)
 }
 
-/// A file that another includes: beside that one, or else in the working directory, where libconfig looks. `open`: what is being
-/// read, that other last; of these none is read again, which would be a thousand times as much as there is.
+/// Opens a file that another one includes: next to that one, or else in the working directory, where libconfig looks.
+/// `open` are the files being read, the including one last. A file among them is not read again, because it would
+/// include itself without end.
 fn open(file: &str, open: &[String]) -> Result<Opened, String> {
     let path = |text: &str| PathBuf::from(OsString::from_vec(bytes::bytes(text)));
     let name = |path: &Path| bytes::text(path.as_os_str().as_bytes()).into_owned();
@@ -88,10 +88,9 @@ fn open(file: &str, open: &[String]) -> Result<Opened, String> {
     }
 }
 
-/// [`load`] for a text at hand; `name` stands for the file in errors. It may not include others.
+/// As [`load`], for a given text; `name` is the name of the file in errors. The text may not include files.
 ///
-/// # Errors
-/// As [`load`].
+/// # Errors See [`load`].
 pub fn read(name: &str, bytes: &[u8], flags: &CommandSpec) -> Result<Options, Error> {
     let mut none =
         |_: &str, _: &[String]| Err("no other file is read from here; write its settings into this one".to_owned());
@@ -123,7 +122,7 @@ fn read_looking(name: &str, bytes: &[u8], flags: &CommandSpec, looks: Looks, ope
     }
 }
 
-/// `is_whole`: whether all that was written is in `root`; if not, what is missing in it may be what could not be read.
+/// Reads the door. `is_whole` is false if some of the text could not be parsed: a missing setting may be in that part.
 fn read_door(root: DeTable<'_>, is_whole: bool, flags: &CommandSpec, found: &mut Found<'_>) -> Option<Options> {
     let misplaced = Misplaced::of::<EntrySpec>(&OF_TORCD, "belongs to the group of a command in `processes`");
     let mut own = respelled::<CommandSpec>(root, &[PORT, PROCESSES], &misplaced, &mut found.report);
@@ -150,8 +149,8 @@ fn read_door(root: DeTable<'_>, is_whole: bool, flags: &CommandSpec, found: &mut
     command::read(written, found)
 }
 
-/// The settings of this program that count elsewhere in the file. Where they stand in the wrong place they mean nothing, as to
-/// torcd; but the warning says where they would count, for a `user` at the top leaves programs with the daemon's rights.
+/// Settings that count elsewhere in the file. In the wrong place they are ignored, as by torcd; but the warning tells
+/// the right place, because an ignored `user` leaves programs with the daemon's rights.
 struct Misplaced {
     keys: &'static Command,
     but_for: &'static [&'static str],
@@ -159,7 +158,7 @@ struct Misplaced {
 }
 
 impl Misplaced {
-    /// The keys of `S` but for those that torcd passes over there.
+    /// The keys of `S`, except `but_for`, which torcd ignores there.
     fn of<S: Spec>(but_for: &'static [&'static str], remedy: &'static str) -> Self {
         Self {
             keys: S::definition(),
@@ -174,8 +173,8 @@ impl Misplaced {
     }
 }
 
-/// The table with its keys spelled as everywhere else, and without those that mean nothing here, which torcd passes over too.
-/// `others` are known beside those of `S`.
+/// Returns the table with its keys in the usual spelling, and without the keys that have no meaning here, which torcd
+/// ignores as well. `others` are known in addition to the keys of `S`.
 fn respelled<'i, S: Spec>(
     table: DeTable<'i>,
     others: &[&'static str],
@@ -223,7 +222,8 @@ fn respelled<'i, S: Spec>(
     respelled
 }
 
-/// `port` becomes an address to listen on, at the place where it was said; without any address, that of torcd is one.
+/// Turns `port` into an address to listen on, at the position of the setting. Without any address, that of torcd is
+/// added.
 fn listen_at_port(table: &mut DeTable<'_>, report: &mut Report<'_>) {
     let (place, port) = match table.remove(PORT) {
         Some(port) => (port.span(), port_number(port.get_ref())),
@@ -238,7 +238,7 @@ fn listen_at_port(table: &mut DeTable<'_>, report: &mut Report<'_>) {
     if listens && (!is_said || port.is_none()) {
         return;
     }
-    // torcd listens on every IPv4 address. If the port is wrong, which has been told, the rest is read as if it were not.
+    // torcd listens on every IPv4 address. A wrong port has been reported; the rest is read as if it were right.
     let address = format!("0.0.0.0:{}", port.unwrap_or(DEFAULT_PORT));
     let mut addresses = DeArray::new();
     addresses.push(Spanned::new(place.clone(), DeValue::String(address.into())));
@@ -253,7 +253,7 @@ fn listen_at_port(table: &mut DeTable<'_>, report: &mut Report<'_>) {
     table.insert(key, Spanned::new(place, DeValue::Array(addresses)));
 }
 
-/// Also where it is written as text, as every number may be here.
+/// Returns the number of a port, which may also be written as text, like every number here.
 fn port_number(value: &DeValue<'_>) -> Option<u16> {
     match value {
         DeValue::String(text) => text.trim().parse().ok(),
@@ -264,7 +264,7 @@ fn port_number(value: &DeValue<'_>) -> Option<u16> {
     }
 }
 
-/// The groups in `processes`.
+/// Returns the groups in `processes`.
 fn groups<'i>(processes: Spanned<DeValue<'i>>, report: &mut Report<'_>) -> Vec<Group<'i>> {
     let place = processes.span().start;
     let list = match processes.into_inner() {
@@ -291,7 +291,7 @@ fn groups<'i>(processes: Spanned<DeValue<'i>>, report: &mut Report<'_>) -> Vec<G
     groups
 }
 
-/// One command; `None`: nobody can tell which, and that has been reported.
+/// Returns one command; `None` if it has no usable name, which has been reported.
 fn group<'i>(process: Spanned<DeValue<'i>>, report: &mut Report<'_>) -> Option<Group<'i>> {
     let place = process.span().start;
     let DeValue::Table(table) = process.into_inner() else {

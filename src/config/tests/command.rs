@@ -1,4 +1,4 @@
-//! The same for a command door: what a flag says, a key of a TOML file and a setting of a torc.cfg say as well.
+//! Flags and keys of a command door: a flag, a key of a TOML file and a setting of a torc.cfg have the same meaning.
 
 use clap::{Args, Command, Parser};
 
@@ -39,7 +39,7 @@ fn from_toml(keys: &str) -> Options {
     from_toml_with(keys, "")
 }
 
-/// A door with one command; `entry` are keys of the command.
+/// Returns a door with one command; `entry` are keys of the command.
 fn from_toml_with(keys: &str, entry: &str) -> Options {
     let listen = if keys.starts_with("listen") {
         ""
@@ -56,7 +56,7 @@ fn from_toml_with(keys: &str, entry: &str) -> Options {
     *door
 }
 
-/// Each option: its name, as flags, as a key, which both kinds of file write alike.
+/// Each option: its name, as flags, and as a key, which has the same form in both kinds of file.
 const SAMPLES: &[(&str, &[&str], &str)] = &[
     ("list", &["--list", "no"], "list = \"no\""),
     ("kill-timeout", &["--kill-timeout", "1.5"], "kill-timeout = 1.5"),
@@ -84,14 +84,14 @@ const SAMPLES: &[(&str, &[&str], &str)] = &[
     ("max-buffer", &["--max-buffer", "1MiB"], "max-buffer = \"1M\""),
 ];
 
-/// What a help says of a default, if it is something that can be written.
+/// Returns the default in a help text, if it is a value that can be written.
 fn default_in(help: &str) -> Option<&str> {
     let (_, default) = help.split_once("[default: ")?;
     let default = default.trim_end_matches(']');
     let is_prose = ["the ", "all", "no limit", "what the ", "as many", "anything"]
         .iter()
         .any(|prose| default.starts_with(prose));
-    // "yes, unless …"
+    // The default of `list` is "yes, unless …".
     let default = default.split(',').next()?;
     (!is_prose).then_some(default)
 }
@@ -119,7 +119,7 @@ fn every_flag_is_a_key_and_means_the_same() {
         let Some(default) = default_in(&help) else { continue };
         let flag = format!("--{name}={default}");
         let mut said = from_flags([flag.as_str()]);
-        // Asking for the default number of connections is asking: it is not lowered in silence.
+        // An explicit number is not lowered silently, even if it is the default.
         said.connection_limit = LimitOrigin::Default;
         assert_eq!(said, from_flags([]), "{flag}");
         defaults += 1;
@@ -127,7 +127,7 @@ fn every_flag_is_a_key_and_means_the_same() {
     assert_eq!(defaults, 12);
 }
 
-/// Each key of a command, with what has to be there beside it for it to have an effect.
+/// Each key of a command, with the settings without which it has no effect.
 const ENTRY_SAMPLES: &[(&str, &str, &str)] = &[
     ("cmd", "cmd = \"cat\"", ""),
     ("threads", "threads = 7", ""),

@@ -1,4 +1,4 @@
-//! The same for an exec door, whose flags have letters and defaults of their own where others share them.
+//! Flags and keys of an exec door, some of which have letters and defaults of their own.
 
 use clap::{Args, Command, Parser};
 
@@ -132,7 +132,7 @@ fn every_flag_is_a_key_and_means_the_same() {
             continue;
         }
         let flag = format!("--{name}={default}");
-        // It has a meaning in one protocol alone.
+        // The key belongs to one protocol only.
         let beside = if name == "max-output" {
             "--protocol=sockproc"
         } else {

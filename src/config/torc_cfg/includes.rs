@@ -1,65 +1,65 @@
-//! A text with the files that it includes, as one: `@include "file"` stands for the tokens of that file.
+//! A text together with the files that it includes: `@include "file"` stands for the tokens of that file.
 //!
-//! All texts are laid one behind the other, each with a name and the place where it begins, so that an offset in the whole says
-//! which file it is in, and where. The tokens are in the order in which they are read.
+//! All texts are concatenated, each with a name and the offset where it begins, so that an offset in the whole
+//! identifies the file and the position in it. The tokens are in the order in which they are read.
 //!
-//! What holds: a file that is included by itself, or by what it includes, is a mistake where that is written; so is a depth over
-//! [`DEEPEST_INCLUDE`], as in libconfig. Each file may include others many times, so there is an end to what is read altogether,
-//! [`LARGEST`] and [`MOST_INCLUDES`]: what would be beyond is one mistake, and no file is opened after it.
+//! Invariants: a file that includes itself, directly or through others, is a mistake at that place; so is a depth above
+//! [`DEEPEST_INCLUDE`], as in libconfig. Each file may include others many times, so the total is limited by
+//! [`LARGEST`] and [`MOST_INCLUDES`]: exceeding a limit is one mistake, and no file is opened after it.
 
 use super::Misread;
 use super::lexer::{self, Kind, Token};
 
-/// How deeply files may include each other: `MAX_INCLUDE_DEPTH` of libconfig.
+/// The depth to which files may include each other: `MAX_INCLUDE_DEPTH` of libconfig.
 const DEEPEST_INCLUDE: usize = 10;
-/// How long all texts may be together.
+/// The largest total length of all texts, in bytes.
 const LARGEST: usize = 16 * 1024 * 1024;
-/// How many files may be included altogether, one that is included twice counted twice.
+/// The largest total number of included files; a file that is included twice counts twice.
 const MOST_INCLUDES: usize = 1000;
 
 /// One text in the whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
-    /// Where it begins, in bytes.
+    /// The offset of its beginning, in bytes.
     pub start: usize,
-    /// What its file is called in messages.
+    /// The name of its file in messages.
     pub name: String,
 }
 
-/// How a file is opened that another names: its name as written, and what the files are called whose text is being gone through,
-/// each included by the one before it; the last is that other. If there is none, what comes back is why, with what to do.
+/// Opens an included file: the arguments are its name as written, and the names of the files being read, each included
+/// by the one before it. An error is the message about the mistake, with its remedy.
 pub type Open<'o> = &'o mut dyn FnMut(&str, &[String]) -> Result<Opened, String>;
 
-/// A file that another names.
+/// The result of opening an included file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Opened {
-    /// What it is called, and its text.
+    /// The name of the file, and its text.
     Text(String, String),
-    /// It is the one of that name whose text is being gone through: there is no use in reading it again.
+    /// The file with this name is being read already, so it includes itself.
     Itself(String),
 }
 
-/// What gathering has come to.
+/// The texts and tokens gathered so far.
 #[derive(Debug, Default)]
 pub(super) struct Whole {
     pub(super) text: String,
     pub(super) parts: Vec<Part>,
     pub(super) tokens: Vec<Token>,
     pub(super) misread: Vec<Misread>,
-    /// The files whose text is being gone through, each included by the one before it.
+    /// The names of the files being read, each included by the one before it.
     open: Vec<String>,
-    /// How often a file was to be opened, whatever came of it.
+    /// The number of files that were to be opened, successfully or not.
     opened: usize,
-    /// There is more than may be read: nothing more is included.
+    /// True after a limit was exceeded: nothing more is included.
     is_over: bool,
 }
 
 impl Whole {
-    /// The tokens of a text, and of all that it includes.
+    /// Returns the tokens of a text, and of everything that it includes.
     pub(super) fn gather(name: String, text: &str, open: Open<'_>) -> Self {
         let mut whole = Whole::default();
         whole.add(name, text, open);
-        // Of the first, behind everything: what is missing there is missing at its end.
+        // The end is that of the first text, because something missing there is missing at its end.
         let end = text.len();
         whole.tokens.push(Token {
             kind: Kind::End,
@@ -75,7 +75,7 @@ impl Whole {
             name: name.clone(),
         });
         self.text.push_str(text);
-        // So that the end of one is not the beginning of the next.
+        // The newline separates the last token of a text from the first of the next.
         self.text.push('\n');
         let (tokens, misread) = lexer::tokens(text);
         self.misread.extend(misread.into_iter().map(|misread| Misread {

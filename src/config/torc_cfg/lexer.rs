@@ -1,4 +1,4 @@
-//! A text, cut into tokens: what stands between blanks and comments.
+//! The tokens of a text: the parts between blanks and comments.
 
 use std::ops::Range;
 
@@ -7,17 +7,17 @@ use super::number::number;
 use crate::config::bytes;
 use crate::config::quote::Quoted;
 
-/// A part of the text that means something.
+/// A part of the text with a meaning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Token {
     pub(super) kind: Kind,
-    /// Where it stands, in bytes; never empty, but for [`Kind::End`].
+    /// Its range in the text, in bytes; never empty, except for [`Kind::End`].
     pub(super) span: Range<usize>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// What could be a setting's name.
+    /// A word that may be the name of a setting.
     Name,
     /// `=` or `:`.
     Equals,
@@ -26,19 +26,19 @@ pub(super) enum Kind {
     Open(Bracket),
     Close(Bracket),
     Boolean(bool),
-    /// A number, as TOML writes it. `None`: what begins like one and is none, which has been noted.
+    /// A number in the syntax of TOML; `None` after a mistake in it, which has been noted.
     Number(Option<String>),
-    /// What a text between quotes stands for. `None`: it has a mistake, which has been noted.
+    /// The value of a quoted text; `None` after a mistake in it, which has been noted.
     Text(Option<String>),
-    /// The name of a file whose tokens stand here.
+    /// The name of a file whose tokens belong here.
     Include(String),
-    /// What is no token, which has been noted: a part of something, but of what?
+    /// Characters that are no token, which has been noted.
     Stray,
     /// The end of the text.
     End,
 }
 
-/// What encloses settings or values.
+/// The kind of brackets around settings or values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bracket {
     /// `{}`
@@ -67,14 +67,14 @@ impl Bracket {
     }
 }
 
-/// Every token of a text, the last one its end, and what is no token.
+/// Returns all tokens of a text, the last of them its end, and the mistakes.
 pub(super) fn tokens(text: &str) -> (Vec<Token>, Vec<Misread>) {
     let mut lexer = Lexer {
         text,
         at: 0,
         misread: Vec::new(),
     };
-    // Some editors begin a file with it.
+    // Some editors write a byte order mark at the start of a file.
     if text.starts_with('\u{feff}') {
         lexer.skip('\u{feff}'.len_utf8());
     }
@@ -97,7 +97,7 @@ pub(super) fn tokens(text: &str) -> (Vec<Token>, Vec<Misread>) {
 
 struct Lexer<'t> {
     text: &'t str,
-    /// Where what is not yet cut begins: always at a character.
+    /// The offset of the next character to read.
     at: usize,
     misread: Vec<Misread>,
 }
@@ -111,12 +111,12 @@ impl Lexer<'_> {
         self.rest().chars().next()
     }
 
-    /// Goes past what begins the rest.
+    /// Moves past the first `length` bytes of the rest.
     fn skip(&mut self, length: usize) {
         self.at = self.text.len().min(self.at.saturating_add(length));
     }
 
-    /// Goes past the characters that `belongs` wants, and shows them.
+    /// Moves past the characters that `belongs` accepts, and returns them.
     fn skip_while(&mut self, belongs: impl Fn(char) -> bool) -> &str {
         let start = self.at;
         let rest = self.rest();
@@ -130,7 +130,7 @@ impl Lexer<'_> {
         self.misread.push(Misread { offset, text });
     }
 
-    /// Goes past what begins with `first`; `None`: it says nothing.
+    /// Reads the token that begins with `first`; `None` for blanks and comments.
     fn token(&mut self, first: char) -> Option<Kind> {
         match first {
             ' ' | '\t' | '\n' | '\r' | '\u{c}' => {
@@ -193,7 +193,7 @@ impl Lexer<'_> {
         self.skip(WORD.len());
         self.skip_while(|c| matches!(c, ' ' | '\t'));
         if self.peek() == Some('"') {
-            // `None`: what is wrong with it has been noted.
+            // `None` after a mistake, which has been noted.
             return match self.string() {
                 Kind::Text(Some(file)) => Some(Kind::Include(file)),
                 _ => None,
@@ -207,7 +207,7 @@ impl Lexer<'_> {
         None
     }
 
-    /// Everything up to the next character that has a meaning, in one mistake.
+    /// Reads everything up to the next character with a meaning, as one mistake.
     fn stray(&mut self, first: char) -> Kind {
         let start = self.at;
         self.skip(first.len_utf8());
@@ -232,13 +232,13 @@ impl Lexer<'_> {
         }
     }
 
-    /// Digits with all that stands close to them, so that `12abc` is one mistake and not two tokens.
+    /// Reads digits with all characters directly after them, so that `12abc` is one mistake and not two tokens.
     fn number(&mut self) -> Kind {
         let start = self.at;
         let signs = |c| matches!(c, '+' | '-');
         self.skip_while(signs);
         let begun = self.skip_while(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.'));
-        // A sign goes on with a number only in an exponent, and `e` is a digit in a hexadecimal number.
+        // A sign continues a number only in an exponent, and `e` is a digit in a hexadecimal number.
         let hexadecimal = begun.starts_with("0x") || begun.starts_with("0X");
         if begun.ends_with(['e', 'E']) && !hexadecimal && self.rest().starts_with(signs) {
             self.skip(1);
@@ -249,7 +249,7 @@ impl Lexer<'_> {
         Kind::Number(number.ok())
     }
 
-    /// What stands between two quotes; it may go over several lines.
+    /// Reads the text between two quotes; it may have several lines.
     fn string(&mut self) -> Kind {
         let start = self.at;
         self.skip(1);
@@ -269,8 +269,8 @@ impl Lexer<'_> {
         Kind::Text(Some(bytes::text(&said).into_owned()))
     }
 
-    /// What a backslash and the next characters stand for. One before any other character stands for itself, as in
-    /// libconfig: a regular expression needs no second one.
+    /// Reads an escape sequence. A backslash before any other character is literal, as in libconfig, so a regular
+    /// expression needs no doubled backslashes.
     fn escape(&mut self, bytes: &mut Vec<u8>) {
         self.skip(1);
         let (byte, length) = match self.peek() {

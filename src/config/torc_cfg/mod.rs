@@ -1,14 +1,16 @@
 //! The syntax of torcd's configuration, which is that of libconfig: `port = 3699; processes = ( { name = "echo"; } );`.
 //!
-//! The way of a text: [`lexer`] cuts it into tokens, `parser` makes a table of them, with the place of every key and value.
-//! The table is of the kind that a TOML file is read into, so that from there on both kinds of file go one way: the same
-//! keys, the same words about mistakes. What is read is what libconfig 1.8 reads (its manual, "Configuration Files", and its
-//! scanner where the manual is silent), with two exceptions: a number with a leading zero, which is octal to some readers, is a
-//! mistake; and a text goes on behind a NUL, where it would end for libconfig, so that whoever needs the text can refuse it as a
-//! whole. Files that are included (`includes`) become parts of one text, so that a place in it is one in a file.
+//! The life of a text: [`lexer`] splits it into tokens, `parser` builds a table of them, with the position of every key
+//! and value. The table has the type into which a TOML file is parsed, so that both kinds of file are processed alike
+//! from there: the same keys, the same messages. The accepted syntax is that of libconfig 1.8 (its manual,
+//! "Configuration Files", and its scanner where the manual is silent), with two exceptions: a number with a leading
+//! zero, which some readers take for octal, is a mistake; and a text continues after a NUL, where it would end for
+//! libconfig, so that the reader of the value can refuse it as a whole. Included files (`includes`) become parts of one
+//! text, so that an offset in it identifies a position in a file.
 //!
-//! What holds: any text is read to its end, in time that grows with its length, on a stack that does not ([`DEEPEST`]); a
-//! mistake stands at a character of the text, and no mistake is passed over. What settings mean is not known here.
+//! Invariants: any text is read to its end, in time proportional to its length, on a stack that does not grow with it
+//! ([`DEEPEST`]); a mistake is at a character of the text, and no mistake is ignored. The meaning of settings is
+//! unknown here.
 
 mod includes;
 mod lexer;
@@ -19,45 +21,45 @@ use self::includes::Whole;
 pub use self::includes::{Open, Opened, Part};
 use toml::de::DeTable;
 
-/// How deeply groups and lists may stand in each other; what is to be said here needs four.
+/// The depth to which groups and lists may be nested; a useful file needs four.
 const DEEPEST: usize = 16;
 
-/// Something in a text that libconfig's syntax does not have.
+/// A mistake in the syntax of a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Misread {
-    /// Where, in bytes from the start of the text.
+    /// The offset of the mistake, in bytes from the start of the text.
     pub offset: usize,
-    /// What is wrong; what to write instead.
+    /// The mistake and its remedy.
     pub text: String,
 }
 
-/// A text and what it includes, cut into tokens. Numbers are borrowed from here by the settings, so it has to outlive them.
+/// A text and the files it includes, as tokens. The settings borrow numbers from it, so it has to outlive them.
 #[derive(Debug)]
 pub struct Document {
     whole: Whole,
 }
 
 impl Document {
-    /// Cuts a text, which is called `name`.
+    /// Splits a text with this name into tokens.
     #[must_use]
     pub fn new(name: &str, text: &str, open: Open<'_>) -> Self {
         let whole = Whole::gather(name.to_owned(), text, open);
         Self { whole }
     }
 
-    /// The texts of all files, one behind the other: what offsets are in.
+    /// Returns the concatenated texts of all files, to which the offsets refer.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.whole.text
     }
 
-    /// Which file is where in it.
+    /// Returns the files in that text, with their beginnings.
     #[must_use]
     pub fn parts(&self) -> &[Part] {
         &self.whole.parts
     }
 
-    /// The settings, as many as could be read, and what could not be, in the order of the text.
+    /// Returns the readable settings, and the mistakes in the order of the text.
     ///
     /// Groups are tables; lists and arrays are arrays. Keys are as they were written.
     #[must_use]

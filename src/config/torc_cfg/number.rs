@@ -1,11 +1,11 @@
-//! Numbers as libconfig writes them: decimal, hexadecimal, octal and binary integers, with `L` behind long ones; floats.
+//! Numbers in the syntax of libconfig: decimal, hexadecimal, octal and binary integers, with `L` after long ones;
+//! floats.
 
 use crate::config::quote::Quoted;
 
-/// The number that is written here, as TOML writes it.
+/// Converts a number to the syntax of TOML.
 ///
-/// # Errors
-/// What is wrong; what to write instead.
+/// # Errors The mistake and its remedy.
 pub(super) fn number(written: &str) -> Result<String, String> {
     let plain = integer(written).or_else(|| float(written)).ok_or_else(|| {
         let text = Quoted(written);
@@ -22,15 +22,15 @@ pub(super) fn number(written: &str) -> Result<String, String> {
     Ok(plain)
 }
 
-/// The sign that begins a number, and the rest.
+/// Splits a number into its sign, if any, and the rest.
 fn split_sign(written: &str) -> (&str, &str) {
     let length = usize::from(written.starts_with(['+', '-']));
     written.split_at_checked(length).unwrap_or(("", written))
 }
 
-/// An integer as TOML writes it.
+/// Converts an integer to the syntax of TOML.
 fn integer(written: &str) -> Option<String> {
-    // How long an integer may be is not the kind of thing that a setting depends on.
+    // No setting depends on the length of an integer in libconfig, so the suffix is dropped.
     let short = written.strip_suffix("LL").or_else(|| written.strip_suffix('L'));
     let written = short.unwrap_or(written);
     let (sign, digits) = split_sign(written);
@@ -61,7 +61,7 @@ fn integer(written: &str) -> Option<String> {
     }
 }
 
-/// A float as TOML writes it: with digits on both sides of the point.
+/// Converts a float to the syntax of TOML, with digits on both sides of the point.
 fn float(written: &str) -> Option<String> {
     let (sign, rest) = split_sign(written);
     let (mantissa, exponent) = match rest.find(['e', 'E']).and_then(|at| rest.split_at_checked(at)) {

@@ -1,7 +1,8 @@
-//! Tokens become settings.
+//! The settings in a sequence of tokens.
 //!
-//! After a mistake, reading goes on where something known begins: behind the next `;`, at a name with `=` behind it, or at the
-//! bracket that closes what is being read. So one mistake does not hide the next, and seldom makes up another.
+//! After a mistake, parsing continues where something known begins: after the next `;`, at a name with `=` after it, or
+//! at the bracket that closes the present group or list. So one mistake does not hide the next, and seldom causes
+//! another.
 
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
@@ -10,7 +11,7 @@ use super::lexer::{Bracket, Kind, Token};
 use super::{DEEPEST, Misread};
 use crate::config::quote::Quoted;
 
-/// The settings that a text's tokens make, and what makes none.
+/// Returns the settings that the tokens of a text form, and the mistakes.
 pub(super) fn settings<'t>(text: &'t str, tokens: &'t [Token]) -> (DeTable<'t>, Vec<Misread>) {
     let mut parser = Parser {
         text,
@@ -25,11 +26,11 @@ pub(super) fn settings<'t>(text: &'t str, tokens: &'t [Token]) -> (DeTable<'t>, 
 
 struct Parser<'t> {
     text: &'t str,
-    /// The last one is the end.
+    /// The tokens; the last one is the end.
     tokens: &'t [Token],
-    /// The token that is to be read next.
+    /// The index of the next token.
     at: usize,
-    /// What is being read: each bracket that is open.
+    /// The brackets that are open, the innermost last.
     open: Vec<Bracket>,
     misread: Vec<Misread>,
 }
@@ -43,7 +44,7 @@ impl<'t> Parser<'t> {
         self.kind_at(self.at)
     }
 
-    /// Whether the name that comes next begins a setting.
+    /// Returns true if the next token is a name that begins a setting.
     fn is_at_setting(&self) -> bool {
         *self.kind() == Kind::Name && *self.kind_at(self.at.saturating_add(1)) == Kind::Equals
     }
@@ -54,7 +55,7 @@ impl<'t> Parser<'t> {
             .map_or(self.text.len(), |token| token.span.start)
     }
 
-    /// The next token as it was written.
+    /// Returns the next token as it was written.
     fn written(&self) -> &'t str {
         let span = self.tokens.get(self.at).map(|token| token.span.clone());
         span.and_then(|span| self.text.get(span)).unwrap_or_default()
@@ -64,7 +65,7 @@ impl<'t> Parser<'t> {
         self.at = self.at.saturating_add(1).min(self.tokens.len());
     }
 
-    /// Where the token before ended.
+    /// Returns the offset of the end of the previous token.
     fn end_of_last(&self) -> usize {
         let last = self.at.checked_sub(1).and_then(|last| self.tokens.get(last));
         last.map_or(0, |token| token.span.end)
@@ -75,7 +76,7 @@ impl<'t> Parser<'t> {
         self.misread.push(Misread { offset, text });
     }
 
-    /// Settings up to the end of the text, or to a bracket that closes what is open.
+    /// Parses settings up to the end of the text, or to a bracket that closes an open one.
     fn settings(&mut self) -> DeTable<'t> {
         let mut table = DeTable::new();
         loop {
@@ -100,7 +101,7 @@ impl<'t> Parser<'t> {
         let key = Spanned::new(begin..self.end_of_last(), name.into());
         match self.kind() {
             Kind::Equals => self.advance(),
-            // What has been noted is a part of the name.
+            // The characters that were noted are part of the name.
             Kind::Stray => return self.recover(),
             _ => {
                 let text = format!("{} has no value; write `=` and a value behind it", Quoted(name));
@@ -122,7 +123,7 @@ impl<'t> Parser<'t> {
         }
     }
 
-    /// `None`: there is none, which has been noted.
+    /// Parses a value. Returns `None` after a mistake, which has been noted.
     fn value(&mut self) -> Option<Spanned<DeValue<'t>>> {
         let begin = self.offset();
         let value = match self.kind() {
@@ -155,14 +156,14 @@ impl<'t> Parser<'t> {
         Some(Spanned::new(begin..self.end_of_last(), value))
     }
 
-    /// A number of TOML, which is what the lexer has made of it.
+    /// Parses a number in the syntax of TOML, to which the lexer has converted it.
     fn number(&mut self, begin: usize, plain: &'t str) -> Option<DeValue<'t>> {
         let value = DeValue::parse(plain).map(Spanned::into_inner);
         let noted = value.map_err(|_| self.note(begin, "this is no number; write for example 16"));
         noted.ok()
     }
 
-    /// One text after another is one text.
+    /// Parses a text. Adjacent texts form one text.
     fn text(&mut self) -> Option<String> {
         let mut joined = Some(String::new());
         while let Kind::Text(piece) = self.kind() {
@@ -172,7 +173,7 @@ impl<'t> Parser<'t> {
         joined
     }
 
-    /// A group, a list or an array, from its opening bracket to its closing one.
+    /// Parses a group, a list or an array, from its opening bracket to its closing one.
     fn enclosed(&mut self, bracket: Bracket) -> Option<DeValue<'t>> {
         let begin = self.offset();
         let refusal = if self.open.last() == Some(&Bracket::Array) {
@@ -204,7 +205,7 @@ impl<'t> Parser<'t> {
         Some(value)
     }
 
-    /// Values with commas between them, up to the bracket that closes them.
+    /// Parses values separated by commas, up to the bracket that closes them.
     fn values(&mut self) -> DeArray<'t> {
         let mut values = DeArray::new();
         loop {
@@ -252,7 +253,7 @@ impl<'t> Parser<'t> {
         self.advance();
     }
 
-    /// Goes past a bracket with all that is in it.
+    /// Skips a bracket with everything inside it.
     fn skip_enclosed(&mut self) {
         let mut depth = 0_usize;
         loop {
@@ -269,7 +270,7 @@ impl<'t> Parser<'t> {
         }
     }
 
-    /// Goes on to where something known begins.
+    /// Skips to a token where parsing can continue.
     fn recover(&mut self) {
         loop {
             match self.kind() {

@@ -1,4 +1,4 @@
-//! The syntax through and through: what is read, what is refused and where, and that any text is read to its end.
+//! The syntax in full: the accepted texts, the mistakes and their positions, and that any text is read to its end.
 
 use proptest::prelude::*;
 use toml::de::{DeTable, DeValue};
@@ -9,7 +9,7 @@ fn no_files(file: &str, _open: &[String]) -> Result<Opened, String> {
     Err(format!("there is no {file}; write it"))
 }
 
-/// A value as it would be written shortly.
+/// Returns a value in a short notation.
 fn shown(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(text) => format!("{text:?}"),
@@ -35,7 +35,7 @@ fn shown_table(table: &DeTable<'_>) -> String {
     settings.collect::<Vec<_>>().join(" ")
 }
 
-/// What a text without a mistake says.
+/// Returns the settings of a text without a mistake.
 #[track_caller]
 fn read(text: &str) -> String {
     let document = Document::new("file", text, &mut no_files);
@@ -44,7 +44,7 @@ fn read(text: &str) -> String {
     shown_table(&table)
 }
 
-/// What could be read in spite of mistakes, and the mistakes, each with what stands at its place.
+/// Returns the readable settings of a text with mistakes, and the mistakes, each with the text at its position.
 fn mistakes(text: &str) -> (String, Vec<(String, String)>) {
     let document = Document::new("file", text, &mut no_files);
     let (table, misread) = document.settings();
@@ -226,7 +226,7 @@ fn nesting_has_an_end() {
     assert!(!told.is_empty());
 }
 
-/// Every offset that a table knows.
+/// Checks every offset in a table.
 fn check_places(table: &DeTable<'_>, text: &str) {
     for (key, value) in table {
         assert_eq!(text.get(key.span()), Some(key.get_ref().as_ref()));

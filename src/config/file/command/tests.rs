@@ -1,4 +1,4 @@
-//! A table `[command.NAME]` with those of its commands.
+//! A table `[command.NAME]` with the tables of its commands.
 
 use toml::de::DeTable as Table;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::config::file::Looks;
 use crate::doors::command::options::Argument;
 
-/// What a text with one such table comes to, and the mistakes, each a line without the name of the file.
+/// Returns the options from a text with one such table, and the mistakes, a line each, without the name of the file.
 fn read_text(text: &str) -> Result<Options, Vec<String>> {
     let root = Table::parse(text).unwrap();
     let doors = root.get_ref().get("command").unwrap().get_ref().as_table().unwrap();

@@ -223,12 +223,12 @@ fn a_file_that_is_not_there_or_not_text_is_the_operators_to_mend() {
 #[test]
 fn what_is_being_read_is_not_read_again() {
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-    // None of them is there, which would be told if it were looked at.
+    // None of these programs exists, which would be a mistake if the needs were checked.
     let reading = names(&["/nowhere/torc.cfg", "here.cfg", "/nowhere/more/b.cfg"]);
     for (file, itself) in [
         ("b.cfg", "/nowhere/more/b.cfg"),
         ("/nowhere/torc.cfg", "/nowhere/torc.cfg"),
-        // In the working directory.
+        // A path in the working directory.
         ("here.cfg", "here.cfg"),
     ] {
         assert_eq!(open(file, &reading), Ok(Opened::Itself(itself.to_owned())));
