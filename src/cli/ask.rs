@@ -12,9 +12,9 @@ use crate::error::Error;
 use crate::net::addr::ConnectAddr;
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
-/// For a line that may be a question but cannot be told from an answer's number: Squid asks again.
+/// The answer to a line that may be a question but whose channel-ID is in doubt: Squid asks again.
 const CONTRADICTION: &[u8] = b"BH";
-/// Below it an answer could not come back over a network; above it Squid has long given up.
+/// The range of time-outs: a shorter one is not enough for a network, and after a longer one Squid has given up.
 const TIMEOUT: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(3600);
 
 const EXAMPLES: &str = "\
@@ -57,7 +57,7 @@ pub(super) struct Flags {
     confidential: bool,
 }
 
-/// By hand, so that its comments stay out of the help.
+/// Not derived, so that the comments stay out of the help.
 impl ValueEnum for ChannelIds {
     fn value_variants<'a>() -> &'a [Self] {
         &[Self::Auto, Self::Yes, Self::No]
@@ -117,7 +117,7 @@ fn options(flags: &Flags) -> Result<Options, Error> {
     }
 }
 
-/// What a line gets that no pool has answered.
+/// Returns the answer to a line that no pool has answered.
 fn on_failure(flags: &Flags, mistakes: &mut Vec<String>) -> Vec<u8> {
     let text = flags.on_failure.as_ref().map(|answer| answer.0.clone());
     if text.as_ref().is_some_and(|text| text.contains(&b'\n')) {

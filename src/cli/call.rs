@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::net::addr::ConnectAddr;
 
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Below it nobody could answer over a network; above it nobody waits.
+/// The range of time-outs: a shorter one is not enough for a network, a longer one is of no use to a caller.
 const CONNECT_TIMEOUT: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(3600);
 
 const EXAMPLES: &str = "\
@@ -55,7 +55,7 @@ pub(super) struct Flags {
     connect_timeout: Option<Time>,
 }
 
-/// The program's exit status is ours, and what is not its doing is told apart from it by [`FAILED`].
+/// Runs the program. Its exit status becomes that of this process; [`FAILED`] is the status of all other failures.
 pub(super) fn run(flags: Flags) -> Result<ExitCode, Failure> {
     let status = call::run(options(flags)?);
     status

@@ -1,4 +1,4 @@
-//! `iotcpd command [FILE] [flags]`: one command door, described in a torc.cfg, as torcd is.
+//! `iotcpd command [FILE] [flags]`: one command door, described in a torc.cfg, like torcd.
 
 use std::env;
 use std::ffi::OsString;
@@ -12,7 +12,7 @@ use crate::config::spec::command::CommandSpec;
 use crate::daemon::{self, Plan};
 use crate::error::{Blame, Error};
 
-/// Where torcd looks for its file.
+/// The variable that names the directory in which torcd looks for its file.
 const HOME: &str = "TORC_HOME";
 const FILE: &str = "torc.cfg";
 
@@ -49,7 +49,7 @@ pub(super) fn run(flags: Flags, log: LogSettings) -> Result<(), Error> {
     })
 }
 
-/// The file, with the flags that go over it.
+/// Returns the file, with the flags that override it.
 fn source(flags: Flags, home: Option<OsString>) -> Result<Source, Error> {
     let path = match flags.file.or(flags.config) {
         Some(path) => path,
@@ -69,11 +69,11 @@ fn source(flags: Flags, home: Option<OsString>) -> Result<Source, Error> {
     })
 }
 
-/// The file that torcd reads. `home` is what the environment says.
+/// Returns the file that torcd would read. `home` is the value of the variable.
 fn default_file(home: Option<OsString>) -> Result<PathBuf, Error> {
     let home = home.filter(|home| !home.is_empty());
     let path = home.map_or_else(|| PathBuf::from(FILE), |home| PathBuf::from(home).join(FILE));
-    // If there is something, what is wrong with it is told when it is read.
+    // If the file exists, any other mistake is reported when it is read.
     if path.symlink_metadata().is_ok() {
         return Ok(path);
     }

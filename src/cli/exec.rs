@@ -1,4 +1,4 @@
-//! `iotcpd exec [flags] SOCKET`: one exec door, described on the command line, as sockexec is.
+//! `iotcpd exec [flags] SOCKET`: one exec door, described on the command line, like sockexec.
 
 use clap::Args;
 
@@ -12,7 +12,7 @@ use crate::doors;
 use crate::doors::exec::options::Options;
 use crate::error::Error;
 
-/// The name of a door that has no table to take one from.
+/// The name of a door that has no table with a name.
 const NAME: &str = "exec";
 
 const EXAMPLES: &str = "\
@@ -42,7 +42,7 @@ pub(super) fn run(flags: &Flags, log: LogSettings) -> Result<(), Error> {
     })
 }
 
-/// The door that the flags describe, or a line for each mistake in them.
+/// Returns the door that the flags describe, or a line for each mistake in them.
 fn options(flags: &Flags) -> Result<Options, Error> {
     let mut spec = flags.spec.clone();
     spec.listen.listen.insert(0, socket::address(&flags.socket));
@@ -55,7 +55,8 @@ fn options(flags: &Flags) -> Result<Options, Error> {
     }
 }
 
-/// What is wrong with SOCKET is told of it, although it is the first of the addresses that the flag names.
+/// Returns the message about a mistake. SOCKET was inserted as the first address of `--listen`; a mistake in it is
+/// reported as one in SOCKET.
 fn told(mistake: &Mistake) -> String {
     let told = mistake.of_flags();
     let of_socket = told

@@ -1,7 +1,7 @@
-//! `--exit-codes`: by which numbers a daemon that ends tells its supervisor why.
+//! `--exit-codes`: the exit statuses by which a daemon that ends tells its supervisor the reason.
 //!
-//! It is a flag and no key of a file: the exit status is the process's, of which there is one, whatever services the file has;
-//! and it has to be known when the file cannot be read.
+//! It is a flag and no key of a file: the process has one exit status, for all services of the file; and the flag is
+//! also needed when the file cannot be read.
 
 use std::ffi::OsString;
 
@@ -21,14 +21,14 @@ pub(super) struct ExitCodesFlag {
     exit_codes: Option<Codes>,
 }
 
-/// What may be said.
+/// The values of the flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Codes {
     Iotcpd,
     Sockexec,
 }
 
-/// By hand, as all choices: what is derived shows the comments in the help.
+/// Not derived, like all choices: the derived code would show the comments in the help.
 impl ValueEnum for Codes {
     fn value_variants<'a>() -> &'a [Self] {
         &[Self::Iotcpd, Self::Sockexec]
@@ -52,14 +52,15 @@ impl From<Codes> for ExitCodes {
 }
 
 impl ExitCodesFlag {
-    /// The numbers of the exit status.
+    /// Returns the chosen set of exit statuses.
     pub(super) fn codes(self) -> ExitCodes {
         self.exit_codes.map(ExitCodes::from).unwrap_or_default()
     }
 }
 
-/// The same for a command line that could not be read, as far as this can be read from it: whoever has asked for certain
-/// numbers is told by those of the mistake beside it. `command` is what the line was read as.
+/// Returns the exit statuses for a command line that could not be parsed, as far as the flag can be found in it: a
+/// mistake elsewhere should be reported by the chosen status as well. `command` is the command that the line was parsed
+/// as.
 pub(super) fn wanted_by(command: &Command, words: &[OsString]) -> ExitCodes {
     let is_flag = |name: &str| {
         let flag = getopt::written_out(command, name).ok().flatten();

@@ -1,4 +1,4 @@
-//! The file that `run` and `check` are about: named by itself, by `--config`, or not at all.
+//! The file of `run` and `check`: an argument, the value of `--config`, or the default.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use clap::Args;
 use crate::config::file::Source;
 use crate::error::{Blame, Error};
 
-/// What is read when no file is named.
+/// The file that is read when none is named.
 const DEFAULT: &str = "/etc/iotcpd.toml";
 
 #[derive(Debug, Clone, Default, Args)]
@@ -22,10 +22,9 @@ pub(super) struct File {
 }
 
 impl File {
-    /// How its services are read, for the command of that name.
+    /// Returns the source of the services, for the subcommand `command`.
     ///
-    /// # Errors
-    /// The operator's to mend: no file is named, and the usual one is not there.
+    /// # Errors An error of the operator's if no file is named and the default one does not exist.
     pub(super) fn source(self, command: &str) -> Result<Source, Error> {
         let path = match self.file.or(self.config) {
             Some(path) => path,
@@ -35,7 +34,7 @@ impl File {
     }
 }
 
-/// The file in its usual place. If there is something, what is wrong with it is told when it is read.
+/// Returns the default file, if it exists. Any other mistake is reported when it is read.
 fn usual(command: &str, path: PathBuf) -> Result<PathBuf, Error> {
     if path.symlink_metadata().is_ok() {
         return Ok(path);

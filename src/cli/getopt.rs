@@ -1,11 +1,11 @@
-//! The command line of a pool, read as getopt_long reads it, for that is what iotcpd 1.1 did.
+//! The command line of a pool, parsed like getopt_long, which iotcpd 1.1 used.
 //!
-//! Three things are different with clap: a long flag may be shortened, words that belong to no flag are passed over, and
-//! `--` ends the flags. [`read`] writes the first out, takes out the rest, and leaves all that has a meaning to clap, mistakes
-//! included. That a flag given twice counts the second time is clap's to do.
+//! Three things differ from clap: a long flag may be abbreviated, words that belong to no flag are ignored, and `--`
+//! ends the flags. [`read`] completes the abbreviations, removes the ignored words, and leaves everything else to clap,
+//! including the mistakes. clap itself lets the last of several equal flags count.
 //!
-//! What holds: an abbreviation that iotcpd 1.1 understood means what it meant there, whatever flags have come since. What it did
-//! not understand is good as long as it is the beginning of one flag alone.
+//! Invariant: an abbreviation that iotcpd 1.1 accepted keeps its meaning, whatever flags are added. Any other
+//! abbreviation is accepted if it is the beginning of one flag only.
 
 use std::ffi::{OsStr, OsString};
 
@@ -13,7 +13,7 @@ use clap::{Arg, Command};
 
 use crate::config::suggest::nearest;
 
-/// The long flags of iotcpd 1.1. They are not to be added to.
+/// The long flags of iotcpd 1.1. This list must not be extended.
 const OLD: [&str; 9] = [
     "help",
     "version",
@@ -26,19 +26,18 @@ const OLD: [&str; 9] = [
     "alarm-interval",
 ];
 
-/// A command line that is clap's to read.
+/// A command line for clap.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Line {
     pub(super) words: Vec<OsString>,
-    /// What belongs to no flag.
+    /// The words that belong to no flag.
     pub(super) surplus: Vec<OsString>,
 }
 
-/// Reads the words of a command line, the first of which is the program's name. Those of other commands than `pool` are left
-/// as they are.
+/// Reads the words of a command line, the first of which is the program's name. The words of commands other than `pool`
+/// are left as they are.
 ///
-/// # Errors
-/// An abbreviation that could be one of several flags: it, and what it could be.
+/// # Errors The message about an abbreviation that could be one of several flags.
 pub(super) fn read(cli: &Command, words: Vec<OsString>) -> Result<Line, String> {
     let mut rest = words.into_iter();
     let mut line = Line {
@@ -66,7 +65,8 @@ pub(super) fn read(cli: &Command, words: Vec<OsString>) -> Result<Line, String> 
     Ok(line)
 }
 
-/// Flags that every command has may also stand before its name; clap wants them behind.
+/// Moves flags that stand before the name of a command behind it. The flags that every command has may stand there;
+/// clap expects them behind the name.
 fn behind_command(cli: &Command, mut words: Vec<OsString>) -> Vec<OsString> {
     let (mut flags, mut next) = (Vec::new(), 0);
     while let Some(word) = words.get(next).and_then(|word| word.to_str()) {
@@ -81,7 +81,7 @@ fn behind_command(cli: &Command, mut words: Vec<OsString>) -> Vec<OsString> {
         let Some(Ok(Some(arg))) = name.map(|name| written_out(cli, name)) else {
             break;
         };
-        // One that takes no value asks for the help or the version, of what comes first.
+        // A flag without a value asks for the help or the version, and is left in its place.
         let (true, true, Ok((flag, wants_value))) = (arg.is_global_set(), takes_value(arg), long(cli, word.into()))
         else {
             break;
@@ -96,8 +96,9 @@ fn behind_command(cli: &Command, mut words: Vec<OsString>) -> Vec<OsString> {
     words
 }
 
-/// Sorts words into flags with their values, and what belongs to none. `is_command`: whether a word that belongs to no flag was
-/// perhaps meant for the name of a command, and left in its place by mistake or not; clap tells.
+/// Separates flags with their values from words that belong to none. `is_command` returns true for a word without a
+/// flag that may have been meant as the name of a command; the second argument tells if it is the first word. Such a
+/// word is left to clap.
 fn take_flags(
     definition: &Command,
     mut rest: impl Iterator<Item = OsString>,
@@ -121,7 +122,7 @@ fn take_flags(
             wants_value
         } else {
             let list = if is_command(&word.to_string_lossy(), was_first) {
-                // With nothing before it, it would be one; clap is to refuse the words that were.
+                // With no flag before it, it would be a command; clap is to refuse the words before it.
                 if line.words.len() == 1 {
                     line.words.append(&mut line.surplus);
                 }
@@ -139,7 +140,7 @@ fn take_flags(
     Ok(())
 }
 
-/// A long flag, written out, and whether the next word is its value.
+/// Returns a long flag without abbreviation, and true if the next word is its value.
 fn long(definition: &Command, word: OsString) -> Result<(OsString, bool), String> {
     let Some(text) = word.to_str() else {
         return Ok((word, false));
@@ -157,8 +158,8 @@ fn long(definition: &Command, word: OsString) -> Result<(OsString, bool), String
     Ok((full.into(), takes_value(arg) && value.is_none()))
 }
 
-/// What a line gives to a flag, in order, also where it cannot be read as a whole. `is_flag` is asked of each name, without its
-/// dashes. Behind `--` there are no flags of this program.
+/// Returns the values that a command line gives to a flag, in order, even if the line as a whole has mistakes.
+/// `is_flag` gets each name without its dashes. After `--` there are no flags of this program.
 pub(super) fn values_of(words: &[OsString], is_flag: impl Fn(&str) -> bool) -> impl Iterator<Item = &str> {
     let texts = || {
         let texts = words.iter().map(|word| word.to_str().unwrap_or_default());
@@ -175,7 +176,7 @@ pub(super) fn values_of(words: &[OsString], is_flag: impl Fn(&str) -> bool) -> i
     })
 }
 
-/// The flag that a name is, or is the beginning of. `None`: there is none.
+/// Returns the flag with this name, or with this beginning of its name; `None` if there is none.
 pub(super) fn written_out<'c>(definition: &'c Command, name: &str) -> Result<Option<&'c Arg>, String> {
     let flags = || definition.get_arguments().filter(|arg| arg.get_long().is_some());
     let called = |arg: &&Arg| arg.get_long() == Some(name);
@@ -206,7 +207,7 @@ pub(super) fn written_out<'c>(definition: &'c Command, name: &str) -> Result<Opt
     }
 }
 
-/// Whether the value of the last flag in a word such as `-n` or `-vn` is the next word.
+/// Returns true if the value of the last flag in a word such as `-n` or `-vn` is the next word.
 fn short_wants_value(definition: &Command, word: &OsStr) -> bool {
     let text = word.to_string_lossy();
     let mut letters = text.chars().skip(1).peekable();
@@ -217,7 +218,7 @@ fn short_wants_value(definition: &Command, word: &OsStr) -> bool {
         match definition.get_arguments().find(is_called) {
             Some(arg) if takes_value(arg) => return letters.peek().is_none(),
             Some(_) => {}
-            // Clap's to refuse.
+            // clap refuses it.
             None => return false,
         }
     }
@@ -252,7 +253,7 @@ mod tests {
         read(&cli, line.split(' ').map(OsString::from).collect()).unwrap_err()
     }
 
-    /// Every beginning of a flag of 1.1 that was of that one alone there.
+    /// Every abbreviation that was unique among the flags of 1.1.
     #[test]
     fn an_abbreviation_of_old_means_what_it_meant() {
         for old in OLD {
@@ -324,7 +325,7 @@ mod tests {
         ] {
             means(line, words);
         }
-        // Others may not, and clap says so.
+        // Other flags may not stand before a command; clap refuses them.
         assert_eq!(
             sorted("iotcpd -n 8 --log-level debug check").0,
             "iotcpd -n 8 --log-level debug check"

@@ -1,4 +1,4 @@
-//! `iotcpd help [COMMAND]`: what `--help` says, in the order in which people ask for it.
+//! `iotcpd help [COMMAND]`: the text of `--help`, for the usual order of the words.
 
 use clap::Args;
 

@@ -1,14 +1,14 @@
-//! How the log is started, and what is told beside it.
+//! The start of the log, and the messages besides it.
 //!
-//! What is logged is said by `--log-level`, else by `RUST_LOG`, else by the file that `run` is given; what lines look like by
-//! `--log-format`, else by the file. A mistake in a flag ends the program, as any other. One in the variable does not: it may
-//! have been set for another program. It is told, and passed over.
+//! `--log-level`, else `RUST_LOG`, else the file of `run` decides which lines are logged; `--log-format`, else the
+//! file, decides their form. A mistake in a flag ends the program, as for any flag. A mistake in the variable does not,
+//! because the variable may have been set for another program: it is reported and ignored.
 //!
-//! Not everything is a line of the log: what ends a program, and what is wrong with its command line, is told to whoever has
-//! written that. On a terminal, in a pipe and in a file such a text stands by itself, since people read it, and editors do. To
-//! the journal, and to a collector of objects, it is a line like any other, since these would take it for something else. What
-//! ends a daemon is a line of its log as well, unless it is on a terminal: by then whoever has started it may be gone, and asks
-//! when that was.
+//! Some messages are not lines of the log: the reason why a program ends, and mistakes in its command line, are for the
+//! caller. On a terminal, in a pipe and in a file such a text stands alone, because people and editors read it. For the
+//! journal, and for a collector of JSON objects, it is formatted as a line, because these would misread anything else.
+//! The reason why a daemon ends is also a line of the log, except on a terminal: by then the operator may be gone, and
+//! will need the time of the event.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal};
@@ -25,15 +25,16 @@ use crate::error::{Blame, Error};
 use crate::log::{Form, Line, Log};
 use crate::net::standard::Standard;
 
-/// What chooses lines where no flag does.
+/// The variable that chooses the levels if no flag does.
 pub(super) const VARIABLE: &str = "RUST_LOG";
 
-/// What chooses how they look.
+/// The flag that chooses the form.
 const FORMAT: &str = "log-format";
 
-/// Starts the log. `environment`: what the variable holds, if it is set. `instead`: what is logged when that is of no use.
+/// Starts the log. `environment` is the value of the variable, if it is set; `instead` describes the levels that apply
+/// when the value is wrong.
 pub(super) fn start(flags: LogSpec, environment: Option<OsString>, instead: &str) -> (Log, LogSettings) {
-    // Where a flag says it, nobody asks the variable.
+    // A flag overrides the variable, even a wrong one.
     let environment = environment.filter(|_| flags.level.is_none());
     let (levels, mistake) = match environment.as_deref().map(|text| understand(text, instead)) {
         Some(Ok(levels)) => (Some(levels), None),
@@ -55,21 +56,22 @@ fn understand(text: &OsStr, instead: &str) -> Result<Levels, String> {
     })
 }
 
-/// What lines look like where the flags cannot be read, for one of them is wrong: as this one says, if it can be found among the
-/// program's arguments and is right itself.
+/// Returns the form of messages about a wrong command line: that of the format flag, if it is found among the program's
+/// arguments and has a right value.
 pub(super) fn form_at_start(arguments: &[OsString]) -> Form {
     wished(arguments)
         .unwrap_or(Format::Auto)
         .form(crate::log::is_standard_error())
 }
 
-/// The last that is said counts.
+/// Returns the value of the last format flag that has a right value.
 fn wished(arguments: &[OsString]) -> Option<Format> {
     let given = getopt::values_of(arguments, |name| name == FORMAT);
     given.filter_map(|value| Format::from_str(value, false).ok()).last()
 }
 
-/// Tells something that is no line of the log: `text` as it stands by itself, ended, or `message` as a line.
+/// Writes a message that is no line of the log: `text`, which includes its line end, as it is, or `message` formatted
+/// as a line.
 pub(super) fn tell(form: Form, level: Level, text: &str, message: &str) {
     match form {
         Form::Plain | Form::Time => say(&mut Standard::Error, text),
@@ -77,9 +79,9 @@ pub(super) fn tell(form: Form, level: Level, text: &str, message: &str) {
     }
 }
 
-/// Tells why a command ends. `serves`: it is a daemon.
+/// Reports the error that ends a command. `serves` is true for a daemon.
 pub(super) fn tell_end(form: Form, error: &Error, serves: bool) {
-    // A mistake in words or in a file is shown as editors read it.
+    // A mistake in flags or in a file is always printed in the form that editors read.
     let is_line = serves && error.blame() != Blame::Operator && !io::stderr().is_terminal();
     let message = error.to_string();
     if is_line {

@@ -1,11 +1,12 @@
-//! The command line: one file per subcommand, each with its flags, its help and one call into the room that does the work.
+//! The command line: one file per subcommand, each with its flags, its help and one call into the room that does the
+//! work.
 //!
-//! The way of a command: [`main`] parses the arguments, starts the log, gives the flags to one subcommand, and turns the
-//! outcome into the exit status: 0, 1 for what failed at run time, 2 for what has to be written differently, or the numbers
-//! that `--exit-codes` of `exec` and `run` chooses; `call` has that of the program it calls. Without a subcommand the flags are
-//! those of `pool`, so that the command lines of iotcpd 1.1 go on working.
+//! The life of a command: [`main`] parses the arguments, starts the log, passes the flags to one subcommand, and turns
+//! the outcome into the exit status: 0, 1 for failures at run time, 2 for mistakes in flags or files, or the statuses
+//! that `--exit-codes` of `exec` and `run` chooses; `call` returns that of its program. Without a subcommand the flags
+//! are those of `pool`, so that the command lines of iotcpd 1.1 still work.
 //!
-//! What the flags of a service mean is not decided here but in [`config`](crate::config).
+//! Not here: the meaning of a service's flags, which is decided in [`config`](crate::config).
 
 mod ask;
 mod call;
@@ -98,7 +99,7 @@ enum Command {
     Pool(Box<PoolSpec>),
     /// Run programs on request: each client names one, and gets its streams and exit status
     Exec(Box<exec::Flags>),
-    /// Run commands named in a file: each client names one, so many of each run at once
+    /// Run commands named in a file: each client names one, and of each a limited number runs at once
     #[command(name = "command")]
     Named(Box<command::Flags>),
     /// Run the services described in a file
@@ -117,7 +118,7 @@ enum Command {
 #[must_use]
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    // Before anything else: a guard keeps its signals blocked.
+    // Must be first, because a guard keeps its signals blocked.
     if daemon::was_guard(&arguments) {
         return ExitCode::SUCCESS;
     }
@@ -153,7 +154,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         logging::tell(log.form(), Level::Warn, &format!("iotcpd: {what}\n"), &what);
     }
     let outcome = dispatch(cli.command, &cli.pool, codes, settings);
-    // What has happened until then comes before the end.
+    // Writes all remaining lines of the log before the reason for the end.
     let form = log.form();
     drop(log);
     match outcome {
@@ -165,14 +166,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// What kind of program a command is.
+/// The kind of program that a command is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
-    /// A daemon that is described by flags.
+    /// A daemon described by flags.
     Door,
-    /// A daemon that is described by a file.
+    /// A daemon described by a file.
     Services,
-    /// One that does something and ends.
+    /// A program that does one thing and ends.
     Tool,
 }
 
@@ -189,7 +190,7 @@ impl Role {
         matches!(self, Role::Door | Role::Services)
     }
 
-    /// What is logged where neither a flag nor the environment says it.
+    /// Returns the description of the levels that apply when neither a flag nor the environment chooses them.
     const fn levels_else(self) -> &'static str {
         match self {
             Role::Services => "info, or what the file says,",
@@ -198,7 +199,7 @@ impl Role {
     }
 }
 
-/// Why a command ends, and with what status.
+/// The reason why a command ends, and its exit status.
 #[derive(Debug)]
 struct Failure {
     error: Error,
@@ -212,14 +213,15 @@ impl From<Error> for Failure {
     }
 }
 
-/// Whoever has started this program may have left signals blocked, which is inherited, and TERM would never come. Before there
-/// is any thread, since each has the mask of its maker. What is ignored needs nothing here: whoever wants a signal says so.
+/// Unblocks all signals. The parent process may have blocked some, which is inherited, and TERM would never arrive.
+/// Must be called before any thread exists, because a thread inherits the mask of its creator. Ignored signals need no
+/// change here: the code that handles a signal installs its handler.
 fn listen_to_signals() {
-    // Fails only for an unknown operation.
+    // The call fails only for an unknown operation.
     let _ = SigSet::empty().thread_set_mask();
 }
 
-/// The numbers by which a command that was understood tells how it has ended.
+/// Returns the exit statuses of a command that was parsed.
 fn exit_codes(cli: &Cli) -> ExitCodes {
     match &cli.command {
         Some(Command::Exec(flags)) => flags.exit_codes.codes(),
@@ -228,7 +230,7 @@ fn exit_codes(cli: &Cli) -> ExitCodes {
     }
 }
 
-/// Runs one command. Its exit status is 0, unless it is the business of the command to have another.
+/// Runs one command. Its exit status is 0, unless the command has a status of its own.
 fn dispatch(
     command: Option<Command>,
     pool: &PoolSpec,
@@ -255,13 +257,14 @@ fn dispatch(
     }
 }
 
-/// The full command, for whoever needs its words: the help, and the test that holds the manual against it.
+/// Returns the complete clap definition, for the help and for the test that compares it with the manual.
 #[must_use]
 pub fn command() -> clap::Command {
     Cli::command()
 }
 
-/// Writes to a standard stream, which may be closed: a program that is about to end has nobody else to tell.
+/// Writes to a standard stream. A closed stream is ignored, because a program that is about to end cannot report it
+/// elsewhere.
 fn say(stream: &mut impl Write, text: impl fmt::Display) {
     let _ = write!(stream, "{text}").and_then(|()| stream.flush());
 }

@@ -8,7 +8,7 @@ use crate::doors;
 use crate::doors::pool::options::Options;
 use crate::error::Error;
 
-/// The name of a pool that has no table to take one from.
+/// The name of a pool that has no table with a name.
 const NAME: &str = "pool";
 
 pub(super) fn run(spec: &PoolSpec, log: LogSettings) -> Result<(), Error> {
@@ -19,7 +19,7 @@ pub(super) fn run(spec: &PoolSpec, log: LogSettings) -> Result<(), Error> {
     })
 }
 
-/// The pool that the flags describe, or a line for each mistake in them.
+/// Returns the pool that the flags describe, or a line for each mistake in them.
 fn options(spec: &PoolSpec) -> Result<Options, Error> {
     match lower::pool(NAME, spec) {
         Ok(lowered) => Ok(lowered.options),

@@ -1,7 +1,8 @@
-//! What is told of a command line that clap does not take, and of the two questions that come the same way: help and version.
+//! The messages about a command line that clap does not accept, and the answers to the two questions that clap treats
+//! in the same way: help and version.
 //!
-//! Clap knows what is wrong; what to do instead is better known here. So its guesses give way to advice, where there is some
-//! (`config::advice`), and to a suggestion only where one is near.
+//! clap knows the mistake, but this program knows the remedy better. So its guesses are replaced by an advice, where
+//! there is one (`config::advice`), or by a suggestion, if a known word is near enough.
 
 use std::process::ExitCode;
 
@@ -17,11 +18,11 @@ use crate::error::ExitCodes;
 use crate::log::Form;
 use crate::net::standard::Standard;
 
-/// Tells what clap has to say: asked-for help and version too come this way, with status 0. `command` is what the line was
-/// read as, `codes` what a mistake is told by, in this `form`.
+/// Prints the message of clap. Help and version are printed in this way too, with status 0. `command` is the command
+/// that the line was parsed as, `codes` holds the status of a mistake, and `form` is the form of its message.
 pub(super) fn tell(command: &Command, mut error: clap::Error, codes: ExitCodes, form: Form) -> ExitCode {
     if error.kind() == ErrorKind::DisplayVersion {
-        // Of one program there is one version, whichever of its commands is asked.
+        // There is one version for all commands of the program.
         say(
             &mut Standard::Output,
             concat!("iotcpd ", env!("CARGO_PKG_VERSION"), "\n"),
@@ -41,7 +42,7 @@ pub(super) fn tell(command: &Command, mut error: clap::Error, codes: ExitCodes, 
         let text = error.render().to_string();
         logging::tell(form, Level::Error, &text, text.strip_prefix("error: ").unwrap_or(&text));
     } else {
-        // Nobody is left to be told that the terminal has gone.
+        // A closed terminal cannot be reported anywhere.
         let _ = error.print();
     }
     match error.exit_code() {
@@ -50,7 +51,7 @@ pub(super) fn tell(command: &Command, mut error: clap::Error, codes: ExitCodes, 
     }
 }
 
-/// The flag or command that there is not.
+/// Returns the unknown flag or command.
 fn unknown(error: &clap::Error) -> Option<String> {
     let what = match error.kind() {
         ErrorKind::UnknownArgument => ContextKind::InvalidArg,
@@ -63,7 +64,7 @@ fn unknown(error: &clap::Error) -> Option<String> {
     }
 }
 
-/// What to write in place of something unknown.
+/// Returns the remedy for an unknown flag or command.
 fn instead(command: &Command, written: &str) -> Option<String> {
     let flags = || command.get_arguments().filter_map(Arg::get_long);
     let has = |name: &str| flags().any(|flag| flag == name);

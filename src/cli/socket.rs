@@ -1,7 +1,7 @@
-//! SOCKET and ADDRESS, as sockexec and its client take them: the path of a UNIX socket, or an address.
+//! SOCKET and ADDRESS, in the syntax of sockexec and its client: the path of a UNIX socket, or an address.
 
-/// A path, unless it looks like an address: written so that net's addresses can read it, or say what to write instead. A number
-/// alone is the port that sockproc is given there, and no file that anybody means; one of such a name is `./13000`.
+/// Returns the address in the syntax of `net::addr`. Everything that does not look like an address is a path. A number
+/// is a port, as for sockproc, and not a file; a file of such a name is written as `./13000`.
 pub(super) fn address(socket: &str) -> String {
     let is_number = !socket.is_empty() && socket.bytes().all(|byte| byte.is_ascii_digit());
     let is_address = is_number

@@ -121,8 +121,7 @@ impl<'t> Report<'t> {
 
     /// Returns the mistakes as `file:line:column: text`; line and column count from 1, columns in characters. A line
     /// that could not be parsed has no meaning, so other mistakes in it are left out. Mistakes in flags come first.
-    /// After the last
-    /// reported one comes the number of the others.
+    /// After the last reported one comes the number of the others.
     pub(super) fn into_lines(mut self) -> Vec<String> {
         let (syntax, meaning) = (std::mem::take(&mut self.syntax), std::mem::take(&mut self.meaning));
         let of_syntax = syntax.first.iter().map(|finding| (finding, true));
