@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use iotcpd::internals::pool::core::{
-    Action, ChannelId, ClientId, Dispatcher, Doing, Ending, Event, Fault, Finding, Health, News, Refusal, RequestId,
-    Status, Step, Verdict, Which, WorkerId,
+    Action, Activity, AfterReply, ChannelId, ClientId, Dispatcher, Event, Fault, Health, HealthChange, Inspection,
+    ProbeResult, Refusal, ReplyTo, RequestId, Status, StopMode, WorkerId,
 };
 use iotcpd::internals::pool::options::{Mode, Policy, PoolSize};
 
@@ -73,8 +73,8 @@ enum Rank {
 }
 
 impl Flight {
-    fn which(self) -> Which {
-        self.channel.map_or(Which::Oldest, Which::Channel)
+    fn reply_to(self) -> ReplyTo {
+        self.channel.map_or(ReplyTo::Oldest, ReplyTo::Channel)
     }
 }
 
@@ -271,23 +271,23 @@ impl World {
         assert_eq!(self.dispatcher.health() == Health::Starting, self.told == Told::Nothing);
     }
 
-    fn hear(&mut self, news: News) {
+    fn hear(&mut self, news: HealthChange) {
         let down = |has_served| Told::Down {
             since: self.now,
             refused_before: self.refused,
             has_served,
         };
         self.told = match (self.told, news) {
-            (Told::Nothing, News::Ready) => Told::Serving,
-            (Told::Nothing, News::Down { .. }) => down(false),
-            (Told::Serving, News::Down { .. }) => down(true),
+            (Told::Nothing, HealthChange::Ready) => Told::Serving,
+            (Told::Nothing, HealthChange::Down { .. }) => down(false),
+            (Told::Serving, HealthChange::Down { .. }) => down(true),
             (
                 Told::Down {
                     since,
                     refused_before,
                     has_served,
                 },
-                News::Over {
+                HealthChange::Over {
                     lasted,
                     failed,
                     first_time,
@@ -395,7 +395,7 @@ impl World {
                 Action::Inspect(worker) => self.inspect(worker),
                 Action::Stop(worker, ending) => self.stop(worker, ending),
                 Action::Probe { worker, .. } => self.probe(worker),
-                Action::Cleared(worker) => {
+                Action::QuarantineEnded(worker) => {
                     let probe = self.processes[&worker].probe;
                     assert!(matches!(probe, Probe::Never | Probe::Passed), "{worker:?}: {probe:?}");
                 }
@@ -537,20 +537,20 @@ impl World {
         if self.calm {
             process.probe = Probe::Passed;
             self.has_answered(worker);
-            self.report(Event::Probed(worker, Finding::Right));
+            self.report(Event::Probed(worker, ProbeResult::Passed));
         }
     }
 
-    fn answer_probe(&mut self, worker: WorkerId, finding: Finding) {
+    fn answer_probe(&mut self, worker: WorkerId, result: ProbeResult) {
         let process = self.processes.get_mut(&worker).expect("a living worker");
-        process.probe = match finding {
-            Finding::Right => Probe::Passed,
-            Finding::Wrong => Probe::Failed,
+        process.probe = match result {
+            ProbeResult::Passed => Probe::Passed,
+            ProbeResult::Failed => Probe::Failed,
         };
         self.has_answered(worker);
-        self.tell(Event::Probed(worker, finding));
+        self.tell(Event::Probed(worker, result));
         let gone = self.processes.get(&worker).is_none_or(|process| process.told_to_end);
-        assert!(finding == Finding::Right || gone, "{worker:?} is kept");
+        assert!(result == ProbeResult::Passed || gone, "{worker:?} is kept");
     }
 
     fn answer(&mut self, client: ClientId, worker: WorkerId) {
@@ -614,18 +614,18 @@ impl World {
             .processes
             .get_mut(&worker)
             .expect("only a living worker is looked at");
-        let verdict = if self.calm || self.dice.percent(80) {
-            Verdict::Clean
+        let inspection = if self.calm || self.dice.percent(80) {
+            Inspection::InStep
         } else {
-            Verdict::OutOfStep
+            Inspection::OutOfStep
         };
-        process.out_of_step |= verdict == Verdict::OutOfStep;
+        process.out_of_step |= inspection == Inspection::OutOfStep;
         process.resting = None;
         self.is_quiet(worker);
-        self.report(Event::Inspected(worker, verdict));
+        self.report(Event::Inspected(worker, inspection));
     }
 
-    fn stop(&mut self, worker: WorkerId, _: Ending) {
+    fn stop(&mut self, worker: WorkerId, _: StopMode) {
         let process = self.processes.get_mut(&worker).expect("only what lives is told to end");
         process.told_to_end = true;
         // What it had has been refused, or goes to others.
@@ -696,17 +696,17 @@ impl World {
         self.dice.pick(&answered).unwrap_or(ChannelId(0))
     }
 
-    fn reply(&mut self, worker: WorkerId, step: Step) {
+    fn reply(&mut self, worker: WorkerId, after: AfterReply) {
         // A session is a request like any other, but the last of its worker in any case.
-        let step = if self.policy.mode == Mode::Session {
-            Step::Last
+        let after = if self.policy.mode == Mode::Session {
+            AfterReply::Spent
         } else {
-            step
+            after
         };
         let at = self.next_answered(worker);
         let process = self.processes.get_mut(&worker).expect("a living worker");
         let flight = at.and_then(|at| process.held.remove(at));
-        process.out_of_step |= step == Step::Lost || flight.is_none();
+        process.out_of_step |= after == AfterReply::OutOfStep || flight.is_none();
         process.answered += u64::from(flight.is_some());
         if process.answered == 1 && flight.is_some() {
             let took = self.now - process.started;
@@ -716,14 +716,14 @@ impl World {
             self.has_answered(worker);
         }
         let process = self.processes.get_mut(&worker).expect("a living worker");
-        let which = match (flight, process.concurrency) {
-            (Some(flight), _) => flight.which(),
-            (None, None) => Which::Oldest,
-            (None, Some(_)) => Which::Channel(self.stray_channel(worker)),
+        let to = match (flight, process.concurrency) {
+            (Some(flight), _) => flight.reply_to(),
+            (None, None) => ReplyTo::Oldest,
+            (None, Some(_)) => ReplyTo::Channel(self.stray_channel(worker)),
         };
         let wanted = flight.map(|flight| flight.held).filter(|held| *held != Held::Orphan);
         self.replying = wanted.map(|held| (worker, held));
-        self.tell(Event::Reply { worker, which, step });
+        self.tell(Event::Reply { worker, to, after });
         assert_eq!(self.replying, None, "who still waited has got the reply");
     }
 
@@ -733,13 +733,13 @@ impl World {
             return;
         }
         self.mourn(worker);
-        let which = Which::Channel(self.stray_channel(worker));
+        let to = ReplyTo::Channel(self.stray_channel(worker));
         let process = self.processes.get_mut(&worker).expect("a living worker");
         process.out_of_step = true;
-        let step = Step::Kept;
+        let after = AfterReply::InStep;
         let event = match self.dice.below(3) {
-            0 => Event::Reply { worker, which, step },
-            1 => Event::ReplyBegun(worker, which),
+            0 => Event::Reply { worker, to, after },
+            1 => Event::ReplyBegun(worker, to),
             _ => Event::Broken(worker, Fault::UnknownChannel),
         };
         self.tell(event);
@@ -751,20 +751,20 @@ impl World {
         let at = self.next_answered(worker);
         let process = self.processes.get_mut(&worker).expect("a living worker");
         let begun = at.and_then(|at| process.held.get_mut(at));
-        let which = match (begun, process.concurrency) {
+        let to = match (begun, process.concurrency) {
             (Some(flight), _) => {
                 flight.reply_begun = true;
                 if let Held::RequestOf(client) = flight.held {
                     self.clients.get_mut(&client.0).expect("it waits").reply_begun = true;
                 }
-                flight.which()
+                flight.reply_to()
             }
             (None, concurrency) => {
                 process.out_of_step = true;
-                concurrency.map_or(Which::Oldest, |_| Which::Channel(ChannelId(0)))
+                concurrency.map_or(ReplyTo::Oldest, |_| ReplyTo::Channel(ChannelId(0)))
             }
         };
-        self.tell(Event::ReplyBegun(worker, which));
+        self.tell(Event::ReplyBegun(worker, to));
     }
 
     /// The model's half of a worker's loss to the requests that it was working on; the process is as it was before.
@@ -790,8 +790,8 @@ impl World {
         let Some(at) = self.next_answered(worker) else { return };
         let process = self.processes.get_mut(&worker).expect("a living worker");
         process.out_of_step = true;
-        let which = process.held[at].which();
-        self.tell(Event::Broken(worker, Fault::ReplyTooLong(which)));
+        let to = process.held[at].reply_to();
+        self.tell(Event::Broken(worker, Fault::ReplyTooLong(to)));
     }
 
     /// It does not listen any more, which is found when some of what it was given is to be written: those are not to blame.
@@ -844,11 +844,11 @@ impl World {
         let span = Duration::from_millis(self.dice.below(60));
         match self.dice.below(1000) {
             0..330 => self.request(),
-            330..560 => self.on(&holding, |world, worker| world.reply(worker, Step::Kept)),
+            330..560 => self.on(&holding, |world, worker| world.reply(worker, AfterReply::InStep)),
             560..600 => self.on(&holding, World::reply_begins),
-            600..604 => self.on(&holding, |world, worker| world.reply(worker, Step::Last)),
+            600..604 => self.on(&holding, |world, worker| world.reply(worker, AfterReply::Spent)),
             604..607 => self.on(&holding, World::close_input),
-            607..615 => self.on(&holding, |world, worker| world.reply(worker, Step::Lost)),
+            607..615 => self.on(&holding, |world, worker| world.reply(worker, AfterReply::OutOfStep)),
             615..619 => self.on(&holding, World::reply_too_long),
             619..622 => self.on(&in_service, |world, worker| {
                 world.break_output(worker, Fault::Malformed)
@@ -856,15 +856,15 @@ impl World {
             622..629 => self.on(&in_service, |world, worker| {
                 world.break_output(worker, Fault::OutputClosed)
             }),
-            629..640 => self.on(&in_service, |world, worker| world.reply(worker, Step::Kept)),
+            629..640 => self.on(&in_service, |world, worker| world.reply(worker, AfterReply::InStep)),
             640..648 => self.on(&concurrent, World::answer_astray),
             648..690 => self.on(&living, World::die),
             690..770 => self.on(&ending, World::die),
             770..800 => self.on(&starting, World::become_ready),
-            800..820 => self.on(&asked, |world, worker| world.answer_probe(worker, Finding::Right)),
+            800..820 => self.on(&asked, |world, worker| world.answer_probe(worker, ProbeResult::Passed)),
             820..850 => self.hang_up(),
-            850..857 => self.on(&asked, |world, worker| world.answer_probe(worker, Finding::Right)),
-            857..860 => self.on(&asked, |world, worker| world.answer_probe(worker, Finding::Wrong)),
+            850..857 => self.on(&asked, |world, worker| world.answer_probe(worker, ProbeResult::Passed)),
+            857..860 => self.on(&asked, |world, worker| world.answer_probe(worker, ProbeResult::Failed)),
             860..980 => self.pass_time(span),
             980..986 => self.pass_time(span * 50),
             986..990 => self.on(&in_service, |world, worker| world.tell(Event::Outgrown(worker))),
@@ -893,10 +893,10 @@ impl World {
         for worker in &workers {
             let in_hand: Vec<_> = self.dispatcher.requests_of(worker.id).collect();
             assert_eq!(in_hand.len(), worker.in_hand);
-            let works = matches!(worker.doing, Doing::Works | Doing::WorksForNobody);
+            let works = matches!(worker.activity, Activity::Busy | Activity::Draining);
             assert_eq!(works, !in_hand.is_empty(), "{worker:?}");
             let for_nobody = in_hand.iter().all(|request| request.client.is_none());
-            assert_eq!(worker.doing == Doing::WorksForNobody, works && for_nobody, "{worker:?}");
+            assert_eq!(worker.activity == Activity::Draining, works && for_nobody, "{worker:?}");
             clients.extend(in_hand.iter().filter_map(|request| request.client));
         }
         let queued: Vec<_> = self.dispatcher.queued().collect();
@@ -906,7 +906,10 @@ impl World {
         let mut clients: Vec<u64> = clients.into_iter().map(|client| client.0).collect();
         clients.sort_unstable();
         assert!(clients.iter().eq(self.clients.keys()), "{clients:?}");
-        let free = workers.iter().filter(|worker| worker.doing == Doing::Nothing).count();
+        let free = workers
+            .iter()
+            .filter(|worker| worker.activity == Activity::Idle)
+            .count();
         assert_eq!(free as u64, self.dispatcher.status_counts().available);
     }
 
@@ -945,7 +948,7 @@ impl World {
         self.policy.rest = Duration::ZERO;
         self.tell(Event::Reconfigure(Box::new(self.policy.clone())));
         for worker in self.workers(|process| process.probe == Probe::Asked && !process.told_to_end) {
-            self.answer_probe(worker, Finding::Right);
+            self.answer_probe(worker, ProbeResult::Passed);
         }
         for _ in 0..400 {
             for worker in self.workers(|process| !process.ready) {
@@ -955,7 +958,7 @@ impl World {
                 self.die(worker);
             }
             for worker in self.workers(|process| process.ready && !process.held.is_empty() && !process.told_to_end) {
-                self.reply(worker, Step::Kept);
+                self.reply(worker, AfterReply::InStep);
             }
             self.pass_time(Duration::from_millis(500));
         }
@@ -973,7 +976,7 @@ impl World {
     /// The end, from whatever state there is; a second one hurries. Whoever still works may yet say anything.
     fn shut_down(&mut self) {
         self.request();
-        self.tell(Event::Shutdown(Ending::Gently));
+        self.tell(Event::Shutdown(StopMode::EndInput));
         assert!(self.clients.is_empty(), "whoever waited was refused");
         self.request();
         assert!(self.clients.is_empty(), "and so is whoever comes late");
@@ -984,10 +987,10 @@ impl World {
             assert!(self.processes[&worker].told_to_end, "{worker:?} was not told");
             assert!(!self.dispatcher.is_finished(), "{worker:?} still lives");
             match self.dice.below(8) {
-                0 => self.reply(worker, Step::Kept),
+                0 => self.reply(worker, AfterReply::InStep),
                 1 => self.reply_begins(worker),
                 2 => self.tell(Event::Ready(worker)),
-                3 => self.tell(Event::Shutdown(Ending::Now)),
+                3 => self.tell(Event::Shutdown(StopMode::Kill)),
                 4 => self.tell(Event::Roll),
                 5 => self.pass_time(Duration::from_secs(1)),
                 _ => self.die(worker),
@@ -1079,8 +1082,8 @@ fn a_worker_without_a_pause_is_watched_now_and_then() {
             now,
             Event::Reply {
                 worker,
-                which: Which::Oldest,
-                step: Step::Kept,
+                to: ReplyTo::Oldest,
+                after: AfterReply::InStep,
             },
         );
         // It is given nothing more before it has been looked at.
@@ -1093,6 +1096,6 @@ fn a_worker_without_a_pause_is_watched_now_and_then() {
     let end = dispatcher.next_deadline().expect("the watch has an end");
     dispatcher.handle(end, Event::Tick);
     assert_eq!(actions(&mut dispatcher), [Action::Inspect(worker)]);
-    dispatcher.handle(end, Event::Inspected(worker, Verdict::Clean));
+    dispatcher.handle(end, Event::Inspected(worker, Inspection::InStep));
     assert!(matches!(actions(&mut dispatcher)[..], [Action::Assign { .. }]));
 }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::core::{Doing, Position, SlotView, Status, WorkerView};
+use super::core::{Activity, Place, SlotView, Status, WorkerView};
 use super::recorder::Excerpt;
 use crate::amount::{size, span};
 use crate::doors::dump::{ProcessView, process as process_view};
@@ -62,31 +62,31 @@ pub(super) fn worker(view: &WorkerView, number: usize, process: Option<ProcessVi
 }
 
 fn state(view: &WorkerView, now: Instant) -> String {
-    let doing = match view.doing {
-        Doing::WaitsForItsStart(at) => {
+    let activity = match view.activity {
+        Activity::Delayed(at) => {
             let left = span(at.saturating_duration_since(now));
             format!("waiting for its next start in {left}")
         }
-        Doing::Starts => "starting".to_owned(),
-        Doing::IsProbed => "being probed".to_owned(),
-        Doing::Nothing => "idle".to_owned(),
-        Doing::Works => "busy".to_owned(),
-        Doing::WorksForNobody => "busy for nobody".to_owned(),
-        Doing::IsWatched => "watched for a second answer".to_owned(),
-        Doing::Rests => "resting".to_owned(),
-        Doing::Stops => "stopping".to_owned(),
+        Activity::Starting => "starting".to_owned(),
+        Activity::Probing => "being probed".to_owned(),
+        Activity::Idle => "idle".to_owned(),
+        Activity::Busy => "busy".to_owned(),
+        Activity::Draining => "busy for nobody".to_owned(),
+        Activity::Settling => "watched for a second answer".to_owned(),
+        Activity::Resting => "resting".to_owned(),
+        Activity::Stopping => "stopping".to_owned(),
     };
-    let quarantined = if view.quarantined && view.doing != Doing::Stops {
+    let quarantined = if view.quarantined && view.activity != Activity::Stopping {
         "quarantined, "
     } else {
         ""
     };
-    let position = match view.position {
-        Position::TakesOver(_) if view.doing != Doing::Stops => " to take over",
-        Position::Leaves if view.doing != Doing::Stops => " and then let go",
-        Position::Serves(_) | Position::TakesOver(_) | Position::Leaves => "",
+    let position = match view.place {
+        Place::Successor(_) if view.activity != Activity::Stopping => " to take over",
+        Place::Outgoing if view.activity != Activity::Stopping => " and then let go",
+        Place::Serving(_) | Place::Successor(_) | Place::Outgoing => "",
     };
-    format!("{quarantined}{doing}{position}")
+    format!("{quarantined}{activity}{position}")
 }
 
 /// A request in somebody's hands, or one that waits. What it says stands at the end.
@@ -188,14 +188,14 @@ mod tests {
         Duration::from_secs(count)
     }
 
-    fn view(doing: Doing) -> WorkerView {
+    fn view(activity: Activity) -> WorkerView {
         WorkerView {
             id: WorkerId {
                 index: 0,
                 incarnation: 0,
             },
-            position: Position::Serves(3),
-            doing,
+            place: Place::Serving(3),
+            activity,
             quarantined: false,
             served: 17,
             in_hand: 0,
@@ -206,35 +206,39 @@ mod tests {
     fn every_state_of_a_worker_has_its_words() {
         let now = Instant::now();
         let later = now + Duration::from_millis(3200);
-        for (doing, words) in [
-            (Doing::WaitsForItsStart(later), "waiting for its next start in 3.2 s"),
-            (Doing::Starts, "starting"),
-            (Doing::IsProbed, "being probed"),
-            (Doing::Nothing, "idle"),
-            (Doing::Works, "busy"),
-            (Doing::WorksForNobody, "busy for nobody"),
-            (Doing::IsWatched, "watched for a second answer"),
-            (Doing::Rests, "resting"),
-            (Doing::Stops, "stopping"),
+        for (activity, words) in [
+            (Activity::Delayed(later), "waiting for its next start in 3.2 s"),
+            (Activity::Starting, "starting"),
+            (Activity::Probing, "being probed"),
+            (Activity::Idle, "idle"),
+            (Activity::Busy, "busy"),
+            (Activity::Draining, "busy for nobody"),
+            (Activity::Settling, "watched for a second answer"),
+            (Activity::Resting, "resting"),
+            (Activity::Stopping, "stopping"),
         ] {
-            assert_eq!(state(&view(doing), now), words);
+            assert_eq!(state(&view(activity), now), words);
             let quarantined = WorkerView {
                 quarantined: true,
-                ..view(doing)
+                ..view(activity)
             };
             let told = state(&quarantined, now);
-            assert_eq!(told.starts_with("quarantined, "), doing != Doing::Stops, "{told}");
+            assert_eq!(
+                told.starts_with("quarantined, "),
+                activity != Activity::Stopping,
+                "{told}"
+            );
         }
-        let with = |position, doing| {
+        let with = |place, activity| {
             let view = WorkerView {
-                position,
-                ..view(doing)
+                place,
+                ..view(activity)
             };
             state(&view, now)
         };
-        assert_eq!(with(Position::TakesOver(3), Doing::Starts), "starting to take over");
-        assert_eq!(with(Position::Leaves, Doing::Works), "busy and then let go");
-        assert_eq!(with(Position::Leaves, Doing::Stops), "stopping");
+        assert_eq!(with(Place::Successor(3), Activity::Starting), "starting to take over");
+        assert_eq!(with(Place::Outgoing, Activity::Busy), "busy and then let go");
+        assert_eq!(with(Place::Outgoing, Activity::Stopping), "stopping");
     }
 
     #[test]
@@ -246,11 +250,11 @@ mod tests {
             memory: Memory::Holds(3 << 19),
         };
         assert_eq!(
-            worker(&view(Doing::Nothing), 3, Some(process), now),
+            worker(&view(Activity::Idle), 3, Some(process), now),
             "worker 3: state = idle, pid = 912, age = 2 min 5 s, memory = 1.5 MiB, served = 17"
         );
         assert_eq!(
-            worker(&view(Doing::Starts), 3, None, now),
+            worker(&view(Activity::Starting), 3, None, now),
             "worker 3: state = starting, pid = none, served = 17"
         );
         let excerpt = Excerpt::of(b"a\nb\n", Disclosure::Excerpts);

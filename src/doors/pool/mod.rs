@@ -157,7 +157,7 @@ impl Door for Pool {
     }
 
     fn hurry(&mut self, cx: &mut Context<'_>) {
-        self.stop(cx, core::Ending::Now);
+        self.stop(cx, core::StopMode::Kill);
     }
 
     fn is_finished(&self) -> bool {

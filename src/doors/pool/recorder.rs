@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::core::{ChannelId, Which};
+use super::core::{ChannelId, ReplyTo};
 use super::options::Disclosure;
 use crate::amount;
 use crate::process::stderr_log::printable;
@@ -73,10 +73,10 @@ impl Recorder {
     }
 
     /// It has answered one of its requests. An answer to none is passed over: that is for others to judge.
-    pub(super) fn answered(&mut self, which: Which, now: Instant) {
+    pub(super) fn answered(&mut self, which: ReplyTo, now: Instant) {
         let index = match which {
-            Which::Oldest => self.oldest_open(),
-            Which::Channel(channel) => self.entries.iter().position(|entry| entry.is_open_under(channel)),
+            ReplyTo::Oldest => self.oldest_open(),
+            ReplyTo::Channel(channel) => self.entries.iter().position(|entry| entry.is_open_under(channel)),
         };
         if let Some(entry) = index.and_then(|index| self.entries.get_mut(index)) {
             entry.took = Some(now.saturating_duration_since(entry.given));
@@ -223,7 +223,7 @@ mod tests {
         for (number, at) in [(1, 0), (2, 1000), (3, 2000)] {
             recorder.begin(format!("line {number}\n").as_bytes(), None, start + ms(at), SHOWN);
             assert_eq!(recorder.in_hand().unwrap().age(start + ms(at + 250)), ms(250));
-            recorder.answered(Which::Oldest, start + ms(at + 500));
+            recorder.answered(ReplyTo::Oldest, start + ms(at + 500));
             assert!(recorder.in_hand().is_none());
         }
         assert_eq!(
@@ -241,7 +241,7 @@ mod tests {
         for line in ["one\n", "two\n", "three\n"] {
             recorder.begin(line.as_bytes(), None, start, SHOWN);
         }
-        recorder.answered(Which::Oldest, start + ms(1));
+        recorder.answered(ReplyTo::Oldest, start + ms(1));
         assert_eq!(recorder.in_hand().unwrap().text(SHOWN).to_string(), "\"two\"");
         assert_eq!(
             stories(&recorder, start + ms(2)),
@@ -259,10 +259,10 @@ mod tests {
         recorder.begin(b"one\n", None, start, SHOWN);
         recorder.begin(b"two\n", None, start, SHOWN);
         assert!(recorder.in_hand().is_none());
-        recorder.answered(Which::Oldest, start + ms(1));
+        recorder.answered(ReplyTo::Oldest, start + ms(1));
         assert_eq!(recorder.in_hand().unwrap().text(SHOWN).to_string(), "\"two\"");
-        recorder.answered(Which::Oldest, start + ms(2));
-        recorder.answered(Which::Oldest, start + ms(3));
+        recorder.answered(ReplyTo::Oldest, start + ms(2));
+        recorder.answered(ReplyTo::Oldest, start + ms(3));
         recorder.begin(b"three\n", None, start + ms(4), SHOWN);
         assert_eq!(recorder.in_hand().unwrap().text(SHOWN).to_string(), "\"three\"");
     }
@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn an_answer_is_noted_under_its_number_and_what_has_none_yet_is_kept_longest() {
         let (start, mut recorder) = (Instant::now(), Recorder::new(2));
-        let channel = |number| Which::Channel(ChannelId(number));
+        let channel = |number| ReplyTo::Channel(ChannelId(number));
         recorder.begin(b"slow\n", Some(ChannelId(5)), start, SHOWN);
         for number in [9, 4, 7] {
             recorder.begin(format!("{number}\n").as_bytes(), Some(ChannelId(number)), start, SHOWN);
@@ -303,7 +303,7 @@ mod tests {
         let room = recorder.entries.capacity();
         for _ in 0..100 {
             recorder.begin(&[b'x'; 1000], None, start, SHOWN);
-            recorder.answered(Which::Oldest, start);
+            recorder.answered(ReplyTo::Oldest, start);
         }
         assert_eq!((recorder.entries.len(), recorder.entries.capacity()), (8, room));
     }

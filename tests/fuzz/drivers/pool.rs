@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::Choices;
 use iotcpd::internals::pool::core::{
-    Action, ChannelId, ClientId, Dispatcher, Ending, Event, Fault, Finding, RequestId, Step, Verdict, Which, WorkerId,
+    Action, AfterReply, ChannelId, ClientId, Dispatcher, Event, Fault, Inspection, ProbeResult, ReplyTo, RequestId,
+    StopMode, WorkerId,
 };
 use iotcpd::internals::pool::options::{Mode, Policy, PoolSize};
 
@@ -19,7 +20,7 @@ pub fn fuzz_dispatcher(input: &[u8]) {
     while !world.choices.is_empty() {
         world.step();
     }
-    world.tell(Event::Shutdown(Ending::Gently));
+    world.tell(Event::Shutdown(StopMode::EndInput));
     while let Some((worker, _)) = world.processes.first_key_value() {
         let worker = *worker;
         world.exit(worker);
@@ -149,8 +150,8 @@ impl<'i> World<'i> {
                 }
                 Action::Refuse { client, .. } => self.end(client),
                 Action::Inspect(worker) => {
-                    let verdict = self.choices.pick(&[Verdict::Clean, Verdict::OutOfStep]);
-                    let event = verdict.map(|verdict| Event::Inspected(worker, verdict));
+                    let inspection = self.choices.pick(&[Inspection::InStep, Inspection::OutOfStep]);
+                    let event = inspection.map(|inspection| Event::Inspected(worker, inspection));
                     event
                         .into_iter()
                         .for_each(|event| self.dispatcher.handle(self.now, event));
@@ -169,7 +170,7 @@ impl<'i> World<'i> {
                 Action::Replaced { .. }
                 | Action::Grown { .. }
                 | Action::Shrunk { .. }
-                | Action::Cleared(_)
+                | Action::QuarantineEnded(_)
                 | Action::Health(_)
                 | Action::Rolled => {}
             }
@@ -237,7 +238,7 @@ impl<'i> World<'i> {
                 worker.into_iter().for_each(|worker| self.exit(worker));
             }
             // A pool that ends goes on to hear things.
-            31 if self.choices.byte() == 255 => self.tell(Event::Shutdown(Ending::Firmly)),
+            31 if self.choices.byte() == 255 => self.tell(Event::Shutdown(StopMode::Terminate)),
             _ => {
                 let worker = self.choices.pick(&self.workers);
                 worker.into_iter().for_each(|worker| self.report(kind, worker));
@@ -249,18 +250,18 @@ impl<'i> World<'i> {
     fn report(&mut self, kind: usize, worker: WorkerId) {
         let broken = |fault| Event::Broken(worker, fault);
         let request = self.choices.pick(&self.requests);
-        let which = self.which(worker);
-        let reply = |step| Event::Reply { worker, which, step };
+        let to = self.reply_to(worker);
+        let reply = |after| Event::Reply { worker, to, after };
         let no_reply = match kind {
-            29 => self.choices.pick(&[Fault::ReplyTooLong(which), Fault::Malformed]),
+            29 => self.choices.pick(&[Fault::ReplyTooLong(to), Fault::Malformed]),
             _ => None,
         };
-        let no_reply = no_reply.unwrap_or(Fault::ReplyTooLong(which));
+        let no_reply = no_reply.unwrap_or(Fault::ReplyTooLong(to));
         let event = match kind {
-            16..23 => reply(Step::Kept),
-            23 => reply(Step::Lost),
-            24 => reply(Step::Last),
-            25 => Event::ReplyBegun(worker, which),
+            16..23 => reply(AfterReply::InStep),
+            23 => reply(AfterReply::OutOfStep),
+            24 => reply(AfterReply::Spent),
+            25 => Event::ReplyBegun(worker, to),
             26 => broken(Fault::OutputClosed),
             27 => request.map_or_else(
                 || broken(Fault::OutputClosed),
@@ -269,28 +270,28 @@ impl<'i> World<'i> {
             28 => broken(Fault::Unasked),
             29 => broken(no_reply),
             30 => Event::Outgrown(worker),
-            32..35 => self.answer_probe(worker, Finding::Right),
-            35 => self.answer_probe(worker, Finding::Wrong),
+            32..35 => self.answer_probe(worker, ProbeResult::Passed),
+            35 => self.answer_probe(worker, ProbeResult::Failed),
             _ => Event::Ready(worker),
         };
         self.tell(event);
     }
 
-    fn answer_probe(&mut self, worker: WorkerId, finding: Finding) -> Event {
+    fn answer_probe(&mut self, worker: WorkerId, result: ProbeResult) -> Event {
         let process = self.processes.get_mut(&worker);
         process.into_iter().for_each(|process| process.asked = false);
-        Event::Probed(worker, finding)
+        Event::Probed(worker, result)
     }
 
     /// What a worker's output is about: where it is told numbers, most often the last, sometimes anything.
-    fn which(&mut self, worker: WorkerId) -> Which {
+    fn reply_to(&mut self, worker: WorkerId) -> ReplyTo {
         let Some(told) = self.processes.get(&worker).and_then(|process| process.channel) else {
-            return Which::Oldest;
+            return ReplyTo::Oldest;
         };
         match self.choices.below(8) {
-            7 => Which::Channel(ChannelId(u32::from(self.choices.byte()))),
-            6 => Which::Oldest,
-            _ => Which::Channel(told),
+            7 => ReplyTo::Channel(ChannelId(u32::from(self.choices.byte()))),
+            6 => ReplyTo::Oldest,
+            _ => ReplyTo::Channel(told),
         }
     }
 

@@ -16,7 +16,7 @@
 //! Nobody waits while anybody is free: with one worker, or while all but one are at work, the risk remains
 //! (`--rest` waits instead).
 //!
-//! What a free worker was written it has read: the shell reports a reply as [`Step::Kept`](super::Step::Kept) only if its
+//! What a free worker was written it has read: the shell reports a reply as [`AfterReply::InStep`](super::AfterReply::InStep) only if its
 //! standard input is empty by then, and only such a worker becomes free. So that is not asked again here.
 //!
 //! Three lists, each in the order in which its workers became free, threaded through one table by the workers' index: every

@@ -11,7 +11,7 @@
 use std::time::Instant;
 
 use super::Dispatcher;
-use super::event::{Action, Refusal, RequestId, Restart, Which, WorkerId};
+use super::event::{Action, Refusal, ReplyTo, RequestId, Restart, WorkerId};
 use super::requests::Delivered;
 use super::worker::{Flight, Phase};
 
@@ -45,8 +45,8 @@ impl Blame {
 
 impl Dispatcher {
     /// Notes that a reply has begun. `false`: to no request that this worker has.
-    pub(super) fn note_begun(&mut self, id: WorkerId, which: Which) -> bool {
-        let flight = self.worker_mut(id).and_then(|worker| worker.flight_mut(which));
+    pub(super) fn note_begun(&mut self, id: WorkerId, to: ReplyTo) -> bool {
+        let flight = self.worker_mut(id).and_then(|worker| worker.flight_mut(to));
         flight.map(|flight| flight.reply_begun = true).is_some()
     }
 
@@ -95,7 +95,7 @@ fn refusal(reason: Restart, flight: &Flight, oldest: bool, overdue: Option<Insta
 mod tests {
     use std::time::Duration;
 
-    use super::super::{ChannelId, ClientId, Event, Fault, Step};
+    use super::super::{AfterReply, ChannelId, ClientId, Event, Fault};
     use super::*;
     use crate::doors::pool::options::{Policy, PoolSize};
 
@@ -167,8 +167,8 @@ mod tests {
         }
 
         fn reply(&mut self, at: u64, channel: ChannelId) {
-            let (worker, which, step) = (self.worker, Which::Channel(channel), Step::Kept);
-            self.at(at, Event::Reply { worker, which, step });
+            let (worker, to, after) = (self.worker, ReplyTo::Channel(channel), AfterReply::InStep);
+            self.at(at, Event::Reply { worker, to, after });
         }
 
         fn refused(&self) -> Vec<(u64, Refusal)> {
@@ -229,8 +229,8 @@ mod tests {
     fn the_one_whose_reply_was_too_long_is_refused_and_nobody_else() {
         let mut pool = Pool::new(3);
         let (_, second, _) = (pool.ask(0, 1), pool.ask(1, 2), pool.ask(2, 3));
-        let which = Which::Channel(second);
-        pool.at(3, Event::Broken(pool.worker, Fault::ReplyTooLong(which)));
+        let to = ReplyTo::Channel(second);
+        pool.at(3, Event::Broken(pool.worker, Fault::ReplyTooLong(to)));
         assert_eq!(pool.refused(), [(2, Refusal::ReplyTooLong)]);
         assert_eq!(pool.waiting(), [1, 3]);
     }

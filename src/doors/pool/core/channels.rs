@@ -15,7 +15,7 @@
 use std::collections::VecDeque;
 
 use super::Dispatcher;
-use super::event::{ChannelId, Which, WorkerId};
+use super::event::{ChannelId, ReplyTo, WorkerId};
 use super::respawn::Jitter;
 use super::worker::{Flight, Worker};
 
@@ -69,25 +69,25 @@ impl Worker {
         self.channels.as_ref().map_or(pipeline, |channels| channels.limit)
     }
 
-    fn position(&self, which: Which) -> Option<usize> {
-        match (which, &self.channels) {
-            (Which::Oldest, None) => (!self.flights.is_empty()).then_some(0),
-            (Which::Channel(channel), Some(_)) => {
+    fn position(&self, to: ReplyTo) -> Option<usize> {
+        match (to, &self.channels) {
+            (ReplyTo::Oldest, None) => (!self.flights.is_empty()).then_some(0),
+            (ReplyTo::Channel(channel), Some(_)) => {
                 self.flights.iter().position(|flight| flight.channel == Some(channel))
             }
             // Nobody reads its output like that.
-            (Which::Oldest, Some(_)) | (Which::Channel(_), None) => None,
+            (ReplyTo::Oldest, Some(_)) | (ReplyTo::Channel(_), None) => None,
         }
     }
 
-    pub(super) fn flight_mut(&mut self, which: Which) -> Option<&mut Flight> {
-        let at = self.position(which)?;
+    pub(super) fn flight_mut(&mut self, to: ReplyTo) -> Option<&mut Flight> {
+        let at = self.position(to)?;
         self.flights.get_mut(at)
     }
 
     /// Takes out the flight that has been answered.
-    pub(super) fn land(&mut self, which: Which) -> Option<Flight> {
-        let at = self.position(which)?;
+    pub(super) fn land(&mut self, to: ReplyTo) -> Option<Flight> {
+        let at = self.position(to)?;
         self.flights.remove(at)
     }
 }

@@ -11,10 +11,10 @@ use super::worker::{Phase, Place, Worker};
 pub struct WorkerView {
     /// Which.
     pub id: WorkerId,
-    /// Where it belongs.
-    pub position: Position,
-    /// What it does.
-    pub doing: Doing,
+    /// Its place.
+    pub place: Place,
+    /// What it is doing.
+    pub activity: Activity,
     /// The last worker in its place has failed its probe, and none has passed since.
     pub quarantined: bool,
     /// How many requests it has answered, whoever got that.
@@ -23,54 +23,43 @@ pub struct WorkerView {
     pub in_hand: usize,
 }
 
-/// Where a worker belongs, by the number of the place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Position {
-    /// It serves there, or will.
-    Serves(usize),
-    /// It is to take over there.
-    TakesOver(usize),
-    /// It has lost its place to another.
-    Leaves,
-}
-
-impl Position {
+impl Place {
     /// Whoever serves in a place comes before its successor, and those without a place at the end.
     fn order(self) -> (usize, u8) {
         match self {
-            Position::Serves(slot) => (slot, 0),
-            Position::TakesOver(slot) => (slot, 1),
-            Position::Leaves => (usize::MAX, 2),
+            Place::Serving(slot) => (slot, 0),
+            Place::Successor(slot) => (slot, 1),
+            Place::Outgoing => (usize::MAX, 2),
         }
     }
 }
 
-/// What a worker does.
+/// The activity of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Doing {
+pub enum Activity {
     /// There is no process, and the next one is started at this time.
-    WaitsForItsStart(Instant),
+    Delayed(Instant),
     /// It is being started, or is not ready yet.
-    Starts,
+    Starting,
     /// It is asked the question with the known answer.
-    IsProbed,
+    Probing,
     /// It is free.
-    Nothing,
+    Idle,
     /// It works.
-    Works,
-    /// It works, and whoever asked has gone: the answer is for nobody.
-    WorksForNobody,
+    Busy,
+    /// It works, and all of its clients have gone: the answers are discarded.
+    Draining,
     /// It has answered a long request, or many without a pause, and is watched for a second answer.
-    IsWatched,
-    /// It has answered, and is left alone for a while.
-    Rests,
-    /// It has been told to end.
-    Stops,
+    Settling,
+    /// It has answered, and is given nothing for a while.
+    Resting,
+    /// Its process has been told to end.
+    Stopping,
 }
 
 /// A request that a worker has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InHand {
+pub struct RequestInHand {
     /// Whose; `None`: the client has gone.
     pub client: Option<ClientId>,
     /// When it came; `None`: the client has gone.
@@ -81,7 +70,7 @@ pub struct InHand {
 
 /// A request that waits for a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Waiting {
+pub struct WaitingRequest {
     /// Whose.
     pub client: ClientId,
     /// When it came.
@@ -94,16 +83,16 @@ impl Dispatcher {
     /// Every worker: place by place, and then those that have none any more, the youngest last.
     pub fn workers(&self) -> Vec<WorkerView> {
         let mut workers: Vec<_> = self.workers.iter().map(|(_, worker)| view(worker)).collect();
-        workers.sort_by_key(|worker| (worker.position.order(), worker.id.incarnation));
+        workers.sort_by_key(|worker| (worker.place.order(), worker.id.incarnation));
         workers
     }
 
     /// What a worker has in hand, what it has had longest first.
-    pub fn requests_of(&self, id: WorkerId) -> impl Iterator<Item = InHand> {
+    pub fn requests_of(&self, id: WorkerId) -> impl Iterator<Item = RequestInHand> {
         let flights = self.worker(id).into_iter().flat_map(|worker| &worker.flights);
         flights.map(|flight| {
             let request = flight.request.and_then(|id| self.request(id));
-            InHand {
+            RequestInHand {
                 client: request.map(|request| request.client),
                 arrived: request.map(|request| request.arrived),
                 since: flight.began,
@@ -112,9 +101,9 @@ impl Dispatcher {
     }
 
     /// Whose requests wait, the one that came first at the beginning.
-    pub fn queued(&self) -> impl Iterator<Item = Waiting> {
+    pub fn queued(&self) -> impl Iterator<Item = WaitingRequest> {
         let requests = self.queue.iter().filter_map(|id| self.request(id));
-        requests.map(|request| Waiting {
+        requests.map(|request| WaitingRequest {
             client: request.client,
             arrived: request.arrived,
             deaths: request.deaths,
@@ -130,29 +119,25 @@ impl Dispatcher {
 fn view(worker: &Worker) -> WorkerView {
     WorkerView {
         id: worker.id,
-        position: match worker.place {
-            Place::Serving(slot) => Position::Serves(slot),
-            Place::Successor(slot) => Position::TakesOver(slot),
-            Place::Outgoing => Position::Leaves,
-        },
-        doing: doing(worker),
+        place: worker.place,
+        activity: activity(worker),
         quarantined: worker.quarantined,
         served: worker.answered,
         in_hand: worker.flights.len(),
     }
 }
 
-fn doing(worker: &Worker) -> Doing {
+fn activity(worker: &Worker) -> Activity {
     let for_nobody = worker.flights.iter().all(|flight| flight.request.is_none());
     match worker.phase {
-        Phase::Delayed { until } => Doing::WaitsForItsStart(until),
-        Phase::Spawning | Phase::Starting { .. } => Doing::Starts,
-        Phase::Probing { .. } => Doing::IsProbed,
-        Phase::Available => Doing::Nothing,
-        Phase::Busy { .. } if for_nobody => Doing::WorksForNobody,
-        Phase::Busy { .. } => Doing::Works,
-        Phase::Settling { .. } => Doing::IsWatched,
-        Phase::Resting { .. } => Doing::Rests,
-        Phase::Stopping => Doing::Stops,
+        Phase::Delayed { until } => Activity::Delayed(until),
+        Phase::Spawning | Phase::Starting { .. } => Activity::Starting,
+        Phase::Probing { .. } => Activity::Probing,
+        Phase::Available => Activity::Idle,
+        Phase::Busy { .. } if for_nobody => Activity::Draining,
+        Phase::Busy { .. } => Activity::Busy,
+        Phase::Settling { .. } => Activity::Settling,
+        Phase::Resting { .. } => Activity::Resting,
+        Phase::Stopping => Activity::Stopping,
     }
 }

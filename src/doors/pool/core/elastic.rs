@@ -325,7 +325,7 @@ impl Dispatcher {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{ClientId, Event, Step, Which};
+    use super::super::{AfterReply, ClientId, Event, ReplyTo};
     use super::*;
     use crate::doors::pool::options::{Policy, PoolSize};
 
@@ -442,11 +442,11 @@ mod tests {
 
         fn answer(&mut self, requests: usize) {
             for worker in self.busy.drain(..requests).collect::<Vec<_>>() {
-                let step = Step::Kept;
+                let after = AfterReply::InStep;
                 self.tell(Event::Reply {
                     worker,
-                    which: Which::Oldest,
-                    step,
+                    to: ReplyTo::Oldest,
+                    after,
                 });
             }
         }

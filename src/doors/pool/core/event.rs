@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::options::Policy;
-use super::health::News;
+use super::health::HealthChange;
 
 /// Who waits for an answer, named by the shell: one request of a connection, or a session. The dispatcher only hands it back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -31,9 +31,9 @@ pub struct WorkerId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChannelId(pub u32);
 
-/// Which of its requests a worker's output is about.
+/// The request, of those that a worker has, that its output is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Which {
+pub enum ReplyTo {
     /// The one it has had longest: it answers in order.
     Oldest,
     /// The one whose number it has said.
@@ -61,23 +61,23 @@ pub enum Event {
     /// A started worker is ready to be asked.
     Ready(WorkerId),
     /// The first bytes of a reply have come, but not its end.
-    ReplyBegun(WorkerId, Which),
+    ReplyBegun(WorkerId, ReplyTo),
     /// One whole reply has come.
     Reply {
         /// From whom.
         worker: WorkerId,
-        /// To what.
-        which: Which,
-        /// Whether the worker is in step after it.
-        step: Step,
+        /// Which of its requests it answers.
+        to: ReplyTo,
+        /// The worker's state after it.
+        after: AfterReply,
     },
     /// The worker cannot be used any more, though its process may still be there.
     Broken(WorkerId, Fault),
     /// The answer to [`Action::Inspect`].
-    Inspected(WorkerId, Verdict),
+    Inspected(WorkerId, Inspection),
     /// The answer to [`Action::Probe`]. A probe that ends in any other way ends in [`Event::Broken`], [`Event::Exited`] or
     /// its deadline.
-    Probed(WorkerId, Finding),
+    Probed(WorkerId, ProbeResult),
     /// The process has ended, its group with it, and is reaped.
     Exited(WorkerId),
     /// The worker has grown over its memory limit: replace it in good order.
@@ -89,18 +89,18 @@ pub enum Event {
     /// The operator has changed the numbers.
     Reconfigure(Box<Policy>),
     /// The pool ends; whoever still waits is refused.
-    Shutdown(Ending),
+    Shutdown(StopMode),
 }
 
-/// Whether a worker that has just replied is still in step with its requests.
+/// The state of a worker that has just replied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum AfterReply {
     /// It has read its request and written one reply.
-    Kept,
+    InStep,
     /// It has written more than one reply, or replied before it had read all of its request.
-    Lost,
+    OutOfStep,
     /// It has answered the only request it takes, and is replaced without delay.
-    Last,
+    Spent,
 }
 
 /// Why a worker is of no use any more.
@@ -118,48 +118,48 @@ pub enum Fault {
     /// nobody knows.
     UnknownChannel,
     /// Its reply to this is over the limit.
-    ReplyTooLong(Which),
+    ReplyTooLong(ReplyTo),
     /// What it writes is no reply in the framing that it was said to speak.
     Malformed,
 }
 
 impl Fault {
     /// Output that is about nothing the worker has in flight.
-    pub(super) fn of_stray(which: Which) -> Self {
-        match which {
-            Which::Oldest => Fault::Unasked,
-            Which::Channel(_) => Fault::UnknownChannel,
+    pub(super) fn of_stray(to: ReplyTo) -> Self {
+        match to {
+            ReplyTo::Oldest => Fault::Unasked,
+            ReplyTo::Channel(_) => Fault::UnknownChannel,
         }
     }
 }
 
-/// Whether a worker that was looked at is in step.
+/// The state of a worker that was inspected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Inspection {
     /// It has read all of its input and written nothing more.
-    Clean,
+    InStep,
     /// It has left input unread or written more than one reply.
     OutOfStep,
 }
 
-/// What a worker has answered to its probe.
+/// The result of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finding {
-    /// What was expected, and nothing else.
-    Right,
-    /// Anything else.
-    Wrong,
+pub enum ProbeResult {
+    /// The worker answered what was expected, and nothing else.
+    Passed,
+    /// The worker answered anything else.
+    Failed,
 }
 
-/// How a worker is made to go.
+/// The first step of ending a worker's process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
+pub enum StopMode {
     /// End of input first, then TERM, then KILL.
-    Gently,
-    /// TERM at once, then KILL: it does not follow, or is not to be believed.
-    Firmly,
+    EndInput,
+    /// TERM at once, then KILL: for a worker that does not follow, or is not to be trusted.
+    Terminate,
     /// KILL at once.
-    Now,
+    Kill,
 }
 
 /// What the shell is to do, in order. A reply just reported is still in the shell's hands when it sees
@@ -218,7 +218,7 @@ pub enum Action {
         channel: Option<ChannelId>,
     },
     /// End the worker's process and report [`Event::Exited`] when it has gone.
-    Stop(WorkerId, Ending),
+    Stop(WorkerId, StopMode),
     /// For the log: a worker is lost or let go, and what becomes of its place.
     Replaced {
         /// Who goes.
@@ -232,8 +232,8 @@ pub enum Action {
         /// So many workers of this place have been lost early one after the other, this one included: what the delay grows with.
         early_deaths: u32,
     },
-    /// For the log: where others had failed their probe a worker serves again, which has passed or is not asked any more.
-    Cleared(WorkerId),
+    /// For the log: where others had failed their probe a worker serves again, which has passed or is not probed any more.
+    QuarantineEnded(WorkerId),
     /// For the log: the load wants more workers, and a place is opened for one.
     Grown {
         /// The number of the new place.
@@ -253,7 +253,7 @@ pub enum Action {
     /// For the log: every worker the operator wanted replaced is.
     Rolled,
     /// For the log: the pool can serve now, or cannot any more.
-    Health(News),
+    Health(HealthChange),
 }
 
 /// Why a request got no answer.

@@ -56,7 +56,7 @@ pub struct Outage {
 
 /// What the operator is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum News {
+pub enum HealthChange {
     /// The pool serves, for the first time.
     Ready,
     /// No worker can serve.
@@ -101,21 +101,21 @@ pub(super) enum Credit {
 
 impl Health {
     /// All there are of changes.
-    fn on(self, outlook: Outlook, now: Instant, failed: u64) -> (Health, Option<News>) {
+    fn on(self, outlook: Outlook, now: Instant, failed: u64) -> (Health, Option<HealthChange>) {
         let down = |reason, has_served| {
             let outage = Outage {
                 since: now,
                 failed_before: failed,
                 has_served,
             };
-            (Health::Down(outage), Some(News::Down { reason }))
+            (Health::Down(outage), Some(HealthChange::Down { reason }))
         };
         match (self, outlook) {
-            (Health::Starting, Outlook::Settled) => (Health::Serving, Some(News::Ready)),
+            (Health::Starting, Outlook::Settled) => (Health::Serving, Some(HealthChange::Ready)),
             (Health::Starting, Outlook::Hopeless(reason)) => down(reason, false),
             (Health::Serving, Outlook::Hopeless(reason)) => down(reason, true),
             (Health::Down(outage), Outlook::Fair | Outlook::Settled) => {
-                let over = News::Over {
+                let over = HealthChange::Over {
                     lasted: now.saturating_duration_since(outage.since),
                     failed: failed.saturating_sub(outage.failed_before),
                     first_time: !outage.has_served,
@@ -256,7 +256,7 @@ impl Dispatcher {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{ClientId, Ending, Event, Finding, Step, Which};
+    use super::super::{AfterReply, ClientId, Event, ProbeResult, ReplyTo, StopMode};
     use super::*;
     use crate::doors::pool::options::Policy;
 
@@ -267,7 +267,7 @@ mod tests {
         now: Instant,
         dispatcher: Dispatcher,
         spawns: Vec<WorkerId>,
-        news: Vec<News>,
+        changes: Vec<HealthChange>,
     }
 
     impl World {
@@ -284,7 +284,7 @@ mod tests {
                 now,
                 dispatcher: Dispatcher::new(policy, now, 1),
                 spawns: Vec::new(),
-                news: Vec::new(),
+                changes: Vec::new(),
             };
             world.fetch();
             world
@@ -294,7 +294,7 @@ mod tests {
             while let Some(action) = self.dispatcher.next_action() {
                 match action {
                     Action::Spawn(worker) => self.spawns.push(worker),
-                    Action::Health(news) => self.news.push(news),
+                    Action::Health(change) => self.changes.push(change),
                     _ => {}
                 }
             }
@@ -337,29 +337,29 @@ mod tests {
             self.tell(Event::Request { client, size: 80 });
         }
 
-        fn heard(&mut self) -> Vec<News> {
-            std::mem::take(&mut self.news)
+        fn heard(&mut self) -> Vec<HealthChange> {
+            std::mem::take(&mut self.changes)
         }
     }
 
     fn reply(worker: WorkerId) -> Event {
         Event::Reply {
             worker,
-            which: Which::Oldest,
-            step: Step::Kept,
+            to: ReplyTo::Oldest,
+            after: AfterReply::InStep,
         }
     }
 
-    fn over(lasted: Duration, failed: u64, first_time: bool) -> Vec<News> {
-        vec![News::Over {
+    fn over(lasted: Duration, failed: u64, first_time: bool) -> Vec<HealthChange> {
+        vec![HealthChange::Over {
             lasted,
             failed,
             first_time,
         }]
     }
 
-    fn down(reason: Restart) -> Vec<News> {
-        vec![News::Down { reason }]
+    fn down(reason: Restart) -> Vec<HealthChange> {
+        vec![HealthChange::Down { reason }]
     }
 
     #[test]
@@ -369,12 +369,12 @@ mod tests {
         world.pass(GRACE - Duration::from_millis(1));
         assert_eq!((world.heard(), world.dispatcher.health()), (vec![], Health::Starting));
         world.pass(Duration::from_millis(1));
-        assert_eq!(world.heard(), [News::Ready]);
+        assert_eq!(world.heard(), [HealthChange::Ready]);
         let mut world = World::new(1, |_| {});
         let started = world.start();
         world.request(1);
         world.each(&started, reply);
-        assert_eq!(world.heard(), [News::Ready]);
+        assert_eq!(world.heard(), [HealthChange::Ready]);
         assert_eq!(workers.len(), 2);
     }
 
@@ -386,17 +386,17 @@ mod tests {
         world.pass(60 * SECOND);
         assert_eq!(world.heard(), []);
         world.tell(Event::Ready(workers[1]));
-        assert_eq!(world.heard(), [News::Ready]);
+        assert_eq!(world.heard(), [HealthChange::Ready]);
     }
 
     #[test]
     fn one_that_fails_while_another_serves_is_not_waited_for() {
         let mut world = World::new(2, |policy| policy.probe_interval = Some(60 * SECOND));
         let workers = world.start();
-        world.tell(Event::Probed(workers[0], Finding::Wrong));
+        world.tell(Event::Probed(workers[0], ProbeResult::Failed));
         assert_eq!(world.heard(), []);
-        world.tell(Event::Probed(workers[1], Finding::Right));
-        assert_eq!(world.heard(), [News::Ready]);
+        world.tell(Event::Probed(workers[1], ProbeResult::Passed));
+        assert_eq!(world.heard(), [HealthChange::Ready]);
     }
 
     #[test]
@@ -455,7 +455,7 @@ mod tests {
             }),
             (Restart::Quarantined, |world| {
                 let started = world.start();
-                world.each(&started, |worker| Event::Probed(worker, Finding::Wrong));
+                world.each(&started, |worker| Event::Probed(worker, ProbeResult::Failed));
             }),
             (Restart::Desync, |world| {
                 let started = world.start();
@@ -479,22 +479,22 @@ mod tests {
             (policy.probe_interval, policy.queue_timeout) = (Some(60 * SECOND), SECOND);
         });
         let started = world.start();
-        world.each(&started, |worker| Event::Probed(worker, Finding::Right));
-        assert_eq!(world.heard(), [News::Ready]);
+        world.each(&started, |worker| Event::Probed(worker, ProbeResult::Passed));
+        assert_eq!(world.heard(), [HealthChange::Ready]);
         // One after the other is asked again.
         for worker in &started {
             world.tell(Event::Broken(*worker, super::super::Fault::Unasked));
         }
         assert_eq!(world.heard(), [], "they are replaced at once");
         let started = world.start();
-        world.tell(Event::Probed(started[0], Finding::Wrong));
+        world.tell(Event::Probed(started[0], ProbeResult::Failed));
         assert_eq!(world.heard(), [], "the other one may pass");
-        world.tell(Event::Probed(started[1], Finding::Wrong));
+        world.tell(Event::Probed(started[1], ProbeResult::Failed));
         assert_eq!(world.heard(), down(Restart::Quarantined));
         world.request(1);
         world.pass(TICK);
         let started = world.start();
-        world.tell(Event::Probed(started[0], Finding::Right));
+        world.tell(Event::Probed(started[0], ProbeResult::Passed));
         assert_eq!(world.heard(), over(TICK, 1, false));
     }
 
@@ -504,7 +504,7 @@ mod tests {
         let started = world.start();
         world.request(1);
         world.each(&started, reply);
-        assert_eq!(world.heard(), [News::Ready]);
+        assert_eq!(world.heard(), [HealthChange::Ready]);
         world.each(&started, Event::Exited);
         let started = world.start();
         world.pass(20 * SECOND);
@@ -514,11 +514,11 @@ mod tests {
         world.request(2);
         world.tell(Event::Reply {
             worker: successors[0],
-            which: Which::Oldest,
-            step: Step::Last,
+            to: ReplyTo::Oldest,
+            after: AfterReply::Spent,
         });
         world.start();
-        world.tell(Event::Shutdown(Ending::Gently));
+        world.tell(Event::Shutdown(StopMode::EndInput));
         assert_eq!(world.heard(), []);
     }
 
@@ -527,14 +527,14 @@ mod tests {
     fn a_new_generation_that_fails_behind_the_old_one_is_no_outage_until_that_dies() {
         let mut world = World::new(1, |policy| policy.probe_interval = Some(3600 * SECOND));
         let old = world.start();
-        world.each(&old, |worker| Event::Probed(worker, Finding::Right));
+        world.each(&old, |worker| Event::Probed(worker, ProbeResult::Passed));
         world.tell(Event::Roll);
         for _ in 0..3 {
             let new = world.start();
-            world.each(&new, |worker| Event::Probed(worker, Finding::Wrong));
+            world.each(&new, |worker| Event::Probed(worker, ProbeResult::Failed));
             world.pass(60 * SECOND);
         }
-        assert_eq!(world.heard(), [News::Ready]);
+        assert_eq!(world.heard(), [HealthChange::Ready]);
         world.each(&old, Event::Exited);
         assert_eq!(world.heard(), down(Restart::Quarantined));
     }
@@ -552,7 +552,7 @@ mod tests {
         world.start();
         assert_eq!(world.heard(), [], "the one before them was not to be believed yet");
         world.pass(EARLY);
-        assert_eq!(world.heard(), [News::Ready]);
+        assert_eq!(world.heard(), [HealthChange::Ready]);
         assert!(world.dispatcher.is_in_full_force());
     }
 

@@ -52,13 +52,14 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 pub use counters::{CacheCounters, Counters, Refusals, Restarts};
-pub use detail::{Doing, InHand, Position, Waiting, WorkerView};
+pub use detail::{Activity, RequestInHand, WaitingRequest, WorkerView};
 pub use event::{
-    Action, ChannelId, ClientId, Ending, Event, Fault, Finding, Refusal, RequestId, Restart, Step, Verdict, Which,
-    WorkerId,
+    Action, AfterReply, ChannelId, ClientId, Event, Fault, Inspection, ProbeResult, Refusal, ReplyTo, RequestId,
+    Restart, StopMode, WorkerId,
 };
-pub use health::{Health, News};
+pub use health::{Health, HealthChange};
 pub use view::{SlotView, Status, StatusCounts};
+pub use worker::Place;
 
 use super::options::Policy;
 use available::Available;
@@ -175,11 +176,11 @@ impl Dispatcher {
             Event::Started(worker) => self.started(worker),
             Event::SpawnFailed(worker) => self.spawn_failed(worker),
             Event::Ready(worker) => self.ready(worker),
-            Event::ReplyBegun(worker, which) => self.reply_begun(worker, which),
-            Event::Reply { worker, which, step } => self.reply(worker, which, step),
+            Event::ReplyBegun(worker, to) => self.reply_begun(worker, to),
+            Event::Reply { worker, to, after } => self.reply(worker, to, after),
             Event::Broken(worker, fault) => self.broken(worker, fault),
-            Event::Inspected(worker, verdict) => self.inspected(worker, verdict),
-            Event::Probed(worker, finding) => self.probed(worker, finding),
+            Event::Inspected(worker, inspection) => self.inspected(worker, inspection),
+            Event::Probed(worker, result) => self.probed(worker, result),
             Event::Exited(worker) => self.exited(worker),
             Event::Outgrown(worker) => self.outgrown(worker),
             Event::Tick => self.tick(),

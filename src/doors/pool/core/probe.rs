@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use super::Dispatcher;
 use super::blame::Blame;
-use super::event::{Action, Finding, Restart, WorkerId};
+use super::event::{Action, ProbeResult, Restart, WorkerId};
 use super::worker::{After, Phase};
 
 /// Of so many places one may be without its worker because that is probed.
@@ -123,12 +123,12 @@ impl Dispatcher {
         overdue || self.queue.len() == 0 && (others_free > 0 || others_at_work == 0)
     }
 
-    pub(super) fn probed(&mut self, id: WorkerId, finding: Finding) {
+    pub(super) fn probed(&mut self, id: WorkerId, result: ProbeResult) {
         // Any other phase: it was told to go, or its time was over, while its answer was on the way.
         let Some(Phase::Probing { standing, .. }) = self.phase(id) else {
             return;
         };
-        if finding == Finding::Wrong {
+        if result == ProbeResult::Failed {
             return self.lose(id, Restart::Quarantined, Blame::Nobody);
         }
         self.plan_probe(id);
@@ -166,7 +166,7 @@ impl Dispatcher {
     pub(super) fn end_quarantine(&mut self, id: WorkerId) {
         let Some(worker) = self.worker_mut(id) else { return };
         if std::mem::take(&mut worker.quarantined) {
-            self.actions.push_back(Action::Cleared(id));
+            self.actions.push_back(Action::QuarantineEnded(id));
         }
     }
 }
@@ -174,8 +174,8 @@ impl Dispatcher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doors::pool::core::Which;
-    use crate::doors::pool::core::{ClientId, Ending, Event, Fault, Status, Step, Verdict};
+    use crate::doors::pool::core::ReplyTo;
+    use crate::doors::pool::core::{AfterReply, ClientId, Event, Fault, Inspection, Status, StopMode};
     use crate::doors::pool::options::Policy;
 
     const INTERVAL: Duration = Duration::from_secs(60);
@@ -213,7 +213,7 @@ mod tests {
             };
             world.tell(Event::Reconfigure(Box::new(policy)));
             let worker = world.start();
-            world.tell(Event::Probed(worker, Finding::Right));
+            world.tell(Event::Probed(worker, ProbeResult::Passed));
             (world, worker)
         }
 
@@ -222,7 +222,7 @@ mod tests {
             let mut world = World::new(workers);
             let started: Vec<WorkerId> = (0..workers).map(|_| world.start()).collect();
             for worker in &started {
-                world.tell(Event::Probed(*worker, Finding::Right));
+                world.tell(Event::Probed(*worker, ProbeResult::Passed));
             }
             world.actions.clear();
             (world, started)
@@ -234,7 +234,7 @@ mod tests {
                 match action {
                     Action::Inspect(worker) => self
                         .dispatcher
-                        .handle(self.now, Event::Inspected(worker, Verdict::Clean)),
+                        .handle(self.now, Event::Inspected(worker, Inspection::InStep)),
                     action => self.actions.push(action),
                 }
             }
@@ -309,11 +309,11 @@ mod tests {
         }
 
         fn reply(&mut self, worker: WorkerId) {
-            let step = Step::Kept;
+            let after = AfterReply::InStep;
             self.tell(Event::Reply {
                 worker,
-                which: Which::Oldest,
-                step,
+                to: ReplyTo::Oldest,
+                after,
             });
         }
 
@@ -334,7 +334,7 @@ mod tests {
         let worker = world.start();
         world.request();
         assert_eq!((world.given(), world.status()), (None, vec![Status::Starting]));
-        world.tell(Event::Probed(worker, Finding::Right));
+        world.tell(Event::Probed(worker, ProbeResult::Passed));
         assert_eq!(world.given(), Some(worker));
         assert_eq!(world.dispatcher.counters().probes, 1);
         assert_eq!(world.dispatcher.counters().total, 1, "a probe is no request");
@@ -346,10 +346,10 @@ mod tests {
         world.request();
         for seconds in [2, 4, 8, 16, 32, 60, 60] {
             let worker = world.start();
-            world.tell(Event::Probed(worker, Finding::Wrong));
+            world.tell(Event::Probed(worker, ProbeResult::Failed));
             let delay = Duration::from_secs(seconds);
             assert_eq!(world.delay(), Some(delay));
-            assert!(world.actions.contains(&Action::Stop(worker, Ending::Firmly)));
+            assert!(world.actions.contains(&Action::Stop(worker, StopMode::Terminate)));
             assert_eq!(world.status(), [Status::Quarantined]);
             world.tell(Event::Exited(worker));
             world.pass(delay);
@@ -357,9 +357,9 @@ mod tests {
         assert_eq!(world.dispatcher.status_counts().quarantined, 1);
         assert_eq!(world.given(), None);
         let worker = world.start();
-        world.tell(Event::Probed(worker, Finding::Right));
+        world.tell(Event::Probed(worker, ProbeResult::Passed));
         assert_eq!(world.given(), Some(worker));
-        assert!(world.actions.contains(&Action::Cleared(worker)));
+        assert!(world.actions.contains(&Action::QuarantineEnded(worker)));
         assert_eq!(world.status(), [Status::Busy]);
         assert_eq!(world.dispatcher.counters().restarts.quarantined, 7);
     }
@@ -367,10 +367,10 @@ mod tests {
     #[test]
     fn whatever_befalls_a_worker_in_its_probe_is_a_failure() {
         let fates: [fn(&mut World, WorkerId); 6] = [
-            |world, worker| world.tell(Event::Probed(worker, Finding::Wrong)),
+            |world, worker| world.tell(Event::Probed(worker, ProbeResult::Failed)),
             |world, worker| world.tell(Event::Exited(worker)),
             |world, worker| world.tell(Event::Broken(worker, Fault::OutputClosed)),
-            |world, worker| world.tell(Event::Broken(worker, Fault::ReplyTooLong(Which::Oldest))),
+            |world, worker| world.tell(Event::Broken(worker, Fault::ReplyTooLong(ReplyTo::Oldest))),
             |world, worker| world.reply(worker),
             |world, _| world.pass(Duration::from_secs(3600)),
         ];
@@ -393,7 +393,7 @@ mod tests {
         assert_eq!(world.asked(), Some(workers[0]));
         world.request();
         assert_eq!((world.given(), world.status()), (None, vec![Status::Busy]));
-        world.tell(Event::Probed(workers[0], Finding::Right));
+        world.tell(Event::Probed(workers[0], ProbeResult::Passed));
         assert_eq!(world.given(), Some(workers[0]));
     }
 
@@ -402,13 +402,13 @@ mod tests {
         let (mut world, workers) = World::serving(1);
         world.pass(2 * INTERVAL);
         assert_eq!(world.asked(), Some(workers[0]));
-        world.tell(Event::Probed(workers[0], Finding::Wrong));
+        world.tell(Event::Probed(workers[0], ProbeResult::Failed));
         world.request();
         assert_eq!(world.delay(), Some(Duration::from_secs(2)));
         world.pass(Duration::from_secs(2));
         let next = world.start();
         assert_eq!(world.given(), None);
-        world.tell(Event::Probed(next, Finding::Right));
+        world.tell(Event::Probed(next, ProbeResult::Passed));
         assert_eq!(world.given(), Some(next));
     }
 
@@ -422,7 +422,7 @@ mod tests {
         let mut asked = vec![first];
         while asked.len() < workers.len() {
             let last = *asked.last().unwrap();
-            world.tell(Event::Probed(last, Finding::Right));
+            world.tell(Event::Probed(last, ProbeResult::Passed));
             world.pass(INTERVAL / PUT_OFF);
             asked.push(world.asked().expect("the next is due"));
         }
@@ -461,7 +461,7 @@ mod tests {
         world.pass(INTERVAL / PUT_OFF);
         world.reply_and_be_watched(worker);
         assert_eq!(world.asked(), Some(worker), "nobody waits");
-        world.tell(Event::Probed(worker, Finding::Right));
+        world.tell(Event::Probed(worker, ProbeResult::Passed));
         (0..50).for_each(|_| world.request());
         let replies = (1..50).find(|_| {
             assert_eq!(world.given(), Some(worker));
@@ -485,7 +485,7 @@ mod tests {
             world.request();
             assert_eq!(world.given(), Some(workers[0]));
             world.reply(workers[0]);
-            world.tell(Event::Probed(successor, Finding::Wrong));
+            world.tell(Event::Probed(successor, ProbeResult::Failed));
             assert_eq!(world.dispatcher.in_service(0), Some(workers[0]));
             assert_eq!(
                 (world.status(), world.dispatcher.status_counts().quarantined),
@@ -496,8 +496,8 @@ mod tests {
             world.pass(Duration::from_secs(seconds));
         }
         let successor = world.start();
-        world.tell(Event::Probed(successor, Finding::Right));
-        assert!(world.actions.contains(&Action::Stop(workers[0], Ending::Gently)));
+        world.tell(Event::Probed(successor, ProbeResult::Passed));
+        assert!(world.actions.contains(&Action::Stop(workers[0], StopMode::EndInput)));
         assert!(world.actions.contains(&Action::Rolled));
         world.request();
         assert_eq!(world.given(), Some(successor));
@@ -541,11 +541,11 @@ mod tests {
             }
             world.pass(INTERVAL / 10);
             let Some(channel) = given.pop_front() else { break };
-            let (which, step) = (Which::Channel(channel), Step::Kept);
-            world.tell(Event::Reply { worker, which, step });
+            let (to, after) = (ReplyTo::Channel(channel), AfterReply::InStep);
+            world.tell(Event::Reply { worker, to, after });
         }
         assert_eq!(world.asked(), Some(worker));
-        world.tell(Event::Probed(worker, Finding::Right));
+        world.tell(Event::Probed(worker, ProbeResult::Passed));
         assert_eq!((world.given(), world.given()), (Some(worker), Some(worker)));
     }
 }

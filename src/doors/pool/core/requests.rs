@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::blame::Blame;
 use super::deadlines::{LONG_REQUEST, SETTLE, UNWATCHED};
-use super::event::{Action, ClientId, Refusal, RequestId, Step, Which, WorkerId};
+use super::event::{Action, AfterReply, ClientId, Refusal, ReplyTo, RequestId, WorkerId};
 use super::worker::{After, Flight, Phase, Place};
 use super::{Dispatcher, Fault, Restart, Stage};
 use crate::doors::pool::options::Mode;
@@ -214,25 +214,25 @@ impl Dispatcher {
         }
     }
 
-    pub(super) fn reply_begun(&mut self, worker: WorkerId, which: Which) {
+    pub(super) fn reply_begun(&mut self, worker: WorkerId, to: ReplyTo) {
         match self.phase(worker) {
-            Some(Phase::Busy { .. }) if self.note_begun(worker, which) => {}
+            Some(Phase::Busy { .. }) if self.note_begun(worker, to) => {}
             // Its last words; nobody waits for them.
             Some(Phase::Stopping) | None => {}
-            Some(_) => self.broken(worker, Fault::of_stray(which)),
+            Some(_) => self.broken(worker, Fault::of_stray(to)),
         }
     }
 
     /// One of a worker's flights has landed.
-    pub(super) fn reply(&mut self, worker: WorkerId, which: Which, step: Step) {
+    pub(super) fn reply(&mut self, worker: WorkerId, to: ReplyTo, after: AfterReply) {
         match self.phase(worker) {
             Some(Phase::Busy { .. }) => {}
             // Its last words; it is on its way out and its requests have been dealt with.
             Some(Phase::Stopping) | None => return,
-            Some(_) => return self.broken(worker, Fault::of_stray(which)),
+            Some(_) => return self.broken(worker, Fault::of_stray(to)),
         }
-        let Some(flight) = self.worker_mut(worker).and_then(|worker| worker.land(which)) else {
-            return self.broken(worker, Fault::of_stray(which));
+        let Some(flight) = self.worker_mut(worker).and_then(|worker| worker.land(to)) else {
+            return self.broken(worker, Fault::of_stray(to));
         };
         if let Some(request) = flight.request {
             self.answer(worker, request, flight.began);
@@ -241,14 +241,14 @@ impl Dispatcher {
         if self.in_flight(worker) > 0 {
             self.turn_to_oldest(worker);
         }
-        match step {
-            Step::Lost => {
+        match after {
+            AfterReply::OutOfStep => {
                 self.counters.unknown += 1;
                 // Which of what is still in flight the rest belongs to, nobody knows: all of it is asked again.
                 self.lose(worker, Restart::Desync, Blame::Nobody);
             }
-            Step::Last => self.lose(worker, Restart::Spent, Blame::Nobody),
-            Step::Kept => self.go_on(worker, flight.size),
+            AfterReply::Spent => self.lose(worker, Restart::Spent, Blame::Nobody),
+            AfterReply::InStep => self.go_on(worker, flight.size),
         }
     }
 

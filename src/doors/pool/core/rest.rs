@@ -66,7 +66,7 @@ impl Dispatcher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doors::pool::core::{Action, ClientId, Event, Fault, Restart, Step, Which};
+    use crate::doors::pool::core::{Action, AfterReply, ClientId, Event, Fault, ReplyTo, Restart};
     use crate::doors::pool::options::Policy;
 
     const REST: Duration = Duration::from_millis(100);
@@ -120,8 +120,8 @@ mod tests {
         }
 
         fn answer(&mut self, at: u64, worker: WorkerId) {
-            let (which, step) = (Which::Oldest, Step::Kept);
-            self.at(at, Event::Reply { worker, which, step });
+            let (to, after) = (ReplyTo::Oldest, AfterReply::InStep);
+            self.at(at, Event::Reply { worker, to, after });
         }
 
         /// Who has been given something since the last time.
@@ -248,8 +248,8 @@ mod tests {
         };
         pool.ask(1);
         pool.told.clear();
-        let (which, step) = (Which::Channel(channel), Step::Kept);
-        pool.at(10, Event::Reply { worker, which, step });
+        let (to, after) = (ReplyTo::Channel(channel), AfterReply::InStep);
+        pool.at(10, Event::Reply { worker, to, after });
         assert_eq!(pool.given(), [worker]);
     }
 }

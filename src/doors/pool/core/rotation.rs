@@ -151,8 +151,8 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::doors::pool::core::Which;
-    use crate::doors::pool::core::{ClientId, Event, Step};
+    use crate::doors::pool::core::ReplyTo;
+    use crate::doors::pool::core::{AfterReply, ClientId, Event};
     use crate::doors::pool::options::Policy;
 
     fn spawned(dispatcher: &mut Dispatcher) -> Option<WorkerId> {
@@ -214,9 +214,9 @@ mod tests {
             assert!(started < 3, "there is a delay from the second death on");
             let (client, size) = (ClientId(1), 80);
             let reply = Event::Reply {
-                which: Which::Oldest,
+                to: ReplyTo::Oldest,
                 worker: old,
-                step: Step::Kept,
+                after: AfterReply::InStep,
             };
             let events = [Event::Started(worker), Event::Request { client, size }, reply];
             events.into_iter().for_each(|event| dispatcher.handle(now, event));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::blame::Blame;
-use super::event::{Action, Ending, Fault, Refusal, Restart, Verdict, WorkerId};
+use super::event::{Action, Fault, Inspection, Refusal, Restart, StopMode, WorkerId};
 use super::probe::Probation;
 use super::respawn::{self, EARLY};
 use super::worker::{After, Phase, Place, Worker};
@@ -173,10 +173,10 @@ impl Dispatcher {
     }
 
     pub(super) fn let_go(&mut self, id: WorkerId) {
-        self.stop(id, Ending::Gently);
+        self.stop(id, StopMode::EndInput);
     }
 
-    fn stop(&mut self, id: WorkerId, ending: Ending) {
+    fn stop(&mut self, id: WorkerId, ending: StopMode) {
         self.enter(id, Phase::Stopping);
         self.actions.push_back(Action::Stop(id, ending));
     }
@@ -195,25 +195,25 @@ impl Dispatcher {
                 self.counters.unknown += 1;
                 self.lose(id, Restart::UnknownChannel, Blame::Working);
             }
-            (Some(_), Fault::ReplyTooLong(which)) => {
-                self.note_begun(id, which);
+            (Some(_), Fault::ReplyTooLong(to)) => {
+                self.note_begun(id, to);
                 self.lose(id, Restart::Oversize, Blame::Nobody);
             }
             (Some(_), Fault::Malformed) => self.lose(id, Restart::Malformed, Blame::Working),
         }
     }
 
-    pub(super) fn inspected(&mut self, id: WorkerId, verdict: Verdict) {
+    pub(super) fn inspected(&mut self, id: WorkerId, inspection: Inspection) {
         let Some(Phase::Settling { .. }) = self.phase(id) else {
             return;
         };
-        match verdict {
-            Verdict::Clean => {
+        match inspection {
+            Inspection::InStep => {
                 self.vouch_for(id);
                 self.note_quiet(id);
                 self.release(id);
             }
-            Verdict::OutOfStep => {
+            Inspection::OutOfStep => {
                 self.counters.unknown += 1;
                 self.lose(id, Restart::Desync, Blame::Nobody);
             }
@@ -242,8 +242,8 @@ impl Dispatcher {
         let reason = self.phase(id).map_or(reason, |phase| phase.loss(reason));
         self.replace(id, reason);
         let ending = match reason {
-            Restart::Spent => Ending::Gently,
-            _ => Ending::Firmly,
+            Restart::Spent => StopMode::EndInput,
+            _ => StopMode::Terminate,
         };
         if let Some(phase) = self.dismiss(id, ending) {
             self.end_flights_of(id, phase, reason, blame);
@@ -251,7 +251,7 @@ impl Dispatcher {
     }
 
     /// Sends a lost worker away and returns what it was doing.
-    fn dismiss(&mut self, id: WorkerId, ending: Ending) -> Option<Phase> {
+    fn dismiss(&mut self, id: WorkerId, ending: StopMode) -> Option<Phase> {
         let worker = self.worker_mut(id)?;
         worker.place = Place::Outgoing;
         let phase = worker.phase;
@@ -375,7 +375,7 @@ impl Dispatcher {
         }
     }
 
-    pub(super) fn shutdown(&mut self, ending: Ending) {
+    pub(super) fn shutdown(&mut self, ending: StopMode) {
         self.stage = Stage::Stopping;
         self.rotation = super::Rotation::default();
         self.forget_load();
@@ -389,7 +389,7 @@ impl Dispatcher {
         }
     }
 
-    fn shut_down_worker(&mut self, id: WorkerId, ending: Ending) {
+    fn shut_down_worker(&mut self, id: WorkerId, ending: StopMode) {
         let Some(worker) = self.worker_mut(id) else { return };
         worker.place = Place::Outgoing;
         match worker.phase {

@@ -97,14 +97,14 @@ pub(super) struct Flight {
     pub(super) reply_begun: bool,
 }
 
-/// Where a worker belongs.
+/// A worker's place, by its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
-    /// It is the one that serves (or will serve) in this place.
+pub enum Place {
+    /// The worker serves (or will serve) in this place.
     Serving(usize),
-    /// It starts up behind the one that serves there, and takes over when it is ready.
+    /// The worker starts up behind the one that serves there, and takes over when it is ready.
     Successor(usize),
-    /// It has no place any more: it finishes what it has in hand and goes.
+    /// The worker has no place any more: it finishes what it has in hand and stops.
     Outgoing,
 }
 

@@ -7,7 +7,7 @@ use std::iter;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Instant;
 
-use super::super::core::{InHand, Position, SlotView, Waiting};
+use super::super::core::{Place, RequestInHand, SlotView, WaitingRequest};
 use super::super::dump::{self, ClientState, ClientView, Descriptors, Load};
 use super::super::recorder::Excerpt;
 use super::Pool;
@@ -69,9 +69,9 @@ impl Pool {
         let (survey, mut lines_left) = (Survey::begin(now), ALL_IN_HAND);
         for view in self.dispatcher.workers() {
             let process = self.workers.get(view.id);
-            let number = match view.position {
-                Position::Serves(number) | Position::TakesOver(number) => number,
-                Position::Leaves => process.map_or(0, |process| process.number),
+            let number = match view.place {
+                Place::Serving(number) | Place::Successor(number) => number,
+                Place::Outgoing => process.map_or(0, |process| process.number),
             };
             let told = process.map(|process| ProcessView {
                 pid: process.pid(),
@@ -101,7 +101,7 @@ impl Pool {
     }
 
     /// A request that a worker has. Of one whose client has gone, `worker`'s record tells what it was.
-    fn in_hand(&self, request: &InHand, worker: Option<&WorkerProcess>, now: Instant) -> String {
+    fn in_hand(&self, request: &RequestInHand, worker: Option<&WorkerProcess>, now: Instant) -> String {
         let since = now.saturating_duration_since(request.since);
         let Some(id) = request.client else {
             let kept = worker.and_then(|worker| worker.recorder.in_hand());
@@ -130,8 +130,8 @@ impl Pool {
         dump.list(FIRST, length, lines);
     }
 
-    fn in_queue(&self, waiting: &Waiting, now: Instant) -> String {
-        let request = InHand {
+    fn in_queue(&self, waiting: &WaitingRequest, now: Instant) -> String {
+        let request = RequestInHand {
             client: Some(waiting.client),
             arrived: Some(waiting.arrived),
             since: waiting.arrived,

@@ -5,7 +5,7 @@ use std::io;
 use log::Level;
 use nix::sys::signal::Signal;
 
-use super::super::core::{Ending, Event, Fault, WorkerId};
+use super::super::core::{Event, Fault, StopMode, WorkerId};
 use super::super::report::Topic;
 use super::super::story::End;
 use super::process::{Stage, WorkerProcess};
@@ -15,7 +15,7 @@ use crate::process::reaper::{self, Manner};
 use crate::reactor::{Context, Key};
 
 impl Pool {
-    pub(super) fn stop_worker(&mut self, cx: &mut Context<'_>, id: WorkerId, ending: Ending) {
+    pub(super) fn stop_worker(&mut self, cx: &mut Context<'_>, id: WorkerId, mode: StopMode) {
         let Some(process) = self.workers.get_mut(id) else {
             return;
         };
@@ -23,12 +23,12 @@ impl Pool {
         if process.stage != Stage::Lost {
             process.stage = Stage::Ending;
         }
-        let manner = match ending {
+        let manner = match mode {
             // It is most likely on its way.
-            Ending::Firmly if process.loss.is_some() => Manner::Expected,
-            Ending::Gently => Manner::Gently,
-            Ending::Firmly => Manner::Promptly,
-            Ending::Now => Manner::AtOnce,
+            StopMode::Terminate if process.loss.is_some() => Manner::Expected,
+            StopMode::EndInput => Manner::Gently,
+            StopMode::Terminate => Manner::Promptly,
+            StopMode::Kill => Manner::AtOnce,
         };
         self.advance_ending(cx, id, reaper::Event::Stop(manner));
     }

@@ -3,7 +3,7 @@
 
 use log::Level;
 
-use super::super::core::{Health, News, Status};
+use super::super::core::{Health, HealthChange, Status};
 use super::super::outage;
 use super::super::report::Topic;
 use super::Pool;
@@ -12,14 +12,14 @@ use crate::doors::Readiness;
 use crate::reactor::Context;
 
 impl Pool {
-    pub(super) fn log_health(&mut self, cx: &mut Context<'_>, news: News) {
-        match news {
-            News::Ready => self.log_ready(),
-            News::Down { reason } => {
+    pub(super) fn log_health(&mut self, cx: &mut Context<'_>, change: HealthChange) {
+        match change {
+            HealthChange::Ready => self.log_ready(),
+            HealthChange::Down { reason } => {
                 self.outage.begin(reason);
                 self.log_outage_if_due(cx);
             }
-            News::Over {
+            HealthChange::Over {
                 lasted,
                 failed,
                 first_time,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use log::Level;
 
-use super::super::core::{ChannelId, Event, Fault, Finding, Which, WorkerId};
+use super::super::core::{ChannelId, Event, Fault, ProbeResult, ReplyTo, WorkerId};
 use super::super::options::{Disclosure, Probe};
 use super::super::recorder::Excerpt;
 use super::super::report::Topic;
@@ -69,9 +69,9 @@ impl HealthCheck {
         Some(probe)
     }
 
-    fn judge(&mut self, answer: &[u8], unread: Unread, excess: bool, disclosure: Disclosure) -> Finding {
+    fn judge(&mut self, answer: &[u8], unread: Unread, excess: bool, disclosure: Disclosure) -> ProbeResult {
         let Some(probe) = &self.probe else {
-            return Finding::Wrong;
+            return ProbeResult::Failed;
         };
         let expect = Excerpt::of(probe.expect.as_str().as_bytes(), Disclosure::Excerpts);
         let said = Excerpt::of(answer, disclosure);
@@ -89,8 +89,8 @@ impl HealthCheck {
             }
         };
         match self.state {
-            State::Resting => Finding::Right,
-            State::Asked | State::Failed(_) | State::Lost => Finding::Wrong,
+            State::Resting => ProbeResult::Passed,
+            State::Asked | State::Failed(_) | State::Lost => ProbeResult::Failed,
         }
     }
 
@@ -144,7 +144,7 @@ impl Pool {
         };
         let Some(probe) = process.health_check.begin() else {
             // Those alone are asked that were started with something to be asked; who cannot be asked is not believed.
-            return self.dispatch(cx, Event::Probed(id, Finding::Wrong));
+            return self.dispatch(cx, Event::Probed(id, ProbeResult::Failed));
         };
         match process.check_silence() {
             Silence::Kept => {}
@@ -164,7 +164,7 @@ impl Pool {
         cx: &mut Context<'_>,
         id: WorkerId,
         answer: &[u8],
-        which: Which,
+        which: ReplyTo,
         unread: Unread,
         excess: bool,
     ) {
@@ -172,10 +172,10 @@ impl Pool {
             return;
         };
         process.recorder.answered(which, cx.now());
-        let finding = process
+        let result = process
             .health_check
             .judge(answer, unread, excess, self.options.disclosure);
-        self.dispatch(cx, Event::Probed(id, finding));
+        self.dispatch(cx, Event::Probed(id, result));
     }
 
     /// The good news after the bad.
@@ -214,7 +214,7 @@ mod tests {
             let mut health_check = asked("^OK$");
             assert_eq!(
                 health_check.judge(answer, Unread::Nothing, false, SHOWN),
-                Finding::Right
+                ProbeResult::Passed
             );
             assert!(!health_check.is_under_way());
         }
@@ -224,7 +224,7 @@ mod tests {
     fn why_it_failed_is_told() {
         let told = |answer: &[u8], unread, excess| {
             let mut health_check = asked("^OK$");
-            assert_eq!(health_check.judge(answer, unread, excess, SHOWN), Finding::Wrong);
+            assert_eq!(health_check.judge(answer, unread, excess, SHOWN), ProbeResult::Failed);
             health_check.story(SHOWN, &End::Stopped).unwrap()
         };
         assert_eq!(

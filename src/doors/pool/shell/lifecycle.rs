@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use super::super::cache::Cache;
-use super::super::core::{Dispatcher, Ending, Event, Health};
+use super::super::core::{Dispatcher, Event, Health, StopMode};
 use super::super::echoes::Echoes;
 use super::super::options::{Disclosure, Options};
 use super::super::outage::Outage;
@@ -194,7 +194,7 @@ impl Pool {
     /// The end comes nearer when the last client is served and when the last process has gone.
     pub(super) fn advance_life(&mut self, cx: &mut Context<'_>) {
         if self.life == Life::Draining && !self.clients.any_unserved() && self.sessions.len() == 0 {
-            self.stop(cx, Ending::Gently);
+            self.stop(cx, StopMode::EndInput);
         }
         if self.is_over() {
             self.close_all(cx);
@@ -208,16 +208,16 @@ impl Pool {
                 service:% = self.options.name; "{}: --stop-timeout is over; what is still in hand is refused",
                 self.options.name
             );
-            self.stop(cx, Ending::Firmly);
+            self.stop(cx, StopMode::Terminate);
         }
     }
 
-    pub(in crate::doors::pool) fn stop(&mut self, cx: &mut Context<'_>, ending: Ending) {
+    pub(in crate::doors::pool) fn stop(&mut self, cx: &mut Context<'_>, mode: StopMode) {
         self.listening.close();
         self.life = Life::Stopping;
         cx.set_alarm(&mut self.life_alarm, PoolSource::Life.only(), None);
         self.journal.stop(cx);
-        self.dispatch(cx, Event::Shutdown(ending));
+        self.dispatch(cx, Event::Shutdown(mode));
     }
 
     pub(in crate::doors::pool) fn is_over(&self) -> bool {

@@ -269,12 +269,12 @@ impl Pool {
                 Action::Spawn(worker) => self.queue_spawn(cx, worker),
                 Action::Inspect(worker) => self.inspect(cx, worker),
                 Action::Probe { worker, channel } => self.probe(cx, worker, channel),
-                Action::Stop(worker, ending) => self.stop_worker(cx, worker, ending),
+                Action::Stop(worker, mode) => self.stop_worker(cx, worker, mode),
                 Action::Replaced { .. } => self.note_loss(cx, action),
-                Action::Cleared(worker) => self.log_cleared(cx, worker),
+                Action::QuarantineEnded(worker) => self.log_cleared(cx, worker),
                 Action::Grown { .. } | Action::Shrunk { .. } => self.log_resizing(cx, action),
                 Action::Rolled => self.announce_rolled(),
-                Action::Health(news) => self.log_health(cx, news),
+                Action::Health(change) => self.log_health(cx, change),
             }
         }
         self.acting = Acting::Idle;

@@ -5,7 +5,7 @@ use std::io::Read;
 
 use log::Level;
 
-use super::super::core::{Event, Fault, Step, WorkerId};
+use super::super::core::{AfterReply, Event, Fault, WorkerId};
 use super::super::gist::gist;
 use super::super::options::Mode;
 use super::super::recorder::Excerpt;
@@ -279,18 +279,18 @@ impl Pool {
             return self.judge_answer(cx, id, payload, which, unread, excess);
         }
         let excess = excess && process.lines == Lines::Plain;
-        let step = match unread {
+        let after = match unread {
             Unread::Everything => return self.report_fault(cx, id, Fault::Unasked),
             // What it leaves unread is no sign of anything: it takes one request.
-            _ if self.options.framings.single_use() && !excess => Step::Last,
-            Unread::Nothing if !excess => Step::Kept,
-            Unread::Nothing | Unread::Some => Step::Lost,
+            _ if self.options.framings.single_use() && !excess => AfterReply::Spent,
+            Unread::Nothing if !excess => AfterReply::InStep,
+            Unread::Nothing | Unread::Some => AfterReply::OutOfStep,
         };
         process.recorder.answered(which, cx.now());
         let event = Event::Reply {
             worker: id,
-            which,
-            step,
+            to: which,
+            after,
         };
         self.dispatcher.handle(cx.now(), event);
         self.act(

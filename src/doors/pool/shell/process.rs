@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use nix::sys::signal::Signal;
 
-use super::super::core::{ChannelId, RequestId, Which, WorkerId};
+use super::super::core::{ChannelId, ReplyTo, RequestId, WorkerId};
 use super::super::echoes::Said;
 use super::super::recorder::Recorder;
 use super::super::repeats::Words;
@@ -94,7 +94,7 @@ pub(super) enum Lines {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Addressee {
     /// This request's, and the text begins behind so many bytes.
-    Request { which: Which, prefix: usize },
+    Request { which: ReplyTo, prefix: usize },
     /// Nobody's that it has in flight.
     Nobody,
     /// It cannot be told yet.
@@ -309,13 +309,13 @@ impl WorkerProcess {
     pub(super) fn addressee(&self, line: &[u8]) -> Addressee {
         if self.lines == Lines::Plain {
             return Addressee::Request {
-                which: Which::Oldest,
+                which: ReplyTo::Oldest,
                 prefix: 0,
             };
         }
         match channel::channel(line) {
             Channel::Number { number, prefix } => {
-                let which = Which::Channel(ChannelId(number));
+                let which = ReplyTo::Channel(ChannelId(number));
                 match self.position(which) {
                     Some(_) => Addressee::Request { which, prefix },
                     None => Addressee::Nobody,
@@ -327,14 +327,14 @@ impl WorkerProcess {
     }
 
     /// Takes out what has been answered.
-    pub(super) fn take_answered(&mut self, which: Which) -> Option<Given> {
+    pub(super) fn take_answered(&mut self, which: ReplyTo) -> Option<Given> {
         self.given.remove(self.position(which)?)
     }
 
-    fn position(&self, which: Which) -> Option<usize> {
+    fn position(&self, which: ReplyTo) -> Option<usize> {
         match which {
-            Which::Oldest => Some(0),
-            Which::Channel(channel) => self.given.iter().position(|given| given.channel == Some(channel)),
+            ReplyTo::Oldest => Some(0),
+            ReplyTo::Channel(channel) => self.given.iter().position(|given| given.channel == Some(channel)),
         }
     }
 

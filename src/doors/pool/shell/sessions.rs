@@ -7,7 +7,7 @@
 use log::Level;
 use mio::Interest;
 
-use super::super::core::{ClientId, Event, Fault, RequestId, Step, Which, WorkerId};
+use super::super::core::{AfterReply, ClientId, Event, Fault, ReplyTo, RequestId, WorkerId};
 use super::super::options::Mode;
 use super::super::report::{SessionTotals, Topic};
 use super::client::After;
@@ -291,13 +291,13 @@ impl Pool {
     }
 
     fn report_spent_worker(&mut self, cx: &mut Context<'_>, worker: WorkerId) {
-        let step = Step::Last;
+        let after = AfterReply::Spent;
         self.dispatch(
             cx,
             Event::Reply {
                 worker,
-                which: Which::Oldest,
-                step,
+                to: ReplyTo::Oldest,
+                after,
             },
         );
     }

@@ -6,7 +6,7 @@ use std::io;
 
 use mio::Interest;
 
-use super::super::core::{ChannelId, ClientId, Event, Fault, RequestId, Verdict, WorkerId};
+use super::super::core::{ChannelId, ClientId, Event, Fault, Inspection, RequestId, WorkerId};
 use super::super::echoes::Said;
 use super::super::recorder::Recorder;
 use super::super::repeats::Words;
@@ -344,7 +344,11 @@ impl Pool {
             process.unread_input(None, process.bytes_read()) == Unread::Nothing
                 && process.check_silence() == Silence::Kept
         });
-        let verdict = if clean { Verdict::Clean } else { Verdict::OutOfStep };
+        let verdict = if clean {
+            Inspection::InStep
+        } else {
+            Inspection::OutOfStep
+        };
         self.dispatch(cx, Event::Inspected(id, verdict));
     }
 }
