@@ -15,14 +15,15 @@
 //! | [`stats`] | counters, histograms, the snapshot and its renderers |
 //! | [`reactor`] | the one poll, timers, run queue, signals: the order of a turn |
 //!
-//! Beside them stand [`error`], the reason why a command ends, and [`amount`], times and sizes in the form that
-//! people read.
+//! Beside them stand [`error`], the reason why a command ends, [`amount`], times and sizes in the form that people
+//! read, and [`buffer`], bytes that wait for room.
 //!
 //! Imports point down this table, never up: `tests/it/house.rs` holds the map of imports. The program is [`main`]. The
 //! library exists so that tests, fuzz targets and examples reach the cores; they do so through [`internals`], which lists
 //! each item that they use, and nothing here is a stable interface for other crates.
 
 pub mod amount;
+pub mod buffer;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -6,8 +6,8 @@ use nix::errno::Errno;
 use nix::fcntl::{SpliceFFlags, splice};
 use nix::unistd::{read, write};
 
-use super::buffer::Buffer;
 use super::flow::{Event, Flow, Todo, Way};
+use crate::buffer::Buffer;
 
 /// The most that one direct move is asked to move. A pipe holds less unless its owner has widened it.
 const MOVE: usize = 1 << 20;

@@ -15,12 +15,8 @@
 //! It holds at most [`PIECE`](carrier::PIECE) bytes in memory, what it was given to deliver first, and, while its sink takes
 //! nothing, as many as its owner [lets it hold](carrier::Carrier::let_hold).
 //!
-//! Where bytes do not pass unchanged, or have more than one source, their owner keeps what found no room in a
-//! [`Buffer`](buffer::Buffer).
-//!
 //! Which two ends talk to each other, when a conversation is over, deadlines and the ownership of descriptors belong to the
 //! callers.
 
-pub mod buffer;
 pub mod carrier;
 pub mod flow;

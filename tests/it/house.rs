@@ -26,8 +26,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("reactor", &[]),
 ];
 
-/// How a command ends, and how times and sizes are written.
-const FOR_ALL: [&str; 2] = ["error", "amount"];
+/// How a command ends, how times and sizes are written, and bytes that wait for room.
+const FOR_ALL: [&str; 3] = ["error", "amount", "buffer"];
 
 /// What a core may not know: I/O, clocks, chance.
 const NOT_IN_A_CORE: [&str; 13] = [

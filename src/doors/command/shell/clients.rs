@@ -11,6 +11,7 @@ use super::super::core::reply;
 use super::super::report::{self, Topic};
 use super::connection::Connection;
 use super::{CommandDoor, CommandSource};
+use crate::buffer::Buffer;
 use crate::doors::standstill::Watch;
 use crate::net::addr::PeerAddr;
 use crate::net::edges::Edges;
@@ -18,7 +19,6 @@ use crate::net::limits::Full;
 use crate::net::listening::{Accepting, Listening};
 use crate::net::stream::{Stream, Unread};
 use crate::reactor::{Alarm, Context, Readiness};
-use crate::relay::buffer::Buffer;
 
 impl Accepting for CommandDoor {
     fn listening_mut(&mut self) -> &mut Listening {

@@ -4,12 +4,12 @@ use std::time::Instant;
 
 use super::super::core::event::RunId;
 use super::super::core::exchange::Exchange;
+use crate::buffer::Buffer;
 use crate::doors::standstill::Watch;
 use crate::net::addr::PeerAddr;
 use crate::net::edges::Edges;
 use crate::net::stream::Stream;
 use crate::reactor::Alarm;
-use crate::relay::buffer::Buffer;
 
 #[derive(Debug)]
 pub(super) struct Connection {

@@ -15,6 +15,7 @@ use super::lookups::{self, Looked};
 use super::permits::may_run_anything;
 use super::signals::Signals;
 use super::{ExecDoor, ExecSource};
+use crate::buffer::Buffer;
 use crate::doors::standstill::{self, Watch};
 use crate::net::addr::PeerAddr;
 use crate::net::edges::Edges;
@@ -23,7 +24,6 @@ use crate::net::listening::{Accepting, Listening};
 use crate::net::stream::{Stream, Unread};
 use crate::process::exit_status::ExitStatus;
 use crate::reactor::{Alarm, Context, Key, Readiness, SourceKind};
-use crate::relay::buffer::Buffer;
 
 impl Accepting for ExecDoor {
     fn listening_mut(&mut self) -> &mut Listening {

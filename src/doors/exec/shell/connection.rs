@@ -14,6 +14,7 @@ use super::super::core::run::{Event, Run, State};
 use super::super::core::sockproc::Kept;
 use super::lookups::Looked;
 use super::signals::Signals;
+use crate::buffer::Buffer;
 use crate::doors::dump::who;
 use crate::doors::standstill::Watch;
 use crate::net::addr::PeerAddr;
@@ -22,7 +23,6 @@ use crate::net::stream::{MOST_MESSAGES, Stream};
 use crate::process::exit_status::ExitStatus;
 use crate::process::job::{self, Job, Pipe};
 use crate::reactor::{Alarm, READ_BUFFER};
-use crate::relay::buffer::Buffer;
 
 // What one read brings is told by one write.
 const _: () = assert!(READ_BUFFER <= MOST_PAIRS * LONGEST);

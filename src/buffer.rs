@@ -1,15 +1,18 @@
-//! Bytes on their way that found no room: written from the front, added at the end.
+//! Bytes that wait for a descriptor to take them: appended at the end, written from the front.
+//!
+//! This is the only such buffer in the program. A connection has one for its peer (`net::conn`), a direction of the
+//! relay one for its sink, and a door that runs programs one for the input of each.
 
 use std::io::{self, Write};
 
-/// What a buffer may keep allocated when it is empty.
+/// The capacity in bytes that an empty buffer may keep.
 const KEEP: usize = 16 * 1024;
 
-/// Bytes on their way.
+/// Bytes in the order in which they are to be written.
 #[derive(Debug, Default)]
 pub struct Buffer {
     bytes: Vec<u8>,
-    /// Where what is left begins.
+    /// The bytes before this place have been written.
     from: usize,
 }
 
@@ -20,45 +23,45 @@ impl From<Vec<u8>> for Buffer {
 }
 
 impl Buffer {
-    /// How many there are.
+    /// The number of bytes that are not written yet.
     #[must_use]
     pub fn len(&self) -> usize {
         self.bytes.len() - self.from
     }
 
-    /// Whether there are none.
+    /// Returns true if everything is written.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The end of it, to be appended to.
+    /// The memory behind the bytes, to append to and for nothing else.
     pub fn end(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
 
-    /// Drops all of them.
+    /// Drops all bytes and their memory.
     pub fn clear(&mut self) {
         *self = Buffer::default();
     }
 
-    /// What there is.
+    /// The bytes that are not written yet.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         self.bytes.get(self.from..).unwrap_or_default()
     }
 
-    /// One write(2) of what there is; how much of it went.
+    /// Makes one write of all bytes and returns the number of bytes taken.
     ///
     /// # Errors
-    /// Those of the write. Nothing has gone then.
+    /// Those of the write. Nothing was taken then.
     pub fn write_to(&mut self, mut to: impl Write) -> io::Result<usize> {
         let written = to.write(self.bytes())?;
         self.consume(written);
         Ok(written)
     }
 
-    /// The first so many have gone.
+    /// Removes the first `written` bytes. At most half of the memory is ever filled with written bytes.
     pub fn consume(&mut self, written: usize) {
         self.from = (self.from + written).min(self.bytes.len());
         if self.is_empty() {
@@ -77,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_goes_in_comes_out_once_and_in_order() {
+    fn appended_bytes_come_out_once_and_in_order() {
         let (mut buffer, mut out) = (Buffer::default(), Vec::new());
         for round in 0..50_u8 {
             buffer.end().extend([round; 7]);
