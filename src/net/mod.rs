@@ -24,6 +24,7 @@ pub mod access;
 pub mod addr;
 pub mod bind;
 pub mod bind_error;
+pub mod conn;
 pub mod edges;
 pub mod handover;
 pub mod inherit;

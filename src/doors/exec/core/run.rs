@@ -18,9 +18,6 @@ use std::time::{Duration, Instant};
 use super::reply::Output;
 use super::request::Wrong;
 
-/// A client that is told everything, and sends on, is read away for so long, lest a reset overtake the answer.
-pub const PARTING: Duration = Duration::from_secs(5);
-
 /// By what a run is decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
@@ -47,7 +44,7 @@ pub enum Event {
     Wrong(Wrong),
     /// The client has a signal for the program, which has been started.
     Signal(i32),
-    /// The client has ended its side before it asked anything, or, once everything has been said, at all.
+    /// The client has ended its side before it asked anything; or, once everything has been said, its connection may be closed.
     Left,
     /// The client can neither send nor read any more.
     Gone,
@@ -207,10 +204,7 @@ pub enum State {
         until: Instant,
     },
     /// The client has everything; what it still sends is read away.
-    Parting {
-        /// For so long.
-        until: Instant,
-    },
+    Parting,
     /// The client has gone; its program is being ended.
     Abandoned,
     /// Nothing is left.
@@ -255,11 +249,10 @@ impl Run {
             State::Asking { until }
             | State::Lingering { until, .. }
             | State::Remains { until, .. }
-            | State::Answered { until }
-            | State::Parting { until } => Some(until),
+            | State::Answered { until } => Some(until),
             State::Running { until, .. } => until,
-            // The next turn, the ladder of ending a process, nothing.
-            State::Starting | State::Ending { .. } | State::Abandoned | State::Over => None,
+            // The next turn, the ladder of ending a process, the lingering close, nothing.
+            State::Starting | State::Ending { .. } | State::Parting | State::Abandoned | State::Over => None,
         }
     }
 
@@ -281,10 +274,9 @@ impl Run {
             State::Lingering { refusal, open, until } => self.lingering(refusal, open, until, event, now),
             State::Remains { refusal, open, until } => self.remaining(refusal, open, until, event, now),
             State::Answered { until } => self.answered(until, event, now),
-            State::Parting { until } => match event {
+            State::Parting => match event {
                 Event::Left | Event::Gone | Event::Hurry => over(),
-                Event::Tick if now >= until => over(),
-                // Early, or of what is past.
+                // Of what is past.
                 _ => stays,
             },
             State::Abandoned => match event {
@@ -428,7 +420,7 @@ impl Run {
 
     fn answered(&self, until: Instant, event: Event, now: Instant) -> Step {
         match event {
-            Event::Flushed => (State::Parting { until: now + PARTING }, vec![Action::Part]),
+            Event::Flushed => (State::Parting, vec![Action::Part]),
             Event::Progress => (self.answer(now), Vec::new()),
             Event::Tick if now >= until => over(),
             Event::Gone | Event::Hurry => over(),

@@ -1,7 +1,7 @@
-//! Clients: taken in, told, and let go.
+//! The clients of the exec door: admitted, answered, and closed.
 
 use std::fmt;
-use std::io::IoSlice;
+use std::time::Duration;
 
 use log::Level;
 use mio::Interest;
@@ -18,12 +18,19 @@ use super::{ExecDoor, ExecSource};
 use crate::buffer::Buffer;
 use crate::doors::standstill::{self, Watch};
 use crate::net::addr::PeerAddr;
-use crate::net::edges::Edges;
+use crate::net::conn::{CloseStep, Conn, LingerLimits};
 use crate::net::limits::Full;
 use crate::net::listening::{Accepting, Listening};
-use crate::net::stream::{Stream, Unread};
+use crate::net::stream::Stream;
 use crate::process::exit_status::ExitStatus;
 use crate::reactor::{Alarm, Context, Key, Readiness, SourceKind};
+
+/// A client may be sending a large file to a program that has ended without reading it, and reads its answer only
+/// behind that: so there is no limit in bytes.
+const LINGER: LingerLimits = LingerLimits {
+    time: Duration::from_secs(5),
+    bytes: usize::MAX,
+};
 
 impl Accepting for ExecDoor {
     fn listening_mut(&mut self) -> &mut Listening {
@@ -57,7 +64,7 @@ impl ExecDoor {
         }
         if let Err(why) = self.permit_client(&stream) {
             self.counters.forbidden_clients += 1;
-            return self.turn_away(cx, &stream, &peer, Topic::ForbiddenClient, &why);
+            return self.turn_away(cx, Conn::new(stream), &peer, Topic::ForbiddenClient, &why);
         }
         if let Err(full) = self.count.admit(&peer) {
             self.counters.over_limit += 1;
@@ -65,19 +72,18 @@ impl ExecDoor {
                 Full::Total => (Topic::MaxConnections, "--max-connections"),
                 Full::Address => (Topic::MaxConnectionsPerIp, "--max-connections-per-ip"),
             };
-            return self.turn_away(cx, &stream, &peer, topic, &format!("{full} ({limit})"));
+            return self.turn_away(cx, Conn::new(stream), &peer, topic, &format!("{full} ({limit})"));
         }
-        // Output leaves as it comes; and of a client over TCP that dies in silence nobody else would tell. Where either
-        // cannot be set (the peer has gone) the next read says so.
+        // Output leaves as it comes, and the kernel notices a client over TCP that dies in silence. An error means that
+        // the peer has gone, which the next read tells as well.
         let _ = stream.set_nodelay().and_then(|()| stream.set_keepalive());
         let connection = Connection {
-            stream,
+            conn: Conn::new(stream),
             peer,
             accepted: cx.now(),
             run: Run::new(self.options.policy, cx.now()),
             reader: self.options.dialect.reader(self.options.max_arguments),
             teller: self.options.dialect.teller(),
-            edges: Edges::UNTRIED,
             alarm: Alarm::default(),
             arguments: Arguments::default(),
             asked: None,
@@ -86,8 +92,6 @@ impl ExecDoor {
             input: Buffer::default(),
             input_ends: false,
             signals: Signals::default(),
-            left: false,
-            output: Buffer::default(),
             status: None,
             ran: None,
             bytes: Bytes::default(),
@@ -103,7 +107,7 @@ impl ExecDoor {
             return;
         };
         let both = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = cx.register(ExecSource::Client.at(key), &mut connection.stream, both) {
+        if let Err(error) = cx.register(ExecSource::Client.at(key), &mut connection.conn, both) {
             self.note(
                 cx,
                 Level::Error,
@@ -116,14 +120,11 @@ impl ExecDoor {
         self.pump(cx, key);
     }
 
-    /// Not wanted: told at once, and not kept. A reset may overtake the refusal where what it sends is unread; to wait for that
-    /// would be to keep the connection after all, in a place that is somebody else's.
-    fn turn_away(&mut self, cx: &mut Context<'_>, stream: &Stream, peer: &PeerAddr, topic: Topic, why: &str) {
-        let _ = stream.discard_unread();
+    /// Refuses a client that is not admitted, in its protocol.
+    fn turn_away(&mut self, cx: &mut Context<'_>, conn: Conn, peer: &PeerAddr, topic: Topic, why: &str) {
         let mut wire = Vec::new();
         self.options.dialect.teller().turn_down(why, &mut wire);
-        // A fresh socket has room for so little; a peer that has gone is told nothing.
-        let _ = stream.send_messages(&[&[IoSlice::new(&wire)]], true);
+        conn.turn_away(&wire);
         self.note(cx, Level::Warn, topic, format_args!("refused {peer}: {why}"));
     }
 
@@ -131,7 +132,7 @@ impl ExecDoor {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        connection.edges.note(readiness);
+        connection.conn.note(readiness);
         if readiness.hung_up {
             self.tell(cx, key, Event::Gone);
         }
@@ -141,13 +142,16 @@ impl ExecDoor {
     pub(super) fn client_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
         if let Some(connection) = self.connections.get_mut(key) {
             cx.alarm_fired(&mut connection.alarm);
+            if connection.conn.close_deadline().is_some_and(|until| until <= cx.now()) {
+                return self.tell(cx, key, Event::Left);
+            }
             self.look_at_the_clock(cx, key);
             self.tell(cx, key, Event::Tick);
             self.pump(cx, key);
         }
     }
 
-    /// Counts what an event means for a connection that was in the state `before`, and says it where it is worth a line.
+    /// Counts an event of a connection that was in the state `before`, and logs it where it is worth a line.
     pub(super) fn count_event(&mut self, cx: &mut Context<'_>, key: Key, before: State, event: Event) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
@@ -184,40 +188,42 @@ impl ExecDoor {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        connection.teller.turn_down(&why, connection.output.end());
+        connection.teller.turn_down(&why, connection.conn.output_mut());
         let who = connection.who();
         self.counters.refused += 1;
         self.note(cx, Level::Warn, Topic::Refusal, format_args!("refused {who}: {why}"));
     }
 
-    /// Says how the program has ended.
+    /// Tells the client the exit status of the program.
     pub(super) fn conclude(&mut self, key: Key) {
         self.log_run(key);
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
         let Connection {
-            teller, output, status, ..
+            teller, conn, status, ..
         } = connection;
+        let output = conn.output_mut();
         if connection.unread_at_timeout {
             let line = b"iotcpd: the program was ended by --timeout while its output waited to be read\n";
-            teller.output(Output::Stderr, line, output.end());
+            teller.output(Output::Stderr, line, output);
         }
         match *status {
-            Some(ExitStatus::Code(code)) => teller.conclude(Outcome::Code(code), output.end()),
+            Some(ExitStatus::Code(code)) => teller.conclude(Outcome::Code(code), output),
             Some(ExitStatus::Signal { number, core_dumped }) => {
-                teller.conclude(Outcome::Signal { number, core_dumped }, output.end());
+                teller.conclude(Outcome::Signal { number, core_dumped }, output);
             }
-            None => teller.turn_down("how the program has ended cannot be known", output.end()),
+            None => teller.turn_down("how the program has ended cannot be known", output),
         }
     }
 
-    /// Why a running program is ended, for the log.
+    /// Logs and counts the reason for which a running program is ended.
     pub(super) fn log_cause(&mut self, cx: &mut Context<'_>, key: Key, cause: Cause) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        connection.unread_at_timeout = cause == Cause::Timeout && connection.output.len() >= self.options.max_buffer;
+        connection.unread_at_timeout =
+            cause == Cause::Timeout && connection.conn.unwritten() >= self.options.max_buffer;
         let peer = connection.peer;
         let program = report::command(&connection.arguments, self.options.log_arguments);
         let (level, topic, why) = match cause {
@@ -243,9 +249,7 @@ impl ExecDoor {
 
     // ---- out ---------------------------------------------------------------------------------------------------
 
-    /// The client has everything, and was told that nothing more comes. One that may still send is read away for a while: were
-    /// its socket closed over unread bytes, the kernel would answer with a reset, which may overtake the answer, and what it
-    /// sends afterwards would be an error to it. One that is in order sees the end, and goes.
+    /// Begins the lingering close. Must be called once the client has everything.
     pub(super) fn part(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
@@ -253,17 +257,9 @@ impl ExecDoor {
         if let Some(program) = connection.program.take() {
             program.close(cx);
         }
-        // An error: it has gone.
-        let unread = connection.stream.discard_unread().unwrap_or(Unread::End);
-        let quiet = match unread {
-            Unread::End => true,
-            Unread::None => connection.left || connection.reader.is_complete(),
-            Unread::Bytes(_) => false,
-        };
-        if quiet {
+        let may_send = connection.conn.end().is_none() && !connection.reader.is_complete();
+        if connection.conn.begin_close(may_send, LINGER, cx.now()) == CloseStep::Done {
             self.tell(cx, key, Event::Left);
-        } else {
-            connection.edges.expect_input();
         }
     }
 

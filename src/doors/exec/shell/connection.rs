@@ -1,9 +1,8 @@
-//! One connection as the shell holds it: the client's socket, what is on its way, and the program with its pipes.
+//! One client of the exec door as the shell holds it: its connection, its request, and the program with its pipes.
 //!
-//! Edges are kept ([`Edges`], and those of the [`Job`]): a source that has not said WouldBlock since its last event may have
-//! something.
+//! Every method here moves bytes once, in one direction, and returns what came of it. The [`Conn`] and the [`Job`] know
+//! which of their ends may give or take something, so a move that cannot do anything costs no system call.
 
-use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
 use super::super::core::arguments::Arguments;
@@ -18,65 +17,61 @@ use crate::buffer::Buffer;
 use crate::doors::dump::who;
 use crate::doors::standstill::Watch;
 use crate::net::addr::PeerAddr;
-use crate::net::edges::{Edges, Taken, Written};
-use crate::net::stream::{MOST_MESSAGES, Stream};
+use crate::net::conn::{CloseStep, Conn, Received, Sent};
 use crate::process::exit_status::ExitStatus;
 use crate::process::job::{self, Job, Pipe};
 use crate::reactor::{Alarm, READ_BUFFER};
 
-// What one read brings is told by one write.
+// The output of one read of a program fits into one write to its client.
 const _: () = assert!(READ_BUFFER <= MOST_PAIRS * LONGEST);
 
-/// What one step of moving bytes came to.
+/// The outcome of one attempt to move bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Moved {
-    /// Nothing can be moved.
+    /// Nothing can be moved now.
     Nothing,
-    /// Something was; there may be more.
+    /// Something was moved; there may be more.
     Some,
-    /// Something has happened.
+    /// The connection's [`Run`] must be told of this event.
     Event(Event),
 }
 
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) stream: Stream,
+    pub(super) conn: Conn,
     pub(super) peer: PeerAddr,
     pub(super) accepted: Instant,
     pub(super) run: Run,
     pub(super) reader: Reader,
     pub(super) teller: Teller,
-    pub(super) edges: Edges,
     pub(super) alarm: Alarm,
-    /// The program's name and its arguments, once they are complete; from the program's start on, as much as the log shows.
+    /// The program's name and its arguments, once they are complete. After the program's start only as much is kept as
+    /// the log shows.
     pub(super) arguments: Arguments,
-    /// When they were complete, until the program has written something.
+    /// The time at which the arguments were complete; `None` again once the program has written something.
     pub(super) asked: Option<Instant>,
-    /// Whether it may be run, where a list says what may be.
+    /// The answer of the lists to the question if the program may be run.
     pub(super) looked: Looked,
     pub(super) program: Option<Job>,
-    /// What the program has not taken yet of its input, and whether more may come.
+    /// The input that the program has not taken yet. Nothing is added to it once `input_ends`.
     pub(super) input: Buffer,
     pub(super) input_ends: bool,
-    /// What the program has not been sent yet.
+    /// The signals that the program has not been sent yet.
     pub(super) signals: Signals,
-    /// Whether the client has ended its side.
-    pub(super) left: bool,
-    /// What the client has not taken yet.
-    pub(super) output: Buffer,
-    /// How the program has ended, once it is reaped.
+    /// The exit status of the program, once it is reaped.
     pub(super) status: Option<ExitStatus>,
-    /// How long it ran, from when it is reaped until the log is told.
+    /// The time that the program ran, from its reaping until the line in the log is written.
     pub(super) ran: Option<Duration>,
     pub(super) bytes: Bytes,
-    /// Whether client and program wait for each other, what is held for that, and how much more may be.
+    /// The watch for a client and a program that wait for each other, with the number of bytes that may be read
+    /// meanwhile.
     pub(super) watch: Watch,
     pub(super) growth: usize,
-    /// Whether as much output as may be held was unread when the program's time was up.
+    /// True if the client had left as much output unread as may be held when the program's time was up.
     pub(super) unread_at_timeout: bool,
 }
 
-/// How many bytes have passed.
+/// The number of bytes that have gone to the program and come from it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Bytes {
     pub(super) input: u64,
@@ -85,12 +80,12 @@ pub(super) struct Bytes {
 }
 
 impl Connection {
-    /// The client as log lines have it: with its user, where that is known.
+    /// The client as it stands in log lines: with its user, where that is known.
     pub(super) fn who(&self) -> String {
-        who(&self.stream, &self.peer)
+        who(self.conn.socket(), &self.peer)
     }
 
-    /// When its arguments were complete, if the program has just written its first byte.
+    /// Returns the time at which the arguments were complete, once, when the program has written its first byte.
     pub(super) fn first_byte(&mut self) -> Option<Instant> {
         let written = self.bytes.output > 0 || self.bytes.errors > 0;
         self.asked.take_if(|_| written)
@@ -98,64 +93,54 @@ impl Connection {
 
     // ---- to and from the client --------------------------------------------------------------------------------
 
-    /// Writes to the client what it is owed, cut between pairs where it does not fit: a client may take a pair for broken of
-    /// which it finds a part. Once that is all there will be, the end of this side goes with it, as an answer may be taken for
-    /// broken whose end is not there when the rest has been read.
+    /// Writes waiting output to the client. Where not all of it fits it is cut between pairs, because a client may take
+    /// a part of a pair for a broken one. The end of this side goes with the last bytes, because a client may take an
+    /// answer for broken if it has read all bytes and finds no end.
     pub(super) fn write_client(&mut self) -> Moved {
-        if self.output.is_empty() {
-            return Moved::Nothing;
-        }
-        let last = matches!(self.run.state(), State::Answered { .. });
-        let (mut units, mut count) = ([[IoSlice::new(&[])]; MOST_MESSAGES], 0);
-        for (place, unit) in units.iter_mut().zip(reply::units(self.output.bytes())) {
-            *place = [IoSlice::new(unit)];
-            count += 1;
-        }
-        let messages = units.each_ref().map(<[_; 1]>::as_slice);
-        let messages = messages.get(..count).unwrap_or_default();
-        let sent: usize = messages.iter().copied().flatten().map(|unit| unit.len()).sum();
-        let end = last && sent == self.output.len();
-        match self.edges.write_messages(&self.stream, messages, end) {
-            Written::Bytes(count) => {
+        let is_last = matches!(self.run.state(), State::Answered { .. });
+        let first_unit = |wire: &[u8]| reply::units(wire).next().map_or(0, <[u8]>::len);
+        match self.conn.flush_messages(first_unit, is_last) {
+            Sent::Bytes(count) => {
                 self.watch.sent(count);
-                self.output.consume(count);
-                let flushed = self.output.is_empty() && last;
-                Moved::Event(if flushed { Event::Flushed } else { Event::Progress })
+                let is_flushed = self.conn.unwritten() == 0 && is_last;
+                Moved::Event(if is_flushed { Event::Flushed } else { Event::Progress })
             }
-            Written::Nothing => Moved::Nothing,
-            Written::Gone => Moved::Event(Event::Gone),
+            Sent::Nothing => Moved::Nothing,
+            Sent::Failed => Moved::Event(Event::Gone),
         }
     }
 
-    /// Reads from the client, while the program takes what has been read before, or more may be held because the two wait for
-    /// each other; behind the end of the input always, for nothing of that is held.
+    /// Reads from the client. While some of its input waits for the program nothing is read, unless more may be held
+    /// because client and program wait for each other. Bytes behind the end of the input are read at all times, and
+    /// dropped.
     pub(super) fn read_client(&mut self, buffer: &mut [u8], max_buffer: usize) -> Moved {
+        if self.conn.is_closing() {
+            return match self.conn.go_on_closing() {
+                CloseStep::Waiting => Moved::Nothing,
+                CloseStep::MoreLater => Moved::Some,
+                CloseStep::Done => Moved::Event(Event::Left),
+            };
+        }
         let waits = !self.input.is_empty() && !self.reader.is_complete();
         let growth = if waits { self.growth } else { usize::MAX };
         if growth == 0 || self.run.state() == State::Starting {
             return Moved::Nothing;
         }
         let room = buffer.len().min(max_buffer).min(growth);
-        match self
-            .edges
-            .read(&self.stream, buffer.get_mut(..room).unwrap_or_default())
-        {
-            Taken::Nothing => Moved::Nothing,
-            Taken::Bytes(count) if waits && self.run.listens() => {
+        match self.conn.read(buffer.get_mut(..room).unwrap_or_default()) {
+            Received::Nothing => Moved::Nothing,
+            Received::Bytes(count) if waits && self.run.listens() => {
                 self.growth -= count;
                 self.take(buffer.get(..count).unwrap_or_default())
             }
-            Taken::Bytes(count) if self.run.listens() => self.take(buffer.get(..count).unwrap_or_default()),
-            Taken::Bytes(_) => Moved::Some,
-            Taken::End => {
-                self.left = true;
-                self.client_ends()
-            }
-            Taken::Gone => Moved::Event(Event::Gone),
+            Received::Bytes(count) if self.run.listens() => self.take(buffer.get(..count).unwrap_or_default()),
+            Received::Bytes(_) => Moved::Some,
+            Received::End => self.client_ends(),
+            Received::Failed => Moved::Event(Event::Gone),
         }
     }
 
-    /// The client sends nothing more.
+    /// Handles the end of the client's side.
     fn client_ends(&mut self) -> Moved {
         if !self.run.listens() {
             return Moved::Event(Event::Left);
@@ -175,7 +160,7 @@ impl Connection {
         }
     }
 
-    /// Takes in what has been read. Input behind complete arguments waits for the program to be started.
+    /// Parses bytes of the client. Input behind complete arguments is kept until the program is started.
     fn take(&mut self, bytes: &[u8]) -> Moved {
         let (mut at, mut event) = (0, None);
         loop {
@@ -198,23 +183,25 @@ impl Connection {
         event.map_or(Moved::Some, Moved::Event)
     }
 
-    /// Whether client and program wait for each other, after everything was moved that could be: the one for its input to be
-    /// taken, the other for its output.
+    /// Returns true if client and program wait for each other: the client for its input to be taken, the program for
+    /// its output. Must be called after everything was moved that could be.
     pub(super) fn is_jammed(&self, max_buffer: usize) -> bool {
         let takes_input = self.program.as_ref().is_some_and(Job::takes_input);
-        let input_waits = takes_input && !self.input.is_empty() && !self.reader.is_complete() && !self.left;
-        input_waits && self.output.len() >= max_buffer
+        let input_waits =
+            takes_input && !self.input.is_empty() && !self.reader.is_complete() && self.conn.end().is_none();
+        input_waits && self.conn.unwritten() >= max_buffer
     }
 
     // ---- to and from the program -------------------------------------------------------------------------------
 
-    /// Writes to the program what the client has sent, and ends its input behind that.
+    /// Writes the client's input to the program, and ends the program's input behind it.
     pub(super) fn write_stdin(&mut self) -> Moved {
         let Some(program) = &mut self.program else {
             return Moved::Nothing;
         };
         if !program.takes_input() {
-            // It has been told, or has closed it: what comes is read and dropped, so that the client's end is seen.
+            // The program's input has ended already. What the client sends is read and dropped, so that the client's
+            // end is seen.
             self.input.clear();
             return Moved::Nothing;
         }
@@ -247,9 +234,9 @@ impl Connection {
         }
     }
 
-    /// Reads one output of the program, while the client has room for it.
+    /// Reads one output of the program while fewer than `max_buffer` bytes wait for the client.
     pub(super) fn read_output(&mut self, from: Output, buffer: &mut [u8], max_buffer: usize) -> Moved {
-        let room = max_buffer.saturating_sub(self.output.len()).min(buffer.len());
+        let room = max_buffer.saturating_sub(self.conn.unwritten()).min(buffer.len());
         let Some(program) = self.program.as_mut().filter(|_| room > 0) else {
             return Moved::Nothing;
         };
@@ -262,13 +249,12 @@ impl Connection {
                 *bytes += count as u64;
                 let come = buffer.get(..count).unwrap_or_default();
                 let mut scratch = Scratch::default();
-                if self.output.is_empty()
-                    && self.edges.writable()
+                if self.conn.can_write()
                     && let Some(pairs) = self.teller.pairs(from, come, &mut scratch)
                 {
                     return self.write_through(&pairs);
                 }
-                match self.teller.output(from, come, self.output.end()) {
+                match self.teller.output(from, come, self.conn.output_mut()) {
                     Kept::All | Kept::CutAgain => Moved::Some,
                     Kept::Cut => Moved::Event(Event::Overflow),
                 }
@@ -278,18 +264,18 @@ impl Connection {
         }
     }
 
-    /// Writes output to a client that is owed nothing else, without copying it. What the client has no room for is kept.
+    /// Writes output to a client for which nothing else waits, without copying it. Bytes that find no room are kept.
     fn write_through(&mut self, pairs: &Pairs<'_>) -> Moved {
-        let (first, second) = match self.stream.keeps_messages() {
+        let (first, second) = match self.conn.socket().keeps_messages() {
             true => pairs.units(),
             false => (pairs.pieces(), &[][..]),
         };
-        let written = match self.edges.write_messages(&self.stream, &[first, second], false) {
-            Written::Bytes(written) => written,
-            Written::Nothing => 0,
-            Written::Gone => return Moved::Event(Event::Gone),
+        let written = match self.conn.write_messages(&[first, second]) {
+            Sent::Bytes(written) => written,
+            Sent::Nothing => 0,
+            Sent::Failed => return Moved::Event(Event::Gone),
         };
-        pairs.rest(written, self.output.end());
+        pairs.rest(written, self.conn.output_mut());
         match written {
             0 => Moved::Some,
             _ => {

@@ -149,7 +149,7 @@ impl ExecDoor {
 
     pub(in crate::doors::exec) fn is_over(&self) -> bool {
         // Who has been told everything, and sends on, does not hold up the end.
-        let parts = |state| matches!(state, State::Parting { .. });
+        let parts = |state| state == State::Parting;
         !self.closing.is_far() && self.connections.iter().all(|(_, it)| parts(it.run.state()))
     }
 

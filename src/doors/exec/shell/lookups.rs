@@ -245,7 +245,7 @@ pub(super) fn withdraw(desk: &mut Desk, connection: &Connection) {
 
 /// Whose look-ups are counted together.
 fn peer_of(connection: &Connection) -> Peer {
-    match (connection.stream.peer_credentials(), connection.peer.ip()) {
+    match (connection.conn.socket().peer_credentials(), connection.peer.ip()) {
         (Ok(Some(user)), _) => Peer::User(user.uid),
         (_, Some(address)) => at(address),
         _ => Peer::Unknown,

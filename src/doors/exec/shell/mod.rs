@@ -35,7 +35,6 @@ use crate::doors::closing::Closing;
 use crate::doors::journal::Journal;
 use crate::doors::on_request::Times;
 use crate::doors::standstill::{Advice, Hoard, Sight};
-use crate::net::edges::Edges;
 use crate::net::limits::ConnectionCount;
 use crate::net::listening::{Accepting, Listening};
 use crate::process::spawn::Launcher;
@@ -167,6 +166,7 @@ impl ExecDoor {
                 connection.run.deadline(),
                 connection.watch.deadline(),
                 connection.looked.deadline(),
+                connection.conn.close_deadline(),
             ];
             let deadline = deadlines.into_iter().flatten().min();
             cx.set_alarm(&mut connection.alarm, ExecSource::Client.at(key), deadline);
@@ -194,9 +194,9 @@ impl ExecDoor {
         };
         match connection
             .watch
-            .look(&mut self.hoard, &connection.stream, sight, cx.now())
+            .look(&mut self.hoard, connection.conn.socket(), sight, cx.now())
         {
-            Advice::Grow if connection.edges.readable() => cx.resume_later(ExecSource::Client.at(key)),
+            Advice::Grow if connection.conn.is_readable() => cx.resume_later(ExecSource::Client.at(key)),
             Advice::Wait | Advice::Grow => {}
             Advice::GiveUp => {
                 self.tell(cx, key, Event::Standstill);
@@ -241,8 +241,7 @@ impl ExecDoor {
         };
         if event == Event::Gone {
             // Nothing more comes or goes: neither is tried again, or each try would tell the same.
-            connection.edges = Edges::default();
-            connection.output.clear();
+            connection.conn.fail();
         }
         let before = connection.run.state();
         let actions = connection.run.handle(event, cx.now());
@@ -316,7 +315,7 @@ fn state_name(state: State) -> &'static str {
         State::Lingering { .. } => "lingering",
         State::Remains { .. } => "remains",
         State::Answered { .. } => "answered",
-        State::Parting { .. } => "parting",
+        State::Parting => "parting",
         State::Abandoned => "abandoned",
         State::Over => "over",
     }

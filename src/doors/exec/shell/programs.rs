@@ -69,7 +69,7 @@ impl ExecDoor {
             // The reader of requests has seen to it that there is a name.
             Err(empty) => return self.not_started(cx, key, CANNOT_RUN, &empty.to_string()),
         };
-        command.told = on_request::asker(&connection.stream, &connection.peer);
+        command.told = on_request::asker(connection.conn.socket(), &connection.peer);
         let begun = Instant::now();
         let program = match self.take_looked(key) {
             _ if !self.options.programs.restrict() => match self.launcher.named(command.program()) {
@@ -146,7 +146,7 @@ impl ExecDoor {
         let why = on_request::reason(why);
         connection
             .teller
-            .refuse(&on_request::reason(told), status, connection.output.end());
+            .refuse(&on_request::reason(told), status, connection.conn.output_mut());
         log::warn!(
             service:% = self.options.name; "{}: {} did not get to run {}: status {status}: {why}",
             self.options.name,

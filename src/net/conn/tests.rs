@@ -1,0 +1,342 @@
+//! Connections over real sockets, both transports, against a client that blocks.
+
+use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
+
+use super::super::scaffold::{tcp_pair, unix_pair, wait_readable, wait_writable};
+use super::*;
+
+const LIMITS: LingerLimits = LingerLimits {
+    time: Duration::from_secs(5),
+    bytes: 100_000,
+};
+
+/// The client's end of a connection.
+trait Client: Read + Write + Send {
+    fn say_end(&self);
+}
+
+impl Client for TcpStream {
+    fn say_end(&self) {
+        self.shutdown(Shutdown::Write).expect("shutdown");
+    }
+}
+
+impl Client for UnixStream {
+    fn say_end(&self) {
+        self.shutdown(Shutdown::Write).expect("shutdown");
+    }
+}
+
+/// A connection over each transport, with its client.
+fn pairs() -> [(Stream, Box<dyn Client>); 2] {
+    let ((tcp, tcp_client), (unix, unix_client)) = (tcp_pair(), unix_pair());
+    [(tcp, Box::new(tcp_client)), (unix, Box::new(unix_client))]
+}
+
+/// The event of a poll.
+fn readable() -> Readiness {
+    Readiness {
+        readable: true,
+        ..Readiness::default()
+    }
+}
+
+fn writable() -> Readiness {
+    Readiness {
+        writable: true,
+        ..Readiness::default()
+    }
+}
+
+/// Everything up to the end of the client's side, read in pieces of at most `size` bytes.
+fn read_to_end(conn: &mut Conn, size: usize) -> Vec<u8> {
+    let (mut all, mut piece) = (Vec::new(), vec![0; size]);
+    loop {
+        match conn.read(&mut piece) {
+            Received::Bytes(count) => all.extend_from_slice(&piece[..count]),
+            Received::Nothing => {
+                wait_readable(conn.socket());
+                conn.note(readable());
+            }
+            Received::End => return all,
+            Received::Failed => panic!("the client has only ended its side"),
+        }
+    }
+}
+
+#[test]
+fn a_read_that_would_block_is_made_once_and_then_after_an_event() {
+    for (stream, mut client) in pairs() {
+        let (mut conn, mut buffer) = (Conn::new(stream), [0; 4]);
+        assert_eq!(conn.read(&mut buffer), Received::Nothing);
+        client.write_all(b"sixsix").expect("write");
+        wait_readable(conn.socket());
+        assert_eq!(conn.read(&mut buffer), Received::Nothing, "there was no event");
+        conn.note(readable());
+        assert_eq!(conn.read(&mut buffer), Received::Bytes(4));
+        assert_eq!(conn.read(&mut buffer), Received::Bytes(2));
+        assert_eq!(conn.end(), None);
+    }
+}
+
+#[test]
+fn early_bytes_come_before_those_of_the_socket() {
+    for (stream, mut client) in pairs() {
+        client.write_all(b" and late").expect("write");
+        client.say_end();
+        let mut conn = Conn::with_early(stream, b"early".to_vec());
+        assert!(conn.is_readable() && conn.has_unread());
+        let mut buffer = [0; 3];
+        assert_eq!((conn.read(&mut buffer), &buffer), (Received::Bytes(3), b"ear"));
+        assert_eq!(
+            conn.read(&mut buffer),
+            Received::Bytes(2),
+            "the early bytes alone, or more would be read than fits"
+        );
+        assert_eq!(read_to_end(&mut conn, 100), b" and late");
+    }
+}
+
+#[test]
+fn early_bytes_are_read_although_the_client_has_sent_nothing_since() {
+    for (stream, client) in pairs() {
+        let mut conn = Conn::with_early(stream, b"all".to_vec());
+        let mut buffer = [0; 3];
+        assert_eq!(conn.read(&mut buffer), Received::Bytes(3));
+        assert_eq!(conn.read(&mut buffer), Received::Nothing);
+        assert!(!conn.is_readable() && !conn.has_unread());
+        drop(client);
+    }
+}
+
+#[test]
+fn input_arrives_unchanged_whatever_the_size_of_writes_and_reads() {
+    let sent: Vec<u8> = (0..=255).collect();
+    for size in [1, 7, 1000] {
+        for (stream, mut client) in pairs() {
+            for piece in sent.chunks(size) {
+                client.write_all(piece).expect("write");
+            }
+            client.say_end();
+            // All of it is there before the first read.
+            let mut conn = Conn::new(stream);
+            assert_eq!(read_to_end(&mut conn, 1001 / size), sent);
+            assert_eq!(conn.end(), Some(End::Finished));
+        }
+    }
+}
+
+#[test]
+fn a_client_that_has_ended_its_side_is_still_written_to() {
+    for (stream, mut client) in pairs() {
+        client.say_end();
+        let mut conn = Conn::new(stream);
+        assert_eq!(read_to_end(&mut conn, 10), b"");
+        conn.output_mut().extend_from_slice(b"answer");
+        assert_eq!(conn.flush(), Sent::Bytes(6));
+        assert_eq!(conn.begin_close(true, LIMITS, Instant::now()), CloseStep::Done);
+        drop(conn);
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).expect("the answer, and no reset");
+        assert_eq!(answer, "answer");
+    }
+}
+
+#[test]
+fn buffered_bytes_wait_for_room_and_keep_their_order() {
+    for (stream, mut client) in pairs() {
+        let mut conn = Conn::new(stream);
+        let bytes: Vec<u8> = (0..8 << 20).map(|number: u32| number.to_be_bytes()[2]).collect();
+        let (first, last) = bytes.split_at(bytes.len() - 100);
+        let Sent::Bytes(direct) = conn.write_messages(&[&[IoSlice::new(first)]]) else {
+            panic!("a fresh socket has room for some")
+        };
+        conn.output_mut().extend_from_slice(&first[direct..]);
+        assert!(!conn.can_write(), "it would overtake what is buffered");
+        while let Sent::Bytes(_) = conn.flush() {}
+        assert!(conn.unwritten() > 0, "no socket has room for all of it");
+        conn.output_mut().extend_from_slice(last);
+        assert_eq!(conn.flush(), Sent::Nothing, "there was no event");
+        let reading = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            client.read_to_end(&mut all).expect("read to the end");
+            all
+        });
+        while conn.unwritten() > 0 {
+            wait_writable(conn.socket());
+            conn.note(writable());
+            while let Sent::Bytes(_) = conn.flush() {}
+        }
+        drop(conn);
+        assert!(reading.join().expect("the reader") == bytes, "every byte, in order");
+    }
+}
+
+#[test]
+fn the_last_bytes_bring_the_end_with_them_unless_some_find_no_room() {
+    for (stream, mut client) in pairs() {
+        let (mut conn, mut come) = (Conn::new(stream), Vec::new());
+        conn.output_mut().resize(8 << 20, 7);
+        let Sent::Bytes(some) = conn.flush_messages(<[u8]>::len, true) else {
+            panic!("a fresh socket has room for some")
+        };
+        assert!(conn.unwritten() > 0);
+        come.resize(some, 0);
+        client.read_exact(&mut come).expect("what has gone");
+        conn.output.clear();
+        conn.output_mut().extend_from_slice(b"last");
+        assert_eq!(conn.flush_messages(<[u8]>::len, true), Sent::Bytes(4));
+        come.clear();
+        client.read_to_end(&mut come).expect("the end");
+        assert_eq!(come, b"last");
+        conn.output_mut().extend_from_slice(b"x");
+        assert_eq!(conn.flush(), Sent::Failed, "behind the end nothing is written");
+    }
+}
+
+/// A client takes a message for broken if it finds a part of it.
+#[test]
+fn a_unix_socket_takes_a_message_whole_or_not_at_all() {
+    let (served, mut client) = unix_pair();
+    let (head, body) = ([1; 13], [2; 32_875]);
+    let message = [IoSlice::new(&head), IoSlice::new(&body)];
+    let whole = head.len() + body.len();
+    let (mut conn, mut sum, mut rounds) = (Conn::new(served), 0, 0);
+    // The reader takes odd amounts, so that there is every kind of room.
+    while rounds < 200 {
+        match conn.write_messages(&[&message[..]; 3]) {
+            Sent::Bytes(count) => {
+                assert_eq!(count % whole, 0, "a part of a message has gone");
+                sum += count;
+            }
+            Sent::Nothing => {
+                let mut come = vec![0; sum.min(7_001)];
+                client.read_exact(&mut come).expect("what has gone");
+                sum -= come.len();
+                conn.note(writable());
+            }
+            Sent::Failed => panic!("the client is there"),
+        }
+        rounds += 1;
+    }
+}
+
+#[test]
+fn nothing_is_tried_again_on_a_connection_that_has_failed() {
+    for (stream, client) in pairs() {
+        let mut conn = Conn::with_early(stream, b"early".to_vec());
+        conn.output_mut().extend_from_slice(b"answer");
+        conn.fail();
+        conn.note(readable());
+        conn.note(writable());
+        assert_eq!(conn.read(&mut [0; 10]), Received::Nothing);
+        conn.output_mut().extend_from_slice(b"more");
+        assert_eq!(conn.flush(), Sent::Nothing);
+        assert_eq!(conn.end(), Some(End::Failed));
+        drop(client);
+    }
+}
+
+// ---- closing ---------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_client_that_sends_on_reads_its_answer_and_then_the_end() {
+    for (stream, mut client) in pairs() {
+        let mut conn = Conn::new(stream);
+        client.write_all(b"a request that is not read").expect("write");
+        wait_readable(conn.socket());
+        conn.output_mut().extend_from_slice(b"answer");
+        assert_eq!(conn.flush(), Sent::Bytes(6));
+        let now = Instant::now();
+        assert_eq!(conn.begin_close(false, LIMITS, now), CloseStep::Waiting);
+        assert_eq!(conn.close_deadline(), Some(now + LIMITS.time));
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).expect("the answer and its end");
+        assert_eq!(answer, "answer");
+        client.write_all(b"more").expect("the connection is there still");
+        drop(client);
+        loop {
+            wait_readable(conn.socket());
+            conn.note(readable());
+            match conn.go_on_closing() {
+                CloseStep::Done => break,
+                CloseStep::Waiting | CloseStep::MoreLater => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn a_client_that_has_nothing_to_send_is_not_waited_for() {
+    for (stream, client) in pairs() {
+        let mut conn = Conn::new(stream);
+        assert_eq!(conn.begin_close(false, LIMITS, Instant::now()), CloseStep::Done);
+        assert!(!conn.is_closing());
+        drop(client);
+    }
+}
+
+#[test]
+fn a_client_that_may_be_about_to_send_is_waited_for() {
+    for (stream, mut client) in pairs() {
+        let mut conn = Conn::new(stream);
+        assert_eq!(conn.begin_close(true, LIMITS, Instant::now()), CloseStep::Waiting);
+        assert!(conn.is_closing());
+        assert_eq!(client.read(&mut [0; 1]).expect("the end"), 0);
+        client.say_end();
+        wait_readable(conn.socket());
+        conn.note(readable());
+        assert_eq!(conn.go_on_closing(), CloseStep::Done);
+    }
+}
+
+#[test]
+fn a_client_that_never_stops_is_dropped_at_the_limit() {
+    for (stream, mut client) in pairs() {
+        let mut conn = Conn::new(stream);
+        let sending = std::thread::spawn(move || {
+            let (piece, mut sent) = ([7; 10_000], 0);
+            while client.write_all(&piece).is_ok() {
+                sent += piece.len();
+            }
+            sent
+        });
+        let mut step = conn.begin_close(true, LIMITS, Instant::now());
+        while step != CloseStep::Done {
+            if step == CloseStep::Waiting {
+                wait_readable(conn.socket());
+                conn.note(readable());
+            }
+            step = conn.go_on_closing();
+        }
+        drop(conn);
+        assert!(sending.join().expect("the sender") >= LIMITS.bytes);
+    }
+}
+
+#[test]
+fn a_close_does_not_say_the_end_twice() {
+    for (stream, mut client) in pairs() {
+        let mut conn = Conn::new(stream);
+        conn.output_mut().extend_from_slice(b"last");
+        assert_eq!(conn.flush_messages(<[u8]>::len, true), Sent::Bytes(4));
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).expect("the end");
+        assert_eq!(conn.begin_close(true, LIMITS, Instant::now()), CloseStep::Waiting);
+        assert!(conn.has_said_end);
+    }
+}
+
+#[test]
+fn a_client_that_is_turned_away_reads_why() {
+    for (stream, mut client) in pairs() {
+        let conn = Conn::new(stream);
+        client.write_all(b"a request").expect("write");
+        wait_readable(conn.socket());
+        conn.turn_away(b"no\n");
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).expect("the refusal, and no reset");
+        assert_eq!(answer, "no\n");
+    }
+}
