@@ -1,26 +1,36 @@
-//! The house of design.md §2, held by a machine: who may import whom, how long files and functions may be, where `unsafe`
-//! stands, what a core may not know, and that every counter is counted and shown.
+//! The rules of the house, held by a machine: the map of imports, the length of files and functions, the place of `unsafe`,
+//! the ignorance of a core, plain words, and that every counter is counted and shown.
+//!
+//! A rule that the tree does not keep everywhere yet has exceptions with a number for each room ([`ratchet`]). A number may
+//! only fall; an exception whose room keeps the rule is deleted.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::path::{Path, PathBuf};
+mod ratchet;
+mod source;
+mod words;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use ratchet::Allowed;
+use source::{File, report, sources};
 
 const LONGEST_FILE: usize = 500;
 const LONGEST_FUNCTION: usize = 60;
 
-/// Which rooms a room may import from. Everybody may use itself and [`FOR_ALL`].
+/// The rooms that a room may import from. Each may use itself and [`FOR_ALL`].
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     // The options of a door are what a command line becomes; addresses and their errors are part of them.
     ("cli", &["config", "daemon", "client", "doors", "net", "log"]),
+    // Of the processes, the guard that the daemon shares among its doors, and what surrounds it.
     ("daemon", &["config", "doors", "stats", "net", "process", "reactor"]),
     ("config", &["doors", "net", "process", "log"]),
     ("doors", &["net", "process", "relay", "framing", "stats", "reactor"]),
-    ("client", &["net", "framing", "stats", "reactor"]),
+    ("client", &["net", "relay", "framing", "stats", "reactor"]),
     // Its lines go to a standard stream.
     ("log", &["net"]),
     ("net", &["reactor"]),
     ("process", &["reactor"]),
-    ("relay", &[]),
+    ("relay", &["reactor"]),
     ("framing", &[]),
     ("stats", &[]),
     ("reactor", &[]),
@@ -29,8 +39,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 /// How a command ends, how times and sizes are written, and bytes that wait for room.
 const FOR_ALL: [&str; 3] = ["error", "amount", "buffer"];
 
-/// What a core may not know: I/O, clocks, chance.
-const NOT_IN_A_CORE: [&str; 13] = [
+/// I/O, clocks and chance, which a core may not know.
+const NOT_IN_A_CORE: [&str; 15] = [
     "mio::",
     "nix::",
     "libc::",
@@ -43,67 +53,20 @@ const NOT_IN_A_CORE: [&str; 13] = [
     "SystemTime",
     "crate::net",
     "crate::process",
+    "crate::relay",
     "crate::reactor",
+    "crate::config",
 ];
 
-struct File {
-    /// Inside `src`.
-    path: PathBuf,
-    text: String,
-}
+/// Functions that may be longer than [`LONGEST_FUNCTION`]: their file, name and reason.
+const LONGER_FUNCTIONS: &[(&str, &str, &str)] = &[(
+    "doors/exec/shell/clients.rs",
+    "welcome",
+    "each check refuses in words of its own; to be split when the doors share these checks",
+)];
 
-impl File {
-    fn room(&self) -> &str {
-        let first = self.path.components().next().unwrap().as_os_str().to_str().unwrap();
-        first.trim_end_matches(".rs")
-    }
-
-    /// What is not a test and not a comment, with its line numbers.
-    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
-        let end = self.lines_before_tests();
-        let lines = self.text.lines().enumerate().take(end);
-        lines.map(|(number, line)| (number + 1, line.split("//").next().unwrap_or_default()))
-    }
-
-    fn lines_before_tests(&self) -> usize {
-        let lines = || self.text.lines();
-        lines()
-            .position(|line| line.trim() == "#[cfg(test)]")
-            .unwrap_or_else(|| lines().count())
-    }
-}
-
-fn files() -> Vec<File> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let (mut folders, mut files) = (vec![root.clone()], Vec::new());
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") && !is_for_tests(&path) {
-                let text = fs::read_to_string(&path).unwrap();
-                files.push(File {
-                    path: path.strip_prefix(&root).unwrap().to_owned(),
-                    text,
-                });
-            }
-        }
-    }
-    assert!(files.len() > 50, "the sources are there");
-    files
-}
-
-/// Modules that are compiled for tests alone.
-fn is_for_tests(path: &Path) -> bool {
-    ["tests", "testing", "scaffold"]
-        .iter()
-        .any(|name| path.file_stem().is_some_and(|stem| stem == *name))
-}
-
-fn report(offences: &[String]) {
-    assert!(offences.is_empty(), "\n{}", offences.join("\n"));
-}
+/// Wildcard arms (`_ =>`) in the cores: a new state or event must be decided everywhere, so each is written out.
+const WILDCARDS_ALLOWED: Allowed = &[("client", 13), ("doors", 37)];
 
 /// `crate::ROOM` in a line of code, as often as it is there.
 fn rooms_named(line: &str) -> impl Iterator<Item = &str> {
@@ -115,7 +78,7 @@ fn rooms_named(line: &str) -> impl Iterator<Item = &str> {
 #[test]
 fn imports_point_down() {
     let mut offences = Vec::new();
-    for file in files().iter().filter(|file| file.path.components().count() > 1) {
+    for file in sources().iter().filter(|file| file.path.components().count() > 1) {
         let (_, allowed) = MAY_IMPORT
             .iter()
             .find(|(room, _)| *room == file.room())
@@ -138,7 +101,7 @@ fn imports_point_down() {
 #[test]
 fn doors_do_not_know_each_other() {
     let mut offences = Vec::new();
-    let files = files();
+    let files = sources();
     let door = |file: &File| {
         Some(
             file.path
@@ -167,8 +130,7 @@ fn doors_do_not_know_each_other() {
 #[test]
 fn a_core_knows_no_io_no_clock_and_no_chance() {
     let mut offences = Vec::new();
-    let in_core = |file: &&File| file.path.components().any(|part| part.as_os_str() == "core");
-    for file in files().iter().filter(in_core) {
+    for file in sources().iter().filter(|file| file.is_in_a_core()) {
         for (number, line) in file.code() {
             let known = NOT_IN_A_CORE.iter().filter(|word| line.contains(**word));
             offences.extend(known.map(|word| format!("{}:{number}: {word}", file.path.display())));
@@ -182,7 +144,7 @@ fn unsafe_stands_in_the_sys_files_alone() {
     let homes = ["client/sys.rs", "net/sys.rs", "process/sys.rs", "process/sys/"].map(Path::new);
     let is_home = |file: &&File| homes.iter().any(|home| file.path.starts_with(home));
     let mut offences = Vec::new();
-    for file in files().iter().filter(|file| !is_home(file)) {
+    for file in sources().iter().filter(|file| !is_home(file)) {
         let unsafe_code = |line: &str| {
             line.split(|c: char| !c.is_alphanumeric() && c != '_')
                 .any(|word| word == "unsafe")
@@ -193,8 +155,31 @@ fn unsafe_stands_in_the_sys_files_alone() {
     report(&offences);
 }
 
+/// An arm that takes whatever the other arms do not, with a condition or without.
+fn is_wildcard(line: &str) -> bool {
+    line.match_indices("_ =>")
+        .chain(line.match_indices("_ if "))
+        .any(|(at, _)| {
+            let before = line[..at].chars().next_back();
+            before.is_none_or(|c| c == ' ')
+        })
+}
+
+#[test]
+fn a_core_decides_every_case() {
+    assert!(is_wildcard("    _ => {}") && is_wildcard("A | _ if b => {}") && !is_wildcard("Some(_) => {}"));
+    let mut offences: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for file in sources().iter().filter(|file| file.is_in_a_core()) {
+        let found = file.code().filter(|(_, line)| is_wildcard(line));
+        let places = found.map(|(number, line)| format!("src/{}: {}", file.place(number), line.trim()));
+        offences.entry(file.room().to_owned()).or_default().extend(places);
+    }
+    ratchet::hold("a wildcard arm stands in a core", WILDCARDS_ALLOWED, &offences);
+}
+
 /// A function that has begun and not ended.
 struct Function {
+    name: String,
     start: usize,
     /// Its last line.
     end: String,
@@ -206,41 +191,53 @@ impl Function {
     fn begins(number: usize, line: &str) -> Option<Function> {
         let words = line.trim_start();
         let indent = &line[..line.len() - words.len()];
-        let mut before_name = words.split_whitespace().take_while(|word| *word != "fn");
-        let is_function = words.split_whitespace().any(|word| word == "fn")
-            && before_name
-                .all(|word| word.starts_with("pub") || ["const", "unsafe", "extern", "\"C\"", "in"].contains(&word))
+        let (before, rest) = without_visibility(words).split_once("fn ")?;
+        let mut before = before.split_whitespace();
+        let is_function = before.all(|word| ["const", "unsafe", "extern", "\"C\""].contains(&word))
             && !words.trim_end().ends_with(['}', ';']);
-        let has_body = line.trim_end().ends_with('{');
         is_function.then(|| Function {
+            name: rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect(),
             start: number,
             end: format!("{indent}}}"),
-            has_body,
+            has_body: line.trim_end().ends_with('{'),
         })
+    }
+
+    fn offence(&self, file: &File, end: usize) -> Option<String> {
+        let lines = end - self.start;
+        let is_excepted = LONGER_FUNCTIONS
+            .iter()
+            .any(|(path, name, _)| file.path == Path::new(path) && self.name == *name);
+        (lines > LONGEST_FUNCTION && !is_excepted)
+            .then(|| format!("{}: {}, a function of {lines} lines", file.place(self.start), self.name))
+    }
+}
+
+/// The line without a `pub`, `pub(crate)` or `pub(in path)` at its beginning.
+fn without_visibility(line: &str) -> &str {
+    let Some(rest) = line.strip_prefix("pub") else {
+        return line;
+    };
+    match rest.strip_prefix('(').and_then(|rest| rest.split_once(')')) {
+        Some((_, rest)) => rest.trim_start(),
+        None => rest.trim_start(),
     }
 }
 
 #[test]
 fn files_and_functions_are_about_one_thing() {
     let mut offences = Vec::new();
-    for file in &files() {
-        let length = file.lines_before_tests();
+    for file in &sources() {
+        let length = file.lines_without_tests().count();
         if length > LONGEST_FILE {
-            offences.push(format!("{}: {length} lines before its tests", file.path.display()));
+            offences.push(format!("{}: {length} lines without its tests", file.path.display()));
         }
         let mut began: Option<Function> = None;
         for (number, line) in file.code() {
             match &mut began {
                 None => began = Function::begins(number, line),
                 Some(function) if line.trim_end() == function.end => {
-                    if number - function.start > LONGEST_FUNCTION {
-                        let lines = number - function.start;
-                        offences.push(format!(
-                            "{}:{}: a function of {lines} lines",
-                            file.path.display(),
-                            function.start
-                        ));
-                    }
+                    offences.extend(function.offence(file, number));
                     began = None;
                 }
                 Some(function) => {
@@ -255,11 +252,29 @@ fn files_and_functions_are_about_one_thing() {
     report(&offences);
 }
 
-/// Files that write times for programs: the statistics, flags and keys as they are typed, what a client is answered.
-const TIMES_FOR_PROGRAMS: [&str; 4] = [
+#[test]
+fn a_function_is_seen_whatever_its_visibility() {
+    for line in [
+        "fn a() {",
+        "    pub fn a(",
+        "pub(crate) const fn a() {",
+        "pub(in crate::doors::pool) unsafe fn a(b: C) {",
+    ] {
+        assert_eq!(
+            Function::begins(1, line).map(|function| function.name),
+            Some("a".to_owned()),
+            "{line}"
+        );
+    }
+    assert!(Function::begins(1, "fn a(&self);").is_none() && Function::begins(1, "b(fn a() {").is_none());
+}
+
+/// Files that write times for programs: the statistics, flags and keys as they are typed, answers to clients.
+const TIMES_FOR_PROGRAMS: [&str; 5] = [
     "amount.rs",
     "stats/text.rs",
     "config/units.rs",
+    "framing/mod.rs",
     "doors/command/core/event.rs",
 ];
 
@@ -301,7 +316,7 @@ fn times_are_written_in_one_form() {
     assert!(!writes_a_time(r#"format!("{name:?} {} {:>9}: {}", a, b, c)"#));
     let mut offences = Vec::new();
     let is_for_people = |file: &&File| !TIMES_FOR_PROGRAMS.iter().any(|path| file.path == Path::new(path));
-    for file in files().iter().filter(is_for_people) {
+    for file in sources().iter().filter(is_for_people) {
         let found = file.code().filter(|(_, line)| writes_a_time(line));
         offences.extend(found.map(|(number, _)| {
             let path = file.path.display();
@@ -315,7 +330,7 @@ fn times_are_written_in_one_form() {
 #[test]
 fn every_room_that_logs_has_a_name_for_its_level() {
     let mut offences = Vec::new();
-    for file in &files() {
+    for file in &sources() {
         let logs = |(_, line): &(usize, &str)| {
             let levels = ["error", "warn", "info", "debug", "trace", "log"];
             levels.iter().any(|level| line.contains(&format!("log::{level}!(")))
@@ -330,11 +345,11 @@ fn every_room_that_logs_has_a_name_for_its_level() {
     report(&offences);
 }
 
-/// What begins with the name of a service says so to collectors as well.
+/// A line that begins with the name of a service says so to collectors as well.
 #[test]
 fn lines_about_a_service_name_it() {
     let mut offences = Vec::new();
-    for file in &files() {
+    for file in &sources() {
         let code: String = file.code().map(|(_, line)| format!("{line}\n")).collect();
         for macro_call in code.split("log::").skip(1) {
             let Some((before, message)) = macro_call.split_once('"') else {
@@ -357,7 +372,7 @@ fn lines_about_a_service_name_it() {
 
 #[test]
 fn main_is_short() {
-    let main = files()
+    let main = sources()
         .into_iter()
         .find(|file| file.path == Path::new("main.rs"))
         .unwrap();
@@ -373,7 +388,7 @@ fn every_counter_is_counted_and_shown() {
 }
 
 fn counters_of(door: &str, at_least: usize) {
-    let files = files();
+    let files = sources();
     let find = |path: String| files.iter().find(|file| file.path == Path::new(&path)).unwrap();
     let counters = find(format!("{door}/core/counters.rs"));
     let structs = counters.text.split("impl Counters").next().unwrap();
