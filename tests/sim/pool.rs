@@ -309,13 +309,13 @@ impl World {
     }
 
     /// A worker has nothing to do any more, and nothing to say: it has answered, or was watched after that.
-    fn is_quiet(&mut self, worker: WorkerId) {
+    fn mark_quiet(&mut self, worker: WorkerId) {
         self.processes.get_mut(&worker).expect("a living worker").quiet = Some(self.now);
     }
 
     /// The same, and it rests from now on, unless it is watched for longer or says a number with each answer.
-    fn has_answered(&mut self, worker: WorkerId) {
-        self.is_quiet(worker);
+    fn begin_rest(&mut self, worker: WorkerId) {
+        self.mark_quiet(worker);
         let process = self.processes.get_mut(&worker).expect("a living worker");
         if !self.policy.rest.is_zero() && process.concurrency.is_none() {
             process.resting = Some(self.now);
@@ -333,7 +333,7 @@ impl World {
             let process = self.processes.get_mut(&worker);
             if let Some(process) = process.filter(|process| process.resting == Some(since)) {
                 process.resting = None;
-                self.is_quiet(worker);
+                self.mark_quiet(worker);
             }
         }
     }
@@ -536,7 +536,7 @@ impl World {
         process.probe = Probe::Asked;
         if self.calm {
             process.probe = Probe::Passed;
-            self.has_answered(worker);
+            self.begin_rest(worker);
             self.report(Event::Probed(worker, ProbeResult::Passed));
         }
     }
@@ -547,7 +547,7 @@ impl World {
             ProbeResult::Passed => Probe::Passed,
             ProbeResult::Failed => Probe::Failed,
         };
-        self.has_answered(worker);
+        self.begin_rest(worker);
         self.tell(Event::Probed(worker, result));
         let gone = self.processes.get(&worker).is_none_or(|process| process.told_to_end);
         assert!(result == ProbeResult::Passed || gone, "{worker:?} is kept");
@@ -621,7 +621,7 @@ impl World {
         };
         process.out_of_step |= inspection == Inspection::OutOfStep;
         process.resting = None;
-        self.is_quiet(worker);
+        self.mark_quiet(worker);
         self.report(Event::Inspected(worker, inspection));
     }
 
@@ -713,7 +713,7 @@ impl World {
             self.start_up = Some(self.start_up.map_or(took, |known| known.min(took)));
         }
         if flight.is_some() && process.held.is_empty() {
-            self.has_answered(worker);
+            self.begin_rest(worker);
         }
         let process = self.processes.get_mut(&worker).expect("a living worker");
         let to = match (flight, process.concurrency) {

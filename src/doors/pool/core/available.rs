@@ -134,7 +134,7 @@ impl Available {
     /// Who gets the next request, and is to be taken out for it. `start_up`: how long a worker takes at most from its start to
     /// its first answer, as far as that has been seen.
     pub(super) fn choose(&mut self, now: Instant, start_up: Option<Duration>) -> Option<WorkerId> {
-        self.let_rest(now);
+        self.collect_rested(now);
         let untried = self.untried.first.and_then(|index| self.link(index)).copied();
         let age = untried.map(|link| now.saturating_duration_since(link.at));
         let is_up = age.zip(start_up).is_some_and(|(age, start_up)| 2 * age >= start_up);
@@ -155,7 +155,7 @@ impl Available {
     }
 
     /// Whoever has been free for a moment by now stands with those that have been for longer.
-    fn let_rest(&mut self, now: Instant) {
+    fn collect_rested(&mut self, now: Instant) {
         while let Some(Link { id, at, .. }) = self.fresh.first.and_then(|index| self.link(index)).copied() {
             if now.saturating_duration_since(at) < MOMENT {
                 return;

@@ -19,7 +19,7 @@ use super::worker::{Flight, Phase};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Blame {
     /// None of those that it had.
-    Nobody,
+    NoRequest,
     /// Whatever it was working on.
     Working,
     /// The same, but of this one, and of those behind it, not a byte has reached it.
@@ -30,7 +30,7 @@ impl Blame {
     /// For this request and those behind it.
     fn from(self, request: RequestId) -> Self {
         match self {
-            Blame::WorkingBefore(first) if first == request => Blame::Nobody,
+            Blame::WorkingBefore(first) if first == request => Blame::NoRequest,
             blame => blame,
         }
     }
@@ -38,14 +38,14 @@ impl Blame {
     fn delivered(self) -> Delivered {
         match self {
             Blame::Working | Blame::WorkingBefore(_) => Delivered::Yes,
-            Blame::Nobody => Delivered::No,
+            Blame::NoRequest => Delivered::No,
         }
     }
 }
 
 impl Dispatcher {
     /// Notes that a reply has begun. `false`: to no request that this worker has.
-    pub(super) fn note_begun(&mut self, id: WorkerId, to: ReplyTo) -> bool {
+    pub(super) fn mark_reply_begun(&mut self, id: WorkerId, to: ReplyTo) -> bool {
         let flight = self.worker_mut(id).and_then(|worker| worker.flight_mut(to));
         flight.map(|flight| flight.reply_begun = true).is_some()
     }

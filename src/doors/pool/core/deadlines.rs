@@ -65,16 +65,16 @@ impl Dispatcher {
                 self.actions.push_back(Action::Spawn(worker));
             }
             Some(Phase::Starting { deadline }) if deadline <= now => {
-                self.lose(worker, Restart::StartTimeout, Blame::Nobody);
+                self.fail(worker, Restart::StartTimeout, Blame::NoRequest);
             }
             Some(Phase::Probing { deadline, .. }) if deadline <= now => {
-                self.lose(worker, Restart::Quarantined, Blame::Nobody);
+                self.fail(worker, Restart::Quarantined, Blame::NoRequest);
             }
             Some(Phase::Available) => {
                 self.probe_again(worker);
             }
             Some(Phase::Busy { deadline }) if deadline <= now => {
-                self.lose(worker, Restart::BusyTimeout, Blame::Nobody);
+                self.fail(worker, Restart::BusyTimeout, Blame::NoRequest);
             }
             Some(Phase::Busy { .. }) => self.give_up_overdue(worker),
             Some(Phase::Settling { until }) if until <= now => {

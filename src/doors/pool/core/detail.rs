@@ -128,13 +128,13 @@ fn view(worker: &Worker) -> WorkerView {
 }
 
 fn activity(worker: &Worker) -> Activity {
-    let for_nobody = worker.flights.iter().all(|flight| flight.request.is_none());
+    let is_draining = worker.flights.iter().all(|flight| flight.request.is_none());
     match worker.phase {
         Phase::Delayed { until } => Activity::Delayed(until),
         Phase::Spawning | Phase::Starting { .. } => Activity::Starting,
         Phase::Probing { .. } => Activity::Probing,
         Phase::Available => Activity::Idle,
-        Phase::Busy { .. } if for_nobody => Activity::Draining,
+        Phase::Busy { .. } if is_draining => Activity::Draining,
         Phase::Busy { .. } => Activity::Busy,
         Phase::Settling { .. } => Activity::Settling,
         Phase::Resting { .. } => Activity::Resting,

@@ -75,7 +75,7 @@ impl Elastic {
 
     fn count_of(&mut self, staffing: Staffing) -> Option<&mut usize> {
         match staffing {
-            Staffing::Elsewhere => None,
+            Staffing::Uncounted => None,
             Staffing::Starting => Some(&mut self.starting),
             Staffing::Delayed => Some(&mut self.delayed),
             Staffing::Retried => Some(&mut self.retried),
@@ -125,7 +125,7 @@ impl Dispatcher {
 
     fn open_slot(&mut self, early_deaths: u32) -> Option<usize> {
         let number = self.slots.vacancy();
-        let serving = self.hire(Place::Serving(number), Duration::ZERO)?;
+        let serving = self.add_worker(Place::Serving(number), Duration::ZERO)?;
         self.slots.open(Slot {
             serving,
             successor: None,
@@ -142,8 +142,8 @@ impl Dispatcher {
             return;
         };
         self.health_is_due = true;
-        self.retire(serving);
-        successor.into_iter().for_each(|successor| self.retire(successor));
+        self.drain(serving);
+        successor.into_iter().for_each(|successor| self.drain(successor));
     }
 
     // ---- counting ---------------------------------------------------------------------------------------------
@@ -155,7 +155,7 @@ impl Dispatcher {
         let staffing = if elastic {
             worker.staffing()
         } else {
-            Staffing::Elsewhere
+            Staffing::Uncounted
         };
         let before = std::mem::replace(&mut worker.counted, staffing);
         if before != staffing {
@@ -169,7 +169,7 @@ impl Dispatcher {
 
     /// The policy is another one, or the pool ends: what was seen under the old one decides nothing any more, and whether
     /// workers are counted at all may have changed. Comes before anything is done under the new one.
-    pub(super) fn forget_load(&mut self) {
+    pub(super) fn reset_load(&mut self) {
         let all: Vec<WorkerId> = self.workers.iter().map(|(_, worker)| worker.id).collect();
         all.into_iter().for_each(|worker| self.note_staffing(worker));
         self.elastic.surplus.clear();
@@ -300,7 +300,7 @@ impl Dispatcher {
         );
         for (_, worker) in &self.workers {
             let staffing = if size.is_fixed() {
-                Staffing::Elsewhere
+                Staffing::Uncounted
             } else {
                 worker.staffing()
             };

@@ -18,7 +18,7 @@
 //! is to be believed. A worker that dies after it has worked for a while is replaced at once, and nobody is in trouble; so a
 //! single death, a roll or an upgrade is never told as an outage.
 //!
-//! **Credit.** A worker is to be believed once it has answered something, its probe included, or has said that it is ready. Of
+//! **Trust.** A worker is to be believed once it has answered something, its probe included, or has said that it is ready. Of
 //! one that is not asked for either it is only known that it runs: it is believed when it has done so for [`GRACE`], or, in an
 //! outage or where others have died early before it, for as long as counts as early. So a program that dies as soon as it is
 //! started is never taken for one that serves, and the two lines about an outage do not alternate with each of its starts.
@@ -90,13 +90,13 @@ pub(super) enum Outlook {
 
 /// Whether a worker is to be believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Credit {
+pub(super) enum Trust {
     /// Nothing is known of it, and nobody wants to know.
-    None,
+    Unknown,
     /// It runs. That is enough if it still does at that time.
     OnTrial { until: Instant },
     /// It is.
-    Earned,
+    Confirmed,
 }
 
 impl Health {
@@ -161,7 +161,7 @@ impl Dispatcher {
             // Nothing else would change that.
             return Outlook::Fair;
         }
-        if !self.in_places().any(|worker| worker.credit == Credit::Earned) {
+        if !self.in_places().any(|worker| worker.trust == Trust::Confirmed) {
             Outlook::Open
         } else if self.slots.iter().all(|(_, slot)| slot.is_settled) {
             Outlook::Settled
@@ -190,8 +190,8 @@ impl Dispatcher {
         let says_ready = self.policy.ready_line;
         let Some(worker) = self.worker(id) else { return };
         // Where there is a probe, it has passed.
-        if says_ready || worker.probation.is_some() {
-            return self.earn_credit(id);
+        if says_ready || worker.next_check.is_some() {
+            return self.confirm(id);
         }
         let Place::Serving(slot) = worker.place else { return };
         let is_in_trouble = worker.trouble.is_some();
@@ -205,33 +205,33 @@ impl Dispatcher {
         let is_down = matches!(self.health, Health::Down(_));
         let until = now + if others_died || is_down { EARLY } else { GRACE };
         if let Some(worker) = self.worker_mut(id) {
-            worker.credit = Credit::OnTrial { until };
+            worker.trust = Trust::OnTrial { until };
         }
         self.lower_wake(until);
     }
 
     pub(super) fn end_trial_if_due(&mut self, id: WorkerId) {
-        let credit = self.worker(id).map(|worker| worker.credit);
-        if let Some(Credit::OnTrial { until }) = credit
+        let trust = self.worker(id).map(|worker| worker.trust);
+        if let Some(Trust::OnTrial { until }) = trust
             && until <= self.now
         {
-            self.earn_credit(id);
+            self.confirm(id);
         }
     }
 
     /// A worker is to be believed, as long as it is there.
-    pub(super) fn earn_credit(&mut self, id: WorkerId) {
-        let Some(worker) = self.worker_mut(id).filter(|worker| worker.credit != Credit::Earned) else {
+    pub(super) fn confirm(&mut self, id: WorkerId) {
+        let Some(worker) = self.worker_mut(id).filter(|worker| worker.trust != Trust::Confirmed) else {
             return;
         };
-        (worker.credit, worker.trouble) = (Credit::Earned, None);
+        (worker.trust, worker.trouble) = (Trust::Confirmed, None);
         if let Place::Serving(slot) = worker.place {
             self.settle(slot);
         }
     }
 
     /// Whoever comes after a worker that was lost is in trouble if that one was, or if another start need not help.
-    pub(super) fn pass_on_trouble(&mut self, lost: WorkerId, reason: Restart, delay: Duration, next: WorkerId) {
+    pub(super) fn inherit_trouble(&mut self, lost: WorkerId, reason: Restart, delay: Duration, next: WorkerId) {
         let inherited = self.worker(lost).is_some_and(|worker| worker.trouble.is_some());
         let fails = !delay.is_zero() || matches!(reason, Restart::StartTimeout | Restart::Quarantined);
         // The one that was lost may have been the last that was not.

@@ -1,7 +1,7 @@
 //! The sentences that `core` promises, as assertions: in debug builds after every event, in both directions.
 
-use super::health::{Credit, Health};
-use super::requests::State;
+use super::health::{Health, Trust};
+use super::requests::RequestState;
 use super::worker::{Phase, Place};
 use super::{Dispatcher, Stage};
 
@@ -18,7 +18,7 @@ impl Dispatcher {
 
     fn check_health(&self) {
         for (_, worker) in &self.workers {
-            let is_believed = worker.credit == Credit::Earned;
+            let is_believed = worker.trust == Trust::Confirmed;
             assert!(
                 !(is_believed && worker.trouble.is_some()),
                 "{:?} is believed",
@@ -27,7 +27,7 @@ impl Dispatcher {
         }
         for (number, slot) in self.slots.iter() {
             let worker = self.worker(slot.serving);
-            let known = worker.is_some_and(|worker| worker.trouble.is_some() || worker.credit == Credit::Earned);
+            let known = worker.is_some_and(|worker| worker.trouble.is_some() || worker.trust == Trust::Confirmed);
             assert!(!known || slot.is_settled, "place {number} is still waited for");
         }
         if self.stage == Stage::Stopping {
@@ -38,7 +38,7 @@ impl Dispatcher {
             down || self.hopeless().is_none(),
             "no worker can serve, and nobody is told"
         );
-        let believed = self.in_places().any(|worker| worker.credit == Credit::Earned);
+        let believed = self.in_places().any(|worker| worker.trust == Trust::Confirmed);
         assert!(!(down && believed), "somebody serves, and nobody is told");
     }
 
@@ -127,7 +127,7 @@ impl Dispatcher {
             let state = held.map(|held| held.state);
             assert_eq!(
                 state,
-                Some(State::Assigned(worker.id)),
+                Some(RequestState::Assigned(worker.id)),
                 "{:?} works on a request of somebody else",
                 worker.id
             );
@@ -189,7 +189,7 @@ impl Dispatcher {
         let waiting = self
             .requests
             .iter()
-            .filter(|(_, request)| request.state == State::Waiting)
+            .filter(|(_, request)| request.state == RequestState::Waiting)
             .count();
         assert_eq!(waiting, self.queue.len(), "who waits is in the queue, once");
         for id in self.queue.iter() {
@@ -198,10 +198,10 @@ impl Dispatcher {
                 .get(id.index as usize)
                 .filter(|held| held.id == id)
                 .map(|held| held.state);
-            assert_eq!(state, Some(State::Waiting), "{id:?} is in the queue");
+            assert_eq!(state, Some(RequestState::Waiting), "{id:?} is in the queue");
         }
         for (_, request) in &self.requests {
-            if let State::Assigned(worker) = request.state {
+            if let RequestState::Assigned(worker) = request.state {
                 let flights = self.worker(worker).into_iter().flat_map(|worker| &worker.flights);
                 let busy_with_it = flights.filter(|flight| flight.request == Some(request.id)).count() == 1;
                 assert!(busy_with_it, "{:?} is with a worker that does not know it", request.id);

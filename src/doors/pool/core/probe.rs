@@ -1,7 +1,7 @@
 //! Probes: a question with a known answer, which catches a worker that answers promptly and wrongly.
 //!
-//! A worker that is started while the policy wants probes is asked before it serves anybody ([`Standing::New`]), and again
-//! about every interval while it serves ([`Standing::Proven`]). Until it has answered it is given nothing. One that answers
+//! A worker that is started while the policy wants probes is asked before it serves anybody ([`CheckKind::Initial`]), and again
+//! about every interval while it serves ([`CheckKind::Periodic`]). Until it has answered it is given nothing. One that answers
 //! wrongly, not in time, or not at all is lost as [`Restart::Quarantined`]: its process is ended, and its place tries
 //! another one with the delays of [`respawn`](super::respawn), at least one tick, until one passes. A successor has to pass
 //! before it takes over, so that a generation that fails leaves the one before it in service.
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use super::Dispatcher;
 use super::blame::Blame;
 use super::event::{Action, ProbeResult, Restart, WorkerId};
-use super::worker::{After, Phase};
+use super::worker::{Phase, RestReason};
 
 /// Of so many places one may be without its worker because that is probed.
 const SHARE: usize = 8;
@@ -27,16 +27,16 @@ const PUT_OFF: u32 = 10;
 
 /// What a worker that is asked is so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum CheckKind {
     /// It has never been asked and serves nobody yet.
-    New,
+    Initial,
     /// It serves.
-    Proven,
+    Periodic,
 }
 
 /// When a worker that serves is probed again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Probation {
+pub(super) struct NextCheck {
     interval: Duration,
     /// When that is thought of.
     pub(super) at: Instant,
@@ -44,9 +44,9 @@ pub(super) struct Probation {
     latest: Instant,
 }
 
-impl Probation {
+impl NextCheck {
     pub(super) fn new(interval: Duration, now: Instant) -> Self {
-        Probation {
+        NextCheck {
             interval,
             at: now + interval,
             latest: now + 2 * interval,
@@ -57,16 +57,16 @@ impl Probation {
 impl Dispatcher {
     /// Asks a new worker, if those of its time are asked at all; whether it was. Its start-up lasts until it has answered.
     pub(super) fn probe_first(&mut self, id: WorkerId, deadline: Instant) -> bool {
-        let wanted = self.worker(id).is_some_and(|worker| worker.probation.is_some());
+        let wanted = self.worker(id).is_some_and(|worker| worker.next_check.is_some());
         if wanted {
-            self.probe(id, deadline, Standing::New);
+            self.probe(id, deadline, CheckKind::Initial);
         }
         wanted
     }
 
-    fn probe(&mut self, id: WorkerId, deadline: Instant, standing: Standing) {
+    fn probe(&mut self, id: WorkerId, deadline: Instant, kind: CheckKind) {
         self.counters.probes += 1;
-        self.enter(id, Phase::Probing { deadline, standing });
+        self.enter(id, Phase::Probing { deadline, kind });
         let channel = self.worker_mut(id).and_then(super::Worker::next_channel);
         self.actions.push_back(Action::Probe { worker: id, channel });
     }
@@ -74,27 +74,27 @@ impl Dispatcher {
     /// Asks a worker that serves and is free, if that is due, or puts it off; whether it was asked.
     pub(super) fn probe_again(&mut self, id: WorkerId) -> bool {
         let now = self.now;
-        let Some(probation) = self.worker(id).and_then(|worker| worker.probation) else {
+        let Some(next_check) = self.worker(id).and_then(|worker| worker.next_check) else {
             return false;
         };
-        if probation.at > now {
+        if next_check.at > now {
             return false;
         }
-        if self.can_spare(id, probation.latest <= now) {
-            self.probe(id, now + self.policy.busy_timeout, Standing::Proven);
+        if self.can_spare(id, next_check.latest <= now) {
+            self.probe(id, now + self.policy.busy_timeout, CheckKind::Periodic);
             return true;
         }
-        if let Some(probation) = self.worker_mut(id).and_then(|worker| worker.probation.as_mut()) {
-            probation.at = now + probation.interval / PUT_OFF;
+        if let Some(next_check) = self.worker_mut(id).and_then(|worker| worker.next_check.as_mut()) {
+            next_check.at = now + next_check.interval / PUT_OFF;
         }
         false
     }
 
     /// Whether no more is written to a busy worker for the sake of its probe: while others could always be given, it would
     /// never be free.
-    pub(super) fn is_to_run_dry(&self, id: WorkerId) -> bool {
-        let probation = self.worker(id).and_then(|worker| worker.probation);
-        probation.is_some_and(|probation| probation.latest <= self.now) && !self.enough_are_away()
+    pub(super) fn must_run_dry(&self, id: WorkerId) -> bool {
+        let next_check = self.worker(id).and_then(|worker| worker.next_check);
+        next_check.is_some_and(|next_check| next_check.latest <= self.now) && !self.enough_are_away()
     }
 
     /// Whether as many workers that serve are being probed as can be.
@@ -103,7 +103,7 @@ impl Dispatcher {
             matches!(
                 phase,
                 Phase::Probing {
-                    standing: Standing::Proven,
+                    kind: CheckKind::Periodic,
                     ..
                 }
             )
@@ -125,34 +125,34 @@ impl Dispatcher {
 
     pub(super) fn probed(&mut self, id: WorkerId, result: ProbeResult) {
         // Any other phase: it was told to go, or its time was over, while its answer was on the way.
-        let Some(Phase::Probing { standing, .. }) = self.phase(id) else {
+        let Some(Phase::Probing { kind, .. }) = self.phase(id) else {
             return;
         };
         if result == ProbeResult::Failed {
-            return self.lose(id, Restart::Quarantined, Blame::Nobody);
+            return self.fail(id, Restart::Quarantined, Blame::NoRequest);
         }
         self.plan_probe(id);
-        self.note_quiet(id);
-        match standing {
-            Standing::New => self.enlist(id),
-            Standing::Proven => self.let_rest(id, After::Probe),
+        self.mark_quiet(id);
+        match kind {
+            CheckKind::Initial => self.activate(id),
+            CheckKind::Periodic => self.rest(id, RestReason::Probe),
         }
     }
 
     fn plan_probe(&mut self, id: WorkerId) {
         let now = self.now;
-        let Some(interval) = self.worker(id).and_then(|worker| Some(worker.probation?.interval)) else {
+        let Some(interval) = self.worker(id).and_then(|worker| Some(worker.next_check?.interval)) else {
             return;
         };
         // All workers are started together, and are not to be away together.
         let interval = self.jitter.around_duration(interval);
-        if let Some(probation) = self.worker_mut(id).and_then(|worker| worker.probation.as_mut()) {
-            (probation.at, probation.latest) = (now + interval, now + 2 * interval);
+        if let Some(next_check) = self.worker_mut(id).and_then(|worker| worker.next_check.as_mut()) {
+            (next_check.at, next_check.latest) = (now + interval, now + 2 * interval);
         }
     }
 
     /// Whoever is to serve where a worker has failed is in quarantine until he has passed, however many that takes.
-    pub(super) fn pass_on_quarantine(&mut self, lost: WorkerId, reason: Restart, next: WorkerId) {
+    pub(super) fn inherit_quarantine(&mut self, lost: WorkerId, reason: Restart, next: WorkerId) {
         let inherited = self.worker(lost).is_some_and(|worker| worker.quarantined);
         if reason != Restart::Quarantined && !inherited {
             return;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::blame::Blame;
 use super::deadlines::{LONG_REQUEST, SETTLE, UNWATCHED};
 use super::event::{Action, AfterReply, ClientId, Refusal, ReplyTo, RequestId, WorkerId};
-use super::worker::{After, Flight, Phase, Place};
+use super::worker::{Flight, Phase, Place, RestReason};
 use super::{Dispatcher, Fault, Restart, Stage};
 use crate::doors::pool::options::Mode;
 
@@ -22,11 +22,11 @@ pub(super) struct Request {
     pub(super) give_up: Instant,
     /// Workers that have died over it.
     pub(super) deaths: u32,
-    pub(super) state: State,
+    pub(super) state: RequestState,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum RequestState {
     /// In the queue.
     Waiting,
     /// With that worker, which is busy with it.
@@ -48,12 +48,12 @@ impl Dispatcher {
         if worker.is_none() && self.queue.len() >= self.policy.queue_size {
             return self.refuse_new(client, Refusal::QueueFull);
         }
-        let Some(request) = self.take_in(client, size) else {
+        let Some(request) = self.admit(client, size) else {
             return self.refuse_new(client, Refusal::QueueFull);
         };
         match worker {
             Some(worker) => {
-                self.vouch_for(worker);
+                self.mark_in_step(worker);
                 self.assign(request, worker);
             }
             None => self.enqueue(request),
@@ -75,7 +75,7 @@ impl Dispatcher {
         self.worker(id).is_some_and(|worker| worker.channels.is_some())
     }
 
-    fn take_in(&mut self, client: ClientId, size: usize) -> Option<RequestId> {
+    fn admit(&mut self, client: ClientId, size: usize) -> Option<RequestId> {
         let entry = self.requests.vacant_entry();
         let id = RequestId {
             index: u32::try_from(entry.key()).ok()?,
@@ -89,7 +89,7 @@ impl Dispatcher {
             arrived: self.now,
             give_up: self.now + self.policy.queue_timeout + self.policy.busy_timeout,
             deaths: 0,
-            state: State::Waiting,
+            state: RequestState::Waiting,
         });
         Some(id)
     }
@@ -98,7 +98,7 @@ impl Dispatcher {
     fn enqueue(&mut self, id: RequestId) {
         let deadline = self.now + self.policy.queue_timeout;
         let Some(request) = self.request_mut(id) else { return };
-        request.state = State::Waiting;
+        request.state = RequestState::Waiting;
         let (client, deadline) = (request.client, deadline.min(request.give_up));
         self.queue.insert(id, deadline);
         self.queue_peak = self.queue_peak.max(self.queue.len());
@@ -110,7 +110,7 @@ impl Dispatcher {
         let Some(request) = self.request_mut(id) else {
             return;
         };
-        request.state = State::Assigned(to);
+        request.state = RequestState::Assigned(to);
         let (client, size, give_up) = (request.client, request.size, request.give_up);
         // Behind others, or on its second worker, it may have to be given up before that worker's time is over.
         self.lower_wake(give_up);
@@ -165,19 +165,19 @@ impl Dispatcher {
     /// is not waited for to be probed.
     pub(super) fn list_room(&mut self, id: WorkerId) {
         let (pipeline, now) = (self.policy.pipeline, self.now);
-        let is_to_run_dry = self.is_to_run_dry(id);
+        let must_run_dry = self.must_run_dry(id);
         let Some(worker) = self.worker_mut(id) else {
             return;
         };
         let in_step = || {
             // After a second without a pause it is left to run dry, and watched.
-            now.saturating_duration_since(worker.vouched) < UNWATCHED
+            now.saturating_duration_since(worker.in_step_at) < UNWATCHED
                 && worker.flights.iter().all(|flight| flight.size <= LONG_REQUEST)
         };
         let may = matches!(worker.phase, Phase::Busy { .. })
             && matches!(worker.place, Place::Serving(_))
             && worker.flights.len() < worker.most_flights(pipeline)
-            && !is_to_run_dry
+            && !must_run_dry
             && (worker.channels.is_some() || in_step());
         let wanted = may.then_some(worker.flights.len());
         let listed = std::mem::replace(&mut worker.room_listed, wanted);
@@ -189,12 +189,12 @@ impl Dispatcher {
 
     /// The way back to the list of the available, and from there to the next request in the queue. It is open only to a worker
     /// whose last reply was whole, with nothing behind it, and who owes nobody anything: its callers are
-    /// [`enlist`](Self::enlist) and [`inspected`](Self::inspected), where each of these was seen, [`let_rest`](Self::let_rest)
+    /// [`activate`](Self::activate) and [`inspected`](Self::inspected), where each of these was seen, [`rest`](Self::rest)
     /// and [`end_rests`](Self::end_rests) after a [`reply`](Self::reply) or [`probe`](Self::probed), where it was too, and
-    /// [`take_back`](Self::take_back), where it was so before and nothing has been given to the worker since.
+    /// [`unassign`](Self::unassign), where it was so before and nothing has been given to the worker since.
     pub(super) fn release(&mut self, worker: WorkerId) {
         if self.place(worker) == Some(Place::Outgoing) {
-            return self.let_go(worker);
+            return self.stop_gently(worker);
         }
         if self.probe_again(worker) {
             return;
@@ -216,7 +216,7 @@ impl Dispatcher {
 
     pub(super) fn reply_begun(&mut self, worker: WorkerId, to: ReplyTo) {
         match self.phase(worker) {
-            Some(Phase::Busy { .. }) if self.note_begun(worker, to) => {}
+            Some(Phase::Busy { .. }) if self.mark_reply_begun(worker, to) => {}
             // Its last words; nobody waits for them.
             Some(Phase::Stopping) | None => {}
             Some(_) => self.broken(worker, Fault::of_stray(to)),
@@ -245,9 +245,9 @@ impl Dispatcher {
             AfterReply::OutOfStep => {
                 self.counters.unknown += 1;
                 // Which of what is still in flight the rest belongs to, nobody knows: all of it is asked again.
-                self.lose(worker, Restart::Desync, Blame::Nobody);
+                self.fail(worker, Restart::Desync, Blame::NoRequest);
             }
-            AfterReply::Spent => self.lose(worker, Restart::Spent, Blame::Nobody),
+            AfterReply::Spent => self.fail(worker, Restart::Spent, Blame::NoRequest),
             AfterReply::InStep => self.go_on(worker, flight.size),
         }
     }
@@ -260,7 +260,7 @@ impl Dispatcher {
             let until = self.now + SETTLE.max(self.policy.rest);
             self.enter(worker, Phase::Settling { until });
         } else {
-            self.let_rest(worker, After::Request);
+            self.rest(worker, RestReason::Request);
         }
     }
 
@@ -270,15 +270,15 @@ impl Dispatcher {
         self.queue.len() > 0
             && self
                 .worker(id)
-                .is_some_and(|worker| self.now.saturating_duration_since(worker.vouched) >= UNWATCHED)
+                .is_some_and(|worker| self.now.saturating_duration_since(worker.in_step_at) >= UNWATCHED)
     }
 
     /// A worker that was free, and had written nothing meanwhile (the shell looks before it gives it anything), or that was
     /// watched and found clean, is in step at this moment.
-    pub(super) fn vouch_for(&mut self, id: WorkerId) {
+    pub(super) fn mark_in_step(&mut self, id: WorkerId) {
         let now = self.now;
         if let Some(worker) = self.worker_mut(id) {
-            worker.vouched = now;
+            worker.in_step_at = now;
         }
     }
 
@@ -299,11 +299,11 @@ impl Dispatcher {
         // None: its answer or refusal was on the way when the client went.
         let Some(request) = self.finish(id) else { return };
         self.counters.hung_up += 1;
-        let called_back = self.call_back(id);
+        let called_back = self.cancel_actions(id);
         match request.state {
-            State::Waiting => self.queue.remove(id),
-            State::Assigned(worker) if called_back => self.take_back(worker, id),
-            State::Assigned(worker) => self.forsake(worker, id),
+            RequestState::Waiting => self.queue.remove(id),
+            RequestState::Assigned(worker) if called_back => self.unassign(worker, id),
+            RequestState::Assigned(worker) => self.orphan(worker, id),
         }
     }
 
@@ -311,13 +311,13 @@ impl Dispatcher {
         let Some(request) = self.finish(id) else { return };
         self.counters.hung_up += 1;
         match request.state {
-            State::Waiting => self.queue.remove(id),
-            State::Assigned(worker) => self.take_back(worker, id),
+            RequestState::Waiting => self.queue.remove(id),
+            RequestState::Assigned(worker) => self.unassign(worker, id),
         }
     }
 
     /// What was decided for a request and is not carried out yet never will be. Whether it had been given to a worker so.
-    fn call_back(&mut self, id: RequestId) -> bool {
+    fn cancel_actions(&mut self, id: RequestId) -> bool {
         let mut assigned = false;
         self.actions.retain(|action| match action {
             Action::Assign { request, .. } if *request == id => {
@@ -331,7 +331,7 @@ impl Dispatcher {
     }
 
     /// Nobody waits any more for one of a worker's flights; the worker goes on with it all the same.
-    fn forsake(&mut self, worker: WorkerId, id: RequestId) {
+    fn orphan(&mut self, worker: WorkerId, id: RequestId) {
         let Some(worker) = self.worker_mut(worker) else {
             return;
         };
@@ -341,7 +341,7 @@ impl Dispatcher {
     }
 
     /// A flight that has not begun: the worker has not been given a byte of it.
-    fn take_back(&mut self, worker: WorkerId, id: RequestId) {
+    fn unassign(&mut self, worker: WorkerId, id: RequestId) {
         let Some(held) = self.worker_mut(worker) else {
             return;
         };
@@ -356,7 +356,7 @@ impl Dispatcher {
 
     /// The request's end is due, but its worker has still time: the worker goes on, for nobody.
     pub(super) fn give_up(&mut self, worker: WorkerId, request: RequestId) {
-        self.forsake(worker, request);
+        self.orphan(worker, request);
         self.refuse(request, Refusal::BusyTimeout, Some(worker));
     }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::Dispatcher;
 use super::event::WorkerId;
-use super::worker::{After, Phase, Place};
+use super::worker::{Phase, Place, RestReason};
 
 /// Those that rest, the one that has for longest first; and some that did and were lost meanwhile.
 #[derive(Debug, Default)]
@@ -40,13 +40,13 @@ impl Resting {
 
 impl Dispatcher {
     /// A worker that has answered, and has nothing in hand, rests for as long as the policy wants; then it is free.
-    pub(super) fn let_rest(&mut self, id: WorkerId, after: After) {
+    pub(super) fn rest(&mut self, id: WorkerId, reason: RestReason) {
         let may_be_needed = self.place(id) != Some(Place::Outgoing);
         if self.policy.rest.is_zero() || self.has_channels(id) || !may_be_needed {
             return self.release(id);
         }
         let since = self.now;
-        self.enter(id, Phase::Resting { since, after });
+        self.enter(id, Phase::Resting { since, reason });
         self.resting.workers.push_back((since, id));
     }
 
@@ -55,8 +55,8 @@ impl Dispatcher {
         while let Some((since, id)) = self.resting.pop(self.policy.rest, self.now) {
             let rests = |phase| matches!(phase, Phase::Resting { since: began, .. } if began == since);
             if self.phase(id).is_some_and(rests) {
-                self.vouch_for(id);
-                self.note_quiet(id);
+                self.mark_in_step(id);
+                self.mark_quiet(id);
                 self.release(id);
             }
         }

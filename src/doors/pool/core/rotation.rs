@@ -55,7 +55,7 @@ impl Dispatcher {
             return;
         }
         let successors: Vec<WorkerId> = self.slots.iter_mut().filter_map(|slot| slot.successor.take()).collect();
-        successors.into_iter().for_each(|successor| self.retire(successor));
+        successors.into_iter().for_each(|successor| self.drain(successor));
         for slot in self.slots.iter_mut() {
             slot.early_deaths = 0;
         }
@@ -135,7 +135,7 @@ impl Dispatcher {
             Some(Phase::Spawning) | None => return false,
             Some(_) => {}
         }
-        let Some(successor) = self.hire(Place::Successor(turn.slot), Duration::ZERO) else {
+        let Some(successor) = self.add_worker(Place::Successor(turn.slot), Duration::ZERO) else {
             return false;
         };
         if let Some(slot) = self.slots.get_mut(turn.slot) {

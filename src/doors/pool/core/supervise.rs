@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::blame::Blame;
 use super::event::{Action, Fault, Inspection, Refusal, Restart, StopMode, WorkerId};
-use super::probe::Probation;
+use super::probe::NextCheck;
 use super::respawn::{self, EARLY};
-use super::worker::{After, Phase, Place, Worker};
+use super::worker::{Phase, Place, RestReason, Worker};
 use super::{Dispatcher, Stage};
 use crate::doors::pool::options::Policy;
 
@@ -54,7 +54,7 @@ impl Dispatcher {
     // ---- starting ---------------------------------------------------------------------------------------------
 
     /// A new worker for a place: at once, or after a delay.
-    pub(super) fn hire(&mut self, place: Place, delay: Duration) -> Option<WorkerId> {
+    pub(super) fn add_worker(&mut self, place: Place, delay: Duration) -> Option<WorkerId> {
         let entry = self.workers.vacant_entry();
         let id = WorkerId {
             index: u32::try_from(entry.key()).ok()?,
@@ -83,11 +83,11 @@ impl Dispatcher {
 
     pub(super) fn started(&mut self, id: WorkerId) {
         let (now, deadline) = (self.now, self.now + self.policy.start_timeout);
-        let probation = self.policy.probe_interval.map(|interval| Probation::new(interval, now));
+        let next_check = self.policy.probe_interval.map(|interval| NextCheck::new(interval, now));
         let Some(worker) = self.worker_mut(id).filter(|worker| worker.phase == Phase::Spawning) else {
             return;
         };
-        (worker.started, worker.vouched, worker.probation) = (Some(now), now, probation);
+        (worker.started, worker.in_step_at, worker.next_check) = (Some(now), now, next_check);
         self.counters.spawns += 1;
         self.open_channels(id);
         self.enter(id, Phase::Starting { deadline });
@@ -95,7 +95,7 @@ impl Dispatcher {
 
     pub(super) fn spawn_failed(&mut self, id: WorkerId) {
         if self.awaits_spawn(id) {
-            self.lose(id, Restart::SpawnFailed, Blame::Nobody);
+            self.fail(id, Restart::SpawnFailed, Blame::NoRequest);
         }
     }
 
@@ -106,12 +106,12 @@ impl Dispatcher {
             return;
         };
         if !self.probe_first(id, deadline) {
-            self.enlist(id);
+            self.activate(id);
         }
     }
 
     /// The worker may be believed: it takes over from its predecessor, if it has one, and serves.
-    pub(super) fn enlist(&mut self, id: WorkerId) {
+    pub(super) fn activate(&mut self, id: WorkerId) {
         self.end_quarantine(id);
         let recycle_after = self.policy.max_requests.map(|number| self.jitter.around(number));
         let recycle_at = self
@@ -130,7 +130,7 @@ impl Dispatcher {
         self.begin_trial(id);
         match self.worker(id).and_then(|worker| worker.quiet) {
             // It has answered its probe this moment.
-            Some(_) => self.let_rest(id, After::Probe),
+            Some(_) => self.rest(id, RestReason::Probe),
             None => self.release(id),
         }
     }
@@ -152,27 +152,27 @@ impl Dispatcher {
             delay: None,
             early_deaths: 0,
         });
-        self.retire(predecessor);
+        self.drain(predecessor);
         self.advance_rotation();
     }
 
     // ---- ending -----------------------------------------------------------------------------------------------
 
     /// A worker in good standing loses its place: it finishes what it has in hand, then goes.
-    pub(super) fn retire(&mut self, id: WorkerId) {
+    pub(super) fn drain(&mut self, id: WorkerId) {
         let Some(worker) = self.worker_mut(id) else { return };
         worker.place = Place::Outgoing;
         match worker.phase {
             // It has lost its place, and is given nothing more.
             Phase::Busy { .. } | Phase::Settling { .. } | Phase::Stopping => self.list_room(id),
-            Phase::Delayed { .. } | Phase::Spawning => self.forget(id),
+            Phase::Delayed { .. } | Phase::Spawning => self.remove_worker(id),
             Phase::Starting { .. } | Phase::Probing { .. } | Phase::Available | Phase::Resting { .. } => {
-                self.let_go(id)
+                self.stop_gently(id)
             }
         }
     }
 
-    pub(super) fn let_go(&mut self, id: WorkerId) {
+    pub(super) fn stop_gently(&mut self, id: WorkerId) {
         self.stop(id, StopMode::EndInput);
     }
 
@@ -185,21 +185,21 @@ impl Dispatcher {
         match (self.phase(id), fault) {
             // It is going anyway, or has gone.
             (None | Some(Phase::Stopping | Phase::Delayed { .. } | Phase::Spawning), _) => {}
-            (Some(_), Fault::OutputClosed) => self.lose(id, Restart::Died, Blame::Working),
-            (Some(_), Fault::InputClosed(request)) => self.lose(id, Restart::Died, Blame::WorkingBefore(request)),
+            (Some(_), Fault::OutputClosed) => self.fail(id, Restart::Died, Blame::Working),
+            (Some(_), Fault::InputClosed(request)) => self.fail(id, Restart::Died, Blame::WorkingBefore(request)),
             (Some(_), Fault::Unasked) => {
                 self.counters.unknown += 1;
-                self.lose(id, Restart::Desync, Blame::Nobody);
+                self.fail(id, Restart::Desync, Blame::NoRequest);
             }
             (Some(_), Fault::UnknownChannel) => {
                 self.counters.unknown += 1;
-                self.lose(id, Restart::UnknownChannel, Blame::Working);
+                self.fail(id, Restart::UnknownChannel, Blame::Working);
             }
             (Some(_), Fault::ReplyTooLong(to)) => {
-                self.note_begun(id, to);
-                self.lose(id, Restart::Oversize, Blame::Nobody);
+                self.mark_reply_begun(id, to);
+                self.fail(id, Restart::Oversize, Blame::NoRequest);
             }
-            (Some(_), Fault::Malformed) => self.lose(id, Restart::Malformed, Blame::Working),
+            (Some(_), Fault::Malformed) => self.fail(id, Restart::Malformed, Blame::Working),
         }
     }
 
@@ -209,13 +209,13 @@ impl Dispatcher {
         };
         match inspection {
             Inspection::InStep => {
-                self.vouch_for(id);
-                self.note_quiet(id);
+                self.mark_in_step(id);
+                self.mark_quiet(id);
                 self.release(id);
             }
             Inspection::OutOfStep => {
                 self.counters.unknown += 1;
-                self.lose(id, Restart::Desync, Blame::Nobody);
+                self.fail(id, Restart::Desync, Blame::NoRequest);
             }
         }
     }
@@ -233,32 +233,32 @@ impl Dispatcher {
                 self.end_flights_of(id, phase, Restart::Died, Blame::Working);
             }
         }
-        self.forget(id);
+        self.remove_worker(id);
     }
 
     /// A worker is of no use any more. Its place gets another one, its requests other workers or refusals, its process
     /// (if there is one) is ended.
-    pub(super) fn lose(&mut self, id: WorkerId, reason: Restart, blame: Blame) {
+    pub(super) fn fail(&mut self, id: WorkerId, reason: Restart, blame: Blame) {
         let reason = self.phase(id).map_or(reason, |phase| phase.loss(reason));
         self.replace(id, reason);
         let ending = match reason {
             Restart::Spent => StopMode::EndInput,
             _ => StopMode::Terminate,
         };
-        if let Some(phase) = self.dismiss(id, ending) {
+        if let Some(phase) = self.take_out_of_service(id, ending) {
             self.end_flights_of(id, phase, reason, blame);
         }
     }
 
     /// Sends a lost worker away and returns what it was doing.
-    fn dismiss(&mut self, id: WorkerId, ending: StopMode) -> Option<Phase> {
+    fn take_out_of_service(&mut self, id: WorkerId, ending: StopMode) -> Option<Phase> {
         let worker = self.worker_mut(id)?;
         worker.place = Place::Outgoing;
         let phase = worker.phase;
         if phase.has_process() {
             self.stop(id, ending);
         } else {
-            self.forget(id);
+            self.remove_worker(id);
         }
         Some(phase)
     }
@@ -286,9 +286,9 @@ impl Dispatcher {
             .filter(|successor| *successor != id);
         if let (Place::Serving(_), Some(successor)) = (place, successor) {
             // One is on its way already, and need not wait for the other any more.
-            self.pass_on_quarantine(id, reason, successor);
+            self.inherit_quarantine(id, reason, successor);
             self.promote(slot, successor);
-            self.pass_on_trouble(id, reason, Duration::ZERO, successor);
+            self.inherit_trouble(id, reason, Duration::ZERO, successor);
             self.actions.push_back(Action::Replaced {
                 worker: id,
                 slot: Some(slot),
@@ -305,13 +305,15 @@ impl Dispatcher {
             delay: Some(delay),
             early_deaths,
         });
-        let Some(hired) = self.hire(place, delay) else { return };
-        self.pass_on_quarantine(id, reason, hired);
-        self.pass_on_trouble(id, reason, delay, hired);
+        let Some(added) = self.add_worker(place, delay) else {
+            return;
+        };
+        self.inherit_quarantine(id, reason, added);
+        self.inherit_trouble(id, reason, delay, added);
         let Some(slot) = self.slots.get_mut(slot) else { return };
         match place {
-            Place::Serving(_) => slot.serving = hired,
-            Place::Successor(_) | Place::Outgoing => slot.successor = Some(hired),
+            Place::Serving(_) => slot.serving = added,
+            Place::Successor(_) | Place::Outgoing => slot.successor = Some(added),
         }
     }
 
@@ -354,7 +356,7 @@ impl Dispatcher {
         respawn::delay(slot.early_deaths, self.policy.alarm_interval)
     }
 
-    fn forget(&mut self, id: WorkerId) {
+    fn remove_worker(&mut self, id: WorkerId) {
         if self.worker(id).is_some() {
             self.enter(id, Phase::Stopping);
             self.workers.try_remove(id.index as usize);
@@ -365,7 +367,7 @@ impl Dispatcher {
 
     pub(super) fn reconfigure(&mut self, policy: Policy) {
         self.policy = policy;
-        self.forget_load();
+        self.reset_load();
         if self.stage == Stage::Serving {
             self.fit_slots();
             self.advance_rotation();
@@ -378,7 +380,7 @@ impl Dispatcher {
     pub(super) fn shutdown(&mut self, ending: StopMode) {
         self.stage = Stage::Stopping;
         self.rotation = super::Rotation::default();
-        self.forget_load();
+        self.reset_load();
         self.slots.clear();
         while let Some(request) = self.queue.pop() {
             self.refuse(request, Refusal::Shutdown, None);
@@ -393,7 +395,7 @@ impl Dispatcher {
         let Some(worker) = self.worker_mut(id) else { return };
         worker.place = Place::Outgoing;
         match worker.phase {
-            Phase::Delayed { .. } | Phase::Spawning => return self.forget(id),
+            Phase::Delayed { .. } | Phase::Spawning => return self.remove_worker(id),
             Phase::Starting { .. }
             | Phase::Probing { .. }
             | Phase::Available
@@ -412,8 +414,8 @@ impl Dispatcher {
     }
 
     pub(super) fn count_answered(&mut self, id: WorkerId) {
-        self.note_quiet(id);
-        self.earn_credit(id);
+        self.mark_quiet(id);
+        self.confirm(id);
         self.learn_start_up(id);
         if let Some(worker) = self.worker_mut(id) {
             worker.answered += 1;
@@ -427,7 +429,7 @@ impl Dispatcher {
     }
 
     /// A worker has nothing to do from now on, and nothing more to say.
-    pub(super) fn note_quiet(&mut self, id: WorkerId) {
+    pub(super) fn mark_quiet(&mut self, id: WorkerId) {
         let now = self.now;
         if let Some(worker) = self.worker_mut(id) {
             worker.quiet = Some(now);

@@ -121,8 +121,8 @@ impl Dispatcher {
                 Status::Stopping => counts.stopping += 1,
                 Status::Quarantined => counts.quarantined += 1,
             }
-            let for_nobody = worker.flights.iter().all(|flight| flight.request.is_none());
-            counts.draining += u64::from(matches!(worker.phase, Phase::Busy { .. }) && for_nobody);
+            let is_draining = worker.flights.iter().all(|flight| flight.request.is_none());
+            counts.draining += u64::from(matches!(worker.phase, Phase::Busy { .. }) && is_draining);
         }
         counts
     }

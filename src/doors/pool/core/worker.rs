@@ -25,8 +25,8 @@ use std::time::Instant;
 use super::available::Since;
 use super::channels::Channels;
 use super::event::{ChannelId, RequestId, Restart, WorkerId};
-use super::health::Credit;
-use super::probe::{Probation, Standing};
+use super::health::Trust;
+use super::probe::{CheckKind, NextCheck};
 
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -47,7 +47,7 @@ pub(super) struct Worker {
     /// Under which number of flights it stands in the list of those with room for more.
     pub(super) room_listed: Option<usize>,
     /// When it was last known to be in step: it was free, or watched, and wrote nothing.
-    pub(super) vouched: Instant,
+    pub(super) in_step_at: Instant,
     /// Since when it has nothing to do and nothing to say: it has answered, passed its probe, or was watched for a while and
     /// wrote nothing. `None`: it has never answered, and may still be starting.
     pub(super) quiet: Option<Instant>,
@@ -58,20 +58,20 @@ pub(super) struct Worker {
     /// It is replaced at that time; `None` also once that has been asked for.
     pub(super) recycle_at: Option<Instant>,
     /// Set at its start: when it is probed; `None`: never.
-    pub(super) probation: Option<Probation>,
+    pub(super) next_check: Option<NextCheck>,
     /// Its predecessor has failed its probe, and it has not passed yet.
     pub(super) quarantined: bool,
     /// Why the one before it was lost, if another start need not have helped and none has been believed since.
     pub(super) trouble: Option<Restart>,
     /// Whether it is to be believed.
-    pub(super) credit: Credit,
+    pub(super) trust: Trust,
 }
 
 /// What a worker means for the number of workers that are ready, or soon will be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Staffing {
     /// It is ready, or has no place of its own.
-    Elsewhere,
+    Uncounted,
     /// It is being started, for a place that waits for it.
     Starting,
     /// It is to be started when its respawn delay is over.
@@ -118,7 +118,7 @@ pub(super) enum Phase {
     /// A process that is not ready yet.
     Starting { deadline: Instant },
     /// Asked the question with the known answer.
-    Probing { deadline: Instant, standing: Standing },
+    Probing { deadline: Instant, kind: CheckKind },
     /// Ready and in step. In the list of the available exactly then.
     Available,
     /// It works on its flights: on the oldest, or on all of them at once. By then the oldest has to be answered.
@@ -126,14 +126,14 @@ pub(super) enum Phase {
     /// It has answered a long request and is watched for a second answer.
     Settling { until: Instant },
     /// It has answered and is left alone for a while.
-    Resting { since: Instant, after: After },
+    Resting { since: Instant, reason: RestReason },
     /// Its process has been told to end.
     Stopping,
 }
 
 /// What a worker rests after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum After {
+pub(super) enum RestReason {
     Request,
     Probe,
 }
@@ -157,7 +157,7 @@ impl Phase {
     pub(super) fn is_occupied(self) -> bool {
         match self {
             Phase::Busy { .. } | Phase::Settling { .. } | Phase::Resting { .. } => true,
-            Phase::Probing { standing, .. } => standing == Standing::Proven,
+            Phase::Probing { kind, .. } => kind == CheckKind::Periodic,
             _ => false,
         }
     }
@@ -191,32 +191,33 @@ impl Worker {
             flights: VecDeque::new(),
             channels: None,
             retry: false,
-            counted: Staffing::Elsewhere,
+            counted: Staffing::Uncounted,
             room_listed: None,
-            vouched: now,
+            in_step_at: now,
             quiet: None,
             answered: 0,
             recycle_after: None,
             recycle_at: None,
-            probation: None,
+            next_check: None,
             quarantined: false,
             trouble: None,
-            credit: Credit::None,
+            trust: Trust::Unknown,
         }
     }
 
     pub(super) fn staffing(&self) -> Staffing {
         let Place::Serving(_) = self.place else {
-            return Staffing::Elsewhere;
+            return Staffing::Uncounted;
         };
         match self.phase {
             Phase::Delayed { .. } => Staffing::Delayed,
             Phase::Probing {
-                standing: Standing::Proven,
+                kind: CheckKind::Periodic,
                 ..
             }
             | Phase::Resting {
-                after: After::Probe, ..
+                reason: RestReason::Probe,
+                ..
             } => Staffing::Probed,
             Phase::Spawning | Phase::Starting { .. } | Phase::Probing { .. } if self.retry => Staffing::Retried,
             Phase::Spawning | Phase::Starting { .. } | Phase::Probing { .. } => Staffing::Starting,
@@ -224,24 +225,24 @@ impl Worker {
             | Phase::Busy { .. }
             | Phase::Settling { .. }
             | Phase::Resting { .. }
-            | Phase::Stopping => Staffing::Elsewhere,
+            | Phase::Stopping => Staffing::Uncounted,
         }
     }
 
     /// Since when it is free, if it is.
     pub(super) fn free_since(&self) -> Since {
-        let start = self.started.unwrap_or(self.vouched);
+        let start = self.started.unwrap_or(self.in_step_at);
         self.quiet.map_or(Since::Start(start), Since::Answer)
     }
 
     /// When the dispatcher must look at it again, whatever for.
     pub(super) fn deadline(&self) -> Option<Instant> {
         // Any other one is thought of when it becomes available.
-        let probation = self.probation.filter(|_| self.phase == Phase::Available);
-        let probe = probation.map(|probation| probation.at);
-        let trial = match self.credit {
-            Credit::OnTrial { until } => Some(until),
-            Credit::None | Credit::Earned => None,
+        let next_check = self.next_check.filter(|_| self.phase == Phase::Available);
+        let probe = next_check.map(|next_check| next_check.at);
+        let trial = match self.trust {
+            Trust::OnTrial { until } => Some(until),
+            Trust::Unknown | Trust::Confirmed => None,
         };
         [self.phase.deadline(), self.recycle_at, probe, trial]
             .into_iter()
