@@ -12,7 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::process;
 use std::time::Instant;
 
-use iotcpd::internals::process::{Command, Launcher, SpawnDefaults, Stdio, Surroundings};
+use iotcpd::internals::process::{Command, Launcher, SpawnContext, SpawnDefaults, Stdio};
 
 const PAGE: usize = 4096;
 const SMALL: usize = 10_000_000;
@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let rounds: usize = arguments.next().map_or(Ok(7), |word| word.parse())?;
     let starts: usize = arguments.next().map_or(Ok(300), |word| word.parse())?;
-    let mut launcher = Launcher::new(&Surroundings::default(), &SpawnDefaults::default())?;
+    let mut launcher = Launcher::new(&SpawnContext::default(), &SpawnDefaults::default())?;
     let command = Command::new(vec!["true".into()])?;
     let mut memory = grown(Vec::new(), SMALL);
     let mut by_launcher = Comparison::default();

@@ -144,7 +144,7 @@ impl Child {
     }
 
     /// Ends its input: closes our end of the pipe, or enters an end of file, as well as that can be done
-    /// ([`Surroundings::terminal`](super::spec::Surroundings::terminal)).
+    /// ([`SpawnContext::terminal`](super::spec::SpawnContext::terminal)).
     pub fn end_input(&mut self) {
         if let Some(stdin) = self.stdin.take().filter(|_| self.terminal) {
             self.enter_end_of_file(stdin);
@@ -312,7 +312,7 @@ mod tests {
     fn what_is_left_in_the_background_goes_on_where_it_may_and_is_told_of() {
         for (script, left) in [("sleep 1000 >/dev/null 2>&1 & echo $!", true), ("echo 0", false)] {
             let mut spec = shell_spec(script);
-            spec.surroundings.leave_background = true;
+            spec.context.leave_background = true;
             let mut child = testing::start(&spec);
             let pid = Pid::from_raw(read_line(&mut child).parse().unwrap());
             wait_readable(child.pidfd());

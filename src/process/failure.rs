@@ -93,10 +93,10 @@ pub enum Cause {
 
 impl SpawnError {
     pub(super) fn new(step: Step, program: &OsStr, errno: Errno) -> Self {
-        Self::of_surroundings(step, errno).of_program(program)
+        Self::of_context(step, errno).of_program(program)
     }
 
-    pub(super) const fn of_surroundings(step: Step, errno: Errno) -> Self {
+    pub(super) const fn of_context(step: Step, errno: Errno) -> Self {
         Self {
             step,
             program: None,
@@ -108,11 +108,11 @@ impl SpawnError {
     pub(super) fn of_sandbox(fault: Fault) -> Self {
         Self {
             cause: Some(Cause::Fault(fault.clone())),
-            ..Self::of_surroundings(Step::SandboxRules, fault.errno())
+            ..Self::of_context(Step::SandboxRules, fault.errno())
         }
     }
 
-    /// The same of the program that was to be started in those surroundings.
+    /// The same of the program that was to be started in that context.
     #[must_use]
     pub fn of_program(self, program: &OsStr) -> Self {
         Self {

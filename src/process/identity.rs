@@ -9,7 +9,7 @@ use std::fmt;
 use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 
-use super::spec::Surroundings;
+use super::spec::SpawnContext;
 
 /// A user with the groups that a login would give it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,11 +60,11 @@ impl UserIdentity {
         })
     }
 
-    /// Makes the children of these surroundings run as this user. A group that was set before stays.
-    pub fn apply_to(self, surroundings: &mut Surroundings) {
-        surroundings.user = Some(self.user);
-        surroundings.group = surroundings.group.or(self.group);
-        surroundings.supplementary_groups = self.supplementary_groups;
+    /// Makes children that are started with `context` run as this user. A group that was set before stays.
+    pub fn apply_to(self, context: &mut SpawnContext) {
+        context.user = Some(self.user);
+        context.group = context.group.or(self.group);
+        context.supplementary_groups = self.supplementary_groups;
     }
 }
 
@@ -169,9 +169,9 @@ mod tests {
 
     #[test]
     fn a_group_set_before_the_user_stays() {
-        let mut spec = Surroundings {
+        let mut spec = SpawnContext {
             group: Some(7),
-            ..Surroundings::default()
+            ..SpawnContext::default()
         };
         UserIdentity {
             user: 5,

@@ -9,7 +9,7 @@
 //! 3. [`spawn::Spawner::spawn`], or [`spawn::Launcher::launch`], starts it: leader of its own session and process group,
 //!    default signals, nothing inherited but its three standard descriptors, which belong to its user. It costs the same
 //!    whatever the size of the daemon. A failed exec is an error of this call, never an exit status to be guessed. With
-//!    [`spec::Surroundings::terminal`] two of these are a pseudo-terminal ([`terminal`]). With [`spec::Surroundings::sandbox`]
+//!    [`spec::SpawnContext::terminal`] two of these are a pseudo-terminal ([`terminal`]). With [`spec::SpawnContext::sandbox`]
 //!    it can open no files but those that it is given ([`sandbox`]).
 //! 4. Before its exec it enters itself into the [`watch_list`], so that nothing outlives the daemon: the [`guard`] sees to it.
 //! 5. [`child::Child`] is its pidfd (readable once: it has exited) and our ends of its pipes; [`stderr_log`] makes log

@@ -1,6 +1,6 @@
 //! A sandbox: programs that can open no file but those that they have been given (Landlock, `landlock(7)`).
 //!
-//! The rules are made once for all starts in the same surroundings, as a descriptor; each child puts itself under them as the
+//! The rules are made once for all starts in the same context, as a descriptor; each child puts itself under them as the
 //! last thing before its exec, and cannot get out again, nor can anything that it starts. The rules hold for the files that
 //! the paths meant when they were made: a directory that is replaced by another one of its name is not let in.
 //!
@@ -256,7 +256,7 @@ mod tests {
 
     /// `None`: this kernel has no sandbox, and says so.
     fn prepare(mut spec: ProcessSpec, sandbox: Sandbox) -> Option<Result<Spawner, SpawnError>> {
-        spec.surroundings.sandbox = Some(sandbox);
+        spec.context.sandbox = Some(sandbox);
         let prepared = Spawner::prepare(&spec, &SpawnDefaults::default());
         let Err(lacking) = empty_rules() else {
             return Some(prepared);
@@ -268,7 +268,7 @@ mod tests {
     /// What a script says, on both of its streams, in a sandbox; it begins in `directory`.
     fn output(directory: &Path, sandbox: Sandbox, script: &str) -> Option<String> {
         let mut spec = shell_spec(&format!("exec 2>&1; {script}"));
-        spec.surroundings.working_directory = Some(directory.to_owned());
+        spec.context.working_directory = Some(directory.to_owned());
         let mut spawner = prepare(spec, sandbox)?.unwrap();
         let mut child = spawner.spawn(Stdio::piped()).unwrap();
         drop(child.stdin.take());
@@ -417,7 +417,7 @@ mod tests {
             return;
         }
         let mut spec = shell_spec("exec 2>&1; id -u; cat /proc/self/status");
-        (spec.surroundings.user, spec.surroundings.group) = (Some(65534), Some(65534));
+        (spec.context.user, spec.context.group) = (Some(65534), Some(65534));
         let Some(prepared) = prepare(spec, Sandbox::default()) else {
             return;
         };
@@ -429,7 +429,7 @@ mod tests {
     #[test]
     fn one_with_a_terminal_of_its_own_has_that() {
         let mut spec = shell_spec("echo here > /dev/tty");
-        spec.surroundings.terminal = true;
+        spec.context.terminal = true;
         let Some(prepared) = prepare(spec, Sandbox::default()) else {
             return;
         };

@@ -1,6 +1,6 @@
-//! From a [`ProcessSpec`], or from surroundings and a command, to a running [`Child`].
+//! From a [`ProcessSpec`], or from a [`SpawnContext`] and a command, to a running [`Child`].
 //!
-//! A [`Launcher`] is made once for [`Surroundings`] and starts any command in them: everything that does not depend on the
+//! A [`Launcher`] is made once for a [`SpawnContext`] and starts any command in it: everything that does not depend on the
 //! command is laid out beforehand, so that a start is a few system calls and almost no allocation.
 //! A [`Spawner`] is a launcher with one command, of which it is asked beforehand whether its program is there.
 //!
@@ -31,7 +31,7 @@ use super::plan::{Candidates, Credentials, Plan};
 use super::program::{Finder, Search, errno_of, interpreter};
 use super::sandbox;
 use super::signs;
-use super::spec::{Command, ProcessSpec, Surroundings};
+use super::spec::{Command, ProcessSpec, SpawnContext};
 use super::stdio::{Connected, Owner, Theirs, errors};
 pub use super::stdio::{Stdio, Stream};
 use super::sys::{self, ChildStack, Detail, SignalBits};
@@ -88,7 +88,7 @@ impl Program {
 /// Why it could not be started.
 pub fn look_up(spec: &ProcessSpec) -> Result<(), SpawnError> {
     let name = spec.command.program();
-    let launcher = Launcher::new(&spec.surroundings, &SpawnDefaults::default());
+    let launcher = Launcher::new(&spec.context, &SpawnDefaults::default());
     launcher.map_err(|error| error.of_program(name))?.find(name).map(drop)
 }
 
@@ -98,7 +98,7 @@ pub fn look_up(spec: &ProcessSpec) -> Result<(), SpawnError> {
 /// # Errors
 /// What reading would fail with. A process that cannot be laid out at all has none.
 pub fn may_read(spec: &ProcessSpec, file: &Path) -> Result<(), Errno> {
-    match Launcher::new(&spec.surroundings, &SpawnDefaults::default()) {
+    match Launcher::new(&spec.context, &SpawnDefaults::default()) {
         Ok(launcher) => launcher.finder.may_read(file),
         Err(_) => Ok(()),
     }
@@ -133,7 +133,7 @@ impl Lookup {
     }
 }
 
-/// Starts any program in surroundings that stay the same.
+/// Starts any program in one context.
 #[derive(Debug)]
 pub struct Launcher {
     finder: Finder,
@@ -154,38 +154,38 @@ pub struct Launcher {
 }
 
 impl Launcher {
-    /// Lays out all that the surroundings say. Reads the daemon's environment, limits and dispositions of signals as they are
+    /// Lays out all that the context says. Reads the daemon's environment, limits and dispositions of signals as they are
     /// now: a handler that is installed later would not be taken from its children.
     ///
     /// # Errors
     /// A string holds a NUL byte, the daemon's limits cannot be read, or the sandbox cannot be made: see [`SpawnError`].
-    pub fn new(surroundings: &Surroundings, defaults: &SpawnDefaults) -> Result<Self, SpawnError> {
-        let fail = |step| move |errno| SpawnError::of_surroundings(step, errno);
-        let mut variables = surroundings.environment.resolve(std::env::vars_os());
+    pub fn new(context: &SpawnContext, defaults: &SpawnDefaults) -> Result<Self, SpawnError> {
+        let fail = |step| move |errno| SpawnError::of_context(step, errno);
+        let mut variables = context.environment.resolve(std::env::vars_os());
         // Each child is given one of its own.
         variables.remove(OsStr::new(signs::VARIABLE));
         let search = Search {
             path: variables.get(OsStr::new("PATH")).cloned(),
-            directory: surroundings.working_directory.clone(),
+            directory: context.working_directory.clone(),
         };
         let assignments = variables.into_iter().map(|(name, value)| assignment(name, &value));
-        let directory = surroundings.working_directory.clone().map(PathBuf::into_os_string);
-        let limits = surroundings.limits.settings(defaults.open_files);
-        let rules = |sandbox| sandbox::rules(sandbox, surroundings.terminal);
-        let sandbox = surroundings.sandbox.as_ref().map(rules).transpose();
+        let directory = context.working_directory.clone().map(PathBuf::into_os_string);
+        let limits = context.limits.settings(defaults.open_files);
+        let rules = |sandbox| sandbox::rules(sandbox, context.terminal);
+        let sandbox = context.sandbox.as_ref().map(rules).transpose();
         Ok(Self {
             finder: Finder {
                 search,
-                credentials: credentials(surroundings),
+                credentials: credentials(context),
             },
             signals: SignalBits::with_dispositions(),
             environment: c_strings(assignments).map_err(fail(Step::Arguments))?,
-            nice: surroundings.nice,
+            nice: context.nice,
             limits: limits.map_err(fail(Step::ReadLimits))?,
             directory: directory.map(c_string).transpose().map_err(fail(Step::Arguments))?,
-            terminal: surroundings.terminal,
-            no_new_privileges: surroundings.no_new_privileges || surroundings.sandbox.is_some(),
-            leave_background: surroundings.leave_background,
+            terminal: context.terminal,
+            no_new_privileges: context.no_new_privileges || context.sandbox.is_some(),
+            leave_background: context.leave_background,
             sandbox: sandbox.map_err(SpawnError::of_sandbox)?,
             watch_list: defaults.watch_list.clone(),
             stack: ChildStack::map().map_err(fail(Step::NewProcess))?,
@@ -369,7 +369,7 @@ impl Spawner {
     /// The program is not found or may not be run, or a string holds a NUL byte: see [`SpawnError`].
     pub fn prepare(spec: &ProcessSpec, defaults: &SpawnDefaults) -> Result<Self, SpawnError> {
         let name = spec.command.program();
-        let launcher = Launcher::new(&spec.surroundings, defaults).map_err(|error| error.of_program(name))?;
+        let launcher = Launcher::new(&spec.context, defaults).map_err(|error| error.of_program(name))?;
         launcher.find(name)?;
         Ok(Self {
             program: launcher.named(name)?,
@@ -401,8 +401,8 @@ impl Spawner {
 
 /// Becoming what one is already needs no privilege, unlike the calls for it: it is left out. So a configuration that
 /// names a user also works in a daemon that was started as that user.
-fn credentials(surroundings: &Surroundings) -> Option<Credentials> {
-    let Surroundings { user, group, .. } = *surroundings;
+fn credentials(context: &SpawnContext) -> Option<Credentials> {
+    let SpawnContext { user, group, .. } = *context;
     let (own_user, own_group) = (geteuid(), getegid());
     let same_user = user.is_none_or(|user| Uid::from_raw(user) == own_user);
     let same_group = group.is_none_or(|group| Gid::from_raw(group) == own_group);
@@ -410,7 +410,7 @@ fn credentials(surroundings: &Surroundings) -> Option<Credentials> {
     (asked && (own_user.is_root() || !same_user || !same_group)).then(|| Credentials {
         user,
         group,
-        supplementary_groups: surroundings.supplementary_groups.clone(),
+        supplementary_groups: context.supplementary_groups.clone(),
     })
 }
 
@@ -451,7 +451,7 @@ mod tests {
     fn prepare(argv: &[&str]) -> Result<Spawner, SpawnError> {
         let mut spec = ProcessSpec::new(argv.iter().map(Into::into).collect()).unwrap();
         // A directory that the user of the tests may not enter would be "permission denied".
-        spec.surroundings
+        spec.context
             .environment
             .set
             .insert("PATH".into(), "/bin:/usr/bin".into());
@@ -527,9 +527,9 @@ mod tests {
         let path = places
             .map(|place| place.into_os_string().into_string().unwrap())
             .join(":");
-        spec.surroundings.environment.set.insert("PATH".into(), path.into());
+        spec.context.environment.set.insert("PATH".into(), path.into());
         if geteuid().is_root() {
-            (spec.surroundings.user, spec.surroundings.group) = (Some(65534), Some(65534));
+            (spec.context.user, spec.context.group) = (Some(65534), Some(65534));
         }
         (root, spec)
     }
@@ -539,7 +539,7 @@ mod tests {
         let (root, spec) = behind_a_closed_door(["tool", "tool"]);
         let real = fs::canonicalize(root.path()).unwrap().join("open/tool");
         assert_eq!(output_of(&spec), format!("{}/open/tool\n", root.path().display()));
-        let launcher = Launcher::new(&spec.surroundings, &SpawnDefaults::default()).unwrap();
+        let launcher = Launcher::new(&spec.context, &SpawnDefaults::default()).unwrap();
         let name = spec.command.program();
         assert_eq!(launcher.find(name).unwrap().path(), root.path().join("open/tool"));
         assert_eq!(launcher.find_real(name).unwrap().path(), real);
@@ -549,7 +549,7 @@ mod tests {
     #[test]
     fn a_program_that_may_lie_where_the_child_may_not_look_is_denied_and_not_missing() {
         let (_root, spec) = behind_a_closed_door(["tool", "other"]);
-        let mut launcher = Launcher::new(&spec.surroundings, &SpawnDefaults::default()).unwrap();
+        let mut launcher = Launcher::new(&spec.context, &SpawnDefaults::default()).unwrap();
         let error = launcher.spawn(&spec.command, Stdio::piped()).unwrap_err();
         assert_eq!((error.step, error.errno), (Step::Lookup, Errno::EACCES));
         assert_eq!(launcher.find(spec.command.program()).unwrap_err().errno, Errno::EACCES);
@@ -570,7 +570,7 @@ mod tests {
             scope.spawn(|| {
                 nix::sys::prctl::set_pdeathsig(Some(Signal::SIGUSR1)).unwrap();
                 let before = thread();
-                let launcher = Launcher::new(&spec.surroundings, &SpawnDefaults::default()).unwrap();
+                let launcher = Launcher::new(&spec.context, &SpawnDefaults::default()).unwrap();
                 launcher.find(spec.command.program()).unwrap();
                 assert_eq!(thread(), before);
                 nix::sys::prctl::set_pdeathsig(None).unwrap();
@@ -583,11 +583,11 @@ mod tests {
     fn long_search() -> ProcessSpec {
         let mut spec = ProcessSpec::new(vec!["true".into()]).unwrap();
         let path = format!("{}/bin:/usr/bin", "/no/such/directory:".repeat(20_000));
-        spec.surroundings.environment = Environment {
+        spec.context.environment = Environment {
             base: EnvironmentBase::Cleared,
             ..Default::default()
         };
-        spec.surroundings.environment.set.insert("PATH".into(), path.into());
+        spec.context.environment.set.insert("PATH".into(), path.into());
         spec
     }
 
@@ -595,8 +595,8 @@ mod tests {
     fn a_child_that_is_stopped_before_its_exec_is_killed_and_the_next_one_runs() {
         let mut spec = long_search();
         // Two megabytes of PATH are too many for a program; it is searched and not passed on.
-        let path = spec.surroundings.environment.set.remove(OsStr::new("PATH"));
-        let mut launcher = Launcher::new(&spec.surroundings, &SpawnDefaults::default()).unwrap();
+        let path = spec.context.environment.set.remove(OsStr::new("PATH"));
+        let mut launcher = Launcher::new(&spec.context, &SpawnDefaults::default()).unwrap();
         launcher.finder.search.path = path;
         let (done, is_done) = (AtomicBool::new(false), std::sync::mpsc::channel());
         let thread = nix::unistd::gettid();
@@ -654,7 +654,7 @@ mod tests {
         }
         let mut spec = ProcessSpec::new(vec!["tool".into()]).unwrap();
         let path = format!("{}:{}", first.display(), second.display());
-        spec.surroundings.environment.set.insert("PATH".into(), path.into());
+        spec.context.environment.set.insert("PATH".into(), path.into());
         let mut spawner = Spawner::prepare(&spec, &SpawnDefaults::default()).unwrap();
         assert!(testing::wait(&mut spawner.spawn(Stdio::piped()).unwrap()).success());
         fs::remove_file(first.join("tool")).unwrap();
@@ -695,7 +695,7 @@ mod tests {
     fn standard_error_in_the_pipe_of_standard_output_keeps_its_place() {
         for terminal in [false, true] {
             let mut spec = shell_spec("echo 1; echo 2 >&2; echo 3; echo 4 >&2; read end");
-            spec.surroundings.terminal = terminal;
+            spec.context.terminal = terminal;
             let mut spawner = Spawner::prepare(&spec, &SpawnDefaults::default()).unwrap();
             let stdio = Stdio {
                 stderr: Stream::SameAsOutput,
@@ -719,11 +719,11 @@ mod tests {
     }
 
     #[test]
-    fn a_launcher_starts_any_program_in_its_surroundings() {
-        let mut surroundings = Surroundings::default();
-        surroundings.environment.set.insert("WHERE".into(), "here".into());
-        surroundings.working_directory = Some("/usr".into());
-        let mut launcher = Launcher::new(&surroundings, &SpawnDefaults::default()).unwrap();
+    fn a_launcher_starts_any_program_in_its_context() {
+        let mut context = SpawnContext::default();
+        context.environment.set.insert("WHERE".into(), "here".into());
+        context.working_directory = Some("/usr".into());
+        let mut launcher = Launcher::new(&context, &SpawnDefaults::default()).unwrap();
         for (words, output) in [
             (&["pwd"][..], "/usr\n"),
             (&["printenv", "WHERE"], "here\n"),
@@ -742,16 +742,16 @@ mod tests {
     }
 
     #[test]
-    fn surroundings_that_no_program_can_be_given_are_known_before_any_start() {
-        let mut surroundings = Surroundings::default();
-        surroundings.environment.set.insert("A".into(), "1\0".into());
-        let error = Launcher::new(&surroundings, &SpawnDefaults::default()).unwrap_err();
+    fn a_context_that_no_program_can_be_given_is_known_before_any_start() {
+        let mut context = SpawnContext::default();
+        context.environment.set.insert("A".into(), "1\0".into());
+        let error = Launcher::new(&context, &SpawnDefaults::default()).unwrap_err();
         assert_eq!((error.step, error.program), (Step::Arguments, None));
     }
 
     #[test]
     fn a_program_may_be_told_another_name() {
-        let mut launcher = Launcher::new(&Surroundings::default(), &SpawnDefaults::default()).unwrap();
+        let mut launcher = Launcher::new(&SpawnContext::default(), &SpawnDefaults::default()).unwrap();
         let mut command = command(&["sh", "-c", "echo $0"]);
         command.argv0 = Some("greeting".into());
         let mut child = launcher.spawn(&command, Stdio::piped()).unwrap();
@@ -765,7 +765,7 @@ mod tests {
         script(directory.path(), "#!/bin/sh\necho $0");
         let link = directory.path().join("link");
         symlink("script", &link).unwrap();
-        let mut launcher = Launcher::new(&Surroundings::default(), &SpawnDefaults::default()).unwrap();
+        let mut launcher = Launcher::new(&SpawnContext::default(), &SpawnDefaults::default()).unwrap();
         let by_link = launcher.find(link.as_os_str()).unwrap();
         assert_eq!((by_link.name(), by_link.path()), (link.as_os_str(), link.as_path()));
         let by_itself = launcher.find_real(link.as_os_str()).unwrap();
@@ -791,7 +791,7 @@ mod tests {
         let blocked = SigSet::from_iter([Signal::SIGUSR1, Signal::SIGTERM]);
         let before = blocked.thread_swap_mask(SigmaskHow::SIG_BLOCK).unwrap();
         let mut spec = ProcessSpec::new(["cat", "/proc/self/status"].map(Into::into).to_vec()).unwrap();
-        spec.surroundings.no_new_privileges = true;
+        spec.context.no_new_privileges = true;
         let status = output_of(&spec);
         assert_eq!(
             SigSet::thread_get_mask().unwrap().iter().count(),
@@ -815,14 +815,14 @@ mod tests {
     #[test]
     fn the_childs_environment_and_directory_are_its_own() {
         let mut spec = shell_spec("pwd; env | sort");
-        spec.surroundings.working_directory = Some("/usr".into());
-        spec.surroundings.environment = Environment {
+        spec.context.working_directory = Some("/usr".into());
+        spec.context.environment = Environment {
             base: EnvironmentBase::Cleared,
             set: [("A".into(), "1".into()), ("PATH".into(), "/bin:/usr/bin".into())].into(),
             ..Default::default()
         };
         assert_eq!(output_of(&spec), "/usr\nA=1\nPATH=/bin:/usr/bin\nPWD=/usr\n");
-        spec.surroundings.working_directory = Some("/no/such/directory".into());
+        spec.context.working_directory = Some("/no/such/directory".into());
         let mut spawner = Spawner::prepare(&spec, &SpawnDefaults::default()).unwrap();
         let error = spawner.spawn(Stdio::piped()).unwrap_err();
         assert_eq!((error.step, error.errno), (Step::WorkingDirectory, Errno::ENOENT));
@@ -831,9 +831,9 @@ mod tests {
     #[test]
     fn limits_and_niceness_are_set() {
         let mut spec = shell_spec("ulimit -v; ulimit -t; ulimit -n; nice");
-        spec.surroundings.limits.memory = Some(512 * 1024 * 1024);
-        spec.surroundings.limits.cpu_seconds = Some(77);
-        spec.surroundings.nice = Some(5);
+        spec.context.limits.memory = Some(512 * 1024 * 1024);
+        spec.context.limits.cpu_seconds = Some(77);
+        spec.context.nice = Some(5);
         let defaults = SpawnDefaults {
             open_files: Some(111),
             ..SpawnDefaults::default()
@@ -846,14 +846,14 @@ mod tests {
             testing::rest_of_output(&mut child)
         };
         assert_eq!(output(&spec), "524288\n77\n111\n5\n");
-        spec.surroundings.limits.open_files = Some(99);
+        spec.context.limits.open_files = Some(99);
         assert_eq!(output(&spec), "524288\n77\n99\n5\n");
     }
 
     #[test]
     fn a_program_too_large_for_its_memory_limit_is_a_failure_at_its_start_or_its_death() {
         let mut spec = shell_spec("echo alive");
-        spec.surroundings.limits.memory = Some(4096);
+        spec.context.limits.memory = Some(4096);
         let mut spawner = Spawner::prepare(&spec, &SpawnDefaults::default()).unwrap();
         match spawner.spawn(Stdio::piped()) {
             Ok(mut child) => assert!(!testing::wait(&mut child).success()),
@@ -864,11 +864,8 @@ mod tests {
     #[test]
     fn credentials_are_all_changed_or_refused() {
         let mut spec = shell_spec("id -u; id -g; id -G; cut -d' ' -f4 /proc/self/stat");
-        (
-            spec.surroundings.user,
-            spec.surroundings.group,
-            spec.surroundings.supplementary_groups,
-        ) = (Some(65534), Some(65533), vec![65532]);
+        (spec.context.user, spec.context.group, spec.context.supplementary_groups) =
+            (Some(65534), Some(65533), vec![65532]);
         let mut spawner = Spawner::prepare(&spec, &SpawnDefaults::default()).unwrap();
         match spawner.spawn(Stdio::piped()) {
             Ok(mut child) => {
@@ -897,9 +894,9 @@ mod tests {
     fn the_guarding_signal_outlives_a_change_of_user() {
         let mut spec = shell_spec("read end");
         if geteuid().is_root() {
-            (spec.surroundings.user, spec.surroundings.group) = (Some(65534), Some(65534));
+            (spec.context.user, spec.context.group) = (Some(65534), Some(65534));
         } else {
-            (spec.surroundings.user, spec.surroundings.group) = (Some(geteuid().as_raw()), Some(getegid().as_raw()));
+            (spec.context.user, spec.context.group) = (Some(geteuid().as_raw()), Some(getegid().as_raw()));
         }
         let mut child = std::thread::spawn(move || testing::start(&spec)).join().unwrap();
         assert_eq!(testing::wait(&mut child).to_string(), "signal 9 (SIGKILL)");
@@ -932,7 +929,7 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         let mut spec = ProcessSpec::new(vec![path.into()]).unwrap();
         if root {
-            (spec.surroundings.user, spec.surroundings.group) = (Some(65534), Some(65534));
+            (spec.context.user, spec.context.group) = (Some(65534), Some(65534));
         }
         let prepared = Spawner::prepare(&spec, &SpawnDefaults::default());
         let error = prepared

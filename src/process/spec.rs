@@ -1,7 +1,7 @@
 //! What to spawn, as data: nothing here touches the system, so a configuration can be lowered, compared and tested.
 //!
 //! A spec is made by `config`, kept by the door that runs it, and given to [`Spawner::prepare`](super::spawn::Spawner). It
-//! is a [`Command`] in its [`Surroundings`]; a door whose clients bring the command keeps the surroundings alone, for a
+//! is a [`Command`] in its [`SpawnContext`]; a door whose clients bring the command keeps the context alone, for a
 //! [`Launcher`](super::spawn::Launcher). Two equal ones mean the same child, which is how a reload sees whether anything has
 //! changed. User and group names are numbers here already: see [`identity`](super::identity).
 
@@ -23,7 +23,7 @@ pub struct ProcessSpec {
     /// What is run.
     pub command: Command,
     /// What it finds around it.
-    pub surroundings: Surroundings,
+    pub context: SpawnContext,
 }
 
 impl ProcessSpec {
@@ -34,7 +34,7 @@ impl ProcessSpec {
     pub fn new(words: Vec<OsString>) -> Result<Self, EmptyCommand> {
         Ok(Self {
             command: Command::new(words)?,
-            surroundings: Surroundings::default(),
+            context: SpawnContext::default(),
         })
     }
 }
@@ -109,7 +109,7 @@ impl fmt::Display for Command {
 
 /// What a child finds around it, whatever program it is. The default is to be as the daemon is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Surroundings {
+pub struct SpawnContext {
     /// Where it runs; `None`: where the daemon does. A relative program path is taken from here, as a shell would
     /// after `cd`.
     pub working_directory: Option<PathBuf>,

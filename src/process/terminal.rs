@@ -123,7 +123,7 @@ mod tests {
 
     fn on_terminal(script: &str) -> Child {
         let mut spec = shell_spec(script);
-        spec.surroundings.terminal = true;
+        spec.context.terminal = true;
         let mut spawner = Spawner::prepare(&spec, &SpawnDefaults::default()).unwrap();
         spawner.spawn(Stdio::piped()).unwrap()
     }

@@ -519,7 +519,7 @@ fn programs_in_a_sandbox_change_nothing_but_what_they_are_given() {
 }
 
 #[test]
-fn surroundings_that_no_program_can_be_started_in_are_refused_at_start() {
+fn a_context_that_no_program_can_be_started_in_is_refused_at_start() {
     let home = temp_dir();
     let file = home.path().join("file");
     fs::write(&file, "").unwrap();
@@ -535,7 +535,7 @@ fn surroundings_that_no_program_can_be_started_in_are_refused_at_start() {
 }
 
 #[test]
-fn surroundings_change_with_the_file_for_whoever_asks_afterwards() {
+fn the_spawn_context_changes_with_the_file_for_later_requests() {
     let home = temp_dir();
     let (file, socket) = (home.path().join("f.toml"), home.path().join("s"));
     let text = |keys: &str| format!("[exec.jobs]\nlisten = 'unix:{}'\n{keys}\n", socket.display());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::listen::{ANY_NUMBER, Listening, listening};
 use super::permits::permits;
 use super::pool::TIMEOUT;
-use super::process::surroundings;
+use super::process::context;
 use super::{KEY, LONGEST, Lowered, Mistake, Mistakes, Origin, SHORTEST_TIMEOUT};
 use crate::config::spec::exec::{ExecSpec, Protocol};
 use crate::config::spec::listen::ListenSpec;
@@ -82,7 +82,7 @@ pub fn exec(name: &str, spec: &ExecSpec) -> Result<Lowered<Options>, Vec<Mistake
         clients,
         programs,
         dialect: dialect(&mut mistakes, spec),
-        surroundings: surroundings(&mut mistakes, &spec.process),
+        context: context(&mut mistakes, &spec.process),
         policy,
         kill_timeout,
         stop_timeout,

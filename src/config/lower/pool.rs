@@ -143,7 +143,7 @@ pub fn program_of_pool(spec: &PoolSpec) -> Option<ProcessSpec> {
 fn worker(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option<ProcessSpec> {
     let command = spec.daemon.as_deref().unwrap_or(DEFAULT_COMMAND);
     let mut process = process(mistakes, "daemon", command, &spec.process)?;
-    process.surroundings.terminal = spec.pty;
+    process.context.terminal = spec.pty;
     Some(process)
 }
 

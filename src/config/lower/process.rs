@@ -14,7 +14,7 @@ use crate::config::spec::process::ProcessSpec as Spec;
 use crate::process::identity::{UserIdentity, lookup_group};
 use crate::process::limits::ResourceLimits;
 use crate::process::sandbox::{Access, look_at};
-use crate::process::spec::{Command, Environment, EnvironmentBase, ProcessSpec, Sandbox, Surroundings};
+use crate::process::spec::{Command, Environment, EnvironmentBase, ProcessSpec, Sandbox, SpawnContext};
 
 /// The range of address spaces; below its start no program gets past its dynamic linker.
 const MEMORY: RangeInclusive<u64> = 1 << 20..=1 << 50;
@@ -30,16 +30,16 @@ const NICE: RangeInclusive<i32> = -20..=19;
 /// the command cannot be read.
 pub(super) fn process(mistakes: &mut Mistakes, key: &'static str, command: &str, spec: &Spec) -> Option<ProcessSpec> {
     let command = program(mistakes, key, command);
-    let surroundings = surroundings(mistakes, spec);
+    let context = context(mistakes, spec);
     Some(ProcessSpec {
         command: command?,
-        surroundings,
+        context,
     })
 }
 
 /// Returns the settings with which programs are started, for a door that learns later which programs.
-pub(super) fn surroundings(mistakes: &mut Mistakes, spec: &Spec) -> Surroundings {
-    let mut surroundings = Surroundings {
+pub(super) fn context(mistakes: &mut Mistakes, spec: &Spec) -> SpawnContext {
+    let mut context = SpawnContext {
         limits: limits(mistakes, spec),
         environment: environment(mistakes, spec),
         nice: mistakes.count("nice", spec.nice, NICE),
@@ -47,18 +47,18 @@ pub(super) fn surroundings(mistakes: &mut Mistakes, spec: &Spec) -> Surroundings
         no_new_privileges: spec.no_new_privs,
         leave_background: spec.leave_background,
         sandbox: sandbox(mistakes, spec),
-        ..Surroundings::default()
+        ..SpawnContext::default()
     };
     let user = spec
         .user
         .as_deref()
         .and_then(|name| mistakes.found("user", UserIdentity::lookup(name)));
-    surroundings.group = spec
+    context.group = spec
         .group
         .as_deref()
         .and_then(|name| mistakes.found("group", lookup_group(name)));
     if let Some(user) = user {
-        user.apply_to(&mut surroundings);
+        user.apply_to(&mut context);
     }
     if spec.chdir.as_deref() == Some("") {
         mistakes.add(
@@ -67,7 +67,7 @@ pub(super) fn surroundings(mistakes: &mut Mistakes, spec: &Spec) -> Surroundings
             "write for example /var/lib/iotcpd",
         );
     }
-    surroundings
+    context
 }
 
 /// Splits a command by the quoting rules of a shell. Nothing is expanded, and no shell runs.
@@ -244,7 +244,7 @@ mod tests {
             sandbox_read: vec!["/usr".into(), "/etc/passwd".into()],
             sandbox_write: vec!["/tmp".into()],
         };
-        let process = lower("cat", &spec).unwrap().surroundings;
+        let process = lower("cat", &spec).unwrap().context;
         assert!(process.leave_background && process.no_new_privileges);
         assert_eq!(
             (process.user, process.group, process.nice),

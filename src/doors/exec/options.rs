@@ -8,7 +8,7 @@ use crate::net::access::AccessList;
 use crate::net::addr::ListenAddr;
 use crate::net::bind::UnixSocketOptions;
 use crate::net::limits::ConnectionLimits;
-use crate::process::spec::Surroundings;
+use crate::process::spec::SpawnContext;
 use std::time::Duration;
 
 /// What one connection holds while its program runs: its socket, three pipes, a pidfd.
@@ -40,7 +40,7 @@ pub struct Options {
     /// What each connection is decided by.
     pub policy: Policy,
     /// What programs are started with, no terminal among it.
-    pub surroundings: Surroundings,
+    pub context: SpawnContext,
     /// From TERM to KILL.
     pub kill_timeout: Duration,
     /// How long programs may run on once the daemon was told to stop.

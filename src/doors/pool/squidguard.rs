@@ -70,7 +70,7 @@ fn configuration(process: &ProcessSpec) -> Option<(PathBuf, bool)> {
     let arguments = arguments.iter().map(|word| word.as_bytes());
     let (file, exits) = flags(arguments);
     let file = Path::new(OsStr::from_bytes(file?));
-    let file = match &process.surroundings.working_directory {
+    let file = match &process.context.working_directory {
         Some(directory) => directory.join(file),
         None => file.to_owned(),
     };
@@ -141,7 +141,7 @@ mod tests {
     fn a_file_that_is_not_there_or_may_not_be_read_is_told() {
         let directory = tempfile::tempdir().unwrap();
         let mut guard = process(&["squidGuard", "-c", "sub/f.conf"]);
-        guard.surroundings.working_directory = Some(directory.path().to_owned());
+        guard.context.working_directory = Some(directory.path().to_owned());
         let file = directory.path().join("sub/f.conf");
         let told = look(&guard).unwrap().to_string();
         assert!(told.contains(file.to_str().unwrap()), "{told}");
@@ -153,7 +153,7 @@ mod tests {
         set_mode(&file, 0o000);
         if geteuid().is_root() {
             assert_eq!(look(&guard), None, "root may read everything");
-            (guard.surroundings.user, guard.surroundings.group) = (Some(54321), Some(54321));
+            (guard.context.user, guard.context.group) = (Some(54321), Some(54321));
         }
         let told = look(&guard).unwrap().to_string();
         assert!(told.starts_with("the user of the worker may not read "), "{told}");

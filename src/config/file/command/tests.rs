@@ -39,7 +39,7 @@ fn a_door_has_its_commands_in_their_order() {
     assert!(zebra.process.command.argv().eq(["zebra", "-n", "a b"]));
     let words = Argument::OneOf(["on", "off"].map(str::to_owned).to_vec());
     assert_eq!(zebra.arguments, [Argument::Any, words, Argument::Integer(1..=5)]);
-    assert!(other.join && other.process.surroundings.user == Some(0));
+    assert!(other.join && other.process.context.user == Some(0));
 }
 
 #[test]

@@ -80,7 +80,7 @@ fn everything_else_may_be_said_in_either_spelling() {
         (3, Duration::from_millis(2500), true)
     );
     assert_eq!(command.timeout, Some(Duration::from_secs(9)));
-    assert_eq!(command.process.surroundings.environment.set.len(), 2);
+    assert_eq!(command.process.context.environment.set.len(), 2);
     let words = Argument::OneOf(["on", "off"].map(str::to_owned).to_vec());
     assert_eq!(command.arguments[1..], [words, Argument::Integer(1..=5)]);
     assert!(command.arguments[0].check(b"a5").is_ok() && command.arguments[0].check(b"ad").is_err());

@@ -28,7 +28,7 @@ impl Program {
     /// What it is started in cannot be laid out. With it, or beside a program: why that could not be started now.
     fn prepare(spec: &ProcessSpec, defaults: &SpawnDefaults) -> Result<(Self, Option<SpawnError>), SpawnError> {
         let name = spec.command.program();
-        let launcher = Launcher::new(&spec.surroundings, defaults).map_err(|error| error.of_program(name))?;
+        let launcher = Launcher::new(&spec.context, defaults).map_err(|error| error.of_program(name))?;
         let missing = launcher.find(name).err();
         let command = spec.command.clone();
         Ok((Self { launcher, command }, missing))

@@ -4,7 +4,7 @@
 //! The brain of it is one `match` over [`Action`] in [`ExecDoor::act`]. Beside it stand one connection and its bytes
 //! (`connection`), taking connections in and letting them go (`clients`), whom to let in (`permits`), looking up what a name
 //! means (`lookups`), the programs
-//! (`programs`), what they are started with (`surroundings`) and the signals that clients pass on to them (`signals`), what the
+//! (`programs`), what they are started with (`spawn_context`) and the signals that clients pass on to them (`signals`), what the
 //! dump tells of all this (`describe`), and beginning and end of the whole (`lifecycle`).
 //!
 //! What holds: every touch of a connection ends in [`ExecDoor::pump`], which moves what can be moved, bounded a turn, and
@@ -18,7 +18,7 @@ mod lookups;
 mod permits;
 mod programs;
 mod signals;
-mod surroundings;
+mod spawn_context;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -44,7 +44,7 @@ use crate::reactor::{Context, Key, Readiness, Service, Source, SourceKind, sourc
 use connection::{Connection, Moved};
 use lookups::Desk;
 
-pub(super) use surroundings::launcher;
+pub(super) use spawn_context::launcher;
 
 /// How often each stream of a connection is moved in one turn, up to a read buffer at a time.
 const ROUNDS_PER_TURN: usize = 8;

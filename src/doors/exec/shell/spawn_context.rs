@@ -16,8 +16,8 @@ const CAP_SETUID: u32 = 7;
 /// No program could be started with it: there is no such directory, or the daemon may not change users.
 pub(in crate::doors::exec) fn launcher(options: &Options, defaults: &SpawnDefaults) -> Result<Launcher, Error> {
     let name = &options.name;
-    let surroundings = &options.surroundings;
-    if let Some(directory) = &surroundings.working_directory {
+    let context = &options.context;
+    if let Some(directory) = &context.working_directory {
         let why = match std::fs::metadata(directory) {
             Ok(found) if found.is_dir() => None,
             Ok(_) => Some("it is no directory".to_owned()),
@@ -32,10 +32,8 @@ pub(in crate::doors::exec) fn launcher(options: &Options, defaults: &SpawnDefaul
             ));
         }
     }
-    let other_user = surroundings.user.is_some_and(|user| Uid::from_raw(user) != geteuid());
-    let other_group = surroundings
-        .group
-        .is_some_and(|group| Gid::from_raw(group) != getegid());
+    let other_user = context.user.is_some_and(|user| Uid::from_raw(user) != geteuid());
+    let other_group = context.group.is_some_and(|group| Gid::from_raw(group) != getegid());
     let lacks =
         (other_user && !has_capability(CAP_SETUID)) || ((other_user || other_group) && !has_capability(CAP_SETGID));
     if lacks {
@@ -43,8 +41,7 @@ pub(in crate::doors::exec) fn launcher(options: &Options, defaults: &SpawnDefaul
         let remedy = "start it as root or as that user, or leave user and group out";
         return Err(Error::new(Blame::Operator, what, remedy));
     }
-    Launcher::new(surroundings, defaults)
-        .map_err(|error| Error::with_remedy(Blame::System, format_args!("{name}: {error}")))
+    Launcher::new(context, defaults).map_err(|error| Error::with_remedy(Blame::System, format_args!("{name}: {error}")))
 }
 
 /// Whether this process has a capability (proc_pid_status(5), `CapEff`). Where that cannot be read, the first start will tell.
