@@ -2,7 +2,7 @@
 //!
 //! The life of a job: its owner [takes charge](Job::take_charge) of a child that was just started, which registers
 //! its pipes and its pidfd. Edges are [kept](Job::ready) until a read or a write says WouldBlock, so that
-//! no call is made in vain. It is [advanced](Job::advance) on its way out by the events of [`reaper`]. When it has exited, its
+//! no call is made in vain. It is [escalated](Job::escalate) on its way out by the events of [`kill_sequence`]. When it has exited, its
 //! outputs may still be held open by what it has started; [`Job::cut_output`] bounds what is read of them. It is
 //! [reaped](Job::reap) with its group, and [closed](Job::close) before it is dropped.
 //!
@@ -21,7 +21,7 @@ use nix::unistd::Pid;
 
 use super::child::Child;
 use super::exit_status::ExitStatus;
-use super::reaper::{self, Ending};
+use super::kill_sequence::{KillEvent, KillSequence, KillStep};
 use super::unread_bytes;
 use crate::reactor::{Alarm, Context, Source};
 
@@ -64,7 +64,7 @@ pub enum Moved {
 
 /// What a step towards its end has come to.
 #[derive(Debug, Default)]
-pub struct Advance {
+pub struct Escalation {
     /// It was sent KILL.
     pub killed: bool,
     /// It could not be signalled. The next step comes all the same.
@@ -78,7 +78,7 @@ pub struct Advance {
 pub struct Job {
     child: Child,
     sources: Sources,
-    ending: Ending,
+    kill_sequence: KillSequence,
     alarm: Alarm,
     started: Instant,
     stdin_ready: bool,
@@ -119,7 +119,7 @@ impl Job {
         Ok(Job {
             child,
             sources,
-            ending: Ending::new(kill_timeout),
+            kill_sequence: KillSequence::new(kill_timeout),
             alarm: Alarm::default(),
             started: cx.now(),
             stdin_ready: true,
@@ -235,22 +235,22 @@ impl Job {
     // ---- its end -----------------------------------------------------------------------------------------------
 
     /// A step on the way out.
-    pub fn advance(&mut self, cx: &mut Context<'_>, event: reaper::Event) -> Advance {
-        let mut done = Advance::default();
-        for action in self.ending.handle(event, cx.now()) {
+    pub fn escalate(&mut self, cx: &mut Context<'_>, event: KillEvent) -> Escalation {
+        let mut done = Escalation::default();
+        for action in self.kill_sequence.handle(event, cx.now()) {
             match action {
-                reaper::Action::CloseStdin => self.child.end_input(),
-                reaper::Action::Terminate => done.failed = self.child.terminate_group().err(),
-                reaper::Action::Kill => {
+                KillStep::CloseStdin => self.child.end_input(),
+                KillStep::Terminate => done.failed = self.child.terminate_group().err(),
+                KillStep::Kill => {
                     done.killed = true;
                     done.failed = self.child.kill_group(Signal::SIGKILL).err();
                 }
                 // When that is done is its owner's to decide.
-                reaper::Action::Reap => {}
-                reaper::Action::GiveUp => done.given_up = true,
+                KillStep::Reap => {}
+                KillStep::GiveUp => done.given_up = true,
             }
         }
-        cx.set_alarm(&mut self.alarm, self.sources.ending, self.ending.deadline());
+        cx.set_alarm(&mut self.alarm, self.sources.ending, self.kill_sequence.deadline());
         done
     }
 

@@ -14,8 +14,8 @@
 //! 4. Before its exec it enters itself into the [`watch_list`], so that nothing outlives the daemon: the [`guard`] sees to it.
 //! 5. [`child::Child`] is its pidfd (readable once: it has exited) and our ends of its pipes; [`stderr_log`] makes log
 //!    lines of what it complains about, [`rss`] says how much memory it holds.
-//! 6. [`reaper::Ending`] decides how it is ended (its input closed, TERM, KILL) and by when. A program that is run once, for
-//!    somebody, is a [`job::Job`]: all of this with its place on the loop.
+//! 6. [`kill_sequence::KillSequence`] decides how and when it is ended: input closed, TERM, KILL. A program that is run once,
+//!    for a client, is a [`job::Job`]: all of this with its sources on the loop.
 //! 7. [`child::Child::reap_with_group`] kills what is left of its group, strikes it off the list, and only then reaps it.
 //!
 //! What holds throughout: a process id is used for signals only while its process is unreaped, since until then the
@@ -37,12 +37,12 @@ pub mod failure;
 pub mod guard;
 pub mod identity;
 pub mod job;
+pub mod kill_sequence;
 pub mod leftovers;
 pub mod limits;
 mod plan;
 mod procfs;
 mod program;
-pub mod reaper;
 pub mod rss;
 pub mod sandbox;
 pub mod signs;

@@ -69,7 +69,7 @@ pub(super) fn refusal(refusal: Refusal) -> String {
         Refusal::TooSlow => "the arguments were not complete in time (--read-timeout)".to_owned(),
         Refusal::Standstill => standstill::REASON.to_owned(),
         Refusal::Stop => "the server is shutting down".to_owned(),
-        Refusal::Undying => "the program does not end, not even when it is killed".to_owned(),
+        Refusal::Unkillable => "the program does not end, not even when it is killed".to_owned(),
     }
 }
 

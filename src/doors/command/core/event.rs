@@ -53,7 +53,7 @@ pub enum RunEvent {
     /// It has exited. It is not reaped.
     Exited,
     /// Not even KILL has ended it.
-    Undying,
+    Unkillable,
     /// As for clients.
     Tick,
 }
@@ -172,7 +172,7 @@ pub enum Refusal {
     /// Its client sent, and did not read.
     Standstill,
     /// It could not be ended.
-    Undying,
+    Unkillable,
 }
 
 impl fmt::Display for Refusal {
@@ -189,7 +189,7 @@ impl fmt::Display for Refusal {
             Refusal::NotStarted => f.write_str("the program cannot be started; the server's log says why"),
             Refusal::TimedOut(limit) => write!(f, "ended, because it took longer than {limit:?}"),
             Refusal::Standstill => f.write_str(standstill::REASON),
-            Refusal::Undying => f.write_str("the program does not end, not even when it is killed"),
+            Refusal::Unkillable => f.write_str("the program does not end, not even when it is killed"),
         }
     }
 }

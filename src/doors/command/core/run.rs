@@ -26,7 +26,7 @@ pub enum Happening {
     /// It has exited, and is not reaped.
     Exited,
     /// Not even KILL has ended it.
-    Undying,
+    Unkillable,
     /// It may not be started any more as it was asked for.
     Outdated,
     /// Its only client waits for it, and it for its client.
@@ -157,7 +157,7 @@ impl Run {
             // There is no program yet.
             Happening::OutputOver
             | Happening::Exited
-            | Happening::Undying
+            | Happening::Unkillable
             | Happening::Standstill
             | Happening::Tick => Vec::new(),
         }
@@ -178,9 +178,11 @@ impl Run {
             Happening::Deserted => self.forsake(Step::End(Cause::Vanished)),
             Happening::Hurry => self.forsake(Step::Kill),
             // It has started; nothing has tried to end it; early.
-            Happening::Started | Happening::NotStarted | Happening::Outdated | Happening::Undying | Happening::Tick => {
-                Vec::new()
-            }
+            Happening::Started
+            | Happening::NotStarted
+            | Happening::Outdated
+            | Happening::Unkillable
+            | Happening::Tick => Vec::new(),
         }
     }
 
@@ -191,7 +193,7 @@ impl Run {
                 Vec::new()
             }
             Happening::Exited => self.exited(Some(cause), output, now),
-            Happening::Undying => vec![Step::Forsake, Step::Tell(Some(Refusal::Undying)), Step::Drop],
+            Happening::Unkillable => vec![Step::Forsake, Step::Tell(Some(Refusal::Unkillable)), Step::Drop],
             // Its end is under way already.
             Happening::Deserted => {
                 self.state = State::Ending { cause, output: false };
@@ -245,7 +247,7 @@ fn lingering(cause: Option<Cause>, until: Instant, what: Happening, now: Instant
         | Happening::Outdated
         | Happening::Standstill
         | Happening::Exited
-        | Happening::Undying
+        | Happening::Unkillable
         | Happening::Tick => Vec::new(),
     }
 }

@@ -138,7 +138,7 @@ impl CommandDoor {
         let peer = connection.peer;
         let topic = match why {
             // Said when the program was.
-            Refusal::TimedOut(_) | Refusal::Standstill | Refusal::NotStarted | Refusal::Undying => return,
+            Refusal::TimedOut(_) | Refusal::Standstill | Refusal::NotStarted | Refusal::Unkillable => return,
             Refusal::NotFound => Topic::NotFound,
             Refusal::Busy => Topic::Busy,
             _ => Topic::Refusal,

@@ -15,8 +15,8 @@ use crate::amount;
 use crate::doors::dump::{ProcessView, who};
 use crate::doors::{on_request, standstill};
 use crate::process::exit_status::ExitStatus;
-use crate::process::job::{Advance, Job, Pipe, Sources};
-use crate::process::reaper::{self, Manner};
+use crate::process::job::{Escalation, Job, Pipe, Sources};
+use crate::process::kill_sequence::{KillEvent, Manner};
 use crate::process::rss::Survey;
 use crate::process::watchdog;
 use crate::reactor::{Alarm, Context, SourceKind};
@@ -224,7 +224,7 @@ impl CommandDoor {
             return;
         };
         // It is reaped later, when its output has ended; from here on it needs no signal.
-        job.advance(cx, reaper::Event::Exited);
+        job.escalate(cx, KillEvent::Exited);
         self.tell_run(cx, id, RunEvent::Exited);
         self.pump_run(cx, id);
     }
@@ -261,43 +261,43 @@ impl CommandDoor {
             let line = format!("{}: {command} is ended: {why}", run.peer);
             self.note(cx, level, topic, format_args!("{line}"));
         }
-        self.on_ladder(cx, id, reaper::Event::Stop(Manner::Promptly));
+        self.escalate(cx, id, KillEvent::Stop(Manner::Promptly));
     }
 
     pub(super) fn kill_program(&mut self, cx: &mut Context<'_>, id: RunId) {
-        self.on_ladder(cx, id, reaper::Event::Stop(Manner::AtOnce));
+        self.escalate(cx, id, KillEvent::Stop(Manner::AtOnce));
     }
 
     pub(super) fn ending_timeout(&mut self, cx: &mut Context<'_>, id: RunId) {
         if let Some(job) = self.runs.get_mut(&id).and_then(|run| run.job.as_mut()) {
             job.alarm_fired(cx);
-            self.on_ladder(cx, id, reaper::Event::Deadline);
+            self.escalate(cx, id, KillEvent::Deadline);
             self.pump_run(cx, id);
         }
     }
 
-    fn on_ladder(&mut self, cx: &mut Context<'_>, id: RunId, event: reaper::Event) {
+    fn escalate(&mut self, cx: &mut Context<'_>, id: RunId, event: KillEvent) {
         let Some(job) = self.runs.get_mut(&id).and_then(|run| run.job.as_mut()) else {
             return;
         };
         let pid = job.pid();
-        let Advance {
+        let Escalation {
             killed,
             failed,
             given_up,
-        } = job.advance(cx, event);
+        } = job.escalate(cx, event);
         if killed {
             self.scheduler.counters.killed += 1;
         }
         if let Some(error) = failed {
-            // The next rung comes all the same.
+            // The next step of the escalation follows all the same.
             let line = format_args!("cannot signal process {pid} and its group: {error}");
             self.note(cx, Level::Error, Topic::System, line);
         }
         if given_up {
             let line = format_args!("process {pid} does not end, not even by KILL, and is given up");
             self.note(cx, Level::Error, Topic::System, line);
-            self.tell_run(cx, id, RunEvent::Undying);
+            self.tell_run(cx, id, RunEvent::Unkillable);
         }
     }
 

@@ -57,7 +57,7 @@ pub enum Event {
     /// The program has exited. It is not reaped.
     Exited,
     /// Not even KILL has ended it.
-    Undying,
+    Unkillable,
     /// The client has read something.
     Progress,
     /// Everything that there was to be sent has been.
@@ -128,7 +128,7 @@ pub enum Refusal {
     /// The door closes.
     Stop,
     /// The program could not be ended.
-    Undying,
+    Unkillable,
 }
 
 /// Which outputs of the program are still to end.
@@ -281,7 +281,7 @@ impl Run {
             },
             State::Abandoned => match event {
                 Event::Exited => (State::Over, vec![Action::Reap, Action::Close]),
-                Event::Undying => over(),
+                Event::Unkillable => over(),
                 Event::Hurry => (State::Abandoned, vec![Action::Kill]),
                 // Its client is not there, and its program is on its way out already.
                 _ => stays,
@@ -361,8 +361,8 @@ impl Run {
                 (State::Ending { cause, open }, Vec::new())
             }
             Event::Exited => self.exited(refusal, open, now),
-            Event::Undying => {
-                let (state, actions) = self.refuse(Refusal::Undying, now);
+            Event::Unkillable => {
+                let (state, actions) = self.refuse(Refusal::Unkillable, now);
                 (state, [vec![Action::Forsake], actions].concat())
             }
             // Its end is under way already.
@@ -581,7 +581,7 @@ mod tests {
             Event::OutputOver(Output::Stdout),
             Event::OutputOver(Output::Stderr),
             Event::Exited,
-            Event::Undying,
+            Event::Unkillable,
             Event::Progress,
             Event::Flushed,
             Event::Stop,
@@ -608,7 +608,7 @@ mod tests {
                     Event::Started => run.state() == State::Starting,
                     Event::NotStarted => run.state() == State::Starting,
                     Event::Exited => started && !exited && !given_up,
-                    Event::Undying => started && !exited && signalled && !given_up,
+                    Event::Unkillable => started && !exited && signalled && !given_up,
                     Event::OutputOver(_) => started && outputs > 0 && !ended[index],
                     Event::Arguments => matches!(run.state(), State::Asking { .. }),
                     _ => true,
@@ -617,7 +617,7 @@ mod tests {
                 now += Duration::from_secs(wait);
                 started |= event == Event::Started;
                 exited |= event == Event::Exited;
-                given_up |= event == Event::Undying;
+                given_up |= event == Event::Unkillable;
                 if let Event::OutputOver(_) = event {
                     ended[index] = true;
                     outputs -= 1;

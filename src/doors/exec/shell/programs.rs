@@ -20,8 +20,8 @@ use crate::doors::on_request;
 use crate::process::child::Child;
 use crate::process::exit_status::ExitStatus;
 use crate::process::failure::{SpawnError, Step};
-use crate::process::job::{Advance, Job, Pipe, Sources};
-use crate::process::reaper::{self, Manner};
+use crate::process::job::{Escalation, Job, Pipe, Sources};
+use crate::process::kill_sequence::{KillEvent, Manner};
 use crate::process::spawn::Stdio;
 use crate::process::spec::Command;
 use crate::process::watchdog;
@@ -175,7 +175,7 @@ impl ExecDoor {
             return;
         };
         // It is reaped later, when its output has ended; from here on it needs no signal.
-        program.advance(cx, reaper::Event::Exited);
+        program.escalate(cx, KillEvent::Exited);
         self.tell(cx, key, Event::Exited);
         self.pump(cx, key);
     }
@@ -184,45 +184,45 @@ impl ExecDoor {
 
     pub(super) fn end_program(&mut self, cx: &mut Context<'_>, key: Key, cause: Cause) {
         self.log_cause(cx, key, cause);
-        self.on_ladder(cx, key, reaper::Event::Stop(Manner::Promptly));
+        self.escalate(cx, key, KillEvent::Stop(Manner::Promptly));
     }
 
     pub(super) fn kill_program(&mut self, cx: &mut Context<'_>, key: Key) {
-        self.on_ladder(cx, key, reaper::Event::Stop(Manner::AtOnce));
+        self.escalate(cx, key, KillEvent::Stop(Manner::AtOnce));
     }
 
     pub(super) fn ending_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
         if let Some(program) = self.connections.get_mut(key).and_then(|it| it.program.as_mut()) {
             program.alarm_fired(cx);
-            self.on_ladder(cx, key, reaper::Event::Deadline);
+            self.escalate(cx, key, KillEvent::Deadline);
             self.pump(cx, key);
         }
     }
 
-    fn on_ladder(&mut self, cx: &mut Context<'_>, key: Key, event: reaper::Event) {
+    fn escalate(&mut self, cx: &mut Context<'_>, key: Key, event: KillEvent) {
         let Some(program) = self.connections.get_mut(key).and_then(|it| it.program.as_mut()) else {
             return;
         };
         let (
             pid,
-            Advance {
+            Escalation {
                 killed,
                 failed,
                 given_up,
             },
-        ) = (program.pid(), program.advance(cx, event));
+        ) = (program.pid(), program.escalate(cx, event));
         if killed {
             self.counters.killed += 1;
         }
         if let Some(error) = failed {
-            // The next rung comes all the same.
+            // The next step of the escalation follows all the same.
             let line = format_args!("cannot signal process {pid} and its group: {error}");
             self.note(cx, Level::Error, Topic::System, line);
         }
         if given_up {
             let line = format_args!("process {pid} does not end, not even by KILL, and is given up");
             self.note(cx, Level::Error, Topic::System, line);
-            self.tell(cx, key, Event::Undying);
+            self.tell(cx, key, Event::Unkillable);
         }
     }
 

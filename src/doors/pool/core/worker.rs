@@ -148,7 +148,7 @@ impl Phase {
             | Phase::Busy { deadline: at }
             | Phase::Settling { until: at } => Some(at),
             // Spawning ends in this turn or the next, by the shell's report. Available waits for work, by design. The
-            // process reaper keeps the deadlines of Stopping, and the queue of those that rest theirs.
+            // kill sequence keeps the deadlines of Stopping, and the queue of those that rest theirs.
             Phase::Spawning | Phase::Available | Phase::Resting { .. } | Phase::Stopping => None,
         }
     }

@@ -11,7 +11,7 @@ use super::super::story::End;
 use super::process::{Stage, WorkerProcess};
 use super::{Pool, PoolSource};
 use crate::framing::Framing;
-use crate::process::reaper::{self, Manner};
+use crate::process::kill_sequence::{KillEvent, KillStep, Manner};
 use crate::reactor::{Context, Key};
 
 impl Pool {
@@ -30,24 +30,20 @@ impl Pool {
             StopMode::Terminate => Manner::Promptly,
             StopMode::Kill => Manner::AtOnce,
         };
-        self.advance_ending(cx, id, reaper::Event::Stop(manner));
+        self.advance_ending(cx, id, KillEvent::Stop(manner));
     }
 
     /// One step on the way out. Everything is done that the step asks for, even if part of it fails.
-    fn advance_ending(&mut self, cx: &mut Context<'_>, id: WorkerId, event: reaper::Event) {
+    fn advance_ending(&mut self, cx: &mut Context<'_>, id: WorkerId, event: KillEvent) {
         let Some(process) = self.workers.get_mut(id) else {
             return;
         };
         // Whatever was to be done to one that has exited: it is time to reap it.
-        let event = if process.exit_waits {
-            reaper::Event::Exited
-        } else {
-            event
-        };
+        let event = if process.exit_waits { KillEvent::Exited } else { event };
         let actions = process.ending.handle(event, cx.now());
         let deadline = process.ending.deadline();
         cx.set_alarm(&mut process.ending_alarm, PoolSource::WorkerEnding.worker(id), deadline);
-        if actions.contains(&reaper::Action::Terminate) || actions.contains(&reaper::Action::Kill) {
+        if actions.contains(&KillStep::Terminate) || actions.contains(&KillStep::Kill) {
             self.log_loss_of_living(cx, id);
         }
         for action in actions {
@@ -55,14 +51,14 @@ impl Pool {
                 return;
             };
             let outcome = match action {
-                reaper::Action::CloseStdin => {
+                KillStep::CloseStdin => {
                     process.child.end_input();
                     Ok(())
                 }
-                reaper::Action::Terminate => process.child.terminate_group(),
-                reaper::Action::Kill => process.child.kill_group(Signal::SIGKILL),
-                reaper::Action::Reap => self.reap(cx, id),
-                reaper::Action::GiveUp => {
+                KillStep::Terminate => process.child.terminate_group(),
+                KillStep::Kill => process.child.kill_group(Signal::SIGKILL),
+                KillStep::Reap => self.reap(cx, id),
+                KillStep::GiveUp => {
                     self.give_up_on(cx, id);
                     Ok(())
                 }
@@ -92,7 +88,7 @@ impl Pool {
         if let Some(process) = self.workers.get_mut(id) {
             cx.alarm_fired(&mut process.ending_alarm);
         }
-        self.advance_ending(cx, id, reaper::Event::Deadline);
+        self.advance_ending(cx, id, KillEvent::Deadline);
     }
 
     /// The process has ended. Of those that were lost before it, and have ended too, is told first: their successor may be this
@@ -128,7 +124,7 @@ impl Pool {
             process.exit_waits = waits;
         }
         if !waits {
-            self.advance_ending(cx, id, reaper::Event::Exited);
+            self.advance_ending(cx, id, KillEvent::Exited);
         }
     }
 

@@ -3,7 +3,7 @@
 //!
 //! Most reasons are known when the dispatcher gives the worker up, and are told at once. One that has closed its input or
 //! output is most often dying: its successor is started at once, but its line waits for its status, for as long as
-//! [`reaper::END_GRACE`](crate::process::reaper::END_GRACE), in which nothing is done to the process. What it writes to standard error
+//! [`END_GRACE`](crate::process::kill_sequence::END_GRACE), in which nothing is done to the process. What it writes to standard error
 //! meanwhile stands above the line. Those that are lost behind it are told behind it, and reaped no sooner.
 //!
 //! A worker that has answered nothing is compared with those before it ([`Repeats`](super::super::repeats::Repeats)).

@@ -20,7 +20,7 @@ use crate::framing::channel::{self, Channel, Prefix};
 use crate::framing::search::LineSearch;
 use crate::process::child::Child;
 use crate::process::exit_status::ExitStatus;
-use crate::process::reaper;
+use crate::process::kill_sequence::KillSequence;
 use crate::process::stderr_log::StderrLog;
 use crate::reactor::{Alarm, Key};
 
@@ -49,7 +49,7 @@ pub(super) struct WorkerProcess {
     /// What the pipe has not taken of them.
     pub(super) unsent: Outgoing,
     pub(super) stdin_watched: StdinWatch,
-    pub(super) ending: reaper::Ending,
+    pub(super) ending: KillSequence,
     pub(super) ending_alarm: Alarm,
     pub(super) stderr: StderrLog,
     /// When either of these two is due.

@@ -22,7 +22,7 @@ use crate::framing::channel::LONGEST_PREFIX;
 use crate::framing::search::LineSearch;
 use crate::process::child::Child;
 use crate::process::failure::SpawnError;
-use crate::process::reaper;
+use crate::process::kill_sequence::KillSequence;
 use crate::process::spawn::Stdio;
 use crate::process::stderr_log::StderrLog;
 use crate::process::watchdog;
@@ -125,7 +125,7 @@ impl Pool {
             given_bytes: 0,
             unsent: Outgoing::default(),
             stdin_watched: StdinWatch::NotYet,
-            ending: reaper::Ending::new(self.options.kill_timeout),
+            ending: KillSequence::new(self.options.kill_timeout),
             ending_alarm: Alarm::default(),
             stderr: StderrLog::new(cx.now()),
             stderr_alarm: Alarm::default(),

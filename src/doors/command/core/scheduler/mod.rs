@@ -232,7 +232,7 @@ impl Scheduler {
             RunEvent::NotStarted => Happening::NotStarted,
             RunEvent::OutputOver => Happening::OutputOver,
             RunEvent::Exited => Happening::Exited,
-            RunEvent::Undying => Happening::Undying,
+            RunEvent::Unkillable => Happening::Unkillable,
             RunEvent::Tick => Happening::Tick,
             RunEvent::Outgrown => {
                 if let Some(job) = self.jobs.get_mut(&id) {

@@ -358,7 +358,7 @@ fn turn() -> impl Strategy<Value = Turn> {
         RunEvent::OutputOver,
         RunEvent::Outgrown,
         RunEvent::Exited,
-        RunEvent::Undying,
+        RunEvent::Unkillable,
         RunEvent::Tick,
     ]);
     prop_oneof![
@@ -481,14 +481,14 @@ impl World {
             RunEvent::Started | RunEvent::NotStarted => !run.started,
             RunEvent::OutputOver => run.started && !run.output_over,
             RunEvent::Exited => run.started && !run.exited,
-            RunEvent::Undying => run.signalled && !run.exited,
+            RunEvent::Unkillable => run.signalled && !run.exited,
             RunEvent::Outgrown | RunEvent::Tick => true,
         };
         if possible {
             run.started |= event == RunEvent::Started;
             run.output_over |= event == RunEvent::OutputOver;
             run.exited |= event == RunEvent::Exited;
-            run.given_up |= event == RunEvent::Undying;
+            run.given_up |= event == RunEvent::Unkillable;
         }
         possible
     }
@@ -568,7 +568,7 @@ proptest! {
             play(&mut scheduler, &mut world, Turn::Client(0, ClientEvent::Gone), &mut now);
         }
         for _ in 0..world.runs.len() {
-            for event in [RunEvent::Started, RunEvent::Exited, RunEvent::Undying, RunEvent::OutputOver] {
+            for event in [RunEvent::Started, RunEvent::Exited, RunEvent::Unkillable, RunEvent::OutputOver] {
                 play(&mut scheduler, &mut world, Turn::Run(0, event), &mut now);
             }
         }
