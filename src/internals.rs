@@ -48,7 +48,7 @@ pub mod command {
 
 /// The parsers of an exec door's requests.
 pub mod exec {
-    pub use crate::doors::exec::core::dialect::Dialect;
+    pub use crate::doors::exec::core::protocol::Protocol;
     pub use crate::doors::exec::core::request::{End, Found, PER_ARGUMENT, Wrong};
 }
 

@@ -8,12 +8,12 @@ use super::permits::permits;
 use super::pool::TIMEOUT;
 use super::process::context;
 use super::{KEY, LONGEST, Lowered, Mistake, Mistakes, Origin, SHORTEST_TIMEOUT};
-use crate::config::spec::exec::{ExecSpec, Protocol};
+use crate::config::spec::exec::{self, ExecSpec};
 use crate::config::spec::listen::ListenSpec;
 use crate::config::spec::whether::Whether;
 use crate::config::units::{Time, Whole};
 use crate::doors::exec::core::sockproc::SHELL;
-use crate::doors::exec::options::{Dialect, Options, Policy};
+use crate::doors::exec::options::{Options, Policy, Protocol};
 
 // The defaults of sockexec 3.1.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -81,7 +81,7 @@ pub fn exec(name: &str, spec: &ExecSpec) -> Result<Lowered<Options>, Vec<Mistake
         connection_limits,
         clients,
         programs,
-        dialect: dialect(&mut mistakes, spec),
+        protocol: protocol(&mut mistakes, spec),
         context: context(&mut mistakes, &spec.process),
         policy,
         kill_timeout,
@@ -98,25 +98,25 @@ pub fn exec(name: &str, spec: &ExecSpec) -> Result<Lowered<Options>, Vec<Mistake
 }
 
 /// Returns the protocol of the door. A key that belongs to one protocol is a mistake with the other.
-fn dialect(mistakes: &mut Mistakes, spec: &ExecSpec) -> Dialect {
+fn protocol(mistakes: &mut Mistakes, spec: &ExecSpec) -> Protocol {
     let max_output = mistakes.size("max-output", spec.max_output, &MAX_OUTPUT);
-    match spec.protocol.unwrap_or(Protocol::Sockexec) {
-        Protocol::Sockexec => {
+    match spec.protocol.unwrap_or(exec::Protocol::Sockexec) {
+        exec::Protocol::Sockexec => {
             if max_output.is_some() {
                 let text = "output is passed on as it comes, none is held";
                 let remedy = format!("leave it out; it is for {KEY}protocol sockproc, where the length comes first");
                 mistakes.add(Origin::key("max-output"), text, remedy);
             }
-            Dialect::Sockexec
+            Protocol::Sockexec
         }
-        Protocol::Sockproc => {
+        exec::Protocol::Sockproc => {
             if !spec.allow_program.is_empty() {
                 let text = format!("with {KEY}protocol sockproc the one program is {SHELL}, which runs all others");
                 let remedy = format!("write {KEY}protocol sockexec, or leave it out and restrict who may connect");
                 mistakes.add(Origin::key("allow-program"), text, remedy);
             }
             let max_output = max_output.unwrap_or(DEFAULT_MAX_OUTPUT);
-            Dialect::Sockproc {
+            Protocol::Sockproc {
                 max_output: usize::try_from(max_output).unwrap_or(usize::MAX),
             }
         }
@@ -245,10 +245,10 @@ mod tests {
             allow_program: program.into_iter().map(str::to_owned).collect(),
             ..on("unix:/x")
         };
-        let sockproc = Some(Protocol::Sockproc);
-        let held = |options: Options| match options.dialect {
-            Dialect::Sockexec => None,
-            Dialect::Sockproc { max_output } => Some(max_output),
+        let sockproc = Some(exec::Protocol::Sockproc);
+        let held = |options: Options| match options.protocol {
+            Protocol::Sockexec => None,
+            Protocol::Sockproc { max_output } => Some(max_output),
         };
         assert_eq!(held(lower(&on("unix:/x")).unwrap()), None);
         assert_eq!(held(lower(&with(sockproc, None, None)).unwrap()), Some(4 << 20));
@@ -262,7 +262,10 @@ mod tests {
         }
         for (spec, key) in [
             (with(None, Some(1 << 20), None), "max-output: "),
-            (with(Some(Protocol::Sockexec), Some(1 << 20), None), "max-output: "),
+            (
+                with(Some(exec::Protocol::Sockexec), Some(1 << 20), None),
+                "max-output: ",
+            ),
             (with(sockproc, None, Some("/bin/sh")), "allow-program: "),
         ] {
             let told = lower(&spec).unwrap_err();

@@ -1,7 +1,7 @@
 //! What an exec door is told: every number decided, every default applied, nothing left to look up.
 
-pub use super::core::dialect::Dialect;
 pub use super::core::permits::{Clients, Programs};
+pub use super::core::protocol::Protocol;
 pub use super::core::run::Policy;
 use crate::doors::Descriptors;
 use crate::net::access::AccessList;
@@ -36,7 +36,7 @@ pub struct Options {
     /// How many may be connected, in total and from one address.
     pub connection_limits: ConnectionLimits,
     /// How programs are asked for.
-    pub dialect: Dialect,
+    pub protocol: Protocol,
     /// What each connection is decided by.
     pub policy: Policy,
     /// What programs are started with, no terminal among it.

@@ -1,7 +1,7 @@
 //! What clients of an exec door send.
 
 use super::Choices;
-use iotcpd::internals::exec::{Dialect, End, Found, PER_ARGUMENT, Wrong};
+use iotcpd::internals::exec::{End, Found, PER_ARGUMENT, Protocol, Wrong};
 use iotcpd::internals::framing::PASSED_ON;
 
 /// All that a stream has come to.
@@ -21,9 +21,9 @@ pub fn fuzz_exec_request(input: &[u8]) {
     let mut choices = Choices::new(input);
     let longest = choices.below(64);
     let cuts = choices.take(4);
-    let whole = read(Dialect::Sockexec, longest, choices.pieces(&[]));
+    let whole = read(Protocol::Sockexec, longest, choices.pieces(&[]));
     assert_eq!(
-        read(Dialect::Sockexec, longest, choices.pieces(cuts)),
+        read(Protocol::Sockexec, longest, choices.pieces(cuts)),
         whole,
         "cuts do not matter"
     );
@@ -51,7 +51,7 @@ pub fn fuzz_exec_request(input: &[u8]) {
         wire.extend(string);
         wire.push(b',');
     }
-    let (again, end) = read(Dialect::Sockexec, longest, std::iter::once(wire.as_slice()));
+    let (again, end) = read(Protocol::Sockexec, longest, std::iter::once(wire.as_slice()));
     assert_eq!(
         (again.arguments.as_ref(), end),
         (Some(arguments), End::Clean),
@@ -67,10 +67,10 @@ pub fn fuzz_sockproc_request(input: &[u8]) {
     // The shell and its option have room in any case.
     let longest = "/bin/sh-c".len() + 3 * PER_ARGUMENT + choices.below(64);
     let cuts = choices.take(4);
-    let dialect = Dialect::Sockproc { max_output: 0 };
-    let whole = read(dialect, longest, choices.pieces(&[]));
+    let protocol = Protocol::Sockproc { max_output: 0 };
+    let whole = read(protocol, longest, choices.pieces(&[]));
     assert_eq!(
-        read(dialect, longest, choices.pieces(cuts)),
+        read(protocol, longest, choices.pieces(cuts)),
         whole,
         "cuts do not matter"
     );
@@ -105,8 +105,8 @@ fn line(stream: &[u8]) -> (&[u8], &[u8]) {
     (line, rest.get(2..).unwrap_or_default())
 }
 
-fn read<'i>(dialect: Dialect, longest: usize, pieces: impl Iterator<Item = &'i [u8]>) -> (Read, End) {
-    let (mut reader, mut read) = (dialect.reader(longest), Read::default());
+fn read<'i>(protocol: Protocol, longest: usize, pieces: impl Iterator<Item = &'i [u8]>) -> (Read, End) {
+    let (mut reader, mut read) = (protocol.reader(longest), Read::default());
     for piece in pieces {
         let mut rest = piece;
         loop {

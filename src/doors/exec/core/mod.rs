@@ -3,7 +3,7 @@
 //! [`request`] reads what the client sends: the [`arguments`], then input for the program, as netstrings cut anywhere; and
 //! [`trailer`] the signals that may follow. [`run`] is the connection's life as a machine: what has happened in, what is to be
 //! done out, the time an argument. [`reply`] writes what the client is told. [`sockproc`] does both in an older protocol, and
-//! [`dialect`] is the choice between the two. [`counters`] are the numbers of a door; [`permits`] says who may have what run, and
+//! [`protocol`] is the choice between the two. [`counters`] are the numbers of a door; [`permits`] says who may have what run, and
 //! [`lookups`] whose turn it is to have a name looked up.
 //!
 //! What holds, whatever comes in whatever order (`run`'s tests try it):
@@ -15,9 +15,9 @@
 
 pub mod arguments;
 pub mod counters;
-pub mod dialect;
 pub mod lookups;
 pub mod permits;
+pub mod protocol;
 pub mod reply;
 pub mod request;
 pub mod run;

@@ -82,8 +82,8 @@ impl ExecDoor {
             peer,
             accepted: cx.now(),
             run: Run::new(self.options.policy, cx.now()),
-            reader: self.options.dialect.reader(self.options.max_arguments),
-            teller: self.options.dialect.teller(),
+            reader: self.options.protocol.reader(self.options.max_arguments),
+            encoder: self.options.protocol.encoder(),
             alarm: Alarm::default(),
             arguments: Arguments::default(),
             asked: None,
@@ -123,7 +123,7 @@ impl ExecDoor {
     /// Refuses a client that is not admitted, in its protocol.
     fn turn_away(&mut self, cx: &mut Context<'_>, conn: Conn, peer: &PeerAddr, topic: Topic, why: &str) {
         let mut wire = Vec::new();
-        self.options.dialect.teller().turn_down(why, &mut wire);
+        self.options.protocol.encoder().turn_down(why, &mut wire);
         conn.turn_away(&wire);
         self.note(cx, Level::Warn, topic, format_args!("refused {peer}: {why}"));
     }
@@ -188,7 +188,7 @@ impl ExecDoor {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        connection.teller.turn_down(&why, connection.conn.output_mut());
+        connection.encoder.turn_down(&why, connection.conn.output_mut());
         let who = connection.who();
         self.counters.refused += 1;
         self.note(cx, Level::Warn, Topic::Refusal, format_args!("refused {who}: {why}"));
@@ -201,19 +201,19 @@ impl ExecDoor {
             return;
         };
         let Connection {
-            teller, conn, status, ..
+            encoder, conn, status, ..
         } = connection;
         let output = conn.output_mut();
         if connection.unread_at_timeout {
             let line = b"iotcpd: the program was ended by --timeout while its output waited to be read\n";
-            teller.output(Output::Stderr, line, output);
+            encoder.output(Output::Stderr, line, output);
         }
         match *status {
-            Some(ExitStatus::Code(code)) => teller.conclude(Outcome::Code(code), output),
+            Some(ExitStatus::Code(code)) => encoder.conclude(Outcome::Code(code), output),
             Some(ExitStatus::Signal { number, core_dumped }) => {
-                teller.conclude(Outcome::Signal { number, core_dumped }, output);
+                encoder.conclude(Outcome::Signal { number, core_dumped }, output);
             }
-            None => teller.turn_down("how the program has ended cannot be known", output),
+            None => encoder.turn_down("how the program has ended cannot be known", output),
         }
     }
 

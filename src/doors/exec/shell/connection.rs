@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::core::arguments::Arguments;
-use super::super::core::dialect::{Reader, Teller};
+use super::super::core::protocol::{Reader, ReplyEncoder};
 use super::super::core::reply::{self, LONGEST, MOST_PAIRS, Output, Pairs, Scratch};
 use super::super::core::request::{End, Found, Wrong};
 use super::super::core::run::{Event, Run, State};
@@ -43,7 +43,7 @@ pub(super) struct Connection {
     pub(super) accepted: Instant,
     pub(super) run: Run,
     pub(super) reader: Reader,
-    pub(super) teller: Teller,
+    pub(super) encoder: ReplyEncoder,
     pub(super) alarm: Alarm,
     /// The program's name and its arguments, once they are complete. After the program's start only as much is kept as
     /// the log shows.
@@ -250,11 +250,11 @@ impl Connection {
                 let come = buffer.get(..count).unwrap_or_default();
                 let mut scratch = Scratch::default();
                 if self.conn.can_write()
-                    && let Some(pairs) = self.teller.pairs(from, come, &mut scratch)
+                    && let Some(pairs) = self.encoder.pairs(from, come, &mut scratch)
                 {
                     return self.write_through(&pairs);
                 }
-                match self.teller.output(from, come, self.conn.output_mut()) {
+                match self.encoder.output(from, come, self.conn.output_mut()) {
                     Kept::All | Kept::CutAgain => Moved::Some,
                     Kept::Cut => Moved::Event(Event::Overflow),
                 }

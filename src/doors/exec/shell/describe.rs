@@ -45,5 +45,5 @@ impl ExecDoor {
 
 /// How many bytes are held each way: to the program, and to the client.
 fn held(it: &Connection) -> (usize, usize) {
-    (it.input.len(), it.conn.unwritten() + it.teller.held())
+    (it.input.len(), it.conn.unwritten() + it.encoder.held())
 }

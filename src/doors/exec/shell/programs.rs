@@ -145,7 +145,7 @@ impl ExecDoor {
         };
         let why = on_request::reason(why);
         connection
-            .teller
+            .encoder
             .refuse(&on_request::reason(told), status, connection.conn.output_mut());
         log::warn!(
             service:% = self.options.name; "{}: {} did not get to run {}: status {status}: {why}",

@@ -1,6 +1,6 @@
 //! The two protocols in which a program is asked for and its end is told, each a variant of the same three values.
 //!
-//! A [`Dialect`] is what an operator has chosen. A connection is given a [`Reader`] and a [`Teller`] of it when it is taken in,
+//! A [`Protocol`] is what an operator has chosen. A connection is given a [`Reader`] and a [`ReplyEncoder`] of it when it is taken in,
 //! and keeps them: what is changed later is for others. Nothing outside this file and the two that it names knows which one is
 //! spoken. What does not belong here: when something is said. [`run`](super::run) decides that.
 
@@ -10,7 +10,7 @@ use super::sockproc::{self, Held, Kept};
 
 /// A protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dialect {
+pub enum Protocol {
     /// Netstrings both ways, outputs as they come: sockexec 3.1.
     Sockexec,
     /// A command line for a shell, outputs at the end: sockproc.
@@ -20,23 +20,23 @@ pub enum Dialect {
     },
 }
 
-impl Dialect {
+impl Protocol {
     /// Reads a request whose arguments have at most `longest` bytes altogether,
     /// [`PER_ARGUMENT`](request::PER_ARGUMENT) more counted for each.
     #[must_use]
     pub fn reader(self, longest: usize) -> Reader {
         match self {
-            Dialect::Sockexec => Reader::Sockexec(request::Reader::new(longest)),
-            Dialect::Sockproc { .. } => Reader::Sockproc(sockproc::Reader::new(longest)),
+            Protocol::Sockexec => Reader::Sockexec(request::Reader::new(longest)),
+            Protocol::Sockproc { .. } => Reader::Sockproc(sockproc::Reader::new(longest)),
         }
     }
 
     /// Tells what becomes of it.
     #[must_use]
-    pub fn teller(self) -> Teller {
+    pub fn encoder(self) -> ReplyEncoder {
         match self {
-            Dialect::Sockexec => Teller::Sockexec,
-            Dialect::Sockproc { max_output } => Teller::Sockproc(Held::new(max_output)),
+            Protocol::Sockexec => ReplyEncoder::Sockexec,
+            Protocol::Sockproc { max_output } => ReplyEncoder::Sockproc(Held::new(max_output)),
         }
     }
 }
@@ -44,9 +44,9 @@ impl Dialect {
 /// Reads one request.
 #[derive(Debug, Clone)]
 pub enum Reader {
-    /// Of [`Dialect::Sockexec`].
+    /// Of [`Protocol::Sockexec`].
     Sockexec(request::Reader),
-    /// Of [`Dialect::Sockproc`].
+    /// Of [`Protocol::Sockproc`].
     Sockproc(sockproc::Reader),
 }
 
@@ -81,22 +81,22 @@ impl Reader {
 
 /// Writes what one client is told. Exactly one of [`conclude`](Self::conclude) and [`refuse`](Self::refuse) ends it.
 #[derive(Debug)]
-pub enum Teller {
-    /// Of [`Dialect::Sockexec`].
+pub enum ReplyEncoder {
+    /// Of [`Protocol::Sockexec`].
     Sockexec,
-    /// Of [`Dialect::Sockproc`].
+    /// Of [`Protocol::Sockproc`].
     Sockproc(Held),
 }
 
-impl Teller {
+impl ReplyEncoder {
     /// Some of a program's output, which is never empty: appended, or held until the end.
     pub fn output(&mut self, from: Output, bytes: &[u8], wire: &mut Vec<u8>) -> Kept {
         match self {
-            Teller::Sockexec => {
+            ReplyEncoder::Sockexec => {
                 reply::output(from, bytes, wire);
                 Kept::All
             }
-            Teller::Sockproc(held) => held.keep(from, bytes),
+            ReplyEncoder::Sockproc(held) => held.keep(from, bytes),
         }
     }
 
@@ -104,32 +104,32 @@ impl Teller {
     /// `None`: output is held until the end.
     pub fn pairs<'a>(&self, from: Output, bytes: &'a [u8], scratch: &'a mut Scratch) -> Option<Pairs<'a>> {
         match self {
-            Teller::Sockexec => Some(Pairs::of(from, bytes, scratch)),
-            Teller::Sockproc(_) => None,
+            ReplyEncoder::Sockexec => Some(Pairs::of(from, bytes, scratch)),
+            ReplyEncoder::Sockproc(_) => None,
         }
     }
 
     /// Appends how the program has ended, behind all its output.
     pub fn conclude(&mut self, outcome: Outcome, wire: &mut Vec<u8>) {
         match self {
-            Teller::Sockexec => reply::conclude(outcome, wire),
-            Teller::Sockproc(held) => held.conclude(outcome, wire),
+            ReplyEncoder::Sockexec => reply::conclude(outcome, wire),
+            ReplyEncoder::Sockproc(held) => held.conclude(outcome, wire),
         }
     }
 
     /// Appends why there is no program, or none any more.
     pub fn refuse(&mut self, why: &str, status: u8, wire: &mut Vec<u8>) {
         match self {
-            Teller::Sockexec => reply::refusal(why, status, wire),
-            Teller::Sockproc(held) => held.refuse(why, status, wire),
+            ReplyEncoder::Sockexec => reply::refusal(why, status, wire),
+            ReplyEncoder::Sockproc(held) => held.refuse(why, status, wire),
         }
     }
 
     /// Appends why nothing is run for the client, or its program's end cannot be told: the door's own word.
     pub fn turn_down(&mut self, why: &str, wire: &mut Vec<u8>) {
         let status = match self {
-            Teller::Sockexec => reply::REFUSED,
-            Teller::Sockproc(_) => sockproc::REFUSED,
+            ReplyEncoder::Sockexec => reply::REFUSED,
+            ReplyEncoder::Sockproc(_) => sockproc::REFUSED,
         };
         self.refuse(why, status, wire);
     }
@@ -138,8 +138,8 @@ impl Teller {
     #[must_use]
     pub fn held(&self) -> usize {
         match self {
-            Teller::Sockexec => 0,
-            Teller::Sockproc(held) => held.len(),
+            ReplyEncoder::Sockexec => 0,
+            ReplyEncoder::Sockproc(held) => held.len(),
         }
     }
 }
