@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{getegid, geteuid, getgroups};
 
 use crate::exec_client::{ExecClient, Outcome, door, request, run};
-use crate::exec_clients::{PERL, finish, path_of};
+use crate::exec_foreign_clients::{PERL, finish, path_of};
 use crate::harness::{Daemon, TempDir, temp_dir};
 use crate::pool_sandbox::possible;
 
@@ -406,7 +406,7 @@ fn a_file_system_that_does_not_answer_hurts_who_names_it_alone() {
         "--mount",
         "python3",
         "-c",
-        crate::children::MOUNT_SILENCE,
+        crate::child_environment::MOUNT_SILENCE,
         place,
     ];
     let daemon = Daemon::with(["exec", "127.0.0.1:0", "--allow-program", "/**"])

@@ -8,7 +8,7 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 
 use crate::exec_client::door;
-use crate::exec_clients::{finish, path_of};
+use crate::exec_foreign_clients::{finish, path_of};
 use crate::harness::{Daemon, TempDir, WATCHDOG};
 
 const PYTHON: &str = include_str!("peers/sockproc.py");

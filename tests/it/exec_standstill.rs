@@ -7,7 +7,7 @@ use std::process::Command;
 use std::thread;
 
 use crate::exec_client::{ExecClient, Outcome, door, netstring, request};
-use crate::exec_clients::{PERL, finish, path_of};
+use crate::exec_foreign_clients::{PERL, finish, path_of};
 use crate::harness::{Address, Daemon, TempDir, WATCHDOG, temp_dir};
 
 /// As sockexec.client and the Lua client for nginx do it: everything out, then everything in.

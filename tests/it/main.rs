@@ -6,13 +6,13 @@
 #[cfg(test)]
 mod ask;
 #[cfg(test)]
-mod asker;
-#[cfg(test)]
 mod call;
 #[cfg(test)]
 mod chaos;
 #[cfg(test)]
-mod children;
+mod child_environment;
+#[cfg(test)]
+mod client_environment;
 #[cfg(test)]
 mod client_names;
 #[cfg(test)]
@@ -22,7 +22,7 @@ mod command;
 #[cfg(test)]
 mod command_line;
 #[cfg(test)]
-mod command_mended;
+mod command_regressions;
 #[cfg(test)]
 mod command_standstill;
 #[cfg(test)]
@@ -40,13 +40,15 @@ mod dist;
 #[cfg(test)]
 mod dump;
 #[cfg(test)]
+mod error_messages;
+#[cfg(test)]
 mod exec;
 #[cfg(test)]
 mod exec_client;
 #[cfg(test)]
-mod exec_clients;
+mod exec_foreign_clients;
 #[cfg(test)]
-mod exec_crowds;
+mod exec_many_programs;
 #[cfg(test)]
 mod exec_permits;
 #[cfg(test)]
@@ -56,7 +58,7 @@ mod exec_sockproc;
 #[cfg(test)]
 mod exec_standstill;
 #[cfg(test)]
-mod exec_supervised;
+mod exec_under_supervisors;
 #[cfg(test)]
 mod guard;
 #[cfg(test)]
@@ -74,33 +76,27 @@ mod logging;
 #[cfg(test)]
 mod manual;
 #[cfg(test)]
-mod mistakes;
-#[cfg(test)]
 mod pool_cache;
 #[cfg(test)]
-mod pool_choice;
+mod pool_client_hangups;
 #[cfg(test)]
 mod pool_concurrency;
 #[cfg(test)]
 mod pool_confidential;
 #[cfg(test)]
-mod pool_crowds;
-#[cfg(test)]
-mod pool_deaths;
-#[cfg(test)]
 mod pool_elastic;
 #[cfg(test)]
-mod pool_ends;
+mod pool_failure_log;
+#[cfg(test)]
+mod pool_faults_of_1_1;
+#[cfg(test)]
+mod pool_faulty_workers;
 #[cfg(test)]
 mod pool_framings;
 #[cfg(test)]
-mod pool_leavers;
+mod pool_many_clients;
 #[cfg(test)]
-mod pool_losses;
-#[cfg(test)]
-mod pool_mended;
-#[cfg(test)]
-mod pool_misfits;
+mod pool_out_of_step;
 #[cfg(test)]
 mod pool_persistent;
 #[cfg(test)]
@@ -120,9 +116,13 @@ mod pool_sandbox;
 #[cfg(test)]
 mod pool_session;
 #[cfg(test)]
-mod pool_step;
+mod pool_shutdown;
 #[cfg(test)]
 mod pool_supervision;
+#[cfg(test)]
+mod pool_worker_deaths;
+#[cfg(test)]
+mod pool_worker_selection;
 #[cfg(test)]
 mod quickstart;
 #[cfg(test)]
@@ -139,11 +139,11 @@ mod session_standstill;
 #[cfg(test)]
 mod signals;
 #[cfg(test)]
-mod silent_files;
-#[cfg(test)]
 mod startup;
 #[cfg(test)]
-mod stopped;
+mod suspended_processes;
+#[cfg(test)]
+mod unresponsive_file_system;
 #[cfg(test)]
 mod upgrade;
 #[cfg(test)]

@@ -19,7 +19,7 @@ fn silence(daemon: &Daemon, place: &Path) -> Program {
     let mut command = Command::new("nsenter");
     command.args(["--mount", "--target", &pid]);
     command
-        .args(["python3", "-c", crate::children::MOUNT_SILENCE])
+        .args(["python3", "-c", crate::child_environment::MOUNT_SILENCE])
         .arg(place);
     command.args(["/bin/sh", "-c", "echo mounted >&2; exec sleep 1000"]);
     let mounted = Program::start(&mut command);
