@@ -28,17 +28,17 @@ pub mod error {
 
 /// The pure core of the client `ask`, and the parsers of its input and of replies.
 pub mod ask {
-    pub use crate::client::ask::core::{Action, Asker, AttemptId, Event, Fault};
-    pub use crate::client::ask::dialect::{self, Dialect, Question, Reading};
+    pub use crate::client::ask::core::{AskAction, AskEvent, Asker, AttemptId, Fault};
     pub use crate::client::ask::input::{LONGEST_LINE, Line, Splitter};
     pub use crate::client::ask::options::Policy;
+    pub use crate::client::ask::protocol::{self, Protocol, Question, Reading};
     pub use crate::client::ask::reply::{self, Collector, Flaw, LONGEST_FOR_SQUID, LONGEST_REPLY};
     pub use crate::client::ask::{ChannelIds, Mode};
 }
 
 /// The parser of an exec door's answers, as the client `call` reads them.
 pub mod call {
-    pub use crate::client::call::core::{End, Found, Output, Reader, Wrong};
+    pub use crate::client::call::core::{AnswerError, AnswerReader, Finding, Output, ProgramEnd};
 }
 
 /// The parser of a command door's messages.

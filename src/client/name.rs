@@ -21,7 +21,7 @@ const ARGUMENTS_BEGIN: usize = 48 - 3;
 
 /// Gives this process the name of the subcommand `command`, which must be the first argument of the process. Must be
 /// called once, early. A failure is ignored: the program works under the old name as well.
-pub(super) fn take_on(command: &str) {
+pub(super) fn rename_process(command: &str) {
     if let Ok(name) = CString::new(format!("iotcpd-{command}")) {
         // The name is shorter than the 16 bytes that the kernel keeps; the call has no other way to fail.
         let _ = set_name(&name);
@@ -30,7 +30,7 @@ pub(super) fn take_on(command: &str) {
     let (Ok(stat), Ok(arguments)) = (fs::read_to_string("/proc/self/stat"), fs::read("/proc/self/cmdline")) else {
         return;
     };
-    if let (Some(begin), Some(offset)) = (begin_of_arguments(&stat), end_of_first(&arguments, command)) {
+    if let (Some(begin), Some(offset)) = (begin_of_arguments(&stat), end_of_first_argument(&arguments, command)) {
         sys::join_arguments(begin, offset);
     }
 }
@@ -44,7 +44,7 @@ fn begin_of_arguments(stat: &str) -> Option<usize> {
 
 /// Returns the offset of the NUL after the first argument, if `command` is the second and a third follows. Without a
 /// third the byte would be near the end of the command line, by which the kernel recognizes one that was overwritten.
-fn end_of_first(arguments: &[u8], command: &str) -> Option<usize> {
+fn end_of_first_argument(arguments: &[u8], command: &str) -> Option<usize> {
     let end = memchr::memchr(0, arguments)?;
     let rest = arguments
         .get(end + 1..)?
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_address_of_the_command_line_is_found_whatever_the_name_is() {
+    fn the_address_of_the_command_line_is_found_for_any_process_name() {
         let fields: Vec<String> = (3..53).map(|number| number.to_string()).collect();
         for name in ["iotcpd", "a) b", "("] {
             let stat = format!("77 ({name}) {}\n", fields.join(" "));
@@ -72,8 +72,8 @@ mod tests {
 
     #[test]
     fn only_a_command_line_of_the_expected_form_is_touched() {
-        assert_eq!(end_of_first(b"/usr/bin/iotcpd\0ask\0x\0", "ask"), Some(15));
-        assert_eq!(end_of_first(b"(iotcpd)\0ask\0--squid\0", "ask"), Some(8));
+        assert_eq!(end_of_first_argument(b"/usr/bin/iotcpd\0ask\0x\0", "ask"), Some(15));
+        assert_eq!(end_of_first_argument(b"(iotcpd)\0ask\0--squid\0", "ask"), Some(8));
         for other in [
             &b""[..],
             b"iotcpd",
@@ -83,7 +83,7 @@ mod tests {
             b"iotcpd\0-v\0ask\0",
             b"\0ask\0x\0",
         ] {
-            assert_eq!(end_of_first(other, "ask"), None, "{other:?}");
+            assert_eq!(end_of_first_argument(other, "ask"), None, "{other:?}");
         }
     }
 }

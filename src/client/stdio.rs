@@ -33,32 +33,32 @@ pub(super) enum Chunk {
 
 /// The loop's end of the reading thread.
 #[derive(Debug)]
-pub(super) struct Input {
+pub(super) struct InputThread {
     chunks: Mailbox<Chunk>,
 }
 
-impl Input {
+impl InputThread {
     /// Starts the thread that reads `input`.
     ///
     /// # Errors
     /// EAGAIN if the thread cannot be created.
-    pub(super) fn start(cx: &Context<'_>, input: impl Read + Send + 'static) -> io::Result<Input> {
+    pub(super) fn start(cx: &Context<'_>, input: impl Read + Send + 'static) -> io::Result<InputThread> {
         let (to, chunks) = cx.mailbox(CHUNKS);
         thread::Builder::new()
             .name("stdin".into())
             .spawn(move || read_all(input, &to))?;
-        Ok(Input { chunks })
+        Ok(InputThread { chunks })
     }
 
     /// Returns the next chunk, if the thread has read one.
-    pub(super) fn take(&self) -> Option<Chunk> {
+    pub(super) fn take_chunk(&self) -> Option<Chunk> {
         self.chunks.take()
     }
 }
 
 /// The loop's end of a writing thread.
 #[derive(Debug)]
-pub(super) struct Output {
+pub(super) struct OutputThread {
     batches: mpsc::Sender<Vec<u8>>,
     reports: Mailbox<io::Result<Vec<u8>>>,
     /// Tells if the thread has a batch.
@@ -71,19 +71,19 @@ enum Writer {
     Busy,
 }
 
-impl Output {
+impl OutputThread {
     /// Starts a thread with this name that writes the [offered](Self::offer) batches to `output`.
     ///
     /// # Errors
     /// EAGAIN if the thread cannot be created.
-    pub(super) fn start(cx: &Context<'_>, name: &str, output: impl Write + Send + 'static) -> io::Result<Output> {
+    pub(super) fn start(cx: &Context<'_>, name: &str, output: impl Write + Send + 'static) -> io::Result<OutputThread> {
         // The mailbox holds the report about the one batch that is being written.
         let (to, reports) = cx.mailbox(1);
         let (batches, next_batch) = mpsc::channel();
         thread::Builder::new()
             .name(name.into())
             .spawn(move || write_all(output, &next_batch, &to))?;
-        Ok(Output {
+        Ok(OutputThread {
             batches,
             reports,
             writer: Writer::Idle,
@@ -101,7 +101,7 @@ impl Output {
 
     /// Returns the result of the batch when the thread has finished it: the emptied buffer, to be used again. After an
     /// error nothing more is written.
-    pub(super) fn report(&mut self) -> Option<io::Result<Vec<u8>>> {
+    pub(super) fn take_report(&mut self) -> Option<io::Result<Vec<u8>>> {
         let report = self.reports.take()?;
         self.writer = Writer::Idle;
         Some(report)

@@ -19,7 +19,7 @@ pub(super) enum Target {
 impl Target {
     /// Returns the target of an address that holds no host name; `None` if it holds one, which has to be [looked
     /// up](look_up).
-    pub(super) fn of(address: &ConnectAddr) -> Option<Target> {
+    pub(super) fn without_look_up(address: &ConnectAddr) -> Option<Target> {
         match address {
             ConnectAddr::Unix(path) => Some(Target::Unix(path.clone())),
             ConnectAddr::Tcp { .. } => address.to_socket_addr().map(Target::Tcp),

@@ -11,7 +11,7 @@ use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use iotcpd::internals::ask::{
-    Action, Asker, AttemptId, ChannelIds, Event, Fault, Flaw, LONGEST_FOR_SQUID, Line, Mode, Policy,
+    AskAction, AskEvent, Asker, AttemptId, ChannelIds, Fault, Flaw, LONGEST_FOR_SQUID, Line, Mode, Policy,
 };
 use iotcpd::internals::error::Reason;
 
@@ -78,7 +78,7 @@ struct World {
     retries: u64,
     /// In the end nothing breaks any more.
     calm: bool,
-    trace: Vec<Action>,
+    trace: Vec<AskAction>,
 }
 
 fn policy(dice: &mut Dice, asking: Asking) -> Policy {
@@ -138,16 +138,16 @@ impl World {
 
     // ---- the shell -------------------------------------------------------------------------------------------
 
-    fn tell(&mut self, event: Event) {
+    fn tell(&mut self, event: AskEvent) {
         self.asker.handle(self.now, event);
         while let Some(action) = self.asker.next_action() {
             self.trace.push(action.clone());
             match action {
-                Action::Connect { attempt, address } => self.connect(attempt, address),
-                Action::Cancel(attempt) => self.cancel(attempt),
-                Action::Write(line) => self.write(&line),
-                Action::Away { .. } | Action::Probe { .. } | Action::Back { .. } => {}
-                Action::GaveUp { .. } | Action::Contradicted => {}
+                AskAction::Connect { attempt, address } => self.connect(attempt, address),
+                AskAction::Cancel(attempt) => self.cancel(attempt),
+                AskAction::Write(line) => self.write(&line),
+                AskAction::Away { .. } | AskAction::Probe { .. } | AskAction::Back { .. } => {}
+                AskAction::GaveUp { .. } | AskAction::Contradicted => {}
             }
         }
         assert_eq!(
@@ -200,7 +200,7 @@ impl World {
     }
 
     fn fail_at_once(&mut self, attempt: AttemptId, fault: Fault) {
-        self.asker.handle(self.now, Event::Failed(attempt, fault));
+        self.asker.handle(self.now, AskEvent::Failed(attempt, fault));
     }
 
     fn write(&mut self, line: &[u8]) {
@@ -298,7 +298,7 @@ impl World {
             spoilt: Vec::new(),
         };
         self.lines.insert(number, waiting);
-        self.tell(Event::Line(line));
+        self.tell(AskEvent::Line(line));
     }
 
     /// Something happens to one of the connections, according to the mood at the other end.
@@ -326,14 +326,14 @@ impl World {
                 if self.asking != Asking::Plainly && (reply.contains(&0) || reply.len() >= LONGEST_FOR_SQUID) {
                     self.spoil(line, address);
                 }
-                self.tell(Event::Reply(attempt, reply));
+                self.tell(AskEvent::Reply(attempt, reply));
             }
             Err(fault) => {
                 // One that was closed without a byte may be tried again.
                 if matches!(fault, Fault::Flawed(Flaw::Unfinished | Flaw::TooLong | Flaw::Nul)) {
                     self.spoil(line, address);
                 }
-                self.tell(Event::Failed(attempt, fault));
+                self.tell(AskEvent::Failed(attempt, fault));
             }
         }
     }
@@ -371,12 +371,12 @@ impl World {
             .rev()
             .take(40)
             .filter_map(|action| match action {
-                Action::Cancel(attempt) => Some(*attempt),
+                AskAction::Cancel(attempt) => Some(*attempt),
                 _ => None,
             })
             .collect();
         if let Some(attempt) = self.dice.pick(&attempts) {
-            self.tell(Event::Reply(attempt, b"stale".to_vec()));
+            self.tell(AskEvent::Reply(attempt, b"stale".to_vec()));
         }
     }
 
@@ -385,7 +385,7 @@ impl World {
         let end = self.now + span;
         while let Some(at) = self.asker.next_deadline().filter(|at| *at <= end) {
             self.now = self.now.max(at);
-            self.tell(Event::Tick);
+            self.tell(AskEvent::Tick);
         }
         self.now = end;
     }
@@ -435,7 +435,7 @@ impl World {
         self.moods.fill(Mood::Fine);
         let asked_of = |world: &World| {
             let addresses = world.trace.iter().filter_map(|action| match action {
-                Action::Connect { address, .. } => Some(*address),
+                AskAction::Connect { address, .. } => Some(*address),
                 _ => None,
             });
             addresses.collect::<std::collections::BTreeSet<usize>>()

@@ -43,7 +43,7 @@ pub(super) enum Stage {
 
 /// The result of one share of work.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum AttemptProgress {
     /// Nothing more to do until the next event.
     Pending,
     /// More to do at once: the share of this turn was used up.
@@ -82,18 +82,18 @@ impl Connection {
 
     /// Does everything that is possible without waiting, within the share of one turn. `buffer` is scratch space for
     /// reading.
-    pub(super) fn advance(&mut self, buffer: &mut [u8]) -> Outcome {
+    pub(super) fn advance(&mut self, buffer: &mut [u8]) -> AttemptProgress {
         if self.stage == Stage::Connecting {
             match self.stream.is_connected() {
                 Ok(true) => self.stage = Stage::Connected,
-                Ok(false) => return Outcome::Pending,
-                Err(error) => return Outcome::Failed(cannot_connect(&error)),
+                Ok(false) => return AttemptProgress::Pending,
+                Err(error) => return AttemptProgress::Failed(cannot_connect(&error)),
             }
         }
         let sent = self.send();
         let received = self.receive(buffer);
         match (sent, received) {
-            (Err(error), Outcome::Pending) => Outcome::Failed(Fault::Lost((&error).into())),
+            (Err(error), AttemptProgress::Pending) => AttemptProgress::Failed(Fault::Lost((&error).into())),
             (_, received) => received,
         }
     }
@@ -110,22 +110,22 @@ impl Connection {
         Ok(())
     }
 
-    fn receive(&mut self, buffer: &mut [u8]) -> Outcome {
+    fn receive(&mut self, buffer: &mut [u8]) -> AttemptProgress {
         for _ in 0..READS_PER_TURN {
             let pushed = match self.stream.read(buffer) {
                 Ok(0) => Err(self.reply.flaw_at_end()),
                 Ok(count) => self.reply.push(buffer.get(..count).unwrap_or_default()),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Outcome::Pending,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return AttemptProgress::Pending,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Outcome::Failed(Fault::Lost((&error).into())),
+                Err(error) => return AttemptProgress::Failed(Fault::Lost((&error).into())),
             };
             match pushed {
                 Ok(None) => {}
-                Ok(Some(reply)) => return Outcome::Replied(reply),
-                Err(flaw) => return Outcome::Failed(Fault::Flawed(flaw)),
+                Ok(Some(reply)) => return AttemptProgress::Replied(reply),
+                Err(flaw) => return AttemptProgress::Failed(Fault::Flawed(flaw)),
             }
         }
-        Outcome::More
+        AttemptProgress::More
     }
 }
 

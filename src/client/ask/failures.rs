@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_is_told_at_once_and_the_others_together() {
+    fn the_first_failed_line_is_reported_at_once_and_the_others_together() {
         let (start, mut failures) = (Instant::now(), Failures::default());
         assert_eq!(failures.next_deadline(), None);
         let report = |lines, span, cause| Some(Report { lines, span, cause });
@@ -115,7 +115,7 @@ mod tests {
         /// Every line is reported once, and at most two messages fall into ten seconds, whatever the distances of the
         /// lines.
         #[test]
-        fn each_is_told_once(pauses in prop::collection::vec(0u64..15_000, 1..60)) {
+        fn each_failed_line_is_reported_once(pauses in prop::collection::vec(0u64..15_000, 1..60)) {
             let (start, mut failures) = (Instant::now(), Failures::default());
             let (mut now, mut told, mut said) = (start, 0, Vec::new());
             let count = u64::try_from(pauses.len()).unwrap();

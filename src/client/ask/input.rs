@@ -35,7 +35,7 @@ pub struct Splitter {
     chunks: VecDeque<Chunk>,
     /// The beginning of a line whose end has not been read yet.
     begun: Vec<u8>,
-    state: State,
+    state: SplitState,
 }
 
 #[derive(Debug)]
@@ -45,7 +45,7 @@ struct Chunk {
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum SplitState {
     #[default]
     Reading,
     /// The beginning of this line was returned; the rest is skipped.
@@ -64,12 +64,12 @@ impl Splitter {
             let rest = chunk.bytes.get(chunk.taken..).unwrap_or_default();
             let end = memchr::memchr(b'\n', rest);
             let part = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
-            if self.state == State::Reading {
+            if self.state == SplitState::Reading {
                 let room = LONGEST_LINE - self.begun.len();
                 self.begun.extend_from_slice(part.get(..room).unwrap_or(part));
                 if part.len() > room {
                     // The chunk stays as it is: the next iteration skips its part of this line.
-                    self.state = State::Skipping;
+                    self.state = SplitState::Skipping;
                     return Some(Line::Cut(std::mem::take(&mut self.begun)));
                 }
             }
@@ -79,8 +79,8 @@ impl Splitter {
             }
             if end.is_some() {
                 match std::mem::take(&mut self.state) {
-                    State::Reading => return Some(Line::Whole(std::mem::take(&mut self.begun))),
-                    State::Skipping => {}
+                    SplitState::Reading => return Some(Line::Whole(std::mem::take(&mut self.begun))),
+                    SplitState::Skipping => {}
                 }
             }
         }
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_too_long_comes_out_once_and_costs_the_others_nothing() {
+    fn a_line_that_is_too_long_is_returned_once_and_does_not_harm_the_others() {
         let long = vec![b'x'; LONGEST_LINE];
         assert_eq!(
             split(&[b"a\n", &long, b"\nb\n"]),

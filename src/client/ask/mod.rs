@@ -1,7 +1,7 @@
 //! `iotcpd ask ADDRESS...`: sends the lines of standard input to a pool and writes the answers to standard output.
 //!
 //! The life of a line: the reading thread sends a chunk ([`stdio`](super::stdio)) → the chunk is split into lines
-//! ([`input`]) → the channel-ID is removed ([`dialect`]) → the asker chooses an address ([`core`]) → one connection
+//! ([`input`]) → the channel-ID is removed ([`protocol`]) → the asker chooses an address ([`core`]) → one connection
 //! sends the question and reads a reply ([`connection`]) → a reply that Squid could not parse is repaired or refused
 //! ([`reply`]) → the channel-ID is put back → the thread of standard output writes it. [`shell`] connects these parts;
 //! [`resolver`] holds the addresses of host names.
@@ -23,14 +23,14 @@
 
 mod connection;
 pub mod core;
-pub mod dialect;
 mod failures;
 pub mod input;
 pub mod options;
+pub mod protocol;
 pub mod reply;
+mod reporter;
 mod resolver;
 mod shell;
-mod words;
 
 use std::io::{self, Read, Write};
 use std::time::Instant;
@@ -45,7 +45,7 @@ use crate::framing::signals::{HUP, USR1, USR2};
 use crate::net::standard::Standard;
 use crate::reactor::Reactor;
 use options::Policy;
-use shell::{End, Shell};
+use shell::{RunEnd, Shell};
 
 pub use options::{ChannelIds, Mode, Options, Privacy};
 
@@ -66,7 +66,7 @@ const MAX_BYTES: usize = 64 * 1024 * 1024;
 /// # Errors
 /// See the comment of this module.
 pub fn run(options: Options) -> Result<(), Error> {
-    name::take_on("ask");
+    name::rename_process("ask");
     if options.privacy == Privacy::Confidential {
         // The call fails only for values that do not exist.
         let _ = set_dumpable(false);
@@ -98,9 +98,9 @@ fn serve(
         let asked = signals.contains(&USR1);
         let ended = reactor.with(id, |shell, _| {
             if asked {
-                shell.tell_counts();
+                shell.print_counts();
             }
-            let end = shell.end()?;
+            let end = shell.take_end()?;
             Some(outcome(options.mode, end, shell))
         });
         if let Some(outcome) = ended.flatten() {
@@ -140,17 +140,17 @@ fn descriptors() -> usize {
     usize::try_from(soft.saturating_sub(RESERVED_DESCRIPTORS)).unwrap_or(usize::MAX)
 }
 
-fn outcome(mode: Mode, end: End, shell: &Shell) -> Result<(), Error> {
+fn outcome(mode: Mode, end: RunEnd, shell: &Shell) -> Result<(), Error> {
     if mode == Mode::Squid {
-        shell.tell_the_end();
+        shell.report_totals();
     }
     match end {
-        End::OutputFailed(error) | End::InputFailed(error) if mode == Mode::Squid && is_hang_up(&error) => Ok(()),
-        End::OutputFailed(error) => Err(broken("cannot write to standard output", &error)),
-        End::InputFailed(error) => Err(broken("cannot read standard input", &error)),
-        End::Done(counters) if counters.failed == 0 || mode == Mode::Squid => Ok(()),
-        End::Done(counters) => {
-            let why = counters.last_cause.and_then(|cause| shell.why_untold(cause));
+        RunEnd::OutputFailed(error) | RunEnd::InputFailed(error) if mode == Mode::Squid && is_hang_up(&error) => Ok(()),
+        RunEnd::OutputFailed(error) => Err(broken("cannot write to standard output", &error)),
+        RunEnd::InputFailed(error) => Err(broken("cannot read standard input", &error)),
+        RunEnd::Done(counters) if counters.failed == 0 || mode == Mode::Squid => Ok(()),
+        RunEnd::Done(counters) => {
+            let why = counters.last_cause.and_then(|cause| shell.unreported_cause(cause));
             let why = why.map_or_else(String::new, |why| format!(", the last of them: {why}"));
             let remedy = match counters.last_cause {
                 Some(Cause::Fault(_, Fault::Unresolved)) => {

@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn squid_gets_what_it_understands_as_it_is() {
+    fn a_reply_that_squid_understands_is_passed_unchanged() {
         let replies: [&[u8]; 7] = [
             b"OK rewrite-url=\"http://b/\"",
             b"OK status=302 url=\"http://b/?u=x\"",
@@ -135,14 +135,14 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_line_is_said_in_todays_word() {
+    fn an_empty_line_becomes_err() {
         for reply in [&b""[..], b"\r", b" ", b" \r"] {
             assert_eq!(for_squid(reply).as_deref(), Ok(&b"ERR"[..]));
         }
     }
 
     #[test]
-    fn what_squid_could_not_read_is_no_answer() {
+    fn a_reply_that_squid_cannot_parse_is_no_answer() {
         assert_eq!(for_squid(b"OK\0"), Err(Flaw::Nul));
         let longest = vec![b'x'; LONGEST_FOR_SQUID - 1];
         assert_eq!(for_squid(&longest), Ok(longest.clone()));
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_is_whole_at_its_end_and_not_before() {
+    fn a_reply_is_complete_at_its_lf_and_not_before() {
         let mut collector = Collector::default();
         assert_eq!(collector.flaw_at_end(), Flaw::Empty);
         assert_eq!(collector.push(b"OK"), Ok(None));

@@ -21,7 +21,7 @@ pub(super) struct Resolved {
 
 /// One of the operator's addresses.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Destination {
     pub(super) name: ConnectAddr,
     targets: Vec<Target>,
     /// The index of the target to try first.
@@ -34,17 +34,17 @@ pub(super) struct Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lookup {
     /// The address holds no host name.
-    Needless,
+    Unneeded,
     Idle,
     UnderWay,
 }
 
-impl Place {
-    pub(super) fn new(name: ConnectAddr) -> Place {
-        let target = Target::of(&name);
-        Place {
+impl Destination {
+    pub(super) fn new(name: ConnectAddr) -> Destination {
+        let target = Target::without_look_up(&name);
+        Destination {
             name,
-            lookup: target.as_ref().map_or(Lookup::Idle, |_| Lookup::Needless),
+            lookup: target.as_ref().map_or(Lookup::Idle, |_| Lookup::Unneeded),
             targets: target.into_iter().collect(),
             preferred: 0,
             parked: Vec::new(),
@@ -101,7 +101,10 @@ impl Place {
 
     /// Takes the result of the look-up and returns the parked attempts. After an error the old targets stay: a name
     /// server that is away says nothing about them.
-    pub(super) fn resolved(&mut self, targets: io::Result<Vec<SocketAddr>>) -> (Vec<AttemptId>, Option<io::Error>) {
+    pub(super) fn take_resolved(
+        &mut self,
+        targets: io::Result<Vec<SocketAddr>>,
+    ) -> (Vec<AttemptId>, Option<io::Error>) {
         self.lookup = Lookup::Idle;
         let error = match targets {
             Ok(found) => {
@@ -123,8 +126,8 @@ mod tests {
 
     use super::*;
 
-    fn place(text: &str) -> Place {
-        Place::new(text.parse().unwrap())
+    fn destination(text: &str) -> Destination {
+        Destination::new(text.parse().unwrap())
     }
 
     fn target(text: &str) -> Target {
@@ -134,30 +137,30 @@ mod tests {
     #[test]
     fn an_address_in_figures_needs_no_look_up() {
         for text in ["127.0.0.1:1", "[::1]:1"] {
-            assert_eq!(place(text).target(0), Some(&target(text)));
-            assert_eq!(place(text).lookup, Lookup::Needless);
+            assert_eq!(destination(text).target(0), Some(&target(text)));
+            assert_eq!(destination(text).lookup, Lookup::Unneeded);
         }
-        assert_eq!(place("unix:/run/x").lookup, Lookup::Needless);
-        assert_eq!(place("localhost:1").target(0), None);
+        assert_eq!(destination("unix:/run/x").lookup, Lookup::Unneeded);
+        assert_eq!(destination("localhost:1").target(0), None);
     }
 
     #[test]
     fn the_target_that_worked_last_is_tried_first_and_the_others_after_it() {
-        let mut place = place("pool.example:1");
+        let mut destination = destination("pool.example:1");
         let found: Vec<SocketAddr> = ["10.0.0.1:1", "10.0.0.2:1"].map(|text| text.parse().unwrap()).into();
-        assert!(place.resolved(Ok(found.clone())).1.is_none());
-        assert_eq!(place.target(1), Some(&target("10.0.0.2:1")));
-        place.prefer_next(1);
-        assert_eq!(place.target(0), Some(&target("10.0.0.2:1")));
-        assert_eq!(place.target(1), Some(&target("10.0.0.1:1")));
-        assert_eq!(place.target(2), None);
-        assert!(place.resolved(Ok(found)).1.is_none());
+        assert!(destination.take_resolved(Ok(found.clone())).1.is_none());
+        assert_eq!(destination.target(1), Some(&target("10.0.0.2:1")));
+        destination.prefer_next(1);
+        assert_eq!(destination.target(0), Some(&target("10.0.0.2:1")));
+        assert_eq!(destination.target(1), Some(&target("10.0.0.1:1")));
+        assert_eq!(destination.target(2), None);
+        assert!(destination.take_resolved(Ok(found)).1.is_none());
         assert_eq!(
-            place.target(0),
+            destination.target(0),
             Some(&target("10.0.0.2:1")),
             "the same again: nothing changes"
         );
-        assert!(place.resolved(Err(ErrorKind::TimedOut.into())).1.is_some());
-        assert!(place.has_targets(), "what was found before stays");
+        assert!(destination.take_resolved(Err(ErrorKind::TimedOut.into())).1.is_some());
+        assert!(destination.has_targets(), "what was found before stays");
     }
 }

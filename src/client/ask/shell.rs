@@ -1,6 +1,6 @@
 //! The only I/O of `ask`: lines come from standard input, attempts become connections, answers go to standard output.
 //!
-//! One `match` over [`Action`] carries out the decisions of the asker. A line is taken from the input only while the
+//! One `match` over [`AskAction`] carries out the decisions of the asker. A line is taken from the input only while the
 //! asker has room for it and standard output keeps up; so the writer at the other end waits, and memory stays bounded.
 
 use std::collections::HashMap;
@@ -11,13 +11,13 @@ use log::Level;
 use mio::Interest;
 
 use super::super::stdio::{self, Chunk};
-use super::connection::{Connection, Outcome, Stage};
-use super::core::{Action, Asker, AttemptId, Cause, Counters, Event, Fault};
+use super::connection::{AttemptProgress, Connection, Stage};
+use super::core::{AskAction, AskEvent, Asker, AttemptId, Cause, Counters, Fault};
 use super::failures::{Failures, Report};
 use super::input::{Line, Splitter};
 use super::options::{Mode, Policy, Privacy};
-use super::resolver::{Place, Resolved};
-use super::words::{self, Words};
+use super::reporter::{self, Reporter};
+use super::resolver::{Destination, Resolved};
 use crate::net::addr::ConnectAddr;
 use crate::net::standard::Standard;
 use crate::reactor::helper::{Mailbox, Sender};
@@ -51,12 +51,12 @@ const OUTPUT_LIMIT: usize = 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Shell {
     asker: Asker,
-    places: Vec<Place>,
+    destinations: Vec<Destination>,
     connections: GenerationalSlab<Connection>,
     keys: HashMap<AttemptId, Key>,
     alarm: Alarm,
     input: Splitter,
-    input_state: Input,
+    input_state: InputState,
     output: Vec<u8>,
     /// Output of USR1, for standard error.
     errors: Vec<u8>,
@@ -66,24 +66,24 @@ pub(super) struct Shell {
     /// The answer to a line that no pool has answered.
     on_failure: Vec<u8>,
     failures: Failures,
-    report: Alarm,
-    words: Words,
+    report_alarm: Alarm,
+    reporter: Reporter,
     /// The last cause of failures that was reported.
-    told: Option<Cause>,
+    reported: Option<Cause>,
 }
 
 /// The loop's ends of the threads.
 #[derive(Debug)]
 struct Threads {
-    input: stdio::Input,
-    output: stdio::Output,
-    errors: stdio::Output,
+    input: stdio::InputThread,
+    output: stdio::OutputThread,
+    errors: stdio::OutputThread,
     resolved: Mailbox<Resolved>,
     resolved_to: Sender<Resolved>,
 }
 
 #[derive(Debug)]
-enum Input {
+enum InputState {
     Open,
     Ended,
     Failed(io::Error),
@@ -91,7 +91,7 @@ enum Input {
 
 /// The end of a run.
 #[derive(Debug)]
-pub(super) enum End {
+pub(super) enum RunEnd {
     /// The input has ended, and every line is answered.
     Done(Counters),
     /// Every line is answered, but the input could not be read to its end.
@@ -110,16 +110,16 @@ impl Shell {
         Shell {
             on_failure: policy.on_failure.clone(),
             failures: Failures::default(),
-            report: Alarm::default(),
-            words: Words::new(privacy, loudness),
-            told: None,
+            report_alarm: Alarm::default(),
+            reporter: Reporter::new(privacy, loudness),
+            reported: None,
             asker: Asker::new(policy, now),
-            places: addresses.into_iter().map(Place::new).collect(),
+            destinations: addresses.into_iter().map(Destination::new).collect(),
             connections: GenerationalSlab::default(),
             keys: HashMap::new(),
             alarm: Alarm::default(),
             input: Splitter::default(),
-            input_state: Input::Open,
+            input_state: InputState::Open,
             output: Vec::new(),
             errors: Vec::new(),
             threads: None,
@@ -138,13 +138,13 @@ impl Shell {
         output: impl Write + Send + 'static,
     ) -> io::Result<()> {
         let (resolved_to, resolved) = cx.mailbox(RESOLVED);
-        for (address, place) in self.places.iter_mut().enumerate() {
-            place.look_up(address, &resolved_to)?;
+        for (address, destination) in self.destinations.iter_mut().enumerate() {
+            destination.look_up(address, &resolved_to)?;
         }
         self.threads = Some(Threads {
-            input: stdio::Input::start(cx, input)?,
-            output: stdio::Output::start(cx, "stdout", output)?,
-            errors: stdio::Output::start(cx, "stderr", Standard::Error)?,
+            input: stdio::InputThread::start(cx, input)?,
+            output: stdio::OutputThread::start(cx, "stdout", output)?,
+            errors: stdio::OutputThread::start(cx, "stderr", Standard::Error)?,
             resolved,
             resolved_to,
         });
@@ -152,27 +152,27 @@ impl Shell {
     }
 
     /// Returns the end of the run, when it has ended.
-    pub(super) fn end(&mut self) -> Option<End> {
+    pub(super) fn take_end(&mut self) -> Option<RunEnd> {
         if let Some(error) = self.broken_output.take() {
-            return Some(End::OutputFailed(error));
+            return Some(RunEnd::OutputFailed(error));
         }
         let written = self.output.is_empty() && self.threads.as_ref().is_some_and(|it| it.output.is_idle());
         if !written || self.asker.lines_in_hand() > 0 || !self.input.is_drained() {
             return None;
         }
-        match std::mem::replace(&mut self.input_state, Input::Ended) {
-            Input::Open => {
-                self.input_state = Input::Open;
+        match std::mem::replace(&mut self.input_state, InputState::Ended) {
+            InputState::Open => {
+                self.input_state = InputState::Open;
                 None
             }
-            Input::Ended => Some(End::Done(*self.asker.counters())),
-            Input::Failed(error) => Some(End::InputFailed(error)),
+            InputState::Ended => Some(RunEnd::Done(*self.asker.counters())),
+            InputState::Failed(error) => Some(RunEnd::InputFailed(error)),
         }
     }
 
     /// Prints the counts of the lines so far on standard error.
-    pub(super) fn tell_counts(&mut self) {
-        let text = words::counts(
+    pub(super) fn print_counts(&mut self) {
+        let text = reporter::counts_text(
             self.asker.counters(),
             self.asker.lines_in_hand(),
             self.asker.in_flight(),
@@ -187,47 +187,48 @@ impl Shell {
         }
     }
 
-    fn tell(&mut self, cx: &mut Context<'_>, event: Event) {
+    fn handle(&mut self, cx: &mut Context<'_>, event: AskEvent) {
         self.asker.handle(cx.now(), event);
-        self.act(cx);
+        self.carry_out(cx);
     }
 
-    fn act(&mut self, cx: &mut Context<'_>) {
+    fn carry_out(&mut self, cx: &mut Context<'_>) {
         while let Some(action) = self.asker.next_action() {
             match action {
-                Action::Connect { attempt, address } => self.connect(cx, attempt, address, 0),
-                Action::Cancel(attempt) => self.cancel(attempt),
-                Action::Write(line) => self.output.extend_from_slice(&line),
-                Action::Away { address, fault } => self.away(cx.now(), address, fault),
-                Action::Probe { address } => self.look_up(cx.now(), address),
-                Action::Back { address } => self.back(cx.now(), address),
-                Action::GaveUp { cause } => self.failed_line(cx.now(), cause),
-                Action::Contradicted => self.words.contradicted(cx.now(), self.asker.dialect()),
+                AskAction::Connect { attempt, address } => self.connect(cx, attempt, address, 0),
+                AskAction::Cancel(attempt) => self.cancel(attempt),
+                AskAction::Write(line) => self.output.extend_from_slice(&line),
+                AskAction::Away { address, fault } => self.note_away(cx.now(), address, fault),
+                AskAction::Probe { address } => self.look_up(cx.now(), address),
+                AskAction::Back { address } => self.note_back(cx.now(), address),
+                AskAction::GaveUp { cause } => self.count_failure(cx.now(), cause),
+                AskAction::Contradicted => self.reporter.report_contradiction(cx.now(), self.asker.protocol()),
             }
         }
     }
 
     // ---- lines without an answer -----------------------------------------------------------------------------
 
-    fn failed_line(&mut self, now: Instant, cause: Cause) {
+    fn count_failure(&mut self, now: Instant, cause: Cause) {
         if let Some(report) = self.failures.count(now, cause) {
-            self.tell_failures(report);
+            self.report_failures(report);
         }
     }
 
-    fn tell_failures(&mut self, report: Report) {
-        let why = self.why(report.cause);
-        self.told = Some(report.cause);
-        self.words.failed(report, &self.on_failure, &why);
+    fn report_failures(&mut self, report: Report) {
+        let why = self.cause_text(report.cause);
+        self.reported = Some(report.cause);
+        self.reporter.report_failures(report, &self.on_failure, &why);
     }
 
     /// Reports at the end of the input how many lines no pool has answered, and how many were not asked, if any.
-    pub(super) fn tell_the_end(&self) {
+    pub(super) fn report_totals(&self) {
         let counters = self.asker.counters();
-        self.words.contradicted_in_all(counters);
+        self.reporter.report_contradicted_total(counters);
         if let Some(cause) = counters.last_cause {
-            let why = self.why_untold(cause);
-            self.words.failed_in_all(counters, &self.on_failure, why.as_deref());
+            let why = self.unreported_cause(cause);
+            self.reporter
+                .report_failed_total(counters, &self.on_failure, why.as_deref());
         }
     }
 
@@ -238,23 +239,25 @@ impl Shell {
         let Some(question) = self.asker.question(attempt) else {
             return;
         };
-        let Some(place) = self.places.get_mut(address) else {
+        let Some(destination) = self.destinations.get_mut(address) else {
             return;
         };
-        if !place.has_targets() {
-            place.park(attempt);
+        if !destination.has_targets() {
+            destination.park(attempt);
             return self.look_up(cx.now(), address);
         }
         let mut last = Fault::Unresolved;
         for refused in refused.. {
-            let Some(target) = place.target(refused) else { break };
+            let Some(target) = destination.target(refused) else {
+                break;
+            };
             let line = [question, b"\n"].concat();
             match Connection::begin(attempt, address, refused, target, line) {
                 Ok(connection) => return self.watch(cx, connection),
                 Err(fault) => last = fault,
             }
         }
-        self.asker.handle(cx.now(), Event::Failed(attempt, last));
+        self.asker.handle(cx.now(), AskEvent::Failed(attempt, last));
     }
 
     fn watch(&mut self, cx: &mut Context<'_>, connection: Connection) {
@@ -273,7 +276,7 @@ impl Shell {
             Err(error) => {
                 self.connections.remove(key);
                 self.asker
-                    .handle(cx.now(), Event::Failed(attempt, Fault::Shortage((&error).into())));
+                    .handle(cx.now(), AskEvent::Failed(attempt, Fault::Shortage((&error).into())));
             }
         }
     }
@@ -286,24 +289,23 @@ impl Shell {
         let mut buffer = cx.lend_buffer();
         let outcome = connection.advance(&mut buffer);
         cx.return_buffer(buffer);
-        if let (Stage::Connecting, Stage::Connected, Some(place)) =
-            (before, connection.stage(), self.places.get_mut(connection.address))
-        {
-            place.prefer_next(connection.refused);
+        let connected = before == Stage::Connecting && connection.stage() == Stage::Connected;
+        if connected && let Some(destination) = self.destinations.get_mut(connection.address) {
+            destination.prefer_next(connection.refused);
         }
         match outcome {
-            Outcome::Pending => {}
-            Outcome::More => cx.resume_later(source(key)),
-            Outcome::Replied(reply) => {
+            AttemptProgress::Pending => {}
+            AttemptProgress::More => cx.resume_later(source(key)),
+            AttemptProgress::Replied(reply) => {
                 if let Some(connection) = self.close(key) {
-                    self.tell(cx, Event::Reply(connection.attempt, reply));
+                    self.handle(cx, AskEvent::Reply(connection.attempt, reply));
                 }
             }
-            Outcome::Failed(fault) => self.failed(cx, key, fault),
+            AttemptProgress::Failed(fault) => self.fail_attempt(cx, key, fault),
         }
     }
 
-    fn failed(&mut self, cx: &mut Context<'_>, key: Key, fault: Fault) {
+    fn fail_attempt(&mut self, cx: &mut Context<'_>, key: Key, fault: Fault) {
         let Some(connection) = self.close(key) else { return };
         let Connection {
             attempt,
@@ -311,13 +313,13 @@ impl Shell {
             refused,
             ..
         } = connection;
-        let place = self.places.get(address);
-        let another = place.is_some_and(|place| place.target(refused + 1).is_some());
+        let destination = self.destinations.get(address);
+        let another = destination.is_some_and(|destination| destination.target(refused + 1).is_some());
         if matches!(fault, Fault::Unreachable(_)) && another {
             self.connect(cx, attempt, address, refused + 1);
-            self.act(cx);
+            self.carry_out(cx);
         } else {
-            self.tell(cx, Event::Failed(attempt, fault));
+            self.handle(cx, AskEvent::Failed(attempt, fault));
         }
     }
 
@@ -325,13 +327,13 @@ impl Shell {
         if let Some(key) = self.keys.get(&attempt).copied() {
             if let Some(connection) = self.close(key)
                 && connection.stage() == Stage::Connecting
-                && let Some(place) = self.places.get_mut(connection.address)
+                && let Some(destination) = self.destinations.get_mut(connection.address)
             {
                 // Its packets seem to get lost: the next attempt begins with another target.
-                place.prefer_next(connection.refused + 1);
+                destination.prefer_next(connection.refused + 1);
             }
         } else {
-            let _parked = self.places.iter_mut().any(|place| place.unpark(attempt));
+            let _parked = self.destinations.iter_mut().any(|it| it.unpark(attempt));
         }
     }
 
@@ -344,63 +346,66 @@ impl Shell {
     // ---- addresses -------------------------------------------------------------------------------------------
 
     fn look_up(&mut self, now: Instant, address: usize) {
-        let (Some(place), Some(threads)) = (self.places.get_mut(address), &self.threads) else {
+        let (Some(destination), Some(threads)) = (self.destinations.get_mut(address), &self.threads) else {
             return;
         };
-        if let Err(error) = place.look_up(address, &threads.resolved_to) {
+        if let Err(error) = destination.look_up(address, &threads.resolved_to) {
             // The next failure or probe starts it again; a line that is parked meanwhile has a deadline.
-            self.words.unresolved(now, address, &place.name, &error);
+            self.reporter.report_unresolved(now, address, &destination.name, &error);
         }
     }
 
-    fn resolved(&mut self, cx: &mut Context<'_>, Resolved { address, targets }: Resolved) {
-        let Some(place) = self.places.get_mut(address) else {
+    fn take_resolved(&mut self, cx: &mut Context<'_>, Resolved { address, targets }: Resolved) {
+        let Some(destination) = self.destinations.get_mut(address) else {
             return;
         };
-        let (parked, error) = place.resolved(targets);
+        let (parked, error) = destination.take_resolved(targets);
         match &error {
-            Some(error) => self.words.unresolved(cx.now(), address, &place.name, error),
-            None => self.words.resolved(address),
+            Some(error) => self
+                .reporter
+                .report_unresolved(cx.now(), address, &destination.name, error),
+            None => self.reporter.note_resolved(address),
         }
-        let unreachable = !place.has_targets();
+        let unreachable = !destination.has_targets();
         for attempt in parked {
             if unreachable {
-                self.asker.handle(cx.now(), Event::Failed(attempt, Fault::Unresolved));
+                self.asker
+                    .handle(cx.now(), AskEvent::Failed(attempt, Fault::Unresolved));
             } else {
                 self.connect(cx, attempt, address, 0);
             }
         }
-        self.act(cx);
+        self.carry_out(cx);
     }
 
-    fn away(&mut self, now: Instant, address: usize, fault: Fault) {
-        if let Some(place) = self.places.get(address) {
-            self.words.away(now, address, &place.name, fault);
+    fn note_away(&mut self, now: Instant, address: usize, fault: Fault) {
+        if let Some(destination) = self.destinations.get(address) {
+            self.reporter.report_away(now, address, &destination.name, fault);
         }
         self.look_up(now, address);
     }
 
-    fn back(&mut self, now: Instant, address: usize) {
-        if let Some(place) = self.places.get(address) {
-            self.words.back(now, address, &place.name);
+    fn note_back(&mut self, now: Instant, address: usize) {
+        if let Some(destination) = self.destinations.get(address) {
+            self.reporter.report_back(now, address, &destination.name);
         }
     }
 
     /// Returns the cause of a line's failure, for people.
-    fn why(&self, cause: Cause) -> String {
+    fn cause_text(&self, cause: Cause) -> String {
         let (name, unresolved) = match cause {
             Cause::Fault(address, _) => (
-                self.places.get(address).map(|place| &place.name),
-                self.words.why_unresolved(address),
+                self.destinations.get(address).map(|destination| &destination.name),
+                self.reporter.unreported_error(address),
             ),
             Cause::LineTooLong | Cause::NoConnection => (None, None),
         };
-        words::why(cause, name, unresolved)
+        reporter::cause_text(cause, name, unresolved)
     }
 
     /// Returns the cause of the last line's failure, unless the same cause was reported before.
-    pub(super) fn why_untold(&self, cause: Cause) -> Option<String> {
-        (self.told != Some(cause)).then(|| self.why(cause))
+    pub(super) fn unreported_cause(&self, cause: Cause) -> Option<String> {
+        (self.reported != Some(cause)).then(|| self.cause_text(cause))
     }
 
     // ---- standard input and output ---------------------------------------------------------------------------
@@ -412,7 +417,7 @@ impl Shell {
                 return;
             }
             let Some(line) = self.next_line() else { return };
-            self.tell(cx, Event::Line(line));
+            self.handle(cx, AskEvent::Line(line));
         }
         cx.resume_later(INPUT);
     }
@@ -422,18 +427,18 @@ impl Shell {
             if let Some(line) = self.input.next_line() {
                 return Some(line);
             }
-            if !matches!(self.input_state, Input::Open) {
+            if !matches!(self.input_state, InputState::Open) {
                 return self.input.last_line();
             }
-            match self.threads.as_ref()?.input.take()? {
+            match self.threads.as_ref()?.input.take_chunk()? {
                 Chunk::Bytes(bytes) => self.input.push(bytes),
-                Chunk::End => self.input_state = Input::Ended,
-                Chunk::Failed(error) => self.input_state = Input::Failed(error),
+                Chunk::End => self.input_state = InputState::Ended,
+                Chunk::Failed(error) => self.input_state = InputState::Failed(error),
             }
         }
     }
 
-    fn written(&mut self, written: io::Result<Vec<u8>>) {
+    fn take_written(&mut self, written: io::Result<Vec<u8>>) {
         match written {
             Ok(buffer) if self.output.is_empty() => self.output = buffer,
             Ok(_) => {}
@@ -453,14 +458,14 @@ impl Service for Shell {
 
     fn timeout(&mut self, cx: &mut Context<'_>, source: Source) {
         if source == REPORT {
-            cx.alarm_fired(&mut self.report);
+            cx.alarm_fired(&mut self.report_alarm);
             if let Some(report) = self.failures.due(cx.now()) {
-                self.tell_failures(report);
+                self.report_failures(report);
             }
             return;
         }
         cx.alarm_fired(&mut self.alarm);
-        self.tell(cx, Event::Tick);
+        self.handle(cx, AskEvent::Tick);
     }
 
     fn resume(&mut self, cx: &mut Context<'_>, source: Source) {
@@ -471,14 +476,14 @@ impl Service for Shell {
     }
 
     fn mail(&mut self, cx: &mut Context<'_>) {
-        while let Some(written) = self.threads.as_mut().and_then(|it| it.output.report()) {
-            self.written(written);
+        while let Some(written) = self.threads.as_mut().and_then(|it| it.output.take_report()) {
+            self.take_written(written);
         }
         // An error of standard error cannot be reported anywhere.
-        while self.threads.as_mut().and_then(|it| it.errors.report()).is_some() {}
+        while self.threads.as_mut().and_then(|it| it.errors.take_report()).is_some() {}
         self.offer_errors();
         while let Some(resolved) = self.threads.as_ref().and_then(|it| it.resolved.take()) {
-            self.resolved(cx, resolved);
+            self.take_resolved(cx, resolved);
         }
     }
 
@@ -488,6 +493,6 @@ impl Service for Shell {
             threads.output.offer(&mut self.output);
         }
         cx.set_alarm(&mut self.alarm, TICK, self.asker.next_deadline());
-        cx.set_alarm(&mut self.report, REPORT, self.failures.next_deadline());
+        cx.set_alarm(&mut self.report_alarm, REPORT, self.failures.next_deadline());
     }
 }

@@ -45,7 +45,7 @@ fn answer_one(client: TcpStream, script: Script) {
 }
 
 /// Returns an address on which nothing listens.
-fn nobody() -> ConnectAddr {
+fn unused_port() -> ConnectAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().to_string().parse().unwrap()
 }
@@ -99,9 +99,9 @@ fn plain_answers_come_in_the_order_of_the_lines() {
 }
 
 #[test]
-fn no_input_is_no_question() {
+fn an_empty_input_asks_nothing() {
     assert_eq!(
-        ask(options(Mode::Plain, LONG, &[nobody()]), ""),
+        ask(options(Mode::Plain, LONG, &[unused_port()]), ""),
         (Ok(()), String::new())
     );
 }
@@ -134,7 +134,7 @@ fn squid_gets_each_answer_under_its_own_channel() {
 }
 
 #[test]
-fn an_answer_that_is_none_becomes_the_text_for_failures() {
+fn an_invalid_reply_becomes_the_text_for_failures() {
     let scripts: [(Script, &str); 3] = [
         (|_, client| client.write_all(b"OK rewrite-u").unwrap(), "1 ERR\n"),
         (|_, client| client.write_all(b"O\0K\n").unwrap(), "1 ERR\n"),
@@ -170,7 +170,7 @@ fn a_hanging_pool_costs_no_more_than_the_time_out() {
 fn a_line_goes_on_to_the_pool_that_answers() {
     let scripts: [Script; 2] = [|_, _| {}, |_, client| client.write_all(b"half").unwrap()];
     let mut bad: Vec<ConnectAddr> = scripts.map(pool).into();
-    bad.push(nobody());
+    bad.push(unused_port());
     for bad in bad {
         let (outcome, said) = ask(options(Mode::Squid, LONG, &[bad, pool(echo)]), "a\nb\nc");
         assert_eq!((outcome, said.as_str()), (Ok(()), "re a\nre b\nre c\n"));
@@ -186,8 +186,8 @@ fn a_line_whose_pool_hangs_goes_on_when_half_its_time_is_up() {
 }
 
 #[test]
-fn plain_says_at_the_end_what_was_not_answered() {
-    let (outcome, said) = ask(options(Mode::Plain, SHORT, &[nobody()]), "a\nb\n");
+fn plain_mode_reports_unanswered_lines_at_the_end() {
+    let (outcome, said) = ask(options(Mode::Plain, SHORT, &[unused_port()]), "a\nb\n");
     assert_eq!(said, "ERR\nERR\n");
     let error = outcome.unwrap_err();
     assert_eq!(error.blame(), Blame::Peer);
@@ -227,7 +227,7 @@ fn a_unix_socket_is_asked_as_well() {
 }
 
 #[test]
-fn when_nobody_takes_the_answers_it_ends() {
+fn a_closed_output_ends_the_run() {
     for mode in [Mode::Plain, Mode::Squid] {
         let (to, from) = mpsc::channel();
         drop(from);

@@ -32,7 +32,7 @@ use super::name;
 use crate::error::{Blame, Error};
 use crate::framing::signals::{HUP, PASSED_ON, USR1, USR2};
 use crate::reactor::{Reactor, ServiceId};
-use core::{Event, Failure, Input, Outcome, Output};
+use core::{CallEvent, Failure, InputSource, Outcome, Output};
 use shell::Shell;
 
 pub use core::FAILED;
@@ -43,11 +43,11 @@ pub use options::{Options, Signals, Stdin};
 /// # Errors Every failure that is not the program's own. The exit status for all of them is [`FAILED`].
 pub fn run(options: Options) -> Result<u8, Error> {
     let input = match options.stdin {
-        Stdin::UnlessTerminal if io::stdin().is_terminal() => Input::None,
-        Stdin::UnlessTerminal | Stdin::Sent => Input::Standard,
-        Stdin::Ignored => Input::None,
+        Stdin::UnlessTerminal if io::stdin().is_terminal() => InputSource::None,
+        Stdin::UnlessTerminal | Stdin::Sent => InputSource::Standard,
+        Stdin::Ignored => InputSource::None,
     };
-    name::take_on("call");
+    name::rename_process("call");
     let address = options.address.to_string();
     let forwarding = Forwarding {
         signals: options.signals,
@@ -80,12 +80,12 @@ struct Forwarding {
 
 impl Forwarding {
     /// Returns the event that a signal is for the call; `None` for a signal to be ignored.
-    fn event(self, signal: i32) -> Option<Event<'static>> {
+    fn event(self, signal: i32) -> Option<CallEvent<'static>> {
         match (self.signals, signal) {
-            (Signals::All, _) => Some(Event::Signal(signal)),
-            (Signals::ToEnd, HUP) => (self.had_terminal && !has_terminal()).then_some(Event::TerminalGone),
+            (Signals::All, _) => Some(CallEvent::Signal(signal)),
+            (Signals::ToEnd, HUP) => (self.had_terminal && !has_terminal()).then_some(CallEvent::TerminalGone),
             (Signals::ToEnd, USR1 | USR2) => None,
-            (Signals::ToEnd, _) => Some(Event::Signal(signal)),
+            (Signals::ToEnd, _) => Some(CallEvent::Signal(signal)),
         }
     }
 }
@@ -106,7 +106,7 @@ fn serve(reactor: &mut Reactor<Shell>, id: ServiceId, forwarding: Forwarding) ->
             .map_err(|error| broken("cannot wait for events", &error))?
             .to_vec();
         let events = signals.into_iter().filter_map(|signal| forwarding.event(signal));
-        reactor.with(id, |shell, cx| shell.signals(cx, events));
+        reactor.with(id, |shell, cx| shell.handle_signals(cx, events));
     }
 }
 
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_ignored_at_the_start_is_known() {
+    fn signals_ignored_at_the_start_are_found() {
         let mask = ignored("Name:\tx\nSigBlk:\tffff\nSigIgn:\t0000000000001001\nSigCgt:\t00000001800004c2\n");
         assert!(is_set(mask, 1) && is_set(mask, 13));
         assert!(PASSED_ON.into_iter().filter(|it| *it != 1).all(|it| !is_set(mask, it)));

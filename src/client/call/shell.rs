@@ -1,5 +1,5 @@
 //! The only I/O of `call`: moves bytes between the connection and the threads of the standard streams, as far as the
-//! call allows it. One `match` over [`Action`] carries out the decisions of the call.
+//! call allows it. One `match` over [`CallAction`] carries out the decisions of the call.
 //!
 //! The readiness of the connection is kept: it is read or written until WouldBlock, and then again only after an event.
 
@@ -12,7 +12,7 @@ use mio::Interest;
 
 use super::super::stdio::{self, Chunk};
 use super::super::target::{self, Target};
-use super::core::{Action, Broken, Call, Event, Input, Outcome, Output, Refused};
+use super::core::{Call, CallAction, CallEvent, ConnectError, InputSource, Outcome, Output, WriteError};
 use super::options::Options;
 use crate::error::words;
 use crate::net::addr::ConnectAddr;
@@ -43,9 +43,9 @@ pub(super) struct Shell {
     link: Option<Link>,
     alarm: Alarm,
     /// Present once standard input is read.
-    input: Option<stdio::Input>,
+    input: Option<stdio::InputThread>,
     /// Present after [`start`](Self::start).
-    outputs: Option<[(Output, stdio::Output); 2]>,
+    outputs: Option<[(Output, stdio::OutputThread); 2]>,
 }
 
 /// A connection, made or in the making.
@@ -64,7 +64,7 @@ enum Stage {
 }
 
 impl Shell {
-    pub(super) fn new(options: Options, input: Input, now: Instant) -> Shell {
+    pub(super) fn new(options: Options, input: InputSource, now: Instant) -> Shell {
         let Options {
             address,
             arguments,
@@ -73,7 +73,7 @@ impl Shell {
         } = options;
         Shell {
             call: Call::new(&arguments, input, connect_timeout, now),
-            targets: Target::of(&address).into_iter().collect(),
+            targets: Target::without_look_up(&address).into_iter().collect(),
             address,
             resolved: None,
             link: None,
@@ -88,8 +88,14 @@ impl Shell {
     /// # Errors EAGAIN if a thread cannot be created.
     pub(super) fn start(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         self.outputs = Some([
-            (Output::Stdout, stdio::Output::start(cx, "stdout", Standard::Output)?),
-            (Output::Stderr, stdio::Output::start(cx, "stderr", Standard::Error)?),
+            (
+                Output::Stdout,
+                stdio::OutputThread::start(cx, "stdout", Standard::Output)?,
+            ),
+            (
+                Output::Stderr,
+                stdio::OutputThread::start(cx, "stderr", Standard::Error)?,
+            ),
         ]);
         match &self.address {
             ConnectAddr::Tcp { host, port } if self.targets.is_empty() => {
@@ -97,16 +103,16 @@ impl Shell {
                 target::look_up((host.clone(), *port), to, |found| found)?;
                 self.resolved = Some(resolved);
             }
-            _ => self.tell(cx, Event::Targets(self.targets.len())),
+            _ => self.handle(cx, CallEvent::Targets(self.targets.len())),
         }
         self.turn_end(cx);
         Ok(())
     }
 
     /// Reports signals of this process to the call, as the events that they are for it.
-    pub(super) fn signals(&mut self, cx: &mut Context<'_>, signals: impl Iterator<Item = Event<'static>>) {
+    pub(super) fn handle_signals(&mut self, cx: &mut Context<'_>, signals: impl Iterator<Item = CallEvent<'static>>) {
         for signal in signals {
-            self.tell(cx, signal);
+            self.handle(cx, signal);
             self.turn_end(cx);
         }
     }
@@ -116,17 +122,17 @@ impl Shell {
         self.call.outcome()
     }
 
-    fn tell(&mut self, cx: &mut Context<'_>, event: Event<'_>) {
+    fn handle(&mut self, cx: &mut Context<'_>, event: CallEvent<'_>) {
         for action in self.call.handle(event, cx.now()) {
-            self.act(cx, action);
+            self.carry_out(cx, action);
         }
     }
 
-    fn act(&mut self, cx: &mut Context<'_>, action: Action) {
+    fn carry_out(&mut self, cx: &mut Context<'_>, action: CallAction) {
         match action {
-            Action::Connect(target) => self.connect(cx, target),
-            Action::GiveUp | Action::HangUp => self.link = None,
-            Action::ReadInput => self.read_input(cx),
+            CallAction::Connect(target) => self.connect(cx, target),
+            CallAction::GiveUp | CallAction::HangUp => self.link = None,
+            CallAction::ReadInput => self.read_input(cx),
         }
     }
 
@@ -150,12 +156,12 @@ impl Shell {
                     writable: true,
                 });
             }
-            Err(error) => self.tell(cx, Event::NotConnected(refused(&error))),
+            Err(error) => self.handle(cx, CallEvent::NotConnected(connect_error(&error))),
         }
     }
 
     /// Checks if the connection is established or has failed.
-    fn look(&mut self, cx: &mut Context<'_>) {
+    fn check_connecting(&mut self, cx: &mut Context<'_>) {
         let Some(link) = self.link.as_mut().filter(|link| link.stage == Stage::Connecting) else {
             return;
         };
@@ -166,11 +172,11 @@ impl Shell {
                 // Output and signals should leave at once, and a server that dies silently should be noticed. Neither
                 // option can be set if the peer has gone; the next read reports that.
                 let _ = link.stream.set_nodelay().and_then(|()| link.stream.set_keepalive());
-                self.tell(cx, Event::Connected);
+                self.handle(cx, CallEvent::Connected);
             }
             Err(error) => {
                 self.link = None;
-                self.tell(cx, Event::NotConnected(refused(&error)));
+                self.handle(cx, CallEvent::NotConnected(connect_error(&error)));
             }
         }
     }
@@ -185,13 +191,13 @@ impl Shell {
             return false;
         }
         match (&link.stream).write(bytes) {
-            Ok(count) => self.tell(cx, Event::Sent(count)),
+            Ok(count) => self.handle(cx, CallEvent::Sent(count)),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 link.writable = false;
                 return false;
             }
-            Err(_) => self.tell(cx, Event::SendFailed),
+            Err(_) => self.handle(cx, CallEvent::SendFailed),
         }
         true
     }
@@ -205,14 +211,14 @@ impl Shell {
             return false;
         };
         match (&link.stream).read(buffer) {
-            Ok(0) => self.tell(cx, Event::Closed(None)),
-            Ok(count) => self.tell(cx, Event::Received(buffer.get(..count).unwrap_or_default())),
+            Ok(0) => self.handle(cx, CallEvent::Closed(None)),
+            Ok(count) => self.handle(cx, CallEvent::Received(buffer.get(..count).unwrap_or_default())),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 link.readable = false;
                 return false;
             }
-            Err(error) => self.tell(cx, Event::Closed(Some(words(&error)))),
+            Err(error) => self.handle(cx, CallEvent::Closed(Some(words(&error)))),
         }
         true
     }
@@ -220,9 +226,9 @@ impl Shell {
     // ---- the standard streams ----------------------------------------------------------------------------------
 
     fn read_input(&mut self, cx: &mut Context<'_>) {
-        match stdio::Input::start(cx, Standard::Input) {
+        match stdio::InputThread::start(cx, Standard::Input) {
             Ok(input) => self.input = Some(input),
-            Err(error) => self.tell(cx, Event::InputFailed(words(&error))),
+            Err(error) => self.handle(cx, CallEvent::InputFailed(words(&error))),
         }
     }
 
@@ -231,19 +237,19 @@ impl Shell {
         if !self.call.wants_input() {
             return false;
         }
-        let Some(chunk) = self.input.as_ref().and_then(stdio::Input::take) else {
+        let Some(chunk) = self.input.as_ref().and_then(stdio::InputThread::take_chunk) else {
             return false;
         };
         match chunk {
-            Chunk::Bytes(bytes) => self.tell(cx, Event::Input(&bytes)),
-            Chunk::End => self.tell(cx, Event::InputEnd),
+            Chunk::Bytes(bytes) => self.handle(cx, CallEvent::Input(&bytes)),
+            Chunk::End => self.handle(cx, CallEvent::InputEnd),
             Chunk::Failed(error) => {
                 // nohup(1) opens standard input for writing only, cron(8) may close it, a background job may not read
                 // its terminal: the program gets an empty input in all these cases.
                 warn!(
                     "cannot read standard input: {error}; the program finds its end there (--no-stdin leaves it out)"
                 );
-                self.tell(cx, Event::InputEnd);
+                self.handle(cx, CallEvent::InputEnd);
             }
         }
         true
@@ -254,16 +260,16 @@ impl Shell {
         let Some(mut outputs) = self.outputs.take() else { return };
         let mut flushed = true;
         for (which, writer) in &mut outputs {
-            match writer.report() {
+            match writer.take_report() {
                 None => {}
                 Some(Ok(buffer)) if self.call.batch(*which).is_empty() => *self.call.batch(*which) = buffer,
                 Some(Ok(_)) => {}
                 Some(Err(error)) => {
                     let broken = match error.kind() {
-                        ErrorKind::BrokenPipe => Broken::Pipe,
-                        _ => Broken::Other(words(&error)),
+                        ErrorKind::BrokenPipe => WriteError::BrokenPipe,
+                        _ => WriteError::Other(words(&error)),
                     };
-                    self.tell(cx, Event::OutputFailed(*which, broken));
+                    self.handle(cx, CallEvent::OutputFailed(*which, broken));
                 }
             }
             writer.offer(self.call.batch(*which));
@@ -271,7 +277,7 @@ impl Shell {
         }
         self.outputs = Some(outputs);
         if flushed {
-            self.tell(cx, Event::Flushed);
+            self.handle(cx, CallEvent::Flushed);
         }
     }
 }
@@ -283,10 +289,10 @@ impl Link {
 }
 
 /// Classifies an error of connect(2). EAGAIN comes from a UNIX socket whose queue is full.
-fn refused(error: &io::Error) -> Refused {
+fn connect_error(error: &io::Error) -> ConnectError {
     match error.kind() {
-        ErrorKind::WouldBlock => Refused::Full,
-        _ => Refused::Other(words(error)),
+        ErrorKind::WouldBlock => ConnectError::Full,
+        _ => ConnectError::Other(words(error)),
     }
 }
 
@@ -300,7 +306,7 @@ impl Service for Shell {
 
     fn timeout(&mut self, cx: &mut Context<'_>, _: Source) {
         cx.alarm_fired(&mut self.alarm);
-        self.tell(cx, Event::Tick);
+        self.handle(cx, CallEvent::Tick);
     }
 
     fn resume(&mut self, _: &mut Context<'_>, _: Source) {
@@ -311,16 +317,16 @@ impl Service for Shell {
         match self.resolved.as_ref().and_then(Mailbox::take) {
             Some(Ok(found)) => {
                 self.targets = found.into_iter().map(Target::Tcp).collect();
-                self.tell(cx, Event::Targets(self.targets.len()));
+                self.handle(cx, CallEvent::Targets(self.targets.len()));
             }
-            Some(Err(error)) => self.tell(cx, Event::Unresolved(words(&error))),
+            Some(Err(error)) => self.handle(cx, CallEvent::Unresolved(words(&error))),
             None => {}
         }
         // The reports of the streams are taken at the end of the turn.
     }
 
     fn turn_end(&mut self, cx: &mut Context<'_>) {
-        self.look(cx);
+        self.check_connecting(cx);
         let mut buffer = cx.lend_buffer();
         let (mut rounds, mut moved) = (0, true);
         while moved && rounds < ROUNDS_PER_TURN {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::Choices;
 use iotcpd::internals::ask::{
-    Action, Asker, AttemptId, ChannelIds, Collector, Dialect, Event, Fault, Flaw, LONGEST_FOR_SQUID, LONGEST_LINE,
-    LONGEST_REPLY, Line, Mode, Policy, Question, Reading, Splitter, dialect, reply,
+    AskAction, AskEvent, Asker, AttemptId, ChannelIds, Collector, Fault, Flaw, LONGEST_FOR_SQUID, LONGEST_LINE,
+    LONGEST_REPLY, Line, Mode, Policy, Protocol, Question, Reading, Splitter, protocol, reply,
 };
 use iotcpd::internals::error::Reason;
 
@@ -32,7 +32,7 @@ fn stream(choices: &mut Choices<'_>, longest: usize) -> Vec<u8> {
     [&beginning, choices.take(usize::MAX)].concat()
 }
 
-/// `Splitter` and `Dialect`: mode, whether there are channel-IDs, three bytes that cut the rest, and one that may put a very
+/// `Splitter` and `Protocol`: mode, whether there are channel-IDs, three bytes that cut the rest, and one that may put a very
 /// long line before it. However the input is cut, each of its lines comes out once; and what is taken off a line stands before
 /// its answer, byte for byte.
 pub fn fuzz_ask_input(input: &[u8]) {
@@ -49,7 +49,7 @@ pub fn fuzz_ask_input(input: &[u8]) {
     assert!(splitter.is_drained(), "nothing is forgotten");
     let expected = lines_of(&input);
     assert_eq!(lines.len(), expected.len(), "each line comes out once");
-    let mut dialect = Dialect::new(mode, ids);
+    let mut protocol = Protocol::new(mode, ids);
     for (line, written) in lines.iter().zip(expected) {
         let held = written.get(..LONGEST_LINE).unwrap_or(written);
         assert!(line.bytes() == held, "a line is what was written");
@@ -58,7 +58,7 @@ pub fn fuzz_ask_input(input: &[u8]) {
             written.len() > LONGEST_LINE,
             "cut where it is too long"
         );
-        check_channel(&mut dialect, line.bytes());
+        check_channel(&mut protocol, line.bytes());
     }
 }
 
@@ -76,11 +76,11 @@ fn lines_of(input: &[u8]) -> Vec<&[u8]> {
     lines
 }
 
-fn check_channel(dialect: &mut Dialect, line: &[u8]) {
-    let reading = dialect.read(line);
+fn check_channel(protocol: &mut Protocol, line: &[u8]) {
+    let reading = protocol.read(line);
     let (Reading::Question(Question { channel, .. }) | Reading::Contradiction(channel)) = &reading;
     let blank = if channel.is_empty() { &b""[..] } else { b" " };
-    let answer = dialect::answer(channel, b"ERR");
+    let answer = protocol::answer(channel, b"ERR");
     assert!(
         answer == [channel, blank, b"ERR\n"].concat(),
         "the channel-ID stands before the answer"
@@ -90,7 +90,7 @@ fn check_channel(dialect: &mut Dialect, line: &[u8]) {
         "it is a number that the line begins with"
     );
     let Reading::Question(Question { channel, text }) = reading else {
-        let may_be = channel.is_empty() == (*dialect == Dialect::Concurrent);
+        let may_be = channel.is_empty() == (*protocol == Protocol::Concurrent);
         return assert!(
             may_be,
             "what is missing contradicts channel-IDs, what is there their absence"
@@ -98,7 +98,7 @@ fn check_channel(dialect: &mut Dialect, line: &[u8]) {
     };
     assert_eq!(
         channel.is_empty(),
-        *dialect != Dialect::Concurrent,
+        *protocol != Protocol::Concurrent,
         "where there are none, none is found, and where there are, each question has one"
     );
     let rest = line.get(channel.len()..).unwrap_or_default();
@@ -181,7 +181,7 @@ pub fn fuzz_asker(input: &[u8]) {
     while let Some(at) = run.asker.next_deadline() {
         assert!(at <= end, "no line outlives its time-out");
         run.now = run.now.max(at);
-        run.tell(Event::Tick);
+        run.tell(AskEvent::Tick);
     }
     run.check_answers();
 }
@@ -193,7 +193,7 @@ struct Run {
     attempts: Vec<AttemptId>,
     /// The channel-IDs of the lines read.
     channels: Vec<Vec<u8>>,
-    dialect: Dialect,
+    protocol: Protocol,
     answers: Vec<Vec<u8>>,
 }
 
@@ -214,7 +214,7 @@ impl Run {
         let now = Instant::now();
         Self {
             asker: Asker::new(policy.clone(), now),
-            dialect: Dialect::new(policy.mode, policy.channel_ids),
+            protocol: Protocol::new(policy.mode, policy.channel_ids),
             policy,
             now,
             attempts: Vec::new(),
@@ -228,11 +228,11 @@ impl Run {
             0..3 => self.read_line(choices),
             3..5 => {
                 let reply = bytes(choices);
-                self.on_attempt(choices, |attempt| Event::Reply(attempt, reply));
+                self.on_attempt(choices, |attempt| AskEvent::Reply(attempt, reply));
             }
             5 => {
                 let fault = choices.pick(&FAULTS).unwrap_or(Fault::TimedOut);
-                self.on_attempt(choices, |attempt| Event::Failed(attempt, fault));
+                self.on_attempt(choices, |attempt| AskEvent::Failed(attempt, fault));
             }
             6 => self.pass_time(Duration::from_millis(choices.below(256) as u64)),
             _ => self.pass_time(Duration::from_millis(choices.below(256) as u64 * 16)),
@@ -244,7 +244,7 @@ impl Run {
         let end = self.now + span;
         while let Some(at) = self.asker.next_deadline().filter(|at| *at <= end) {
             self.now = self.now.max(at);
-            self.tell(Event::Tick);
+            self.tell(AskEvent::Tick);
         }
         self.now = end;
     }
@@ -253,29 +253,29 @@ impl Run {
         if self.asker.has_room() {
             let line = bytes(choices);
             let (Reading::Question(Question { channel, .. }) | Reading::Contradiction(channel)) =
-                self.dialect.read(&line);
+                self.protocol.read(&line);
             self.channels.push(channel);
             let line = if choices.byte() == 255 {
                 Line::Cut(line)
             } else {
                 Line::Whole(line)
             };
-            self.tell(Event::Line(line));
+            self.tell(AskEvent::Line(line));
         }
     }
 
     /// To any attempt, over or not: a report may be on its way when its attempt is cancelled.
-    fn on_attempt(&mut self, choices: &mut Choices<'_>, event: impl FnOnce(AttemptId) -> Event) {
+    fn on_attempt(&mut self, choices: &mut Choices<'_>, event: impl FnOnce(AttemptId) -> AskEvent) {
         if let Some(attempt) = choices.pick(&self.attempts) {
             self.tell(event(attempt));
         }
     }
 
-    fn tell(&mut self, event: Event) {
+    fn tell(&mut self, event: AskEvent) {
         self.asker.handle(self.now, event);
         while let Some(action) = self.asker.next_action() {
             match action {
-                Action::Connect { attempt, .. } => {
+                AskAction::Connect { attempt, .. } => {
                     assert!(
                         self.asker.question(attempt).is_none_or(|text| !text.contains(&b'\n')),
                         "one line is asked"
@@ -284,9 +284,9 @@ impl Run {
                     self.attempts.insert(0, attempt);
                     self.attempts.truncate(16);
                 }
-                Action::Write(line) => self.answers.push(line),
-                Action::Cancel(_) | Action::Away { .. } | Action::Probe { .. } | Action::Back { .. } => {}
-                Action::GaveUp { .. } | Action::Contradicted => {}
+                AskAction::Write(line) => self.answers.push(line),
+                AskAction::Cancel(_) | AskAction::Away { .. } | AskAction::Probe { .. } | AskAction::Back { .. } => {}
+                AskAction::GaveUp { .. } | AskAction::Contradicted => {}
             }
         }
         assert!(

@@ -1,18 +1,18 @@
 //! What an exec door, or something that takes its place, answers to `iotcpd call`.
 
 use super::Choices;
-use iotcpd::internals::call::{End, Found, Output, Reader, Wrong};
+use iotcpd::internals::call::{AnswerError, AnswerReader, Finding, Output, ProgramEnd};
 
 /// All that an answer has come to.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Read {
     stdout: Vec<u8>,
     stderr: Vec<u8>,
-    end: Option<End>,
-    wrong: Option<Wrong>,
+    end: Option<ProgramEnd>,
+    wrong: Option<AnswerError>,
 }
 
-/// `Reader`: four bytes cut the rest. Every cut gives what the answer gives when it is looked at whole; and of an answer that is
+/// `AnswerReader`: four bytes cut the rest. Every cut gives what the answer gives when it is looked at whole; and of an answer that is
 /// made of whole pairs, each is what it says.
 pub fn fuzz_call_answer(input: &[u8]) {
     let mut choices = Choices::new(input);
@@ -20,7 +20,7 @@ pub fn fuzz_call_answer(input: &[u8]) {
     let whole = read(choices.pieces(&[]));
     assert_eq!(read(choices.pieces(cuts)), whole, "cuts do not matter");
     assert!(whole.end.is_none() || whole.wrong.is_none(), "an end is an end");
-    if let Some(End::Killed { number, .. }) = &whole.end {
+    if let Some(ProgramEnd::Killed { number, .. }) = &whole.end {
         assert!(number.is_none_or(|number| (1..=64).contains(&number)));
     }
     let bytes: Vec<u8> = choices.pieces(&[]).flatten().copied().collect();
@@ -31,18 +31,18 @@ pub fn fuzz_call_answer(input: &[u8]) {
 }
 
 fn read<'i>(pieces: impl Iterator<Item = &'i [u8]>) -> Read {
-    let (mut reader, mut read) = (Reader::default(), Read::default());
+    let (mut reader, mut read) = (AnswerReader::default(), Read::default());
     for piece in pieces {
         let mut rest = piece;
         loop {
             let (taken, found) = reader.advance(rest);
             assert!(taken <= rest.len(), "only what has come is taken");
             match found {
-                Found::NeedMore => {
+                Finding::NeedMore => {
                     assert_eq!(taken, rest.len(), "what is read is taken");
                     break;
                 }
-                Found::Output(output, place) => {
+                Finding::Output(output, place) => {
                     let bytes = rest.get(place).unwrap_or_default();
                     assert!(!bytes.is_empty() && read.end.is_none(), "something, and before the end");
                     match output {
@@ -50,8 +50,8 @@ fn read<'i>(pieces: impl Iterator<Item = &'i [u8]>) -> Read {
                         Output::Stderr => read.stderr.extend_from_slice(bytes),
                     }
                 }
-                Found::End(end) => assert_eq!(read.end.replace(end), None, "ended twice"),
-                Found::Wrong(wrong) => {
+                Finding::End(end) => assert_eq!(read.end.replace(end), None, "ended twice"),
+                Finding::Invalid(wrong) => {
                     read.wrong = Some(wrong);
                     return read;
                 }

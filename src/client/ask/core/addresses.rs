@@ -50,11 +50,11 @@ pub(super) enum Choice {
 
 /// The effect of a failure or an answer on the health of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Change {
+pub(super) enum HealthChange {
     /// No change.
     None,
     /// The address went away, or came back.
-    Turned,
+    Changed,
 }
 
 impl Addresses {
@@ -73,7 +73,7 @@ impl Addresses {
     /// them. A line that has not failed anywhere may become a probe.
     pub(super) fn choose(&mut self, now: Instant, failed: &[usize]) -> Option<Choice> {
         if failed.is_empty()
-            && let Some(probe) = self.probe(now)
+            && let Some(probe) = self.start_probe(now)
         {
             return Some(Choice::Probe(probe));
         }
@@ -82,7 +82,7 @@ impl Addresses {
         Some(Choice::Usual(chosen))
     }
 
-    fn probe(&mut self, now: Instant) -> Option<usize> {
+    fn start_probe(&mut self, now: Instant) -> Option<usize> {
         for (number, address) in self.list.iter_mut().enumerate() {
             if let Health::Away { probe_at, delay, .. } = &mut address.health
                 && *probe_at <= now
@@ -97,7 +97,7 @@ impl Addresses {
 
     fn least_loaded(&self, failed: &[usize]) -> Option<usize> {
         let count = self.list.len();
-        self.left(failed)
+        self.untried(failed)
             .filter(|(_, address)| address.health == Health::Up)
             .min_by_key(|(number, address)| (address.outstanding, (number + count - self.turn % count) % count))
             .map(|(number, _)| number)
@@ -109,12 +109,12 @@ impl Addresses {
             Health::Up => None,
             Health::Away { probe_at, .. } => Some(probe_at),
         };
-        self.left(failed)
+        self.untried(failed)
             .min_by_key(|(_, address)| due(address))
             .map(|(number, _)| number)
     }
 
-    fn left(&self, failed: &[usize]) -> impl Iterator<Item = (usize, &Address)> {
+    fn untried(&self, failed: &[usize]) -> impl Iterator<Item = (usize, &Address)> {
         self.list
             .iter()
             .enumerate()
@@ -123,26 +123,26 @@ impl Addresses {
 
     /// Returns true if a line that goes to `chosen` and has failed at `failed` could go on to an address that is up.
     pub(super) fn has_alternative(&self, chosen: usize, failed: &[usize]) -> bool {
-        self.left(failed)
+        self.untried(failed)
             .any(|(number, address)| number != chosen && address.health == Health::Up)
     }
 
     /// Counts the begin of an attempt.
-    pub(super) fn begin(&mut self, number: usize) {
+    pub(super) fn begin_attempt(&mut self, number: usize) {
         if let Some(address) = self.list.get_mut(number) {
             address.outstanding += 1;
         }
     }
 
     /// Counts the end of an attempt.
-    pub(super) fn end(&mut self, number: usize) {
+    pub(super) fn end_attempt(&mut self, number: usize) {
         if let Some(address) = self.list.get_mut(number) {
             address.outstanding = address.outstanding.saturating_sub(1);
         }
     }
 
     /// Notes that an attempt has failed through the fault of this address.
-    pub(super) fn failed(&mut self, number: usize, now: Instant) -> Change {
+    pub(super) fn note_failure(&mut self, number: usize, now: Instant) -> HealthChange {
         match self.list.get_mut(number) {
             Some(Address {
                 health: health @ Health::Up,
@@ -153,25 +153,25 @@ impl Addresses {
                     probe_at: now + FIRST_DELAY,
                     delay: FIRST_DELAY,
                 };
-                Change::Turned
+                HealthChange::Changed
             }
             // Away already: an attempt from before, one for lack of others, or the probe, which counts as failed from
             // its start.
-            _ => Change::None,
+            _ => HealthChange::None,
         }
     }
 
     /// Notes that this address has answered.
-    pub(super) fn answered(&mut self, number: usize) -> Change {
+    pub(super) fn note_answer(&mut self, number: usize) -> HealthChange {
         match self.list.get_mut(number) {
             Some(Address {
                 health: health @ Health::Away { .. },
                 ..
             }) => {
                 *health = Health::Up;
-                Change::Turned
+                HealthChange::Changed
             }
-            _ => Change::None,
+            _ => HealthChange::None,
         }
     }
 
@@ -199,21 +199,21 @@ mod tests {
     fn ask(addresses: &mut Addresses, now: Instant, failed: &[usize]) -> Option<Choice> {
         let choice = addresses.choose(now, failed);
         if let Some(Choice::Usual(number) | Choice::Probe(number)) = choice {
-            addresses.begin(number);
+            addresses.begin_attempt(number);
         }
         choice
     }
 
     #[test]
-    fn equals_take_turns_and_the_busy_one_is_spared() {
+    fn equal_addresses_take_turns_and_a_busy_one_is_avoided() {
         let (now, mut addresses) = (Instant::now(), Addresses::new(3));
         for expected in [0, 1, 2, 0] {
             assert_eq!(ask(&mut addresses, now, &[]), Some(Choice::Usual(expected)));
         }
-        addresses.end(2);
+        addresses.end_attempt(2);
         assert_eq!(ask(&mut addresses, now, &[]), Some(Choice::Usual(2)));
         for expected in [0, 1, 2] {
-            addresses.end(expected);
+            addresses.end_attempt(expected);
             assert_eq!(ask(&mut addresses, now, &[]), Some(Choice::Usual(expected)));
         }
     }
@@ -221,8 +221,12 @@ mod tests {
     #[test]
     fn an_address_that_fails_is_avoided_and_probed_with_growing_delay() {
         let (start, mut addresses) = (Instant::now(), Addresses::new(2));
-        assert_eq!(addresses.failed(0, start), Change::Turned);
-        assert_eq!(addresses.failed(0, start), Change::None, "one failure, seen by many");
+        assert_eq!(addresses.note_failure(0, start), HealthChange::Changed);
+        assert_eq!(
+            addresses.note_failure(0, start),
+            HealthChange::None,
+            "one failure, seen by many"
+        );
         let mut at = start + FIRST_DELAY;
         for delay in [0.4, 0.8, 1.6, 3.2, 5.0, 5.0] {
             let early = at.checked_sub(Duration::from_millis(1)).unwrap();
@@ -236,8 +240,8 @@ mod tests {
             assert_eq!(addresses.choose(at, &[]), Some(Choice::Usual(1)), "one probe at a time");
             at += Duration::from_secs_f64(delay);
         }
-        assert_eq!(addresses.answered(0), Change::Turned);
-        assert_eq!(addresses.answered(0), Change::None);
+        assert_eq!(addresses.note_answer(0), HealthChange::Changed);
+        assert_eq!(addresses.note_answer(0), HealthChange::None);
         assert_eq!(addresses.choose(at, &[1]), Some(Choice::Usual(0)));
     }
 
@@ -245,10 +249,10 @@ mod tests {
     fn when_all_are_away_each_is_tried_once() {
         let (now, mut addresses) = (Instant::now(), Addresses::new(2));
         assert_eq!(addresses.all_away_since(), None);
-        addresses.failed(1, now);
+        addresses.note_failure(1, now);
         assert_eq!(addresses.all_away_since(), None);
         let later = now + Duration::from_millis(10);
-        addresses.failed(0, later);
+        addresses.note_failure(0, later);
         assert_eq!(addresses.all_away_since(), Some(later));
         assert_eq!(addresses.choose(later, &[]), Some(Choice::Usual(1)));
         assert_eq!(addresses.choose(later, &[1]), Some(Choice::Usual(0)));

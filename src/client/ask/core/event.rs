@@ -5,7 +5,7 @@ use super::super::reply::Flaw;
 use crate::error::Reason;
 use std::fmt;
 
-/// A line in hand: from its [`Event::Line`] to the [`Action::Write`] of its answer.
+/// A line in hand: from its [`AskEvent::Line`] to the [`AskAction::Write`] of its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId {
     pub(super) index: usize,
@@ -13,8 +13,8 @@ pub struct RequestId {
     pub(super) ticket: u64,
 }
 
-/// One connection for one line: from its [`Action::Connect`] to its [`Event::Reply`], [`Event::Failed`] or
-/// [`Action::Cancel`].
+/// One connection for one line: from its [`AskAction::Connect`] to its [`AskEvent::Reply`], [`AskEvent::Failed`] or
+/// [`AskAction::Cancel`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AttemptId {
     pub(super) request: RequestId,
@@ -24,7 +24,7 @@ pub struct AttemptId {
 
 /// An event that the shell reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+pub enum AskEvent {
     /// A line was read. Only allowed while [`has_room`](super::Asker::has_room) is true.
     Line(Line),
     /// A complete reply, without its LF; the connection is closed.
@@ -106,8 +106,8 @@ pub enum Cause {
 
 /// An action for the shell. Actions must be carried out in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Connect, send the [`question`](super::Asker::question), and report [`Event::Reply`] or [`Event::Failed`].
+pub enum AskAction {
+    /// Connect, send the [`question`](super::Asker::question), and report [`AskEvent::Reply`] or [`AskEvent::Failed`].
     Connect {
         /// The identity of the attempt.
         attempt: AttemptId,

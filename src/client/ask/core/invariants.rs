@@ -2,7 +2,7 @@
 
 use super::Asker;
 #[cfg(debug_assertions)]
-use super::requests::State;
+use super::requests::LineState;
 
 impl Asker {
     #[cfg(not(debug_assertions))]
@@ -18,7 +18,7 @@ impl Asker {
 
     #[cfg(debug_assertions)]
     fn check_connections(&self) {
-        let asked = |request: &&super::Request| matches!(request.state, State::Asked { .. });
+        let asked = |request: &&super::Request| matches!(request.state, LineState::Asked { .. });
         let in_flight = self.requests.iter().map(|(_, request)| request).filter(asked).count();
         assert_eq!(in_flight, self.in_flight, "the number of connections");
         assert_eq!(
@@ -36,29 +36,29 @@ impl Asker {
             .requests
             .iter()
             .filter_map(|(_, request)| request.alarm().map(|at| (at, request.id)));
-        assert_eq!(alarms.clone().count(), self.alarms.len(), "an alarm nobody has set");
+        assert_eq!(alarms.clone().count(), self.alarms.len(), "an alarm without a line");
         for alarm in alarms {
-            assert!(self.alarms.contains(&alarm), "nobody would wake up for {alarm:?}");
+            assert!(self.alarms.contains(&alarm), "the alarm {alarm:?} is not set");
         }
     }
 
     #[cfg(debug_assertions)]
     fn check_queue(&self) {
-        let is_waiting = |id: &&super::RequestId| self.request(**id).is_some_and(|it| it.state == State::Waiting);
+        let is_waiting = |id: &&super::RequestId| self.request(**id).is_some_and(|it| it.state == LineState::Waiting);
         let queued = self.waiting.iter().filter(is_waiting).count();
         let waiting = self
             .requests
             .iter()
-            .filter(|(_, it)| it.state == State::Waiting)
+            .filter(|(_, it)| it.state == LineState::Waiting)
             .count();
-        assert_eq!(queued, waiting, "who waits is in the queue, once");
+        assert_eq!(queued, waiting, "each waiting line is in the queue, once");
         assert!(
             waiting == 0 || self.in_flight >= self.limit,
             "a line waits though it could be asked"
         );
         if let Some(first) = self.order.front().and_then(|id| self.request(*id)) {
             assert!(
-                !matches!(first.state, State::Answered(_)),
+                !matches!(first.state, LineState::Answered(_)),
                 "the first answer is never held back"
             );
         }
@@ -69,7 +69,7 @@ impl Asker {
         let answered = self
             .requests
             .iter()
-            .filter(|(_, it)| matches!(it.state, State::Answered(_)))
+            .filter(|(_, it)| matches!(it.state, LineState::Answered(_)))
             .count();
         let unanswered = (self.requests.len() - answered) as u64;
         let counters = &self.counters;
@@ -78,7 +78,7 @@ impl Asker {
             counters.answered + counters.failed + counters.contradicted + unanswered
         );
         let held = |request: &super::Request| match &request.state {
-            State::Answered(line) => line.len(),
+            LineState::Answered(line) => line.len(),
             _ => request.question.text.len() + request.question.channel.len(),
         };
         let bytes: usize = self.requests.iter().map(|(_, request)| held(request)).sum();

@@ -1,8 +1,8 @@
 //! The asker: which line is asked where and when, and the answer of a line that gets no reply. Decisions only: no
 //! descriptor, no clock, no randomness; the time comes with each event.
 //!
-//! The life of a line: [`Event::Line`] → it waits for a connection, if as many as allowed are open → an address is
-//! chosen ([`addresses`]), [`Action::Connect`] → [`Event::Reply`] → its answer is written, at once if the line has a
+//! The life of a line: [`AskEvent::Line`] → it waits for a connection, if as many as allowed are open → an address is
+//! chosen ([`addresses`]), [`AskAction::Connect`] → [`AskEvent::Reply`] → its answer is written, at once if the line has a
 //! channel-ID, else when all lines before it are answered. Every line ends like that, and by its deadline:
 //! - After a failed attempt the line goes on to another address at once. While another address is up, an attempt may
 //!   take   half of the time that is left to the line; the last attempt may take all of it.
@@ -14,13 +14,13 @@
 //! - A shortage on this machine (descriptors, ports) is not the fault of the address: the line rests and is tried again
 //!   until its deadline, and fewer connections are opened from then on; each answer allows one more.
 //!
-//! Invariants after every event (`invariants` checks them in debug builds): every line in hand is in one [`State`],
+//! Invariants after every event (`invariants` checks them in debug builds): every line in hand is in one [`LineState`],
 //! which says what it waits for; it has an alarm unless it is answered; a waiting line is in the queue once; the number
 //! of connections in flight is the number of lines being asked, and never exceeds the limit.
 //!
 //! Not here: sockets, names of addresses, log lines.
 //!
-//! [`State`]: requests::State
+//! [`LineState`]: requests::LineState
 
 mod addresses;
 mod event;
@@ -32,10 +32,10 @@ use std::time::Instant;
 
 use slab::Slab;
 
-pub use event::{Action, AttemptId, Cause, Event, Fault, RequestId};
+pub use event::{AskAction, AskEvent, AttemptId, Cause, Fault, RequestId};
 
-use super::dialect::Dialect;
 use super::options::Policy;
+use super::protocol::Protocol;
 use addresses::Addresses;
 use requests::Request;
 
@@ -43,10 +43,10 @@ use requests::Request;
 #[derive(Debug)]
 pub struct Asker {
     policy: Policy,
-    dialect: Dialect,
+    protocol: Protocol,
     /// The time of the event at hand.
     now: Instant,
-    actions: VecDeque<Action>,
+    actions: VecDeque<AskAction>,
     requests: Slab<Request>,
     /// The lines without a connection, in the order in which they get one. It may hold lines that are over already.
     waiting: VecDeque<RequestId>,
@@ -84,7 +84,7 @@ impl Asker {
     /// Creates an asker without any line.
     pub fn new(policy: Policy, now: Instant) -> Self {
         Asker {
-            dialect: Dialect::new(policy.mode, policy.channel_ids),
+            protocol: Protocol::new(policy.mode, policy.channel_ids),
             now,
             actions: VecDeque::new(),
             requests: Slab::new(),
@@ -102,31 +102,31 @@ impl Asker {
     }
 
     /// Processes an event. The decisions are returned by [`next_action`](Self::next_action).
-    pub fn handle(&mut self, now: Instant, event: Event) {
+    pub fn handle(&mut self, now: Instant, event: AskEvent) {
         self.now = self.now.max(now);
         match event {
-            Event::Line(line) => self.take_in(&line),
-            Event::Reply(attempt, reply) => self.reply(attempt, reply),
-            Event::Failed(attempt, fault) => self.failed(attempt, fault),
-            Event::Tick => self.tick(),
+            AskEvent::Line(line) => self.accept(&line),
+            AskEvent::Reply(attempt, reply) => self.take_reply(attempt, reply),
+            AskEvent::Failed(attempt, fault) => self.fail_attempt(attempt, fault),
+            AskEvent::Tick => self.handle_tick(),
         }
         self.fill_connections();
         self.check_invariants();
     }
 
     /// Returns the next action, in order. Must be called after each event until it returns `None`.
-    pub fn next_action(&mut self) -> Option<Action> {
+    pub fn next_action(&mut self) -> Option<AskAction> {
         self.actions.pop_front()
     }
 
-    /// Returns the time at which an [`Event::Tick`] is needed. Earlier ticks do no harm.
+    /// Returns the time at which an [`AskEvent::Tick`] is needed. Earlier ticks do no harm.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.alarms.first().map(|(at, _)| *at)
     }
 
     /// Returns the question of an attempt, without the LF; `None` once the attempt is over.
     pub fn question(&self, attempt: AttemptId) -> Option<&[u8]> {
-        self.attempted(attempt)?;
+        self.address_of(attempt)?;
         self.request(attempt.request)
             .map(|request| request.question.text.as_slice())
     }
@@ -160,8 +160,8 @@ impl Asker {
     }
 
     /// Returns the protocol of the asking program, as far as it is known.
-    pub fn dialect(&self) -> Dialect {
-        self.dialect
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
     }
 
     /// Returns the counts of the lines so far.

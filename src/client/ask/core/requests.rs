@@ -5,11 +5,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::addresses::{Change, Choice};
-use super::event::{Action, AttemptId, Cause, Fault, RequestId};
-use super::{Asker, Dialect};
-use crate::client::ask::dialect::{self, Question, Reading};
+use super::addresses::{Choice, HealthChange};
+use super::event::{AskAction, AttemptId, Cause, Fault, RequestId};
+use super::{Asker, Protocol};
 use crate::client::ask::input::Line;
+use crate::client::ask::protocol::{self, Question, Reading};
 use crate::client::ask::reply;
 
 /// The time that a line rests before its second round; it doubles from round to round.
@@ -34,7 +34,7 @@ pub(super) struct Request {
     pub(super) attempts: u32,
     /// The cause to report if the line were given up now.
     pub(super) cause: Cause,
-    pub(super) state: State,
+    pub(super) state: LineState,
     pub(super) id: RequestId,
 }
 
@@ -51,7 +51,7 @@ enum Fate {
 
 /// The state of a line, named after the thing that it waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum LineState {
     /// Waits for a connection; the line is in the queue.
     Waiting,
     /// Waits until then for the reply of that address.
@@ -66,16 +66,16 @@ impl Request {
     /// Returns the next time at which the line needs attention.
     pub(super) fn alarm(&self) -> Option<Instant> {
         match self.state {
-            State::Waiting => Some(self.deadline),
-            State::Asked { until, .. } | State::Resting { until } => Some(until.min(self.deadline)),
-            State::Answered(_) => None,
+            LineState::Waiting => Some(self.deadline),
+            LineState::Asked { until, .. } | LineState::Resting { until } => Some(until.min(self.deadline)),
+            LineState::Answered(_) => None,
         }
     }
 }
 
 impl Asker {
-    pub(super) fn take_in(&mut self, line: &Line) {
-        let (question, fate) = match (self.dialect.read(line.bytes()), line) {
+    pub(super) fn accept(&mut self, line: &Line) {
+        let (question, fate) = match (self.protocol.read(line.bytes()), line) {
             (Reading::Question(question), Line::Whole(_)) => (question, Fate::Asked),
             (Reading::Question(question), Line::Cut(_)) => (question, Fate::GivenUp),
             (Reading::Contradiction(channel), _) => {
@@ -104,11 +104,11 @@ impl Asker {
                 Fate::Asked | Fate::Contradicted => Cause::NoConnection,
                 Fate::GivenUp => Cause::LineTooLong,
             },
-            state: State::Waiting,
+            state: LineState::Waiting,
             id,
         });
         self.alarms.insert((deadline, id));
-        if self.dialect != Dialect::Concurrent {
+        if self.protocol != Protocol::Concurrent {
             self.order.push_back(id);
         }
         match fate {
@@ -116,7 +116,7 @@ impl Asker {
             Fate::GivenUp => self.give_up(id),
             Fate::Contradicted => {
                 self.counters.contradicted += 1;
-                self.actions.push_back(Action::Contradicted);
+                self.actions.push_back(AskAction::Contradicted);
                 let text = self.policy.on_contradiction.clone();
                 self.finish(id, &text);
             }
@@ -126,7 +126,10 @@ impl Asker {
     pub(super) fn fill_connections(&mut self) {
         while self.in_flight < self.limit {
             let Some(id) = self.waiting.pop_front() else { break };
-            if self.request(id).is_some_and(|request| request.state == State::Waiting) {
+            if self
+                .request(id)
+                .is_some_and(|request| request.state == LineState::Waiting)
+            {
                 self.ask(id);
             }
         }
@@ -140,7 +143,7 @@ impl Asker {
         };
         let tried = [request.failed.as_slice(), request.spent.as_slice()].concat();
         let Some(choice) = self.addresses.choose(now, &tried) else {
-            return self.round_over(id);
+            return self.end_round(id);
         };
         let (Choice::Usual(address) | Choice::Probe(address)) = choice;
         let until = if self.addresses.has_alternative(address, &tried) {
@@ -155,13 +158,13 @@ impl Asker {
             number: request.attempts,
         };
         if choice == Choice::Probe(address) {
-            self.actions.push_back(Action::Probe { address });
+            self.actions.push_back(AskAction::Probe { address });
         }
-        self.enter(id, State::Asked { address, until });
-        self.actions.push_back(Action::Connect { attempt, address });
+        self.enter(id, LineState::Asked { address, until });
+        self.actions.push_back(AskAction::Connect { attempt, address });
     }
 
-    fn round_over(&mut self, id: RequestId) {
+    fn end_round(&mut self, id: RequestId) {
         let long_outage = self
             .addresses
             .all_away_since()
@@ -169,8 +172,8 @@ impl Asker {
         let Some(request) = get_mut(&mut self.requests, id) else {
             return;
         };
-        let nobody_left = request.spent.len() >= self.policy.addresses;
-        if nobody_left || long_outage || self.now >= request.patience {
+        let all_spent = request.spent.len() >= self.policy.addresses;
+        if all_spent || long_outage || self.now >= request.patience {
             return self.give_up(id);
         }
         request.failed.clear();
@@ -186,11 +189,13 @@ impl Asker {
         };
         let until = latest.min(self.now + FIRST_REST * 2u32.pow(request.rests.min(LAST_DOUBLING)));
         request.rests += 1;
-        self.enter(id, State::Resting { until });
+        self.enter(id, LineState::Resting { until });
     }
 
-    pub(super) fn reply(&mut self, attempt: AttemptId, reply: Vec<u8>) {
-        let Some(address) = self.attempted(attempt) else { return };
+    pub(super) fn take_reply(&mut self, attempt: AttemptId, reply: Vec<u8>) {
+        let Some(address) = self.address_of(attempt) else {
+            return;
+        };
         let Some(request) = self.request(attempt.request) else {
             return;
         };
@@ -199,11 +204,11 @@ impl Asker {
             length => length + 1,
         };
         match reply::result(self.policy.mode, reply, ahead) {
-            Err(flaw) => self.failed(attempt, Fault::Flawed(flaw)),
+            Err(flaw) => self.fail_attempt(attempt, Fault::Flawed(flaw)),
             Ok(result) => {
                 self.limit = self.policy.max_in_flight.min(self.limit + 1);
-                if self.addresses.answered(address) == Change::Turned {
-                    self.actions.push_back(Action::Back { address });
+                if self.addresses.note_answer(address) == HealthChange::Changed {
+                    self.actions.push_back(AskAction::Back { address });
                 }
                 self.counters.answered += 1;
                 self.finish(attempt.request, &result);
@@ -211,8 +216,10 @@ impl Asker {
         }
     }
 
-    pub(super) fn failed(&mut self, attempt: AttemptId, fault: Fault) {
-        let Some(address) = self.attempted(attempt) else { return };
+    pub(super) fn fail_attempt(&mut self, attempt: AttemptId, fault: Fault) {
+        let Some(address) = self.address_of(attempt) else {
+            return;
+        };
         self.note_fault(attempt.request, address, fault);
         let id = attempt.request;
         let Some(request) = get_mut(&mut self.requests, id) else {
@@ -230,29 +237,29 @@ impl Asker {
             request.spent.push(address);
         }
         // The line has just released its connection, so a place is free.
-        self.enter(id, State::Waiting);
+        self.enter(id, LineState::Waiting);
         self.ask(id);
     }
 
     fn note_fault(&mut self, id: RequestId, address: usize, fault: Fault) {
-        if fault.blames_address() && self.addresses.failed(address, self.now) == Change::Turned {
-            self.actions.push_back(Action::Away { address, fault });
+        if fault.blames_address() && self.addresses.note_failure(address, self.now) == HealthChange::Changed {
+            self.actions.push_back(AskAction::Away { address, fault });
         }
         if let Some(request) = get_mut(&mut self.requests, id) {
             request.cause = Cause::Fault(address, fault);
         }
     }
 
-    pub(super) fn tick(&mut self) {
+    pub(super) fn handle_tick(&mut self) {
         while let Some((at, id)) = self.alarms.first().copied() {
             if at > self.now {
                 break;
             }
-            self.due(id);
+            self.handle_alarm(id);
         }
     }
 
-    fn due(&mut self, id: RequestId) {
+    fn handle_alarm(&mut self, id: RequestId) {
         let Some(request) = self.request(id) else { return };
         let over = request.deadline <= self.now;
         let attempt = AttemptId {
@@ -260,23 +267,23 @@ impl Asker {
             number: request.attempts,
         };
         match request.state {
-            State::Asked { address, .. } => {
-                self.actions.push_back(Action::Cancel(attempt));
+            LineState::Asked { address, .. } => {
+                self.actions.push_back(AskAction::Cancel(attempt));
                 if over {
                     self.note_fault(id, address, Fault::TimedOut);
                     self.give_up(id);
                 } else {
-                    self.failed(attempt, Fault::TimedOut);
+                    self.fail_attempt(attempt, Fault::TimedOut);
                 }
             }
-            State::Waiting | State::Resting { .. } if over => self.give_up(id),
-            State::Resting { .. } => {
-                self.enter(id, State::Waiting);
+            LineState::Waiting | LineState::Resting { .. } if over => self.give_up(id),
+            LineState::Resting { .. } => {
+                self.enter(id, LineState::Waiting);
                 // At the front, because the line has waited for its turn before.
                 self.waiting.push_front(id);
             }
             // Not reached: neither state has an alarm that is due.
-            State::Waiting | State::Answered(_) => {}
+            LineState::Waiting | LineState::Answered(_) => {}
         }
     }
 
@@ -287,7 +294,7 @@ impl Asker {
         let cause = *cause;
         self.counters.failed += 1;
         self.counters.last_cause = Some(cause);
-        self.actions.push_back(Action::GaveUp { cause });
+        self.actions.push_back(AskAction::GaveUp { cause });
         let text = self.policy.on_failure.clone();
         self.finish(id, &text);
     }
@@ -298,39 +305,39 @@ impl Asker {
         };
         let question = std::mem::take(&mut request.question);
         self.held_bytes -= question.text.len() + question.channel.len();
-        let line = dialect::answer(&question.channel, result);
+        let line = protocol::answer(&question.channel, result);
         self.held_bytes += line.len();
-        self.enter(id, State::Answered(line));
-        if self.dialect == Dialect::Concurrent {
-            return self.write(id);
+        self.enter(id, LineState::Answered(line));
+        if self.protocol == Protocol::Concurrent {
+            return self.write_answer(id);
         }
         while let Some(id) = self.order.front().copied() {
             match self.request(id).map(|request| &request.state) {
-                Some(State::Answered(_)) => self.write(id),
+                Some(LineState::Answered(_)) => self.write_answer(id),
                 _ => break,
             }
             self.order.pop_front();
         }
     }
 
-    fn write(&mut self, id: RequestId) {
-        if let Some(State::Answered(line)) = self.requests.try_remove(id.index).map(|request| request.state) {
+    fn write_answer(&mut self, id: RequestId) {
+        if let Some(LineState::Answered(line)) = self.requests.try_remove(id.index).map(|request| request.state) {
             self.held_bytes -= line.len();
-            self.actions.push_back(Action::Write(line));
+            self.actions.push_back(AskAction::Write(line));
         }
     }
 
-    fn enter(&mut self, id: RequestId, state: State) {
+    fn enter(&mut self, id: RequestId, state: LineState) {
         let Some(request) = get_mut(&mut self.requests, id) else {
             return;
         };
         let alarm = request.alarm();
-        if let State::Asked { address, .. } = std::mem::replace(&mut request.state, state) {
-            self.addresses.end(address);
+        if let LineState::Asked { address, .. } = std::mem::replace(&mut request.state, state) {
+            self.addresses.end_attempt(address);
             self.in_flight -= 1;
         }
-        if let State::Asked { address, .. } = request.state {
-            self.addresses.begin(address);
+        if let LineState::Asked { address, .. } = request.state {
+            self.addresses.begin_attempt(address);
             self.in_flight += 1;
         }
         let next = request.alarm();
@@ -345,10 +352,10 @@ impl Asker {
     }
 
     /// Returns the address of an attempt under way; `None` for an attempt that is over.
-    pub(super) fn attempted(&self, attempt: AttemptId) -> Option<usize> {
+    pub(super) fn address_of(&self, attempt: AttemptId) -> Option<usize> {
         let request = self.request(attempt.request)?;
         match request.state {
-            State::Asked { address, .. } if request.attempts == attempt.number => Some(address),
+            LineState::Asked { address, .. } if request.attempts == attempt.number => Some(address),
             _ => None,
         }
     }

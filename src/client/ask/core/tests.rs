@@ -38,13 +38,13 @@ impl Story {
         }
     }
 
-    fn tell(&mut self, event: Event) -> Vec<Action> {
+    fn handle(&mut self, event: AskEvent) -> Vec<AskAction> {
         self.asker.handle(self.now, event);
         std::iter::from_fn(|| self.asker.next_action()).collect()
     }
 
-    fn line(&mut self, line: &str) -> Vec<Action> {
-        self.tell(Event::Line(super::super::input::Line::Whole(line.into())))
+    fn line(&mut self, line: &str) -> Vec<AskAction> {
+        self.handle(AskEvent::Line(super::super::input::Line::Whole(line.into())))
     }
 
     /// Returns the attempt that a line leads to, and its address.
@@ -52,27 +52,27 @@ impl Story {
         connect(&self.line(line)).expect("a connection")
     }
 
-    fn pass(&mut self, span: Duration) -> Vec<Action> {
+    fn pass(&mut self, span: Duration) -> Vec<AskAction> {
         let (end, mut actions) = (self.now + span, Vec::new());
         while let Some(at) = self.asker.next_deadline().filter(|at| *at <= end) {
             self.now = at;
-            actions.extend(self.tell(Event::Tick));
+            actions.extend(self.handle(AskEvent::Tick));
         }
         self.now = end;
         actions
     }
 }
 
-fn connect(actions: &[Action]) -> Option<(AttemptId, usize)> {
+fn connect(actions: &[AskAction]) -> Option<(AttemptId, usize)> {
     actions.iter().find_map(|action| match action {
-        Action::Connect { attempt, address } => Some((*attempt, *address)),
+        AskAction::Connect { attempt, address } => Some((*attempt, *address)),
         _ => None,
     })
 }
 
-fn written(actions: &[Action]) -> Vec<String> {
+fn written(actions: &[AskAction]) -> Vec<String> {
     let lines = actions.iter().filter_map(|action| match action {
-        Action::Write(line) => Some(String::from_utf8(line.clone()).unwrap()),
+        AskAction::Write(line) => Some(String::from_utf8(line.clone()).unwrap()),
         _ => None,
     });
     lines.collect()
@@ -84,8 +84,8 @@ fn with_channel_ids_answers_come_as_they_are_ready_without_them_in_order() {
         let mut story = Story::new(Mode::Squid, 1, 10);
         let [(first, _), (second, _)] = lines.map(|line| story.asked(line));
         assert_eq!(story.asker.question(second), Some(&b"b"[..]));
-        let mut said = written(&story.tell(Event::Reply(second, b"B".to_vec())));
-        said.extend(written(&story.tell(Event::Reply(first, b"A".to_vec()))));
+        let mut said = written(&story.handle(AskEvent::Reply(second, b"B".to_vec())));
+        said.extend(written(&story.handle(AskEvent::Reply(first, b"A".to_vec()))));
         assert_eq!(said, expected);
     }
 }
@@ -95,11 +95,14 @@ fn a_daemon_that_is_being_restarted_is_reached() {
     let mut story = Story::new(Mode::Squid, 1, 10);
     let (mut attempt, _) = story.asked("a");
     for _ in 0..4 {
-        let actions = story.tell(Event::Failed(attempt, REFUSED));
+        let actions = story.handle(AskEvent::Failed(attempt, REFUSED));
         assert_eq!(written(&actions), [""; 0], "half a time-out is not over yet");
         (attempt, _) = connect(&story.pass(TIMEOUT / 8)).expect("it is tried again");
     }
-    assert_eq!(written(&story.tell(Event::Reply(attempt, b"OK".to_vec()))), ["OK\n"]);
+    assert_eq!(
+        written(&story.handle(AskEvent::Reply(attempt, b"OK".to_vec()))),
+        ["OK\n"]
+    );
 }
 
 #[test]
@@ -108,7 +111,7 @@ fn when_half_the_time_out_is_over_a_refusal_is_the_end() {
     let mut next = Some(story.asked("a"));
     let (start, mut said) = (story.now, Vec::new());
     while let Some((attempt, _)) = next {
-        let mut actions = story.tell(Event::Failed(attempt, REFUSED));
+        let mut actions = story.handle(AskEvent::Failed(attempt, REFUSED));
         if written(&actions).is_empty() {
             let at = story.asker.next_deadline().unwrap();
             actions.extend(story.pass(at - story.now));
@@ -121,24 +124,27 @@ fn when_half_the_time_out_is_over_a_refusal_is_the_end() {
 }
 
 #[test]
-fn in_a_long_outage_nobody_waits_and_the_first_line_after_it_gets_through() {
+fn in_a_long_outage_lines_fail_at_once_and_the_first_line_after_it_is_answered() {
     let mut story = Story::new(Mode::Squid, 2, 10);
     for _ in 0..2 {
         let (attempt, _) = story.asked("a");
-        story.tell(Event::Failed(attempt, REFUSED));
+        story.handle(AskEvent::Failed(attempt, REFUSED));
         story.pass(TIMEOUT);
     }
     story.pass(Duration::from_millis(1));
     let (first, one) = story.asked("b");
-    let (second, other) = connect(&story.tell(Event::Failed(first, REFUSED))).expect("the other one");
+    let (second, other) = connect(&story.handle(AskEvent::Failed(first, REFUSED))).expect("the other one");
     assert_ne!(one, other, "each is tried once");
     assert_eq!(
-        written(&story.tell(Event::Failed(second, REFUSED))),
+        written(&story.handle(AskEvent::Failed(second, REFUSED))),
         ["ERR\n"],
         "at once"
     );
     let (attempt, _) = story.asked("c");
-    assert_eq!(written(&story.tell(Event::Reply(attempt, b"OK".to_vec()))), ["OK\n"]);
+    assert_eq!(
+        written(&story.handle(AskEvent::Reply(attempt, b"OK".to_vec()))),
+        ["OK\n"]
+    );
 }
 
 #[test]
@@ -146,12 +152,12 @@ fn a_silent_address_gets_half_of_the_time_and_the_last_one_all_of_the_rest() {
     let mut story = Story::new(Mode::Squid, 2, 10);
     let (silent, _) = story.asked("a");
     let actions = story.pass(TIMEOUT / 2);
-    assert_eq!(actions.first(), Some(&Action::Cancel(silent)));
+    assert_eq!(actions.first(), Some(&AskAction::Cancel(silent)));
     let (other, _) = connect(&actions).expect("the other address");
     let almost = TIMEOUT / 2 - Duration::from_millis(1);
     assert_eq!(story.pass(almost), []);
     let actions = story.pass(Duration::from_millis(1));
-    assert_eq!(actions.first(), Some(&Action::Cancel(other)));
+    assert_eq!(actions.first(), Some(&AskAction::Cancel(other)));
     assert_eq!(written(&actions), ["ERR\n"]);
 }
 
@@ -160,28 +166,37 @@ fn a_question_without_a_good_answer_is_asked_once_at_each_address() {
     let mut story = Story::new(Mode::Squid, 2, 10);
     let (first, _) = story.asked("a");
     let unfinished = Fault::Flawed(super::super::reply::Flaw::Unfinished);
-    let actions = story.tell(Event::Failed(first, unfinished));
+    let actions = story.handle(AskEvent::Failed(first, unfinished));
     let (second, _) = connect(&actions).expect("the other address");
-    assert_eq!(written(&story.tell(Event::Reply(second, b"O\0K".to_vec()))), ["ERR\n"]);
+    assert_eq!(
+        written(&story.handle(AskEvent::Reply(second, b"O\0K".to_vec()))),
+        ["ERR\n"]
+    );
 }
 
 #[test]
-fn a_shortage_is_nobodys_fault_and_means_fewer_connections() {
+fn a_shortage_blames_no_address_and_reduces_the_connections() {
     let mut story = Story::new(Mode::Squid, 1, 10);
     let (first, _) = story.asked("1 a");
     let (second, _) = story.asked("2 b");
-    let actions = story.tell(Event::Failed(second, Fault::Shortage(Reason::Other(ErrorKind::Other))));
+    let actions = story.handle(AskEvent::Failed(
+        second,
+        Fault::Shortage(Reason::Other(ErrorKind::Other)),
+    ));
     assert_eq!(actions, [], "the address is not away");
     assert_eq!(story.pass(TIMEOUT / 2), [], "one is open, and one is all there can be");
-    let actions = story.tell(Event::Reply(first, b"OK".to_vec()));
+    let actions = story.handle(AskEvent::Reply(first, b"OK".to_vec()));
     assert_eq!(written(&actions), ["1 OK\n"]);
     let (second, _) = connect(&actions).expect("now there is one to be had");
     assert!(connect(&story.line("3 c")).is_some(), "an answer allows one more");
-    assert_eq!(written(&story.tell(Event::Reply(second, b"OK".to_vec()))), ["2 OK\n"]);
+    assert_eq!(
+        written(&story.handle(AskEvent::Reply(second, b"OK".to_vec()))),
+        ["2 OK\n"]
+    );
 }
 
 #[test]
-fn what_cannot_be_asked_waits_and_is_refused_in_time() {
+fn a_line_without_a_connection_waits_and_fails_by_its_deadline() {
     let mut story = Story::new(Mode::Squid, 1, 1);
     story.asked("1 a");
     assert_eq!(connect(&story.line("2 b")), None);
@@ -197,7 +212,7 @@ fn what_cannot_be_asked_waits_and_is_refused_in_time() {
 #[test]
 fn a_line_that_was_cut_is_refused_at_once_under_its_channel() {
     let mut story = Story::new(Mode::Squid, 1, 10);
-    let actions = story.tell(Event::Line(super::super::input::Line::Cut(b"1 http://".to_vec())));
+    let actions = story.handle(AskEvent::Line(super::super::input::Line::Cut(b"1 http://".to_vec())));
     assert_eq!(
         (connect(&actions), written(&actions)),
         (None, vec!["1 ERR\n".to_owned()])
@@ -205,17 +220,17 @@ fn a_line_that_was_cut_is_refused_at_once_under_its_channel() {
 }
 
 #[test]
-fn an_address_that_closes_without_a_byte_is_asked_again_and_one_that_spoils_its_answer_is_not() {
+fn an_address_that_closes_without_a_byte_is_asked_again_and_one_that_sends_half_an_answer_is_not() {
     let mut story = Story::new(Mode::Squid, 1, 10);
     let (mut attempt, _) = story.asked("a");
     for _ in 0..4 {
         let empty = Fault::Flawed(super::super::reply::Flaw::Empty);
-        assert_eq!(written(&story.tell(Event::Failed(attempt, empty))), [""; 0]);
+        assert_eq!(written(&story.handle(AskEvent::Failed(attempt, empty))), [""; 0]);
         (attempt, _) = connect(&story.pass(TIMEOUT / 8)).expect("it is tried again");
     }
     assert_eq!(story.asker.counters().retries, 4);
     let unfinished = Fault::Flawed(super::super::reply::Flaw::Unfinished);
-    assert_eq!(written(&story.tell(Event::Failed(attempt, unfinished))), ["ERR\n"]);
+    assert_eq!(written(&story.handle(AskEvent::Failed(attempt, unfinished))), ["ERR\n"]);
     assert_eq!(story.asker.counters().failed, 1);
 }
 
@@ -224,9 +239,9 @@ fn a_line_that_contradicts_the_first_is_answered_in_its_place_and_asked_nowhere(
     let mut story = Story::new(Mode::Squid, 1, 10);
     let (first, _) = story.asked("a");
     let actions = story.line("1 b");
-    assert_eq!(actions, [Action::Contradicted], "its turn has not come");
+    assert_eq!(actions, [AskAction::Contradicted], "its turn has not come");
     assert_eq!(
-        written(&story.tell(Event::Reply(first, b"A".to_vec()))),
+        written(&story.handle(AskEvent::Reply(first, b"A".to_vec()))),
         ["A\n", "1 BH\n"]
     );
     let mut story = Story::new(Mode::Squid, 1, 10);

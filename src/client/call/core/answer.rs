@@ -33,7 +33,7 @@ pub enum Output {
 
 /// The end of a program.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
+pub enum ProgramEnd {
     /// It exited with this status.
     Exit(u8),
     /// It was killed by a signal.
@@ -47,20 +47,20 @@ pub enum End {
 
 /// The next thing found in the bytes at hand.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
+pub enum Finding {
     /// All bytes are read, and more are needed.
     NeedMore,
     /// Output, in this range of the bytes. Never empty.
     Output(Output, Range<usize>),
     /// The end of the program. Bytes after it are ignored.
-    End(End),
+    End(ProgramEnd),
     /// The bytes are no answer, whatever follows.
-    Wrong(Wrong),
+    Invalid(AnswerError),
 }
 
 /// The reason why bytes are no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wrong {
+pub enum AnswerError {
     /// They are not netstrings.
     Malformed(&'static str),
     /// A string is longer than its type allows.
@@ -73,126 +73,126 @@ pub enum Wrong {
     Signal,
 }
 
-impl fmt::Display for Wrong {
+impl fmt::Display for AnswerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Wrong::Malformed(why) => why,
-            Wrong::TooLong => "a string is longer than anything of its kind",
-            Wrong::Type => "a pair is neither stdout nor stderr, exitcode nor termsig",
-            Wrong::Status => "the exit code is no number from 0 to 255",
-            Wrong::Signal => "the signal has neither name nor number",
+            AnswerError::Malformed(why) => why,
+            AnswerError::TooLong => "a string is longer than anything of its kind",
+            AnswerError::Type => "a pair is neither stdout nor stderr, exitcode nor termsig",
+            AnswerError::Status => "the exit code is no number from 0 to 255",
+            AnswerError::Signal => "the signal has neither name nor number",
         })
     }
 }
 
 /// Reads one answer.
 #[derive(Debug, Clone)]
-pub struct Reader {
+pub struct AnswerReader {
     pieces: NetstringPieces,
-    state: State,
+    state: ReaderState,
 }
 
 #[derive(Debug, Clone)]
-enum State {
+enum ReaderState {
     /// Reading a type; its bytes so far.
     Type(Vec<u8>),
     Output(Output),
     /// Reading the data of an end; its bytes so far.
-    End(Kind, Vec<u8>),
+    End(EndKind, Vec<u8>),
     /// The end has been read.
     Over,
-    Refused(Wrong),
+    Invalid(AnswerError),
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+enum EndKind {
     ExitCode,
     TermSig,
 }
 
-impl Default for Reader {
+impl Default for AnswerReader {
     fn default() -> Self {
-        Reader {
+        AnswerReader {
             pieces: NetstringPieces::default(),
-            state: State::Type(Vec::new()),
+            state: ReaderState::Type(Vec::new()),
         }
     }
 }
 
-impl Reader {
+impl AnswerReader {
     /// Reads up to the next finding and returns it with the number of bytes read. Must be called again with the
-    /// remaining bytes until it returns [`Found::NeedMore`]. [`Found::Wrong`] is final.
-    pub fn advance(&mut self, bytes: &[u8]) -> (usize, Found) {
+    /// remaining bytes until it returns [`Finding::NeedMore`]. [`Finding::Invalid`] is final.
+    pub fn advance(&mut self, bytes: &[u8]) -> (usize, Finding) {
         let mut at = 0;
         loop {
             let rest = bytes.get(at..).unwrap_or_default();
             let longest = match &self.state {
-                State::Type(_) => LONGEST_TYPE,
-                State::Output(_) => LONGEST_OUTPUT,
-                State::End(..) => LONGEST_END,
-                State::Over => return (bytes.len(), Found::NeedMore),
-                State::Refused(wrong) => return (at, Found::Wrong(*wrong)),
+                ReaderState::Type(_) => LONGEST_TYPE,
+                ReaderState::Output(_) => LONGEST_OUTPUT,
+                ReaderState::End(..) => LONGEST_END,
+                ReaderState::Over => return (bytes.len(), Finding::NeedMore),
+                ReaderState::Invalid(wrong) => return (at, Finding::Invalid(*wrong)),
             };
             let (taken, piece) = self.pieces.advance(rest, longest);
             match piece {
-                Piece::NeedMore => return (at + taken, Found::NeedMore),
+                Piece::NeedMore => return (at + taken, Finding::NeedMore),
                 Piece::Data(range) => match &mut self.state {
-                    State::Type(come) | State::End(_, come) => {
-                        come.extend_from_slice(rest.get(range).unwrap_or_default());
+                    ReaderState::Type(bytes) | ReaderState::End(_, bytes) => {
+                        bytes.extend_from_slice(rest.get(range).unwrap_or_default());
                     }
-                    State::Output(output) => {
+                    ReaderState::Output(output) => {
                         let place = at + range.start..at + range.end;
-                        return (at + taken, Found::Output(*output, place));
+                        return (at + taken, Finding::Output(*output, place));
                     }
-                    State::Over | State::Refused(_) => {}
+                    ReaderState::Over | ReaderState::Invalid(_) => {}
                 },
                 Piece::End => {
-                    if let Some(found) = self.complete() {
+                    if let Some(found) = self.end_string() {
                         return (at + taken, found);
                     }
                 }
-                Piece::TooLong => self.state = State::Refused(Wrong::TooLong),
-                Piece::Malformed(why) => self.state = State::Refused(Wrong::Malformed(why)),
+                Piece::TooLong => self.state = ReaderState::Invalid(AnswerError::TooLong),
+                Piece::Malformed(why) => self.state = ReaderState::Invalid(AnswerError::Malformed(why)),
             }
             at += taken;
         }
     }
 
     /// Processes the end of the present string.
-    fn complete(&mut self) -> Option<Found> {
-        let (state, found) = match std::mem::replace(&mut self.state, State::Type(Vec::new())) {
-            State::Type(name) => match name.as_slice() {
-                b"stdout" => (State::Output(Output::Stdout), None),
-                b"stderr" => (State::Output(Output::Stderr), None),
-                b"exitcode" => (State::End(Kind::ExitCode, Vec::new()), None),
-                b"termsig" => (State::End(Kind::TermSig, Vec::new()), None),
-                _ => (State::Refused(Wrong::Type), None),
+    fn end_string(&mut self) -> Option<Finding> {
+        let (state, found) = match std::mem::replace(&mut self.state, ReaderState::Type(Vec::new())) {
+            ReaderState::Type(name) => match name.as_slice() {
+                b"stdout" => (ReaderState::Output(Output::Stdout), None),
+                b"stderr" => (ReaderState::Output(Output::Stderr), None),
+                b"exitcode" => (ReaderState::End(EndKind::ExitCode, Vec::new()), None),
+                b"termsig" => (ReaderState::End(EndKind::TermSig, Vec::new()), None),
+                _ => (ReaderState::Invalid(AnswerError::Type), None),
             },
-            State::Output(_) => (State::Type(Vec::new()), None),
-            State::End(kind, said) => match end(kind, &said) {
-                Ok(end) => (State::Over, Some(Found::End(end))),
-                Err(wrong) => (State::Refused(wrong), None),
+            ReaderState::Output(_) => (ReaderState::Type(Vec::new()), None),
+            ReaderState::End(kind, data) => match program_end(kind, &data) {
+                Ok(end) => (ReaderState::Over, Some(Finding::End(end))),
+                Err(wrong) => (ReaderState::Invalid(wrong), None),
             },
-            State::Over => (State::Over, None),
-            State::Refused(wrong) => (State::Refused(wrong), None),
+            ReaderState::Over => (ReaderState::Over, None),
+            ReaderState::Invalid(wrong) => (ReaderState::Invalid(wrong), None),
         };
         self.state = state;
         found
     }
 }
 
-fn end(kind: Kind, said: &[u8]) -> Result<End, Wrong> {
-    let text = std::str::from_utf8(said).ok();
+fn program_end(kind: EndKind, data: &[u8]) -> Result<ProgramEnd, AnswerError> {
+    let text = std::str::from_utf8(data).ok();
     let digits = text.filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));
     let number: Option<u8> = digits.and_then(|digits| digits.parse().ok());
     match kind {
-        Kind::ExitCode => number.map(End::Exit).ok_or(Wrong::Status),
-        Kind::TermSig => {
+        EndKind::ExitCode => number.map(ProgramEnd::Exit).ok_or(AnswerError::Status),
+        EndKind::TermSig => {
             let name = text.filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()));
-            let name = name.ok_or(Wrong::Signal)?.to_owned();
-            let named = number_of(said).and_then(|number| u8::try_from(number).ok());
+            let name = name.ok_or(AnswerError::Signal)?.to_owned();
+            let named = number_of(data).and_then(|number| u8::try_from(number).ok());
             let number = number.or(named).filter(|number| (1..=LAST_SIGNAL).contains(number));
-            Ok(End::Killed { name, number })
+            Ok(ProgramEnd::Killed { name, number })
         }
     }
 }
@@ -208,21 +208,21 @@ mod tests {
     struct Read {
         stdout: Vec<u8>,
         stderr: Vec<u8>,
-        end: Option<End>,
-        wrong: Option<Wrong>,
+        end: Option<ProgramEnd>,
+        wrong: Option<AnswerError>,
     }
 
     fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Read {
-        let (mut reader, mut read) = (Reader::default(), Read::default());
+        let (mut reader, mut read) = (AnswerReader::default(), Read::default());
         for mut rest in pieces {
             loop {
                 let (taken, found) = reader.advance(rest);
                 match found {
-                    Found::NeedMore => break assert_eq!(taken, rest.len(), "what is read is taken"),
-                    Found::Output(Output::Stdout, place) => read.stdout.extend_from_slice(&rest[place]),
-                    Found::Output(Output::Stderr, place) => read.stderr.extend_from_slice(&rest[place]),
-                    Found::End(end) => assert_eq!(read.end.replace(end), None, "one end"),
-                    Found::Wrong(wrong) => {
+                    Finding::NeedMore => break assert_eq!(taken, rest.len(), "what is read is taken"),
+                    Finding::Output(Output::Stdout, place) => read.stdout.extend_from_slice(&rest[place]),
+                    Finding::Output(Output::Stderr, place) => read.stderr.extend_from_slice(&rest[place]),
+                    Finding::End(end) => assert_eq!(read.end.replace(end), None, "one end"),
+                    Finding::Invalid(wrong) => {
                         read.wrong = Some(wrong);
                         return read;
                     }
@@ -241,7 +241,7 @@ mod tests {
             let expected = Read {
                 stdout: b"helloend".to_vec(),
                 stderr: b"a,\n0:,b".to_vec(),
-                end: Some(End::Exit(7)),
+                end: Some(ProgramEnd::Exit(7)),
                 wrong: None,
             };
             assert_eq!(read([left, right]), expected, "{cut}");
@@ -249,8 +249,8 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_is_told_by_its_name_by_its_number_or_by_a_name_that_nobody_knows() {
-        for (said, number) in [
+    fn a_signal_may_be_a_name_a_number_or_an_unknown_name() {
+        for (data, number) in [
             ("4:KILL", Some(9)),
             ("3:CLD", Some(17)),
             ("1:9", Some(9)),
@@ -261,34 +261,37 @@ mod tests {
             ("7:SIGKILL", None),
             ("6:FUTURE", None),
         ] {
-            let name = said.split_once(':').unwrap().1.to_owned();
-            let end = read([format!("7:termsig,{said},").as_bytes()]).end;
-            assert_eq!(end, Some(End::Killed { name, number }), "{said}");
+            let name = data.split_once(':').unwrap().1.to_owned();
+            let end = read([format!("7:termsig,{data},").as_bytes()]).end;
+            assert_eq!(end, Some(ProgramEnd::Killed { name, number }), "{data}");
         }
     }
 
     #[test]
-    fn what_is_none_is_refused_at_the_first_wrong_byte() {
+    fn an_invalid_answer_is_refused_at_its_first_wrong_byte() {
         for (answer, wrong) in [
             ("6:stdin", None),
-            ("5:stdin,", Some(Wrong::Type)),
-            ("0:,", Some(Wrong::Type)),
-            ("17", Some(Wrong::TooLong)),
-            ("6:stdout,1099511627777", Some(Wrong::TooLong)),
-            ("8:exitcode,33", Some(Wrong::TooLong)),
-            ("8:exitcode,0:,", Some(Wrong::Status)),
-            ("8:exitcode,3:256,", Some(Wrong::Status)),
-            ("8:exitcode,2:-1,", Some(Wrong::Status)),
-            ("8:exitcode,2:+1,", Some(Wrong::Status)),
-            ("7:termsig,0:,", Some(Wrong::Signal)),
-            ("7:termsig,3:A B,", Some(Wrong::Signal)),
-            ("7:termsig,2:\u{e9},", Some(Wrong::Signal)),
+            ("5:stdin,", Some(AnswerError::Type)),
+            ("0:,", Some(AnswerError::Type)),
+            ("17", Some(AnswerError::TooLong)),
+            ("6:stdout,1099511627777", Some(AnswerError::TooLong)),
+            ("8:exitcode,33", Some(AnswerError::TooLong)),
+            ("8:exitcode,0:,", Some(AnswerError::Status)),
+            ("8:exitcode,3:256,", Some(AnswerError::Status)),
+            ("8:exitcode,2:-1,", Some(AnswerError::Status)),
+            ("8:exitcode,2:+1,", Some(AnswerError::Status)),
+            ("7:termsig,0:,", Some(AnswerError::Signal)),
+            ("7:termsig,3:A B,", Some(AnswerError::Signal)),
+            ("7:termsig,2:\u{e9},", Some(AnswerError::Signal)),
         ] {
             assert_eq!(read([answer.as_bytes()]).wrong, wrong, "{answer}");
         }
         for answer in ["HTTP/1.1 400 Bad Request", "6:stdout;", "6:stdout,2:abc,", "06:"] {
             let read = read([answer.as_bytes()]);
-            assert!(matches!(read.wrong, Some(Wrong::Malformed(_))), "{answer}: {read:?}");
+            assert!(
+                matches!(read.wrong, Some(AnswerError::Malformed(_))),
+                "{answer}: {read:?}"
+            );
         }
     }
 

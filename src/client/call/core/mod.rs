@@ -1,4 +1,4 @@
-//! The decisions of `call`: [`Event`] in, [`Action`]s out, the time an argument, no socket in sight.
+//! The decisions of `call`: [`CallEvent`] in, [`CallAction`]s out, the time an argument, no socket in sight.
 //!
 //! ```text
 //! Connecting ─connected─▸ Running ─end told, failure, EPIPE─▸ Concluding ─all written─▸ Over
@@ -14,16 +14,16 @@
 //!   signal ends both.
 
 mod answer;
-mod connecting;
-mod sending;
+mod connector;
+mod outgoing;
 
 use std::time::{Duration, Instant};
 
-pub use answer::{End, Found, Output, Reader, Wrong};
+pub use answer::{AnswerError, AnswerReader, Finding, Output, ProgramEnd};
 
 use crate::framing::signals::{HUP, INT, PIPE, QUIT, TERM};
-use connecting::Connecting;
-use sending::Sending;
+use connector::Connector;
+use outgoing::Outgoing;
 
 /// The exit status of every failure that is not the program's own, as for env(1) and timeout(1).
 pub const FAILED: u8 = 125;
@@ -37,7 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// An event that the shell reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event<'a> {
+pub enum CallEvent<'a> {
     /// The address was resolved to this number of targets, at least one.
     Targets(usize),
     /// The address could not be resolved, for this reason.
@@ -45,7 +45,7 @@ pub enum Event<'a> {
     /// The target has accepted the connection.
     Connected,
     /// The target has not accepted the connection.
-    NotConnected(Refused),
+    NotConnected(ConnectError),
     /// Bytes of standard input. Only allowed while they are [wanted](Call::wants_input).
     Input(&'a [u8]),
     /// Standard input has ended.
@@ -61,7 +61,7 @@ pub enum Event<'a> {
     /// The connection is closed, with the error if there was one.
     Closed(Option<String>),
     /// An output cannot be written.
-    OutputFailed(Output, Broken),
+    OutputFailed(Output, WriteError),
     /// All output that was pending has been written.
     Flushed,
     /// This process got a signal, one of [`PASSED_ON`](crate::framing::signals::PASSED_ON).
@@ -74,7 +74,7 @@ pub enum Event<'a> {
 
 /// The reason why there is no connection to a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refused {
+pub enum ConnectError {
     /// The queue of connections is full, and may have room later.
     Full,
     /// A permanent failure, with its text.
@@ -83,16 +83,16 @@ pub enum Refused {
 
 /// The reason why an output cannot be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Broken {
+pub enum WriteError {
     /// The reader has closed it.
-    Pipe,
+    BrokenPipe,
     /// Another error, such as a full disk.
     Other(String),
 }
 
 /// An action for the shell. Actions must be carried out in the given order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
+pub enum CallAction {
     /// Connect to the target with this index.
     Connect(usize),
     /// Stop connecting to the present target.
@@ -107,7 +107,7 @@ pub enum Action {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The program has ended.
-    Ended(End),
+    Ended(ProgramEnd),
     /// This signal ended the call before the program had ended.
     Interrupted(i32),
     /// The reader of the output has gone.
@@ -130,7 +130,7 @@ pub enum Failure {
     /// The connection ended before the end of the program was reported.
     Lost(Option<String>),
     /// The bytes of the server are no answer.
-    Malformed(Wrong),
+    Malformed(AnswerError),
     /// There was no thread to read standard input.
     Input(String),
     /// An output cannot be written.
@@ -142,8 +142,8 @@ impl Outcome {
     pub fn status(&self) -> u8 {
         let signalled = |number| SIGNALLED.saturating_add(number);
         match self {
-            Outcome::Ended(End::Exit(status)) => *status,
-            Outcome::Ended(End::Killed { number, .. }) => signalled(number.unwrap_or(0)),
+            Outcome::Ended(ProgramEnd::Exit(status)) => *status,
+            Outcome::Ended(ProgramEnd::Killed { number, .. }) => signalled(number.unwrap_or(0)),
             Outcome::Interrupted(number) => signalled(u8::try_from(*number).unwrap_or(0)),
             Outcome::BrokenPipe => signalled(u8::try_from(PIPE).unwrap_or(0)),
             Outcome::Failed(_) => FAILED,
@@ -153,7 +153,7 @@ impl Outcome {
 
 /// The input for the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Input {
+pub enum InputSource {
     /// Standard input, as it comes.
     Standard,
     /// No input: it ends at once.
@@ -163,7 +163,7 @@ pub enum Input {
 /// One call: from the request for a program to the end of it.
 #[derive(Debug)]
 pub struct Call {
-    state: State,
+    state: CallState,
     /// The output to be written next, to standard output and standard error.
     batches: [Vec<u8>; 2],
     /// True for each output that cannot be written any more.
@@ -171,11 +171,11 @@ pub struct Call {
 }
 
 #[derive(Debug)]
-enum State {
+enum CallState {
     Connecting {
-        way: Connecting,
-        request: Sending,
-        input: Input,
+        connector: Connector,
+        request: Outgoing,
+        input: InputSource,
     },
     Running(Running),
     /// The outcome is settled; the output that came before it is being written.
@@ -186,24 +186,24 @@ enum State {
 #[derive(Debug)]
 struct Running {
     /// `None` after the server stopped accepting bytes.
-    sending: Option<Sending>,
-    answer: Reader,
+    outgoing: Option<Outgoing>,
+    answer: AnswerReader,
     /// The signals by which the program was asked to end.
-    asked: Vec<i32>,
+    sent_signals: Vec<i32>,
     /// The time by which the last of them must have been sent.
-    until: Option<Instant>,
+    send_by: Option<Instant>,
 }
 
 impl Call {
     /// Creates a call of the program with these arguments, the first of which is its name.
-    pub fn new(arguments: &[Vec<u8>], input: Input, connect_timeout: Duration, now: Instant) -> Call {
-        let mut request = Sending::of(arguments);
-        if input == Input::None {
+    pub fn new(arguments: &[Vec<u8>], input: InputSource, connect_timeout: Duration, now: Instant) -> Call {
+        let mut request = Outgoing::new(arguments);
+        if input == InputSource::None {
             request.end_input();
         }
         Call {
-            state: State::Connecting {
-                way: Connecting::new(connect_timeout, now),
+            state: CallState::Connecting {
+                connector: Connector::new(connect_timeout, now),
                 request,
                 input,
             },
@@ -217,34 +217,34 @@ impl Call {
     /// Returns the outcome, once there is nothing left to do.
     pub fn outcome(&self) -> Option<&Outcome> {
         match &self.state {
-            State::Over(outcome) => Some(outcome),
+            CallState::Over(outcome) => Some(outcome),
             _ => None,
         }
     }
 
-    /// Returns the time at which [`Event::Tick`] is needed.
+    /// Returns the time at which [`CallEvent::Tick`] is needed.
     pub fn deadline(&self) -> Option<Instant> {
         match &self.state {
-            State::Connecting { way, .. } => Some(way.deadline()),
-            State::Running(running) => running.until,
-            State::Concluding(_) | State::Over(_) => None,
+            CallState::Connecting { connector, .. } => Some(connector.deadline()),
+            CallState::Running(running) => running.send_by,
+            CallState::Concluding(_) | CallState::Over(_) => None,
         }
     }
 
     /// Returns true if more of standard input may be read.
     pub fn wants_input(&self) -> bool {
-        self.sending().is_some_and(Sending::wants_input)
+        self.outgoing().is_some_and(Outgoing::wants_input)
     }
 
     /// Returns true if more of the server's answer may be read.
     pub fn wants_answer(&self) -> bool {
         let held: usize = self.batches.iter().map(Vec::len).sum();
-        matches!(self.state, State::Running(_)) && held < OUTPUT_LIMIT
+        matches!(self.state, CallState::Running(_)) && held < OUTPUT_LIMIT
     }
 
     /// Returns the next bytes to send to the server.
     pub fn to_send(&self) -> &[u8] {
-        self.sending().map(Sending::bytes).unwrap_or_default()
+        self.outgoing().map(Outgoing::bytes).unwrap_or_default()
     }
 
     /// Returns the output to be written next. The caller must leave it empty after it has taken the bytes.
@@ -256,9 +256,9 @@ impl Call {
         }
     }
 
-    fn sending(&self) -> Option<&Sending> {
+    fn outgoing(&self) -> Option<&Outgoing> {
         match &self.state {
-            State::Running(running) => running.sending.as_ref(),
+            CallState::Running(running) => running.outgoing.as_ref(),
             _ => None,
         }
     }
@@ -266,41 +266,46 @@ impl Call {
     // ---- events ------------------------------------------------------------------------------------------------
 
     /// Processes an event at the time `now` and returns the actions to take.
-    pub fn handle(&mut self, event: Event<'_>, now: Instant) -> Vec<Action> {
+    pub fn handle(&mut self, event: CallEvent<'_>, now: Instant) -> Vec<CallAction> {
         match event {
-            Event::OutputFailed(output, broken) => self.output_failed(output, broken),
-            Event::TerminalGone if self.outcome().is_none() => self.interrupted(HUP),
+            CallEvent::OutputFailed(output, broken) => self.fail_output(output, broken),
+            CallEvent::TerminalGone if self.outcome().is_none() => self.interrupt(HUP),
             event => match &mut self.state {
-                State::Connecting { .. } => self.connecting(event, now),
-                State::Running(_) => self.running(event, now),
-                State::Concluding(_) => self.concluding(event),
+                CallState::Connecting { .. } => self.handle_connecting(event, now),
+                CallState::Running(_) => self.handle_running(event, now),
+                CallState::Concluding(_) => self.handle_concluding(event),
                 // The call is over.
-                State::Over(_) => Vec::new(),
+                CallState::Over(_) => Vec::new(),
             },
         }
     }
 
-    fn connecting(&mut self, event: Event<'_>, now: Instant) -> Vec<Action> {
-        let State::Connecting { way, request, input } = &mut self.state else {
+    fn handle_connecting(&mut self, event: CallEvent<'_>, now: Instant) -> Vec<CallAction> {
+        let CallState::Connecting {
+            connector,
+            request,
+            input,
+        } = &mut self.state
+        else {
             return Vec::new();
         };
         let step = match event {
-            Event::Targets(count) => way.found(count, now),
-            Event::NotConnected(refused) => way.refused(refused, now),
-            Event::Tick => way.tick(now),
-            Event::Unresolved(why) => Err(Failure::Unresolved(why)),
+            CallEvent::Targets(count) => connector.start(count, now),
+            CallEvent::NotConnected(refused) => connector.handle_refused(refused, now),
+            CallEvent::Tick => connector.handle_tick(now),
+            CallEvent::Unresolved(why) => Err(Failure::Unresolved(why)),
             // No program runs yet that could get the signal.
-            Event::Signal(number) => return self.interrupted(number),
-            Event::Connected => {
+            CallEvent::Signal(number) => return self.interrupt(number),
+            CallEvent::Connected => {
                 let running = Running {
-                    sending: Some(request.clone()),
-                    answer: Reader::default(),
-                    asked: Vec::new(),
-                    until: None,
+                    outgoing: Some(request.clone()),
+                    answer: AnswerReader::default(),
+                    sent_signals: Vec::new(),
+                    send_by: None,
                 };
-                let reads = *input == Input::Standard;
-                self.state = State::Running(running);
-                return if reads { vec![Action::ReadInput] } else { Vec::new() };
+                let reads = *input == InputSource::Standard;
+                self.state = CallState::Running(running);
+                return if reads { vec![CallAction::ReadInput] } else { Vec::new() };
             }
             // Nothing is read, sent or written yet.
             _ => Ok(Vec::new()),
@@ -308,28 +313,28 @@ impl Call {
         step.unwrap_or_else(|failure| self.conclude(Outcome::Failed(failure)))
     }
 
-    fn running(&mut self, event: Event<'_>, now: Instant) -> Vec<Action> {
-        let State::Running(running) = &mut self.state else {
+    fn handle_running(&mut self, event: CallEvent<'_>, now: Instant) -> Vec<CallAction> {
+        let CallState::Running(running) = &mut self.state else {
             return Vec::new();
         };
         match event {
-            Event::Input(bytes) => running.send(|sending| sending.input(bytes)),
-            Event::InputEnd => running.send(Sending::end_input),
-            Event::Sent(count) => {
-                running.send(|sending| sending.sent(count));
-                if running.sending.as_ref().is_some_and(Sending::is_empty) {
-                    running.until = None;
+            CallEvent::Input(bytes) => running.send(|outgoing| outgoing.add_input(bytes)),
+            CallEvent::InputEnd => running.send(Outgoing::end_input),
+            CallEvent::Sent(count) => {
+                running.send(|outgoing| outgoing.remove_sent(count));
+                if running.outgoing.as_ref().is_some_and(Outgoing::is_empty) {
+                    running.send_by = None;
                 }
             }
             // The server may have sent its reason before.
-            Event::SendFailed => running.sending = None,
-            Event::InputFailed(why) => return self.conclude(Outcome::Failed(Failure::Input(why))),
-            Event::Received(bytes) => return self.received(bytes),
-            Event::Closed(why) => return self.conclude(Outcome::Failed(Failure::Lost(why))),
-            Event::Signal(number) => return self.signal(number, now),
-            Event::Tick if running.until.is_some_and(|until| now >= until) => {
-                let last = running.asked.last().copied().unwrap_or(TERM);
-                return self.interrupted(last);
+            CallEvent::SendFailed => running.outgoing = None,
+            CallEvent::InputFailed(why) => return self.conclude(Outcome::Failed(Failure::Input(why))),
+            CallEvent::Received(bytes) => return self.take_received(bytes),
+            CallEvent::Closed(why) => return self.conclude(Outcome::Failed(Failure::Lost(why))),
+            CallEvent::Signal(number) => return self.pass_signal(number, now),
+            CallEvent::Tick if running.send_by.is_some_and(|until| now >= until) => {
+                let last = running.sent_signals.last().copied().unwrap_or(TERM);
+                return self.interrupt(last);
             }
             // An early tick; events of connecting; `Flushed` while more output may follow.
             _ => {}
@@ -337,22 +342,22 @@ impl Call {
         Vec::new()
     }
 
-    fn received(&mut self, bytes: &[u8]) -> Vec<Action> {
+    fn take_received(&mut self, bytes: &[u8]) -> Vec<CallAction> {
         let mut rest = bytes;
-        while let State::Running(running) = &mut self.state {
+        while let CallState::Running(running) = &mut self.state {
             let (taken, found) = running.answer.advance(rest);
             match found {
-                Found::NeedMore => break,
-                Found::Output(output, place) => self.append(output, rest.get(place).unwrap_or_default()),
-                Found::End(end) => {
-                    if let End::Killed { name, number } = &end {
+                Finding::NeedMore => break,
+                Finding::Output(output, place) => self.append(output, rest.get(place).unwrap_or_default()),
+                Finding::End(end) => {
+                    if let ProgramEnd::Killed { name, number } = &end {
                         let number = number.map(|number| number.to_string());
                         let line = format!("// killed by signal {}\n", number.as_ref().unwrap_or(name));
                         self.append(Output::Stderr, line.as_bytes());
                     }
                     return self.conclude(Outcome::Ended(end));
                 }
-                Found::Wrong(wrong) => return self.conclude(Outcome::Failed(Failure::Malformed(wrong))),
+                Finding::Invalid(wrong) => return self.conclude(Outcome::Failed(Failure::Malformed(wrong))),
             }
             rest = rest.get(taken..).unwrap_or_default();
         }
@@ -361,37 +366,41 @@ impl Call {
 
     /// Passes a signal on. A signal that is to end the program ends the call when it is repeated, and so does a signal
     /// that cannot be passed on. All other signals are passed on as often as they come.
-    fn signal(&mut self, number: i32, now: Instant) -> Vec<Action> {
-        let State::Running(running) = &mut self.state else {
+    fn pass_signal(&mut self, number: i32, now: Instant) -> Vec<CallAction> {
+        let CallState::Running(running) = &mut self.state else {
             return Vec::new();
         };
-        let Some(sending) = running.sending.as_mut().filter(|_| !running.asked.contains(&number)) else {
-            return self.interrupted(number);
+        let Some(outgoing) = running
+            .outgoing
+            .as_mut()
+            .filter(|_| !running.sent_signals.contains(&number))
+        else {
+            return self.interrupt(number);
         };
-        sending.signal(number);
+        outgoing.add_signal(number);
         if [INT, QUIT, TERM].contains(&number) {
-            running.asked.push(number);
-            running.until.get_or_insert(now + PATIENCE);
+            running.sent_signals.push(number);
+            running.send_by.get_or_insert(now + PATIENCE);
         }
         Vec::new()
     }
 
-    fn concluding(&mut self, event: Event<'_>) -> Vec<Action> {
+    fn handle_concluding(&mut self, event: CallEvent<'_>) -> Vec<CallAction> {
         match event {
-            Event::Flushed => {
-                if let State::Concluding(outcome) = &self.state {
-                    self.state = State::Over(outcome.clone());
+            CallEvent::Flushed => {
+                if let CallState::Concluding(outcome) = &self.state {
+                    self.state = CallState::Over(outcome.clone());
                 }
                 Vec::new()
             }
             // The reader of the output does not read, and nothing else is left that could be ended.
-            Event::Signal(number) => self.interrupted(number),
+            CallEvent::Signal(number) => self.interrupt(number),
             // The connection and the input no longer matter.
             _ => Vec::new(),
         }
     }
 
-    fn output_failed(&mut self, output: Output, broken: Broken) -> Vec<Action> {
+    fn fail_output(&mut self, output: Output, broken: WriteError) -> Vec<CallAction> {
         let [stdout, stderr] = &mut self.broken;
         *(match output {
             Output::Stdout => stdout,
@@ -399,11 +408,11 @@ impl Call {
         }) = true;
         self.batch(output).clear();
         let outcome = match broken {
-            Broken::Pipe => Outcome::BrokenPipe,
-            Broken::Other(why) => Outcome::Failed(Failure::Output(output, why)),
+            WriteError::BrokenPipe => Outcome::BrokenPipe,
+            WriteError::Other(why) => Outcome::Failed(Failure::Output(output, why)),
         };
         match &self.state {
-            State::Over(_) | State::Concluding(Outcome::Failed(_) | Outcome::BrokenPipe) => Vec::new(),
+            CallState::Over(_) | CallState::Concluding(Outcome::Failed(_) | Outcome::BrokenPipe) => Vec::new(),
             _ => self.conclude(outcome),
         }
     }
@@ -419,21 +428,21 @@ impl Call {
         }
     }
 
-    fn conclude(&mut self, outcome: Outcome) -> Vec<Action> {
-        self.state = State::Concluding(outcome);
-        vec![Action::HangUp]
+    fn conclude(&mut self, outcome: Outcome) -> Vec<CallAction> {
+        self.state = CallState::Concluding(outcome);
+        vec![CallAction::HangUp]
     }
 
-    fn interrupted(&mut self, number: i32) -> Vec<Action> {
-        self.state = State::Over(Outcome::Interrupted(number));
-        vec![Action::HangUp]
+    fn interrupt(&mut self, number: i32) -> Vec<CallAction> {
+        self.state = CallState::Over(Outcome::Interrupted(number));
+        vec![CallAction::HangUp]
     }
 }
 
 impl Running {
-    fn send(&mut self, what: impl FnOnce(&mut Sending)) {
-        if let Some(sending) = &mut self.sending {
-            what(sending);
+    fn send(&mut self, what: impl FnOnce(&mut Outgoing)) {
+        if let Some(outgoing) = &mut self.outgoing {
+            what(outgoing);
         }
     }
 }

@@ -7,10 +7,10 @@ use std::time::Instant;
 use log::{Level, error, log, warn};
 
 use super::core::{Cause, Counters, Fault};
-use super::dialect::Dialect;
 use super::failures::Report;
 use super::input::LONGEST_LINE;
 use super::options::Privacy;
+use super::protocol::Protocol;
 use crate::amount;
 use crate::error::words;
 use crate::net::addr::ConnectAddr;
@@ -29,7 +29,7 @@ enum Topic {
 /// Writes the log lines of one run. The number of topics is bounded by the number of addresses. The count of the
 /// messages that were left out is told with the next message of the topic; if none follows, nothing has happened since.
 #[derive(Debug)]
-pub(super) struct Words {
+pub(super) struct Reporter {
     throttle: Throttle<Topic>,
     privacy: Privacy,
     /// The error of each address whose name cannot be resolved, as it was logged: every look-up gives the same error
@@ -38,11 +38,11 @@ pub(super) struct Words {
     addresses: Level,
 }
 
-impl Words {
+impl Reporter {
     /// `addresses` is the level for failures of addresses. The report about a failed line tells the last of them in any
     /// case.
-    pub(super) fn new(privacy: Privacy, addresses: Level) -> Words {
-        Words {
+    pub(super) fn new(privacy: Privacy, addresses: Level) -> Reporter {
+        Reporter {
             throttle: Throttle::default(),
             privacy,
             unresolved: HashMap::new(),
@@ -51,11 +51,11 @@ impl Words {
     }
 
     /// Reports lines that got the text for failures, `text`.
-    pub(super) fn failed(&self, report: Report, text: &[u8], why: &str) {
-        warn!("{}", self.failure(report, text, why));
+    pub(super) fn report_failures(&self, report: Report, text: &[u8], why: &str) {
+        warn!("{}", self.failure_text(report, text, why));
     }
 
-    fn failure(&self, report: Report, text: &[u8], why: &str) -> String {
+    fn failure_text(&self, report: Report, text: &[u8], why: &str) -> String {
         let Report { lines, span, .. } = report;
         let when = span.map_or_else(String::new, |span| format!(" in the last {}", amount::span(span)));
         let noun = if lines == 1 { "line" } else { "lines" };
@@ -66,7 +66,7 @@ impl Words {
 
     /// Reports at the end of the input the total of lines that got the text for failures. `why` is the cause of the
     /// last one, unless it was reported before.
-    pub(super) fn failed_in_all(&self, counters: &Counters, text: &[u8], why: Option<&str>) {
+    pub(super) fn report_failed_total(&self, counters: &Counters, text: &[u8], why: Option<&str>) {
         let Counters { failed, lines, .. } = *counters;
         let answered = String::from_utf8_lossy(text);
         let meaning = self.meaning(text, failed);
@@ -75,7 +75,7 @@ impl Words {
     }
 
     /// Reports at the end of the input the total of lines that were not asked because of their channel-IDs.
-    pub(super) fn contradicted_in_all(&self, counters: &Counters) {
+    pub(super) fn report_contradicted_total(&self, counters: &Counters) {
         let Counters {
             contradicted, lines, ..
         } = *counters;
@@ -97,9 +97,9 @@ impl Words {
     }
 
     /// Reports a line with a channel-ID where none is expected, or without one where one is expected.
-    pub(super) fn contradicted(&mut self, now: Instant, dialect: Dialect) {
-        let (what, remedy) = match dialect {
-            Dialect::Concurrent => ("does not begin with a channel-ID as those before it", "no"),
+    pub(super) fn report_contradiction(&mut self, now: Instant, protocol: Protocol) {
+        let (what, remedy) = match protocol {
+            Protocol::Concurrent => ("does not begin with a channel-ID as those before it", "no"),
             _ => (
                 "begins with what looks like a channel-ID, unlike the first",
                 "yes, or no if numbers are users' names",
@@ -108,20 +108,20 @@ impl Words {
         let what = format_args!(
             "a line {what}, and is not asked; see squid.conf for concurrency= and say --channel-ids {remedy}"
         );
-        self.say(now, Topic::Contradiction, Level::Error, what);
+        self.log_throttled(now, Topic::Contradiction, Level::Error, what);
     }
 
-    /// Reports that an address has failed. A name that cannot be resolved was reported [before](Self::unresolved).
-    pub(super) fn away(&mut self, now: Instant, address: usize, name: &ConnectAddr, fault: Fault) {
+    /// Reports that an address has failed. A name that cannot be resolved was reported [before](Self::report_unresolved).
+    pub(super) fn report_away(&mut self, now: Instant, address: usize, name: &ConnectAddr, fault: Fault) {
         if fault != Fault::Unresolved {
             let what = format_args!("{name}: {fault}; it is tried again later");
-            self.say(now, Topic::Away(address), self.addresses, what);
+            self.log_throttled(now, Topic::Away(address), self.addresses, what);
         }
     }
 
     /// Reports that an address that had failed has answered.
-    pub(super) fn back(&mut self, now: Instant, address: usize, name: &ConnectAddr) {
-        self.say(
+    pub(super) fn report_back(&mut self, now: Instant, address: usize, name: &ConnectAddr) {
+        self.log_throttled(
             now,
             Topic::Back(address),
             self.addresses.max(Level::Info),
@@ -130,28 +130,34 @@ impl Words {
     }
 
     /// Reports that the name of an address cannot be resolved.
-    pub(super) fn unresolved(&mut self, now: Instant, address: usize, name: &ConnectAddr, error: &std::io::Error) {
+    pub(super) fn report_unresolved(
+        &mut self,
+        now: Instant,
+        address: usize,
+        name: &ConnectAddr,
+        error: &std::io::Error,
+    ) {
         let why = words(error);
         if self.unresolved.get(&address) == Some(&why) {
             return;
         }
         let what = format_args!("cannot resolve {name}: {why}; it is tried again later");
-        self.say(now, Topic::Unresolved(address), self.addresses, what);
+        self.log_throttled(now, Topic::Unresolved(address), self.addresses, what);
         self.unresolved.insert(address, why);
     }
 
     /// Returns the reason why the name of an address cannot be resolved, unless it was logged already.
-    pub(super) fn why_unresolved(&self, address: usize) -> Option<&str> {
+    pub(super) fn unreported_error(&self, address: usize) -> Option<&str> {
         let untold = self.addresses > Level::Warn;
         self.unresolved.get(&address).map(String::as_str).filter(|_| untold)
     }
 
     /// Notes that the name of an address was resolved.
-    pub(super) fn resolved(&mut self, address: usize) {
+    pub(super) fn note_resolved(&mut self, address: usize) {
         self.unresolved.remove(&address);
     }
 
-    fn say(&mut self, now: Instant, topic: Topic, level: Level, what: fmt::Arguments<'_>) {
+    fn log_throttled(&mut self, now: Instant, topic: Topic, level: Level, what: fmt::Arguments<'_>) {
         match self.throttle.admit(topic, now) {
             Verdict::Log { left_out: 0 } => log!(level, "{what}"),
             Verdict::Log { left_out } => log!(level, "{what} ({left_out} such messages left out before)"),
@@ -162,7 +168,7 @@ impl Words {
 
 /// Returns the cause of a line's failure for people. `name` is the address in the cause; `unresolved` is the reason why
 /// it cannot be resolved, unless that was logged already.
-pub(super) fn why(cause: Cause, name: Option<&ConnectAddr>, unresolved: Option<&str>) -> String {
+pub(super) fn cause_text(cause: Cause, name: Option<&ConnectAddr>, unresolved: Option<&str>) -> String {
     match (cause, name) {
         (Cause::Fault(_, Fault::Unresolved), Some(name)) => unresolved.map_or_else(
             || format!("{name}: {}", Fault::Unresolved),
@@ -177,7 +183,7 @@ pub(super) fn why(cause: Cause, name: Option<&ConnectAddr>, unresolved: Option<&
 }
 
 /// Returns the text that USR1 prints: the counts of the lines so far, in the form of a daemon's statistics.
-pub(super) fn counts(counters: &Counters, in_hand: usize, in_flight: usize) -> String {
+pub(super) fn counts_text(counters: &Counters, in_hand: usize, in_flight: usize) -> String {
     let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
     let mut snapshot = Snapshot::default();
     snapshot.count("lines total", counters.lines);
@@ -198,11 +204,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_without_an_answer_are_told_with_their_number_and_what_it_means() {
+    fn failed_lines_are_reported_with_their_number_and_its_meaning() {
         let told = |privacy, lines, span: Option<Duration>, text: &[u8]| {
             let cause = Cause::NoConnection;
             let report = Report { lines, span, cause };
-            Words::new(privacy, Level::Warn).failure(
+            Reporter::new(privacy, Level::Warn).failure_text(
                 report,
                 text,
                 "cannot connect to 10.0.0.5:9991: connection refused",

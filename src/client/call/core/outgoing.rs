@@ -13,28 +13,28 @@ const LONGEST_STRING: usize = 64 * 1024;
 
 /// The bytes on their way to the server.
 #[derive(Debug, Clone)]
-pub(super) struct Sending {
+pub(super) struct Outgoing {
     wire: VecDeque<u8>,
-    input: Input,
+    input: InputState,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Input {
+enum InputState {
     Open,
     Ended,
 }
 
-impl Sending {
+impl Outgoing {
     /// Creates a request: the number of arguments, and the arguments.
-    pub(super) fn of(arguments: &[Vec<u8>]) -> Sending {
+    pub(super) fn new(arguments: &[Vec<u8>]) -> Outgoing {
         let mut wire = Vec::new();
         encode(arguments.len().to_string().as_bytes(), &mut wire);
         for argument in arguments {
             encode(argument, &mut wire);
         }
-        Sending {
+        Outgoing {
             wire: wire.into(),
-            input: Input::Open,
+            input: InputState::Open,
         }
     }
 
@@ -44,7 +44,7 @@ impl Sending {
     }
 
     /// Removes the given number of sent bytes.
-    pub(super) fn sent(&mut self, count: usize) {
+    pub(super) fn remove_sent(&mut self, count: usize) {
         self.wire.drain(..count.min(self.wire.len()));
     }
 
@@ -53,35 +53,35 @@ impl Sending {
     }
 
     pub(super) fn wants_input(&self) -> bool {
-        self.input == Input::Open && self.wire.len() < LIMIT
+        self.input == InputState::Open && self.wire.len() < LIMIT
     }
 
-    pub(super) fn input(&mut self, bytes: &[u8]) {
-        if self.input == Input::Open {
+    pub(super) fn add_input(&mut self, bytes: &[u8]) {
+        if self.input == InputState::Open {
             for string in bytes.chunks(LONGEST_STRING) {
-                self.netstring(string);
+                self.add_netstring(string);
             }
         }
     }
 
     pub(super) fn end_input(&mut self) {
-        if self.input == Input::Open {
-            self.input = Input::Ended;
-            self.netstring(b"");
+        if self.input == InputState::Open {
+            self.input = InputState::Ended;
+            self.add_netstring(b"");
         }
     }
 
     /// Ends the input, because a signal is understood only after it, and adds the signal. The signal is dropped while
     /// too much is unsent: one more would add nothing, and memory is bounded.
-    pub(super) fn signal(&mut self, number: i32) {
+    pub(super) fn add_signal(&mut self, number: i32) {
         self.end_input();
         if let Some(name) = name_of(number).filter(|_| self.wire.len() < LIMIT + 2 * LONGEST_STRING) {
-            self.netstring(b"signal");
-            self.netstring(name.as_bytes());
+            self.add_netstring(b"signal");
+            self.add_netstring(name.as_bytes());
         }
     }
 
-    fn netstring(&mut self, string: &[u8]) {
+    fn add_netstring(&mut self, string: &[u8]) {
         let mut wire = Vec::with_capacity(string.len() + 8);
         encode(string, &mut wire);
         self.wire.extend(&wire);
@@ -92,51 +92,51 @@ impl Sending {
 mod tests {
     use super::*;
 
-    fn all(mut sending: Sending) -> String {
-        String::from_utf8(sending.wire.make_contiguous().to_vec()).unwrap()
+    fn all(mut outgoing: Outgoing) -> String {
+        String::from_utf8(outgoing.wire.make_contiguous().to_vec()).unwrap()
     }
 
     #[test]
-    fn a_request_is_as_the_protocol_has_it() {
-        let mut sending = Sending::of(&[b"uname".to_vec(), Vec::new(), b"-a".to_vec()]);
-        assert_eq!(all(sending.clone()), "1:3,5:uname,0:,2:-a,");
-        sending.input(b"hello");
-        sending.input(b"");
-        sending.end_input();
-        sending.end_input();
-        sending.input(b"late");
-        sending.signal(2);
-        sending.signal(15);
+    fn a_request_follows_the_protocol() {
+        let mut outgoing = Outgoing::new(&[b"uname".to_vec(), Vec::new(), b"-a".to_vec()]);
+        assert_eq!(all(outgoing.clone()), "1:3,5:uname,0:,2:-a,");
+        outgoing.add_input(b"hello");
+        outgoing.add_input(b"");
+        outgoing.end_input();
+        outgoing.end_input();
+        outgoing.add_input(b"late");
+        outgoing.add_signal(2);
+        outgoing.add_signal(15);
         assert_eq!(
-            all(sending),
+            all(outgoing),
             "1:3,5:uname,0:,2:-a,5:hello,0:,6:signal,3:INT,6:signal,4:TERM,"
         );
     }
 
     #[test]
     fn a_signal_ends_the_input() {
-        let mut sending = Sending::of(&[b"cat".to_vec()]);
-        sending.sent(usize::MAX);
-        sending.signal(10);
-        assert!(!sending.wants_input());
-        assert_eq!(all(sending), "0:,6:signal,4:USR1,");
+        let mut outgoing = Outgoing::new(&[b"cat".to_vec()]);
+        outgoing.remove_sent(usize::MAX);
+        outgoing.add_signal(10);
+        assert!(!outgoing.wants_input());
+        assert_eq!(all(outgoing), "0:,6:signal,4:USR1,");
     }
 
     #[test]
-    fn no_more_is_wanted_and_kept_than_has_room() {
-        let mut sending = Sending::of(&[b"cat".to_vec()]);
-        while sending.wants_input() {
-            sending.input(&[b'x'; LONGEST_STRING + 1]);
+    fn unsent_bytes_are_bounded() {
+        let mut outgoing = Outgoing::new(&[b"cat".to_vec()]);
+        while outgoing.wants_input() {
+            outgoing.add_input(&[b'x'; LONGEST_STRING + 1]);
         }
-        assert!(sending.wire.len() < LIMIT + LONGEST_STRING + 100);
+        assert!(outgoing.wire.len() < LIMIT + LONGEST_STRING + 100);
         for _ in 0..100_000 {
-            sending.signal(10);
+            outgoing.add_signal(10);
         }
-        assert!(sending.wire.len() < LIMIT + 2 * LONGEST_STRING + 100);
-        while !sending.is_empty() {
-            let count = sending.bytes().len();
+        assert!(outgoing.wire.len() < LIMIT + 2 * LONGEST_STRING + 100);
+        while !outgoing.is_empty() {
+            let count = outgoing.bytes().len();
             assert!(count > 0);
-            sending.sent(count);
+            outgoing.remove_sent(count);
         }
     }
 }

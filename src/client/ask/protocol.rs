@@ -13,22 +13,22 @@ use super::options::{ChannelIds, Mode};
 
 /// The way in which lines are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dialect {
+pub enum Protocol {
     /// The whole line is the question.
     Plain,
     /// Squid, before its first line.
-    Unheard,
+    Undecided,
     /// Squid without channel-IDs: the answers keep the order of the lines.
-    Serial(Source),
+    Serial(Evidence),
     /// Squid with channel-IDs: the answers come in any order.
     Concurrent,
 }
 
 /// The reason to believe that there are no channel-IDs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
+pub enum Evidence {
     /// The operator has said so.
-    Told,
+    Stated,
     /// The first line did not begin with one.
     FirstLine,
 }
@@ -52,42 +52,42 @@ pub enum Reading {
     Contradiction(Vec<u8>),
 }
 
-impl Dialect {
+impl Protocol {
     /// Returns the protocol before the first line.
-    pub fn new(mode: Mode, channel_ids: ChannelIds) -> Dialect {
+    pub fn new(mode: Mode, channel_ids: ChannelIds) -> Protocol {
         match (mode, channel_ids) {
-            (Mode::Plain, _) => Dialect::Plain,
-            (Mode::Squid, ChannelIds::Auto) => Dialect::Unheard,
-            (Mode::Squid, ChannelIds::Yes) => Dialect::Concurrent,
-            (Mode::Squid, ChannelIds::No) => Dialect::Serial(Source::Told),
+            (Mode::Plain, _) => Protocol::Plain,
+            (Mode::Squid, ChannelIds::Auto) => Protocol::Undecided,
+            (Mode::Squid, ChannelIds::Yes) => Protocol::Concurrent,
+            (Mode::Squid, ChannelIds::No) => Protocol::Serial(Evidence::Stated),
         }
     }
 
     /// Separates a line (given without its LF) into its parts. The first line may fix the protocol for all following
     /// lines.
     pub fn read(&mut self, line: &[u8]) -> Reading {
-        if *self == Dialect::Plain {
+        if *self == Protocol::Plain {
             return question(b"", line);
         }
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let channel = channel_of(line);
         let is_first_id = channel.is_some_and(|channel| matches!(channel, b"0" | b"1") && line.len() > channel.len());
-        if *self == Dialect::Unheard {
+        if *self == Protocol::Undecided {
             *self = if is_first_id {
-                Dialect::Concurrent
+                Protocol::Concurrent
             } else {
-                Dialect::Serial(Source::FirstLine)
+                Protocol::Serial(Evidence::FirstLine)
             };
         }
         match (*self, channel) {
-            (Dialect::Concurrent, Some(channel)) => {
+            (Protocol::Concurrent, Some(channel)) => {
                 let text = line.get(channel.len() + 1..).unwrap_or_default();
                 question(channel, text)
             }
-            (Dialect::Concurrent, None) => Reading::Contradiction(Vec::new()),
+            (Protocol::Concurrent, None) => Reading::Contradiction(Vec::new()),
             // Other numbers may be the names of users. 0 and 1 may be as well, but then the guess from the first line
             // was unfounded.
-            (Dialect::Serial(Source::FirstLine), Some(channel)) if is_first_id => {
+            (Protocol::Serial(Evidence::FirstLine), Some(channel)) if is_first_id => {
                 Reading::Contradiction(channel.to_vec())
             }
             _ => question(b"", line),
@@ -122,12 +122,12 @@ mod tests {
 
     const CONTRADICTION: Reading = Reading::Contradiction(Vec::new());
 
-    fn squid(channel_ids: ChannelIds) -> Dialect {
-        Dialect::new(Mode::Squid, channel_ids)
+    fn squid(channel_ids: ChannelIds) -> Protocol {
+        Protocol::new(Mode::Squid, channel_ids)
     }
 
     #[test]
-    fn the_first_line_tells_whether_there_are_channel_ids() {
+    fn the_first_line_decides_if_there_are_channel_ids() {
         for first in ["0", "1"] {
             let mut squid = squid(ChannelIds::Auto);
             let line = format!("{first} http://a/ 1/- - GET\r");
@@ -135,7 +135,7 @@ mod tests {
                 squid.read(line.as_bytes()),
                 question(first.as_bytes(), b"http://a/ 1/- - GET")
             );
-            assert_eq!(squid, Dialect::Concurrent);
+            assert_eq!(squid, Protocol::Concurrent);
             assert_eq!(squid.read(b"8"), question(b"8", b""));
             assert_eq!(squid.read(b"007 x"), question(b"007", b"x"));
         }
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_contradicts_what_is_known_is_not_asked() {
+    fn a_line_that_contradicts_the_use_of_channel_ids_is_not_asked() {
         let mut with = squid(ChannelIds::Auto);
         with.read(b"0 http://a/");
         for mut squid in [with, squid(ChannelIds::Yes)] {
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_a_channel_id_is_none() {
+    fn text_that_only_resembles_a_channel_id_belongs_to_the_question() {
         for line in [
             &b"80"[..],
             b"10.0.0.1:443 1/- - CONNECT",
@@ -200,7 +200,7 @@ mod tests {
     fn a_plain_line_is_asked_as_it_is() {
         for channel_ids in [ChannelIds::Auto, ChannelIds::Yes] {
             assert_eq!(
-                Dialect::new(Mode::Plain, channel_ids).read(b"1 x\r"),
+                Protocol::new(Mode::Plain, channel_ids).read(b"1 x\r"),
                 question(b"", b"1 x\r")
             );
         }
@@ -209,7 +209,7 @@ mod tests {
     proptest! {
         /// The channel-ID that was removed from a line is put back in front of its answer, byte for byte.
         #[test]
-        fn a_channel_id_comes_back(channel in "[0-9]{1,30}", text in "[ -~]{0,60}") {
+        fn a_channel_id_is_put_back_unchanged(channel in "[0-9]{1,30}", text in "[ -~]{0,60}") {
             let read = squid(ChannelIds::Yes).read(format!("{channel} {text}").as_bytes());
             prop_assert_eq!(read, question(channel.as_bytes(), text.as_bytes()));
             prop_assert_eq!(answer(channel.as_bytes(), b"ERR"), format!("{channel} ERR\n").into_bytes());

@@ -6,14 +6,14 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Action, Failure, Refused};
+use super::{CallAction, ConnectError, Failure};
 
 /// The pause before the second round; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Clone)]
-pub(super) struct Connecting {
+pub(super) struct Connector {
     until: Instant,
     targets: usize,
     pause: Duration,
@@ -30,11 +30,11 @@ enum Phase {
 }
 
 /// The actions that come next, or the failure that ends the call.
-pub(super) type Step = Result<Vec<Action>, Failure>;
+pub(super) type Step = Result<Vec<CallAction>, Failure>;
 
-impl Connecting {
-    pub(super) fn new(timeout: Duration, now: Instant) -> Connecting {
-        Connecting {
+impl Connector {
+    pub(super) fn new(timeout: Duration, now: Instant) -> Connector {
+        Connector {
             until: now + timeout,
             targets: 0,
             pause: FIRST_PAUSE,
@@ -51,38 +51,38 @@ impl Connecting {
     }
 
     /// The address was resolved to this number of targets.
-    pub(super) fn found(&mut self, targets: usize, now: Instant) -> Step {
+    pub(super) fn start(&mut self, targets: usize, now: Instant) -> Step {
         self.targets = targets;
-        self.attempt(0, now, Failure::Unreachable("it stands for nothing".to_owned()))
+        self.try_target(0, now, Failure::Unreachable("it stands for nothing".to_owned()))
     }
 
-    pub(super) fn refused(&mut self, refused: Refused, now: Instant) -> Step {
+    pub(super) fn handle_refused(&mut self, refused: ConnectError, now: Instant) -> Step {
         let Phase::Trying { target, .. } = self.phase else {
             return Ok(Vec::new());
         };
         let (full, why) = match refused {
-            Refused::Full => (true, Failure::Full),
-            Refused::Other(why) => (false, Failure::Unreachable(why)),
+            ConnectError::Full => (true, Failure::Full),
+            ConnectError::Other(why) => (false, Failure::Unreachable(why)),
         };
         self.full |= full;
-        self.attempt(target + 1, now, why)
+        self.try_target(target + 1, now, why)
     }
 
-    pub(super) fn tick(&mut self, now: Instant) -> Step {
+    pub(super) fn handle_tick(&mut self, now: Instant) -> Step {
         match self.phase {
             _ if now < self.deadline() => Ok(Vec::new()),
             Phase::LookingUp => Err(Failure::Unresolved("its name was not resolved in time".to_owned())),
-            Phase::Pausing { .. } => self.attempt(0, now, Failure::Full),
+            Phase::Pausing { .. } => self.try_target(0, now, Failure::Full),
             Phase::Trying { target, .. } => {
-                let next = self.attempt(target + 1, now, Failure::TimedOut)?;
-                Ok([vec![Action::GiveUp], next].concat())
+                let next = self.try_target(target + 1, now, Failure::TimedOut)?;
+                Ok([vec![CallAction::GiveUp], next].concat())
             }
         }
     }
 
     /// Tries the given target. After the last one, schedules another round if a full queue may have room later; `why`
     /// is the failure of the target before.
-    fn attempt(&mut self, target: usize, now: Instant, why: Failure) -> Step {
+    fn try_target(&mut self, target: usize, now: Instant, why: Failure) -> Step {
         let left = self.until.saturating_duration_since(now);
         if left.is_zero() {
             return Err(why);
@@ -91,7 +91,7 @@ impl Connecting {
         if let Some(share) = left.checked_div(untried) {
             let until = now + share;
             self.phase = Phase::Trying { target, until };
-            return Ok(vec![Action::Connect(target)]);
+            return Ok(vec![CallAction::Connect(target)]);
         }
         if !std::mem::take(&mut self.full) {
             return Err(why);
@@ -109,51 +109,64 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn other() -> Refused {
-        Refused::Other("no".to_owned())
+    fn other() -> ConnectError {
+        ConnectError::Other("no".to_owned())
     }
 
     #[test]
     fn each_target_is_tried_once_within_its_share() {
         let now = Instant::now();
-        let mut way = Connecting::new(SECOND * 9, now);
-        assert_eq!(way.found(3, now), Ok(vec![Action::Connect(0)]));
-        assert_eq!(way.deadline(), now + SECOND * 3);
-        assert_eq!(way.tick(now + SECOND), Ok(vec![]), "early");
+        let mut connector = Connector::new(SECOND * 9, now);
+        assert_eq!(connector.start(3, now), Ok(vec![CallAction::Connect(0)]));
+        assert_eq!(connector.deadline(), now + SECOND * 3);
+        assert_eq!(connector.handle_tick(now + SECOND), Ok(vec![]), "early");
         let later = now + SECOND * 3;
-        assert_eq!(way.tick(later), Ok(vec![Action::GiveUp, Action::Connect(1)]));
-        assert_eq!(way.refused(other(), later), Ok(vec![Action::Connect(2)]));
-        assert_eq!(way.deadline(), now + SECOND * 9, "the last one has all that is left");
-        assert_eq!(way.refused(other(), later), Err(Failure::Unreachable("no".to_owned())));
+        assert_eq!(
+            connector.handle_tick(later),
+            Ok(vec![CallAction::GiveUp, CallAction::Connect(1)])
+        );
+        assert_eq!(
+            connector.handle_refused(other(), later),
+            Ok(vec![CallAction::Connect(2)])
+        );
+        assert_eq!(
+            connector.deadline(),
+            now + SECOND * 9,
+            "the last one has all that is left"
+        );
+        assert_eq!(
+            connector.handle_refused(other(), later),
+            Err(Failure::Unreachable("no".to_owned()))
+        );
     }
 
     #[test]
-    fn whoever_does_not_answer_in_time_is_not_waited_for() {
+    fn a_silent_name_server_or_target_times_out() {
         let now = Instant::now();
-        let mut way = Connecting::new(SECOND, now);
+        let mut connector = Connector::new(SECOND, now);
         assert_eq!(
-            way.clone().tick(now + SECOND),
+            connector.clone().handle_tick(now + SECOND),
             Err(Failure::Unresolved("its name was not resolved in time".to_owned()))
         );
-        way.found(1, now).unwrap();
-        assert_eq!(way.tick(now + SECOND), Err(Failure::TimedOut));
+        connector.start(1, now).unwrap();
+        assert_eq!(connector.handle_tick(now + SECOND), Err(Failure::TimedOut));
     }
 
     #[test]
     fn a_full_queue_is_tried_again_with_growing_pauses_until_the_deadline() {
         let start = Instant::now();
-        let (mut way, mut now, mut tries) = (Connecting::new(SECOND, start), start, 0);
-        let mut step = way.found(1, now);
+        let (mut connector, mut now, mut tries) = (Connector::new(SECOND, start), start, 0);
+        let mut step = connector.start(1, now);
         let failure = loop {
             match step {
-                Ok(actions) if actions == [Action::Connect(0)] => {
+                Ok(actions) if actions == [CallAction::Connect(0)] => {
                     tries += 1;
-                    step = way.refused(Refused::Full, now);
+                    step = connector.handle_refused(ConnectError::Full, now);
                 }
                 Ok(actions) => {
                     assert_eq!(actions, []);
-                    now = way.deadline();
-                    step = way.tick(now);
+                    now = connector.deadline();
+                    step = connector.handle_tick(now);
                 }
                 Err(failure) => break failure,
             }
