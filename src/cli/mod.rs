@@ -47,7 +47,7 @@ Signals:
   USR1      print the statistics to standard output
   USR2      print every worker, the queue, the clients, and what they are doing
   HUP       replace all workers, one by one; read the configuration file again
-  TERM INT  finish what is in hand, stop the workers, exit; a second one hurries
+  TERM INT  finish what is in hand, stop the workers, exit; a second one aborts
   URG       start the program anew, and hand it the sockets: an upgrade
 
 Examples:
