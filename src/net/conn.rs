@@ -59,7 +59,8 @@ pub struct Conn {
 pub enum End {
     /// The peer has ended its side. It may still read.
     Finished,
-    /// The connection is in error, or closed in both directions. Nothing is read or written any more.
+    /// The connection is in error, or closed in both directions. Nothing is read or written any more, and its owner
+    /// [abandons](Conn::abandon) it.
     Failed,
 }
 
@@ -156,13 +157,17 @@ impl Conn {
         self.is_writable |= readiness.writable || readiness.hung_up;
     }
 
-    /// Gives the connection up as failed. Nothing is read or written any more, and unwritten bytes are dropped.
-    pub fn fail(&mut self) {
+    /// Gives the connection up as failed. Nothing is read or written any more, and bytes that wait to be are dropped.
+    pub fn abandon(&mut self) {
+        self.fail();
+        self.early.clear();
+        self.output.clear();
+    }
+
+    fn fail(&mut self) {
         self.end = Some(End::Failed);
         self.is_readable = false;
         self.is_writable = false;
-        self.early.clear();
-        self.output.clear();
     }
 
     /// The reason why nothing more comes from the peer; `None` while something may come.

@@ -227,7 +227,7 @@ fn nothing_is_tried_again_on_a_connection_that_has_failed() {
     for (stream, client) in pairs() {
         let mut conn = Conn::with_early(stream, b"early".to_vec());
         conn.output_mut().extend_from_slice(b"answer");
-        conn.fail();
+        conn.abandon();
         conn.note(readable());
         conn.note(writable());
         assert_eq!(conn.read(&mut [0; 10]), Received::Nothing);

@@ -6,13 +6,10 @@
 //!    └── refused ─────────────┴───────────────────┘
 //! ```
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::event::RunId;
 use crate::doors::waiters::Ticket;
-
-/// A client that is told everything, and sends on, is read away for so long, lest a reset overtake the answer.
-pub const PARTING: Duration = Duration::from_secs(5);
 
 /// What a client asks for, as far as it has come.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,10 +56,7 @@ pub enum State {
         until: Instant,
     },
     /// It has everything; what it still sends is read away.
-    Parting {
-        /// For so long.
-        until: Instant,
-    },
+    Parting,
 }
 
 impl State {
@@ -70,9 +64,11 @@ impl State {
     pub fn deadline(&self) -> Option<Instant> {
         match self {
             State::Asking { until, quiet_at, .. } => Some(quiet_at.map_or(*until, |at| at.min(*until))),
-            State::Queued { until, .. } | State::Answered { until } | State::Parting { until } => Some(*until),
+            State::Queued { until, .. } | State::Answered { until } => Some(*until),
             // That of its program.
             State::Following { stalled_until, .. } => *stalled_until,
+            // That of the lingering close.
+            State::Parting => None,
         }
     }
 
@@ -83,7 +79,7 @@ impl State {
             State::Queued { .. } => "queued",
             State::Following { .. } => "following",
             State::Answered { .. } => "answered",
-            State::Parting { .. } => "parting",
+            State::Parting => "parting",
         }
     }
 }

@@ -1,6 +1,7 @@
-//! Clients: taken in, told, and let go.
+//! The clients of the command door: admitted, answered, and closed.
 
 use std::fmt;
+use std::time::Duration;
 
 use log::Level;
 use mio::Interest;
@@ -14,11 +15,18 @@ use super::{CommandDoor, CommandSource};
 use crate::buffer::Buffer;
 use crate::doors::standstill::Watch;
 use crate::net::addr::PeerAddr;
-use crate::net::edges::Edges;
+use crate::net::conn::{CloseStep, Conn, LingerLimits};
 use crate::net::limits::Full;
 use crate::net::listening::{Accepting, Listening};
-use crate::net::stream::{Stream, Unread};
+use crate::net::stream::Stream;
 use crate::reactor::{Alarm, Context, Readiness};
+
+/// A client may be sending a large file to a program that has ended without reading it, and reads its answer only
+/// behind that: so there is no limit in bytes.
+const LINGER: LingerLimits = LingerLimits {
+    time: Duration::from_secs(5),
+    bytes: usize::MAX,
+};
 
 impl Accepting for CommandDoor {
     fn listening_mut(&mut self) -> &mut Listening {
@@ -37,37 +45,35 @@ impl Accepting for CommandDoor {
 impl CommandDoor {
     // ---- in ----------------------------------------------------------------------------------------------------
 
-    pub(in crate::doors::command) fn welcome(&mut self, cx: &mut Context<'_>, mut stream: Stream, peer: PeerAddr) {
+    pub(in crate::doors::command) fn welcome(&mut self, cx: &mut Context<'_>, stream: Stream, peer: PeerAddr) {
         if !self.options.access.permits(&peer) {
             self.scheduler.counters.denied += 1;
             let line = format_args!("refused {peer}: not allowed by --allow and --deny");
             return self.note(cx, Level::Warn, Topic::Denied, line);
         }
         if let Err(full) = self.count.admit(&peer) {
-            return self.turn_away(cx, &stream, &peer, full);
+            return self.turn_away(cx, Conn::new(stream), &peer, full);
         }
-        // Output leaves as it comes; and of a client over TCP that dies in silence nobody else would tell. Where either
-        // cannot be set (the peer has gone) the next read says so.
+        // Output leaves as it comes, and the kernel notices a client over TCP that dies in silence. An error means that
+        // the peer has gone, which the next read tells as well.
         let _ = stream.set_nodelay().and_then(|()| stream.set_keepalive());
         let id = ClientId(self.next_client);
         self.next_client += 1;
-        let both = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = cx.register(CommandSource::client(id), &mut stream, both) {
+        let (mut conn, both) = (Conn::new(stream), Interest::READABLE | Interest::WRITABLE);
+        if let Err(error) = cx.register(CommandSource::client(id), &mut conn, both) {
             self.count.release(&peer);
             let line = format_args!("cannot watch {peer}: {error}");
             return self.note(cx, Level::Error, Topic::System, line);
         }
         let connection = Connection {
-            stream,
+            conn,
             peer,
             accepted: cx.now(),
             exchange: Exchange::new(self.options.max_message),
-            edges: Edges::UNTRIED,
             alarm: Alarm::default(),
             follows: None,
             input: Buffer::default(),
             input_ends: false,
-            output: Buffer::default(),
             watch: Watch::default(),
         };
         self.connections.insert(id, connection);
@@ -76,19 +82,16 @@ impl CommandDoor {
         self.pump(cx, id);
     }
 
-    /// Over the limit: told at once, and not kept. A reset may overtake the refusal where what it sends is unread; to wait for
-    /// that would be to keep the connection after all.
-    fn turn_away(&mut self, cx: &mut Context<'_>, stream: &Stream, peer: &PeerAddr, full: Full) {
+    /// Refuses a client over the limit.
+    fn turn_away(&mut self, cx: &mut Context<'_>, conn: Conn, peer: &PeerAddr, full: Full) {
         self.scheduler.counters.over_limit += 1;
         let (topic, limit) = match full {
             Full::Total => (Topic::MaxConnections, "--max-connections"),
             Full::Address => (Topic::MaxConnectionsPerIp, "--max-connections-per-ip"),
         };
-        let _ = stream.discard_unread();
-        let mut wire = Buffer::default();
-        reply::refusal(b"", &Refusal::Busy, wire.end());
-        // A fresh socket has room for so little; a peer that has gone is told nothing.
-        let _ = wire.write_to(stream);
+        let mut wire = Vec::new();
+        reply::refusal(b"", &Refusal::Busy, &mut wire);
+        conn.turn_away(&wire);
         let line = format_args!("refused {peer}: as many connections as {limit} allows");
         self.note(cx, Level::Warn, topic, line);
     }
@@ -97,7 +100,7 @@ impl CommandDoor {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        connection.edges.note(readiness);
+        connection.conn.note(readiness);
         if readiness.hung_up {
             self.tell_client(cx, id, ClientEvent::Gone);
         }
@@ -107,6 +110,9 @@ impl CommandDoor {
     pub(super) fn client_timeout(&mut self, cx: &mut Context<'_>, id: ClientId) {
         if let Some(connection) = self.connections.get_mut(&id) {
             cx.alarm_fired(&mut connection.alarm);
+            if connection.conn.close_deadline().is_some_and(|until| until <= cx.now()) {
+                return self.tell_client(cx, id, ClientEvent::Left);
+            }
             self.tell_client(cx, id, ClientEvent::Tick);
             self.pump(cx, id);
         }
@@ -116,7 +122,7 @@ impl CommandDoor {
 
     pub(super) fn prompt(&mut self, cx: &mut Context<'_>, id: ClientId) {
         if let Some(connection) = self.connections.get_mut(&id) {
-            connection.output.end().extend_from_slice(reply::PROMPT);
+            connection.conn.output_mut().extend_from_slice(reply::PROMPT);
             cx.resume_later(CommandSource::client(id));
         }
     }
@@ -124,7 +130,7 @@ impl CommandDoor {
     pub(super) fn list(&mut self, cx: &mut Context<'_>, id: ClientId) {
         if let Some(connection) = self.connections.get_mut(&id) {
             let names = self.options.commands.iter().map(|command| command.name.as_slice());
-            reply::list(names, connection.output.end());
+            reply::list(names, connection.conn.output_mut());
             cx.resume_later(CommandSource::client(id));
         }
     }
@@ -133,11 +139,11 @@ impl CommandDoor {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        reply::refusal(name, why, connection.output.end());
+        reply::refusal(name, why, connection.conn.output_mut());
         cx.resume_later(CommandSource::client(id));
         let peer = connection.peer;
         let topic = match why {
-            // Said when the program was.
+            // The log has these when the program ends.
             Refusal::TimedOut(_) | Refusal::Standstill | Refusal::NotStarted | Refusal::Unkillable => return,
             Refusal::NotFound => Topic::NotFound,
             Refusal::Busy => Topic::Busy,
@@ -157,24 +163,14 @@ impl CommandDoor {
 
     // ---- out ---------------------------------------------------------------------------------------------------
 
-    /// The client has everything. One that may still send is told that nothing more comes, and read away for a while: were its
-    /// socket closed over unread bytes, the kernel would answer with a reset, which may overtake the answer.
+    /// Begins the lingering close. Must be called once the client has everything.
     pub(super) fn part(&mut self, cx: &mut Context<'_>, id: ClientId) {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
-        // An error: it has gone.
-        let unread = connection.stream.discard_unread().unwrap_or(Unread::End);
-        let quiet = match unread {
-            Unread::End => true,
-            Unread::None => connection.input_ends,
-            Unread::Bytes(_) => false,
-        };
-        if quiet || connection.stream.shutdown_write().is_err() {
-            self.tell_client(cx, id, ClientEvent::Left);
-        } else {
-            connection.edges.expect_input();
-            cx.resume_later(CommandSource::client(id));
+        match connection.conn.begin_close(!connection.input_ends, LINGER, cx.now()) {
+            CloseStep::Done => self.tell_client(cx, id, ClientEvent::Left),
+            CloseStep::Waiting | CloseStep::MoreLater => cx.resume_later(CommandSource::client(id)),
         }
     }
 

@@ -1,4 +1,4 @@
-//! One connection as the shell holds it: the client's socket, and what is on its way to and from it.
+//! One client of the command door as the shell holds it: its connection, its messages, and its program's input.
 
 use std::time::Instant;
 
@@ -7,25 +7,21 @@ use super::super::core::exchange::Exchange;
 use crate::buffer::Buffer;
 use crate::doors::standstill::Watch;
 use crate::net::addr::PeerAddr;
-use crate::net::edges::Edges;
-use crate::net::stream::Stream;
+use crate::net::conn::Conn;
 use crate::reactor::Alarm;
 
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) stream: Stream,
+    pub(super) conn: Conn,
     pub(super) peer: PeerAddr,
     pub(super) accepted: Instant,
     pub(super) exchange: Exchange,
-    pub(super) edges: Edges,
     pub(super) alarm: Alarm,
-    /// The program that it gets the output of.
+    /// The program whose output the client gets.
     pub(super) follows: Option<RunId>,
-    /// What its program has not taken yet of what it has sent, and whether more may come.
+    /// The input that the client's program has not taken yet. Nothing is added to it once `input_ends`.
     pub(super) input: Buffer,
     pub(super) input_ends: bool,
-    /// What it has not taken yet.
-    pub(super) output: Buffer,
-    /// Whether it and its program wait for each other, and what is held for that.
+    /// The watch for a client and a program that wait for each other, with the number of bytes held meanwhile.
     pub(super) watch: Watch,
 }

@@ -14,7 +14,10 @@ impl CommandDoor {
     pub(in crate::doors::command) fn describe(&self, now: Instant) -> String {
         let uptime = now.saturating_duration_since(self.started);
         let (total, most) = (self.connections.len(), self.options.connection_limits.total);
-        let held = self.connections.values().map(|it| (it.input.len(), it.output.len()));
+        let held = self
+            .connections
+            .values()
+            .map(|it| (it.input.len(), it.conn.unwritten()));
         let (to_program, to_client) = held.fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
         let load = format_args!("clients = {total} of {most}, to program = {to_program}, to client = {to_client}");
         let mut dump = Dump::begin(&self.options.name, "command door", uptime, String::new(), load);
@@ -58,17 +61,17 @@ impl CommandDoor {
                 name.map(|name| report::command(name, &request.arguments, with_arguments))
             }
             Some(State::Following { run, .. }) => self.runs.get(run).map(|run| run.command(with_arguments)),
-            Some(State::Answered { .. } | State::Parting { .. }) | None => None,
+            Some(State::Answered { .. } | State::Parting) | None => None,
         };
         ClientView {
             number: id.0,
             state: state.map_or("over", State::name),
             waits,
             connected: now.saturating_duration_since(it.accepted),
-            who: who(&it.stream, &it.peer),
+            who: who(it.conn.socket(), &it.peer),
             command: command.unwrap_or_default(),
             to_program: it.input.len(),
-            to_client: it.output.len(),
+            to_client: it.conn.unwritten(),
         }
     }
 }

@@ -33,7 +33,6 @@ use crate::doors::closing::Closing;
 use crate::doors::journal::Journal;
 use crate::doors::on_request::Times;
 use crate::doors::standstill::Hoard;
-use crate::net::edges::Edges;
 use crate::net::limits::ConnectionCount;
 use crate::net::listening::{Accepting, Listening};
 use crate::reactor::{Context, Key, Readiness, Service, Source, SourceKind, source_kinds};
@@ -157,8 +156,7 @@ impl CommandDoor {
         let held_up = event == ClientEvent::Gone && self.holds_up_others(id);
         if let Some(connection) = self.connections.get_mut(&id).filter(|_| event == ClientEvent::Gone) {
             // Nothing more comes or goes: neither is tried again, or each try would tell the same.
-            connection.edges = Edges::default();
-            connection.output.clear();
+            connection.conn.abandon();
             if let Some(run) = connection.follows.filter(|_| held_up) {
                 cx.resume_later(CommandSource::Run.run(run));
             }

@@ -1,14 +1,12 @@
 //! Moving bytes: between a client and the scheduler, and between a run and all that follow it.
 
-use std::io::IoSlice;
-
 use super::super::core::client::State;
 use super::super::core::event::{ClientEvent, ClientId, RunEvent, RunId};
 use super::super::core::exchange::Found;
 use super::connection::Connection;
 use super::{CommandDoor, CommandSource};
 use crate::doors::standstill::{Advice, Sight};
-use crate::net::edges::{Taken, Written};
+use crate::net::conn::{CloseStep, Received, Sent};
 use crate::process::job::{Job, Moved, Pipe};
 use crate::reactor::Context;
 
@@ -67,7 +65,7 @@ impl CommandDoor {
     /// Whether nothing more is read of a program because this one does not take what there is.
     pub(super) fn holds_up_others(&self, client: ClientId) -> bool {
         let connection = self.connections.get(&client);
-        connection.is_some_and(|connection| connection.output.len() >= self.options.max_buffer)
+        connection.is_some_and(|connection| connection.conn.unwritten() >= self.options.max_buffer)
     }
 
     /// Moves what can be moved for one run and all that follow it.
@@ -104,7 +102,11 @@ impl CommandDoor {
     fn arm_client(&mut self, cx: &mut Context<'_>, id: ClientId) {
         self.look_for_standstill(cx, id);
         if let Some(connection) = self.connections.get_mut(&id) {
-            let deadlines = [self.scheduler.client_deadline(id), connection.watch.deadline()];
+            let deadlines = [
+                self.scheduler.client_deadline(id),
+                connection.watch.deadline(),
+                connection.conn.close_deadline(),
+            ];
             let deadline = deadlines.into_iter().flatten().min();
             cx.set_alarm(&mut connection.alarm, CommandSource::client(id), deadline);
         }
@@ -124,9 +126,9 @@ impl CommandDoor {
         };
         match connection
             .watch
-            .look(&mut self.hoard, &connection.stream, sight, cx.now())
+            .look(&mut self.hoard, connection.conn.socket(), sight, cx.now())
         {
-            Advice::Grow if connection.edges.readable() => cx.resume_later(CommandSource::client(id)),
+            Advice::Grow if connection.conn.is_readable() => cx.resume_later(CommandSource::client(id)),
             Advice::Wait | Advice::Grow => {}
             Advice::GiveUp => {
                 self.tell_client(cx, id, ClientEvent::Standstill);
@@ -146,7 +148,7 @@ impl CommandDoor {
             .filter(|run| run.leader == Some(id))
             .and_then(|run| run.job.as_ref());
         let input_waits = !connection.input.is_empty() && !connection.input_ends;
-        input_waits && connection.output.len() >= self.options.max_buffer && job.is_some_and(Job::takes_input)
+        input_waits && connection.conn.unwritten() >= self.options.max_buffer && job.is_some_and(Job::takes_input)
     }
 
     // ---- to and from a client ----------------------------------------------------------------------------------
@@ -158,34 +160,24 @@ impl CommandDoor {
     }
 
     fn write_client(&mut self, cx: &mut Context<'_>, id: ClientId) -> bool {
-        let answered = matches!(self.scheduler.client(id), Some(State::Answered { .. }));
+        let is_answered = matches!(self.scheduler.client(id), Some(State::Answered { .. }));
         let Some(connection) = self.connections.get_mut(&id) else {
             return false;
         };
-        let Connection {
-            edges,
-            stream,
-            output,
-            watch,
-            ..
-        } = connection;
-        let event = match output.bytes() {
-            // Nothing was to be said, as by a program that puts out nothing.
-            [] if answered => ClientEvent::Flushed,
-            [] => return false,
-            bytes => match edges.write(stream, &[IoSlice::new(bytes)]) {
-                Written::Nothing => return false,
-                Written::Gone => ClientEvent::Gone,
-                Written::Bytes(count) => {
-                    watch.sent(count);
-                    output.consume(count);
-                    if output.is_empty() {
-                        ClientEvent::Flushed
-                    } else {
-                        ClientEvent::Progress
-                    }
+        let Connection { conn, watch, .. } = connection;
+        let event = match conn.flush() {
+            // There was nothing to be written, as of a program without output.
+            Sent::Nothing if is_answered && conn.unwritten() == 0 => ClientEvent::Flushed,
+            Sent::Nothing => return false,
+            Sent::Failed => ClientEvent::Gone,
+            Sent::Bytes(count) => {
+                watch.sent(count);
+                if conn.unwritten() == 0 {
+                    ClientEvent::Flushed
+                } else {
+                    ClientEvent::Progress
                 }
-            },
+            }
         };
         self.tell_client(cx, id, event);
         true
@@ -207,6 +199,9 @@ impl CommandDoor {
         let Some(connection) = self.connections.get_mut(&id) else {
             return false;
         };
+        if connection.conn.is_closing() {
+            return self.go_on_closing(cx, id);
+        }
         if sends_input && !connection.input.is_empty() {
             // The program has to take that first, unless the two wait for each other.
             room = room.min(connection.watch.growth(&self.hoard, connection.input.len(), usual));
@@ -215,13 +210,26 @@ impl CommandDoor {
             return false;
         }
         let room = buffer.get_mut(..room).unwrap_or_default();
-        match connection.edges.read(&connection.stream, room) {
-            Taken::Nothing => return false,
-            Taken::Gone => self.tell_client(cx, id, ClientEvent::Gone),
-            Taken::End => self.client_ends(cx, id),
-            Taken::Bytes(count) => self.take(cx, id, buffer.get(..count).unwrap_or_default()),
+        match connection.conn.read(room) {
+            Received::Nothing => return false,
+            Received::Failed => self.tell_client(cx, id, ClientEvent::Gone),
+            Received::End => self.client_ends(cx, id),
+            Received::Bytes(count) => self.take(cx, id, buffer.get(..count).unwrap_or_default()),
         }
         true
+    }
+
+    /// One step of the lingering close; returns true if anything came of it.
+    fn go_on_closing(&mut self, cx: &mut Context<'_>, id: ClientId) -> bool {
+        let connection = self.connections.get_mut(&id);
+        match connection.map_or(CloseStep::Waiting, |connection| connection.conn.go_on_closing()) {
+            CloseStep::Waiting => false,
+            CloseStep::MoreLater => true,
+            CloseStep::Done => {
+                self.tell_client(cx, id, ClientEvent::Left);
+                true
+            }
+        }
     }
 
     /// The client sends nothing more.
@@ -313,7 +321,7 @@ impl CommandDoor {
     /// Reads what the program puts out, while all that follow it have room.
     fn move_output(&mut self, cx: &mut Context<'_>, id: RunId, buffer: &mut [u8]) -> bool {
         let Some(run) = self.runs.get(&id) else { return false };
-        let held = |client: &ClientId| Some((*client, self.connections.get(client)?.output.len()));
+        let held = |client: &ClientId| Some((*client, self.connections.get(client)?.conn.unwritten()));
         let held: Vec<(ClientId, usize)> = run.audience.iter().filter_map(held).collect();
         let max_buffer = self.options.max_buffer;
         let most = held.iter().map(|(_, held)| *held).max().unwrap_or(0);
@@ -348,7 +356,7 @@ impl CommandDoor {
         run.bytes_out += count as u64;
         for client in &run.audience {
             if let Some(connection) = self.connections.get_mut(client) {
-                connection.output.end().extend_from_slice(come);
+                connection.conn.output_mut().extend_from_slice(come);
             }
         }
         if !run.remember(come, self.options.max_buffer) {

@@ -169,13 +169,13 @@ impl CommandDoor {
         connection.follows = Some(id);
         if leads {
             run.leader = Some(client);
-            run.asker = on_request::asker(&connection.stream, &connection.peer);
-            run.peer = who(&connection.stream, &connection.peer);
+            run.asker = on_request::asker(connection.conn.socket(), &connection.peer);
+            run.peer = who(connection.conn.socket(), &connection.peer);
         } else {
             run.joined += 1;
             connection.input.clear();
             let so_far = run.history.as_deref().unwrap_or_default();
-            connection.output.end().extend_from_slice(so_far);
+            connection.conn.output_mut().extend_from_slice(so_far);
         }
         run.audience.insert(client);
         // Of those that join, each is looked after for itself.

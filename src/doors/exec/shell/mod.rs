@@ -241,7 +241,7 @@ impl ExecDoor {
         };
         if event == Event::Gone {
             // Nothing more comes or goes: neither is tried again, or each try would tell the same.
-            connection.conn.fail();
+            connection.conn.abandon();
         }
         let before = connection.run.state();
         let actions = connection.run.handle(event, cx.now());

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::super::client::{PARTING, Request, State};
+use super::super::client::{Request, State};
 use super::super::event::{Action, ClientEvent, ClientId, Refusal, RunId};
 use super::super::run::Happening;
 use super::{Job, Scheduler};
@@ -230,8 +230,7 @@ impl Scheduler {
     pub(super) fn answered(&mut self, id: ClientId, until: Instant, event: &ClientEvent, now: Instant) {
         match event {
             ClientEvent::Flushed => {
-                let until = now + PARTING;
-                self.enter(id, State::Parting { until });
+                self.enter(id, State::Parting);
                 self.actions.push(Action::Part(id));
             }
             ClientEvent::Progress => self.answer(id, now),

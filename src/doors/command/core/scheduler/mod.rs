@@ -180,7 +180,7 @@ impl Scheduler {
 
     /// Whether nothing runs and nobody is there but who has been told everything.
     pub fn is_idle(&self) -> bool {
-        let parts = |state: &State| matches!(state, State::Parting { .. });
+        let parts = |state: &State| *state == State::Parting;
         self.jobs.is_empty() && self.clients.values().all(parts)
     }
 
@@ -215,11 +215,10 @@ impl Scheduler {
             } => self.queued(id, request, (ticket, since, until), event, now),
             State::Following { run, stalled_until } => self.following(id, run, stalled_until, event, now),
             State::Answered { until } => self.answered(id, until, &event, now),
-            State::Parting { until } => match event {
+            State::Parting => match event {
                 ClientEvent::Left | ClientEvent::Gone => self.close(id),
-                ClientEvent::Tick if now >= until => self.close(id),
-                // Early, or of what is past.
-                _ => self.enter(id, State::Parting { until }),
+                // Of what is past.
+                _ => self.enter(id, State::Parting),
             },
         }
         self.check();
