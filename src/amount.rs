@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_has_its_unit_behind_a_blank() {
+    fn a_time_is_printed_with_a_blank_before_its_unit() {
         for (count, text) in [
             (0, "0 ms"),
             (1, "<0.01 ms"),
@@ -246,7 +246,7 @@ mod tests {
     proptest! {
         /// A longer time never looks shorter within one unit, and the figures are never more than five.
         #[test]
-        fn a_time_is_short_and_near(count in any::<u64>(), shift in 0_u32..64) {
+        fn a_printed_time_has_few_figures_and_is_nearly_exact(count in any::<u64>(), shift in 0_u32..64) {
             let text = nanos(count >> shift);
             let units = ["ms", "s", "min", "h", "d"];
             let words: Vec<&str> = text.split(' ').collect();

@@ -134,7 +134,7 @@ fn on_failure(flags: &Flags, mistakes: &mut Vec<String>) -> Vec<u8> {
             "iotcpd: --fail-url: {wrong}; give that as well, or leave it out"
         ));
     }
-    if let Some((wrong, remedy)) = url.and_then(fail::unfit) {
+    if let Some((wrong, remedy)) = url.and_then(fail::url_mistake) {
         mistakes.push(format!("iotcpd: --fail-url: {wrong}; {remedy}"));
     }
     text.unwrap_or_else(|| flags.fail.unwrap_or(Fail::Open).answer(url))
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn one_word_says_what_a_failure_means() {
+    fn fail_open_and_closed_choose_the_answer() {
         let closed = lower("--squid --fail closed x:1").unwrap();
         assert_eq!(closed.on_failure, b"302:http://url-filter-unavailable.invalid/");
         assert_eq!(closed.on_contradiction, closed.on_failure);
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn channel_ids_are_squids() {
+    fn channel_ids_need_the_squid_mode() {
         assert_eq!(lower("--squid x:1").unwrap().channel_ids, ChannelIds::Auto);
         assert_eq!(
             lower("--squid --channel-ids no x:1").unwrap().channel_ids,
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_told() {
+    fn every_mistake_is_reported() {
         let error = lower("nonsense --timeout 1ms --on-failure a\\nb").unwrap_err();
         assert_eq!(error.blame(), Blame::Operator);
         let text = error.to_string();
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_address_there_is_nobody_to_ask() {
+    fn an_address_is_required() {
         assert!(Ask::try_parse_from(["ask"]).is_err());
     }
 }

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_behind_the_program_is_the_programs() {
+    fn arguments_after_the_program_belong_to_it() {
         let options = lower("/run/x.sock ls -l --color -n -i --help -h -- --connect-timeout 1").unwrap();
         assert_eq!(options.address, "unix:/run/x.sock".parse().unwrap());
         assert_eq!(
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_before_it_is_ours() {
+    fn flags_before_the_program_belong_to_call() {
         let options = lower("-n --connect-timeout 500ms localhost:9000 cat -n").unwrap();
         assert_eq!(
             (options.stdin, words(&options).join(" ")),
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_told() {
+    fn every_mistake_is_reported() {
         let error = lower("--connect-timeout 1ms 127.0.0.1:99999 cat").unwrap_err();
         assert_eq!(error.blame(), Blame::Operator);
         let text = error.to_string();

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::file::File;
-use super::say;
+use super::write_to;
 use crate::error::Error;
 use crate::net::standard::Standard;
 
@@ -15,6 +15,6 @@ pub(super) struct Flags {
 
 pub(super) fn run(flags: Flags) -> Result<(), Error> {
     flags.file.source("check")?.check()?;
-    say(&mut Standard::Output, "ok\n");
+    write_to(&mut Standard::Output, "ok\n");
     Ok(())
 }

@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_come_along() {
+    fn flags_are_kept_with_the_file() {
         let Ok(Source::Torc { flags, .. }) = source_of("--config x --quiet-time 20ms --listen unix:/x -d", None) else {
             panic!("it is a torc.cfg")
         };

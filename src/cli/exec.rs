@@ -49,7 +49,7 @@ fn options(flags: &Flags) -> Result<Options, Error> {
     match lower::exec(NAME, &spec) {
         Ok(lowered) => Ok(lowered.options),
         Err(mistakes) => {
-            let lines: Vec<_> = mistakes.iter().map(told).collect();
+            let lines: Vec<_> = mistakes.iter().map(message).collect();
             Err(Error::mistakes(lines))
         }
     }
@@ -57,7 +57,7 @@ fn options(flags: &Flags) -> Result<Options, Error> {
 
 /// Returns the message about a mistake. SOCKET was inserted as the first address of `--listen`; a mistake in it is
 /// reported as one in SOCKET.
-fn told(mistake: &Mistake) -> String {
+fn message(mistake: &Mistake) -> String {
     let told = mistake.of_flags();
     let of_socket = told
         .strip_prefix("--listen")

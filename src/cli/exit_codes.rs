@@ -61,9 +61,9 @@ impl ExitCodesFlag {
 /// Returns the exit statuses for a command line that could not be parsed, as far as the flag can be found in it: a
 /// mistake elsewhere should be reported by the chosen status as well. `command` is the command that the line was parsed
 /// as.
-pub(super) fn wanted_by(command: &Command, words: &[OsString]) -> ExitCodes {
+pub(super) fn codes_in(command: &Command, words: &[OsString]) -> ExitCodes {
     let is_flag = |name: &str| {
-        let flag = getopt::written_out(command, name).ok().flatten();
+        let flag = getopt::find_flag(command, name).ok().flatten();
         flag.and_then(Arg::get_long) == Some(NAME)
     };
     let given = getopt::values_of(words, is_flag).filter_map(|value| Codes::from_str(value, false).ok());
@@ -75,12 +75,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_exit_codes_are_found_in_a_line_that_is_wrong() {
+    fn the_exit_codes_are_found_in_a_command_line_with_mistakes() {
         let program = super::super::command();
         let command = program.find_subcommand("exec").unwrap();
         let found = |line: &str| {
             let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
-            wanted_by(command, &words)
+            codes_in(command, &words)
         };
         for line in [
             "iotcpd exec --exit-codes sockexec",
@@ -101,6 +101,6 @@ mod tests {
             assert_eq!(found(line), ExitCodes::Iotcpd, "{line}");
         }
         let words = ["iotcpd", "--exit-codes", "sockexec"].map(OsString::from);
-        assert_eq!(wanted_by(&program, &words), ExitCodes::Iotcpd, "there is no such flag");
+        assert_eq!(codes_in(&program, &words), ExitCodes::Iotcpd, "there is no such flag");
     }
 }

@@ -28,14 +28,14 @@ impl File {
     pub(super) fn source(self, command: &str) -> Result<Source, Error> {
         let path = match self.file.or(self.config) {
             Some(path) => path,
-            None => usual(command, PathBuf::from(DEFAULT))?,
+            None => default_file(command, PathBuf::from(DEFAULT))?,
         };
         Ok(Source::of(path))
     }
 }
 
 /// Returns the default file, if it exists. Any other mistake is reported when it is read.
-fn usual(command: &str, path: PathBuf) -> Result<PathBuf, Error> {
+fn default_file(command: &str, path: PathBuf) -> Result<PathBuf, Error> {
     if path.symlink_metadata().is_ok() {
         return Ok(path);
     }
@@ -75,10 +75,10 @@ mod tests {
     }
 
     #[test]
-    fn the_usual_file_is_there_or_that_is_told() {
+    fn the_default_file_must_exist() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("iotcpd.toml");
-        let told = usual("run", path.clone()).unwrap_err();
+        let told = default_file("run", path.clone()).unwrap_err();
         assert_eq!(told.blame(), Blame::Operator);
         let begins = format!(
             "no file is named, and there is no {}; name the file with the services (iotcpd run FILE, or --config FILE)",
@@ -86,6 +86,6 @@ mod tests {
         );
         assert!(told.to_string().starts_with(&begins), "{told}");
         std::fs::write(&path, "").unwrap();
-        assert_eq!(usual("run", path.clone()).unwrap(), path);
+        assert_eq!(default_file("run", path.clone()).unwrap(), path);
     }
 }

@@ -14,7 +14,7 @@ use clap::{Arg, Command};
 use crate::config::suggest::nearest;
 
 /// The long flags of iotcpd 1.1. This list must not be extended.
-const OLD: [&str; 9] = [
+const OLD_FLAGS: [&str; 9] = [
     "help",
     "version",
     "daemon",
@@ -44,7 +44,7 @@ pub(super) fn read(cli: &Command, words: Vec<OsString>) -> Result<Line, String> 
         words: rest.by_ref().take(1).collect(),
         surplus: Vec::new(),
     };
-    let rest = behind_command(cli, rest.collect());
+    let rest = move_global_flags(cli, rest.collect());
     let first = rest.first().and_then(|first| first.to_str());
     match first.and_then(|first| cli.find_subcommand(first)) {
         Some(pool) if pool.get_name() == "pool" => {
@@ -67,7 +67,7 @@ pub(super) fn read(cli: &Command, words: Vec<OsString>) -> Result<Line, String> 
 
 /// Moves flags that stand before the name of a command behind it. The flags that every command has may stand there;
 /// clap expects them behind the name.
-fn behind_command(cli: &Command, mut words: Vec<OsString>) -> Vec<OsString> {
+fn move_global_flags(cli: &Command, mut words: Vec<OsString>) -> Vec<OsString> {
     let (mut flags, mut next) = (Vec::new(), 0);
     while let Some(word) = words.get(next).and_then(|word| word.to_str()) {
         if next > 0 && cli.find_subcommand(word).is_some() {
@@ -78,7 +78,7 @@ fn behind_command(cli: &Command, mut words: Vec<OsString>) -> Vec<OsString> {
         let name = word
             .strip_prefix("--")
             .map(|word| word.split('=').next().unwrap_or(word));
-        let Some(Ok(Some(arg))) = name.map(|name| written_out(cli, name)) else {
+        let Some(Ok(Some(arg))) = name.map(|name| find_flag(cli, name)) else {
             break;
         };
         // A flag without a value asks for the help or the version, and is left in its place.
@@ -150,7 +150,7 @@ fn long(definition: &Command, word: OsString) -> Result<(OsString, bool), String
         Some((name, value)) => (name, Some(value)),
         None => (written, None),
     };
-    let Some(arg) = written_out(definition, name)? else {
+    let Some(arg) = find_flag(definition, name)? else {
         return Ok((word, false));
     };
     let full = arg.get_long().unwrap_or(name);
@@ -177,11 +177,11 @@ pub(super) fn values_of(words: &[OsString], is_flag: impl Fn(&str) -> bool) -> i
 }
 
 /// Returns the flag with this name, or with this beginning of its name; `None` if there is none.
-pub(super) fn written_out<'c>(definition: &'c Command, name: &str) -> Result<Option<&'c Arg>, String> {
+pub(super) fn find_flag<'c>(definition: &'c Command, name: &str) -> Result<Option<&'c Arg>, String> {
     let flags = || definition.get_arguments().filter(|arg| arg.get_long().is_some());
     let called = |arg: &&Arg| arg.get_long() == Some(name);
     let begins = |arg: &&Arg| arg.get_long().is_some_and(|long| long.starts_with(name));
-    let is_old = |arg: &&Arg| arg.get_long().is_some_and(|long| OLD.contains(&long));
+    let is_old = |arg: &&Arg| arg.get_long().is_some_and(|long| OLD_FLAGS.contains(&long));
     if let Some(arg) = flags().find(called) {
         return Ok(Some(arg));
     }
@@ -255,15 +255,15 @@ mod tests {
 
     /// Every abbreviation that was unique among the flags of 1.1.
     #[test]
-    fn an_abbreviation_of_old_means_what_it_meant() {
-        for old in OLD {
+    fn an_abbreviation_of_1_1_keeps_its_meaning() {
+        for old in OLD_FLAGS {
             for length in 1..=old.len() {
                 let begin = &old[..length];
-                let alone = OLD.iter().filter(|other| other.starts_with(begin)).count() == 1;
+                let alone = OLD_FLAGS.iter().filter(|other| other.starts_with(begin)).count() == 1;
                 let line = format!("iotcpd --{begin}");
                 if alone {
                     means(&line, &format!("iotcpd --{old}"));
-                } else if !OLD.contains(&begin) {
+                } else if !OLD_FLAGS.contains(&begin) {
                     let told = mistake(&line);
                     assert_eq!(
                         told,
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn an_abbreviation_of_another_flag_is_good_as_long_as_it_is_of_one_alone() {
+    fn an_abbreviation_of_a_new_flag_must_be_unique() {
         means("iotcpd --queue-s 5", "iotcpd --queue-size 5");
         means("iotcpd --persist -n 2", "iotcpd --persistent -n 2");
         assert_eq!(
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn words_that_belong_to_no_flag_are_taken_out() {
+    fn words_without_a_flag_are_removed() {
         let cases = [
             ("iotcpd -n 2 x -p 9 y", "iotcpd -n 2 -p 9", "x y"),
             ("iotcpd x -n2", "iotcpd -n2", "x"),
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_of_every_command_may_stand_before_its_name() {
+    fn a_global_flag_may_stand_before_the_command() {
         for (line, words) in [
             ("iotcpd --log-level debug run F", "iotcpd run --log-level debug F"),
             (
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_meant_for_a_command_is_left_to_be_refused() {
+    fn a_word_that_resembles_a_command_is_left_to_clap() {
         for line in [
             "iotcpd serve",
             "iotcpd chek --config x",

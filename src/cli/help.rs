@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::say;
+use super::write_to;
 use crate::config::suggest::nearest;
 use crate::error::{Blame, Error};
 use crate::net::standard::Standard;
@@ -16,7 +16,7 @@ pub(super) struct Flags {
 
 pub(super) fn run(flags: &Flags) -> Result<(), Error> {
     let help = help(flags.command.as_deref())?;
-    say(&mut Standard::Output, help);
+    write_to(&mut Standard::Output, help);
     Ok(())
 }
 
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_says_what_the_flag_says() {
+    fn help_prints_the_same_as_the_flag() {
         for (command, part) in [
             (None, "Usage: iotcpd [OPTIONS]"),
             (Some("pool"), "Usage: iotcpd pool [OPTIONS]"),
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_is_none_is_told_what_it_may_be() {
+    fn an_unknown_command_gets_a_suggestion() {
         let told = |name| help(Some(name)).unwrap_err().to_string();
         assert_eq!(
             told("chek"),

@@ -17,7 +17,7 @@ use std::time::SystemTime;
 use clap::ValueEnum;
 use log::Level;
 
-use super::{getopt, say};
+use super::{getopt, write_to};
 use crate::config::levels::Levels;
 use crate::config::lower::log::LogSettings;
 use crate::config::spec::log::{Format, LogSpec};
@@ -59,39 +59,39 @@ fn understand(text: &OsStr, instead: &str) -> Result<Levels, String> {
 /// Returns the form of messages about a wrong command line: that of the format flag, if it is found among the program's
 /// arguments and has a right value.
 pub(super) fn form_at_start(arguments: &[OsString]) -> Form {
-    wished(arguments)
+    format_in(arguments)
         .unwrap_or(Format::Auto)
         .form(crate::log::is_standard_error())
 }
 
 /// Returns the value of the last format flag that has a right value.
-fn wished(arguments: &[OsString]) -> Option<Format> {
+fn format_in(arguments: &[OsString]) -> Option<Format> {
     let given = getopt::values_of(arguments, |name| name == FORMAT);
     given.filter_map(|value| Format::from_str(value, false).ok()).last()
 }
 
 /// Writes a message that is no line of the log: `text`, which includes its line end, as it is, or `message` formatted
 /// as a line.
-pub(super) fn tell(form: Form, level: Level, text: &str, message: &str) {
+pub(super) fn print_message(form: Form, level: Level, text: &str, message: &str) {
     match form {
-        Form::Plain | Form::Time => say(&mut Standard::Error, text),
-        Form::Journal | Form::Json => put(form, level, message),
+        Form::Plain | Form::Time => write_to(&mut Standard::Error, text),
+        Form::Journal | Form::Json => print_line(form, level, message),
     }
 }
 
 /// Reports the error that ends a command. `serves` is true for a daemon.
-pub(super) fn tell_end(form: Form, error: &Error, serves: bool) {
+pub(super) fn report_end(form: Form, error: &Error, serves: bool) {
     // A mistake in flags or in a file is always printed in the form that editors read.
     let is_line = serves && error.blame() != Blame::Operator && !io::stderr().is_terminal();
     let message = error.to_string();
     if is_line {
-        put(form, Level::Error, &message);
+        print_line(form, Level::Error, &message);
     } else {
-        tell(form, Level::Error, &error.for_terminal(), &message);
+        print_message(form, Level::Error, &error.for_terminal(), &message);
     }
 }
 
-fn put(form: Form, level: Level, message: &str) {
+fn print_line(form: Form, level: Level, message: &str) {
     let line = Line {
         at: SystemTime::now(),
         level,
@@ -101,7 +101,7 @@ fn put(form: Form, level: Level, message: &str) {
     };
     let mut lines = Vec::new();
     form.write(&line, std::process::id(), &mut lines);
-    say(&mut Standard::Error, String::from_utf8_lossy(&lines));
+    write_to(&mut Standard::Error, String::from_utf8_lossy(&lines));
 }
 
 #[cfg(test)]
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_form_is_found_in_a_line_that_cannot_be_read() {
+    fn the_form_is_found_in_a_command_line_with_mistakes() {
         for (line, format) in [
             ("iotcpd pool --bad", None),
             ("iotcpd pool --log-format json --bad", Some(Format::Json)),
@@ -123,12 +123,12 @@ mod tests {
             ("iotcpd call --bad -- x --log-format json", None),
         ] {
             let arguments: Vec<_> = line.split(' ').map(OsString::from).collect();
-            assert_eq!(wished(&arguments), format, "{line}");
+            assert_eq!(format_in(&arguments), format, "{line}");
         }
     }
 
     #[test]
-    fn a_variable_that_says_nothing_is_told_with_what_is_used_instead() {
+    fn a_wrong_variable_is_reported_with_the_level_used_instead() {
         let told = |text: &str| understand(OsStr::new(text), "info").unwrap_err();
         assert_eq!(
             told("inf"),

@@ -124,7 +124,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     listen_to_signals();
     if arguments.len() < 2 {
-        say(&mut Standard::Output, Cli::command().render_help());
+        write_to(&mut Standard::Output, Cli::command().render_help());
         return ExitCode::SUCCESS;
     }
     let form = logging::form_at_start(&arguments);
@@ -133,7 +133,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let line = match getopt::read(&definition, arguments) {
         Ok(line) => line,
         Err(what) => {
-            logging::tell(form, Level::Error, &format!("iotcpd: {what}\n"), &what);
+            logging::print_message(form, Level::Error, &format!("iotcpd: {what}\n"), &what);
             return ExitCode::from(USAGE);
         }
     };
@@ -141,17 +141,17 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let command = command.unwrap_or(&definition);
     let cli = match Cli::try_parse_from(&line.words) {
         Ok(cli) => cli,
-        Err(error) => return refusal::tell(command, error, exit_codes::wanted_by(command, &line.words), form),
+        Err(error) => return refusal::print(command, error, exit_codes::codes_in(command, &line.words), form),
     };
     let codes = exit_codes(&cli);
     let role = Role::of(cli.command.as_ref());
-    let (log, settings) = logging::start(cli.log, env::var_os(logging::VARIABLE), role.levels_else());
+    let (log, settings) = logging::start(cli.log, env::var_os(logging::VARIABLE), role.default_levels());
     for word in line.surplus {
         let what = format!(
             "`{}` belongs to no flag and is passed over; leave it out",
             word.to_string_lossy().escape_debug()
         );
-        logging::tell(log.form(), Level::Warn, &format!("iotcpd: {what}\n"), &what);
+        logging::print_message(log.form(), Level::Warn, &format!("iotcpd: {what}\n"), &what);
     }
     let outcome = dispatch(cli.command, &cli.pool, codes, settings);
     // Writes all remaining lines of the log before the reason for the end.
@@ -160,7 +160,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match outcome {
         Ok(status) => status,
         Err(Failure { error, status }) => {
-            logging::tell_end(form, &error, role.serves());
+            logging::report_end(form, &error, role.serves());
             ExitCode::from(status)
         }
     }
@@ -191,7 +191,7 @@ impl Role {
     }
 
     /// Returns the description of the levels that apply when neither a flag nor the environment chooses them.
-    const fn levels_else(self) -> &'static str {
+    const fn default_levels(self) -> &'static str {
         match self {
             Role::Services => "info, or what the file says,",
             Role::Door | Role::Tool => "info",
@@ -265,7 +265,7 @@ pub fn command() -> clap::Command {
 
 /// Writes to a standard stream. A closed stream is ignored, because a program that is about to end cannot report it
 /// elsewhere.
-fn say(stream: &mut impl Write, text: impl fmt::Display) {
+fn write_to(stream: &mut impl Write, text: impl fmt::Display) {
     let _ = write!(stream, "{text}").and_then(|()| stream.flush());
 }
 
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_understood_is_status_2_with_a_remedy() {
+    fn a_wrong_command_line_is_status_2_with_a_remedy() {
         let error = parse("iotcpd -b soon").unwrap_err();
         assert_eq!(error.exit_code(), 2);
         assert!(

@@ -40,7 +40,7 @@ mod tests {
     use crate::error::Blame;
 
     #[test]
-    fn mistakes_are_told_by_their_flags() {
+    fn mistakes_are_reported_with_their_flags() {
         let spec = PoolSpec {
             num_daemons: Some(Whole(0)),
             ipv4: Some("localhost".into()),

@@ -11,7 +11,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command};
 use log::Level;
 
-use super::{logging, say};
+use super::{logging, write_to};
 use crate::config::advice;
 use crate::config::suggest::nearest;
 use crate::error::ExitCodes;
@@ -20,27 +20,27 @@ use crate::net::standard::Standard;
 
 /// Prints the message of clap. Help and version are printed in this way too, with status 0. `command` is the command
 /// that the line was parsed as, `codes` holds the status of a mistake, and `form` is the form of its message.
-pub(super) fn tell(command: &Command, mut error: clap::Error, codes: ExitCodes, form: Form) -> ExitCode {
+pub(super) fn print(command: &Command, mut error: clap::Error, codes: ExitCodes, form: Form) -> ExitCode {
     if error.kind() == ErrorKind::DisplayVersion {
         // There is one version for all commands of the program.
-        say(
+        write_to(
             &mut Standard::Output,
             concat!("iotcpd ", env!("CARGO_PKG_VERSION"), "\n"),
         );
         return ExitCode::SUCCESS;
     }
-    if let Some(written) = unknown(&error) {
+    if let Some(written) = unknown_word(&error) {
         error.remove(ContextKind::SuggestedArg);
         error.remove(ContextKind::SuggestedSubcommand);
         error.remove(ContextKind::Suggested);
-        if let Some(tip) = instead(command, &written) {
+        if let Some(tip) = remedy(command, &written) {
             let tip = ContextValue::StyledStrs(vec![StyledStr::from(tip)]);
             error.insert(ContextKind::Suggested, tip);
         }
     }
     if matches!(form, Form::Journal | Form::Json) && error.use_stderr() {
         let text = error.render().to_string();
-        logging::tell(form, Level::Error, &text, text.strip_prefix("error: ").unwrap_or(&text));
+        logging::print_message(form, Level::Error, &text, text.strip_prefix("error: ").unwrap_or(&text));
     } else {
         // A closed terminal cannot be reported anywhere.
         let _ = error.print();
@@ -52,7 +52,7 @@ pub(super) fn tell(command: &Command, mut error: clap::Error, codes: ExitCodes, 
 }
 
 /// Returns the unknown flag or command.
-fn unknown(error: &clap::Error) -> Option<String> {
+fn unknown_word(error: &clap::Error) -> Option<String> {
     let what = match error.kind() {
         ErrorKind::UnknownArgument => ContextKind::InvalidArg,
         ErrorKind::InvalidSubcommand => ContextKind::InvalidSubcommand,
@@ -65,7 +65,7 @@ fn unknown(error: &clap::Error) -> Option<String> {
 }
 
 /// Returns the remedy for an unknown flag or command.
-fn instead(command: &Command, written: &str) -> Option<String> {
+fn remedy(command: &Command, written: &str) -> Option<String> {
     let flags = || command.get_arguments().filter_map(Arg::get_long);
     let has = |name: &str| flags().any(|flag| flag == name);
     if let Some(name) = written.strip_prefix("--") {

@@ -20,7 +20,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_told_from_an_address() {
+    fn paths_and_addresses_are_distinguished() {
         for path in [
             "/run/x",
             "x.sock",

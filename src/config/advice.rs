@@ -4,7 +4,7 @@
 //! programs (xinetd, tcpserver, spawn-fcgi, squid and its helpers), and needs to know what replaces it here. So a word
 //! is looked up here before it is compared with the existing words ([`nearest`](super::suggest::nearest)).
 
-use super::suggest::normal;
+use super::suggest::normalized;
 
 /// The names that several programs have for one thing, and what to do about it here.
 struct Advice {
@@ -187,7 +187,7 @@ pub fn for_flag(written: &str, has: impl Fn(&str) -> bool) -> Option<String> {
     let word = match letter {
         Some(letter) => letter.to_owned(),
         // A single letter after two dashes is not a short flag.
-        None => Some(normal(written.trim_start_matches('-'))).filter(|word| word.len() > 1)?,
+        None => Some(normalized(written.trim_start_matches('-'))).filter(|word| word.len() > 1)?,
     };
     find(&word, has).map(str::to_owned)
 }
@@ -195,7 +195,7 @@ pub fn for_flag(written: &str, has: impl Fn(&str) -> bool) -> Option<String> {
 /// Returns the advice for a key of a file; flags in it have no dashes.
 #[must_use]
 pub fn for_key(written: &str, has: impl Fn(&str) -> bool) -> Option<String> {
-    let word = Some(normal(written)).filter(|word| word.len() > 1)?;
+    let word = Some(normalized(written)).filter(|word| word.len() > 1)?;
     find(&word, has).map(|text| text.replace("--", ""))
 }
 
@@ -217,7 +217,7 @@ mod tests {
     use crate::config::spec::pool::PoolSpec;
 
     #[test]
-    fn a_word_of_another_program_gets_what_takes_its_place() {
+    fn a_flag_of_another_program_gets_advice() {
         let of = |written: &str| for_flag(written, |flag| flag == "user");
         assert!(of("--pidfile").unwrap().contains("supervisor"));
         assert_eq!(of("--pid_file"), of("--pidfile"));
@@ -232,7 +232,7 @@ mod tests {
 
     /// Every flag that an advice names exists, and no existing flag has an advice.
     #[test]
-    fn advice_names_flags_that_there_are() {
+    fn advice_names_existing_flags() {
         let flags = ExecSpec::augment_args(PoolSpec::augment_args(Command::new("flags")));
         let known: BTreeSet<_> = flags
             .get_arguments()

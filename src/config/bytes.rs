@@ -64,7 +64,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn text_is_text() {
+    fn plain_text_is_unchanged() {
         for word in ["", "plain", "Grüße", "\u{ffff}\u{10fffd}"] {
             assert_eq!(bytes(&text(word.as_bytes())), word.as_bytes());
         }
@@ -74,7 +74,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn all_bytes_come_back(all in proptest::collection::vec(any::<u8>(), 0..40), private in any::<bool>()) {
+        fn any_bytes_are_restored(all in proptest::collection::vec(any::<u8>(), 0..40), private in any::<bool>()) {
             let all = if private { [&all, "\u{10ff80}".as_bytes(), &all].concat() } else { all };
             prop_assert_eq!(bytes(&text(&all)), all);
         }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::de::{Deserialize, Deserializer};
 
-use super::units::{Numbers, Reader, Time, Unreadable, Written};
+use super::units::{Numbers, Quantity, QuantityError, QuantityVisitor, Time};
 use crate::doors::pool::options::Framing as Meant;
 
 /// A framing, as an option names it.
@@ -23,21 +23,21 @@ const NAMED: [Meant; 7] = [
     Meant::Eof,
 ];
 
-impl Written for Framing {
+impl Quantity for Framing {
     const WANTED: &'static str = "a framing; write line, netstring, nul, u32be, content-length, until-empty-line, eof, or for example quiet=20ms";
 }
 
 impl FromStr for Framing {
-    type Err = Unreadable;
+    type Err = QuantityError;
 
-    fn from_str(text: &str) -> Result<Self, Unreadable> {
+    fn from_str(text: &str) -> Result<Self, QuantityError> {
         let text = text.trim();
         let meant = match text.split_once('=') {
             Some(("quiet", time)) => time.parse().ok().map(|Time(time)| Meant::Quiet(time)),
             Some(_) => None,
             None => NAMED.into_iter().find(|framing| framing.name() == text),
         };
-        meant.map(Self).ok_or_else(Unreadable::wanted::<Self>)
+        meant.map(Self).ok_or_else(QuantityError::wanted::<Self>)
     }
 }
 
@@ -49,7 +49,7 @@ impl fmt::Display for Framing {
 
 impl<'de> Deserialize<'de> for Framing {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(Reader::new(Numbers::QuotesOnly))
+        from.deserialize_any(QuantityVisitor::new(Numbers::QuotesOnly))
     }
 }
 
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_framing_is_read_as_it_is_shown() {
+    fn every_framing_is_parsed_as_it_is_printed() {
         let quiet = [20, 1500, 60_000].map(|ms| Meant::Quiet(Duration::from_millis(ms)));
         for meant in NAMED.into_iter().chain(quiet) {
             assert_eq!(meant.to_string().parse(), Ok(Framing(meant)), "{meant}");
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_is_refused_with_those_there_are() {
+    fn an_unknown_framing_is_refused_with_the_known_ones() {
         for text in [
             "",
             "lines",

@@ -15,7 +15,7 @@ use serde::de::{self, Deserialize, Deserializer, Visitor};
 
 use super::quote::Quoted;
 use super::suggest::nearest;
-use crate::log::{self as house, Filter};
+use crate::log::{self as app_log, Filter};
 
 /// The words for the levels, the most important first.
 const LEVELS: [(&str, LevelFilter); 6] = [
@@ -33,32 +33,32 @@ pub struct Levels(pub Filter);
 
 /// The description of a mistake, with its remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mistaken(String);
+pub struct LevelsError(String);
 
-impl fmt::Display for Mistaken {
+impl fmt::Display for LevelsError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Mistaken {}
+impl std::error::Error for LevelsError {}
 
 impl FromStr for Levels {
-    type Err = Mistaken;
+    type Err = LevelsError;
 
-    fn from_str(text: &str) -> Result<Self, Mistaken> {
+    fn from_str(text: &str) -> Result<Self, LevelsError> {
         let mut filter = Filter::default();
         if text.trim().is_empty() {
-            return Err(mistaken("it is empty", "write for example info, or warn,pool=debug"));
+            return Err(error("it is empty", "write for example info, or warn,pool=debug"));
         }
         for part in text.split(',').map(str::trim) {
             if part.is_empty() {
                 let what = format!("nothing stands beside a comma of {}", Quoted(text));
-                return Err(mistaken(&what, "write for example warn,pool=debug"));
+                return Err(error(&what, "write for example warn,pool=debug"));
             }
             if let Some((_, pattern)) = part.split_once('/') {
                 let what = format!("lines cannot be chosen by their text, {}", Quoted(pattern));
-                return Err(mistaken(&what, "leave out the slash and what is behind it"));
+                return Err(error(&what, "leave out the slash and what is behind it"));
             }
             match part.split_once('=') {
                 Some((room, written)) => {
@@ -73,8 +73,8 @@ impl FromStr for Levels {
                 None => match level(part) {
                     Some(level) => filter.set_base(level),
                     None if part == ALL => filter.set_base(LevelFilter::Trace),
-                    None if house::is_known(part) => filter.set(part, LevelFilter::Trace),
-                    None => return Err(neither(part)),
+                    None if app_log::is_known(part) => filter.set(part, LevelFilter::Trace),
+                    None => return Err(not_a_level(part)),
                 },
             }
         }
@@ -91,10 +91,10 @@ fn level(written: &str) -> Option<LevelFilter> {
 }
 
 fn path_of(written: &str) -> Option<&str> {
-    let known = house::ROOMS.iter().find(|(name, _)| *name == written);
+    let known = app_log::ROOMS.iter().find(|(name, _)| *name == written);
     known
         .map(|(_, path)| *path)
-        .or_else(|| house::is_known(written).then_some(written))
+        .or_else(|| app_log::is_known(written).then_some(written))
 }
 
 fn level_words() -> impl Iterator<Item = &'static str> + Clone {
@@ -102,7 +102,7 @@ fn level_words() -> impl Iterator<Item = &'static str> + Clone {
 }
 
 fn room_names() -> impl Iterator<Item = &'static str> + Clone {
-    house::ROOMS.iter().map(|(name, _)| *name)
+    app_log::ROOMS.iter().map(|(name, _)| *name)
 }
 
 /// The words for levels in other programs.
@@ -119,32 +119,32 @@ const ELSEWHERE: [(&str, &str); 10] = [
     ("none", "off"),
 ];
 
-fn no_level(written: &str) -> Mistaken {
+fn no_level(written: &str) -> LevelsError {
     let what = format!("there is no level {}", Quoted(written));
     let elsewhere = ELSEWHERE.iter().find(|(word, _)| word.eq_ignore_ascii_case(written));
     match elsewhere
         .map(|(_, level)| *level)
         .or_else(|| nearest(written, level_words()))
     {
-        Some(meant) => asked(&what, meant),
-        None => mistaken(&what, &format!("write {}", choice(level_words()))),
+        Some(meant) => suggestion(&what, meant),
+        None => error(&what, &format!("write {}", choice(level_words()))),
     }
 }
 
-fn no_room(written: &str) -> Mistaken {
+fn no_room(written: &str) -> LevelsError {
     let what = format!("there is no room {}", Quoted(written));
     // The wrong part of a path is most often the last.
     match nearest(written.rsplit("::").next().unwrap_or(written), room_names()) {
-        Some(meant) => asked(&what, meant),
-        None => mistaken(&what, &format!("write {}", choice(room_names()))),
+        Some(meant) => suggestion(&what, meant),
+        None => error(&what, &format!("write {}", choice(room_names()))),
     }
 }
 
 /// Returns the mistake for a single word that is no level.
-fn neither(written: &str) -> Mistaken {
+fn not_a_level(written: &str) -> LevelsError {
     if path_of(written).is_some() {
         let what = format!("{} is a room, and no level", Quoted(written));
-        return mistaken(&what, &format!("write for example {written}=debug"));
+        return error(&what, &format!("write for example {written}=debug"));
     }
     no_level(written)
 }
@@ -155,12 +155,12 @@ fn choice(words: impl Iterator<Item = &'static str>) -> String {
     format!("{} or {last}", words.join(", "))
 }
 
-fn mistaken(what: &str, remedy: &str) -> Mistaken {
-    Mistaken(format!("{what}; {remedy}"))
+fn error(what: &str, remedy: &str) -> LevelsError {
+    LevelsError(format!("{what}; {remedy}"))
 }
 
-fn asked(what: &str, meant: &str) -> Mistaken {
-    mistaken(what, &format!("did you mean `{meant}`?"))
+fn suggestion(what: &str, meant: &str) -> LevelsError {
+    error(what, &format!("did you mean `{meant}`?"))
 }
 
 impl<'de> Deserialize<'de> for Levels {
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_level_is_for_all_and_a_room_may_have_its_own() {
+    fn a_level_applies_to_all_rooms_without_one_of_their_own() {
         for (text, expected) in [
             ("info", [3, 3, 3, 3]),
             ("ERROR", [1, 1, 1, 1]),
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_rust_log_was_given_goes_on_to_work() {
+    fn former_values_of_rust_log_still_work() {
         for (text, expected) in [
             ("iotcpd::doors::pool=debug", [4, 3, 3, 3]),
             ("iotcpd::doors::pool::shell::probe=debug", [3, 3, 3, 3]),
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_told_with_what_to_write() {
+    fn a_mistake_is_reported_with_its_remedy() {
         let rooms = "pool, exec, command, services, daemon, config, net, process, reactor, client, cli or log";
         for (text, told) in [
             ("", "it is empty; write for example info, or warn,pool=debug"),
@@ -284,7 +284,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_written_is_understood_or_told(text in "[a-z=,:/ ]{0,30}") {
+        fn any_text_is_levels_or_an_error(text in "[a-z=,:/ ]{0,30}") {
             if let Err(error) = text.parse::<Levels>() {
                 prop_assert!(error.to_string().contains("; "), "{}", error);
             }

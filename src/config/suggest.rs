@@ -6,7 +6,7 @@
 /// misleads.
 #[must_use]
 pub fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
-    let written = normal(written);
+    let written = normalized(written);
     let length = written.chars().count();
     let most = match length {
         0 | 1 => return None,
@@ -22,18 +22,18 @@ pub fn nearest<'k>(written: &str, known: impl IntoIterator<Item = &'k str>) -> O
         .filter(|(distance, _)| *distance <= most)
         .min_by(|(one, a), (other, b)| {
             one.cmp(other)
-                .then_with(|| likeness(&written, b).total_cmp(&likeness(&written, a)))
+                .then_with(|| similarity(&written, b).total_cmp(&similarity(&written, a)))
         })
         .map(|(_, word)| word)
 }
 
 /// Returns the similarity of two words, to choose between equally distant ones: a common beginning counts more.
-fn likeness(written: &str, known: &str) -> f64 {
+fn similarity(written: &str, known: &str) -> f64 {
     strsim::jaro_winkler(written, known)
 }
 
 /// Returns a word in the spelling of flags and keys.
-pub(super) fn normal(written: &str) -> String {
+pub(super) fn normalized(written: &str) -> String {
     written.trim_start_matches('-').to_lowercase().replace('_', "-")
 }
 
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn what_resembles_nothing_gets_no_suggestion() {
+    fn a_word_unlike_all_others_gets_no_suggestion() {
         for other in ["colour", "", "x", "pidfile", "pid", "queue", "timeout", "ip"] {
             assert_eq!(nearest(other, KNOWN), None, "{other}");
         }

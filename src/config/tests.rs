@@ -378,7 +378,7 @@ fn the_letters_of_1_1_work() {
 
 /// The defaults are written twice, in the help and in `lower`; this test compares them.
 #[test]
-fn the_help_tells_the_true_defaults() {
+fn the_defaults_in_the_help_are_true() {
     let mut checked = 0;
     for option in options() {
         let name = option.get_long().unwrap();

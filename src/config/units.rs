@@ -14,30 +14,30 @@ use super::quote::Quoted;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
 /// A quantity with a written form, and the words that describe this form.
-pub(super) trait Written: FromStr<Err = Unreadable> {
+pub(super) trait Quantity: FromStr<Err = QuantityError> {
     /// The end of the sentence "not …": the wanted quantity, then an example.
     const WANTED: &'static str;
 }
 
 /// The error for a text that is not the wanted quantity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unreadable {
+pub struct QuantityError {
     wanted: &'static str,
 }
 
-impl Unreadable {
-    pub(super) fn wanted<T: Written>() -> Self {
+impl QuantityError {
+    pub(super) fn wanted<T: Quantity>() -> Self {
         Self { wanted: T::WANTED }
     }
 }
 
-impl fmt::Display for Unreadable {
+impl fmt::Display for QuantityError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "not {}", self.wanted)
     }
 }
 
-impl std::error::Error for Unreadable {}
+impl std::error::Error for QuantityError {}
 
 /// A length of time. The unit may be `ms`, `s`, `m`, `h` or `d`, and is the second if missing; fractions count down to
 /// a nanosecond.
@@ -117,17 +117,17 @@ fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     u64::try_from(whole.checked_add(fraction)?).ok()
 }
 
-impl Written for Time {
+impl Quantity for Time {
     const WANTED: &'static str = "a length of time; write for example 15 (seconds), 500ms, 1.5s, 2m or 1h";
 }
 
 impl FromStr for Time {
-    type Err = Unreadable;
+    type Err = QuantityError;
 
-    fn from_str(text: &str) -> Result<Self, Unreadable> {
+    fn from_str(text: &str) -> Result<Self, QuantityError> {
         scaled(text, &TIME_UNITS)
             .map(|nanos| Self(Duration::from_nanos(nanos)))
-            .ok_or_else(Unreadable::wanted::<Self>)
+            .ok_or_else(QuantityError::wanted::<Self>)
     }
 }
 
@@ -146,17 +146,17 @@ impl fmt::Display for Time {
     }
 }
 
-impl Written for Size {
+impl Quantity for Size {
     const WANTED: &'static str = "a number of bytes; write for example 12000, 64KiB or 1MiB";
 }
 
 impl FromStr for Size {
-    type Err = Unreadable;
+    type Err = QuantityError;
 
-    fn from_str(text: &str) -> Result<Self, Unreadable> {
+    fn from_str(text: &str) -> Result<Self, QuantityError> {
         scaled(&text.to_ascii_lowercase(), &SIZE_UNITS)
             .map(Self)
-            .ok_or_else(Unreadable::wanted::<Self>)
+            .ok_or_else(QuantityError::wanted::<Self>)
     }
 }
 
@@ -178,15 +178,18 @@ impl fmt::Display for Size {
     }
 }
 
-impl Written for Whole {
+impl Quantity for Whole {
     const WANTED: &'static str = "a whole number; write for example 4";
 }
 
 impl FromStr for Whole {
-    type Err = Unreadable;
+    type Err = QuantityError;
 
-    fn from_str(text: &str) -> Result<Self, Unreadable> {
-        text.trim().parse().map(Self).map_err(|_| Unreadable::wanted::<Self>())
+    fn from_str(text: &str) -> Result<Self, QuantityError> {
+        text.trim()
+            .parse()
+            .map(Self)
+            .map_err(|_| QuantityError::wanted::<Self>())
     }
 }
 
@@ -196,14 +199,14 @@ impl fmt::Display for Whole {
     }
 }
 
-impl Written for FileMode {
+impl Quantity for FileMode {
     const WANTED: &'static str = "permission bits in octal; write for example \"0660\"";
 }
 
 impl FromStr for FileMode {
-    type Err = Unreadable;
+    type Err = QuantityError;
 
-    fn from_str(text: &str) -> Result<Self, Unreadable> {
+    fn from_str(text: &str) -> Result<Self, QuantityError> {
         let text = text.trim();
         let digits = text.strip_prefix("0o").unwrap_or(text);
         let octal = !digits.is_empty() && digits.bytes().all(|digit| matches!(digit, b'0'..=b'7'));
@@ -212,7 +215,7 @@ impl FromStr for FileMode {
         } else {
             None
         };
-        mode.map(Self).ok_or_else(Unreadable::wanted::<Self>)
+        mode.map(Self).ok_or_else(QuantityError::wanted::<Self>)
     }
 }
 
@@ -222,20 +225,20 @@ impl fmt::Display for FileMode {
     }
 }
 
-impl Written for Escaped {
+impl Quantity for Escaped {
     const WANTED: &'static str =
         "text with known escapes; write \\n, \\r, \\t, \\0, \\xNN (two hexadecimal digits) or \\\\, for example ERR\\n";
 }
 
 impl FromStr for Escaped {
-    type Err = Unreadable;
+    type Err = QuantityError;
 
-    fn from_str(text: &str) -> Result<Self, Unreadable> {
+    fn from_str(text: &str) -> Result<Self, QuantityError> {
         let mut bytes = Vec::with_capacity(text.len());
         let mut rest = text.bytes();
         while let Some(byte) = rest.next() {
             match byte {
-                b'\\' => bytes.push(escape(&mut rest).ok_or_else(Unreadable::wanted::<Self>)?),
+                b'\\' => bytes.push(escape(&mut rest).ok_or_else(QuantityError::wanted::<Self>)?),
                 plain => bytes.push(plain),
             }
         }
@@ -275,7 +278,7 @@ impl fmt::Display for Escaped {
 
 /// Passes every form of a TOML value to the one parser of `T`. `numbers` tells if a bare number may be a `T`; if not,
 /// it is refused here.
-pub(super) struct Reader<T> {
+pub(super) struct QuantityVisitor<T> {
     numbers: Numbers,
     wanted: PhantomData<T>,
 }
@@ -287,7 +290,7 @@ pub(super) enum Numbers {
     QuotesOnly,
 }
 
-impl<T: Written> Reader<T> {
+impl<T: Quantity> QuantityVisitor<T> {
     pub(super) const fn new(numbers: Numbers) -> Self {
         Self {
             numbers,
@@ -300,13 +303,13 @@ impl<T: Written> Reader<T> {
             Numbers::Allowed => self.visit_str(&number.to_string()),
             Numbers::QuotesOnly => Err(E::custom(format_args!(
                 "the bare number {number} is {}",
-                Unreadable::wanted::<T>()
+                QuantityError::wanted::<T>()
             ))),
         }
     }
 }
 
-impl<T: Written> Visitor<'_> for Reader<T> {
+impl<T: Quantity> Visitor<'_> for QuantityVisitor<T> {
     type Value = T;
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -315,7 +318,7 @@ impl<T: Written> Visitor<'_> for Reader<T> {
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
         text.parse()
-            .map_err(|error: Unreadable| E::custom(format_args!("{} is {error}", Quoted(text))))
+            .map_err(|error: QuantityError| E::custom(format_args!("{} is {error}", Quoted(text))))
     }
 
     fn visit_i64<E: de::Error>(self, number: i64) -> Result<T, E> {
@@ -333,31 +336,31 @@ impl<T: Written> Visitor<'_> for Reader<T> {
 
 impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(Reader::new(Numbers::Allowed))
+        from.deserialize_any(QuantityVisitor::new(Numbers::Allowed))
     }
 }
 
 impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(Reader::new(Numbers::Allowed))
+        from.deserialize_any(QuantityVisitor::new(Numbers::Allowed))
     }
 }
 
 impl<'de> Deserialize<'de> for Whole {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(Reader::new(Numbers::Allowed))
+        from.deserialize_any(QuantityVisitor::new(Numbers::Allowed))
     }
 }
 
 impl<'de> Deserialize<'de> for FileMode {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(Reader::new(Numbers::QuotesOnly))
+        from.deserialize_any(QuantityVisitor::new(Numbers::QuotesOnly))
     }
 }
 
 impl<'de> Deserialize<'de> for Escaped {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(Reader::new(Numbers::QuotesOnly))
+        from.deserialize_any(QuantityVisitor::new(Numbers::QuotesOnly))
     }
 }
 
@@ -384,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_seconds_unless_they_say_otherwise() {
+    fn times_are_seconds_by_default() {
         assert_eq!(time("15"), Some(Duration::from_secs(15)));
         assert_eq!(time("15s"), Some(Duration::from_secs(15)));
         assert_eq!(time("500ms"), Some(Duration::from_millis(500)));
@@ -396,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_is_refused_with_an_example() {
+    fn an_invalid_time_is_refused_with_an_example() {
         for text in [
             "",
             "s",
@@ -511,7 +514,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_upsets_the_parsers(text in any::<String>()) {
+        fn any_text_can_be_parsed(text in any::<String>()) {
             let _ = (text.parse::<Time>(), text.parse::<Size>(), text.parse::<Escaped>(), text.parse::<FileMode>());
         }
     }

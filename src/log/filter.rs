@@ -98,7 +98,7 @@ impl Filter {
 
     /// Returns the least important level that is wanted anywhere.
     #[must_use]
-    pub fn most(&self) -> LevelFilter {
+    pub fn max_level(&self) -> LevelFilter {
         let parts = self.parts.iter().map(|(_, level)| *level);
         parts.fold(self.base, |most, level| most.max(level))
     }
@@ -146,7 +146,10 @@ mod tests {
             let levels = [Level::Error, Level::Warn, Level::Info, Level::Debug, Level::Trace];
             levels.into_iter().filter(|level| filter.wants(path, *level)).count()
         };
-        assert_eq!((wants(&filter, "iotcpd::net"), filter.most()), (3, LevelFilter::Info));
+        assert_eq!(
+            (wants(&filter, "iotcpd::net"), filter.max_level()),
+            (3, LevelFilter::Info)
+        );
         filter.set_base(LevelFilter::Warn);
         filter.set("iotcpd::doors", LevelFilter::Error);
         filter.set("iotcpd::doors::pool", LevelFilter::Off);
@@ -162,11 +165,11 @@ mod tests {
         ] {
             assert_eq!(wants(&filter, path), count, "{path}");
         }
-        assert_eq!(filter.most(), LevelFilter::Trace);
+        assert_eq!(filter.max_level(), LevelFilter::Trace);
     }
 
     #[test]
-    fn only_what_can_be_there_is_known() {
+    fn only_possible_modules_are_known() {
         for path in ["iotcpd", "iotcpd::doors", "iotcpd::doors::pool::x", "iotcpd::net"] {
             assert!(is_known(path), "{path}");
         }

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_has_what_nobody_else_adds() {
+    fn each_form_adds_what_its_reader_lacks() {
         for (form, expected) in [
             (Form::Plain, "WARN main: full\n"),
             (Form::Time, "2026-11-29T23:31:46.123Z iotcpd[77]: WARN main: full\n"),
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_far_off_upsets_nothing() {
+    fn times_far_from_today_can_be_formatted() {
         let day = Duration::from_secs(86_400);
         assert_eq!(time(SystemTime::UNIX_EPOCH - day), "1970-01-01T00:00:00.000Z");
         assert_eq!(time(SystemTime::UNIX_EPOCH + day * 4_000_000), "");

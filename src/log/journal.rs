@@ -15,10 +15,10 @@ pub fn is_standard_error() -> bool {
         return false;
     };
     // The call fails for a closed standard error, which is not the journal.
-    fstat(io::stderr().as_fd()).is_ok_and(|file| is_named(&named.to_string_lossy(), file.st_dev, file.st_ino))
+    fstat(io::stderr().as_fd()).is_ok_and(|file| names_file(&named.to_string_lossy(), file.st_dev, file.st_ino))
 }
 
-fn is_named(named: &str, device: u64, inode: u64) -> bool {
+fn names_file(named: &str, device: u64, inode: u64) -> bool {
     let Some((of_device, of_inode)) = named.split_once(':') else {
         return false;
     };
@@ -31,7 +31,7 @@ mod tests {
 
     #[test]
     fn device_and_inode_are_both_compared() {
-        assert!(is_named("9:12345", 9, 12_345));
+        assert!(names_file("9:12345", 9, 12_345));
         for other in [
             "9:12346",
             "8:12345",
@@ -43,7 +43,7 @@ mod tests {
             "x:y",
             "-9:12345",
         ] {
-            assert!(!is_named(other, 9, 12_345), "{other}");
+            assert!(!names_file(other, 9, 12_345), "{other}");
         }
     }
 }

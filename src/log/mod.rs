@@ -26,7 +26,7 @@ use log::{Metadata, Record};
 pub use self::filter::{Filter, ROOMS, is_known, room};
 pub use self::form::{Form, Line};
 pub use self::journal::is_standard_error;
-use self::writer::{Event, LAST_WORDS, Message, WAITING};
+use self::writer::{CHANNEL_CAPACITY, FLUSH_TIMEOUT, Message, PendingLine};
 
 /// The key under which a log macro names the service of its line: `log::info!(service = name; "...")`.
 const SERVICE: &str = "service";
@@ -56,7 +56,7 @@ const FORMS: [Form; 4] = [Form::Plain, Form::Time, Form::Journal, Form::Json];
 
 impl Shared {
     fn set(&self, filter: Filter, form: Form) {
-        log::set_max_level(filter.most());
+        log::set_max_level(filter.max_level());
         // A filter is always complete, even when a thread panicked while it held the lock.
         *self.filter.write().unwrap_or_else(PoisonError::into_inner) = filter;
         let number = FORMS.iter().position(|known| *known == form).unwrap_or_default();
@@ -86,8 +86,8 @@ impl log::Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let event = Event::of(record, SystemTime::now(), self.shared.form());
-        match self.lines.try_send(Message::Event(event)) {
+        let event = PendingLine::capture(record, SystemTime::now(), self.shared.form());
+        match self.lines.try_send(Message::Line(event)) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => {
                 self.shared.lost.fetch_add(1, Ordering::Relaxed);
@@ -103,7 +103,7 @@ impl log::Log for Logger {
 /// Starts the log. Must be called once, before anything logs.
 #[must_use]
 pub fn start(filter: Filter, form: Form) -> Log {
-    let (lines, to_write) = mpsc::sync_channel(WAITING);
+    let (lines, to_write) = mpsc::sync_channel(CHANNEL_CAPACITY);
     let shared = Arc::new(Shared {
         filter: RwLock::default(),
         form: AtomicU8::default(),
@@ -147,7 +147,7 @@ impl Drop for Log {
         let (done, written) = mpsc::sync_channel(1);
         if self.lines.try_send(Message::Flush(done)).is_ok() {
             // When the time runs out, the reader has had its chance.
-            let _ = written.recv_timeout(LAST_WORDS);
+            let _ = written.recv_timeout(FLUSH_TIMEOUT);
         }
     }
 }
@@ -176,20 +176,20 @@ mod tests {
     }
 
     #[test]
-    fn what_finds_no_room_is_counted_and_never_waits() {
+    fn lines_that_find_the_channel_full_are_counted_and_do_not_wait() {
         let (logger, to_write) = logger(2);
         for number in 0..5 {
             log(&logger, Level::Info, &format!("line {number}"));
         }
         assert_eq!(logger.shared.lost.load(Ordering::Relaxed), 3);
-        let Message::Event(event) = to_write.recv().unwrap() else {
+        let Message::Line(event) = to_write.recv().unwrap() else {
             panic!("it is a line")
         };
         assert_eq!(event.message, "line 0");
     }
 
     #[test]
-    fn what_is_not_wanted_is_dropped_and_what_is_has_its_time() {
+    fn unwanted_lines_are_dropped_and_wanted_ones_have_their_time() {
         let (logger, to_write) = logger(2);
         log(&logger, Level::Debug, "no");
         let mut filter = Filter::default();
@@ -198,7 +198,7 @@ mod tests {
         assert_eq!(logger.shared.form(), Form::Json);
         let before = SystemTime::now();
         log(&logger, Level::Debug, "yes");
-        let Message::Event(event) = to_write.recv().unwrap() else {
+        let Message::Line(event) = to_write.recv().unwrap() else {
             panic!("it is a line")
         };
         assert_eq!(event.message, "yes");

@@ -25,9 +25,9 @@ use super::{SERVICE, Shared};
 use crate::net::standard::Standard;
 
 /// The number of lines that the channel holds, for a slow reader or for the end of a pause.
-pub(super) const WAITING: usize = 4096;
+pub(super) const CHANNEL_CAPACITY: usize = 4096;
 /// The time that the end of the program waits for the remaining lines.
-pub(super) const LAST_WORDS: Duration = Duration::from_secs(1);
+pub(super) const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest time that a line waits after the one before it.
 const PAUSE: Duration = Duration::from_millis(5);
 /// The number of bytes after which a batch is written.
@@ -37,14 +37,14 @@ const USUAL_LENGTH: usize = 160;
 
 #[derive(Debug)]
 pub(super) enum Message {
-    Event(Event),
+    Line(PendingLine),
     /// A request to write everything before it, and then to answer on this channel.
     Flush(SyncSender<()>),
 }
 
 /// A line on its way to the writer.
 #[derive(Debug)]
-pub(super) struct Event {
+pub(super) struct PendingLine {
     pub(super) at: SystemTime,
     level: Level,
     target: Target,
@@ -59,10 +59,10 @@ enum Target {
     Owned(Box<str>),
 }
 
-impl Event {
+impl PendingLine {
     /// Captures a record at the moment `at`, to be written in the form `form`. If the form changes before the line is
     /// written, the line is written in the new form, but perhaps without its service, which is kept for JSON only.
-    pub(super) fn of(record: &Record<'_>, at: SystemTime, form: Form) -> Self {
+    pub(super) fn capture(record: &Record<'_>, at: SystemTime, form: Form) -> Self {
         let mut message = String::with_capacity(USUAL_LENGTH);
         // Formatting fails if a part of the message does; the text up to there is better than nothing.
         let _ = std::fmt::write(&mut message, *record.args());
@@ -74,7 +74,7 @@ impl Event {
             Some(path) if path == record.target() => Target::Static(path),
             _ => Target::Owned(record.target().into()),
         };
-        Event {
+        PendingLine {
             at,
             level: record.level(),
             target,
@@ -105,10 +105,10 @@ pub(super) fn start(to_write: Receiver<Message>, shared: Arc<Shared>) -> io::Res
 
 /// Writes one line on the calling thread.
 pub(super) fn write_here(message: Message, form: Form) {
-    if let Message::Event(event) = message {
+    if let Message::Line(event) = message {
         let mut line = Vec::new();
         event.write(form, std::process::id(), &mut line);
-        put(&mut line);
+        write_out(&mut line);
     }
 }
 
@@ -121,29 +121,29 @@ fn write(to_write: &Receiver<Message>, shared: &Shared) {
         let mut next = Some(first);
         while let Some(message) = next {
             match message {
-                Message::Event(event) => event.write(shared.form(), pid, &mut batch),
+                Message::Line(event) => event.write(shared.form(), pid, &mut batch),
                 Message::Flush(done) => {
-                    put(&mut batch);
+                    write_out(&mut batch);
                     // The other side may have stopped waiting.
                     let _ = done.try_send(());
                 }
             }
             if batch.len() >= BATCH {
-                put(&mut batch);
+                write_out(&mut batch);
             }
             next = to_write.try_recv().ok();
         }
         let count = shared.lost.swap(0, Ordering::Relaxed);
         if count > 0 {
-            missing(count).write(shared.form(), pid, &mut batch);
+            lost_lines(count).write(shared.form(), pid, &mut batch);
         }
-        put(&mut batch);
+        write_out(&mut batch);
         thread::sleep(PAUSE);
     }
 }
 
-fn missing(count: u64) -> Event {
-    Event {
+fn lost_lines(count: u64) -> PendingLine {
+    PendingLine {
         at: SystemTime::now(),
         level: Level::Warn,
         target: Target::Static(module_path!()),
@@ -152,7 +152,7 @@ fn missing(count: u64) -> Event {
     }
 }
 
-fn put(lines: &mut Vec<u8>) {
+fn write_out(lines: &mut Vec<u8>) {
     if !lines.is_empty() {
         // The lines for a closed standard error have no reader.
         let _ = Standard::Error.write_all(lines);

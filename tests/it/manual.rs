@@ -17,7 +17,7 @@ use iotcpd::internals::config::spec::exec::Protocol;
 use iotcpd::internals::config::spec::fail::Fail;
 use iotcpd::internals::config::spec::log::{Format, LogTable};
 use iotcpd::internals::config::spec::pool::{HalfClose, LineEnd, Mode};
-use iotcpd::internals::config::spec::whether::Whether;
+use iotcpd::internals::config::spec::yes_no::YesNo;
 use iotcpd::internals::config::units::{Escaped, FileMode, Size, Time, Whole};
 
 use crate::harness::{Daemon, temp_dir};
@@ -270,7 +270,7 @@ fn type_of(flag: &Arg) -> &'static str {
         _ if value == TypeId::of::<Framing>() || value == TypeId::of::<LineEnd>() => "(text)",
         _ if value == TypeId::of::<String>() || value == TypeId::of::<HalfClose>() => "(text)",
         _ if value == TypeId::of::<Levels>() || value == TypeId::of::<Format>() => "(text)",
-        _ if value == TypeId::of::<Mode>() || value == TypeId::of::<Whether>() => "(text)",
+        _ if value == TypeId::of::<Mode>() || value == TypeId::of::<YesNo>() => "(text)",
         _ if value == TypeId::of::<Protocol>() || value == TypeId::of::<Fail>() => "(text)",
         _ => panic!("the page has no word for the type of {flag}"),
     }

@@ -26,7 +26,7 @@ pub(super) struct Group<'i> {
 }
 
 /// The parts of a door that the two kinds of file write in different ways.
-pub(super) struct Written<'t, 'i> {
+pub(super) struct DoorParts<'t, 'i> {
     /// The keys of the door.
     pub(super) section: &'t Section<'t, 'i>,
     /// Keys beside these, which have been read already.
@@ -54,8 +54,8 @@ pub(super) fn read_table(section: &Section<'_, '_>, found: &mut Found<'_>) -> Op
         );
         found.report.add(section.name.span().start, text);
     }
-    let section = Section::of(section.name, &own);
-    let written = Written {
+    let section = Section::new(section.name, &own);
+    let written = DoorParts {
         section: &section,
         others: &[COMMANDS],
         groups,
@@ -92,8 +92,8 @@ fn groups<'i>(commands: Spanned<DeValue<'i>>, door: &str, report: &mut Report<'_
 }
 
 /// Reads the door and its commands. Returns `None` after a mistake, which has been reported.
-pub(super) fn read(written: Written<'_, '_>, found: &mut Found<'_>) -> Option<Options> {
-    let Written {
+pub(super) fn read(written: DoorParts<'_, '_>, found: &mut Found<'_>) -> Option<Options> {
+    let DoorParts {
         section,
         others,
         groups,
@@ -101,8 +101,8 @@ pub(super) fn read(written: Written<'_, '_>, found: &mut Found<'_>) -> Option<Op
         flags,
     } = written;
     let commands: Vec<Option<Command>> = groups.iter().map(|group| read_group(group, program, found)).collect();
-    let (mut spec, keys) = Keys::read_beside::<CommandSpec>(section, others, &mut found.report);
-    let of_flags = flags.put_over(&mut spec);
+    let (mut spec, keys) = Keys::read_with_others::<CommandSpec>(section, others, &mut found.report);
+    let of_flags = flags.overlay_onto(&mut spec);
     let all_read = commands.iter().all(Option::is_some);
     let mut lowered = lower::command(section.name.get_ref(), &spec, commands.into_iter().flatten().collect());
     if let Err(mistakes) = &mut lowered {
@@ -110,7 +110,7 @@ pub(super) fn read(written: Written<'_, '_>, found: &mut Found<'_>) -> Option<Op
         let listens = section.table.contains_key("listen") && !keys.all_read();
         mistakes.retain(|mistake| !(listens && mistake.origin == lower::Origin::key("listen")));
         for mistake in mistakes.extract_if(.., |mistake| of_flags.contains(&mistake.origin.key)) {
-            found.report.add_above(format!("iotcpd: {}", mistake.of_flags()));
+            found.report.add_general(format!("iotcpd: {}", mistake.of_flags()));
         }
     }
     accept(&keys, lowered, found).filter(|_| all_read)
@@ -130,7 +130,7 @@ fn read_group(group: &Group<'_>, program: Program, found: &mut Found<'_>) -> Opt
             // The name of the command may be anywhere among its keys, so the message names it.
             Program::Path => format!(" (in the command {})", Quoted(name)),
         },
-        ..Section::of(&group.name, &group.table)
+        ..Section::new(&group.name, &group.table)
     };
     let (spec, keys) = Keys::read::<EntrySpec>(&section, report);
     let entry = Entry {

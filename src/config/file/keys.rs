@@ -32,7 +32,7 @@ pub(super) struct Section<'t, 'i> {
 
 impl<'t, 'i> Section<'t, 'i> {
     /// Creates the section of a service with a header.
-    pub(super) const fn of(name: &'t Spanned<DeString<'i>>, table: &'t DeTable<'i>) -> Self {
+    pub(super) const fn new(name: &'t Spanned<DeString<'i>>, table: &'t DeTable<'i>) -> Self {
         let of = String::new();
         Self { name, table, of }
     }
@@ -53,12 +53,12 @@ impl<'t, 'i> Keys<'t, 'i> {
     where
         S: Spec + DeserializeOwned + Default,
     {
-        Self::read_beside(section, &[], report)
+        Self::read_with_others(section, &[], report)
     }
 
     /// As [`read`](Self::read), for a section that had other keys, `others`, which are read elsewhere and have been
     /// removed.
-    pub(super) fn read_beside<S>(
+    pub(super) fn read_with_others<S>(
         section: &'t Section<'t, 'i>,
         others: &[&'static str],
         report: &mut Report<'_>,
@@ -85,8 +85,8 @@ impl<'t, 'i> Keys<'t, 'i> {
             let Some(flag) = by_name.get(name) else {
                 keys.unread += 1;
                 report.add_lazily(key.span().start, || {
-                    let instead = instead(name, flags, others);
-                    format!("there is no key {}; {instead}", Quoted(name))
+                    let remedy = remedy(name, flags, others);
+                    format!("there is no key {}; {remedy}", Quoted(name))
                 });
                 continue;
             };
@@ -134,18 +134,18 @@ impl<'t, 'i> Keys<'t, 'i> {
 }
 
 /// Returns the remedy for an unknown key, where the keys of `flags` and `others` are known.
-pub(super) fn instead(name: &str, flags: &Command, others: &[&'static str]) -> String {
+pub(super) fn remedy(name: &str, flags: &Command, others: &[&'static str]) -> String {
     let known = || flags.get_arguments().filter_map(Arg::get_long);
     if let Some(advice) = advice::for_key(name, |other| known().any(|known| known == other)) {
         return advice;
     }
-    similar(name, flags, others)
+    suggestion(name, flags, others)
 }
 
 /// Returns the remedy for an unknown key that resembles a known one.
-pub(super) fn similar(name: &str, flags: &Command, others: &[&'static str]) -> String {
+pub(super) fn suggestion(name: &str, flags: &Command, others: &[&'static str]) -> String {
     let known = flags.get_arguments().filter_map(Arg::get_long);
-    let meant = of_letter(name, flags).or_else(|| nearest(name, known.chain(others.iter().copied())));
+    let meant = long_name_of(name, flags).or_else(|| nearest(name, known.chain(others.iter().copied())));
     meant.map_or_else(
         || "see iotcpd.toml(5) for those there are".to_owned(),
         |meant| format!("did you mean `{meant}`?"),
@@ -153,7 +153,7 @@ pub(super) fn similar(name: &str, flags: &Command, others: &[&'static str]) -> S
 }
 
 /// Returns the key of a short flag. Short names do not exist in a file.
-pub(super) fn of_letter<'f>(name: &str, flags: &'f Command) -> Option<&'f str> {
+pub(super) fn long_name_of<'f>(name: &str, flags: &'f Command) -> Option<&'f str> {
     let mut letters = name.chars();
     let (Some(letter), None) = (letters.next(), letters.next()) else {
         return None;
@@ -169,14 +169,14 @@ fn is_list(flag: &Arg) -> bool {
 }
 
 /// A message about a position.
-type Misread = (usize, String);
+type Mistake = (usize, String);
 
 /// Returns the readable part of a value (of a list, the good elements) and the mistakes in the rest.
 fn readable<'i, S: DeserializeOwned>(
     flag: &Arg,
     key: &Spanned<DeString<'i>>,
     value: &Spanned<DeValue<'i>>,
-) -> (Option<Spanned<DeValue<'i>>>, Vec<Misread>) {
+) -> (Option<Spanned<DeValue<'i>>>, Vec<Mistake>) {
     if !is_list(flag) {
         return match try_alone::<S>(flag, key, value, value.clone()) {
             Ok(()) => (Some(value.clone()), Vec::new()),
@@ -220,7 +220,7 @@ fn try_alone<'i, S: DeserializeOwned>(
     key: &Spanned<DeString<'i>>,
     written: &Spanned<DeValue<'i>>,
     value: Spanned<DeValue<'i>>,
-) -> Result<(), Misread> {
+) -> Result<(), Mistake> {
     let wrong = wrong_form(flag, written.get_ref()).or_else(|| {
         let alone = DeTable::from_iter([(key.clone(), value)]);
         deserialize::<S>(alone).err()

@@ -17,7 +17,7 @@ pub(super) fn read(kind: &Spanned<DeString<'_>>, value: &Spanned<DeValue<'_>>, f
         found.report.add(kind.span().start, text);
         return;
     };
-    let (table, _) = Keys::read::<LogTable>(&Section::of(kind, table), &mut found.report);
+    let (table, _) = Keys::read::<LogTable>(&Section::new(kind, table), &mut found.report);
     found.log = LogSpec::from(table);
 }
 
@@ -35,7 +35,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_says_what_is_logged_and_how() {
+    fn a_file_sets_the_levels_and_the_form() {
         let text = format!("{SERVICE}[log]\nlevel = 'warn,pool=debug'\nformat = 'json'\n");
         let read = read_all("f", text.as_bytes()).unwrap();
         assert_eq!(read.services.len(), 1);
@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_in_it_is_told_at_its_place() {
+    fn a_mistake_is_reported_at_its_position() {
         for (log, line) in [
             (
                 "[log]\nlevel = 'inf'",

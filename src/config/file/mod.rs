@@ -29,7 +29,7 @@ use toml::de::{DeString, DeTable, DeValue};
 use self::contents::contents;
 use self::keys::{Keys, Section};
 use self::nature::ReadAs;
-use self::needs::{Looks, Needs};
+use self::needs::{Needs, Scope};
 use self::report::Report;
 pub use self::torc::{load as load_torc, read as read_torc};
 use super::lower::{self, Lowered, Mistake};
@@ -91,7 +91,7 @@ impl Source {
         match self {
             Source::Toml(path) => {
                 let (name, bytes) = contents(path)?;
-                read_bytes(&name, &bytes, Looks::AtNeeds).map(drop)
+                read_bytes(&name, &bytes, Scope::Needs).map(drop)
             }
             Source::Torc { path, flags } => torc::check(path, flags),
         }
@@ -148,13 +148,13 @@ struct Found<'t> {
 }
 
 impl<'t> Found<'t> {
-    fn nothing(report: Report<'t>, looks: Looks) -> Self {
+    fn new(report: Report<'t>, scope: Scope) -> Self {
         Found {
             services: Vec::new(),
             log: LogSpec::default(),
             names: HashSet::new(),
             listening: Vec::new(),
-            needs: (looks == Looks::AtNeeds).then(Needs::default),
+            needs: (scope == Scope::Needs).then(Needs::default),
             report,
         }
     }
@@ -163,12 +163,12 @@ impl<'t> Found<'t> {
     /// the log.
     fn conclude(mut self) -> (Contents, Vec<String>) {
         if let Some(needs) = self.needs.take() {
-            needs.look(&mut self.report);
+            needs.check(&mut self.report);
         }
-        let passed_over = self.report.take_passed_over();
+        let ignored = self.report.take_ignored();
         let lines = self.report.into_lines();
         if lines.is_empty() {
-            passed_over.iter().for_each(|line| ::log::warn!("{line}"));
+            ignored.iter().for_each(|line| ::log::warn!("{line}"));
         }
         let (services, log) = (self.services, self.log);
         (Contents { services, log }, lines)
@@ -188,7 +188,7 @@ pub fn load(path: &Path) -> Result<Contents, Error> {
 ///
 /// # Errors See [`load`].
 pub fn read_all(name: &str, bytes: &[u8]) -> Result<Contents, Error> {
-    read_bytes(name, bytes, Looks::No)
+    read_bytes(name, bytes, Scope::Settings)
 }
 
 /// As [`read_all`], but returns the services only.
@@ -198,9 +198,9 @@ pub fn read(name: &str, bytes: &[u8]) -> Result<Vec<Options>, Error> {
     read_all(name, bytes).map(|contents| contents.services)
 }
 
-fn read_bytes(name: &str, bytes: &[u8], looks: Looks) -> Result<Contents, Error> {
-    let (text, not_utf_8) = text_of(bytes);
-    let mut found = Found::nothing(Report::new(name, &text), looks);
+fn read_bytes(name: &str, bytes: &[u8], scope: Scope) -> Result<Contents, Error> {
+    let (text, not_utf_8) = decode(bytes);
+    let mut found = Found::new(Report::new(name, &text), scope);
     for offset in &not_utf_8 {
         let text = "this is not UTF-8; save the file in that encoding";
         found.report.add_syntax(*offset, text);
@@ -213,18 +213,18 @@ fn read_bytes(name: &str, bytes: &[u8], looks: Looks) -> Result<Contents, Error>
             .keys()
             .any(|kind| door(kind.get_ref()).is_some() || kind.get_ref() == log::KIND);
     if is_foreign {
-        if let Some(nature) = nature::of(bytes, ReadAs::Toml) {
-            return Err(Error::mistakes(vec![nature.told(name, ReadAs::Toml)]));
+        if let Some(nature) = nature::recognize(bytes, ReadAs::Toml) {
+            return Err(Error::mistakes(vec![nature.message(name, ReadAs::Toml)]));
         }
         if let Some(line) = nature::unknown(name, bytes, ReadAs::Toml) {
-            found.report.add_above(line);
+            found.report.add_general(line);
         }
     }
     for error in errors {
         let span = error.span().unwrap_or_default();
         found
             .report
-            .add_syntax(span.start, told_of_syntax(&error, text.get(span).unwrap_or_default()));
+            .add_syntax(span.start, syntax_message(&error, text.get(span).unwrap_or_default()));
     }
     let mut kinds: Vec<_> = root.iter().collect();
     kinds.sort_by_key(|(kind, _)| kind.span().start);
@@ -251,7 +251,7 @@ fn read_bytes(name: &str, bytes: &[u8], looks: Looks) -> Result<Contents, Error>
 }
 
 /// Returns the message about a syntax error in `written`.
-fn told_of_syntax(error: &toml::de::Error, written: &str) -> String {
+fn syntax_message(error: &toml::de::Error, written: &str) -> String {
     match error.message() {
         "duplicate key" => {
             let written = Quoted(written.trim());
@@ -262,7 +262,7 @@ fn told_of_syntax(error: &toml::de::Error, written: &str) -> String {
 }
 
 /// Returns the text of a file, and the offsets in it of the characters that replace invalid bytes.
-fn text_of(bytes: &[u8]) -> (String, Vec<usize>) {
+fn decode(bytes: &[u8]) -> (String, Vec<usize>) {
     let (mut text, mut wrong) = (String::with_capacity(bytes.len()), Vec::new());
     for chunk in bytes.utf8_chunks() {
         text.push_str(chunk.valid());
@@ -282,7 +282,7 @@ fn door(kind: &str) -> Option<&'static Door> {
 /// Reads every service of one kind.
 fn read_kind(kind: &Spanned<DeString<'_>>, named: &Spanned<DeValue<'_>>, found: &mut Found<'_>) {
     let Some(door) = door(kind.get_ref()) else {
-        let text = || outside::told(kind.get_ref(), named.get_ref());
+        let text = || outside::message(kind.get_ref(), named.get_ref());
         return found.report.add_lazily(kind.span().start, text);
     };
     let Some(tables) = named.get_ref().as_table().filter(|table| !table.is_empty()) else {
@@ -299,7 +299,7 @@ fn read_kind(kind: &Spanned<DeString<'_>>, named: &Spanned<DeValue<'_>>, found: 
         if let Some(table) = value.get_ref().as_table() {
             check_name(name, found);
             check_unique(name, found);
-            (door.read)(&Section::of(name, table), found);
+            (door.read)(&Section::new(name, table), found);
         } else if value.get_ref().is_array() {
             let text = format!(
                 "each service has one table; write [{}.{}], in single brackets",
@@ -435,14 +435,14 @@ mod tests {
     }
 
     #[test]
-    fn several_services_come_in_their_order() {
+    fn services_keep_their_order() {
         let services = read("f", b"[pool.b]\nport = 1\n[pool.a]\nport = 2\n[pool.'c.d']\nport = 3\n").unwrap();
         let names: Vec<_> = services.iter().map(Options::name).collect();
         assert_eq!(names, ["b", "a", "c.d"]);
     }
 
     #[test]
-    fn every_mistake_of_a_file_is_told_at_its_place() {
+    fn every_mistake_of_a_file_is_reported_at_its_position() {
         let text = r#"
 [pool.proxy]
 queue-timout = "500ms"
@@ -482,13 +482,13 @@ colour = "blue"
     }
 
     #[test]
-    fn a_key_that_cannot_be_read_causes_no_second_mistake() {
+    fn an_unreadable_key_causes_no_second_mistake() {
         assert_eq!(told("[pool.a]\n[pool.b]\nport = true").len(), 1);
         assert_eq!(told("[pool.a]\nlisten = ['nonsense']\nsocket-mode = '0660'").len(), 1);
     }
 
     #[test]
-    fn elements_of_a_list_are_told_one_by_one() {
+    fn wrong_elements_of_a_list_are_reported_one_by_one() {
         let told = told("[pool.a]\nlisten = [\"127.0.0.1:1\",\n  \"nonsense\", \"127.0.0.1:1\"]\nallow = ['10/8']");
         assert_eq!(told.len(), 3, "{told:?}");
         assert!(told[0].starts_with("3:3: listen: "), "{told:?}");
@@ -503,7 +503,7 @@ colour = "blue"
     }
 
     #[test]
-    fn a_mistake_about_a_default_stands_at_the_header() {
+    fn a_mistake_about_a_default_is_reported_at_the_header() {
         let told = told("[pool.a]\n[pool.b]\nnum-daemons = 2\n");
         assert_eq!(
             told,
@@ -529,7 +529,7 @@ colour = "blue"
     }
 
     #[test]
-    fn syntax_errors_are_told_together_with_the_rest() {
+    fn syntax_errors_are_reported_together_with_other_mistakes() {
         let told = told("[pool.a]\nport = \nqueue-size = -1\nretries = = 1\n[pool.a]\n");
         let places: Vec<_> = told.iter().map(|line| line.split(": ").next().unwrap()).collect();
         assert!(
@@ -545,7 +545,7 @@ colour = "blue"
     }
 
     #[test]
-    fn a_number_beyond_all_ranges_is_told_what_to_write() {
+    fn a_number_beyond_all_ranges_gets_a_remedy() {
         for number in [
             "99999999999999999999",
             "0xfffffffffffffffffffffffffffffffffff",
@@ -582,7 +582,7 @@ colour = "blue"
     }
 
     #[test]
-    fn services_of_two_kinds_share_neither_name_nor_address() {
+    fn services_of_two_kinds_cannot_share_a_name_or_an_address() {
         let told = told("[pool.a]\nport = 1\n[exec.a]\nlisten = '127.0.0.1:1'\n");
         assert_eq!(
             told,
@@ -597,7 +597,7 @@ colour = "blue"
     }
 
     #[test]
-    fn an_unknown_door_is_told_which_there_are() {
+    fn an_unknown_door_gets_the_list_of_doors() {
         assert_eq!(
             told("[frobnicate.x]\n[pool.a]\n"),
             ["1:2: there is no kind of service called `frobnicate`; write one of: pool, exec, command"]
@@ -605,7 +605,7 @@ colour = "blue"
     }
 
     #[test]
-    fn text_that_is_not_utf_8_is_told_by_its_place() {
+    fn bytes_that_are_not_utf_8_are_reported_at_their_position() {
         let error = read("f", b"[pool.a]\n# caf\xe9\n").unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -614,7 +614,7 @@ colour = "blue"
     }
 
     #[test]
-    fn a_file_that_is_not_there_is_the_operators_to_mend() {
+    fn a_missing_file_is_a_mistake_of_the_operator() {
         let error = load(Path::new("/nowhere/iotcpd.toml")).unwrap_err();
         assert_eq!(error.blame(), Blame::Operator);
         let text = error.to_string();

@@ -32,7 +32,7 @@ impl ReadAs {
 
 impl Nature {
     /// Returns the one message about the file `name`.
-    pub(super) fn told(self, name: &str, read_as: ReadAs) -> String {
+    pub(super) fn message(self, name: &str, read_as: ReadAs) -> String {
         let (read_as, Nature { what, remedy }) = (read_as.words(name), self);
         format!("{name}:1:1: this is read as {read_as}, and looks like {what}; {remedy}")
     }
@@ -93,7 +93,7 @@ const MAGIC: &[(&[u8], Nature)] = &[
 const BEGINNING: usize = 64 * 1024;
 
 /// Words that begin a line of a squid.conf.
-const OF_SQUID: &[&str] = &[
+const SQUID_WORDS: &[&str] = &[
     "http_port",
     "https_port",
     "http_access",
@@ -115,7 +115,7 @@ const OF_SQUID: &[&str] = &[
 ];
 
 /// Words that begin a line of a squidGuard.conf.
-const OF_SQUIDGUARD: &[&str] = &[
+const SQUIDGUARD_WORDS: &[&str] = &[
     "dbhome",
     "logdir",
     "dest",
@@ -130,7 +130,7 @@ const OF_SQUIDGUARD: &[&str] = &[
 
 /// Returns the apparent kind of a file, if it differs from the format in which it was read. `None` if the file may be a
 /// configuration of that format.
-pub(super) fn of(bytes: &[u8], read_as: ReadAs) -> Option<Nature> {
+pub(super) fn recognize(bytes: &[u8], read_as: ReadAs) -> Option<Nature> {
     let bytes = bytes.get(..BEGINNING).unwrap_or(bytes);
     if let Some((_, nature)) = MAGIC.iter().find(|(magic, _)| bytes.starts_with(magic)) {
         return Some(*nature);
@@ -139,34 +139,34 @@ pub(super) fn of(bytes: &[u8], read_as: ReadAs) -> Option<Nature> {
         return Some(nature("a binary file", OTHER_FILE));
     }
     let text = String::from_utf8_lossy(bytes);
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| is_said(line)).collect();
-    of_lines(&lines, read_as)
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| has_content(line)).collect();
+    recognize_lines(&lines, read_as)
 }
 
-fn is_said(line: &str) -> bool {
+fn has_content(line: &str) -> bool {
     !line.is_empty() && !line.starts_with(['#', ';']) && !line.starts_with("//")
 }
 
-fn of_lines(lines: &[&str], read_as: ReadAs) -> Option<Nature> {
+fn recognize_lines(lines: &[&str], read_as: ReadAs) -> Option<Nature> {
     let first = *lines.first()?;
     let begin = |words: &[&str]| lines.iter().filter(|line| words.contains(&first_word(line))).count();
     let any = |found: fn(&str) -> bool| lines.iter().any(|line| found(line));
-    if read_as != ReadAs::Toml && any(is_of_run) {
+    if read_as != ReadAs::Toml && any(is_service_header) {
         let remedy = "give it a name that ends in .toml, and run it with iotcpd run";
         return Some(nature("a file for iotcpd run", remedy));
     }
-    if read_as != ReadAs::Torc && any(|line| is_named(line, "processes")) {
+    if read_as != ReadAs::Torc && any(|line| is_libconfig_setting(line, "processes")) {
         let remedy = "give it a name that ends in .cfg, or run it with iotcpd command";
         return Some(nature("a torc.cfg", remedy));
     }
     if any(|line| matches!(line, "[Unit]" | "[Service]" | "[Socket]")) {
         return Some(nature("a unit of systemd", OTHER_FILE));
     }
-    if begin(&["dbhome"]) > 0 || (any(|line| line.ends_with('{')) && begin(OF_SQUIDGUARD) > 1) {
+    if begin(&["dbhome"]) > 0 || (any(|line| line.ends_with('{')) && begin(SQUIDGUARD_WORDS) > 1) {
         let remedy = "name the file that describes the services; there it stands in daemon = \"squidGuard -c FILE\"";
         return Some(nature("a squidGuard.conf", remedy));
     }
-    if begin(OF_SQUID) > 0 {
+    if begin(SQUID_WORDS) > 0 {
         let remedy = "name the file that describes the services; a squid.conf names iotcpd ask as a helper";
         return Some(nature("a squid.conf", remedy));
     }
@@ -181,7 +181,7 @@ fn of_lines(lines: &[&str], read_as: ReadAs) -> Option<Nature> {
     if first.starts_with('<') {
         return Some(nature("XML or HTML", OTHER_FILE));
     }
-    if first == "---" || first.starts_with("%YAML") || is_of_yaml(first) {
+    if first == "---" || first.starts_with("%YAML") || is_yaml_key(first) {
         return Some(nature("YAML", like_toml));
     }
     if first_word(first) == "service" && any(|line| line.starts_with('{')) {
@@ -198,14 +198,14 @@ fn first_word(line: &str) -> &str {
 }
 
 /// Returns true for the header of a table that describes a service.
-fn is_of_run(line: &str) -> bool {
+fn is_service_header(line: &str) -> bool {
     ["[pool.", "[exec.", "[command."]
         .iter()
         .any(|begin| line.starts_with(begin))
 }
 
 /// Returns true for a setting of libconfig with this name.
-fn is_named(line: &str, name: &str) -> bool {
+fn is_libconfig_setting(line: &str, name: &str) -> bool {
     let rest = line.strip_prefix(name).map(str::trim_start);
     rest.is_some_and(|rest| {
         rest.strip_prefix(['=', ':'])
@@ -221,7 +221,7 @@ fn is_command_line(line: &str) -> bool {
 }
 
 /// Returns true for `key: value`, or `key:` alone.
-fn is_of_yaml(line: &str) -> bool {
+fn is_yaml_key(line: &str) -> bool {
     let plain = |key: &str| !key.is_empty() && key.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.'));
     line.split_once(':')
         .is_some_and(|(key, rest)| plain(key) && (rest.is_empty() || rest.starts_with(' ')))
@@ -246,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_known_by_its_beginning() {
+    fn a_file_is_recognized_by_its_beginning() {
         for (text, what) in [
             (&b"\x7fELF\x02\x01\x01\0"[..], "a program (ELF)"),
             (b"\x1f\x8b\x08\0", "a compressed file (gzip)"),
@@ -283,13 +283,13 @@ mod tests {
             } else {
                 ReadAs::Torc
             };
-            let found = of(text, own).map(|nature| nature.what);
+            let found = recognize(text, own).map(|nature| nature.what);
             assert_eq!(found, Some(what), "{:?}", String::from_utf8_lossy(text));
         }
     }
 
     #[test]
-    fn what_may_have_been_meant_is_nothing_else() {
+    fn a_possible_configuration_is_not_recognized_as_something_else() {
         for text in [
             "",
             "# nothing\n",
@@ -300,7 +300,7 @@ mod tests {
             "x",
         ] {
             for own in [ReadAs::Toml, ReadAs::Torc] {
-                assert_eq!(of(text.as_bytes(), own), None, "{text:?}");
+                assert_eq!(recognize(text.as_bytes(), own), None, "{text:?}");
             }
         }
     }

@@ -16,11 +16,11 @@ use crate::process::spec::ProcessSpec;
 
 /// The extent of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Looks {
+pub(super) enum Scope {
     /// Only things without which the settings have no meaning.
-    No,
+    Settings,
     /// The needs of the services as well.
-    AtNeeds,
+    Needs,
 }
 
 /// The needs, each with the position of the setting.
@@ -34,7 +34,7 @@ enum Need {
     /// A program that must exist, with its key.
     Program(&'static str, Box<ProcessSpec>),
     /// The configuration of a pool's worker; it must exist if the worker is the default one.
-    Configuration(Box<ProcessSpec>, Whose),
+    Configuration(Box<ProcessSpec>, WorkerChoice),
     /// The directory in which programs are started.
     Directory(PathBuf),
     /// A program that clients may run, which need not exist.
@@ -43,21 +43,21 @@ enum Need {
 
 /// The origin of a worker's command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Whose {
+enum WorkerChoice {
     /// The command is the default.
-    Nobodys,
-    TheOperators,
+    Default,
+    Operator,
 }
 
 impl Needs {
     /// Adds the configuration of a pool's worker, if the worker is known to read one.
     pub(super) fn add_configuration(&mut self, keys: &Keys<'_, '_>, options: &Options) {
-        let whose = if options.has_default_worker {
-            Whose::Nobodys
+        let choice = if options.has_default_worker {
+            WorkerChoice::Default
         } else {
-            Whose::TheOperators
+            WorkerChoice::Operator
         };
-        let need = Need::Configuration(Box::new(options.process.clone()), whose);
+        let need = Need::Configuration(Box::new(options.process.clone()), choice);
         self.list.push((keys.place(Origin::key("daemon")), need));
     }
 
@@ -85,7 +85,7 @@ impl Needs {
     }
 
     /// Checks that everything exists, and reports what is missing.
-    pub(super) fn look(self, report: &mut Report<'_>) {
+    pub(super) fn check(self, report: &mut Report<'_>) {
         for (place, need) in self.list {
             match need {
                 Need::Program(key, process) => {
@@ -93,17 +93,17 @@ impl Needs {
                         report.add(place, format!("{key}: {error}"));
                     }
                 }
-                Need::Configuration(process, whose) => {
+                Need::Configuration(process, choice) => {
                     let Some(lack) = squidguard::look(&process) else {
                         continue;
                     };
-                    match whose {
-                        Whose::Nobodys => {
+                    match choice {
+                        WorkerChoice::Default => {
                             let text =
                                 format!("daemon: the default worker is of no use: {lack}; say which program to run");
                             report.add(place, text);
                         }
-                        Whose::TheOperators => report.add_passed_over(place, || format!("daemon: {lack}")),
+                        WorkerChoice::Operator => report.add_ignored(place, || format!("daemon: {lack}")),
                     }
                 }
                 Need::Directory(path) if !path.is_dir() => {
@@ -112,7 +112,7 @@ impl Needs {
                 }
                 Need::Permitted(path) if !path.exists() => {
                     let text = format!("allow-program: there is no {}; nobody can run it yet", quoted(&path));
-                    report.add_passed_over(place, || text);
+                    report.add_ignored(place, || text);
                 }
                 Need::Directory(_) | Need::Permitted(_) => {}
             }

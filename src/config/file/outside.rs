@@ -5,7 +5,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::DOORS;
 use super::definition::Spec;
-use super::keys::of_letter;
+use super::keys::long_name_of;
 use super::log;
 use crate::config::advice;
 use crate::config::quote::Quoted;
@@ -28,7 +28,7 @@ fn has(keys: &Command, name: &str) -> bool {
 }
 
 /// Returns the message about `written` with that value.
-pub(super) fn told(written: &str, value: &DeValue<'_>) -> String {
+pub(super) fn message(written: &str, value: &DeValue<'_>) -> String {
     match value {
         DeValue::Table(table) => format!(
             "there is no kind of service called {}; {}",
@@ -69,7 +69,7 @@ fn instead_of_key(written: &str) -> String {
     }
     let near = doors.iter().find_map(|(kind, _, keys)| {
         let known = keys.get_arguments().filter_map(Arg::get_long);
-        Some((kind, of_letter(written, keys).or_else(|| nearest(written, known))?))
+        Some((kind, long_name_of(written, keys).or_else(|| nearest(written, known))?))
     });
     match near {
         Some((kind, meant)) => format!("did you mean `{meant}`, below a header such as [{kind}.main]?"),

@@ -24,7 +24,7 @@ pub(super) struct Report<'t> {
     syntax: Findings,
     meaning: Findings,
     /// Settings that are ignored, but not wrong.
-    passed_over: Findings,
+    ignored: Findings,
     /// Mistakes without a position: in flags given with the file, or in the file as a whole.
     above: Vec<String>,
 }
@@ -62,19 +62,19 @@ impl<'t> Report<'t> {
         let name = file.to_owned();
         Self {
             most: MOST,
-            ..Self::of_parts(&[Part { start: 0, name }], text)
+            ..Self::with_parts(&[Part { start: 0, name }], text)
         }
     }
 
     /// Creates a report about a text that consists of several files.
-    pub(super) fn of_parts(parts: &[Part], text: &'t str) -> Self {
+    pub(super) fn with_parts(parts: &[Part], text: &'t str) -> Self {
         Self {
             text,
             parts: parts.to_vec(),
             most: MOST_OF_PARTS,
             syntax: Findings::default(),
             meaning: Findings::default(),
-            passed_over: Findings::default(),
+            ignored: Findings::default(),
             above: Vec::new(),
         }
     }
@@ -91,12 +91,12 @@ impl<'t> Report<'t> {
     }
 
     /// Adds a setting at `offset` that is ignored because it has no meaning here, which is no mistake.
-    pub(super) fn add_passed_over(&mut self, offset: usize, text: impl FnOnce() -> String) {
-        self.passed_over.add(offset, text);
+    pub(super) fn add_ignored(&mut self, offset: usize, text: impl FnOnce() -> String) {
+        self.ignored.add(offset, text);
     }
 
     /// Adds a mistake in a flag, or in the file as a whole.
-    pub(super) fn add_above(&mut self, text: impl Into<String>) {
+    pub(super) fn add_general(&mut self, text: impl Into<String>) {
         self.above.push(text.into());
     }
 
@@ -106,15 +106,15 @@ impl<'t> Report<'t> {
     }
 
     /// Removes and returns the ignored settings, as `file:line:column: text`.
-    pub(super) fn take_passed_over(&mut self) -> Vec<String> {
-        let passed_over = std::mem::take(&mut self.passed_over);
-        let of_all = passed_over.first.iter().map(|((offset, _), text)| (*offset, text));
+    pub(super) fn take_ignored(&mut self) -> Vec<String> {
+        let ignored = std::mem::take(&mut self.ignored);
+        let of_all = ignored.first.iter().map(|((offset, _), text)| (*offset, text));
         let placed = self.placed(of_all);
         let lines = placed.map(|(place, text)| format!("{place}: {text}")).collect();
-        Self::first_of(
+        Self::truncated(
             MOST,
             lines,
-            passed_over.left_out(),
+            ignored.left_out(),
             "settings are passed over; see those above first",
         )
     }
@@ -142,7 +142,7 @@ impl<'t> Report<'t> {
             .map(|((place, text), _)| format!("{place}: {text}"))
             .collect();
         let left_out = syntax.left_out() + meaning.left_out();
-        let mut lines = Self::first_of(
+        let mut lines = Self::truncated(
             self.most,
             lines,
             left_out,
@@ -154,7 +154,7 @@ impl<'t> Report<'t> {
 
     /// Returns the first of these lines, and at the position of the last one the number of all others, including
     /// `left_out`.
-    fn first_of(most: usize, mut lines: Vec<String>, left_out: usize, what: &str) -> Vec<String> {
+    fn truncated(most: usize, mut lines: Vec<String>, left_out: usize, what: &str) -> Vec<String> {
         lines.dedup();
         let left_out = left_out + lines.len().saturating_sub(most);
         lines.truncate(most);
@@ -169,7 +169,7 @@ impl<'t> Report<'t> {
     fn placed<'f>(
         &'f self,
         findings: impl Iterator<Item = (usize, &'f String)>,
-    ) -> impl Iterator<Item = (Place<'f>, &'f str)> {
+    ) -> impl Iterator<Item = (Position<'f>, &'f str)> {
         let mut parts = self.parts.iter().enumerate().peekable();
         let mut current = None;
         findings.filter_map(move |(offset, text)| {
@@ -179,7 +179,7 @@ impl<'t> Report<'t> {
             }
             let (number, part, reading) = current.as_mut()?;
             let (line, column) = reading.position(offset.saturating_sub(part.start));
-            let place = Place {
+            let place = Position {
                 part: *number,
                 file: &part.name,
                 line,
@@ -191,21 +191,21 @@ impl<'t> Report<'t> {
 }
 
 /// A position in a file.
-struct Place<'p> {
+struct Position<'p> {
     part: usize,
     file: &'p str,
     line: usize,
     column: usize,
 }
 
-impl Place<'_> {
+impl Position<'_> {
     /// Returns the part and the line of the position.
     fn line(&self) -> (usize, usize) {
         (self.part, self.line)
     }
 }
 
-impl fmt::Display for Place<'_> {
+impl fmt::Display for Position<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{}:{}:{}", self.file, self.line, self.column)
     }
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_the_first_are_told_and_the_others_counted() {
+    fn of_many_mistakes_the_first_are_reported_and_the_others_counted() {
         let text = "x\n".repeat(5000);
         let mut report = Report::new("f", &text);
         let mut made = 0;
@@ -301,12 +301,12 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_line_is_told_once_and_in_order() {
+    fn a_line_with_a_syntax_error_is_reported_once_and_in_order() {
         let mut report = Report::new("f", "a\nb\nc");
         report.add(4, "third; x");
         report.add(2, "made of rubble; x");
         report.add_syntax(3, "odd; x");
-        report.add_above("f: --x; x");
+        report.add_general("f: --x; x");
         let lines = report.into_lines();
         assert_eq!(lines, ["f: --x; x", "f:2:2: odd; x", "f:3:1: third; x"]);
     }

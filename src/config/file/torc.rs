@@ -14,12 +14,12 @@ use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::Found;
-use super::command::{self, Group, Written};
+use super::command::{self, DoorParts, Group};
 use super::contents::{self, Refusal, contents};
 use super::definition::Spec;
 use super::keys::{self, Section};
 use super::nature::{self, ReadAs};
-use super::needs::Looks;
+use super::needs::Scope;
 use super::report::Report;
 use crate::config::bytes;
 use crate::config::lower::Program;
@@ -37,7 +37,7 @@ const PORT: &str = "port";
 const PROCESSES: &str = "processes";
 const NAME_OF_PROCESS: &str = "name";
 /// The keys of a command that torcd itself has, and ignores at the top of the file.
-const OF_TORCD: [&str; 3] = ["cmd", "threads", "argc"];
+const TORCD_KEYS: [&str; 3] = ["cmd", "threads", "argc"];
 const EXAMPLE: &str = "write for example processes = ( { name = \"uptime\"; cmd = \"/usr/bin/uptime\"; } );";
 
 /// Reads the door that a torc.cfg describes; `flags` override the settings of the file.
@@ -45,17 +45,17 @@ const EXAMPLE: &str = "write for example processes = ( { name = \"uptime\"; cmd 
 /// # Errors An error of the operator's: the file cannot be read, or there are mistakes, each a line: first those in the
 /// flags, then those in the file as `file:line:column: mistake; remedy`.
 pub fn load(path: &Path, flags: &CommandSpec) -> Result<Options, Error> {
-    load_looking(path, flags, Looks::No)
+    load_with(path, flags, Scope::Settings)
 }
 
 /// Implements [`Source::check`](super::Source::check) for a torc.cfg.
 pub(super) fn check(path: &Path, flags: &CommandSpec) -> Result<(), Error> {
-    load_looking(path, flags, Looks::AtNeeds).map(drop)
+    load_with(path, flags, Scope::Needs).map(drop)
 }
 
-fn load_looking(path: &Path, flags: &CommandSpec, looks: Looks) -> Result<Options, Error> {
+fn load_with(path: &Path, flags: &CommandSpec, scope: Scope) -> Result<Options, Error> {
     let (name, bytes) = contents(path)?;
-    read_looking(&name, &bytes, flags, looks, &mut open)
+    read_with(&name, &bytes, flags, scope, &mut open)
 }
 
 /// Opens a file that another one includes: next to that one, or else in the working directory, where libconfig looks.
@@ -94,21 +94,21 @@ fn open(file: &str, open: &[String]) -> Result<Opened, String> {
 pub fn read(name: &str, bytes: &[u8], flags: &CommandSpec) -> Result<Options, Error> {
     let mut none =
         |_: &str, _: &[String]| Err("no other file is read from here; write its settings into this one".to_owned());
-    read_looking(name, bytes, flags, Looks::No, &mut none)
+    read_with(name, bytes, flags, Scope::Settings, &mut none)
 }
 
-fn read_looking(name: &str, bytes: &[u8], flags: &CommandSpec, looks: Looks, open: Open<'_>) -> Result<Options, Error> {
+fn read_with(name: &str, bytes: &[u8], flags: &CommandSpec, scope: Scope, open: Open<'_>) -> Result<Options, Error> {
     let document = Document::new(name, &bytes::text(bytes), open);
-    let mut found = Found::nothing(Report::of_parts(document.parts(), document.text()), looks);
+    let mut found = Found::new(Report::with_parts(document.parts(), document.text()), scope);
     let (root, misread) = document.settings();
     let is_whole = misread.is_empty();
     let is_foreign = !is_whole && !root.keys().any(|key| key.get_ref() == PROCESSES);
     if is_foreign {
-        if let Some(nature) = nature::of(bytes, ReadAs::Torc) {
-            return Err(Error::mistakes(vec![nature.told(name, ReadAs::Torc)]));
+        if let Some(nature) = nature::recognize(bytes, ReadAs::Torc) {
+            return Err(Error::mistakes(vec![nature.message(name, ReadAs::Torc)]));
         }
         if let Some(line) = nature::unknown(name, bytes, ReadAs::Torc) {
-            found.report.add_above(line);
+            found.report.add_general(line);
         }
     }
     for misread in misread {
@@ -124,8 +124,8 @@ fn read_looking(name: &str, bytes: &[u8], flags: &CommandSpec, looks: Looks, ope
 
 /// Reads the door. `is_whole` is false if some of the text could not be parsed: a missing setting may be in that part.
 fn read_door(root: DeTable<'_>, is_whole: bool, flags: &CommandSpec, found: &mut Found<'_>) -> Option<Options> {
-    let misplaced = Misplaced::of::<EntrySpec>(&OF_TORCD, "belongs to the group of a command in `processes`");
-    let mut own = respelled::<CommandSpec>(root, &[PORT, PROCESSES], &misplaced, &mut found.report);
+    let misplaced = Misplaced::new::<EntrySpec>(&TORCD_KEYS, "belongs to the group of a command in `processes`");
+    let mut own = normalized::<CommandSpec>(root, &[PORT, PROCESSES], &misplaced, &mut found.report);
     let groups = match own.remove(PROCESSES) {
         Some(processes) => groups(processes, &mut found.report),
         None => {
@@ -138,8 +138,8 @@ fn read_door(root: DeTable<'_>, is_whole: bool, flags: &CommandSpec, found: &mut
     };
     listen_at_port(&mut own, &mut found.report);
     let name = Spanned::new(0..0, NAME.into());
-    let section = Section::of(&name, &own);
-    let written = Written {
+    let section = Section::new(&name, &own);
+    let written = DoorParts {
         section: &section,
         others: &[PORT, PROCESSES],
         groups,
@@ -153,29 +153,29 @@ fn read_door(root: DeTable<'_>, is_whole: bool, flags: &CommandSpec, found: &mut
 /// the right place, because an ignored `user` leaves programs with the daemon's rights.
 struct Misplaced {
     keys: &'static Command,
-    but_for: &'static [&'static str],
+    except: &'static [&'static str],
     remedy: &'static str,
 }
 
 impl Misplaced {
-    /// The keys of `S`, except `but_for`, which torcd ignores there.
-    fn of<S: Spec>(but_for: &'static [&'static str], remedy: &'static str) -> Self {
+    /// The keys of `S`, except `except`, which torcd ignores there.
+    fn new<S: Spec>(except: &'static [&'static str], remedy: &'static str) -> Self {
         Self {
             keys: S::definition(),
-            but_for,
+            except,
             remedy,
         }
     }
 
     fn has(&self, name: &str) -> bool {
         let mut keys = self.keys.get_arguments().filter_map(Arg::get_long);
-        !self.but_for.contains(&name) && keys.any(|key| key == name)
+        !self.except.contains(&name) && keys.any(|key| key == name)
     }
 }
 
 /// Returns the table with its keys in the usual spelling, and without the keys that have no meaning here, which torcd
 /// ignores as well. `others` are known in addition to the keys of `S`.
-fn respelled<'i, S: Spec>(
+fn normalized<'i, S: Spec>(
     table: DeTable<'i>,
     others: &[&'static str],
     misplaced: &Misplaced,
@@ -184,7 +184,7 @@ fn respelled<'i, S: Spec>(
     let definition = S::definition();
     let known: BTreeSet<&str> = definition.get_arguments().filter_map(Arg::get_long).collect();
     let is_known = |name: &str| known.contains(name);
-    let mut respelled = DeTable::new();
+    let mut normalized = DeTable::new();
     let mut settings: Vec<_> = table.into_iter().collect();
     settings.sort_by_key(|(key, _)| key.span().start);
     for (key, value) in settings {
@@ -200,26 +200,26 @@ fn respelled<'i, S: Spec>(
                 Quoted(&key),
                 misplaced.remedy
             );
-            report.add_passed_over(span.start, || text);
+            report.add_ignored(span.start, || text);
             continue;
         } else {
-            report.add_passed_over(span.start, || {
+            report.add_ignored(span.start, || {
                 format!(
                     "the setting {} has no meaning here and is passed over; {}",
                     Quoted(&key),
-                    keys::similar(&key, definition, others)
+                    keys::suggestion(&key, definition, others)
                 )
             });
             continue;
         };
-        if respelled.contains_key(&*name) {
+        if normalized.contains_key(&*name) {
             let text = format!("{} is set a second time; keep one of the two", Quoted(&name));
             report.add(span.start, text);
         } else {
-            respelled.insert(Spanned::new(span, name), value);
+            normalized.insert(Spanned::new(span, name), value);
         }
     }
-    respelled
+    normalized
 }
 
 /// Turns `port` into an address to listen on, at the position of the setting. Without any address, that of torcd is
@@ -229,13 +229,13 @@ fn listen_at_port(table: &mut DeTable<'_>, report: &mut Report<'_>) {
         Some(port) => (port.span(), port_number(port.get_ref())),
         None => (0..0, Some(DEFAULT_PORT)),
     };
-    let is_said = place != (0..0);
-    if is_said && port.is_none() {
+    let is_set = place != (0..0);
+    if is_set && port.is_none() {
         let text = format!("{PORT}: this is not the number of a port; write a value from 0 to 65535");
         report.add(place.start, text);
     }
     let listens = table.contains_key("listen");
-    if listens && (!is_said || port.is_none()) {
+    if listens && (!is_set || port.is_none()) {
         return;
     }
     // torcd listens on every IPv4 address. A wrong port has been reported; the rest is read as if it were right.
@@ -298,8 +298,8 @@ fn group<'i>(process: Spanned<DeValue<'i>>, report: &mut Report<'_>) -> Option<G
         report.add(place, format!("{PROCESSES}: this is not a group; {EXAMPLE}"));
         return None;
     };
-    let misplaced = Misplaced::of::<CommandSpec>(&[], "belongs to the top of the file");
-    let mut table = respelled::<EntrySpec>(table, &[NAME_OF_PROCESS], &misplaced, report);
+    let misplaced = Misplaced::new::<CommandSpec>(&[], "belongs to the top of the file");
+    let mut table = normalized::<EntrySpec>(table, &[NAME_OF_PROCESS], &misplaced, report);
     let Some(name) = table.remove(NAME_OF_PROCESS) else {
         report.add(place, "this command has no name; write for example name = \"uptime\"");
         return None;

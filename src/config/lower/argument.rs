@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn each_form_is_understood() {
+    fn each_form_is_accepted() {
         assert_eq!(text("any"), Ok(Argument::Any));
         assert_eq!(text("int"), Ok(Argument::Integer(i64::MIN..=i64::MAX)));
         for written in ["int 1..100", "int  1 .. 100", "int\t1..100"] {
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unclear_is_refused_with_a_remedy() {
+    fn an_unclear_argument_is_refused_with_a_remedy() {
         for (written, said) in [
             ("", "`` does not say what an argument may be; write any, int 1..100, "),
             ("start", "`start` does not say what an argument may be; write any, "),

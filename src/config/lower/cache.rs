@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_kept_unless_asked_for() {
+    fn there_is_no_cache_by_default() {
         assert_eq!(pool("pool", &PoolSpec::default()).unwrap().options.cache, None);
         let cache = pool("pool", &spec(Some(1 << 20), None, Some("^POST")))
             .unwrap()
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_have_no_effect_is_refused() {
+    fn keys_without_effect_are_refused() {
         let told = pool("pool", &spec(None, Some(5), Some("x"))).unwrap_err();
         let told: Vec<String> = told.iter().map(ToString::to_string).collect();
         assert_eq!(told.len(), 2, "{told:?}");
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_expression_is_shown_with_its_place() {
+    fn a_malformed_expression_is_reported_with_its_position() {
         let told = pool("pool", &spec(Some(1 << 20), None, Some("a(b"))).unwrap_err();
         assert!(
             told[0]

@@ -20,7 +20,7 @@ use super::{KEY, LONGEST, Lowered, Mistake, Mistakes, Origin};
 use crate::config::bytes::bytes;
 use crate::config::quote::Quoted;
 use crate::config::spec::command::{CommandSpec, EntrySpec};
-use crate::config::spec::whether::Whether;
+use crate::config::spec::yes_no::YesNo;
 use crate::config::units::{Size, Time};
 use crate::doors::command::options::{Argument, Command, Options, Timing};
 use crate::process::spec::ProcessSpec;
@@ -105,7 +105,7 @@ pub fn command(name: &str, spec: &CommandSpec, commands: Vec<Command>) -> Result
         max_message: max_message(&mut mistakes, spec.max_message, &commands),
         max_buffer: bytes(max_buffer.unwrap_or(DEFAULT_MAX_BUFFER)),
         list: lists(&mut mistakes, spec.list, &commands),
-        log_arguments: spec.log_args == Some(Whether::Yes),
+        log_arguments: spec.log_args == Some(YesNo::Yes),
         debug: spec.debug,
         commands,
     };
@@ -153,13 +153,13 @@ fn max_message(mistakes: &mut Mistakes, given: Option<Size>, commands: &[Command
 
 /// Returns true if the door lists its commands. By default it does not if a command has the name of the list, because a
 /// file of torcd may have such a command, and has to work as it is.
-fn lists(mistakes: &mut Mistakes, given: Option<Whether>, commands: &[Command]) -> bool {
+fn lists(mistakes: &mut Mistakes, given: Option<YesNo>, commands: &[Command]) -> bool {
     let is_taken = commands.iter().any(|command| command.name == LIST.as_bytes());
-    if is_taken && given == Some(Whether::Yes) {
+    if is_taken && given == Some(YesNo::Yes) {
         let text = format!("there is a command called {}", Quoted(LIST));
         mistakes.add(Origin::key("list"), text, "write no, or give the command another name");
     }
-    given.map_or(!is_taken, |given| given == Whether::Yes)
+    given.map_or(!is_taken, |given| given == YesNo::Yes)
 }
 
 /// Returns the program of a command, even if the command has other mistakes; `None` if the program itself has one.
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_are_counted_or_told_of() {
+    fn argc_and_args_must_agree() {
         let with = |argc: Option<i64>, args: &[&str]| {
             let spec = EntrySpec {
                 argc: argc.map(Whole),
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_read_causes_no_second_mistake() {
+    fn unreadable_settings_cause_no_second_mistake() {
         let spec = EntrySpec {
             argc: Some(Whole(2)),
             args: vec!["any".into()],
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn each_mistake_of_a_command_is_told() {
+    fn each_mistake_of_a_command_is_reported() {
         let spec = EntrySpec {
             threads: Some(Whole(0)),
             argc: Some(Whole(-1)),
@@ -437,16 +437,16 @@ mod tests {
     }
 
     #[test]
-    fn listing_gives_way_to_a_command_of_that_name() {
+    fn a_command_called_list_replaces_the_listing() {
         let lists = |given, name: &str| {
             let spec = CommandSpec { list: given, ..spec() };
             lower(&spec, vec![echo(name)]).map(|options| options.list)
         };
         assert_eq!(lists(None, "a"), Ok(true));
         assert_eq!(lists(None, "list"), Ok(false));
-        assert_eq!(lists(Some(Whether::No), "a"), Ok(false));
-        assert_eq!(lists(Some(Whether::No), "list"), Ok(false));
-        let told = lists(Some(Whether::Yes), "list").unwrap_err();
+        assert_eq!(lists(Some(YesNo::No), "a"), Ok(false));
+        assert_eq!(lists(Some(YesNo::No), "list"), Ok(false));
+        let told = lists(Some(YesNo::Yes), "list").unwrap_err();
         assert_eq!(
             told,
             ["list: there is a command called `list`; write no, or give the command another name"]
@@ -509,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_of_the_ranges_are_taken() {
+    fn the_ends_of_the_ranges_are_accepted() {
         let mut door = spec();
         for (good, bad, key) in [
             (*QUIET_TIME.start(), *QUIET_TIME.start() - NANOSECOND, "quiet-time"),

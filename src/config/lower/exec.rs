@@ -10,7 +10,7 @@ use super::process::context;
 use super::{KEY, LONGEST, Lowered, Mistake, Mistakes, Origin, SHORTEST_TIMEOUT};
 use crate::config::spec::exec::{self, ExecSpec};
 use crate::config::spec::listen::ListenSpec;
-use crate::config::spec::whether::Whether;
+use crate::config::spec::yes_no::YesNo;
 use crate::config::units::{Time, Whole};
 use crate::doors::exec::core::sockproc::SHELL;
 use crate::doors::exec::options::{Options, Policy, Protocol};
@@ -88,7 +88,7 @@ pub fn exec(name: &str, spec: &ExecSpec) -> Result<Lowered<Options>, Vec<Mistake
         stop_timeout,
         max_arguments: bytes(max_arguments.unwrap_or(DEFAULT_MAX_ARGUMENTS)),
         max_buffer: bytes(max_buffer.unwrap_or(DEFAULT_MAX_BUFFER)),
-        log_arguments: spec.log_args == Some(Whether::Yes),
+        log_arguments: spec.log_args == Some(YesNo::Yes),
         debug: spec.debug,
     };
     mistakes.unless_any(Lowered {
@@ -178,7 +178,7 @@ mod tests {
 
     /// The daemon finds out the limits of the machine.
     #[test]
-    fn connections_and_backlog_are_any_number() {
+    fn connections_and_backlog_may_be_any_number() {
         let with = |number: i64| {
             let mut spec = on("unix:/x");
             (spec.listen.backlog, spec.listen.max_connections) = (Some(Whole(number)), Some(Whole(number)));
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn no_time_limit_is_written_0() {
+    fn zero_means_no_time_limit() {
         let spec = ExecSpec {
             timeout: Some(Time(Duration::ZERO)),
             ..on("unix:/x")
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_to_one_protocol_is_refused_in_the_other() {
+    fn a_key_of_one_protocol_is_refused_with_the_other() {
         let with = |protocol, max_output: Option<u64>, program: Option<&str>| ExecSpec {
             protocol,
             max_output: max_output.map(Size),
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn each_mistake_is_told() {
+    fn each_mistake_is_reported() {
         let mut spec = ExecSpec {
             timeout: Some(Time(Duration::from_millis(1))),
             kill_timeout: Some(Time(Duration::ZERO)),

@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_workers_side_is_the_clients_unless_it_is_said() {
+    fn the_framing_of_workers_defaults_to_that_of_clients() {
         let lowered = |said| pool("pool", &spec(said)).unwrap().options;
         assert_eq!(lowered([None; 4]).framings, Framings::default());
         let framings = lowered([Some("nul"), Some("netstring"), None, Some("eof")]).framings;
@@ -216,7 +216,7 @@ mod tests {
 
     /// Every combination that is not refused below makes sense: the table of the manual.
     #[test]
-    fn only_what_makes_no_sense_is_refused() {
+    fn only_senseless_combinations_are_refused() {
         let names = [
             "line",
             "netstring",
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_with_a_remedy() {
+    fn senseless_combinations_are_refused_with_a_remedy() {
         let only = |spec: &PoolSpec| match told(spec).as_slice() {
             [one] => one.clone(),
             all => panic!("{all:?}"),
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn how_workers_read_lines_is_said_where_they_do() {
+    fn rules_for_lines_need_a_framing_of_lines() {
         let mut spec = spec([Some("until-empty-line"), None, None, None]);
         assert_eq!(pool("pool", &spec).unwrap().options.line_rules, LineRules::default());
         let end = |spec: &PoolSpec| pool("pool", spec).unwrap().options.line_rules.end;

@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn each_bad_element_is_told_by_its_index() {
+    fn each_wrong_element_is_reported_by_its_index() {
         let spec = ListenSpec {
             listen: texts(&["127.0.0.1:1", "nonsense", "127.0.0.1:1"]),
             allow: texts(&["10.0.0.0/8", "10/8"]),

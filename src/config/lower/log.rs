@@ -56,13 +56,13 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_goes_over_the_environment_that_over_the_file_and_that_over_the_defaults() {
+    fn a_flag_overrides_the_environment_which_overrides_the_file() {
         let nothing = spec(None, None);
         let (debug, error) = (spec(Some("debug"), None), spec(Some("error"), Some(Format::Json)));
         let environment: Levels = "warn".parse().unwrap();
         let of = |flags, environment, file| {
             let (filter, form) = lower(flags, environment, file, false);
-            (filter.most().as_str(), form)
+            (filter.max_level().as_str(), form)
         };
         assert_eq!(of(&nothing, None, &nothing), ("INFO", Form::Time));
         assert_eq!(of(&nothing, None, &error), ("ERROR", Form::Json));

@@ -18,7 +18,7 @@ pub(super) fn mistake(command: &str) -> Option<(String, String)> {
     let found = words
         .iter()
         .enumerate()
-        .find_map(|(place, word)| of_word(&words, place, word));
+        .find_map(|(place, word)| in_word(&words, place, word));
     let construct = found.or_else(|| backquotes(&words))?;
     let text = format!("there is no shell here that {}", construct.wanted());
     let in_a_shell = if command.contains('\'') {
@@ -91,7 +91,7 @@ impl Construct {
 }
 
 /// Returns the shell syntax in the word at `place`, if any.
-fn of_word(words: &[Vec<Letter>], place: usize, word: &[Letter]) -> Option<Construct> {
+fn in_word(words: &[Vec<Letter>], place: usize, word: &[Letter]) -> Option<Construct> {
     let text: String = word.iter().map(|(letter, _)| letter).collect();
     let before = words.get(..place).unwrap_or_default();
     let is_last = place + 1 == words.len();
@@ -162,7 +162,7 @@ fn assignment(word: &[Letter], text: &str) -> Option<Construct> {
 }
 
 /// Variables of awk and perl, whose programs are written bare when they have no blanks: `$NF`, `$ENV{X}`.
-const OF_PROGRAMS: [&str; 7] = ["NF", "NR", "FNR", "ENV", "ARGV", "OFS", "RS"];
+const PROGRAM_VARIABLES: [&str; 7] = ["NF", "NR", "FNR", "ENV", "ARGV", "OFS", "RS"];
 
 /// Recognizes a bare `$(`, `${NAME}`, or `$NAME` with a name in capitals, like the names in the environment. A `$` in a
 /// regular expression is not followed by these; after a `{` it is a variable of the program that begins there,
@@ -191,11 +191,11 @@ fn dollar(word: &[Letter], text: String) -> Option<Construct> {
             (closed && is_name).then_some(Construct::Variable(text))
         }
         'A'..='Z' | '_' if !is_in_program => {
-            let of_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
-            let name = rest.take_while(|(c, bare)| *bare && of_name(*c)).map(|(c, _)| *c);
+            let is_name_char = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+            let name = rest.take_while(|(c, bare)| *bare && is_name_char(*c)).map(|(c, _)| *c);
             let name: String = std::iter::once(*next).chain(name).collect();
             let second = name.chars().nth(1).is_some_and(|c| !c.is_ascii_digit());
-            (second && !OF_PROGRAMS.contains(&name.as_str())).then_some(Construct::Variable(text))
+            (second && !PROGRAM_VARIABLES.contains(&name.as_str())).then_some(Construct::Variable(text))
         }
         _ => None,
     }
@@ -203,9 +203,9 @@ fn dollar(word: &[Letter], text: String) -> Option<Construct> {
 
 /// Recognizes two bare backquotes, with the text between them.
 fn backquotes(words: &[Vec<Letter>]) -> Option<Construct> {
-    let of_word = |word: &Vec<Letter>| word.iter().filter(|letter| **letter == ('`', true)).count();
-    let first = words.iter().find(|word| of_word(word) > 0)?;
-    let count: usize = words.iter().map(of_word).sum();
+    let count_in = |word: &Vec<Letter>| word.iter().filter(|letter| **letter == ('`', true)).count();
+    let first = words.iter().find(|word| count_in(word) > 0)?;
+    let count: usize = words.iter().map(count_in).sum();
     let text = first.iter().map(|(letter, _)| letter).collect();
     (count > 1).then_some(Construct::Output(text))
 }
@@ -261,7 +261,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_only_a_shell_understands_is_known() {
+    fn shell_syntax_is_recognized() {
         for (command, what) in [
             ("cat | grep x", "would understand `|`"),
             ("cat || true", "would understand `||`"),
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_program_may_be_given_is_left_alone() {
+    fn arguments_that_only_resemble_shell_syntax_are_accepted() {
         for command in [
             "squidGuard -c /etc/squidguard/squidGuard.conf",
             "sh -c 'cat | grep x 2>/dev/null && echo $HOME'",
@@ -342,7 +342,7 @@ mod tests {
     proptest! {
         /// The words checked for bare characters are exactly the words that the program would get.
         #[test]
-        fn words_are_those_of_the_splitter(command in "[ab |&;<>$`(){}~=#\\\\'\"\n\t]{0,24}") {
+        fn words_equal_the_result_of_the_splitter(command in "[ab |&;<>$`(){}~=#\\\\'\"\n\t]{0,24}") {
             if let Ok(split) = shell_words::split(&command) {
                 let own: Vec<String> = words(&command)
                     .iter()
@@ -353,7 +353,7 @@ mod tests {
         }
 
         #[test]
-        fn no_command_upsets_it(command in any::<String>()) {
+        fn any_command_can_be_checked(command in any::<String>()) {
             let _ = mistake(&command);
         }
     }

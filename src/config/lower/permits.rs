@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn users_are_told_on_unix_sockets_alone() {
+    fn users_are_known_on_unix_sockets_only() {
         for (user, group) in [(&["root"][..], &[][..]), (&[], &["root"])] {
             let spec = ExecSpec {
                 allow_user: texts(user),
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn other_machines_are_let_in_only_where_programs_are_listed() {
+    fn other_machines_may_connect_only_if_programs_are_listed() {
         let mut spec = ExecSpec::default();
         for address in ["0.0.0.0:1", "[::]:1", "*:1", "192.0.2.1:1", "[2001:db8::1]:1"] {
             spec.allow_program.clear();
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn each_mistake_is_told_by_its_index() {
+    fn each_mistake_is_reported_by_its_index() {
         let spec = ExecSpec {
             allow_user: texts(&["root", "no such user"]),
             allow_group: texts(&["no such group"]),

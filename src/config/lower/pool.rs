@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_said_is_iotcpd_1_1() {
+    fn the_defaults_are_those_of_iotcpd_1_1() {
         let options = lower(&PoolSpec::default());
         let command = ["squidGuard", "-c", "sg/adblock.conf"].map(Into::into).to_vec();
         assert_eq!(options.process, ProcessSpec::new(command).unwrap());
@@ -496,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_add_up_and_nothing_unasked_is_bound() {
+    fn addresses_add_up_and_no_other_address_is_bound() {
         assert_eq!(addresses(None, None, Some(80), &[]), ["127.0.0.1:80"]);
         assert_eq!(addresses(Some("0.0.0.0"), None, None, &[]), ["0.0.0.0:9991"]);
         assert_eq!(addresses(None, Some("::1"), None, &[]), ["[::1]:9991"]);
@@ -667,7 +667,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_go_together_is_told() {
+    fn conflicting_settings_are_reported() {
         let told = |change: fn(&mut PoolSpec)| {
             let mut spec = PoolSpec::default();
             change(&mut spec);
@@ -728,7 +728,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_on_a_connection_that_stays_is_one_answer() {
+    fn a_refusal_on_a_kept_connection_is_one_answer() {
         let told = |text: &[u8], framing: Option<&str>| {
             let spec = PoolSpec {
                 persistent: true,
@@ -759,7 +759,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_told_at_once() {
+    fn all_mistakes_are_reported_at_once() {
         let spec = PoolSpec {
             daemon: Some("'".into()),
             num_daemons: Some(Whole(0)),

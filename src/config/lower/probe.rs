@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn one_half_of_a_probe_is_none() {
+    fn a_question_and_its_answer_need_each_other() {
         assert_eq!(
             told(&spec(Some("q"), None)),
             "probe: nothing says what its answer is to be; give probe-expect with it"
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_client_may_send_is_no_question() {
+    fn a_question_must_be_a_valid_request() {
         let ask = |text: &str| told(&spec(Some(text), Some("OK")));
         assert!(ask("a\nb").starts_with("probe: it is more than one line; "));
         assert!(ask("a\0b").starts_with("probe: it holds a NUL byte; "));
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expression_that_is_none_is_told_with_its_place() {
+    fn a_malformed_expectation_is_reported_with_its_position() {
         let expect = |text: &str| told(&spec(Some("q"), Some(text)));
         let said = expect("^OK (a|b");
         let what = "probe-expect: `^OK (a|b` is not a regular expression at character 5: unclosed group; mend it there";

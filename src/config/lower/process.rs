@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_is_none_is_refused() {
+    fn an_invalid_command_is_refused() {
         for (command, text) in [
             ("sg 'x", "not closed"),
             ("  ", "names no program"),
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sandbox_opens_paths_that_are_there_and_nothing_opens_what_is_none() {
+    fn a_sandbox_grants_existing_paths_and_paths_need_a_sandbox() {
         let spec = Spec {
             sandbox: true,
             sandbox_read: vec!["/".into(), "/no/such/path".into(), "data".into()],
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn each_mistake_is_told() {
+    fn each_mistake_is_reported() {
         let spec = Spec {
             user: Some("no such user".into()),
             group: Some("no such group".into()),

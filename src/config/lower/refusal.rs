@@ -38,7 +38,7 @@ fn in_one_word(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option<Vec<u8>> {
             format!("give {KEY}fail closed as well, or leave it out"),
         );
     }
-    if let Some((wrong, remedy)) = url.and_then(fail::unfit) {
+    if let Some((wrong, remedy)) = url.and_then(fail::url_mistake) {
         mistakes.add(Origin::key("fail-url"), wrong, remedy);
     }
     spec.fail.map(|fail| fail.answer(url))
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn one_word_says_what_a_failure_means() {
+    fn fail_open_and_closed_choose_the_answer() {
         assert_eq!(told(None, None, None).unwrap(), "ERR\n");
         assert_eq!(told(Some(Fail::Open), None, None).unwrap(), "ERR\n");
         let closed = told(Some(Fail::Closed), None, None).unwrap();
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn two_words_for_it_are_a_mistake() {
+    fn fail_and_error_reply_exclude_each_other() {
         for error_reply in ["ERR\n", ""] {
             let wrong = told(Some(Fail::Closed), None, Some(error_reply)).unwrap_err();
             assert!(wrong.contains("error-reply both say"), "{wrong}");

@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_lasts_as_long_as_it_takes_unless_a_limit_is_asked_for() {
+    fn a_session_has_no_limit_by_default() {
         let options = pool("pool", &sessions()).unwrap().options;
         assert_eq!(
             (options.policy.mode, options.policy.busy_timeout),
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_about_sessions_needs_one() {
+    fn keys_of_sessions_need_the_session_mode() {
         let told = pool(
             "pool",
             &PoolSpec {
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_means_nothing_to_a_session_is_told_key_by_key() {
+    fn keys_without_meaning_in_a_session_are_reported_one_by_one() {
         let time = Some(Time(Duration::from_secs(9)));
         let lines = Some(crate::config::framing::Framing(
             crate::doors::pool::options::Framing::Line,

@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_is_what_is_had() {
+    fn valid_settings_give_the_size_of_the_pool() {
         let accepted = |said| {
             let (size, mistakes) = lower(said);
             assert_eq!(mistakes, [""; 0]);
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_go_together_is_told_with_its_remedy() {
+    fn conflicting_settings_are_reported_with_a_remedy() {
         let one = |said| match lower(said).1.as_slice() {
             [one] => one.clone(),
             told => panic!("{told:?}"),

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::listen::ListenSpec;
 use super::process::ProcessSpec;
-use super::whether::Whether;
+use super::yes_no::YesNo;
 use crate::config::units::{Size, Time, Whole};
 
 /// All settings of a command door, except its commands.
@@ -16,7 +16,7 @@ use crate::config::units::{Size, Time, Whole};
 pub struct CommandSpec {
     /// Whether the name `list` lists the commands [default: yes, unless a command is called so]
     #[arg(long, value_name = "WHETHER", help_heading = "Programs")]
-    pub list: Option<Whether>,
+    pub list: Option<YesNo>,
     /// From TERM to KILL for a program that does not end [default: 10s]
     #[arg(short, long, value_name = "TIME", help_heading = "Programs")]
     pub kill_timeout: Option<Time>,
@@ -28,7 +28,7 @@ pub struct CommandSpec {
     pub stop_timeout: Option<Time>,
     /// Whether the log shows the arguments of programs, or their names alone [default: no]
     #[arg(long, value_name = "WHETHER", help_heading = "Programs")]
-    pub log_args: Option<Whether>,
+    pub log_args: Option<YesNo>,
     /// Log each step of a connection
     #[arg(short, long, help_heading = "Programs")]
     pub debug: bool,
@@ -113,7 +113,7 @@ impl From<&str> for ArgumentSpec {
 impl CommandSpec {
     /// Overwrites settings in `under` with the settings made here: key by key, a list as a whole. A switch that is on
     /// in either is on. Returns the keys of the settings made here.
-    pub fn put_over(self, under: &mut CommandSpec) -> Vec<&'static str> {
+    pub fn overlay_onto(self, under: &mut CommandSpec) -> Vec<&'static str> {
         let CommandSpec {
             list,
             kill_timeout,
@@ -129,23 +129,23 @@ impl CommandSpec {
             max_buffer,
         } = self;
         let mut said = Vec::new();
-        put(&mut said, "list", list, &mut under.list);
-        put(&mut said, "kill-timeout", kill_timeout, &mut under.kill_timeout);
-        put(&mut said, "linger", linger, &mut under.linger);
-        put(&mut said, "stop-timeout", stop_timeout, &mut under.stop_timeout);
-        put(&mut said, "log-args", log_args, &mut under.log_args);
-        put(&mut said, "debug", debug, &mut under.debug);
-        put(&mut said, "read-timeout", read_timeout, &mut under.read_timeout);
-        put(&mut said, "write-timeout", write_timeout, &mut under.write_timeout);
-        put(&mut said, "quiet-time", quiet_time, &mut under.quiet_time);
-        put(&mut said, "max-message", max_message, &mut under.max_message);
-        put(&mut said, "max-buffer", max_buffer, &mut under.max_buffer);
-        put_listening(&mut said, listen, &mut under.listen);
+        overlay(&mut said, "list", list, &mut under.list);
+        overlay(&mut said, "kill-timeout", kill_timeout, &mut under.kill_timeout);
+        overlay(&mut said, "linger", linger, &mut under.linger);
+        overlay(&mut said, "stop-timeout", stop_timeout, &mut under.stop_timeout);
+        overlay(&mut said, "log-args", log_args, &mut under.log_args);
+        overlay(&mut said, "debug", debug, &mut under.debug);
+        overlay(&mut said, "read-timeout", read_timeout, &mut under.read_timeout);
+        overlay(&mut said, "write-timeout", write_timeout, &mut under.write_timeout);
+        overlay(&mut said, "quiet-time", quiet_time, &mut under.quiet_time);
+        overlay(&mut said, "max-message", max_message, &mut under.max_message);
+        overlay(&mut said, "max-buffer", max_buffer, &mut under.max_buffer);
+        overlay_listening(&mut said, listen, &mut under.listen);
         said
     }
 }
 
-fn put_listening(said: &mut Vec<&'static str>, over: ListenSpec, under: &mut ListenSpec) {
+fn overlay_listening(said: &mut Vec<&'static str>, over: ListenSpec, under: &mut ListenSpec) {
     let ListenSpec {
         listen,
         backlog,
@@ -157,15 +157,15 @@ fn put_listening(said: &mut Vec<&'static str>, over: ListenSpec, under: &mut Lis
         max_connections,
         max_connections_per_ip,
     } = over;
-    put(said, "listen", listen, &mut under.listen);
-    put(said, "backlog", backlog, &mut under.backlog);
-    put(said, "socket-mode", socket_mode, &mut under.socket_mode);
-    put(said, "socket-owner", socket_owner, &mut under.socket_owner);
-    put(said, "socket-group", socket_group, &mut under.socket_group);
-    put(said, "allow", allow, &mut under.allow);
-    put(said, "deny", deny, &mut under.deny);
-    put(said, "max-connections", max_connections, &mut under.max_connections);
-    put(
+    overlay(said, "listen", listen, &mut under.listen);
+    overlay(said, "backlog", backlog, &mut under.backlog);
+    overlay(said, "socket-mode", socket_mode, &mut under.socket_mode);
+    overlay(said, "socket-owner", socket_owner, &mut under.socket_owner);
+    overlay(said, "socket-group", socket_group, &mut under.socket_group);
+    overlay(said, "allow", allow, &mut under.allow);
+    overlay(said, "deny", deny, &mut under.deny);
+    overlay(said, "max-connections", max_connections, &mut under.max_connections);
+    overlay(
         said,
         "max-connections-per-ip",
         max_connections_per_ip,
@@ -174,7 +174,7 @@ fn put_listening(said: &mut Vec<&'static str>, over: ListenSpec, under: &mut Lis
 }
 
 /// Overwrites `under` unless `over` is the default, which stands for absence in every field.
-fn put<T: Default + PartialEq>(said: &mut Vec<&'static str>, key: &'static str, over: T, under: &mut T) {
+fn overlay<T: Default + PartialEq>(said: &mut Vec<&'static str>, key: &'static str, over: T, under: &mut T) {
     if over != T::default() {
         said.push(key);
         *under = over;
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_above_goes_over_what_is_said_below() {
+    fn settings_made_here_override_the_others() {
         let five = Some(Time(Duration::from_secs(5)));
         let mut under = CommandSpec {
             linger: five,
@@ -211,7 +211,7 @@ mod tests {
             ..CommandSpec::default()
         };
         over.listen.listen = vec!["unix:/c".to_owned()];
-        assert_eq!(over.put_over(&mut under), ["linger", "listen"]);
+        assert_eq!(over.overlay_onto(&mut under), ["linger", "listen"]);
         assert_eq!(
             (under.linger, under.quiet_time),
             (Some(Time(Duration::from_secs(7))), five)
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flag_is_put_over_under_its_own_name() {
+    fn every_flag_is_overlaid_under_its_own_name() {
         let command = CommandSpec::augment_args(Command::new("command"));
         for flag in command.get_arguments() {
             let name = flag.get_long().unwrap();
@@ -237,7 +237,7 @@ mod tests {
             let flag = value.map_or_else(|| format!("--{name}"), |value| format!("--{name}={value}"));
             let spec = Flags::try_parse_from(["command", &flag]).unwrap().spec;
             let mut under = CommandSpec::default();
-            assert_eq!(spec.clone().put_over(&mut under), [name]);
+            assert_eq!(spec.clone().overlay_onto(&mut under), [name]);
             assert_eq!(under, spec, "{flag}");
         }
     }

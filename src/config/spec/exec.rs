@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::listen::ListenSpec;
 use super::process::ProcessSpec;
-use super::whether::Whether;
+use super::yes_no::YesNo;
 use crate::config::units::{Size, Time};
 
 /// All settings of an exec door. The flags of sockexec keep their letters.
@@ -51,7 +51,7 @@ pub struct ExecSpec {
     pub allow_program: Vec<String>,
     /// Whether the log shows the arguments of programs, or their names alone [default: no]
     #[arg(long, value_name = "WHETHER", help_heading = "Programs")]
-    pub log_args: Option<Whether>,
+    pub log_args: Option<YesNo>,
     /// Log each step of a connection
     #[arg(short, long, help_heading = "Programs")]
     pub debug: bool,

@@ -47,7 +47,7 @@ impl ValueEnum for Fail {
 }
 
 impl Fail {
-    /// Returns the answer in case of a failure, one line without its end. `url`, which must be [fit](unfit), is the
+    /// Returns the answer in case of a failure, one line without its end. `url`, which must be [valid](url_mistake), is the
     /// page for a denied request.
     pub fn answer(self, url: Option<&str>) -> Vec<u8> {
         match self {
@@ -58,7 +58,7 @@ impl Fail {
 }
 
 /// Returns the reason why browsers cannot be redirected to an address, and the remedy; `None` if they can.
-pub fn unfit(url: &str) -> Option<(&'static str, &'static str)> {
+pub fn url_mistake(url: &str) -> Option<(&'static str, &'static str)> {
     const REMEDY: &str = "write for example http://intranet.example/denied.html";
     let is_web = ["http://", "https://"]
         .iter()
@@ -77,17 +77,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_word_is_one_line_that_squid_reads_as_meant() {
+    fn each_value_is_one_line_that_squid_understands() {
         assert_eq!(Fail::Open.answer(None), b"ERR");
         assert_eq!(Fail::Closed.answer(None), b"302:http://url-filter-unavailable.invalid/");
         assert_eq!(Fail::Closed.answer(Some("https://a/b?c")), b"302:https://a/b?c");
-        assert_eq!(unfit(NOWHERE), None);
+        assert_eq!(url_mistake(NOWHERE), None);
     }
 
     #[test]
-    fn a_page_for_what_is_denied_is_an_address_in_the_web() {
+    fn a_page_for_denied_requests_has_a_web_address() {
         for url in ["http://a", "https://a.example:8080/denied?x=%20"] {
-            assert_eq!(unfit(url), None, "{url}");
+            assert_eq!(url_mistake(url), None, "{url}");
         }
         let long = format!("http://{}", "a".repeat(LONGEST_URL));
         for url in [
@@ -100,7 +100,7 @@ mod tests {
             "http://\u{e9}/",
             &long,
         ] {
-            assert!(unfit(url).is_some(), "{url}");
+            assert!(url_mistake(url).is_some(), "{url}");
         }
     }
 }

@@ -17,4 +17,4 @@ pub mod listen;
 pub mod log;
 pub mod pool;
 pub mod process;
-pub mod whether;
+pub mod yes_no;

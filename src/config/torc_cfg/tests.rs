@@ -56,7 +56,7 @@ fn mistakes(text: &str) -> (String, Vec<(String, String)>) {
 }
 
 #[test]
-fn a_mark_of_byte_order_at_the_start_says_nothing() {
+fn a_byte_order_mark_at_the_start_is_ignored() {
     assert_eq!(read("\u{feff}port = 1;"), "port=1");
     assert_eq!(mistakes("port = 1; \u{feff}").1.len(), 1, "elsewhere it is no blank");
 }
@@ -71,7 +71,7 @@ fn a_file_of_torcd_is_read() {
 }
 
 #[test]
-fn settings_end_in_what_the_writer_likes() {
+fn settings_may_end_in_several_ways() {
     for text in [
         "a = 1; b = 2;",
         "a: 1, b: 2",
@@ -183,7 +183,7 @@ fn a_mistake_does_not_hide_the_next() {
 }
 
 #[test]
-fn what_is_no_token_is_told_once() {
+fn characters_that_are_no_token_are_reported_once() {
     for (text, reads) in [
         ("a = 1 $ b = 2", "a=1 b=2"),
         ("a = $\nb = 2", "b=2"),
@@ -198,7 +198,7 @@ fn what_is_no_token_is_told_once() {
 }
 
 #[test]
-fn what_is_not_closed_is_told_where_it_opens() {
+fn an_unclosed_bracket_is_reported_where_it_opens() {
     for (text, at) in [
         ("a = {", "{"),
         ("a = ( 1, 2", "( 1, 2"),
@@ -284,13 +284,13 @@ proptest! {
     }
 
     #[test]
-    fn a_text_is_read_as_it_was_meant(meant in "(?s).{0,20}") {
+    fn any_text_value_is_read_back(meant in "(?s).{0,20}") {
         let written = meant.replace('\\', "\\\\").replace('"', "\\\"");
         prop_assert_eq!(read(&format!("a = \"{written}\"")), format!("a={meant:?}"));
     }
 
     #[test]
-    fn a_number_is_read_as_it_was_meant(meant in any::<i64>()) {
+    fn any_number_is_read_back(meant in any::<i64>()) {
         prop_assert_eq!(read(&format!("a = {meant}L")), format!("a={meant}"));
         prop_assert_eq!(read(&format!("a = {:#x}", meant.unsigned_abs() >> 1)), format!("a={}", meant.unsigned_abs() >> 1));
     }

@@ -3,7 +3,7 @@
 use toml::de::DeTable as Table;
 
 use super::*;
-use crate::config::file::Looks;
+use crate::config::file::Scope;
 use crate::doors::command::options::Argument;
 
 /// Returns the options from a text with one such table, and the mistakes, a line each, without the name of the file.
@@ -11,8 +11,8 @@ fn read_text(text: &str) -> Result<Options, Vec<String>> {
     let root = Table::parse(text).unwrap();
     let doors = root.get_ref().get("command").unwrap().get_ref().as_table().unwrap();
     let (name, door) = doors.iter().next().unwrap();
-    let mut found = Found::nothing(Report::new("f", text), Looks::No);
-    let section = Section::of(name, door.get_ref().as_table().unwrap());
+    let mut found = Found::new(Report::new("f", text), Scope::Settings);
+    let section = Section::new(name, door.get_ref().as_table().unwrap());
     let options = read_table(&section, &mut found);
     let lines: Vec<_> = found.report.into_lines();
     if lines.is_empty() {
@@ -43,7 +43,7 @@ fn a_door_has_its_commands_in_their_order() {
 }
 
 #[test]
-fn every_mistake_is_told_at_its_place() {
+fn every_mistake_is_reported_at_its_position() {
     let told = read_text(
         "[command.main]\nquiet_time = 1\nport = 5\n\
          [command.main.commands.b]\nmax_wait = 1\nthreads = 0\n\

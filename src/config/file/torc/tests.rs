@@ -33,7 +33,7 @@ fn listens(options: &Options) -> Vec<String> {
 const ECHO: &str = "processes = ( { name = \"echo\"; cmd = \"/bin/echo\"; } );";
 
 #[test]
-fn a_file_of_torcd_means_what_it_meant() {
+fn a_file_of_torcd_keeps_its_meaning() {
     let options = door(
         "port = 3699; processes = ( { name = \"echo\"; threads = 50; cmd = \"/usr/bin/my echo\"; argc = 2; },
          { name = \"date\", threads = 1, cmd = \"/bin/date\" } );",
@@ -62,7 +62,7 @@ fn addresses_are_those_of_port_and_listen() {
 }
 
 #[test]
-fn everything_else_may_be_said_in_either_spelling() {
+fn all_other_keys_are_accepted_in_both_spellings() {
     let with = |hyphen: &str| {
         format!(
             "quiet{hyphen}time = \"50ms\"; log-args = \"yes\"; max{hyphen}connections = 7; processes = ( {{ name = \"c\"; cmd = \"/c\";
@@ -87,7 +87,7 @@ fn everything_else_may_be_said_in_either_spelling() {
 }
 
 #[test]
-fn every_mistake_of_a_file_is_told_at_its_place() {
+fn every_mistake_of_a_file_is_reported_at_its_position() {
     let text = r#"prot = 3699;
 port = 70000;
 quiet_time = "soon";
@@ -125,7 +125,7 @@ processes = (
 }
 
 #[test]
-fn what_is_not_there_is_told_once() {
+fn a_missing_include_is_reported_once() {
     let nothing = "1:1: there is no key `processes`, which holds the commands; write for example processes = ( { name = \
                    \"uptime\"; cmd = \"/usr/bin/uptime\"; } );";
     assert_eq!(told(""), [nothing]);
@@ -150,7 +150,7 @@ fn what_is_not_there_is_told_once() {
 }
 
 #[test]
-fn a_wrong_address_stands_where_it_was_said() {
+fn a_wrong_address_is_reported_where_it_was_written() {
     let clash = told(&format!("port = 7;\nlisten = \"127.0.0.1:7\";\n{ECHO}"));
     assert_eq!(
         clash,
@@ -174,7 +174,7 @@ fn a_wrong_address_stands_where_it_was_said() {
 }
 
 #[test]
-fn flags_go_over_the_file() {
+fn flags_override_the_file() {
     let mut flags = CommandSpec {
         quiet_time: Some(Time(Duration::from_millis(20))),
         debug: true,
@@ -190,7 +190,7 @@ fn flags_go_over_the_file() {
 }
 
 #[test]
-fn what_is_wrong_with_a_flag_is_told_of_the_flag() {
+fn a_mistake_in_a_flag_is_reported_for_the_flag() {
     let mut flags = CommandSpec {
         quiet_time: Some(Time(Duration::from_secs(20))),
         ..CommandSpec::default()
@@ -209,7 +209,7 @@ fn what_is_wrong_with_a_flag_is_told_of_the_flag() {
 }
 
 #[test]
-fn a_file_that_is_not_there_or_not_text_is_the_operators_to_mend() {
+fn a_missing_or_binary_file_is_a_mistake_of_the_operator() {
     let flags = CommandSpec::default();
     let error = load(Path::new("/nowhere/torc.cfg"), &flags).unwrap_err();
     assert!(
@@ -221,7 +221,7 @@ fn a_file_that_is_not_there_or_not_text_is_the_operators_to_mend() {
 }
 
 #[test]
-fn what_is_being_read_is_not_read_again() {
+fn a_file_that_includes_itself_is_not_read_again() {
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
     // None of these programs exists, which would be a mistake if the needs were checked.
     let reading = names(&["/nowhere/torc.cfg", "here.cfg", "/nowhere/more/b.cfg"]);

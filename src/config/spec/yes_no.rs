@@ -8,7 +8,7 @@ use serde::Deserialize;
 /// The value of such a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Whether {
+pub enum YesNo {
     /// The effect is wanted.
     Yes,
     /// The effect is not wanted.
@@ -16,7 +16,7 @@ pub enum Whether {
 }
 
 /// Not derived, for the reason given at [`HalfClose`](super::pool::HalfClose).
-impl ValueEnum for Whether {
+impl ValueEnum for YesNo {
     fn value_variants<'a>() -> &'a [Self] {
         &[Self::Yes, Self::No]
     }
