@@ -104,7 +104,7 @@ mod tests {
             ("systemd:exec", "systemd:exec"),
         ] {
             let options = lower(socket).unwrap();
-            assert_eq!(options.listen[0].to_string(), listens);
+            assert_eq!(options.front.listen[0].to_string(), listens);
         }
         let error = lower("127.0.0.1:99999").unwrap_err();
         assert_eq!(error.blame(), Blame::Operator, "a slip is not made a file");

@@ -7,7 +7,8 @@ use clap::{Arg, Args, Command, Parser};
 
 use super::spec::pool::PoolSpec;
 use super::{file, lower};
-use crate::doors::pool::options::{LimitOrigin, Options};
+use crate::doors::front::options::LimitKind;
+use crate::doors::pool::options::Options;
 
 #[derive(Debug, Parser)]
 struct Flags {
@@ -395,7 +396,7 @@ fn the_defaults_in_the_help_are_true() {
         let flag = format!("--{name}={default}");
         let mut said = from_flags(beside.0.iter().copied().chain([flag.as_str()]));
         // An explicit number is not lowered silently, even if it is the default.
-        said.connection_limit = LimitOrigin::Default;
+        said.front.limit_kind = LimitKind::Flexible;
         // An explicit worker is the operator's choice, even if it is the default.
         assert_eq!(said.has_default_worker, name != "daemon", "{flag}");
         said.has_default_worker = true;

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use nix::sys::prctl::set_dumpable;
 
 use crate::config::file::Source;
-use crate::doors::{Door, Listeners, Lowered, Options, Readiness};
+use crate::doors::front::options::{Descriptors, Lowered};
+use crate::doors::{Door, Listeners, Options, Readiness};
 use crate::error::{Blame, Error};
 use crate::net::addr::ListenAddr;
 use crate::net::bind;
@@ -130,7 +131,7 @@ impl Doors {
     fn listen(&mut self, service: &mut Ready, held: &[ListenAddr]) -> Result<(), Error> {
         let Ready { options, listeners, .. } = service;
         let mut had = std::mem::take(listeners);
-        for address in options.listen().iter().filter(|address| !held.contains(address)) {
+        for address in options.front().listen.iter().filter(|address| !held.contains(address)) {
             if let Some(holder) = self.holder_of(address, options.name()) {
                 let what = format!("{}: {address} is still held by {holder}", options.name());
                 let remedy = "take it away from there and send HUP, then give it to the other and send HUP again";
@@ -144,7 +145,12 @@ impl Doors {
                 listeners.push((address.clone(), listener));
                 continue;
             }
-            let opened = Listener::open(address, options.unix_socket(), options.backlog(), &mut self.inherited);
+            let opened = Listener::open(
+                address,
+                &options.front().unix_socket,
+                options.front().backlog,
+                &mut self.inherited,
+            );
             let opened = opened
                 .map_err(|error| Error::with_remedy(Blame::System, format_args!("{}: {error}", options.name())))?;
             listeners.extend(opened.into_iter().map(|listener| (address.clone(), listener)));
@@ -156,7 +162,7 @@ impl Doors {
     fn holder_of(&self, address: &ListenAddr, wanted_by: &str) -> Option<&str> {
         let others = self.open.iter().filter(|open| open.options.name() != wanted_by);
         others
-            .filter(|open| open.options.listen().contains(address))
+            .filter(|open| open.options.front().listen.contains(address))
             .map(|open| open.options.name())
             .next()
     }
@@ -171,9 +177,9 @@ impl Doors {
         let limit = usize::try_from(self.limit.now).unwrap_or(usize::MAX);
         let fixed = services
             .iter()
-            .map(|options| options.descriptors().fixed)
+            .map(|options| descriptors(options).fixed)
             .fold(OWN_DESCRIPTORS, usize::saturating_add);
-        let flexible = services.iter().map(|options| options.descriptors().flexible);
+        let flexible = services.iter().map(|options| descriptors(options).flexible);
         let flexible: Vec<usize> = flexible.filter(|descriptors| *descriptors > 0).collect();
         let all = flexible.iter().copied().fold(fixed, usize::saturating_add);
         if all <= limit {
@@ -187,8 +193,8 @@ impl Doors {
                           the threads of commands";
             return Err(Error::new(Blame::System, what, remedy));
         }
-        for options in services.iter_mut().filter(|options| options.descriptors().flexible > 0) {
-            let Some(Lowered { from, to }) = options.limit_connections(share) else {
+        for options in services.iter_mut().filter(|options| descriptors(options).flexible > 0) {
+            let Some(Lowered { from, to }) = limit_connections(options, share) else {
                 continue;
             };
             log::warn!(
@@ -207,7 +213,7 @@ impl Doors {
         let staying = self.open.iter().filter(|open| !open.leaving);
         let held = self.open.iter().map(|open| Held {
             name: open.options.name().to_owned(),
-            addresses: open.options.listen().to_vec(),
+            addresses: open.options.front().listen.to_vec(),
             leaving: open.leaving,
         });
         Survey {
@@ -238,7 +244,7 @@ impl Doors {
                 open.options.may_become(&service.options)?;
             }
             let held = self.find(service.options.name());
-            let held = held.map(|open| open.options.listen().to_vec());
+            let held = held.map(|open| open.options.front().listen.to_vec());
             self.listen(&mut service, held.as_deref().unwrap_or_default())?;
             match held {
                 Some(_) => changed.push(service),
@@ -298,11 +304,12 @@ impl Doors {
             return Ok(());
         };
         let stays = options
-            .listen()
+            .front()
+            .listen
             .iter()
-            .any(|address| open.options.listen().contains(address));
-        let same_socket =
-            open.options.unix_socket() == options.unix_socket() && open.options.backlog() == options.backlog();
+            .any(|address| open.options.front().listen.contains(address));
+        let same_socket = open.options.front().unix_socket == options.front().unix_socket
+            && open.options.front().backlog == options.front().backlog;
         if stays && !same_socket {
             log::warn!(
                 service:% = options.name(); "{}: addresses that stay open keep their backlog, mode and owner until a restart",
@@ -404,11 +411,21 @@ impl Doors {
     }
 }
 
+fn descriptors(options: &Options) -> Descriptors {
+    options.front().descriptors(options.descriptor_needs())
+}
+
+/// Lowers the limit on connections to the number that takes this many descriptors.
+fn limit_connections(options: &mut Options, descriptors: usize) -> Option<Lowered> {
+    let most = descriptors / options.descriptor_needs().per_connection;
+    options.front_mut().limit_connections(most.max(1))
+}
+
 /// A socket that is handed over keeps the backlog that it came with.
 fn fit_backlog(options: &mut Options, most: u32) {
     let is_bound = |address: &ListenAddr| !matches!(address, ListenAddr::Inherited(_));
-    if let Some(Lowered { from, to }) = options.limit_backlog(most)
-        && options.listen().iter().any(is_bound)
+    if let Some(Lowered { from, to }) = options.front_mut().limit_backlog(most)
+        && options.front().listen.iter().any(is_bound)
     {
         log::warn!(
             service:% = options.name(); "{}: the kernel lets {to} connections wait to be accepted, and --backlog {from} is lowered to that; raise its limit \

@@ -126,9 +126,15 @@ fn service(options: &Options) -> String {
     } else {
         format!(" ({kind})")
     };
-    let addresses = options.listen().iter().take(ADDRESSES).map(ToString::to_string);
+    let addresses = options.front().listen.iter().take(ADDRESSES).map(ToString::to_string);
     let mut addresses: Vec<String> = addresses.collect();
-    if let Some(more) = options.listen().len().checked_sub(ADDRESSES).filter(|more| *more > 0) {
+    if let Some(more) = options
+        .front()
+        .listen
+        .len()
+        .checked_sub(ADDRESSES)
+        .filter(|more| *more > 0)
+    {
         addresses.push(format!("{more} more"));
     }
     format!("{name}{kind}: {}, on {}", options.summary(), addresses.join(", "))

@@ -84,12 +84,13 @@ impl Survey {
             others.clone().any(|held| held.addresses.contains(address))
         };
         let new = options
-            .listen()
+            .front()
+            .listen
             .iter()
             .filter(is_path)
             .filter(|address| !is_held(address));
         let bound = new.map(|address| {
-            let listener = Listener::bind(address, options.unix_socket(), options.backlog());
+            let listener = Listener::bind(address, &options.front().unix_socket, options.front().backlog);
             let listener = listener
                 .map_err(|error| Error::with_remedy(Blame::System, format_args!("{}: {error}", options.name())))?;
             Ok((address.clone(), listener))

@@ -9,6 +9,7 @@ mod closing;
 pub mod command;
 mod dump;
 pub mod exec;
+pub mod front;
 mod journal;
 mod on_request;
 pub mod pattern;
@@ -19,9 +20,10 @@ pub mod waiters;
 use std::io;
 use std::time::{Duration, Instant};
 
+use front::options::{DescriptorNeeds, FrontOptions};
+
 use crate::error::{Blame, Error};
 use crate::net::addr::{ListenAddr, PeerAddr};
-use crate::net::bind::UnixSocketOptions;
 use crate::net::listener::Listener;
 use crate::net::stream::Stream;
 use crate::process::spawn::{Launcher, SpawnDefaults, Spawner};
@@ -42,15 +44,6 @@ pub enum Options {
     Command(Box<command::options::Options>),
 }
 
-/// Where the limit on all connections of a door comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LimitOrigin {
-    /// The operator has set it: it is kept, or refused where the limit on open files does not allow it.
-    Asked,
-    /// It is a default, and is lowered to what the limit on open files allows.
-    Default,
-}
-
 /// What a door starts its programs with, laid out by [`Options::lay_out`]: files have been looked for and directories
 /// opened. That may take its time, or never end; so a daemon that serves has it done on a thread, and a door is given it.
 #[derive(Debug)]
@@ -64,12 +57,26 @@ pub enum Kit {
 }
 
 impl Options {
-    /// The name in logs and statistics, unique in a daemon.
+    /// Returns the name in logs and statistics, which is unique in a daemon.
     pub fn name(&self) -> &str {
+        &self.front().name
+    }
+
+    /// Returns the part that every door has.
+    pub fn front(&self) -> &FrontOptions {
         match self {
-            Options::Pool(options) => &options.name,
-            Options::Exec(options) => &options.name,
-            Options::Command(options) => &options.name,
+            Options::Pool(options) => &options.front,
+            Options::Exec(options) => &options.front,
+            Options::Command(options) => &options.front,
+        }
+    }
+
+    /// Returns the part that every door has, to be adjusted to the machine.
+    pub fn front_mut(&mut self) -> &mut FrontOptions {
+        match self {
+            Options::Pool(options) => &mut options.front,
+            Options::Exec(options) => &mut options.front,
+            Options::Command(options) => &mut options.front,
         }
     }
 
@@ -81,79 +88,13 @@ impl Options {
         }
     }
 
-    /// Where clients connect.
-    pub fn listen(&self) -> &[ListenAddr] {
+    /// Returns the descriptors that the work of the door takes.
+    pub fn descriptor_needs(&self) -> DescriptorNeeds {
         match self {
-            Options::Pool(options) => &options.listen,
-            Options::Exec(options) => &options.listen,
-            Options::Command(options) => &options.listen,
+            Options::Pool(options) => options.descriptor_needs(),
+            Options::Exec(options) => options.descriptor_needs(),
+            Options::Command(options) => options.descriptor_needs(),
         }
-    }
-
-    /// Mode and owner of its UNIX listeners.
-    pub fn unix_socket(&self) -> &UnixSocketOptions {
-        match self {
-            Options::Pool(options) => &options.unix_socket,
-            Options::Exec(options) => &options.unix_socket,
-            Options::Command(options) => &options.unix_socket,
-        }
-    }
-
-    /// Length of the kernel's queue of connections not yet accepted.
-    pub fn backlog(&self) -> u32 {
-        match self {
-            Options::Pool(options) => options.backlog,
-            Options::Exec(options) => options.backlog,
-            Options::Command(options) => options.backlog,
-        }
-    }
-
-    /// How many descriptors the door may need at the same time, its listeners left out.
-    pub fn descriptors(&self) -> Descriptors {
-        match self {
-            Options::Pool(options) => options.descriptors(),
-            Options::Exec(options) => options.descriptors(),
-            Options::Command(options) => options.descriptors(),
-        }
-    }
-
-    /// Lowers a limit on connections that may be lowered to what so many descriptors allow; how many that is, if it was more.
-    pub fn limit_connections(&mut self, descriptors: usize) -> Option<Lowered> {
-        let (limits, each) = match self {
-            Options::Pool(options) => {
-                let each = options.descriptors_per_connection();
-                (&mut options.connection_limits, each)
-            }
-            Options::Exec(options) => (
-                &mut options.connection_limits,
-                exec::options::DESCRIPTORS_PER_CONNECTION,
-            ),
-            Options::Command(options) => (
-                &mut options.connection_limits,
-                command::options::DESCRIPTORS_PER_CONNECTION,
-            ),
-        };
-        let (asked, total) = (limits.total, (descriptors / each).max(1));
-        if asked <= total {
-            return None;
-        }
-        limits.total = total;
-        limits.per_address = limits.per_address.map(|number| number.min(total));
-        Some(Lowered { from: asked, to: total })
-    }
-
-    /// Lowers the backlog to what the kernel allows; what it is then, if it was more.
-    pub fn limit_backlog(&mut self, most: u32) -> Option<Lowered> {
-        let backlog = match self {
-            Options::Pool(options) => &mut options.backlog,
-            Options::Exec(options) => &mut options.backlog,
-            Options::Command(options) => &mut options.backlog,
-        };
-        let asked = std::mem::replace(backlog, most.min(*backlog));
-        (asked > most).then_some(Lowered {
-            from: asked as usize,
-            to: most as usize,
-        })
     }
 
     /// How long its workers may take until they serve, if that is limited.
@@ -241,24 +182,6 @@ fn other_kind(name: &str, others: &Options) -> Error {
         what,
         "give it another name; or take it out of the file, send HUP, put it back, and send HUP again",
     )
-}
-
-/// A number of which the machine has less than was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lowered {
-    /// What was asked for, or is the default.
-    pub from: usize,
-    /// What there is.
-    pub to: usize,
-}
-
-/// Descriptors that may be needed at the same time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Descriptors {
-    /// What must be there.
-    pub fixed: usize,
-    /// What is for connections whose limit may be lowered.
-    pub flexible: usize,
 }
 
 /// A door cannot begin, because the kernel watches no more for it.

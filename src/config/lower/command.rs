@@ -13,7 +13,7 @@ use super::exec::{
     DEFAULT_CLIENT_TIMEOUT, DEFAULT_KILL_TIMEOUT, DEFAULT_LINGER, DEFAULT_MAX_BUFFER, DEFAULT_STOP_TIMEOUT, LINGER,
     MAX_BUFFER, run_timeout,
 };
-use super::listen::{Listening, MACHINE, limit_origin, listening};
+use super::listen::{MACHINE, limit_kind, listening};
 use super::pool::TIMEOUT;
 use super::process::process;
 use super::{KEY, LONGEST, Lowered, Mistake, Mistakes, Origin};
@@ -74,13 +74,7 @@ pub enum Program {
 /// # Errors All mistakes in the settings of the door itself.
 pub fn command(name: &str, spec: &CommandSpec, commands: Vec<Command>) -> Result<Lowered<Options>, Vec<Mistake>> {
     let mut mistakes = Mistakes::default();
-    let Listening {
-        addresses,
-        unix_socket,
-        backlog,
-        access,
-        connection_limits,
-    } = listening(&mut mistakes, Vec::new(), &spec.listen, &MACHINE);
+    let listening = listening(&mut mistakes, Vec::new(), &spec.listen, &MACHINE);
     if spec.listen.listen.is_empty() {
         let text = "there is no address to listen on";
         mistakes.add(Origin::key("listen"), text, "write for example 127.0.0.1:3699");
@@ -91,17 +85,11 @@ pub fn command(name: &str, spec: &CommandSpec, commands: Vec<Command>) -> Result
     let timing = timing(&mut mistakes, spec);
     let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
     let max_buffer = mistakes.size("max-buffer", spec.max_buffer, &MAX_BUFFER);
+    let (front, listen) = listening.into_front(name, limit_kind(&spec.listen), stop_timeout);
     let options = Options {
-        name: name.to_owned(),
-        listen: addresses.iter().map(|(_, address)| address.clone()).collect(),
-        unix_socket,
-        backlog,
-        access,
-        connection_limits,
-        connection_limit: limit_origin(&spec.listen),
+        front,
         timing,
         kill_timeout,
-        stop_timeout,
         max_message: max_message(&mut mistakes, spec.max_message, &commands),
         max_buffer: bytes(max_buffer.unwrap_or(DEFAULT_MAX_BUFFER)),
         list: lists(&mut mistakes, spec.list, &commands),
@@ -109,10 +97,7 @@ pub fn command(name: &str, spec: &CommandSpec, commands: Vec<Command>) -> Result
         debug: spec.debug,
         commands,
     };
-    mistakes.unless_any(Lowered {
-        options,
-        listen: addresses,
-    })
+    mistakes.unless_any(Lowered { options, listen })
 }
 
 fn timing(mistakes: &mut Mistakes, spec: &CommandSpec) -> Timing {
@@ -272,7 +257,7 @@ pub fn wrong_name(name: &str) -> Option<String> {
 mod tests {
     use super::*;
     use crate::config::units::Whole;
-    use crate::doors::LimitOrigin;
+    use crate::doors::front::options::LimitKind;
 
     const NANOSECOND: Duration = Duration::from_nanos(1);
 
@@ -316,8 +301,8 @@ mod tests {
     #[test]
     fn a_door_has_its_defaults() {
         let options = lower(&spec(), vec![echo("a")]).unwrap();
-        assert_eq!((options.name.as_str(), options.listen.len()), ("main", 1));
-        assert_eq!(options.connection_limit, LimitOrigin::Default);
+        assert_eq!((options.front.name.as_str(), options.front.listen.len()), ("main", 1));
+        assert_eq!(options.front.limit_kind, LimitKind::Flexible);
         let (second, half_a_minute) = (Duration::from_secs(1), Duration::from_secs(30));
         let timing = Timing {
             read_timeout: half_a_minute,
@@ -327,7 +312,7 @@ mod tests {
         };
         assert_eq!(options.timing, timing);
         assert_eq!(
-            (options.kill_timeout, options.stop_timeout),
+            (options.kill_timeout, options.front.stop_timeout),
             (10 * second, half_a_minute)
         );
         assert_eq!((options.max_message, options.max_buffer), (4096, 256 << 10));

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::listen::{ANY_NUMBER, Listening, listening};
+use super::listen::{ANY_NUMBER, listening};
 use super::permits::permits;
 use super::pool::TIMEOUT;
 use super::process::context;
@@ -14,6 +14,7 @@ use crate::config::spec::yes_no::YesNo;
 use crate::config::units::{Time, Whole};
 use crate::doors::exec::core::sockproc::SHELL;
 use crate::doors::exec::options::{Options, Policy, Protocol};
+use crate::doors::front::options::LimitKind;
 
 // The defaults of sockexec 3.1.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -50,16 +51,10 @@ pub fn exec(name: &str, spec: &ExecSpec) -> Result<Lowered<Options>, Vec<Mistake
         max_connections: spec.listen.max_connections.or(Some(Whole(DEFAULT_CONNECTIONS))),
         ..spec.listen.clone()
     };
-    let Listening {
-        addresses,
-        mut unix_socket,
-        backlog,
-        access,
-        connection_limits,
-    } = listening(&mut mistakes, Vec::new(), &listen, &ANY_NUMBER);
-    unix_socket.mode.get_or_insert(DEFAULT_MODE);
+    let mut listening = listening(&mut mistakes, Vec::new(), &listen, &ANY_NUMBER);
+    listening.unix_socket.mode.get_or_insert(DEFAULT_MODE);
     check_addresses(&mut mistakes, spec);
-    let (clients, programs) = permits(&mut mistakes, spec, &addresses);
+    let (clients, programs) = permits(&mut mistakes, spec, &listening.addresses);
     let bytes = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
     let mut timeout = |key, given, default| mistakes.time(key, given, &TIMEOUT).unwrap_or(default);
     let kill_timeout = timeout("kill-timeout", spec.kill_timeout, DEFAULT_KILL_TIMEOUT);
@@ -72,29 +67,22 @@ pub fn exec(name: &str, spec: &ExecSpec) -> Result<Lowered<Options>, Vec<Mistake
     };
     let max_arguments = mistakes.size("max-arguments", spec.max_arguments, &MAX_ARGUMENTS);
     let max_buffer = mistakes.size("max-buffer", spec.max_buffer, &MAX_BUFFER);
+    // As with sockexec, a limit that the operator has set is lowered as well to the number that the machine allows.
+    let (front, listen) = listening.into_front(name, LimitKind::Flexible, stop_timeout);
     let options = Options {
-        name: name.to_owned(),
-        listen: addresses.iter().map(|(_, address)| address.clone()).collect(),
-        unix_socket,
-        backlog,
-        access,
-        connection_limits,
+        front,
         clients,
         programs,
         protocol: protocol(&mut mistakes, spec),
         context: context(&mut mistakes, &spec.process),
         policy,
         kill_timeout,
-        stop_timeout,
         max_arguments: bytes(max_arguments.unwrap_or(DEFAULT_MAX_ARGUMENTS)),
         max_buffer: bytes(max_buffer.unwrap_or(DEFAULT_MAX_BUFFER)),
         log_arguments: spec.log_args == Some(YesNo::Yes),
         debug: spec.debug,
     };
-    mistakes.unless_any(Lowered {
-        options,
-        listen: addresses,
-    })
+    mistakes.unless_any(Lowered { options, listen })
 }
 
 /// Returns the protocol of the door. A key that belongs to one protocol is a mistake with the other.
@@ -172,8 +160,11 @@ mod tests {
         let options = lower(&on("unix:/x")).unwrap();
         assert_eq!(options.policy.timeout, Some(Duration::from_secs(60)));
         assert_eq!(options.kill_timeout, Duration::from_secs(10));
-        assert_eq!((options.backlog, options.connection_limits.total), (100, 100));
-        assert_eq!(options.unix_socket.mode, Some(0o660));
+        assert_eq!(
+            (options.front.backlog, options.front.connection_limits.total),
+            (100, 100)
+        );
+        assert_eq!(options.front.unix_socket.mode, Some(0o660));
     }
 
     /// The daemon finds out the limits of the machine.
@@ -182,7 +173,7 @@ mod tests {
         let with = |number: i64| {
             let mut spec = on("unix:/x");
             (spec.listen.backlog, spec.listen.max_connections) = (Some(Whole(number)), Some(Whole(number)));
-            lower(&spec).map(|options| (options.backlog, options.connection_limits.total))
+            lower(&spec).map(|options| (options.front.backlog, options.front.connection_limits.total))
         };
         assert_eq!(with(1), Ok((1, 1)));
         assert_eq!(with(4_294_967_295), Ok((u32::MAX, u32::MAX as usize)));

@@ -1,13 +1,14 @@
 //! The addresses, the access and the limits of listeners: the part of lowering that every listening door shares.
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::{KEY, Mistakes, Origin};
 use crate::config::spec::listen::ListenSpec;
 use crate::config::units::FileMode;
-use crate::doors::LimitOrigin;
+use crate::doors::front::options::{FrontOptions, LimitKind};
 use crate::net::access::{AccessList, parse_net};
 use crate::net::addr::{ListenAddr, UnixAddr};
 use crate::net::bind::UnixSocketOptions;
@@ -46,11 +47,33 @@ pub(super) struct Listening {
     pub(super) connection_limits: ConnectionLimits,
 }
 
-/// Tells if the limit on connections was set, or is a default that may be lowered to the machine's limit.
-pub(super) fn limit_origin(spec: &ListenSpec) -> LimitOrigin {
+impl Listening {
+    /// Returns the part of the options that every door has, and each address with its origin.
+    pub(super) fn into_front(
+        self,
+        name: &str,
+        limit_kind: LimitKind,
+        stop_timeout: Duration,
+    ) -> (FrontOptions, Vec<(Origin, ListenAddr)>) {
+        let front = FrontOptions {
+            name: name.to_owned(),
+            listen: self.addresses.iter().map(|(_, address)| address.clone()).collect(),
+            unix_socket: self.unix_socket,
+            backlog: self.backlog,
+            access: self.access,
+            connection_limits: self.connection_limits,
+            limit_kind,
+            stop_timeout,
+        };
+        (front, self.addresses)
+    }
+}
+
+/// Returns the kind of the limit on connections: a default may be lowered to the machine's limit.
+pub(super) fn limit_kind(spec: &ListenSpec) -> LimitKind {
     match spec.max_connections {
-        Some(_) => LimitOrigin::Asked,
-        None => LimitOrigin::Default,
+        Some(_) => LimitKind::Fixed,
+        None => LimitKind::Flexible,
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::cache::cache;
 use super::framing::{framings, line_rules};
-use super::listen::{Listening, MACHINE, limit_origin, listening};
+use super::listen::{MACHINE, limit_kind, listening};
 use super::probe::{probe, probe_interval};
 use super::process::process;
 use super::refusal::refusal;
@@ -72,13 +72,7 @@ const FRAME: RangeInclusive<u64> = 1..=1 << 30;
 pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake>> {
     let mut mistakes = Mistakes::default();
     let addresses = addresses(&mut mistakes, spec);
-    let Listening {
-        addresses,
-        unix_socket,
-        backlog,
-        access,
-        connection_limits,
-    } = listening(&mut mistakes, addresses, &spec.listen, &MACHINE);
+    let listening = listening(&mut mistakes, addresses, &spec.listen, &MACHINE);
     let mut policy = policy(&mut mistakes, spec);
     let framings = framings(&mut mistakes, spec, &policy);
     policy.single_use = framings.single_use();
@@ -93,14 +87,9 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
     let max_rss = mistakes.size("max-rss", spec.max_rss, &MAX_RSS);
     let process = worker(&mut mistakes, spec);
     let Some(process) = process else { return Err(mistakes.0) };
+    let (front, listen) = listening.into_front(name, limit_kind(&spec.listen), times.stop);
     let options = Options {
-        name: name.to_owned(),
-        listen: addresses.iter().map(|(_, address)| address.clone()).collect(),
-        unix_socket,
-        backlog,
-        access,
-        connection_limits,
-        connection_limit: limit_origin(&spec.listen),
+        front,
         process,
         has_default_worker: spec.daemon.is_none(),
         policy,
@@ -117,7 +106,6 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
         error_reply,
         half_close: half_close(spec),
         kill_timeout: times.kill,
-        stop_timeout: times.stop,
         max_rss,
         record,
         disclosure: disclosure(spec),
@@ -125,10 +113,7 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
         session_idle: times.session_idle,
         max_buffer: session::max_buffer(&mut mistakes, spec),
     };
-    mistakes.unless_any(Lowered {
-        options,
-        listen: addresses,
-    })
+    mistakes.unless_any(Lowered { options, listen })
 }
 
 /// Returns the program of a pool, even if the pool has other mistakes; `None` if the program itself has one.
@@ -446,7 +431,7 @@ mod tests {
             listen,
             ..PoolSpec::default()
         });
-        options.listen.iter().map(ToString::to_string).collect()
+        options.front.listen.iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -454,22 +439,22 @@ mod tests {
         let options = lower(&PoolSpec::default());
         let command = ["squidGuard", "-c", "sg/adblock.conf"].map(Into::into).to_vec();
         assert_eq!(options.process, ProcessSpec::new(command).unwrap());
-        assert_eq!(options.listen, ["127.0.0.1:9991".parse().unwrap()]);
+        assert_eq!(options.front.listen, ["127.0.0.1:9991".parse().unwrap()]);
         assert_eq!(options.error_reply, b"ERR\n");
         assert_eq!((options.max_request, options.max_reply), (65_536, 1_048_576));
         assert_eq!(
-            options.connection_limits,
+            options.front.connection_limits,
             ConnectionLimits {
                 total: 4096,
                 per_address: None
             }
         );
         assert_eq!(
-            (options.half_close, options.backlog, options.max_rss),
+            (options.half_close, options.front.backlog, options.max_rss),
             (HalfClose::Answer, 1024, None)
         );
         assert_eq!(
-            (options.kill_timeout, options.stop_timeout),
+            (options.kill_timeout, options.front.stop_timeout),
             (Duration::from_secs(3), Duration::from_secs(30))
         );
         assert_eq!((options.record, options.slow_log), (8, None));

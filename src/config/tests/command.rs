@@ -4,8 +4,8 @@ use clap::{Args, Command, Parser};
 
 use super::super::file;
 use super::super::spec::command::{CommandSpec, EntrySpec};
-use crate::doors::LimitOrigin;
 use crate::doors::command::options::Options;
+use crate::doors::front::options::LimitKind;
 
 #[derive(Debug, Parser)]
 struct Flags {
@@ -111,7 +111,7 @@ fn every_flag_is_a_key_and_means_the_same() {
             from_torc(&key.replacen('-', "_", name.matches('-').count())),
             "{name}"
         );
-        assert_eq!(flagged.listen, from_toml(key).listen, "{name}");
+        assert_eq!(flagged.front.listen, from_toml(key).front.listen, "{name}");
         assert_eq!(flagged, from_toml(key), "{name}");
         assert_ne!(flagged, from_flags([]), "--{name} changes nothing");
         assert!(option.get_help_heading().is_some(), "{name}");
@@ -120,7 +120,7 @@ fn every_flag_is_a_key_and_means_the_same() {
         let flag = format!("--{name}={default}");
         let mut said = from_flags([flag.as_str()]);
         // An explicit number is not lowered silently, even if it is the default.
-        said.connection_limit = LimitOrigin::Default;
+        said.front.limit_kind = LimitKind::Flexible;
         assert_eq!(said, from_flags([]), "{flag}");
         defaults += 1;
     }

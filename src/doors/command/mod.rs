@@ -56,7 +56,7 @@ impl Door for CommandDoor {
                 self.change(cx, *options, programs, new);
                 Ok(())
             }
-            (other, _) => Err(super::other_kind(self.current_options().name.as_str(), &other)),
+            (other, _) => Err(super::other_kind(&self.current_options().front.name, &other)),
         }
     }
 

@@ -7,45 +7,20 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::doors::front::options::{DescriptorNeeds, FrontOptions};
 use crate::doors::pattern::Pattern;
-use crate::doors::{Descriptors, LimitOrigin};
-use crate::net::access::AccessList;
-use crate::net::addr::ListenAddr;
-use crate::net::bind::UnixSocketOptions;
-use crate::net::limits::ConnectionLimits;
 use crate::process::spec::ProcessSpec;
 use crate::process::stderr_log::printable;
-
-/// What one connection holds beside its program: its socket.
-pub const DESCRIPTORS_PER_CONNECTION: usize = 1;
-/// What one program holds: its pipes, three at the most, and a pidfd.
-pub const DESCRIPTORS_PER_PROGRAM: usize = 4;
-/// The other ends of the pipes of the one program that is just being started, and some to spare.
-const DESCRIPTORS_BESIDE: usize = 8;
 
 /// One command door, ready to be built.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
-    /// The name in logs and statistics; unique in a daemon.
-    pub name: String,
-    /// Where clients connect. Never empty.
-    pub listen: Vec<ListenAddr>,
-    /// Mode and owner of the UNIX listeners among [`listen`](Self::listen).
-    pub unix_socket: UnixSocketOptions,
-    /// Length of the kernel's queue of connections not yet accepted.
-    pub backlog: u32,
-    /// Who may connect over TCP.
-    pub access: AccessList,
-    /// How many may be connected, in total and from one address.
-    pub connection_limits: ConnectionLimits,
-    /// Where the limit on their total comes from.
-    pub connection_limit: LimitOrigin,
+    /// The options that every door has.
+    pub front: FrontOptions,
     /// How long everything of a connection may take.
     pub timing: Timing,
     /// From TERM to KILL.
     pub kill_timeout: Duration,
-    /// How long programs may run on once the daemon was told to stop.
-    pub stop_timeout: Duration,
     /// The longest name or argument, in bytes, its terminator left out.
     pub max_message: usize,
     /// How much of a connection may be held in memory, each way, in bytes.
@@ -128,25 +103,19 @@ impl Options {
         format!("{} {noun} ({})", self.commands.len(), names.join(", "))
     }
 
-    /// Descriptors that may be open at the same time.
+    /// Returns the descriptors that may be open at the same time: for each connection its socket; beside them, for each
+    /// program its pipes, three at the most, and a pidfd, the other ends of the pipes of the program that is being started,
+    /// and a reserve.
     ///
-    /// Programs are bounded by what the operator has set for each command, not by the connections: a program whose client
-    /// has gone is still there until it has ended.
-    pub fn descriptors(&self) -> Descriptors {
+    /// Programs are bounded by the numbers that the operator has set for each command, not by the connections: a program
+    /// whose client has gone is still there until it has ended.
+    pub fn descriptor_needs(&self) -> DescriptorNeeds {
         let programs = self.commands.iter().fold(0_usize, |sum, command| {
-            sum.saturating_add(command.threads.saturating_mul(DESCRIPTORS_PER_PROGRAM))
+            sum.saturating_add(command.threads.saturating_mul(4))
         });
-        let fixed = programs.saturating_add(DESCRIPTORS_BESIDE);
-        let connections = self.connection_limits.total.saturating_mul(DESCRIPTORS_PER_CONNECTION);
-        match self.connection_limit {
-            LimitOrigin::Asked => Descriptors {
-                fixed: fixed.saturating_add(connections),
-                flexible: 0,
-            },
-            LimitOrigin::Default => Descriptors {
-                fixed,
-                flexible: connections,
-            },
+        DescriptorNeeds {
+            beside: programs.saturating_add(8),
+            per_connection: 1,
         }
     }
 }
@@ -197,6 +166,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::doors::front::options::{Descriptors, LimitKind};
 
     fn matching(text: &str) -> Argument {
         Argument::Matching(Pattern::new(text).unwrap())
@@ -290,16 +260,7 @@ mod tests {
     fn descriptors_are_those_of_the_connections_and_of_all_commands() {
         let second = Duration::from_secs(1);
         let mut options = Options {
-            name: "c".to_owned(),
-            listen: Vec::new(),
-            unix_socket: UnixSocketOptions::default(),
-            backlog: 1,
-            access: AccessList::default(),
-            connection_limits: ConnectionLimits {
-                total: 10,
-                per_address: None,
-            },
-            connection_limit: LimitOrigin::Asked,
+            front: FrontOptions::sample(LimitKind::Fixed),
             timing: Timing {
                 read_timeout: second,
                 write_timeout: second,
@@ -307,7 +268,6 @@ mod tests {
                 quiet: second,
             },
             kill_timeout: second,
-            stop_timeout: second,
             max_message: 1,
             max_buffer: 1,
             list: true,
@@ -315,12 +275,15 @@ mod tests {
             debug: false,
             commands: vec![command(3), command(2)],
         };
-        let told = |options: &Options| (options.descriptors().fixed, options.descriptors().flexible);
+        let told = |options: &Options| {
+            let Descriptors { fixed, flexible } = options.front.descriptors(options.descriptor_needs());
+            (fixed, flexible)
+        };
         assert_eq!(told(&options), (8 + 5 * 4 + 10, 0));
-        options.connection_limit = LimitOrigin::Default;
+        options.front.limit_kind = LimitKind::Flexible;
         assert_eq!(told(&options), (8 + 5 * 4, 10));
         options.commands.push(command(usize::MAX));
-        assert_eq!(options.descriptors().fixed, usize::MAX);
+        assert_eq!(told(&options).0, usize::MAX);
     }
 
     proptest! {

@@ -62,7 +62,7 @@ impl Door for ExecDoor {
     fn reload(&mut self, cx: &mut Context<'_>, options: super::Options, kit: Kit, new: Listeners) -> Result<(), Error> {
         match (options, kit) {
             (super::Options::Exec(options), Kit::Exec(launcher)) => self.change(cx, *options, *launcher, new),
-            (other, _) => Err(super::other_kind(self.current_options().name.as_str(), &other)),
+            (other, _) => Err(super::other_kind(&self.current_options().front.name, &other)),
         }
     }
 

@@ -3,38 +3,21 @@
 pub use super::core::permits::{Clients, Programs};
 pub use super::core::protocol::Protocol;
 pub use super::core::run::Policy;
-use crate::doors::Descriptors;
-use crate::net::access::AccessList;
+use crate::doors::front::options::{DescriptorNeeds, FrontOptions};
 use crate::net::addr::ListenAddr;
-use crate::net::bind::UnixSocketOptions;
-use crate::net::limits::ConnectionLimits;
 use crate::process::spec::SpawnContext;
 use std::time::Duration;
-
-/// What one connection holds while its program runs: its socket, three pipes, a pidfd.
-pub const DESCRIPTORS_PER_CONNECTION: usize = 5;
-/// The rules of the sandbox, the other ends of the pipes of the one program that is just being started, and some to spare.
-const DESCRIPTORS_BESIDE: usize = 9;
 
 /// One exec door, ready to be built.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
-    /// The name in logs and statistics; unique in a daemon.
-    pub name: String,
-    /// Where clients connect. Never empty; a TCP address that other machines reach only with a list of [`programs`](Self::programs).
-    pub listen: Vec<ListenAddr>,
-    /// Mode and owner of the UNIX listeners among [`listen`](Self::listen).
-    pub unix_socket: UnixSocketOptions,
-    /// Length of the kernel's queue of connections not yet accepted.
-    pub backlog: u32,
-    /// Who may connect over TCP.
-    pub access: AccessList,
+    /// The options that every door has. Among the addresses a TCP address that other machines reach is only with a list of
+    /// [`programs`](Self::programs).
+    pub front: FrontOptions,
     /// Who may connect over UNIX sockets. With a list there is no TCP address.
     pub clients: Clients,
     /// What may be run.
     pub programs: Programs,
-    /// How many may be connected, in total and from one address.
-    pub connection_limits: ConnectionLimits,
     /// How programs are asked for.
     pub protocol: Protocol,
     /// What each connection is decided by.
@@ -43,8 +26,6 @@ pub struct Options {
     pub context: SpawnContext,
     /// From TERM to KILL.
     pub kill_timeout: Duration,
-    /// How long programs may run on once the daemon was told to stop.
-    pub stop_timeout: Duration,
     /// The most bytes of all arguments of a program, [`PER_ARGUMENT`](super::core::request::PER_ARGUMENT) more counted for each.
     pub max_arguments: usize,
     /// How much of a connection may be held in memory, each way.
@@ -66,12 +47,12 @@ impl Options {
         programs.to_owned()
     }
 
-    /// Descriptors that may be open at the same time.
-    pub fn descriptors(&self) -> Descriptors {
-        Descriptors {
-            fixed: DESCRIPTORS_BESIDE,
-            // Also where the operator has set it: as with sockexec, there are as many as the machine has.
-            flexible: self.connection_limits.total.saturating_mul(DESCRIPTORS_PER_CONNECTION),
+    /// Returns the descriptors that may be open at the same time: for each connection its socket, three pipes, a pidfd;
+    /// beside them the rules of the sandbox, the other ends of the pipes of the program that is being started, and a reserve.
+    pub fn descriptor_needs(&self) -> DescriptorNeeds {
+        DescriptorNeeds {
+            beside: 9,
+            per_connection: 5,
         }
     }
 }

@@ -50,12 +50,12 @@ pub fn lay_out(options: &options::Options, defaults: &SpawnDefaults) -> Result<S
     if !options.has_default_worker {
         let spawner = prepared.map_err(|error| shell::cannot_start(options, &error))?;
         if let Some(lack) = squidguard::look(&options.process) {
-            log::warn!(service:% = options.name; "{}: {lack}", options.name);
+            log::warn!(service:% = options.front.name; "{}: {lack}", options.front.name);
         }
         return Ok(spawner);
     }
     let useless = |why: &dyn fmt::Display| {
-        let (name, command) = (&options.name, squidguard::DEFAULT_COMMAND);
+        let (name, command) = (&options.front.name, squidguard::DEFAULT_COMMAND);
         let what = format_args!("{name}: the default worker, {command}, is of no use here: {why}");
         Error::new(
             Blame::System,
@@ -83,7 +83,7 @@ pub fn may_become(now: &options::Options, others: &options::Options) -> Result<(
     } else {
         return Ok(());
     };
-    let what = format!("{}: the {what} of a pool cannot change while it serves", now.name);
+    let what = format!("{}: the {what} of a pool cannot change while it serves", now.front.name);
     Err(Error::new(
         Blame::Operator,
         what,
@@ -134,7 +134,7 @@ impl Door for Pool {
                 self.change(cx, *options, *spawner, new);
                 Ok(())
             }
-            (other, _) => Err(super::other_kind(self.current_options().name.as_str(), &other)),
+            (other, _) => Err(super::other_kind(&self.current_options().front.name, &other)),
         }
     }
 

@@ -9,33 +9,16 @@ pub use super::cache::CacheLimits;
 pub use crate::framing::Framing;
 pub use crate::framing::line_rules::{LineEnd, LineRules};
 
-pub use crate::doors::LimitOrigin;
-use crate::net::access::AccessList;
-use crate::net::addr::ListenAddr;
-use crate::net::bind::UnixSocketOptions;
-use crate::net::limits::ConnectionLimits;
 use crate::process::spec::ProcessSpec;
 
-use crate::doors::Descriptors;
+use crate::doors::front::options::{DescriptorNeeds, FrontOptions};
 use crate::doors::pattern::Pattern;
 
 /// One pool, ready to be built.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
-    /// The name in logs and statistics; unique in a daemon.
-    pub name: String,
-    /// Where clients connect. Never empty.
-    pub listen: Vec<ListenAddr>,
-    /// Mode and owner of the UNIX listeners among [`listen`](Self::listen).
-    pub unix_socket: UnixSocketOptions,
-    /// Length of the kernel's queue of connections not yet accepted.
-    pub backlog: u32,
-    /// Who may connect over TCP.
-    pub access: AccessList,
-    /// How many may be connected, in total and from one address.
-    pub connection_limits: ConnectionLimits,
-    /// Where the limit on their total comes from.
-    pub connection_limit: LimitOrigin,
+    /// The options that every door has.
+    pub front: FrontOptions,
     /// The worker program and everything it is started with.
     pub process: ProcessSpec,
     /// Whether that is the default, for no program was named.
@@ -69,8 +52,6 @@ pub struct Options {
     pub half_close: HalfClose,
     /// From TERM (or the request to stop) to KILL.
     pub kill_timeout: Duration,
-    /// How long work in hand may take once the daemon was told to stop.
-    pub stop_timeout: Duration,
     /// A worker whose resident memory is over this many bytes is recycled.
     pub max_rss: Option<u64>,
     /// How many of its last requests are kept of each worker, for the log of its loss. 0: none.
@@ -87,28 +68,19 @@ pub struct Options {
 }
 
 impl Options {
-    /// Descriptors that may be open at the same time: one a connection; three pipes and a pidfd a worker, twice,
-    /// because a successor comes up before its predecessor goes.
-    pub fn descriptors(&self) -> Descriptors {
-        let workers = self.policy.workers.max.saturating_mul(8);
-        let connections = self
-            .connection_limits
-            .total
-            .saturating_mul(self.descriptors_per_connection());
-        match self.connection_limit {
-            LimitOrigin::Asked => Descriptors {
-                fixed: workers.saturating_add(connections),
-                flexible: 0,
-            },
-            LimitOrigin::Default => Descriptors {
-                fixed: workers,
-                flexible: connections,
+    /// Returns the descriptors that may be open at the same time: three pipes and a pidfd for each worker, twice, because a
+    /// successor comes up before its predecessor goes; one for each connection, and in session mode also the pipe with the
+    /// last words of a worker that has gone.
+    pub fn descriptor_needs(&self) -> DescriptorNeeds {
+        DescriptorNeeds {
+            beside: self.policy.workers.max.saturating_mul(8),
+            per_connection: match self.policy.mode {
+                Mode::Request => 1,
+                Mode::Session => 2,
             },
         }
     }
-}
 
-impl Options {
     /// How many workers of what, in a few words.
     pub fn summary(&self) -> String {
         let size = self.policy.workers;
@@ -137,16 +109,6 @@ pub struct CacheOptions {
     pub limits: CacheLimits,
     /// Requests in which this is found are always asked, and their answers not kept.
     pub skip: Option<Pattern>,
-}
-
-impl Options {
-    /// A connection in session mode may hold, beside its own, the pipe with the last words of a worker that has gone.
-    pub fn descriptors_per_connection(&self) -> usize {
-        match self.policy.mode {
-            Mode::Request => 1,
-            Mode::Session => 2,
-        }
-    }
 }
 
 /// What holds for connections that stay.

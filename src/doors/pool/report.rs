@@ -171,7 +171,7 @@ pub(super) fn snapshot(
 ) -> Snapshot {
     let mut snapshot = Snapshot::default();
     old_rows(&mut snapshot, dispatcher, uptime);
-    snapshot.push("name", Value::Text(options.name.clone()));
+    snapshot.push("name", Value::Text(options.front.name.clone()));
     latency_rows(&mut snapshot, &latencies.wait, WAIT);
     latency_rows(&mut snapshot, &latencies.service, SERVICE);
     latency_rows(&mut snapshot, &latencies.total, TOTAL);

@@ -29,7 +29,7 @@ pub fn fuzz_torc_cfg(input: &[u8]) {
     match file::read_torc("file", input, &CommandSpec::default()) {
         Ok(door) => {
             assert!(
-                !door.listen.is_empty() && !door.commands.is_empty(),
+                !door.front.listen.is_empty() && !door.commands.is_empty(),
                 "it has an address and a command"
             );
             for (index, command) in door.commands.iter().enumerate() {

@@ -32,7 +32,7 @@ fn a_door_has_its_commands_in_their_order() {
          [command.main.commands.'a b']\ncmd = 'true'\njoin = true\nuser = '0'\n",
     )
     .unwrap();
-    assert_eq!((options.name.as_str(), options.list), ("main", false));
+    assert_eq!((options.front.name.as_str(), options.list), ("main", false));
     let [zebra, other] = options.commands.try_into().unwrap();
     assert_eq!((&zebra.name[..], &other.name[..]), (&b"zebra"[..], &b"a b"[..]));
     assert_eq!(zebra.process.command.words(), ["stripe", "-n", "a b"]);

@@ -27,7 +27,7 @@ fn told(text: &str) -> Vec<String> {
 }
 
 fn listens(options: &Options) -> Vec<String> {
-    options.listen.iter().map(ToString::to_string).collect()
+    options.front.listen.iter().map(ToString::to_string).collect()
 }
 
 const ECHO: &str = "processes = ( { name = \"echo\"; cmd = \"/bin/echo\"; } );";
@@ -39,7 +39,7 @@ fn a_file_of_torcd_keeps_its_meaning() {
          { name = \"date\", threads = 1, cmd = \"/bin/date\" } );",
     );
     assert_eq!(
-        (options.name.as_str(), listens(&options)),
+        (options.front.name.as_str(), listens(&options)),
         ("command", vec!["0.0.0.0:3699".to_owned()])
     );
     let [echo, date] = options.commands.try_into().unwrap();
@@ -73,7 +73,7 @@ fn all_other_keys_are_accepted_in_both_spellings() {
     let options = door(&with("-"));
     assert_eq!(options, door(&with("_")));
     assert_eq!(options.timing.quiet, Duration::from_millis(50));
-    assert!(options.log_arguments && options.connection_limits.total == 7);
+    assert!(options.log_arguments && options.front.connection_limits.total == 7);
     let [command] = options.commands.try_into().unwrap();
     assert_eq!(
         (command.queue, command.max_wait, command.join),

@@ -46,7 +46,7 @@ impl CommandDoor {
     // ---- in ----------------------------------------------------------------------------------------------------
 
     pub(in crate::doors::command) fn welcome(&mut self, cx: &mut Context<'_>, stream: Stream, peer: PeerAddr) {
-        if !self.options.access.permits(&peer) {
+        if !self.options.front.access.permits(&peer) {
             self.scheduler.counters.denied += 1;
             let line = format_args!("refused {peer}: not allowed by --allow and --deny");
             return self.note(cx, Level::Warn, Topic::Denied, line);

@@ -8,6 +8,7 @@ use super::super::core::scheduler::{Rule, Rules, Scheduler};
 use super::super::options::{Command, Options};
 use super::{CommandDoor, CommandSource, Programs};
 use crate::doors::closing::Closing;
+use crate::doors::front::options::FrontOptions;
 use crate::doors::journal::Journal;
 use crate::doors::on_request::Times;
 use crate::doors::standstill::Hoard;
@@ -28,7 +29,7 @@ impl CommandDoor {
         CommandDoor {
             programs,
             listening: Listening::new(CommandSource::Listener.kind(), listeners),
-            count: ConnectionCount::new(options.connection_limits.clone()),
+            count: ConnectionCount::new(options.front.connection_limits.clone()),
             scheduler: Scheduler::new(options.timing, options.list, rules(&options)),
             connections: BTreeMap::new(),
             runs: BTreeMap::new(),
@@ -45,9 +46,9 @@ impl CommandDoor {
     }
 
     pub(in crate::doors::command) fn begin_accepting(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        let registered = self.listening.register(cx, &self.options.name);
+        let registered = self.listening.register(cx, &self.options.front.name);
         registered.map_err(|error| cannot_watch(&error))?;
-        log::info!(service:% = self.options.name; "{}: ready", self.options.name);
+        log::info!(service:% = self.options.front.name; "{}: ready", self.options.front.name);
         Ok(())
     }
 
@@ -68,10 +69,9 @@ impl CommandDoor {
     ) {
         self.programs = programs;
         self.options = options;
-        self.count.set_limits(self.options.connection_limits.clone());
+        self.count.set_limits(self.options.front.connection_limits.clone());
         let Options {
-            name,
-            listen,
+            front: FrontOptions { name, listen, .. },
             timing,
             list,
             ..
@@ -85,7 +85,7 @@ impl CommandDoor {
     /// Programs are started with this from now on.
     pub(in crate::doors::command) fn start_with(&mut self, programs: Programs) {
         self.programs = programs;
-        let name = &self.options.name;
+        let name = &self.options.front.name;
         log::info!(service:% = name; "{name}: programs that are started from now on find the directories and limits of now");
     }
 
@@ -114,12 +114,12 @@ impl CommandDoor {
     }
 
     fn finish(&mut self, cx: &mut Context<'_>) {
-        let Options { name, stop_timeout, .. } = &self.options;
+        let FrontOptions { name, stop_timeout, .. } = &self.options.front;
         self.closing.begin(cx, name, self.connections.len(), *stop_timeout);
     }
 
     pub(super) fn stop_timeout(&mut self, cx: &mut Context<'_>) {
-        if self.closing.time_is_up(cx, &self.options.name) {
+        if self.closing.time_is_up(cx, &self.options.front.name) {
             self.scheduler.stop(cx.now());
             self.obey(cx);
             self.pump_all(cx);

@@ -117,7 +117,7 @@ impl Service for CommandDoor {
             Some(CommandSource::Client) => self.client_timeout(cx, ClientId(number)),
             Some(CommandSource::Run) => self.run_timeout(cx, RunId(number)),
             Some(CommandSource::Ending) => self.ending_timeout(cx, RunId(number)),
-            Some(CommandSource::Upkeep) => self.journal.sum_up(cx, &self.options.name),
+            Some(CommandSource::Upkeep) => self.journal.sum_up(cx, &self.options.front.name),
             Some(CommandSource::Closing) => self.stop_timeout(cx),
             // These have no alarm.
             Some(CommandSource::Stdin | CommandSource::Output | CommandSource::Exit | CommandSource::Starting)
@@ -209,7 +209,7 @@ impl CommandDoor {
 
     /// One line in the log, unless too many like it came lately.
     fn note(&mut self, cx: &mut Context<'_>, level: Level, topic: Topic, line: fmt::Arguments<'_>) {
-        self.journal.note(cx, &self.options.name, level, topic, line);
+        self.journal.note(cx, &self.options.front.name, level, topic, line);
     }
 
     /// One step of a connection, for whoever wants to follow it.
@@ -217,7 +217,7 @@ impl CommandDoor {
         if self.options.debug {
             let peer = self.connections.get(&id).map(|connection| connection.peer.to_string());
             let peer = peer.unwrap_or_default();
-            log::info!(service:% = self.options.name; "{}: {peer}, connection {}: {step}", self.options.name, id.0);
+            log::info!(service:% = self.options.front.name; "{}: {peer}, connection {}: {step}", self.options.front.name, id.0);
         }
     }
 
@@ -257,7 +257,7 @@ impl CommandDoor {
             &self.scheduler.counters,
             self.traffic,
             &self.times,
-            &self.options.name,
+            &self.options.front.name,
             report::Present {
                 connections: self.connections.len(),
                 load: self.scheduler.total_load(),

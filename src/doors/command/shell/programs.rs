@@ -58,11 +58,11 @@ pub fn lay_out(options: &Options, defaults: &SpawnDefaults) -> Result<Programs, 
     let prepared = options.commands.iter().map(|command| {
         let name = String::from_utf8_lossy(&command.name);
         let (program, missing) = Program::prepare(&command.process, defaults).map_err(|error| {
-            let text = format_args!("{}: command {name:?}: {error}", options.name);
+            let text = format_args!("{}: command {name:?}: {error}", options.front.name);
             Error::with_remedy(Blame::System, text)
         })?;
         if let Some(error) = missing {
-            log::error!(service:% = options.name; "{}: command {name:?} is not available: {error}", options.name);
+            log::error!(service:% = options.front.name; "{}: command {name:?} is not available: {error}", options.front.name);
         }
         Ok((command.name.clone(), program))
     });

@@ -366,8 +366,8 @@ impl CommandDoor {
             joined => format!(", shared with {joined} more"),
         };
         log::info!(
-            service:% = self.options.name; "{}: {} ran {}: {status} after {}, {} bytes in, {} out{shared}",
-            self.options.name,
+            service:% = self.options.front.name; "{}: {} ran {}: {status} after {}, {} bytes in, {} out{shared}",
+            self.options.front.name,
             run.peer,
             report::command(&run.name, &run.arguments, self.options.log_arguments),
             amount::span(ran),

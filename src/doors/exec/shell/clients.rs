@@ -50,7 +50,7 @@ impl ExecDoor {
     // ---- in ----------------------------------------------------------------------------------------------------
 
     pub(in crate::doors::exec) fn welcome(&mut self, cx: &mut Context<'_>, stream: Stream, peer: PeerAddr) {
-        if !self.options.access.permits(&peer) {
+        if !self.options.front.access.permits(&peer) {
             self.counters.denied += 1;
             let line = format_args!("refused {peer}: not allowed by --allow and --deny");
             return self.note(cx, Level::Warn, Topic::Denied, line);

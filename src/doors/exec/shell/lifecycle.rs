@@ -10,6 +10,7 @@ use super::lookups::Desk;
 use super::permits::check_listeners;
 use super::{ExecDoor, ExecSource};
 use crate::doors::closing::Closing;
+use crate::doors::front::options::FrontOptions;
 use crate::doors::journal::Journal;
 use crate::doors::on_request::Times;
 use crate::doors::standstill::Hoard;
@@ -39,7 +40,7 @@ impl ExecDoor {
         Ok(ExecDoor {
             listening: Listening::new(ExecSource::Listener.kind(), listeners),
             connections: GenerationalSlab::default(),
-            count: ConnectionCount::new(options.connection_limits.clone()),
+            count: ConnectionCount::new(options.front.connection_limits.clone()),
             starting: VecDeque::new(),
             counters: Counters::default(),
             traffic: Traffic::default(),
@@ -55,9 +56,9 @@ impl ExecDoor {
     }
 
     pub(in crate::doors::exec) fn begin_accepting(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        let registered = self.listening.register(cx, &self.options.name);
+        let registered = self.listening.register(cx, &self.options.front.name);
         registered.map_err(|error| cannot_watch(&error))?;
-        log::info!(service:% = self.options.name; "{}: ready", self.options.name);
+        log::info!(service:% = self.options.front.name; "{}: ready", self.options.front.name);
         Ok(())
     }
 
@@ -76,13 +77,13 @@ impl ExecDoor {
         launcher: Launcher,
         new: Listeners,
     ) -> Result<(), Error> {
-        let stays = |(address, _): &(&ListenAddr, _)| options.listen.contains(address);
+        let stays = |(address, _): &(&ListenAddr, _)| options.front.listen.contains(address);
         let new_ones = new.iter().map(|(address, listener)| (address, listener));
         check_listeners(&options, self.listening.iter().filter(stays).chain(new_ones))?;
         self.launcher = launcher;
         self.options = options;
-        self.count.set_limits(self.options.connection_limits.clone());
-        let Options { name, listen, .. } = &self.options;
+        self.count.set_limits(self.options.front.connection_limits.clone());
+        let FrontOptions { name, listen, .. } = &self.options.front;
         self.listening.replace(cx, name, listen, new);
         Ok(())
     }
@@ -90,7 +91,7 @@ impl ExecDoor {
     /// Programs are started with this from now on.
     pub(in crate::doors::exec) fn start_with(&mut self, launcher: Launcher) {
         self.launcher = launcher;
-        let name = &self.options.name;
+        let name = &self.options.front.name;
         log::info!(service:% = name; "{name}: programs that are started from now on find the directories and limits of now");
     }
 
@@ -124,12 +125,12 @@ impl ExecDoor {
     }
 
     fn finish(&mut self, cx: &mut Context<'_>) {
-        let Options { name, stop_timeout, .. } = &self.options;
+        let FrontOptions { name, stop_timeout, .. } = &self.options.front;
         self.closing.begin(cx, name, self.connections.len(), *stop_timeout);
     }
 
     pub(super) fn stop_timeout(&mut self, cx: &mut Context<'_>) {
-        if self.closing.time_is_up(cx, &self.options.name) {
+        if self.closing.time_is_up(cx, &self.options.front.name) {
             self.tell_everybody(cx, Event::Stop);
         }
     }

@@ -109,7 +109,7 @@ impl Service for ExecDoor {
             Some(ExecSource::Listener) => self.retry_accepting(cx, source.key),
             Some(ExecSource::Client) => self.client_timeout(cx, source.key),
             Some(ExecSource::Ending) => self.ending_timeout(cx, source.key),
-            Some(ExecSource::Upkeep) => self.journal.sum_up(cx, &self.options.name),
+            Some(ExecSource::Upkeep) => self.journal.sum_up(cx, &self.options.front.name),
             Some(ExecSource::Closing) => self.stop_timeout(cx),
             // These have no alarm.
             Some(
@@ -274,7 +274,7 @@ impl ExecDoor {
 
     /// One line in the log, unless too many like it came lately.
     fn note(&mut self, cx: &mut Context<'_>, level: Level, topic: Topic, line: fmt::Arguments<'_>) {
-        self.journal.note(cx, &self.options.name, level, topic, line);
+        self.journal.note(cx, &self.options.front.name, level, topic, line);
     }
 
     /// One step of a connection, for whoever wants to follow it.
@@ -282,7 +282,7 @@ impl ExecDoor {
         if self.options.debug {
             let peer = self.connections.get(key).map(|connection| connection.peer);
             let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
-            log::info!(service:% = self.options.name; "{}: {peer}, connection {}: {step}", self.options.name, key.slot());
+            log::info!(service:% = self.options.front.name; "{}: {peer}, connection {}: {step}", self.options.front.name, key.slot());
         }
     }
 
@@ -296,7 +296,7 @@ impl ExecDoor {
             &self.counters,
             self.traffic,
             &self.times,
-            &self.options.name,
+            &self.options.front.name,
             report::Present {
                 connections: self.connections.len(),
                 running,

@@ -103,7 +103,7 @@ pub(super) fn check_listeners<'l>(
     options: &Options,
     listeners: impl Iterator<Item = (&'l ListenAddr, &'l Listener)>,
 ) -> Result<(), Error> {
-    let name = &options.name;
+    let name = &options.front.name;
     for (configured, listener) in listeners {
         let address = listener.local_addr();
         let exposed = is_exposed(address);

@@ -148,8 +148,8 @@ impl ExecDoor {
             .encoder
             .refuse(&on_request::reason(told), status, connection.conn.output_mut());
         log::warn!(
-            service:% = self.options.name; "{}: {} did not get to run {}: status {status}: {why}",
-            self.options.name,
+            service:% = self.options.front.name; "{}: {} did not get to run {}: status {status}: {why}",
+            self.options.front.name,
             connection.who(),
             report::command(&connection.arguments, self.options.log_arguments)
         );
@@ -290,8 +290,8 @@ impl ExecDoor {
             .status
             .map_or_else(|| "unknown".to_owned(), |status| status.to_string());
         log::info!(
-            service:% = self.options.name; "{}: {} ran {}: {status} after {}, {} bytes in, {} out, {} err",
-            self.options.name,
+            service:% = self.options.front.name; "{}: {} ran {}: {status} after {}, {} bytes in, {} out, {} err",
+            self.options.front.name,
             connection.who(),
             report::command(&connection.arguments, self.options.log_arguments),
             amount::span(ran),

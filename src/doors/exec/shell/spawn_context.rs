@@ -15,7 +15,7 @@ const CAP_SETUID: u32 = 7;
 /// # Errors
 /// No program could be started with it: there is no such directory, or the daemon may not change users.
 pub(in crate::doors::exec) fn launcher(options: &Options, defaults: &SpawnDefaults) -> Result<Launcher, Error> {
-    let name = &options.name;
+    let name = &options.front.name;
     let context = &options.context;
     if let Some(directory) = &context.working_directory {
         let why = match std::fs::metadata(directory) {

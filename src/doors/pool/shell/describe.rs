@@ -31,9 +31,9 @@ impl Pool {
         let registers = slots.map(|view| dump::registers(&view, self.descriptors(&view), now));
         let uptime = now.saturating_duration_since(self.started);
         let (places, clients) = (self.dispatcher.places(), self.clients.len() + self.sessions.len());
-        let most = self.options.connection_limits.total;
+        let most = self.options.front.connection_limits.total;
         let load = format_args!("workers = {places}, clients = {clients} of {most}");
-        let mut dump = Dump::begin(&self.options.name, "pool", uptime, registers.collect(), load);
+        let mut dump = Dump::begin(&self.options.front.name, "pool", uptime, registers.collect(), load);
         self.describe_workers(&mut dump, now);
         self.describe_queue(&mut dump, now);
         self.describe_clients(&mut dump, now);

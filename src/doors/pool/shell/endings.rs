@@ -196,7 +196,7 @@ impl Pool {
                 self.note(cx, Level::Warn, Topic::Died, line);
             }
             _ if process.stage == Stage::Ending => {
-                log::debug!(service:% = self.options.name; "{}: {who} {end}, as it was told to", self.options.name)
+                log::debug!(service:% = self.options.front.name; "{}: {who} {end}, as it was told to", self.options.front.name)
             }
             _ => {}
         }

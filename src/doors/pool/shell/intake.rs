@@ -39,7 +39,7 @@ impl Pool {
 
     /// A connection becomes a client of this pool; its request is usually there already.
     pub(in crate::doors::pool) fn welcome(&mut self, cx: &mut Context<'_>, stream: Stream, peer: PeerAddr) {
-        if !self.options.access.permits(&peer) {
+        if !self.options.front.access.permits(&peer) {
             self.dispatcher.counters_mut().refusals.denied += 1;
             let line = format_args!("refused {peer}: not allowed by --allow and --deny");
             return self.note(cx, Level::Warn, Topic::Denied, line);

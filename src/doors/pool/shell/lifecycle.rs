@@ -18,6 +18,7 @@ use super::sessions::Sessions;
 use super::workers::Workers;
 use super::{Pool, PoolSource};
 use crate::amount;
+use crate::doors::front::options::FrontOptions;
 use crate::doors::journal::Journal;
 use crate::doors::standstill::Hoard;
 use crate::doors::{Listeners, cannot_watch};
@@ -54,7 +55,7 @@ impl Pool {
             dispatcher_alarm: Alarm::default(),
             queue_alarm: Alarm::default(),
             listening: Listening::new(PoolSource::Listener.kind(), listeners),
-            clients: Clients::new(ConnectionCount::new(options.connection_limits.clone())),
+            clients: Clients::new(ConnectionCount::new(options.front.connection_limits.clone())),
             sessions: Sessions::default(),
             hoard: Hoard::default(),
             workers: Workers::default(),
@@ -93,7 +94,7 @@ impl Pool {
 
     pub(in crate::doors::pool) fn begin_accepting(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         self.listening
-            .register(cx, &self.options.name)
+            .register(cx, &self.options.front.name)
             .map_err(|error| cannot_watch(&error))
     }
 
@@ -118,8 +119,10 @@ impl Pool {
         self.options = options;
         self.cache
             .set_limits(self.options.cache.as_ref().map(|cache| cache.limits));
-        self.clients.count.set_limits(self.options.connection_limits.clone());
-        let Options { name, listen, .. } = &self.options;
+        self.clients
+            .count
+            .set_limits(self.options.front.connection_limits.clone());
+        let FrontOptions { name, listen, .. } = &self.options.front;
         self.listening.replace(cx, name, listen, new);
         self.dispatch(cx, Event::Reconfigure(Box::new(self.options.policy.clone())));
         self.plan_upkeep(cx);
@@ -133,7 +136,7 @@ impl Pool {
     /// Replaces every worker; not in a pool that drains, whose workers are about to go.
     pub(in crate::doors::pool) fn begin_rolling(&mut self, cx: &mut Context<'_>) {
         if self.life == Life::Serving {
-            let (name, workers) = (&self.options.name, self.dispatcher.places());
+            let (name, workers) = (&self.options.front.name, self.dispatcher.places());
             log::info!(service:% = name; "{name}: replacing every worker, {workers} of them");
             self.cache.begin_roll();
             // The operator has changed something, and is to see what they say now.
@@ -148,7 +151,7 @@ impl Pool {
             Health::Down(_) => ", but none can serve yet",
             Health::Starting | Health::Serving => "",
         };
-        let name = &self.options.name;
+        let name = &self.options.front.name;
         log::info!(service:% = name; "{name}: every worker has been replaced{but}");
     }
 
@@ -179,14 +182,14 @@ impl Pool {
     fn finish(&mut self, cx: &mut Context<'_>) {
         self.life = Life::Draining;
         log::info!(
-            service:% = self.options.name; "{}: draining, {} clients connected",
-            self.options.name,
+            service:% = self.options.front.name; "{}: draining, {} clients connected",
+            self.options.front.name,
             self.clients.len() + self.sessions.len()
         );
         cx.set_alarm(
             &mut self.life_alarm,
             PoolSource::Life.only(),
-            Some(cx.now() + self.options.stop_timeout),
+            Some(cx.now() + self.options.front.stop_timeout),
         );
         self.advance_life(cx);
     }
@@ -205,8 +208,8 @@ impl Pool {
         cx.alarm_fired(&mut self.life_alarm);
         if self.life == Life::Draining {
             log::warn!(
-                service:% = self.options.name; "{}: --stop-timeout is over; what is still in hand is refused",
-                self.options.name
+                service:% = self.options.front.name; "{}: --stop-timeout is over; what is still in hand is refused",
+                self.options.front.name
             );
             self.stop(cx, StopMode::Terminate);
         }
@@ -226,7 +229,7 @@ impl Pool {
 
     fn close_all(&mut self, cx: &mut Context<'_>) {
         self.end_row();
-        self.journal.drain(&self.options.name);
+        self.journal.drain(&self.options.front.name);
         for key in self.clients.keys() {
             self.close(cx, key);
         }
@@ -245,7 +248,7 @@ impl Pool {
     }
 
     pub(super) fn upkeep(&mut self, cx: &mut Context<'_>) {
-        self.journal.sum_up(cx, &self.options.name);
+        self.journal.sum_up(cx, &self.options.front.name);
         self.look_at_memory(cx);
         self.plan_upkeep(cx);
     }
@@ -270,5 +273,5 @@ impl Pool {
 
 /// The worker program cannot be started at all: the operator has to change something.
 pub(in crate::doors::pool) fn cannot_start(options: &Options, error: &SpawnError) -> Error {
-    Error::with_remedy(Blame::System, format_args!("{}: {error}", options.name))
+    Error::with_remedy(Blame::System, format_args!("{}: {error}", options.front.name))
 }

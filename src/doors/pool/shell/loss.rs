@@ -155,7 +155,7 @@ impl Pool {
         }
         let ended = self.with_words(cx, id, |repeats, _, words, tell| repeats.proven(words, tell));
         if let Some(ended) = ended.flatten().filter(|ended| ended.count > 1) {
-            let (name, who) = (&self.options.name, self.workers.describe(id).unwrap_or_default());
+            let (name, who) = (&self.options.front.name, self.workers.describe(id).unwrap_or_default());
             log::info!(service:% = name; "{name}: {who} answers, {}", story::after_all(&ended));
         }
     }
@@ -163,7 +163,7 @@ impl Pool {
     /// Rows of losses that nobody will end any more, or that are not to be compared with those to come.
     pub(super) fn end_row(&mut self) {
         if let Some(line) = self.repeats.end().and_then(|ended| story::untold(&ended)) {
-            log::info!(service:% = self.options.name; "{}: {line}", self.options.name);
+            log::info!(service:% = self.options.front.name; "{}: {line}", self.options.front.name);
         }
         self.echoes.end();
     }
@@ -280,7 +280,7 @@ impl Pool {
             }
         };
         if let Some(line) = ended.and_then(|ended| story::untold(&ended)) {
-            let name = &self.options.name;
+            let name = &self.options.front.name;
             log::info!(service:% = name; "{name}: {line}");
         }
         Some(again)

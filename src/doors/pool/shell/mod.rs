@@ -296,7 +296,7 @@ impl Pool {
         line: fmt::Arguments<'_>,
         below: impl Iterator<Item = String>,
     ) {
-        let name = &self.options.name;
+        let name = &self.options.front.name;
         if self.journal.note(cx, name, level, topic, line) {
             for line in below {
                 log::log!(level, service:% = name; "{name}: {line}");

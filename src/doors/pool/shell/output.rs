@@ -391,7 +391,7 @@ impl Pool {
             ..
         } = self;
         let process = workers.get_mut(id)?;
-        let (name, who, pid, now) = (&options.name, process.label(), process.pid(), cx.now());
+        let (name, who, pid, now) = (&options.front.name, process.label(), process.pid(), cx.now());
         let WorkerProcess {
             stderr, words, said, ..
         } = process;

@@ -149,7 +149,7 @@ impl Pool {
 
     fn started(&mut self, cx: &mut Context<'_>, id: WorkerId, child: Child) {
         let process = self.process(cx, id, child);
-        log::debug!(service:% = self.options.name; "{}: {} is started", self.options.name, process.label());
+        log::debug!(service:% = self.options.front.name; "{}: {} is started", self.options.front.name, process.label());
         self.workers.insert(process);
         self.dispatcher.handle(cx.now(), Event::Started(id));
         if let Err(error) = self.watch_process(cx, id) {

@@ -1,0 +1,124 @@
+//! The options that every door has, whatever it does with its clients.
+
+use std::time::Duration;
+
+use crate::net::access::AccessList;
+use crate::net::addr::ListenAddr;
+use crate::net::bind::UnixSocketOptions;
+use crate::net::limits::ConnectionLimits;
+
+/// The part of a door's options that is about its name, its listeners and the connections that it accepts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FrontOptions {
+    /// The name in logs and statistics; unique in a daemon.
+    pub name: String,
+    /// The addresses that clients connect to. Never empty.
+    pub listen: Vec<ListenAddr>,
+    /// Mode and owner of the UNIX listeners among [`listen`](Self::listen).
+    pub unix_socket: UnixSocketOptions,
+    /// The length of the kernel's queue of connections that are not accepted yet.
+    pub backlog: u32,
+    /// The addresses that may connect over TCP.
+    pub access: AccessList,
+    /// The greatest number of connections, in total and from one address.
+    pub connection_limits: ConnectionLimits,
+    /// Whether the limit on the total may be lowered.
+    pub limit_kind: LimitKind,
+    /// The time that work in hand may take once the daemon was told to stop.
+    pub stop_timeout: Duration,
+}
+
+/// The strictness of a limit on all connections of a door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LimitKind {
+    /// The limit is kept, or refused if the limit on open files does not allow it: the operator has set it.
+    Fixed,
+    /// The limit is lowered to the number that the limit on open files allows.
+    Flexible,
+}
+
+/// The descriptors that the work of a door takes, its listeners not counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DescriptorNeeds {
+    /// The number that does not depend on the connections.
+    pub beside: usize,
+    /// The number for each connection, at least 1.
+    pub per_connection: usize,
+}
+
+/// Descriptors that may be needed at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Descriptors {
+    /// The number that must be there.
+    pub fixed: usize,
+    /// The number for connections whose limit may be lowered.
+    pub flexible: usize,
+}
+
+/// A number that was lowered to what the machine allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lowered {
+    /// The number that was set, or is the default.
+    pub from: usize,
+    /// The number that is possible.
+    pub to: usize,
+}
+
+impl FrontOptions {
+    /// Returns the descriptors of a door with these needs.
+    pub fn descriptors(&self, needs: DescriptorNeeds) -> Descriptors {
+        let connections = self.connection_limits.total.saturating_mul(needs.per_connection);
+        match self.limit_kind {
+            LimitKind::Fixed => Descriptors {
+                fixed: needs.beside.saturating_add(connections),
+                flexible: 0,
+            },
+            LimitKind::Flexible => Descriptors {
+                fixed: needs.beside,
+                flexible: connections,
+            },
+        }
+    }
+
+    /// Lowers the limits on connections to `total`. Returns `None` if the limit was not higher.
+    pub fn limit_connections(&mut self, total: usize) -> Option<Lowered> {
+        let limits = &mut self.connection_limits;
+        let from = limits.total;
+        if from <= total {
+            return None;
+        }
+        limits.total = total;
+        limits.per_address = limits.per_address.map(|number| number.min(total));
+        Some(Lowered { from, to: total })
+    }
+
+    /// Lowers the backlog to the `most` that the kernel allows. Returns `None` if it was not longer.
+    pub fn limit_backlog(&mut self, most: u32) -> Option<Lowered> {
+        let from = self.backlog;
+        self.backlog = from.min(most);
+        (from > most).then_some(Lowered {
+            from: from as usize,
+            to: most as usize,
+        })
+    }
+}
+
+#[cfg(test)]
+impl FrontOptions {
+    /// The options of a door named `c` that allows ten connections and listens nowhere.
+    pub fn sample(limit_kind: LimitKind) -> Self {
+        FrontOptions {
+            name: "c".to_owned(),
+            listen: Vec::new(),
+            unix_socket: UnixSocketOptions::default(),
+            backlog: 1,
+            access: AccessList::default(),
+            connection_limits: ConnectionLimits {
+                total: 10,
+                per_address: None,
+            },
+            limit_kind,
+            stop_timeout: Duration::from_secs(1),
+        }
+    }
+}
