@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::deed::Expect;
+use crate::request::Expect;
 use crate::mode::Mode;
-use crate::moments::Moments;
+use crate::timeline::Timeline;
 use crate::plan::{Exchange, Finish, Plan, Step, Via};
 use crate::wire::Wire;
 use crate::worker;
@@ -79,32 +79,32 @@ struct Conditions {
     is_in_time: bool,
 }
 
-pub(crate) fn perform(plan: &Plan, target: &Target, moments: &Moments) -> Seen {
-    let (upgrades, oldest_allowed) = (moments.upgrades_done(), moments.oldest_allowed());
-    let mut talk = match Talk::begin(plan, target) {
-        Ok(talk) => talk,
-        Err(error) => return not_connected(plan, &error, moments.is_ending()),
+pub(crate) fn perform(plan: &Plan, target: &Target, timeline: &Timeline) -> Seen {
+    let (upgrades, oldest_allowed) = (timeline.upgrades_done(), timeline.oldest_allowed());
+    let mut connection = match Connection::begin(plan, target) {
+        Ok(connection) => connection,
+        Err(error) => return not_connected(plan, &error, timeline.is_ending()),
     };
     // A daemon that has refused already may close while this one still sends; what it said is there to be read.
-    let sent = plan.steps.iter().try_for_each(|step| talk.take(step, target.patience));
-    let is_in_time = !moments.is_ending();
+    let sent = plan.steps.iter().try_for_each(|step| connection.take(step, target.patience));
+    let is_in_time = !timeline.is_ending();
     let since = Instant::now();
     let deadline = since + target.patience;
     let end = match plan.finish {
-        Finish::ReadsToEnd => talk.read_until(usize::MAX, deadline),
-        Finish::ReadsAnswers => talk.read_until(plan.exchanges.len(), deadline),
+        Finish::ReadsToEnd => connection.read_until(usize::MAX, deadline),
+        Finish::ReadsAnswers => connection.read_until(plan.exchanges.len(), deadline),
         Finish::Closes | Finish::Resets => {
-            talk.leave(plan.finish);
+            connection.leave(plan.finish);
             End::Ignored
         }
     };
     let took = since.elapsed();
     let conditions = Conditions {
         oldest_allowed,
-        is_excused: target.mode.is_kept && moments.was_upgraded_since(upgrades),
-        is_in_time: is_in_time && !(target.mode.is_kept && moments.is_ending()),
+        is_excused: target.mode.is_kept && timeline.was_upgraded_since(upgrades),
+        is_in_time: is_in_time && !(target.mode.is_kept && timeline.is_ending()),
     };
-    talk.judge(plan, target, &conditions, &end, sent.err(), took)
+    connection.judge(plan, target, &conditions, &end, sent.err(), took)
 }
 
 fn not_connected(plan: &Plan, error: &io::Error, is_ending: bool) -> Seen {
@@ -121,7 +121,7 @@ fn not_connected(plan: &Plan, error: &io::Error, is_ending: bool) -> Seen {
 
 /// A stream and what has come on it. The type is that of UNIX sockets for both families: what is done with it here (send,
 /// receive, shut down, set a time-out) is the same call for every connected socket.
-struct Talk {
+struct Connection {
     stream: UnixStream,
     wire: Wire,
     reads_every: Duration,
@@ -130,7 +130,7 @@ struct Talk {
     end: Option<End>,
 }
 
-impl Talk {
+impl Connection {
     fn begin(plan: &Plan, target: &Target) -> io::Result<Self> {
         let stream: UnixStream = match plan.via {
             Via::Tcp => OwnedFd::from(TcpStream::connect_timeout(&target.tcp, target.patience)?).into(),
@@ -273,7 +273,7 @@ fn judge(exchange: &Exchange, answer: Vec<u8>, target: &Target, oldest_allowed: 
         let rest = answer.strip_prefix(text.as_bytes())?.strip_prefix(b" ")?;
         std::str::from_utf8(rest).ok()?.parse().ok()
     };
-    if let Expect::Talk { bytes, token } = &exchange.expect
+    if let Expect::Session { bytes, token } = &exchange.expect
         && bytes.starts_with(&answer)
         && answer.len() < bytes.len()
         && !worker::has_ended(&target.mode.home, token)
@@ -284,7 +284,7 @@ fn judge(exchange: &Exchange, answer: Vec<u8>, target: &Target, oldest_allowed: 
     let is_right = match &exchange.expect {
         Expect::Answer(expected) => answer == *expected,
         Expect::Refusal => false,
-        Expect::Talk { bytes, .. } => answer == *bytes,
+        Expect::Session { bytes, .. } => answer == *bytes,
         Expect::Shared(key) => number_after(key).is_some_and(|born| born >= oldest_allowed),
         Expect::Health(token) => {
             answer == token.as_bytes()

@@ -24,7 +24,7 @@ use tempfile::TempDir;
 use crate::clock;
 use crate::log::{self, News};
 use crate::mode::Mode;
-use crate::moments::Moments;
+use crate::timeline::Timeline;
 use crate::statistics::{Statistics, read_blocks};
 
 /// The variable that marks everything started for this daemon; its value is the daemon's own directory.
@@ -134,9 +134,9 @@ impl Daemon {
     }
 
     /// Upgrades it, to the same program, and waits until the new process serves.
-    pub(crate) fn upgrade(&mut self, moments: &Moments) -> Result<(), Box<dyn Error>> {
+    pub(crate) fn upgrade(&mut self, timeline: &Timeline) -> Result<(), Box<dyn Error>> {
         let born = clock::now();
-        moments.begin_upgrade();
+        timeline.begin_upgrade();
         self.signal(Signal::SIGURG)?;
         let deadline = Instant::now() + UPGRADE;
         let successor = loop {
@@ -153,7 +153,7 @@ impl Daemon {
             born,
             status: None,
         });
-        moments.upgrade_done();
+        timeline.upgrade_done();
         Ok(())
     }
 
@@ -162,17 +162,17 @@ impl Daemon {
     /// Each line that says that all workers were replaced stands for the oldest HUP not heard of: at least as many were
     /// sent before it. Where two HUPs became one, or a line was not counted, answers may be older for a while than they
     /// have to be. It is not counted while a process finishes that may have written it about itself.
-    pub(crate) fn follow(&mut self, moments: &Moments) -> io::Result<()> {
+    pub(crate) fn follow(&mut self, timeline: &Timeline) -> io::Result<()> {
         let are_gone = self.have_predecessors_gone()?;
         if let Some(serving) = self.processes.last().filter(|_| are_gone) {
-            moments.all_new_since(serving.born);
+            timeline.all_new_since(serving.born);
         }
         for news in self.news.try_iter() {
             if matches!(news, News::Replaced(name) if name == WATCHED)
                 && are_gone
                 && let Some(sent) = self.hups.pop_front()
             {
-                moments.all_new_since(sent);
+                timeline.all_new_since(sent);
             }
         }
         Ok(())

@@ -8,10 +8,10 @@ pub(crate) struct Dice {
 }
 
 impl Dice {
-    /// The dice of one player: other players of the same seed have others, whatever the threads do.
-    pub(crate) fn new(seed: u64, player: u64) -> Self {
+    /// The dice of one stream: other players of the same seed have others, whatever the threads do.
+    pub(crate) fn new(seed: u64, stream: u64) -> Self {
         let mut mixer = Self { state: seed };
-        let own = mixer.roll() ^ player.wrapping_mul(0xd6e8_feb8_6659_fd93);
+        let own = mixer.roll() ^ stream.wrapping_mul(0xd6e8_feb8_6659_fd93);
         Self { state: own }
     }
 

@@ -3,11 +3,11 @@
 //! `chaos [SECONDS] [SEED]` starts an `iotcpd` with a pool for each mode ([`mode`]), each on TCP and a UNIX socket, whose
 //! workers are this very program (`worker`), and for that time
 //!
-//! * lets a few hundred clients ask ([`plan`]), each request with a text of its own and its answer known ([`deed`]). Some
+//! * lets a few hundred clients ask ([`plan`]), each request with a text of its own and its answer known ([`request`]). Some
 //!   requests kill their worker, hang it, or make it write garbage or a line too many; some clients leave, send nonsense, or
 //!   say nothing;
 //! * kills, stops and wakes workers, stops some while they are started, lets them fail their probes, kills the guards, upgrades
-//!   the daemon, and sends HUP, USR1 and USR2, all at random ([`mischief`]).
+//!   the daemon, and sends HUP, USR1 and USR2, all at random ([`fault`]).
 //!
 //! Then the load stops, and the counters must be at rest and agree with what the clients saw. Then it begins anew, and TERM
 //! comes in the middle of it: the daemon must exit with 0 and leave no process. At last some daemons are killed while they
@@ -29,7 +29,7 @@
 //! Excused: the client that left first; one that never sent a whole request, which may be closed without a word; and whoever
 //! had not sent the last byte when TERM was sent. On a connection that is kept, the end of it in the place of an answer
 //! means "not served, ask again": allowed while the daemon is upgraded, and the client does ask again, and at TERM. What is
-//! not asked, because nobody could judge it, is in [`deed`].
+//! not asked, because nobody could judge it, is in [`request`].
 //!
 //! The seed decides what each client and the mischief do, one after the other; when they do it is up to the scheduler.
 //! Exit status 1: a promise was broken; the seed and the end of the daemon's log are printed.
@@ -37,12 +37,12 @@
 mod client;
 mod clock;
 mod daemon;
-mod deed;
+mod request;
 mod dice;
 mod log;
-mod mischief;
+mod fault;
 mod mode;
-mod moments;
+mod timeline;
 mod plan;
 mod statistics;
 mod tally;
@@ -60,9 +60,9 @@ use nix::sys::signal::Signal;
 use crate::client::{Outcome, Seen, Target};
 use crate::daemon::Daemon;
 use crate::dice::Dice;
-use crate::mischief::Mischief;
+use crate::fault::FaultInjector;
 use crate::mode::{BUSY_TIMEOUT, IDLE_TIMEOUT, PROBE_INTERVAL, QUEUE_TIMEOUT, READ_TIMEOUT};
-use crate::moments::Moments;
+use crate::timeline::Timeline;
 use crate::plan::Plan;
 use crate::statistics::Statistics;
 use crate::tally::Tally;
@@ -72,7 +72,7 @@ const CLIENTS: u64 = 12;
 /// Milliseconds between two connections of one client, at most.
 const PAUSE: u64 = 600;
 /// How long the clients of a mode with tides all stay away, after they have all been there for as long.
-const TIDE: Duration = Duration::from_secs(2);
+const LULL: Duration = Duration::from_secs(2);
 /// How often a daemon is killed during its starts.
 const DEATHS: u64 = 10;
 /// How often somebody asks again who was not served.
@@ -99,7 +99,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let home = Daemon::directory()?;
     let modes = mode::all(home.path())?;
     let mut daemon = Daemon::start(home, &modes)?;
-    let mut broken = Fire::new(&daemon, modes, seed)?.run(&mut daemon, Duration::from_secs(seconds));
+    let mut broken = Chaos::new(&daemon, modes, seed)?.run(&mut daemon, Duration::from_secs(seconds));
     broken.extend(killed_during_starts(&mut Dice::new(seed, DEATHS))?);
     if broken.is_empty() {
         println!("chaos: every promise held");
@@ -135,18 +135,18 @@ fn any_seed() -> Result<u64, Box<dyn Error>> {
 }
 
 /// The load and the mischief, and the promises that were broken.
-struct Fire {
+struct Chaos {
     seed: u64,
     targets: Vec<Target>,
-    moments: Moments,
+    timeline: Timeline,
     began: Instant,
     broken: Vec<String>,
 }
 
-impl Fire {
+impl Chaos {
     fn new(daemon: &Daemon, modes: Vec<mode::Mode>, seed: u64) -> Result<Self, Box<dyn Error>> {
         let promised = Duration::from_millis(QUEUE_TIMEOUT + BUSY_TIMEOUT + READ_TIMEOUT + IDLE_TIMEOUT);
-        let sickness = Duration::from_millis(2 * PROBE_INTERVAL + BUSY_TIMEOUT + mischief::STOPPED);
+        let sickness = Duration::from_millis(2 * PROBE_INTERVAL + BUSY_TIMEOUT + fault::STOPPED);
         let target = |mode: mode::Mode| -> Result<Target, Box<dyn Error>> {
             Ok(Target {
                 tcp: daemon.tcp(&mode)?,
@@ -160,19 +160,19 @@ impl Fire {
         Ok(Self {
             seed,
             targets: targets?,
-            moments: Moments::default(),
+            timeline: Timeline::default(),
             began: Instant::now(),
             broken: Vec::new(),
         })
     }
 
     fn run(mut self, daemon: &mut Daemon, time: Duration) -> Vec<String> {
-        let mut tally = self.under_fire(daemon, time);
+        let mut tally = self.run_with_faults(daemon, time);
         match self.at_rest(daemon) {
             Ok(statistics) => self.compare(&statistics, &tally, daemon.was_upgraded()),
             Err(error) => self.broken.push(error.to_string()),
         }
-        tally.add(self.under_term(daemon));
+        tally.add(self.run_into_term(daemon));
         println!("{tally}");
         self.broken.extend(tally.offences());
         if let Err(error) = self.after_the_end(daemon) {
@@ -182,22 +182,22 @@ impl Fire {
     }
 
     /// Load and mischief for so long.
-    fn under_fire(&mut self, daemon: &mut Daemon, time: Duration) -> Tally {
+    fn run_with_faults(&mut self, daemon: &mut Daemon, time: Duration) -> Tally {
         let (running, stopped) = mpsc::channel();
-        let mut dice = Dice::new(self.seed, mischief::PLAYER);
+        let mut dice = Dice::new(self.seed, fault::STREAM);
         let (tally, done) = thread::scope(|scope| {
             let modes = self.targets.iter().map(|target| &target.mode).collect();
-            let mischief = Mischief::new(daemon, modes, &self.moments);
+            let injector = FaultInjector::new(daemon, modes, &self.timeline);
             // Boxed errors stay in their thread; what they say does not have to.
-            let mischief = scope.spawn(move || mischief.make(&mut dice, &stopped).map_err(|error| error.to_string()));
+            let injector = scope.spawn(move || injector.run(&mut dice, &stopped).map_err(|error| error.to_string()));
             let tally = self.load(0, Instant::now() + time);
             drop(running);
-            (tally, mischief.join())
+            (tally, injector.join())
         });
         match done {
-            Ok(Ok(done)) => println!("mischief: {done}\n"),
+            Ok(Ok(done)) => println!("faults: {done}\n"),
             Ok(Err(error)) => self.broken.push(error),
-            Err(_) => self.broken.push("the mischief itself broke down".to_owned()),
+            Err(_) => self.broken.push("the fault injector itself broke down".to_owned()),
         }
         tally
     }
@@ -209,8 +209,8 @@ impl Fire {
             let mut clients = Vec::new();
             for target in &self.targets {
                 for _ in 0..CLIENTS {
-                    let player = clients.len() as u64 + (round << 32);
-                    clients.push(scope.spawn(move || self.one_client(target, player, until)));
+                    let stream = clients.len() as u64 + (round << 32);
+                    clients.push(scope.spawn(move || self.one_client(target, stream, until)));
                 }
             }
             for client in clients {
@@ -223,31 +223,31 @@ impl Fire {
         all
     }
 
-    fn one_client(&self, target: &Target, player: u64, until: Instant) -> Tally {
-        let mut dice = Dice::new(self.seed, player);
+    fn one_client(&self, target: &Target, stream: u64, until: Instant) -> Tally {
+        let mut dice = Dice::new(self.seed, stream);
         let mut tally = Tally::default();
         for number in 0_u64.. {
-            thread::sleep(dice.pause(PAUSE) + self.ebb(target));
+            thread::sleep(dice.pause(PAUSE) + self.lull_left(target));
             if Instant::now() >= until {
                 break;
             }
-            let plan = Plan::draw(&mut dice, &target.mode, &format!("{player}.{number}"));
+            let plan = Plan::draw(&mut dice, &target.mode, &format!("{stream}.{number}"));
             self.carry_out(plan, target, &mut tally);
         }
         tally
     }
 
     /// How long its clients are to stay away from here on, if they do so all at once.
-    fn ebb(&self, target: &Target) -> Duration {
-        let (time, tide) = (self.began.elapsed().as_millis(), TIDE.as_millis());
-        let is_ebb = target.mode.has_tides && time % (2 * tide) >= tide;
-        if is_ebb { TIDE } else { Duration::ZERO }
+    fn lull_left(&self, target: &Target) -> Duration {
+        let (time, lull) = (self.began.elapsed().as_millis(), LULL.as_millis());
+        let is_lull = target.mode.has_lulls && time % (2 * lull) >= lull;
+        if is_lull { LULL } else { Duration::ZERO }
     }
 
     /// Once, and for what was not served again.
     fn carry_out(&self, mut plan: Plan, target: &Target, tally: &mut Tally) {
         for attempt in 1.. {
-            let mut seen = client::perform(&plan, target, &self.moments);
+            let mut seen = client::perform(&plan, target, &self.timeline);
             let unserved = seen.outcomes.iter().position(|outcome| *outcome == Outcome::Unserved);
             if attempt == ATTEMPTS {
                 give_up(&mut seen);
@@ -323,11 +323,11 @@ impl Fire {
     }
 
     /// The load again, and TERM in the middle of it.
-    fn under_term(&self, daemon: &Daemon) -> Tally {
+    fn run_into_term(&self, daemon: &Daemon) -> Tally {
         thread::scope(|scope| {
             let load = scope.spawn(|| self.load(1, Instant::now() + BEFORE_TERM + AFTER_TERM));
             thread::sleep(BEFORE_TERM);
-            self.moments.end();
+            self.timeline.end();
             // If it is not there any more, its exit status will say so.
             daemon.signal(Signal::SIGTERM).ok();
             load.join().unwrap_or_else(|_| {

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::deed::{
-    BINARY, CHANNELS, DEADLY, DEADLY_INSIDE, Deed, GARBAGE, Group, LASTING, LINES, LONG, MAX_REPLY, MAX_REQUEST,
+use crate::request::{
+    BINARY, CHANNELS, DEADLY, DEADLY_INSIDE, RequestKind, GARBAGE, Group, LASTING, LINES, LONG, MAX_REPLY, MAX_REQUEST,
     OUT_OF_STEP, PROBED, SESSION, SHARED, SOUND, TOO_MANY, UNSAYABLE,
 };
 use crate::wire::Wire;
@@ -34,12 +34,12 @@ pub(crate) struct Mode {
     /// Whether a connection is a talk with a worker of its own, and its answer all that comes back.
     pub(crate) is_session: bool,
     /// Whether its clients come and go all at once.
-    pub(crate) has_tides: bool,
+    pub(crate) has_lulls: bool,
     pub(crate) most_workers: u64,
     /// The file whose being there makes workers sick that start, if they can be.
     pub(crate) poison: Option<PathBuf>,
     is_misnamed: bool,
-    deeds: &'static [Group],
+    kinds: &'static [Group],
     /// What stands in its table of the file.
     keys: String,
     worker_flags: String,
@@ -77,8 +77,8 @@ const EXAMINED: &[Group] = &[SOUND, LONG, DEADLY, DEADLY_INSIDE, LASTING, PROBED
 
 /// Every mode; `home` is the daemon's directory.
 pub(crate) fn all(home: &Path) -> Result<Vec<Mode>, String> {
-    let line = |name, deeds| Mode::new(home, name, BY_LINE, deeds);
-    let framed = |name, deeds| Mode::new(home, name, [name; 4], deeds);
+    let line = |name, kinds| Mode::new(home, name, BY_LINE, kinds);
+    let framed = |name, kinds| Mode::new(home, name, [name; 4], kinds);
     let modes = vec![
         line("line", ALONE).workers(12),
         line("ahead", AHEAD).workers(4).pipeline(8),
@@ -118,7 +118,7 @@ pub(crate) fn all(home: &Path) -> Result<Vec<Mode>, String> {
 }
 
 impl Mode {
-    fn new(home: &Path, name: &'static str, framings: Framings, deeds: &'static [Group]) -> Self {
+    fn new(home: &Path, name: &'static str, framings: Framings, kinds: &'static [Group]) -> Self {
         let [request, reply, worker_request, worker_reply] = framings;
         let wires = framings.map(Wire::named);
         let [request_wire, reply_wire, ..] = wires.map(|wire| wire.unwrap_or(Wire::Line));
@@ -130,11 +130,11 @@ impl Mode {
             is_kept: false,
             is_one_by_one: true,
             is_session: false,
-            has_tides: false,
+            has_lulls: false,
             most_workers: 0,
             poison: None,
             is_misnamed: wires.contains(&None),
-            deeds,
+            kinds,
             keys: String::new(),
             worker_flags: format!("--request-framing {worker_request} --reply-framing {worker_reply}"),
         };
@@ -151,8 +151,8 @@ impl Mode {
         mode
     }
 
-    fn session(home: &Path, name: &'static str, deeds: &'static [Group]) -> Self {
-        let mut mode = Self::new(home, name, ["eof"; 4], deeds);
+    fn session(home: &Path, name: &'static str, kinds: &'static [Group]) -> Self {
+        let mut mode = Self::new(home, name, ["eof"; 4], kinds);
         // Nothing that is about requests means anything here.
         mode.keys = format!("mode = \"session\"\nidle-timeout = \"{IDLE_TIMEOUT}ms\"\n");
         mode.worker_flags = format!("--session {}", home.display());
@@ -160,9 +160,9 @@ impl Mode {
         mode.workers(6)
     }
 
-    /// Its deeds and their weights.
-    pub(crate) fn deeds(&self) -> Vec<(Deed, usize)> {
-        self.deeds.concat()
+    /// Its kinds and their weights.
+    pub(crate) fn kinds(&self) -> Vec<(RequestKind, usize)> {
+        self.kinds.concat()
     }
 
     /// Its table of the daemon's file; `program` is this one.
@@ -236,7 +236,7 @@ impl Mode {
     }
 
     fn elastic(mut self) -> Self {
-        self.has_tides = true;
+        self.has_lulls = true;
         self.most_workers = 8;
         self.with("max-workers = 8\nmin-workers = 1\nspare-workers = 2\nworker-idle-timeout = \"500ms\"")
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::deed::{self, Deed, Expect};
+use crate::request::{self, RequestKind, Expect};
 use crate::dice::Dice;
 use crate::mode::Mode;
 use crate::wire::Wire;
@@ -41,7 +41,7 @@ const SESSION: &[(Manner, usize)] = &[
     (Manner::Gone, 10),
 ];
 /// What is wrong with the request itself, of a thousand.
-const FLAWS: [(Deed, usize); 3] = [(Deed::Unended, 8), (Deed::LongRequest, 8), (Deed::Malformed, 8)];
+const FLAWS: [(RequestKind, usize); 3] = [(RequestKind::Unended, 8), (RequestKind::LongRequest, 8), (RequestKind::Malformed, 8)];
 /// How often the last request of a kept connection is a flawed one, of a hundred.
 const FLAWED_END: usize = 6;
 /// At most so many requests on one connection; fewer than what one is read from with, or more.
@@ -104,7 +104,7 @@ pub(crate) enum Finish {
 /// One request and what comes of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Exchange {
-    pub(crate) deed: Deed,
+    pub(crate) kind: RequestKind,
     bytes: Vec<u8>,
     pub(crate) expect: Expect,
 }
@@ -133,7 +133,7 @@ impl Plan {
         let via = if dice.percent(50) { Via::Tcp } else { Via::Unix };
         let exchanges = exchanges(dice, mode, drawn, name);
         // Where only the end of input ends a request there is no second.
-        let is_open = mode.request == Wire::Whole || exchanges.iter().any(|exchange| exchange.deed == Deed::Unended);
+        let is_open = mode.request == Wire::Whole || exchanges.iter().any(|exchange| exchange.kind == RequestKind::Unended);
         let manner = if is_open && drawn == Manner::AsksTwice {
             Manner::Plain
         } else {
@@ -181,19 +181,19 @@ fn exchanges(dice: &mut Dice, mode: &Mode, manner: Manner, name: &str) -> Vec<Ex
         _ if mode.is_kept => 1 + dice.below(MOST_REQUESTS),
         _ => 1,
     };
-    let mut deeds = mode.deeds();
+    let mut kinds = mode.kinds();
     if !mode.is_kept && !mode.is_session {
-        deeds.extend(flaws(mode));
+        kinds.extend(flaws(mode));
     }
     let mut long = 0;
     let mut exchanges: Vec<Exchange> = (0..count)
         .map(|number| {
-            let mut deed = dice.weighted(&deeds).unwrap_or(Deed::Echo);
-            if deed == Deed::LongEcho {
+            let mut kind = dice.weighted(&kinds).unwrap_or(RequestKind::Echo);
+            if kind == RequestKind::LongEcho {
                 long += 1;
-                deed = if long > MOST_LONG { Deed::Echo } else { deed };
+                kind = if long > MOST_LONG { RequestKind::Echo } else { kind };
             }
-            exchange(dice, mode, deed, &format!("{name}.{number}"))
+            exchange(dice, mode, kind, &format!("{name}.{number}"))
         })
         .collect();
     if mode.is_kept
@@ -207,19 +207,19 @@ fn exchanges(dice: &mut Dice, mode: &Mode, manner: Manner, name: &str) -> Vec<Ex
 }
 
 /// Those that there are in this mode.
-fn flaws(mode: &Mode) -> Vec<(Deed, usize)> {
-    let exists = |deed: Deed| match deed {
-        Deed::Unended => mode.request != Wire::Whole,
-        Deed::Malformed => mode.request.garbage().is_some(),
+fn flaws(mode: &Mode) -> Vec<(RequestKind, usize)> {
+    let exists = |kind: RequestKind| match kind {
+        RequestKind::Unended => mode.request != Wire::Whole,
+        RequestKind::Malformed => mode.request.garbage().is_some(),
         _ => true,
     };
-    FLAWS.into_iter().filter(|(deed, _)| exists(*deed)).collect()
+    FLAWS.into_iter().filter(|(kind, _)| exists(*kind)).collect()
 }
 
-fn exchange(dice: &mut Dice, mode: &Mode, deed: Deed, name: &str) -> Exchange {
+fn exchange(dice: &mut Dice, mode: &Mode, kind: RequestKind, name: &str) -> Exchange {
     let token = format!("{name}-{:016x}", dice.roll());
-    let (bytes, expect) = deed::request(deed, &token, mode, dice);
-    Exchange { deed, bytes, expect }
+    let (bytes, expect) = request::request(kind, &token, mode, dice);
+    Exchange { kind, bytes, expect }
 }
 
 fn steps(dice: &mut Dice, mode: &Mode, manner: Manner, exchanges: &[Exchange]) -> Vec<Step> {
@@ -256,7 +256,7 @@ fn steps(dice: &mut Dice, mode: &Mode, manner: Manner, exchanges: &[Exchange]) -
         Manner::Plain | Manner::HalfClosed => vec![Step::Send(bytes)],
     };
     let stays = matches!(manner, Manner::Closes | Manner::Idles) || (!mode.is_kept && manner != Manner::HalfClosed);
-    let needs_end = mode.request == Wire::Whole || exchanges.iter().any(|exchange| exchange.deed == Deed::Unended);
+    let needs_end = mode.request == Wire::Whole || exchanges.iter().any(|exchange| exchange.kind == RequestKind::Unended);
     if !stays || (needs_end && !mode.is_kept) {
         steps.push(Step::EndInput);
     }
@@ -309,11 +309,11 @@ pub(crate) fn shown(bytes: &[u8]) -> String {
 
 impl fmt::Debug for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let deeds: Vec<Deed> = self.exchanges.iter().map(|exchange| exchange.deed).collect();
+        let kinds: Vec<RequestKind> = self.exchanges.iter().map(|exchange| exchange.kind).collect();
         let Self { manner, via, .. } = self;
         write!(
             f,
-            "{manner:?} over {via:?}, {deeds:?}: {:?} {:?}",
+            "{manner:?} over {via:?}, {kinds:?}: {:?} {:?}",
             self.steps, self.finish
         )
     }

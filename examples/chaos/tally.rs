@@ -1,11 +1,11 @@
-//! What the clients saw, by mode and by deed.
+//! What the clients saw, by mode and by kind.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use crate::client::{Outcome, Seen};
-use crate::deed::Deed;
+use crate::request::RequestKind;
 use crate::plan::{Plan, shown};
 
 /// How many offences are kept to be shown; all are counted.
@@ -27,7 +27,7 @@ struct Row {
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     modes: BTreeMap<&'static str, Row>,
-    deeds: BTreeMap<Deed, Row>,
+    kinds: BTreeMap<RequestKind, Row>,
     connections: u64,
     longest: Duration,
     offences: Vec<String>,
@@ -40,7 +40,7 @@ impl Tally {
         self.connections += 1;
         self.longest = self.longest.max(seen.took);
         for (exchange, outcome) in plan.exchanges.iter().zip(&seen.outcomes) {
-            self.deeds.entry(exchange.deed).or_default().count(outcome);
+            self.kinds.entry(exchange.kind).or_default().count(outcome);
             self.modes.entry(mode).or_default().count(outcome);
         }
         if let Some(fault) = &seen.fault {
@@ -66,8 +66,8 @@ impl Tally {
         for (mode, row) in other.modes {
             self.modes.entry(mode).or_default().add(&row);
         }
-        for (deed, row) in other.deeds {
-            self.deeds.entry(deed).or_default().add(&row);
+        for (kind, row) in other.kinds {
+            self.kinds.entry(kind).or_default().add(&row);
         }
         self.connections += other.connections;
         self.longest = self.longest.max(other.longest);
@@ -171,9 +171,9 @@ const HEAD: &str = "requests  answered  refused    left too-late asked-again  WR
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:<17}  {HEAD}", "deed")?;
-        for (deed, row) in &self.deeds {
-            row.write(&format!("{deed:?}"), f)?;
+        writeln!(f, "{:<17}  {HEAD}", "kind")?;
+        for (kind, row) in &self.kinds {
+            row.write(&format!("{kind:?}"), f)?;
         }
         writeln!(f, "\n{:<17}  {HEAD}", "mode")?;
         for (mode, row) in &self.modes {

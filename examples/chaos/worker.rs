@@ -1,6 +1,6 @@
 //! The worker under fire, `chaos worker FLAGS`: it does what its requests say, and much of that is bad.
 //!
-//! A request is a verb and words; TEXT is the rest, byte for byte. What is made of it is told in [`crate::deed`], where
+//! A request is a verb and words; TEXT is the rest, byte for byte. What is made of it is told in [`crate::request`], where
 //! every verb is asked for. A reply, or what stands for one, is one `write` unless the verb says otherwise.
 //!
 //! | flag | |
@@ -41,16 +41,16 @@ enum Next {
 }
 
 /// Held by who writes a reply in pieces: nobody else's may come in between.
-static MOUTH: Mutex<()> = Mutex::new(());
+static OUTPUT_LOCK: Mutex<()> = Mutex::new(());
 
 pub(crate) fn run(flags: &[String]) -> Result<ExitCode, Box<dyn Error>> {
     let given = |name: &str| flags.iter().any(|flag| flag == name);
     let value = |name: &str| flags.get(flags.iter().position(|flag| flag == name)? + 1);
     let wire = |name: &str| value(name).map_or(Some(Wire::Line), |framing| Wire::named(framing));
     if given("--never-read") {
-        live_on();
+        wait_forever();
     }
-    start_kin()?;
+    start_descendants()?;
     if let Some(directory) = value("--session") {
         return talk(Path::new(directory));
     }
@@ -63,24 +63,24 @@ pub(crate) fn run(flags: &[String]) -> Result<ExitCode, Box<dyn Error>> {
         wire: wire("--request-framing").ok_or("unknown --request-framing")?,
         pending: Vec::new(),
     };
-    let voice = Voice {
+    let writer = ReplyWriter {
         wire: wire("--reply-framing").ok_or("unknown --reply-framing")?,
         id: Vec::new(),
     };
     while let Some(mut request) = input.next()? {
-        let mut voice = voice.clone();
+        let mut writer = writer.clone();
         if given("--concurrent") {
-            voice.id = take_id(&mut request);
+            writer.id = take_id(&mut request);
             if waits(&request) {
                 thread::spawn(move || {
-                    if let Err(error) = take_time(&voice, &request) {
+                    if let Err(error) = take_time(&writer, &request) {
                         eprintln!("chaos worker: {error}");
                     }
                 });
                 continue;
             }
         }
-        if let Next::Exit(status) = worker.obey(&voice, &request)? {
+        if let Next::Exit(status) = worker.obey(&writer, &request)? {
             return Ok(ExitCode::from(status));
         }
         if input.wire == Wire::Whole {
@@ -98,7 +98,7 @@ struct Worker {
 }
 
 impl Worker {
-    fn obey(&mut self, voice: &Voice, request: &[u8]) -> Outcome {
+    fn obey(&mut self, writer: &ReplyWriter, request: &[u8]) -> Outcome {
         let (verb, rest) = word(request);
         match verb {
             b"die" => return Ok(Next::Exit(1)),
@@ -108,49 +108,49 @@ impl Worker {
                 if fs::File::create_new(text_of(file)?).is_ok() {
                     return Ok(Next::Exit(1));
                 }
-                voice.say(text)?;
+                writer.reply(text)?;
             }
             b"die-inside" => {
                 // Nobody says anything behind it any more.
-                std::mem::forget(MOUTH.lock().unwrap_or_else(PoisonError::into_inner));
-                let bytes = voice.frame(rest);
+                std::mem::forget(OUTPUT_LOCK.lock().unwrap_or_else(PoisonError::into_inner));
+                let bytes = writer.frame(rest);
                 write_out(bytes.get(..bytes.len() / 2).unwrap_or_default())?;
                 return Ok(Next::Exit(1));
             }
             b"die-after" => {
-                voice.say(rest)?;
+                writer.reply(rest)?;
                 return Ok(Next::Exit(0));
             }
             b"stop-reading" => {
-                voice.say(rest)?;
-                live_on();
+                writer.reply(rest)?;
+                wait_forever();
             }
             b"close-stdin" => {
                 // In this order nobody can ask for more before it is closed.
                 dup2_stdin(fs::File::open("/dev/null")?)?;
-                voice.say(rest)?;
-                live_on();
+                writer.reply(rest)?;
+                wait_forever();
             }
-            b"hang" => live_on(),
+            b"hang" => wait_forever(),
             b"turn-sick" => {
                 self.sick_since.get_or_insert_with(Instant::now);
-                voice.say(rest)?;
+                writer.reply(rest)?;
             }
             b"health" => match self.sick_since {
-                Some(since) => voice.say(format!("{} {}", text_of(rest)?, since.elapsed().as_millis()).as_bytes())?,
-                None => voice.say(rest)?,
+                Some(since) => writer.reply(format!("{} {}", text_of(rest)?, since.elapsed().as_millis()).as_bytes())?,
+                None => writer.reply(rest)?,
             },
             verb if verb == PROBE.as_bytes() => {
                 let answer = if self.sick_since.is_some() { SICK } else { HEALTHY };
-                voice.say(answer.as_bytes())?;
+                writer.reply(answer.as_bytes())?;
             }
             b"born" => {
                 let (time, key) = word(rest);
                 thread::sleep(milliseconds(time)?);
-                voice.say(format!("{} {}", text_of(key)?, self.born).as_bytes())?;
+                writer.reply(format!("{} {}", text_of(key)?, self.born).as_bytes())?;
             }
-            _ if waits(request) => take_time(voice, request)?,
-            _ => answer(voice, verb, rest)?,
+            _ if waits(request) => take_time(writer, request)?,
+            _ => answer(writer, verb, rest)?,
         }
         Ok(Next::Serve)
     }
@@ -161,7 +161,7 @@ fn waits(request: &[u8]) -> bool {
     matches!(word(request).0, b"wait" | b"wait-after" | b"inside" | b"hang")
 }
 
-fn take_time(voice: &Voice, request: &[u8]) -> Result<(), Box<dyn Error>> {
+fn take_time(writer: &ReplyWriter, request: &[u8]) -> Result<(), Box<dyn Error>> {
     let (verb, rest) = word(request);
     if verb == b"hang" {
         return Ok(());
@@ -170,78 +170,78 @@ fn take_time(voice: &Voice, request: &[u8]) -> Result<(), Box<dyn Error>> {
     let time = milliseconds(time)?;
     match verb {
         b"inside" => {
-            let _mouth = MOUTH.lock().unwrap_or_else(PoisonError::into_inner);
-            let bytes = voice.frame(text);
+            let _lock = OUTPUT_LOCK.lock().unwrap_or_else(PoisonError::into_inner);
+            let bytes = writer.frame(text);
             let (head, tail) = bytes.split_at(bytes.len() / 2);
             write_out(head)?;
             thread::sleep(time);
             write_out(tail)
         }
         b"wait-after" => {
-            voice.say(text)?;
+            writer.reply(text)?;
             thread::sleep(time);
             Ok(())
         }
         _ => {
             thread::sleep(time);
-            voice.say(text)
+            writer.reply(text)
         }
     }
 }
 
 /// The requests after which it goes on as before.
-fn answer(voice: &Voice, verb: &[u8], rest: &[u8]) -> Result<(), Box<dyn Error>> {
+fn answer(writer: &ReplyWriter, verb: &[u8], rest: &[u8]) -> Result<(), Box<dyn Error>> {
     match verb {
-        b"echo" => voice.say(rest),
-        b"nul" => voice.say(&[b"\0", rest, b"\0"].concat()),
-        b"lines" => voice.say(&[rest, b"\n", rest].concat()),
-        b"big" => voice.say(&vec![b'b'; text_of(rest)?.parse()?]),
+        b"echo" => writer.reply(rest),
+        b"nul" => writer.reply(&[b"\0", rest, b"\0"].concat()),
+        b"lines" => writer.reply(&[rest, b"\n", rest].concat()),
+        b"big" => writer.reply(&vec![b'b'; text_of(rest)?.parse()?]),
         b"behind" => {
             let (time, text) = word(rest);
             let began = Instant::now();
-            voice.say(text)?;
+            writer.reply(text)?;
             thread::sleep(milliseconds(time)?);
             // One that is stopped or gets no processor here would write it when it has been given the next request.
             if began.elapsed() < Duration::from_millis(REST / 4) {
-                voice.say(b"this is nobody's")?;
+                writer.reply(b"this is nobody's")?;
             }
             Ok(())
         }
-        b"two" => voice.write(&[voice.frame(rest), voice.frame(b"this is nobody's")].concat()),
+        b"two" => writer.write(&[writer.frame(rest), writer.frame(b"this is nobody's")].concat()),
         b"no-end" => {
-            let bytes = voice.frame(rest);
-            voice.write(bytes.split_last().map_or(&[], |(_, most)| most))
+            let bytes = writer.frame(rest);
+            writer.write(bytes.split_last().map_or(&[], |(_, most)| most))
         }
-        b"garbage" => voice.write(voice.wire.garbage().ok_or("no garbage in this framing")?),
+        b"garbage" => writer.write(writer.wire.garbage().ok_or("no garbage in this framing")?),
         b"under" => {
             let (id, text) = word(rest);
-            voice.write(&voice.wire.encode(&[id, b" ", text].concat()))
+            writer.write(&writer.wire.encode(&[id, b" ", text].concat()))
         }
-        b"without-id" => voice.write(&voice.wire.encode(rest)),
+        b"without-id" => writer.write(&writer.wire.encode(rest)),
         b"close-stdout" => Ok(dup2_stdout(fs::File::open("/dev/null")?)?),
         b"ignore-term" => {
             // A handler that only sets a flag nobody reads.
             signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::new(AtomicBool::new(false)))?;
-            voice.say(rest)
+            writer.reply(rest)
         }
         b"complain" => {
             eprintln!("{}", text_of(rest)?);
-            voice.say(rest)
+            writer.reply(rest)
         }
         b"child" => {
             child(Stdio::null(), Stdio::null())?;
-            voice.say(rest)
+            writer.reply(rest)
         }
         b"holding-child" => {
             child(Stdio::inherit(), Stdio::inherit())?;
-            voice.say(rest)
+            writer.reply(rest)
         }
         _ => Err(format!("unknown verb {}", verb.escape_ascii()).into()),
     }
 }
 
 /// Every third worker has descendants in groups and sessions of its own from the beginning.
-fn start_kin() -> io::Result<()> {
+fn start_descendants() -> io::Result<()> {
     if !std::process::id().is_multiple_of(3) {
         return Ok(());
     }
@@ -297,7 +297,7 @@ pub(crate) fn sum(bytes: &[u8]) -> String {
 }
 
 /// Lives until a signal ends it, and does nothing.
-fn live_on() -> ! {
+fn wait_forever() -> ! {
     loop {
         pause();
     }
@@ -305,23 +305,23 @@ fn live_on() -> ! {
 
 /// What its answers are written with.
 #[derive(Clone)]
-struct Voice {
+struct ReplyWriter {
     wire: Wire,
     /// With the blank behind it; or nothing.
     id: Vec<u8>,
 }
 
-impl Voice {
+impl ReplyWriter {
     fn frame(&self, text: &[u8]) -> Vec<u8> {
         self.wire.encode(&[&self.id, text].concat())
     }
 
-    fn say(&self, text: &[u8]) -> Result<(), Box<dyn Error>> {
+    fn reply(&self, text: &[u8]) -> Result<(), Box<dyn Error>> {
         self.write(&self.frame(text))
     }
 
     fn write(&self, bytes: &[u8]) -> Result<(), Box<dyn Error>> {
-        let _mouth = MOUTH.lock().unwrap_or_else(PoisonError::into_inner);
+        let _lock = OUTPUT_LOCK.lock().unwrap_or_else(PoisonError::into_inner);
         write_out(bytes)
     }
 }

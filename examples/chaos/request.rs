@@ -3,8 +3,8 @@
 //! Every answer bears a token that nobody else has, so one that belongs to somebody else, or is cut, or has something behind
 //! it, is seen. Left out is what nobody could judge: a worker that writes a second reply, or chats, some time after its
 //! first. If it has been given another request by then, that is the reply to it as far as any reader of its output can
-//! know. So [`Deed::TwoReplies`] writes both at once, and is not asked where requests are written ahead; nor is
-//! [`Deed::NoEnd`], which the next reply would end. [`Deed::LineTooMany`] writes them one after the other, but only where
+//! know. So [`RequestKind::TwoReplies`] writes both at once, and is not asked where requests are written ahead; nor is
+//! [`RequestKind::NoEnd`], which the next reply would end. [`RequestKind::LineTooMany`] writes them one after the other, but only where
 //! workers rest after each reply, and only if the second comes soon enough for that.
 
 use crate::dice::Dice;
@@ -23,11 +23,11 @@ const LONGEST_PAUSE: usize = 8;
 /// How many different requests there are that share an answer.
 const KEYS: usize = 12;
 /// What fits into pipes and sockets while nobody reads.
-const LONGEST_TALK: usize = 60_000;
+const LONGEST_SESSION: usize = 60_000;
 
 /// See the groups below and [`request`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Deed {
+pub(crate) enum RequestKind {
     Echo,
     LongEcho,
     /// Any bytes, also those that end a message elsewhere.
@@ -67,7 +67,7 @@ pub(crate) enum Deed {
     /// For how long they have failed already.
     Health,
     /// Bytes without a meaning, which come back, and their sum.
-    Talk,
+    Session,
     // The client's own.
     Unended,
     LongRequest,
@@ -75,41 +75,41 @@ pub(crate) enum Deed {
     Malformed,
 }
 
-/// A group of deeds, and how often each comes; weights of all groups of a mode are added up.
-pub(crate) type Group = &'static [(Deed, usize)];
+/// A group of kinds, and how often each comes; weights of all groups of a mode are added up.
+pub(crate) type Group = &'static [(RequestKind, usize)];
 
-pub(crate) const SOUND: Group = &[(Deed::Echo, 560), (Deed::Slow, 60), (Deed::Complain, 5)];
-pub(crate) const LONG: Group = &[(Deed::LongEcho, 40), (Deed::SlowInside, 25), (Deed::TooLong, 2)];
+pub(crate) const SOUND: Group = &[(RequestKind::Echo, 560), (RequestKind::Slow, 60), (RequestKind::Complain, 5)];
+pub(crate) const LONG: Group = &[(RequestKind::LongEcho, 40), (RequestKind::SlowInside, 25), (RequestKind::TooLong, 2)];
 pub(crate) const DEADLY: Group = &[
-    (Deed::Die, 4),
-    (Deed::KillSelf, 2),
-    (Deed::DieFirst, 10),
-    (Deed::Hang, 1),
-    (Deed::IgnoreTerm, 3),
+    (RequestKind::Die, 4),
+    (RequestKind::KillSelf, 2),
+    (RequestKind::DieFirst, 10),
+    (RequestKind::Hang, 1),
+    (RequestKind::IgnoreTerm, 3),
 ];
 /// Also of a worker that serves once.
-pub(crate) const DEADLY_INSIDE: Group = &[(Deed::DieInside, 6), (Deed::Child, 4)];
+pub(crate) const DEADLY_INSIDE: Group = &[(RequestKind::DieInside, 6), (RequestKind::Child, 4)];
 /// Only of a worker that is used again.
 pub(crate) const LASTING: Group = &[
-    (Deed::SlowAfter, 15),
-    (Deed::DieAfter, 10),
-    (Deed::StopReading, 1),
-    (Deed::CloseStdin, 2),
-    (Deed::CloseStdout, 2),
+    (RequestKind::SlowAfter, 15),
+    (RequestKind::DieAfter, 10),
+    (RequestKind::StopReading, 1),
+    (RequestKind::CloseStdin, 2),
+    (RequestKind::CloseStdout, 2),
 ];
 /// Only of a worker that has one request at a time: see the head of this file.
-pub(crate) const OUT_OF_STEP: Group = &[(Deed::TwoReplies, 8), (Deed::NoEnd, 2)];
+pub(crate) const OUT_OF_STEP: Group = &[(RequestKind::TwoReplies, 8), (RequestKind::NoEnd, 2)];
 /// Only of a worker that rests.
-pub(crate) const TOO_MANY: Group = &[(Deed::LineTooMany, 60)];
-pub(crate) const CHANNELS: Group = &[(Deed::Doubled, 4), (Deed::UnknownId, 3), (Deed::WithoutId, 3)];
-pub(crate) const LINES: Group = &[(Deed::NulReply, 5), (Deed::NulRequest, 8)];
-pub(crate) const UNSAYABLE: Group = &[(Deed::Lines, 8)];
-pub(crate) const BINARY: Group = &[(Deed::Binary, 200)];
-pub(crate) const GARBAGE: Group = &[(Deed::Garbage, 4)];
-pub(crate) const SHARED: Group = &[(Deed::Shared, 1500)];
-pub(crate) const PROBED: Group = &[(Deed::TurnSick, 20), (Deed::Health, 100)];
+pub(crate) const TOO_MANY: Group = &[(RequestKind::LineTooMany, 60)];
+pub(crate) const CHANNELS: Group = &[(RequestKind::Doubled, 4), (RequestKind::UnknownId, 3), (RequestKind::WithoutId, 3)];
+pub(crate) const LINES: Group = &[(RequestKind::NulReply, 5), (RequestKind::NulRequest, 8)];
+pub(crate) const UNSAYABLE: Group = &[(RequestKind::Lines, 8)];
+pub(crate) const BINARY: Group = &[(RequestKind::Binary, 200)];
+pub(crate) const GARBAGE: Group = &[(RequestKind::Garbage, 4)];
+pub(crate) const SHARED: Group = &[(RequestKind::Shared, 1500)];
+pub(crate) const PROBED: Group = &[(RequestKind::TurnSick, 20), (RequestKind::Health, 100)];
 
-pub(crate) const SESSION: Group = &[(Deed::Talk, 100)];
+pub(crate) const SESSION: Group = &[(RequestKind::Session, 100)];
 
 /// What a client must see for its request. A refusal is always allowed.
 #[derive(Clone, PartialEq, Eq)]
@@ -119,7 +119,7 @@ pub(crate) enum Expect {
     /// This key, and when the worker was started, which is not before what was in force when the request was sent.
     Shared(String),
     /// All of this; or a part of it from its beginning on, if the worker with this token has not come to its end.
-    Talk {
+    Session {
         bytes: Vec<u8>,
         token: String,
     },
@@ -133,26 +133,26 @@ impl std::fmt::Debug for Expect {
             Self::Answer(bytes) => write!(f, "\"{}\"", shown(bytes)),
             Self::Refusal => f.write_str("a refusal"),
             Self::Shared(key) => write!(f, "\"{key}\" of a worker that is new enough"),
-            Self::Talk { bytes, .. } => write!(f, "\"{}\" or a part of it", shown(bytes)),
+            Self::Session { bytes, .. } => write!(f, "\"{}\" or a part of it", shown(bytes)),
             Self::Health(token) => write!(f, "\"{token}\" of a worker that is not sick for long"),
         }
     }
 }
 
 /// The request as it goes over the wire, and what comes back for it. No other request of this run has the same `token`.
-pub(crate) fn request(deed: Deed, token: &str, mode: &Mode, dice: &mut Dice) -> (Vec<u8>, Expect) {
+pub(crate) fn request(kind: RequestKind, token: &str, mode: &Mode, dice: &mut Dice) -> (Vec<u8>, Expect) {
     let filled = |fill: char, count: usize| format!("{token}{}", fill.to_string().repeat(count));
-    let text = match deed {
-        Deed::Echo | Deed::Unended | Deed::NulRequest => filled('x', dice.below(200)),
-        Deed::LongEcho => filled('y', dice.below(MAX_REQUEST - 100)),
-        Deed::LongRequest => filled('z', MAX_REQUEST + dice.below(200_000)),
+    let text = match kind {
+        RequestKind::Echo | RequestKind::Unended | RequestKind::NulRequest => filled('x', dice.below(200)),
+        RequestKind::LongEcho => filled('y', dice.below(MAX_REQUEST - 100)),
+        RequestKind::LongRequest => filled('z', MAX_REQUEST + dice.below(200_000)),
         _ => token.to_owned(),
     };
-    let verb = verb(deed, &text, mode, dice);
+    let verb = verb(kind, &text, mode, dice);
     let answer = Expect::Answer(text.into_bytes());
     let plain = |verb: String| mode.request.encode(verb.as_bytes());
-    match deed {
-        Deed::Binary => {
+    match kind {
+        RequestKind::Binary => {
             let noise: Vec<u8> = (0..dice.below(300)).map(|_| dice.roll().to_be_bytes()[0]).collect();
             let text = [token.as_bytes(), &noise].concat();
             (
@@ -160,34 +160,34 @@ pub(crate) fn request(deed: Deed, token: &str, mode: &Mode, dice: &mut Dice) -> 
                 Expect::Answer(text),
             )
         }
-        Deed::Talk => {
-            let noise = (0..dice.below(LONGEST_TALK)).map(|_| dice.roll().to_be_bytes()[0]);
+        RequestKind::Session => {
+            let noise = (0..dice.below(LONGEST_SESSION)).map(|_| dice.roll().to_be_bytes()[0]);
             let said: Vec<u8> = token.bytes().chain([b' ']).chain(noise).collect();
             let bytes = [said.as_slice(), worker::sum(&said).as_bytes()].concat();
             let token = token.to_owned();
-            (said, Expect::Talk { bytes, token })
+            (said, Expect::Session { bytes, token })
         }
-        Deed::NulReply => (plain(verb), Expect::Answer(format!("\0{token}\0").into_bytes())),
-        Deed::Shared => {
+        RequestKind::NulReply => (plain(verb), Expect::Answer(format!("\0{token}\0").into_bytes())),
+        RequestKind::Shared => {
             let key = format!("key-{}", dice.below(KEYS));
             (plain(format!("born {} {key}", 5)), Expect::Shared(key))
         }
-        Deed::Health => (plain(verb), Expect::Health(token.to_owned())),
-        Deed::Unended => {
+        RequestKind::Health => (plain(verb), Expect::Health(token.to_owned())),
+        RequestKind::Unended => {
             let mut bytes = plain(verb);
             bytes.truncate(1 + dice.below(bytes.len() - 1));
             (bytes, Expect::Refusal)
         }
-        Deed::NulRequest => {
+        RequestKind::NulRequest => {
             let mut bytes = verb.into_bytes();
             bytes.insert(dice.below(bytes.len()), 0);
             (mode.request.encode(&bytes), Expect::Refusal)
         }
-        Deed::Malformed => (mode.request.garbage().unwrap_or_default().to_owned(), Expect::Refusal),
-        Deed::LongRequest | Deed::TooLong | Deed::Garbage | Deed::Die | Deed::KillSelf | Deed::Hang => {
+        RequestKind::Malformed => (mode.request.garbage().unwrap_or_default().to_owned(), Expect::Refusal),
+        RequestKind::LongRequest | RequestKind::TooLong | RequestKind::Garbage | RequestKind::Die | RequestKind::KillSelf | RequestKind::Hang => {
             (plain(verb), Expect::Refusal)
         }
-        Deed::DieInside | Deed::CloseStdout | Deed::NoEnd | Deed::UnknownId | Deed::WithoutId | Deed::Lines => {
+        RequestKind::DieInside | RequestKind::CloseStdout | RequestKind::NoEnd | RequestKind::UnknownId | RequestKind::WithoutId | RequestKind::Lines => {
             (plain(verb), Expect::Refusal)
         }
         _ => (plain(verb), answer),
@@ -195,36 +195,36 @@ pub(crate) fn request(deed: Deed, token: &str, mode: &Mode, dice: &mut Dice) -> 
 }
 
 /// What the worker is told: see `worker.rs`.
-fn verb(deed: Deed, text: &str, mode: &Mode, dice: &mut Dice) -> String {
+fn verb(kind: RequestKind, text: &str, mode: &Mode, dice: &mut Dice) -> String {
     let time = dice.weighted(&TIMES).unwrap_or_default();
-    match deed {
-        Deed::Slow => format!("wait {time} {text}"),
-        Deed::SlowInside => format!("inside {time} {text}"),
-        Deed::SlowAfter => format!("wait-after {time} {text}"),
-        Deed::Complain => format!("complain {text}"),
-        Deed::NulReply => format!("nul {text}"),
-        Deed::Lines => format!("lines {text}"),
-        Deed::TooLong => format!("big {}", MAX_REPLY + 1 + dice.below(MAX_REPLY)),
-        Deed::Garbage => "garbage".to_owned(),
-        Deed::Die => "die".to_owned(),
-        Deed::KillSelf => "kill-self".to_owned(),
-        Deed::DieFirst => format!("die-first {}/once-{text} {text}", mode.home.display()),
-        Deed::DieInside => format!("die-inside {text}"),
-        Deed::DieAfter => format!("die-after {text}"),
-        Deed::Hang => "hang".to_owned(),
-        Deed::StopReading => format!("stop-reading {text}"),
-        Deed::CloseStdin => format!("close-stdin {text}"),
-        Deed::CloseStdout => "close-stdout".to_owned(),
-        Deed::IgnoreTerm => format!("ignore-term {text}"),
-        Deed::Child if dice.percent(50) => format!("child {text}"),
-        Deed::Child => format!("holding-child {text}"),
-        Deed::TwoReplies | Deed::Doubled => format!("two {text}"),
-        Deed::LineTooMany => format!("behind {} {text}", dice.below(LONGEST_PAUSE)),
-        Deed::NoEnd => format!("no-end {text}"),
-        Deed::UnknownId => format!("under {} {text}", 1 + dice.below(1 << 30)),
-        Deed::WithoutId => format!("without-id {text}"),
-        Deed::TurnSick => format!("turn-sick {text}"),
-        Deed::Health => format!("health {text}"),
+    match kind {
+        RequestKind::Slow => format!("wait {time} {text}"),
+        RequestKind::SlowInside => format!("inside {time} {text}"),
+        RequestKind::SlowAfter => format!("wait-after {time} {text}"),
+        RequestKind::Complain => format!("complain {text}"),
+        RequestKind::NulReply => format!("nul {text}"),
+        RequestKind::Lines => format!("lines {text}"),
+        RequestKind::TooLong => format!("big {}", MAX_REPLY + 1 + dice.below(MAX_REPLY)),
+        RequestKind::Garbage => "garbage".to_owned(),
+        RequestKind::Die => "die".to_owned(),
+        RequestKind::KillSelf => "kill-self".to_owned(),
+        RequestKind::DieFirst => format!("die-first {}/once-{text} {text}", mode.home.display()),
+        RequestKind::DieInside => format!("die-inside {text}"),
+        RequestKind::DieAfter => format!("die-after {text}"),
+        RequestKind::Hang => "hang".to_owned(),
+        RequestKind::StopReading => format!("stop-reading {text}"),
+        RequestKind::CloseStdin => format!("close-stdin {text}"),
+        RequestKind::CloseStdout => "close-stdout".to_owned(),
+        RequestKind::IgnoreTerm => format!("ignore-term {text}"),
+        RequestKind::Child if dice.percent(50) => format!("child {text}"),
+        RequestKind::Child => format!("holding-child {text}"),
+        RequestKind::TwoReplies | RequestKind::Doubled => format!("two {text}"),
+        RequestKind::LineTooMany => format!("behind {} {text}", dice.below(LONGEST_PAUSE)),
+        RequestKind::NoEnd => format!("no-end {text}"),
+        RequestKind::UnknownId => format!("under {} {text}", 1 + dice.below(1 << 30)),
+        RequestKind::WithoutId => format!("without-id {text}"),
+        RequestKind::TurnSick => format!("turn-sick {text}"),
+        RequestKind::Health => format!("health {text}"),
         _ => format!("echo {text}"),
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 #[derive(Debug, Default)]
-pub(crate) struct Moments {
+pub(crate) struct Timeline {
     ending: AtomicBool,
     upgrades_begun: AtomicU64,
     upgrades_done: AtomicU64,
@@ -12,7 +12,7 @@ pub(crate) struct Moments {
     all_new_since: AtomicU64,
 }
 
-impl Moments {
+impl Timeline {
     /// Before the signal is sent.
     pub(crate) fn end(&self) {
         self.ending.store(true, Ordering::SeqCst);

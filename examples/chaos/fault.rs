@@ -13,11 +13,11 @@ use nix::unistd::{Pid, getsid};
 use crate::daemon::Daemon;
 use crate::dice::Dice;
 use crate::mode::Mode;
-use crate::moments::Moments;
+use crate::timeline::Timeline;
 use crate::statistics::Statistics;
 
-/// The player's number of the mischief's dice; clients have small ones.
-pub(crate) const PLAYER: u64 = u64::MAX;
+/// The stream's number of the mischief's dice; clients have small ones.
+pub(crate) const STREAM: u64 = u64::MAX;
 
 /// Names of processes as the kernel has them.
 const WORKER: &str = "chaos";
@@ -28,14 +28,14 @@ const STARTING: &str = "iotcpd";
 /// How long a start is waited for.
 const HUNT: Duration = Duration::from_millis(100);
 
-/// Milliseconds that pass between two deeds, at most.
+/// Milliseconds that pass between two faults, at most.
 const PAUSE: u64 = 80;
 /// Milliseconds that a worker stays stopped which goes on later, at most: some are met by the busy time-out. And that new
 /// workers stay poisoned.
 pub(crate) const STOPPED: u64 = 1500;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Deed {
+enum Fault {
     KillWorker,
     TermWorker,
     StopWorker,
@@ -53,50 +53,50 @@ enum Deed {
     Usr2,
 }
 
-const DEEDS: [(Deed, usize); 13] = [
-    (Deed::KillWorker, 300),
-    (Deed::TermWorker, 150),
-    (Deed::StopWorker, 150),
-    (Deed::StopWorkerForGood, 40),
-    (Deed::StopAllWorkers, 6),
-    (Deed::StopStart, 15),
-    (Deed::KillGuard, 40),
-    (Deed::StopGuard, 20),
-    (Deed::Poison, 8),
-    (Deed::Hup, 15),
-    (Deed::Upgrade, 6),
-    (Deed::Usr1, 60),
-    (Deed::Usr2, 10),
+const FAULTS: [(Fault, usize); 13] = [
+    (Fault::KillWorker, 300),
+    (Fault::TermWorker, 150),
+    (Fault::StopWorker, 150),
+    (Fault::StopWorkerForGood, 40),
+    (Fault::StopAllWorkers, 6),
+    (Fault::StopStart, 15),
+    (Fault::KillGuard, 40),
+    (Fault::StopGuard, 20),
+    (Fault::Poison, 8),
+    (Fault::Hup, 15),
+    (Fault::Upgrade, 6),
+    (Fault::Usr1, 60),
+    (Fault::Usr2, 10),
 ];
 
 /// How often each was done.
 #[derive(Debug, Default)]
-pub(crate) struct Done(BTreeMap<Deed, u64>);
+pub(crate) struct FaultCounts(BTreeMap<Fault, u64>);
 
-impl fmt::Display for Done {
+impl fmt::Display for FaultCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let deeds: Vec<String> = self.0.iter().map(|(deed, count)| format!("{deed:?} {count}")).collect();
-        f.write_str(&deeds.join(", "))
+        let faults: Vec<String> = self.0.iter().map(|(fault, count)| format!("{fault:?} {count}")).collect();
+        f.write_str(&faults.join(", "))
     }
 }
 
 /// What it does it to, and what it has to put right again.
-pub(crate) struct Mischief<'a> {
+pub(crate) struct FaultInjector<'a> {
     daemon: &'a mut Daemon,
     modes: Vec<&'a Mode>,
-    moments: &'a Moments,
-    done: Done,
+    timeline: &'a Timeline,
+    counts: FaultCounts,
     stopped: Vec<(Instant, Pid)>,
     poisoned_until: Option<Instant>,
 }
 
-impl<'a> Mischief<'a> {
-    pub(crate) fn new(daemon: &'a mut Daemon, modes: Vec<&'a Mode>, moments: &'a Moments) -> Self {
+impl<'a> FaultInjector<'a> {
+    pub(crate) fn new(daemon: &'a mut Daemon, modes: Vec<&'a Mode>, timeline: &'a Timeline) -> Self {
         Self {
             daemon,
             modes,
-            moments,
-            done: Done::default(),
+            timeline,
+            counts: FaultCounts::default(),
             stopped: Vec::new(),
             poisoned_until: None,
         }
@@ -104,57 +104,57 @@ impl<'a> Mischief<'a> {
 
     /// Goes on until the other end of `stop` is dropped. An error is a broken promise: the daemon is not there, or its
     /// counters do not add up.
-    pub(crate) fn make(mut self, dice: &mut Dice, stop: &Receiver<()>) -> Result<Done, Box<dyn Error>> {
+    pub(crate) fn run(mut self, dice: &mut Dice, stop: &Receiver<()>) -> Result<FaultCounts, Box<dyn Error>> {
         while stop.recv_timeout(dice.pause(PAUSE)) == Err(RecvTimeoutError::Timeout) {
             self.wake(Instant::now());
-            self.daemon.follow(self.moments)?;
-            let Some(deed) = dice.weighted(&DEEDS) else { continue };
-            *self.done.0.entry(deed).or_default() += 1;
+            self.daemon.follow(self.timeline)?;
+            let Some(fault) = dice.weighted(&FAULTS) else { continue };
+            *self.counts.0.entry(fault).or_default() += 1;
             // Drawn in any case, so that what comes later does not depend on how many there are.
             let (choice, time) = (dice.roll(), dice.pause(STOPPED));
-            self.commit(deed, choice, Instant::now() + time)?;
+            self.inject(fault, choice, Instant::now() + time)?;
         }
         self.wake(Instant::now() + Duration::from_millis(STOPPED));
-        Ok(self.done)
+        Ok(self.counts)
     }
 
-    fn commit(&mut self, deed: Deed, choice: u64, until: Instant) -> Result<(), Box<dyn Error>> {
-        match deed {
-            Deed::KillWorker => self.strike(WORKER, choice, Signal::SIGKILL).map(drop)?,
-            Deed::TermWorker => self.strike(WORKER, choice, Signal::SIGTERM).map(drop)?,
-            Deed::StopWorker => {
-                let pid = self.strike(WORKER, choice, Signal::SIGSTOP)?;
+    fn inject(&mut self, fault: Fault, choice: u64, until: Instant) -> Result<(), Box<dyn Error>> {
+        match fault {
+            Fault::KillWorker => self.signal_one(WORKER, choice, Signal::SIGKILL).map(drop)?,
+            Fault::TermWorker => self.signal_one(WORKER, choice, Signal::SIGTERM).map(drop)?,
+            Fault::StopWorker => {
+                let pid = self.signal_one(WORKER, choice, Signal::SIGSTOP)?;
                 self.stopped.extend(pid.map(|pid| (until, pid)));
             }
-            Deed::StopWorkerForGood => self.strike(WORKER, choice, Signal::SIGSTOP).map(drop)?,
-            Deed::StopAllWorkers => {
+            Fault::StopWorkerForGood => self.signal_one(WORKER, choice, Signal::SIGSTOP).map(drop)?,
+            Fault::StopAllWorkers => {
                 let all = self.daemon.children(WORKER)?.into_iter();
                 let halted = all.filter(|pid| kill(*pid, Signal::SIGSTOP).is_ok());
                 self.stopped.extend(halted.map(|pid| (until, pid)));
             }
-            Deed::StopStart => {
+            Fault::StopStart => {
                 // Another one is started in its place.
-                self.strike(WORKER, choice, Signal::SIGKILL)?;
+                self.signal_one(WORKER, choice, Signal::SIGKILL)?;
                 self.stop_start(Instant::now() + HUNT)?;
             }
-            Deed::KillGuard => self.strike(GUARD, choice, Signal::SIGKILL).map(drop)?,
+            Fault::KillGuard => self.signal_one(GUARD, choice, Signal::SIGKILL).map(drop)?,
             // It is woken.
-            Deed::StopGuard => self.strike(GUARD, choice, Signal::SIGSTOP).map(drop)?,
-            Deed::Poison => {
+            Fault::StopGuard => self.signal_one(GUARD, choice, Signal::SIGSTOP).map(drop)?,
+            Fault::Poison => {
                 for poison in self.poisons() {
                     std::fs::write(poison, "")?;
                 }
                 self.poisoned_until = Some(until);
                 self.daemon.hup()?;
             }
-            Deed::Hup => self.daemon.hup()?,
-            Deed::Upgrade => {
+            Fault::Hup => self.daemon.hup()?,
+            Fault::Upgrade => {
                 // A new process whose workers fail their probes never serves, and rightly so.
                 self.cure();
-                self.daemon.upgrade(self.moments)?;
+                self.daemon.upgrade(self.timeline)?;
             }
-            Deed::Usr2 => self.daemon.signal(Signal::SIGUSR2)?,
-            Deed::Usr1 => {
+            Fault::Usr2 => self.daemon.signal(Signal::SIGUSR2)?,
+            Fault::Usr1 => {
                 for statistics in self.daemon.statistics()? {
                     let mode = self.modes.iter().find(|mode| mode.name == statistics.name);
                     check(&statistics, mode.ok_or("statistics of an unknown pool")?)?;
@@ -165,7 +165,7 @@ impl<'a> Mischief<'a> {
     }
 
     /// One of the daemon's children of that name gets the signal, if there is one. That it has gone in between is possible.
-    fn strike(&self, name: &str, choice: u64, signal: Signal) -> Result<Option<Pid>, Box<dyn Error>> {
+    fn signal_one(&self, name: &str, choice: u64, signal: Signal) -> Result<Option<Pid>, Box<dyn Error>> {
         let children = self.daemon.children(name)?;
         let count = u64::try_from(children.len())?.max(1);
         let chosen = children.get(usize::try_from(choice % count)?).copied();
