@@ -1,9 +1,10 @@
-//! How often the daemon's loop allocates per request: the binary's own `main`, in this process, under an allocator that
-//! counts. `allocations REQUESTS [FLAG ...]` prints `allocations_per_request=N`, of a pool with these flags; `allocations exec
-//! RUNS` prints `allocations_per_run=N`, of an exec door that runs `true`. Used by `scripts/bench`.
+//! Counts the allocations of the daemon's loop per request: the binary's own `main` runs in this process, under an
+//! allocator that counts. `allocations REQUESTS [FLAG ...]` prints `allocations_per_request=N`, of a pool with these
+//! flags; `allocations exec RUNS` prints `allocations_per_run=N`, of an exec door that runs `true`. Used by
+//! `scripts/bench`.
 //!
-//! The daemon runs on the main thread, as it always does, and only that thread is counted; a second thread is the client. The
-//! first requests are not counted: they fill the buffers that later ones use again.
+//! The daemon runs on the main thread, as it always does, and only that thread is counted; a second thread is the
+//! client. The first requests are not counted: they fill the buffers that later ones use again.
 #![expect(unsafe_code, reason = "an allocator is an unsafe trait")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -25,8 +26,8 @@ thread_local! {
     static COUNTED: Cell<bool> = const { Cell::new(false) };
 }
 
-// SAFETY: every call is handed on to the system's allocator as it is; counting touches an atomic and a thread-local that
-// needs no allocation.
+// SAFETY: every call is handed on to the system's allocator as it is; counting touches an atomic and a thread-local
+// that needs no allocation.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if COUNTED.try_with(Cell::get).unwrap_or(false) {
@@ -59,7 +60,7 @@ const WARM_UP: u64 = 1000;
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let usage = "usage: allocations REQUESTS [FLAG ...] | allocations exec RUNS";
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    // A port that was free a moment ago; nobody else on this machine is likely to take it before the daemon does.
+    // A port that was free a moment ago; another program is unlikely to take it before the daemon does.
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -100,7 +101,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 type Ask = fn(SocketAddr, u64) -> std::io::Result<()>;
 
 fn converse(address: SocketAddr, count: u64, ask: Ask) -> std::io::Result<u64> {
-    // The daemon answers from its first millisecond; until then nobody listens.
+    // The daemon answers from its first millisecond; until then a connection is refused.
     while TcpStream::connect(address).is_err() {
         std::thread::yield_now();
     }

@@ -1,5 +1,5 @@
-//! The reference of `scripts/bench`: a server that answers each line with itself at once. It has no workers, no limits and
-//! no promises; what it reaches is what the sockets of this machine allow one thread.
+//! The reference of `scripts/bench`: a server that answers each line with itself at once. It has no workers, no limits
+//! and no promises; what it reaches is what the sockets of this machine allow one thread.
 //!
 //! `bare-epoll PORT [--kept]`. Without `--kept` it closes after one answer, as the pool does. It says
 //! `listening on ADDRESS` on standard error when it is ready, and ends by a signal.
@@ -18,7 +18,7 @@ use nix::unistd::{read, write};
 /// The name of the listener in epoll; no descriptor has it.
 const LISTENER: usize = usize::MAX;
 
-/// What becomes of a connection after an event.
+/// The fate of a connection after an event.
 enum After {
     Wait,
     Close,
@@ -65,7 +65,7 @@ fn accept_all(
             Err(Errno::EINTR | Errno::ECONNABORTED) => continue,
             Err(error) => return Err(error.into()),
         };
-        // SAFETY: accept4 has just given us this descriptor, and nobody else has it.
+        // SAFETY: accept4 has just returned this descriptor, and nothing else owns it.
         let connection = unsafe { OwnedFd::from_raw_fd(accepted) };
         if matches!(serve(&connection, kept), After::Close) {
             continue;

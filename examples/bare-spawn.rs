@@ -1,9 +1,9 @@
-//! The reference of `scripts/bench` for programs on request: keeps so many posix_spawns with three pipes going, and does
-//! nothing else. It has no clients, no limits and no promises.
+//! The reference of `scripts/bench` for programs on request: keeps AT_ONCE posix_spawns with three pipes going, and
+//! does nothing else. It has no clients, no limits and no promises.
 //!
-//! `bare-spawn AT_ONCE RUNS [--input TEXT | --zeros BYTES] PROGRAM ARGUMENT...`: a run gives TEXT to the program, reads both
-//! outputs to their ends, and waits for it. Prints `rate=`, runs a second. Exit status 1: an output was not the TEXT, or
-//! not so many zeros, or a program did not end with 0.
+//! `bare-spawn AT_ONCE RUNS [--input TEXT | --zeros BYTES] PROGRAM ARGUMENT...`: a run gives TEXT to the program, reads
+//! both outputs to their ends, and waits for it. Prints `rate=`, runs a second. Exit status 1: an output was not the
+//! TEXT, or the wrong number of zeros, or a program did not end with 0.
 #![expect(unsafe_code, reason = "posix_spawn and epoll without a library in between")]
 
 mod epoll;
@@ -53,8 +53,8 @@ impl Image {
     fn spawn(&self, streams: [&OwnedFd; 3]) -> Result<Pid, Errno> {
         let mut actions = MaybeUninit::uninit();
         let mut pid = 0;
-        // SAFETY: the actions are initialised before they are used, and destroyed once; the arrays end with a null pointer, and
-        // they and their strings live as long as `self`.
+        // SAFETY: the actions are initialised before they are used, and destroyed once; the arrays end with a null
+        // pointer, and they and their strings live as long as `self`.
         let result = unsafe {
             libc::posix_spawn_file_actions_init(actions.as_mut_ptr());
             for (source, target) in streams.into_iter().zip(0..) {
@@ -76,8 +76,8 @@ impl Image {
 
 /// A program that runs.
 struct Running {
-    /// Which run it is, so that an event for the one before it in its place is not taken for its own: a sibling that was just
-    /// started may for a moment have kept a closed pipe open, and in epoll.
+    /// Which run it is, so that an event for the one before it in its place is not taken for its own: a sibling that
+    /// was just started may for a moment have kept a closed pipe open, and in epoll.
     number: usize,
     pid: Pid,
     /// Its output and its errors, until they have ended.

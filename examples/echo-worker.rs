@@ -1,5 +1,5 @@
-//! The cheapest worker there can be: what it reads, it writes. A pool that gives a worker one request at a time gets each
-//! line back whole, so the bench sees the pool's own cost and next to none of the worker's.
+//! The cheapest worker there can be: what it reads, it writes. A pool that gives a worker one request at a time gets
+//! each line back whole, so the bench sees the pool's own cost and next to none of the worker's.
 
 use std::io;
 

@@ -1,16 +1,17 @@
-//! The load generator of `scripts/bench` for an exec door: one thread, N connections at once, every answer checked to its last
-//! byte.
+//! The load generator of `scripts/bench` for an exec door: one thread, N connections at once, every answer checked to
+//! its last byte.
 //!
-//! `exec-load runs SOCKET AT_ONCE RUNS [--input TEXT | --zeros BYTES] PROGRAM ARGUMENT...`: has the program run so often, so many
-//! at once, gives TEXT to each, and wants exactly TEXT, or so many zeros, from its output, nothing from its errors, exit
-//! code 0 behind them and then the end. Prints one line of `name=value` pairs: `rate`, runs a second, and the time from
-//! before connect until the end in microseconds.
+//! `exec-load runs SOCKET AT_ONCE RUNS [--input TEXT | --zeros BYTES] PROGRAM ARGUMENT...`: has the program run RUNS
+//! times, AT_ONCE at a time, gives TEXT to each, and wants exactly TEXT, or BYTES zeros, from its output, nothing from
+//! its errors, exit code 0 behind them and then the end. Prints one line of `name=value` pairs: `rate`, runs a second,
+//! and the time from before connect until the end in microseconds.
 //!
-//! `exec-load stream SOCKET BYTES`: so many zeros from one `head -c`. `exec-load stream-by-socat SOCKET BYTES`: the same from
-//! that program in a shell pipe with a socat, which connects to SOCKET, made here. Both print `rate`, bytes a second.
+//! `exec-load stream SOCKET BYTES`: BYTES zeros from one `head -c`. `exec-load stream-by-socat SOCKET BYTES`: the same
+//! from that program in a shell pipe with a socat, which connects to SOCKET, made here. Both print `rate`, bytes a
+//! second.
 //!
-//! `exec-load impatient SOCKET AT_ONCE RUNS ...`: the same runs for clients that read as the Lua client for nginx does (see
-//! `impatient`), and how many of them get a whole answer: `share`, of 1.
+//! `exec-load impatient SOCKET AT_ONCE RUNS ...`: the same runs for clients that read as the Lua client for nginx does
+//! (see `impatient`), and how many of them get a whole answer: `share`, of 1.
 //!
 //! Exit status 1: an answer was another than it had to be. One that such a client takes for broken is not.
 #![expect(unsafe_code, reason = "epoll without a library in between; see epoll/mod.rs")]

@@ -1,15 +1,15 @@
 //! The load generator of `scripts/bench`: one thread, C clients at once, each answer checked.
 //!
-//! `load ask ADDRESS CLIENTS REQUESTS [--like LINE --expect ANSWER]`: one request per connection; every one is another line,
-//! and must come back as itself; with `--like` every request is LINE and the answer ANSWER. Prints one line of `name=value`
-//! pairs: rate (requests a second) and the latency, from before connect until the server's close, in microseconds. Exit status
-//! 1: a wrong answer.
+//! `load ask ADDRESS CLIENTS REQUESTS [--like LINE --expect ANSWER]`: one request per connection; every one is another
+//! line, and must come back as itself; with `--like` every request is LINE and the answer ANSWER. Prints one line of
+//! `name=value` pairs: rate (requests a second) and the latency, from before connect until the server's close, in
+//! microseconds. Exit status 1: a wrong answer.
 //!
-//! `load keep ADDRESS CLIENTS IN_FLIGHT REQUESTS [--like LINE --expect ANSWER]`: the same on connections that stay, each with
-//! so many requests unanswered at any time; answers must come in the order of the requests. The latency is that from the
-//! write of a request to the read of its answer.
+//! `load keep ADDRESS CLIENTS IN_FLIGHT REQUESTS [--like LINE --expect ANSWER]`: the same on connections that stay,
+//! each with IN_FLIGHT requests unanswered at any time; answers must come in the order of the requests. The latency is
+//! that from the write of a request to the read of its answer.
 //!
-//! `load pace ADDRESS RATE REQUESTS`: one request per connection, so many begun in a second at even distances, whatever
+//! `load pace ADDRESS RATE REQUESTS`: one request per connection, RATE begun in a second at even distances, whatever
 //! becomes of those before. The latency is that from the moment at which a request was due, so that it counts when the
 //! server makes the next ones wait.
 //!
@@ -60,7 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// What is said.
+/// The words of a conversation.
 enum Conversation {
     /// A line of its own each time, and itself for the answer.
     Echo,
@@ -200,7 +200,7 @@ fn pace(address: SocketAddr, rate: u32, requests: u32) -> Result<(), Box<dyn Err
 /// A connection that stays.
 struct Kept {
     stream: TcpStream,
-    /// What it has asked and not been answered, oldest first.
+    /// The requests without an answer, oldest first.
     asked: VecDeque<(String, Instant)>,
     /// The beginning of an answer that has not come whole.
     partial: Vec<u8>,
@@ -217,7 +217,7 @@ impl Kept {
         })
     }
 
-    /// Asks so many more, in one write.
+    /// Sends `more` requests in one write.
     fn ask(&mut self, number: u64, more: u64, says: &Conversation) -> io::Result<()> {
         let (mut bytes, now) = (Vec::new(), Instant::now());
         for number in number..number + more {

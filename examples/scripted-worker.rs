@@ -4,7 +4,7 @@
 //! test knows exactly which bytes come together. TEXT is the rest of the line, byte for byte (a NUL as well).
 //!
 //! A GATE is the path of a UNIX socket that a test listens on (`tests/it/harness/gate.rs`): the worker connects, writes
-//! its pid and a newline, and stands there until the other end closes. A gate that nobody listens on is open.
+//! its pid and a newline, and waits until the other end closes. A gate without a listener is open.
 //!
 //! | request | what happens |
 //! | --- | --- |
@@ -58,7 +58,7 @@
 //! | `--never-read` | reads nothing, ever, but lives |
 //! | `--reply-early TEXT` | replies TEXT as soon as there is input, reads one byte of it, and from then on nothing, but lives |
 //! | `--reply-first TEXT` | replies TEXT to each line once it has read one byte of it, and reads the rest when that has been read |
-//! | `--concurrent` | while it runs: the first word of each line is an ID if it is a number, and stands before the replies to it. `hang` and whoever waits at a GATE does so while other requests are answered |
+//! | `--concurrent` | while it runs: the first word of each line is an ID if it is a number, and stands before the replies to it. `hang`, or a request that waits at a GATE, lets other requests be answered meanwhile |
 //! | `--max-line N` | while it runs: a longer line is taken for two, as squidGuard does with more than 12,287 bytes |
 
 use std::cell::RefCell;
@@ -80,7 +80,7 @@ const FAILED_START: u8 = 3;
 
 type Outcome = Result<Next, Box<dyn Error>>;
 
-/// What follows a request.
+/// The step after a request.
 enum Next {
     /// The next request.
     Serve,
@@ -113,7 +113,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 }
 
 thread_local! {
-    /// What stands before the replies of this thread: an ID and a blank, or nothing.
+    /// The text before the replies of this thread: an ID and a blank, or nothing.
     static PREFIX: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -130,7 +130,7 @@ fn take_id(line: &mut Vec<u8>) -> Vec<u8> {
     line.drain(..=id.len()).collect()
 }
 
-/// Whether a request would keep those behind it waiting.
+/// Returns true if a request would keep the ones behind it waiting.
 fn waits(line: &[u8]) -> bool {
     matches!(
         word(line).0,
@@ -219,7 +219,7 @@ impl Worker {
                 std::hint::spin_loop();
             },
             b"close-stdin" => {
-                // In this order nobody can ask for more before it is closed.
+                // In this order no request can arrive before the input is closed.
                 dup2_stdin(fs::File::open("/dev/null")?)?;
                 reply("ok")?;
                 live_on();
@@ -308,7 +308,7 @@ fn pieces(verb: &[u8], rest: &[u8]) -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// What it says about the process that it is.
+/// Replies with a fact about the process itself.
 fn about_itself(verb: &[u8], rest: &[u8], line: &[u8]) -> Result<(), Box<dyn Error>> {
     match verb {
         b"pid" => reply(std::process::id().to_string()),
@@ -366,7 +366,7 @@ fn live_on() -> ! {
     }
 }
 
-/// A handler that only sets a flag nobody reads: the signal is taken and does nothing.
+/// Installs a handler that only sets a flag, which is never read: the signal is taken and does nothing.
 fn ignore_term() -> Result<(), Box<dyn Error>> {
     signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::new(AtomicBool::new(false)))?;
     Ok(())
@@ -470,8 +470,8 @@ impl Lines {
     }
 }
 
-/// Until the end of its input. It looks away for no time at all: what is tried is whether the moment between two system calls of
-/// its reader can be hit.
+/// Until the end of its input. It looks away for no time at all: what is tried is whether the moment between two system
+/// calls of its reader can be hit.
 fn reply_first(text: &str) -> Result<(), Box<dyn Error>> {
     let mut byte = [0];
     while nix::unistd::read(io::stdin(), &mut byte)? > 0 {

@@ -1,11 +1,11 @@
 //! The load generator of `scripts/bench` for sessions: whole streams, and the first byte of a connection.
 //!
-//! `session-load stream ADDRESS BYTES`: sends so many bytes over one connection while it reads what comes back, ends its
+//! `session-load stream ADDRESS BYTES`: sends BYTES bytes over one connection while it reads what comes back, ends its
 //! side, and reads to the end. `session-load stream-by-socat BYTES`: the same through `cat` in a shell pipe between two
 //! sockets. Each prints `rate=`, bytes a second that came back. Exit status 1: other bytes came than were sent.
 //!
-//! `session-load first ADDRESS CONNECTIONS PAUSE_MS`: connections one after the other, with a pause in between; prints the
-//! time from before connect until the first byte of each, `p50_us=` and `p99_us=`.
+//! `session-load first ADDRESS CONNECTIONS PAUSE_MS`: connections one after the other, with a pause in between; prints
+//! the time from before connect until the first byte of each, `p50_us=` and `p99_us=`.
 
 use std::error::Error;
 use std::io::{Read, Write};

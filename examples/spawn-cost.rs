@@ -1,9 +1,9 @@
-//! What a start of a program costs a daemon of 10 MB and one of 1 GB, in one process and in turn.
+//! Measures the cost of a start to a daemon of 10 MB and to one of 1 GB, in one process and in turn.
 //!
-//! `spawn-cost [ROUNDS [STARTS]]`: in each round so many starts of `true` with three pipes, first with the smaller memory, then
-//! with the larger one, all of it written to. A start is measured from before the pipes until its exec has succeeded. Prints
-//! the medians of all rounds, `small_us=` and `large_us=`, and `ratio=`, the median of the rounds' ratios of their medians;
-//! and behind them the same for a start by fork(2), which copies page tables: `fork_ratio=`.
+//! `spawn-cost [ROUNDS [STARTS]]`: in each round STARTS starts of `true` with three pipes, first with the smaller
+//! memory, then with the larger one, all of it written to. A start is measured from before the pipes until its exec has
+//! succeeded. Prints the medians of all rounds, `small_us=` and `large_us=`, and `ratio=`, the median of the rounds'
+//! ratios of their medians; and behind them the same for a start by fork(2), which copies page tables: `fork_ratio=`.
 #![expect(unsafe_code, reason = "a closure before the exec makes std fork")]
 
 use std::error::Error;
@@ -86,7 +86,7 @@ fn start_by_fork() -> Result<f64, Box<dyn Error>> {
     Ok(took)
 }
 
-/// What has been measured, a number for each round.
+/// The measurements, a number for each round.
 #[derive(Default)]
 struct Comparison<T = Vec<f64>> {
     small: T,

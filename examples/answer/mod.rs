@@ -1,10 +1,10 @@
-//! What a client of the exec door sends and gets: the request, and the answer, checked to its last byte.
+//! The client's side of the exec door: the request, and the answer, checked to its last byte.
 
 use std::error::Error;
 
 use crate::runs::Runs;
 
-/// What asks for a run: the arguments, the input, and its end.
+/// A request for a run: the arguments, the input, and its end.
 pub(crate) fn request(runs: &Runs) -> [Vec<u8>; 3] {
     let string = |bytes: &[u8]| [format!("{}:", bytes.len()).as_bytes(), bytes, b","].concat();
     let mut arguments = string(runs.argv.len().to_string().as_bytes());
@@ -16,7 +16,7 @@ pub(crate) fn request(runs: &Runs) -> [Vec<u8>; 3] {
     [arguments, input, string(b"")]
 }
 
-/// What the next bytes of an answer are.
+/// The meaning of the next bytes of an answer.
 enum Expects {
     /// The length of a string.
     Length { value: usize },
@@ -33,9 +33,9 @@ pub(crate) struct Answer {
     kind: Vec<u8>,
     in_data: bool,
     code: Vec<u8>,
-    /// How many bytes of output have come.
+    /// The number of bytes of output received.
     pub(crate) output: usize,
-    /// How many strings are complete.
+    /// The number of complete strings.
     pub(crate) strings: usize,
 }
 
@@ -94,7 +94,7 @@ impl Answer {
         Ok(())
     }
 
-    /// Whether what has come ends within a string, behind its length.
+    /// Returns true if the bytes so far end within a string, behind its length.
     pub(crate) fn is_within_string(&self) -> bool {
         !matches!(self.expects, Expects::Length { .. })
     }

@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::request::Expect;
 use crate::mode::Mode;
-use crate::timeline::Timeline;
 use crate::plan::{Exchange, Finish, Plan, Step, Via};
+use crate::request::Expect;
+use crate::timeline::Timeline;
 use crate::wire::Wire;
 use crate::worker;
 
-/// What the daemon says to whom it refuses, without the end of its line.
+/// The daemon's refusal, without the end of its line.
 const REFUSAL: &[u8] = b"ERR";
 
 /// Where a pool is, and what may be asked of it.
@@ -32,7 +32,7 @@ pub(crate) struct Target {
     pub(crate) sickness: Duration,
 }
 
-/// What became of a request.
+/// The outcome of one request.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// Its own answer came, whole, and nothing else.
@@ -40,7 +40,8 @@ pub(crate) enum Outcome {
     Refused,
     /// The client left first.
     Left,
-    /// The connection ended in good order where the answer would have begun, because its process finishes: to be asked again.
+    /// The connection ended in good order where the answer would have begun, because its process finishes: to be asked
+    /// again.
     Unserved,
     /// It was not yet with the daemon when that was told to end.
     TooLate,
@@ -50,18 +51,18 @@ pub(crate) enum Outcome {
     Lost(String),
 }
 
-/// What came of a connection.
+/// The outcomes of one connection.
 #[derive(Debug)]
 pub(crate) struct Seen {
     /// One for each of the plan's exchanges.
     pub(crate) outcomes: Vec<Outcome>,
-    /// What else was wrong with it.
+    /// Another fault of the connection, outside of its requests.
     pub(crate) fault: Option<Outcome>,
     /// From the last byte sent to the end.
     pub(crate) took: Duration,
 }
 
-/// How the stream of answers ended.
+/// The end of the stream of answers.
 #[derive(Debug)]
 enum End {
     Eof,
@@ -72,7 +73,7 @@ enum End {
     Ignored,
 }
 
-/// What was known when the connection was begun, or while it went on.
+/// The facts that excuse an outcome: known when the connection was begun, or while it went on.
 struct Conditions {
     oldest_allowed: u64,
     is_excused: bool,
@@ -86,7 +87,10 @@ pub(crate) fn perform(plan: &Plan, target: &Target, timeline: &Timeline) -> Seen
         Err(error) => return not_connected(plan, &error, timeline.is_ending()),
     };
     // A daemon that has refused already may close while this one still sends; what it said is there to be read.
-    let sent = plan.steps.iter().try_for_each(|step| connection.take(step, target.patience));
+    let sent = plan
+        .steps
+        .iter()
+        .try_for_each(|step| connection.take(step, target.patience));
     let is_in_time = !timeline.is_ending();
     let since = Instant::now();
     let deadline = since + target.patience;
@@ -119,8 +123,8 @@ fn not_connected(plan: &Plan, error: &io::Error, is_ending: bool) -> Seen {
     }
 }
 
-/// A stream and what has come on it. The type is that of UNIX sockets for both families: what is done with it here (send,
-/// receive, shut down, set a time-out) is the same call for every connected socket.
+/// A stream and what has come on it. The type is that of UNIX sockets for both families: what is done with it here
+/// (send, receive, shut down, set a time-out) is the same call for every connected socket.
 struct Connection {
     stream: UnixStream,
     wire: Wire,
@@ -179,7 +183,7 @@ impl Connection {
         }
     }
 
-    /// Reads until there are so many answers, or the end.
+    /// Reads until `count` answers are there, or the end.
     fn read_until(&mut self, count: usize, deadline: Instant) -> End {
         if let Some(end) = self.end.take() {
             return end;

@@ -1,4 +1,4 @@
-//! A clock that clients, workers and the mischief read alike: what one of them did first has the smaller number.
+//! A clock that clients, workers and the fault injector read alike: what one of them did first has the smaller number.
 
 use nix::time::{ClockId, clock_gettime};
 

@@ -1,4 +1,5 @@
-//! The daemon under fire: the real binary with its sockets in a directory of its own, everything it starts marked as its.
+//! The daemon that is tested: the real binary with its sockets in a directory of its own, everything it starts marked
+//! as its.
 //!
 //! It may be several processes, one after the other: each upgrade adds one, and the one before finishes meanwhile.
 
@@ -24,22 +25,22 @@ use tempfile::TempDir;
 use crate::clock;
 use crate::log::{self, News};
 use crate::mode::Mode;
-use crate::timeline::Timeline;
 use crate::statistics::{Statistics, read_blocks};
+use crate::timeline::Timeline;
 
 /// The variable that marks everything started for this daemon; its value is the daemon's own directory.
 const MARK: &str = "IOTCPD_CHAOS_HOME";
 
-/// How long anything may take that should happen at once; a pass waits for none of it.
+/// The time that anything may take that should happen at once; a pass waits for none of it.
 const AT_ONCE: Duration = Duration::from_secs(20);
-/// How long an upgrade may take; the daemon's own limit comes first.
+/// The time that an upgrade may take; the daemon's own limit comes first.
 const UPGRADE: Duration = Duration::from_secs(60);
-/// Between two looks at what cannot be waited for: processes that are nobody's children here.
+/// The time between two looks at processes that cannot be waited for, because they are not children of this one.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// How long after the end of a process its last lines may still be on their way through the log.
+/// The time after the end of a process in which its last lines may still be on their way through the log.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// The pool by whose workers one sees who was started when.
+/// The pool whose answers show when a worker was started.
 const WATCHED: &str = "cache";
 
 /// A running daemon; one that is dropped is killed.
@@ -53,7 +54,7 @@ pub(crate) struct Daemon {
     blocks: Receiver<Statistics>,
     news: Receiver<News>,
     last_lines: Arc<Mutex<VecDeque<String>>>,
-    /// When HUP was sent, for those that have not been heard to be done.
+    /// The times at which HUP was sent, of each one that the log has not reported as done.
     hups: VecDeque<u64>,
 }
 
@@ -73,7 +74,7 @@ impl Daemon {
 
     /// Starts it in its directory and waits until it listens everywhere.
     pub(crate) fn start(home: TempDir, modes: &[Mode]) -> Result<Self, Box<dyn Error>> {
-        // A successor outlives whoever started it: it becomes a child of this process then.
+        // A successor outlives the process that started it: it becomes a child of this process then.
         nix::sys::prctl::set_child_subreaper(true)?;
         let born = clock::now();
         let mut child = command(home.path(), modes)?.spawn()?;
@@ -146,7 +147,7 @@ impl Daemon {
                 break pid.ok_or("an upgrade has failed")?;
             }
         };
-        // Those that the old one has taken, or passed on, are done with it as far as the new one goes.
+        // HUPs that the old process has obeyed, or passed on, are done as far as the new one goes.
         self.hups.clear();
         self.processes.push(Process {
             pid: successor,
@@ -157,7 +158,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Takes notice of what has happened by itself, so that clients know whose answers may be the oldest.
+    /// Reads the log and the processes, so that clients know the oldest worker that may answer.
     ///
     /// Each line that says that all workers were replaced stands for the oldest HUP not heard of: at least as many were
     /// sent before it. Where two HUPs became one, or a line was not counted, answers may be older for a while than they
@@ -190,7 +191,7 @@ impl Daemon {
         Ok(are_gone)
     }
 
-    /// Whether it is another process than the one that was started here, which has counted everything.
+    /// Returns true if another process serves than the one that was started here, which has counted everything.
     pub(crate) fn was_upgraded(&self) -> bool {
         self.processes.len() > 1
     }
@@ -216,8 +217,8 @@ impl Daemon {
         Ok(children.into_iter().filter(is_named).map(Pid::from_raw).collect())
     }
 
-    /// Waits for the end of a daemon that was told to end, and of those whose place it took: the first status that is no
-    /// success, or else the last one's. `None`: one of them goes on.
+    /// Waits for the end of a daemon that was told to end, and of its predecessors. Returns the first status that is no
+    /// success, or else the last one's; `None` if a process goes on.
     pub(crate) fn wait(&mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
         let mut last = None;
         for process in &mut self.processes {
@@ -253,8 +254,8 @@ impl Drop for Daemon {
 }
 
 impl Process {
-    /// Its status once it has ended, and when that was seen. It becomes a child of this process when the one that has
-    /// started it ends; if it ends before that one, it is reaped there, and nobody else learns its status.
+    /// Returns its status, once it has ended, and the time at which that was seen. It becomes a child of this process
+    /// when its parent ends; if it ends before its parent, it is reaped there, and its status is unknown here.
     fn look(&mut self) -> io::Result<Option<(ExitStatus, Instant)>> {
         if self.status.is_none() {
             let status = match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) {
@@ -313,7 +314,7 @@ fn marked(mark: &str) -> io::Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let path = entry?.path();
-        // What is no process, or has just gone, has none.
+        // An entry that is no process, or has just gone, has no environment.
         let environment = fs::read(path.join("environ")).unwrap_or_default();
         if environment
             .split(|byte| *byte == 0)

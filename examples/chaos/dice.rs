@@ -1,4 +1,5 @@
-//! Dice that fall the same way for the same seed (splitmix64); everybody who decides something has dice of his own.
+//! Dice that fall the same way for the same seed (splitmix64). Each client, and the fault injector, has dice of its
+//! own.
 
 use std::time::Duration;
 
@@ -29,12 +30,12 @@ impl Dice {
         usize::try_from(self.roll() % bound).unwrap_or_default()
     }
 
-    /// True so many times in a hundred.
+    /// Returns true with a probability of `chance` percent.
     pub(crate) fn percent(&mut self, chance: usize) -> bool {
         self.below(100) < chance
     }
 
-    /// Less than so many milliseconds.
+    /// Returns a time of less than `milliseconds`.
     pub(crate) fn pause(&mut self, milliseconds: u64) -> Duration {
         Duration::from_millis(self.roll() % milliseconds.max(1))
     }

@@ -1,4 +1,4 @@
-//! What befalls the daemon from its own side: its workers and its guards are killed and stopped, and it gets signals.
+//! Faults injected from outside: workers and guards are killed and stopped, and the daemon gets signals.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -13,10 +13,10 @@ use nix::unistd::{Pid, getsid};
 use crate::daemon::Daemon;
 use crate::dice::Dice;
 use crate::mode::Mode;
-use crate::timeline::Timeline;
 use crate::statistics::Statistics;
+use crate::timeline::Timeline;
 
-/// The stream's number of the mischief's dice; clients have small ones.
+/// The number of the injector's stream of dice; clients have small ones.
 pub(crate) const STREAM: u64 = u64::MAX;
 
 /// Names of processes as the kernel has them.
@@ -25,13 +25,13 @@ const GUARD: &str = "io-guard";
 /// A child until its exec has that of the daemon.
 const STARTING: &str = "iotcpd";
 
-/// How long a start is waited for.
+/// The time that the injector waits for a start.
 const HUNT: Duration = Duration::from_millis(100);
 
 /// Milliseconds that pass between two faults, at most.
 const PAUSE: u64 = 80;
-/// Milliseconds that a worker stays stopped which goes on later, at most: some are met by the busy time-out. And that new
-/// workers stay poisoned.
+/// Milliseconds that a worker stays stopped which goes on later, at most: some are met by the busy time-out. And that
+/// new workers stay poisoned.
 pub(crate) const STOPPED: u64 = 1500;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,18 +69,22 @@ const FAULTS: [(Fault, usize); 13] = [
     (Fault::Usr2, 10),
 ];
 
-/// How often each was done.
+/// The number of times that each fault was injected.
 #[derive(Debug, Default)]
 pub(crate) struct FaultCounts(BTreeMap<Fault, u64>);
 
 impl fmt::Display for FaultCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let faults: Vec<String> = self.0.iter().map(|(fault, count)| format!("{fault:?} {count}")).collect();
+        let faults: Vec<String> = self
+            .0
+            .iter()
+            .map(|(fault, count)| format!("{fault:?} {count}"))
+            .collect();
         f.write_str(&faults.join(", "))
     }
 }
 
-/// What it does it to, and what it has to put right again.
+/// The daemon that faults are injected into, and the faults that must be taken back.
 pub(crate) struct FaultInjector<'a> {
     daemon: &'a mut Daemon,
     modes: Vec<&'a Mode>,
@@ -164,7 +168,8 @@ impl<'a> FaultInjector<'a> {
         Ok(())
     }
 
-    /// One of the daemon's children of that name gets the signal, if there is one. That it has gone in between is possible.
+    /// One of the daemon's children of that name gets the signal, if there is one. That it has gone in between is
+    /// possible.
     fn signal_one(&self, name: &str, choice: u64, signal: Signal) -> Result<Option<Pid>, Box<dyn Error>> {
         let children = self.daemon.children(name)?;
         let count = u64::try_from(children.len())?.max(1);
@@ -172,8 +177,8 @@ impl<'a> FaultInjector<'a> {
         Ok(chosen.filter(|pid| kill(*pid, signal).is_ok()))
     }
 
-    /// Stops what the daemon starts until then, where it can be met before it runs its program. It is not woken: the daemon has
-    /// to get rid of it.
+    /// Stops what the daemon starts until then, where it can be met before it runs its program. It is not woken: the
+    /// daemon has to get rid of it.
     fn stop_start(&self, until: Instant) -> Result<(), Box<dyn Error>> {
         while Instant::now() < until {
             let has_own_session = |pid: &Pid| getsid(Some(*pid)) == Ok(*pid);
@@ -186,8 +191,8 @@ impl<'a> FaultInjector<'a> {
         Ok(())
     }
 
-    /// Whom the time is over for goes on. One that the daemon has killed meanwhile is not there any more; CONT would not
-    /// harm whoever has its number now.
+    /// Wakes the stopped processes whose time is over. One that the daemon has killed meanwhile is gone; CONT does no
+    /// harm to another process that has its number now.
     fn wake(&mut self, now: Instant) {
         self.stopped.retain(|(until, pid)| {
             let waits = *until > now;
@@ -214,7 +219,7 @@ impl<'a> FaultInjector<'a> {
     }
 }
 
-/// Whether the counters of a pool add up, at any moment.
+/// Fails if the counters of a pool do not add up, which they must at any moment.
 fn check(statistics: &Statistics, mode: &Mode) -> Result<(), String> {
     let in_hand = statistics.in_hand();
     let adds_up = in_hand.is_some_and(|in_hand| !mode.is_one_by_one || statistics.is_in_place(in_hand));

@@ -1,4 +1,5 @@
-//! The daemon's log as it is written: what is waited for in it, and its end for who looks into a broken promise.
+//! The daemon's log as it is written: the lines that the run waits for, and the last lines for the report of a broken
+//! promise.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
@@ -15,12 +16,12 @@ const SERVES: &str = " serves; this one finishes what it has in hand";
 const FAILED: &str = "upgrade failed";
 const REPLACED: &str = ": every worker has been replaced";
 
-/// What is waited for.
+/// A line that the run waits for.
 #[derive(Debug)]
 pub(crate) enum News {
     /// A pool is there over TCP.
     Listening(String, SocketAddr),
-    /// An upgrade has ended: who serves now, if it has succeeded.
+    /// An upgrade has ended: the process that serves now, if it has succeeded.
     Upgraded(Option<Pid>),
     /// The pool of this name has done what HUP asked.
     Replaced(String),
@@ -30,7 +31,7 @@ pub(crate) enum News {
 pub(crate) fn read(stderr: impl Read, last: &Mutex<VecDeque<String>>, news: &Sender<News>) {
     for line in BufReader::new(stderr).lines().map_while(Result::ok) {
         if let Some(heard) = understand(&line) {
-            // Nobody listens any more when the program ends.
+            // The receiver is gone when the program ends.
             news.send(heard).ok();
         }
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);

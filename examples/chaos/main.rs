@@ -1,51 +1,51 @@
-//! Proof under fire: the daemon's promises while everything around it goes wrong.
+//! Chaos test: the daemon's promises while everything around it goes wrong.
 //!
-//! `chaos [SECONDS] [SEED]` starts an `iotcpd` with a pool for each mode ([`mode`]), each on TCP and a UNIX socket, whose
-//! workers are this very program (`worker`), and for that time
+//! `chaos [SECONDS] [SEED]` starts an `iotcpd` with a pool for each mode ([`mode`]), each on TCP and a UNIX socket,
+//! whose workers are this very program (`worker`), and for that time
 //!
-//! * lets a few hundred clients ask ([`plan`]), each request with a text of its own and its answer known ([`request`]). Some
-//!   requests kill their worker, hang it, or make it write garbage or a line too many; some clients leave, send nonsense, or
-//!   say nothing;
-//! * kills, stops and wakes workers, stops some while they are started, lets them fail their probes, kills the guards, upgrades
-//!   the daemon, and sends HUP, USR1 and USR2, all at random ([`fault`]).
+//! * lets a few hundred clients ask ([`plan`]), each request with a text of its own and its answer known
+//!   ([`request`]). Some requests kill their worker, hang it, or make it write garbage or a line too many; some clients
+//!   leave, send nonsense, or say nothing;
+//! * kills, stops and wakes workers, stops some while they are started, lets them fail their probes, kills the guards,
+//!   upgrades the daemon, and sends HUP, USR1 and USR2, all at random ([`fault`]).
 //!
-//! Then the load stops, and the counters must be at rest and agree with what the clients saw. Then it begins anew, and TERM
-//! comes in the middle of it: the daemon must exit with 0 and leave no process. At last some daemons are killed while they
-//! start their workers, every third of which has descendants in groups and sessions of its own.
+//! Then the load stops, and the counters must be at rest and agree with what the clients saw. Then load starts again,
+//! and TERM comes in the middle of it: the daemon must exit with 0 and leave no process. At last some daemons are
+//! killed while they start their workers, every third of which has descendants in groups and sessions of its own.
 //!
 //! | promise | broken by |
 //! | --- | --- |
-//! | an answer goes whole to its own client, in the order of his requests, or to nobody | a *wrong answer*: any bytes but the client's own answer or the refusal |
+//! | an answer goes whole to its own client, in the order of its requests, or to no client | a *wrong answer*: any bytes but the client's own answer or the refusal |
 //! | an answer or a refusal, in bounded time | a *silent loss*: a connection refused by the kernel, closed without a word, or open after queue time-out, busy time-out, read time-out, idle time-out and [`MARGIN`] |
 //! | after HUP nothing is known any more | a wrong answer: one of a worker from before, to a request sent after all were replaced |
 //! | a worker that fails its probe does not serve | a wrong answer: one of a worker that has been sick for longer than twice the interval of probes, and what else may come in between |
 //! | what a worker has said in its session arrives | a wrong answer: one that is cut although its worker had come to its end |
 //! | a pool has no more workers than it may | a block of statistics with more |
 //! | total = replied + failed + timeout + in hand | a block of statistics in which it is not so, or requests in hand at the end |
-//! | who got an answer is counted as replied | fewer replied than answers seen, or more than those and the clients who left; after an upgrade only the latter, as the counts before it went with the old process |
+//! | an answered client is counted as replied | fewer replied than answers seen, or more than those and the clients that left; after an upgrade only the latter, as the counts before it went with the old process |
 //! | an upgrade always succeeds, and the old process finishes what it has | one that fails; another status than 0 |
 //! | TERM ends it with 0, nothing outlives it, and nothing one that is killed | another status, or none in time; a process that bears its mark |
 //!
-//! Excused: the client that left first; one that never sent a whole request, which may be closed without a word; and whoever
-//! had not sent the last byte when TERM was sent. On a connection that is kept, the end of it in the place of an answer
-//! means "not served, ask again": allowed while the daemon is upgraded, and the client does ask again, and at TERM. What is
-//! not asked, because nobody could judge it, is in [`request`].
+//! Excused: the client that left first; one that never sent a whole request, which may be closed without a word; and
+//! one that had not sent the last byte when TERM was sent. On a connection that is kept, the end of it in the place of
+//! an answer means "not served, ask again": allowed while the daemon is upgraded, and the client does ask again, and at
+//! TERM. Requests whose answer no client could judge are not sent; [`request`] lists them.
 //!
-//! The seed decides what each client and the mischief do, one after the other; when they do it is up to the scheduler.
+//! The seed decides each step of each client and of the fault injector; the time of a step is up to the scheduler.
 //! Exit status 1: a promise was broken; the seed and the end of the daemon's log are printed.
 
 mod client;
 mod clock;
 mod daemon;
-mod request;
 mod dice;
-mod log;
 mod fault;
+mod log;
 mod mode;
-mod timeline;
 mod plan;
+mod request;
 mod statistics;
 mod tally;
+mod timeline;
 mod wire;
 mod worker;
 
@@ -62,25 +62,25 @@ use crate::daemon::Daemon;
 use crate::dice::Dice;
 use crate::fault::FaultInjector;
 use crate::mode::{BUSY_TIMEOUT, IDLE_TIMEOUT, PROBE_INTERVAL, QUEUE_TIMEOUT, READ_TIMEOUT};
-use crate::timeline::Timeline;
 use crate::plan::Plan;
 use crate::statistics::Statistics;
 use crate::tally::Tally;
+use crate::timeline::Timeline;
 
 /// In each mode.
 const CLIENTS: u64 = 12;
 /// Milliseconds between two connections of one client, at most.
 const PAUSE: u64 = 600;
-/// How long the clients of a mode with tides all stay away, after they have all been there for as long.
+/// The time that the clients of a mode with lulls all stay away, after they have all been there for as long.
 const LULL: Duration = Duration::from_secs(2);
-/// How often a daemon is killed during its starts.
+/// The number of daemons that are killed during their starts.
 const DEATHS: u64 = 10;
-/// How often somebody asks again who was not served.
+/// The number of times that a client asks which is not served.
 const ATTEMPTS: usize = 20;
 
-/// How much later than promised something may happen on a machine that has too much to do.
+/// The delay that a promise may have on an overloaded machine.
 const MARGIN: Duration = Duration::from_secs(15);
-/// How long the load has gone on again when TERM comes, and how long it tries after that.
+/// The time that the second load has gone on when TERM comes, and the time that it tries after that.
 const BEFORE_TERM: Duration = Duration::from_millis(700);
 const AFTER_TERM: Duration = Duration::from_millis(300);
 const REST: Duration = Duration::from_millis(20);
@@ -134,7 +134,7 @@ fn any_seed() -> Result<u64, Box<dyn Error>> {
     Ok(u64::from(now.subsec_nanos()))
 }
 
-/// The load and the mischief, and the promises that were broken.
+/// A run: the load and the faults, and the promises that were broken.
 struct Chaos {
     seed: u64,
     targets: Vec<Target>,
@@ -181,7 +181,7 @@ impl Chaos {
         self.broken
     }
 
-    /// Load and mischief for so long.
+    /// Runs load and faults for `time`.
     fn run_with_faults(&mut self, daemon: &mut Daemon, time: Duration) -> Tally {
         let (running, stopped) = mpsc::channel();
         let mut dice = Dice::new(self.seed, fault::STREAM);
@@ -237,7 +237,7 @@ impl Chaos {
         tally
     }
 
-    /// How long its clients are to stay away from here on, if they do so all at once.
+    /// Returns the time that the target's clients are to stay away from now on, if they do so all at once.
     fn lull_left(&self, target: &Target) -> Duration {
         let (time, lull) = (self.began.elapsed().as_millis(), LULL.as_millis());
         let is_lull = target.mode.has_lulls && time % (2 * lull) >= lull;
@@ -355,7 +355,7 @@ impl Chaos {
     }
 }
 
-/// Whoever is never served has lost his request.
+/// Turns a request that was never served into a lost one.
 fn give_up(seen: &mut Seen) {
     for outcome in seen
         .outcomes

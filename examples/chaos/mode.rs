@@ -1,10 +1,10 @@
-//! The modes that are put under fire: a pool each, all of them in one daemon.
+//! The modes that are tested: a pool each, all of them in one daemon.
 
 use std::path::{Path, PathBuf};
 
 use crate::request::{
-    BINARY, CHANNELS, DEADLY, DEADLY_INSIDE, RequestKind, GARBAGE, Group, LASTING, LINES, LONG, MAX_REPLY, MAX_REQUEST,
-    OUT_OF_STEP, PROBED, SESSION, SHARED, SOUND, TOO_MANY, UNSAYABLE,
+    BINARY, CHANNELS, DEADLY, DEADLY_INSIDE, GARBAGE, Group, LASTING, LINES, LONG, MAX_REPLY, MAX_REQUEST, OUT_OF_STEP,
+    PROBED, RequestKind, SESSION, SHARED, SOUND, TOO_MANY, UNSAYABLE,
 };
 use crate::wire::Wire;
 use crate::worker::{HEALTHY, PROBE};
@@ -15,10 +15,10 @@ pub(crate) const BUSY_TIMEOUT: u64 = 1000;
 pub(crate) const READ_TIMEOUT: u64 = 1000;
 pub(crate) const IDLE_TIMEOUT: u64 = 2000;
 pub(crate) const PROBE_INTERVAL: u64 = 1000;
-/// How long workers that may print a line too many are left alone after each answer.
+/// The time that a worker rests after each answer, in milliseconds, where workers may print a line too many.
 pub(crate) const REST: u64 = 200;
 
-/// How one of them is set up.
+/// The set-up of one mode.
 #[derive(Debug)]
 pub(crate) struct Mode {
     pub(crate) name: &'static str,
@@ -27,25 +27,25 @@ pub(crate) struct Mode {
     /// Between client and daemon.
     pub(crate) request: Wire,
     pub(crate) reply: Wire,
-    /// Whether connections are kept.
+    /// True if connections are kept.
     pub(crate) is_kept: bool,
-    /// Whether every request in hand has a worker of its own, or waits for one in the queue.
+    /// True if every request in hand has a worker of its own, or waits for one in the queue.
     pub(crate) is_one_by_one: bool,
-    /// Whether a connection is a talk with a worker of its own, and its answer all that comes back.
+    /// True if a connection has a worker of its own, and its answer is all that comes back.
     pub(crate) is_session: bool,
-    /// Whether its clients come and go all at once.
+    /// True if its clients come and go all at once.
     pub(crate) has_lulls: bool,
     pub(crate) most_workers: u64,
-    /// The file whose being there makes workers sick that start, if they can be.
+    /// The file that makes workers sick which start while it exists, in a mode with probes.
     pub(crate) poison: Option<PathBuf>,
     is_misnamed: bool,
     kinds: &'static [Group],
-    /// What stands in its table of the file.
+    /// The lines of its table in the file.
     keys: String,
     worker_flags: String,
 }
 
-/// Between whom and whom, as the daemon calls them: the requests of clients, their replies, the same of workers.
+/// The framings of the clients' requests, of their replies, and the same of workers, as the daemon calls them.
 type Framings = [&'static str; 4];
 
 const BY_LINE: Framings = ["line"; 4];

@@ -1,14 +1,14 @@
-//! What one client does with one connection: decided by its dice alone.
+//! The steps of one client on one connection: decided by its dice alone.
 
 use std::fmt;
 use std::time::Duration;
 
-use crate::request::{self, RequestKind, Expect};
 use crate::dice::Dice;
 use crate::mode::Mode;
+use crate::request::{self, Expect, RequestKind};
 use crate::wire::Wire;
 
-/// How a client behaves that asks one thing, and how often of all.
+/// The manners of a client that sends one request, with their weights.
 const ONE_SHOT: &[(Manner, usize)] = &[
     (Manner::Plain, 780),
     (Manner::InPieces, 60),
@@ -19,7 +19,7 @@ const ONE_SHOT: &[(Manner, usize)] = &[
     (Manner::GoneInside, 15),
     (Manner::Gone, 35),
 ];
-/// How one does that keeps its connection.
+/// The manners of a client that keeps its connection.
 const KEPT: &[(Manner, usize)] = &[
     (Manner::InPieces, 30),
     (Manner::Waiting, 20),
@@ -31,7 +31,7 @@ const KEPT: &[(Manner, usize)] = &[
     (Manner::GoneInside, 3),
     (Manner::Gone, 9),
 ];
-/// How one does that has a worker to himself.
+/// The manners of a client that has a worker to itself.
 const SESSION: &[(Manner, usize)] = &[
     (Manner::InPieces, 60),
     (Manner::HalfClosed, 15),
@@ -40,13 +40,17 @@ const SESSION: &[(Manner, usize)] = &[
     (Manner::GoneInside, 8),
     (Manner::Gone, 10),
 ];
-/// What is wrong with the request itself, of a thousand.
-const FLAWS: [(RequestKind, usize); 3] = [(RequestKind::Unended, 8), (RequestKind::LongRequest, 8), (RequestKind::Malformed, 8)];
-/// How often the last request of a kept connection is a flawed one, of a hundred.
+/// The flaws of a request itself, out of a thousand requests.
+const FLAWS: [(RequestKind, usize); 3] = [
+    (RequestKind::Unended, 8),
+    (RequestKind::LongRequest, 8),
+    (RequestKind::Malformed, 8),
+];
+/// The percentage of kept connections whose last request is flawed.
 const FLAWED_END: usize = 6;
-/// At most so many requests on one connection; fewer than what one is read from with, or more.
+/// The most requests on one connection; fewer than the daemon reads from one client ahead, or more.
 const MOST_REQUESTS: usize = 24;
-/// So many long ones of them: what is under way at once must find room in sockets that nobody reads.
+/// The most long ones among them: all that is under way at once must find room in sockets that are not read.
 const MOST_LONG: usize = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,12 +88,12 @@ pub(crate) enum Via {
 pub(crate) enum Step {
     Send(Vec<u8>),
     Pause(Duration),
-    /// Reads until so many answers, from the first on, are there.
+    /// Reads until this number of answers is there, counted from the first.
     Await(usize),
     EndInput,
 }
 
-/// How it goes on after the steps.
+/// The behaviour of a client after its steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Finish {
     /// It reads to the end.
@@ -122,7 +126,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// The next thing that somebody does. No other connection has the same `name`.
+    /// Draws the next connection of a client. No other connection has the same `name`.
     pub(crate) fn draw(dice: &mut Dice, mode: &Mode, name: &str) -> Self {
         let manners = match mode {
             Mode { is_session: true, .. } => SESSION,
@@ -133,7 +137,8 @@ impl Plan {
         let via = if dice.percent(50) { Via::Tcp } else { Via::Unix };
         let exchanges = exchanges(dice, mode, drawn, name);
         // Where only the end of input ends a request there is no second.
-        let is_open = mode.request == Wire::Whole || exchanges.iter().any(|exchange| exchange.kind == RequestKind::Unended);
+        let is_open =
+            mode.request == Wire::Whole || exchanges.iter().any(|exchange| exchange.kind == RequestKind::Unended);
         let manner = if is_open && drawn == Manner::AsksTwice {
             Manner::Plain
         } else {
@@ -161,7 +166,7 @@ impl Plan {
         }
     }
 
-    /// The same from this exchange on, for who was not served any more.
+    /// Returns the plan from this exchange on, for a client that was not served any more.
     pub(crate) fn again(&self, from: usize) -> Self {
         let exchanges = self.exchanges.get(from..).unwrap_or_default().to_owned();
         let bytes = exchanges.iter().flat_map(|exchange| exchange.bytes.clone()).collect();
@@ -206,7 +211,7 @@ fn exchanges(dice: &mut Dice, mode: &Mode, manner: Manner, name: &str) -> Vec<Ex
     exchanges
 }
 
-/// Those that there are in this mode.
+/// The flaws that exist in this mode.
 fn flaws(mode: &Mode) -> Vec<(RequestKind, usize)> {
     let exists = |kind: RequestKind| match kind {
         RequestKind::Unended => mode.request != Wire::Whole,
@@ -256,14 +261,15 @@ fn steps(dice: &mut Dice, mode: &Mode, manner: Manner, exchanges: &[Exchange]) -
         Manner::Plain | Manner::HalfClosed => vec![Step::Send(bytes)],
     };
     let stays = matches!(manner, Manner::Closes | Manner::Idles) || (!mode.is_kept && manner != Manner::HalfClosed);
-    let needs_end = mode.request == Wire::Whole || exchanges.iter().any(|exchange| exchange.kind == RequestKind::Unended);
+    let needs_end =
+        mode.request == Wire::Whole || exchanges.iter().any(|exchange| exchange.kind == RequestKind::Unended);
     if !stays || (needs_end && !mode.is_kept) {
         steps.push(Step::EndInput);
     }
     steps
 }
 
-/// Cut anywhere, with pauses of less than so many milliseconds.
+/// Cuts the bytes anywhere, with pauses of less than `pause` milliseconds.
 fn in_pieces(dice: &mut Dice, mut bytes: Vec<u8>, pause: u64) -> Vec<Step> {
     let mut steps = Vec::new();
     for _ in 0..dice.below(4) {

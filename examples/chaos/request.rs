@@ -1,11 +1,12 @@
-//! What one request asks of its worker, or how it is broken itself, and what its client must see for it.
+//! The kinds of requests: what each makes its worker do, or its own flaw, and what its client must see for it.
 //!
-//! Every answer bears a token that nobody else has, so one that belongs to somebody else, or is cut, or has something behind
-//! it, is seen. Left out is what nobody could judge: a worker that writes a second reply, or chats, some time after its
-//! first. If it has been given another request by then, that is the reply to it as far as any reader of its output can
-//! know. So [`RequestKind::TwoReplies`] writes both at once, and is not asked where requests are written ahead; nor is
-//! [`RequestKind::NoEnd`], which the next reply would end. [`RequestKind::LineTooMany`] writes them one after the other, but only where
-//! workers rest after each reply, and only if the second comes soon enough for that.
+//! Every answer bears a token of its own, so an answer that belongs to another request, or is cut, or has something
+//! behind it, is seen. One kind is left out because no client could judge it: a worker that writes a second reply, or
+//! chats, some time after its first. If it has been given another request by then, that is the reply to it as far as
+//! any reader of its output can know. So [`RequestKind::TwoReplies`] writes both at once, and is not asked where
+//! requests are written ahead; nor is [`RequestKind::NoEnd`], which the next reply would end.
+//! [`RequestKind::LineTooMany`] writes them one after the other, but only where workers rest after each reply, and only
+//! if the second comes soon enough for that.
 
 use crate::dice::Dice;
 use crate::mode::Mode;
@@ -13,16 +14,16 @@ use crate::plan::shown;
 use crate::worker;
 
 pub(crate) const MAX_REQUEST: usize = 16 * 1024;
-/// More than a pipe or a socket of the kernel takes at once when nobody reads.
+/// More than a pipe or a socket of the kernel takes at once while the other end does not read.
 pub(crate) const MAX_REPLY: usize = 64 * 1024;
 
 /// Milliseconds that slow workers take, and how often of 100. The last one is longer than any busy time-out here.
 const TIMES: [(u64, usize); 5] = [(5, 40), (30, 40), (150, 15), (700, 4), (3000, 1)];
 /// Milliseconds between a reply and a line too many behind it, at most.
 const LONGEST_PAUSE: usize = 8;
-/// How many different requests there are that share an answer.
+/// The number of different requests that share an answer.
 const KEYS: usize = 12;
-/// What fits into pipes and sockets while nobody reads.
+/// The bytes that fit into pipes and sockets while the other end does not read.
 const LONGEST_SESSION: usize = 60_000;
 
 /// See the groups below and [`request`].
@@ -30,7 +31,7 @@ const LONGEST_SESSION: usize = 60_000;
 pub(crate) enum RequestKind {
     Echo,
     LongEcho,
-    /// Any bytes, also those that end a message elsewhere.
+    /// Any bytes, also the ones that end a message elsewhere.
     Binary,
     Slow,
     SlowInside,
@@ -78,8 +79,16 @@ pub(crate) enum RequestKind {
 /// A group of kinds, and how often each comes; weights of all groups of a mode are added up.
 pub(crate) type Group = &'static [(RequestKind, usize)];
 
-pub(crate) const SOUND: Group = &[(RequestKind::Echo, 560), (RequestKind::Slow, 60), (RequestKind::Complain, 5)];
-pub(crate) const LONG: Group = &[(RequestKind::LongEcho, 40), (RequestKind::SlowInside, 25), (RequestKind::TooLong, 2)];
+pub(crate) const SOUND: Group = &[
+    (RequestKind::Echo, 560),
+    (RequestKind::Slow, 60),
+    (RequestKind::Complain, 5),
+];
+pub(crate) const LONG: Group = &[
+    (RequestKind::LongEcho, 40),
+    (RequestKind::SlowInside, 25),
+    (RequestKind::TooLong, 2),
+];
 pub(crate) const DEADLY: Group = &[
     (RequestKind::Die, 4),
     (RequestKind::KillSelf, 2),
@@ -101,7 +110,11 @@ pub(crate) const LASTING: Group = &[
 pub(crate) const OUT_OF_STEP: Group = &[(RequestKind::TwoReplies, 8), (RequestKind::NoEnd, 2)];
 /// Only of a worker that rests.
 pub(crate) const TOO_MANY: Group = &[(RequestKind::LineTooMany, 60)];
-pub(crate) const CHANNELS: Group = &[(RequestKind::Doubled, 4), (RequestKind::UnknownId, 3), (RequestKind::WithoutId, 3)];
+pub(crate) const CHANNELS: Group = &[
+    (RequestKind::Doubled, 4),
+    (RequestKind::UnknownId, 3),
+    (RequestKind::WithoutId, 3),
+];
 pub(crate) const LINES: Group = &[(RequestKind::NulReply, 5), (RequestKind::NulRequest, 8)];
 pub(crate) const UNSAYABLE: Group = &[(RequestKind::Lines, 8)];
 pub(crate) const BINARY: Group = &[(RequestKind::Binary, 200)];
@@ -111,7 +124,7 @@ pub(crate) const PROBED: Group = &[(RequestKind::TurnSick, 20), (RequestKind::He
 
 pub(crate) const SESSION: Group = &[(RequestKind::Session, 100)];
 
-/// What a client must see for its request. A refusal is always allowed.
+/// The result that a client must see for its request. A refusal is always allowed.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Expect {
     Answer(Vec<u8>),
@@ -184,17 +197,23 @@ pub(crate) fn request(kind: RequestKind, token: &str, mode: &Mode, dice: &mut Di
             (mode.request.encode(&bytes), Expect::Refusal)
         }
         RequestKind::Malformed => (mode.request.garbage().unwrap_or_default().to_owned(), Expect::Refusal),
-        RequestKind::LongRequest | RequestKind::TooLong | RequestKind::Garbage | RequestKind::Die | RequestKind::KillSelf | RequestKind::Hang => {
-            (plain(verb), Expect::Refusal)
-        }
-        RequestKind::DieInside | RequestKind::CloseStdout | RequestKind::NoEnd | RequestKind::UnknownId | RequestKind::WithoutId | RequestKind::Lines => {
-            (plain(verb), Expect::Refusal)
-        }
+        RequestKind::LongRequest
+        | RequestKind::TooLong
+        | RequestKind::Garbage
+        | RequestKind::Die
+        | RequestKind::KillSelf
+        | RequestKind::Hang => (plain(verb), Expect::Refusal),
+        RequestKind::DieInside
+        | RequestKind::CloseStdout
+        | RequestKind::NoEnd
+        | RequestKind::UnknownId
+        | RequestKind::WithoutId
+        | RequestKind::Lines => (plain(verb), Expect::Refusal),
         _ => (plain(verb), answer),
     }
 }
 
-/// What the worker is told: see `worker.rs`.
+/// The line that the worker gets: see `worker.rs`.
 fn verb(kind: RequestKind, text: &str, mode: &Mode, dice: &mut Dice) -> String {
     let time = dice.weighted(&TIMES).unwrap_or_default();
     match kind {

@@ -25,7 +25,7 @@ impl Statistics {
         }
     }
 
-    /// The counts whose labels begin like this, sorted, in words.
+    /// The counts whose labels begin with `beginning`, sorted, in words.
     pub(crate) fn all_of(&self, beginning: &str) -> String {
         let rows = self.rows.iter().filter(|(_, value)| **value > 0);
         let mut rows: Vec<String> = rows
@@ -42,7 +42,7 @@ impl Statistics {
         self.count("queries total").checked_sub(over)
     }
 
-    /// Whether what is in hand is in the queue or with a worker, where each has one at a time.
+    /// Returns true if all requests in hand are in the queue or with a worker, where each worker has one at a time.
     pub(crate) fn is_in_place(&self, in_hand: u64) -> bool {
         let waiting = self.count("queue length");
         // Of the busy workers, some may be watched after a long request, or probed, and have none.
@@ -51,7 +51,7 @@ impl Statistics {
     }
 }
 
-/// Passes on every block that comes, until the end or until nobody listens.
+/// Passes on every block, until the end of the output or until the receiver is gone.
 pub(crate) fn read_blocks(stdout: impl Read, blocks: &Sender<Statistics>) {
     let mut block: Option<Statistics> = None;
     for line in BufReader::new(stdout).lines().map_while(Result::ok) {

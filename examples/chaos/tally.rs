@@ -1,14 +1,14 @@
-//! What the clients saw, by mode and by kind.
+//! The results that the clients saw, by mode and by kind of request.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use crate::client::{Outcome, Seen};
-use crate::request::RequestKind;
 use crate::plan::{Plan, shown};
+use crate::request::RequestKind;
 
-/// How many offences are kept to be shown; all are counted.
+/// The number of offences that are kept to be shown; all are counted.
 const SHOWN: usize = 10;
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -48,7 +48,7 @@ impl Tally {
             row.count(fault);
             row.requests -= 1;
         }
-        // What is wrong with the first mostly explains the others.
+        // A fault of the first request mostly explains the others.
         let outcomes = seen.outcomes.iter().chain(&seen.fault);
         let offence = outcomes
             .zip(0..)
@@ -93,7 +93,7 @@ impl Tally {
         })
     }
 
-    /// How many in this mode were answered, and how many left before they were.
+    /// Returns the number of requests in this mode that were answered, and of those whose client left first.
     pub(crate) fn answered_and_left(&self, mode: &str) -> (u64, u64) {
         self.modes.get(mode).map_or((0, 0), |row| (row.answered, row.left))
     }
@@ -113,7 +113,7 @@ impl Tally {
     }
 }
 
-/// What an outcome breaks, if it does.
+/// Returns the promise that an outcome breaks, if it does.
 fn offence(outcome: &Outcome) -> Option<String> {
     match outcome {
         Outcome::Wrong(bytes) => Some(format!("wrong answer \"{}\"", shown(bytes))),
@@ -124,7 +124,7 @@ fn offence(outcome: &Outcome) -> Option<String> {
 
 impl Row {
     fn count(&mut self, outcome: &Outcome) {
-        // Who was not served is asked for once more, and counted then.
+        // A request that was not served is sent again, and counted then.
         self.requests += u64::from(*outcome != Outcome::Unserved);
         let count = match outcome {
             Outcome::Answered => &mut self.answered,

@@ -1,5 +1,5 @@
-//! What clients have to know of the daemon to judge what they see: whether it was told to end, whether it was in the
-//! middle of an upgrade, and since when everybody who serves must have been started.
+//! The facts about the daemon by which clients judge an answer: it was told to end, it was in the middle of an upgrade,
+//! and the moment since which every serving worker must have been started.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -37,17 +37,17 @@ impl Timeline {
         self.upgrades_done.load(Ordering::SeqCst)
     }
 
-    /// Whether a connection of since then may be in the hands of a process that finishes.
+    /// Returns true if a connection begun at that count may be in the hands of a process that finishes.
     pub(crate) fn was_upgraded_since(&self, upgrades_done: u64) -> bool {
         self.upgrades_begun.load(Ordering::SeqCst) > upgrades_done
     }
 
-    /// Who serves now was started after `time`.
+    /// Records that every worker which serves now was started after `time`.
     pub(crate) fn all_new_since(&self, time: u64) {
         self.all_new_since.fetch_max(time, Ordering::SeqCst);
     }
 
-    /// What is asked from now on is answered by who was started after this.
+    /// Returns the moment after which a worker must have been started to answer a request that is sent from now on.
     pub(crate) fn oldest_allowed(&self) -> u64 {
         self.all_new_since.load(Ordering::SeqCst)
     }

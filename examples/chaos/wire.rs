@@ -1,7 +1,6 @@
-//! How messages are told apart on a wire, written for chaos alone: what the daemon's own framers do is not proven by
-//! themselves.
+//! The framings, written for chaos alone: the daemon's own framers cannot prove themselves.
 //!
-//! Clients and workers both speak by this. A payload never holds what would end it early; who asks sees to that.
+//! Clients and workers both speak by this. A payload never holds the end of a message; the caller must see to that.
 
 /// One of the daemon's framings; [`Wire::Whole`] is `eof`, and `quiet`, where only a pause ends it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

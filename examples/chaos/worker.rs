@@ -1,12 +1,12 @@
-//! The worker under fire, `chaos worker FLAGS`: it does what its requests say, and much of that is bad.
+//! The worker of the chaos test, `chaos worker FLAGS`: it obeys its requests, and much of that is bad.
 //!
-//! A request is a verb and words; TEXT is the rest, byte for byte. What is made of it is told in [`crate::request`], where
-//! every verb is asked for. A reply, or what stands for one, is one `write` unless the verb says otherwise.
+//! A request is a verb and words; TEXT is the rest, byte for byte. What is made of it is told in [`crate::request`],
+//! where every verb is asked for. A reply, or what stands for one, is one `write` unless the verb says otherwise.
 //!
 //! | flag | |
 //! | --- | --- |
 //! | `--request-framing`, `--reply-framing` | as the daemon's; `line` unless given |
-//! | `--concurrent` | a channel-ID stands before each request and reply; those that wait let others pass |
+//! | `--concurrent` | a channel-ID stands before each request and reply; a request that waits lets others pass |
 //! | `--poison FILE` | if FILE exists when it starts, it answers its probes wrongly from the beginning |
 //! | `--session DIR` | says whatever comes, at the end its [`sum`], and then leaves a file named by the first word, see [`has_ended`] |
 //! | `--never-read` | it does nothing, and lives |
@@ -28,7 +28,7 @@ use crate::clock;
 use crate::mode::REST;
 use crate::wire::Wire;
 
-/// What every probe asks, and the answer of who is well.
+/// The text of every probe, and the answer of a healthy worker.
 pub(crate) const PROBE: &str = "probe";
 pub(crate) const HEALTHY: &str = "healthy";
 const SICK: &str = "sick";
@@ -40,7 +40,7 @@ enum Next {
     Exit(u8),
 }
 
-/// Held by who writes a reply in pieces: nobody else's may come in between.
+/// Held while a reply is written in pieces: no other reply may come in between.
 static OUTPUT_LOCK: Mutex<()> = Mutex::new(());
 
 pub(crate) fn run(flags: &[String]) -> Result<ExitCode, Box<dyn Error>> {
@@ -111,7 +111,7 @@ impl Worker {
                 writer.reply(text)?;
             }
             b"die-inside" => {
-                // Nobody says anything behind it any more.
+                // The lock is never released: nothing may follow this half of a reply.
                 std::mem::forget(OUTPUT_LOCK.lock().unwrap_or_else(PoisonError::into_inner));
                 let bytes = writer.frame(rest);
                 write_out(bytes.get(..bytes.len() / 2).unwrap_or_default())?;
@@ -126,7 +126,7 @@ impl Worker {
                 wait_forever();
             }
             b"close-stdin" => {
-                // In this order nobody can ask for more before it is closed.
+                // In this order no request can arrive before the input is closed.
                 dup2_stdin(fs::File::open("/dev/null")?)?;
                 writer.reply(rest)?;
                 wait_forever();
@@ -137,7 +137,9 @@ impl Worker {
                 writer.reply(rest)?;
             }
             b"health" => match self.sick_since {
-                Some(since) => writer.reply(format!("{} {}", text_of(rest)?, since.elapsed().as_millis()).as_bytes())?,
+                Some(since) => {
+                    writer.reply(format!("{} {}", text_of(rest)?, since.elapsed().as_millis()).as_bytes())?
+                }
                 None => writer.reply(rest)?,
             },
             verb if verb == PROBE.as_bytes() => {
@@ -156,7 +158,7 @@ impl Worker {
     }
 }
 
-/// Whether a request would keep those behind it waiting.
+/// Returns true if a request would keep the ones behind it waiting.
 fn waits(request: &[u8]) -> bool {
     matches!(word(request).0, b"wait" | b"wait-after" | b"inside" | b"hang")
 }
@@ -220,7 +222,7 @@ fn answer(writer: &ReplyWriter, verb: &[u8], rest: &[u8]) -> Result<(), Box<dyn 
         b"without-id" => writer.write(&writer.wire.encode(rest)),
         b"close-stdout" => Ok(dup2_stdout(fs::File::open("/dev/null")?)?),
         b"ignore-term" => {
-            // A handler that only sets a flag nobody reads.
+            // A handler that only sets a flag, which is never read.
             signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::new(AtomicBool::new(false)))?;
             writer.reply(rest)
         }
@@ -279,7 +281,7 @@ fn talk(directory: &Path) -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whether the worker to which this token was the first word has written everything.
+/// Returns true if the worker to which this token was the first word has written everything.
 pub(crate) fn has_ended(directory: &Path, token: &str) -> bool {
     end_of(directory, token).exists()
 }
@@ -303,7 +305,7 @@ fn wait_forever() -> ! {
     }
 }
 
-/// What its answers are written with.
+/// The framing and the channel-ID that answers are written with.
 #[derive(Clone)]
 struct ReplyWriter {
     wire: Wire,

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-/// How many events one wait may return.
+/// The number of events that one wait may return.
 const BATCH: usize = 256;
 
 /// An epoll instance and the events of its last wait.
@@ -23,7 +23,7 @@ impl Epoll {
         if descriptor < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the kernel has just given us this descriptor, and nobody else has it.
+        // SAFETY: the kernel has just returned this descriptor, and nothing else owns it.
         let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
         Ok(Self {
             descriptor,
@@ -66,7 +66,8 @@ impl Epoll {
             tv_nsec: i64::from(longest.subsec_nanos()),
         };
         let (epoll, no_mask) = (self.descriptor.as_raw_fd(), std::ptr::null());
-        // SAFETY: `buffer` has room for `capacity` events; it and `longest` live through the call; a null mask changes none.
+        // SAFETY: `buffer` has room for `capacity` events; it and `longest` live through the call; a null mask changes
+        // none.
         let found = unsafe { libc::epoll_pwait2(epoll, buffer, capacity, &raw const longest, no_mask) };
         self.take(found)
     }

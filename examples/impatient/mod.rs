@@ -1,13 +1,13 @@
 //! Clients that read as `resty.exec` 3.0.3 does, the Lua client for nginx.
 //!
-//! It sends everything before it reads. For the first string of an answer it waits long, and 1 ms for each piece of every
-//! further one, until there is none: then it passes on the pairs that it has, and begins anew. So an answer is broken to it (a
-//! time-out) when
+//! It sends everything before it reads. For the first string of an answer it waits long, and 1 ms for each piece of
+//! every further one, until there is none: then it passes on the pairs that it has, and starts over. So an answer is
+//! broken to it (a time-out) when
 //!
 //! - a millisecond passes within a string, of which it then forgets a part, or before there is one pair;
 //! - the end of the connection does not come in the millisecond behind the last pair.
 //!
-//! What a millisecond is to nginx depends on when it last looked at its clock; here it is never shorter than one.
+//! To nginx, a millisecond depends on the last time that it looked at its clock; here it is never shorter than one.
 
 use std::error::Error;
 use std::io::{Read, Write};
@@ -24,12 +24,12 @@ use crate::runs::Runs;
 
 /// The longest receive, in bytes.
 const RECEIVE: usize = 8192;
-/// How long it waits for the first string, in milliseconds.
+/// The time that it waits for the first string, in milliseconds.
 const LONG: u16 = 60_000;
 /// And for the pieces of the others.
 const SHORT: u16 = 1;
 
-/// What an answer is to such a client.
+/// The state in which an answer arrives at such a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Whole,
@@ -39,7 +39,7 @@ enum Verdict {
     Late,
 }
 
-/// How many answers were what.
+/// The number of answers with each verdict.
 #[derive(Debug, Default)]
 struct Tally {
     whole: usize,
@@ -47,7 +47,7 @@ struct Tally {
     late: usize,
 }
 
-/// All runs, so many at once, and prints what they came to.
+/// Makes all runs, `at_once` at a time, and prints the counts of their verdicts.
 pub(crate) fn run_all(socket: &str, runs: &Runs) -> Result<(), Box<dyn Error>> {
     let (begun, began) = (AtomicUsize::new(0), Instant::now());
     let (mut all, mut error) = (Tally::default(), None);
@@ -101,7 +101,7 @@ fn run(socket: &str, runs: &Runs) -> Result<Verdict, Box<dyn Error>> {
     }
     stream.set_nonblocking(true)?;
     let (mut answer, mut buffer) = (Answer::new(), [0; RECEIVE]);
-    // How many strings had come when it last began to wait for long; where they are in pairs, what came since is as well.
+    // The number of strings when the last long wait began; where they are in pairs, so are those received since.
     let mut before = 0;
     loop {
         let waits_long = answer.strings == before;

@@ -1,27 +1,27 @@
-//! What the two sides of a comparison have run: the program, what it is given, and what it must write.
+//! The runs that both sides of a comparison make: the program, its input, and the output that it must write.
 
 use std::error::Error;
 use std::ops::ControlFlow;
 
-/// How the words of a run are written.
+/// The words of a run on the command line.
 pub(crate) const USAGE: &str = "AT_ONCE RUNS [--input TEXT | --zeros BYTES] PROGRAM ARGUMENT...";
 
 /// Runs of one program.
 pub(crate) struct Runs {
-    /// How many are kept going.
+    /// The number of runs that are kept going.
     pub(crate) at_once: usize,
-    /// How many there are.
+    /// The number of runs in all.
     pub(crate) count: usize,
-    /// What each is given.
+    /// The input of each run.
     pub(crate) input: Vec<u8>,
-    /// How many zeros each writes, where it does not write its input.
+    /// The number of zeros that each writes, where it does not write its input.
     zeros: Option<usize>,
     /// The program's name and its arguments.
     pub(crate) argv: Vec<String>,
 }
 
 impl Runs {
-    /// From the words of [`USAGE`]. `--input`: the program writes what it is given; `--zeros`: so many zeros.
+    /// Reads the words of [`USAGE`]. `--input`: the program writes its input; `--zeros`: it writes BYTES zeros.
     pub(crate) fn parse(words: &[&str]) -> Result<Self, Box<dyn Error>> {
         let [at_once, count, rest @ ..] = words else {
             return Err(USAGE.into());
@@ -43,7 +43,7 @@ impl Runs {
         })
     }
 
-    /// Whether `bytes` are what comes behind the first `before` bytes of the output.
+    /// Returns true if `bytes` continue an output of which `before` bytes have come.
     pub(crate) fn continues(&self, before: usize, bytes: &[u8]) -> bool {
         match self.zeros {
             Some(zeros) => before + bytes.len() <= zeros && are_zeros(bytes),
@@ -51,7 +51,7 @@ impl Runs {
         }
     }
 
-    /// Whether that is the length of the whole output.
+    /// Returns true if that is the length of the whole output.
     pub(crate) fn is_whole(&self, length: usize) -> bool {
         length == self.zeros.unwrap_or(self.input.len())
     }

@@ -1,7 +1,7 @@
 //! Runs every fuzz target over its seeds, over mutations of them, and over made-up inputs: the same ones every time.
 //!
-//! No nightly compiler and no libFuzzer are needed: `cargo test --test fuzz` takes a few seconds. `README.md` beside this file
-//! says how to go on when an input is found.
+//! No nightly compiler and no libFuzzer are needed: `cargo test --test fuzz` takes a few seconds. `README.md` beside
+//! this file says how to go on when an input is found.
 
 #![expect(
     clippy::unwrap_used,

@@ -72,7 +72,7 @@ impl Asker {
     }
 }
 
-/// A pool of workers with these flags that nobody is ever refused by for want of time.
+/// A pool of workers with these flags that never refuses for want of time.
 #[track_caller]
 fn pool(workers: u32, flags: &[&str]) -> Daemon {
     Daemon::pool(
@@ -107,7 +107,7 @@ impl Fake {
                 }
                 let mut line = Vec::new();
                 BufReader::new(&connection).read_until(b'\n', &mut line).ok();
-                // Whoever asked may have gone; the answers that matter are looked at by the test.
+                // The client may have gone; the answers that matter are looked at by the test.
                 connection.write_all(bytes).ok();
             }
         });
@@ -273,7 +273,7 @@ fn every_line_gets_the_text_for_failures_while_all_pools_are_away() {
 #[test]
 fn a_pool_that_hangs_costs_the_time_out_and_no_more() {
     let daemon = pool(1, &["--never-read"]);
-    // The kernel accepts for it; nobody ever reads.
+    // The kernel accepts for it; the socket is never read.
     let deaf = TcpListener::bind("127.0.0.1:0").expect("bind a port");
     for address in [
         daemon.addr().to_string(),
@@ -325,7 +325,8 @@ fn what_comes_behind_an_answer_is_for_nobody() {
     assert_eq!(asker.end(), (Some(0), nothing(), String::new()));
 }
 
-/// A pool that closes the first connections without a byte, as one does that is being restarted, or the balancer before it.
+/// A pool that closes the first connections without a byte, as one does that is being restarted, or the balancer before
+/// it.
 #[test]
 fn a_connection_closed_without_a_byte_is_tried_again() {
     let home = temp_dir();

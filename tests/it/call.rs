@@ -1,5 +1,5 @@
-//! `iotcpd call`: to whoever runs it, the program that it calls. Most tests have a real exec door at the other end, those of
-//! what a door never says a scripted one.
+//! `iotcpd call`: to its caller, it is the program that it calls. Most tests have a real exec door at the other end;
+//! those of answers that a door never sends have a scripted one.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -19,9 +19,10 @@ use nix::unistd::mkfifo;
 use crate::exec_client::door;
 use crate::harness::{Address, Daemon, Program, TempDir, temp_dir};
 
-/// How much memory a call may ever have needed: a few times what it has when it does nothing, far from what passes.
+/// The most memory that a call may ever have needed: a few times its need when it does nothing, far from the size of
+/// the data.
 const MEMORY_KIB: u64 = 40 << 10;
-/// How much passes each way in a test of that.
+/// The number of bytes each way in a test of memory.
 const MUCH: u64 = 100_000_000;
 
 fn command(address: &str, arguments: &[&str]) -> Command {
@@ -255,7 +256,8 @@ fn whoever_does_not_read_the_output_slows_the_program_in_flat_memory() {
     let mut program = Reaped::piped(&mut command(&path(&daemon), &["sh", "-c", &script]));
     let mut stdout = program.0.stdout.take().unwrap();
     stdout.read_exact(&mut [0; 1000]).unwrap();
-    // The door holds as much as it may, again and again: then the call takes nothing more. A moment of it proves nothing.
+    // The door holds as much as it may, again and again: then the call takes nothing more. A moment of it proves
+    // nothing.
     let held = |line: &String| {
         let bytes = line.split_once("to client = ").map(|(_, bytes)| bytes.parse().unwrap());
         bytes.is_some_and(|bytes: usize| bytes >= 64 << 10)
@@ -380,7 +382,7 @@ fn a_signal_that_input_holds_up_hangs_up() {
     assert_eq!(stats.count("runs vanished"), 1);
 }
 
-/// Whether all threads of a process sleep.
+/// Returns true if all threads of a process sleep.
 fn stuck(pid: i32) -> bool {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     threads.flatten().all(|thread| {
@@ -424,14 +426,14 @@ impl Fake {
                 connection.read_exact(&mut byte).unwrap();
                 request.extend(byte);
             }
-            // Whoever called may have heard enough.
+            // The caller may have read enough.
             connection.write_all(bytes).ok();
             request
         });
         Self { home, thread }
     }
 
-    /// What `call` makes of it.
+    /// The outcome that `call` gives for it.
     #[track_caller]
     fn called(self, input: &str) -> (Option<i32>, String, String) {
         let address = self.home.path().join("fake");
@@ -511,7 +513,7 @@ fn no_connection_is_told_with_its_reason() {
     assert!(complaint.contains("refused"), "{complaint}");
 }
 
-/// A UNIX socket whose queue of connections is full, and those that fill it.
+/// A UNIX socket whose queue of connections is full, and the connections that fill it.
 fn full_queue(path: &Path) -> (OwnedFd, Vec<UnixStream>) {
     let listener = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
     bind(
@@ -530,7 +532,7 @@ fn a_full_queue_is_tried_again_until_the_deadline() {
     let (listener, waiting) = full_queue(&socket);
     let complaint = fails_to_connect(socket.to_str().unwrap(), &["--connect-timeout", "50ms"]);
     assert!(complaint.contains("stays full"), "{complaint}");
-    // It has room while somebody tries: that one gets through.
+    // It has room as soon as one is accepted: the waiting one gets through.
     let program = Program::start(&mut command(socket.to_str().unwrap(), &["run"]));
     let listener = UnixListener::from(listener);
     let (first, _) = listener.accept().unwrap();

@@ -1,5 +1,5 @@
-//! A short run of `scripts/chaos` (`examples/chaos`, which says what it promises and excuses), always with the same seed:
-//! one by which everything that can be done to the daemon is done to it soon, an upgrade too.
+//! A short run of `scripts/chaos` (`examples/chaos`, which says what it promises and excuses), always with the same
+//! seed: one by which everything that can be done to the daemon is done to it soon, an upgrade too.
 
 use std::path::Path;
 use std::process::Command;

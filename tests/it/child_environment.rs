@@ -1,5 +1,5 @@
-//! What a child finds, at every door, whatever the daemon was started with: a session of its own, streams that are its own,
-//! signals that arrive.
+//! The environment of a child, at every door and however the daemon was started: a session of its own, streams that are
+//! its own, signals that arrive.
 
 use std::fs;
 use std::fs::Permissions;
@@ -31,7 +31,7 @@ fn at_terminal(builder: Builder) -> (Daemon, OwnedFd) {
     (daemon, terminal.master)
 }
 
-/// What `/proc/PID/stat` says of where a process belongs.
+/// The fields of `/proc/PID/stat` that say where a process belongs.
 #[derive(Debug, PartialEq, Eq)]
 struct Place {
     pid: i32,
@@ -90,7 +90,7 @@ fn a_worker_of_a_daemon_at_a_terminal_is_in_no_session_of_the_daemons() {
         "--probe-expect",
         " 0 -1 ",
     ];
-    // The probe itself is answered by the worker whose place is asked for: a terminal would have a number there.
+    // The probe is answered by the worker itself: with a terminal of the daemon, a number would stand there.
     let (daemon, _terminal) = at_terminal(Daemon::with(probed));
     assert_alone(&daemon.ask("where"));
     let session = [
@@ -133,7 +133,7 @@ fn a_program_run_on_request_is_in_no_session_of_the_daemons() {
     assert_alone(&ask(&daemon, "place\n"));
 }
 
-/// What the kernel makes of it: the terminal of the daemon cannot be opened, and so nothing be typed into it.
+/// The kernel refuses to open the terminal of the daemon, and so nothing can be typed into it.
 #[test]
 fn a_program_cannot_open_the_terminal_of_the_daemon() {
     let user = geteuid().is_root().then_some(["--user", "nobody"]);
@@ -146,11 +146,12 @@ fn a_program_cannot_open_the_terminal_of_the_daemon() {
 
 // ---- streams -------------------------------------------------------------------------------------------------------
 
-/// Opens each of its streams again by its name, and tells whose they are.
+/// Opens each of its streams again by its name, and prints their owner.
 const OPENS_AGAIN: &str = "read -r line </dev/stdin; echo \"$line\" >/dev/stdout; echo complaint >/dev/stderr; \
                            stat -L -c '%u:%g %a' /proc/self/fd/0 /proc/self/fd/1 /proc/self/fd/2";
 
-/// The flags that give children another user, and what their streams are to look like. Only root has another one to give.
+/// The flags that give children another user, and what their streams are to look like. Only root has another one to
+/// give.
 fn other_user() -> (Vec<&'static str>, String) {
     if geteuid().is_root() {
         (
@@ -230,7 +231,7 @@ fn long_path() -> String {
     format!("PATH={}/bin:/usr/bin", "/x:".repeat(40_000))
 }
 
-/// Only root can give a child another user; anybody else tries the same in the tests of the process room.
+/// Only root can give a child another user; other users try the same in the tests of the process room.
 #[test]
 fn a_child_that_its_user_stops_before_it_runs_keeps_nobody_waiting() {
     if !geteuid().is_root() {
@@ -281,8 +282,8 @@ fn a_child_that_its_user_stops_before_it_runs_keeps_nobody_waiting() {
     drop(stopper);
 }
 
-/// Mounts, where nobody else sees it, a file system at a directory that answers nothing as long as the program lives that this
-/// becomes; the directory comes first, then that program.
+/// Mounts, in a mount namespace of its own, a file system at a directory that answers nothing as long as the program
+/// lives that this becomes; the directory comes first, then that program.
 pub(crate) const MOUNT_SILENCE: &str = "
 import ctypes, os, sys
 place = sys.argv[1].encode()
@@ -425,8 +426,8 @@ fn what_is_left_in_the_background_outlives_a_daemon_that_ends_in_good_order() {
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
 }
 
-/// The one that left it has gone when its program is over; the successor knows nothing of it, and lets it be as well, however it
-/// ends.
+/// The one that left it has gone when its program is over; the successor knows nothing of it, and lets it be as well,
+/// however it ends.
 #[test]
 fn what_is_left_in_the_background_outlives_an_upgrade_and_the_successor() {
     for end in [Signal::SIGTERM, Signal::SIGKILL] {
@@ -509,7 +510,7 @@ fn what_a_session_leaves_in_the_background_goes_on_where_it_may() {
 
 // ---- signals -------------------------------------------------------------------------------------------------------
 
-/// All that the daemon listens to, blocked and ignored by whoever starts it.
+/// All signals that the daemon listens to, blocked and ignored by the program that starts it.
 const DEAF: [&str; 3] = [
     "env",
     "--block-signal=TERM,HUP,INT,USR1,USR2,URG,CHLD,ALRM,PIPE",

@@ -1,4 +1,4 @@
-//! What programs are told of whoever asks, as those under tcpserver and s6-ipcserver are.
+//! The variables that tell programs about their client, as under tcpserver and s6-ipcserver.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,7 +20,7 @@ const STALE: [(&str, &str); 9] = [
     ("IPCREMOTEEGID", "4711"),
 ];
 
-/// Started by somebody who was told of a client of his own.
+/// A daemon whose own environment has such variables of another client.
 fn with_stale(arguments: &[&str]) -> Builder {
     let builder = Daemon::with(arguments.iter().copied());
     STALE
@@ -28,7 +28,7 @@ fn with_stale(arguments: &[&str]) -> Builder {
         .fold(builder, |builder, (name, value)| builder.env(name, value))
 }
 
-/// What of these variables is among the lines.
+/// The lines that set one of these variables.
 fn told(lines: &str) -> BTreeMap<String, String> {
     let ours = |name: &str| name == "PROTO" || name.starts_with("TCP") || name.starts_with("IPC");
     let pairs = lines.lines().filter_map(|line| line.split_once('='));

@@ -102,7 +102,7 @@ fn wait_until_up(client: &Program) {
         .expect("the program runs");
 }
 
-/// What is meant for a daemon reaches no program, unless that is wanted.
+/// A flag meant for a daemon reaches no program, unless that is wanted.
 #[test]
 fn call_keeps_the_signals_of_daemons_to_itself() {
     let (daemon, _home) = door(&[]);
@@ -143,7 +143,7 @@ fn call_goes_with_its_terminal() {
     let Address::Unix(address) = daemon.addr() else {
         panic!("the door is on a UNIX socket")
     };
-    // Close-on-exec from the start, so that nobody else holds it open.
+    // Close-on-exec from the start, so that no other process holds it open.
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let master = posix_openpt(flags).expect("make a terminal");
     grantpt(&master)

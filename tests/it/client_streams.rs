@@ -23,7 +23,8 @@ fn path(daemon: &Daemon) -> String {
     }
 }
 
-/// Runs `iotcpd` with these arguments under a shell that redirects its streams: status, standard output, standard error.
+/// Runs `iotcpd` with these arguments under a shell that redirects its streams: status, standard output, standard
+/// error.
 #[track_caller]
 fn redirected(redirection: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut shell = Command::new("/bin/sh");
@@ -164,7 +165,7 @@ fn without_blocking(stream: impl Into<OwnedFd>) -> OwnedFd {
     stream
 }
 
-/// `ask` on a pair of sockets, as Squid starts its helpers, none of whose ends waits. Our end.
+/// `ask` on a pair of sockets, as Squid starts its helpers, neither of whose ends blocks. Returns our end.
 #[track_caller]
 fn helper(arguments: &[&str]) -> (Program, UnixStream) {
     let (ours, theirs) = UnixStream::pair().expect("a pair of sockets");

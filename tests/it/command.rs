@@ -81,7 +81,7 @@ pub(crate) fn ask(daemon: &Daemon, wire: impl AsRef<[u8]>) -> String {
     String::from_utf8_lossy(&client.read_to_end()).into_owned()
 }
 
-/// A client whose program says `up` and then gives back what it is sent.
+/// A client whose program says `up` and then echoes its input.
 #[track_caller]
 pub(crate) fn holding(daemon: &Daemon, wire: &str) -> Client {
     let mut client = daemon.client();
@@ -331,7 +331,7 @@ fn a_program_over_its_time_is_ended_and_its_client_told() {
     assert_eq!(daemon.children(), Vec::<i32>::new());
 }
 
-/// Told when whoever has opened this FIFO for writing, and its children, have gone.
+/// Receives a message when the program that has opened this FIFO for writing, and its children, have gone.
 fn holders(path: &Path) -> mpsc::Receiver<()> {
     mkfifo(path, Mode::S_IRWXU).unwrap();
     let (sender, gone) = mpsc::channel();

@@ -87,7 +87,7 @@ fn words_that_belong_to_no_flag_are_passed_over_with_a_warning() {
     // And a terminal is sent nothing that it obeys.
     let daemon = Daemon::with(["-d", command.as_str(), "-p", "0", "--", "\x1b[31m"]).start();
     daemon.stderr_wait(r"iotcpd: `\u{1b}[31m` belongs to no flag and is passed over");
-    // What may be meant for a command is not.
+    // A word that may be meant for a command is not taken for an argument.
     for arguments in [&["serve"][..], &["chek", "--config", "x"], &["-n", "8", "check"]] {
         let (status, _, stderr) = Daemon::with(arguments.iter().copied()).spawn().finish();
         assert_eq!(status.code(), Some(2), "{stderr}");

@@ -84,7 +84,7 @@ fn input_ends_for_those_who_share_a_run_whose_first_client_left_before_its_start
     assert_eq!(other.read_to_end(), b"up\n");
 }
 
-/// How many bytes the daemon holds for a client.
+/// The number of bytes that the daemon holds for a client.
 fn held(daemon: &Daemon) -> usize {
     let dump = daemon.usr2();
     let line = dump.iter().find_map(|line| line.split_once("to client = "));

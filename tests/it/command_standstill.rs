@@ -1,5 +1,5 @@
-//! Clients of a command door that send everything before they read: as with an exec door, their programs wait for them, and they
-//! for their programs.
+//! Clients of a command door that send everything before they read: as with an exec door, their programs wait for them,
+//! and they for their programs.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -82,7 +82,7 @@ fn who_sends_more_than_may_be_held_is_told_and_the_log_names_the_flag() {
     assert!(all_at_once(&daemon, "cat", &input) == input);
 }
 
-/// Who only reads late, with nothing more to say, is not in anybody's way.
+/// A client that only reads late, with nothing more to say, delays no other.
 #[test]
 fn a_client_that_reads_late_is_waited_for() {
     let group = quoted("name = 'late'; cmd = '@/late'; threads = 2;");

@@ -1,4 +1,4 @@
-//! What a torc.cfg of somebody else's may hold: settings of other programs, any byte, other files, programs that are not there.
+//! A torc.cfg written for torcd: settings of other programs, any byte, other files, programs that are not there.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -36,7 +36,7 @@ impl Home {
         Daemon::with(["command", "--config", &self.file(), "--listen", "127.0.0.1:0"]).start()
     }
 
-    /// What `check` says: exit status, standard output, standard error without the file's name.
+    /// The result of `check`: exit status, standard output, standard error without the file's name.
     #[track_caller]
     fn check(&self) -> (Option<i32>, String, String) {
         let (status, stdout, stderr) = Daemon::with(["check", "--config", &self.file()]).spawn().finish();

@@ -44,7 +44,7 @@ impl File {
         Daemon::with(["run", "--config", self.name()]).start()
     }
 
-    /// What `check` says: exit status, standard output, standard error.
+    /// The result of `check`: exit status, standard output, standard error.
     #[track_caller]
     fn check(&self) -> (Option<i32>, String, String) {
         let (status, stdout, stderr) = Daemon::with(["check", "--config", self.name()]).spawn().finish();
@@ -55,7 +55,7 @@ impl File {
 /// The table of a pool of `workers` scripted workers (their command line has `flag`) that listens at `listen`.
 fn pool(name: &str, workers: u32, flag: &str, listen: &[&str], more: &str) -> String {
     let command = worker_command(&[flag]);
-    // Unless a test is about it, nobody is refused for want of time.
+    // Unless a test is about it, no request is refused for want of time.
     let patience = if more.contains("queue-timeout") {
         ""
     } else {
@@ -263,7 +263,8 @@ fn hup_adds_and_removes_services() {
 #[test]
 fn a_tcp_address_moves_from_one_port_to_another() {
     let file = File::new("");
-    // An address that no other test uses: whoever takes a free port of 127.0.0.1 next might get the one given up here.
+    // An address that no other test uses: another one that takes a free port of 127.0.0.1 might get the one given up
+    // here.
     let old = std::net::SocketAddr::from(([127, 7, 7, 7], crate::harness::free_port()));
     file.write(&pool("main", 1, "x", &[&old.to_string()], ""));
     let daemon = file.run();
@@ -355,7 +356,7 @@ fn a_new_service_that_cannot_run_is_refused_with_all_that_came_with_it() {
     }
 }
 
-/// What `check` says of a torc.cfg.
+/// The result of `check` of a torc.cfg.
 #[track_caller]
 fn check_torc(text: &str) -> (Option<i32>, String, String) {
     let directory = temp_dir();

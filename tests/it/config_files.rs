@@ -1,4 +1,4 @@
-//! What a daemon does with files that are none: pipes, devices, directories, what grows for ever.
+//! Configuration files that are no files: pipes, devices, directories, streams that never end.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -12,7 +12,7 @@ use nix::unistd::mkfifo;
 
 use crate::harness::{Daemon, Program, temp_dir, untimed, worker_command};
 
-/// What `check` says of a file, with its exit status.
+/// The result of `check` of a file, with its exit status.
 #[track_caller]
 fn check(path: &Path) -> (Option<i32>, String) {
     let (status, _, stderr) = Daemon::with(["check", "--config", path.to_str().unwrap()])
@@ -138,7 +138,7 @@ fn check_looks_for_what_the_services_need() {
         told[2].starts_with("f:11:7: cmd: cannot start \"no-such-program\": "),
         "{told:?}"
     );
-    // What may be missing is told where nothing else is.
+    // A missing address is reported where nothing else is wrong.
     let text = "[exec.jobs]\nlisten = 'unix:/run/none/b'\nallow-program = ['/bin/*', '/no/such/tool']\n";
     fs::write(&file, text).unwrap();
     let (status, told) = check(&file);

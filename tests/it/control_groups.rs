@@ -1,6 +1,7 @@
-//! Where a control group is delegated to the daemon, a child takes with it what neither its session nor its environment tells of.
+//! Where a control group is delegated to the daemon, it finds processes of a child that neither session nor environment
+//! show.
 //!
-//! The tests make groups in a hierarchy that they mount where nobody else sees it, and so need to be root.
+//! The tests make groups in a hierarchy that they mount in a namespace of their own, and so need to be root.
 
 use std::path::Path;
 use std::process::Command;
@@ -58,7 +59,7 @@ impl Group {
             .start()
     }
 
-    /// What a script says that runs in it.
+    /// The output of a script that runs in it.
     #[track_caller]
     fn inside(&self, script: &str) -> String {
         let script = format!("{ENTER}cd \"$1\"; {script}");

@@ -1,4 +1,5 @@
-//! What programs and workers start, and leave behind in groups and sessions of its own: it ends with them, whatever ends them.
+//! Processes that programs and workers start, and leave behind in groups and sessions of their own: they end with the
+//! daemon.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -23,8 +24,8 @@ use crate::upgrade::{Installation, upgrade};
 /// Says that it is there, and stays.
 const ONE: &str = "echo here >&3; exec sleep 1000";
 
-/// Starts one of each kind, gives nobody its own streams, and says so when all have been started; each says that it is there
-/// by itself.
+/// Starts one process of each kind, gives none its own streams, and says so when all have been started; each says that
+/// it is there by itself.
 const TREE: &str = r#"
 exec 3>"$1"
 d=$(dirname "$0")/one
@@ -39,7 +40,7 @@ d=$(dirname "$0")/one
     env -i sh "$d" &
 )
 "#;
-/// So many say it.
+/// The number of processes in it.
 const IN_TREE: usize = 7;
 
 /// Starts one that has lost its environment, its session and its parent.
@@ -64,7 +65,7 @@ impl Tree {
         fs::write(directory.path().join("tree"), TREE).unwrap();
         fs::write(directory.path().join("escape"), ESCAPE).unwrap();
         let (sender, heard) = mpsc::channel();
-        // Open from now on, so that whoever opens and closes it is heard of.
+        // Open from now on, so that an open and a close by another process are noticed.
         let opened = File::options()
             .read(true)
             .custom_flags(OFlag::O_NONBLOCK.bits())
@@ -216,7 +217,7 @@ fn they_do_not_outlive_a_daemon_that_is_killed_at_any_moment() {
             assert_eq!(tree.heard.recv_timeout(WATCHDOG).as_deref(), Ok("here"));
         }
         daemon.signal(Signal::SIGKILL);
-        // It may be that nobody has come so far as to open it.
+        // Possibly no process has come so far as to open it.
         drop(File::options().read(true).write(true).open(tree.path("fifo")).unwrap());
         tree.wait_gone();
     }
@@ -326,7 +327,7 @@ fn a_run_that_goes_on_keeps_its_own_while_others_end() {
     tree.wait_gone();
 }
 
-/// Whoever became the daemon had a child before, which is none of the daemon's business.
+/// The program that became the daemon had a child before, which does not concern the daemon.
 #[test]
 fn a_child_from_before_is_left_alone() {
     let home = temp_dir();
@@ -374,7 +375,7 @@ fn a_child_from_before_is_left_alone() {
     assert!(daemon.wait_exit().success());
 }
 
-/// Orphans are children of the daemon: whoever it was, it is no zombie for longer than a moment.
+/// Orphans become children of the daemon, and none stays a zombie for longer than a moment.
 #[test]
 fn orphans_are_reaped_and_statuses_are_not_stolen() {
     let (daemon, _home) = door(&[]);
@@ -403,7 +404,7 @@ fn orphans_are_reaped_and_statuses_are_not_stolen() {
     }
 }
 
-/// In a container the daemon is process 1, and everybody's orphans are its children.
+/// In a container the daemon is process 1, and all orphans are its children.
 #[test]
 fn as_process_1_it_reaps_strangers_ends_by_term_and_takes_everything_with_it() {
     let home = temp_dir();
@@ -455,7 +456,8 @@ fn as_process_1_it_reaps_strangers_ends_by_term_and_takes_everything_with_it() {
     assert!(container.wait_exit().success());
 }
 
-/// Where `/proc` is another namespace's, its numbers mean others: nothing is looked for there, and nobody is hit.
+/// Where `/proc` is another namespace's, its numbers mean other processes: nothing is looked for there, and nothing is
+/// killed.
 #[test]
 fn a_foreign_proc_is_not_believed() {
     let home = temp_dir();
@@ -482,7 +484,7 @@ fn a_foreign_proc_is_not_believed() {
     assert!(container.wait_exit().success());
 }
 
-/// What the environment is otherwise is the operator's.
+/// The rest of the environment is the operator's.
 #[test]
 fn everything_is_given_a_sign_of_its_own() {
     for flags in [

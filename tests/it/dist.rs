@@ -1,5 +1,5 @@
-//! What `dist` has for supervisors, and the manual tells of it: the commands are understood, and `systemd-analyze` has nothing to
-//! say about the units.
+//! The files of `dist` for supervisors, and their text in the manual: the commands are understood, and
+//! `systemd-analyze` has nothing to say about the units.
 //!
 //! Under a systemd that runs they are tried by `scripts/test-systemd`.
 
@@ -11,7 +11,7 @@ use std::process::{Command, Output};
 use crate::harness::{TempDir, temp_dir};
 
 const SOURCE: &str = env!("CARGO_MANIFEST_DIR");
-/// How far the manual indents what is to be copied.
+/// The indentation of text in the manual that is meant to be copied.
 const INDENT: &str = "     ";
 
 fn units() -> Vec<PathBuf> {
@@ -100,12 +100,12 @@ impl Tree {
     fn analyze(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new("systemd-analyze");
         command.args(arguments).arg("--root").arg(self.0.path());
-        // Whoever runs the tests may be watched by a systemd himself.
+        // The tests themselves may run under a systemd.
         let run = command.env_remove("NOTIFY_SOCKET").env("SYSTEMD_COLORS", "0").output();
         run.unwrap_or_else(|error| panic!("cannot run systemd-analyze: {error} (scripts/install-peers installs it)"))
     }
 
-    /// What is wrong with a unit.
+    /// The faults of a unit.
     fn complaints(&self, name: &str) -> String {
         let run = self.analyze(&["verify", "--man=no", name]);
         let said = String::from_utf8_lossy(&run.stderr).into_owned();
@@ -144,7 +144,7 @@ fn what_the_manual_shows_is_what_is_installed() {
         assert!(manual.contains(&shown), "the manual does not show\n{shown}");
         tree.install(name, &shown);
     }
-    // With the blanks that somebody has copied along.
+    // With the blanks of a careless copy.
     for name in ["iotcpd.service", "iotcpd.socket"] {
         assert_eq!(tree.complaints(name), "");
     }
@@ -206,7 +206,7 @@ fn the_file_that_the_service_reads_has_no_mistake() {
     assert_eq!(services.iter().map(|it| it.name()).collect::<Vec<_>>(), ["ads"]);
 }
 
-/// What a service does to the machine when it is taken over, on the scale of systemd-analyze from 0 to 10.
+/// The damage that a service can do when it is taken over, on the scale of systemd-analyze from 0 to 10.
 #[test]
 fn the_services_are_shielded() {
     let tree = Tree::new();

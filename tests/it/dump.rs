@@ -1,4 +1,4 @@
-//! What `kill -USR2` prints for people: read line by line, as an administrator would who looks for the cause of something.
+//! The dump of `kill -USR2`, read line by line, as an administrator would who looks for the cause of something.
 
 use std::cell::RefCell;
 use std::fs;
@@ -11,7 +11,7 @@ use crate::command::{hold as hold_command, holding};
 use crate::exec_client::{ExecClient, door, request};
 use crate::harness::{Arrival, Client, Daemon, Gate, temp_dir, worker_command};
 
-/// Nobody leaves by himself while a test looks.
+/// No client or worker leaves by itself while a test looks.
 const PATIENT: [&str; 4] = ["--queue-timeout", "600s", "-b", "600s"];
 
 fn pool(workers: u32, flags: &[&str]) -> Daemon {
@@ -20,7 +20,7 @@ fn pool(workers: u32, flags: &[&str]) -> Daemon {
     daemon
 }
 
-/// What stands behind the registers of iotcpd 1.1, which come first and unchanged.
+/// The lines behind the registers of iotcpd 1.1, which come first and unchanged.
 #[track_caller]
 fn readable(daemon: &Daemon) -> Vec<String> {
     let dump = daemon.usr2();
@@ -58,7 +58,7 @@ fn one<'d>(dump: &'d [String], what: &str) -> &'d str {
     }
 }
 
-/// What a line says under a name, up to the next comma.
+/// The text of a line under a name, up to the next comma.
 #[track_caller]
 fn said<'l>(line: &'l str, name: &str) -> &'l str {
     let begin = format!("{name} = ");
@@ -209,7 +209,7 @@ fn of_a_thousand_that_wait_the_first_are_told_and_how_many_more_there_are() {
 
 #[test]
 fn whatever_a_request_holds_it_is_one_harmless_line() {
-    // Nobody answers.
+    // This worker never answers.
     let daemon = Daemon::pool(1, "sleep 1000", &[&PATIENT[..], &["--request-framing", "nul"]].concat());
     let hostile =
         "a\nd[0].status = 1\n --- internal regs - 8< -------\npool: worker 9: state = idle\x1b[2J\r\u{202e}\u{85}\x07";
@@ -279,7 +279,7 @@ fn a_request_that_came_while_the_pool_was_confidential_stays_so() {
     assert_eq!(client.read_to_end(), b"s3cret\n");
     let line = daemon.stderr_wait("more than --slow-log");
     assert!(line.ends_with(": (confidential)"), "{line}");
-    // What comes now is seen.
+    // A request from now on is shown.
     let (_client, _arrival) = hold(&daemon, "open");
     assert!(readable(&daemon).iter().any(|line| line.ends_with(" open\"")));
 }
@@ -399,7 +399,7 @@ fn every_request_in_a_workers_hands_has_a_line_up_to_a_number() {
         let daemon = Daemon::pool(1, &command, &[&PATIENT[..], &[flag, "64"]].concat());
         daemon.usr1_until(|stats| stats.count("daemon S_AVAILABLE") == 1);
         let (_client, _arrival) = hold(&daemon, "first");
-        // They are held too, each at a gate that nobody opens.
+        // They are held too, each at a gate that stays closed.
         let gate = Gate::new();
         let mut clients: Vec<Client> = (1..20).map(|_| daemon.client()).collect();
         for (number, client) in clients.iter_mut().enumerate() {

@@ -1,4 +1,4 @@
-//! What the program tells whoever has written something that it cannot do: read as a person would.
+//! The messages for an operator who has made a mistake, read as a person would.
 
 use std::fs;
 use std::io::Write;
@@ -13,7 +13,7 @@ fn say(arguments: &[&str]) -> (Option<i32>, String, String) {
     (status.code(), stdout, stderr)
 }
 
-/// What a command line is refused with, which is status 2 and nothing on standard output.
+/// The message that a command line is refused with, which is status 2 and nothing on standard output.
 #[track_caller]
 fn told(arguments: &[&str]) -> String {
     let (status, stdout, stderr) = say(arguments);
@@ -142,7 +142,7 @@ fn without_a_file_the_usual_one_is_read() {
     }
 }
 
-/// What `ask` says of one line that it can ask nowhere, with these flags and addresses.
+/// The message of `ask` for one line that it can ask nowhere, with these flags and addresses.
 #[track_caller]
 fn asked_in_vain(arguments: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_iotcpd"));
@@ -196,7 +196,7 @@ fn what_the_system_said_is_told_in_its_words_and_once() {
     assert!(status == Some(125) && told.starts_with(&cause), "{told}");
 }
 
-/// What `check` says of a file of that name with this in it, without the name of its directory.
+/// The message of `check` for a file of that name with this in it, without the name of its directory.
 #[track_caller]
 fn checked(name: &str, content: &[u8]) -> Vec<String> {
     let home = temp_dir();
@@ -261,7 +261,7 @@ fn a_file_that_is_something_else_is_told_what_it_looks_like() {
         ),
         "{told:?}"
     );
-    // What looks like nothing else is read, and told why so.
+    // A file that looks like no other kind is read, and its mistakes are reported.
     let told = checked("f.conf", b"hello world\n");
     assert!(
         told[0].starts_with("f.conf:1:1: this is read as TOML, for its name does not end in .cfg, and no service"),

@@ -13,7 +13,7 @@ use nix::unistd::mkfifo;
 use crate::exec_client::{ExecClient, door, netstring, request, run, sh};
 use crate::harness::{Daemon, WATCHDOG};
 
-/// Told when whoever has opened this FIFO for writing, and its children, have gone.
+/// Receives a message when the program that has opened this FIFO for writing, and its children, have gone.
 struct Holders {
     path: PathBuf,
     gone: mpsc::Receiver<()>,
@@ -437,7 +437,7 @@ fn starts_and_first_bytes_are_measured_where_there_are_any() {
     sh(&daemon, "echo oops >&2");
     let first = longest("first");
     assert!(first > 0.0);
-    // What comes behind the first byte is not its affair.
+    // Bytes behind the first do not concern it.
     let mut client = ExecClient::connect(&daemon);
     client.send(request(&["sh", "-c", "echo a; read b; echo $b"]));
     client.wait_output("a\n");

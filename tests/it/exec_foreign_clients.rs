@@ -118,7 +118,8 @@ fn strings(mut wire: &[u8]) -> Vec<Vec<u8>> {
     found
 }
 
-/// Reads what comes, in receives of 8,192 bytes, each of which is looked at by itself: whether every pair lies there whole.
+/// Reads what comes, in receives of 8,192 bytes, each of which is looked at by itself: whether every pair lies there
+/// whole.
 struct Receives {
     socket: UnixStream,
     whole: Vec<u8>,
@@ -144,7 +145,7 @@ impl Receives {
     }
 }
 
-/// Whether the last pair ends here.
+/// Returns true if the last pair ends here.
 fn is_whole(mut wire: &[u8]) -> bool {
     let mut strings = 0;
     while !wire.is_empty() {
@@ -189,7 +190,8 @@ fn pairs_are_short_and_lie_there_whole_however_slowly_they_are_read() {
     }
 }
 
-/// The same client takes an answer for broken whose end does not come with the last pair: nothing is done between the two.
+/// The same client takes an answer for broken if its end does not come with the last pair: nothing may be done between
+/// the two.
 #[test]
 fn the_end_of_the_connection_leaves_with_the_last_pair() {
     let home = crate::harness::temp_dir();

@@ -6,7 +6,7 @@ use std::thread;
 use crate::exec_client::{ExecClient, door, request, run};
 use crate::harness::{Daemon, WATCHDOG};
 
-/// Does something so many times, so many at once.
+/// Runs `each` for `times` numbers, `at_once` at a time.
 fn crowd(times: usize, at_once: usize, each: impl Fn(usize) + Sync) {
     let next = AtomicUsize::new(0);
     thread::scope(|scope| {
@@ -25,11 +25,11 @@ fn crowd(times: usize, at_once: usize, each: impl Fn(usize) + Sync) {
 }
 
 fn nothing_is_left(daemon: &Daemon, descriptors: usize) {
-    // Whoever connected before has been accepted once this one has its answer.
+    // All earlier connections have been accepted once this one has its answer.
     assert_eq!(run(daemon, &["true"], b"").code(), "0");
     let stats = daemon.usr1_until(|stats| stats.count("connections") == 0);
     assert_eq!(stats.count("runs running"), 0);
-    // What programs have started is asked to end before it is killed, which takes it a moment.
+    // Processes left behind by programs are asked to end before they are killed, which takes a moment.
     let patience = std::time::Instant::now() + WATCHDOG;
     while daemon.children() != [0; 0] {
         assert!(
@@ -109,7 +109,7 @@ fn a_program_that_runs_costs_its_daemon_no_memory_for_its_arguments() {
         client.wait_output("95000\n");
         client
     };
-    // What one start takes for a moment is taken again by the next.
+    // Memory that one start needs for a moment is used again by the next.
     let mut running = vec![begin()];
     let before = resident_kilobytes(&daemon);
     running.extend((0..RUNS).map(|_| begin()));

@@ -1,4 +1,4 @@
-//! The exec door: who may have which program run.
+//! The exec door's permissions: the clients that may run a program, and the programs that they may run.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -15,7 +15,7 @@ use crate::pool_sandbox::possible;
 
 // ---- users and groups ----------------------------------------------------------------------------------------------
 
-/// A door that lets in whoever reaches its socket, which is everybody, but for what these flags say.
+/// A door that lets in every client that reaches its socket, which all can, but for what these flags say.
 #[track_caller]
 fn open_door(flags: &[&str]) -> (Daemon, TempDir) {
     let home = temp_dir();
@@ -47,7 +47,7 @@ fn only_users_that_are_listed_are_let_in() {
     let own = geteuid().to_string();
     let (daemon, _home) = open_door(&["--allow-user", &own]);
     assert_eq!(run(&daemon, &["echo", "hello"], b"").text(), "hello\n");
-    // Whoever runs this test is not user 54321.
+    // The user who runs this test is not user 54321.
     let (daemon, _home) = open_door(&["--allow-user", "54321"]);
     let refused = ExecClient::connect(&daemon).outcome();
     assert_eq!(refused.code(), "125");
@@ -75,7 +75,7 @@ fn members_of_a_listed_group_are_let_in_by_any_of_their_groups() {
     assert_eq!(ExecClient::connect(&daemon).outcome().code(), "125");
 }
 
-/// Only root can become somebody else; anybody else tries the two tests above with what he is.
+/// Only root can change its user; other users try the two tests above as they are.
 #[test]
 fn root_sees_every_user_and_group_told_apart() {
     if !geteuid().is_root() {
@@ -179,7 +179,7 @@ impl Programs {
 #[track_caller]
 fn assert_forbidden(outcome: &Outcome, path: &str) {
     assert_eq!((outcome.code(), outcome.text().as_str()), ("126", ""), "{outcome:?}");
-    // What it leads to, and whether it is there, is the operator's business alone.
+    // The target of a link, and its existence, are the operator's business alone.
     assert_eq!(outcome.complaint(), NOT_ALLOWED, "{path}");
 }
 
@@ -372,7 +372,7 @@ fn a_reload_does_not_lay_open_what_was_handed_over() {
     );
 }
 
-/// Whether a private folder holds something is none of its business who may not run it.
+/// The contents of a private folder do not concern a client that may not run its programs.
 #[test]
 fn a_list_tells_nobody_what_there_is() {
     let programs = Programs::new();
@@ -428,7 +428,7 @@ fn a_file_system_that_does_not_answer_hurts_who_names_it_alone() {
         assert_eq!((outcome.code(), outcome.complaint().as_str()), ("126", NOT_ALLOWED));
     }
     daemon.stderr_wait("its file system has not answered");
-    // What is known not to answer is not asked again.
+    // An address that is known not to answer is not asked again.
     let mut again = crate::harness::Client::connect_from(std::net::Ipv4Addr::new(127, 0, 0, 9), &address);
     again.send([request(&[&format!("{place}/another")]), b"0:,".to_vec()].concat());
     assert!(again.read_to_end().ends_with(b"8:exitcode,3:126,"));
@@ -440,7 +440,7 @@ fn a_file_system_that_does_not_answer_hurts_who_names_it_alone() {
 
 // ---- what programs run with ----------------------------------------------------------------------------------------
 
-/// What a shell of this door says.
+/// The output of a shell of this door.
 #[track_caller]
 fn said(flags: &[&str], script: &str) -> String {
     let (daemon, _home) = door(flags);
@@ -477,7 +477,7 @@ fn programs_run_as_the_user_that_the_flags_say() {
     if geteuid().is_root() {
         assert_eq!(said(&flags, "id -u; id -g; id -G"), "54321\n54322\n54322");
     }
-    // Whoever may not become that user is told at the start. Root may not either, without the capability.
+    // A daemon that may not change to that user says so at its start. Root may not either, without the capability.
     for flags in [&flags[..2], &flags[2..]] {
         let mut daemon = if geteuid().is_root() {
             let mut command = Command::new("setpriv");
@@ -553,7 +553,7 @@ fn the_spawn_context_changes_with_the_file_for_later_requests() {
     assert_eq!(who(), "after /\n", "nothing has changed");
 }
 
-/// What a HUP reads anew beside the file: the limits that the daemon has by now.
+/// A HUP also looks again at the limits that the daemon has by now.
 #[test]
 fn a_hup_reads_the_limits_of_the_daemon_again() {
     let (daemon, _home) = door(&[]);

@@ -89,7 +89,7 @@ fn a_signal_is_nothing_before_the_end_of_the_input_and_nothing_to_a_program_that
     let mut client = ExecClient::connect(&daemon);
     client.send([request(&["cat"]), signal("TERM"), b"0:,".to_vec()].concat());
     assert_eq!(client.outcome().text(), "signalTERM");
-    // What it has left behind is waited for, and is not its program.
+    // A process that it has left behind is waited for, and is not its program.
     let fifo = home.path().join("go");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let script = format!("(read line < {}; echo last) & echo up; exit 4", fifo.display());

@@ -40,7 +40,7 @@ fn ask(daemon: &Daemon, wire: &str) -> String {
     rest_of(socket)
 }
 
-/// What a command line without input comes to.
+/// The outcome of a command line without input.
 #[track_caller]
 fn sh(daemon: &Daemon, command: &str) -> String {
     ask(daemon, &format!("{command}\r\n0\r\n"))
@@ -100,7 +100,7 @@ fn a_client_that_ends_its_side_early_ends_the_input_early() {
     assert_eq!(rest_of(socket), answer(0, "hello", ""));
 }
 
-/// As the original has it, whose clients leave out the count where there is no input.
+/// As with the original, whose clients leave out the count where there is no input.
 #[test]
 fn a_missing_count_is_zero() {
     let (daemon, _home) = sockproc(&[]);
@@ -154,7 +154,7 @@ fn output_over_the_limit_ends_the_program_and_is_said_to_be_cut() {
         &daemon,
         "head -c 60000 /dev/zero | tr '\\0' x; head -c 5536 /dev/zero | tr '\\0' y >&2",
     );
-    // No assert_eq: nobody wants to read these.
+    // No assert_eq: its message would be too long to read.
     assert!(exactly == answer(0, &"x".repeat(60_000), &"y".repeat(5536)));
     let cut = sh(&daemon, "exec yes");
     let complaint = "iotcpd: the output is longer than --max-output, and was cut\n";

@@ -80,7 +80,7 @@ fn who_sends_more_than_may_be_held_is_told_and_the_log_names_the_flag() {
     assert!(all_at_once(&daemon, &["cat"], &input).stdout == input);
 }
 
-/// Who only reads late, with nothing more to say, is not in anybody's way.
+/// A client that only reads late, with nothing more to say, delays no other.
 #[test]
 fn a_client_that_reads_late_is_waited_for() {
     let (daemon, _home) = door(&["--max-buffer", "64KiB"]);
@@ -100,7 +100,7 @@ fn a_client_that_reads_late_is_waited_for() {
     );
 }
 
-/// As `iotcpd call ... | less` does: it has read some, then nobody turns the page, and it has still more to send.
+/// As `iotcpd call ... | less` does: it has read some, then no more, and it has still more to send.
 #[test]
 fn a_client_that_reads_while_it_sends_may_pause() {
     let (daemon, _home) = door(&["-t", "0", "--max-buffer", "64KiB"]);
@@ -124,7 +124,7 @@ fn a_client_that_reads_while_it_sends_may_pause() {
     );
 }
 
-/// More than finds room in the sockets of TCP, whose buffers grow with what is read.
+/// More than fits into the sockets of TCP, whose buffers grow with what is read.
 const LOTS: usize = 64 << 20;
 
 /// A door on a UNIX socket and on TCP.

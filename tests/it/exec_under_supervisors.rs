@@ -1,5 +1,5 @@
-//! `iotcpd exec` in the place of sockexec under a supervisor: its exit statuses, limits that the machine has less of, and the
-//! supervisors themselves.
+//! `iotcpd exec` in the place of sockexec under a supervisor: its exit statuses, limits that the machine has less of,
+//! and the supervisors themselves.
 
 use std::fs::{self, File, Permissions};
 use std::io::Read;
@@ -64,7 +64,7 @@ fn what_ends_it_is_told_by_the_numbers_that_the_supervisor_expects() {
         assert_eq!(status, Some(as_sockexec), "{arguments:?}: {stderr}");
     }
     assert_eq!(status(&["exec", "--exit-codes", "other", socket]).0, Some(2));
-    // What ends by a signal has not failed.
+    // A program that ends by a signal has not failed.
     let (daemon, _home) = door(&["--exit-codes", "sockexec"]);
     assert_eq!(sh(&daemon, "exit 3").code(), "3");
     daemon.signal(Signal::SIGTERM);
@@ -201,7 +201,7 @@ fn dist(name: &str) -> String {
 /// A directory as the supervisors of this kind have it, with `run` and `finish`.
 struct Service {
     home: TempDir,
-    /// What `finish` was told, one after the other.
+    /// The arguments of `finish`, one after the other.
     ends: Receiver<String>,
 }
 
@@ -316,7 +316,7 @@ fn s6_ends_and_starts_it_and_gives_up_on_a_mistake() {
     supervisor.wait_exit();
     assert!(service.ends.try_recv().is_err(), "it was started once");
 
-    // What may be mended by itself is tried again.
+    // A fault that may go away by itself is tried again.
     let service = Service::new("/no/such/directory/s; exit $?; #");
     let supervisor = service.supervised_by("s6-supervise");
     assert_eq!((service.end().as_str(), service.end().as_str()), ("111", "111"));

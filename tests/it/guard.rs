@@ -18,7 +18,7 @@ fn command_line(pid: i32) -> String {
         .replace('\0', " ")
 }
 
-/// Whoever is killed in the middle of its starts leaves nothing; the drop of each daemon asserts it.
+/// A daemon killed in the middle of its starts leaves nothing; the drop of each daemon asserts it.
 #[test]
 fn kill_9_in_the_middle_of_starts_leaves_no_process() {
     for round in 0..25 {
@@ -63,7 +63,7 @@ fn there_is_one_for_all_doors() {
     daemon.guard();
 }
 
-/// What administrators look for a daemon by.
+/// The name by which administrators look for a daemon.
 #[test]
 fn it_cannot_be_taken_for_the_daemon() {
     let daemon = Daemon::pool(1, "cat", &[]);
@@ -91,8 +91,8 @@ fn it_cannot_be_taken_for_the_daemon() {
     }
 }
 
-/// `killall` and `pkill` by name end the daemon, and the guard does its work. In a process namespace of its own, where no
-/// other daemon can be hit.
+/// `killall` and `pkill` by name end the daemon, and the guard does its work. In a process namespace of its own, where
+/// no other daemon can be hit.
 #[test]
 fn who_kills_all_daemons_by_name_leaves_the_guard_at_work() {
     for killer in [

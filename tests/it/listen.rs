@@ -1,5 +1,5 @@
-//! Where a pool listens: IPv4, IPv6, UNIX sockets with and without a file, sockets of a service manager; and what it tells
-//! that service manager.
+//! Where a pool listens: IPv4, IPv6, UNIX sockets with and without a file, sockets of a service manager; and what it
+//! tells that service manager.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 
 use crate::harness::{Address, Builder, Client, Daemon, WATCHDOG, temp_dir, worker_command};
 
-/// A pool of one worker with these flags, to be started; nobody is refused by it for want of time.
+/// A builder of a pool of one worker with these flags, which refuses no request for want of time.
 #[track_caller]
 fn builder(flags: &[&str]) -> Builder {
     let command = worker_command(&[]);
@@ -45,7 +45,7 @@ fn unix(path: &Path) -> String {
     format!("unix:{}", path.display())
 }
 
-/// How many listeners it has said to have. All of them are said before the first answer.
+/// The number of listeners that it has reported. All of them are reported before the first answer.
 fn listeners(daemon: &Daemon) -> usize {
     assert_eq!(daemon.ask("echo up"), "up\n");
     daemon.stderr.text().matches("listening on ").count()
@@ -67,8 +67,9 @@ fn ipv4_alone_is_the_default_and_ipv6_alone_binds_no_ipv4() {
     }
 }
 
-/// How many sockets of a family (`tcp`, `tcp6`) the daemon listens on, as the kernel has it. To bind its port on the other
-/// family would show the same only as long as nobody else on the machine happens to have that port.
+/// The number of sockets of a family (`tcp`, `tcp6`) on which the daemon listens, as the kernel has it. To bind its
+/// port on the other family would show the same only as long as no other program on the machine happens to have that
+/// port.
 fn tcp_listeners(daemon: &Daemon, family: &str) -> usize {
     const LISTEN: &str = "0A";
     let descriptors = fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap();
@@ -334,7 +335,7 @@ fn an_abstract_notify_socket_is_told_too() {
     manager.set_read_timeout(Some(WATCHDOG)).unwrap();
     let daemon = builder(&["-p", "0"]).env("NOTIFY_SOCKET", &format!("@{name}")).start();
     assert_eq!(told(&manager), "READY=1");
-    // A pool described by flags has nothing to read again, but whoever sent HUP waits to hear that it is done.
+    // A pool described by flags has nothing to read again, but the sender of HUP waits for the message that it is done.
     daemon.signal(Signal::SIGHUP);
     assert!(told(&manager).starts_with("RELOADING=1\n"));
     assert_eq!(told(&manager), "READY=1");

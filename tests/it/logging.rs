@@ -1,4 +1,4 @@
-//! What is logged and how a line looks, as whoever reads the log sees it.
+//! The log as its reader sees it: the lines that are logged, and their form.
 
 use std::fs;
 use std::path::Path;
@@ -22,7 +22,7 @@ fn log_of(daemon: &Daemon) -> String {
     daemon.finish().2
 }
 
-/// Whether it is `2026-11-29T23:31:46.123Z iotcpd[77]: `, of this process.
+/// Returns true if it is `2026-11-29T23:31:46.123Z iotcpd[77]: `, of this process.
 fn is_prefix(text: &str, pid: i32) -> bool {
     let shape: String = text
         .chars()
@@ -54,7 +54,7 @@ fn a_variable_that_says_nothing_is_told_and_silences_nothing() {
     let daemon = pool(&[]).env("RUST_LOG", "iotcpd::doors::pool=debug").start();
     daemon.stderr_wait(" DEBUG pool: worker 0 ");
     assert!(!log_of(&daemon).contains("RUST_LOG"));
-    // Where a flag says it nobody asks the variable.
+    // A flag goes before the variable.
     let daemon = pool(&["--log-level", "debug"]).env("RUST_LOG", "nonsense").start();
     daemon.stderr_wait(" DEBUG pool: worker 0 ");
     assert!(!log_of(&daemon).contains("RUST_LOG"));
@@ -182,7 +182,7 @@ fn in_the_journal_each_line_has_its_priority_and_no_time() {
     assert!(daemon.stderr_wait("listening on").starts_with("INFO "));
 }
 
-/// A daemon whose file becomes wrong twice over, and is read again: its log from then on.
+/// A daemon whose file gets two mistakes, and is read again: its log from then on.
 fn refused_file(builder: impl Fn(Builder) -> Builder, file: &Path) -> (String, i32) {
     let good = "[exec.jobs]\nlisten = '127.0.0.1:0'\n";
     fs::write(file, good).unwrap();
@@ -267,7 +267,7 @@ fn to_a_collector_every_line_is_an_object() {
     );
 }
 
-/// What doors share says of which it is.
+/// Lines of code that the doors share name their door.
 #[test]
 fn lines_of_a_door_are_of_its_room() {
     let home = temp_dir();
@@ -383,7 +383,7 @@ fn a_file_may_say_it_and_flags_go_over_the_file() {
     daemon.signal(Signal::SIGHUP);
     assert!(daemon.stderr_wait("did you mean `info`?").starts_with("ERROR   "));
     assert!(log_of(&daemon).ends_with("INFO main: draining, 0 clients connected"));
-    // The order of those that have a say.
+    // The order of the sources of the settings.
     write("[log]\nlevel = 'error'\nformat = 'json'");
     let daemon = run(&["--log-level", "debug", "--log-format", "plain"])
         .env("RUST_LOG", "warn")

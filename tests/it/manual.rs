@@ -1,7 +1,8 @@
 //! The manual pages against the program, in both directions: flags, defaults, keys, statistics, examples.
 //!
-//! What holds: whatever `--help` or `kill -USR1` show stands in the manual, and the manual names nothing else. The pages are
-//! read as mdoc source, by the conventions that their first lines tell: an entry is an `.It` line and what follows it.
+//! The invariant: everything that `--help` or `kill -USR1` show stands in the manual, and the manual names nothing
+//! else. The pages are read as mdoc source, by the conventions that their first lines tell: an entry is an `.It` line
+//! and what follows it.
 
 use std::any::TypeId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,7 +32,7 @@ const POOL_HEADING: &str = ".Ss iotcpd, iotcpd pool";
 /// A manual page, line by line.
 struct Page(Vec<String>);
 
-/// What stands at one `.It`: the words of that line, and the lines up to the next entry or the end of the list.
+/// The text at one `.It`: the words of that line, and the lines up to the next entry or the end of the list.
 struct Entry {
     head: Vec<String>,
     body: Vec<String>,
@@ -80,7 +81,7 @@ fn entries(lines: &[String]) -> Vec<Entry> {
 }
 
 impl Entry {
-    /// What stands behind a macro in the `.It` line, up to the next macro.
+    /// The text behind a macro in the `.It` line, up to the next macro.
     fn words_of(&self, macro_name: &str) -> Option<String> {
         let (first, rest) = self.head.split_first()?;
         let words = rest.iter().take_while(|word| !is_macro(word)).map(String::as_str);
@@ -255,7 +256,7 @@ fn defaults_are_those_of_the_help() {
     }
 }
 
-/// What the page of the file calls the type of a key.
+/// The name of a key's type in the page of the file.
 fn type_of(flag: &Arg) -> &'static str {
     let value = flag.get_value_parser().type_id();
     match flag.get_action() {
@@ -434,8 +435,8 @@ fn each_example_for_squid_says_whether_there_are_channel_ids() {
     assert!(examples >= 8, "{examples} were found");
 }
 
-/// On a terminal of 80 characters an example stays as it can be copied, and no paragraph has breaks of its own beside those that
-/// are made for it.
+/// On a terminal of 80 characters an example stays as it can be copied, and no paragraph has breaks of its own beside
+/// the ones that are made for it.
 #[test]
 fn what_stands_below_the_flags_fits_a_terminal() {
     for (command, _) in headings() {
@@ -452,7 +453,8 @@ fn what_stands_below_the_flags_fits_a_terminal() {
     }
 }
 
-/// `.Pq`, `.Ql` and their like go on to the end of their line, and a bracket that stands alone loses the blank before it.
+/// `.Pq`, `.Ql` and their like go on to the end of their line, and a bracket that stands alone loses the blank before
+/// it.
 #[test]
 fn quotes_and_parentheses_of_the_pages_end_where_they_should() {
     for page in [PROGRAM_PAGE, FILE_PAGE] {

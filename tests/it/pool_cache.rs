@@ -246,7 +246,7 @@ fn what_casts_no_doubt_on_answers_leaves_them() {
     }
 }
 
-/// What a daemon holds in memory, in bytes.
+/// The daemon's memory in bytes.
 #[track_caller]
 fn resident(daemon: &Daemon) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
@@ -255,7 +255,8 @@ fn resident(daemon: &Daemon) -> usize {
     number.parse::<usize>().unwrap() * 1024
 }
 
-/// Searched for one by one they would keep the loop for minutes (each among all others), and the watchdog would end the test.
+/// Searched for one by one they would keep the loop for minutes (each among all others), and the watchdog would end the
+/// test.
 #[test]
 fn a_crowd_that_shares_a_request_and_hangs_up_together_keeps_nobody_waiting() {
     const CLIENTS: usize = 200;
@@ -281,7 +282,7 @@ fn a_crowd_that_shares_a_request_and_hangs_up_together_keeps_nobody_waiting() {
     daemon.signal(Signal::SIGCONT);
     assert_eq!(waiting(&daemon, "echo other").read_line(), "other");
     daemon.usr1_until(|stats| stats.count("queries timeout") == (CLIENTS * EACH + 1) as u64);
-    // The worker goes on with what nobody wants any more; asked again, another gets it.
+    // The worker goes on with a request that no client waits for; asked again, another worker gets it.
     let mut again = waiting(&daemon, request.trim_end());
     gate.arrival().open();
     assert_eq!(again.read_line(), "shared");

@@ -1,10 +1,10 @@
-//! Clients that go before their answer: it is for nobody, and above all not for the next one.
+//! Clients that go before their answer: it goes to no client, and above all not to the next one.
 
 use nix::sys::signal::Signal;
 
 use crate::harness::{Address, Arrival, Client, Daemon, Gate, TempDir, temp_dir, worker_command};
 
-/// How a client goes.
+/// The way in which a client goes.
 #[derive(Debug, Clone, Copy)]
 enum Farewell {
     /// A reset over TCP.
@@ -87,7 +87,7 @@ fn the_next_client_of_a_left_worker_gets_his_own_answer() {
         assert!(!next.has_input());
         arrival.open();
         assert_eq!(next.read_to_end(), b"next\n", "{farewell:?}");
-        // The same worker: it had been asked three times, once for nobody.
+        // The same worker: it had been asked three times, once for a client that had gone.
         assert_eq!(daemon.ask("served"), "3\n");
         let stats = daemon.usr1();
         assert_eq!((stats.count("daemon spawns"), stats.count("queries timeout")), (1, 1));
@@ -110,8 +110,8 @@ fn the_request_of_a_client_that_left_the_queue_reaches_no_worker() {
     }
 }
 
-/// They go while the daemon does not look, right behind the reply that frees the worker for them. Over a UNIX socket, where
-/// who has closed has gone; a reset over TCP arrives when the kernel comes to it.
+/// They go while the daemon does not look, right behind the reply that frees the worker for them. Over a UNIX socket,
+/// where a close is seen at once; a reset over TCP arrives when the kernel comes to it.
 #[test]
 fn clients_that_leave_the_queue_at_the_last_moment_cost_no_worker_anything() {
     let directory = temp_dir();

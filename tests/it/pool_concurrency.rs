@@ -1,5 +1,5 @@
-//! Several requests at once with one worker, told apart by channel-IDs: their order, and what becomes of them when it answers
-//! astray, hangs or dies.
+//! Several requests at once with one worker, told apart by channel-IDs: their order, and what becomes of them when it
+//! answers astray, hangs or dies.
 
 use std::fs;
 
@@ -184,7 +184,8 @@ fn a_line_without_an_id_and_the_beginning_of_one_with_a_wrong_one_are_enough() {
     }
 }
 
-/// What a helper makes of the second half of a line that does not fit its buffer has no ID, whatever stands there.
+/// A helper's answer to the second half of a line that does not fit its buffer has no ID, whatever the half begins
+/// with.
 #[test]
 fn a_line_taken_for_two_costs_the_worker_and_nobody_the_wrong_answer() {
     let flags = ["--concurrency", "2", "--queue-timeout", "60s"];
@@ -363,7 +364,7 @@ fn a_reload_changes_how_workers_are_spoken_to_when_they_are_replaced() {
     );
 }
 
-/// What it has answered lies in its output when a write to it fails: it is read first.
+/// An answer that the worker has given lies in its output when a write to it fails: it is read first.
 #[test]
 fn an_answer_counts_though_the_worker_has_closed_its_input_since() {
     let daemon = pool(1, &["--concurrency", "3"]);

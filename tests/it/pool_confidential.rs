@@ -1,5 +1,5 @@
-//! With `--confidential` nothing that stands in requests and replies comes to the eyes of people. Each story is told twice, the
-//! first time without it, to show that there would be something to see.
+//! With `--confidential` nothing that stands in requests and replies comes to the eyes of people. Each story is told
+//! twice, the first time without it, to show that there would be something to see.
 
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -12,7 +12,7 @@ use nix::unistd::geteuid;
 
 use crate::harness::{Daemon, Gate, Program, worker_command};
 
-/// What stands in each request of a story.
+/// A part of each request of a story.
 const SECRET: &str = "s3cret";
 /// Less than any story lets a worker take.
 const SLOW: Duration = Duration::from_millis(1);
@@ -131,7 +131,7 @@ fn neither_question_nor_answer_of_a_probe_is_shown() {
     });
 }
 
-/// What is refused is told with its client and the reason, never with its bytes.
+/// A refusal is logged with its client and the reason, never with its bytes.
 #[test]
 fn a_refused_request_is_never_shown() {
     for confidential in [false, true] {
@@ -150,7 +150,7 @@ fn a_refused_request_is_never_shown() {
     }
 }
 
-/// A process whose memory may not be looked at belongs to root as far as /proc is concerned, whoever it runs as.
+/// A process whose memory may not be read belongs to root as far as /proc is concerned, whichever user it runs as.
 #[test]
 fn no_core_dump_is_written_and_no_other_process_reads_the_memory() {
     // Where another user reaches it.
@@ -169,7 +169,7 @@ fn no_core_dump_is_written_and_no_other_process_reads_the_memory() {
     if fs::hard_link(built, &binary).is_err() {
         fs::copy(built, &binary).expect("copy the program");
     }
-    // As root the owner tells nothing; anybody else looks at his own.
+    // To root the owner shows nothing; another user looks at its own.
     let owner_of = |program: &Program| fs::metadata(format!("/proc/{}/environ", program.pid())).map(|it| it.uid());
     let user = if geteuid().is_root() { 54321 } else { geteuid().as_raw() };
     let start = |arguments: &[&str]| {

@@ -57,7 +57,7 @@ fn it_grows_before_anybody_waits_and_shrinks_when_idle() {
         let mut held = Vec::new();
         for busy in 1..4 {
             held.push(hold(&daemon, &gate));
-            // The next is up before anybody asks for it.
+            // The next is up before a client needs it.
             let stats = daemon.usr1_until(|stats| stats.count("daemon S_AVAILABLE") == 1);
             assert_eq!(stats.count("workers current"), busy + 1);
         }
@@ -175,7 +175,7 @@ fn a_program_that_dies_at_its_start_is_not_started_in_a_storm() {
     );
 }
 
-/// Nobody is held back for a start that may take long; but the pool grows.
+/// No request is held back for a start that may take long; but the pool grows.
 #[test]
 fn what_is_written_ahead_makes_it_grow() {
     let gate = Gate::new();
@@ -217,7 +217,7 @@ fn hup_changes_the_limits() {
     reload("min-workers = 2\nmax-workers = 5\nspare-workers = 3");
     daemon.usr1_until(|stats| stats.count("daemon S_AVAILABLE") == 3);
     assert_eq!(limits(), [3, 2, 5, 3]);
-    // Who is busy when there are to be fewer finishes first.
+    // A busy worker finishes first when there are to be fewer.
     let held: Vec<_> = (0..4).map(|_| hold(&daemon, &gate)).collect();
     daemon.usr1_until(|stats| stats.count("workers current") == 5);
     reload("num-daemons = 1");

@@ -1,4 +1,4 @@
-//! What the log tells of a worker that is lost: one story, the cause first, and what repeats itself once.
+//! The log of a lost worker: one story, the cause first, and repeated lines once.
 
 use nix::sys::signal::Signal;
 
@@ -19,8 +19,8 @@ fn hasty(workers: u32, command: &str) -> Daemon {
     )
 }
 
-/// Ends the daemon, so that its log is whole. Of that all but its first line, in which the command stands with the words that its
-/// workers are going to say.
+/// Ends the daemon, so that its log is whole. Of that all but its first line, in which the command stands with the
+/// words that its workers are going to say.
 fn whole_log(daemon: &Daemon) -> String {
     daemon.signal(Signal::SIGTERM);
     let (status, _, log) = daemon.finish();
@@ -30,7 +30,7 @@ fn whole_log(daemon: &Daemon) -> String {
     rest.to_owned()
 }
 
-/// How often something was said; the daemon's own start tells the command, with the words in it.
+/// The number of times that words are in the log; the daemon's own start shows the command, with the words in it.
 fn times(log: &str, words: &str) -> usize {
     let lines = log.lines().filter(|line| !line.contains(" is starting: "));
     lines.map(|line| line.matches(words).count()).sum()
@@ -199,7 +199,7 @@ fn workers_that_fail_in_the_same_way_say_why_once() {
     for words in ["starting", "no such table"] {
         assert_eq!(times(&log, words), 1, "{log}");
     }
-    // And those that are not told are counted.
+    // The ones that are not shown are counted.
     let sum = log
         .lines()
         .find(|line| line.contains(" losses in a row the last "))
@@ -402,7 +402,7 @@ fn the_count_of_replacements_that_are_meant_is_as_quiet_as_they_are() {
         assert_eq!(daemon.ask("x"), "ok\n");
     }
     let log = whole_log(&daemon);
-    // A line for each would be of use only for whoever looks for it.
+    // A line for each would be of use only to a reader who looks for it.
     assert!(!log.contains("left out"), "{log}");
 }
 

@@ -1,4 +1,4 @@
-//! What was broken in iotcpd 1.1 (protocols.md §1, "Broken there"): each of these fails on what that program does.
+//! The faults of iotcpd 1.1 (protocols.md §1, "Broken there"): each of these tests fails on that program.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -50,7 +50,7 @@ fn with_every_worker_busy_the_server_goes_on_accepting_and_refusing() {
         client.send(format!("echo {number}\n"));
     }
     daemon.usr1_until(|stats| stats.count("queue length") == 30);
-    // It needs no worker, and is served although nobody has any.
+    // It needs no worker, and is served although no worker is free.
     assert_eq!(daemon.ask("a NUL: \0"), "ERR\n");
     arrivals.into_iter().for_each(Arrival::open);
     for client in &mut held {
@@ -76,8 +76,8 @@ fn who_finds_no_worker_in_time_is_refused_while_the_worker_stays_busy() {
     assert_eq!(daemon.usr1().count("refused queue-time"), 3);
 }
 
-/// There the server closed the descriptor of the client that had gone once more when its worker was done, and by then it
-/// was somebody else's.
+/// There the server closed the descriptor of the client that had gone once more when its worker was done, and by then
+/// it belonged to another client.
 #[test]
 fn a_client_that_leaves_a_busy_worker_takes_nobody_with_it() {
     let (first_gate, second_gate) = (Gate::new(), Gate::new());
@@ -176,7 +176,7 @@ fn when_descriptors_are_used_up_it_serves_again_once_connections_end() {
     assert_eq!(daemon.ask("echo after"), "after\n");
 }
 
-/// What a worker needs to start may be taken by clients; it is started as soon as it can be.
+/// Clients may take the descriptors that a worker needs to start; it is started as soon as it can be.
 #[test]
 fn a_worker_that_dies_while_descriptors_are_used_up_is_replaced_once_they_are_not() {
     let flags = [&PATIENT[..], &["--alarm-interval", "100ms"]].concat();

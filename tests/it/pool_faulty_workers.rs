@@ -1,4 +1,4 @@
-//! Workers that live but do not behave: none of them may hold the pool, or give anybody an answer that is not his.
+//! Workers that live but do not behave: none of them may hold the pool, or give a client an answer that is not its own.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -39,7 +39,7 @@ fn a_worker_that_closes_its_output_but_lives_is_replaced() {
     assert_eq!(daemon.children().len(), 1);
 }
 
-/// Not a byte of the request has reached it, so somebody else gets it.
+/// Not a byte of the request has reached it, so another worker gets it.
 #[test]
 fn a_worker_that_closes_its_input_but_lives_costs_no_answer() {
     let daemon = Daemon::pool(1, &worker_command(&[]), &[&PATIENT[..], &["--retries", "0"]].concat());
@@ -139,7 +139,7 @@ fn a_worker_that_never_reads_is_stopped_and_the_rest_served_meanwhile() {
     let mut large = daemon.client();
     large.send(format!("{}\n", "x".repeat(500_000)));
     daemon.usr1_until(|stats| stats.count("daemon S_BUSY") == 1);
-    // Nobody's turn while the pipe is full, but accepted, heard and refused.
+    // No worker is free while the pipe is full, but the request is accepted, read and refused.
     assert_eq!(daemon.ask("echo x"), "ERR\n");
     assert_eq!(large.read_to_end(), b"ERR\n");
     let stats = daemon.usr1();

@@ -1,5 +1,5 @@
-//! Every framing, towards clients and towards workers: real programs behind each, what happens to messages that one side
-//! cannot carry, and workers that serve once.
+//! Every framing, towards clients and towards workers: real programs behind each, what happens to messages that one
+//! side cannot carry, and workers that serve once.
 
 use crate::harness::{Daemon, Gate, temp_dir, worker_command};
 
@@ -149,7 +149,7 @@ fn a_language_server_is_shared_by_clients_that_speak_as_it_does() {
             "{body}"
         );
     }
-    // And by those that do not.
+    // And by the workers that do not.
     drop(daemon);
     let daemon = pool(
         &command,
@@ -212,7 +212,7 @@ fn a_client_may_end_its_request_by_the_end_of_its_input() {
     assert_eq!(daemon.usr1().count("queries total"), 1);
 }
 
-/// What its exit status says is part of the answer: a reply cut off by a crash is none.
+/// Its exit status is part of the answer: a reply cut off by a crash is none.
 #[test]
 fn a_reply_that_ends_in_a_failure_is_none() {
     let flags = [
@@ -233,7 +233,7 @@ fn a_reply_that_ends_in_a_failure_is_none() {
             "{script}"
         );
         assert_eq!(stats.count("restarts spent"), 0, "{script}");
-        // Not a byte of a reply: somebody else was asked, once.
+        // Not a byte of a reply: another worker was asked, once.
         let retried = u64::from(script.starts_with("cat >&2"));
         assert_eq!(stats.count("queries retried"), retried, "{script}");
     }
@@ -450,7 +450,8 @@ fn a_worker_that_does_not_keep_to_its_framing_is_replaced() {
     assert_eq!(daemon.usr1().count("restarts oversize"), 1);
 }
 
-/// A long line may be taken for two by its worker, so it is never written ahead; a message whose length is told is not.
+/// A long line may be taken for two by its worker, so it is never written ahead; a message whose length is sent ahead
+/// is not.
 #[test]
 fn a_long_request_whose_length_is_told_is_as_good_as_any() {
     for (framing, ahead) in [("netstring", 1), ("line", 0)] {
@@ -493,7 +494,7 @@ fn limits_count_what_is_said() {
     assert_eq!(daemon.ask("hello!"), "ERR\n");
 }
 
-/// Or a few requests that a program does not like would leave everybody else without workers.
+/// Otherwise a few requests that a program does not like would leave all other clients without workers.
 #[test]
 fn a_worker_that_dies_over_its_only_request_has_not_died_at_its_start() {
     let framings = ["--worker-request-framing", "eof", "--worker-reply-framing", "eof"];
@@ -507,7 +508,8 @@ fn a_worker_that_dies_over_its_only_request_has_not_died_at_its_start() {
     assert_eq!(daemon.usr1().count("refused died"), 5);
 }
 
-/// Writing the rest of the request fails; that is no death, for the worker says by its exit status whether it has answered.
+/// Writing the rest of the request fails; that is no death, for the worker says by its exit status whether it has
+/// answered.
 #[test]
 fn a_worker_that_serves_once_need_not_read_all_of_its_request() {
     let framings = ["--worker-request-framing", "eof", "--reply-framing", "eof"];

@@ -1,4 +1,4 @@
-//! Workers that have lost step with their requests: what they write is nobody's answer.
+//! Workers that have lost step with their requests: their output answers no request.
 
 use crate::harness::{Daemon, Gate, temp_dir, worker_command};
 
@@ -39,7 +39,7 @@ fn the_ready_line_is_found_behind_a_line_that_is_too_long() {
     assert_eq!(daemon.ask("echo up"), "up\n");
 }
 
-/// Otherwise everybody after that would get his predecessor's answer for as long as somebody waits.
+/// Otherwise every client after that would get its predecessor's answer as long as there are clients.
 #[test]
 fn a_line_written_before_the_request_was_read_is_not_its_answer() {
     let gate = Gate::new();

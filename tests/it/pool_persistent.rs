@@ -1,5 +1,5 @@
-//! Connections that stay: requests one after the other and ahead of their answers, refusals in their place, and every way
-//! in which such a connection ends.
+//! Connections that stay: requests one after the other and ahead of their answers, refusals in their place, and every
+//! way in which such a connection ends.
 
 use std::time::{Duration, Instant};
 
@@ -148,7 +148,7 @@ fn a_connection_with_too_much_open_is_not_read_from() {
     let arrival = gate.arrival();
     let stats = daemon.usr1_until(|stats| stats.count("queue length") == 1);
     assert_eq!(stats.count("queries total"), 2);
-    // What was read and not taken in waits, and so does the end behind it.
+    // Bytes that were read and not taken in wait, and so does the end behind them.
     client.half_close();
     arrival.open();
     assert_eq!(client.read_to_end(), b"0\n1\n2\n3\n4\n");
@@ -251,7 +251,7 @@ fn who_has_asked_in_time_is_served_though_he_is_heard_late() {
     let told = Instant::now();
     crowd.iter_mut().for_each(|other| other.send("e"));
     client.send("echo 1\n");
-    // The drain gives half a second to those who are silent; that it is over is the event.
+    // The drain gives half a second to silent clients; the event is its end.
     while told.elapsed() < Duration::from_millis(600) {
         std::thread::yield_now();
     }
@@ -274,8 +274,8 @@ fn a_roll_of_the_workers_is_not_felt() {
     assert_eq!(daemon.usr1().count("connections"), 1);
 }
 
-/// A request that is sent at the moment when its connection is closed finds nobody, which is no reason to be reset: over a
-/// UNIX socket the end of input would not be seen for it.
+/// A request that is sent at the moment when its connection is closed finds no reader, which is no reason for a reset:
+/// over a UNIX socket the end of input would not be seen for it.
 #[test]
 fn who_asks_on_while_it_is_let_go_sees_the_end_and_no_reset() {
     let directory = temp_dir();

@@ -1,8 +1,8 @@
-//! Connections that stay, by dice: many clients at once do whatever a client may do, with requests of every kind in pieces of
-//! every size, while workers are replaced; each answer is compared with what that very request must get.
+//! Connections that stay, by dice: many clients at once do all that a client may do, with requests of every kind in
+//! pieces of every size, while workers are replaced; each answer is compared with what that very request must get.
 //!
-//! What holds for every client: its answers are those of its requests, in their order. Who stays to the end has all of
-//! them. Behind all clients nothing is in hand, and what was counted adds up.
+//! The invariant of every client: its answers are those of its requests, in their order. A client that stays to the end
+//! has all of them. Behind all clients nothing is in hand, and the counters add up.
 
 use std::sync::mpsc;
 use std::thread;
@@ -18,7 +18,7 @@ use random::Dice;
 const CLIENTS: u64 = 10;
 /// Connections of each client, one after the other.
 const ROUNDS: u64 = 8;
-/// What a client sends before it reads: all of this, with its answers, fits the buffers of the sockets.
+/// The most bytes that a client sends before it reads: all of them, with their answers, fit the buffers of the sockets.
 const BURST: u64 = 40;
 
 /// A request with its answer.

@@ -1,4 +1,4 @@
-//! `--probe`: a worker that answers promptly and wrongly serves nobody.
+//! `--probe`: a worker that answers promptly and wrongly serves no client.
 
 use std::fs;
 use std::path::PathBuf;
@@ -28,7 +28,7 @@ impl Checker {
         self.directory.path().join("answer")
     }
 
-    /// What each of its processes answers from now on. Renamed, so that nobody reads the half of it.
+    /// Sets the answer of each of its processes from now on. The file is renamed, so that no worker reads half of it.
     fn answer(&self, answer: &str) {
         let new = self.directory.path().join("new");
         fs::write(&new, answer).expect("write an answer");
@@ -208,7 +208,7 @@ fn a_new_question_is_for_the_new_generation() {
     write("echo new", "^old$");
     daemon.signal(Signal::SIGHUP);
     daemon.stderr_wait("asked \"echo new\", it answered \"new\"");
-    // Of those that are probed now the old one passes: whoever fails was started since.
+    // Of the workers that are probed now the old one passes: one that fails was started since.
     let probes = |stats: &crate::harness::StatsBlock| stats.count("probes asked") - stats.count("restarts probe");
     let before = probes(&daemon.usr1());
     daemon.usr1_until(|stats| probes(stats) >= before + 3);

@@ -41,7 +41,7 @@ fn a_worker_that_takes_too_long_is_told_of_with_its_request_and_those_before() {
     let story = format!("pool: {who} took longer than --busy-timeout 1 s and is stopped; started again at once");
     let below: Vec<_> = log.lines().skip_while(|line| !line.ends_with(&story)).collect();
     assert_eq!(stories(&log), below[1..3], "{log}");
-    // The oldest of the three was let go for the newest.
+    // The oldest of the three was dropped for the newest.
     let [before, last] = stories(&log)[..] else {
         panic!("{log}")
     };

@@ -6,7 +6,7 @@ const PATIENT: [&str; 2] = ["--queue-timeout", "60s"];
 /// The default of `--max-reply`.
 const MAX_REPLY: usize = 1 << 20;
 
-/// What the scripted worker says to `big N`, newline included.
+/// The reply of the scripted worker to `big N`, newline included.
 fn digits(count: usize) -> Vec<u8> {
     (b'0'..=b'9').cycle().take(count).chain(*b"\n").collect()
 }

@@ -13,7 +13,7 @@ const RUNS_LINES: &str = "while read -r line; do \
                           if out=$(sh -c \"$line\" 2>/dev/null </dev/null); then echo \"$out yes\"; else echo \"$out no\"; fi; \
                           done";
 
-/// Whether this kernel has what a sandbox needs.
+/// Returns true if this kernel has all that a sandbox needs.
 pub(crate) fn possible() -> bool {
     Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)

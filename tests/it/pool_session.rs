@@ -129,7 +129,7 @@ fn the_end_of_either_side_is_passed_on_and_the_other_goes_on() {
     daemon.usr1_until(|stats| stats.count("restarts spent") == 1);
 }
 
-/// How many bytes have gone out to a client that does not read, once its worker sleeps on a full pipe and no more go.
+/// The number of bytes sent to a client that does not read, once its worker sleeps on a full pipe and no more go.
 fn held_back(daemon: &Daemon, worker: i32) -> u64 {
     let sleeps = || {
         let stat = std::fs::read_to_string(format!("/proc/{worker}/stat")).unwrap();

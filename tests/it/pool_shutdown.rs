@@ -8,7 +8,8 @@ use crate::harness::{Arrival, Client, Daemon, Gate, children_of, worker_command}
 const PATIENT: [&str; 2] = ["--queue-timeout", "60s"];
 
 /// A pool of three workers that ignore TERM: two are at work, one is idle, and each has started a program, one of which
-/// keeps its parent's pipes open. Whoever works, and every one of those programs, stands at a gate, where its end is seen.
+/// keeps its parent's pipes open. The busy workers, and every one of those programs, wait at a gate, where their end is
+/// seen.
 struct Household {
     daemon: Daemon,
     everybody: Vec<Arrival>,
@@ -64,7 +65,7 @@ fn kill_9_leaves_no_process() {
     household.daemon.signal(Signal::SIGKILL);
     household.everybody.into_iter().for_each(Arrival::wait_killed);
     household.daemon.wait_exit();
-    // That nobody else is left is what the drop of every daemon asserts.
+    // The drop of every daemon asserts that no other process is left.
 }
 
 #[test]
@@ -123,7 +124,7 @@ fn what_is_not_finished_within_the_stop_timeout_is_refused() {
     assert_eq!(daemon.wait_exit().code(), Some(0));
 }
 
-/// The guard sees to it that nothing survives the daemon; who sees to the guard is the daemon.
+/// The guard ensures that nothing survives the daemon; the daemon watches the guard.
 #[test]
 fn kill_9_leaves_no_process_even_after_the_guard_was_killed() {
     let household = Household::new();

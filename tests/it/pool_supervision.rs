@@ -38,7 +38,7 @@ fn talk_before_the_ready_line_is_no_answer() {
     assert_eq!((stats.count("restarts desync"), stats.count("daemon spawns")), (0, 1));
 }
 
-/// A greeting that nobody has announced is output that nobody asked for.
+/// A greeting that no flag announces is output without a request.
 #[test]
 fn a_greeting_without_a_ready_line_is_nobodys_answer() {
     let directory = temp_dir();

@@ -1,5 +1,5 @@
-//! Which of the free workers gets a request, and what that keeps from whom: a line too many of the one before, and the time
-//! that a program takes to start.
+//! The choice among the free workers, and the harm that it prevents: a surplus line of the request before, and the wait
+//! for a program that starts.
 
 use nix::sys::signal::Signal;
 
@@ -40,7 +40,8 @@ fn warm_up(daemon: &Daemon, workers: usize) -> Vec<i32> {
 fn a_line_right_behind_an_answer_does_not_meet_the_next_request_while_another_worker_is_free() {
     for is_warm in [false, true] {
         let (gate, daemon) = (Gate::new(), Daemon::pool(4, &worker_command(&[]), &ONE_AFTER_THE_OTHER));
-        // They are started one after the other. Before that is over, one that has only just been started may be no choice yet.
+        // They are started one after the other. Before that is over, one that has only just been started may be no
+        // choice yet.
         daemon.stderr_wait("ready, 4 of 4 workers serve");
         if is_warm {
             warm_up(&daemon, 4);

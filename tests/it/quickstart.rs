@@ -1,4 +1,5 @@
-//! The first of README's two commands, on the machine's own squidGuard. Compiling is left out: what it would make is this program.
+//! The first of README's two commands, on the machine's own squidGuard. Compiling is left out: what it would make is
+//! this program.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};

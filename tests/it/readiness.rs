@@ -1,5 +1,5 @@
-//! What an administrator sees of a start, of a time in which no worker can serve, and of its end: in the log, and from the
-//! service manager, which is told that the start is over when every door can serve and never before.
+//! An administrator's view of a start, of an outage, and of its end: in the log, and from the service manager, which is
+//! notified that the start is over when every door can serve and never before.
 
 use std::fs;
 use std::path::PathBuf;
@@ -31,7 +31,7 @@ impl Script {
         self.directory.path().join("script")
     }
 
-    /// Renamed, so that nobody reads the half of it.
+    /// Renamed, so that no worker reads half of it.
     fn becomes(&self, text: &str) {
         let new = self.directory.path().join("new");
         fs::write(&new, text).expect("write a script");
@@ -205,7 +205,7 @@ fn no_start_is_over_without_a_worker_that_is_up() {
     }
 }
 
-/// A reload that has been applied is over, whatever it has led to: whoever waits for its end is told so.
+/// A reload that has been applied is over, whatever has come of it: the service manager waits for its end.
 #[test]
 fn a_reload_is_over_though_its_workers_fail() {
     let (manager, script) = (Manager::new(), Script::new(SOUND));
@@ -306,7 +306,7 @@ fn a_worker_that_dies_in_its_work_a_roll_and_an_end_are_no_outage() {
 
 // ---- HUP -------------------------------------------------------------------------------------------------------
 
-/// The old ones have gone, and the new ones serve nobody.
+/// The old ones have gone, and the new ones do not serve.
 #[test]
 fn a_roll_whose_workers_all_fail_does_not_sound_like_a_success() {
     let command = worker_command(&[]);

@@ -33,7 +33,8 @@ fn storeid_file_rewrite_answers_each_with_his_own() {
     assert_eq!((stats.count("queries replied"), stats.count("daemon spawns")), (401, 2));
 }
 
-/// Squid's own multiplexer, which starts a program for each request that is under way, answers in the order in which those do.
+/// Squid's own multiplexer, which starts a program for each request that is under way, answers in the order in which
+/// those do.
 #[test]
 fn helper_mux_answers_in_any_order() {
     let command = format!("{HELPERS}/helper-mux {}", worker_command(&[]));

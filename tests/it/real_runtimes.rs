@@ -1,7 +1,7 @@
-//! How the line readers of real runtimes read, and that nobody can say two requests to one of them in one.
+//! The line readers of real runtimes, and that a client cannot pass two requests to one of them in one.
 //!
-//! What SECURITY.md says of a runtime is said here first. The programs are installed by scripts/install-peers; where one is
-//! missing these tests fail.
+//! A sentence of SECURITY.md about a runtime is tested here first. The programs are installed by scripts/install-peers;
+//! where one is missing these tests fail.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -14,7 +14,7 @@ use crate::harness::{Client, Daemon};
 const PATIENT: [&str; 4] = ["--queue-timeout", "60s", "--busy-timeout", "60s"];
 
 const PEERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/peers");
-/// What is compiled is kept where cargo keeps what it has built.
+/// Compiled programs are kept where cargo keeps its own.
 const CLASSES: &str = env!("CARGO_TARGET_TMPDIR");
 
 /// A program of `tests/it/peers`, ready to be started.
@@ -69,7 +69,7 @@ fn lines_read(words: &[&str], input: &str) -> Vec<String> {
     text.lines().enumerate().map(line).collect()
 }
 
-/// What may be taken for the end of a line, beside LF.
+/// Characters that may be taken for the end of a line, beside LF.
 const ENDS: [&str; 10] = [
     "\r", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\u{85}", "\u{2028}", "\u{2029}", "\0",
 ];
@@ -120,7 +120,7 @@ fn hex(text: &str) -> String {
     text.bytes().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// While somebody says two lines in one, again and again, all others get their own answers, and the worker stays.
+/// While one client sends two lines in one, again and again, all others get their own answers, and the worker stays.
 #[track_caller]
 fn nobody_is_answered_for(attack: &str, words: &[&str], flags: &[&str]) {
     for pipeline in ["1", "4"] {
@@ -164,7 +164,7 @@ fn two_lines_in_one_reach_no_node_and_no_python() {
     }
 }
 
-/// Whoever knows that his program reads otherwise says so.
+/// An operator whose program reads otherwise says so with a flag.
 #[test]
 fn a_program_that_reads_lines_of_bytes_may_be_given_a_lone_cr() {
     let daemon = Daemon::pool(1, &peer(PYTHON_STDIN), &[&PATIENT[..], &["--allow-lone-cr"]].concat());
@@ -194,7 +194,7 @@ fn said(client: &mut Client) -> String {
     said.to_owned()
 }
 
-/// Its head ends at CR LF CR LF alone: given one with bare LFs it would read on, into what somebody else says.
+/// Its head ends at CR LF CR LF alone: given one with bare LFs it would read on, into the next client's request.
 #[test]
 fn a_head_is_one_to_the_most_exacting_reader_however_its_client_writes_it() {
     let heads = [
@@ -262,7 +262,7 @@ fn a_head_with_two_readings_is_refused() {
     );
 }
 
-/// An answer that cannot be read for certain is nobody's, and its worker is replaced.
+/// An answer that cannot be read for certain is dropped, and its worker is replaced.
 #[test]
 fn a_reply_with_two_readings_is_nobodys() {
     for head in [
@@ -314,7 +314,7 @@ fn a_program_that_knows_one_line_end_is_given_no_other() {
     ];
     for (script, flags, answer) in [
         (KNOWS_LF, &["--worker-line-end", "lf"][..], "b'a=1\\nb=#\\n\\n'"),
-        // What nobody has said anything of, where requests are written ahead.
+        // Without a flag for it, where requests are written ahead.
         (KNOWS_LF, &[], "b'a=1\\nb=#\\n\\n'"),
         (KNOWS_CR_LF, &["--worker-line-end", "crlf"], "b'a=1\\r\\nb=#'"),
     ] {

@@ -1,8 +1,9 @@
 //! Debian's Squid, filtered by squidGuard through `iotcpd ask --squid`, as the README tells administrators to.
 //!
-//! A test starts a web server, a pool, and a Squid of its own on free ports of 127.0.0.1, and fetches through that Squid.
-//! Both names that are fetched, the blocked one and the clean one, lead to the same web server, so that a blocked page
-//! loads where nothing filters it: that is how a filter that fails open is seen. Where Squid is missing these tests fail.
+//! A test starts a web server, a pool, and a Squid of its own on free ports of 127.0.0.1, and fetches through that
+//! Squid. Both names that are fetched, the blocked one and the clean one, lead to the same web server, so that a
+//! blocked page loads where nothing filters it: that is how a filter that fails open is seen. Where Squid is missing
+//! these tests fail.
 
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, ErrorKind, Write};
@@ -23,7 +24,7 @@ use crate::harness::{
     worker_command,
 };
 
-/// A name that is on nobody's list.
+/// A name that is on no list.
 const CLEAN_DOMAIN: &str = "clean.example";
 
 /// The variable that marks Squid and its helpers.
@@ -100,7 +101,7 @@ struct Squid {
 }
 
 impl Squid {
-    /// Squid with one helper of so many channels that filters URLs by what it is told to ask; ready for clients.
+    /// Squid with one helper of `channels` channels that filters URLs through these addresses; ready for clients.
     #[track_caller]
     fn start(concurrency: u32, asks: &str) -> Self {
         Self::with(|ask| {
@@ -116,7 +117,7 @@ impl Squid {
     fn with(lines: impl FnOnce(&str) -> String) -> Self {
         let home = temp_dir();
         let path = home.path().display().to_string();
-        // Squid gives up root, and whoever it becomes has to reach its files, and the helper's program, in here.
+        // Squid gives up root, and its user has to reach its files, and the helper's program, in here.
         fs::set_permissions(home.path(), Permissions::from_mode(0o755)).expect("let Squid into its directory");
         let binary = env!("CARGO_BIN_EXE_iotcpd");
         let helper = format!("{path}/iotcpd");
@@ -226,7 +227,7 @@ impl Drop for Squid {
     }
 }
 
-/// What Squid answered.
+/// Squid's answer.
 #[derive(Debug)]
 struct Response {
     head: String,
@@ -241,7 +242,7 @@ impl Response {
         location.filter(|_| redirected)
     }
 
-    /// Whether the web server's page at this path came.
+    /// Returns true if the web server's page at this path came.
     #[track_caller]
     fn assert_page(&self, path: &str) {
         assert!(self.head.starts_with("HTTP/1.1 200 "), "{self:?}");

@@ -1,6 +1,6 @@
 //! squidGuard behind the pool: Debian's program, with a database that it has made itself.
 //!
-//! Every answer to a blocked URL carries that URL, so each shows whose it is. Where squidGuard is missing these tests
+//! Every answer to a blocked URL carries that URL, so each shows its request. Where squidGuard is missing these tests
 //! fail.
 
 use std::io::Write;
@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 
 use crate::harness::{Address, BLOCKED_DOMAIN, Client, Daemon, Manager, Program, SquidGuard};
 
-/// Nobody is refused for want of time, however slow the machine.
+/// No request is refused for want of time, however slow the machine.
 const PATIENT: [&str; 2] = ["--queue-timeout", "600s"];
 
 /// squidGuard's answer to a line that it cannot make sense of.
@@ -40,7 +40,7 @@ fn answer(path: &str) -> String {
     format!("OK status=302 url=\"http://127.0.0.1/blocked?u=http://{BLOCKED_DOMAIN}/{path}\"\n")
 }
 
-/// Whether `reply` is an answer to the URL whose path begins with `path`; squidGuard cuts a long one.
+/// Returns true if `reply` is an answer to the URL whose path begins with `path`; squidGuard cuts a long one.
 fn is_for(reply: &str, path: &str) -> bool {
     let beginning = answer(path);
     reply.starts_with(beginning.trim_end_matches("\"\n")) && reply.ends_with("\"\n")
@@ -73,7 +73,7 @@ fn blocked_clean_and_senseless() {
     assert_eq!((stats.count("queries replied"), stats.count("restarts desync")), (7, 0));
 }
 
-/// squidGuard answers a line that is too long twice. Whoever comes next must not be given the second answer.
+/// squidGuard answers a line that is too long twice. The next client must not be given the second answer.
 #[test]
 fn a_line_too_long_for_squidguard_gives_nobody_else_its_second_answer() {
     let guard = squidguard();
@@ -85,7 +85,7 @@ fn a_line_too_long_for_squidguard_gives_nobody_else_its_second_answer() {
                 for number in 0..60 {
                     let name = format!("{client}-{number}");
                     if number % 30 == 10 {
-                        // What its sender gets is squidGuard's affair, as long as it is not somebody else's answer.
+                        // Its sender's answer is squidGuard's affair, as long as it is not another client's.
                         let reply = ask(&address, &line_of(12_400, &name));
                         assert!(
                             [NO_SENSE, "ERR\n"].contains(&reply.as_str()),
@@ -194,7 +194,7 @@ fn nc_is_a_client() {
     }
 }
 
-/// What the manual recommends: a URL that is known to be blocked.
+/// The probe that the manual recommends: a URL that is known to be blocked.
 const PROBE: [&str; 6] = [
     "--probe",
     "http://ads.example/probe 127.0.0.1/- - GET",

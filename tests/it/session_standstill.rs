@@ -1,4 +1,5 @@
-//! Sessions whose clients send everything before they read, with workers that wait for their output to be read meanwhile.
+//! Sessions whose clients send everything before they read, with workers that wait for their output to be read
+//! meanwhile.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -8,7 +9,7 @@ use std::thread;
 use crate::exec_standstill::noise;
 use crate::harness::{Address, Client, Daemon, TempDir, WATCHDOG, temp_dir};
 
-/// How much must be sent so that it does not find room in sockets and pipes alone, over TCP as well.
+/// More bytes than sockets and pipes alone hold, over TCP as well.
 const LOTS: usize = 64 << 20;
 
 /// Sessions with this worker on a UNIX socket, which keeps next to nothing by itself.
@@ -136,7 +137,8 @@ fn resident(daemon: &Daemon) -> usize {
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
 }
 
-/// Forty that would hold 2 MiB each may hold 16 MiB together, and 64 KiB each. Those that get no room wait for it, or are ended.
+/// Forty that would hold 2 MiB each may hold 16 MiB together, and 64 KiB each. The ones without room wait for it, or
+/// are ended.
 #[test]
 fn many_at_once_stay_within_the_limit_of_the_pool() {
     const CLIENTS: usize = 40;
@@ -237,7 +239,8 @@ fn a_client_that_pauses_goes_on_afterwards() {
     });
 }
 
-/// Its worker writes without an end, so holding what the client sends helps neither; its client reads, and that is enough.
+/// Its worker writes without an end, so holding what the client sends helps neither; its client reads, and that is
+/// enough.
 #[test]
 fn a_worker_without_an_end_does_not_keep_its_client_from_reading() {
     let (daemon, _home) = sessions(1, "exec yes", &[]);
@@ -250,7 +253,7 @@ fn a_worker_without_an_end_does_not_keep_its_client_from_reading() {
     }
 }
 
-/// Nobody waits: the client has ended, and what it has sent is its worker's.
+/// No wait: the client has ended, and its bytes are for its worker.
 #[test]
 fn what_is_held_is_dropped_with_a_client_that_goes() {
     let (daemon, _home) = sessions(1, "exec cat", &[]);

@@ -1,4 +1,4 @@
-//! What `kill` does to a pool: USR1 and USR2 print, HUP replaces the workers, TERM and INT end it.
+//! The effect of `kill` on a pool: USR1 and USR2 print, HUP replaces the workers, TERM and INT end it.
 //!
 //! The words of USR1 and USR2 are those of protocols.md §1, which scripts written for iotcpd 1.1 read.
 
@@ -37,7 +37,7 @@ const OLD_LABELS: [(&str, usize); 19] = [
     ("version", 9),
 ];
 
-/// What the issue asks for behind them.
+/// The labels behind the ones of iotcpd 1.1.
 const NEW_LABELS: &[&str] = &[
     "wait p50 ms",
     "wait p90 ms",

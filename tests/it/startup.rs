@@ -1,6 +1,6 @@
-//! How the program begins, or does not: what it says without arguments, and how it refuses what cannot work.
+//! The beginning of the program: its message without arguments, and its refusals of what cannot work.
 //!
-//! Every refusal names what was attempted, on what, and the remedy; its exit status says who has to act.
+//! Every refusal names the attempt, its object, and the remedy; its exit status says which side has to act.
 
 use std::net::TcpListener;
 

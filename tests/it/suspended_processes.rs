@@ -1,5 +1,5 @@
-//! A process that was stopped itself, as by SIGSTOP or with its whole machine: when it goes on its time-outs have passed, but
-//! what lies there came in time.
+//! A process that was stopped itself, as by SIGSTOP or with its whole machine: when it goes on its time-outs have
+//! passed, but what lies there came in time.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -17,7 +17,7 @@ use crate::harness::{Arrival, Client, Daemon, Gate, Program, WATCHDOG, wait_zomb
 /// Long enough for everything that has to happen before the stop.
 const TIME: &str = "5s";
 
-/// Waits until that time has passed: it does for somebody else, who began later.
+/// Waits until that time has passed: it has for a request that began later.
 fn time_passes() {
     let daemon = Daemon::pool(1, &worker_command(&[]), &["--busy-timeout", TIME, "--retries", "0"]);
     assert_eq!(daemon.ask("hang"), "ERR\n");
@@ -37,7 +37,7 @@ fn wait_for(pid: i32, file: &str, wanted: impl Fn(&str) -> bool) {
     }
 }
 
-/// It has written as much as the pipe takes, or waits for nobody knows what: not for its gate, in any case.
+/// It has written as much as the pipe takes, or waits for something that is not its gate.
 fn is_writing(syscall: &str) -> bool {
     syscall.starts_with("1 0x1 ")
 }
@@ -65,7 +65,7 @@ fn what_workers_answered_while_the_daemon_was_stopped_arrives() {
     daemon.stop();
     let pids: Vec<i32> = arrivals.iter().map(|arrival| arrival.pid).collect();
     arrivals.into_iter().for_each(Arrival::open);
-    // Those that have answered read their input again.
+    // The workers that have answered read their input again.
     let goes_on = |syscall: &str| is_writing(syscall) || syscall.starts_with("0 0x0 ");
     pids.iter().for_each(|pid| wait_for(*pid, "syscall", goes_on));
     slow.send("and half\n");
@@ -104,7 +104,7 @@ fn a_request_that_waited_while_the_daemon_was_stopped_is_served() {
     }
 }
 
-/// Whoever has nothing to say is stopped all the same, and soon.
+/// A worker without anything to say is stopped all the same, and soon.
 #[test]
 fn a_worker_that_has_not_answered_by_then_is_stopped() {
     let gate = Gate::new();

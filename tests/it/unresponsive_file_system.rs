@@ -1,5 +1,5 @@
-//! A file system that does not answer, where the daemon itself has to look at files: nobody waits for it. Only root may mount
-//! one; whoever else runs these tests sees them pass.
+//! A file system that does not answer, where the daemon itself has to look at files: no client waits for it. Only root
+//! may mount one; for other users these tests pass without a check.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ fn silence(daemon: &Daemon, place: &Path) -> Program {
 
 const ALONE: [&str; 2] = ["unshare", "--mount"];
 
-/// Whether a door on a UNIX socket runs programs.
+/// Returns true if a door on a UNIX socket runs programs.
 #[track_caller]
 fn assert_serves(socket: &Path, expected: &str) {
     let address = Address::parse(&format!("unix:{}", socket.display())).unwrap();

@@ -1,4 +1,4 @@
-//! Binary upgrade: URG starts the program anew, the listening sockets go to it, and no client notices.
+//! Binary upgrade: URG starts the program again, the listening sockets go to it, and no client notices.
 
 use std::fs;
 use std::net::TcpListener;
@@ -21,8 +21,8 @@ const LONG: &str = "600s";
 
 /// A place where the program is installed: a name that is turned from one version to the next.
 ///
-/// Versions are hard links, never copies: a file that was open for writing a moment ago, in this process with its many threads,
-/// may be "busy" to the one that starts it.
+/// Versions are hard links, never copies: a file that was open for writing a moment ago, in this process with its many
+/// threads, may be "busy" to the one that starts it.
 pub(crate) struct Installation {
     directory: TempDir,
 }
@@ -119,8 +119,8 @@ pub(crate) struct Load {
     clients: Vec<JoinHandle<()>>,
 }
 
-/// What a client says, and what it gets to hear before the daemon closes. Made anew for each connection, from a text that is
-/// like no other.
+/// The bytes that a client sends, and the ones that it must receive before the daemon closes. Made for each connection
+/// from a text of its own.
 pub(crate) type Talk = fn(&str) -> (Vec<u8>, Vec<u8>);
 
 impl Load {
@@ -146,7 +146,7 @@ impl Load {
         }
     }
 
-    /// Waits for so many answers more.
+    /// Waits for `answers` more answers.
     #[track_caller]
     pub(crate) fn wait(&self, answers: usize) {
         while self.answered.try_recv().is_ok() {}
@@ -318,7 +318,7 @@ fn the_old_one_serves_until_every_worker_of_the_new_one_is_ready_and_finishes_wh
     daemon.stderr_wait("the configuration was read again");
     daemon.stderr_wait("every worker has been replaced");
     assert!(running.arguments().contains("\"new\""));
-    // Who was there before is the old one's, and is not hastened.
+    // A client of the old process stays with it, and is not hastened.
     held.open();
     assert_eq!(busy.read_to_end(), b"finished\n");
     let mut silent = silent;
@@ -555,7 +555,7 @@ fn a_new_one_that_cannot_start_leaves_the_old_one_in_service() {
     // Workers that cannot be started.
     running.write(&table(&[&running.socket("s")], &[], "").replace("daemon =", "daemon = '/no/such/worker' #"));
     fails("exit status 1");
-    // An address that somebody else has.
+    // An address that another process has.
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = holder.local_addr().unwrap();
     running.write(&table(&[&running.socket("s"), &taken.to_string()], &["new"], ""));

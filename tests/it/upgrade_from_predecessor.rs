@@ -1,8 +1,8 @@
-//! Upgrade from the release of before, with the configuration that it was written for: what an administrator does with each
-//! new version.
+//! Upgrade from the release of before, with the configuration that it was written for: what an administrator does with
+//! each new version.
 //!
-//! The program of before is built by `scripts/predecessor` from this repository's own history. Everything is as it was left by
-//! its administrator but the program: files, flags, addresses.
+//! The program of before is built by `scripts/predecessor` from this repository's own history. Everything is as it was
+//! left by its administrator but the program: files, flags, addresses.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,8 +28,8 @@ fn predecessor() -> PathBuf {
     PathBuf::from(String::from_utf8(output.stdout).unwrap().trim_end())
 }
 
-/// A file as it was written for the release of before. As many of its keys as go together: one that has got another meaning
-/// since, or is refused, ends the upgrade.
+/// A file as it was written for the release of before. As many of its keys as go together: one that has got another
+/// meaning since, or is refused, ends the upgrade.
 fn configuration(home: &Path) -> String {
     let home = home.display().to_string();
     [pools(&home), programs(&home)].join("\n")
@@ -198,7 +198,7 @@ fn the_doors_of_a_file_go_over_under_load_and_lose_nothing() {
     let load = Load::of(talks.map(|(name, talk)| (at(&home, name), talk)));
     load.wait(60);
 
-    // What is in hand is finished by the old one, however long it takes.
+    // A request in hand is finished by the old process, however long it takes.
     let gate = Gate::new();
     let mut asked = Client::connect(&at(&home, "pool"));
     asked.send(format!("wait {} answered\n", gate.path()));

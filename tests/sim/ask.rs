@@ -1,10 +1,10 @@
 //! The asker against pools that are made of dice.
 //!
-//! The shadow model knows for each line when it was read, under which channel-ID, and what was asked of whom. From that follow
-//! the promises of `ask`: every line gets exactly one answer, within its time-out, under its own channel-ID, which is either
-//! a pool's answer to that very question or the text for failures; without channel-IDs in the order of the lines; never more
-//! connections than allowed. A line that contradicts what is known of channel-IDs is asked nowhere. What has been counted is what
-//! has happened. At the end every line is let run out: none may be left over.
+//! The shadow model knows for each line when it was read, under which channel-ID, and which address got its question.
+//! The promises of `ask` follow: every line gets exactly one answer, within its time-out, under its own channel-ID,
+//! which is either a pool's answer to that very question or the text for failures; without channel-IDs in the order of
+//! the lines; never more connections than allowed. A line that contradicts what is known of channel-IDs is asked
+//! nowhere. What has been counted is what has happened. At the end every line is let run out: none may be left over.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -22,7 +22,7 @@ const STEPS: u64 = 3000;
 const FAILURE: &str = "BH";
 const CONTRADICTION: &str = "BH misread";
 
-/// Who is at the other end of standard input.
+/// The program at the other end of standard input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asking {
     Plainly,
@@ -30,7 +30,7 @@ enum Asking {
     Concurrently,
 }
 
-/// What a pool is up to; changes every now and then.
+/// The state of a pool; changes every now and then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mood {
     /// Answers, most of the time.
@@ -46,11 +46,11 @@ struct Waiting {
     read: Instant,
     channel: String,
     question: String,
-    /// Whether it is what it should be; else it gets the text for that, and nobody is asked.
+    /// True if the line is well-formed; else it is answered with the text for that, and no pool is asked.
     fits: bool,
     /// Everywhere it was asked, one after the other.
     asked: Vec<usize>,
-    /// Who took it and gave no good answer: they are not to have it again.
+    /// The addresses that took it and gave no good answer: they are not to have it again.
     spoilt: Vec<usize>,
 }
 
@@ -74,7 +74,7 @@ struct World {
     answered: u64,
     failed: u64,
     contradicted: u64,
-    /// How often a line was asked for another time.
+    /// The number of times that a line was asked again.
     retries: u64,
     /// In the end nothing breaks any more.
     calm: bool,
@@ -273,7 +273,7 @@ impl World {
                 };
                 (channel.clone(), format!("{channel} {question}"))
             }
-            // What looks like a first channel-ID is a question where it is known that there are none.
+            // A word that looks like a first channel-ID is part of the question if the flags say that there are none.
             Asking::Serially if !fits && self.policy.channel_ids == ChannelIds::Auto => {
                 ("1".to_owned(), format!("1 {question}"))
             }
@@ -343,7 +343,7 @@ impl World {
         waiting.spoilt.push(address);
     }
 
-    /// What a pool may wrap its answer in; Squid's never sees more than it can read.
+    /// Dresses a reply as a pool may send it; Squid's never sees more than it can read.
     fn clothe(&mut self, mut reply: Vec<u8>) -> Vec<u8> {
         if self.calm || self.asking == Asking::Plainly {
             return reply;
@@ -363,7 +363,7 @@ impl World {
         self.moods[address] = self.dice.pick(&moods).expect("there are some");
     }
 
-    /// What comes too late for its attempt is nobody's answer.
+    /// Reports about an attempt that is over are ignored.
     fn stale_report(&mut self) {
         let attempts: Vec<AttemptId> = self
             .trace
@@ -460,7 +460,7 @@ impl World {
     }
 }
 
-/// What the pool at that address answers to that question.
+/// The pool's answer at that address to that question.
 fn reply(question: &str, address: usize) -> String {
     format!("OK pool={address} {question}")
 }

@@ -1,7 +1,8 @@
-//! Seeded simulations of the pure cores: a virtual clock, a weighted grammar of events with deliberate bad luck, a shadow
-//! model that knows what must never happen, and a final drain to zero.
+//! Seeded simulations of the pure cores: a virtual clock, a weighted grammar of events with deliberate bad luck, a
+//! shadow model that knows what must never happen, and a final drain to zero.
 //!
-//! `IOTCPD_SIM_SEEDS=N` runs N seeds instead of 256; `IOTCPD_SIM_SEED=N` runs that one alone. A failure prints its seed.
+//! `IOTCPD_SIM_SEEDS=N` runs N seeds instead of 256; `IOTCPD_SIM_SEED=N` runs that one alone. A failure prints its
+//! seed.
 
 #![expect(
     clippy::expect_used,

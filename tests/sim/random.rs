@@ -25,7 +25,7 @@ impl Dice {
         self.roll() % bound.max(1)
     }
 
-    /// True so many times in a hundred.
+    /// Returns true with a probability of `chance` percent.
     pub(crate) fn percent(&mut self, chance: u64) -> bool {
         self.below(100) < chance
     }

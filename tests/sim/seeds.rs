@@ -1,4 +1,4 @@
-//! Which seeds are run, and whose fault a failure is.
+//! The choice of the seeds that are run, and the seed that a failure prints.
 
 /// Runs one simulation after the other and collects what they came to; names the seed of one that fails.
 pub(crate) fn each<T>(simulate: impl Fn(u64) -> T + std::panic::RefUnwindSafe) -> Vec<T> {

@@ -23,7 +23,7 @@ fn channel_ids(choices: &mut Choices<'_>) -> ChannelIds {
     choices.pick(&all).unwrap_or(ChannelIds::Auto)
 }
 
-/// A stream, and now and then one whose first line is about as long as any may be.
+/// Returns a stream, and now and then one whose first line is about as long as a line may be.
 fn stream(choices: &mut Choices<'_>, longest: usize) -> Vec<u8> {
     let beginning = match choices.byte() {
         length @ 252.. => vec![b'x'; longest - 254 + usize::from(length)],
@@ -32,9 +32,9 @@ fn stream(choices: &mut Choices<'_>, longest: usize) -> Vec<u8> {
     [&beginning, choices.take(usize::MAX)].concat()
 }
 
-/// `Splitter` and `Protocol`: mode, whether there are channel-IDs, three bytes that cut the rest, and one that may put a very
-/// long line before it. However the input is cut, each of its lines comes out once; and what is taken off a line stands before
-/// its answer, byte for byte.
+/// `Splitter` and `Protocol`: mode, whether there are channel-IDs, three bytes that cut the rest, and one that may put
+/// a very long line before it. However the input is cut, each of its lines comes out once; and what is taken off a line
+/// stands before its answer, byte for byte.
 pub fn fuzz_ask_input(input: &[u8]) {
     let mut choices = Choices::new(input);
     let (mode, ids, cuts) = (mode(&mut choices), channel_ids(&mut choices), choices.take(3));
@@ -114,8 +114,8 @@ fn check_channel(protocol: &mut Protocol, line: &[u8]) {
     );
 }
 
-/// `Collector` and `reply::result`: mode, the length of the channel-ID, three bytes that cut the rest, and one that may put a
-/// very long line before it. However a reply is cut, its first line is the answer, and Squid can read it.
+/// `Collector` and `reply::result`: mode, the length of the channel-ID, three bytes that cut the rest, and one that may
+/// put a very long line before it. However a reply is cut, its first line is the answer, and Squid can read it.
 pub fn fuzz_ask_reply(input: &[u8]) {
     let mut choices = Choices::new(input);
     let (mode, ahead, cuts) = (mode(&mut choices), choices.below(256), choices.take(3));
@@ -168,9 +168,9 @@ fn check_result(mode: Mode, reply: Vec<u8>, ahead: usize) {
     }
 }
 
-/// `Asker`: a few bytes are the policy, the rest decides what happens: lines, replies, faults, time. Every line gets exactly
-/// one answer, of one line, under its own channel-ID, and none is left when its time-out is over. (`tests/sim/ask.rs`, which
-/// knows what was asked of whom, holds that it is the right one.)
+/// `Asker`: a few bytes are the policy, the rest decides what happens: lines, replies, faults, time. Every line gets
+/// exactly one answer, of one line, under its own channel-ID, and none is left when its time-out is over.
+/// (`tests/sim/ask.rs`, which knows which address was asked for each line, holds that it is the right one.)
 pub fn fuzz_asker(input: &[u8]) {
     let mut choices = Choices::new(input);
     let mut run = Run::new(&mut choices);

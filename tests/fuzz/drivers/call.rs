@@ -1,4 +1,4 @@
-//! What an exec door, or something that takes its place, answers to `iotcpd call`.
+//! Answers to `iotcpd call` of an exec door, or of a program in its place.
 
 use super::Choices;
 use iotcpd::internals::call::{AnswerError, AnswerReader, Finding, Output, ProgramEnd};
@@ -12,8 +12,8 @@ struct Read {
     wrong: Option<AnswerError>,
 }
 
-/// `AnswerReader`: four bytes cut the rest. Every cut gives what the answer gives when it is looked at whole; and of an answer that is
-/// made of whole pairs, each is what it says.
+/// `AnswerReader`: four bytes cut the rest. Every cut gives what the answer gives when it is looked at whole; and of an
+/// answer that is made of whole pairs, each is what it says.
 pub fn fuzz_call_answer(input: &[u8]) {
     let mut choices = Choices::new(input);
     let cuts = choices.take(4);

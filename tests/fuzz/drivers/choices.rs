@@ -34,14 +34,14 @@ impl<'i> Choices<'i> {
         items.get(self.below(items.len())).copied()
     }
 
-    /// The next so many bytes, or those that are left.
+    /// Takes the next `length` bytes, or all that are left.
     pub(super) fn take(&mut self, length: usize) -> &'i [u8] {
         let (taken, rest) = self.bytes.split_at(length.min(self.bytes.len()));
         self.bytes = rest;
         taken
     }
 
-    /// What is left, cut at the same places in every run: into pieces of the lengths that `cuts` names in turn.
+    /// The remaining bytes, cut at the same places in every run: into pieces of the lengths that `cuts` names in turn.
     pub(super) fn pieces(self, cuts: &'i [u8]) -> impl Iterator<Item = &'i [u8]> {
         let mut rest = self;
         let mut lengths = cuts.iter().copied().cycle();

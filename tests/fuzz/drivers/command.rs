@@ -1,10 +1,10 @@
-//! What clients of a command door send.
+//! Messages from clients of a command door.
 
 use super::Choices;
 use iotcpd::internals::command::{Exchange, Found};
 
-/// `exchange::Exchange`: one byte is how long a message may be, four more cut the rest. Every cut gives the messages that the
-/// stream gives when it is looked at whole; none is longer than allowed, or holds what would have ended it.
+/// `exchange::Exchange`: one byte is how long a message may be, four more cut the rest. Every cut gives the messages
+/// that the stream gives when it is looked at whole; none is longer than allowed, or holds what would have ended it.
 pub fn fuzz_command_exchange(input: &[u8]) {
     let mut choices = Choices::new(input);
     let longest = choices.below(64);

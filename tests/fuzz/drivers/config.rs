@@ -1,4 +1,4 @@
-//! What operators write: files and quantities.
+//! The operator's files and quantities.
 
 use std::fmt::{Debug, Display};
 use std::str::FromStr;
@@ -8,8 +8,8 @@ use iotcpd::internals::config::spec::command::CommandSpec;
 use iotcpd::internals::config::units::{Escaped, FileMode, Size, Time, Whole};
 use iotcpd::internals::error::Blame;
 
-/// `config::file::read`: it gives services or mistakes. Each mistake is one line, free of control characters, which begins
-/// with a place inside the text and says what to do.
+/// `config::file::read`: it gives services or mistakes. Each mistake is one line, free of control characters, which
+/// begins with a place inside the text and says what to do.
 pub fn fuzz_config_file(input: &[u8]) {
     match file::read("file", input) {
         Ok(services) => assert!(!services.is_empty(), "a file without a service is a mistake"),
@@ -23,8 +23,8 @@ pub fn fuzz_config_file(input: &[u8]) {
     }
 }
 
-/// `config::file::read_torc`: the same for a torc.cfg. What it gives is a door that can be opened, with commands that can be
-/// asked for by their names.
+/// `config::file::read_torc`: the same for a torc.cfg. What it gives is a door that can be opened, with commands that
+/// can be asked for by their names.
 pub fn fuzz_torc_cfg(input: &[u8]) {
     match file::read_torc("file", input, &CommandSpec::default()) {
         Ok(door) => {

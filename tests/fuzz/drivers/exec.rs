@@ -1,4 +1,4 @@
-//! What clients of an exec door send.
+//! Requests from clients of an exec door.
 
 use super::Choices;
 use iotcpd::internals::exec::{End, Found, PER_ARGUMENT, Protocol, Wrong};
@@ -14,9 +14,9 @@ struct Read {
     wrong: Option<Wrong>,
 }
 
-/// `request::Reader`: one byte is how long the arguments may be, four more cut the rest. Every cut gives what the stream gives
-/// when it is looked at whole; arguments come once, are no longer than allowed, and begin with a name; what they were written
-/// from is read back from them.
+/// `request::Reader`: one byte is how long the arguments may be, four more cut the rest. Every cut gives what the
+/// stream gives when it is looked at whole; arguments come once, are no longer than allowed, and begin with a name;
+/// what they were written from is read back from them.
 pub fn fuzz_exec_request(input: &[u8]) {
     let mut choices = Choices::new(input);
     let longest = choices.below(64);
@@ -59,9 +59,9 @@ pub fn fuzz_exec_request(input: &[u8]) {
     );
 }
 
-/// `sockproc::Reader`: one byte is how long the command line may be, four more cut the rest. Every cut gives what the stream
-/// gives when it is looked at whole; the command line is what stands before the first CR LF, the input what stands behind the
-/// second, and no more of it than was announced.
+/// `sockproc::Reader`: one byte is how long the command line may be, four more cut the rest. Every cut gives what the
+/// stream gives when it is looked at whole; the command line is what stands before the first CR LF, the input what
+/// stands behind the second, and no more of it than was announced.
 pub fn fuzz_sockproc_request(input: &[u8]) {
     let mut choices = Choices::new(input);
     // The shell and its option have room in any case.

@@ -3,8 +3,9 @@
 use super::Choices;
 use iotcpd::internals::framing::{Channel, Framing, LineSearch, Prefix, Progress, channel};
 
-/// `channel`: the number before a line is the one whose digits stand there, and nothing that is not a number is one. As much of
-/// a line as has come says the same as the whole of it, or that more is needed; and what `Prefix` writes is read again.
+/// `channel`: the number before a line is the one whose digits stand there, and nothing that is not a number is one. As
+/// much of a line as has come says the same as the whole of it, or that more is needed; and what `Prefix` writes is
+/// read again.
 pub fn fuzz_channel(input: &[u8]) {
     let line = input.split_inclusive(|byte| *byte == b'\n').next().unwrap_or_default();
     let end = line.iter().position(|byte| b" \r\n".contains(byte));
@@ -33,14 +34,14 @@ pub fn fuzz_channel(input: &[u8]) {
     }
 }
 
-/// How a stream of messages ends.
+/// The end of a stream of messages.
 #[derive(Debug, PartialEq, Eq)]
 enum End {
-    /// So many bytes of an unfinished message are left.
+    /// The number of bytes left of an unfinished message.
     Unfinished(usize),
     /// A message is longer than allowed.
     TooLong,
-    /// What comes is no message.
+    /// The stream goes on with something that is no message.
     Malformed(&'static str),
 }
 
@@ -61,9 +62,9 @@ const FRAMINGS: [Framing; 7] = [
     Framing::Eof,
 ];
 
-/// `Framer` and `Framing::encode`: one byte chooses the framing, one the longest message allowed, four more cut the rest.
-/// Every cut gives the messages that the stream has when it is looked at whole, none is longer than allowed, and what each
-/// says is either refused by another framing or read back from it.
+/// `Framer` and `Framing::encode`: one byte chooses the framing, one the longest message allowed, four more cut the
+/// rest. Every cut gives the messages that the stream has when it is looked at whole, none is longer than allowed, and
+/// what each says is either refused by another framing or read back from it.
 pub fn fuzz_framings(input: &[u8]) {
     let mut choices = Choices::new(input);
     let Some(framing) = choices.pick(&FRAMINGS) else { return };
@@ -107,8 +108,8 @@ fn read_back(framing: Framing, payload: &[u8]) {
     assert_eq!(kernel(&message.payload), kernel(payload), "{framing}");
 }
 
-/// `LineFramer`: the first byte is the longest line allowed, four more cut the rest. Every cut gives the frames that the
-/// stream has when it is looked at whole; too long is exactly a line with more bytes than allowed before its LF.
+/// `LineFramer`: the first byte is the longest line allowed, four more cut the rest. Every cut gives the frames that
+/// the stream has when it is looked at whole; too long is exactly a line with more bytes than allowed before its LF.
 pub fn fuzz_line(input: &[u8]) {
     let mut choices = Choices::new(input);
     let longest = choices.below(64);
@@ -162,8 +163,8 @@ fn lines(longest: usize, stream: &[u8]) -> (Vec<Vec<u8>>, End) {
     (lines, End::Unfinished(0))
 }
 
-/// `LineSearch`: two bytes say how long the wanted line is and how the rest is cut. Wherever it is cut, the first line that
-/// is the wanted one (but for white space at their ends) is found, and what lies behind it is left.
+/// `LineSearch`: two bytes say how long the wanted line is and how the rest is cut. Wherever it is cut, the first line
+/// that is the wanted one (but for white space at their ends) is found, and what lies behind it is left.
 pub fn fuzz_ready_line(input: &[u8]) {
     let mut choices = Choices::new(input);
     let length = choices.below(16);

@@ -1,12 +1,12 @@
 //! The promise of each parser that reads bytes from outside, and of the pure cores, whatever the bytes are.
 //!
-//! One function for each parser: it takes any bytes, feeds the parser with them, and panics if the result breaks the parser's
-//! promise. Each is the whole of one fuzz target in `fuzz_targets` and one line of [`TARGETS`], which `cargo test --test fuzz`
-//! runs over the seeds and over mutations of them. The module is compiled twice: as a part of that test, and as the
-//! library of the fuzz crate.
+//! One function for each parser: it takes any bytes, feeds the parser with them, and panics if the result breaks the
+//! parser's promise. Each is the whole of one fuzz target in `fuzz_targets` and one line of [`TARGETS`], which `cargo
+//! test --test fuzz` runs over the seeds and over mutations of them. The module is compiled twice: as a part of that
+//! test, and as the library of the fuzz crate.
 //!
-//! Where a parser needs more than bytes (the places where a stream is cut, the next event), the first bytes of the input
-//! decide it ([`Choices`]). An oracle here is written the slow and obvious way, never the way of the parser.
+//! Where a parser needs more than bytes (the places where a stream is cut, the next event), the first bytes of the
+//! input decide it ([`Choices`]). An oracle here is written the slow and obvious way, never the way of the parser.
 //!
 //! The drivers reach the crate through `iotcpd::internals` alone.
 

@@ -6,8 +6,8 @@ use ipnet::IpNet;
 
 use iotcpd::internals::net::{AccessList, ConnectAddr, ListenAddr, PeerAddr, handover, parse_net};
 
-/// `ListenAddr` and `ConnectAddr`: what can be read is written back as text that means the same, and neither that text nor
-/// an error holds control characters, which would break a line of the log.
+/// `ListenAddr` and `ConnectAddr`: what can be read is written back as text that means the same, and neither that text
+/// nor an error holds control characters, which would break a line of the log.
 pub fn fuzz_addresses(input: &[u8]) {
     let text = &*String::from_utf8_lossy(input);
     let listen = text.parse::<ListenAddr>();
@@ -47,9 +47,9 @@ fn shown<T: ToString, E: ToString>(outcome: &Result<T, E>) -> String {
     shown
 }
 
-/// `parse_net`: what can be read is written back as text that means the same, and a list that denies a network denies its
-/// first and its last address, whichever way they are spelled. IPv4-mapped addresses within a wider IPv6 network are IPv4, and
-/// not meant by it.
+/// `parse_net`: what can be read is written back as text that means the same, and a list that denies a network denies
+/// its first and its last address, whichever way they are spelled. IPv4-mapped addresses within a wider IPv6 network
+/// are IPv4, and not meant by it.
 pub fn fuzz_networks(input: &[u8]) {
     let text = &*String::from_utf8_lossy(input);
     let outcome = parse_net(text);

@@ -1,4 +1,4 @@
-//! What children write to standard error.
+//! The standard error of children.
 
 use std::time::{Duration, Instant};
 
@@ -11,9 +11,10 @@ const LONGEST_ESCAPE: usize = 4;
 const MARK: usize = 16;
 
 /// `StderrLog`: four bytes cut the rest, and make time pass between the pieces. Every line in the log is one line of
-/// bounded length and free of control characters, and every line of the child is in the log or among those told as left out.
+/// bounded length and free of control characters, and every line of the child is in the log or among the lines counted
+/// as left out.
 ///
-/// An input that holds "left out" itself is not looked at: its lines could not be told from those that count.
+/// An input that holds "left out" itself is skipped: its lines could not be told from the ones that count.
 pub fn fuzz_stderr_log(input: &[u8]) {
     if input.windows(8).any(|window| window == b"left out") {
         return;

@@ -1,18 +1,20 @@
-//! One message, one reading: what is passed on is the same message to every reader, from the most exacting to the most careless.
+//! One message, one reading: what is passed on is the same message to every reader, from the most exacting to the most
+//! careless.
 
 use std::collections::BTreeSet;
 
 use super::Choices;
 use iotcpd::internals::framing::{Framing, LineRules, Progress};
 
-/// What ends a line to some reader or other.
+/// The characters that end a line for one reader or another.
 const LINE_ENDS: [char; 10] = [
     '\n', '\r', '\x0b', '\x0c', '\x1c', '\x1d', '\x1e', '\u{85}', '\u{2028}', '\u{2029}',
 ];
 
-/// The content-length framer, and `Framing::passed_on`: a stream that begins with a message begins with the same one wherever
-/// it is cut in two; and what is passed on of it is that message to whoever insists on every letter of a head, to whoever takes
-/// whatever looks like a line or a length, and to the framer itself, which passes it on as it is.
+/// The content-length framer, and `Framing::passed_on`: a stream that begins with a message begins with the same one
+/// wherever it is cut in two. The bytes that are passed on of it are that message to a reader that insists on every
+/// letter of a head, to a reader that takes everything that looks like a line or a length, and to the framer itself,
+/// which passes it on as it is.
 pub fn fuzz_heads(stream: &[u8]) {
     let whole = first(stream);
     for cut in 0..stream.len() {
@@ -28,7 +30,7 @@ pub fn fuzz_heads(stream: &[u8]) {
     let said = frame.payload_in(stream);
     let message = stream.get(..frame.length).unwrap_or_default();
     let passed = Framing::ContentLength.passed_on(message, said).into_owned();
-    // What follows on the worker's side.
+    // The next message on the worker's side.
     let stream = [passed.as_slice(), b"Content-Length: 1\r\n\r\nx"].concat();
     let shown = passed.escape_ascii();
     assert_eq!(exacting(&stream), Some(said), "{shown}");
@@ -62,8 +64,8 @@ fn exacting(stream: &[u8]) -> Option<&[u8]> {
     stream.get(begin..begin.checked_add(length.parse().ok()?)?)
 }
 
-/// Whatever may end a line does, a line of blanks is empty, and the last thing that looks like a length is the length, whatever
-/// stands around it.
+/// Whatever may end a line does, a line of blanks is empty, and the last thing that looks like a length is the length,
+/// whatever stands around it.
 fn careless(stream: &[u8]) -> Option<&[u8]> {
     let (mut at, mut length) = (0, None);
     loop {
@@ -86,8 +88,8 @@ fn careless(stream: &[u8]) -> Option<&[u8]> {
     stream.get(at..at.checked_add(length?)?)
 }
 
-/// `LineRules::check`: one byte chooses framing and rules, the rest is a message. One that passes is one message to all readers,
-/// those who are known to read in a way that the operator has ruled out left aside.
+/// `LineRules::check`: one byte chooses framing and rules, the rest is a message. One that passes is one message to all
+/// readers, except the readers that the operator has ruled out by these flags.
 pub fn fuzz_line_rules(input: &[u8]) {
     let mut choices = Choices::new(input);
     let bits = choices.below(16);

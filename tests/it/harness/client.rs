@@ -102,7 +102,7 @@ impl Client {
         }
     }
 
-    /// Whether there is something to be read right now, be it the end.
+    /// Returns true if there is something to be read right now, be it the end.
     pub(crate) fn has_input(&self) -> bool {
         let mut wanted = [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)];
         poll(&mut wanted, PollTimeout::ZERO).expect("poll a connection") == 1

@@ -1,7 +1,7 @@
 //! The daemon under test: the real binary, on a port of its own, with everything it starts marked as its.
 //!
-//! [`Daemon::pool`] and [`Daemon::start`] return once it listens. The drop kills it with KILL, as a crash would, and asserts
-//! that every process which carries its mark goes without further help.
+//! [`Daemon::pool`] and [`Daemon::start`] return once it listens. The drop kills it with KILL, as a crash would, and
+//! asserts that every process which carries its mark goes without further help.
 
 use std::ffi::OsStr;
 use std::ops::Deref;
@@ -21,7 +21,7 @@ const MARK: &str = "IOTCPD_TEST_HOME";
 /// The program under test.
 const BINARY: &str = env!("CARGO_BIN_EXE_iotcpd");
 
-/// What the daemon writes, once for each listener, when it is ready.
+/// The daemon's line, once for each listener, when it is ready.
 const LISTENING: &str = ": listening on ";
 
 /// The line that ends (and, with nothing before it, begins) the USR2 block.
@@ -35,12 +35,12 @@ pub(crate) struct Daemon {
     may_be_succeeded: bool,
 }
 
-/// Whether this is the guard's program: the daemon's, in memory that has no name.
+/// Returns true if this is the guard's program: the daemon's, in memory that has no name.
 fn is_guards(program: &Path) -> bool {
     program.starts_with("/memfd:io-guard (deleted)")
 }
 
-/// How a daemon is started.
+/// The command line, environment and streams of a daemon that is about to be started.
 #[derive(Debug)]
 pub(crate) struct Builder {
     arguments: Vec<String>,
@@ -101,8 +101,8 @@ impl Daemon {
         Client::connect(&self.addr())
     }
 
-    /// A new connection that the daemon has already accepted and, as nothing was there to be read, watches. Only for a test
-    /// whose other connections stay as they are meanwhile.
+    /// A new connection that the daemon has already accepted and, as nothing was there to be read, watches. Only for a
+    /// test whose other connections stay as they are meanwhile.
     #[track_caller]
     pub(crate) fn watched_client(&self) -> Client {
         let before = self.usr1().count("connections");
@@ -126,8 +126,8 @@ impl Daemon {
         StatsBlock::parse(&text).unwrap_or_else(|| self.fail("no statistics block on standard output"))
     }
 
-    /// Asks for the statistics until they show what `wanted` looks for. Each answer is an event of the daemon's loop, so
-    /// this is for states that the daemon reaches by itself and tells in no other way (a request has been queued).
+    /// Asks for the statistics until they show what `wanted` looks for. Each answer is an event of the daemon's loop,
+    /// so this is for states that the daemon reaches by itself and tells in no other way (a request has been queued).
     #[track_caller]
     pub(crate) fn usr1_until(&self, wanted: impl Fn(&StatsBlock) -> bool) -> StatsBlock {
         let deadline = std::time::Instant::now() + super::WATCHDOG;
@@ -157,8 +157,8 @@ impl Daemon {
             .collect()
     }
 
-    /// Its living workers: its children but the guard, and one that is just being started, which is no program of its own
-    /// yet.
+    /// Its living workers: its children but the guard, and one that is just being started, which is no program of its
+    /// own yet.
     pub(crate) fn children(&self) -> Vec<i32> {
         let children = processes::children_of(self.pid()).into_iter();
         let is_worker = |program: PathBuf| program != Path::new(BINARY) && !is_guards(&program);
@@ -167,8 +167,8 @@ impl Daemon {
             .collect()
     }
 
-    /// The process that sees to it that nothing outlives the daemon; it is a child, but no worker. One that has just taken the
-    /// place of another is awaited until it is what it will be.
+    /// The process that sees to it that nothing outlives the daemon; it is a child, but no worker. One that has just
+    /// taken the place of another is awaited until it is what it will be.
     #[track_caller]
     pub(crate) fn guard(&self) -> i32 {
         let deadline = std::time::Instant::now() + super::WATCHDOG;
@@ -235,8 +235,8 @@ impl Builder {
         self
     }
 
-    /// Starts it by this name of the program under test, as one that may be upgraded: whoever has taken its place by the time
-    /// of the drop is killed with it.
+    /// Starts it by this name of the program under test, as one that may be upgraded: a successor that has taken its
+    /// place by the time of the drop is killed with it.
     pub(crate) fn installed_at(mut self, binary: &Path) -> Self {
         binary.clone_into(&mut self.binary);
         self.may_be_succeeded = true;
@@ -249,7 +249,7 @@ impl Builder {
         self
     }
 
-    /// What it finds on its standard input; nothing unless said.
+    /// Its standard input; nothing unless set.
     pub(crate) fn stdin(mut self, stdin: impl Into<Stdio>) -> Self {
         self.stdin = stdin.into();
         self
@@ -281,7 +281,7 @@ impl Builder {
         }
     }
 
-    /// What must be done in the process that becomes the daemon is done by a shell, which then becomes it: the pid stays.
+    /// Settings that only the new process can make are made by a shell, which then becomes the daemon: the pid stays.
     fn command(&self) -> Command {
         let mut setup = String::new();
         if let Some(limit) = self.open_files {

@@ -1,8 +1,8 @@
-//! Holding a scripted worker still, exactly as long as a test wants.
+//! Gates: they hold a scripted worker still, exactly as long as a test wants.
 //!
-//! A gate is a UNIX socket. A worker told to wait at it connects, says its pid, and reads until the other end closes; the
-//! test learns of the arrival by accepting, and lets the worker go by dropping it. Any number of workers may stand at one
-//! gate; a gate whose test has gone is open.
+//! A gate is a UNIX socket. A worker told to wait at it connects, says its pid, and reads until the other end closes;
+//! the test learns of the arrival by accepting, and lets the worker go on by dropping it. Any number of workers may
+//! wait at one gate; a gate whose test has gone is open.
 
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
@@ -49,7 +49,7 @@ impl Gate {
         }
     }
 
-    /// What a request or a flag calls it.
+    /// The gate's name in a request or a flag.
     pub(crate) fn path(&self) -> &str {
         &self.path
     }
@@ -82,7 +82,7 @@ impl Arrival {
     /// Lets the worker go on; what a drop does, as a word.
     pub(crate) fn open(self) {}
 
-    /// Waits until the worker has left the gate without being let go: it was killed.
+    /// Waits until the worker has left the gate without having been released: it was killed.
     #[track_caller]
     pub(crate) fn wait_killed(mut self) {
         let mut rest = String::new();

@@ -16,7 +16,7 @@ pub(crate) struct Manager {
 }
 
 impl Manager {
-    /// One that nobody has told anything.
+    /// Starts one that no daemon has told anything yet.
     #[track_caller]
     pub(crate) fn new() -> Self {
         let home = temp_dir();
@@ -40,7 +40,7 @@ impl Manager {
         String::from_utf8_lossy(&message[..length]).into_owned()
     }
 
-    /// What is told once the start is over; what is told of the wait for it is passed over.
+    /// Waits for the message that the start is over; messages about the wait for it are skipped.
     #[track_caller]
     pub(crate) fn ready(&self) {
         let mut told = self.told();

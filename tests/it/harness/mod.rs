@@ -1,14 +1,14 @@
-//! What every test of the binary stands on: the daemon as a handle, clients, gates, the scripted worker.
+//! The tools that every test of the binary uses: the daemon as a handle, clients, gates, the scripted worker.
 //!
 //! The life of one test: it makes a [`Daemon`] (its own directory, its own port, its own mark in the environment),
 //! talks to it with [`Client`]s, holds workers still at [`Gate`]s, and drops it; the drop kills the daemon with KILL
 //! and asserts that nothing which carries its mark is left.
 //!
-//! What holds: nothing here sleeps, looks again after a while, or measures time. Every wait is for an event (a line, a
-//! connection, an exit) and ends early when the event can no longer come; [`WATCHDOG`] only turns a hang into a failure
-//! that shows what the program has said. A test that needs an order makes it with gates.
+//! The invariant: nothing here sleeps, looks again after a while, or measures time. Every wait is for an event (a line,
+//! a connection, an exit) and ends early when the event can no longer come; [`WATCHDOG`] only turns a hang into a
+//! failure that shows what the program has said. A test that needs an order makes it with gates.
 //!
-//! What does not belong: knowledge of one door, and anything that a single test needs.
+//! Knowledge of one door, and anything that a single test needs, do not belong here.
 
 mod client;
 mod daemon;
@@ -49,7 +49,7 @@ pub(crate) fn temp_dir() -> TempDir {
         .expect("make a temporary directory")
 }
 
-/// A TCP port of 127.0.0.1 that nobody listened on a moment ago, for programs that cannot be given port 0.
+/// A TCP port of 127.0.0.1 that was free a moment ago, for programs that cannot be given port 0.
 #[track_caller]
 pub(crate) fn free_port() -> u16 {
     let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind any port of 127.0.0.1");

@@ -1,8 +1,8 @@
-//! Processes as `/proc` shows them: who is whose child, and who carries a mark in its environment.
+//! Processes as `/proc` shows them: their children, and the marks in their environments.
 //!
-//! A mark is one `NAME=value` entry that a daemon is started with and its workers, and theirs, inherit. The test program
-//! makes itself the reaper of its orphans, so that what a killed daemon leaves behind becomes its own child and its end
-//! can be waited for instead of looked for again and again.
+//! A mark is one `NAME=value` entry that a daemon is started with and its workers, and theirs, inherit. The test
+//! program makes itself the reaper of its orphans, so that processes left behind by a killed daemon become its own
+//! children and their end can be waited for.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,8 +16,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-/// How long what is left of a daemon may take to go: promise 6 of design.md says a second, the rest is for a loaded
-/// machine, and no test that passes waits for any of it.
+/// The time that processes left behind by a daemon may take to go: promise 6 of design.md says a second, the rest is
+/// for a loaded machine, and no test that passes waits for any of it.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Makes orphans of this process's descendants its own children.
@@ -67,9 +67,9 @@ pub(crate) fn kill_marked(mark: &str, name: &str) {
     }
 }
 
-/// Waits until a process whose parent stands still has ended, and that parent will find it so. Its `/proc/PID/exe` goes much
-/// earlier, while it still ends, and its state a moment before its parent is told: both happen under a lock of the kernel for
-/// which a signal to a process group, even none, waits.
+/// Waits until a process whose parent stands still has ended, and that parent will find it so. Its `/proc/PID/exe` goes
+/// much earlier, while it still ends, and its state a moment before its parent is told: both happen under a lock of the
+/// kernel for which a signal to a process group, even none, waits.
 #[track_caller]
 pub(crate) fn wait_zombie(leader: i32) {
     let deadline = Instant::now() + super::WATCHDOG;
@@ -92,7 +92,7 @@ pub(crate) fn wait_orphan(pid: i32) -> WaitStatus {
                 outcome => break outcome,
             }
         };
-        // Nobody listens any more when the wait below has given up.
+        // The receiver is gone when the wait below has given up.
         done.send(status).ok();
     });
     let status = waiting.recv_timeout(super::WATCHDOG);
@@ -100,7 +100,7 @@ pub(crate) fn wait_orphan(pid: i32) -> WaitStatus {
     status.expect("wait for a child")
 }
 
-/// Waits until no process carries `mark`. `Err` names those that stayed; they are killed, so that one failed test does
+/// Waits until no process carries `mark`. `Err` names the ones that stayed; they are killed, so that one failed test does
 /// not disturb the next.
 pub(crate) fn wait_all_gone(mark: &str) -> Result<(), String> {
     let (done, waiting) = mpsc::channel();
@@ -109,7 +109,7 @@ pub(crate) fn wait_all_gone(mark: &str) -> Result<(), String> {
         while let Some(orphan) = marked(&thread_mark).into_iter().next() {
             wait_for(orphan);
         }
-        // Nobody listens any more when the wait below has given up.
+        // The receiver is gone when the wait below has given up.
         done.send(()).ok();
     });
     if waiting.recv_timeout(GONE_WITHIN).is_ok() {
@@ -168,9 +168,9 @@ fn marked_processes_are_found_waited_for_and_gone() {
     adopt_orphans();
     let directory = super::temp_dir();
     let mark = format!("IOTCPD_TEST_HOME={}", directory.path().display());
-    // The shell leaves an orphan behind that lives until its input, which the test holds, ends. (Descriptor 3, because a
-    // shell gives its background children an empty standard input.) It is the orphan that says that it is there, and it runs
-    // nothing else: in the middle of an exec a process has no environment to be known by.
+    // The shell leaves an orphan behind that lives until its input, which the test holds, ends. (Descriptor 3, because
+    // a shell gives its background children an empty standard input.) It is the orphan that says that it is there, and
+    // it runs nothing else: in the middle of an exec a process has no environment to be known by.
     let mut shell = Command::new("sh");
     shell.args([
         "-c",

@@ -1,7 +1,7 @@
 //! Any program as a child of the test: its output collected, its exit an event, its end certain.
 //!
-//! A program lives from [`Program::start`] until its exit or its drop, which kills it. Its pid is signalled only while it
-//! has not been reaped, so a signal can never hit a stranger that got the number.
+//! A program lives from [`Program::start`] until its exit or its drop, which kills it. Its pid is signalled only while
+//! it has not been reaped, so a signal can never hit a stranger that got the number.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -22,9 +22,9 @@ pub(crate) struct Program {
     pid: Pid,
     /// Its standard input; take and drop it for end of file.
     pub(crate) stdin: Option<ChildStdin>,
-    /// What it wrote to standard output.
+    /// Its standard output.
     pub(crate) stdout: Transcript,
-    /// What it wrote to standard error.
+    /// Its standard error.
     pub(crate) stderr: Transcript,
     exit: Arc<Exit>,
 }
@@ -152,11 +152,12 @@ impl Program {
     }
 }
 
-/// Waits without reaping, then reaps under the lock: whoever holds the lock and sees no status has a pid that is ours.
+/// Waits without reaping, then reaps under the lock: a thread that holds the lock and sees no status has a pid that is
+/// ours.
 fn report_exit(pid: Pid, mut child: Child, exit: &Exit) {
     while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(nix::errno::Errno::EINTR) {}
     let mut status = exit.status.lock().unwrap_or_else(PoisonError::into_inner);
-    // Not being able to reap would mean that somebody else did; the wait status 0xff00 stands for "unknown".
+    // A failure to reap would mean that another thread had done so; the wait status 0xff00 stands for "unknown".
     *status = Some(child.wait().unwrap_or_else(|_| ExitStatus::from_raw(0xff00)));
     exit.came.notify_all();
 }

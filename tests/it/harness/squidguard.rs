@@ -17,7 +17,7 @@ pub(crate) struct SquidGuard {
 }
 
 impl SquidGuard {
-    /// Builds a database that blocks [`BLOCKED_DOMAIN`]; whoever asks for it is sent to `redirect`, in which squidGuard
+    /// Builds a database that blocks [`BLOCKED_DOMAIN`]; a request for it is sent to `redirect`, in which squidGuard
     /// puts the URL in the place of `%u`.
     #[track_caller]
     pub(crate) fn redirecting_to(redirect: &str) -> Self {
@@ -50,7 +50,8 @@ impl SquidGuard {
         shell_words::join(["squidGuard", "-c", &self.configuration()])
     }
 
-    /// Writes a mistake into its configuration: whoever reads it from now on lets everything pass ("emergency mode").
+    /// Writes a mistake into its configuration: a squidGuard that reads it from now on lets everything pass ("emergency
+    /// mode").
     #[track_caller]
     pub(crate) fn break_configuration(&self) {
         let sound = fs::read_to_string(self.configuration()).expect("read squidGuard's configuration");

@@ -1,4 +1,4 @@
-//! What a program writes to one of its output streams, line by line, and waiting for a line of it.
+//! One output stream of a program, line by line, and waits for a line of it.
 //!
 //! A reader thread appends lines until the stream ends; any number of tests wait on the condition variable. A wait ends
 //! with its line, or fails at once when the stream has ended without it.
@@ -73,7 +73,7 @@ impl Transcript {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// How many lines there are: the place from which [`wait_from`](Self::wait_from) sees only what comes later.
+    /// The number of lines: the place from which [`wait_from`](Self::wait_from) sees only later ones.
     pub(crate) fn len(&self) -> usize {
         self.lock().lines.len()
     }
@@ -103,7 +103,7 @@ impl Transcript {
         }
     }
 
-    /// Waits until the program and all who share its stream have closed it; returns everything.
+    /// Waits until the program and all processes that share its stream have closed it; returns everything.
     pub(crate) fn wait_ended(&self) -> Result<String, String> {
         let deadline = Instant::now() + WATCHDOG;
         let mut lines = self.lock();

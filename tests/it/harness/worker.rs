@@ -1,5 +1,5 @@
-//! The scripted worker (`examples/scripted-worker.rs`, which documents its language): the command that a daemon starts it
-//! with, and the worker itself driven by hand.
+//! The scripted worker (`examples/scripted-worker.rs`, which documents its language): the command that a daemon starts
+//! it with, and the worker itself driven by hand.
 
 use std::io::Write;
 use std::path::PathBuf;
