@@ -1,7 +1,7 @@
-# What scripts/bench and scripts/bench-before share: servers that are started and stopped, and numbers made of what they say.
+# Shared by scripts/bench and scripts/bench-before: servers that are started and stopped, and the numbers in their output.
 # To be sourced with the working directory at the project's root and `set -eu` in force. Leaves nothing behind: a temporary
 # directory in $work and the processes in $running go when the shell ends.
-# shellcheck shell=sh disable=SC2034  # variables for those who source this
+# shellcheck shell=sh disable=SC2034  # variables for the scripts that source this
 
 requests=${REQUESTS:-20000}
 clients=16
@@ -29,7 +29,7 @@ finish() {
 trap finish EXIT
 trap 'exit 1' HUP INT TERM
 
-# until_line NAME PATTERN: the rest of what NAME says goes to its log; returns when a line matches, and leaves it in $line.
+# until_line NAME PATTERN: the rest of NAME's output goes to its log; returns when a line matches, and leaves it in $line.
 until_line() {
     mkfifo "$work/$1.event"
     exec 4<>"$work/$1.event"
@@ -67,7 +67,7 @@ start() {
     address=${address%% *}
 }
 
-# stop PROCESS: ends it, and forgets its number before somebody else gets it.
+# stop PROCESS: ends it, and forgets its number before another process gets it.
 stop() {
     kill "$1"
     wait "$1" 2>/dev/null || :
