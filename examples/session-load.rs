@@ -103,6 +103,7 @@ fn first(address: &str, connections: u32, pause: Duration) -> Result<(), Box<dyn
         latency.record(u64::try_from(began.elapsed().as_nanos())?)?;
         stream.shutdown(Shutdown::Write)?;
         std::io::copy(&mut stream, &mut std::io::sink())?;
+        // PAUSE_MS: a worker is free and at rest again before the next connection.
         thread::sleep(pause);
     }
     let at = |quantile| latency.value_at_quantile(quantile) as f64 / 1000.0;

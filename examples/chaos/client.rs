@@ -155,6 +155,7 @@ impl Connection {
         match step {
             Step::Send(bytes) => self.stream.write_all(bytes),
             Step::Pause(time) => {
+                // The pause is the client's behaviour under test.
                 thread::sleep(*time);
                 Ok(())
             }
@@ -201,6 +202,7 @@ impl Connection {
                 self.answers.push(answer);
                 self.pending.drain(..taken);
             }
+            // A slow reader is slow on purpose.
             thread::sleep(self.reads_every);
         }
         End::Ignored

@@ -305,6 +305,7 @@ fn look_until<T>(limit: Duration, mut look: impl FnMut() -> io::Result<Option<T>
         if found.is_some() || Instant::now() >= deadline {
             return Ok(found);
         }
+        // No event says that a process of another parent has gone.
         thread::sleep(LOOK_AGAIN);
     }
 }

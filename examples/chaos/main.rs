@@ -118,6 +118,7 @@ fn killed_during_starts(dice: &mut Dice) -> Result<Vec<String>, Box<dyn Error>> 
         let home = Daemon::directory()?;
         let modes = mode::all(home.path())?;
         let mut daemon = Daemon::start(home, &modes)?;
+        // The kill comes at any moment of the starts; to wait for an event would always hit the same one.
         thread::sleep(dice.pause(PAUSE));
         daemon.signal(Signal::SIGKILL)?;
         daemon.wait(MARGIN)?;
@@ -227,6 +228,7 @@ impl Chaos {
         let mut dice = Dice::new(self.seed, stream);
         let mut tally = Tally::default();
         for number in 0_u64.. {
+            // The clients come at times of their own, which makes the load.
             thread::sleep(dice.pause(PAUSE) + self.lull_left(target));
             if Instant::now() >= until {
                 break;
@@ -273,6 +275,7 @@ impl Chaos {
             if Instant::now() >= deadline {
                 return Err(format!("without load, {:?} requests in hand: {busy:?}", busy.in_hand()).into());
             }
+            // The daemon announces no moment of rest: only another USR1 shows it.
             thread::sleep(REST);
         }
     }
@@ -326,6 +329,7 @@ impl Chaos {
     fn run_into_term(&self, daemon: &Daemon) -> Tally {
         thread::scope(|scope| {
             let load = scope.spawn(|| self.load(1, Instant::now() + BEFORE_TERM + AFTER_TERM));
+            // TERM comes in the middle of the load, whatever that is doing.
             thread::sleep(BEFORE_TERM);
             self.timeline.end();
             // If it is not there any more, its exit status will say so.

@@ -148,6 +148,7 @@ impl Worker {
             }
             b"born" => {
                 let (time, key) = word(rest);
+                // Clients meet the request while it is worked on.
                 thread::sleep(milliseconds(time)?);
                 writer.reply(format!("{} {}", text_of(key)?, self.born).as_bytes())?;
             }
@@ -163,6 +164,7 @@ fn waits(request: &[u8]) -> bool {
     matches!(word(request).0, b"wait" | b"wait-after" | b"inside" | b"hang")
 }
 
+/// Sleeps for the time in the request: the worker is slow on purpose, before, within or after its reply.
 fn take_time(writer: &ReplyWriter, request: &[u8]) -> Result<(), Box<dyn Error>> {
     let (verb, rest) = word(request);
     if verb == b"hang" {
@@ -202,6 +204,7 @@ fn answer(writer: &ReplyWriter, verb: &[u8], rest: &[u8]) -> Result<(), Box<dyn 
             let (time, text) = word(rest);
             let began = Instant::now();
             writer.reply(text)?;
+            // The surplus line comes at any moment of the rest.
             thread::sleep(milliseconds(time)?);
             // One that is stopped or gets no processor here would write it when it has been given the next request.
             if began.elapsed() < Duration::from_millis(REST / 4) {

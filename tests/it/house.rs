@@ -37,7 +37,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("reactor", &[]),
 ];
 
-/// How a command ends, how times and sizes are written, and bytes that wait for room.
+/// The outcome of a command, the forms of times and sizes, and bytes that wait for room.
 const FOR_ALL: [&str; 3] = ["error", "amount", "buffer"];
 
 /// I/O, clocks and chance, which a core may not know.
@@ -287,7 +287,7 @@ const NAMES_OF_TIMES: [&str; 14] = [
     "ran", "lived",
 ];
 
-/// A time that a line of code writes by itself: one in the form of `Debug`, or a number cut at so many decimals.
+/// A time that a line of code writes by itself: one in the form of `Debug`, or a number cut at a fixed count of decimals.
 fn writes_a_time(line: &str) -> bool {
     let is_time = |name: &str| {
         let name = name.to_lowercase();
@@ -369,6 +369,19 @@ fn lines_about_a_service_name_it() {
                 offences.push(format!("{}: log::{before}\"{line}", file.path.display()));
             }
         }
+    }
+    report(&offences);
+}
+
+/// A test waits for an event: a sleep is either too short on a loaded machine or too long on every other.
+#[test]
+fn tests_never_sleep() {
+    let mut offences = Vec::new();
+    for file in &source::files_in("tests") {
+        let sleeps = file
+            .code()
+            .filter(|(_, line)| line.contains(concat!("thread::", "sleep(")));
+        offences.extend(sleeps.map(|(number, _)| format!("tests/{}: sleeps", file.place(number))));
     }
     report(&offences);
 }
