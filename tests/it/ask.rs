@@ -227,7 +227,7 @@ fn the_next_address_is_asked_when_one_is_away_and_the_first_again_when_it_is_bac
 #[test]
 fn every_line_gets_the_text_for_failures_while_all_pools_are_away() {
     let home = temp_dir();
-    let nobody = format!("unix:{}", home.path().join("nobody").display());
+    let missing = format!("unix:{}", home.path().join("missing").display());
     // An address that no other test uses: one of them might get the port.
     let closed = TcpListener::bind("127.10.10.10:0")
         .expect("bind a port")
@@ -243,7 +243,7 @@ fn every_line_gets_the_text_for_failures_while_all_pools_are_away() {
         (&["--squid"], ["1 ERR", "22 ERR", "333 ERR"]),
         (&["--squid", "--on-failure", "BH"], ["1 BH", "22 BH", "333 BH"]),
     ] {
-        let addresses = [nobody.as_str(), closed.as_str()];
+        let addresses = [missing.as_str(), closed.as_str()];
         let mut asker = Asker::start(&[&["--timeout", "200ms"], flags, &addresses].concat());
         for (line, answer) in ["1 echo x", "22 echo x", "333 echo x"].into_iter().zip(answers) {
             assert_eq!(asker.ask(line), answer, "{flags:?}");
@@ -255,7 +255,7 @@ fn every_line_gets_the_text_for_failures_while_all_pools_are_away() {
             (Some(i32::from(!is_squid)), nothing()),
             "{flags:?}: {stderr}"
         );
-        assert!(stderr.contains(&nobody) && stderr.contains(&closed), "{stderr}");
+        assert!(stderr.contains(&missing) && stderr.contains(&closed), "{stderr}");
         assert_eq!(stderr.contains("3 of 3 lines were not answered"), !is_squid, "{stderr}");
         // The first at once, and all of them at the end of the input.
         let text = answers[0].trim_start_matches("1 ");
@@ -274,10 +274,10 @@ fn every_line_gets_the_text_for_failures_while_all_pools_are_away() {
 fn a_pool_that_hangs_costs_the_time_out_and_no_more() {
     let daemon = pool(1, &["--never-read"]);
     // The kernel accepts for it; the socket is never read.
-    let deaf = TcpListener::bind("127.0.0.1:0").expect("bind a port");
+    let silent = TcpListener::bind("127.0.0.1:0").expect("bind a port");
     for address in [
         daemon.addr().to_string(),
-        deaf.local_addr().expect("its address").to_string(),
+        silent.local_addr().expect("its address").to_string(),
     ] {
         let mut asker = Asker::start(&["--squid", "--timeout", "100ms", &address]);
         asker.send("1 echo a\n8 echo b\n9 echo c\n");
@@ -316,7 +316,7 @@ fn half_an_answer_is_none() {
 }
 
 #[test]
-fn what_comes_behind_an_answer_is_for_nobody() {
+fn output_behind_an_answer_goes_to_no_client() {
     let fake = Fake::that_says(b"OK\r\nERR\n7 ERR\n");
     let mut asker = Asker::start(&["--squid", &fake.address()]);
     for number in 0..10 {
@@ -354,7 +354,7 @@ fn a_connection_closed_without_a_byte_is_tried_again() {
 #[test]
 fn one_word_says_what_a_failure_means_to_squid() {
     let home = temp_dir();
-    let nobody = format!("unix:{}", home.path().join("nobody").display());
+    let missing = format!("unix:{}", home.path().join("missing").display());
     for (flags, answer) in [
         (&["--fail", "open"][..], "ERR"),
         (&["--fail", "closed"], "302:http://url-filter-unavailable.invalid/"),
@@ -363,7 +363,7 @@ fn one_word_says_what_a_failure_means_to_squid() {
             "302:http://a/denied",
         ),
     ] {
-        let mut asker = Asker::start(&[&["--squid", "--timeout", "100ms"], flags, &[nobody.as_str()]].concat());
+        let mut asker = Asker::start(&[&["--squid", "--timeout", "100ms"], flags, &[missing.as_str()]].concat());
         assert_eq!(asker.ask("1 http://x/"), format!("1 {answer}"));
         let (_, _, stderr) = asker.end();
         assert_eq!(stderr.contains("URL passed"), answer == "ERR", "{stderr}");
@@ -492,7 +492,7 @@ fn input_that_ends_is_answered_to_the_last_line() {
 
 /// The shell opens the pipe that the test reads, says so, and becomes `ask`.
 #[test]
-fn it_ends_when_nobody_reads_its_answers() {
+fn it_ends_when_the_reader_of_its_answers_has_gone() {
     let daemon = pool(1, &[]);
     let home = temp_dir();
     let pipe = home.path().join("pipe");

@@ -96,7 +96,7 @@ fn streams_and_status_are_the_programs() {
 }
 
 #[test]
-fn a_signal_that_has_ended_the_program_is_told_as_existing_clients_tell_it() {
+fn the_end_by_a_signal_is_reported_as_existing_clients_report_it() {
     let (daemon, _home) = door(&[]);
     let said = call(&daemon, &["sh", "-c", "echo out; kill -KILL $$"]);
     assert_eq!(said, (Some(137), "out".into(), "// killed by signal 9".into()));
@@ -167,7 +167,7 @@ fn it_calls_over_tcp_by_number_and_by_name() {
 }
 
 #[test]
-fn streams_that_somebody_else_has_made_non_blocking_are_waited_for() {
+fn streams_that_another_program_has_made_non_blocking_are_waited_for() {
     let (daemon, _home) = door(&[]);
     let (stdin, mut to_stdin) = std::io::pipe().unwrap();
     let (mut from_stdout, stdout) = std::io::pipe().unwrap();
@@ -246,7 +246,7 @@ fn memory_is_flat_whatever_passes_each_way() {
 }
 
 #[test]
-fn whoever_does_not_read_the_output_slows_the_program_in_flat_memory() {
+fn a_reader_that_does_not_read_slows_the_program_without_growth_of_memory() {
     let (daemon, home) = door(&["--max-buffer", "64KiB"]);
     let (go, done) = (fifo(&home), home.path().join("done"));
     let script = format!(
@@ -277,7 +277,7 @@ fn whoever_does_not_read_the_output_slows_the_program_in_flat_memory() {
 }
 
 #[test]
-fn when_nobody_reads_the_output_it_ends_as_the_program_would_and_takes_that_along() {
+fn when_its_output_is_closed_it_ends_as_the_program_would_and_ends_the_program() {
     let (daemon, _home) = door(&[]);
     let mut program = Reaped::piped(&mut command(&path(&daemon), &["yes"]));
     let mut stdout = program.0.stdout.take().unwrap();
@@ -453,7 +453,7 @@ impl Fake {
 }
 
 #[test]
-fn an_answer_is_what_it_says_whoever_says_it() {
+fn an_answer_is_accepted_from_any_server() {
     let said = Fake::that_says(b"6:stderr,2:no,6:stdout,3:yes,8:exitcode,1:4,and more").called("hello");
     assert_eq!(said, (Some(4), "yes".into(), "no".into()));
     let said = Fake::that_says(b"7:termsig,2:15,").called("");
@@ -463,7 +463,7 @@ fn an_answer_is_what_it_says_whoever_says_it() {
 }
 
 #[test]
-fn whatever_is_no_answer_is_told_behind_what_came_before() {
+fn a_malformed_answer_is_reported_behind_the_output_before_it() {
     for (bytes, why) in [
         (&b"6:stdout,3:yes,"[..], "has hung up before the end"),
         (b"6:stdout,3:yes,6:std", "has hung up before the end"),
@@ -501,7 +501,7 @@ fn fails_to_connect(address: &str, flags: &[&str]) -> String {
 }
 
 #[test]
-fn no_connection_is_told_with_its_reason() {
+fn a_failed_connection_is_reported_with_its_reason() {
     let home = temp_dir();
     let missing = home.path().join("missing");
     let complaint = fails_to_connect(missing.to_str().unwrap(), &[]);

@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::harness::Program;
 
 #[test]
-fn promises_hold_under_fire() {
+fn promises_hold_while_faults_are_injected() {
     let chaos = Path::new(env!("CARGO_BIN_EXE_iotcpd")).with_file_name("examples/chaos");
     assert!(
         chaos.exists(),

@@ -233,7 +233,7 @@ fn long_path() -> String {
 
 /// Only root can give a child another user; other users try the same in the tests of the process room.
 #[test]
-fn a_child_that_its_user_stops_before_it_runs_keeps_nobody_waiting() {
+fn a_child_that_its_user_stops_before_it_runs_delays_no_client() {
     if !geteuid().is_root() {
         return;
     }
@@ -298,7 +298,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 /// Only root may mount.
 #[test]
-fn a_program_on_a_file_system_that_does_not_answer_keeps_nobody_waiting() {
+fn a_program_on_an_unresponsive_file_system_delays_no_client() {
     if !geteuid().is_root() {
         return;
     }
@@ -539,7 +539,7 @@ fn a_daemon_that_was_started_with_its_signals_blocked_obeys_them() {
 }
 
 #[test]
-fn a_daemon_that_was_started_deaf_knows_how_its_children_end() {
+fn a_daemon_started_with_its_signals_ignored_knows_the_statuses_of_its_children() {
     let daemon = Daemon::with(["exec", "127.0.0.1:0"]).through(&DEAF).start();
     assert_eq!(run(&daemon, &["sh", "-c", "exit 7"], b"").code(), "7");
     // And what it starts is as it should be.

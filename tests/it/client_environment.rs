@@ -71,7 +71,7 @@ fn env(client: &mut Client) -> String {
 }
 
 #[test]
-fn programs_of_an_exec_door_are_told_who_asks() {
+fn programs_of_an_exec_door_get_the_address_of_their_client() {
     let home = temp_dir();
     let path = home.path().join("exec.sock");
     let unix = path.to_str().unwrap();
@@ -98,7 +98,7 @@ fn programs_of_an_exec_door_are_told_who_asks() {
 
 /// Where one socket takes both families, a client of IPv4 is one of IPv4.
 #[test]
-fn an_ipv4_client_of_an_ipv6_socket_is_told_as_ipv4() {
+fn an_ipv4_client_of_an_ipv6_socket_appears_as_ipv4() {
     let socket = std::net::TcpListener::bind("[::]:0").unwrap();
     let port = socket.local_addr().unwrap().port();
     let _daemon = with_stale(&["exec", "systemd", "--allow-program", "/usr/bin/env"])
@@ -113,7 +113,7 @@ fn an_ipv4_client_of_an_ipv6_socket_is_told_as_ipv4() {
 }
 
 #[test]
-fn programs_of_a_command_door_are_told_of_the_client_that_began_them() {
+fn programs_of_a_command_door_get_the_address_of_the_client_that_began_them() {
     let home = temp_dir();
     let file = home.path().join("f.toml");
     let socket = home.path().join("sock");
@@ -132,7 +132,7 @@ fn programs_of_a_command_door_are_told_of_the_client_that_began_them() {
 }
 
 #[test]
-fn workers_are_told_of_nobody() {
+fn workers_get_no_address_of_a_client() {
     let worker = "sh -c 'while read -r line; do echo \"$PROTO$TCPREMOTEIP$TCPLOCALIP$IPCREMOTEPID.\"; done'";
     let daemon = with_stale(&["-n", "1", "-d", worker, "-p", "0"]).start();
     assert_eq!(daemon.ask("x"), ".\n");

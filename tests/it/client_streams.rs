@@ -144,7 +144,7 @@ fn answers_that_are_lost_are_a_failure() {
 }
 
 #[test]
-fn the_refusals_of_a_door_are_told_from_what_programs_end_with() {
+fn the_refusals_of_a_door_differ_from_the_exit_statuses_of_programs() {
     let (daemon, _home) = door(&["--allow-program", "/bin/echo", "--max-arguments", "1KiB"]);
     let address = path(&daemon);
     let long = "x".repeat(2000);
@@ -229,7 +229,7 @@ fn a_squid_that_hangs_up_is_the_end_and_no_error() {
 // ---- signals ---------------------------------------------------------------------------------------------------
 
 #[test]
-fn ask_counts_at_usr1_and_ignores_what_daemons_are_told() {
+fn ask_prints_statistics_at_usr1_and_ignores_the_signals_of_daemons() {
     let daemon = Daemon::pool(1, &worker_command(&[]), &[]);
     let address = daemon.addr().to_string();
     let mut program = Program::start(Command::new(BINARY).args(["ask", &address]));

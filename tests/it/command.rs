@@ -130,7 +130,7 @@ fn lines_may_end_in_any_way_and_come_in_one_packet() {
 }
 
 #[test]
-fn an_unknown_name_is_told_as_torcd_tells_it() {
+fn an_unknown_command_name_is_refused_in_the_words_of_torcd() {
     let daemon = torc(&[ECHO]).serve(&[]);
     assert_eq!(ask(&daemon, "nonsense\n"), "torcd: nonsense:Not found!\n");
     assert_eq!(ask(&daemon, "nonsense"), "torcd: nonsense:Not found!\n");
@@ -145,7 +145,7 @@ fn an_unknown_name_is_told_as_torcd_tells_it() {
 }
 
 #[test]
-fn more_than_threads_are_told_busy_and_a_slot_that_is_free_is_free() {
+fn runs_beyond_the_threads_are_refused_as_busy_and_a_freed_slot_serves_again() {
     let torc = hold("threads = 2;");
     let daemon = torc.serve(&[]);
     let (mut first, _second) = (holding(&daemon, "hold\n"), holding(&daemon, "hold\n"));
@@ -163,7 +163,7 @@ fn more_than_threads_are_told_busy_and_a_slot_that_is_free_is_free() {
 }
 
 #[test]
-fn the_program_is_told_the_name_and_gets_its_arguments_and_no_shell_sees_them() {
+fn the_program_gets_its_name_and_arguments_without_a_shell() {
     let daemon = torc(&["name = 'my cat'; cmd = '/bin/cat'; argc = 1;", ECHO]).serve(&[]);
     assert_eq!(
         ask(&daemon, "my cat\n/proc/self/cmdline\n"),
@@ -247,7 +247,7 @@ fn the_list_can_be_had_and_switched_off() {
 }
 
 #[test]
-fn who_waits_is_served_in_order_or_told_busy_in_time() {
+fn waiting_clients_are_served_in_order_or_refused_as_busy_in_time() {
     let torc = hold("threads = 1; queue = 2; max_wait = 600;");
     let daemon = torc.serve(&[]);
     let mut first = holding(&daemon, "hold\n");
@@ -318,7 +318,7 @@ fn the_same_request_shares_the_output_of_the_one_that_runs() {
 }
 
 #[test]
-fn a_program_over_its_time_is_ended_and_its_client_told() {
+fn a_program_over_its_time_is_killed_and_its_client_informed() {
     let torc = torc(&["name = 'slow'; cmd = '@/slow'; timeout = 0.2;"])
         .script("slow", "trap '' TERM; echo begin; sleep 1000 & wait; sleep 1000");
     let daemon = torc.serve(&["--kill-timeout", "100ms"]);
@@ -345,11 +345,13 @@ fn holders(path: &Path) -> mpsc::Receiver<()> {
 
 #[test]
 fn a_client_that_goes_takes_its_program_and_its_children_along() {
-    let torc = torc(&["name = 'deaf'; cmd = '@/deaf';"])
-        .script("deaf", "exec 3>@/fifo; trap '' TERM; sleep 1000 & echo up; cat; wait");
+    let torc = torc(&["name = 'stubborn'; cmd = '@/stubborn';"]).script(
+        "stubborn",
+        "exec 3>@/fifo; trap '' TERM; sleep 1000 & echo up; cat; wait",
+    );
     let gone = holders(&torc.path("fifo"));
     let daemon = torc.serve(&["--kill-timeout", "100ms"]);
-    let client = holding(&daemon, "deaf\n");
+    let client = holding(&daemon, "stubborn\n");
     client.reset();
     gone.recv_timeout(WATCHDOG).expect("the group is ended");
     let stats = daemon.usr1_until(|stats| stats.count("runs running") == 0);
@@ -417,7 +419,7 @@ fn what_is_too_long_is_refused() {
 }
 
 #[test]
-fn connections_over_the_limit_are_told_busy() {
+fn connections_over_the_limit_are_refused_as_busy() {
     let torc = hold("threads = 5;");
     let daemon = torc.serve(&["--max-connections", "1"]);
     let mut first = holding(&daemon, "hold\n");
@@ -428,7 +430,7 @@ fn connections_over_the_limit_are_told_busy() {
 }
 
 #[test]
-fn what_runs_and_who_waits_are_served_before_the_end() {
+fn running_programs_and_waiting_clients_are_finished_before_the_daemon_ends() {
     let torc = hold("threads = 1; queue = 1; max_wait = 600;");
     let daemon = torc.serve(&[]);
     let mut first = holding(&daemon, "hold\n");
@@ -445,7 +447,7 @@ fn what_runs_and_who_waits_are_served_before_the_end() {
 }
 
 #[test]
-fn when_stopping_takes_too_long_programs_are_ended_and_clients_told() {
+fn when_stopping_takes_too_long_programs_are_killed_and_clients_informed() {
     let torc = hold("threads = 1;");
     let daemon = torc.serve(&["--stop-timeout", "100ms"]);
     let mut client = holding(&daemon, "hold\n");
@@ -475,8 +477,8 @@ fn the_file_is_read_again_and_what_runs_goes_on() {
 fn a_program_that_is_not_there_does_not_end_the_daemon_but_what_it_is_started_in_does() {
     let daemon = torc(&["name = 'none'; cmd = '/no/such/program';"]).serve(&[]);
     daemon.stderr_wait("command \"none\" is not available: cannot start \"/no/such/program\"");
-    let nobody = torc(&["name = 'none'; cmd = '/bin/echo'; user = 'no-such-user';"]);
-    let file = nobody.path("torc.cfg");
+    let missing = torc(&["name = 'none'; cmd = '/bin/echo'; user = 'no-such-user';"]);
+    let file = missing.path("torc.cfg");
     let arguments = ["command", "--config", file.to_str().unwrap(), "--listen", "127.0.0.1:0"];
     let (status, _, stderr) = Daemon::with(arguments).spawn().finish();
     assert_eq!(status.code(), Some(2), "{stderr}");

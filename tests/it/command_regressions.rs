@@ -61,7 +61,7 @@ fn a_run_from_before_it_could_be_joined_is_not_joined() {
 }
 
 #[test]
-fn input_ends_for_those_who_share_a_run_whose_first_client_left_before_its_start() {
+fn input_ends_for_the_clients_of_a_run_whose_first_client_left_before_its_start() {
     let torc = hold("argc = 1; join = true; queue = 2; max_wait = 600;");
     let daemon = torc.serve(&[]);
     let mut first = daemon.client();
@@ -92,7 +92,7 @@ fn held(daemon: &Daemon) -> usize {
 }
 
 #[test]
-fn a_client_that_reads_late_is_not_taken_for_something_that_holds_the_output() {
+fn a_client_that_reads_late_is_not_taken_for_a_process_that_holds_the_output() {
     let torc = torc(&["name = 'yes'; cmd = '/usr/bin/yes';"]);
     let daemon = torc.serve(&["--linger", "1ms", "--max-buffer", "64KiB"]);
     let mut client = daemon.client();
@@ -105,7 +105,7 @@ fn a_client_that_reads_late_is_not_taken_for_something_that_holds_the_output() {
 }
 
 #[test]
-fn who_has_not_asked_when_the_door_closes_is_told_that_it_closes() {
+fn a_client_without_a_request_when_the_door_closes_is_told_that_it_closes() {
     let daemon = hold("").serve(&[]);
     let mut client = daemon.client();
     daemon.usr1_until(|stats| stats.count("connections") == 1);

@@ -36,7 +36,7 @@ fn sent(daemon: &Daemon, name: &str, input: &[u8]) -> Client {
 }
 
 #[test]
-fn what_is_sent_before_anything_is_read_comes_back_whole() {
+fn a_client_that_sends_everything_before_it_reads_gets_everything_back() {
     let torc = torc(&[CAT, &quoted("name = 'joined'; cmd = '/bin/cat'; join = true;")]);
     let daemon = serve(&torc, &[]);
     let input = noise(7_000_000);
@@ -47,7 +47,7 @@ fn what_is_sent_before_anything_is_read_comes_back_whole() {
 }
 
 #[test]
-fn many_do_so_at_once() {
+fn many_clients_send_everything_before_they_read_at_once() {
     let torc = torc(&[CAT]);
     let daemon = serve(&torc, &[]);
     let input = noise(3_000_000);
@@ -59,7 +59,7 @@ fn many_do_so_at_once() {
 }
 
 #[test]
-fn who_sends_more_than_may_be_held_is_told_and_the_log_names_the_flag() {
+fn a_client_that_sends_more_than_may_be_held_is_refused_and_the_log_names_the_flag() {
     let torc = torc(&[CAT]);
     let daemon = serve(&torc, &["--max-buffer", "64KiB"]);
     let input = noise(8_000_000);
@@ -130,7 +130,7 @@ fn a_tcp_client_that_pauses_goes_on_afterwards() {
 
 /// The first client of a shared program is the one whose input it gets, and the others get their output all the same.
 #[test]
-fn one_that_shares_its_program_gets_everything_as_well() {
+fn a_client_that_shares_its_program_gets_everything_as_well() {
     let group = quoted("name = 'joined'; cmd = '@/joined'; threads = 1; join = true;");
     let torc = torc(&[&group]).script("joined", "echo up; exec cat");
     let daemon = serve(&torc, &[]);

@@ -185,7 +185,7 @@ fn other_files_are_included_where_they_are_named() {
 }
 
 #[test]
-fn what_cannot_be_included_is_told_where_it_is_named() {
+fn a_failed_include_is_reported_at_its_place() {
     let commands = "processes = ( { name = \"a\"; cmd = \"/bin/echo\"; } );\n";
     let told = |text: &str, files: &[(&str, &str)]| {
         let home = Home::with(format!("{text}\n{commands}"));

@@ -120,7 +120,7 @@ fn check_knows_which_framings_go_together() {
 }
 
 #[test]
-fn check_tells_every_mistake_and_its_place() {
+fn check_reports_every_mistake_and_its_place() {
     let file = File::new(concat!(
         "[pool.one]\n",
         "daemon = \"cat\"\n",
@@ -154,7 +154,7 @@ fn check_tells_every_mistake_and_its_place() {
 }
 
 #[test]
-fn check_tells_a_file_that_is_no_toml_and_one_that_is_not_there() {
+fn check_reports_a_file_that_is_no_toml_and_one_that_is_missing() {
     let file = File::new("[pool.one]\ndaemon = \"cat\n");
     let (status, stdout, stderr) = file.check();
     assert_eq!((status, stdout.as_str()), (Some(2), ""));
@@ -246,7 +246,7 @@ fn hup_adds_and_removes_services() {
     assert_eq!(ask(&comes, "arguments"), "\"comes\"\n");
     assert_eq!(ask(&stays, "arguments"), "\"stays\"\n");
     let path = goes.strip_prefix("unix:").expect("a UNIX socket");
-    assert!(!PathBuf::from(path).exists(), "{path} accepts nobody any more");
+    assert!(!PathBuf::from(path).exists(), "{path} is still there");
     arrival.open();
     assert_eq!(last.read_to_end(), b"last\n", "what was in hand is finished");
     let log = daemon.stderr.text();
@@ -272,7 +272,7 @@ fn a_tcp_address_moves_from_one_port_to_another() {
     file.write(&pool("main", 1, "x", &["127.0.0.1:0"], ""));
     reload(&daemon, 1);
     assert_eq!(ask(&daemon.nth_addr(2).to_string(), "echo moved"), "moved\n");
-    let refused = TcpStream::connect(old).expect_err("nobody listens there");
+    let refused = TcpStream::connect(old).expect_err("the address is closed");
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
 }
 

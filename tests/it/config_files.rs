@@ -77,7 +77,7 @@ fn a_link_to_a_file_is_a_file() {
 
 /// The reading thread would wait for ever in its place, and every HUP and URG behind it.
 #[test]
-fn a_hup_that_finds_a_pipe_is_told_and_the_next_one_works() {
+fn a_hup_that_finds_a_pipe_is_reported_and_the_next_one_works() {
     let home = temp_dir();
     let file = home.path().join("iotcpd.toml");
     let socket = home.path().join("s");
@@ -152,7 +152,7 @@ fn check_looks_for_what_the_services_need() {
 
 /// Though the user of the same programs is not known, or their sandbox cannot be made.
 #[test]
-fn a_directory_that_is_none_is_told_beside_other_mistakes_of_its_programs() {
+fn a_missing_directory_is_reported_beside_other_mistakes_of_its_programs() {
     let directory = temp_dir();
     let file = directory.path().join("f.toml");
     let text = "[pool.a]\ndaemon = 'cat'\nchdir = '/no/such/place'\nuser = 'no such user'\n\

@@ -169,7 +169,7 @@ fn they_end_when_the_client_goes() {
 }
 
 #[test]
-fn they_end_with_a_daemon_that_is_told_to_end() {
+fn descendants_end_with_a_daemon_that_gets_term() {
     let (daemon, _home) = door(&["--stop-timeout", "100ms", "--kill-timeout", "100ms"]);
     let tree = Tree::new();
     let _client = start(&daemon, &tree.script("sleep 1000"));
@@ -505,7 +505,7 @@ fn everything_is_given_a_sign_of_its_own() {
 
 /// More than are looked at in one go.
 #[test]
-fn a_crowd_of_them_ends_too_and_nobody_waits_for_that() {
+fn many_descendants_end_too_and_no_client_waits_for_it() {
     let (daemon, _home) = door(&[]);
     let tree = Tree::new();
     let fifo = tree.path("fifo");

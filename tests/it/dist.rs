@@ -165,7 +165,7 @@ fn files(directory: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_manual_tells_of_every_file() {
+fn the_manual_names_every_file() {
     let manual = manual();
     for path in files("dist") {
         let told = path.strip_prefix("dist/systemd/").unwrap_or(&path);

@@ -134,7 +134,7 @@ fn each_worker_has_a_line_with_its_state_its_process_and_its_request() {
 }
 
 #[test]
-fn clients_are_told_by_what_they_do() {
+fn the_dump_shows_what_each_client_does() {
     let home = temp_dir();
     let socket = format!("unix:{}", home.path().join("s").display());
     let daemon = pool(1, &["--listen", &socket, "--persistent", "--max-reply", "16M"]);
@@ -169,7 +169,7 @@ fn clients_are_told_by_what_they_do() {
 }
 
 #[test]
-fn of_a_thousand_that_wait_the_first_are_told_and_how_many_more_there_are() {
+fn of_a_thousand_waiting_clients_the_dump_shows_the_first_and_counts_the_others() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
     let daemon = pool(1, &[]);
@@ -227,7 +227,7 @@ fn whatever_a_request_holds_it_is_one_harmless_line() {
 }
 
 #[test]
-fn a_confidential_pool_tells_everything_but_what_is_asked() {
+fn the_dump_of_a_confidential_pool_shows_no_request() {
     let daemon = pool(1, &["--confidential", "--persistent"]);
     let (client, arrival) = hold(&daemon, "s3cret");
     let mut waits = daemon.client();
@@ -301,7 +301,7 @@ fn a_worker_without_a_process_says_when_the_next_one_is_started() {
 }
 
 #[test]
-fn starting_probed_and_quarantined_workers_are_told_apart() {
+fn the_dump_distinguishes_starting_probed_and_quarantined_workers() {
     let gate = Gate::new();
     let command = worker_command(&["--start-gate", gate.path(), "--ready", "up"]);
     let daemon = Daemon::with([
@@ -339,7 +339,7 @@ fn starting_probed_and_quarantined_workers_are_told_apart() {
 }
 
 #[test]
-fn one_that_is_told_to_end_and_its_successor_both_have_a_line() {
+fn the_dump_has_a_line_for_a_stopping_worker_and_for_its_successor() {
     let gate = Gate::new();
     let command = worker_command(&["--start-gate", gate.path(), "--ready", "up"]);
     let flags = [
@@ -379,8 +379,8 @@ fn one_that_is_told_to_end_and_its_successor_both_have_a_line() {
         "{dump:#?}"
     );
     client.reset();
-    let is_for_nobody = |line: &String| line.contains("busy for nobody and then let go");
-    readable_until(&daemon, |dump| dump.iter().any(is_for_nobody));
+    let is_for_no_client = |line: &String| line.contains("busy for nobody and then let go");
+    readable_until(&daemon, |dump| dump.iter().any(is_for_no_client));
     // Stopped, it does not end when it is told to.
     kill(Pid::from_raw(held.pid), Signal::SIGSTOP).unwrap();
     daemon.signal(Signal::SIGTERM);
@@ -448,7 +448,7 @@ fn a_request_whose_client_has_gone_while_others_want_the_same_answer_says_so() {
 }
 
 #[test]
-fn a_session_is_told_with_its_worker_and_what_has_gone_each_way() {
+fn the_dump_shows_a_session_with_its_worker_and_its_bytes_each_way() {
     let script = "read line; echo got it; read line";
     let command = shell_words::join(["sh", "-c", script]);
     let daemon = Daemon::pool(1, &command, &["--mode", "session", "--queue-timeout", "600s"]);
@@ -484,7 +484,7 @@ fn beginning<'d>(dump: &'d [String], what: &str) -> &'d str {
 }
 
 #[test]
-fn an_exec_door_tells_each_program_with_its_client() {
+fn the_dump_of_an_exec_door_shows_each_program_with_its_client() {
     let (daemon, _home) = door(&["--log-args", "yes"]);
     let mut asks = ExecClient::connect(&daemon);
     let mut client = ExecClient::connect(&daemon);
@@ -514,7 +514,7 @@ fn an_exec_door_tells_each_program_with_its_client() {
 }
 
 #[test]
-fn a_command_door_tells_commands_queues_clients_and_runs() {
+fn the_dump_of_a_command_door_shows_commands_queues_clients_and_runs() {
     let torc = hold_command("threads = 1; queue = 5;");
     let daemon = torc.serve(&[]);
     let first = holding(&daemon, "hold\n");

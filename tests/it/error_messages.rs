@@ -160,7 +160,7 @@ fn asked_in_vain(arguments: &[&str]) -> String {
 }
 
 #[test]
-fn what_the_system_said_is_told_in_its_words_and_once() {
+fn an_error_of_the_system_is_reported_in_its_words_and_once() {
     let missing = temp_dir();
     let missing = missing.path().join("nosuch.sock");
     let missing = missing.to_str().unwrap();
@@ -208,7 +208,7 @@ fn checked(name: &str, content: &[u8]) -> Vec<String> {
 }
 
 #[test]
-fn a_key_outside_of_any_table_is_told_where_it_belongs() {
+fn the_error_for_a_key_outside_of_any_table_says_where_it_belongs() {
     let text = b"port = 9\nallow-program = ['/bin/*']\nnum_daemons = 2\nn = 2\ncolour = 1\n[pool.a]\ndaemon = 'cat'\n[ads]\nport = 8\n";
     assert_eq!(
         checked("f.toml", text),
@@ -226,7 +226,7 @@ fn a_key_outside_of_any_table_is_told_where_it_belongs() {
 }
 
 #[test]
-fn a_file_that_is_something_else_is_told_what_it_looks_like() {
+fn the_error_for_a_file_of_another_kind_says_what_it_looks_like() {
     let program = fs::read("/proc/self/exe").unwrap();
     for (content, what) in [
         (&program[..4096], "a program (ELF)"),
@@ -276,7 +276,7 @@ fn a_file_that_is_something_else_is_told_what_it_looks_like() {
 
 /// One mistake that kept the next from being read is in each of these places.
 #[test]
-fn all_mistakes_are_told_at_once() {
+fn all_mistakes_are_reported_at_once() {
     let text = b"[pool.a]\ndaemon = \"cat '\"\nerror-reply = '\\q'\nmax-rss = 1\nfail-url = 'x'\nbusy-timeout = 0\nprobe = 'x'\n\
         # caf\xe9\n[pool.b]\ndaemon = '/no/such'\nlisten = '127.0.0.1:1'\nqueue-size = -1\n\
         [command.c]\nlisten = '127.0.0.1:1'\n[command.c.commands.x]\ncmd = '/no/such'\nthreads = 0\nargs = ['nothing']\n";
@@ -312,7 +312,7 @@ fn all_mistakes_are_told_at_once() {
 }
 
 #[test]
-fn of_many_mistakes_the_first_are_told_and_the_others_counted() {
+fn of_many_mistakes_the_first_are_reported_and_the_others_counted() {
     let keys: String = (0..200_000).map(|number| format!("key-{number} = 1\n")).collect();
     let told = checked("f.toml", format!("[pool.a]\ndaemon = \"cat\"\n{keys}").as_bytes());
     assert_eq!(told.len(), 101);
@@ -328,7 +328,7 @@ fn of_many_mistakes_the_first_are_told_and_the_others_counted() {
 }
 
 #[test]
-fn where_there_is_no_shell_that_is_told() {
+fn shell_syntax_where_there_is_no_shell_is_reported() {
     for (command, what, remedy) in [
         ("cat | grep x", "would understand `|`", "sh -c 'cat | grep x'"),
         ("cat && ls", "would understand `&&`", "sh -c 'cat && ls'"),
@@ -464,7 +464,7 @@ fn an_interface_is_named_or_numbered() {
 
 /// As a new administrator would come upon them.
 #[test]
-fn mistakes_of_every_day_are_told_once_and_with_their_remedy() {
+fn common_mistakes_are_reported_once_and_with_their_remedy() {
     let home = temp_dir();
     let file = home.path().join("file");
     fs::write(&file, "").unwrap();

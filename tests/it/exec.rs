@@ -130,7 +130,7 @@ fn a_half_close_only_ends_the_input() {
 }
 
 #[test]
-fn a_signal_is_told_by_its_name() {
+fn the_end_by_a_signal_names_the_signal() {
     let (daemon, _home) = door(&[]);
     let outcome = sh(&daemon, "kill -SEGV $$");
     assert_eq!(outcome.end, ("termsig".to_owned(), "SEGV".to_owned()));
@@ -229,7 +229,7 @@ fn a_program_over_its_time_is_ended_and_its_place_is_as_good_as_before() {
 }
 
 #[test]
-fn a_connection_over_the_limit_is_told_and_closed() {
+fn a_connection_over_the_limit_is_refused_and_closed() {
     let (daemon, _home) = door(&["-m", "1"]);
     let mut client = ExecClient::connect(&daemon);
     client.send(request(&["sh", "-c", "echo up; cat"]));
@@ -258,7 +258,7 @@ fn a_name_of_any_length_makes_no_long_line_in_the_log() {
 }
 
 #[test]
-fn nonsense_is_refused_with_its_reason_and_harms_nobody() {
+fn a_malformed_request_is_refused_with_its_reason_and_harms_no_other_client() {
     let (daemon, _home) = door(&["--max-arguments", "1KiB"]);
     let wrong: [(&str, &str); 9] = [
         ("hello\n", "begins with its length"),
@@ -455,7 +455,7 @@ fn with_debug_each_step_is_in_the_log() {
 }
 
 #[test]
-fn a_program_survives_hup_and_has_its_end_though_the_daemon_is_told_to_stop() {
+fn a_program_survives_hup_and_finishes_while_the_daemon_stops() {
     let (daemon, _home) = door(&[]);
     let mut client = ExecClient::connect(&daemon);
     client.send(request(&["sh", "-c", "echo up; cat"]));
@@ -492,7 +492,7 @@ fn an_upgrade_leaves_running_programs_to_their_clients() {
 }
 
 #[test]
-fn when_stopping_takes_too_long_programs_are_ended_and_clients_told() {
+fn when_stopping_takes_too_long_programs_are_killed_and_clients_informed() {
     let (daemon, _home) = door(&["--stop-timeout", "100ms"]);
     let mut client = ExecClient::connect(&daemon);
     client.send(request(&["sh", "-c", "echo up; exec sleep 1000"]));
@@ -551,7 +551,7 @@ fn a_file_may_have_pools_and_exec_doors_and_reload_changes_them() {
     fs::write(&file, text(&two, "'100ms'")).unwrap();
     daemon.signal(Signal::SIGHUP);
     daemon.stderr_wait("the configuration was read again");
-    assert!(!one.exists(), "nobody listens there any more");
+    assert!(!one.exists(), "the socket is gone");
     let mut late = std::os::unix::net::UnixStream::connect(&two).unwrap();
     late.write_all(&request(&["sleep", "1000"])).unwrap();
     let mut said = String::new();

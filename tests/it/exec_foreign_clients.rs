@@ -80,7 +80,7 @@ fn a_client_that_sends_everything_and_reads_to_the_end_is_served() {
 }
 
 #[test]
-fn nc_is_client_enough() {
+fn nc_can_be_the_client() {
     let (daemon, _home) = door(&[]);
     let mut nc = Command::new("nc");
     nc.args(["-N", "-U", &path_of(&daemon)]);

@@ -7,7 +7,7 @@ use crate::exec_client::{ExecClient, door, request, run};
 use crate::harness::{Daemon, WATCHDOG};
 
 /// Runs `each` for `times` numbers, `at_once` at a time.
-fn crowd(times: usize, at_once: usize, each: impl Fn(usize) + Sync) {
+fn run_at_once(times: usize, at_once: usize, each: impl Fn(usize) + Sync) {
     let next = AtomicUsize::new(0);
     thread::scope(|scope| {
         for _ in 0..at_once {
@@ -50,7 +50,7 @@ fn open_descriptors(daemon: &Daemon) -> usize {
 fn every_byte_of_many_outputs_comes_before_the_end() {
     let (daemon, _home) = door(&[]);
     let before = open_descriptors(&daemon);
-    crowd(1000, 32, |_| {
+    run_at_once(1000, 32, |_| {
         let outcome = run(&daemon, &["head", "-c", "1000000", "/dev/zero"], b"");
         assert_eq!((outcome.stdout.len(), outcome.stderr.len()), (1_000_000, 0));
         assert_eq!(outcome.code(), "0");
@@ -63,7 +63,7 @@ fn every_byte_of_many_outputs_comes_before_the_end() {
 fn many_short_programs_with_a_little_input_each_get_their_own() {
     let (daemon, _home) = door(&[]);
     let before = open_descriptors(&daemon);
-    crowd(10_000, 16, |number| {
+    run_at_once(10_000, 16, |number| {
         assert_eq!(run(&daemon, &["true"], b"").code(), "0");
         if number % 20 == 0 {
             let input = format!("input of {number}");
@@ -80,7 +80,7 @@ fn clients_that_vanish_at_any_moment_leave_nothing_behind() {
     let (daemon, _home) = door(&["-k", "100ms"]);
     let before = open_descriptors(&daemon);
     let wire = [request(&["sh", "-c", "yes & cat; wait"]), b"5:hello,".to_vec()].concat();
-    crowd(1000, 8, |number| {
+    run_at_once(1000, 8, |number| {
         let mut client = ExecClient::connect(&daemon);
         client.send(&wire[..wire.len().min(number % (wire.len() + 8))]);
         if number % 3 == 0 && number % (wire.len() + 8) >= wire.len() {

@@ -374,7 +374,7 @@ fn a_reload_does_not_lay_open_what_was_handed_over() {
 
 /// The contents of a private folder do not concern a client that may not run its programs.
 #[test]
-fn a_list_tells_nobody_what_there_is() {
+fn a_list_of_programs_does_not_reveal_which_files_exist() {
     let programs = Programs::new();
     let daemon = programs.door(&["tools/*"], &[]);
     let private = programs.path("other");
@@ -395,7 +395,7 @@ fn a_list_tells_nobody_what_there_is() {
 
 /// Only root may mount.
 #[test]
-fn a_file_system_that_does_not_answer_hurts_who_names_it_alone() {
+fn an_unresponsive_file_system_delays_only_the_client_that_names_it() {
     if !geteuid().is_root() {
         return;
     }

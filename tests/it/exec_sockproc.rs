@@ -77,7 +77,7 @@ fn the_status_is_the_one_of_waitpid() {
 }
 
 #[test]
-fn so_many_bytes_are_the_input_and_what_follows_is_nobodys() {
+fn the_input_has_the_announced_length_and_bytes_behind_it_are_ignored() {
     let (daemon, _home) = sockproc(&[]);
     assert_eq!(ask(&daemon, "cat\r\n5\r\nhello"), answer(0, "hello", ""));
     assert_eq!(
@@ -194,7 +194,7 @@ fn refusals_are_status_100_with_their_reason() {
 }
 
 #[test]
-fn a_connection_over_the_limit_is_told_in_the_same_words() {
+fn a_connection_over_the_limit_is_refused_in_the_same_words() {
     let (daemon, _home) = sockproc(&["-m", "1"]);
     let mut socket = connect(&daemon);
     socket.write_all(b"cat\r\n4\r\n").unwrap();

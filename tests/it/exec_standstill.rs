@@ -24,7 +24,7 @@ pub(crate) fn noise(length: usize) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_sent_before_anything_is_read_comes_back_whole() {
+fn a_client_that_sends_everything_before_it_reads_gets_everything_back() {
     let (daemon, _home) = door(&["-t", "0"]);
     let input = noise(7_000_000);
     for script in ["cat", "cat >&2", "tee /dev/stderr"] {
@@ -55,7 +55,7 @@ fn a_program_without_an_end_does_not_keep_its_client_from_reading() {
 }
 
 #[test]
-fn many_do_so_at_once() {
+fn many_clients_send_everything_before_they_read_at_once() {
     let (daemon, _home) = door(&["-t", "0"]);
     let input = noise(3_000_000);
     thread::scope(|scope| {
@@ -66,7 +66,7 @@ fn many_do_so_at_once() {
 }
 
 #[test]
-fn who_sends_more_than_may_be_held_is_told_and_the_log_names_the_flag() {
+fn a_client_that_sends_more_than_may_be_held_is_refused_and_the_log_names_the_flag() {
     let (daemon, _home) = door(&["-t", "0", "--max-buffer", "64KiB"]);
     let input = noise(8_000_000);
     let outcome = all_at_once(&daemon, &["cat"], &input);

@@ -28,7 +28,7 @@ fn status(arguments: &[&str]) -> (Option<i32>, String) {
 }
 
 #[test]
-fn what_ends_it_is_told_by_the_numbers_that_the_supervisor_expects() {
+fn the_exit_status_is_the_number_that_the_supervisor_expects() {
     let home = temp_dir();
     let socket = home.path().join("s");
     let (socket, nowhere) = (socket.to_str().unwrap(), "/no/such/directory/s");
@@ -159,7 +159,7 @@ fn a_longer_backlog_than_the_kernel_has_is_lowered_with_a_warning() {
 }
 
 #[test]
-fn so_it_is_where_a_file_says_it_and_of_pools_and_commands_what_can_be() {
+fn a_limit_from_a_file_is_lowered_too_and_those_of_pools_and_commands_where_possible() {
     let home = temp_dir();
     let (file, socket) = (home.path().join("iotcpd.toml"), home.path().join("s"));
     let write = |pool: &str| {
@@ -325,7 +325,7 @@ fn s6_ends_and_starts_it_and_gives_up_on_a_mistake() {
 }
 
 #[test]
-fn runit_and_daemontools_do_so_too() {
+fn runit_and_daemontools_start_and_end_it_too() {
     for (supervisor, control, down) in [("runsv", "sv", "force-stop"), ("supervise", "svc", "-d")] {
         let service = Service::new("-t 30");
         let supervisor = service.supervised_by(supervisor);

@@ -94,7 +94,7 @@ fn it_cannot_be_taken_for_the_daemon() {
 /// `killall` and `pkill` by name end the daemon, and the guard does its work. In a process namespace of its own, where
 /// no other daemon can be hit.
 #[test]
-fn who_kills_all_daemons_by_name_leaves_the_guard_at_work() {
+fn a_kill_of_all_daemons_by_name_leaves_the_guard_at_work() {
     for killer in [
         "killall -9 iotcpd",
         "killall -9 $BINARY",
@@ -205,7 +205,7 @@ fn one_that_is_stopped_goes_on() {
 }
 
 #[test]
-fn signals_for_everybody_but_kill_do_not_end_it() {
+fn signals_to_all_processes_except_kill_do_not_end_it() {
     let (daemon, _gate, grandchild) = household();
     let guard = Pid::from_raw(daemon.guard());
     for signal in [

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use crate::harness::{Address, Client, Daemon, Gate, children_of, free_port, name_of, worker_command};
 
 #[test]
-fn a_pool_answers_tells_its_numbers_and_ends() {
+fn a_pool_answers_prints_its_statistics_and_ends() {
     let daemon = Daemon::pool(2, &worker_command(&[]), &[]);
     assert_eq!(daemon.ask("echo hello"), "hello\n");
     daemon.usr1_until(|stats| stats.count("daemon S_AVAILABLE") == 2);

@@ -107,7 +107,7 @@ fn it_refuses_to_die_or_to_talk() {
 }
 
 #[test]
-fn it_tells_about_itself() {
+fn it_answers_questions_about_itself() {
     let mut worker = ScriptedWorker::start(&["a b", "--x"]);
     let pid = worker.program.pid().to_string();
     assert_eq!(worker.ask("pid"), pid);

@@ -287,7 +287,7 @@ fn monotonic() -> i64 {
 }
 
 #[test]
-fn the_service_manager_is_told_what_happens() {
+fn the_service_manager_is_notified_of_start_reload_and_stop() {
     let home = temp_dir();
     let path = home.path().join("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
@@ -329,7 +329,7 @@ fn the_service_manager_is_told_what_happens() {
 }
 
 #[test]
-fn an_abstract_notify_socket_is_told_too() {
+fn an_abstract_notify_socket_is_notified_too() {
     let name = format!("iotcpd-it-{}-notify", std::process::id());
     let manager = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
     manager.set_read_timeout(Some(WATCHDOG)).unwrap();
@@ -346,10 +346,10 @@ fn an_abstract_notify_socket_is_told_too() {
 #[test]
 fn a_service_manager_that_does_not_listen_stops_nothing() {
     let home = temp_dir();
-    let nobody = home.path().join("nobody");
+    let missing = home.path().join("missing");
     // An address of its own: the port it gives up would be the next free one of 127.0.0.1 for other tests.
     let daemon = builder(&["-i", "127.9.9.9", "-p", "0"])
-        .env("NOTIFY_SOCKET", nobody.to_str().unwrap())
+        .env("NOTIFY_SOCKET", missing.to_str().unwrap())
         .start();
     daemon.stderr_wait("READY=1");
     assert_eq!(daemon.ask("echo x"), "x\n");

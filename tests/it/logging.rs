@@ -33,7 +33,7 @@ fn is_prefix(text: &str, pid: i32) -> bool {
 }
 
 #[test]
-fn a_variable_that_says_nothing_is_told_and_silences_nothing() {
+fn a_meaningless_log_variable_is_reported_and_silences_nothing() {
     for (value, wrong) in [
         ("", "it is empty"),
         ("inf", "there is no level `inf`; did you mean `info`?"),
@@ -310,7 +310,7 @@ fn lines_of_a_door_are_of_its_room() {
 }
 
 #[test]
-fn what_ends_a_daemon_is_told_in_the_form_of_its_log() {
+fn the_error_that_ends_a_daemon_has_the_format_of_its_log() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let end = |builder: fn(Builder) -> Builder| {
@@ -333,7 +333,7 @@ fn what_ends_a_daemon_is_told_in_the_form_of_its_log() {
 }
 
 #[test]
-fn a_mistake_in_words_is_told_to_people_and_to_the_journal_with_a_priority() {
+fn a_usage_error_goes_to_people_in_plain_text_and_to_the_journal_with_a_priority() {
     let usage = |builder: Builder| {
         let (status, _, stderr) = builder.spawn().finish();
         assert_eq!(status.code(), Some(2), "{stderr}");
@@ -397,7 +397,7 @@ fn a_file_may_say_it_and_flags_go_over_the_file() {
 }
 
 #[test]
-fn a_command_line_that_cannot_be_read_is_told_in_the_form_that_it_asks_for() {
+fn an_unreadable_command_line_is_reported_in_the_format_that_it_asks_for() {
     for arguments in [
         &["--log-format", "json", "pool", "--bad"][..],
         &["pool", "--bad", "--log-format=json"],

@@ -324,7 +324,7 @@ fn keys_of(door: &Command) -> Keys {
 }
 
 #[test]
-fn every_line_of_the_statistics_and_of_the_dump_is_told_in_its_order() {
+fn every_line_of_the_statistics_and_of_the_dump_is_documented_in_its_order() {
     let page = Page::read(PROGRAM_PAGE);
     let told = |part: &[String]| {
         entries(part)
@@ -343,7 +343,7 @@ fn every_line_of_the_statistics_and_of_the_dump_is_told_in_its_order() {
 }
 
 #[test]
-fn every_line_of_the_statistics_of_the_other_doors_is_told_in_its_order() {
+fn every_line_of_the_statistics_of_the_other_doors_is_documented_in_its_order() {
     let page = Page::read(PROGRAM_PAGE);
     let home = temp_dir();
     let file = home.path().join("torc.cfg");
@@ -399,7 +399,7 @@ fn the_example_of_a_file_has_no_mistake() {
 }
 
 #[test]
-fn mistakes_in_a_file_are_told_as_the_page_shows_it() {
+fn mistakes_in_a_file_are_reported_as_the_page_shows_it() {
     let text = "[pool.main]\ndeamon = \"cat\"\nbusy-timeout = \"soon\"\nnum-daemons = 0\n\n\n[pol.x]\n";
     let said = file::read("bad.toml", text.as_bytes()).unwrap_err().for_terminal();
     assert_eq!(Page::read(FILE_PAGE).literal_blocks(".Sh DIAGNOSTICS"), [said]);

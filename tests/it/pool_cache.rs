@@ -144,7 +144,7 @@ fn the_others_still_get_their_answer_when_the_first_one_goes_before_its_turn() {
 }
 
 #[test]
-fn what_nobody_waits_for_any_more_is_dropped() {
+fn a_request_without_a_waiting_client_is_dropped() {
     let (held, gate) = (Gate::new(), Gate::new());
     let daemon = pool(&["--persistent"]);
     let mut busy = waiting(&daemon, &format!("wait {} busy", held.path()));
@@ -160,7 +160,7 @@ fn what_nobody_waits_for_any_more_is_dropped() {
 }
 
 #[test]
-fn a_refusal_is_for_all_who_share_the_request_and_is_not_kept() {
+fn a_refusal_goes_to_all_clients_of_the_shared_request_and_is_not_cached() {
     let gate = Gate::new();
     let daemon = pool(&["--persistent", "--retries", "0", "--busy-timeout", "500ms"]);
     assert_eq!(waiting(&daemon, "echo warm").read_line(), "warm");
@@ -224,7 +224,7 @@ fn a_worker_that_is_lost_for_what_it_wrote_takes_the_kept_answers_with_it() {
 
 /// So it is when it shows only later, while nothing is asked.
 #[test]
-fn a_line_that_nobody_has_asked_for_takes_the_kept_answers_with_it() {
+fn an_unsolicited_line_empties_the_cache() {
     let (gate, daemon) = (Gate::new(), pool(&[]));
     let before = daemon.ask("pid");
     assert_eq!(daemon.ask(&format!("unasked {} late", gate.path())), "ok\n");
@@ -258,7 +258,7 @@ fn resident(daemon: &Daemon) -> usize {
 /// Searched for one by one they would keep the loop for minutes (each among all others), and the watchdog would end the
 /// test.
 #[test]
-fn a_crowd_that_shares_a_request_and_hangs_up_together_keeps_nobody_waiting() {
+fn many_clients_that_share_a_request_and_hang_up_together_delay_no_other() {
     const CLIENTS: usize = 200;
     const EACH: usize = 1000;
     let gate = Gate::new();

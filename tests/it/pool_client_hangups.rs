@@ -69,7 +69,7 @@ impl Held {
 }
 
 #[test]
-fn the_next_client_of_a_left_worker_gets_his_own_answer() {
+fn after_a_client_has_hung_up_the_next_client_of_its_worker_gets_its_own_answer() {
     for farewell in [Farewell::Reset, Farewell::Close] {
         let held = Held::new(farewell, &[]);
         let mut next = held.queued("echo next");

@@ -66,7 +66,7 @@ fn a_probe_has_a_number_too() {
 }
 
 #[test]
-fn answers_come_in_any_order_and_nobody_waits_for_another() {
+fn answers_come_in_any_order_and_no_client_waits_for_another() {
     let daemon = pool(1, &["--concurrency", "4"]);
     let mut held: Vec<Held> = ["a", "b", "c"].map(|text| Held::at(&daemon, text)).into();
     assert_eq!(daemon.ask("echo past them all"), "past them all\n");
@@ -131,7 +131,7 @@ fn only_the_id_is_taken_off_an_answer() {
 
 /// The late second answer would be the next client's if numbers were used again.
 #[test]
-fn a_second_answer_that_comes_late_is_nobodys() {
+fn a_late_second_answer_goes_to_no_client() {
     let daemon = pool(1, &["--concurrency", "2"]);
     let late = Gate::new();
     assert_eq!(daemon.ask(&format!("two-writes mine {} stray", late.path())), "mine\n");
@@ -151,7 +151,7 @@ fn a_second_answer_that_comes_late_is_nobodys() {
 }
 
 #[test]
-fn a_second_answer_in_the_same_write_is_nobodys() {
+fn a_second_answer_in_the_same_write_goes_to_no_client() {
     let daemon = pool(1, &["--concurrency", "2"]);
     assert_eq!(daemon.ask("twice x"), "x\n");
     daemon.usr1_until(|stats| stats.count("restarts channel") == 1);
@@ -159,7 +159,7 @@ fn a_second_answer_in_the_same_write_is_nobodys() {
 }
 
 #[test]
-fn an_unknown_id_or_none_ends_the_worker_and_who_brings_it_to_that_twice_is_refused() {
+fn an_unknown_or_missing_id_stops_the_worker_and_a_request_that_causes_it_twice_is_refused() {
     let daemon = pool(2, &["--concurrency", "2"]);
     // Both proven, so that a death over a request counts against it.
     let (one, two) = (Held::at(&daemon, "1"), Held::at(&daemon, "2"));
@@ -187,7 +187,7 @@ fn a_line_without_an_id_and_the_beginning_of_one_with_a_wrong_one_are_enough() {
 /// A helper's answer to the second half of a line that does not fit its buffer has no ID, whatever the half begins
 /// with.
 #[test]
-fn a_line_taken_for_two_costs_the_worker_and_nobody_the_wrong_answer() {
+fn a_line_taken_for_two_costs_the_worker_but_no_client_gets_a_wrong_answer() {
     let flags = ["--concurrency", "2", "--queue-timeout", "60s"];
     let daemon = Daemon::pool(1, &worker_command(&["--concurrent", "--max-line", "5000"]), &flags);
     assert_eq!(daemon.ask("echo first"), "first\n");
@@ -220,7 +220,7 @@ fn when_a_worker_dies_each_is_asked_again_but_one_whose_answer_had_begun() {
 }
 
 #[test]
-fn any_of_those_in_hand_may_be_to_blame_for_a_death() {
+fn any_request_in_hand_may_be_to_blame_for_a_death() {
     let daemon = pool(1, &["--concurrency", "3", "--retries", "0"]);
     let mut held: Vec<Held> = ["a", "b"].map(|text| Held::at(&daemon, text)).into();
     let pid = held[0].arrival.pid;
@@ -256,7 +256,7 @@ fn one_that_takes_too_long_is_refused_and_the_others_go_on_meanwhile() {
 }
 
 #[test]
-fn the_answer_to_one_who_has_gone_is_nobody_elses() {
+fn the_answer_to_a_client_that_has_gone_goes_to_no_other() {
     let daemon = pool(1, &["--concurrency", "2"]);
     let Held { client, arrival, .. } = Held::at(&daemon, "gone");
     let held = Held::at(&daemon, "mine");

@@ -91,7 +91,7 @@ fn the_record_of_a_lost_worker_shows_none_of_its_requests() {
 }
 
 #[test]
-fn a_worker_that_hangs_is_told_of_without_its_request() {
+fn a_hanging_worker_is_reported_without_its_request() {
     told_twice(|confidential| {
         let gate = Gate::new();
         let daemon = pool(&worker_command(&[]), &["--busy-timeout", "1s"], confidential);

@@ -40,7 +40,7 @@ fn places(daemon: &Daemon) -> Vec<(usize, i32)> {
 }
 
 #[test]
-fn it_grows_before_anybody_waits_and_shrinks_when_idle() {
+fn it_grows_before_a_request_waits_and_shrinks_when_idle() {
     let gate = Gate::new();
     let daemon = elastic(&[
         "--max-workers",

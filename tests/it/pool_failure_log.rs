@@ -45,7 +45,7 @@ fn lines_from<'l>(log: &'l str, what: &str, count: usize) -> Vec<&'l str> {
 }
 
 #[test]
-fn the_cause_comes_first_then_the_last_requests_then_who_is_refused_for_it() {
+fn the_cause_comes_first_then_the_last_requests_then_the_refused_clients() {
     let daemon = Daemon::pool(1, &worker_command(&[]), &["--retries", "0"]);
     let pid = daemon.ask("pid").trim_end().to_owned();
     assert_eq!(daemon.ask("die 3"), "ERR\n");
@@ -149,7 +149,7 @@ fn each_way_to_be_lost_is_one_line_of_a_kind() {
 }
 
 #[test]
-fn a_start_that_fails_is_told_in_one_line_and_the_same_again_is_counted() {
+fn a_failed_start_is_one_line_and_its_repetitions_are_counted() {
     let directory = crate::harness::temp_dir();
     let program = directory.path().join("worker");
     std::os::unix::fs::symlink("/bin/cat", &program).unwrap();
@@ -258,7 +258,7 @@ fn other_last_words_are_shown() {
 }
 
 #[test]
-fn the_first_answer_after_a_row_of_losses_is_told_with_all_that_was_held_back() {
+fn the_first_answer_after_a_row_of_losses_is_logged_with_all_that_was_held_back() {
     let fickle = Fickle::that_says("config error line 3");
     let daemon = hasty(1, &fickle.command());
     daemon.stderr_wait("the 3rd time in a row");
@@ -275,13 +275,13 @@ fn the_first_answer_after_a_row_of_losses_is_told_with_all_that_was_held_back() 
 }
 
 #[test]
-fn what_a_young_worker_says_as_others_do_is_told_soon_if_nothing_comes_of_it() {
+fn a_repeated_complaint_of_a_young_worker_is_logged_soon_if_it_stays_alive() {
     let daemon = Daemon::pool(3, &shell("echo hello >&2; exec cat"), &PATIENT);
     daemon.stderr_wait_nth(": hello", 3);
 }
 
 #[test]
-fn a_worker_that_puts_itself_in_the_background_is_told_as_that() {
+fn a_worker_that_puts_itself_in_the_background_is_reported_as_such() {
     let daemons = [
         (
             "sleep 1000 >/dev/null 2>&1 & sleep 1000 >/dev/null 2>&1 & exit 0",
@@ -317,7 +317,7 @@ fn a_worker_that_puts_itself_in_the_background_is_told_as_that() {
 }
 
 #[test]
-fn what_helps_against_a_buffer_is_told_for_the_program() {
+fn the_remedy_against_a_buffer_suits_the_program() {
     let hint = |command: &[&str], flags: &[&str]| {
         let flags = [&["--busy-timeout", "300ms"], flags].concat();
         let daemon = Daemon::pool(1, &shell_words::join(command), &flags);
@@ -347,7 +347,7 @@ fn what_helps_against_a_buffer_is_told_for_the_program() {
 }
 
 #[test]
-fn what_helps_is_told_once_in_a_row() {
+fn the_remedy_is_logged_once_in_a_row() {
     let daemon = Daemon::pool(
         1,
         &shell("read l; read l"),
@@ -431,7 +431,7 @@ fn last_words_of_workers_that_have_answered_do_not_flood_the_log() {
 }
 
 #[test]
-fn losses_are_told_in_the_order_in_which_they_came() {
+fn losses_are_logged_in_their_order() {
     let home = temp_dir();
     let been = home.path().join("been");
     let script = format!(

@@ -62,7 +62,7 @@ fn with_every_worker_busy_the_server_goes_on_accepting_and_refusing() {
 }
 
 #[test]
-fn who_finds_no_worker_in_time_is_refused_while_the_worker_stays_busy() {
+fn a_request_without_a_worker_in_time_is_refused_while_the_worker_stays_busy() {
     let gate = Gate::new();
     let daemon = Daemon::pool(1, &worker_command(&[]), &["--queue-timeout", "100ms"]);
     let mut held = daemon.client();
@@ -79,7 +79,7 @@ fn who_finds_no_worker_in_time_is_refused_while_the_worker_stays_busy() {
 /// There the server closed the descriptor of the client that had gone once more when its worker was done, and by then
 /// it belonged to another client.
 #[test]
-fn a_client_that_leaves_a_busy_worker_takes_nobody_with_it() {
+fn a_client_that_leaves_a_busy_worker_closes_no_other_connection() {
     let (first_gate, second_gate) = (Gate::new(), Gate::new());
     let daemon = Daemon::pool(2, &worker_command(&[]), &PATIENT);
     let mut leaver = daemon.watched_client();
@@ -112,7 +112,7 @@ fn a_nul_in_a_line_costs_a_refusal_and_no_worker() {
 }
 
 #[test]
-fn the_second_line_of_a_packet_is_asked_of_nobody() {
+fn the_second_line_of_a_packet_reaches_no_worker() {
     let daemon = Daemon::pool(1, &worker_command(&[]), &PATIENT);
     let mut first = daemon.client();
     first.send("echo one\necho two\n");
@@ -122,7 +122,7 @@ fn the_second_line_of_a_packet_is_asked_of_nobody() {
 }
 
 #[test]
-fn what_a_client_sends_behind_its_line_is_for_nobody_and_costs_it_nothing() {
+fn bytes_behind_the_line_of_a_client_are_ignored_and_cost_it_nothing() {
     let gate = Gate::new();
     let daemon = Daemon::pool(1, &worker_command(&[]), &PATIENT);
     let mut client = daemon.watched_client();
@@ -230,7 +230,7 @@ fn a_refusal_is_not_lost_to_a_reset_when_input_is_left_unread() {
 }
 
 #[test]
-fn a_client_that_never_ends_its_line_is_let_go() {
+fn a_client_that_never_ends_its_line_is_closed() {
     let daemon = Daemon::pool(1, &worker_command(&[]), &["--read-timeout", "200ms"]);
     let mut unfinished = daemon.client();
     unfinished.send("echo x");
@@ -243,7 +243,7 @@ fn a_client_that_never_ends_its_line_is_let_go() {
 }
 
 #[test]
-fn a_client_that_goes_on_for_ever_is_let_go_as_well() {
+fn a_client_that_sends_without_end_is_closed_as_well() {
     let flags = ["--read-timeout", "200ms", "--max-request", "1GiB"];
     let daemon = Daemon::pool(1, &worker_command(&[]), &flags);
     let mut client = daemon.client();

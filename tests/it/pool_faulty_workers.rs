@@ -65,7 +65,7 @@ fn a_worker_that_was_stopped_can_still_end() {
 }
 
 #[test]
-fn a_worker_that_writes_unasked_is_replaced_before_it_answers_anybody() {
+fn a_worker_that_writes_unasked_is_replaced_before_it_answers_a_request() {
     let gate = Gate::new();
     let daemon = Daemon::pool(1, &worker_command(&[]), &PATIENT);
     assert_eq!(daemon.ask(&format!("unasked {} surprise", gate.path())), "ok\n");
@@ -80,7 +80,7 @@ fn a_worker_that_writes_unasked_is_replaced_before_it_answers_anybody() {
 }
 
 #[test]
-fn a_second_reply_is_for_nobody() {
+fn a_second_reply_goes_to_no_client() {
     let daemon = Daemon::pool(1, &worker_command(&[]), &PATIENT);
     for _ in 0..3 {
         assert_eq!(daemon.ask("two first second"), "first\n");
@@ -93,7 +93,7 @@ fn a_second_reply_is_for_nobody() {
 
 /// The request that waits is the first that the next answer could go to.
 #[test]
-fn a_second_reply_is_not_for_the_one_who_waits() {
+fn a_second_reply_does_not_go_to_the_client_that_waits() {
     let gate = Gate::new();
     let daemon = Daemon::pool(1, &worker_command(&[]), &PATIENT);
     let mut first = daemon.client();
@@ -114,7 +114,7 @@ fn a_second_reply_is_not_for_the_one_who_waits() {
 
 /// squidGuard does this with lines of more than 12,287 bytes; its second answer comes a moment after the first.
 #[test]
-fn a_long_line_taken_for_two_costs_the_worker_and_nobodys_answer() {
+fn a_long_line_taken_for_two_costs_the_worker_and_no_clients_answer() {
     let daemon = Daemon::pool(1, &worker_command(&["--max-line", "12287"]), &PATIENT);
     let long = "x".repeat(12_400);
     for round in 1..=3 {
@@ -177,7 +177,7 @@ fn a_worker_that_reads_the_rest_while_its_early_answer_is_read_is_out_of_step() 
 }
 
 #[test]
-fn what_a_worker_complains_about_is_logged_with_its_number() {
+fn the_standard_error_of_a_worker_is_logged_with_its_number() {
     let daemon = Daemon::pool(1, &worker_command(&[]), &PATIENT);
     let worker = daemon.ask("pid");
     assert_eq!(daemon.ask("stderr the list is out of date"), "ok\n");
@@ -210,7 +210,7 @@ fn a_grandchild_that_holds_the_pipes_does_not_hide_the_death_of_its_parent() {
 }
 
 #[test]
-fn what_a_worker_has_started_goes_with_it() {
+fn the_descendants_of_a_worker_end_with_it() {
     let gate = Gate::new();
     let flags = ["--busy-timeout", "1s", "--queue-timeout", "60s"];
     let daemon = Daemon::pool(1, &worker_command(&[]), &flags);

@@ -310,7 +310,7 @@ fn a_calculator_has_answered_when_it_says_nothing_more() {
 }
 
 #[test]
-fn a_reply_is_over_when_nothing_has_come_for_so_long() {
+fn a_reply_ends_after_the_quiet_time() {
     let daemon = pool("sh", &["--reply-framing", "quiet=300ms"]);
     assert_eq!(daemon.ask("echo one; echo two"), "one\ntwo\n");
     assert_eq!(daemon.ask("x=7; printf %s $x"), "7");
@@ -355,7 +355,7 @@ fn a_program_without_framing_is_timed_out_as_any() {
 // ---- what cannot be ------------------------------------------------------------------------------------------------
 
 #[test]
-fn a_request_that_workers_cannot_be_given_is_refused_and_harms_nobody() {
+fn a_request_that_no_worker_can_be_given_is_refused_and_harms_no_other() {
     let flags = [
         "--request-framing",
         "netstring",
@@ -453,7 +453,7 @@ fn a_worker_that_does_not_keep_to_its_framing_is_replaced() {
 /// A long line may be taken for two by its worker, so it is never written ahead; a message whose length is sent ahead
 /// is not.
 #[test]
-fn a_long_request_whose_length_is_told_is_as_good_as_any() {
+fn a_long_request_with_its_length_is_written_ahead_like_any_other() {
     for (framing, ahead) in [("netstring", 1), ("line", 0)] {
         let directory = temp_dir();
         let fifo = directory.path().join("fifo");

@@ -56,7 +56,7 @@ fn five_hundred_clients_wait_while_every_worker_is_held_and_are_all_answered() {
 }
 
 #[test]
-fn two_thousand_connections_that_send_nothing_disturb_nobody() {
+fn two_thousand_silent_connections_disturb_no_other_client() {
     allow_many_descriptors();
     let flags = [
         "--queue-timeout",
@@ -96,7 +96,7 @@ fn connections_over_the_limit_are_refused_until_one_ends() {
 }
 
 #[test]
-fn one_address_may_not_take_everything() {
+fn one_address_may_not_take_all_connections() {
     let flags = ["--max-connections-per-ip", "2", "--queue-timeout", "60s"];
     let daemon = Daemon::pool(1, &worker_command(&[]), &flags);
     let greedy = [daemon.watched_client(), daemon.watched_client()];
@@ -114,7 +114,7 @@ fn one_address_may_not_take_everything() {
 }
 
 #[test]
-fn only_those_allowed_may_connect() {
+fn only_allowed_addresses_may_connect() {
     let daemon = Daemon::pool(
         1,
         &worker_command(&[]),
@@ -132,7 +132,7 @@ fn only_those_allowed_may_connect() {
 }
 
 #[test]
-fn those_denied_may_not_connect() {
+fn denied_addresses_may_not_connect() {
     let daemon = Daemon::pool(
         1,
         &worker_command(&[]),

@@ -14,7 +14,7 @@ fn first_then(first: &[&str], later: &[&str], marker: &std::path::Path) -> Strin
 }
 
 #[test]
-fn what_comes_behind_the_ready_line_is_not_taken_for_an_answer() {
+fn output_behind_the_ready_line_is_not_taken_for_an_answer() {
     let (gate, directory) = (Gate::new(), temp_dir());
     let command = first_then(
         &["--start-gate", gate.path(), "--ready", "READY\njunk"],

@@ -43,7 +43,7 @@ fn one_connection_is_good_for_many_requests() {
 }
 
 #[test]
-fn answers_come_in_the_order_of_the_requests_whoever_is_faster() {
+fn answers_come_in_the_order_of_the_requests_whichever_worker_is_faster() {
     let gate = Gate::new();
     let daemon = pool(3, &[]);
     let mut client = daemon.client();
@@ -127,7 +127,7 @@ fn the_end_of_input_is_the_end_of_requests_and_every_answer_is_still_given() {
 }
 
 #[test]
-fn who_asks_nothing_is_closed_in_the_end_and_who_stops_in_a_request_is_refused() {
+fn an_idle_connection_is_closed_in_the_end_and_an_unfinished_request_is_refused() {
     let daemon = pool(1, &["--idle-timeout", "300ms", "--read-timeout", "300ms"]);
     let mut idle = daemon.client();
     idle.send("echo hello\n");
@@ -169,7 +169,7 @@ fn answers_that_are_not_taken_stop_the_reading_and_nothing_is_lost() {
 }
 
 #[test]
-fn who_never_takes_his_answers_is_closed() {
+fn a_client_that_never_reads_its_answers_is_closed() {
     let daemon = pool(1, &["--write-timeout", "300ms", "--max-unanswered", "4"]);
     let mut client = daemon.client();
     client.send("big 1000000\n".repeat(40));
@@ -222,34 +222,34 @@ fn a_drain_serves_what_has_come_by_the_time_of_the_last_answer() {
     let mut client = daemon.client();
     client.send(format!("wait-twice {} {} 0\n", gate.path(), behind.path()));
     let arrival = gate.arrival();
-    let mut crowd: Vec<Client> = (0..1100).map(|_| daemon.client()).collect();
+    let mut others: Vec<Client> = (0..1100).map(|_| daemon.client()).collect();
     daemon.usr1_until(|stats| stats.count("connections") == 1101);
     daemon.signal(Signal::SIGTERM);
     daemon.stderr_wait("draining");
     daemon.signal(Signal::SIGSTOP);
     arrival.open();
     let replied = behind.arrival();
-    crowd.iter_mut().for_each(|other| other.send("e"));
+    others.iter_mut().for_each(|other| other.send("e"));
     client.send("echo 1\necho 2\necho 3\n");
     daemon.signal(Signal::SIGCONT);
     replied.open();
     assert_eq!(client.read_to_end(), b"0\n1\n2\n3\n");
-    drop(crowd);
+    drop(others);
     assert!(daemon.wait_exit().success());
 }
 
 /// Of 1101 requests that came in time one turn hears of 1024, and by then the time of the others is over.
 #[test]
-fn who_has_asked_in_time_is_served_though_he_is_heard_late() {
+fn a_request_sent_in_time_is_served_though_it_is_read_late() {
     let daemon = pool(1, &["--idle-timeout", "60s"]);
-    let mut crowd: Vec<Client> = (0..1100).map(|_| daemon.client()).collect();
+    let mut others: Vec<Client> = (0..1100).map(|_| daemon.client()).collect();
     let mut client = daemon.watched_client();
     daemon.usr1_until(|stats| stats.count("connections") == 1101);
     daemon.signal(Signal::SIGTERM);
     daemon.stderr_wait("draining");
     daemon.signal(Signal::SIGSTOP);
     let told = Instant::now();
-    crowd.iter_mut().for_each(|other| other.send("e"));
+    others.iter_mut().for_each(|other| other.send("e"));
     client.send("echo 1\n");
     // The drain gives half a second to silent clients; the event is its end.
     while told.elapsed() < Duration::from_millis(600) {
@@ -257,7 +257,7 @@ fn who_has_asked_in_time_is_served_though_he_is_heard_late() {
     }
     daemon.signal(Signal::SIGCONT);
     assert_eq!(client.read_to_end(), b"1\n");
-    drop(crowd);
+    drop(others);
     assert!(daemon.wait_exit().success());
 }
 
@@ -277,7 +277,7 @@ fn a_roll_of_the_workers_is_not_felt() {
 /// A request that is sent at the moment when its connection is closed finds no reader, which is no reason for a reset:
 /// over a UNIX socket the end of input would not be seen for it.
 #[test]
-fn who_asks_on_while_it_is_let_go_sees_the_end_and_no_reset() {
+fn a_client_that_sends_on_while_its_connection_is_closed_sees_the_end_and_no_reset() {
     let directory = temp_dir();
     let socket = format!("unix:{}/pool", directory.path().display());
     let command = worker_command(&[]);

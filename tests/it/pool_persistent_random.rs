@@ -108,7 +108,7 @@ fn connection(dice: &mut Dice, address: &Address, name: &str) {
 
 /// Every way in which a pool may be set up for connections that stay.
 #[test]
-fn everybody_gets_his_answers_in_order() {
+fn every_client_gets_its_answers_in_order() {
     let ways: [(&[&str], &[&str]); 5] = [
         (&[], &[]),
         (&["--pipeline", "8", "--max-unanswered", "3"], &[]),

@@ -31,7 +31,7 @@ fn expect_answers(clients: &mut [Client], first: usize) {
 }
 
 #[test]
-fn each_gets_the_answer_to_his_own_and_nobody_more_than_the_limit_is_written_ahead() {
+fn each_client_gets_its_own_answer_and_no_more_than_the_limit_is_written_ahead() {
     let gate = Gate::new();
     let (daemon, arrival, mut clients) = held(&gate, &[]);
     let mut fifth = daemon.client();
@@ -64,7 +64,7 @@ fn an_idle_worker_is_preferred() {
 }
 
 #[test]
-fn those_behind_the_guilty_one_go_to_others_when_a_worker_dies() {
+fn requests_behind_the_blamed_one_go_to_other_workers_when_a_worker_dies() {
     let gate = Gate::new();
     let (daemon, arrival, mut clients) = held(&gate, &["--retries", "0"]);
     kill(Pid::from_raw(arrival.pid), Signal::SIGKILL).unwrap();
@@ -89,7 +89,7 @@ fn the_busy_timeout_is_for_the_oldest_alone() {
 }
 
 #[test]
-fn the_answer_to_one_who_has_gone_is_nobody_elses() {
+fn the_answer_to_a_client_that_has_gone_goes_to_no_other() {
     let gate = Gate::new();
     let (daemon, arrival, mut clients) = held(&gate, &[]);
     drop(clients.remove(1));

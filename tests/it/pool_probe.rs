@@ -50,7 +50,7 @@ impl Checker {
 }
 
 #[test]
-fn nobody_is_served_before_the_probe_is_answered() {
+fn no_request_is_served_before_the_probe_is_answered() {
     let gate = Gate::new();
     let probe = format!("wait {} fine", gate.path());
     let flags = [&PATIENT[..], &["--probe", &probe, "--probe-expect", "^fine$"]].concat();
@@ -67,7 +67,7 @@ fn nobody_is_served_before_the_probe_is_answered() {
 }
 
 #[test]
-fn a_worker_that_answers_wrongly_serves_nobody_until_it_is_mended() {
+fn a_worker_that_answers_its_probe_wrongly_serves_no_request_until_it_recovers() {
     let checker = Checker::answering("bad\n");
     let daemon = checker.pool(1, &PATIENT);
     let line = daemon.stderr_wait("has failed its probe and is quarantined");
@@ -100,7 +100,7 @@ fn a_worker_that_answers_wrongly_serves_nobody_until_it_is_mended() {
 }
 
 #[test]
-fn who_waits_for_a_worker_in_quarantine_is_refused_in_time() {
+fn a_request_that_waits_for_a_worker_in_quarantine_is_refused_in_time() {
     let checker = Checker::answering("bad\n");
     let daemon = checker.pool(2, &["--queue-timeout", "300ms"]);
     daemon.stderr_wait("is quarantined");
@@ -134,7 +134,7 @@ fn an_answer_has_to_be_one_line() {
 }
 
 #[test]
-fn whoever_does_not_answer_in_time_or_dies_has_failed() {
+fn a_worker_that_misses_the_time_of_its_probe_or_dies_has_failed_it() {
     let told = |command: &str, why: &str| {
         let flags = [&EXPECTED[..], &["--start-timeout", "300ms"]].concat();
         Daemon::pool(1, command, &flags).stderr_wait(why)

@@ -49,7 +49,7 @@ fn a_queue_of_none_refuses_at_once() {
 }
 
 #[test]
-fn who_waits_too_long_is_refused_and_the_others_are_not() {
+fn a_request_that_waits_too_long_is_refused_and_the_others_are_not() {
     let gate = Gate::new();
     let daemon = Daemon::pool(1, &worker_command(&[]), &["--queue-timeout", "200ms"]);
     let mut held = daemon.client();

@@ -26,7 +26,7 @@ fn whole_log(daemon: &Daemon) -> String {
 }
 
 #[test]
-fn a_worker_that_takes_too_long_is_told_of_with_its_request_and_those_before() {
+fn a_worker_that_takes_too_long_is_reported_with_its_request_and_the_ones_before() {
     let gate = Gate::new();
     let daemon = one_worker(&["--busy-timeout", "1s", "--record", "2"]);
     daemon.ask("echo one");
@@ -52,7 +52,7 @@ fn a_worker_that_takes_too_long_is_told_of_with_its_request_and_those_before() {
 }
 
 #[test]
-fn a_worker_that_dies_is_told_of_once_with_the_request_that_it_died_over() {
+fn a_worker_that_dies_is_reported_once_with_the_request_that_it_died_over() {
     let daemon = one_worker(&["--retries", "0"]);
     daemon.ask("echo before");
     assert_eq!(daemon.ask("kill-self"), "ERR\n");
@@ -68,7 +68,7 @@ fn a_worker_that_dies_is_told_of_once_with_the_request_that_it_died_over() {
 }
 
 #[test]
-fn a_worker_that_dies_at_rest_is_told_of_without_blaming_a_request() {
+fn a_worker_that_dies_at_rest_is_reported_without_blaming_a_request() {
     let daemon = one_worker(&[]);
     let pid = daemon.ask("pid").trim_end().parse().unwrap();
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
@@ -80,7 +80,7 @@ fn a_worker_that_dies_at_rest_is_told_of_without_blaming_a_request() {
 }
 
 #[test]
-fn a_worker_out_of_step_is_told_of_with_the_request_that_it_answered_twice() {
+fn a_worker_out_of_step_is_reported_with_the_request_that_it_answered_twice() {
     let daemon = one_worker(&[]);
     daemon.ask("two one two");
     daemon.stderr_wait("has lost step and is stopped");
@@ -93,7 +93,7 @@ fn a_worker_out_of_step_is_told_of_with_the_request_that_it_answered_twice() {
 }
 
 #[test]
-fn workers_that_are_asked_to_go_are_not_told_of() {
+fn workers_that_are_stopped_on_purpose_are_not_reported() {
     let daemon = one_worker(&["--max-requests", "3"]);
     for number in 0..10 {
         daemon.ask(&format!("echo {number}"));
@@ -107,7 +107,7 @@ fn workers_that_are_asked_to_go_are_not_told_of() {
 }
 
 #[test]
-fn nothing_is_recorded_where_nobody_wants_it() {
+fn nothing_is_recorded_with_record_zero() {
     let daemon = one_worker(&["--retries", "0", "--record", "0"]);
     daemon.ask("echo before");
     assert_eq!(daemon.ask("kill-self"), "ERR\n");
@@ -152,7 +152,7 @@ fn slow_request(flags: &[&str]) -> String {
 }
 
 #[test]
-fn a_slow_request_is_told_of_if_that_was_asked_for() {
+fn a_slow_request_is_reported_with_the_flag_for_it() {
     let log = slow_request(&["--slow-log", "200ms"]);
     let told: Vec<_> = log.lines().filter(|line| line.contains("--slow-log")).collect();
     let [line] = told[..] else { panic!("{log}") };

@@ -151,7 +151,7 @@ fn a_client_that_reads_slowly_holds_no_worker() {
 }
 
 #[test]
-fn a_client_that_never_reads_is_let_go() {
+fn a_client_that_never_reads_is_closed() {
     let directory = crate::harness::temp_dir();
     let listen = format!("unix:{}/pool", directory.path().display());
     let command = worker_command(&[]);
@@ -167,7 +167,7 @@ fn a_client_that_never_reads_is_let_go() {
 }
 
 #[test]
-fn the_refusal_is_what_the_operator_wants() {
+fn the_refusal_has_the_text_that_the_operator_chose() {
     let daemon = Daemon::pool(1, &worker_command(&[]), &["--error-reply", "BH message=\"no\"\\n"]);
     assert_eq!(daemon.ask("a NUL \0"), "BH message=\"no\"\n");
     let silent = Daemon::pool(1, &worker_command(&[]), &["--error-reply", ""]);

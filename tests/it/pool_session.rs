@@ -88,7 +88,7 @@ fn ten_megabytes_come_back_unchanged_and_the_worker_is_replaced() {
 }
 
 #[test]
-fn what_a_worker_says_before_anybody_comes_is_its_clients() {
+fn output_of_a_worker_before_its_first_client_goes_to_that_client() {
     let daemon = sessions(1, "echo hello; echo greeted >&2; read name; echo bye $name", &[]);
     for (number, name) in ["first", "second"].into_iter().enumerate() {
         daemon.stderr_wait_nth("greeted", number + 1);
@@ -164,7 +164,7 @@ fn a_client_that_does_not_read_costs_no_memory_and_loses_nothing() {
 }
 
 #[test]
-fn a_client_that_leaves_the_last_words_of_its_worker_unread_is_let_go() {
+fn a_client_that_leaves_the_last_output_of_its_worker_unread_is_closed() {
     let home = temp_dir();
     let path = home.path().join("socket");
     let listen = format!("unix:{}", path.display());
@@ -264,7 +264,7 @@ fn more_clients_than_workers_wait_or_are_refused() {
 }
 
 #[test]
-fn hup_replaces_who_is_idle_and_leaves_sessions_alone() {
+fn hup_replaces_idle_workers_and_leaves_sessions_alone() {
     let daemon = sessions(2, "while read x; do echo $$ $x; done", &[]);
     let mut client = daemon.client();
     client.send("a\n");
@@ -370,7 +370,7 @@ fn a_client_that_has_closed_a_unix_socket_keeps_neither_its_place_nor_its_worker
     assert_eq!(
         daemon.usr1().count("sessions total"),
         1,
-        "nobody was served who had gone"
+        "no client was served that had gone"
     );
 }
 

@@ -10,19 +10,19 @@ const PATIENT: [&str; 2] = ["--queue-timeout", "60s"];
 /// A pool of three workers that ignore TERM: two are at work, one is idle, and each has started a program, one of which
 /// keeps its parent's pipes open. The busy workers, and every one of those programs, wait at a gate, where their end is
 /// seen.
-struct Household {
+struct BusyPool {
     daemon: Daemon,
-    everybody: Vec<Arrival>,
+    arrivals: Vec<Arrival>,
     _at_work: [Client; 2],
     _gates: [Gate; 2],
 }
 
-impl Household {
+impl BusyPool {
     fn new() -> Self {
         let (work, programs, turn) = (Gate::new(), Gate::new(), Gate::new());
         let daemon = Daemon::pool(3, &worker_command(&["--ignore-term"]), &PATIENT);
         daemon.usr1_until(|stats| stats.count("daemon S_AVAILABLE") == 3);
-        let mut everybody = Vec::new();
+        let mut arrivals = Vec::new();
         let start = |verb: &str| {
             daemon.ask(&format!("{verb} {}", programs.path()));
             programs.arrival()
@@ -36,22 +36,22 @@ impl Household {
             })
             .collect();
         let at_work = ["spawn-grandchild", "spawn-holding-grandchild"].map(|verb| {
-            everybody.push(start(verb));
+            arrivals.push(start(verb));
             let mut client = daemon.client();
             client.send(format!("wait {} never\n", work.path()));
-            everybody.push(work.arrival());
+            arrivals.push(work.arrival());
             let (mut next, arrival) = turns.pop().expect("one for each");
             arrival.open();
             assert_eq!(next.read_to_end(), b"turn\n");
             client
         });
-        everybody.push(start("spawn-grandchild"));
+        arrivals.push(start("spawn-grandchild"));
         for worker in daemon.children() {
             assert_eq!(children_of(worker).len(), 1, "each has started one program");
         }
         Self {
             daemon,
-            everybody,
+            arrivals,
             _at_work: at_work,
             _gates: [work, programs],
         }
@@ -60,22 +60,22 @@ impl Household {
 
 #[test]
 fn kill_9_leaves_no_process() {
-    let household = Household::new();
-    assert_eq!(household.daemon.children().len(), 3);
-    household.daemon.signal(Signal::SIGKILL);
-    household.everybody.into_iter().for_each(Arrival::wait_killed);
-    household.daemon.wait_exit();
+    let pool = BusyPool::new();
+    assert_eq!(pool.daemon.children().len(), 3);
+    pool.daemon.signal(Signal::SIGKILL);
+    pool.arrivals.into_iter().for_each(Arrival::wait_killed);
+    pool.daemon.wait_exit();
     // The drop of every daemon asserts that no other process is left.
 }
 
 #[test]
-fn a_stop_that_is_hurried_leaves_no_process() {
-    let household = Household::new();
-    household.daemon.signal(Signal::SIGTERM);
-    household.daemon.stderr_wait("draining");
-    household.daemon.signal(Signal::SIGTERM);
-    household.everybody.into_iter().for_each(Arrival::wait_killed);
-    assert_eq!(household.daemon.wait_exit().code(), Some(0));
+fn a_second_term_leaves_no_process() {
+    let pool = BusyPool::new();
+    pool.daemon.signal(Signal::SIGTERM);
+    pool.daemon.stderr_wait("draining");
+    pool.daemon.signal(Signal::SIGTERM);
+    pool.arrivals.into_iter().for_each(Arrival::wait_killed);
+    assert_eq!(pool.daemon.wait_exit().code(), Some(0));
 }
 
 #[test]
@@ -85,15 +85,15 @@ fn term_leaves_no_process() {
         let daemon = Daemon::pool(2, &worker_command(&[]), &PATIENT);
         daemon.ask(&format!("spawn-grandchild {}", grandchildren.path()));
         daemon.ask(&format!("spawn-holding-grandchild {}", grandchildren.path()));
-        let everybody = [grandchildren.arrival(), grandchildren.arrival()];
+        let arrivals = [grandchildren.arrival(), grandchildren.arrival()];
         daemon.signal(signal);
-        everybody.into_iter().for_each(Arrival::wait_killed);
+        arrivals.into_iter().for_each(Arrival::wait_killed);
         assert_eq!(daemon.wait_exit().code(), Some(0), "{signal}");
     }
 }
 
 #[test]
-fn term_finishes_what_is_in_hand() {
+fn term_finishes_the_requests_in_hand() {
     let gate = Gate::new();
     let daemon = Daemon::pool(1, &worker_command(&[]), &PATIENT);
     let mut held = daemon.client();
@@ -111,7 +111,7 @@ fn term_finishes_what_is_in_hand() {
 }
 
 #[test]
-fn what_is_not_finished_within_the_stop_timeout_is_refused() {
+fn a_request_not_finished_within_the_stop_timeout_is_refused() {
     let gate = Gate::new();
     let flags = ["--stop-timeout", "100ms", "--kill-timeout", "100ms"];
     let daemon = Daemon::pool(1, &worker_command(&["--ignore-term"]), &[&PATIENT[..], &flags].concat());
@@ -127,11 +127,9 @@ fn what_is_not_finished_within_the_stop_timeout_is_refused() {
 /// The guard ensures that nothing survives the daemon; the daemon watches the guard.
 #[test]
 fn kill_9_leaves_no_process_even_after_the_guard_was_killed() {
-    let household = Household::new();
-    kill(Pid::from_raw(household.daemon.guard()), Signal::SIGKILL).unwrap();
-    household
-        .daemon
-        .stderr_wait("the guard process had died; there is another");
-    household.daemon.signal(Signal::SIGKILL);
-    household.everybody.into_iter().for_each(Arrival::wait_killed);
+    let pool = BusyPool::new();
+    kill(Pid::from_raw(pool.daemon.guard()), Signal::SIGKILL).unwrap();
+    pool.daemon.stderr_wait("the guard process had died; there is another");
+    pool.daemon.signal(Signal::SIGKILL);
+    pool.arrivals.into_iter().for_each(Arrival::wait_killed);
 }

@@ -26,7 +26,7 @@ fn a_worker_is_asked_nothing_before_its_ready_line() {
 }
 
 #[test]
-fn talk_before_the_ready_line_is_no_answer() {
+fn output_before_the_ready_line_is_no_answer() {
     let talk = format!(
         "echo loading; echo still loading; exec {}",
         worker_command(&["--ready", "ready"])
@@ -40,7 +40,7 @@ fn talk_before_the_ready_line_is_no_answer() {
 
 /// A greeting that no flag announces is output without a request.
 #[test]
-fn a_greeting_without_a_ready_line_is_nobodys_answer() {
+fn a_greeting_without_a_ready_line_answers_no_request() {
     let directory = temp_dir();
     let greeted = directory.path().join("greeted");
     let script = format!(
@@ -73,7 +73,7 @@ fn a_worker_that_is_not_ready_in_time_is_replaced() {
 }
 
 #[test]
-fn workers_are_replaced_after_so_many_requests_and_no_request_is_lost() {
+fn workers_are_replaced_after_max_requests_and_no_request_is_lost() {
     let daemon = Daemon::pool(
         2,
         &worker_command(&[]),

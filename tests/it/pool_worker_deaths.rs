@@ -99,7 +99,7 @@ fn a_worker_that_dies_before_it_has_ever_answered_gives_its_request_back_uncount
 
 /// It goes to the head of the queue, not to its end.
 #[test]
-fn a_request_given_back_goes_before_those_who_came_after_it() {
+fn a_request_given_back_goes_before_later_requests() {
     let gate = Gate::new();
     let daemon = Daemon::pool(1, &worker_command(&[]), &PATIENT);
     let mut first = daemon.client();

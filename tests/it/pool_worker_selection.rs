@@ -37,7 +37,7 @@ fn warm_up(daemon: &Daemon, workers: usize) -> Vec<i32> {
 
 /// A program that prints a line too many may lose the processor between the two writes, and is free by then.
 #[test]
-fn a_line_right_behind_an_answer_does_not_meet_the_next_request_while_another_worker_is_free() {
+fn a_surplus_line_does_not_meet_the_next_request_while_another_worker_is_free() {
     for is_warm in [false, true] {
         let (gate, daemon) = (Gate::new(), Daemon::pool(4, &worker_command(&[]), &ONE_AFTER_THE_OTHER));
         // They are started one after the other. Before that is over, one that has only just been started may be no
@@ -57,7 +57,7 @@ fn a_line_right_behind_an_answer_does_not_meet_the_next_request_while_another_wo
 
 /// With one worker there is no choice, so there must be time.
 #[test]
-fn a_worker_that_rests_is_not_asked_before_its_line_too_many_has_shown() {
+fn a_resting_worker_is_not_used_before_its_surplus_line_has_arrived() {
     let flags = [&ONE_AFTER_THE_OTHER[..], &["--rest", "20s"]].concat();
     let (gate, daemon) = (Gate::new(), Daemon::pool(1, &worker_command(&[]), &flags));
     let mut client = daemon.client();
@@ -71,7 +71,7 @@ fn a_worker_that_rests_is_not_asked_before_its_line_too_many_has_shown() {
 }
 
 #[test]
-fn a_worker_that_has_rested_serves_on() {
+fn a_worker_serves_on_after_its_rest() {
     let flags = [&ONE_AFTER_THE_OTHER[..], &["--rest", "50ms"]].concat();
     let daemon = Daemon::pool(1, &worker_command(&[]), &flags);
     let mut client = daemon.client();
@@ -86,7 +86,7 @@ fn a_worker_that_has_rested_serves_on() {
 
 /// Whatever has become of the one before it.
 #[test]
-fn nobody_waits_for_a_start_while_a_warm_worker_is_free() {
+fn no_request_waits_for_a_start_while_a_warm_worker_is_free() {
     for (what, flags, restarts) in [
         ("die", &["--retries", "0"][..], "restarts died"),
         (
@@ -109,7 +109,7 @@ fn nobody_waits_for_a_start_while_a_warm_worker_is_free() {
 }
 
 #[test]
-fn after_a_hup_those_that_are_still_to_be_replaced_go_first() {
+fn after_a_hup_the_old_workers_serve_before_the_untried_new_ones() {
     let (gate, directory) = (Gate::new(), temp_dir());
     let marker = directory.path().display().to_string();
     // Four of the old kind, one that is ready at once, and the others are held before they are.

@@ -133,7 +133,7 @@ fn the_default_worker_is_not_started_without_its_configuration() {
 }
 
 #[test]
-fn a_squidguard_that_was_named_is_started_without_one_and_that_is_told() {
+fn a_squidguard_that_was_named_is_started_without_its_configuration_and_the_log_says_so() {
     let daemon = Daemon::pool(1, "squidGuard -c /no/such/file.conf", &[]);
     let line = daemon.stderr_wait("there is no \"/no/such/file.conf\"");
     assert!(line.contains("WARN") && line.contains("lets every URL pass"), "{line}");
@@ -223,7 +223,7 @@ fn a_reload_is_over_though_its_workers_fail() {
 // ---- an outage -------------------------------------------------------------------------------------------------
 
 #[test]
-fn an_outage_is_told_once_with_its_cause_and_its_end_with_what_it_has_cost() {
+fn an_outage_is_logged_once_with_its_cause_and_its_end_with_its_cost() {
     let script = Script::new("exit 7");
     let flags = ["-a", "100ms", "--queue-timeout", "200ms"];
     let daemon = Daemon::pool(2, &script.command(), &flags);
@@ -258,7 +258,7 @@ fn an_outage_is_told_once_with_its_cause_and_its_end_with_what_it_has_cost() {
 }
 
 #[test]
-fn what_becomes_of_requests_is_told_as_it_is() {
+fn the_log_of_an_outage_says_what_happens_to_requests() {
     let told = |flags: &[&str]| {
         let flags = [&["-a", "100ms"], flags].concat();
         Daemon::pool(1, "false", &flags).stderr_wait("no worker can serve")
@@ -319,7 +319,7 @@ fn a_roll_whose_workers_all_fail_does_not_sound_like_a_success() {
 }
 
 #[test]
-fn each_pool_says_that_its_workers_are_replaced_and_nobody_else_does() {
+fn each_pool_and_no_other_door_says_that_its_workers_are_replaced() {
     let home = temp_dir();
     let file = home.path().join("f.toml");
     let pool = |name: &str| {

@@ -11,7 +11,7 @@ const HELPERS: &str = "/usr/lib/squid";
 
 /// It knows from a number at the beginning of a line that it is spoken to so, and its answer tells the URL.
 #[test]
-fn storeid_file_rewrite_answers_each_with_his_own() {
+fn storeid_file_rewrite_answers_each_request_with_its_own_url() {
     let directory = temp_dir();
     let rules = directory.path().join("rules");
     fs::write(&rules, "^http://([a-z0-9]+)\\.example/(.*)\thttp://$1.internal/$2\n").unwrap();

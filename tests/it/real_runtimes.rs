@@ -122,7 +122,7 @@ fn hex(text: &str) -> String {
 
 /// While one client sends two lines in one, again and again, all others get their own answers, and the worker stays.
 #[track_caller]
-fn nobody_is_answered_for(attack: &str, words: &[&str], flags: &[&str]) {
+fn no_other_client_is_answered_for(attack: &str, words: &[&str], flags: &[&str]) {
     for pipeline in ["1", "4"] {
         let flags = [&PATIENT[..], &["--pipeline", pipeline], flags].concat();
         let daemon = Daemon::pool(1, &peer(words), &flags);
@@ -151,16 +151,16 @@ fn nobody_is_answered_for(attack: &str, words: &[&str], flags: &[&str]) {
 
 #[test]
 fn two_lines_in_one_reach_no_java() {
-    nobody_is_answered_for("attacker\rOWNED", JAVA_READER, &[]);
-    nobody_is_answered_for("attacker\u{85}OWNED", JAVA_SCANNER, &["--refuse-unicode-line-ends"]);
-    nobody_is_answered_for("attacker\u{2029}OWNED", JAVA_SCANNER, &["--refuse-unicode-line-ends"]);
+    no_other_client_is_answered_for("attacker\rOWNED", JAVA_READER, &[]);
+    no_other_client_is_answered_for("attacker\u{85}OWNED", JAVA_SCANNER, &["--refuse-unicode-line-ends"]);
+    no_other_client_is_answered_for("attacker\u{2029}OWNED", JAVA_SCANNER, &["--refuse-unicode-line-ends"]);
 }
 
 #[test]
 fn two_lines_in_one_reach_no_node_and_no_python() {
     for attack in ["attacker\rOWNED", "attacker\r\r", "\rattacker"] {
-        nobody_is_answered_for(attack, NODE, &[]);
-        nobody_is_answered_for(attack, PYTHON, &[]);
+        no_other_client_is_answered_for(attack, NODE, &[]);
+        no_other_client_is_answered_for(attack, PYTHON, &[]);
     }
 }
 
@@ -264,7 +264,7 @@ fn a_head_with_two_readings_is_refused() {
 
 /// An answer that cannot be read for certain is dropped, and its worker is replaced.
 #[test]
-fn a_reply_with_two_readings_is_nobodys() {
+fn an_ambiguous_reply_goes_to_no_client() {
     for head in [
         "Content-Length: 5\\r\\nContent-Length: 5",
         "Content-Length: 5\\r\\nX: y\\rz",

@@ -281,7 +281,7 @@ fn squid_is_filtered_through_ask() {
 }
 
 #[test]
-fn everybody_gets_the_answer_to_his_own_url() {
+fn every_client_gets_the_answer_to_its_own_url() {
     let web = Web::start();
     let guard = squidguard(&web);
     let daemon = Daemon::pool(4, &guard.command(), &["--queue-timeout", "600s"]);

@@ -75,7 +75,7 @@ fn blocked_clean_and_senseless() {
 
 /// squidGuard answers a line that is too long twice. The next client must not be given the second answer.
 #[test]
-fn a_line_too_long_for_squidguard_gives_nobody_else_its_second_answer() {
+fn the_second_answer_to_a_line_too_long_for_squidguard_goes_to_no_other_client() {
     let guard = squidguard();
     let daemon = Daemon::pool(3, &guard.command(), &["--queue-timeout", "600s", "-a", "100ms"]);
     let clients: Vec<_> = (0..4)
@@ -206,7 +206,7 @@ const PROBE: [&str; 6] = [
 
 /// Without a probe a squidGuard in emergency mode looks healthy.
 #[test]
-fn a_squidguard_in_emergency_mode_serves_nobody_until_it_is_mended() {
+fn a_squidguard_in_emergency_mode_serves_no_client_until_it_is_repaired() {
     let guard = squidguard();
     guard.break_configuration();
     let unprobed = Daemon::pool(1, &guard.command(), &PATIENT);

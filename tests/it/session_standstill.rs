@@ -67,7 +67,7 @@ fn all_at_once(address: &Address, input: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_sent_before_anything_is_read_comes_back_whole() {
+fn a_client_that_sends_everything_before_it_reads_gets_everything_back() {
     let (daemon, _home) = sessions(2, "exec cat", &["--max-buffer", "2MiB"]);
     let input = noise(LOTS);
     for address in [daemon.nth_addr(1), daemon.nth_addr(2)] {
@@ -78,7 +78,7 @@ fn what_is_sent_before_anything_is_read_comes_back_whole() {
 
 /// As much as is held unless something else is said.
 #[test]
-fn so_it_does_by_default_up_to_eight_megabytes() {
+fn by_default_up_to_eight_megabytes_come_back_whole() {
     let (daemon, _home) = sessions(1, "exec cat", &[]);
     let input = noise(7 << 20);
     let back = all_at_once(&daemon.nth_addr(1), &input);
@@ -102,7 +102,7 @@ fn pieces_of_one_byte_come_back_whole_as_well() {
 
 /// Without an end: the session goes on afterwards, and stands still another time.
 #[test]
-fn a_session_may_stand_still_more_than_once() {
+fn the_deadlock_of_a_session_is_resolved_more_than_once() {
     let (daemon, _home) = sessions(1, "exec cat", &[]);
     let input = noise(2 << 20);
     let mut client = unix(&daemon);

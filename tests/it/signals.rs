@@ -300,7 +300,7 @@ fn hup_replaces_workers_one_by_one_and_each_new_one_is_up_before_the_old_one_goe
 }
 
 #[test]
-fn hup_under_load_refuses_nobody() {
+fn hup_under_load_refuses_no_request() {
     let daemon = Daemon::pool(3, &worker_command(&[]), &["--queue-timeout", LONG]);
     let old: BTreeSet<i32> = daemon.children().into_iter().collect();
     let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -395,7 +395,7 @@ fn term_and_int_finish_what_is_in_hand() {
 
 /// Stopped, the daemon can neither accept nor hear of the signal: when it goes on, it finds both at once.
 #[test]
-fn term_serves_who_has_connected_before_it() {
+fn term_serves_the_clients_that_connected_before_it() {
     let daemon = Daemon::pool(2, &worker_command(&[]), &["--queue-timeout", LONG]);
     daemon.signal(Signal::SIGSTOP);
     let clients: Vec<Client> = (0..200)

@@ -408,7 +408,7 @@ fn addresses_come_and_go_with_the_file() {
 }
 
 #[test]
-fn a_kept_connection_gets_one_more_answer_and_term_hastens_those_that_ask_nothing() {
+fn a_kept_connection_gets_one_more_answer_and_term_closes_idle_ones_sooner() {
     let (installation, home) = (Installation::new(), temp_dir());
     let daemon = Daemon::with([
         "-n",
@@ -478,7 +478,7 @@ fn told(socket: &UnixDatagram) -> String {
 }
 
 #[test]
-fn the_service_manager_is_told_whom_to_watch_and_its_sockets_are_handed_on() {
+fn the_service_manager_learns_the_new_main_pid_and_its_sockets_are_handed_on() {
     let (installation, home) = (Installation::new(), temp_dir());
     let path = home.path().join("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
@@ -513,7 +513,7 @@ fn the_service_manager_is_told_whom_to_watch_and_its_sockets_are_handed_on() {
 }
 
 #[test]
-fn an_upgrade_that_fails_is_told_to_the_service_manager_as_a_reload_that_is_over() {
+fn a_failed_upgrade_ends_the_reload_for_the_service_manager() {
     let (installation, home) = (Installation::new(), temp_dir());
     let path = home.path().join("notify");
     let manager = UnixDatagram::bind(&path).unwrap();
