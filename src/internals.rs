@@ -77,6 +77,7 @@ pub mod net {
     pub use crate::net::access::{AccessList, parse_net};
     pub use crate::net::addr::{ConnectAddr, ListenAddr, PeerAddr};
     pub use crate::net::handover;
+    pub use crate::net::origin::Origin;
 }
 
 /// Spawning, and the standard error of children.

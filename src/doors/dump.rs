@@ -9,7 +9,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use crate::amount;
-use crate::net::addr::PeerAddr;
+use crate::net::origin::Origin;
 use crate::net::stream::Stream;
 use crate::process::rss::Memory;
 
@@ -107,10 +107,10 @@ pub(super) fn process(view: Option<&ProcessView>) -> String {
 }
 
 /// A client: its address, or, over a UNIX socket, the process and the user at the other end.
-pub(super) fn who(stream: &Stream, peer: &PeerAddr) -> String {
+pub(super) fn who(stream: &Stream, origin: &Origin) -> String {
     match stream.peer_credentials() {
-        Ok(Some(process)) => format!("{peer} ({process})"),
-        Ok(None) | Err(_) => peer.to_string(),
+        Ok(Some(process)) if origin.is_direct() => format!("{origin} ({process})"),
+        Ok(_) | Err(_) => origin.to_string(),
     }
 }
 

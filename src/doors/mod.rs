@@ -23,9 +23,10 @@ use std::time::{Duration, Instant};
 use front::options::{DescriptorNeeds, FrontOptions};
 
 use crate::error::{Blame, Error};
-use crate::net::addr::{ListenAddr, PeerAddr};
+use crate::net::addr::ListenAddr;
+use crate::net::conn::Conn;
 use crate::net::listener::Listener;
-use crate::net::stream::Stream;
+use crate::net::origin::Origin;
 use crate::process::spawn::{Launcher, SpawnDefaults, Spawner};
 use crate::reactor::{Context, Service};
 use crate::stats::Snapshot;
@@ -243,7 +244,7 @@ pub trait Door: Service {
     fn options(&self) -> Options;
 
     /// Takes over a connection that another door, or nobody, has accepted.
-    fn adopt(&mut self, cx: &mut Context<'_>, stream: Stream, peer: PeerAddr);
+    fn adopt(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin);
 
     /// Takes on new options, and what was laid out for them; `new` are listeners for addresses that were not listened on
     /// before. Those whose address is not named any more are closed.

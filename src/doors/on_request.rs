@@ -6,6 +6,7 @@ use std::iter;
 use std::time::Duration;
 
 use crate::net::addr::PeerAddr;
+use crate::net::origin::Origin;
 use crate::net::stream::Stream;
 use crate::stats::histogram::Latency;
 use crate::stats::{Label, Snapshot, Value};
@@ -60,14 +61,14 @@ impl Times {
 }
 
 /// What a program is told of its client, as programs under tcpserver and s6-ipcserver are: assignments, `NAME=VALUE`.
-pub(super) fn asker(stream: &Stream, peer: &PeerAddr) -> Vec<CString> {
+pub(super) fn asker(stream: &Stream, origin: &Origin) -> Vec<CString> {
     let mut told = Vec::new();
     let mut tell = |name: &str, value: &dyn fmt::Display| {
         // None of them holds a NUL.
         told.extend(CString::new(format!("{name}={value}")));
     };
-    match peer {
-        PeerAddr::Tcp(remote) => {
+    match origin.client() {
+        Some(PeerAddr::Tcp(remote)) => {
             tell("PROTO", &"TCP");
             tell("TCPREMOTEIP", &remote.ip());
             tell("TCPREMOTEPORT", &remote.port());
@@ -76,7 +77,7 @@ pub(super) fn asker(stream: &Stream, peer: &PeerAddr) -> Vec<CString> {
                 tell("TCPLOCALPORT", &local.port());
             }
         }
-        PeerAddr::Unix => {
+        Some(PeerAddr::Unix) => {
             tell("PROTO", &"IPC");
             if let Ok(Some(process)) = stream.peer_credentials() {
                 tell("IPCREMOTEPID", &process.pid);
@@ -84,6 +85,7 @@ pub(super) fn asker(stream: &Stream, peer: &PeerAddr) -> Vec<CString> {
                 tell("IPCREMOTEEGID", &process.gid);
             }
         }
+        None => tell("PROTO", &"TCP"),
     }
     told
 }

@@ -1,11 +1,12 @@
-//! Which clients may come in, by address.
+//! Access lists: which clients may connect, by address.
 //!
-//! Refusal has the last word: an address in `deny` is out, whatever `allow` says. With an empty `allow` everybody else is
-//! in; otherwise those in `allow`. A UNIX peer has no address and is always let in: there the mode of the socket file has
-//! decided already.
+//! Refusal has the last word: an address in `deny` is refused, whatever `allow` says. With an empty `allow` all others
+//! are permitted, otherwise those in `allow`. The address is the client's, which a trusted proxy may have asserted: see
+//! [`origin`](super::origin). A local process on a UNIX socket has no address and is always permitted, because the mode
+//! of the socket's file has decided already. A client of unknown address passes no list.
 //!
-//! Networks and peers are compared in one form, IPv4-mapped addresses as IPv4, so that `--deny 10.0.0.0/8` holds on a
-//! dual-stack socket too. Lists are short and looked through from the front.
+//! Networks and addresses are compared in one form, IPv4-mapped addresses as IPv4, so that `--deny 10.0.0.0/8` holds on
+//! a dual-stack socket too. Lists are short and searched from the front.
 
 use std::error::Error;
 use std::fmt;
@@ -13,22 +14,23 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::addr::PeerAddr;
+use super::origin::Origin;
 
-/// Whom to let in. The default: everybody.
+/// The networks that may connect and those that may not. The default permits all clients.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AccessList {
-    /// These, and no others; empty: all that are not in `deny`.
+    /// If not empty, only these networks may connect.
     pub allow: Vec<IpNet>,
-    /// Not these.
+    /// These networks may not connect.
     pub deny: Vec<IpNet>,
 }
 
 impl AccessList {
-    /// Whether this peer may come in.
-    pub fn permits(&self, peer: &PeerAddr) -> bool {
-        let Some(ip) = peer.ip() else {
-            return true;
+    /// Returns true if a client of this origin may connect.
+    pub fn permits(&self, origin: &Origin) -> bool {
+        let Some(ip) = origin.ip() else {
+            let is_unix_peer = origin.client().is_some();
+            return is_unix_peer || (self.allow.is_empty() && self.deny.is_empty());
         };
         let holds = |nets: &[IpNet]| nets.iter().any(|net| canonical(*net).contains(&ip));
         !holds(&self.deny) && (self.allow.is_empty() || holds(&self.allow))
@@ -127,6 +129,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::addr::PeerAddr;
     use super::*;
 
     fn nets(texts: &[&str]) -> Vec<IpNet> {
@@ -136,14 +139,24 @@ mod tests {
             .collect()
     }
 
-    fn peer(ip: &str) -> PeerAddr {
-        PeerAddr::tcp((ip.parse::<IpAddr>().expect("an address"), 4711).into())
+    fn from_ip(ip: IpAddr) -> Origin {
+        Origin::direct(PeerAddr::tcp((ip, 4711).into()))
     }
 
+    fn peer(ip: &str) -> Origin {
+        from_ip(ip.parse().expect("an address"))
+    }
+
+    const UNIX: Origin = Origin {
+        peer: PeerAddr::Unix,
+        asserted: None,
+        door: None,
+    };
+
     #[test]
-    fn without_a_list_everybody_is_in() {
+    fn without_a_list_all_clients_are_permitted() {
         let list = AccessList::default();
-        assert!(list.permits(&peer("192.0.2.1")) && list.permits(&peer("::1")) && list.permits(&PeerAddr::Unix));
+        assert!(list.permits(&peer("192.0.2.1")) && list.permits(&peer("::1")) && list.permits(&UNIX));
     }
 
     #[test]
@@ -154,16 +167,13 @@ mod tests {
         };
         assert!(list.permits(&peer("10.6.6.5")));
         assert!(!list.permits(&peer("10.6.6.6")));
-        assert!(
-            !list.permits(&peer("11.0.0.1")),
-            "an allow list leaves everybody else out"
-        );
+        assert!(!list.permits(&peer("11.0.0.1")), "an allow list leaves all others out");
         assert!(!list.permits(&peer("::1")), "of the other family too");
-        assert!(list.permits(&PeerAddr::Unix), "where the file mode has decided");
+        assert!(list.permits(&UNIX), "where the file mode has decided");
     }
 
     #[test]
-    fn deny_alone_lets_the_others_in() {
+    fn deny_alone_permits_all_other_clients() {
         let list = AccessList {
             allow: Vec::new(),
             deny: nets(&["2001:db8::/32"]),
@@ -182,7 +192,7 @@ mod tests {
             deny: nets(&["10.0.0.0/8"]),
         };
         let mapped = "[::ffff:10.0.0.1]:1".parse().expect("an address");
-        assert!(!list.permits(&PeerAddr::Tcp(mapped)));
+        assert!(!list.permits(&Origin::direct(PeerAddr::Tcp(mapped))));
         let written = AccessList {
             allow: Vec::new(),
             deny: nets(&["::ffff:10.0.0.0/104", "::ffff:192.0.2.1"]),
@@ -255,7 +265,7 @@ mod tests {
             } else {
                 Ipv4Addr::from_bits(ip).into()
             };
-            prop_assert_eq!(list.permits(&PeerAddr::tcp((ip, 1).into())), expected);
+            prop_assert_eq!(list.permits(&from_ip(ip)), expected);
         }
     }
 }

@@ -147,6 +147,11 @@ impl Conn {
         &self.stream
     }
 
+    /// Gives the stream back. Must be called before anything was read or buffered.
+    pub fn into_stream(self) -> Stream {
+        self.stream
+    }
+
     /// Takes in an event of the poll.
     pub fn note(&mut self, readiness: Readiness) {
         if self.end == Some(End::Failed) {

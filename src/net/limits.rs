@@ -1,12 +1,13 @@
-//! How many connections there may be: altogether, and from one peer.
+//! Limits on the number of connections: in total, and from one address.
 //!
-//! A connection is counted once it is admitted and until it is released, by the same [`PeerAddr`]; the owner of the
-//! connection releases it in the one function that ends connections. Counting goes on when no limit per address is set,
-//! so that one can be set while connections are open.
+//! A connection is counted from its admission until its release, under the same [`Origin`]. The owner of the connection
+//! releases it in the one function that ends connections. Addresses are counted even without a limit for them, so that
+//! one can be set while connections are open.
 //!
-//! **What one peer is.** An IPv4 address; an IPv6 network of 64 bits, because that is the least that a customer or host is
-//! given (RFC 6177, RFC 4291 §2.5.1): a client with one address there has 2^64 of them, and a limit for each would be none.
-//! UNIX peers are counted altogether only.
+//! **One address** is an IPv4 address, or an IPv6 network of 64 bits, because that is the least that a customer or host
+//! is given (RFC 6177, RFC 4291 §2.5.1): a client with one address there has 2^64 of them, and a limit for each would be
+//! none. It is the client's address; clients of unknown address are counted under that of the proxy which they came by.
+//! Local processes on UNIX sockets count in the total only.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,18 +15,18 @@ use std::error::Error;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::addr::PeerAddr;
+use super::origin::Origin;
 
-/// The most connections at a time.
+/// The largest numbers of connections at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// Altogether.
+    /// The limit on all connections together.
     pub total: usize,
-    /// From one IPv4 address or IPv6 /64. `None`: as many as there may be altogether.
+    /// The limit on those from one IPv4 address or IPv6 /64. `None`: there is none but the total.
     pub per_address: Option<usize>,
 }
 
-/// Which limit is reached.
+/// The limit that is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Full {
     /// [`ConnectionLimits::total`].
@@ -45,7 +46,7 @@ impl fmt::Display for Full {
 
 impl Error for Full {}
 
-/// The connections there are. An address is remembered only while it has connections.
+/// The number of open connections. An address is remembered only while it has some.
 #[derive(Debug)]
 pub struct ConnectionCount {
     limits: ConnectionLimits,
@@ -54,7 +55,7 @@ pub struct ConnectionCount {
 }
 
 impl ConnectionCount {
-    /// No connections yet.
+    /// A count of no connections.
     pub fn new(limits: ConnectionLimits) -> ConnectionCount {
         ConnectionCount {
             limits,
@@ -63,20 +64,20 @@ impl ConnectionCount {
         }
     }
 
-    /// Other limits from now on. Connections over a lower limit stay; new ones wait until enough have gone.
+    /// Sets other limits. Connections over a lower limit stay; new ones are refused until enough have ended.
     pub fn set_limits(&mut self, limits: ConnectionLimits) {
         self.limits = limits;
     }
 
-    /// Counts one more connection from `peer`, if there is room for it.
+    /// Counts one more connection of this origin, if there is room for it.
     ///
     /// # Errors
-    /// The limit that is reached; then nothing is counted and nothing is to be released.
-    pub fn admit(&mut self, peer: &PeerAddr) -> Result<(), Full> {
+    /// The limit that is reached. Nothing is counted then, and nothing must be released.
+    pub fn admit(&mut self, origin: &Origin) -> Result<(), Full> {
         if self.total >= self.limits.total {
             return Err(Full::Total);
         }
-        if let Some(ip) = counted_as(peer) {
+        if let Some(ip) = counted_as(origin) {
             let limit = self.limits.per_address.unwrap_or(usize::MAX);
             match self.by_address.entry(ip) {
                 Entry::Occupied(count) if *count.get() >= limit => return Err(Full::Address),
@@ -88,12 +89,13 @@ impl ConnectionCount {
         Ok(())
     }
 
-    /// A connection that was admitted has ended.
-    pub fn release(&mut self, peer: &PeerAddr) {
-        debug_assert!(self.total > 0, "released more often than admitted: {peer}");
+    /// Uncounts a connection that has ended. It must have been admitted.
+    pub fn release(&mut self, origin: &Origin) {
+        debug_assert!(self.total > 0, "released more often than admitted: {origin}");
         self.total = self.total.saturating_sub(1);
-        let Some(Entry::Occupied(mut count)) = counted_as(peer).map(|ip| self.by_address.entry(ip)) else {
-            debug_assert!(*peer == PeerAddr::Unix, "released, but not admitted: {peer}");
+        let Some(ip) = counted_as(origin) else { return };
+        let Entry::Occupied(mut count) = self.by_address.entry(ip) else {
+            debug_assert!(false, "released, but not admitted: {origin}");
             return;
         };
         *count.get_mut() -= 1;
@@ -102,15 +104,15 @@ impl ConnectionCount {
         }
     }
 
-    /// How many connections there are.
+    /// The number of connections.
     pub fn total(&self) -> usize {
         self.total
     }
 }
 
-/// The key under which a peer is counted; `None` for those that have no address.
-fn counted_as(peer: &PeerAddr) -> Option<IpAddr> {
-    match peer.ip()? {
+/// The address under which an origin is counted; `None` for local processes on UNIX sockets.
+fn counted_as(origin: &Origin) -> Option<IpAddr> {
+    match origin.ip().or_else(|| origin.peer.ip())? {
         ip @ IpAddr::V4(_) => Some(ip),
         IpAddr::V6(ip) => Some(IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64)))),
     }
@@ -120,11 +122,18 @@ fn counted_as(peer: &PeerAddr) -> Option<IpAddr> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::addr::PeerAddr;
     use super::*;
 
-    fn peer(ip: &str) -> PeerAddr {
-        PeerAddr::tcp((ip.parse::<IpAddr>().expect("an address"), 4711).into())
+    fn peer(ip: &str) -> Origin {
+        Origin::direct(PeerAddr::tcp((ip.parse::<IpAddr>().expect("an address"), 4711).into()))
     }
+
+    const UNIX: Origin = Origin {
+        peer: PeerAddr::Unix,
+        asserted: None,
+        door: None,
+    };
 
     fn count(total: usize, per_address: Option<usize>) -> ConnectionCount {
         ConnectionCount::new(ConnectionLimits { total, per_address })
@@ -134,9 +143,9 @@ mod tests {
     fn the_total_is_for_all_and_a_released_place_is_free() {
         let mut count = count(2, None);
         assert_eq!(count.admit(&peer("10.0.0.1")), Ok(()));
-        assert_eq!(count.admit(&PeerAddr::Unix), Ok(()));
+        assert_eq!(count.admit(&UNIX), Ok(()));
         assert_eq!(count.admit(&peer("10.0.0.2")), Err(Full::Total));
-        count.release(&PeerAddr::Unix);
+        count.release(&UNIX);
         assert_eq!(count.admit(&peer("10.0.0.2")), Ok(()));
     }
 
@@ -146,8 +155,8 @@ mod tests {
         assert_eq!(count.admit(&peer("10.0.0.1")), Ok(()));
         assert_eq!(count.admit(&peer("10.0.0.1")), Err(Full::Address));
         assert_eq!(count.admit(&peer("10.0.0.2")), Ok(()));
-        assert_eq!(count.admit(&PeerAddr::Unix), Ok(()));
-        assert_eq!(count.admit(&PeerAddr::Unix), Ok(()), "UNIX peers have no address");
+        assert_eq!(count.admit(&UNIX), Ok(()));
+        assert_eq!(count.admit(&UNIX), Ok(()), "UNIX peers have no address");
         assert_eq!(count.total(), 4);
     }
 
@@ -173,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_nothing_admits_nobody_and_remembers_nobody() {
+    fn a_limit_of_nothing_admits_no_client_and_remembers_none() {
         let mut count = count(10, Some(0));
         assert_eq!(count.admit(&peer("10.0.0.1")), Err(Full::Address));
         assert!(count.by_address.is_empty());
@@ -183,17 +192,17 @@ mod tests {
         /// Against the plainest of models, a list of the clients that are in.
         #[test]
         fn nothing_is_forgotten_and_nothing_kept(steps in prop::collection::vec((any::<bool>(), 0_usize..4), 0..200)) {
-            let peers = [peer("10.0.0.1"), peer("10.0.0.2"), peer("2001:db8::1"), PeerAddr::Unix];
+            let peers = [peer("10.0.0.1"), peer("10.0.0.2"), peer("2001:db8::1"), UNIX];
             let mut count = count(5, Some(2));
-            let mut inside: Vec<PeerAddr> = Vec::new();
+            let mut inside: Vec<Origin> = Vec::new();
             for (come, who) in steps {
-                let who = peers[who];
+                let who = peers[who].clone();
                 let place = inside.iter().position(|one| *one == who);
                 if come {
                     let of_his = inside.iter().filter(|one| **one == who).count();
                     let expected = match () {
                         () if inside.len() == 5 => Err(Full::Total),
-                        () if of_his == 2 && who != PeerAddr::Unix => Err(Full::Address),
+                        () if of_his == 2 && who != UNIX => Err(Full::Address),
                         () => Ok(()),
                     };
                     prop_assert_eq!(count.admit(&who), expected);

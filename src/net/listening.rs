@@ -11,7 +11,9 @@ use std::time::Instant;
 
 use super::accept::{Acceptor, Batch, Pause, Resume};
 use super::addr::{ListenAddr, PeerAddr};
+use super::conn::Conn;
 use super::listener::Listener;
+use super::origin::Origin;
 use super::stream::Stream;
 use crate::reactor::{Alarm, Context, Key, Kind, Source};
 
@@ -27,7 +29,7 @@ pub trait Accepting {
     fn listening_mut(&mut self) -> &mut Listening;
 
     /// Somebody has connected.
-    fn admit(&mut self, cx: &mut Context<'_>, stream: Stream, peer: PeerAddr);
+    fn admit(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin);
 
     /// Accepting has to pause; the line says why and what to do, for the log.
     fn log_pause(&mut self, cx: &mut Context<'_>, line: fmt::Arguments<'_>);
@@ -51,7 +53,7 @@ pub trait Accepting {
     fn accept_batch(&mut self, cx: &mut Context<'_>, key: Key) -> Option<Batch> {
         let (mut accepted, batch) = self.listening_mut().take(key, cx.now())?;
         for (stream, peer) in accepted.drain(..) {
-            self.admit(cx, stream, peer);
+            self.admit(cx, Conn::new(stream), Origin::direct(peer));
         }
         self.listening_mut().give_back(accepted);
         Some(batch)

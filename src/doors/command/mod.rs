@@ -21,9 +21,10 @@ use std::time::Instant;
 
 use super::{Door, Kit, Listeners};
 use crate::error::Error;
-use crate::net::addr::{ListenAddr, PeerAddr};
+use crate::net::addr::ListenAddr;
+use crate::net::conn::Conn;
 use crate::net::listener::Listener;
-use crate::net::stream::Stream;
+use crate::net::origin::Origin;
 use crate::reactor::Context;
 use crate::stats::Snapshot;
 
@@ -46,8 +47,8 @@ impl Door for CommandDoor {
         super::Options::Command(Box::new(self.current_options().clone()))
     }
 
-    fn adopt(&mut self, cx: &mut Context<'_>, stream: Stream, peer: PeerAddr) {
-        self.welcome(cx, stream, peer);
+    fn adopt(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
+        self.welcome(cx, conn, origin);
     }
 
     fn reload(&mut self, cx: &mut Context<'_>, options: super::Options, kit: Kit, new: Listeners) -> Result<(), Error> {

@@ -32,9 +32,10 @@ use std::time::Instant;
 
 use super::{Door, Kit, Listeners, Readiness};
 use crate::error::{Blame, Error};
-use crate::net::addr::{ListenAddr, PeerAddr};
+use crate::net::addr::ListenAddr;
+use crate::net::conn::Conn;
 use crate::net::listener::Listener;
-use crate::net::stream::Stream;
+use crate::net::origin::Origin;
 use crate::process::spawn::{SpawnDefaults, Spawner};
 use crate::reactor::Context;
 use crate::stats::Snapshot;
@@ -124,8 +125,8 @@ impl Door for Pool {
         super::Options::Pool(Box::new(self.current_options().clone()))
     }
 
-    fn adopt(&mut self, cx: &mut Context<'_>, stream: Stream, peer: PeerAddr) {
-        self.welcome(cx, stream, peer);
+    fn adopt(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
+        self.welcome(cx, conn, origin);
     }
 
     fn reload(&mut self, cx: &mut Context<'_>, options: super::Options, kit: Kit, new: Listeners) -> Result<(), Error> {

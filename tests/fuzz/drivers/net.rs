@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use iotcpd::internals::net::{AccessList, ConnectAddr, ListenAddr, PeerAddr, handover, parse_net};
+use iotcpd::internals::net::{AccessList, ConnectAddr, ListenAddr, Origin, PeerAddr, handover, parse_net};
 
 /// `ListenAddr` and `ConnectAddr`: what can be read is written back as text that means the same, and neither that text
 /// nor an error holds control characters, which would break a line of the log.
@@ -67,8 +67,8 @@ pub fn fuzz_networks(input: &[u8]) {
     let ends = [net.network(), net.broadcast()].into_iter();
     let meant = ends.filter(|ip| ip.to_canonical().is_ipv4() == matches!(net, IpNet::V4(_)));
     for ip in meant.flat_map(spellings) {
-        let peer = PeerAddr::tcp((ip, 1).into());
-        assert!(!deny.permits(&peer) && allow.permits(&peer), "{peer} is in {net}");
+        let origin = Origin::direct(PeerAddr::tcp((ip, 1).into()));
+        assert!(!deny.permits(&origin) && allow.permits(&origin), "{origin} is in {net}");
     }
 }
 

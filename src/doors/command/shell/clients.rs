@@ -14,11 +14,10 @@ use super::connection::Connection;
 use super::{CommandDoor, CommandSource};
 use crate::buffer::Buffer;
 use crate::doors::standstill::Watch;
-use crate::net::addr::PeerAddr;
 use crate::net::conn::{CloseStep, Conn, LingerLimits};
 use crate::net::limits::Full;
 use crate::net::listening::{Accepting, Listening};
-use crate::net::stream::Stream;
+use crate::net::origin::Origin;
 use crate::reactor::{Alarm, Context, Readiness};
 
 /// A client may be sending a large file to a program that has ended without reading it, and reads its answer only
@@ -33,8 +32,8 @@ impl Accepting for CommandDoor {
         &mut self.listening
     }
 
-    fn admit(&mut self, cx: &mut Context<'_>, stream: Stream, peer: PeerAddr) {
-        self.welcome(cx, stream, peer);
+    fn admit(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
+        self.welcome(cx, conn, origin);
     }
 
     fn log_pause(&mut self, cx: &mut Context<'_>, line: fmt::Arguments<'_>) {
@@ -45,29 +44,29 @@ impl Accepting for CommandDoor {
 impl CommandDoor {
     // ---- in ----------------------------------------------------------------------------------------------------
 
-    pub(in crate::doors::command) fn welcome(&mut self, cx: &mut Context<'_>, stream: Stream, peer: PeerAddr) {
-        if !self.options.front.access.permits(&peer) {
+    pub(in crate::doors::command) fn welcome(&mut self, cx: &mut Context<'_>, mut conn: Conn, origin: Origin) {
+        if !self.options.front.access.permits(&origin) {
             self.scheduler.counters.denied += 1;
-            let line = format_args!("refused {peer}: not allowed by --allow and --deny");
+            let line = format_args!("refused {origin}: not allowed by --allow and --deny");
             return self.note(cx, Level::Warn, Topic::Denied, line);
         }
-        if let Err(full) = self.count.admit(&peer) {
-            return self.turn_away(cx, Conn::new(stream), &peer, full);
+        if let Err(full) = self.count.admit(&origin) {
+            return self.turn_away(cx, conn, &origin, full);
         }
         // Output leaves as it comes, and the kernel notices a client over TCP that dies in silence. An error means that
         // the peer has gone, which the next read tells as well.
-        let _ = stream.set_nodelay().and_then(|()| stream.set_keepalive());
+        let _ = conn.socket().set_nodelay().and_then(|()| conn.socket().set_keepalive());
         let id = ClientId(self.next_client);
         self.next_client += 1;
-        let (mut conn, both) = (Conn::new(stream), Interest::READABLE | Interest::WRITABLE);
+        let both = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = cx.register(CommandSource::client(id), &mut conn, both) {
-            self.count.release(&peer);
-            let line = format_args!("cannot watch {peer}: {error}");
+            self.count.release(&origin);
+            let line = format_args!("cannot watch {origin}: {error}");
             return self.note(cx, Level::Error, Topic::System, line);
         }
         let connection = Connection {
             conn,
-            peer,
+            origin,
             accepted: cx.now(),
             exchange: Exchange::new(self.options.max_message),
             alarm: Alarm::default(),
@@ -83,7 +82,7 @@ impl CommandDoor {
     }
 
     /// Refuses a client over the limit.
-    fn turn_away(&mut self, cx: &mut Context<'_>, conn: Conn, peer: &PeerAddr, full: Full) {
+    fn turn_away(&mut self, cx: &mut Context<'_>, conn: Conn, origin: &Origin, full: Full) {
         self.scheduler.counters.over_limit += 1;
         let (topic, limit) = match full {
             Full::Total => (Topic::MaxConnections, "--max-connections"),
@@ -92,7 +91,7 @@ impl CommandDoor {
         let mut wire = Vec::new();
         reply::refusal(b"", &Refusal::Busy, &mut wire);
         conn.turn_away(&wire);
-        let line = format_args!("refused {peer}: as many connections as {limit} allows");
+        let line = format_args!("refused {origin}: as many connections as {limit} allows");
         self.note(cx, Level::Warn, topic, line);
     }
 
@@ -141,7 +140,7 @@ impl CommandDoor {
         };
         reply::refusal(name, why, connection.conn.output_mut());
         cx.resume_later(CommandSource::client(id));
-        let peer = connection.peer;
+        let origin = connection.origin.clone();
         let topic = match why {
             // The log has these when the program ends.
             Refusal::TimedOut(_) | Refusal::Standstill | Refusal::NotStarted | Refusal::Unkillable => return,
@@ -150,13 +149,13 @@ impl CommandDoor {
             _ => Topic::Refusal,
         };
         let name = report::command(name, &[], false);
-        self.note(cx, Level::Warn, topic, format_args!("refused {peer}: {name}: {why}"));
+        self.note(cx, Level::Warn, topic, format_args!("refused {origin}: {name}: {why}"));
     }
 
     pub(super) fn log_unread(&mut self, cx: &mut Context<'_>, id: ClientId) {
         if let Some(connection) = self.connections.get(&id) {
-            let peer = connection.peer;
-            let line = format_args!("{peer} has left its output unread for --write-timeout, and is let go");
+            let origin = connection.origin.clone();
+            let line = format_args!("{origin} has left its output unread for --write-timeout, and is let go");
             self.note(cx, Level::Warn, Topic::Unread, line);
         }
     }
@@ -180,7 +179,7 @@ impl CommandDoor {
         };
         cx.set_alarm(&mut connection.alarm, CommandSource::client(id), None);
         connection.watch.leave(&mut self.hoard);
-        self.count.release(&connection.peer);
+        self.count.release(&connection.origin);
         drop(connection);
         self.listening.descriptor_freed(cx);
     }

@@ -6,14 +6,14 @@ use super::super::core::event::RunId;
 use super::super::core::exchange::Exchange;
 use crate::buffer::Buffer;
 use crate::doors::standstill::Watch;
-use crate::net::addr::PeerAddr;
 use crate::net::conn::Conn;
+use crate::net::origin::Origin;
 use crate::reactor::Alarm;
 
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) conn: Conn,
-    pub(super) peer: PeerAddr,
+    pub(super) origin: Origin,
     pub(super) accepted: Instant,
     pub(super) exchange: Exchange,
     pub(super) alarm: Alarm,

@@ -68,7 +68,7 @@ impl CommandDoor {
             state: state.map_or("over", State::name),
             waits,
             connected: now.saturating_duration_since(it.accepted),
-            who: who(it.conn.socket(), &it.peer),
+            who: who(it.conn.socket(), &it.origin),
             command: command.unwrap_or_default(),
             to_program: it.input.len(),
             to_client: it.conn.unwritten(),

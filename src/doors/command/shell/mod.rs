@@ -215,9 +215,9 @@ impl CommandDoor {
     /// One step of a connection, for whoever wants to follow it.
     fn trace(&self, id: ClientId, step: fmt::Arguments<'_>) {
         if self.options.debug {
-            let peer = self.connections.get(&id).map(|connection| connection.peer.to_string());
-            let peer = peer.unwrap_or_default();
-            log::info!(service:% = self.options.front.name; "{}: {peer}, connection {}: {step}", self.options.front.name, id.0);
+            let connection = self.connections.get(&id);
+            let origin = connection.map(|it| it.origin.to_string()).unwrap_or_default();
+            log::info!(service:% = self.options.front.name; "{}: {origin}, connection {}: {step}", self.options.front.name, id.0);
         }
     }
 

@@ -169,8 +169,8 @@ impl CommandDoor {
         connection.follows = Some(id);
         if leads {
             run.leader = Some(client);
-            run.asker = on_request::asker(connection.conn.socket(), &connection.peer);
-            run.peer = who(connection.conn.socket(), &connection.peer);
+            run.asker = on_request::asker(connection.conn.socket(), &connection.origin);
+            run.peer = who(connection.conn.socket(), &connection.origin);
         } else {
             run.joined += 1;
             connection.input.clear();

@@ -17,11 +17,10 @@ use super::signals::Signals;
 use super::{ExecDoor, ExecSource};
 use crate::buffer::Buffer;
 use crate::doors::standstill::{self, Watch};
-use crate::net::addr::PeerAddr;
 use crate::net::conn::{CloseStep, Conn, LingerLimits};
 use crate::net::limits::Full;
 use crate::net::listening::{Accepting, Listening};
-use crate::net::stream::Stream;
+use crate::net::origin::Origin;
 use crate::process::exit_status::ExitStatus;
 use crate::reactor::{Alarm, Context, Key, Readiness, SourceKind};
 
@@ -37,8 +36,8 @@ impl Accepting for ExecDoor {
         &mut self.listening
     }
 
-    fn admit(&mut self, cx: &mut Context<'_>, stream: Stream, peer: PeerAddr) {
-        self.welcome(cx, stream, peer);
+    fn admit(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
+        self.welcome(cx, conn, origin);
     }
 
     fn log_pause(&mut self, cx: &mut Context<'_>, line: fmt::Arguments<'_>) {
@@ -49,37 +48,37 @@ impl Accepting for ExecDoor {
 impl ExecDoor {
     // ---- in ----------------------------------------------------------------------------------------------------
 
-    pub(in crate::doors::exec) fn welcome(&mut self, cx: &mut Context<'_>, stream: Stream, peer: PeerAddr) {
-        if !self.options.front.access.permits(&peer) {
+    pub(in crate::doors::exec) fn welcome(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
+        if !self.options.front.access.permits(&origin) {
             self.counters.denied += 1;
-            let line = format_args!("refused {peer}: not allowed by --allow and --deny");
+            let line = format_args!("refused {origin}: not allowed by --allow and --deny");
             return self.note(cx, Level::Warn, Topic::Denied, line);
         }
-        if may_run_anything(&self.options.programs, &peer) {
+        if may_run_anything(&self.options.programs, &origin) {
             self.counters.denied += 1;
             let line = format_args!(
-                "refused {peer}: it is another machine, which without --allow-program could run anything here"
+                "refused {origin}: it is another machine, which without --allow-program could run anything here"
             );
             return self.note(cx, Level::Warn, Topic::Denied, line);
         }
-        if let Err(why) = self.permit_client(&stream) {
+        if let Err(why) = self.permit_client(&conn, &origin) {
             self.counters.forbidden_clients += 1;
-            return self.turn_away(cx, Conn::new(stream), &peer, Topic::ForbiddenClient, &why);
+            return self.turn_away(cx, conn, &origin, Topic::ForbiddenClient, &why);
         }
-        if let Err(full) = self.count.admit(&peer) {
+        if let Err(full) = self.count.admit(&origin) {
             self.counters.over_limit += 1;
             let (topic, limit) = match full {
                 Full::Total => (Topic::MaxConnections, "--max-connections"),
                 Full::Address => (Topic::MaxConnectionsPerIp, "--max-connections-per-ip"),
             };
-            return self.turn_away(cx, Conn::new(stream), &peer, topic, &format!("{full} ({limit})"));
+            return self.turn_away(cx, conn, &origin, topic, &format!("{full} ({limit})"));
         }
         // Output leaves as it comes, and the kernel notices a client over TCP that dies in silence. An error means that
         // the peer has gone, which the next read tells as well.
-        let _ = stream.set_nodelay().and_then(|()| stream.set_keepalive());
+        let _ = conn.socket().set_nodelay().and_then(|()| conn.socket().set_keepalive());
         let connection = Connection {
-            conn: Conn::new(stream),
-            peer,
+            conn,
+            origin,
             accepted: cx.now(),
             run: Run::new(self.options.policy, cx.now()),
             reader: self.options.protocol.reader(self.options.max_arguments),
@@ -101,18 +100,19 @@ impl ExecDoor {
         };
         let key = match self.connections.insert(connection) {
             Ok(key) => key,
-            Err(connection) => return self.count.release(&connection.peer),
+            Err(connection) => return self.count.release(&connection.origin),
         };
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
         let both = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = cx.register(ExecSource::Client.at(key), &mut connection.conn, both) {
+            let origin = connection.origin.clone();
             self.note(
                 cx,
                 Level::Error,
                 Topic::System,
-                format_args!("cannot watch {peer}: {error}"),
+                format_args!("cannot watch {origin}: {error}"),
             );
             return self.close(cx, key);
         }
@@ -121,11 +121,11 @@ impl ExecDoor {
     }
 
     /// Refuses a client that is not admitted, in its protocol.
-    fn turn_away(&mut self, cx: &mut Context<'_>, conn: Conn, peer: &PeerAddr, topic: Topic, why: &str) {
+    fn turn_away(&mut self, cx: &mut Context<'_>, conn: Conn, origin: &Origin, topic: Topic, why: &str) {
         let mut wire = Vec::new();
         self.options.protocol.encoder().turn_down(why, &mut wire);
         conn.turn_away(&wire);
-        self.note(cx, Level::Warn, topic, format_args!("refused {peer}: {why}"));
+        self.note(cx, Level::Warn, topic, format_args!("refused {origin}: {why}"));
     }
 
     pub(super) fn client_ready(&mut self, cx: &mut Context<'_>, key: Key, readiness: Readiness) {
@@ -156,7 +156,7 @@ impl ExecDoor {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let (peer, after) = (connection.peer, connection.run.state());
+        let (origin, after) = (connection.origin.clone(), connection.run.state());
         if after == before {
             return;
         }
@@ -170,7 +170,7 @@ impl ExecDoor {
             }
             (State::Remains { .. } | State::Answered { .. }, Event::Tick) => {
                 self.counters.unread += 1;
-                let line = format_args!("{peer} has left its answer unread for --write-timeout, and is let go");
+                let line = format_args!("{origin} has left its answer unread for --write-timeout, and is let go");
                 self.note(cx, Level::Warn, Topic::Unread, line);
             }
             _ => {}
@@ -224,7 +224,7 @@ impl ExecDoor {
         };
         connection.unread_at_timeout =
             cause == Cause::Timeout && connection.conn.unwritten() >= self.options.max_buffer;
-        let peer = connection.peer;
+        let origin = connection.origin.clone();
         let program = report::command(&connection.arguments, self.options.log_arguments);
         let (level, topic, why) = match cause {
             Cause::Timeout => {
@@ -244,7 +244,7 @@ impl ExecDoor {
             Cause::Stop => (Level::Warn, Topic::Stop, "the door closes (--stop-timeout)"),
             Cause::Vanished => (Level::Info, Topic::Vanished, "its client has gone"),
         };
-        self.note(cx, level, topic, format_args!("{peer}: {program} is ended: {why}"));
+        self.note(cx, level, topic, format_args!("{origin}: {program} is ended: {why}"));
     }
 
     // ---- out ---------------------------------------------------------------------------------------------------
@@ -274,7 +274,7 @@ impl ExecDoor {
         }
         connection.watch.leave(&mut self.hoard);
         lookups::withdraw(&mut self.desk, &connection);
-        self.count.release(&connection.peer);
+        self.count.release(&connection.origin);
         drop(connection);
         self.listening.descriptor_freed(cx);
     }

@@ -16,8 +16,8 @@ use super::signals::Signals;
 use crate::buffer::Buffer;
 use crate::doors::dump::who;
 use crate::doors::standstill::Watch;
-use crate::net::addr::PeerAddr;
 use crate::net::conn::{CloseStep, Conn, Received, Sent};
+use crate::net::origin::Origin;
 use crate::process::exit_status::ExitStatus;
 use crate::process::job::{self, Job, Pipe};
 use crate::reactor::{Alarm, READ_BUFFER};
@@ -39,7 +39,7 @@ pub(super) enum Moved {
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) conn: Conn,
-    pub(super) peer: PeerAddr,
+    pub(super) origin: Origin,
     pub(super) accepted: Instant,
     pub(super) run: Run,
     pub(super) reader: Reader,
@@ -82,7 +82,7 @@ pub(super) struct Bytes {
 impl Connection {
     /// The client as it stands in log lines: with its user, where that is known.
     pub(super) fn who(&self) -> String {
-        who(self.conn.socket(), &self.peer)
+        who(self.conn.socket(), &self.origin)
     }
 
     /// Returns the time at which the arguments were complete, once, when the program has written its first byte.

@@ -245,9 +245,11 @@ pub(super) fn withdraw(desk: &mut Desk, connection: &Connection) {
 
 /// Whose look-ups are counted together.
 fn peer_of(connection: &Connection) -> Peer {
-    match (connection.conn.socket().peer_credentials(), connection.peer.ip()) {
-        (Ok(Some(user)), _) => Peer::User(user.uid),
-        (_, Some(address)) => at(address),
+    if let Some(address) = connection.origin.ip() {
+        return at(address);
+    }
+    match connection.conn.socket().peer_credentials() {
+        Ok(Some(user)) if connection.origin.is_direct() => Peer::User(user.uid),
         _ => Peer::Unknown,
     }
 }

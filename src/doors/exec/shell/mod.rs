@@ -280,9 +280,9 @@ impl ExecDoor {
     /// One step of a connection, for whoever wants to follow it.
     fn trace(&self, key: Key, step: fmt::Arguments<'_>) {
         if self.options.debug {
-            let peer = self.connections.get(key).map(|connection| connection.peer);
-            let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
-            log::info!(service:% = self.options.front.name; "{}: {peer}, connection {}: {step}", self.options.front.name, key.slot());
+            let connection = self.connections.get(key);
+            let origin = connection.map(|it| it.origin.to_string()).unwrap_or_default();
+            log::info!(service:% = self.options.front.name; "{}: {origin}, connection {}: {step}", self.options.front.name, key.slot());
         }
     }
 

@@ -8,9 +8,10 @@ use super::ExecDoor;
 use crate::doors::exec::core::permits::{Programs, Verdict};
 use crate::doors::exec::options::{Options, is_exposed};
 use crate::error::{Blame, Error};
-use crate::net::addr::{ListenAddr, PeerAddr};
+use crate::net::addr::ListenAddr;
+use crate::net::conn::Conn;
 use crate::net::listener::Listener;
-use crate::net::stream::Stream;
+use crate::net::origin::Origin;
 use crate::process::failure::SpawnError;
 use crate::process::spawn::{Found, Program};
 
@@ -71,10 +72,16 @@ impl ExecDoor {
     ///
     /// # Errors
     /// Why not, for the log and for the client.
-    pub(super) fn permit_client(&self, stream: &Stream) -> Result<(), String> {
+    pub(super) fn permit_client(&self, conn: &Conn, origin: &Origin) -> Result<(), String> {
         if !self.options.clients.restrict() {
             return Ok(());
         }
+        if !origin.is_direct() {
+            return Err(format!(
+                "{origin} was handed over, so that no user is known who could be allowed (--allow-user)"
+            ));
+        }
+        let stream = conn.socket();
         let asked = stream
             .peer_credentials()
             .and_then(|peer| Ok((peer, stream.peer_groups()?)));
@@ -90,8 +97,8 @@ impl ExecDoor {
 
 /// Whether this is another machine, to which no list of programs sets a bound. No listener lets one in; but a packet filter
 /// that rewrites addresses may, and another door that hands a connection over.
-pub(super) fn may_run_anything(programs: &Programs, peer: &PeerAddr) -> bool {
-    !programs.restrict() && peer.ip().is_some_and(|ip| !ip.is_loopback())
+pub(super) fn may_run_anything(programs: &Programs, origin: &Origin) -> bool {
+    !programs.restrict() && !origin.is_local()
 }
 
 /// Holds listeners against the lists. Those whose address is known before they are there were held against them with the
@@ -138,10 +145,12 @@ pub(super) fn check_listeners<'l>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::addr::PeerAddr;
+    use crate::net::origin::Asserted;
 
     #[test]
     fn another_machine_runs_nothing_unless_it_is_said_what() {
-        let peer = |text: &str| PeerAddr::tcp(text.parse().unwrap());
+        let peer = |text: &str| Origin::direct(PeerAddr::tcp(text.parse().unwrap()));
         let mut programs = Programs::default();
         for (text, refused) in [
             ("127.0.0.1:5", false),
@@ -152,7 +161,19 @@ mod tests {
         ] {
             assert_eq!(may_run_anything(&programs, &peer(text)), refused, "{text}");
         }
-        assert!(!may_run_anything(&programs, &PeerAddr::Unix));
+        assert!(!may_run_anything(&programs, &Origin::direct(PeerAddr::Unix)));
+        let through_a_proxy = |asserted| Origin {
+            asserted: Some(asserted),
+            ..Origin::direct(PeerAddr::Unix)
+        };
+        for (asserted, refused) in [
+            (Asserted::Address("127.0.0.1:5".parse().unwrap()), false),
+            (Asserted::Address("192.0.2.7:5".parse().unwrap()), true),
+            (Asserted::Unknown, true),
+        ] {
+            let origin = through_a_proxy(asserted);
+            assert_eq!(may_run_anything(&programs, &origin), refused, "{origin}");
+        }
         programs.add("/usr/bin/uptime").unwrap();
         assert!(!may_run_anything(&programs, &peer("192.0.2.7:5")));
     }

@@ -69,7 +69,7 @@ impl ExecDoor {
             // The reader of requests has seen to it that there is a name.
             Err(empty) => return self.not_started(cx, key, CANNOT_RUN, &empty.to_string()),
         };
-        command.told = on_request::asker(connection.conn.socket(), &connection.peer);
+        command.told = on_request::asker(connection.conn.socket(), &connection.origin);
         let begun = Instant::now();
         let program = match self.take_looked(key) {
             _ if !self.options.programs.restrict() => match self.launcher.named(command.program()) {
@@ -240,9 +240,9 @@ impl ExecDoor {
             return;
         };
         if connection.program.as_mut().is_some_and(Job::cut_output) {
-            let peer = connection.peer;
+            let origin = connection.origin.clone();
             self.counters.cut += 1;
-            let line = format_args!("{peer}: something held the output open beyond --linger, and was not waited for");
+            let line = format_args!("{origin}: something held the output open beyond --linger, and was not waited for");
             self.note(cx, Level::Info, Topic::Cut, line);
         }
     }
@@ -255,7 +255,7 @@ impl ExecDoor {
         let Some(program) = &mut connection.program else { return };
         let (pid, ran) = (program.pid(), cx.now().saturating_duration_since(program.started()));
         let reaped = program.reap();
-        let (left, peer) = (program.has_left_background(), connection.peer);
+        let (left, origin) = (program.has_left_background(), connection.origin.clone());
         connection.status = reaped.as_ref().ok().copied().flatten();
         connection.ran = Some(ran);
         match connection.status {
@@ -270,7 +270,7 @@ impl ExecDoor {
         self.times.run.record(ran);
         if left {
             self.counters.background += 1;
-            let line = format_args!("{peer}: what process {pid} has left in the background goes on");
+            let line = format_args!("{origin}: what process {pid} has left in the background goes on");
             self.note(cx, Level::Info, Topic::Background, line);
         }
     }

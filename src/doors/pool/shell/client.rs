@@ -19,7 +19,7 @@ use std::time::Instant;
 use super::exchange::Owed;
 use super::outgoing::Outgoing;
 use crate::framing::Framer;
-use crate::net::addr::PeerAddr;
+use crate::net::origin::Origin;
 use crate::net::stream::Stream;
 use crate::reactor::Alarm;
 
@@ -30,7 +30,7 @@ const OUTPUT_HIGH_WATER: usize = 256 * 1024;
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) stream: Stream,
-    pub(super) peer: PeerAddr,
+    pub(super) origin: Origin,
     pub(super) phase: Phase,
     pub(super) framer: Framer,
     /// What has come of requests and has not been taken in.

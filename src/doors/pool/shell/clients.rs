@@ -9,8 +9,8 @@ use super::client::{After, Client, Phase, Watch};
 use super::exchange::{Bytes, Exchange, Exchanges, Owed, QueuePlace, State};
 use super::outgoing::Outgoing;
 use crate::framing::Framing;
-use crate::net::addr::PeerAddr;
 use crate::net::limits::ConnectionCount;
+use crate::net::origin::Origin;
 use crate::net::stream::Stream;
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Alarm, Key};
@@ -91,7 +91,7 @@ impl Clients {
     /// Takes a client out, and off the count.
     pub(super) fn remove(&mut self, key: Key) -> Option<Client> {
         let client = self.table.remove(key)?;
-        self.count.release(&client.peer);
+        self.count.release(&client.origin);
         Some(client)
     }
 
@@ -122,10 +122,10 @@ impl Clients {
 
     /// Takes in a connection that is counted already and has nothing more to ask: it is only to be parted from. `None`: there
     /// is no place for it, and it was closed.
-    pub(super) fn adopt_finished(&mut self, stream: Stream, peer: PeerAddr, now: Instant) -> Option<Key> {
+    pub(super) fn adopt_finished(&mut self, stream: Stream, origin: Origin, now: Instant) -> Option<Key> {
         let client = Client {
             stream,
-            peer,
+            origin,
             phase: Phase::Finishing(After::LookForInput),
             framer: Framing::Eof.framer(1),
             input: Vec::new(),
@@ -141,7 +141,7 @@ impl Clients {
         match self.table.insert(client) {
             Ok(key) => Some(key),
             Err(client) => {
-                self.count.release(&client.peer);
+                self.count.release(&client.origin);
                 None
             }
         }

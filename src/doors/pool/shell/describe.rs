@@ -109,11 +109,11 @@ impl Pool {
             return dump::request(since, "gone", kept.as_ref());
         };
         if let Some(session) = self.sessions.get(id) {
-            return dump::request(since, &who(&session.stream, &session.peer), None);
+            return dump::request(since, &who(&session.stream, &session.origin), None);
         }
         let bytes = self.clients.exchanges.request_bytes(id);
         let excerpt = bytes.map(|bytes| Excerpt::of(bytes, self.disclosure_of(request.arrived)));
-        let client = self.clients.of(id).map(|client| who(&client.stream, &client.peer));
+        let client = self.clients.of(id).map(|client| who(&client.stream, &client.origin));
         let client = client.as_deref().unwrap_or("gone (others wait for the answer)");
         dump::request(since, client, excerpt.as_ref())
     }
@@ -179,7 +179,7 @@ impl Pool {
             state,
             since: now.saturating_duration_since(since.unwrap_or(client.active)),
             age: now.saturating_duration_since(client.accepted),
-            who: who(&client.stream, &client.peer),
+            who: who(&client.stream, &client.origin),
             load: Load::Requests {
                 unanswered: client.owed.count(),
                 held,
@@ -214,7 +214,7 @@ fn session_view(key: Key, session: &Session, now: Instant) -> ClientView {
         state,
         since: now.saturating_duration_since(since),
         age: now.saturating_duration_since(session.accepted),
-        who: who(&session.stream, &session.peer),
+        who: who(&session.stream, &session.origin),
         load,
     }
 }

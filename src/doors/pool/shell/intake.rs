@@ -4,7 +4,7 @@
 //! Only what is unfinished at the end of a read is kept with the connection.
 
 use std::io;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -19,9 +19,10 @@ use super::outgoing::Outgoing;
 use super::{Pool, PoolSource, transcode};
 use crate::amount;
 use crate::framing::{Frame, Framer, Progress, Unfit};
-use crate::net::addr::PeerAddr;
+use crate::net::conn::Conn;
 use crate::net::limits::Full;
-use crate::net::stream::{PeerState, Stream};
+use crate::net::origin::Origin;
+use crate::net::stream::PeerState;
 use crate::reactor::{Alarm, Context, Key, Readiness, SourceKind};
 
 /// Reads from one client in one turn; four full buffers.
@@ -38,17 +39,18 @@ impl Pool {
     // ---- coming ------------------------------------------------------------------------------------------------
 
     /// A connection becomes a client of this pool; its request is usually there already.
-    pub(in crate::doors::pool) fn welcome(&mut self, cx: &mut Context<'_>, stream: Stream, peer: PeerAddr) {
-        if !self.options.front.access.permits(&peer) {
+    pub(in crate::doors::pool) fn welcome(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
+        if !self.options.front.access.permits(&origin) {
             self.dispatcher.counters_mut().refusals.denied += 1;
-            let line = format_args!("refused {peer}: not allowed by --allow and --deny");
+            let line = format_args!("refused {origin}: not allowed by --allow and --deny");
             return self.note(cx, Level::Warn, Topic::Denied, line);
         }
-        if let Err(full) = self.clients.count.admit(&peer) {
-            return self.turn_away(cx, &stream, &peer, full);
+        if let Err(full) = self.clients.count.admit(&origin) {
+            return self.turn_away(cx, conn, &origin, full);
         }
+        let stream = conn.into_stream();
         if self.has_sessions() {
-            return self.welcome_session(cx, stream, peer);
+            return self.welcome_session(cx, stream, origin);
         }
         if self.options.persistent.is_some() {
             // Answers leave one after the other, and the kernel is not to hold one back until the last is acknowledged.
@@ -57,7 +59,7 @@ impl Pool {
         }
         let client = Client {
             stream,
-            peer,
+            origin,
             phase: Phase::Taking,
             framer: self.options.framings.request.framer(self.options.max_request),
             input: Vec::new(),
@@ -72,7 +74,7 @@ impl Pool {
         };
         match self.clients.table.insert(client) {
             Ok(key) => self.read_client(cx, key, Readiness::default()),
-            Err(client) => self.clients.count.release(&client.peer),
+            Err(client) => self.clients.count.release(&client.origin),
         }
     }
 
@@ -82,9 +84,8 @@ impl Pool {
         cx.now() + kept.unwrap_or(self.options.read_timeout)
     }
 
-    /// Over the limit: told at once, and not kept. A reset may overtake the refusal where the client's line is unread;
-    /// to wait for that would be to keep the connection after all.
-    fn turn_away(&mut self, cx: &mut Context<'_>, mut stream: &Stream, peer: &PeerAddr, full: Full) {
+    /// Refuses a client over the limit.
+    fn turn_away(&mut self, cx: &mut Context<'_>, conn: Conn, origin: &Origin, full: Full) {
         let counters = self.dispatcher.counters_mut();
         let (count, topic, limit) = match full {
             Full::Total => (
@@ -99,14 +100,12 @@ impl Pool {
             ),
         };
         *count += 1;
-        // What is there of its line is read away first, against that very reset.
-        let _ = stream.discard_unread();
-        let _ = stream.write(&self.options.error_reply);
+        conn.turn_away(&self.options.error_reply);
         self.note(
             cx,
             Level::Warn,
             topic,
-            format_args!("refused {peer}: as many connections as {limit} allows"),
+            format_args!("refused {origin}: as many connections as {limit} allows"),
         );
     }
 
@@ -348,7 +347,7 @@ impl Pool {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
-        let (peer, input) = (client.peer, std::mem::take(&mut client.input));
+        let (origin, input) = (client.origin.clone(), std::mem::take(&mut client.input));
         match line {
             Line::Unfit(_) | Line::OneTooMany => client.input = input,
             Line::Unended => client.phase = Phase::Finishing(After::LookForInput),
@@ -374,7 +373,7 @@ impl Pool {
             Line::TooSlow => "its request was not whole within --read-timeout".to_owned(),
             Line::OneTooMany => "more requests are in hand than can be told apart".to_owned(),
         };
-        self.note(cx, Level::Warn, topic, format_args!("refused {peer}: {cause}"));
+        self.note(cx, Level::Warn, topic, format_args!("refused {origin}: {cause}"));
         self.send_refusal(cx, key);
     }
 

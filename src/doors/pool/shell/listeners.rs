@@ -6,9 +6,9 @@ use log::Level;
 
 use super::super::report::Topic;
 use super::Pool;
-use crate::net::addr::PeerAddr;
+use crate::net::conn::Conn;
 use crate::net::listening::{Accepting, Listening};
-use crate::net::stream::Stream;
+use crate::net::origin::Origin;
 use crate::reactor::Context;
 
 impl Accepting for Pool {
@@ -16,8 +16,8 @@ impl Accepting for Pool {
         &mut self.listening
     }
 
-    fn admit(&mut self, cx: &mut Context<'_>, stream: Stream, peer: PeerAddr) {
-        self.welcome(cx, stream, peer);
+    fn admit(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
+        self.welcome(cx, conn, origin);
     }
 
     fn log_pause(&mut self, cx: &mut Context<'_>, line: fmt::Arguments<'_>) {

@@ -58,6 +58,7 @@ use super::repeats::Repeats;
 use super::report::{self, Latencies, Topic};
 use crate::amount;
 use crate::net::listening::{Accepting, Listening};
+use crate::net::origin::Origin;
 use crate::process::spawn::Spawner;
 use crate::reactor::{Alarm, Context, READ_BUFFER, Readiness, Service, Source, SourceKind};
 use crate::stats::Snapshot;
@@ -319,12 +320,12 @@ impl Pool {
     }
 
     fn peer_name(&self, client: ClientId) -> String {
-        let peer = if self.has_sessions() {
-            self.sessions.get(client).map(|session| session.peer)
+        let origin = if self.has_sessions() {
+            self.sessions.get(client).map(|session| &session.origin)
         } else {
-            self.clients.of(client).map(|client| client.peer)
+            self.clients.of(client).map(|client| &client.origin)
         };
-        peer.map_or_else(|| "a client that has gone".to_owned(), |peer| peer.to_string())
+        origin.map_or_else(|| "a client that has gone".to_owned(), Origin::to_string)
     }
 
     fn log_refusal(

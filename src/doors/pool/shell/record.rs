@@ -56,12 +56,15 @@ impl Pool {
             return;
         };
         let arrived = cx.now().checked_sub(waited + served);
-        let (peer, request) = (client.peer, Excerpt::of(bytes, self.disclosure_of(arrived)).to_string());
+        let (origin, request) = (
+            client.origin.clone(),
+            Excerpt::of(bytes, self.disclosure_of(arrived)).to_string(),
+        );
         let who = self.workers.describe(worker).unwrap_or_default();
         let (waited, served) = (amount::span(waited), amount::span(served));
         let limit = amount::span(limit);
         let line = format_args!(
-            "{who} took {served}, more than --slow-log {limit}, for {peer}, which had waited {waited}: {request}"
+            "{who} took {served}, more than --slow-log {limit}, for {origin}, which had waited {waited}: {request}"
         );
         self.note(cx, Level::Warn, Topic::Slow, line);
     }

@@ -19,7 +19,7 @@ use super::intake::Line;
 use super::lifecycle::Life;
 use super::outgoing::write_some;
 use super::{Pool, PoolSource};
-use crate::net::addr::PeerAddr;
+use crate::net::origin::Origin;
 use crate::net::stream::Unread;
 use crate::reactor::{Context, Key, SourceKind};
 
@@ -95,7 +95,7 @@ impl Pool {
 
     /// An answer has come: it goes out, and with it those behind it that only waited for it; or it is kept until its turn, or
     /// until its client has taken more of those before it. An error names the client that is not there any more.
-    fn deliver(&mut self, cx: &mut Context<'_>, id: ClientId, answer: Answer<'_>) -> Result<(), PeerAddr> {
+    fn deliver(&mut self, cx: &mut Context<'_>, id: ClientId, answer: Answer<'_>) -> Result<(), Origin> {
         let Some(key) = self.clients.key_of(id) else {
             return Ok(());
         };
@@ -135,7 +135,7 @@ impl Pool {
     }
 
     /// Writes the last words to a client at once; gathers all others until the end of the turn.
-    fn write_answer(&mut self, cx: &mut Context<'_>, key: Key, bytes: &[u8]) -> Result<(), PeerAddr> {
+    fn write_answer(&mut self, cx: &mut Context<'_>, key: Key, bytes: &[u8]) -> Result<(), Origin> {
         let Some(client) = self.clients.get_mut(key) else {
             return Ok(());
         };
@@ -166,16 +166,16 @@ impl Pool {
         }
     }
 
-    fn write_final(&mut self, cx: &mut Context<'_>, key: Key, bytes: &[u8], after: After) -> Result<(), PeerAddr> {
+    fn write_final(&mut self, cx: &mut Context<'_>, key: Key, bytes: &[u8], after: After) -> Result<(), Origin> {
         let Some(client) = self.clients.get_mut(key) else {
             return Ok(());
         };
         let written = match write_some(bytes, |bytes| client.stream.write(bytes)) {
             Ok(written) => written,
             Err(_) => {
-                let peer = client.peer;
+                let origin = client.origin.clone();
                 self.close(cx, key);
-                return Err(peer);
+                return Err(origin);
             }
         };
         match bytes.get(written..).filter(|unsent| !unsent.is_empty()) {
@@ -325,13 +325,13 @@ impl Pool {
         let Some(client) = self.clients.get_mut(key).filter(|client| client.is_overdue(cx.now())) else {
             return;
         };
-        let peer = client.peer;
+        let origin = client.origin.clone();
         if matches!(client.phase, Phase::Lingering { .. }) {
             return self.close(cx, key);
         }
         if !client.output.is_empty() {
             self.dispatcher.counters_mut().refusals.write_timeout += 1;
-            let line = format_args!("closed {peer}: it took nothing of its answer within --write-timeout");
+            let line = format_args!("closed {origin}: it took nothing of its answer within --write-timeout");
             self.note(cx, Level::Warn, Topic::WriteTimeout, line);
             return self.close(cx, key);
         }
@@ -340,12 +340,12 @@ impl Pool {
         }
         if self.options.persistent.is_some() {
             self.dispatcher.counters_mut().idle_closed += 1;
-            let line = format_args!("closed {peer}: it has asked nothing for --idle-timeout, or the pool drains");
+            let line = format_args!("closed {origin}: it has asked nothing for --idle-timeout, or the pool drains");
             self.note(cx, Level::Debug, Topic::Idle, line);
             return self.lingering_close(cx, key, After::Linger);
         }
         self.dispatcher.counters_mut().refusals.read_timeout += 1;
-        let line = format_args!("closed {peer}: it sent nothing within --read-timeout");
+        let line = format_args!("closed {origin}: it sent nothing within --read-timeout");
         self.note(cx, Level::Info, Topic::ReadTimeout, line);
         self.close(cx, key);
     }

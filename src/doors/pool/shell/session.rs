@@ -21,7 +21,7 @@ use mio::unix::pipe::{Receiver, Sender};
 
 use super::super::core::{RequestId, WorkerId};
 use crate::doors::standstill;
-use crate::net::addr::PeerAddr;
+use crate::net::origin::Origin;
 use crate::net::stream::Stream;
 use crate::process::child::Child;
 use crate::process::terminal::END_AGAIN;
@@ -34,7 +34,7 @@ use crate::relay::flow::{Cut, Event, Todo, Way};
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) stream: Stream,
-    pub(super) peer: PeerAddr,
+    pub(super) origin: Origin,
     pub(super) accepted: Instant,
     pub(super) stage: Stage,
     pub(super) watch: Watch,

@@ -13,7 +13,7 @@ use super::super::report::{SessionTotals, Topic};
 use super::client::After;
 use super::session::{Running, Session, Stage, Standing, Volume, Watch};
 use super::{Pool, PoolSource};
-use crate::net::addr::PeerAddr;
+use crate::net::origin::Origin;
 use crate::net::stream::{PeerState, Stream};
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Alarm, Context, Key, Readiness, SourceKind};
@@ -33,8 +33,8 @@ impl Sessions {
         self.table.get(Key::from_bits(id.0))
     }
 
-    pub(super) fn peer(&self, key: Key) -> Option<PeerAddr> {
-        self.table.get(key).map(|session| session.peer)
+    pub(super) fn origin(&self, key: Key) -> Option<&Origin> {
+        self.table.get(key).map(|session| &session.origin)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -79,14 +79,14 @@ impl Pool {
     // ---- coming ------------------------------------------------------------------------------------------------
 
     /// A connection that was admitted asks for a worker, whatever it has to say.
-    pub(super) fn welcome_session(&mut self, cx: &mut Context<'_>, stream: Stream, peer: PeerAddr) {
+    pub(super) fn welcome_session(&mut self, cx: &mut Context<'_>, stream: Stream, origin: Origin) {
         // Small pieces leave at once, and a peer that vanishes without a word is noticed some day. An error: it has gone
         // already, which the next call will tell.
         let _ = stream.set_nodelay();
         let _ = stream.set_keepalive();
         let session = Session {
             stream,
-            peer,
+            origin,
             accepted: cx.now(),
             stage: Stage::Waiting(None),
             watch: Watch::NotYet,
@@ -97,7 +97,7 @@ impl Pool {
                 let client = ClientId(key.to_bits());
                 self.dispatch(cx, Event::Request { client, size: 0 });
             }
-            Err(session) => self.clients.count.release(&session.peer),
+            Err(session) => self.clients.count.release(&session.origin),
         }
     }
 
@@ -137,8 +137,8 @@ impl Pool {
         match cx.register(PoolSource::Session.at(key), &mut session.stream, interest) {
             Ok(()) => session.watch = Watch::Registered,
             Err(error) => {
-                let peer = session.peer;
-                let line = format_args!("closed {peer}: cannot watch its connection: {error}");
+                let origin = session.origin.clone();
+                let line = format_args!("closed {origin}: cannot watch its connection: {error}");
                 self.note(cx, Level::Error, Topic::System, line);
                 self.abort_session(cx, key);
             }
@@ -355,19 +355,19 @@ impl Pool {
             return;
         };
         cx.alarm_fired(&mut session.alarm);
-        let (peer, now) = (session.peer, cx.now());
+        let (origin, now) = (session.origin.clone(), cx.now());
         if let Stage::Running(running) = &session.stage
             && running.is_one_sided()
             && running.active + self.options.write_timeout <= now
         {
             if running.worker.is_some() {
-                let line = format_args!("{peer} had gone, and its worker went on for --write-timeout");
+                let line = format_args!("{origin} had gone, and its worker went on for --write-timeout");
                 self.note(cx, Level::Debug, Topic::HungUp, line);
                 return self.abort_session(cx, key);
             }
             self.dispatcher.counters_mut().refusals.write_timeout += 1;
             let line =
-                format_args!("closed {peer}: it took nothing of what its worker has left within --write-timeout");
+                format_args!("closed {origin}: it took nothing of what its worker has left within --write-timeout");
             self.note(cx, Level::Warn, Topic::WriteTimeout, line);
             return self.abort_session(cx, key);
         }
@@ -379,7 +379,7 @@ impl Pool {
                 cx,
                 Level::Info,
                 Topic::Idle,
-                format_args!("ended the session of {peer}: no byte for --idle-timeout"),
+                format_args!("ended the session of {origin}: no byte for --idle-timeout"),
             );
             return self.end_session(cx, key);
         }
@@ -431,7 +431,7 @@ impl Pool {
     /// The same for a connection that is to be closed.
     fn remove_session(&mut self, cx: &mut Context<'_>, key: Key) -> Option<Session> {
         let session = self.take_out(cx, key)?;
-        self.clients.count.release(&session.peer);
+        self.clients.count.release(&session.origin);
         Some(session)
     }
 
@@ -440,7 +440,7 @@ impl Pool {
         let Some(session) = self.take_out(cx, key) else { return };
         // Our ends of the worker's streams are closed here, before anything else happens to it.
         drop(session.stage);
-        let Some(key) = self.clients.adopt_finished(session.stream, session.peer, cx.now()) else {
+        let Some(key) = self.clients.adopt_finished(session.stream, session.origin, cx.now()) else {
             return self.descriptor_freed(cx);
         };
         if session.watch == Watch::Registered

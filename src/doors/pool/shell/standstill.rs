@@ -80,10 +80,12 @@ impl Pool {
     }
 
     fn give_session_up(&mut self, cx: &mut Context<'_>, key: Key) {
-        let Some(peer) = self.sessions.peer(key) else { return };
+        let Some(origin) = self.sessions.origin(key).cloned() else {
+            return;
+        };
         self.dispatcher.counters_mut().refusals.write_timeout += 1;
         let line = format_args!(
-            "ended the session of {peer}: its client has sent more than --max-buffer allows to be held, and reads none of \
+            "ended the session of {origin}: its client has sent more than --max-buffer allows to be held, and reads none of \
              what its worker writes"
         );
         self.note(cx, Level::Warn, Topic::Standstill, line);

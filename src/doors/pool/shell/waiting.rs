@@ -142,7 +142,7 @@ impl Pool {
     /// Makes a connection known to the poll, once and for all.
     fn watch(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(Client {
-            stream, peer, watch, ..
+            stream, origin, watch, ..
         }) = self.clients.get_mut(key)
         else {
             return;
@@ -157,8 +157,8 @@ impl Pool {
         ) {
             Ok(()) => *watch = Watch::Registered,
             Err(error) => {
-                let peer = *peer;
-                let line = format_args!("closed {peer}: cannot watch its connection: {error}");
+                let origin = origin.clone();
+                let line = format_args!("closed {origin}: cannot watch its connection: {error}");
                 self.note(cx, Level::Error, Topic::System, line);
                 self.close(cx, key);
             }

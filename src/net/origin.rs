@@ -1,0 +1,230 @@
+//! The origin of a connection: the one place that decides whose address counts.
+//!
+//! A connection that a door has accepted itself comes from the peer of its socket. One that came by way of a proxy or a
+//! tunnel comes from a client behind that peer: a trusted header has asserted the client's address, or has said that
+//! it is unknown. A connection may also have been accepted by one door and handed over to another.
+//!
+//! The rules, which the door that receives the connection applies:
+//!
+//! - Access lists and limits per address apply to the [client's address](Origin::ip), not to the proxy's.
+//! - A connection is [local](Origin::is_local) only if both the peer and the client are: on a loopback address, or a
+//!   process at the other end of a UNIX socket. A client without an address is remote.
+//! - The process at the other end of a UNIX socket is the client only if [nothing stands
+//!   between](Origin::is_direct): lists of users refuse whatever was handed over or comes from behind a proxy.
+//!
+//! Nothing in the program asserts an address or hands a connection over yet: the PROXY protocol, tunnels and the doors
+//! that pass connections on will.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+
+use super::addr::{PeerAddr, canonical};
+
+/// The origin of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The peer of the socket.
+    pub peer: PeerAddr,
+    /// The client behind the peer, as a trusted header or tunnel has asserted it. `None`: the peer is the client.
+    pub asserted: Option<Asserted>,
+    /// The name of the door that has accepted the connection and handed it over. `None`: no other door has.
+    pub door: Option<Rc<str>>,
+}
+
+/// The client of a connection that came by way of a trusted proxy or tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asserted {
+    /// It has this address.
+    Address(SocketAddr),
+    /// Its address is not known, or it has none.
+    Unknown,
+}
+
+impl Origin {
+    /// The origin of a connection that comes from the peer of its socket itself.
+    #[must_use]
+    pub fn direct(peer: PeerAddr) -> Self {
+        Origin {
+            peer,
+            asserted: None,
+            door: None,
+        }
+    }
+
+    /// The client's own end; `None` if it is unknown.
+    #[must_use]
+    pub fn client(&self) -> Option<PeerAddr> {
+        match self.asserted {
+            None => Some(self.peer),
+            Some(Asserted::Address(address)) => Some(PeerAddr::Tcp(canonical(address))),
+            Some(Asserted::Unknown) => None,
+        }
+    }
+
+    /// The client's address, to which access lists and limits apply; `None` if it is unknown, or if the client is a
+    /// process at the other end of a UNIX socket. Never IPv4-mapped.
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.client().and_then(|client| client.ip())
+    }
+
+    /// Returns true if the client is a process of this machine.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        let is_local = |end: PeerAddr| end.ip().is_none_or(|ip| ip.is_loopback());
+        is_local(self.peer) && self.client().is_some_and(is_local)
+    }
+
+    /// Returns true if the process at the other end of the socket is the client, and the connection was handed over by
+    /// no other door.
+    #[must_use]
+    pub fn is_direct(&self) -> bool {
+        self.asserted.is_none() && self.door.is_none()
+    }
+}
+
+/// The client as it stands in log lines.
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.client() {
+            Some(client) => client.fmt(f),
+            None => write!(f, "unknown (by way of {})", self.peer),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::access::{AccessList, parse_net};
+    use super::super::limits::{ConnectionCount, ConnectionLimits, Full};
+    use super::*;
+
+    /// A row of the table: the socket's peer, the asserted client, the handing door; then the expectations.
+    struct Row {
+        peer: &'static str,
+        asserted: &'static str,
+        is_local: bool,
+        /// Passes `--deny 192.0.2.0/24`.
+        passes_deny: bool,
+        /// Passes `--allow 127.0.0.0/8 --allow 10.0.0.0/8`.
+        passes_allow: bool,
+        shown: &'static str,
+    }
+
+    const fn row(
+        (peer, asserted): (&'static str, &'static str),
+        is_local: bool,
+        passes_deny: bool,
+        passes_allow: bool,
+        shown: &'static str,
+    ) -> Row {
+        Row {
+            peer,
+            asserted,
+            is_local,
+            passes_deny,
+            passes_allow,
+            shown,
+        }
+    }
+
+    const UNIX: &str = "unix";
+    const NONE: &str = "";
+    const UNKNOWN: &str = "unknown";
+
+    #[rustfmt::skip]
+    const TABLE: &[Row] = &[
+        row(("127.0.0.1:1", NONE), true, true, true, "127.0.0.1:1"),
+        row(("[::1]:1", NONE), true, true, false, "[::1]:1"),
+        row(("[::ffff:127.0.0.1]:1", NONE), true, true, true, "127.0.0.1:1"),
+        row(("10.0.0.1:1", NONE), false, true, true, "10.0.0.1:1"),
+        row(("192.0.2.7:1", NONE), false, false, false, "192.0.2.7:1"),
+        row((UNIX, NONE), true, true, true, "unix"),
+        // The asserted address counts, for better and for worse.
+        row(("192.0.2.7:1", "10.0.0.1:2"), false, true, true, "10.0.0.1:2"),
+        row(("127.0.0.1:1", "192.0.2.7:2"), false, false, false, "192.0.2.7:2"),
+        row((UNIX, "192.0.2.7:2"), false, false, false, "192.0.2.7:2"),
+        row((UNIX, "[::ffff:192.0.2.7]:2"), false, false, false, "192.0.2.7:2"),
+        row((UNIX, "10.0.0.1:2"), false, true, true, "10.0.0.1:2"),
+        // A remote proxy does not make its client local.
+        row(("192.0.2.7:1", "127.0.0.1:2"), false, true, true, "127.0.0.1:2"),
+        row(("127.0.0.1:1", "127.0.0.1:2"), true, true, true, "127.0.0.1:2"),
+        row((UNIX, "127.0.0.1:2"), true, true, true, "127.0.0.1:2"),
+        // A client without an address is remote, and passes no list.
+        row(("127.0.0.1:1", UNKNOWN), false, false, false, "unknown (by way of 127.0.0.1:1)"),
+        row(("10.0.0.1:1", UNKNOWN), false, false, false, "unknown (by way of 10.0.0.1:1)"),
+        row((UNIX, UNKNOWN), false, false, false, "unknown (by way of unix)"),
+    ];
+
+    fn origin(peer: &str, asserted: &str) -> Origin {
+        let peer = match peer {
+            UNIX => PeerAddr::Unix,
+            text => PeerAddr::tcp(text.parse().unwrap()),
+        };
+        let asserted = match asserted {
+            NONE => None,
+            UNKNOWN => Some(Asserted::Unknown),
+            text => Some(Asserted::Address(text.parse().unwrap())),
+        };
+        Origin {
+            asserted,
+            ..Origin::direct(peer)
+        }
+    }
+
+    fn list(allow: &[&str], deny: &[&str]) -> AccessList {
+        let nets = |texts: &[&str]| texts.iter().map(|text| parse_net(text).unwrap()).collect();
+        AccessList {
+            allow: nets(allow),
+            deny: nets(deny),
+        }
+    }
+
+    #[test]
+    fn the_clients_address_decides_and_locality_needs_both_ends() {
+        let (deny, allow) = (list(&[], &["192.0.2.0/24"]), list(&["127.0.0.0/8", "10.0.0.0/8"], &[]));
+        for it in TABLE {
+            let mut origin = origin(it.peer, it.asserted);
+            let direct = it.asserted == NONE;
+            assert_eq!(origin.is_direct(), direct, "{origin:?}");
+            assert!(AccessList::default().permits(&origin), "{origin:?}: there is no list");
+            for door in [None, Some("route".into())] {
+                origin.door = door;
+                assert_eq!(origin.is_local(), it.is_local, "{origin:?}");
+                assert_eq!(deny.permits(&origin), it.passes_deny, "{origin:?}");
+                assert_eq!(allow.permits(&origin), it.passes_allow, "{origin:?}");
+                assert_eq!(origin.to_string(), it.shown, "{origin:?}");
+            }
+            assert!(!origin.is_direct(), "it was handed over");
+        }
+    }
+
+    #[test]
+    fn a_limit_per_address_counts_the_clients_of_one_proxy_apart() {
+        let mut count = ConnectionCount::new(ConnectionLimits {
+            total: 100,
+            per_address: Some(1),
+        });
+        for asserted in ["10.0.0.1:1", "10.0.0.2:1"] {
+            assert_eq!(count.admit(&origin("192.0.2.7:1", asserted)), Ok(()));
+            assert_eq!(count.admit(&origin("192.0.2.8:1", asserted)), Err(Full::Address));
+        }
+        count.release(&origin("192.0.2.9:1", "10.0.0.1:2"));
+        assert_eq!(count.admit(&origin(UNIX, "10.0.0.1:3")), Ok(()));
+    }
+
+    #[test]
+    fn clients_of_unknown_address_are_counted_as_their_proxy() {
+        let mut count = ConnectionCount::new(ConnectionLimits {
+            total: 100,
+            per_address: Some(1),
+        });
+        let unknown = origin("192.0.2.7:1", UNKNOWN);
+        assert_eq!(count.admit(&unknown), Ok(()));
+        assert_eq!(count.admit(&unknown), Err(Full::Address));
+        assert_eq!(count.admit(&origin("192.0.2.7:1", "10.0.0.1:1")), Ok(()));
+        count.release(&unknown);
+        assert_eq!(count.admit(&unknown), Ok(()));
+    }
+}
