@@ -9,12 +9,13 @@
 //!        +------------------------- close() -------------> Closed <----------------+
 //! ```
 //!
-//! While it is paused, clients wait in the backlog: nothing is lost, and no client is accepted only to be dropped. A lack of
+//! During a pause clients wait in the backlog: nothing is lost, and no client is accepted only to be dropped. A lack of
 //! descriptors ends when one is closed, and the service that closes one calls [`Acceptor::resume`]; the deadline is for
-//! what others than this program have freed.
+//! descriptors and memory that other programs have freed.
 //!
-//! **Edges.** The poll is edge-triggered, and the edge for clients that wait has been reported already. So a service that resumes
-//! must try to accept without waiting for an event, and a batch that ends with [`Batch::More`] belongs on the run queue.
+//! **Edges.** The poll is edge-triggered, and the edge for clients that wait has been reported already. So a service
+//! that resumes must try to accept without waiting for an event, and a batch that ends with [`Batch::More`] belongs on
+//! the run queue.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -27,10 +28,10 @@ use super::bind::errno;
 use super::listener::Listener;
 use super::stream::Stream;
 
-/// How long after a lack of descriptors or memory accepting is tried again, if nothing has resumed it before.
+/// The time from a lack of descriptors or memory until accepting is tried again, if nothing has resumed it before.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// A listener and whether it is being accepted from.
+/// A listener from which connections are accepted, except during a pause.
 #[derive(Debug)]
 pub struct Acceptor {
     stage: Stage,
@@ -43,7 +44,7 @@ enum Stage {
     Closed,
 }
 
-/// Why no client is accepted, and for how long at most.
+/// A time in which no client is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pause {
     /// The reason.
@@ -52,7 +53,7 @@ pub struct Pause {
     pub until: Option<Instant>,
 }
 
-/// What is lacking.
+/// The reason of a pause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PauseReason {
     /// The service has asked for it: it has all the connections that it wants.
@@ -63,48 +64,50 @@ pub enum PauseReason {
     MachineDescriptors,
     /// ENOBUFS, ENOMEM: the kernel has no memory for sockets.
     KernelMemory,
-    /// An error that accept(2) does not give for a listening socket: a bug, here or in the kernel. Trying again later keeps
-    /// a service alive that would be gone otherwise.
+    /// An error that accept(2) does not give for a listening socket: a bug, here or in the kernel. Trying again later
+    /// keeps a service alive that would be gone otherwise.
     Unexpected(Errno),
 }
 
-/// How a batch has ended.
+/// The end of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Batch {
-    /// No client waits any more: the next event will say when one does.
+    /// No client waits any more; an event comes when one does.
     Drained,
-    /// The budget is used up and somebody may still wait: no event will say so; put it on the run queue.
+    /// The budget is used up and clients may still wait. No event comes for them: the listener belongs on the run
+    /// queue.
     More,
-    /// Nothing is accepted for now: call again at `until` at the latest.
+    /// Nothing is accepted for now. The owner must call again at `until` at the latest.
     Paused(Pause),
     /// Nothing will be accepted ever again.
     Closed,
 }
 
-/// What to do after [`Acceptor::resume`].
+/// The consequence of [`Acceptor::resume`] for its caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Resume {
-    /// It was paused: call [`Acceptor::accept_batch`], now or by the run queue, for no event will tell of clients that wait.
+    /// The acceptor was paused. [`Acceptor::accept_batch`] must be called, now or by the run queue, because no event
+    /// comes for clients that wait already.
     AcceptNow,
-    /// It was not paused: nothing.
+    /// The acceptor was not paused, and there is nothing to do.
     Nothing,
 }
 
-/// What an error of accept(2) means.
+/// The meaning of an error of accept(2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// No client waits.
     Drained,
-    /// It was about one connection, which is gone: go on with the next.
+    /// The error was about one connection, which is gone; the next may be accepted.
     PassOver,
-    /// It is about the machine or the process: pause.
+    /// The error is about the machine or the process: accepting pauses.
     Pause(PauseReason),
 }
 
-/// What each error of accept(2) means. On Linux accept hands on errors that are already pending on the new connection;
-/// the manual page wants those treated like EAGAIN, and they are many.
+/// Returns the meaning of an error of accept(2). On Linux accept hands on errors that are already pending on the new
+/// connection; the manual page wants those treated like EAGAIN, and they are many.
 pub fn verdict(errno: Errno) -> Verdict {
     match errno {
         Errno::EAGAIN => Verdict::Drained,
@@ -197,7 +200,8 @@ impl Acceptor {
         }
     }
 
-    /// Closes the listener: those in its backlog are reset, later ones refused, and a socket file of ours is deleted.
+    /// Closes the listener: clients in its backlog are reset, later ones refused, and a socket file that this process
+    /// owns is deleted.
     pub fn close(&mut self) {
         self.stage = Stage::Closed;
     }
@@ -224,7 +228,7 @@ impl Acceptor {
         }
     }
 
-    /// Why and how long it is paused; `None` when it accepts or is closed.
+    /// The pause that is under way, if there is one.
     pub fn pause_state(&self) -> Option<Pause> {
         match &self.stage {
             Stage::Paused(_, pause) => Some(*pause),

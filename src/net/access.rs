@@ -16,7 +16,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::origin::Origin;
 
-/// The networks that may connect and those that may not. The default permits all clients.
+/// The networks that may connect and the networks that may not. The default permits all clients.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AccessList {
     /// If not empty, only these networks may connect.
@@ -50,8 +50,8 @@ fn canonical(net: IpNet) -> IpNet {
 /// Reads a network, `10.0.0.0/8`, `2001:db8::/32`, or a single address, which is a network of one.
 ///
 /// # Errors
-/// What it should look like. Bits behind the prefix (`10.0.0.1/8`) are refused: in an access list one had better not
-/// guess whether the address or its length is the slip of the pen.
+/// The form that it should have. Bits behind the prefix (`10.0.0.1/8`) are refused: in an access list one had better
+/// not guess whether the address or its length is the slip of the pen.
 pub fn parse_net(text: &str) -> Result<IpNet, NetError> {
     let refused = |mistake| NetError {
         text: text.to_owned(),

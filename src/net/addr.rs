@@ -1,10 +1,10 @@
 //! Addresses as people write them: to listen at, to connect to, and of clients that have connected.
 //!
-//! Text becomes an address here and nowhere else, once, when the configuration is read; from then on everybody holds the
-//! value. `Display` writes what `FromStr` reads, so a log line can be pasted into a configuration. No name of a host is resolved
-//! here; that of an interface, behind the `%` of a link-local address, becomes its number at once, for which the kernel is asked.
-//! A listener has no use for names (what `localhost` means would depend on a file and may be two addresses), and
-//! a client resolves its own, away from the event loop.
+//! Text becomes an address here and nowhere else, once, when the configuration is read; from then on only the value is
+//! passed around. `Display` writes what `FromStr` reads, so a log line can be pasted into a configuration. No name of a
+//! host is resolved here; the name of an interface, behind the `%` of a link-local address, becomes its number at once,
+//! for which the kernel is asked. A listener has no use for names (what `localhost` means would depend on a file and
+//! may be two addresses), and a client resolves its own, away from the event loop.
 //!
 //! **Dual stack.** `*:PORT` is every address of the machine, IPv4 and IPv6, on one socket. An address that is spelled
 //! out is that family only, `[::]:PORT` too (IPV6_V6ONLY), so that `0.0.0.0:PORT` and `[::]:PORT` may stand side by
@@ -93,7 +93,7 @@ impl fmt::Display for UnixAddr {
     }
 }
 
-/// Where to listen.
+/// An address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ListenAddr {
     /// `127.0.0.1:9991`, `[::1]:9991`: one address, of its own family only. Port 0: any free port.
@@ -182,7 +182,7 @@ fn parse_listen(text: &str) -> Result<ListenAddr, Mistake> {
         .map_err(|_| Mistake::BadAddress)
 }
 
-/// Whom to connect to.
+/// An address to connect to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ConnectAddr {
     /// `HOST:PORT` or `[IPV6]:PORT`.
@@ -252,8 +252,8 @@ fn parse_connect(text: &str) -> Result<ConnectAddr, Mistake> {
     })
 }
 
-/// The address with the number of its interface in the place of its name: `[fe80::1%eth0]:80` becomes `[fe80::1%2]:80`. The kernel
-/// is asked for it, and nobody else. Numbers are taken as they are, and what has no interface is left alone.
+/// Replaces the name of the interface by its number: `[fe80::1%eth0]:80` becomes `[fe80::1%2]:80`. Only the kernel is
+/// asked for it. Numbers are left as they are, and so are addresses without an interface.
 fn numbered(text: &str) -> Result<Cow<'_, str>, Mistake> {
     let zoned = text.strip_prefix('[').and_then(|rest| rest.split_once(']'));
     let Some((ip, zone, rest)) = zoned.and_then(|(host, rest)| host.split_once('%').map(|(ip, zone)| (ip, zone, rest)))
@@ -308,8 +308,8 @@ fn is_port(text: &str) -> bool {
 pub enum PeerAddr {
     /// Never IPv4-mapped when it comes from [`PeerAddr::tcp`].
     Tcp(SocketAddr),
-    /// A process of this machine. Its socket rarely has a name; which process it is costs a system call and is asked
-    /// for where somebody wants to know, [`Stream::peer_credentials`](super::stream::Stream::peer_credentials).
+    /// A process of this machine. Its socket rarely has a name. The process's credentials cost a system call:
+    /// [`Stream::peer_credentials`](super::stream::Stream::peer_credentials).
     Unix,
 }
 
@@ -595,7 +595,7 @@ mod tests {
 
         #[test]
         fn no_text_is_read_as_something_else(text in "[\\[\\]:*@%./a-f0-9]{0,24}") {
-            // What is understood can be written and read again, and means the same.
+            // An address that was parsed can be written and parsed again, and means the same.
             if let Ok(address) = text.parse::<ListenAddr>() {
                 prop_assert_eq!(address.to_string().parse(), Ok(address));
             }

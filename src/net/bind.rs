@@ -1,9 +1,10 @@
 //! From an address to a listening socket: the steps, and which of them failed.
 //!
-//! **UNIX sockets and the users that may connect.** bind(2) makes the file with whatever the umask leaves, and the umask
-//! belongs to the whole process, so it is not touched. Instead the order does it: bind, chmod, chown, and only then listen;
-//! before listen(2) every connect(2) is refused, so no client slips in while the file has the wrong mode. (The directory must
-//! be one in which only those who may have the socket can replace files, as for every socket file.)
+//! **UNIX sockets and the users that may connect.** bind(2) makes the file with whatever the umask leaves, and the
+//! umask belongs to the whole process, so it is not touched. Instead the order does it: bind, chmod, chown, and only
+//! then listen; before listen(2) every connect(2) is refused, so no client slips in while the file has the wrong mode.
+//! (The directory must be one in which only users that may have the socket can replace files, as for every socket
+//! file.)
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -21,8 +22,8 @@ use super::bind_error::{Attempt, Cause};
 use super::sys;
 use super::unix_file::{self, OwnedFile, Taken};
 
-/// The users that may connect to a UNIX socket: the mode and owner of its file. An abstract socket has no file, and these do not
-/// apply to it.
+/// The users that may connect to a UNIX socket: the mode and owner of its file. An abstract socket has no file, and
+/// these do not apply to it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UnixSocketOptions {
     /// Permission bits, such as 0o660: to connect takes write permission (unix(7)). `None`: 0o777 less the umask.
@@ -33,15 +34,15 @@ pub struct UnixSocketOptions {
     pub group: Option<u32>,
 }
 
-/// Whether an IPv6 socket takes IPv4 connections as well.
+/// The families of addresses from which an IPv6 socket takes connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Families {
     OwnOnly,
     Both,
 }
 
-/// The most connections that the kernel lets wait for one listener, whatever it is asked for (listen(2), net.core.somaxconn of
-/// this network namespace); `None`: it does not say.
+/// The most connections that the kernel lets wait for one listener, whatever it is asked for (listen(2),
+/// net.core.somaxconn of this network namespace); `None`: it does not say.
 #[must_use]
 pub fn longest_backlog() -> Option<u32> {
     let limit = fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?;

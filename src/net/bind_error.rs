@@ -1,6 +1,6 @@
-//! What went wrong with a listener, and what to do about it.
+//! Errors of opening a listener, with their remedies.
 //!
-//! One line: what was attempted, on what, what the system said, and the remedy.
+//! The message is one line: the step that failed, the address, the error of the system, and the remedy.
 
 use std::error::Error;
 use std::fmt;
@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use super::addr::{ListenAddr, UnixAddr};
 use super::inherit::InheritError;
 
-/// Why there is no listener at an address.
+/// The reason why there is no listener at an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BindError {
     address: ListenAddr,
@@ -26,12 +26,12 @@ impl BindError {
         }
     }
 
-    /// Where it was to listen.
+    /// The address on which it was to listen.
     pub fn address(&self) -> &ListenAddr {
         &self.address
     }
 
-    /// What the system said; `None` where it was not the system that refused.
+    /// The error of the system; `None` if it was not the system that refused.
     pub fn errno(&self) -> Option<Errno> {
         match &self.cause {
             Cause::System(_, errno) => Some(*errno),
@@ -110,7 +110,7 @@ impl fmt::Display for BindError {
 
 impl Error for BindError {}
 
-/// What the operator can do about it; `None` where nothing better can be said than what the system says.
+/// The remedy; `None` if the error of the system explains itself.
 fn remedy(address: &ListenAddr, attempt: Attempt, errno: Errno) -> Option<String> {
     if let Some(remedy) = remedy_anywhere(attempt, errno) {
         return Some(remedy.to_owned());

@@ -1,10 +1,10 @@
-//! Listening sockets that a daemon hands to its successor, and what they were: the table that goes with the descriptors.
+//! Listening sockets that a daemon hands to its successor, and the table that describes them.
 //!
 //! A daemon that is upgraded starts its new binary with a duplicate of each of its listening sockets. To the kernel it
-//! is the same socket, with the same backlog, in two processes: a client that connects at any moment of the change is accepted
-//! by one or the other. The table says of each descriptor for which service and address it was opened, so that the successor,
-//! which reads its configuration anew, knows which ones it has already; a port that was 0 stays the one chosen then. What
-//! came from the service manager stays under the name it had there.
+//! is the same socket, with the same backlog, in two processes: a client that connects at any moment of the change is
+//! accepted by one or the other. The table names the service and the address for which each descriptor was opened, so
+//! that the successor, which reads its configuration again, knows which ones it has already; a port that was 0 stays
+//! the one chosen then. Sockets of the service manager keep the names that it has given them.
 //!
 //! A line a socket, fields separated by tabs:
 //!
@@ -13,8 +13,8 @@
 //! FD given NAME                             from the service manager
 //! ```
 //!
-//! The successor takes charge of the socket files only once it serves ([`Listener::take_charge`]). What does not belong
-//! here: how the table and the descriptors get there, and when.
+//! The successor takes charge of the socket files only once it serves ([`Listener::take_charge`]). The way and the time
+//! in which table and descriptors get there do not belong here.
 
 use std::fmt;
 use std::io;
@@ -27,7 +27,7 @@ use super::listener::{Listener, Origin};
 use super::sys;
 use super::unix_file::FileId;
 
-/// What is handed over: collected by the daemon that goes.
+/// The sockets to be handed over, collected by the daemon that ends.
 #[derive(Debug, Default)]
 pub struct Outgoing {
     sockets: Vec<OwnedFd>,
@@ -148,7 +148,7 @@ pub fn take_over_connection(fd: RawFd) -> io::Result<UnixStream> {
     sys::take_over(fd).map(UnixStream::from)
 }
 
-/// What was handed over and not claimed yet, in the hands of the successor.
+/// The sockets that were handed over to this successor and are not claimed yet.
 #[derive(Debug, Default)]
 pub struct HandedOver {
     bound: Vec<Bound>,
@@ -162,7 +162,7 @@ struct Bound {
 }
 
 impl HandedOver {
-    /// Takes the descriptors of the table over: those that a predecessor has bound, and those of the service manager. To be
+    /// Takes over the descriptors of the table, which a predecessor has bound or the service manager has given. Must be
     /// called once, before any child is started.
     ///
     /// # Errors
@@ -186,8 +186,8 @@ impl HandedOver {
         Ok((HandedOver { bound }, Inherited::handed_on(given)))
     }
 
-    /// The socket for an address of a service: its own, or that of another which has given it up. Port 0 is no address that
-    /// could be given up.
+    /// Takes the socket for an address of a service: its own, or that of another which has given it up. Port 0 is no
+    /// address that could be given up.
     pub fn claim(&mut self, service: &str, address: &ListenAddr) -> Option<Listener> {
         let same = |bound: &Bound| bound.address == *address;
         let own = self.bound.iter().position(|it| same(it) && it.service == service);
@@ -220,7 +220,7 @@ mod tests {
         (address, listener)
     }
 
-    /// What the exec of a successor does to descriptors, without one: they have no owner, and stay open.
+    /// Does to descriptors what the exec of a successor does: they have no owner, and stay open.
     fn pass(outgoing: Outgoing) -> (HandedOver, Inherited) {
         let (sockets, table) = outgoing.into_parts();
         for socket in sockets {

@@ -1,9 +1,9 @@
 //! Listening sockets that the service manager has opened before it started this program (socket activation).
 //!
-//! The protocol (sd_listen_fds(3)): descriptors 3, 4, ... are the sockets, LISTEN_FDS says how many, LISTEN_PID for whom they
-//! are meant, LISTEN_FDNAMES (separated by colons) what they are called. The service manager keeps its own copies, so a
-//! client that connects while the program restarts waits in the backlog and notices nothing; and the socket file is the
-//! service manager's, so it is never deleted here.
+//! The protocol (sd_listen_fds(3)): descriptors 3, 4, ... are the sockets, LISTEN_FDS is their number, LISTEN_PID the
+//! process that they are meant for, LISTEN_FDNAMES (separated by colons) their names. The service manager keeps its own
+//! copies, so a client that connects while the program restarts waits in the backlog and notices nothing; and the
+//! socket file is the service manager's, so it is never deleted here.
 //!
 //! The environment is read at the start of the program and arrives here as values. [`given`] is pure; [`Inherited`]
 //! takes the descriptors over, once, before any child is started: until then they are not close-on-exec.
@@ -24,7 +24,7 @@ use super::sys;
 /// The first descriptor that the service manager hands over (SD_LISTEN_FDS_START).
 const FIRST: RawFd = 3;
 
-/// What a socket is called whose name the service manager does not tell (sd_listen_fds_with_names(3)).
+/// The name of a socket for which the service manager gives none (sd_listen_fds_with_names(3)).
 const UNNAMED: &str = "unknown";
 
 /// The environment's variables, as they are.
@@ -47,7 +47,7 @@ pub struct Given {
     pub name: String,
 }
 
-/// Why there are no sockets to take over, or not those.
+/// The reason why there are no sockets to take over, or not the ones that were asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InheritError {
     /// LISTEN_FDS or LISTEN_PID is not set.
@@ -72,12 +72,12 @@ pub enum InheritError {
     Unfit {
         /// Its number.
         fd: RawFd,
-        /// What it is not.
+        /// Its flaw.
         reason: Unfit,
     },
 }
 
-/// What is wrong with a descriptor.
+/// The flaw of a descriptor from which nothing can be accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unfit {
     /// It is not open, not a socket, or cannot be asked.
@@ -134,7 +134,7 @@ impl fmt::Display for Unfit {
 
 impl Error for InheritError {}
 
-/// Which descriptors the variables hand to the process `own_pid`.
+/// Returns the descriptors that the variables hand to the process `own_pid`.
 ///
 /// # Errors
 /// [`InheritError::NothingGiven`], [`InheritError::ForAnother`], [`InheritError::Malformed`].
@@ -176,19 +176,19 @@ pub struct Inherited {
 impl Inherited {
     /// Takes over what [`given`] has found.
     ///
-    /// An error is kept for [`claim`](Self::claim), where it can be told to a service that has asked for the sockets; for
-    /// everybody else it is of no importance. Descriptors are closed if one of them is not fit.
+    /// An error is kept for [`claim`](Self::claim), where it reaches a service that has asked for the sockets; to
+    /// all others it does not matter. All descriptors are closed if one of them is not fit.
     pub fn take_over(given: Result<Vec<Given>, InheritError>) -> Inherited {
         let sockets = given.and_then(|given| given.into_iter().map(adopt_given).collect());
         Inherited { sockets }
     }
 
-    /// Those that a predecessor was given by the service manager and has handed on.
+    /// The sockets that a predecessor was given by the service manager and has handed on.
     pub(super) fn handed_on(sockets: Vec<(String, Listener)>) -> Inherited {
         Inherited { sockets: Ok(sockets) }
     }
 
-    /// Nothing handed over.
+    /// An empty set: nothing was handed over.
     pub fn none() -> Inherited {
         Inherited {
             sockets: Err(InheritError::NothingGiven),
@@ -198,7 +198,7 @@ impl Inherited {
     /// The sockets called `name`, at least one; with `None`, all that are left.
     ///
     /// # Errors
-    /// Why there are none, [`InheritError::NoSuchName`] above all.
+    /// The reason why there are none, [`InheritError::NoSuchName`] above all.
     pub fn claim(&mut self, name: Option<&str>) -> Result<Vec<Listener>, InheritError> {
         let sockets = self.sockets.as_mut().map_err(|error| error.clone())?;
         let wanted = |(its, _): &mut (String, Listener)| name.is_none_or(|name| name == its);
@@ -218,7 +218,8 @@ impl Inherited {
         self.sockets.iter().flatten().map(|(_, listener)| listener)
     }
 
-    /// The names of those that were not claimed: a unit and a configuration that do not fit together, worth a warning.
+    /// The names of sockets that were not claimed: unit and configuration do not fit together, which is worth a
+    /// warning.
     pub fn unclaimed(&self) -> impl Iterator<Item = &str> {
         self.sockets.iter().flatten().map(|(name, _)| name.as_str())
     }

@@ -5,9 +5,9 @@
 //! one can be set while connections are open.
 //!
 //! **One address** is an IPv4 address, or an IPv6 network of 64 bits, because that is the least that a customer or host
-//! is given (RFC 6177, RFC 4291 §2.5.1): a client with one address there has 2^64 of them, and a limit for each would be
-//! none. It is the client's address; clients of unknown address are counted under that of the proxy which they came by.
-//! Local processes on UNIX sockets count in the total only.
+//! is given (RFC 6177, RFC 4291 §2.5.1): a client with one address there has 2^64 of them, and a limit for each would
+//! be none. It is the client's address; clients of unknown address are counted under that of the proxy which they came
+//! by. Local processes on UNIX sockets count in the total only.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

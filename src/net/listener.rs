@@ -1,14 +1,15 @@
-//! A listening socket, TCP or UNIX, wherever it came from.
+//! A listening socket, TCP or UNIX.
 //!
-//! It is born bound and listening ([`Listener::bind`]) or is taken over from the service manager
-//! ([`inherit`](super::inherit)); [`Listener::open`] does whichever the address asks for. It is registered once with the
-//! reactor for reading. A service that accepts from it must go on until `WouldBlock` or remember that there is more:
-//! [`Acceptor`](super::accept::Acceptor) does that.
+//! It is made bound and listening ([`Listener::bind`]) or is taken over from the service manager
+//! ([`inherit`](super::inherit)); [`Listener::open`] does whichever the address asks for. It is registered once with
+//! the reactor for reading. A service that accepts from it must go on until `WouldBlock` or remember that there is
+//! more: [`Acceptor`](super::accept::Acceptor) does that.
 //!
 //! A listener that has made a socket file deletes it when it is dropped, before its socket closes, so that a client
-//! finds either a server or nothing; not if the file is somebody else's by then, and not after
-//! [`disown_file`](Listener::disown_file), which is for a socket that another process has been given. That process becomes
-//! responsible for the file when it [says so](Listener::take_charge), so that one that never gets to serve deletes nothing.
+//! finds either a server or nothing. It leaves a file alone that another process has put there since, and any file
+//! after [`disown_file`](Listener::disown_file), which is for a socket that another process has been given. That
+//! process becomes responsible for the file when it calls [`take_charge`](Listener::take_charge), so that one that
+//! never gets to serve deletes nothing.
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,7 +25,7 @@ use super::inherit::Inherited;
 use super::stream::Stream;
 use super::unix_file::{FileId, OwnedFile};
 
-/// A socket that connections are accepted from.
+/// A socket from which connections are accepted.
 #[derive(Debug)]
 pub struct Listener {
     // Before `socket`, so that it is dropped before it: see the head of this file.
@@ -34,14 +35,15 @@ pub struct Listener {
     origin: Origin,
 }
 
-/// How this process came to a socket.
+/// The way in which this process has got a listening socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// It was bound here.
+    /// This process has bound it.
     Bound,
     /// The service manager has handed it over under this name.
     Given(String),
-    /// A predecessor has bound it and handed it over, with this file if there is one; that is not ours yet.
+    /// A predecessor has bound it and handed it over, with this file if there is one. The file is not this
+    /// process's yet.
     HandedOver(Option<FileId>),
 }
 
@@ -51,7 +53,7 @@ enum Socket {
     Unix(UnixListener),
 }
 
-/// What kind of address a socket has.
+/// The kind of address that a socket has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Family {
     Tcp,
@@ -59,9 +61,9 @@ pub(super) enum Family {
 }
 
 impl Listener {
-    /// The listeners that `address` stands for: one bound here, or those (one or more) that the service manager has
-    /// handed over under that name. `backlog`: how many connections may wait to be accepted; the kernel caps it at
-    /// net.core.somaxconn. What was inherited keeps the backlog, mode and owner that it came with.
+    /// Opens the listeners that `address` stands for: one bound here, or the sockets (one or more) that the service
+    /// manager has handed over under that name. `backlog` is the number of connections that may wait to be accepted;
+    /// the kernel caps it at net.core.somaxconn. An inherited socket keeps its backlog, mode and owner.
     ///
     /// # Errors
     /// One line that says what failed and what to do.
@@ -103,7 +105,7 @@ impl Listener {
         Ok(listener)
     }
 
-    /// A listener for `*:PORT` says so. Unless it has become IPv4 alone, for want of IPv6: then it says that.
+    /// Shows a listener for `*:PORT` under that address, unless it is IPv4 alone, for want of IPv6.
     pub(super) fn tell_as(&mut self, address: &ListenAddr) {
         if let (ListenAddr::TcpAny { .. }, ListenAddr::Tcp(SocketAddr::V6(local))) = (address, &self.local) {
             self.local = ListenAddr::TcpAny { port: local.port() };
@@ -131,13 +133,13 @@ impl Listener {
         })
     }
 
-    /// Where it listens, as the kernel says: port 0 has become the port chosen, an inherited socket the address that it
-    /// is bound to. `*:PORT` is still that, or `0.0.0.0:PORT` on a machine without IPv6.
+    /// The address on which it listens, as the kernel knows it: port 0 has become the port chosen, an inherited socket
+    /// the address that it is bound to. `*:PORT` is still that, or `0.0.0.0:PORT` on a machine without IPv6.
     pub fn local_addr(&self) -> &ListenAddr {
         &self.local
     }
 
-    /// One connection, with one system call (accept4): non-blocking, close-on-exec, TCP_NODELAY not set.
+    /// Accepts one connection, with one system call (accept4): non-blocking, close-on-exec, TCP_NODELAY not set.
     ///
     /// # Errors
     /// accept(2), all of it; [`accept::verdict`](super::accept::verdict) says what each means.
@@ -154,14 +156,16 @@ impl Listener {
         }
     }
 
-    /// Another process has been given this socket: its file is not deleted when this end of it is dropped.
+    /// Leaves the socket's file to another process, which has been given the socket: dropping this listener does not
+    /// delete it.
     pub fn disown_file(&mut self) {
         if let Some(file) = self.file.take() {
             file.disown();
         }
     }
 
-    /// This process serves now in its predecessor's place: the file, if there is one, is this listener's.
+    /// Takes over the file of a socket that a predecessor has handed over. Must be called once this process serves in
+    /// its place.
     pub fn take_charge(&mut self) {
         if let Origin::HandedOver(file) = self.origin {
             let path = match &self.local {

@@ -1,9 +1,15 @@
-//! Everything that one service accepts from: several listeners on the loop, a bounded number of connections per turn, none
-//! while descriptors are short.
+//! The listeners of one service: on the loop, a bounded number of connections a turn, none while descriptors are short.
 //!
-//! A service that implements [`Accepting`] gives each its turn: [`Accepting::accept`] when a listener is ready or resumed,
-//! [`Accepting::retry_accepting`] when its alarm has gone off. Which clients come in is the service's to decide. Whenever it has
-//! closed a descriptor it says so to [`Listening::descriptor_freed`].
+//! A service that implements [`Accepting`] gives each listener its turn: [`Accepting::accept`] when it is ready or
+//! resumed, [`Accepting::retry_accepting`] when its alarm has gone off. Whenever the service has closed a descriptor it
+//! calls [`Listening::descriptor_freed`]. Which clients are admitted is decided by the service.
+//!
+//! **A phase before the admission.** A PROXY header, a TLS handshake or the names of a ClientHello are read between
+//! accept and [`Accepting::admit`], and the place for that is [`Accepting::accept_batch`]. A listener that expects such
+//! a beginning will hold the connection in a table here, with a deadline and a limit in bytes of its own, instead of
+//! admitting it at once. When the beginning is complete the connection is admitted like any other: the bytes behind it
+//! are its [early bytes](Conn::with_early), and the address that it has asserted is in its [`Origin`]. A door sees no
+//! difference, and no door needs to change.
 
 use std::fmt;
 use std::io;
@@ -22,19 +28,19 @@ const ACCEPTS_PER_TURN: usize = 64;
 /// Turns' worth of connections that are still taken in when a service closes its listeners.
 const LAST_BATCHES: usize = 64;
 
-/// What a service does with its listeners: which clients come in, and where a pause is told, is its own; the turns are the same
-/// for all.
+/// A service that accepts connections. The service decides which clients are admitted and logs pauses; the turns are
+/// the same for all services.
 pub trait Accepting {
-    /// What it accepts from.
+    /// The listeners of the service.
     fn listening_mut(&mut self) -> &mut Listening;
 
-    /// Somebody has connected.
+    /// Takes in a connection, or refuses it.
     fn admit(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin);
 
-    /// Accepting has to pause; the line says why and what to do, for the log.
+    /// Logs that accepting pauses. The line gives the reason and the remedy.
     fn log_pause(&mut self, cx: &mut Context<'_>, line: fmt::Arguments<'_>);
 
-    /// One turn's share from one listener.
+    /// Accepts one turn's share from one listener.
     fn accept(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(batch) = self.accept_batch(cx, key) else {
             return;
@@ -49,7 +55,7 @@ pub trait Accepting {
         }
     }
 
-    /// How a batch has ended, once all that came in it are admitted; `None`: that address is not listened at any more.
+    /// Accepts one batch, admits its connections, and returns how it has ended; `None` if the listener is closed.
     fn accept_batch(&mut self, cx: &mut Context<'_>, key: Key) -> Option<Batch> {
         let (mut accepted, batch) = self.listening_mut().take(key, cx.now())?;
         for (stream, peer) in accepted.drain(..) {
@@ -59,7 +65,7 @@ pub trait Accepting {
         Some(batch)
     }
 
-    /// All that have connected by now.
+    /// Accepts all connections that wait, up to a bound.
     fn accept_all(&mut self, cx: &mut Context<'_>) {
         for key in self.listening_mut().keys() {
             for _ in 0..LAST_BATCHES {
@@ -70,7 +76,7 @@ pub trait Accepting {
         }
     }
 
-    /// The alarm of a pause has gone off. Paused for want of descriptors, it tries again by itself once its time has come.
+    /// Accepts again after the alarm of a pause has gone off.
     fn retry_accepting(&mut self, cx: &mut Context<'_>, key: Key) {
         if self.listening_mut().alarm_fired(cx, key) {
             self.accept(cx, key);
@@ -81,23 +87,23 @@ pub trait Accepting {
 /// All listeners of a service. A place in the list is a source's number, so it is never reused.
 #[derive(Debug)]
 pub struct Listening {
-    /// The service's own name for this kind of source.
+    /// The kind of source that the service uses for its listeners.
     kind: Kind,
     places: Vec<Option<Place>>,
-    /// Those of one batch, on their way to becoming clients; kept for the next, so that a batch allocates nothing.
+    /// The connections of one batch. The memory is kept for the next, so that a batch allocates nothing.
     accepted: Vec<(Stream, PeerAddr)>,
 }
 
 #[derive(Debug)]
 struct Place {
-    /// As the operator wrote it.
+    /// The address as the operator wrote it.
     configured: ListenAddr,
     acceptor: Acceptor,
     alarm: Alarm,
 }
 
 impl Listening {
-    /// Listeners whose events come to the service as sources of `kind`, each with its address as it was written.
+    /// Listeners whose events come to the service as sources of `kind`, each with its address as the operator wrote it.
     pub fn new(kind: Kind, listeners: Vec<(ListenAddr, Listener)>) -> Self {
         Listening {
             kind,
@@ -106,7 +112,7 @@ impl Listening {
         }
     }
 
-    /// Begins to listen for clients; `name` is the service's, for the log.
+    /// Registers the listeners with the reactor. `name` is the service's, for the log.
     ///
     /// # Errors
     /// Those of epoll_ctl(2).
@@ -146,35 +152,36 @@ impl Listening {
         }
     }
 
-    /// What is listened on, each with its address as it was written.
+    /// The open listeners, each with its address as the operator wrote it.
     pub fn iter(&self) -> impl Iterator<Item = (&ListenAddr, &Listener)> {
         let places = self.places.iter().flatten();
         places.filter_map(|place| Some((&place.configured, place.acceptor.listener()?)))
     }
 
-    /// Lets go of the sockets, which another process goes on accepting from: their files stay, and so do clients that wait.
+    /// Closes the sockets here while another process goes on accepting from them: their files stay, and so do clients
+    /// that wait.
     pub fn leave(&mut self, cx: &Context<'_>) {
         for place in self.places.iter_mut().flatten() {
-            // Not registered: a listener that could not be watched. There is nothing to be taken out then.
+            // An error means that the listener could not be registered, so there is nothing to be taken out.
             let _ = cx.deregister(&mut place.acceptor);
             place.acceptor.disown_file();
         }
         self.close();
     }
 
-    /// Closes all of them.
+    /// Closes all listeners.
     pub fn close(&mut self) {
-        // The alarm of a listener that pauses is left behind; it finds no listener.
+        // The alarm of a paused listener stays behind and finds no listener.
         self.places.clear();
     }
 
-    /// The keys of all places, those included that were given up.
+    /// The keys of all places, including those of closed listeners.
     fn keys(&self) -> impl Iterator<Item = Key> + use<> {
         (0..self.places.len()).map(numbered)
     }
 
-    /// Accepts one turn's share from one listener. Gives the clients that have come, and how that has ended; `None`: nobody
-    /// listens there any more.
+    /// Accepts one turn's share from one listener. Returns the connections and how the batch has ended; `None` if the
+    /// listener is closed.
     fn take(&mut self, key: Key, now: Instant) -> Option<(Vec<(Stream, PeerAddr)>, Batch)> {
         let Listening { places, accepted, .. } = self;
         let place = places.get_mut(key.slot())?.as_mut()?;
@@ -184,14 +191,13 @@ impl Listening {
         Some((std::mem::take(accepted), batch))
     }
 
-    /// The list of clients that came, now empty.
+    /// Takes back the memory of a batch. All its connections must have been taken out.
     fn give_back(&mut self, accepted: Vec<(Stream, PeerAddr)>) {
-        debug_assert!(accepted.is_empty(), "somebody was forgotten");
+        debug_assert!(accepted.is_empty(), "a connection was forgotten");
         self.accepted = accepted;
     }
 
-    /// Sees to it that accepting goes on after a batch: in the next turn, or when a pause is over. That pause, if there is
-    /// one, for the log.
+    /// Plans the next batch: in the next turn, or at the end of a pause. Returns that pause, for the log.
     fn settle(&mut self, cx: &mut Context<'_>, key: Key, batch: Batch) -> Option<Pause> {
         let at = source(self.kind, key.slot());
         match batch {
@@ -209,13 +215,13 @@ impl Listening {
         }
     }
 
-    /// The alarm of a pause has gone off: it is time to [`take`](Self::take) again. Whether anybody listens there still.
+    /// Notes that the alarm of a pause has gone off. Returns true if the listener is still open.
     fn alarm_fired(&mut self, cx: &Context<'_>, key: Key) -> bool {
         let place = self.get_mut(key);
         place.map(|place| cx.alarm_fired(&mut place.alarm)).is_some()
     }
 
-    /// A descriptor has been closed: a listener that paused for want of one may go on.
+    /// Resumes listeners that paused for want of a descriptor. Must be called whenever the service has closed one.
     pub fn descriptor_freed(&mut self, cx: &mut Context<'_>) {
         let kind = self.kind;
         for (number, place) in self.places.iter_mut().enumerate() {

@@ -7,8 +7,8 @@
 //!    the service manager ([`inherit`]), or from the daemon of which this one is the successor ([`handover`]).
 //! 3. [`accept`] takes a bounded number of connections from it in a turn, and pauses when the machine is short of
 //!    descriptors or memory; [`listening`] does so for all listeners of a service, on the loop.
-//! 4. [`access`] decides by the connection's [`origin`] if the client may connect at all, [`limits`] if there is room for
-//!    one connection more.
+//! 4. [`access`] decides by the connection's [`origin`] if the client may connect at all, [`limits`] if there is room
+//!    for one connection more.
 //! 5. From then on it is a [`Conn`](conn::Conn) over one of the transports of [`stream`], until its lingering close is
 //!    over.
 //!

@@ -1,4 +1,4 @@
-//! What the tests of this room share: waiting for a socket, and connected pairs.
+//! Shared by the tests of this room: waiting for a socket, and connected pairs.
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -32,7 +32,7 @@ pub(super) fn listen(address: &str) -> Listener {
     Listener::bind(&address, &UnixSocketOptions::default(), 16).expect("bind")
 }
 
-/// Where a client reaches a listener on a loopback address.
+/// The address at which a client reaches a listener on a loopback address.
 pub(super) fn tcp_addr(listener: &Listener) -> SocketAddr {
     match listener.local_addr() {
         ListenAddr::Tcp(address) => *address,

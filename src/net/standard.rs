@@ -1,10 +1,10 @@
 //! The standard streams as this process was given them, without the courtesies of std.
 //!
-//! std opens /dev/null in the place of a closed one before `main`, and passes over the EBADF of one that was opened the wrong
-//! way round: what is written there is lost without a word. Here both are errors, as they are to any other program.
+//! std opens /dev/null in the place of a closed one before `main`, and passes over the EBADF of one that was opened the
+//! wrong way round, so that writes are lost without a word. Here both are errors, as they are to any other program.
 //!
-//! Whether a stream blocks is a property of the open file, which other processes share (O_NONBLOCK in fcntl(2)), and some
-//! of them change it. It is never changed here; one that does not block is waited for by poll(2). So these calls wait, and
+//! Blocking is a property of the open file, which other processes share (O_NONBLOCK in fcntl(2)), and some of them
+//! change it. It is never changed here; a stream that does not block is waited for by poll(2). So these calls wait, and
 //! belong on a thread of their own, or to a program that is about to end.
 
 use std::io::{self, Read, Write};
@@ -15,7 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::sys;
 
-/// One of the three; a reader of the first, a writer of the others.
+/// One of the three standard streams. Standard input is a reader, the others are writers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standard {
     /// Standard input.
@@ -27,8 +27,8 @@ pub enum Standard {
 }
 
 impl Standard {
-    /// Makes one system call on the descriptor, waiting for it where it does not block. EBADF if it was closed when the program
-    /// started.
+    /// Makes one system call on the descriptor, waiting for it where it does not block. EBADF if it was closed when the
+    /// program started.
     fn call(self, wanted: PollFlags, mut call: impl FnMut(BorrowedFd<'_>) -> nix::Result<usize>) -> io::Result<usize> {
         if sys::was_closed_at_start(self.number()) {
             return Err(Errno::EBADF.into());
@@ -110,7 +110,7 @@ mod tests {
         let mut come = None;
         let outcome = waiting(reader.as_fd(), PollFlags::POLLIN, || {
             let outcome = nix::unistd::read(&reader, &mut buffer);
-            // The first look finds nothing, and what is waited for comes after it.
+            // The first attempt finds nothing, and the bytes arrive after it.
             come.get_or_insert_with(|| writer.write_all(b"late").unwrap());
             outcome
         });

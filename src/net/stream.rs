@@ -1,17 +1,15 @@
-//! A connected byte stream, TCP or UNIX, behind one type.
+//! The transports of a connection: connected sockets, TCP or UNIX, behind one type.
 //!
-//! Everything is non-blocking: `WouldBlock` means "wait for the next event". A stream is registered with the reactor
-//! once, for reading and writing. Reads and writes work through `&Stream` as well, like those of std.
+//! A [`Conn`](super::conn::Conn) reads and writes through it, and asks it for whatever depends on the transport: how
+//! unread bytes are thrown away, how the end is said together with the last bytes, how far the peer has read. All calls
+//! are non-blocking: `WouldBlock` means "wait for the next event". Reads and writes work through `&Stream` as well,
+//! like those of std.
 //!
 //! **Nagle.** TCP_NODELAY is not set on accept: it would cost every connection a system call and win nothing, because a
 //! reply leaves in one write and is followed by a FIN or by nothing until the client has asked again. A service that
 //! writes in several pieces calls [`Stream::set_nodelay`].
 //!
-//! **Closing.** If bytes from the peer are still unread when a TCP socket is closed, the kernel answers them with a reset.
-//! A peer that gets one reads an error where our reply should end; what it had not received or, on some systems, not read
-//! yet is lost. So a service that closes after a reply calls [`Stream::discard_unread`] first. What arrives after that meets a
-//! closed socket and is answered with a reset too; a service to whom that matters sends its FIN with
-//! [`Stream::shutdown_write`] and keeps the stream until it has read to the end.
+//! Readiness, buffers and the lingering close are the connection's.
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
@@ -28,8 +26,8 @@ use super::addr::{PeerAddr, UnixAddr, canonical};
 use super::sys;
 pub use super::sys::MOST_MESSAGES;
 
-/// How many bytes one [`Stream::discard_unread`] takes from a TCP socket at most. They are not copied, so it may be as
-/// much as a receive buffer commonly holds.
+/// The number of bytes that one [`Stream::discard_unread`] takes from a TCP socket at most. They are not copied, so it
+/// may be as much as a receive buffer commonly holds.
 const DISCARD_TCP: usize = 4 << 20;
 
 /// The same for a UNIX socket, where they are copied to the stack.
@@ -44,39 +42,40 @@ pub enum Stream {
     Unix(UnixStream),
 }
 
-/// What was still unread.
+/// The bytes that were still unread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unread {
     /// Nothing; the peer has not ended its side.
     None,
     /// Nothing, and the peer sends nothing more.
     End,
-    /// So many bytes, which are gone now; there may be more.
+    /// This number of bytes was thrown away; there may be more.
     Bytes(usize),
 }
 
-/// What is known of the peer without reading.
+/// The state of the peer, as far as it is known without reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PeerState {
-    /// It is there.
+    /// The peer is there.
     Connected,
-    /// It sends nothing more. Over TCP that is all that is known: it may still read, or have closed its socket.
+    /// The peer sends nothing more. Over TCP that is all that is known: it may still read, or have closed its socket.
     HalfClosed,
-    /// It has gone: a reset, or the other end of a UNIX socket is closed.
+    /// The peer has gone: there was a reset, or the other end of a UNIX socket is closed.
     Gone,
 }
 
-/// How far a peer has come with what was sent to it.
+/// The progress of a peer in reading the bytes that were sent to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reading {
-    /// Over a UNIX socket: it has read so many bytes for certain. The kernel counts what it holds of them with its own overhead,
-    /// so that it may be more.
+    /// Over a UNIX socket: the peer has read at least this number of bytes. The kernel counts the bytes that it holds
+    /// with its own overhead, so the true number may be larger.
     Known(u64),
-    /// Over TCP: so many bytes have arrived at its machine. What it has read of them is not known.
+    /// Over TCP: bytes have arrived at the peer's machine. The number that it has read of them is not known.
     Arrived {
-        /// How many were acknowledged.
+        /// The number of bytes that were acknowledged.
         bytes: u64,
-        /// Whether nothing is on its way although there is more to be sent: its machine takes no more, until it reads.
+        /// True if nothing is on its way although there is more to be sent: the peer's machine takes no more until the
+        /// peer reads.
         is_full: bool,
     },
 }
@@ -84,11 +83,11 @@ pub enum Reading {
 /// The process at the other end of a UNIX socket, as it was when it connected (SO_PEERCRED, unix(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerCredentials {
-    /// Its process id; it may have ended since.
+    /// The process id. The process may have ended since.
     pub pid: i32,
-    /// Its effective user.
+    /// The effective user.
     pub uid: u32,
-    /// Its effective group.
+    /// The effective group.
     pub gid: u32,
 }
 
@@ -99,7 +98,8 @@ impl fmt::Display for PeerCredentials {
 }
 
 impl Stream {
-    /// Begins to connect; the stream is writable when the outcome is known, see [`is_connected`](Self::is_connected).
+    /// Begins to connect. The stream becomes writable when the outcome is known: see
+    /// [`is_connected`](Self::is_connected).
     ///
     /// # Errors
     /// connect(2), where it fails at once: no route, no free local port, no descriptor.
@@ -116,11 +116,11 @@ impl Stream {
         UnixStream::connect_addr(&address.to_socket_addr()?).map(Stream::Unix)
     }
 
-    /// Whether the connection that was begun is up. To be asked after an event for the stream; false means that the
-    /// event was a spurious one and another will come.
+    /// Returns true if a connection that was begun is established. Must be called after an event for the stream; false
+    /// means that the event was a spurious one and another will come.
     ///
     /// # Errors
-    /// Why it has failed: ConnectionRefused, TimedOut, HostUnreachable, ...
+    /// The reason why connecting has failed: ConnectionRefused, TimedOut, HostUnreachable, ...
     pub fn is_connected(&self) -> io::Result<bool> {
         if let Some(error) = self.take_error()? {
             return Err(error);
@@ -157,7 +157,7 @@ impl Stream {
         }
     }
 
-    /// This end of a TCP connection, never IPv4-mapped; `None` of a UNIX socket.
+    /// The address of this end of a TCP connection, never IPv4-mapped; `None` for a UNIX socket.
     ///
     /// # Errors
     /// getsockname(2), which does not fail on an open socket.
@@ -168,7 +168,7 @@ impl Stream {
         }
     }
 
-    /// The process at the other end; `None` over TCP.
+    /// The process at the other end of a UNIX socket; `None` over TCP.
     ///
     /// # Errors
     /// getsockopt(2), which does not fail on an open socket.
@@ -184,7 +184,8 @@ impl Stream {
         }))
     }
 
-    /// All groups of the process at the other end as they were when it connected, its effective one first; `None` over TCP.
+    /// All groups of the process at the other end as they were when it connected, its effective one first; `None` over
+    /// TCP.
     ///
     /// # Errors
     /// getsockopt(2), which does not fail on an open socket.
@@ -197,10 +198,10 @@ impl Stream {
         Ok(Some(groups))
     }
 
-    /// Says "nothing more from here" and keeps reading.
+    /// Tells the peer that nothing more comes, and leaves reading possible.
     ///
     /// # Errors
-    /// NotConnected when the peer has reset the connection meanwhile: then it is over both ways, and nothing is lost.
+    /// NotConnected when the peer has reset the connection. It is over in both directions then, and nothing is lost.
     pub fn shutdown_write(&self) -> io::Result<()> {
         match self {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
@@ -208,24 +209,25 @@ impl Stream {
         }
     }
 
-    /// Whether a message is taken whole or not at all: see [`send_messages`](Self::send_messages).
+    /// Returns true if a message is taken whole or not at all: see [`send_messages`](Self::send_messages).
     pub fn keeps_messages(&self) -> bool {
         matches!(self, Stream::Unix(_))
     }
 
-    /// Sends these messages, each made of pieces, in one system call; how many bytes have gone. A UNIX socket takes each message
-    /// whole or not at all, if it is no longer than its buffer keeps in one piece: 32 KiB and a little, with the usual buffer.
-    /// Over TCP messages are bytes like any other. Of more than [`MOST_MESSAGES`] the rest is left; empty ones at the end are
-    /// none.
+    /// Sends these messages, each made of pieces, in one system call, and returns the number of bytes taken. A UNIX
+    /// socket takes each message whole or not at all, if it is no longer than its buffer keeps in one piece: 32 KiB and
+    /// a little, with the usual buffer. Over TCP messages are bytes like any other. Of more than [`MOST_MESSAGES`] the
+    /// rest is left; empty ones at the end are none.
     ///
-    /// With `end` they are the last, and if all of them go, "nothing more from here" is said with them, so that a peer that has
-    /// read the last byte finds the end behind it. Over TCP the two travel in one segment, for the bytes are told to wait for
-    /// more (MSG_MORE, send(2)). A UNIX socket has no such thing: there two calls follow each other with nothing in between,
-    /// so a reader can see the bytes without the end only if this thread loses its processor between them.
+    /// With `end` they are the last, and if all of them are taken, the end of this side is said with them, so that a
+    /// peer that has read the last byte finds the end behind it. Over TCP the two travel in one segment, because the
+    /// bytes are sent with MSG_MORE (send(2)) and wait for the FIN. A UNIX socket has no such flag: two calls follow
+    /// each other with nothing in between, so a reader can see the bytes without the end only if this thread loses its
+    /// processor between them.
     ///
     /// # Errors
-    /// Those of a write. Nothing has gone then. An end that cannot be said means that the peer has reset the connection: the next
-    /// read says so.
+    /// Those of a write. Nothing was taken then. An end that cannot be said means that the peer has reset the
+    /// connection, which the next read tells.
     pub fn send_messages(&self, messages: &[&[IoSlice<'_>]], end: bool) -> io::Result<usize> {
         let more = end && matches!(self, Stream::Tcp(_));
         let sent = sys::send_messages(self.as_fd(), messages, more)?;
@@ -243,7 +245,7 @@ impl Stream {
         Ok(sent)
     }
 
-    /// Whether the peer has sent something that is not read yet.
+    /// Returns true if the peer has sent something that is not read yet.
     pub fn has_unread(&self) -> bool {
         let looked = recv(
             self.as_fd().as_raw_fd(),
@@ -253,7 +255,8 @@ impl Stream {
         looked.is_ok_and(|count| count > 0)
     }
 
-    /// How far the peer has come with the `sent` bytes that went out here. An error of the kernel's: then nothing is known.
+    /// Returns how far the peer has read the `sent` bytes that were written here. After an error of the kernel it is
+    /// assumed to have read none.
     pub fn read_by_peer(&self, sent: u64) -> Reading {
         let less = |unread: usize| sent.saturating_sub(unread as u64);
         match self {
@@ -282,8 +285,8 @@ impl Stream {
         }
     }
 
-    /// Has the kernel ask now and then whether the peer of a silent connection is still there (SO_KEEPALIVE, tcp(7)). That of
-    /// a UNIX socket cannot vanish unseen.
+    /// Makes the kernel probe the peer of a silent connection now and then (SO_KEEPALIVE, tcp(7)). The peer of a UNIX
+    /// socket cannot vanish unseen.
     ///
     /// # Errors
     /// setsockopt(2), which does not fail on an open socket.
@@ -294,9 +297,9 @@ impl Stream {
         Ok(())
     }
 
-    /// Closing will reset the connection instead of ending it (SO_LINGER of 0 s): the server learns at once that no one
-    /// waits for its answer, and no TIME_WAIT is left behind. For clients that give up. Over a UNIX socket every close is
-    /// seen at once as it is.
+    /// Makes a later close reset the connection instead of ending it (SO_LINGER of 0 s): the server learns at once that
+    /// no client waits for its answer, and no TIME_WAIT is left behind. This is for clients that give up. Over a UNIX
+    /// socket every close is seen at once.
     ///
     /// # Errors
     /// setsockopt(2), which does not fail on an open socket.
@@ -315,7 +318,8 @@ impl Stream {
         Ok(())
     }
 
-    /// Asks how the peer stands, in one system call: for a caller that has not registered the stream with a poll.
+    /// Asks for the state of the peer, in one system call. This is for a caller that has not registered the stream with
+    /// a poll.
     pub fn peer_state(&self) -> PeerState {
         let told = sys::poll_now(self.as_fd(), libc::POLLRDHUP);
         if told & (libc::POLLHUP | libc::POLLERR) != 0 {
@@ -327,10 +331,10 @@ impl Stream {
         }
     }
 
-    /// Throws away, in one system call, what the peer has sent and what will not be read; see the head of this file.
+    /// Throws away unread bytes of the peer, in one system call.
     ///
     /// # Errors
-    /// recv(2): ConnectionReset and its like. The connection is over; close it.
+    /// recv(2): ConnectionReset and its like. The connection is over and must be closed.
     pub fn discard_unread(&self) -> io::Result<Unread> {
         let outcome = match self {
             Stream::Tcp(stream) => sys::discard_tcp(stream.as_fd(), DISCARD_TCP),
@@ -551,7 +555,8 @@ mod tests {
         )
         .expect("linger");
         drop(client);
-        // The reset is behind the half-close on the loopback's queue: it has come when the connection is writable no more.
+        // The reset is behind the half-close on the loopback's queue: it has come when the connection is writable no
+        // more.
         while served.peer_state() == PeerState::HalfClosed {
             std::thread::yield_now();
         }

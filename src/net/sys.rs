@@ -23,9 +23,9 @@ pub(super) fn listen(socket: BorrowedFd<'_>, backlog: u32) -> io::Result<()> {
 /// The most messages that [`send_messages`] takes.
 pub const MOST_MESSAGES: usize = 8;
 
-/// sendmmsg(2) of these messages on a connected socket, each of which may be made of pieces; how many bytes went altogether.
-/// Of more than [`MOST_MESSAGES`] the rest is left. `more`: the kernel may wait for what comes next (MSG_MORE). nix lays out
-/// memory anew for each call of it.
+/// sendmmsg(2) of these messages on a connected socket, each of which may be made of pieces. Returns the number of
+/// bytes that were taken. Of more than [`MOST_MESSAGES`] the rest is left. With `more` the kernel may wait for further
+/// bytes (MSG_MORE). The wrapper of nix allocates memory for each call.
 pub(super) fn send_messages(socket: BorrowedFd<'_>, messages: &[&[IoSlice<'_>]], more: bool) -> io::Result<usize> {
     let empty = |message: &&&[IoSlice<'_>]| message.is_empty();
     let count = messages.len() - messages.iter().rev().take_while(empty).count();
@@ -43,15 +43,16 @@ pub(super) fn send_messages(socket: BorrowedFd<'_>, messages: &[&[IoSlice<'_>]],
     } else {
         libc::MSG_NOSIGNAL
     };
-    // SAFETY: the first `count` headers are filled; each points to as many pieces as it says, borrowed for this call, and the
-    // kernel writes nowhere but into the headers' own `msg_len`.
+    // SAFETY: the first `count` headers are filled; each points to as many pieces as it says, borrowed for this call,
+    // and the kernel writes nowhere but into the headers' own `msg_len`.
     let sent = Errno::result(unsafe { libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), count, flags) })?;
     let sent = usize::try_from(sent).unwrap_or(0);
     Ok(headers.iter().take(sent).map(|header| header.msg_len as usize).sum())
 }
 
-/// How much the kernel holds of what was sent (SIOCOUTQ, by the number that it shares with TIOCOUTQ): on a UNIX socket what its
-/// peer has not read, with all that goes with the bytes; over TCP the bytes that the other machine has not acknowledged.
+/// Returns the amount of sent bytes that the kernel holds (SIOCOUTQ, by the number that it shares with TIOCOUTQ): on a
+/// UNIX socket the bytes that its peer has not read, with the kernel's overhead; over TCP the bytes that the other
+/// machine has not acknowledged.
 pub(super) fn unread_by_peer(socket: BorrowedFd<'_>) -> io::Result<usize> {
     let mut count: libc::c_int = 0;
     // SAFETY: TIOCOUTQ writes one int to the place it is given.
@@ -59,8 +60,8 @@ pub(super) fn unread_by_peer(socket: BorrowedFd<'_>) -> io::Result<usize> {
     Ok(usize::try_from(count).unwrap_or(0))
 }
 
-/// How many bytes of a TCP connection were written and are not acknowledged (SIOCOUTQ), and how many of these have not been sent
-/// once (SIOCOUTQNSD, tcp(7)).
+/// Returns the number of bytes of a TCP connection that were written and are not acknowledged (SIOCOUTQ), and the
+/// number of these that have not been sent once (SIOCOUTQNSD, tcp(7)).
 pub(super) fn outgoing(socket: BorrowedFd<'_>) -> io::Result<(usize, usize)> {
     /// linux/sockios.h; the same on every architecture, but in neither libc nor nix.
     const SIOCOUTQNSD: libc::Ioctl = 0x894B;
@@ -114,8 +115,8 @@ fn address_family(family: libc::c_int) -> io::Result<libc::sa_family_t> {
     libc::sa_family_t::try_from(family).map_err(|_| Errno::EAFNOSUPPORT.into())
 }
 
-/// Sets IPV6_V6ONLY (ipv6(7)) one way or the other, so that net.ipv6.bindv6only does not matter. nix has the option only
-/// together with its interface enumeration.
+/// Sets IPV6_V6ONLY (ipv6(7)) one way or the other, so that net.ipv6.bindv6only does not matter. nix has the option
+/// only together with its interface enumeration.
 pub(super) fn set_v6only(socket: BorrowedFd<'_>, families: Families) -> io::Result<()> {
     let value: libc::c_int = match families {
         Families::OwnOnly => 1,
@@ -150,8 +151,8 @@ pub(super) fn discard_tcp(socket: BorrowedFd<'_>, length: usize) -> io::Result<u
 /// Takes over a descriptor that this process was started with, and makes it close-on-exec.
 ///
 /// # Errors
-/// EBADF if it is not open. EBUSY if it is close-on-exec: then it cannot have come through exec, and somebody else in
-/// this process owns it.
+/// EBADF if it is not open. EBUSY if it is close-on-exec: then it cannot have come through exec, and has another
+/// owner in this process.
 pub(super) fn take_over(number: RawFd) -> io::Result<OwnedFd> {
     if number < 0 {
         return Err(Errno::EBADF.into());
@@ -165,9 +166,9 @@ pub(super) fn take_over(number: RawFd) -> io::Result<OwnedFd> {
     }
     fcntl(borrowed, FcntlArg::F_SETFD(flags | FdFlag::FD_CLOEXEC))?;
     // SAFETY: the descriptor is open (F_GETFD answered) and has no other owner: everything that this process opens is
-    // close-on-exec from its first moment (std, mio, nix with the flags used here; what is handed to a successor is not for the
-    // moment of its start, which comes long after everything was taken over), and this one was not, so it is inherited; and a
-    // second call for the same number is refused above, because this one has set the flag.
+    // close-on-exec from its first moment (std, mio, nix with the flags used here; what is handed to a successor is not
+    // for the moment of its start, which comes long after everything was taken over), and this one was not, so it is
+    // inherited; and a second call for the same number is refused above, because this one has set the flag.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
@@ -179,8 +180,9 @@ pub(super) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     let mut groups: Vec<libc::gid_t> = vec![0; 32];
     loop {
         let mut length = libc::socklen_t::try_from(groups.len() * SIZE).map_err(|_| Errno::EINVAL)?;
-        // SAFETY: the kernel writes at most `length` bytes at the pointer, which is to so many bytes of a live vector of
-        // integers, for which every value is valid; then it writes what it has used, or wants, to `length`, a live local.
+        // SAFETY: the kernel writes at most `length` bytes at the pointer, which points to that number of bytes of a
+        // live vector of integers, for which every value is valid; then it writes what it has used, or wants, to
+        // `length`, a live local.
         let outcome = unsafe {
             libc::getsockopt(
                 socket.as_raw_fd(),
@@ -203,9 +205,9 @@ pub(super) fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     }
 }
 
-/// What poll(2) says of a descriptor at this moment; `wanted` beside POLLHUP and POLLERR, which are always told. nix's
-/// wrapper forgets everything when POLLRDHUP is among the answers, because it has no name for it. An error (EINTR, ENOMEM)
-/// is told as nothing: the next system call on the descriptor will say more.
+/// Returns the events that poll(2) finds on a descriptor at this moment: `wanted`, and POLLHUP and POLLERR, which are
+/// always reported. nix's wrapper loses all events when POLLRDHUP is among them, because it has no name for it. An
+/// error (EINTR, ENOMEM) is reported as no event: the next system call on the descriptor tells more.
 pub(super) fn poll_now(fd: BorrowedFd<'_>, wanted: libc::c_short) -> libc::c_short {
     let mut asked = libc::pollfd {
         fd: fd.as_raw_fd(),
@@ -218,14 +220,14 @@ pub(super) fn poll_now(fd: BorrowedFd<'_>, wanted: libc::c_short) -> libc::c_sho
     if answered == 1 { asked.revents } else { 0 }
 }
 
-/// Which of the descriptors 0 to 2 were closed when this program was started: a bit for each. Written once, before `main`,
-/// because it cannot be known later: std puts /dev/null in the place of each.
+/// Which of the descriptors 0 to 2 were closed when this program was started: a bit for each. Written once, before
+/// `main`, because it cannot be known later: std puts /dev/null in the place of each.
 static CLOSED_AT_START: AtomicU8 = AtomicU8::new(0);
 
 /// Has the dynamic loader, or the start-up code of a static program, call [`note_closed_streams`] before `main`.
 #[used]
-// SAFETY: the section holds pointers to functions of this signature, which the C runtime calls with arguments that may be
-// ignored (ELF's gABI, "Initialization and Termination Functions"; glibc and musl).
+// SAFETY: the section holds pointers to functions of this signature, which the C runtime calls with arguments that may
+// be ignored (ELF's gABI, "Initialization and Termination Functions"; glibc and musl).
 #[unsafe(link_section = ".init_array")]
 static BEFORE_MAIN: extern "C" fn() = note_closed_streams;
 
@@ -239,7 +241,7 @@ extern "C" fn note_closed_streams() {
     }
 }
 
-/// Whether the standard stream of this number, 0 to 2, was closed when the program started.
+/// Returns true if the standard stream of this number, 0 to 2, was closed when the program started.
 pub(super) fn was_closed_at_start(number: u8) -> bool {
     CLOSED_AT_START.load(Ordering::Relaxed) & (1 << number) != 0
 }

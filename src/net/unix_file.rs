@@ -4,9 +4,10 @@
 //! of one that was killed, or something else altogether. connect(2) tells the first two apart without a doubt: on a
 //! socket that is not listened on any more it answers ECONNREFUSED.
 //!
-//! Deleting is tied to device and inode, never to the path alone: a path that somebody else has bound meanwhile is his.
-//! The number cannot be used again for another file while we are alive, because a bound socket holds its inode. A process
-//! that is handed the socket is told the number with it ([`handover`](super::handover)), and holds that inode as well.
+//! Deleting is tied to device and inode, never to the path alone: a path that another process has bound meanwhile is
+//! left alone. The number cannot be used again for another file while we are alive, because a bound socket holds its
+//! inode. A process that is handed the socket is told the number with it ([`handover`](super::handover)), and holds
+//! that inode as well.
 
 use std::fmt;
 use std::fs::{self, Metadata};
@@ -27,7 +28,7 @@ use super::addr::UnixAddr;
 use super::stream::Stream;
 use crate::amount;
 
-/// Which file, whatever it is called.
+/// The identity of a file, independent of its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FileId {
     device: u64,
@@ -62,7 +63,7 @@ impl FileId {
     }
 }
 
-/// How long the deletion of a file is waited for.
+/// The longest time that the deletion of a file is waited for.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A socket file that this process has bound; deleted when this is dropped, if it is still the same file.
@@ -93,20 +94,20 @@ impl OwnedFile {
         }
     }
 
-    /// Which file it is.
+    /// The identity of the file.
     pub(super) fn id(&self) -> FileId {
         self.id
     }
 
-    /// The file now belongs to another process, which has been given the socket: it is not deleted.
+    /// Leaves the file to another process, which has been given the socket: it is not deleted here.
     pub(super) fn disown(self) {
         std::mem::forget(self);
     }
 }
 
 impl Drop for OwnedFile {
-    /// A file that cannot be looked at or deleted (directory gone, rights given up since, a file system that does not answer)
-    /// is left: the next start finds it stale, and an error on the way out would help no one who reads it.
+    /// A file that cannot be looked at or deleted (directory gone, rights given up since, a file system that does not
+    /// answer) is left: the next start finds it stale, and an error on the way out would help no one who reads it.
     fn drop(&mut self) {
         let (path, id) = (std::mem::take(&mut self.path), self.id);
         let (done, wait) = mpsc::sync_channel(1);
@@ -143,12 +144,12 @@ fn delete_if_it_is(path: &Path, id: FileId, given_up: &AtomicBool) {
     }
 }
 
-/// Why a path cannot be had.
+/// The reason why a path cannot be bound.
 #[derive(Debug)]
 pub(super) enum Taken {
     /// A server answers there.
     Running,
-    /// What is there is no socket.
+    /// Something that is no socket is there.
     NotASocket,
     /// Looking, asking or deleting failed: with this.
     Unknown(io::Error),
