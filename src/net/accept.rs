@@ -2,7 +2,6 @@
 //!
 //! ```text
 //!                     EMFILE, ENFILE, ENOBUFS, ENOMEM: until a second later
-//!                     pause(): until resume()
 //!     Accepting  ------------------------------------------------------------->  Paused
 //!        |       <-------------------------------------------------------------    |
 //!        |            resume(), or accept_batch() at or after the deadline         |
@@ -49,15 +48,13 @@ enum Stage {
 pub struct Pause {
     /// The reason.
     pub why: PauseReason,
-    /// When to try again; `None`: when [`Acceptor::resume`] says so.
-    pub until: Option<Instant>,
+    /// The time at which accepting is tried again, unless [`Acceptor::resume`] comes first.
+    pub until: Instant,
 }
 
 /// The reason of a pause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PauseReason {
-    /// The service has asked for it: it has all the connections that it wants.
-    Asked,
     /// EMFILE: this process has all the descriptors that its limit allows.
     ProcessDescriptors,
     /// ENFILE: the machine has no descriptor left.
@@ -148,7 +145,7 @@ impl Acceptor {
     /// While paused it does nothing until `now` has reached the deadline; then it tries again by itself.
     pub fn accept_batch(&mut self, budget: usize, now: Instant, mut out: impl FnMut(Stream, PeerAddr)) -> Batch {
         if let Stage::Paused(_, pause) = &self.stage {
-            if pause.until.is_none_or(|until| now < until) {
+            if now < pause.until {
                 return Batch::Paused(*pause);
             }
             let _ = self.resume();
@@ -170,20 +167,12 @@ impl Acceptor {
                 Verdict::Pause(why) => {
                     return self.paused(Pause {
                         why,
-                        until: Some(now + RETRY_AFTER),
+                        until: now + RETRY_AFTER,
                     });
                 }
             }
         }
         Batch::More
-    }
-
-    /// Stops accepting until [`resume`](Self::resume), whatever it was paused for before. Clients wait in the backlog.
-    pub fn pause(&mut self) {
-        let _ = self.paused(Pause {
-            why: PauseReason::Asked,
-            until: None,
-        });
     }
 
     /// Accepts again: a connection has ended, a descriptor is free. Cheap when it was not paused.
@@ -225,14 +214,6 @@ impl Acceptor {
         match &self.stage {
             Stage::Accepting(listener) | Stage::Paused(listener, _) => Some(listener),
             Stage::Closed => None,
-        }
-    }
-
-    /// The pause that is under way, if there is one.
-    pub fn pause_state(&self) -> Option<Pause> {
-        match &self.stage {
-            Stage::Paused(_, pause) => Some(*pause),
-            Stage::Accepting(_) | Stage::Closed => None,
         }
     }
 
@@ -327,13 +308,20 @@ mod tests {
         batches
     }
 
+    fn pause(now: Instant) -> Pause {
+        Pause {
+            why: PauseReason::ProcessDescriptors,
+            until: now + RETRY_AFTER,
+        }
+    }
+
     #[test]
     fn a_batch_keeps_to_its_budget_and_says_that_there_may_be_more() {
         let (mut acceptor, _clients) = besieged(3);
         let batches = accept_all(&mut acceptor, 1, 3);
         assert_eq!(batches, [Batch::More; 3]);
         assert_eq!(
-            acceptor.accept_batch(1, Instant::now(), |_, _| panic!("nobody is left")),
+            acceptor.accept_batch(1, Instant::now(), |_, _| panic!("no client is left")),
             Batch::Drained
         );
     }
@@ -342,14 +330,12 @@ mod tests {
     fn a_pause_keeps_clients_waiting_and_ends_without_an_event() {
         let (mut acceptor, _clients) = besieged(1);
         assert_eq!(acceptor.resume(), Resume::Nothing);
-        acceptor.pause();
         let now = Instant::now();
+        let pause = pause(now);
+        assert_eq!(acceptor.paused(pause), Batch::Paused(pause));
         wait_readable(acceptor.listener().expect("not closed"));
-        let asked = Batch::Paused(Pause {
-            why: PauseReason::Asked,
-            until: None,
-        });
-        assert_eq!(acceptor.accept_batch(9, now, |_, _| panic!("paused")), asked);
+        let batch = acceptor.accept_batch(9, now, |_, _| panic!("paused"));
+        assert_eq!(batch, Batch::Paused(pause));
         assert_eq!(acceptor.resume(), Resume::AcceptNow);
         let mut count = 0;
         assert_eq!(acceptor.accept_batch(9, now, |_, _| count += 1), Batch::Drained);
@@ -360,12 +346,8 @@ mod tests {
     fn a_lack_of_descriptors_is_tried_again_at_its_deadline_and_not_before() {
         let (mut acceptor, _clients) = besieged(1);
         let now = Instant::now();
-        let pause = Pause {
-            why: PauseReason::ProcessDescriptors,
-            until: Some(now + RETRY_AFTER),
-        };
+        let pause = pause(now);
         assert_eq!(acceptor.paused(pause), Batch::Paused(pause));
-        assert_eq!(acceptor.pause_state(), Some(pause));
         let before = now + RETRY_AFTER - Duration::from_nanos(1);
         assert_eq!(
             acceptor.accept_batch(9, before, |_, _| panic!("too early")),
@@ -377,16 +359,17 @@ mod tests {
             acceptor.accept_batch(9, now + RETRY_AFTER, |_, _| count += 1),
             Batch::Drained
         );
-        assert_eq!((count, acceptor.pause_state()), (1, None));
+        assert_eq!(count, 1);
     }
 
     #[test]
     fn closed_is_closed() {
         let (mut acceptor, _clients) = besieged(0);
         let address = tcp_addr(acceptor.listener().expect("not closed"));
-        acceptor.pause();
+        let pause = pause(Instant::now());
+        let _ = acceptor.paused(pause);
         acceptor.close();
-        acceptor.pause();
+        assert_eq!(acceptor.paused(pause), Batch::Closed);
         assert_eq!(acceptor.resume(), Resume::Nothing);
         assert_eq!(
             acceptor.accept_batch(9, Instant::now(), |_, _| panic!("closed")),

@@ -208,7 +208,7 @@ impl Listening {
             }
             Batch::Paused(pause) => {
                 if let Some(place) = self.get_mut(key) {
-                    cx.set_alarm(&mut place.alarm, at, pause.until);
+                    cx.set_alarm(&mut place.alarm, at, Some(pause.until));
                 }
                 Some(pause)
             }
