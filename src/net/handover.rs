@@ -23,7 +23,7 @@ use std::os::unix::net::UnixStream;
 
 use super::addr::ListenAddr;
 use super::inherit::{InheritError, Inherited, adopt};
-use super::listener::{Listener, Origin};
+use super::listener::{Listener, Provenance};
 use super::sys;
 use super::unix_file::FileId;
 
@@ -40,10 +40,12 @@ impl Outgoing {
     /// # Errors
     /// EMFILE; InvalidInput for a name that the service manager could not have given.
     pub fn add(&mut self, service: &str, address: &ListenAddr, listener: &Listener) -> io::Result<()> {
-        let what = match listener.origin() {
-            Origin::Given(name) if name.contains(char::is_control) => return Err(io::ErrorKind::InvalidInput.into()),
-            Origin::Given(name) => What::Given(name.clone()),
-            Origin::Bound | Origin::HandedOver(_) => What::Bound {
+        let what = match listener.provenance() {
+            Provenance::Given(name) if name.contains(char::is_control) => {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+            Provenance::Given(name) => What::Given(name.clone()),
+            Provenance::Bound | Provenance::HandedOver(_) => What::Bound {
                 service: service.to_owned(),
                 address: address.clone(),
                 file: listener.file_id(),
@@ -171,9 +173,9 @@ impl HandedOver {
         let (mut bound, mut given) = (Vec::new(), Vec::new());
         for Entry { fd, what } in table {
             match what {
-                What::Given(name) => given.push((name.clone(), adopt(fd, Origin::Given(name))?)),
+                What::Given(name) => given.push((name.clone(), adopt(fd, Provenance::Given(name))?)),
                 What::Bound { service, address, file } => {
-                    let mut listener = adopt(fd, Origin::HandedOver(file))?;
+                    let mut listener = adopt(fd, Provenance::HandedOver(file))?;
                     listener.tell_as(&address);
                     bound.push(Bound {
                         service,
@@ -290,16 +292,16 @@ mod tests {
     fn what_the_service_manager_has_given_stays_under_its_name() {
         let (_, bound) = bind("127.0.0.1:0");
         let mut outgoing = Outgoing::default();
-        let given = adopted(&bound, Origin::Given("web".into()));
+        let given = adopted(&bound, Provenance::Given("web".into()));
         outgoing.add("a", &ListenAddr::Inherited(None), &given).unwrap();
         let (mut handed, mut inherited) = pass(outgoing);
         assert!(handed.claim("a", &ListenAddr::Inherited(None)).is_none());
         assert_eq!(inherited.claim(Some("web")).unwrap().len(), 1);
     }
 
-    fn adopted(listener: &Listener, origin: Origin) -> Listener {
+    fn adopted(listener: &Listener, provenance: Provenance) -> Listener {
         let socket = listener.as_fd().try_clone_to_owned().unwrap();
-        Listener::from_socket(socket, super::super::listener::Family::Tcp, origin).unwrap()
+        Listener::from_socket(socket, super::super::listener::Family::Tcp, provenance).unwrap()
     }
 
     #[test]

@@ -18,7 +18,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::sockopt::{AcceptConn, SockType as SoType};
 use nix::sys::socket::{AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt};
 
-use super::listener::{Family, Listener, Origin};
+use super::listener::{Family, Listener, Provenance};
 use super::sys;
 
 /// The first descriptor that the service manager hands over (SD_LISTEN_FDS_START).
@@ -226,17 +226,17 @@ impl Inherited {
 }
 
 fn adopt_given(given: Given) -> Result<(String, Listener), InheritError> {
-    let listener = adopt(given.fd, Origin::Given(given.name.clone()))?;
+    let listener = adopt(given.fd, Provenance::Given(given.name.clone()))?;
     Ok((given.name, listener))
 }
 
 /// Takes over one descriptor that this process was started with, if it can be accepted from.
-pub(super) fn adopt(fd: RawFd, origin: Origin) -> Result<Listener, InheritError> {
+pub(super) fn adopt(fd: RawFd, provenance: Provenance) -> Result<Listener, InheritError> {
     let unfit = |reason| InheritError::Unfit { fd, reason };
     let socket = sys::take_over(fd).map_err(|error| unfit(Unfit::System(super::bind::errno(&error))))?;
     let family = check(&socket).map_err(unfit)?;
     set_nonblocking(&socket).map_err(|errno| unfit(Unfit::System(errno)))?;
-    let listener = Listener::from_socket(socket, family, origin);
+    let listener = Listener::from_socket(socket, family, provenance);
     listener.map_err(|error: io::Error| unfit(Unfit::System(super::bind::errno(&error))))
 }
 

@@ -32,12 +32,12 @@ pub struct Listener {
     file: Option<OwnedFile>,
     socket: Socket,
     local: ListenAddr,
-    origin: Origin,
+    provenance: Provenance,
 }
 
 /// The way in which this process has got a listening socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(super) enum Provenance {
     /// This process has bound it.
     Bound,
     /// The service manager has handed it over under this name.
@@ -98,7 +98,7 @@ impl Listener {
             }
             ListenAddr::Inherited(_) => return Err(Cause::NotBound),
         };
-        let listener = Listener::from_socket(socket, family, Origin::Bound);
+        let listener = Listener::from_socket(socket, family, Provenance::Bound);
         let mut listener = listener.map_err(|error| Attempt::Name.failed()(bind::errno(&error)))?;
         listener.file = file;
         listener.tell_as(address);
@@ -113,7 +113,7 @@ impl Listener {
     }
 
     /// A socket that listens already, is non-blocking and close-on-exec, and whose file, if any, belongs to others.
-    pub(super) fn from_socket(socket: OwnedFd, family: Family, origin: Origin) -> io::Result<Listener> {
+    pub(super) fn from_socket(socket: OwnedFd, family: Family, provenance: Provenance) -> io::Result<Listener> {
         let socket = match family {
             Family::Tcp => Socket::Tcp(TcpListener::from(socket)),
             Family::Unix => Socket::Unix(UnixListener::from(socket)),
@@ -129,7 +129,7 @@ impl Listener {
             file: None,
             socket,
             local,
-            origin,
+            provenance,
         })
     }
 
@@ -167,13 +167,13 @@ impl Listener {
     /// Takes over the file of a socket that a predecessor has handed over. Must be called once this process serves in
     /// its place.
     pub fn take_charge(&mut self) {
-        if let Origin::HandedOver(file) = self.origin {
+        if let Provenance::HandedOver(file) = self.provenance {
             let path = match &self.local {
                 ListenAddr::Unix(name) => name.path(),
                 _ => None,
             };
             self.file = path.zip(file).map(|(path, id)| OwnedFile::inherited(path, id));
-            self.origin = Origin::Bound;
+            self.provenance = Provenance::Bound;
         }
     }
 
@@ -182,8 +182,8 @@ impl Listener {
         self.file.as_ref().map(OwnedFile::id)
     }
 
-    pub(super) fn origin(&self) -> &Origin {
-        &self.origin
+    pub(super) fn provenance(&self) -> &Provenance {
+        &self.provenance
     }
 
     fn source(&mut self) -> &mut dyn event::Source {
