@@ -1,8 +1,8 @@
-//! The rules of the house, held by a machine: the map of imports, the length of files and functions, the place of `unsafe`,
-//! the ignorance of a core, plain words, and that every counter is counted and shown.
+//! The rules of the house, held by a machine: the map of imports, the length of files and functions, the place of
+//! `unsafe`, the ignorance of a core, plain words, and that every counter is counted and shown.
 //!
-//! A rule that the tree does not keep everywhere yet has exceptions with a number for each room ([`ratchet`]). A number may
-//! only fall; an exception whose room keeps the rule is deleted.
+//! A rule that the tree does not keep everywhere yet has exceptions with a number for each room ([`ratchet`]). A number
+//! may only fall; an exception whose room keeps the rule is deleted.
 
 mod ratchet;
 mod source;
@@ -36,6 +36,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("stats", &[]),
     ("reactor", &[]),
 ];
+
+/// Modules of a door, beside its `options`, that the configuration may name: the types of some options, and a default.
+const DOORS_INTERNALS_FOR_CONFIG: [&str; 3] = ["exec::core::permits", "exec::core::sockproc", "pool::squidguard"];
 
 /// The outcome of a command, the forms of times and sizes, and bytes that wait for room.
 const FOR_ALL: [&str; 3] = ["error", "amount", "buffer"];
@@ -92,6 +95,27 @@ fn imports_point_down() {
                         file.path.display(),
                         file.room()
                     ));
+                }
+            }
+        }
+    }
+    report(&offences);
+}
+
+/// A door can be changed without the configuration as long as its options stay.
+#[test]
+fn config_knows_of_a_door_only_its_options() {
+    let mut offences = Vec::new();
+    for file in sources().iter().filter(|file| file.room() == "config") {
+        for (number, line) in file.code() {
+            for path in line.split("crate::doors::").skip(1) {
+                let is_inside_a_door = ["pool::", "exec::", "command::"]
+                    .iter()
+                    .any(|door| path.starts_with(door));
+                let is_of_options = path.split("::").nth(1).is_some_and(|module| module == "options");
+                let is_allowed = DOORS_INTERNALS_FOR_CONFIG.iter().any(|module| path.starts_with(module));
+                if is_inside_a_door && !is_of_options && !is_allowed {
+                    offences.push(format!("src/{}: config names {path}", file.place(number)));
                 }
             }
         }
@@ -287,7 +311,8 @@ const NAMES_OF_TIMES: [&str; 14] = [
     "ran", "lived",
 ];
 
-/// A time that a line of code writes by itself: one in the form of `Debug`, or a number cut at a fixed count of decimals.
+/// A time that a line of code writes by itself: one in the form of `Debug`, or a number cut at a fixed count of
+/// decimals.
 fn writes_a_time(line: &str) -> bool {
     let is_time = |name: &str| {
         let name = name.to_lowercase();
