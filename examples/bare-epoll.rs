@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let port = arguments.next().ok_or("usage: bare-epoll PORT [--kept]")?.parse()?;
     let kept = arguments.next().is_some_and(|flag| flag == "--kept");
     let listener = TcpListener::bind(("127.0.0.1", port))?;
-    // As long a queue as the pool has; that of std is 128, and a full one costs a client a second.
+    // A queue as long as the pool's; that of std is 128, and a full one costs a client a second.
     listen(&listener, Backlog::new(1024)?)?;
     listener.set_nonblocking(true)?;
     eprintln!("listening on {}", listener.local_addr()?);

@@ -20,7 +20,7 @@ pub(crate) fn request(runs: &Runs) -> [Vec<u8>; 3] {
 enum Expects {
     /// The length of a string.
     Length { value: usize },
-    /// So much of a string.
+    /// The remaining bytes of a string.
     Bytes { left: usize },
     /// The comma behind it.
     Comma,

@@ -43,7 +43,7 @@ pub(crate) enum Outcome {
     /// The connection ended in good order where the answer would have begun, because its process finishes: to be asked
     /// again.
     Unserved,
-    /// It was not yet with the daemon when that was told to end.
+    /// It was not yet with the daemon when TERM came.
     TooLate,
     /// Bytes came that are not its answer.
     Wrong(Vec<u8>),

@@ -46,7 +46,7 @@ const WATCHED: &str = "cache";
 /// A running daemon; one that is dropped is killed.
 #[derive(Debug)]
 pub(crate) struct Daemon {
-    /// All that there were; the last one serves.
+    /// All processes that ever served; the last one serves now.
     processes: Vec<Process>,
     home: TempDir,
     tcp: HashMap<String, SocketAddr>,
@@ -217,7 +217,7 @@ impl Daemon {
         Ok(children.into_iter().filter(is_named).map(Pid::from_raw).collect())
     }
 
-    /// Waits for the end of a daemon that was told to end, and of its predecessors. Returns the first status that is no
+    /// Waits for the end of a daemon that has got TERM, and of its predecessors. Returns the first status that is no
     /// success, or else the last one's; `None` if a process goes on.
     pub(crate) fn wait(&mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
         let mut last = None;

@@ -73,11 +73,11 @@ pub(crate) enum Manner {
     Bursts,
     /// Closes the connection itself once all is answered.
     Closes,
-    /// Has all its answers and stays, until it is told to go.
+    /// Has all its answers and stays until the daemon closes.
     Idles,
 }
 
-/// Which of the two addresses.
+/// The choice between the two addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Via {
     Tcp,
@@ -101,7 +101,7 @@ pub(crate) enum Finish {
     /// It reads what it is owed and closes.
     ReadsAnswers,
     Closes,
-    /// As a process does that dies with something unread.
+    /// Closes as a process does that dies with something unread.
     Resets,
 }
 

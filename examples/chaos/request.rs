@@ -96,7 +96,7 @@ pub(crate) const DEADLY: Group = &[
     (RequestKind::Hang, 1),
     (RequestKind::IgnoreTerm, 3),
 ];
-/// Also of a worker that serves once.
+/// Faults that a worker which serves once can have as well.
 pub(crate) const DEADLY_INSIDE: Group = &[(RequestKind::DieInside, 6), (RequestKind::Child, 4)];
 /// Only of a worker that is used again.
 pub(crate) const LASTING: Group = &[

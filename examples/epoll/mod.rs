@@ -1,6 +1,6 @@
 //! The three epoll calls, for the reference server and the load generator: level-triggered, reading only.
 //!
-//! Not mio, because the reference must have nothing between itself and the kernel.
+//! Plain epoll instead of mio, because the reference must have nothing between itself and the kernel.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};

@@ -26,7 +26,7 @@ use crate::runs::Runs;
 const RECEIVE: usize = 8192;
 /// The time that it waits for the first string, in milliseconds.
 const LONG: u16 = 60_000;
-/// And for the pieces of the others.
+/// The time that it waits for the pieces of the others.
 const SHORT: u16 = 1;
 
 /// The state in which an answer arrives at such a client.

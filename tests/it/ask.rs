@@ -395,7 +395,7 @@ fn with_channel_ids_answers_come_as_they_are_ready() {
 #[test]
 fn a_number_is_a_channel_id_only_where_squid_begins_with_it() {
     let daemon = pool(1, &[]);
-    // As auth_param basic says names and passwords.
+    // Names and passwords in the form of auth_param basic.
     let lines = ["1042 pw1042", "1043 pw1043", "42 x y"];
     for flags in [&["--squid"][..], &["--squid", "--channel-ids", "no"]] {
         let mut asker = Asker::of(&daemon, flags);

@@ -392,7 +392,7 @@ fn stuck(pid: i32) -> bool {
 }
 
 #[test]
-fn what_was_ignored_at_the_start_stays_ignored() {
+fn signals_ignored_at_the_start_stay_ignored() {
     let (daemon, _home) = door(&[]);
     let mut shell = Command::new("sh");
     let script = "trap '' HUP; exec \"$0\" call \"$@\"";

@@ -226,7 +226,7 @@ fn the_terminal_of_a_worker_belongs_to_its_user() {
 
 // ---- starts --------------------------------------------------------------------------------------------------------
 
-/// So long a PATH that a child searches it for tens of milliseconds, with its user's rights.
+/// A PATH of such a length that a child searches it for tens of milliseconds, with its user's rights.
 fn long_path() -> String {
     format!("PATH={}/bin:/usr/bin", "/x:".repeat(40_000))
 }
@@ -399,7 +399,7 @@ fn wait_guard_gone(daemon: i32) {
 }
 
 #[test]
-fn what_a_program_leaves_in_the_background_goes_on_only_where_it_may() {
+fn background_processes_of_a_program_go_on_only_with_the_flag() {
     let daemon = Daemon::with(["exec", "127.0.0.1:0", "--leave-background"]).start();
     let pid = sh(&daemon, LEAVES).text().trim_end().parse().unwrap();
     daemon.stderr_wait("left in the background goes on");
@@ -415,7 +415,7 @@ fn what_a_program_leaves_in_the_background_goes_on_only_where_it_may() {
 }
 
 #[test]
-fn what_is_left_in_the_background_outlives_a_daemon_that_ends_in_good_order() {
+fn background_processes_outlive_a_daemon_that_ends_in_good_order() {
     let daemon = Daemon::with(["exec", "127.0.0.1:0", "--leave-background"]).start();
     let pid: i32 = sh(&daemon, LEAVES).text().trim_end().parse().unwrap();
     daemon.stderr_wait("left in the background goes on");
@@ -429,7 +429,7 @@ fn what_is_left_in_the_background_outlives_a_daemon_that_ends_in_good_order() {
 /// The one that left it has gone when its program is over; the successor knows nothing of it, and lets it be as well,
 /// however it ends.
 #[test]
-fn what_is_left_in_the_background_outlives_an_upgrade_and_the_successor() {
+fn background_processes_outlive_an_upgrade_and_the_successor() {
     for end in [Signal::SIGTERM, Signal::SIGKILL] {
         let installation = Installation::new();
         let daemon = Daemon::with(["exec", "127.0.0.1:0", "--leave-background"])
@@ -460,7 +460,7 @@ fn what_is_left_in_the_background_outlives_an_upgrade_and_the_successor() {
 }
 
 #[test]
-fn what_is_left_in_the_background_is_asked_to_end_before_it_is_killed() {
+fn background_processes_get_term_before_they_are_killed() {
     let home = temp_dir();
     let told = home.path().join("told");
     let asked = home.path().join("told.asked");
@@ -486,7 +486,7 @@ fn what_is_left_in_the_background_is_asked_to_end_before_it_is_killed() {
 }
 
 #[test]
-fn what_a_command_leaves_in_the_background_goes_on_where_it_may() {
+fn background_processes_of_a_command_go_on_with_the_flag() {
     let torc = torc(&["name = 'leave'; cmd = '@/leave'; argc = 0; threads = 5; leave_background = true;"]);
     let torc = torc.script("leave", LEAVES);
     let daemon = torc.serve(&[]);
@@ -497,7 +497,7 @@ fn what_a_command_leaves_in_the_background_goes_on_where_it_may() {
 }
 
 #[test]
-fn what_a_session_leaves_in_the_background_goes_on_where_it_may() {
+fn background_processes_of_a_session_go_on_with_the_flag() {
     let command = shell_words::join(["sh", "-c", &format!("read -r line; {LEAVES}")]);
     let daemon = Daemon::pool(1, &command, &["--mode", "session", "--leave-background"]);
     let mut client = daemon.client();
@@ -542,7 +542,7 @@ fn a_daemon_that_was_started_with_its_signals_blocked_obeys_them() {
 fn a_daemon_started_with_its_signals_ignored_knows_the_statuses_of_its_children() {
     let daemon = Daemon::with(["exec", "127.0.0.1:0"]).through(&DEAF).start();
     assert_eq!(run(&daemon, &["sh", "-c", "exit 7"], b"").code(), "7");
-    // And what it starts is as it should be.
+    // Its children have no signal blocked or ignored.
     let status = run(&daemon, &["grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status"], b"").text();
     let zero = "0000000000000000";
     assert_eq!(status, format!("SigBlk:\t{zero}\nSigIgn:\t{zero}\n"));

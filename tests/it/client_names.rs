@@ -68,7 +68,7 @@ fn assert_called(client: &Program, daemon: &Daemon, comm: &str, first_word: &str
 fn ask_has_a_name_of_its_own() {
     let daemon = Daemon::pool(1, &worker_command(&[]), &[]);
     let address = daemon.addr().to_string();
-    // As a shell starts it, and as Squid does.
+    // Started as by a shell, and as by Squid.
     for name in [BINARY, "iotcpd", "(iotcpd)"] {
         let mut client = Program::start(Command::new(BINARY).arg0(name).args(["ask", "--squid", &address]));
         std::io::Write::write_all(client.stdin.as_mut().expect("a pipe"), b"0 echo x\n").expect("write a line");

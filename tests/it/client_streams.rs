@@ -214,7 +214,7 @@ fn a_squid_that_hangs_up_is_the_end_and_no_error() {
     drop(squid);
     let (status, _, stderr) = program.finish();
     assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
-    // And with one that comes when Squid has gone.
+    // The same with a line that comes when Squid has gone.
     let (program, mut squid) = helper(&["--squid", "--timeout", "600s", &address]);
     squid
         .write_all(format!("0 wait {} late\n", gate.path()).as_bytes())

@@ -275,7 +275,7 @@ fn waiting_clients_are_served_in_order_or_refused_as_busy_in_time() {
 }
 
 #[test]
-fn one_that_waits_and_goes_is_not_waited_for() {
+fn a_waiting_client_that_goes_leaves_the_queue() {
     let torc = hold("threads = 1; queue = 1; max_wait = 600;");
     let daemon = torc.serve(&[]);
     let _first = holding(&daemon, "hold\n");
@@ -387,7 +387,7 @@ fn a_client_that_does_not_read_slows_its_program_and_not_the_daemon() {
 }
 
 #[test]
-fn one_that_shares_and_does_not_read_does_not_hold_up_the_other() {
+fn a_client_of_a_shared_run_that_does_not_read_does_not_delay_the_other() {
     let group = "name = 'much'; cmd = '@/much'; join = true;";
     let torc = torc(&[group]).script("much", "echo up; read line < @/go; exec head -c 5000000 /dev/zero");
     mkfifo(&torc.path("go"), Mode::S_IRWXU).unwrap();
@@ -412,7 +412,7 @@ fn a_request_that_never_comes_is_refused_in_time() {
 }
 
 #[test]
-fn what_is_too_long_is_refused() {
+fn a_message_that_is_too_long_is_refused() {
     let daemon = torc(&[ECHO]).serve(&["--max-message", "1KiB"]);
     assert!(ask(&daemon, "x".repeat(2000)).contains("max-message"));
     assert_eq!(ask(&daemon, "echo\na\nb\n"), "torcd>torcd>a b\n");

@@ -84,7 +84,7 @@ fn words_that_belong_to_no_flag_are_passed_over_with_a_warning() {
         daemon.stderr_wait("iotcpd: `surplus` belongs to no flag and is passed over; leave it out");
         assert_eq!(daemon.ask("echo x"), "x\n");
     }
-    // And a terminal is sent nothing that it obeys.
+    // A terminal is sent no control sequence.
     let daemon = Daemon::with(["-d", command.as_str(), "-p", "0", "--", "\x1b[31m"]).start();
     daemon.stderr_wait(r"iotcpd: `\u{1b}[31m` belongs to no flag and is passed over");
     // A word that may be meant for a command is not taken for an argument.

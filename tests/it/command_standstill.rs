@@ -9,7 +9,7 @@ use crate::command::{CAT, Torc, quoted, torc};
 use crate::exec_standstill;
 use crate::harness::{Address, Client, Daemon, WATCHDOG};
 
-/// A door on a UNIX socket: those of TCP may hold some 32 MiB by themselves.
+/// A door on a UNIX socket: TCP sockets may hold some 32 MiB by themselves.
 fn serve(torc: &Torc, flags: &[&str]) -> Daemon {
     let (file, socket) = (torc.path("torc.cfg"), torc.path("sock"));
     let (file, socket) = (file.to_str().unwrap(), format!("unix:{}", socket.display()));
@@ -90,7 +90,7 @@ fn a_client_that_reads_late_is_waited_for() {
     let daemon = serve(&torc, &["--max-buffer", "64KiB"]);
     let input = noise(100_000);
     let mut silent = sent(&daemon, "late", &input);
-    // As long as another takes that is given up.
+    // The pause lasts until another client, which began later, has been given up.
     all_at_once(&daemon, "cat", &noise(8_000_000));
     daemon.stderr_wait("--max-buffer");
     silent.half_close();
@@ -118,7 +118,7 @@ fn a_tcp_client_that_pauses_goes_on_afterwards() {
             sender.shutdown(Shutdown::Write)
         });
         daemon.usr1_until(|stats| stats.count("runs running") == 1);
-        // As long as another takes that is given up.
+        // The pause lasts until another client, which began later, has been given up.
         all_at_once(&daemon, "cat", &noise(8_000_000));
         daemon.stderr_wait("--max-buffer");
         let mut back = Vec::new();

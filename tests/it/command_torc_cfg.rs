@@ -105,7 +105,7 @@ fn a_program_that_is_not_there_costs_its_own_command_alone() {
     let refused = "torcd: late: the program cannot be started; the server's log says why\n";
     assert_eq!(ask(&daemon, "late\n"), refused);
     assert_eq!(ask(&daemon, "echo\nword\n"), "torcd>word\n");
-    // So it is at HUP, where the rest of the file counts.
+    // The same holds at HUP, where the rest of the file counts.
     let text = fs::read_to_string(home.file())
         .unwrap()
         .replace("name = \"echo\"", "name = \"say\"");
@@ -113,7 +113,7 @@ fn a_program_that_is_not_there_costs_its_own_command_alone() {
     daemon.signal(Signal::SIGHUP);
     daemon.stderr_wait("the configuration was read again");
     assert_eq!(ask(&daemon, "say\nword\n"), "torcd>word\n");
-    // Nor does it have to stay so.
+    // The operator can mend it.
     let script = std::process::Command::new("sh")
         .args(["-c", "printf '#!/bin/sh\\necho here\\n' >\"$0\"; chmod 755 \"$0\""])
         .arg(home.path("late"))
@@ -171,7 +171,7 @@ fn other_files_are_included_where_they_are_named() {
     daemon.signal(Signal::SIGHUP);
     daemon.stderr_wait("the configuration was read again");
     assert_eq!(ask(&daemon, "list\n"), "more\nchanged\nhere\n");
-    // A mistake is told in its file.
+    // A mistake is reported in its file.
     home.write(
         "sub/deeper.cfg",
         "\n  { name = \"a\"; cmd = \"/bin/echo\"; threads = 0; },",

@@ -327,7 +327,7 @@ fn a_bad_file_is_refused_and_the_old_configuration_stays() {
     daemon.stderr_wait(&format!("cannot read {}", file.name()));
     assert_eq!(ask(&socket, "arguments"), "\"good\"\n");
 
-    // And a good file is taken again.
+    // A correct file is then taken again.
     file.write(&pool("main", 1, "better", &[&socket], ""));
     reload(&daemon, bad.len() + 2);
     daemon.stderr_wait_nth("every worker has been replaced", bad.len() + 2);

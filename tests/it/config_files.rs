@@ -22,7 +22,7 @@ fn check(path: &Path) -> (Option<i32>, String) {
 }
 
 #[test]
-fn what_is_no_regular_file_is_refused_and_not_waited_for() {
+fn a_configuration_that_is_no_regular_file_is_refused_without_a_wait() {
     let home = temp_dir();
     let place = |name: &str| home.path().join(name);
     for ending in ["toml", "cfg"] {
@@ -55,7 +55,7 @@ fn what_is_no_regular_file_is_refused_and_not_waited_for() {
 }
 
 #[test]
-fn what_a_shell_makes_of_a_command_is_a_pipe() {
+fn a_process_substitution_of_the_shell_is_a_pipe() {
     let script = format!(
         "exec {} check --config <(echo '[pool.main]')",
         env!("CARGO_BIN_EXE_iotcpd")

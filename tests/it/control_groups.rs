@@ -197,7 +197,7 @@ fn a_child_is_in_its_group_before_it_becomes_another_user() {
 }
 
 #[test]
-fn what_may_stay_in_the_background_has_no_group_and_stays() {
+fn programs_that_may_stay_in_the_background_have_no_group_and_stay() {
     let group = Group::new();
     let daemon = group.start(DELEGATE, &["--leave-background"]);
     let told = sh(
@@ -233,7 +233,7 @@ fn a_child_that_can_have_no_group_runs_without() {
 }
 
 #[test]
-fn what_dead_daemons_have_left_is_removed_and_what_living_ones_have_stays() {
+fn groups_of_dead_daemons_are_removed_and_those_of_living_ones_stay() {
     let group = Group::new();
     let left = "mkdir iotcpd-1 iotcpd-1/7 iotcpd-x other; ";
     let daemon = group.start(&format!("{DELEGATE}{left}"), &[]);

@@ -137,7 +137,7 @@ fn start(daemon: &Daemon, script: &str) -> ExecClient {
 }
 
 #[test]
-fn they_end_with_a_program_that_ends_by_itself() {
+fn descendants_end_with_a_program_that_ends_by_itself() {
     let (daemon, _home) = door(&[]);
     let tree = Tree::new();
     let mut client = start(&daemon, &tree.script("read end; exit 5"));
@@ -149,7 +149,7 @@ fn they_end_with_a_program_that_ends_by_itself() {
 }
 
 #[test]
-fn they_end_with_a_program_that_is_over_its_time() {
+fn descendants_end_with_a_program_that_is_over_its_time() {
     let (daemon, _home) = door(&["--timeout", "1s", "--kill-timeout", "100ms"]);
     for then in ["sleep 1000", "trap \"\" TERM; while :; do sleep 1000; done"] {
         let tree = Tree::new();
@@ -159,7 +159,7 @@ fn they_end_with_a_program_that_is_over_its_time() {
 }
 
 #[test]
-fn they_end_when_the_client_goes() {
+fn descendants_end_when_the_client_goes() {
     let (daemon, _home) = door(&[]);
     let tree = Tree::new();
     let client = start(&daemon, &tree.script("sleep 1000"));
@@ -181,7 +181,7 @@ fn descendants_end_with_a_daemon_that_gets_term() {
 
 /// The last run, and the end of the daemon behind it.
 #[test]
-fn they_end_when_the_daemon_ends_with_their_program() {
+fn descendants_end_when_the_daemon_ends_with_their_program() {
     let (daemon, _home) = door(&[]);
     let tree = Tree::new();
     let mut client = start(&daemon, &tree.script("read end"));
@@ -194,7 +194,7 @@ fn they_end_when_the_daemon_ends_with_their_program() {
 }
 
 #[test]
-fn they_do_not_outlive_a_daemon_that_is_killed() {
+fn descendants_do_not_outlive_a_daemon_that_is_killed() {
     let (daemon, _home) = door(&[]);
     let trees: Vec<_> = (0..3).map(|_| Tree::new()).collect();
     let _clients: Vec<_> = trees
@@ -208,7 +208,7 @@ fn they_do_not_outlive_a_daemon_that_is_killed() {
 
 /// While it starts them.
 #[test]
-fn they_do_not_outlive_a_daemon_that_is_killed_at_any_moment() {
+fn descendants_do_not_outlive_a_daemon_that_is_killed_at_any_moment() {
     for round in 0..10 {
         let (daemon, _home) = door(&[]);
         let tree = Tree::new();

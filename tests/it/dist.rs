@@ -137,7 +137,7 @@ fn nothing_is_wrong_with_any_unit() {
 }
 
 #[test]
-fn what_the_manual_shows_is_what_is_installed() {
+fn the_files_in_the_manual_are_the_installed_ones() {
     let (manual, tree) = (manual(), Tree::new());
     for name in ["iotcpd.service", "iotcpd.socket"] {
         let shown = indented(&unit(name));
@@ -224,7 +224,7 @@ fn the_services_are_shielded() {
 
 /// Says for every service what its neighbour in the manual says, where there is no reason to differ.
 #[test]
-fn what_shields_one_service_shields_all() {
+fn all_units_have_the_same_hardening() {
     let shields = |text: &str| {
         let (_, shields) = text.split_once("\nProtectHome=").unwrap();
         let (shields, _) = shields.split_once("\n[Install]").unwrap();

@@ -32,7 +32,7 @@ fn readable(daemon: &Daemon) -> Vec<String> {
     readable.to_vec()
 }
 
-/// The same, as soon as it has come to what is wanted.
+/// The dump, as soon as it shows the wanted state.
 #[track_caller]
 fn readable_until(daemon: &Daemon, wanted: impl Fn(&[String]) -> bool) -> Vec<String> {
     let dump = RefCell::new(Vec::new());
@@ -208,7 +208,7 @@ fn of_a_thousand_waiting_clients_the_dump_shows_the_first_and_counts_the_others(
 }
 
 #[test]
-fn whatever_a_request_holds_it_is_one_harmless_line() {
+fn the_dump_shows_any_request_as_one_harmless_line() {
     // This worker never answers.
     let daemon = Daemon::pool(1, "sleep 1000", &[&PATIENT[..], &["--request-framing", "nul"]].concat());
     let hostile =
@@ -381,7 +381,7 @@ fn the_dump_has_a_line_for_a_stopping_worker_and_for_its_successor() {
     client.reset();
     let is_for_no_client = |line: &String| line.contains("busy for nobody and then let go");
     readable_until(&daemon, |dump| dump.iter().any(is_for_no_client));
-    // Stopped, it does not end when it is told to.
+    // A stopped process does not end on TERM.
     kill(Pid::from_raw(held.pid), Signal::SIGSTOP).unwrap();
     daemon.signal(Signal::SIGTERM);
     let is_stopping = |line: &String| line.starts_with("pool: worker 0: state = stopping, pid = ");

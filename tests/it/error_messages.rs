@@ -462,7 +462,7 @@ fn an_interface_is_named_or_numbered() {
     assert!(told(&["--allow", "fe80::1%lo"]).contains("write fe80::1"));
 }
 
-/// As a new administrator would come upon them.
+/// The mistakes that a new administrator makes.
 #[test]
 fn common_mistakes_are_reported_once_and_with_their_remedy() {
     let home = temp_dir();

@@ -75,7 +75,7 @@ fn no_shell_is_involved() {
 }
 
 #[test]
-fn what_cannot_be_started_ends_as_in_a_shell_and_says_why() {
+fn a_program_that_cannot_be_started_ends_as_in_a_shell_and_says_why() {
     let (daemon, home) = door(&[]);
     let missing = run(&daemon, &["no-such-program"], b"");
     assert_eq!(missing.code(), "127");
@@ -166,7 +166,7 @@ fn a_grandchild_that_holds_the_output_is_not_waited_for_and_does_not_survive() {
 }
 
 #[test]
-fn what_a_grandchild_writes_within_the_linger_is_passed_on() {
+fn output_of_a_grandchild_within_the_linger_is_passed_on() {
     let (daemon, home) = door(&["--linger", "30s"]);
     let fifo = home.path().join("go");
     mkfifo(&fifo, Mode::S_IRWXU).unwrap();

@@ -15,7 +15,7 @@ pub(crate) struct ExecClient {
     unix: Option<UnixStream>,
 }
 
-/// Everything that a program has come to.
+/// The complete result of a program.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) stdout: Vec<u8>,

@@ -161,7 +161,7 @@ fn is_whole(mut wire: &[u8]) -> bool {
     strings % 2 == 0
 }
 
-/// That client waits a millisecond for the rest of a pair of which it has found a part: so there is never a part.
+/// That client waits a millisecond for the rest of a pair of which it has found a part: so a part must never be there.
 #[test]
 fn pairs_are_short_and_lie_there_whole_however_slowly_they_are_read() {
     let (daemon, _home) = door(&[]);

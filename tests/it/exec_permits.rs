@@ -228,7 +228,7 @@ fn a_link_in_a_listed_directory_leads_nowhere_else() {
 }
 
 #[test]
-fn what_is_matched_is_what_is_run() {
+fn the_matched_path_is_the_path_that_runs() {
     let programs = Programs::new();
     let daemon = programs.door(&["tools/*"], &[]);
     let ok = format!("ran as {}\n", programs.path("tools/ok"));
@@ -306,7 +306,7 @@ fn a_name_is_looked_up_where_programs_are_and_judged_by_what_it_is() {
 }
 
 #[test]
-fn what_is_permitted_changes_with_the_file() {
+fn permissions_change_with_the_file() {
     let programs = Programs::new();
     let (file, socket) = (programs.root.join("f.toml"), programs.root.join("s"));
     let text = |pattern: &str| {
@@ -387,7 +387,7 @@ fn a_list_of_programs_does_not_reveal_which_files_exist() {
             "{name:?}"
         );
     }
-    // The operator is told what it was.
+    // The operator's log has the reason.
     daemon.stderr_wait("other/no\" is not allowed");
     daemon.stderr_wait("No such file or directory");
     daemon.stderr_wait("Not a directory");

@@ -58,7 +58,7 @@ fn a_signal_reaches_a_program_that_reads_nothing() {
 }
 
 #[test]
-fn whatever_else_stands_there_is_ignored() {
+fn bytes_that_are_no_signal_are_ignored() {
     let (daemon, _home) = door(&[]);
     for nonsense in [
         &b"whatever follows"[..],

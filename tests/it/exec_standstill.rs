@@ -10,7 +10,7 @@ use crate::exec_client::{ExecClient, Outcome, door, netstring, request};
 use crate::exec_foreign_clients::{PERL, finish, path_of};
 use crate::harness::{Address, Daemon, TempDir, WATCHDOG, temp_dir};
 
-/// As sockexec.client and the Lua client for nginx do it: everything out, then everything in.
+/// Sends everything, then reads everything, as sockexec.client and the Lua client for nginx do.
 fn all_at_once(daemon: &Daemon, arguments: &[&str], input: &[u8]) -> Outcome {
     let mut client = ExecClient::connect(daemon);
     client.send([request(arguments), netstring(input), b"0:,".to_vec()].concat());
@@ -88,7 +88,7 @@ fn a_client_that_reads_late_is_waited_for() {
     let mut silent = UnixStream::connect(&path).unwrap();
     let script = request(&["sh", "-c", "head -c 4000000 /dev/zero; cat"]);
     std::io::Write::write_all(&mut silent, &[script, netstring(&noise(300_000))].concat()).unwrap();
-    // As long as another takes that is given up.
+    // The pause lasts until another client, which began later, has been given up.
     assert_eq!(all_at_once(&daemon, &["cat"], &noise(8_000_000)).code(), "125");
     std::io::Write::write_all(&mut silent, b"0:,").unwrap();
     let mut all = Vec::new();
@@ -111,7 +111,7 @@ fn a_client_that_reads_while_it_sends_may_pause() {
     let writing = thread::spawn(move || std::io::Write::write_all(&mut writer, &all));
     let mut answer = vec![0; 400_000];
     client.read_exact(&mut answer).unwrap();
-    // As long as another takes that is given up.
+    // The pause lasts until another client, which began later, has been given up.
     assert_eq!(all_at_once(&daemon, &["cat"], &input).code(), "125");
     client.read_to_end(&mut answer).unwrap();
     assert!(writing.join().unwrap().is_ok());
@@ -163,7 +163,7 @@ fn a_tcp_client_that_pauses_goes_on_afterwards() {
     thread::scope(|scope| {
         let (mut client, sending) = over_tcp(scope, &daemon, &input);
         until_held(&daemon, 2_000_000);
-        // As long as another takes that is given up.
+        // The pause lasts until another client, which began later, has been given up.
         assert_eq!(all_at_once(&daemon, &["cat"], &noise(8_000_000)).code(), "125");
         let mut answer = Vec::new();
         client.read_to_end(&mut answer).unwrap();

@@ -126,7 +126,7 @@ fn more_connections_than_the_limit_on_open_files_allows_are_lowered_with_a_warni
         );
         let room = room(&warning);
         assert!((10..60).contains(&room), "{warning}");
-        // As many are really served, and one more is told so.
+        // Exactly the reported number is served, and one more is refused.
         let mut idle: Vec<_> = (0..room).map(|_| ExecClient::connect(&daemon)).collect();
         daemon.usr1_until(|stats| stats.count("connections") == room as u64);
         let refused = ExecClient::connect(&daemon).outcome();
@@ -151,7 +151,7 @@ fn a_longer_backlog_than_the_kernel_has_is_lowered_with_a_warning() {
         assert!(warning.contains("WARN ") && warning.contains(&said), "{warning}");
         assert_eq!(run(&daemon, &["true"], b"").code(), "0");
     }
-    // As much as there is is not worth a word.
+    // A limit that is already reached is not mentioned.
     let (daemon, _home) = door(&["-q", &most.to_string()]);
     daemon.signal(Signal::SIGTERM);
     let (_, _, log) = daemon.finish();
@@ -225,7 +225,7 @@ impl Service {
             }
         });
         let service = Self { home, ends: receiver };
-        // Those of dist, but for where things are; and should the supervisor be killed, so is what it supervises.
+        // The files of dist, with other paths. If the supervisor is killed, its services are killed with it.
         let daemon = format!("setpriv --pdeathsig KILL {}", env!("CARGO_BIN_EXE_iotcpd"));
         let run = dist("run").replace("/usr/local/bin/iotcpd", &daemon);
         let run = run.replace(

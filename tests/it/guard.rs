@@ -143,7 +143,7 @@ fn household() -> (Daemon, Gate, Arrival) {
 }
 
 #[test]
-fn one_that_is_killed_is_replaced_where_there_are_no_descriptors() {
+fn a_killed_guard_is_replaced_where_there_are_no_descriptors() {
     let (daemon, _gate, grandchild) = household();
     // It has more than that, so that no number is free; a guard needs fewer.
     let prlimit = Command::new("prlimit")
@@ -161,7 +161,7 @@ fn one_that_is_killed_is_replaced_where_there_are_no_descriptors() {
 
 /// A user's limit on processes keeps one away, which does not hold for root.
 #[test]
-fn one_that_could_not_be_replaced_is_tried_again() {
+fn a_guard_that_could_not_be_replaced_is_tried_again() {
     let unprivileged = || {
         let mut command = Command::new("setpriv");
         if nix::unistd::geteuid().is_root() {
@@ -196,7 +196,7 @@ fn one_that_could_not_be_replaced_is_tried_again() {
 }
 
 #[test]
-fn one_that_is_stopped_goes_on() {
+fn a_stopped_guard_is_continued() {
     let (daemon, _gate, grandchild) = household();
     kill(Pid::from_raw(daemon.guard()), Signal::SIGSTOP).unwrap();
     daemon.stderr_wait("the guard process had been stopped; it goes on");

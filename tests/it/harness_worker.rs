@@ -94,7 +94,7 @@ fn it_dies_in_many_ways() {
 }
 
 #[test]
-fn it_refuses_to_die_or_to_talk() {
+fn it_ignores_term_or_stops_talking() {
     let mut worker = ScriptedWorker::start(&["--ignore-term"]);
     assert_eq!(worker.ask("echo up"), "up");
     worker.program.signal(Signal::SIGTERM);

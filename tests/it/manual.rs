@@ -171,7 +171,7 @@ fn spellings(flag: &Arg) -> BTreeSet<String> {
     long.map(|name| format!("--{name}")).chain(short).collect()
 }
 
-/// Those of the log belong to every command, and have a heading of their own.
+/// The flags of the log belong to every command, and have a heading of their own.
 const LOG_HEADING: &str = ".Ss The log of every command";
 
 fn is_of_the_log(flag: &Arg) -> bool {
@@ -438,7 +438,7 @@ fn each_example_for_squid_says_whether_there_are_channel_ids() {
 /// On a terminal of 80 characters an example stays as it can be copied, and no paragraph has breaks of its own beside
 /// the ones that are made for it.
 #[test]
-fn what_stands_below_the_flags_fits_a_terminal() {
+fn the_text_below_the_flags_fits_a_terminal() {
     for (command, _) in headings() {
         let below = command.get_after_help().map(StyledStr::to_string).unwrap_or_default();
         let lines = below.lines().collect::<Vec<_>>();

@@ -42,7 +42,7 @@ fn an_answer_is_good_for_a_while_and_no_longer() {
 }
 
 #[test]
-fn what_is_to_be_skipped_is_asked_every_time() {
+fn skipped_requests_are_asked_every_time() {
     let daemon = pool(&["--cache-skip", "^serv.d$"]);
     assert_eq!(daemon.ask("served"), "1\n");
     assert_eq!(daemon.ask("served"), "2\n");
@@ -116,7 +116,8 @@ fn the_first_may_go_before_any_worker_has_the_request() {
     }
 }
 
-/// Also when it goes while it waits for a worker, whenever that is noticed: before its turn comes, or as it comes.
+/// The same holds when it goes while it waits for a worker, whenever that is noticed: before its turn comes, or as it
+/// comes.
 #[test]
 fn the_others_still_get_their_answer_when_the_first_one_goes_before_its_turn() {
     for is_noticed_before in [true, false] {
@@ -222,7 +223,7 @@ fn a_worker_that_is_lost_for_what_it_wrote_takes_the_kept_answers_with_it() {
     }
 }
 
-/// So it is when it shows only later, while nothing is asked.
+/// The same holds when the surplus line comes only later, between requests.
 #[test]
 fn an_unsolicited_line_empties_the_cache() {
     let (gate, daemon) = (Gate::new(), pool(&[]));
@@ -236,7 +237,7 @@ fn an_unsolicited_line_empties_the_cache() {
 
 /// A worker's death, or its being slow, makes no answer of before wrong.
 #[test]
-fn what_casts_no_doubt_on_answers_leaves_them() {
+fn events_that_cast_no_doubt_on_answers_keep_the_cache() {
     for (request, restarts) in [("die", "restarts died"), ("hang", "restarts timeout")] {
         let daemon = pool(&["--busy-timeout", "300ms", "--retries", "0"]);
         assert_eq!(daemon.ask("echo known"), "known\n");
@@ -311,7 +312,7 @@ fn the_bytes_of_a_shared_request_are_kept_once() {
     daemon.usr1_until(|stats| stats.count("cache shared") == (CLIENTS * EACH) as u64);
     let grown = resident(&daemon).saturating_sub(before);
     assert!(grown < 32 << 20, "{grown} bytes for {} followers", CLIENTS * EACH);
-    // Nor are the answers, of which each client has to take some before it gets more.
+    // The answers are bounded too: each client has to take some before it gets more.
     arrival.open();
     let before_last = &mut crowd[CLIENTS - 2];
     for _ in 0..EACH {

@@ -237,7 +237,7 @@ fn any_request_in_hand_may_be_to_blame_for_a_death() {
 }
 
 #[test]
-fn one_that_takes_too_long_is_refused_and_the_others_go_on_meanwhile() {
+fn a_request_that_takes_too_long_is_refused_and_the_others_go_on() {
     let daemon = pool(1, &["--concurrency", "2", "--busy-timeout", "3s"]);
     let pid = daemon.ask("pid");
     let mut hung = daemon.client();

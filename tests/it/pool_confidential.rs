@@ -1,4 +1,4 @@
-//! With `--confidential` nothing that stands in requests and replies comes to the eyes of people. Each story is told
+//! With `--confidential` no part of requests and replies is shown to people. Each story is run twice, the
 //! twice, the first time without it, to show that there would be something to see.
 
 use std::fs::Permissions;

@@ -177,7 +177,7 @@ fn a_program_that_dies_at_its_start_is_not_started_in_a_storm() {
 
 /// No request is held back for a start that may take long; but the pool grows.
 #[test]
-fn what_is_written_ahead_makes_it_grow() {
+fn requests_written_ahead_make_the_pool_grow() {
     let gate = Gate::new();
     let daemon = elastic(&["--max-workers", "2", "--spare-workers", "0", "--pipeline", "4"]);
     let held = hold(&daemon, &gate);
@@ -229,7 +229,7 @@ fn hup_changes_the_limits() {
 }
 
 #[test]
-fn what_does_not_go_together_is_refused_with_its_remedy() {
+fn contradicting_flags_are_refused_with_their_remedy() {
     for (flags, told) in [
         (
             ["-n", "4", "--max-workers", "8"],

@@ -246,7 +246,7 @@ impl Fickle {
 fn other_last_words_are_shown() {
     let fickle = Fickle::that_says("config error line 3");
     let daemon = hasty(1, &fickle.command());
-    // As many as are told in ten seconds; they do not stand in the way of another story.
+    // The number of stories that are logged in ten seconds; they do not hide another story.
     daemon.stderr_wait("the 5th time in a row");
     fickle.says("config error line 4");
     daemon.stderr_wait(": config error line 4");
@@ -386,7 +386,7 @@ fn a_replacement_that_is_meant_is_no_warning() {
 #[test]
 fn the_count_of_replacements_that_are_meant_is_as_quiet_as_they_are() {
     let daemon = Daemon::pool(8, &worker_command(&[]), &[]);
-    // More than are told one by one.
+    // More than are logged one by one.
     daemon.signal(Signal::SIGHUP);
     daemon.stderr_wait("every worker has been replaced");
     let log = whole_log(&daemon);
@@ -439,7 +439,7 @@ fn losses_are_logged_in_their_order() {
         been.display()
     );
     let daemon = hasty(1, &shell(&script));
-    // Its status is waited for, and meanwhile those behind it start and end.
+    // Its status is waited for, and meanwhile the workers behind it start and end.
     daemon.stderr_wait("closed its standard output");
     daemon.stderr_wait("exited with status 3 again");
     let log = whole_log(&daemon);

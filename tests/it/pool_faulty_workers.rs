@@ -50,7 +50,7 @@ fn a_worker_that_closes_its_input_but_lives_costs_no_answer() {
     assert_eq!(daemon.children().len(), 1);
 }
 
-/// A stopped process acts on TERM only once it is told to go on.
+/// A stopped process acts on TERM only once it is continued.
 #[test]
 fn a_worker_that_was_stopped_can_still_end() {
     let gate = Gate::new();

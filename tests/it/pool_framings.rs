@@ -149,7 +149,7 @@ fn a_language_server_is_shared_by_clients_that_speak_as_it_does() {
             "{body}"
         );
     }
-    // And by the workers that do not.
+    // The same with workers that do not.
     drop(daemon);
     let daemon = pool(
         &command,
@@ -233,7 +233,7 @@ fn a_reply_that_ends_in_a_failure_is_none() {
             "{script}"
         );
         assert_eq!(stats.count("restarts spent"), 0, "{script}");
-        // Not a byte of a reply: another worker was asked, once.
+        // Not a byte of a reply was written, so another worker was asked, once.
         let retried = u64::from(script.starts_with("cat >&2"));
         assert_eq!(stats.count("queries retried"), retried, "{script}");
     }

@@ -183,7 +183,7 @@ fn a_client_that_never_reads_its_answers_is_closed() {
 }
 
 #[test]
-fn what_a_client_has_asked_goes_when_it_goes() {
+fn the_queued_requests_of_a_client_go_with_it() {
     let gate = Gate::new();
     let daemon = pool(1, &[]);
     let mut client = daemon.client();

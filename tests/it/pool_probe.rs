@@ -241,7 +241,7 @@ fn an_expression_that_is_none_is_refused_with_its_place() {
 
 /// Whatever it has answered since it passed last may be as wrong as its answer to the probe.
 #[test]
-fn what_a_worker_answered_before_it_failed_is_not_kept() {
+fn answers_of_a_worker_before_it_failed_its_probe_are_not_cached() {
     let checker = Checker::answering("good\n");
     let flags = [
         &PATIENT[..],

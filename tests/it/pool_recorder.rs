@@ -1,4 +1,4 @@
-//! The flight recorder: what the log tells of a worker that was lost, and of requests that were slow.
+//! The flight recorder: the log of a lost worker, and of slow requests.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

@@ -101,7 +101,7 @@ fn output_of_a_worker_before_its_first_client_goes_to_that_client() {
 }
 
 #[test]
-fn what_stands_behind_the_ready_line_is_its_clients() {
+fn output_behind_the_ready_line_goes_to_the_client_of_the_session() {
     let script = "printf 'loading\\nready\\nname? '; read name; echo you are $name";
     let daemon = sessions(1, script, &["--ready-line", "ready"]);
     let mut client = daemon.client();
@@ -171,7 +171,7 @@ fn a_client_that_leaves_the_last_output_of_its_worker_unread_is_closed() {
     let flags = ["--write-timeout", "300ms", "--listen", &listen];
     let daemon = sessions(1, "exec cat /dev/zero", &flags);
     let worker = daemon.children()[0];
-    // Not TCP: there the kernel may find room for more after a while, and then nothing would be left unread.
+    // A UNIX socket: over TCP the kernel may find room for more after a while, and then nothing would be left unread.
     let client = UnixStream::connect(&path).unwrap();
     held_back(&daemon, worker);
     // Its pipe is full, and the socket as well.
@@ -185,7 +185,7 @@ fn a_client_that_leaves_the_last_output_of_its_worker_unread_is_closed() {
 }
 
 #[test]
-fn what_a_worker_wrote_before_its_death_is_delivered_and_nothing_is_tried_again() {
+fn output_of_a_worker_before_its_death_is_delivered_and_nothing_is_retried() {
     let daemon = sessions(1, "echo part; read x; kill -KILL $$", &[]);
     let mut client = daemon.client();
     assert_eq!(client.read_line(), "part");
@@ -209,7 +209,7 @@ fn a_client_whose_worker_dies_before_anything_was_said_gets_another() {
     client.send("me\n");
     let said = text(client.read_to_end());
     assert!(said.ends_with(" me\n") && said != format!("{first} me\n"), "{said}");
-    // As often as --retries says, though no worker has ever proven itself.
+    // The number of attempts is that of --retries, though no worker has ever proven itself.
     let daemon = sessions(1, "read x; echo $$ $x", &["--retries", "0"]);
     let mut client = daemon.client();
     daemon.usr1_until(|stats| stats.count("sessions") == 1);
@@ -375,7 +375,7 @@ fn a_client_that_has_closed_a_unix_socket_keeps_neither_its_place_nor_its_worker
 }
 
 #[test]
-fn what_a_client_has_sent_before_it_closed_a_unix_socket_is_its_workers() {
+fn bytes_sent_before_the_close_of_a_unix_socket_reach_the_worker() {
     let directory = crate::harness::temp_dir();
     let path = directory.path().join("s");
     let socket = format!("unix:{}", path.display());

@@ -163,7 +163,7 @@ fn an_idle_worker_that_is_killed_is_replaced_at_once() {
     assert_eq!(daemon.ask("served"), "1\n");
 }
 
-/// Whichever of the two the daemon sees first, the request or the death.
+/// The result is the same whether the daemon sees the request or the death first.
 #[test]
 fn a_request_sent_to_a_worker_that_is_just_dying_is_answered() {
     let daemon = Daemon::pool(1, &worker_command(&[]), &PATIENT);

@@ -8,7 +8,7 @@ use crate::harness::{Daemon, Gate, temp_dir, worker_command};
 /// The second request is taken in at the very moment in which the first one is answered.
 const ONE_AFTER_THE_OTHER: [&str; 5] = ["--persistent", "--max-unanswered", "1", "--queue-timeout", "60s"];
 
-/// As many workers as are wanted start at once, and all later ones wait at the gate before they read anything.
+/// The first `at_once` workers start at once, and all later ones wait at the gate before they read anything.
 fn held_later(at_once: u32, gate: &Gate, directory: &std::path::Path) -> String {
     let script = format!(
         "n=0; while [ $n -lt {at_once} ]; do mkdir '{}'/$n 2>/dev/null && exec {}; n=$((n+1)); done; exec {}",

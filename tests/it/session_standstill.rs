@@ -76,7 +76,7 @@ fn a_client_that_sends_everything_before_it_reads_gets_everything_back() {
     }
 }
 
-/// As much as is held unless something else is said.
+/// Input just below the default of `--max-buffer`.
 #[test]
 fn by_default_up_to_eight_megabytes_come_back_whole() {
     let (daemon, _home) = sessions(1, "exec cat", &[]);
@@ -178,7 +178,7 @@ fn many_at_once_stay_within_the_limit_of_the_pool() {
         );
         highest
     });
-    // As vectors grow they take twice as much for a moment.
+    // A growing vector takes twice its size for a moment.
     let most = 2 * ((16 << 20) + CLIENTS * (64 << 10)) + (8 << 20);
     assert!(
         highest.saturating_sub(before) < most,
@@ -227,7 +227,7 @@ fn a_client_that_pauses_goes_on_afterwards() {
             sender.shutdown(std::net::Shutdown::Write).unwrap();
         });
         daemon.usr1_until(|stats| stats.count("session bytes out") > 100_000);
-        // As long as another takes that is given up.
+        // The pause lasts until another client, which began later, has been given up.
         let mut silent = unix(&daemon);
         let also = scope.spawn(move || silent.write_all(&noise(8_000_000)));
         daemon.stderr_wait("--max-buffer");
@@ -255,7 +255,7 @@ fn a_worker_without_an_end_does_not_keep_its_client_from_reading() {
 
 /// No wait: the client has ended, and its bytes are for its worker.
 #[test]
-fn what_is_held_is_dropped_with_a_client_that_goes() {
+fn held_output_is_dropped_with_a_client_that_goes() {
     let (daemon, _home) = sessions(1, "exec cat", &[]);
     for _ in 0..3 {
         let mut client = unix(&daemon);

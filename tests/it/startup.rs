@@ -121,7 +121,7 @@ fn a_limit_on_open_files_below_the_default_is_a_warning() {
         .and_then(|room| room.parse().ok())
         .unwrap_or_else(|| panic!("{warning}"));
     assert!(room > 100 && room < 256, "{warning}");
-    // As many are really served, and one more is told so.
+    // Exactly the reported number is served, and one more is refused.
     let mut idle: Vec<_> = (0..room).map(|_| daemon.client()).collect();
     assert_eq!(daemon.client().read_to_end_or_reset(), b"ERR\n");
     daemon.usr1_until(|stats| stats.count("refused max-conn") == 1);

@@ -52,7 +52,7 @@ fn at_work(daemon: &Daemon, gate: &Gate, texts: &[String]) -> (Vec<Client>, Vec<
 }
 
 #[test]
-fn what_workers_answered_while_the_daemon_was_stopped_arrives() {
+fn answers_given_while_the_daemon_was_suspended_arrive() {
     let gate = Gate::new();
     let times = ["--busy-timeout", TIME, "--read-timeout", TIME, "--max-request", "1M"];
     let daemon = Daemon::pool(6, &worker_command(&[]), &times);
@@ -83,7 +83,7 @@ fn what_workers_answered_while_the_daemon_was_stopped_arrives() {
 
 /// Its turn comes as late as everything else, with a worker that has answered in time.
 #[test]
-fn a_request_that_waited_while_the_daemon_was_stopped_is_served() {
+fn a_request_that_waited_while_the_daemon_was_suspended_is_served() {
     let gate = Gate::new();
     for rest in ["0s", "50ms"] {
         let times = ["--busy-timeout", "60s", "--queue-timeout", TIME, "--rest", rest];
@@ -119,7 +119,7 @@ fn a_worker_that_has_not_answered_by_then_is_stopped() {
 }
 
 #[test]
-fn a_program_that_ended_while_the_daemon_was_stopped_was_in_time() {
+fn a_program_that_ended_while_the_daemon_was_suspended_was_in_time() {
     let gate = Gate::new();
     let (daemon, _home) = door(&["--timeout", TIME]);
     let mut client = ExecClient::connect(&daemon);
@@ -140,7 +140,7 @@ fn a_program_that_ended_while_the_daemon_was_stopped_was_in_time() {
     assert_eq!(daemon.usr1().count("runs timeout"), 0);
 }
 
-/// A command that runs a worker, with these limits. At its gate that is told what to say, and it ends with its input.
+/// A command that runs a worker, with these limits. It gets its words at its gate, and ends with its input.
 fn at_command(limits: &str) -> (Torc, Daemon) {
     let group = format!("name = 'work'; cmd = '@/work'; {limits}");
     let torc = torc(&[&group]).script("work", &format!("exec {}", worker_command(&[])));
@@ -162,7 +162,7 @@ fn long_text() -> String {
 }
 
 #[test]
-fn a_command_that_answered_while_the_daemon_was_stopped_was_in_time() {
+fn a_command_that_answered_while_the_daemon_was_suspended_was_in_time() {
     let gate = Gate::new();
     let (_torc, daemon) = at_command("threads = 2; timeout = 5;");
     let (mut short, at_short) = (commanding(&daemon, &gate, "done"), gate.arrival());
@@ -187,7 +187,7 @@ fn a_command_that_answered_while_the_daemon_was_stopped_was_in_time() {
 
 /// Its turn came as late as everything else.
 #[test]
-fn a_client_that_waited_for_a_command_while_the_daemon_was_stopped_gets_it() {
+fn a_client_that_waited_for_a_command_while_the_daemon_was_suspended_gets_it() {
     let gate = Gate::new();
     let (_torc, daemon) = at_command("threads = 1; queue = 1; max_wait = 5; timeout = 60;");
     let mut first = commanding(&daemon, &gate, &long_text());
@@ -218,7 +218,7 @@ fn full_listener() -> (TcpListener, TcpStream) {
 
 /// The connection was made while it was stopped, and its time for that is over when it goes on.
 #[test]
-fn a_connection_that_was_made_while_call_was_stopped_is_made() {
+fn a_connection_made_while_call_was_suspended_is_used() {
     let (listener, _first) = full_listener();
     let address = listener.local_addr().expect("an address");
     let mut command = Command::new(env!("CARGO_BIN_EXE_iotcpd"));
@@ -241,7 +241,7 @@ fn a_connection_that_was_made_while_call_was_stopped_is_made() {
 }
 
 #[test]
-fn an_answer_that_came_while_ask_was_stopped_is_the_answer() {
+fn an_answer_that_came_while_ask_was_suspended_is_the_answer() {
     let gate = Gate::new();
     let daemon = Daemon::pool(1, &worker_command(&[]), &["--busy-timeout", "60s"]);
     let mut command = Command::new(env!("CARGO_BIN_EXE_iotcpd"));

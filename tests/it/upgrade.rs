@@ -207,7 +207,7 @@ fn under_load_three_upgrades_in_a_row_lose_nothing() {
         serving = new;
     }
     load.wait(50);
-    // And every worker is replaced in between, which is nothing to notice either.
+    // Every worker is replaced in between, which no client notices either.
     signal(serving, Signal::SIGHUP);
     daemon.stderr_wait("every worker has been replaced");
     load.wait(50);
@@ -270,7 +270,7 @@ impl Running {
         self.daemon.ask("arguments")
     }
 
-    /// That the daemon that was started first serves, as it did.
+    /// Asserts that the daemon that was started first serves, as it did.
     #[track_caller]
     fn assert_untouched(&self) {
         assert_eq!(self.arguments(), "\"old\"\n");
@@ -569,7 +569,7 @@ fn a_new_one_that_cannot_start_leaves_the_old_one_in_service() {
     running.installation.turn_to(&program);
     fails("cannot run");
 
-    // And once all is well again, it works.
+    // Once the cause is gone, an upgrade works.
     running.write(&table(&[&running.socket("s")], &["new"], ""));
     running.installation.install("v2");
     upgrade(daemon, daemon.pid(), 1);

@@ -171,7 +171,7 @@ fn check(file: &Path, door: &[&str]) {
     assert_eq!(stderr, "", "of {}", file.display());
 }
 
-/// That the process is of the program under test, and nothing was lost on the way.
+/// Asserts that the process runs the program under test, and that nothing was lost on the way.
 #[track_caller]
 fn assert_succeeded(daemon: &Daemon, installation: &Installation, serving: i32) {
     assert_eq!(program_of(serving), Some(installation.version("v2")));

@@ -261,7 +261,7 @@ impl World {
         }
         let number = self.next_line;
         self.next_line += 1;
-        // The first line decides; what is told is as good as decided.
+        // The first line decides, unless a flag has decided already.
         let fits = number == 0 || self.asking == Asking::Plainly || !self.dice.percent(3);
         let question = format!("http://host-{number}/ 10.0.0.1/- - GET");
         let (channel, mut line) = match self.asking {

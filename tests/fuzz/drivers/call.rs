@@ -3,7 +3,7 @@
 use super::Choices;
 use iotcpd::internals::call::{AnswerError, AnswerReader, Finding, Output, ProgramEnd};
 
-/// All that an answer has come to.
+/// The contents of an answer.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Read {
     stdout: Vec<u8>,

@@ -4,7 +4,7 @@ use super::Choices;
 use iotcpd::internals::exec::{End, Found, PER_ARGUMENT, Protocol, Wrong};
 use iotcpd::internals::framing::PASSED_ON;
 
-/// All that a stream has come to.
+/// The contents of a stream.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Read {
     arguments: Option<Vec<Vec<u8>>>,

@@ -10,10 +10,11 @@ use iotcpd::internals::pool::core::{
 };
 use iotcpd::internals::pool::options::{Mode, Policy, PoolSize};
 
-/// `Dispatcher`: a few bytes are the policy, the rest decides what happens, and to whom: also to workers and requests that are
-/// gone, and in states in which it does not happen, for every pair of state and event is decided. The dispatcher's own
-/// invariants are checked after each event; here, that an answer comes from the worker that has the request, that every
-/// request ends once, and that nothing is left in the end. (`tests/sim/pool.rs` has a model that holds the promises.)
+/// `Dispatcher`: a few bytes are the policy, the rest decides what happens, and to whom: also to workers and requests
+/// that are gone, and in states in which it does not happen, for every pair of state and event is decided. The
+/// dispatcher's own invariants are checked after each event; here, that an answer comes from the worker that has the
+/// request, that every request ends once, and that nothing is left in the end. (`tests/sim/pool.rs` has a model that
+/// holds the promises.)
 pub fn fuzz_dispatcher(input: &[u8]) {
     let mut world = World::new(Choices::new(input));
     world.act();

@@ -87,7 +87,7 @@ pub(crate) fn wait_orphan(pid: i32) -> WaitStatus {
     thread::spawn(move || {
         let status = loop {
             match waitpid(Pid::from_raw(pid), None) {
-                // Not ours yet.
+                // It is not a child of ours yet.
                 Err(Errno::ECHILD | Errno::EINTR) => thread::yield_now(),
                 outcome => break outcome,
             }
@@ -100,8 +100,8 @@ pub(crate) fn wait_orphan(pid: i32) -> WaitStatus {
     status.expect("wait for a child")
 }
 
-/// Waits until no process carries `mark`. `Err` names the ones that stayed; they are killed, so that one failed test does
-/// not disturb the next.
+/// Waits until no process carries `mark`. `Err` names the ones that stayed; they are killed, so that one failed test
+/// does not disturb the next.
 pub(crate) fn wait_all_gone(mark: &str) -> Result<(), String> {
     let (done, waiting) = mpsc::channel();
     let thread_mark = mark.to_owned();

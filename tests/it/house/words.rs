@@ -122,7 +122,7 @@ fn comments_are_sentences_with_a_noun_for_their_subject() {
 }
 
 #[test]
-fn comments_say_who_is_meant() {
+fn comments_name_what_they_speak_of() {
     assert_eq!(
         riddles_in("Nobody's; those that\u{2026} newanew"),
         ["nobody", "those that"]
@@ -175,7 +175,7 @@ fn is_head_of_function(before: &str) -> bool {
 }
 
 #[test]
-fn what_changes_something_is_not_named_like_a_question() {
+fn a_function_that_changes_something_is_not_named_like_a_question() {
     let mut offences: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for file in sources() {
         for (number, name) in changing_functions(&file) {
