@@ -2,6 +2,8 @@
 //!
 //! One test program for all doors, a file per subject. Everything here drives the real `iotcpd` through [`harness`];
 //! decisions that need no process are tested beside their code and in `tests/sim`.
+//!
+//! Each module is under `#[cfg(test)]` because clippy lets only such code unwrap.
 
 #[cfg(test)]
 mod ask;
