@@ -36,15 +36,12 @@ const BEGINNINGS_ALLOWED: Allowed = &[
     ("config", 45),
     ("daemon", 59),
     ("doors", 644),
-    ("examples", 90),
     ("framing", 24),
     ("net", 54),
     ("process", 143),
     ("reactor", 16),
     ("relay", 21),
     ("stats", 5),
-    ("tests/fuzz", 12),
-    ("tests/it", 126),
     ("tests/sim", 22),
 ];
 
@@ -52,13 +49,10 @@ const BEGINNINGS_ALLOWED: Allowed = &[
 const RIDDLES_ALLOWED: Allowed = &[
     ("daemon", 33),
     ("doors", 346),
-    ("examples", 62),
     ("framing", 18),
     ("net", 33),
     ("process", 73),
     ("relay", 10),
-    ("tests/fuzz", 11),
-    ("tests/it", 127),
     ("tests/sim", 19),
 ];
 
