@@ -199,7 +199,7 @@ impl From<ErrorKind> for Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::System(errno) => out.write_str(&words(&io::Error::from_raw_os_error(*errno))),
+            Self::System(errno) => out.write_str(&error_text(&io::Error::from_raw_os_error(*errno))),
             Self::Other(kind) => kind.fmt(out),
         }
     }
@@ -208,7 +208,7 @@ impl fmt::Display for Reason {
 /// Returns the text of an error for people: without the number that std appends to the words of the system, and without
 /// the words that std puts before those of the resolver.
 #[must_use]
-pub fn words(error: &io::Error) -> String {
+pub fn error_text(error: &io::Error) -> String {
     let text = error.to_string();
     if let Some(errno) = error.raw_os_error() {
         let number = format!(" (os error {errno})");
@@ -228,16 +228,16 @@ mod tests {
     #[test]
     fn the_system_is_quoted_in_its_own_words() {
         let missing = io::Error::from_raw_os_error(libc::ENOENT);
-        assert_eq!(words(&missing), "No such file or directory");
+        assert_eq!(error_text(&missing), "No such file or directory");
         assert_eq!(Reason::from(&missing).to_string(), "No such file or directory");
-        assert_eq!(words(&ErrorKind::NotFound.into()), "No such file or directory");
+        assert_eq!(error_text(&ErrorKind::NotFound.into()), "No such file or directory");
         assert_eq!(
             Reason::from(ErrorKind::ConnectionRefused),
             Reason::System(libc::ECONNREFUSED)
         );
-        assert_eq!(words(&io::Error::other("something else")), "something else");
+        assert_eq!(error_text(&io::Error::other("something else")), "something else");
         let unknown = io::Error::other("failed to lookup address information: Name or service not known");
-        assert_eq!(words(&unknown), "Name or service not known");
+        assert_eq!(error_text(&unknown), "Name or service not known");
         assert_eq!(
             Reason::from(ErrorKind::WriteZero).to_string(),
             ErrorKind::WriteZero.to_string()

@@ -5,7 +5,7 @@ use clap::Args;
 use super::exit_codes::ExitCodesFlag;
 use super::socket;
 use crate::config::lower::log::LogSettings;
-use crate::config::lower::{self, Mistake, Origin};
+use crate::config::lower::{self, KeyRef, Mistake};
 use crate::config::spec::exec::ExecSpec;
 use crate::daemon::{self, Plan};
 use crate::doors;
@@ -58,10 +58,10 @@ fn options(flags: &Flags) -> Result<Options, Error> {
 /// Returns the message about a mistake. SOCKET was inserted as the first address of `--listen`; a mistake in it is
 /// reported as one in SOCKET.
 fn message(mistake: &Mistake) -> String {
-    let told = mistake.of_flags();
+    let told = mistake.for_flags();
     let of_socket = told
         .strip_prefix("--listen")
-        .filter(|_| mistake.origin == Origin::element("listen", 0));
+        .filter(|_| mistake.origin == KeyRef::element("listen", 0));
     of_socket.map_or_else(|| format!("iotcpd: {told}"), |rest| format!("iotcpd: SOCKET{rest}"))
 }
 

@@ -30,7 +30,7 @@ impl File {
             Some(path) => path,
             None => default_file(command, PathBuf::from(DEFAULT))?,
         };
-        Ok(Source::of(path))
+        Ok(Source::from_path(path))
     }
 }
 

@@ -26,7 +26,7 @@ fn options(spec: &PoolSpec) -> Result<Options, Error> {
         Err(mistakes) => {
             let lines: Vec<_> = mistakes
                 .iter()
-                .map(|mistake| format!("iotcpd: {}", mistake.of_flags()))
+                .map(|mistake| format!("iotcpd: {}", mistake.for_flags()))
                 .collect();
             Err(Error::mistakes(lines))
         }

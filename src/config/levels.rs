@@ -62,8 +62,8 @@ impl FromStr for Levels {
             }
             match part.split_once('=') {
                 Some((room, written)) => {
-                    let path = path_of(room.trim()).ok_or_else(|| no_room(room.trim()))?;
-                    let level = level(written.trim()).ok_or_else(|| no_level(written.trim()))?;
+                    let path = path_of(room.trim()).ok_or_else(|| unknown_room(room.trim()))?;
+                    let level = level(written.trim()).ok_or_else(|| unknown_level(written.trim()))?;
                     if path == ALL {
                         filter.set_base(level);
                     } else {
@@ -119,7 +119,7 @@ const ELSEWHERE: [(&str, &str); 10] = [
     ("none", "off"),
 ];
 
-fn no_level(written: &str) -> LevelsError {
+fn unknown_level(written: &str) -> LevelsError {
     let what = format!("there is no level {}", Quoted(written));
     let elsewhere = ELSEWHERE.iter().find(|(word, _)| word.eq_ignore_ascii_case(written));
     match elsewhere
@@ -131,7 +131,7 @@ fn no_level(written: &str) -> LevelsError {
     }
 }
 
-fn no_room(written: &str) -> LevelsError {
+fn unknown_room(written: &str) -> LevelsError {
     let what = format!("there is no room {}", Quoted(written));
     // The wrong part of a path is most often the last.
     match nearest(written.rsplit("::").next().unwrap_or(written), room_names()) {
@@ -146,7 +146,7 @@ fn not_a_level(written: &str) -> LevelsError {
         let what = format!("{} is a room, and no level", Quoted(written));
         return error(&what, &format!("write for example {written}=debug"));
     }
-    no_level(written)
+    unknown_level(written)
 }
 
 fn choice(words: impl Iterator<Item = &'static str>) -> String {

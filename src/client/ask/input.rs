@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 /// The largest number of bytes of a line without its LF: sixteen times the longest line that a pool takes by default,
-/// and a hundred times the longest that Squid sends (protocols.md §2).
+/// and a hundred times the longest that Squid sends.
 pub const LONGEST_LINE: usize = 1024 * 1024;
 
 /// One line from standard input, without its LF.

@@ -12,7 +12,7 @@ use super::input::LONGEST_LINE;
 use super::options::Privacy;
 use super::protocol::Protocol;
 use crate::amount;
-use crate::error::words;
+use crate::error::error_text;
 use crate::net::addr::ConnectAddr;
 use crate::stats::throttle::{Throttle, Verdict};
 use crate::stats::{Snapshot, text};
@@ -137,7 +137,7 @@ impl Reporter {
         name: &ConnectAddr,
         error: &std::io::Error,
     ) {
-        let why = words(error);
+        let why = error_text(error);
         if self.unresolved.get(&address) == Some(&why) {
             return;
         }

@@ -14,7 +14,7 @@ use super::super::stdio::{self, Chunk};
 use super::super::target::{self, Target};
 use super::core::{Call, CallAction, CallEvent, ConnectError, InputSource, Outcome, Output, WriteError};
 use super::options::Options;
-use crate::error::words;
+use crate::error::error_text;
 use crate::net::addr::ConnectAddr;
 use crate::net::standard::Standard;
 use crate::net::stream::Stream;
@@ -218,7 +218,7 @@ impl Shell {
                 link.readable = false;
                 return false;
             }
-            Err(error) => self.handle(cx, CallEvent::Closed(Some(words(&error)))),
+            Err(error) => self.handle(cx, CallEvent::Closed(Some(error_text(&error)))),
         }
         true
     }
@@ -228,7 +228,7 @@ impl Shell {
     fn read_input(&mut self, cx: &mut Context<'_>) {
         match stdio::InputThread::start(cx, Standard::Input) {
             Ok(input) => self.input = Some(input),
-            Err(error) => self.handle(cx, CallEvent::InputFailed(words(&error))),
+            Err(error) => self.handle(cx, CallEvent::InputFailed(error_text(&error))),
         }
     }
 
@@ -267,7 +267,7 @@ impl Shell {
                 Some(Err(error)) => {
                     let broken = match error.kind() {
                         ErrorKind::BrokenPipe => WriteError::BrokenPipe,
-                        _ => WriteError::Other(words(&error)),
+                        _ => WriteError::Other(error_text(&error)),
                     };
                     self.handle(cx, CallEvent::OutputFailed(*which, broken));
                 }
@@ -292,7 +292,7 @@ impl Link {
 fn connect_error(error: &io::Error) -> ConnectError {
     match error.kind() {
         ErrorKind::WouldBlock => ConnectError::Full,
-        _ => ConnectError::Other(words(error)),
+        _ => ConnectError::Other(error_text(error)),
     }
 }
 
@@ -319,7 +319,7 @@ impl Service for Shell {
                 self.targets = found.into_iter().map(Target::Tcp).collect();
                 self.handle(cx, CallEvent::Targets(self.targets.len()));
             }
-            Some(Err(error)) => self.handle(cx, CallEvent::Unresolved(words(&error))),
+            Some(Err(error)) => self.handle(cx, CallEvent::Unresolved(error_text(&error))),
             None => {}
         }
         // The reports of the streams are taken at the end of the turn.

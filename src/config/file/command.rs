@@ -8,7 +8,7 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use super::keys::{Keys, Section};
 use super::report::Report;
-use super::{Found, accept};
+use super::{Collected, accept};
 use crate::config::lower::{self, Entry, Program};
 use crate::config::quote::Quoted;
 use crate::config::spec::command::{CommandSpec, EntrySpec};
@@ -40,7 +40,7 @@ pub(super) struct DoorParts<'t, 'i> {
 }
 
 /// Reads a table `[command.NAME]`.
-pub(super) fn read_table(section: &Section<'_, '_>, found: &mut Found<'_>) -> Option<Options> {
+pub(super) fn read_table(section: &Section<'_, '_>, found: &mut Collected<'_>) -> Option<Options> {
     let mut own = section.table.clone();
     let commands = own.remove(COMMANDS);
     let groups = match commands {
@@ -92,7 +92,7 @@ fn groups<'i>(commands: Spanned<DeValue<'i>>, door: &str, report: &mut Report<'_
 }
 
 /// Reads the door and its commands. Returns `None` after a mistake, which has been reported.
-pub(super) fn read(written: DoorParts<'_, '_>, found: &mut Found<'_>) -> Option<Options> {
+pub(super) fn read(written: DoorParts<'_, '_>, found: &mut Collected<'_>) -> Option<Options> {
     let DoorParts {
         section,
         others,
@@ -108,16 +108,16 @@ pub(super) fn read(written: DoorParts<'_, '_>, found: &mut Found<'_>) -> Option<
     if let Err(mistakes) = &mut lowered {
         // An unreadable address has been reported; that there is no address would be a second report.
         let listens = section.table.contains_key("listen") && !keys.all_read();
-        mistakes.retain(|mistake| !(listens && mistake.origin == lower::Origin::key("listen")));
+        mistakes.retain(|mistake| !(listens && mistake.origin == lower::KeyRef::key("listen")));
         for mistake in mistakes.extract_if(.., |mistake| of_flags.contains(&mistake.origin.key)) {
-            found.report.add_general(format!("iotcpd: {}", mistake.of_flags()));
+            found.report.add_general(format!("iotcpd: {}", mistake.for_flags()));
         }
     }
     accept(&keys, lowered, found).filter(|_| all_read)
 }
 
 /// Reads one command. Returns `None` after a mistake, which has been reported.
-fn read_group(group: &Group<'_>, program: Program, found: &mut Found<'_>) -> Option<Command> {
+fn read_group(group: &Group<'_>, program: Program, found: &mut Collected<'_>) -> Option<Command> {
     let report = &mut found.report;
     let name = group.name.get_ref();
     let wrong_name = lower::wrong_name(name);

@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
-use crate::error::{Blame, Error, words};
+use crate::error::{Blame, Error, error_text};
 
 /// The largest file that is read, in bytes: a thousand times the longest configuration seen.
 const LARGEST: u64 = 16 * 1024 * 1024;
@@ -41,7 +41,7 @@ pub(super) struct Refusal {
 impl From<io::Error> for Refusal {
     fn from(error: io::Error) -> Self {
         Refusal {
-            what: words(&error),
+            what: error_text(&error),
             remedy: "check the path and the permissions",
             is_missing: error.kind() == io::ErrorKind::NotFound,
         }

@@ -12,7 +12,7 @@ pub(super) enum ReadAs {
 
 /// The apparent kind of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Nature {
+pub(super) struct ForeignFile {
     /// The end of the sentence "it looks like".
     pub(super) what: &'static str,
     /// The advice what to do.
@@ -30,10 +30,10 @@ impl ReadAs {
     }
 }
 
-impl Nature {
+impl ForeignFile {
     /// Returns the one message about the file `name`.
     pub(super) fn message(self, name: &str, read_as: ReadAs) -> String {
-        let (read_as, Nature { what, remedy }) = (read_as.words(name), self);
+        let (read_as, ForeignFile { what, remedy }) = (read_as.words(name), self);
         format!("{name}:1:1: this is read as {read_as}, and looks like {what}; {remedy}")
     }
 }
@@ -53,36 +53,36 @@ pub(super) fn unknown(name: &str, bytes: &[u8], read_as: ReadAs) -> Option<Strin
     ))
 }
 
-const fn nature(what: &'static str, remedy: &'static str) -> Nature {
-    Nature { what, remedy }
+const fn foreign(what: &'static str, remedy: &'static str) -> ForeignFile {
+    ForeignFile { what, remedy }
 }
 
 const OTHER_FILE: &str = "name the file that describes the services";
 const SAVE_AS_UTF_8: &str = "save it as UTF-8";
 
 /// The first bytes of files that are not text.
-const MAGIC: &[(&[u8], Nature)] = &[
+const MAGIC: &[(&[u8], ForeignFile)] = &[
     (
         b"\x7fELF",
-        nature(
+        foreign(
             "a program (ELF)",
             "name the file that describes the services; there the program is the value of `daemon`",
         ),
     ),
-    (b"\x1f\x8b", nature("a compressed file (gzip)", OTHER_FILE)),
-    (b"BZh", nature("a compressed file (bzip2)", OTHER_FILE)),
-    (b"\xfd7zXZ\0", nature("a compressed file (xz)", OTHER_FILE)),
-    (b"\x28\xb5\x2f\xfd", nature("a compressed file (zstd)", OTHER_FILE)),
-    (b"PK\x03\x04", nature("an archive (zip)", OTHER_FILE)),
-    (b"%PDF", nature("a document (PDF)", OTHER_FILE)),
-    (b"\x89PNG", nature("an image (PNG)", OTHER_FILE)),
-    (b"SQLite format 3\0", nature("a database (SQLite)", OTHER_FILE)),
-    (b"\xff\xfe", nature("text in UTF-16", SAVE_AS_UTF_8)),
-    (b"\xfe\xff", nature("text in UTF-16", SAVE_AS_UTF_8)),
-    (b"-----BEGIN ", nature("a key or a certificate (PEM)", OTHER_FILE)),
+    (b"\x1f\x8b", foreign("a compressed file (gzip)", OTHER_FILE)),
+    (b"BZh", foreign("a compressed file (bzip2)", OTHER_FILE)),
+    (b"\xfd7zXZ\0", foreign("a compressed file (xz)", OTHER_FILE)),
+    (b"\x28\xb5\x2f\xfd", foreign("a compressed file (zstd)", OTHER_FILE)),
+    (b"PK\x03\x04", foreign("an archive (zip)", OTHER_FILE)),
+    (b"%PDF", foreign("a document (PDF)", OTHER_FILE)),
+    (b"\x89PNG", foreign("an image (PNG)", OTHER_FILE)),
+    (b"SQLite format 3\0", foreign("a database (SQLite)", OTHER_FILE)),
+    (b"\xff\xfe", foreign("text in UTF-16", SAVE_AS_UTF_8)),
+    (b"\xfe\xff", foreign("text in UTF-16", SAVE_AS_UTF_8)),
+    (b"-----BEGIN ", foreign("a key or a certificate (PEM)", OTHER_FILE)),
     (
         b"#!",
-        nature(
+        foreign(
             "a script",
             "name the file that describes the services; there the script is the value of `daemon`",
         ),
@@ -130,13 +130,13 @@ const SQUIDGUARD_WORDS: &[&str] = &[
 
 /// Returns the apparent kind of a file, if it differs from the format in which it was read. `None` if the file may be a
 /// configuration of that format.
-pub(super) fn recognize(bytes: &[u8], read_as: ReadAs) -> Option<Nature> {
+pub(super) fn recognize(bytes: &[u8], read_as: ReadAs) -> Option<ForeignFile> {
     let bytes = bytes.get(..BEGINNING).unwrap_or(bytes);
-    if let Some((_, nature)) = MAGIC.iter().find(|(magic, _)| bytes.starts_with(magic)) {
-        return Some(*nature);
+    if let Some((_, foreign)) = MAGIC.iter().find(|(magic, _)| bytes.starts_with(magic)) {
+        return Some(*foreign);
     }
     if bytes.contains(&0) {
-        return Some(nature("a binary file", OTHER_FILE));
+        return Some(foreign("a binary file", OTHER_FILE));
     }
     let text = String::from_utf8_lossy(bytes);
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| has_content(line)).collect();
@@ -147,48 +147,48 @@ fn has_content(line: &str) -> bool {
     !line.is_empty() && !line.starts_with(['#', ';']) && !line.starts_with("//")
 }
 
-fn recognize_lines(lines: &[&str], read_as: ReadAs) -> Option<Nature> {
+fn recognize_lines(lines: &[&str], read_as: ReadAs) -> Option<ForeignFile> {
     let first = *lines.first()?;
     let begin = |words: &[&str]| lines.iter().filter(|line| words.contains(&first_word(line))).count();
     let any = |found: fn(&str) -> bool| lines.iter().any(|line| found(line));
     if read_as != ReadAs::Toml && any(is_service_header) {
         let remedy = "give it a name that ends in .toml, and run it with iotcpd run";
-        return Some(nature("a file for iotcpd run", remedy));
+        return Some(foreign("a file for iotcpd run", remedy));
     }
     if read_as != ReadAs::Torc && any(|line| is_libconfig_setting(line, "processes")) {
         let remedy = "give it a name that ends in .cfg, or run it with iotcpd command";
-        return Some(nature("a torc.cfg", remedy));
+        return Some(foreign("a torc.cfg", remedy));
     }
     if any(|line| matches!(line, "[Unit]" | "[Service]" | "[Socket]")) {
-        return Some(nature("a unit of systemd", OTHER_FILE));
+        return Some(foreign("a unit of systemd", OTHER_FILE));
     }
     if begin(&["dbhome"]) > 0 || (any(|line| line.ends_with('{')) && begin(SQUIDGUARD_WORDS) > 1) {
         let remedy = "name the file that describes the services; there it stands in daemon = \"squidGuard -c FILE\"";
-        return Some(nature("a squidGuard.conf", remedy));
+        return Some(foreign("a squidGuard.conf", remedy));
     }
     if begin(SQUID_WORDS) > 0 {
         let remedy = "name the file that describes the services; a squid.conf names iotcpd ask as a helper";
-        return Some(nature("a squid.conf", remedy));
+        return Some(foreign("a squid.conf", remedy));
     }
     if is_command_line(first) {
         let remedy = "write each flag as a key below a table, such as [pool.main] and num-daemons = 8";
-        return Some(nature("a command line", remedy));
+        return Some(foreign("a command line", remedy));
     }
     let like_toml = "write it in TOML, such as [pool.main] and daemon = \"squidGuard -c sg.conf\" below it";
     if first.starts_with('{') || first.starts_with("[{") {
-        return Some(nature("JSON", like_toml));
+        return Some(foreign("JSON", like_toml));
     }
     if first.starts_with('<') {
-        return Some(nature("XML or HTML", OTHER_FILE));
+        return Some(foreign("XML or HTML", OTHER_FILE));
     }
     if first == "---" || first.starts_with("%YAML") || is_yaml_key(first) {
-        return Some(nature("YAML", like_toml));
+        return Some(foreign("YAML", like_toml));
     }
     if first_word(first) == "service" && any(|line| line.starts_with('{')) {
-        return Some(nature("a file of xinetd", like_toml));
+        return Some(foreign("a file of xinetd", like_toml));
     }
     if lines.iter().all(|line| is_variable(line)) {
-        return Some(nature("a list of variables, as in /etc/default", OTHER_FILE));
+        return Some(foreign("a list of variables, as in /etc/default", OTHER_FILE));
     }
     None
 }
@@ -283,7 +283,7 @@ mod tests {
             } else {
                 ReadAs::Torc
             };
-            let found = recognize(text, own).map(|nature| nature.what);
+            let found = recognize(text, own).map(|foreign| foreign.what);
             assert_eq!(found, Some(what), "{:?}", String::from_utf8_lossy(text));
         }
     }

@@ -15,7 +15,7 @@ use toml::de::{DeArray, DeInteger, DeString, DeTable, DeValue, Deserializer};
 use super::definition::Spec;
 use super::report::Report;
 use crate::config::advice;
-use crate::config::lower::Origin;
+use crate::config::lower::KeyRef;
 use crate::config::quote::Quoted;
 use crate::config::spec::command::ArgumentSpec;
 use crate::config::suggest::nearest;
@@ -120,7 +120,7 @@ impl<'t, 'i> Keys<'t, 'i> {
     }
 
     /// Returns the position of a setting, in bytes from the start of the text; that of the header for a default.
-    pub(super) fn place(&self, origin: Origin) -> usize {
+    pub(super) fn place(&self, origin: KeyRef) -> usize {
         let Some(value) = self
             .readable
             .get(origin.key)
@@ -180,24 +180,24 @@ fn readable<'i, S: DeserializeOwned>(
     if !is_list(flag) {
         return match try_alone::<S>(flag, key, value, value.clone()) {
             Ok(()) => (Some(value.clone()), Vec::new()),
-            Err(misread) => (None, vec![misread]),
+            Err(mistake) => (None, vec![mistake]),
         };
     }
     let mut good = DeArray::new();
-    let mut misread = Vec::new();
+    let mut mistakes = Vec::new();
     let elements = elements(value);
     // The author of an empty list, or of the program that writes one, means that no client is allowed.
     if elements.is_empty() && flag.get_long().is_some_and(|name| name.starts_with("allow")) {
         let text = "an empty list would allow everything, as none does; name what is allowed, or leave it out";
-        misread.push((value.span().start, text.to_owned()));
+        mistakes.push((value.span().start, text.to_owned()));
     }
     for element in elements {
         match try_alone::<S>(flag, key, element, list_of(element)) {
             Ok(()) => good.push(element.clone()),
-            Err(wrong) => misread.push(wrong),
+            Err(wrong) => mistakes.push(wrong),
         }
     }
-    (Some(Spanned::new(value.span(), DeValue::Array(good))), misread)
+    (Some(Spanned::new(value.span(), DeValue::Array(good))), mistakes)
 }
 
 /// Returns the elements of a list. A key that may be repeated also accepts a single value instead of a list.

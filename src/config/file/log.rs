@@ -3,7 +3,7 @@
 use toml::Spanned;
 use toml::de::{DeString, DeValue};
 
-use super::Found;
+use super::Collected;
 use super::keys::{Keys, Section};
 use crate::config::spec::log::{LogSpec, LogTable};
 
@@ -11,7 +11,7 @@ use crate::config::spec::log::{LogSpec, LogTable};
 pub(super) const KIND: &str = "log";
 
 /// Reads the table into `found`.
-pub(super) fn read(kind: &Spanned<DeString<'_>>, value: &Spanned<DeValue<'_>>, found: &mut Found<'_>) {
+pub(super) fn read(kind: &Spanned<DeString<'_>>, value: &Spanned<DeValue<'_>>, found: &mut Collected<'_>) {
     let Some(table) = value.get_ref().as_table() else {
         let text = "`log` is a table of its own; write [log], and below it level = \"info\"";
         found.report.add(kind.span().start, text);

@@ -12,12 +12,12 @@
 mod command;
 mod contents;
 mod definition;
+mod foreign;
 mod keys;
 mod log;
-mod nature;
 mod needs;
-mod outside;
 mod report;
+mod top_level;
 mod torc;
 
 use std::collections::{HashMap, HashSet};
@@ -27,8 +27,8 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use self::contents::contents;
+use self::foreign::ReadAs;
 use self::keys::{Keys, Section};
-use self::nature::ReadAs;
 use self::needs::{Needs, Scope};
 use self::report::Report;
 pub use self::torc::{load as load_torc, read as read_torc};
@@ -58,7 +58,7 @@ pub enum Source {
 impl Source {
     /// Returns the source for a file without flags. The name shows the kind: the files of torcd end in `.cfg`.
     #[must_use]
-    pub fn of(path: PathBuf) -> Self {
+    pub fn from_path(path: PathBuf) -> Self {
         if path.extension().is_some_and(|extension| extension == "cfg") {
             let flags = Box::default();
             Source::Torc { path, flags }
@@ -112,7 +112,7 @@ struct Door {
     /// The name of its tables.
     kind: &'static str,
     /// Reads one table and adds the service to those found so far.
-    read: fn(&Section<'_, '_>, &mut Found<'_>),
+    read: fn(&Section<'_, '_>, &mut Collected<'_>),
 }
 
 /// The doors that a file may describe.
@@ -135,7 +135,7 @@ const DOORS: [Door; 3] = [
 const LONGEST_NAME: usize = 64;
 
 /// The results of reading so far.
-struct Found<'t> {
+struct Collected<'t> {
     services: Vec<Options>,
     log: LogSpec,
     /// The names of all services, including unreadable ones.
@@ -147,9 +147,9 @@ struct Found<'t> {
     report: Report<'t>,
 }
 
-impl<'t> Found<'t> {
+impl<'t> Collected<'t> {
     fn new(report: Report<'t>, scope: Scope) -> Self {
-        Found {
+        Collected {
             services: Vec::new(),
             log: LogSpec::default(),
             names: HashSet::new(),
@@ -200,7 +200,7 @@ pub fn read(name: &str, bytes: &[u8]) -> Result<Vec<Options>, Error> {
 
 fn read_bytes(name: &str, bytes: &[u8], scope: Scope) -> Result<Contents, Error> {
     let (text, not_utf_8) = decode(bytes);
-    let mut found = Found::new(Report::new(name, &text), scope);
+    let mut found = Collected::new(Report::new(name, &text), scope);
     for offset in &not_utf_8 {
         let text = "this is not UTF-8; save the file in that encoding";
         found.report.add_syntax(*offset, text);
@@ -213,10 +213,10 @@ fn read_bytes(name: &str, bytes: &[u8], scope: Scope) -> Result<Contents, Error>
             .keys()
             .any(|kind| door(kind.get_ref()).is_some() || kind.get_ref() == log::KIND);
     if is_foreign {
-        if let Some(nature) = nature::recognize(bytes, ReadAs::Toml) {
-            return Err(Error::mistakes(vec![nature.message(name, ReadAs::Toml)]));
+        if let Some(foreign) = foreign::recognize(bytes, ReadAs::Toml) {
+            return Err(Error::mistakes(vec![foreign.message(name, ReadAs::Toml)]));
         }
-        if let Some(line) = nature::unknown(name, bytes, ReadAs::Toml) {
+        if let Some(line) = foreign::unknown(name, bytes, ReadAs::Toml) {
             found.report.add_general(line);
         }
     }
@@ -280,9 +280,9 @@ fn door(kind: &str) -> Option<&'static Door> {
 }
 
 /// Reads every service of one kind.
-fn read_kind(kind: &Spanned<DeString<'_>>, named: &Spanned<DeValue<'_>>, found: &mut Found<'_>) {
+fn read_kind(kind: &Spanned<DeString<'_>>, named: &Spanned<DeValue<'_>>, found: &mut Collected<'_>) {
     let Some(door) = door(kind.get_ref()) else {
-        let text = || outside::message(kind.get_ref(), named.get_ref());
+        let text = || top_level::message(kind.get_ref(), named.get_ref());
         return found.report.add_lazily(kind.span().start, text);
     };
     let Some(tables) = named.get_ref().as_table().filter(|table| !table.is_empty()) else {
@@ -315,7 +315,7 @@ fn read_kind(kind: &Spanned<DeString<'_>>, named: &Spanned<DeValue<'_>>, found: 
     }
 }
 
-fn check_name(name: &Spanned<DeString<'_>>, found: &mut Found<'_>) {
+fn check_name(name: &Spanned<DeString<'_>>, found: &mut Collected<'_>) {
     let written = name.get_ref();
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if written.is_empty() || written.len() > LONGEST_NAME || !written.chars().all(plain) {
@@ -329,7 +329,7 @@ fn check_name(name: &Spanned<DeString<'_>>, found: &mut Found<'_>) {
 
 /// Reports a second service of the same name. Logs, statistics and a reload identify a service by its name alone, so
 /// services of two kinds cannot share one.
-fn check_unique(name: &Spanned<DeString<'_>>, found: &mut Found<'_>) {
+fn check_unique(name: &Spanned<DeString<'_>>, found: &mut Collected<'_>) {
     let written = name.get_ref();
     if !found.names.insert(written.to_string()) {
         let text = format!(
@@ -340,7 +340,7 @@ fn check_unique(name: &Spanned<DeString<'_>>, found: &mut Found<'_>) {
     }
 }
 
-fn read_pool(section: &Section<'_, '_>, found: &mut Found<'_>) {
+fn read_pool(section: &Section<'_, '_>, found: &mut Collected<'_>) {
     let (spec, keys) = Keys::read(section, &mut found.report);
     let lowered = lower::pool(section.name.get_ref(), &spec);
     // The needs are checked in spite of other mistakes, so that both are reported.
@@ -360,7 +360,7 @@ fn read_pool(section: &Section<'_, '_>, found: &mut Found<'_>) {
     }
 }
 
-fn read_exec(section: &Section<'_, '_>, found: &mut Found<'_>) {
+fn read_exec(section: &Section<'_, '_>, found: &mut Collected<'_>) {
     let (spec, keys) = Keys::read::<ExecSpec>(section, &mut found.report);
     let lowered = lower::exec(section.name.get_ref(), &spec);
     if let Some(needs) = &mut found.needs {
@@ -372,14 +372,14 @@ fn read_exec(section: &Section<'_, '_>, found: &mut Found<'_>) {
     }
 }
 
-fn read_command(section: &Section<'_, '_>, found: &mut Found<'_>) {
+fn read_command(section: &Section<'_, '_>, found: &mut Collected<'_>) {
     if let Some(options) = command::read_table(section, found) {
         found.services.push(Options::Command(Box::new(options)));
     }
 }
 
 /// Takes the result of lowering: records the addresses, or reports the mistakes at their positions.
-fn accept<O>(keys: &Keys<'_, '_>, lowered: Result<Lowered<O>, Vec<Mistake>>, found: &mut Found<'_>) -> Option<O> {
+fn accept<O>(keys: &Keys<'_, '_>, lowered: Result<Lowered<O>, Vec<Mistake>>, found: &mut Collected<'_>) -> Option<O> {
     match lowered {
         Ok(Lowered { options, listen }) => {
             // If a key is unreadable, an address may be a default that is not wanted.
@@ -402,7 +402,7 @@ fn accept<O>(keys: &Keys<'_, '_>, lowered: Result<Lowered<O>, Vec<Mistake>>, fou
 }
 
 /// Reports each address on which two services would listen.
-fn report_clashes(found: &mut Found<'_>) {
+fn report_clashes(found: &mut Collected<'_>) {
     found.listening.sort_by_key(|(_, offset, _)| *offset);
     // Only addresses with the same port can conflict, or addresses without a port.
     let mut before: HashMap<Option<u16>, Vec<(&str, &ListenAddr)>> = HashMap::new();

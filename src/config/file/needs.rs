@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::keys::Keys;
 use super::report::Report;
-use crate::config::lower::Origin;
+use crate::config::lower::KeyRef;
 use crate::config::quote::Quoted;
 use crate::doors::pool::options::Options;
 use crate::doors::pool::squidguard;
@@ -58,19 +58,19 @@ impl Needs {
             WorkerChoice::Operator
         };
         let need = Need::Configuration(Box::new(options.process.clone()), choice);
-        self.list.push((keys.place(Origin::key("daemon")), need));
+        self.list.push((keys.place(KeyRef::key("daemon")), need));
     }
 
     /// Adds the program of a service or a command; `key` is its key.
     pub(super) fn add_process(&mut self, keys: &Keys<'_, '_>, key: &'static str, process: &ProcessSpec) {
         let need = Need::Program(key, Box::new(process.clone()));
-        self.list.push((keys.place(Origin::key(key)), need));
+        self.list.push((keys.place(KeyRef::key(key)), need));
     }
 
     /// Adds the directory in which programs are started, if it is set; an empty name was reported before.
     pub(super) fn add_directory(&mut self, keys: &Keys<'_, '_>, chdir: Option<&str>) {
         if let Some(directory) = chdir.filter(|name| !name.is_empty()) {
-            let place = keys.place(Origin::key("chdir"));
+            let place = keys.place(KeyRef::key("chdir"));
             self.list.push((place, Need::Directory(directory.into())));
         }
     }
@@ -79,7 +79,7 @@ impl Needs {
     pub(super) fn add_permitted(&mut self, keys: &Keys<'_, '_>, patterns: &[String]) {
         let written_out = |text: &&String| text.starts_with('/') && !text.contains(['*', '?', '[']);
         for (index, text) in patterns.iter().enumerate().filter(|(_, text)| written_out(text)) {
-            let place = keys.place(Origin::element("allow-program", index));
+            let place = keys.place(KeyRef::element("allow-program", index));
             self.list.push((place, Need::Permitted(text.into())));
         }
     }

@@ -175,7 +175,7 @@ impl<'t> Report<'t> {
         findings.filter_map(move |(offset, text)| {
             while let Some((number, part)) = parts.next_if(|(_, part)| part.start <= offset) {
                 let text = self.text.get(part.start..).unwrap_or_default();
-                current = Some((number, part, Reading::begin(text)));
+                current = Some((number, part, Scan::begin(text)));
             }
             let (number, part, reading) = current.as_mut()?;
             let (line, column) = reading.position(offset.saturating_sub(part.start));
@@ -212,7 +212,7 @@ impl fmt::Display for Position<'_> {
 }
 
 /// A text that is scanned once from start to end, to convert offsets to positions.
-struct Reading<'t> {
+struct Scan<'t> {
     rest: &'t str,
     /// The number of bytes before the rest.
     offset: usize,
@@ -221,9 +221,9 @@ struct Reading<'t> {
     column: usize,
 }
 
-impl<'t> Reading<'t> {
+impl<'t> Scan<'t> {
     fn begin(text: &'t str) -> Self {
-        Reading {
+        Scan {
             rest: text,
             offset: 0,
             line: 1,
@@ -259,10 +259,10 @@ mod tests {
     #[test]
     fn positions_count_from_one_in_characters() {
         let positions = |text, offsets: &[usize]| {
-            let mut reading = Reading::begin(text);
+            let mut reading = Scan::begin(text);
             let told: Vec<_> = offsets.iter().map(|offset| reading.position(*offset)).collect();
             // One scan for all positions, and a new one for each.
-            let alone = offsets.iter().map(|offset| Reading::begin(text).position(*offset));
+            let alone = offsets.iter().map(|offset| Scan::begin(text).position(*offset));
             assert!(alone.eq(told.iter().copied()));
             told
         };

@@ -13,12 +13,12 @@ use clap::{Arg, Command};
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
-use super::Found;
+use super::Collected;
 use super::command::{self, DoorParts, Group};
 use super::contents::{self, Refusal, contents};
 use super::definition::Spec;
+use super::foreign::{self, ReadAs};
 use super::keys::{self, Section};
-use super::nature::{self, ReadAs};
 use super::needs::Scope;
 use super::report::Report;
 use crate::config::bytes;
@@ -99,20 +99,20 @@ pub fn read(name: &str, bytes: &[u8], flags: &CommandSpec) -> Result<Options, Er
 
 fn read_with(name: &str, bytes: &[u8], flags: &CommandSpec, scope: Scope, open: Open<'_>) -> Result<Options, Error> {
     let document = Document::new(name, &bytes::text(bytes), open);
-    let mut found = Found::new(Report::with_parts(document.parts(), document.text()), scope);
-    let (root, misread) = document.settings();
-    let is_whole = misread.is_empty();
+    let mut found = Collected::new(Report::with_parts(document.parts(), document.text()), scope);
+    let (root, errors) = document.settings();
+    let is_whole = errors.is_empty();
     let is_foreign = !is_whole && !root.keys().any(|key| key.get_ref() == PROCESSES);
     if is_foreign {
-        if let Some(nature) = nature::recognize(bytes, ReadAs::Torc) {
-            return Err(Error::mistakes(vec![nature.message(name, ReadAs::Torc)]));
+        if let Some(foreign) = foreign::recognize(bytes, ReadAs::Torc) {
+            return Err(Error::mistakes(vec![foreign.message(name, ReadAs::Torc)]));
         }
-        if let Some(line) = nature::unknown(name, bytes, ReadAs::Torc) {
+        if let Some(line) = foreign::unknown(name, bytes, ReadAs::Torc) {
             found.report.add_general(line);
         }
     }
-    for misread in misread {
-        found.report.add_syntax(misread.offset, misread.text);
+    for error in errors {
+        found.report.add_syntax(error.offset, error.text);
     }
     let options = read_door(root, is_whole, flags, &mut found);
     let (_, lines) = found.conclude();
@@ -123,7 +123,7 @@ fn read_with(name: &str, bytes: &[u8], flags: &CommandSpec, scope: Scope, open: 
 }
 
 /// Reads the door. `is_whole` is false if some of the text could not be parsed: a missing setting may be in that part.
-fn read_door(root: DeTable<'_>, is_whole: bool, flags: &CommandSpec, found: &mut Found<'_>) -> Option<Options> {
+fn read_door(root: DeTable<'_>, is_whole: bool, flags: &CommandSpec, found: &mut Collected<'_>) -> Option<Options> {
     let misplaced = Misplaced::new::<EntrySpec>(&TORCD_KEYS, "belongs to the group of a command in `processes`");
     let mut own = normalized::<CommandSpec>(root, &[PORT, PROCESSES], &misplaced, &mut found.report);
     let groups = match own.remove(PROCESSES) {

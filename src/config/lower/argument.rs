@@ -3,13 +3,13 @@
 use std::ops::RangeInclusive;
 
 use super::pattern::pattern;
-use super::{Mistakes, Origin};
+use super::{KeyRef, Mistakes};
 use crate::config::quote::Quoted;
 use crate::config::spec::command::ArgumentSpec;
 use crate::doors::command::options::Argument;
 
 /// Lowers the rule for the argument at one position. Adds a mistake and returns `None` if it cannot be read.
-pub(super) fn argument(mistakes: &mut Mistakes, origin: Origin, spec: &ArgumentSpec) -> Option<Argument> {
+pub(super) fn argument(mistakes: &mut Mistakes, origin: KeyRef, spec: &ArgumentSpec) -> Option<Argument> {
     match spec {
         ArgumentSpec::Words(list) => words(mistakes, origin, list),
         ArgumentSpec::Text(text) if text.starts_with('^') => pattern(mistakes, origin, text).map(Argument::Matching),
@@ -31,7 +31,7 @@ pub(super) fn argument(mistakes: &mut Mistakes, origin: Origin, spec: &ArgumentS
     }
 }
 
-fn words(mistakes: &mut Mistakes, origin: Origin, words: &[String]) -> Option<Argument> {
+fn words(mistakes: &mut Mistakes, origin: KeyRef, words: &[String]) -> Option<Argument> {
     if words.is_empty() {
         let remedy = "write the words that it may be, or any";
         mistakes.add(origin, "no word is in the list", remedy);
@@ -45,7 +45,7 @@ fn words(mistakes: &mut Mistakes, origin: Origin, words: &[String]) -> Option<Ar
     Some(Argument::OneOf(words.to_vec()))
 }
 
-/// Returns true if a client that sent this text would end its message early (protocols.md §4).
+/// Returns true if a client that sent this text would end its message early.
 pub(super) fn ends_a_message(text: &str) -> bool {
     text.contains(['\r', '\n', '\0'])
 }
@@ -76,8 +76,8 @@ mod tests {
 
     fn lower(spec: &ArgumentSpec) -> Result<Argument, String> {
         let mut mistakes = Mistakes::default();
-        let argument = argument(&mut mistakes, Origin::element("args", 0), spec);
-        let all = mistakes.unless_any(argument);
+        let argument = argument(&mut mistakes, KeyRef::element("args", 0), spec);
+        let all = mistakes.into_result(argument);
         all.map(Option::unwrap).map_err(|all| {
             assert_eq!(all.len(), 1);
             all[0].to_string()

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::pattern::pattern;
-use super::{KEY, LONGEST, Mistakes, Origin};
+use super::{KEY, KeyRef, LONGEST, Mistakes};
 use crate::config::spec::pool::PoolSpec;
 use crate::doors::pool::options::{CacheLimits, CacheOptions};
 
@@ -19,7 +19,7 @@ pub(super) fn cache(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option<CacheOpt
     let size = mistakes.size("cache-size", spec.cache_size, &SIZE);
     let ttl = mistakes.time("cache-ttl", spec.cache_ttl, &TTL);
     let skip = spec.cache_skip.as_deref();
-    let skip = skip.and_then(|text| pattern(mistakes, Origin::key("cache-skip"), text));
+    let skip = skip.and_then(|text| pattern(mistakes, KeyRef::key("cache-skip"), text));
     if spec.cache_size.is_none() {
         let given = [
             ("cache-ttl", spec.cache_ttl.is_some()),
@@ -28,7 +28,7 @@ pub(super) fn cache(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option<CacheOpt
         for (key, _) in given.into_iter().filter(|(_, given)| *given) {
             let text = format!("without {KEY}cache-size no answer is kept, so this decides nothing");
             let remedy = format!("give {KEY}cache-size as well, or leave it out");
-            mistakes.add(Origin::key(key), text, remedy);
+            mistakes.add(KeyRef::key(key), text, remedy);
         }
     }
     let size = usize::try_from(size?).unwrap_or(usize::MAX);

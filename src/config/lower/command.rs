@@ -16,7 +16,7 @@ use super::exec::{
 use super::listen::{MACHINE, limit_kind, listening};
 use super::pool::TIMEOUT;
 use super::process::process;
-use super::{KEY, LONGEST, Lowered, Mistake, Mistakes, Origin};
+use super::{KEY, KeyRef, LONGEST, Lowered, Mistake, Mistakes};
 use crate::config::bytes::bytes;
 use crate::config::quote::Quoted;
 use crate::config::spec::command::{CommandSpec, EntrySpec};
@@ -77,7 +77,7 @@ pub fn command(name: &str, spec: &CommandSpec, commands: Vec<Command>) -> Result
     let listening = listening(&mut mistakes, Vec::new(), &spec.listen, &MACHINE);
     if spec.listen.listen.is_empty() {
         let text = "there is no address to listen on";
-        mistakes.add(Origin::key("listen"), text, "write for example 127.0.0.1:3699");
+        mistakes.add(KeyRef::key("listen"), text, "write for example 127.0.0.1:3699");
     }
     let mut timeout = |key, given, default| mistakes.time(key, given, &TIMEOUT).unwrap_or(default);
     let kill_timeout = timeout("kill-timeout", spec.kill_timeout, DEFAULT_KILL_TIMEOUT);
@@ -97,7 +97,7 @@ pub fn command(name: &str, spec: &CommandSpec, commands: Vec<Command>) -> Result
         debug: spec.debug,
         commands,
     };
-    mistakes.unless_any(Lowered { options, listen })
+    mistakes.into_result(Lowered { options, listen })
 }
 
 fn timing(mistakes: &mut Mistakes, spec: &CommandSpec) -> Timing {
@@ -109,7 +109,7 @@ fn timing(mistakes: &mut Mistakes, spec: &CommandSpec) -> Timing {
         let (quiet, read) = (Time(quiet), Time(read_timeout));
         let text = format!("{quiet} never pass within the {KEY}read-timeout, which is {read}");
         mistakes.add(
-            Origin::key("quiet-time"),
+            KeyRef::key("quiet-time"),
             text,
             format!("write a shorter time, or a longer {KEY}read-timeout"),
         );
@@ -131,7 +131,7 @@ fn max_message(mistakes: &mut Mistakes, given: Option<Size>, commands: &[Command
         let (name, length) = (String::from_utf8_lossy(&command.name), command.name.len());
         let name = Quoted(&name);
         let text = format!("nobody can ask for {name}, which is longer");
-        mistakes.add(Origin::key("max-message"), text, format!("write at least {length}"));
+        mistakes.add(KeyRef::key("max-message"), text, format!("write at least {length}"));
     }
     longest
 }
@@ -142,7 +142,7 @@ fn lists(mistakes: &mut Mistakes, given: Option<YesNo>, commands: &[Command]) ->
     let is_taken = commands.iter().any(|command| command.name == LIST.as_bytes());
     if is_taken && given == Some(YesNo::Yes) {
         let text = format!("there is a command called {}", Quoted(LIST));
-        mistakes.add(Origin::key("list"), text, "write no, or give the command another name");
+        mistakes.add(KeyRef::key("list"), text, "write no, or give the command another name");
     }
     given.map_or(!is_taken, |given| given == YesNo::Yes)
 }
@@ -176,7 +176,7 @@ pub fn entry(entry: Entry<'_>) -> Result<Command, Vec<Mistake>> {
         None => {
             if entry.is_whole {
                 let remedy = "write for example cmd = \"/usr/bin/uptime\"";
-                mistakes.add(Origin::key("cmd"), "it is not said which program to run", remedy);
+                mistakes.add(KeyRef::key("cmd"), "it is not said which program to run", remedy);
             }
             // The other settings of the command are checked as well.
             process(&mut mistakes, "cmd", "true", &spec.process)
@@ -189,13 +189,13 @@ pub fn entry(entry: Entry<'_>) -> Result<Command, Vec<Mistake>> {
     if max_wait.is_some() && queue == 0 && entry.is_whole {
         let text = "without a queue nobody waits, so this decides nothing";
         mistakes.add(
-            Origin::key("max-wait"),
+            KeyRef::key("max-wait"),
             text,
             "write queue = 10 as well, or leave it out",
         );
     }
     let timeout = run_timeout(&mut mistakes, spec.timeout, None);
-    let process = mistakes.unless_any(process)?;
+    let process = mistakes.into_result(process)?;
     // A command without a program has caused a mistake already.
     let mut process = process.ok_or_else(Vec::new)?;
     process.command.argv0 = Some(OsString::from_vec(bytes(entry.name)));
@@ -216,7 +216,7 @@ fn arguments(mistakes: &mut Mistakes, entry: &Entry<'_>) -> Vec<Argument> {
     let arguments: Vec<_> = written
         .iter()
         .enumerate()
-        .filter_map(|(index, spec)| argument(mistakes, Origin::element("args", index), spec))
+        .filter_map(|(index, spec)| argument(mistakes, KeyRef::element("args", index), spec))
         .collect();
     let count = mistakes.count("argc", entry.spec.argc, ARGUMENTS);
     match count {
@@ -224,7 +224,7 @@ fn arguments(mistakes: &mut Mistakes, entry: &Entry<'_>) -> Vec<Argument> {
         Some(count) if count != written.len() && entry.is_whole => {
             let text = format!("{count} arguments are announced, and args tells of {}", written.len());
             mistakes.add(
-                Origin::key("argc"),
+                KeyRef::key("argc"),
                 text,
                 "leave it out, or add to args what is missing",
             );

@@ -7,7 +7,7 @@ use super::listen::{ANY_NUMBER, listening};
 use super::permits::permits;
 use super::pool::TIMEOUT;
 use super::process::context;
-use super::{KEY, LONGEST, Lowered, Mistake, Mistakes, Origin, SHORTEST_TIMEOUT};
+use super::{KEY, KeyRef, LONGEST, Lowered, Mistake, Mistakes, SHORTEST_TIMEOUT};
 use crate::config::spec::exec::{self, ExecSpec};
 use crate::config::spec::listen::ListenSpec;
 use crate::config::spec::yes_no::YesNo;
@@ -82,7 +82,7 @@ pub fn exec(name: &str, spec: &ExecSpec) -> Result<Lowered<Options>, Vec<Mistake
         log_arguments: spec.log_args == Some(YesNo::Yes),
         debug: spec.debug,
     };
-    mistakes.unless_any(Lowered { options, listen })
+    mistakes.into_result(Lowered { options, listen })
 }
 
 /// Returns the protocol of the door. A key that belongs to one protocol is a mistake with the other.
@@ -93,7 +93,7 @@ fn protocol(mistakes: &mut Mistakes, spec: &ExecSpec) -> Protocol {
             if max_output.is_some() {
                 let text = "output is passed on as it comes, none is held";
                 let remedy = format!("leave it out; it is for {KEY}protocol sockproc, where the length comes first");
-                mistakes.add(Origin::key("max-output"), text, remedy);
+                mistakes.add(KeyRef::key("max-output"), text, remedy);
             }
             Protocol::Sockexec
         }
@@ -101,7 +101,7 @@ fn protocol(mistakes: &mut Mistakes, spec: &ExecSpec) -> Protocol {
             if !spec.allow_program.is_empty() {
                 let text = format!("with {KEY}protocol sockproc the one program is {SHELL}, which runs all others");
                 let remedy = format!("write {KEY}protocol sockexec, or leave it out and restrict who may connect");
-                mistakes.add(Origin::key("allow-program"), text, remedy);
+                mistakes.add(KeyRef::key("allow-program"), text, remedy);
             }
             let max_output = max_output.unwrap_or(DEFAULT_MAX_OUTPUT);
             Protocol::Sockproc {
@@ -120,7 +120,7 @@ pub(super) fn run_timeout(mistakes: &mut Mistakes, given: Option<Time>, default:
             let text = format!("{} is out of range", Time(time));
             let (shortest, longest) = (Time(SHORTEST_TIMEOUT), Time(LONGEST));
             let remedy = format!("write a value from {shortest} to {longest}, or 0 for no limit");
-            mistakes.add(Origin::key("timeout"), text, remedy);
+            mistakes.add(KeyRef::key("timeout"), text, remedy);
             None
         }
         given => mistakes.time("timeout", given, &TIMEOUT),
@@ -132,7 +132,7 @@ fn check_addresses(mistakes: &mut Mistakes, spec: &ExecSpec) {
     if spec.listen.listen.is_empty() {
         let text = "there is no address to listen on";
         mistakes.add(
-            Origin::key("listen"),
+            KeyRef::key("listen"),
             text,
             "write for example unix:/run/iotcpd-exec.sock",
         );

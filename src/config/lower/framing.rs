@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::{KEY, LONGEST, Mistakes, Origin};
+use super::{KEY, KeyRef, LONGEST, Mistakes};
 use crate::config::framing::Framing as Written;
 use crate::config::spec::pool::{HalfClose, LineEnd as WrittenEnd, PoolSpec};
 use crate::config::units::Time;
@@ -21,7 +21,7 @@ pub(super) fn framings(mistakes: &mut Mistakes, spec: &PoolSpec, policy: &Policy
     ] {
         if let Some(Written(Framing::Quiet(_))) = framing {
             let text = "a request that pauses on its way is not over, so quiet does not tell where one ends";
-            mistakes.add(Origin::key(key), text, "write another framing, for example eof");
+            mistakes.add(KeyRef::key(key), text, "write another framing, for example eof");
         }
     }
     if let Framing::Quiet(time) = framings.worker_reply {
@@ -30,14 +30,14 @@ pub(super) fn framings(mistakes: &mut Mistakes, spec: &PoolSpec, policy: &Policy
     if matches!(framings.reply, Framing::Quiet(_)) && framings.worker_reply != framings.reply {
         let text =
             "to a client quiet is eof, and no reply of these workers is over by this pause, so it decides nothing";
-        mistakes.add(Origin::key("reply-framing"), text, "write eof");
+        mistakes.add(KeyRef::key("reply-framing"), text, "write eof");
     }
     if framings.single_use() {
         single_use(mistakes, spec, policy);
     } else if matches!(framings.worker_reply, Framing::Quiet(_)) && policy.pipeline > 1 {
         let text = "a pause cannot tell the replies to several requests apart";
         mistakes.add(
-            Origin::key("pipeline"),
+            KeyRef::key("pipeline"),
             text,
             "leave it out, or give the workers another framing",
         );
@@ -47,17 +47,17 @@ pub(super) fn framings(mistakes: &mut Mistakes, spec: &PoolSpec, policy: &Policy
     {
         let text = "channel-IDs stand before lines, and these workers do not read or write lines";
         let remedy = format!("leave it out, or set {KEY}worker-request-framing and {KEY}worker-reply-framing to line");
-        mistakes.add(Origin::key("concurrency"), text, remedy);
+        mistakes.add(KeyRef::key("concurrency"), text, remedy);
     }
     if framings.request == Framing::Eof && spec.half_close == Some(HalfClose::HangUp) {
         let text = format!("with {KEY}request-framing eof every client ends its input before its answer has come");
-        mistakes.add(Origin::key("half-close"), text, "leave it out");
+        mistakes.add(KeyRef::key("half-close"), text, "leave it out");
     }
     for (key, framing) in [("request-framing", framings.request), ("reply-framing", framings.reply)] {
         if spec.persistent && !framing.tells_the_end() {
             let text = format!("with {KEY}{key} {framing} the end of the connection is what ends a message");
             mistakes.add(
-                Origin::key("persistent"),
+                KeyRef::key("persistent"),
                 text,
                 "leave it out, or give the clients another framing",
             );
@@ -84,7 +84,7 @@ pub(super) fn line_rules(mistakes: &mut Mistakes, spec: &PoolSpec, framing: Fram
         if given && !has_a_meaning {
             let text =
                 format!("with {KEY}worker-request-framing {framing} no such lines are read, so this decides nothing");
-            mistakes.add(Origin::key(key), text, "leave it out");
+            mistakes.add(KeyRef::key(key), text, "leave it out");
         }
     }
     LineRules {
@@ -130,12 +130,12 @@ fn quiet(mistakes: &mut Mistakes, spec: &PoolSpec, framings: Framings, policy: &
         )
     } else if framings.worker_request == Framing::Eof {
         let text = "a worker whose input ends with its request ends its output as well";
-        return mistakes.add(Origin::key(key), text, "write eof here");
+        return mistakes.add(KeyRef::key(key), text, "write eof here");
     } else {
         return;
     };
     mistakes.add(
-        Origin::key(key),
+        KeyRef::key(key),
         text,
         format!("write a time from 1ms to less than {KEY}busy-timeout, for example quiet=20ms"),
     );
@@ -151,7 +151,7 @@ fn single_use(mistakes: &mut Mistakes, spec: &PoolSpec, policy: &Policy) {
     ] {
         if is_too_much {
             mistakes.add(
-                Origin::key(key),
+                KeyRef::key(key),
                 text,
                 "leave it out, or give the workers another framing",
             );
@@ -168,7 +168,7 @@ pub(super) fn error_reply(mistakes: &mut Mistakes, text: Vec<u8>, framing: Frami
     let mut wire = Vec::new();
     if let Err(unfit) = framing.encode(text.strip_suffix(b"\n").unwrap_or(&text), &mut wire) {
         let text = format!("it {unfit}, which {KEY}reply-framing {framing} cannot carry");
-        mistakes.add(Origin::key("error-reply"), text, "write another text, or an empty one");
+        mistakes.add(KeyRef::key("error-reply"), text, "write another text, or an empty one");
     }
     wire
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{KEY, Mistakes, Origin};
+use super::{KEY, KeyRef, Mistakes};
 use crate::config::spec::listen::ListenSpec;
 use crate::config::units::FileMode;
 use crate::doors::front::options::{FrontOptions, LimitKind};
@@ -40,7 +40,7 @@ pub(super) const ANY_NUMBER: Ceilings = Ceilings {
 
 /// The settings of listening in a door's options.
 pub(super) struct Listening {
-    pub(super) addresses: Vec<(Origin, ListenAddr)>,
+    pub(super) addresses: Vec<(KeyRef, ListenAddr)>,
     pub(super) unix_socket: UnixSocketOptions,
     pub(super) backlog: u32,
     pub(super) access: AccessList,
@@ -54,7 +54,7 @@ impl Listening {
         name: &str,
         limit_kind: LimitKind,
         stop_timeout: Duration,
-    ) -> (FrontOptions, Vec<(Origin, ListenAddr)>) {
+    ) -> (FrontOptions, Vec<(KeyRef, ListenAddr)>) {
         let front = FrontOptions {
             name: name.to_owned(),
             listen: self.addresses.iter().map(|(_, address)| address.clone()).collect(),
@@ -80,12 +80,12 @@ pub(super) fn limit_kind(spec: &ListenSpec) -> LimitKind {
 /// Lowers the shared part. `addresses` are those of the door's own flags; those of `--listen` are added to them.
 pub(super) fn listening(
     mistakes: &mut Mistakes,
-    mut addresses: Vec<(Origin, ListenAddr)>,
+    mut addresses: Vec<(KeyRef, ListenAddr)>,
     spec: &ListenSpec,
     ceilings: &Ceilings,
 ) -> Listening {
     for (index, text) in spec.listen.iter().enumerate() {
-        let origin = Origin::element("listen", index);
+        let origin = KeyRef::element("listen", index);
         match text.parse::<ListenAddr>() {
             Ok(address) => match addresses.iter().find(|(_, other)| clash(other, &address)) {
                 Some((_, other)) => {
@@ -96,7 +96,7 @@ pub(super) fn listening(
             },
             Err(error) => {
                 let otherwise = "write for example 127.0.0.1:9991, [::1]:9991, *:9991 or unix:/run/iotcpd.sock";
-                mistakes.add_said(origin, &error.to_string(), otherwise);
+                mistakes.add_error(origin, &error.to_string(), otherwise);
             }
         }
     }
@@ -149,23 +149,23 @@ fn unix_socket(mistakes: &mut Mistakes, spec: &ListenSpec) -> UnixSocketOptions 
     for (key, _) in said.iter().filter(|(_, said)| *said && !any_file) {
         let remedy = format!("add a {KEY}listen address such as unix:/run/iotcpd.sock, or leave it out");
         mistakes.add(
-            Origin::key(key),
+            KeyRef::key(key),
             "there is no UNIX socket with a path to apply it to",
             remedy,
         );
     }
     if let Some(FileMode(mode)) = spec.socket_mode.filter(|mode| mode.0 > 0o777) {
         let text = format!("{mode:04o} has bits that mean nothing on a socket");
-        mistakes.add(Origin::key("socket-mode"), text, "write 0000 to 0777, for example 0660");
+        mistakes.add(KeyRef::key("socket-mode"), text, "write 0000 to 0777, for example 0660");
     }
     let owner = spec.socket_owner.as_deref().map(UserIdentity::lookup);
     let group = spec.socket_group.as_deref().map(lookup_group);
     UnixSocketOptions {
         mode: spec.socket_mode.map(|mode| mode.0),
         owner: owner
-            .and_then(|found| mistakes.found("socket-owner", found))
+            .and_then(|found| mistakes.resolve("socket-owner", found))
             .map(|identity| identity.user),
-        group: group.and_then(|found| mistakes.found("socket-group", found)),
+        group: group.and_then(|found| mistakes.resolve("socket-group", found)),
     }
 }
 
@@ -190,7 +190,7 @@ fn networks(mistakes: &mut Mistakes, key: &'static str, texts: &[String]) -> Vec
             Ok(network) => networks.push(network),
             Err(error) => {
                 let otherwise = "write for example 10.0.0.0/8, 192.0.2.7 or fd00::/8";
-                mistakes.add_said(Origin::element(key, index), &error.to_string(), otherwise);
+                mistakes.add_error(KeyRef::element(key, index), &error.to_string(), otherwise);
             }
         }
     }
@@ -209,7 +209,7 @@ fn connection_limits(mistakes: &mut Mistakes, spec: &ListenSpec, ceilings: &Ceil
     if per_ip.is_some_and(|per_ip| per_ip > total) {
         let text = format!("it is over {KEY}max-connections, which is {total}, so it limits nothing");
         let remedy = format!("write at most {total}, or raise {KEY}max-connections");
-        mistakes.add(Origin::key("max-connections-per-ip"), text, remedy);
+        mistakes.add(KeyRef::key("max-connections-per-ip"), text, remedy);
     }
     ConnectionLimits {
         total,
@@ -226,10 +226,10 @@ mod tests {
     fn lower(spec: &ListenSpec) -> Result<Listening, Vec<Mistake>> {
         let mut mistakes = Mistakes::default();
         let listening = listening(&mut mistakes, Vec::new(), spec, &MACHINE);
-        mistakes.unless_any(listening)
+        mistakes.into_result(listening)
     }
 
-    fn told(spec: &ListenSpec) -> Vec<(Origin, String)> {
+    fn told(spec: &ListenSpec) -> Vec<(KeyRef, String)> {
         let Err(mistakes) = lower(spec) else {
             panic!("no mistake was found")
         };
@@ -354,10 +354,10 @@ mod tests {
         };
         let origins: Vec<_> = told(&spec).into_iter().map(|(origin, _)| origin).collect();
         let expected = [
-            Origin::element("listen", 1),
-            Origin::element("listen", 2),
-            Origin::element("allow", 1),
-            Origin::element("deny", 0),
+            KeyRef::element("listen", 1),
+            KeyRef::element("listen", 2),
+            KeyRef::element("allow", 1),
+            KeyRef::element("deny", 0),
         ];
         assert_eq!(origins, expected);
     }
@@ -371,7 +371,7 @@ mod tests {
         };
         assert!(lower(&limits(8, 8)).is_ok());
         let (origin, line) = told(&limits(8, 9)).remove(0);
-        assert_eq!(origin, Origin::key("max-connections-per-ip"));
+        assert_eq!(origin, KeyRef::key("max-connections-per-ip"));
         assert!(line.ends_with("write at most 8, or raise max-connections"), "{line}");
     }
 }

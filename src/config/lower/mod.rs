@@ -41,14 +41,14 @@ use crate::process::identity::LookupError;
 /// The key, or the element of a list under a key, that holds a setting. The caller that knows the positions of the keys
 /// turns it into a flag or into a line and column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Origin {
+pub struct KeyRef {
     /// The key, which is the flag without its dashes.
     pub key: &'static str,
     /// The index of the value, for a key that may be repeated, from 0.
     pub index: Option<usize>,
 }
 
-impl Origin {
+impl KeyRef {
     /// Creates the origin of a key with one value.
     #[must_use]
     pub const fn key(key: &'static str) -> Self {
@@ -69,27 +69,27 @@ impl Origin {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
     /// The key of the setting.
-    pub origin: Origin,
+    pub origin: KeyRef,
     /// The description of the mistake.
     pub text: String,
     /// The advice what to write instead.
     pub remedy: String,
 }
 
-/// The form for a setting in a file; [`Mistake::of_flags`] is the form for a flag.
+/// The form for a setting in a file; [`Mistake::for_flags`] is the form for a flag.
 impl fmt::Display for Mistake {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let said = format!("{}: {}; {}", self.origin.key, self.text, self.remedy);
-        out.write_str(&in_words_of(Words::File, &said))
+        out.write_str(&worded(Wording::File, &said))
     }
 }
 
 impl Mistake {
     /// Returns the form for a flag: the flags that the text names have their dashes.
     #[must_use]
-    pub fn of_flags(&self) -> String {
+    pub fn for_flags(&self) -> String {
         let said = format!("--{}: {}; {}", self.origin.key, self.text, self.remedy);
-        in_words_of(Words::Flags, &said)
+        worded(Wording::Flags, &said)
     }
 }
 
@@ -105,7 +105,7 @@ fn setting(key: &str, value: &str) -> String {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Words {
+enum Wording {
     Flags,
     File,
 }
@@ -115,16 +115,16 @@ fn is_plain(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ':' | '=' | ',' | '+' | '@')
 }
 
-fn in_words_of(words: Words, said: &str) -> String {
+fn worded(wording: Wording, said: &str) -> String {
     let mut told = String::with_capacity(said.len());
     for (place, piece) in said.split(VALUE).enumerate() {
         let is_value = place % 2 == 1;
-        let piece = match words {
-            Words::Flags if is_value && piece.chars().all(is_plain) => format!(" {piece}"),
-            Words::Flags if is_value => format!(" {}", shell_words::quote(piece)),
-            Words::Flags => piece.replace(KEY, "--"),
-            Words::File if is_value => format!(" = {piece:?}"),
-            Words::File => piece.replace(KEY, ""),
+        let piece = match wording {
+            Wording::Flags if is_value && piece.chars().all(is_plain) => format!(" {piece}"),
+            Wording::Flags if is_value => format!(" {}", shell_words::quote(piece)),
+            Wording::Flags => piece.replace(KEY, "--"),
+            Wording::File if is_value => format!(" = {piece:?}"),
+            Wording::File => piece.replace(KEY, ""),
         };
         told.push_str(&piece);
     }
@@ -137,7 +137,7 @@ pub struct Lowered<O> {
     /// The complete options of the door.
     pub options: O,
     /// Every address that the door listens on with its origin, in the order of the options.
-    pub listen: Vec<(Origin, ListenAddr)>,
+    pub listen: Vec<(KeyRef, ListenAddr)>,
 }
 
 /// The mistakes found so far.
@@ -145,7 +145,7 @@ pub struct Lowered<O> {
 struct Mistakes(Vec<Mistake>);
 
 impl Mistakes {
-    fn add(&mut self, origin: Origin, text: impl Into<String>, remedy: impl Into<String>) {
+    fn add(&mut self, origin: KeyRef, text: impl Into<String>, remedy: impl Into<String>) {
         self.0.push(Mistake {
             origin,
             text: text.into(),
@@ -155,7 +155,7 @@ impl Mistakes {
 
     /// Adds an error of another room. The text of most of them ends with the remedy; `otherwise` is the remedy for the
     /// others.
-    fn add_said(&mut self, origin: Origin, said: &str, otherwise: &str) {
+    fn add_error(&mut self, origin: KeyRef, said: &str, otherwise: &str) {
         let end = said
             .rsplit_once("; ")
             .or_else(|| said.rsplit_once(": ").filter(|(_, end)| end.starts_with("write ")));
@@ -164,18 +164,23 @@ impl Mistakes {
     }
 
     /// Returns the result of looking up a name. Adds a mistake and returns `None` if the name is unknown.
-    fn found<T>(&mut self, key: &'static str, looked_up: Result<T, LookupError>) -> Option<T> {
+    fn resolve<T>(&mut self, key: &'static str, looked_up: Result<T, LookupError>) -> Option<T> {
         looked_up
-            .map_err(|error| self.add_said(Origin::key(key), &error.to_string(), "give its number"))
+            .map_err(|error| self.add_error(KeyRef::key(key), &error.to_string(), "give its number"))
             .ok()
     }
 
     /// Returns `given` if it is in range; else adds a mistake and returns the nearest end of the range.
-    fn within<T: Ord + Copy + fmt::Display>(&mut self, key: &'static str, given: T, range: &RangeInclusive<T>) -> T {
+    fn check_range<T: Ord + Copy + fmt::Display>(
+        &mut self,
+        key: &'static str,
+        given: T,
+        range: &RangeInclusive<T>,
+    ) -> T {
         if !range.contains(&given) {
             let text = format!("{given} is out of range");
             self.add(
-                Origin::key(key),
+                KeyRef::key(key),
                 text,
                 format!("write a value from {} to {}", range.start(), range.end()),
             );
@@ -185,12 +190,12 @@ impl Mistakes {
 
     fn time(&mut self, key: &'static str, given: Option<Time>, range: &RangeInclusive<Duration>) -> Option<Duration> {
         let range = Time(*range.start())..=Time(*range.end());
-        given.map(|time| self.within(key, time, &range).0)
+        given.map(|time| self.check_range(key, time, &range).0)
     }
 
     fn size(&mut self, key: &'static str, given: Option<Size>, range: &RangeInclusive<u64>) -> Option<u64> {
         let range = Size(*range.start())..=Size(*range.end());
-        given.map(|size| self.within(key, size, &range).0)
+        given.map(|size| self.check_range(key, size, &range).0)
     }
 
     /// Returns a count within a range whose ends fit `T`.
@@ -201,12 +206,12 @@ impl Mistakes {
     {
         let limit = |end: T| Whole(i64::try_from(end).unwrap_or(i64::MAX));
         let (start, end) = range.into_inner();
-        let given = self.within(key, given?, &(limit(start)..=limit(end)));
+        let given = self.check_range(key, given?, &(limit(start)..=limit(end)));
         Some(T::try_from(given.0).unwrap_or(end))
     }
 
     /// Returns `done` if there is no mistake, else all mistakes.
-    fn unless_any<T>(self, done: T) -> Result<T, Vec<Mistake>> {
+    fn into_result<T>(self, done: T) -> Result<T, Vec<Mistake>> {
         if self.0.is_empty() { Ok(done) } else { Err(self.0) }
     }
 }

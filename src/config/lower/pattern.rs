@@ -1,11 +1,11 @@
 //! Regular expressions in the settings.
 
-use super::{Mistakes, Origin};
+use super::{KeyRef, Mistakes};
 use crate::config::quote::Quoted;
 use crate::doors::pattern::{Malformed, Pattern};
 
 /// Parses an expression. Adds a mistake with its position and returns `None` if the expression is wrong.
-pub(super) fn pattern(mistakes: &mut Mistakes, origin: Origin, text: &str) -> Option<Pattern> {
+pub(super) fn pattern(mistakes: &mut Mistakes, origin: KeyRef, text: &str) -> Option<Pattern> {
     match Pattern::new(text) {
         Ok(pattern) => Some(pattern),
         Err(Malformed { what, at }) => {

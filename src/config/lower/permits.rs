@@ -1,7 +1,7 @@
 //! The permissions of an exec door: which client may run which program, and if these lists suffice for the door's
 //! addresses.
 
-use super::{KEY, Mistakes, Origin};
+use super::{KEY, KeyRef, Mistakes};
 use crate::config::spec::exec::ExecSpec;
 use crate::doors::exec::core::permits::{Clients, Programs};
 use crate::doors::exec::options::is_exposed;
@@ -12,7 +12,7 @@ use crate::process::identity::{UserIdentity, lookup_group};
 pub(super) fn permits(
     mistakes: &mut Mistakes,
     spec: &ExecSpec,
-    addresses: &[(Origin, ListenAddr)],
+    addresses: &[(KeyRef, ListenAddr)],
 ) -> (Clients, Programs) {
     let clients = clients(mistakes, spec);
     let programs = programs(mistakes, spec);
@@ -27,13 +27,13 @@ fn clients(mistakes: &mut Mistakes, spec: &ExecSpec) -> Clients {
     for (index, name) in spec.allow_user.iter().enumerate() {
         match UserIdentity::lookup(name) {
             Ok(found) => drop(clients.users.insert(found.user)),
-            Err(error) => mistakes.add_said(Origin::element("allow-user", index), &error.to_string(), remedy),
+            Err(error) => mistakes.add_error(KeyRef::element("allow-user", index), &error.to_string(), remedy),
         }
     }
     for (index, name) in spec.allow_group.iter().enumerate() {
         match lookup_group(name) {
             Ok(group) => drop(clients.groups.insert(group)),
-            Err(error) => mistakes.add_said(Origin::element("allow-group", index), &error.to_string(), remedy),
+            Err(error) => mistakes.add_error(KeyRef::element("allow-group", index), &error.to_string(), remedy),
         }
     }
     clients
@@ -43,8 +43,8 @@ fn programs(mistakes: &mut Mistakes, spec: &ExecSpec) -> Programs {
     let mut programs = Programs::default();
     for (index, pattern) in spec.allow_program.iter().enumerate() {
         if let Err(error) = programs.add(pattern) {
-            mistakes.add_said(
-                Origin::element("allow-program", index),
+            mistakes.add_error(
+                KeyRef::element("allow-program", index),
                 &error.to_string(),
                 "leave it out",
             );
@@ -55,7 +55,7 @@ fn programs(mistakes: &mut Mistakes, spec: &ExecSpec) -> Programs {
 
 /// Adds a mistake unless the lists of clients apply to all addresses. Users are known on UNIX sockets only: the lists
 /// must not seem to protect an address where they have no effect.
-fn check_clients(mistakes: &mut Mistakes, spec: &ExecSpec, addresses: &[(Origin, ListenAddr)]) {
+fn check_clients(mistakes: &mut Mistakes, spec: &ExecSpec, addresses: &[(KeyRef, ListenAddr)]) {
     let said = [
         ("allow-user", !spec.allow_user.is_empty()),
         ("allow-group", !spec.allow_group.is_empty()),
@@ -68,7 +68,7 @@ fn check_clients(mistakes: &mut Mistakes, spec: &ExecSpec, addresses: &[(Origin,
         .find(|(_, address)| matches!(address, ListenAddr::Tcp(_) | ListenAddr::TcpAny { .. }));
     if let Some((_, address)) = over_tcp {
         mistakes.add(
-            Origin::key(key),
+            KeyRef::key(key),
             format!("whoever connects to {address} has no user that could be told"),
             "listen on UNIX sockets alone, and on TCP in a service of its own",
         );
@@ -77,7 +77,7 @@ fn check_clients(mistakes: &mut Mistakes, spec: &ExecSpec, addresses: &[(Origin,
 
 /// Adds a mistake for each address that other machines can reach, unless the programs are listed: its clients could run
 /// anything.
-fn check_exposed(mistakes: &mut Mistakes, spec: &ExecSpec, addresses: &[(Origin, ListenAddr)]) {
+fn check_exposed(mistakes: &mut Mistakes, spec: &ExecSpec, addresses: &[(KeyRef, ListenAddr)]) {
     let exposed = addresses.iter().filter(|(_, address)| is_exposed(address));
     for (origin, address) in exposed.filter(|_| spec.allow_program.is_empty()) {
         mistakes.add(
@@ -100,7 +100,7 @@ mod tests {
         let addresses: Vec<_> = addresses
             .iter()
             .enumerate()
-            .map(|(index, text)| (Origin::element("listen", index), text.parse().unwrap()))
+            .map(|(index, text)| (KeyRef::element("listen", index), text.parse().unwrap()))
             .collect();
         permits(&mut mistakes, spec, &addresses);
         mistakes.0.iter().map(ToString::to_string).collect()
@@ -167,10 +167,10 @@ mod tests {
         permits(&mut mistakes, &spec, &[]);
         let origins: Vec<_> = mistakes.0.iter().map(|mistake| mistake.origin).collect();
         let expected = [
-            Origin::element("allow-user", 1),
-            Origin::element("allow-group", 0),
-            Origin::element("allow-program", 1),
-            Origin::element("allow-program", 2),
+            KeyRef::element("allow-user", 1),
+            KeyRef::element("allow-group", 0),
+            KeyRef::element("allow-program", 1),
+            KeyRef::element("allow-program", 2),
         ];
         assert_eq!(origins, expected);
     }

@@ -12,7 +12,7 @@ use super::process::process;
 use super::refusal::refusal;
 use super::session;
 use super::workers::pool_size;
-use super::{KEY, LONGEST, Lowered, Mistake, Mistakes, Origin, SHORTEST_TIMEOUT, setting};
+use super::{KEY, KeyRef, LONGEST, Lowered, Mistake, Mistakes, SHORTEST_TIMEOUT, setting};
 use crate::config::quote::Quoted;
 use crate::config::spec::pool::{HalfClose as Written, Mode as WrittenMode, PoolSpec};
 use crate::doors::pool::options::{Disclosure, Framing, HalfClose, Mode, Options, Persistent, Policy};
@@ -113,7 +113,7 @@ pub fn pool(name: &str, spec: &PoolSpec) -> Result<Lowered<Options>, Vec<Mistake
         session_idle: times.session_idle,
         max_buffer: session::max_buffer(&mut mistakes, spec),
     };
-    mistakes.unless_any(Lowered { options, listen })
+    mistakes.into_result(Lowered { options, listen })
 }
 
 /// Returns the program of a pool, even if the pool has other mistakes; `None` if the program itself has one.
@@ -134,10 +134,10 @@ fn worker(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option<ProcessSpec> {
 
 /// Returns the addresses of `--ipv4`, `--ipv6` and `--port`. IPv6 alone binds no IPv4, and `--listen` alone binds only
 /// its own addresses; a port binds the default address. An empty address means that there is none.
-fn addresses(mistakes: &mut Mistakes, spec: &PoolSpec) -> Vec<(Origin, ListenAddr)> {
+fn addresses(mistakes: &mut Mistakes, spec: &PoolSpec) -> Vec<(KeyRef, ListenAddr)> {
     let port = mistakes.count("port", spec.port, 0..=u16::MAX).unwrap_or(DEFAULT_PORT);
     let mut addresses = Vec::new();
-    let mut add = |key, ip: IpAddr| addresses.push((Origin::key(key), ListenAddr::Tcp(SocketAddr::new(ip, port))));
+    let mut add = |key, ip: IpAddr| addresses.push((KeyRef::key(key), ListenAddr::Tcp(SocketAddr::new(ip, port))));
     let ipv6 = spec.ipv6.as_ref().filter(|text| !text.is_empty());
     match &spec.ipv4 {
         Some(none) if none.is_empty() => {}
@@ -152,14 +152,14 @@ fn addresses(mistakes: &mut Mistakes, spec: &PoolSpec) -> Vec<(Origin, ListenAdd
     }
     if let Some(text) = ipv6 {
         match ipv6_at(text, port) {
-            Ok(address) => addresses.push((Origin::key("ipv6"), address)),
-            Err(Some(error)) => mistakes.add_said(Origin::key("ipv6"), &error, "write for example ::1"),
+            Ok(address) => addresses.push((KeyRef::key("ipv6"), address)),
+            Err(Some(error)) => mistakes.add_error(KeyRef::key("ipv6"), &error, "write for example ::1"),
             Err(None) => not_an_ip(mistakes, "ipv6", text, "::1, or :: for every one"),
         }
     } else if spec.ipv4.as_ref().is_some_and(String::is_empty) && spec.listen.listen.is_empty() {
         let text = "it is empty, which means no IPv4, and there is no other address to listen on";
         mistakes.add(
-            Origin::key("ipv4"),
+            KeyRef::key("ipv4"),
             text,
             format!("give {KEY}ipv6 or {KEY}listen, or leave it out"),
         );
@@ -198,7 +198,7 @@ fn not_an_ip(mistakes: &mut Mistakes, key: &'static str, text: &str, examples: &
         _ => format!("write for example {examples}"),
     };
     let text = format!("{} is not an {family} address", Quoted(text));
-    mistakes.add(Origin::key(key), text, remedy);
+    mistakes.add(KeyRef::key(key), text, remedy);
 }
 
 fn policy(mistakes: &mut Mistakes, spec: &PoolSpec) -> Policy {
@@ -215,7 +215,7 @@ fn policy(mistakes: &mut Mistakes, spec: &PoolSpec) -> Policy {
             "without {KEY}ready-line and {KEY}probe a worker is started as soon as it runs, so there is nothing to wait for"
         );
         let remedy = format!("give a {KEY}ready-line or a {KEY}probe, or leave it out");
-        mistakes.add(Origin::key("start-timeout"), text, remedy);
+        mistakes.add(KeyRef::key("start-timeout"), text, remedy);
     }
     let pipeline = mistakes
         .count("pipeline", spec.pipeline, PIPELINE)
@@ -224,7 +224,7 @@ fn policy(mistakes: &mut Mistakes, spec: &PoolSpec) -> Policy {
     if concurrency.is_some() && pipeline > 1 {
         let text = "a worker that is told channel-IDs has all its requests at once, so none is written ahead";
         mistakes.add(
-            Origin::key("concurrency"),
+            KeyRef::key("concurrency"),
             text,
             format!("leave out {KEY}pipeline, or {KEY}concurrency for a worker that answers in order"),
         );
@@ -268,7 +268,7 @@ fn rest(mistakes: &mut Mistakes, spec: &PoolSpec, pipeline: usize, concurrency: 
     };
     if !rest.is_zero() {
         let remedy = format!("leave it out, or leave out {KEY}pipeline or {KEY}concurrency");
-        mistakes.add(Origin::key("rest"), text, remedy);
+        mistakes.add(KeyRef::key("rest"), text, remedy);
     }
     rest
 }
@@ -338,13 +338,13 @@ fn persistent(mistakes: &mut Mistakes, spec: &PoolSpec, reply_framing: Framing) 
             let text =
                 format!("without {KEY}persistent each connection is closed after its answer, so this decides nothing");
             let remedy = format!("give {KEY}persistent as well, or leave it out");
-            mistakes.add(Origin::key(key), text, remedy);
+            mistakes.add(KeyRef::key(key), text, remedy);
         }
         return None;
     }
     if spec.half_close == Some(Written::HangUp) {
         let text = format!("with {KEY}persistent the end of a client's input means that it has no more requests");
-        mistakes.add(Origin::key("half-close"), text, "leave one of the two out");
+        mistakes.add(KeyRef::key("half-close"), text, "leave one of the two out");
     }
     let wrong = match spec.error_reply.as_ref().map(|reply| reply.0.split_last()) {
         Some(None) => Some((
@@ -362,7 +362,7 @@ fn persistent(mistakes: &mut Mistakes, spec: &PoolSpec, reply_framing: Framing) 
     };
     if let Some((text, remedy)) = wrong {
         let text = format!("with {KEY}persistent {text}");
-        mistakes.add(Origin::key("error-reply"), text, remedy);
+        mistakes.add(KeyRef::key("error-reply"), text, remedy);
     }
     Some(Persistent {
         idle_timeout: idle_timeout.unwrap_or(DEFAULT_IDLE_TIMEOUT),
@@ -385,7 +385,7 @@ fn ready_line(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option<Vec<u8>> {
         None
     };
     if let Some((text, remedy)) = wrong {
-        mistakes.add(Origin::key("ready-line"), text, remedy);
+        mistakes.add(KeyRef::key("ready-line"), text, remedy);
     }
     Some(line.clone().into_bytes())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::pattern::pattern;
-use super::{KEY, LONGEST, Mistakes, Origin};
+use super::{KEY, KeyRef, LONGEST, Mistakes};
 use crate::config::quote::Quoted;
 use crate::config::spec::pool::PoolSpec;
 use crate::doors::pattern::Pattern;
@@ -25,7 +25,7 @@ pub(super) fn probe_interval(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option
         let text = "there is nothing to be asked";
         let text = format!("without a {KEY}probe {text}");
         mistakes.add(
-            Origin::key("probe-interval"),
+            KeyRef::key("probe-interval"),
             text,
             format!("give a {KEY}probe, or leave it out"),
         );
@@ -47,13 +47,13 @@ pub(super) fn probe(
         (Some(_), None) => {
             let remedy = format!("give {KEY}probe-expect with it");
             let text = "nothing says what its answer is to be";
-            mistakes.add(Origin::key("probe"), text, remedy);
+            mistakes.add(KeyRef::key("probe"), text, remedy);
             return None;
         }
         (None, Some(_)) => {
             let text = format!("without a {KEY}probe there is no answer");
             let remedy = format!("give a {KEY}probe, or leave it out");
-            mistakes.add(Origin::key("probe-expect"), text, remedy);
+            mistakes.add(KeyRef::key("probe-expect"), text, remedy);
             return None;
         }
         (None, None) => return None,
@@ -94,18 +94,18 @@ fn message(
     };
     rules.write_ends(framing, &mut wire);
     match wrong {
-        Some((text, remedy)) => mistakes.add(Origin::key("probe"), text, remedy),
+        Some((text, remedy)) => mistakes.add(KeyRef::key("probe"), text, remedy),
         None => return Some(wire),
     }
     None
 }
 
 fn expected(mistakes: &mut Mistakes, text: &str) -> Option<Pattern> {
-    let pattern = pattern(mistakes, Origin::key("probe-expect"), text)?;
+    let pattern = pattern(mistakes, KeyRef::key("probe-expect"), text)?;
     if pattern.is_in(b"") && !pattern.as_str().contains(['^', '$']) {
         let what = format!("{} is found in every answer", Quoted(text));
         let remedy = "write what only the right answer holds, for example ^OK";
-        mistakes.add(Origin::key("probe-expect"), what, remedy);
+        mistakes.add(KeyRef::key("probe-expect"), what, remedy);
     }
     Some(pattern)
 }

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{KEY, LONGEST, Mistakes, Origin, no_shell};
+use super::{KEY, KeyRef, LONGEST, Mistakes, no_shell};
 use crate::config::bytes::bytes;
 use crate::config::quote::Quoted;
 use crate::config::spec::process::ProcessSpec as Spec;
@@ -52,17 +52,17 @@ pub(super) fn context(mistakes: &mut Mistakes, spec: &Spec) -> SpawnContext {
     let user = spec
         .user
         .as_deref()
-        .and_then(|name| mistakes.found("user", UserIdentity::lookup(name)));
+        .and_then(|name| mistakes.resolve("user", UserIdentity::lookup(name)));
     context.group = spec
         .group
         .as_deref()
-        .and_then(|name| mistakes.found("group", lookup_group(name)));
+        .and_then(|name| mistakes.resolve("group", lookup_group(name)));
     if let Some(user) = user {
         user.apply_to(&mut context);
     }
     if spec.chdir.as_deref() == Some("") {
         mistakes.add(
-            Origin::key("chdir"),
+            KeyRef::key("chdir"),
             "the directory has no name",
             "write for example /var/lib/iotcpd",
         );
@@ -75,7 +75,7 @@ fn program(mistakes: &mut Mistakes, key: &'static str, command: &str) -> Option<
     let Ok(words) = shell_words::split(command) else {
         let text = format!("the quotes of {} are not closed", Quoted(command));
         mistakes.add(
-            Origin::key(key),
+            KeyRef::key(key),
             text,
             "close each quote, or put a backslash before one that is meant literally",
         );
@@ -83,21 +83,21 @@ fn program(mistakes: &mut Mistakes, key: &'static str, command: &str) -> Option<
     };
     if words.iter().any(|word| word.contains('\0')) {
         mistakes.add(
-            Origin::key(key),
+            KeyRef::key(key),
             "the command contains a NUL",
             "leave it out: no argument of a program can hold one",
         );
         return None;
     }
     if let Some((text, remedy)) = no_shell::mistake(command) {
-        mistakes.add(Origin::key(key), text, remedy);
+        mistakes.add(KeyRef::key(key), text, remedy);
         return None;
     }
     match Command::new(words.iter().map(|word| OsString::from_vec(bytes(word))).collect()) {
         Ok(command) => Some(command),
         Err(_) => {
             let remedy = "write a program and its arguments, for example squidGuard -c sg.conf";
-            mistakes.add(Origin::key(key), "the command names no program", remedy);
+            mistakes.add(KeyRef::key(key), "the command names no program", remedy);
             None
         }
     }
@@ -107,7 +107,7 @@ fn limits(mistakes: &mut Mistakes, spec: &Spec) -> ResourceLimits {
     let cpu = mistakes.time("limit-cpu", spec.limit_cpu, &CPU);
     if cpu.is_some_and(|time| time.subsec_nanos() != 0) {
         mistakes.add(
-            Origin::key("limit-cpu"),
+            KeyRef::key("limit-cpu"),
             "processor time is limited in whole seconds",
             "write for example 60s",
         );
@@ -123,7 +123,7 @@ fn limits(mistakes: &mut Mistakes, spec: &Spec) -> ResourceLimits {
 fn environment(mistakes: &mut Mistakes, spec: &Spec) -> Environment {
     let mut set = BTreeMap::new();
     for (index, entry) in spec.env.iter().enumerate() {
-        let origin = Origin::element("env", index);
+        let origin = KeyRef::element("env", index);
         match entry.split_once('=') {
             Some((name, _)) if name.is_empty() || entry.contains('\0') => {
                 mistakes.add(
@@ -162,7 +162,7 @@ fn sandbox(mistakes: &mut Mistakes, spec: &Spec) -> Option<Sandbox> {
         if !spec.sandbox && !paths.is_empty() {
             let text = "there is no sandbox that it could open";
             let remedy = format!("add {KEY}sandbox, or leave this out");
-            mistakes.add(Origin::key(access.key()), text, remedy);
+            mistakes.add(KeyRef::key(access.key()), text, remedy);
         }
     }
     spec.sandbox.then_some(Sandbox { read, write })
@@ -172,7 +172,7 @@ fn sandbox(mistakes: &mut Mistakes, spec: &Spec) -> Option<Sandbox> {
 fn paths(mistakes: &mut Mistakes, access: Access, written: &[String]) -> Vec<PathBuf> {
     let mut paths = Vec::new();
     for (index, path) in written.iter().enumerate() {
-        let origin = Origin::element(access.key(), index);
+        let origin = KeyRef::element(access.key(), index);
         if !path.starts_with('/') || path.contains('\0') {
             let text = format!("{} is not an absolute path", Quoted(path));
             mistakes.add(origin, text, "write for example /var/lib/squidguard");
@@ -194,7 +194,7 @@ mod tests {
         let mut mistakes = Mistakes::default();
         let process = process(&mut mistakes, "daemon", command, spec);
         mistakes
-            .unless_any(process)
+            .into_result(process)
             .map(Option::unwrap)
             .map_err(|all| all.iter().map(ToString::to_string).collect())
     }

@@ -1,7 +1,7 @@
 //! The answer to a client whose request has failed: `error-reply`, or `fail` for Squid.
 
 use super::framing::error_reply;
-use super::{KEY, Mistakes, Origin};
+use super::{KEY, KeyRef, Mistakes};
 use crate::config::spec::fail::{self, Fail};
 use crate::config::spec::pool::PoolSpec;
 use crate::doors::pool::options::Framing;
@@ -16,11 +16,11 @@ pub(super) fn refusal(mistakes: &mut Mistakes, spec: &PoolSpec, framing: Framing
     if let Some(text) = text.as_ref().filter(|text| text.len() > ERROR_REPLY_BYTES) {
         let wrong = format!("it is {} bytes long", text.len());
         let remedy = format!("write at most {ERROR_REPLY_BYTES} bytes");
-        mistakes.add(Origin::key("error-reply"), wrong, remedy);
+        mistakes.add(KeyRef::key("error-reply"), wrong, remedy);
     }
     if spec.fail.is_some() && text.is_some() {
         let wrong = format!("{KEY}fail and {KEY}error-reply both say what a failed request is answered");
-        mistakes.add(Origin::key("fail"), wrong, "leave one of the two out");
+        mistakes.add(KeyRef::key("fail"), wrong, "leave one of the two out");
     }
     let fail = in_one_word(mistakes, spec).map(|line| [line.as_slice(), b"\n"].concat());
     let text = text.or(fail).unwrap_or_else(|| DEFAULT_ERROR_REPLY.to_vec());
@@ -33,13 +33,13 @@ fn in_one_word(mistakes: &mut Mistakes, spec: &PoolSpec) -> Option<Vec<u8>> {
     if url.is_some() && spec.fail != Some(Fail::Closed) {
         let wrong = format!("it is where denied requests are sent, and nothing is denied without {KEY}fail closed");
         mistakes.add(
-            Origin::key("fail-url"),
+            KeyRef::key("fail-url"),
             wrong,
             format!("give {KEY}fail closed as well, or leave it out"),
         );
     }
     if let Some((wrong, remedy)) = url.and_then(fail::url_mistake) {
-        mistakes.add(Origin::key("fail-url"), wrong, remedy);
+        mistakes.add(KeyRef::key("fail-url"), wrong, remedy);
     }
     spec.fail.map(|fail| fail.answer(url))
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::exec::{DEFAULT_MAX_BUFFER, MAX_BUFFER};
 use super::pool::TIMEOUT;
-use super::{KEY, LONGEST, Mistakes, Origin, setting};
+use super::{KEY, KeyRef, LONGEST, Mistakes, setting};
 use crate::config::spec::pool::{Mode as Written, PoolSpec};
 use crate::doors::pool::options::Mode;
 
@@ -130,7 +130,7 @@ pub(super) fn max_buffer(mistakes: &mut Mistakes, spec: &PoolSpec) -> usize {
     if spec.max_buffer.is_some() && spec.mode != Some(Written::Session) {
         let text = format!("it is about sessions: requests and replies have {KEY}max-request and {KEY}max-reply");
         let remedy = format!("give {} as well, or leave it out", setting("mode", "session"));
-        mistakes.add(Origin::key("max-buffer"), text, remedy);
+        mistakes.add(KeyRef::key("max-buffer"), text, remedy);
     }
     usize::try_from(size.unwrap_or(DEFAULT_MAX_BUFFER)).unwrap_or(usize::MAX)
 }
@@ -145,7 +145,7 @@ pub(super) fn mode(mistakes: &mut Mistakes, spec: &PoolSpec) -> Mode {
         if is_given(spec) {
             let text = format!("it means nothing to a session: {reason}");
             let remedy = format!("leave it out, or leave out {KEY}mode session");
-            mistakes.add(Origin::key(key), text, remedy);
+            mistakes.add(KeyRef::key(key), text, remedy);
         }
     }
     Mode::Session
@@ -210,7 +210,7 @@ mod tests {
              as well, or leave it out"
         );
         assert_eq!(
-            mistake.of_flags(),
+            mistake.for_flags(),
             "--max-buffer: it is about sessions: requests and replies have --max-request and --max-reply; give --mode \
              session as well, or leave it out"
         );

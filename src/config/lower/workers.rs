@@ -6,7 +6,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::{KEY, LONGEST, Mistakes, Origin, SHORTEST_TIMEOUT};
+use super::{KEY, KeyRef, LONGEST, Mistakes, SHORTEST_TIMEOUT};
 use crate::config::spec::pool::PoolSpec;
 use crate::doors::pool::options::{MAX_WORKERS, PoolSize};
 
@@ -37,19 +37,19 @@ pub(super) fn pool_size(mistakes: &mut Mistakes, spec: &PoolSpec) -> PoolSize {
         for key in given {
             let text = format!("without {KEY}max-workers the number of workers is fixed");
             let remedy = format!("give {KEY}max-workers as well, and no {KEY}num-daemons, or leave it out");
-            mistakes.add(Origin::key(key), text, remedy);
+            mistakes.add(KeyRef::key(key), text, remedy);
         }
         return PoolSize::fixed(number.unwrap_or(DEFAULT_WORKERS));
     };
     if number.is_some() {
         let text = format!("it fixes the number of workers, and {KEY}max-workers lets it follow the load");
-        mistakes.add(Origin::key("num-daemons"), text, "leave out one of the two");
+        mistakes.add(KeyRef::key("num-daemons"), text, "leave out one of the two");
     }
     let within_max = |key, said: Option<usize>, mistakes: &mut Mistakes| {
         if let Some(said) = said.filter(|said| *said > max) {
             let text = format!("{said} is more than {KEY}max-workers {max}");
             mistakes.add(
-                Origin::key(key),
+                KeyRef::key(key),
                 text,
                 format!("write at most {max}, or raise {KEY}max-workers"),
             );
@@ -62,7 +62,7 @@ pub(super) fn pool_size(mistakes: &mut Mistakes, spec: &PoolSpec) -> PoolSize {
         for key in given.filter(|key| *key != "min-workers") {
             let text = format!("{min} workers are the fewest and the most, so none comes or goes");
             mistakes.add(
-                Origin::key(key),
+                KeyRef::key(key),
                 text,
                 format!("lower {KEY}min-workers, or leave it out"),
             );

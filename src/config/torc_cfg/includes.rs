@@ -7,8 +7,8 @@
 //! [`DEEPEST_INCLUDE`], as in libconfig. Each file may include others many times, so the total is limited by
 //! [`LARGEST`] and [`MOST_INCLUDES`]: exceeding a limit is one mistake, and no file is opened after it.
 
-use super::Misread;
-use super::lexer::{self, Kind, Token};
+use super::SyntaxError;
+use super::lexer::{self, Token, TokenKind};
 
 /// The depth to which files may include each other: `MAX_INCLUDE_DEPTH` of libconfig.
 const DEEPEST_INCLUDE: usize = 10;
@@ -41,11 +41,11 @@ pub enum Opened {
 
 /// The texts and tokens gathered so far.
 #[derive(Debug, Default)]
-pub(super) struct Whole {
+pub(super) struct Gathered {
     pub(super) text: String,
     pub(super) parts: Vec<Part>,
     pub(super) tokens: Vec<Token>,
-    pub(super) misread: Vec<Misread>,
+    pub(super) errors: Vec<SyntaxError>,
     /// The names of the files being read, each included by the one before it.
     open: Vec<String>,
     /// The number of files that were to be opened, successfully or not.
@@ -54,18 +54,18 @@ pub(super) struct Whole {
     is_over: bool,
 }
 
-impl Whole {
+impl Gathered {
     /// Returns the tokens of a text, and of everything that it includes.
     pub(super) fn gather(name: String, text: &str, open: Open<'_>) -> Self {
-        let mut whole = Whole::default();
-        whole.add(name, text, open);
+        let mut gathered = Gathered::default();
+        gathered.add(name, text, open);
         // The end is that of the first text, because something missing there is missing at its end.
         let end = text.len();
-        whole.tokens.push(Token {
-            kind: Kind::End,
+        gathered.tokens.push(Token {
+            kind: TokenKind::End,
             span: end..end,
         });
-        whole
+        gathered
     }
 
     fn add(&mut self, name: String, text: &str, open: Open<'_>) {
@@ -77,19 +77,19 @@ impl Whole {
         self.text.push_str(text);
         // The newline separates the last token of a text from the first of the next.
         self.text.push('\n');
-        let (tokens, misread) = lexer::tokens(text);
-        self.misread.extend(misread.into_iter().map(|misread| Misread {
-            offset: misread.offset.saturating_add(start),
-            text: misread.text,
+        let (tokens, errors) = lexer::tokens(text);
+        self.errors.extend(errors.into_iter().map(|error| SyntaxError {
+            offset: error.offset.saturating_add(start),
+            text: error.text,
         }));
         self.open.push(name);
         for Token { kind, span } in tokens {
             let place = span.start.saturating_add(start);
             match kind {
-                Kind::End => {}
-                Kind::Include(file) => {
+                TokenKind::End => {}
+                TokenKind::Include(file) => {
                     if let Err(text) = self.include(&file, open) {
-                        self.misread.push(Misread { offset: place, text });
+                        self.errors.push(SyntaxError { offset: place, text });
                     }
                 }
                 kind => self.tokens.push(Token {

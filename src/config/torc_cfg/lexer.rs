@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::Misread;
+use super::SyntaxError;
 use super::number::number;
 use crate::config::bytes;
 use crate::config::quote::Quoted;
@@ -10,13 +10,13 @@ use crate::config::quote::Quoted;
 /// A part of the text with a meaning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Token {
-    pub(super) kind: Kind,
-    /// Its range in the text, in bytes; never empty, except for [`Kind::End`].
+    pub(super) kind: TokenKind,
+    /// Its range in the text, in bytes; never empty, except for [`TokenKind::End`].
     pub(super) span: Range<usize>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum TokenKind {
     /// A word that may be the name of a setting.
     Name,
     /// `=` or `:`.
@@ -68,11 +68,11 @@ impl Bracket {
 }
 
 /// Returns all tokens of a text, the last of them its end, and the mistakes.
-pub(super) fn tokens(text: &str) -> (Vec<Token>, Vec<Misread>) {
+pub(super) fn tokens(text: &str) -> (Vec<Token>, Vec<SyntaxError>) {
     let mut lexer = Lexer {
         text,
         at: 0,
-        misread: Vec::new(),
+        errors: Vec::new(),
     };
     // Some editors write a byte order mark at the start of a file.
     if text.starts_with('\u{feff}') {
@@ -81,7 +81,7 @@ pub(super) fn tokens(text: &str) -> (Vec<Token>, Vec<Misread>) {
     let mut tokens = Vec::new();
     while let Some(first) = lexer.peek() {
         let start = lexer.at;
-        if let Some(kind) = lexer.token(first) {
+        if let Some(kind) = lexer.read_token(first) {
             tokens.push(Token {
                 kind,
                 span: start..lexer.at,
@@ -89,17 +89,17 @@ pub(super) fn tokens(text: &str) -> (Vec<Token>, Vec<Misread>) {
         }
     }
     tokens.push(Token {
-        kind: Kind::End,
+        kind: TokenKind::End,
         span: text.len()..text.len(),
     });
-    (tokens, lexer.misread)
+    (tokens, lexer.errors)
 }
 
 struct Lexer<'t> {
     text: &'t str,
     /// The offset of the next character to read.
     at: usize,
-    misread: Vec<Misread>,
+    errors: Vec<SyntaxError>,
 }
 
 impl Lexer<'_> {
@@ -127,48 +127,48 @@ impl Lexer<'_> {
 
     fn note(&mut self, offset: usize, text: impl Into<String>) {
         let text = text.into();
-        self.misread.push(Misread { offset, text });
+        self.errors.push(SyntaxError { offset, text });
     }
 
     /// Reads the token that begins with `first`; `None` for blanks and comments.
-    fn token(&mut self, first: char) -> Option<Kind> {
+    fn read_token(&mut self, first: char) -> Option<TokenKind> {
         match first {
             ' ' | '\t' | '\n' | '\r' | '\u{c}' => {
                 self.skip(1);
                 None
             }
-            '#' => self.comment(),
-            '/' if self.rest().starts_with("//") => self.comment(),
-            '/' if self.rest().starts_with("/*") => self.long_comment(),
-            '"' => Some(self.string()),
-            '@' => self.include(),
-            '=' | ':' => self.single(Kind::Equals),
-            ',' => self.single(Kind::Comma),
-            ';' => self.single(Kind::Semicolon),
-            '{' => self.single(Kind::Open(Bracket::Group)),
-            '(' => self.single(Kind::Open(Bracket::List)),
-            '[' => self.single(Kind::Open(Bracket::Array)),
-            '}' => self.single(Kind::Close(Bracket::Group)),
-            ')' => self.single(Kind::Close(Bracket::List)),
-            ']' => self.single(Kind::Close(Bracket::Array)),
-            '0'..='9' | '+' | '-' | '.' => Some(self.number()),
-            'A'..='Z' | 'a'..='z' | '*' => Some(self.name()),
-            other => Some(self.stray(other)),
+            '#' => self.skip_comment(),
+            '/' if self.rest().starts_with("//") => self.skip_comment(),
+            '/' if self.rest().starts_with("/*") => self.skip_long_comment(),
+            '"' => Some(self.read_string()),
+            '@' => self.read_include(),
+            '=' | ':' => self.read_single(TokenKind::Equals),
+            ',' => self.read_single(TokenKind::Comma),
+            ';' => self.read_single(TokenKind::Semicolon),
+            '{' => self.read_single(TokenKind::Open(Bracket::Group)),
+            '(' => self.read_single(TokenKind::Open(Bracket::List)),
+            '[' => self.read_single(TokenKind::Open(Bracket::Array)),
+            '}' => self.read_single(TokenKind::Close(Bracket::Group)),
+            ')' => self.read_single(TokenKind::Close(Bracket::List)),
+            ']' => self.read_single(TokenKind::Close(Bracket::Array)),
+            '0'..='9' | '+' | '-' | '.' => Some(self.read_number()),
+            'A'..='Z' | 'a'..='z' | '*' => Some(self.read_name()),
+            other => Some(self.read_stray(other)),
         }
     }
 
-    #[expect(clippy::unnecessary_wraps, reason = "it is an arm of `token`")]
-    fn single(&mut self, kind: Kind) -> Option<Kind> {
+    #[expect(clippy::unnecessary_wraps, reason = "it is an arm of `read_token`")]
+    fn read_single(&mut self, kind: TokenKind) -> Option<TokenKind> {
         self.skip(1);
         Some(kind)
     }
 
-    fn comment(&mut self) -> Option<Kind> {
+    fn skip_comment(&mut self) -> Option<TokenKind> {
         self.skip_while(|c| c != '\n');
         None
     }
 
-    fn long_comment(&mut self) -> Option<Kind> {
+    fn skip_long_comment(&mut self) -> Option<TokenKind> {
         let start = self.at;
         self.skip(2);
         match self.rest().find("*/") {
@@ -181,7 +181,7 @@ impl Lexer<'_> {
         None
     }
 
-    fn include(&mut self) -> Option<Kind> {
+    fn read_include(&mut self) -> Option<TokenKind> {
         const WORD: &str = "@include";
         let start = self.at;
         if !self.rest().starts_with(WORD) {
@@ -194,8 +194,8 @@ impl Lexer<'_> {
         self.skip_while(|c| matches!(c, ' ' | '\t'));
         if self.peek() == Some('"') {
             // `None` after a mistake, which has been noted.
-            return match self.string() {
-                Kind::Text(Some(file)) => Some(Kind::Include(file)),
+            return match self.read_string() {
+                TokenKind::Text(Some(file)) => Some(TokenKind::Include(file)),
                 _ => None,
             };
         }
@@ -208,7 +208,7 @@ impl Lexer<'_> {
     }
 
     /// Reads everything up to the next character with a meaning, as one mistake.
-    fn stray(&mut self, first: char) -> Kind {
+    fn read_stray(&mut self, first: char) -> TokenKind {
         let start = self.at;
         self.skip(first.len_utf8());
         self.skip_while(|c| !c.is_ascii() || matches!(c, '!' | '$' | '%' | '&' | '\'' | '<' | '>' | '?' | '\\' | '^'));
@@ -218,22 +218,22 @@ impl Lexer<'_> {
             Quoted(written)
         );
         self.note(start, text);
-        Kind::Stray
+        TokenKind::Stray
     }
 
-    fn name(&mut self) -> Kind {
+    fn read_name(&mut self) -> TokenKind {
         let name = self.skip_while(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '*'));
         if name.eq_ignore_ascii_case("true") {
-            Kind::Boolean(true)
+            TokenKind::Boolean(true)
         } else if name.eq_ignore_ascii_case("false") {
-            Kind::Boolean(false)
+            TokenKind::Boolean(false)
         } else {
-            Kind::Name
+            TokenKind::Name
         }
     }
 
     /// Reads digits with all characters directly after them, so that `12abc` is one mistake and not two tokens.
-    fn number(&mut self) -> Kind {
+    fn read_number(&mut self) -> TokenKind {
         let start = self.at;
         let signs = |c| matches!(c, '+' | '-');
         self.skip_while(signs);
@@ -246,11 +246,11 @@ impl Lexer<'_> {
         }
         let written = self.text.get(start..self.at).unwrap_or_default();
         let number = number(written).map_err(|text| self.note(start, text));
-        Kind::Number(number.ok())
+        TokenKind::Number(number.ok())
     }
 
     /// Reads the text between two quotes; it may have several lines.
-    fn string(&mut self) -> Kind {
+    fn read_string(&mut self) -> TokenKind {
         let start = self.at;
         self.skip(1);
         let mut said = Vec::new();
@@ -258,20 +258,20 @@ impl Lexer<'_> {
             let plain = self.skip_while(|c| !matches!(c, '"' | '\\'));
             said.extend(bytes::bytes(plain));
             match self.peek() {
-                Some('\\') => self.escape(&mut said),
+                Some('\\') => self.read_escape(&mut said),
                 Some(_) => break self.skip(1),
                 None => {
                     self.note(start, "this text does not end; write \" behind it");
-                    return Kind::Text(None);
+                    return TokenKind::Text(None);
                 }
             }
         }
-        Kind::Text(Some(bytes::text(&said).into_owned()))
+        TokenKind::Text(Some(bytes::text(&said).into_owned()))
     }
 
     /// Reads an escape sequence. A backslash before any other character is literal, as in libconfig, so a regular
     /// expression needs no doubled backslashes.
-    fn escape(&mut self, bytes: &mut Vec<u8>) {
+    fn read_escape(&mut self, bytes: &mut Vec<u8>) {
         self.skip(1);
         let (byte, length) = match self.peek() {
             Some('n') => (b'\n', 1),

@@ -17,7 +17,7 @@ mod lexer;
 mod number;
 mod parser;
 
-use self::includes::Whole;
+use self::includes::Gathered;
 pub use self::includes::{Open, Opened, Part};
 use toml::de::DeTable;
 
@@ -26,7 +26,7 @@ const DEEPEST: usize = 16;
 
 /// A mistake in the syntax of a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Misread {
+pub struct SyntaxError {
     /// The offset of the mistake, in bytes from the start of the text.
     pub offset: usize,
     /// The mistake and its remedy.
@@ -36,39 +36,39 @@ pub struct Misread {
 /// A text and the files it includes, as tokens. The settings borrow numbers from it, so it has to outlive them.
 #[derive(Debug)]
 pub struct Document {
-    whole: Whole,
+    gathered: Gathered,
 }
 
 impl Document {
     /// Splits a text with this name into tokens.
     #[must_use]
     pub fn new(name: &str, text: &str, open: Open<'_>) -> Self {
-        let whole = Whole::gather(name.to_owned(), text, open);
-        Self { whole }
+        let gathered = Gathered::gather(name.to_owned(), text, open);
+        Self { gathered }
     }
 
     /// Returns the concatenated texts of all files, to which the offsets refer.
     #[must_use]
     pub fn text(&self) -> &str {
-        &self.whole.text
+        &self.gathered.text
     }
 
     /// Returns the files in that text, with their beginnings.
     #[must_use]
     pub fn parts(&self) -> &[Part] {
-        &self.whole.parts
+        &self.gathered.parts
     }
 
     /// Returns the readable settings, and the mistakes in the order of the text.
     ///
     /// Groups are tables; lists and arrays are arrays. Keys are as they were written.
     #[must_use]
-    pub fn settings(&self) -> (DeTable<'_>, Vec<Misread>) {
-        let (table, of_parser) = parser::settings(&self.whole.text, &self.whole.tokens);
-        let mut misread = self.whole.misread.clone();
-        misread.extend(of_parser);
-        misread.sort_by_key(|misread| misread.offset);
-        (table, misread)
+    pub fn settings(&self) -> (DeTable<'_>, Vec<SyntaxError>) {
+        let (table, of_parser) = parser::settings(&self.gathered.text, &self.gathered.tokens);
+        let mut errors = self.gathered.errors.clone();
+        errors.extend(of_parser);
+        errors.sort_by_key(|error| error.offset);
+        (table, errors)
     }
 }
 

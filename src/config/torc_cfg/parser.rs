@@ -7,21 +7,21 @@
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
-use super::lexer::{Bracket, Kind, Token};
-use super::{DEEPEST, Misread};
+use super::lexer::{Bracket, Token, TokenKind};
+use super::{DEEPEST, SyntaxError};
 use crate::config::quote::Quoted;
 
 /// Returns the settings that the tokens of a text form, and the mistakes.
-pub(super) fn settings<'t>(text: &'t str, tokens: &'t [Token]) -> (DeTable<'t>, Vec<Misread>) {
+pub(super) fn settings<'t>(text: &'t str, tokens: &'t [Token]) -> (DeTable<'t>, Vec<SyntaxError>) {
     let mut parser = Parser {
         text,
         tokens,
         at: 0,
         open: Vec::new(),
-        misread: Vec::new(),
+        errors: Vec::new(),
     };
-    let table = parser.settings();
-    (table, parser.misread)
+    let table = parser.parse_settings();
+    (table, parser.errors)
 }
 
 struct Parser<'t> {
@@ -32,21 +32,21 @@ struct Parser<'t> {
     at: usize,
     /// The brackets that are open, the innermost last.
     open: Vec<Bracket>,
-    misread: Vec<Misread>,
+    errors: Vec<SyntaxError>,
 }
 
 impl<'t> Parser<'t> {
-    fn kind_at(&self, at: usize) -> &'t Kind {
-        self.tokens.get(at).map_or(&Kind::End, |token| &token.kind)
+    fn kind_at(&self, at: usize) -> &'t TokenKind {
+        self.tokens.get(at).map_or(&TokenKind::End, |token| &token.kind)
     }
 
-    fn kind(&self) -> &'t Kind {
+    fn kind(&self) -> &'t TokenKind {
         self.kind_at(self.at)
     }
 
     /// Returns true if the next token is a name that begins a setting.
     fn is_at_setting(&self) -> bool {
-        *self.kind() == Kind::Name && *self.kind_at(self.at.saturating_add(1)) == Kind::Equals
+        *self.kind() == TokenKind::Name && *self.kind_at(self.at.saturating_add(1)) == TokenKind::Equals
     }
 
     fn offset(&self) -> usize {
@@ -73,19 +73,19 @@ impl<'t> Parser<'t> {
 
     fn note(&mut self, offset: usize, text: impl Into<String>) {
         let text = text.into();
-        self.misread.push(Misread { offset, text });
+        self.errors.push(SyntaxError { offset, text });
     }
 
     /// Parses settings up to the end of the text, or to a bracket that closes an open one.
-    fn settings(&mut self) -> DeTable<'t> {
+    fn parse_settings(&mut self) -> DeTable<'t> {
         let mut table = DeTable::new();
         loop {
             match self.kind() {
-                Kind::End => return table,
-                Kind::Close(bracket) if self.open.contains(bracket) => return table,
-                Kind::Close(_) => self.closes_nothing(),
-                Kind::Semicolon | Kind::Comma | Kind::Stray => self.advance(),
-                Kind::Name => self.setting(&mut table),
+                TokenKind::End => return table,
+                TokenKind::Close(bracket) if self.open.contains(bracket) => return table,
+                TokenKind::Close(_) => self.note_unmatched(),
+                TokenKind::Semicolon | TokenKind::Comma | TokenKind::Stray => self.advance(),
+                TokenKind::Name => self.parse_setting(&mut table),
                 _ => {
                     let text = "no setting begins like this; write a name, `=` and a value, such as port = 3699";
                     self.note(self.offset(), text);
@@ -95,22 +95,22 @@ impl<'t> Parser<'t> {
         }
     }
 
-    fn setting(&mut self, table: &mut DeTable<'t>) {
+    fn parse_setting(&mut self, table: &mut DeTable<'t>) {
         let (name, begin) = (self.written(), self.offset());
         self.advance();
         let key = Spanned::new(begin..self.end_of_last(), name.into());
         match self.kind() {
-            Kind::Equals => self.advance(),
+            TokenKind::Equals => self.advance(),
             // The characters that were noted are part of the name.
-            Kind::Stray => return self.recover(),
+            TokenKind::Stray => return self.recover(),
             _ => {
                 let text = format!("{} has no value; write `=` and a value behind it", Quoted(name));
                 self.note(begin, text);
                 return self.recover();
             }
         }
-        let Some(value) = self.value() else {
-            if *self.kind() == Kind::Equals {
+        let Some(value) = self.parse_value() else {
+            if *self.kind() == TokenKind::Equals {
                 self.recover();
             }
             return;
@@ -124,26 +124,26 @@ impl<'t> Parser<'t> {
     }
 
     /// Parses a value. Returns `None` after a mistake, which has been noted.
-    fn value(&mut self) -> Option<Spanned<DeValue<'t>>> {
+    fn parse_value(&mut self) -> Option<Spanned<DeValue<'t>>> {
         let begin = self.offset();
         let value = match self.kind() {
-            Kind::Text(_) => self.text().map(|text| DeValue::String(text.into())),
-            Kind::Boolean(whether) => {
+            TokenKind::Text(_) => self.parse_text().map(|text| DeValue::String(text.into())),
+            TokenKind::Boolean(whether) => {
                 self.advance();
                 Some(DeValue::Boolean(*whether))
             }
-            Kind::Number(number) => {
+            TokenKind::Number(number) => {
                 self.advance();
-                number.as_deref().and_then(|number| self.number(begin, number))
+                number.as_deref().and_then(|number| self.parse_number(begin, number))
             }
-            Kind::Open(bracket) => self.enclosed(*bracket),
-            Kind::Name if !self.is_at_setting() => {
+            TokenKind::Open(bracket) => self.parse_enclosed(*bracket),
+            TokenKind::Name if !self.is_at_setting() => {
                 let text = format!("{} is text; write it between quotes", Quoted(self.written()));
                 self.note(begin, text);
                 self.advance();
                 None
             }
-            Kind::Stray => {
+            TokenKind::Stray => {
                 self.advance();
                 None
             }
@@ -157,16 +157,16 @@ impl<'t> Parser<'t> {
     }
 
     /// Parses a number in the syntax of TOML, to which the lexer has converted it.
-    fn number(&mut self, begin: usize, plain: &'t str) -> Option<DeValue<'t>> {
+    fn parse_number(&mut self, begin: usize, plain: &'t str) -> Option<DeValue<'t>> {
         let value = DeValue::parse(plain).map(Spanned::into_inner);
         let noted = value.map_err(|_| self.note(begin, "this is no number; write for example 16"));
         noted.ok()
     }
 
     /// Parses a text. Adjacent texts form one text.
-    fn text(&mut self) -> Option<String> {
+    fn parse_text(&mut self) -> Option<String> {
         let mut joined = Some(String::new());
-        while let Kind::Text(piece) = self.kind() {
+        while let TokenKind::Text(piece) = self.kind() {
             joined = joined.zip(piece.as_ref()).map(|(joined, piece)| joined + piece);
             self.advance();
         }
@@ -174,7 +174,7 @@ impl<'t> Parser<'t> {
     }
 
     /// Parses a group, a list or an array, from its opening bracket to its closing one.
-    fn enclosed(&mut self, bracket: Bracket) -> Option<DeValue<'t>> {
+    fn parse_enclosed(&mut self, bracket: Bracket) -> Option<DeValue<'t>> {
         let begin = self.offset();
         let refusal = if self.open.last() == Some(&Bracket::Array) {
             Some("an array holds single values only; write ( and ) around a list")
@@ -191,11 +191,11 @@ impl<'t> Parser<'t> {
         self.advance();
         self.open.push(bracket);
         let value = match bracket {
-            Bracket::Group => DeValue::Table(self.settings()),
-            Bracket::List | Bracket::Array => DeValue::Array(self.values()),
+            Bracket::Group => DeValue::Table(self.parse_settings()),
+            Bracket::List | Bracket::Array => DeValue::Array(self.parse_values()),
         };
         self.open.pop();
-        if *self.kind() == Kind::Close(bracket) {
+        if *self.kind() == TokenKind::Close(bracket) {
             self.advance();
         } else {
             let (open, close) = (bracket.open(), bracket.close());
@@ -206,17 +206,17 @@ impl<'t> Parser<'t> {
     }
 
     /// Parses values separated by commas, up to the bracket that closes them.
-    fn values(&mut self) -> DeArray<'t> {
+    fn parse_values(&mut self) -> DeArray<'t> {
         let mut values = DeArray::new();
         loop {
             match self.kind() {
-                Kind::End => return values,
-                Kind::Close(bracket) if self.open.contains(bracket) => return values,
-                Kind::Close(_) => self.closes_nothing(),
-                Kind::Comma => self.advance(),
+                TokenKind::End => return values,
+                TokenKind::Close(bracket) if self.open.contains(bracket) => return values,
+                TokenKind::Close(_) => self.note_unmatched(),
+                TokenKind::Comma => self.advance(),
                 // A list that is not closed ends where the next setting begins.
-                Kind::Name if self.is_at_setting() => return values,
-                Kind::Equals | Kind::Semicolon => {
+                TokenKind::Name if self.is_at_setting() => return values,
+                TokenKind::Equals | TokenKind::Semicolon => {
                     let text = format!(
                         "{} does not belong between values; write a comma",
                         Quoted(self.written())
@@ -225,19 +225,19 @@ impl<'t> Parser<'t> {
                     self.advance();
                 }
                 _ => {
-                    if let Some(value) = self.value() {
+                    if let Some(value) = self.parse_value() {
                         values.push(value);
                     }
-                    self.want_comma();
+                    self.note_missing_comma();
                 }
             }
         }
     }
 
-    fn want_comma(&mut self) {
+    fn note_missing_comma(&mut self) {
         let begins_value = matches!(
             self.kind(),
-            Kind::Text(_) | Kind::Number(_) | Kind::Boolean(_) | Kind::Open(_)
+            TokenKind::Text(_) | TokenKind::Number(_) | TokenKind::Boolean(_) | TokenKind::Open(_)
         );
         if begins_value {
             self.note(
@@ -247,7 +247,7 @@ impl<'t> Parser<'t> {
         }
     }
 
-    fn closes_nothing(&mut self) {
+    fn note_unmatched(&mut self) {
         let text = format!("{} closes nothing that is open; leave it out", Quoted(self.written()));
         self.note(self.offset(), text);
         self.advance();
@@ -258,9 +258,9 @@ impl<'t> Parser<'t> {
         let mut depth = 0_usize;
         loop {
             match self.kind() {
-                Kind::End => return,
-                Kind::Open(_) => depth = depth.saturating_add(1),
-                Kind::Close(_) => depth = depth.saturating_sub(1),
+                TokenKind::End => return,
+                TokenKind::Open(_) => depth = depth.saturating_add(1),
+                TokenKind::Close(_) => depth = depth.saturating_sub(1),
                 _ => {}
             }
             self.advance();
@@ -274,10 +274,10 @@ impl<'t> Parser<'t> {
     fn recover(&mut self) {
         loop {
             match self.kind() {
-                Kind::End | Kind::Close(_) => return,
-                Kind::Name if self.is_at_setting() => return,
-                Kind::Semicolon => return self.advance(),
-                Kind::Open(_) => self.skip_enclosed(),
+                TokenKind::End | TokenKind::Close(_) => return,
+                TokenKind::Name if self.is_at_setting() => return,
+                TokenKind::Semicolon => return self.advance(),
+                TokenKind::Open(_) => self.skip_enclosed(),
                 _ => self.advance(),
             }
         }

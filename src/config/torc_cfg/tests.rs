@@ -39,18 +39,18 @@ fn shown_table(table: &DeTable<'_>) -> String {
 #[track_caller]
 fn read(text: &str) -> String {
     let document = Document::new("file", text, &mut no_files);
-    let (table, misread) = document.settings();
-    assert_eq!(misread, [], "{text}");
+    let (table, errors) = document.settings();
+    assert_eq!(errors, [], "{text}");
     shown_table(&table)
 }
 
 /// Returns the readable settings of a text with mistakes, and the mistakes, each with the text at its position.
 fn mistakes(text: &str) -> (String, Vec<(String, String)>) {
     let document = Document::new("file", text, &mut no_files);
-    let (table, misread) = document.settings();
-    let told = misread.into_iter().map(|misread| {
-        let at: String = text[misread.offset..].chars().take(6).collect();
-        (at, misread.text)
+    let (table, errors) = document.settings();
+    let told = errors.into_iter().map(|error| {
+        let at: String = text[error.offset..].chars().take(6).collect();
+        (at, error.text)
     });
     (shown_table(&table), told.collect())
 }
@@ -253,13 +253,13 @@ fn check_value(value: &toml::Spanned<DeValue<'_>>, text: &str) {
 
 fn check_any(text: &str) {
     let document = Document::new("file", text, &mut no_files);
-    let (table, misread) = document.settings();
+    let (table, errors) = document.settings();
     check_places(&table, text);
-    for misread in misread {
-        assert!(text.is_char_boundary(misread.offset), "{misread:?}");
+    for error in errors {
+        assert!(text.is_char_boundary(error.offset), "{error:?}");
         assert!(
-            misread.text.contains("; ") && !misread.text.contains(char::is_control),
-            "{misread:?}"
+            error.text.contains("; ") && !error.text.contains(char::is_control),
+            "{error:?}"
         );
     }
 }

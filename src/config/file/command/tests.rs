@@ -11,7 +11,7 @@ fn read_text(text: &str) -> Result<Options, Vec<String>> {
     let root = Table::parse(text).unwrap();
     let doors = root.get_ref().get("command").unwrap().get_ref().as_table().unwrap();
     let (name, door) = doors.iter().next().unwrap();
-    let mut found = Found::new(Report::new("f", text), Scope::Settings);
+    let mut found = Collected::new(Report::new("f", text), Scope::Settings);
     let section = Section::new(name, door.get_ref().as_table().unwrap());
     let options = read_table(&section, &mut found);
     let lines: Vec<_> = found.report.into_lines();

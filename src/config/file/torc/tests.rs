@@ -137,9 +137,9 @@ fn a_missing_include_is_reported_once() {
             "{told:?}"
         );
     }
-    let misread = told("processes ( { name = \"a\" } )");
+    let mistakes = told("processes ( { name = \"a\" } )");
     assert_eq!(
-        misread,
+        mistakes,
         ["1:1: `processes` has no value; write `=` and a value behind it"]
     );
     let told = told("processes = (\n{ name = \"a\" }\n);");
@@ -156,9 +156,9 @@ fn a_wrong_address_is_reported_where_it_was_written() {
         clash,
         ["2:10: listen: 127.0.0.1:7 and 0.0.0.0:7 are in each other's way; leave out one of the two"]
     );
-    let misread = told(&format!("listen = 5;\n{ECHO}"));
+    let mistakes = told(&format!("listen = 5;\n{ECHO}"));
     assert_eq!(
-        misread,
+        mistakes,
         ["1:10: listen: an integer is not what belongs here; write listen = \"ADDR\""]
     );
     let switch = told(&format!("list = true;\n{ECHO}"));
