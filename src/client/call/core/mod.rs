@@ -1,8 +1,8 @@
 //! The decisions of `call`: [`CallEvent`] in, [`CallAction`]s out, the time an argument, no socket in sight.
 //!
 //! ```text
-//! Connecting ─connected─▸ Running ─end told, failure, EPIPE─▸ Concluding ─all written─▸ Over
-//!     └─ signal ───────────┴─ second signal ──────────────────┴─ signal ───────────────▸
+//! Connecting ─connected─▸ Running ─end, failure, EPIPE─▸ Concluding ─all written─▸ Over
+//!     └─ signal ───────────┴─ second signal ─────────────┴─ signal ───────────────▸
 //! ```
 //!
 //! Invariants, for any events in any order (`tests.rs` tries them):
