@@ -27,8 +27,8 @@ use crate::process::child::Child;
 use crate::process::terminal::END_AGAIN;
 use crate::process::unread_bytes;
 use crate::reactor::Alarm;
-use crate::relay::carrier::{Carrier, Halt};
-use crate::relay::flow::{Cut, Event, Todo, Way};
+use crate::relay::direction::{Cut, Event, Todo, Way};
+use crate::relay::pump::{Pump, PumpEnd};
 
 /// A connection in session mode.
 #[derive(Debug)]
@@ -65,8 +65,8 @@ pub(super) struct Running {
     pub(super) worker: Option<WorkerId>,
     stdin: Option<Sender>,
     stdout: Receiver,
-    up: Carrier,
-    down: Carrier,
+    up: Pump,
+    down: Pump,
     client: ClientSide,
     /// When bytes last went either way.
     pub(super) active: Instant,
@@ -130,8 +130,8 @@ impl Running {
             worker: Some(worker),
             stdin: Some(stdin),
             stdout,
-            up: Carrier::new(way, Vec::new()),
-            down: Carrier::new(way, said),
+            up: Pump::new(way, Vec::new()),
+            down: Pump::new(way, said),
             client: ClientSide::There,
             active: now,
             standstill: Standstill::default(),
@@ -145,34 +145,34 @@ impl Running {
 
     pub(super) fn volume(&self) -> Volume {
         Volume {
-            up: self.up.flow().delivered(),
-            down: self.down.flow().delivered(),
+            up: self.up.direction().delivered(),
+            down: self.down.direction().delivered(),
         }
     }
 
     /// Whether anything has happened between these two, so that the client cannot be given to another worker as if nothing
     /// had.
     pub(super) fn has_begun(&self) -> bool {
-        self.volume() != Volume::default() || self.up.flow().has_ended() || self.held() > 0
+        self.volume() != Volume::default() || self.up.direction().has_ended() || self.held() > 0
     }
 
     /// How much of what the client has sent is held.
     pub(super) fn held(&self) -> usize {
-        self.up.flow().held()
+        self.up.direction().held()
     }
 
     /// So much of it may be held from now on while the worker takes nothing; whether there may be something to be read for
     /// that.
     pub(super) fn let_hold(&mut self, limit: usize) -> bool {
         self.up.let_hold(limit);
-        matches!(self.up.flow().next(), Todo::Hold(_))
+        matches!(self.up.direction().next(), Todo::Hold(_))
     }
 
     /// Whether bytes wait both ways, those of the client for the worker and those of the worker for the client, as far as is
     /// known before the next edge.
     pub(super) fn is_jammed(&self, stream: &Stream) -> bool {
-        let worker_waits = || self.down.flow().is_blocked(|| unread(&self.stdout));
-        self.stdin.is_some() && self.up.flow().is_blocked(|| stream.has_unread()) && worker_waits()
+        let worker_waits = || self.down.direction().is_blocked(|| unread(&self.stdout));
+        self.stdin.is_some() && self.up.direction().is_blocked(|| stream.has_unread()) && worker_waits()
     }
 
     pub(super) fn mark_client_readable(&mut self) {
@@ -185,7 +185,7 @@ impl Running {
 
     /// Its connection is closed in both directions. If we have closed ours, it may have read all there was.
     pub(super) fn mark_client_gone(&mut self, now: Instant) {
-        if !self.down.flow().is_over() && self.client == ClientSide::There {
+        if !self.down.direction().is_over() && self.client == ClientSide::There {
             (self.client, self.active) = (ClientSide::Gone, now);
         }
     }
@@ -248,22 +248,22 @@ impl Running {
     }
 
     fn carry_up(&mut self, stream: &Stream, child: Option<&Child>, scratch: &mut [u8], now: Instant) -> Standing {
-        let halt = match &self.stdin {
+        let end = match &self.stdin {
             Some(stdin) => self.up.run(stream, stdin, scratch),
-            None => Halt::Over,
+            None => PumpEnd::Over,
         };
-        match halt {
-            Halt::Waiting => return Standing::Waiting,
-            Halt::MoreLater => return Standing::MoreLater,
-            Halt::AtEnd => {
+        match end {
+            PumpEnd::Waiting => return Standing::Waiting,
+            PumpEnd::MoreLater => return Standing::MoreLater,
+            PumpEnd::AtEnd => {
                 self.up.tell(Event::EndTold);
                 self.end_input(child, now);
             }
             // The worker does not read any more: what its client sends stays where it is.
-            Halt::Over if self.again.is_none() => self.stdin = None,
-            Halt::Over => {}
+            PumpEnd::Over if self.again.is_none() => self.stdin = None,
+            PumpEnd::Over => {}
         }
-        match self.up.flow().was_cut() {
+        match self.up.direction().was_cut() {
             Some(Cut::Failed) => Standing::Vanished,
             Some(Cut::SinkClosed) | None => Standing::Over,
         }
@@ -280,25 +280,25 @@ impl Running {
     }
 
     fn carry_down(&mut self, stream: &Stream, scratch: &mut [u8]) -> Standing {
-        let mut halt = self.down.run(&self.stdout, stream, scratch);
+        let mut end = self.down.run(&self.stdout, stream, scratch);
         // What has left the worker's group may hold the pipe open; that is not waited for.
-        if halt == Halt::Waiting && self.worker.is_none() && !unread(&self.stdout) {
+        if end == PumpEnd::Waiting && self.worker.is_none() && !unread(&self.stdout) {
             self.down.tell(Event::SourceEnded);
-            halt = self.down.run(&self.stdout, stream, scratch);
+            end = self.down.run(&self.stdout, stream, scratch);
         }
-        match halt {
-            Halt::Waiting => return Standing::Waiting,
-            Halt::MoreLater => return Standing::MoreLater,
+        match end {
+            PumpEnd::Waiting => return Standing::Waiting,
+            PumpEnd::MoreLater => return Standing::MoreLater,
             // Perhaps it has died before it was of any use: the end of its process will tell.
-            Halt::AtEnd if self.worker.is_some() && !self.has_begun() => return Standing::Waiting,
-            Halt::AtEnd => {
+            PumpEnd::AtEnd if self.worker.is_some() && !self.has_begun() => return Standing::Waiting,
+            PumpEnd::AtEnd => {
                 // An error: the client has gone, and the next call says so.
                 let _ = stream.shutdown_write();
                 self.down.tell(Event::EndTold);
             }
-            Halt::Over => {}
+            PumpEnd::Over => {}
         }
-        match self.down.flow().was_cut() {
+        match self.down.direction().was_cut() {
             Some(_) => Standing::Vanished,
             None => Standing::Over,
         }

@@ -17,7 +17,7 @@ use crate::net::origin::Origin;
 use crate::net::stream::{PeerState, Stream};
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Alarm, Context, Key, Readiness, SourceKind};
-use crate::relay::flow::Way;
+use crate::relay::direction::Way;
 
 /// All connections in session mode.
 #[derive(Debug, Default)]

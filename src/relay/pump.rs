@@ -1,4 +1,4 @@
-//! Does what a [`Flow`] says: the system calls of one direction.
+//! Does what a [`Direction`] says: the system calls of one direction.
 
 use std::os::fd::AsFd;
 
@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::fcntl::{SpliceFFlags, splice};
 use nix::unistd::{read, write};
 
-use super::flow::{Event, Flow, Todo, Way};
+use super::direction::{Direction, Event, Todo, Way};
 use crate::buffer::Buffer;
 
 /// The most that one direct move is asked to move. A pipe holds less unless its owner has widened it.
@@ -17,9 +17,9 @@ pub const PIECE: usize = 16 << 10;
 const BYTES_PER_TURN: usize = 1 << 20;
 const CALLS_PER_TURN: usize = 32;
 
-/// Why a run of a direction has come to a halt.
+/// Why a run of a direction has come to an end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Halt {
+pub enum PumpEnd {
     /// It goes on at the next edge of one of its ends.
     Waiting,
     /// It has used up its share of this turn: run it again in the next.
@@ -32,66 +32,66 @@ pub enum Halt {
 
 /// One direction with what it holds.
 #[derive(Debug)]
-pub struct Carrier {
-    flow: Flow,
+pub struct Pump {
+    direction: Direction,
     held: Buffer,
 }
 
-impl Carrier {
+impl Pump {
     /// A direction that begins. `first` is delivered before anything that comes from the source.
     #[must_use]
     pub fn new(way: Way, first: Vec<u8>) -> Self {
         Self {
-            flow: Flow::new(way, first.len()),
+            direction: Direction::new(way, first.len()),
             held: Buffer::from(first),
         }
     }
 
     /// How far it has come.
     #[must_use]
-    pub const fn flow(&self) -> &Flow {
-        &self.flow
+    pub const fn direction(&self) -> &Direction {
+        &self.direction
     }
 
     /// Something has happened to one of its ends that [`run`](Self::run) does not see: an edge, above all.
     pub fn tell(&mut self, event: Event) {
-        self.flow.on(event);
-        if self.flow.is_over() {
+        self.direction.on(event);
+        if self.direction.is_over() {
             self.held.clear();
         }
     }
 
-    /// See [`Flow::let_hold`].
+    /// See [`Direction::let_hold`].
     pub const fn let_hold(&mut self, limit: usize) {
-        self.flow.let_hold(limit);
+        self.direction.let_hold(limit);
     }
 
     /// Carries bytes until it has to wait, has had its share, or has come to the end. Both descriptors are non-blocking;
     /// `scratch` is where bytes rest between read and write within this call.
-    pub fn run(&mut self, source: impl AsFd, sink: impl AsFd, scratch: &mut [u8]) -> Halt {
-        let before = self.flow.delivered();
+    pub fn run(&mut self, source: impl AsFd, sink: impl AsFd, scratch: &mut [u8]) -> PumpEnd {
+        let before = self.direction.delivered();
         for _ in 0..CALLS_PER_TURN {
-            match self.flow.next() {
-                Todo::Move => self.flow.on(moved(&source, &sink)),
+            match self.direction.next() {
+                Todo::Move => self.direction.on(moved(&source, &sink)),
                 Todo::Read => self.read(&source, &sink, scratch),
                 Todo::Hold(most) => self.hold(&source, scratch, most),
                 Todo::Write => self.write(&sink),
-                Todo::TellEnd => return Halt::AtEnd,
-                Todo::Wait => return Halt::Waiting,
+                Todo::TellEnd => return PumpEnd::AtEnd,
+                Todo::Wait => return PumpEnd::Waiting,
                 Todo::Nothing => {
                     self.held.clear();
-                    return Halt::Over;
+                    return PumpEnd::Over;
                 }
             }
-            if self.flow.delivered() - before >= BYTES_PER_TURN as u64 {
+            if self.direction.delivered() - before >= BYTES_PER_TURN as u64 {
                 break;
             }
         }
-        match self.flow.next() {
-            Todo::TellEnd => Halt::AtEnd,
-            Todo::Wait => Halt::Waiting,
-            Todo::Nothing => Halt::Over,
-            Todo::Move | Todo::Read | Todo::Hold(_) | Todo::Write => Halt::MoreLater,
+        match self.direction.next() {
+            Todo::TellEnd => PumpEnd::AtEnd,
+            Todo::Wait => PumpEnd::Waiting,
+            Todo::Nothing => PumpEnd::Over,
+            Todo::Move | Todo::Read | Todo::Hold(_) | Todo::Write => PumpEnd::MoreLater,
         }
     }
 
@@ -101,7 +101,7 @@ impl Carrier {
             Ok(piece) => piece,
             Err(event) => return self.tell(event),
         };
-        self.flow.on(Event::Read(piece.len()));
+        self.direction.on(Event::Read(piece.len()));
         let event = written(sink, piece);
         let count = if let Event::Wrote(count) = event { count } else { 0 };
         let rest = piece.get(count..).unwrap_or_default();
@@ -186,7 +186,7 @@ mod tests {
     use nix::fcntl::OFlag;
     use nix::unistd::pipe2;
 
-    use super::super::flow::Cut;
+    use super::super::direction::Cut;
     use super::*;
 
     fn pair() -> (UnixStream, UnixStream) {
@@ -209,7 +209,7 @@ mod tests {
             let (source, mut sender) = pair();
             let (sink, mut receiver) = pair();
             let (out, into) = pipe();
-            let (mut first, mut second) = (Carrier::new(way, b"first".to_vec()), Carrier::new(way, Vec::new()));
+            let (mut first, mut second) = (Pump::new(way, b"first".to_vec()), Pump::new(way, Vec::new()));
             let to_send = bytes.clone();
             let sending = std::thread::spawn(move || {
                 sender.write_all(&to_send).unwrap();
@@ -222,19 +222,19 @@ mod tests {
                 received
             });
             let (mut into, mut scratch) = (Some(into), vec![0; PIECE]);
-            while !second.flow().is_over() {
+            while !second.direction().is_over() {
                 // Every edge, all the time: what is tried in vain is tried again.
-                for carrier in [&mut first, &mut second] {
-                    carrier.tell(Event::SourceReady);
-                    carrier.tell(Event::SinkReady);
+                for pump in [&mut first, &mut second] {
+                    pump.tell(Event::SourceReady);
+                    pump.tell(Event::SinkReady);
                 }
                 if let Some(pipe) = &into
-                    && first.run(&source, pipe, &mut scratch) == Halt::AtEnd
+                    && first.run(&source, pipe, &mut scratch) == PumpEnd::AtEnd
                 {
                     into = None;
                     first.tell(Event::EndTold);
                 }
-                if second.run(&out, &sink, &mut scratch) == Halt::AtEnd {
+                if second.run(&out, &sink, &mut scratch) == PumpEnd::AtEnd {
                     sink.shutdown(Shutdown::Write).unwrap();
                     second.tell(Event::EndTold);
                 }
@@ -247,7 +247,7 @@ mod tests {
                 "{way:?}: {} bytes",
                 received.len()
             );
-            assert_eq!(second.flow().delivered(), 1_000_005, "{way:?}");
+            assert_eq!(second.direction().delivered(), 1_000_005, "{way:?}");
         }
     }
 
@@ -256,17 +256,17 @@ mod tests {
         for way in [Way::Direct, Way::Held] {
             let (source, mut sender) = pair();
             let (out, into) = pipe();
-            let mut carrier = Carrier::new(way, Vec::new());
+            let mut pump = Pump::new(way, Vec::new());
             let mut scratch = vec![0; PIECE];
             sender.write_all(&[7; 100_000]).unwrap();
-            assert_eq!(carrier.run(&source, &into, &mut scratch), Halt::Waiting);
-            let so_far = carrier.flow().delivered();
-            assert!(so_far > 0 && carrier.flow().was_cut().is_none());
+            assert_eq!(pump.run(&source, &into, &mut scratch), PumpEnd::Waiting);
+            let so_far = pump.direction().delivered();
+            assert!(so_far > 0 && pump.direction().was_cut().is_none());
             drop(out);
-            carrier.tell(Event::SinkReady);
-            assert_eq!(carrier.run(&source, &into, &mut scratch), Halt::Over, "{way:?}");
-            assert_eq!(carrier.flow().was_cut(), Some(Cut::SinkClosed));
-            assert_eq!(carrier.flow().delivered(), so_far);
+            pump.tell(Event::SinkReady);
+            assert_eq!(pump.run(&source, &into, &mut scratch), PumpEnd::Over, "{way:?}");
+            assert_eq!(pump.direction().was_cut(), Some(Cut::SinkClosed));
+            assert_eq!(pump.direction().delivered(), so_far);
         }
     }
 
@@ -274,10 +274,10 @@ mod tests {
     fn one_direction_does_not_take_the_whole_turn() {
         let endless = std::fs::File::open("/dev/zero").unwrap();
         let bottomless = std::fs::File::options().write(true).open("/dev/null").unwrap();
-        let (mut carrier, mut scratch) = (Carrier::new(Way::Held, Vec::new()), vec![0; PIECE]);
+        let (mut pump, mut scratch) = (Pump::new(Way::Held, Vec::new()), vec![0; PIECE]);
         for turn in 1..4 {
-            assert_eq!(carrier.run(&endless, &bottomless, &mut scratch), Halt::MoreLater);
-            assert_eq!(carrier.flow().delivered(), turn * (CALLS_PER_TURN * PIECE) as u64);
+            assert_eq!(pump.run(&endless, &bottomless, &mut scratch), PumpEnd::MoreLater);
+            assert_eq!(pump.direction().delivered(), turn * (CALLS_PER_TURN * PIECE) as u64);
         }
     }
 
@@ -288,8 +288,8 @@ mod tests {
         std::io::Write::write_all(&mut source, b"by hand").unwrap();
         std::io::Seek::rewind(&mut source).unwrap();
         let (sink, mut receiver) = pair();
-        let (mut carrier, mut scratch) = (Carrier::new(Way::Direct, Vec::new()), vec![0; PIECE]);
-        assert_eq!(carrier.run(&source, &sink, &mut scratch), Halt::AtEnd);
+        let (mut pump, mut scratch) = (Pump::new(Way::Direct, Vec::new()), vec![0; PIECE]);
+        assert_eq!(pump.run(&source, &sink, &mut scratch), PumpEnd::AtEnd);
         drop(sink);
         let mut received = String::new();
         receiver.read_to_string(&mut received).unwrap();

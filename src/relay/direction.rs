@@ -9,7 +9,7 @@
 //! waited for. A direct move (`splice`) that says so does not say which of the two ends it was: then either's edge is
 //! worth a try.
 //!
-//! While the sink takes nothing the source waits as well, unless its owner [lets more be held](Flow::let_hold): then the
+//! While the sink takes nothing the source waits as well, unless its owner [lets more be held](Direction::let_hold): then the
 //! source is read on, up to that limit. What is held goes out before anything else, so bytes keep their order.
 
 /// How bytes go from source to sink.
@@ -108,7 +108,7 @@ enum Awaited {
 
 /// One direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Flow {
+pub struct Direction {
     way: Way,
     state: State,
     awaited: Awaited,
@@ -118,7 +118,7 @@ pub struct Flow {
     delivered: u64,
 }
 
-impl Flow {
+impl Direction {
     /// A direction that begins; `held` bytes are there already, to be delivered first.
     #[must_use]
     pub const fn new(way: Way, held: usize) -> Self {
@@ -299,7 +299,7 @@ mod tests {
     /// Both ends as the kernel has them: edges come when something has changed from nothing to something, and never
     /// again for the same.
     struct Ends {
-        flow: Flow,
+        direction: Direction,
         number: u8,
         source: VecDeque<u8>,
         source_ended: bool,
@@ -316,7 +316,7 @@ mod tests {
         fn new(way: Way, capacity: usize, first: u8) -> Self {
             let held: VecDeque<u8> = (0..first).map(|byte| 200 + byte % 50).collect();
             Self {
-                flow: Flow::new(way, held.len()),
+                direction: Direction::new(way, held.len()),
                 number: 0,
                 source: VecDeque::new(),
                 source_ended: false,
@@ -343,49 +343,52 @@ mod tests {
                 self.sent.push(self.number);
                 self.number = self.number.wrapping_add(1);
             }
-            self.flow.on(Event::SourceReady);
+            self.direction.on(Event::SourceReady);
         }
 
         fn end(&mut self) {
             if !std::mem::replace(&mut self.source_ended, true) {
-                self.flow.on(Event::SourceReady);
+                self.direction.on(Event::SourceReady);
             }
         }
 
         /// The edge of a sink comes when it was full and is not any more.
         fn take(&mut self, count: u8) {
-            assert!(!self.told || self.flow.is_over(), "nothing is written behind the end");
+            assert!(
+                !self.told || self.direction.is_over(),
+                "nothing is written behind the end"
+            );
             let was_full = self.room() == 0;
             let count = usize::from(count).min(self.sink.len());
             self.taken.extend(self.sink.drain(..count));
             if was_full && count > 0 {
-                self.flow.on(Event::SinkReady);
+                self.direction.on(Event::SinkReady);
             }
         }
 
         fn let_hold(&mut self, limit: usize) {
             self.limit = limit;
-            self.flow.let_hold(limit);
+            self.direction.let_hold(limit);
         }
 
         /// Whether it may be asked again at once.
         fn step(&mut self) -> bool {
-            match self.flow.next() {
+            match self.direction.next() {
                 Todo::Move => match self.source.len().min(self.room()).min(7) {
-                    0 if self.source.is_empty() && self.source_ended => self.flow.on(Event::SourceEnded),
-                    0 => self.flow.on(Event::Stuck),
+                    0 if self.source.is_empty() && self.source_ended => self.direction.on(Event::SourceEnded),
+                    0 => self.direction.on(Event::Stuck),
                     count => {
                         self.sink.extend(self.source.drain(..count));
-                        self.flow.on(Event::Moved(count));
+                        self.direction.on(Event::Moved(count));
                     }
                 },
                 Todo::Read => match self.source.len().min(5) {
-                    0 if self.source_ended => self.flow.on(Event::SourceEnded),
-                    0 => self.flow.on(Event::SourceEmpty),
+                    0 if self.source_ended => self.direction.on(Event::SourceEnded),
+                    0 => self.direction.on(Event::SourceEmpty),
                     count => {
                         assert!(self.held.is_empty(), "one piece at a time is held");
                         self.held.extend(self.source.drain(..count));
-                        self.flow.on(Event::Read(count));
+                        self.direction.on(Event::Read(count));
                     }
                 },
                 Todo::Hold(most) => {
@@ -393,25 +396,25 @@ mod tests {
                     assert!(most > 0 && self.held.len() + most <= self.limit);
                     assert!(sink_is_full || self.held.is_empty(), "held though the sink takes it");
                     match self.source.len().min(5).min(most) {
-                        0 if self.source_ended => self.flow.on(Event::SourceEnded),
-                        0 => self.flow.on(Event::SourceEmpty),
+                        0 if self.source_ended => self.direction.on(Event::SourceEnded),
+                        0 => self.direction.on(Event::SourceEmpty),
                         count => {
                             self.held.extend(self.source.drain(..count));
-                            self.flow.on(Event::Read(count));
+                            self.direction.on(Event::Read(count));
                         }
                     }
                 }
                 Todo::Write => match self.held.len().min(self.room()) {
-                    0 => self.flow.on(Event::SinkFull),
+                    0 => self.direction.on(Event::SinkFull),
                     count => {
                         self.sink.extend(self.held.drain(..count));
-                        self.flow.on(Event::Wrote(count));
+                        self.direction.on(Event::Wrote(count));
                     }
                 },
                 Todo::TellEnd => {
                     assert!(self.source_ended && self.source.is_empty() && self.held.is_empty());
                     assert!(!std::mem::replace(&mut self.told, true), "the end is told once");
-                    self.flow.on(Event::EndTold);
+                    self.direction.on(Event::EndTold);
                 }
                 Todo::Wait | Todo::Nothing => return false,
             }
@@ -434,21 +437,21 @@ mod tests {
                     Deed::Run(steps) => for _ in 0..steps { ends.step(); },
                     Deed::LetHold(limit) => ends.let_hold(limit),
                 }
-                prop_assert_eq!(ends.flow.held(), ends.held.len());
+                prop_assert_eq!(ends.direction.held(), ends.held.len());
             }
-            // From here on both ends do their part, and the flow gets no edge but those the kernel would report.
+            // From here on both ends do their part, and the direction gets no edge but those the kernel would report.
             ends.end();
             while !ends.told {
                 let mut moved = false;
                 while ends.step() { moved = true; }
                 let before = ends.taken.len();
                 ends.take(3);
-                prop_assert!(moved || ends.taken.len() > before, "asleep with work to do: {:?}", ends.flow);
+                prop_assert!(moved || ends.taken.len() > before, "asleep with work to do: {:?}", ends.direction);
             }
             ends.take(255);
             prop_assert_eq!(&ends.taken, &ends.sent);
-            prop_assert_eq!(ends.flow.delivered(), ends.sent.len() as u64);
-            prop_assert!(ends.flow.is_over() && ends.flow.was_cut().is_none());
+            prop_assert_eq!(ends.direction.delivered(), ends.sent.len() as u64);
+            prop_assert!(ends.direction.is_over() && ends.direction.was_cut().is_none());
         }
 
         /// Any event in any state: over stays over, and what is over has nothing to do.
@@ -459,15 +462,15 @@ mod tests {
                 Event::SourceEnded, Event::SinkClosed, Event::Failed, Event::EndTold, Event::SourceReady,
                 Event::SinkReady, Event::NotDirect,
             ];
-            let mut flow = Flow::new(if direct { Way::Direct } else { Way::Held }, 2);
+            let mut direction = Direction::new(if direct { Way::Direct } else { Way::Held }, 2);
             for event in events {
-                let before = flow;
-                flow.on(all[event]);
+                let before = direction;
+                direction.on(all[event]);
                 if before.is_over() {
-                    prop_assert_eq!(before, flow);
+                    prop_assert_eq!(before, direction);
                 }
-                prop_assert_eq!(flow.is_over(), flow.next() == Todo::Nothing);
-                prop_assert!(flow.delivered() >= before.delivered());
+                prop_assert_eq!(direction.is_over(), direction.next() == Todo::Nothing);
+                prop_assert!(direction.delivered() >= before.delivered());
             }
         }
     }
@@ -492,9 +495,9 @@ mod tests {
             let beyond = sent.saturating_sub(10);
             // On either way but the direct one a piece is read before it is known that the sink is full.
             let held = if direct { beyond.min(limit) } else { beyond.min(limit.max(ends.held.len().min(5))) };
-            prop_assert_eq!((ends.flow.delivered(), ends.flow.held()), (sent.min(10) as u64, held));
+            prop_assert_eq!((ends.direction.delivered(), ends.direction.held()), (sent.min(10) as u64, held));
             let source_has = !ends.source.is_empty();
-            prop_assert_eq!(ends.flow.is_blocked(|| source_has), beyond > 0);
+            prop_assert_eq!(ends.direction.is_blocked(|| source_has), beyond > 0);
             ends.let_hold(0);
             ends.end();
             while !ends.told {
@@ -509,32 +512,35 @@ mod tests {
     #[test]
     fn a_stuck_move_is_tried_again_after_an_edge_of_either_end() {
         for edge in [Event::SourceReady, Event::SinkReady] {
-            let mut flow = Flow::new(Way::Direct, 0);
-            flow.on(Event::Stuck);
-            assert_eq!(flow.next(), Todo::Wait);
-            flow.on(edge);
-            assert_eq!(flow.next(), Todo::Move);
+            let mut direction = Direction::new(Way::Direct, 0);
+            direction.on(Event::Stuck);
+            assert_eq!(direction.next(), Todo::Wait);
+            direction.on(edge);
+            assert_eq!(direction.next(), Todo::Move);
         }
     }
 
     #[test]
     fn what_is_held_goes_first_and_does_not_wait_for_the_source() {
-        let mut flow = Flow::new(Way::Direct, 5);
-        flow.on(Event::SourceEmpty);
-        assert_eq!(flow.next(), Todo::Write);
-        flow.on(Event::SinkFull);
-        flow.on(Event::SourceReady);
-        assert_eq!(flow.next(), Todo::Wait);
-        flow.on(Event::SinkReady);
-        flow.on(Event::Wrote(5));
-        assert_eq!(flow.next(), Todo::Move);
+        let mut direction = Direction::new(Way::Direct, 5);
+        direction.on(Event::SourceEmpty);
+        assert_eq!(direction.next(), Todo::Write);
+        direction.on(Event::SinkFull);
+        direction.on(Event::SourceReady);
+        assert_eq!(direction.next(), Todo::Wait);
+        direction.on(Event::SinkReady);
+        direction.on(Event::Wrote(5));
+        assert_eq!(direction.next(), Todo::Move);
     }
 
     #[test]
     fn a_cut_drops_what_is_held() {
-        let mut flow = Flow::new(Way::Held, 5);
-        flow.on(Event::SinkClosed);
-        assert_eq!((flow.next(), flow.was_cut()), (Todo::Nothing, Some(Cut::SinkClosed)));
-        assert_eq!(flow.delivered(), 0);
+        let mut direction = Direction::new(Way::Held, 5);
+        direction.on(Event::SinkClosed);
+        assert_eq!(
+            (direction.next(), direction.was_cut()),
+            (Todo::Nothing, Some(Cut::SinkClosed))
+        );
+        assert_eq!(direction.delivered(), 0);
     }
 }
