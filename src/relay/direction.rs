@@ -9,23 +9,23 @@
 //! waited for. A direct move (`splice`) that says so does not say which of the two ends it was: then either's edge is
 //! worth a try.
 //!
-//! While the sink takes nothing the source waits as well, unless its owner [lets more be held](Direction::let_hold): then the
+//! While the sink takes nothing the source waits as well, unless its owner [lets more be held](Direction::set_hold_limit): then the
 //! source is read on, up to that limit. What is held goes out before anything else, so bytes keep their order.
 
 /// How bytes go from source to sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum Transfer {
     /// In one step, inside the kernel.
-    Direct,
+    Splice,
     /// Read, held, written.
-    Held,
+    Copy,
 }
 
 /// What has happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// So many bytes went from source to sink in one step.
-    Moved(usize),
+    Spliced(usize),
     /// So many were read and are held.
     Read(usize),
     /// So many of those held were written.
@@ -43,20 +43,20 @@ pub enum Event {
     /// One of the ends has failed.
     Failed,
     /// The sink was told that nothing more comes.
-    EndTold,
+    EndSignalled,
     /// An edge: there may be something to read.
     SourceReady,
     /// An edge: something may be written.
     SinkReady,
     /// Direct moves are not possible between these two at all.
-    NotDirect,
+    NotSpliceable,
 }
 
 /// What is to be done next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Todo {
     /// Move bytes in one step, and report how it went.
-    Move,
+    Splice,
     /// Read, and report how it went.
     Read,
     /// Read at most so many bytes although the sink takes nothing, keep them behind those that are held, and report how it
@@ -65,7 +65,7 @@ pub enum Todo {
     /// Write what is held, and report how it went.
     Write,
     /// Tell the sink that nothing more comes, and report that.
-    TellEnd,
+    SignalEnd,
     /// Nothing before the next edge.
     Wait,
     /// Nothing ever again.
@@ -109,7 +109,7 @@ enum Awaited {
 /// One direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Direction {
-    way: Way,
+    transfer: Transfer,
     state: State,
     awaited: Awaited,
     held: usize,
@@ -121,9 +121,9 @@ pub struct Direction {
 impl Direction {
     /// A direction that begins; `held` bytes are there already, to be delivered first.
     #[must_use]
-    pub const fn new(way: Way, held: usize) -> Self {
+    pub const fn new(transfer: Transfer, held: usize) -> Self {
         Self {
-            way,
+            transfer,
             state: State::Open,
             awaited: Awaited::Neither,
             held,
@@ -136,13 +136,13 @@ impl Direction {
     #[must_use]
     pub const fn next(&self) -> Todo {
         match (self.state, self.awaited) {
-            (State::AtEnd, _) => Todo::TellEnd,
+            (State::AtEnd, _) => Todo::SignalEnd,
             (State::Ended | State::Cut(_), _) => Todo::Nothing,
             // What is held goes first; whatever the source has or has not does not matter to it.
             (State::Open | State::Emptying, Awaited::Neither | Awaited::Source) if self.held > 0 => Todo::Write,
-            (State::Open, Awaited::Neither) => match self.way {
-                Way::Direct => Todo::Move,
-                Way::Held => Todo::Read,
+            (State::Open, Awaited::Neither) => match self.transfer {
+                Transfer::Splice => Todo::Splice,
+                Transfer::Copy => Todo::Read,
             },
             // After a direct move that was stuck it may be the source that has nothing. Then a read says so.
             (State::Open, Awaited::Sink | Awaited::Either) if self.held < self.limit => {
@@ -153,13 +153,13 @@ impl Direction {
     }
 
     /// Takes in what has happened. What cannot happen in a state, or comes too late for it, changes nothing.
-    pub fn on(&mut self, event: Event) {
+    pub fn handle(&mut self, event: Event) {
         match (self.state, event) {
             (State::Ended | State::Cut(_), _) => {}
-            (State::AtEnd, Event::EndTold) => self.state = State::Ended,
-            (_, Event::SinkClosed) => self.cut(Cut::SinkClosed),
-            (_, Event::Failed) => self.cut(Cut::Failed),
-            (State::Open, Event::Moved(count)) => self.count(count),
+            (State::AtEnd, Event::EndSignalled) => self.state = State::Ended,
+            (_, Event::SinkClosed) => self.cut_short(Cut::SinkClosed),
+            (_, Event::Failed) => self.cut_short(Cut::Failed),
+            (State::Open, Event::Spliced(count)) => self.count(count),
             (State::Open, Event::Read(count)) => {
                 self.held += count;
                 if self.awaited == Awaited::Either {
@@ -184,15 +184,15 @@ impl Direction {
                 self.state = State::Emptying;
                 self.settle();
             }
-            (State::Open | State::Emptying, Event::SourceReady) => self.ready(Awaited::Source),
-            (State::Open | State::Emptying, Event::SinkReady) => self.ready(Awaited::Sink),
-            (State::Open, Event::NotDirect) => self.way = Way::Held,
+            (State::Open | State::Emptying, Event::SourceReady) => self.mark_ready(Awaited::Source),
+            (State::Open | State::Emptying, Event::SinkReady) => self.mark_ready(Awaited::Sink),
+            (State::Open, Event::NotSpliceable) => self.transfer = Transfer::Copy,
             // Edges that tell nothing new, and steps that were not asked for.
-            (State::AtEnd, _) | (State::Open, Event::EndTold) | (State::Emptying, _) => {}
+            (State::AtEnd, _) | (State::Open, Event::EndSignalled) | (State::Emptying, _) => {}
         }
     }
 
-    fn cut(&mut self, cut: Cut) {
+    fn cut_short(&mut self, cut: Cut) {
         (self.state, self.held) = (State::Cut(cut), 0);
     }
 
@@ -206,7 +206,7 @@ impl Direction {
         }
     }
 
-    fn ready(&mut self, end: Awaited) {
+    fn mark_ready(&mut self, end: Awaited) {
         self.awaited = match (self.awaited, end) {
             (Awaited::Both, Awaited::Source) => Awaited::Sink,
             (Awaited::Both, Awaited::Sink) => Awaited::Source,
@@ -218,7 +218,7 @@ impl Direction {
 
     /// So many bytes may be held from now on while the sink takes nothing. At first, and with 0, none are read then; what is
     /// held already stays.
-    pub const fn let_hold(&mut self, limit: usize) {
+    pub const fn set_hold_limit(&mut self, limit: usize) {
         self.limit = limit;
     }
 
@@ -259,7 +259,7 @@ impl Direction {
 
     /// How it was cut short, if it was.
     #[must_use]
-    pub const fn was_cut(&self) -> Option<Cut> {
+    pub const fn cut(&self) -> Option<Cut> {
         match self.state {
             State::Cut(cut) => Some(cut),
             State::Open | State::Emptying | State::AtEnd | State::Ended => None,
@@ -277,23 +277,23 @@ mod tests {
 
     /// What a peer of the two ends may do, in any order.
     #[derive(Debug, Clone, Copy)]
-    enum Deed {
+    enum Operation {
         Send(u8),
         End,
         Take(u8),
         Run(u8),
-        LetHold(usize),
+        SetHoldLimit(usize),
     }
 
-    fn deeds() -> impl Strategy<Value = Vec<Deed>> {
-        let deed = prop_oneof![
-            3 => (1u8..40).prop_map(Deed::Send),
-            3 => (1u8..40).prop_map(Deed::Take),
-            4 => (1u8..6).prop_map(Deed::Run),
-            1 => Just(Deed::End),
-            1 => prop_oneof![Just(0), 1usize..100].prop_map(Deed::LetHold),
+    fn operations() -> impl Strategy<Value = Vec<Operation>> {
+        let operation = prop_oneof![
+            3 => (1u8..40).prop_map(Operation::Send),
+            3 => (1u8..40).prop_map(Operation::Take),
+            4 => (1u8..6).prop_map(Operation::Run),
+            1 => Just(Operation::End),
+            1 => prop_oneof![Just(0), 1usize..100].prop_map(Operation::SetHoldLimit),
         ];
-        proptest::collection::vec(deed, 0..200)
+        proptest::collection::vec(operation, 0..200)
     }
 
     /// Both ends as the kernel has them: edges come when something has changed from nothing to something, and never
@@ -309,14 +309,14 @@ mod tests {
         capacity: usize,
         taken: Vec<u8>,
         sent: Vec<u8>,
-        told: bool,
+        end_signalled: bool,
     }
 
     impl Ends {
-        fn new(way: Way, capacity: usize, first: u8) -> Self {
+        fn new(transfer: Transfer, capacity: usize, first: u8) -> Self {
             let held: VecDeque<u8> = (0..first).map(|byte| 200 + byte % 50).collect();
             Self {
-                direction: Direction::new(way, held.len()),
+                direction: Direction::new(transfer, held.len()),
                 number: 0,
                 source: VecDeque::new(),
                 source_ended: false,
@@ -326,7 +326,7 @@ mod tests {
                 sink: VecDeque::new(),
                 capacity,
                 taken: Vec::new(),
-                told: false,
+                end_signalled: false,
             }
         }
 
@@ -343,52 +343,52 @@ mod tests {
                 self.sent.push(self.number);
                 self.number = self.number.wrapping_add(1);
             }
-            self.direction.on(Event::SourceReady);
+            self.direction.handle(Event::SourceReady);
         }
 
         fn end(&mut self) {
             if !std::mem::replace(&mut self.source_ended, true) {
-                self.direction.on(Event::SourceReady);
+                self.direction.handle(Event::SourceReady);
             }
         }
 
         /// The edge of a sink comes when it was full and is not any more.
         fn take(&mut self, count: u8) {
             assert!(
-                !self.told || self.direction.is_over(),
+                !self.end_signalled || self.direction.is_over(),
                 "nothing is written behind the end"
             );
             let was_full = self.room() == 0;
             let count = usize::from(count).min(self.sink.len());
             self.taken.extend(self.sink.drain(..count));
             if was_full && count > 0 {
-                self.direction.on(Event::SinkReady);
+                self.direction.handle(Event::SinkReady);
             }
         }
 
-        fn let_hold(&mut self, limit: usize) {
+        fn set_hold_limit(&mut self, limit: usize) {
             self.limit = limit;
-            self.direction.let_hold(limit);
+            self.direction.set_hold_limit(limit);
         }
 
         /// Whether it may be asked again at once.
         fn step(&mut self) -> bool {
             match self.direction.next() {
-                Todo::Move => match self.source.len().min(self.room()).min(7) {
-                    0 if self.source.is_empty() && self.source_ended => self.direction.on(Event::SourceEnded),
-                    0 => self.direction.on(Event::Stuck),
+                Todo::Splice => match self.source.len().min(self.room()).min(7) {
+                    0 if self.source.is_empty() && self.source_ended => self.direction.handle(Event::SourceEnded),
+                    0 => self.direction.handle(Event::Stuck),
                     count => {
                         self.sink.extend(self.source.drain(..count));
-                        self.direction.on(Event::Moved(count));
+                        self.direction.handle(Event::Spliced(count));
                     }
                 },
                 Todo::Read => match self.source.len().min(5) {
-                    0 if self.source_ended => self.direction.on(Event::SourceEnded),
-                    0 => self.direction.on(Event::SourceEmpty),
+                    0 if self.source_ended => self.direction.handle(Event::SourceEnded),
+                    0 => self.direction.handle(Event::SourceEmpty),
                     count => {
                         assert!(self.held.is_empty(), "one piece at a time is held");
                         self.held.extend(self.source.drain(..count));
-                        self.direction.on(Event::Read(count));
+                        self.direction.handle(Event::Read(count));
                     }
                 },
                 Todo::Hold(most) => {
@@ -396,25 +396,28 @@ mod tests {
                     assert!(most > 0 && self.held.len() + most <= self.limit);
                     assert!(sink_is_full || self.held.is_empty(), "held though the sink takes it");
                     match self.source.len().min(5).min(most) {
-                        0 if self.source_ended => self.direction.on(Event::SourceEnded),
-                        0 => self.direction.on(Event::SourceEmpty),
+                        0 if self.source_ended => self.direction.handle(Event::SourceEnded),
+                        0 => self.direction.handle(Event::SourceEmpty),
                         count => {
                             self.held.extend(self.source.drain(..count));
-                            self.direction.on(Event::Read(count));
+                            self.direction.handle(Event::Read(count));
                         }
                     }
                 }
                 Todo::Write => match self.held.len().min(self.room()) {
-                    0 => self.direction.on(Event::SinkFull),
+                    0 => self.direction.handle(Event::SinkFull),
                     count => {
                         self.sink.extend(self.held.drain(..count));
-                        self.direction.on(Event::Wrote(count));
+                        self.direction.handle(Event::Wrote(count));
                     }
                 },
-                Todo::TellEnd => {
+                Todo::SignalEnd => {
                     assert!(self.source_ended && self.source.is_empty() && self.held.is_empty());
-                    assert!(!std::mem::replace(&mut self.told, true), "the end is told once");
-                    self.direction.on(Event::EndTold);
+                    assert!(
+                        !std::mem::replace(&mut self.end_signalled, true),
+                        "the end is told once"
+                    );
+                    self.direction.handle(Event::EndSignalled);
                 }
                 Todo::Wait | Todo::Nothing => return false,
             }
@@ -425,23 +428,23 @@ mod tests {
     proptest! {
         #[test]
         fn every_byte_arrives_in_order_and_the_end_behind_them(
-            deeds in deeds(), direct in any::<bool>(), capacity in 1usize..50, first in 0u8..20,
+            operations in operations(), direct in any::<bool>(), capacity in 1usize..50, first in 0u8..20,
         ) {
-            let way = if direct { Way::Direct } else { Way::Held };
-            let mut ends = Ends::new(way, capacity, first);
-            for deed in deeds {
-                match deed {
-                    Deed::Send(count) => ends.send(count),
-                    Deed::End => ends.end(),
-                    Deed::Take(count) => ends.take(count),
-                    Deed::Run(steps) => for _ in 0..steps { ends.step(); },
-                    Deed::LetHold(limit) => ends.let_hold(limit),
+            let transfer = if direct { Transfer::Splice } else { Transfer::Copy };
+            let mut ends = Ends::new(transfer, capacity, first);
+            for operation in operations {
+                match operation {
+                    Operation::Send(count) => ends.send(count),
+                    Operation::End => ends.end(),
+                    Operation::Take(count) => ends.take(count),
+                    Operation::Run(steps) => for _ in 0..steps { ends.step(); },
+                    Operation::SetHoldLimit(limit) => ends.set_hold_limit(limit),
                 }
                 prop_assert_eq!(ends.direction.held(), ends.held.len());
             }
             // From here on both ends do their part, and the direction gets no edge but those the kernel would report.
             ends.end();
-            while !ends.told {
+            while !ends.end_signalled {
                 let mut moved = false;
                 while ends.step() { moved = true; }
                 let before = ends.taken.len();
@@ -451,21 +454,21 @@ mod tests {
             ends.take(255);
             prop_assert_eq!(&ends.taken, &ends.sent);
             prop_assert_eq!(ends.direction.delivered(), ends.sent.len() as u64);
-            prop_assert!(ends.direction.is_over() && ends.direction.was_cut().is_none());
+            prop_assert!(ends.direction.is_over() && ends.direction.cut().is_none());
         }
 
         /// Any event in any state: over stays over, and what is over has nothing to do.
         #[test]
         fn what_is_over_stays_over(events in proptest::collection::vec(0usize..13, 0..60), direct in any::<bool>()) {
             let all = [
-                Event::Moved(3), Event::Read(3), Event::Wrote(3), Event::Stuck, Event::SourceEmpty, Event::SinkFull,
-                Event::SourceEnded, Event::SinkClosed, Event::Failed, Event::EndTold, Event::SourceReady,
-                Event::SinkReady, Event::NotDirect,
+                Event::Spliced(3), Event::Read(3), Event::Wrote(3), Event::Stuck, Event::SourceEmpty, Event::SinkFull,
+                Event::SourceEnded, Event::SinkClosed, Event::Failed, Event::EndSignalled, Event::SourceReady,
+                Event::SinkReady, Event::NotSpliceable,
             ];
-            let mut direction = Direction::new(if direct { Way::Direct } else { Way::Held }, 2);
+            let mut direction = Direction::new(if direct { Transfer::Splice } else { Transfer::Copy }, 2);
             for event in events {
                 let before = direction;
-                direction.on(all[event]);
+                direction.handle(all[event]);
                 if before.is_over() {
                     prop_assert_eq!(before, direction);
                 }
@@ -482,25 +485,25 @@ mod tests {
         fn a_source_is_read_on_up_to_the_limit_while_the_sink_is_full(
             pieces in proptest::collection::vec(1u8..40, 1..20), direct in any::<bool>(), limit in 1usize..300,
         ) {
-            let way = if direct { Way::Direct } else { Way::Held };
-            let mut ends = Ends::new(way, 10, 0);
+            let transfer = if direct { Transfer::Splice } else { Transfer::Copy };
+            let mut ends = Ends::new(transfer, 10, 0);
             let sent: usize = pieces.iter().map(|piece| usize::from(*piece)).sum();
             for (at, piece) in pieces.iter().enumerate() {
                 if at == pieces.len() / 2 {
-                    ends.let_hold(limit);
+                    ends.set_hold_limit(limit);
                 }
                 ends.send(*piece);
                 while ends.step() {}
             }
             let beyond = sent.saturating_sub(10);
-            // On either way but the direct one a piece is read before it is known that the sink is full.
+            // A direction that copies reads a piece before it is known that the sink is full.
             let held = if direct { beyond.min(limit) } else { beyond.min(limit.max(ends.held.len().min(5))) };
             prop_assert_eq!((ends.direction.delivered(), ends.direction.held()), (sent.min(10) as u64, held));
             let source_has = !ends.source.is_empty();
             prop_assert_eq!(ends.direction.is_blocked(|| source_has), beyond > 0);
-            ends.let_hold(0);
+            ends.set_hold_limit(0);
             ends.end();
-            while !ends.told {
+            while !ends.end_signalled {
                 while ends.step() {}
                 ends.take(3);
             }
@@ -512,33 +515,33 @@ mod tests {
     #[test]
     fn a_stuck_move_is_tried_again_after_an_edge_of_either_end() {
         for edge in [Event::SourceReady, Event::SinkReady] {
-            let mut direction = Direction::new(Way::Direct, 0);
-            direction.on(Event::Stuck);
+            let mut direction = Direction::new(Transfer::Splice, 0);
+            direction.handle(Event::Stuck);
             assert_eq!(direction.next(), Todo::Wait);
-            direction.on(edge);
-            assert_eq!(direction.next(), Todo::Move);
+            direction.handle(edge);
+            assert_eq!(direction.next(), Todo::Splice);
         }
     }
 
     #[test]
     fn what_is_held_goes_first_and_does_not_wait_for_the_source() {
-        let mut direction = Direction::new(Way::Direct, 5);
-        direction.on(Event::SourceEmpty);
+        let mut direction = Direction::new(Transfer::Splice, 5);
+        direction.handle(Event::SourceEmpty);
         assert_eq!(direction.next(), Todo::Write);
-        direction.on(Event::SinkFull);
-        direction.on(Event::SourceReady);
+        direction.handle(Event::SinkFull);
+        direction.handle(Event::SourceReady);
         assert_eq!(direction.next(), Todo::Wait);
-        direction.on(Event::SinkReady);
-        direction.on(Event::Wrote(5));
-        assert_eq!(direction.next(), Todo::Move);
+        direction.handle(Event::SinkReady);
+        direction.handle(Event::Wrote(5));
+        assert_eq!(direction.next(), Todo::Splice);
     }
 
     #[test]
     fn a_cut_drops_what_is_held() {
-        let mut direction = Direction::new(Way::Held, 5);
-        direction.on(Event::SinkClosed);
+        let mut direction = Direction::new(Transfer::Copy, 5);
+        direction.handle(Event::SinkClosed);
         assert_eq!(
-            (direction.next(), direction.was_cut()),
+            (direction.next(), direction.cut()),
             (Todo::Nothing, Some(Cut::SinkClosed))
         );
         assert_eq!(direction.delivered(), 0);

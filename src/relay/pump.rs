@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::fcntl::{SpliceFFlags, splice};
 use nix::unistd::{read, write};
 
-use super::direction::{Direction, Event, Todo, Way};
+use super::direction::{Direction, Event, Todo, Transfer};
 use crate::buffer::Buffer;
 
 /// The most that one direct move is asked to move. A pipe holds less unless its owner has widened it.
@@ -40,9 +40,9 @@ pub struct Pump {
 impl Pump {
     /// A direction that begins. `first` is delivered before anything that comes from the source.
     #[must_use]
-    pub fn new(way: Way, first: Vec<u8>) -> Self {
+    pub fn new(transfer: Transfer, first: Vec<u8>) -> Self {
         Self {
-            direction: Direction::new(way, first.len()),
+            direction: Direction::new(transfer, first.len()),
             held: Buffer::from(first),
         }
     }
@@ -54,16 +54,16 @@ impl Pump {
     }
 
     /// Something has happened to one of its ends that [`run`](Self::run) does not see: an edge, above all.
-    pub fn tell(&mut self, event: Event) {
-        self.direction.on(event);
+    pub fn handle(&mut self, event: Event) {
+        self.direction.handle(event);
         if self.direction.is_over() {
             self.held.clear();
         }
     }
 
-    /// See [`Direction::let_hold`].
-    pub const fn let_hold(&mut self, limit: usize) {
-        self.direction.let_hold(limit);
+    /// See [`Direction::set_hold_limit`].
+    pub const fn set_hold_limit(&mut self, limit: usize) {
+        self.direction.set_hold_limit(limit);
     }
 
     /// Carries bytes until it has to wait, has had its share, or has come to the end. Both descriptors are non-blocking;
@@ -72,11 +72,11 @@ impl Pump {
         let before = self.direction.delivered();
         for _ in 0..CALLS_PER_TURN {
             match self.direction.next() {
-                Todo::Move => self.direction.on(moved(&source, &sink)),
+                Todo::Splice => self.direction.handle(moved(&source, &sink)),
                 Todo::Read => self.read(&source, &sink, scratch),
                 Todo::Hold(most) => self.hold(&source, scratch, most),
                 Todo::Write => self.write(&sink),
-                Todo::TellEnd => return PumpEnd::AtEnd,
+                Todo::SignalEnd => return PumpEnd::AtEnd,
                 Todo::Wait => return PumpEnd::Waiting,
                 Todo::Nothing => {
                     self.held.clear();
@@ -88,10 +88,10 @@ impl Pump {
             }
         }
         match self.direction.next() {
-            Todo::TellEnd => PumpEnd::AtEnd,
+            Todo::SignalEnd => PumpEnd::AtEnd,
             Todo::Wait => PumpEnd::Waiting,
             Todo::Nothing => PumpEnd::Over,
-            Todo::Move | Todo::Read | Todo::Hold(_) | Todo::Write => PumpEnd::MoreLater,
+            Todo::Splice | Todo::Read | Todo::Hold(_) | Todo::Write => PumpEnd::MoreLater,
         }
     }
 
@@ -99,16 +99,16 @@ impl Pump {
     fn read(&mut self, source: &impl AsFd, sink: &impl AsFd, scratch: &mut [u8]) {
         let piece = match taken(source, scratch, PIECE) {
             Ok(piece) => piece,
-            Err(event) => return self.tell(event),
+            Err(event) => return self.handle(event),
         };
-        self.direction.on(Event::Read(piece.len()));
+        self.direction.handle(Event::Read(piece.len()));
         let event = written(sink, piece);
         let count = if let Event::Wrote(count) = event { count } else { 0 };
         let rest = piece.get(count..).unwrap_or_default();
         if !rest.is_empty() {
             self.held.end().extend_from_slice(rest);
         }
-        self.tell(event);
+        self.handle(event);
     }
 
     /// Reads a piece of at most so many bytes and keeps it.
@@ -120,7 +120,7 @@ impl Pump {
             }
             Err(event) => event,
         };
-        self.tell(event);
+        self.handle(event);
     }
 
     fn write(&mut self, sink: &impl AsFd) {
@@ -131,7 +131,7 @@ impl Pump {
                 self.held.clear();
             }
         }
-        self.tell(event);
+        self.handle(event);
     }
 }
 
@@ -153,11 +153,11 @@ fn moved(source: impl AsFd, sink: impl AsFd) -> Event {
     let flags = SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE;
     match splice(source, None, sink, None, MOVE, flags) {
         Ok(0) => Event::SourceEnded,
-        Ok(count) => Event::Moved(count),
+        Ok(count) => Event::Spliced(count),
         Err(Errno::EAGAIN) => Event::Stuck,
-        Err(Errno::EINTR) => Event::Moved(0),
+        Err(Errno::EINTR) => Event::Spliced(0),
         // A kernel that cannot do it with these two.
-        Err(Errno::EINVAL | Errno::ENOSYS) => Event::NotDirect,
+        Err(Errno::EINVAL | Errno::ENOSYS) => Event::NotSpliceable,
         Err(Errno::EPIPE) => Event::SinkClosed,
         // ECONNRESET, ETIMEDOUT and their like.
         Err(_) => Event::Failed,
@@ -205,11 +205,11 @@ mod tests {
         let bytes: Vec<u8> = (0..1_000_000_u32)
             .map(|number| number.wrapping_mul(2_654_435_761).to_be_bytes()[0])
             .collect();
-        for way in [Way::Direct, Way::Held] {
+        for transfer in [Transfer::Splice, Transfer::Copy] {
             let (source, mut sender) = pair();
             let (sink, mut receiver) = pair();
             let (out, into) = pipe();
-            let (mut first, mut second) = (Pump::new(way, b"first".to_vec()), Pump::new(way, Vec::new()));
+            let (mut first, mut second) = (Pump::new(transfer, b"first".to_vec()), Pump::new(transfer, Vec::new()));
             let to_send = bytes.clone();
             let sending = std::thread::spawn(move || {
                 sender.write_all(&to_send).unwrap();
@@ -225,47 +225,47 @@ mod tests {
             while !second.direction().is_over() {
                 // Every edge, all the time: what is tried in vain is tried again.
                 for pump in [&mut first, &mut second] {
-                    pump.tell(Event::SourceReady);
-                    pump.tell(Event::SinkReady);
+                    pump.handle(Event::SourceReady);
+                    pump.handle(Event::SinkReady);
                 }
                 if let Some(pipe) = &into
                     && first.run(&source, pipe, &mut scratch) == PumpEnd::AtEnd
                 {
                     into = None;
-                    first.tell(Event::EndTold);
+                    first.handle(Event::EndSignalled);
                 }
                 if second.run(&out, &sink, &mut scratch) == PumpEnd::AtEnd {
                     sink.shutdown(Shutdown::Write).unwrap();
-                    second.tell(Event::EndTold);
+                    second.handle(Event::EndSignalled);
                 }
             }
             let received = receiving.join().unwrap();
             drop(sending.join().unwrap());
-            assert_eq!(received.get(..5), Some(&b"first"[..]), "{way:?}");
+            assert_eq!(received.get(..5), Some(&b"first"[..]), "{transfer:?}");
             assert!(
                 received.get(5..) == Some(&bytes[..]),
-                "{way:?}: {} bytes",
+                "{transfer:?}: {} bytes",
                 received.len()
             );
-            assert_eq!(second.direction().delivered(), 1_000_005, "{way:?}");
+            assert_eq!(second.direction().delivered(), 1_000_005, "{transfer:?}");
         }
     }
 
     #[test]
     fn a_sink_that_is_closed_is_told_from_one_that_is_full() {
-        for way in [Way::Direct, Way::Held] {
+        for transfer in [Transfer::Splice, Transfer::Copy] {
             let (source, mut sender) = pair();
             let (out, into) = pipe();
-            let mut pump = Pump::new(way, Vec::new());
+            let mut pump = Pump::new(transfer, Vec::new());
             let mut scratch = vec![0; PIECE];
             sender.write_all(&[7; 100_000]).unwrap();
             assert_eq!(pump.run(&source, &into, &mut scratch), PumpEnd::Waiting);
             let so_far = pump.direction().delivered();
-            assert!(so_far > 0 && pump.direction().was_cut().is_none());
+            assert!(so_far > 0 && pump.direction().cut().is_none());
             drop(out);
-            pump.tell(Event::SinkReady);
-            assert_eq!(pump.run(&source, &into, &mut scratch), PumpEnd::Over, "{way:?}");
-            assert_eq!(pump.direction().was_cut(), Some(Cut::SinkClosed));
+            pump.handle(Event::SinkReady);
+            assert_eq!(pump.run(&source, &into, &mut scratch), PumpEnd::Over, "{transfer:?}");
+            assert_eq!(pump.direction().cut(), Some(Cut::SinkClosed));
             assert_eq!(pump.direction().delivered(), so_far);
         }
     }
@@ -274,7 +274,7 @@ mod tests {
     fn one_direction_does_not_take_the_whole_turn() {
         let endless = std::fs::File::open("/dev/zero").unwrap();
         let bottomless = std::fs::File::options().write(true).open("/dev/null").unwrap();
-        let (mut pump, mut scratch) = (Pump::new(Way::Held, Vec::new()), vec![0; PIECE]);
+        let (mut pump, mut scratch) = (Pump::new(Transfer::Copy, Vec::new()), vec![0; PIECE]);
         for turn in 1..4 {
             assert_eq!(pump.run(&endless, &bottomless, &mut scratch), PumpEnd::MoreLater);
             assert_eq!(pump.direction().delivered(), turn * (CALLS_PER_TURN * PIECE) as u64);
@@ -288,7 +288,7 @@ mod tests {
         std::io::Write::write_all(&mut source, b"by hand").unwrap();
         std::io::Seek::rewind(&mut source).unwrap();
         let (sink, mut receiver) = pair();
-        let (mut pump, mut scratch) = (Pump::new(Way::Direct, Vec::new()), vec![0; PIECE]);
+        let (mut pump, mut scratch) = (Pump::new(Transfer::Splice, Vec::new()), vec![0; PIECE]);
         assert_eq!(pump.run(&source, &sink, &mut scratch), PumpEnd::AtEnd);
         drop(sink);
         let mut received = String::new();

@@ -27,7 +27,7 @@ use crate::process::child::Child;
 use crate::process::terminal::END_AGAIN;
 use crate::process::unread_bytes;
 use crate::reactor::Alarm;
-use crate::relay::direction::{Cut, Event, Todo, Way};
+use crate::relay::direction::{Cut, Event, Todo, Transfer};
 use crate::relay::pump::{Pump, PumpEnd};
 
 /// A connection in session mode.
@@ -121,7 +121,7 @@ impl Running {
         request: RequestId,
         worker: WorkerId,
         (stdin, stdout): (Sender, Receiver),
-        way: Way,
+        transfer: Transfer,
         said: Vec<u8>,
         now: Instant,
     ) -> Self {
@@ -130,8 +130,8 @@ impl Running {
             worker: Some(worker),
             stdin: Some(stdin),
             stdout,
-            up: Pump::new(way, Vec::new()),
-            down: Pump::new(way, said),
+            up: Pump::new(transfer, Vec::new()),
+            down: Pump::new(transfer, said),
             client: ClientSide::There,
             active: now,
             standstill: Standstill::default(),
@@ -164,7 +164,7 @@ impl Running {
     /// So much of it may be held from now on while the worker takes nothing; whether there may be something to be read for
     /// that.
     pub(super) fn let_hold(&mut self, limit: usize) -> bool {
-        self.up.let_hold(limit);
+        self.up.set_hold_limit(limit);
         matches!(self.up.direction().next(), Todo::Hold(_))
     }
 
@@ -176,11 +176,11 @@ impl Running {
     }
 
     pub(super) fn mark_client_readable(&mut self) {
-        self.up.tell(Event::SourceReady);
+        self.up.handle(Event::SourceReady);
     }
 
     pub(super) fn mark_client_writable(&mut self) {
-        self.down.tell(Event::SinkReady);
+        self.down.handle(Event::SinkReady);
     }
 
     /// Its connection is closed in both directions. If we have closed ours, it may have read all there was.
@@ -196,11 +196,11 @@ impl Running {
     }
 
     pub(super) fn mark_worker_writable(&mut self) {
-        self.up.tell(Event::SinkReady);
+        self.up.handle(Event::SinkReady);
     }
 
     pub(super) fn mark_worker_readable(&mut self) {
-        self.down.tell(Event::SourceReady);
+        self.down.handle(Event::SourceReady);
     }
 
     /// The worker has ended: it reads nothing more, and what it has written lies in the pipe.
@@ -208,8 +208,8 @@ impl Running {
         self.worker = None;
         self.active = now;
         (self.stdin, self.again) = (None, None);
-        self.up.tell(Event::SinkClosed);
-        self.down.tell(Event::SourceReady);
+        self.up.handle(Event::SinkClosed);
+        self.down.handle(Event::SourceReady);
     }
 
     /// When something is to be done though nothing happens.
@@ -256,14 +256,14 @@ impl Running {
             PumpEnd::Waiting => return Standing::Waiting,
             PumpEnd::MoreLater => return Standing::MoreLater,
             PumpEnd::AtEnd => {
-                self.up.tell(Event::EndTold);
+                self.up.handle(Event::EndSignalled);
                 self.end_input(child, now);
             }
             // The worker does not read any more: what its client sends stays where it is.
             PumpEnd::Over if self.again.is_none() => self.stdin = None,
             PumpEnd::Over => {}
         }
-        match self.up.direction().was_cut() {
+        match self.up.direction().cut() {
             Some(Cut::Failed) => Standing::Vanished,
             Some(Cut::SinkClosed) | None => Standing::Over,
         }
@@ -283,7 +283,7 @@ impl Running {
         let mut end = self.down.run(&self.stdout, stream, scratch);
         // What has left the worker's group may hold the pipe open; that is not waited for.
         if end == PumpEnd::Waiting && self.worker.is_none() && !unread(&self.stdout) {
-            self.down.tell(Event::SourceEnded);
+            self.down.handle(Event::SourceEnded);
             end = self.down.run(&self.stdout, stream, scratch);
         }
         match end {
@@ -294,11 +294,11 @@ impl Running {
             PumpEnd::AtEnd => {
                 // An error: the client has gone, and the next call says so.
                 let _ = stream.shutdown_write();
-                self.down.tell(Event::EndTold);
+                self.down.handle(Event::EndSignalled);
             }
             PumpEnd::Over => {}
         }
-        match self.down.direction().was_cut() {
+        match self.down.direction().cut() {
             Some(_) => Standing::Vanished,
             None => Standing::Over,
         }

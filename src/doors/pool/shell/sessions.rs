@@ -17,7 +17,7 @@ use crate::net::origin::Origin;
 use crate::net::stream::{PeerState, Stream};
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Alarm, Context, Key, Readiness, SourceKind};
-use crate::relay::direction::Way;
+use crate::relay::direction::Transfer;
 
 /// All connections in session mode.
 #[derive(Debug, Default)]
@@ -170,13 +170,13 @@ impl Pool {
             return self.report_fault(cx, id, Fault::InputClosed(request));
         };
         (process.session, process.had_session) = (Some(key), true);
-        let way = if process.child.is_on_terminal() {
-            Way::Held
+        let transfer = if process.child.is_on_terminal() {
+            Transfer::Copy
         } else {
-            Way::Direct
+            Transfer::Splice
         };
         let said = std::mem::take(&mut process.reply);
-        let mut running = Running::new(request, id, (stdin, stdout), way, said, cx.now());
+        let mut running = Running::new(request, id, (stdin, stdout), transfer, said, cx.now());
         let watched = running.stdin_mut().map_or(Ok(()), |stdin| {
             cx.register(PoolSource::WorkerInput.worker(id), stdin, Interest::WRITABLE)
         });
