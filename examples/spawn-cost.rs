@@ -12,7 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::process;
 use std::time::Instant;
 
-use iotcpd::internals::process::{Command, Launcher, SpawnContext, SpawnDefaults, Stdio};
+use iotcpd::internals::process::{Command, SpawnContext, SpawnDefaults, Spawner, Stdio};
 
 const PAGE: usize = 4096;
 const SMALL: usize = 10_000_000;
@@ -22,21 +22,21 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let rounds: usize = arguments.next().map_or(Ok(7), |word| word.parse())?;
     let starts: usize = arguments.next().map_or(Ok(300), |word| word.parse())?;
-    let mut launcher = Launcher::new(&SpawnContext::default(), &SpawnDefaults::default())?;
+    let mut spawner = Spawner::new(&SpawnContext::default(), &SpawnDefaults::default())?;
     let command = Command::new(vec!["true".into()])?;
     let mut memory = grown(Vec::new(), SMALL);
-    let mut by_launcher = Comparison::default();
+    let mut by_spawner = Comparison::default();
     let mut by_fork = Comparison::default();
-    let mut launch = || start_by_launcher(&mut launcher, &command);
+    let mut start = || start_by_spawner(&mut spawner, &command);
     for _ in 0..rounds {
-        let (small, small_fork) = (median(starts, &mut launch)?, median(starts / 10 + 1, start_by_fork)?);
+        let (small, small_fork) = (median(starts, &mut start)?, median(starts / 10 + 1, start_by_fork)?);
         memory = grown(memory, LARGE);
-        let (large, large_fork) = (median(starts, &mut launch)?, median(starts / 10 + 1, start_by_fork)?);
+        let (large, large_fork) = (median(starts, &mut start)?, median(starts / 10 + 1, start_by_fork)?);
         memory.truncate(SMALL / PAGE);
-        by_launcher.add(small, large);
+        by_spawner.add(small, large);
         by_fork.add(small_fork, large_fork);
     }
-    let Comparison { small, large, ratio } = by_launcher.medians();
+    let Comparison { small, large, ratio } = by_spawner.medians();
     println!(
         "small_us={small:.1} large_us={large:.1} ratio={ratio:.3} fork_ratio={:.3}",
         by_fork.medians().ratio
@@ -63,9 +63,9 @@ fn middle(values: &mut [f64]) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-fn start_by_launcher(launcher: &mut Launcher, command: &Command) -> Result<f64, Box<dyn Error>> {
+fn start_by_spawner(spawner: &mut Spawner, command: &Command) -> Result<f64, Box<dyn Error>> {
     let began = Instant::now();
-    let mut child = launcher.spawn(command, Stdio::piped())?;
+    let mut child = spawner.spawn(command, Stdio::piped())?;
     let took = began.elapsed().as_secs_f64() * 1e6;
     while child.reap()?.is_none() {
         std::thread::yield_now();

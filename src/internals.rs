@@ -82,7 +82,7 @@ pub mod net {
 
 /// Spawning, and the standard error of children.
 pub mod process {
-    pub use crate::process::spawn::{Launcher, SpawnDefaults, Stdio};
+    pub use crate::process::spawn::{SpawnDefaults, Spawner, Stdio};
     pub use crate::process::spec::{Command, SpawnContext};
     pub use crate::process::stderr_log::{LINES_PER_SECOND, MAX_LINE, StderrLog};
     pub use crate::process::unread_bytes;

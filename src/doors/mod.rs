@@ -27,7 +27,7 @@ use crate::net::addr::ListenAddr;
 use crate::net::conn::Conn;
 use crate::net::listener::Listener;
 use crate::net::origin::Origin;
-use crate::process::spawn::{Launcher, SpawnDefaults, Spawner};
+use crate::process::spawn::{PreparedProgram, SpawnDefaults, Spawner};
 use crate::reactor::{Context, Service};
 use crate::stats::Snapshot;
 
@@ -50,9 +50,9 @@ pub enum Options {
 #[derive(Debug)]
 pub enum Kit {
     /// The worker.
-    Pool(Box<Spawner>),
+    Pool(Box<PreparedProgram>),
     /// Whatever clients ask for.
-    Exec(Box<Launcher>),
+    Exec(Box<Spawner>),
     /// Every command's program.
     Command(command::Programs),
 }
@@ -115,9 +115,9 @@ impl Options {
     /// What keeps it from being opened.
     pub fn lay_out(&self, defaults: &SpawnDefaults) -> Result<Kit, Error> {
         match self {
-            Options::Pool(options) => pool::lay_out(options, defaults).map(|spawner| Kit::Pool(Box::new(spawner))),
+            Options::Pool(options) => pool::lay_out(options, defaults).map(|program| Kit::Pool(Box::new(program))),
             // What it will run is not known before a client says so; but what that is started with is.
-            Options::Exec(options) => exec::lay_out(options, defaults).map(|launcher| Kit::Exec(Box::new(launcher))),
+            Options::Exec(options) => exec::lay_out(options, defaults).map(|spawner| Kit::Exec(Box::new(spawner))),
             Options::Command(options) => command::lay_out(options, defaults).map(Kit::Command),
         }
     }
@@ -140,11 +140,11 @@ impl Options {
     /// What keeps it from being opened.
     pub fn open(self, kit: Kit, listeners: Listeners, now: Instant) -> Result<Box<dyn Door>, Error> {
         match (self, kit) {
-            (Options::Pool(options), Kit::Pool(spawner)) => {
-                Ok(Box::new(pool::Pool::new(*options, *spawner, listeners, now)))
+            (Options::Pool(options), Kit::Pool(program)) => {
+                Ok(Box::new(pool::Pool::new(*options, *program, listeners, now)))
             }
-            (Options::Exec(options), Kit::Exec(launcher)) => {
-                Ok(Box::new(exec::ExecDoor::new(*options, *launcher, listeners, now)?))
+            (Options::Exec(options), Kit::Exec(spawner)) => {
+                Ok(Box::new(exec::ExecDoor::new(*options, *spawner, listeners, now)?))
             }
             (Options::Command(options), Kit::Command(programs)) => {
                 Ok(Box::new(command::CommandDoor::new(*options, programs, listeners, now)))

@@ -245,7 +245,7 @@ mod tests {
     use std::io::{BufRead, BufReader};
 
     use super::super::child::Child;
-    use super::super::spawn::{SpawnDefaults, Spawner, Stdio};
+    use super::super::spawn::{PreparedProgram, SpawnDefaults, Stdio};
     use super::super::sys::pidfd_open;
     use super::super::testing::{self, read_line, shell_spec, wait_readable};
     use super::*;
@@ -260,8 +260,8 @@ mod tests {
             watch_list: guard.watch_list(),
             ..SpawnDefaults::default()
         };
-        let spawner = Spawner::prepare(&shell_spec(script), &defaults);
-        spawner.unwrap().spawn(Stdio::piped()).unwrap()
+        let program = PreparedProgram::prepare(&shell_spec(script), &defaults);
+        program.unwrap().spawn(Stdio::piped()).unwrap()
     }
 
     /// As the kernel does when it ends the daemon.
@@ -329,8 +329,8 @@ mod tests {
         std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let path = file.into_temp_path();
         let spec = super::super::spec::ProcessSpec::new(vec![path.to_path_buf().into()]).unwrap();
-        let mut spawner = Spawner::prepare(&spec, &defaults).unwrap();
-        assert!(spawner.spawn(Stdio::piped()).is_err());
+        let mut program = PreparedProgram::prepare(&spec, &defaults).unwrap();
+        assert!(program.spawn(Stdio::piped()).is_err());
         assert_eq!(guard.household.table.children().count(), 0);
     }
 

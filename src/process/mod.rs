@@ -3,10 +3,10 @@
 //! The life of one child:
 //!
 //! 1. [`spec`] describes it as data; [`identity`] has turned the names of users and groups into numbers.
-//! 2. [`spawn::Spawner::prepare`] looks the program up and lays out once what every start of it needs; a program that
+//! 2. [`spawn::PreparedProgram::prepare`] looks the program up and lays out once what every start of it needs; a program that
 //!    cannot be started is known here, by name and errno ([`failure`]). Where clients bring the program,
-//!    [`spawn::Launcher::new`] does that for all that is the same for each.
-//! 3. [`spawn::Spawner::spawn`], or [`spawn::Launcher::launch`], starts it: leader of its own session and process group,
+//!    [`spawn::Spawner::new`] does that for all that is the same for each.
+//! 3. [`spawn::PreparedProgram::spawn`], or [`spawn::Spawner::spawn_program`], starts it: leader of its own session and process group,
 //!    default signals, nothing inherited but its three standard descriptors, which belong to its user. It costs the same
 //!    whatever the size of the daemon. A failed exec is an error of this call, never an exit status to be guessed. With
 //!    [`spec::SpawnContext::terminal`] two of these are a pseudo-terminal ([`terminal`]). With [`spec::SpawnContext::sandbox`]

@@ -233,7 +233,7 @@ mod tests {
     use nix::unistd::geteuid;
 
     use super::super::failure::{Cause, SpawnError, Step};
-    use super::super::spawn::{SpawnDefaults, Spawner, Stdio};
+    use super::super::spawn::{PreparedProgram, SpawnDefaults, Stdio};
     use super::super::spec::ProcessSpec;
     use super::super::testing::{self, shell_spec};
     use super::*;
@@ -255,9 +255,9 @@ mod tests {
     }
 
     /// `None`: this kernel has no sandbox, and says so.
-    fn prepare(mut spec: ProcessSpec, sandbox: Sandbox) -> Option<Result<Spawner, SpawnError>> {
+    fn prepare(mut spec: ProcessSpec, sandbox: Sandbox) -> Option<Result<PreparedProgram, SpawnError>> {
         spec.context.sandbox = Some(sandbox);
-        let prepared = Spawner::prepare(&spec, &SpawnDefaults::default());
+        let prepared = PreparedProgram::prepare(&spec, &SpawnDefaults::default());
         let Err(lacking) = empty_rules() else {
             return Some(prepared);
         };
@@ -269,8 +269,8 @@ mod tests {
     fn output(directory: &Path, sandbox: Sandbox, script: &str) -> Option<String> {
         let mut spec = shell_spec(&format!("exec 2>&1; {script}"));
         spec.context.working_directory = Some(directory.to_owned());
-        let mut spawner = prepare(spec, sandbox)?.unwrap();
-        let mut child = spawner.spawn(Stdio::piped()).unwrap();
+        let mut program = prepare(spec, sandbox)?.unwrap();
+        let mut child = program.spawn(Stdio::piped()).unwrap();
         drop(child.stdin.take());
         Some(testing::rest_of_output(&mut child))
     }

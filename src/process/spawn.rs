@@ -1,13 +1,13 @@
 //! From a [`ProcessSpec`], or from a [`SpawnContext`] and a command, to a running [`Child`].
 //!
-//! A [`Launcher`] is made once for a [`SpawnContext`] and starts any command in it: everything that does not depend on the
+//! A [`Spawner`] is made once for a [`SpawnContext`] and starts any command in it: everything that does not depend on the
 //! command is laid out beforehand, so that a start is a few system calls and almost no allocation.
-//! A [`Spawner`] is a launcher with one command, of which it is asked beforehand whether its program is there.
+//! A [`PreparedProgram`] is a spawner with one command, of which it is asked beforehand whether its program is there.
 //!
-//! **Which file is run.** Mostly the child itself finds it, by its PATH and with its rights ([`Launcher::named`]), anew at each
-//! start. A caller that has to know before anything is started asks [`Launcher::find`], and then [`Launcher::launch`] runs the
+//! **Which file is run.** Mostly the child itself finds it, by its PATH and with its rights ([`Spawner::named`]), anew at each
+//! start. A caller that has to know before anything is started asks [`Spawner::find`], and then [`Spawner::spawn_program`] runs the
 //! file of exactly that path. One that decides by the path whether it may be run at all asks for the
-//! [`find_real`](Launcher::find_real) one: it holds no symbolic link, so no user that lacks the right to write in the
+//! [`find_real`](Spawner::find_real) one: it holds no symbolic link, so no user that lacks the right to write in the
 //! directories that it names can put another file in its place between the decision and the start. What the program then runs
 //! by itself, the interpreter of a script first of all, is not decided by it.
 //!
@@ -88,8 +88,8 @@ impl Program {
 /// Why it could not be started.
 pub fn look_up(spec: &ProcessSpec) -> Result<(), SpawnError> {
     let name = spec.command.program();
-    let launcher = Launcher::new(&spec.context, &SpawnDefaults::default());
-    launcher.map_err(|error| error.of_program(name))?.find(name).map(drop)
+    let spawner = Spawner::new(&spec.context, &SpawnDefaults::default());
+    spawner.map_err(|error| error.of_program(name))?.find(name).map(drop)
 }
 
 /// Asks the file system, for as long as that takes, whether a process could read a file with the rights that it would be started
@@ -98,22 +98,22 @@ pub fn look_up(spec: &ProcessSpec) -> Result<(), SpawnError> {
 /// # Errors
 /// What reading would fail with. A process that cannot be laid out at all has none.
 pub fn may_read(spec: &ProcessSpec, file: &Path) -> Result<(), Errno> {
-    match Launcher::new(&spec.context, &SpawnDefaults::default()) {
-        Ok(launcher) => launcher.finder.may_read(file),
+    match Spawner::new(&spec.context, &SpawnDefaults::default()) {
+        Ok(spawner) => spawner.finder.may_read(file),
         Err(_) => Ok(()),
     }
 }
 
-/// Looks names up for a [`Launcher`], which need not be there any more.
+/// Looks names up for a [`Spawner`], which need not be there any more.
 #[derive(Debug, Clone)]
 pub struct Lookup(Finder);
 
 /// What a name means: a file by two of its paths.
 #[derive(Debug)]
 pub struct Found {
-    /// Where it was found: see [`Launcher::find`].
+    /// Where it was found: see [`Spawner::find`].
     pub program: Program,
-    /// The same without links: see [`Launcher::find_real`].
+    /// The same without links: see [`Spawner::find_real`].
     pub target: Program,
 }
 
@@ -135,7 +135,7 @@ impl Lookup {
 
 /// Starts any program in one context.
 #[derive(Debug)]
-pub struct Launcher {
+pub struct Spawner {
     finder: Finder,
     environment: Vec<CString>,
     signals: SignalBits,
@@ -153,7 +153,7 @@ pub struct Launcher {
     watchdog: Watchdog,
 }
 
-impl Launcher {
+impl Spawner {
     /// Lays out all that the context says. Reads the daemon's environment, limits and dispositions of signals as they are
     /// now: a handler that is installed later would not be taken from its children.
     ///
@@ -233,13 +233,13 @@ impl Launcher {
         Program::found(name, path.map_err(|errno| SpawnError::new(Step::Lookup, name, errno))?)
     }
 
-    /// Starts a command, whose program the child finds; see [`launch`](Self::launch).
+    /// Starts a command, whose program the child finds; see [`spawn_program`](Self::spawn_program).
     ///
     /// # Errors
-    /// Those of [`named`](Self::named) and [`launch`](Self::launch).
+    /// Those of [`named`](Self::named) and [`spawn_program`](Self::spawn_program).
     pub fn spawn(&mut self, command: &Command, stdio: Stdio) -> Result<Child, SpawnError> {
         let program = self.named(command.program())?;
-        self.launch(&program, command, stdio)
+        self.spawn_program(&program, command, stdio)
     }
 
     /// Starts a program that was named or found here; the command says what it is given. When this returns its exec has
@@ -250,7 +250,7 @@ impl Launcher {
     ///
     /// # Errors
     /// The step that failed, with its errno: see [`SpawnError`]. No process is left behind.
-    pub fn launch(&mut self, program: &Program, command: &Command, stdio: Stdio) -> Result<Child, SpawnError> {
+    pub fn spawn_program(&mut self, program: &Program, command: &Command, stdio: Stdio) -> Result<Child, SpawnError> {
         let argv = argv(command)?;
         let streams = self.connect(program, stdio)?;
         let started = self.start(program, &argv, &command.told, &streams.theirs);
@@ -355,13 +355,13 @@ struct Started {
 
 /// Starts one program, again and again.
 #[derive(Debug)]
-pub struct Spawner {
-    launcher: Launcher,
+pub struct PreparedProgram {
+    spawner: Spawner,
     program: Program,
     argv: Vec<CString>,
 }
 
-impl Spawner {
+impl PreparedProgram {
     /// Looks the program up and lays out all that its starts need. Reads the daemon's environment and limits as they
     /// are now.
     ///
@@ -369,12 +369,12 @@ impl Spawner {
     /// The program is not found or may not be run, or a string holds a NUL byte: see [`SpawnError`].
     pub fn prepare(spec: &ProcessSpec, defaults: &SpawnDefaults) -> Result<Self, SpawnError> {
         let name = spec.command.program();
-        let launcher = Launcher::new(&spec.context, defaults).map_err(|error| error.of_program(name))?;
-        launcher.find(name)?;
+        let spawner = Spawner::new(&spec.context, defaults).map_err(|error| error.of_program(name))?;
+        spawner.find(name)?;
         Ok(Self {
-            program: launcher.named(name)?,
+            program: spawner.named(name)?,
             argv: argv(&spec.command)?,
-            launcher,
+            spawner,
         })
     }
 
@@ -392,10 +392,10 @@ impl Spawner {
     /// # Errors
     /// The step that failed, with its errno: see [`SpawnError`]. No process is left behind.
     pub fn spawn(&mut self, stdio: Stdio) -> Result<Child, SpawnError> {
-        let streams = self.launcher.connect(&self.program, stdio)?;
-        let started = self.launcher.start(&self.program, &self.argv, &[], &streams.theirs);
-        let started = started.map_err(|refusal| self.launcher.error(&self.program, &refusal))?;
-        Ok(self.launcher.child(started, streams))
+        let streams = self.spawner.connect(&self.program, stdio)?;
+        let started = self.spawner.start(&self.program, &self.argv, &[], &streams.theirs);
+        let started = started.map_err(|refusal| self.spawner.error(&self.program, &refusal))?;
+        Ok(self.spawner.child(started, streams))
     }
 }
 
@@ -448,14 +448,14 @@ mod tests {
     use super::super::testing::{self, output_of, read_line, shell, shell_spec, wait_readable};
     use super::*;
 
-    fn prepare(argv: &[&str]) -> Result<Spawner, SpawnError> {
+    fn prepare(argv: &[&str]) -> Result<PreparedProgram, SpawnError> {
         let mut spec = ProcessSpec::new(argv.iter().map(Into::into).collect()).unwrap();
         // A directory that the user of the tests may not enter would be "permission denied".
         spec.context
             .environment
             .set
             .insert("PATH".into(), "/bin:/usr/bin".into());
-        Spawner::prepare(&spec, &SpawnDefaults::default())
+        PreparedProgram::prepare(&spec, &SpawnDefaults::default())
     }
 
     fn script(directory: &Path, text: &str) -> PathBuf {
@@ -469,7 +469,7 @@ mod tests {
 
     #[test]
     fn arguments_and_streams_arrive() {
-        let mut spawner = prepare(&[
+        let mut program = prepare(&[
             "sh",
             "-c",
             "read line; echo \"$line $1\"; echo complaint >&2",
@@ -478,7 +478,7 @@ mod tests {
         ])
         .unwrap();
         for _ in 0..2 {
-            let mut child = spawner.spawn(Stdio::piped()).unwrap();
+            let mut child = program.spawn(Stdio::piped()).unwrap();
             nix::unistd::write(child.stdin.as_ref().unwrap(), b"hello\n").unwrap();
             assert_eq!(testing::rest_of_output(&mut child), "hello a  b\n");
             child.stdout = child.stderr.take();
@@ -539,20 +539,20 @@ mod tests {
         let (root, spec) = behind_a_closed_door(["tool", "tool"]);
         let real = fs::canonicalize(root.path()).unwrap().join("open/tool");
         assert_eq!(output_of(&spec), format!("{}/open/tool\n", root.path().display()));
-        let launcher = Launcher::new(&spec.context, &SpawnDefaults::default()).unwrap();
+        let spawner = Spawner::new(&spec.context, &SpawnDefaults::default()).unwrap();
         let name = spec.command.program();
-        assert_eq!(launcher.find(name).unwrap().path(), root.path().join("open/tool"));
-        assert_eq!(launcher.find_real(name).unwrap().path(), real);
+        assert_eq!(spawner.find(name).unwrap().path(), root.path().join("open/tool"));
+        assert_eq!(spawner.find_real(name).unwrap().path(), real);
         assert!(geteuid() == nix::unistd::getuid() && fs::read_dir(root.path().join("open")).is_ok());
     }
 
     #[test]
     fn a_program_that_may_lie_where_the_child_may_not_look_is_denied_and_not_missing() {
         let (_root, spec) = behind_a_closed_door(["tool", "other"]);
-        let mut launcher = Launcher::new(&spec.context, &SpawnDefaults::default()).unwrap();
-        let error = launcher.spawn(&spec.command, Stdio::piped()).unwrap_err();
+        let mut spawner = Spawner::new(&spec.context, &SpawnDefaults::default()).unwrap();
+        let error = spawner.spawn(&spec.command, Stdio::piped()).unwrap_err();
         assert_eq!((error.step, error.errno), (Step::Lookup, Errno::EACCES));
-        assert_eq!(launcher.find(spec.command.program()).unwrap_err().errno, Errno::EACCES);
+        assert_eq!(spawner.find(spec.command.program()).unwrap_err().errno, Errno::EACCES);
     }
 
     /// Looking leaves the thread as it was: it may do what it could before, and dies with its parent as before.
@@ -570,8 +570,8 @@ mod tests {
             scope.spawn(|| {
                 nix::sys::prctl::set_pdeathsig(Some(Signal::SIGUSR1)).unwrap();
                 let before = thread();
-                let launcher = Launcher::new(&spec.context, &SpawnDefaults::default()).unwrap();
-                launcher.find(spec.command.program()).unwrap();
+                let spawner = Spawner::new(&spec.context, &SpawnDefaults::default()).unwrap();
+                spawner.find(spec.command.program()).unwrap();
                 assert_eq!(thread(), before);
                 nix::sys::prctl::set_pdeathsig(None).unwrap();
                 assert_eq!(fs::read_dir(root.path().join("closed")).is_ok(), geteuid().is_root());
@@ -596,8 +596,8 @@ mod tests {
         let mut spec = long_search();
         // Two megabytes of PATH are too many for a program; it is searched and not passed on.
         let path = spec.context.environment.set.remove(OsStr::new("PATH"));
-        let mut launcher = Launcher::new(&spec.context, &SpawnDefaults::default()).unwrap();
-        launcher.finder.search.path = path;
+        let mut spawner = Spawner::new(&spec.context, &SpawnDefaults::default()).unwrap();
+        spawner.finder.search.path = path;
         let (done, is_done) = (AtomicBool::new(false), std::sync::mpsc::channel());
         let thread = nix::unistd::gettid();
         std::thread::scope(|scope| {
@@ -614,7 +614,7 @@ mod tests {
             });
             let error = loop {
                 // The process that stops it may have come too late.
-                if let Err(error) = launcher.spawn(&spec.command, Stdio::piped()) {
+                if let Err(error) = spawner.spawn(&spec.command, Stdio::piped()) {
                     break error;
                 }
             };
@@ -626,7 +626,7 @@ mod tests {
             );
             assert!(!error.is_permanent());
             is_done.1.recv().unwrap();
-            let mut child = launcher.spawn(&spec.command, Stdio::piped()).unwrap();
+            let mut child = spawner.spawn(&spec.command, Stdio::piped()).unwrap();
             assert!(testing::wait(&mut child).success());
         });
     }
@@ -655,12 +655,12 @@ mod tests {
         let mut spec = ProcessSpec::new(vec!["tool".into()]).unwrap();
         let path = format!("{}:{}", first.display(), second.display());
         spec.context.environment.set.insert("PATH".into(), path.into());
-        let mut spawner = Spawner::prepare(&spec, &SpawnDefaults::default()).unwrap();
-        assert!(testing::wait(&mut spawner.spawn(Stdio::piped()).unwrap()).success());
+        let mut program = PreparedProgram::prepare(&spec, &SpawnDefaults::default()).unwrap();
+        assert!(testing::wait(&mut program.spawn(Stdio::piped()).unwrap()).success());
         fs::remove_file(first.join("tool")).unwrap();
-        assert!(testing::wait(&mut spawner.spawn(Stdio::piped()).unwrap()).success());
+        assert!(testing::wait(&mut program.spawn(Stdio::piped()).unwrap()).success());
         fs::remove_file(second.join("tool")).unwrap();
-        let error = spawner.spawn(Stdio::piped()).unwrap_err();
+        let error = program.spawn(Stdio::piped()).unwrap_err();
         assert_eq!((error.step, error.errno), (Step::Lookup, Errno::ENOENT));
     }
 
@@ -677,7 +677,7 @@ mod tests {
 
     #[test]
     fn streams_survive_any_order_of_source_descriptors() {
-        let mut spawner = prepare(&["sh", "-c", "echo out; echo err >&2"]).unwrap();
+        let mut program = prepare(&["sh", "-c", "echo out; echo err >&2"]).unwrap();
         let (read, write) = pipe2(OFlag::O_CLOEXEC).unwrap();
         let both = write.try_clone().unwrap();
         let stdio = Stdio {
@@ -685,7 +685,7 @@ mod tests {
             stdout: Stream::Descriptor(write),
             stderr: Stream::Descriptor(both),
         };
-        let mut child = spawner.spawn(stdio).unwrap();
+        let mut child = program.spawn(stdio).unwrap();
         child.stdout = Some(Receiver::from(read));
         assert_eq!(testing::rest_of_output(&mut child), "out\nerr\n");
         assert!(testing::wait(&mut child).success());
@@ -696,12 +696,12 @@ mod tests {
         for terminal in [false, true] {
             let mut spec = shell_spec("echo 1; echo 2 >&2; echo 3; echo 4 >&2; read end");
             spec.context.terminal = terminal;
-            let mut spawner = Spawner::prepare(&spec, &SpawnDefaults::default()).unwrap();
+            let mut program = PreparedProgram::prepare(&spec, &SpawnDefaults::default()).unwrap();
             let stdio = Stdio {
                 stderr: Stream::SameAsOutput,
                 ..Stdio::piped()
             };
-            let mut child = spawner.spawn(stdio).unwrap();
+            let mut child = program.spawn(stdio).unwrap();
             assert!(child.stderr.is_none());
             let lines: Vec<_> = (0..4).map(|_| read_line(&mut child)).collect();
             assert_eq!(lines, ["1", "2", "3", "4"], "terminal: {terminal}");
@@ -719,25 +719,25 @@ mod tests {
     }
 
     #[test]
-    fn a_launcher_starts_any_program_in_its_context() {
+    fn a_spawner_starts_any_program_in_its_context() {
         let mut context = SpawnContext::default();
         context.environment.set.insert("WHERE".into(), "here".into());
         context.working_directory = Some("/usr".into());
-        let mut launcher = Launcher::new(&context, &SpawnDefaults::default()).unwrap();
+        let mut spawner = Spawner::new(&context, &SpawnDefaults::default()).unwrap();
         for (words, output) in [
             (&["pwd"][..], "/usr\n"),
             (&["printenv", "WHERE"], "here\n"),
             (&["sh", "-c", "echo $WHERE $0", "x"], "here x\n"),
         ] {
-            let mut child = launcher.spawn(&command(words), Stdio::piped()).unwrap();
+            let mut child = spawner.spawn(&command(words), Stdio::piped()).unwrap();
             assert_eq!(testing::rest_of_output(&mut child), output);
             assert!(testing::wait(&mut child).success());
         }
-        let error = launcher
+        let error = spawner
             .spawn(&command(&["no-such-program"]), Stdio::piped())
             .unwrap_err();
         assert_eq!((error.step, error.errno), (Step::Lookup, Errno::ENOENT));
-        let error = launcher.spawn(&command(&["true", "a\0b"]), Stdio::piped()).unwrap_err();
+        let error = spawner.spawn(&command(&["true", "a\0b"]), Stdio::piped()).unwrap_err();
         assert_eq!((error.step, error.errno), (Step::Arguments, Errno::EINVAL));
     }
 
@@ -745,16 +745,16 @@ mod tests {
     fn a_context_that_no_program_can_be_given_is_known_before_any_start() {
         let mut context = SpawnContext::default();
         context.environment.set.insert("A".into(), "1\0".into());
-        let error = Launcher::new(&context, &SpawnDefaults::default()).unwrap_err();
+        let error = Spawner::new(&context, &SpawnDefaults::default()).unwrap_err();
         assert_eq!((error.step, error.program), (Step::Arguments, None));
     }
 
     #[test]
     fn a_program_may_be_told_another_name() {
-        let mut launcher = Launcher::new(&SpawnContext::default(), &SpawnDefaults::default()).unwrap();
+        let mut spawner = Spawner::new(&SpawnContext::default(), &SpawnDefaults::default()).unwrap();
         let mut command = command(&["sh", "-c", "echo $0"]);
         command.argv0 = Some("greeting".into());
-        let mut child = launcher.spawn(&command, Stdio::piped()).unwrap();
+        let mut child = spawner.spawn(&command, Stdio::piped()).unwrap();
         assert_eq!(testing::rest_of_output(&mut child), "greeting\n");
     }
 
@@ -765,18 +765,18 @@ mod tests {
         script(directory.path(), "#!/bin/sh\necho $0");
         let link = directory.path().join("link");
         symlink("script", &link).unwrap();
-        let mut launcher = Launcher::new(&SpawnContext::default(), &SpawnDefaults::default()).unwrap();
-        let by_link = launcher.find(link.as_os_str()).unwrap();
+        let mut spawner = Spawner::new(&SpawnContext::default(), &SpawnDefaults::default()).unwrap();
+        let by_link = spawner.find(link.as_os_str()).unwrap();
         assert_eq!((by_link.name(), by_link.path()), (link.as_os_str(), link.as_path()));
-        let by_itself = launcher.find_real(link.as_os_str()).unwrap();
+        let by_itself = spawner.find_real(link.as_os_str()).unwrap();
         assert_eq!((by_itself.name(), by_itself.path()), (link.as_os_str(), real.as_path()));
         let command = command(&[link.to_str().unwrap()]);
         // What becomes of the link meanwhile has no effect on a program that was found without it.
         fs::remove_file(&link).unwrap();
         symlink("/bin/false", &link).unwrap();
-        let mut child = launcher.launch(&by_itself, &command, Stdio::piped()).unwrap();
+        let mut child = spawner.spawn_program(&by_itself, &command, Stdio::piped()).unwrap();
         assert_eq!(testing::rest_of_output(&mut child), format!("{}\n", real.display()));
-        let mut child = launcher.launch(&by_link, &command, Stdio::piped()).unwrap();
+        let mut child = spawner.spawn_program(&by_link, &command, Stdio::piped()).unwrap();
         assert!(!testing::wait(&mut child).success());
     }
 
@@ -823,8 +823,8 @@ mod tests {
         };
         assert_eq!(output_of(&spec), "/usr\nA=1\nPATH=/bin:/usr/bin\nPWD=/usr\n");
         spec.context.working_directory = Some("/no/such/directory".into());
-        let mut spawner = Spawner::prepare(&spec, &SpawnDefaults::default()).unwrap();
-        let error = spawner.spawn(Stdio::piped()).unwrap_err();
+        let mut program = PreparedProgram::prepare(&spec, &SpawnDefaults::default()).unwrap();
+        let error = program.spawn(Stdio::piped()).unwrap_err();
         assert_eq!((error.step, error.errno), (Step::WorkingDirectory, Errno::ENOENT));
     }
 
@@ -839,7 +839,7 @@ mod tests {
             ..SpawnDefaults::default()
         };
         let output = |spec: &ProcessSpec| {
-            let mut child = Spawner::prepare(spec, &defaults)
+            let mut child = PreparedProgram::prepare(spec, &defaults)
                 .unwrap()
                 .spawn(Stdio::piped())
                 .unwrap();
@@ -854,8 +854,8 @@ mod tests {
     fn a_program_too_large_for_its_memory_limit_is_a_failure_at_its_start_or_its_death() {
         let mut spec = shell_spec("echo alive");
         spec.context.limits.memory = Some(4096);
-        let mut spawner = Spawner::prepare(&spec, &SpawnDefaults::default()).unwrap();
-        match spawner.spawn(Stdio::piped()) {
+        let mut program = PreparedProgram::prepare(&spec, &SpawnDefaults::default()).unwrap();
+        match program.spawn(Stdio::piped()) {
             Ok(mut child) => assert!(!testing::wait(&mut child).success()),
             Err(error) => assert_eq!((error.step, error.errno), (Step::Exec, Errno::ENOMEM)),
         }
@@ -866,8 +866,8 @@ mod tests {
         let mut spec = shell_spec("id -u; id -g; id -G; cut -d' ' -f4 /proc/self/stat");
         (spec.context.user, spec.context.group, spec.context.supplementary_groups) =
             (Some(65534), Some(65533), vec![65532]);
-        let mut spawner = Spawner::prepare(&spec, &SpawnDefaults::default()).unwrap();
-        match spawner.spawn(Stdio::piped()) {
+        let mut program = PreparedProgram::prepare(&spec, &SpawnDefaults::default()).unwrap();
+        match program.spawn(Stdio::piped()) {
             Ok(mut child) => {
                 assert!(geteuid().is_root());
                 assert_eq!(read_line(&mut child), "65534");
@@ -905,10 +905,10 @@ mod tests {
     #[test]
     fn many_threads_may_spawn_at_once() {
         let spawn_some = || {
-            let mut spawner = prepare(&["echo", "x"]).unwrap();
+            let mut program = prepare(&["echo", "x"]).unwrap();
             for _ in 0..50 {
                 assert_eq!(
-                    testing::rest_of_output(&mut spawner.spawn(Stdio::piped()).unwrap()),
+                    testing::rest_of_output(&mut program.spawn(Stdio::piped()).unwrap()),
                     "x\n"
                 );
             }
@@ -931,9 +931,9 @@ mod tests {
         if root {
             (spec.context.user, spec.context.group) = (Some(65534), Some(65534));
         }
-        let prepared = Spawner::prepare(&spec, &SpawnDefaults::default());
+        let prepared = PreparedProgram::prepare(&spec, &SpawnDefaults::default());
         let error = prepared
-            .and_then(|mut spawner| spawner.spawn(Stdio::piped()))
+            .and_then(|mut program| program.spawn(Stdio::piped()))
             .unwrap_err();
         assert_eq!((error.step, error.errno), (Step::Lookup, Errno::EACCES));
     }

@@ -1,8 +1,8 @@
 //! What to spawn, as data: nothing here touches the system, so a configuration can be lowered, compared and tested.
 //!
-//! A spec is made by `config`, kept by the door that runs it, and given to [`Spawner::prepare`](super::spawn::Spawner). It
+//! A spec is made by `config`, kept by the door that runs it, and given to [`PreparedProgram::prepare`](super::spawn::PreparedProgram). It
 //! is a [`Command`] in its [`SpawnContext`]; a door whose clients bring the command keeps the context alone, for a
-//! [`Launcher`](super::spawn::Launcher). Two equal ones mean the same child, which is how a reload sees whether anything has
+//! [`Spawner`](super::spawn::Spawner). Two equal ones mean the same child, which is how a reload sees whether anything has
 //! changed. User and group names are numbers here already: see [`identity`](super::identity).
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,7 +1,7 @@
 //! Starting this program anew, from the file as it is now, as the successor of this process.
 //!
 //! A successor is no worker: it must outlive the process that started it. So it is started here and not by a
-//! [`Spawner`](super::spawn::Spawner): in a process group of its own, with the arguments, directory, environment and
+//! [`PreparedProgram`](super::spawn::PreparedProgram): in a process group of its own, with the arguments, directory, environment and
 //! standard streams of this process, with descriptors handed to it, and without the parent-death signal. Until it is
 //! [let go](Successor::let_go) it can be killed, and is killed when its handle is dropped; it asks itself, by
 //! [`depend_on_parent`], not to outlive a parent that is killed meanwhile.

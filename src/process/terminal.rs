@@ -116,7 +116,7 @@ mod tests {
 
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-    use super::super::spawn::{SpawnDefaults, Spawner, Stdio};
+    use super::super::spawn::{PreparedProgram, SpawnDefaults, Stdio};
     use super::super::testing::{read_line, shell_spec, wait, wait_readable};
     use super::*;
     use crate::process::child::Child;
@@ -124,8 +124,8 @@ mod tests {
     fn on_terminal(script: &str) -> Child {
         let mut spec = shell_spec(script);
         spec.context.terminal = true;
-        let mut spawner = Spawner::prepare(&spec, &SpawnDefaults::default()).unwrap();
-        spawner.spawn(Stdio::piped()).unwrap()
+        let mut program = PreparedProgram::prepare(&spec, &SpawnDefaults::default()).unwrap();
+        program.spawn(Stdio::piped()).unwrap()
     }
 
     #[test]

@@ -8,7 +8,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::child::Child;
 use super::exit_status::ExitStatus;
-use super::spawn::{SpawnDefaults, Spawner, Stdio};
+use super::spawn::{PreparedProgram, SpawnDefaults, Stdio};
 use super::spec::ProcessSpec;
 
 /// A spec of the shell running `script`.
@@ -18,7 +18,7 @@ pub(super) fn shell_spec(script: &str) -> ProcessSpec {
 
 /// A child, all its streams piped.
 pub(super) fn start(spec: &ProcessSpec) -> Child {
-    Spawner::prepare(spec, &SpawnDefaults::default())
+    PreparedProgram::prepare(spec, &SpawnDefaults::default())
         .unwrap()
         .spawn(Stdio::piped())
         .unwrap()

@@ -24,7 +24,7 @@ use crate::net::addr::ListenAddr;
 use crate::net::conn::Conn;
 use crate::net::listener::Listener;
 use crate::net::origin::Origin;
-use crate::process::spawn::{Launcher, SpawnDefaults};
+use crate::process::spawn::{SpawnDefaults, Spawner};
 use crate::reactor::Context;
 use crate::stats::Snapshot;
 
@@ -34,8 +34,8 @@ pub use shell::ExecDoor;
 ///
 /// # Errors
 /// What keeps every program from being started.
-pub fn lay_out(options: &options::Options, defaults: &SpawnDefaults) -> Result<Launcher, Error> {
-    shell::launcher(options, defaults)
+pub fn lay_out(options: &options::Options, defaults: &SpawnDefaults) -> Result<Spawner, Error> {
+    shell::spawner(options, defaults)
 }
 
 impl Door for ExecDoor {
@@ -62,14 +62,14 @@ impl Door for ExecDoor {
 
     fn reload(&mut self, cx: &mut Context<'_>, options: super::Options, kit: Kit, new: Listeners) -> Result<(), Error> {
         match (options, kit) {
-            (super::Options::Exec(options), Kit::Exec(launcher)) => self.change(cx, *options, *launcher, new),
+            (super::Options::Exec(options), Kit::Exec(spawner)) => self.change(cx, *options, *spawner, new),
             (other, _) => Err(super::other_kind(&self.current_options().front.name, &other)),
         }
     }
 
     fn equip(&mut self, kit: Kit) {
-        if let Kit::Exec(launcher) = kit {
-            self.start_with(*launcher);
+        if let Kit::Exec(spawner) = kit {
+            self.start_with(*spawner);
         }
     }
 

@@ -36,7 +36,7 @@ use crate::net::addr::ListenAddr;
 use crate::net::conn::Conn;
 use crate::net::listener::Listener;
 use crate::net::origin::Origin;
-use crate::process::spawn::{SpawnDefaults, Spawner};
+use crate::process::spawn::{PreparedProgram, SpawnDefaults};
 use crate::reactor::Context;
 use crate::stats::Snapshot;
 
@@ -46,14 +46,14 @@ pub use shell::Pool;
 ///
 /// # Errors
 /// Why the worker program could not be started; or that the default worker would be of no use.
-pub fn lay_out(options: &options::Options, defaults: &SpawnDefaults) -> Result<Spawner, Error> {
-    let prepared = Spawner::prepare(&options.process, defaults);
+pub fn lay_out(options: &options::Options, defaults: &SpawnDefaults) -> Result<PreparedProgram, Error> {
+    let prepared = PreparedProgram::prepare(&options.process, defaults);
     if !options.has_default_worker {
-        let spawner = prepared.map_err(|error| shell::cannot_start(options, &error))?;
+        let program = prepared.map_err(|error| shell::cannot_start(options, &error))?;
         if let Some(lack) = squidguard::look(&options.process) {
             log::warn!(service:% = options.front.name; "{}: {lack}", options.front.name);
         }
-        return Ok(spawner);
+        return Ok(program);
     }
     let useless = |why: &dyn fmt::Display| {
         let (name, command) = (&options.front.name, squidguard::DEFAULT_COMMAND);
@@ -64,10 +64,10 @@ pub fn lay_out(options: &options::Options, defaults: &SpawnDefaults) -> Result<S
             "say which program to run: by --daemon (-d), or daemon in a file",
         )
     };
-    let spawner = prepared.map_err(|error| useless(&error))?;
+    let program = prepared.map_err(|error| useless(&error))?;
     match squidguard::look(&options.process) {
         Some(lack) => Err(useless(&lack)),
-        None => Ok(spawner),
+        None => Ok(program),
     }
 }
 
@@ -131,8 +131,8 @@ impl Door for Pool {
 
     fn reload(&mut self, cx: &mut Context<'_>, options: super::Options, kit: Kit, new: Listeners) -> Result<(), Error> {
         match (options, kit) {
-            (super::Options::Pool(options), Kit::Pool(spawner)) => {
-                self.change(cx, *options, *spawner, new);
+            (super::Options::Pool(options), Kit::Pool(program)) => {
+                self.change(cx, *options, *program, new);
                 Ok(())
             }
             (other, _) => Err(super::other_kind(&self.current_options().front.name, &other)),
@@ -140,8 +140,8 @@ impl Door for Pool {
     }
 
     fn equip(&mut self, kit: Kit) {
-        if let Kit::Pool(spawner) = kit {
-            self.start_with(*spawner);
+        if let Kit::Pool(program) = kit {
+            self.start_with(*program);
         }
     }
 

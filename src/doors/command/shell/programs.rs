@@ -8,13 +8,13 @@ use super::super::options::Options;
 use crate::error::{Blame, Error};
 use crate::process::child::Child;
 use crate::process::failure::SpawnError;
-use crate::process::spawn::{Launcher, SpawnDefaults, Stdio, Stream};
+use crate::process::spawn::{SpawnDefaults, Spawner, Stdio, Stream};
 use crate::process::spec::{Command, ProcessSpec};
 
 /// One command's program.
 #[derive(Debug)]
 pub struct Program {
-    launcher: Launcher,
+    spawner: Spawner,
     command: Command,
 }
 
@@ -28,10 +28,10 @@ impl Program {
     /// What it is started in cannot be laid out. With it, or beside a program: why that could not be started now.
     fn prepare(spec: &ProcessSpec, defaults: &SpawnDefaults) -> Result<(Self, Option<SpawnError>), SpawnError> {
         let name = spec.command.program();
-        let launcher = Launcher::new(&spec.context, defaults).map_err(|error| error.of_program(name))?;
-        let missing = launcher.find(name).err();
+        let spawner = Spawner::new(&spec.context, defaults).map_err(|error| error.of_program(name))?;
+        let missing = spawner.find(name).err();
         let command = spec.command.clone();
-        Ok((Self { launcher, command }, missing))
+        Ok((Self { spawner, command }, missing))
     }
 
     /// Starts it with the client's arguments behind the operator's. Both outputs go into one pipe, as they went into one
@@ -45,7 +45,7 @@ impl Program {
             stdout: Stream::Pipe,
             stderr: Stream::SameAsOutput,
         };
-        self.launcher.spawn(&command, stdio)
+        self.spawner.spawn(&command, stdio)
     }
 }
 

@@ -20,7 +20,7 @@ use crate::net::addr::ListenAddr;
 use crate::net::limits::ConnectionCount;
 use crate::net::listener::Listener;
 use crate::net::listening::{Accepting, Listening};
-use crate::process::spawn::Launcher;
+use crate::process::spawn::Spawner;
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Context, Key, SourceKind};
 
@@ -32,7 +32,7 @@ impl ExecDoor {
     ///
     /// # Errors
     /// The lists of who may run what do not suffice for one of the listeners.
-    pub fn new(options: Options, launcher: Launcher, listeners: Listeners, now: Instant) -> Result<ExecDoor, Error> {
+    pub fn new(options: Options, spawner: Spawner, listeners: Listeners, now: Instant) -> Result<ExecDoor, Error> {
         check_listeners(
             &options,
             listeners.iter().map(|(address, listener)| (address, listener)),
@@ -51,7 +51,7 @@ impl ExecDoor {
             journal: Journal::new(module_path!(), ExecSource::Upkeep.only()),
             started: now,
             options,
-            launcher,
+            spawner,
         })
     }
 
@@ -74,13 +74,13 @@ impl ExecDoor {
         &mut self,
         cx: &mut Context<'_>,
         options: Options,
-        launcher: Launcher,
+        spawner: Spawner,
         new: Listeners,
     ) -> Result<(), Error> {
         let stays = |(address, _): &(&ListenAddr, _)| options.front.listen.contains(address);
         let new_ones = new.iter().map(|(address, listener)| (address, listener));
         check_listeners(&options, self.listening.iter().filter(stays).chain(new_ones))?;
-        self.launcher = launcher;
+        self.spawner = spawner;
         self.options = options;
         self.count.set_limits(self.options.front.connection_limits.clone());
         let FrontOptions { name, listen, .. } = &self.options.front;
@@ -89,8 +89,8 @@ impl ExecDoor {
     }
 
     /// Programs are started with this from now on.
-    pub(in crate::doors::exec) fn start_with(&mut self, launcher: Launcher) {
-        self.launcher = launcher;
+    pub(in crate::doors::exec) fn start_with(&mut self, spawner: Spawner) {
+        self.spawner = spawner;
         let name = &self.options.front.name;
         log::info!(service:% = name; "{name}: programs that are started from now on find the directories and limits of now");
     }

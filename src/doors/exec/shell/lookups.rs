@@ -150,7 +150,7 @@ impl ExecDoor {
         let name = command.program().to_owned();
         let question = Question {
             key,
-            lookup: self.launcher.lookup(),
+            lookup: self.spawner.lookup(),
             name: name.clone(),
         };
         connection.looked = match self.desk.lookups.ask(peer, name.as_bytes(), question) {

@@ -37,14 +37,14 @@ use crate::doors::on_request::Times;
 use crate::doors::standstill::{Advice, Hoard, Sight};
 use crate::net::limits::ConnectionCount;
 use crate::net::listening::{Accepting, Listening};
-use crate::process::spawn::Launcher;
+use crate::process::spawn::Spawner;
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Context, Key, Readiness, Service, Source, SourceKind, source_kinds};
 
 use connection::{Connection, Moved};
 use lookups::Desk;
 
-pub(super) use spawn_context::launcher;
+pub(super) use spawn_context::spawner;
 
 /// How often each stream of a connection is moved in one turn, up to a read buffer at a time.
 const ROUNDS_PER_TURN: usize = 8;
@@ -56,7 +56,7 @@ type Move = fn(&mut Connection, &mut [u8], usize) -> Moved;
 #[derive(Debug)]
 pub struct ExecDoor {
     options: Options,
-    launcher: Launcher,
+    spawner: Spawner,
     listening: Listening,
     connections: GenerationalSlab<Connection>,
     count: ConnectionCount,

@@ -72,7 +72,7 @@ impl ExecDoor {
         command.told = on_request::asker(connection.conn.socket(), &connection.origin);
         let begun = Instant::now();
         let program = match self.take_looked(key) {
-            _ if !self.options.programs.restrict() => match self.launcher.named(command.program()) {
+            _ if !self.options.programs.restrict() => match self.spawner.named(command.program()) {
                 Ok(program) => program,
                 Err(error) => return self.not_started(cx, key, status_of(&error), &error.to_string()),
             },
@@ -84,7 +84,7 @@ impl ExecDoor {
                 fit.program
             }
         };
-        match self.launcher.launch(&program, &command, Stdio::piped()) {
+        match self.spawner.spawn_program(&program, &command, Stdio::piped()) {
             Ok(child) => {
                 self.times.spawn.record(begun.elapsed());
                 self.take_charge_of(cx, key, child);

@@ -4,7 +4,7 @@ use nix::unistd::{Gid, Uid, getegid, geteuid};
 
 use super::super::options::Options;
 use crate::error::{Blame, Error};
-use crate::process::spawn::{Launcher, SpawnDefaults};
+use crate::process::spawn::{SpawnDefaults, Spawner};
 
 /// capabilities(7), by their numbers.
 const CAP_SETGID: u32 = 6;
@@ -14,7 +14,7 @@ const CAP_SETUID: u32 = 7;
 ///
 /// # Errors
 /// No program could be started with it: there is no such directory, or the daemon may not change users.
-pub(in crate::doors::exec) fn launcher(options: &Options, defaults: &SpawnDefaults) -> Result<Launcher, Error> {
+pub(in crate::doors::exec) fn spawner(options: &Options, defaults: &SpawnDefaults) -> Result<Spawner, Error> {
     let name = &options.front.name;
     let context = &options.context;
     if let Some(directory) = &context.working_directory {
@@ -41,7 +41,7 @@ pub(in crate::doors::exec) fn launcher(options: &Options, defaults: &SpawnDefaul
         let remedy = "start it as root or as that user, or leave user and group out";
         return Err(Error::new(Blame::Operator, what, remedy));
     }
-    Launcher::new(context, defaults).map_err(|error| Error::with_remedy(Blame::System, format_args!("{name}: {error}")))
+    Spawner::new(context, defaults).map_err(|error| Error::with_remedy(Blame::System, format_args!("{name}: {error}")))
 }
 
 /// Whether this process has a capability (proc_pid_status(5), `CapEff`). Where that cannot be read, the first start will tell.

@@ -29,7 +29,7 @@ use crate::net::listener::Listener;
 use crate::net::listening::{Accepting, Listening};
 use crate::process::failure::SpawnError;
 use crate::process::rss;
-use crate::process::spawn::Spawner;
+use crate::process::spawn::PreparedProgram;
 use crate::reactor::{Alarm, Context, SourceKind};
 
 /// Once the pool drains, a client that has connected but not finished its line has so long to do so.
@@ -47,7 +47,7 @@ pub(super) enum Life {
 
 impl Pool {
     /// A pool that listens already but serves nobody yet; [`start`](crate::doors::Door::start) gives it life.
-    pub fn new(options: Options, spawner: Spawner, listeners: Listeners, now: Instant) -> Pool {
+    pub fn new(options: Options, program: PreparedProgram, listeners: Listeners, now: Instant) -> Pool {
         // From the system's randomness: channel-IDs are made from it, and nobody is to foresee them.
         let seed = RandomState::new().hash_one(std::process::id());
         Pool {
@@ -72,7 +72,7 @@ impl Pool {
             acting: super::Acting::Idle,
             stepped_back: None,
             options,
-            spawner,
+            program,
         }
     }
 
@@ -109,10 +109,10 @@ impl Pool {
         &mut self,
         cx: &mut Context<'_>,
         options: Options,
-        spawner: Spawner,
+        program: PreparedProgram,
         new: Listeners,
     ) {
-        self.spawner = spawner;
+        self.program = program;
         if self.options.disclosure == Disclosure::Nothing {
             self.disclosed_from = Some(cx.now());
         }
@@ -129,8 +129,8 @@ impl Pool {
     }
 
     /// Workers are started with this from now on.
-    pub(in crate::doors::pool) fn start_with(&mut self, spawner: Spawner) {
-        self.spawner = spawner;
+    pub(in crate::doors::pool) fn start_with(&mut self, program: PreparedProgram) {
+        self.program = program;
     }
 
     /// Replaces every worker; not in a pool that drains, whose workers are about to go.

@@ -59,7 +59,7 @@ use super::report::{self, Latencies, Topic};
 use crate::amount;
 use crate::net::listening::{Accepting, Listening};
 use crate::net::origin::Origin;
-use crate::process::spawn::Spawner;
+use crate::process::spawn::PreparedProgram;
 use crate::reactor::{Alarm, Context, READ_BUFFER, Readiness, Service, Source, SourceKind};
 use crate::stats::Snapshot;
 
@@ -77,7 +77,7 @@ pub(super) use lifecycle::cannot_start;
 #[derive(Debug)]
 pub struct Pool {
     options: Options,
-    spawner: Spawner,
+    program: PreparedProgram,
     cache: Cache,
     dispatcher: Dispatcher,
     dispatcher_alarm: Alarm,

@@ -81,7 +81,7 @@ impl Pool {
         if !self.dispatcher.awaits_spawn(id) {
             return Ok(());
         }
-        match self.spawner.spawn(Stdio::piped()) {
+        match self.program.spawn(Stdio::piped()) {
             Ok(child) => {
                 self.started(cx, id, child);
                 Ok(())
