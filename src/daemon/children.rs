@@ -10,8 +10,8 @@ use crate::doors::Door;
 use crate::error::{Blame, Error};
 use crate::process;
 use crate::process::control_group::ControlGroup;
-use crate::process::descendants::{self, Found, Heard, Orphans};
-use crate::process::guard::{Finding, Guard, Kind};
+use crate::process::descendants::{self, Orphans, Reading, ScanReport};
+use crate::process::guard::{Guard, GuardStatus, Kind};
 use crate::process::watch_list::WatchList;
 use crate::reactor::Reactor;
 use crate::reactor::helper::{Mailbox, Sender};
@@ -22,15 +22,15 @@ const ANSWERS: usize = 64;
 
 pub(super) struct Children {
     guard: Guard,
-    /// It has been told that there is no guard.
-    told: bool,
+    /// True once the log has said that there is no guard.
+    missing_reported: bool,
     orphans: Orphans,
-    sender: Sender<Heard>,
-    mailbox: Mailbox<Heard>,
+    sender: Sender<Reading>,
+    mailbox: Mailbox<Reading>,
     throttle: Throttle<Topic>,
 }
 
-/// What is told of so often that the log would be full of it.
+/// The topics of messages that are throttled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Topic {
     LeftBehind,
@@ -87,7 +87,7 @@ impl Children {
         Ok(Children {
             orphans: guard.orphans(),
             guard,
-            told: false,
+            missing_reported: false,
             sender,
             mailbox,
             throttle: Throttle::default(),
@@ -99,7 +99,7 @@ impl Children {
         self.guard.watch_list()
     }
 
-    /// When they are to be [looked after](Self::look_after_overdue) at the latest.
+    /// When they are to be [looked after](Self::run_due_work) at the latest.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let deadlines = [
             self.guard.deadline(),
@@ -110,16 +110,16 @@ impl Children {
     }
 
     /// After each turn: does what has become due. `successor`: a child that is the daemon's own affair.
-    pub(super) fn look_after_overdue(&mut self, now: Instant, successor: Option<Pid>) {
-        while let Some(heard) = self.mailbox.take() {
-            self.orphans.heard(heard, now);
+    pub(super) fn run_due_work(&mut self, now: Instant, successor: Option<Pid>) {
+        while let Some(reading) = self.mailbox.take() {
+            self.orphans.handle_reading(reading, now);
         }
         let is_due = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
         if is_due(self.guard.deadline()) {
-            self.look_after_guard(now);
+            self.check_guard(now);
         }
         if is_due(self.orphans.deadline()) {
-            self.look_at_orphans(now, successor);
+            self.scan_orphans(now, successor);
         }
         if is_due(self.throttle.next_deadline()) {
             for (topic, left_out) in self.throttle.overdue(now) {
@@ -129,25 +129,29 @@ impl Children {
     }
 
     /// Some child has changed.
-    pub(super) fn some_have_changed(&mut self, now: Instant, successor: Option<Pid>) {
-        self.look_after_guard(now);
-        self.orphans.collect(now, is_ours(self.guard.pid(), successor));
+    pub(super) fn handle_sigchld(&mut self, now: Instant, successor: Option<Pid>) {
+        self.check_guard(now);
+        self.orphans.reap_exited(now, is_ours(self.guard.pid(), successor));
     }
 
-    fn look_at_orphans(&mut self, now: Instant, successor: Option<Pid>) {
+    fn scan_orphans(&mut self, now: Instant, successor: Option<Pid>) {
         let (guard, sender) = (self.guard.pid(), self.sender.clone());
-        let tell = move |heard| sender.send(heard).is_ok();
-        let Found { ended, killed, trouble } = self.orphans.look(now, is_ours(guard, successor), tell);
-        for (pid, name) in ended {
+        let tell = move |reading| sender.send(reading).is_ok();
+        let ScanReport {
+            terminated,
+            killed,
+            failure,
+        } = self.orphans.scan(now, is_ours(guard, successor), tell);
+        for (pid, name) in terminated {
             if let Verdict::Log { .. } = self.throttle.admit(Topic::LeftBehind, now) {
                 log::info!("process {pid} ({name}), which had been left behind by a child that has ended, is ended");
             }
         }
-        if let Some(trouble) = trouble
+        if let Some(failure) = failure
             && let Verdict::Log { .. } = self.throttle.admit(Topic::NoControlGroup, now)
         {
             log::warn!(
-                "{trouble}; it runs without, and what it starts is found by its session and its environment alone"
+                "{failure}; it runs without, and what it starts is found by its session and its environment alone"
             );
         }
         if killed > 0 {
@@ -156,16 +160,16 @@ impl Children {
     }
 
     /// Also to be called when there is reason to try again what has failed.
-    pub(super) fn look_after_guard(&mut self, now: Instant) {
-        match self.guard.look_after(now) {
-            Finding::Stands => {}
-            Finding::Replaced => {
-                self.told = false;
+    pub(super) fn check_guard(&mut self, now: Instant) {
+        match self.guard.check(now) {
+            GuardStatus::Running => {}
+            GuardStatus::Replaced => {
+                self.missing_reported = false;
                 log::warn!("the guard process had died; there is another");
             }
-            Finding::Woken => log::warn!("the guard process had been stopped; it goes on"),
-            Finding::Missing(error) => {
-                if !std::mem::replace(&mut self.told, true) {
+            GuardStatus::Resumed => log::warn!("the guard process had been stopped; it goes on"),
+            GuardStatus::Missing(error) => {
+                if !std::mem::replace(&mut self.missing_reported, true) {
                     log::error!(
                         "the guard process has died and cannot be started again: {error}; it is tried every second; \
                          if this daemon is killed meanwhile, what its children have started may outlive it"

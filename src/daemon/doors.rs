@@ -255,7 +255,7 @@ impl Doors {
         let named = named.map(|service| service.options.name().to_owned());
         let named: Vec<String> = named.collect();
         self.open_new(reactor, new)?;
-        self.let_go(reactor, &named);
+        self.drain_removed(reactor, &named);
         for service in changed {
             self.change(reactor, service)?;
         }
@@ -324,7 +324,7 @@ impl Doors {
     }
 
     /// Doors that are not named any more drain.
-    fn let_go(&mut self, reactor: &mut Reactor<dyn Door>, named: &[String]) {
+    fn drain_removed(&mut self, reactor: &mut Reactor<dyn Door>, named: &[String]) {
         for open in self.open.iter_mut().filter(|open| !open.leaving) {
             if !named.iter().any(|name| name == open.options.name()) {
                 log::info!(service:% = open.options.name(); "{}: not in the configuration any more", open.options.name());
@@ -399,7 +399,7 @@ impl Doors {
     }
 
     /// Drops the doors that have finished; whether none is left.
-    pub(super) fn all_finished(&mut self, reactor: &mut Reactor<dyn Door>) -> bool {
+    pub(super) fn remove_finished(&mut self, reactor: &mut Reactor<dyn Door>) -> bool {
         self.open.retain(|open| {
             let finished = reactor.with(open.id, |door, _| door.is_finished()).unwrap_or(true);
             if finished {

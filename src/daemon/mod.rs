@@ -74,7 +74,7 @@ struct Daemon {
     output: Output,
     notifier: Notifier,
     start: Start,
-    ending: Ending,
+    shutdown: Shutdown,
     upgrade: Upgrade,
     /// While this daemon is about to take another's place; it accepts nobody yet.
     candidate: Option<Candidate>,
@@ -82,12 +82,12 @@ struct Daemon {
 
 /// How far the daemon has been told to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ending {
-    NotYet,
+enum Shutdown {
+    NotBegun,
     /// A successor serves; what was accepted before is finished.
     HandedOver,
     Draining,
-    Hurrying,
+    Aborting,
 }
 
 /// Whether this process was started as some daemon's guard; then it has been that, and ends now.
@@ -137,7 +137,7 @@ pub fn run(plan: Plan) -> Result<(), Error> {
         output: Output::start(),
         notifier: Notifier::from_environment(),
         start: Start::new(Instant::now()),
-        ending: Ending::NotYet,
+        shutdown: Shutdown::NotBegun,
         upgrade: Upgrade::new(limit.original),
         candidate,
     };
@@ -152,23 +152,22 @@ pub fn run(plan: Plan) -> Result<(), Error> {
 impl Daemon {
     fn serve(&mut self) -> Result<(), Error> {
         // Doors that are ready from the start bring no event that would tell.
-        self.look_after_candidacy()?;
-        self.look_after_start();
-        while !self.doors.all_finished(&mut self.reactor) {
+        self.advance_candidacy()?;
+        self.report_start();
+        while !self.doors.remove_finished(&mut self.reactor) {
             let signals = self
                 .reactor
                 .turn(self.deadline())
                 .map_err(|error| system("wait for events", &error))?
                 .to_vec();
             for signal in signals {
-                self.obey(signal);
+                self.handle_signal(signal);
             }
-            self.children
-                .look_after_overdue(Instant::now(), self.upgrade.successor());
-            self.finish_reload();
-            self.look_after_upgrade();
-            self.look_after_candidacy()?;
-            self.look_after_start();
+            self.children.run_due_work(Instant::now(), self.upgrade.successor());
+            self.apply_finished_reload();
+            self.poll_upgrade();
+            self.advance_candidacy()?;
+            self.report_start();
         }
         self.children.finish(self.upgrade.successor());
         Ok(())
@@ -182,16 +181,16 @@ impl Daemon {
         self.children.deadline().into_iter().chain(others).min()
     }
 
-    fn obey(&mut self, signal: i32) {
+    fn handle_signal(&mut self, signal: i32) {
         match signal {
             SIGCHLD => {
                 let successor = self.upgrade.successor();
-                self.children.some_have_changed(Instant::now(), successor);
+                self.children.handle_sigchld(Instant::now(), successor);
             }
             SIGUSR1 => self.print_statistics(),
             SIGUSR2 => self.print_dump(),
-            SIGHUP => self.hang_up(),
-            SIGTERM | SIGINT => self.end(),
+            SIGHUP => self.handle_hup(),
+            SIGTERM | SIGINT => self.shut_down(),
             SIGURG => self.upgrade(),
             // No other signal was asked for.
             _ => {}
@@ -212,36 +211,36 @@ impl Daemon {
         self.output.print(dumps.concat());
     }
 
-    fn hang_up(&mut self) {
-        self.children.look_after_guard(Instant::now());
-        if self.ending != Ending::NotYet {
+    fn handle_hup(&mut self) {
+        self.children.check_guard(Instant::now());
+        if self.shutdown != Shutdown::NotBegun {
             return;
         }
         if let Some(candidate) = &mut self.candidate {
-            candidate.postpone_hang_up();
+            candidate.postpone_reload();
             return;
         }
-        if self.upgrade.postpones_hang_up() {
+        if self.upgrade.postpone_reload() {
             log::info!(
                 "an upgrade is under way: whoever serves after it reads the configuration and replaces the workers"
             );
             return;
         }
-        self.notifier.reloading();
+        self.notifier.report_reloading();
         if let Err(error) = self.reloader.start(Instant::now(), &self.doors) {
-            self.apply(Err(error));
+            self.apply_reload(Err(error));
         }
     }
 
     /// The file has been read, where there is one: what has changed is applied, and every worker replaced, as HUP asked for.
-    fn finish_reload(&mut self) {
-        if let Some(read) = self.reloader.finished(Instant::now(), &self.doors) {
-            self.apply(read);
+    fn apply_finished_reload(&mut self) {
+        if let Some(read) = self.reloader.take_outcome(Instant::now(), &self.doors) {
+            self.apply_reload(read);
         }
     }
 
-    fn apply(&mut self, read: Result<Surveyed, Error>) {
-        if self.ending != Ending::NotYet {
+    fn apply_reload(&mut self, read: Result<Surveyed, Error>) {
+        if self.shutdown != Shutdown::NotBegun {
             return;
         }
         if self.reloader.has_file() {
@@ -265,19 +264,19 @@ impl Daemon {
             }
         }
         self.doors.each(&mut self.reactor, |door, cx| door.roll(cx));
-        self.notifier.reloaded();
+        self.notifier.report_reloaded();
     }
 
-    fn end(&mut self) {
-        self.notifier.stopping();
-        self.end_upgrade();
-        match self.ending {
-            Ending::NotYet | Ending::HandedOver => {
-                self.ending = Ending::Draining;
+    fn shut_down(&mut self) {
+        self.notifier.report_stopping();
+        self.abandon_upgrade();
+        match self.shutdown {
+            Shutdown::NotBegun | Shutdown::HandedOver => {
+                self.shutdown = Shutdown::Draining;
                 self.doors.each(&mut self.reactor, |door, cx| door.drain(cx));
             }
-            Ending::Draining | Ending::Hurrying => {
-                self.ending = Ending::Hurrying;
+            Shutdown::Draining | Shutdown::Aborting => {
+                self.shutdown = Shutdown::Aborting;
                 log::warn!("told to end again: hurrying");
                 self.doors.each(&mut self.reactor, |door, cx| door.hurry(cx));
             }

@@ -11,13 +11,13 @@ const LONGEST_STATUS: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Notifier {
     to: Option<(UnixDatagram, SocketAddr)>,
-    told: Told,
+    reported: Reported,
 }
 
 /// How far a service manager knows this daemon to be. A reload before the end of the start is not told: its end would be taken
 /// for that of the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
+enum Reported {
     Nothing,
     Ready,
     Reloading,
@@ -29,7 +29,7 @@ impl Notifier {
         let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
             return Notifier {
                 to: None,
-                told: Told::Nothing,
+                reported: Reported::Nothing,
             };
         };
         let address = match path.as_encoded_bytes().strip_prefix(b"@") {
@@ -40,13 +40,13 @@ impl Notifier {
         match (socket, address) {
             (Ok(socket), Ok(address)) => Notifier {
                 to: Some((socket, address)),
-                told: Told::Nothing,
+                reported: Reported::Nothing,
             },
             (Err(error), _) | (_, Err(error)) => {
                 log::warn!("cannot tell the service manager anything: NOTIFY_SOCKET: {error}");
                 Notifier {
                     to: None,
-                    told: Told::Nothing,
+                    reported: Reported::Nothing,
                 }
             }
         }
@@ -54,46 +54,46 @@ impl Notifier {
 
     /// Whether systemd watches this process and listens to nothing that it says: to such a one the end of this process is
     /// the end of the service, whoever serves in its place.
-    pub(super) fn is_watched_blindly(&self) -> bool {
+    pub(super) fn is_watched_without_notify(&self) -> bool {
         self.to.is_none()
             && was_started_by_systemd(std::env::var("SYSTEMD_EXEC_PID").ok().as_deref(), std::process::id())
     }
 
     /// Whether anybody listens.
-    pub(super) fn is_heard(&self) -> bool {
+    pub(super) fn is_connected(&self) -> bool {
         self.to.is_some()
     }
 
     /// The start is over.
-    pub(super) fn ready(&mut self) {
-        self.told = Told::Ready;
+    pub(super) fn report_ready(&mut self) {
+        self.reported = Reported::Ready;
         self.send("READY=1");
     }
 
     /// The start is over, and it knows that from a predecessor.
-    pub(super) fn learn_of_ready(&mut self) {
-        self.told = Told::Ready;
+    pub(super) fn assume_ready(&mut self) {
+        self.reported = Reported::Ready;
     }
 
     /// How things stand, in words: one line.
-    pub(super) fn status(&self, text: &str) {
+    pub(super) fn report_status(&self, text: &str) {
         let text: String = text.chars().take(LONGEST_STATUS).filter(|c| !c.is_control()).collect();
         self.send(&format!("STATUS={text}"));
     }
 
-    /// What was told by [`reloading`](Self::reloading) is over.
-    pub(super) fn reloaded(&mut self) {
-        if self.told == Told::Reloading {
-            self.ready();
+    /// What was told by [`report_reloading`](Self::report_reloading) is over.
+    pub(super) fn report_reloaded(&mut self) {
+        if self.reported == Reported::Reloading {
+            self.report_ready();
         }
     }
 
     /// HUP was taken up. `Type=notify-reload` wants the time on the monotonic clock with it.
-    pub(super) fn reloading(&mut self) {
-        if self.told == Told::Nothing {
+    pub(super) fn report_reloading(&mut self) {
+        if self.reported == Reported::Nothing {
             return;
         }
-        self.told = Told::Reloading;
+        self.reported = Reported::Reloading;
         if let Ok(now) = clock_gettime(ClockId::CLOCK_MONOTONIC) {
             let microseconds = now.tv_sec() * 1_000_000 + now.tv_nsec() / 1000;
             self.send(&format!("RELOADING=1\nMONOTONIC_USEC={microseconds}"));
@@ -101,7 +101,7 @@ impl Notifier {
     }
 
     /// TERM was taken up.
-    pub(super) fn stopping(&self) {
+    pub(super) fn report_stopping(&self) {
         self.send("STOPPING=1");
     }
 
@@ -142,14 +142,14 @@ mod tests {
             manager.set_nonblocking(true).unwrap();
             let notifier = Notifier {
                 to: Some((UnixDatagram::unbound().unwrap(), manager.local_addr().unwrap())),
-                told: Told::Nothing,
+                reported: Reported::Nothing,
             };
             (notifier, manager)
         }
     }
 
     #[test]
-    fn no_reload_is_told_before_the_start_is_over_and_each_is_ended_once() {
+    fn no_reload_is_reported_before_the_start_is_over_and_each_is_ended_once() {
         let (mut notifier, manager) = Notifier::for_tests();
         let mut message = [0; 256];
         let mut told = || {
@@ -158,13 +158,13 @@ mod tests {
                 .ok()
                 .map(|length| message[..length.min(7)].to_vec())
         };
-        notifier.reloading();
-        notifier.reloaded();
+        notifier.report_reloading();
+        notifier.report_reloaded();
         assert_eq!(told(), None);
-        notifier.ready();
-        notifier.reloading();
-        notifier.reloaded();
-        notifier.reloaded();
+        notifier.report_ready();
+        notifier.report_reloading();
+        notifier.report_reloaded();
+        notifier.report_reloaded();
         for expected in [&b"READY=1"[..], b"RELOADI", b"READY=1"] {
             assert_eq!(told().as_deref(), Some(expected));
         }

@@ -55,12 +55,12 @@ impl Reloader {
     /// Begins to read the file and to look at what it names.
     ///
     /// # Errors
-    /// Nothing was begun, and why: no thread, or too many hang.
+    /// Nothing was started, and why: no thread, or too many hang.
     pub(super) fn start(&mut self, now: Instant, doors: &Doors) -> Result<(), Error> {
-        let number = match self.attempts.ask(now) {
-            Asked::Begin(number) => number,
-            Asked::Later => return Ok(()),
-            Asked::TooMany => {
+        let number = match self.attempts.request(now) {
+            Request::Begin(number) => number,
+            Request::Postponed => return Ok(()),
+            Request::TooMany => {
                 return Err(Error::new(
                     Blame::System,
                     format_args!("{MOST_HANGING} attempts to read the configuration have not come to an end"),
@@ -77,7 +77,7 @@ impl Reloader {
         };
         let started = std::thread::Builder::new().name("reload".to_owned()).spawn(read);
         started.map(drop).map_err(|error| {
-            self.attempts.come(number);
+            self.attempts.finish(number);
             Error::new(
                 Blame::System,
                 format_args!("no thread to read it on: {error}"),
@@ -86,30 +86,30 @@ impl Reloader {
         })
     }
 
-    /// Whether what was begun is not finished.
+    /// Whether what was started is not finished.
     pub(super) fn is_reading(&self) -> bool {
         self.attempts.under_way.is_some()
     }
 
-    /// When [`finished`](Self::finished) has to be asked, whatever happens.
+    /// When [`take_outcome`](Self::take_outcome) has to be asked, whatever happens.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.attempts.under_way.as_ref().map(|attempt| attempt.until)
     }
 
     /// What was read, once it has been; or that it is not waited for any more.
-    pub(super) fn finished(&mut self, now: Instant, doors: &Doors) -> Option<Outcome> {
+    pub(super) fn take_outcome(&mut self, now: Instant, doors: &Doors) -> Option<Outcome> {
         while let Some((number, outcome)) = self.mailbox.take() {
-            match self.attempts.come(number) {
-                Come::InTime => return Some(outcome),
-                Come::Outdated => return self.start(now, doors).err().map(Err),
-                Come::Late => {
+            match self.attempts.finish(number) {
+                Arrival::InTime => return Some(outcome),
+                Arrival::Outdated => return self.start(now, doors).err().map(Err),
+                Arrival::Late => {
                     log::info!("an earlier attempt to read the configuration has come to its end and is dropped")
                 }
             }
         }
-        match self.attempts.give_up(now) {
-            GivenUp::Nothing => None,
-            GivenUp::Attempt { again } => {
+        match self.attempts.expire(now) {
+            Expiry::Nothing => None,
+            Expiry::Attempt { again } => {
                 let hangs = Error::new(
                     Blame::System,
                     format_args!(
@@ -132,7 +132,7 @@ impl Reloader {
 /// Which attempts there are. Decides when one begins and whose outcome counts.
 #[derive(Debug, Default)]
 struct Attempts {
-    begun: u64,
+    started: u64,
     under_way: Option<Attempt>,
     /// How many are not waited for any more, and have not come to their end.
     hanging: usize,
@@ -147,15 +147,15 @@ struct Attempt {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Asked {
+enum Request {
     Begin(u64),
     /// When the one under way is over.
-    Later,
+    Postponed,
     TooMany,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Come {
+enum Arrival {
     InTime,
     /// It is to be read once more.
     Outdated,
@@ -164,7 +164,7 @@ enum Come {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum GivenUp {
+enum Expiry {
     Nothing,
     Attempt {
         /// It is to be read once more.
@@ -173,41 +173,41 @@ enum GivenUp {
 }
 
 impl Attempts {
-    fn ask(&mut self, now: Instant) -> Asked {
+    fn request(&mut self, now: Instant) -> Request {
         if let Some(attempt) = &mut self.under_way {
             attempt.again = true;
-            return Asked::Later;
+            return Request::Postponed;
         }
         if self.hanging >= MOST_HANGING {
-            return Asked::TooMany;
+            return Request::TooMany;
         }
-        self.begun += 1;
+        self.started += 1;
         self.under_way = Some(Attempt {
-            number: self.begun,
+            number: self.started,
             until: now + READ_TIMEOUT,
             again: false,
         });
-        Asked::Begin(self.begun)
+        Request::Begin(self.started)
     }
 
     /// An attempt has come to its end, whatever that was.
-    fn come(&mut self, number: u64) -> Come {
+    fn finish(&mut self, number: u64) -> Arrival {
         match self.under_way.take_if(|attempt| attempt.number == number) {
-            Some(attempt) if attempt.again => Come::Outdated,
-            Some(_) => Come::InTime,
+            Some(attempt) if attempt.again => Arrival::Outdated,
+            Some(_) => Arrival::InTime,
             None => {
                 self.hanging = self.hanging.saturating_sub(1);
-                Come::Late
+                Arrival::Late
             }
         }
     }
 
-    fn give_up(&mut self, now: Instant) -> GivenUp {
+    fn expire(&mut self, now: Instant) -> Expiry {
         match self.under_way.take_if(|attempt| attempt.until <= now) {
-            None => GivenUp::Nothing,
+            None => Expiry::Nothing,
             Some(attempt) => {
                 self.hanging += 1;
-                GivenUp::Attempt { again: attempt.again }
+                Expiry::Attempt { again: attempt.again }
             }
         }
     }
@@ -218,46 +218,46 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_asked_for_meanwhile_is_read_afterwards() {
+    fn a_request_during_a_reading_starts_another_afterwards() {
         let (mut attempts, now) = (Attempts::default(), Instant::now());
-        assert_eq!(attempts.ask(now), Asked::Begin(1));
-        assert_eq!(attempts.come(1), Come::InTime);
-        assert_eq!(attempts.ask(now), Asked::Begin(2));
-        assert_eq!(attempts.ask(now), Asked::Later);
-        assert_eq!(attempts.come(2), Come::Outdated);
-        assert_eq!(attempts.ask(now), Asked::Begin(3));
+        assert_eq!(attempts.request(now), Request::Begin(1));
+        assert_eq!(attempts.finish(1), Arrival::InTime);
+        assert_eq!(attempts.request(now), Request::Begin(2));
+        assert_eq!(attempts.request(now), Request::Postponed);
+        assert_eq!(attempts.finish(2), Arrival::Outdated);
+        assert_eq!(attempts.request(now), Request::Begin(3));
     }
 
     #[test]
-    fn one_that_hangs_is_in_nobodys_way() {
+    fn a_hanging_attempt_does_not_delay_later_ones() {
         let (mut attempts, mut now) = (Attempts::default(), Instant::now());
-        assert_eq!(attempts.ask(now), Asked::Begin(1));
-        assert_eq!(attempts.give_up(now), GivenUp::Nothing);
+        assert_eq!(attempts.request(now), Request::Begin(1));
+        assert_eq!(attempts.expire(now), Expiry::Nothing);
         now += READ_TIMEOUT;
-        assert_eq!(attempts.give_up(now), GivenUp::Attempt { again: false });
-        assert_eq!(attempts.ask(now), Asked::Begin(2));
-        assert_eq!(attempts.ask(now), Asked::Later);
+        assert_eq!(attempts.expire(now), Expiry::Attempt { again: false });
+        assert_eq!(attempts.request(now), Request::Begin(2));
+        assert_eq!(attempts.request(now), Request::Postponed);
         assert_eq!(
-            attempts.come(1),
-            Come::Late,
+            attempts.finish(1),
+            Arrival::Late,
             "it is not taken for the one that was asked for"
         );
         now += READ_TIMEOUT;
-        assert_eq!(attempts.give_up(now), GivenUp::Attempt { again: true });
-        assert_eq!(attempts.ask(now), Asked::Begin(3));
-        assert_eq!(attempts.come(3), Come::InTime);
+        assert_eq!(attempts.expire(now), Expiry::Attempt { again: true });
+        assert_eq!(attempts.request(now), Request::Begin(3));
+        assert_eq!(attempts.finish(3), Arrival::InTime);
     }
 
     #[test]
-    fn only_so_many_hang() {
+    fn no_more_than_the_limit_hang() {
         let (mut attempts, mut now) = (Attempts::default(), Instant::now());
         for _ in 0..MOST_HANGING {
-            assert!(matches!(attempts.ask(now), Asked::Begin(_)));
+            assert!(matches!(attempts.request(now), Request::Begin(_)));
             now += READ_TIMEOUT;
-            attempts.give_up(now);
+            attempts.expire(now);
         }
-        assert_eq!(attempts.ask(now), Asked::TooMany);
-        assert_eq!(attempts.come(2), Come::Late);
-        assert!(matches!(attempts.ask(now), Asked::Begin(_)));
+        assert_eq!(attempts.request(now), Request::TooMany);
+        assert_eq!(attempts.finish(2), Arrival::Late);
+        assert!(matches!(attempts.request(now), Request::Begin(_)));
     }
 }

@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::Ending;
+use super::Shutdown;
 use super::notify::Notifier;
 use crate::doors::{Options, Readiness};
 
@@ -46,7 +46,7 @@ impl Start {
     /// When it is to be looked after, whatever happens.
     pub(super) fn deadline(&self, notifier: &Notifier) -> Option<Instant> {
         match self {
-            Start::UnderWay { tell_at, .. } if notifier.is_heard() => Some(*tell_at),
+            Start::UnderWay { tell_at, .. } if notifier.is_connected() => Some(*tell_at),
             Start::UnderWay { .. } | Start::Over => None,
         }
     }
@@ -63,16 +63,16 @@ impl Start {
             return;
         };
         if readiness != Readiness::Waiting {
-            notifier.ready();
+            notifier.report_ready();
             if told.is_some() {
-                notifier.status("ready");
+                notifier.report_status("ready");
             }
             *self = Start::Over;
-        } else if *tell_at <= now && notifier.is_heard() {
+        } else if *tell_at <= now && notifier.is_connected() {
             *tell_at = now + PATIENCE;
             let status = format!("waiting for {}", wait_for());
             if told.as_ref() != Some(&status) {
-                notifier.status(&status);
+                notifier.report_status(&status);
                 *told = Some(status);
             }
         }
@@ -81,9 +81,9 @@ impl Start {
 
 impl super::Daemon {
     /// Whether the start is over by now.
-    pub(super) fn look_after_start(&mut self) {
+    pub(super) fn report_start(&mut self) {
         // A candidate is not accepted by anybody yet, and whoever ends has nothing to begin.
-        if matches!(self.start, Start::Over) || self.candidate.is_some() || self.ending != Ending::NotYet {
+        if matches!(self.start, Start::Over) || self.candidate.is_some() || self.shutdown != Shutdown::NotBegun {
             return;
         }
         let Self {

@@ -3,7 +3,7 @@
 //! Its end is an event: the pidfd becomes readable, once. From then until it is reaped it is a zombie, whose process
 //! id, and so its group's id, the kernel gives to no other process. Every signal in this file relies on that: it goes to our
 //! unreaped child, or to the group of its id, so it cannot reach a stranger. Hence the order in
-//! [`Child::reap_with_group`], the only place that ends the relation.
+//! [`Child::reap_with_group`], the only registration that ends the relation.
 //!
 //! Reading and writing the pipes, and when to do so, is the business of the child's owner.
 
@@ -23,7 +23,7 @@ use super::exit_status::ExitStatus;
 use super::leftovers::{self, Left};
 use super::sys::{self, Wait};
 use super::terminal;
-use super::watch_list::Place;
+use super::watch_list::Registration;
 
 /// A descriptor that stands for a process and is readable when that process has exited. A mio source; ask for
 /// [`Interest::READABLE`].
@@ -79,7 +79,7 @@ pub struct Child {
     terminal: bool,
     background: Background,
     /// Left when it is reaped.
-    place: Place,
+    registration: Registration,
     /// How it ended, once it is reaped.
     status: Option<ExitStatus>,
     /// Our end of its standard input, non-blocking; dropping it is the end of its input.
@@ -94,7 +94,7 @@ impl Child {
     pub(super) const fn new(
         pid: Pid,
         pidfd: PidFd,
-        place: Place,
+        registration: Registration,
         stdin: Option<Sender>,
         stdout: Option<Receiver>,
         stderr: Option<Receiver>,
@@ -104,7 +104,7 @@ impl Child {
             pidfd,
             terminal: false,
             background: Background::Ends,
-            place,
+            registration,
             status: None,
             stdin,
             stdout,
@@ -134,7 +134,7 @@ impl Child {
     /// of the daemon.
     #[must_use]
     pub fn left_running(&self) -> Option<Left> {
-        leftovers::left_by(self.pid, &self.place)
+        leftovers::left_by(self.pid, &self.registration)
     }
 
     /// Whether our ends of its standard input and output are one side of a terminal, and not of two pipes.
@@ -204,14 +204,14 @@ impl Child {
             return Ok(());
         }
         let moved = match signal {
-            Signal::SIGKILL if self.place.has_descendants_found() => Tree::below(self.pid),
+            Signal::SIGKILL if self.registration.finds_descendants() => Tree::below(self.pid),
             _ => Tree::default(),
         };
         // It cannot have left its group: it leads a session (setpgid(2), setsid(2): EPERM). Its children can.
         let sent = killpg(self.pid, signal);
         moved.kill();
         if signal == Signal::SIGKILL {
-            self.place.kill_leaf();
+            self.registration.kill_leaf();
         }
         match sent {
             Ok(()) | Err(Errno::ESRCH) => Ok(()),
@@ -233,7 +233,7 @@ impl Child {
         if self.background == Background::Ends {
             // Where they are found as orphans, those that it has left are asked to end first (`descendants`). Elsewhere this
             // is the last moment. EPERM: processes that became another user's. The guard could not kill them either.
-            if !self.place.has_descendants_found() {
+            if !self.registration.finds_descendants() {
                 let _ = killpg(self.pid, Signal::SIGKILL);
             }
             return self.take_status();
@@ -261,7 +261,7 @@ impl Child {
 
     /// It has exited. Its id is another's as soon as this has taken it away.
     fn take_status(&mut self) -> io::Result<Option<ExitStatus>> {
-        self.place.leave(self.pid);
+        self.registration.deregister(self.pid);
         self.status = sys::wait(&self.pidfd, Wait::Reap)?;
         Ok(self.status)
     }
@@ -273,7 +273,7 @@ impl Drop for Child {
         let _ = self.kill_group(Signal::SIGKILL);
         if matches!(self.reap(), Ok(None)) {
             // It will not be asked for any more; KILL has been sent.
-            self.place.leave(self.pid);
+            self.registration.deregister(self.pid);
         }
     }
 }

@@ -312,10 +312,10 @@ impl Entrance {
 
 /// The leaves of runs that have ended, until they are removed.
 #[derive(Debug, Default)]
-pub(super) struct Leaves(Vec<Ended>);
+pub(super) struct Leaves(Vec<EndedLeaf>);
 
 #[derive(Debug)]
-struct Ended {
+struct EndedLeaf {
     leaf: Arc<Leaf>,
     stage: Stage,
     /// When it is looked at next.
@@ -327,7 +327,7 @@ enum Stage {
     /// It may be empty.
     New,
     /// It was not: those in it are being asked to end.
-    Asked,
+    Terminating,
     /// They have been killed so often.
     Killed(u32),
 }
@@ -343,8 +343,8 @@ impl Leaves {
 
     /// Removes those that are empty, and kills what is in the others once `grace` has passed. The processes that are to be
     /// asked to end before that, as far as they are this process's children.
-    pub(super) fn look(&mut self, new: Vec<Arc<Leaf>>, now: Instant, grace: Duration) -> BTreeSet<i32> {
-        let begin = |leaf| Ended {
+    pub(super) fn scan(&mut self, new: Vec<Arc<Leaf>>, now: Instant, grace: Duration) -> BTreeSet<i32> {
+        let begin = |leaf| EndedLeaf {
             leaf,
             stage: Stage::New,
             due: now,
@@ -356,11 +356,11 @@ impl Leaves {
             let has_turn = ended.due <= now && turns > 0;
             if has_turn {
                 turns -= 1;
-                if !ended.step(now, grace) {
+                if !ended.advance(now, grace) {
                     return false;
                 }
             }
-            if ended.stage == Stage::Asked && asked.len() < MOST_AT_ONCE {
+            if ended.stage == Stage::Terminating && asked.len() < MOST_AT_ONCE {
                 asked.extend(ended.leaf.processes());
             }
             true
@@ -369,9 +369,9 @@ impl Leaves {
     }
 }
 
-impl Ended {
+impl EndedLeaf {
     /// False: it is done with.
-    fn step(&mut self, now: Instant, grace: Duration) -> bool {
+    fn advance(&mut self, now: Instant, grace: Duration) -> bool {
         let depth = if matches!(self.stage, Stage::Killed(_)) {
             DEPTH
         } else {
@@ -381,8 +381,8 @@ impl Ended {
             return false;
         }
         let (stage, pause) = match self.stage {
-            Stage::New => (Stage::Asked, grace),
-            Stage::Asked => (Stage::Killed(0), PAUSE),
+            Stage::New => (Stage::Terminating, grace),
+            Stage::Terminating => (Stage::Killed(0), PAUSE),
             // The kernel does not let go of it. The end of the daemon is another occasion.
             Stage::Killed(TRIES..) => return false,
             Stage::Killed(times) => (Stage::Killed(times + 1), PAUSE * 2_u32.saturating_pow(times)),

@@ -4,8 +4,8 @@
 //! parent's group. While its ancestors live it is found as their descendant ([`Tree`]). When its parent ends it becomes a child
 //! of this daemon, which is the reaper of its descendants ([`become_reaper`]), and then
 //!
-//! * it ends, and has to be reaped, whichever it was: [`Orphans::collect`];
-//! * or the run that it comes from has ended: [`Orphans::look`] finds it by its session, by the [sign](super::signs) in its
+//! * it ends, and has to be reaped, whichever it was: [`Orphans::reap_exited`];
+//! * or the run that it comes from has ended: [`Orphans::scan`] finds it by its session, by the [sign](super::signs) in its
 //!   environment, or by its [control group](super::control_group), asks it to end, and kills it after [`GRACE`];
 //! * or that run goes on: then it may as well.
 //!
@@ -30,7 +30,7 @@ use super::control_group::Leaves;
 use super::procfs::{self, Stat};
 use super::signs::{Instance, Readings, Sign};
 use super::sys;
-use super::watch_list::{Household, Table};
+use super::watch_list::{ChildRegistry, Table};
 
 /// How long an orphan may take to end when it is asked to, and how long at the daemon's own end.
 const GRACE: Duration = Duration::from_millis(500);
@@ -44,7 +44,7 @@ const SHARE: u32 = 20;
 /// The most that is looked at, killed, or reaped at once: the rest becomes orphans, or waits for another turn.
 const MOST_AT_ONCE: usize = 256;
 /// A process in the middle of an exec has no environment: it is looked at so often before it is taken for one without a sign.
-const LOOKS_AT_BLANK: u8 = 3;
+const READS_OF_BLANK: u8 = 3;
 /// So often the guard looks at all processes, at most: about a second.
 const LAST_ROUNDS: u32 = 200;
 /// When it is tried again where an exited child, which its owner has not reaped, may hide others.
@@ -107,8 +107,8 @@ impl Tree {
 /// The children of this process that it has not started.
 #[derive(Debug)]
 pub struct Orphans {
-    household: Arc<Household>,
-    known: BTreeMap<i32, Kin>,
+    registry: Arc<ChildRegistry>,
+    known: BTreeMap<i32, OrphanState>,
     /// The sessions of runs that have ended, as long as something of them may be left.
     ended: BTreeSet<i32>,
     /// The control groups of those, and the processes in them that are to end.
@@ -125,46 +125,46 @@ pub struct Orphans {
 
 /// Where an orphan comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kin {
+enum OrphanState {
     /// Its environment is being read; so often it had none.
-    Asked { blank: u8 },
+    Reading { blank: u8 },
     /// Its environment is to be read again; so often it had none.
     Blank { times: u8 },
     /// From nowhere that is known.
-    Stranger,
+    Unrelated,
     /// From this run.
-    Of(u64),
+    Run(u64),
     /// It has been asked to end.
-    Ending { since: Instant },
+    Terminating { since: Instant },
     /// It has been killed, with all that was below it.
     Killed,
 }
 
 /// What a look has found.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Found {
+pub struct ScanReport {
     /// Those that are asked to end: their ids and names.
-    pub ended: Vec<(i32, String)>,
+    pub terminated: Vec<(i32, String)>,
     /// So many that would not are killed.
     pub killed: usize,
     /// Why a child had no control group, where each was to have one.
-    pub trouble: Option<String>,
+    pub failure: Option<String>,
 }
 
 /// What is to be done with an orphan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+enum OrphanAction {
     Leave,
     /// Its environment is to be read.
-    Ask,
-    End,
+    Read,
+    Terminate,
     Kill,
 }
 
 impl Orphans {
-    pub(super) fn new(household: &Arc<Household>) -> Self {
+    pub(super) fn new(registry: &Arc<ChildRegistry>) -> Self {
         Self {
-            household: Arc::clone(household),
+            registry: Arc::clone(registry),
             known: BTreeMap::new(),
             ended: BTreeSet::new(),
             leaves: Leaves::default(),
@@ -177,10 +177,10 @@ impl Orphans {
         }
     }
 
-    /// When there is something to [look](Self::look) for, as far as is known.
+    /// When there is something to [look](Self::scan) for, as far as is known.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        let pending = self.household.has_ended().then(|| self.earliest());
+        let pending = self.registry.has_ended().then(|| self.earliest());
         let leaves = self.leaves.deadline().map(|due| due.max(self.earliest()));
         [self.next, pending, leaves, self.readings.deadline()]
             .into_iter()
@@ -194,82 +194,86 @@ impl Orphans {
         ended + PAUSE.max(took.saturating_mul(SHARE))
     }
 
-    fn look_by(&mut self, at: Instant) {
+    fn scan_by(&mut self, at: Instant) {
         self.next = Some(self.next.map_or(at, |next| next.min(at)));
     }
 
     /// To be called when some child has changed (SIGCHLD): reaps those that are not reaped elsewhere. `is_spared`: children of
     /// this process that are neither on the list nor orphans.
-    pub fn collect(&mut self, now: Instant, is_spared: impl Fn(Pid) -> bool) {
+    pub fn reap_exited(&mut self, now: Instant, is_spared: impl Fn(Pid) -> bool) {
         for _ in 0..MOST_AT_ONCE {
             match sys::any_exited() {
                 None => return,
                 // Its owner will reap it; it may hide others.
-                Some(pid) if self.household.table.contains(pid) || is_spared(pid) => return self.look_by(now + AGAIN),
+                Some(pid) if self.registry.table.contains(pid) || is_spared(pid) => return self.scan_by(now + AGAIN),
                 Some(pid) => self.reap(pid, now),
             }
         }
-        self.look_by(now);
+        self.scan_by(now);
     }
 
     fn reap(&mut self, pid: Pid, now: Instant) {
         sys::reap(pid);
-        if matches!(self.known.remove(&pid.as_raw()), Some(Kin::Ending { .. } | Kin::Killed)) {
+        if matches!(
+            self.known.remove(&pid.as_raw()),
+            Some(OrphanState::Terminating { .. } | OrphanState::Killed)
+        ) {
             // What it has left has become ours.
-            self.look_by(now.max(self.earliest()));
+            self.scan_by(now.max(self.earliest()));
         }
     }
 
-    /// Looks at what ended runs have left. `tell` takes what [`heard`](Self::heard) is to be given, in a thread.
-    pub fn look(
+    /// Looks at what ended runs have left. `tell` takes what [`heard`](Self::handle_reading) is to be given, in a thread.
+    pub fn scan(
         &mut self,
         now: Instant,
         is_spared: impl Fn(Pid) -> bool,
-        tell: impl Fn(Heard) -> bool + Send + 'static,
-    ) -> Found {
-        self.look_with(now, GRACE, is_spared, tell)
+        tell: impl Fn(Reading) -> bool + Send + 'static,
+    ) -> ScanReport {
+        self.scan_with(now, GRACE, is_spared, tell)
     }
 
-    fn look_with(
+    fn scan_with(
         &mut self,
         now: Instant,
         grace: Duration,
         is_spared: impl Fn(Pid) -> bool,
-        tell: impl Fn(Heard) -> bool + Send + 'static,
-    ) -> Found {
+        tell: impl Fn(Reading) -> bool + Send + 'static,
+    ) -> ScanReport {
         let began = Instant::now();
         self.next = None;
-        let ended = self.household.take_ended();
+        let ended = self.registry.take_ended();
         let has_ended = !ended.is_empty();
         self.ended.extend(ended);
-        let overdue = self.readings.overdue(now);
+        let overdue = self.readings.take_overdue(now);
         // The first of them is the one that hangs. The others are asked for again.
-        self.known.extend(overdue.first().map(|pid| (*pid, Kin::Stranger)));
+        self.known
+            .extend(overdue.first().map(|pid| (*pid, OrphanState::Unrelated)));
         self.known
             .retain(|pid, _| overdue.first() == Some(pid) || !overdue.contains(pid));
-        let mut found = Found {
-            trouble: self.household.take_trouble(),
-            ..Found::default()
+        let mut found = ScanReport {
+            failure: self.registry.take_failure(),
+            ..ScanReport::default()
         };
-        self.in_leaves = self.leaves.look(self.household.take_leaves(), now, grace);
-        if !self.household.has_procfs {
+        self.in_leaves = self.leaves.scan(self.registry.take_leaves(), now, grace);
+        if !self.registry.has_procfs {
             return found;
         }
         let children = procfs::own_children().unwrap_or_default();
         let is_orphan = |pid: &i32| {
             let pid = Pid::from_raw(*pid);
-            !self.household.table.contains(pid) && !is_spared(pid)
+            !self.registry.table.contains(pid) && !is_spared(pid)
         };
         let orphans: BTreeSet<i32> = children.into_iter().filter(is_orphan).collect();
         self.known.retain(|pid, _| orphans.contains(pid));
         let mut asked = Vec::new();
-        for pid in self.next_lot(&orphans, has_ended) {
+        for pid in self.next_batch(&orphans, has_ended) {
             match procfs::stat(pid) {
-                Some(stat) if !stat.has_ended => match self.judge(pid, stat, now, grace) {
-                    Verdict::Leave => {}
-                    Verdict::Ask => asked.push(pid),
-                    Verdict::End => found.ended.push(self.end(pid, stat, now)),
-                    Verdict::Kill => {
+                Some(stat) if !stat.has_ended => match self.decide(pid, stat, now, grace) {
+                    OrphanAction::Leave => {}
+                    OrphanAction::Read => asked.push(pid),
+                    OrphanAction::Terminate => found.terminated.push(self.terminate(pid, stat, now)),
+                    OrphanAction::Kill => {
                         found.killed += 1;
                         self.kill(pid, stat);
                     }
@@ -278,63 +282,64 @@ impl Orphans {
                 None => {}
             }
         }
-        self.ask(asked, now, tell);
-        self.plan(grace);
+        self.start_reading(asked, now, tell);
+        self.schedule(grace);
         self.latest = (Instant::now(), began.elapsed());
         found
     }
 
     /// So many of them as one look may look at, in a circle.
-    fn next_lot(&mut self, orphans: &BTreeSet<i32>, has_ended: bool) -> Vec<i32> {
+    fn next_batch(&mut self, orphans: &BTreeSet<i32>, has_ended: bool) -> Vec<i32> {
         if has_ended {
             self.unseen = orphans.len();
         }
         let circle = orphans.range(self.cursor..).chain(orphans.range(..self.cursor));
-        let lot: Vec<i32> = circle.take(MOST_AT_ONCE).copied().collect();
-        self.unseen = self.unseen.saturating_sub(lot.len());
-        self.cursor = lot.last().map_or(0, |last| last.saturating_add(1));
-        lot
+        let batch: Vec<i32> = circle.take(MOST_AT_ONCE).copied().collect();
+        self.unseen = self.unseen.saturating_sub(batch.len());
+        self.cursor = batch.last().map_or(0, |last| last.saturating_add(1));
+        batch
     }
 
-    fn judge(&self, pid: i32, stat: Stat, now: Instant, grace: Duration) -> Verdict {
-        let household = &self.household;
-        let is_of_ended = self.ended.contains(&stat.session) && !household.table.contains(Pid::from_raw(stat.session));
+    fn decide(&self, pid: i32, stat: Stat, now: Instant, grace: Duration) -> OrphanAction {
+        let registry = &self.registry;
+        let is_of_ended = self.ended.contains(&stat.session) && !registry.table.contains(Pid::from_raw(stat.session));
         match self.known.get(&pid) {
-            Some(Kin::Ending { since }) if now >= *since + grace => Verdict::Kill,
-            Some(Kin::Ending { .. } | Kin::Killed) => Verdict::Leave,
-            Some(Kin::Of(run)) if household.is_alive(*run) => Verdict::Leave,
-            Some(Kin::Of(_)) => Verdict::End,
-            _ if is_of_ended || self.in_leaves.contains(&pid) => Verdict::End,
-            Some(Kin::Stranger | Kin::Asked { .. }) => Verdict::Leave,
-            Some(Kin::Blank { .. }) => Verdict::Ask,
+            Some(OrphanState::Terminating { since }) if now >= *since + grace => OrphanAction::Kill,
+            Some(OrphanState::Terminating { .. } | OrphanState::Killed) => OrphanAction::Leave,
+            Some(OrphanState::Run(run)) if registry.is_alive(*run) => OrphanAction::Leave,
+            Some(OrphanState::Run(_)) => OrphanAction::Terminate,
+            _ if is_of_ended || self.in_leaves.contains(&pid) => OrphanAction::Terminate,
+            Some(OrphanState::Unrelated | OrphanState::Reading { .. }) => OrphanAction::Leave,
+            Some(OrphanState::Blank { .. }) => OrphanAction::Read,
             // It has not left the session that it was started in, whose leader is alive.
-            None if household.table.contains(Pid::from_raw(stat.session)) => Verdict::Leave,
-            None => Verdict::Ask,
+            None if registry.table.contains(Pid::from_raw(stat.session)) => OrphanAction::Leave,
+            None => OrphanAction::Read,
         }
     }
 
-    /// Those are asked one lot after the other: when one does not answer it is known which.
-    fn ask(&mut self, pids: Vec<i32>, now: Instant, tell: impl Fn(Heard) -> bool + Send + 'static) {
+    /// Those are asked one batch after the other: when one does not answer it is known which.
+    fn start_reading(&mut self, pids: Vec<i32>, now: Instant, tell: impl Fn(Reading) -> bool + Send + 'static) {
         if pids.is_empty() || self.readings.deadline().is_some() {
             return;
         }
         for pid in &pids {
             let blank = match self.known.get(pid) {
-                Some(Kin::Blank { times }) => *times,
+                Some(OrphanState::Blank { times }) => *times,
                 _ => 0,
             };
-            self.known.insert(*pid, Kin::Asked { blank });
+            self.known.insert(*pid, OrphanState::Reading { blank });
         }
-        let tell = move |pid, sign| tell(Heard { pid, sign });
-        if !self.readings.ask(&pids, self.household.instance, now, tell) {
+        let tell = move |pid, sign| tell(Reading { pid, sign });
+        if !self.readings.start(&pids, self.registry.instance, now, tell) {
             // Too many threads hang already.
-            self.known.extend(pids.into_iter().map(|pid| (pid, Kin::Stranger)));
+            self.known
+                .extend(pids.into_iter().map(|pid| (pid, OrphanState::Unrelated)));
         }
     }
 
     /// Its group is signalled with it if it leads that. It is our unreaped child, so its id is its own.
-    fn end(&mut self, pid: i32, stat: Stat, now: Instant) -> (i32, String) {
-        self.known.insert(pid, Kin::Ending { since: now });
+    fn terminate(&mut self, pid: i32, stat: Stat, now: Instant) -> (i32, String) {
+        self.known.insert(pid, OrphanState::Terminating { since: now });
         let name = procfs::name(pid);
         for signal in [Signal::SIGTERM, Signal::SIGCONT] {
             let _ = send(pid, stat, signal);
@@ -343,37 +348,37 @@ impl Orphans {
     }
 
     fn kill(&mut self, pid: i32, stat: Stat) {
-        self.known.insert(pid, Kin::Killed);
+        self.known.insert(pid, OrphanState::Killed);
         let tree = Tree::below(Pid::from_raw(pid));
         let _ = send(pid, stat, Signal::SIGKILL);
         tree.kill();
     }
 
     /// When there has to be another look; and which runs are done with.
-    fn plan(&mut self, grace: Duration) {
+    fn schedule(&mut self, grace: Duration) {
         let endings = || {
             self.known.values().filter_map(|kin| match kin {
-                Kin::Ending { since } => Some(*since + grace),
+                OrphanState::Terminating { since } => Some(*since + grace),
                 _ => None,
             })
         };
         let due = endings().min();
         if self.unseen > 0 {
             // As soon as looks may be: `latest` is set behind this.
-            self.look_by(Instant::now() + PAUSE);
-        } else if !self.is_at_work() {
+            self.scan_by(Instant::now() + PAUSE);
+        } else if !self.has_work() {
             self.ended.clear();
         }
         if let Some(due) = due {
             // Never in a hurry: it may be the turn of others first.
-            self.look_by(due.max(Instant::now() + PAUSE));
+            self.scan_by(due.max(Instant::now() + PAUSE));
         }
     }
 
     /// Whether something of a run that has ended is, or may be, left.
-    fn is_at_work(&self) -> bool {
-        let is_stranger = |kin: &Kin| matches!(kin, Kin::Stranger | Kin::Of(_));
-        self.unseen > 0 || !self.known.values().all(is_stranger)
+    fn has_work(&self) -> bool {
+        let is_unrelated = |kin: &OrphanState| matches!(kin, OrphanState::Unrelated | OrphanState::Run(_));
+        self.unseen > 0 || !self.known.values().all(is_unrelated)
     }
 
     /// The daemon ends: whatever its children have left is ended as well, which takes a moment at most.
@@ -382,42 +387,42 @@ impl Orphans {
         let until = Instant::now() + LAST_MOMENTS;
         while Instant::now() < until {
             let (now, sender) = (Instant::now(), sender.clone());
-            self.collect(now, &is_spared);
-            self.look_with(now, LAST_GRACE, &is_spared, move |heard| sender.send(heard).is_ok());
-            if !self.is_at_work() && self.leaves.is_empty() && !self.household.has_ended() {
+            self.reap_exited(now, &is_spared);
+            self.scan_with(now, LAST_GRACE, &is_spared, move |reading| sender.send(reading).is_ok());
+            if !self.has_work() && self.leaves.is_empty() && !self.registry.has_ended() {
                 break;
             }
-            if let Ok(heard) = receiver.recv_timeout(MOMENT) {
-                self.heard(heard, Instant::now());
+            if let Ok(reading) = receiver.recv_timeout(MOMENT) {
+                self.handle_reading(reading, Instant::now());
             }
         }
-        if let Some(group) = &self.household.group {
+        if let Some(group) = &self.registry.group {
             group.end();
         }
     }
 
     /// A thread has read an environment. There may be something to look for now.
-    pub fn heard(&mut self, heard: Heard, now: Instant) {
-        let Heard { pid, sign } = heard;
-        if !self.readings.heard(pid, now) {
+    pub fn handle_reading(&mut self, reading: Reading, now: Instant) {
+        let Reading { pid, sign } = reading;
+        if !self.readings.receive(pid, now) {
             return;
         }
-        let Some(Kin::Asked { blank }) = self.known.get(&pid).copied() else {
+        let Some(OrphanState::Reading { blank }) = self.known.get(&pid).copied() else {
             return;
         };
         let kin = match sign {
-            Sign::Of(run) => Kin::Of(run),
-            Sign::Blank if blank < LOOKS_AT_BLANK => Kin::Blank { times: blank + 1 },
-            Sign::Foreign | Sign::Blank => Kin::Stranger,
+            Sign::Run(run) => OrphanState::Run(run),
+            Sign::Blank if blank < READS_OF_BLANK => OrphanState::Blank { times: blank + 1 },
+            Sign::Foreign | Sign::Blank => OrphanState::Unrelated,
         };
         self.known.insert(pid, kin);
-        self.look_by(now.max(self.earliest()));
+        self.scan_by(now.max(self.earliest()));
     }
 }
 
 /// What a thread has read.
 #[derive(Debug, Clone, Copy)]
-pub struct Heard {
+pub struct Reading {
     pid: i32,
     sign: Sign,
 }
@@ -462,7 +467,7 @@ fn signed(all: Vec<(i32, Stat)>, instance: Instance) -> (Vec<(i32, Stat)>, Stran
     while !rest.is_empty() {
         let (sender, receiver) = mpsc::channel();
         let pids: Vec<i32> = rest.keys().copied().collect();
-        if !readings.ask(&pids, instance, Instant::now(), move |pid, sign| {
+        if !readings.start(&pids, instance, Instant::now(), move |pid, sign| {
             sender.send((pid, sign)).is_ok()
         }) {
             break;
@@ -471,16 +476,16 @@ fn signed(all: Vec<(i32, Stat)>, instance: Instance) -> (Vec<(i32, Stat)>, Stran
             let Ok((pid, sign)) = receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) else {
                 break;
             };
-            readings.heard(pid, Instant::now());
+            readings.receive(pid, Instant::now());
             let Some(stat) = rest.remove(&pid) else { continue };
             match sign {
-                Sign::Of(_) => signed.push((pid, stat)),
+                Sign::Run(_) => signed.push((pid, stat)),
                 Sign::Foreign => foreign.push((pid, stat.started)),
                 Sign::Blank => {}
             }
         }
         // One that hangs is left alone, and those behind it are asked anew.
-        if let Some(hangs) = readings.overdue(Instant::now()).first() {
+        if let Some(hangs) = readings.take_overdue(Instant::now()).first() {
             rest.remove(hangs);
         }
     }
@@ -512,35 +517,43 @@ mod tests {
 
     #[test]
     fn an_orphan_ends_with_its_run_and_no_other_does() {
-        let household = Arc::new(Household::new(None).unwrap());
-        let mut orphans = Orphans::new(&household);
+        let registry = Arc::new(ChildRegistry::new(None).unwrap());
+        let mut orphans = Orphans::new(&registry);
         let now = Instant::now();
         let (alive, ended, foreign) = (100, 200, 300);
-        household.table.insert(Pid::from_raw(alive));
+        registry.table.insert(Pid::from_raw(alive));
         orphans.ended.insert(ended);
         // Its number was given to another run since.
         let again = 400;
         orphans.ended.insert(again);
-        household.table.insert(Pid::from_raw(again));
+        registry.table.insert(Pid::from_raw(again));
         let overdue = now.checked_sub(GRACE).unwrap();
         for (kin, session, verdict) in [
-            (None, alive, Verdict::Leave),
-            (None, again, Verdict::Leave),
-            (None, ended, Verdict::End),
-            (None, foreign, Verdict::Ask),
-            (Some(Kin::Blank { times: 1 }), foreign, Verdict::Ask),
-            (Some(Kin::Asked { blank: 0 }), foreign, Verdict::Leave),
-            (Some(Kin::Stranger), foreign, Verdict::Leave),
-            (Some(Kin::Stranger), ended, Verdict::End),
+            (None, alive, OrphanAction::Leave),
+            (None, again, OrphanAction::Leave),
+            (None, ended, OrphanAction::Terminate),
+            (None, foreign, OrphanAction::Read),
+            (Some(OrphanState::Blank { times: 1 }), foreign, OrphanAction::Read),
+            (Some(OrphanState::Reading { blank: 0 }), foreign, OrphanAction::Leave),
+            (Some(OrphanState::Unrelated), foreign, OrphanAction::Leave),
+            (Some(OrphanState::Unrelated), ended, OrphanAction::Terminate),
             // There is no such run any more, or never was.
-            (Some(Kin::Of(7)), foreign, Verdict::End),
-            (Some(Kin::Ending { since: now }), ended, Verdict::Leave),
-            (Some(Kin::Ending { since: overdue }), ended, Verdict::Kill),
-            (Some(Kin::Killed), ended, Verdict::Leave),
+            (Some(OrphanState::Run(7)), foreign, OrphanAction::Terminate),
+            (
+                Some(OrphanState::Terminating { since: now }),
+                ended,
+                OrphanAction::Leave,
+            ),
+            (
+                Some(OrphanState::Terminating { since: overdue }),
+                ended,
+                OrphanAction::Kill,
+            ),
+            (Some(OrphanState::Killed), ended, OrphanAction::Leave),
         ] {
             orphans.known = kin.map(|kin| (5, kin)).into_iter().collect();
             assert_eq!(
-                orphans.judge(5, stat(session), now, GRACE),
+                orphans.decide(5, stat(session), now, GRACE),
                 verdict,
                 "{kin:?} in {session}"
             );
@@ -549,15 +562,15 @@ mod tests {
 
     #[test]
     fn many_orphans_are_looked_at_in_lots_and_each_of_them_once() {
-        let mut orphans = Orphans::new(&Arc::new(Household::new(None).unwrap()));
+        let mut orphans = Orphans::new(&Arc::new(ChildRegistry::new(None).unwrap()));
         let all: BTreeSet<i32> = (1..=1000).collect();
-        let mut seen = orphans.next_lot(&all, true);
+        let mut seen = orphans.next_batch(&all, true);
         assert_eq!(seen.len(), MOST_AT_ONCE);
         while orphans.unseen > 0 {
-            seen.extend(orphans.next_lot(&all, false));
+            seen.extend(orphans.next_batch(&all, false));
         }
         assert_eq!(seen.iter().copied().collect::<BTreeSet<_>>(), all);
         assert!(seen.len() < 1000 + MOST_AT_ONCE);
-        assert_eq!(orphans.next_lot(&BTreeSet::new(), true), [0_i32; 0]);
+        assert_eq!(orphans.next_batch(&BTreeSet::new(), true), [0_i32; 0]);
     }
 }

@@ -12,7 +12,7 @@
 //! The guard is a program of its own, under a name and with arguments in which the daemon's are not found, so that a signal
 //! meant for the daemon does not meet it, nor `kill -9 $(pidof iotcpd)` both ([`sys`](super::sys)). It blocks every signal but
 //! KILL and STOP and is in a session of its own. If it is killed nevertheless, the daemon is told so by SIGCHLD and
-//! [`Guard::look_after`] makes another; if it is stopped, it is woken. To replace it takes no descriptor: one that could
+//! [`Guard::check`] makes another; if it is stopped, it is woken. To replace it takes no descriptor: one that could
 //! not be had would leave the daemon without a guard when it has most to do. A fork that fails is tried again.
 //!
 //! Start the first one before the daemon has much memory or any threads; a later one may be forked from a program with
@@ -34,7 +34,7 @@ use nix::unistd::{Pid, pipe2, read};
 use super::control_group::{self, ControlGroup};
 use super::descendants::{self, Orphans};
 use super::sys::{self, GuardStart, GuardState};
-use super::watch_list::{Household, Table, WatchList};
+use super::watch_list::{ChildRegistry, Table, WatchList};
 
 /// The name in the list of processes.
 pub(super) const NAME: &CStr = c"io-guard";
@@ -57,7 +57,7 @@ pub struct Guard {
     /// The guard's end of the pipe, for the next guard.
     input: OwnedFd,
     /// Every guard has the same, one after the other.
-    household: Arc<Household>,
+    registry: Arc<ChildRegistry>,
     kind: Kind,
     /// The guard; `None`: there is none.
     process: Option<Pid>,
@@ -75,13 +75,13 @@ pub enum Kind {
 
 /// What there was to be done for the guard.
 #[derive(Debug)]
-pub enum Finding {
+pub enum GuardStatus {
     /// Nothing.
-    Stands,
+    Running,
     /// It had died; there is another, which knows every child.
     Replaced,
     /// Somebody had stopped it; it has been woken.
-    Woken,
+    Resumed,
     /// It has died, and there is no other; it is tried again at the [deadline](Guard::deadline).
     Missing(io::Error),
 }
@@ -98,7 +98,7 @@ impl Guard {
         let mut guard = Self {
             pipe: Some(pipe),
             input,
-            household: Arc::new(Household::new(group)?),
+            registry: Arc::new(ChildRegistry::new(group)?),
             kind,
             process: None,
             again: None,
@@ -108,7 +108,7 @@ impl Guard {
         // The end comes when it stands, or has died. One that does not come to it in time is looked after like any other.
         let mut stands = [PollFd::new(standing.as_fd(), PollFlags::POLLIN)];
         let _ = poll(&mut stands, PollTimeout::from(TO_STAND));
-        if let Finding::Missing(error) = guard.look_after(Instant::now()) {
+        if let GuardStatus::Missing(error) = guard.check(Instant::now()) {
             return Err(error);
         }
         Ok(guard)
@@ -117,13 +117,13 @@ impl Guard {
     /// The list, held by all that start children.
     #[must_use]
     pub fn watch_list(&self) -> WatchList {
-        WatchList::of(&self.household)
+        WatchList::of(&self.registry)
     }
 
     /// The orphans of those on the list.
     #[must_use]
     pub fn orphans(&self) -> Orphans {
-        Orphans::new(&self.household)
+        Orphans::new(&self.registry)
     }
 
     /// The guard's process id, while there is one.
@@ -132,7 +132,7 @@ impl Guard {
         self.process
     }
 
-    /// When it is to be [looked after](Self::look_after) at the latest.
+    /// When it is to be [looked after](Self::check) at the latest.
     #[must_use]
     pub const fn deadline(&self) -> Option<Instant> {
         self.again
@@ -140,24 +140,24 @@ impl Guard {
 
     /// To be called when some child has changed (SIGCHLD), at the deadline, and whenever it may have become possible to
     /// replace a guard that is missing.
-    pub fn look_after(&mut self, now: Instant) -> Finding {
+    pub fn check(&mut self, now: Instant) -> GuardStatus {
         let state = match self.process.map(sys::state_of_guard) {
             // ECHILD: something else in this process has reaped it.
             None | Some(Err(_)) => GuardState::Ended { by_itself: false },
             Some(Ok(state)) => state,
         };
         match state {
-            GuardState::Runs => Finding::Stands,
+            GuardState::Runs => GuardStatus::Running,
             GuardState::Stopped => {
                 let _ = self.process.map(|guard| kill(guard, Signal::SIGCONT));
-                Finding::Woken
+                GuardStatus::Resumed
             }
             GuardState::Ended { by_itself } => self.replace(now, by_itself),
         }
     }
 
     /// A guard ends by itself when this program cannot be run again: then a fork has to do.
-    fn replace(&mut self, now: Instant, by_itself: bool) -> Finding {
+    fn replace(&mut self, now: Instant, by_itself: bool) -> GuardStatus {
         if by_itself {
             self.kind = Kind::Fork;
         }
@@ -165,11 +165,11 @@ impl Guard {
         match self.fork(None) {
             Ok(()) => {
                 self.again = None;
-                Finding::Replaced
+                GuardStatus::Replaced
             }
             Err(error) => {
                 self.again = Some(now + AGAIN);
-                Finding::Missing(error)
+                GuardStatus::Missing(error)
             }
         }
     }
@@ -177,8 +177,8 @@ impl Guard {
     fn fork(&mut self, standing: Option<OwnedFd>) -> io::Result<()> {
         let start = GuardStart {
             input: self.input.as_fd(),
-            table: &self.household.table,
-            group: self.household.group.as_ref().map(ControlGroup::directory),
+            table: &self.registry.table,
+            group: self.registry.group.as_ref().map(ControlGroup::directory),
             standing: standing.as_ref().map(AsFd::as_fd),
             runs_program: self.kind == Kind::Program,
         };
@@ -288,7 +288,7 @@ mod tests {
             (read_line(&mut watched).as_str(), read_line(&mut forgotten).as_str()),
             ("ready", "ready")
         );
-        guard.household.table.remove(forgotten.pid());
+        guard.registry.table.remove(forgotten.pid());
         let guard = lose_daemon(guard);
         assert_eq!(testing::wait(&mut watched).to_string(), "signal 9 (SIGKILL)");
         // Its grandchild held the pipe open as well.
@@ -301,7 +301,7 @@ mod tests {
     #[test]
     fn a_child_is_on_the_list_while_it_lives_and_no_longer() {
         let guard = start();
-        let listed = |pid| guard.household.table.contains(pid);
+        let listed = |pid| guard.registry.table.contains(pid);
         let mut child = shell(&guard, "read end");
         assert!(listed(child.pid()));
         drop(child.stdin.take());
@@ -314,7 +314,7 @@ mod tests {
         let pid = dropped.pid();
         drop(dropped);
         assert!(!listed(pid));
-        assert_eq!(guard.household.table.children().count(), 0);
+        assert_eq!(guard.registry.table.children().count(), 0);
     }
 
     #[test]
@@ -331,7 +331,7 @@ mod tests {
         let spec = super::super::spec::ProcessSpec::new(vec![path.to_path_buf().into()]).unwrap();
         let mut program = PreparedProgram::prepare(&spec, &defaults).unwrap();
         assert!(program.spawn(Stdio::piped()).is_err());
-        assert_eq!(guard.household.table.children().count(), 0);
+        assert_eq!(guard.registry.table.children().count(), 0);
     }
 
     #[test]
@@ -347,12 +347,12 @@ mod tests {
         let mut guard = start();
         let mut child = shell(&guard, "echo ready; read end");
         read_line(&mut child);
-        assert!(matches!(guard.look_after(Instant::now()), Finding::Stands));
+        assert!(matches!(guard.check(Instant::now()), GuardStatus::Running));
         let first = guard.pid().unwrap();
         let died = pidfd_open(first).unwrap();
         kill(first, Signal::SIGKILL).unwrap();
         wait_readable(&died);
-        assert!(matches!(guard.look_after(Instant::now()), Finding::Replaced));
+        assert!(matches!(guard.check(Instant::now()), GuardStatus::Replaced));
         assert_ne!(guard.pid(), Some(first));
         let guard = lose_daemon(guard);
         assert_eq!(testing::wait(&mut child).to_string(), "signal 9 (SIGKILL)");
@@ -363,7 +363,7 @@ mod tests {
     fn a_guard_that_was_stopped_is_woken() {
         let mut guard = start();
         kill(guard.pid().unwrap(), Signal::SIGSTOP).unwrap();
-        while !matches!(guard.look_after(Instant::now()), Finding::Woken) {
+        while !matches!(guard.check(Instant::now()), GuardStatus::Resumed) {
             std::thread::yield_now();
         }
         let guard = lose_daemon(guard);

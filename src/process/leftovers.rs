@@ -10,7 +10,7 @@ use nix::unistd::{Pid, getpid, getsid};
 use super::descendants::Tree;
 use super::guard;
 use super::procfs;
-use super::watch_list::Place;
+use super::watch_list::Registration;
 
 /// The most children of the daemon that are looked at.
 const MOST: usize = 256;
@@ -25,9 +25,9 @@ pub enum Left {
 }
 
 /// What a child has left that has exited and is not reaped. `None`: nothing, or it cannot be told.
-pub(super) fn left_by(child: Pid, place: &Place) -> Option<Left> {
+pub(super) fn left_by(child: Pid, registration: &Registration) -> Option<Left> {
     let exited = procfs::stat(child.as_raw()).filter(|stat| stat.has_ended)?;
-    if let Some(processes) = place.processes_of_leaf() {
+    if let Some(processes) = registration.leaf_processes() {
         let alive = processes
             .into_iter()
             .filter(|pid| *pid != child.as_raw() && is_alive(*pid));
@@ -37,13 +37,14 @@ pub(super) fn left_by(child: Pid, place: &Place) -> Option<Left> {
     let own_name = procfs::name(getpid().as_raw());
     let (mut certain, mut possible) = (0, 0);
     let orphans = procfs::own_children().unwrap_or_default().into_iter();
-    for orphan in orphans.filter(|pid| !place.is_child(*pid)).take(MOST) {
+    for orphan in orphans.filter(|pid| !registration.is_child(*pid)).take(MOST) {
         let stat = procfs::stat(orphan).filter(|stat| !stat.has_ended && stat.started >= exited.started);
         let Some(stat) = stat else { continue };
         let family = 1 + Tree::below(Pid::from_raw(orphan)).len();
         if stat.session == child.as_raw() {
             certain += family;
-        } else if stat.session != own_session && !place.is_child(stat.session) && !is_daemons(orphan, &own_name) {
+        } else if stat.session != own_session && !registration.is_child(stat.session) && !is_daemons(orphan, &own_name)
+        {
             possible += family;
         }
     }

@@ -49,7 +49,7 @@ impl Search {
             match self.check(&candidate) {
                 Ok(()) => return Ok(candidate),
                 Err(Errno::EACCES) => denied = true,
-                Err(errno) if leads_on(errno) => {}
+                Err(errno) if is_skipped_in_path(errno) => {}
                 Err(other) => return Err(other),
             }
         }
@@ -99,7 +99,7 @@ impl Search {
 
 /// Whether a directory of PATH in which this is met is passed over, besides EACCES, which is remembered: as `execvp(3)` of
 /// the GNU C library has it, and ENOTCONN, which a FUSE mount gives whose server has gone.
-pub(super) const fn leads_on(errno: Errno) -> bool {
+pub(super) const fn is_skipped_in_path(errno: Errno) -> bool {
     matches!(
         errno,
         Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT | Errno::ENOTCONN

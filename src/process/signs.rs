@@ -67,7 +67,7 @@ pub(super) fn entry(outer: &str, instance: Instance, run: u64) -> CString {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sign {
     /// It belongs to this run.
-    Of(u64),
+    Run(u64),
     /// It bears no sign of that instance.
     Foreign,
     /// It has no environment at all: none was left to it, or it is in the middle of an exec.
@@ -82,7 +82,7 @@ fn sign_in(environment: &[u8], instance: Instance) -> Sign {
         signs.rfind(|(its, _)| *its == instance).map(|(_, run)| run)
     });
     match run {
-        Some(run) => Sign::Of(run),
+        Some(run) => Sign::Run(run),
         None if environment.is_empty() => Sign::Blank,
         None => Sign::Foreign,
     }
@@ -102,7 +102,7 @@ pub(super) struct Readings {
 impl Readings {
     /// Has these read, and each told once, by `tell`, which says whether anybody still listens. False: there is no thread
     /// for it, because too many hang or the machine has none. To be called when nothing is waited for.
-    pub(super) fn ask(
+    pub(super) fn start(
         &mut self,
         pids: &[i32],
         instance: Instance,
@@ -134,7 +134,7 @@ impl Readings {
     }
 
     /// That one has been told of; whether it was awaited.
-    pub(super) fn heard(&mut self, pid: i32, now: Instant) -> bool {
+    pub(super) fn receive(&mut self, pid: i32, now: Instant) -> bool {
         let awaited = self.waiting.remove(&pid);
         self.since = if self.waiting.is_empty() { None } else { Some(now) };
         awaited
@@ -146,7 +146,7 @@ impl Readings {
     }
 
     /// Nothing has been heard for too long: those that are given up, first of them the one that hangs. Its thread may come back.
-    pub(super) fn overdue(&mut self, now: Instant) -> BTreeSet<i32> {
+    pub(super) fn take_overdue(&mut self, now: Instant) -> BTreeSet<i32> {
         if self.deadline().is_none_or(|deadline| deadline > now) {
             return BTreeSet::new();
         }
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn a_sign_is_read_as_it_was_written() {
         assert_eq!(entry("", OURS, 17).to_str(), Ok("IOTCPD_RUN=7f0c5a1e22d94b03-17"));
-        assert_eq!(sign_in(&value("", 17), OURS), Sign::Of(17));
+        assert_eq!(sign_in(&value("", 17), OURS), Sign::Run(17));
         assert_eq!(sign_in(&value("", 17), Instance(1)), Sign::Foreign);
         assert_eq!(sign_in(b"", OURS), Sign::Blank);
     }
@@ -177,9 +177,9 @@ mod tests {
     fn a_daemon_within_a_run_adds_its_own() {
         let outer = "0000000000000001-5 0000000000000002-6";
         let both = value(outer, 17);
-        assert_eq!(sign_in(&both, OURS), Sign::Of(17));
-        assert_eq!(sign_in(&both, Instance(1)), Sign::Of(5));
-        assert_eq!(sign_in(&both, Instance(2)), Sign::Of(6));
+        assert_eq!(sign_in(&both, OURS), Sign::Run(17));
+        assert_eq!(sign_in(&both, Instance(1)), Sign::Run(5));
+        assert_eq!(sign_in(&both, Instance(2)), Sign::Run(6));
         assert_eq!(sign_in(&both, Instance(3)), Sign::Foreign);
     }
 
@@ -207,11 +207,11 @@ mod tests {
         let mut readings = Readings::default();
         let (sender, receiver) = std::sync::mpsc::channel();
         let own = i32::try_from(std::process::id()).unwrap();
-        readings.ask(&[own], OURS, now, move |pid, sign| sender.send((pid, sign)).is_ok());
-        assert_eq!(readings.overdue(now), BTreeSet::new());
-        assert_eq!(readings.overdue(now + PATIENCE), BTreeSet::from([own]));
+        readings.start(&[own], OURS, now, move |pid, sign| sender.send((pid, sign)).is_ok());
+        assert_eq!(readings.take_overdue(now), BTreeSet::new());
+        assert_eq!(readings.take_overdue(now + PATIENCE), BTreeSet::from([own]));
         assert_eq!(receiver.recv(), Ok((own, Sign::Foreign)));
-        assert!(!readings.heard(own, now), "it came too late");
+        assert!(!readings.receive(own, now), "it came too late");
         // The thread counts until it has ended, which is a moment after it has told.
         while Arc::strong_count(&readings.threads) > 1 {
             thread::yield_now();
@@ -220,14 +220,14 @@ mod tests {
         let hangs = Arc::new(std::sync::Mutex::new(hangs));
         for _ in 0..MOST_HANGING {
             let hangs = Arc::clone(&hangs);
-            readings.ask(&[own], OURS, now, move |_, _| hangs.lock().unwrap().recv().is_ok());
-            assert_eq!(readings.overdue(now + PATIENCE), BTreeSet::from([own]));
+            readings.start(&[own], OURS, now, move |_, _| hangs.lock().unwrap().recv().is_ok());
+            assert_eq!(readings.take_overdue(now + PATIENCE), BTreeSet::from([own]));
         }
-        readings.ask(&[own], OURS, now, |_, _| panic!("no more threads than that hang"));
+        readings.start(&[own], OURS, now, |_, _| panic!("no more threads than that hang"));
         assert_eq!(readings.deadline(), None);
         drop(never);
         while readings.deadline().is_none() {
-            readings.ask(&[own], OURS, now, |_, _| false);
+            readings.start(&[own], OURS, now, |_, _| false);
         }
     }
 }

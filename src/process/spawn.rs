@@ -8,7 +8,7 @@
 //! start. A caller that has to know before anything is started asks [`Spawner::find`], and then [`Spawner::spawn_program`] runs the
 //! file of exactly that path. One that decides by the path whether it may be run at all asks for the
 //! [`find_real`](Spawner::find_real) one: it holds no symbolic link, so no user that lacks the right to write in the
-//! directories that it names can put another file in its place between the decision and the start. What the program then runs
+//! directories that it names can put another file in its registration between the decision and the start. What the program then runs
 //! by itself, the interpreter of a script first of all, is not decided by it.
 //!
 //! The parent-death signal that a child is given is tied to the *thread* that started it (`PR_SET_PDEATHSIG(2const)`):
@@ -36,7 +36,7 @@ use super::stdio::{Connected, Owner, Theirs, errors};
 pub use super::stdio::{Stdio, Stream};
 use super::sys::{self, ChildStack, Detail, SignalBits};
 use super::terminal::open_terminal;
-use super::watch_list::{Place, WatchList};
+use super::watch_list::{Registration, WatchList};
 use super::watchdog::Watchdog;
 
 /// What every child of a daemon is given unless its spec says otherwise.
@@ -291,8 +291,8 @@ impl Spawner {
         told: &[CString],
         streams: &Theirs,
     ) -> Result<Started, sys::Refusal> {
-        let (place, entrance) = self.watch_list.begin(!self.leave_background);
-        let sign = place.sign();
+        let (registration, entrance) = self.watch_list.register(!self.leave_background);
+        let sign = registration.sign();
         let plan = Plan {
             program: &program.candidates,
             argv,
@@ -313,17 +313,25 @@ impl Spawner {
         };
         let (pid, pidfd) = sys::spawn(&plan, &mut self.stack, &self.watchdog)?;
         if let Some(entrance) = &entrance {
-            self.watch_list.entered(entrance);
+            self.watch_list.record_refusal(entrance);
         }
-        Ok(Started { pid, pidfd, place })
+        Ok(Started {
+            pid,
+            pidfd,
+            registration,
+        })
     }
 
     fn child(&self, started: Started, streams: Connected) -> Child {
-        let Started { pid, pidfd, place } = started;
+        let Started {
+            pid,
+            pidfd,
+            registration,
+        } = started;
         let Connected {
             stdin, stdout, stderr, ..
         } = streams;
-        let child = Child::new(pid, PidFd::new(pidfd), place, stdin, stdout, stderr);
+        let child = Child::new(pid, PidFd::new(pidfd), registration, stdin, stdout, stderr);
         let child = if self.terminal { child.on_terminal() } else { child };
         if self.leave_background {
             child.leaving_background()
@@ -350,7 +358,7 @@ impl Spawner {
 struct Started {
     pid: Pid,
     pidfd: OwnedFd,
-    place: Place,
+    registration: Registration,
 }
 
 /// Starts one program, again and again.
@@ -516,16 +524,16 @@ mod tests {
     fn behind_a_closed_door(names: [&str; 2]) -> (tempfile::TempDir, ProcessSpec) {
         let root = tempfile::tempdir().unwrap();
         fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let places = ["closed", "open"].map(|name| root.path().join(name));
-        for (place, name) in places.iter().zip(names) {
-            fs::create_dir(place).unwrap();
-            fs::rename(script(root.path(), "#!/bin/sh\necho $0"), place.join(name)).unwrap();
+        let directories = ["closed", "open"].map(|name| root.path().join(name));
+        for (directory, name) in directories.iter().zip(names) {
+            fs::create_dir(directory).unwrap();
+            fs::rename(script(root.path(), "#!/bin/sh\necho $0"), directory.join(name)).unwrap();
         }
         let closed = if geteuid().is_root() { 0o700 } else { 0 };
-        fs::set_permissions(&places[0], fs::Permissions::from_mode(closed)).unwrap();
+        fs::set_permissions(&directories[0], fs::Permissions::from_mode(closed)).unwrap();
         let mut spec = ProcessSpec::new(vec!["tool".into()]).unwrap();
-        let path = places
-            .map(|place| place.into_os_string().into_string().unwrap())
+        let path = directories
+            .map(|directory| directory.into_os_string().into_string().unwrap())
             .join(":");
         spec.context.environment.set.insert("PATH".into(), path.into());
         if geteuid().is_root() {
@@ -648,9 +656,9 @@ mod tests {
     fn a_program_that_has_moved_is_found_again() {
         let directory = tempfile::tempdir().unwrap();
         let (first, second) = (directory.path().join("first"), directory.path().join("second"));
-        for place in [&first, &second] {
-            fs::create_dir(place).unwrap();
-            symlink("/bin/true", place.join("tool")).unwrap();
+        for directory in [&first, &second] {
+            fs::create_dir(directory).unwrap();
+            symlink("/bin/true", directory.join("tool")).unwrap();
         }
         let mut spec = ProcessSpec::new(vec!["tool".into()]).unwrap();
         let path = format!("{}:{}", first.display(), second.display());

@@ -2,8 +2,8 @@
 //!
 //! A successor is no worker: it must outlive the process that started it. So it is started here and not by a
 //! [`PreparedProgram`](super::spawn::PreparedProgram): in a process group of its own, with the arguments, directory, environment and
-//! standard streams of this process, with descriptors handed to it, and without the parent-death signal. Until it is
-//! [let go](Successor::let_go) it can be killed, and is killed when its handle is dropped; it asks itself, by
+//! standard streams of this process, with descriptors inheritance to it, and without the parent-death signal. Until it is
+//! [let go](Successor::release) it can be killed, and is killed when its handle is dropped; it asks itself, by
 //! [`depend_on_parent`], not to outlive a parent that is killed meanwhile.
 //!
 //! Which file: the one that this process was started by, under the name it was started by ([`Image`]); so an upgrade may
@@ -41,9 +41,9 @@ pub struct Image {
     arguments: Vec<OsString>,
 }
 
-/// What a successor is handed.
+/// What a successor is inheritance.
 #[derive(Debug)]
-pub struct Handed<'a> {
+pub struct Inheritance<'a> {
     /// These keep their numbers.
     pub descriptors: Vec<OwnedFd>,
     /// A variable of its environment.
@@ -79,19 +79,19 @@ impl Image {
     ///
     /// # Errors
     /// Those of `fork(2)` and `execve(2)`; no process is left behind.
-    pub fn start(&self, handed: Handed<'_>) -> io::Result<Successor> {
+    pub fn start(&self, inheritance: Inheritance<'_>) -> io::Result<Successor> {
         let mut command = Command::new(&self.program);
         let (name, arguments) = match self.arguments.split_first() {
             Some((name, arguments)) => (name.as_os_str(), arguments),
             None => (self.program.as_os_str(), &[][..]),
         };
         command.arg0(name).args(arguments).process_group(0);
-        for variable in handed.without {
+        for variable in inheritance.without {
             command.env_remove(variable);
         }
-        command.env(handed.variable.0, handed.variable.1);
+        command.env(inheritance.variable.0, inheritance.variable.1);
         // For the moment of the start: these are duplicates, and nothing else is started meanwhile.
-        for descriptor in &handed.descriptors {
+        for descriptor in &inheritance.descriptors {
             fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty()))?;
         }
         let child = command.spawn()?;
@@ -100,7 +100,7 @@ impl Image {
             Ok(pidfd) => Ok(Successor {
                 pid,
                 pidfd,
-                stage: Stage::InHand,
+                stage: Stage::Owned,
             }),
             Err(errno) => {
                 // One whose end would not be noticed is worth nothing. It ends at once, so waiting for it is short.
@@ -138,9 +138,9 @@ pub struct Successor {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    InHand,
+    Owned,
     Reaped(ExitStatus),
-    LetGo,
+    Released,
 }
 
 impl Successor {
@@ -160,7 +160,7 @@ impl Successor {
 
     /// Kills it, and what it has started in its own group; its workers follow by themselves.
     pub fn kill(&self) {
-        if self.stage == Stage::InHand {
+        if self.stage == Stage::Owned {
             // ESRCH cannot come: it is unreaped. EPERM: it has become another user, and nothing can be done.
             let _ = killpg(self.pid, Signal::SIGKILL);
         }
@@ -168,7 +168,7 @@ impl Successor {
 
     /// Passes a signal on to it. Nothing is sent once it is reaped or let go.
     pub fn signal(&self, signal: Signal) {
-        if self.stage == Stage::InHand {
+        if self.stage == Stage::Owned {
             let _ = kill(self.pid, signal);
         }
     }
@@ -180,18 +180,18 @@ impl Successor {
     pub fn reap(&mut self) -> io::Result<Option<ExitStatus>> {
         match self.stage {
             Stage::Reaped(status) => Ok(Some(status)),
-            Stage::LetGo => Ok(None),
-            Stage::InHand => {
+            Stage::Released => Ok(None),
+            Stage::Owned => {
                 let status = sys::wait(&self.pidfd, Wait::Reap)?;
-                self.stage = status.map_or(Stage::InHand, Stage::Reaped);
+                self.stage = status.map_or(Stage::Owned, Stage::Reaped);
                 Ok(status)
             }
         }
     }
 
     /// It lives on without this process. Should it end first, having had a successor of its own meanwhile, it is reaped.
-    pub fn let_go(mut self) {
-        self.stage = Stage::LetGo;
+    pub fn release(mut self) {
+        self.stage = Stage::Released;
         let Ok(pidfd) = self.pidfd.try_clone() else {
             return;
         };
@@ -267,8 +267,8 @@ mod tests {
         }
     }
 
-    fn handed(descriptors: Vec<OwnedFd>) -> Handed<'static> {
-        Handed {
+    fn inheritance(descriptors: Vec<OwnedFd>) -> Inheritance<'static> {
+        Inheritance {
             descriptors,
             variable: ("SUCCESSION", "yes"),
             without: &["HOME"],
@@ -283,7 +283,7 @@ mod tests {
         let script = format!(
             "echo \"$SUCCESSION ${{HOME-none}} $(cut -d ' ' -f 5 /proc/$$/stat) $$\" >/proc/self/fd/{number}; exit 5"
         );
-        let mut successor = shell(&script).start(handed(vec![writer])).unwrap();
+        let mut successor = shell(&script).start(inheritance(vec![writer])).unwrap();
         let mut said = String::new();
         reader.read_to_string(&mut said).unwrap();
         assert_eq!(said, format!("yes none {0} {0}\n", successor.pid()));
@@ -295,7 +295,9 @@ mod tests {
     fn dropped_it_is_killed_and_let_go_it_lives() {
         let (mut reader, writer) = std::io::pipe().unwrap();
         let writer = OwnedFd::from(writer);
-        let successor = shell("read -r never </dev/zero").start(handed(vec![writer])).unwrap();
+        let successor = shell("read -r never </dev/zero")
+            .start(inheritance(vec![writer]))
+            .unwrap();
         let watch = successor.watch().unwrap();
         drop(successor);
         assert!(watch.wait(PATIENCE));
@@ -305,9 +307,9 @@ mod tests {
         let input = OwnedFd::from(input);
         let number = std::os::fd::AsRawFd::as_raw_fd(&input);
         let script = format!("read -r line </proc/self/fd/{number}");
-        let successor = shell(&script).start(handed(vec![input])).unwrap();
+        let successor = shell(&script).start(inheritance(vec![input])).unwrap();
         let watch = successor.watch().unwrap();
-        successor.let_go();
+        successor.release();
         assert!(!watch.wait(Duration::ZERO));
         drop(hold);
         assert!(watch.wait(PATIENCE));

@@ -110,7 +110,7 @@ fn place(child: Pid) -> Option<(usize, u64)> {
 
 /// What is known of all children together.
 #[derive(Debug)]
-pub(super) struct Household {
+pub(super) struct ChildRegistry {
     pub(super) table: Table,
     pub(super) instance: Instance,
     /// The signs that this process itself bears.
@@ -132,10 +132,10 @@ struct Runs {
     /// The control groups of those.
     leaves: Vec<Arc<Leaf>>,
     /// The latest child that is in no leaf though there is a group: why.
-    trouble: Option<String>,
+    failure: Option<String>,
 }
 
-impl Household {
+impl ChildRegistry {
     /// # Errors
     /// Those of `mmap(2)`.
     pub(super) fn new(group: Option<ControlGroup>) -> Result<Self, Errno> {
@@ -175,95 +175,95 @@ impl Household {
     }
 
     /// Why a child has had no leaf since this was last asked.
-    pub(super) fn take_trouble(&self) -> Option<String> {
-        self.runs().trouble.take()
+    pub(super) fn take_failure(&self) -> Option<String> {
+        self.runs().failure.take()
     }
 
     fn leaf(&self, run: u64) -> Option<(Arc<Leaf>, Entrance)> {
         match self.group.as_ref()?.leaf(run) {
             Ok((leaf, entrance)) => Some((Arc::new(leaf), entrance)),
             Err(error) => {
-                self.note_trouble("make the control group of a child", &error);
+                self.record_failure("make the control group of a child", &error);
                 None
             }
         }
     }
 
-    fn note_trouble(&self, attempted: &str, error: &dyn Display) {
-        self.runs().trouble = Some(format!("cannot {attempted}: {error}"));
+    fn record_failure(&self, attempted: &str, error: &dyn Display) {
+        self.runs().failure = Some(format!("cannot {attempted}: {error}"));
     }
 }
 
 /// A daemon's list, as those hold it that start children. The default is no list: children of a program that has no guard.
 #[derive(Debug, Clone, Default)]
-pub struct WatchList(Option<Arc<Household>>);
+pub struct WatchList(Option<Arc<ChildRegistry>>);
 
 impl WatchList {
-    pub(super) fn of(household: &Arc<Household>) -> Self {
-        Self(Some(Arc::clone(household)))
+    pub(super) fn of(registry: &Arc<ChildRegistry>) -> Self {
+        Self(Some(Arc::clone(registry)))
     }
 
     pub(super) fn table(&self) -> Option<&Table> {
-        self.0.as_deref().map(|household| &household.table)
+        self.0.as_deref().map(|registry| &registry.table)
     }
 
     /// A place for a child that is about to be started; `with_descendants`: they are to end with it.
-    pub(super) fn begin(&self, with_descendants: bool) -> (Place, Option<Entrance>) {
-        let run = self.0.as_ref().map(|household| {
-            let mut runs = household.runs();
+    pub(super) fn register(&self, with_descendants: bool) -> (Registration, Option<Entrance>) {
+        let run = self.0.as_ref().map(|registry| {
+            let mut runs = registry.runs();
             runs.last += 1;
             let run = runs.last;
             runs.alive.insert(run);
-            (Arc::clone(household), run)
+            (Arc::clone(registry), run)
         });
         let leaf = run.as_ref().filter(|_| with_descendants);
-        let (leaf, entrance) = leaf.and_then(|(household, run)| household.leaf(*run)).unzip();
-        let place = Place {
+        let (leaf, entrance) = leaf.and_then(|(registry, run)| registry.leaf(*run)).unzip();
+        let registration = Registration {
             run,
             with_descendants,
             leaf,
         };
-        (place, entrance)
+        (registration, entrance)
     }
 
     /// A child has been started that was to go in here.
-    pub(super) fn entered(&self, entrance: &Entrance) {
-        if let (Some(household), Some(errno)) = (&self.0, entrance.refusal()) {
-            household.note_trouble("move a child into its control group", &errno.desc());
+    pub(super) fn record_refusal(&self, entrance: &Entrance) {
+        if let (Some(registry), Some(errno)) = (&self.0, entrance.refusal()) {
+            registry.record_failure("move a child into its control group", &errno.desc());
         }
     }
 }
 
 /// The place of one child, from before its start until it is reaped, or has turned out not to start.
 #[derive(Debug)]
-pub(super) struct Place {
-    run: Option<(Arc<Household>, u64)>,
+pub(super) struct Registration {
+    run: Option<(Arc<ChildRegistry>, u64)>,
     with_descendants: bool,
     /// Its control group.
     leaf: Option<Arc<Leaf>>,
 }
 
-impl Place {
+impl Registration {
     /// The variable by which all its descendants are known, where they are to end with it.
     pub(super) fn sign(&self) -> Option<CString> {
-        let (household, run) = self.run.as_ref().filter(|_| self.with_descendants)?;
-        Some(signs::entry(&household.outer, household.instance, *run))
+        let (registry, run) = self.run.as_ref().filter(|_| self.with_descendants)?;
+        Some(signs::entry(&registry.outer, registry.instance, *run))
     }
 
     /// Whether its descendants are to end with it, and can be found.
-    pub(super) fn has_descendants_found(&self) -> bool {
-        self.with_descendants && self.run.as_ref().is_some_and(|(household, _)| household.has_procfs)
+    pub(super) fn finds_descendants(&self) -> bool {
+        self.with_descendants && self.run.as_ref().is_some_and(|(registry, _)| registry.has_procfs)
     }
 
     /// What is in the control group of this run, if it has one.
-    pub(super) fn processes_of_leaf(&self) -> Option<Vec<i32>> {
+    pub(super) fn leaf_processes(&self) -> Option<Vec<i32>> {
         self.leaf.as_ref().map(|leaf| leaf.processes())
     }
 
     /// Whether such a process is on the list: it is a child, and no orphan.
     pub(super) fn is_child(&self, pid: i32) -> bool {
-        let household = self.run.as_ref().map(|(household, _)| household);
-        household.is_some_and(|household| household.table.contains(Pid::from_raw(pid)))
+        let registry = self.run.as_ref().map(|(registry, _)| registry);
+        registry.is_some_and(|registry| registry.table.contains(Pid::from_raw(pid)))
     }
 
     /// Kills all that is in its control group, if it has one.
@@ -274,11 +274,11 @@ impl Place {
     }
 
     /// Its child is about to be reaped: strikes it off. What is left of its session is to end.
-    pub(super) fn leave(&self, child: Pid) {
-        if let Some((household, run)) = &self.run {
-            household.table.remove(child);
-            let mut runs = household.runs();
-            if runs.alive.remove(run) && self.has_descendants_found() {
+    pub(super) fn deregister(&self, child: Pid) {
+        if let Some((registry, run)) = &self.run {
+            registry.table.remove(child);
+            let mut runs = registry.runs();
+            if runs.alive.remove(run) && self.finds_descendants() {
                 runs.ended.push(child.as_raw());
                 runs.leaves.extend(self.leaf.clone());
             }
@@ -286,11 +286,11 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Registration {
     /// A start that has failed leaves no child.
     fn drop(&mut self) {
-        if let Some((household, run)) = &self.run {
-            let mut runs = household.runs();
+        if let Some((registry, run)) = &self.run {
+            let mut runs = registry.runs();
             if runs.alive.remove(run) {
                 runs.leaves.extend(self.leaf.clone());
             }

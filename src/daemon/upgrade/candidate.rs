@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use super::super::{Daemon, Places, Start};
 use super::invitation::{self, Terms, VARIABLE};
-use super::link::{Heard, Link};
-use super::word;
+use super::link::{Link, LinkEvent};
+use super::message;
 use crate::doors::{Door, Readiness};
 use crate::error::{Blame, Error};
 use crate::net::handover::{self, HandedOver};
@@ -66,7 +66,7 @@ pub(in crate::daemon) struct Candidate {
     /// It has said that it is ready.
     announced: bool,
     /// HUP came meanwhile.
-    hang_up: bool,
+    reload_postponed: bool,
 }
 
 impl Candidate {
@@ -84,13 +84,13 @@ impl Candidate {
             link,
             predecessor: terms.parent,
             announced: false,
-            hang_up: false,
+            reload_postponed: false,
         })
     }
 
     /// A reload waits until this daemon serves.
-    pub(in crate::daemon) fn postpone_hang_up(&mut self) {
-        self.hang_up = true;
+    pub(in crate::daemon) fn postpone_reload(&mut self) {
+        self.reload_postponed = true;
     }
 }
 
@@ -99,17 +99,17 @@ impl Daemon {
     ///
     /// # Errors
     /// The predecessor has ended or given up; or nothing can be accepted.
-    pub(in crate::daemon) fn look_after_candidacy(&mut self) -> Result<(), Error> {
+    pub(in crate::daemon) fn advance_candidacy(&mut self) -> Result<(), Error> {
         let Some(candidate) = &mut self.candidate else {
             return Ok(());
         };
         if !candidate.announced && self.doors.readiness(&mut self.reactor) == Readiness::Fully {
             candidate.announced = true;
-            candidate.link.say(word::READY);
+            candidate.link.send(message::READY);
         }
-        match candidate.link.hear() {
+        match candidate.link.receive() {
             None => Ok(()),
-            Some(Heard::Word(word::GO)) if candidate.announced => self.take_over(),
+            Some(LinkEvent::Message(message::GO)) if candidate.announced => self.take_over(),
             Some(_) => {
                 let what = format!(
                     "process {}, from which this one was to take over, has given up",
@@ -126,12 +126,12 @@ impl Daemon {
         };
         successor::be_independent().map_err(|error| super::super::system("outlive its predecessor", &error))?;
         self.doors.accept(&mut self.reactor)?;
-        candidate.link.say(word::SERVING);
+        candidate.link.send(message::SERVING);
         self.start = Start::Over;
-        self.notifier.learn_of_ready();
+        self.notifier.assume_ready();
         log::info!("serving in the place of process {}", candidate.predecessor);
-        if candidate.hang_up {
-            self.hang_up();
+        if candidate.reload_postponed {
+            self.handle_hup();
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ use crate::net::handover::{self, Entry};
 /// The variable.
 pub(super) const VARIABLE: &str = "IOTCPD_HANDOVER";
 /// What the successor must not have: it is told of those sockets here.
-pub(super) const NOT_FOR_IT: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
+pub(super) const REMOVED_VARIABLES: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
 /// The way of upgrading that this program knows, which both sides must.
 const PROTOCOL: &str = "1";
 
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read() {
+    fn an_invitation_is_read_as_it_was_written() {
         let terms = Terms {
             parent: 7,
             connection: 9,
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn a_malformed_invitation_is_refused() {
         for value in [
             "",
             "1 2 3 4 5",

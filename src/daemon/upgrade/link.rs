@@ -13,7 +13,7 @@ use crate::reactor::Reactor;
 use crate::reactor::helper::{Mailbox, Sender};
 
 /// From one word to the next. Neither side has anything to do in between but to say it.
-const BETWEEN_WORDS: Duration = Duration::from_secs(30);
+const BETWEEN_MESSAGES: Duration = Duration::from_secs(30);
 /// Long enough for a word that is there.
 const MOMENT: Duration = Duration::from_millis(1);
 /// How long a process may take to be gone once the connection has ended: to say its last words, or to be killed.
@@ -23,20 +23,20 @@ const WAITING: usize = 8;
 
 /// What was heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Heard {
-    Word(u8),
+pub(super) enum LinkEvent {
+    Message(u8),
     /// The other side has closed the connection, or has ended.
     Closed,
     /// Nothing was said in time.
     Overdue,
     /// The other side's process has ended, or cannot be ended.
-    Gone,
+    ProcessEnded,
 }
 
 #[derive(Debug)]
 pub(super) struct Link {
     stream: UnixStream,
-    mailbox: Mailbox<Heard>,
+    mailbox: Mailbox<LinkEvent>,
 }
 
 impl Link {
@@ -48,18 +48,18 @@ impl Link {
         reactor: &Reactor<dyn Door>,
     ) -> io::Result<Link> {
         let (sender, mailbox) = reactor.mailbox(WAITING);
-        let ears = stream.try_clone()?;
-        let listen = move || listen(ears, by, process, &sender);
+        let stream_copy = stream.try_clone()?;
+        let listen = move || listen(stream_copy, by, process, &sender);
         std::thread::Builder::new().name("upgrade".to_owned()).spawn(listen)?;
         Ok(Link { stream, mailbox })
     }
 
     /// Says a word. One that cannot be said reaches nobody, and that is heard by the thread.
-    pub(super) fn say(&self, word: u8) {
-        let _ = (&self.stream).write_all(&[word]);
+    pub(super) fn send(&self, message: u8) {
+        let _ = (&self.stream).write_all(&[message]);
     }
 
-    pub(super) fn hear(&self) -> Option<Heard> {
+    pub(super) fn receive(&self) -> Option<LinkEvent> {
         self.mailbox.take()
     }
 }
@@ -71,12 +71,12 @@ impl Drop for Link {
     }
 }
 
-fn listen(mut stream: UnixStream, mut by: Instant, process: Option<Watch>, sender: &Sender<Heard>) {
+fn listen(mut stream: UnixStream, mut by: Instant, process: Option<Watch>, sender: &Sender<LinkEvent>) {
     let end = loop {
-        match next_word(&mut stream, by) {
-            Heard::Word(word) => {
-                by = Instant::now() + BETWEEN_WORDS;
-                if sender.send(Heard::Word(word)).is_err() {
+        match next_message(&mut stream, by) {
+            LinkEvent::Message(message) => {
+                by = Instant::now() + BETWEEN_MESSAGES;
+                if sender.send(LinkEvent::Message(message)).is_err() {
                     return;
                 }
             }
@@ -89,26 +89,26 @@ fn listen(mut stream: UnixStream, mut by: Instant, process: Option<Watch>, sende
     if let Some(process) = process {
         // Ended or not: it is not waited for any longer.
         let _ = process.wait(LAST_MOMENTS);
-        let _ = sender.send(Heard::Gone);
+        let _ = sender.send(LinkEvent::ProcessEnded);
     }
 }
 
-fn next_word(stream: &mut UnixStream, by: Instant) -> Heard {
+fn next_message(stream: &mut UnixStream, by: Instant) -> LinkEvent {
     loop {
         let left = by.saturating_duration_since(Instant::now());
         // It is listened to once more when the time is over: this process may have been stopped meanwhile.
         if stream.set_read_timeout(Some(left.max(MOMENT))).is_err() {
-            return Heard::Overdue;
+            return LinkEvent::Overdue;
         }
-        let mut word = [0];
-        match stream.read(&mut word) {
-            Ok(1..) => return Heard::Word(word[0]),
-            Ok(0) => return Heard::Closed,
+        let mut message = [0];
+        match stream.read(&mut message) {
+            Ok(1..) => return LinkEvent::Message(message[0]),
+            Ok(0) => return LinkEvent::Closed,
             Err(error) => match error.kind() {
-                ErrorKind::WouldBlock | ErrorKind::TimedOut if left.is_zero() => return Heard::Overdue,
+                ErrorKind::WouldBlock | ErrorKind::TimedOut if left.is_zero() => return LinkEvent::Overdue,
                 // The time is looked at again above.
                 ErrorKind::Interrupted | ErrorKind::WouldBlock | ErrorKind::TimedOut => {}
-                _ => return Heard::Closed,
+                _ => return LinkEvent::Closed,
             },
         }
     }
@@ -123,30 +123,30 @@ mod tests {
     }
 
     #[test]
-    fn words_come_one_by_one_then_the_end() {
+    fn messages_arrive_one_by_one_and_then_the_end() {
         let (mut one, mut other) = UnixStream::pair().unwrap();
         other.write_all(b"RS").unwrap();
         drop(other);
-        for expected in [Heard::Word(b'R'), Heard::Word(b'S'), Heard::Closed] {
-            assert_eq!(next_word(&mut one, soon()), expected);
+        for expected in [LinkEvent::Message(b'R'), LinkEvent::Message(b'S'), LinkEvent::Closed] {
+            assert_eq!(next_message(&mut one, soon()), expected);
         }
     }
 
     #[test]
-    fn what_was_said_in_time_is_heard_however_late() {
+    fn a_message_sent_in_time_is_received_however_late() {
         let (mut one, mut other) = UnixStream::pair().unwrap();
         other.write_all(b"R").unwrap();
         let long_ago = Instant::now();
-        assert_eq!(next_word(&mut one, long_ago), Heard::Word(b'R'));
-        assert_eq!(next_word(&mut one, long_ago), Heard::Overdue);
+        assert_eq!(next_message(&mut one, long_ago), LinkEvent::Message(b'R'));
+        assert_eq!(next_message(&mut one, long_ago), LinkEvent::Overdue);
     }
 
     #[test]
-    fn who_says_nothing_is_overdue() {
+    fn a_silent_peer_is_overdue() {
         let (mut one, _other) = UnixStream::pair().unwrap();
-        assert_eq!(next_word(&mut one, Instant::now()), Heard::Overdue);
+        assert_eq!(next_message(&mut one, Instant::now()), LinkEvent::Overdue);
         let by = Instant::now() + Duration::from_millis(1);
-        assert_eq!(next_word(&mut one, by), Heard::Overdue);
+        assert_eq!(next_message(&mut one, by), LinkEvent::Overdue);
         assert!(Instant::now() >= by);
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!  predecessor                                          successor
-//!  URG: looks at the program's file (look.rs) and
+//!  URG: looks at the program's file (file_check.rs) and
 //!       starts it, as it is now,
 //!       with its sockets and an invitation       ---->  reads flags and file, opens its doors, starts its workers
 //!  serves all the while                                 accepts nobody
@@ -24,14 +24,14 @@
 //! successor is told at its start.
 
 pub(super) mod candidate;
+mod file_check;
 mod invitation;
 mod link;
-mod look;
 pub(super) mod predecessor;
 mod stage;
 
 /// The words on the connection.
-mod word {
+mod message {
     /// Successor: all my workers are up.
     pub(super) const READY: u8 = b'R';
     /// Predecessor: serve.

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::super::{Daemon, Ending};
-use super::invitation::{self, NOT_FOR_IT, Terms, VARIABLE};
-use super::link::{Heard, Link};
-use super::look::{self, Look, Seen};
-use super::stage::{Action, Event, Stage, Why};
-use super::word;
+use super::super::{Daemon, Shutdown};
+use super::file_check::{self, CheckOutcome, FileCheck};
+use super::invitation::{self, REMOVED_VARIABLES, Terms, VARIABLE};
+use super::link::{Link, LinkEvent};
+use super::message;
+use super::stage::{Action, Event, FailureReason, Stage};
 use crate::amount;
-use crate::process::successor::{Handed, Image, Successor};
+use crate::process::successor::{Image, Inheritance, Successor};
 
 /// What a successor may take to be ready, besides the time that its workers may take.
 const ALLOWANCE: Duration = Duration::from_secs(30);
@@ -27,12 +27,12 @@ pub(in crate::daemon) struct Upgrade {
     image: io::Result<Image>,
     open_files: u64,
     /// At the file of the image, before it is started.
-    look: Look,
+    file_check: FileCheck,
     stage: Stage,
     under_way: Option<(Successor, Link)>,
     /// What came while it could not be done, and is done when it can.
-    wanted: bool,
-    hang_up: bool,
+    requested: bool,
+    reload_postponed: bool,
 }
 
 impl Upgrade {
@@ -41,24 +41,24 @@ impl Upgrade {
         Upgrade {
             image: Image::of_this_process(),
             open_files,
-            look: Look::Not,
+            file_check: FileCheck::Idle,
             stage: Stage::Idle,
             under_way: None,
-            wanted: false,
-            hang_up: false,
+            requested: false,
+            reload_postponed: false,
         }
     }
 
     /// Whether a reload has to wait; it is remembered.
-    pub(in crate::daemon) fn postpones_hang_up(&mut self) -> bool {
+    pub(in crate::daemon) fn postpone_reload(&mut self) -> bool {
         let postpones = self.stage.is_under_way();
-        self.hang_up |= postpones;
+        self.reload_postponed |= postpones;
         postpones
     }
 
     /// When the upgrade is to be looked after at the latest.
     pub(in crate::daemon) fn deadline(&self) -> Option<Instant> {
-        self.look.deadline()
+        self.file_check.deadline()
     }
 
     /// The child that is about to take over, or to end.
@@ -66,15 +66,15 @@ impl Upgrade {
         self.under_way.as_ref().map(|(successor, _)| successor.pid())
     }
 
-    fn heard(&self) -> Option<Event> {
+    fn next_event(&self) -> Option<Event> {
         let (_, link) = self.under_way.as_ref()?;
-        link.hear().map(|heard| match heard {
-            Heard::Word(word::READY) => Event::Ready,
-            Heard::Word(word::SERVING) => Event::Serving,
-            Heard::Word(_) => Event::Gibberish,
-            Heard::Closed => Event::Silent,
-            Heard::Overdue => Event::Overdue,
-            Heard::Gone => Event::Gone,
+        link.receive().map(|received| match received {
+            LinkEvent::Message(message::READY) => Event::Ready,
+            LinkEvent::Message(message::SERVING) => Event::Serving,
+            LinkEvent::Message(_) => Event::UnknownMessage,
+            LinkEvent::Closed => Event::Disconnected,
+            LinkEvent::Overdue => Event::Overdue,
+            LinkEvent::ProcessEnded => Event::ProcessEnded,
         })
     }
 }
@@ -85,47 +85,47 @@ impl Daemon {
         if let Some(why) = self.forbids_upgrade() {
             log::warn!("no upgrade: {why}");
         } else if self.reloader.is_reading() {
-            self.upgrade.wanted = true;
+            self.upgrade.requested = true;
         } else if self.upgrade.stage == Stage::Idle {
-            self.look_at_image();
+            self.check_image();
         } else {
-            self.advance_upgrade(Event::Asked);
+            self.advance_upgrade(Event::Requested);
         }
     }
 
-    fn look_at_image(&mut self) {
+    fn check_image(&mut self) {
         let Ok(image) = &self.upgrade.image else {
-            return self.advance_upgrade(Event::Asked);
+            return self.advance_upgrade(Event::Requested);
         };
         let program = image.program();
-        if self.upgrade.look.is_under_way() {
+        if self.upgrade.file_check.is_under_way() {
             return log::warn!("no upgrade: one is under way already");
         }
-        if self.upgrade.look.check_stuck() {
+        if self.upgrade.file_check.check_stuck() {
             return log::error!(
                 "no upgrade: the file system that this program is on still does not answer; see why, and send URG again"
             );
         }
         let begun = self
             .upgrade
-            .look
-            .begin(program.to_owned(), &self.reactor, Instant::now());
+            .file_check
+            .start(program.to_owned(), &self.reactor, Instant::now());
         if let Err(error) = begun {
             log::error!("no upgrade: no thread to look at the program's file on: {error}; send URG again later");
         }
     }
 
-    fn act_on_look(&mut self, seen: Seen) {
-        match seen {
-            Seen::Answered if self.reloader.is_reading() => self.upgrade.wanted = true,
-            Seen::Answered => match self.forbids_upgrade() {
+    fn handle_file_check(&mut self, outcome: CheckOutcome) {
+        match outcome {
+            CheckOutcome::Answered if self.reloader.is_reading() => self.upgrade.requested = true,
+            CheckOutcome::Answered => match self.forbids_upgrade() {
                 Some(why) => log::warn!("no upgrade: {why}"),
-                None => self.advance_upgrade(Event::Asked),
+                None => self.advance_upgrade(Event::Requested),
             },
-            Seen::Overdue => log::error!(
+            CheckOutcome::Overdue => log::error!(
                 "upgrade failed: the file system that this program is on has not answered for {}; this daemon stays in \
                  service; see why, and send URG again",
-                amount::span(look::PATIENCE)
+                amount::span(file_check::PATIENCE)
             ),
         }
     }
@@ -133,11 +133,11 @@ impl Daemon {
     fn forbids_upgrade(&self) -> Option<&'static str> {
         if self.candidate.is_some() {
             Some("this process is itself about to take over from another")
-        } else if self.ending != Ending::NotYet {
+        } else if self.shutdown != Shutdown::NotBegun {
             Some("this daemon is ending")
         } else if std::process::id() == 1 {
             Some("this is process 1, with which its container ends; replace the container instead")
-        } else if self.notifier.is_watched_blindly() {
+        } else if self.notifier.is_watched_without_notify() {
             Some("systemd would take the end of this process for the end of the service; write Type=notify in its unit")
         } else {
             None
@@ -145,35 +145,35 @@ impl Daemon {
     }
 
     /// What the successor has said by now; and an upgrade that has waited for a reload.
-    pub(in crate::daemon) fn look_after_upgrade(&mut self) {
-        while let Some(event) = self.upgrade.heard() {
+    pub(in crate::daemon) fn poll_upgrade(&mut self) {
+        while let Some(event) = self.upgrade.next_event() {
             self.advance_upgrade(event);
         }
-        if let Some(seen) = self.upgrade.look.seen(Instant::now()) {
-            self.act_on_look(seen);
+        if let Some(outcome) = self.upgrade.file_check.take_outcome(Instant::now()) {
+            self.handle_file_check(outcome);
         }
         // What waits for a reload has nothing to do before its end.
-        if !self.reloader.is_reading() && std::mem::take(&mut self.upgrade.wanted) {
+        if !self.reloader.is_reading() && std::mem::take(&mut self.upgrade.requested) {
             self.upgrade();
         }
     }
 
     /// This daemon was told to end.
-    pub(in crate::daemon) fn end_upgrade(&mut self) {
-        self.advance_upgrade(Event::Ending);
+    pub(in crate::daemon) fn abandon_upgrade(&mut self) {
+        self.advance_upgrade(Event::ShutDown);
     }
 
     fn advance_upgrade(&mut self, event: Event) {
-        let (stage, action) = self.upgrade.stage.on(event);
+        let (stage, action) = self.upgrade.stage.handle(event);
         self.upgrade.stage = stage;
         match action {
             Action::Nothing => {}
             Action::Start => self.start_successor(),
             Action::Refuse => log::warn!("no upgrade: one is under way already"),
-            Action::Go => self.with_successor(|_, link| link.say(word::GO)),
+            Action::Go => self.with_successor(|_, link| link.send(message::GO)),
             Action::HandOver => self.hand_over(),
             Action::Kill => self.with_successor(|successor, _| successor.kill()),
-            Action::PassOn => self.with_successor(|successor, _| successor.signal(Signal::SIGTERM)),
+            Action::ForwardTerm => self.with_successor(|successor, _| successor.signal(Signal::SIGTERM)),
             Action::Report(why) => self.report_failure(why),
         }
     }
@@ -185,7 +185,7 @@ impl Daemon {
     }
 
     fn start_successor(&mut self) {
-        self.notifier.reloading();
+        self.notifier.report_reloading();
         match self.try_start() {
             Ok((successor, link)) => {
                 log::info!("upgrade: process {} starts", successor.pid());
@@ -194,7 +194,7 @@ impl Daemon {
             Err(error) => {
                 log::error!("upgrade failed: {error}; this daemon stays in service; mend it and send URG again");
                 self.advance_upgrade(Event::NotStarted);
-                self.notifier.reloaded();
+                self.notifier.report_reloaded();
             }
         }
     }
@@ -218,10 +218,10 @@ impl Daemon {
         let outgoing = self.doors.offer(&mut self.reactor);
         let (mut descriptors, table) = outgoing.map_err(told("duplicate the sockets"))?.into_parts();
         descriptors.push(OwnedFd::from(theirs));
-        let successor = image.start(Handed {
+        let successor = image.start(Inheritance {
             descriptors,
             variable: (VARIABLE, &format!("{terms}{places}{table}")),
-            without: &NOT_FOR_IT,
+            without: &REMOVED_VARIABLES,
         });
         let successor = successor.map_err(told(&format!("run {}", image.program().display())))?;
         let watch = successor.watch().map_err(told("watch the new process"))?;
@@ -237,18 +237,18 @@ impl Daemon {
             "upgrade: process {} serves; this one finishes what it has in hand",
             successor.pid()
         );
-        if std::mem::take(&mut self.upgrade.hang_up) {
+        if std::mem::take(&mut self.upgrade.reload_postponed) {
             successor.signal(Signal::SIGHUP);
         }
         self.notifier.hand_over(successor.pid().as_raw());
-        successor.let_go();
+        successor.release();
         self.doors.each(&mut self.reactor, |door, cx| door.hand_over(cx));
-        if self.ending == Ending::NotYet {
-            self.ending = Ending::HandedOver;
+        if self.shutdown == Shutdown::NotBegun {
+            self.shutdown = Shutdown::HandedOver;
         }
     }
 
-    fn report_failure(&mut self, why: Why) {
+    fn report_failure(&mut self, why: FailureReason) {
         let Some((mut successor, _link)) = self.upgrade.under_way.take() else {
             return;
         };
@@ -258,7 +258,7 @@ impl Daemon {
             Ok(None) | Err(_) => String::new(),
         };
         let pid = successor.pid();
-        if why == Why::ToldToEnd {
+        if why == FailureReason::ShutDown {
             log::info!("upgrade given up: {why}; process {pid} is gone{status}");
             return;
         }
@@ -266,9 +266,9 @@ impl Daemon {
             "upgrade failed: process {pid}: {why}{status}; this daemon stays in service; \
              what the process has logged says more; mend it and send URG again"
         );
-        self.notifier.reloaded();
-        if std::mem::take(&mut self.upgrade.hang_up) {
-            self.hang_up();
+        self.notifier.report_reloaded();
+        if std::mem::take(&mut self.upgrade.reload_postponed) {
+            self.handle_hup();
         }
     }
 }

@@ -22,31 +22,31 @@ pub(super) enum Stage {
     /// It has been told to serve, and has not said that it does; this daemon serves.
     Deciding,
     /// It ends, or has been killed; what is awaited is its end.
-    Failing(Why),
+    Failing(FailureReason),
     /// It serves. This daemon only finishes what it has accepted.
     Done,
 }
 
-/// Why an upgrade failed.
+/// The reason why an upgrade failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Why {
+pub(super) enum FailureReason {
     /// The successor has ended, or let go of the connection.
     Ended,
     /// It took too long.
     Overdue,
     /// It said what it should not have said.
-    Confused,
+    UnexpectedMessage,
     /// This daemon was told to end meanwhile.
-    ToldToEnd,
+    ShutDown,
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for FailureReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Why::Ended => "it ended before it could serve",
-            Why::Overdue => "it was not ready in time",
-            Why::Confused => "it does not speak as this program does",
-            Why::ToldToEnd => "this daemon was told to end",
+            FailureReason::Ended => "it ended before it could serve",
+            FailureReason::Overdue => "it was not ready in time",
+            FailureReason::UnexpectedMessage => "it does not speak as this program does",
+            FailureReason::ShutDown => "this daemon was told to end",
         })
     }
 }
@@ -55,7 +55,7 @@ impl fmt::Display for Why {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Event {
     /// Somebody wants an upgrade.
-    Asked,
+    Requested,
     /// The successor could not be started.
     NotStarted,
     /// The successor said READY.
@@ -63,15 +63,15 @@ pub(super) enum Event {
     /// The successor said SERVING.
     Serving,
     /// The successor said something else.
-    Gibberish,
+    UnknownMessage,
     /// The successor has closed the connection.
-    Silent,
+    Disconnected,
     /// The successor has not said in time what was awaited.
     Overdue,
     /// The successor's process has ended, or will not even when killed.
-    Gone,
+    ProcessEnded,
     /// This daemon was told to end.
-    Ending,
+    ShutDown,
 }
 
 /// What is to be done.
@@ -89,32 +89,34 @@ pub(super) enum Action {
     /// Kill it; its end is an event.
     Kill,
     /// It may be serving: pass on to it that it is to end.
-    PassOn,
+    ForwardTerm,
     /// Say why there was no upgrade, and do what has waited for its end.
-    Report(Why),
+    Report(FailureReason),
 }
 
 impl Stage {
     /// What comes of an event, and what is to be done.
-    pub(super) fn on(self, event: Event) -> (Stage, Action) {
+    pub(super) fn handle(self, event: Event) -> (Stage, Action) {
         let fail = |why| (Stage::Failing(why), Action::Kill);
         match (self, event) {
-            (Stage::Idle, Event::Asked) => (Stage::Starting, Action::Start),
-            (_, Event::Asked) => (self, Action::Refuse),
+            (Stage::Idle, Event::Requested) => (Stage::Starting, Action::Start),
+            (_, Event::Requested) => (self, Action::Refuse),
             (Stage::Starting, Event::NotStarted) => (Stage::Idle, Action::Nothing),
             (Stage::Starting, Event::Ready) => (Stage::Deciding, Action::Go),
             (Stage::Deciding, Event::Serving) => (Stage::Done, Action::HandOver),
             // It is about to exit, and may have to say why: it is given a moment for it.
-            (Stage::Starting | Stage::Deciding, Event::Silent) => (Stage::Failing(Why::Ended), Action::Nothing),
-            (Stage::Starting | Stage::Deciding, Event::Overdue) => fail(Why::Overdue),
-            (Stage::Starting | Stage::Deciding, Event::Gibberish)
+            (Stage::Starting | Stage::Deciding, Event::Disconnected) => {
+                (Stage::Failing(FailureReason::Ended), Action::Nothing)
+            }
+            (Stage::Starting | Stage::Deciding, Event::Overdue) => fail(FailureReason::Overdue),
+            (Stage::Starting | Stage::Deciding, Event::UnknownMessage)
             | (Stage::Starting, Event::Serving)
-            | (Stage::Deciding, Event::Ready) => fail(Why::Confused),
-            (Stage::Starting, Event::Ending) => fail(Why::ToldToEnd),
-            (Stage::Deciding, Event::Ending) => (self, Action::PassOn),
-            (Stage::Failing(why), Event::Gone) => (Stage::Idle, Action::Report(why)),
+            | (Stage::Deciding, Event::Ready) => fail(FailureReason::UnexpectedMessage),
+            (Stage::Starting, Event::ShutDown) => fail(FailureReason::ShutDown),
+            (Stage::Deciding, Event::ShutDown) => (self, Action::ForwardTerm),
+            (Stage::Failing(why), Event::ProcessEnded) => (Stage::Idle, Action::Report(why)),
             // The end of the connection comes before that of the process, and was decided on.
-            (Stage::Starting | Stage::Deciding, Event::Gone) => fail(Why::Ended),
+            (Stage::Starting | Stage::Deciding, Event::ProcessEnded) => fail(FailureReason::Ended),
             // Words that were under way when it was killed; the end of a connection that has served its purpose.
             (Stage::Failing(_) | Stage::Done, _) => (self, Action::Nothing),
             // Nobody there who could have said it; and an end that concerns no upgrade.
@@ -133,28 +135,28 @@ mod tests {
     use super::*;
 
     const EVENTS: [Event; 9] = [
-        Event::Asked,
+        Event::Requested,
         Event::NotStarted,
         Event::Ready,
         Event::Serving,
-        Event::Gibberish,
-        Event::Silent,
+        Event::UnknownMessage,
+        Event::Disconnected,
         Event::Overdue,
-        Event::Gone,
-        Event::Ending,
+        Event::ProcessEnded,
+        Event::ShutDown,
     ];
     const STAGES: [Stage; 5] = [
         Stage::Idle,
         Stage::Starting,
         Stage::Deciding,
-        Stage::Failing(Why::Overdue),
+        Stage::Failing(FailureReason::Overdue),
         Stage::Done,
     ];
 
     fn walk(events: &[Event]) -> (Stage, Vec<Action>) {
         let (mut stage, mut actions) = (Stage::Idle, Vec::new());
         for event in events {
-            let (next, action) = stage.on(*event);
+            let (next, action) = stage.handle(*event);
             stage = next;
             actions.push(action);
         }
@@ -162,8 +164,14 @@ mod tests {
     }
 
     #[test]
-    fn the_good_way() {
-        let events = [Event::Asked, Event::Ready, Event::Serving, Event::Silent, Event::Gone];
+    fn a_successor_that_gets_ready_takes_over() {
+        let events = [
+            Event::Requested,
+            Event::Ready,
+            Event::Serving,
+            Event::Disconnected,
+            Event::ProcessEnded,
+        ];
         let expected = vec![
             Action::Start,
             Action::Go,
@@ -175,15 +183,21 @@ mod tests {
     }
 
     #[test]
-    fn whatever_goes_wrong_before_it_serves_ends_it_and_is_told_once_it_has_gone() {
+    fn a_failure_before_it_serves_ends_the_successor_and_is_reported_once_it_has_ended() {
         for (event, why, action) in [
-            (Event::Silent, Why::Ended, Action::Nothing),
-            (Event::Overdue, Why::Overdue, Action::Kill),
-            (Event::Gibberish, Why::Confused, Action::Kill),
-            (Event::Serving, Why::Confused, Action::Kill),
-            (Event::Ending, Why::ToldToEnd, Action::Kill),
+            (Event::Disconnected, FailureReason::Ended, Action::Nothing),
+            (Event::Overdue, FailureReason::Overdue, Action::Kill),
+            (Event::UnknownMessage, FailureReason::UnexpectedMessage, Action::Kill),
+            (Event::Serving, FailureReason::UnexpectedMessage, Action::Kill),
+            (Event::ShutDown, FailureReason::ShutDown, Action::Kill),
         ] {
-            let (stage, actions) = walk(&[Event::Asked, event, Event::Ready, Event::Serving, Event::Gone]);
+            let (stage, actions) = walk(&[
+                Event::Requested,
+                event,
+                Event::Ready,
+                Event::Serving,
+                Event::ProcessEnded,
+            ]);
             let expected = [
                 Action::Start,
                 action,
@@ -193,8 +207,8 @@ mod tests {
             ];
             assert_eq!((stage, actions.as_slice()), (Stage::Idle, &expected[..]), "{event:?}");
         }
-        for event in [Event::Silent, Event::Overdue, Event::Gibberish, Event::Ready] {
-            let (stage, _) = walk(&[Event::Asked, Event::Ready, event]);
+        for event in [Event::Disconnected, Event::Overdue, Event::UnknownMessage, Event::Ready] {
+            let (stage, _) = walk(&[Event::Requested, Event::Ready, event]);
             assert!(matches!(stage, Stage::Failing(_)), "{event:?}");
         }
     }
@@ -202,14 +216,14 @@ mod tests {
     #[test]
     fn there_is_one_successor_at_a_time_and_none_after_it() {
         for stage in STAGES.into_iter().filter(|stage| *stage != Stage::Idle) {
-            assert_eq!(stage.on(Event::Asked), (stage, Action::Refuse));
+            assert_eq!(stage.handle(Event::Requested), (stage, Action::Refuse));
         }
     }
 
     #[test]
-    fn the_sockets_are_left_only_to_one_that_serves_and_one_that_may_serve_is_not_killed_for_an_end() {
+    fn only_a_serving_successor_gets_the_sockets_and_one_that_may_serve_is_not_killed_at_shutdown() {
         for (stage, event) in STAGES.into_iter().flat_map(|stage| EVENTS.map(|event| (stage, event))) {
-            let (next, action) = stage.on(event);
+            let (next, action) = stage.handle(event);
             let served = (stage, event) == (Stage::Deciding, Event::Serving);
             assert_eq!(action == Action::HandOver, served, "{stage:?} {event:?}");
             assert_eq!(
@@ -218,6 +232,9 @@ mod tests {
                 "{stage:?} {event:?}"
             );
         }
-        assert_eq!(Stage::Deciding.on(Event::Ending), (Stage::Deciding, Action::PassOn));
+        assert_eq!(
+            Stage::Deciding.handle(Event::ShutDown),
+            (Stage::Deciding, Action::ForwardTerm)
+        );
     }
 }

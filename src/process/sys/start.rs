@@ -36,7 +36,7 @@ use nix::unistd::{Pid, getpid};
 use super::memory::ChildStack;
 use crate::process::failure::Step;
 use crate::process::plan::{Credentials, Plan};
-use crate::process::program::leads_on;
+use crate::process::program::is_skipped_in_path;
 use crate::process::watchdog::{Watchdog, Watched};
 
 /// A step and its errno.
@@ -309,7 +309,7 @@ unsafe fn run(view: &ChildView<'_>) -> Failure {
         match errno {
             _ if !candidates.are_searched() => return (step, errno),
             Errno::EACCES => denied = true,
-            errno if leads_on(errno) => {}
+            errno if is_skipped_in_path(errno) => {}
             errno => return (step, errno),
         }
     }

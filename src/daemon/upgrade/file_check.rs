@@ -22,9 +22,9 @@ const HEADER: usize = 4096;
 
 /// How far the look at it has come.
 #[derive(Debug, Default)]
-pub(super) enum Look {
+pub(super) enum FileCheck {
     #[default]
-    Not,
+    Idle,
     UnderWay {
         answer: Mailbox<()>,
         until: Instant,
@@ -37,32 +37,32 @@ pub(super) enum Look {
 
 /// What has become of a look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Seen {
+pub(super) enum CheckOutcome {
     /// The file system answers, whatever it says: the start will tell.
     Answered,
     Overdue,
 }
 
-impl Look {
+impl FileCheck {
     /// Sees whether one that is not waited for any more has ended; true: there is one, and it has not.
     pub(super) fn check_stuck(&mut self) -> bool {
-        if let Look::Stuck { answer } = self
+        if let FileCheck::Stuck { answer } = self
             && answer.take().is_some()
         {
-            *self = Look::Not;
+            *self = FileCheck::Idle;
         }
-        matches!(self, Look::Stuck { .. })
+        matches!(self, FileCheck::Stuck { .. })
     }
 
     pub(super) const fn is_under_way(&self) -> bool {
-        matches!(self, Look::UnderWay { .. })
+        matches!(self, FileCheck::UnderWay { .. })
     }
 
-    /// When [`seen`](Self::seen) has to be asked, whatever happens.
+    /// When [`take_outcome`](Self::take_outcome) has to be asked, whatever happens.
     pub(super) const fn deadline(&self) -> Option<Instant> {
         match self {
-            Look::UnderWay { until, .. } => Some(*until),
-            Look::Not | Look::Stuck { .. } => None,
+            FileCheck::UnderWay { until, .. } => Some(*until),
+            FileCheck::Idle | FileCheck::Stuck { .. } => None,
         }
     }
 
@@ -70,7 +70,7 @@ impl Look {
     ///
     /// # Errors
     /// No thread.
-    pub(super) fn begin(&mut self, program: PathBuf, reactor: &Reactor<dyn Door>, now: Instant) -> io::Result<()> {
+    pub(super) fn start(&mut self, program: PathBuf, reactor: &Reactor<dyn Door>, now: Instant) -> io::Result<()> {
         let (sender, answer) = reactor.mailbox(1);
         let look = move || {
             // Signals are the loop's.
@@ -81,17 +81,17 @@ impl Look {
         };
         std::thread::Builder::new().name("look".to_owned()).spawn(look)?;
         let until = now + PATIENCE;
-        *self = Look::UnderWay { answer, until };
+        *self = FileCheck::UnderWay { answer, until };
         Ok(())
     }
 
     /// What has become of the one under way, once.
-    pub(super) fn seen(&mut self, now: Instant) -> Option<Seen> {
+    pub(super) fn take_outcome(&mut self, now: Instant) -> Option<CheckOutcome> {
         match std::mem::take(self) {
-            Look::UnderWay { answer, .. } if answer.take().is_some() => Some(Seen::Answered),
-            Look::UnderWay { answer, until } if until <= now => {
-                *self = Look::Stuck { answer };
-                Some(Seen::Overdue)
+            FileCheck::UnderWay { answer, .. } if answer.take().is_some() => Some(CheckOutcome::Answered),
+            FileCheck::UnderWay { answer, until } if until <= now => {
+                *self = FileCheck::Stuck { answer };
+                Some(CheckOutcome::Overdue)
             }
             other => {
                 *self = other;
