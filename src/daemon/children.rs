@@ -122,7 +122,7 @@ impl Children {
             self.scan_orphans(now, successor);
         }
         if is_due(self.throttle.next_deadline()) {
-            for (topic, left_out) in self.throttle.overdue(now) {
+            for (topic, left_out) in self.throttle.take_overdue(now) {
                 log::info!("{left_out} more {topic} were left out of this log");
             }
         }

@@ -109,7 +109,7 @@ pub fn run(plan: Plan) -> Result<(), Error> {
     let guard = children::start_guard()?;
     let mut reactor: Reactor<dyn Door> = Reactor::new(&[SIGHUP, SIGINT, SIGTERM, SIGURG, SIGUSR1, SIGUSR2])
         .map_err(|error| system("make an event loop", &error))?;
-    let heard = reactor.hear_quietly(Signal::SIGCHLD);
+    let heard = reactor.watch_signal(Signal::SIGCHLD);
     heard.map_err(|error| system("hear of its children", &error))?;
     let children = Children::new(guard, &reactor)?;
     let (candidate, handed_over, inherited, places) = match invitation {

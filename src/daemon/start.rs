@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_that_takes_long_says_once_what_it_waits_for_and_then_that_it_is_over() {
+    fn a_long_start_reports_once_what_it_waits_for_and_then_that_it_is_over() {
         let (mut notifier, manager) = Notifier::for_tests();
         let begin = Instant::now();
         let mut start = Start::new(begin);
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_that_takes_no_time_says_no_word_but_that() {
+    fn a_start_that_is_over_at_once_reports_only_that() {
         let (mut notifier, manager) = Notifier::for_tests();
         let mut start = Start::new(Instant::now());
         start.look_after(Instant::now(), Readiness::Fully, String::new, &mut notifier);

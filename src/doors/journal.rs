@@ -75,7 +75,7 @@ impl<Topic: Eq + Hash + Copy + fmt::Display> Journal<Topic> {
     /// The alarm has gone off: sums up what was left out, as loudly as that would have been said.
     pub(super) fn sum_up(&mut self, cx: &mut Context<'_>, door: &str) {
         cx.alarm_fired(&mut self.alarm);
-        let left_out = self.throttle.overdue(cx.now());
+        let left_out = self.throttle.take_overdue(cx.now());
         self.tell_left_out(door, left_out);
         self.plan(cx, None);
     }

@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_the_number_that_was_written_is_none() {
+    fn a_number_in_any_other_form_is_none() {
         for line in [
             "OK\n",
             " 1 OK\n",
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn digits_without_an_end_may_go_on() {
+    fn unfinished_digits_need_more() {
         for line in ["", "1", "12", "12\r", "0"] {
             assert_eq!(channel(line.as_bytes()), Channel::NeedMore, "{line:?}");
         }

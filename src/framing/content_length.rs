@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn its_head_says_where_it_ends() {
+    fn the_head_gives_the_end_of_the_message() {
         assert_eq!(message(b"Content-Length: 5\r\n\r\nhellorest"), b"hello");
         assert_eq!(message(b"Content-Length: 0\r\n\r\n"), b"");
         assert_eq!(
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_too_long_is_told_by_its_head() {
+    fn a_message_that_is_too_long_is_refused_by_its_head() {
         assert_eq!(first(4, b"Content-Length: 5\r\n\r\n"), Progress::TooLong);
         assert_eq!(
             first(usize::MAX - 1, b"Content-Length: 99999999999999999999999\r\n\r\n"),
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_that_tells_no_length_is_malformed() {
+    fn a_head_without_a_length_is_malformed() {
         let reason = |head: &[u8]| match first(100, head) {
             Progress::Malformed(reason) => reason,
             other => panic!("{other:?}"),
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn its_head_is_passed_on_as_everybody_reads_it() {
+    fn the_head_is_passed_on_in_the_form_that_every_program_reads() {
         let anew: [(&str, &str); 5] = [
             ("Content-Length: 5\n\nhello", "Content-Length: 5\r\n\r\nhello"),
             ("content-length:5\r\n\r\nhello", "Content-Length: 5\r\n\r\nhello"),
@@ -358,7 +358,7 @@ mod tests {
 
     /// Else a worker that repeats the head of a request would be taken for broken.
     #[test]
-    fn the_longest_head_is_so_long_as_it_is_passed_on() {
+    fn the_longest_head_is_measured_as_it_is_passed_on() {
         let head = |end: &str, filling: usize| format!("X: {}{end}Content-Length: 1{end}{end}x", "y".repeat(filling));
         let longest = LONGEST_HEAD + 1 - head("\r\n", 0).len();
         for end in ["\n", "\r\n"] {
@@ -372,7 +372,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_cuts_do_not_matter(
+        fn any_cut_of_the_stream_gives_the_same_frames(
             stream in "((Content-Length: [0-3]\r?\n(A: b\n)?\r?\n[a\n]{0,3})|[A:\r\n0-9]){0,4}",
             cuts in proptest::collection::vec(1usize..20, 0..60),
             longest in 0usize..4,

@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_line_ends_it() {
+    fn an_empty_line_ends_a_message() {
         assert_eq!(first(9, b"a=1\nb=2\n\nrest"), frame(9, 8));
         assert_eq!(first(9, b"a=1\r\n\r\nrest"), frame(7, 5));
         assert_eq!(first(9, b"\nrest"), frame(1, 0));
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn it_may_be_as_long_as_allowed_and_no_longer() {
+    fn a_message_may_be_as_long_as_allowed_and_no_longer() {
         assert_eq!(first(4, b"abc\n\n"), frame(5, 4));
         assert_eq!(first(4, b"abc\n\r"), Progress::NeedMore);
         assert_eq!(first(4, b"abcd"), Progress::TooLong);
@@ -123,7 +123,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_cuts_do_not_matter(
+        fn any_cut_of_the_stream_gives_the_same_frames(
             stream in "[ab\r\n]{0,60}",
             cuts in proptest::collection::vec(1usize..7, 0..60),
             longest in 0usize..30,

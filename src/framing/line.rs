@@ -71,7 +71,7 @@ mod tests {
     proptest! {
         /// However a stream is cut, the same frames come out.
         #[test]
-        fn the_cuts_do_not_matter(
+        fn any_cut_of_the_stream_gives_the_same_frames(
             stream in "[a-c\n]{0,60}",
             cuts in proptest::collection::vec(1usize..7, 0..60),
             longest in 0usize..60,

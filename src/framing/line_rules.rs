@@ -1,7 +1,7 @@
 //! What is not given to a program that reads lines, because it may take one message for two.
 //!
 //! Here a line ends at LF. To Java's `readLine`, Node's `readline` and Python's files in text mode a lone CR ends one as well,
-//! to programs in C a NUL, and to some even characters of Unicode ([`ends_a_line_somewhere`]): `tests/it/real_runtimes.rs`. A
+//! to programs in C a NUL, and to some even characters of Unicode ([`holds_unicode_line_end`]): `tests/it/real_runtimes.rs`. A
 //! client could say two lines to them in one request: the second would be answered too, and that answer would be somebody
 //! else's. So what such a reader might take for an end is refused on the way to it, whichever client sent it and in whatever
 //! framing it came.
@@ -93,7 +93,7 @@ impl LineRules {
                 ));
             }
         }
-        if self.refuse_unicode && ends_a_line_somewhere(message) {
+        if self.refuse_unicode && holds_unicode_line_end(message) {
             return Err(Unfit(
                 "holds a character that ends lines in Unicode (--refuse-unicode-line-ends)",
             ));
@@ -105,7 +105,7 @@ impl LineRules {
 /// Whether there is anything, but LF and CR, that some runtime takes for the end of a line in UTF-8: U+0085, U+2028 and U+2029
 /// (`Scanner` of Java, the last two also `readline` of newer Nodes), and beside them vertical tab, form feed and the separators
 /// of files, groups and records (`str.splitlines` of Python; the first two also `\R` of Java and Perl).
-fn ends_a_line_somewhere(message: &[u8]) -> bool {
+fn holds_unicode_line_end(message: &[u8]) -> bool {
     let is_control = |byte: &u8| matches!(byte, 0x0b | 0x0c | 0x1c..=0x1e);
     message.iter().any(is_control)
         || memchr::memmem::find(message, "\u{85}".as_bytes()).is_some()
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn line_ends_are_written_as_is_asked_for() {
+    fn line_ends_are_written_as_configured() {
         let written = |end, framing, message: &[u8]| {
             let (rules, mut message) = (
                 LineRules {

@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_tells_the_end_somebody_else_must() {
+    fn framings_without_an_end_in_their_bytes_are_ended_from_outside() {
         for framing in ALL.into_iter().filter(|framing| !framing.tells_the_end()) {
             let mut framer = framing.framer(3);
             assert_eq!(framer.advance(b"abc"), Progress::NeedMore);
@@ -278,7 +278,7 @@ mod tests {
     proptest! {
         /// Whatever a framing can write is read back as the same messages, however it is cut on the way.
         #[test]
-        fn what_is_encoded_is_read_back(
+        fn encoded_messages_are_read_back(
             payloads in proptest::collection::vec("[a,:0-2\r\n\0]{0,8}", 1..6),
             cuts in proptest::collection::vec(1usize..9, 0..80),
         ) {

@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn its_length_says_where_it_ends() {
+    fn the_length_gives_the_end_of_the_message() {
         assert_eq!(first(5, b"5:hello,rest"), frame(8, 2..7));
         assert_eq!(first(5, b"0:,"), frame(3, 2..2));
         assert_eq!(first(12, b"12:a,\n\0bcdefghi,"), frame(16, 3..15));
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_too_long_is_told_by_its_length() {
+    fn a_message_that_is_too_long_is_refused_by_its_length() {
         assert_eq!(first(5, b"6"), Progress::TooLong);
         assert_eq!(first(10, b"11"), Progress::TooLong);
         assert_eq!(
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_is_told_at_the_first_wrong_byte() {
+    fn a_malformed_netstring_is_refused_at_its_first_wrong_byte() {
         for wrong in [
             &b":,"[..],
             b"x",
@@ -149,7 +149,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_cuts_do_not_matter(
+        fn any_cut_of_the_stream_gives_the_same_frames(
             stream in "(([0-3]:[a,:]{0,3},)|[0-9:,a]){0,12}",
             cuts in proptest::collection::vec(1usize..7, 0..60),
             longest in 0usize..20,

@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_come_is_told_before_the_end() {
+    fn data_is_returned_before_the_end_of_the_netstring() {
         let mut reader = NetstringPieces::default();
         assert_eq!(reader.advance(b"5:he", 5), (4, Piece::Data(2..4)));
         assert_eq!(reader.advance(b"llo,0:,", 5), (3, Piece::Data(0..3)));
@@ -139,7 +139,7 @@ mod tests {
     proptest! {
         /// The framer of whole netstrings is the oracle.
         #[test]
-        fn it_reads_what_the_framer_reads_wherever_it_is_cut(
+        fn pieces_and_framer_read_the_same_wherever_the_stream_is_cut(
             stream in "(([0-3]:[a,:]{0,3},)|[0-9:,a]){0,12}",
             cuts in prop::collection::vec(1usize..7, 1..40),
             longest in 0usize..20,

@@ -35,7 +35,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_nul_ends_it_and_nothing_else_does() {
+    fn only_a_nul_ends_a_message() {
         let whole = Progress::Frame(Frame {
             length: 4,
             payload: 0..3,
@@ -50,7 +50,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_cuts_do_not_matter(
+        fn any_cut_of_the_stream_gives_the_same_frames(
             stream in "[a-c\n\0]{0,60}",
             cuts in proptest::collection::vec(1usize..7, 0..60),
             longest in 0usize..60,

@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn it_may_come_in_pieces() {
+    fn the_line_may_come_in_pieces() {
         assert_eq!(found(b"up", &[b"load", b"ing\nu", b"p", b" ", b"\n"]), Some((4, 1)));
         assert_eq!(
             found(b"up", &[b"long", b"up\n", b"up\n"]),
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_before_may_be_of_any_length() {
+    fn any_length_may_come_before_the_line() {
         let banner = [&vec![b'x'; 1 << 20][..], b"\nup\n"].concat();
         assert_eq!(found(b"up", &[&banner]), Some((0, banner.len())));
     }

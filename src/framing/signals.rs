@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_name_is_not_made_one() {
+    fn unknown_signals_have_no_name() {
         assert_eq!((name_of(34), name_of(0), name_of(-1)), (None, None, None));
         for name in ["", "SIGINT", "int", "INT ", "RTMIN"] {
             assert_eq!(number_of(name.as_bytes()), None, "{name:?}");

@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn its_length_says_where_it_ends() {
+    fn the_length_gives_the_end_of_the_message() {
         let frame = |length: usize| {
             Progress::Frame(Frame {
                 length,
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_too_long_is_told_by_its_length() {
+    fn a_message_that_is_too_long_is_refused_by_its_length() {
         assert_eq!(first(3, b"\0\0\0\x04"), Progress::TooLong);
         // A line, taken for a length.
         assert_eq!(first(1 << 30, b"GET /"), Progress::TooLong);
@@ -83,7 +83,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_cuts_do_not_matter(
+        fn any_cut_of_the_stream_gives_the_same_frames(
             messages in proptest::collection::vec(proptest::collection::vec(0u8..4, 0..9), 0..6),
             torn in 0usize..4,
             cuts in proptest::collection::vec(1usize..7, 0..60),

@@ -41,7 +41,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_end_makes_it_whole_unless_it_is_too_long() {
+    fn the_end_of_the_stream_ends_the_message_unless_it_is_too_long() {
         let framer = WholeFramer::new(3);
         let length = |bytes: &[u8]| framer.end(bytes).map(|frame| (frame.length, frame.payload));
         assert_eq!(length(b"abc"), Some((3, 0..3)));
@@ -51,7 +51,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_cuts_do_not_matter(
+        fn any_cut_of_the_stream_gives_the_same_frames(
             stream in proptest::collection::vec(0u8..4, 0..30),
             cuts in proptest::collection::vec(1usize..7, 0..30),
             longest in 0usize..30,

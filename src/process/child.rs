@@ -287,7 +287,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn its_end_is_an_event_and_its_status_is_told_once_and_for_all() {
+    fn an_exit_is_an_event_and_the_status_stays_the_same() {
         let mut child = shell("read end; exit 7");
         assert_eq!((child.reap().unwrap(), child.has_exited()), (None, false));
         drop(child.stdin.take());
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_in_the_background_goes_on_where_it_may_and_is_told_of() {
+    fn background_processes_go_on_where_allowed_and_are_reported() {
         for (script, left) in [("sleep 1000 >/dev/null 2>&1 & echo $!", true), ("echo 0", false)] {
             let mut spec = shell_spec(script);
             spec.context.leave_background = true;
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_death_by_a_real_time_signal_has_its_number() {
+    fn a_death_by_a_real_time_signal_is_reported_by_its_number() {
         let mut child = shell("kill -40 $$");
         assert_eq!(testing::wait(&mut child).to_string(), "signal 40");
     }
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn dropping_it_kills_its_group() {
+    fn dropping_a_child_kills_its_group() {
         let mut child = shell("sleep 1000 & echo ready; wait");
         read_line(&mut child);
         let stdout = child.stdout.take().unwrap();
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_has_not_read_yet_is_counted() {
+    fn unread_input_is_counted() {
         let mut child = shell("echo ready; read first; echo $first; read second; echo $second");
         read_line(&mut child);
         let mut stdin = child.stdin.take().unwrap();
@@ -433,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn mio_tells_of_its_end() {
+    fn mio_reports_an_exit() {
         let mut child = shell("read end");
         let mut poll = mio::Poll::new().unwrap();
         poll.registry()

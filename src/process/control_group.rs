@@ -474,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn no_group_is_found_where_the_kernel_tells_none() {
+    fn no_group_is_found_where_the_kernel_reports_none() {
         let mount = "31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
         for (mounts, membership) in [
             (mount, ""),
@@ -491,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_unescaped_and_what_is_no_escape_stays() {
+    fn a_name_is_unescaped_and_other_backslashes_stay() {
         for (field, path) in [
             ("/a\\011b\\012", "/a\tb\n"),
             ("/\\04", "/\\04"),

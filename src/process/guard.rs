@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guard_that_was_stopped_is_woken() {
+    fn a_stopped_guard_is_resumed() {
         let mut guard = start();
         kill(guard.pid().unwrap(), Signal::SIGSTOP).unwrap();
         while !matches!(guard.check(Instant::now()), GuardStatus::Resumed) {
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn the_guard_keeps_its_pipe_alone_and_heeds_no_signal() {
+    fn the_guard_keeps_only_its_pipe_and_ignores_signals() {
         let guard = start();
         let pid = guard.pid().unwrap();
         kill(pid, Signal::SIGTERM).unwrap();
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guard_is_called_as_such() {
+    fn a_guard_is_recognised_by_its_name() {
         for (name, is_guard) in [
             ("guard of 1234", true),
             ("guard of ", false),

@@ -74,11 +74,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_goes_on_is_counted() {
+    fn processes_left_running_are_counted() {
         const ROLE: &str = "IOTCPD_TEST_LEFTOVERS";
         if std::env::var_os(ROLE).is_none() {
             // A process of its own: orphans of other tests are none of its children.
-            let name = "process::leftovers::tests::what_goes_on_is_counted";
+            let name = "process::leftovers::tests::processes_left_running_are_counted";
             let output = other_part(name, ROLE, &["env"]).output().unwrap();
             let said = String::from_utf8_lossy(&output.stdout);
             return assert!(output.status.success() && said.contains("1 passed"), "{said}");

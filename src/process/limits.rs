@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn raising_the_limit_tells_what_it_was() {
+    fn raising_the_limit_returns_the_former_one() {
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         let first = OpenFileLimit::raise().unwrap();
         assert!(first.original <= hard);

@@ -19,7 +19,7 @@ pub(super) struct Plan<'a> {
     /// Those that the daemon does something else on than a new program is to.
     pub(super) signals: SignalBits,
     /// More variables, in place of those of the same names.
-    pub(super) told: &'a [CString],
+    pub(super) client_variables: &'a [CString],
     /// One more variable, of the name that no other has.
     pub(super) sign: Option<&'a CString>,
     /// Standard input, output and error, in this order.
@@ -42,9 +42,13 @@ pub(super) struct Plan<'a> {
 impl Plan<'_> {
     /// All of its variables, each name once. The sign comes first, where it is found at once.
     pub(super) fn variables(&self) -> impl Iterator<Item = &CString> {
-        let replaced = |variable: &CString| self.told.iter().any(|told| name_of(told) == name_of(variable));
+        let replaced = |variable: &CString| {
+            self.client_variables
+                .iter()
+                .any(|given| name_of(given) == name_of(variable))
+        };
         let others = self.environment.iter().filter(move |variable| !replaced(variable));
-        self.sign.into_iter().chain(others).chain(self.told)
+        self.sign.into_iter().chain(others).chain(self.client_variables)
     }
 }
 

@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_known_by_its_own_path_through_links_to_it_and_to_its_directory() {
+    fn a_real_path_is_found_through_links_to_the_file_and_to_its_directory() {
         let root = tree();
         let real = fs::canonicalize(root.path()).unwrap().join("good/tool");
         std::os::unix::fs::symlink("good", root.path().join("linked")).unwrap();

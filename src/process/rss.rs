@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_survey_ends_however_many_there_are() {
+    fn a_survey_ends_within_its_time_however_many_processes_there_are() {
         let (now, own) = (Instant::now(), nix::unistd::getpid());
         assert!(matches!(Survey::begin(now).look_at(own), Memory::Holds(bytes) if bytes > 100 * 1024));
         let over = Survey::begin(now.checked_sub(PATIENCE).unwrap());
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_holds_none() {
+    fn no_processes_hold_no_memory() {
         assert_eq!(
             resident_bytes(Pid::from_raw(i32::MAX)).unwrap_err().kind(),
             io::ErrorKind::NotFound

@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_outside_can_be_neither_read_nor_changed() {
+    fn files_outside_can_be_neither_read_nor_changed() {
         let (root, sandbox) = rooms();
         each_line(
             root.path(),
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_to_be_read_can_be_read_and_no_more() {
+    fn readable_files_can_be_read_and_nothing_more() {
         let (root, sandbox) = rooms();
         each_line(
             root.path(),
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_to_be_changed_can_be_but_not_executed() {
+    fn writable_files_can_be_changed_but_not_executed() {
         let (root, sandbox) = rooms();
         each_line(
             root.path(),
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn no_privileges_can_be_gained_and_no_descriptor_is_left() {
+    fn no_privileges_can_be_gained_and_no_descriptor_is_inherited() {
         let sandbox = Sandbox {
             read: vec!["/proc".into()],
             ..Sandbox::default()
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn one_with_a_terminal_of_its_own_has_that() {
+    fn a_child_on_a_terminal_may_use_it() {
         let mut spec = shell_spec("echo here > /dev/tty");
         spec.context.terminal = true;
         let Some(prepared) = prepare(spec, Sandbox::default()) else {
@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_is_not_there_is_told_before_any_start() {
+    fn a_missing_path_is_reported_before_any_start() {
         let missing = || vec![PathBuf::from("/no/such/path")];
         for (sandbox, key) in [
             (
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_kernel_is_told_from_one_without_it() {
+    fn an_old_kernel_is_distinguished_from_one_without_landlock() {
         let all = AccessFs::from_all(VERSION);
         let told = |error| {
             missing(RulesetError::HandleAccesses(HandleAccessesError::Fs(

@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_sign_is_none() {
+    fn a_malformed_sign_is_ignored() {
         for text in [
             "",
             "7f0c5a1e22d94b03",
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_hangs_does_not_keep_the_others_waiting() {
+    fn a_hanging_read_does_not_delay_the_others() {
         let now = Instant::now();
         let mut readings = Readings::default();
         let (sender, receiver) = std::sync::mpsc::channel();

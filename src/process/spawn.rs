@@ -253,7 +253,7 @@ impl Spawner {
     pub fn spawn_program(&mut self, program: &Program, command: &Command, stdio: Stdio) -> Result<Child, SpawnError> {
         let argv = argv(command)?;
         let streams = self.connect(program, stdio)?;
-        let started = self.start(program, &argv, &command.told, &streams.theirs);
+        let started = self.start(program, &argv, &command.client_variables, &streams.theirs);
         let started = started.map_err(|refusal| self.error(program, &refusal))?;
         Ok(self.child(started, streams))
     }
@@ -288,7 +288,7 @@ impl Spawner {
         &mut self,
         program: &Program,
         argv: &[CString],
-        told: &[CString],
+        client_variables: &[CString],
         streams: &Theirs,
     ) -> Result<Started, sys::Refusal> {
         let (registration, entrance) = self.watch_list.register(!self.leave_background);
@@ -298,7 +298,7 @@ impl Spawner {
             argv,
             environment: &self.environment,
             signals: self.signals,
-            told,
+            client_variables,
             sign: sign.as_ref(),
             stdio: streams.in_order(),
             nice: self.nice,
@@ -758,7 +758,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_may_be_told_another_name() {
+    fn a_program_may_be_given_another_argv0() {
         let mut spawner = Spawner::new(&SpawnContext::default(), &SpawnDefaults::default()).unwrap();
         let mut command = command(&["sh", "-c", "echo $0"]);
         command.argv0 = Some("greeting".into());

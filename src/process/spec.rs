@@ -48,7 +48,7 @@ pub struct Command {
     pub argv0: Option<OsString>,
     /// What it is told of the client that has asked for it: assignments, `NAME=VALUE`, in place of any other variables of these
     /// names.
-    pub told: Vec<CString>,
+    pub client_variables: Vec<CString>,
 }
 
 impl Command {
@@ -63,7 +63,7 @@ impl Command {
         Ok(Self {
             words,
             argv0: None,
-            told: Vec::new(),
+            client_variables: Vec::new(),
         })
     }
 
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_told_of_somebody_elses_client() {
+    fn variables_about_a_client_of_the_daemons_starter_are_not_inherited() {
         let own = pairs(&[
             ("PROTO", "TCP"),
             ("TCPREMOTEIP", "192.0.2.1"),

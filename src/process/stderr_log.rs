@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_upset_a_log_is_escaped() {
+    fn control_characters_are_escaped() {
         assert_eq!(
             lines(&["caf\u{e9}\t\u{1b}[31m\0 \u{85} \u{202e}".as_bytes()]),
             ["caf\u{e9}\t\\x1b[31m\\x00 \\u{85} \\u{202e}"]
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_counted_and_told_when_its_second_is_over() {
+    fn a_flood_is_counted_and_reported_when_its_second_is_over() {
         let start = Instant::now();
         let mut splitter = StderrLog::new(start);
         let mut got = Vec::new();

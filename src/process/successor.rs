@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn it_has_its_descriptors_under_their_numbers_and_its_variables() {
+    fn a_successor_has_its_descriptors_under_their_numbers_and_its_variables() {
         let (mut reader, writer) = std::io::pipe().unwrap();
         let writer = OwnedFd::from(writer);
         let number = std::os::fd::AsRawFd::as_raw_fd(&writer);

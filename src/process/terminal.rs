@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_the_controlling_terminal_of_a_session_of_its_own() {
+    fn a_terminal_controls_a_session_of_its_own() {
         let mut child = on_terminal(
             "test -t 0 && test -t 1 && echo two; test -t 2 || echo no; tty >/dev/tty; stty size; \
              set -- $(cat /proc/$$/stat); echo $1 $5 $6",
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_input_is_read_as_one_behind_what_came_before() {
+    fn the_end_of_input_is_read_after_the_bytes_before_it() {
         let mut child = on_terminal("cat; echo over");
         let mut stdin = child.stdin.as_ref().unwrap();
         stdin.write_all(b"one\ntwo").unwrap();
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn its_group_can_be_killed_and_the_end_of_its_output_is_seen() {
+    fn the_group_on_a_terminal_can_be_killed_and_its_end_of_output_is_seen() {
         let mut child = on_terminal("echo up; sleep 1000 & wait");
         assert_eq!(read_line(&mut child), "up");
         child.kill_group(nix::sys::signal::Signal::SIGKILL).unwrap();

@@ -303,7 +303,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_holds_what_began_and_has_not_ended() {
+    fn the_table_holds_children_that_began_and_have_not_ended() {
         let table = Table::new().unwrap();
         let children = || table.children().map(Pid::as_raw).collect::<Vec<_>>();
         let insert = |ids: &[i32]| ids.iter().for_each(|id| table.insert(Pid::from_raw(*id)));
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn no_change_is_lost_where_several_write_at_once() {
+    fn concurrent_changes_are_not_lost() {
         let table = Table::new().unwrap();
         std::thread::scope(|scope| {
             for thread in 1..=4 {

@@ -75,7 +75,7 @@ impl Context<'_> {
 
     /// The owner has been told that its alarm went off.
     pub fn alarm_fired(&self, alarm: &mut Alarm) {
-        Timers::fired(alarm);
+        Timers::clear(alarm);
     }
 
     /// The source has more to do than its share of this turn: [`Service::resume`](super::Service::resume) is called

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_come_is_looked_at_before_alarms_go_off_that_were_due_meanwhile() {
+    fn waiting_events_are_handled_before_alarms_that_fell_due_meanwhile() {
         let mut turning = Loop::new(1000);
         turning.turn(0, 10);
         assert!(!turning.turn(10, 1090));
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_stop_there_is_a_second() {
+    fn alarms_are_held_back_for_a_second_after_a_stop() {
         let mut turning = Loop::new(1000);
         turning.turn(0, 10);
         assert!(!turning.turn(10, 1101));
@@ -169,7 +169,7 @@ mod tests {
 
     /// It may be stopped anywhere.
     #[test]
-    fn a_stop_while_it_works_counts_as_well() {
+    fn a_stop_while_the_loop_works_counts_as_well() {
         let mut turning = Loop::new(1000);
         turning.turn(0, 10);
         assert!(!turning.turn(1500, 1500));
@@ -187,7 +187,7 @@ mod tests {
 
     /// For how long it stood still is not known.
     #[test]
-    fn a_process_that_was_told_to_continue_was_stopped_also_when_it_is_not_late() {
+    fn sigcont_counts_as_a_stop_even_if_the_loop_is_not_late() {
         for continued in [600, 1001] {
             let mut turning = Loop::new(1000);
             turning.turn(0, 10);
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn one_stop_after_the_other_is_noticed() {
+    fn each_of_several_stops_is_noticed() {
         let mut turning = Loop::new(10_000);
         turning.turn(0, 10);
         turning.turn(1000, 1000);
@@ -232,7 +232,7 @@ mod tests {
 
     /// A worker that could not go on without the loop has little time left.
     #[test]
-    fn what_is_due_soon_after_a_stop_is_held_back_as_well_and_nothing_later() {
+    fn alarms_due_soon_after_a_stop_are_held_back_and_later_ones_are_not() {
         let mut turning = Loop::new(5500);
         turning.turn(0, 10);
         turning.turn(4900, 4900);

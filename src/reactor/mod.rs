@@ -149,7 +149,7 @@ impl<S: Service + ?Sized> Reactor<S> {
     ///
     /// # Errors
     /// sigprocmask(2), signalfd(2) or epoll_ctl(2) failed.
-    pub fn hear_quietly(&mut self, signal: Signal) -> io::Result<()> {
+    pub fn watch_signal(&mut self, signal: Signal) -> io::Result<()> {
         let mask = SigSet::from(signal);
         mask.thread_block()?;
         let descriptor = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
@@ -260,7 +260,7 @@ impl<S: Service + ?Sized> Reactor<S> {
             let token = Token::from(event.token());
             match token {
                 SIGNALS => self.received.extend(self.signals.pending()),
-                QUIET => self.hear_quiet_ones(),
+                QUIET => self.read_quiet_signals(),
                 WAKER => self.each(now, |service, cx| service.mail(cx)),
                 _ => {
                     let readiness = Readiness::from(event);
@@ -275,7 +275,7 @@ impl<S: Service + ?Sized> Reactor<S> {
     }
 
     /// Until it would block, as edges want it.
-    fn hear_quiet_ones(&mut self) {
+    fn read_quiet_signals(&mut self) {
         let Some(quiet) = &self.quiet else { return };
         while let Ok(Some(signal)) = quiet.read_signal() {
             self.received.extend(i32::try_from(signal.ssi_signo));

@@ -47,7 +47,7 @@ impl Timers {
     }
 
     /// Takes out one entry that is due. Its owner's alarm still says when it was: [`Alarm`] is told by
-    /// [`fired`](Self::fired), or by the next `set`, which finds nothing to remove.
+    /// [`clear`](Self::clear), or by the next `set`, which finds nothing to remove.
     pub(super) fn pop_due(&mut self, now: Instant) -> Option<Token> {
         let (at, token) = *self.entries.first()?;
         if at > now {
@@ -58,7 +58,7 @@ impl Timers {
     }
 
     /// The owner's part of an entry that went off.
-    pub(super) fn fired(alarm: &mut Alarm) {
+    pub(super) fn clear(alarm: &mut Alarm) {
         alarm.at = None;
     }
 

@@ -126,7 +126,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_token_survives_the_kernel(
+        fn a_token_survives_its_packing(
             service in 0u16..=0x3ff,
             kind: u8,
             slot in 0..=SLOT_MASK,

@@ -427,7 +427,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_byte_arrives_in_order_and_the_end_behind_them(
+        fn every_byte_arrives_in_order_and_then_the_end(
             operations in operations(), direct in any::<bool>(), capacity in 1usize..50, first in 0u8..20,
         ) {
             let transfer = if direct { Transfer::Splice } else { Transfer::Copy };
@@ -459,7 +459,7 @@ mod tests {
 
         /// Any event in any state: over stays over, and what is over has nothing to do.
         #[test]
-        fn what_is_over_stays_over(events in proptest::collection::vec(0usize..13, 0..60), direct in any::<bool>()) {
+        fn a_direction_that_is_over_stays_over(events in proptest::collection::vec(0usize..13, 0..60), direct in any::<bool>()) {
             let all = [
                 Event::Spliced(3), Event::Read(3), Event::Wrote(3), Event::Stuck, Event::SourceEmpty, Event::SinkFull,
                 Event::SourceEnded, Event::SinkClosed, Event::Failed, Event::EndSignalled, Event::SourceReady,
@@ -513,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stuck_move_is_tried_again_after_an_edge_of_either_end() {
+    fn a_stuck_splice_is_tried_again_after_an_edge_of_either_end() {
         for edge in [Event::SourceReady, Event::SinkReady] {
             let mut direction = Direction::new(Transfer::Splice, 0);
             direction.handle(Event::Stuck);
@@ -524,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_goes_first_and_does_not_wait_for_the_source() {
+    fn held_bytes_go_first_and_do_not_wait_for_the_source() {
         let mut direction = Direction::new(Transfer::Splice, 5);
         direction.handle(Event::SourceEmpty);
         assert_eq!(direction.next(), Todo::Write);
@@ -537,7 +537,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_drops_what_is_held() {
+    fn a_cut_drops_the_held_bytes() {
         let mut direction = Direction::new(Transfer::Copy, 5);
         direction.handle(Event::SinkClosed);
         assert_eq!(

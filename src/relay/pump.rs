@@ -72,7 +72,7 @@ impl Pump {
         let before = self.direction.delivered();
         for _ in 0..CALLS_PER_TURN {
             match self.direction.next() {
-                Todo::Splice => self.direction.handle(moved(&source, &sink)),
+                Todo::Splice => self.direction.handle(try_splice(&source, &sink)),
                 Todo::Read => self.read(&source, &sink, scratch),
                 Todo::Hold(most) => self.hold(&source, scratch, most),
                 Todo::Write => self.write(&sink),
@@ -97,12 +97,12 @@ impl Pump {
 
     /// Reads a piece and writes it at once; what the sink does not take is kept.
     fn read(&mut self, source: &impl AsFd, sink: &impl AsFd, scratch: &mut [u8]) {
-        let piece = match taken(source, scratch, PIECE) {
+        let piece = match try_read(source, scratch, PIECE) {
             Ok(piece) => piece,
             Err(event) => return self.handle(event),
         };
         self.direction.handle(Event::Read(piece.len()));
-        let event = written(sink, piece);
+        let event = try_write(sink, piece);
         let count = if let Event::Wrote(count) = event { count } else { 0 };
         let rest = piece.get(count..).unwrap_or_default();
         if !rest.is_empty() {
@@ -113,7 +113,7 @@ impl Pump {
 
     /// Reads a piece of at most so many bytes and keeps it.
     fn hold(&mut self, source: &impl AsFd, scratch: &mut [u8], most: usize) {
-        let event = match taken(source, scratch, most) {
+        let event = match try_read(source, scratch, most) {
             Ok(piece) => {
                 self.held.end().extend_from_slice(piece);
                 Event::Read(piece.len())
@@ -124,7 +124,7 @@ impl Pump {
     }
 
     fn write(&mut self, sink: &impl AsFd) {
-        let event = written(sink, self.held.bytes());
+        let event = try_write(sink, self.held.bytes());
         if let Event::Wrote(count) = event {
             self.held.consume(count);
             if self.held.is_empty() {
@@ -136,7 +136,7 @@ impl Pump {
 }
 
 /// An attempt to read at most so many bytes; or what has happened instead.
-fn taken<'a>(source: &impl AsFd, scratch: &'a mut [u8], most: usize) -> Result<&'a [u8], Event> {
+fn try_read<'a>(source: &impl AsFd, scratch: &'a mut [u8], most: usize) -> Result<&'a [u8], Event> {
     let limit = scratch.len().min(PIECE).min(most);
     match read(source, scratch.get_mut(..limit).unwrap_or_default()) {
         // EIO: the other side of a terminal has hung up, which is how its output ends.
@@ -149,7 +149,7 @@ fn taken<'a>(source: &impl AsFd, scratch: &'a mut [u8], most: usize) -> Result<&
 }
 
 /// An attempt at a direct move, as an event.
-fn moved(source: impl AsFd, sink: impl AsFd) -> Event {
+fn try_splice(source: impl AsFd, sink: impl AsFd) -> Event {
     let flags = SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE;
     match splice(source, None, sink, None, MOVE, flags) {
         Ok(0) => Event::SourceEnded,
@@ -165,7 +165,7 @@ fn moved(source: impl AsFd, sink: impl AsFd) -> Event {
 }
 
 /// An attempt to write, as an event.
-fn written(sink: impl AsFd, bytes: &[u8]) -> Event {
+fn try_write(sink: impl AsFd, bytes: &[u8]) -> Event {
     match write(sink, bytes) {
         Ok(count) => Event::Wrote(count),
         Err(Errno::EAGAIN) => Event::SinkFull,
@@ -201,7 +201,7 @@ mod tests {
 
     /// A megabyte through a socket, a pipe and a socket, with readers that stop again and again.
     #[test]
-    fn a_megabyte_arrives_unchanged_on_either_way() {
+    fn a_megabyte_arrives_unchanged_by_splice_and_by_copy() {
         let bytes: Vec<u8> = (0..1_000_000_u32)
             .map(|number| number.wrapping_mul(2_654_435_761).to_be_bytes()[0])
             .collect();
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sink_that_is_closed_is_told_from_one_that_is_full() {
+    fn a_closed_sink_is_distinguished_from_a_full_one() {
         for transfer in [Transfer::Splice, Transfer::Copy] {
             let (source, mut sender) = pair();
             let (out, into) = pipe();
@@ -283,7 +283,7 @@ mod tests {
 
     /// Neither a file nor a terminal is a pipe: what cannot be spliced is carried by hand.
     #[test]
-    fn what_cannot_be_spliced_is_read_and_written() {
+    fn ends_that_cannot_be_spliced_are_read_and_written() {
         let mut source = tempfile::tempfile().unwrap();
         std::io::Write::write_all(&mut source, b"by hand").unwrap();
         std::io::Seek::rewind(&mut source).unwrap();

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_counted_is_zero_and_a_day_is_an_hour() {
+    fn an_empty_histogram_is_zero_and_a_day_counts_as_an_hour() {
         let mut latency = Latency::default();
         assert_eq!(latency.percentiles(), Percentiles::default());
         latency.record(Duration::from_secs(86_400));

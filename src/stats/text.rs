@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_stand_where_the_old_scripts_look() {
+    fn columns_are_where_scripts_for_iotcpd_1_1_expect_them() {
         let mut snapshot = Snapshot::default();
         snapshot.count("queries total", 855_997);
         snapshot.count("daemon S_AVAILABLE", 27);

@@ -65,7 +65,7 @@ impl<T: Eq + Hash + Copy> Throttle<T> {
     }
 
     /// Takes out the counts of topics whose window is over: nothing came after them that would have carried their count.
-    pub fn overdue(&mut self, now: Instant) -> Vec<(T, u64)> {
+    pub fn take_overdue(&mut self, now: Instant) -> Vec<(T, u64)> {
         let over = |window: &Window| now.saturating_duration_since(window.began) >= WINDOW;
         let told = self
             .windows
@@ -83,7 +83,7 @@ impl<T: Eq + Hash + Copy> Throttle<T> {
         left_out.map(|(topic, window)| (topic, window.left_out)).collect()
     }
 
-    /// When [`overdue`](Self::overdue) may have something to tell.
+    /// When [`take_overdue`](Self::take_overdue) may have something to tell.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.windows
             .values()
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_is_counted_and_the_count_is_told() {
+    fn a_flood_is_counted_and_the_count_is_reported() {
         let (start, mut throttle) = (Instant::now(), Throttle::default());
         let logged = (0..100)
             .filter(|_| throttle.admit("full", start) != Verdict::LeaveOut)
@@ -110,14 +110,14 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_asks_for_again_is_told_once() {
+    fn a_count_without_a_later_event_is_reported_once() {
         let (start, mut throttle) = (Instant::now(), Throttle::default());
         for _ in 0..7 {
             throttle.admit("full", start);
         }
-        assert_eq!(throttle.overdue(start), []);
-        assert_eq!(throttle.overdue(start + WINDOW), [("full", 2)]);
-        assert_eq!(throttle.overdue(start + WINDOW), []);
+        assert_eq!(throttle.take_overdue(start), []);
+        assert_eq!(throttle.take_overdue(start + WINDOW), [("full", 2)]);
+        assert_eq!(throttle.take_overdue(start + WINDOW), []);
         assert_eq!(throttle.next_deadline(), None);
         for _ in 0..7 {
             throttle.admit("full", start);

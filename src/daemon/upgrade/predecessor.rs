@@ -82,7 +82,7 @@ impl Upgrade {
 impl Daemon {
     /// URG.
     pub(in crate::daemon) fn upgrade(&mut self) {
-        if let Some(why) = self.forbids_upgrade() {
+        if let Some(why) = self.upgrade_obstacle() {
             log::warn!("no upgrade: {why}");
         } else if self.reloader.is_reading() {
             self.upgrade.requested = true;
@@ -118,7 +118,7 @@ impl Daemon {
     fn handle_file_check(&mut self, outcome: CheckOutcome) {
         match outcome {
             CheckOutcome::Answered if self.reloader.is_reading() => self.upgrade.requested = true,
-            CheckOutcome::Answered => match self.forbids_upgrade() {
+            CheckOutcome::Answered => match self.upgrade_obstacle() {
                 Some(why) => log::warn!("no upgrade: {why}"),
                 None => self.advance_upgrade(Event::Requested),
             },
@@ -130,7 +130,7 @@ impl Daemon {
         }
     }
 
-    fn forbids_upgrade(&self) -> Option<&'static str> {
+    fn upgrade_obstacle(&self) -> Option<&'static str> {
         if self.candidate.is_some() {
             Some("this process is itself about to take over from another")
         } else if self.shutdown != Shutdown::NotBegun {

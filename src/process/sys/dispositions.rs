@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_standard_library_has_set_is_found_and_nothing_that_nobody_has() {
+    fn only_dispositions_that_were_changed_are_reset() {
         // It ignores SIGPIPE, before `main`.
         let changed: Vec<_> = SignalBits::with_dispositions().iter().collect();
         assert!(changed.contains(&c_long::from(libc::SIGPIPE)), "{changed:?}");

@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_copy_is_the_part_that_is_loaded_and_it_runs() {
+    fn the_copy_is_the_loaded_part_and_it_runs() {
         let copy = copy_of_this_program().unwrap();
         let own = std::fs::read(OWN_FILE.to_str().unwrap()).unwrap();
         let mut file = File::from(copy.try_clone().unwrap());
@@ -121,14 +121,14 @@ mod tests {
         let mut listing = Command::new(path);
         listing
             .arg0("copy")
-            .args(["--list", "the_copy_is_the_part_that_is_loaded"]);
+            .args(["--list", "the_copy_is_the_loaded_part"]);
         nix::fcntl::fcntl(&copy, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
         let output = listing.output().unwrap();
         assert!(String::from_utf8_lossy(&output.stdout).contains("1 test"), "{output:?}");
     }
 
     #[test]
-    fn what_is_no_program_of_this_machine_has_no_such_part() {
+    fn a_file_that_is_no_program_of_this_machine_has_no_loaded_part() {
         let (dev, mut text) = (File::open("/dev/null").unwrap(), tempfile::tempfile().unwrap());
         assert_eq!(loaded_part(&dev.into()), None);
         std::io::Write::write_all(&mut text, &[0x7f; 4096]).unwrap();

@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_thread_with_a_short_slice_starts_has_the_usual_one() {
+    fn children_of_a_thread_with_a_short_slice_have_the_usual_one() {
         let usual = slice();
         let (own, started) = std::thread::spawn(|| {
             assert_eq!(shorten(), Ok(true));

@@ -39,7 +39,7 @@ impl Program {
     pub(super) fn start(&mut self, arguments: &[Vec<u8>], asker: Vec<CString>) -> Result<Child, SpawnError> {
         let arguments = arguments.iter().cloned().map(OsString::from_vec);
         let mut command = self.command.with(arguments);
-        command.told = asker;
+        command.client_variables = asker;
         let stdio = Stdio {
             stdin: Stream::Pipe,
             stdout: Stream::Pipe,

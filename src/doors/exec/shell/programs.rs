@@ -69,7 +69,7 @@ impl ExecDoor {
             // The reader of requests has seen to it that there is a name.
             Err(empty) => return self.not_started(cx, key, CANNOT_RUN, &empty.to_string()),
         };
-        command.told = on_request::asker(connection.conn.socket(), &connection.origin);
+        command.client_variables = on_request::asker(connection.conn.socket(), &connection.origin);
         let begun = Instant::now();
         let program = match self.take_looked(key) {
             _ if !self.options.programs.restrict() => match self.spawner.named(command.program()) {
