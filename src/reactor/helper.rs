@@ -1,25 +1,25 @@
-//! Threads for what may block, and how their results come back to the loop.
+//! Threads for work that may block, and the way of their results back to the loop.
 //!
-//! A helper thread owns a [`Sender`]; each value it sends is put into the service's [`Mailbox`] and wakes the loop,
-//! which calls [`Service::mail`](super::Service::mail). Nothing else is shared between threads.
+//! A helper thread owns a [`Sender`]. Each value that it sends is put into the service's [`Mailbox`] and wakes the
+//! loop, which calls [`Service::mail`](super::Service::mail). Nothing else is shared between the threads.
 
 use std::sync::Arc;
 use std::sync::mpsc;
 
-/// Where a service finds what its helper threads have sent.
+/// The receiving end of a channel from helper threads, owned by a service.
 #[derive(Debug)]
 pub struct Mailbox<T> {
     receiver: mpsc::Receiver<T>,
 }
 
 impl<T> Mailbox<T> {
-    /// The next value, if there is one; never waits.
+    /// Takes the next value, if there is one. Never waits.
     pub fn take(&self) -> Option<T> {
         self.receiver.try_recv().ok()
     }
 }
 
-/// A helper thread's end.
+/// The end of the channel that a helper thread owns.
 #[derive(Debug)]
 pub struct Sender<T> {
     sender: mpsc::SyncSender<T>,
@@ -35,18 +35,19 @@ impl<T> Clone for Sender<T> {
     }
 }
 
-/// The service that would have received it is gone.
+/// The error when the receiver of a channel no longer exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServiceGone;
 
 impl<T> Sender<T> {
-    /// Sends, waiting while the mailbox is full: backpressure for a thread that produces faster than the loop takes.
+    /// Sends a value, and waits while the mailbox is full: backpressure for a thread that produces faster than the loop
+    /// takes.
     ///
     /// # Errors
-    /// [`ServiceGone`] when it will never be taken; the thread should end.
+    /// [`ServiceGone`] if the value will never be taken. The thread should end then.
     pub fn send(&self, value: T) -> Result<(), ServiceGone> {
         self.sender.send(value).map_err(|_| ServiceGone)?;
-        // The write to an eventfd fails only when its counter is full, and then the loop is awake already.
+        // The write to an eventfd fails only if its counter is full, and then the loop is awake already.
         let _ = self.waker.wake();
         Ok(())
     }

@@ -1,59 +1,61 @@
-//! When the clock may be believed: alarms go off only after what lies there has been looked at.
+//! Holds alarms back after the loop was away, until the events that came meanwhile have been handled.
 //!
-//! A daemon that was stopped (SIGSTOP, a machine that was suspended or gave it no processor) finds every deadline over when it
-//! goes on, and beside them the answers that came in time. So each turn asks for how long the loop was away: for how much of
-//! the time since the turn before it neither waited, as it was to, nor looked. If that is longer than [`LATE`], alarms are held
-//! back for as long again, and for [`A_WHILE`] if it was longer than any machine makes wait ([`STOPPED`]), or if the poll says
-//! that the process was stopped: everything that has come is taken in, in as many turns as it needs, and a process that could
-//! not go on without the loop (a worker that has filled its pipe) has time for that. Where one poll could not tell everything
-//! there is another one before alarms go off.
+//! A daemon that was stopped (by SIGSTOP, or because the machine was suspended or gave it no processor) finds all its
+//! deadlines over when it goes on, and at the same time answers that came before them. So each turn measures for how
+//! long the loop was away: the part of the time since the previous turn in which it neither waited as intended nor
+//! handled events. If that is longer than [`LATE`], alarms are held back for the same time again. They are held back
+//! for [`A_WHILE`] if it is longer than [`STOPPED`], or if the poll shows that the process was stopped. In that time
+//! everything that has arrived is read, in as many turns as it takes, and a process that could not go on without the
+//! loop (a worker that has filled its pipe) can catch up. If one poll could not report all events, another poll comes
+//! before alarms go off.
 //!
-//! What holds: alarms are held back once, and go off after that however late it has become; a loop that never gets enough
-//! processor is late, and does not stand still.
+//! Invariant: alarms are held back once and then go off, however late they have become. A loop that never gets enough
+//! processor time is late, and does not stand still.
 
 use std::time::{Duration, Instant};
 
-/// By less than this the loop is late on any machine that has something to do.
+/// On a busy machine the loop is regularly late by less than this.
 const LATE: Duration = Duration::from_millis(20);
-/// A loop that was away for longer was stopped.
+/// A loop that was away for longer than this was stopped.
 const STOPPED: Duration = Duration::from_millis(100);
-/// Enough for a few exchanges with each that has waited for the loop.
+/// Enough time for a few exchanges with each process that has waited for the loop.
 const A_WHILE: Duration = Duration::from_secs(1);
-/// Nor for more turns than this because a poll was late or full, without a pause in which they went off.
+/// The most turns in a row in which alarms are held back because a poll was late or full.
 const MOST_LOOKS: u32 = 8;
 
-/// What is known of how late the loop is.
+/// The measurements from which the lateness of the loop is known.
 #[derive(Debug, Default)]
 pub(super) struct Lateness {
     /// The time of the last turn.
     last_turn: Option<Instant>,
-    /// No alarm goes off before this.
+    /// No alarm goes off before this time.
     held_until: Option<Instant>,
     looks: u32,
 }
 
-/// How one poll went.
+/// The course of one poll.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Polled {
-    /// When it began, for the first time if it was interrupted.
+    /// The time at which the poll began; of an interrupted one, the time of its first attempt.
     pub(super) begun: Instant,
-    /// Until when it was to wait; `None`: for ever.
+    /// The time until which the poll was to wait; `None` if it was to wait without limit.
     pub(super) until: Option<Instant>,
-    /// There was no room for more events than it has told.
+    /// True if the poll may have had more events to report than there was room for.
     pub(super) is_full: bool,
-    /// It was interrupted, and by no signal that is listened to: that is what SIGCONT does to epoll_wait(2).
+    /// True if the poll was interrupted, and by no signal that the loop receives: SIGCONT interrupts epoll_wait(2) in
+    /// this way.
     pub(super) is_continued: bool,
 }
 
 impl Lateness {
-    /// When the poll is to end for the sake of an alarm.
+    /// Returns the time at which the poll must end for the sake of an alarm.
     pub(super) fn next(&self, alarm: Option<Instant>) -> Option<Instant> {
         let alarm = alarm?;
         Some(self.held_until.map_or(alarm, |until| alarm.max(until)))
     }
 
-    /// Whether alarms that are due may go off in this turn, whose time is `now`. To be asked once in each, after its events;
-    /// `is_due`: there are any.
+    /// Returns true if alarms that are due may go off in this turn, whose time is `now`. Must be called once in each
+    /// turn, after its events. `is_due` is true if there are any.
     pub(super) fn release_alarms(&mut self, polled: Polled, now: Instant, is_due: bool) -> bool {
         let away = self.away(polled, now);
         self.last_turn = Some(now);
@@ -63,7 +65,7 @@ impl Lateness {
         } else {
             away
         };
-        // Anew only as long as that has made none wait that was due.
+        // A new hold begins only while the last one has made no due alarm wait.
         let is_held = self.held_until.is_some_and(|until| now < until);
         if (is_late || polled.is_continued) && !is_held && self.looks == 0 {
             self.held_until = Some(now + time);
@@ -79,7 +81,7 @@ impl Lateness {
         true
     }
 
-    /// For how long the loop has neither waited, as it was to, nor looked.
+    /// Returns the time in which the loop neither waited as intended nor handled events.
     fn away(&self, polled: Polled, now: Instant) -> Duration {
         let Polled { begun, until, .. } = polled;
         let working = begun.saturating_duration_since(self.last_turn.unwrap_or(begun));
@@ -92,7 +94,7 @@ impl Lateness {
 mod tests {
     use super::*;
 
-    /// A loop with one alarm, in milliseconds from its start.
+    /// A loop with one alarm. Times are in milliseconds from its start.
     struct Loop {
         lateness: Lateness,
         start: Instant,
@@ -119,7 +121,7 @@ mod tests {
             (self.lateness.next(Some(self.alarm)).unwrap() - self.start).as_millis()
         }
 
-        /// One turn, whose poll began then and after which it was so late. Whether the alarm has gone off, if it was due.
+        /// Runs one turn at `now` whose poll began at `begun`. Returns true if alarms may go off.
         fn turn(&mut self, begun: u64, now: u64) -> bool {
             self.turn_with(begun, now, false)
         }
@@ -167,7 +169,7 @@ mod tests {
         assert_eq!(turning.next(), 3_601_000);
     }
 
-    /// It may be stopped anywhere.
+    /// The process may be stopped at any place.
     #[test]
     fn a_stop_while_the_loop_works_counts_as_well() {
         let mut turning = Loop::new(1000);
@@ -185,7 +187,7 @@ mod tests {
         assert!(turning.turn(9001, 9001));
     }
 
-    /// For how long it stood still is not known.
+    /// The length of this stop is not known.
     #[test]
     fn sigcont_counts_as_a_stop_even_if_the_loop_is_not_late() {
         for continued in [600, 1001] {
@@ -208,7 +210,7 @@ mod tests {
         assert!(turning.turn(1001, 1001));
     }
 
-    /// It is late, and goes on.
+    /// Such a loop is late and goes on all the same.
     #[test]
     fn a_loop_that_is_always_late_or_always_full_has_alarms_all_the_same() {
         for is_full in [false, true] {

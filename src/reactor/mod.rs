@@ -1,17 +1,23 @@
-//! The one `mio::Poll` and the order of a turn.
+//! The event loop: the one `mio::Poll`, and the order of a turn.
 //!
-//! A turn: poll (until the next deadline; not at all while the run queue holds something) → read the clock once → mail from
-//! helper threads → events → timers, unless the loop was away ([`lateness`]) → signals → run queue → every service's
-//! `turn_end`, where what was gathered during the turn leaves together. The reactor asks no questions: it unpacks a token and
-//! calls the service it names.
+//! A turn:
 //!
-//! What holds:
-//! - mio is edge-triggered: a service drains a source to `WouldBlock` or puts it on the run queue.
-//! - One source gets a bounded share of a turn; the service enforces it, the run queue makes it possible.
-//! - A service never blocks. What may block happens on a helper thread ([`helper`]).
-//! - An event for something already gone meets a stale generation and falls on the floor ([`token`]).
+//! 1. The poll waits until the next deadline, or not at all while the run queue holds something. Then the clock is read
+//!    once.
+//! 2. Each event is delivered to the service that its token names. If a helper thread has sent something, every
+//!    service's `mail` is called. Signals are collected for the caller of the turn.
+//! 3. Alarms that are due go off, unless the loop was away ([`lateness`]).
+//! 4. The sources on the run queue are resumed.
+//! 5. Every service's `turn_end` is called, where writes that were gathered during the turn leave together.
 //!
-//! What does not belong here: any knowledge of sockets, processes or protocols.
+//! Invariants:
+//!
+//! * mio is edge-triggered: a service drains a source to `WouldBlock` or puts it on the run queue.
+//! * One source gets a bounded share of a turn. The service enforces that, and the run queue makes it possible.
+//! * A service never blocks. Work that may block is done on a helper thread ([`helper`]).
+//! * An event for a source that no longer exists has a stale generation and is dropped ([`token`]).
+//!
+//! The reactor knows nothing of sockets, processes or protocols.
 
 mod context;
 pub mod helper;
@@ -48,26 +54,27 @@ use run_queue::RunQueue;
 use timers::Timers;
 use token::{MAX_SERVICES, REACTOR, Token};
 
-/// Something that lives on the loop and owns sources. Every call is short: it does its share and returns.
+/// A part of the program that lives on the loop and owns sources. Every call must be short: it does its share and
+/// returns.
 pub trait Service {
-    /// A source of this service may make progress.
+    /// Called when a source of this service may make progress.
     fn ready(&mut self, cx: &mut Context<'_>, source: Source, readiness: Readiness);
-    /// An alarm armed for this source is due.
+    /// Called when an alarm that was armed for this source is due.
     fn timeout(&mut self, cx: &mut Context<'_>, source: Source);
-    /// The source was put on the run queue by [`Context::resume_later`].
+    /// Called for a source that [`Context::resume_later`] has put on the run queue.
     fn resume(&mut self, cx: &mut Context<'_>, source: Source);
-    /// A helper thread may have sent something.
+    /// Called when a helper thread may have sent something.
     fn mail(&mut self, _cx: &mut Context<'_>) {}
-    /// The turn is over: what was gathered leaves now.
+    /// Called at the end of a turn, for writes that were gathered during it.
     fn turn_end(&mut self, cx: &mut Context<'_>);
 }
 
-/// The loop. `S` is what its owner wants to see in a service besides [`Service`].
+/// The event loop. `S` is the trait by which the owner sees its services, besides [`Service`].
 pub struct Reactor<S: Service + ?Sized> {
     poll: Poll,
     events: Events,
     signals: Signals,
-    /// Signals without a handler.
+    /// The descriptor of the signals that are received without a handler.
     quiet: Option<SignalFd>,
     shared: Shared,
     services: Vec<Option<Box<S>>>,
@@ -109,15 +116,15 @@ const QUIET: Token = Token {
 };
 const EVENTS_PER_POLL: usize = 1024;
 
-/// All service ids are in use; at most 1022 services live on one loop.
+/// The error when all service ids are in use. At most 1022 services live on one loop.
 #[derive(Debug)]
 pub struct TooManyServices;
 
 impl<S: Service + ?Sized> Reactor<S> {
-    /// A loop that also receives the given signals; their default action no longer takes place.
+    /// Returns a loop that also receives the given signals, whose default action no longer takes place.
     ///
     /// # Errors
-    /// epoll_create1(2), eventfd(2) or sigaction(2) failed: the program cannot run.
+    /// epoll_create1(2), eventfd(2) or sigaction(2) failed, and the program cannot run.
     pub fn new(signals: &[i32]) -> io::Result<Self> {
         let poll = Poll::new()?;
         let mut signals = Signals::new(signals)?;
@@ -144,8 +151,9 @@ impl<S: Service + ?Sized> Reactor<S> {
         })
     }
 
-    /// Also tells of this signal, which comes often: without a handler, which would interrupt whatever this thread is at. It is
-    /// blocked for this thread and those that it starts from now on; all others must have blocked it already.
+    /// Makes the loop receive a frequent signal as well, without a handler, which would interrupt the system calls of
+    /// this thread. The signal is blocked for this thread and the threads that it starts from now on. All other threads
+    /// must have blocked it already.
     ///
     /// # Errors
     /// sigprocmask(2), signalfd(2) or epoll_ctl(2) failed.
@@ -159,7 +167,8 @@ impl<S: Service + ?Sized> Reactor<S> {
         Ok(())
     }
 
-    /// Takes a service in. Ids are given out in a circle, so that a late event for a removed service meets no other one.
+    /// Adds a service. Ids are given out in a circle, so that a late event for a removed service meets no other
+    /// service.
     ///
     /// # Errors
     /// [`TooManyServices`].
@@ -179,26 +188,27 @@ impl<S: Service + ?Sized> Reactor<S> {
         Err(TooManyServices)
     }
 
-    /// Lets a service go, and with it everything it owns.
+    /// Removes a service. Dropping the returned value drops everything that the service owns.
     pub fn remove(&mut self, id: ServiceId) -> Option<Box<S>> {
         self.services.get_mut(usize::from(id.0))?.take()
     }
 
-    /// Calls a service from outside a turn, with the time of now.
+    /// Calls a service from outside a turn, with the present time. Returns `None` if there is no such service.
     pub fn with<R>(&mut self, id: ServiceId, call: impl FnOnce(&mut S, &mut Context<'_>) -> R) -> Option<R> {
         self.call(id, Instant::now(), call)
     }
 
-    /// A channel from helper threads to the owner of the loop: what is sent wakes the loop, and the owner looks into
-    /// the mailbox after the turn. It holds at most `capacity` values.
+    /// Returns a channel from helper threads to the owner of the loop. A value that is sent wakes the loop, and the
+    /// owner must look into the mailbox after each turn. It holds at most `capacity` values.
     pub fn mailbox<T>(&self, capacity: usize) -> (helper::Sender<T>, helper::Mailbox<T>) {
         helper::mailbox(Arc::clone(&self.shared.waker), capacity)
     }
 
-    /// One turn, which begins at `by` at the latest; returns the signals that came during it, in no particular order.
+    /// Runs one turn, whose poll waits until `by` at most. Returns the signals that came during it, in no particular
+    /// order.
     ///
     /// # Errors
-    /// epoll_wait(2) failed in a way that no retry mends (EINTR is retried).
+    /// epoll_wait(2) failed in a way that no retry mends. EINTR is retried.
     pub fn turn(&mut self, by: Option<Instant>) -> io::Result<&[i32]> {
         let mut polled = self.poll(by)?;
         let now = Instant::now();
@@ -211,7 +221,7 @@ impl<S: Service + ?Sized> Reactor<S> {
                 self.call(token.service, now, |service, cx| service.timeout(cx, token.source));
             }
         }
-        // Only what stood in the queue before this phase: what is put there meanwhile waits for the next turn.
+        // Only entries from before this phase: what is added meanwhile waits for the next turn.
         for _ in 0..self.shared.run_queue.len() {
             let Some(token) = self.shared.run_queue.pop() else {
                 break;
@@ -222,8 +232,8 @@ impl<S: Service + ?Sized> Reactor<S> {
         Ok(&self.received)
     }
 
-    /// Waits for events. An interruption does not end that: a signal that is listened to is an event as well, and after a stop
-    /// (SIGCONT interrupts it too) what came meanwhile is to be told.
+    /// Waits for events. An interruption does not end the wait: a signal that the loop receives is an event as well,
+    /// and after a stop (SIGCONT interrupts the poll too) the events that came meanwhile must be reported.
     fn poll(&mut self, by: Option<Instant>) -> io::Result<Polled> {
         let begun = Instant::now();
         let until = if self.shared.run_queue.is_empty() {
@@ -251,7 +261,7 @@ impl<S: Service + ?Sized> Reactor<S> {
         })
     }
 
-    /// How many there were.
+    /// Delivers the events of the last poll and returns their number.
     fn deliver_events(&mut self, now: Instant) -> usize {
         let mut count = 0;
         let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
@@ -274,7 +284,7 @@ impl<S: Service + ?Sized> Reactor<S> {
         count
     }
 
-    /// Until it would block, as edges want it.
+    /// Reads until the descriptor would block, because it is edge-triggered.
     fn read_quiet_signals(&mut self) {
         let Some(quiet) = &self.quiet else { return };
         while let Ok(Some(signal)) = quiet.read_signal() {

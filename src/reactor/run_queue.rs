@@ -1,10 +1,10 @@
-//! Work left over: sources that have used up their share of a turn but are not drained.
+//! The queue of sources that have used up their share of a turn and are not drained.
 //!
-//! An edge-triggered source that was not read to `WouldBlock` gets no further event, so a reader that stops early must
-//! stand here. While the queue holds anything the poll does not wait.
+//! An edge-triggered source that was not read to `WouldBlock` gets no further event, so a service that stops reading
+//! early must queue the source here. While the queue holds anything, the poll does not wait.
 //!
-//! A source stands here once, however often it is put here: an event and the queue may both give it a share of the same
-//! turn, and two entries that each put it here again would become three, then four, until one source filled the turn.
+//! A source is queued once, however often it is added. An event and the queue may both give it a share of the same
+//! turn; if each of the two added another entry, there would be three and then four, until one source filled the turn.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -13,7 +13,7 @@ use super::token::Token;
 #[derive(Debug, Default)]
 pub(super) struct RunQueue {
     waiting: VecDeque<Token>,
-    /// The same tokens, to be looked up.
+    /// The same tokens, for look-ups.
     standing: BTreeSet<Token>,
 }
 

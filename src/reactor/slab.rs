@@ -1,8 +1,8 @@
-//! A slab whose keys go stale: a key taken before a removal never finds the successor in the same slot.
+//! A slab whose keys go stale: a key from before a removal never finds the next value in the same slot.
 
 use super::token::{GENERATION_MASK, Key, SLOT_MASK};
 
-/// Values by [`Key`]. A generation comes back after 2^24 insertions, longer than any event stays in flight.
+/// Values by [`Key`]. A generation is reused after 2^24 insertions, which takes longer than any event stays in flight.
 #[derive(Debug)]
 pub struct GenerationalSlab<T> {
     entries: slab::Slab<(u32, T)>,
@@ -19,8 +19,8 @@ impl<T> Default for GenerationalSlab<T> {
 }
 
 impl<T> GenerationalSlab<T> {
-    /// Keeps a value; its key stays good until [`remove`](Self::remove). Gives the value back when all
-    /// 2^22 slots are taken.
+    /// Stores a value and returns its key, which is valid until [`remove`](Self::remove). Returns the value if all 2^22
+    /// slots are taken.
     pub fn insert(&mut self, value: T) -> Result<Key, T> {
         let entry = self.entries.vacant_entry();
         let Some(slot) = u32::try_from(entry.key()).ok().filter(|slot| *slot <= SLOT_MASK) else {
@@ -32,35 +32,35 @@ impl<T> GenerationalSlab<T> {
         Ok(Key { slot, generation })
     }
 
-    /// The value, if it is still the one the key was made for.
+    /// Returns the value, if it is still the one that the key was made for.
     pub fn get(&self, key: Key) -> Option<&T> {
         let (generation, value) = self.entries.get(key.slot())?;
         (*generation == key.generation).then_some(value)
     }
 
-    /// The value, if it is still the one the key was made for.
+    /// Returns the value, if it is still the one that the key was made for.
     pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         let (generation, value) = self.entries.get_mut(key.slot())?;
         (*generation == key.generation).then_some(value)
     }
 
-    /// Takes the value out; its key, and every copy of it, is stale from here on.
+    /// Removes and returns the value. Its key and all copies of it are stale from then on.
     pub fn remove(&mut self, key: Key) -> Option<T> {
         self.get(key)?;
         self.entries.try_remove(key.slot()).map(|(_, value)| value)
     }
 
-    /// How many values there are.
+    /// Returns the number of values.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there is none.
+    /// Returns true if there are no values.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// All of them, with their keys.
+    /// Returns all values with their keys.
     #[expect(clippy::cast_possible_truncation, reason = "insert lets no slot past 24 bits in")]
     pub fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
         self.entries.iter().map(|(slot, (generation, value))| {

@@ -1,30 +1,30 @@
-//! The table of a service's sources: an enum with a variant for each kind, from a variant to its number in a token and back.
+//! The table of a service's sources: an enum with a variant for each kind, and the number of each variant in a token.
 //!
-//! [`source_kinds!`](crate::reactor::source_kinds) declares such an enum. The compiler numbers its variants and makes sure that
-//! they fit into eight bits, and the way back is a list of the same variants in the same order: no two kinds are alike, and
-//! none takes the events of another.
+//! [`source_kinds!`](crate::reactor::source_kinds) declares such an enum. The compiler numbers its variants and checks
+//! that they fit into eight bits. The way back is a list of the same variants in the same order, so no two kinds share
+//! a number and none takes the events of another.
 
 use super::token::{Key, Kind, Source};
 
 /// The kinds of sources of one service. Implemented by [`source_kinds!`](crate::reactor::source_kinds) alone.
 pub trait SourceKind: Copy + 'static {
-    /// Every kind, at the place of its number.
+    /// All kinds, each at the index of its number.
     const ALL: &'static [Self];
 
-    /// The number of this kind, as tokens carry it.
+    /// Returns the number of this kind, as tokens carry it.
     fn kind(self) -> Kind;
 
-    /// The source of this kind that `key` is for.
+    /// Returns the source of this kind with this key.
     fn at(self, key: Key) -> Source {
         Source { kind: self.kind(), key }
     }
 
-    /// The source of a kind of which the service has one.
+    /// Returns the source of a kind of which the service has only one.
     fn only(self) -> Source {
         self.at(Key::ONLY)
     }
 
-    /// The kind of a source of this service; `None` for a number that no kind has.
+    /// Returns the kind of a source of this service, or `None` for a number that no kind has.
     fn from_source(source: Source) -> Option<Self> {
         Self::ALL.get(usize::from(source.kind.0)).copied()
     }

@@ -1,22 +1,22 @@
-//! Every deadline there is, in one ordered set on the monotonic clock.
+//! All deadlines, in one ordered set on the monotonic clock.
 //!
-//! A thing that waits owns an [`Alarm`]; arming it again moves its one entry, disarming takes it out, so the set holds
-//! exactly the waits that exist and nothing stale. An alarm's entry carries the token that the owner is found by; a
-//! token whose owner has gone is dropped by the owner's service like any other late event.
+//! The owner of a deadline keeps an [`Alarm`]. Arming it again moves its one entry and disarming it removes the entry,
+//! so the set holds exactly the deadlines that exist and no stale ones. An entry carries the token by which its owner
+//! is found; a token whose owner no longer exists is dropped by the owner's service like any other late event.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::token::Token;
 
-/// A deadline as its owner keeps it. It is disarmed before its owner is dropped.
+/// A deadline as its owner keeps it. Must be disarmed before its owner is dropped.
 #[derive(Debug, Default)]
 pub struct Alarm {
     at: Option<Instant>,
 }
 
 impl Alarm {
-    /// When it goes off, if it is armed.
+    /// Returns the time at which the alarm goes off, if it is armed.
     pub fn at(&self) -> Option<Instant> {
         self.at
     }
@@ -28,7 +28,7 @@ pub(super) struct Timers {
 }
 
 impl Timers {
-    /// Arms, moves or (with `None`) disarms.
+    /// Arms, moves or (with `None`) disarms an alarm.
     pub(super) fn set(&mut self, alarm: &mut Alarm, token: Token, at: Option<Instant>) {
         if alarm.at == at {
             return;
@@ -46,8 +46,8 @@ impl Timers {
         self.entries.first().map(|(at, _)| *at)
     }
 
-    /// Takes out one entry that is due. Its owner's alarm still says when it was: [`Alarm`] is told by
-    /// [`clear`](Self::clear), or by the next `set`, which finds nothing to remove.
+    /// Removes one entry that is due and returns its token. The owner's alarm keeps its time until
+    /// [`clear`](Self::clear), or until the next `set`, which finds nothing to remove.
     pub(super) fn pop_due(&mut self, now: Instant) -> Option<Token> {
         let (at, token) = *self.entries.first()?;
         if at > now {
@@ -57,7 +57,7 @@ impl Timers {
         Some(token)
     }
 
-    /// The owner's part of an entry that went off.
+    /// Disarms an alarm whose entry has been removed by [`pop_due`](Self::pop_due).
     pub(super) fn clear(alarm: &mut Alarm) {
         alarm.at = None;
     }

@@ -1,13 +1,14 @@
-//! What the kernel hands back with an event: 64 bits that say whose it is.
+//! The 64 bits that the kernel returns with an event and that name its source.
 //!
-//! `service 10 | kind 8 | slot 22 | generation 24`. The generation makes an event, or a timer, for something already
-//! gone fall on the floor instead of on its successor in the same slot.
+//! `service 10 | kind 8 | slot 22 | generation 24`. An event or an alarm for a source that no longer exists has a stale
+//! generation, and so does not reach the next source in the same slot.
 
-/// Which service a token belongs to; given out by the reactor.
+/// The number of a service, given out by the reactor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceId(pub(super) u16);
 
-/// A place in a [`GenerationalSlab`](super::slab::GenerationalSlab): a slot and which of its inhabitants is meant.
+/// A place in a [`GenerationalSlab`](super::slab::GenerationalSlab): a slot, and the generation of the value that is
+/// meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     pub(super) slot: u32,
@@ -15,21 +16,21 @@ pub struct Key {
 }
 
 impl Key {
-    /// For the one and only source of its kind in a service.
+    /// The key of the only source of its kind in a service.
     pub const ONLY: Key = Key { slot: 0, generation: 0 };
 
-    /// The position in the slab; reused after its owner has gone.
+    /// Returns the position in the slab, which is reused once its value is removed.
     pub fn slot(self) -> usize {
-        // u32 to usize never loses anything where this program builds (see the assertion below).
+        // A u32 fits into a usize wherever this program builds (see the assertion below).
         self.slot as usize
     }
 
-    /// The key as a number, for a core that knows nothing of the reactor.
+    /// Returns the key as a number, for a core that knows nothing of the reactor.
     pub fn to_bits(self) -> u64 {
         u64::from(self.slot) << GENERATION_BITS | u64::from(self.generation)
     }
 
-    /// The other way round.
+    /// Returns the key of such a number.
     #[expect(clippy::cast_possible_truncation, reason = "each field is masked to its width")]
     pub fn from_bits(bits: u64) -> Key {
         Key {
@@ -38,7 +39,8 @@ impl Key {
         }
     }
 
-    /// A key of the service's own making: its inhabitant is told from others by `generation`, of which 24 bits count.
+    /// Returns a key that the service numbers itself. Values in the same slot differ in `generation`, of which 24 bits
+    /// count.
     pub fn new(slot: u32, generation: u32) -> Key {
         Key {
             slot: slot & SLOT_MASK,
@@ -46,8 +48,8 @@ impl Key {
         }
     }
 
-    /// A key of the service's own making, for sources that it numbers itself and that never move: 0 to 2^22 - 1.
-    /// Higher numbers wrap, which a service excludes by its limits.
+    /// Returns a key for sources that the service numbers itself and that never move: 0 to 2^22 - 1. Higher numbers
+    /// wrap, which a service excludes by its limits.
     pub fn numbered(slot: u32) -> Key {
         Key {
             slot: slot & SLOT_MASK,
@@ -56,7 +58,7 @@ impl Key {
     }
 }
 
-/// The number of a kind of sources inside a service. A service has an enum of them, which implements
+/// The number of a kind of sources inside a service. A service has an enum of its kinds, which implements
 /// [`SourceKind`](super::source_kind::SourceKind).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Kind(pub u8);
@@ -64,9 +66,9 @@ pub struct Kind(pub u8);
 /// A source as its own service knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Source {
-    /// What it is.
+    /// The kind of the source.
     pub kind: Kind,
-    /// Which one.
+    /// The key of the source among those of its kind.
     pub key: Key,
 }
 
@@ -86,9 +88,9 @@ const KIND_SHIFT: u32 = GENERATION_BITS + SLOT_BITS;
 const KIND_MASK: usize = 0xff;
 const SERVICE_SHIFT: u32 = KIND_SHIFT + u8::BITS;
 const SERVICE_MASK: usize = 0x3ff;
-/// How many services a reactor can hold, its own signals and waker left out.
+/// The number of services that a reactor can hold, besides its own id for signals and waker.
 pub(super) const MAX_SERVICES: u16 = 0x3fe;
-/// The reactor itself.
+/// The id of the reactor itself.
 pub(super) const REACTOR: ServiceId = ServiceId(0x3ff);
 
 impl From<Token> for mio::Token {

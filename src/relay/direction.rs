@@ -1,81 +1,81 @@
-//! One direction of a conversation, decided without touching it: [`Event`] in, [`Todo`] out.
+//! One direction of a conversation, decided without I/O: an [`Event`] goes in, and [`Direction::next`] says what to do.
 //!
 //! ```text
-//! Open ──source ended──▸ Emptying ──nothing held──▸ AtEnd ──end told──▸ Ended
+//! Open ──source ended──▸ Emptying ──nothing held──▸ AtEnd ──end signalled──▸ Ended
 //!   └───────────────────────┴── an end failed ──▸ Cut
 //! ```
 //!
-//! The poll is edge-triggered: an end is tried until it says that it has nothing, or takes nothing, and from then on it is
-//! waited for. A direct move (`splice`) that says so does not say which of the two ends it was: then either's edge is
-//! worth a try.
+//! The poll is edge-triggered: the owner tries an end until that end has no bytes, or takes none, and waits for an edge
+//! of it from then on. A splice that would block does not say which of the two ends blocks it, so an edge of either end
+//! is worth another try.
 //!
-//! While the sink takes nothing the source waits as well, unless its owner [lets more be held](Direction::set_hold_limit): then the
-//! source is read on, up to that limit. What is held goes out before anything else, so bytes keep their order.
+//! While the sink takes nothing, the source waits as well, unless the owner [lets more bytes be
+//! held](Direction::set_hold_limit): then the source is read up to that limit. Held bytes go out before any others, so
+//! all bytes keep their order.
 
-/// How bytes go from source to sink.
+/// The ways in which bytes go from source to sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transfer {
-    /// In one step, inside the kernel.
+    /// By `splice(2)`, inside the kernel.
     Splice,
-    /// Read, held, written.
+    /// By `read(2)` into memory and `write(2)` from there.
     Copy,
 }
 
-/// What has happened.
+/// An observation or the outcome of a step, as the owner reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// So many bytes went from source to sink in one step.
+    /// This number of bytes was spliced from source to sink.
     Spliced(usize),
-    /// So many were read and are held.
+    /// This number of bytes was read and is held.
     Read(usize),
-    /// So many of those held were written.
+    /// This number of the held bytes was written.
     Wrote(usize),
-    /// A direct move is not possible now; which end it is that does not follow is not known.
+    /// A splice would block. Which of the ends blocks it is not known.
     Stuck,
-    /// The source has nothing at the moment.
+    /// The source has no bytes at the moment.
     SourceEmpty,
-    /// The sink takes nothing at the moment.
+    /// The sink takes no bytes at the moment.
     SinkFull,
-    /// The source has ended, or whatever comes from it is not wanted any more: what is held is still delivered.
+    /// The source has ended, or the owner wants nothing more from it. The held bytes are still delivered.
     SourceEnded,
-    /// The sink takes nothing any more.
+    /// The sink takes no bytes any more.
     SinkClosed,
     /// One of the ends has failed.
     Failed,
-    /// The sink was told that nothing more comes.
+    /// The owner has told the sink that nothing more comes.
     EndSignalled,
-    /// An edge: there may be something to read.
+    /// An edge: the source may be readable.
     SourceReady,
-    /// An edge: something may be written.
+    /// An edge: the sink may be writable.
     SinkReady,
-    /// Direct moves are not possible between these two at all.
+    /// The kernel cannot splice between these two ends at all.
     NotSpliceable,
 }
 
-/// What is to be done next.
+/// The next step. The owner carries it out and reports its outcome as an [`Event`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Todo {
-    /// Move bytes in one step, and report how it went.
+    /// Splice bytes from source to sink.
     Splice,
-    /// Read, and report how it went.
+    /// Read bytes from the source.
     Read,
-    /// Read at most so many bytes although the sink takes nothing, keep them behind those that are held, and report how it
-    /// went.
+    /// Read at most this number of bytes although the sink takes nothing, and keep them behind the held ones.
     Hold(usize),
-    /// Write what is held, and report how it went.
+    /// Write the held bytes to the sink.
     Write,
-    /// Tell the sink that nothing more comes, and report that.
+    /// Tell the sink that nothing more comes.
     SignalEnd,
-    /// Nothing before the next edge.
+    /// Do nothing before the next edge.
     Wait,
-    /// Nothing ever again.
+    /// Do nothing any more.
     Nothing,
 }
 
-/// How a direction was cut short.
+/// The reason why a direction ended before all bytes were delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
-    /// The sink takes nothing any more.
+    /// The sink takes no bytes any more.
     SinkClosed,
     /// One of the ends has failed.
     Failed,
@@ -83,43 +83,43 @@ pub enum Cut {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// More may come.
+    /// More bytes may come.
     Open,
-    /// Nothing more comes; what is held is still to be delivered.
+    /// Nothing more comes, and held bytes are still to be delivered.
     Emptying,
-    /// All is delivered, and the sink does not know yet that this was all.
+    /// All bytes are delivered, and the sink does not know yet that nothing more comes.
     AtEnd,
-    /// It knows.
+    /// All bytes are delivered, and the sink knows that nothing more comes.
     Ended,
     Cut(Cut),
 }
 
-/// Which end is waited for.
+/// The ends of which an edge is awaited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Awaited {
     Neither,
     Source,
     Sink,
-    /// An edge of one of the two is enough.
+    /// An edge of either end is enough.
     Either,
-    /// The sink takes nothing, and the source, which would be read on, has nothing.
+    /// The sink takes nothing, and the source, which would be read up to the limit, has nothing.
     Both,
 }
 
-/// One direction.
+/// The state of one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Direction {
     transfer: Transfer,
     state: State,
     awaited: Awaited,
     held: usize,
-    /// How many may be held while the sink takes nothing.
+    /// The number of bytes that may be held while the sink takes nothing.
     limit: usize,
     delivered: u64,
 }
 
 impl Direction {
-    /// A direction that begins; `held` bytes are there already, to be delivered first.
+    /// Returns a direction that begins with `held` bytes, which are delivered first.
     #[must_use]
     pub const fn new(transfer: Transfer, held: usize) -> Self {
         Self {
@@ -132,19 +132,19 @@ impl Direction {
         }
     }
 
-    /// What is to be done next.
+    /// Returns the next step.
     #[must_use]
     pub const fn next(&self) -> Todo {
         match (self.state, self.awaited) {
             (State::AtEnd, _) => Todo::SignalEnd,
             (State::Ended | State::Cut(_), _) => Todo::Nothing,
-            // What is held goes first; whatever the source has or has not does not matter to it.
+            // Held bytes go first, whatever the state of the source.
             (State::Open | State::Emptying, Awaited::Neither | Awaited::Source) if self.held > 0 => Todo::Write,
             (State::Open, Awaited::Neither) => match self.transfer {
                 Transfer::Splice => Todo::Splice,
                 Transfer::Copy => Todo::Read,
             },
-            // After a direct move that was stuck it may be the source that has nothing. Then a read says so.
+            // After a splice that would block, the source may be the end without bytes. A read finds that out.
             (State::Open, Awaited::Sink | Awaited::Either) if self.held < self.limit => {
                 Todo::Hold(self.limit - self.held)
             }
@@ -152,7 +152,8 @@ impl Direction {
         }
     }
 
-    /// Takes in what has happened. What cannot happen in a state, or comes too late for it, changes nothing.
+    /// Takes an event into account. An event that cannot happen in this state, or comes too late for it, changes
+    /// nothing.
     pub fn handle(&mut self, event: Event) {
         match (self.state, event) {
             (State::Ended | State::Cut(_), _) => {}
@@ -187,7 +188,7 @@ impl Direction {
             (State::Open | State::Emptying, Event::SourceReady) => self.mark_ready(Awaited::Source),
             (State::Open | State::Emptying, Event::SinkReady) => self.mark_ready(Awaited::Sink),
             (State::Open, Event::NotSpliceable) => self.transfer = Transfer::Copy,
-            // Edges that tell nothing new, and steps that were not asked for.
+            // These edges tell nothing new, and these steps were not asked for.
             (State::AtEnd, _) | (State::Open, Event::EndSignalled) | (State::Emptying, _) => {}
         }
     }
@@ -216,20 +217,20 @@ impl Direction {
         };
     }
 
-    /// So many bytes may be held from now on while the sink takes nothing. At first, and with 0, none are read then; what is
-    /// held already stays.
+    /// Sets the number of bytes that may be held while the sink takes nothing. It is 0 at first: then nothing is read
+    /// while the sink is full. Bytes that are held already stay.
     pub const fn set_hold_limit(&mut self, limit: usize) {
         self.limit = limit;
     }
 
-    /// How many bytes were read, or given, that the sink has not taken.
+    /// Returns the number of bytes that were read, or given at the start, and that the sink has not taken.
     #[must_use]
     pub const fn held(&self) -> usize {
         self.held
     }
 
-    /// Whether bytes wait for the sink, which takes none. `source_has` says whether there are some to be read; it is asked only
-    /// if none are held.
+    /// Returns true if bytes wait for the sink, which takes none. `source_has` returns true if the source has bytes to
+    /// read; it is called only if none are held.
     #[must_use]
     pub fn is_blocked(&self, source_has: impl FnOnce() -> bool) -> bool {
         match (self.state, self.awaited) {
@@ -239,25 +240,25 @@ impl Direction {
         }
     }
 
-    /// How many bytes the sink has taken.
+    /// Returns the number of bytes that the sink has taken.
     #[must_use]
     pub const fn delivered(&self) -> u64 {
         self.delivered
     }
 
-    /// Whether all was delivered, and the sink knows that it was all.
+    /// Returns true once all bytes are delivered and the sink knows that nothing more comes.
     #[must_use]
     pub const fn has_ended(&self) -> bool {
         matches!(self.state, State::Ended)
     }
 
-    /// Whether nothing will ever be done again.
+    /// Returns true once nothing is left to do, in good order or not.
     #[must_use]
     pub const fn is_over(&self) -> bool {
         matches!(self.state, State::Ended | State::Cut(_))
     }
 
-    /// How it was cut short, if it was.
+    /// Returns the reason if the direction was cut short.
     #[must_use]
     pub const fn cut(&self) -> Option<Cut> {
         match self.state {
@@ -275,7 +276,7 @@ mod tests {
 
     use super::*;
 
-    /// What a peer of the two ends may do, in any order.
+    /// The operations of the peers at both ends, in any order.
     #[derive(Debug, Clone, Copy)]
     enum Operation {
         Send(u8),
@@ -296,8 +297,8 @@ mod tests {
         proptest::collection::vec(operation, 0..200)
     }
 
-    /// Both ends as the kernel has them: edges come when something has changed from nothing to something, and never
-    /// again for the same.
+    /// A model of both ends as the kernel has them: an edge comes when an end had or took nothing and now does, and
+    /// never twice for the same change.
     struct Ends {
         direction: Direction,
         number: u8,
@@ -352,7 +353,7 @@ mod tests {
             }
         }
 
-        /// The edge of a sink comes when it was full and is not any more.
+        /// An edge of the sink comes when the sink was full and is no longer.
         fn take(&mut self, count: u8) {
             assert!(
                 !self.end_signalled || self.direction.is_over(),
@@ -371,7 +372,7 @@ mod tests {
             self.direction.set_hold_limit(limit);
         }
 
-        /// Whether it may be asked again at once.
+        /// Returns true if another step may be taken at once.
         fn step(&mut self) -> bool {
             match self.direction.next() {
                 Todo::Splice => match self.source.len().min(self.room()).min(7) {
@@ -442,7 +443,7 @@ mod tests {
                 }
                 prop_assert_eq!(ends.direction.held(), ends.held.len());
             }
-            // From here on both ends do their part, and the direction gets no edge but those the kernel would report.
+            // From here on both peers do their part, and the direction gets only edges that the kernel would report.
             ends.end();
             while !ends.end_signalled {
                 let mut moved = false;
@@ -457,7 +458,7 @@ mod tests {
             prop_assert!(ends.direction.is_over() && ends.direction.cut().is_none());
         }
 
-        /// Any event in any state: over stays over, and what is over has nothing to do.
+        /// For any events in any state, a direction that is over stays over and has no next step.
         #[test]
         fn a_direction_that_is_over_stays_over(events in proptest::collection::vec(0usize..13, 0..60), direct in any::<bool>()) {
             let all = [
@@ -479,8 +480,7 @@ mod tests {
     }
 
     proptest! {
-        /// The sink takes nothing any more: all that the limit allows is read from the source, and what is told of it is
-        /// true.
+        /// While the sink takes nothing, the source is read up to the limit, and the accessors report that truly.
         #[test]
         fn a_source_is_read_on_up_to_the_limit_while_the_sink_is_full(
             pieces in proptest::collection::vec(1u8..40, 1..20), direct in any::<bool>(), limit in 1usize..300,
@@ -496,7 +496,7 @@ mod tests {
                 while ends.step() {}
             }
             let beyond = sent.saturating_sub(10);
-            // A direction that copies reads a piece before it is known that the sink is full.
+            // A direction that copies reads one piece before it learns that the sink is full.
             let held = if direct { beyond.min(limit) } else { beyond.min(limit.max(ends.held.len().min(5))) };
             prop_assert_eq!((ends.direction.delivered(), ends.direction.held()), (sent.min(10) as u64, held));
             let source_has = !ends.source.is_empty();

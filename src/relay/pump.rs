@@ -1,4 +1,4 @@
-//! Does what a [`Direction`] says: the system calls of one direction.
+//! Carries out the steps of a [`Direction`]: the system calls of one direction.
 
 use std::os::fd::AsFd;
 
@@ -9,28 +9,30 @@ use nix::unistd::{read, write};
 use super::direction::{Direction, Event, Todo, Transfer};
 use crate::buffer::Buffer;
 
-/// The most that one direct move is asked to move. A pipe holds less unless its owner has widened it.
+/// The number of bytes that one splice is asked to move. A pipe holds fewer unless its owner has widened it.
 const MOVE: usize = 1 << 20;
-/// The most that one read takes, and so the most that a direction holds, unless its owner lets it hold more.
+/// The number of bytes that one read takes at most, and so the most that a direction holds unless its owner raises the
+/// limit.
 pub const PIECE: usize = 16 << 10;
-/// One direction's share of a turn: so many bytes or system calls, whichever comes first.
+/// The share of one direction in a turn ends at this number of bytes or of system calls, whichever comes first.
 const BYTES_PER_TURN: usize = 1 << 20;
 const CALLS_PER_TURN: usize = 32;
 
-/// Why a run of a direction has come to an end.
+/// The reason why a run of a pump has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PumpEnd {
-    /// It goes on at the next edge of one of its ends.
+    /// The pump waits for the next edge of one of its ends.
     Waiting,
-    /// It has used up its share of this turn: run it again in the next.
+    /// The pump has used up its share of this turn and must be run again in the next.
     MoreLater,
-    /// All is delivered: tell the sink that nothing more comes, and this direction that it was told.
+    /// All bytes are delivered. The owner must tell the sink that nothing more comes, and report
+    /// [`Event::EndSignalled`].
     AtEnd,
     /// Nothing will ever go this way again.
     Over,
 }
 
-/// One direction with what it holds.
+/// One direction and the bytes that it holds.
 #[derive(Debug)]
 pub struct Pump {
     direction: Direction,
@@ -38,7 +40,7 @@ pub struct Pump {
 }
 
 impl Pump {
-    /// A direction that begins. `first` is delivered before anything that comes from the source.
+    /// Returns a pump that delivers `first` before any bytes of the source.
     #[must_use]
     pub fn new(transfer: Transfer, first: Vec<u8>) -> Self {
         Self {
@@ -47,13 +49,13 @@ impl Pump {
         }
     }
 
-    /// How far it has come.
+    /// Returns the state of the direction.
     #[must_use]
     pub const fn direction(&self) -> &Direction {
         &self.direction
     }
 
-    /// Something has happened to one of its ends that [`run`](Self::run) does not see: an edge, above all.
+    /// Reports an event that [`run`](Self::run) does not see by itself, above all an edge of one of the ends.
     pub fn handle(&mut self, event: Event) {
         self.direction.handle(event);
         if self.direction.is_over() {
@@ -61,13 +63,13 @@ impl Pump {
         }
     }
 
-    /// See [`Direction::set_hold_limit`].
+    /// Sets the limit of [`Direction::set_hold_limit`].
     pub const fn set_hold_limit(&mut self, limit: usize) {
         self.direction.set_hold_limit(limit);
     }
 
-    /// Carries bytes until it has to wait, has had its share, or has come to the end. Both descriptors are non-blocking;
-    /// `scratch` is where bytes rest between read and write within this call.
+    /// Moves bytes until the pump has to wait, has used up its share of the turn, or has reached the end. Both
+    /// descriptors must be non-blocking. `scratch` holds bytes between a read and a write within this call.
     pub fn run(&mut self, source: impl AsFd, sink: impl AsFd, scratch: &mut [u8]) -> PumpEnd {
         let before = self.direction.delivered();
         for _ in 0..CALLS_PER_TURN {
@@ -95,7 +97,7 @@ impl Pump {
         }
     }
 
-    /// Reads a piece and writes it at once; what the sink does not take is kept.
+    /// Reads a piece and writes it at once. Bytes that the sink does not take are held.
     fn read(&mut self, source: &impl AsFd, sink: &impl AsFd, scratch: &mut [u8]) {
         let piece = match try_read(source, scratch, PIECE) {
             Ok(piece) => piece,
@@ -111,7 +113,7 @@ impl Pump {
         self.handle(event);
     }
 
-    /// Reads a piece of at most so many bytes and keeps it.
+    /// Reads at most `most` bytes and holds them.
     fn hold(&mut self, source: &impl AsFd, scratch: &mut [u8], most: usize) {
         let event = match try_read(source, scratch, most) {
             Ok(piece) => {
@@ -135,7 +137,7 @@ impl Pump {
     }
 }
 
-/// An attempt to read at most so many bytes; or what has happened instead.
+/// Reads at most `most` bytes, or returns the event that happened instead.
 fn try_read<'a>(source: &impl AsFd, scratch: &'a mut [u8], most: usize) -> Result<&'a [u8], Event> {
     let limit = scratch.len().min(PIECE).min(most);
     match read(source, scratch.get_mut(..limit).unwrap_or_default()) {
@@ -148,7 +150,7 @@ fn try_read<'a>(source: &impl AsFd, scratch: &'a mut [u8], most: usize) -> Resul
     }
 }
 
-/// An attempt at a direct move, as an event.
+/// Tries a splice and returns its outcome.
 fn try_splice(source: impl AsFd, sink: impl AsFd) -> Event {
     let flags = SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE;
     match splice(source, None, sink, None, MOVE, flags) {
@@ -156,15 +158,15 @@ fn try_splice(source: impl AsFd, sink: impl AsFd) -> Event {
         Ok(count) => Event::Spliced(count),
         Err(Errno::EAGAIN) => Event::Stuck,
         Err(Errno::EINTR) => Event::Spliced(0),
-        // A kernel that cannot do it with these two.
+        // This kernel cannot splice between these two.
         Err(Errno::EINVAL | Errno::ENOSYS) => Event::NotSpliceable,
         Err(Errno::EPIPE) => Event::SinkClosed,
-        // ECONNRESET, ETIMEDOUT and their like.
+        // ECONNRESET, ETIMEDOUT and similar errors.
         Err(_) => Event::Failed,
     }
 }
 
-/// An attempt to write, as an event.
+/// Tries a write and returns its outcome.
 fn try_write(sink: impl AsFd, bytes: &[u8]) -> Event {
     match write(sink, bytes) {
         Ok(count) => Event::Wrote(count),
@@ -199,7 +201,7 @@ mod tests {
         pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).unwrap()
     }
 
-    /// A megabyte through a socket, a pipe and a socket, with readers that stop again and again.
+    /// A megabyte passes through a socket, a pipe and a socket, and the readers stop again and again.
     #[test]
     fn a_megabyte_arrives_unchanged_by_splice_and_by_copy() {
         let bytes: Vec<u8> = (0..1_000_000_u32)
@@ -223,7 +225,7 @@ mod tests {
             });
             let (mut into, mut scratch) = (Some(into), vec![0; PIECE]);
             while !second.direction().is_over() {
-                // Every edge, all the time: what is tried in vain is tried again.
+                // Edges are reported all the time: a step that failed is tried again.
                 for pump in [&mut first, &mut second] {
                     pump.handle(Event::SourceReady);
                     pump.handle(Event::SinkReady);
@@ -281,7 +283,7 @@ mod tests {
         }
     }
 
-    /// Neither a file nor a terminal is a pipe: what cannot be spliced is carried by hand.
+    /// Neither a file nor a terminal is a pipe, so their bytes are copied.
     #[test]
     fn ends_that_cannot_be_spliced_are_read_and_written() {
         let mut source = tempfile::tempfile().unwrap();

@@ -1,4 +1,4 @@
-//! Latencies with exact percentiles: microseconds in, from one microsecond to an hour, three significant digits.
+//! Latencies with percentiles exact to three significant digits, from one microsecond to an hour.
 
 use std::time::Duration;
 
@@ -7,25 +7,25 @@ use hdrhistogram::Histogram;
 /// The distribution of one kind of latency.
 #[derive(Debug)]
 pub struct Latency {
-    /// `None` only where the bounds below were refused, which a test excludes.
+    /// `None` only if the bounds below were refused, which a test excludes.
     microseconds: Option<Histogram<u64>>,
 }
 
 const LONGEST: u64 = 3_600_000_000;
 const SIGNIFICANT_DIGITS: u8 = 3;
 
-/// The percentiles an administrator is shown.
+/// The percentiles that an administrator is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Percentiles {
-    /// Half of all were at most this long.
+    /// Half of the latencies were at most this long.
     pub p50: Duration,
-    /// 90 % were.
+    /// 90 % of the latencies were at most this long.
     pub p90: Duration,
-    /// 99 % were.
+    /// 99 % of the latencies were at most this long.
     pub p99: Duration,
-    /// 99.9 % were.
+    /// 99.9 % of the latencies were at most this long.
     pub p999: Duration,
-    /// The longest.
+    /// The longest latency.
     pub max: Duration,
 }
 
@@ -38,14 +38,14 @@ impl Default for Latency {
 }
 
 impl Latency {
-    /// Counts one; what is longer than an hour counts as an hour.
+    /// Counts one latency. One of more than an hour counts as an hour.
     pub fn record(&mut self, took: Duration) {
         if let Some(histogram) = &mut self.microseconds {
             histogram.saturating_record(u64::try_from(took.as_micros()).unwrap_or(LONGEST));
         }
     }
 
-    /// What has been counted so far; all zero when nothing has.
+    /// Returns the percentiles of all counted latencies, all zero if none was counted.
     pub fn percentiles(&self) -> Percentiles {
         let Some(histogram) = &self.microseconds else {
             return Percentiles::default();

@@ -1,8 +1,8 @@
-//! What the daemon knows about itself, on its way to the person who asks.
+//! Statistics: what a service counts, and how that is printed.
 //!
-//! A service counts in its own plain structs ([`histogram`] for latencies) and, when asked, writes everything into one
-//! [`Snapshot`]; a renderer ([`text`]) turns that into what is printed. Services name no format, renderers name no
-//! metric. Nothing here does I/O.
+//! A service counts in plain structs of its own ([`histogram`] for latencies) and, when asked, writes all of it into
+//! one [`Snapshot`]; a renderer ([`text`]) turns that into text. Services name no format, and renderers name no metric.
+//! [`throttle`] bounds the log lines about events of one kind. Nothing here does I/O.
 
 pub mod histogram;
 mod snapshot;

@@ -1,18 +1,18 @@
-//! Everything one service has to say about itself at one moment, in the order in which it wants it read.
+//! All statistics of one service at one moment, in the order in which the service wants them printed.
 
 use std::time::Duration;
 
 /// The name of a metric as people and their scripts know it.
 pub type Label = &'static str;
 
-/// What a metric says.
+/// The value of a metric.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
     /// A number of things.
     Count(u64),
-    /// A length of time, shown in milliseconds with three decimals.
+    /// A duration, printed in milliseconds with three decimals.
     Milliseconds(Duration),
-    /// A length of time, shown in seconds with three decimals.
+    /// A duration, printed in seconds with three decimals.
     Seconds(Duration),
     /// A name.
     Text(String),
@@ -21,7 +21,7 @@ pub enum Value {
 /// All metrics of one service.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Label and value, in order.
+    /// Labels and values, in order.
     pub rows: Vec<(Label, Value)>,
 }
 
@@ -31,7 +31,7 @@ impl Snapshot {
         self.rows.push((label, Value::Count(value)));
     }
 
-    /// Adds any value.
+    /// Adds a value of any kind.
     pub fn push(&mut self, label: Label, value: Value) {
         self.rows.push((label, value));
     }

@@ -1,5 +1,5 @@
-//! The block that `kill -USR1` prints: protocols.md §1. Scripts written for iotcpd 1.1 read it, so its markers and the
-//! width of its columns stay as they were.
+//! The block that `kill -USR1` prints (protocols.md §1). Scripts written for iotcpd 1.1 read it, so its markers and the
+//! width of its columns must not change.
 
 use std::fmt::Write;
 
@@ -7,13 +7,13 @@ use super::{Snapshot, Value};
 
 const BEGIN: &str = " --- statistics ---- >8 -------\n";
 const END: &str = " --- statistics ---- 8< -------\n";
-/// Labels are padded to this many columns,
+/// Labels are padded to this number of columns,
 const LABEL_WIDTH: usize = 19;
-/// but these two to this many, as iotcpd 1.1 printed them.
+/// but these two to this number, as iotcpd 1.1 printed them.
 const SHORT_LABELS: [&str; 2] = ["uptime", "version"];
 const SHORT_WIDTH: usize = 9;
 
-/// One block, its last line ended.
+/// Returns the block of one service. Its last line ends with a line feed.
 pub fn block(snapshot: &Snapshot) -> String {
     let mut text = String::from(BEGIN);
     for (label, value) in &snapshot.rows {
@@ -32,7 +32,7 @@ pub fn block(snapshot: &Snapshot) -> String {
 
 const DUMP_MARKER: &str = " --- internal regs - 8< -------\n";
 
-/// What `kill -USR2` prints around a service's description of itself.
+/// Returns a service's description of itself between the markers that `kill -USR2` prints around it.
 pub fn dump(description: &str) -> String {
     format!("{DUMP_MARKER}{description}{DUMP_MARKER}")
 }

@@ -1,7 +1,7 @@
-//! Identical events are logged a few times, then counted: a flood costs its sender, not the log.
+//! Repeated events are logged a few times and then counted, so that a flood does not fill the log.
 //!
-//! Each topic has a window: the first few events in it are let through, the rest are counted, and the first event after
-//! it carries the count of those left out before. Pure: the time is an argument.
+//! Each topic has a window of time. The first few events in it are logged, the others are counted, and the first event
+//! after it carries the count of those that were left out. Pure: the time is an argument.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -10,19 +10,19 @@ use std::time::{Duration, Instant};
 const WINDOW: Duration = Duration::from_secs(10);
 const PER_WINDOW: u32 = 5;
 
-/// What to do with an event.
+/// The decision about one event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Log it, and say how many like it were left out since the last one.
+    /// Log the event, and with it the number of events on its topic that were left out since the last logged one.
     Log {
-        /// 0: none.
+        /// 0 if none were left out.
         left_out: u64,
     },
-    /// Only count it.
+    /// Only count the event.
     LeaveOut,
 }
 
-/// Events by topic; the number of topics is the caller's to bound.
+/// Counts events by topic. The caller must bound the number of topics.
 #[derive(Debug)]
 pub struct Throttle<T> {
     windows: HashMap<T, Window>,
@@ -44,7 +44,7 @@ impl<T> Default for Throttle<T> {
 }
 
 impl<T: Eq + Hash + Copy> Throttle<T> {
-    /// An event on this topic has come.
+    /// Counts an event on a topic and decides whether it is logged.
     pub fn admit(&mut self, topic: T, now: Instant) -> Verdict {
         let window = self.windows.entry(topic).or_insert(Window {
             began: now,
@@ -64,7 +64,8 @@ impl<T: Eq + Hash + Copy> Throttle<T> {
         }
     }
 
-    /// Takes out the counts of topics whose window is over: nothing came after them that would have carried their count.
+    /// Removes and returns the counts of topics whose window is over and on which no later event came that would have
+    /// carried the count.
     pub fn take_overdue(&mut self, now: Instant) -> Vec<(T, u64)> {
         let over = |window: &Window| now.saturating_duration_since(window.began) >= WINDOW;
         let told = self
@@ -76,14 +77,14 @@ impl<T: Eq + Hash + Copy> Throttle<T> {
         told
     }
 
-    /// Takes out all counts: there will be no other events.
+    /// Removes and returns all counts. For the end of a service, after which no events come.
     pub fn drain(&mut self) -> Vec<(T, u64)> {
         let windows = std::mem::take(&mut self.windows).into_iter();
         let left_out = windows.filter(|(_, window)| window.left_out > 0);
         left_out.map(|(topic, window)| (topic, window.left_out)).collect()
     }
 
-    /// When [`take_overdue`](Self::take_overdue) may have something to tell.
+    /// Returns the time at which [`take_overdue`](Self::take_overdue) may next return a count.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.windows
             .values()
