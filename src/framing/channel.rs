@@ -1,16 +1,16 @@
-//! The number that Squid's helper protocol writes before a line, so that many requests can be with one program and be
-//! answered in any order: `ID SP text LF`, in both directions. A helper says the number it was given, and nothing else
-//! about it is known here.
+//! The request number of Squid's helper protocol, which stands before a line so that a program can have many requests
+//! at a time and answer them in any order: `ID SP text LF`, in both directions. A helper repeats the number that it was
+//! given.
 //!
-//! An answer is believed only if it begins with the very digits that were written: no sign, no leading zero, no other
-//! white space. `ID LF` is an answer too, an empty one.
+//! A number is accepted only in the digits in which it is written: no sign, no leading zero, no other white space. `ID
+//! LF` is an answer too, an empty one.
 
 use std::io::Write;
 
-/// The longest prefix: ten digits and the blank.
+/// The length of the longest prefix: ten digits and the blank.
 pub const LONGEST_PREFIX: usize = 11;
 
-/// What stands before a line: the digits and the blank.
+/// The text before a line: the digits and the blank.
 #[derive(Debug, Clone, Copy)]
 pub struct Prefix {
     bytes: [u8; LONGEST_PREFIX],
@@ -18,11 +18,11 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    /// For this number.
+    /// Returns the prefix for a number.
     pub fn of(number: u32) -> Self {
         let mut bytes = [0; LONGEST_PREFIX];
         let mut room = bytes.as_mut_slice();
-        // It fits, whatever the number: see the tests.
+        // Every number fits: see the tests.
         let _ = write!(room, "{number} ");
         let left = room.len();
         Prefix {
@@ -31,34 +31,34 @@ impl Prefix {
         }
     }
 
-    /// What is to be written.
+    /// Returns the bytes to be written.
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.length).unwrap_or_default()
     }
 }
 
-/// What the beginning of a line says.
+/// The result of reading the beginning of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Channel {
-    /// The digits have not ended yet.
+    /// The digits may not be complete.
     NeedMore,
-    /// It is this number's; the text (and the line end) begins behind so many bytes.
+    /// The line has this number. Its text (or its line end) begins after `prefix` bytes.
     Number {
-        /// Which.
+        /// The number.
         number: u32,
-        /// The digits, and the blank if there is one.
+        /// The length of the digits, and of the blank if there is one.
         prefix: usize,
     },
-    /// Whatever follows, the line has no number.
+    /// The line has no number, whatever follows.
     None,
 }
 
-/// Reads the number before a line, or before as much of a line as has come.
+/// Reads the number before a line, or before the part of a line that has arrived.
 pub fn channel(line: &[u8]) -> Channel {
     let digits = line.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let (text, rest) = line.split_at(digits);
     let blank = match rest {
-        // A number may still go on, or begin.
+        // More digits, or the first one, may follow.
         [] | [b'\r'] if digits < LONGEST_PREFIX => {
             return if is_number(text) || line.is_empty() {
                 Channel::NeedMore
@@ -82,7 +82,7 @@ pub fn channel(line: &[u8]) -> Channel {
     }
 }
 
-/// Digits as a number is written: at least one, and none that could be left out.
+/// Returns true if digits are written as a number is: there is at least one, and no leading zero.
 fn is_number(digits: &[u8]) -> bool {
     matches!(digits, [b'0'] | [b'1'..=b'9', ..])
 }

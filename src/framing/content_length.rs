@@ -1,24 +1,26 @@
-//! A message has a head that tells its length, as language servers and debug adapters speak: `Content-Length: 5`, whatever
-//! other headers, an empty line, and so many bytes. Lines end in CR LF, or in LF alone.
+//! Messages with a head that gives their length, as in the protocols of language servers and debug adapters:
+//! `Content-Length: 5`, any other headers, an empty line, and that number of bytes. Lines end in CR LF or in LF alone.
 //!
-//! Many programs read such heads, each in its own way: one ends a line at LF, another at CR LF alone or at a lone CR; one knows
-//! `Content-Length` in these capitals only, or looks for it anywhere in the head. Where two of them find different lengths, the
-//! rest of one message is the beginning of another for one of the two. So a head is taken only if everybody finds the same
-//! length in it once it is written as everybody reads it ([`passed_on`]): lines end in CR LF, the length is `Content-Length:
-//! 5`, and all other headers are as they came. What would stay doubtful even so is refused, from either side.
+//! Programs read such heads in different ways: one ends a line at LF, another only at CR LF, a third also at a lone CR;
+//! one knows `Content-Length` only in these capitals, another finds it anywhere in the head. If two programs find
+//! different lengths, one of them takes the rest of a message for the beginning of another message. So a head is
+//! accepted only if every program finds the same length in it once it is written in the form that all of them read
+//! ([`passed_on`]): lines end in CR LF, the length is `Content-Length: 5`, and all other headers are unchanged. A head
+//! that would be ambiguous even then is refused, from either side.
 //!
-//! The headers themselves are read by `httparse`; here is what it takes to call it once, when the head is whole.
+//! The headers are parsed by `httparse`. This module calls it once, when the head is complete.
 
 use std::borrow::Cow;
 use std::io::Write;
 
 use super::{Frame, Progress};
 
-/// A head is, as it is passed on, at most so many bytes and headers; those of language servers have two.
+/// The limits of a head, in bytes and in headers, measured in the form in which it is passed on. The heads of language
+/// servers have two headers.
 const LONGEST_HEAD: usize = 8 << 10;
 const MOST_HEADERS: usize = 32;
 
-/// Reads one head and message after another.
+/// A framer for messages with a `Content-Length` head.
 #[derive(Debug, Clone)]
 pub struct ContentLengthFramer {
     longest: usize,
@@ -27,16 +29,16 @@ pub struct ContentLengthFramer {
 
 #[derive(Debug, Clone, Copy)]
 enum State {
-    /// The unfinished line of the head begins there, and its end has been searched so far.
+    /// The unfinished line of the head begins at `line`, and its end was searched up to `scanned`.
     Head { line: usize, scanned: usize },
-    /// The message begins there and has so many bytes.
+    /// The message begins at `start` and has `length` bytes.
     Message { start: usize, length: usize },
 }
 
 const AT_THE_START: State = State::Head { line: 0, scanned: 0 };
 
 impl ContentLengthFramer {
-    /// `longest`: how many bytes a message may have, its head not counted.
+    /// Returns a framer for messages of at most `longest` bytes, not counting the head.
     pub fn new(longest: usize) -> Self {
         ContentLengthFramer {
             longest,
@@ -44,7 +46,7 @@ impl ContentLengthFramer {
         }
     }
 
-    /// `bytes` are all bytes since the last frame's end. After a frame the next call starts afresh behind it.
+    /// See [`Framer::advance`](super::Framer::advance).
     pub fn advance(&mut self, bytes: &[u8]) -> Progress {
         if let State::Head { line, scanned } = self.state {
             let end = match head_end(bytes, line, scanned) {
@@ -80,15 +82,15 @@ impl ContentLengthFramer {
 
 const HEAD_TOO_LONG: &str = "its head is longer than 8 KiB";
 
-/// How far a head has come.
+/// The extent of a head.
 enum Head {
-    /// It has so many bytes, its empty line included.
+    /// The head has this number of bytes, including its empty line.
     Ends(usize),
-    /// Its last line begins there.
+    /// The last line of the unfinished head begins at `line`.
     Unfinished { line: usize },
 }
 
-/// Searches the empty line, from `scanned` on, in the line that begins at `line`.
+/// Searches the empty line from `scanned` on, in the line that begins at `line`.
 fn head_end(bytes: &[u8], mut line: usize, mut scanned: usize) -> Head {
     while let Some(at) = memchr::memchr(b'\n', bytes.get(scanned..).unwrap_or_default()) {
         let end = scanned + at;
@@ -102,7 +104,7 @@ fn head_end(bytes: &[u8], mut line: usize, mut scanned: usize) -> Head {
 
 const NAME: &str = "Content-Length";
 
-/// The length that a whole head tells, to everybody.
+/// Returns the length that every program finds in a complete head.
 fn content_length(head: &[u8]) -> Result<usize, &'static str> {
     // Beyond ASCII there are further line ends, in one character set or another.
     if !head
@@ -112,13 +114,13 @@ fn content_length(head: &[u8]) -> Result<usize, &'static str> {
         return Err("its head holds a control character, or what is not ASCII");
     }
     let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
-    // This refuses a CR that no LF follows, a line that goes on in the next one, and a blank before the colon.
+    // This refuses a CR without a LF after it, a line that continues in the next one, and a blank before the colon.
     let Ok(httparse::Status::Complete((_, headers))) = httparse::parse_headers(head, &mut headers) else {
         return Err("its head is not made of `Name: value` lines");
     };
     let mut length = None;
     for header in headers.iter() {
-        // Some programs know the name of a header by letters alone, some look for this one wherever it stands.
+        // Some programs compare only the letters of a name, and some find this one anywhere in the head.
         let name = header.name.replace('_', "-");
         if name.eq_ignore_ascii_case("transfer-encoding") {
             return Err("its head has a Transfer-Encoding, which tells the length in another way");
@@ -143,7 +145,7 @@ fn names_the_length(text: &[u8]) -> bool {
         .any(|part| part.eq_ignore_ascii_case(NAME.as_bytes()))
 }
 
-/// The lines of a whole head, its empty one among them, as they are passed on, without their ends.
+/// Returns the lines of a complete head as they are passed on, including the empty one, without their ends.
 fn written_lines(head: &[u8]) -> impl Iterator<Item = Cow<'_, [u8]>> {
     let lines = head.split_inclusive(|byte| *byte == b'\n');
     lines.map(|line| {
@@ -162,8 +164,8 @@ fn written_length(head: &[u8]) -> usize {
     written_lines(head).map(|line| line.len() + 2).sum()
 }
 
-/// A whole message that was read here, as it is given to the next reader: its head as every program reads it, then what it
-/// says. Most are that already.
+/// Returns a whole message as it is passed on to the next reader: its head in the form that every program reads, then
+/// its payload. Most messages have that form already and are borrowed.
 pub fn passed_on<'m>(message: &'m [u8], payload: &[u8]) -> Cow<'m, [u8]> {
     let head = message.len().saturating_sub(payload.len());
     let (head, rest) = message.split_at(head);
@@ -298,7 +300,7 @@ mod tests {
                 "its head is not made of `Name: value` lines",
                 "{line:?}"
             );
-            // Before the length as well.
+            // The length may also stand after that line.
             let head = format!("{line}\r\nContent-Length: 5\n\nhello");
             assert!(
                 matches!(first(100, head.as_bytes()), Progress::Malformed(_)),
@@ -356,7 +358,7 @@ mod tests {
         assert!(matches!(passed_on(usual, b"{}"), Cow::Borrowed(_)), "nothing is copied");
     }
 
-    /// Else a worker that repeats the head of a request would be taken for broken.
+    /// Otherwise a worker that repeats the head of a request would be treated as broken.
     #[test]
     fn the_longest_head_is_measured_as_it_is_passed_on() {
         let head = |end: &str, filling: usize| format!("X: {}{end}Content-Length: 1{end}{end}x", "y".repeat(filling));

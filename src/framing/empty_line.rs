@@ -1,20 +1,20 @@
-//! A message is any number of lines with an empty line behind them, as in the policy protocol of Postfix. The empty line is
-//! no part of what is said; the lines are, each with its end. A CR before a LF does not make a line less empty.
+//! Messages of any number of lines that end with an empty line, as in the policy protocol of Postfix. The payload is
+//! the lines, each with its end, without the empty one. A line of CR LF is empty too.
 
 use super::{Frame, Progress, Unfit};
 
-/// Finds one empty line after another.
+/// A framer for messages that end with an empty line.
 #[derive(Debug, Clone)]
 pub struct EmptyLineFramer {
     longest: usize,
-    /// Where the unfinished line begins.
+    /// The index at which the unfinished line begins.
     line: usize,
-    /// How far its end has been searched.
+    /// The index up to which its end was searched.
     scanned: usize,
 }
 
 impl EmptyLineFramer {
-    /// `longest`: how many bytes the lines may have together, the empty one not counted.
+    /// Returns a framer for messages whose lines have at most `longest` bytes together, not counting the empty line.
     pub fn new(longest: usize) -> Self {
         EmptyLineFramer {
             longest,
@@ -23,7 +23,7 @@ impl EmptyLineFramer {
         }
     }
 
-    /// `bytes` are all bytes since the last frame's end. After a frame the next call starts afresh behind it.
+    /// See [`Framer::advance`](super::Framer::advance).
     pub fn advance(&mut self, bytes: &[u8]) -> Progress {
         while let Some(at) = memchr::memchr(b'\n', bytes.get(self.scanned..).unwrap_or_default()) {
             let (end, begin) = (self.scanned + at, self.line);
@@ -40,7 +40,7 @@ impl EmptyLineFramer {
             (self.line, self.scanned) = (end + 1, end + 1);
         }
         self.scanned = bytes.len();
-        // What is not the beginning of the empty line is part of the message, and so will its line end be.
+        // Bytes that do not begin an empty line belong to the message, and so will their line end.
         let unfinished = bytes.get(self.line..).unwrap_or_default();
         if !is_empty(unfinished) && bytes.len() >= self.longest {
             return Progress::TooLong;
@@ -49,15 +49,15 @@ impl EmptyLineFramer {
     }
 }
 
-/// A line without its LF.
+/// Returns true if a line, given without its LF, is empty.
 fn is_empty(line: &[u8]) -> bool {
     matches!(line, [] | [b'\r'])
 }
 
-/// Appends a message with an empty line behind it. Its last line is given an end if it has none.
+/// Appends a message and an empty line. A last line without an end is given one.
 ///
 /// # Errors
-/// There is an empty line within.
+/// The message holds an empty line.
 pub fn encode(payload: &[u8], wire: &mut Vec<u8>) -> Result<(), Unfit> {
     let mut lines = payload.split_inclusive(|byte| *byte == b'\n');
     if lines.any(|line| is_empty(line.strip_suffix(b"\n").unwrap_or(line))) {

@@ -1,19 +1,19 @@
-//! A message is a line: everything up to and including the first LF. A CR before it belongs to the message.
+//! Messages of one line: everything before the first LF. A CR before the LF belongs to the message.
 
 use super::terminated::{self, Terminated};
 use super::{Progress, Unfit};
 
-/// Finds the end of one line after another.
+/// A framer for lines.
 #[derive(Debug, Clone)]
 pub struct LineFramer(Terminated);
 
 impl LineFramer {
-    /// `longest`: how many bytes a line may have, its LF not counted.
+    /// Returns a framer for lines of at most `longest` bytes, not counting the LF.
     pub fn new(longest: usize) -> Self {
         LineFramer(Terminated::by(b'\n', longest))
     }
 
-    /// `bytes` are all bytes since the last frame's end. After a frame the next call starts afresh behind it.
+    /// See [`Framer::advance`](super::Framer::advance).
     pub fn advance(&mut self, bytes: &[u8]) -> Progress {
         self.0.advance(bytes)
     }
@@ -22,7 +22,7 @@ impl LineFramer {
 /// Appends a message as a line.
 ///
 /// # Errors
-/// It is more than one line.
+/// The message is more than one line.
 pub fn encode(payload: &[u8], wire: &mut Vec<u8>) -> Result<(), Unfit> {
     terminated::encode(payload, b'\n', Unfit("is more than one line"), wire)
 }
@@ -69,7 +69,7 @@ mod tests {
     }
 
     proptest! {
-        /// However a stream is cut, the same frames come out.
+        /// The same frames come out however the stream is cut.
         #[test]
         fn any_cut_of_the_stream_gives_the_same_frames(
             stream in "[a-c\n]{0,60}",

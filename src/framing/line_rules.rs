@@ -1,48 +1,49 @@
-//! What is not given to a program that reads lines, because it may take one message for two.
+//! The rules for messages to programs that read lines: a message that such a program may take for two is refused.
 //!
-//! Here a line ends at LF. To Java's `readLine`, Node's `readline` and Python's files in text mode a lone CR ends one as well,
-//! to programs in C a NUL, and to some even characters of Unicode ([`holds_unicode_line_end`]): `tests/it/real_runtimes.rs`. A
-//! client could say two lines to them in one request: the second would be answered too, and that answer would be somebody
-//! else's. So what such a reader might take for an end is refused on the way to it, whichever client sent it and in whatever
-//! framing it came.
+//! Here a line ends at LF. To Java's `readLine`, Node's `readline` and Python's files in text mode a lone CR ends a
+//! line as well, to programs in C a NUL does, and to some programs even certain Unicode characters do
+//! ([`holds_unicode_line_end`]); `tests/it/real_runtimes.rs` shows that. A client could put two lines into one request
+//! for such a program. The program would answer both, and the second answer would go to another client. So any byte
+//! that such a reader may take for a line end is refused, whichever client sent it and in whatever framing.
 //!
-//! Where an empty line ends a message ([`until-empty-line`](super::empty_line)), a line of blanks is one to every program that
-//! strips its lines, so it is refused there too.
+//! Where an empty line ends a message ([`until-empty-line`](super::empty_line)), a line of blanks is an empty line to
+//! every program that strips its lines, so it is refused there too.
 //!
-//! Programs that are known to read otherwise are given what they can take: that is for the operator to say.
+//! An operator can allow all of this for programs that are known to read differently.
 
 use super::{Framing, Unfit};
 
-/// What an operator has said of how workers read lines. The default is to know nothing.
+/// The operator's settings about the way in which workers read lines. The defaults assume nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LineRules {
-    /// A CR that stands before no LF is a byte like any other to them.
+    /// A CR without a LF after it is an ordinary byte to the workers.
     pub allow_lone_cr: bool,
-    /// A line of blanks is not empty to them.
+    /// A line of blanks is not empty to the workers.
     pub allow_blank_lines: bool,
-    /// They take characters for line ends that are none in ASCII.
+    /// The workers take Unicode line ends for line ends, so these are refused.
     pub refuse_unicode: bool,
-    /// How the lines that they are given end.
+    /// The line ends of messages to the workers.
     pub end: LineEnd,
 }
 
-/// How a line ends.
+/// The forms of a line end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LineEnd {
-    /// In LF, or in CR LF where it came so.
+    /// LF, or CR LF where the client sent that.
     #[default]
     AsItCame,
-    /// In LF.
+    /// LF.
     Lf,
-    /// In CR LF.
+    /// CR LF.
     CrLf,
 }
 
 impl LineRules {
-    /// Whether a message, as a program is to be given it in this framing, is one message to it, however it reads.
+    /// Checks that a message, written for a program in this framing, is one message to that program, however it reads
+    /// lines.
     ///
     /// # Errors
-    /// Why not.
+    /// The reason why it may be more than one.
     pub fn check(self, framing: Framing, message: &[u8]) -> Result<(), Unfit> {
         match framing {
             Framing::Line => self.check_lines(message),
@@ -54,7 +55,7 @@ impl LineRules {
                 }
                 Ok(())
             }
-            // Their ends are found by other means.
+            // In these framings a line end has no meaning.
             Framing::Netstring
             | Framing::Nul
             | Framing::U32be
@@ -64,9 +65,9 @@ impl LineRules {
         }
     }
 
-    /// Writes a message that has passed [`check`](Self::check) with the line ends that its reader is to be given. Lines that a
-    /// program ends at one kind alone are else to be had by a client that sends the other kind: it would go on to read in the
-    /// next client's message.
+    /// Rewrites the line ends of a message that has passed [`check`](Self::check) to the form that its reader needs.
+    /// Otherwise a client could send the other form to a program that knows only one: the program would read on into
+    /// the next client's message.
     pub fn write_ends(self, framing: Framing, message: &mut Vec<u8>) {
         let end: &[u8] = match (framing, self.end) {
             (Framing::Line | Framing::UntilEmptyLine, LineEnd::Lf) => b"\n",
@@ -102,9 +103,10 @@ impl LineRules {
     }
 }
 
-/// Whether there is anything, but LF and CR, that some runtime takes for the end of a line in UTF-8: U+0085, U+2028 and U+2029
-/// (`Scanner` of Java, the last two also `readline` of newer Nodes), and beside them vertical tab, form feed and the separators
-/// of files, groups and records (`str.splitlines` of Python; the first two also `\R` of Java and Perl).
+/// Returns true if a message holds anything, besides LF and CR, that some runtime takes for the end of a line in UTF-8:
+/// U+0085, U+2028 and U+2029 (`Scanner` of Java; the last two also `readline` of newer versions of Node), vertical tab,
+/// form feed and the separators of files, groups and records (`str.splitlines` of Python; the first two also `\R` of
+/// Java and Perl).
 fn holds_unicode_line_end(message: &[u8]) -> bool {
     let is_control = |byte: &u8| matches!(byte, 0x0b | 0x0c | 0x1c..=0x1e);
     message.iter().any(is_control)
@@ -112,8 +114,8 @@ fn holds_unicode_line_end(message: &[u8]) -> bool {
         || memchr::memmem::find_iter(message, b"\xe2\x80").any(|at| matches!(message.get(at + 2), Some(0xa8 | 0xa9)))
 }
 
-/// Whether a line, without its LF, holds something, and nothing of that is left by a program that strips it: ASCII's blanks and
-/// control characters, as Java's `trim` has it, and those of Unicode.
+/// Returns true if a line, given without its LF, is not empty and a program that strips it is left with nothing: it
+/// holds only blanks and control characters of ASCII, as Java's `trim` knows them, and of Unicode.
 fn is_blank(line: &[u8]) -> bool {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     if line.iter().any(|byte| matches!(byte, b'!'..=b'~')) || line.is_empty() {
@@ -121,7 +123,7 @@ fn is_blank(line: &[u8]) -> bool {
     }
     let is_nothing = |c: char| c.is_whitespace() || c.is_control() || c == '\u{feff}';
     std::str::from_utf8(line).map_or_else(
-        // In Latin-1, whose only blank of its own is that one.
+        // Latin-1 has no blank of its own but the no-break space.
         |_| line.iter().all(|byte| matches!(byte, 0..=b' ' | 0x7f..=0xa0)),
         |text| text.chars().all(is_nothing),
     )
@@ -229,7 +231,7 @@ mod tests {
                 );
             }
         }
-        // A byte of these among others, and neighbours of theirs.
+        // Characters that contain one of these bytes, and neighbours of these characters.
         for message in ["\u{c5}\u{205}\n", "\u{2027}\u{202a}\n", "\u{84}\u{86}\n", "\x1f\t\n"] {
             assert_eq!(why(STRICT, Framing::Line, message.as_bytes()), "", "{message:?}");
         }

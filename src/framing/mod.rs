@@ -1,8 +1,9 @@
-//! Where a message ends in a stream of bytes, and how one is written so that its end is known.
+//! Framings: where a message ends in a stream of bytes, and how one is written so that its end is known.
 //!
-//! A framer is told of all bytes of the unfinished message each time some have come and answers with [`Progress`]: it
-//! needs more, has a frame, or gives up. It remembers how far it has looked and never looks twice, so that a message that
-//! arrives a byte at a time costs no more than one that arrives whole. It owns no bytes and does no I/O.
+//! A framer is given all bytes of the unfinished message each time some have arrived, and answers with [`Progress`]: it
+//! needs more, has a frame, or refuses the stream. It remembers how far it has searched and never searches a byte
+//! twice, so a message that arrives a byte at a time costs no more than one that arrives whole. It owns no bytes and
+//! does no I/O.
 //!
 //! ```text
 //!   |<------------- bytes ------------->|
@@ -10,15 +11,19 @@
 //!                          ^ the end of the frame is searched here only
 //! ```
 //!
-//! A [`Frame`] says where its payload lies: what is said, without what tells where it ends. The payload of one framing,
-//! given to [`Framing::encode`] of another, is the same message in that one; or it is refused, where that one has no way
-//! to say it ([`Unfit`]). What is encoded by a framing is read back by its framer as one frame.
+//! A [`Frame`] says where its payload lies, which is the message without what the framing adds to it. The payload of
+//! one framing, given to [`Framing::encode`] of another, is the same message in that framing, or is refused if that
+//! framing cannot express it ([`Unfit`]). A message that is encoded by a framing is read back by its framer as one
+//! frame.
 //!
-//! [`Framing`] is which one is meant, [`Framer`] any of them at work. Another framing is one more file beside [`line`], with
-//! the same answers. [`line_rules`] says what a request must not hold because its reader might take it for two. [`search`] does
-//! not cut a stream into messages: it waits for one line of it and lets everything before pass by. [`channel`] reads and writes
-//! the number that stands before a line where several are under way at once. [`netstring_pieces`] reads netstrings that are no
-//! messages but pieces of something longer; [`signals`] are the names that stand in some of them.
+//! [`Framing`] names a framing, and [`Framer`] is a framer of any of them. Another framing is one more file beside
+//! [`line`], with the same functions. [`line_rules`] says what a request to a reader of lines must not hold because the
+//! reader might take it for two.
+//!
+//! Four modules do not cut a stream into messages. [`search`] waits for one line of a stream and skips everything
+//! before it. [`channel`] reads and writes the number before a line where several requests are under way at a time.
+//! [`netstring_pieces`] reads netstrings that are pieces of something longer, and [`signals`] has the names of signals
+//! that some of these carry.
 
 pub mod channel;
 pub mod content_length;
@@ -49,36 +54,36 @@ use nul::NulFramer;
 use u32be::U32beFramer;
 use whole::WholeFramer;
 
-/// What a framer found.
+/// The result of a framer's search.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
-    /// The message is not whole yet.
+    /// The message is not complete.
     NeedMore,
-    /// There is one whole message at the beginning.
+    /// There is one whole message at the beginning of the bytes.
     Frame(Frame),
     /// The message is longer than allowed, whatever follows.
     TooLong,
-    /// This is no message of that framing, whatever follows; why not, as what follows "it is malformed: ".
+    /// The bytes are no message of this framing, whatever follows. The reason is text to follow "it is malformed: ".
     Malformed(&'static str),
 }
 
-/// One message among the bytes that have come.
+/// One message within the bytes that have arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// How many bytes it is, with everything that its framing adds.
+    /// The number of its bytes, including everything that its framing adds.
     pub length: usize,
-    /// Where in them the message itself lies.
+    /// The range of the payload in these bytes.
     pub payload: Range<usize>,
 }
 
 impl Frame {
-    /// The message, in the bytes that the framer was told of.
+    /// Returns the payload, given the bytes that the framer was given.
     pub fn payload_in<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
         bytes.get(self.payload.clone()).unwrap_or_default()
     }
 }
 
-/// Why a framing cannot carry a message, as what follows "its payload".
+/// The reason why a framing cannot carry a message, as text to follow "its payload".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unfit(pub &'static str);
 
@@ -88,12 +93,12 @@ impl fmt::Display for Unfit {
     }
 }
 
-/// How a stream is cut into messages.
+/// The ways in which a stream is cut into messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// A message is a line.
+    /// Each message is a line.
     Line,
-    /// `5:hello,`.
+    /// `5:hello,`: a length in digits, then the message.
     Netstring,
     /// A NUL byte ends a message.
     Nul,
@@ -105,12 +110,12 @@ pub enum Framing {
     UntilEmptyLine,
     /// The end of the stream ends the only message.
     Eof,
-    /// A message is over when nothing has come for so long.
+    /// A message ends when nothing has arrived for this time.
     Quiet(Duration),
 }
 
 impl Framing {
-    /// A framer for messages of at most `longest` bytes, what the framing adds not counted.
+    /// Returns a framer for messages of at most `longest` bytes, not counting what the framing adds.
     pub fn framer(self, longest: usize) -> Framer {
         match self {
             Framing::Line => Framer::Line(LineFramer::new(longest)),
@@ -123,11 +128,11 @@ impl Framing {
         }
     }
 
-    /// Appends the message to `wire` as this framing writes it. Where one byte or line tells the end, a message that ends
-    /// in it already is not given a second one.
+    /// Appends the message to `wire` as this framing writes it. A message that already ends in the byte or the line
+    /// that is the terminator of this framing is not given a second one.
     ///
     /// # Errors
-    /// Why it cannot be written so; `wire` is as it was.
+    /// The reason why this framing cannot carry the message; `wire` is unchanged then.
     pub fn encode(self, payload: &[u8], wire: &mut Vec<u8>) -> Result<(), Unfit> {
         match self {
             Framing::Line => line::encode(payload, wire),
@@ -149,8 +154,8 @@ impl Framing {
         }
     }
 
-    /// A whole message that was read in this framing, as it is given to the next reader in the same one: as it came, unless
-    /// that reader might find its end elsewhere. `payload` is what it says.
+    /// Returns a whole message that was read in this framing as it is given to the next reader in the same framing:
+    /// unchanged, unless that reader might find its end elsewhere. `payload` is its payload.
     pub fn passed_on<'m>(self, message: &'m [u8], payload: &[u8]) -> Cow<'m, [u8]> {
         match self {
             Framing::ContentLength => content_length::passed_on(message, payload),
@@ -164,7 +169,7 @@ impl Framing {
         }
     }
 
-    /// Its name, as it is written in options.
+    /// Returns the name, as it is written in options.
     pub fn name(self) -> &'static str {
         match self {
             Framing::Line => "line",
@@ -178,8 +183,8 @@ impl Framing {
         }
     }
 
-    /// Whether the bytes alone tell where a message ends. Where they do not, a stream that stays open tells its reader
-    /// nothing of it.
+    /// Returns true if the bytes alone tell where a message ends. In any other framing a stream that stays open tells
+    /// its reader nothing about the end.
     pub fn tells_the_end(self) -> bool {
         !matches!(self, Framing::Eof | Framing::Quiet(_))
     }
@@ -195,7 +200,7 @@ impl fmt::Display for Framing {
     }
 }
 
-/// Any framer.
+/// A framer of any framing.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "each is named for its framing")]
 pub enum Framer {
@@ -209,8 +214,8 @@ pub enum Framer {
 }
 
 impl Framer {
-    /// `bytes` are all bytes since the last frame's end. After a frame the next call starts afresh behind it; after
-    /// [`Progress::TooLong`] and [`Progress::Malformed`] there is no next call.
+    /// Searches for the end of the message. `bytes` must be all bytes after the last frame. After a frame the next call
+    /// begins behind it. Must not be called again after [`Progress::TooLong`] or [`Progress::Malformed`].
     pub fn advance(&mut self, bytes: &[u8]) -> Progress {
         match self {
             Framer::Line(framer) => framer.advance(bytes),
@@ -223,8 +228,8 @@ impl Framer {
         }
     }
 
-    /// Something else than the bytes says that nothing more of this message comes: the end of the stream, or a pause.
-    /// `None`: it is not whole, and will not be.
+    /// Returns the message when something other than its bytes says that nothing more of it comes: the end of the
+    /// stream, or a pause. Returns `None` if the message is incomplete and will stay so.
     pub fn end(&self, bytes: &[u8]) -> Option<Frame> {
         match self {
             Framer::Whole(framer) => framer.end(bytes),
@@ -276,7 +281,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a framing can write is read back as the same messages, however it is cut on the way.
+        /// All messages that a framing can write are read back unchanged, however the stream is cut.
         #[test]
         fn encoded_messages_are_read_back(
             payloads in proptest::collection::vec("[a,:0-2\r\n\0]{0,8}", 1..6),
@@ -298,7 +303,8 @@ mod tests {
         }
     }
 
-    /// What is read back of a payload: a terminator at its end is the framing's, and every line of several has its end.
+    /// Returns the payload as it is read back: a terminator at its end belongs to the framing, and each of several
+    /// lines has an end.
     fn with_end(framing: Framing, payload: &[u8]) -> Vec<u8> {
         match framing {
             Framing::Line => payload.strip_suffix(b"\n").unwrap_or(payload).to_vec(),

@@ -1,11 +1,11 @@
-//! A message is a netstring: its length in decimal digits, a colon, its bytes, a comma. `5:hello,` is `hello`, `0:,` is
-//! empty. (D. J. Bernstein, <https://cr.yp.to/proto/netstrings.txt>; a length has no leading zeros.)
+//! Netstrings: the length in decimal digits, a colon, the bytes, a comma. `5:hello,` is `hello`, and `0:,` is empty.
+//! (D. J. Bernstein, <https://cr.yp.to/proto/netstrings.txt>; a length has no leading zeros.)
 
 use std::io::Write;
 
 use super::{Frame, Progress};
 
-/// Reads one netstring after another.
+/// A framer for netstrings.
 #[derive(Debug, Clone)]
 pub struct NetstringFramer {
     longest: usize,
@@ -14,16 +14,16 @@ pub struct NetstringFramer {
 
 #[derive(Debug, Clone, Copy)]
 enum State {
-    /// So many digits of the length have been read, and say so much.
+    /// The length has this number of digits so far, and this value.
     Length { digits: usize, value: usize },
-    /// The message begins there and has so many bytes.
+    /// The message begins at `start` and has `length` bytes.
     Message { start: usize, length: usize },
 }
 
 const AT_THE_START: State = State::Length { digits: 0, value: 0 };
 
 impl NetstringFramer {
-    /// `longest`: how many bytes a message may have, length and comma not counted.
+    /// Returns a framer for messages of at most `longest` bytes, not counting length and comma.
     pub fn new(longest: usize) -> Self {
         NetstringFramer {
             longest,
@@ -31,7 +31,7 @@ impl NetstringFramer {
         }
     }
 
-    /// `bytes` are all bytes since the last frame's end. After a frame the next call starts afresh behind it.
+    /// See [`Framer::advance`](super::Framer::advance).
     pub fn advance(&mut self, bytes: &[u8]) -> Progress {
         while let State::Length { digits, value } = self.state {
             self.state = match bytes.get(digits).copied() {
@@ -85,13 +85,13 @@ pub fn encode(payload: &[u8], wire: &mut Vec<u8>) {
     wire.extend_from_slice(END);
 }
 
-/// Appends the beginning of a netstring of so many bytes, which the caller lets follow, and behind them [`END`].
+/// Appends the beginning of a netstring of `length` bytes. The caller must append these bytes and then [`END`].
 pub fn begin(length: usize, wire: &mut Vec<u8>) {
     // Writing to a vector cannot fail.
     let _ = write!(wire, "{length}:");
 }
 
-/// What a netstring ends with.
+/// The last byte of a netstring.
 pub const END: &[u8] = b",";
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
-//! Netstrings in pieces: what has come of one is told before its end has, so one may be longer than any buffer.
+//! Netstrings in pieces: the bytes of a netstring are returned before its end has arrived, so it may be longer than any
+//! buffer.
 //!
-//! For streams in which a netstring is not a message but a piece of something longer. What a netstring is, [`netstring`] says.
-//!
-//! [`netstring`]: super::netstring
+//! For streams in which a netstring is not a message but a piece of something longer. [`netstring`](super::netstring)
+//! describes their syntax.
 
 use std::ops::Range;
 
-/// Reads one netstring after another. No byte is looked at twice, and none is kept.
+/// A reader of netstrings. It looks at each byte once and keeps none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct NetstringPieces {
     state: State,
@@ -14,11 +14,11 @@ pub struct NetstringPieces {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// So many digits of the length have been read, and say so much.
+    /// The length has this number of digits so far, and this value.
     Length { digits: u32, value: u64 },
-    /// So many bytes are still to come.
+    /// This number of bytes of data is still to come.
     Data { left: u64 },
-    /// It is to end.
+    /// The comma is still to come.
     Comma,
 }
 
@@ -28,25 +28,26 @@ impl Default for State {
     }
 }
 
-/// What was found in the bytes at hand.
+/// The result of reading some bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
-    /// All of them are read, and nothing is due.
+    /// All bytes are read, and no piece is complete.
     NeedMore,
-    /// Some of the present netstring, at this place of the bytes. Never empty.
+    /// A part of the present netstring, as a range of the given bytes. Never empty.
     Data(Range<usize>),
     /// The present netstring has ended.
     End,
-    /// It is longer than allowed.
+    /// The present netstring is longer than allowed.
     TooLong,
-    /// This is no netstring; why not.
+    /// The bytes are no netstring, for this reason.
     Malformed(&'static str),
 }
 
 impl NetstringPieces {
-    /// Reads on, up to the next piece; how many bytes that took. To be called again with the rest until it says
-    /// [`Piece::NeedMore`]. The present netstring may have `longest` bytes. After [`Piece::TooLong`] and
-    /// [`Piece::Malformed`], whose byte is not taken, the stream means nothing any more.
+    /// Reads up to the next piece, and returns the number of bytes that were read and the piece. Must be called again
+    /// with the remaining bytes until it returns [`Piece::NeedMore`]. The present netstring may have `longest` bytes.
+    /// After [`Piece::TooLong`] and [`Piece::Malformed`], whose byte does not count as read, the rest of the stream has
+    /// no meaning.
     pub fn advance(&mut self, bytes: &[u8], longest: u64) -> (usize, Piece) {
         let mut at = 0;
         while let Some(byte) = bytes.get(at).copied() {
@@ -100,7 +101,8 @@ mod tests {
     use super::super::{Frame, Progress};
     use super::*;
 
-    /// All netstrings of a stream, and how it ends: in the middle of one that has begun with so many bytes, or not at all.
+    /// Returns all whole netstrings of a stream, the bytes of an unfinished one, and the error that ended the reading,
+    /// if any.
     fn read<'a>(longest: u64, pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Vec<u8>>, Vec<u8>, Option<Piece>) {
         let (mut reader, mut strings, mut begun) = (NetstringPieces::default(), Vec::new(), Vec::new());
         for bytes in pieces {

@@ -1,28 +1,28 @@
-//! A message is everything up to a NUL byte, as `find -print0` and `xargs -0` have it. A LF in it is a byte like any other.
+//! Messages that end in a NUL byte, as `find -print0` writes and `xargs -0` reads them. A LF is an ordinary byte.
 
 use super::terminated::{self, Terminated};
 use super::{Progress, Unfit};
 
-/// Finds one NUL after another.
+/// A framer for messages that end in a NUL.
 #[derive(Debug, Clone)]
 pub struct NulFramer(Terminated);
 
 impl NulFramer {
-    /// `longest`: how many bytes a message may have, its NUL not counted.
+    /// Returns a framer for messages of at most `longest` bytes, not counting the NUL.
     pub fn new(longest: usize) -> Self {
         NulFramer(Terminated::by(0, longest))
     }
 
-    /// `bytes` are all bytes since the last frame's end. After a frame the next call starts afresh behind it.
+    /// See [`Framer::advance`](super::Framer::advance).
     pub fn advance(&mut self, bytes: &[u8]) -> Progress {
         self.0.advance(bytes)
     }
 }
 
-/// Appends a message with a NUL at its end.
+/// Appends a message and a NUL.
 ///
 /// # Errors
-/// There is one within.
+/// The message holds a NUL before its end.
 pub fn encode(payload: &[u8], wire: &mut Vec<u8>) -> Result<(), Unfit> {
     terminated::encode(payload, 0, Unfit("holds a NUL byte"), wire)
 }

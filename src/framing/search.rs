@@ -1,28 +1,28 @@
-//! One known line among others: what a worker prints when it is ready, behind whatever it says before.
+//! The search for one known line among others: the line that a worker prints when it is ready, after any other output.
 //!
-//! The lines before may be of any length and number: of each, no more is remembered than whether it can still become
-//! the one that is waited for.
+//! The other lines may be of any length and number. No more is remembered of a line than whether it can still become
+//! the wanted one.
 
 use std::mem;
 
-/// Looks through a stream for one line. White space at the ends of lines, a CR among it, does not count.
+/// The search for one line in a stream. White space at the ends of lines, including a CR, does not count.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LineSearch {
     wanted: Vec<u8>,
     line: Line,
 }
 
-/// The line that has begun and not ended.
+/// The state of the line that has begun and not ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Line {
-    /// So far it is the first so many bytes of the one wanted; or all of them, and white space.
+    /// The line is the first bytes of the wanted one, this number of them; or all of them, and white space.
     Same(usize),
-    /// It is another one.
+    /// The line differs from the wanted one.
     Other,
 }
 
 impl LineSearch {
-    /// For `wanted`, given without its line end.
+    /// Returns a search for `wanted`, which is given without its line end.
     pub fn new(wanted: &[u8]) -> Self {
         LineSearch {
             wanted: wanted.trim_ascii_end().to_vec(),
@@ -30,8 +30,8 @@ impl LineSearch {
         }
     }
 
-    /// More of the stream. How many of these bytes lie before and in the line, its LF included, once it has come; the next
-    /// search begins behind it.
+    /// Searches more of the stream. Once the line has arrived, returns the number of these bytes up to its end,
+    /// including the LF. The next call begins a new search.
     pub fn advance(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut taken = 0;
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
@@ -46,7 +46,7 @@ impl LineSearch {
         None
     }
 
-    /// What the line is with `text` behind it.
+    /// Returns the state of the line when `text` is added to it.
     fn continued(&self, text: &[u8]) -> Line {
         let Line::Same(length) = self.line else {
             return Line::Other;

@@ -1,6 +1,7 @@
-//! What signals are called in messages: by their names without SIG, as signal(7) has them.
+//! The names of signals in messages, without SIG, as in signal(7).
 
-/// signal(7), the numbers of most machines that Linux runs on. One that has others is caught by a test.
+/// The signals of signal(7) with the numbers of most machines that Linux runs on. A test fails on a machine with other
+/// numbers.
 pub const SIGNALS: [(i32, &str); 31] = [
     (1, "HUP"),
     (2, "INT"),
@@ -35,28 +36,29 @@ pub const SIGNALS: [(i32, &str); 31] = [
     (31, "SYS"),
 ];
 
-/// Further names of some of them, as other programs say them.
+/// Further names of some signals, as other programs use them.
 const ALIASES: [(i32, &str); 3] = [(6, "IOT"), (17, "CLD"), (29, "POLL")];
 
-/// Those that the client of an exec door passes on to its program: to ask it to end, or for whatever it does at them.
+/// The signals that the client of an exec door passes on to its program: those that ask it to end, and those whose
+/// meaning the program chooses.
 pub const PASSED_ON: [i32; 6] = [HUP, INT, QUIT, USR1, USR2, TERM];
 
-/// To end, or to begin anew.
+/// Hang-up: end, or start again.
 pub const HUP: i32 = 1;
-/// To end: control-C.
+/// Interrupt (control-C): end.
 pub const INT: i32 = 2;
-/// To end: control-\.
+/// Quit (control-\): end.
 pub const QUIT: i32 = 3;
-/// Whatever the program makes of it.
+/// Its meaning is up to the program.
 pub const USR1: i32 = 10;
-/// Whatever the program makes of it.
+/// Its meaning is up to the program.
 pub const USR2: i32 = 12;
-/// The answer to a write to a pipe without a reader.
+/// The signal for a write to a pipe without a reader.
 pub const PIPE: i32 = 13;
-/// To end.
+/// Terminate: end.
 pub const TERM: i32 = 15;
 
-/// The name of a signal; `None` for one that has none, such as those for real time.
+/// Returns the name of a signal, or `None` for one without a name, such as a real-time signal.
 pub fn name_of(number: i32) -> Option<&'static str> {
     SIGNALS
         .iter()
@@ -64,7 +66,7 @@ pub fn name_of(number: i32) -> Option<&'static str> {
         .map(|(_, name)| *name)
 }
 
-/// The number of the signal of this name.
+/// Returns the number of the signal with this name.
 pub fn number_of(name: &[u8]) -> Option<i32> {
     SIGNALS
         .iter()

@@ -1,8 +1,9 @@
-//! A message up to a byte that ends it and stands nowhere else: what [`line`](super::line) and [`nul`](super::nul) share.
+//! Messages that end in a byte which they cannot hold: the common part of [`line`](super::line) and
+//! [`nul`](super::nul).
 
 use super::{Frame, Progress, Unfit};
 
-/// Finds one such byte after another.
+/// A framer for messages that end in such a byte.
 #[derive(Debug, Clone)]
 pub(super) struct Terminated {
     end: u8,
@@ -39,7 +40,8 @@ impl Terminated {
     }
 }
 
-/// A message that ends in `end` already is not given a second one; `unfit` is what is wrong with one that holds it before.
+/// Appends a message and the byte `end`. A message that already ends in it is not given a second one. Returns `unfit`
+/// if the message holds it earlier.
 pub(super) fn encode(payload: &[u8], end: u8, unfit: Unfit, wire: &mut Vec<u8>) -> Result<(), Unfit> {
     let text = match payload.split_last() {
         Some((last, before)) if *last == end => before,

@@ -1,9 +1,9 @@
-//! For the tests of this room: a stream cut into pieces, and what a framer makes of it.
+//! Helpers for the tests of this room: a stream is cut into pieces and given to a framer.
 
 use super::{Framer, Progress};
 
-/// The payloads of all frames of a stream that comes in pieces of these lengths, the rest at once; then how many bytes are
-/// left of an unfinished one, or why the framer gave up.
+/// Returns the payloads of all frames of a stream that arrives in pieces of the lengths `cuts` and then the rest at
+/// once; and the number of bytes left of an unfinished message, or the error of the framer.
 pub(super) fn cut_frames(mut framer: Framer, stream: &[u8], cuts: &[usize]) -> (Vec<Vec<u8>>, Result<usize, Progress>) {
     let (mut held, mut frames, mut fed) = (Vec::new(), Vec::new(), 0);
     for cut in cuts.iter().copied().chain([stream.len().max(1)]) {
@@ -28,7 +28,7 @@ pub(super) fn cut_frames(mut framer: Framer, stream: &[u8], cuts: &[usize]) -> (
     (frames, Ok(held.len()))
 }
 
-/// What `framer` makes of the stream when it comes whole is what it makes of it however it is cut.
+/// Checks that a stream in pieces gives the same result as the whole stream at once.
 #[track_caller]
 pub(super) fn check_cuts(framer: &Framer, stream: &[u8], cuts: &[usize]) {
     let whole = cut_frames(framer.clone(), stream, &[]);

@@ -1,23 +1,23 @@
-//! A message has its length in front: four bytes, the most significant first, which do not count themselves.
+//! Messages with their length in front: four bytes, the most significant first. The length does not count these bytes.
 
 use super::{Frame, Progress, Unfit};
 
-/// How many bytes tell the length.
+/// The number of bytes of the length.
 const HEAD: usize = 4;
 
-/// Reads one message after another. It looks at no byte but those of the length, so it has nothing to remember.
+/// A framer for messages with their length in front. It looks only at the bytes of the length, so it has no state.
 #[derive(Debug, Clone)]
 pub struct U32beFramer {
     longest: usize,
 }
 
 impl U32beFramer {
-    /// `longest`: how many bytes a message may have, those of its length not counted.
+    /// Returns a framer for messages of at most `longest` bytes, not counting those of the length.
     pub fn new(longest: usize) -> Self {
         U32beFramer { longest }
     }
 
-    /// `bytes` are all bytes since the last frame's end. After a frame the next call starts afresh behind it.
+    /// See [`Framer::advance`](super::Framer::advance).
     pub fn advance(&mut self, bytes: &[u8]) -> Progress {
         let Some(head) = bytes.first_chunk::<HEAD>() else {
             return Progress::NeedMore;
@@ -40,7 +40,7 @@ impl U32beFramer {
 /// Appends a message with its length in front.
 ///
 /// # Errors
-/// It is longer than four bytes can say.
+/// The message is longer than four bytes of length can express.
 pub fn encode(payload: &[u8], wire: &mut Vec<u8>) -> Result<(), Unfit> {
     let length = u32::try_from(payload.len()).map_err(|_| Unfit("is longer than four bytes of length can say"))?;
     wire.extend_from_slice(&length.to_be_bytes());
@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn a_message_that_is_too_long_is_refused_by_its_length() {
         assert_eq!(first(3, b"\0\0\0\x04"), Progress::TooLong);
-        // A line, taken for a length.
+        // Text that is read as a length.
         assert_eq!(first(1 << 30, b"GET /"), Progress::TooLong);
     }
 

@@ -1,20 +1,21 @@
-//! A message is all that comes: its end is told by something else than its bytes, the end of the stream or a pause.
+//! Messages whose end is not in their bytes: the end of the stream or a pause ends them.
 
 use super::{Frame, Progress};
 
-/// Watches over the length alone.
+/// A framer that checks only the length.
 #[derive(Debug, Clone)]
 pub struct WholeFramer {
     longest: usize,
 }
 
 impl WholeFramer {
-    /// `longest`: how many bytes a message may have.
+    /// Returns a framer for messages of at most `longest` bytes.
     pub fn new(longest: usize) -> Self {
         WholeFramer { longest }
     }
 
-    /// `bytes` are all that have come. Never a frame.
+    /// Returns [`Progress::TooLong`] or [`Progress::NeedMore`], never a frame. `bytes` must be all bytes that have
+    /// arrived.
     pub fn advance(&mut self, bytes: &[u8]) -> Progress {
         if bytes.len() > self.longest {
             Progress::TooLong
@@ -23,7 +24,7 @@ impl WholeFramer {
         }
     }
 
-    /// Nothing more comes. `None`: it is longer than allowed.
+    /// Returns the message, after whose bytes nothing more comes, or `None` if it is longer than allowed.
     pub fn end(&self, bytes: &[u8]) -> Option<Frame> {
         let length = bytes.len();
         (length <= self.longest).then_some(Frame {

@@ -1,7 +1,7 @@
 //! Repeated events are logged a few times and then counted, so that a flood does not fill the log.
 //!
 //! Each topic has a window of time. The first few events in it are logged, the others are counted, and the first event
-//! after it carries the count of those that were left out. Pure: the time is an argument.
+//! after it carries the count of the omitted ones. Pure: the time is an argument.
 
 use std::collections::HashMap;
 use std::hash::Hash;
