@@ -1,5 +1,5 @@
-//! What the daemon owes to the processes that its doors start, whichever door it was: one [guard](crate::process::guard), and
-//! an end for [what they leave behind](crate::process::descendants).
+//! The daemon's duties towards the processes that its doors start: one [guard](crate::process::guard) for all doors,
+//! and an end for the processes that children [leave behind](crate::process::descendants).
 
 use std::fmt;
 use std::time::Instant;
@@ -17,7 +17,7 @@ use crate::reactor::Reactor;
 use crate::reactor::helper::{Mailbox, Sender};
 use crate::stats::throttle::{Throttle, Verdict};
 
-/// So many answers of threads wait for the loop.
+/// The number of results from threads that may wait for the loop.
 const ANSWERS: usize = 64;
 
 pub(super) struct Children {
@@ -30,7 +30,7 @@ pub(super) struct Children {
     throttle: Throttle<Topic>,
 }
 
-/// The topics of messages that are throttled.
+/// The topics of log messages that are throttled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Topic {
     LeftBehind,
@@ -46,11 +46,11 @@ impl fmt::Display for Topic {
     }
 }
 
-/// The guard, and the control group of all children where there can be one; to be called before the daemon has much memory,
-/// threads, or a socket.
+/// Starts the guard, with a control group for all children where there can be one. Must be called before the daemon has
+/// much memory, threads or a socket.
 ///
 /// # Errors
-/// It cannot be started.
+/// The guard cannot be started.
 pub(super) fn start_guard() -> Result<Guard, Error> {
     let group = match ControlGroup::make() {
         Ok(group) => {
@@ -94,12 +94,12 @@ impl Children {
         })
     }
 
-    /// For the doors.
+    /// Returns the list on which the doors register their children.
     pub(super) fn watch_list(&self) -> WatchList {
         self.guard.watch_list()
     }
 
-    /// When they are to be [looked after](Self::run_due_work) at the latest.
+    /// Returns the time at which [`run_due_work`](Self::run_due_work) must be called at the latest.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let deadlines = [
             self.guard.deadline(),
@@ -109,7 +109,8 @@ impl Children {
         deadlines.into_iter().flatten().min()
     }
 
-    /// After each turn: does what has become due. `successor`: a child that is the daemon's own affair.
+    /// Does everything that has become due. Must be called after each turn of the loop. `successor` is a child that
+    /// neither a door nor the guard accounts for.
     pub(super) fn run_due_work(&mut self, now: Instant, successor: Option<Pid>) {
         while let Some(reading) = self.mailbox.take() {
             self.orphans.handle_reading(reading, now);
@@ -128,7 +129,7 @@ impl Children {
         }
     }
 
-    /// Some child has changed.
+    /// Checks the guard and reaps orphans. Must be called when some child has changed its state (SIGCHLD).
     pub(super) fn handle_sigchld(&mut self, now: Instant, successor: Option<Pid>) {
         self.check_guard(now);
         self.orphans.reap_exited(now, is_ours(self.guard.pid(), successor));
@@ -159,7 +160,7 @@ impl Children {
         }
     }
 
-    /// Also to be called when there is reason to try again what has failed.
+    /// Replaces or resumes the guard if necessary. Should also be called when a failed start may succeed now.
     pub(super) fn check_guard(&mut self, now: Instant) {
         match self.guard.check(now) {
             GuardStatus::Running => {}
@@ -179,13 +180,13 @@ impl Children {
         }
     }
 
-    /// The daemon ends, and has no door any more.
+    /// Ends all orphans. Must be called at the end of the daemon, after its last door.
     pub(super) fn finish(&mut self, successor: Option<Pid>) {
         self.orphans.finish(is_ours(self.guard.pid(), successor));
     }
 }
 
-/// Those are neither workers nor orphans.
+/// Returns a predicate for children that are neither started by a door nor orphans.
 fn is_ours(guard: Option<Pid>, successor: Option<Pid>) -> impl Fn(Pid) -> bool {
     move |pid| Some(pid) == guard || Some(pid) == successor
 }

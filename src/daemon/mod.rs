@@ -1,19 +1,20 @@
-//! The composition root: builds doors and listeners, wires the signals, and ends when the last door has.
+//! The composition root: it builds doors and listeners, connects the signals, and ends when the last door has finished.
 //!
-//! The life of a daemon: [`run`] raises the limit on open files, takes over what systemd hands it, opens a door for each
-//! service of the [`Plan`] ([`doors`]) and turns the reactor until all of them have finished. In between it listens to signals:
+//! The life of a daemon: [`run`] raises the limit on open files, takes over sockets from systemd, opens a door for each
+//! service of the [`Plan`] ([`doors`]), and turns the reactor until all of them have finished. In between it handles
+//! signals:
 //!
-//! | signal | what happens |
+//! | signal | effect |
 //! | --- | --- |
-//! | CHLD | the guard, and what children leave behind, are looked after ([`children`]) |
-//! | USR1 | every door's statistics go to standard output |
-//! | USR2 | every door's inner state does |
-//! | HUP | the configuration file is read again, and what it names is looked at ([`reload`]); what has changed is applied, every door rolls |
-//! | TERM, INT | every door drains; the second one hurries |
-//! | URG | the program is started anew and given the listening sockets; once it serves, every door drains ([`upgrade`]) |
+//! | CHLD | the guard is checked, and processes that children have left behind are reaped ([`children`]) |
+//! | USR1 | every door's statistics are printed to standard output |
+//! | USR2 | every door's inner state is printed |
+//! | HUP | the configuration file and everything that it names are read again ([`reload`]); changes are applied, and every door rolls |
+//! | TERM, INT | every door drains; at the second signal, requests under way are aborted |
+//! | URG | a new process of the program is given the listening sockets; once it serves, every door drains ([`upgrade`]) |
 //!
-//! What holds: a reload is applied whole or not at all; what the daemon says ([`output`]) never makes it wait for its
-//! reader. What does not belong here: what any of this means to a door.
+//! Invariants: a reload is applied as a whole or not at all, and printing ([`output`]) never makes the daemon wait for
+//! a reader. The meaning of all this to a door does not belong here.
 
 mod children;
 mod doors;
@@ -52,22 +53,22 @@ use survey::Surveyed;
 use upgrade::candidate::{Candidate, Invitation};
 use upgrade::predecessor::Upgrade;
 
-/// What a daemon is to run.
+/// Everything that a daemon is to run.
 #[derive(Debug)]
 pub struct Plan {
-    /// The services, by their options. At least one.
+    /// The options of the services, at least one.
     pub services: Vec<Options>,
-    /// The file they were read from, to be read again at HUP; `None`: they came from the command line.
+    /// The file from which they were read, which is read again at HUP; `None` if they came from the command line.
     pub source: Option<Source>,
-    /// What the log has been told, which the file may have a say in.
+    /// The settings of the log, some of which the file may change.
     pub log: LogSettings,
 }
 
-/// A daemon at work.
+/// A running daemon.
 struct Daemon {
     reactor: Reactor<dyn Door>,
     doors: Doors,
-    /// Behind the doors, so that they are gone before the guard is.
+    /// Dropped after the doors, so that the guard outlives them.
     children: Children,
     reloader: Reloader,
     log: LogSettings,
@@ -76,21 +77,22 @@ struct Daemon {
     start: Start,
     shutdown: Shutdown,
     upgrade: Upgrade,
-    /// While this daemon is about to take another's place; it accepts nobody yet.
+    /// Present while this daemon is about to take the place of another one and accepts no clients yet.
     candidate: Option<Candidate>,
 }
 
-/// How far the daemon has been told to end.
+/// The progress of the daemon's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shutdown {
     NotBegun,
-    /// A successor serves; what was accepted before is finished.
+    /// A successor serves, and this daemon finishes the clients that it has accepted.
     HandedOver,
     Draining,
     Aborting,
 }
 
-/// Whether this process was started as some daemon's guard; then it has been that, and ends now.
+/// Runs the life of a guard if this process was started as one. Returns true when that is over, and the process must
+/// end.
 #[must_use]
 pub fn was_guard(arguments: &[OsString]) -> bool {
     arguments.len() == 1 && arguments.first().is_some_and(|name| guard::called_as_guard(name)) && guard::live_as_guard()
@@ -99,7 +101,7 @@ pub fn was_guard(arguments: &[OsString]) -> bool {
 /// Runs the services of a plan until a signal ends them.
 ///
 /// # Errors
-/// What kept the daemon from starting, or from going on.
+/// The reason why the daemon could not start, or could not go on.
 pub fn run(plan: Plan) -> Result<(), Error> {
     let invitation = Invitation::from_environment()?;
     let predecessor = invitation.as_ref().map(Invitation::predecessor);
@@ -115,7 +117,7 @@ pub fn run(plan: Plan) -> Result<(), Error> {
     let (candidate, handed_over, inherited, places) = match invitation {
         None => (None, HandedOver::default(), doors::inherited(), Places::new()),
         Some(invitation) => {
-            // A predecessor has raised its own, and this process began with that.
+            // A predecessor has raised its own limit, and this process inherited the raised one.
             limit.original = invitation.terms.open_files;
             let candidate = Candidate::new(invitation.terms, &reactor)?;
             (Some(candidate), invitation.sockets, invitation.given, invitation.places)
@@ -151,7 +153,7 @@ pub fn run(plan: Plan) -> Result<(), Error> {
 
 impl Daemon {
     fn serve(&mut self) -> Result<(), Error> {
-        // Doors that are ready from the start bring no event that would tell.
+        // Doors that are ready from the start cause no event.
         self.advance_candidacy()?;
         self.report_start();
         while !self.doors.remove_finished(&mut self.reactor) {
@@ -173,7 +175,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// When something is to be looked after that brings no event.
+    /// Returns the time at which something must be done that no event announces.
     fn deadline(&self) -> Option<Instant> {
         let reading = self.reloader.deadline();
         let start = self.start.deadline(&self.notifier);
@@ -192,7 +194,7 @@ impl Daemon {
             SIGHUP => self.handle_hup(),
             SIGTERM | SIGINT => self.shut_down(),
             SIGURG => self.upgrade(),
-            // No other signal was asked for.
+            // No other signal is registered.
             _ => {}
         }
     }
@@ -232,7 +234,7 @@ impl Daemon {
         }
     }
 
-    /// The file has been read, where there is one: what has changed is applied, and every worker replaced, as HUP asked for.
+    /// If a reload is complete, applies its changes and replaces every worker, as HUP asks for.
     fn apply_finished_reload(&mut self) {
         if let Some(read) = self.reloader.take_outcome(Instant::now(), &self.doors) {
             self.apply_reload(read);

@@ -1,11 +1,11 @@
-//! Telling systemd how things stand: sd_notify(3), a datagram to the socket named in `NOTIFY_SOCKET`.
+//! Messages to systemd about the state of the daemon: sd_notify(3), a datagram to the socket named in `NOTIFY_SOCKET`.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use nix::time::{ClockId, clock_gettime};
 
-/// A status of more characters than this is cut.
+/// The number of characters after which a status is cut.
 const LONGEST_STATUS: usize = 1024;
 
 #[derive(Debug)]
@@ -14,8 +14,8 @@ pub(super) struct Notifier {
     reported: Reported,
 }
 
-/// How far a service manager knows this daemon to be. A reload before the end of the start is not told: its end would be taken
-/// for that of the start.
+/// The state of this daemon as the service manager knows it. A reload during the start is not reported, because its end
+/// would be taken for the end of the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reported {
     Nothing,
@@ -24,7 +24,7 @@ enum Reported {
 }
 
 impl Notifier {
-    /// Where there is no service manager that wants to know, every call does nothing.
+    /// Returns a notifier for the socket that the environment names. Without such a socket, every call does nothing.
     pub(super) fn from_environment() -> Self {
         let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
             return Notifier {
@@ -52,43 +52,44 @@ impl Notifier {
         }
     }
 
-    /// Whether systemd watches this process and listens to nothing that it says: to such a one the end of this process is
-    /// the end of the service, whoever serves in its place.
+    /// Returns true if systemd watches this process without listening to notifications. Then the end of this process
+    /// ends the service, even if a successor serves.
     pub(super) fn is_watched_without_notify(&self) -> bool {
         self.to.is_none()
             && was_started_by_systemd(std::env::var("SYSTEMD_EXEC_PID").ok().as_deref(), std::process::id())
     }
 
-    /// Whether anybody listens.
+    /// Returns true if there is a service manager to notify.
     pub(super) fn is_connected(&self) -> bool {
         self.to.is_some()
     }
 
-    /// The start is over.
+    /// Reports that the start is over.
     pub(super) fn report_ready(&mut self) {
         self.reported = Reported::Ready;
         self.send("READY=1");
     }
 
-    /// The start is over, and it knows that from a predecessor.
+    /// Assumes that the start is over, because a predecessor has reported it.
     pub(super) fn assume_ready(&mut self) {
         self.reported = Reported::Ready;
     }
 
-    /// How things stand, in words: one line.
+    /// Reports the state of the daemon in words, as one line.
     pub(super) fn report_status(&self, text: &str) {
         let text: String = text.chars().take(LONGEST_STATUS).filter(|c| !c.is_control()).collect();
         self.send(&format!("STATUS={text}"));
     }
 
-    /// What was told by [`report_reloading`](Self::report_reloading) is over.
+    /// Reports the end of the reload or upgrade that [`report_reloading`](Self::report_reloading) has announced.
     pub(super) fn report_reloaded(&mut self) {
         if self.reported == Reported::Reloading {
             self.report_ready();
         }
     }
 
-    /// HUP was taken up. `Type=notify-reload` wants the time on the monotonic clock with it.
+    /// Reports the begin of a reload or an upgrade. `Type=notify-reload` requires the time on the monotonic clock with
+    /// it.
     pub(super) fn report_reloading(&mut self) {
         if self.reported == Reported::Nothing {
             return;
@@ -100,13 +101,13 @@ impl Notifier {
         }
     }
 
-    /// TERM was taken up.
+    /// Reports that the daemon is about to end.
     pub(super) fn report_stopping(&self) {
         self.send("STOPPING=1");
     }
 
-    /// Another process serves now, and is the one to be watched. In one message, because the service manager may listen to
-    /// none but the process that it watches; and the last one, for the same reason.
+    /// Reports that another process serves and is to be watched. All of it is one message, because the service manager
+    /// may listen only to the process that it watches. For the same reason it is the last message.
     pub(super) fn hand_over(&mut self, successor: i32) {
         self.send(&format!("MAINPID={successor}\nREADY=1"));
         self.to = None;
@@ -123,7 +124,8 @@ impl Notifier {
     }
 }
 
-/// `SYSTEMD_EXEC_PID` (systemd.exec(5)) is inherited by all that a service starts; only the service's own process is meant.
+/// Returns true if `exec_pid` is this process. `SYSTEMD_EXEC_PID` (systemd.exec(5)) is inherited by all processes that
+/// a service starts, and names only the first one.
 fn was_started_by_systemd(exec_pid: Option<&str>, own_pid: u32) -> bool {
     exec_pid.and_then(|pid| pid.parse().ok()) == Some(own_pid)
 }
@@ -133,7 +135,7 @@ mod tests {
     use super::*;
 
     impl Notifier {
-        /// One with whom it speaks to, who does not wait.
+        /// Returns a notifier and the socket that receives its messages, which does not block.
         pub(in crate::daemon) fn for_tests() -> (Self, UnixDatagram) {
             static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
             let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);

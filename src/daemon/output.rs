@@ -1,4 +1,4 @@
-//! Standard output, behind a thread: a reader that does not read must not make the daemon wait.
+//! Standard output, written by a thread, so that a slow reader does not make the daemon wait.
 
 use std::io::Write;
 use std::sync::mpsc::{self, Receiver, SyncSender};
@@ -8,12 +8,12 @@ use nix::sys::signal::SigSet;
 
 use crate::net::standard::Standard;
 
-/// Texts that wait for a slow reader at most; further ones are dropped, with a warning in the log.
+/// The number of texts that may wait for a slow reader. Further texts are dropped, with a warning in the log.
 const WAITING: usize = 16;
-/// How long the end of the daemon waits for what is still to be printed.
+/// The time for which the end of the daemon waits until everything is printed.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// What is printed, until it is dropped.
+/// The writer of standard output. Dropping it waits for texts that are not printed yet.
 #[derive(Debug)]
 pub(super) struct Output {
     texts: Option<SyncSender<String>>,
@@ -26,10 +26,10 @@ impl Output {
         let (texts, to_print) = mpsc::sync_channel::<String>(WAITING);
         let (still_at_work, finished) = mpsc::sync_channel(0);
         let write = move || {
-            // They are the loop's, as for the thread of the log.
+            // Signals are handled by the loop alone.
             let _ = SigSet::all().thread_block();
             for text in to_print {
-                // A closed standard output is nobody's loss: statistics are for whoever reads them.
+                // A closed standard output is no error: nothing but statistics is lost.
                 let _ = Standard::Output.write_all(text.as_bytes());
             }
             drop(still_at_work);
@@ -53,7 +53,7 @@ impl Output {
 impl Drop for Output {
     fn drop(&mut self) {
         self.texts = None;
-        // Nothing is ever sent: this ends when the writer does, or when it has had its time.
+        // Nothing is ever sent on this channel: the wait ends when the writer does, or at its time limit.
         let _ = self.finished.recv_timeout(LAST_WORDS);
     }
 }

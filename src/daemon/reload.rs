@@ -1,10 +1,11 @@
-//! Reading the configuration again, and looking at all that it names ([`survey`](super::survey)), on a thread: files and
-//! directories may lie on a slow disk, and names of users may be looked up over a network, while the loop has requests to
-//! serve.
+//! Reads the configuration again and looks at everything that it names ([`survey`](super::survey)), on a thread: files
+//! and directories may lie on a slow disk, and user names may be looked up over a network, while the loop has requests
+//! to serve.
 //!
-//! A disk may also never answer, and a thread that waits for one cannot be ended. So each attempt has its time: one that is not
-//! over by then is told in the log and left alone, and the next HUP begins another. What a late one comes to is dropped, for
-//! the file may have changed since. Only so many may hang at a time; beyond that a HUP is told why it reads nothing.
+//! A disk may also never answer, and a thread that waits for one cannot be ended. So each attempt has a time limit. An
+//! attempt that exceeds it is reported in the log and left alone, and the next HUP starts another. The result of a late
+//! attempt is dropped, because the file may have changed since. Only a few attempts may hang at a time; beyond that a
+//! HUP reads nothing, and the log says why.
 
 use std::time::{Duration, Instant};
 
@@ -22,14 +23,14 @@ use super::survey::Surveyed;
 
 type Outcome = Result<Surveyed, Error>;
 
-/// How long reading may take. Name services have their own time-outs, which are shorter.
+/// The time limit of one attempt. Name services have time limits of their own, which are shorter.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
-/// So many attempts may hang at a time.
+/// The number of attempts that may hang at a time.
 const MOST_HANGING: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Reloader {
-    /// `None`: there is no file, and what there is is laid out anew.
+    /// The configuration file. If it is `None`, a reload only prepares the programs of the present services again.
     source: Option<Source>,
     sender: Sender<(u64, Outcome)>,
     mailbox: Mailbox<(u64, Outcome)>,
@@ -47,15 +48,16 @@ impl Reloader {
         }
     }
 
-    /// Whether there is a file to be read.
+    /// Returns true if there is a file to read.
     pub(super) fn has_file(&self) -> bool {
         self.source.is_some()
     }
 
-    /// Begins to read the file and to look at what it names.
+    /// Starts a thread that reads the file and looks at everything that it names. If an attempt is under way, another
+    /// one follows it.
     ///
     /// # Errors
-    /// Nothing was started, and why: no thread, or too many hang.
+    /// Nothing was started: there is no thread for it, or too many attempts hang.
     pub(super) fn start(&mut self, now: Instant, doors: &Doors) -> Result<(), Error> {
         let number = match self.attempts.request(now) {
             Request::Begin(number) => number,
@@ -70,9 +72,9 @@ impl Reloader {
         };
         let (survey, sender) = (doors.survey(self.source.clone()), self.sender.clone());
         let read = move || {
-            // Signals are the loop's.
+            // Signals are handled by the loop alone.
             let _ = SigSet::all().thread_block();
-            // The daemon is ending when nobody takes it.
+            // An error: the daemon is ending and takes no result.
             let _ = sender.send((number, survey.make()));
         };
         let started = std::thread::Builder::new().name("reload".to_owned()).spawn(read);
@@ -86,17 +88,18 @@ impl Reloader {
         })
     }
 
-    /// Whether what was started is not finished.
+    /// Returns true while an attempt is under way.
     pub(super) fn is_reading(&self) -> bool {
         self.attempts.under_way.is_some()
     }
 
-    /// When [`take_outcome`](Self::take_outcome) has to be asked, whatever happens.
+    /// Returns the time at which [`take_outcome`](Self::take_outcome) must be called at the latest.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.attempts.under_way.as_ref().map(|attempt| attempt.until)
     }
 
-    /// What was read, once it has been; or that it is not waited for any more.
+    /// Returns the result of an attempt once it is complete, or an error once its time limit is exceeded. Must be
+    /// called after each turn of the loop.
     pub(super) fn take_outcome(&mut self, now: Instant, doors: &Doors) -> Option<Outcome> {
         while let Some((number, outcome)) = self.mailbox.take() {
             match self.attempts.finish(number) {
@@ -118,7 +121,8 @@ impl Reloader {
                     ),
                     "see why a file system that it is on or names, or a name service, does not answer, and send HUP again",
                 );
-                // Somebody has asked since: that attempt's outcome is the one to tell, unless there is none.
+                // There was another request since. The outcome of its attempt is the one to report, unless that cannot
+                // start.
                 if again && self.start(now, doors).is_ok() {
                     log::error!("the configuration cannot be read again: {hangs}");
                     return None;
@@ -129,12 +133,12 @@ impl Reloader {
     }
 }
 
-/// Which attempts there are. Decides when one begins and whose outcome counts.
+/// The record of all attempts. Decides when an attempt starts and whether its outcome counts.
 #[derive(Debug, Default)]
 struct Attempts {
     started: u64,
     under_way: Option<Attempt>,
-    /// How many are not waited for any more, and have not come to their end.
+    /// The number of attempts that have exceeded their time limit and not ended.
     hanging: usize,
 }
 
@@ -142,14 +146,14 @@ struct Attempts {
 struct Attempt {
     number: u64,
     until: Instant,
-    /// The file may have changed since it began: it is to be read once more.
+    /// True if the file may have changed since the attempt began, so that another one must follow.
     again: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Request {
     Begin(u64),
-    /// When the one under way is over.
+    /// An attempt is under way, and another one will follow it.
     Postponed,
     TooMany,
 }
@@ -157,9 +161,9 @@ enum Request {
 #[derive(Debug, PartialEq, Eq)]
 enum Arrival {
     InTime,
-    /// It is to be read once more.
+    /// The file may have changed since, and must be read again.
     Outdated,
-    /// Nobody has waited for it.
+    /// The attempt had exceeded its time limit.
     Late,
 }
 
@@ -167,7 +171,7 @@ enum Arrival {
 enum Expiry {
     Nothing,
     Attempt {
-        /// It is to be read once more.
+        /// True if the file may have changed since, and must be read again.
         again: bool,
     },
 }
@@ -190,7 +194,7 @@ impl Attempts {
         Request::Begin(self.started)
     }
 
-    /// An attempt has come to its end, whatever that was.
+    /// Records the end of an attempt, successful or not.
     fn finish(&mut self, number: u64) -> Arrival {
         match self.under_way.take_if(|attempt| attempt.number == number) {
             Some(attempt) if attempt.again => Arrival::Outdated,

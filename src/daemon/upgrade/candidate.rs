@@ -1,4 +1,5 @@
-//! The daemon that was started by another to take its place: makes itself ready, says so, serves when it is told to.
+//! The successor's side of an upgrade, until it serves: it gets ready, says so, and serves when the predecessor says
+//! so.
 
 use std::time::Instant;
 
@@ -13,7 +14,7 @@ use crate::net::inherit::Inherited;
 use crate::process::successor;
 use crate::reactor::Reactor;
 
-/// What the variable has brought.
+/// The contents of the variable by which a predecessor starts its successor.
 #[derive(Debug)]
 pub(in crate::daemon) struct Invitation {
     pub(in crate::daemon) terms: Terms,
@@ -23,15 +24,15 @@ pub(in crate::daemon) struct Invitation {
 }
 
 impl Invitation {
-    /// Whose place is to be taken.
+    /// Returns the process id of the predecessor.
     pub(in crate::daemon) fn predecessor(&self) -> i32 {
         self.terms.parent
     }
 
-    /// `None`: this daemon was started in the ordinary way.
+    /// Returns the invitation in the environment, or `None` if this daemon was started in the ordinary way.
     ///
     /// # Errors
-    /// It was started by a predecessor, and cannot be its successor.
+    /// A predecessor has started this daemon, which cannot be its successor.
     pub(in crate::daemon) fn from_environment() -> Result<Option<Invitation>, Error> {
         let Ok(value) = std::env::var(VARIABLE) else {
             return Ok(None);
@@ -41,7 +42,7 @@ impl Invitation {
         let Some((terms, places, table)) = invitation::parse(&value) else {
             return Err(refused(format!("{VARIABLE} was not written by a program like this")));
         };
-        // Its parent may have been killed at this moment: then there is nothing to take over.
+        // The parent may be killed at this moment. Then there is nothing to take over.
         if !successor::depend_on_parent(terms.parent) {
             return Err(refused(format!(
                 "{VARIABLE} was meant for a child of process {}",
@@ -58,24 +59,24 @@ impl Invitation {
     }
 }
 
-/// A daemon that does not serve yet.
+/// The state of a daemon that is about to take over from its predecessor.
 #[derive(Debug)]
 pub(in crate::daemon) struct Candidate {
     link: Link,
     predecessor: i32,
-    /// It has said that it is ready.
+    /// True once it has told its predecessor that it is ready.
     announced: bool,
-    /// HUP came meanwhile.
+    /// True if HUP was received since the start.
     reload_postponed: bool,
 }
 
 impl Candidate {
-    /// Listens to the predecessor.
+    /// Starts to listen to the predecessor.
     ///
     /// # Errors
-    /// The descriptor is no connection; or no thread.
+    /// The descriptor is no connection, or there is no thread.
     pub(in crate::daemon) fn new(terms: Terms, reactor: &Reactor<dyn Door>) -> Result<Candidate, Error> {
-        // Twice the time, because it is the predecessor that decides by the first half.
+        // Twice the time, because the predecessor decides when half of it is over.
         let by = Instant::now() + terms.time.saturating_mul(2);
         let link = handover::take_over_connection(terms.connection)
             .and_then(|stream| Link::listen(stream, by, None, reactor))
@@ -88,17 +89,18 @@ impl Candidate {
         })
     }
 
-    /// A reload waits until this daemon serves.
+    /// Remembers a HUP, which is handled once this daemon serves.
     pub(in crate::daemon) fn postpone_reload(&mut self) {
         self.reload_postponed = true;
     }
 }
 
 impl Daemon {
-    /// What the candidate can do now: say that it is ready, or serve.
+    /// Tells the predecessor when this daemon is ready, and serves once the predecessor says so. Must be called after
+    /// each turn of the loop.
     ///
     /// # Errors
-    /// The predecessor has ended or given up; or nothing can be accepted.
+    /// The predecessor has ended or given up, or clients cannot be accepted.
     pub(in crate::daemon) fn advance_candidacy(&mut self) -> Result<(), Error> {
         let Some(candidate) = &mut self.candidate else {
             return Ok(());

@@ -1,8 +1,8 @@
-//! A look at the program's file, before it is started.
+//! A check of the program's file before the program is started.
 //!
-//! The start of a successor keeps the loop waiting until its exec, and no watchdog can end a child that the kernel keeps for
-//! the sake of a file system that does not answer. So a thread asks that file system first, for what exec will ask it. One
-//! thread at most is stuck with that: as long as it is, there is no upgrade.
+//! The start of a successor blocks the loop until its exec, and no watchdog can end a child that waits in the kernel
+//! for a file system that does not answer. So a thread reads the file first, as exec will. At most one thread hangs in
+//! that, and while it does, there is no upgrade.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -15,12 +15,12 @@ use crate::doors::Door;
 use crate::reactor::Reactor;
 use crate::reactor::helper::Mailbox;
 
-/// How long the look is waited for.
+/// The time limit of a check.
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);
-/// So much of the file is read: its header, by which exec knows what it is.
+/// The number of bytes that are read: the header by which exec knows the file's format.
 const HEADER: usize = 4096;
 
-/// How far the look at it has come.
+/// The state of the check.
 #[derive(Debug, Default)]
 pub(super) enum FileCheck {
     #[default]
@@ -29,22 +29,22 @@ pub(super) enum FileCheck {
         answer: Mailbox<()>,
         until: Instant,
     },
-    /// It is not waited for any more.
+    /// The check has exceeded its time limit, and its thread has not ended.
     Stuck {
         answer: Mailbox<()>,
     },
 }
 
-/// What has become of a look.
+/// The outcome of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CheckOutcome {
-    /// The file system answers, whatever it says: the start will tell.
+    /// The file system has answered, with the file or with an error. In the latter case the start will report it.
     Answered,
     Overdue,
 }
 
 impl FileCheck {
-    /// Sees whether one that is not waited for any more has ended; true: there is one, and it has not.
+    /// Forgets a check that was stuck and has ended. Returns true if it is still stuck.
     pub(super) fn check_stuck(&mut self) -> bool {
         if let FileCheck::Stuck { answer } = self
             && answer.take().is_some()
@@ -58,7 +58,7 @@ impl FileCheck {
         matches!(self, FileCheck::UnderWay { .. })
     }
 
-    /// When [`take_outcome`](Self::take_outcome) has to be asked, whatever happens.
+    /// Returns the time at which [`take_outcome`](Self::take_outcome) must be called at the latest.
     pub(super) const fn deadline(&self) -> Option<Instant> {
         match self {
             FileCheck::UnderWay { until, .. } => Some(*until),
@@ -66,17 +66,17 @@ impl FileCheck {
         }
     }
 
-    /// Begins one. None may be under way, nor stuck.
+    /// Starts a check. No check may be under way or stuck.
     ///
     /// # Errors
-    /// No thread.
+    /// There is no thread.
     pub(super) fn start(&mut self, program: PathBuf, reactor: &Reactor<dyn Door>, now: Instant) -> io::Result<()> {
         let (sender, answer) = reactor.mailbox(1);
         let look = move || {
-            // Signals are the loop's.
+            // Signals are handled by the loop alone.
             let _ = SigSet::all().thread_block();
             let _ = File::open(program).and_then(|mut file| file.read(&mut [0; HEADER]));
-            // The daemon is ending when nobody takes it.
+            // An error: the daemon is ending and takes no result.
             let _ = sender.send(());
         };
         std::thread::Builder::new().name("look".to_owned()).spawn(look)?;
@@ -85,7 +85,7 @@ impl FileCheck {
         Ok(())
     }
 
-    /// What has become of the one under way, once.
+    /// Returns the outcome of the check under way, once.
     pub(super) fn take_outcome(&mut self, now: Instant) -> Option<CheckOutcome> {
         match std::mem::take(self) {
             FileCheck::UnderWay { answer, .. } if answer.take().is_some() => Some(CheckOutcome::Answered),

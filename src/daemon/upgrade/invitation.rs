@@ -1,10 +1,11 @@
-//! What a successor is told at its start, in one variable of its environment: who its predecessor is, on which descriptor it
-//! hears it, how long it has, which limit on open files its workers get, how many workers each service has at the moment
-//! (one that has grown under load would be too small for it at its minimum), and which sockets it has.
+//! The invitation by which a predecessor starts its successor, in one variable of the environment: the predecessor's
+//! process id, the descriptor of the connection to it, the time until the successor must be ready, the limit on open
+//! files for its workers, the present number of workers of each service (its minimum would be too few for the load),
+//! and the sockets.
 //!
-//! The first line is `1 PARENT CONNECTION MILLISECONDS OPEN-FILES`; then, with tabs, `places NUMBER SERVICE` for each service;
-//! the rest is the table of [`handover`](crate::net::handover).
-//! A variable that names another parent was passed on by mistake; whoever has it refuses to start.
+//! The first line is `1 PARENT CONNECTION MILLISECONDS OPEN-FILES`. Then comes `places NUMBER SERVICE`, separated by
+//! tabs, for each service. The rest is the table of [`handover`](crate::net::handover). A process that finds the
+//! variable with another parent's number has it by mistake, and must refuse to start.
 
 use std::fmt;
 use std::os::fd::RawFd;
@@ -13,23 +14,23 @@ use std::time::Duration;
 use super::super::Places;
 use crate::net::handover::{self, Entry};
 
-/// The variable.
+/// The name of the variable.
 pub(super) const VARIABLE: &str = "IOTCPD_HANDOVER";
-/// What the successor must not have: it is told of those sockets here.
+/// The variables that the successor must not inherit, because the invitation describes those sockets.
 pub(super) const REMOVED_VARIABLES: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
-/// The way of upgrading that this program knows, which both sides must.
+/// The version of the upgrade protocol, which must be the same on both sides.
 const PROTOCOL: &str = "1";
 
-/// The first line.
+/// The first line of the invitation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::daemon) struct Terms {
     /// The predecessor's process id.
     pub(super) parent: i32,
     /// The successor's end of the connection.
     pub(super) connection: RawFd,
-    /// From its start until it has to be ready.
+    /// The time from the successor's start until it must be ready.
     pub(super) time: Duration,
-    /// The soft limit that the first daemon was started with.
+    /// The soft limit on open files that the first daemon was started with.
     pub(in crate::daemon) open_files: u64,
 }
 
@@ -40,20 +41,20 @@ impl fmt::Display for Terms {
     }
 }
 
-/// The lines about the services.
+/// Returns the lines about the services.
 pub(super) fn write_places(places: &Places) -> String {
     let line = |(service, number): &(String, usize)| format!("places\t{number}\t{service}\n");
     places.iter().map(line).collect()
 }
 
-/// A line about a service, and what follows it.
+/// Parses a line about a service, and returns the lines after it as well.
 fn read_places(lines: &str) -> Option<((String, usize), &str)> {
     let (line, rest) = lines.split_once('\n')?;
     let (number, service) = line.strip_prefix("places\t")?.split_once('\t')?;
     Some(((service.to_owned(), number.parse().ok()?), rest))
 }
 
-/// The variable's value as the three parts of an invitation; `None`: it makes no sense.
+/// Parses the variable's value into the three parts of the invitation. Returns `None` if it is malformed.
 pub(super) fn parse(value: &str) -> Option<(Terms, Places, Vec<Entry>)> {
     let (first, mut table) = value.split_once('\n')?;
     let mut words = first.split(' ');

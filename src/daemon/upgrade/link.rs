@@ -1,6 +1,7 @@
-//! The connection between predecessor and successor: single bytes, a deadline for each, the end of either side heard.
+//! The connection between predecessor and successor: messages of one byte, with a deadline for each, and the end of
+//! either side.
 //!
-//! A thread listens, because the loop's sources belong to its services; what it hears comes by mail.
+//! A thread reads it, because the loop's sources belong to its services. Its events arrive in a mailbox.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -12,24 +13,25 @@ use crate::process::successor::Watch;
 use crate::reactor::Reactor;
 use crate::reactor::helper::{Mailbox, Sender};
 
-/// From one word to the next. Neither side has anything to do in between but to say it.
+/// The time limit between two messages. Neither side has anything to do between them but to send the next one.
 const BETWEEN_MESSAGES: Duration = Duration::from_secs(30);
-/// Long enough for a word that is there.
+/// A time-out that is enough to read a message that has arrived.
 const MOMENT: Duration = Duration::from_millis(1);
-/// How long a process may take to be gone once the connection has ended: to say its last words, or to be killed.
+/// The time in which the other process must end once the connection has ended: it may still log its reason, or is being
+/// killed.
 const LAST_MOMENTS: Duration = Duration::from_secs(5);
-/// Words and ends that wait for the loop at most.
+/// The number of events that may wait for the loop.
 const WAITING: usize = 8;
 
-/// What was heard.
+/// An event on the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LinkEvent {
     Message(u8),
     /// The other side has closed the connection, or has ended.
     Closed,
-    /// Nothing was said in time.
+    /// No message arrived in time.
     Overdue,
-    /// The other side's process has ended, or cannot be ended.
+    /// The other side's process has ended, or has not ended in its time.
     ProcessEnded,
 }
 
@@ -40,7 +42,8 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Listens for a first word, `by` this time; and after the end of the connection for that of a process, if one is given.
+    /// Listens for a first message until `by`. After the end of the connection, waits for the end of `process`, if one
+    /// is given.
     pub(super) fn listen(
         stream: UnixStream,
         by: Instant,
@@ -54,7 +57,7 @@ impl Link {
         Ok(Link { stream, mailbox })
     }
 
-    /// Says a word. One that cannot be said reaches nobody, and that is heard by the thread.
+    /// Sends a message. If that fails, the connection has ended, which the thread reports.
     pub(super) fn send(&self, message: u8) {
         let _ = (&self.stream).write_all(&[message]);
     }
@@ -66,7 +69,7 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        // The thread holds a copy, and reads: this ends both.
+        // The thread reads from a copy of the descriptor: this ends both.
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 }
@@ -87,7 +90,7 @@ fn listen(mut stream: UnixStream, mut by: Instant, process: Option<Watch>, sende
         return;
     }
     if let Some(process) = process {
-        // Ended or not: it is not waited for any longer.
+        // Ended or not, the process is not waited for any longer.
         let _ = process.wait(LAST_MOMENTS);
         let _ = sender.send(LinkEvent::ProcessEnded);
     }
@@ -96,7 +99,7 @@ fn listen(mut stream: UnixStream, mut by: Instant, process: Option<Watch>, sende
 fn next_message(stream: &mut UnixStream, by: Instant) -> LinkEvent {
     loop {
         let left = by.saturating_duration_since(Instant::now());
-        // It is listened to once more when the time is over: this process may have been stopped meanwhile.
+        // One more read follows when the time is over, because this process may have been stopped meanwhile.
         if stream.set_read_timeout(Some(left.max(MOMENT))).is_err() {
             return LinkEvent::Overdue;
         }
@@ -106,7 +109,7 @@ fn next_message(stream: &mut UnixStream, by: Instant) -> LinkEvent {
             Ok(0) => return LinkEvent::Closed,
             Err(error) => match error.kind() {
                 ErrorKind::WouldBlock | ErrorKind::TimedOut if left.is_zero() => return LinkEvent::Overdue,
-                // The time is looked at again above.
+                // The time is checked again above.
                 ErrorKind::Interrupted | ErrorKind::WouldBlock | ErrorKind::TimedOut => {}
                 _ => return LinkEvent::Closed,
             },

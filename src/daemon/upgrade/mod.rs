@@ -1,27 +1,31 @@
-//! Binary upgrade: the running daemon starts its program anew, gives it the listening sockets, and goes.
+//! Binary upgrade: the running daemon starts its program again, hands its listening sockets to the new process, and
+//! ends.
 //!
-//! The two are called predecessor and successor. What passes between them, on a connection made for it ([`link`]):
+//! The two processes are called predecessor and successor. They exchange messages on a connection of their own
+//! ([`link`]):
 //!
 //! ```text
 //!  predecessor                                          successor
-//!  URG: looks at the program's file (file_check.rs) and
+//!  URG: checks the program's file (file_check.rs) and
 //!       starts it, as it is now,
 //!       with its sockets and an invitation       ---->  reads flags and file, opens its doors, starts its workers
-//!  serves all the while                                 accepts nobody
+//!  goes on serving                                      accepts no clients
 //!                                                <----  READY: every worker is up
-//!  GO                                            ---->  is independent, takes charge of the socket files, accepts
+//!  GO                                            ---->  becomes independent, takes charge of the socket files, accepts
 //!                                                <----  SERVING
-//!  lets go of the sockets, finishes what it
-//!  has accepted, exits
+//!  closes its sockets, finishes the clients that
+//!  it has accepted, exits
 //! ```
 //!
-//! A socket is never without somebody who accepts: for a moment both do. A client in the backlog waits in the kernel's socket,
-//! which is the same for both; it neither closes nor changes.
+//! At every moment at least one of the two accepts from each socket, and for a moment both do. A client in the backlog
+//! waits in the kernel's socket, which is the same for both and stays open.
 //!
-//! What holds: until GO the successor is a child in hand. If it ends, says anything else or takes too long, it is killed, the
-//! log tells why, and the predecessor serves as if nothing had been; if the predecessor ends, the successor does too. The
-//! decisions are in [`stage`], without I/O; [`predecessor`] and [`candidate`] carry them out; [`invitation`] is what the
-//! successor is told at its start.
+//! Invariant: until GO the successor is a child that can be given up. If it ends, sends an unexpected message or takes
+//! too long, it is killed, the log says why, and the predecessor serves on as before. If the predecessor ends, the
+//! successor does too.
+//!
+//! The decisions are in [`stage`], without I/O. [`predecessor`] and [`candidate`] carry them out, and [`invitation`] is
+//! the information that the successor gets at its start.
 
 pub(super) mod candidate;
 mod file_check;
@@ -30,12 +34,12 @@ mod link;
 pub(super) mod predecessor;
 mod stage;
 
-/// The words on the connection.
+/// The messages on the connection.
 mod message {
-    /// Successor: all my workers are up.
+    /// From the successor: all its workers are up.
     pub(super) const READY: u8 = b'R';
-    /// Predecessor: serve.
+    /// From the predecessor: accept clients.
     pub(super) const GO: u8 = b'G';
-    /// Successor: I accept.
+    /// From the successor: it accepts clients.
     pub(super) const SERVING: u8 = b'S';
 }

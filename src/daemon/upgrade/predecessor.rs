@@ -1,4 +1,4 @@
-//! The daemon that is asked for an upgrade: starts its successor, serves until that one does, and lets go.
+//! The predecessor's side of an upgrade: it starts its successor, serves until the successor does, and then drains.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -17,26 +17,27 @@ use super::stage::{Action, Event, FailureReason, Stage};
 use crate::amount;
 use crate::process::successor::{Image, Inheritance, Successor};
 
-/// What a successor may take to be ready, besides the time that its workers may take.
+/// The time that a successor has to become ready, in addition to the start time-out of its workers.
 const ALLOWANCE: Duration = Duration::from_secs(30);
 
-/// What the daemon keeps for upgrades.
+/// The state of upgrades in a daemon.
 #[derive(Debug)]
 pub(in crate::daemon) struct Upgrade {
-    /// What would be started.
+    /// The program that an upgrade starts.
     image: io::Result<Image>,
     open_files: u64,
-    /// At the file of the image, before it is started.
+    /// The check of the program's file, which precedes its start.
     file_check: FileCheck,
     stage: Stage,
     under_way: Option<(Successor, Link)>,
-    /// What came while it could not be done, and is done when it can.
+    /// True if an upgrade was requested during a reload and must start after it.
     requested: bool,
     reload_postponed: bool,
 }
 
 impl Upgrade {
-    /// `open_files`: the soft limit that the daemon was started with, as its successor is to be told.
+    /// Returns the state without an upgrade. `open_files` is the soft limit that the daemon was started with, for its
+    /// successor.
     pub(in crate::daemon) fn new(open_files: u64) -> Upgrade {
         Upgrade {
             image: Image::of_this_process(),
@@ -49,19 +50,19 @@ impl Upgrade {
         }
     }
 
-    /// Whether a reload has to wait; it is remembered.
+    /// Returns true if a reload must wait for the end of an upgrade, and remembers it in that case.
     pub(in crate::daemon) fn postpone_reload(&mut self) -> bool {
         let postpones = self.stage.is_under_way();
         self.reload_postponed |= postpones;
         postpones
     }
 
-    /// When the upgrade is to be looked after at the latest.
+    /// Returns the time at which [`Daemon::poll_upgrade`] must be called at the latest.
     pub(in crate::daemon) fn deadline(&self) -> Option<Instant> {
         self.file_check.deadline()
     }
 
-    /// The child that is about to take over, or to end.
+    /// Returns the process id of the child that is about to take over, or to end.
     pub(in crate::daemon) fn successor(&self) -> Option<Pid> {
         self.under_way.as_ref().map(|(successor, _)| successor.pid())
     }
@@ -80,7 +81,7 @@ impl Upgrade {
 }
 
 impl Daemon {
-    /// URG.
+    /// Handles URG: starts an upgrade, unless something forbids it.
     pub(in crate::daemon) fn upgrade(&mut self) {
         if let Some(why) = self.upgrade_obstacle() {
             log::warn!("no upgrade: {why}");
@@ -144,7 +145,8 @@ impl Daemon {
         }
     }
 
-    /// What the successor has said by now; and an upgrade that has waited for a reload.
+    /// Handles all messages of the successor, and an upgrade that has waited for a reload. Must be called after each
+    /// turn of the loop.
     pub(in crate::daemon) fn poll_upgrade(&mut self) {
         while let Some(event) = self.upgrade.next_event() {
             self.advance_upgrade(event);
@@ -152,13 +154,13 @@ impl Daemon {
         if let Some(outcome) = self.upgrade.file_check.take_outcome(Instant::now()) {
             self.handle_file_check(outcome);
         }
-        // What waits for a reload has nothing to do before its end.
+        // A requested upgrade has nothing to do before the reload ends.
         if !self.reloader.is_reading() && std::mem::take(&mut self.upgrade.requested) {
             self.upgrade();
         }
     }
 
-    /// This daemon was told to end.
+    /// Gives an upgrade up, because this daemon was told to end.
     pub(in crate::daemon) fn abandon_upgrade(&mut self) {
         self.advance_upgrade(Event::ShutDown);
     }
@@ -252,7 +254,7 @@ impl Daemon {
         let Some((mut successor, _link)) = self.upgrade.under_way.take() else {
             return;
         };
-        // Dropped at the end of this, it is killed if it has closed the connection and stays.
+        // Dropping the successor at the end of this function kills it if it has closed the connection and not ended.
         let status = match successor.reap() {
             Ok(Some(status)) => format!(" ({status})"),
             Ok(None) | Err(_) => String::new(),

@@ -1,40 +1,40 @@
-//! How far an upgrade has gone, as the predecessor sees it: every decision, without I/O.
+//! The stages of an upgrade, as the predecessor sees it: every decision, without I/O.
 //!
 //! ```text
-//!         asked            ready             serving
+//!        requested           ready             serving
 //!  Idle ---------> Starting ------> Deciding ---------> Done
 //!    ^                |                 |
-//!    |                | ended, overdue, confused, told to end
-//!    |      gone      v                 v
+//!    |                | ended, overdue, unexpected message, shut down
+//!    |  process ended v                 v
 //!    +------------- Failing <-----------+
 //! ```
 
 use std::fmt;
 
-/// Where it stands.
+/// The stage of an upgrade.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Stage {
     /// There is no successor.
     #[default]
     Idle,
-    /// It starts up; this daemon serves.
+    /// The successor starts, and this daemon serves.
     Starting,
-    /// It has been told to serve, and has not said that it does; this daemon serves.
+    /// The successor was told to serve and has not confirmed it. This daemon serves.
     Deciding,
-    /// It ends, or has been killed; what is awaited is its end.
+    /// The successor is ending or was killed, and its end is awaited.
     Failing(FailureReason),
-    /// It serves. This daemon only finishes what it has accepted.
+    /// The successor serves. This daemon finishes the clients that it has accepted.
     Done,
 }
 
 /// The reason why an upgrade failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FailureReason {
-    /// The successor has ended, or let go of the connection.
+    /// The successor has ended or closed the connection.
     Ended,
-    /// It took too long.
+    /// The successor took too long.
     Overdue,
-    /// It said what it should not have said.
+    /// The successor sent a message that was not expected.
     UnexpectedMessage,
     /// This daemon was told to end meanwhile.
     ShutDown,
@@ -51,51 +51,51 @@ impl fmt::Display for FailureReason {
     }
 }
 
-/// What has happened.
+/// An event of an upgrade.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Event {
-    /// Somebody wants an upgrade.
+    /// An upgrade was requested.
     Requested,
     /// The successor could not be started.
     NotStarted,
-    /// The successor said READY.
+    /// The successor has sent READY.
     Ready,
-    /// The successor said SERVING.
+    /// The successor has sent SERVING.
     Serving,
-    /// The successor said something else.
+    /// The successor has sent something else.
     UnknownMessage,
     /// The successor has closed the connection.
     Disconnected,
-    /// The successor has not said in time what was awaited.
+    /// The successor has not sent the expected message in time.
     Overdue,
-    /// The successor's process has ended, or will not even when killed.
+    /// The successor's process has ended, or does not end even when killed.
     ProcessEnded,
     /// This daemon was told to end.
     ShutDown,
 }
 
-/// What is to be done.
+/// The action that follows an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
     Nothing,
     /// Start a successor.
     Start,
-    /// There is one already.
+    /// Refuse the request, because an upgrade is under way.
     Refuse,
-    /// Tell it to serve.
+    /// Tell the successor to serve.
     Go,
-    /// Leave the sockets to it, and let it go.
+    /// Leave the sockets to the successor and release it.
     HandOver,
-    /// Kill it; its end is an event.
+    /// Kill the successor. Its end will be an event.
     Kill,
-    /// It may be serving: pass on to it that it is to end.
+    /// Forward TERM to the successor, which may be serving already.
     ForwardTerm,
-    /// Say why there was no upgrade, and do what has waited for its end.
+    /// Log the failure, and do what was postponed until the end of the upgrade.
     Report(FailureReason),
 }
 
 impl Stage {
-    /// What comes of an event, and what is to be done.
+    /// Returns the next stage and the action after an event.
     pub(super) fn handle(self, event: Event) -> (Stage, Action) {
         let fail = |why| (Stage::Failing(why), Action::Kill);
         match (self, event) {
@@ -104,7 +104,7 @@ impl Stage {
             (Stage::Starting, Event::NotStarted) => (Stage::Idle, Action::Nothing),
             (Stage::Starting, Event::Ready) => (Stage::Deciding, Action::Go),
             (Stage::Deciding, Event::Serving) => (Stage::Done, Action::HandOver),
-            // It is about to exit, and may have to say why: it is given a moment for it.
+            // The successor is about to exit and may have to log its reason, so it is given a moment.
             (Stage::Starting | Stage::Deciding, Event::Disconnected) => {
                 (Stage::Failing(FailureReason::Ended), Action::Nothing)
             }
@@ -115,16 +115,17 @@ impl Stage {
             (Stage::Starting, Event::ShutDown) => fail(FailureReason::ShutDown),
             (Stage::Deciding, Event::ShutDown) => (self, Action::ForwardTerm),
             (Stage::Failing(why), Event::ProcessEnded) => (Stage::Idle, Action::Report(why)),
-            // The end of the connection comes before that of the process, and was decided on.
+            // The end of the connection usually comes first, and is decided on above.
             (Stage::Starting | Stage::Deciding, Event::ProcessEnded) => fail(FailureReason::Ended),
-            // Words that were under way when it was killed; the end of a connection that has served its purpose.
+            // Messages that were under way when the successor was killed, and the end of a connection that is no longer
+            // needed.
             (Stage::Failing(_) | Stage::Done, _) => (self, Action::Nothing),
-            // Nobody there who could have said it; and an end that concerns no upgrade.
+            // No successor could have caused these events; the end of this daemon concerns no upgrade here.
             (Stage::Idle, _) | (Stage::Deciding, Event::NotStarted) => (self, Action::Nothing),
         }
     }
 
-    /// Whether there is a successor whose fate is not decided.
+    /// Returns true if there is a successor whose fate is not decided.
     pub(super) fn is_under_way(self) -> bool {
         matches!(self, Stage::Starting | Stage::Deciding | Stage::Failing(_))
     }
