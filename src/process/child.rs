@@ -1,11 +1,11 @@
-//! A running child: its pidfd, and our ends of its pipes.
+//! A running child: its pidfd, and the daemon's ends of its pipes.
 //!
-//! Its end is an event: the pidfd becomes readable, once. From then until it is reaped it is a zombie, whose process
-//! id, and so its group's id, the kernel gives to no other process. Every signal in this file relies on that: it goes to our
-//! unreaped child, or to the group of its id, so it cannot reach a stranger. Hence the order in
-//! [`Child::reap_with_group`], the only registration that ends the relation.
+//! The exit of a child is an event: its pidfd becomes readable, once. From then until it is reaped the child is a
+//! zombie, and the kernel gives its process id, and so the id of its group, to no other process. Every signal in this
+//! file relies on that: it goes to a child that is not reaped, or to the group with its id, and so cannot reach another
+//! process. Hence the order in [`Child::reap_with_group`].
 //!
-//! Reading and writing the pipes, and when to do so, is the business of the child's owner.
+//! The owner of a child decides when to read and write its pipes.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -25,8 +25,8 @@ use super::sys::{self, Wait};
 use super::terminal;
 use super::watch_list::Registration;
 
-/// A descriptor that stands for a process and is readable when that process has exited. A mio source; ask for
-/// [`Interest::READABLE`].
+/// A descriptor that stands for a process and is readable once that process has exited. A mio source, to be registered
+/// with [`Interest::READABLE`].
 #[derive(Debug)]
 pub struct PidFd(OwnedFd);
 
@@ -56,33 +56,33 @@ impl Source for PidFd {
     }
 }
 
-/// What becomes of the rest of a child's group when the child has exited by itself.
+/// The fate of the rest of a child's group when the child has exited by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Background {
     /// It ends as well.
     Ends,
     /// It goes on.
     GoesOn,
-    /// It was there, and goes on.
+    /// There was a rest, and it goes on.
     Left,
 }
 
-/// A child that is not reaped yet, or was by this handle.
+/// A child that is not reaped yet, or was reaped by this handle.
 ///
-/// Dropped unreaped, its whole group is killed; a child that the kernel cannot end at once then stays a zombie until
-/// the daemon ends.
+/// If it is dropped before it is reaped, its whole group is killed. A child that the kernel cannot end at once then
+/// stays a zombie until the daemon ends.
 #[derive(Debug)]
 pub struct Child {
     pid: Pid,
     pidfd: PidFd,
-    /// Whether its standard input and output are a terminal.
+    /// True if standard input and output are a terminal.
     terminal: bool,
     background: Background,
-    /// Left when it is reaped.
+    /// The entry in the list of children, given up when the child is reaped.
     registration: Registration,
-    /// How it ended, once it is reaped.
+    /// The exit status, once the child is reaped.
     status: Option<ExitStatus>,
-    /// Our end of its standard input, non-blocking; dropping it is the end of its input.
+    /// Our end of its standard input, non-blocking. Dropping it ends the child's input.
     pub stdin: Option<Sender>,
     /// Our end of its standard output, non-blocking.
     pub stdout: Option<Receiver>,
@@ -112,80 +112,82 @@ impl Child {
         }
     }
 
-    /// Our ends are those of a terminal, both the same.
+    /// Marks the child as one on a terminal, whose side both of our ends are.
     pub(super) const fn on_terminal(mut self) -> Self {
         self.terminal = true;
         self
     }
 
-    /// What is left of its group once it has exited goes on.
+    /// Lets the rest of its group go on once the child has exited.
     pub(super) const fn leaving_background(mut self) -> Self {
         self.background = Background::GoesOn;
         self
     }
 
-    /// Whether it has exited and left something that goes on.
+    /// Returns true if the child has exited and left processes that go on.
     #[must_use]
     pub const fn has_left_background(&self) -> bool {
         matches!(self.background, Background::Left)
     }
 
-    /// What goes on of all that it has started, if it has exited and is not reaped yet. Reads a line of `/proc` for each orphan
-    /// of the daemon.
+    /// Returns the number of processes that the child has started and that go on, if it has exited and is not reaped
+    /// yet. Reads a line of `/proc` for each orphan of the daemon.
     #[must_use]
     pub fn left_running(&self) -> Option<Left> {
         leftovers::left_by(self.pid, &self.registration)
     }
 
-    /// Whether our ends of its standard input and output are one side of a terminal, and not of two pipes.
+    /// Returns true if our ends of its standard input and output are one side of a terminal and not two pipes.
     #[must_use]
     pub const fn is_on_terminal(&self) -> bool {
         self.terminal
     }
 
-    /// Ends its input: closes our end of the pipe, or enters an end of file, as well as that can be done
-    /// ([`SpawnContext::terminal`](super::spec::SpawnContext::terminal)).
+    /// Ends the child's input: closes our end of the pipe or, on a terminal, enters an end of file as well as that is
+    /// possible ([`SpawnContext::terminal`](super::spec::SpawnContext::terminal)).
     pub fn end_input(&mut self) {
         if let Some(stdin) = self.stdin.take().filter(|_| self.terminal) {
             self.enter_end_of_file(stdin);
         }
     }
 
-    /// Enters an end of file at its terminal, of which `ours` is our side; see [`END_AGAIN`](terminal::END_AGAIN).
+    /// Enters an end of file on the child's terminal, of which `ours` is our side; see
+    /// [`END_AGAIN`](terminal::END_AGAIN).
     pub fn enter_end_of_file(&self, ours: impl AsFd) {
         let restart = || {
             self.kill_group(Signal::SIGSTOP)?;
             self.kill_group(Signal::SIGCONT)
         };
-        // An error: it has gone, or leaves everything unread and would not see an end either. A caller that ends its input has
-        // other means.
+        // An error: the child has exited, or leaves all input unread and would not see an end either. A caller that
+        // ends the input has other means to end the child.
         let _ = terminal::end_input(ours, restart);
     }
 
-    /// Its process id, which is its group's id as well.
+    /// Returns the process id, which is the id of its group as well.
     #[must_use]
     pub const fn pid(&self) -> Pid {
         self.pid
     }
 
-    /// The source whose readability means that the child has exited.
+    /// Returns the source that becomes readable when the child has exited.
     pub const fn pidfd(&mut self) -> &mut PidFd {
         &mut self.pidfd
     }
 
-    /// Whether it has exited, reaped or not.
+    /// Returns true if the child has exited, reaped or not.
     #[must_use]
     pub fn has_exited(&self) -> bool {
         self.status.is_some() || matches!(sys::wait(&self.pidfd, Wait::Look), Ok(Some(_)))
     }
 
-    /// How it ended; `None` while it is not reaped.
+    /// Returns the exit status, or `None` before the child is reaped.
     #[must_use]
     pub const fn status(&self) -> Option<ExitStatus> {
         self.status
     }
 
-    /// Asks the whole group to end: TERM, and CONT behind it, since a stopped process acts on neither until it goes on.
+    /// Asks the whole group to end: with TERM, and with CONT behind it, because a stopped process does not act on TERM
+    /// before it goes on.
     ///
     /// # Errors
     /// As [`kill_group`](Self::kill_group).
@@ -194,11 +196,11 @@ impl Child {
         self.kill_group(Signal::SIGCONT)
     }
 
-    /// Sends a signal to the child and every process in its group; KILL to all its descendants, wherever they have moved to.
-    /// Nothing is sent once the child is reaped.
+    /// Sends a signal to the child and to every process in its group. KILL is sent to all its descendants, wherever
+    /// they have moved to. Nothing is sent once the child is reaped.
     ///
     /// # Errors
-    /// EPERM when every process of the group has taken another user's id and the daemon is not root.
+    /// EPERM if every process of the group has taken another user's id and the daemon is not root.
     pub fn kill_group(&self, signal: Signal) -> io::Result<()> {
         if self.status.is_some() {
             return Ok(());
@@ -207,7 +209,8 @@ impl Child {
             Signal::SIGKILL if self.registration.finds_descendants() => Tree::below(self.pid),
             _ => Tree::default(),
         };
-        // It cannot have left its group: it leads a session (setpgid(2), setsid(2): EPERM). Its children can.
+        // The child cannot have left its group, because it leads a session (setpgid(2), setsid(2): EPERM). Its children
+        // can.
         let sent = killpg(self.pid, signal);
         moved.kill();
         if signal == Signal::SIGKILL {
@@ -219,36 +222,37 @@ impl Child {
         }
     }
 
-    /// When the child has exited: sees to the end of what is left of its group, unless that is meant to go on, strikes it off
-    /// the list of children and takes its status. `None` while it runs; the same status again afterwards. In this order,
-    /// because the group's id is nobody else's only until the child is reaped, and because the guard may look at its list at
+    /// Reaps a child that has exited: ends the rest of its group, unless that is meant to go on, removes the child from
+    /// the list and takes its status. Returns `None` while it runs, and the same status again afterwards. The order
+    /// matters: the id of the group cannot be reused only until the child is reaped, and the guard may read its list at
     /// any moment.
     ///
     /// # Errors
-    /// Those of `waitid(2)`: ECHILD when something else in this process has reaped the child.
+    /// Those of `waitid(2)`: ECHILD if something else in this process has reaped the child.
     pub fn reap_with_group(&mut self) -> io::Result<Option<ExitStatus>> {
         if self.status.is_some() || sys::wait(&self.pidfd, Wait::Look)?.is_none() {
             return Ok(self.status);
         }
         if self.background == Background::Ends {
-            // Where they are found as orphans, those that it has left are asked to end first (`descendants`). Elsewhere this
-            // is the last moment. EPERM: processes that became another user's. The guard could not kill them either.
+            // If the rest can be found as orphans, these are asked to end first (`descendants`). Otherwise this is the
+            // last moment to kill them. EPERM: processes that became another user's. The guard could not kill them
+            // either.
             if !self.registration.finds_descendants() {
                 let _ = killpg(self.pid, Signal::SIGKILL);
             }
             return self.take_status();
         }
         let status = self.take_status()?;
-        // Only now that its leader is no member any more. As long as there are others, the id is given to no other; and
-        // nothing is sent.
+        // Only now is its leader no member of the group any more. As long as the group has others, its id is not
+        // reused. No signal is sent here.
         if killpg(self.pid, None) != Err(Errno::ESRCH) {
             self.background = Background::Left;
         }
         Ok(status)
     }
 
-    /// Takes the status of a child whose group is of no interest, because it cannot have left anything behind; `None` while
-    /// it runs. Otherwise see [`reap_with_group`](Self::reap_with_group).
+    /// Reaps a child that cannot have left anything behind. Returns `None` while it runs. Otherwise see
+    /// [`reap_with_group`](Self::reap_with_group).
     ///
     /// # Errors
     /// Those of `waitid(2)`.
@@ -259,7 +263,7 @@ impl Child {
         self.take_status()
     }
 
-    /// It has exited. Its id is another's as soon as this has taken it away.
+    /// Reaps a child that has exited. Its id may be reused as soon as the status is taken.
     fn take_status(&mut self) -> io::Result<Option<ExitStatus>> {
         self.registration.deregister(self.pid);
         self.status = sys::wait(&self.pidfd, Wait::Reap)?;
@@ -269,10 +273,10 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // A failure cannot be told any more. A reaped child is left alone by both.
+        // A failure cannot be reported here. Both calls leave a reaped child alone.
         let _ = self.kill_group(Signal::SIGKILL);
         if matches!(self.reap(), Ok(None)) {
-            // It will not be asked for any more; KILL has been sent.
+            // The status is not needed any more, and KILL has been sent.
             self.registration.deregister(self.pid);
         }
     }
@@ -303,7 +307,7 @@ mod tests {
         read_line(&mut child);
         wait_readable(child.pidfd());
         assert_eq!(child.reap_with_group().unwrap(), Some(ExitStatus::Code(0)));
-        // The grandchild held the pipe: its end says that it is gone.
+        // The grandchild held the pipe, so the end of the pipe shows that it has ended.
         assert_eq!(rest_of_output(&mut child), "");
         assert_eq!(child.reap_with_group().unwrap(), Some(ExitStatus::Code(0)));
     }

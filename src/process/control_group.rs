@@ -1,18 +1,19 @@
-//! A control group for the children, where a piece of the hierarchy was delegated to this daemon (`Delegate=yes` of systemd).
+//! The control group of the daemon's children, where a part of the hierarchy was delegated to the daemon
+//! (`Delegate=yes` of systemd).
 //!
-//! A process leaves the control group that it was started in neither by a new session nor by another environment, and so those
-//! are found that [`descendants`](super::descendants) does not find. The daemon makes `iotcpd-PID` in its own group, and in
-//! that a leaf for each child, named by the number of its run, which the child enters before its exec ([`sys`](super::sys)).
-//! `cgroup.kill` ends all that a leaf holds at once, and that of `iotcpd-PID` all that the daemon has started: the
-//! [guard](super::guard) writes to it. What is to go on in the background gets no leaf. The daemon, its guard and its successor
-//! stay outside, where they were.
+//! A process cannot leave its control group by starting a new session or changing its environment, so this finds
+//! descendants that [`descendants`](super::descendants) does not. The daemon makes `iotcpd-PID` in its own group, and
+//! in that a leaf for each child, named after the number of its run, which the child enters before its exec
+//! ([`sys`](super::sys)). `cgroup.kill` of a leaf ends all processes in it, and that of `iotcpd-PID` ends everything
+//! that the daemon has started: the [guard](super::guard) writes to it. A child whose background processes may go on
+//! gets no leaf. The daemon, its guard and its successor stay outside, where they were.
 //!
-//! Nothing depends on it: whatever fails, the child runs all the same and is ended as where there are no control groups. No
-//! controller is enabled, so that processes may stay beside the groups (`cgroups(7)`, "no internal processes"). A process that
-//! owns the hierarchy (systemd) is not to be disturbed: a group that was not delegated is left alone.
+//! Nothing depends on control groups: if anything fails, the child runs all the same and is ended as without them. No
+//! controller is enabled, so that processes may stay beside the groups (`cgroups(7)`, "no internal processes"). A group
+//! that was not delegated is left alone, because it belongs to another manager of the hierarchy, such as systemd.
 //!
-//! A daemon and its guard hold a lock on the group as long as one of them lives: one that can be locked is a dead one's, and
-//! is removed by the next daemon that starts there, if it is empty.
+//! The daemon and its guard hold a lock on the group while one of them lives. A group that can be locked belonged to a
+//! dead daemon, and the next daemon that starts there removes it if it is empty.
 
 use std::collections::BTreeSet;
 use std::ffi::{CString, OsStr, OsString};
@@ -36,35 +37,36 @@ use nix::unistd::{AccessFlags, eaccess, geteuid};
 
 use super::{procfs, sys};
 
-/// What the name of a daemon's group begins with; its process id follows.
+/// The beginning of the name of a daemon's group. Its process id follows.
 const PREFIX: &str = "iotcpd-";
-/// So many names are tried: others may have been left by a process of the same id.
+/// The number of names that are tried. Others may have been left by a process with the same id.
 const NAMES: u8 = 4;
-/// Says that a group was delegated (systemd's CGROUP_DELEGATION); the second is for kernels before 5.7, which only root reads.
+/// The attributes of a delegated group (systemd's CGROUP_DELEGATION). The second one is for kernels before 5.7, and
+/// only root can read it.
 const MARKS: [&std::ffi::CStr; 2] = [c"user.delegate", c"trusted.delegate"];
-/// Below a leaf there are groups only where a daemon ran in it.
+/// The depth to which groups below a leaf are removed. There are such groups only if a daemon ran in the leaf.
 const DEPTH: u8 = 8;
-/// The most of `cgroup.procs` that is read at once, in bytes.
+/// The most bytes of `cgroup.procs` that are read.
 const MOST: u64 = 64 * 1024;
-/// So many leaves are looked at in one look.
+/// The number of leaves that one scan examines.
 const MOST_AT_ONCE: usize = 256;
-/// A leaf that was killed and is not empty is tried again so often, after this time and then twice the last.
+/// The attempts to remove a leaf that was killed and is not empty. The pause before each is twice the previous one.
 const TRIES: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(20);
 /// The same for the guard, which has nothing else to do.
 const LAST_TRIES: u32 = 100;
 const MOMENT: Duration = Duration::from_millis(5);
 
-/// Why there is no control group for the children.
+/// The reason why there is no control group for the children.
 #[derive(Debug)]
 pub enum Unusable {
-    /// No hierarchy of version 2 is mounted that this process is in, or `/proc` does not tell.
+    /// No hierarchy of version 2 with this process is mounted, or `/proc` does not show it.
     NoHierarchy,
-    /// Its own group belongs to somebody else.
+    /// The daemon's own group belongs to another manager.
     NotDelegated(PathBuf),
-    /// The kernel, before 5.14, has no `cgroup.kill`.
+    /// The kernel is older than 5.14 and has no `cgroup.kill`.
     NoKill,
-    /// It cannot be made there.
+    /// The group cannot be made there.
     Failed(PathBuf, io::Error),
 }
 
@@ -87,17 +89,18 @@ pub struct ControlGroup {
 }
 
 impl ControlGroup {
-    /// Makes it in this process's own group. Waits for the file system: for the start of a daemon.
+    /// Makes the group inside this process's own group. Waits for the file system, and so belongs into the start of a
+    /// daemon.
     ///
     /// # Errors
-    /// It is not to be had here.
+    /// There can be no such group here.
     pub fn make() -> Result<Self, Unusable> {
         if !procfs::is_own() {
             return Err(Unusable::NoHierarchy);
         }
         let told = |path| fs::read(path).map_err(|_| Unusable::NoHierarchy);
         let (mounts, membership) = (told("/proc/self/mountinfo")?, told("/proc/self/cgroup")?);
-        // A later mount may lie over an earlier one.
+        // A later mount may hide an earlier one.
         let mut places = places(&mounts, &membership).into_iter().rev();
         let own = places.find(|path| statfs(path).is_ok_and(|found| found.filesystem_type() == CGROUP2_SUPER_MAGIC));
         let own = own.ok_or(Unusable::NoHierarchy)?;
@@ -110,7 +113,7 @@ impl ControlGroup {
 
     fn make_in(own: &Path) -> Result<Self, Unusable> {
         let failed = |error| Unusable::Failed(own.to_owned(), error);
-        // A child could not enter without it.
+        // Without this permission, no child could enter.
         eaccess(&own.join("cgroup.procs"), AccessFlags::W_OK).map_err(|errno| failed(errno.into()))?;
         let pid = std::process::id();
         for number in 0..NAMES {
@@ -131,28 +134,28 @@ impl ControlGroup {
             }
             match hold(&path) {
                 Some(directory) => return Ok(Self { path, directory }),
-                // Somebody else's start has taken it for a dead one's in the moment before it was locked.
+                // Another daemon that starts has taken it for a dead daemon's before it was locked.
                 None => drop(fs::remove_dir(&path)),
             }
         }
         Err(failed(Errno::EEXIST.into()))
     }
 
-    /// Where it is.
+    /// Returns the path of the group.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// For the guard.
+    /// Returns the group's directory, for the guard.
     pub(super) fn directory(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
     }
 
-    /// A leaf for a run, and the way into it.
+    /// Makes a leaf for a run, and opens its entrance.
     ///
     /// # Errors
-    /// Those of `mkdir(2)` and `open(2)`; no leaf is left.
+    /// Those of `mkdir(2)` and `open(2)`. No leaf is left behind.
     pub(super) fn leaf(&self, run: u64) -> io::Result<(Leaf, Entrance)> {
         let path = self.path.join(run.to_string());
         fs::create_dir(&path)?;
@@ -165,14 +168,16 @@ impl ControlGroup {
         }
     }
 
-    /// The daemon ends. What cannot be removed yet is left to the guard.
+    /// Kills all processes in the group and removes it, at the end of the daemon. The guard removes what cannot be
+    /// removed yet.
     pub(super) fn end(&self) {
         kill_all(self.directory());
         let _ = remove_tree(&self.path, DEPTH);
     }
 }
 
-/// Locks it for as long as the descriptor, or a copy of it, lives. `None`: it has been removed meanwhile.
+/// Locks the group for as long as the descriptor, or a copy of it, is open. Returns `None` if the group was removed
+/// meanwhile.
 fn hold(path: &Path) -> Option<Flock<OwnedFd>> {
     let directory = Flock::lock(OwnedFd::from(File::open(path).ok()?), FlockArg::LockSharedNonblock).ok()?;
     let (found, held) = (fs::metadata(path).ok()?, fstat(&*directory).ok()?);
@@ -192,7 +197,7 @@ fn is_delegated(path: &Path) -> bool {
     MARKS.into_iter().any(&mut is_set)
 }
 
-/// Removes the groups of dead daemons that hold nothing.
+/// Removes the empty groups of dead daemons.
 fn remove_stale(own: &Path) {
     for path in groups_in(own).unwrap_or_default() {
         let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
@@ -215,7 +220,7 @@ fn groups_in(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(groups.collect())
 }
 
-/// Removes a group and those below it, as far as they are empty.
+/// Removes a group and the groups below it, as far as they are empty.
 fn remove_tree(path: &Path, depth: u8) -> io::Result<()> {
     match fs::remove_dir(path) {
         Err(error) if depth > 0 && matches!(error.raw_os_error(), Some(libc::EBUSY | libc::ENOTEMPTY)) => {
@@ -231,7 +236,7 @@ fn remove_tree(path: &Path, depth: u8) -> io::Result<()> {
 
 // ---- the guard's part ------------------------------------------------------------------------------------------
 
-/// Kills all that is in a group and below it. Neither locks nor allocates.
+/// Kills all processes in a group and below it. Neither locks nor allocates.
 pub(super) fn kill_all(directory: BorrowedFd<'_>) {
     let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
     if let Ok(file) = openat(directory, c"cgroup.kill", flags, Mode::empty()) {
@@ -239,7 +244,7 @@ pub(super) fn kill_all(directory: BorrowedFd<'_>) {
     }
 }
 
-/// Kills all that is in a group, and removes it as soon as that has ended, which is waited for half a second at most.
+/// Kills all processes in a group and removes it once they have ended, which takes half a second at most.
 pub(super) fn remove_all(directory: BorrowedFd<'_>) {
     let Ok(path) = fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd())) else {
         return;
@@ -262,29 +267,29 @@ pub(super) struct Leaf {
 }
 
 impl Leaf {
-    /// Kills all that is in it.
+    /// Kills all processes in the leaf.
     pub(super) fn kill(&self) {
-        // An error: it has been removed, by the guard or an administrator.
+        // An error: the guard or an administrator has removed it.
         let opened = File::options().write(true).open(self.path.join("cgroup.kill"));
         let _ = opened.and_then(|mut file| file.write_all(b"1"));
     }
 
-    /// All that are in it, and in none below it.
+    /// Returns the processes in the leaf itself, not in groups below it.
     pub(super) fn processes(&self) -> Vec<i32> {
         let mut list = String::new();
         let opened = File::open(self.path.join("cgroup.procs"));
         let _ = opened.and_then(|file| file.take(MOST).read_to_string(&mut list));
-        // A last line that was cut off would be another's number.
+        // A last line that is cut off would be another process's number.
         let whole = list.rsplit_once('\n').map_or("", |(whole, _)| whole);
         whole.lines().filter_map(|line| line.parse().ok()).collect()
     }
 }
 
-/// The way into a leaf, from before a child's start until that has returned.
+/// The entrance of a leaf: kept open from before a child's start until that has returned.
 #[derive(Debug)]
 pub(super) struct Entrance {
     procs: OwnedFd,
-    /// The errno of the child that could not enter.
+    /// The errno of a child that could not enter; 0 if it has entered.
     refused: AtomicI32,
 }
 
@@ -296,14 +301,15 @@ impl Entrance {
         }
     }
 
-    /// Moves this process into the leaf. Neither locks nor allocates: a child calls it before its exec, on the daemon's memory.
+    /// Moves this process into the leaf. Neither locks nor allocates: a child calls it before its exec, in the daemon's
+    /// memory.
     pub(super) fn enter(&self) {
         if let Err(errno) = nix::unistd::write(&self.procs, b"0") {
             self.refused.store(errno as i32, Ordering::Relaxed);
         }
     }
 
-    /// Why the child is not in it.
+    /// Returns the reason why the child is not in the leaf, if it is not.
     pub(super) fn refusal(&self) -> Option<Errno> {
         let errno = self.refused.load(Ordering::Relaxed);
         (errno != 0).then(|| Errno::from_raw(errno))
@@ -318,17 +324,17 @@ pub(super) struct Leaves(Vec<EndedLeaf>);
 struct EndedLeaf {
     leaf: Arc<Leaf>,
     stage: Stage,
-    /// When it is looked at next.
+    /// The time of the next attempt.
     due: Instant,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// It may be empty.
+    /// The leaf may be empty.
     New,
-    /// It was not: those in it are being asked to end.
+    /// The leaf was not empty, and its processes were asked to end.
     Terminating,
-    /// They have been killed so often.
+    /// The leaf's processes were killed, this number of times before.
     Killed(u32),
 }
 
@@ -341,8 +347,8 @@ impl Leaves {
         self.0.is_empty()
     }
 
-    /// Removes those that are empty, and kills what is in the others once `grace` has passed. The processes that are to be
-    /// asked to end before that, as far as they are this process's children.
+    /// Removes empty leaves, and kills the processes in the others once `grace` has passed. Returns the processes that
+    /// must be asked to end before that, as far as they are children of this process.
     pub(super) fn scan(&mut self, new: Vec<Arc<Leaf>>, now: Instant, grace: Duration) -> BTreeSet<i32> {
         let begin = |leaf| EndedLeaf {
             leaf,
@@ -370,7 +376,7 @@ impl Leaves {
 }
 
 impl EndedLeaf {
-    /// False: it is done with.
+    /// Takes the next step with the leaf. Returns false if nothing is left to do.
     fn advance(&mut self, now: Instant, grace: Duration) -> bool {
         let depth = if matches!(self.stage, Stage::Killed(_)) {
             DEPTH
@@ -383,7 +389,7 @@ impl EndedLeaf {
         let (stage, pause) = match self.stage {
             Stage::New => (Stage::Terminating, grace),
             Stage::Terminating => (Stage::Killed(0), PAUSE),
-            // The kernel does not let go of it. The end of the daemon is another occasion.
+            // The kernel does not let the leaf be removed. The end of the daemon is the next opportunity.
             Stage::Killed(TRIES..) => return false,
             Stage::Killed(times) => (Stage::Killed(times + 1), PAUSE * 2_u32.saturating_pow(times)),
         };
@@ -395,15 +401,16 @@ impl EndedLeaf {
     }
 }
 
-// ---- what the kernel tells -------------------------------------------------------------------------------------
+// ---- what the kernel reports -----------------------------------------------------------------------------------
 
-/// Where the group of a process may be seen, by `/proc/PID/mountinfo` and `/proc/PID/cgroup`, in the order of the mounts.
+/// Returns the paths at which the group of a process may be seen, given `/proc/PID/mountinfo` and `/proc/PID/cgroup`,
+/// in the order of the mounts.
 fn places(mounts: &[u8], membership: &[u8]) -> Vec<PathBuf> {
     let own = membership
         .split(|byte| *byte == b'\n')
         .find_map(|line| line.strip_prefix(b"0::"))
         .map(|path| Path::new(OsStr::from_bytes(path)));
-    // One that lies outside of this process's namespace of groups begins with `/..`.
+    // A group outside of this process's cgroup namespace begins with `/..`.
     let is_plain = |path: &&Path| path.is_absolute() && !path.components().any(|part| part == Component::ParentDir);
     let Some(own) = own.filter(is_plain) else {
         return Vec::new();
@@ -420,16 +427,16 @@ fn places(mounts: &[u8], membership: &[u8]) -> Vec<PathBuf> {
     seen.collect()
 }
 
-/// Of a line of mountinfo, where that is a cgroup2: which of its groups is seen, and where (proc(5)).
+/// Parses a line of mountinfo. For a cgroup2, returns the group that is mounted and the mount point (proc(5)).
 fn mounted(line: &[u8]) -> Option<(PathBuf, PathBuf)> {
     let mut fields = line.split(|byte| *byte == b' ').skip(3);
     let (root, at) = (fields.next()?, fields.next()?);
-    // Any number of optional fields, and a hyphen behind them.
+    // Any number of optional fields, and a hyphen after them.
     let mut behind = fields.skip_while(|field| *field != b"-").skip(1);
     (behind.next()? == b"cgroup2").then(|| (unescaped(root), unescaped(at)))
 }
 
-/// A blank, a tabulator, a line feed and a backslash are written as three octal digits.
+/// Decodes a path in which a blank, a tabulator, a line feed or a backslash is written as three octal digits.
 fn unescaped(field: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;

@@ -1,20 +1,21 @@
-//! What children have started, and left behind, wherever it has moved to.
+//! The descendants of children, and the orphans that children leave behind, wherever these have moved to.
 //!
-//! A process that leaves its group or its session (`timeout`, a shell with job control, `setsid`) is met by no signal for its
-//! parent's group. While its ancestors live it is found as their descendant ([`Tree`]). When its parent ends it becomes a child
-//! of this daemon, which is the reaper of its descendants ([`become_reaper`]), and then
+//! A process that leaves its group or its session (`timeout`, a shell with job control, `setsid`) is not reached by a
+//! signal to its parent's group. While its ancestors live it is found as their descendant ([`Tree`]). When its parent
+//! ends it becomes a child of this daemon, which is the reaper of its descendants ([`become_reaper`]). Then there are
+//! three cases:
 //!
-//! * it ends, and has to be reaped, whichever it was: [`Orphans::reap_exited`];
-//! * or the run that it comes from has ended: [`Orphans::scan`] finds it by its session, by the [sign](super::signs) in its
-//!   environment, or by its [control group](super::control_group), asks it to end, and kills it after [`GRACE`];
-//! * or that run goes on: then it may as well.
+//! * It ends, and must be reaped: [`Orphans::reap_exited`].
+//! * The run that it comes from has ended: [`Orphans::scan`] finds it by its session, by the [sign](super::signs) in
+//!   its environment, or by its [control group](super::control_group), asks it to end, and kills it after [`GRACE`].
+//! * That run goes on, and so may the orphan.
 //!
-//! Strangers become our children too: where the daemon is process 1 of a container, and where a program that became the daemon
-//! by its exec had children before. They bear no sign and are left alone.
+//! Unrelated processes can become children of the daemon too, if it is process 1 of a container, or if the program that
+//! became the daemon by an exec had children before. They have no sign and are left alone.
 //!
-//! A run without descendants costs nothing here but a number. A look costs a line of `/proc` for all children of the daemon and
-//! a few for each orphan; runs that end together are looked after together, and looks are so far apart that they take a
-//! twentieth of the time at most.
+//! A run without descendants costs only a number here. A scan reads a line of `/proc` for all children of the daemon
+//! and a few lines for each orphan. Runs that end together are scanned together, and scans are so far apart that they
+//! take at most a twentieth of the time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
@@ -32,25 +33,26 @@ use super::signs::{Instance, Readings, Sign};
 use super::sys;
 use super::watch_list::{ChildRegistry, Table};
 
-/// How long an orphan may take to end when it is asked to, and how long at the daemon's own end.
+/// The times that an orphan has to end when it is asked to: ordinarily, and at the daemon's own end.
 const GRACE: Duration = Duration::from_millis(500);
 const LAST_GRACE: Duration = Duration::from_millis(100);
 const LAST_MOMENTS: Duration = Duration::from_millis(300);
 const MOMENT: Duration = Duration::from_millis(5);
-/// Between the end of a run and the look at what it has left, during which others end as well.
+/// The time between the end of a run and the scan for its orphans, in which other runs may end as well.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How often in a look's own time there is one.
+/// The share of the time that scans may take: one part in this number.
 const SHARE: u32 = 20;
-/// The most that is looked at, killed, or reaped at once: the rest becomes orphans, or waits for another turn.
+/// The most processes that are examined, killed or reaped at once. The others become orphans, or wait for another turn.
 const MOST_AT_ONCE: usize = 256;
-/// A process in the middle of an exec has no environment: it is looked at so often before it is taken for one without a sign.
+/// The number of times that an empty environment is read before its process is taken for one without a sign. A process
+/// has no environment in the middle of an exec.
 const READS_OF_BLANK: u8 = 3;
-/// So often the guard looks at all processes, at most: about a second.
+/// The most times that the guard examines all processes: about a second.
 const LAST_ROUNDS: u32 = 200;
-/// When it is tried again where an exited child, which its owner has not reaped, may hide others.
+/// The time until the next attempt when an exited child that its owner has not reaped may hide others.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Orphans become children of this process, instead of process 1's.
+/// Makes this process, instead of process 1, the new parent of orphans among its descendants.
 ///
 /// # Errors
 /// None that Linux knows.
@@ -60,12 +62,12 @@ pub fn become_reaper() -> nix::Result<()> {
 
 // ---- trees -----------------------------------------------------------------------------------------------------
 
-/// The descendants of a process, as they were a moment ago.
+/// The descendants of a process, as they were at one moment.
 #[derive(Debug, Default)]
 pub(super) struct Tree(Vec<(i32, Stat)>);
 
 impl Tree {
-    /// Of a process without children this takes a few system calls.
+    /// Reads the descendants of a process. For a process without children this takes a few system calls.
     pub(super) fn below(root: Pid) -> Self {
         let (mut tree, mut from) = (Vec::new(), 0);
         let mut parents = vec![root.as_raw()];
@@ -88,10 +90,11 @@ impl Tree {
         self.0.len()
     }
 
-    /// Kills those that are still the same processes.
+    /// Kills the members that are still the same processes.
     pub(super) fn kill(&self) {
         for (pid, was) in &self.0 {
-            // The descriptor stands for one process, whatever becomes of its id: then it is asked which one that is.
+            // The descriptor stands for one process even if its id is reused. Whether it is the right one is checked
+            // next.
             let Ok(process) = sys::pidfd_open(Pid::from_raw(*pid)) else {
                 continue;
             };
@@ -109,53 +112,54 @@ impl Tree {
 pub struct Orphans {
     registry: Arc<ChildRegistry>,
     known: BTreeMap<i32, OrphanState>,
-    /// The sessions of runs that have ended, as long as something of them may be left.
+    /// The sessions of runs that have ended, as long as something may be left of them.
     ended: BTreeSet<i32>,
-    /// The control groups of those, and the processes in them that are to end.
+    /// The control groups of these runs, and the processes in them that must end.
     leaves: Leaves,
     in_leaves: BTreeSet<i32>,
     readings: Readings,
-    /// Where the next look begins, and how many it, or those behind it, still have to look at for what has ended.
+    /// The process id at which the next scan begins, and the number of orphans that are still to be examined for the
+    /// ended runs.
     cursor: i32,
     unseen: usize,
     next: Option<Instant>,
-    /// When the latest look ended, and how long it took.
+    /// The end of the latest scan, and its duration.
     latest: (Instant, Duration),
 }
 
-/// Where an orphan comes from.
+/// The knowledge about one orphan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OrphanState {
-    /// Its environment is being read; so often it had none.
+    /// Its environment is being read, and was empty this number of times.
     Reading { blank: u8 },
-    /// Its environment is to be read again; so often it had none.
+    /// Its environment must be read again, and was empty this number of times.
     Blank { times: u8 },
-    /// From nowhere that is known.
+    /// It comes from no known run.
     Unrelated,
-    /// From this run.
+    /// It comes from this run.
     Run(u64),
-    /// It has been asked to end.
+    /// It was asked to end.
     Terminating { since: Instant },
-    /// It has been killed, with all that was below it.
+    /// It was killed, with all its descendants.
     Killed,
 }
 
-/// What a look has found.
+/// The results of a scan.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ScanReport {
-    /// Those that are asked to end: their ids and names.
+    /// The ids and names of the processes that were asked to end.
     pub terminated: Vec<(i32, String)>,
-    /// So many that would not are killed.
+    /// The number of processes that did not end in time and were killed.
     pub killed: usize,
-    /// Why a child had no control group, where each was to have one.
+    /// The reason why a child had no control group although each was to have one.
     pub failure: Option<String>,
 }
 
-/// What is to be done with an orphan.
+/// The decision about an orphan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OrphanAction {
     Leave,
-    /// Its environment is to be read.
+    /// Read its environment.
     Read,
     Terminate,
     Kill,
@@ -177,7 +181,7 @@ impl Orphans {
         }
     }
 
-    /// When there is something to [look](Self::scan) for, as far as is known.
+    /// Returns the time of the next [`scan`](Self::scan), as far as is known.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         let pending = self.registry.has_ended().then(|| self.earliest());
@@ -188,7 +192,8 @@ impl Orphans {
             .min()
     }
 
-    /// Neither before others can have ended as well, nor before a look has become cheap again.
+    /// Returns the earliest time of another scan: not before other runs can have ended as well, and not before scans
+    /// have taken no more than their share of the time.
     fn earliest(&self) -> Instant {
         let (ended, took) = self.latest;
         ended + PAUSE.max(took.saturating_mul(SHARE))
@@ -198,13 +203,13 @@ impl Orphans {
         self.next = Some(self.next.map_or(at, |next| next.min(at)));
     }
 
-    /// To be called when some child has changed (SIGCHLD): reaps those that are not reaped elsewhere. `is_spared`: children of
-    /// this process that are neither on the list nor orphans.
+    /// Reaps exited children that have no other owner. Must be called when some child has changed its state (SIGCHLD).
+    /// `is_spared` returns true for children of this process that are neither on the list nor orphans.
     pub fn reap_exited(&mut self, now: Instant, is_spared: impl Fn(Pid) -> bool) {
         for _ in 0..MOST_AT_ONCE {
             match sys::any_exited() {
                 None => return,
-                // Its owner will reap it; it may hide others.
+                // Its owner will reap it. It may hide others.
                 Some(pid) if self.registry.table.contains(pid) || is_spared(pid) => return self.scan_by(now + AGAIN),
                 Some(pid) => self.reap(pid, now),
             }
@@ -218,12 +223,13 @@ impl Orphans {
             self.known.remove(&pid.as_raw()),
             Some(OrphanState::Terminating { .. } | OrphanState::Killed)
         ) {
-            // What it has left has become ours.
+            // Its own children have become children of this process.
             self.scan_by(now.max(self.earliest()));
         }
     }
 
-    /// Looks at what ended runs have left. `tell` takes what [`heard`](Self::handle_reading) is to be given, in a thread.
+    /// Examines the orphans of ended runs. A thread gives `tell` the results that
+    /// [`handle_reading`](Self::handle_reading) must be called with.
     pub fn scan(
         &mut self,
         now: Instant,
@@ -246,7 +252,7 @@ impl Orphans {
         let has_ended = !ended.is_empty();
         self.ended.extend(ended);
         let overdue = self.readings.take_overdue(now);
-        // The first of them is the one that hangs. The others are asked for again.
+        // The first of them is the one that hangs. The others are read again.
         self.known
             .extend(overdue.first().map(|pid| (*pid, OrphanState::Unrelated)));
         self.known
@@ -288,7 +294,7 @@ impl Orphans {
         found
     }
 
-    /// So many of them as one look may look at, in a circle.
+    /// Returns the orphans that one scan examines, going around in a circle.
     fn next_batch(&mut self, orphans: &BTreeSet<i32>, has_ended: bool) -> Vec<i32> {
         if has_ended {
             self.unseen = orphans.len();
@@ -311,13 +317,14 @@ impl Orphans {
             _ if is_of_ended || self.in_leaves.contains(&pid) => OrphanAction::Terminate,
             Some(OrphanState::Unrelated | OrphanState::Reading { .. }) => OrphanAction::Leave,
             Some(OrphanState::Blank { .. }) => OrphanAction::Read,
-            // It has not left the session that it was started in, whose leader is alive.
+            // The orphan has not left the session in which it was started, whose leader is alive.
             None if registry.table.contains(Pid::from_raw(stat.session)) => OrphanAction::Leave,
             None => OrphanAction::Read,
         }
     }
 
-    /// Those are asked one batch after the other: when one does not answer it is known which.
+    /// Has a thread read the environments of these processes, one batch after another, so that one that hangs can be
+    /// identified.
     fn start_reading(&mut self, pids: Vec<i32>, now: Instant, tell: impl Fn(Reading) -> bool + Send + 'static) {
         if pids.is_empty() || self.readings.deadline().is_some() {
             return;
@@ -337,7 +344,8 @@ impl Orphans {
         }
     }
 
-    /// Its group is signalled with it if it leads that. It is our unreaped child, so its id is its own.
+    /// Asks an orphan to end, and the group that it leads, if it leads one. The orphan is our child and not reaped, so
+    /// its id is its own.
     fn terminate(&mut self, pid: i32, stat: Stat, now: Instant) -> (i32, String) {
         self.known.insert(pid, OrphanState::Terminating { since: now });
         let name = procfs::name(pid);
@@ -354,7 +362,7 @@ impl Orphans {
         tree.kill();
     }
 
-    /// When there has to be another look; and which runs are done with.
+    /// Decides when the next scan is due, and forgets ended runs of which nothing is left.
     fn schedule(&mut self, grace: Duration) {
         let endings = || {
             self.known.values().filter_map(|kin| match kin {
@@ -364,24 +372,24 @@ impl Orphans {
         };
         let due = endings().min();
         if self.unseen > 0 {
-            // As soon as looks may be: `latest` is set behind this.
+            // As soon as scans may be: `latest` is set after this.
             self.scan_by(Instant::now() + PAUSE);
         } else if !self.has_work() {
             self.ended.clear();
         }
         if let Some(due) = due {
-            // Never in a hurry: it may be the turn of others first.
+            // Not at once, so that other orphans may be examined first.
             self.scan_by(due.max(Instant::now() + PAUSE));
         }
     }
 
-    /// Whether something of a run that has ended is, or may be, left.
+    /// Returns true if something of an ended run is left, or may be.
     fn has_work(&self) -> bool {
         let is_unrelated = |kin: &OrphanState| matches!(kin, OrphanState::Unrelated | OrphanState::Run(_));
         self.unseen > 0 || !self.known.values().all(is_unrelated)
     }
 
-    /// The daemon ends: whatever its children have left is ended as well, which takes a moment at most.
+    /// Ends all orphans at the end of the daemon, which takes a moment at most.
     pub fn finish(&mut self, is_spared: impl Fn(Pid) -> bool) {
         let (sender, receiver) = mpsc::channel();
         let until = Instant::now() + LAST_MOMENTS;
@@ -401,7 +409,7 @@ impl Orphans {
         }
     }
 
-    /// A thread has read an environment. There may be something to look for now.
+    /// Records an environment that a thread has read. The next scan may have something to do then.
     pub fn handle_reading(&mut self, reading: Reading, now: Instant) {
         let Reading { pid, sign } = reading;
         if !self.readings.receive(pid, now) {
@@ -420,15 +428,15 @@ impl Orphans {
     }
 }
 
-/// What a thread has read.
+/// The result of reading one environment.
 #[derive(Debug, Clone, Copy)]
 pub struct Reading {
     pid: i32,
     sign: Sign,
 }
 
-/// The guard's last work, when the daemon has gone: ends every process that is in the session or the group of a child on the
-/// list, or bears a sign of this daemon, which is looked for among all that there are.
+/// Ends, as the guard's last action after the end of the daemon, every process that is in the session or the group of a
+/// child on the list or has a sign of this daemon. All processes of the machine are examined for that.
 pub(super) fn end_all(table: &Table) {
     if !procfs::is_own() {
         return;
@@ -448,7 +456,7 @@ pub(super) fn end_all(table: &Table) {
         let found = Tree(kin.into_iter().chain(signed).collect());
         found.kill();
         strangers.extend(foreign);
-        // What was in the middle of an exec, or of a fork, is found by the second.
+        // The second round finds processes that were in the middle of an exec or a fork.
         if round > 0 && found.0.is_empty() {
             return;
         }
@@ -456,10 +464,10 @@ pub(super) fn end_all(table: &Table) {
     }
 }
 
-/// Processes by their ids and when they were started.
+/// Processes by their ids and start times.
 type Strangers = Vec<(i32, u64)>;
 
-/// Those that bear a sign of this instance, and those that bear none.
+/// Divides processes into those with a sign of this instance and those without.
 fn signed(all: Vec<(i32, Stat)>, instance: Instance) -> (Vec<(i32, Stat)>, Strangers) {
     let mut rest: BTreeMap<i32, Stat> = all.into_iter().collect();
     let (mut signed, mut foreign) = (Vec::new(), Vec::new());
@@ -484,7 +492,7 @@ fn signed(all: Vec<(i32, Stat)>, instance: Instance) -> (Vec<(i32, Stat)>, Stran
                 Sign::Blank => {}
             }
         }
-        // One that hangs is left alone, and those behind it are asked anew.
+        // A process whose environment hangs is left alone, and the ones after it are read again.
         if let Some(hangs) = readings.take_overdue(Instant::now()).first() {
             rest.remove(hangs);
         }
@@ -523,7 +531,7 @@ mod tests {
         let (alive, ended, foreign) = (100, 200, 300);
         registry.table.insert(Pid::from_raw(alive));
         orphans.ended.insert(ended);
-        // Its number was given to another run since.
+        // The number of this session was given to another run since.
         let again = 400;
         orphans.ended.insert(again);
         registry.table.insert(Pid::from_raw(again));

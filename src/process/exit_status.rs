@@ -1,25 +1,25 @@
-//! How a child ended, in the words of the log.
+//! The exit status of a child, and its form in the log.
 
 use std::fmt;
 
 use nix::sys::signal::Signal;
 
-/// How a child ended.
+/// The exit status of a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ExitStatus {
-    /// It returned from `main` or called `exit`: 0 to 255.
+    /// The child returned from `main` or called `exit`: 0 to 255.
     Code(i32),
-    /// A signal ended it.
+    /// A signal ended the child.
     Signal {
-        /// The signal's number, real-time signals included.
+        /// The signal's number, including real-time signals.
         number: i32,
-        /// Whether it left a core dump.
+        /// True if it left a core dump.
         core_dumped: bool,
     },
 }
 
 impl ExitStatus {
-    /// Whether it ended of itself and says that all is well.
+    /// Returns true if the child exited by itself with status 0.
     #[must_use]
     pub const fn success(self) -> bool {
         matches!(self, Self::Code(0))

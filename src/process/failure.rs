@@ -1,7 +1,7 @@
-//! Why a program could not be started: the step that failed, its errno, the program's name, and what to do about it.
+//! The reasons why a program could not be started: the step that failed, its errno, the program's name, and a remedy.
 //!
-//! [`SpawnError::is_permanent`] is what a supervisor decides by: a program that is not there is not tried again and
-//! again, one that found no memory is.
+//! [`SpawnError::is_permanent`] is the criterion for a supervisor: after a shortage of memory, for example, it tries
+//! again, and after a missing program it does not.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -12,82 +12,82 @@ use nix::sys::resource::Resource;
 
 use super::sandbox::Fault;
 
-/// What was being attempted when a start failed, in the order of the attempts.
+/// The steps of a start, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// Looking the program up.
     Lookup,
     /// Turning arguments and variables into C strings, which cannot hold a NUL.
     Arguments,
-    /// Reading the daemon's own limits, from which those of the child are made.
+    /// Reading the daemon's own limits, on which those of the child are based.
     ReadLimits,
-    /// Making the rules of its sandbox.
+    /// Making the rules of the sandbox.
     SandboxRules,
     /// Making the pipes, or opening `/dev/null`.
     Pipes,
-    /// Making a terminal, or making it the child's controlling one.
+    /// Making a terminal, or making it the child's controlling terminal.
     Terminal,
     /// Making the new process (`clone(2)`).
     NewProcess,
     /// Putting it into a session, and so a process group, of its own.
     Session,
-    /// Putting its standard input, output and error in place.
+    /// Connecting standard input, output and error.
     StandardStreams,
-    /// Setting its nice value.
+    /// Setting the nice value.
     Nice,
-    /// Setting one of its limits.
+    /// Setting one of the limits.
     Limit(Resource),
-    /// Setting its supplementary groups.
+    /// Setting the supplementary groups.
     SupplementaryGroups,
-    /// Setting its group.
+    /// Setting the group.
     Group,
-    /// Setting its user.
+    /// Setting the user.
     User,
-    /// Going to its working directory.
+    /// Entering the working directory.
     WorkingDirectory,
-    /// Asking to be killed when the daemon ends.
+    /// Requesting the signal at the daemon's end.
     ParentDeathSignal,
     /// Giving up new privileges.
     NoNewPrivileges,
-    /// Entering its sandbox.
+    /// Entering the sandbox.
     Sandbox,
     /// Running the program (`execve(2)`).
     Exec,
 }
 
-/// Where a program is looked for, by its name.
+/// The place in which a program is looked for, as its name says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// In the directories of PATH: the name has no slash.
     InPath,
-    /// Below the directory that it is started in.
+    /// Below the directory in which the program is started.
     Relative,
     Absolute,
 }
 
-/// A program that could not be started.
+/// The error of a start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpawnError {
-    /// What was being attempted.
+    /// The step that failed.
     pub step: Step,
-    /// The program as the operator wrote it; `None`: it fails for every program, because of what it is to be started with.
+    /// The program as the operator wrote it; `None` if the error concerns every program, because of the context.
     pub program: Option<OsString>,
-    /// What the kernel said.
+    /// The kernel's error.
     pub errno: Errno,
-    /// What is known beyond that.
+    /// The cause behind it, if it is known.
     pub cause: Option<Cause>,
 }
 
-/// What lies behind an errno that says too little.
+/// A cause that an errno does not tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cause {
-    /// The script is there and its interpreter is not.
+    /// The script exists and its interpreter does not.
     MissingInterpreter(PathBuf),
-    /// What keeps a sandbox from being made.
+    /// The sandbox cannot be made.
     Fault(Fault),
-    /// It was refused to a program in a sandbox.
+    /// The program is in a sandbox, which may have refused it.
     InSandbox,
-    /// It went on for too long: the watchdog has killed it.
+    /// The step took too long and the watchdog has killed the child.
     Stuck,
 }
 
@@ -112,7 +112,7 @@ impl SpawnError {
         }
     }
 
-    /// The same of the program that was to be started in that context.
+    /// Returns the same error, for this program in that context.
     #[must_use]
     pub fn of_program(self, program: &OsStr) -> Self {
         Self {
@@ -121,8 +121,8 @@ impl SpawnError {
         }
     }
 
-    /// Whether trying again cannot help until an operator has changed something. What is not permanent is a shortage,
-    /// of memory, processes or descriptors, that passes.
+    /// Returns true if another attempt cannot help until an operator has changed something. Errors that are not
+    /// permanent come from a passing shortage of memory, processes or descriptors.
     #[must_use]
     pub const fn is_permanent(&self) -> bool {
         !matches!(
@@ -132,17 +132,17 @@ impl SpawnError {
                 | Errno::EMFILE
                 | Errno::ENFILE
                 | Errno::EINTR
-                // It was kept from it by somebody, or a file system does not answer.
+                // The child was stopped by another process, or a file system does not answer.
                 | Errno::ETIMEDOUT
                 | Errno::ETXTBSY
                 | Errno::EIO
                 | Errno::ENOBUFS
-                // Of terminals.
+                // A shortage of terminals.
                 | Errno::ENOSPC
         )
     }
 
-    /// Whether what is called the program's name may have been meant for a name with arguments.
+    /// Returns true if the program's name may have been meant as a name with arguments.
     fn has_blanks(&self) -> bool {
         let name = self.program.as_deref().map(OsStr::as_encoded_bytes);
         name.is_some_and(|name| name.contains(&b' '))

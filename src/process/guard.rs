@@ -1,22 +1,22 @@
-//! The guard: a tiny process that sees to it that nothing outlives the daemon, `kill -9` included.
+//! The guard: a tiny process that ends all children of the daemon when the daemon ends, even by `kill -9`.
 //!
-//! The parent-death signal kills a daemon's children with it, but not their children. So the daemon forks a guard, which holds
-//! nothing but the reading end of a pipe, the daemon's [list of children](super::watch_list), in memory that the two share,
-//! and, where there is one, the directory of the children's [control group](super::control_group). Nothing is ever written into
-//! the pipe. Whatever ends the daemon also closes it, and then the guard kills the group of every child on the list, what is in
-//! the daemon's [control group](super::control_group), if it has one, then [what else it can find of
-//! theirs](super::descendants::end_all), and exits. A daemon that ends as it should leaves an empty list.
+//! The parent-death signal kills a daemon's children with it, but not their children. So the daemon forks a guard,
+//! which holds only the reading end of a pipe, the daemon's [list of children](super::watch_list) in memory that the
+//! two share, and, where there is one, the directory of the children's [control group](super::control_group). Nothing
+//! is ever written into the pipe. The end of the daemon, whatever its reason, closes it. Then the guard kills the group
+//! of every child on the list, everything in the control group, and [all other descendants that it can
+//! find](super::descendants::end_all), and exits. A daemon that ends in good order leaves an empty list.
 //!
-//! There is one for all doors; a part that starts children holds the [list](Guard::watch_list).
+//! There is one guard for all doors. A part of the program that starts children holds the [list](Guard::watch_list).
 //!
-//! The guard is a program of its own, under a name and with arguments in which the daemon's are not found, so that a signal
-//! meant for the daemon does not meet it, nor `kill -9 $(pidof iotcpd)` both ([`sys`](super::sys)). It blocks every signal but
-//! KILL and STOP and is in a session of its own. If it is killed nevertheless, the daemon is told so by SIGCHLD and
-//! [`Guard::check`] makes another; if it is stopped, it is woken. To replace it takes no descriptor: one that could
-//! not be had would leave the daemon without a guard when it has most to do. A fork that fails is tried again.
+//! The guard runs as a program of its own, under a name and with arguments that differ from the daemon's, so that
+//! neither a signal meant for the daemon nor `kill -9 $(pidof iotcpd)` reaches it ([`sys`](super::sys)). It blocks
+//! every signal but KILL and STOP and is in a session of its own. If it is killed nevertheless, the daemon receives
+//! SIGCHLD and [`Guard::check`] starts another; if it is stopped, it is resumed. A replacement takes no descriptor,
+//! because a shortage of descriptors would leave a busy daemon without a guard. A fork that fails is tried again.
 //!
-//! Start the first one before the daemon has much memory or any threads; a later one may be forked from a program with
-//! threads because its fork allocates nothing and takes no lock.
+//! The first guard must be started before the daemon has much memory or any threads. A later one may be forked from a
+//! program with threads, because its fork allocates nothing and takes no lock.
 
 use std::ffi::{CStr, OsStr};
 use std::io;
@@ -36,63 +36,63 @@ use super::descendants::{self, Orphans};
 use super::sys::{self, GuardStart, GuardState};
 use super::watch_list::{ChildRegistry, Table, WatchList};
 
-/// The name in the list of processes.
+/// The guard's name in the list of processes.
 pub(super) const NAME: &CStr = c"io-guard";
-/// How the guard is called, with the daemon's process id behind it.
+/// The beginning of the guard's `argv[0]`. The daemon's process id follows.
 pub(super) const ROLE: &str = "guard of ";
 
-/// How long a guard may take to end once its pipe has, and how often it is looked at, in milliseconds.
+/// The time in which a guard must end once its pipe is closed, and the milliseconds between two looks at it.
 const LAST_MOMENTS: Duration = Duration::from_millis(250);
 const MOMENT: u8 = 1;
-/// How long the daemon waits at its start for its guard to stand, in milliseconds. It takes two or three.
+/// The milliseconds for which the daemon waits at its start until its guard is ready. It takes two or three.
 const TO_STAND: u16 = 1000;
-/// When it is tried again to replace a guard.
+/// The time between two attempts to replace a guard.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// The daemon's side of the guard.
 #[derive(Debug)]
 pub struct Guard {
-    /// Its end is the guard's signal. `None` when this daemon is ending.
+    /// The writing end, whose closing is the guard's signal. `None` while this daemon ends.
     pipe: Option<OwnedFd>,
     /// The guard's end of the pipe, for the next guard.
     input: OwnedFd,
-    /// Every guard has the same, one after the other.
+    /// Shared by all guards, one after another.
     registry: Arc<ChildRegistry>,
     kind: Kind,
-    /// The guard; `None`: there is none.
+    /// The guard's process id; `None` if there is no guard.
     process: Option<Pid>,
     again: Option<Instant>,
 }
 
-/// What a guard is made of.
+/// The ways to make a guard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// This program, called as one: its `main` asks [`called_as_guard`] first.
+    /// By running this program again: its `main` calls [`called_as_guard`] first.
     Program,
-    /// A fork: where `main` is another's.
+    /// By a fork alone, for a program with another `main`.
     Fork,
 }
 
-/// What there was to be done for the guard.
+/// The result of a check of the guard.
 #[derive(Debug)]
 pub enum GuardStatus {
-    /// Nothing.
+    /// The guard runs.
     Running,
-    /// It had died; there is another, which knows every child.
+    /// The guard had died and was replaced by another, which knows every child.
     Replaced,
-    /// Somebody had stopped it; it has been woken.
+    /// Another process had stopped the guard, and it was resumed.
     Resumed,
-    /// It has died, and there is no other; it is tried again at the [deadline](Guard::deadline).
+    /// The guard has died and could not be replaced. The next attempt is at the [deadline](Guard::deadline).
     Missing(io::Error),
 }
 
 impl Guard {
-    /// Starts the guard of a daemon with this control group, and waits the moment until it has let go of everything that it
-    /// inherited: a daemon that is killed right after its start can then be started again at once, and finds no listening
-    /// socket in use.
+    /// Starts the guard of a daemon with this control group. Waits for the moment until the guard has closed everything
+    /// that it inherited: only then can a daemon that is killed right after its start be started again at once and find
+    /// no listening socket in use.
     ///
     /// # Errors
-    /// Those of `mmap(2)`, `pipe2(2)` and `fork(2)`; no process is left behind.
+    /// Those of `mmap(2)`, `pipe2(2)` and `fork(2)`. No process is left behind.
     pub fn start(kind: Kind, group: Option<ControlGroup>) -> io::Result<Self> {
         let (input, pipe) = pipe2(OFlag::O_CLOEXEC)?;
         let mut guard = Self {
@@ -105,7 +105,8 @@ impl Guard {
         };
         let (standing, theirs) = pipe2(OFlag::O_CLOEXEC)?;
         guard.fork(Some(theirs))?;
-        // The end comes when it stands, or has died. One that does not come to it in time is looked after like any other.
+        // The end of the pipe comes when the guard is ready or has died. A guard that is late is checked like any
+        // other.
         let mut stands = [PollFd::new(standing.as_fd(), PollFlags::POLLIN)];
         let _ = poll(&mut stands, PollTimeout::from(TO_STAND));
         if let GuardStatus::Missing(error) = guard.check(Instant::now()) {
@@ -114,32 +115,32 @@ impl Guard {
         Ok(guard)
     }
 
-    /// The list, held by all that start children.
+    /// Returns the list, for the parts of the program that start children.
     #[must_use]
     pub fn watch_list(&self) -> WatchList {
         WatchList::of(&self.registry)
     }
 
-    /// The orphans of those on the list.
+    /// Returns the record of orphans of the children on the list.
     #[must_use]
     pub fn orphans(&self) -> Orphans {
         Orphans::new(&self.registry)
     }
 
-    /// The guard's process id, while there is one.
+    /// Returns the guard's process id, while there is one.
     #[must_use]
     pub const fn pid(&self) -> Option<Pid> {
         self.process
     }
 
-    /// When it is to be [looked after](Self::check) at the latest.
+    /// Returns the time at which [`check`](Self::check) must be called at the latest.
     #[must_use]
     pub const fn deadline(&self) -> Option<Instant> {
         self.again
     }
 
-    /// To be called when some child has changed (SIGCHLD), at the deadline, and whenever it may have become possible to
-    /// replace a guard that is missing.
+    /// Replaces or resumes the guard if necessary. Must be called when some child has changed its state (SIGCHLD) and
+    /// at the deadline, and should be called when a failed start may succeed now.
     pub fn check(&mut self, now: Instant) -> GuardStatus {
         let state = match self.process.map(sys::state_of_guard) {
             // ECHILD: something else in this process has reaped it.
@@ -156,7 +157,7 @@ impl Guard {
         }
     }
 
-    /// A guard ends by itself when this program cannot be run again: then a fork has to do.
+    /// Starts another guard. A guard exits by itself only if this program cannot be run again; then a fork must do.
     fn replace(&mut self, now: Instant, by_itself: bool) -> GuardStatus {
         if by_itself {
             self.kind = Kind::Fork;
@@ -188,11 +189,11 @@ impl Guard {
 }
 
 impl Drop for Guard {
-    /// Sees it end, so that it leaves no zombie.
+    /// Waits for the guard's end, so that it leaves no zombie.
     fn drop(&mut self) {
         self.pipe = None;
         let Some(guard) = self.process else { return };
-        // It may have been stopped, and it will not be looked after any more.
+        // It may have been stopped, and is not checked any more.
         let _ = kill(guard, Signal::SIGCONT);
         let until = Instant::now() + LAST_MOMENTS;
         while !matches!(sys::state_of_guard(guard), Ok(GuardState::Ended { .. }) | Err(_)) && Instant::now() < until {
@@ -201,14 +202,15 @@ impl Drop for Guard {
     }
 }
 
-/// Whether this process was started as a guard, by the name it is called with.
+/// Returns true for the `argv[0]` of a process that was started as a guard.
 #[must_use]
 pub fn called_as_guard(name: &OsStr) -> bool {
     let number = name.as_bytes().strip_prefix(ROLE.as_bytes());
     number.is_some_and(|number| !number.is_empty() && number.iter().all(u8::is_ascii_digit))
 }
 
-/// The whole life of a process that was started as a guard. False: it was not given what a guard is given.
+/// Runs the life of a process that was started as a guard. Returns false if the process does not have a guard's
+/// descriptors.
 #[must_use]
 pub fn live_as_guard() -> bool {
     let Ok((input, table, group)) = sys::take_over_as_guard() else {
@@ -228,14 +230,14 @@ pub fn live_as_guard() -> bool {
 
 /// Waits until the daemon has ended. Neither locks nor allocates.
 pub(super) fn wait_for_end(input: BorrowedFd<'_>) {
-    // Nothing but the end, or a signal that the kernel does not deliver, can come from this pipe.
+    // Only its end, or an interruption, can come from this pipe.
     while matches!(read(input, &mut [0]), Ok(1..) | Err(Errno::EINTR)) {}
 }
 
-/// Kills the group of each child that is on the list. Neither locks nor allocates.
+/// Kills the group of each child on the list. Neither locks nor allocates.
 pub(super) fn kill_groups(table: &Table) {
     for child in table.children() {
-        // ESRCH: its processes have ended by themselves, which is as good.
+        // ESRCH: the processes of the group have ended by themselves.
         let _ = killpg(child, Signal::SIGKILL);
     }
 }
@@ -254,7 +256,7 @@ mod tests {
         Guard::start(Kind::Fork, None).unwrap()
     }
 
-    /// A child that is on the list.
+    /// Returns a child that is on the list.
     fn shell(guard: &Guard, script: &str) -> Child {
         let defaults = SpawnDefaults {
             watch_list: guard.watch_list(),
@@ -264,7 +266,7 @@ mod tests {
         program.unwrap().spawn(Stdio::piped()).unwrap()
     }
 
-    /// As the kernel does when it ends the daemon.
+    /// Closes the pipe, as the kernel does at the end of the daemon.
     fn lose_daemon(mut guard: Guard) -> Guard {
         guard.pipe = None;
         guard
@@ -306,7 +308,7 @@ mod tests {
         assert!(listed(child.pid()));
         drop(child.stdin.take());
         wait_readable(child.pidfd());
-        // A zombie's id is its own.
+        // The id of a zombie is still its own.
         assert!(listed(child.pid()));
         child.reap_with_group().unwrap();
         assert!(!listed(child.pid()));
@@ -399,7 +401,7 @@ mod tests {
     const VICTIM: &str = "IOTCPD_TEST_VICTIM";
     const PROCESSES: &str = "processes: ";
 
-    /// Run by the test below in a process of its own, which it kills; run by itself it has nothing to do.
+    /// Run by the test below in a process of its own, which it kills; does nothing in an ordinary run of the tests.
     fn be_the_victim() {
         let guard = start();
         let mut child = shell(&guard, "sleep 1000 & echo $!; read end");

@@ -1,9 +1,10 @@
-//! What a child that has just exited has left running, for a line in the log: a program that has put itself in the background
-//! ends its first process and goes on in another.
+//! The processes that a child has left running at its exit, for a line in the log: a program that puts itself into the
+//! background exits in its first process and goes on in another.
 //!
-//! Asked in the moment in which the child is a zombie: its children are the daemon's by then. In its control group, where it
-//! has one, or in its session, they are certainly its own. One that has begun a session already is known by its time alone,
-//! since its environment is nothing to be read on the loop ([`descendants`](super::descendants) looks at that a moment later).
+//! They are counted while the child is a zombie, when its own children are already the daemon's. Processes in its
+//! control group, if it has one, or in its session certainly come from it. A process in a session of its own can be
+//! attributed only by its start time, because its environment must not be read on the loop
+//! ([`descendants`](super::descendants) reads it a moment later).
 
 use nix::unistd::{Pid, getpid, getsid};
 
@@ -12,19 +13,20 @@ use super::guard;
 use super::procfs;
 use super::watch_list::Registration;
 
-/// The most children of the daemon that are looked at.
+/// The most children of the daemon that are examined.
 const MOST: usize = 256;
 
-/// How many processes go on.
+/// The number of processes that go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Left {
-    /// So many, all of which the child or its children have started.
+    /// Exactly this number, all started by the child or its children.
     Exactly(usize),
-    /// No more than so many: children that end at the same time may have left some of them.
+    /// At most this number: children that exit at the same time may have left some of them.
     AtMost(usize),
 }
 
-/// What a child has left that has exited and is not reaped. `None`: nothing, or it cannot be told.
+/// Counts the processes that a child has left which has exited and is not reaped. Returns `None` if there are none, or
+/// if that cannot be known.
 pub(super) fn left_by(child: Pid, registration: &Registration) -> Option<Left> {
     let exited = procfs::stat(child.as_raw()).filter(|stat| stat.has_ended)?;
     if let Some(processes) = registration.leaf_processes() {
@@ -55,7 +57,7 @@ pub(super) fn left_by(child: Pid, registration: &Registration) -> Option<Left> {
     }
 }
 
-/// Its guard, or its successor.
+/// Returns true for the daemon's guard or successor.
 fn is_daemons(pid: i32, own_name: &str) -> bool {
     let name = procfs::name(pid);
     name == own_name || guard::NAME.to_bytes() == name.as_bytes()
@@ -77,7 +79,7 @@ mod tests {
     fn processes_left_running_are_counted() {
         const ROLE: &str = "IOTCPD_TEST_LEFTOVERS";
         if std::env::var_os(ROLE).is_none() {
-            // A process of its own: orphans of other tests are none of its children.
+            // In a process of its own, so that orphans of other tests are not among its children.
             let name = "process::leftovers::tests::processes_left_running_are_counted";
             let output = other_part(name, ROLE, &["env"]).output().unwrap();
             let said = String::from_utf8_lossy(&output.stdout);
@@ -88,7 +90,7 @@ mod tests {
         for (script, expected) in [
             ("sleep 1000 & sleep 1000 & echo ready", Some(Left::Exactly(2))),
             ("echo ready", None),
-            // It says so itself, in a session of its own.
+            // The process in a session of its own prints the line.
             ("setsid sh -c 'echo ready; exec sleep 1000' &", Some(Left::AtMost(1))),
         ] {
             let mut child = shell(script);

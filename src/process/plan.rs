@@ -1,4 +1,4 @@
-//! All that a start needs, as plain data: what [`spawn`](super::spawn) lays out and `sys` carries out.
+//! The plan of a start as plain data: [`spawn`](super::spawn) makes it, and `sys` carries it out.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::BorrowedFd;
@@ -10,17 +10,17 @@ use super::limits::LimitSetting;
 use super::sys::SignalBits;
 use super::watch_list::Table;
 
-/// All that the child needs, laid out before it exists.
+/// Everything that the child needs, prepared before it exists.
 #[derive(Debug)]
 pub(super) struct Plan<'a> {
     pub(super) program: &'a Candidates,
     pub(super) argv: &'a [CString],
     pub(super) environment: &'a [CString],
-    /// Those that the daemon does something else on than a new program is to.
+    /// The signals whose disposition in the daemon is not the one of a new program.
     pub(super) signals: SignalBits,
-    /// More variables, in place of those of the same names.
+    /// More variables, which replace others with the same names.
     pub(super) client_variables: &'a [CString],
-    /// One more variable, of the name that no other has.
+    /// One more variable, whose name no other variable has.
     pub(super) sign: Option<&'a CString>,
     /// Standard input, output and error, in this order.
     pub(super) stdio: [BorrowedFd<'a>; 3],
@@ -28,19 +28,19 @@ pub(super) struct Plan<'a> {
     pub(super) limits: &'a [LimitSetting],
     pub(super) credentials: Option<&'a Credentials>,
     pub(super) directory: Option<&'a CStr>,
-    /// Whether standard input is a terminal that is to be the child's controlling one.
+    /// True if standard input is a terminal that becomes the child's controlling terminal.
     pub(super) terminal: bool,
     pub(super) no_new_privileges: bool,
-    /// The rules of its sandbox.
+    /// The rules of the sandbox.
     pub(super) sandbox: Option<BorrowedFd<'a>>,
-    /// Of the control group that it is to be in.
+    /// The entrance of the control group that the child enters.
     pub(super) entrance: Option<&'a Entrance>,
-    /// Where it enters itself before its exec.
+    /// The table into which the child enters itself before its exec.
     pub(super) watch_list: Option<&'a Table>,
 }
 
 impl Plan<'_> {
-    /// All of its variables, each name once. The sign comes first, where it is found at once.
+    /// Returns all variables, each name once. The sign comes first, so that it is found at once.
     pub(super) fn variables(&self) -> impl Iterator<Item = &CString> {
         let replaced = |variable: &CString| {
             self.client_variables
@@ -58,13 +58,12 @@ fn name_of(variable: &CStr) -> &[u8] {
     end.and_then(|end| bytes.get(..end)).unwrap_or(bytes)
 }
 
-/// The files that a program's name may mean, in the order in which they are tried by a process with the child's rights: the
-/// child.
+/// The files that a program's name may mean, in the order in which the child tries them with its own rights.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Candidates {
-    /// Each ends with a NUL.
+    /// The paths, each of which ends with a NUL.
     paths: Vec<u8>,
-    /// Whether a file that cannot be run gives way to the next; else there is one, which has to be it.
+    /// True if the next file is tried when one cannot be run. Otherwise there is only one.
     searched: bool,
 }
 
@@ -72,7 +71,7 @@ pub(super) struct Candidates {
 const LONGEST_NAME: usize = 255;
 
 impl Candidates {
-    /// This file and no other.
+    /// Returns this file as the only candidate.
     pub(super) fn only(path: CString) -> Self {
         Self {
             paths: path.into_bytes_with_nul(),
@@ -80,8 +79,8 @@ impl Candidates {
         }
     }
 
-    /// A file of this name in one of these directories. Those whose own name is too long are left out, and so all may be; of a
-    /// file's name the kernel says so.
+    /// Returns the files of this name in these directories. Directories whose path is too long are left out, and so
+    /// there may be no candidate. A file name that is too long is left to the kernel to refuse.
     pub(super) fn search<'a>(directories: impl Iterator<Item = &'a [u8]>, name: &CStr) -> Self {
         let mut paths = Vec::with_capacity(256);
         for directory in directories {
@@ -102,7 +101,7 @@ impl Candidates {
         self.searched
     }
 
-    /// Allocates nothing.
+    /// Returns the paths in order. Does not allocate.
     pub(super) fn iter(&self) -> impl Iterator<Item = &CStr> {
         let mut rest = self.paths.as_slice();
         std::iter::from_fn(move || {
@@ -112,7 +111,7 @@ impl Candidates {
         })
     }
 
-    /// The first of them.
+    /// Returns the first path.
     pub(super) fn first(&self) -> &Path {
         let first = self.iter().next().map_or(&b""[..], CStr::to_bytes);
         Path::new(OsStr::from_bytes(first))

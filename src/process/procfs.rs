@@ -1,50 +1,53 @@
-//! What `/proc` tells of processes. Only where it is of this process's own namespace: elsewhere its numbers mean others.
+//! The data of `/proc` about processes. Valid only if `/proc` shows this process's own namespace: otherwise its numbers
+//! mean other processes.
 //!
-//! A read of [`environment`] may take for ever: it touches the memory of that process, which may lie in a file on a file
-//! system that does not answer. So it is nothing for the loop ([`signs`](super::signs)). The others touch nothing of the process.
+//! Reading an [`environment`] may take for ever, because it reads the memory of that process, which may be mapped from
+//! a file system that does not answer. So the loop must not do it ([`signs`](super::signs)). The other functions do not
+//! read the memory of a process.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
 
 use nix::unistd::getpid;
 
-/// The most that is read of a file about one process, in bytes; its environment and arguments are at most 6 MiB.
+/// The most bytes that are read of a file about one process. Environment and arguments have at most 6 MiB.
 const MOST: u64 = 8 * 1024 * 1024;
 
-/// A line of `/proc/PID/stat`, as far as it matters here.
+/// The fields of `/proc/PID/stat` that are used here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stat {
-    /// It has ended, and is not reaped.
+    /// True if the process has ended and is not reaped.
     pub(super) has_ended: bool,
     pub(super) parent: i32,
     pub(super) group: i32,
     pub(super) session: i32,
-    /// When it was started, in ticks: with its id, it tells it from a process that had that id before.
+    /// The start time in ticks. It distinguishes the process from an earlier one with the same id.
     pub(super) started: u64,
 }
 
-/// Whether the numbers in `/proc` are those that this process knows.
+/// Returns true if the numbers in `/proc` are those that this process knows.
 pub(super) fn is_own() -> bool {
     let Ok(status) = fs::read_to_string("/proc/self/status") else {
         return false;
     };
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
     let is_us = |numbers: &str| numbers.trim() == getpid().to_string();
-    // NSpid has a number for each namespace from that of `/proc` to ours; a kernel without namespaces has no such line.
+    // NSpid has a number for each namespace from the one of `/proc` to ours. A kernel without namespaces has no such
+    // line.
     field("NSpid:").or_else(|| field("Pid:")).is_some_and(is_us)
 }
 
-/// `None`: there is no such process.
+/// Returns the fields for a process, or `None` if there is no such process.
 pub(super) fn stat(pid: i32) -> Option<Stat> {
     let mut line = String::new();
-    // The name in it may be any bytes but is no part of what is looked for.
+    // The name in it may be any bytes, and is not used.
     let bytes = fs::read(format!("/proc/{pid}/stat")).ok()?;
     line.push_str(&String::from_utf8_lossy(&bytes));
     parse_stat(&line)
 }
 
 fn parse_stat(line: &str) -> Option<Stat> {
-    // The name stands in parentheses and may hold anything, parentheses included.
+    // The name stands in parentheses and may hold anything, including parentheses.
     let mut fields = line.rsplit_once(") ")?.1.split(' ');
     let state = fields.next()?;
     let mut number = || fields.next()?.parse::<i64>().ok();
@@ -60,16 +63,16 @@ fn parse_stat(line: &str) -> Option<Stat> {
     })
 }
 
-/// Its name, of at most 15 bytes, for a log line.
+/// Returns the name of a process, of at most 15 bytes, for a log line.
 pub(super) fn name(pid: i32) -> String {
     let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
     String::from_utf8_lossy(&name).trim_end().escape_default().to_string()
 }
 
-/// Its variables, each with a NUL behind it, as they were at its exec.
+/// Returns the variables of a process as they were at its exec, each with a NUL behind it.
 ///
 /// # Errors
-/// It has gone, or belongs to another user.
+/// The process has ended, or belongs to another user.
 pub(super) fn environment(pid: i32) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(format!("/proc/{pid}/environ"))?
@@ -78,16 +81,16 @@ pub(super) fn environment(pid: i32) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The children of a process, of all its threads. Takes time in proportion to them and to its threads.
+/// Returns the children of a process, of all its threads. Takes time in proportion to both.
 ///
 /// # Errors
-/// It has gone; or the kernel does not tell children (`CONFIG_PROC_CHILDREN`).
+/// The process has ended, or the kernel does not list children (`CONFIG_PROC_CHILDREN`).
 pub(super) fn children(pid: i32) -> io::Result<Vec<i32>> {
     let mut children = Vec::new();
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         let list = match fs::read_to_string(task?.path().join("children")) {
             Ok(list) => list,
-            // A thread may end meanwhile; but not all of them can.
+            // A thread may have ended meanwhile, but not all of them can.
             Err(error) if error.kind() == io::ErrorKind::NotFound && tells_children() => continue,
             Err(error) => return Err(error),
         };
@@ -101,15 +104,15 @@ fn tells_children() -> bool {
     fs::metadata(format!("/proc/self/task/{own}/children")).is_ok()
 }
 
-/// The children of this process's first thread, which starts all and inherits all orphans; also where the kernel does not tell
-/// children.
+/// Returns the children of this process's first thread, which starts all children and inherits all orphans. Also works
+/// if the kernel does not list children.
 ///
 /// # Errors
 /// `/proc` cannot be read.
 pub(super) fn own_children() -> io::Result<Vec<i32>> {
     let own = getpid().as_raw();
     let list = File::open(format!("/proc/self/task/{own}/children")).and_then(|mut file| {
-        // Without asking for its length, which it does not have.
+        // Without asking for the length, which this file does not have.
         let mut list = Vec::with_capacity(512);
         file.read_to_end(&mut list).map(|_| list)
     });
@@ -128,7 +131,7 @@ fn children_by_parents(parent: i32) -> io::Result<Vec<i32>> {
     Ok(all()?.into_iter().filter(is_child).collect())
 }
 
-/// Every process.
+/// Returns all processes.
 ///
 /// # Errors
 /// `/proc` cannot be read.
@@ -178,7 +181,7 @@ mod tests {
         let grandchildren: Vec<i32> = (0..2).map(|_| read_line(&mut child).parse().unwrap()).collect();
         assert_eq!(children(child.pid().as_raw()).unwrap(), grandchildren);
         assert_eq!(children_by_parents(child.pid().as_raw()).unwrap(), grandchildren);
-        // This thread may not be the first: then the child is not in the list of that one.
+        // This thread may not be the first one. Then the child is not in that one's list.
         assert!(own_children().is_ok());
         assert_eq!(stat(child.pid().as_raw()).unwrap().parent, own);
         child.kill_group(nix::sys::signal::Signal::SIGKILL).unwrap();

@@ -1,10 +1,11 @@
-//! Which file a program's name means, by the rules of `execvp(3)`.
+//! The file that a program's name means, by the rules of `execvp(3)`.
 //!
-//! What is run is found by the child itself, among the [candidates](Search::candidates) that are laid out for it: it alone
-//! has the rights of its user, it is [watched over](super::watchdog) where a file system does not answer, and its answer is
-//! never out of date. Where somebody has to know beforehand, since a list says what may be run, or since an operator is to
-//! be told of a program that is not there, the file system is asked before there is a child, with the rights of its user
-//! ([`Finder`]). Between that and the exec the file may be replaced; the kernel has the last word.
+//! Usually the child finds it, among the [candidates](Search::candidates) that are prepared for it. Only the child has
+//! the rights of its user, the [watchdog](super::watchdog) bounds the time of a search on a file system that does not
+//! answer, and the result is never out of date. If the file must be known earlier, because a list says which files may
+//! be run or because an operator should learn of a missing program, the file system is asked before there is a child,
+//! with the rights of its user ([`Finder`]). The file may be replaced between that and the exec; the kernel decides in
+//! the end.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs;
@@ -20,22 +21,23 @@ use nix::unistd::{AccessFlags, faccessat};
 use super::plan::{Candidates, Credentials};
 use super::sys;
 
-/// Where `execvp` of the GNU C library looks when there is no PATH.
+/// The PATH of `execvp` of the GNU C library when there is no PATH.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
-/// What the meaning of a program's name depends on.
+/// The settings that the meaning of a program's name depends on.
 #[derive(Debug, Clone)]
 pub(super) struct Search {
     /// The child's PATH.
     pub(super) path: Option<OsString>,
-    /// The directory that relative paths start from; `None`: the daemon's.
+    /// The directory in which relative paths begin; `None` for the daemon's.
     pub(super) directory: Option<PathBuf>,
 }
 
 impl Search {
-    /// The path to exec, relative only where name or PATH were: then to the child's directory.
+    /// Returns the path to exec. It is relative only if the name or an element of PATH is, and begins then in the
+    /// child's directory.
     ///
-    /// EACCES, when some candidate exists and may not be run, outweighs ENOENT.
+    /// EACCES, for a candidate that exists and may not be run, takes precedence over ENOENT.
     pub(super) fn resolve(&self, name: &OsStr) -> Result<PathBuf, Errno> {
         if name.as_bytes().contains(&b'/') {
             let path = PathBuf::from(name);
@@ -56,7 +58,7 @@ impl Search {
         Err(if denied { Errno::EACCES } else { Errno::ENOENT })
     }
 
-    /// What a child is to try for this name; nothing is asked of any file.
+    /// Returns the files that a child tries for this name. Does not touch the file system.
     pub(super) fn candidates(&self, name: CString) -> Candidates {
         if name.to_bytes().contains(&b'/') {
             return Candidates::only(name);
@@ -68,7 +70,7 @@ impl Search {
         Candidates::search(directories, &name)
     }
 
-    /// The same file by its own path: absolute, and with no symbolic link in it.
+    /// Returns the real path of the same file: absolute, and without symbolic links.
     pub(super) fn resolve_links(&self, name: &OsStr) -> Result<PathBuf, Errno> {
         let path = self.seen_from_here(&self.resolve(name)?);
         fs::canonicalize(path).map_err(|error| errno_of(&error))
@@ -79,7 +81,7 @@ impl Search {
         path.as_bytes().split(|&byte| byte == b':')
     }
 
-    /// Whether a candidate is a file that the asking process may execute.
+    /// Checks that a candidate is a file that this process may execute.
     fn check(&self, candidate: &Path) -> Result<(), Errno> {
         let seen_from_here = self.seen_from_here(candidate);
         let kind = SFlag::from_bits_truncate(stat(&seen_from_here)?.st_mode) & SFlag::S_IFMT;
@@ -89,7 +91,7 @@ impl Search {
         faccessat(AT_FDCWD, &seen_from_here, AccessFlags::X_OK, AtFlags::AT_EACCESS)
     }
 
-    /// `path` of the child as a path of the daemon's.
+    /// Returns a path of the child as a path of the daemon.
     pub(super) fn seen_from_here(&self, path: &Path) -> PathBuf {
         self.directory
             .as_deref()
@@ -97,8 +99,9 @@ impl Search {
     }
 }
 
-/// Whether a directory of PATH in which this is met is passed over, besides EACCES, which is remembered: as `execvp(3)` of
-/// the GNU C library has it, and ENOTCONN, which a FUSE mount gives whose server has gone.
+/// Returns true if a search of PATH goes on after this error. These are the errors of `execvp(3)` of the GNU C library,
+/// and ENOTCONN, which a FUSE mount returns when its server has ended. EACCES is not among them, because the search
+/// remembers it.
 pub(super) const fn is_skipped_in_path(errno: Errno) -> bool {
     matches!(
         errno,
@@ -106,11 +109,11 @@ pub(super) const fn is_skipped_in_path(errno: Errno) -> bool {
     )
 }
 
-/// Asks the file system which file a name means, with the rights of a child's user.
+/// The search for a program's file, with the rights of the child's user.
 #[derive(Debug, Clone)]
 pub(super) struct Finder {
     pub(super) search: Search,
-    /// The user and the groups that the child gets; `None`: what the daemon is.
+    /// The user and groups of the child; `None` for the daemon's own.
     pub(super) credentials: Option<Credentials>,
 }
 
@@ -125,12 +128,13 @@ impl Finder {
         self.with_its_rights(|| self.search.resolve_links(name))
     }
 
-    /// Whether the child's user may read a file, a path of the daemon's.
+    /// Checks that the child's user may read a file, given as a path of the daemon.
     pub(super) fn may_read(&self, path: &Path) -> Result<(), Errno> {
         self.with_its_rights(|| faccessat(AT_FDCWD, path, AccessFlags::R_OK, AtFlags::AT_EACCESS))
     }
 
-    /// A daemon that may not take the user's rights looks with its own; a start would fail by that as well.
+    /// Calls `look` with the rights of the child's user. A daemon that may not take these rights looks with its own; a
+    /// start would fail for the same reason.
     fn with_its_rights<R>(&self, look: impl Fn() -> R) -> R {
         match &self.credentials {
             Some(credentials) => sys::with_rights_of(credentials, &look).unwrap_or_else(|_| look()),
@@ -139,13 +143,13 @@ impl Finder {
     }
 }
 
-/// What a call of the standard library has failed with.
+/// Returns the errno of an error of the standard library.
 pub(super) fn errno_of(error: &io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw)
 }
 
-/// The interpreter that the first line of a script asks for (`execve(2)`, "Interpreter scripts"), of which these are the first
-/// bytes.
+/// Returns the interpreter that the first line of a script names (`execve(2)`, "Interpreter scripts"), given the first
+/// bytes of the script.
 pub(super) fn interpreter(script: &[u8]) -> Option<PathBuf> {
     let line = script.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
     let mut words = line

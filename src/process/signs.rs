@@ -1,12 +1,12 @@
-//! The sign by which a process is known as a descendant of a run or a worker, wherever it has moved to: a variable of its
-//! environment, which every program is given and passes on to whatever it starts.
+//! The sign of a run: a variable of the environment by which a process is recognised as a descendant of that run's
+//! child, wherever it has moved to, because every program passes its environment on to the programs that it starts.
 //!
-//! `IOTCPD_RUN=7f0c5a1e22d94b03-17` is the daemon's instance, a number that chance made, and the number of the run in that
-//! daemon. A daemon that is itself started in some run has that one's sign and writes its own behind it, with a blank between:
-//! its children belong to both. Nothing is gained by writing another's sign: a process that bears one is only ended with that
-//! run. One that takes it away is not found by it, and is told of in the manual.
+//! `IOTCPD_RUN=7f0c5a1e22d94b03-17` is the daemon's instance, a random number, and the number of the run in that
+//! daemon. A daemon that is itself started in a run keeps that run's sign and adds its own after a blank: its children
+//! belong to both. Forging a sign gains nothing: a process with one is only ended together with that run. A process
+//! that removes the sign is not found by it, and the manual says so.
 //!
-//! An environment is read by a thread ([`Readings`]), since that may take for ever ([`procfs`]).
+//! Environments are read by a thread ([`Readings`]), because a read may take for ever ([`procfs`]).
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -18,15 +18,15 @@ use std::time::{Duration, Instant};
 
 use super::procfs;
 
-/// The variable.
+/// The name of the variable.
 pub const VARIABLE: &str = "IOTCPD_RUN";
 
-/// How long the environment of one process may take to be read.
+/// The time limit for reading the environment of one process.
 const PATIENCE: Duration = Duration::from_millis(300);
-/// So many threads may hang in the environments of processes; beyond that no more are read.
+/// The number of threads that may hang in reading environments. Beyond it no more are read.
 const MOST_HANGING: usize = 4;
 
-/// One daemon among all that are, were, and will be on this machine.
+/// The number of one daemon, unique among all daemons that ever run on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Instance(pub(super) u64);
 
@@ -42,7 +42,7 @@ impl fmt::Display for Instance {
     }
 }
 
-/// The signs that this process itself bears, as far as they are such.
+/// Returns the valid signs in this process's own environment.
 pub(super) fn of_this_process() -> String {
     let value = std::env::var(VARIABLE).unwrap_or_default();
     let signs: Vec<&str> = value.split(' ').filter(|sign| parse(sign).is_some()).collect();
@@ -57,20 +57,20 @@ fn parse(sign: &str) -> Option<(Instance, u64)> {
     Some((Instance(instance), run.parse().ok()?))
 }
 
-/// The variable for a run of this instance; `outer`: of this process.
+/// Returns the variable for a run of this instance. `outer` holds the signs of this process.
 pub(super) fn entry(outer: &str, instance: Instance, run: u64) -> CString {
     let blank = if outer.is_empty() { "" } else { " " };
     CString::new(format!("{VARIABLE}={outer}{blank}{instance}-{run}")).unwrap_or_default()
 }
 
-/// What the environment of a process says.
+/// The meaning of a process's environment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sign {
-    /// It belongs to this run.
+    /// The process belongs to this run.
     Run(u64),
-    /// It bears no sign of that instance.
+    /// The process has no sign of that instance.
     Foreign,
-    /// It has no environment at all: none was left to it, or it is in the middle of an exec.
+    /// The process has no environment at all: it was started without one, or is in the middle of an exec.
     Blank,
 }
 
@@ -88,20 +88,21 @@ fn sign_in(environment: &[u8], instance: Instance) -> Sign {
     }
 }
 
-/// Environments that are being read.
+/// The environments that are being read.
 #[derive(Debug, Default)]
 pub(super) struct Readings {
-    /// Those that nothing has been heard of, in the order in which they are read.
+    /// The processes whose environments have not been reported, in the order in which they are read.
     waiting: BTreeSet<i32>,
-    /// Since when nothing has been heard of any.
+    /// The time of the latest report, or of the start before the first one.
     since: Option<Instant>,
-    /// Each thread has one more of it.
+    /// Each thread holds a clone, so that the threads can be counted.
     threads: Arc<()>,
 }
 
 impl Readings {
-    /// Has these read, and each told once, by `tell`, which says whether anybody still listens. False: there is no thread
-    /// for it, because too many hang or the machine has none. To be called when nothing is waited for.
+    /// Has a thread read the environments of these processes and report each to `tell`, which returns false if no more
+    /// reports are wanted. Returns false if there is no thread for it, because too many hang or the machine has none.
+    /// Must not be called while a reading is under way.
     pub(super) fn start(
         &mut self,
         pids: &[i32],
@@ -119,7 +120,7 @@ impl Readings {
         let read = move || {
             let _until_its_end = one_more;
             for pid in new {
-                // One that has gone, or is another user's, bears no sign that could be read.
+                // The environment of a process that has ended, or that belongs to another user, cannot be read.
                 let sign = procfs::environment(pid).map_or(Sign::Foreign, |bytes| sign_in(&bytes, instance));
                 if !tell(pid, sign) {
                     return;
@@ -133,19 +134,20 @@ impl Readings {
         reads
     }
 
-    /// That one has been told of; whether it was awaited.
+    /// Records a report. Returns true if it was awaited.
     pub(super) fn receive(&mut self, pid: i32, now: Instant) -> bool {
         let awaited = self.waiting.remove(&pid);
         self.since = if self.waiting.is_empty() { None } else { Some(now) };
         awaited
     }
 
-    /// When it is not waited for any longer.
+    /// Returns the time at which the present process exceeds its time limit.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.since.map(|since| since + PATIENCE)
     }
 
-    /// Nothing has been heard for too long: those that are given up, first of them the one that hangs. Its thread may come back.
+    /// If the time limit is exceeded, gives the reading up and returns the processes that were not reported. The first
+    /// of them is the one that hangs, whose thread may still return.
     pub(super) fn take_overdue(&mut self, now: Instant) -> BTreeSet<i32> {
         if self.deadline().is_none_or(|deadline| deadline > now) {
             return BTreeSet::new();
@@ -212,7 +214,7 @@ mod tests {
         assert_eq!(readings.take_overdue(now + PATIENCE), BTreeSet::from([own]));
         assert_eq!(receiver.recv(), Ok((own, Sign::Foreign)));
         assert!(!readings.receive(own, now), "it came too late");
-        // The thread counts until it has ended, which is a moment after it has told.
+        // The thread counts until it has ended, a moment after its last report.
         while Arc::strong_count(&readings.threads) > 1 {
             thread::yield_now();
         }

@@ -1,18 +1,18 @@
-//! From a [`ProcessSpec`], or from a [`SpawnContext`] and a command, to a running [`Child`].
+//! The start of a program: from a [`ProcessSpec`], or from a [`SpawnContext`] and a command, to a running [`Child`].
 //!
-//! A [`Spawner`] is made once for a [`SpawnContext`] and starts any command in it: everything that does not depend on the
-//! command is laid out beforehand, so that a start is a few system calls and almost no allocation.
-//! A [`PreparedProgram`] is a spawner with one command, of which it is asked beforehand whether its program is there.
+//! A [`Spawner`] is made once for a [`SpawnContext`] and starts any command in it. Everything that does not depend on
+//! the command is prepared, so that a start is a few system calls and almost no allocation. A [`PreparedProgram`] is a
+//! spawner with one command, whose program has been looked up.
 //!
-//! **Which file is run.** Mostly the child itself finds it, by its PATH and with its rights ([`Spawner::named`]), anew at each
-//! start. A caller that has to know before anything is started asks [`Spawner::find`], and then [`Spawner::spawn_program`] runs the
-//! file of exactly that path. One that decides by the path whether it may be run at all asks for the
-//! [`find_real`](Spawner::find_real) one: it holds no symbolic link, so no user that lacks the right to write in the
-//! directories that it names can put another file in its registration between the decision and the start. What the program then runs
-//! by itself, the interpreter of a script first of all, is not decided by it.
+//! **Which file is run.** Usually the child finds it at each start, by its PATH and with its rights
+//! ([`Spawner::named`]). A caller that must know the file before the start calls [`Spawner::find`]; then
+//! [`Spawner::spawn_program`] runs exactly that path. A caller that decides by the path whether the file may be run
+//! needs [`find_real`](Spawner::find_real). That path holds no symbolic link, so a user without write access to its
+//! directories cannot put another file in its place between the decision and the start. The decision does not cover
+//! what the program runs by itself, above all the interpreter of a script.
 //!
-//! The parent-death signal that a child is given is tied to the *thread* that started it (`PR_SET_PDEATHSIG(2const)`):
-//! spawn from a thread that lives as long as the daemon.
+//! The parent-death signal of a child is tied to the *thread* that started it (`PR_SET_PDEATHSIG(2const)`): children
+//! must be started by a thread that lives as long as the daemon.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
@@ -39,19 +39,19 @@ use super::terminal::open_terminal;
 use super::watch_list::{Registration, WatchList};
 use super::watchdog::Watchdog;
 
-/// What every child of a daemon is given unless its spec says otherwise.
+/// The settings of every child of a daemon, which its spec may override.
 #[derive(Debug, Clone, Default)]
 pub struct SpawnDefaults {
-    /// The soft limit on open files: the `original` of an [`OpenFileLimit`](super::limits::OpenFileLimit). `None`: the
-    /// daemon's present one.
+    /// The soft limit on open files, which is the `original` of an [`OpenFileLimit`](super::limits::OpenFileLimit);
+    /// `None` for the daemon's present one.
     pub open_files: Option<u64>,
-    /// Where each child is entered for as long as it lives.
+    /// The list on which each child is registered while it lives.
     pub watch_list: WatchList,
-    /// What watches over its start.
+    /// The watchdog over starts.
     pub watchdog: Watchdog,
 }
 
-/// What a program's name means: the file that it was found to be, or those that a child is to try.
+/// The meaning of a program's name: the file that was found, or the files that a child tries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Program {
     name: OsString,
@@ -68,35 +68,35 @@ impl Program {
         })
     }
 
-    /// As it was asked for.
+    /// Returns the name by which the program was asked for.
     #[must_use]
     pub fn name(&self) -> &OsStr {
         &self.name
     }
 
-    /// The file that is run, where that is known already; else the first that is tried. A relative path starts in the child's
-    /// working directory.
+    /// Returns the file that is run if it is known already, or else the first file that is tried. A relative path
+    /// begins in the child's working directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.candidates.first()
     }
 }
 
-/// Whether the program of a process is there, by the PATH and with the rights that it would be started with.
+/// Looks the program of a process up, by the PATH and with the rights that the process would have.
 ///
 /// # Errors
-/// Why it could not be started.
+/// The reason why the program could not be started.
 pub fn look_up(spec: &ProcessSpec) -> Result<(), SpawnError> {
     let name = spec.command.program();
     let spawner = Spawner::new(&spec.context, &SpawnDefaults::default());
     spawner.map_err(|error| error.of_program(name))?.find(name).map(drop)
 }
 
-/// Asks the file system, for as long as that takes, whether a process could read a file with the rights that it would be started
-/// with. A relative path begins where the daemon is.
+/// Checks that a process could read a file with the rights that it would have. Waits for the file system. A relative
+/// path begins in the daemon's directory.
 ///
 /// # Errors
-/// What reading would fail with. A process that cannot be laid out at all has none.
+/// The error of reading. A process whose start cannot be prepared causes no error here.
 pub fn may_read(spec: &ProcessSpec, file: &Path) -> Result<(), Errno> {
     match Spawner::new(&spec.context, &SpawnDefaults::default()) {
         Ok(spawner) => spawner.finder.may_read(file),
@@ -104,21 +104,21 @@ pub fn may_read(spec: &ProcessSpec, file: &Path) -> Result<(), Errno> {
     }
 }
 
-/// Looks names up for a [`Spawner`], which need not be there any more.
+/// The look-up of names as a [`Spawner`] does it, independent of the spawner's life.
 #[derive(Debug, Clone)]
 pub struct Lookup(Finder);
 
-/// What a name means: a file by two of its paths.
+/// The meaning of a name: one file, by two of its paths.
 #[derive(Debug)]
 pub struct Found {
-    /// Where it was found: see [`Spawner::find`].
+    /// The path at which it was found: see [`Spawner::find`].
     pub program: Program,
-    /// The same without links: see [`Spawner::find_real`].
+    /// The path without links: see [`Spawner::find_real`].
     pub target: Program,
 }
 
 impl Lookup {
-    /// Asks the file system, for as long as that takes.
+    /// Looks a name up. Waits for the file system.
     ///
     /// # Errors
     /// There is no such file, or none that may be run, at [`Step::Lookup`].
@@ -148,17 +148,18 @@ pub struct Spawner {
     /// The rules of the sandbox.
     sandbox: Option<OwnedFd>,
     watch_list: WatchList,
-    /// What each child stands on until its exec, one after the other.
+    /// The stack of a child until its exec. All children use it, one after another.
     stack: ChildStack,
     watchdog: Watchdog,
 }
 
 impl Spawner {
-    /// Lays out all that the context says. Reads the daemon's environment, limits and dispositions of signals as they are
-    /// now: a handler that is installed later would not be taken from its children.
+    /// Prepares everything that the context says. Reads the daemon's environment, limits and signal dispositions as
+    /// they are now: a handler that is installed later would not be reset in its children.
     ///
     /// # Errors
-    /// A string holds a NUL byte, the daemon's limits cannot be read, or the sandbox cannot be made: see [`SpawnError`].
+    /// A string holds a NUL byte, the daemon's limits cannot be read, or the sandbox cannot be made: see
+    /// [`SpawnError`].
     pub fn new(context: &SpawnContext, defaults: &SpawnDefaults) -> Result<Self, SpawnError> {
         let fail = |step| move |errno| SpawnError::of_context(step, errno);
         let mut variables = context.environment.resolve(std::env::vars_os());
@@ -193,7 +194,8 @@ impl Spawner {
         })
     }
 
-    /// What a child is to make of a name: it looks by its PATH, from its directory, with its rights. Asks nothing of any file.
+    /// Returns a program that the child finds by its PATH, from its directory and with its rights. Does not touch the
+    /// file system.
     ///
     /// # Errors
     /// The name holds a NUL byte, at [`Step::Arguments`].
@@ -206,25 +208,25 @@ impl Spawner {
         })
     }
 
-    /// What looks names up as [`find`](Self::find) and [`find_real`](Self::find_real) do, on any thread: it waits for the file
-    /// system.
+    /// Returns a value that looks names up as [`find`](Self::find) and [`find_real`](Self::find_real) do, on any
+    /// thread, because that waits for the file system.
     #[must_use]
     pub fn lookup(&self) -> Lookup {
         Lookup(self.finder.clone())
     }
 
-    /// The file that a name means here, by the child's PATH, from its directory and with its rights. Asks the file system.
+    /// Finds the file that a name means, by the child's PATH, from its directory and with its rights. Waits for the
+    /// file system.
     ///
     /// # Errors
-    /// There is none, or none that may be run, at [`Step::Lookup`].
+    /// There is no such file, or none that may be run, at [`Step::Lookup`].
     pub fn find(&self, name: &OsStr) -> Result<Program, SpawnError> {
         let path = self.finder.resolve(name);
         Program::found(name, path.map_err(|errno| SpawnError::new(Step::Lookup, name, errno))?)
     }
 
-    /// The same file by its own path: absolute, and with no symbolic link in it.
-    ///
-    /// A script that is run by it has it for its `$0`.
+    /// Finds the same file by its real path: absolute, and without symbolic links. A script that is run by this path
+    /// has it as its `$0`.
     ///
     /// # Errors
     /// As [`find`](Self::find).
@@ -233,7 +235,7 @@ impl Spawner {
         Program::found(name, path.map_err(|errno| SpawnError::new(Step::Lookup, name, errno))?)
     }
 
-    /// Starts a command, whose program the child finds; see [`spawn_program`](Self::spawn_program).
+    /// Starts a command whose program the child finds; see [`spawn_program`](Self::spawn_program).
     ///
     /// # Errors
     /// Those of [`named`](Self::named) and [`spawn_program`](Self::spawn_program).
@@ -242,11 +244,11 @@ impl Spawner {
         self.spawn_program(&program, command, stdio)
     }
 
-    /// Starts a program that was named or found here; the command says what it is given. When this returns its exec has
-    /// succeeded.
+    /// Starts a program that was named or found by this spawner, with the arguments of `command`. When this returns,
+    /// its exec has succeeded.
     ///
-    /// Blocks for as long as the kernel takes over the exec, which is what any way of starting a program costs; but for no
-    /// longer than the [watchdog](super::watchdog) lets it.
+    /// Blocks until the exec, as any way to start a program does, but no longer than the [watchdog](super::watchdog)
+    /// allows.
     ///
     /// # Errors
     /// The step that failed, with its errno: see [`SpawnError`]. No process is left behind.
@@ -258,8 +260,8 @@ impl Spawner {
         Ok(self.child(started, streams))
     }
 
-    /// Both ends of the streams: pipes, or a terminal for standard input and output, of which ours stands for both ends of
-    /// the pipes.
+    /// Opens both ends of the streams: pipes, or for standard input and output a terminal, whose daemon's side takes
+    /// the place of both pipe ends.
     fn connect(&self, program: &Program, stdio: Stdio) -> Result<Connected, SpawnError> {
         let fail = |step| move |error: &io::Error| SpawnError::new(step, program.name(), errno_of(error));
         let owner = self.finder.credentials.as_ref().and_then(Owner::of);
@@ -340,8 +342,8 @@ impl Spawner {
         }
     }
 
-    /// "No such file" for a file that is there means its interpreter, which the kernel does not name; and "permission denied"
-    /// may be said by the sandbox.
+    /// Adds the cause to an error. "No such file" for a file that exists means its interpreter, which the kernel does
+    /// not name, and "permission denied" may come from the sandbox.
     fn error(&self, program: &Program, refusal: &sys::Refusal) -> SpawnError {
         let mut error = SpawnError::new(refusal.step, program.name(), refusal.errno);
         error.cause = match (&refusal.detail, refusal.step, refusal.errno) {
@@ -361,7 +363,7 @@ struct Started {
     registration: Registration,
 }
 
-/// Starts one program, again and again.
+/// Starts one program any number of times.
 #[derive(Debug)]
 pub struct PreparedProgram {
     spawner: Spawner,
@@ -370,8 +372,8 @@ pub struct PreparedProgram {
 }
 
 impl PreparedProgram {
-    /// Looks the program up and lays out all that its starts need. Reads the daemon's environment and limits as they
-    /// are now.
+    /// Looks the program up and prepares everything that its starts need. Reads the daemon's environment and limits as
+    /// they are now.
     ///
     /// # Errors
     /// The program is not found or may not be run, or a string holds a NUL byte: see [`SpawnError`].
@@ -386,16 +388,16 @@ impl PreparedProgram {
         })
     }
 
-    /// The program as the operator wrote it.
+    /// Returns the program's name as the operator wrote it.
     #[must_use]
     pub fn name(&self) -> &OsStr {
         self.program.name()
     }
 
-    /// Starts the program. When this returns its exec has succeeded.
+    /// Starts the program. When this returns, its exec has succeeded.
     ///
-    /// Blocks for as long as the kernel takes over the exec, which is what any way of starting a program costs; but for no
-    /// longer than the [watchdog](super::watchdog) lets it.
+    /// Blocks until the exec, as any way to start a program does, but no longer than the [watchdog](super::watchdog)
+    /// allows.
     ///
     /// # Errors
     /// The step that failed, with its errno: see [`SpawnError`]. No process is left behind.
@@ -407,8 +409,9 @@ impl PreparedProgram {
     }
 }
 
-/// Becoming what one is already needs no privilege, unlike the calls for it: it is left out. So a configuration that
-/// names a user also works in a daemon that was started as that user.
+/// Returns the user and group to change to, or `None` if the daemon has these already. The change would need a
+/// privilege even then, so it is left out, and a configuration that names a user also works in a daemon that was
+/// started as that user.
 fn credentials(context: &SpawnContext) -> Option<Credentials> {
     let SpawnContext { user, group, .. } = *context;
     let (own_user, own_group) = (geteuid(), getegid());
@@ -458,7 +461,7 @@ mod tests {
 
     fn prepare(argv: &[&str]) -> Result<PreparedProgram, SpawnError> {
         let mut spec = ProcessSpec::new(argv.iter().map(Into::into).collect()).unwrap();
-        // A directory that the user of the tests may not enter would be "permission denied".
+        // A directory that the user of the tests may not search would be "permission denied".
         spec.context
             .environment
             .set
@@ -468,8 +471,8 @@ mod tests {
 
     fn script(directory: &Path, text: &str) -> PathBuf {
         let path = directory.join("script");
-        // Made by a child: were this process to hold it open for writing while another test spawns, its exec would find
-        // it busy.
+        // A child writes the script: if this process held it open for writing while another test spawns, its exec would
+        // find it busy.
         let spec = shell_spec(&format!("printf '%s' '{text}' > {0}; chmod +x {0}", path.display()));
         output_of(&spec);
         path
@@ -520,7 +523,7 @@ mod tests {
         assert_eq!(error.program, Some(path.into()));
     }
 
-    /// Two directories of PATH with the same tool, the first of which the child may not search; it says where it is.
+    /// Two directories of PATH with the same tool, which prints its path. The child may not search the first one.
     fn behind_a_closed_door(names: [&str; 2]) -> (tempfile::TempDir, ProcessSpec) {
         let root = tempfile::tempdir().unwrap();
         fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -563,7 +566,7 @@ mod tests {
         assert_eq!(spawner.find(spec.command.program()).unwrap_err().errno, Errno::EACCES);
     }
 
-    /// Looking leaves the thread as it was: it may do what it could before, and dies with its parent as before.
+    /// The look-up leaves the thread as it was: it may do what it could before, and dies with its parent as before.
     #[test]
     fn looking_with_the_rights_of_a_child_changes_nothing_of_the_daemon() {
         let (root, spec) = behind_a_closed_door(["tool", "tool"]);
@@ -587,7 +590,7 @@ mod tests {
         });
     }
 
-    /// A search that takes long enough for somebody to come in between.
+    /// A search that takes long enough for another process to intervene.
     fn long_search() -> ProcessSpec {
         let mut spec = ProcessSpec::new(vec!["true".into()]).unwrap();
         let path = format!("{}/bin:/usr/bin", "/no/such/directory:".repeat(20_000));
@@ -602,7 +605,7 @@ mod tests {
     #[test]
     fn a_child_that_is_stopped_before_its_exec_is_killed_and_the_next_one_runs() {
         let mut spec = long_search();
-        // Two megabytes of PATH are too many for a program; it is searched and not passed on.
+        // A PATH of two megabytes is too long for a program, so it is searched and not passed on.
         let path = spec.context.environment.set.remove(OsStr::new("PATH"));
         let mut spawner = Spawner::new(&spec.context, &SpawnDefaults::default()).unwrap();
         spawner.finder.search.path = path;
@@ -610,7 +613,7 @@ mod tests {
         let thread = nix::unistd::gettid();
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                // The one child of that thread, as soon as there is one.
+                // The only child of that thread, as soon as there is one.
                 let children = format!("/proc/self/task/{thread}/children");
                 while !done.load(Ordering::Relaxed) {
                     let found = fs::read_to_string(&children).unwrap_or_default();
@@ -621,7 +624,7 @@ mod tests {
                 is_done.0.send(()).unwrap();
             });
             let error = loop {
-                // The process that stops it may have come too late.
+                // The process that stops it may have been late.
                 if let Err(error) = spawner.spawn(&spec.command, Stdio::piped()) {
                     break error;
                 }
@@ -674,11 +677,11 @@ mod tests {
 
     #[test]
     fn a_child_has_three_descriptors_and_no_more() {
-        // One without close-on-exec, as the process that started the daemon may have left it.
+        // A descriptor without close-on-exec, as the process that started the daemon may have left one.
         let leaked = nix::unistd::dup(io::stdin()).unwrap();
         fcntl(&leaked, FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
         let last = std::os::fd::AsRawFd::as_raw_fd(&leaked) + 100;
-        // Not a listing of the directory, which would itself need a descriptor.
+        // A listing of the directory would itself need a descriptor.
         let script = format!("i=0; while [ $i -le {last} ]; do [ -e /proc/$$/fd/$i ] && echo $i; i=$((i+1)); done; :");
         assert_eq!(output_of(&shell_spec(&script)), "0\n1\n2\n");
     }
@@ -779,7 +782,7 @@ mod tests {
         let by_itself = spawner.find_real(link.as_os_str()).unwrap();
         assert_eq!((by_itself.name(), by_itself.path()), (link.as_os_str(), real.as_path()));
         let command = command(&[link.to_str().unwrap()]);
-        // What becomes of the link meanwhile has no effect on a program that was found without it.
+        // A later change of the link has no effect on a program that was found without it.
         fs::remove_file(&link).unwrap();
         symlink("/bin/false", &link).unwrap();
         let mut child = spawner.spawn_program(&by_itself, &command, Stdio::piped()).unwrap();
@@ -795,7 +798,7 @@ mod tests {
 
     #[test]
     fn signals_are_as_a_new_program_expects_them() {
-        // Rust ignores SIGPIPE already; a mask of this thread's must not be passed on either.
+        // Rust ignores SIGPIPE already. A signal mask of this thread must not be inherited either.
         let blocked = SigSet::from_iter([Signal::SIGUSR1, Signal::SIGTERM]);
         let before = blocked.thread_swap_mask(SigmaskHow::SIG_BLOCK).unwrap();
         let mut spec = ProcessSpec::new(["cat", "/proc/self/status"].map(Into::into).to_vec()).unwrap();

@@ -1,9 +1,10 @@
-//! What to spawn, as data: nothing here touches the system, so a configuration can be lowered, compared and tested.
+//! The description of a child as data. Nothing here touches the system, so a configuration can be lowered, compared and
+//! tested.
 //!
-//! A spec is made by `config`, kept by the door that runs it, and given to [`PreparedProgram::prepare`](super::spawn::PreparedProgram). It
-//! is a [`Command`] in its [`SpawnContext`]; a door whose clients bring the command keeps the context alone, for a
-//! [`Spawner`](super::spawn::Spawner). Two equal ones mean the same child, which is how a reload sees whether anything has
-//! changed. User and group names are numbers here already: see [`identity`](super::identity).
+//! A [`ProcessSpec`] is a [`Command`] and its [`SpawnContext`]. The configuration makes it, a door keeps it, and it is
+//! given to [`PreparedProgram::prepare`](super::spawn::PreparedProgram::prepare). A door whose clients choose the
+//! command keeps only the context, for a [`Spawner`](super::spawn::Spawner). Equal specs mean the same child, which is
+//! how a reload notices a change. User and group names are numbers here already: see [`identity`](super::identity).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, OsStr, OsString};
@@ -14,23 +15,23 @@ use std::path::PathBuf;
 use super::limits::ResourceLimits;
 use super::stderr_log::printable;
 
-/// So many characters of a command are shown to people.
+/// The number of characters after which a command is cut in messages.
 const SHOWN: usize = 160;
 
-/// A program and everything it is started with.
+/// A program and everything that it is started with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessSpec {
-    /// What is run.
+    /// The program and its arguments.
     pub command: Command,
-    /// What it finds around it.
+    /// Everything else: user, environment, limits and so on.
     pub context: SpawnContext,
 }
 
 impl ProcessSpec {
-    /// A program with its arguments, otherwise as the daemon is.
+    /// Returns the spec of a program whose context is the daemon's own.
     ///
     /// # Errors
-    /// [`EmptyCommand`] when there is no program name.
+    /// [`EmptyCommand`] if there is no program name.
     pub fn new(words: Vec<OsString>) -> Result<Self, EmptyCommand> {
         Ok(Self {
             command: Command::new(words)?,
@@ -42,20 +43,20 @@ impl ProcessSpec {
 /// A program with its arguments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
-    /// The program's name or path, then its arguments. Never empty, which is why it is private.
+    /// The program's name or path, then its arguments. Never empty, and private for that reason.
     words: Vec<OsString>,
-    /// What the program is told that it is called, its `argv[0]`; `None`: what it is looked up by.
+    /// The program's `argv[0]`; `None` if that is the name by which it is looked up.
     pub argv0: Option<OsString>,
-    /// What it is told of the client that has asked for it: assignments, `NAME=VALUE`, in place of any other variables of these
+    /// Variables that describe the client, as assignments `NAME=VALUE`. They replace other variables with the same
     /// names.
     pub client_variables: Vec<CString>,
 }
 
 impl Command {
-    /// The program's name or path, then its arguments.
+    /// Returns the command of these words: the program's name or path, then its arguments.
     ///
     /// # Errors
-    /// [`EmptyCommand`] when there is no program name.
+    /// [`EmptyCommand`] if there is no program name.
     pub fn new(words: Vec<OsString>) -> Result<Self, EmptyCommand> {
         if words.first().is_none_or(|program| program.is_empty()) {
             return Err(EmptyCommand);
@@ -67,7 +68,7 @@ impl Command {
         })
     }
 
-    /// The same with more arguments behind its own.
+    /// Returns this command with more arguments at its end.
     #[must_use]
     pub fn with(&self, arguments: impl IntoIterator<Item = OsString>) -> Self {
         let mut command = self.clone();
@@ -75,19 +76,19 @@ impl Command {
         command
     }
 
-    /// The program's name or path, then its arguments, as written; at least one element.
+    /// Returns the program's name or path and its arguments, as written. There is at least one word.
     #[must_use]
     pub fn words(&self) -> &[OsString] {
         &self.words
     }
 
-    /// The program as written.
+    /// Returns the program's name or path, as written.
     #[must_use]
     pub fn program(&self) -> &OsStr {
         self.words.first().map_or_else(|| OsStr::new(""), OsString::as_os_str)
     }
 
-    /// What the program is given: its `argv`.
+    /// Returns the program's `argv`.
     pub fn argv(&self) -> impl Iterator<Item = &OsStr> {
         let name = self.argv0.as_deref().unwrap_or_else(|| self.program());
         let arguments = self.words.iter().skip(1);
@@ -95,7 +96,7 @@ impl Command {
     }
 }
 
-/// As it could be typed into a shell, on one line; of a long one the beginning.
+/// The command as it could be typed into a shell, on one line. A long one is cut.
 impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let words = self.words.iter().map(|word| word.to_string_lossy());
@@ -107,47 +108,46 @@ impl fmt::Display for Command {
     }
 }
 
-/// What a child finds around it, whatever program it is. The default is to be as the daemon is.
+/// Everything that a child is started with, whatever its program is. By default all of it is the daemon's own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SpawnContext {
-    /// Where it runs; `None`: where the daemon does. A relative program path is taken from here, as a shell would
-    /// after `cd`.
+    /// The working directory; `None` for the daemon's. A relative program path begins here, as in a shell after `cd`.
     pub working_directory: Option<PathBuf>,
-    /// Its variables.
+    /// The environment variables.
     pub environment: Environment,
-    /// The user id it runs as; `None`: the daemon's.
+    /// The user id; `None` for the daemon's.
     pub user: Option<u32>,
-    /// The group id it runs as; `None`: the daemon's.
+    /// The group id; `None` for the daemon's.
     pub group: Option<u32>,
-    /// Its supplementary groups, set when `user` or `group` is: the daemon's own are never passed on to another user.
+    /// The supplementary groups, which are set if `user` or `group` is: another user never inherits the daemon's own.
     pub supplementary_groups: Vec<u32>,
-    /// Its resource limits.
+    /// The resource limits.
     pub limits: ResourceLimits,
-    /// Its nice value, −20 (first served) to 19; `None`: the daemon's.
+    /// The nice value, from −20 (served first) to 19; `None` for the daemon's.
     pub nice: Option<i32>,
-    /// Whether its standard input and output, where they would be pipes, are a terminal of its own instead: raw, without echo,
-    /// 24 lines of 80 characters, its controlling one.
+    /// True if standard input and output, where they would be pipes, are a terminal of the child's own: raw, without
+    /// echo, 24 lines of 80 characters, and its controlling terminal.
     pub terminal: bool,
-    /// Whether it and its descendants can never gain privileges by exec (`PR_SET_NO_NEW_PRIVS`).
+    /// True if the child and its descendants can never gain privileges by an exec (`PR_SET_NO_NEW_PRIVS`).
     pub no_new_privileges: bool,
-    /// Whether what it has left in its process group, once it has exited by itself, goes on; else that ends with it.
+    /// True if processes that the child has left in its process group go on after its exit. Otherwise they are ended.
     pub leave_background: bool,
-    /// The only files that it and its descendants may open; `None`: whatever its user may. Takes what `no_new_privileges` says
-    /// with it.
+    /// The only files that the child and its descendants may open; `None` for all that its user may open. Implies
+    /// `no_new_privileges`.
     pub sandbox: Option<Sandbox>,
 }
 
-/// What a sandboxed child may open besides what every program needs: see [`sandbox`](super::sandbox). Absolute paths, of files,
-/// or of directories with all that lies in them.
+/// The files that a child in a [sandbox](super::sandbox) may open, besides those that every program needs. Absolute
+/// paths of files, or of directories with everything below them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sandbox {
     /// May be read and executed.
     pub read: Vec<PathBuf>,
-    /// May be read and written, made and removed, but not executed.
+    /// May be read, written, created and removed, but not executed.
     pub write: Vec<PathBuf>,
 }
 
-/// The command holds no program name.
+/// The error for a command without a program name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EmptyCommand;
 
@@ -159,32 +159,33 @@ impl fmt::Display for EmptyCommand {
 
 impl std::error::Error for EmptyCommand {}
 
-/// The variables of a child.
+/// The environment variables of a child.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Environment {
-    /// What it starts from.
+    /// The variables that the others are based on.
     pub base: EnvironmentBase,
-    /// Taken out of the base.
+    /// The names to remove from the base.
     pub removed: BTreeSet<OsString>,
-    /// Added, or put in place of those of the same name, after `removed`.
+    /// The variables to add or replace, after `removed` was applied.
     pub set: BTreeMap<OsString, OsString>,
 }
 
-/// What the variables of a child start from.
+/// The sets of variables that a child's environment can be based on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum EnvironmentBase {
-    /// The daemon's own, without those that its supervisor meant for it alone ([`ADDRESSED_TO_THE_DAEMON`]), and those that tell
-    /// of the client of the program that started the daemon ([`tells_of_a_client`]).
+    /// The daemon's own variables, except the ones that its supervisor meant for it alone ([`ADDRESSED_TO_THE_DAEMON`])
+    /// and the ones about the client of the program that started the daemon ([`tells_of_a_client`]).
     #[default]
     Inherited,
-    /// Nothing.
+    /// No variables.
     Cleared,
 }
 
-/// What systemd tells a service about itself (`sd_listen_fds(3)`, `sd_notify(3)`, `sd_watchdog_enabled(3)`), and what a
-/// daemon tells its successor ([`successor`](super::successor)). A child that believed it would take our sockets, or
-/// report ready, or alive, in our name. And the [sign](super::signs) of a run that the daemon itself belongs to, which a child
-/// is given with its own.
+/// The variables that are meant for the daemon alone: those by which systemd addresses a service (`sd_listen_fds(3)`,
+/// `sd_notify(3)`, `sd_watchdog_enabled(3)`) and those by which a daemon addresses its successor
+/// ([`successor`](super::successor)). A child that obeyed them would take the daemon's sockets, or report in the
+/// daemon's name. The [sign](super::signs) of a run that the daemon itself belongs to is among them, because a child
+/// gets it together with its own.
 pub const ADDRESSED_TO_THE_DAEMON: [&str; 8] = [
     "IOTCPD_HANDOVER",
     super::signs::VARIABLE,
@@ -197,7 +198,7 @@ pub const ADDRESSED_TO_THE_DAEMON: [&str; 8] = [
 ];
 
 impl Environment {
-    /// The variables a child gets when the daemon's own are `own`, each name once.
+    /// Returns the variables of a child when the daemon's own are `own`, each name once.
     #[must_use]
     pub fn resolve(&self, own: impl Iterator<Item = (OsString, OsString)>) -> BTreeMap<OsString, OsString> {
         let mut variables: BTreeMap<_, _> = match self.base {
@@ -212,8 +213,8 @@ impl Environment {
     }
 }
 
-/// Whether a variable is one of those by which UCSPI programs are told who asks (tcp-environ(5) of ucspi-tcp, s6-tcpserver,
-/// s6-ipcserver): what the daemon may have of them itself is of somebody else.
+/// Returns true for a variable by which UCSPI programs learn of their client (tcp-environ(5) of ucspi-tcp,
+/// s6-tcpserver, s6-ipcserver). In the daemon's own environment it describes another client.
 #[must_use]
 pub fn tells_of_a_client(name: &OsStr) -> bool {
     let name = name.as_bytes();

@@ -1,14 +1,14 @@
-//! Starting this program anew, from the file as it is now, as the successor of this process.
+//! The start of this program's present file as the successor of this process.
 //!
-//! A successor is no worker: it must outlive the process that started it. So it is started here and not by a
-//! [`PreparedProgram`](super::spawn::PreparedProgram): in a process group of its own, with the arguments, directory, environment and
-//! standard streams of this process, with descriptors inheritance to it, and without the parent-death signal. Until it is
-//! [let go](Successor::release) it can be killed, and is killed when its handle is dropped; it asks itself, by
-//! [`depend_on_parent`], not to outlive a parent that is killed meanwhile.
+//! A successor is no worker: it must outlive the process that started it. So it is not started by a
+//! [`PreparedProgram`](super::spawn::PreparedProgram) but here: in a process group of its own, with the arguments,
+//! directory, environment and standard streams of this process, with more descriptors, and without the parent-death
+//! signal. Until it is [released](Successor::release) it can be killed, and is killed when its handle is dropped. It
+//! asks by itself, with [`depend_on_parent`], to be killed if its parent is killed meanwhile.
 //!
-//! Which file: the one that this process was started by, under the name it was started by ([`Image`]); so an upgrade may
-//! replace the file, or turn a symbolic link to another version. Not `/proc/self/exe`, which goes on naming what was
-//! replaced.
+//! The file is the one that this process was started from, by the name that it was started by ([`Image`]), so an
+//! upgrade may replace the file or point a symbolic link to another version. It is not `/proc/self/exe`, which still
+//! means the file that was replaced.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, Metadata};
@@ -31,32 +31,33 @@ use super::exit_status::ExitStatus;
 use super::program::Search;
 use super::sys::{self, Wait};
 
-/// This process's own program.
+/// The file of this process's own program.
 const OWN_IMAGE: &str = "/proc/self/exe";
 
-/// The program of this process and how it was called.
+/// The program of this process and the arguments of its start.
 #[derive(Debug, Clone)]
 pub struct Image {
     program: PathBuf,
     arguments: Vec<OsString>,
 }
 
-/// What a successor is inheritance.
+/// The things that a successor gets from this process.
 #[derive(Debug)]
 pub struct Inheritance<'a> {
-    /// These keep their numbers.
+    /// Descriptors, which keep their numbers.
     pub descriptors: Vec<OwnedFd>,
-    /// A variable of its environment.
+    /// The name and value of a variable to add to its environment.
     pub variable: (&'a str, &'a str),
-    /// Variables that it does not get.
+    /// The names of variables to remove.
     pub without: &'a [&'a str],
 }
 
 impl Image {
-    /// To be called at the start, while the file is still the one that was started.
+    /// Returns the image of this process. Must be called at its start, while the file is still the one that was
+    /// started.
     ///
     /// # Errors
-    /// The name that it was called by leads elsewhere, and `/proc` does not tell.
+    /// The name of the program leads to another file, and `/proc` does not show the right one.
     pub fn of_this_process() -> io::Result<Image> {
         let arguments: Vec<OsString> = std::env::args_os().collect();
         let called = arguments.first().and_then(|name| called_file(name));
@@ -69,16 +70,16 @@ impl Image {
         Ok(Image { program, arguments })
     }
 
-    /// The file that is run.
+    /// Returns the path of the file that is run.
     #[must_use]
     pub fn program(&self) -> &Path {
         &self.program
     }
 
-    /// Starts it. When this returns its exec has succeeded.
+    /// Starts the program. When this returns, its exec has succeeded.
     ///
     /// # Errors
-    /// Those of `fork(2)` and `execve(2)`; no process is left behind.
+    /// Those of `fork(2)` and `execve(2)`. No process is left behind.
     pub fn start(&self, inheritance: Inheritance<'_>) -> io::Result<Successor> {
         let mut command = Command::new(&self.program);
         let (name, arguments) = match self.arguments.split_first() {
@@ -90,7 +91,7 @@ impl Image {
             command.env_remove(variable);
         }
         command.env(inheritance.variable.0, inheritance.variable.1);
-        // For the moment of the start: these are duplicates, and nothing else is started meanwhile.
+        // Only for the time of the start: these are duplicates, and nothing else is started meanwhile.
         for descriptor in &inheritance.descriptors {
             fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty()))?;
         }
@@ -103,7 +104,7 @@ impl Image {
                 stage: Stage::Owned,
             }),
             Err(errno) => {
-                // One whose end would not be noticed is worth nothing. It ends at once, so waiting for it is short.
+                // A successor whose end cannot be noticed is of no use. It ends at once, so waiting for it is short.
                 let mut child = child;
                 let _ = child.kill().and_then(|()| child.wait());
                 Err(errno.into())
@@ -112,7 +113,7 @@ impl Image {
     }
 }
 
-/// The file that `name` means to `execvp`, as an absolute path: this process may go elsewhere.
+/// Returns the file that `name` means to `execvp`, as an absolute path, because this process may change its directory.
 fn called_file(name: &OsStr) -> Option<PathBuf> {
     if name.as_bytes().contains(&b'/') {
         return path::absolute(name).ok();
@@ -144,13 +145,13 @@ enum Stage {
 }
 
 impl Successor {
-    /// Its process id.
+    /// Returns its process id.
     #[must_use]
     pub const fn pid(&self) -> Pid {
         self.pid
     }
 
-    /// For a thread that waits for its end.
+    /// Returns a handle for a thread that waits for its end.
     ///
     /// # Errors
     /// EMFILE.
@@ -158,22 +159,23 @@ impl Successor {
         self.pidfd.try_clone().map(Watch)
     }
 
-    /// Kills it, and what it has started in its own group; its workers follow by themselves.
+    /// Kills the successor and the processes in its group. Its workers then end by themselves.
     pub fn kill(&self) {
         if self.stage == Stage::Owned {
-            // ESRCH cannot come: it is unreaped. EPERM: it has become another user, and nothing can be done.
+            // ESRCH cannot happen, because it is not reaped. EPERM: it has become another user, and nothing can be
+            // done.
             let _ = killpg(self.pid, Signal::SIGKILL);
         }
     }
 
-    /// Passes a signal on to it. Nothing is sent once it is reaped or let go.
+    /// Sends it a signal. Nothing is sent once it is reaped or released.
     pub fn signal(&self, signal: Signal) {
         if self.stage == Stage::Owned {
             let _ = kill(self.pid, signal);
         }
     }
 
-    /// How it ended; `None` while it runs.
+    /// Reaps it if it has ended, and returns its exit status. Returns `None` while it runs.
     ///
     /// # Errors
     /// Those of `waitid(2)`.
@@ -189,7 +191,8 @@ impl Successor {
         }
     }
 
-    /// It lives on without this process. Should it end first, having had a successor of its own meanwhile, it is reaped.
+    /// Lets the successor live on without this process. If it ends first, because it has had a successor of its own, a
+    /// thread reaps it.
     pub fn release(mut self) {
         self.stage = Stage::Released;
         let Ok(pidfd) = self.pidfd.try_clone() else {
@@ -200,7 +203,7 @@ impl Successor {
             while poll(&mut ended, PollTimeout::NONE) == Err(Errno::EINTR) {}
             let _ = sys::wait(&pidfd, Wait::Reap);
         };
-        // Without descriptor or thread it stays a zombie until this process ends, which is all that there is to lose.
+        // Without a descriptor or a thread it stays a zombie until this process ends, which does no other harm.
         let _ = std::thread::Builder::new().name("reaper".to_owned()).spawn(reap);
     }
 }
@@ -212,19 +215,19 @@ impl Drop for Successor {
     }
 }
 
-/// The end of a successor, to be waited for by a thread.
+/// A handle by which a thread can wait for the end of a successor.
 #[derive(Debug)]
 pub struct Watch(OwnedFd);
 
 impl Watch {
-    /// Waits until it has ended; false: not within that time.
+    /// Waits for the end, for `at_most` this time. Returns false if it has not ended.
     #[must_use]
     pub fn wait(&self, at_most: Duration) -> bool {
         let mut ended = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
         let milliseconds = i32::try_from(at_most.as_millis()).unwrap_or(i32::MAX);
         let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
-        // EINTR cannot come: the thread has no handler of its own, and SA_RESTART does not hold for poll; then it is
-        // looked at as if the time were over, and its status says the rest.
+        // EINTR should not happen, because the thread has no signal handler of its own. If it does (SA_RESTART does not
+        // apply to poll), this returns false as if the time were over, and the exit status says more.
         poll(&mut ended, timeout).is_ok_and(|ready| ready > 0)
     }
 }
@@ -235,16 +238,16 @@ impl AsFd for Watch {
     }
 }
 
-/// This process ends by KILL when its parent does, until [`be_independent`]. False: that parent is not `parent`, or is no
-/// more.
+/// Has this process killed when its parent ends, until [`be_independent`] is called. Returns false if the parent is not
+/// `parent` or has already ended.
 #[must_use]
 pub fn depend_on_parent(parent: i32) -> bool {
-    // A kernel that refuses it leaves the end of the connection between the two, which says the same a moment later.
+    // If the kernel refuses this, the end of the connection between the two shows the same a moment later.
     let _ = nix::sys::prctl::set_pdeathsig(Some(Signal::SIGKILL));
     getppid() == Pid::from_raw(parent)
 }
 
-/// This process lives on when its parent has ended.
+/// Lets this process live on after the end of its parent.
 ///
 /// # Errors
 /// None that Linux knows.

@@ -1,18 +1,18 @@
-//! Which children the daemon has at this moment, in memory that it shares with its [guard](super::guard).
+//! The list of the daemon's present children, in memory that it shares with its [guard](super::guard).
 //!
-//! A child is on the list from before its exec until it is reaped. It puts itself there as the last thing before its exec
-//! ([`sys`](super::sys)), on the daemon's own memory: were the daemon to do it when the start has returned, a child whose
-//! daemon is killed in between would have had time to make children that are not known. One whose exec fails is struck off
-//! when the start is given up; every other one before it is reaped ([`Child`](super::child::Child)), so that the guard never
-//! kills a group whose id has passed on to a stranger. Between its clone and its entry the parent-death signal alone covers
-//! a child, and then it has made none of its own.
+//! A child is on the list from before its exec until it is reaped. It enters itself as its last action before the exec
+//! ([`sys`](super::sys)), in the daemon's own memory. If the daemon did that after the start, and were killed before,
+//! the child would have had time to start unknown children. A child whose exec fails is removed when its start is given
+//! up, and any other child before it is reaped ([`Child`](super::child::Child)), so that the guard never kills a group
+//! whose id belongs to another process by then. Between its clone and its entry only the parent-death signal covers a
+//! child, which has started no others at that time.
 //!
-//! **Its writers.** The list is one bit for each process id that Linux can give out, so that it is never full and nothing is
-//! allocated to add to it. A bit is set and cleared by one atomic operation on its word, so that no change is lost, whichever
-//! process else changes the word: a child on the way to its exec (its parent's thread stands still until then, but another
-//! thread may start one as well), or the daemon. The guard reads once the daemon has gone, and a child that was in the middle
-//! of its start holds the guard's pipe open until it has exec'ed or died: so all that was written is there to be read, and no
-//! order between two words matters.
+//! **Concurrent writers.** The list has one bit for each process id that Linux can assign, so it is never full and
+//! nothing is allocated to add to it. Each bit is set and cleared by one atomic operation on its word, so no change is
+//! lost, whichever process changes the same word: a child on the way to its exec (its parent's thread stands still
+//! until then, but another thread may start one as well), or the daemon. The guard reads the list once the daemon has
+//! ended. A child in the middle of its start holds the guard's pipe open until it has exec'ed or died, so everything
+//! that was written is visible to the guard, and the order between two words does not matter.
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -29,14 +29,14 @@ use super::procfs;
 use super::signs::{self, Instance};
 use super::sys::SharedWords;
 
-/// The table itself.
+/// The bits of the list, in shared memory.
 #[derive(Debug)]
 pub(super) struct Table(SharedWords);
 
 impl Table {
     /// `PID_MAX_LIMIT` of the kernel's `include/linux/threads.h`.
     const IDS: usize = 4 * 1024 * 1024;
-    /// Behind the bits: the daemon's instance.
+    /// The index of the daemon's instance, after the bits.
     const INSTANCE: usize = Self::IDS / 64;
     const WORDS: usize = Self::INSTANCE + 1;
 
@@ -44,12 +44,12 @@ impl Table {
         Ok(Self(SharedWords::map(Self::WORDS)?))
     }
 
-    /// The table that another process has made; `None`: this is no such table.
+    /// Returns the table that another process has made, or `None` if the memory is too small for one.
     pub(super) fn of(words: SharedWords) -> Option<Self> {
         (words.words().len() >= Self::WORDS).then_some(Self(words))
     }
 
-    /// By which another process can have it as well; `None`: only a fork can.
+    /// Returns the descriptor by which another process can map the table, or `None` if only a fork can share it.
     pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.0.descriptor().map(AsFd::as_fd)
     }
@@ -60,13 +60,13 @@ impl Table {
         }
     }
 
-    /// Whose table it is.
+    /// Returns the instance of the daemon that made the table.
     pub(super) fn instance(&self) -> Instance {
         let word = self.0.words().get(Self::INSTANCE);
         Instance(word.map_or(0, |word| word.load(Ordering::Acquire)))
     }
 
-    /// Neither locks nor allocates: a child calls it before its exec.
+    /// Adds a child. Neither locks nor allocates: a child calls it before its exec.
     pub(super) fn insert(&self, child: Pid) {
         if let Some((word, bit)) = place(child) {
             self.0.words().get(word).inspect(|word| {
@@ -88,7 +88,7 @@ impl Table {
         word.is_some_and(|(word, bit)| word.load(Ordering::Acquire) & bit != 0)
     }
 
-    /// All that are on it. Neither locks nor allocates.
+    /// Returns all children on the list. Neither locks nor allocates.
     pub(super) fn children(&self) -> impl Iterator<Item = Pid> {
         let words = self.0.words().iter().take(Self::INSTANCE);
         let words = words.map(|word| word.load(Ordering::Acquire));
@@ -100,7 +100,7 @@ impl Table {
     }
 }
 
-/// Where the bit of a child is. 0 is no process's id; for `killpg` it would be the guard's own group.
+/// Returns the word and the bit of a child. 0 is no process's id; to `killpg` it would mean the guard's own group.
 fn place(child: Pid) -> Option<(usize, u64)> {
     let id = usize::try_from(child.as_raw())
         .ok()
@@ -108,30 +108,30 @@ fn place(child: Pid) -> Option<(usize, u64)> {
     Some((id / 64, 1 << (id % 64)))
 }
 
-/// What is known of all children together.
+/// The data about all children of a daemon.
 #[derive(Debug)]
 pub(super) struct ChildRegistry {
     pub(super) table: Table,
     pub(super) instance: Instance,
-    /// The signs that this process itself bears.
+    /// The signs that this process itself has.
     outer: String,
-    /// Whether `/proc` can be asked about children.
+    /// True if `/proc` shows this daemon's children.
     pub(super) has_procfs: bool,
-    /// Where each child has a leaf.
+    /// The control group in which each child has a leaf.
     pub(super) group: Option<ControlGroup>,
     runs: Mutex<Runs>,
 }
 
-/// The children by the numbers of their runs: never two of the same, as process ids are in time.
+/// The children by the numbers of their runs. Numbers are never reused, unlike process ids.
 #[derive(Debug, Default)]
 struct Runs {
     last: u64,
     alive: BTreeSet<u64>,
-    /// The sessions of those that have ended lately.
+    /// The sessions of runs that have ended since the last scan.
     ended: Vec<i32>,
-    /// The control groups of those.
+    /// The control groups of these runs.
     leaves: Vec<Arc<Leaf>>,
-    /// The latest child that is in no leaf though there is a group: why.
+    /// The reason why the latest child is in no leaf although there is a control group.
     failure: Option<String>,
 }
 
@@ -159,7 +159,7 @@ impl ChildRegistry {
         self.runs().alive.contains(&run)
     }
 
-    /// The sessions of children that were reaped since this was last asked.
+    /// Removes and returns the sessions of children that were reaped since the last call.
     pub(super) fn take_ended(&self) -> Vec<i32> {
         std::mem::take(&mut self.runs().ended)
     }
@@ -169,12 +169,12 @@ impl ChildRegistry {
         !runs.ended.is_empty() || !runs.leaves.is_empty()
     }
 
-    /// The leaves of children that were reaped, or did not start, since this was last asked.
+    /// Removes and returns the leaves of children that were reaped, or did not start, since the last call.
     pub(super) fn take_leaves(&self) -> Vec<Arc<Leaf>> {
         std::mem::take(&mut self.runs().leaves)
     }
 
-    /// Why a child has had no leaf since this was last asked.
+    /// Removes and returns the reason why a child has had no leaf since the last call.
     pub(super) fn take_failure(&self) -> Option<String> {
         self.runs().failure.take()
     }
@@ -194,7 +194,8 @@ impl ChildRegistry {
     }
 }
 
-/// A daemon's list, as those hold it that start children. The default is no list: children of a program that has no guard.
+/// A handle on a daemon's list, for the parts that start children. The default is no list, for a program without a
+/// guard.
 #[derive(Debug, Clone, Default)]
 pub struct WatchList(Option<Arc<ChildRegistry>>);
 
@@ -207,7 +208,7 @@ impl WatchList {
         self.0.as_deref().map(|registry| &registry.table)
     }
 
-    /// A place for a child that is about to be started; `with_descendants`: they are to end with it.
+    /// Registers a child that is about to be started. With `with_descendants`, its descendants are to end with it.
     pub(super) fn register(&self, with_descendants: bool) -> (Registration, Option<Entrance>) {
         let run = self.0.as_ref().map(|registry| {
             let mut runs = registry.runs();
@@ -226,7 +227,7 @@ impl WatchList {
         (registration, entrance)
     }
 
-    /// A child has been started that was to go in here.
+    /// Records the reason if a child could not enter its control group. Must be called after its start.
     pub(super) fn record_refusal(&self, entrance: &Entrance) {
         if let (Some(registry), Some(errno)) = (&self.0, entrance.refusal()) {
             registry.record_failure("move a child into its control group", &errno.desc());
@@ -234,46 +235,47 @@ impl WatchList {
     }
 }
 
-/// The place of one child, from before its start until it is reaped, or has turned out not to start.
+/// The registration of one child, from before its start until it is reaped or could not be started.
 #[derive(Debug)]
 pub(super) struct Registration {
     run: Option<(Arc<ChildRegistry>, u64)>,
     with_descendants: bool,
-    /// Its control group.
+    /// The control group of the child.
     leaf: Option<Arc<Leaf>>,
 }
 
 impl Registration {
-    /// The variable by which all its descendants are known, where they are to end with it.
+    /// Returns the variable by which the child's descendants are recognised, if they are to end with it.
     pub(super) fn sign(&self) -> Option<CString> {
         let (registry, run) = self.run.as_ref().filter(|_| self.with_descendants)?;
         Some(signs::entry(&registry.outer, registry.instance, *run))
     }
 
-    /// Whether its descendants are to end with it, and can be found.
+    /// Returns true if the child's descendants are to end with it and can be found.
     pub(super) fn finds_descendants(&self) -> bool {
         self.with_descendants && self.run.as_ref().is_some_and(|(registry, _)| registry.has_procfs)
     }
 
-    /// What is in the control group of this run, if it has one.
+    /// Returns the processes in the child's control group, if it has one.
     pub(super) fn leaf_processes(&self) -> Option<Vec<i32>> {
         self.leaf.as_ref().map(|leaf| leaf.processes())
     }
 
-    /// Whether such a process is on the list: it is a child, and no orphan.
+    /// Returns true if a process is on the list, and so is a child and no orphan.
     pub(super) fn is_child(&self, pid: i32) -> bool {
         let registry = self.run.as_ref().map(|(registry, _)| registry);
         registry.is_some_and(|registry| registry.table.contains(Pid::from_raw(pid)))
     }
 
-    /// Kills all that is in its control group, if it has one.
+    /// Kills all processes in the child's control group, if it has one.
     pub(super) fn kill_leaf(&self) {
         if let Some(leaf) = &self.leaf {
             leaf.kill();
         }
     }
 
-    /// Its child is about to be reaped: strikes it off. What is left of its session is to end.
+    /// Removes the child from the list and marks the rest of its session to be ended. Must be called before the child
+    /// is reaped.
     pub(super) fn deregister(&self, child: Pid) {
         if let Some((registry, run)) = &self.run {
             registry.table.remove(child);
@@ -287,7 +289,7 @@ impl Registration {
 }
 
 impl Drop for Registration {
-    /// A start that has failed leaves no child.
+    /// Ends the run of a child that could not be started.
     fn drop(&mut self) {
         if let Some((registry, run)) = &self.run {
             let mut runs = registry.runs();
@@ -312,7 +314,7 @@ mod tests {
         remove(&[63, 7]);
         assert_eq!(children(), [1, 64, 4_194_303]);
         assert!(table.contains(Pid::from_raw(64)) && !table.contains(Pid::from_raw(63)));
-        // 0 is no child that ever enters itself; it must not make the guard kill its own group (killpg 0).
+        // 0 is no child that ever enters itself. It must not make the guard kill its own group (killpg 0).
         insert(&[i32::MIN, -1, 0, 4_194_304, i32::MAX]);
         remove(&[1, 64, 4_194_303]);
         assert_eq!(children(), [0_i32; 0]);
