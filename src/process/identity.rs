@@ -1,7 +1,7 @@
-//! The user and the groups that a child runs as: names from the configuration become the numbers that the kernel knows.
+//! The user and the groups that a child runs as: names of the configuration are translated into the kernel's numbers.
 //!
-//! Looked up once, while the configuration is read, since a name service may ask the network. A number is accepted
-//! wherever a name is; a user known only by number has no groups of its own.
+//! Names are looked up once, while the configuration is read, because a name service may use the network. A number is
+//! accepted wherever a name is. A user that is known only by its number has no groups.
 
 use std::ffi::CString;
 use std::fmt;
@@ -16,9 +16,9 @@ use super::spec::SpawnContext;
 pub struct UserIdentity {
     /// The user id.
     pub user: u32,
-    /// Its primary group; `None` when the user was given as a number that the user database does not know.
+    /// The primary group; `None` if the user was given as a number that the user database does not know.
     pub group: Option<u32>,
-    /// Its supplementary groups, the primary one among them.
+    /// The supplementary groups, including the primary one.
     pub supplementary_groups: Vec<u32>,
 }
 
@@ -26,7 +26,7 @@ impl UserIdentity {
     /// Looks up a user by name or number.
     ///
     /// # Errors
-    /// [`LookupError`] when there is no such user or the user database cannot be read.
+    /// [`LookupError`] if there is no such user or the user database cannot be read.
     pub fn lookup(name_or_number: &str) -> Result<Self, LookupError> {
         let fail = |cause| LookupError {
             kind: Kind::User,
@@ -71,7 +71,7 @@ impl UserIdentity {
 /// Looks up a group by name or number.
 ///
 /// # Errors
-/// [`LookupError`] when there is no such group or the group database cannot be read.
+/// [`LookupError`] if there is no such group or the group database cannot be read.
 pub fn lookup_group(name_or_number: &str) -> Result<u32, LookupError> {
     if let Ok(number) = name_or_number.parse() {
         return Ok(number);
@@ -88,12 +88,12 @@ pub fn lookup_group(name_or_number: &str) -> Result<u32, LookupError> {
     }
 }
 
-/// A user or group that could not be found.
+/// The error for a user or group that could not be found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LookupError {
     kind: Kind,
     name: String,
-    /// Why the database could not be read; `None`: it was, and holds no such name.
+    /// The reason why the database could not be read; `None` if it was read and does not hold the name.
     cause: Option<Errno>,
 }
 

@@ -1,9 +1,9 @@
-//! Resource limits: those a child is given, and the daemon's own limit on open files.
+//! Resource limits: those of a child, and the daemon's own limit on open files.
 //!
-//! A daemon with thousands of clients wants a high limit on descriptors, its children do not: a program that uses
-//! `select` breaks on descriptors over 1023, others walk over all that may be open. So the daemon raises its own soft
-//! limit once ([`OpenFileLimit::raise`]) and each child gets the one that the daemon was started with. What a limit
-//! does to a process that exceeds it is `setrlimit(2)`.
+//! A daemon with thousands of clients needs a high limit on descriptors. Its children must not have that: a program
+//! that uses `select` breaks on descriptors above 1023, and others loop over all possible descriptors. So the daemon
+//! raises its own soft limit once ([`OpenFileLimit::raise`]), and each child gets the limit that the daemon was started
+//! with. The effect of each limit is described in `setrlimit(2)`.
 
 use nix::errno::Errno;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
@@ -11,23 +11,23 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 /// The limits of one child. `None` leaves a limit as the daemon was started with.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ResourceLimits {
-    /// Address space in bytes (`RLIMIT_AS`); allocations beyond it fail in the child.
+    /// Address space in bytes (`RLIMIT_AS`). Allocations beyond it fail in the child.
     pub memory: Option<u64>,
-    /// Processor time in seconds (`RLIMIT_CPU`): SIGXCPU when it is used up, SIGKILL a second later.
+    /// Processor time in seconds (`RLIMIT_CPU`). SIGXCPU follows when it is used up, and SIGKILL a second later.
     pub cpu_seconds: Option<u64>,
     /// Descriptors (`RLIMIT_NOFILE`).
     pub open_files: Option<u64>,
-    /// Processes and threads of the child's user, all of them counted and not only ours (`RLIMIT_NPROC`). Without
-    /// effect on root.
+    /// Processes and threads of the child's user (`RLIMIT_NPROC`). All of the user's processes count, not only the
+    /// daemon's children. Has no effect on root.
     pub processes: Option<u64>,
 }
 
 /// The daemon's soft limit on open files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpenFileLimit {
-    /// What the daemon was started with; what its children get.
+    /// The limit that the daemon was started with, which its children get.
     pub original: u64,
-    /// What the daemon has now.
+    /// The limit that the daemon has now.
     pub now: u64,
 }
 
@@ -35,7 +35,7 @@ impl OpenFileLimit {
     /// Raises the soft limit of this process to its hard limit.
     ///
     /// # Errors
-    /// Those of `getrlimit(2)` and `setrlimit(2)`; the limit is then as it was, and good enough to go on with.
+    /// Those of `getrlimit(2)` and `setrlimit(2)`. The limit is unchanged then, and sufficient to go on.
     pub fn raise() -> nix::Result<Self> {
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
         if soft < hard {
@@ -57,8 +57,8 @@ pub(super) struct LimitSetting {
 }
 
 impl ResourceLimits {
-    /// The calls that put these limits into effect. `inherited_open_files` is the limit of a child whose own is not
-    /// set.
+    /// Returns the calls that set these limits. `inherited_open_files` is the limit on open files of a child without
+    /// one of its own.
     pub(super) fn settings(&self, inherited_open_files: Option<u64>) -> Result<Vec<LimitSetting>, Errno> {
         let mut settings = Vec::new();
         let exact = |resource, value| LimitSetting {
@@ -85,8 +85,8 @@ impl ResourceLimits {
     }
 }
 
-/// The kernel looks at the hard limit first, and that one is SIGKILL without notice. A second between the two lets the
-/// child say something, unless the daemon's own hard limit leaves no room for it.
+/// Returns the limits on processor time. The hard limit means SIGKILL without notice, so it is a second above the soft
+/// one, in which the child can report the fault, unless the daemon's own hard limit leaves no room for that.
 fn cpu_setting(seconds: u64, own_hard: u64) -> LimitSetting {
     let notice = seconds.saturating_add(1);
     let hard = if own_hard != RLIM_INFINITY && seconds <= own_hard {

@@ -25,7 +25,7 @@ pub(super) struct Stat {
     pub(super) started: u64,
 }
 
-/// Returns true if the numbers in `/proc` are those that this process knows.
+/// Returns true if the numbers in `/proc` are the ones that this process knows.
 pub(super) fn is_own() -> bool {
     let Ok(status) = fs::read_to_string("/proc/self/status") else {
         return false;

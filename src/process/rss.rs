@@ -1,4 +1,4 @@
-//! How much memory a process holds.
+//! The memory that processes use.
 
 use std::fmt;
 use std::fs;
@@ -10,13 +10,14 @@ use nix::unistd::{Pid, SysconfVar, sysconf};
 use super::procfs;
 use crate::amount;
 
-/// Resident memory of a process in bytes: the second field of `/proc/PID/statm`, in pages (`proc_pid_statm(5)`).
+/// Returns the resident memory of a process in bytes: the second field of `/proc/PID/statm`, which is in pages
+/// (`proc_pid_statm(5)`).
 ///
-/// The file costs the kernel little to make, and counts a little behind (it is exact to some dozens of pages per
-/// thread). The process must be an unreaped child, or its id may be another's; a zombie holds 0.
+/// The kernel makes this file at little cost. Its count may be late, by some dozens of pages for each thread. The
+/// process must be a child that is not reaped, or its id may belong to another process. A zombie uses 0 bytes.
 ///
 /// # Errors
-/// ENOENT when there is no such process; `InvalidData` when the file is not as the manual has it.
+/// ENOENT if there is no such process; `InvalidData` if the file does not have its documented form.
 pub fn resident_bytes(pid: Pid) -> io::Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/statm"))?;
     let pages = resident_pages(&text).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "malformed statm"))?;
@@ -24,29 +25,29 @@ pub fn resident_bytes(pid: Pid) -> io::Result<u64> {
     Ok(pages.saturating_mul(page.unwrap_or(4096)))
 }
 
-/// So long many processes are looked at, one after the other, by a thread that has other things to do: some thousands of them.
+/// The time in which a thread with other work examines many processes: enough for some thousands.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// A look at many processes, for people. It ends after a while, however many there are.
+/// A survey of the memory of many processes, for people. It ends after a time limit, however many processes there are.
 #[derive(Debug)]
 pub struct Survey {
-    /// `None`: `/proc` is not this process's own, and its numbers mean others.
+    /// The end of its time; `None` if `/proc` does not show this process's own namespace.
     until: Option<Instant>,
 }
 
-/// What a [`Survey`] has found of one process.
+/// The memory of one process in a [`Survey`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Memory {
-    /// It holds so many bytes; one that has ended holds none.
+    /// The process uses this number of bytes; 0 if it has ended.
     Holds(u64),
-    /// That cannot be read.
+    /// The memory cannot be read.
     Unknown,
-    /// It was not looked at: there are too many others.
+    /// The process was not examined, because there were too many before it.
     NotLookedAt,
 }
 
 impl Survey {
-    /// Begins one, at this time by the clock.
+    /// Starts a survey.
     #[must_use]
     pub fn begin(now: Instant) -> Self {
         Self {
@@ -54,7 +55,7 @@ impl Survey {
         }
     }
 
-    /// Looks at an unreaped child.
+    /// Reads the memory of a child that is not reaped.
     #[must_use]
     pub fn look_at(&self, pid: Pid) -> Memory {
         match self.until {

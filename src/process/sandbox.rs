@@ -1,19 +1,20 @@
-//! A sandbox: programs that can open no file but those that they have been given (Landlock, `landlock(7)`).
+//! The sandbox: programs that can open only the files that they have been given (Landlock, `landlock(7)`).
 //!
-//! The rules are made once for all starts in the same context, as a descriptor; each child puts itself under them as the
-//! last thing before its exec, and cannot get out again, nor can anything that it starts. The rules hold for the files that
-//! the paths meant when they were made: a directory that is replaced by another one of its name is not let in.
+//! The rules are made once for all starts in the same context, as a descriptor. Each child applies them to itself as
+//! its last action before the exec, and neither it nor any process that it starts can leave them. The rules apply to
+//! the files that the paths meant when the rules were made: a directory that later takes the place of another one is
+//! not accessible.
 //!
-//! **What it covers** is the same on every kernel that has it, since an operator cannot rely on what depends on the kernel:
-//! opening files and directories, executing, truncating, making, renaming, linking and removing them. That takes Landlock's
-//! third version (Linux 6.2); with an older one, or with none, nothing is started. The kernel adds that a child can neither
-//! trace a process outside nor mount anything.
+//! **The protection** is the same on every kernel that has it, because an operator cannot rely on one that depends on
+//! the kernel. It covers opening files and directories, executing, truncating, creating, renaming, linking and removing
+//! them. That requires the third version of Landlock (Linux 6.2); with an older one, or without Landlock, nothing is
+//! started. In addition, the kernel prevents a child from tracing a process outside and from mounting anything.
 //!
-//! **What it does not cover**: what needs no file to be opened. A child may ask for the size, owner and times of any file, and
-//! change mode, owner, times and attributes of those that its user may; it may use the network, the sockets of others, and
-//! send signals to processes of its user. Descriptors that it was given go on working.
+//! **Not covered** is everything that needs no file to be opened. A child may read the size, owner and times of any
+//! file, and change mode, owner, times and attributes of the files that its user may change. It may use the network and
+//! sockets of other processes, and send signals to processes of its user. Descriptors that it was given go on working.
 //!
-//! **Device nodes** can be made nowhere: root could make that of a disk where it may write.
+//! **Device nodes** can be created nowhere: root could create the node of a disk in a writable directory.
 
 use std::fmt;
 use std::io;
@@ -30,23 +31,24 @@ use nix::errno::Errno;
 use super::program::errno_of;
 use super::spec::Sandbox;
 
-/// Whose rights are handled, on this kernel and on every later one.
+/// The version whose access rights are handled, on this kernel and on every later one.
 const VERSION: ABI = ABI::V3;
 
-/// What programs need to run at all: themselves, their libraries and what tells them about the machine. On some machines
-/// half of these are symbolic links, or missing.
+/// The files that programs need in order to run at all: the programs, their libraries, and descriptions of the machine.
+/// On some machines half of these are symbolic links, or do not exist.
 const PROGRAMS: [&str; 8] = ["/bin", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/sbin", "/usr"];
 const SOURCES: [&str; 2] = ["/dev/random", "/dev/urandom"];
 const SINKS: [&str; 3] = ["/dev/full", "/dev/null", "/dev/zero"];
-/// Whatever terminal the child has; in the sandbox of one that has its own.
+/// The child's terminal, which is accessible to a child that has its own.
 const TERMINAL: [&str; 1] = ["/dev/tty"];
 
-/// What may be done with a file.
+/// The kinds of access to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// It may be read, and executed; a directory: listed.
+    /// A file may be read and executed, and a directory listed.
     Read,
-    /// It may be read, written and truncated; in a directory everything but executing and making device nodes.
+    /// A file may be read, written and truncated. In a directory everything is allowed but executing and creating
+    /// device nodes.
     Write,
 }
 
@@ -61,7 +63,7 @@ impl Access {
         }
     }
 
-    /// What the operator says it by.
+    /// Returns the key by which an operator allows this.
     #[must_use]
     pub const fn key(self) -> &'static str {
         match self {
@@ -71,23 +73,23 @@ impl Access {
     }
 }
 
-/// Why there is no sandbox.
+/// The reason why there is no sandbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     /// The kernel has no Landlock, was started without it, or a filter forbids it.
     NoLandlock,
-    /// The kernel's Landlock does not know all that is to be forbidden.
+    /// The kernel's Landlock does not know all rights that must be handled.
     TooOld,
-    /// A path that was asked for cannot be opened.
+    /// A path of the configuration cannot be opened.
     Path {
-        /// What was to be allowed.
+        /// The access that was to be allowed.
         access: Access,
-        /// Where.
+        /// The path.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         errno: Errno,
     },
-    /// A system call failed that only a shortage can make fail.
+    /// A system call failed that can fail only in a shortage.
     Rules(Errno),
 }
 
@@ -127,15 +129,15 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// Whether a path that a sandbox is to let in can be let in now.
+/// Checks that a sandbox can include a path now.
 ///
 /// # Errors
-/// Why not.
+/// The reason why it cannot.
 pub fn look_at(path: &Path) -> Result<(), Errno> {
     PathFd::new(path).map(drop).map_err(|error| refusal(&error))
 }
 
-/// The rules, as a descriptor above those of the standard streams.
+/// Makes the rules, as a descriptor above those of the standard streams.
 pub(super) fn rules(sandbox: &Sandbox, terminal: bool) -> Result<OwnedFd, Fault> {
     let mut rules = empty_rules()?;
     let devices = if terminal { &TERMINAL[..] } else { &[] };
@@ -161,7 +163,7 @@ fn empty_rules() -> Result<RulesetCreated, Fault> {
     rules.create().map_err(|error| failed(&error))
 }
 
-/// What of the rights that are to be handled the kernel does not know.
+/// Returns the fault that explains an error of the kernel: which of the rights it does not know.
 fn missing(error: RulesetError) -> Fault {
     use {CompatError::Access, HandleAccessError::Compat, HandleAccessesError::Fs, RulesetError::HandleAccesses};
     match error {
@@ -207,7 +209,7 @@ fn allow_if_there(rules: RulesetCreated, access: Access, path: &Path) -> Result<
 fn allow(rules: RulesetCreated, access: Access, file: PathFd) -> Result<RulesetCreated, Fault> {
     let stat = nix::sys::stat::fstat(&file).map_err(Fault::Rules)?;
     let directory = stat.st_mode & libc::S_IFMT == libc::S_IFDIR;
-    // The kernel refuses rights of directories for what is none.
+    // The kernel refuses rights of directories for anything else.
     let possible = if directory {
         AccessFs::from_all(VERSION)
     } else {
@@ -217,7 +219,8 @@ fn allow(rules: RulesetCreated, access: Access, file: PathFd) -> Result<RulesetC
     rules.add_rule(rule).map_err(|error| failed(&error))
 }
 
-/// The child puts its streams in place before it needs this one: they must not take its number.
+/// Returns the descriptor under a number that the child's standard streams, which are connected before it is used, do
+/// not take.
 fn above_the_streams(descriptor: OwnedFd) -> io::Result<OwnedFd> {
     if descriptor.as_raw_fd() > libc::STDERR_FILENO {
         return Ok(descriptor);
@@ -238,7 +241,8 @@ mod tests {
     use super::super::testing::{self, shell_spec};
     use super::*;
 
-    /// A file outside of the sandbox, and two directories in it: `read/` with a file `text`, and `write/`.
+    /// Returns a directory with a file outside of the sandbox and two directories in it: `read/` with a file `text`,
+    /// and `write/`.
     fn rooms() -> (tempfile::TempDir, Sandbox) {
         let root = tempfile::tempdir().unwrap();
         let (read, write) = (root.path().join("read"), root.path().join("write"));
@@ -254,7 +258,7 @@ mod tests {
         (root, sandbox)
     }
 
-    /// `None`: this kernel has no sandbox, and says so.
+    /// Returns `None` if this kernel has no sandbox, and checks that the error says so.
     fn prepare(mut spec: ProcessSpec, sandbox: Sandbox) -> Option<Result<PreparedProgram, SpawnError>> {
         spec.context.sandbox = Some(sandbox);
         let prepared = PreparedProgram::prepare(&spec, &SpawnDefaults::default());
@@ -265,7 +269,7 @@ mod tests {
         None
     }
 
-    /// What a script says, on both of its streams, in a sandbox; it begins in `directory`.
+    /// Returns the output of a script in a sandbox, on both of its streams. The script begins in `directory`.
     fn output(directory: &Path, sandbox: Sandbox, script: &str) -> Option<String> {
         let mut spec = shell_spec(&format!("exec 2>&1; {script}"));
         spec.context.working_directory = Some(directory.to_owned());
@@ -275,7 +279,7 @@ mod tests {
         Some(testing::rest_of_output(&mut child))
     }
 
-    /// Each line of `script` says whether it has succeeded.
+    /// Checks for each line of a script whether it succeeds.
     fn each_line(directory: &Path, sandbox: Sandbox, lines: &[(&str, bool)]) {
         for (line, expected) in lines {
             let said = output(

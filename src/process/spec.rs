@@ -137,8 +137,8 @@ pub struct SpawnContext {
     pub sandbox: Option<Sandbox>,
 }
 
-/// The files that a child in a [sandbox](super::sandbox) may open, besides those that every program needs. Absolute
-/// paths of files, or of directories with everything below them.
+/// The files that a child in a [sandbox](super::sandbox) may open, in addition to the files that every program needs.
+/// Absolute paths of files, or of directories with everything below them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sandbox {
     /// May be read and executed.

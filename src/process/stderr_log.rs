@@ -1,22 +1,22 @@
-//! A child's standard error becomes lines for the log: bytes in, text out, the time an argument.
+//! A child's standard error as lines for the log: bytes go in, text comes out, and the time is an argument.
 //!
-//! The owner always reads all that the child writes, so that a child that complains never blocks on it. What is bounded
-//! is what becomes of it: a line is cut at [`MAX_LINE`] bytes, and at most [`LINES_PER_SECOND`] lines of one child are
-//! logged; of the others, only their number. Nothing in a line can forge another line of the log or move the cursor of
-//! the terminal that shows it.
+//! The owner always reads everything that the child writes, so a child never blocks on its complaints. Their effect is
+//! bounded: a line is cut at [`MAX_LINE`] bytes, and at most [`LINES_PER_SECOND`] lines of one child are logged; the
+//! others are only counted. A line can neither forge another line of the log nor move the cursor of the terminal that
+//! shows it.
 //!
-//! Held between two calls: the unfinished line, at most [`MAX_LINE`] bytes, and no memory at all when there is none.
+//! Between two calls only the unfinished line is held, at most [`MAX_LINE`] bytes, and no memory if there is none.
 
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-/// The longest line in bytes; what is longer is cut there, and marked.
+/// The longest line in bytes. A longer one is cut there and marked.
 pub const MAX_LINE: usize = 4096;
 
-/// How many lines a child may have in the log in each [`PERIOD`].
+/// The number of lines that a child may log in each [`PERIOD`].
 pub const LINES_PER_SECOND: u32 = 100;
 
-/// What lines are counted over. A period begins with the first line after the one before it is over.
+/// The period over which lines are counted. A period begins with the first line after the previous one has ended.
 pub const PERIOD: Duration = Duration::from_secs(1);
 
 const CUT_MARK: &str = " [cut]";
@@ -31,9 +31,9 @@ pub struct StderrLog {
 /// The line that has begun and not ended.
 #[derive(Debug)]
 enum Line {
-    /// All of it so far, at most [`MAX_LINE`] bytes.
+    /// All of the line so far, at most [`MAX_LINE`] bytes.
     Unfinished(Vec<u8>),
-    /// Its beginning has been dealt with as a line that was cut; the rest is dropped.
+    /// The beginning of the line was logged as a line that was cut. The rest is dropped.
     Cut,
 }
 
@@ -45,7 +45,7 @@ struct Rate {
 }
 
 impl StderrLog {
-    /// For a child started at `now`.
+    /// Returns the state of a child that was started at `now`.
     #[must_use]
     pub fn new(now: Instant) -> Self {
         let rate = Rate {
@@ -59,7 +59,7 @@ impl StderrLog {
         }
     }
 
-    /// Takes what was read and gives each line that is now whole to `log`. Empty lines are dropped.
+    /// Takes bytes that were read and passes each line that is complete to `log`. Empty lines are dropped.
     pub fn feed(&mut self, bytes: &[u8], now: Instant, log: &mut dyn FnMut(&str)) {
         let mut rest = bytes;
         while let Some(end) = memchr::memchr(b'\n', rest) {
@@ -71,26 +71,27 @@ impl StderrLog {
         self.extend(rest, now, log);
     }
 
-    /// The child's standard error has ended: gives what is left to `log`.
+    /// Passes the rest to `log`, after the end of the child's standard error.
     pub fn close(&mut self, now: Instant, log: &mut dyn FnMut(&str)) {
         self.end_line(now, log);
         self.rate.tell(log);
     }
 
-    /// When to call [`on_deadline`](Self::on_deadline): there are lines left out that were not told of yet.
+    /// Returns the time at which [`on_deadline`](Self::on_deadline) must be called, if lines were left out and not
+    /// reported yet.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         (self.rate.left_out > 0).then_some(self.rate.period_end)
     }
 
-    /// Tells how many lines were left out, when the period is over.
+    /// Reports the number of lines that were left out, once the period is over.
     pub fn on_deadline(&mut self, now: Instant, log: &mut dyn FnMut(&str)) {
         if now >= self.rate.period_end {
             self.rate.tell(log);
         }
     }
 
-    /// Adds to the unfinished line, and cuts it where it gets too long.
+    /// Adds to the unfinished line, and cuts it when it gets too long.
     fn extend(&mut self, part: &[u8], now: Instant, log: &mut dyn FnMut(&str)) {
         let Line::Unfinished(line) = &mut self.line else { return };
         let room = MAX_LINE - line.len();
@@ -137,7 +138,8 @@ impl Rate {
     }
 }
 
-/// A line as text, with `mark` behind it: what is not UTF-8, or a control character other than a tab, as `\x1b` or `\u{85}`.
+/// Returns a line as text, followed by `mark`. Bytes that are not UTF-8 and control characters other than tabs are
+/// written as `\x1b` or `\u{85}`.
 #[must_use]
 pub fn printable(line: &[u8], mark: &str) -> String {
     let mut text = String::with_capacity(line.len() + mark.len());
@@ -158,7 +160,8 @@ pub fn printable(line: &[u8], mark: &str) -> String {
     text
 }
 
-/// Characters that break a line, or turn the direction of the text around them, in what shows the log.
+/// Returns true for characters that break a line, or change the direction of the text around them, in a viewer of the
+/// log.
 const fn is_invisible(character: char) -> bool {
     matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -1,4 +1,4 @@
-//! What the three standard streams of a child are connected to, and the two ends of its pipes.
+//! The connections of a child's three standard streams, and the two ends of its pipes.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -11,7 +11,7 @@ use nix::unistd::{Gid, Uid, fchown, geteuid, pipe2};
 
 use super::plan::Credentials;
 
-/// What one standard stream of a child is connected to.
+/// The connection of one standard stream of a child.
 #[derive(Debug)]
 pub enum Stream {
     /// A pipe, whose other end is in the [`Child`](super::child::Child).
@@ -22,8 +22,8 @@ pub enum Stream {
     Inherit,
     /// This descriptor.
     Descriptor(OwnedFd),
-    /// Of standard error alone: what standard output is connected to, so that what is written to the two keeps its order. The
-    /// child has then no `stderr` of its own. Elsewhere it is EINVAL.
+    /// For standard error only: the connection of standard output, so that what is written to the two keeps its order.
+    /// The child has no `stderr` then. For the other streams this is EINVAL.
     SameAsOutput,
 }
 
@@ -39,7 +39,7 @@ pub struct Stdio {
 }
 
 impl Stdio {
-    /// Three pipes.
+    /// Returns three pipes.
     #[must_use]
     pub const fn piped() -> Self {
         Self {
@@ -50,7 +50,7 @@ impl Stdio {
     }
 }
 
-/// Both ends of a child's streams, until it has its own.
+/// Both ends of a child's streams, until the child has its own.
 #[derive(Debug)]
 pub(super) struct Connected {
     pub(super) theirs: Theirs,
@@ -59,18 +59,18 @@ pub(super) struct Connected {
     pub(super) stderr: Option<Receiver>,
 }
 
-/// The child's ends. One that is `None` is another one's.
+/// The child's ends. One that is `None` is the same as another.
 #[derive(Debug)]
 pub(super) struct Theirs {
     pub(super) stdin: OwnedFd,
-    /// `None`: that of standard input, as on a terminal.
+    /// `None` for the end of standard input, as on a terminal.
     pub(super) stdout: Option<OwnedFd>,
-    /// `None`: that of standard output.
+    /// `None` for the end of standard output.
     pub(super) stderr: Option<OwnedFd>,
 }
 
 impl Theirs {
-    /// In the order of their numbers.
+    /// Returns the ends in the order of their numbers.
     pub(super) fn in_order(&self) -> [BorrowedFd<'_>; 3] {
         let stdin = self.stdin.as_fd();
         let stdout = self.stdout.as_ref().map_or(stdin, AsFd::as_fd);
@@ -79,8 +79,8 @@ impl Theirs {
     }
 }
 
-/// Whose the pipes of a child are, where it has another user than the daemon: their mode lets no other in, and a program
-/// that opens `/dev/stderr` opens its pipe anew, by its own rights.
+/// The owner of a child's pipes, if the child has another user than the daemon. The mode of a pipe allows no other
+/// user, and a program that opens `/dev/stderr` opens its pipe again, with its own rights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Owner {
     pub(super) user: Uid,
@@ -88,7 +88,7 @@ pub(super) struct Owner {
 }
 
 impl Owner {
-    /// `None`: the process that makes them has them already.
+    /// Returns the owner, or `None` if the process that makes the pipes is already their owner.
     pub(super) fn of(credentials: &Credentials) -> Option<Self> {
         let user = credentials.user.map(Uid::from_raw);
         let group = credentials.group.map(Gid::from_raw);
@@ -97,7 +97,7 @@ impl Owner {
 }
 
 impl Stdio {
-    /// Makes the pipes. What is no pipe keeps its owner: it is not the child's alone.
+    /// Makes the pipes. A stream that is no pipe keeps its owner, because it does not belong to the child alone.
     pub(super) fn connect(self, owner: Option<Owner>) -> io::Result<Connected> {
         let (their_stdin, stdin) = input(self.stdin, owner)?;
         let (their_stdout, stdout) = output(self.stdout, io::stdout(), owner)?;
@@ -116,7 +116,7 @@ impl Stdio {
     }
 }
 
-/// The child's end of its standard input, and ours where it is a pipe.
+/// Returns the child's end of its standard input, and ours if it is a pipe.
 fn input(stream: Stream, owner: Option<Owner>) -> io::Result<(OwnedFd, Option<Sender>)> {
     if !matches!(stream, Stream::Pipe) {
         return Ok((existing(stream, io::stdin())?, None));
@@ -126,7 +126,7 @@ fn input(stream: Stream, owner: Option<Owner>) -> io::Result<(OwnedFd, Option<Se
     Ok((child, Some(Sender::from(ours))))
 }
 
-/// The child's end of its standard output or error, and ours where it is a pipe.
+/// Returns the child's end of its standard output or error, and ours if it is a pipe.
 fn output(stream: Stream, own: impl AsFd, owner: Option<Owner>) -> io::Result<(OwnedFd, Option<Receiver>)> {
     if !matches!(stream, Stream::Pipe) {
         return Ok((existing(stream, own)?, None));
@@ -136,7 +136,7 @@ fn output(stream: Stream, own: impl AsFd, owner: Option<Owner>) -> io::Result<(O
     Ok((child, Some(Receiver::from(ours))))
 }
 
-/// The child's end of its standard error, unless that is the one of its output, and ours where it is a pipe.
+/// Returns the child's end of its standard error, unless it is the one of its output, and ours if it is a pipe.
 pub(super) fn errors(stream: Stream, owner: Option<Owner>) -> io::Result<(Option<OwnedFd>, Option<Receiver>)> {
     if matches!(stream, Stream::SameAsOutput) {
         return Ok((None, None));
@@ -145,13 +145,14 @@ pub(super) fn errors(stream: Stream, owner: Option<Owner>) -> io::Result<(Option
     Ok((Some(child), ours))
 }
 
-/// The reading and the writing end of a new pipe. Both are one file with one owner.
+/// Returns the reading and the writing end of a new pipe. Both are one file with one owner.
 fn pipe(owner: Option<Owner>) -> io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
     if let Some(Owner { user, group }) = owner {
         match fchown(&read, Some(user), group) {
-            // A user that may not give files away mostly may not become that user either, of which the start says more. One who
-            // may (CAP_SETUID without CAP_CHOWN) has children that can use their streams and not open them again.
+            // A user that may not give files away usually may not become that user either, which the start will report.
+            // A daemon that may (CAP_SETUID without CAP_CHOWN) has children that can use their streams and cannot open
+            // them again.
             Ok(()) | Err(Errno::EPERM) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -159,7 +160,7 @@ fn pipe(owner: Option<Owner>) -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((read, write))
 }
 
-/// A stream that needs no pipe. `own` is the daemon's stream of the same number.
+/// Returns a stream that needs no pipe. `own` is the daemon's stream of the same number.
 fn existing(stream: Stream, own: impl AsFd) -> io::Result<OwnedFd> {
     match stream {
         Stream::Descriptor(descriptor) => Ok(descriptor),
@@ -169,9 +170,10 @@ fn existing(stream: Stream, own: impl AsFd) -> io::Result<OwnedFd> {
     }
 }
 
-/// Our end alone: a stdio program expects its own to block. The two ends of a pipe have separate flags.
+/// Makes only our end non-blocking: a stdio program expects its own to block. The two ends of a pipe have separate
+/// flags.
 fn set_nonblocking(ours: &OwnedFd) -> io::Result<()> {
-    // A fresh pipe end has no other status flag that setting this one could clear.
+    // A new pipe end has no other status flag that this could clear.
     fcntl(ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok(())
 }

@@ -1,6 +1,7 @@
-//! Every system call of this room that no safe wrapper offers, and nothing else, a file a topic: the vfork-like [start] of a
-//! program, the fork of the [guard] and the [image] that it runs, [waiting](wait) on a pidfd, the [rights] to look at files
-//! with, [memory] that is mapped, the [time slice](time_slice) of a thread, and here what is asked of pipes and terminals.
+//! All system calls of this room that no safe wrapper offers, and nothing else, one topic in each file: the vfork-like
+//! [start] of a program, the fork of the [guard] and the [image] that it runs, [waiting](wait) on a pidfd, the [rights]
+//! for looking at files, mapped [memory], the [time slice](time_slice) of a thread, and in this file the calls for
+//! pipes and terminals.
 #![allow(unsafe_code, reason = "one of the few files for it: see the crate's lints")]
 
 mod dispositions;
@@ -27,26 +28,26 @@ pub use time_slice::shorten as shorten_time_slice;
 pub use wait::claim_children;
 pub(super) use wait::{Wait, any_exited, borrow, pidfd_open, reap, signal, wait};
 
-/// How many bytes lie in a pipe unread. On Linux either end may be asked.
+/// Returns the number of bytes in a pipe that were not read. On Linux either end may be asked.
 ///
 /// # Errors
 /// Those of `ioctl(2)`: ENOTTY for a descriptor that is not a pipe.
 pub fn unread_bytes(pipe: impl AsFd) -> io::Result<usize> {
     let mut count: c_int = 0;
-    // SAFETY: FIONREAD writes one int to the place it is given.
+    // SAFETY: FIONREAD writes one int to the given address.
     Errno::result(unsafe { libc::ioctl(pipe.as_fd().as_raw_fd(), libc::FIONREAD, &raw mut count) })?;
     // A pipe holds far less than 2 GiB, so the count is never negative.
     Ok(usize::try_from(count).unwrap_or(0))
 }
 
-/// The value of an extended attribute, as far as there is room for it; its length.
+/// Reads an extended attribute into `value` and returns its length.
 ///
 /// # Errors
-/// Those of `getxattr(2)`: ENODATA, ENOTSUP, and ERANGE where there is not room enough.
+/// Those of `getxattr(2)`: ENODATA, ENOTSUP, and ERANGE if there is not enough room.
 pub(super) fn extended_attribute(path: &CStr, name: &CStr, value: &mut [u8]) -> Result<usize, Errno> {
-    // SAFETY: both strings end with a zero; the kernel writes at most as many bytes as there are.
+    // SAFETY: both strings end with a zero, and the kernel writes at most as many bytes as `value` has.
     let length = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
-    // Not negative: that is an error.
+    // A negative value is an error and was returned.
     Errno::result(length).map(|length| usize::try_from(length).unwrap_or(0))
 }
 

@@ -1,19 +1,20 @@
-//! A pseudo-terminal in place of the two pipes on a child's standard input and output, for programs that keep their
-//! output back, or say nothing at all, unless they see a terminal.
+//! A pseudo-terminal in place of the two pipes of a child's standard input and output, for programs that buffer their
+//! output, or print none at all, unless they run on a terminal.
 //!
-//! **What the child gets.** The terminal is raw from the start: no echo, no line editing, no signals by control characters, no
-//! translation of line ends; bytes pass unchanged both ways (`cfmakeraw(3)`). A program that sets its terminal itself, as
-//! everything with a line editor does, gets what it sets. The window has 24 lines of 80 characters. The terminal is the
-//! controlling one of the session that the child leads, as any other child here leads one. Standard error is no part of it and
-//! stays a pipe.
+//! **For the child**, the terminal is raw from the start: no echo, no line editing, no signals from control characters,
+//! no translation of line ends. Bytes pass unchanged both ways (`cfmakeraw(3)`). A program that sets its terminal
+//! itself, as a program with a line editor does, gets what it sets. The window has 24 lines of 80 characters. The
+//! terminal is the controlling terminal of the session that the child leads, as every child here leads one. Standard
+//! error is no part of it and stays a pipe.
 //!
-//! **Its end.** When our side is closed, the session gets HUP. A terminal cannot be closed in one direction, so the end of
-//! input is passed on as a person at it would: the terminal is switched to lines, and the end-of-file character entered. A
-//! program that reads gets an end of file, once, whatever it has set before. One that stands in a read already goes by what
-//! was set when that began, and would take the character without a word: its group is stopped and continued first, upon
-//! which the kernel begins the read anew. On a busy machine the character may be there before that has happened; so a caller that
-//! means it enters it [again](END_AGAIN) while the program goes on. Bytes that the program has not read by then are read
-//! as lines: of a line of more than 4,095 bytes the rest is lost, and a byte 4 among them is an end of file of its own.
+//! **Its end.** When our side is closed, the session gets HUP. A terminal cannot be closed in one direction, so the end
+//! of input is passed on as a person would do it: the terminal is switched to lines, and the end-of-file character is
+//! entered. A program that reads gets one end of file, whatever it has set before. But a program that is already in a
+//! read uses the settings from the begin of that read, and would take the character as an ordinary byte. So its group
+//! is stopped and continued first, which makes the kernel restart the read. On a busy machine the character may arrive
+//! before that has happened, so a caller enters it [again](END_AGAIN) while the program goes on. Bytes that the program
+//! has not read by then are read as lines: of a line with more than 4,095 bytes the rest is lost, and a byte 4 among
+//! them is an end of file of its own.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -31,11 +32,11 @@ use nix::unistd::{Uid, fchown, write};
 
 use super::sys;
 
-/// End of transmission, control-D: what a terminal takes for the end of a file at the beginning of a line.
+/// End of transmission, control-D: at the beginning of a line, a terminal reads it as an end of file.
 const END_OF_FILE: u8 = 4;
-/// What stands for "no such character" among the special ones (`_POSIX_VDISABLE`).
+/// The value that disables a special character (`_POSIX_VDISABLE`).
 const DISABLED: u8 = 0;
-/// Whatever else has a meaning in a line.
+/// All other characters with a meaning in a line.
 const LINE_EDITING: [Special; 7] = [
     Special::VERASE,
     Special::VKILL,
@@ -49,13 +50,13 @@ const LINE_EDITING: [Special; 7] = [
 /// The two sides of a new terminal.
 #[derive(Debug)]
 pub(super) struct Terminal {
-    /// Ours, non-blocking.
+    /// Our side, non-blocking.
     pub(super) ours: OwnedFd,
-    /// The child's.
+    /// The child's side.
     pub(super) child: OwnedFd,
 }
 
-/// A new terminal, whose child's side belongs to `owner`.
+/// Opens a new terminal, whose child's side belongs to `owner`.
 pub(super) fn open_terminal(owner: Option<Uid>) -> Result<Terminal, Errno> {
     let ours = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)?;
     grantpt(&ours)?;
@@ -75,13 +76,14 @@ pub(super) fn open_terminal(owner: Option<Uid>) -> Result<Terminal, Errno> {
     Ok(Terminal { ours, child })
 }
 
-/// After so long the end of file may be entered again; then after twice as long, and so on.
+/// The time after which the end of file may be entered again; each further time, twice the last one.
 pub const END_AGAIN: Duration = Duration::from_millis(20);
 
-/// Enters an end of file. `ours` is our side of a terminal; `restart` makes processes that read from it begin anew.
+/// Enters an end of file. `ours` is our side of a terminal, and `restart` makes processes that read from it restart
+/// their reads.
 ///
 /// # Errors
-/// EIO when the child has gone; WouldBlock when it has left so much unread that nothing more fits.
+/// EIO if the child has ended; WouldBlock if it has left so much unread that nothing more fits.
 pub(super) fn end_input(ours: impl AsFd, restart: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     let mut settings = tcgetattr(&ours)?;
     read_lines(&mut settings);
@@ -91,7 +93,7 @@ pub(super) fn end_input(ours: impl AsFd, restart: impl FnOnce() -> io::Result<()
     Ok(())
 }
 
-/// Lines, and nothing in them that means anything but their end and that of the file.
+/// Switches to lines in which nothing but their end and the end of file has a meaning.
 fn read_lines(settings: &mut Termios) {
     settings.local_flags.insert(LocalFlags::ICANON);
     settings

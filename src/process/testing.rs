@@ -1,4 +1,4 @@
-//! What the tests of this room share: real children, and waiting for what they do without ever sleeping.
+//! Helpers for the tests of this room: real children, and waits for their actions without sleeping.
 
 use std::ffi::OsString;
 use std::os::fd::AsFd;
@@ -11,12 +11,12 @@ use super::exit_status::ExitStatus;
 use super::spawn::{PreparedProgram, SpawnDefaults, Stdio};
 use super::spec::ProcessSpec;
 
-/// A spec of the shell running `script`.
+/// Returns a spec of the shell running `script`.
 pub(super) fn shell_spec(script: &str) -> ProcessSpec {
     ProcessSpec::new(["sh", "-c", script].map(Into::into).to_vec()).unwrap()
 }
 
-/// A child, all its streams piped.
+/// Starts a child with pipes as its streams.
 pub(super) fn start(spec: &ProcessSpec) -> Child {
     PreparedProgram::prepare(spec, &SpawnDefaults::default())
         .unwrap()
@@ -24,12 +24,12 @@ pub(super) fn start(spec: &ProcessSpec) -> Child {
         .unwrap()
 }
 
-/// The shell running `script`.
+/// Starts the shell running `script`.
 pub(super) fn shell(script: &str) -> Child {
     start(&shell_spec(script))
 }
 
-/// What `spec` writes to its standard output until it ends.
+/// Returns everything that `spec` writes to its standard output until it ends.
 pub(super) fn output_of(spec: &ProcessSpec) -> String {
     let mut child = start(spec);
     drop(child.stdin.take());
@@ -38,8 +38,8 @@ pub(super) fn output_of(spec: &ProcessSpec) -> String {
     output
 }
 
-/// One test of this program, to be run in a process of its own with `role` in its environment, where it is to do its
-/// other part. `wrapper` is a program with arguments to run it under.
+/// Returns a command that runs one test of this program in a process of its own, with `role` in its environment, where
+/// the test plays its other part. `wrapper` is a program, with arguments, to run it under.
 pub(super) fn other_part(test: &str, role: &str, wrapper: &[&str]) -> Command {
     let program = std::env::current_exe().unwrap();
     let mut words = wrapper.iter().map(OsString::from).chain([program.into_os_string()]);
@@ -51,8 +51,7 @@ pub(super) fn other_part(test: &str, role: &str, wrapper: &[&str]) -> Command {
     command
 }
 
-/// Blocks until there is something to read, or the other end is gone. A test that waits for what never comes fails
-/// after half a minute.
+/// Waits until there is something to read, or the other end is closed. Fails after half a minute.
 pub(super) fn wait_readable(source: impl AsFd) {
     let mut fds = [PollFd::new(source.as_fd(), PollFlags::POLLIN)];
     assert_eq!(
@@ -62,13 +61,13 @@ pub(super) fn wait_readable(source: impl AsFd) {
     );
 }
 
-/// Blocks until the child has exited, and reaps it.
+/// Waits until the child has exited, and reaps it.
 pub(super) fn wait(child: &mut Child) -> ExitStatus {
     wait_readable(child.pidfd());
     child.reap().unwrap().unwrap()
 }
 
-/// One line of the child's standard output, without its end.
+/// Reads one line of the child's standard output, without its end.
 pub(super) fn read_line(child: &mut Child) -> String {
     let mut line = Vec::new();
     while line.last() != Some(&b'\n') {
@@ -84,7 +83,7 @@ pub(super) fn read_line(child: &mut Child) -> String {
     String::from_utf8(line).unwrap().trim_end().to_owned()
 }
 
-/// The child's standard output until its end.
+/// Reads the child's standard output until its end.
 pub(super) fn rest_of_output(child: &mut Child) -> String {
     let (mut output, mut buffer) = (Vec::new(), [0; 4096]);
     loop {

@@ -1,24 +1,26 @@
-//! The watchdog over starts: no child keeps the thread that starts it for longer than a second, or three where the machine has
-//! no processor to spare for it.
+//! The watchdog over starts: no child holds up the thread that starts it for longer than a second, or three seconds if
+//! the machine has no processor to spare.
 //!
-//! That thread stands still from the clone to the exec of a child ([`sys`]). In between the child runs on, and may
-//! be kept from it by others: once it has its own user, by a process of that user that stops it (`kill -STOP -1`); and by
-//! a file system that does not answer when it looks for its program. No client could be served meanwhile, and no signal obeyed.
+//! That thread stands still from the clone of a child to its exec ([`sys`]). In between the child may be kept from
+//! running: once it has its own user, by a process of that user that stops it (`kill -STOP -1`), and by a file system
+//! that does not answer when the child looks for its program. Meanwhile no client could be served and no signal
+//! handled.
 //!
-//! So a start is watched by a thread, which is woken by a timer that is armed before the clone and disarmed after it, and not
-//! by the starts. Every [`TICK`] it looks; after [`PATIENCE`] of them it kills the child, and the start has failed. A tick at
-//! which the child could run, and only waits for its turn on a busy machine, is none of those: nothing holds it, and one that is
-//! started in its place would fare no better. So that the loop does not stand still for that either, there is an end to it,
-//! [`LONGEST`]. Ticks are counted by looks and not by the clock: when the daemon itself has been stopped meanwhile, that is
-//! one tick.
+//! So a thread watches each start. It is woken by a timer that is armed before the clone and disarmed after it, and not
+//! by the starts themselves. At every [`TICK`] it checks the child. After [`PATIENCE`] ticks it kills the child, and
+//! the start fails. A tick at which the child could run, and only waits for its turn on a busy machine, is not counted:
+//! nothing holds it, and another child would fare no better. So that the loop does not stand still for that either,
+//! [`LONGEST`] limits all ticks. Ticks are counted by checks and not by the clock: if the daemon itself was stopped
+//! meanwhile, that is one tick.
 //!
-//! **Whom it kills.** The kernel stores the child's pidfd before the starting thread stands still. That descriptor's number is
-//! good until that thread closes it, which it cannot before the end of the start; and the end of a start, as well as
-//! the look at it with the kill, happens under one lock. So the watchdog can meet no other descriptor that has got the same
-//! number. A child whose exec has succeeded just before the kill is killed nevertheless, and that start has failed as well.
+//! **The right process is killed.** The kernel stores the child's pidfd before the starting thread stands still. The
+//! number of that descriptor is valid until that thread closes it, which it cannot do before the end of the start; and
+//! the end of a start happens under the same lock as a check with its kill. So the watchdog can never use another
+//! descriptor with the same number. A child whose exec has succeeded just before the kill is killed nevertheless, and
+//! that start has failed as well.
 //!
-//! **What it cannot cure**: a child that sleeps in the kernel and does not heed even KILL (a request that a file system has
-//! taken and does not answer). It is told in the log; all stands still until the kernel lets go.
+//! **Limits**: a child that sleeps in the kernel and does not react even to KILL (a request that a file system has
+//! taken and does not answer) cannot be ended. The log says so, and everything stands still until the kernel returns.
 
 use std::fs;
 use std::io;
@@ -36,26 +38,26 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use super::sys;
 use crate::amount;
 
-/// How often a start that goes on is looked at.
+/// The time between two checks of a start.
 const TICK: Duration = Duration::from_millis(500);
-/// After so many ticks at which its child could not run that is killed, ...
+/// The number of ticks without a runnable child after which it is killed, ...
 const PATIENCE: u32 = 2;
-/// ... and after so many in all.
+/// ... and the number of ticks in all.
 const LONGEST: u32 = 6;
-/// After so many ticks the log is told that this has not helped.
+/// The number of ticks after which the log says that the kill has had no effect.
 const HOPELESS: u32 = 10;
 
-/// A caller with several starts to make looks at its other events first after one that took so long.
+/// The duration of a start after which a caller with more starts to make should first handle other events.
 pub const SLOW: Duration = Duration::from_millis(100);
 
-/// A handle; all of them are for the same watchdog. Its thread is started with the first start at the latest, and ends with the
-/// last handle.
+/// A handle on a watchdog; all clones share one. Its thread is started with the first start at the latest, and ends
+/// with the last handle.
 #[derive(Debug, Clone, Default)]
 pub struct Watchdog(Arc<Owner>);
 
 #[derive(Debug, Default)]
 struct Owner {
-    /// Held through a whole start: a start on another thread meanwhile waits for its turn.
+    /// Locked during a whole start: a start on another thread waits for its turn.
     turn: Mutex<Option<Arc<Shared>>>,
 }
 
@@ -64,48 +66,48 @@ impl Drop for Owner {
         let turn = self.turn.get_mut().unwrap_or_else(PoisonError::into_inner);
         if let Some(shared) = turn.take() {
             *lock(&shared.stage) = Stage::Over;
-            // Fails only for a time that is none. The thread is not waited for: it has nothing left to do.
+            // An error: the timer does not exist. Nothing waits for the thread, which has nothing left to do.
             let _ = shared.arm(Duration::from_nanos(1));
         }
     }
 }
 
-/// What the starting thread and the watchdog's have in common.
+/// The data that the starting thread and the watchdog's thread share.
 #[derive(Debug)]
 struct Shared {
     timer: TimerFd,
     stage: Mutex<Stage>,
-    /// The pidfd of the child of the start that goes on, stored by the kernel; -1: there is none yet.
+    /// The pidfd of the present child, stored by the kernel; -1 if there is none yet.
     child: AtomicI32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Nothing is being started.
+    /// No start is under way.
     Idle,
-    /// A start goes on.
+    /// A start is under way.
     Watching {
-        /// It was looked at so often.
+        /// The number of checks of this start.
         ticks: u32,
-        /// And so often its child was there and waited for something else than a processor.
+        /// The number of checks that found a child which waited for something other than a processor.
         held: u32,
     },
-    /// A start goes on whose child has been sent KILL.
+    /// A start is under way whose child was sent KILL.
     Killed { ticks: u32 },
-    /// Nothing will be started any more.
+    /// There will be no more starts.
     Over,
 }
 
-/// What a start that was watched has come to.
+/// The result of a start that was watched.
 #[derive(Debug)]
 pub(super) struct Watched<R> {
     pub(super) outcome: R,
-    /// Its child was sent KILL.
+    /// True if its child was sent KILL.
     pub(super) killed: bool,
 }
 
 impl Watchdog {
-    /// Starts its thread now, and not only with the first start.
+    /// Starts the thread now, instead of with the first start.
     ///
     /// # Errors
     /// EAGAIN, EMFILE, ENOMEM.
@@ -120,8 +122,8 @@ impl Watchdog {
         })
     }
 
-    /// Does `start`, which stores a child's pidfd, before it stands still, at the place it is given, and which returns once that
-    /// child has exec'ed or ended.
+    /// Calls `start` under the watchdog. `start` must have a child's pidfd stored in its argument before it stands
+    /// still, and return once that child has exec'ed or ended.
     ///
     /// # Errors
     /// EAGAIN, EMFILE, ENOMEM: there can be no watchdog, and nothing was started.
@@ -133,7 +135,7 @@ impl Watchdog {
         shared.arm(TICK)?;
         let outcome = start(&shared.child);
         let stage = std::mem::replace(&mut *lock(&shared.stage), Stage::Idle);
-        // Fails for no timer that exists; the thread would look in vain.
+        // This fails for no timer that exists. If it did, the thread would check in vain.
         let _ = shared.timer.unset();
         let killed = matches!(stage, Stage::Killed { .. });
         Ok(Watched { outcome, killed })
@@ -159,12 +161,12 @@ impl Shared {
     }
 
     fn watch(&self) {
-        // They are the loop's, as for every other thread. Fails only for an unknown operation.
+        // Signals are handled by the loop alone. This fails only for an unknown operation.
         let _ = SigSet::all().thread_block();
         loop {
             match self.timer.wait() {
                 Ok(()) | Err(Errno::EINTR) => {}
-                // No timer that exists says anything else; without one there is nothing to do.
+                // A timer that exists returns no other error. Without one there is nothing to do.
                 Err(_) => return,
             }
             if !self.look() {
@@ -173,7 +175,7 @@ impl Shared {
         }
     }
 
-    /// False: there is nothing to look at any more.
+    /// Checks a start at a tick. Returns false if there will be no more starts.
     fn look(&self) -> bool {
         let mut stage = lock(&self.stage);
         *stage = match *stage {
@@ -196,28 +198,28 @@ impl Shared {
         true
     }
 
-    /// Under the lock of the stage, so that the descriptor cannot be closed meanwhile.
+    /// Must be called under the lock of the stage, so that the descriptor cannot be closed meanwhile.
     fn kill(&self, ticks: u32, held: u32) -> Stage {
         match self.child() {
-            // ESRCH: it has ended, and the start is about to.
+            // ESRCH: the child has ended, and so will the start.
             Some(child) if sys::signal(child, Signal::SIGKILL).is_ok() => Stage::Killed { ticks },
             _ => Stage::Watching { ticks, held },
         }
     }
 
-    /// Whether the child runs, or would if it had a processor; not if that cannot be told.
+    /// Returns true if the child runs, or would if it had a processor. Returns false if that cannot be known.
     fn can_run(&self) -> bool {
         let stat = self.pid().and_then(|pid| fs::read(format!("/proc/{pid}/stat")).ok());
         let stat = stat.map(|stat| String::from_utf8_lossy(&stat).into_owned());
         stat.is_some_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('R')))
     }
 
-    /// The process that is asked must hold the lock of the stage, in a start.
+    /// Must be called under the lock of the stage, during a start.
     fn child(&self) -> Option<BorrowedFd<'_>> {
         sys::borrow(self.child.load(Ordering::Acquire))
     }
 
-    /// The child's, as /proc has it.
+    /// Returns the child's process id, as /proc has it.
     fn pid(&self) -> Option<String> {
         let number = self.child()?.as_raw_fd();
         let info = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).ok()?;

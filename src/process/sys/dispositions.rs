@@ -1,5 +1,5 @@
-//! What a process does on signals, which a child would inherit: whom it ignores stays ignored through an exec, and until then a
-//! handler of the daemon's could run in the child, on the daemon's memory.
+//! The signal dispositions of a process, which a child would inherit: an ignored signal stays ignored through an exec,
+//! and until the exec a handler of the daemon could run in the child, in the daemon's memory.
 #![allow(unsafe_code, reason = "one of the few files for it: see the crate's lints")]
 
 use std::ffi::c_long;
@@ -7,23 +7,23 @@ use std::ptr;
 
 use nix::errno::Errno;
 
-/// Signals, by number: bit N − 1 stands for signal N.
+/// A set of signals: bit N − 1 stands for signal N.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::process) struct SignalBits(u64);
 
-/// The kernel's `struct sigaction` of any architecture is no longer, and its first word is the disposition on all of them but
-/// MIPS, which begins with flags; all zeros are SIG_DFL, no flags, an empty mask.
+/// The kernel's `struct sigaction`, which is no longer than this on any architecture. Its first word is the disposition
+/// on all architectures but MIPS, where it is the flags. All zeros mean SIG_DFL, no flags and an empty mask.
 type Action = [u64; 8];
 static DEFAULT: Action = [0; 8];
 /// The kernel's masks are 64 bits long.
 const MASK: usize = size_of::<u64>();
 
 impl SignalBits {
-    /// Those whose dispositions are not the default ones now, inherited or made. A caller that asks once for many children
-    /// makes no others in between: this program does so only at its start.
+    /// Returns the signals whose dispositions are not the default now, inherited or set. A caller that asks once for
+    /// many children must set no others in between: this program sets dispositions only at its start.
     ///
-    /// Raw calls, since the C library's `sigaction` refuses the two signals it keeps for itself; and the process that started
-    /// the daemon may have left those ignored as well.
+    /// Uses raw calls, because the C library's `sigaction` refuses the two signals that it keeps for itself, and the
+    /// process that started the daemon may have left those ignored as well.
     pub(in crate::process) fn with_dispositions() -> Self {
         let is_changed = |signal: &c_long| {
             let mut action = DEFAULT;
@@ -37,7 +37,7 @@ impl SignalBits {
                     MASK,
                 )
             };
-            // Where it cannot be known it is reset.
+            // A disposition that cannot be read is reset.
             Errno::result(result).is_err() || action != DEFAULT
         };
         let bits = (1..=c_long::from(libc::SIGRTMAX()))
@@ -52,14 +52,14 @@ impl SignalBits {
             .map(|bit| bit + 1)
     }
 
-    /// Makes their dispositions the default ones. Neither locks nor allocates.
+    /// Resets the dispositions of these signals to the default. Neither locks nor allocates.
     ///
     /// # Safety
-    /// Only in a process that no handler is meant for any more: between a clone without `CLONE_SIGHAND` and an exec.
+    /// Only in a process that needs no handler any more: between a clone without `CLONE_SIGHAND` and an exec.
     pub(super) unsafe fn reset(self) {
         for signal in self.iter() {
-            // SAFETY: the kernel reads one `struct sigaction`, and changes a disposition of this process alone. It refuses
-            // SIGKILL and SIGSTOP, whose dispositions are always the default ones.
+            // SAFETY: the kernel reads one `struct sigaction`, and changes a disposition of this process alone. It
+            // refuses SIGKILL and SIGSTOP, whose dispositions are always the default.
             unsafe {
                 libc::syscall(
                     libc::SYS_rt_sigaction,
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn only_dispositions_that_were_changed_are_reset() {
-        // It ignores SIGPIPE, before `main`.
+        // The standard library ignores SIGPIPE, before `main`.
         let changed: Vec<_> = SignalBits::with_dispositions().iter().collect();
         assert!(changed.contains(&c_long::from(libc::SIGPIPE)), "{changed:?}");
         assert!(!changed.contains(&c_long::from(libc::SIGKILL)) && !changed.contains(&c_long::from(libc::SIGVTALRM)));

@@ -1,10 +1,10 @@
-//! The fork of the guard, and how it becomes a program of its own. The fork's side neither allocates nor locks, since the
-//! daemon may have threads by the time that a lost guard is replaced.
+//! The fork of the guard, and its exec. The forked process neither allocates nor locks, because the daemon may have
+//! threads by the time at which a lost guard is replaced.
 //!
-//! The guard runs this very program, but from a copy of it in memory that has no name: so it is not the file that the daemon
-//! runs (`pidof /usr/bin/iotcpd`, `killall`, `fuser` do not find it), it holds nothing of the daemon's memory, and it may
-//! allocate. Where such memory may not be executed (`vm.memfd_noexec`, a security module) it runs the daemon's file, and where
-//! that cannot be run either (no `/proc`) it stays the fork that it is, which kills by the list alone.
+//! The guard runs this same program, but from a copy of it in memory that has no name. So it does not run the daemon's
+//! file (`pidof /usr/bin/iotcpd`, `killall` and `fuser` do not find it), it holds none of the daemon's memory, and it
+//! may allocate. If such memory may not be executed (`vm.memfd_noexec`, a security module), the guard runs the daemon's
+//! file. If that cannot be run either (no `/proc`), it stays a fork, which ends processes by the list alone.
 #![allow(unsafe_code, reason = "one of the few files for it: see the crate's lints")]
 
 use std::ffi::{CStr, c_char, c_int, c_long};
@@ -22,30 +22,31 @@ use crate::process::control_group::kill_all;
 use crate::process::guard::{NAME, ROLE, kill_groups, wait_for_end};
 use crate::process::watch_list::Table;
 
-/// What a guard is given.
+/// The things that a guard is given.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::process) struct GuardStart<'a> {
-    /// Ends when the daemon has.
+    /// A pipe that is closed at the end of the daemon.
     pub(in crate::process) input: BorrowedFd<'a>,
     pub(in crate::process) table: &'a Table,
     /// The directory of the daemon's control group.
     pub(in crate::process) group: Option<BorrowedFd<'a>>,
-    /// Closed once it is what it is to be.
+    /// A pipe that the guard closes once it is ready.
     pub(in crate::process) standing: Option<BorrowedFd<'a>>,
-    /// Whether it is to become a program of its own. False is for programs that are not this one, such as tests.
+    /// True if the guard must exec. False is for programs other than this one, such as tests.
     pub(in crate::process) runs_program: bool,
 }
 
-/// Where the guard finds what it was given.
+/// The descriptors at which the guard finds these.
 const INPUT: RawFd = libc::STDIN_FILENO;
 const TABLE: RawFd = libc::STDOUT_FILENO;
 const STANDING: RawFd = libc::STDERR_FILENO;
 const GROUP: RawFd = 3;
 
-/// Forks the guard, which waits for the end of its input and then kills what is in the table.
+/// Forks the guard, which waits for the end of its input and then kills the groups in the table.
 pub(in crate::process) fn fork_guard(start: GuardStart<'_>) -> Result<Pid, Errno> {
     let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
-    // SAFETY: the child calls only what may be called after the fork of a program with threads: see `guard_main`.
+    // SAFETY: the child calls only functions that may be called after the fork of a program with threads: see
+    // `guard_main`.
     let result = Errno::result(unsafe { libc::fork() });
     if result == Ok(0) {
         guard_main(start);
@@ -55,26 +56,26 @@ pub(in crate::process) fn fork_guard(start: GuardStart<'_>) -> Result<Pid, Errno
     result.map(Pid::from_raw)
 }
 
-/// The guard's process from its fork to its exec, or to its exit. All signals stay blocked: a TERM for the whole control group
-/// (systemd) or a Ctrl-C must not end it before the daemon. It neither allocates nor locks.
+/// The guard's process from its fork to its exec, or to its exit. All signals stay blocked: a TERM for the whole
+/// control group (systemd) or a Ctrl-C must not end it before the daemon. Neither allocates nor locks.
 fn guard_main(start: GuardStart<'_>) -> ! {
-    // Each of these is for tidiness; the guard does its work without them. Its own session keeps terminal signals
-    // away, `/` lets file systems be unmounted, the name is what `ps` and `top` show.
+    // The guard works without these calls too. A session of its own keeps terminal signals away, `/` lets file systems
+    // be unmounted, and the name is shown by `ps` and `top`.
     let _ = nix::sys::prctl::set_name(NAME);
     let _ = nix::unistd::setsid();
     let _ = nix::unistd::chdir(c"/");
-    // The listening sockets and the pipe's other end must not live on in here: were the latter to, its end would never
-    // come.
+    // The listening sockets and the other end of the pipe must not stay open here. With the latter, the end of the pipe
+    // would never come.
     let is_shared = keep_only(start);
     if start.runs_program && is_shared {
         become_program();
-        // It was not to be: here it goes on.
+        // The exec has failed, and the guard goes on as a fork.
     }
-    // SAFETY: this process's own table, which nobody uses any more but for `INPUT` and `GROUP`.
+    // SAFETY: this process's own table, of which only `INPUT` and `GROUP` are used from here on.
     let (input, group) = unsafe {
         libc::close(TABLE);
         libc::close(STANDING);
-        // SAFETY: open since `keep_only`, the second where there is a group, and never closed in this process.
+        // SAFETY: open since `keep_only`, the second one if there is a group, and never closed in this process.
         (
             BorrowedFd::borrow_raw(INPUT),
             start.group.map(|_| BorrowedFd::borrow_raw(GROUP)),
@@ -89,14 +90,14 @@ fn guard_main(start: GuardStart<'_>) -> ! {
     unsafe { libc::_exit(0) }
 }
 
-/// Closes every descriptor of this process but what the guard is given, which it then has where it looks for it. False: the
-/// table has no descriptor.
+/// Closes every descriptor of this process except the guard's, which are moved to the numbers at which the guard
+/// expects them. Returns false if the table has no descriptor.
 fn keep_only(start: GuardStart<'_>) -> bool {
     let table = start.table.descriptor();
     let given = [(Some(start.input), INPUT), (table, TABLE), (start.standing, STANDING)];
     // SAFETY: this process is a fork that never returns to the code that owns these descriptors, and its table is its
-    // own copy. The descriptors are above the standard ones, which the runtime of Rust opens at the start where they were
-    // closed, so none is overwritten before it is duplicated. Where close_range is missing or forbidden, each possible
+    // own copy. The descriptors are above the standard ones, which the runtime of Rust opens at the start if they were
+    // closed, so none is overwritten before it is duplicated. If close_range is missing or forbidden, each possible
     // descriptor is closed by itself.
     unsafe {
         for (source, target) in given {
@@ -105,7 +106,8 @@ fn keep_only(start: GuardStart<'_>) -> bool {
                 None => libc::close(target),
             };
         }
-        // The last, since one of the others may have been in its place. It may be there itself, and then keeps its flag.
+        // The last one, because one of the others may have had its number. It may have that number itself, and then
+        // keeps its flag.
         let mut first = GROUP;
         if let Some(group) = start.group {
             libc::dup2(group.as_raw_fd(), GROUP);
@@ -122,19 +124,19 @@ fn keep_only(start: GuardStart<'_>) -> bool {
     table.is_some()
 }
 
-/// Runs this program as the guard; returns if it cannot be run.
+/// Runs this program as the guard. Returns only if it cannot be run.
 fn become_program() {
     // "guard of 4194304" at most.
     let mut name = [0_u8; 32];
-    // Cannot fail: it is long enough, and the last byte stays zero.
+    // Cannot fail: there is enough room, and the last byte stays zero.
     let _ = write!(name.get_mut(..31).unwrap_or_default(), "{ROLE}{}", getppid());
     let arguments: [*const c_char; 2] = [name.as_ptr().cast(), ptr::null()];
     let image = copy_of_this_program();
     unsafe extern "C" {
         static environ: *const *const c_char;
     }
-    // SAFETY: the arrays end with a null pointer, their strings with a zero. The environment is the daemon's, since the
-    // program's interpreter may need it (LD_LIBRARY_PATH); this program never changes it.
+    // SAFETY: the arrays end with a null pointer and their strings with a zero. The environment is the daemon's,
+    // because the program's interpreter may need it (LD_LIBRARY_PATH); this program never changes it.
     unsafe {
         if let Ok(image) = &image {
             let flags = libc::AT_EMPTY_PATH;
@@ -154,47 +156,47 @@ fn become_program() {
 /// The file that this process runs.
 pub(super) const OWN_FILE: &CStr = c"/proc/self/exe";
 
-/// What this process was given as a guard, if it was started as one; to be called once, before anything else.
+/// Takes over the descriptors of a process that was started as a guard. Must be called once, before anything else.
 ///
 /// # Errors
-/// It was not given that.
+/// The process was not given these descriptors.
 pub(in crate::process) fn take_over_as_guard() -> Result<(OwnedFd, Table, Option<OwnedFd>), Errno> {
     let _ = nix::sys::prctl::set_name(NAME);
-    // SAFETY: the daemon that starts this program with that name leaves these to it; nothing else in it uses them.
+    // SAFETY: the daemon that starts this program under that name leaves these to it, and nothing else in it uses them.
     let (input, table, standing, group) = unsafe { (own(INPUT)?, own(TABLE)?, own(STANDING), own(GROUP)) };
     let table = Table::of(SharedWords::of(table)?).ok_or(Errno::EINVAL)?;
-    // Says that it stands. Without one it is what the runtime has opened in its place.
+    // Reports that the guard is ready. If there was no such pipe, this closes what the runtime has opened in its place.
     drop(standing);
     Ok((input, table, group.ok()))
 }
 
 /// # Safety
-/// This descriptor has no other owner.
+/// The descriptor must have no other owner.
 unsafe fn own(descriptor: RawFd) -> Result<OwnedFd, Errno> {
-    // SAFETY: asks for the flags of a number in this process's table.
+    // SAFETY: reads the flags of a number in this process's table.
     Errno::result(unsafe { libc::fcntl(descriptor, libc::F_GETFD) })?;
-    // SAFETY: it is open, and the caller's promise is that it has no other owner.
+    // SAFETY: it is open, and by the caller's promise it has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-/// What has become of the guard.
+/// The state of the guard's process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::process) enum GuardState {
     /// It runs, as far as can be seen.
     Runs,
-    /// Somebody has stopped it. This is told once.
+    /// Another process has stopped it. Reported once for each stop.
     Stopped,
-    /// It has ended, and is reaped; by itself, and not by a signal?
+    /// It has ended and is reaped. `by_itself` is false if a signal has ended it.
     Ended { by_itself: bool },
 }
 
-/// Looks at a child that only its number is known of.
+/// Returns the state of a child of which only the number is known.
 ///
 /// # Errors
 /// ECHILD: there is no such child.
 pub(in crate::process) fn state_of_guard(pid: Pid) -> Result<GuardState, Errno> {
     let mut status: c_int = 0;
-    // SAFETY: the kernel writes one int to the place it is given. WNOHANG: EINTR cannot come.
+    // SAFETY: the kernel writes one int to the given address. With WNOHANG there is no EINTR.
     let found =
         Errno::result(unsafe { libc::waitpid(pid.as_raw(), &raw mut status, libc::WNOHANG | libc::WUNTRACED) })?;
     Ok(if found == 0 {

@@ -12,11 +12,11 @@ use nix::sys::uio::pread;
 
 use super::guard::OWN_FILE;
 
-/// The copy, which can be executed.
+/// Returns the copy, which can be executed.
 pub(super) fn copy_of_this_program() -> Result<OwnedFd, Errno> {
     let file = open(OWN_FILE, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     let size = usize::try_from(fstat(&file)?.st_size).map_err(|_| Errno::EFBIG)?;
-    // What the kernel loads comes first in the file, and what is for debuggers behind it: that is left out.
+    // The parts that the kernel loads come first in the file. The data for debuggers behind them is left out.
     let length = loaded_part(&file).filter(|length| *length <= size).unwrap_or(size);
     let copy = executable_memory()?;
     let mut copied = 0;
@@ -30,20 +30,21 @@ pub(super) fn copy_of_this_program() -> Result<OwnedFd, Errno> {
 }
 
 fn executable_memory() -> Result<OwnedFd, Errno> {
-    // The name is what `/proc/PID/exe` shows, and `comm` until the guard has set its own.
+    // The name is shown by `/proc/PID/exe`, and by `comm` until the guard has set its own.
     let make = |flags: c_uint| {
         // SAFETY: the name ends with a zero.
         let made = unsafe { libc::syscall(libc::SYS_memfd_create, c"io-guard".as_ptr(), c_long::from(flags)) };
         Errno::result(made)
     };
-    // A kernel before 6.3 does not know MFD_EXEC, and means it.
+    // A kernel before 6.3 does not know MFD_EXEC, and behaves as if it were set.
     let made = make(libc::MFD_CLOEXEC | libc::MFD_EXEC).or_else(|_| make(libc::MFD_CLOEXEC))?;
     let descriptor = c_int::try_from(made).map_err(|_| Errno::EBADF)?;
-    // SAFETY: new, and owned by nobody else.
+    // SAFETY: the descriptor is new and has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-/// How much of an ELF file, from its beginning, its segments take; `None`: it is not of this machine's kind.
+/// Returns the number of bytes from the beginning of an ELF file up to the end of its segments, or `None` if it is not
+/// for this kind of machine.
 fn loaded_part(file: &OwnedFd) -> Option<usize> {
     let mut header = [0_u8; HEADER];
     read_exactly(file, &mut header, 0)?;
@@ -70,7 +71,7 @@ fn loaded_part(file: &OwnedFd) -> Option<usize> {
 }
 
 const WORD: usize = size_of::<usize>();
-/// `ELFCLASS32` and `ELFCLASS64` of elf(5), and where the fields of its two headers are.
+/// `ELFCLASS32` and `ELFCLASS64` of elf(5), and the positions of the fields in its two headers.
 const CLASS: u8 = if WORD == 8 { 2 } else { 1 };
 const HEADER: usize = if WORD == 8 { 64 } else { 52 };
 const ENTRY: usize = if WORD == 8 { 56 } else { 32 };
@@ -78,7 +79,7 @@ const AT_TABLE: usize = 24 + WORD;
 const AT_ENTRY_SIZE: usize = 24 + 3 * WORD + 4 + 2;
 const AT_OFFSET: usize = if WORD == 8 { 8 } else { 4 };
 
-/// A number of the machine's own byte order.
+/// Reads a number in the machine's byte order.
 fn number(bytes: &[u8], at: usize, length: usize) -> Option<usize> {
     let mut whole = [0_u8; WORD];
     let place = if cfg!(target_endian = "little") {
@@ -115,7 +116,7 @@ mod tests {
         file.rewind().unwrap();
         file.read_to_end(&mut copied).unwrap();
         assert!(copied.len() <= own.len() && copied == own[..copied.len()]);
-        // The test program is full of what is for debuggers.
+        // The test program has much data for debuggers.
         assert!(copied.len() < own.len(), "{} of {}", copied.len(), own.len());
         let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
         let mut listing = Command::new(path);

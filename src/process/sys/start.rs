@@ -1,18 +1,18 @@
 //! The vfork-like start of a program, from before its clone to its exec.
 //!
-//! `clone(CLONE_VM | CLONE_VFORK)` makes a process that borrows the daemon's memory
-//! instead of copying its page tables, so the cost does not grow with the daemon; the calling thread stands still
-//! until the child has exec'ed or exited. Between the two the child runs on this program's memory, and these rules
-//! hold for every line from [`child_main`] down:
+//! `clone(CLONE_VM | CLONE_VFORK)` makes a process that borrows the daemon's memory instead of copying its page tables,
+//! so the cost does not grow with the daemon. The calling thread stands still until the child has exec'ed or exited.
+//! Between the two the child runs on this program's memory, and these rules hold for every line from [`child_main`]
+//! down:
 //!
 //! * It has a stack of its own, so it cannot overwrite the frames of the caller, which goes on with them.
 //! * No signal handler can run in it: all signals are blocked before the clone, and unblocked in the child only when
 //!   every disposition is the default one. (Dispositions and mask are the child's own: no `CLONE_SIGHAND`.)
-//! * It calls nothing that may lock, allocate, or unwind: other threads still run and may hold any lock. What it needs
-//!   was laid out by the parent.
+//! * It calls nothing that may lock, allocate, or unwind: other threads still run and may hold any lock. The parent has
+//!   prepared everything that it needs.
 //! * Its thread-local storage is the calling thread's. Of that it changes `errno` alone, which the parent, standing
 //!   still, does not read across the call.
-//! * Descriptors are a copy (no `CLONE_FILES`): what it moves and closes is its own.
+//! * Descriptors are a copy (no `CLONE_FILES`): the ones that it moves and closes are its own.
 //! * `setuid` and its like are raw calls. Those of the C library would signal all threads *of the daemon* to follow.
 #![allow(unsafe_code, reason = "one of the few files for it: see the crate's lints")]
 
@@ -42,29 +42,29 @@ use crate::process::watchdog::{Watchdog, Watched};
 /// A step and its errno.
 type Failure = (Step, Errno);
 
-/// A [`Plan`] with what the child needs besides, and the place where it leaves its failure.
+/// A [`Plan`], further data that the child needs, and the place where it leaves its failure.
 struct ChildView<'a> {
     plan: &'a Plan<'a>,
     argv: *const *const c_char,
     environment: *const *const c_char,
     parent: Pid,
     failure: Option<Failure>,
-    /// How far it has come, for the process that finds it dead.
+    /// The progress of the child, for the parent that finds it dead.
     at: AtomicU8,
-    /// The beginning of a file that it was to run and that is there, though the kernel says that something is not.
+    /// The beginning of a file that exists although exec says that there is no such file.
     script: [u8; SCRIPT],
     script_length: usize,
 }
 
-/// So much of a script is read as the kernel itself looks at for its first line (`BINPRM_BUF_SIZE`).
+/// The number of bytes of a script that the kernel itself reads for its first line (`BINPRM_BUF_SIZE`).
 const SCRIPT: usize = 256;
 
-/// What [`ChildView::at`] says: where others may keep a child.
+/// The values of [`ChildView::at`]: the phases in which another process or a file system may hold a child.
 const BEFORE: u8 = 0;
 const IN_DIRECTORY: u8 = 1;
 const IN_EXEC: u8 = 2;
 
-/// Why there is no child.
+/// The reason why there is no child.
 #[derive(Debug)]
 pub(in crate::process) struct Refusal {
     pub(in crate::process) step: Step,
@@ -72,14 +72,14 @@ pub(in crate::process) struct Refusal {
     pub(in crate::process) detail: Detail,
 }
 
-/// What a step and an errno do not tell.
+/// Details that a step and an errno do not tell.
 #[derive(Debug)]
 pub(in crate::process) enum Detail {
-    /// Nothing.
+    /// No details.
     None,
-    /// The file was there, and began so.
+    /// The file exists and begins with these bytes.
     Script(Vec<u8>),
-    /// It went on for too long and was killed.
+    /// The child took too long and was killed.
     Stuck,
 }
 
@@ -93,10 +93,10 @@ impl Refusal {
     }
 }
 
-/// Starts a program. When this returns the exec has succeeded, or there is no child any more.
+/// Starts a program. When this returns, the exec has succeeded or there is no child any more.
 ///
 /// # Errors
-/// Why there is no child.
+/// The reason why there is no child.
 pub(in crate::process) fn spawn(
     plan: &Plan<'_>,
     stack: &mut ChildStack,
@@ -119,17 +119,18 @@ pub(in crate::process) fn spawn(
     let Watched { outcome, killed } = watched.map_err(no_process)?;
     let (pid, pidfd) = outcome.map_err(no_process)?;
     let failure = view.failure.take();
-    // One that has written its failure is in `_exit`, or past it; one that was killed before its exec is past that. One that
-    // was killed in the moment after its exec may still be in the kernel: then it is a child like any other, whose end is
-    // seen to by the function that it is given to.
+    // A child that has written its failure is in `_exit` or past it, and a child that was killed before its exec is
+    // past that. A child that was killed in the moment after its exec may still be in the kernel: then it is a child
+    // like any other, and the caller will notice its end.
     if failure.is_none() && !(killed && has_ended(&pidfd)) {
         return Ok((pid, pidfd));
     }
-    // Before its id is free for another.
+    // Before its id can be reused.
     if let Some(list) = plan.watch_list {
         list.remove(pid);
     }
-    // Microseconds at most. An error could only say that there is no such child, and then there is nothing to reap.
+    // This takes microseconds at most. An error could only mean that there is no such child, and then there is nothing
+    // to reap.
     while waitpid(pid, None) == Err(Errno::EINTR) {}
     Err(view.refusal(failure))
 }
@@ -160,31 +161,32 @@ impl ChildView<'_> {
     }
 }
 
-/// Whether it ends within moments.
+/// Returns true if the child ends within moments.
 fn has_ended(pidfd: &OwnedFd) -> bool {
     let mut ended = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-    // Every signal of this thread that could end the wait early would also only make it a child like any other.
+    // A signal of this thread that ends the wait early only makes it a child like any other.
     poll(&mut ended, PollTimeout::from(LAST_MOMENTS)).is_ok_and(|ready| ready > 0)
 }
 
-/// How long, in milliseconds, a child that was killed is waited for.
+/// The milliseconds for which the end of a killed child is awaited.
 const LAST_MOMENTS: u8 = 250;
 
-/// The array that `execve` wants: a pointer for each string and a null pointer behind them. Valid as long as `strings`.
+/// Returns the array that `execve` needs: a pointer for each string, and a null pointer. Valid as long as `strings`.
 fn pointers<'a>(strings: impl Iterator<Item = &'a CString>) -> Vec<*const c_char> {
     strings.map(|string| string.as_ptr()).chain([ptr::null()]).collect()
 }
 
-/// Another thread may look at `pidfd` meanwhile: the kernel stores there, before this thread stands still.
+/// Makes the child. Another thread may read `pidfd` meanwhile: the kernel stores it before this thread stands still.
 fn clone_child(view: &mut ChildView<'_>, stack: &mut ChildStack, pidfd: &AtomicI32) -> Result<(Pid, OwnedFd), Errno> {
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
     let unused = ptr::null_mut::<c_void>();
     let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
-    // SAFETY: `child_main` gets the `ChildView` it expects, which no one else touches while the child may: CLONE_VFORK keeps
-    // this thread here until the child has let go of this memory, so `view`, all that it borrows, `pidfd` and the stack outlive
-    // the child's use of them. The stack is mapped, page-aligned, grows down from its top and is used by nobody else: it is
-    // borrowed mutably until then. What the child does with the shared memory keeps to the rules at the head of this file. The
-    // thread pointer and the child's thread id are not asked for by the flags, so their arguments are not used.
+    // SAFETY: `child_main` gets the `ChildView` it expects, which no one else touches while the child may: CLONE_VFORK
+    // keeps this thread here until the child no longer uses this memory, so `view`, all that it borrows, `pidfd` and
+    // the stack outlive the child's use of them. The stack is mapped, page-aligned, grows down from its top and has no
+    // other user: it is borrowed mutably until then. The child's use of the shared memory follows the rules at the head
+    // of this file. The flags do not request the thread pointer and the child's thread id, so their arguments are not
+    // used.
     let result = unsafe {
         libc::clone(
             child_main,
@@ -200,7 +202,7 @@ fn clone_child(view: &mut ChildView<'_>, stack: &mut ChildStack, pidfd: &AtomicI
     // Cannot fail: the kernel refuses only an unknown operation or a bad address.
     let _ = mask.thread_set_mask();
     let pid = Pid::from_raw(outcome?);
-    // SAFETY: clone succeeded, so CLONE_PIDFD has stored a new descriptor that nobody else owns.
+    // SAFETY: clone succeeded, so CLONE_PIDFD has stored a new descriptor without another owner.
     Ok((pid, unsafe { OwnedFd::from_raw_fd(pidfd.load(Ordering::Relaxed)) }))
 }
 
@@ -216,10 +218,11 @@ extern "C" fn child_main(view: *mut c_void) -> c_int {
     unsafe { libc::_exit(127) }
 }
 
-/// The order matters. Limits and niceness come before the credentials, as raising them may need the privilege that is
-/// given up there; the directory after, as it is the child's user that must be able to enter it; the parent-death
-/// signal after, as a change of credentials clears it (`PR_SET_PDEATHSIG(2const)`); the sandbox last, since it asks a
-/// process without privileges to have given up new ones, and would rule over what is opened here.
+/// Turns the child into the program. The order matters. Limits and niceness come before the credentials, because
+/// raising them may need the privilege that is given up there. The directory comes after them, because the child's user
+/// must be able to enter it, and so does the parent-death signal, because a change of credentials clears it
+/// (`PR_SET_PDEATHSIG(2const)`). The sandbox is last, because it requires a process without privileges to have given up
+/// new ones, and would apply to the files that are opened here.
 ///
 /// # Safety
 /// Only in a child of [`clone_child`], with all signals blocked.
@@ -228,8 +231,8 @@ unsafe fn become_program(view: &mut ChildView<'_>) -> Result<Infallible, Failure
     // SAFETY: the caller's promise is that of each of these.
     unsafe {
         plan.signals.reset();
-        // Whatever terminal the daemon has is that of another session then: the child can neither open it as `/dev/tty` nor
-        // be stopped by it. It leads a group of its own with that.
+        // A terminal of the daemon then belongs to another session: the child can neither open it as `/dev/tty` nor be
+        // stopped by it. The child also leads a group of its own then.
         call(Step::Session, libc::SYS_setsid, [0, 0, 0, 0])?;
         // Before it has started anything, and while it has the daemon's rights.
         if let Some(entrance) = plan.entrance {
@@ -264,7 +267,7 @@ unsafe fn become_program(view: &mut ChildView<'_>) -> Result<Infallible, Failure
             let arguments = [c_long::from(rules.as_raw_fd()), 0, 0, 0];
             call(Step::Sandbox, libc::SYS_landlock_restrict_self, arguments)?;
         }
-        // From here on it is known, whatever becomes of the daemon; see `watch_list`.
+        // From here on the guard knows it, whatever happens to the daemon; see `watch_list`.
         if let Some(list) = plan.watch_list {
             list.insert(getpid());
         }
@@ -278,8 +281,8 @@ unsafe fn become_program(view: &mut ChildView<'_>) -> Result<Infallible, Failure
     }
 }
 
-/// Runs the first of the candidates that can be run, as `execvp(3)` does, but that it gives no script without a `#!` line to a
-/// shell. Returns only to say why there is none.
+/// Runs the first candidate that can be run, as `execvp(3)` does, but does not give a script without a `#!` line to a
+/// shell. Returns only if there is none.
 ///
 /// # Safety
 /// Only in a child of [`clone_child`], as its last step.
@@ -287,22 +290,22 @@ unsafe fn run(view: &ChildView<'_>) -> Failure {
     let candidates = view.plan.program;
     let mut denied = false;
     for path in candidates.iter() {
-        // To be told by this that a file is not there takes half of what it takes by execve, and most directories of PATH
-        // are passed over. Everything else, rights above all, is execve's to judge.
+        // This call reports a missing file in half the time of execve, and the file is missing in most directories of
+        // PATH. Everything else, above all the rights, is for execve to decide.
         let arguments = [
             c_long::from(libc::AT_FDCWD),
             address(path.as_ptr()),
             c_long::from(libc::F_OK),
             0,
         ];
-        // SAFETY: a string laid out by the parent.
+        // SAFETY: a string that the parent has prepared.
         let is_there = || unsafe { call(Step::Lookup, libc::SYS_faccessat, arguments) };
         if candidates.are_searched() && matches!(is_there(), Err((_, Errno::ENOENT | Errno::ENOTDIR))) {
             continue;
         }
         let arguments = [address(path.as_ptr()), address(view.argv), address(view.environment), 0];
-        // SAFETY: strings and arrays were laid out by the parent and live until it goes on. execve does not return but to
-        // fail.
+        // SAFETY: the parent has prepared the strings and arrays, which live until it goes on. execve returns only if
+        // it fails.
         let Err((step, errno)) = (unsafe { call(Step::Exec, libc::SYS_execve, arguments) }) else {
             return (Step::Exec, Errno::UnknownErrno);
         };
@@ -316,7 +319,7 @@ unsafe fn run(view: &ChildView<'_>) -> Failure {
     (Step::Lookup, if denied { Errno::EACCES } else { Errno::ENOENT })
 }
 
-/// The file that is not there may be the interpreter of a script that is.
+/// Reads the beginning of a script, because the file that does not exist may be its interpreter.
 ///
 /// # Safety
 /// Only in a child of [`clone_child`].
@@ -329,29 +332,30 @@ unsafe fn look_for_script(view: &mut ChildView<'_>) {
             c_long::from(flags),
             0,
         ];
-        // SAFETY: opens a file of this process's own table, for reading. What cannot be read has nothing to tell.
+        // SAFETY: opens a file in this process's own table, for reading. A file that cannot be read gives no details.
         let Ok(file) = (unsafe { call(Step::Exec, libc::SYS_openat, arguments) }) else {
             continue;
         };
         let arguments = [file, address(view.script.as_mut_ptr()), SCRIPT as c_long, 0];
-        // SAFETY: the kernel writes at most as many bytes as there are. The descriptor goes with this process.
+        // SAFETY: the kernel writes at most as many bytes as there are. The descriptor is closed with this process.
         let read = unsafe { call(Step::Exec, libc::SYS_read, arguments) };
         view.script_length = read.ok().and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
         return;
     }
 }
 
-/// A pointer as an argument of [`call`].
+/// Returns a pointer as an argument of [`call`].
 fn address<T>(pointer: *const T) -> c_long {
     pointer.expose_provenance().cast_signed() as c_long
 }
 
-/// One raw system call: neither a cancellation point nor, as some of the C library's wrappers, more than the call.
+/// Makes one raw system call: no cancellation point, and no more than the call, unlike some of the C library's
+/// wrappers.
 ///
 /// # Safety
-/// As the call's manual page has it; pointers among the arguments must be valid for what it does.
+/// As on the call's manual page; pointers among the arguments must be valid for its use of them.
 unsafe fn call(step: Step, number: c_long, [a, b, c, d]: [c_long; 4]) -> Result<c_long, Failure> {
-    // SAFETY: the caller's promise. `fifth` arguments (prctl) must be zero where there are any.
+    // SAFETY: the caller's promise. A fifth argument (prctl) must be zero if there is one.
     let result = unsafe { libc::syscall(number, a, b, c, d, 0) };
     if result == -1 {
         Err((step, Errno::last()))
@@ -361,7 +365,7 @@ unsafe fn call(step: Step, number: c_long, [a, b, c, d]: [c_long; 4]) -> Result<
 }
 
 /// # Safety
-/// Only in a child of [`clone_child`] whose signal dispositions are the default ones: a signal that waits is delivered
+/// Only in a child of [`clone_child`] whose signal dispositions are the default ones: a pending signal is delivered
 /// here.
 unsafe fn unblock_signals() {
     let mut none = MaybeUninit::<libc::sigset_t>::uninit();
@@ -376,8 +380,8 @@ unsafe fn unblock_signals() {
 /// Only in a child of [`clone_child`].
 unsafe fn connect_stdio(sources: [BorrowedFd<'_>; 3]) -> Result<(), Failure> {
     let mut sources = sources.map(|source| source.as_raw_fd());
-    // A source that lies among 0 to 2 would be overwritten by an earlier target, or keep its close-on-exec flag when
-    // it is its own target: move it away first.
+    // A source with a number from 0 to 2 would be overwritten by an earlier target, or would keep its close-on-exec
+    // flag if it is its own target. So it is moved first.
     for source in &mut sources {
         if *source <= libc::STDERR_FILENO {
             // SAFETY: duplicates an open descriptor of this process's own table.
@@ -388,13 +392,13 @@ unsafe fn connect_stdio(sources: [BorrowedFd<'_>; 3]) -> Result<(), Failure> {
         }
     }
     for (source, target) in sources.into_iter().zip(libc::STDIN_FILENO..) {
-        // SAFETY: this process's own table; what `target` was is not needed any more.
+        // SAFETY: this process's own table; the former `target` is not needed any more.
         if unsafe { libc::dup2(source, target) } == -1 {
             return Err((Step::StandardStreams, Errno::last()));
         }
     }
-    // What this program opens is close-on-exec; what was left open in it by the process that started it may not be. A kernel
-    // before 5.11 or a seccomp filter refuses this, and then a child inherits those, as under any other parent.
+    // This program's own descriptors are close-on-exec, but descriptors that its parent left open in it may not be. A
+    // kernel before 5.11 or a seccomp filter refuses this call, and then a child inherits those, as under any other parent.
     // SAFETY: changes a flag in this process's own table.
     unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     Ok(())
@@ -405,7 +409,7 @@ unsafe fn connect_stdio(sources: [BorrowedFd<'_>; 3]) -> Result<(), Failure> {
 unsafe fn apply_limits(plan: &Plan<'_>) -> Result<(), Failure> {
     if let Some(nice) = plan.nice {
         let arguments = [c_long::from(libc::PRIO_PROCESS as c_int), 0, c_long::from(nice), 0];
-        // SAFETY: numbers only; the process named is the caller (0).
+        // SAFETY: numbers only; the process is the caller (0).
         unsafe { call(Step::Nice, libc::SYS_setpriority, arguments) }?;
     }
     for setting in plan.limits {
@@ -414,7 +418,7 @@ unsafe fn apply_limits(plan: &Plan<'_>) -> Result<(), Failure> {
             rlim_max: setting.hard,
         };
         let arguments = [0, setting.resource as c_long, address(&raw const limit), 0];
-        // SAFETY: the kernel reads `limit`, of the layout it expects, and is given no place for the old value.
+        // SAFETY: the kernel reads `limit`, which has the expected layout, and is given no address for the old value.
         unsafe { call(Step::Limit(setting.resource), libc::SYS_prlimit64, arguments) }?;
     }
     Ok(())
@@ -426,7 +430,7 @@ unsafe fn assume(credentials: &Credentials) -> Result<(), Failure> {
     let groups = &credentials.supplementary_groups;
     // Allocations are no larger than `isize::MAX`, so the length fits.
     let arguments = [groups.len().cast_signed() as c_long, address(groups.as_ptr()), 0, 0];
-    // SAFETY: the kernel reads as many ids as it is told there are. The user comes last: from then on this process may
+    // SAFETY: the kernel reads as many ids as the given length says. The user comes last: from then on this process may
     // lack the privilege for the others.
     unsafe {
         call(Step::SupplementaryGroups, SYS_setgroups, arguments)?;
@@ -440,7 +444,7 @@ unsafe fn assume(credentials: &Credentials) -> Result<(), Failure> {
     Ok(())
 }
 
-/// An id as an argument of [`call`]; the kernel looks at 32 bits.
+/// Returns an id as an argument of [`call`]. The kernel reads 32 bits.
 fn id(number: u32) -> c_long {
     number.cast_signed() as c_long
 }
@@ -453,7 +457,7 @@ unsafe fn die_with_parent(parent: Pid) -> Result<(), Failure> {
     unsafe { call(Step::ParentDeathSignal, libc::SYS_prctl, arguments) }?;
     // The parent may have died before the call above: then the signal would not be sent.
     if nix::unistd::getppid() != parent {
-        // SAFETY: ends this process alone. A failure cannot be told any more.
+        // SAFETY: ends this process alone. A failure cannot be reported any more.
         unsafe { libc::_exit(127) };
     }
     Ok(())

@@ -1,9 +1,9 @@
 //! The time for which the scheduler leaves a processor to one thread.
 //!
-//! A thread whose slice is shorter than that of the process on the processor may take its place when it wakes up
-//! (EEVDF, Linux 6.12; `sched_setattr(2)`, `sched_runtime` of `SCHED_OTHER`). With the slice that all have alike, a new
-//! session leader, whose account with the scheduler begins anew, keeps the processor until its slice is over, and the loop
-//! waits beside an idle one.
+//! A thread whose slice is shorter than that of the running process may take its place when it wakes up (EEVDF, Linux
+//! 6.12; `sched_setattr(2)`, `sched_runtime` of `SCHED_OTHER`). With equal slices, a new session leader, whose account
+//! with the scheduler is new, keeps the processor until its slice is over, and the loop waits although another
+//! processor is idle.
 #![allow(unsafe_code, reason = "one of the few files for it: see the crate's lints")]
 
 use std::mem;
@@ -13,10 +13,11 @@ use nix::errno::Errno;
 /// The shortest slice that Linux grants, in nanoseconds.
 const SHORTEST: u64 = 100_000;
 
-/// Gives this thread, and no process or thread that it starts, the shortest slice. An older kernel takes it and ignores it.
+/// Gives this thread, but no process or thread that it starts, the shortest slice. An older kernel accepts and ignores
+/// it.
 ///
-/// Does nothing, and returns false, where the thread has another policy than `SCHED_OTHER` or a nice value below 0: what it
-/// starts is to inherit those, and the flag that keeps the slice from being inherited resets them as well.
+/// Does nothing and returns false if the thread has another policy than `SCHED_OTHER` or a nice value below 0: its
+/// children must inherit those, and the flag that keeps them from inheriting the slice would reset these as well.
 ///
 /// # Errors
 /// A filter refuses the system calls (EPERM, ENOSYS).
@@ -27,7 +28,7 @@ pub fn shorten() -> Result<bool, Errno> {
     }
     attributes.sched_flags = RESET_ON_FORK;
     attributes.sched_runtime = SHORTEST;
-    // SAFETY: the kernel reads `size` bytes of a structure of that size, which is as long as the call borrowed.
+    // SAFETY: the kernel reads `size` bytes of a structure of that size, which lives through the call.
     let set = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
     Errno::result(set).map(|_| true)
 }
@@ -39,7 +40,7 @@ fn of_this_thread() -> Result<libc::sched_attr, Errno> {
     // SAFETY: a structure of integers, for which all bits clear is a value.
     let mut attributes: libc::sched_attr = unsafe { mem::zeroed() };
     let size = mem::size_of_val(&attributes);
-    // SAFETY: the kernel writes no more than `size` bytes there, and nothing that is not an integer.
+    // SAFETY: the kernel writes no more than `size` bytes there, and only integers.
     let got = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, size, 0) };
     Errno::result(got).map(|_| attributes)
 }
@@ -62,7 +63,7 @@ mod tests {
         .join()
         .expect("the thread ends");
         assert_eq!(started.expect("the thread ends"), usual);
-        // A kernel without slices of a thread's own says 0 of every thread.
+        // A kernel without slices per thread reports 0 for every thread.
         assert_eq!(own, if usual == 0 { 0 } else { SHORTEST });
     }
 }

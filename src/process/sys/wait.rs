@@ -14,19 +14,19 @@ use nix::unistd::Pid;
 
 use crate::process::exit_status::ExitStatus;
 
-/// A descriptor for a child that is not reaped yet.
+/// Returns a descriptor for a child that is not reaped yet.
 pub(in crate::process) fn pidfd_open(pid: Pid) -> Result<OwnedFd, Errno> {
     // SAFETY: numbers only.
     let result = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
     let descriptor = RawFd::try_from(result).map_err(|_| Errno::EBADF)?;
-    // SAFETY: new, and owned by nobody else. The kernel has set close-on-exec.
+    // SAFETY: the descriptor is new and has no other owner. The kernel has set close-on-exec.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
-/// A descriptor of this process by its number; `None`: no number of one.
+/// Returns a descriptor of this process by its number, or `None` for a negative number.
 ///
-/// The caller knows that it is open and stays so for as long as what is returned is used; else a call that it is given to
-/// fails with EBADF, or meets whatever file has got the number.
+/// The caller must know that it is open and stays so while the returned value is used. Otherwise a call with it fails
+/// with EBADF, or uses another file that has got the number.
 pub(in crate::process) fn borrow<'a>(number: RawFd) -> Option<BorrowedFd<'a>> {
     // SAFETY: not -1, the one value that is forbidden; open by the caller's promise.
     (number >= 0).then(|| unsafe { BorrowedFd::borrow_raw(number) })
@@ -41,18 +41,18 @@ pub(in crate::process) fn signal(pidfd: BorrowedFd<'_>, signal: Signal) -> Resul
         .map(drop)
 }
 
-/// Whether a look at an exited child also takes it away.
+/// The effect of [`wait`] on a child that has exited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::process) enum Wait {
-    /// It stays a zombie, and its id its own.
+    /// It stays a zombie, and keeps its id.
     Look,
-    /// It is gone, and its id free.
+    /// It is reaped, and its id may be reused.
     Reap,
 }
 
-/// The status of the child behind `pidfd`; `None` while it runs.
+/// Returns the status of the child behind `pidfd`, or `None` while it runs.
 ///
-/// Not nix's `waitid`: that one loses the status of a child ended by a real-time signal, after having reaped it.
+/// Does not use nix's `waitid`, which reaps a child that was ended by a real-time signal and loses its status.
 pub(in crate::process) fn wait(pidfd: impl AsFd, wait: Wait) -> io::Result<Option<ExitStatus>> {
     let fd = pidfd.as_fd().as_raw_fd();
     let number = libc::id_t::try_from(fd).map_err(|_| Errno::EBADF)?;
@@ -64,7 +64,7 @@ pub(in crate::process) fn wait(pidfd: impl AsFd, wait: Wait) -> io::Result<Optio
         };
     // SAFETY: all-zero is a valid `siginfo_t`.
     let mut info = unsafe { MaybeUninit::<libc::siginfo_t>::zeroed().assume_init() };
-    // SAFETY: the kernel writes one `siginfo_t` to the place it is given. WNOHANG: EINTR cannot come.
+    // SAFETY: the kernel writes one `siginfo_t` to the given address. With WNOHANG there is no EINTR.
     Errno::result(unsafe { libc::waitid(libc::P_PIDFD, number, &raw mut info, options) })?;
     // SAFETY: waitid succeeded, so the fields of a child's siginfo are set, or zero as they were.
     let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
@@ -77,28 +77,28 @@ pub(in crate::process) fn wait(pidfd: impl AsFd, wait: Wait) -> io::Result<Optio
     }))
 }
 
-/// Some child that has exited and is not reaped, which it stays; `None`: there is none.
+/// Returns a child that has exited and is not reaped, or `None` if there is none. The child stays a zombie.
 pub(in crate::process) fn any_exited() -> Option<Pid> {
     let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
     // SAFETY: all-zero is a valid `siginfo_t`.
     let mut info = unsafe { MaybeUninit::<libc::siginfo_t>::zeroed().assume_init() };
-    // SAFETY: the kernel writes one `siginfo_t` to the place it is given. WNOHANG: EINTR cannot come.
+    // SAFETY: the kernel writes one `siginfo_t` to the given address. With WNOHANG there is no EINTR.
     let found = Errno::result(unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, options) });
-    // SAFETY: a child's siginfo has this field; where there was none it is zero, as it was.
+    // SAFETY: a child's siginfo has this field; without a child it is zero, as it was.
     let pid = unsafe { info.si_pid() };
     // ECHILD: there is no child at all.
     (found.is_ok() && pid != 0).then(|| Pid::from_raw(pid))
 }
 
-/// Takes a child away whose status is not wanted, if it has exited.
+/// Reaps a child whose status is not needed, if it has exited.
 pub(in crate::process) fn reap(pid: Pid) {
-    // ECHILD: it is no child any more, which is what was wanted.
+    // ECHILD: it is no child any more.
     let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG));
 }
 
-/// Makes the exits of children known to this process alone, whatever it was started with: while SIGCHLD is ignored,
-/// which is inherited, the kernel reaps children by itself, their status is lost and their ids pass on while we still
-/// use them. Call it before the first child.
+/// Makes this process the only one to reap its children: while SIGCHLD is ignored, which is inherited, the kernel reaps
+/// children by itself, their status is lost, and their ids are reused while the daemon still uses them. Must be called
+/// before the first child is started.
 ///
 /// # Errors
 /// None that Linux knows.
