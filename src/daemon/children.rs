@@ -18,7 +18,7 @@ use crate::reactor::helper::{Mailbox, Sender};
 use crate::stats::throttle::{Throttle, Verdict};
 
 /// The number of results from threads that may wait for the loop.
-const ANSWERS: usize = 64;
+const MAILBOX_CAPACITY: usize = 64;
 
 pub(super) struct Children {
     guard: Guard,
@@ -83,7 +83,7 @@ impl Children {
             }
             Err(errno) => log::debug!("the event loop keeps its time slice: sched_setattr: {}", errno.desc()),
         }
-        let (sender, mailbox) = reactor.mailbox(ANSWERS);
+        let (sender, mailbox) = reactor.mailbox(MAILBOX_CAPACITY);
         Ok(Children {
             orphans: guard.orphans(),
             guard,

@@ -9,9 +9,9 @@ use nix::sys::signal::SigSet;
 use crate::net::standard::Standard;
 
 /// The number of texts that may wait for a slow reader. Further texts are dropped, with a warning in the log.
-const WAITING: usize = 16;
+const CAPACITY: usize = 16;
 /// The time for which the end of the daemon waits until everything is printed.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The writer of standard output. Dropping it waits for texts that are not printed yet.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(super) struct Output {
 
 impl Output {
     pub(super) fn start() -> Self {
-        let (texts, to_print) = mpsc::sync_channel::<String>(WAITING);
+        let (texts, to_print) = mpsc::sync_channel::<String>(CAPACITY);
         let (still_at_work, finished) = mpsc::sync_channel(0);
         let write = move || {
             // Signals are handled by the loop alone.
@@ -54,6 +54,6 @@ impl Drop for Output {
     fn drop(&mut self) {
         self.texts = None;
         // Nothing is ever sent on this channel: the wait ends when the writer does, or at its time limit.
-        let _ = self.finished.recv_timeout(LAST_WORDS);
+        let _ = self.finished.recv_timeout(FINISH_TIMEOUT);
     }
 }

@@ -26,7 +26,7 @@ type Outcome = Result<Surveyed, Error>;
 /// The time limit of one attempt. Name services have time limits of their own, which are shorter.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
 /// The number of attempts that may hang at a time.
-const MOST_HANGING: usize = 4;
+const MAX_HANGING: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Reloader {
@@ -39,7 +39,7 @@ pub(super) struct Reloader {
 
 impl Reloader {
     pub(super) fn new(source: Option<Source>, reactor: &Reactor<dyn Door>) -> Self {
-        let (sender, mailbox) = reactor.mailbox(MOST_HANGING + 1);
+        let (sender, mailbox) = reactor.mailbox(MAX_HANGING + 1);
         Reloader {
             source,
             sender,
@@ -65,7 +65,7 @@ impl Reloader {
             Request::TooMany => {
                 return Err(Error::new(
                     Blame::System,
-                    format_args!("{MOST_HANGING} attempts to read the configuration have not come to an end"),
+                    format_args!("{MAX_HANGING} attempts to read the configuration have not come to an end"),
                     "see why a file system that it is on or names, or a name service, does not answer",
                 ));
             }
@@ -182,7 +182,7 @@ impl Attempts {
             attempt.again = true;
             return Request::Postponed;
         }
-        if self.hanging >= MOST_HANGING {
+        if self.hanging >= MAX_HANGING {
             return Request::TooMany;
         }
         self.started += 1;
@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn no_more_than_the_limit_hang() {
         let (mut attempts, mut now) = (Attempts::default(), Instant::now());
-        for _ in 0..MOST_HANGING {
+        for _ in 0..MAX_HANGING {
             assert!(matches!(attempts.request(now), Request::Begin(_)));
             now += READ_TIMEOUT;
             attempts.expire(now);

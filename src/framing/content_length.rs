@@ -18,7 +18,7 @@ use super::{Frame, Progress};
 /// The limits of a head, in bytes and in headers, measured in the form in which it is passed on. The heads of language
 /// servers have two headers.
 const LONGEST_HEAD: usize = 8 << 10;
-const MOST_HEADERS: usize = 32;
+const MAX_HEADERS: usize = 32;
 
 /// A framer for messages with a `Content-Length` head.
 #[derive(Debug, Clone)]
@@ -113,7 +113,7 @@ fn content_length(head: &[u8]) -> Result<usize, &'static str> {
     {
         return Err("its head holds a control character, or what is not ASCII");
     }
-    let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     // This refuses a CR without a LF after it, a line that continues in the next one, and a blank before the colon.
     let Ok(httparse::Status::Complete((_, headers))) = httparse::parse_headers(head, &mut headers) else {
         return Err("its head is not made of `Name: value` lines");

@@ -40,22 +40,22 @@ use super::{procfs, sys};
 /// The beginning of the name of a daemon's group. Its process id follows.
 const PREFIX: &str = "iotcpd-";
 /// The number of names that are tried. Others may have been left by a process with the same id.
-const NAMES: u8 = 4;
+const MAX_NAMES: u8 = 4;
 /// The attributes of a delegated group (systemd's CGROUP_DELEGATION). The second one is for kernels before 5.7, and
 /// only root can read it.
-const MARKS: [&std::ffi::CStr; 2] = [c"user.delegate", c"trusted.delegate"];
+const DELEGATION_MARKS: [&std::ffi::CStr; 2] = [c"user.delegate", c"trusted.delegate"];
 /// The depth to which groups below a leaf are removed. There are such groups only if a daemon ran in the leaf.
-const DEPTH: u8 = 8;
+const MAX_DEPTH: u8 = 8;
 /// The most bytes of `cgroup.procs` that are read.
-const MOST: u64 = 64 * 1024;
+const MAX_PROCS_BYTES: u64 = 64 * 1024;
 /// The number of leaves that one scan examines.
-const MOST_AT_ONCE: usize = 256;
+const MAX_PER_SCAN: usize = 256;
 /// The attempts to remove a leaf that was killed and is not empty. The pause before each is twice the previous one.
-const TRIES: u32 = 10;
-const PAUSE: Duration = Duration::from_millis(20);
+const MAX_TRIES: u32 = 10;
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 /// The same for the guard, which has nothing else to do.
-const LAST_TRIES: u32 = 100;
-const MOMENT: Duration = Duration::from_millis(5);
+const MAX_GUARD_TRIES: u32 = 100;
+const GUARD_RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The reason why there is no control group for the children.
 #[derive(Debug)]
@@ -116,7 +116,7 @@ impl ControlGroup {
         // Without this permission, no child could enter.
         eaccess(&own.join("cgroup.procs"), AccessFlags::W_OK).map_err(|errno| failed(errno.into()))?;
         let pid = std::process::id();
-        for number in 0..NAMES {
+        for number in 0..MAX_NAMES {
             let suffix = if number == 0 {
                 String::new()
             } else {
@@ -172,7 +172,7 @@ impl ControlGroup {
     /// removed yet.
     pub(super) fn end(&self) {
         kill_all(self.directory());
-        let _ = remove_tree(&self.path, DEPTH);
+        let _ = remove_tree(&self.path, MAX_DEPTH);
     }
 }
 
@@ -194,7 +194,7 @@ fn is_delegated(path: &Path) -> bool {
     };
     let mut byte = [0_u8; 1];
     let mut is_set = |mark| sys::extended_attribute(&path, mark, &mut byte) == Ok(1) && byte == *b"1";
-    MARKS.into_iter().any(&mut is_set)
+    DELEGATION_MARKS.into_iter().any(&mut is_set)
 }
 
 /// Removes the empty groups of dead daemons.
@@ -207,7 +207,7 @@ fn remove_stale(own: &Path) {
         }
         let lock = File::open(&path).map(|opened| Flock::lock(OwnedFd::from(opened), FlockArg::LockExclusiveNonblock));
         if let Ok(Ok(_held)) = lock {
-            let _ = remove_tree(&path, DEPTH);
+            let _ = remove_tree(&path, MAX_DEPTH);
         }
     }
 }
@@ -249,12 +249,12 @@ pub(super) fn remove_all(directory: BorrowedFd<'_>) {
     let Ok(path) = fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd())) else {
         return;
     };
-    for _ in 0..LAST_TRIES {
+    for _ in 0..MAX_GUARD_TRIES {
         kill_all(directory);
-        if remove_tree(&path, DEPTH).is_ok() {
+        if remove_tree(&path, MAX_DEPTH).is_ok() {
             return;
         }
-        thread::sleep(MOMENT);
+        thread::sleep(GUARD_RETRY_INTERVAL);
     }
 }
 
@@ -278,7 +278,7 @@ impl Leaf {
     pub(super) fn processes(&self) -> Vec<i32> {
         let mut list = String::new();
         let opened = File::open(self.path.join("cgroup.procs"));
-        let _ = opened.and_then(|file| file.take(MOST).read_to_string(&mut list));
+        let _ = opened.and_then(|file| file.take(MAX_PROCS_BYTES).read_to_string(&mut list));
         // A last line that is cut off would be another process's number.
         let whole = list.rsplit_once('\n').map_or("", |(whole, _)| whole);
         whole.lines().filter_map(|line| line.parse().ok()).collect()
@@ -357,7 +357,7 @@ impl Leaves {
         };
         self.0.extend(new.into_iter().map(begin));
         let mut asked = BTreeSet::new();
-        let mut turns = MOST_AT_ONCE;
+        let mut turns = MAX_PER_SCAN;
         self.0.retain_mut(|ended| {
             let has_turn = ended.due <= now && turns > 0;
             if has_turn {
@@ -366,7 +366,7 @@ impl Leaves {
                     return false;
                 }
             }
-            if ended.stage == Stage::Terminating && asked.len() < MOST_AT_ONCE {
+            if ended.stage == Stage::Terminating && asked.len() < MAX_PER_SCAN {
                 asked.extend(ended.leaf.processes());
             }
             true
@@ -379,7 +379,7 @@ impl EndedLeaf {
     /// Takes the next step with the leaf. Returns false if nothing is left to do.
     fn advance(&mut self, now: Instant, grace: Duration) -> bool {
         let depth = if matches!(self.stage, Stage::Killed(_)) {
-            DEPTH
+            MAX_DEPTH
         } else {
             0
         };
@@ -388,10 +388,10 @@ impl EndedLeaf {
         }
         let (stage, pause) = match self.stage {
             Stage::New => (Stage::Terminating, grace),
-            Stage::Terminating => (Stage::Killed(0), PAUSE),
+            Stage::Terminating => (Stage::Killed(0), RETRY_INTERVAL),
             // The kernel does not let the leaf be removed. The end of the daemon is the next opportunity.
-            Stage::Killed(TRIES..) => return false,
-            Stage::Killed(times) => (Stage::Killed(times + 1), PAUSE * 2_u32.saturating_pow(times)),
+            Stage::Killed(MAX_TRIES..) => return false,
+            Stage::Killed(times) => (Stage::Killed(times + 1), RETRY_INTERVAL * 2_u32.saturating_pow(times)),
         };
         if matches!(stage, Stage::Killed(_)) {
             self.leaf.kill();

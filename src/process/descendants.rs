@@ -35,22 +35,22 @@ use super::watch_list::{ChildRegistry, Table};
 
 /// The times that an orphan has to end when it is asked to: ordinarily, and at the daemon's own end.
 const GRACE: Duration = Duration::from_millis(500);
-const LAST_GRACE: Duration = Duration::from_millis(100);
-const LAST_MOMENTS: Duration = Duration::from_millis(300);
-const MOMENT: Duration = Duration::from_millis(5);
+const GRACE_AT_SHUTDOWN: Duration = Duration::from_millis(100);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(300);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// The time between the end of a run and the scan for its orphans, in which other runs may end as well.
-const PAUSE: Duration = Duration::from_millis(20);
+const SCAN_INTERVAL: Duration = Duration::from_millis(20);
 /// The share of the time that scans may take: one part in this number.
-const SHARE: u32 = 20;
+const SCAN_SHARE: u32 = 20;
 /// The most processes that are examined, killed or reaped at once. The others become orphans, or wait for another turn.
-const MOST_AT_ONCE: usize = 256;
+const MAX_PER_SCAN: usize = 256;
 /// The number of times that an empty environment is read before its process is taken for one without a sign. A process
 /// has no environment in the middle of an exec.
-const READS_OF_BLANK: u8 = 3;
+const MAX_BLANK_READS: u8 = 3;
 /// The most times that the guard examines all processes: about a second.
-const LAST_ROUNDS: u32 = 200;
+const MAX_GUARD_ROUNDS: u32 = 200;
 /// The time until the next attempt when an exited child that its owner has not reaped may hide others.
-const AGAIN: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Makes this process, instead of process 1, the new parent of orphans among its descendants.
 ///
@@ -72,10 +72,10 @@ impl Tree {
         let (mut tree, mut from) = (Vec::new(), 0);
         let mut parents = vec![root.as_raw()];
         while let Some(parent) = parents.get(from).copied()
-            && tree.len() < MOST_AT_ONCE
+            && tree.len() < MAX_PER_SCAN
         {
             from += 1;
-            let room = MOST_AT_ONCE.saturating_sub(tree.len());
+            let room = MAX_PER_SCAN.saturating_sub(tree.len());
             for child in procfs::children(parent).unwrap_or_default().into_iter().take(room) {
                 if let Some(stat) = procfs::stat(child).filter(|stat| !stat.has_ended) {
                     tree.push((child, stat));
@@ -196,7 +196,7 @@ impl Orphans {
     /// have taken no more than their share of the time.
     fn earliest(&self) -> Instant {
         let (ended, took) = self.latest;
-        ended + PAUSE.max(took.saturating_mul(SHARE))
+        ended + SCAN_INTERVAL.max(took.saturating_mul(SCAN_SHARE))
     }
 
     fn scan_by(&mut self, at: Instant) {
@@ -206,11 +206,13 @@ impl Orphans {
     /// Reaps exited children that have no other owner. Must be called when some child has changed its state (SIGCHLD).
     /// `is_spared` returns true for children of this process that are neither on the list nor orphans.
     pub fn reap_exited(&mut self, now: Instant, is_spared: impl Fn(Pid) -> bool) {
-        for _ in 0..MOST_AT_ONCE {
+        for _ in 0..MAX_PER_SCAN {
             match sys::any_exited() {
                 None => return,
                 // Its owner will reap it. It may hide others.
-                Some(pid) if self.registry.table.contains(pid) || is_spared(pid) => return self.scan_by(now + AGAIN),
+                Some(pid) if self.registry.table.contains(pid) || is_spared(pid) => {
+                    return self.scan_by(now + RETRY_INTERVAL);
+                }
                 Some(pid) => self.reap(pid, now),
             }
         }
@@ -300,7 +302,7 @@ impl Orphans {
             self.unseen = orphans.len();
         }
         let circle = orphans.range(self.cursor..).chain(orphans.range(..self.cursor));
-        let batch: Vec<i32> = circle.take(MOST_AT_ONCE).copied().collect();
+        let batch: Vec<i32> = circle.take(MAX_PER_SCAN).copied().collect();
         self.unseen = self.unseen.saturating_sub(batch.len());
         self.cursor = batch.last().map_or(0, |last| last.saturating_add(1));
         batch
@@ -373,13 +375,13 @@ impl Orphans {
         let due = endings().min();
         if self.unseen > 0 {
             // As soon as scans may be: `latest` is set after this.
-            self.scan_by(Instant::now() + PAUSE);
+            self.scan_by(Instant::now() + SCAN_INTERVAL);
         } else if !self.has_work() {
             self.ended.clear();
         }
         if let Some(due) = due {
             // Not at once, so that other orphans may be examined first.
-            self.scan_by(due.max(Instant::now() + PAUSE));
+            self.scan_by(due.max(Instant::now() + SCAN_INTERVAL));
         }
     }
 
@@ -392,15 +394,17 @@ impl Orphans {
     /// Ends all orphans at the end of the daemon, which takes a moment at most.
     pub fn finish(&mut self, is_spared: impl Fn(Pid) -> bool) {
         let (sender, receiver) = mpsc::channel();
-        let until = Instant::now() + LAST_MOMENTS;
+        let until = Instant::now() + SHUTDOWN_TIMEOUT;
         while Instant::now() < until {
             let (now, sender) = (Instant::now(), sender.clone());
             self.reap_exited(now, &is_spared);
-            self.scan_with(now, LAST_GRACE, &is_spared, move |reading| sender.send(reading).is_ok());
+            self.scan_with(now, GRACE_AT_SHUTDOWN, &is_spared, move |reading| {
+                sender.send(reading).is_ok()
+            });
             if !self.has_work() && self.leaves.is_empty() && !self.registry.has_ended() {
                 break;
             }
-            if let Ok(reading) = receiver.recv_timeout(MOMENT) {
+            if let Ok(reading) = receiver.recv_timeout(POLL_INTERVAL) {
                 self.handle_reading(reading, Instant::now());
             }
         }
@@ -420,7 +424,7 @@ impl Orphans {
         };
         let kin = match sign {
             Sign::Run(run) => OrphanState::Run(run),
-            Sign::Blank if blank < READS_OF_BLANK => OrphanState::Blank { times: blank + 1 },
+            Sign::Blank if blank < MAX_BLANK_READS => OrphanState::Blank { times: blank + 1 },
             Sign::Foreign | Sign::Blank => OrphanState::Unrelated,
         };
         self.known.insert(pid, kin);
@@ -443,32 +447,32 @@ pub(super) fn end_all(table: &Table) {
     }
     let leaders: BTreeSet<i32> = table.children().map(Pid::as_raw).collect();
     let own = nix::unistd::getpid().as_raw();
-    let mut strangers = BTreeSet::new();
-    for round in 0..LAST_ROUNDS {
+    let mut unrelated = BTreeSet::new();
+    for round in 0..MAX_GUARD_ROUNDS {
         let all = procfs::all().unwrap_or_default().into_iter().filter(|pid| *pid != own);
         let alive = all.filter_map(|pid| Some((pid, procfs::stat(pid).filter(|stat| !stat.has_ended)?)));
         let (kin, others): (Vec<_>, Vec<_>) =
             alive.partition(|(_, stat)| leaders.contains(&stat.session) || leaders.contains(&stat.group));
         let unknown = others
             .into_iter()
-            .filter(|(pid, stat)| !strangers.contains(&(*pid, stat.started)));
+            .filter(|(pid, stat)| !unrelated.contains(&(*pid, stat.started)));
         let (signed, foreign) = signed(unknown.collect(), table.instance());
         let found = Tree(kin.into_iter().chain(signed).collect());
         found.kill();
-        strangers.extend(foreign);
+        unrelated.extend(foreign);
         // The second round finds processes that were in the middle of an exec or a fork.
         if round > 0 && found.0.is_empty() {
             return;
         }
-        thread::sleep(MOMENT);
+        thread::sleep(POLL_INTERVAL);
     }
 }
 
 /// Processes by their ids and start times.
-type Strangers = Vec<(i32, u64)>;
+type Unrelated = Vec<(i32, u64)>;
 
 /// Divides processes into those with a sign of this instance and those without.
-fn signed(all: Vec<(i32, Stat)>, instance: Instance) -> (Vec<(i32, Stat)>, Strangers) {
+fn signed(all: Vec<(i32, Stat)>, instance: Instance) -> (Vec<(i32, Stat)>, Unrelated) {
     let mut rest: BTreeMap<i32, Stat> = all.into_iter().collect();
     let (mut signed, mut foreign) = (Vec::new(), Vec::new());
     let mut readings = Readings::default();
@@ -573,12 +577,12 @@ mod tests {
         let mut orphans = Orphans::new(&Arc::new(ChildRegistry::new(None).unwrap()));
         let all: BTreeSet<i32> = (1..=1000).collect();
         let mut seen = orphans.next_batch(&all, true);
-        assert_eq!(seen.len(), MOST_AT_ONCE);
+        assert_eq!(seen.len(), MAX_PER_SCAN);
         while orphans.unseen > 0 {
             seen.extend(orphans.next_batch(&all, false));
         }
         assert_eq!(seen.iter().copied().collect::<BTreeSet<_>>(), all);
-        assert!(seen.len() < 1000 + MOST_AT_ONCE);
+        assert!(seen.len() < 1000 + MAX_PER_SCAN);
         assert_eq!(orphans.next_batch(&BTreeSet::new(), true), [0_i32; 0]);
     }
 }

@@ -42,12 +42,12 @@ pub(super) const NAME: &CStr = c"io-guard";
 pub(super) const ROLE: &str = "guard of ";
 
 /// The time in which a guard must end once its pipe is closed, and the milliseconds between two looks at it.
-const LAST_MOMENTS: Duration = Duration::from_millis(250);
-const MOMENT: u8 = 1;
+const END_TIMEOUT: Duration = Duration::from_millis(250);
+const POLL_MILLISECONDS: u8 = 1;
 /// The milliseconds for which the daemon waits at its start until its guard is ready. It takes two or three.
-const TO_STAND: u16 = 1000;
+const READY_TIMEOUT: u16 = 1000;
 /// The time between two attempts to replace a guard.
-const AGAIN: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The daemon's side of the guard.
 #[derive(Debug)]
@@ -103,12 +103,12 @@ impl Guard {
             process: None,
             again: None,
         };
-        let (standing, theirs) = pipe2(OFlag::O_CLOEXEC)?;
+        let (ready, theirs) = pipe2(OFlag::O_CLOEXEC)?;
         guard.fork(Some(theirs))?;
         // The end of the pipe comes when the guard is ready or has died. A guard that is late is checked like any
         // other.
-        let mut stands = [PollFd::new(standing.as_fd(), PollFlags::POLLIN)];
-        let _ = poll(&mut stands, PollTimeout::from(TO_STAND));
+        let mut watched = [PollFd::new(ready.as_fd(), PollFlags::POLLIN)];
+        let _ = poll(&mut watched, PollTimeout::from(READY_TIMEOUT));
         if let GuardStatus::Missing(error) = guard.check(Instant::now()) {
             return Err(error);
         }
@@ -169,18 +169,18 @@ impl Guard {
                 GuardStatus::Replaced
             }
             Err(error) => {
-                self.again = Some(now + AGAIN);
+                self.again = Some(now + RETRY_INTERVAL);
                 GuardStatus::Missing(error)
             }
         }
     }
 
-    fn fork(&mut self, standing: Option<OwnedFd>) -> io::Result<()> {
+    fn fork(&mut self, ready: Option<OwnedFd>) -> io::Result<()> {
         let start = GuardStart {
             input: self.input.as_fd(),
             table: &self.registry.table,
             group: self.registry.group.as_ref().map(ControlGroup::directory),
-            standing: standing.as_ref().map(AsFd::as_fd),
+            ready: ready.as_ref().map(AsFd::as_fd),
             runs_program: self.kind == Kind::Program,
         };
         self.process = Some(sys::fork_guard(start)?);
@@ -195,9 +195,9 @@ impl Drop for Guard {
         let Some(guard) = self.process else { return };
         // It may have been stopped, and is not checked any more.
         let _ = kill(guard, Signal::SIGCONT);
-        let until = Instant::now() + LAST_MOMENTS;
+        let until = Instant::now() + END_TIMEOUT;
         while !matches!(sys::state_of_guard(guard), Ok(GuardState::Ended { .. }) | Err(_)) && Instant::now() < until {
-            let _ = poll(&mut [], PollTimeout::from(MOMENT));
+            let _ = poll(&mut [], PollTimeout::from(POLL_MILLISECONDS));
         }
     }
 }

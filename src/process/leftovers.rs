@@ -14,7 +14,7 @@ use super::procfs;
 use super::watch_list::Registration;
 
 /// The most children of the daemon that are examined.
-const MOST: usize = 256;
+const MAX_CHILDREN: usize = 256;
 
 /// The number of processes that go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub(super) fn left_by(child: Pid, registration: &Registration) -> Option<Left> {
     let own_name = procfs::name(getpid().as_raw());
     let (mut certain, mut possible) = (0, 0);
     let orphans = procfs::own_children().unwrap_or_default().into_iter();
-    for orphan in orphans.filter(|pid| !registration.is_child(*pid)).take(MOST) {
+    for orphan in orphans.filter(|pid| !registration.is_child(*pid)).take(MAX_CHILDREN) {
         let stat = procfs::stat(orphan).filter(|stat| !stat.has_ended && stat.started >= exited.started);
         let Some(stat) = stat else { continue };
         let family = 1 + Tree::below(Pid::from_raw(orphan)).len();

@@ -11,7 +11,7 @@ use std::io::{self, Read};
 use nix::unistd::getpid;
 
 /// The most bytes that are read of a file about one process. Environment and arguments have at most 6 MiB.
-const MOST: u64 = 8 * 1024 * 1024;
+const MAX_FILE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// The fields of `/proc/PID/stat` that are used here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +76,7 @@ pub(super) fn name(pid: i32) -> String {
 pub(super) fn environment(pid: i32) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(format!("/proc/{pid}/environ"))?
-        .take(MOST)
+        .take(MAX_FILE_BYTES)
         .read_to_end(&mut bytes)?;
     Ok(bytes)
 }

@@ -26,7 +26,7 @@ pub fn resident_bytes(pid: Pid) -> io::Result<u64> {
 }
 
 /// The time in which a thread with other work examines many processes: enough for some thousands.
-const PATIENCE: Duration = Duration::from_millis(50);
+const SURVEY_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// A survey of the memory of many processes, for people. It ends after a time limit, however many processes there are.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl Survey {
     #[must_use]
     pub fn begin(now: Instant) -> Self {
         Self {
-            until: procfs::is_own().then(|| now + PATIENCE),
+            until: procfs::is_own().then(|| now + SURVEY_TIMEOUT),
         }
     }
 
@@ -101,7 +101,7 @@ mod tests {
     fn a_survey_ends_within_its_time_however_many_processes_there_are() {
         let (now, own) = (Instant::now(), nix::unistd::getpid());
         assert!(matches!(Survey::begin(now).look_at(own), Memory::Holds(bytes) if bytes > 100 * 1024));
-        let over = Survey::begin(now.checked_sub(PATIENCE).unwrap());
+        let over = Survey::begin(now.checked_sub(SURVEY_TIMEOUT).unwrap());
         assert_eq!(over.look_at(own), Memory::NotLookedAt);
         assert_eq!(Survey { until: None }.look_at(own), Memory::Unknown);
         assert_eq!(

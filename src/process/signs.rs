@@ -22,9 +22,9 @@ use super::procfs;
 pub const VARIABLE: &str = "IOTCPD_RUN";
 
 /// The time limit for reading the environment of one process.
-const PATIENCE: Duration = Duration::from_millis(300);
+const READ_TIMEOUT: Duration = Duration::from_millis(300);
 /// The number of threads that may hang in reading environments. Beyond it no more are read.
-const MOST_HANGING: usize = 4;
+const MAX_HANGING: usize = 4;
 
 /// The number of one daemon, unique among all daemons that ever run on this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +110,7 @@ impl Readings {
         now: Instant,
         tell: impl Fn(i32, Sign) -> bool + Send + 'static,
     ) -> bool {
-        if Arc::strong_count(&self.threads) > MOST_HANGING {
+        if Arc::strong_count(&self.threads) > MAX_HANGING {
             return false;
         }
         self.waiting = pids.iter().copied().collect();
@@ -143,7 +143,7 @@ impl Readings {
 
     /// Returns the time at which the present process exceeds its time limit.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.since.map(|since| since + PATIENCE)
+        self.since.map(|since| since + READ_TIMEOUT)
     }
 
     /// If the time limit is exceeded, gives the reading up and returns the processes that were not reported. The first
@@ -211,7 +211,7 @@ mod tests {
         let own = i32::try_from(std::process::id()).unwrap();
         readings.start(&[own], OURS, now, move |pid, sign| sender.send((pid, sign)).is_ok());
         assert_eq!(readings.take_overdue(now), BTreeSet::new());
-        assert_eq!(readings.take_overdue(now + PATIENCE), BTreeSet::from([own]));
+        assert_eq!(readings.take_overdue(now + READ_TIMEOUT), BTreeSet::from([own]));
         assert_eq!(receiver.recv(), Ok((own, Sign::Foreign)));
         assert!(!readings.receive(own, now), "it came too late");
         // The thread counts until it has ended, a moment after its last report.
@@ -220,10 +220,10 @@ mod tests {
         }
         let (never, hangs) = std::sync::mpsc::channel::<()>();
         let hangs = Arc::new(std::sync::Mutex::new(hangs));
-        for _ in 0..MOST_HANGING {
+        for _ in 0..MAX_HANGING {
             let hangs = Arc::clone(&hangs);
             readings.start(&[own], OURS, now, move |_, _| hangs.lock().unwrap().recv().is_ok());
-            assert_eq!(readings.take_overdue(now + PATIENCE), BTreeSet::from([own]));
+            assert_eq!(readings.take_overdue(now + READ_TIMEOUT), BTreeSet::from([own]));
         }
         readings.start(&[own], OURS, now, |_, _| panic!("no more threads than that hang"));
         assert_eq!(readings.deadline(), None);

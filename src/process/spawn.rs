@@ -32,7 +32,7 @@ use super::program::{Finder, Search, errno_of, interpreter};
 use super::sandbox;
 use super::signs;
 use super::spec::{Command, ProcessSpec, SpawnContext};
-use super::stdio::{Connected, Owner, Theirs, errors};
+use super::stdio::{ChildEnds, ConnectedStdio, Owner, errors};
 pub use super::stdio::{Stdio, Stream};
 use super::sys::{self, ChildStack, Detail, SignalBits};
 use super::terminal::open_terminal;
@@ -255,14 +255,14 @@ impl Spawner {
     pub fn spawn_program(&mut self, program: &Program, command: &Command, stdio: Stdio) -> Result<Child, SpawnError> {
         let argv = argv(command)?;
         let streams = self.connect(program, stdio)?;
-        let started = self.start(program, &argv, &command.client_variables, &streams.theirs);
+        let started = self.start(program, &argv, &command.client_variables, &streams.child_ends);
         let started = started.map_err(|refusal| self.error(program, &refusal))?;
         Ok(self.child(started, streams))
     }
 
     /// Opens both ends of the streams: pipes, or for standard input and output a terminal, whose daemon's side takes
     /// the place of both pipe ends.
-    fn connect(&self, program: &Program, stdio: Stdio) -> Result<Connected, SpawnError> {
+    fn connect(&self, program: &Program, stdio: Stdio) -> Result<ConnectedStdio, SpawnError> {
         let fail = |step| move |error: &io::Error| SpawnError::new(step, program.name(), errno_of(error));
         let owner = self.finder.credentials.as_ref().and_then(Owner::of);
         if !self.terminal {
@@ -273,13 +273,13 @@ impl Spawner {
         let (their_stderr, stderr) = errors(stdio.stderr, owner).map_err(|error| fail(Step::Pipes)(&error))?;
         let ours = terminal.ours.try_clone();
         let ours = ours.map_err(|error| fail(Step::Terminal)(&error))?;
-        let theirs = Theirs {
+        let child_ends = ChildEnds {
             stdin: terminal.child,
             stdout: None,
             stderr: their_stderr,
         };
-        Ok(Connected {
-            theirs,
+        Ok(ConnectedStdio {
+            child_ends,
             stdin: Some(Sender::from(ours)),
             stdout: Some(Receiver::from(terminal.ours)),
             stderr,
@@ -291,7 +291,7 @@ impl Spawner {
         program: &Program,
         argv: &[CString],
         client_variables: &[CString],
-        streams: &Theirs,
+        streams: &ChildEnds,
     ) -> Result<Started, sys::Refusal> {
         let (registration, entrance) = self.watch_list.register(!self.leave_background);
         let sign = registration.sign();
@@ -324,13 +324,13 @@ impl Spawner {
         })
     }
 
-    fn child(&self, started: Started, streams: Connected) -> Child {
+    fn child(&self, started: Started, streams: ConnectedStdio) -> Child {
         let Started {
             pid,
             pidfd,
             registration,
         } = started;
-        let Connected {
+        let ConnectedStdio {
             stdin, stdout, stderr, ..
         } = streams;
         let child = Child::new(pid, PidFd::new(pidfd), registration, stdin, stdout, stderr);
@@ -403,7 +403,7 @@ impl PreparedProgram {
     /// The step that failed, with its errno: see [`SpawnError`]. No process is left behind.
     pub fn spawn(&mut self, stdio: Stdio) -> Result<Child, SpawnError> {
         let streams = self.spawner.connect(&self.program, stdio)?;
-        let started = self.spawner.start(&self.program, &self.argv, &[], &streams.theirs);
+        let started = self.spawner.start(&self.program, &self.argv, &[], &streams.child_ends);
         let started = started.map_err(|refusal| self.spawner.error(&self.program, &refusal))?;
         Ok(self.spawner.child(started, streams))
     }

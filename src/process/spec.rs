@@ -16,7 +16,7 @@ use super::limits::ResourceLimits;
 use super::stderr_log::printable;
 
 /// The number of characters after which a command is cut in messages.
-const SHOWN: usize = 160;
+const MAX_SHOWN: usize = 160;
 
 /// A program and everything that it is started with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,7 +101,7 @@ impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let words = self.words.iter().map(|word| word.to_string_lossy());
         let text = printable(shell_words::join(words).as_bytes(), "");
-        match text.char_indices().nth(SHOWN) {
+        match text.char_indices().nth(MAX_SHOWN) {
             Some((end, _)) => write!(f, "{}...", text.get(..end).unwrap_or_default()),
             None => f.write_str(&text),
         }

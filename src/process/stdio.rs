@@ -52,8 +52,8 @@ impl Stdio {
 
 /// Both ends of a child's streams, until the child has its own.
 #[derive(Debug)]
-pub(super) struct Connected {
-    pub(super) theirs: Theirs,
+pub(super) struct ConnectedStdio {
+    pub(super) child_ends: ChildEnds,
     pub(super) stdin: Option<Sender>,
     pub(super) stdout: Option<Receiver>,
     pub(super) stderr: Option<Receiver>,
@@ -61,7 +61,7 @@ pub(super) struct Connected {
 
 /// The child's ends. One that is `None` is the same as another.
 #[derive(Debug)]
-pub(super) struct Theirs {
+pub(super) struct ChildEnds {
     pub(super) stdin: OwnedFd,
     /// `None` for the end of standard input, as on a terminal.
     pub(super) stdout: Option<OwnedFd>,
@@ -69,7 +69,7 @@ pub(super) struct Theirs {
     pub(super) stderr: Option<OwnedFd>,
 }
 
-impl Theirs {
+impl ChildEnds {
     /// Returns the ends in the order of their numbers.
     pub(super) fn in_order(&self) -> [BorrowedFd<'_>; 3] {
         let stdin = self.stdin.as_fd();
@@ -98,17 +98,17 @@ impl Owner {
 
 impl Stdio {
     /// Makes the pipes. A stream that is no pipe keeps its owner, because it does not belong to the child alone.
-    pub(super) fn connect(self, owner: Option<Owner>) -> io::Result<Connected> {
+    pub(super) fn connect(self, owner: Option<Owner>) -> io::Result<ConnectedStdio> {
         let (their_stdin, stdin) = input(self.stdin, owner)?;
         let (their_stdout, stdout) = output(self.stdout, io::stdout(), owner)?;
         let (their_stderr, stderr) = errors(self.stderr, owner)?;
-        let theirs = Theirs {
+        let child_ends = ChildEnds {
             stdin: their_stdin,
             stdout: Some(their_stdout),
             stderr: their_stderr,
         };
-        Ok(Connected {
-            theirs,
+        Ok(ConnectedStdio {
+            child_ends,
             stdin,
             stdout,
             stderr,

@@ -7,10 +7,10 @@
 //! handled.
 //!
 //! So a thread watches each start. It is woken by a timer that is armed before the clone and disarmed after it, and not
-//! by the starts themselves. At every [`TICK`] it checks the child. After [`PATIENCE`] ticks it kills the child, and
+//! by the starts themselves. At every [`TICK`] it checks the child. After [`MAX_HELD_TICKS`] ticks it kills the child, and
 //! the start fails. A tick at which the child could run, and only waits for its turn on a busy machine, is not counted:
 //! nothing holds it, and another child would fare no better. So that the loop does not stand still for that either,
-//! [`LONGEST`] limits all ticks. Ticks are counted by checks and not by the clock: if the daemon itself was stopped
+//! [`MAX_TICKS`] limits all ticks. Ticks are counted by checks and not by the clock: if the daemon itself was stopped
 //! meanwhile, that is one tick.
 //!
 //! **The right process is killed.** The kernel stores the child's pidfd before the starting thread stands still. The
@@ -41,11 +41,11 @@ use crate::amount;
 /// The time between two checks of a start.
 const TICK: Duration = Duration::from_millis(500);
 /// The number of ticks without a runnable child after which it is killed, ...
-const PATIENCE: u32 = 2;
+const MAX_HELD_TICKS: u32 = 2;
 /// ... and the number of ticks in all.
-const LONGEST: u32 = 6;
+const MAX_TICKS: u32 = 6;
 /// The number of ticks after which the log says that the kill has had no effect.
-const HOPELESS: u32 = 10;
+const REPORT_TICKS: u32 = 10;
 
 /// The duration of a start after which a caller with more starts to make should first handle other events.
 pub const SLOW: Duration = Duration::from_millis(100);
@@ -183,13 +183,13 @@ impl Shared {
             Stage::Idle => Stage::Idle,
             Stage::Watching { ticks, held } => {
                 let (ticks, held) = (ticks + 1, held + u32::from(!self.can_run()));
-                match held >= PATIENCE || ticks >= LONGEST {
+                match held >= MAX_HELD_TICKS || ticks >= MAX_TICKS {
                     true => self.kill(ticks, held),
                     false => Stage::Watching { ticks, held },
                 }
             }
             Stage::Killed { ticks } => {
-                if ticks + 1 == HOPELESS {
+                if ticks + 1 == REPORT_TICKS {
                     self.complain();
                 }
                 Stage::Killed { ticks: ticks + 1 }
@@ -231,7 +231,7 @@ impl Shared {
         log::error!(
             "the start of a program has kept everything waiting for {}: process {} sleeps in the kernel and does not heed \
              KILL; a file system that it needs does not answer, mend or unmount that",
-            amount::span(TICK * HOPELESS),
+            amount::span(TICK * REPORT_TICKS),
             self.pid().as_deref().unwrap_or("(unknown)")
         );
     }
@@ -286,7 +286,7 @@ mod tests {
             Arc::clone(lock(&watchdog.0.turn).as_ref().unwrap())
         };
         let watched = watchdog.over(|_| {
-            while !matches!(*lock(&shared.stage), Stage::Watching { held, .. } if held > PATIENCE) {
+            while !matches!(*lock(&shared.stage), Stage::Watching { held, .. } if held > MAX_HELD_TICKS) {
                 thread::yield_now();
             }
         });
@@ -317,12 +317,12 @@ mod tests {
         assert!(watched.unwrap().killed);
         assert!(
             seen.contains(&Stage::Watching {
-                ticks: PATIENCE,
+                ticks: MAX_HELD_TICKS,
                 held: 0
             }),
             "{seen:?}"
         );
-        assert_eq!(seen.last(), Some(&Stage::Killed { ticks: LONGEST }), "{seen:?}");
+        assert_eq!(seen.last(), Some(&Stage::Killed { ticks: MAX_TICKS }), "{seen:?}");
         assert_eq!(testing::wait(&mut busy).to_string(), "signal 9 (SIGKILL)");
         nix::unistd::close(pidfd).unwrap();
     }

@@ -4,7 +4,7 @@
 //! deadlines over when it goes on, and at the same time answers that came before them. So each turn measures for how
 //! long the loop was away: the part of the time since the previous turn in which it neither waited as intended nor
 //! handled events. If that is longer than [`LATE`], alarms are held back for the same time again. They are held back
-//! for [`A_WHILE`] if it is longer than [`STOPPED`], or if the poll shows that the process was stopped. In that time
+//! for [`HOLD_AFTER_STOP`] if it is longer than [`STOPPED`], or if the poll shows that the process was stopped. In that time
 //! everything that has arrived is read, in as many turns as it takes, and a process that could not go on without the
 //! loop (a worker that has filled its pipe) can catch up. If one poll could not report all events, another poll comes
 //! before alarms go off.
@@ -19,9 +19,9 @@ const LATE: Duration = Duration::from_millis(20);
 /// A loop that was away for longer than this was stopped.
 const STOPPED: Duration = Duration::from_millis(100);
 /// Enough time for a few exchanges with each process that has waited for the loop.
-const A_WHILE: Duration = Duration::from_secs(1);
+const HOLD_AFTER_STOP: Duration = Duration::from_secs(1);
 /// The most turns in a row in which alarms are held back because a poll was late or full.
-const MOST_LOOKS: u32 = 8;
+const MAX_HELD_TURNS: u32 = 8;
 
 /// The measurements from which the lateness of the loop is known.
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ pub(super) struct Lateness {
     last_turn: Option<Instant>,
     /// No alarm goes off before this time.
     held_until: Option<Instant>,
-    looks: u32,
+    held_turns: u32,
 }
 
 /// The course of one poll.
@@ -61,23 +61,23 @@ impl Lateness {
         self.last_turn = Some(now);
         let is_late = away > LATE;
         let time = if polled.is_continued || away > STOPPED {
-            A_WHILE
+            HOLD_AFTER_STOP
         } else {
             away
         };
         // A new hold begins only while the last one has made no due alarm wait.
         let is_held = self.held_until.is_some_and(|until| now < until);
-        if (is_late || polled.is_continued) && !is_held && self.looks == 0 {
+        if (is_late || polled.is_continued) && !is_held && self.held_turns == 0 {
             self.held_until = Some(now + time);
         }
-        if is_due && (is_late || polled.is_full) && self.looks < MOST_LOOKS {
-            self.looks += 1;
+        if is_due && (is_late || polled.is_full) && self.held_turns < MAX_HELD_TURNS {
+            self.held_turns += 1;
             return false;
         }
         if self.held_until.is_some_and(|until| now < until) {
             return false;
         }
-        (self.held_until, self.looks) = (None, 0);
+        (self.held_until, self.held_turns) = (None, 0);
         true
     }
 

@@ -16,7 +16,7 @@ use crate::reactor::Reactor;
 use crate::reactor::helper::Mailbox;
 
 /// The time limit of a check.
-pub(super) const PATIENCE: Duration = Duration::from_secs(15);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
 /// The number of bytes that are read: the header by which exec knows the file's format.
 const HEADER: usize = 4096;
 
@@ -80,7 +80,7 @@ impl FileCheck {
             let _ = sender.send(());
         };
         std::thread::Builder::new().name("look".to_owned()).spawn(look)?;
-        let until = now + PATIENCE;
+        let until = now + TIMEOUT;
         *self = FileCheck::UnderWay { answer, until };
         Ok(())
     }

@@ -14,14 +14,14 @@ use crate::reactor::Reactor;
 use crate::reactor::helper::{Mailbox, Sender};
 
 /// The time limit between two messages. Neither side has anything to do between them but to send the next one.
-const BETWEEN_MESSAGES: Duration = Duration::from_secs(30);
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A time-out that is enough to read a message that has arrived.
-const MOMENT: Duration = Duration::from_millis(1);
+const MIN_READ_TIMEOUT: Duration = Duration::from_millis(1);
 /// The time in which the other process must end once the connection has ended: it may still log its reason, or is being
 /// killed.
-const LAST_MOMENTS: Duration = Duration::from_secs(5);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The number of events that may wait for the loop.
-const WAITING: usize = 8;
+const MAILBOX_CAPACITY: usize = 8;
 
 /// An event on the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl Link {
         process: Option<Watch>,
         reactor: &Reactor<dyn Door>,
     ) -> io::Result<Link> {
-        let (sender, mailbox) = reactor.mailbox(WAITING);
+        let (sender, mailbox) = reactor.mailbox(MAILBOX_CAPACITY);
         let stream_copy = stream.try_clone()?;
         let listen = move || listen(stream_copy, by, process, &sender);
         std::thread::Builder::new().name("upgrade".to_owned()).spawn(listen)?;
@@ -78,7 +78,7 @@ fn listen(mut stream: UnixStream, mut by: Instant, process: Option<Watch>, sende
     let end = loop {
         match next_message(&mut stream, by) {
             LinkEvent::Message(message) => {
-                by = Instant::now() + BETWEEN_MESSAGES;
+                by = Instant::now() + MESSAGE_TIMEOUT;
                 if sender.send(LinkEvent::Message(message)).is_err() {
                     return;
                 }
@@ -91,7 +91,7 @@ fn listen(mut stream: UnixStream, mut by: Instant, process: Option<Watch>, sende
     }
     if let Some(process) = process {
         // Ended or not, the process is not waited for any longer.
-        let _ = process.wait(LAST_MOMENTS);
+        let _ = process.wait(EXIT_TIMEOUT);
         let _ = sender.send(LinkEvent::ProcessEnded);
     }
 }
@@ -100,7 +100,7 @@ fn next_message(stream: &mut UnixStream, by: Instant) -> LinkEvent {
     loop {
         let left = by.saturating_duration_since(Instant::now());
         // One more read follows when the time is over, because this process may have been stopped meanwhile.
-        if stream.set_read_timeout(Some(left.max(MOMENT))).is_err() {
+        if stream.set_read_timeout(Some(left.max(MIN_READ_TIMEOUT))).is_err() {
             return LinkEvent::Overdue;
         }
         let mut message = [0];

@@ -18,7 +18,7 @@ use crate::amount;
 use crate::process::successor::{Image, Inheritance, Successor};
 
 /// The time that a successor has to become ready, in addition to the start time-out of its workers.
-const ALLOWANCE: Duration = Duration::from_secs(30);
+const START_ALLOWANCE: Duration = Duration::from_secs(30);
 
 /// The state of upgrades in a daemon.
 #[derive(Debug)]
@@ -126,7 +126,7 @@ impl Daemon {
             CheckOutcome::Overdue => log::error!(
                 "upgrade failed: the file system that this program is on has not answered for {}; this daemon stays in \
                  service; see why, and send URG again",
-                amount::span(file_check::PATIENCE)
+                amount::span(file_check::TIMEOUT)
             ),
         }
     }
@@ -208,7 +208,7 @@ impl Daemon {
         };
         let image = self.upgrade.image.as_ref();
         let image = image.map_err(|error| format!("the program's file was not known at the start: {error}"))?;
-        let time = ALLOWANCE.saturating_add(self.doors.start_timeout());
+        let time = START_ALLOWANCE.saturating_add(self.doors.start_timeout());
         let (ours, theirs) = UnixStream::pair().map_err(told("make a connection"))?;
         let terms = Terms {
             parent: i32::try_from(std::process::id()).unwrap_or_default(),

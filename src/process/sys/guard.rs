@@ -31,7 +31,7 @@ pub(in crate::process) struct GuardStart<'a> {
     /// The directory of the daemon's control group.
     pub(in crate::process) group: Option<BorrowedFd<'a>>,
     /// A pipe that the guard closes once it is ready.
-    pub(in crate::process) standing: Option<BorrowedFd<'a>>,
+    pub(in crate::process) ready: Option<BorrowedFd<'a>>,
     /// True if the guard must exec. False is for programs other than this one, such as tests.
     pub(in crate::process) runs_program: bool,
 }
@@ -39,7 +39,7 @@ pub(in crate::process) struct GuardStart<'a> {
 /// The descriptors at which the guard finds these.
 const INPUT: RawFd = libc::STDIN_FILENO;
 const TABLE: RawFd = libc::STDOUT_FILENO;
-const STANDING: RawFd = libc::STDERR_FILENO;
+const READY: RawFd = libc::STDERR_FILENO;
 const GROUP: RawFd = 3;
 
 /// Forks the guard, which waits for the end of its input and then kills the groups in the table.
@@ -74,7 +74,7 @@ fn guard_main(start: GuardStart<'_>) -> ! {
     // SAFETY: this process's own table, of which only `INPUT` and `GROUP` are used from here on.
     let (input, group) = unsafe {
         libc::close(TABLE);
-        libc::close(STANDING);
+        libc::close(READY);
         // SAFETY: open since `keep_only`, the second one if there is a group, and never closed in this process.
         (
             BorrowedFd::borrow_raw(INPUT),
@@ -94,7 +94,7 @@ fn guard_main(start: GuardStart<'_>) -> ! {
 /// expects them. Returns false if the table has no descriptor.
 fn keep_only(start: GuardStart<'_>) -> bool {
     let table = start.table.descriptor();
-    let given = [(Some(start.input), INPUT), (table, TABLE), (start.standing, STANDING)];
+    let given = [(Some(start.input), INPUT), (table, TABLE), (start.ready, READY)];
     // SAFETY: this process is a fork that never returns to the code that owns these descriptors, and its table is its
     // own copy. The descriptors are above the standard ones, which the runtime of Rust opens at the start if they were
     // closed, so none is overwritten before it is duplicated. If close_range is missing or forbidden, each possible
@@ -163,10 +163,10 @@ pub(super) const OWN_FILE: &CStr = c"/proc/self/exe";
 pub(in crate::process) fn take_over_as_guard() -> Result<(OwnedFd, Table, Option<OwnedFd>), Errno> {
     let _ = nix::sys::prctl::set_name(NAME);
     // SAFETY: the daemon that starts this program under that name leaves these to it, and nothing else in it uses them.
-    let (input, table, standing, group) = unsafe { (own(INPUT)?, own(TABLE)?, own(STANDING), own(GROUP)) };
+    let (input, table, ready, group) = unsafe { (own(INPUT)?, own(TABLE)?, own(READY), own(GROUP)) };
     let table = Table::of(SharedWords::of(table)?).ok_or(Errno::EINVAL)?;
     // Reports that the guard is ready. If there was no such pipe, this closes what the runtime has opened in its place.
-    drop(standing);
+    drop(ready);
     Ok((input, table, group.ok()))
 }
 

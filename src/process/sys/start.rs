@@ -52,12 +52,12 @@ struct ChildView<'a> {
     /// The progress of the child, for the parent that finds it dead.
     at: AtomicU8,
     /// The beginning of a file that exists although exec says that there is no such file.
-    script: [u8; SCRIPT],
+    script: [u8; SCRIPT_LENGTH],
     script_length: usize,
 }
 
 /// The number of bytes of a script that the kernel itself reads for its first line (`BINPRM_BUF_SIZE`).
-const SCRIPT: usize = 256;
+const SCRIPT_LENGTH: usize = 256;
 
 /// The values of [`ChildView::at`]: the phases in which another process or a file system may hold a child.
 const BEFORE: u8 = 0;
@@ -111,7 +111,7 @@ pub(in crate::process) fn spawn(
         parent,
         failure: None,
         at: AtomicU8::new(BEFORE),
-        script: [0; SCRIPT],
+        script: [0; SCRIPT_LENGTH],
         script_length: 0,
     };
     let no_process = |errno| Refusal::plain((Step::NewProcess, errno));
@@ -165,11 +165,11 @@ impl ChildView<'_> {
 fn has_ended(pidfd: &OwnedFd) -> bool {
     let mut ended = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
     // A signal of this thread that ends the wait early only makes it a child like any other.
-    poll(&mut ended, PollTimeout::from(LAST_MOMENTS)).is_ok_and(|ready| ready > 0)
+    poll(&mut ended, PollTimeout::from(END_TIMEOUT)).is_ok_and(|ready| ready > 0)
 }
 
 /// The milliseconds for which the end of a killed child is awaited.
-const LAST_MOMENTS: u8 = 250;
+const END_TIMEOUT: u8 = 250;
 
 /// Returns the array that `execve` needs: a pointer for each string, and a null pointer. Valid as long as `strings`.
 fn pointers<'a>(strings: impl Iterator<Item = &'a CString>) -> Vec<*const c_char> {
@@ -336,7 +336,7 @@ unsafe fn look_for_script(view: &mut ChildView<'_>) {
         let Ok(file) = (unsafe { call(Step::Exec, libc::SYS_openat, arguments) }) else {
             continue;
         };
-        let arguments = [file, address(view.script.as_mut_ptr()), SCRIPT as c_long, 0];
+        let arguments = [file, address(view.script.as_mut_ptr()), SCRIPT_LENGTH as c_long, 0];
         // SAFETY: the kernel writes at most as many bytes as there are. The descriptor is closed with this process.
         let read = unsafe { call(Step::Exec, libc::SYS_read, arguments) };
         view.script_length = read.ok().and_then(|count| usize::try_from(count).ok()).unwrap_or(0);
