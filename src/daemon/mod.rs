@@ -9,9 +9,9 @@
 //! | CHLD | the guard is checked, and processes that children have left behind are reaped ([`children`]) |
 //! | USR1 | every door's statistics are printed to standard output |
 //! | USR2 | every door's inner state is printed |
-//! | HUP | the configuration file and everything that it names are read again ([`reload`]); changes are applied, and every door rolls |
+//! | HUP | the configuration and everything that it names are read again ([`reload`]), and every door rolls |
 //! | TERM, INT | every door drains; at the second signal, requests under way are aborted |
-//! | URG | a new process of the program is given the listening sockets; once it serves, every door drains ([`upgrade`]) |
+//! | URG | a new process is given the listening sockets; once it serves, every door drains ([`upgrade`]) |
 //!
 //! Invariants: a reload is applied as a whole or not at all, and printing ([`output`]) never makes the daemon wait for
 //! a reader. The meaning of all this to a door does not belong here.

@@ -88,8 +88,8 @@ impl Notifier {
         }
     }
 
-    /// Reports the begin of a reload or an upgrade. `Type=notify-reload` requires the time on the monotonic clock with
-    /// it.
+    /// Reports the beginning of a reload or an upgrade, with the time on the monotonic clock, as `Type=notify-reload`
+    /// requires.
     pub(super) fn report_reloading(&mut self) {
         if self.reported == Reported::Nothing {
             return;

@@ -19,7 +19,7 @@
 //!    [`stderr_log`] turns its standard error into log lines, and [`rss`] reads how much memory it uses.
 //! 6. [`kill_sequence::KillSequence`] decides how and when it is ended: input closed, TERM, KILL. A program that is run
 //!    once, for a client, is a [`job::Job`]: all of this with its sources on the loop.
-//! 7. [`child::Child::reap_with_group`] kills the rest of its group, removes it from the list, and only then reaps it.
+//! 7. [`child::Child::reap_with_group`] ends the rest of its group, removes it from the list, and only then reaps it.
 //!
 //! Invariants: a process id is used for signals only while its process is not reaped, because until then the kernel
 //! gives the number to no other process. For this the daemon must call [`claim_children`] before anything else. Every

@@ -10,7 +10,7 @@
 //! **Its end.** When our side is closed, the session gets HUP. A terminal cannot be closed in one direction, so the end
 //! of input is passed on as a person would do it: the terminal is switched to lines, and the end-of-file character is
 //! entered. A program that reads gets one end of file, whatever it has set before. But a program that is already in a
-//! read uses the settings from the begin of that read, and would take the character as an ordinary byte. So its group
+//! read uses the settings that applied when it began, and would take the character as an ordinary byte. So its group
 //! is stopped and continued first, which makes the kernel restart the read. On a busy machine the character may arrive
 //! before that has happened, so a caller enters it [again](END_AGAIN) while the program goes on. Bytes that the program
 //! has not read by then are read as lines: of a line with more than 4,095 bytes the rest is lost, and a byte 4 among

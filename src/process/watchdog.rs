@@ -7,11 +7,11 @@
 //! handled.
 //!
 //! So a thread watches each start. It is woken by a timer that is armed before the clone and disarmed after it, and not
-//! by the starts themselves. At every [`TICK`] it checks the child. After [`MAX_HELD_TICKS`] ticks it kills the child, and
-//! the start fails. A tick at which the child could run, and only waits for its turn on a busy machine, is not counted:
-//! nothing holds it, and another child would fare no better. So that the loop does not stand still for that either,
-//! [`MAX_TICKS`] limits all ticks. Ticks are counted by checks and not by the clock: if the daemon itself was stopped
-//! meanwhile, that is one tick.
+//! by the starts themselves. At every [`TICK`] it checks the child. After [`MAX_HELD_TICKS`] ticks it kills the child,
+//! and the start fails. A tick at which the child could run, and only waits for its turn on a busy machine, is not
+//! counted: nothing holds it, and another child would fare no better. So that the loop does not stand still for that
+//! either, [`MAX_TICKS`] limits all ticks. Ticks are counted by checks and not by the clock: if the daemon itself was
+//! stopped meanwhile, that is one tick.
 //!
 //! **The right process is killed.** The kernel stores the child's pidfd before the starting thread stands still. The
 //! number of that descriptor is valid until that thread closes it, which it cannot do before the end of the start; and

@@ -4,10 +4,10 @@
 //! deadlines over when it goes on, and at the same time answers that came before them. So each turn measures for how
 //! long the loop was away: the part of the time since the previous turn in which it neither waited as intended nor
 //! handled events. If that is longer than [`LATE`], alarms are held back for the same time again. They are held back
-//! for [`HOLD_AFTER_STOP`] if it is longer than [`STOPPED`], or if the poll shows that the process was stopped. In that time
-//! everything that has arrived is read, in as many turns as it takes, and a process that could not go on without the
-//! loop (a worker that has filled its pipe) can catch up. If one poll could not report all events, another poll comes
-//! before alarms go off.
+//! for [`HOLD_AFTER_STOP`] if it is longer than [`STOPPED`], or if the poll shows that the process was stopped. In that
+//! time everything that has arrived is read, in as many turns as it takes, and a process that could not go on without
+//! the loop (a worker that has filled its pipe) can catch up. If one poll could not report all events, another poll
+//! comes before alarms go off.
 //!
 //! Invariant: alarms are held back once and then go off, however late they have become. A loop that never gets enough
 //! processor time is late, and does not stand still.

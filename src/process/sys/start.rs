@@ -398,7 +398,7 @@ unsafe fn connect_stdio(sources: [BorrowedFd<'_>; 3]) -> Result<(), Failure> {
         }
     }
     // This program's own descriptors are close-on-exec, but descriptors that its parent left open in it may not be. A
-    // kernel before 5.11 or a seccomp filter refuses this call, and then a child inherits those, as under any other parent.
+    // kernel before 5.11 or a seccomp filter refuses this call, and then a child inherits those, as from any parent.
     // SAFETY: changes a flag in this process's own table.
     unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     Ok(())
