@@ -44,7 +44,7 @@ pub mod leftovers;
 pub mod limits;
 mod plan;
 mod procfs;
-mod program;
+pub mod program;
 pub mod rss;
 pub mod sandbox;
 pub mod signs;

@@ -18,11 +18,51 @@ use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::stat::{SFlag, stat};
 use nix::unistd::{AccessFlags, faccessat};
 
+use super::failure::{SpawnError, Step};
 use super::plan::{Candidates, Credentials};
 use super::sys;
 
 /// The PATH of `execvp` of the GNU C library when there is no PATH.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
+
+/// The meaning of a program's name: the file that was found, or the files that a child tries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    name: OsString,
+    candidates: Candidates,
+}
+
+impl Program {
+    pub(super) fn new(name: &OsStr, candidates: Candidates) -> Self {
+        Self {
+            name: name.to_owned(),
+            candidates,
+        }
+    }
+
+    pub(super) fn found(name: &OsStr, path: PathBuf) -> Result<Self, SpawnError> {
+        let path = CString::new(path.into_os_string().into_vec());
+        let path = path.map_err(|_| SpawnError::new(Step::Arguments, name, Errno::EINVAL))?;
+        Ok(Self::new(name, Candidates::only(path)))
+    }
+
+    /// Returns the name by which the program was asked for.
+    #[must_use]
+    pub fn name(&self) -> &OsStr {
+        &self.name
+    }
+
+    /// Returns the file that is run if it is known already, or else the first file that is tried. A relative path
+    /// begins in the child's working directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.candidates.first()
+    }
+
+    pub(super) const fn candidates(&self) -> &Candidates {
+        &self.candidates
+    }
+}
 
 /// The settings that the meaning of a program's name depends on.
 #[derive(Debug, Clone)]
@@ -140,6 +180,39 @@ impl Finder {
             Some(credentials) => sys::with_rights_of(credentials, &look).unwrap_or_else(|_| look()),
             None => look(),
         }
+    }
+}
+
+/// The look-up of names as a [`Spawner`](super::spawn::Spawner) does it, independent of the spawner's life.
+#[derive(Debug, Clone)]
+pub struct Lookup(Finder);
+
+/// The meaning of a name: one file, by two of its paths.
+#[derive(Debug)]
+pub struct Found {
+    /// The path at which it was found: see [`Spawner::find`](super::spawn::Spawner::find).
+    pub program: Program,
+    /// The path without links: see [`Spawner::find_real`](super::spawn::Spawner::find_real).
+    pub target: Program,
+}
+
+impl Lookup {
+    pub(super) const fn new(finder: Finder) -> Self {
+        Self(finder)
+    }
+
+    /// Looks a name up. Waits for the file system.
+    ///
+    /// # Errors
+    /// There is no such file, or none that may be run, at [`Step::Lookup`].
+    pub fn look(&self, name: &OsStr) -> Result<Found, SpawnError> {
+        let program = self.0.resolve(name);
+        let target = program.and_then(|program| Ok((program, self.0.resolve_links(name)?)));
+        let (program, target) = target.map_err(|errno| SpawnError::new(Step::Lookup, name, errno))?;
+        Ok(Found {
+            program: Program::found(name, program)?,
+            target: Program::found(name, target)?,
+        })
     }
 }
 

@@ -27,8 +27,8 @@ use nix::unistd::{Gid, Pid, Uid, getegid, geteuid};
 use super::child::{Child, PidFd};
 use super::failure::{Cause, SpawnError, Step};
 use super::limits::LimitSetting;
-use super::plan::{Candidates, Credentials, Plan};
-use super::program::{Finder, Search, errno_of, interpreter};
+use super::plan::{Credentials, Plan};
+use super::program::{Finder, Lookup, Program, Search, errno_of, interpreter};
 use super::sandbox;
 use super::signs;
 use super::spec::{Command, ProcessSpec, SpawnContext};
@@ -51,37 +51,6 @@ pub struct SpawnDefaults {
     pub watchdog: Watchdog,
 }
 
-/// The meaning of a program's name: the file that was found, or the files that a child tries.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Program {
-    name: OsString,
-    candidates: Candidates,
-}
-
-impl Program {
-    fn found(name: &OsStr, path: PathBuf) -> Result<Self, SpawnError> {
-        let path = CString::new(path.into_os_string().into_vec());
-        let path = path.map_err(|_| SpawnError::new(Step::Arguments, name, Errno::EINVAL))?;
-        Ok(Self {
-            name: name.to_owned(),
-            candidates: Candidates::only(path),
-        })
-    }
-
-    /// Returns the name by which the program was asked for.
-    #[must_use]
-    pub fn name(&self) -> &OsStr {
-        &self.name
-    }
-
-    /// Returns the file that is run if it is known already, or else the first file that is tried. A relative path
-    /// begins in the child's working directory.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        self.candidates.first()
-    }
-}
-
 /// Looks the program of a process up, by the PATH and with the rights that the process would have.
 ///
 /// # Errors
@@ -101,35 +70,6 @@ pub fn may_read(spec: &ProcessSpec, file: &Path) -> Result<(), Errno> {
     match Spawner::new(&spec.context, &SpawnDefaults::default()) {
         Ok(spawner) => spawner.finder.may_read(file),
         Err(_) => Ok(()),
-    }
-}
-
-/// The look-up of names as a [`Spawner`] does it, independent of the spawner's life.
-#[derive(Debug, Clone)]
-pub struct Lookup(Finder);
-
-/// The meaning of a name: one file, by two of its paths.
-#[derive(Debug)]
-pub struct Found {
-    /// The path at which it was found: see [`Spawner::find`].
-    pub program: Program,
-    /// The path without links: see [`Spawner::find_real`].
-    pub target: Program,
-}
-
-impl Lookup {
-    /// Looks a name up. Waits for the file system.
-    ///
-    /// # Errors
-    /// There is no such file, or none that may be run, at [`Step::Lookup`].
-    pub fn look(&self, name: &OsStr) -> Result<Found, SpawnError> {
-        let program = self.0.resolve(name);
-        let target = program.and_then(|program| Ok((program, self.0.resolve_links(name)?)));
-        let (program, target) = target.map_err(|errno| SpawnError::new(Step::Lookup, name, errno))?;
-        Ok(Found {
-            program: Program::found(name, program)?,
-            target: Program::found(name, target)?,
-        })
     }
 }
 
@@ -202,17 +142,14 @@ impl Spawner {
     pub fn named(&self, name: &OsStr) -> Result<Program, SpawnError> {
         let text = CString::new(name.as_bytes());
         let text = text.map_err(|_| SpawnError::new(Step::Arguments, name, Errno::EINVAL))?;
-        Ok(Program {
-            name: name.to_owned(),
-            candidates: self.finder.search.candidates(text),
-        })
+        Ok(Program::new(name, self.finder.search.candidates(text)))
     }
 
     /// Returns a value that looks names up as [`find`](Self::find) and [`find_real`](Self::find_real) do, on any
     /// thread, because that waits for the file system.
     #[must_use]
     pub fn lookup(&self) -> Lookup {
-        Lookup(self.finder.clone())
+        Lookup::new(self.finder.clone())
     }
 
     /// Finds the file that a name means, by the child's PATH, from its directory and with its rights. Waits for the
@@ -296,7 +233,7 @@ impl Spawner {
         let (registration, entrance) = self.watch_list.register(!self.leave_background);
         let sign = registration.sign();
         let plan = Plan {
-            program: &program.candidates,
+            program: program.candidates(),
             argv,
             environment: &self.environment,
             signals: self.signals,

@@ -120,9 +120,7 @@ mod tests {
         assert!(copied.len() < own.len(), "{} of {}", copied.len(), own.len());
         let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
         let mut listing = Command::new(path);
-        listing
-            .arg0("copy")
-            .args(["--list", "the_copy_is_the_loaded_part"]);
+        listing.arg0("copy").args(["--list", "the_copy_is_the_loaded_part"]);
         nix::fcntl::fcntl(&copy, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
         let output = listing.output().unwrap();
         assert!(String::from_utf8_lossy(&output.stdout).contains("1 test"), "{output:?}");

@@ -18,7 +18,7 @@ use super::connection::Connection;
 use super::permits::{Fit, Unfit};
 use super::{ExecDoor, ExecSource};
 use crate::process::failure::SpawnError;
-use crate::process::spawn::{Found, Lookup};
+use crate::process::program::{Found, Lookup};
 use crate::process::spec::Command;
 use crate::reactor::helper::{Mailbox, Sender};
 use crate::reactor::{Context, Key, SourceKind};

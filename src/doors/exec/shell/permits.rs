@@ -13,7 +13,7 @@ use crate::net::conn::Conn;
 use crate::net::listener::Listener;
 use crate::net::origin::Origin;
 use crate::process::failure::SpawnError;
-use crate::process::spawn::{Found, Program};
+use crate::process::program::{Found, Program};
 
 /// Why a program is not run.
 #[derive(Debug)]
