@@ -18,11 +18,11 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use super::descendants::Tree;
 use super::exit_status::ExitStatus;
 use super::leftovers::{self, Left};
 use super::sys::{self, Wait};
 use super::terminal;
+use super::tree::Tree;
 use super::watch_list::Registration;
 
 /// A descriptor that stands for a process and is readable once that process has exited. A mio source, to be registered

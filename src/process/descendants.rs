@@ -1,4 +1,4 @@
-//! The descendants of children, and the orphans that children leave behind, wherever these have moved to.
+//! The orphans that children leave behind, wherever these have moved to.
 //!
 //! A process that leaves its group or its session (`timeout`, a shell with job control, `setsid`) is not reached by a
 //! signal to its parent's group. While its ancestors live it is found as their descendant ([`Tree`]). When its parent
@@ -18,7 +18,6 @@
 //! take at most a twentieth of the time.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::AsFd;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -31,6 +30,7 @@ use super::control_group::Leaves;
 use super::procfs::{self, Stat};
 use super::signs::{Instance, Readings, Sign};
 use super::sys;
+use super::tree::Tree;
 use super::watch_list::{ChildRegistry, Table};
 
 /// The times that an orphan has to end when it is asked to: ordinarily, and at the daemon's own end.
@@ -42,7 +42,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 const SCAN_INTERVAL: Duration = Duration::from_millis(20);
 /// The share of the time that scans may take: one part in this number.
 const SCAN_SHARE: u32 = 20;
-/// The most processes that are examined, killed or reaped at once. The others become orphans, or wait for another turn.
+/// The most processes that are examined or reaped at once. The others wait for another turn.
 const MAX_PER_SCAN: usize = 256;
 /// The number of times that an empty environment is read before its process is taken for one without a sign. A process
 /// has no environment in the middle of an exec.
@@ -59,53 +59,6 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 pub fn become_reaper() -> nix::Result<()> {
     nix::sys::prctl::set_child_subreaper(true)
 }
-
-// ---- trees -----------------------------------------------------------------------------------------------------
-
-/// The descendants of a process, as they were at one moment.
-#[derive(Debug, Default)]
-pub(super) struct Tree(Vec<(i32, Stat)>);
-
-impl Tree {
-    /// Reads the descendants of a process. For a process without children this takes a few system calls.
-    pub(super) fn below(root: Pid) -> Self {
-        let (mut tree, mut from) = (Vec::new(), 0);
-        let mut parents = vec![root.as_raw()];
-        while let Some(parent) = parents.get(from).copied()
-            && tree.len() < MAX_PER_SCAN
-        {
-            from += 1;
-            let room = MAX_PER_SCAN.saturating_sub(tree.len());
-            for child in procfs::children(parent).unwrap_or_default().into_iter().take(room) {
-                if let Some(stat) = procfs::stat(child).filter(|stat| !stat.has_ended) {
-                    tree.push((child, stat));
-                    parents.push(child);
-                }
-            }
-        }
-        Self(tree)
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Kills the members that are still the same processes.
-    pub(super) fn kill(&self) {
-        for (pid, was) in &self.0 {
-            // The descriptor stands for one process even if its id is reused. Whether it is the right one is checked
-            // next.
-            let Ok(process) = sys::pidfd_open(Pid::from_raw(*pid)) else {
-                continue;
-            };
-            if procfs::stat(*pid).is_some_and(|stat| stat.started == was.started) {
-                let _ = sys::signal(process.as_fd(), Signal::SIGKILL);
-            }
-        }
-    }
-}
-
-// ---- orphans ---------------------------------------------------------------------------------------------------
 
 /// The children of this process that it has not started.
 #[derive(Debug)]

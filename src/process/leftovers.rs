@@ -8,9 +8,9 @@
 
 use nix::unistd::{Pid, getpid, getsid};
 
-use super::descendants::Tree;
 use super::guard;
 use super::procfs;
+use super::tree::Tree;
 use super::watch_list::Registration;
 
 /// The most children of the daemon that are examined.

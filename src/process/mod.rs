@@ -55,6 +55,7 @@ mod stdio;
 pub mod successor;
 mod sys;
 pub mod terminal;
+mod tree;
 pub mod watch_list;
 pub mod watchdog;
 
