@@ -144,7 +144,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => return refusal::print(command, error, exit_codes::codes_in(command, &line.words), form),
     };
     let codes = exit_codes(&cli);
-    let role = Role::of(cli.command.as_ref());
+    let role = Role::for_command(cli.command.as_ref());
     let (log, settings) = logging::start(cli.log, env::var_os(logging::VARIABLE), role.default_levels());
     for word in line.surplus {
         let what = format!(
@@ -178,7 +178,7 @@ enum Role {
 }
 
 impl Role {
-    const fn of(command: Option<&Command>) -> Self {
+    const fn for_command(command: Option<&Command>) -> Self {
         match command {
             None | Some(Command::Pool(_) | Command::Exec(_) | Command::Named(_)) => Role::Door,
             Some(Command::Run(_)) => Role::Services,

@@ -125,7 +125,7 @@ fn read_group(group: &Group<'_>, program: Program, found: &mut Collected<'_>) ->
         report.add(group.name.span().start, text);
     }
     let section = Section {
-        of: match program {
+        suffix: match program {
             Program::Words => String::new(),
             // The name of the command may be anywhere among its keys, so the message names it.
             Program::Path => format!(" (in the command {})", Quoted(name)),

@@ -22,9 +22,9 @@ pub(super) fn contents(path: &Path) -> Result<(String, Vec<u8>), Error> {
     let name = path.display().to_string();
     match read(path) {
         Ok(bytes) => Ok((name, bytes)),
-        Err(Refusal { what, remedy, .. }) => Err(Error::new(
+        Err(Refusal { cause, remedy, .. }) => Err(Error::new(
             Blame::Operator,
-            format_args!("cannot read {name}: {what}"),
+            format_args!("cannot read {name}: {cause}"),
             remedy,
         )),
     }
@@ -32,7 +32,7 @@ pub(super) fn contents(path: &Path) -> Result<(String, Vec<u8>), Error> {
 
 /// The reason why a file is not read.
 pub(super) struct Refusal {
-    pub(super) what: String,
+    pub(super) cause: String,
     pub(super) remedy: &'static str,
     /// True if there is no file of that name.
     pub(super) is_missing: bool,
@@ -41,7 +41,7 @@ pub(super) struct Refusal {
 impl From<io::Error> for Refusal {
     fn from(error: io::Error) -> Self {
         Refusal {
-            what: error_text(&error),
+            cause: error_text(&error),
             remedy: "check the path and the permissions",
             is_missing: error.kind() == io::ErrorKind::NotFound,
         }
@@ -64,7 +64,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, Refusal> {
     }
     if metadata.len().max(bytes.len() as u64) > LARGEST {
         return Err(Refusal {
-            what: format!("it is larger than {LARGEST_IN_WORDS}"),
+            cause: format!("it is larger than {LARGEST_IN_WORDS}"),
             remedy: "name the configuration file",
             is_missing: false,
         });
@@ -73,7 +73,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, Refusal> {
 }
 
 fn refuse_other_kinds(kind: FileType) -> Result<(), Refusal> {
-    let (what, remedy) = match () {
+    let (cause, remedy) = match () {
         () if kind.is_file() => return Ok(()),
         () if kind.is_dir() => ("it is a directory", "name the file in it"),
         () if kind.is_fifo() => (
@@ -84,7 +84,7 @@ fn refuse_other_kinds(kind: FileType) -> Result<(), Refusal> {
         () => ("it is a device", "name a regular file"),
     };
     Err(Refusal {
-        what: what.to_owned(),
+        cause: cause.to_owned(),
         remedy,
         is_missing: false,
     })

@@ -13,9 +13,9 @@ pub(super) enum ReadAs {
 /// The apparent kind of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ForeignFile {
-    /// The end of the sentence "it looks like".
-    pub(super) what: &'static str,
-    /// The advice what to do.
+    /// The kind, as the end of the sentence "it looks like".
+    pub(super) kind: &'static str,
+    /// The remedy.
     pub(super) remedy: &'static str,
 }
 
@@ -33,8 +33,8 @@ impl ReadAs {
 impl ForeignFile {
     /// Returns the one message about the file `name`.
     pub(super) fn message(self, name: &str, read_as: ReadAs) -> String {
-        let (read_as, ForeignFile { what, remedy }) = (read_as.words(name), self);
-        format!("{name}:1:1: this is read as {read_as}, and looks like {what}; {remedy}")
+        let (read_as, ForeignFile { kind, remedy }) = (read_as.words(name), self);
+        format!("{name}:1:1: this is read as {read_as}, and looks like {kind}; {remedy}")
     }
 }
 
@@ -53,8 +53,8 @@ pub(super) fn unknown(name: &str, bytes: &[u8], read_as: ReadAs) -> Option<Strin
     ))
 }
 
-const fn foreign(what: &'static str, remedy: &'static str) -> ForeignFile {
-    ForeignFile { what, remedy }
+const fn foreign(kind: &'static str, remedy: &'static str) -> ForeignFile {
+    ForeignFile { kind, remedy }
 }
 
 const OTHER_FILE: &str = "name the file that describes the services";
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_file_is_recognized_by_its_beginning() {
-        for (text, what) in [
+        for (text, kind) in [
             (&b"\x7fELF\x02\x01\x01\0"[..], "a program (ELF)"),
             (b"\x1f\x8b\x08\0", "a compressed file (gzip)"),
             (b"\xff\xfe[\0p\0", "text in UTF-16"),
@@ -278,13 +278,13 @@ mod tests {
                 "a list of variables, as in /etc/default",
             ),
         ] {
-            let own = if what == "a torc.cfg" {
+            let own = if kind == "a torc.cfg" {
                 ReadAs::Toml
             } else {
                 ReadAs::Torc
             };
-            let found = recognize(text, own).map(|foreign| foreign.what);
-            assert_eq!(found, Some(what), "{:?}", String::from_utf8_lossy(text));
+            let found = recognize(text, own).map(|foreign| foreign.kind);
+            assert_eq!(found, Some(kind), "{:?}", String::from_utf8_lossy(text));
         }
     }
 

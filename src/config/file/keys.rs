@@ -27,14 +27,14 @@ pub(super) struct Section<'t, 'i> {
     /// Its keys.
     pub(super) table: &'t DeTable<'i>,
     /// A text appended to messages about unreadable values, where no header near the value shows the service.
-    pub(super) of: String,
+    pub(super) suffix: String,
 }
 
 impl<'t, 'i> Section<'t, 'i> {
     /// Creates the section of a service with a header.
     pub(super) const fn new(name: &'t Spanned<DeString<'i>>, table: &'t DeTable<'i>) -> Self {
-        let of = String::new();
-        Self { name, table, of }
+        let suffix = String::new();
+        Self { name, table, suffix }
     }
 }
 
@@ -94,7 +94,7 @@ impl<'t, 'i> Keys<'t, 'i> {
             keys.readable.extend(readable.map(|value| (key.clone(), value)));
             keys.unread += mistakes.len();
             for (offset, text) in mistakes {
-                report.add(offset, format!("{name}: {text}{}", section.of));
+                report.add(offset, format!("{name}: {text}{}", section.suffix));
             }
         }
         let spec = deserialize(keys.readable.clone()).unwrap_or_else(|error| {

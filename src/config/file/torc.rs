@@ -84,7 +84,9 @@ fn open(file: &str, open: &[String]) -> Result<Opened, String> {
     };
     match read {
         Ok((name, read)) => Ok(Opened::Text(name, bytes::text(&read).into_owned())),
-        Err((place, Refusal { what, remedy, .. })) => Err(format!("cannot read {}: {what}; {remedy}", place.display())),
+        Err((place, Refusal { cause, remedy, .. })) => {
+            Err(format!("cannot read {}: {cause}; {remedy}", place.display()))
+        }
     }
 }
 

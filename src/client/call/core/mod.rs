@@ -440,9 +440,9 @@ impl Call {
 }
 
 impl Running {
-    fn send(&mut self, what: impl FnOnce(&mut Outgoing)) {
+    fn send(&mut self, change: impl FnOnce(&mut Outgoing)) {
         if let Some(outgoing) = &mut self.outgoing {
-            what(outgoing);
+            change(outgoing);
         }
     }
 }
