@@ -14,6 +14,7 @@ mod journal;
 mod on_request;
 pub mod pattern;
 pub mod pool;
+mod run;
 mod standstill;
 pub mod waiters;
 

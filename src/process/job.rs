@@ -227,7 +227,7 @@ impl Job {
     }
 
     /// Its streams are not wanted any more.
-    pub fn forsake(&mut self) {
+    pub fn close_streams(&mut self) {
         self.end_input();
         (self.child.stdout, self.child.stderr) = (None, None);
     }

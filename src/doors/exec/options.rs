@@ -1,8 +1,8 @@
 //! What an exec door is told: every number decided, every default applied, nothing left to look up.
 
+pub use super::core::client::Policy;
 pub use super::core::permits::{Clients, Programs};
 pub use super::core::protocol::Protocol;
-pub use super::core::run::Policy;
 use crate::doors::front::options::{DescriptorNeeds, FrontOptions};
 use crate::net::addr::ListenAddr;
 use crate::process::spec::SpawnContext;

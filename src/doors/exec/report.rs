@@ -4,8 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::core::arguments::Arguments;
+use super::core::client::Refusal;
 use super::core::counters::{Counters, Traffic};
-use super::core::run::Refusal;
 use crate::amount;
 use crate::doors::dump::{ProcessView, process};
 use crate::doors::on_request::{self, Times};

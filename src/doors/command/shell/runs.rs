@@ -303,7 +303,7 @@ impl CommandDoor {
 
     pub(super) fn forsake(&mut self, id: RunId) {
         if let Some(job) = self.runs.get_mut(&id).and_then(|run| run.job.as_mut()) {
-            job.forsake();
+            job.close_streams();
         }
     }
 

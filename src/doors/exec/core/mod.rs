@@ -14,12 +14,12 @@
 //!   one that is being ended, whose deadlines are those of its ending.
 
 pub mod arguments;
+pub mod client;
 pub mod counters;
 pub mod lookups;
 pub mod permits;
 pub mod protocol;
 pub mod reply;
 pub mod request;
-pub mod run;
 pub mod sockproc;
 pub mod trailer;

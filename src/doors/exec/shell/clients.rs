@@ -7,8 +7,9 @@ use log::Level;
 use mio::Interest;
 
 use super::super::core::arguments::Arguments;
+use super::super::core::client::{Client, ClientEvent, ClientState, Refusal};
 use super::super::core::reply::{Outcome, Output};
-use super::super::core::run::{Cause, Event, Refusal, Run, State};
+
 use super::super::report::{self, Topic};
 use super::connection::{Bytes, Connection};
 use super::lookups::{self, Looked};
@@ -16,6 +17,7 @@ use super::permits::may_run_anything;
 use super::signals::Signals;
 use super::{ExecDoor, ExecSource};
 use crate::buffer::Buffer;
+use crate::doors::run::{EndCause, RunEvent};
 use crate::doors::standstill::{self, Watch};
 use crate::net::conn::{CloseStep, Conn, LingerLimits};
 use crate::net::limits::Full;
@@ -80,7 +82,7 @@ impl ExecDoor {
             conn,
             origin,
             accepted: cx.now(),
-            run: Run::new(self.options.policy, cx.now()),
+            client: Client::new(self.options.policy, cx.now()),
             reader: self.options.protocol.reader(self.options.max_arguments),
             encoder: self.options.protocol.encoder(),
             alarm: Alarm::default(),
@@ -134,7 +136,7 @@ impl ExecDoor {
         };
         connection.conn.note(readiness);
         if readiness.hung_up {
-            self.tell(cx, key, Event::Gone);
+            self.tell(cx, key, ClientEvent::Gone);
         }
         self.pump(cx, key);
     }
@@ -143,40 +145,46 @@ impl ExecDoor {
         if let Some(connection) = self.connections.get_mut(key) {
             cx.alarm_fired(&mut connection.alarm);
             if connection.conn.close_deadline().is_some_and(|until| until <= cx.now()) {
-                return self.tell(cx, key, Event::Left);
+                return self.tell(cx, key, ClientEvent::Left);
             }
             self.look_at_the_clock(cx, key);
-            self.tell(cx, key, Event::Tick);
+            self.tell(cx, key, ClientEvent::Tick);
             self.pump(cx, key);
         }
     }
 
     /// Counts an event of a connection that was in the state `before`, and logs it where it is worth a line.
-    pub(super) fn count_event(&mut self, cx: &mut Context<'_>, key: Key, before: State, event: Event) {
+    pub(super) fn count_event(&mut self, cx: &mut Context<'_>, key: Key, before: ClientState, event: ClientEvent) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let (origin, after) = (connection.origin.clone(), connection.run.state());
+        let (origin, after) = (connection.origin.clone(), connection.client.state());
         if after == before {
             return;
         }
         match (before, event) {
-            (_, Event::Arguments) => {
+            (_, ClientEvent::Arguments) => {
                 self.counters.total += 1;
                 connection.asked = Some(cx.now());
             }
-            (State::Starting | State::Running { .. } | State::Ending { .. }, Event::Gone) => {
-                self.counters.vanished += 1
-            }
-            (State::Remains { .. } | State::Answered { .. }, Event::Tick) => {
+            (ClientState::Served { run, .. }, ClientEvent::Gone) if !run.has_exited() => self.counters.vanished += 1,
+            (ClientState::Remains { .. } | ClientState::Answered { .. }, ClientEvent::Tick) => {
                 self.counters.unread += 1;
                 let line = format_args!("{origin} has left its answer unread for --write-timeout, and is let go");
                 self.note(cx, Level::Warn, Topic::Unread, line);
             }
             _ => {}
         }
-        if after != before && !matches!(event, Event::Progress | Event::OutputOver(_)) {
-            self.trace(key, format_args!("{event:?}, now {}", super::state_name(after)));
+        if after != before
+            && !matches!(
+                event,
+                ClientEvent::Progress | ClientEvent::Program(RunEvent::OutputOver)
+            )
+        {
+            match event {
+                ClientEvent::Program(event) => self.trace(key, format_args!("{event:?}, now {}", after.name())),
+                event => self.trace(key, format_args!("{event:?}, now {}", after.name())),
+            }
         }
     }
 
@@ -218,16 +226,16 @@ impl ExecDoor {
     }
 
     /// Logs and counts the reason for which a running program is ended.
-    pub(super) fn log_cause(&mut self, cx: &mut Context<'_>, key: Key, cause: Cause) {
+    pub(super) fn log_cause(&mut self, cx: &mut Context<'_>, key: Key, cause: EndCause) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
         connection.unread_at_timeout =
-            cause == Cause::Timeout && connection.conn.unwritten() >= self.options.max_buffer;
+            cause == EndCause::Timeout && connection.conn.unwritten() >= self.options.max_buffer;
         let origin = connection.origin.clone();
         let program = report::command(&connection.arguments, self.options.log_arguments);
         let (level, topic, why) = match cause {
-            Cause::Timeout => {
+            EndCause::Timeout => {
                 self.counters.timed_out += 1;
                 let why = match connection.unread_at_timeout {
                     false => "its --timeout is over",
@@ -235,14 +243,14 @@ impl ExecDoor {
                 };
                 (Level::Warn, Topic::Timeout, why)
             }
-            Cause::Standstill => (Level::Warn, Topic::Standstill, standstill::CAUSE),
-            Cause::Overflow => {
+            EndCause::Standstill => (Level::Warn, Topic::Standstill, standstill::CAUSE),
+            EndCause::Overflow => {
                 self.counters.overflown += 1;
                 (Level::Warn, Topic::Overflow, "its output is longer than --max-output")
             }
-            Cause::Wrong(_) => (Level::Warn, Topic::Refusal, "what its client sends is no input"),
-            Cause::Stop => (Level::Warn, Topic::Stop, "the door closes (--stop-timeout)"),
-            Cause::Vanished => (Level::Info, Topic::Vanished, "its client has gone"),
+            EndCause::Invalid => (Level::Warn, Topic::Refusal, "what its client sends is no input"),
+            EndCause::Stop => (Level::Warn, Topic::Stop, "the door closes (--stop-timeout)"),
+            EndCause::Deserted => (Level::Info, Topic::Vanished, "its client has gone"),
         };
         self.note(cx, level, topic, format_args!("{origin}: {program} is ended: {why}"));
     }
@@ -259,7 +267,7 @@ impl ExecDoor {
         }
         let may_send = connection.conn.end().is_none() && !connection.reader.is_complete();
         if connection.conn.begin_close(may_send, LINGER, cx.now()) == CloseStep::Done {
-            self.tell(cx, key, Event::Left);
+            self.tell(cx, key, ClientEvent::Left);
         }
     }
 

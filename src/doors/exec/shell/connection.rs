@@ -6,15 +6,16 @@
 use std::time::{Duration, Instant};
 
 use super::super::core::arguments::Arguments;
+use super::super::core::client::{Client, ClientEvent, ClientState};
 use super::super::core::protocol::{Reader, ReplyEncoder};
 use super::super::core::reply::{self, LONGEST, MOST_PAIRS, Output, Pairs, Scratch};
 use super::super::core::request::{End, Found, Wrong};
-use super::super::core::run::{Event, Run, State};
 use super::super::core::sockproc::Kept;
 use super::lookups::Looked;
 use super::signals::Signals;
 use crate::buffer::Buffer;
 use crate::doors::dump::who;
+use crate::doors::run::RunEvent;
 use crate::doors::standstill::Watch;
 use crate::net::conn::{CloseStep, Conn, Received, Sent};
 use crate::net::origin::Origin;
@@ -33,7 +34,7 @@ pub(super) enum Moved {
     /// Something was moved; there may be more.
     Some,
     /// The connection's [`Run`] must be told of this event.
-    Event(Event),
+    Event(ClientEvent),
 }
 
 #[derive(Debug)]
@@ -41,7 +42,7 @@ pub(super) struct Connection {
     pub(super) conn: Conn,
     pub(super) origin: Origin,
     pub(super) accepted: Instant,
-    pub(super) run: Run,
+    pub(super) client: Client,
     pub(super) reader: Reader,
     pub(super) encoder: ReplyEncoder,
     pub(super) alarm: Alarm,
@@ -97,16 +98,20 @@ impl Connection {
     /// a part of a pair for a broken one. The end of this side goes with the last bytes, because a client may take an
     /// answer for broken if it has read all bytes and finds no end.
     pub(super) fn write_client(&mut self) -> Moved {
-        let is_last = matches!(self.run.state(), State::Answered { .. });
+        let is_last = matches!(self.client.state(), ClientState::Answered { .. });
         let first_unit = |wire: &[u8]| reply::units(wire).next().map_or(0, <[u8]>::len);
         match self.conn.flush_messages(first_unit, is_last) {
             Sent::Bytes(count) => {
                 self.watch.sent(count);
                 let is_flushed = self.conn.unwritten() == 0 && is_last;
-                Moved::Event(if is_flushed { Event::Flushed } else { Event::Progress })
+                Moved::Event(if is_flushed {
+                    ClientEvent::Flushed
+                } else {
+                    ClientEvent::Progress
+                })
             }
             Sent::Nothing => Moved::Nothing,
-            Sent::Failed => Moved::Event(Event::Gone),
+            Sent::Failed => Moved::Event(ClientEvent::Gone),
         }
     }
 
@@ -118,40 +123,40 @@ impl Connection {
             return match self.conn.go_on_closing() {
                 CloseStep::Waiting => Moved::Nothing,
                 CloseStep::MoreLater => Moved::Some,
-                CloseStep::Done => Moved::Event(Event::Left),
+                CloseStep::Done => Moved::Event(ClientEvent::Left),
             };
         }
         let waits = !self.input.is_empty() && !self.reader.is_complete();
         let growth = if waits { self.growth } else { usize::MAX };
-        if growth == 0 || self.run.state() == State::Starting {
+        if growth == 0 || self.client.is_starting() {
             return Moved::Nothing;
         }
         let room = buffer.len().min(max_buffer).min(growth);
         match self.conn.read(buffer.get_mut(..room).unwrap_or_default()) {
             Received::Nothing => Moved::Nothing,
-            Received::Bytes(count) if waits && self.run.listens() => {
+            Received::Bytes(count) if waits && self.client.is_listening() => {
                 self.growth -= count;
                 self.take(buffer.get(..count).unwrap_or_default())
             }
-            Received::Bytes(count) if self.run.listens() => self.take(buffer.get(..count).unwrap_or_default()),
+            Received::Bytes(count) if self.client.is_listening() => self.take(buffer.get(..count).unwrap_or_default()),
             Received::Bytes(_) => Moved::Some,
             Received::End => self.client_ends(),
-            Received::Failed => Moved::Event(Event::Gone),
+            Received::Failed => Moved::Event(ClientEvent::Gone),
         }
     }
 
     /// Handles the end of the client's side.
     fn client_ends(&mut self) -> Moved {
-        if !self.run.listens() {
-            return Moved::Event(Event::Left);
+        if !self.client.is_listening() {
+            return Moved::Event(ClientEvent::Left);
         }
         match self.reader.end() {
-            End::Nothing => Moved::Event(Event::Left),
-            End::Unfinished => Moved::Event(Event::Wrong(Wrong::Unfinished)),
+            End::Nothing => Moved::Event(ClientEvent::Left),
+            End::Unfinished => Moved::Event(ClientEvent::Wrong(Wrong::Unfinished)),
             End::Arguments(arguments) => {
                 self.arguments = arguments;
                 self.input_ends = true;
-                Moved::Event(Event::Arguments)
+                Moved::Event(ClientEvent::Arguments)
             }
             End::Clean => {
                 self.input_ends = true;
@@ -174,10 +179,10 @@ impl Connection {
                 Found::Signal(signal) => self.signals.keep(signal),
                 Found::Arguments(arguments) => {
                     self.arguments = arguments;
-                    event = Some(Event::Arguments);
+                    event = Some(ClientEvent::Arguments);
                 }
                 // The arguments came in the same read: they are not run for the sake of what follows them.
-                Found::Wrong(wrong) => return Moved::Event(Event::Wrong(wrong)),
+                Found::Wrong(wrong) => return Moved::Event(ClientEvent::Wrong(wrong)),
             }
         }
         event.map_or(Moved::Some, Moved::Event)
@@ -256,11 +261,11 @@ impl Connection {
                 }
                 match self.encoder.output(from, come, self.conn.output_mut()) {
                     Kept::All | Kept::CutAgain => Moved::Some,
-                    Kept::Cut => Moved::Event(Event::Overflow),
+                    Kept::Cut => Moved::Event(ClientEvent::Program(RunEvent::Overflow)),
                 }
             }
             job::Moved::Nothing => Moved::Nothing,
-            job::Moved::Over => Moved::Event(Event::OutputOver(from)),
+            job::Moved::Over => Moved::Event(ClientEvent::Program(RunEvent::OutputOver)),
         }
     }
 
@@ -273,14 +278,14 @@ impl Connection {
         let written = match self.conn.write_messages(&[first, second]) {
             Sent::Bytes(written) => written,
             Sent::Nothing => 0,
-            Sent::Failed => return Moved::Event(Event::Gone),
+            Sent::Failed => return Moved::Event(ClientEvent::Gone),
         };
         pairs.rest(written, self.conn.output_mut());
         match written {
             0 => Moved::Some,
             _ => {
                 self.watch.sent(written);
-                Moved::Event(Event::Progress)
+                Moved::Event(ClientEvent::Progress)
             }
         }
     }

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use super::super::report::{self, ConnectionView};
+use super::ExecDoor;
 use super::connection::Connection;
-use super::{ExecDoor, state_name};
 use crate::doors::dump::{Dump, FIRST_PROCESSES, ProcessView};
 use crate::process::rss::Survey;
 use crate::reactor::Key;
@@ -28,7 +28,7 @@ impl ExecDoor {
         let (to_program, to_client) = held(it);
         ConnectionView {
             number: key.slot(),
-            state: state_name(it.run.state()),
+            state: it.client.state().name(),
             process: it.program.as_ref().map(|program| ProcessView {
                 pid: program.pid().as_raw(),
                 age: now.saturating_duration_since(program.started()),

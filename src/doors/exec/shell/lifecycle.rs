@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::super::core::client::{ClientEvent, ClientState};
 use super::super::core::counters::{Counters, Traffic};
-use super::super::core::run::{Event, State};
 use super::super::options::Options;
 use super::lookups::Desk;
 use super::permits::check_listeners;
@@ -109,7 +109,7 @@ impl ExecDoor {
             let by = cx.now() + LAST_WORDS;
             for key in self.keys() {
                 if let Some(connection) = self.connections.get_mut(key) {
-                    connection.run.hasten(by);
+                    connection.client.hasten(by);
                     self.pump(cx, key);
                 }
             }
@@ -131,17 +131,17 @@ impl ExecDoor {
 
     pub(super) fn stop_timeout(&mut self, cx: &mut Context<'_>) {
         if self.closing.time_is_up(cx, &self.options.front.name) {
-            self.tell_everybody(cx, Event::Stop);
+            self.tell_everybody(cx, ClientEvent::Stop);
         }
     }
 
     pub(in crate::doors::exec) fn hurry_everybody(&mut self, cx: &mut Context<'_>) {
         self.listening.close();
         self.closing.hurry(cx);
-        self.tell_everybody(cx, Event::Hurry);
+        self.tell_everybody(cx, ClientEvent::Abort);
     }
 
-    fn tell_everybody(&mut self, cx: &mut Context<'_>, event: Event) {
+    fn tell_everybody(&mut self, cx: &mut Context<'_>, event: ClientEvent) {
         for key in self.keys() {
             self.tell(cx, key, event);
             self.pump(cx, key);
@@ -150,8 +150,8 @@ impl ExecDoor {
 
     pub(in crate::doors::exec) fn is_over(&self) -> bool {
         // Who has been told everything, and sends on, does not hold up the end.
-        let parts = |state| state == State::Parting;
-        !self.closing.is_far() && self.connections.iter().all(|(_, it)| parts(it.run.state()))
+        let parts = |state| state == ClientState::Closing;
+        !self.closing.is_far() && self.connections.iter().all(|(_, it)| parts(it.client.state()))
     }
 
     fn keys(&self) -> Vec<Key> {

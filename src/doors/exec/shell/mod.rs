@@ -26,14 +26,15 @@ use std::time::Instant;
 
 use log::Level;
 
+use super::core::client::{ClientAction, ClientEvent};
 use super::core::counters::{Counters, Traffic};
 use super::core::reply::Output;
-use super::core::run::{Action, Event, State};
 use super::options::Options;
 use super::report::{self, Topic};
 use crate::doors::closing::Closing;
 use crate::doors::journal::Journal;
 use crate::doors::on_request::Times;
+use crate::doors::run::{RunEvent, RunStep};
 use crate::doors::standstill::{Advice, Hoard, Sight};
 use crate::net::limits::ConnectionCount;
 use crate::net::listening::{Accepting, Listening};
@@ -163,7 +164,7 @@ impl ExecDoor {
         self.look_for_standstill(cx, key);
         if let Some(connection) = self.connections.get_mut(key) {
             let deadlines = [
-                connection.run.deadline(),
+                connection.client.deadline(),
                 connection.watch.deadline(),
                 connection.looked.deadline(),
                 connection.conn.close_deadline(),
@@ -199,7 +200,7 @@ impl ExecDoor {
             Advice::Grow if connection.conn.is_readable() => cx.resume_later(ExecSource::Client.at(key)),
             Advice::Wait | Advice::Grow => {}
             Advice::GiveUp => {
-                self.tell(cx, key, Event::Standstill);
+                self.tell(cx, key, ClientEvent::Program(RunEvent::Standstill));
                 cx.resume_later(ExecSource::Client.at(key));
             }
         }
@@ -235,40 +236,46 @@ impl ExecDoor {
     }
 
     /// Tells a connection what has happened and does what that calls for. Whoever calls this moves bytes afterwards.
-    fn tell(&mut self, cx: &mut Context<'_>, key: Key, event: Event) {
+    fn tell(&mut self, cx: &mut Context<'_>, key: Key, event: ClientEvent) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        if event == Event::Gone {
+        if event == ClientEvent::Gone {
             // Nothing more comes or goes: neither is tried again, or each try would tell the same.
             connection.conn.abandon();
         }
-        let before = connection.run.state();
-        let actions = connection.run.handle(event, cx.now());
+        let before = connection.client.state();
+        let actions = connection.client.handle(event, cx.now());
         self.count_event(cx, key, before, event);
         for action in actions {
             self.act(cx, key, action);
         }
     }
 
-    fn act(&mut self, cx: &mut Context<'_>, key: Key, action: Action) {
+    fn act(&mut self, cx: &mut Context<'_>, key: Key, action: ClientAction) {
         match action {
-            Action::Start => self.queue_start(cx, key),
-            Action::Refuse(refusal) => self.refuse(cx, key, refusal),
-            Action::EndInput => {
+            ClientAction::Start => self.queue_start(cx, key),
+            ClientAction::Refuse(refusal) => self.refuse(cx, key, refusal),
+            ClientAction::Signal(number) => self.signal_program(cx, key, number),
+            ClientAction::Program(step) => self.take_step(cx, key, step),
+            ClientAction::Conclude => self.conclude(key),
+            ClientAction::BeginClose => self.part(cx, key),
+            ClientAction::Close => self.close(cx, key),
+        }
+    }
+
+    fn take_step(&mut self, cx: &mut Context<'_>, key: Key, step: RunStep) {
+        match step {
+            RunStep::EndInput => {
                 if let Some(connection) = self.connections.get_mut(key) {
                     connection.end_input();
                 }
             }
-            Action::Signal(number) => self.signal_program(cx, key, number),
-            Action::End(cause) => self.end_program(cx, key, cause),
-            Action::Kill => self.kill_program(cx, key),
-            Action::Forsake => self.forsake(key),
-            Action::Reap => self.reap(cx, key),
-            Action::CutOutput => self.cut_output(cx, key),
-            Action::Conclude => self.conclude(key),
-            Action::Part => self.part(cx, key),
-            Action::Close => self.close(cx, key),
+            RunStep::End(cause) => self.end_program(cx, key, cause),
+            RunStep::Kill => self.kill_program(cx, key),
+            RunStep::CloseStreams => self.close_streams(key),
+            RunStep::Reap => self.reap(cx, key),
+            RunStep::CutOutput => self.cut_output(cx, key),
         }
     }
 
@@ -303,20 +310,5 @@ impl ExecDoor {
                 uptime: now.saturating_duration_since(self.started),
             },
         )
-    }
-}
-
-fn state_name(state: State) -> &'static str {
-    match state {
-        State::Asking { .. } => "asking",
-        State::Starting => "starting",
-        State::Running { .. } => "running",
-        State::Ending { .. } => "ending",
-        State::Lingering { .. } => "lingering",
-        State::Remains { .. } => "remains",
-        State::Answered { .. } => "answered",
-        State::Parting => "parting",
-        State::Abandoned => "abandoned",
-        State::Over => "over",
     }
 }

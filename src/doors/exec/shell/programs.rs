@@ -8,8 +8,8 @@ use std::time::Instant;
 use log::Level;
 use nix::errno::Errno;
 
+use super::super::core::client::ClientEvent;
 use super::super::core::reply::{CANNOT_RUN, NOT_FOUND};
-use super::super::core::run::{Cause, Event, State};
 use super::super::report::{self, Topic};
 use super::connection::Connection;
 use super::lookups::Looked;
@@ -17,6 +17,7 @@ use super::permits::Unfit;
 use super::{ExecDoor, ExecSource};
 use crate::amount;
 use crate::doors::on_request;
+use crate::doors::run::{EndCause, RunEvent};
 use crate::process::child::Child;
 use crate::process::exit_status::ExitStatus;
 use crate::process::failure::{SpawnError, Step};
@@ -55,7 +56,7 @@ impl ExecDoor {
 
     fn start_program(&mut self, cx: &mut Context<'_>, key: Key) {
         // It may have been refused, or have gone, while it waited.
-        let waits = |connection: &&Connection| connection.run.state() == State::Starting;
+        let waits = |connection: &&Connection| connection.client.is_starting();
         let Some(connection) = self.connections.get(key).filter(waits) else {
             return;
         };
@@ -108,7 +109,7 @@ impl ExecDoor {
             None => return job.close(cx),
         }
         self.trace(key, format_args!("process {pid}"));
-        self.tell(cx, key, Event::Started);
+        self.tell(cx, key, ClientEvent::Program(RunEvent::Started));
     }
 
     fn not_started(&mut self, cx: &mut Context<'_>, key: Key, status: u8, why: &str) {
@@ -153,7 +154,7 @@ impl ExecDoor {
             connection.who(),
             report::command(&connection.arguments, self.options.log_arguments)
         );
-        self.tell(cx, key, Event::NotStarted);
+        self.tell(cx, key, ClientEvent::Program(RunEvent::NotStarted));
     }
 
     // ---- watched -----------------------------------------------------------------------------------------------
@@ -176,13 +177,13 @@ impl ExecDoor {
         };
         // It is reaped later, when its output has ended; from here on it needs no signal.
         program.escalate(cx, KillEvent::Exited);
-        self.tell(cx, key, Event::Exited);
+        self.tell(cx, key, ClientEvent::Program(RunEvent::Exited));
         self.pump(cx, key);
     }
 
     // ---- ended -------------------------------------------------------------------------------------------------
 
-    pub(super) fn end_program(&mut self, cx: &mut Context<'_>, key: Key, cause: Cause) {
+    pub(super) fn end_program(&mut self, cx: &mut Context<'_>, key: Key, cause: EndCause) {
         self.log_cause(cx, key, cause);
         self.escalate(cx, key, KillEvent::Stop(Manner::Promptly));
     }
@@ -222,15 +223,15 @@ impl ExecDoor {
         if given_up {
             let line = format_args!("process {pid} does not end, not even by KILL, and is given up");
             self.note(cx, Level::Error, Topic::System, line);
-            self.tell(cx, key, Event::Unkillable);
+            self.tell(cx, key, ClientEvent::Program(RunEvent::Unkillable));
         }
     }
 
-    pub(super) fn forsake(&mut self, key: Key) {
+    pub(super) fn close_streams(&mut self, key: Key) {
         if let Some(connection) = self.connections.get_mut(key) {
             connection.end_input();
             if let Some(program) = &mut connection.program {
-                program.forsake();
+                program.close_streams();
             }
         }
     }

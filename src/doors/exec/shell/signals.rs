@@ -3,7 +3,7 @@
 use log::Level;
 use nix::sys::signal::Signal;
 
-use super::super::core::run::Event;
+use super::super::core::client::ClientEvent;
 use super::super::report::Topic;
 use super::ExecDoor;
 use super::connection::{Connection, Moved};
@@ -28,7 +28,7 @@ impl Connection {
         if self.program.is_none() || self.signals.0.is_empty() {
             return Moved::Nothing;
         }
-        Moved::Event(Event::Signal(self.signals.0.remove(0)))
+        Moved::Event(ClientEvent::Signal(self.signals.0.remove(0)))
     }
 }
 
