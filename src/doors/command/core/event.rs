@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::doors::run::RunStep;
 use crate::doors::standstill;
 
 /// One connection, for as long as it is there. Numbers are never used again.
@@ -36,25 +37,6 @@ pub enum ClientEvent {
     Flushed,
     /// The time is what [`Scheduler::client_deadline`](super::scheduler::Scheduler::client_deadline) said. One that comes
     /// early changes nothing.
-    Tick,
-}
-
-/// What has happened to a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RunEvent {
-    /// Its program runs.
-    Started,
-    /// It could not be started.
-    NotStarted,
-    /// Its output has ended.
-    OutputOver,
-    /// It has put out more than can be kept for those who might join.
-    Outgrown,
-    /// It has exited. It is not reaped.
-    Exited,
-    /// Not even KILL has ended it.
-    Unkillable,
-    /// As for clients.
     Tick,
 }
 
@@ -101,18 +83,8 @@ pub enum Action {
         /// From which.
         run: RunId,
     },
-    /// End its input.
-    EndInput(RunId),
-    /// TERM for its group, then KILL in time.
-    End(RunId, Cause),
-    /// KILL for its group.
-    Kill(RunId),
-    /// Nobody wants its output: let go of its streams.
-    Forsake(RunId),
-    /// Whoever has held its output open is gone: what lies in it now is its rest, and goes to its clients.
-    CutOutput(RunId),
-    /// Kill what is left of its group, and reap it.
-    Reap(RunId),
+    /// Take this step of a run's program.
+    Program(RunId, RunStep),
     /// It is over.
     Drop(RunId),
     /// Nothing more is sent; see whether the client sends still.
@@ -121,19 +93,6 @@ pub enum Action {
     LeftUnread(ClientId),
     /// It is over.
     Close(ClientId),
-}
-
-/// Why a running program is ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// Its time is up.
-    Timeout(Duration),
-    /// It waits for its client, which waits for it.
-    Standstill,
-    /// The door closes.
-    Stop,
-    /// Nobody is there who would read its output.
-    Vanished,
 }
 
 /// Why a client gets no program, or not all of one.

@@ -1,7 +1,7 @@
 //! What a command door decides, without I/O.
 //!
 //! [`exchange`] cuts what a client sends into messages. [`scheduler`] is the whole of it: clients ([`client`] has their
-//! states), programs ([`run`] has theirs), and who waits for what; [`event`] is what it is told and what it wants done. [`reply`]
+//! states), programs ([`Run`](crate::doors::run::Run) has their life), and who waits for what; [`event`] is what it is told and what it wants done. [`reply`]
 //! is what clients are told. [`counters`] are the numbers of a door.
 //!
 //! What holds, whatever comes in whatever order (the scheduler's tests try it):
@@ -16,5 +16,4 @@ pub mod counters;
 pub mod event;
 pub mod exchange;
 pub mod reply;
-pub mod run;
 pub mod scheduler;

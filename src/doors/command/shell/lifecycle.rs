@@ -129,7 +129,7 @@ impl CommandDoor {
     pub(in crate::doors::command) fn hurry_everybody(&mut self, cx: &mut Context<'_>) {
         self.listening.close();
         self.closing.hurry(cx);
-        self.scheduler.hurry(cx.now());
+        self.scheduler.abort(cx.now());
         self.obey(cx);
     }
 

@@ -25,13 +25,14 @@ use std::time::Instant;
 use log::Level;
 
 use super::core::counters::Traffic;
-use super::core::event::{Action, ClientEvent, ClientId, RunEvent, RunId};
+use super::core::event::{Action, ClientEvent, ClientId, RunId};
 use super::core::scheduler::Scheduler;
 use super::options::Options;
 use super::report::{self, Topic};
 use crate::doors::closing::Closing;
 use crate::doors::journal::Journal;
 use crate::doors::on_request::Times;
+use crate::doors::run::{RunEvent, RunStep};
 use crate::doors::standstill::Hoard;
 use crate::net::limits::ConnectionCount;
 use crate::net::listening::{Accepting, Listening};
@@ -194,16 +195,22 @@ impl CommandDoor {
             Action::Start { run, name, arguments } => self.queue_start(cx, run, name, arguments),
             Action::Attach { client, run, leads } => self.attach(cx, client, run, leads),
             Action::Detach { client, run } => self.detach(cx, client, run),
-            Action::EndInput(run) => self.end_input(run),
-            Action::End(run, cause) => self.end_program(cx, run, cause),
-            Action::Kill(run) => self.kill_program(cx, run),
-            Action::Forsake(run) => self.forsake(run),
-            Action::CutOutput(run) => self.cut_output(cx, run),
-            Action::Reap(run) => self.reap(cx, run),
+            Action::Program(run, step) => self.take_step(cx, run, step),
             Action::Drop(run) => self.drop_run(cx, run),
             Action::Part(id) => self.part(cx, id),
             Action::LeftUnread(id) => self.log_unread(cx, id),
             Action::Close(id) => self.close(cx, id),
+        }
+    }
+
+    fn take_step(&mut self, cx: &mut Context<'_>, run: RunId, step: RunStep) {
+        match step {
+            RunStep::EndInput => self.end_input(run),
+            RunStep::End(cause) => self.end_program(cx, run, cause),
+            RunStep::Kill => self.kill_program(cx, run),
+            RunStep::CloseStreams => self.close_streams(run),
+            RunStep::Reap => self.reap(cx, run),
+            RunStep::CutOutput => self.cut_output(cx, run),
         }
     }
 
@@ -236,15 +243,7 @@ impl CommandDoor {
             Action::Part(id) => self.trace(*id, format_args!("has everything")),
             Action::Close(id) => self.trace(*id, format_args!("closed")),
             // Lines of the log tell of these, or the client's own steps.
-            Action::Start { .. }
-            | Action::EndInput(_)
-            | Action::End(..)
-            | Action::Kill(_)
-            | Action::Forsake(_)
-            | Action::CutOutput(_)
-            | Action::Reap(_)
-            | Action::Drop(_)
-            | Action::LeftUnread(_) => {}
+            Action::Start { .. } | Action::Program(..) | Action::Drop(_) | Action::LeftUnread(_) => {}
         }
     }
 

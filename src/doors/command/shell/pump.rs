@@ -1,10 +1,11 @@
 //! Moving bytes: between a client and the scheduler, and between a run and all that follow it.
 
 use super::super::core::client::State;
-use super::super::core::event::{ClientEvent, ClientId, RunEvent, RunId};
+use super::super::core::event::{ClientEvent, ClientId, RunId};
 use super::super::core::exchange::Found;
 use super::connection::Connection;
 use super::{CommandDoor, CommandSource};
+use crate::doors::run::RunEvent;
 use crate::doors::standstill::{Advice, Sight};
 use crate::net::conn::{CloseStep, Received, Sent};
 use crate::process::job::{Job, Moved, Pipe};
@@ -360,7 +361,7 @@ impl CommandDoor {
             }
         }
         if !run.remember(come, self.options.max_buffer) {
-            self.tell_run(cx, id, RunEvent::Outgrown);
+            self.scheduler.close_to_joining(id);
         }
         true
     }

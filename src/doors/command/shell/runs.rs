@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
-use super::super::core::event::{Cause, ClientId, RunEvent, RunId};
-use super::super::core::run::State;
+use super::super::core::event::{ClientId, RunId};
 use super::super::report::{self, RunView, Topic};
 use super::{CommandDoor, CommandSource};
 use crate::amount;
 use crate::doors::dump::{ProcessView, who};
+use crate::doors::run::{EndCause, RunEvent, RunState};
 use crate::doors::{on_request, standstill};
 use crate::process::exit_status::ExitStatus;
 use crate::process::job::{Escalation, Job, Pipe, Sources};
@@ -118,7 +118,7 @@ impl CommandDoor {
         for _ in 0..STARTS_PER_TURN {
             let Some(id) = self.starting.pop_front() else { return };
             // It may have been given up while it waited.
-            if self.scheduler.run(id) == Some(State::Starting) {
+            if self.scheduler.run(id) == Some(RunState::Starting) {
                 self.start_program(cx, id);
                 self.pump_run(cx, id);
             }
@@ -249,14 +249,16 @@ impl CommandDoor {
         }
     }
 
-    pub(super) fn end_program(&mut self, cx: &mut Context<'_>, id: RunId, cause: Cause) {
+    pub(super) fn end_program(&mut self, cx: &mut Context<'_>, id: RunId, cause: EndCause) {
         if let Some(run) = self.runs.get(&id) {
             let command = report::command(&run.name, &run.arguments, self.options.log_arguments);
             let (level, topic, why) = match cause {
-                Cause::Timeout(_) => (Level::Warn, Topic::Timeout, "its timeout is over"),
-                Cause::Standstill => (Level::Warn, Topic::Standstill, standstill::CAUSE),
-                Cause::Stop => (Level::Warn, Topic::Stop, "the door closes (--stop-timeout)"),
-                Cause::Vanished => (Level::Info, Topic::Vanished, "its client has gone"),
+                EndCause::Timeout => (Level::Warn, Topic::Timeout, "its timeout is over"),
+                EndCause::Standstill => (Level::Warn, Topic::Standstill, standstill::CAUSE),
+                EndCause::Stop => (Level::Warn, Topic::Stop, "the door closes (--stop-timeout)"),
+                EndCause::Deserted => (Level::Info, Topic::Vanished, "its client has gone"),
+                // A command's output has no limit, and its input no form.
+                EndCause::Overflow | EndCause::Invalid => (Level::Warn, Topic::Refusal, "it is refused"),
             };
             let line = format!("{}: {command} is ended: {why}", run.peer);
             self.note(cx, level, topic, format_args!("{line}"));
@@ -301,7 +303,7 @@ impl CommandDoor {
         }
     }
 
-    pub(super) fn forsake(&mut self, id: RunId) {
+    pub(super) fn close_streams(&mut self, id: RunId) {
         if let Some(job) = self.runs.get_mut(&id).and_then(|run| run.job.as_mut()) {
             job.close_streams();
         }

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use super::super::client::{Request, State};
 use super::super::event::{Action, ClientEvent, ClientId, Refusal, RunId};
-use super::super::run::Happening;
 use super::{Job, Scheduler};
+use crate::doors::run::{RunEvent, RunState};
 use crate::doors::waiters::Ticket;
 
 /// The name that is answered with those of all commands, where that is switched on.
@@ -214,7 +214,7 @@ impl Scheduler {
                 self.enter(id, stays);
                 // One that others share the output with is let go in time, lest they pay for it.
                 if self.jobs.get(&run).is_some_and(|job| job.audience.len() == 1) {
-                    self.happen(run, Happening::Standstill, now);
+                    self.advance_run(run, RunEvent::Standstill, now);
                 }
             }
             ClientEvent::Gone => self.desert(id, run, now),
@@ -283,11 +283,11 @@ impl Scheduler {
         let unfit: Vec<_> = self
             .jobs
             .iter()
-            .filter(|(_, job)| unfit(job))
+            .filter(|(_, job)| job.run.state() == RunState::Starting && unfit(job))
             .map(|(id, _)| *id)
             .collect();
         for id in unfit {
-            self.happen(id, Happening::Outdated, now);
+            self.advance_run(id, RunEvent::Invalid, now);
         }
     }
 

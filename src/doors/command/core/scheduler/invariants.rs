@@ -2,7 +2,6 @@
 
 use super::super::client::State;
 use super::super::event::ClientId;
-use super::super::run::State as RunState;
 use super::Scheduler;
 
 impl Scheduler {
@@ -41,8 +40,8 @@ impl Scheduler {
             }
         }
         for (id, job) in &self.jobs {
-            let going = !matches!(job.run.state(), RunState::Starting | RunState::Running { .. });
-            debug_assert!(!job.audience.is_empty() || going, "{id:?} runs for nobody");
+            let ends = !job.run.is_going();
+            debug_assert!(!job.audience.is_empty() || ends, "{id:?} runs for nobody");
         }
     }
 }

@@ -26,9 +26,9 @@ use std::time::{Duration, Instant};
 
 use super::client::{Request, State};
 use super::counters::Counters;
-use super::event::{Action, ClientEvent, ClientId, Refusal, RunEvent, RunId};
-use super::run::{Happening, Run, State as RunState};
+use super::event::{Action, ClientEvent, ClientId, Refusal, RunId};
 use crate::doors::command::options::{Argument, Timing};
+use crate::doors::run::{Run, RunEvent, RunState};
 use crate::doors::waiters::{Ticket, Waiters};
 
 /// What is decided of a command by: its options, the program left out.
@@ -224,24 +224,17 @@ impl Scheduler {
         self.check();
     }
 
-    /// Something has happened to a run.
+    /// Takes an event in the life of a run's program.
     pub fn run_event(&mut self, id: RunId, event: RunEvent, now: Instant) {
-        let what = match event {
-            RunEvent::Started => Happening::Started,
-            RunEvent::NotStarted => Happening::NotStarted,
-            RunEvent::OutputOver => Happening::OutputOver,
-            RunEvent::Exited => Happening::Exited,
-            RunEvent::Unkillable => Happening::Unkillable,
-            RunEvent::Tick => Happening::Tick,
-            RunEvent::Outgrown => {
-                if let Some(job) = self.jobs.get_mut(&id) {
-                    job.whole = false;
-                }
-                return;
-            }
-        };
-        self.happen(id, what, now);
+        self.advance_run(id, event, now);
         self.check();
+    }
+
+    /// Lets no more clients join a run. Must be called when its output is more than the shell keeps for them.
+    pub fn close_to_joining(&mut self, id: RunId) {
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.whole = false;
+        }
     }
 
     /// The operator has changed the rules. Who waits for a command that is not there any more, or has asked for what is not
@@ -284,11 +277,11 @@ impl Scheduler {
             self.refuse(id, name.unwrap_or_default(), Refusal::Stop, now);
         }
         self.lines.values_mut().for_each(Line::forget_queue);
-        self.all_runs(Happening::Stop, now);
+        self.all_runs(RunEvent::Stop, now);
     }
 
     /// The door closes at once.
-    pub fn hurry(&mut self, now: Instant) {
+    pub fn abort(&mut self, now: Instant) {
         self.lines.values_mut().for_each(Line::forget_queue);
         let ids: Vec<_> = self.clients.keys().copied().collect();
         for id in ids {
@@ -300,13 +293,13 @@ impl Scheduler {
             self.close(id);
         }
         self.jobs.values_mut().for_each(|job| job.audience.clear());
-        self.all_runs(Happening::Hurry, now);
+        self.all_runs(RunEvent::Abort, now);
     }
 
-    fn all_runs(&mut self, what: Happening, now: Instant) {
+    fn all_runs(&mut self, event: RunEvent, now: Instant) {
         let ids: Vec<_> = self.jobs.keys().copied().collect();
         for id in ids {
-            self.happen(id, what, now);
+            self.advance_run(id, event, now);
         }
         self.check();
     }

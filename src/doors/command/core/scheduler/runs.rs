@@ -4,9 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::super::client::State;
-use super::super::event::{Action, Cause, ClientId, Refusal, RunId};
-use super::super::run::{Happening, Run, Step};
+use super::super::event::{Action, ClientId, Refusal, RunId};
 use super::{Job, Scheduler};
+use crate::doors::run::{Advance, Conclusion, EndCause, Run, RunEvent, RunStep};
+
+/// The number of pipes for a program's output: both of its outputs go into one.
+const OUTPUTS: u8 = 1;
 
 impl Scheduler {
     pub(super) fn start(&mut self, client: ClientId, name: Vec<u8>, arguments: Vec<Vec<u8>>) {
@@ -22,7 +25,7 @@ impl Scheduler {
         let job = Job {
             name: name.clone(),
             arguments: arguments.clone(),
-            run: Run::new(timeout, self.timing.linger),
+            run: Run::new(OUTPUTS, timeout, self.timing.linger),
             audience: BTreeSet::from([client]),
             leader: client,
             whole,
@@ -39,7 +42,7 @@ impl Scheduler {
 
     /// A run whose output is all that such a request would get. One that may not be joined never may again: it is looked at once.
     pub(super) fn joinable(&mut self, name: &[u8], arguments: &[Vec<u8>]) -> Option<RunId> {
-        let good = |job: &Job| job.whole && job.run.may_be_joined() && !job.audience.is_empty();
+        let good = |job: &Job| job.whole && job.run.is_going() && !job.audience.is_empty();
         let line = self.lines.get_mut(name)?;
         let runs = line.shared.get_mut(arguments)?;
         while let Some(first) = runs.first().copied() {
@@ -77,36 +80,37 @@ impl Scheduler {
             if !job.run.has_exited() {
                 self.counters.vanished += 1;
             }
-            self.happen(run, Happening::Deserted, now);
+            self.advance_run(run, RunEvent::Deserted, now);
         } else if job.leader == client {
-            self.actions.push(Action::EndInput(run));
+            self.actions.push(Action::Program(run, RunStep::EndInput));
         }
     }
 
-    pub(super) fn happen(&mut self, id: RunId, what: Happening, now: Instant) {
+    pub(super) fn advance_run(&mut self, id: RunId, event: RunEvent, now: Instant) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        for step in job.run.handle(what, now) {
-            self.step(id, step, now);
+        let Advance { steps, conclusion } = job.run.handle(event, now);
+        let why = conclusion.and_then(|conclusion| refusal(conclusion, &job.run));
+        for step in steps {
+            self.count_end(*step);
+            self.actions.push(Action::Program(id, *step));
+        }
+        if conclusion.is_some() {
+            self.tell_audience(id, why.as_ref(), now);
+            self.drop_run(id);
         }
     }
 
-    fn step(&mut self, id: RunId, step: Step, now: Instant) {
+    fn count_end(&mut self, step: RunStep) {
         match step {
-            Step::EndInput => self.actions.push(Action::EndInput(id)),
-            Step::End(cause) => {
-                match cause {
-                    Cause::Timeout(_) => self.counters.timed_out += 1,
-                    Cause::Standstill => self.counters.refused += 1,
-                    Cause::Stop | Cause::Vanished => {}
-                }
-                self.actions.push(Action::End(id, cause));
-            }
-            Step::Kill => self.actions.push(Action::Kill(id)),
-            Step::Forsake => self.actions.push(Action::Forsake(id)),
-            Step::CutOutput => self.actions.push(Action::CutOutput(id)),
-            Step::Tell(why) => self.tell_audience(id, why.as_ref(), now),
-            Step::Reap => self.actions.push(Action::Reap(id)),
-            Step::Drop => self.drop_run(id),
+            RunStep::End(EndCause::Timeout) => self.counters.timed_out += 1,
+            RunStep::End(EndCause::Standstill) => self.counters.refused += 1,
+            // The door stops, or no client is left. A command's output has no limit, and its input no form.
+            RunStep::End(EndCause::Stop | EndCause::Deserted | EndCause::Overflow | EndCause::Invalid)
+            | RunStep::EndInput
+            | RunStep::Kill
+            | RunStep::CloseStreams
+            | RunStep::Reap
+            | RunStep::CutOutput => {}
         }
     }
 
@@ -130,5 +134,22 @@ impl Scheduler {
             line.unshare(id, &job.arguments);
         }
         self.serve_queue(&job.name);
+    }
+}
+
+/// The refusal that the clients of a concluded run get behind its output. `None`: the output is all that they asked for.
+fn refusal(conclusion: Conclusion, run: &Run) -> Option<Refusal> {
+    match conclusion {
+        Conclusion::NotStarted => Some(Refusal::NotStarted),
+        Conclusion::Unkillable => Some(Refusal::Unkillable),
+        Conclusion::Exited(None) => None,
+        Conclusion::Cancelled(cause) | Conclusion::Exited(Some(cause)) => match cause {
+            EndCause::Timeout => Some(Refusal::TimedOut(run.timeout().unwrap_or_default())),
+            EndCause::Standstill => Some(Refusal::Standstill),
+            EndCause::Stop => Some(Refusal::Stop),
+            EndCause::Invalid => Some(Refusal::Changed),
+            // No client is left; a command's output has no limit.
+            EndCause::Deserted | EndCause::Overflow => None,
+        },
     }
 }

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
-use super::super::event::Cause;
 use super::*;
+use crate::doors::run::{EndCause, RunStep};
 use crate::doors::waiters::comparisons;
 
 const TIMING: Timing = Timing {
@@ -100,8 +100,8 @@ fn a_client_is_prompted_for_each_argument_and_then_served() {
     story.run(0, RunEvent::Started);
     let (client, run) = (ClientId(1), RunId(0));
     let end = [
-        Action::EndInput(run),
-        Action::Reap(run),
+        Action::Program(run, RunStep::EndInput),
+        Action::Program(run, RunStep::Reap),
         Action::Detach { client, run },
         Action::Drop(run),
     ];
@@ -156,15 +156,21 @@ fn the_same_request_shares_a_run_and_another_one_does_not() {
     story.run(0, RunEvent::Started);
     // The first goes; the program goes on for the second, without input.
     let gone = story.client(1, ClientEvent::Gone);
-    assert!(gone.contains(&Action::EndInput(RunId(0))), "{gone:?}");
-    assert!(!gone.contains(&Action::End(RunId(0), Cause::Vanished)), "{gone:?}");
-    story.run(0, RunEvent::Outgrown);
+    assert!(gone.contains(&Action::Program(RunId(0), RunStep::EndInput)), "{gone:?}");
+    assert!(
+        !gone.contains(&Action::Program(RunId(0), RunStep::End(EndCause::Deserted))),
+        "{gone:?}"
+    );
+    story.scheduler.close_to_joining(RunId(0));
     assert_eq!(
         story.asks(5, &["join", "a"]).last(),
         Some(&refused(5, "join", Refusal::Busy))
     );
     let gone = story.client(2, ClientEvent::Gone);
-    assert!(gone.contains(&Action::End(RunId(0), Cause::Vanished)), "{gone:?}");
+    assert!(
+        gone.contains(&Action::Program(RunId(0), RunStep::End(EndCause::Deserted))),
+        "{gone:?}"
+    );
     assert_eq!(story.run(0, RunEvent::Exited).last(), Some(&attach(3, 1, true)));
 }
 
@@ -300,7 +306,7 @@ fn who_goes_before_his_program_has_ended_is_counted_also_if_it_was_told_to_end()
     assert_eq!(story.scheduler.counters.vanished, 1, "the second had ended");
     story.now += Duration::from_secs(60);
     let ended = story.run(2, RunEvent::Tick);
-    assert!(ended.contains(&Action::End(RunId(2), Cause::Timeout(Duration::from_secs(60)))));
+    assert!(ended.contains(&Action::Program(RunId(2), RunStep::End(EndCause::Timeout))));
     story.client(3, ClientEvent::Gone);
     assert_eq!(story.scheduler.counters.vanished, 2);
 }
@@ -331,9 +337,10 @@ enum Turn {
     Finish(usize),
     Client(usize, ClientEvent),
     Run(usize, RunEvent),
+    CloseToJoining(usize),
     Reconfigure(usize),
     Stop,
-    Hurry,
+    Abort,
     Wait(u64),
 }
 
@@ -356,7 +363,6 @@ fn turn() -> impl Strategy<Value = Turn> {
         RunEvent::Started,
         RunEvent::NotStarted,
         RunEvent::OutputOver,
-        RunEvent::Outgrown,
         RunEvent::Exited,
         RunEvent::Unkillable,
         RunEvent::Tick,
@@ -369,9 +375,10 @@ fn turn() -> impl Strategy<Value = Turn> {
         12 => (0usize..8, message).prop_map(|(client, event)| Turn::Client(client, event)),
         6 => (0usize..8, other).prop_map(|(client, event)| Turn::Client(client, event)),
         10 => (0usize..4, run).prop_map(|(run, event)| Turn::Run(run, event)),
+        1 => (0usize..4).prop_map(Turn::CloseToJoining),
         1 => (0usize..3).prop_map(Turn::Reconfigure),
         1 => Just(Turn::Stop),
-        1 => Just(Turn::Hurry),
+        1 => Just(Turn::Abort),
         3 => (0u64..20).prop_map(Turn::Wait),
     ]
 }
@@ -388,7 +395,10 @@ fn a_program_that_waits_for_its_only_client_is_ended_and_the_client_told() {
     assert_eq!(story.client(1, ClientEvent::Standstill), [], "it is shared");
     story.client(2, ClientEvent::Gone);
     let run = RunId(0);
-    let end = [Action::EndInput(run), Action::End(run, Cause::Standstill)];
+    let end = [
+        Action::Program(run, RunStep::EndInput),
+        Action::Program(run, RunStep::End(EndCause::Standstill)),
+    ];
     assert_eq!(story.client(1, ClientEvent::Standstill), end);
     assert_eq!(story.client(1, ClientEvent::Standstill), [], "once");
     assert!(story.ends(0).contains(&refused(1, "join", Refusal::Standstill)));
@@ -443,20 +453,20 @@ impl World {
                     assert!(self.clients.contains(&client));
                 }
                 Action::LeftUnread(client) => assert!(self.clients.contains(&client)),
-                Action::End(run, _) | Action::Kill(run) => {
+                Action::Program(run, RunStep::End(_) | RunStep::Kill) => {
                     let run = self.run(run);
                     assert!(run.started && !run.reaped);
                     run.signalled = true;
                 }
-                Action::Forsake(run) => self.run(run).output_over = true,
+                Action::Program(run, RunStep::CloseStreams) => self.run(run).output_over = true,
                 // One that is not started yet is started without.
-                Action::EndInput(run) => assert!(!self.run(run).reaped),
-                Action::CutOutput(run) => {
+                Action::Program(run, RunStep::EndInput) => assert!(!self.run(run).reaped),
+                Action::Program(run, RunStep::CutOutput) => {
                     let run = self.run(run);
                     assert!(run.reaped && !run.output_over);
                     run.output_over = true;
                 }
-                Action::Reap(run) => {
+                Action::Program(run, RunStep::Reap) => {
                     let run = self.run(run);
                     assert!(run.exited && !run.reaped);
                     run.reaped = true;
@@ -482,7 +492,14 @@ impl World {
             RunEvent::OutputOver => run.started && !run.output_over,
             RunEvent::Exited => run.started && !run.exited,
             RunEvent::Unkillable => run.signalled && !run.exited,
-            RunEvent::Outgrown | RunEvent::Tick => true,
+            RunEvent::Tick => true,
+            // The scheduler makes these itself.
+            RunEvent::Standstill
+            | RunEvent::Overflow
+            | RunEvent::Invalid
+            | RunEvent::Deserted
+            | RunEvent::Stop
+            | RunEvent::Abort => false,
         };
         if possible {
             run.started |= event == RunEvent::Started;
@@ -530,6 +547,11 @@ fn play(scheduler: &mut Scheduler, world: &mut World, turn: Turn, now: &mut Inst
                 scheduler.run_event(id, event, *now);
             }
         }
+        Turn::CloseToJoining(which) => {
+            if let Some(id) = world.runs.keys().nth(which) {
+                scheduler.close_to_joining(*id);
+            }
+        }
         Turn::Reconfigure(threads) => {
             let mut changed = rules();
             match threads {
@@ -539,7 +561,7 @@ fn play(scheduler: &mut Scheduler, world: &mut World, turn: Turn, now: &mut Inst
             scheduler.reconfigure(TIMING, true, changed, *now);
         }
         Turn::Stop => scheduler.stop(*now),
-        Turn::Hurry => scheduler.hurry(*now),
+        Turn::Abort => scheduler.abort(*now),
         Turn::Wait(seconds) => *now += Duration::from_secs(seconds),
     }
     world.obey(scheduler.take_actions());
