@@ -14,6 +14,7 @@ mod journal;
 mod on_request;
 pub mod pattern;
 pub mod pool;
+mod programs;
 mod run;
 mod standstill;
 pub mod waiters;

@@ -32,7 +32,7 @@ use super::report::{self, Topic};
 use crate::doors::closing::Closing;
 use crate::doors::journal::Journal;
 use crate::doors::on_request::Times;
-use crate::doors::run::{RunEvent, RunStep};
+use crate::doors::programs::RunsPrograms;
 use crate::doors::standstill::Hoard;
 use crate::net::limits::ConnectionCount;
 use crate::net::listening::{Accepting, Listening};
@@ -117,7 +117,7 @@ impl Service for CommandDoor {
             Some(CommandSource::Listener) => self.retry_accepting(cx, source.key),
             Some(CommandSource::Client) => self.client_timeout(cx, ClientId(number)),
             Some(CommandSource::Run) => self.run_timeout(cx, RunId(number)),
-            Some(CommandSource::Ending) => self.ending_timeout(cx, RunId(number)),
+            Some(CommandSource::Ending) => self.kill_timeout(cx, RunId(number)),
             Some(CommandSource::Upkeep) => self.journal.sum_up(cx, &self.options.front.name),
             Some(CommandSource::Closing) => self.stop_timeout(cx),
             // These have no alarm.
@@ -166,12 +166,6 @@ impl CommandDoor {
         self.obey(cx);
     }
 
-    /// Tells the scheduler what has happened to a run.
-    fn tell_run(&mut self, cx: &mut Context<'_>, id: RunId, event: RunEvent) {
-        self.scheduler.run_event(id, event, cx.now());
-        self.obey(cx);
-    }
-
     /// Does what the scheduler wants done, until that is nothing.
     fn obey(&mut self, cx: &mut Context<'_>) {
         loop {
@@ -192,7 +186,7 @@ impl CommandDoor {
             Action::Complete(id) => self.complete(cx, id),
             Action::Refuse { client, name, why } => self.refuse(cx, client, &name, &why),
             Action::List(id) => self.list(cx, id),
-            Action::Start { run, name, arguments } => self.queue_start(cx, run, name, arguments),
+            Action::Start { run, name, arguments } => self.add_run(cx, run, name, arguments),
             Action::Attach { client, run, leads } => self.attach(cx, client, run, leads),
             Action::Detach { client, run } => self.detach(cx, client, run),
             Action::Program(run, step) => self.take_step(cx, run, step),
@@ -200,17 +194,6 @@ impl CommandDoor {
             Action::Part(id) => self.part(cx, id),
             Action::LeftUnread(id) => self.log_unread(cx, id),
             Action::Close(id) => self.close(cx, id),
-        }
-    }
-
-    fn take_step(&mut self, cx: &mut Context<'_>, run: RunId, step: RunStep) {
-        match step {
-            RunStep::EndInput => self.end_input(run),
-            RunStep::End(cause) => self.end_program(cx, run, cause),
-            RunStep::Kill => self.kill_program(cx, run),
-            RunStep::CloseStreams => self.close_streams(run),
-            RunStep::Reap => self.reap(cx, run),
-            RunStep::CutOutput => self.cut_output(cx, run),
         }
     }
 

@@ -5,6 +5,7 @@ use super::super::core::event::{ClientEvent, ClientId, RunId};
 use super::super::core::exchange::Found;
 use super::connection::Connection;
 use super::{CommandDoor, CommandSource};
+use crate::doors::programs::RunsPrograms;
 use crate::doors::run::RunEvent;
 use crate::doors::standstill::{Advice, Sight};
 use crate::net::conn::{CloseStep, Received, Sent};

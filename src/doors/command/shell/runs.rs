@@ -1,6 +1,6 @@
 //! Runs: started, followed, watched, ended, reaped.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::ffi::CString;
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -12,17 +12,13 @@ use super::super::report::{self, RunView, Topic};
 use super::{CommandDoor, CommandSource};
 use crate::amount;
 use crate::doors::dump::{ProcessView, who};
+use crate::doors::programs::{ProgramCount, ProgramTopic, RunsPrograms};
 use crate::doors::run::{EndCause, RunEvent, RunState};
 use crate::doors::{on_request, standstill};
 use crate::process::exit_status::ExitStatus;
-use crate::process::job::{Escalation, Job, Pipe, Sources};
-use crate::process::kill_sequence::{KillEvent, Manner};
+use crate::process::job::{Job, Pipe, Sources};
 use crate::process::rss::Survey;
-use crate::process::watchdog;
-use crate::reactor::{Alarm, Context, SourceKind};
-
-/// How many programs are started in one turn: each costs tenths of a millisecond, in which nobody else is served.
-const STARTS_PER_TURN: usize = 4;
+use crate::reactor::{Alarm, Context, Source, SourceKind};
 
 /// A run as the shell holds it.
 #[derive(Debug)]
@@ -86,10 +82,123 @@ impl Running {
     }
 }
 
+impl RunsPrograms for CommandDoor {
+    type Id = RunId;
+
+    fn starting_source() -> Source {
+        CommandSource::Starting.only()
+    }
+
+    fn starting(&mut self) -> &mut VecDeque<RunId> {
+        &mut self.starting
+    }
+
+    fn start_program(&mut self, cx: &mut Context<'_>, id: RunId) {
+        if self.scheduler.run(id) != Some(RunState::Starting) {
+            return;
+        }
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        let Some(program) = self.programs.get_mut(&run.name) else {
+            return self.not_started(cx, id, &"its command has been taken out of the configuration");
+        };
+        let before = Instant::now();
+        let child = match program.start(&run.arguments, std::mem::take(&mut run.asker)) {
+            Ok(child) => child,
+            Err(error) => return self.not_started(cx, id, &error),
+        };
+        self.times.spawn.record(before.elapsed());
+        match Job::take_charge(cx, child, sources(id), self.options.kill_timeout) {
+            Ok(job) => {
+                run.job = Some(job);
+                self.tell_run(cx, id, RunEvent::Started);
+            }
+            Err(error) => self.not_started(cx, id, &format_args!("cannot watch it: {error}")),
+        }
+    }
+
+    fn job(&mut self, id: RunId) -> Option<&mut Job> {
+        self.runs.get_mut(&id)?.job.as_mut()
+    }
+
+    fn peer(&self, id: RunId) -> String {
+        self.runs.get(&id).map_or_else(String::new, |run| run.peer.clone())
+    }
+
+    fn end_input(&mut self, id: RunId) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        if let Some(job) = &mut run.job {
+            job.end_input();
+        }
+        if let Some(connection) = run.leader.and_then(|leader| self.connections.get_mut(&leader)) {
+            connection.input.clear();
+        }
+    }
+
+    fn log_end(&mut self, cx: &mut Context<'_>, id: RunId, cause: EndCause) {
+        if let Some(run) = self.runs.get(&id) {
+            let command = report::command(&run.name, &run.arguments, self.options.log_arguments);
+            let (level, topic, why) = match cause {
+                EndCause::Timeout => (Level::Warn, Topic::Timeout, "its timeout is over"),
+                EndCause::Standstill => (Level::Warn, Topic::Standstill, standstill::CAUSE),
+                EndCause::Stop => (Level::Warn, Topic::Stop, "the door closes (--stop-timeout)"),
+                EndCause::Deserted => (Level::Info, Topic::Vanished, "its client has gone"),
+                // A command's output has no limit, and its input no form.
+                EndCause::Overflow | EndCause::Invalid => (Level::Warn, Topic::Refusal, "it is refused"),
+            };
+            let line = format!("{}: {command} is ended: {why}", run.peer);
+            self.note(cx, level, topic, format_args!("{line}"));
+        }
+    }
+
+    fn keep_status(&mut self, id: RunId, status: Option<ExitStatus>, ran: Duration) {
+        self.times.run.record(ran);
+        if let Some(run) = self.runs.get_mut(&id) {
+            run.status = status;
+        }
+    }
+
+    /// Reads at once what is in the pipe, which is no more than a pipe holds.
+    fn read_rest(&mut self, cx: &mut Context<'_>, id: RunId) {
+        let mut buffer = cx.lend_buffer();
+        while self.read_program(cx, id, &mut buffer) {}
+        cx.return_buffer(buffer);
+    }
+
+    fn tell_run(&mut self, cx: &mut Context<'_>, id: RunId, event: RunEvent) {
+        self.scheduler.run_event(id, event, cx.now());
+        self.obey(cx);
+    }
+
+    fn pump_program(&mut self, cx: &mut Context<'_>, id: RunId) {
+        self.pump_run(cx, id);
+    }
+
+    fn count(&mut self, what: ProgramCount) {
+        let counters = &mut self.scheduler.counters;
+        match what {
+            ProgramCount::Killed => counters.killed += 1,
+            ProgramCount::Cut => counters.cut += 1,
+            ProgramCount::Background => counters.background += 1,
+            ProgramCount::ExitZero => counters.exit_zero += 1,
+            ProgramCount::ExitNonzero => counters.exit_nonzero += 1,
+            ProgramCount::ExitSignal => counters.exit_signal += 1,
+        }
+    }
+
+    fn note_program(&mut self, cx: &mut Context<'_>, level: Level, topic: ProgramTopic, line: fmt::Arguments<'_>) {
+        let topic = match topic {
+            ProgramTopic::Cut => Topic::Cut,
+            ProgramTopic::Background => Topic::Background,
+            ProgramTopic::System => Topic::System,
+        };
+        self.note(cx, level, topic, line);
+    }
+}
+
 impl CommandDoor {
     // ---- started -----------------------------------------------------------------------------------------------
 
-    pub(super) fn queue_start(&mut self, cx: &mut Context<'_>, id: RunId, name: Vec<u8>, arguments: Vec<Vec<u8>>) {
+    pub(super) fn add_run(&mut self, cx: &mut Context<'_>, id: RunId, name: Vec<u8>, arguments: Vec<Vec<u8>>) {
         let mut commands = self.options.commands.iter();
         let may_be_joined = commands.any(|command| command.join && command.name == name);
         let run = Running {
@@ -109,46 +218,7 @@ impl CommandDoor {
             bytes_out: 0,
         };
         self.runs.insert(id, run);
-        self.starting.push_back(id);
-        cx.resume_later(CommandSource::Starting.only());
-    }
-
-    /// Starts some of the programs that are to be started; the rest in the next turn.
-    pub(super) fn start_waiting(&mut self, cx: &mut Context<'_>) {
-        for _ in 0..STARTS_PER_TURN {
-            let Some(id) = self.starting.pop_front() else { return };
-            // It may have been given up while it waited.
-            if self.scheduler.run(id) == Some(RunState::Starting) {
-                self.start_program(cx, id);
-                self.pump_run(cx, id);
-            }
-            if cx.now().elapsed() >= watchdog::SLOW {
-                break;
-            }
-        }
-        if !self.starting.is_empty() {
-            cx.resume_later(CommandSource::Starting.only());
-        }
-    }
-
-    fn start_program(&mut self, cx: &mut Context<'_>, id: RunId) {
-        let Some(run) = self.runs.get_mut(&id) else { return };
-        let Some(program) = self.programs.get_mut(&run.name) else {
-            return self.not_started(cx, id, &"its command has been taken out of the configuration");
-        };
-        let before = Instant::now();
-        let child = match program.start(&run.arguments, std::mem::take(&mut run.asker)) {
-            Ok(child) => child,
-            Err(error) => return self.not_started(cx, id, &error),
-        };
-        self.times.spawn.record(before.elapsed());
-        match Job::take_charge(cx, child, sources(id), self.options.kill_timeout) {
-            Ok(job) => {
-                run.job = Some(job);
-                self.tell_run(cx, id, RunEvent::Started);
-            }
-            Err(error) => self.not_started(cx, id, &format_args!("cannot watch it: {error}")),
-        }
+        self.queue_start(cx, id);
     }
 
     fn not_started(&mut self, cx: &mut Context<'_>, id: RunId, why: &dyn fmt::Display) {
@@ -219,16 +289,6 @@ impl CommandDoor {
         self.pump_run(cx, id);
     }
 
-    pub(super) fn exit_ready(&mut self, cx: &mut Context<'_>, id: RunId) {
-        let Some(job) = self.runs.get_mut(&id).and_then(|run| run.job.as_mut()) else {
-            return;
-        };
-        // It is reaped later, when its output has ended; from here on it needs no signal.
-        job.escalate(cx, KillEvent::Exited);
-        self.tell_run(cx, id, RunEvent::Exited);
-        self.pump_run(cx, id);
-    }
-
     pub(super) fn run_timeout(&mut self, cx: &mut Context<'_>, id: RunId) {
         if let Some(run) = self.runs.get_mut(&id) {
             cx.alarm_fired(&mut run.alarm);
@@ -238,117 +298,6 @@ impl CommandDoor {
     }
 
     // ---- ended -------------------------------------------------------------------------------------------------
-
-    pub(super) fn end_input(&mut self, id: RunId) {
-        let Some(run) = self.runs.get_mut(&id) else { return };
-        if let Some(job) = &mut run.job {
-            job.end_input();
-        }
-        if let Some(connection) = run.leader.and_then(|leader| self.connections.get_mut(&leader)) {
-            connection.input.clear();
-        }
-    }
-
-    pub(super) fn end_program(&mut self, cx: &mut Context<'_>, id: RunId, cause: EndCause) {
-        if let Some(run) = self.runs.get(&id) {
-            let command = report::command(&run.name, &run.arguments, self.options.log_arguments);
-            let (level, topic, why) = match cause {
-                EndCause::Timeout => (Level::Warn, Topic::Timeout, "its timeout is over"),
-                EndCause::Standstill => (Level::Warn, Topic::Standstill, standstill::CAUSE),
-                EndCause::Stop => (Level::Warn, Topic::Stop, "the door closes (--stop-timeout)"),
-                EndCause::Deserted => (Level::Info, Topic::Vanished, "its client has gone"),
-                // A command's output has no limit, and its input no form.
-                EndCause::Overflow | EndCause::Invalid => (Level::Warn, Topic::Refusal, "it is refused"),
-            };
-            let line = format!("{}: {command} is ended: {why}", run.peer);
-            self.note(cx, level, topic, format_args!("{line}"));
-        }
-        self.escalate(cx, id, KillEvent::Stop(Manner::Promptly));
-    }
-
-    pub(super) fn kill_program(&mut self, cx: &mut Context<'_>, id: RunId) {
-        self.escalate(cx, id, KillEvent::Stop(Manner::AtOnce));
-    }
-
-    pub(super) fn ending_timeout(&mut self, cx: &mut Context<'_>, id: RunId) {
-        if let Some(job) = self.runs.get_mut(&id).and_then(|run| run.job.as_mut()) {
-            job.alarm_fired(cx);
-            self.escalate(cx, id, KillEvent::Deadline);
-            self.pump_run(cx, id);
-        }
-    }
-
-    fn escalate(&mut self, cx: &mut Context<'_>, id: RunId, event: KillEvent) {
-        let Some(job) = self.runs.get_mut(&id).and_then(|run| run.job.as_mut()) else {
-            return;
-        };
-        let pid = job.pid();
-        let Escalation {
-            killed,
-            failed,
-            given_up,
-        } = job.escalate(cx, event);
-        if killed {
-            self.scheduler.counters.killed += 1;
-        }
-        if let Some(error) = failed {
-            // The next step of the escalation follows all the same.
-            let line = format_args!("cannot signal process {pid} and its group: {error}");
-            self.note(cx, Level::Error, Topic::System, line);
-        }
-        if given_up {
-            let line = format_args!("process {pid} does not end, not even by KILL, and is given up");
-            self.note(cx, Level::Error, Topic::System, line);
-            self.tell_run(cx, id, RunEvent::Unkillable);
-        }
-    }
-
-    pub(super) fn close_streams(&mut self, id: RunId) {
-        if let Some(job) = self.runs.get_mut(&id).and_then(|run| run.job.as_mut()) {
-            job.close_streams();
-        }
-    }
-
-    /// What lies in the pipe now is read at once: no more than a pipe holds.
-    pub(super) fn cut_output(&mut self, cx: &mut Context<'_>, id: RunId) {
-        let Some(run) = self.runs.get_mut(&id) else { return };
-        if run.job.as_mut().is_some_and(Job::cut_output) {
-            let peer = run.peer.clone();
-            self.scheduler.counters.cut += 1;
-            let line = format_args!("{peer}: something held the output open beyond --linger, and was not waited for");
-            self.note(cx, Level::Info, Topic::Cut, line);
-        }
-        let mut buffer = cx.lend_buffer();
-        while self.read_program(cx, id, &mut buffer) {}
-        cx.return_buffer(buffer);
-    }
-
-    /// Ends what is left of its group, unless it is meant to go on, and takes its status.
-    pub(super) fn reap(&mut self, cx: &mut Context<'_>, id: RunId) {
-        let Some(run) = self.runs.get_mut(&id) else { return };
-        let Some(job) = &mut run.job else { return };
-        let (pid, ran) = (job.pid(), cx.now().saturating_duration_since(job.started()));
-        let reaped = job.reap();
-        let left = job.has_left_background();
-        run.status = reaped.as_ref().ok().copied().flatten();
-        let counters = &mut self.scheduler.counters;
-        match run.status {
-            Some(status) if status.success() => counters.exit_zero += 1,
-            Some(ExitStatus::Code(_)) => counters.exit_nonzero += 1,
-            Some(ExitStatus::Signal { .. }) => counters.exit_signal += 1,
-            None => {
-                let line = format!("cannot take the status of process {pid}: {reaped:?}");
-                self.note(cx, Level::Error, Topic::System, format_args!("{line}"));
-            }
-        }
-        self.times.run.record(ran);
-        if left {
-            self.scheduler.counters.background += 1;
-            let peer = self.runs.get(&id).map(|run| run.peer.clone()).unwrap_or_default();
-            let line = format_args!("{peer}: what process {pid} has left in the background goes on");
-            self.note(cx, Level::Info, Topic::Background, line);
-        }
-    }
 
     /// It is over: lets go of it, and tells the log of it.
     pub(super) fn drop_run(&mut self, cx: &mut Context<'_>, id: RunId) {

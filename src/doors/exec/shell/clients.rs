@@ -17,8 +17,8 @@ use super::permits::may_run_anything;
 use super::signals::Signals;
 use super::{ExecDoor, ExecSource};
 use crate::buffer::Buffer;
-use crate::doors::run::{EndCause, RunEvent};
-use crate::doors::standstill::{self, Watch};
+use crate::doors::run::RunEvent;
+use crate::doors::standstill::Watch;
 use crate::net::conn::{CloseStep, Conn, LingerLimits};
 use crate::net::limits::Full;
 use crate::net::listening::{Accepting, Listening};
@@ -223,36 +223,6 @@ impl ExecDoor {
             }
             None => encoder.turn_down("how the program has ended cannot be known", output),
         }
-    }
-
-    /// Logs and counts the reason for which a running program is ended.
-    pub(super) fn log_cause(&mut self, cx: &mut Context<'_>, key: Key, cause: EndCause) {
-        let Some(connection) = self.connections.get_mut(key) else {
-            return;
-        };
-        connection.unread_at_timeout =
-            cause == EndCause::Timeout && connection.conn.unwritten() >= self.options.max_buffer;
-        let origin = connection.origin.clone();
-        let program = report::command(&connection.arguments, self.options.log_arguments);
-        let (level, topic, why) = match cause {
-            EndCause::Timeout => {
-                self.counters.timed_out += 1;
-                let why = match connection.unread_at_timeout {
-                    false => "its --timeout is over",
-                    true => "its --timeout is over, and its client has left unread as much as --max-buffer allows",
-                };
-                (Level::Warn, Topic::Timeout, why)
-            }
-            EndCause::Standstill => (Level::Warn, Topic::Standstill, standstill::CAUSE),
-            EndCause::Overflow => {
-                self.counters.overflown += 1;
-                (Level::Warn, Topic::Overflow, "its output is longer than --max-output")
-            }
-            EndCause::Invalid => (Level::Warn, Topic::Refusal, "what its client sends is no input"),
-            EndCause::Stop => (Level::Warn, Topic::Stop, "the door closes (--stop-timeout)"),
-            EndCause::Deserted => (Level::Info, Topic::Vanished, "its client has gone"),
-        };
-        self.note(cx, level, topic, format_args!("{origin}: {program} is ended: {why}"));
     }
 
     // ---- out ---------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ use super::super::report::Topic;
 use super::connection::Connection;
 use super::permits::{Fit, Unfit};
 use super::{ExecDoor, ExecSource};
+use crate::doors::programs::RunsPrograms;
 use crate::process::failure::SpawnError;
 use crate::process::program::{Found, Lookup};
 use crate::process::spec::Command;

@@ -34,7 +34,8 @@ use super::report::{self, Topic};
 use crate::doors::closing::Closing;
 use crate::doors::journal::Journal;
 use crate::doors::on_request::Times;
-use crate::doors::run::{RunEvent, RunStep};
+use crate::doors::programs::RunsPrograms;
+use crate::doors::run::RunEvent;
 use crate::doors::standstill::{Advice, Hoard, Sight};
 use crate::net::limits::ConnectionCount;
 use crate::net::listening::{Accepting, Listening};
@@ -109,7 +110,7 @@ impl Service for ExecDoor {
         match ExecSource::from_source(source) {
             Some(ExecSource::Listener) => self.retry_accepting(cx, source.key),
             Some(ExecSource::Client) => self.client_timeout(cx, source.key),
-            Some(ExecSource::Ending) => self.ending_timeout(cx, source.key),
+            Some(ExecSource::Ending) => self.kill_timeout(cx, source.key),
             Some(ExecSource::Upkeep) => self.journal.sum_up(cx, &self.options.front.name),
             Some(ExecSource::Closing) => self.stop_timeout(cx),
             // These have no alarm.
@@ -261,21 +262,6 @@ impl ExecDoor {
             ClientAction::Conclude => self.conclude(key),
             ClientAction::BeginClose => self.part(cx, key),
             ClientAction::Close => self.close(cx, key),
-        }
-    }
-
-    fn take_step(&mut self, cx: &mut Context<'_>, key: Key, step: RunStep) {
-        match step {
-            RunStep::EndInput => {
-                if let Some(connection) = self.connections.get_mut(key) {
-                    connection.end_input();
-                }
-            }
-            RunStep::End(cause) => self.end_program(cx, key, cause),
-            RunStep::Kill => self.kill_program(cx, key),
-            RunStep::CloseStreams => self.close_streams(key),
-            RunStep::Reap => self.reap(cx, key),
-            RunStep::CutOutput => self.cut_output(cx, key),
         }
     }
 

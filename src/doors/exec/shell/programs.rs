@@ -1,9 +1,11 @@
 //! Programs: started, watched, ended, reaped.
 
+use std::collections::VecDeque;
 use std::ffi::OsStr;
+use std::fmt;
 use std::mem;
 use std::os::unix::ffi::OsStrExt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::Level;
 use nix::errno::Errno;
@@ -17,41 +19,26 @@ use super::permits::Unfit;
 use super::{ExecDoor, ExecSource};
 use crate::amount;
 use crate::doors::on_request;
+use crate::doors::programs::{ProgramCount, ProgramTopic, RunsPrograms};
 use crate::doors::run::{EndCause, RunEvent};
+use crate::doors::standstill;
 use crate::process::child::Child;
 use crate::process::exit_status::ExitStatus;
 use crate::process::failure::{SpawnError, Step};
-use crate::process::job::{Escalation, Job, Pipe, Sources};
-use crate::process::kill_sequence::{KillEvent, Manner};
+use crate::process::job::{Job, Pipe, Sources};
 use crate::process::spawn::Stdio;
 use crate::process::spec::Command;
-use crate::process::watchdog;
-use crate::reactor::{Context, Key, SourceKind};
+use crate::reactor::{Context, Key, Source, SourceKind};
 
-/// How many programs are started in one turn: each costs tenths of a millisecond, in which nobody else is served.
-const STARTS_PER_TURN: usize = 4;
+impl RunsPrograms for ExecDoor {
+    type Id = Key;
 
-impl ExecDoor {
-    // ---- started -----------------------------------------------------------------------------------------------
-
-    pub(super) fn queue_start(&mut self, cx: &mut Context<'_>, key: Key) {
-        self.starting.push_back(key);
-        cx.resume_later(ExecSource::Starting.only());
+    fn starting_source() -> Source {
+        ExecSource::Starting.only()
     }
 
-    /// Starts some of the programs that are to be started; the rest in the next turn.
-    pub(super) fn start_waiting(&mut self, cx: &mut Context<'_>) {
-        for _ in 0..STARTS_PER_TURN {
-            let Some(key) = self.starting.pop_front() else { return };
-            self.start_program(cx, key);
-            self.pump(cx, key);
-            if cx.now().elapsed() >= watchdog::SLOW {
-                break;
-            }
-        }
-        if !self.starting.is_empty() {
-            cx.resume_later(ExecSource::Starting.only());
-        }
+    fn starting(&mut self) -> &mut VecDeque<Key> {
+        &mut self.starting
     }
 
     fn start_program(&mut self, cx: &mut Context<'_>, key: Key) {
@@ -94,6 +81,94 @@ impl ExecDoor {
         }
     }
 
+    fn job(&mut self, key: Key) -> Option<&mut Job> {
+        self.connections.get_mut(key)?.program.as_mut()
+    }
+
+    fn peer(&self, key: Key) -> String {
+        let connection = self.connections.get(key);
+        connection.map_or_else(String::new, |connection| connection.origin.to_string())
+    }
+
+    fn end_input(&mut self, key: Key) {
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.end_input();
+        }
+    }
+
+    fn log_end(&mut self, cx: &mut Context<'_>, key: Key, cause: EndCause) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        connection.unread_at_timeout =
+            cause == EndCause::Timeout && connection.conn.unwritten() >= self.options.max_buffer;
+        let origin = connection.origin.clone();
+        let program = report::command(&connection.arguments, self.options.log_arguments);
+        let (level, topic, why) = match cause {
+            EndCause::Timeout => {
+                self.counters.timed_out += 1;
+                let why = match connection.unread_at_timeout {
+                    false => "its --timeout is over",
+                    true => "its --timeout is over, and its client has left unread as much as --max-buffer allows",
+                };
+                (Level::Warn, Topic::Timeout, why)
+            }
+            EndCause::Standstill => (Level::Warn, Topic::Standstill, standstill::CAUSE),
+            EndCause::Overflow => {
+                self.counters.overflown += 1;
+                (Level::Warn, Topic::Overflow, "its output is longer than --max-output")
+            }
+            EndCause::Invalid => (Level::Warn, Topic::Refusal, "what its client sends is no input"),
+            EndCause::Stop => (Level::Warn, Topic::Stop, "the door closes (--stop-timeout)"),
+            EndCause::Deserted => (Level::Info, Topic::Vanished, "its client has gone"),
+        };
+        self.note(cx, level, topic, format_args!("{origin}: {program} is ended: {why}"));
+    }
+
+    fn keep_status(&mut self, key: Key, status: Option<ExitStatus>, ran: Duration) {
+        self.times.run.record(ran);
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.status = status;
+            connection.ran = Some(ran);
+        }
+    }
+
+    fn read_rest(&mut self, _cx: &mut Context<'_>, _key: Key) {
+        // The client gets the rest at its own pace.
+    }
+
+    fn tell_run(&mut self, cx: &mut Context<'_>, key: Key, event: RunEvent) {
+        self.tell(cx, key, ClientEvent::Program(event));
+    }
+
+    fn pump_program(&mut self, cx: &mut Context<'_>, key: Key) {
+        self.pump(cx, key);
+    }
+
+    fn count(&mut self, what: ProgramCount) {
+        match what {
+            ProgramCount::Killed => self.counters.killed += 1,
+            ProgramCount::Cut => self.counters.cut += 1,
+            ProgramCount::Background => self.counters.background += 1,
+            ProgramCount::ExitZero => self.counters.exit_zero += 1,
+            ProgramCount::ExitNonzero => self.counters.exit_nonzero += 1,
+            ProgramCount::ExitSignal => self.counters.exit_signal += 1,
+        }
+    }
+
+    fn note_program(&mut self, cx: &mut Context<'_>, level: Level, topic: ProgramTopic, line: fmt::Arguments<'_>) {
+        let topic = match topic {
+            ProgramTopic::Cut => Topic::Cut,
+            ProgramTopic::Background => Topic::Background,
+            ProgramTopic::System => Topic::System,
+        };
+        self.note(cx, level, topic, line);
+    }
+}
+
+impl ExecDoor {
+    // ---- started -----------------------------------------------------------------------------------------------
+
     fn take_charge_of(&mut self, cx: &mut Context<'_>, key: Key, child: Child) {
         let job = Job::take_charge(cx, child, sources(key), self.options.kill_timeout);
         let job = match job {
@@ -109,7 +184,7 @@ impl ExecDoor {
             None => return job.close(cx),
         }
         self.trace(key, format_args!("process {pid}"));
-        self.tell(cx, key, ClientEvent::Program(RunEvent::Started));
+        self.tell_run(cx, key, RunEvent::Started);
     }
 
     fn not_started(&mut self, cx: &mut Context<'_>, key: Key, status: u8, why: &str) {
@@ -154,7 +229,7 @@ impl ExecDoor {
             connection.who(),
             report::command(&connection.arguments, self.options.log_arguments)
         );
-        self.tell(cx, key, ClientEvent::Program(RunEvent::NotStarted));
+        self.tell_run(cx, key, RunEvent::NotStarted);
     }
 
     // ---- watched -----------------------------------------------------------------------------------------------
@@ -169,111 +244,6 @@ impl ExecDoor {
             _ => Pipe::Stderr,
         });
         self.pump(cx, key);
-    }
-
-    pub(super) fn exit_ready(&mut self, cx: &mut Context<'_>, key: Key) {
-        let Some(program) = self.connections.get_mut(key).and_then(|it| it.program.as_mut()) else {
-            return;
-        };
-        // It is reaped later, when its output has ended; from here on it needs no signal.
-        program.escalate(cx, KillEvent::Exited);
-        self.tell(cx, key, ClientEvent::Program(RunEvent::Exited));
-        self.pump(cx, key);
-    }
-
-    // ---- ended -------------------------------------------------------------------------------------------------
-
-    pub(super) fn end_program(&mut self, cx: &mut Context<'_>, key: Key, cause: EndCause) {
-        self.log_cause(cx, key, cause);
-        self.escalate(cx, key, KillEvent::Stop(Manner::Promptly));
-    }
-
-    pub(super) fn kill_program(&mut self, cx: &mut Context<'_>, key: Key) {
-        self.escalate(cx, key, KillEvent::Stop(Manner::AtOnce));
-    }
-
-    pub(super) fn ending_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
-        if let Some(program) = self.connections.get_mut(key).and_then(|it| it.program.as_mut()) {
-            program.alarm_fired(cx);
-            self.escalate(cx, key, KillEvent::Deadline);
-            self.pump(cx, key);
-        }
-    }
-
-    fn escalate(&mut self, cx: &mut Context<'_>, key: Key, event: KillEvent) {
-        let Some(program) = self.connections.get_mut(key).and_then(|it| it.program.as_mut()) else {
-            return;
-        };
-        let (
-            pid,
-            Escalation {
-                killed,
-                failed,
-                given_up,
-            },
-        ) = (program.pid(), program.escalate(cx, event));
-        if killed {
-            self.counters.killed += 1;
-        }
-        if let Some(error) = failed {
-            // The next step of the escalation follows all the same.
-            let line = format_args!("cannot signal process {pid} and its group: {error}");
-            self.note(cx, Level::Error, Topic::System, line);
-        }
-        if given_up {
-            let line = format_args!("process {pid} does not end, not even by KILL, and is given up");
-            self.note(cx, Level::Error, Topic::System, line);
-            self.tell(cx, key, ClientEvent::Program(RunEvent::Unkillable));
-        }
-    }
-
-    pub(super) fn close_streams(&mut self, key: Key) {
-        if let Some(connection) = self.connections.get_mut(key) {
-            connection.end_input();
-            if let Some(program) = &mut connection.program {
-                program.close_streams();
-            }
-        }
-    }
-
-    pub(super) fn cut_output(&mut self, cx: &mut Context<'_>, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else {
-            return;
-        };
-        if connection.program.as_mut().is_some_and(Job::cut_output) {
-            let origin = connection.origin.clone();
-            self.counters.cut += 1;
-            let line = format_args!("{origin}: something held the output open beyond --linger, and was not waited for");
-            self.note(cx, Level::Info, Topic::Cut, line);
-        }
-    }
-
-    /// Ends what is left of its group, unless it is meant to go on, and takes its status.
-    pub(super) fn reap(&mut self, cx: &mut Context<'_>, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else {
-            return;
-        };
-        let Some(program) = &mut connection.program else { return };
-        let (pid, ran) = (program.pid(), cx.now().saturating_duration_since(program.started()));
-        let reaped = program.reap();
-        let (left, origin) = (program.has_left_background(), connection.origin.clone());
-        connection.status = reaped.as_ref().ok().copied().flatten();
-        connection.ran = Some(ran);
-        match connection.status {
-            Some(status) if status.success() => self.counters.exit_zero += 1,
-            Some(ExitStatus::Code(_)) => self.counters.exit_nonzero += 1,
-            Some(ExitStatus::Signal { .. }) => self.counters.exit_signal += 1,
-            None => {
-                let line = format_args!("cannot take the status of process {pid}: {reaped:?}");
-                self.note(cx, Level::Error, Topic::System, line);
-            }
-        }
-        self.times.run.record(ran);
-        if left {
-            self.counters.background += 1;
-            let line = format_args!("{origin}: what process {pid} has left in the background goes on");
-            self.note(cx, Level::Info, Topic::Background, line);
-        }
     }
 
     /// Tells the log of a run, and counts its bytes, once no more of its output is read. That is later than it is reaped where
