@@ -1,9 +1,9 @@
-//! Where one client is.
+//! The states of one client.
 //!
 //! ```text
-//! Asking ─request complete─▸ Following ─told─▸ Answered ─all sent─▸ Parting ─▸ over
-//!    │  └──all are taken──▸ Queued ─▸ ▴           ▴
-//!    └── refused ─────────────┴───────────────────┘
+//! Asking ─request complete─▸ Following ─concluded─▸ Answered ─all sent─▸ Closing ─▸ over
+//!    │  └──no free program──▸ Queued ─▸ ▴                ▴
+//!    └── refused ─────────────┴──────────────────────────┘
 //! ```
 
 use std::time::Instant;
@@ -11,75 +11,75 @@ use std::time::Instant;
 use super::event::RunId;
 use crate::doors::waiters::Ticket;
 
-/// What a client asks for, as far as it has come.
+/// A request, as far as it was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Request {
-    /// Which command; `None`: not yet said.
+    /// The name of the command; `None` until it is read.
     pub name: Option<Vec<u8>>,
     /// The arguments, in their order.
     pub arguments: Vec<Vec<u8>>,
 }
 
-/// Where a client is.
+/// The state of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
-    /// Its request is not complete.
+pub enum ClientState {
+    /// The request is not complete.
     Asking {
-        /// What has come of it.
+        /// The part that was read.
         request: Request,
-        /// When it has to be complete.
+        /// The time at which it must be complete.
         until: Instant,
-        /// When what has come of a message is all of it.
+        /// The time at which a message that has begun is taken for complete.
         quiet_at: Option<Instant>,
     },
-    /// It waits for a program to end.
+    /// The request waits until a further program of its command may run.
     Queued {
-        /// What it has asked for.
+        /// The complete request.
         request: Request,
-        /// Where.
+        /// Its place in the queue.
         ticket: Ticket,
-        /// Since when.
+        /// The time since which it waits.
         since: Instant,
-        /// For so long.
+        /// The time until which it waits.
         until: Instant,
     },
-    /// It gets the output of a program.
+    /// The client gets the output of a program.
     Following {
-        /// Of which.
+        /// The run of the program.
         run: RunId,
-        /// It holds up others, who get the same output: until when it may.
+        /// The time until which it may hold up the other clients of the run, by leaving output unread.
         stalled_until: Option<Instant>,
     },
-    /// Everything is said; it is on its way.
+    /// The end of the answer is on its way to the client.
     Answered {
-        /// When it has to have read something.
+        /// The time at which the client must have read something.
         until: Instant,
     },
-    /// It has everything; what it still sends is read away.
-    Parting,
+    /// The client has everything, and its connection lingers.
+    Closing,
 }
 
-impl State {
-    /// When to look after it again.
+impl ClientState {
+    /// The time at which [`ClientEvent::Tick`](super::event::ClientEvent::Tick) is due.
     pub fn deadline(&self) -> Option<Instant> {
         match self {
-            State::Asking { until, quiet_at, .. } => Some(quiet_at.map_or(*until, |at| at.min(*until))),
-            State::Queued { until, .. } | State::Answered { until } => Some(*until),
-            // That of its program.
-            State::Following { stalled_until, .. } => *stalled_until,
-            // That of the lingering close.
-            State::Parting => None,
+            ClientState::Asking { until, quiet_at, .. } => Some(quiet_at.map_or(*until, |at| at.min(*until))),
+            ClientState::Queued { until, .. } | ClientState::Answered { until } => Some(*until),
+            // The run has a deadline of its own.
+            ClientState::Following { stalled_until, .. } => *stalled_until,
+            // The lingering close has a deadline of its own.
+            ClientState::Closing => None,
         }
     }
 
     /// The state's name in the dump.
     pub fn name(&self) -> &'static str {
         match self {
-            State::Asking { .. } => "asking",
-            State::Queued { .. } => "queued",
-            State::Following { .. } => "following",
-            State::Answered { .. } => "answered",
-            State::Parting => "parting",
+            ClientState::Asking { .. } => "asking",
+            ClientState::Queued { .. } => "queued",
+            ClientState::Following { .. } => "following",
+            ClientState::Answered { .. } => "answered",
+            ClientState::Closing => "parting",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What happens to clients and runs, and what is to be done about it.
+//! The events of clients, and the actions that the scheduler answers with.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,131 +6,131 @@ use std::time::Duration;
 use crate::doors::run::RunStep;
 use crate::doors::standstill;
 
-/// One connection, for as long as it is there. Numbers are never used again.
+/// The number of one connection. Numbers are never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId(pub u64);
 
-/// One start of a program. Numbers are never used again.
+/// The number of one run of a program. Numbers are never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunId(pub u64);
 
-/// What has happened to a client.
+/// An event in the life of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientEvent {
-    /// A name or an argument has come.
+    /// A name or an argument is complete.
     Message(Vec<u8>),
-    /// Part of one has come, and not its end.
+    /// A name or an argument has begun, and its end is not read.
     Pending,
-    /// What comes is longer than any may be.
+    /// A name or an argument is longer than allowed.
     TooLong,
-    /// It sends nothing more. What there was of a message has been told.
+    /// The client sends nothing more. A message that had begun was reported before.
     Left,
-    /// It can neither send nor read any more.
+    /// The client can neither send nor read any more.
     Gone,
-    /// It holds as much unread output as it may.
+    /// The client has left as much output unread as may be held.
     Full,
-    /// So it is, its program takes none of its input until it is read, and no more of that can be held.
+    /// The same, and its program takes no input before output is read, and no more input can be held.
     Standstill,
-    /// It has read something.
+    /// The client has read something.
     Progress,
-    /// It has read everything that there was to be sent.
+    /// The client was sent everything that is to be sent.
     Flushed,
-    /// The time is what [`Scheduler::client_deadline`](super::scheduler::Scheduler::client_deadline) said. One that comes
-    /// early changes nothing.
+    /// [`Scheduler::client_deadline`](super::scheduler::Scheduler::client_deadline) has passed. Reported early, it changes
+    /// nothing.
     Tick,
 }
 
-/// What is to be done, in the order given.
+/// One thing to do, in the order given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Ask for the next argument.
     Prompt(ClientId),
-    /// What has come of a message is all of it: tell it.
+    /// Take the bytes of a message that has begun for all of it, and report it.
     Complete(ClientId),
-    /// Say why, and nothing more.
+    /// Tell the client the reason, and nothing more.
     Refuse {
-        /// To whom.
+        /// The client.
         client: ClientId,
-        /// What it has asked for.
+        /// The name of the command that it has asked for.
         name: Vec<u8>,
-        /// Why.
+        /// The reason.
         why: Refusal,
     },
-    /// Say which commands there are, and nothing more.
+    /// Tell the client the names of all commands, and nothing more.
     List(ClientId),
-    /// Start a program, when it is its turn.
+    /// Start a program when it is its turn.
     Start {
-        /// From now on that is what it is called.
+        /// The number of the new run.
         run: RunId,
-        /// Which command.
+        /// The name of the command.
         name: Vec<u8>,
-        /// What the client has sent.
+        /// The arguments that the client has sent.
         arguments: Vec<Vec<u8>>,
     },
-    /// This client gets its output from here on, and before that all that there was.
+    /// Give the client the output of a run from here on, and before that all output so far.
     Attach {
-        /// Who.
+        /// The client.
         client: ClientId,
-        /// Of which.
+        /// The run.
         run: RunId,
-        /// Whether what it sends is its input.
+        /// True if the client sends the program's input.
         leads: bool,
     },
-    /// It gets nothing more of its run.
+    /// Give the client no more output of a run.
     Detach {
-        /// Who.
+        /// The client.
         client: ClientId,
-        /// From which.
+        /// The run.
         run: RunId,
     },
     /// Take this step of a run's program.
     Program(RunId, RunStep),
-    /// It is over.
+    /// Drop a run that is over, and log it.
     Drop(RunId),
-    /// Nothing more is sent; see whether the client sends still.
-    Part(ClientId),
-    /// It has left what it is owed unread for too long: say so in the log.
+    /// Begin the lingering close.
+    BeginClose(ClientId),
+    /// Log that the client has left its output unread for too long.
     LeftUnread(ClientId),
-    /// It is over.
+    /// Drop the connection.
     Close(ClientId),
 }
 
-/// Why a client gets no program, or not all of one.
+/// The reason for which a client gets no program, or not all of its output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// No command has that name.
     NotFound,
-    /// As many run as may, and as many wait.
+    /// As many programs run, and as many requests wait, as may.
     Busy,
-    /// What it sent is no argument of this command.
+    /// An argument is not valid for the command.
     Argument {
-        /// Which, from 1.
+        /// The number of the argument, from 1.
         number: usize,
-        /// What it has to be.
+        /// The form that it must have.
         why: String,
     },
-    /// It has ended its side before all arguments had come.
+    /// The client has ended its side before all arguments were read.
     Missing {
-        /// How many the command takes.
+        /// The number of arguments that the command takes.
         wanted: usize,
-        /// How many have come.
+        /// The number of arguments that were read.
         come: usize,
     },
     /// A name or argument is too long.
     TooLong,
-    /// It was too slow.
+    /// The request was not complete in time.
     TooSlow,
-    /// The operator has changed the command, and what has come is no request for it any more.
+    /// A reload has changed the command, and the request is no longer valid.
     Changed,
-    /// The door closes.
+    /// The door stops.
     Stop,
     /// The program could not be started.
     NotStarted,
-    /// It ran out of its time.
+    /// The program has run for as long as it may, and was ended.
     TimedOut(Duration),
-    /// Its client sent, and did not read.
+    /// The client has sent more than may be held before it has read the output.
     Standstill,
-    /// It could not be ended.
+    /// The program has survived KILL.
     Unkillable,
 }
 

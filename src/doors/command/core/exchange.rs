@@ -1,43 +1,43 @@
-//! What a client sends: a name, then arguments one by one, then input for the program.
+//! Cuts the bytes from a client into messages: a name, then arguments one by one, then input for the program.
 //!
-//! torcd took whatever one read gave for a message, cut at the first NUL, CR or LF, and its clients rely on that: they send
-//! a name without any terminator and wait for the prompt. So a message ends at LF, CR LF, CR or NUL, or when the caller
-//! finds that nothing more has come for a while ([`Exchange::complete`]). A line and its NUL, or a buffer that is filled up
-//! with NULs, is one message: NULs right behind an end are part of it. No byte is looked at twice.
+//! torcd took the bytes of one read for a message, cut at the first NUL, CR or LF, and its clients rely on that: they send
+//! a name without a terminator and wait for the prompt. So a message ends at LF, CR LF, CR or NUL, or when the caller finds
+//! that nothing more has come for a while ([`Exchange::complete`]). A line with its NUL is one message, and so is a buffer
+//! that is filled up with NULs: NULs right behind an end are part of it. No byte is looked at twice.
 
-/// What was found in the bytes at hand.
+/// The result of reading some bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// All of them are read; of a message that has begun the end is not there.
+    /// All bytes are read. A message that has begun has not ended.
     NeedMore,
-    /// A message, without what ended it.
+    /// A message, without its terminator.
     Message(Vec<u8>),
-    /// A message longer than is allowed, whatever follows.
+    /// The message is longer than allowed, whatever follows.
     TooLong,
 }
 
-/// Cuts what comes into messages.
+/// Cuts bytes into messages.
 #[derive(Debug, Clone)]
 pub struct Exchange {
     longest: usize,
-    /// What has come of a message.
+    /// The bytes of a message that has not ended.
     message: Vec<u8>,
     behind: Behind,
 }
 
-/// What the last byte was, as far as it matters for the next.
+/// The meaning of the last byte for the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Behind {
     /// A byte of a message, or nothing.
     Message,
-    /// A CR that has ended a message: an LF belongs to it, and NULs.
+    /// A CR that has ended a message: an LF and NULs that follow belong to it.
     Cr,
-    /// An end: NULs belong to it.
+    /// An end of a message: NULs that follow belong to it.
     End,
 }
 
 impl Exchange {
-    /// For messages of at most `longest` bytes.
+    /// Creates an exchange for messages of at most `longest` bytes.
     pub fn new(longest: usize) -> Self {
         Exchange {
             longest,
@@ -46,12 +46,12 @@ impl Exchange {
         }
     }
 
-    /// Whether part of a message has come.
+    /// Returns true if a message has begun and not ended.
     pub fn is_pending(&self) -> bool {
         !self.message.is_empty()
     }
 
-    /// Reads on, up to the end of a message; how many bytes that took, all that belongs to the end and is at hand included.
+    /// Reads up to the end of a message. Returns the number of bytes taken, including those that belong to the end.
     pub fn advance(&mut self, bytes: &[u8]) -> (usize, Found) {
         let start = self.skip_rest_of_end(bytes);
         let rest = bytes.get(start..).unwrap_or_default();
@@ -77,17 +77,18 @@ impl Exchange {
         (taken, Found::Message(std::mem::take(&mut self.message)))
     }
 
-    /// Nothing has come for a while, or nothing more will: what there is, is a message.
+    /// Takes the bytes of a message that has begun for all of it. Must be called when nothing has come for a while, or nothing
+    /// more will.
     pub fn complete(&mut self) -> Option<Vec<u8>> {
         self.is_pending().then(|| std::mem::take(&mut self.message))
     }
 
-    /// The last message has come, and these are the bytes behind it that came with it: how many of them still belong to its
-    /// end. What follows is none of this file's business.
+    /// Returns the number of bytes that belong to the end of the last message. Must be called with the bytes that came behind
+    /// it in the same read. The bytes after those are input for the program.
     pub fn finish(&mut self, bytes: &[u8]) -> usize {
         let skipped = self.skip_rest_of_end(bytes);
         if self.behind == Behind::End {
-            // NULs that come later are what they are.
+            // NULs of a later read are input.
             self.behind = Behind::Message;
         }
         skipped
@@ -110,7 +111,7 @@ impl Exchange {
         skipped
     }
 
-    /// Keeps what has come of a message; whether there is room for it.
+    /// Keeps bytes of a message. Returns false if it gets too long.
     fn keep(&mut self, come: &[u8]) -> bool {
         if self.message.len() + come.len() > self.longest {
             self.message.clear();

@@ -1,21 +1,21 @@
-//! What a client is told, in the words of torcd where it has any.
+//! The replies to a client, in the words of torcd where it has any.
 
 use super::event::Refusal;
 
-/// Asks for the next argument.
+/// The prompt for the next argument.
 pub const PROMPT: &[u8] = b"torcd>";
 
-/// Appends why there is no program, or no more of one. `name` is what the client has asked for.
+/// Appends the reason for which the client gets no program, or no more output of one. `name` is the command that it has asked
+/// for.
 pub fn refusal(name: &[u8], refusal: &Refusal, wire: &mut Vec<u8>) {
     wire.extend_from_slice(b"torcd: ");
-    // These two as torcd says them, to the byte.
-    match refusal {
-        Refusal::Busy => return wire.extend_from_slice(b"busy"),
-        Refusal::NotFound => {
-            wire.extend_from_slice(name);
-            return wire.extend_from_slice(b":Not found!\n");
-        }
-        _ => {}
+    // torcd says these two in the same words, to the byte.
+    if *refusal == Refusal::Busy {
+        return wire.extend_from_slice(b"busy");
+    }
+    if *refusal == Refusal::NotFound {
+        wire.extend_from_slice(name);
+        return wire.extend_from_slice(b":Not found!\n");
     }
     if !name.is_empty() {
         wire.extend_from_slice(name);
@@ -44,13 +44,13 @@ mod tests {
     }
 
     #[test]
-    fn what_torcd_says_is_said_as_it_says_it() {
+    fn refusals_that_torcd_has_are_in_its_words() {
         assert_eq!(told("echo", &Refusal::Busy), "torcd: busy");
         assert_eq!(told("nonsense", &Refusal::NotFound), "torcd: nonsense:Not found!\n");
     }
 
     #[test]
-    fn what_it_does_not_say_is_said_likewise() {
+    fn refusals_that_torcd_does_not_have_are_lines_like_its_own() {
         let why = Refusal::Argument {
             number: 2,
             why: "has to be a whole number from 1 to 100".to_owned(),

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::super::core::client::State;
+use super::super::core::client::ClientState;
 use super::super::core::event::ClientId;
 use super::super::report::{self, ClientView};
 use super::CommandDoor;
@@ -52,20 +52,20 @@ impl CommandDoor {
     fn client_view(&self, id: ClientId, it: &Connection, now: Instant) -> ClientView {
         let (state, with_arguments) = (self.scheduler.client(id), self.options.log_arguments);
         let waits = match state {
-            Some(State::Queued { since, .. }) => Some(now.saturating_duration_since(*since)),
+            Some(ClientState::Queued { since, .. }) => Some(now.saturating_duration_since(*since)),
             _ => None,
         };
         let command = match state {
-            Some(State::Asking { request, .. } | State::Queued { request, .. }) => {
+            Some(ClientState::Asking { request, .. } | ClientState::Queued { request, .. }) => {
                 let name = request.name.as_deref();
                 name.map(|name| report::command(name, &request.arguments, with_arguments))
             }
-            Some(State::Following { run, .. }) => self.runs.get(run).map(|run| run.command(with_arguments)),
-            Some(State::Answered { .. } | State::Parting) | None => None,
+            Some(ClientState::Following { run, .. }) => self.runs.get(run).map(|run| run.command(with_arguments)),
+            Some(ClientState::Answered { .. } | ClientState::Closing) | None => None,
         };
         ClientView {
             number: id.0,
-            state: state.map_or("over", State::name),
+            state: state.map_or("over", ClientState::name),
             waits,
             connected: now.saturating_duration_since(it.accepted),
             who: who(it.conn.socket(), &it.origin),

@@ -191,7 +191,7 @@ impl CommandDoor {
             Action::Detach { client, run } => self.detach(cx, client, run),
             Action::Program(run, step) => self.take_step(cx, run, step),
             Action::Drop(run) => self.drop_run(cx, run),
-            Action::Part(id) => self.part(cx, id),
+            Action::BeginClose(id) => self.part(cx, id),
             Action::LeftUnread(id) => self.log_unread(cx, id),
             Action::Close(id) => self.close(cx, id),
         }
@@ -223,7 +223,7 @@ impl CommandDoor {
                 self.trace(*client, format_args!("{what} run {}", run.0));
             }
             Action::Detach { client, run } => self.trace(*client, format_args!("gets nothing more of run {}", run.0)),
-            Action::Part(id) => self.trace(*id, format_args!("has everything")),
+            Action::BeginClose(id) => self.trace(*id, format_args!("has everything")),
             Action::Close(id) => self.trace(*id, format_args!("closed")),
             // Lines of the log tell of these, or the client's own steps.
             Action::Start { .. } | Action::Program(..) | Action::Drop(_) | Action::LeftUnread(_) => {}

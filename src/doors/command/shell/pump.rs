@@ -1,6 +1,6 @@
 //! Moving bytes: between a client and the scheduler, and between a run and all that follow it.
 
-use super::super::core::client::State;
+use super::super::core::client::ClientState;
 use super::super::core::event::{ClientEvent, ClientId, RunId};
 use super::super::core::exchange::Found;
 use super::connection::Connection;
@@ -162,7 +162,7 @@ impl CommandDoor {
     }
 
     fn write_client(&mut self, cx: &mut Context<'_>, id: ClientId) -> bool {
-        let is_answered = matches!(self.scheduler.client(id), Some(State::Answered { .. }));
+        let is_answered = matches!(self.scheduler.client(id), Some(ClientState::Answered { .. }));
         let Some(connection) = self.connections.get_mut(&id) else {
             return false;
         };
@@ -188,8 +188,8 @@ impl CommandDoor {
     /// Whether what the client sends is its program's input, now or once that is started.
     fn sends_input(&self, id: ClientId) -> bool {
         match self.scheduler.client(id) {
-            Some(State::Queued { .. }) => true,
-            Some(State::Following { run, .. }) => self.runs.get(run).is_some_and(|run| run.leader == Some(id)),
+            Some(ClientState::Queued { .. }) => true,
+            Some(ClientState::Following { run, .. }) => self.runs.get(run).is_some_and(|run| run.leader == Some(id)),
             _ => false,
         }
     }
@@ -252,7 +252,7 @@ impl CommandDoor {
     }
 
     fn asks(&self, id: ClientId) -> bool {
-        matches!(self.scheduler.client(id), Some(State::Asking { .. }))
+        matches!(self.scheduler.client(id), Some(ClientState::Asking { .. }))
     }
 
     /// Takes in what has been read: messages, and behind the last of them input.

@@ -1,14 +1,14 @@
-//! Clients: how a request comes to be complete, and how an answer is got rid of.
+//! Clients: from their first byte to a complete request, and from the answer to their end.
 
 use std::time::Instant;
 
-use super::super::client::{Request, State};
+use super::super::client::{ClientState, Request};
 use super::super::event::{Action, ClientEvent, ClientId, Refusal, RunId};
 use super::{Job, Scheduler};
 use crate::doors::run::{RunEvent, RunState};
 use crate::doors::waiters::Ticket;
 
-/// The name that is answered with those of all commands, where that is switched on.
+/// The name that is answered with the names of all commands, where the operator allows that.
 const LIST: &[u8] = b"list";
 
 impl Scheduler {
@@ -44,7 +44,7 @@ impl Scheduler {
                 }
             },
             ClientEvent::Gone => self.close(id),
-            // Prompts, which may have been read; early.
+            // The client reads prompts, or the tick is early.
             ClientEvent::Full
             | ClientEvent::Standstill
             | ClientEvent::Progress
@@ -56,7 +56,7 @@ impl Scheduler {
     }
 
     fn ask_on(&mut self, id: ClientId, request: Request, until: Instant, quiet_at: Option<Instant>) {
-        let asking = State::Asking {
+        let asking = ClientState::Asking {
             request,
             until,
             quiet_at,
@@ -64,19 +64,19 @@ impl Scheduler {
         self.enter(id, asking);
     }
 
-    /// How many arguments the command takes that was asked for.
+    /// The number of arguments that the requested command takes.
     fn wanted(&self, request: &Request) -> Option<usize> {
         let rule = self.rules.get(request.name.as_ref()?)?;
         Some(rule.arguments.len())
     }
 
-    /// A name or an argument has come.
+    /// Takes a name or an argument.
     pub(super) fn take(&mut self, id: ClientId, mut request: Request, until: Instant, message: Vec<u8>, now: Instant) {
         let Some(name) = request.name.clone() else {
             return self.take_name(id, message, until, now);
         };
         let Some(rule) = self.rules.get(&name) else {
-            // The operator has taken it away meanwhile.
+            // A reload has removed the command.
             self.counters.not_found += 1;
             return self.refuse(id, name, Refusal::NotFound, now);
         };
@@ -103,7 +103,7 @@ impl Scheduler {
             return self.refuse(id, name, Refusal::NotFound, now);
         };
         if rule.queue == 0 && !rule.join && self.load(&name).running >= rule.threads {
-            // Whatever its arguments are.
+            // The request would be refused whatever its arguments are.
             self.counters.busy += 1;
             return self.refuse(id, name, Refusal::Busy, now);
         }
@@ -114,7 +114,7 @@ impl Scheduler {
         self.go_on(id, request, until, now);
     }
 
-    /// Asks for the next argument, or does what was asked for.
+    /// Asks for the next argument, or serves the complete request.
     fn go_on(&mut self, id: ClientId, request: Request, until: Instant, now: Instant) {
         let wanted = self.wanted(&request).unwrap_or_default();
         if request.arguments.len() < wanted {
@@ -124,7 +124,7 @@ impl Scheduler {
         self.serve(id, request, now);
     }
 
-    /// A request is complete.
+    /// Serves a complete request.
     fn serve(&mut self, id: ClientId, request: Request, now: Instant) {
         let name = request.name.clone().unwrap_or_default();
         let Some(rule) = self.rules.get(&name) else {
@@ -165,9 +165,17 @@ impl Scheduler {
                 self.forget_waiting(&request, ticket);
                 self.close(id);
             }
-            // What it sends is its program's input; it may half-close; early.
-            _ => {
-                let stays = State::Queued {
+            // The client sends its program's input and may end its side; it was sent prompts alone; the tick is early.
+            ClientEvent::Message(_)
+            | ClientEvent::Pending
+            | ClientEvent::TooLong
+            | ClientEvent::Left
+            | ClientEvent::Full
+            | ClientEvent::Standstill
+            | ClientEvent::Progress
+            | ClientEvent::Flushed
+            | ClientEvent::Tick => {
+                let stays = ClientState::Queued {
                     request,
                     ticket,
                     since,
@@ -186,7 +194,7 @@ impl Scheduler {
         event: ClientEvent,
         now: Instant,
     ) {
-        let stays = State::Following { run, stalled_until };
+        let stays = ClientState::Following { run, stalled_until };
         match event {
             ClientEvent::Full => {
                 let shared = self.jobs.get(&run).is_some_and(|job| job.audience.len() > 1);
@@ -194,12 +202,12 @@ impl Scheduler {
                     None if shared => Some(now + self.timing.write_timeout),
                     until => until.filter(|_| shared),
                 };
-                self.enter(id, State::Following { run, stalled_until });
+                self.enter(id, ClientState::Following { run, stalled_until });
             }
             ClientEvent::Progress | ClientEvent::Flushed => {
                 self.enter(
                     id,
-                    State::Following {
+                    ClientState::Following {
                         run,
                         stalled_until: None,
                     },
@@ -212,13 +220,14 @@ impl Scheduler {
             }
             ClientEvent::Standstill => {
                 self.enter(id, stays);
-                // One that others share the output with is let go in time, lest they pay for it.
+                // A client that shares the output is closed after the write timeout instead, so that the others keep the
+                // program.
                 if self.jobs.get(&run).is_some_and(|job| job.audience.len() == 1) {
                     self.advance_run(run, RunEvent::Standstill, now);
                 }
             }
             ClientEvent::Gone => self.desert(id, run, now),
-            // Its side has ended, which is its program's to know; early; of what is past.
+            // The shell passes the end of its side on to the program; the request is past; the tick is early.
             ClientEvent::Left
             | ClientEvent::Tick
             | ClientEvent::Message(_)
@@ -230,8 +239,8 @@ impl Scheduler {
     pub(super) fn answered(&mut self, id: ClientId, until: Instant, event: &ClientEvent, now: Instant) {
         match event {
             ClientEvent::Flushed => {
-                self.enter(id, State::Parting);
-                self.actions.push(Action::Part(id));
+                self.enter(id, ClientState::Closing);
+                self.actions.push(Action::BeginClose(id));
             }
             ClientEvent::Progress => self.answer(id, now),
             ClientEvent::Tick if now >= until => {
@@ -240,19 +249,25 @@ impl Scheduler {
                 self.close(id);
             }
             ClientEvent::Gone => self.close(id),
-            // It may end its side and still read; early; of what is past.
-            _ => self.enter(id, State::Answered { until }),
+            // A client may end its side and still read; the request is past; the tick is early.
+            ClientEvent::Message(_)
+            | ClientEvent::Pending
+            | ClientEvent::TooLong
+            | ClientEvent::Left
+            | ClientEvent::Full
+            | ClientEvent::Standstill
+            | ClientEvent::Tick => self.enter(id, ClientState::Answered { until }),
         }
     }
 
-    pub(super) fn enter(&mut self, id: ClientId, state: State) {
+    pub(super) fn enter(&mut self, id: ClientId, state: ClientState) {
         self.clients.insert(id, state);
     }
 
-    /// Everything is said.
+    /// Enters the state in which the rest of the answer is sent.
     pub(super) fn answer(&mut self, id: ClientId, now: Instant) {
         let until = now + self.timing.write_timeout;
-        self.enter(id, State::Answered { until });
+        self.enter(id, ClientState::Answered { until });
     }
 
     pub(super) fn refuse(&mut self, client: ClientId, name: Vec<u8>, why: Refusal, now: Instant) {
@@ -260,13 +275,13 @@ impl Scheduler {
         self.actions.push(Action::Refuse { client, name, why });
     }
 
-    /// A refusal for what the client has sent, or has not.
+    /// Refuses a client for the bytes that it has sent, or has failed to send.
     fn turn_down(&mut self, client: ClientId, name: Vec<u8>, why: Refusal, now: Instant) {
         self.counters.refused += 1;
         self.refuse(client, name, why, now);
     }
 
-    /// What was judged by rules that are past is judged again, as long as no program was started for it.
+    /// Refuses the requests that are not valid by the present rules. Requests whose program was started stay.
     pub(super) fn turn_down_outdated(&mut self, now: Instant) {
         let outdated: Vec<_> = self
             .clients
@@ -274,7 +289,7 @@ impl Scheduler {
             .filter_map(|(id, state)| Some((*id, self.outdated(state)?)))
             .collect();
         for (id, name) in outdated {
-            if let Some(State::Queued { request, ticket, .. }) = self.clients.remove(&id) {
+            if let Some(ClientState::Queued { request, ticket, .. }) = self.clients.remove(&id) {
                 self.forget_waiting(&request, ticket);
             }
             self.turn_down(id, name, Refusal::Changed, now);
@@ -291,17 +306,19 @@ impl Scheduler {
         }
     }
 
-    /// The command that was asked for in a way that its rule does not allow any more.
-    fn outdated(&self, state: &State) -> Option<Vec<u8>> {
-        let (State::Asking { request, .. } | State::Queued { request, .. }) = state else {
-            return None;
+    /// Returns the command of a request that its rule does not allow any more.
+    fn outdated(&self, state: &ClientState) -> Option<Vec<u8>> {
+        let (request, is_complete) = match state {
+            ClientState::Asking { request, .. } => (request, false),
+            ClientState::Queued { request, .. } => (request, true),
+            ClientState::Following { .. } | ClientState::Answered { .. } | ClientState::Closing => return None,
         };
         let (name, arguments) = (request.name.as_ref()?, &request.arguments);
         let rule = self.rules.get(name)?;
-        let fits = match state {
-            // It was asked for one more.
-            State::Asking { .. } => arguments.len() < rule.arguments.len() && rule.may_begin_with(arguments),
-            _ => rule.fits(arguments),
+        // A client whose request is not complete was asked for one more argument.
+        let fits = match is_complete {
+            false => arguments.len() < rule.arguments.len() && rule.may_begin_with(arguments),
+            true => rule.fits(arguments),
         };
         (!fits).then(|| name.clone())
     }

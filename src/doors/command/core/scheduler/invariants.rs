@@ -1,11 +1,11 @@
-//! What holds between events.
+//! The check of the invariants that the comment of the scheduler names.
 
-use super::super::client::State;
+use super::super::client::ClientState;
 use super::super::event::ClientId;
 use super::Scheduler;
 
 impl Scheduler {
-    /// See the head of this file.
+    /// Checks the invariants in debug builds. Must be called after every event.
     pub(super) fn check(&self) {
         if !self.is_checked {
             return;
@@ -19,19 +19,24 @@ impl Scheduler {
                 line.queue.is_empty() || (rule.is_some() && !one_more),
                 "{name:?} waits in vain"
             );
-            let queued = |id: &ClientId| matches!(self.clients.get(id), Some(State::Queued { .. }));
-            debug_assert!(line.queue.iter().all(queued), "{name:?}: somebody waits who does not");
-            let fits = |id: &ClientId| match (self.clients.get(id), rule) {
-                (Some(State::Queued { request, .. }), Some(rule)) => rule.fits(&request.arguments),
-                _ => false,
+            let queued = |id: &ClientId| matches!(self.clients.get(id), Some(ClientState::Queued { .. }));
+            debug_assert!(
+                line.queue.iter().all(queued),
+                "{name:?}: a client is in the queue that does not wait"
+            );
+            let fits = |id: &ClientId| {
+                let (Some(ClientState::Queued { request, .. }), Some(rule)) = (self.clients.get(id), rule) else {
+                    return false;
+                };
+                rule.fits(&request.arguments)
             };
             debug_assert!(
                 line.queue.iter().all(fits),
-                "{name:?}: somebody waits for what is not allowed"
+                "{name:?}: a client waits for a request that is not valid"
             );
         }
         for (id, state) in &self.clients {
-            if let State::Following { run, .. } = state {
+            if let ClientState::Following { run, .. } = state {
                 let job = self.jobs.get(run);
                 debug_assert!(
                     job.is_some_and(|job| job.audience.contains(id)),
@@ -41,7 +46,7 @@ impl Scheduler {
         }
         for (id, job) in &self.jobs {
             let ends = !job.run.is_going();
-            debug_assert!(!job.audience.is_empty() || ends, "{id:?} runs for nobody");
+            debug_assert!(!job.audience.is_empty() || ends, "{id:?} runs without a client");
         }
     }
 }

@@ -1,18 +1,18 @@
-//! Who gets which program, and when: [`ClientEvent`]s and [`RunEvent`]s in, [`Action`]s out, the time an argument.
+//! Gives programs to clients: [`ClientEvent`]s and [`RunEvent`]s in, [`Action`]s out, the time an argument.
 //!
-//! A request is complete when its name and all its arguments have come. Then a program is started for it, if one more may run; or
-//! it shares the output of one that runs already, where the operator allows that; or it waits; or it is told `busy`.
-//! Whenever a run is over, who waits longest is next.
+//! A request is complete when its name and all its arguments are read. Then a program is started for it, if one more may run;
+//! or it shares the output of a running one, where the operator allows that; or it waits; or its client is told `busy`. When a
+//! run is over, the request that has waited longest is next.
 //!
-//! How clients come to their request is in `clients`, what becomes of programs in `runs`, who waits in `queue`.
+//! `clients` holds the way to a complete request and to a sent answer, `runs` the programs, `queue` the requests that wait.
 //!
-//! What holds (`invariants`, after every event where debug assertions are on): a command runs at most as often
-//! as it may (a lower limit after a reload is reached as runs end); nobody waits while one more may run; who follows a run is
-//! in its audience, and a run without audience is on its way out.
+//! Invariants (checked in `invariants` after every event, where debug assertions are on): a command runs at most as often at
+//! once as it may (after a reload with a lower limit, once enough runs are over); no request waits while one more may run; a
+//! client that follows a run is in its audience; a run without audience is ending.
 //!
-//! What one client does costs no more for the others that are there: whoever leaves a queue or an audience is found by its place,
-//! and who asks for the same by what that is. How many may wait is each command's `queue`, how many may be in an audience the
-//! door's `--max-connections`.
+//! The cost of an event does not grow with the number of clients: a client that leaves a queue or an audience is found by its
+//! place, and equal requests by their arguments. The length of a queue is bounded by the command's `queue`, that of an
+//! audience by the door's `--max-connections`.
 
 mod clients;
 mod invariants;
@@ -24,37 +24,37 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-use super::client::{Request, State};
+use super::client::{ClientState, Request};
 use super::counters::Counters;
 use super::event::{Action, ClientEvent, ClientId, Refusal, RunId};
 use crate::doors::command::options::{Argument, Timing};
 use crate::doors::run::{Run, RunEvent, RunState};
 use crate::doors::waiters::{Ticket, Waiters};
 
-/// What is decided of a command by: its options, the program left out.
+/// The options of a command that the scheduler decides by.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rule {
-    /// How many may run at once.
+    /// The most runs at once.
     pub threads: usize,
-    /// What the client sends.
+    /// The arguments that the client sends.
     pub arguments: Vec<Argument>,
-    /// How many may wait.
+    /// The most requests that wait.
     pub queue: usize,
-    /// How long each of them may.
+    /// The longest that each of them waits.
     pub max_wait: Duration,
-    /// Whether a client may share the output of a run with the same arguments, when as many run as may.
+    /// True if a client may share the output of a run with the same arguments, when no further program may run.
     pub join: bool,
-    /// How long one may run.
+    /// The time that a program may run; `None`: without limit.
     pub timeout: Option<Duration>,
 }
 
 impl Rule {
-    /// Whether these are what a request for it consists of.
+    /// Returns true if these are the arguments of a complete and valid request.
     pub(super) fn fits(&self, arguments: &[Vec<u8>]) -> bool {
         arguments.len() == self.arguments.len() && self.may_begin_with(arguments)
     }
 
-    /// Whether each of these may stand where it stands.
+    /// Returns true if each of these arguments is valid in its place.
     pub(super) fn may_begin_with(&self, arguments: &[Vec<u8>]) -> bool {
         let mut pairs = self.arguments.iter().zip(arguments);
         pairs.all(|(rule, argument)| rule.check(argument).is_ok())
@@ -64,12 +64,12 @@ impl Rule {
 /// All commands by their names.
 pub type Rules = HashMap<Vec<u8>, Rule>;
 
-/// How many there are of something about one command.
+/// The load of one command, or of all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Load {
-    /// Runs, from the decision to start one until it is over.
+    /// The number of runs, from the decision to start a program until its conclusion.
     pub running: usize,
-    /// Requests that wait.
+    /// The number of requests that wait.
     pub waiting: usize,
 }
 
@@ -78,22 +78,22 @@ struct Job {
     name: Vec<u8>,
     arguments: Vec<Vec<u8>>,
     run: Run,
-    /// Who gets its output.
+    /// The clients that get its output.
     audience: BTreeSet<ClientId>,
-    /// Whose input it gets.
+    /// The client that sends its input.
     leader: ClientId,
-    /// Whether all of its output is kept for one who comes later.
+    /// True while the shell keeps all of its output for clients that join.
     whole: bool,
 }
 
-/// What there is of a command.
+/// The runs and the queue of one command.
 #[derive(Debug, Default)]
 struct Line {
     running: usize,
     queue: Waiters<ClientId>,
-    /// Who of the queue waits for what, by arguments.
+    /// The queued requests by their arguments.
     alike: HashMap<Vec<Vec<u8>>, BTreeSet<Ticket>>,
-    /// Runs that may be joined, likewise, and some that may no longer, which are found out when they are looked at.
+    /// The runs that may be joined, by their arguments. A run that may no longer be joined is removed when it is found.
     shared: HashMap<Vec<Vec<u8>>, BTreeSet<RunId>>,
 }
 
@@ -104,20 +104,20 @@ pub struct Scheduler {
     list: bool,
     rules: Rules,
     lines: HashMap<Vec<u8>, Line>,
-    clients: BTreeMap<ClientId, State>,
+    clients: BTreeMap<ClientId, ClientState>,
     jobs: BTreeMap<RunId, Job>,
     next_run: u64,
-    /// Whether the door closes soon.
+    /// True once the door drains.
     closes: bool,
     actions: Vec<Action>,
-    /// Whether `invariants` are looked at in debug builds, which costs as much as there is.
+    /// True if the invariants are checked in debug builds. The check looks at every client and run.
     is_checked: bool,
-    /// What has happened so far. The shell counts here what it alone knows.
+    /// The counters of the door. The shell adds the events that only it sees.
     pub counters: Counters,
 }
 
 impl Scheduler {
-    /// One without clients. `list`: whether the name `list` is answered with all names.
+    /// Creates a scheduler without clients. With `list`, the name `list` is answered with the names of all commands.
     pub fn new(timing: Timing, list: bool, rules: Rules) -> Self {
         Scheduler {
             timing,
@@ -134,34 +134,34 @@ impl Scheduler {
         }
     }
 
-    /// What is to be done now; to be asked for after every call, until there is nothing.
+    /// Takes the actions that are due. Must be called after every event, until it returns none.
     pub fn take_actions(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.actions)
     }
 
-    // ---- looking at it -----------------------------------------------------------------------------------------
+    // ---- views -------------------------------------------------------------------------------------------------
 
-    /// Where a client is; `None`: it is over.
-    pub fn client(&self, id: ClientId) -> Option<&State> {
+    /// The state of a client; `None` after its end.
+    pub fn client(&self, id: ClientId) -> Option<&ClientState> {
         self.clients.get(&id)
     }
 
-    /// Where a program is; `None`: it is over.
+    /// The state of a run; `None` after its conclusion.
     pub fn run(&self, id: RunId) -> Option<RunState> {
         self.jobs.get(&id).map(|job| job.run.state())
     }
 
-    /// When to come back with [`ClientEvent::Tick`].
+    /// The time at which [`ClientEvent::Tick`] is due.
     pub fn client_deadline(&self, id: ClientId) -> Option<Instant> {
-        self.clients.get(&id).and_then(State::deadline)
+        self.clients.get(&id).and_then(ClientState::deadline)
     }
 
-    /// When to come back with [`RunEvent::Tick`].
+    /// The time at which [`RunEvent::Tick`] is due.
     pub fn run_deadline(&self, id: RunId) -> Option<Instant> {
         self.jobs.get(&id).and_then(|job| job.run.deadline())
     }
 
-    /// How much there is of a command.
+    /// The load of a command.
     pub fn load(&self, name: &[u8]) -> Load {
         let line = self.lines.get(name);
         line.map_or_else(Load::default, |line| Load {
@@ -170,7 +170,7 @@ impl Scheduler {
         })
     }
 
-    /// How much there is of all.
+    /// The load of all commands together.
     pub fn total_load(&self) -> Load {
         Load {
             running: self.jobs.len(),
@@ -178,17 +178,17 @@ impl Scheduler {
         }
     }
 
-    /// Whether nothing runs and nobody is there but who has been told everything.
+    /// Returns true if no program runs, and every client that is left has got its answer.
     pub fn is_idle(&self) -> bool {
-        let parts = |state: &State| *state == State::Parting;
+        let parts = |state: &ClientState| *state == ClientState::Closing;
         self.jobs.is_empty() && self.clients.values().all(parts)
     }
 
-    // ---- what happens ------------------------------------------------------------------------------------------
+    // ---- events ------------------------------------------------------------------------------------------------
 
-    /// Somebody has connected.
+    /// Adds a client that has connected.
     pub fn connect(&mut self, id: ClientId, now: Instant) {
-        let asking = State::Asking {
+        let asking = ClientState::Asking {
             request: Request::default(),
             until: now + self.timing.read_timeout,
             quiet_at: None,
@@ -196,29 +196,36 @@ impl Scheduler {
         self.clients.insert(id, asking);
     }
 
-    /// Something has happened to a client.
+    /// Takes an event in the life of a client.
     pub fn client_event(&mut self, id: ClientId, event: ClientEvent, now: Instant) {
         let Some(state) = self.clients.remove(&id) else {
             return;
         };
         match state {
-            State::Asking {
+            ClientState::Asking {
                 request,
                 until,
                 quiet_at,
             } => self.asking(id, request, (until, quiet_at), event, now),
-            State::Queued {
+            ClientState::Queued {
                 request,
                 ticket,
                 since,
                 until,
             } => self.queued(id, request, (ticket, since, until), event, now),
-            State::Following { run, stalled_until } => self.following(id, run, stalled_until, event, now),
-            State::Answered { until } => self.answered(id, until, &event, now),
-            State::Parting => match event {
+            ClientState::Following { run, stalled_until } => self.following(id, run, stalled_until, event, now),
+            ClientState::Answered { until } => self.answered(id, until, &event, now),
+            ClientState::Closing => match event {
                 ClientEvent::Left | ClientEvent::Gone => self.close(id),
-                // Of what is past.
-                _ => self.enter(id, State::Parting),
+                // The request and its answer are past.
+                ClientEvent::Message(_)
+                | ClientEvent::Pending
+                | ClientEvent::TooLong
+                | ClientEvent::Full
+                | ClientEvent::Standstill
+                | ClientEvent::Progress
+                | ClientEvent::Flushed
+                | ClientEvent::Tick => self.enter(id, ClientState::Closing),
             },
         }
         self.check();
@@ -237,8 +244,8 @@ impl Scheduler {
         }
     }
 
-    /// The operator has changed the rules. Who waits for a command that is not there any more, or has asked for what is not
-    /// allowed any more, is told so; the rest, and what runs, stay.
+    /// Replaces the rules. A client whose command is gone, or whose request is no longer valid, is refused, unless its
+    /// program was started. All others stay.
     pub fn reconfigure(&mut self, timing: Timing, list: bool, rules: Rules, now: Instant) {
         (self.timing, self.list, self.rules) = (timing, list, rules);
         self.turn_down_outdated(now);
@@ -255,23 +262,25 @@ impl Scheduler {
         self.check();
     }
 
-    /// The door closes soon: who has not asked yet has until then.
+    /// Bounds the time to complete a request. The door calls it when it drains.
     pub fn hasten(&mut self, by: Instant) {
         self.closes = true;
         for state in self.clients.values_mut() {
-            if let State::Asking { until, .. } = state {
+            if let ClientState::Asking { until, .. } = state {
                 *until = by.min(*until);
             }
         }
     }
 
-    /// The door closes: what runs is ended, and who waits is told.
+    /// Ends all programs, and refuses the requests that wait.
     pub fn stop(&mut self, now: Instant) {
         let ids: Vec<_> = self.clients.keys().copied().collect();
         for id in ids {
             let name = match self.clients.get(&id) {
-                Some(State::Asking { request, .. } | State::Queued { request, .. }) => request.name.clone(),
-                _ => continue,
+                Some(ClientState::Asking { request, .. } | ClientState::Queued { request, .. }) => request.name.clone(),
+                Some(ClientState::Following { .. } | ClientState::Answered { .. } | ClientState::Closing) | None => {
+                    continue;
+                }
             };
             self.counters.refused += 1;
             self.refuse(id, name.unwrap_or_default(), Refusal::Stop, now);
@@ -280,12 +289,12 @@ impl Scheduler {
         self.all_runs(RunEvent::Stop, now);
     }
 
-    /// The door closes at once.
+    /// Kills all programs, and closes all connections.
     pub fn abort(&mut self, now: Instant) {
         self.lines.values_mut().for_each(Line::forget_queue);
         let ids: Vec<_> = self.clients.keys().copied().collect();
         for id in ids {
-            if let Some(State::Following { run, .. }) = self.clients.get(&id) {
+            if let Some(ClientState::Following { run, .. }) = self.clients.get(&id) {
                 let run = *run;
                 self.actions.push(Action::Detach { client: id, run });
             }

@@ -1,22 +1,22 @@
-//! Queues: who waits for a command of which as many run as may.
+//! Queues: the requests that wait because no further program of their command may run.
 
 use std::time::Instant;
 
-use super::super::client::{Request, State};
+use super::super::client::{ClientState, Request};
 use super::super::event::{ClientId, RunId};
 use super::{Line, Scheduler};
 use crate::doors::waiters::Ticket;
 
 impl Scheduler {
-    /// A request waits.
+    /// Adds a request to the queue of its command.
     pub(super) fn queue(&mut self, id: ClientId, request: Request, (since, until): (Instant, Instant)) {
         let name = request.name.clone().unwrap_or_default();
         let line = self.lines.entry(name).or_default();
         let ticket = line.queue.push(id);
-        // Also where a run may not be shared now: the operator may change that.
+        // Kept also where runs are not shared: a reload may change that.
         let alike = line.alike.entry(request.arguments.clone()).or_default();
         alike.insert(ticket);
-        let queued = State::Queued {
+        let queued = ClientState::Queued {
             request,
             ticket,
             since,
@@ -25,16 +25,20 @@ impl Scheduler {
         self.enter(id, queued);
     }
 
-    /// Since when the one waits who waits longest for a command.
+    /// The time since which the first request of a queue waits.
     pub fn waiting_since(&self, name: &[u8]) -> Option<Instant> {
         let first = self.lines.get(name)?.queue.iter().next()?;
         match self.clients.get(first)? {
-            State::Queued { since, .. } => Some(*since),
-            _ => None,
+            ClientState::Queued { since, .. } => Some(*since),
+            ClientState::Asking { .. }
+            | ClientState::Following { .. }
+            | ClientState::Answered { .. }
+            | ClientState::Closing => None,
         }
     }
 
-    /// Serves who waits longest, while one more may run. Lets go of a line that is empty.
+    /// Serves the requests that have waited longest, while one more program may run. Must be called when a run is over or
+    /// the rules change.
     pub(super) fn serve_queue(&mut self, name: &[u8]) {
         let Some(rule) = self.rules.get(name) else {
             return self.tidy(name);
@@ -43,7 +47,7 @@ impl Scheduler {
         while self.load(name).running < threads {
             let next = self.lines.get_mut(name).and_then(|line| line.queue.pop());
             let Some(id) = next else { break };
-            let Some(State::Queued { request, ticket, .. }) = self.clients.remove(&id) else {
+            let Some(ClientState::Queued { request, ticket, .. }) = self.clients.remove(&id) else {
                 continue;
             };
             if let Some(line) = self.lines.get_mut(name) {
@@ -57,7 +61,7 @@ impl Scheduler {
         self.tidy(name);
     }
 
-    /// Those who wait for the same as what has just been started share it.
+    /// Lets the requests that equal the one just started share its run.
     fn join_from_queue(&mut self, name: &[u8], arguments: &[Vec<u8>]) {
         let Some(run) = self.joinable(name, arguments) else {
             return;
@@ -73,7 +77,7 @@ impl Scheduler {
         }
     }
 
-    /// Everybody who waits for a command, out of its queue.
+    /// Takes all clients out of the queue of a command.
     pub(super) fn leave_queue(&mut self, name: &[u8]) -> Vec<ClientId> {
         let Some(line) = self.lines.get_mut(name) else {
             return Vec::new();
@@ -82,7 +86,7 @@ impl Scheduler {
         line.queue.take_all().collect()
     }
 
-    /// One who waited does so no longer.
+    /// Takes one request out of its queue.
     pub(super) fn forget_waiting(&mut self, request: &Request, ticket: Ticket) {
         let name = request.name.as_deref().unwrap_or_default();
         if let Some(line) = self.lines.get_mut(name) {
@@ -101,7 +105,7 @@ impl Scheduler {
 }
 
 impl Line {
-    /// This one waits no longer among those who wait for the same.
+    /// Removes a request from the index by arguments.
     fn tell_apart(&mut self, ticket: Ticket, arguments: &[Vec<u8>]) {
         if let Some(alike) = self.alike.get_mut(arguments) {
             alike.remove(&ticket);
@@ -111,7 +115,7 @@ impl Line {
         }
     }
 
-    /// This run is over.
+    /// Removes a run that is over from the index of runs that may be joined.
     pub(super) fn unshare(&mut self, run: RunId, arguments: &[Vec<u8>]) {
         if let Some(runs) = self.shared.get_mut(arguments) {
             runs.remove(&run);
@@ -121,7 +125,7 @@ impl Line {
         }
     }
 
-    /// Nobody waits any more.
+    /// Empties the queue.
     pub(super) fn forget_queue(&mut self) {
         self.queue.take_all().for_each(drop);
         self.alike.clear();

@@ -1,9 +1,9 @@
-//! Runs: begun, shared, deserted, over.
+//! Runs: started, joined, deserted, concluded.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::super::client::State;
+use super::super::client::ClientState;
 use super::super::event::{Action, ClientId, Refusal, RunId};
 use super::{Job, Scheduler};
 use crate::doors::run::{Advance, Conclusion, EndCause, Run, RunEvent, RunStep};
@@ -40,7 +40,8 @@ impl Scheduler {
         });
     }
 
-    /// A run whose output is all that such a request would get. One that may not be joined never may again: it is looked at once.
+    /// Returns a run whose output is exactly what such a request would get. A run that may not be joined is removed from the
+    /// index: it never may again.
     pub(super) fn joinable(&mut self, name: &[u8], arguments: &[Vec<u8>]) -> Option<RunId> {
         let good = |job: &Job| job.whole && job.run.is_going() && !job.audience.is_empty();
         let line = self.lines.get_mut(name)?;
@@ -67,10 +68,10 @@ impl Scheduler {
 
     fn follow(&mut self, id: ClientId, run: RunId) {
         let stalled_until = None;
-        self.enter(id, State::Following { run, stalled_until });
+        self.enter(id, ClientState::Following { run, stalled_until });
     }
 
-    /// A client leaves its run.
+    /// Takes a client that is gone out of its run's audience. The run ends with its last client, its input with its leader.
     pub(super) fn desert(&mut self, client: ClientId, run: RunId, now: Instant) {
         self.actions.push(Action::Detach { client, run });
         self.close(client);
@@ -86,6 +87,7 @@ impl Scheduler {
         }
     }
 
+    /// Advances a run by an event, and tells its clients the conclusion.
     pub(super) fn advance_run(&mut self, id: RunId, event: RunEvent, now: Instant) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let Advance { steps, conclusion } = job.run.handle(event, now);

@@ -106,7 +106,7 @@ fn a_client_is_prompted_for_each_argument_and_then_served() {
         Action::Drop(run),
     ];
     assert_eq!(story.ends(0), end);
-    assert_eq!(story.client(1, ClientEvent::Flushed), [Action::Part(client)]);
+    assert_eq!(story.client(1, ClientEvent::Flushed), [Action::BeginClose(client)]);
     assert_eq!(story.client(1, ClientEvent::Left), [Action::Close(client)]);
     assert!(story.scheduler.is_idle());
 }
@@ -449,7 +449,7 @@ impl World {
                     self.clients.retain(|other| *other != client);
                     assert!(self.runs.values().all(|run| !run.audience.contains(&client)));
                 }
-                Action::Part(client) | Action::Prompt(client) | Action::Complete(client) => {
+                Action::BeginClose(client) | Action::Prompt(client) | Action::Complete(client) => {
                     assert!(self.clients.contains(&client));
                 }
                 Action::LeftUnread(client) => assert!(self.clients.contains(&client)),
