@@ -39,8 +39,8 @@ pub const SIGNALS: [(i32, &str); 31] = [
 /// Further names of some signals, as other programs use them.
 const ALIASES: [(i32, &str); 3] = [(6, "IOT"), (17, "CLD"), (29, "POLL")];
 
-/// The signals that the client of an exec door passes on to its program: those that ask it to end, and those whose
-/// meaning the program chooses.
+/// The signals that the client of an exec door passes on to its program: requests to end, and signals whose meaning the
+/// program chooses.
 pub const PASSED_ON: [i32; 6] = [HUP, INT, QUIT, USR1, USR2, TERM];
 
 /// Hang-up: end, or start again.
