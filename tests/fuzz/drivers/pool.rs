@@ -10,11 +10,11 @@ use iotcpd::internals::pool::core::{
 };
 use iotcpd::internals::pool::options::{Mode, Policy, PoolSize};
 
-/// `Dispatcher`: a few bytes are the policy, the rest decides what happens, and to whom: also to workers and requests
-/// that are gone, and in states in which it does not happen, for every pair of state and event is decided. The
-/// dispatcher's own invariants are checked after each event; here, that an answer comes from the worker that has the
-/// request, that every request ends once, and that nothing is left in the end. (`tests/sim/pool.rs` has a model that
-/// holds the promises.)
+/// `Dispatcher`: a few bytes are the policy, the rest decides each event, its worker and its request: also workers and
+/// requests that are gone, and states in which the event does not happen, for every pair of state and event is decided.
+/// The dispatcher's own invariants are checked after each event. Checked here is that an answer comes from the worker
+/// that has the request, that every request ends once, and that nothing is left in the end. (`tests/sim/pool.rs` has a
+/// model that holds the promises.)
 pub fn fuzz_dispatcher(input: &[u8]) {
     let mut world = World::new(Choices::new(input));
     world.act();
@@ -28,7 +28,7 @@ pub fn fuzz_dispatcher(input: &[u8]) {
     }
     assert!(
         world.clients.is_empty(),
-        "whoever waited was refused: {:?}",
+        "every waiting client was refused: {:?}",
         world.clients
     );
     assert!(world.dispatcher.is_finished(), "no worker is forgotten");
@@ -39,12 +39,12 @@ struct World<'i> {
     now: Instant,
     policy: Policy,
     dispatcher: Dispatcher,
-    /// Every process, and whose request it was given last.
+    /// Every process, and the client whose request it was given last.
     processes: BTreeMap<WorkerId, Process>,
-    /// Whoever waits, and the name of his request once it is known.
+    /// The waiting clients, and the number of each request once it is known.
     clients: BTreeMap<u64, Option<RequestId>>,
     next_client: u64,
-    /// The last of those that ever were.
+    /// The last workers that ever were.
     workers: Vec<WorkerId>,
     requests: Vec<RequestId>,
 }
@@ -54,9 +54,9 @@ struct Process {
     given: Option<ClientId>,
     /// It has not answered its probe.
     asked: bool,
-    /// The number it was told last.
+    /// The channel-ID that it was given last.
     channel: Option<ChannelId>,
-    told_to_end: bool,
+    is_stopping: bool,
 }
 
 fn policy(choices: &mut Choices<'_>) -> Policy {
@@ -159,12 +159,12 @@ impl<'i> World<'i> {
                 }
                 Action::Stop(worker, _) => {
                     let process = self.processes.get_mut(&worker);
-                    assert!(process.is_some(), "only what lives is told to end");
-                    process.into_iter().for_each(|process| process.told_to_end = true);
+                    assert!(process.is_some(), "only a living process is stopped");
+                    process.into_iter().for_each(|process| process.is_stopping = true);
                 }
                 Action::Probe { worker, .. } => {
                     let process = self.processes.get_mut(&worker);
-                    let process = process.filter(|process| !process.told_to_end && !process.asked);
+                    let process = process.filter(|process| !process.is_stopping && !process.asked);
                     assert!(process.is_some(), "{worker:?} is asked once at a time, in service");
                     process.into_iter().for_each(|process| process.asked = true);
                 }
@@ -207,14 +207,14 @@ impl<'i> World<'i> {
 
     fn assign(&mut self, worker: WorkerId, request: RequestId, client: ClientId, channel: Option<ChannelId>) {
         self.name(client, request);
-        let process = self.processes.get_mut(&worker).filter(|process| !process.told_to_end);
+        let process = self.processes.get_mut(&worker).filter(|process| !process.is_stopping);
         let mut process = process.filter(|process| !process.asked);
         assert!(process.is_some(), "{worker:?} is not in service");
         process.iter_mut().for_each(|process| process.channel = channel);
         let before = process.and_then(|process| process.given.replace(client));
         assert!(
             before.is_none_or(|before| before == client || !self.clients.contains_key(&before.0)),
-            "{worker:?} has its hands full"
+            "{worker:?} has another request already"
         );
     }
 
@@ -284,7 +284,7 @@ impl<'i> World<'i> {
         Event::Probed(worker, result)
     }
 
-    /// What a worker's output is about: where it is told numbers, most often the last, sometimes anything.
+    /// Returns the request that a worker's output answers: with channel-IDs, most often the last, sometimes any.
     fn reply_to(&mut self, worker: WorkerId) -> ReplyTo {
         let Some(told) = self.processes.get(&worker).and_then(|process| process.channel) else {
             return ReplyTo::Oldest;
