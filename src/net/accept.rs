@@ -3,9 +3,8 @@
 //! ```text
 //!                     EMFILE, ENFILE, ENOBUFS, ENOMEM: until a second later
 //!     Accepting  ------------------------------------------------------------->  Paused
-//!        |       <-------------------------------------------------------------    |
-//!        |            resume(), or accept_batch() at or after the deadline         |
-//!        +------------------------- close() -------------> Closed <----------------+
+//!                <-------------------------------------------------------------
+//!                     resume(), or accept_batch() at or after the deadline
 //! ```
 //!
 //! During a pause clients wait in the backlog: nothing is lost, and no client is accepted only to be dropped. A lack of
@@ -33,14 +32,8 @@ pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// A listener from which connections are accepted, except during a pause.
 #[derive(Debug)]
 pub struct Acceptor {
-    stage: Stage,
-}
-
-#[derive(Debug)]
-enum Stage {
-    Accepting(Listener),
-    Paused(Listener, Pause),
-    Closed,
+    listener: Listener,
+    pause: Option<Pause>,
 }
 
 /// A time in which no client is accepted.
@@ -77,8 +70,6 @@ pub enum Batch {
     More,
     /// Nothing is accepted for now. The owner must call again at `until` at the latest.
     Paused(Pause),
-    /// Nothing will be accepted ever again.
-    Closed,
 }
 
 /// The consequence of [`Acceptor::resume`] for its caller.
@@ -134,9 +125,7 @@ pub fn verdict(errno: Errno) -> Verdict {
 impl Acceptor {
     /// Accepts from `listener`.
     pub fn new(listener: Listener) -> Acceptor {
-        Acceptor {
-            stage: Stage::Accepting(listener),
-        }
+        Acceptor { listener, pause: None }
     }
 
     /// Accepts at most `budget` connections and gives each to `out`. Connections that turned out to be gone count, so
@@ -144,17 +133,12 @@ impl Acceptor {
     ///
     /// While paused it does nothing until `now` has reached the deadline; then it tries again by itself.
     pub fn accept_batch(&mut self, budget: usize, now: Instant, mut out: impl FnMut(Stream, PeerAddr)) -> Batch {
-        if let Stage::Paused(_, pause) = &self.stage {
-            if now < pause.until {
-                return Batch::Paused(*pause);
-            }
-            let _ = self.resume();
+        if let Some(pause) = self.pause.filter(|pause| now < pause.until) {
+            return Batch::Paused(pause);
         }
-        let Stage::Accepting(listener) = &self.stage else {
-            return Batch::Closed;
-        };
+        self.pause = None;
         for _ in 0..budget {
-            let error = match listener.accept() {
+            let error = match self.listener.accept() {
                 Ok((stream, peer)) => {
                     out(stream, peer);
                     continue;
@@ -165,10 +149,8 @@ impl Acceptor {
                 Verdict::Drained => return Batch::Drained,
                 Verdict::PassOver => {}
                 Verdict::Pause(why) => {
-                    return self.paused(Pause {
-                        why,
-                        until: now + RETRY_AFTER,
-                    });
+                    let until = now + RETRY_AFTER;
+                    return self.paused(Pause { why, until });
                 }
             }
         }
@@ -177,76 +159,45 @@ impl Acceptor {
 
     /// Accepts again: a connection has ended, a descriptor is free. Cheap when it was not paused.
     pub fn resume(&mut self) -> Resume {
-        match std::mem::replace(&mut self.stage, Stage::Closed) {
-            Stage::Paused(listener, _) => {
-                self.stage = Stage::Accepting(listener);
-                Resume::AcceptNow
-            }
-            other => {
-                self.stage = other;
-                Resume::Nothing
-            }
+        match self.pause.take() {
+            Some(_) => Resume::AcceptNow,
+            None => Resume::Nothing,
         }
-    }
-
-    /// Closes the listener: clients in its backlog are reset, later ones refused, and a socket file that this process
-    /// owns is deleted.
-    pub fn close(&mut self) {
-        self.stage = Stage::Closed;
     }
 
     /// Another process has been given the listener: see [`Listener::disown_file`].
     pub fn disown_file(&mut self) {
-        if let Stage::Accepting(listener) | Stage::Paused(listener, _) = &mut self.stage {
-            listener.disown_file();
-        }
+        self.listener.disown_file();
     }
 
     /// The listener becomes this process's own: see [`Listener::take_charge`].
     pub fn take_charge(&mut self) {
-        if let Stage::Accepting(listener) | Stage::Paused(listener, _) = &mut self.stage {
-            listener.take_charge();
-        }
+        self.listener.take_charge();
     }
 
-    /// The listener, unless it is closed.
-    pub fn listener(&self) -> Option<&Listener> {
-        match &self.stage {
-            Stage::Accepting(listener) | Stage::Paused(listener, _) => Some(listener),
-            Stage::Closed => None,
-        }
+    /// The listener.
+    pub const fn listener(&self) -> &Listener {
+        &self.listener
     }
 
     fn paused(&mut self, pause: Pause) -> Batch {
-        match std::mem::replace(&mut self.stage, Stage::Closed) {
-            Stage::Accepting(listener) | Stage::Paused(listener, _) => {
-                self.stage = Stage::Paused(listener, pause);
-                Batch::Paused(pause)
-            }
-            Stage::Closed => Batch::Closed,
-        }
-    }
-
-    fn source(&mut self) -> io::Result<&mut Listener> {
-        match &mut self.stage {
-            Stage::Accepting(listener) | Stage::Paused(listener, _) => Ok(listener),
-            Stage::Closed => Err(io::ErrorKind::NotConnected.into()),
-        }
+        self.pause = Some(pause);
+        Batch::Paused(pause)
     }
 }
 
-/// Registered once, for reading; pausing and resuming leave the registration alone. NotConnected once it is closed.
+/// Registered once, for reading; pausing and resuming leave the registration alone.
 impl event::Source for Acceptor {
     fn register(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
-        self.source()?.register(registry, token, interests)
+        self.listener.register(registry, token, interests)
     }
 
     fn reregister(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
-        self.source()?.reregister(registry, token, interests)
+        self.listener.reregister(registry, token, interests)
     }
 
     fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        self.source()?.deregister(registry)
+        self.listener.deregister(registry)
     }
 }
 
@@ -302,7 +253,7 @@ mod tests {
         let mut streams = Vec::new();
         let mut batches = Vec::new();
         while streams.len() < count {
-            wait_readable(acceptor.listener().expect("not closed"));
+            wait_readable(acceptor.listener());
             batches.push(acceptor.accept_batch(budget, Instant::now(), |stream, peer| streams.push((stream, peer))));
         }
         batches
@@ -333,7 +284,7 @@ mod tests {
         let now = Instant::now();
         let pause = pause(now);
         assert_eq!(acceptor.paused(pause), Batch::Paused(pause));
-        wait_readable(acceptor.listener().expect("not closed"));
+        wait_readable(acceptor.listener());
         let batch = acceptor.accept_batch(9, now, |_, _| panic!("paused"));
         assert_eq!(batch, Batch::Paused(pause));
         assert_eq!(acceptor.resume(), Resume::AcceptNow);
@@ -353,30 +304,13 @@ mod tests {
             acceptor.accept_batch(9, before, |_, _| panic!("too early")),
             Batch::Paused(pause)
         );
-        wait_readable(acceptor.listener().expect("not closed"));
+        wait_readable(acceptor.listener());
         let mut count = 0;
         assert_eq!(
             acceptor.accept_batch(9, now + RETRY_AFTER, |_, _| count += 1),
             Batch::Drained
         );
         assert_eq!(count, 1);
-    }
-
-    #[test]
-    fn closed_is_closed() {
-        let (mut acceptor, _clients) = besieged(0);
-        let address = tcp_addr(acceptor.listener().expect("not closed"));
-        let pause = pause(Instant::now());
-        let _ = acceptor.paused(pause);
-        acceptor.close();
-        assert_eq!(acceptor.paused(pause), Batch::Closed);
-        assert_eq!(acceptor.resume(), Resume::Nothing);
-        assert_eq!(
-            acceptor.accept_batch(9, Instant::now(), |_, _| panic!("closed")),
-            Batch::Closed
-        );
-        assert!(acceptor.listener().is_none());
-        assert!(TcpStream::connect(address).is_err());
     }
 
     #[test]
@@ -387,7 +321,7 @@ mod tests {
         poll.registry()
             .register(&mut acceptor, Token(7), Interest::READABLE)
             .expect("register");
-        let address = tcp_addr(acceptor.listener().expect("not closed"));
+        let address = tcp_addr(acceptor.listener());
         for _ in 0..3 {
             let _client = TcpStream::connect(address).expect("connect");
             let mut count = 0;

@@ -155,7 +155,7 @@ impl Listening {
     /// The open listeners, each with its address as the operator wrote it.
     pub fn iter(&self) -> impl Iterator<Item = (&ListenAddr, &Listener)> {
         let places = self.places.iter().flatten();
-        places.filter_map(|place| Some((&place.configured, place.acceptor.listener()?)))
+        places.map(|place| (&place.configured, place.acceptor.listener()))
     }
 
     /// Closes the sockets here while another process goes on accepting from them: their files stay, and so do clients
@@ -201,7 +201,7 @@ impl Listening {
     fn settle(&mut self, cx: &mut Context<'_>, key: Key, batch: Batch) -> Option<Pause> {
         let at = source(self.kind, key.slot());
         match batch {
-            Batch::Drained | Batch::Closed => None,
+            Batch::Drained => None,
             Batch::More => {
                 cx.resume_later(at);
                 None
@@ -250,9 +250,7 @@ impl Place {
     fn register(&mut self, cx: &Context<'_>, at: Source, name: &str) -> io::Result<()> {
         self.acceptor.take_charge();
         cx.register(at, &mut self.acceptor, mio::Interest::READABLE)?;
-        if let Some(listener) = self.acceptor.listener() {
-            log::info!(service:% = name; "{name}: listening on {}", listener.local_addr());
-        }
+        log::info!(service:% = name; "{name}: listening on {}", self.acceptor.listener().local_addr());
         Ok(())
     }
 }
