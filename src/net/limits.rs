@@ -105,7 +105,8 @@ impl ConnectionCount {
     }
 
     /// The number of connections.
-    pub fn total(&self) -> usize {
+    #[cfg(test)]
+    fn total(&self) -> usize {
         self.total
     }
 }

@@ -117,8 +117,8 @@ impl KillSequence {
     }
 
     /// The current state.
-    #[must_use]
-    pub const fn state(&self) -> KillState {
+    #[cfg(test)]
+    const fn state(&self) -> KillState {
         self.state
     }
 

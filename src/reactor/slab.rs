@@ -55,11 +55,6 @@ impl<T> GenerationalSlab<T> {
         self.entries.len()
     }
 
-    /// Returns true if there are no values.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     /// Returns all values with their keys.
     #[expect(clippy::cast_possible_truncation, reason = "insert lets no slot past 24 bits in")]
     pub fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
