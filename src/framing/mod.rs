@@ -202,14 +202,20 @@ impl fmt::Display for Framing {
 
 /// A framer of any framing.
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "each is named for its framing")]
 pub enum Framer {
+    /// See [`LineFramer`].
     Line(LineFramer),
+    /// See [`NetstringFramer`].
     Netstring(NetstringFramer),
+    /// See [`NulFramer`].
     Nul(NulFramer),
+    /// See [`U32beFramer`].
     U32be(U32beFramer),
+    /// See [`ContentLengthFramer`].
     ContentLength(ContentLengthFramer),
+    /// See [`EmptyLineFramer`].
     UntilEmptyLine(EmptyLineFramer),
+    /// See [`WholeFramer`].
     Whole(WholeFramer),
 }
 

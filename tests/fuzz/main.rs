@@ -16,7 +16,6 @@ use std::fs;
 use std::panic;
 use std::path::{Path, PathBuf};
 
-#[expect(unreachable_pub, reason = "the drivers are the library of the fuzz crate as well")]
 mod drivers;
 
 use drivers::TARGETS;
