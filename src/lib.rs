@@ -26,6 +26,8 @@
 
 // With private rooms `missing_docs` sees nothing: this lint asks the same of every item that the crate can see.
 #![deny(clippy::missing_docs_in_private_items)]
+// The documentation is for developers of the crate: `cargo doc --document-private-items`.
+#![allow(rustdoc::private_intra_doc_links)]
 
 mod amount;
 mod buffer;
