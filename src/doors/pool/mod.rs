@@ -1,10 +1,10 @@
 //! The pool: long-lived stdio workers that answer one message each with one, a line unless it is said otherwise, shared by
 //! any number of clients.
 //!
-//! The story of a request. A client connects and sends a line (`shell::intake` reads it). The dispatcher ([`core`])
-//! gives it to a free worker, or lets it wait. Its bytes go into that worker's standard input
-//! (`shell::workers`), its reply comes out of the standard output (`shell::output`), and goes to the client, who is then let
-//! go (`shell::parting`).
+//! The story of a request. A client connects and sends a line (`shell::clients::intake` reads it). The dispatcher ([`core`])
+//! gives it to a free worker, or lets it wait. Its bytes go into that worker's standard input (`shell::workers::spawning`), its
+//! reply comes out of the standard output (`shell::workers::output`) and goes to the client, whose connection is then closed
+//! (`shell::clients::respond`).
 //!
 //! **Where a request gets its worker:** [`core::Dispatcher`], in `core/requests.rs`: `submit` takes the best of the
 //! available (`worker_for`, by the rule of `core/available.rs`), `serve_queue` gives a worker that has become free to the request that has waited longest.

@@ -1,15 +1,11 @@
 //! The pool's only I/O: events from the reactor become [`core::Event`](super::core::Event)s, and the dispatcher's
 //! [`Action`]s become reads, writes, processes and closed connections.
 //!
-//! The brain of it is one `match` over [`Action`] in [`Pool::act`]. Beside it stand accepting (`listeners`), the clients
-//! (`client` is one, `exchange` one request of it and its answer, `clients` all of them, `intake` reads them, `waiting`
-//! watches them, `respond` answers them and lets them go), the workers (`process` is one, `workers`
-//! all of them, `spawning` starts them and gives them requests, `health_check` asks them what is known already, `output` takes what
-//! they write, `endings` sees them go), the two framings of a message (`transcode`), requests that need no worker (`coalescing`),
-//! what is told of a worker that is lost (`loss`), of requests afterwards (`record`) and of the pool's size (`resizing`),
-//! connections that have a worker to themselves (`session` is one, `sessions` all, `standstill` holds more of one whose two
-//! ends wait for each other), what the reactor's events are about (`sources`), what the dump tells of all this (`describe`),
-//! and beginning and end of the whole (`lifecycle`).
+//! The decisions are carried out by one `match` over [`Action`]. Three rooms have their part in it: [`clients`] reads
+//! requests, keeps their order and writes answers; [`workers`] starts processes, gives them requests, reads their replies and
+//! sees them end; [`sessions`] joins a connection to a worker of its own. Beside them stand the sources of the reactor's events
+//! (`sources`), accepting (`listeners`), beginning and end of the pool (`lifecycle`), the dump (`describe`), and the lines of
+//! the log about the pool as a whole (`health`), its size (`resizing`) and its slow requests (`record`).
 //!
 //! What holds:
 //! - After every call from the reactor the dispatcher's actions are carried out and its next deadline is armed.
@@ -17,31 +13,15 @@
 //!   unless it came in pieces or the client's socket is full.
 //! - A worker's output is read before its end is reported, so that an answer given with the last breath still counts.
 
-mod client;
 mod clients;
-mod coalescing;
 mod describe;
-mod endings;
-mod exchange;
 mod health;
-mod health_check;
-mod intake;
 mod lifecycle;
 mod listeners;
-mod loss;
-mod outgoing;
-mod output;
-mod process;
 mod record;
 mod resizing;
-mod respond;
-mod session;
 mod sessions;
 mod sources;
-mod spawning;
-mod standstill;
-mod transcode;
-mod waiting;
 mod workers;
 
 use std::fmt;

@@ -7,14 +7,14 @@ use std::time::Instant;
 
 use nix::sys::signal::Signal;
 
-use super::super::core::{ChannelId, ReplyTo, RequestId, WorkerId};
-use super::super::echoes::Said;
-use super::super::recorder::Recorder;
-use super::super::repeats::Words;
-use super::super::story::{End, Side};
 use super::health_check::HealthCheck;
 use super::loss::Loss;
-use super::outgoing::Outgoing;
+use crate::doors::pool::core::{ChannelId, ReplyTo, RequestId, WorkerId};
+use crate::doors::pool::echoes::Said;
+use crate::doors::pool::recorder::Recorder;
+use crate::doors::pool::repeats::Words;
+use crate::doors::pool::shell::clients::outgoing::Outgoing;
+use crate::doors::pool::story::{End, Side};
 use crate::framing::Framer;
 use crate::framing::channel::{self, Channel, Prefix};
 use crate::framing::search::LineSearch;
@@ -26,64 +26,64 @@ use crate::reactor::{Alarm, Key};
 
 /// A process from its exec until it is reaped.
 #[derive(Debug)]
-pub(super) struct WorkerProcess {
-    pub(super) id: WorkerId,
+pub(in crate::doors::pool::shell) struct WorkerProcess {
+    pub(in crate::doors::pool::shell) id: WorkerId,
     /// The number of its place when it was started: what logs and statistics call it.
-    pub(super) number: usize,
-    pub(super) child: Child,
-    pub(super) stage: Stage,
-    pub(super) framer: Framer,
+    pub(in crate::doors::pool::shell) number: usize,
+    pub(in crate::doors::pool::shell) child: Child,
+    pub(in crate::doors::pool::shell) stage: Stage,
+    pub(in crate::doors::pool::shell) framer: Framer,
     /// What was known before the last of its output was read.
-    pub(super) look: Look,
+    pub(in crate::doors::pool::shell) look: Look,
     /// A reply that is not whole yet.
-    pub(super) reply: Vec<u8>,
+    pub(in crate::doors::pool::shell) reply: Vec<u8>,
     /// Whether the number of its request stands before every line, both ways.
-    pub(super) lines: Lines,
+    pub(in crate::doors::pool::shell) lines: Lines,
     /// When it will be whole if nothing more comes, where a pause is what ends it.
-    pub(super) reply_alarm: Alarm,
-    pub(super) input: Input,
+    pub(in crate::doors::pool::shell) reply_alarm: Alarm,
+    pub(in crate::doors::pool::shell) input: Input,
     /// The requests that it was given and has not answered, oldest first.
-    pub(super) given: VecDeque<Given>,
+    pub(in crate::doors::pool::shell) given: VecDeque<Given>,
     /// How many bytes it was ever given.
-    pub(super) given_bytes: u64,
+    pub(in crate::doors::pool::shell) given_bytes: u64,
     /// What the pipe has not taken of them.
-    pub(super) unsent: Outgoing,
-    pub(super) stdin_watched: StdinWatch,
-    pub(super) ending: KillSequence,
-    pub(super) ending_alarm: Alarm,
-    pub(super) stderr: StderrLog,
+    pub(in crate::doors::pool::shell) unsent: Outgoing,
+    pub(in crate::doors::pool::shell) stdin_watched: StdinWatch,
+    pub(in crate::doors::pool::shell) ending: KillSequence,
+    pub(in crate::doors::pool::shell) ending_alarm: Alarm,
+    pub(in crate::doors::pool::shell) stderr: StderrLog,
     /// When either of these two is due.
-    pub(super) stderr_alarm: Alarm,
-    pub(super) words: Words,
-    pub(super) said: Said,
-    pub(super) started: Instant,
+    pub(in crate::doors::pool::shell) stderr_alarm: Alarm,
+    pub(in crate::doors::pool::shell) words: Words,
+    pub(in crate::doors::pool::shell) said: Said,
+    pub(in crate::doors::pool::shell) started: Instant,
     /// Whether a byte has come from its standard output.
-    pub(super) has_written: bool,
-    pub(super) recorder: Recorder,
-    pub(super) health_check: HealthCheck,
+    pub(in crate::doors::pool::shell) has_written: bool,
+    pub(in crate::doors::pool::shell) recorder: Recorder,
+    pub(in crate::doors::pool::shell) health_check: HealthCheck,
     /// The line that answers nothing, for which it is lost.
-    pub(super) stray: Option<String>,
+    pub(in crate::doors::pool::shell) stray: Option<String>,
     /// What else is known of why it is lost.
-    pub(super) complaint: Option<String>,
+    pub(in crate::doors::pool::shell) complaint: Option<String>,
     /// What it has closed, for which it is lost.
-    pub(super) closed: Option<Side>,
+    pub(in crate::doors::pool::shell) closed: Option<Side>,
     /// That it is lost, until it is told why.
-    pub(super) loss: Option<Box<Loss>>,
+    pub(in crate::doors::pool::shell) loss: Option<Box<Loss>>,
     /// It has exited, and is reaped when the losses before its own have been told.
-    pub(super) exit_waits: bool,
+    pub(in crate::doors::pool::shell) exit_waits: bool,
     /// How it has ended.
-    pub(super) end: Option<End>,
+    pub(in crate::doors::pool::shell) end: Option<End>,
     /// The session that has it, in session mode; then its standard input and output are there and not here.
-    pub(super) session: Option<Key>,
+    pub(in crate::doors::pool::shell) session: Option<Key>,
     /// It has, or had, one.
-    pub(super) had_session: bool,
+    pub(in crate::doors::pool::shell) had_session: bool,
     /// When it ended, it had been told to by a signal.
-    pub(super) was_signalled: bool,
+    pub(in crate::doors::pool::shell) was_signalled: bool,
 }
 
 /// What its lines look like, from its start to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lines {
+pub(in crate::doors::pool::shell) enum Lines {
     /// As the clients write and get them: it answers in order.
     Plain,
     /// With a channel-ID before each.
@@ -92,7 +92,7 @@ pub(super) enum Lines {
 
 /// Whose a line of a worker is, or the beginning of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Addressee {
+pub(in crate::doors::pool::shell) enum Addressee {
     /// This request's, and the text begins behind so many bytes.
     Request { which: ReplyTo, prefix: usize },
     /// Nobody's that it has in flight.
@@ -103,7 +103,7 @@ pub(super) enum Addressee {
 
 /// How long its standard input is held open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Input {
+pub(in crate::doors::pool::shell) enum Input {
     /// As long as it serves.
     Stays,
     /// Until it has its one request: the end of the input is the end of that.
@@ -117,14 +117,14 @@ pub(super) enum Input {
 
 /// Whether the poll knows its standard input. Most workers always take a request whole and never need it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum StdinWatch {
+pub(in crate::doors::pool::shell) enum StdinWatch {
     NotYet,
     Registered,
 }
 
 /// What its output means.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(in crate::doors::pool::shell) enum Stage {
     /// Start-up talk, until the ready line comes.
     Starting(LineSearch),
     /// Replies.
@@ -138,7 +138,7 @@ pub(super) enum Stage {
 
 /// A request that a worker has, or a probe, and where it lies in everything that it was ever given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Given {
+pub(in crate::doors::pool::shell) struct Given {
     /// `None`: it is a probe.
     request: Option<RequestId>,
     channel: Option<ChannelId>,
@@ -148,7 +148,7 @@ pub(super) struct Given {
 
 /// How an attempt to write to a worker went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sent {
+pub(in crate::doors::pool::shell) enum Sent {
     /// The pipe has all of it.
     Whole,
     /// The rest waits until the pipe has room.
@@ -161,7 +161,7 @@ pub(super) enum Sent {
 
 /// How much of one of its requests a worker has left unread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unread {
+pub(in crate::doors::pool::shell) enum Unread {
     Nothing,
     Some,
     /// All of it: what it has written cannot be an answer to that.
@@ -170,24 +170,24 @@ pub(super) enum Unread {
 
 /// What was known of a worker right before its output was read.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Look {
+pub(in crate::doors::pool::shell) struct Look {
     /// So many bytes of output were there.
     written: usize,
     /// When it had written these, it had read no more than so much of all that it was ever given.
-    pub(super) had_read: Option<u64>,
+    pub(in crate::doors::pool::shell) had_read: Option<u64>,
 }
 
 impl Look {
     /// Whether output that ends behind so many bytes of the read was there. If not, it was written between the look and the
     /// read, by a worker that may have read more by then.
-    pub(super) fn covers(&self, end: usize) -> bool {
+    pub(in crate::doors::pool::shell) fn covers(&self, end: usize) -> bool {
         end <= self.written
     }
 }
 
 /// What an idle worker's output shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Silence {
+pub(in crate::doors::pool::shell) enum Silence {
     /// Nothing was written.
     Kept,
     /// Something was, unasked.
@@ -197,41 +197,41 @@ pub(super) enum Silence {
 }
 
 impl WorkerProcess {
-    pub(super) fn pid(&self) -> i32 {
+    pub(in crate::doors::pool::shell) fn pid(&self) -> i32 {
         self.child.pid().as_raw()
     }
 
     /// What the log calls it.
-    pub(super) fn label(&self) -> String {
+    pub(in crate::doors::pool::shell) fn label(&self) -> String {
         format!("worker {} (pid {})", self.number, self.pid())
     }
 
     /// How many requests it has, as far as anything of them has reached it. Probes are none.
-    pub(super) fn requests_in_hand(&self) -> usize {
+    pub(in crate::doors::pool::shell) fn requests_in_hand(&self) -> usize {
         let requests = self.given.iter().filter(|given| given.request.is_some()).count();
         requests.saturating_sub(self.untouched().count())
     }
 
     /// It serves, and has been given what it has not answered.
-    pub(super) fn owes_a_reply(&self) -> bool {
+    pub(in crate::doors::pool::shell) fn owes_a_reply(&self) -> bool {
         self.stage == Stage::Serving && !self.given.is_empty()
     }
 
     /// Whether an end in this way is none that a session has by right: a signal that is neither ours nor the usual
     /// consequence of a client's having gone.
-    pub(super) fn crashed(&self, status: ExitStatus) -> bool {
+    pub(in crate::doors::pool::shell) fn crashed(&self, status: ExitStatus) -> bool {
         let usual = [Signal::SIGPIPE as i32, Signal::SIGHUP as i32];
         let by_signal = matches!(status, ExitStatus::Signal { number, .. } if !usual.contains(&number));
         self.had_session && by_signal && !self.was_signalled
     }
 
     /// Whether its ready line is still awaited.
-    pub(super) fn is_starting(&self) -> bool {
+    pub(in crate::doors::pool::shell) fn is_starting(&self) -> bool {
         matches!(self.stage, Stage::Starting(_))
     }
 
     /// Reads from its output once.
-    pub(super) fn read_output(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(in crate::doors::pool::shell) fn read_output(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(mut stdout) = self.child.stdout.as_ref() else {
             return Ok(0);
         };
@@ -239,7 +239,7 @@ impl WorkerProcess {
     }
 
     /// Looks whether it has written anything since it was last read.
-    pub(super) fn check_silence(&mut self) -> Silence {
+    pub(in crate::doors::pool::shell) fn check_silence(&mut self) -> Silence {
         match self.read_output(&mut [0; 1]) {
             Ok(0) => Silence::Closed,
             Ok(_) => {
@@ -253,7 +253,7 @@ impl WorkerProcess {
 
     /// To be asked right before its output is read: whatever it has written by now it wrote without what it had not read by now.
     /// Asked behind that, it may have read the rest in between, and pass for one that had read all before it answered.
-    pub(super) fn look(&self) -> Look {
+    pub(in crate::doors::pool::shell) fn look(&self) -> Look {
         if self.given.len() == 1 {
             let had_read = self.bytes_read();
             if had_read.is_none_or(|read| read >= self.given_bytes) {
@@ -277,7 +277,7 @@ impl WorkerProcess {
     }
 
     /// How much it has read of all that it was ever given. `None`: its input cannot be looked at.
-    pub(super) fn bytes_read(&self) -> Option<u64> {
+    pub(in crate::doors::pool::shell) fn bytes_read(&self) -> Option<u64> {
         let stdin = self.child.stdin.as_ref()?;
         let in_pipe = if self.child.is_on_terminal() {
             // Our side of a terminal cannot tell; what it has taken is taken for read.
@@ -292,7 +292,7 @@ impl WorkerProcess {
     /// How much of one of its requests (`None`: of all) it had not read when it had read so many bytes; those behind it lie in
     /// its input by right. One whose input cannot be looked at is not to be believed, unless that is because it was closed on
     /// purpose.
-    pub(super) fn unread_input(&self, request: Option<Given>, had_read: Option<u64>) -> Unread {
+    pub(in crate::doors::pool::shell) fn unread_input(&self, request: Option<Given>, had_read: Option<u64>) -> Unread {
         if self.input == Input::Ended {
             return Unread::Nothing;
         }
@@ -306,7 +306,7 @@ impl WorkerProcess {
     }
 
     /// Whose the line is that begins like this.
-    pub(super) fn addressee(&self, line: &[u8]) -> Addressee {
+    pub(in crate::doors::pool::shell) fn addressee(&self, line: &[u8]) -> Addressee {
         if self.lines == Lines::Plain {
             return Addressee::Request {
                 which: ReplyTo::Oldest,
@@ -327,7 +327,7 @@ impl WorkerProcess {
     }
 
     /// Takes out what has been answered.
-    pub(super) fn take_answered(&mut self, which: ReplyTo) -> Option<Given> {
+    pub(in crate::doors::pool::shell) fn take_answered(&mut self, which: ReplyTo) -> Option<Given> {
         self.given.remove(self.position(which)?)
     }
 
@@ -339,7 +339,12 @@ impl WorkerProcess {
     }
 
     /// Takes a request for it, under its number if it is told one; [`send`](Self::send) writes both.
-    pub(super) fn queue_request(&mut self, request: Option<RequestId>, channel: Option<ChannelId>, bytes: &[u8]) {
+    pub(in crate::doors::pool::shell) fn queue_request(
+        &mut self,
+        request: Option<RequestId>,
+        channel: Option<ChannelId>,
+        bytes: &[u8],
+    ) {
         let (start, unsent_before) = (self.given_bytes, self.unsent.len());
         // Nothing of a line that is not there: a number alone would be taken for the beginning of the next one.
         if let Some(ChannelId(number)) = channel.filter(|_| !bytes.is_empty()) {
@@ -358,7 +363,7 @@ impl WorkerProcess {
     }
 
     /// Writes what it has not been sent, as far as the pipe takes it.
-    pub(super) fn send(&mut self) -> Sent {
+    pub(in crate::doors::pool::shell) fn send(&mut self) -> Sent {
         if matches!(self.input, Input::Ended | Input::Shut) {
             return Sent::Whole;
         }
@@ -384,20 +389,20 @@ impl WorkerProcess {
     }
 
     /// It is written nothing more.
-    pub(super) fn end_input(&mut self) {
+    pub(in crate::doors::pool::shell) fn end_input(&mut self) {
         self.input = Input::Ended;
         self.child.stdin = None;
         self.unsent = Outgoing::default();
     }
 
     /// It does not listen.
-    pub(super) fn unsent_outcome(&self) -> Sent {
+    pub(in crate::doors::pool::shell) fn unsent_outcome(&self) -> Sent {
         let first = self.untouched().next();
         first.and_then(|given| given.request).map_or(Sent::Lost, Sent::Nothing)
     }
 
     /// Of what it was given, that of which not a byte has been written to it.
-    pub(super) fn untouched(&self) -> impl Iterator<Item = &Given> {
+    pub(in crate::doors::pool::shell) fn untouched(&self) -> impl Iterator<Item = &Given> {
         let unsent = u64::try_from(self.unsent.len()).unwrap_or(u64::MAX);
         let sent = self.given_bytes.saturating_sub(unsent);
         // Nothing is unsent of an empty one.

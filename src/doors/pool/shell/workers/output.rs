@@ -5,15 +5,15 @@ use std::io::Read;
 
 use log::Level;
 
-use super::super::core::{AfterReply, Event, Fault, WorkerId};
-use super::super::gist::gist;
-use super::super::options::Mode;
-use super::super::recorder::Excerpt;
-use super::super::repeats::{Repeats, Words};
-use super::super::report::Topic;
 use super::process::{Addressee, Lines, Stage, Unread, WorkerProcess};
-use super::session::Running;
-use super::{Pool, PoolSource, Reply};
+use crate::doors::pool::core::{AfterReply, Event, Fault, WorkerId};
+use crate::doors::pool::gist::gist;
+use crate::doors::pool::options::Mode;
+use crate::doors::pool::recorder::Excerpt;
+use crate::doors::pool::repeats::{Repeats, Words};
+use crate::doors::pool::report::Topic;
+use crate::doors::pool::shell::sessions::session::Running;
+use crate::doors::pool::shell::{Pool, PoolSource, Reply};
 use crate::framing::{Frame, Framing, Progress};
 use crate::process::stderr_log::StderrLog;
 use crate::reactor::{Context, Key, READ_BUFFER, Readiness};
@@ -32,7 +32,7 @@ enum Outcome {
 }
 
 impl Pool {
-    pub(super) fn output_ready(&mut self, cx: &mut Context<'_>, key: Key, readiness: Readiness) {
+    pub(in crate::doors::pool::shell) fn output_ready(&mut self, cx: &mut Context<'_>, key: Key, readiness: Readiness) {
         let Some(id) = self.workers.find(key) else { return };
         if self.has_sessions() && self.workers.get(id).is_some_and(|process| !process.is_starting()) {
             return self.session_worker_ready(cx, id, Running::mark_worker_readable);
@@ -175,7 +175,7 @@ impl Pool {
     }
 
     /// Nothing has come from a worker for as long as it takes a reply to be over.
-    pub(super) fn reply_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
+    pub(in crate::doors::pool::shell) fn reply_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(id) = self.workers.find(key) else { return };
         if let Some(process) = self.workers.get_mut(id) {
             cx.alarm_fired(&mut process.reply_alarm);
@@ -189,7 +189,7 @@ impl Pool {
     }
 
     /// What a worker has written is its reply, because something else than the bytes says that it is over.
-    pub(super) fn end_reply(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+    pub(in crate::doors::pool::shell) fn end_reply(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         let Some(process) = self.workers.get_mut(id).filter(|process| process.owes_a_reply()) else {
             return;
         };
@@ -331,7 +331,7 @@ impl Pool {
 
     /// What it complains about goes into the log, a line at a time. One read a turn: a buffer full of the shortest lines
     /// takes longer than all else in a turn, and nobody waits for it but the one who complains.
-    pub(super) fn stderr_ready(&mut self, cx: &mut Context<'_>, key: Key) {
+    pub(in crate::doors::pool::shell) fn stderr_ready(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(id) = self.workers.find(key) else { return };
         let mut buffer = cx.lend_buffer();
         let outcome = self.read_stderr(cx, id, &mut buffer);
@@ -349,7 +349,7 @@ impl Pool {
 
     /// It has complained faster than the log takes it, and it is said how many lines are missing; or lines were held back for
     /// too long.
-    pub(super) fn stderr_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
+    pub(in crate::doors::pool::shell) fn stderr_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(id) = self.workers.find(key) else { return };
         let now = cx.now();
         if let Some(process) = self.workers.get_mut(id) {
@@ -376,7 +376,7 @@ impl Pool {
 
     /// Gives to `with` what young workers of this pool have said, the standard error of this one, what it has said, and what tells
     /// a line of it in the log. Of lines that others have left behind which were lost, few are told.
-    pub(super) fn with_words<T>(
+    pub(in crate::doors::pool::shell) fn with_words<T>(
         &mut self,
         cx: &mut Context<'_>,
         id: WorkerId,
@@ -440,7 +440,7 @@ impl Pool {
     }
 
     /// What one has answered that has closed its input since.
-    pub(super) fn read_after_closed_input(&mut self, cx: &mut Context<'_>, key: Key) {
+    pub(in crate::doors::pool::shell) fn read_after_closed_input(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(id) = self.workers.find(key) else { return };
         self.yield_to_writer(cx, id);
         let mut buffer = cx.lend_buffer();
@@ -459,7 +459,7 @@ impl Pool {
     }
 
     /// What a process that has ended has left in its pipes.
-    pub(super) fn read_to_end(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+    pub(in crate::doors::pool::shell) fn read_to_end(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         // A pipe holds 64 KiB unless its owner has widened it; whoever writes on (a grandchild) is not waited for.
         let mut buffer = vec![0; READ_BUFFER];
         while let Outcome::MoreLater = self.read_output(cx, id, &mut buffer, true) {
@@ -474,7 +474,7 @@ impl Pool {
     }
 
     /// What a worker has written to its standard error by now, before something is told of it.
-    pub(super) fn read_stderr_now(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+    pub(in crate::doors::pool::shell) fn read_stderr_now(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         if self
             .workers
             .get(id)

@@ -5,12 +5,12 @@ use std::time::Duration;
 use log::Level;
 use mio::Interest;
 
-use super::super::core::{ClientId, Event, RequestId};
-use super::super::options::HalfClose;
-use super::super::report::Topic;
 use super::client::{Client, Watch};
 use super::exchange::{Exchange, QueuePlace, State};
-use super::{Pool, PoolSource};
+use crate::doors::pool::core::{ClientId, Event, RequestId};
+use crate::doors::pool::options::HalfClose;
+use crate::doors::pool::report::Topic;
+use crate::doors::pool::shell::{Pool, PoolSource};
 use crate::net::stream::PeerState;
 use crate::reactor::{Context, Key, SourceKind};
 
@@ -20,7 +20,12 @@ const UNWATCHED_WAIT: Duration = Duration::from_millis(50);
 const MOST_KEPT: usize = 1024;
 
 impl Pool {
-    pub(super) fn mark_waiting(&mut self, cx: &mut Context<'_>, id: ClientId, request: RequestId) {
+    pub(in crate::doors::pool::shell) fn mark_waiting(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: ClientId,
+        request: RequestId,
+    ) {
         if self.has_sessions() {
             return self.await_worker(cx, id, request);
         }
@@ -44,7 +49,7 @@ impl Pool {
     /// Most waits are over in a moment, and whether the client is still there is then asked once, when a worker is found
     /// for it. Who waits longer is watched, so that his place in the queue is free again as soon as he goes. Each is looked at
     /// once: a look at the whole queue every now and then would cost everybody the more, the longer that is.
-    pub(super) fn watch_waiting(&mut self, cx: &mut Context<'_>) {
+    pub(in crate::doors::pool::shell) fn watch_waiting(&mut self, cx: &mut Context<'_>) {
         cx.alarm_fired(&mut self.queue_alarm);
         let mut begun = std::mem::take(&mut self.clients.unwatched);
         for id in begun.drain(..) {
@@ -71,7 +76,7 @@ impl Pool {
     /// Whether a client whose turn has come after a wait has gone meanwhile. Those that are watched are asked too: that one
     /// has gone may stand further down in the very list of events that has made its worker free. Not so connections that
     /// stay: there is an event for their end, and to ask would cost a system call for each of their many requests.
-    pub(super) fn has_left(&self, id: ClientId) -> bool {
+    pub(in crate::doors::pool::shell) fn has_left(&self, id: ClientId) -> bool {
         let Some(exchange) = self.clients.exchanges.get(id) else {
             return true;
         };
@@ -98,7 +103,7 @@ impl Pool {
         waited && self.means_gone(client.stream.peer_state())
     }
 
-    pub(super) fn means_gone(&self, state: PeerState) -> bool {
+    pub(in crate::doors::pool::shell) fn means_gone(&self, state: PeerState) -> bool {
         match state {
             PeerState::Connected => false,
             PeerState::HalfClosed => self.options.half_close == HalfClose::HangUp,
@@ -108,7 +113,12 @@ impl Pool {
 
     /// A client whose turn had come has gone, and its worker has not been given a byte. Whether nobody else waits for what
     /// it has asked, so that the worker is not to be given it.
-    pub(super) fn withdraw(&mut self, cx: &mut Context<'_>, id: ClientId, request: RequestId) -> bool {
+    pub(in crate::doors::pool::shell) fn withdraw(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: ClientId,
+        request: RequestId,
+    ) -> bool {
         let key = self.clients.key_of(id);
         // Or the close would report it as abandoned to a worker that works on it.
         self.clients.exchanges.clear_request(id);
@@ -125,7 +135,7 @@ impl Pool {
     /// Brings alarm and registration in line with what is waited for. Called after every change of it. The alarm is never
     /// put off, only brought forward: a client that asks again and again would else cost two changes of the timer queue a
     /// request. One that goes off early finds nothing due.
-    pub(super) fn settle(&mut self, cx: &mut Context<'_>, key: Key) {
+    pub(in crate::doors::pool::shell) fn settle(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };

@@ -8,18 +8,18 @@ use std::sync::Arc;
 
 use log::Level;
 
-use super::super::core::{ChannelId, Event, Fault, ProbeResult, ReplyTo, WorkerId};
-use super::super::options::{Disclosure, Probe};
-use super::super::recorder::Excerpt;
-use super::super::report::Topic;
-use super::super::story::{self, End};
-use super::Pool;
 use super::process::{Silence, Unread};
+use crate::doors::pool::core::{ChannelId, Event, Fault, ProbeResult, ReplyTo, WorkerId};
+use crate::doors::pool::options::{Disclosure, Probe};
+use crate::doors::pool::recorder::Excerpt;
+use crate::doors::pool::report::Topic;
+use crate::doors::pool::shell::Pool;
+use crate::doors::pool::story::{self, End};
 use crate::reactor::Context;
 
 /// What one process is asked, and how far that has gone.
 #[derive(Debug)]
-pub(super) struct HealthCheck {
+pub(in crate::doors::pool::shell) struct HealthCheck {
     /// What was to be asked when it was started: the worker of an older generation need not know newer answers.
     probe: Option<Arc<Probe>>,
     state: State,
@@ -44,7 +44,7 @@ enum Passed {
 }
 
 impl HealthCheck {
-    pub(super) fn new(probe: Option<Arc<Probe>>) -> Self {
+    pub(in crate::doors::pool::shell) fn new(probe: Option<Arc<Probe>>) -> Self {
         HealthCheck {
             probe,
             state: State::Resting,
@@ -53,12 +53,12 @@ impl HealthCheck {
     }
 
     /// Whether the next reply is the answer to the probe.
-    pub(super) fn is_under_way(&self) -> bool {
+    pub(in crate::doors::pool::shell) fn is_under_way(&self) -> bool {
         matches!(self.state, State::Asked)
     }
 
     /// Whether it has served, and may have answered others as wrongly as its probe.
-    pub(super) fn has_passed(&self) -> bool {
+    pub(in crate::doors::pool::shell) fn has_passed(&self) -> bool {
         self.passed == Passed::Before
     }
 
@@ -95,7 +95,7 @@ impl HealthCheck {
     }
 
     /// What has happened to the worker, if it was being asked, is why it has not passed.
-    pub(super) fn cut_short(&mut self, fault: Fault) {
+    pub(in crate::doors::pool::shell) fn cut_short(&mut self, fault: Fault) {
         if !self.is_under_way() {
             return;
         }
@@ -113,7 +113,7 @@ impl HealthCheck {
     }
 
     /// Why it has failed, for a log line. `end`: how its process has ended, if it has.
-    pub(super) fn story(&self, disclosure: Disclosure, end: &End) -> Option<String> {
+    pub(in crate::doors::pool::shell) fn story(&self, disclosure: Disclosure, end: &End) -> Option<String> {
         let probe = self.probe.as_ref()?;
         let ended;
         let why = match (&self.state, self.passed) {
@@ -138,7 +138,12 @@ fn line(answer: &[u8]) -> &[u8] {
 }
 
 impl Pool {
-    pub(super) fn probe(&mut self, cx: &mut Context<'_>, id: WorkerId, channel: Option<ChannelId>) {
+    pub(in crate::doors::pool::shell) fn probe(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: WorkerId,
+        channel: Option<ChannelId>,
+    ) {
         let Some(process) = self.workers.get_mut(id) else {
             return;
         };
@@ -159,7 +164,7 @@ impl Pool {
     }
 
     /// The answer to a probe is whole.
-    pub(super) fn judge_answer(
+    pub(in crate::doors::pool::shell) fn judge_answer(
         &mut self,
         cx: &mut Context<'_>,
         id: WorkerId,
@@ -179,7 +184,7 @@ impl Pool {
     }
 
     /// The good news after the bad.
-    pub(super) fn log_cleared(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+    pub(in crate::doors::pool::shell) fn log_cleared(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         let who = self.workers.describe(id).unwrap_or_default();
         let ended = self.repeats.end().filter(|ended| ended.count > 1);
         let after = ended

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use mio::unix::pipe::{Receiver, Sender};
 
-use super::super::core::{RequestId, WorkerId};
+use crate::doors::pool::core::{RequestId, WorkerId};
 use crate::doors::standstill;
 use crate::net::origin::Origin;
 use crate::net::stream::Stream;
@@ -32,25 +32,25 @@ use crate::relay::pump::{Pump, PumpEnd};
 
 /// A connection in session mode.
 #[derive(Debug)]
-pub(super) struct Session {
-    pub(super) stream: Stream,
-    pub(super) origin: Origin,
-    pub(super) accepted: Instant,
-    pub(super) stage: Stage,
-    pub(super) watch: Watch,
-    pub(super) alarm: Alarm,
+pub(in crate::doors::pool::shell) struct Session {
+    pub(in crate::doors::pool::shell) stream: Stream,
+    pub(in crate::doors::pool::shell) origin: Origin,
+    pub(in crate::doors::pool::shell) accepted: Instant,
+    pub(in crate::doors::pool::shell) stage: Stage,
+    pub(in crate::doors::pool::shell) watch: Watch,
+    pub(in crate::doors::pool::shell) alarm: Alarm,
 }
 
 /// Whether the poll knows the connection. One that gets a worker at once is registered then, any other when it begins to
 /// wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Watch {
+pub(in crate::doors::pool::shell) enum Watch {
     NotYet,
     Registered,
 }
 
 #[derive(Debug)]
-pub(super) enum Stage {
+pub(in crate::doors::pool::shell) enum Stage {
     /// Its request is with the dispatcher, which names it at once.
     Waiting(Option<RequestId>),
     /// It has a worker, or what that has left to be delivered.
@@ -59,29 +59,29 @@ pub(super) enum Stage {
 
 /// The two directions and their ends at the worker's side.
 #[derive(Debug)]
-pub(super) struct Running {
-    pub(super) request: RequestId,
+pub(in crate::doors::pool::shell) struct Running {
+    pub(in crate::doors::pool::shell) request: RequestId,
     /// `None`: it has ended. What it has written before is still delivered.
-    pub(super) worker: Option<WorkerId>,
+    pub(in crate::doors::pool::shell) worker: Option<WorkerId>,
     stdin: Option<Sender>,
     stdout: Receiver,
     up: Pump,
     down: Pump,
     client: ClientSide,
     /// When bytes last went either way.
-    pub(super) active: Instant,
+    pub(in crate::doors::pool::shell) active: Instant,
     /// Whether client and worker wait for each other, and what is held for that.
-    pub(super) standstill: Standstill,
+    pub(in crate::doors::pool::shell) standstill: Standstill,
     /// On a terminal, whose input cannot be closed: its end is to be entered again then, and after how long once more.
     again: Option<(Instant, Duration)>,
 }
 
 /// The watch over a session that may stand still both ways.
 #[derive(Debug, Default)]
-pub(super) struct Standstill {
-    pub(super) watch: standstill::Watch,
+pub(in crate::doors::pool::shell) struct Standstill {
+    pub(in crate::doors::pool::shell) watch: standstill::Watch,
     /// When to look next, though nothing is known to stand still: a moment after something was tried.
-    pub(super) look_at: Option<Instant>,
+    pub(in crate::doors::pool::shell) look_at: Option<Instant>,
 }
 
 /// Whether anybody is left to listen to the worker.
@@ -97,7 +97,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How a session stands after its directions were run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(in crate::doors::pool::shell) enum Standing {
     /// It waits for an edge.
     Waiting,
     /// It has had its share of this turn.
@@ -110,14 +110,14 @@ pub(super) enum Standing {
 
 /// Bytes that went each way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Volume {
-    pub(super) up: u64,
-    pub(super) down: u64,
+pub(in crate::doors::pool::shell) struct Volume {
+    pub(in crate::doors::pool::shell) up: u64,
+    pub(in crate::doors::pool::shell) down: u64,
 }
 
 impl Running {
     /// A session begins. `said` is what the worker has written behind its ready line.
-    pub(super) fn new(
+    pub(in crate::doors::pool::shell) fn new(
         request: RequestId,
         worker: WorkerId,
         (stdin, stdout): (Sender, Receiver),
@@ -139,11 +139,11 @@ impl Running {
         }
     }
 
-    pub(super) fn stdin_mut(&mut self) -> Option<&mut Sender> {
+    pub(in crate::doors::pool::shell) fn stdin_mut(&mut self) -> Option<&mut Sender> {
         self.stdin.as_mut()
     }
 
-    pub(super) fn volume(&self) -> Volume {
+    pub(in crate::doors::pool::shell) fn volume(&self) -> Volume {
         Volume {
             up: self.up.direction().delivered(),
             down: self.down.direction().delivered(),
@@ -152,59 +152,59 @@ impl Running {
 
     /// Whether anything has happened between these two, so that the client cannot be given to another worker as if nothing
     /// had.
-    pub(super) fn has_begun(&self) -> bool {
+    pub(in crate::doors::pool::shell) fn has_begun(&self) -> bool {
         self.volume() != Volume::default() || self.up.direction().has_ended() || self.held() > 0
     }
 
     /// How much of what the client has sent is held.
-    pub(super) fn held(&self) -> usize {
+    pub(in crate::doors::pool::shell) fn held(&self) -> usize {
         self.up.direction().held()
     }
 
     /// So much of it may be held from now on while the worker takes nothing; whether there may be something to be read for
     /// that.
-    pub(super) fn let_hold(&mut self, limit: usize) -> bool {
+    pub(in crate::doors::pool::shell) fn let_hold(&mut self, limit: usize) -> bool {
         self.up.set_hold_limit(limit);
         matches!(self.up.direction().next(), Todo::Hold(_))
     }
 
     /// Whether bytes wait both ways, those of the client for the worker and those of the worker for the client, as far as is
     /// known before the next edge.
-    pub(super) fn is_jammed(&self, stream: &Stream) -> bool {
+    pub(in crate::doors::pool::shell) fn is_jammed(&self, stream: &Stream) -> bool {
         let worker_waits = || self.down.direction().is_blocked(|| unread(&self.stdout));
         self.stdin.is_some() && self.up.direction().is_blocked(|| stream.has_unread()) && worker_waits()
     }
 
-    pub(super) fn mark_client_readable(&mut self) {
+    pub(in crate::doors::pool::shell) fn mark_client_readable(&mut self) {
         self.up.handle(Event::SourceReady);
     }
 
-    pub(super) fn mark_client_writable(&mut self) {
+    pub(in crate::doors::pool::shell) fn mark_client_writable(&mut self) {
         self.down.handle(Event::SinkReady);
     }
 
     /// Its connection is closed in both directions. If we have closed ours, it may have read all there was.
-    pub(super) fn mark_client_gone(&mut self, now: Instant) {
+    pub(in crate::doors::pool::shell) fn mark_client_gone(&mut self, now: Instant) {
         if !self.down.direction().is_over() && self.client == ClientSide::There {
             (self.client, self.active) = (ClientSide::Gone, now);
         }
     }
 
     /// Whether the session is on its last legs: one of the two has gone, and what is left to do for the other has its time.
-    pub(super) fn is_one_sided(&self) -> bool {
+    pub(in crate::doors::pool::shell) fn is_one_sided(&self) -> bool {
         self.worker.is_none() || self.client == ClientSide::Gone
     }
 
-    pub(super) fn mark_worker_writable(&mut self) {
+    pub(in crate::doors::pool::shell) fn mark_worker_writable(&mut self) {
         self.up.handle(Event::SinkReady);
     }
 
-    pub(super) fn mark_worker_readable(&mut self) {
+    pub(in crate::doors::pool::shell) fn mark_worker_readable(&mut self) {
         self.down.handle(Event::SourceReady);
     }
 
     /// The worker has ended: it reads nothing more, and what it has written lies in the pipe.
-    pub(super) fn detach_worker(&mut self, now: Instant) {
+    pub(in crate::doors::pool::shell) fn detach_worker(&mut self, now: Instant) {
         self.worker = None;
         self.active = now;
         (self.stdin, self.again) = (None, None);
@@ -213,13 +213,13 @@ impl Running {
     }
 
     /// When something is to be done though nothing happens.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(in crate::doors::pool::shell) fn deadline(&self) -> Option<Instant> {
         self.again.map(|(at, _)| at)
     }
 
     /// A program at a terminal that has not taken its end of input gets it again: a file at its end would tell it with
     /// every read.
-    pub(super) fn on_deadline(&mut self, child: &Child, now: Instant) {
+    pub(in crate::doors::pool::shell) fn on_deadline(&mut self, child: &Child, now: Instant) {
         if let (Some((at, pause)), Some(stdin)) = (self.again, &self.stdin)
             && at <= now
         {
@@ -230,7 +230,7 @@ impl Running {
     }
 
     /// Carries what can be carried both ways. `child` is the worker's process, while there is one.
-    pub(super) fn carry(
+    pub(in crate::doors::pool::shell) fn carry(
         &mut self,
         stream: &Stream,
         child: Option<&Child>,

@@ -5,17 +5,17 @@ use std::io;
 use log::Level;
 use nix::sys::signal::Signal;
 
-use super::super::core::{Event, Fault, StopMode, WorkerId};
-use super::super::report::Topic;
-use super::super::story::End;
 use super::process::{Stage, WorkerProcess};
-use super::{Pool, PoolSource};
+use crate::doors::pool::core::{Event, Fault, StopMode, WorkerId};
+use crate::doors::pool::report::Topic;
+use crate::doors::pool::shell::{Pool, PoolSource};
+use crate::doors::pool::story::End;
 use crate::framing::Framing;
 use crate::process::kill_sequence::{KillEvent, KillStep, Manner};
 use crate::reactor::{Context, Key};
 
 impl Pool {
-    pub(super) fn stop_worker(&mut self, cx: &mut Context<'_>, id: WorkerId, mode: StopMode) {
+    pub(in crate::doors::pool::shell) fn stop_worker(&mut self, cx: &mut Context<'_>, id: WorkerId, mode: StopMode) {
         let Some(process) = self.workers.get_mut(id) else {
             return;
         };
@@ -83,7 +83,7 @@ impl Pool {
         self.remove_worker(cx, id);
     }
 
-    pub(super) fn ending_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
+    pub(in crate::doors::pool::shell) fn ending_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(id) = self.workers.find(key) else { return };
         if let Some(process) = self.workers.get_mut(id) {
             cx.alarm_fired(&mut process.ending_alarm);
@@ -93,7 +93,7 @@ impl Pool {
 
     /// The process has ended. Of those that were lost before it, and have ended too, is told first: their successor may be this
     /// one.
-    pub(super) fn exit_ready(&mut self, cx: &mut Context<'_>, key: Key) {
+    pub(in crate::doors::pool::shell) fn exit_ready(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(id) = self.workers.find(key) else { return };
         for earlier in self.dead_before(id) {
             self.handle_exit(cx, earlier);

@@ -6,17 +6,17 @@ use std::io;
 
 use mio::Interest;
 
-use super::super::core::{ChannelId, ClientId, Event, Fault, Inspection, RequestId, WorkerId};
-use super::super::echoes::Said;
-use super::super::recorder::Recorder;
-use super::super::repeats::Words;
-use super::super::story::Side;
-use super::exchange::QueuePlace;
 use super::health_check::HealthCheck;
-use super::outgoing::Outgoing;
 use super::process::{Input, Lines, Look, Sent, Silence, Stage, StdinWatch, Unread, WorkerProcess};
-use super::session::Running;
-use super::{Pool, PoolSource};
+use crate::doors::pool::core::{ChannelId, ClientId, Event, Fault, Inspection, RequestId, WorkerId};
+use crate::doors::pool::echoes::Said;
+use crate::doors::pool::recorder::Recorder;
+use crate::doors::pool::repeats::Words;
+use crate::doors::pool::shell::clients::exchange::QueuePlace;
+use crate::doors::pool::shell::clients::outgoing::Outgoing;
+use crate::doors::pool::shell::sessions::session::Running;
+use crate::doors::pool::shell::{Pool, PoolSource};
+use crate::doors::pool::story::Side;
 use crate::framing::Framing;
 use crate::framing::channel::LONGEST_PREFIX;
 use crate::framing::search::LineSearch;
@@ -34,7 +34,7 @@ const SPAWNS_PER_TURN: usize = 4;
 impl Pool {
     // ---- starting ----------------------------------------------------------------------------------------------
 
-    pub(super) fn queue_spawn(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+    pub(in crate::doors::pool::shell) fn queue_spawn(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         if self.workers.waiting.is_empty() {
             cx.resume_later(PoolSource::Spawning.only());
         }
@@ -42,7 +42,7 @@ impl Pool {
     }
 
     /// Starts some of the processes that are to be started; the rest in the next turn.
-    pub(super) fn spawn_waiting(&mut self, cx: &mut Context<'_>) {
+    pub(in crate::doors::pool::shell) fn spawn_waiting(&mut self, cx: &mut Context<'_>) {
         for _ in 0..SPAWNS_PER_TURN {
             let Some(id) = self.workers.waiting.pop_front() else {
                 return;
@@ -63,7 +63,7 @@ impl Pool {
     ///
     /// # Errors
     /// It never will. Whoever asks tells so, and the pool ends.
-    pub(super) fn spawn_next(&mut self, cx: &mut Context<'_>) -> Result<(), SpawnError> {
+    pub(in crate::doors::pool::shell) fn spawn_next(&mut self, cx: &mut Context<'_>) -> Result<(), SpawnError> {
         let Some(id) = self.workers.waiting.pop_front() else {
             return Ok(());
         };
@@ -196,7 +196,7 @@ impl Pool {
     /// Gives a worker a request. `speaking` is the worker whose reply was read this very moment, with nothing behind it;
     /// anybody else is looked at first, for what it has written unasked would be taken for the answer. Not so where an
     /// answer is known by its number.
-    pub(super) fn assign(
+    pub(in crate::doors::pool::shell) fn assign(
         &mut self,
         cx: &mut Context<'_>,
         id: WorkerId,
@@ -245,7 +245,7 @@ impl Pool {
     }
 
     /// Writes what was gathered for all workers in this turn.
-    pub(super) fn send_all(&mut self, cx: &mut Context<'_>) {
+    pub(in crate::doors::pool::shell) fn send_all(&mut self, cx: &mut Context<'_>) {
         while let Some(id) = self.workers.unsent.pop() {
             let Some(process) = self.workers.get_mut(id) else {
                 continue;
@@ -257,7 +257,7 @@ impl Pool {
         }
     }
 
-    pub(super) fn send(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+    pub(in crate::doors::pool::shell) fn send(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         let Some(process) = self.workers.get_mut(id) else {
             return;
         };
@@ -276,7 +276,7 @@ impl Pool {
     }
 
     /// A worker that has closed its input, and whose last answers have been read.
-    pub(super) fn report_closed_input(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+    pub(in crate::doors::pool::shell) fn report_closed_input(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         let Some(process) = self.workers.get_mut(id) else {
             return;
         };
@@ -317,7 +317,7 @@ impl Pool {
         self.dispatch(cx, Event::Broken(id, Fault::OutputClosed));
     }
 
-    pub(super) fn input_ready(&mut self, cx: &mut Context<'_>, key: Key) {
+    pub(in crate::doors::pool::shell) fn input_ready(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(id) = self.workers.find(key) else { return };
         if self.has_sessions() {
             return self.session_worker_ready(cx, id, Running::mark_worker_writable);
@@ -325,7 +325,7 @@ impl Pool {
         self.send(cx, id);
     }
 
-    pub(super) fn report_fault(&mut self, cx: &mut Context<'_>, id: WorkerId, fault: Fault) {
+    pub(in crate::doors::pool::shell) fn report_fault(&mut self, cx: &mut Context<'_>, id: WorkerId, fault: Fault) {
         if let (Some(process), Fault::OutputClosed | Fault::InputClosed(_)) = (self.workers.get_mut(id), fault)
             && process.stage != Stage::Ending
         {
@@ -339,7 +339,7 @@ impl Pool {
     }
 
     /// After a long request: has the worker read all of it, and answered once?
-    pub(super) fn inspect(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+    pub(in crate::doors::pool::shell) fn inspect(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         let clean = self.workers.get_mut(id).is_some_and(|process| {
             process.unread_input(None, process.bytes_read()) == Unread::Nothing
                 && process.check_silence() == Silence::Kept

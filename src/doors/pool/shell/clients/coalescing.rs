@@ -6,15 +6,15 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::super::cache::{Departure, Found, Shared};
-use super::super::core::{ClientId, Event, Restart, WorkerId};
-use super::Pool;
 use super::exchange::{Bytes, State};
 use super::respond::Answer;
+use crate::doors::pool::cache::{Departure, Found, Shared};
+use crate::doors::pool::core::{ClientId, Event, Restart, WorkerId};
+use crate::doors::pool::shell::Pool;
 use crate::reactor::{Context, Key};
 
 /// How a request gets its answer.
-pub(super) enum Route {
+pub(in crate::doors::pool::shell) enum Route {
     /// By a worker, for itself alone.
     Worker,
     /// By a worker; identical ones may share the answer.
@@ -25,7 +25,13 @@ pub(super) enum Route {
 
 impl Pool {
     /// Looks whether a request needs a worker.
-    pub(super) fn choose_route(&mut self, cx: &mut Context<'_>, key: Key, bytes: &[u8], payload: &[u8]) -> Route {
+    pub(in crate::doors::pool::shell) fn choose_route(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: Key,
+        bytes: &[u8],
+        payload: &[u8],
+    ) -> Route {
         if !self.cache.is_on() || self.is_skipped(payload) {
             return Route::Worker;
         }
@@ -73,7 +79,7 @@ impl Pool {
     /// What a worker has answered may be wrong for the reason for which it is lost, and which of the answers that are kept are
     /// its own is not known: all of them are forgotten, and so is what is being asked now. One that has never been given
     /// anything has answered nobody.
-    pub(super) fn forget_doubtful_answers(&mut self, worker: WorkerId, reason: Restart) {
+    pub(in crate::doors::pool::shell) fn forget_doubtful_answers(&mut self, worker: WorkerId, reason: Restart) {
         let Some(process) = self.workers.get(worker) else {
             return;
         };
@@ -98,7 +104,7 @@ impl Pool {
     }
 
     /// Others may share the answer to this request from now on.
-    pub(super) fn add_leader(&mut self, id: ClientId) {
+    pub(in crate::doors::pool::shell) fn add_leader(&mut self, id: ClientId) {
         if let Some(State::Asked {
             bytes: Bytes::Shared(bytes),
             ..
@@ -109,14 +115,20 @@ impl Pool {
     }
 
     /// The answer to a request, for all who share it.
-    pub(super) fn answer_all(&mut self, cx: &mut Context<'_>, id: ClientId, answer: &[u8], served: Duration) {
+    pub(in crate::doors::pool::shell) fn answer_all(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: ClientId,
+        answer: &[u8],
+        served: Duration,
+    ) {
         let shared = self.end_coalescing(cx, id, Some(answer));
         self.answer(cx, id, Answer::Of(answer), served);
         self.answer_waiters(cx, shared);
     }
 
     /// The same for a refusal.
-    pub(super) fn refuse_all(&mut self, cx: &mut Context<'_>, id: ClientId) {
+    pub(in crate::doors::pool::shell) fn refuse_all(&mut self, cx: &mut Context<'_>, id: ClientId) {
         let shared = self.end_coalescing(cx, id, None);
         self.refuse(cx, id);
         self.answer_waiters(cx, shared);
@@ -153,7 +165,7 @@ impl Pool {
     }
 
     /// A client has gone that waited for an answer others may wait for too. Whether its exchange is kept for them.
-    pub(super) fn leave_coalesced(&mut self, cx: &mut Context<'_>, id: ClientId) -> bool {
+    pub(in crate::doors::pool::shell) fn leave_coalesced(&mut self, cx: &mut Context<'_>, id: ClientId) -> bool {
         let Some(exchange) = self.clients.exchanges.get(id) else {
             return false;
         };

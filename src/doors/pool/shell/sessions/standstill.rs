@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
-use super::super::report::Topic;
 use super::session::{Standstill, Volume};
-use super::{Pool, PoolSource};
+use crate::doors::pool::report::Topic;
+use crate::doors::pool::shell::{Pool, PoolSource};
 use crate::doors::standstill::{Advice, Sight};
 use crate::reactor::{Context, Key, SourceKind};
 
@@ -19,7 +19,7 @@ const MOMENT: Duration = Duration::from_millis(100);
 
 impl Standstill {
     /// Something was tried, and so much has gone.
-    pub(super) fn note(&mut self, volume: Volume, now: Instant) {
+    pub(in crate::doors::pool::shell) fn note(&mut self, volume: Volume, now: Instant) {
         if volume.down > 0 {
             self.watch.sent(usize::try_from(volume.down).unwrap_or(usize::MAX));
         }
@@ -30,7 +30,7 @@ impl Standstill {
     }
 
     /// When to look.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(in crate::doors::pool::shell) fn deadline(&self) -> Option<Instant> {
         self.look_at.into_iter().chain(self.watch.deadline()).min()
     }
 
@@ -42,7 +42,7 @@ impl Standstill {
 
 impl Pool {
     /// Sees how much of a session's input may be held.
-    pub(super) fn let_session_hold(&mut self, key: Key) {
+    pub(in crate::doors::pool::shell) fn let_session_hold(&mut self, key: Key) {
         let usual = self.options.max_buffer;
         if let Some((_, running)) = self.sessions.running(key) {
             let held = running.held();
@@ -52,7 +52,7 @@ impl Pool {
     }
 
     /// Sees whether a session stands still both ways, after everything was moved that could be.
-    pub(super) fn look_at_standstill(&mut self, cx: &mut Context<'_>, key: Key) {
+    pub(in crate::doors::pool::shell) fn look_at_standstill(&mut self, cx: &mut Context<'_>, key: Key) {
         let (usual, doubt, now) = (self.options.max_buffer, self.options.write_timeout, cx.now());
         let Some((stream, running)) = self.sessions.running(key) else {
             return;

@@ -10,15 +10,15 @@ use std::time::Duration;
 
 use log::Level;
 
-use super::super::core::{ClientId, Event};
-use super::super::report::Topic;
+use super::Clients;
 use super::client::{After, Client, Phase};
-use super::clients::Clients;
 use super::exchange::{Bytes, State};
 use super::intake::Line;
-use super::lifecycle::Life;
 use super::outgoing::write_some;
-use super::{Pool, PoolSource};
+use crate::doors::pool::core::{ClientId, Event};
+use crate::doors::pool::report::Topic;
+use crate::doors::pool::shell::lifecycle::Life;
+use crate::doors::pool::shell::{Pool, PoolSource};
 use crate::net::origin::Origin;
 use crate::net::stream::Unread;
 use crate::reactor::{Context, Key, SourceKind};
@@ -31,7 +31,7 @@ const DISCARDS_PER_TURN: usize = 4;
 
 /// What a client is told.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Answer<'b> {
+pub(in crate::doors::pool::shell) enum Answer<'b> {
     /// Bytes that are copied where they have to be kept.
     Of(&'b [u8]),
     /// Bytes of which all who have to wait for their turn keep one copy together.
@@ -50,7 +50,13 @@ impl<'b> Answer<'b> {
 impl Pool {
     // ---- answering ---------------------------------------------------------------------------------------------
 
-    pub(super) fn answer(&mut self, cx: &mut Context<'_>, id: ClientId, reply: Answer<'_>, served: Duration) {
+    pub(in crate::doors::pool::shell) fn answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: ClientId,
+        reply: Answer<'_>,
+        served: Duration,
+    ) {
         if let Err(gone) = self.deliver(cx, id, reply) {
             self.dispatcher.counters_mut().answer_was_lost(served);
             let line = format_args!("{gone} hung up before its answer");
@@ -58,7 +64,7 @@ impl Pool {
         }
     }
 
-    pub(super) fn refuse(&mut self, cx: &mut Context<'_>, id: ClientId) {
+    pub(in crate::doors::pool::shell) fn refuse(&mut self, cx: &mut Context<'_>, id: ClientId) {
         if self.has_sessions() {
             return self.refuse_session(cx, id);
         }
@@ -69,13 +75,13 @@ impl Pool {
     }
 
     /// Refuses what has not become a request: behind the answers to those before it.
-    pub(super) fn send_refusal(&mut self, cx: &mut Context<'_>, key: Key) {
+    pub(in crate::doors::pool::shell) fn send_refusal(&mut self, cx: &mut Context<'_>, key: Key) {
         let refusal = self.clients.copy(&self.options.error_reply);
         self.answer_in_order(cx, key, Bytes::Own(refusal));
     }
 
     /// Says what no worker has said, behind the answers to what was asked before.
-    pub(super) fn answer_in_order(&mut self, cx: &mut Context<'_>, key: Key, bytes: Bytes) {
+    pub(in crate::doors::pool::shell) fn answer_in_order(&mut self, cx: &mut Context<'_>, key: Key, bytes: Bytes) {
         let Some(client) = self.clients.table.get_mut(key) else {
             return;
         };
@@ -190,7 +196,7 @@ impl Pool {
     }
 
     /// Writes what was gathered for all clients in this turn.
-    pub(super) fn flush_all(&mut self, cx: &mut Context<'_>) {
+    pub(in crate::doors::pool::shell) fn flush_all(&mut self, cx: &mut Context<'_>) {
         while let Some(key) = self.clients.unflushed.pop() {
             if let Some(client) = self.clients.get_mut(key) {
                 client.output.unlist();
@@ -200,7 +206,7 @@ impl Pool {
     }
 
     /// Writes as much as the client takes, and goes on with it from there.
-    pub(super) fn flush(&mut self, cx: &mut Context<'_>, key: Key) {
+    pub(in crate::doors::pool::shell) fn flush(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
@@ -255,7 +261,7 @@ impl Pool {
     }
 
     /// While the pool drains, a client that has been read to the end of what it has sent, and is owed nothing, is let go.
-    pub(super) fn close_if_drained(&mut self, cx: &mut Context<'_>, key: Key) {
+    pub(in crate::doors::pool::shell) fn close_if_drained(&mut self, cx: &mut Context<'_>, key: Key) {
         if self.life == Life::Serving {
             return;
         }
@@ -271,7 +277,7 @@ impl Pool {
     // ---- going -------------------------------------------------------------------------------------------------
 
     /// All is said. The connection is closed, at once where nothing of the client's is left unread.
-    pub(super) fn lingering_close(&mut self, cx: &mut Context<'_>, key: Key, after: After) {
+    pub(in crate::doors::pool::shell) fn lingering_close(&mut self, cx: &mut Context<'_>, key: Key, after: After) {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
@@ -291,7 +297,7 @@ impl Pool {
         }
     }
 
-    pub(super) fn continue_lingering_close(&mut self, cx: &mut Context<'_>, key: Key) {
+    pub(in crate::doors::pool::shell) fn continue_lingering_close(&mut self, cx: &mut Context<'_>, key: Key) {
         for _ in 0..DISCARDS_PER_TURN {
             let Some(client) = self.clients.get_mut(key) else {
                 return;
@@ -310,7 +316,7 @@ impl Pool {
         cx.resume_later(PoolSource::Client.at(key));
     }
 
-    pub(super) fn client_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
+    pub(in crate::doors::pool::shell) fn client_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
@@ -351,7 +357,7 @@ impl Pool {
     }
 
     /// Ends a connection: the only way out of the table. Nobody waits any more for what it has asked.
-    pub(super) fn close(&mut self, cx: &mut Context<'_>, key: Key) {
+    pub(in crate::doors::pool::shell) fn close(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(mut client) = self.clients.remove(key) else {
             return;
         };

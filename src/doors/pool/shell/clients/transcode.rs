@@ -11,16 +11,16 @@ use std::time::Duration;
 
 use log::Level;
 
-use super::super::core::{ClientId, Refusal};
-use super::super::options::Framings;
-use super::super::report::Topic;
-use super::{Pool, Reply};
+use crate::doors::pool::core::{ClientId, Refusal};
+use crate::doors::pool::options::Framings;
+use crate::doors::pool::report::Topic;
+use crate::doors::pool::shell::{Pool, Reply};
 use crate::framing::line_rules::LineRules;
 use crate::framing::{Frame, Unfit};
 use crate::reactor::Context;
 
 /// Appends to `wire` what a worker is to be given of a client's bytes, at whose beginning that frame lies.
-pub(super) fn request(
+pub(in crate::doors::pool::shell) fn request(
     framings: Framings,
     rules: LineRules,
     frame: &Frame,
@@ -41,7 +41,13 @@ pub(super) fn request(
 
 impl Pool {
     /// A reply goes to its client, in his framing.
-    pub(super) fn send_reply(&mut self, cx: &mut Context<'_>, id: ClientId, reply: Reply<'_>, served: Duration) {
+    pub(in crate::doors::pool::shell) fn send_reply(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: ClientId,
+        reply: Reply<'_>,
+        served: Duration,
+    ) {
         let Framings {
             reply: wanted,
             worker_reply: given,

@@ -6,21 +6,21 @@
 //! [`END_GRACE`](crate::process::kill_sequence::END_GRACE), in which nothing is done to the process. What it writes to standard error
 //! meanwhile stands above the line. Those that are lost behind it are told behind it, and reaped no sooner.
 //!
-//! A worker that has answered nothing is compared with those before it ([`Repeats`](super::super::repeats::Repeats)).
+//! A worker that has answered nothing is compared with those before it ([`Repeats`](crate::doors::pool::repeats::Repeats)).
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use log::Level;
 
-use super::super::buffering;
-use super::super::core::{Action, Restart, WorkerId};
-use super::super::repeats::{Again, Words};
-use super::super::report::Topic;
-use super::super::story::{self, Cause, End, Next};
-use super::lifecycle::Life;
 use super::process::{Stage, WorkerProcess};
-use super::{Pool, PoolSource};
+use crate::doors::pool::buffering;
+use crate::doors::pool::core::{Action, Restart, WorkerId};
+use crate::doors::pool::repeats::{Again, Words};
+use crate::doors::pool::report::Topic;
+use crate::doors::pool::shell::lifecycle::Life;
+use crate::doors::pool::shell::{Pool, PoolSource};
+use crate::doors::pool::story::{self, Cause, End, Next};
 use crate::reactor::Context;
 
 /// So many refusals wait for the line that tells their cause; others are told as they come.
@@ -28,7 +28,7 @@ const MOST_REFUSALS: usize = 8;
 
 /// What is known of a loss when the dispatcher gives a worker up.
 #[derive(Debug)]
-pub(super) struct Loss {
+pub(in crate::doors::pool::shell) struct Loss {
     reason: Restart,
     slot: Option<usize>,
     next: Next,
@@ -42,7 +42,7 @@ pub(super) struct Loss {
 }
 
 impl Pool {
-    pub(super) fn note_loss(&mut self, cx: &mut Context<'_>, replaced: Action) {
+    pub(in crate::doors::pool::shell) fn note_loss(&mut self, cx: &mut Context<'_>, replaced: Action) {
         let Action::Replaced {
             worker,
             slot,
@@ -84,7 +84,7 @@ impl Pool {
     }
 
     /// Those that were lost before this one, and have ended as well: their end is only not heard of yet.
-    pub(super) fn dead_before(&self, id: WorkerId) -> Vec<WorkerId> {
+    pub(in crate::doors::pool::shell) fn dead_before(&self, id: WorkerId) -> Vec<WorkerId> {
         let before = self.workers.dying.iter().take_while(|dying| **dying != id);
         let is_dead = |dying: &&WorkerId| {
             self.workers
@@ -95,7 +95,7 @@ impl Pool {
     }
 
     /// Whether its story is due, but that of one that was lost before it is not yet.
-    pub(super) fn has_losses_before(&self, id: WorkerId) -> bool {
+    pub(in crate::doors::pool::shell) fn has_losses_before(&self, id: WorkerId) -> bool {
         let is_lost = self.workers.get(id).is_some_and(|process| process.loss.is_some());
         is_lost && self.workers.dying.first() != Some(&id)
     }
@@ -110,7 +110,7 @@ impl Pool {
     }
 
     /// It is not dying: it goes on, and is ended now.
-    pub(super) fn log_loss_of_living(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+    pub(in crate::doors::pool::shell) fn log_loss_of_living(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         let Some(process) = self.workers.get_mut(id) else {
             return;
         };
@@ -123,7 +123,7 @@ impl Pool {
     }
 
     /// Its process has ended in this way.
-    pub(super) fn log_loss_of_dead(&mut self, cx: &mut Context<'_>, id: WorkerId, end: End) {
+    pub(in crate::doors::pool::shell) fn log_loss_of_dead(&mut self, cx: &mut Context<'_>, id: WorkerId, end: End) {
         let Some(process) = self.workers.get_mut(id) else {
             return;
         };
@@ -136,7 +136,12 @@ impl Pool {
     }
 
     /// Keeps a line for later that is an effect of a loss whose story is not told yet. `false`: there is none, and it is due.
-    pub(super) fn defer_refusal(&mut self, worker: Option<WorkerId>, topic: Topic, line: fmt::Arguments<'_>) -> bool {
+    pub(in crate::doors::pool::shell) fn defer_refusal(
+        &mut self,
+        worker: Option<WorkerId>,
+        topic: Topic,
+        line: fmt::Arguments<'_>,
+    ) -> bool {
         let process = worker.and_then(|worker| self.workers.get_mut(worker));
         let Some(loss) = process.and_then(|process| process.loss.as_mut()) else {
             return false;
@@ -149,7 +154,7 @@ impl Pool {
     }
 
     /// A worker has answered. The first time it is young no more.
-    pub(super) fn note_answer(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+    pub(in crate::doors::pool::shell) fn note_answer(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         if self.workers.get(id).is_none_or(|process| !process.words.is_young()) {
             return;
         }
@@ -161,7 +166,7 @@ impl Pool {
     }
 
     /// Rows of losses that nobody will end any more, or that are not to be compared with those to come.
-    pub(super) fn end_row(&mut self) {
+    pub(in crate::doors::pool::shell) fn end_row(&mut self) {
         if let Some(line) = self.repeats.end().and_then(|ended| story::untold(&ended)) {
             log::info!(service:% = self.options.front.name; "{}: {line}", self.options.front.name);
         }

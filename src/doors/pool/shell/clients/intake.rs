@@ -10,14 +10,15 @@ use std::time::Instant;
 
 use log::Level;
 
-use super::super::core::Event;
-use super::super::report::Topic;
 use super::client::{After, Client, Phase, Watch};
 use super::coalescing::Route;
 use super::exchange::{Bytes, Owed, QueuePlace, State};
 use super::outgoing::Outgoing;
-use super::{Pool, PoolSource, transcode};
+use super::transcode;
 use crate::amount;
+use crate::doors::pool::core::Event;
+use crate::doors::pool::report::Topic;
+use crate::doors::pool::shell::{Pool, PoolSource};
 use crate::framing::{Frame, Framer, Progress, Unfit};
 use crate::net::conn::Conn;
 use crate::net::limits::Full;
@@ -79,7 +80,7 @@ impl Pool {
     }
 
     /// How long a client that says nothing may stay.
-    pub(super) fn idle_until(&self, cx: &Context<'_>) -> Instant {
+    pub(in crate::doors::pool::shell) fn idle_until(&self, cx: &Context<'_>) -> Instant {
         let kept = self.options.persistent.map(|persistent| persistent.idle_timeout);
         cx.now() + kept.unwrap_or(self.options.read_timeout)
     }
@@ -111,7 +112,7 @@ impl Pool {
 
     // ---- reading -----------------------------------------------------------------------------------------------
 
-    pub(super) fn client_ready(&mut self, cx: &mut Context<'_>, key: Key, readiness: Readiness) {
+    pub(in crate::doors::pool::shell) fn client_ready(&mut self, cx: &mut Context<'_>, key: Key, readiness: Readiness) {
         let Some(client) = self.clients.get(key) else { return };
         let input = readiness.readable || readiness.read_closed || readiness.hung_up;
         if (readiness.writable || readiness.hung_up) && !client.output.is_empty() {
@@ -137,7 +138,7 @@ impl Pool {
     }
 
     /// There is more to be read than one turn was for, or room again for what had to wait.
-    pub(super) fn continue_reading(&mut self, cx: &mut Context<'_>, key: Key) {
+    pub(in crate::doors::pool::shell) fn continue_reading(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
@@ -156,7 +157,7 @@ impl Pool {
     }
 
     /// Reads where nothing is known of what the socket holds meanwhile, not even whether it is the end.
-    pub(super) fn look_for_input(&mut self, cx: &mut Context<'_>, key: Key) {
+    pub(in crate::doors::pool::shell) fn look_for_input(&mut self, cx: &mut Context<'_>, key: Key) {
         let readiness = Readiness {
             read_closed: true,
             ..Readiness::default()
@@ -343,7 +344,7 @@ impl Pool {
 
     /// Refuses a client whose line is not one. Where the next one begins is known only after one that is unfit; any other
     /// mistake is the end of the connection, once all requests before it have their answers.
-    pub(super) fn refuse_line(&mut self, cx: &mut Context<'_>, key: Key, line: Line) {
+    pub(in crate::doors::pool::shell) fn refuse_line(&mut self, cx: &mut Context<'_>, key: Key, line: Line) {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
@@ -378,7 +379,7 @@ impl Pool {
     }
 
     /// While the pool drains: whoever has not said anything has so long to begin.
-    pub(super) fn hasten_readers(&mut self, cx: &mut Context<'_>, by: Instant) {
+    pub(in crate::doors::pool::shell) fn hasten_readers(&mut self, cx: &mut Context<'_>, by: Instant) {
         for key in self.clients.keys() {
             if let Some(client) = self.clients.get_mut(key)
                 && client.phase == Phase::Taking
@@ -401,7 +402,7 @@ fn hear(framer: &mut Framer, bytes: &[u8]) -> Heard {
 
 /// What is wrong with a line.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Line {
+pub(in crate::doors::pool::shell) enum Line {
     TooLong,
     /// It is none, in the framing that clients speak.
     Malformed(&'static str),

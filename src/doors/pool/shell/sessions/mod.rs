@@ -4,24 +4,27 @@
 //! connection stands in this table from accept to the end of the session. Whatever is left then (a refusal to be
 //! written, input to be read away) is the business of an ordinary client, which it becomes.
 
+pub(in crate::doors::pool::shell) mod session;
+pub(in crate::doors::pool::shell) mod standstill;
+
 use log::Level;
 use mio::Interest;
 
-use super::super::core::{AfterReply, ClientId, Event, Fault, ReplyTo, RequestId, WorkerId};
-use super::super::options::Mode;
-use super::super::report::{SessionTotals, Topic};
-use super::client::After;
-use super::session::{Running, Session, Stage, Standing, Volume, Watch};
-use super::{Pool, PoolSource};
+use crate::doors::pool::core::{AfterReply, ClientId, Event, Fault, ReplyTo, RequestId, WorkerId};
+use crate::doors::pool::options::Mode;
+use crate::doors::pool::report::{SessionTotals, Topic};
+use crate::doors::pool::shell::clients::client::After;
+use crate::doors::pool::shell::{Pool, PoolSource};
 use crate::net::origin::Origin;
 use crate::net::stream::{PeerState, Stream};
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Alarm, Context, Key, Readiness, SourceKind};
 use crate::relay::direction::Transfer;
+use session::{Running, Session, Stage, Standing, Volume, Watch};
 
 /// All connections in session mode.
 #[derive(Debug, Default)]
-pub(super) struct Sessions {
+pub(in crate::doors::pool::shell) struct Sessions {
     table: GenerationalSlab<Session>,
     /// Sessions that have begun.
     begun: u64,
@@ -29,27 +32,27 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
-    pub(super) fn get(&self, id: ClientId) -> Option<&Session> {
+    pub(in crate::doors::pool::shell) fn get(&self, id: ClientId) -> Option<&Session> {
         self.table.get(Key::from_bits(id.0))
     }
 
-    pub(super) fn origin(&self, key: Key) -> Option<&Origin> {
+    pub(in crate::doors::pool::shell) fn origin(&self, key: Key) -> Option<&Origin> {
         self.table.get(key).map(|session| &session.origin)
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::doors::pool::shell) fn len(&self) -> usize {
         self.table.len()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Key, &Session)> {
+    pub(in crate::doors::pool::shell) fn iter(&self) -> impl Iterator<Item = (Key, &Session)> {
         self.table.iter()
     }
 
-    pub(super) fn keys(&self) -> Vec<Key> {
+    pub(in crate::doors::pool::shell) fn keys(&self) -> Vec<Key> {
         self.table.iter().map(|(key, _)| key).collect()
     }
 
-    pub(super) fn totals(&self) -> SessionTotals {
+    pub(in crate::doors::pool::shell) fn totals(&self) -> SessionTotals {
         let running = self
             .table
             .iter()
@@ -62,7 +65,7 @@ impl Sessions {
         }
     }
 
-    pub(super) fn running(&mut self, key: Key) -> Option<(&Stream, &mut Running)> {
+    pub(in crate::doors::pool::shell) fn running(&mut self, key: Key) -> Option<(&Stream, &mut Running)> {
         let Session { stream, stage, .. } = self.table.get_mut(key)?;
         match stage {
             Stage::Running(running) => Some((stream, running)),
@@ -72,14 +75,19 @@ impl Sessions {
 }
 
 impl Pool {
-    pub(super) fn has_sessions(&self) -> bool {
+    pub(in crate::doors::pool::shell) fn has_sessions(&self) -> bool {
         self.options.policy.mode == Mode::Session
     }
 
     // ---- coming ------------------------------------------------------------------------------------------------
 
     /// A connection that was admitted asks for a worker, whatever it has to say.
-    pub(super) fn welcome_session(&mut self, cx: &mut Context<'_>, stream: Stream, origin: Origin) {
+    pub(in crate::doors::pool::shell) fn welcome_session(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: Stream,
+        origin: Origin,
+    ) {
         // Small pieces leave at once, and a peer that vanishes without a word is noticed some day. An error: it has gone
         // already, which the next call will tell.
         let _ = stream.set_nodelay();
@@ -102,7 +110,12 @@ impl Pool {
     }
 
     /// The session waits, for the first time, or again because its worker has ended before it was of any use.
-    pub(super) fn await_worker(&mut self, cx: &mut Context<'_>, client: ClientId, request: RequestId) {
+    pub(in crate::doors::pool::shell) fn await_worker(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: ClientId,
+        request: RequestId,
+    ) {
         let key = Key::from_bits(client.0);
         self.detach(key);
         if let Some(session) = self.sessions.table.get_mut(key) {
@@ -146,7 +159,13 @@ impl Pool {
     }
 
     /// The dispatcher has found a worker.
-    pub(super) fn begin_session(&mut self, cx: &mut Context<'_>, id: WorkerId, request: RequestId, client: ClientId) {
+    pub(in crate::doors::pool::shell) fn begin_session(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: WorkerId,
+        request: RequestId,
+        client: ClientId,
+    ) {
         let key = Key::from_bits(client.0);
         self.detach(key);
         let Some(session) = self.sessions.table.get_mut(key) else {
@@ -194,7 +213,12 @@ impl Pool {
 
     // ---- running -----------------------------------------------------------------------------------------------
 
-    pub(super) fn session_ready(&mut self, cx: &mut Context<'_>, key: Key, readiness: Readiness) {
+    pub(in crate::doors::pool::shell) fn session_ready(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: Key,
+        readiness: Readiness,
+    ) {
         let Some(session) = self.sessions.table.get_mut(key) else {
             return;
         };
@@ -219,7 +243,12 @@ impl Pool {
     }
 
     /// There is something to be read from the worker of a session, or room in its input.
-    pub(super) fn session_worker_ready(&mut self, cx: &mut Context<'_>, id: WorkerId, edge: fn(&mut Running)) {
+    pub(in crate::doors::pool::shell) fn session_worker_ready(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: WorkerId,
+        edge: fn(&mut Running),
+    ) {
         // A worker without a session keeps what it says for the one to come.
         let Some(key) = self.workers.get(id).and_then(|process| process.session) else {
             return;
@@ -231,7 +260,7 @@ impl Pool {
     }
 
     /// Carries what can be carried, and does what follows from it.
-    pub(super) fn pump(&mut self, cx: &mut Context<'_>, key: Key) {
+    pub(in crate::doors::pool::shell) fn pump(&mut self, cx: &mut Context<'_>, key: Key) {
         self.let_session_hold(key);
         let Some((stream, running)) = self.sessions.running(key) else {
             return;
@@ -268,7 +297,7 @@ impl Pool {
 
     /// The process of a session's worker has ended. What it wrote before goes to the client; if nothing has gone either way
     /// the client is none the wiser, and gets another worker as soon as the dispatcher knows.
-    pub(super) fn end_worker_of_session(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+    pub(in crate::doors::pool::shell) fn end_worker_of_session(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         let Some(key) = self.workers.get_mut(id).and_then(|process| process.session) else {
             return;
         };
@@ -305,7 +334,7 @@ impl Pool {
     // ---- going -------------------------------------------------------------------------------------------------
 
     /// Both directions are over, or are to be.
-    pub(super) fn end_session(&mut self, cx: &mut Context<'_>, key: Key) {
+    pub(in crate::doors::pool::shell) fn end_session(&mut self, cx: &mut Context<'_>, key: Key) {
         let worker = self.sessions.running(key).and_then(|(_, running)| running.worker);
         self.hand_to_clients(cx, key, |pool, cx, key| {
             pool.lingering_close(cx, key, After::LookForInput)
@@ -335,7 +364,7 @@ impl Pool {
     }
 
     /// The dispatcher will not go on with it: nothing has been said yet, or it is cut short.
-    pub(super) fn refuse_session(&mut self, cx: &mut Context<'_>, client: ClientId) {
+    pub(in crate::doors::pool::shell) fn refuse_session(&mut self, cx: &mut Context<'_>, client: ClientId) {
         let key = Key::from_bits(client.0);
         let begun = self
             .sessions
@@ -350,7 +379,7 @@ impl Pool {
         });
     }
 
-    pub(super) fn session_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
+    pub(in crate::doors::pool::shell) fn session_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(session) = self.sessions.table.get_mut(key) else {
             return;
         };
@@ -452,14 +481,14 @@ impl Pool {
             );
             // An error would mean that it is not registered after all: then it will be when it has to be.
             if cx.registry().reregister(&mut client.stream, token, interest).is_ok() {
-                client.watch = super::client::Watch::Registered;
+                client.watch = crate::doors::pool::shell::clients::client::Watch::Registered;
             }
         }
         how(self, cx, key);
     }
 
     /// Everybody, whatever is still on its way.
-    pub(super) fn close_sessions(&mut self, cx: &mut Context<'_>) {
+    pub(in crate::doors::pool::shell) fn close_sessions(&mut self, cx: &mut Context<'_>) {
         for key in self.sessions.keys() {
             self.remove_session(cx, key);
         }

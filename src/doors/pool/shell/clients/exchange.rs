@@ -11,23 +11,23 @@
 use std::ops::Deref;
 use std::rc::Rc;
 
-use super::super::cache::Place;
-use super::super::core::{ClientId, RequestId};
+use crate::doors::pool::cache::Place;
+use crate::doors::pool::core::{ClientId, RequestId};
 use crate::reactor::Key;
 use crate::reactor::slab::GenerationalSlab;
 
 /// A request that is not answered yet, or whose answer waits for its turn.
 #[derive(Debug)]
-pub(super) struct Exchange {
+pub(in crate::doors::pool::shell) struct Exchange {
     /// Whose it is. `None`: he has gone, and others wait for its answer.
-    pub(super) client: Option<Key>,
-    pub(super) state: State,
+    pub(in crate::doors::pool::shell) client: Option<Key>,
+    pub(in crate::doors::pool::shell) state: State,
     /// The one behind it on the same connection.
     next: Option<Key>,
 }
 
 #[derive(Debug)]
-pub(super) enum State {
+pub(in crate::doors::pool::shell) enum State {
     /// With the dispatcher.
     Asked {
         /// The bytes of the request, kept until the answer, for another worker may need them.
@@ -45,7 +45,7 @@ pub(super) enum State {
 
 /// The bytes of a request or of an answer.
 #[derive(Debug)]
-pub(super) enum Bytes {
+pub(in crate::doors::pool::shell) enum Bytes {
     /// In a buffer of its own.
     Own(Vec<u8>),
     /// Which are kept elsewhere too.
@@ -65,7 +65,7 @@ impl Deref for Bytes {
 
 impl State {
     /// What it has held, which serves nobody any more.
-    pub(super) fn into_bytes(self) -> Option<Bytes> {
+    pub(in crate::doors::pool::shell) fn into_bytes(self) -> Option<Bytes> {
         match self {
             State::Asked { bytes, .. } | State::Answered(bytes) => Some(bytes),
             State::Coalesced(_) => None,
@@ -75,7 +75,7 @@ impl State {
 
 /// Where a request is, as far as its connection must know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum QueuePlace {
+pub(in crate::doors::pool::shell) enum QueuePlace {
     /// With a worker: the answer will find its way, or the write will tell that nobody is there.
     WithWorker,
     /// Waiting: a client that goes meanwhile is to be noticed, so that its request costs no worker anything.
@@ -84,39 +84,39 @@ pub(super) enum QueuePlace {
 
 /// The exchanges of one connection: the ends of their list.
 #[derive(Debug, Default)]
-pub(super) struct Owed {
+pub(in crate::doors::pool::shell) struct Owed {
     oldest: Option<Key>,
     youngest: Option<Key>,
     count: u32,
 }
 
 impl Owed {
-    pub(super) fn count(&self) -> usize {
+    pub(in crate::doors::pool::shell) fn count(&self) -> usize {
         self.count as usize
     }
 
-    pub(super) fn oldest(&self) -> Option<Key> {
+    pub(in crate::doors::pool::shell) fn oldest(&self) -> Option<Key> {
         self.oldest
     }
 }
 
 /// All exchanges of a pool.
 #[derive(Debug, Default)]
-pub(super) struct Exchanges {
+pub(in crate::doors::pool::shell) struct Exchanges {
     table: GenerationalSlab<Exchange>,
 }
 
 impl Exchanges {
-    pub(super) fn get(&self, id: ClientId) -> Option<&Exchange> {
+    pub(in crate::doors::pool::shell) fn get(&self, id: ClientId) -> Option<&Exchange> {
         self.table.get(Key::from_bits(id.0))
     }
 
-    pub(super) fn get_mut(&mut self, id: ClientId) -> Option<&mut Exchange> {
+    pub(in crate::doors::pool::shell) fn get_mut(&mut self, id: ClientId) -> Option<&mut Exchange> {
         self.table.get_mut(Key::from_bits(id.0))
     }
 
     /// The name of a request is taken from it: what becomes of it with the dispatcher is somebody else's business.
-    pub(super) fn clear_request(&mut self, id: ClientId) {
+    pub(in crate::doors::pool::shell) fn clear_request(&mut self, id: ClientId) {
         if let Some(Exchange {
             state: State::Asked { request, .. },
             ..
@@ -126,12 +126,12 @@ impl Exchanges {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::doors::pool::shell) fn is_empty(&self) -> bool {
         self.table.len() == 0
     }
 
     /// The bytes of a request that is in hand.
-    pub(super) fn request_bytes(&self, id: ClientId) -> Option<&[u8]> {
+    pub(in crate::doors::pool::shell) fn request_bytes(&self, id: ClientId) -> Option<&[u8]> {
         match &self.get(id)?.state {
             State::Asked { bytes, .. } => Some(bytes),
             State::Coalesced(_) | State::Answered(_) => None,
@@ -139,13 +139,18 @@ impl Exchanges {
     }
 
     /// Those of one connection, the oldest first.
-    pub(super) fn of(&self, owed: &Owed) -> impl Iterator<Item = &Exchange> {
+    pub(in crate::doors::pool::shell) fn of(&self, owed: &Owed) -> impl Iterator<Item = &Exchange> {
         let find = |key: Option<Key>| key.and_then(|key| self.table.get(key));
         std::iter::successors(find(owed.oldest), move |exchange| find(exchange.next))
     }
 
     /// A new one, behind all others of its connection. An error gives the state back: the table is full.
-    pub(super) fn open(&mut self, owed: &mut Owed, client: Key, state: State) -> Result<ClientId, State> {
+    pub(in crate::doors::pool::shell) fn open(
+        &mut self,
+        owed: &mut Owed,
+        client: Key,
+        state: State,
+    ) -> Result<ClientId, State> {
         let exchange = Exchange {
             client: Some(client),
             state,
@@ -162,7 +167,7 @@ impl Exchanges {
     }
 
     /// Takes out the oldest of a connection.
-    pub(super) fn close_oldest(&mut self, owed: &mut Owed) -> Option<State> {
+    pub(in crate::doors::pool::shell) fn close_oldest(&mut self, owed: &mut Owed) -> Option<State> {
         let exchange = self.table.remove(owed.oldest?)?;
         owed.oldest = exchange.next;
         owed.count = owed.count.saturating_sub(1);
@@ -173,7 +178,7 @@ impl Exchanges {
     }
 
     /// Takes the oldest out of the list of a connection that has gone, but keeps it: others wait for its answer.
-    pub(super) fn orphan_oldest(&mut self, owed: &mut Owed) {
+    pub(in crate::doors::pool::shell) fn orphan_oldest(&mut self, owed: &mut Owed) {
         owed.oldest = owed.oldest.and_then(|oldest| {
             let exchange = self.table.get_mut(oldest)?;
             exchange.client = None;
@@ -183,12 +188,12 @@ impl Exchanges {
     }
 
     /// Takes out one whose connection has gone before.
-    pub(super) fn forget_orphan(&mut self, id: ClientId) -> Option<State> {
+    pub(in crate::doors::pool::shell) fn forget_orphan(&mut self, id: ClientId) -> Option<State> {
         self.table.remove(Key::from_bits(id.0)).map(|exchange| exchange.state)
     }
 
     /// Whether the oldest of a connection has its answer already.
-    pub(super) fn oldest_is_answered(&self, owed: &Owed) -> bool {
+    pub(in crate::doors::pool::shell) fn oldest_is_answered(&self, owed: &Owed) -> bool {
         let oldest = owed.oldest.and_then(|oldest| self.table.get(oldest));
         oldest.is_some_and(|oldest| matches!(oldest.state, State::Answered(_)))
     }

@@ -2,18 +2,27 @@
 //!
 //! Reading them is `intake`'s, answering them and letting them go `respond`'s, their time with the dispatcher `waiting`'s.
 
+pub(in crate::doors::pool::shell) mod client;
+pub(in crate::doors::pool::shell) mod coalescing;
+pub(in crate::doors::pool::shell) mod exchange;
+pub(in crate::doors::pool::shell) mod intake;
+pub(in crate::doors::pool::shell) mod outgoing;
+pub(in crate::doors::pool::shell) mod respond;
+pub(in crate::doors::pool::shell) mod transcode;
+pub(in crate::doors::pool::shell) mod waiting;
+
 use std::time::Instant;
 
-use super::super::core::{ClientId, RequestId};
-use super::client::{After, Client, Phase, Watch};
-use super::exchange::{Bytes, Exchange, Exchanges, Owed, QueuePlace, State};
-use super::outgoing::Outgoing;
+use crate::doors::pool::core::{ClientId, RequestId};
 use crate::framing::Framing;
 use crate::net::limits::ConnectionCount;
 use crate::net::origin::Origin;
 use crate::net::stream::Stream;
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Alarm, Key};
+use client::{After, Client, Phase, Watch};
+use exchange::{Bytes, Exchange, Exchanges, Owed, QueuePlace, State};
+use outgoing::Outgoing;
 
 /// Buffers of requests and answers kept for the next, the largest worth keeping, and what all of them may hold.
 const SPARE_BUFFERS: usize = 1024;
@@ -22,26 +31,26 @@ const SPARE_BYTES: usize = 1024 * 1024;
 
 /// All connected clients.
 #[derive(Debug)]
-pub(super) struct Clients {
-    pub(super) table: GenerationalSlab<Client>,
-    pub(super) exchanges: Exchanges,
-    pub(super) count: ConnectionCount,
+pub(in crate::doors::pool::shell) struct Clients {
+    pub(in crate::doors::pool::shell) table: GenerationalSlab<Client>,
+    pub(in crate::doors::pool::shell) exchanges: Exchanges,
+    pub(in crate::doors::pool::shell) count: ConnectionCount,
     /// Those with output that is to be written at the end of the turn.
-    pub(super) unflushed: Vec<Key>,
+    pub(in crate::doors::pool::shell) unflushed: Vec<Key>,
     /// Those that have begun to wait for a worker lately, and perhaps do no longer.
-    pub(super) unwatched: Vec<ClientId>,
-    pub(super) spare: Spare,
+    pub(in crate::doors::pool::shell) unwatched: Vec<ClientId>,
+    pub(in crate::doors::pool::shell) spare: Spare,
 }
 
 /// Empty buffers.
 #[derive(Debug, Default)]
-pub(super) struct Spare {
+pub(in crate::doors::pool::shell) struct Spare {
     buffers: Vec<Vec<u8>>,
     bytes: usize,
 }
 
 impl Clients {
-    pub(super) fn new(count: ConnectionCount) -> Self {
+    pub(in crate::doors::pool::shell) fn new(count: ConnectionCount) -> Self {
         Clients {
             table: GenerationalSlab::default(),
             exchanges: Exchanges::default(),
@@ -52,51 +61,56 @@ impl Clients {
         }
     }
 
-    pub(super) fn get(&self, key: Key) -> Option<&Client> {
+    pub(in crate::doors::pool::shell) fn get(&self, key: Key) -> Option<&Client> {
         self.table.get(key)
     }
 
-    pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Client> {
+    pub(in crate::doors::pool::shell) fn get_mut(&mut self, key: Key) -> Option<&mut Client> {
         self.table.get_mut(key)
     }
 
     /// Whose request that is.
-    pub(super) fn of(&self, id: ClientId) -> Option<&Client> {
+    pub(in crate::doors::pool::shell) fn of(&self, id: ClientId) -> Option<&Client> {
         self.get(self.key_of(id)?)
     }
 
-    pub(super) fn key_of(&self, id: ClientId) -> Option<Key> {
+    pub(in crate::doors::pool::shell) fn key_of(&self, id: ClientId) -> Option<Key> {
         self.exchanges.get(id)?.client
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::doors::pool::shell) fn len(&self) -> usize {
         self.table.len()
     }
 
     /// Those that still have something to get: not merely lingering.
-    pub(super) fn any_unserved(&self) -> bool {
+    pub(in crate::doors::pool::shell) fn any_unserved(&self) -> bool {
         self.table
             .iter()
             .any(|(_, client)| !matches!(client.phase, Phase::Lingering { .. }))
     }
 
-    pub(super) fn keys(&self) -> Vec<Key> {
+    pub(in crate::doors::pool::shell) fn keys(&self) -> Vec<Key> {
         self.table.iter().map(|(key, _)| key).collect()
     }
 
-    pub(super) fn has_unflushed(&self) -> bool {
+    pub(in crate::doors::pool::shell) fn has_unflushed(&self) -> bool {
         !self.unflushed.is_empty()
     }
 
     /// Takes a client out, and off the count.
-    pub(super) fn remove(&mut self, key: Key) -> Option<Client> {
+    pub(in crate::doors::pool::shell) fn remove(&mut self, key: Key) -> Option<Client> {
         let client = self.table.remove(key)?;
         self.count.release(&client.origin);
         Some(client)
     }
 
     /// The dispatcher has named a request, and says where it is. `false`: its client has gone.
-    pub(super) fn set_request(&mut self, id: ClientId, named: RequestId, place: QueuePlace) -> bool {
+    pub(in crate::doors::pool::shell) fn set_request(
+        &mut self,
+        id: ClientId,
+        named: RequestId,
+        place: QueuePlace,
+    ) -> bool {
         let Some(Exchange {
             state: State::Asked { request, queue, .. },
             ..
@@ -109,20 +123,25 @@ impl Clients {
     }
 
     /// A copy of some bytes in a buffer that has served before, where there is one.
-    pub(super) fn copy(&mut self, bytes: &[u8]) -> Vec<u8> {
+    pub(in crate::doors::pool::shell) fn copy(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut copy = self.spare.take();
         copy.extend_from_slice(bytes);
         copy
     }
 
     /// An empty one.
-    pub(super) fn spare_buffer(&mut self) -> Vec<u8> {
+    pub(in crate::doors::pool::shell) fn spare_buffer(&mut self) -> Vec<u8> {
         self.spare.take()
     }
 
     /// Takes in a connection that is counted already and has nothing more to ask: it is only to be parted from. `None`: there
     /// is no place for it, and it was closed.
-    pub(super) fn adopt_finished(&mut self, stream: Stream, origin: Origin, now: Instant) -> Option<Key> {
+    pub(in crate::doors::pool::shell) fn adopt_finished(
+        &mut self,
+        stream: Stream,
+        origin: Origin,
+        now: Instant,
+    ) -> Option<Key> {
         let client = Client {
             stream,
             origin,
@@ -147,12 +166,12 @@ impl Clients {
         }
     }
 
-    pub(super) fn keep_buffer(&mut self, buffer: Vec<u8>) {
+    pub(in crate::doors::pool::shell) fn keep_buffer(&mut self, buffer: Vec<u8>) {
         self.spare.keep(buffer);
     }
 
     /// What a state has held serves the next, where it was its own.
-    pub(super) fn keep_bytes_of(&mut self, state: State) {
+    pub(in crate::doors::pool::shell) fn keep_bytes_of(&mut self, state: State) {
         if let Some(Bytes::Own(buffer)) = state.into_bytes() {
             self.spare.keep(buffer);
         }
@@ -160,7 +179,7 @@ impl Clients {
 }
 
 impl Spare {
-    pub(super) fn take(&mut self) -> Vec<u8> {
+    pub(in crate::doors::pool::shell) fn take(&mut self) -> Vec<u8> {
         let buffer = self.buffers.pop().unwrap_or_default();
         self.bytes -= buffer.capacity();
         buffer
