@@ -166,7 +166,7 @@ impl Door for Pool {
     }
 
     fn snapshot(&self, now: Instant) -> Snapshot {
-        self.report(now)
+        self.statistics(now)
     }
 
     fn dump(&self, now: Instant) -> String {

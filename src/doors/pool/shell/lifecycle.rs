@@ -69,7 +69,7 @@ impl Pool {
             echoes: Echoes::default(),
             started: now,
             disclosed_from: None,
-            acting: super::Acting::Idle,
+            events: std::collections::VecDeque::new(),
             stepped_back: None,
             options,
             program,
@@ -87,7 +87,7 @@ impl Pool {
     /// Starts the first worker at once: a program that cannot be started at all ends the daemon here. The others follow in
     /// the next turns, while the pool serves already.
     pub(in crate::doors::pool) fn begin(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        self.act(cx, None);
+        self.settle(cx, None);
         self.plan_upkeep(cx);
         self.spawn_next(cx).map_err(|error| cannot_start(&self.options, &error))
     }
@@ -124,7 +124,8 @@ impl Pool {
             .set_limits(self.options.front.connection_limits.clone());
         let FrontOptions { name, listen, .. } = &self.options.front;
         self.listening.replace(cx, name, listen, new);
-        self.dispatch(cx, Event::Reconfigure(Box::new(self.options.policy.clone())));
+        self.report(Event::Reconfigure(Box::new(self.options.policy.clone())));
+        self.end_step(cx);
         self.plan_upkeep(cx);
     }
 
@@ -141,7 +142,8 @@ impl Pool {
             self.cache.begin_roll();
             // The operator has changed something, and is to see what they say now.
             self.end_row();
-            self.dispatch(cx, Event::Roll);
+            self.report(Event::Roll);
+            self.end_step(cx);
         }
     }
 
@@ -166,8 +168,9 @@ impl Pool {
         }
         // Those of a pool that finishes already, because a successor serves, have had all the time they wanted.
         if self.life == Life::Draining {
-            self.hasten_readers(cx, cx.now() + LAST_WORDS);
+            self.hasten_readers(cx.now() + LAST_WORDS);
         }
+        self.end_step(cx);
     }
 
     /// Others are accepted by the successor. Who was accepted here has all the time that he would have had, for it is for
@@ -220,7 +223,8 @@ impl Pool {
         self.life = Life::Stopping;
         cx.set_alarm(&mut self.life_alarm, PoolSource::Life.only(), None);
         self.journal.stop(cx);
-        self.dispatch(cx, Event::Shutdown(mode));
+        self.report(Event::Shutdown(mode));
+        self.end_step(cx);
     }
 
     pub(in crate::doors::pool) fn is_over(&self) -> bool {
@@ -266,7 +270,8 @@ impl Pool {
             let (resident, limit) = (amount::size(resident), amount::limit(limit));
             let line = format_args!("{who} holds {resident}, more than --max-rss {limit}, and is replaced");
             self.note(cx, Level::Info, Topic::Outgrown, line);
-            self.dispatch(cx, Event::Outgrown(id));
+            self.report(Event::Outgrown(id));
+            self.settle(cx, None);
         }
     }
 }

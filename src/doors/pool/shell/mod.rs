@@ -24,6 +24,7 @@ mod sessions;
 mod sources;
 mod workers;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::time::Instant;
 
@@ -78,16 +79,10 @@ pub struct Pool {
     started: Instant,
     /// What came before this was said to be confidential, and stays so.
     disclosed_from: Option<Instant>,
-    acting: Acting,
+    /// Events for the dispatcher, in the order in which they happened. They are handled before its next action is carried out.
+    events: VecDeque<Event>,
     /// The turn in which it has stepped back for its workers; once is enough for all of them.
     stepped_back: Option<Instant>,
-}
-
-/// Whether [`Pool::act`] is at work: what it calls may tell the dispatcher more, and must not begin anew.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Acting {
-    Idle,
-    AtWork,
 }
 
 /// A whole reply in the shell's hands, while the dispatcher decides whose it is.
@@ -130,6 +125,7 @@ impl Service for Pool {
             )
             | None => {}
         }
+        self.end_step(cx);
     }
 
     fn timeout(&mut self, cx: &mut Context<'_>, source: Source) {
@@ -138,7 +134,7 @@ impl Service for Pool {
             Some(PoolSource::Session) => self.session_timeout(cx, source.key),
             Some(PoolSource::Dispatcher) => {
                 cx.alarm_fired(&mut self.dispatcher_alarm);
-                self.dispatch(cx, Event::Tick);
+                self.report(Event::Tick);
             }
             Some(PoolSource::Queue) => self.watch_waiting(cx),
             Some(PoolSource::WorkerEnding) => self.ending_timeout(cx, source.key),
@@ -150,6 +146,7 @@ impl Service for Pool {
             // These have no alarm.
             Some(PoolSource::WorkerInput | PoolSource::WorkerExit | PoolSource::Spawning) | None => {}
         }
+        self.end_step(cx);
     }
 
     fn resume(&mut self, cx: &mut Context<'_>, source: Source) {
@@ -179,88 +176,116 @@ impl Service for Pool {
             )
             | None => {}
         }
+        self.end_step(cx);
     }
 
     fn turn_end(&mut self, cx: &mut Context<'_>) {
-        // What is written may tell that somebody has gone, and that more is to be written; each can tell so once.
+        // A write may find out that its reader has gone, whose worker then gets more to do; each can find it out once.
         while self.clients.has_unflushed() || self.workers.has_unsent() {
-            // Workers first: they have something to do while the clients are told what they have done.
+            // Workers come first: they work while the clients are written what has been answered.
             self.send_all(cx);
             self.flush_all(cx);
+            self.end_step(cx);
         }
         debug_assert!(
             self.clients.len() > 0 || (self.clients.exchanges.is_empty() && self.cache.is_idle()),
-            "nobody is there, and somebody is waited for"
+            "requests are left, and their clients have gone"
         );
         if self.life != Life::Serving {
             self.advance_life(cx);
+            self.end_step(cx);
         }
     }
 }
 
 impl Pool {
-    /// Tells the dispatcher what has happened and does what it says.
-    pub(super) fn dispatch(&mut self, cx: &mut Context<'_>, event: Event) {
-        self.dispatcher.handle(cx.now(), event);
-        self.act(cx, None);
+    /// Keeps an event for the dispatcher, until [`settle`](Self::settle).
+    fn report(&mut self, event: Event) {
+        self.events.push_back(event);
     }
 
-    /// Does what the dispatcher has decided, until nothing is left to do. What is done may have consequences of its own:
-    /// they are decided and done in the same loop, however many there are.
-    fn act(&mut self, cx: &mut Context<'_>, reply: Option<Reply<'_>>) {
-        if self.acting == Acting::AtWork {
+    /// Gives all reported events to the dispatcher and carries out its actions, one after the other, until neither is left.
+    /// An action may report more events: they are handled before the next action. `reply` is the reply of which the last event
+    /// tells, if it tells of one. Must be called after every event on whose consequences the caller depends; it is never called
+    /// by what carries out an action.
+    fn settle(&mut self, cx: &mut Context<'_>, reply: Option<Reply<'_>>) {
+        let mut is_changed = false;
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                self.dispatcher.handle(cx.now(), event);
+            } else if let Some(action) = self.dispatcher.next_action() {
+                self.act(cx, action, reply);
+            } else if let Some(ended) = self.workers.ended.pop_front() {
+                self.settle_ended(cx, ended);
+            } else {
+                break;
+            }
+            is_changed = true;
+        }
+        if !is_changed {
             return;
         }
-        self.acting = Acting::AtWork;
-        while let Some(action) = self.dispatcher.next_action() {
-            match action {
-                Action::Answer {
-                    client,
-                    worker,
-                    waited,
-                    served,
-                } => {
-                    self.latencies.record(waited, served);
-                    self.note_answer(cx, worker);
-                    self.log_if_slow(cx, client, worker, waited, served);
-                    // The dispatcher answers with the reply it was just told of, and with no other.
-                    if let Some(reply) = reply.filter(|reply| reply.worker == worker) {
-                        self.send_reply(cx, client, reply, served);
-                    }
-                }
-                Action::Assign {
-                    worker,
-                    request,
-                    client,
-                    channel,
-                } => {
-                    let speaking = reply.and_then(|reply| reply.last_speaker());
-                    self.assign(cx, worker, request, client, channel, speaking);
-                }
-                Action::Enqueued { request, client } => self.mark_waiting(cx, client, request),
-                Action::Refuse {
-                    client,
-                    reason,
-                    worker,
-                    waited,
-                } => {
-                    self.log_refusal(cx, client, reason, worker, waited);
-                    self.refuse_all(cx, client);
-                }
-                Action::Spawn(worker) => self.queue_spawn(cx, worker),
-                Action::Inspect(worker) => self.inspect(cx, worker),
-                Action::Probe { worker, channel } => self.probe(cx, worker, channel),
-                Action::Stop(worker, mode) => self.stop_worker(cx, worker, mode),
-                Action::Replaced { .. } => self.note_loss(cx, action),
-                Action::QuarantineEnded(worker) => self.log_cleared(cx, worker),
-                Action::Grown { .. } | Action::Shrunk { .. } => self.log_resizing(cx, action),
-                Action::Rolled => self.announce_rolled(),
-                Action::Health(change) => self.log_health(cx, change),
-            }
-        }
-        self.acting = Acting::Idle;
         let next = self.dispatcher.next_deadline();
         cx.set_alarm(&mut self.dispatcher_alarm, PoolSource::Dispatcher.only(), next);
+    }
+
+    /// Ends every call from the reactor: what has been found out is settled, and then each client that was touched.
+    fn end_step(&mut self, cx: &mut Context<'_>) {
+        loop {
+            self.settle(cx, None);
+            match self.clients.touched.pop() {
+                Some(key) => self.settle_client(cx, key),
+                None => break,
+            }
+        }
+    }
+
+    /// Carries out one action. `reply` is in the shell's hands at the moment.
+    fn act(&mut self, cx: &mut Context<'_>, action: Action, reply: Option<Reply<'_>>) {
+        match action {
+            Action::Answer {
+                client,
+                worker,
+                waited,
+                served,
+            } => {
+                self.latencies.record(waited, served);
+                self.note_answer(cx, worker);
+                self.log_if_slow(cx, client, worker, waited, served);
+                // The dispatcher answers with the reply it was just told of, and with no other.
+                if let Some(reply) = reply.filter(|reply| reply.worker == worker) {
+                    self.send_reply(cx, client, reply, served);
+                }
+            }
+            Action::Assign {
+                worker,
+                request,
+                client,
+                channel,
+            } => {
+                let speaking = reply.and_then(|reply| reply.last_speaker());
+                self.assign(cx, worker, request, client, channel, speaking);
+            }
+            Action::Enqueued { request, client } => self.mark_waiting(cx, client, request),
+            Action::Refuse {
+                client,
+                reason,
+                worker,
+                waited,
+            } => {
+                self.log_refusal(cx, client, reason, worker, waited);
+                self.refuse_all(cx, client);
+            }
+            Action::Spawn(worker) => self.queue_spawn(cx, worker),
+            Action::Inspect(worker) => self.inspect(worker),
+            Action::Probe { worker, channel } => self.probe(cx, worker, channel),
+            Action::Stop(worker, mode) => self.stop_worker(cx, worker, mode),
+            Action::Replaced { .. } => self.note_loss(cx, action),
+            Action::QuarantineEnded(worker) => self.log_cleared(cx, worker),
+            Action::Grown { .. } | Action::Shrunk { .. } => self.log_resizing(cx, action),
+            Action::Rolled => self.announce_rolled(),
+            Action::Health(change) => self.log_health(cx, change),
+        }
     }
 
     /// One line in the log, unless too many like it came lately.
@@ -289,7 +314,7 @@ impl Pool {
         &self.options
     }
 
-    pub(super) fn report(&self, now: Instant) -> Snapshot {
+    pub(super) fn statistics(&self, now: Instant) -> Snapshot {
         let uptime = now.saturating_duration_since(self.started);
         let held = report::Held {
             connections: self.clients.len() + self.sessions.len(),

@@ -165,7 +165,7 @@ impl Pool {
     }
 
     /// A client has gone that waited for an answer others may wait for too. Whether its exchange is kept for them.
-    pub(in crate::doors::pool::shell) fn leave_coalesced(&mut self, cx: &mut Context<'_>, id: ClientId) -> bool {
+    pub(in crate::doors::pool::shell) fn leave_coalesced(&mut self, id: ClientId) -> bool {
         let Some(exchange) = self.clients.exchanges.get(id) else {
             return false;
         };
@@ -187,7 +187,7 @@ impl Pool {
                     request: Some(request), ..
                 }) = self.clients.exchanges.forget_orphan(orphan)
                 {
-                    self.dispatch(cx, Event::Abandoned(request));
+                    self.report(Event::Abandoned(request));
                 }
                 false
             }

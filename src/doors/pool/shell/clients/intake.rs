@@ -39,8 +39,13 @@ enum Heard {
 impl Pool {
     // ---- coming ------------------------------------------------------------------------------------------------
 
-    /// A connection becomes a client of this pool; its request is usually there already.
+    /// Takes in a connection and all that follows from it; its request is usually there already.
     pub(in crate::doors::pool) fn welcome(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
+        self.add_client(cx, conn, origin);
+        self.end_step(cx);
+    }
+
+    fn add_client(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
         if !self.options.front.access.permits(&origin) {
             self.dispatcher.counters_mut().refusals.denied += 1;
             let line = format_args!("refused {origin}: not allowed by --allow and --deny");
@@ -179,7 +184,7 @@ impl Pool {
                 return;
             };
             if client.phase != Phase::Taking {
-                return self.settle(cx, key);
+                return self.clients.touch(key);
             }
             match client.stream.read(buffer) {
                 Ok(0) => return self.end_input_of_client(cx, key),
@@ -187,16 +192,16 @@ impl Pool {
                     client.active = cx.now();
                     self.take_in(cx, key, buffer.get(..length).unwrap_or_default());
                     if length < buffer.len() && !to_the_end {
-                        return self.settle(cx, key);
+                        return self.clients.touch(key);
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.settle(cx, key),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.clients.touch(key),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // ECONNRESET and its like: nobody is there to be told.
                 Err(_) => return self.close(cx, key),
             }
         }
-        self.settle(cx, key);
+        self.clients.touch(key);
         cx.resume_later(PoolSource::Client.at(key));
     }
 
@@ -259,6 +264,8 @@ impl Pool {
                 }
                 Heard::Request(frame) => {
                     self.take_request(cx, key, &frame, rest);
+                    // The next is judged by what has become of this one.
+                    self.settle(cx, None);
                     taken += frame.length;
                 }
             }
@@ -305,7 +312,7 @@ impl Pool {
                 if matches!(route, Route::Leader) {
                     self.add_leader(id);
                 }
-                self.dispatch(cx, Event::Request { client: id, size });
+                self.report(Event::Request { client: id, size });
             }
             // Sixteen million requests are in hand.
             Err(_) => self.refuse_line(cx, key, Line::OneTooMany),
@@ -325,7 +332,7 @@ impl Pool {
             return self.close(cx, key);
         }
         client.phase = Phase::Finishing(After::LookForInput);
-        self.settle(cx, key);
+        self.clients.touch(key);
     }
 
     /// What a client has sent before the end of its input: its request, where that is what ends one.
@@ -339,7 +346,7 @@ impl Pool {
         let input = std::mem::take(&mut client.input);
         self.take_request(cx, key, &frame, &input);
         self.clients.keep_buffer(input);
-        self.settle(cx, key);
+        self.clients.touch(key);
     }
 
     /// Refuses a client whose line is not one. Where the next one begins is known only after one that is unfit; any other
@@ -379,13 +386,13 @@ impl Pool {
     }
 
     /// While the pool drains: whoever has not said anything has so long to begin.
-    pub(in crate::doors::pool::shell) fn hasten_readers(&mut self, cx: &mut Context<'_>, by: Instant) {
+    pub(in crate::doors::pool::shell) fn hasten_readers(&mut self, by: Instant) {
         for key in self.clients.keys() {
             if let Some(client) = self.clients.get_mut(key)
                 && client.phase == Phase::Taking
             {
                 client.read_by = by.min(client.read_by);
-                self.settle(cx, key);
+                self.clients.touch(key);
             }
         }
     }

@@ -37,6 +37,8 @@ pub(in crate::doors::pool::shell) struct Clients {
     pub(in crate::doors::pool::shell) count: ConnectionCount,
     /// Those with output that is to be written at the end of the turn.
     pub(in crate::doors::pool::shell) unflushed: Vec<Key>,
+    /// Clients whose alarm and registration are to be brought in line with their state at the end of the step.
+    pub(in crate::doors::pool::shell) touched: Vec<Key>,
     /// Those that have begun to wait for a worker lately, and perhaps do no longer.
     pub(in crate::doors::pool::shell) unwatched: Vec<ClientId>,
     pub(in crate::doors::pool::shell) spare: Spare,
@@ -56,6 +58,7 @@ impl Clients {
             exchanges: Exchanges::default(),
             count,
             unflushed: Vec::new(),
+            touched: Vec::new(),
             unwatched: Vec::new(),
             spare: Spare::default(),
         }
@@ -95,6 +98,13 @@ impl Clients {
 
     pub(in crate::doors::pool::shell) fn has_unflushed(&self) -> bool {
         !self.unflushed.is_empty()
+    }
+
+    /// Notes that something has changed about a client. Must be called after every change of what it waits for.
+    pub(in crate::doors::pool::shell) fn touch(&mut self, key: Key) {
+        if self.touched.last() != Some(&key) {
+            self.touched.push(key);
+        }
     }
 
     /// Takes a client out, and off the count.

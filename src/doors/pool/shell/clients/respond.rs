@@ -189,7 +189,7 @@ impl Pool {
             Some(unsent) => {
                 client.output.push(unsent);
                 client.write_by = cx.now() + self.options.write_timeout;
-                self.settle(cx, key);
+                self.clients.touch(key);
             }
         }
         Ok(())
@@ -201,6 +201,7 @@ impl Pool {
             if let Some(client) = self.clients.get_mut(key) {
                 client.output.unlist();
                 self.flush(cx, key);
+                self.settle(cx, None);
             }
         }
     }
@@ -257,7 +258,7 @@ impl Pool {
         if client.phase == Phase::Full && client.has_room(limit) {
             cx.resume_later(PoolSource::Client.at(key));
         }
-        self.settle(cx, key);
+        self.clients.touch(key);
     }
 
     /// While the pool drains, a client that has been read to the end of what it has sent, and is owed nothing, is let go.
@@ -307,12 +308,12 @@ impl Pool {
             };
             match client.stream.discard_unread() {
                 Ok(Unread::Bytes(count)) if count < *budget => *budget -= count,
-                Ok(Unread::None) => return self.settle(cx, key),
+                Ok(Unread::None) => return self.clients.touch(key),
                 // The end, an error, or a client that never stops.
                 Ok(Unread::Bytes(_) | Unread::End) | Err(_) => return self.close(cx, key),
             }
         }
-        self.settle(cx, key);
+        self.clients.touch(key);
         cx.resume_later(PoolSource::Client.at(key));
     }
 
@@ -322,7 +323,7 @@ impl Pool {
         };
         cx.alarm_fired(&mut client.alarm);
         if !client.is_overdue(cx.now()) {
-            return self.settle(cx, key);
+            return self.clients.touch(key);
         }
         if client.phase == Phase::Taking && client.output.is_empty() {
             // Or has it come in time, and one turn was not enough to hear of everybody?
@@ -366,7 +367,7 @@ impl Pool {
         self.clients.keep_buffer(client.output.release());
         drop(client.stream);
         while let Some(oldest) = client.owed.oldest() {
-            if self.leave_coalesced(cx, ClientId(oldest.to_bits())) {
+            if self.leave_coalesced(ClientId(oldest.to_bits())) {
                 self.clients.exchanges.orphan_oldest(&mut client.owed);
                 continue;
             }
@@ -380,7 +381,7 @@ impl Pool {
             };
             self.clients.keep_bytes_of(state);
             if let Some(request) = named {
-                self.dispatch(cx, Event::Abandoned(request));
+                self.report(Event::Abandoned(request));
             }
         }
         self.descriptor_freed(cx);

@@ -31,7 +31,7 @@ impl Pool {
         }
         if !self.clients.set_request(id, request, QueuePlace::Waiting) {
             // It has gone in this very turn, before the dispatcher had a name for its request.
-            return self.dispatch(cx, Event::Abandoned(request));
+            return self.report(Event::Abandoned(request));
         }
         let client = self.clients.of(id);
         if client.is_none_or(|client| client.watch != Watch::Registered) {
@@ -127,15 +127,15 @@ impl Pool {
         }
         let is_unwanted = self.clients.exchanges.get(id).is_none();
         if is_unwanted {
-            self.dispatch(cx, Event::Withdrawn(request));
+            self.report(Event::Withdrawn(request));
         }
         is_unwanted
     }
 
-    /// Brings alarm and registration in line with what is waited for. Called after every change of it. The alarm is never
-    /// put off, only brought forward: a client that asks again and again would else cost two changes of the timer queue a
-    /// request. One that goes off early finds nothing due.
-    pub(in crate::doors::pool::shell) fn settle(&mut self, cx: &mut Context<'_>, key: Key) {
+    /// Brings alarm and registration of a client in line with what is waited for. The alarm is never put off, only brought
+    /// forward: a client that asks again and again would else cost two changes of the timer queue a request. One that goes off
+    /// early finds nothing due.
+    pub(in crate::doors::pool::shell) fn settle_client(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };

@@ -103,7 +103,7 @@ impl Pool {
         match self.sessions.table.insert(session) {
             Ok(key) => {
                 let client = ClientId(key.to_bits());
-                self.dispatch(cx, Event::Request { client, size: 0 });
+                self.report(Event::Request { client, size: 0 });
             }
             Err(session) => self.clients.count.release(&session.origin),
         }
@@ -169,7 +169,7 @@ impl Pool {
         let key = Key::from_bits(client.0);
         self.detach(key);
         let Some(session) = self.sessions.table.get_mut(key) else {
-            return self.dispatch(cx, Event::Withdrawn(request));
+            return self.report(Event::Withdrawn(request));
         };
         session.stage = Stage::Waiting(Some(request));
         // One that waited, or had a worker before, may have gone since; there may be no further event to tell it.
@@ -180,13 +180,13 @@ impl Pool {
         if has_left {
             self.remove_session(cx, key);
             self.descriptor_freed(cx);
-            return self.dispatch(cx, Event::Withdrawn(request));
+            return self.report(Event::Withdrawn(request));
         }
         let Some(process) = self.workers.get_mut(id) else {
             return;
         };
         let (Some(stdin), Some(stdout)) = (process.child.stdin.take(), process.child.stdout.take()) else {
-            return self.report_fault(cx, id, Fault::InputClosed(request));
+            return self.report_fault(id, Fault::InputClosed(request));
         };
         (process.session, process.had_session) = (Some(key), true);
         let transfer = if process.child.is_on_terminal() {
@@ -203,7 +203,7 @@ impl Pool {
             process.session = None;
             let line = format_args!("cannot watch a worker: {error}");
             self.note(cx, Level::Error, Topic::System, line);
-            return self.report_fault(cx, id, Fault::InputClosed(request));
+            return self.report_fault(id, Fault::InputClosed(request));
         }
         session.stage = Stage::Running(Box::new(running));
         self.sessions.begun += 1;
@@ -302,6 +302,7 @@ impl Pool {
             return;
         };
         self.session_worker_ready(cx, id, Running::mark_worker_readable);
+        self.settle(cx, None);
         let Some((_, running)) = self.sessions.running(key) else {
             return;
         };
@@ -315,20 +316,15 @@ impl Pool {
         if let Some(process) = self.workers.get_mut(id) {
             process.session = None;
         }
-        self.report_spent_worker(cx, id);
+        self.report_spent_worker(id);
+        self.settle(cx, None);
         self.pump(cx, key);
+        self.settle(cx, None);
     }
 
-    fn report_spent_worker(&mut self, cx: &mut Context<'_>, worker: WorkerId) {
-        let after = AfterReply::Spent;
-        self.dispatch(
-            cx,
-            Event::Reply {
-                worker,
-                to: ReplyTo::Oldest,
-                after,
-            },
-        );
+    fn report_spent_worker(&mut self, worker: WorkerId) {
+        let (to, after) = (ReplyTo::Oldest, AfterReply::Spent);
+        self.report(Event::Reply { worker, to, after });
     }
 
     // ---- going -------------------------------------------------------------------------------------------------
@@ -340,7 +336,7 @@ impl Pool {
             pool.lingering_close(cx, key, After::LookForInput)
         });
         if let Some(worker) = worker {
-            self.report_spent_worker(cx, worker);
+            self.report_spent_worker(worker);
         }
     }
 
@@ -356,10 +352,10 @@ impl Pool {
         drop(session.stream);
         self.descriptor_freed(cx);
         if let Some(request) = request {
-            self.dispatch(cx, Event::Abandoned(request));
+            self.report(Event::Abandoned(request));
         }
         if let Some(worker) = worker {
-            self.report_spent_worker(cx, worker);
+            self.report_spent_worker(worker);
         }
     }
 

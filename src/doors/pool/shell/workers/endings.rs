@@ -1,16 +1,16 @@
 //! How workers' processes end: told to, by themselves, or not at all.
 
-use std::io;
-
 use log::Level;
 use nix::sys::signal::Signal;
 
+use super::Ended;
 use super::process::{Stage, WorkerProcess};
 use crate::doors::pool::core::{Event, Fault, StopMode, WorkerId};
 use crate::doors::pool::report::Topic;
 use crate::doors::pool::shell::{Pool, PoolSource};
 use crate::doors::pool::story::End;
 use crate::framing::Framing;
+use crate::process::exit_status::ExitStatus;
 use crate::process::kill_sequence::{KillEvent, KillStep, Manner};
 use crate::reactor::{Context, Key};
 
@@ -57,7 +57,10 @@ impl Pool {
                 }
                 KillStep::Terminate => process.child.terminate_group(),
                 KillStep::Kill => process.child.kill_group(Signal::SIGKILL),
-                KillStep::Reap => self.reap(cx, id),
+                KillStep::Reap => {
+                    self.reap(id);
+                    Ok(())
+                }
                 KillStep::GiveUp => {
                     self.give_up_on(cx, id);
                     Ok(())
@@ -80,7 +83,8 @@ impl Pool {
         let who = self.workers.describe(id).unwrap_or_default();
         let line = format_args!("{who} does not end, not even by KILL, and is left behind; see its state in /proc");
         self.note(cx, Level::Error, Topic::System, line);
-        self.remove_worker(cx, id);
+        self.report(Event::Exited(id));
+        self.workers.ended.push_back(Ended::Gone(id));
     }
 
     pub(in crate::doors::pool::shell) fn ending_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
@@ -107,14 +111,15 @@ impl Pool {
         let Some(process) = self.workers.get(id) else { return };
         if process.health_check.is_under_way() {
             // To be told while it is known who it was and what it was asked.
-            self.report_fault(cx, id, Fault::OutputClosed);
+            self.report_fault(id, Fault::OutputClosed);
         } else if process.stage == Stage::Serving && process.untouched().next().is_some() {
             // Those had nothing to do with it.
-            self.report_closed_input(cx, id);
+            self.report_closed_input(id);
         } else if !self.workers.dying.is_empty() && self.is_lost_by_its_end(process) {
             // Its place is filled now, and its story waits for those of the others.
-            self.report_fault(cx, id, Fault::OutputClosed);
+            self.report_fault(id, Fault::OutputClosed);
         }
+        self.settle(cx, None);
         if let Some(process) = self.workers.get_mut(id) {
             process.was_signalled = process.ending.has_signalled();
         }
@@ -125,7 +130,9 @@ impl Pool {
         }
         if !waits {
             self.advance_ending(cx, id, KillEvent::Exited);
+            self.end_reply_by_exit(cx, id);
         }
+        self.settle(cx, None);
     }
 
     /// Whether nothing else can be meant by it: neither an answer nor the end of a session, and nobody has told it to.
@@ -134,9 +141,10 @@ impl Pool {
         is_up && !self.has_sessions() && !self.options.framings.single_use()
     }
 
-    fn reap(&mut self, cx: &mut Context<'_>, id: WorkerId) -> io::Result<()> {
+    /// Reaps a process that has exited. What follows from its end is left to [`settle_ended`](Self::settle_ended).
+    fn reap(&mut self, id: WorkerId) {
         let Some(process) = self.workers.get_mut(id) else {
-            return Ok(());
+            return;
         };
         // To be asked while it is a zombie, and only of those that have been of no use. What one for a single request has
         // written may be its answer, which is known in a moment.
@@ -147,43 +155,56 @@ impl Pool {
         } else {
             None
         };
-        let outcome = process.child.reap_with_group();
-        let goes_on = process.child.has_left_background();
-        if let (Ok(Some(status)), Framing::Eof) = (&outcome, self.options.framings.worker_reply)
-            && status.success()
-        {
-            self.end_reply(cx, id);
-        }
-        let end = match (outcome, left) {
+        let end = match (process.child.reap_with_group(), left) {
             (Ok(Some(status)), Some(left)) if status.success() => End::Background(left),
             (Ok(Some(status)), _) => End::Ended(status),
             (Ok(None), _) => End::Unknown("it has none".to_owned()),
             (Err(error), _) => End::Unknown(error.to_string()),
         };
-        self.log_exit(cx, id, &end);
-        self.log_loss_of_dead(cx, id, end);
-        let who = self.workers.describe(id).unwrap_or_default();
-        self.remove_worker(cx, id);
+        self.workers.ended.push_back(Ended::Reaped(id, end));
+    }
+
+    /// Ends the reply of a worker whose successful exit is what says that it is whole.
+    fn end_reply_by_exit(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+        let is_successful = matches!(
+            self.workers.ended.back(),
+            Some(Ended::Reaped(ended, End::Background(_) | End::Ended(ExitStatus::Code(0)))) if *ended == id
+        );
+        if is_successful && self.options.framings.worker_reply == Framing::Eof {
+            self.end_reply(cx, id);
+        }
+    }
+
+    /// Does what is left to do about a worker that has no process any more, or none that would be waited for: its loss is
+    /// logged, the dispatcher is told, and once nothing more follows from that it is removed.
+    pub(in crate::doors::pool::shell) fn settle_ended(&mut self, cx: &mut Context<'_>, ended: Ended) {
+        match ended {
+            Ended::Reaped(id, end) => {
+                self.log_exit(cx, id, &end);
+                self.log_loss_of_dead(cx, id, end);
+                self.report(Event::Exited(id));
+                self.workers.ended.push_front(Ended::Gone(id));
+            }
+            Ended::Gone(id) => self.remove_worker(cx, id),
+        }
+    }
+
+    fn remove_worker(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+        self.with_words(cx, id, |repeats, _, words, tell| repeats.gone(words, tell));
+        let Some(mut process) = self.workers.remove(id) else {
+            return;
+        };
+        cx.set_alarm(&mut process.ending_alarm, PoolSource::WorkerEnding.worker(id), None);
+        cx.set_alarm(&mut process.stderr_alarm, PoolSource::WorkerErrors.worker(id), None);
+        cx.set_alarm(&mut process.reply_alarm, PoolSource::WorkerOutput.worker(id), None);
+        let (who, goes_on) = (process.label(), process.child.has_left_background());
+        drop(process);
+        self.descriptor_freed(cx);
         if goes_on {
             self.dispatcher.counters_mut().background += 1;
             let line = format_args!("what {who} has left in the background goes on");
             self.note(cx, Level::Info, Topic::Background, line);
         }
-        Ok(())
-    }
-
-    /// There is no process any more, or none that would be waited for.
-    fn remove_worker(&mut self, cx: &mut Context<'_>, id: WorkerId) {
-        self.dispatcher.handle(cx.now(), Event::Exited(id));
-        // Its story is told now, if that was the first that is known of its loss.
-        self.act(cx, None);
-        self.with_words(cx, id, |repeats, _, words, tell| repeats.gone(words, tell));
-        if let Some(mut process) = self.workers.remove(id) {
-            cx.set_alarm(&mut process.ending_alarm, PoolSource::WorkerEnding.worker(id), None);
-            cx.set_alarm(&mut process.stderr_alarm, PoolSource::WorkerErrors.worker(id), None);
-            cx.set_alarm(&mut process.reply_alarm, PoolSource::WorkerOutput.worker(id), None);
-        }
-        self.descriptor_freed(cx);
     }
 
     /// The end of one that is not lost: it was told to go, or had a session.

@@ -149,12 +149,12 @@ impl Pool {
         };
         let Some(probe) = process.health_check.begin() else {
             // Those alone are asked that were started with something to be asked; who cannot be asked is not believed.
-            return self.dispatch(cx, Event::Probed(id, ProbeResult::Failed));
+            return self.report(Event::Probed(id, ProbeResult::Failed));
         };
         match process.check_silence() {
             Silence::Kept => {}
-            Silence::Broken => return self.report_fault(cx, id, Fault::Unasked),
-            Silence::Closed => return self.report_fault(cx, id, Fault::OutputClosed),
+            Silence::Broken => return self.report_fault(id, Fault::Unasked),
+            Silence::Closed => return self.report_fault(id, Fault::OutputClosed),
         }
         process.queue_request(None, channel, &probe.question);
         process
@@ -180,7 +180,7 @@ impl Pool {
         let result = process
             .health_check
             .judge(answer, unread, excess, self.options.disclosure);
-        self.dispatch(cx, Event::Probed(id, result));
+        self.report(Event::Probed(id, result));
     }
 
     /// The good news after the bad.

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 
 use crate::doors::pool::core::WorkerId;
 use crate::doors::pool::shell::PoolSource;
+use crate::doors::pool::story::End;
 use crate::reactor::Key;
 use process::WorkerProcess;
 
@@ -24,8 +25,19 @@ pub(in crate::doors::pool::shell) struct Workers {
     pub(in crate::doors::pool::shell) unsent: Vec<WorkerId>,
     /// Workers that are lost and most likely dying: their stories are not told yet. The one that was lost first is the first.
     pub(in crate::doors::pool::shell) dying: Vec<WorkerId>,
+    /// Workers whose process is reaped or given up, until that is settled.
+    pub(in crate::doors::pool::shell) ended: VecDeque<Ended>,
     /// Why the last start failed, until it is told.
     pub(in crate::doors::pool::shell) refusal: Option<String>,
+}
+
+/// A worker without a process, until nothing is left to be done about it.
+#[derive(Debug)]
+pub(in crate::doors::pool::shell) enum Ended {
+    /// Its process is reaped and ended like this: the dispatcher does not know it yet.
+    Reaped(WorkerId, End),
+    /// The dispatcher knows, and has said all that follows: it can be removed.
+    Gone(WorkerId),
 }
 
 impl Workers {

@@ -50,7 +50,7 @@ impl Pool {
                 process.child.stdout = None;
                 // Where that ends its reply, it counts if the process says so as well, by its exit status.
                 if self.options.framings.worker_reply != Framing::Eof || !process.owes_a_reply() {
-                    self.report_fault(cx, id, Fault::OutputClosed);
+                    self.report_fault(id, Fault::OutputClosed);
                 }
             }
         }
@@ -89,6 +89,7 @@ impl Pool {
                         process.look = look;
                     }
                     self.take_output(cx, id, buffer.get(..length).unwrap_or_default());
+                    self.settle(cx, None);
                     if length < buffer.len() && !to_the_end {
                         return Outcome::Drained;
                     }
@@ -118,10 +119,10 @@ impl Pool {
                     process.reply = said.to_vec();
                 } else if !said.is_empty() {
                     // Once it is ready it may be given a request, and this would be taken for the answer.
-                    return self.report_fault(cx, id, Fault::Unasked);
+                    return self.report_fault(id, Fault::Unasked);
                 }
                 process.stage = Stage::Serving;
-                self.dispatch(cx, Event::Ready(id));
+                self.report(Event::Ready(id));
             }
         }
     }
@@ -165,11 +166,11 @@ impl Pool {
             );
         }
         match process.addressee(&process.reply) {
-            Addressee::Request { which, .. } if !is_probe => self.dispatch(cx, Event::ReplyBegun(id, which)),
+            Addressee::Request { which, .. } if !is_probe => self.report(Event::ReplyBegun(id, which)),
             Addressee::Request { .. } | Addressee::NotKnownYet => {}
             Addressee::Nobody => {
                 process.stray = Some(Excerpt::of(&process.reply, self.options.disclosure).to_string());
-                self.report_fault(cx, id, Fault::UnknownChannel);
+                self.report_fault(id, Fault::UnknownChannel);
             }
         }
     }
@@ -225,11 +226,13 @@ impl Pool {
             match process.framer.advance(rest) {
                 Progress::NeedMore => break,
                 Progress::TooLong => {
-                    self.report_long_reply(cx, id, rest);
+                    self.report_long_reply(id, rest);
+                    self.settle(cx, None);
                     break;
                 }
                 Progress::Malformed(reason) => {
-                    self.report_malformed_reply(cx, id, reason);
+                    self.report_malformed_reply(id, reason);
+                    self.settle(cx, None);
                     break;
                 }
                 Progress::Frame(frame) => {
@@ -249,6 +252,7 @@ impl Pool {
                         *by_now.get_or_insert_with(|| process.bytes_read())
                     };
                     self.take_reply(cx, reply, behind, had_read);
+                    self.settle(cx, None);
                     taken += length;
                 }
             }
@@ -264,12 +268,12 @@ impl Pool {
         };
         let Addressee::Request { which, prefix } = process.addressee(reply.bytes) else {
             process.stray = Some(Excerpt::of(reply.bytes, self.options.disclosure).to_string());
-            return self.report_fault(cx, id, Fault::UnknownChannel);
+            return self.report_fault(id, Fault::UnknownChannel);
         };
         let bytes = reply.bytes.get(prefix..).unwrap_or_default();
         let payload = reply.payload.get(prefix..).unwrap_or_default();
         if process.lines == Lines::Numbered && bytes.len() > longest.saturating_add(1) {
-            return self.report_fault(cx, id, Fault::ReplyTooLong(which));
+            return self.report_fault(id, Fault::ReplyTooLong(which));
         }
         let take_answered = process.take_answered(which);
         let unread = process.unread_input(take_answered, had_read);
@@ -280,7 +284,7 @@ impl Pool {
         }
         let excess = excess && process.lines == Lines::Plain;
         let after = match unread {
-            Unread::Everything => return self.report_fault(cx, id, Fault::Unasked),
+            Unread::Everything => return self.report_fault(id, Fault::Unasked),
             // What it leaves unread is no sign of anything: it takes one request.
             _ if self.options.framings.single_use() && !excess => AfterReply::Spent,
             Unread::Nothing if !excess => AfterReply::InStep,
@@ -292,8 +296,8 @@ impl Pool {
             to: which,
             after,
         };
-        self.dispatcher.handle(cx.now(), event);
-        self.act(
+        self.report(event);
+        self.settle(
             cx,
             Some(Reply {
                 bytes,
@@ -303,7 +307,7 @@ impl Pool {
         );
     }
 
-    fn report_long_reply(&mut self, cx: &mut Context<'_>, id: WorkerId, line: &[u8]) {
+    fn report_long_reply(&mut self, id: WorkerId, line: &[u8]) {
         let Some(process) = self.workers.get_mut(id) else {
             return;
         };
@@ -314,19 +318,19 @@ impl Pool {
                 Fault::UnknownChannel
             }
         };
-        self.report_fault(cx, id, fault);
+        self.report_fault(id, fault);
     }
 
     /// What a worker writes is not cut as it should be: where it ends, nobody can tell.
-    fn report_malformed_reply(&mut self, cx: &mut Context<'_>, id: WorkerId, reason: &str) {
+    fn report_malformed_reply(&mut self, id: WorkerId, reason: &str) {
         let Some(process) = self.workers.get_mut(id) else {
             return;
         };
         if !process.owes_a_reply() {
-            return self.report_fault(cx, id, Fault::Unasked);
+            return self.report_fault(id, Fault::Unasked);
         }
         process.complaint = Some(reason.to_owned());
-        self.report_fault(cx, id, Fault::Malformed);
+        self.report_fault(id, Fault::Malformed);
     }
 
     /// What it complains about goes into the log, a line at a time. One read a turn: a buffer full of the shortest lines
@@ -454,26 +458,28 @@ impl Pool {
             .get(id)
             .is_some_and(|process| process.stage == Stage::Serving)
         {
-            self.report_closed_input(cx, id);
+            self.report_closed_input(id);
         }
     }
 
-    /// What a process that has ended has left in its pipes.
+    /// Reads what a process that has ended has left in its pipes.
     pub(in crate::doors::pool::shell) fn read_to_end(&mut self, cx: &mut Context<'_>, id: WorkerId) {
-        // A pipe holds 64 KiB unless its owner has widened it; whoever writes on (a grandchild) is not waited for.
-        let mut buffer = vec![0; READ_BUFFER];
+        // A pipe holds 64 KiB unless its owner has widened it; a grandchild that writes on is not waited for.
+        let mut buffer = cx.lend_buffer();
         while let Outcome::MoreLater = self.read_output(cx, id, &mut buffer, true) {
-            // Whoever ends his reply by his end may have left more of it, up to what a reply may have.
+            // A reply that ends with its process may go on, up to the longest that is allowed.
             if !self.workers.get(id).is_some_and(WorkerProcess::owes_a_reply) {
                 break;
             }
         }
+        cx.return_buffer(buffer);
         self.read_stderr_now(cx, id);
         let now = cx.now();
         self.log_stderr(cx, id, |stderr, hear| stderr.close(now, hear));
     }
 
-    /// What a worker has written to its standard error by now, before something is told of it.
+    /// Reads what a worker has written to its standard error by now. Must be called before its loss is logged. The buffer is
+    /// allocated only if the loop's own one is lent: when the loss was found in a worker's output.
     pub(in crate::doors::pool::shell) fn read_stderr_now(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         if self
             .workers
@@ -482,11 +488,12 @@ impl Pool {
         {
             return;
         }
-        let mut buffer = vec![0; READ_BUFFER];
+        let mut buffer = cx.lend_buffer();
         for _ in 0..READS_PER_TURN {
             let Outcome::MoreLater = self.read_stderr(cx, id, &mut buffer) else {
                 break;
             };
         }
+        cx.return_buffer(buffer);
     }
 }

@@ -48,8 +48,9 @@ impl Pool {
                 return;
             };
             if let Err(error) = self.spawn(cx, id) {
-                self.report_failed_spawn(cx, id, &error);
+                self.report_failed_spawn(id, &error);
             }
+            self.settle(cx, None);
             if cx.now().elapsed() >= watchdog::SLOW {
                 break;
             }
@@ -68,13 +69,12 @@ impl Pool {
             return Ok(());
         };
         match self.spawn(cx, id) {
-            Err(error) if error.is_permanent() => Err(error),
-            Err(error) => {
-                self.report_failed_spawn(cx, id, &error);
-                Ok(())
-            }
-            Ok(()) => Ok(()),
+            Err(error) if error.is_permanent() => return Err(error),
+            Err(error) => self.report_failed_spawn(id, &error),
+            Ok(()) => {}
         }
+        self.settle(cx, None);
+        Ok(())
     }
 
     fn spawn(&mut self, cx: &mut Context<'_>, id: WorkerId) -> Result<(), SpawnError> {
@@ -91,9 +91,9 @@ impl Pool {
     }
 
     /// A start has failed. The dispatcher is told, and tries again after a while.
-    fn report_failed_spawn(&mut self, cx: &mut Context<'_>, id: WorkerId, error: &SpawnError) {
+    fn report_failed_spawn(&mut self, id: WorkerId, error: &SpawnError) {
         self.workers.refusal = Some(error.to_string());
-        self.dispatch(cx, Event::SpawnFailed(id));
+        self.report(Event::SpawnFailed(id));
     }
 
     /// What is known of a worker whose exec has just succeeded.
@@ -151,14 +151,13 @@ impl Pool {
         let process = self.process(cx, id, child);
         log::debug!(service:% = self.options.front.name; "{}: {} is started", self.options.front.name, process.label());
         self.workers.insert(process);
-        self.dispatcher.handle(cx.now(), Event::Started(id));
+        self.report(Event::Started(id));
         if let Err(error) = self.watch_process(cx, id) {
-            return self.report_unwatched(cx, id, &error);
+            return self.report_unwatched(id, &error);
         }
         if self.options.ready_line.is_none() {
-            self.dispatcher.handle(cx.now(), Event::Ready(id));
+            self.report(Event::Ready(id));
         }
-        self.act(cx, None);
     }
 
     /// How many requests a worker's recorder keeps: what the operator wants, and, where he wants any, no fewer than may be in
@@ -219,10 +218,10 @@ impl Pool {
         if speaking != Some(id) && process.given.is_empty() && channel.is_none() {
             match process.check_silence() {
                 Silence::Kept => {}
-                Silence::Broken => return self.report_fault(cx, id, Fault::Unasked),
+                Silence::Broken => return self.report_fault(id, Fault::Unasked),
                 Silence::Closed => {
                     process.closed = Some(Side::Output);
-                    return self.report_fault(cx, id, Fault::InputClosed(request));
+                    return self.report_fault(id, Fault::InputClosed(request));
                 }
             }
             // It had read all of its input when it became free, and has been written nothing since; see `core/available.rs`.
@@ -253,6 +252,7 @@ impl Pool {
             process.unsent.unlist();
             if process.stage == Stage::Serving {
                 self.send(cx, id);
+                self.settle(cx, None);
             }
         }
     }
@@ -271,12 +271,12 @@ impl Pool {
                 process.input = Input::Shut;
                 cx.resume_later(PoolSource::WorkerInput.worker(id));
             }
-            Sent::Nothing(_) | Sent::Lost => self.report_closed_input(cx, id),
+            Sent::Nothing(_) | Sent::Lost => self.report_closed_input(id),
         }
     }
 
     /// A worker that has closed its input, and whose last answers have been read.
-    pub(in crate::doors::pool::shell) fn report_closed_input(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+    pub(in crate::doors::pool::shell) fn report_closed_input(&mut self, id: WorkerId) {
         let Some(process) = self.workers.get_mut(id) else {
             return;
         };
@@ -285,9 +285,9 @@ impl Pool {
             Sent::Nothing(request) => {
                 let untouched = process.untouched().count();
                 process.recorder.forget_newest(untouched);
-                self.report_fault(cx, id, Fault::InputClosed(request));
+                self.report_fault(id, Fault::InputClosed(request));
             }
-            Sent::Lost | Sent::Whole | Sent::Partly => self.report_fault(cx, id, Fault::OutputClosed),
+            Sent::Lost | Sent::Whole | Sent::Partly => self.report_fault(id, Fault::OutputClosed),
         }
     }
 
@@ -305,16 +305,16 @@ impl Pool {
         };
         match cx.register(PoolSource::WorkerInput.worker(id), stdin, Interest::WRITABLE) {
             Ok(()) => process.stdin_watched = StdinWatch::Registered,
-            Err(error) => self.report_unwatched(cx, id, &error),
+            Err(error) => self.report_unwatched(id, &error),
         }
     }
 
     /// Its process goes on, but nothing would be heard of it.
-    fn report_unwatched(&mut self, cx: &mut Context<'_>, id: WorkerId, error: &io::Error) {
+    fn report_unwatched(&mut self, id: WorkerId, error: &io::Error) {
         if let Some(process) = self.workers.get_mut(id) {
             process.complaint = Some(format!("it cannot be watched: {error}"));
         }
-        self.dispatch(cx, Event::Broken(id, Fault::OutputClosed));
+        self.report(Event::Broken(id, Fault::OutputClosed));
     }
 
     pub(in crate::doors::pool::shell) fn input_ready(&mut self, cx: &mut Context<'_>, key: Key) {
@@ -325,7 +325,7 @@ impl Pool {
         self.send(cx, id);
     }
 
-    pub(in crate::doors::pool::shell) fn report_fault(&mut self, cx: &mut Context<'_>, id: WorkerId, fault: Fault) {
+    pub(in crate::doors::pool::shell) fn report_fault(&mut self, id: WorkerId, fault: Fault) {
         if let (Some(process), Fault::OutputClosed | Fault::InputClosed(_)) = (self.workers.get_mut(id), fault)
             && process.stage != Stage::Ending
         {
@@ -335,11 +335,11 @@ impl Pool {
         if let Some(process) = self.workers.get_mut(id) {
             process.health_check.cut_short(fault);
         }
-        self.dispatch(cx, Event::Broken(id, fault));
+        self.report(Event::Broken(id, fault));
     }
 
     /// After a long request: has the worker read all of it, and answered once?
-    pub(in crate::doors::pool::shell) fn inspect(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+    pub(in crate::doors::pool::shell) fn inspect(&mut self, id: WorkerId) {
         let clean = self.workers.get_mut(id).is_some_and(|process| {
             process.unread_input(None, process.bytes_read()) == Unread::Nothing
                 && process.check_silence() == Silence::Kept
@@ -349,6 +349,6 @@ impl Pool {
         } else {
             Inspection::OutOfStep
         };
-        self.dispatch(cx, Event::Inspected(id, verdict));
+        self.report(Event::Inspected(id, verdict));
     }
 }
