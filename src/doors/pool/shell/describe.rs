@@ -111,7 +111,7 @@ impl Pool {
         if let Some(session) = self.sessions.get(id) {
             return dump::request(since, &who(&session.stream, &session.origin), None);
         }
-        let bytes = self.clients.exchanges.request_bytes(id);
+        let bytes = self.clients.request_bytes(id);
         let excerpt = bytes.map(|bytes| Excerpt::of(bytes, self.disclosure_of(request.arrived)));
         let client = self.clients.of(id).map(|client| who(&client.stream, &client.origin));
         let client = client.as_deref().unwrap_or("gone (others wait for the answer)");
@@ -150,13 +150,13 @@ impl Pool {
         dump.line(format_args!("clients: {total} connected"));
         let sessions = self.sessions.iter();
         let sessions = sessions.map(|(key, session)| session_view(key, session, now));
-        let clients = self.clients.table.iter();
+        let clients = self.clients.iter();
         let clients = clients.map(|(key, client)| self.client_view(key, client, now));
         dump.list(FIRST, total, sessions.chain(clients).map(|view| dump::client(&view)));
     }
 
     fn client_view(&self, key: Key, client: &Client, now: Instant) -> ClientView {
-        let owed = || self.clients.exchanges.of(&client.owed);
+        let owed = || self.clients.owed(client);
         let state = match client.phase {
             Phase::Lingering { .. } => ClientState::Leaving,
             Phase::Taking | Phase::Full | Phase::Finishing(_) if !client.output.is_empty() => ClientState::Writing,

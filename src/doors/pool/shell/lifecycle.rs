@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
-use super::super::cache::Cache;
 use super::super::core::{Dispatcher, Event, Health, StopMode};
 use super::super::echoes::Echoes;
 use super::super::options::{Disclosure, Options};
@@ -13,6 +12,7 @@ use super::super::outage::Outage;
 use super::super::repeats::Repeats;
 use super::super::report::{Latencies, Topic};
 use super::clients::Clients;
+use super::desk::Outbox;
 use super::sessions::Sessions;
 use super::workers::Workers;
 use super::workers::process::Stage;
@@ -53,13 +53,12 @@ impl Pool {
         Pool {
             dispatcher: Dispatcher::new(options.policy.clone(), now, seed),
             dispatcher_alarm: Alarm::default(),
-            queue_alarm: Alarm::default(),
             listening: Listening::new(PoolSource::Listener.kind(), listeners),
-            clients: Clients::new(ConnectionCount::new(options.front.connection_limits.clone())),
+            clients: Clients::new(options.cache.as_ref().map(|cache| cache.limits)),
+            connections: ConnectionCount::new(options.front.connection_limits.clone()),
             sessions: Sessions::default(),
             hoard: Hoard::default(),
             workers: Workers::default(),
-            cache: Cache::new(options.cache.as_ref().map(|cache| cache.limits)),
             life: Life::Serving,
             life_alarm: Alarm::default(),
             latencies: Latencies::default(),
@@ -69,7 +68,7 @@ impl Pool {
             echoes: Echoes::default(),
             started: now,
             disclosed_from: None,
-            events: std::collections::VecDeque::new(),
+            outbox: Outbox::default(),
             stepped_back: None,
             options,
             program,
@@ -117,10 +116,10 @@ impl Pool {
             self.disclosed_from = Some(cx.now());
         }
         self.options = options;
-        self.cache
-            .set_limits(self.options.cache.as_ref().map(|cache| cache.limits));
         self.clients
-            .count
+            .cache_mut()
+            .set_limits(self.options.cache.as_ref().map(|cache| cache.limits));
+        self.connections
             .set_limits(self.options.front.connection_limits.clone());
         let FrontOptions { name, listen, .. } = &self.options.front;
         self.listening.replace(cx, name, listen, new);
@@ -139,7 +138,7 @@ impl Pool {
         if self.life == Life::Serving {
             let (name, workers) = (&self.options.front.name, self.dispatcher.places());
             log::info!(service:% = name; "{name}: replacing every worker, {workers} of them");
-            self.cache.begin_roll();
+            self.clients.cache_mut().begin_roll();
             // The operator has changed something, and is to see what they say now.
             self.end_row();
             self.report(Event::Roll);
@@ -148,7 +147,7 @@ impl Pool {
     }
 
     pub(super) fn announce_rolled(&mut self) {
-        self.cache.end_roll();
+        self.clients.cache_mut().end_roll();
         let but = match self.dispatcher.health() {
             Health::Down(_) => ", but none can serve yet",
             Health::Starting | Health::Serving => "",
@@ -168,7 +167,7 @@ impl Pool {
         }
         // Those of a pool that finishes already, because a successor serves, have had all the time they wanted.
         if self.life == Life::Draining {
-            self.hasten_readers(cx.now() + LAST_WORDS);
+            self.clients.hasten_readers(cx.now() + LAST_WORDS);
         }
         self.end_step(cx);
     }
@@ -234,8 +233,9 @@ impl Pool {
     fn close_all(&mut self, cx: &mut Context<'_>) {
         self.end_row();
         self.journal.drain(&self.options.front.name);
-        for key in self.clients.keys() {
-            self.close(cx, key);
+        let mut rooms = self.rooms();
+        for key in rooms.clients.keys() {
+            rooms.clients.close(cx, &mut rooms.desk, key);
         }
         self.close_sessions(cx);
     }

@@ -24,10 +24,3 @@ impl Accepting for Pool {
         self.note(cx, Level::Error, Topic::Accept, line);
     }
 }
-
-impl Pool {
-    /// A descriptor has been closed: whoever paused for want of one may go on.
-    pub(super) fn descriptor_freed(&mut self, cx: &mut Context<'_>) {
-        self.listening.descriptor_freed(cx);
-    }
-}

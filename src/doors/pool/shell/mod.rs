@@ -15,29 +15,30 @@
 
 mod clients;
 mod describe;
+mod desk;
 mod health;
 mod lifecycle;
 mod listeners;
+mod reading;
 mod record;
 mod resizing;
 mod sessions;
 mod sources;
 mod workers;
 
-use std::collections::VecDeque;
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::Level;
 
-use super::cache::Cache;
-use super::core::{Action, ClientId, Dispatcher, Event, WorkerId};
+use super::core::{Action, ClientId, Dispatcher, Event, Refusal, WorkerId};
 use super::echoes::Echoes;
 use super::options::Options;
 use super::outage::Outage;
 use super::repeats::Repeats;
 use super::report::{self, Latencies, Topic};
 use crate::amount;
+use crate::net::limits::ConnectionCount;
 use crate::net::listening::{Accepting, Listening};
 use crate::net::origin::Origin;
 use crate::process::spawn::PreparedProgram;
@@ -47,6 +48,7 @@ use crate::stats::Snapshot;
 use crate::doors::journal::Journal;
 use crate::doors::standstill::Hoard;
 use clients::Clients;
+use desk::{Desk, Outbox};
 use lifecycle::Life;
 use sessions::Sessions;
 use sources::PoolSource;
@@ -59,10 +61,8 @@ pub(super) use lifecycle::cannot_start;
 pub struct Pool {
     options: Options,
     program: PreparedProgram,
-    cache: Cache,
     dispatcher: Dispatcher,
     dispatcher_alarm: Alarm,
-    queue_alarm: Alarm,
     listening: Listening,
     clients: Clients,
     sessions: Sessions,
@@ -79,10 +79,16 @@ pub struct Pool {
     started: Instant,
     /// What came before this was said to be confidential, and stays so.
     disclosed_from: Option<Instant>,
-    /// Events for the dispatcher, in the order in which they happened. They are handled before its next action is carried out.
-    events: VecDeque<Event>,
+    connections: ConnectionCount,
+    outbox: Outbox,
     /// The turn in which it has stepped back for its workers; once is enough for all of them.
     stepped_back: Option<Instant>,
+}
+
+/// The rooms of a pool, and what each of them is lent.
+struct Rooms<'p> {
+    clients: &'p mut Clients,
+    desk: Desk<'p>,
 }
 
 /// A whole reply in the shell's hands, while the dispatcher decides whose it is.
@@ -136,7 +142,10 @@ impl Service for Pool {
                 cx.alarm_fired(&mut self.dispatcher_alarm);
                 self.report(Event::Tick);
             }
-            Some(PoolSource::Queue) => self.watch_waiting(cx),
+            Some(PoolSource::Queue) => {
+                let mut rooms = self.rooms();
+                rooms.clients.watch_waiting(cx, &mut rooms.desk);
+            }
             Some(PoolSource::WorkerEnding) => self.ending_timeout(cx, source.key),
             Some(PoolSource::Listener) => self.retry_accepting(cx, source.key),
             Some(PoolSource::WorkerOutput) => self.reply_timeout(cx, source.key),
@@ -153,7 +162,7 @@ impl Service for Pool {
         match PoolSource::from_source(source) {
             Some(PoolSource::Listener) => self.accept(cx, source.key),
             Some(PoolSource::Session) => self.pump(cx, source.key),
-            Some(PoolSource::Client) => self.continue_reading(cx, source.key),
+            Some(PoolSource::Client) => self.resume_client(cx, source.key),
             Some(PoolSource::WorkerOutput) => self.output_ready(
                 cx,
                 source.key,
@@ -188,7 +197,7 @@ impl Service for Pool {
             self.end_step(cx);
         }
         debug_assert!(
-            self.clients.len() > 0 || (self.clients.exchanges.is_empty() && self.cache.is_idle()),
+            self.clients.is_consistent(),
             "requests are left, and their clients have gone"
         );
         if self.life != Life::Serving {
@@ -199,9 +208,24 @@ impl Service for Pool {
 }
 
 impl Pool {
-    /// Keeps an event for the dispatcher, until [`settle`](Self::settle).
+    /// The rooms, and what each of them is lent.
+    fn rooms(&mut self) -> Rooms<'_> {
+        Rooms {
+            clients: &mut self.clients,
+            desk: Desk {
+                options: &self.options,
+                counters: self.dispatcher.counters_mut(),
+                journal: &mut self.journal,
+                connections: &mut self.connections,
+                outbox: &mut self.outbox,
+                is_draining: self.life != Life::Serving,
+            },
+        }
+    }
+
+    /// Leaves an event for the dispatcher, until [`settle`](Self::settle).
     fn report(&mut self, event: Event) {
-        self.events.push_back(event);
+        self.outbox.events.push_back(event);
     }
 
     /// Gives all reported events to the dispatcher and carries out its actions, one after the other, until neither is left.
@@ -211,7 +235,7 @@ impl Pool {
     fn settle(&mut self, cx: &mut Context<'_>, reply: Option<Reply<'_>>) {
         let mut is_changed = false;
         loop {
-            if let Some(event) = self.events.pop_front() {
+            if let Some(event) = self.outbox.events.pop_front() {
                 self.dispatcher.handle(cx.now(), event);
             } else if let Some(action) = self.dispatcher.next_action() {
                 self.act(cx, action, reply);
@@ -233,10 +257,14 @@ impl Pool {
     fn end_step(&mut self, cx: &mut Context<'_>) {
         loop {
             self.settle(cx, None);
-            match self.clients.touched.pop() {
-                Some(key) => self.settle_client(cx, key),
+            let mut rooms = self.rooms();
+            match rooms.clients.next_touched() {
+                Some(key) => rooms.clients.settle_client(cx, &mut rooms.desk, key),
                 None => break,
             }
+        }
+        if std::mem::take(&mut self.outbox.has_freed_descriptor) {
+            self.listening.descriptor_freed(cx);
         }
     }
 
@@ -254,7 +282,7 @@ impl Pool {
                 self.log_if_slow(cx, client, worker, waited, served);
                 // The dispatcher answers with the reply it was just told of, and with no other.
                 if let Some(reply) = reply.filter(|reply| reply.worker == worker) {
-                    self.send_reply(cx, client, reply, served);
+                    self.answer(cx, client, reply, served);
                 }
             }
             Action::Assign {
@@ -266,7 +294,11 @@ impl Pool {
                 let speaking = reply.and_then(|reply| reply.last_speaker());
                 self.assign(cx, worker, request, client, channel, speaking);
             }
-            Action::Enqueued { request, client } => self.mark_waiting(cx, client, request),
+            Action::Enqueued { request, client } if self.has_sessions() => self.await_worker(cx, client, request),
+            Action::Enqueued { request, client } => {
+                let mut rooms = self.rooms();
+                rooms.clients.mark_waiting(cx, &mut rooms.desk, client, request);
+            }
             Action::Refuse {
                 client,
                 reason,
@@ -274,7 +306,7 @@ impl Pool {
                 waited,
             } => {
                 self.log_refusal(cx, client, reason, worker, waited);
-                self.refuse_all(cx, client);
+                self.refuse(cx, client);
             }
             Action::Spawn(worker) => self.queue_spawn(cx, worker),
             Action::Inspect(worker) => self.inspect(worker),
@@ -288,26 +320,36 @@ impl Pool {
         }
     }
 
-    /// One line in the log, unless too many like it came lately.
-    fn note(&mut self, cx: &mut Context<'_>, level: Level, topic: Topic, line: fmt::Arguments<'_>) {
-        self.note_at_length(cx, level, topic, line, std::iter::empty());
+    /// Answers a request with a worker's reply, or refuses it where its client's framing cannot carry that.
+    fn answer(&mut self, cx: &mut Context<'_>, client: ClientId, reply: Reply<'_>, served: Duration) {
+        let mut rooms = self.rooms();
+        let Err(unfit) = rooms.clients.send_reply(cx, &mut rooms.desk, client, reply, served) else {
+            return;
+        };
+        rooms.desk.counters.answer_was_unfit(served);
+        let (origin, worker) = (
+            self.peer_name(client),
+            self.workers.describe(reply.worker).unwrap_or_default(),
+        );
+        let wanted = self.options.framings.reply;
+        let line = format_args!(
+            "refused {origin}: the reply of {worker} {unfit}, which --reply-framing {wanted} cannot carry"
+        );
+        self.note(cx, Level::Warn, Topic::Refusal(Refusal::BadReply), line);
+        self.refuse(cx, client);
     }
 
-    /// The same for a line with others below it, which stand or fall with it.
-    fn note_at_length(
-        &mut self,
-        cx: &mut Context<'_>,
-        level: Level,
-        topic: Topic,
-        line: fmt::Arguments<'_>,
-        below: impl Iterator<Item = String>,
-    ) {
-        let name = &self.options.front.name;
-        if self.journal.note(cx, name, level, topic, line) {
-            for line in below {
-                log::log!(level, service:% = name; "{name}: {line}");
-            }
+    fn refuse(&mut self, cx: &mut Context<'_>, client: ClientId) {
+        if self.has_sessions() {
+            return self.refuse_session(cx, client);
         }
+        let mut rooms = self.rooms();
+        rooms.clients.refuse_all(cx, &mut rooms.desk, client);
+    }
+
+    /// One line in the log, unless too many like it came lately.
+    fn note(&mut self, cx: &mut Context<'_>, level: Level, topic: Topic, line: fmt::Arguments<'_>) {
+        self.rooms().desk.note(cx, level, topic, line);
     }
 
     pub(super) fn current_options(&self) -> &Options {
@@ -318,7 +360,7 @@ impl Pool {
         let uptime = now.saturating_duration_since(self.started);
         let held = report::Held {
             connections: self.clients.len() + self.sessions.len(),
-            cached: self.cache.size(),
+            cached: self.clients.cached(),
             sessions: self.sessions.totals(),
         };
         report::snapshot(&self.dispatcher, &self.latencies, &self.options, &held, uptime, now)
@@ -337,11 +379,11 @@ impl Pool {
         &mut self,
         cx: &mut Context<'_>,
         client: ClientId,
-        reason: super::core::Refusal,
+        reason: Refusal,
         worker: Option<WorkerId>,
-        waited: std::time::Duration,
+        waited: Duration,
     ) {
-        let (peer, cause) = (self.peer_name(client), report::refusal(reason, &self.options));
+        let (origin, cause) = (self.peer_name(client), report::refusal(reason, &self.options));
         let at = worker
             .and_then(|worker| self.workers.describe(worker))
             .map(|worker| format!(" at {worker}"))
@@ -349,7 +391,7 @@ impl Pool {
         let waited = amount::span(waited);
         let (topic, line) = (
             Topic::Refusal(reason),
-            format_args!("refused {peer} after {waited}{at}: {cause}"),
+            format_args!("refused {origin} after {waited}{at}: {cause}"),
         );
         if !self.defer_refusal(worker, topic, line) {
             self.note(cx, Level::Warn, topic, line);

@@ -52,7 +52,7 @@ impl Pool {
         let Some(limit) = self.options.slow_log.filter(|limit| served > *limit) else {
             return;
         };
-        let (Some(client), Some(bytes)) = (self.clients.of(id), self.clients.exchanges.request_bytes(id)) else {
+        let (Some(client), Some(bytes)) = (self.clients.of(id), self.clients.request_bytes(id)) else {
             return;
         };
         let arrived = cx.now().checked_sub(waited + served);

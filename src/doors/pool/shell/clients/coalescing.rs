@@ -6,11 +6,13 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::Clients;
 use super::exchange::{Bytes, State};
 use super::respond::Answer;
 use crate::doors::pool::cache::{Departure, Found, Shared};
-use crate::doors::pool::core::{ClientId, Event, Restart, WorkerId};
-use crate::doors::pool::shell::Pool;
+use crate::doors::pool::core::{ClientId, Event};
+use crate::doors::pool::options::Options;
+use crate::doors::pool::shell::desk::Desk;
 use crate::reactor::{Context, Key};
 
 /// How a request gets its answer.
@@ -23,40 +25,37 @@ pub(in crate::doors::pool::shell) enum Route {
     Answered,
 }
 
-impl Pool {
+impl Clients {
     /// Looks whether a request needs a worker.
     pub(in crate::doors::pool::shell) fn choose_route(
         &mut self,
         cx: &mut Context<'_>,
+        desk: &mut Desk<'_>,
         key: Key,
         bytes: &[u8],
         payload: &[u8],
     ) -> Route {
-        if !self.cache.is_on() || self.is_skipped(payload) {
+        if !self.cache.is_on() || is_skipped(desk.options, payload) {
             return Route::Worker;
         }
-        let counters = self.dispatcher.counters_mut();
+        let counters = &mut *desk.counters;
         match self.cache.look_up(bytes, cx.now()) {
             Found::Answer(answer) => {
                 counters.cache.hits += 1;
                 counters.answered_elsewhere();
                 let answer = Bytes::Shared(Rc::clone(answer));
-                self.answer_in_order(cx, key, answer);
+                self.answer_in_order(cx, desk, key, answer);
                 Route::Answered
             }
             Found::Asked(place) => {
-                let Some(client) = self.clients.table.get_mut(key) else {
+                let Some(client) = self.table.get_mut(key) else {
                     return Route::Answered;
                 };
-                match self
-                    .clients
-                    .exchanges
-                    .open(&mut client.owed, key, State::Coalesced(place))
-                {
+                match self.exchanges.open(&mut client.owed, key, State::Coalesced(place)) {
                     Ok(id) => self.cache.add_waiter(place, id),
                     Err(_) => return Route::Worker,
                 }
-                self.dispatcher.counters_mut().cache.shared += 1;
+                desk.counters.cache.shared += 1;
                 Route::Answered
             }
             Found::Nothing => {
@@ -70,45 +69,12 @@ impl Pool {
         }
     }
 
-    /// Whether the operator wants that request asked every time. A carriage return at its end is not looked at.
-    fn is_skipped(&self, payload: &[u8]) -> bool {
-        let skip = self.options.cache.as_ref().and_then(|cache| cache.skip.as_ref());
-        skip.is_some_and(|skip| skip.is_in(payload.strip_suffix(b"\r").unwrap_or(payload)))
-    }
-
-    /// What a worker has answered may be wrong for the reason for which it is lost, and which of the answers that are kept are
-    /// its own is not known: all of them are forgotten, and so is what is being asked now. One that has never been given
-    /// anything has answered nobody.
-    pub(in crate::doors::pool::shell) fn forget_doubtful_answers(&mut self, worker: WorkerId, reason: Restart) {
-        let Some(process) = self.workers.get(worker) else {
-            return;
-        };
-        let is_doubtful = match reason {
-            // Since it passed its last probe it may have answered as wrongly as it has answered this one.
-            Restart::Quarantined => process.health_check.has_passed(),
-            // What it wrote belongs to no request, and may have belonged to none for a while.
-            Restart::Desync | Restart::UnknownChannel | Restart::Malformed => process.given_bytes > 0,
-            // It is too slow, too verbose or dead, and what it has said before stands; or it goes in good order.
-            Restart::Died
-            | Restart::SpawnFailed
-            | Restart::StartTimeout
-            | Restart::BusyTimeout
-            | Restart::Oversize
-            | Restart::Recycled
-            | Restart::Spent
-            | Restart::Asked => false,
-        };
-        if is_doubtful {
-            self.cache.forget_all();
-        }
-    }
-
     /// Others may share the answer to this request from now on.
     pub(in crate::doors::pool::shell) fn add_leader(&mut self, id: ClientId) {
         if let Some(State::Asked {
             bytes: Bytes::Shared(bytes),
             ..
-        }) = self.clients.exchanges.get(id).map(|exchange| &exchange.state)
+        }) = self.exchanges.get(id).map(|exchange| &exchange.state)
         {
             self.cache.add_leader(bytes, id);
         }
@@ -118,55 +84,61 @@ impl Pool {
     pub(in crate::doors::pool::shell) fn answer_all(
         &mut self,
         cx: &mut Context<'_>,
+        desk: &mut Desk<'_>,
         id: ClientId,
         answer: &[u8],
         served: Duration,
     ) {
         let shared = self.end_coalescing(cx, id, Some(answer));
-        self.answer(cx, id, Answer::Of(answer), served);
-        self.answer_waiters(cx, shared);
+        self.answer(cx, desk, id, Answer::Of(answer), served);
+        self.answer_waiters(cx, desk, shared);
     }
 
     /// The same for a refusal.
-    pub(in crate::doors::pool::shell) fn refuse_all(&mut self, cx: &mut Context<'_>, id: ClientId) {
+    pub(in crate::doors::pool::shell) fn refuse_all(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk<'_>,
+        id: ClientId,
+    ) {
         let shared = self.end_coalescing(cx, id, None);
-        self.refuse(cx, id);
-        self.answer_waiters(cx, shared);
+        self.refuse(cx, desk, id);
+        self.answer_waiters(cx, desk, shared);
     }
 
     /// A request that a worker was asked has come to its end.
     fn end_coalescing(&mut self, cx: &Context<'_>, id: ClientId, answer: Option<&[u8]>) -> Shared {
-        let Some(bytes) = self.clients.exchanges.request_bytes(id) else {
+        let Some(bytes) = self.exchanges.request_bytes(id) else {
             return Shared::default();
         };
         let shared = self.cache.end_request(bytes, id, answer, cx.now());
         if shared.is_orphan {
-            self.clients.exchanges.forget_orphan(id);
+            self.exchanges.forget_orphan(id);
         }
         shared
     }
 
     /// Tells those who share an answer. One of them stands for an orphan, which the dispatcher has counted.
-    fn answer_waiters(&mut self, cx: &mut Context<'_>, mut shared: Shared) {
+    fn answer_waiters(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, mut shared: Shared) {
         let mut uncounted = usize::from(shared.is_orphan);
         for waiter in shared.waiters.take_all() {
             if uncounted > 0 {
                 uncounted -= 1;
             } else if shared.answer.is_some() {
-                self.dispatcher.counters_mut().answered_elsewhere();
+                desk.counters.answered_elsewhere();
             } else {
-                self.dispatcher.counters_mut().refused_early();
+                desk.counters.refused_early();
             }
             match &shared.answer {
-                Some(answer) => self.answer(cx, waiter, Answer::Shared(answer), Duration::ZERO),
-                None => self.refuse(cx, waiter),
+                Some(answer) => self.answer(cx, desk, waiter, Answer::Shared(answer), Duration::ZERO),
+                None => self.refuse(cx, desk, waiter),
             }
         }
     }
 
     /// A client has gone that waited for an answer others may wait for too. Whether its exchange is kept for them.
-    pub(in crate::doors::pool::shell) fn leave_coalesced(&mut self, id: ClientId) -> bool {
-        let Some(exchange) = self.clients.exchanges.get(id) else {
+    pub(in crate::doors::pool::shell) fn leave_coalesced(&mut self, desk: &mut Desk<'_>, id: ClientId) -> bool {
+        let Some(exchange) = self.exchanges.get(id) else {
             return false;
         };
         let (departure, follows) = match &exchange.state {
@@ -177,7 +149,7 @@ impl Pool {
         match departure {
             // What the dispatcher has counted stands for one of those who stay.
             Departure::Shared => {
-                self.dispatcher.counters_mut().left_elsewhere();
+                desk.counters.left_elsewhere();
                 !follows
             }
             Departure::Unwanted => false,
@@ -185,12 +157,18 @@ impl Pool {
             Departure::UnwantedOrphan(orphan) => {
                 if let Some(State::Asked {
                     request: Some(request), ..
-                }) = self.clients.exchanges.forget_orphan(orphan)
+                }) = self.exchanges.forget_orphan(orphan)
                 {
-                    self.report(Event::Abandoned(request));
+                    desk.report(Event::Abandoned(request));
                 }
                 false
             }
         }
     }
+}
+
+/// Returns true for a request that the operator wants asked every time. A carriage return at its end is not looked at.
+fn is_skipped(options: &Options, payload: &[u8]) -> bool {
+    let skip = options.cache.as_ref().and_then(|cache| cache.skip.as_ref());
+    skip.is_some_and(|skip| skip.is_in(payload.strip_suffix(b"\r").unwrap_or(payload)))
 }

@@ -3,26 +3,26 @@
 //! Reading them is `intake`'s, answering them and letting them go `respond`'s, their time with the dispatcher `waiting`'s.
 
 pub(in crate::doors::pool::shell) mod client;
-pub(in crate::doors::pool::shell) mod coalescing;
+mod coalescing;
 pub(in crate::doors::pool::shell) mod exchange;
 pub(in crate::doors::pool::shell) mod intake;
 pub(in crate::doors::pool::shell) mod outgoing;
-pub(in crate::doors::pool::shell) mod respond;
-pub(in crate::doors::pool::shell) mod transcode;
-pub(in crate::doors::pool::shell) mod waiting;
+mod respond;
+mod transcode;
+mod waiting;
 
-use std::time::Instant;
+use mio::Interest;
 
+use crate::doors::pool::cache::{Cache, CacheLimits};
 use crate::doors::pool::core::{ClientId, RequestId};
-use crate::framing::Framing;
-use crate::net::limits::ConnectionCount;
+use crate::doors::pool::shell::PoolSource;
+use crate::doors::pool::shell::desk::Desk;
 use crate::net::origin::Origin;
 use crate::net::stream::Stream;
 use crate::reactor::slab::GenerationalSlab;
-use crate::reactor::{Alarm, Key};
+use crate::reactor::{Alarm, Context, Key, SourceKind};
 use client::{After, Client, Phase, Watch};
-use exchange::{Bytes, Exchange, Exchanges, Owed, QueuePlace, State};
-use outgoing::Outgoing;
+use exchange::{Bytes, Exchange, Exchanges, QueuePlace, State};
 
 /// Buffers of requests and answers kept for the next, the largest worth keeping, and what all of them may hold.
 const SPARE_BUFFERS: usize = 1024;
@@ -32,16 +32,25 @@ const SPARE_BYTES: usize = 1024 * 1024;
 /// All connected clients.
 #[derive(Debug)]
 pub(in crate::doors::pool::shell) struct Clients {
-    pub(in crate::doors::pool::shell) table: GenerationalSlab<Client>,
-    pub(in crate::doors::pool::shell) exchanges: Exchanges,
-    pub(in crate::doors::pool::shell) count: ConnectionCount,
-    /// Those with output that is to be written at the end of the turn.
-    pub(in crate::doors::pool::shell) unflushed: Vec<Key>,
+    table: GenerationalSlab<Client>,
+    exchanges: Exchanges,
+    cache: Cache,
+    /// Clients with output that is to be written at the end of the turn.
+    unflushed: Vec<Key>,
     /// Clients whose alarm and registration are to be brought in line with their state at the end of the step.
-    pub(in crate::doors::pool::shell) touched: Vec<Key>,
-    /// Those that have begun to wait for a worker lately, and perhaps do no longer.
-    pub(in crate::doors::pool::shell) unwatched: Vec<ClientId>,
-    pub(in crate::doors::pool::shell) spare: Spare,
+    touched: Vec<Key>,
+    /// Requests that have begun to wait for a worker lately, and perhaps do no longer.
+    unwatched: Vec<ClientId>,
+    /// The time to watch the clients of those that still wait.
+    queue_alarm: Alarm,
+    spare: Spare,
+}
+
+/// The last thing that is written to a connection which another room has served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::doors::pool::shell) enum Farewell {
+    Nothing,
+    Refusal,
 }
 
 /// Empty buffers.
@@ -52,14 +61,15 @@ pub(in crate::doors::pool::shell) struct Spare {
 }
 
 impl Clients {
-    pub(in crate::doors::pool::shell) fn new(count: ConnectionCount) -> Self {
+    pub(in crate::doors::pool::shell) fn new(cache: Option<CacheLimits>) -> Self {
         Clients {
             table: GenerationalSlab::default(),
             exchanges: Exchanges::default(),
-            count,
+            cache: Cache::new(cache),
             unflushed: Vec::new(),
             touched: Vec::new(),
             unwatched: Vec::new(),
+            queue_alarm: Alarm::default(),
             spare: Spare::default(),
         }
     }
@@ -107,11 +117,47 @@ impl Clients {
         }
     }
 
-    /// Takes a client out, and off the count.
-    pub(in crate::doors::pool::shell) fn remove(&mut self, key: Key) -> Option<Client> {
-        let client = self.table.remove(key)?;
-        self.count.release(&client.origin);
-        Some(client)
+    /// Takes a client from the list of those that were [touched](Self::touch).
+    pub(in crate::doors::pool::shell) fn next_touched(&mut self) -> Option<Key> {
+        self.touched.pop()
+    }
+
+    pub(in crate::doors::pool::shell) fn iter(&self) -> impl Iterator<Item = (Key, &Client)> {
+        self.table.iter()
+    }
+
+    /// The unanswered requests of a client, the oldest first.
+    pub(in crate::doors::pool::shell) fn owed(&self, client: &Client) -> impl Iterator<Item = &Exchange> {
+        self.exchanges.of(&client.owed)
+    }
+
+    /// The bytes of a request that has no answer yet.
+    pub(in crate::doors::pool::shell) fn request_bytes(&self, id: ClientId) -> Option<&[u8]> {
+        self.exchanges.request_bytes(id)
+    }
+
+    /// Entries of the cache, and the bytes that they take.
+    pub(in crate::doors::pool::shell) fn cached(&self) -> (usize, usize) {
+        self.cache.size()
+    }
+
+    pub(in crate::doors::pool::shell) fn cache_mut(&mut self) -> &mut Cache {
+        &mut self.cache
+    }
+
+    /// Returns true if every request belongs to a client that is there.
+    pub(in crate::doors::pool::shell) fn is_consistent(&self) -> bool {
+        self.len() > 0 || (self.exchanges.is_empty() && self.cache.is_idle())
+    }
+
+    fn insert(&mut self, desk: &mut Desk<'_>, client: Client) -> Option<Key> {
+        match self.table.insert(client) {
+            Ok(key) => Some(key),
+            Err(client) => {
+                desk.release_connection(&client.origin);
+                None
+            }
+        }
     }
 
     /// The dispatcher has named a request, and says where it is. `false`: its client has gone.
@@ -139,40 +185,35 @@ impl Clients {
         copy
     }
 
-    /// An empty one.
-    pub(in crate::doors::pool::shell) fn spare_buffer(&mut self) -> Vec<u8> {
-        self.spare.take()
-    }
-
-    /// Takes in a connection that is counted already and has nothing more to ask: it is only to be parted from. `None`: there
-    /// is no place for it, and it was closed.
+    /// Takes in a connection that is counted already and has nothing more to ask: it gets its farewell, and is closed.
+    /// `is_registered`: the poll knows it, for another kind of source.
     pub(in crate::doors::pool::shell) fn adopt_finished(
         &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk<'_>,
         stream: Stream,
         origin: Origin,
-        now: Instant,
-    ) -> Option<Key> {
-        let client = Client {
-            stream,
-            origin,
-            phase: Phase::Finishing(After::LookForInput),
-            framer: Framing::Eof.framer(1),
-            input: Vec::new(),
-            owed: Owed::default(),
-            output: Outgoing::default(),
-            accepted: now,
-            active: now,
-            read_by: now,
-            write_by: now,
-            alarm: Alarm::default(),
-            watch: Watch::NotYet,
+        is_registered: bool,
+        farewell: Farewell,
+    ) {
+        let Some(key) = self.add(desk, stream, origin, cx.now()) else {
+            return;
         };
-        match self.table.insert(client) {
-            Ok(key) => Some(key),
-            Err(client) => {
-                self.count.release(&client.origin);
-                None
+        let Some(client) = self.get_mut(key) else { return };
+        client.phase = Phase::Finishing(After::LookForInput);
+        if is_registered {
+            let (token, interest) = (
+                cx.token_for(PoolSource::Client.at(key)),
+                Interest::READABLE | Interest::WRITABLE,
+            );
+            // An error would mean that it is not registered after all: then it will be when it has to be.
+            if cx.registry().reregister(&mut client.stream, token, interest).is_ok() {
+                client.watch = Watch::Registered;
             }
+        }
+        match farewell {
+            Farewell::Nothing => self.lingering_close(cx, desk, key, After::LookForInput),
+            Farewell::Refusal => self.send_refusal(cx, desk, key),
         }
     }
 

@@ -9,12 +9,11 @@
 
 use std::time::Duration;
 
-use log::Level;
-
-use crate::doors::pool::core::{ClientId, Refusal};
+use super::Clients;
+use crate::doors::pool::core::ClientId;
 use crate::doors::pool::options::Framings;
-use crate::doors::pool::report::Topic;
-use crate::doors::pool::shell::{Pool, Reply};
+use crate::doors::pool::shell::Reply;
+use crate::doors::pool::shell::desk::Desk;
 use crate::framing::line_rules::LineRules;
 use crate::framing::{Frame, Unfit};
 use crate::reactor::Context;
@@ -39,40 +38,31 @@ pub(in crate::doors::pool::shell) fn request(
     Ok(())
 }
 
-impl Pool {
-    /// A reply goes to its client, in his framing.
+impl Clients {
+    /// Answers a request with a worker's reply, in its client's framing. An error: the client's framing cannot carry it, and the
+    /// request is not answered yet.
     pub(in crate::doors::pool::shell) fn send_reply(
         &mut self,
         cx: &mut Context<'_>,
+        desk: &mut Desk<'_>,
         id: ClientId,
         reply: Reply<'_>,
         served: Duration,
-    ) {
+    ) -> Result<(), Unfit> {
         let Framings {
             reply: wanted,
             worker_reply: given,
             ..
-        } = self.options.framings;
+        } = desk.options.framings;
         if wanted == given {
             let message = wanted.passed_on(reply.bytes, reply.payload);
-            return self.answer_all(cx, id, &message, served);
+            self.answer_all(cx, desk, id, &message, served);
+            return Ok(());
         }
         let mut wire = Vec::new();
-        match wanted.encode(reply.payload, &mut wire) {
-            Ok(()) => self.answer_all(cx, id, &wire, served),
-            Err(unfit) => {
-                self.dispatcher.counters_mut().answer_was_unfit(served);
-                let (peer, who) = (
-                    self.peer_name(id),
-                    self.workers.describe(reply.worker).unwrap_or_default(),
-                );
-                let line = format_args!(
-                    "refused {peer}: the reply of {who} {unfit}, which --reply-framing {wanted} cannot carry"
-                );
-                self.note(cx, Level::Warn, Topic::Refusal(Refusal::BadReply), line);
-                self.refuse_all(cx, id);
-            }
-        }
+        wanted.encode(reply.payload, &mut wire)?;
+        self.answer_all(cx, desk, id, &wire, served);
+        Ok(())
     }
 }
 

@@ -5,12 +5,14 @@ use std::time::Duration;
 use log::Level;
 use mio::Interest;
 
+use super::Clients;
 use super::client::{Client, Watch};
 use super::exchange::{Exchange, QueuePlace, State};
 use crate::doors::pool::core::{ClientId, Event, RequestId};
-use crate::doors::pool::options::HalfClose;
+use crate::doors::pool::options::{HalfClose, Options};
 use crate::doors::pool::report::Topic;
-use crate::doors::pool::shell::{Pool, PoolSource};
+use crate::doors::pool::shell::PoolSource;
+use crate::doors::pool::shell::desk::Desk;
 use crate::net::stream::PeerState;
 use crate::reactor::{Context, Key, SourceKind};
 
@@ -19,23 +21,21 @@ const UNWATCHED_WAIT: Duration = Duration::from_millis(50);
 /// Room for so many that have begun to wait is kept for the next.
 const MOST_KEPT: usize = 1024;
 
-impl Pool {
+impl Clients {
     pub(in crate::doors::pool::shell) fn mark_waiting(
         &mut self,
         cx: &mut Context<'_>,
+        desk: &mut Desk<'_>,
         id: ClientId,
         request: RequestId,
     ) {
-        if self.has_sessions() {
-            return self.await_worker(cx, id, request);
-        }
-        if !self.clients.set_request(id, request, QueuePlace::Waiting) {
+        if !self.set_request(id, request, QueuePlace::Waiting) {
             // It has gone in this very turn, before the dispatcher had a name for its request.
-            return self.report(Event::Abandoned(request));
+            return desk.report(Event::Abandoned(request));
         }
-        let client = self.clients.of(id);
+        let client = self.of(id);
         if client.is_none_or(|client| client.watch != Watch::Registered) {
-            self.clients.unwatched.push(id);
+            self.unwatched.push(id);
         }
         if self.queue_alarm.at().is_none() {
             cx.set_alarm(
@@ -49,9 +49,9 @@ impl Pool {
     /// Most waits are over in a moment, and whether the client is still there is then asked once, when a worker is found
     /// for it. Who waits longer is watched, so that his place in the queue is free again as soon as he goes. Each is looked at
     /// once: a look at the whole queue every now and then would cost everybody the more, the longer that is.
-    pub(in crate::doors::pool::shell) fn watch_waiting(&mut self, cx: &mut Context<'_>) {
+    pub(in crate::doors::pool::shell) fn watch_waiting(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>) {
         cx.alarm_fired(&mut self.queue_alarm);
-        let mut begun = std::mem::take(&mut self.clients.unwatched);
+        let mut begun = std::mem::take(&mut self.unwatched);
         for id in begun.drain(..) {
             if let Some(Exchange {
                 client: Some(key),
@@ -61,33 +61,33 @@ impl Pool {
                         ..
                     },
                 ..
-            }) = self.clients.exchanges.get(id)
+            }) = self.exchanges.get(id)
             {
-                self.watch(cx, *key);
+                self.watch(cx, desk, *key);
             }
         }
         // Its memory serves again, unless that was for a rush that is over.
         begun.shrink_to(MOST_KEPT);
-        if self.clients.unwatched.is_empty() {
-            self.clients.unwatched = begun;
+        if self.unwatched.is_empty() {
+            self.unwatched = begun;
         }
     }
 
     /// Whether a client whose turn has come after a wait has gone meanwhile. Those that are watched are asked too: that one
     /// has gone may stand further down in the very list of events that has made its worker free. Not so connections that
     /// stay: there is an event for their end, and to ask would cost a system call for each of their many requests.
-    pub(in crate::doors::pool::shell) fn has_left(&self, id: ClientId) -> bool {
-        let Some(exchange) = self.clients.exchanges.get(id) else {
+    pub(in crate::doors::pool::shell) fn has_left(&self, options: &Options, id: ClientId) -> bool {
+        let Some(exchange) = self.exchanges.get(id) else {
             return true;
         };
         let Some(key) = exchange.client else {
             // Gone it has, but others wait for what it has asked.
             return false;
         };
-        let Some(client) = self.clients.get(key) else {
+        let Some(client) = self.get(key) else {
             return true;
         };
-        if self.options.persistent.is_some() && client.watch == Watch::Registered {
+        if options.persistent.is_some() && client.watch == Watch::Registered {
             return false;
         }
         let waited = matches!(
@@ -100,15 +100,23 @@ impl Pool {
                 ..
             }
         );
-        waited && self.means_gone(client.stream.peer_state())
+        waited && means_gone(options, client.stream.peer_state())
     }
 
-    pub(in crate::doors::pool::shell) fn means_gone(&self, state: PeerState) -> bool {
-        match state {
-            PeerState::Connected => false,
-            PeerState::HalfClosed => self.options.half_close == HalfClose::HangUp,
-            PeerState::Gone => true,
+    /// Notes that a worker is found for a request. Returns false if the worker is not to be given it, because its client has
+    /// gone and no other waits for the answer.
+    pub(in crate::doors::pool::shell) fn start_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk<'_>,
+        id: ClientId,
+        request: RequestId,
+    ) -> bool {
+        if self.has_left(desk.options, id) && self.withdraw(cx, desk, id, request) {
+            return false;
         }
+        self.set_request(id, request, QueuePlace::WithWorker);
+        true
     }
 
     /// A client whose turn had come has gone, and its worker has not been given a byte. Whether nobody else waits for what
@@ -116,18 +124,19 @@ impl Pool {
     pub(in crate::doors::pool::shell) fn withdraw(
         &mut self,
         cx: &mut Context<'_>,
+        desk: &mut Desk<'_>,
         id: ClientId,
         request: RequestId,
     ) -> bool {
-        let key = self.clients.key_of(id);
+        let key = self.key_of(id);
         // Or the close would report it as abandoned to a worker that works on it.
-        self.clients.exchanges.clear_request(id);
+        self.exchanges.clear_request(id);
         if let Some(key) = key {
-            self.close(cx, key);
+            self.close(cx, desk, key);
         }
-        let is_unwanted = self.clients.exchanges.get(id).is_none();
+        let is_unwanted = self.exchanges.get(id).is_none();
         if is_unwanted {
-            self.report(Event::Withdrawn(request));
+            desk.report(Event::Withdrawn(request));
         }
         is_unwanted
     }
@@ -135,8 +144,8 @@ impl Pool {
     /// Brings alarm and registration of a client in line with what is waited for. The alarm is never put off, only brought
     /// forward: a client that asks again and again would else cost two changes of the timer queue a request. One that goes off
     /// early finds nothing due.
-    pub(in crate::doors::pool::shell) fn settle_client(&mut self, cx: &mut Context<'_>, key: Key) {
-        let Some(client) = self.clients.get_mut(key) else {
+    pub(in crate::doors::pool::shell) fn settle_client(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
+        let Some(client) = self.get_mut(key) else {
             return;
         };
         if let Some(deadline) = client.deadline()
@@ -145,15 +154,15 @@ impl Pool {
             cx.set_alarm(&mut client.alarm, PoolSource::Client.at(key), Some(deadline));
         }
         if client.wants_events() {
-            self.watch(cx, key);
+            self.watch(cx, desk, key);
         }
     }
 
     /// Makes a connection known to the poll, once and for all.
-    fn watch(&mut self, cx: &mut Context<'_>, key: Key) {
+    fn watch(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
         let Some(Client {
             stream, origin, watch, ..
-        }) = self.clients.get_mut(key)
+        }) = self.get_mut(key)
         else {
             return;
         };
@@ -169,9 +178,18 @@ impl Pool {
             Err(error) => {
                 let origin = origin.clone();
                 let line = format_args!("closed {origin}: cannot watch its connection: {error}");
-                self.note(cx, Level::Error, Topic::System, line);
-                self.close(cx, key);
+                desk.note(cx, Level::Error, Topic::System, line);
+                self.close(cx, desk, key);
             }
         }
+    }
+}
+
+/// Returns true if a client with its connection in this state counts as gone.
+pub(super) fn means_gone(options: &Options, state: PeerState) -> bool {
+    match state {
+        PeerState::Connected => false,
+        PeerState::HalfClosed => options.half_close == HalfClose::HangUp,
+        PeerState::Gone => true,
     }
 }

@@ -13,7 +13,7 @@ use mio::Interest;
 use crate::doors::pool::core::{AfterReply, ClientId, Event, Fault, ReplyTo, RequestId, WorkerId};
 use crate::doors::pool::options::Mode;
 use crate::doors::pool::report::{SessionTotals, Topic};
-use crate::doors::pool::shell::clients::client::After;
+use crate::doors::pool::shell::clients::Farewell;
 use crate::doors::pool::shell::{Pool, PoolSource};
 use crate::net::origin::Origin;
 use crate::net::stream::{PeerState, Stream};
@@ -105,7 +105,7 @@ impl Pool {
                 let client = ClientId(key.to_bits());
                 self.report(Event::Request { client, size: 0 });
             }
-            Err(session) => self.clients.count.release(&session.origin),
+            Err(session) => self.rooms().desk.release_connection(&session.origin),
         }
     }
 
@@ -179,7 +179,6 @@ impl Pool {
         };
         if has_left {
             self.remove_session(cx, key);
-            self.descriptor_freed(cx);
             return self.report(Event::Withdrawn(request));
         }
         let Some(process) = self.workers.get_mut(id) else {
@@ -332,9 +331,7 @@ impl Pool {
     /// Both directions are over, or are to be.
     pub(in crate::doors::pool::shell) fn end_session(&mut self, cx: &mut Context<'_>, key: Key) {
         let worker = self.sessions.running(key).and_then(|(_, running)| running.worker);
-        self.hand_to_clients(cx, key, |pool, cx, key| {
-            pool.lingering_close(cx, key, After::LookForInput)
-        });
+        self.hand_to_clients(cx, key, Farewell::Nothing);
         if let Some(worker) = worker {
             self.report_spent_worker(worker);
         }
@@ -350,7 +347,6 @@ impl Pool {
             Stage::Running(running) => (Some(running.request), running.worker),
         };
         drop(session.stream);
-        self.descriptor_freed(cx);
         if let Some(request) = request {
             self.report(Event::Abandoned(request));
         }
@@ -366,13 +362,7 @@ impl Pool {
             .sessions
             .running(key)
             .is_some_and(|(_, running)| running.has_begun());
-        self.hand_to_clients(cx, key, |pool, cx, key| {
-            if begun {
-                pool.lingering_close(cx, key, After::LookForInput);
-            } else {
-                pool.send_refusal(cx, key);
-            }
-        });
+        self.hand_to_clients(cx, key, if begun { Farewell::Nothing } else { Farewell::Refusal });
     }
 
     pub(in crate::doors::pool::shell) fn session_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
@@ -456,31 +446,25 @@ impl Pool {
     /// The same for a connection that is to be closed.
     fn remove_session(&mut self, cx: &mut Context<'_>, key: Key) -> Option<Session> {
         let session = self.take_out(cx, key)?;
-        self.clients.count.release(&session.origin);
+        self.rooms().desk.release_connection(&session.origin);
         Some(session)
     }
 
-    /// The session ends, and its connection is let go like that of any client.
-    fn hand_to_clients(&mut self, cx: &mut Context<'_>, key: Key, how: impl FnOnce(&mut Pool, &mut Context<'_>, Key)) {
+    /// Ends a session, and hands its connection to the clients, which close it like any other.
+    fn hand_to_clients(&mut self, cx: &mut Context<'_>, key: Key, farewell: Farewell) {
         let Some(session) = self.take_out(cx, key) else { return };
         // Our ends of the worker's streams are closed here, before anything else happens to it.
         drop(session.stage);
-        let Some(key) = self.clients.adopt_finished(session.stream, session.origin, cx.now()) else {
-            return self.descriptor_freed(cx);
-        };
-        if session.watch == Watch::Registered
-            && let Some(client) = self.clients.get_mut(key)
-        {
-            let (token, interest) = (
-                cx.token_for(PoolSource::Client.at(key)),
-                Interest::READABLE | Interest::WRITABLE,
-            );
-            // An error would mean that it is not registered after all: then it will be when it has to be.
-            if cx.registry().reregister(&mut client.stream, token, interest).is_ok() {
-                client.watch = crate::doors::pool::shell::clients::client::Watch::Registered;
-            }
-        }
-        how(self, cx, key);
+        let is_registered = session.watch == Watch::Registered;
+        let mut rooms = self.rooms();
+        rooms.clients.adopt_finished(
+            cx,
+            &mut rooms.desk,
+            session.stream,
+            session.origin,
+            is_registered,
+            farewell,
+        );
     }
 
     /// Everybody, whatever is still on its way.

@@ -199,7 +199,7 @@ impl Pool {
         cx.set_alarm(&mut process.reply_alarm, PoolSource::WorkerOutput.worker(id), None);
         let (who, goes_on) = (process.label(), process.child.has_left_background());
         drop(process);
-        self.descriptor_freed(cx);
+        self.outbox.has_freed_descriptor = true;
         if goes_on {
             self.dispatcher.counters_mut().background += 1;
             let line = format_args!("what {who} has left in the background goes on");

@@ -53,7 +53,13 @@ impl Pool {
         else {
             return;
         };
-        self.forget_doubtful_answers(worker, reason);
+        if self
+            .workers
+            .get(worker)
+            .is_some_and(|process| process.casts_doubt_by(reason))
+        {
+            self.clients.cache_mut().forget_all();
+        }
         let next = self.next_in_place(worker, slot, delay);
         let process = self.workers.get(worker);
         let loss = Loss {
@@ -232,7 +238,9 @@ impl Pool {
             };
             let record = self.record(id, loss.reason, loss.at);
             let line = format_args!("{who} {what}{how}{detail}{remark}; {next}{hint}");
-            self.note_at_length(cx, level, topic, line, record.into_iter());
+            self.rooms()
+                .desk
+                .note_at_length(cx, level, topic, line, record.into_iter());
         }
         for (topic, line) in loss.refusals {
             self.note(cx, Level::Warn, topic, format_args!("{line}"));

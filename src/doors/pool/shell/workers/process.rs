@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 use super::health_check::HealthCheck;
 use super::loss::Loss;
-use crate::doors::pool::core::{ChannelId, ReplyTo, RequestId, WorkerId};
+use crate::doors::pool::core::{ChannelId, ReplyTo, RequestId, Restart, WorkerId};
 use crate::doors::pool::echoes::Said;
 use crate::doors::pool::recorder::Recorder;
 use crate::doors::pool::repeats::Words;
@@ -210,6 +210,26 @@ impl WorkerProcess {
     pub(in crate::doors::pool::shell) fn requests_in_hand(&self) -> usize {
         let requests = self.given.iter().filter(|given| given.request.is_some()).count();
         requests.saturating_sub(self.untouched().count())
+    }
+
+    /// Returns true if what the worker has answered before may be wrong for the reason for which it is lost. It is not known which
+    /// of the answers that are kept are its own.
+    pub(in crate::doors::pool::shell) fn casts_doubt_by(&self, reason: Restart) -> bool {
+        match reason {
+            // Since it passed its last probe it may have answered as wrongly as it has answered this one.
+            Restart::Quarantined => self.health_check.has_passed(),
+            // It wrote what belongs to no request, and may have done so for a while.
+            Restart::Desync | Restart::UnknownChannel | Restart::Malformed => self.given_bytes > 0,
+            // It is too slow, too verbose or dead, and what it has said before stands; or it goes in good order.
+            Restart::Died
+            | Restart::SpawnFailed
+            | Restart::StartTimeout
+            | Restart::BusyTimeout
+            | Restart::Oversize
+            | Restart::Recycled
+            | Restart::Spent
+            | Restart::Asked => false,
+        }
     }
 
     /// It serves, and has been given what it has not answered.

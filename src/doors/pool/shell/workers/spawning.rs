@@ -12,7 +12,6 @@ use crate::doors::pool::core::{ChannelId, ClientId, Event, Fault, Inspection, Re
 use crate::doors::pool::echoes::Said;
 use crate::doors::pool::recorder::Recorder;
 use crate::doors::pool::repeats::Words;
-use crate::doors::pool::shell::clients::exchange::QueuePlace;
 use crate::doors::pool::shell::clients::outgoing::Outgoing;
 use crate::doors::pool::shell::sessions::session::Running;
 use crate::doors::pool::shell::{Pool, PoolSource};
@@ -207,10 +206,10 @@ impl Pool {
         if self.has_sessions() {
             return self.begin_session(cx, id, request, client);
         }
-        if self.has_left(client) && self.withdraw(cx, client, request) {
+        let mut rooms = self.rooms();
+        if !rooms.clients.start_request(cx, &mut rooms.desk, client, request) {
             return;
         }
-        self.clients.set_request(client, request, QueuePlace::WithWorker);
         let Some(process) = self.workers.get_mut(id) else {
             return;
         };
@@ -228,7 +227,7 @@ impl Pool {
             debug_assert!(process.bytes_read().is_none_or(|read| read == process.given_bytes));
         }
         // A client that vanished in this very turn has been abandoned, or will be.
-        let bytes = self.clients.exchanges.request_bytes(client).unwrap_or_default();
+        let bytes = self.clients.request_bytes(client).unwrap_or_default();
         process.queue_request(Some(request), channel, bytes);
         process
             .recorder
