@@ -16,15 +16,16 @@ impl Pool {
         match change {
             HealthChange::Ready => self.log_ready(),
             HealthChange::Down { reason } => {
-                self.outage.begin(reason);
-                self.log_outage_if_due(cx);
+                let mut rooms = self.rooms();
+                rooms.workers.begin_outage(cx, &mut rooms.desk, reason);
             }
             HealthChange::Over {
                 lasted,
                 failed,
                 first_time,
             } => {
-                self.log_outage(cx);
+                let mut rooms = self.rooms();
+                rooms.workers.log_outage(cx, &mut rooms.desk);
                 let were = if failed == 1 { "request was" } else { "requests were" };
                 let line = format_args!(
                     "a worker can serve again: none could for {}, and {failed} {were} refused",
@@ -45,25 +46,6 @@ impl Pool {
         log::info!(service:% = name; "{name}: ready, {serving} of {places} workers serve");
     }
 
-    /// That no worker can serve, below the losses that have led to it: the story of one may be waited for.
-    pub(super) fn log_outage_if_due(&mut self, cx: &mut Context<'_>) {
-        if !self.workers.iter().any(|process| process.loss.is_some()) {
-            self.log_outage(cx);
-        }
-    }
-
-    fn log_outage(&mut self, cx: &mut Context<'_>) {
-        let Some(cause) = self.outage.take_untold(self.options.policy.start_timeout) else {
-            return;
-        };
-        let meanwhile = outage::meanwhile(&self.options);
-        let line = format_args!(
-            "no worker can serve: {cause}; until one can, {meanwhile}; mend that and send HUP, or wait: it is tried again by \
-             itself"
-        );
-        self.note(cx, Level::Error, Topic::Outage, line);
-    }
-
     pub(in crate::doors::pool) fn readiness(&self) -> Readiness {
         match self.dispatcher.health() {
             Health::Starting | Health::Down(_) => Readiness::Waiting,
@@ -76,7 +58,7 @@ impl Pool {
     pub(in crate::doors::pool) fn waits_for(&self) -> String {
         match self.dispatcher.health() {
             Health::Down(_) => {
-                let cause = self.outage.cause(self.options.policy.start_timeout);
+                let cause = self.workers.cause_of_outage(&self.options);
                 format!("no worker can serve: {}", cause.unwrap_or_default())
             }
             Health::Starting | Health::Serving => outage::expectation(&self.options).to_owned(),

@@ -6,10 +6,7 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use super::super::core::{Dispatcher, Event, Health, StopMode};
-use super::super::echoes::Echoes;
 use super::super::options::{Disclosure, Options};
-use super::super::outage::Outage;
-use super::super::repeats::Repeats;
 use super::super::report::{Latencies, Topic};
 use super::clients::Clients;
 use super::desk::Outbox;
@@ -58,20 +55,15 @@ impl Pool {
             connections: ConnectionCount::new(options.front.connection_limits.clone()),
             sessions: Sessions::default(),
             hoard: Hoard::default(),
-            workers: Workers::default(),
+            workers: Workers::new(program),
             life: Life::Serving,
             life_alarm: Alarm::default(),
             latencies: Latencies::default(),
             journal: Journal::new(module_path!(), PoolSource::Upkeep.only()),
-            repeats: Repeats::default(),
-            outage: Outage::default(),
-            echoes: Echoes::default(),
             started: now,
             disclosed_from: None,
             outbox: Outbox::default(),
-            stepped_back: None,
             options,
-            program,
         }
     }
 
@@ -111,7 +103,7 @@ impl Pool {
         program: PreparedProgram,
         new: Listeners,
     ) {
-        self.program = program;
+        self.workers.set_program(program);
         if self.options.disclosure == Disclosure::Nothing {
             self.disclosed_from = Some(cx.now());
         }
@@ -130,7 +122,7 @@ impl Pool {
 
     /// Workers are started with this from now on.
     pub(in crate::doors::pool) fn start_with(&mut self, program: PreparedProgram) {
-        self.program = program;
+        self.workers.set_program(program);
     }
 
     /// Replaces every worker; not in a pool that drains, whose workers are about to go.
@@ -140,7 +132,7 @@ impl Pool {
             log::info!(service:% = name; "{name}: replacing every worker, {workers} of them");
             self.clients.cache_mut().begin_roll();
             // The operator has changed something, and is to see what they say now.
-            self.end_row();
+            self.workers.end_row(&self.options);
             self.report(Event::Roll);
             self.end_step(cx);
         }
@@ -231,7 +223,7 @@ impl Pool {
     }
 
     fn close_all(&mut self, cx: &mut Context<'_>) {
-        self.end_row();
+        self.workers.end_row(&self.options);
         self.journal.drain(&self.options.front.name);
         let mut rooms = self.rooms();
         for key in rooms.clients.keys() {

@@ -31,17 +31,14 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
-use super::core::{Action, ClientId, Dispatcher, Event, Refusal, WorkerId};
-use super::echoes::Echoes;
+use super::core::{Action, ChannelId, ClientId, Dispatcher, Event, Refusal, RequestId, WorkerId};
 use super::options::Options;
-use super::outage::Outage;
-use super::repeats::Repeats;
 use super::report::{self, Latencies, Topic};
+use super::story::Next;
 use crate::amount;
 use crate::net::limits::ConnectionCount;
 use crate::net::listening::{Accepting, Listening};
 use crate::net::origin::Origin;
-use crate::process::spawn::PreparedProgram;
 use crate::reactor::{Alarm, Context, READ_BUFFER, Readiness, Service, Source, SourceKind};
 use crate::stats::Snapshot;
 
@@ -53,6 +50,7 @@ use lifecycle::Life;
 use sessions::Sessions;
 use sources::PoolSource;
 use workers::Workers;
+use workers::loss::Lost;
 
 pub(super) use lifecycle::cannot_start;
 
@@ -60,7 +58,6 @@ pub(super) use lifecycle::cannot_start;
 #[derive(Debug)]
 pub struct Pool {
     options: Options,
-    program: PreparedProgram,
     dispatcher: Dispatcher,
     dispatcher_alarm: Alarm,
     listening: Listening,
@@ -73,21 +70,17 @@ pub struct Pool {
     life_alarm: Alarm,
     latencies: Latencies,
     journal: Journal<Topic>,
-    repeats: Repeats,
-    outage: Outage,
-    echoes: Echoes,
     started: Instant,
     /// What came before this was said to be confidential, and stays so.
     disclosed_from: Option<Instant>,
     connections: ConnectionCount,
     outbox: Outbox,
-    /// The turn in which it has stepped back for its workers; once is enough for all of them.
-    stepped_back: Option<Instant>,
 }
 
 /// The rooms of a pool, and what each of them is lent.
 struct Rooms<'p> {
     clients: &'p mut Clients,
+    workers: &'p mut Workers,
     desk: Desk<'p>,
 }
 
@@ -114,11 +107,16 @@ impl Service for Pool {
     fn ready(&mut self, cx: &mut Context<'_>, source: Source, readiness: Readiness) {
         match PoolSource::from_source(source) {
             Some(PoolSource::Client) => self.client_ready(cx, source.key, readiness),
-            Some(PoolSource::WorkerOutput) => self.output_ready(cx, source.key, readiness),
+            Some(PoolSource::WorkerOutput) => {
+                self.read_worker(cx, source.key, readiness.read_closed || readiness.hung_up)
+            }
             Some(PoolSource::Session) => self.session_ready(cx, source.key, readiness),
             Some(PoolSource::Listener) => self.accept(cx, source.key),
             Some(PoolSource::WorkerInput) => self.input_ready(cx, source.key),
-            Some(PoolSource::WorkerErrors) => self.stderr_ready(cx, source.key),
+            Some(PoolSource::WorkerErrors) => {
+                let mut rooms = self.rooms();
+                rooms.workers.stderr_ready(cx, &mut rooms.desk, source.key);
+            }
             Some(PoolSource::WorkerExit) => self.exit_ready(cx, source.key),
             // These are alarms and leftovers, never registered with the poll.
             Some(
@@ -146,10 +144,16 @@ impl Service for Pool {
                 let mut rooms = self.rooms();
                 rooms.clients.watch_waiting(cx, &mut rooms.desk);
             }
-            Some(PoolSource::WorkerEnding) => self.ending_timeout(cx, source.key),
+            Some(PoolSource::WorkerEnding) => {
+                let mut rooms = self.rooms();
+                rooms.workers.ending_timeout(cx, &mut rooms.desk, source.key);
+            }
             Some(PoolSource::Listener) => self.retry_accepting(cx, source.key),
             Some(PoolSource::WorkerOutput) => self.reply_timeout(cx, source.key),
-            Some(PoolSource::WorkerErrors) => self.stderr_timeout(cx, source.key),
+            Some(PoolSource::WorkerErrors) => {
+                let mut rooms = self.rooms();
+                rooms.workers.stderr_timeout(cx, &mut rooms.desk, source.key);
+            }
             Some(PoolSource::Upkeep) => self.upkeep(cx),
             Some(PoolSource::Life) => self.stop_timeout(cx),
             // These have no alarm.
@@ -163,15 +167,11 @@ impl Service for Pool {
             Some(PoolSource::Listener) => self.accept(cx, source.key),
             Some(PoolSource::Session) => self.pump(cx, source.key),
             Some(PoolSource::Client) => self.resume_client(cx, source.key),
-            Some(PoolSource::WorkerOutput) => self.output_ready(
-                cx,
-                source.key,
-                Readiness {
-                    read_closed: true,
-                    ..Readiness::default()
-                },
-            ),
-            Some(PoolSource::WorkerErrors) => self.stderr_ready(cx, source.key),
+            Some(PoolSource::WorkerOutput) => self.read_worker(cx, source.key, true),
+            Some(PoolSource::WorkerErrors) => {
+                let mut rooms = self.rooms();
+                rooms.workers.stderr_ready(cx, &mut rooms.desk, source.key);
+            }
             Some(PoolSource::WorkerInput) => self.read_after_closed_input(cx, source.key),
             Some(PoolSource::Spawning) => self.spawn_waiting(cx),
             Some(PoolSource::WorkerExit) => self.exit_ready(cx, source.key),
@@ -212,6 +212,7 @@ impl Pool {
     fn rooms(&mut self) -> Rooms<'_> {
         Rooms {
             clients: &mut self.clients,
+            workers: &mut self.workers,
             desk: Desk {
                 options: &self.options,
                 counters: self.dispatcher.counters_mut(),
@@ -239,8 +240,9 @@ impl Pool {
                 self.dispatcher.handle(cx.now(), event);
             } else if let Some(action) = self.dispatcher.next_action() {
                 self.act(cx, action, reply);
-            } else if let Some(ended) = self.workers.ended.pop_front() {
-                self.settle_ended(cx, ended);
+            } else if let Some(ended) = self.workers.next_ended() {
+                let mut rooms = self.rooms();
+                rooms.workers.settle_ended(cx, &mut rooms.desk, ended);
             } else {
                 break;
             }
@@ -278,7 +280,8 @@ impl Pool {
                 served,
             } => {
                 self.latencies.record(waited, served);
-                self.note_answer(cx, worker);
+                let mut rooms = self.rooms();
+                rooms.workers.note_answer(cx, &mut rooms.desk, worker);
                 self.log_if_slow(cx, client, worker, waited, served);
                 // The dispatcher answers with the reply it was just told of, and with no other.
                 if let Some(reply) = reply.filter(|reply| reply.worker == worker) {
@@ -292,7 +295,7 @@ impl Pool {
                 channel,
             } => {
                 let speaking = reply.and_then(|reply| reply.last_speaker());
-                self.assign(cx, worker, request, client, channel, speaking);
+                self.assign(cx, worker, (request, client, channel), speaking);
             }
             Action::Enqueued { request, client } if self.has_sessions() => self.await_worker(cx, client, request),
             Action::Enqueued { request, client } => {
@@ -308,16 +311,87 @@ impl Pool {
                 self.log_refusal(cx, client, reason, worker, waited);
                 self.refuse(cx, client);
             }
-            Action::Spawn(worker) => self.queue_spawn(cx, worker),
-            Action::Inspect(worker) => self.inspect(worker),
-            Action::Probe { worker, channel } => self.probe(cx, worker, channel),
-            Action::Stop(worker, mode) => self.stop_worker(cx, worker, mode),
-            Action::Replaced { .. } => self.note_loss(cx, action),
-            Action::QuarantineEnded(worker) => self.log_cleared(cx, worker),
+            Action::Spawn(worker) => self.workers.queue_spawn(cx, worker),
+            Action::Inspect(worker) => {
+                let mut rooms = self.rooms();
+                rooms.workers.inspect(&mut rooms.desk, worker);
+            }
+            Action::Probe { worker, channel } => {
+                let mut rooms = self.rooms();
+                rooms.workers.probe(cx, &mut rooms.desk, worker, channel);
+            }
+            Action::Stop(worker, mode) => {
+                let mut rooms = self.rooms();
+                rooms.workers.stop_worker(cx, &mut rooms.desk, worker, mode);
+            }
+            Action::Replaced {
+                worker,
+                slot,
+                reason,
+                delay,
+                early_deaths,
+            } => {
+                let lost = Lost {
+                    worker,
+                    slot,
+                    reason,
+                    early_deaths,
+                };
+                self.note_loss(cx, lost, delay);
+            }
+            Action::QuarantineEnded(worker) => {
+                let mut rooms = self.rooms();
+                rooms.workers.log_cleared(cx, &mut rooms.desk, worker);
+            }
             Action::Grown { .. } | Action::Shrunk { .. } => self.log_resizing(cx, action),
             Action::Rolled => self.announce_rolled(),
             Action::Health(change) => self.log_health(cx, change),
         }
+    }
+
+    /// Gives a worker a request, unless its client has gone.
+    fn assign(
+        &mut self,
+        cx: &mut Context<'_>,
+        worker: WorkerId,
+        (request, client, channel): (RequestId, ClientId, Option<ChannelId>),
+        speaking: Option<WorkerId>,
+    ) {
+        if self.has_sessions() {
+            return self.begin_session(cx, worker, request, client);
+        }
+        let mut rooms = self.rooms();
+        if rooms.clients.start_request(cx, &mut rooms.desk, client, request) {
+            // A client that vanished in this very turn has been abandoned, or will be.
+            let bytes = rooms.clients.request_bytes(client).unwrap_or_default();
+            let given = (request, channel, bytes);
+            rooms.workers.give(cx, &mut rooms.desk, worker, given, speaking);
+        }
+    }
+
+    /// Takes in that a worker is lost or let go, and what becomes of its place.
+    fn note_loss(&mut self, cx: &mut Context<'_>, lost: Lost, delay: Option<Duration>) {
+        if self
+            .workers
+            .get(lost.worker)
+            .is_some_and(|process| process.casts_doubt_by(lost.reason))
+        {
+            self.clients.cache_mut().forget_all();
+        }
+        let next = match (lost.slot, delay) {
+            (None, _) if self.life == Life::Stopping => Next::TheEnd,
+            (None, _) => Next::Nothing,
+            (Some(_), None) => Next::Successor,
+            (Some(slot), Some(delay)) => {
+                // The worker that serves on where a successor is lost: so a broken new generation is told from an outage.
+                let serving = self.dispatcher.in_service(slot);
+                let serving = serving.filter(|serving| *serving != lost.worker);
+                let stays = serving.and_then(|serving| self.workers.describe(serving));
+                Next::Start { delay, stays }
+            }
+        };
+        let mut rooms = self.rooms();
+        rooms.workers.note_loss(cx, &mut rooms.desk, lost, next);
     }
 
     /// Answers a request with a worker's reply, or refuses it where its client's framing cannot carry that.
@@ -393,7 +467,7 @@ impl Pool {
             Topic::Refusal(reason),
             format_args!("refused {origin} after {waited}{at}: {cause}"),
         );
-        if !self.defer_refusal(worker, topic, line) {
+        if !self.workers.defer_refusal(worker, topic, line) {
             self.note(cx, Level::Warn, topic, line);
         }
     }

@@ -3,16 +3,31 @@
 
 use log::Level;
 
-use super::Pool;
 use super::clients::intake::Piece;
+use super::sessions::session::Running;
+use super::workers::output::{NextReply, Output, Reading};
+use super::{Pool, PoolSource};
+use crate::doors::pool::core::WorkerId;
 use crate::doors::pool::report::Topic;
 use crate::net::conn::Conn;
 use crate::net::limits::Full;
 use crate::net::origin::Origin;
+use crate::process::failure::SpawnError;
+use crate::process::watchdog;
 use crate::reactor::{Context, Key, Readiness};
 
-/// Reads from one client in one turn; four full buffers.
+/// Reads from one client or worker in one turn; four full buffers.
 const READS_PER_TURN: usize = 4;
+
+/// Processes started in one turn: a start takes a few tenths of a millisecond, in which no client is served.
+const SPAWNS_PER_TURN: usize = 4;
+
+/// The state of a worker's output after it was read.
+enum Outcome {
+    Drained,
+    MoreLater,
+    Closed,
+}
 
 impl Pool {
     // ---- connections -------------------------------------------------------------------------------------------
@@ -160,5 +175,222 @@ impl Pool {
             rooms.clients.flush(cx, &mut rooms.desk, key);
             self.settle(cx, None);
         }
+    }
+
+    // ---- workers -----------------------------------------------------------------------------------------------
+
+    /// Starts some of the processes that are to be started; the rest in the next turn.
+    pub(super) fn spawn_waiting(&mut self, cx: &mut Context<'_>) {
+        for _ in 0..SPAWNS_PER_TURN {
+            // A failure is reported, and the worker is started again after a while.
+            let _ = self.spawn_next(cx);
+            if !self.workers.has_waiting_spawns() {
+                return;
+            }
+            if cx.now().elapsed() >= watchdog::SLOW {
+                break;
+            }
+        }
+        self.workers.spawn_later(cx);
+    }
+
+    /// Starts the next process right now.
+    ///
+    /// # Errors
+    /// Those of starting it, which are reported already.
+    pub(super) fn spawn_next(&mut self, cx: &mut Context<'_>) -> Result<(), SpawnError> {
+        let Some(id) = self.workers.next_spawn() else {
+            return Ok(());
+        };
+        if !self.dispatcher.awaits_spawn(id) {
+            return Ok(());
+        }
+        let number = self.dispatcher.slot_of(id).unwrap_or_default();
+        let mut rooms = self.rooms();
+        let outcome = rooms.workers.spawn(cx, &mut rooms.desk, id, number);
+        self.settle(cx, None);
+        outcome
+    }
+
+    /// Writes what was gathered for all workers in this turn.
+    pub(super) fn send_all(&mut self, cx: &mut Context<'_>) {
+        loop {
+            let mut rooms = self.rooms();
+            let Some(id) = rooms.workers.next_unsent() else {
+                break;
+            };
+            rooms.workers.send_if_serving(cx, &mut rooms.desk, id);
+            self.settle(cx, None);
+        }
+    }
+
+    /// Writes to a worker whose input has room again.
+    pub(super) fn input_ready(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(id) = self.workers.find(key) else { return };
+        if self.has_sessions() {
+            return self.session_worker_ready(cx, id, Running::mark_worker_writable);
+        }
+        let mut rooms = self.rooms();
+        rooms.workers.send(cx, &mut rooms.desk, id);
+    }
+
+    /// Reads what a worker has written.
+    pub(super) fn read_worker(&mut self, cx: &mut Context<'_>, key: Key, to_the_end: bool) {
+        let Some(id) = self.workers.find(key) else { return };
+        if self.has_sessions() && self.workers.get(id).is_some_and(|process| !process.is_starting()) {
+            return self.session_worker_ready(cx, id, Running::mark_worker_readable);
+        }
+        match self.read_output(cx, id, to_the_end) {
+            Outcome::Drained => {}
+            Outcome::MoreLater => cx.resume_later(PoolSource::WorkerOutput.worker(id)),
+            Outcome::Closed => {
+                let mut rooms = self.rooms();
+                rooms.workers.close_output(&mut rooms.desk, id);
+            }
+        }
+    }
+
+    /// Reads the last answers of a worker that has closed its input, before it is given up.
+    pub(super) fn read_after_closed_input(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(id) = self.workers.find(key) else { return };
+        self.workers.yield_to_writer(id, cx.now());
+        if let Outcome::MoreLater = self.read_output(cx, id, true) {
+            return cx.resume_later(PoolSource::WorkerInput.worker(id));
+        }
+        let mut rooms = self.rooms();
+        if rooms.workers.is_serving(id) {
+            rooms.workers.report_closed_input(&mut rooms.desk, id);
+        }
+    }
+
+    /// Takes a reply for whole because nothing has come behind it for the pause that ends one.
+    pub(super) fn reply_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(id) = self.workers.find(key) else { return };
+        self.workers.fire_reply_alarm(cx, id);
+        // More of it may have come while this loop was late.
+        self.read_worker(cx, key, false);
+        if self.workers.is_quiet(id) {
+            self.end_reply(cx, id);
+        }
+    }
+
+    /// Handles the end of a process. That of workers which were lost before it, and have ended too, is handled first: their
+    /// successor may be this one.
+    pub(super) fn exit_ready(&mut self, cx: &mut Context<'_>, key: Key) {
+        let Some(id) = self.workers.find(key) else { return };
+        for earlier in self.workers.dead_before(id) {
+            self.handle_exit(cx, earlier);
+        }
+        self.handle_exit(cx, id);
+    }
+
+    /// Reads what an ended process has left, and reaps it: a reply that was written counts.
+    fn handle_exit(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+        // A pipe holds 64 KiB unless its owner has widened it; a grandchild that writes on is not waited for. A reply that ends
+        // with its process may go on, up to the longest that is allowed.
+        while let Outcome::MoreLater = self.read_output(cx, id, true) {
+            if !self.workers.owes_a_reply(id) {
+                break;
+            }
+        }
+        let mut rooms = self.rooms();
+        rooms.workers.close_stderr(cx, &mut rooms.desk, id);
+        rooms.workers.report_exit(&mut rooms.desk, id);
+        self.settle(cx, None);
+        self.workers.note_signalled(id);
+        self.end_worker_of_session(cx, id);
+        let mut rooms = self.rooms();
+        if rooms.workers.reap_in_order(cx, &mut rooms.desk, id) {
+            self.end_reply(cx, id);
+        }
+        self.settle(cx, None);
+    }
+
+    /// Reads what a worker has written, a bounded share of it. On epoll a read that does not fill the buffer has drained a
+    /// pipe, so the usual reply costs one read; only when the pipe's other end is closed is it read to its end.
+    fn read_output(&mut self, cx: &mut Context<'_>, id: WorkerId, to_the_end: bool) -> Outcome {
+        let mut buffer = cx.lend_buffer();
+        let mut outcome = Outcome::MoreLater;
+        for _ in 0..READS_PER_TURN {
+            let rooms = self.rooms();
+            match rooms.workers.read(&rooms.desk, id, &mut buffer) {
+                Output::Drained => outcome = Outcome::Drained,
+                Output::Closed => outcome = Outcome::Closed,
+                Output::Bytes(length) => {
+                    self.take_output(cx, id, buffer.get(..length).unwrap_or_default());
+                    if length < buffer.len() && !to_the_end {
+                        outcome = Outcome::Drained;
+                    }
+                }
+            }
+            if !matches!(outcome, Outcome::MoreLater) {
+                break;
+            }
+        }
+        cx.return_buffer(buffer);
+        outcome
+    }
+
+    fn take_output(&mut self, cx: &mut Context<'_>, id: WorkerId, output: &[u8]) {
+        let mut rooms = self.rooms();
+        if rooms.workers.take_start_up(&mut rooms.desk, id, output) {
+            self.take_replies(cx, id, output);
+        }
+        self.settle(cx, None);
+    }
+
+    /// Takes the replies out of `output`, which was read behind what was unfinished before.
+    fn take_replies(&mut self, cx: &mut Context<'_>, id: WorkerId, output: &[u8]) {
+        let Some(mut held) = self.workers.take_partial(id) else {
+            return;
+        };
+        let mut reading = Reading {
+            held: held.len(),
+            read: output.len(),
+            had_read_by_now: None,
+        };
+        let had_begun = !held.is_empty();
+        if had_begun {
+            held.extend_from_slice(output);
+        }
+        let bytes = if had_begun { held.as_slice() } else { output };
+        let mut taken = 0;
+        loop {
+            let (rest, mut rooms) = (bytes.get(taken..).unwrap_or_default(), self.rooms());
+            let next = rooms
+                .workers
+                .next_reply(&mut rooms.desk, id, rest, taken, &mut reading, cx.now());
+            let (length, reply) = match next {
+                NextReply::None => break,
+                NextReply::Broken => {
+                    self.settle(cx, None);
+                    break;
+                }
+                NextReply::Taken(length) => (length, None),
+                NextReply::Reply(length, reply) => (length, Some(reply)),
+            };
+            taken += length;
+            self.settle(cx, reply);
+        }
+        if had_begun {
+            held.drain(..taken);
+        } else {
+            held.extend_from_slice(output.get(taken..).unwrap_or_default());
+        }
+        let mut rooms = self.rooms();
+        rooms.workers.keep_partial(cx, &mut rooms.desk, id, held, output.len());
+    }
+
+    /// Takes what a worker has written for its reply, because something else than the bytes says that it is over.
+    fn end_reply(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+        if !self.workers.owes_a_reply(id) {
+            return;
+        }
+        let Some(partial) = self.workers.take_partial(id) else {
+            return;
+        };
+        let mut rooms = self.rooms();
+        let reply = rooms.workers.end_reply(&mut rooms.desk, id, &partial, cx.now());
+        self.settle(cx, reply);
     }
 }

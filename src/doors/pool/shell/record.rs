@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
-use super::super::core::{ClientId, Restart, WorkerId};
+use super::super::core::{ClientId, WorkerId};
 use super::super::options::Disclosure;
 use super::super::recorder::Excerpt;
 use super::super::report::Topic;
@@ -15,22 +15,6 @@ use crate::amount;
 use crate::reactor::Context;
 
 impl Pool {
-    /// What a worker was working on when it was lost, and what it had worked on before: a line each.
-    /// `lost`: when it was.
-    pub(super) fn record(&mut self, id: WorkerId, reason: Restart, lost: Instant) -> Vec<String> {
-        let Some(process) = self.workers.get_mut(id) else {
-            return Vec::new();
-        };
-        let (who, record) = (process.label(), std::mem::take(&mut process.recorder));
-        // A probe that was the first thing it was asked is told with its loss.
-        if reason == Restart::Quarantined && record.entries().count() == 1 {
-            return Vec::new();
-        }
-        let disclosure = self.options.disclosure;
-        let stories = record.entries().map(|entry| entry.story(lost, disclosure));
-        stories.map(|story| format!("{who}: {story}")).collect()
-    }
-
     /// How much may be shown of a request that came at a time, or at one that is not known. One that was confidential when it
     /// came stays so.
     pub(super) fn disclosure_of(&self, arrived: Option<Instant>) -> Disclosure {

@@ -131,12 +131,17 @@ impl Pool {
         };
         running.standstill.watch.leave(&mut self.hoard);
         let (worker, request) = (running.worker, running.request);
-        if let Some(process) = worker.and_then(|worker| self.workers.get_mut(worker)) {
-            process.session = None;
+        if let Some(worker) = worker {
+            self.workers.detach_session(worker);
         }
         if let Some(session) = self.sessions.table.get_mut(key) {
             session.stage = Stage::Waiting(Some(request));
         }
+    }
+
+    fn report_fault(&mut self, id: WorkerId, fault: Fault) {
+        let mut rooms = self.rooms();
+        rooms.workers.report_fault(&mut rooms.desk, id, fault);
     }
 
     fn watch_session(&mut self, cx: &mut Context<'_>, key: Key) {
@@ -181,25 +186,21 @@ impl Pool {
             self.remove_session(cx, key);
             return self.report(Event::Withdrawn(request));
         }
-        let Some(process) = self.workers.get_mut(id) else {
-            return;
-        };
-        let (Some(stdin), Some(stdout)) = (process.child.stdin.take(), process.child.stdout.take()) else {
+        let Some(streams) = self.workers.attach_session(id, key) else {
             return self.report_fault(id, Fault::InputClosed(request));
         };
-        (process.session, process.had_session) = (Some(key), true);
-        let transfer = if process.child.is_on_terminal() {
+        let transfer = if streams.is_on_terminal {
             Transfer::Copy
         } else {
             Transfer::Splice
         };
-        let said = std::mem::take(&mut process.reply);
-        let mut running = Running::new(request, id, (stdin, stdout), transfer, said, cx.now());
+        let ends = (streams.stdin, streams.stdout);
+        let mut running = Running::new(request, id, ends, transfer, streams.said, cx.now());
         let watched = running.stdin_mut().map_or(Ok(()), |stdin| {
             cx.register(PoolSource::WorkerInput.worker(id), stdin, Interest::WRITABLE)
         });
         if let Err(error) = watched {
-            process.session = None;
+            self.workers.detach_session(id);
             let line = format_args!("cannot watch a worker: {error}");
             self.note(cx, Level::Error, Topic::System, line);
             return self.report_fault(id, Fault::InputClosed(request));
@@ -249,7 +250,7 @@ impl Pool {
         edge: fn(&mut Running),
     ) {
         // A worker without a session keeps what it says for the one to come.
-        let Some(key) = self.workers.get(id).and_then(|process| process.session) else {
+        let Some(key) = self.workers.session_of(id) else {
             return;
         };
         if let Some((_, running)) = self.sessions.running(key) {
@@ -264,10 +265,10 @@ impl Pool {
         let Some((stream, running)) = self.sessions.running(key) else {
             return;
         };
-        let child = running.worker.and_then(|worker| self.workers.get(worker));
+        let child = running.worker.and_then(|worker| self.workers.child(worker));
         let (before, held) = (running.volume(), running.held());
         let mut scratch = cx.lend_buffer();
-        let standing = running.carry(stream, child.map(|process| &process.child), &mut scratch, cx.now());
+        let standing = running.carry(stream, child, &mut scratch, cx.now());
         cx.return_buffer(scratch);
         let after = running.volume();
         let moved = Volume {
@@ -297,7 +298,7 @@ impl Pool {
     /// The process of a session's worker has ended. What it wrote before goes to the client; if nothing has gone either way
     /// the client is none the wiser, and gets another worker as soon as the dispatcher knows.
     pub(in crate::doors::pool::shell) fn end_worker_of_session(&mut self, cx: &mut Context<'_>, id: WorkerId) {
-        let Some(key) = self.workers.get_mut(id).and_then(|process| process.session) else {
+        let Some(key) = self.workers.session_of(id) else {
             return;
         };
         self.session_worker_ready(cx, id, Running::mark_worker_readable);
@@ -312,9 +313,7 @@ impl Pool {
             return self.detach(key);
         }
         running.detach_worker(cx.now());
-        if let Some(process) = self.workers.get_mut(id) {
-            process.session = None;
-        }
+        self.workers.detach_session(id);
         self.report_spent_worker(id);
         self.settle(cx, None);
         self.pump(cx, key);
@@ -399,9 +398,9 @@ impl Pool {
             return self.end_session(cx, key);
         }
         if let Stage::Running(running) = &mut session.stage
-            && let Some(process) = running.worker.and_then(|worker| self.workers.get(worker))
+            && let Some(child) = running.worker.and_then(|worker| self.workers.child(worker))
         {
-            running.on_deadline(&process.child, cx.now());
+            running.on_deadline(child, cx.now());
         }
         self.look_at_standstill(cx, key);
         self.settle_session(cx, key);
@@ -434,8 +433,8 @@ impl Pool {
     fn take_out(&mut self, cx: &mut Context<'_>, key: Key) -> Option<Session> {
         if let Some((_, running)) = self.sessions.running(key) {
             running.standstill.watch.leave(&mut self.hoard);
-            if let Some(process) = running.worker.and_then(|worker| self.workers.get_mut(worker)) {
-                process.session = None;
+            if let Some(worker) = running.worker {
+                self.workers.detach_session(worker);
             }
         }
         let mut session = self.sessions.table.remove(key)?;

@@ -4,19 +4,27 @@ use log::Level;
 use nix::sys::signal::Signal;
 
 use super::Ended;
-use super::process::{Stage, WorkerProcess};
+use super::Workers;
+use super::process::Stage;
 use crate::doors::pool::core::{Event, Fault, StopMode, WorkerId};
 use crate::doors::pool::report::Topic;
-use crate::doors::pool::shell::{Pool, PoolSource};
+use crate::doors::pool::shell::PoolSource;
+use crate::doors::pool::shell::desk::Desk;
 use crate::doors::pool::story::End;
 use crate::framing::Framing;
 use crate::process::exit_status::ExitStatus;
 use crate::process::kill_sequence::{KillEvent, KillStep, Manner};
 use crate::reactor::{Context, Key};
 
-impl Pool {
-    pub(in crate::doors::pool::shell) fn stop_worker(&mut self, cx: &mut Context<'_>, id: WorkerId, mode: StopMode) {
-        let Some(process) = self.workers.get_mut(id) else {
+impl Workers {
+    pub(in crate::doors::pool::shell) fn stop_worker(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk<'_>,
+        id: WorkerId,
+        mode: StopMode,
+    ) {
+        let Some(process) = self.get_mut(id) else {
             return;
         };
         process.reply = Vec::new();
@@ -30,12 +38,12 @@ impl Pool {
             StopMode::Terminate => Manner::Promptly,
             StopMode::Kill => Manner::AtOnce,
         };
-        self.advance_ending(cx, id, KillEvent::Stop(manner));
+        self.advance_ending(cx, desk, id, KillEvent::Stop(manner));
     }
 
     /// One step on the way out. Everything is done that the step asks for, even if part of it fails.
-    fn advance_ending(&mut self, cx: &mut Context<'_>, id: WorkerId, event: KillEvent) {
-        let Some(process) = self.workers.get_mut(id) else {
+    fn advance_ending(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId, event: KillEvent) {
+        let Some(process) = self.get_mut(id) else {
             return;
         };
         // Whatever was to be done to one that has exited: it is time to reap it.
@@ -44,10 +52,10 @@ impl Pool {
         let deadline = process.ending.deadline();
         cx.set_alarm(&mut process.ending_alarm, PoolSource::WorkerEnding.worker(id), deadline);
         if actions.contains(&KillStep::Terminate) || actions.contains(&KillStep::Kill) {
-            self.log_loss_of_living(cx, id);
+            self.log_loss_of_living(cx, desk, id);
         }
         for action in actions {
-            let Some(process) = self.workers.get_mut(id) else {
+            let Some(process) = self.get_mut(id) else {
                 return;
             };
             let outcome = match action {
@@ -58,17 +66,17 @@ impl Pool {
                 KillStep::Terminate => process.child.terminate_group(),
                 KillStep::Kill => process.child.kill_group(Signal::SIGKILL),
                 KillStep::Reap => {
-                    self.reap(id);
+                    self.reap(desk, id);
                     Ok(())
                 }
                 KillStep::GiveUp => {
-                    self.give_up_on(cx, id);
+                    self.give_up_on(cx, desk, id);
                     Ok(())
                 }
             };
             if let Err(error) = outcome {
-                let who = self.workers.describe(id).unwrap_or_default();
-                self.note(
+                let who = self.describe(id).unwrap_or_default();
+                desk.note(
                     cx,
                     Level::Error,
                     Topic::System,
@@ -79,76 +87,83 @@ impl Pool {
     }
 
     /// Stuck in the kernel: not even KILL ends it. It is not waited for, or the pool would be stuck as well.
-    fn give_up_on(&mut self, cx: &mut Context<'_>, id: WorkerId) {
-        let who = self.workers.describe(id).unwrap_or_default();
+    fn give_up_on(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId) {
+        let who = self.describe(id).unwrap_or_default();
         let line = format_args!("{who} does not end, not even by KILL, and is left behind; see its state in /proc");
-        self.note(cx, Level::Error, Topic::System, line);
-        self.report(Event::Exited(id));
-        self.workers.ended.push_back(Ended::Gone(id));
+        desk.note(cx, Level::Error, Topic::System, line);
+        desk.report(Event::Exited(id));
+        self.ended.push_back(Ended::Gone(id));
     }
 
-    pub(in crate::doors::pool::shell) fn ending_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
-        let Some(id) = self.workers.find(key) else { return };
-        if let Some(process) = self.workers.get_mut(id) {
+    pub(in crate::doors::pool::shell) fn ending_timeout(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk<'_>,
+        key: Key,
+    ) {
+        let Some(id) = self.find(key) else { return };
+        if let Some(process) = self.get_mut(id) {
             cx.alarm_fired(&mut process.ending_alarm);
         }
-        self.advance_ending(cx, id, KillEvent::Deadline);
+        self.advance_ending(cx, desk, id, KillEvent::Deadline);
     }
 
-    /// The process has ended. Of those that were lost before it, and have ended too, is told first: their successor may be this
-    /// one.
-    pub(in crate::doors::pool::shell) fn exit_ready(&mut self, cx: &mut Context<'_>, key: Key) {
-        let Some(id) = self.workers.find(key) else { return };
-        for earlier in self.dead_before(id) {
-            self.handle_exit(cx, earlier);
-        }
-        self.handle_exit(cx, id);
-    }
-
-    /// Its last words are heard first: a reply that was written counts.
-    fn handle_exit(&mut self, cx: &mut Context<'_>, id: WorkerId) {
-        self.read_to_end(cx, id);
-        let Some(process) = self.workers.get(id) else { return };
+    /// Reports what the end of a process means for a worker whose output has been read to its end.
+    pub(in crate::doors::pool::shell) fn report_exit(&mut self, desk: &mut Desk<'_>, id: WorkerId) {
+        let Some(process) = self.get(id) else { return };
+        let is_up = matches!(process.stage, Stage::Serving | Stage::Starting(_));
+        // Its end can mean neither an answer nor the end of a session, and it was not told to end.
+        let is_lost = is_up && !desk.has_sessions() && !desk.options.framings.single_use();
         if process.health_check.is_under_way() {
-            // To be told while it is known who it was and what it was asked.
-            self.report_fault(id, Fault::OutputClosed);
+            // To be logged while it is known which worker it was and what it was asked.
+            self.report_fault(desk, id, Fault::OutputClosed);
         } else if process.stage == Stage::Serving && process.untouched().next().is_some() {
             // Those had nothing to do with it.
-            self.report_closed_input(id);
-        } else if !self.workers.dying.is_empty() && self.is_lost_by_its_end(process) {
+            self.report_closed_input(desk, id);
+        } else if !self.dying.is_empty() && is_lost {
             // Its place is filled now, and its story waits for those of the others.
-            self.report_fault(id, Fault::OutputClosed);
+            self.report_fault(desk, id, Fault::OutputClosed);
         }
-        self.settle(cx, None);
-        if let Some(process) = self.workers.get_mut(id) {
-            process.was_signalled = process.ending.has_signalled();
-        }
-        self.end_worker_of_session(cx, id);
-        let waits = self.has_losses_before(id);
-        if let Some(process) = self.workers.get_mut(id) {
-            process.exit_waits = waits;
-        }
-        if !waits {
-            self.advance_ending(cx, id, KillEvent::Exited);
-            self.end_reply_by_exit(cx, id);
-        }
-        self.settle(cx, None);
     }
 
-    /// Whether nothing else can be meant by it: neither an answer nor the end of a session, and nobody has told it to.
-    fn is_lost_by_its_end(&self, process: &WorkerProcess) -> bool {
-        let is_up = matches!(process.stage, Stage::Serving | Stage::Starting(_));
-        is_up && !self.has_sessions() && !self.options.framings.single_use()
+    /// Notes, when a process has ended, whether a signal of ours may be the reason.
+    pub(in crate::doors::pool::shell) fn note_signalled(&mut self, id: WorkerId) {
+        if let Some(process) = self.get_mut(id) {
+            process.was_signalled = process.ending.has_signalled();
+        }
+    }
+
+    /// Reaps a process that has ended, unless the losses before its own are to be logged first. Returns true if its exit is what
+    /// says that its reply is whole.
+    pub(in crate::doors::pool::shell) fn reap_in_order(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk<'_>,
+        id: WorkerId,
+    ) -> bool {
+        let waits = self.has_losses_before(id);
+        if let Some(process) = self.get_mut(id) {
+            process.exit_waits = waits;
+        }
+        if waits {
+            return false;
+        }
+        self.advance_ending(cx, desk, id, KillEvent::Exited);
+        let is_successful = matches!(
+            self.ended.back(),
+            Some(Ended::Reaped(ended, End::Background(_) | End::Ended(ExitStatus::Code(0)))) if *ended == id
+        );
+        is_successful && desk.options.framings.worker_reply == Framing::Eof
     }
 
     /// Reaps a process that has exited. What follows from its end is left to [`settle_ended`](Self::settle_ended).
-    fn reap(&mut self, id: WorkerId) {
-        let Some(process) = self.workers.get_mut(id) else {
+    fn reap(&mut self, desk: &Desk<'_>, id: WorkerId) {
+        let Some(process) = self.get_mut(id) else {
             return;
         };
         // To be asked while it is a zombie, and only of those that have been of no use. What one for a single request has
         // written may be its answer, which is known in a moment.
-        let may_have_answered = process.had_session || (process.has_written && self.options.framings.single_use());
+        let may_have_answered = process.had_session || (process.has_written && desk.options.framings.single_use());
         let may_be_a_daemon = process.stage != Stage::Ending && process.words.is_young() && !may_have_answered;
         let left = if may_be_a_daemon {
             process.child.left_running()
@@ -161,37 +176,36 @@ impl Pool {
             (Ok(None), _) => End::Unknown("it has none".to_owned()),
             (Err(error), _) => End::Unknown(error.to_string()),
         };
-        self.workers.ended.push_back(Ended::Reaped(id, end));
+        self.ended.push_back(Ended::Reaped(id, end));
     }
 
-    /// Ends the reply of a worker whose successful exit is what says that it is whole.
-    fn end_reply_by_exit(&mut self, cx: &mut Context<'_>, id: WorkerId) {
-        let is_successful = matches!(
-            self.workers.ended.back(),
-            Some(Ended::Reaped(ended, End::Background(_) | End::Ended(ExitStatus::Code(0)))) if *ended == id
-        );
-        if is_successful && self.options.framings.worker_reply == Framing::Eof {
-            self.end_reply(cx, id);
-        }
+    /// Takes a worker that has no process any more, and about which something is left to do.
+    pub(in crate::doors::pool::shell) fn next_ended(&mut self) -> Option<Ended> {
+        self.ended.pop_front()
     }
 
     /// Does what is left to do about a worker that has no process any more, or none that would be waited for: its loss is
     /// logged, the dispatcher is told, and once nothing more follows from that it is removed.
-    pub(in crate::doors::pool::shell) fn settle_ended(&mut self, cx: &mut Context<'_>, ended: Ended) {
+    pub(in crate::doors::pool::shell) fn settle_ended(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk<'_>,
+        ended: Ended,
+    ) {
         match ended {
             Ended::Reaped(id, end) => {
-                self.log_exit(cx, id, &end);
-                self.log_loss_of_dead(cx, id, end);
-                self.report(Event::Exited(id));
-                self.workers.ended.push_front(Ended::Gone(id));
+                self.log_exit(cx, desk, id, &end);
+                self.log_loss_of_dead(cx, desk, id, end);
+                desk.report(Event::Exited(id));
+                self.ended.push_front(Ended::Gone(id));
             }
-            Ended::Gone(id) => self.remove_worker(cx, id),
+            Ended::Gone(id) => self.remove_worker(cx, desk, id),
         }
     }
 
-    fn remove_worker(&mut self, cx: &mut Context<'_>, id: WorkerId) {
-        self.with_words(cx, id, |repeats, _, words, tell| repeats.gone(words, tell));
-        let Some(mut process) = self.workers.remove(id) else {
+    fn remove_worker(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId) {
+        self.with_words(cx, desk, id, |repeats, _, words, tell| repeats.gone(words, tell));
+        let Some(mut process) = self.remove(id) else {
             return;
         };
         cx.set_alarm(&mut process.ending_alarm, PoolSource::WorkerEnding.worker(id), None);
@@ -199,25 +213,25 @@ impl Pool {
         cx.set_alarm(&mut process.reply_alarm, PoolSource::WorkerOutput.worker(id), None);
         let (who, goes_on) = (process.label(), process.child.has_left_background());
         drop(process);
-        self.outbox.has_freed_descriptor = true;
+        desk.outbox.has_freed_descriptor = true;
         if goes_on {
-            self.dispatcher.counters_mut().background += 1;
+            desk.counters.background += 1;
             let line = format_args!("what {who} has left in the background goes on");
-            self.note(cx, Level::Info, Topic::Background, line);
+            desk.note(cx, Level::Info, Topic::Background, line);
         }
     }
 
     /// The end of one that is not lost: it was told to go, or had a session.
-    fn log_exit(&mut self, cx: &mut Context<'_>, id: WorkerId, end: &End) {
-        let Some(process) = self.workers.get(id) else { return };
+    fn log_exit(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId, end: &End) {
+        let Some(process) = self.get(id) else { return };
         let who = process.label();
         match end {
             End::Ended(status) if process.crashed(*status) => {
                 let line = format_args!("{who} ended in its session: {status}");
-                self.note(cx, Level::Warn, Topic::Died, line);
+                desk.note(cx, Level::Warn, Topic::Died, line);
             }
             _ if process.stage == Stage::Ending => {
-                log::debug!(service:% = self.options.front.name; "{}: {who} {end}, as it was told to", self.options.front.name)
+                log::debug!(service:% = desk.options.front.name; "{}: {who} {end}, as it was told to", desk.options.front.name)
             }
             _ => {}
         }

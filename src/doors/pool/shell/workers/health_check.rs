@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use log::Level;
 
+use super::Workers;
 use super::process::{Silence, Unread};
-use crate::doors::pool::core::{ChannelId, Event, Fault, ProbeResult, ReplyTo, WorkerId};
+use crate::doors::pool::core::{ChannelId, Event, Fault, ProbeResult, WorkerId};
 use crate::doors::pool::options::{Disclosure, Probe};
 use crate::doors::pool::recorder::Excerpt;
 use crate::doors::pool::report::Topic;
-use crate::doors::pool::shell::Pool;
+use crate::doors::pool::shell::desk::Desk;
 use crate::doors::pool::story::{self, End};
 use crate::reactor::Context;
 
@@ -69,7 +70,8 @@ impl HealthCheck {
         Some(probe)
     }
 
-    fn judge(&mut self, answer: &[u8], unread: Unread, excess: bool, disclosure: Disclosure) -> ProbeResult {
+    /// Judges the answer to the probe.
+    pub(super) fn judge(&mut self, answer: &[u8], unread: Unread, excess: bool, disclosure: Disclosure) -> ProbeResult {
         let Some(probe) = &self.probe else {
             return ProbeResult::Failed;
         };
@@ -137,61 +139,47 @@ fn line(answer: &[u8]) -> &[u8] {
     }
 }
 
-impl Pool {
+impl Workers {
     pub(in crate::doors::pool::shell) fn probe(
         &mut self,
         cx: &mut Context<'_>,
+        desk: &mut Desk<'_>,
         id: WorkerId,
         channel: Option<ChannelId>,
     ) {
-        let Some(process) = self.workers.get_mut(id) else {
+        let Some(process) = self.get_mut(id) else {
             return;
         };
         let Some(probe) = process.health_check.begin() else {
             // Those alone are asked that were started with something to be asked; who cannot be asked is not believed.
-            return self.report(Event::Probed(id, ProbeResult::Failed));
+            return desk.report(Event::Probed(id, ProbeResult::Failed));
         };
         match process.check_silence() {
             Silence::Kept => {}
-            Silence::Broken => return self.report_fault(id, Fault::Unasked),
-            Silence::Closed => return self.report_fault(id, Fault::OutputClosed),
+            Silence::Broken => return self.report_fault(desk, id, Fault::Unasked),
+            Silence::Closed => return self.report_fault(desk, id, Fault::OutputClosed),
         }
         process.queue_request(None, channel, &probe.question);
         process
             .recorder
-            .begin(&probe.question, channel, cx.now(), self.options.disclosure);
-        self.send(cx, id);
-    }
-
-    /// The answer to a probe is whole.
-    pub(in crate::doors::pool::shell) fn judge_answer(
-        &mut self,
-        cx: &mut Context<'_>,
-        id: WorkerId,
-        answer: &[u8],
-        which: ReplyTo,
-        unread: Unread,
-        excess: bool,
-    ) {
-        let Some(process) = self.workers.get_mut(id) else {
-            return;
-        };
-        process.recorder.answered(which, cx.now());
-        let result = process
-            .health_check
-            .judge(answer, unread, excess, self.options.disclosure);
-        self.report(Event::Probed(id, result));
+            .begin(&probe.question, channel, cx.now(), desk.options.disclosure);
+        self.send(cx, desk, id);
     }
 
     /// The good news after the bad.
-    pub(in crate::doors::pool::shell) fn log_cleared(&mut self, cx: &mut Context<'_>, id: WorkerId) {
-        let who = self.workers.describe(id).unwrap_or_default();
+    pub(in crate::doors::pool::shell) fn log_cleared(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk<'_>,
+        id: WorkerId,
+    ) {
+        let who = self.describe(id).unwrap_or_default();
         let ended = self.repeats.end().filter(|ended| ended.count > 1);
         let after = ended
             .map(|ended| format!(", {}", story::after_all(&ended)))
             .unwrap_or_default();
         let line = format_args!("{who} ends the quarantine of its place, and serves{after}");
-        self.note(cx, Level::Info, Topic::Cleared, line);
+        desk.note(cx, Level::Info, Topic::Cleared, line);
     }
 }
 

@@ -13,13 +13,17 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
+use super::Workers;
 use super::process::{Stage, WorkerProcess};
 use crate::doors::pool::buffering;
-use crate::doors::pool::core::{Action, Restart, WorkerId};
+use crate::doors::pool::core::{Restart, WorkerId};
+use crate::doors::pool::options::{Disclosure, Options};
+use crate::doors::pool::outage;
+
 use crate::doors::pool::repeats::{Again, Words};
 use crate::doors::pool::report::Topic;
-use crate::doors::pool::shell::lifecycle::Life;
-use crate::doors::pool::shell::{Pool, PoolSource};
+use crate::doors::pool::shell::PoolSource;
+use crate::doors::pool::shell::desk::Desk;
 use crate::doors::pool::story::{self, Cause, End, Next};
 use crate::reactor::Context;
 
@@ -41,27 +45,31 @@ pub(in crate::doors::pool::shell) struct Loss {
     refusals: Vec<(Topic, String)>,
 }
 
-impl Pool {
-    pub(in crate::doors::pool::shell) fn note_loss(&mut self, cx: &mut Context<'_>, replaced: Action) {
-        let Action::Replaced {
+/// A worker that the dispatcher has given up.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::doors::pool::shell) struct Lost {
+    pub(in crate::doors::pool::shell) worker: WorkerId,
+    pub(in crate::doors::pool::shell) slot: Option<usize>,
+    pub(in crate::doors::pool::shell) reason: Restart,
+    pub(in crate::doors::pool::shell) early_deaths: u32,
+}
+
+impl Workers {
+    /// Takes in that a worker is lost or let go, and logs it as soon as all is known. `next`: what becomes of its place.
+    pub(in crate::doors::pool::shell) fn note_loss(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk<'_>,
+        lost: Lost,
+        next: Next,
+    ) {
+        let Lost {
             worker,
             slot,
             reason,
-            delay,
             early_deaths,
-        } = replaced
-        else {
-            return;
-        };
-        if self
-            .workers
-            .get(worker)
-            .is_some_and(|process| process.casts_doubt_by(reason))
-        {
-            self.clients.cache_mut().forget_all();
-        }
-        let next = self.next_in_place(worker, slot, delay);
-        let process = self.workers.get(worker);
+        } = lost;
+        let process = self.get(worker);
         let loss = Loss {
             reason,
             slot,
@@ -74,70 +82,77 @@ impl Pool {
             refusals: Vec::new(),
         };
         if matches!(reason, Restart::Recycled | Restart::Spent | Restart::Asked) {
-            return self.log_planned(cx, worker, &loss);
+            return self.log_planned(cx, desk, worker, &loss);
         }
-        match self.workers.get_mut(worker) {
+        match self.get_mut(worker) {
             Some(process) if process.stage == Stage::Lost && process.end.is_none() => {
                 process.loss = Some(Box::new(loss));
-                self.workers.dying.push(worker);
+                self.dying.push(worker);
             }
             Some(process) => {
                 let end = process.end.clone().unwrap_or(End::Stopped);
-                self.log_loss(cx, worker, loss, &end);
+                self.log_loss(cx, desk, worker, loss, &end);
             }
-            None => self.log_loss(cx, worker, loss, &End::Stopped),
+            None => self.log_loss(cx, desk, worker, loss, &End::Stopped),
         }
     }
 
     /// Those that were lost before this one, and have ended as well: their end is only not heard of yet.
     pub(in crate::doors::pool::shell) fn dead_before(&self, id: WorkerId) -> Vec<WorkerId> {
-        let before = self.workers.dying.iter().take_while(|dying| **dying != id);
-        let is_dead = |dying: &&WorkerId| {
-            self.workers
-                .get(**dying)
-                .is_some_and(|process| process.child.has_exited())
-        };
+        let before = self.dying.iter().take_while(|dying| **dying != id);
+        let is_dead = |dying: &&WorkerId| self.get(**dying).is_some_and(|process| process.child.has_exited());
         before.filter(is_dead).copied().collect()
     }
 
     /// Whether its story is due, but that of one that was lost before it is not yet.
     pub(in crate::doors::pool::shell) fn has_losses_before(&self, id: WorkerId) -> bool {
-        let is_lost = self.workers.get(id).is_some_and(|process| process.loss.is_some());
-        is_lost && self.workers.dying.first() != Some(&id)
+        let is_lost = self.get(id).is_some_and(|process| process.loss.is_some());
+        is_lost && self.dying.first() != Some(&id)
     }
 
     /// Its story is told: that of the next one may be due.
     fn remove_dying(&mut self, cx: &mut Context<'_>, id: WorkerId) {
-        self.workers.dying.retain(|dying| *dying != id);
-        let next = self.workers.dying.first().and_then(|next| self.workers.get(*next));
+        self.dying.retain(|dying| *dying != id);
+        let next = self.dying.first().and_then(|next| self.get(*next));
         if let Some(next) = next.filter(|next| next.exit_waits) {
             cx.resume_later(PoolSource::WorkerExit.worker(next.id));
         }
     }
 
     /// It is not dying: it goes on, and is ended now.
-    pub(in crate::doors::pool::shell) fn log_loss_of_living(&mut self, cx: &mut Context<'_>, id: WorkerId) {
-        let Some(process) = self.workers.get_mut(id) else {
+    pub(in crate::doors::pool::shell) fn log_loss_of_living(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk<'_>,
+        id: WorkerId,
+    ) {
+        let Some(process) = self.get_mut(id) else {
             return;
         };
         let closed = process.closed;
         if let Some(loss) = process.loss.take() {
             self.remove_dying(cx, id);
             let end = closed.map_or(End::Stopped, End::Closed);
-            self.log_loss(cx, id, *loss, &end);
+            self.log_loss(cx, desk, id, *loss, &end);
         }
     }
 
     /// Its process has ended in this way.
-    pub(in crate::doors::pool::shell) fn log_loss_of_dead(&mut self, cx: &mut Context<'_>, id: WorkerId, end: End) {
-        let Some(process) = self.workers.get_mut(id) else {
+    pub(in crate::doors::pool::shell) fn log_loss_of_dead(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk<'_>,
+        id: WorkerId,
+        end: End,
+    ) {
+        let Some(process) = self.get_mut(id) else {
             return;
         };
         let loss = process.loss.take();
         process.end = Some(end.clone());
         if let Some(loss) = loss {
             self.remove_dying(cx, id);
-            self.log_loss(cx, id, *loss, &end);
+            self.log_loss(cx, desk, id, *loss, &end);
         }
     }
 
@@ -148,7 +163,7 @@ impl Pool {
         topic: Topic,
         line: fmt::Arguments<'_>,
     ) -> bool {
-        let process = worker.and_then(|worker| self.workers.get_mut(worker));
+        let process = worker.and_then(|worker| self.get_mut(worker));
         let Some(loss) = process.and_then(|process| process.loss.as_mut()) else {
             return false;
         };
@@ -160,34 +175,39 @@ impl Pool {
     }
 
     /// A worker has answered. The first time it is young no more.
-    pub(in crate::doors::pool::shell) fn note_answer(&mut self, cx: &mut Context<'_>, id: WorkerId) {
-        if self.workers.get(id).is_none_or(|process| !process.words.is_young()) {
+    pub(in crate::doors::pool::shell) fn note_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk<'_>,
+        id: WorkerId,
+    ) {
+        if self.get(id).is_none_or(|process| !process.words.is_young()) {
             return;
         }
-        let ended = self.with_words(cx, id, |repeats, _, words, tell| repeats.proven(words, tell));
+        let ended = self.with_words(cx, desk, id, |repeats, _, words, tell| repeats.proven(words, tell));
         if let Some(ended) = ended.flatten().filter(|ended| ended.count > 1) {
-            let (name, who) = (&self.options.front.name, self.workers.describe(id).unwrap_or_default());
+            let (name, who) = (&desk.options.front.name, self.describe(id).unwrap_or_default());
             log::info!(service:% = name; "{name}: {who} answers, {}", story::after_all(&ended));
         }
     }
 
     /// Rows of losses that nobody will end any more, or that are not to be compared with those to come.
-    pub(in crate::doors::pool::shell) fn end_row(&mut self) {
+    pub(in crate::doors::pool::shell) fn end_row(&mut self, options: &Options) {
         if let Some(line) = self.repeats.end().and_then(|ended| story::untold(&ended)) {
-            log::info!(service:% = self.options.front.name; "{}: {line}", self.options.front.name);
+            log::info!(service:% = options.front.name; "{}: {line}", options.front.name);
         }
         self.echoes.end();
     }
 
-    fn log_planned(&mut self, cx: &mut Context<'_>, worker: WorkerId, loss: &Loss) {
+    fn log_planned(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, worker: WorkerId, loss: &Loss) {
         let who = self.name_of(worker, loss);
-        let Cause { level, what, .. } = story::cause(loss.reason, &End::Stopped, None, &self.options);
+        let Cause { level, what, .. } = story::cause(loss.reason, &End::Stopped, None, desk.options);
         let next = match loss.next {
             // So it is meant to be.
             Next::Successor => "another serves in its place".to_owned(),
             ref next => next.story(0, false),
         };
-        self.note(
+        desk.note(
             cx,
             level,
             Topic::Restart(loss.reason),
@@ -195,16 +215,16 @@ impl Pool {
         );
     }
 
-    fn log_loss(&mut self, cx: &mut Context<'_>, id: WorkerId, loss: Loss, end: &End) {
-        self.read_stderr_now(cx, id);
+    fn log_loss(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId, loss: Loss, end: &End) {
+        self.read_stderr_now(cx, desk, id);
         let who = self.name_of(id, &loss);
-        let complaint = self.complaint(id, loss.reason, end);
-        let cause = story::cause(loss.reason, end, complaint.as_deref(), &self.options);
-        let again = self.compare(cx, id, &loss, &cause);
+        let complaint = self.complaint(desk.options, id, loss.reason, end);
+        let cause = story::cause(loss.reason, end, complaint.as_deref(), desk.options);
+        let again = self.compare(cx, desk, id, &loss, &cause);
         if let Some(detail) = story::as_a_cause(loss.reason, &cause) {
             self.outage.note_loss(loss.reason, detail);
         }
-        if let Some(process) = self.workers.get_mut(id) {
+        if let Some(process) = self.processes.get_mut(id) {
             self.echoes.lost(&mut process.said, cx.now());
         }
         if again.is_none_or(|again| again.is_told) {
@@ -221,7 +241,7 @@ impl Pool {
             };
             let early_deaths = if is_again { 0 } else { loss.early_deaths };
             let next = loss.next.story(early_deaths, loss.reason == Restart::SpawnFailed);
-            let process = self.workers.get(id);
+            let process = self.get(id);
             let lived = process.map_or(Duration::ZERO, |process| {
                 loss.at.saturating_duration_since(process.started)
             });
@@ -234,18 +254,31 @@ impl Pool {
             let hint = if is_again {
                 String::new()
             } else {
-                self.hint(id, loss.reason, end)
+                self.hint(desk.options, id, loss.reason, end)
             };
-            let record = self.record(id, loss.reason, loss.at);
+            let record = self.record(desk.options.disclosure, id, loss.reason, loss.at);
             let line = format_args!("{who} {what}{how}{detail}{remark}; {next}{hint}");
-            self.rooms()
-                .desk
-                .note_at_length(cx, level, topic, line, record.into_iter());
+            desk.note_at_length(cx, level, topic, line, record.into_iter());
         }
         for (topic, line) in loss.refusals {
-            self.note(cx, Level::Warn, topic, format_args!("{line}"));
+            desk.note(cx, Level::Warn, topic, format_args!("{line}"));
         }
-        self.log_outage_if_due(cx);
+        self.log_outage_if_due(cx, desk);
+    }
+
+    /// What a worker was working on when it was lost, and what it had worked on before: a line each.
+    /// `lost`: when it was.
+    fn record(&mut self, disclosure: Disclosure, id: WorkerId, reason: Restart, lost: Instant) -> Vec<String> {
+        let Some(process) = self.get_mut(id) else {
+            return Vec::new();
+        };
+        let (who, record) = (process.label(), std::mem::take(&mut process.recorder));
+        // A probe that was the first thing it was asked is told with its loss.
+        if reason == Restart::Quarantined && record.entries().count() == 1 {
+            return Vec::new();
+        }
+        let stories = record.entries().map(|entry| entry.story(lost, disclosure));
+        stories.map(|story| format!("{who}: {story}")).collect()
     }
 
     fn name_of(&self, id: WorkerId, loss: &Loss) -> String {
@@ -253,20 +286,20 @@ impl Pool {
             Some(slot) => format!("worker {slot}"),
             None => "a worker on its way out".to_owned(),
         };
-        self.workers.describe(id).unwrap_or_else(place)
+        self.describe(id).unwrap_or_else(place)
     }
 
     /// What is known beyond the reason.
-    fn complaint(&mut self, id: WorkerId, reason: Restart, end: &End) -> Option<String> {
+    fn complaint(&mut self, options: &Options, id: WorkerId, reason: Restart, end: &End) -> Option<String> {
         if reason == Restart::SpawnFailed {
-            return self.workers.refusal.take();
+            return self.refusal.take();
         }
-        let process = self.workers.get(id)?;
+        let process = self.get(id)?;
         match reason {
             Restart::UnknownChannel => process.stray.clone(),
             Restart::Quarantined => {
                 let stray = process.stray.as_deref().map(|stray| story::stray(Some(stray)));
-                let story = process.health_check.story(self.options.disclosure, end)?;
+                let story = process.health_check.story(options.disclosure, end)?;
                 Some(format!("{story}{}", stray.unwrap_or_default()))
             }
             _ => process.complaint.clone(),
@@ -274,13 +307,20 @@ impl Pool {
     }
 
     /// Compares a worker that has answered nothing with those before it; `None`: it had answered.
-    fn compare(&mut self, cx: &mut Context<'_>, id: WorkerId, loss: &Loss, cause: &Cause) -> Option<Again> {
+    fn compare(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk<'_>,
+        id: WorkerId,
+        loss: &Loss,
+        cause: &Cause,
+    ) -> Option<Again> {
         let (now, cause) = (cx.now(), (cause.what.as_str(), cause.detail.as_str()));
-        let (again, ended) = match self.workers.get(id) {
+        let (again, ended) = match self.get(id) {
             Some(process) if !process.words.is_young() => return None,
             Some(process) => {
                 let which = (process.pid(), process.number);
-                self.with_words(cx, id, |repeats, _, words, tell| {
+                self.with_words(cx, desk, id, |repeats, _, words, tell| {
                     let compared = repeats.lost(words, cause, which, now, tell);
                     *words = Words::of_grown();
                     compared
@@ -293,33 +333,56 @@ impl Pool {
             }
         };
         if let Some(line) = ended.and_then(|ended| story::untold(&ended)) {
-            let name = &self.options.front.name;
+            let name = &desk.options.front.name;
             log::info!(service:% = name; "{name}: {line}");
         }
         Some(again)
     }
 
-    fn hint(&self, id: WorkerId, reason: Restart, end: &End) -> String {
+    fn hint(&self, options: &Options, id: WorkerId, reason: Restart, end: &End) -> String {
         let is_asked = matches!(reason, Restart::BusyTimeout | Restart::Quarantined) && *end == End::Stopped;
         let is_silent = |process: &WorkerProcess| !process.has_written && !process.child.is_on_terminal();
-        if is_asked && self.workers.get(id).is_some_and(is_silent) {
-            buffering::hint(self.options.process.command.argv())
+        if is_asked && self.get(id).is_some_and(is_silent) {
+            buffering::hint(options.process.command.argv())
         } else {
             String::new()
         }
     }
 
-    fn next_in_place(&self, lost: WorkerId, slot: Option<usize>, delay: Option<Duration>) -> Next {
-        match (slot, delay) {
-            (None, _) if self.life == Life::Stopping => Next::TheEnd,
-            (None, _) => Next::Nothing,
-            (Some(_), None) => Next::Successor,
-            (Some(slot), Some(delay)) => {
-                // Who serves on where a successor is lost: so a broken new generation is told from an outage.
-                let serving = self.dispatcher.in_service(slot).filter(|serving| *serving != lost);
-                let stays = serving.and_then(|serving| self.workers.describe(serving));
-                Next::Start { delay, stays }
-            }
+    // ---- outages -----------------------------------------------------------------------------------------------
+
+    /// Takes in that no worker can serve.
+    pub(in crate::doors::pool::shell) fn begin_outage(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk<'_>,
+        reason: Restart,
+    ) {
+        self.outage.begin(reason);
+        self.log_outage_if_due(cx, desk);
+    }
+
+    /// Logs an outage below the losses that have led to it: the story of one may be waited for.
+    fn log_outage_if_due(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>) {
+        if !self.iter().any(|process| process.loss.is_some()) {
+            self.log_outage(cx, desk);
         }
+    }
+
+    pub(in crate::doors::pool::shell) fn log_outage(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>) {
+        let Some(cause) = self.outage.take_untold(desk.options.policy.start_timeout) else {
+            return;
+        };
+        let meanwhile = outage::meanwhile(desk.options);
+        let line = format_args!(
+            "no worker can serve: {cause}; until one can, {meanwhile}; mend that and send HUP, or wait: it is tried again by \
+             itself"
+        );
+        desk.note(cx, Level::Error, Topic::Outage, line);
+    }
+
+    /// The cause of the outage that lasts, in words.
+    pub(in crate::doors::pool::shell) fn cause_of_outage(&self, options: &Options) -> Option<String> {
+        self.outage.cause(options.policy.start_timeout)
     }
 }

@@ -1,34 +1,64 @@
 //! The processes of a pool, by the index of their worker.
 
-pub(in crate::doors::pool::shell) mod endings;
-pub(in crate::doors::pool::shell) mod health_check;
+mod endings;
+mod health_check;
 pub(in crate::doors::pool::shell) mod loss;
 pub(in crate::doors::pool::shell) mod output;
 pub(in crate::doors::pool::shell) mod process;
-pub(in crate::doors::pool::shell) mod spawning;
+mod requests;
+pub(in crate::doors::pool::shell) mod sessions;
+mod spawning;
+mod stderr;
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use crate::doors::pool::core::WorkerId;
+use crate::doors::pool::echoes::Echoes;
+use crate::doors::pool::outage::Outage;
+use crate::doors::pool::repeats::Repeats;
 use crate::doors::pool::shell::PoolSource;
 use crate::doors::pool::story::End;
+use crate::process::spawn::PreparedProgram;
 use crate::reactor::Key;
 use process::WorkerProcess;
 
-/// All processes, by the index of their worker.
-#[derive(Debug, Default)]
+/// All workers of a pool that have a process, and what is known of those that were lost.
+#[derive(Debug)]
 pub(in crate::doors::pool::shell) struct Workers {
-    processes: Vec<Option<WorkerProcess>>,
+    program: PreparedProgram,
+    processes: Processes,
     /// Workers whose process is still to be started.
-    pub(in crate::doors::pool::shell) waiting: VecDeque<WorkerId>,
+    waiting: VecDeque<WorkerId>,
     /// Workers with requests that are to be written at the end of the turn.
-    pub(in crate::doors::pool::shell) unsent: Vec<WorkerId>,
-    /// Workers that are lost and most likely dying: their stories are not told yet. The one that was lost first is the first.
-    pub(in crate::doors::pool::shell) dying: Vec<WorkerId>,
+    unsent: Vec<WorkerId>,
+    /// Workers that are lost and most likely dying, whose loss is not logged yet; the one that was lost first is the first.
+    dying: Vec<WorkerId>,
     /// Workers whose process is reaped or given up, until that is settled.
-    pub(in crate::doors::pool::shell) ended: VecDeque<Ended>,
-    /// Why the last start failed, until it is told.
-    pub(in crate::doors::pool::shell) refusal: Option<String>,
+    ended: VecDeque<Ended>,
+    /// Why the last start failed, until it is logged.
+    refusal: Option<String>,
+    repeats: Repeats,
+    outage: Outage,
+    echoes: Echoes,
+    /// The turn in which the loop has [stepped back](Self::yield_to_writer) for a worker; once is enough for all of them.
+    stepped_back: Option<Instant>,
+}
+
+/// The processes, by the index of their worker.
+#[derive(Debug, Default)]
+struct Processes(Vec<Option<WorkerProcess>>);
+
+impl Processes {
+    fn get(&self, id: WorkerId) -> Option<&WorkerProcess> {
+        let process = self.0.get(id.index as usize)?.as_ref();
+        process.filter(|process| process.id == id)
+    }
+
+    fn get_mut(&mut self, id: WorkerId) -> Option<&mut WorkerProcess> {
+        let process = self.0.get_mut(id.index as usize)?.as_mut();
+        process.filter(|process| process.id == id)
+    }
 }
 
 /// A worker without a process, until nothing is left to be done about it.
@@ -41,50 +71,65 @@ pub(in crate::doors::pool::shell) enum Ended {
 }
 
 impl Workers {
-    pub(in crate::doors::pool::shell) fn get_mut(&mut self, id: WorkerId) -> Option<&mut WorkerProcess> {
-        self.processes
-            .get_mut(id.index as usize)?
-            .as_mut()
-            .filter(|process| process.id == id)
+    pub(in crate::doors::pool::shell) fn new(program: PreparedProgram) -> Self {
+        Workers {
+            program,
+            processes: Processes::default(),
+            waiting: VecDeque::new(),
+            unsent: Vec::new(),
+            dying: Vec::new(),
+            ended: VecDeque::new(),
+            refusal: None,
+            repeats: Repeats::default(),
+            outage: Outage::default(),
+            echoes: Echoes::default(),
+            stepped_back: None,
+        }
+    }
+
+    /// Starts workers with this from now on.
+    pub(in crate::doors::pool::shell) fn set_program(&mut self, program: PreparedProgram) {
+        self.program = program;
     }
 
     pub(in crate::doors::pool::shell) fn get(&self, id: WorkerId) -> Option<&WorkerProcess> {
-        self.processes
-            .get(id.index as usize)?
-            .as_ref()
-            .filter(|process| process.id == id)
+        self.processes.get(id)
+    }
+
+    fn get_mut(&mut self, id: WorkerId) -> Option<&mut WorkerProcess> {
+        self.processes.get_mut(id)
     }
 
     pub(in crate::doors::pool::shell) fn iter(&self) -> impl Iterator<Item = &WorkerProcess> {
-        self.processes.iter().flatten()
+        self.processes.0.iter().flatten()
     }
 
     pub(in crate::doors::pool::shell) fn has_unsent(&self) -> bool {
         !self.unsent.is_empty()
     }
 
-    /// Whom a source belongs to, if it is still there.
+    /// The worker that a source belongs to, if it is still there.
     pub(in crate::doors::pool::shell) fn find(&self, key: Key) -> Option<WorkerId> {
-        let process = self.processes.get(key.slot())?.as_ref()?;
+        let process = self.processes.0.get(key.slot())?.as_ref()?;
         (PoolSource::WorkerExit.worker(process.id).key == key).then_some(process.id)
     }
 
-    pub(in crate::doors::pool::shell) fn insert(&mut self, process: WorkerProcess) {
-        let index = process.id.index as usize;
-        if index >= self.processes.len() {
-            self.processes.resize_with(index + 1, || None);
+    fn insert(&mut self, process: WorkerProcess) {
+        let (index, places) = (process.id.index as usize, &mut self.processes.0);
+        if index >= places.len() {
+            places.resize_with(index + 1, || None);
         }
-        if let Some(place) = self.processes.get_mut(index) {
+        if let Some(place) = places.get_mut(index) {
             *place = Some(process);
         }
     }
 
-    pub(in crate::doors::pool::shell) fn remove(&mut self, id: WorkerId) -> Option<WorkerProcess> {
+    fn remove(&mut self, id: WorkerId) -> Option<WorkerProcess> {
         self.get(id)?;
-        self.processes.get_mut(id.index as usize)?.take()
+        self.processes.0.get_mut(id.index as usize)?.take()
     }
 
-    /// What the log calls a worker, while its process is known.
+    /// The name of a worker in the log, while its process is known.
     pub(in crate::doors::pool::shell) fn describe(&self, id: WorkerId) -> Option<String> {
         self.get(id).map(WorkerProcess::label)
     }

@@ -1,161 +1,138 @@
-//! What workers write: replies, start-up talk, and complaints on standard error.
+//! Standard output of workers: start-up talk, then replies.
+//!
+//! The pool drives this (`shell::reading`): it reads a piece ([`Workers::read`]), takes the replies out of it one by one
+//! ([`Workers::next_reply`]), each of which it settles before the next is judged, and lets the rest be kept
+//! ([`Workers::keep_partial`]). The usual reply lies in the piece whole and alone, and goes from there to its client.
 
 use std::io;
-use std::io::Read;
+use std::time::Instant;
 
-use log::Level;
-
+use super::Workers;
 use super::process::{Addressee, Lines, Stage, Unread, WorkerProcess};
 use crate::doors::pool::core::{AfterReply, Event, Fault, WorkerId};
-use crate::doors::pool::gist::gist;
 use crate::doors::pool::options::Mode;
 use crate::doors::pool::recorder::Excerpt;
-use crate::doors::pool::repeats::{Repeats, Words};
-use crate::doors::pool::report::Topic;
-use crate::doors::pool::shell::sessions::session::Running;
-use crate::doors::pool::shell::{Pool, PoolSource, Reply};
+use crate::doors::pool::shell::desk::Desk;
+use crate::doors::pool::shell::{PoolSource, Reply};
 use crate::framing::{Frame, Framing, Progress};
-use crate::process::stderr_log::StderrLog;
-use crate::reactor::{Context, Key, READ_BUFFER, Readiness};
+use crate::reactor::{Context, READ_BUFFER};
 
-/// Reads from one worker in one turn.
-const READS_PER_TURN: usize = 4;
-
-/// A worker with more requests than this is written ahead to, and far.
+/// A worker that has more requests than this in hand was written far ahead to.
 const MANY_IN_HAND: usize = 8;
 
-/// How far reading from a worker got.
-enum Outcome {
+/// A piece that was read from a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::doors::pool::shell) enum Output {
+    /// So many bytes.
+    Bytes(usize),
     Drained,
-    MoreLater,
     Closed,
 }
 
-impl Pool {
-    pub(in crate::doors::pool::shell) fn output_ready(&mut self, cx: &mut Context<'_>, key: Key, readiness: Readiness) {
-        let Some(id) = self.workers.find(key) else { return };
-        if self.has_sessions() && self.workers.get(id).is_some_and(|process| !process.is_starting()) {
-            return self.session_worker_ready(cx, id, Running::mark_worker_readable);
-        }
-        let mut buffer = cx.lend_buffer();
-        let outcome = self.read_output(cx, id, &mut buffer, readiness.read_closed || readiness.hung_up);
-        cx.return_buffer(buffer);
-        match outcome {
-            Outcome::Drained => {}
-            Outcome::MoreLater => cx.resume_later(PoolSource::WorkerOutput.worker(id)),
-            Outcome::Closed => {
-                let Some(process) = self.workers.get_mut(id) else {
-                    return;
-                };
-                process.child.stdout = None;
-                // Where that ends its reply, it counts if the process says so as well, by its exit status.
-                if self.options.framings.worker_reply != Framing::Eof || !process.owes_a_reply() {
-                    self.report_fault(id, Fault::OutputClosed);
-                }
-            }
-        }
-    }
+/// The beginning of a worker's output.
+pub(in crate::doors::pool::shell) enum NextReply<'b> {
+    /// No whole reply, or none that would be listened to.
+    None,
+    /// Bytes after which no reply can be told from the next: that was reported.
+    Broken,
+    /// Bytes of this length that are for no client; what they are was reported.
+    Taken(usize),
+    /// A reply, of which the dispatcher is to decide whose it is; its length in the output.
+    Reply(usize, Reply<'b>),
+}
 
-    /// A worker that has many requests in hand writes its answers one by one, and the first of them brings us here. To step
-    /// back once before it is read, where others want this processor, makes many reads into one; with few in hand it would
-    /// only cost time.
-    fn yield_to_writer(&mut self, cx: &Context<'_>, id: WorkerId) {
-        let has_many = self
-            .workers
-            .get(id)
-            .is_some_and(|process| process.given.len() > MANY_IN_HAND);
-        if has_many && self.stepped_back != Some(cx.now()) {
-            self.stepped_back = Some(cx.now());
-            std::thread::yield_now();
-        }
-    }
+/// The place of a worker's output in what it wrote, and what is known of the reading of its input at that time.
+#[derive(Debug)]
+pub(in crate::doors::pool::shell) struct Reading {
+    /// The length of what was kept from reads before.
+    pub(in crate::doors::pool::shell) held: usize,
+    /// The length of the last read.
+    pub(in crate::doors::pool::shell) read: usize,
+    /// How much the worker had read of its input when that was last looked at behind the read.
+    pub(in crate::doors::pool::shell) had_read_by_now: Option<Option<u64>>,
+}
 
-    /// Reads what a worker has written, a bounded share of it. On epoll a read that does not fill the buffer has drained
-    /// a pipe, so the usual reply costs one read; only when the pipe's other end is closed is it read to its end.
-    fn read_output(&mut self, cx: &mut Context<'_>, id: WorkerId, buffer: &mut [u8], to_the_end: bool) -> Outcome {
-        for _ in 0..READS_PER_TURN {
-            let Some(process) = self.workers.get(id).filter(|process| process.child.stdout.is_some()) else {
-                return Outcome::Drained;
-            };
-            if self.has_sessions() && !process.is_starting() {
-                // What it says is its client's.
-                return Outcome::Drained;
-            }
-            let look = process.look();
-            match process.read_output(buffer) {
-                Ok(0) => return Outcome::Closed,
-                Ok(length) => {
-                    if let Some(process) = self.workers.get_mut(id) {
-                        process.look = look;
-                    }
-                    self.take_output(cx, id, buffer.get(..length).unwrap_or_default());
-                    self.settle(cx, None);
-                    if length < buffer.len() && !to_the_end {
-                        return Outcome::Drained;
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Outcome::Drained,
-                Err(_) => return Outcome::Closed,
-            }
-        }
-        Outcome::MoreLater
-    }
-
-    fn take_output(&mut self, cx: &mut Context<'_>, id: WorkerId, output: &[u8]) {
-        let Some(process) = self.workers.get_mut(id) else {
-            return;
+impl Workers {
+    /// Reads from a worker once.
+    pub(in crate::doors::pool::shell) fn read(&mut self, desk: &Desk<'_>, id: WorkerId, buffer: &mut [u8]) -> Output {
+        let Some(process) = self.get_mut(id).filter(|process| process.child.stdout.is_some()) else {
+            return Output::Drained;
         };
-        process.has_written = true;
-        match &mut process.stage {
-            Stage::Ending | Stage::Lost => {}
-            Stage::Serving => self.take_replies(cx, id, output),
-            Stage::Starting(ready_line) => {
-                let Some(taken) = ready_line.advance(output) else {
-                    return;
-                };
-                let said = output.get(taken..).unwrap_or_default();
-                if self.options.policy.mode == Mode::Session {
-                    // Its first words to the client that will come.
-                    process.reply = said.to_vec();
-                } else if !said.is_empty() {
-                    // Once it is ready it may be given a request, and this would be taken for the answer.
-                    return self.report_fault(id, Fault::Unasked);
-                }
-                process.stage = Stage::Serving;
-                self.report(Event::Ready(id));
+        if desk.has_sessions() && !process.is_starting() {
+            // Its output is its client's.
+            return Output::Drained;
+        }
+        let look = process.look();
+        match process.read_output(buffer) {
+            Ok(0) => Output::Closed,
+            Ok(length) => {
+                process.look = look;
+                process.has_written = true;
+                Output::Bytes(length)
             }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Output::Drained,
+            Err(_) => Output::Closed,
         }
     }
 
-    /// Output of a worker in service. The usual reply lies in `output` whole and alone, and goes from there to its client.
-    fn take_replies(&mut self, cx: &mut Context<'_>, id: WorkerId, output: &[u8]) {
-        let Some(process) = self.workers.get_mut(id) else {
-            return;
+    /// Looks for the ready line in the output of a worker that starts. Returns true if the worker serves, so that its output is
+    /// replies.
+    pub(in crate::doors::pool::shell) fn take_start_up(
+        &mut self,
+        desk: &mut Desk<'_>,
+        id: WorkerId,
+        output: &[u8],
+    ) -> bool {
+        let Some(process) = self.get_mut(id) else {
+            return false;
         };
-        let mut held = std::mem::take(&mut process.reply);
-        if held.is_empty() {
-            let taken = self.take_frames(cx, id, output, output.len());
-            held.extend_from_slice(output.get(taken..).unwrap_or_default());
-        } else {
-            held.extend_from_slice(output);
-            let taken = self.take_frames(cx, id, &held, output.len());
-            held.drain(..taken);
+        let ready_line = match &mut process.stage {
+            Stage::Ending | Stage::Lost => return false,
+            Stage::Serving => return true,
+            Stage::Starting(ready_line) => ready_line,
+        };
+        let Some(taken) = ready_line.advance(output) else {
+            return false;
+        };
+        let said = output.get(taken..).unwrap_or_default();
+        if desk.options.policy.mode == Mode::Session {
+            // Its first words to the client that will come.
+            process.reply = said.to_vec();
+        } else if !said.is_empty() {
+            // Once it is ready it may be given a request, and this would be taken for the answer.
+            self.report_fault(desk, id, Fault::Unasked);
+            return false;
         }
-        let Some(process) = self
-            .workers
-            .get_mut(id)
-            .filter(|process| process.stage == Stage::Serving)
-        else {
+        process.stage = Stage::Serving;
+        desk.report(Event::Ready(id));
+        false
+    }
+
+    /// Takes what is kept of a reply that is not whole. `None`: the worker has gone.
+    pub(in crate::doors::pool::shell) fn take_partial(&mut self, id: WorkerId) -> Option<Vec<u8>> {
+        self.get_mut(id).map(|process| std::mem::take(&mut process.reply))
+    }
+
+    /// Keeps what is not a whole reply yet, of which the last read brought `read` bytes.
+    pub(in crate::doors::pool::shell) fn keep_partial(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk<'_>,
+        id: WorkerId,
+        partial: Vec<u8>,
+        read: usize,
+    ) {
+        let Some(process) = self.get_mut(id).filter(|process| process.stage == Stage::Serving) else {
             return;
         };
         // A probe has its deadline, whatever of its answer has come.
         let is_probe = process.health_check.is_under_way();
-        process.reply = held;
+        process.reply = partial;
         if process.reply.is_empty() {
             return;
         }
-        if let Framing::Quiet(pause) = self.options.framings.worker_reply {
-            if !process.look.covers(output.len()) {
+        if let Framing::Quiet(pause) = desk.options.framings.worker_reply {
+            if !process.look.covers(read) {
                 process.look.had_read = process.bytes_read();
             }
             let over = cx.now() + pause;
@@ -166,334 +143,202 @@ impl Pool {
             );
         }
         match process.addressee(&process.reply) {
-            Addressee::Request { which, .. } if !is_probe => self.report(Event::ReplyBegun(id, which)),
+            Addressee::Request { to, .. } if !is_probe => desk.report(Event::ReplyBegun(id, to)),
             Addressee::Request { .. } | Addressee::NotKnownYet => {}
             Addressee::Nobody => {
-                process.stray = Some(Excerpt::of(&process.reply, self.options.disclosure).to_string());
-                self.report_fault(id, Fault::UnknownChannel);
+                process.stray = Some(Excerpt::of(&process.reply, desk.options.disclosure).to_string());
+                self.report_fault(desk, id, Fault::UnknownChannel);
             }
         }
     }
 
-    /// Nothing has come from a worker for as long as it takes a reply to be over.
-    pub(in crate::doors::pool::shell) fn reply_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
-        let Some(id) = self.workers.find(key) else { return };
-        if let Some(process) = self.workers.get_mut(id) {
-            cx.alarm_fired(&mut process.reply_alarm);
-        }
-        // Or has it, and this loop was late?
-        self.output_ready(cx, key, Readiness::default());
-        let is_quiet = |process: &&mut WorkerProcess| process.reply_alarm.at().is_none() && !process.reply.is_empty();
-        if self.workers.get_mut(id).filter(is_quiet).is_some() {
-            self.end_reply(cx, id);
+    /// Takes the reply at the beginning of `rest`, which lies `taken` bytes behind the beginning of what is at hand.
+    pub(in crate::doors::pool::shell) fn next_reply<'b>(
+        &mut self,
+        desk: &mut Desk<'_>,
+        id: WorkerId,
+        rest: &'b [u8],
+        taken: usize,
+        reading: &mut Reading,
+        now: Instant,
+    ) -> NextReply<'b> {
+        let process = self.get_mut(id).filter(|process| process.stage == Stage::Serving);
+        let Some(process) = process.filter(|_| !rest.is_empty()) else {
+            return NextReply::None;
+        };
+        match process.framer.advance(rest) {
+            Progress::NeedMore => NextReply::None,
+            Progress::TooLong => {
+                self.report_long_reply(desk, id, rest);
+                NextReply::Broken
+            }
+            Progress::Malformed(reason) => {
+                self.report_malformed_reply(desk, id, reason);
+                NextReply::Broken
+            }
+            Progress::Frame(frame) => {
+                let Frame { length, .. } = frame;
+                let (bytes, behind) = rest.split_at(length.min(rest.len()));
+                let reply = Reply {
+                    worker: id,
+                    bytes,
+                    payload: frame.payload_in(bytes),
+                    read: reading.read,
+                };
+                let had_read = if process.look.covers((taken + length).saturating_sub(reading.held)) {
+                    process.look.had_read
+                } else {
+                    // Once a read: what it has not read by now, it had not read when it wrote any of this.
+                    *reading.had_read_by_now.get_or_insert_with(|| process.bytes_read())
+                };
+                match self.judge_reply(desk, reply, behind, had_read, now) {
+                    Some(reply) => NextReply::Reply(length, reply),
+                    None => NextReply::Taken(length),
+                }
+            }
         }
     }
 
-    /// What a worker has written is its reply, because something else than the bytes says that it is over.
-    pub(in crate::doors::pool::shell) fn end_reply(&mut self, cx: &mut Context<'_>, id: WorkerId) {
-        let Some(process) = self.workers.get_mut(id).filter(|process| process.owes_a_reply()) else {
-            return;
-        };
-        let held = std::mem::take(&mut process.reply);
-        let had_read = match self.options.framings.worker_reply {
+    /// Takes what a worker has written for its reply, because something else than the bytes says that it is over.
+    pub(in crate::doors::pool::shell) fn end_reply<'b>(
+        &mut self,
+        desk: &mut Desk<'_>,
+        id: WorkerId,
+        partial: &'b [u8],
+        now: Instant,
+    ) -> Option<Reply<'b>> {
+        let process = self.get_mut(id)?;
+        let had_read = match desk.options.framings.worker_reply {
             // The pause came behind the last of it; what was read meanwhile was read too late.
             Framing::Quiet(_) => process.look.had_read,
             _ => process.bytes_read(),
         };
-        let Some(frame) = process.framer.end(&held) else { return };
+        let frame = process.framer.end(partial)?;
         let reply = Reply {
             worker: id,
-            bytes: &held,
-            payload: frame.payload_in(&held),
+            bytes: partial,
+            payload: frame.payload_in(partial),
             // It is looked at before it is given anything: that it writes nothing more is a guess.
             read: READ_BUFFER,
         };
-        self.take_reply(cx, reply, &[], had_read);
+        self.judge_reply(desk, reply, &[], had_read, now)
     }
 
-    /// The replies at the beginning of `bytes`, of which one read has brought the last `read`; how many bytes they are.
-    fn take_frames(&mut self, cx: &mut Context<'_>, id: WorkerId, bytes: &[u8], read: usize) -> usize {
-        let (mut taken, mut by_now) = (0, None);
-        let held_before = bytes.len().saturating_sub(read);
-        while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
-            let Some(process) = self
-                .workers
-                .get_mut(id)
-                .filter(|process| process.stage == Stage::Serving)
-            else {
-                break;
-            };
-            match process.framer.advance(rest) {
-                Progress::NeedMore => break,
-                Progress::TooLong => {
-                    self.report_long_reply(id, rest);
-                    self.settle(cx, None);
-                    break;
-                }
-                Progress::Malformed(reason) => {
-                    self.report_malformed_reply(id, reason);
-                    self.settle(cx, None);
-                    break;
-                }
-                Progress::Frame(frame) => {
-                    let Frame { length, .. } = frame;
-                    let (reply, behind) = rest.split_at(length.min(rest.len()));
-                    let reply = Reply {
-                        worker: id,
-                        bytes: reply,
-                        payload: frame.payload_in(reply),
-                        read,
-                    };
-                    let end = (taken + length).saturating_sub(held_before);
-                    let had_read = if process.look.covers(end) {
-                        process.look.had_read
-                    } else {
-                        // Once a read: what it has not read by now, it had not read when it wrote any of this.
-                        *by_now.get_or_insert_with(|| process.bytes_read())
-                    };
-                    self.take_reply(cx, reply, behind, had_read);
-                    self.settle(cx, None);
-                    taken += length;
-                }
-            }
-        }
-        taken
-    }
-
-    /// One reply has come, with what its framing adds.
-    fn take_reply(&mut self, cx: &mut Context<'_>, reply: Reply<'_>, behind: &[u8], had_read: Option<u64>) {
-        let (id, longest) = (reply.worker, self.options.max_reply);
-        let Some(process) = self.workers.get_mut(id) else {
-            return;
-        };
-        let Addressee::Request { which, prefix } = process.addressee(reply.bytes) else {
-            process.stray = Some(Excerpt::of(reply.bytes, self.options.disclosure).to_string());
-            return self.report_fault(id, Fault::UnknownChannel);
+    /// Judges a whole reply, behind which the output goes on with `behind`. Returns it without what its framing adds if it
+    /// answers a request, which is reported; anything else is reported as what it is.
+    fn judge_reply<'b>(
+        &mut self,
+        desk: &mut Desk<'_>,
+        reply: Reply<'b>,
+        behind: &[u8],
+        had_read: Option<u64>,
+        now: Instant,
+    ) -> Option<Reply<'b>> {
+        let (id, longest) = (reply.worker, desk.options.max_reply);
+        let process = self.get_mut(id)?;
+        let Addressee::Request { to, prefix } = process.addressee(reply.bytes) else {
+            process.stray = Some(Excerpt::of(reply.bytes, desk.options.disclosure).to_string());
+            self.report_fault(desk, id, Fault::UnknownChannel);
+            return None;
         };
         let bytes = reply.bytes.get(prefix..).unwrap_or_default();
         let payload = reply.payload.get(prefix..).unwrap_or_default();
         if process.lines == Lines::Numbered && bytes.len() > longest.saturating_add(1) {
-            return self.report_fault(id, Fault::ReplyTooLong(which));
+            self.report_fault(desk, id, Fault::ReplyTooLong(to));
+            return None;
         }
-        let take_answered = process.take_answered(which);
-        let unread = process.unread_input(take_answered, had_read);
+        let answered = process.take_answered(to);
+        let unread = process.unread_input(answered, had_read);
         // What stands behind the last reply that is owed answers nothing; of numbered lines each is judged by its number.
         let excess = process.given.is_empty() && !behind.is_empty();
         if process.health_check.is_under_way() {
-            return self.judge_answer(cx, id, payload, which, unread, excess);
+            process.recorder.answered(to, now);
+            let disclosure = desk.options.disclosure;
+            let result = process.health_check.judge(payload, unread, excess, disclosure);
+            desk.report(Event::Probed(id, result));
+            return None;
         }
         let excess = excess && process.lines == Lines::Plain;
         let after = match unread {
-            Unread::Everything => return self.report_fault(id, Fault::Unasked),
+            Unread::Everything => {
+                self.report_fault(desk, id, Fault::Unasked);
+                return None;
+            }
             // What it leaves unread is no sign of anything: it takes one request.
-            _ if self.options.framings.single_use() && !excess => AfterReply::Spent,
+            _ if desk.options.framings.single_use() && !excess => AfterReply::Spent,
             Unread::Nothing if !excess => AfterReply::InStep,
             Unread::Nothing | Unread::Some => AfterReply::OutOfStep,
         };
-        process.recorder.answered(which, cx.now());
-        let event = Event::Reply {
-            worker: id,
-            to: which,
-            after,
-        };
-        self.report(event);
-        self.settle(
-            cx,
-            Some(Reply {
-                bytes,
-                payload,
-                ..reply
-            }),
-        );
+        process.recorder.answered(to, now);
+        desk.report(Event::Reply { worker: id, to, after });
+        Some(Reply {
+            bytes,
+            payload,
+            ..reply
+        })
     }
 
-    fn report_long_reply(&mut self, id: WorkerId, line: &[u8]) {
-        let Some(process) = self.workers.get_mut(id) else {
-            return;
-        };
+    fn report_long_reply(&mut self, desk: &mut Desk<'_>, id: WorkerId, line: &[u8]) {
+        let Some(process) = self.get_mut(id) else { return };
         let fault = match process.addressee(line) {
-            Addressee::Request { which, .. } => Fault::ReplyTooLong(which),
+            Addressee::Request { to, .. } => Fault::ReplyTooLong(to),
             Addressee::Nobody | Addressee::NotKnownYet => {
-                process.stray = Some(Excerpt::of(line, self.options.disclosure).to_string());
+                process.stray = Some(Excerpt::of(line, desk.options.disclosure).to_string());
                 Fault::UnknownChannel
             }
         };
-        self.report_fault(id, fault);
+        self.report_fault(desk, id, fault);
     }
 
-    /// What a worker writes is not cut as it should be: where it ends, nobody can tell.
-    fn report_malformed_reply(&mut self, id: WorkerId, reason: &str) {
-        let Some(process) = self.workers.get_mut(id) else {
-            return;
-        };
+    /// Reports output that is not framed as it should be: no end of it can be told.
+    fn report_malformed_reply(&mut self, desk: &mut Desk<'_>, id: WorkerId, reason: &str) {
+        let Some(process) = self.get_mut(id) else { return };
         if !process.owes_a_reply() {
-            return self.report_fault(id, Fault::Unasked);
+            return self.report_fault(desk, id, Fault::Unasked);
         }
         process.complaint = Some(reason.to_owned());
-        self.report_fault(id, Fault::Malformed);
+        self.report_fault(desk, id, Fault::Malformed);
     }
 
-    /// What it complains about goes into the log, a line at a time. One read a turn: a buffer full of the shortest lines
-    /// takes longer than all else in a turn, and nobody waits for it but the one who complains.
-    pub(in crate::doors::pool::shell) fn stderr_ready(&mut self, cx: &mut Context<'_>, key: Key) {
-        let Some(id) = self.workers.find(key) else { return };
-        let mut buffer = cx.lend_buffer();
-        let outcome = self.read_stderr(cx, id, &mut buffer);
-        cx.return_buffer(buffer);
-        match outcome {
-            Outcome::MoreLater => cx.resume_later(PoolSource::WorkerErrors.worker(id)),
-            Outcome::Drained => {}
-            Outcome::Closed => {
-                if let Some(process) = self.workers.get_mut(id) {
-                    process.child.stderr = None;
-                }
-            }
+    pub(in crate::doors::pool::shell) fn is_serving(&self, id: WorkerId) -> bool {
+        self.get(id).is_some_and(|process| process.stage == Stage::Serving)
+    }
+
+    pub(in crate::doors::pool::shell) fn owes_a_reply(&self, id: WorkerId) -> bool {
+        self.get(id).is_some_and(WorkerProcess::owes_a_reply)
+    }
+
+    /// Notes that the alarm for the end of a reply has gone off.
+    pub(in crate::doors::pool::shell) fn fire_reply_alarm(&mut self, cx: &Context<'_>, id: WorkerId) {
+        if let Some(process) = self.get_mut(id) {
+            cx.alarm_fired(&mut process.reply_alarm);
         }
     }
 
-    /// It has complained faster than the log takes it, and it is said how many lines are missing; or lines were held back for
-    /// too long.
-    pub(in crate::doors::pool::shell) fn stderr_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
-        let Some(id) = self.workers.find(key) else { return };
-        let now = cx.now();
-        if let Some(process) = self.workers.get_mut(id) {
-            cx.alarm_fired(&mut process.stderr_alarm);
-        }
-        self.log_stderr(cx, id, |stderr, hear| stderr.on_deadline(now, hear));
-        self.with_words(cx, id, |_, _, words, tell| words.on_deadline(now, tell));
-        self.arm_stderr_alarm(cx, id);
+    /// Returns true if a reply has begun, and nothing has come behind it since its alarm went off.
+    pub(in crate::doors::pool::shell) fn is_quiet(&self, id: WorkerId) -> bool {
+        self.get(id)
+            .is_some_and(|process| process.reply_alarm.at().is_none() && !process.reply.is_empty())
     }
 
-    /// Lets the lines that come of something be heard: in the log, or by those who compare the words of workers.
-    fn log_stderr(
-        &mut self,
-        cx: &mut Context<'_>,
-        id: WorkerId,
-        come: impl FnOnce(&mut StderrLog, &mut dyn FnMut(&str)),
-    ) {
-        let Some(process) = self.workers.get(id) else { return };
-        let (pid, now) = (process.pid(), cx.now());
-        self.with_words(cx, id, |repeats, stderr, words, tell| {
-            come(stderr, &mut |line| repeats.hear(words, line, pid, now, tell));
-        });
-    }
-
-    /// Gives to `with` what young workers of this pool have said, the standard error of this one, what it has said, and what tells
-    /// a line of it in the log. Of lines that others have left behind which were lost, few are told.
-    pub(in crate::doors::pool::shell) fn with_words<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        id: WorkerId,
-        with: impl FnOnce(&mut Repeats, &mut StderrLog, &mut Words, &mut dyn FnMut(&str)) -> T,
-    ) -> Option<T> {
-        let Pool {
-            workers,
-            repeats,
-            echoes,
-            journal,
-            options,
-            ..
-        } = self;
-        let process = workers.get_mut(id)?;
-        let (name, who, pid, now) = (&options.front.name, process.label(), process.pid(), cx.now());
-        let WorkerProcess {
-            stderr, words, said, ..
-        } = process;
-        let mut is_any_left_out = false;
-        let mut tell = |line: &str| {
-            let is_echo = echoes.hear(said, gist(line, pid), now);
-            if !is_echo {
-                log::info!(service:% = name; "{name}: {who}: {line}");
-            } else if !journal.write(now, name, Level::Info, Topic::Echo, format_args!("{who}: {line}")) {
-                is_any_left_out = true;
-            }
-        };
-        let outcome = with(repeats, stderr, words, &mut tell);
-        if is_any_left_out {
-            self.journal.plan(cx, None);
-        }
-        Some(outcome)
-    }
-
-    fn arm_stderr_alarm(&mut self, cx: &mut Context<'_>, id: WorkerId) {
-        let Some(process) = self.workers.get_mut(id) else {
-            return;
-        };
-        let deadlines = [process.stderr.deadline(), process.words.deadline()];
-        let next = deadlines.into_iter().flatten().min();
-        cx.set_alarm(&mut process.stderr_alarm, PoolSource::WorkerErrors.worker(id), next);
-    }
-
-    fn read_stderr(&mut self, cx: &mut Context<'_>, id: WorkerId, buffer: &mut [u8]) -> Outcome {
-        let process = self.workers.get_mut(id);
-        let Some(stderr) = process.and_then(|process| process.child.stderr.as_mut()) else {
-            return Outcome::Drained;
-        };
-        match stderr.read(buffer) {
-            Ok(0) => Outcome::Closed,
-            Ok(length) => {
-                let (bytes, now) = (buffer.get(..length).unwrap_or_default(), cx.now());
-                self.log_stderr(cx, id, |stderr, hear| stderr.feed(bytes, now, hear));
-                self.arm_stderr_alarm(cx, id);
-                Outcome::MoreLater
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Outcome::Drained,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Outcome::MoreLater,
-            Err(_) => Outcome::Closed,
+    /// Handles the end of a worker's output.
+    pub(in crate::doors::pool::shell) fn close_output(&mut self, desk: &mut Desk<'_>, id: WorkerId) {
+        let Some(process) = self.get_mut(id) else { return };
+        process.child.stdout = None;
+        // Where that ends its reply, it counts if the process says so as well, by its exit status.
+        if desk.options.framings.worker_reply != Framing::Eof || !process.owes_a_reply() {
+            self.report_fault(desk, id, Fault::OutputClosed);
         }
     }
 
-    /// What one has answered that has closed its input since.
-    pub(in crate::doors::pool::shell) fn read_after_closed_input(&mut self, cx: &mut Context<'_>, key: Key) {
-        let Some(id) = self.workers.find(key) else { return };
-        self.yield_to_writer(cx, id);
-        let mut buffer = cx.lend_buffer();
-        let outcome = self.read_output(cx, id, &mut buffer, true);
-        cx.return_buffer(buffer);
-        if let Outcome::MoreLater = outcome {
-            return cx.resume_later(PoolSource::WorkerInput.worker(id));
+    /// Gives the processor to a worker that has many requests in hand, once a turn, before its answers are read. Such a worker
+    /// writes them one by one, and the first of them brings us here: to step back once, where others want this processor, makes
+    /// many reads into one. With few in hand it would only cost time.
+    pub(in crate::doors::pool::shell) fn yield_to_writer(&mut self, id: WorkerId, now: Instant) {
+        let has_many = self.get(id).is_some_and(|process| process.given.len() > MANY_IN_HAND);
+        if has_many && self.stepped_back != Some(now) {
+            self.stepped_back = Some(now);
+            std::thread::yield_now();
         }
-        if self
-            .workers
-            .get(id)
-            .is_some_and(|process| process.stage == Stage::Serving)
-        {
-            self.report_closed_input(id);
-        }
-    }
-
-    /// Reads what a process that has ended has left in its pipes.
-    pub(in crate::doors::pool::shell) fn read_to_end(&mut self, cx: &mut Context<'_>, id: WorkerId) {
-        // A pipe holds 64 KiB unless its owner has widened it; a grandchild that writes on is not waited for.
-        let mut buffer = cx.lend_buffer();
-        while let Outcome::MoreLater = self.read_output(cx, id, &mut buffer, true) {
-            // A reply that ends with its process may go on, up to the longest that is allowed.
-            if !self.workers.get(id).is_some_and(WorkerProcess::owes_a_reply) {
-                break;
-            }
-        }
-        cx.return_buffer(buffer);
-        self.read_stderr_now(cx, id);
-        let now = cx.now();
-        self.log_stderr(cx, id, |stderr, hear| stderr.close(now, hear));
-    }
-
-    /// Reads what a worker has written to its standard error by now. Must be called before its loss is logged. The buffer is
-    /// allocated only if the loop's own one is lent: when the loss was found in a worker's output.
-    pub(in crate::doors::pool::shell) fn read_stderr_now(&mut self, cx: &mut Context<'_>, id: WorkerId) {
-        if self
-            .workers
-            .get(id)
-            .is_none_or(|process| process.child.stderr.is_none())
-        {
-            return;
-        }
-        let mut buffer = cx.lend_buffer();
-        for _ in 0..READS_PER_TURN {
-            let Outcome::MoreLater = self.read_stderr(cx, id, &mut buffer) else {
-                break;
-            };
-        }
-        cx.return_buffer(buffer);
     }
 }

@@ -11,13 +11,14 @@ use super::health_check::HealthCheck;
 use super::loss::Loss;
 use crate::doors::pool::core::{ChannelId, ReplyTo, RequestId, Restart, WorkerId};
 use crate::doors::pool::echoes::Said;
+use crate::doors::pool::options::Options;
 use crate::doors::pool::recorder::Recorder;
 use crate::doors::pool::repeats::Words;
 use crate::doors::pool::shell::clients::outgoing::Outgoing;
 use crate::doors::pool::story::{End, Side};
-use crate::framing::Framer;
-use crate::framing::channel::{self, Channel, Prefix};
+use crate::framing::channel::{self, Channel, LONGEST_PREFIX, Prefix};
 use crate::framing::search::LineSearch;
+use crate::framing::{Framer, Framing};
 use crate::process::child::Child;
 use crate::process::exit_status::ExitStatus;
 use crate::process::kill_sequence::KillSequence;
@@ -94,7 +95,7 @@ pub(in crate::doors::pool::shell) enum Lines {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::doors::pool::shell) enum Addressee {
     /// This request's, and the text begins behind so many bytes.
-    Request { which: ReplyTo, prefix: usize },
+    Request { to: ReplyTo, prefix: usize },
     /// Nobody's that it has in flight.
     Nobody,
     /// It cannot be told yet.
@@ -197,6 +198,57 @@ pub(in crate::doors::pool::shell) enum Silence {
 }
 
 impl WorkerProcess {
+    /// A worker whose exec has just succeeded.
+    pub(super) fn new(options: &Options, id: WorkerId, number: usize, child: Child, now: Instant) -> WorkerProcess {
+        // So it is for as long as it lives, whatever the policy will be: it was started for it.
+        let (lines, longest_prefix) = match options.policy.concurrency {
+            Some(_) => (Lines::Numbered, LONGEST_PREFIX),
+            None => (Lines::Plain, 0),
+        };
+        let framings = options.framings;
+        WorkerProcess {
+            id,
+            number,
+            child,
+            stage: match &options.ready_line {
+                Some(line) => Stage::Starting(LineSearch::new(line)),
+                None => Stage::Serving,
+            },
+            framer: framings.worker_reply.framer(options.max_reply + longest_prefix),
+            look: Look::default(),
+            reply: Vec::new(),
+            reply_alarm: Alarm::default(),
+            input: match framings.worker_request {
+                Framing::Eof => Input::EndsWithRequest,
+                _ => Input::Stays,
+            },
+            lines,
+            given: VecDeque::new(),
+            given_bytes: 0,
+            unsent: Outgoing::default(),
+            stdin_watched: StdinWatch::NotYet,
+            ending: KillSequence::new(options.kill_timeout),
+            ending_alarm: Alarm::default(),
+            stderr: StderrLog::new(now),
+            stderr_alarm: Alarm::default(),
+            words: Words::default(),
+            said: Said::default(),
+            started: now,
+            has_written: false,
+            recorder: Recorder::new(recorded(options)),
+            health_check: HealthCheck::new(options.probe.clone()),
+            stray: None,
+            complaint: None,
+            closed: None,
+            loss: None,
+            exit_waits: false,
+            end: None,
+            session: None,
+            had_session: false,
+            was_signalled: false,
+        }
+    }
+
     pub(in crate::doors::pool::shell) fn pid(&self) -> i32 {
         self.child.pid().as_raw()
     }
@@ -329,15 +381,15 @@ impl WorkerProcess {
     pub(in crate::doors::pool::shell) fn addressee(&self, line: &[u8]) -> Addressee {
         if self.lines == Lines::Plain {
             return Addressee::Request {
-                which: ReplyTo::Oldest,
+                to: ReplyTo::Oldest,
                 prefix: 0,
             };
         }
         match channel::channel(line) {
             Channel::Number { number, prefix } => {
-                let which = ReplyTo::Channel(ChannelId(number));
-                match self.position(which) {
-                    Some(_) => Addressee::Request { which, prefix },
+                let to = ReplyTo::Channel(ChannelId(number));
+                match self.position(to) {
+                    Some(_) => Addressee::Request { to, prefix },
                     None => Addressee::Nobody,
                 }
             }
@@ -347,12 +399,12 @@ impl WorkerProcess {
     }
 
     /// Takes out what has been answered.
-    pub(in crate::doors::pool::shell) fn take_answered(&mut self, which: ReplyTo) -> Option<Given> {
-        self.given.remove(self.position(which)?)
+    pub(in crate::doors::pool::shell) fn take_answered(&mut self, to: ReplyTo) -> Option<Given> {
+        self.given.remove(self.position(to)?)
     }
 
-    fn position(&self, which: ReplyTo) -> Option<usize> {
-        match which {
+    fn position(&self, to: ReplyTo) -> Option<usize> {
+        match to {
             ReplyTo::Oldest => Some(0),
             ReplyTo::Channel(channel) => self.given.iter().position(|given| given.channel == Some(channel)),
         }
@@ -427,6 +479,18 @@ impl WorkerProcess {
         let sent = self.given_bytes.saturating_sub(unsent);
         // Nothing is unsent of an empty one.
         self.given.iter().filter(move |given| unsent > 0 && given.start >= sent)
+    }
+}
+
+/// How many requests a worker's recorder keeps: what the operator wants, and, where he wants any, no fewer than may be in
+/// flight, or the one to blame would be overwritten by those written behind it.
+fn recorded(options: &Options) -> usize {
+    match options.record {
+        0 => 0,
+        wanted => {
+            let policy = &options.policy;
+            wanted.max(policy.concurrency.unwrap_or(policy.pipeline))
+        }
     }
 }
 

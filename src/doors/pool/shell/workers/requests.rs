@@ -1,0 +1,165 @@
+//! Requests of workers: they are written to standard input, and what goes wrong with a worker is reported.
+
+use std::io;
+
+use mio::Interest;
+
+use super::Workers;
+use super::process::{Input, Sent, Silence, Stage, StdinWatch, Unread};
+use crate::doors::pool::core::{ChannelId, Event, Fault, Inspection, RequestId, WorkerId};
+use crate::doors::pool::shell::PoolSource;
+use crate::doors::pool::shell::desk::Desk;
+use crate::doors::pool::story::Side;
+use crate::reactor::Context;
+
+impl Workers {
+    /// Gives a worker a request with these bytes. `speaking` is the worker whose reply was read this very moment, with nothing
+    /// behind it; any other is looked at first, for what it has written unasked would be taken for the answer. Not so where an
+    /// answer is known by its number.
+    pub(in crate::doors::pool::shell) fn give(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk<'_>,
+        id: WorkerId,
+        given: (RequestId, Option<ChannelId>, &[u8]),
+        speaking: Option<WorkerId>,
+    ) {
+        let (request, channel, bytes) = given;
+        let Some(process) = self.processes.get_mut(id) else {
+            return;
+        };
+        // One that has something to do may write at any moment, and by right.
+        if speaking != Some(id) && process.given.is_empty() && channel.is_none() {
+            match process.check_silence() {
+                Silence::Kept => {}
+                Silence::Broken => return self.report_fault(desk, id, Fault::Unasked),
+                Silence::Closed => {
+                    process.closed = Some(Side::Output);
+                    return self.report_fault(desk, id, Fault::InputClosed(request));
+                }
+            }
+            // It had read all of its input when it became free, and has been written nothing since; see `core/available.rs`.
+            debug_assert!(process.bytes_read().is_none_or(|read| read == process.given_bytes));
+        }
+        process.queue_request(Some(request), channel, bytes);
+        process
+            .recorder
+            .begin(bytes, channel, cx.now(), desk.options.disclosure);
+        // One that works on all it has is given it at once: then it is known what has reached it.
+        if desk.options.policy.pipeline == 1 || channel.is_some() {
+            return self.send(cx, desk, id);
+        }
+        // Others may follow in this turn.
+        if process.unsent.list() {
+            self.unsent.push(id);
+        }
+    }
+
+    /// Takes a worker out of the list of those whose requests are written at the end of the turn.
+    pub(in crate::doors::pool::shell) fn next_unsent(&mut self) -> Option<WorkerId> {
+        let id = self.unsent.pop()?;
+        if let Some(process) = self.get_mut(id) {
+            process.unsent.unlist();
+        }
+        Some(id)
+    }
+
+    /// Writes what a worker was given and the pipe has not taken yet, if it serves.
+    pub(in crate::doors::pool::shell) fn send_if_serving(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk<'_>,
+        id: WorkerId,
+    ) {
+        if self.get(id).is_some_and(|process| process.stage == Stage::Serving) {
+            self.send(cx, desk, id);
+        }
+    }
+
+    pub(in crate::doors::pool::shell) fn send(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId) {
+        let Some(process) = self.get_mut(id) else {
+            return;
+        };
+        match process.send() {
+            Sent::Whole => {}
+            Sent::Partly => self.watch_input(cx, desk, id),
+            // It has read as much as it wants, or died: its reply or its end tells.
+            Sent::Lost if desk.options.framings.single_use() => process.end_input(),
+            // What it has answered may lie in its output.
+            Sent::Nothing(_) | Sent::Lost if process.given.len() > 1 => {
+                process.input = Input::Shut;
+                cx.resume_later(PoolSource::WorkerInput.worker(id));
+            }
+            Sent::Nothing(_) | Sent::Lost => self.report_closed_input(desk, id),
+        }
+    }
+
+    /// A worker that has closed its input, and whose last answers have been read.
+    pub(in crate::doors::pool::shell) fn report_closed_input(&mut self, desk: &mut Desk<'_>, id: WorkerId) {
+        let Some(process) = self.get_mut(id) else {
+            return;
+        };
+        process.closed.get_or_insert(Side::Input);
+        match process.unsent_outcome() {
+            Sent::Nothing(request) => {
+                let untouched = process.untouched().count();
+                process.recorder.forget_newest(untouched);
+                self.report_fault(desk, id, Fault::InputClosed(request));
+            }
+            Sent::Lost | Sent::Whole | Sent::Partly => self.report_fault(desk, id, Fault::OutputClosed),
+        }
+    }
+
+    fn watch_input(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId) {
+        let Some(process) = self.get_mut(id) else {
+            return;
+        };
+        let Some(stdin) = process
+            .child
+            .stdin
+            .as_mut()
+            .filter(|_| process.stdin_watched == StdinWatch::NotYet)
+        else {
+            return;
+        };
+        match cx.register(PoolSource::WorkerInput.worker(id), stdin, Interest::WRITABLE) {
+            Ok(()) => process.stdin_watched = StdinWatch::Registered,
+            Err(error) => self.report_unwatched(desk, id, &error),
+        }
+    }
+
+    /// Its process goes on, but nothing would be heard of it.
+    pub(super) fn report_unwatched(&mut self, desk: &mut Desk<'_>, id: WorkerId, error: &io::Error) {
+        if let Some(process) = self.get_mut(id) {
+            process.complaint = Some(format!("it cannot be watched: {error}"));
+        }
+        desk.report(Event::Broken(id, Fault::OutputClosed));
+    }
+
+    pub(in crate::doors::pool::shell) fn report_fault(&mut self, desk: &mut Desk<'_>, id: WorkerId, fault: Fault) {
+        if let (Some(process), Fault::OutputClosed | Fault::InputClosed(_)) = (self.get_mut(id), fault)
+            && process.stage != Stage::Ending
+        {
+            process.stage = Stage::Lost;
+            process.closed.get_or_insert(Side::Output);
+        }
+        if let Some(process) = self.get_mut(id) {
+            process.health_check.cut_short(fault);
+        }
+        desk.report(Event::Broken(id, fault));
+    }
+
+    /// After a long request: has the worker read all of it, and answered once?
+    pub(in crate::doors::pool::shell) fn inspect(&mut self, desk: &mut Desk<'_>, id: WorkerId) {
+        let clean = self.get_mut(id).is_some_and(|process| {
+            process.unread_input(None, process.bytes_read()) == Unread::Nothing
+                && process.check_silence() == Silence::Kept
+        });
+        let verdict = if clean {
+            Inspection::InStep
+        } else {
+            Inspection::OutOfStep
+        };
+        desk.report(Event::Inspected(id, verdict));
+    }
+}

@@ -1,0 +1,50 @@
+//! Workers that have a session: the session has their standard input and output, and a worker keeps its key.
+
+use mio::unix::pipe::{Receiver, Sender};
+
+use super::Workers;
+use crate::doors::pool::core::WorkerId;
+use crate::process::child::Child;
+use crate::reactor::Key;
+
+/// The part of a worker that goes to its session.
+#[derive(Debug)]
+pub(in crate::doors::pool::shell) struct Streams {
+    pub(in crate::doors::pool::shell) stdin: Sender,
+    pub(in crate::doors::pool::shell) stdout: Receiver,
+    /// The text that the worker has written behind its ready line.
+    pub(in crate::doors::pool::shell) said: Vec<u8>,
+    pub(in crate::doors::pool::shell) is_on_terminal: bool,
+}
+
+impl Workers {
+    /// Gives the streams of a worker to the session at `key`. `None`: it has closed one of them.
+    pub(in crate::doors::pool::shell) fn attach_session(&mut self, id: WorkerId, key: Key) -> Option<Streams> {
+        let process = self.get_mut(id)?;
+        let (stdin, stdout) = (process.child.stdin.take()?, process.child.stdout.take()?);
+        (process.session, process.had_session) = (Some(key), true);
+        Some(Streams {
+            stdin,
+            stdout,
+            said: std::mem::take(&mut process.reply),
+            is_on_terminal: process.child.is_on_terminal(),
+        })
+    }
+
+    /// Takes a worker away from its session.
+    pub(in crate::doors::pool::shell) fn detach_session(&mut self, id: WorkerId) {
+        if let Some(process) = self.get_mut(id) {
+            process.session = None;
+        }
+    }
+
+    /// The session that a worker has.
+    pub(in crate::doors::pool::shell) fn session_of(&self, id: WorkerId) -> Option<Key> {
+        self.get(id)?.session
+    }
+
+    /// The process of a worker.
+    pub(in crate::doors::pool::shell) fn child(&self, id: WorkerId) -> Option<&Child> {
+        self.get(id).map(|process| &process.child)
+    }
+}

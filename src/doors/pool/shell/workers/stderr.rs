@@ -1,0 +1,177 @@
+//! Standard error of workers: their complaints, which go into the log a line at a time.
+
+use std::io;
+use std::io::Read;
+
+use log::Level;
+
+use super::Workers;
+use super::process::WorkerProcess;
+use crate::doors::pool::core::WorkerId;
+use crate::doors::pool::gist::gist;
+use crate::doors::pool::repeats::{Repeats, Words};
+use crate::doors::pool::report::Topic;
+use crate::doors::pool::shell::PoolSource;
+use crate::doors::pool::shell::desk::Desk;
+use crate::process::stderr_log::StderrLog;
+use crate::reactor::{Context, Key};
+
+/// Reads from one worker before its loss is logged.
+const READS: usize = 4;
+
+/// The state of a worker's standard error after it was read.
+enum Outcome {
+    Drained,
+    MoreLater,
+    Closed,
+}
+
+impl Workers {
+    /// Reads what a worker complains about, for the log. One read a turn: a buffer full of the shortest lines takes longer
+    /// than all else in a turn, and no client waits for it.
+    pub(in crate::doors::pool::shell) fn stderr_ready(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
+        let Some(id) = self.find(key) else { return };
+        let mut buffer = cx.lend_buffer();
+        let outcome = self.read_stderr(cx, desk, id, &mut buffer);
+        cx.return_buffer(buffer);
+        match outcome {
+            Outcome::MoreLater => cx.resume_later(PoolSource::WorkerErrors.worker(id)),
+            Outcome::Drained => {}
+            Outcome::Closed => {
+                if let Some(process) = self.get_mut(id) {
+                    process.child.stderr = None;
+                }
+            }
+        }
+    }
+
+    /// Logs what is due of a worker's complaints: how many lines are missing because it wrote faster than the log takes them, or
+    /// lines that were held back.
+    pub(in crate::doors::pool::shell) fn stderr_timeout(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk<'_>,
+        key: Key,
+    ) {
+        let Some(id) = self.find(key) else { return };
+        let now = cx.now();
+        if let Some(process) = self.get_mut(id) {
+            cx.alarm_fired(&mut process.stderr_alarm);
+        }
+        self.log_stderr(cx, desk, id, |stderr, hear| stderr.on_deadline(now, hear));
+        self.with_words(cx, desk, id, |_, _, words, tell| words.on_deadline(now, tell));
+        self.arm_stderr_alarm(cx, id);
+    }
+
+    /// Logs the lines that `come` yields, unless the words of young workers are still being compared.
+    fn log_stderr(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk<'_>,
+        id: WorkerId,
+        come: impl FnOnce(&mut StderrLog, &mut dyn FnMut(&str)),
+    ) {
+        let Some(process) = self.get(id) else { return };
+        let (pid, now) = (process.pid(), cx.now());
+        self.with_words(cx, desk, id, |repeats, stderr, words, tell| {
+            come(stderr, &mut |line| repeats.hear(words, line, pid, now, tell));
+        });
+    }
+
+    /// Calls `with` with the words of young workers of this pool, the standard error and the words of this one, and a function
+    /// that logs a line of it. Of lines that echo those of workers that were lost, few are logged.
+    pub(in crate::doors::pool::shell) fn with_words<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk<'_>,
+        id: WorkerId,
+        with: impl FnOnce(&mut Repeats, &mut StderrLog, &mut Words, &mut dyn FnMut(&str)) -> T,
+    ) -> Option<T> {
+        let Workers {
+            processes,
+            repeats,
+            echoes,
+            ..
+        } = self;
+        let (journal, options) = (&mut *desk.journal, desk.options);
+        let process = processes.get_mut(id)?;
+        let (name, who, pid, now) = (&options.front.name, process.label(), process.pid(), cx.now());
+        let WorkerProcess {
+            stderr, words, said, ..
+        } = process;
+        let mut is_any_left_out = false;
+        let mut tell = |line: &str| {
+            let is_echo = echoes.hear(said, gist(line, pid), now);
+            if !is_echo {
+                log::info!(service:% = name; "{name}: {who}: {line}");
+            } else if !journal.write(now, name, Level::Info, Topic::Echo, format_args!("{who}: {line}")) {
+                is_any_left_out = true;
+            }
+        };
+        let outcome = with(repeats, stderr, words, &mut tell);
+        if is_any_left_out {
+            journal.plan(cx, None);
+        }
+        Some(outcome)
+    }
+
+    fn arm_stderr_alarm(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+        let Some(process) = self.get_mut(id) else {
+            return;
+        };
+        let deadlines = [process.stderr.deadline(), process.words.deadline()];
+        let next = deadlines.into_iter().flatten().min();
+        cx.set_alarm(&mut process.stderr_alarm, PoolSource::WorkerErrors.worker(id), next);
+    }
+
+    fn read_stderr(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId, buffer: &mut [u8]) -> Outcome {
+        let process = self.get_mut(id);
+        let Some(stderr) = process.and_then(|process| process.child.stderr.as_mut()) else {
+            return Outcome::Drained;
+        };
+        match stderr.read(buffer) {
+            Ok(0) => Outcome::Closed,
+            Ok(length) => {
+                let (bytes, now) = (buffer.get(..length).unwrap_or_default(), cx.now());
+                self.log_stderr(cx, desk, id, |stderr, hear| stderr.feed(bytes, now, hear));
+                self.arm_stderr_alarm(cx, id);
+                Outcome::MoreLater
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Outcome::Drained,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Outcome::MoreLater,
+            Err(_) => Outcome::Closed,
+        }
+    }
+
+    /// Reads the last complaints of a worker whose process has ended.
+    pub(in crate::doors::pool::shell) fn close_stderr(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk<'_>,
+        id: WorkerId,
+    ) {
+        self.read_stderr_now(cx, desk, id);
+        let now = cx.now();
+        self.log_stderr(cx, desk, id, |stderr, hear| stderr.close(now, hear));
+    }
+
+    /// Reads what a worker has written to its standard error by now. Must be called before its loss is logged. The buffer is
+    /// allocated only if the loop's own one is lent: when the loss was found in a worker's output.
+    pub(in crate::doors::pool::shell) fn read_stderr_now(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk<'_>,
+        id: WorkerId,
+    ) {
+        if self.get(id).is_none_or(|process| process.child.stderr.is_none()) {
+            return;
+        }
+        let mut buffer = cx.lend_buffer();
+        for _ in 0..READS {
+            let Outcome::MoreLater = self.read_stderr(cx, desk, id, &mut buffer) else {
+                break;
+            };
+        }
+        cx.return_buffer(buffer);
+    }
+}
