@@ -17,7 +17,6 @@ use super::{Pool, PoolSource};
 use crate::amount;
 use crate::doors::front::options::FrontOptions;
 use crate::doors::journal::Journal;
-use crate::doors::standstill::Hoard;
 use crate::doors::{Listeners, cannot_watch};
 use crate::error::{Blame, Error};
 use crate::net::addr::ListenAddr;
@@ -54,7 +53,6 @@ impl Pool {
             clients: Clients::new(options.cache.as_ref().map(|cache| cache.limits)),
             connections: ConnectionCount::new(options.front.connection_limits.clone()),
             sessions: Sessions::default(),
-            hoard: Hoard::default(),
             workers: Workers::new(program),
             life: Life::Serving,
             life_alarm: Alarm::default(),

@@ -17,6 +17,7 @@ mod clients;
 mod describe;
 mod desk;
 mod health;
+mod joining;
 mod lifecycle;
 mod listeners;
 mod reading;
@@ -43,7 +44,6 @@ use crate::reactor::{Alarm, Context, READ_BUFFER, Readiness, Service, Source, So
 use crate::stats::Snapshot;
 
 use crate::doors::journal::Journal;
-use crate::doors::standstill::Hoard;
 use clients::Clients;
 use desk::{Desk, Outbox};
 use lifecycle::Life;
@@ -63,8 +63,6 @@ pub struct Pool {
     listening: Listening,
     clients: Clients,
     sessions: Sessions,
-    /// What is held of sessions whose clients and workers wait for each other.
-    hoard: Hoard,
     workers: Workers,
     life: Life,
     life_alarm: Alarm,
@@ -80,6 +78,7 @@ pub struct Pool {
 /// The rooms of a pool, and what each of them is lent.
 struct Rooms<'p> {
     clients: &'p mut Clients,
+    sessions: &'p mut Sessions,
     workers: &'p mut Workers,
     desk: Desk<'p>,
 }
@@ -212,6 +211,7 @@ impl Pool {
     fn rooms(&mut self) -> Rooms<'_> {
         Rooms {
             clients: &mut self.clients,
+            sessions: &mut self.sessions,
             workers: &mut self.workers,
             desk: Desk {
                 options: &self.options,

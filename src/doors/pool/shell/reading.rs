@@ -49,7 +49,8 @@ impl Pool {
         }
         let stream = conn.into_stream();
         if self.has_sessions() {
-            return self.welcome_session(cx, stream, origin);
+            let mut rooms = self.rooms();
+            return rooms.sessions.add(cx, &mut rooms.desk, stream, origin);
         }
         let mut rooms = self.rooms();
         if let Some(key) = rooms.clients.add(&mut rooms.desk, stream, origin, cx.now()) {

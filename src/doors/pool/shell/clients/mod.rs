@@ -17,8 +17,7 @@ use crate::doors::pool::cache::{Cache, CacheLimits};
 use crate::doors::pool::core::{ClientId, RequestId};
 use crate::doors::pool::shell::PoolSource;
 use crate::doors::pool::shell::desk::Desk;
-use crate::net::origin::Origin;
-use crate::net::stream::Stream;
+use crate::doors::pool::shell::sessions::session::{self, Session};
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Alarm, Context, Key, SourceKind};
 use client::{After, Client, Phase, Watch};
@@ -185,23 +184,30 @@ impl Clients {
         copy
     }
 
-    /// Takes in a connection that is counted already and has nothing more to ask: it gets its farewell, and is closed.
-    /// `is_registered`: the poll knows it, for another kind of source.
+    /// Takes in the connection of a session, which is counted already and has nothing more to ask: it gets its farewell, and is
+    /// closed.
     pub(in crate::doors::pool::shell) fn adopt_finished(
         &mut self,
         cx: &mut Context<'_>,
         desk: &mut Desk<'_>,
-        stream: Stream,
-        origin: Origin,
-        is_registered: bool,
+        session: Session,
         farewell: Farewell,
     ) {
+        let Session {
+            stream,
+            origin,
+            stage,
+            watch,
+            ..
+        } = session;
+        // Our ends of the worker's streams are closed here, before anything else happens to it.
+        drop(stage);
         let Some(key) = self.add(desk, stream, origin, cx.now()) else {
             return;
         };
         let Some(client) = self.get_mut(key) else { return };
         client.phase = Phase::Finishing(After::LookForInput);
-        if is_registered {
+        if watch == session::Watch::Registered {
             let (token, interest) = (
                 cx.token_for(PoolSource::Client.at(key)),
                 Interest::READABLE | Interest::WRITABLE,

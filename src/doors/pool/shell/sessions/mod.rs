@@ -1,22 +1,29 @@
-//! What the pool does in session mode: each connection gets a worker of its own, and bytes go both ways until either ends.
+//! Connections in session mode: each gets a worker of its own, and bytes go both ways until either ends.
 //!
-//! To the dispatcher a session is a request of no bytes, which is answered when its worker has done its work. The
-//! connection stands in this table from accept to the end of the session. Whatever is left then (a refusal to be
-//! written, input to be read away) is the business of an ordinary client, which it becomes.
+//! To the dispatcher a session is a request of no bytes, which is answered when its worker has done its work. The connection
+//! stands in this table from accept to the end of the session. What is left then (a refusal to be written, input to be read
+//! away) is done by the clients' room, to which the pool hands the connection (`shell::joining`).
+//!
+//! A session knows its worker by name and has its streams; everything else about a worker is the workers' room's.
 
 pub(in crate::doors::pool::shell) mod session;
-pub(in crate::doors::pool::shell) mod standstill;
+mod standstill;
+
+use std::time::Instant;
 
 use log::Level;
 use mio::Interest;
 
-use crate::doors::pool::core::{AfterReply, ClientId, Event, Fault, ReplyTo, RequestId, WorkerId};
-use crate::doors::pool::options::Mode;
+use crate::doors::pool::core::{ClientId, Event, RequestId, WorkerId};
+use crate::doors::pool::options::Options;
 use crate::doors::pool::report::{SessionTotals, Topic};
-use crate::doors::pool::shell::clients::Farewell;
-use crate::doors::pool::shell::{Pool, PoolSource};
+use crate::doors::pool::shell::PoolSource;
+use crate::doors::pool::shell::desk::Desk;
+use crate::doors::pool::shell::workers::sessions::Streams;
+use crate::doors::standstill::Hoard;
 use crate::net::origin::Origin;
 use crate::net::stream::{PeerState, Stream};
+use crate::process::child::Child;
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Alarm, Context, Key, Readiness, SourceKind};
 use crate::relay::direction::Transfer;
@@ -29,15 +36,33 @@ pub(in crate::doors::pool::shell) struct Sessions {
     /// Sessions that have begun.
     begun: u64,
     carried: Volume,
+    /// The bytes that are held of sessions whose clients and workers wait for each other.
+    hoard: Hoard,
+}
+
+/// What follows for a session from what was done with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(in crate::doors::pool::shell) enum Outcome {
+    GoesOn,
+    /// Nothing is to go either way any more.
+    Over,
+    /// The client has gone.
+    Vanished,
+}
+
+/// The client of a session for which a worker is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::doors::pool::shell) enum Caller {
+    Present,
+    /// It has gone, and is still in the table.
+    Gone,
+    Unknown,
 }
 
 impl Sessions {
     pub(in crate::doors::pool::shell) fn get(&self, id: ClientId) -> Option<&Session> {
         self.table.get(Key::from_bits(id.0))
-    }
-
-    pub(in crate::doors::pool::shell) fn origin(&self, key: Key) -> Option<&Origin> {
-        self.table.get(key).map(|session| &session.origin)
     }
 
     pub(in crate::doors::pool::shell) fn len(&self) -> usize {
@@ -65,26 +90,34 @@ impl Sessions {
         }
     }
 
-    pub(in crate::doors::pool::shell) fn running(&mut self, key: Key) -> Option<(&Stream, &mut Running)> {
+    fn running(&mut self, key: Key) -> Option<(&Stream, &mut Running)> {
         let Session { stream, stage, .. } = self.table.get_mut(key)?;
         match stage {
             Stage::Running(running) => Some((stream, running)),
             Stage::Waiting(_) => None,
         }
     }
-}
 
-impl Pool {
-    pub(in crate::doors::pool::shell) fn has_sessions(&self) -> bool {
-        self.options.policy.mode == Mode::Session
+    /// The worker that a session has.
+    pub(in crate::doors::pool::shell) fn worker_of(&self, key: Key) -> Option<WorkerId> {
+        match &self.table.get(key)?.stage {
+            Stage::Running(running) => running.worker,
+            Stage::Waiting(_) => None,
+        }
+    }
+
+    /// Returns true if anything has gone either way.
+    pub(in crate::doors::pool::shell) fn has_begun(&mut self, key: Key) -> bool {
+        self.running(key).is_some_and(|(_, running)| running.has_begun())
     }
 
     // ---- coming ------------------------------------------------------------------------------------------------
 
-    /// A connection that was admitted asks for a worker, whatever it has to say.
-    pub(in crate::doors::pool::shell) fn welcome_session(
+    /// Takes in a connection that was counted; it asks for a worker, whatever it has to say.
+    pub(in crate::doors::pool::shell) fn add(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &Context<'_>,
+        desk: &mut Desk<'_>,
         stream: Stream,
         origin: Origin,
     ) {
@@ -100,94 +133,88 @@ impl Pool {
             watch: Watch::NotYet,
             alarm: Alarm::default(),
         };
-        match self.sessions.table.insert(session) {
+        match self.table.insert(session) {
             Ok(key) => {
                 let client = ClientId(key.to_bits());
-                self.report(Event::Request { client, size: 0 });
+                desk.report(Event::Request { client, size: 0 });
             }
-            Err(session) => self.rooms().desk.release_connection(&session.origin),
+            Err(session) => desk.release_connection(&session.origin),
         }
     }
 
-    /// The session waits, for the first time, or again because its worker has ended before it was of any use.
-    pub(in crate::doors::pool::shell) fn await_worker(
-        &mut self,
-        cx: &mut Context<'_>,
-        client: ClientId,
-        request: RequestId,
-    ) {
-        let key = Key::from_bits(client.0);
-        self.detach(key);
-        if let Some(session) = self.sessions.table.get_mut(key) {
+    /// Lets a session wait for a worker, for its first or for another. Returns the worker that it has had.
+    pub(in crate::doors::pool::shell) fn wait(&mut self, key: Key, request: RequestId) -> Option<WorkerId> {
+        let worker = self.leave_worker(key);
+        if let Some(session) = self.table.get_mut(key) {
             session.stage = Stage::Waiting(Some(request));
-            self.watch_session(cx, key);
         }
+        worker
     }
 
-    /// Takes a session's worker away from it, if it has one.
-    fn detach(&mut self, key: Key) {
-        let Some((_, running)) = self.sessions.running(key) else {
-            return;
+    /// Ends what a session has with its worker, which is returned.
+    pub(in crate::doors::pool::shell) fn leave_worker(&mut self, key: Key) -> Option<WorkerId> {
+        let Session { stage, .. } = self.table.get_mut(key)?;
+        let Stage::Running(running) = stage else {
+            return None;
         };
         running.standstill.watch.leave(&mut self.hoard);
         let (worker, request) = (running.worker, running.request);
-        if let Some(worker) = worker {
-            self.workers.detach_session(worker);
-        }
-        if let Some(session) = self.sessions.table.get_mut(key) {
-            session.stage = Stage::Waiting(Some(request));
-        }
+        *stage = Stage::Waiting(Some(request));
+        worker
     }
 
-    fn report_fault(&mut self, id: WorkerId, fault: Fault) {
-        let mut rooms = self.rooms();
-        rooms.workers.report_fault(&mut rooms.desk, id, fault);
-    }
-
-    fn watch_session(&mut self, cx: &mut Context<'_>, key: Key) {
-        let Some(session) = self.sessions.table.get_mut(key) else {
-            return;
+    /// Makes a connection known to the poll. [`Outcome::Vanished`]: that failed, and nothing would be heard of it.
+    pub(in crate::doors::pool::shell) fn watch(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk<'_>,
+        key: Key,
+    ) -> Outcome {
+        let Some(session) = self.table.get_mut(key) else {
+            return Outcome::GoesOn;
         };
         if session.watch == Watch::Registered {
-            return;
+            return Outcome::GoesOn;
         }
         let interest = Interest::READABLE | Interest::WRITABLE;
         match cx.register(PoolSource::Session.at(key), &mut session.stream, interest) {
-            Ok(()) => session.watch = Watch::Registered,
+            Ok(()) => {
+                session.watch = Watch::Registered;
+                Outcome::GoesOn
+            }
             Err(error) => {
                 let origin = session.origin.clone();
                 let line = format_args!("closed {origin}: cannot watch its connection: {error}");
-                self.note(cx, Level::Error, Topic::System, line);
-                self.abort_session(cx, key);
+                desk.note(cx, Level::Error, Topic::System, line);
+                Outcome::Vanished
             }
         }
     }
 
-    /// The dispatcher has found a worker.
-    pub(in crate::doors::pool::shell) fn begin_session(
-        &mut self,
-        cx: &mut Context<'_>,
-        id: WorkerId,
-        request: RequestId,
-        client: ClientId,
-    ) {
-        let key = Key::from_bits(client.0);
-        self.detach(key);
-        let Some(session) = self.sessions.table.get_mut(key) else {
-            return self.report(Event::Withdrawn(request));
+    /// Looks whether the client of a session is still there. One that waited, or had a worker before, may have gone since, and
+    /// there may be no further event to tell it.
+    pub(in crate::doors::pool::shell) fn look_for_caller(&self, key: Key) -> Caller {
+        let Some(session) = self.table.get(key) else {
+            return Caller::Unknown;
         };
-        session.stage = Stage::Waiting(Some(request));
-        // One that waited, or had a worker before, may have gone since; there may be no further event to tell it.
         let has_left = match session.watch {
             Watch::NotYet => has_failed(&session.stream),
             Watch::Registered => session.stream.peer_state() == PeerState::Gone,
         };
-        if has_left {
-            self.remove_session(cx, key);
-            return self.report(Event::Withdrawn(request));
-        }
-        let Some(streams) = self.workers.attach_session(id, key) else {
-            return self.report_fault(id, Fault::InputClosed(request));
+        if has_left { Caller::Gone } else { Caller::Present }
+    }
+
+    /// Begins a session with a worker. Returns false if the worker's input cannot be watched.
+    pub(in crate::doors::pool::shell) fn begin(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk<'_>,
+        key: Key,
+        (worker, request): (WorkerId, RequestId),
+        streams: Streams,
+    ) -> bool {
+        let Some(session) = self.table.get_mut(key) else {
+            return false;
         };
         let transfer = if streams.is_on_terminal {
             Transfer::Copy
@@ -195,43 +222,42 @@ impl Pool {
             Transfer::Splice
         };
         let ends = (streams.stdin, streams.stdout);
-        let mut running = Running::new(request, id, ends, transfer, streams.said, cx.now());
+        let mut running = Running::new(request, worker, ends, transfer, streams.said, cx.now());
         let watched = running.stdin_mut().map_or(Ok(()), |stdin| {
-            cx.register(PoolSource::WorkerInput.worker(id), stdin, Interest::WRITABLE)
+            cx.register(PoolSource::WorkerInput.worker(worker), stdin, Interest::WRITABLE)
         });
         if let Err(error) = watched {
-            self.workers.detach_session(id);
             let line = format_args!("cannot watch a worker: {error}");
-            self.note(cx, Level::Error, Topic::System, line);
-            return self.report_fault(id, Fault::InputClosed(request));
+            desk.note(cx, Level::Error, Topic::System, line);
+            return false;
         }
         session.stage = Stage::Running(Box::new(running));
-        self.sessions.begun += 1;
-        self.watch_session(cx, key);
-        self.pump(cx, key);
+        self.begun += 1;
+        true
     }
 
     // ---- running -----------------------------------------------------------------------------------------------
 
-    pub(in crate::doors::pool::shell) fn session_ready(
+    /// Handles an event of a session's connection. Returns true if it is to be [pumped](Self::pump).
+    pub(in crate::doors::pool::shell) fn handle_ready(
         &mut self,
-        cx: &mut Context<'_>,
         key: Key,
         readiness: Readiness,
-    ) {
-        let Some(session) = self.sessions.table.get_mut(key) else {
-            return;
+        now: Instant,
+    ) -> Result<bool, Outcome> {
+        let Some(session) = self.table.get_mut(key) else {
+            return Ok(false);
         };
         // That both directions are over is no failure: what was sent before is still to be read, by a worker that is there.
         let waits = matches!(session.stage, Stage::Waiting(_));
         if readiness.hung_up && (waits || has_failed(&session.stream)) {
-            return self.abort_session(cx, key);
+            return Err(Outcome::Vanished);
         }
         let Stage::Running(running) = &mut session.stage else {
-            return;
+            return Ok(false);
         };
         if readiness.hung_up {
-            running.mark_client_gone(cx.now());
+            running.mark_client_gone(now);
         }
         if readiness.readable || readiness.read_closed || readiness.hung_up {
             running.mark_client_readable();
@@ -239,33 +265,32 @@ impl Pool {
         if readiness.writable || readiness.hung_up {
             running.mark_client_writable();
         }
-        self.pump(cx, key);
+        Ok(true)
     }
 
-    /// There is something to be read from the worker of a session, or room in its input.
-    pub(in crate::doors::pool::shell) fn session_worker_ready(
-        &mut self,
-        cx: &mut Context<'_>,
-        id: WorkerId,
-        edge: fn(&mut Running),
-    ) {
-        // A worker without a session keeps what it says for the one to come.
-        let Some(key) = self.workers.session_of(id) else {
-            return;
-        };
-        if let Some((_, running)) = self.sessions.running(key) {
-            edge(running);
-            self.pump(cx, key);
+    /// Notes an edge of the worker of a session. Returns true if the session is to be [pumped](Self::pump).
+    pub(in crate::doors::pool::shell) fn mark(&mut self, key: Key, edge: fn(&mut Running)) -> bool {
+        match self.running(key) {
+            Some((_, running)) => {
+                edge(running);
+                true
+            }
+            None => false,
         }
     }
 
-    /// Carries what can be carried, and does what follows from it.
-    pub(in crate::doors::pool::shell) fn pump(&mut self, cx: &mut Context<'_>, key: Key) {
-        self.let_session_hold(key);
-        let Some((stream, running)) = self.sessions.running(key) else {
-            return;
+    /// Carries what can be carried. `child`: the process of the session's worker, while there is one.
+    pub(in crate::doors::pool::shell) fn pump(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk<'_>,
+        key: Key,
+        child: Option<&Child>,
+    ) -> Outcome {
+        self.let_hold(desk.options, key);
+        let Some((stream, running)) = self.running(key) else {
+            return Outcome::GoesOn;
         };
-        let child = running.worker.and_then(|worker| self.workers.child(worker));
         let (before, held) = (running.volume(), running.held());
         let mut scratch = cx.lend_buffer();
         let standing = running.carry(stream, child, &mut scratch, cx.now());
@@ -279,136 +304,83 @@ impl Pool {
             running.active = cx.now();
         }
         running.standstill.note(moved, cx.now());
-        self.sessions.carried.up += moved.up;
-        self.sessions.carried.down += moved.down;
+        self.carried.up += moved.up;
+        self.carried.down += moved.down;
         match standing {
             Standing::Waiting => {
-                self.look_at_standstill(cx, key);
-                self.settle_session(cx, key);
+                let outcome = self.look_at_standstill(cx, desk, key);
+                self.settle(cx, desk.options, key);
+                outcome
             }
             Standing::MoreLater => {
                 cx.resume_later(PoolSource::Session.at(key));
-                self.look_at_standstill(cx, key);
+                self.look_at_standstill(cx, desk, key)
             }
-            Standing::Over => self.end_session(cx, key),
-            Standing::Vanished => self.abort_session(cx, key),
+            Standing::Over => Outcome::Over,
+            Standing::Vanished => Outcome::Vanished,
         }
     }
 
-    /// The process of a session's worker has ended. What it wrote before goes to the client; if nothing has gone either way
-    /// the client is none the wiser, and gets another worker as soon as the dispatcher knows.
-    pub(in crate::doors::pool::shell) fn end_worker_of_session(&mut self, cx: &mut Context<'_>, id: WorkerId) {
-        let Some(key) = self.workers.session_of(id) else {
-            return;
-        };
-        self.session_worker_ready(cx, id, Running::mark_worker_readable);
-        self.settle(cx, None);
-        let Some((_, running)) = self.sessions.running(key) else {
-            return;
-        };
-        if running.worker != Some(id) {
-            return;
-        }
-        if !running.has_begun() {
-            return self.detach(key);
-        }
-        running.detach_worker(cx.now());
-        self.workers.detach_session(id);
-        self.report_spent_worker(id);
-        self.settle(cx, None);
-        self.pump(cx, key);
-        self.settle(cx, None);
-    }
-
-    fn report_spent_worker(&mut self, worker: WorkerId) {
-        let (to, after) = (ReplyTo::Oldest, AfterReply::Spent);
-        self.report(Event::Reply { worker, to, after });
-    }
-
-    // ---- going -------------------------------------------------------------------------------------------------
-
-    /// Both directions are over, or are to be.
-    pub(in crate::doors::pool::shell) fn end_session(&mut self, cx: &mut Context<'_>, key: Key) {
-        let worker = self.sessions.running(key).and_then(|(_, running)| running.worker);
-        self.hand_to_clients(cx, key, Farewell::Nothing);
-        if let Some(worker) = worker {
-            self.report_spent_worker(worker);
+    /// Takes the worker from a session, because its process has ended. What it wrote before goes to the client. Returns false
+    /// if nothing has gone either way: the client is none the wiser, and gets another worker.
+    pub(in crate::doors::pool::shell) fn detach_ended_worker(&mut self, key: Key, now: Instant) -> bool {
+        match self.running(key) {
+            Some((_, running)) if running.has_begun() => {
+                running.detach_worker(now);
+                true
+            }
+            _ => false,
         }
     }
 
-    /// The client has gone. Its worker's input ends, and then the worker.
-    fn abort_session(&mut self, cx: &mut Context<'_>, key: Key) {
-        let Some(session) = self.remove_session(cx, key) else {
-            return;
-        };
-        let (request, worker) = match session.stage {
-            Stage::Waiting(request) => (request, None),
-            Stage::Running(running) => (Some(running.request), running.worker),
-        };
-        drop(session.stream);
-        if let Some(request) = request {
-            self.report(Event::Abandoned(request));
-        }
-        if let Some(worker) = worker {
-            self.report_spent_worker(worker);
-        }
-    }
-
-    /// The dispatcher will not go on with it: nothing has been said yet, or it is cut short.
-    pub(in crate::doors::pool::shell) fn refuse_session(&mut self, cx: &mut Context<'_>, client: ClientId) {
-        let key = Key::from_bits(client.0);
-        let begun = self
-            .sessions
-            .running(key)
-            .is_some_and(|(_, running)| running.has_begun());
-        self.hand_to_clients(cx, key, if begun { Farewell::Nothing } else { Farewell::Refusal });
-    }
-
-    pub(in crate::doors::pool::shell) fn session_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
-        let Some(session) = self.sessions.table.get_mut(key) else {
-            return;
+    /// Handles the alarm of a session. `child`: the process of its worker, while there is one.
+    pub(in crate::doors::pool::shell) fn handle_timeout(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk<'_>,
+        key: Key,
+        child: Option<&Child>,
+    ) -> Outcome {
+        let Some(session) = self.table.get_mut(key) else {
+            return Outcome::GoesOn;
         };
         cx.alarm_fired(&mut session.alarm);
         let (origin, now) = (session.origin.clone(), cx.now());
-        if let Stage::Running(running) = &session.stage
-            && running.is_one_sided()
-            && running.active + self.options.write_timeout <= now
-        {
-            if running.worker.is_some() {
-                let line = format_args!("{origin} had gone, and its worker went on for --write-timeout");
-                self.note(cx, Level::Debug, Topic::HungUp, line);
-                return self.abort_session(cx, key);
+        if let Stage::Running(running) = &mut session.stage {
+            if running.is_one_sided() && running.active + desk.options.write_timeout <= now {
+                if running.worker.is_some() {
+                    let line = format_args!("{origin} had gone, and its worker went on for --write-timeout");
+                    desk.note(cx, Level::Debug, Topic::HungUp, line);
+                    return Outcome::Vanished;
+                }
+                desk.counters.refusals.write_timeout += 1;
+                let line =
+                    format_args!("closed {origin}: it took nothing of what its worker has left within --write-timeout");
+                desk.note(cx, Level::Warn, Topic::WriteTimeout, line);
+                return Outcome::Vanished;
             }
-            self.dispatcher.counters_mut().refusals.write_timeout += 1;
-            let line =
-                format_args!("closed {origin}: it took nothing of what its worker has left within --write-timeout");
-            self.note(cx, Level::Warn, Topic::WriteTimeout, line);
-            return self.abort_session(cx, key);
+            if desk
+                .options
+                .session_idle
+                .is_some_and(|idle| running.active + idle <= now)
+            {
+                desk.counters.idle_closed += 1;
+                let line = format_args!("ended the session of {origin}: no byte for --idle-timeout");
+                desk.note(cx, Level::Info, Topic::Idle, line);
+                return Outcome::Over;
+            }
+            if let Some(child) = child {
+                running.on_deadline(child, now);
+            }
         }
-        if let (Stage::Running(running), Some(idle)) = (&session.stage, self.options.session_idle)
-            && running.active + idle <= now
-        {
-            self.dispatcher.counters_mut().idle_closed += 1;
-            self.note(
-                cx,
-                Level::Info,
-                Topic::Idle,
-                format_args!("ended the session of {origin}: no byte for --idle-timeout"),
-            );
-            return self.end_session(cx, key);
-        }
-        if let Stage::Running(running) = &mut session.stage
-            && let Some(child) = running.worker.and_then(|worker| self.workers.child(worker))
-        {
-            running.on_deadline(child, cx.now());
-        }
-        self.look_at_standstill(cx, key);
-        self.settle_session(cx, key);
+        let outcome = self.look_at_standstill(cx, desk, key);
+        self.settle(cx, desk.options, key);
+        outcome
     }
 
     /// Brings the alarm in line with the stage.
-    fn settle_session(&mut self, cx: &mut Context<'_>, key: Key) {
-        let Some(session) = self.sessions.table.get_mut(key) else {
+    fn settle(&mut self, cx: &mut Context<'_>, options: &Options, key: Key) {
+        let Some(session) = self.table.get_mut(key) else {
             return;
         };
         let deadline = match &session.stage {
@@ -416,9 +388,9 @@ impl Pool {
             Stage::Running(running) => {
                 // With both there is no other: a session lasts as long as both ends want it to, and the dispatcher keeps
                 // --busy-timeout.
-                let write_timeout = self.options.write_timeout;
+                let write_timeout = options.write_timeout;
                 let taken_by = running.is_one_sided().then(|| running.active + write_timeout);
-                let idle_at = self.options.session_idle.map(|idle| running.active + idle);
+                let idle_at = options.session_idle.map(|idle| running.active + idle);
                 let looked = running.standstill.deadline();
                 [running.deadline(), looked, taken_by, idle_at]
                     .into_iter()
@@ -429,52 +401,24 @@ impl Pool {
         cx.set_alarm(&mut session.alarm, PoolSource::Session.at(key), deadline);
     }
 
-    /// Takes a session out of the table, and its worker away from it; the connection is still counted.
-    fn take_out(&mut self, cx: &mut Context<'_>, key: Key) -> Option<Session> {
-        if let Some((_, running)) = self.sessions.running(key) {
+    // ---- going -------------------------------------------------------------------------------------------------
+
+    /// Takes a session out of the table. Its connection is still counted, and its worker knows it still.
+    pub(in crate::doors::pool::shell) fn remove(&mut self, cx: &mut Context<'_>, key: Key) -> Option<Session> {
+        if let Some(Session {
+            stage: Stage::Running(running),
+            ..
+        }) = self.table.get_mut(key)
+        {
             running.standstill.watch.leave(&mut self.hoard);
-            if let Some(worker) = running.worker {
-                self.workers.detach_session(worker);
-            }
         }
-        let mut session = self.sessions.table.remove(key)?;
+        let mut session = self.table.remove(key)?;
         cx.set_alarm(&mut session.alarm, PoolSource::Session.at(key), None);
         Some(session)
     }
-
-    /// The same for a connection that is to be closed.
-    fn remove_session(&mut self, cx: &mut Context<'_>, key: Key) -> Option<Session> {
-        let session = self.take_out(cx, key)?;
-        self.rooms().desk.release_connection(&session.origin);
-        Some(session)
-    }
-
-    /// Ends a session, and hands its connection to the clients, which close it like any other.
-    fn hand_to_clients(&mut self, cx: &mut Context<'_>, key: Key, farewell: Farewell) {
-        let Some(session) = self.take_out(cx, key) else { return };
-        // Our ends of the worker's streams are closed here, before anything else happens to it.
-        drop(session.stage);
-        let is_registered = session.watch == Watch::Registered;
-        let mut rooms = self.rooms();
-        rooms.clients.adopt_finished(
-            cx,
-            &mut rooms.desk,
-            session.stream,
-            session.origin,
-            is_registered,
-            farewell,
-        );
-    }
-
-    /// Everybody, whatever is still on its way.
-    pub(in crate::doors::pool::shell) fn close_sessions(&mut self, cx: &mut Context<'_>) {
-        for key in self.sessions.keys() {
-            self.remove_session(cx, key);
-        }
-    }
 }
 
-/// Whether the connection is in error: reset, or given up by the kernel. The error is fetched, and told once.
+/// Returns true if the connection is in error: reset, or given up by the kernel. The error is fetched, and told once.
 fn has_failed(stream: &Stream) -> bool {
     !matches!(stream.take_error(), Ok(None))
 }

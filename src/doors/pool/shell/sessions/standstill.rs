@@ -8,9 +8,12 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
-use super::session::{Standstill, Volume};
+use super::session::{Session, Stage, Standstill, Volume};
+use super::{Outcome, Sessions};
+use crate::doors::pool::options::Options;
 use crate::doors::pool::report::Topic;
-use crate::doors::pool::shell::{Pool, PoolSource};
+use crate::doors::pool::shell::PoolSource;
+use crate::doors::pool::shell::desk::Desk;
 use crate::doors::standstill::{Advice, Sight};
 use crate::reactor::{Context, Key, SourceKind};
 
@@ -40,25 +43,35 @@ impl Standstill {
     }
 }
 
-impl Pool {
-    /// Sees how much of a session's input may be held.
-    pub(in crate::doors::pool::shell) fn let_session_hold(&mut self, key: Key) {
-        let usual = self.options.max_buffer;
-        if let Some((_, running)) = self.sessions.running(key) {
-            let held = running.held();
-            let growth = running.standstill.watch.growth(&self.hoard, held, usual);
-            running.let_hold(if growth > 0 { held.saturating_add(growth) } else { 0 });
-        }
-    }
-
-    /// Sees whether a session stands still both ways, after everything was moved that could be.
-    pub(in crate::doors::pool::shell) fn look_at_standstill(&mut self, cx: &mut Context<'_>, key: Key) {
-        let (usual, doubt, now) = (self.options.max_buffer, self.options.write_timeout, cx.now());
-        let Some((stream, running)) = self.sessions.running(key) else {
+impl Sessions {
+    /// Decides how much of a session's input may be held.
+    pub(super) fn let_hold(&mut self, options: &Options, key: Key) {
+        let Some(Session {
+            stage: Stage::Running(running),
+            ..
+        }) = self.table.get_mut(key)
+        else {
             return;
         };
+        let held = running.held();
+        let growth = running.standstill.watch.growth(&self.hoard, held, options.max_buffer);
+        running.let_hold(if growth > 0 { held.saturating_add(growth) } else { 0 });
+    }
+
+    /// Looks whether a session stands still both ways, after everything was moved that could be.
+    pub(super) fn look_at_standstill(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) -> Outcome {
+        let (usual, doubt, now) = (desk.options.max_buffer, desk.options.write_timeout, cx.now());
+        let Some(Session {
+            stream,
+            origin,
+            stage: Stage::Running(running),
+            ..
+        }) = self.table.get_mut(key)
+        else {
+            return Outcome::GoesOn;
+        };
         if !running.standstill.is_due(now) {
-            return;
+            return Outcome::GoesOn;
         }
         running.standstill.look_at.take_if(|at| *at <= now);
         let sight = Sight {
@@ -68,27 +81,23 @@ impl Pool {
             doubt,
         };
         match running.standstill.watch.look(&mut self.hoard, stream, sight, now) {
-            Advice::Wait => {}
+            Advice::Wait => Outcome::GoesOn,
             Advice::Grow => {
                 let growth = running.standstill.watch.growth(&self.hoard, sight.input, usual);
                 if running.let_hold(sight.input.saturating_add(growth)) {
                     cx.resume_later(PoolSource::Session.at(key));
                 }
+                Outcome::GoesOn
             }
-            Advice::GiveUp => self.give_session_up(cx, key),
+            Advice::GiveUp => {
+                desk.counters.refusals.write_timeout += 1;
+                let line = format_args!(
+                    "ended the session of {origin}: its client has sent more than --max-buffer allows to be held, and reads \
+                     none of what its worker writes"
+                );
+                desk.note(cx, Level::Warn, Topic::Standstill, line);
+                Outcome::Over
+            }
         }
-    }
-
-    fn give_session_up(&mut self, cx: &mut Context<'_>, key: Key) {
-        let Some(origin) = self.sessions.origin(key).cloned() else {
-            return;
-        };
-        self.dispatcher.counters_mut().refusals.write_timeout += 1;
-        let line = format_args!(
-            "ended the session of {origin}: its client has sent more than --max-buffer allows to be held, and reads none of \
-             what its worker writes"
-        );
-        self.note(cx, Level::Warn, Topic::Standstill, line);
-        self.end_session(cx, key);
     }
 }
