@@ -28,38 +28,38 @@ const OUTPUT_HIGH_WATER: usize = 256 * 1024;
 
 /// A connection and what is known of it. It owns memory only while a request is unfinished or an answer not taken.
 #[derive(Debug)]
-pub(in crate::doors::pool::shell) struct Client {
-    pub(in crate::doors::pool::shell) stream: Stream,
-    pub(in crate::doors::pool::shell) origin: Origin,
-    pub(in crate::doors::pool::shell) phase: Phase,
-    pub(in crate::doors::pool::shell) framer: Framer,
+pub(crate) struct Client {
+    pub(crate) stream: Stream,
+    pub(crate) origin: Origin,
+    pub(crate) phase: Phase,
+    pub(crate) framer: Framer,
     /// What has come of requests and has not been taken in.
-    pub(in crate::doors::pool::shell) input: Vec<u8>,
+    pub(crate) input: Vec<u8>,
     /// Its requests that are not answered yet.
-    pub(in crate::doors::pool::shell) owed: Owed,
+    pub(crate) owed: Owed,
     /// Answers that have not been written.
-    pub(in crate::doors::pool::shell) output: Outgoing,
-    pub(in crate::doors::pool::shell) accepted: Instant,
+    pub(crate) output: Outgoing,
+    pub(crate) accepted: Instant,
     /// When it has last sent or taken something.
-    pub(in crate::doors::pool::shell) active: Instant,
+    pub(crate) active: Instant,
     /// By then its request must be whole, or, while it says nothing, it must have begun one.
-    pub(in crate::doors::pool::shell) read_by: Instant,
+    pub(crate) read_by: Instant,
     /// By then it must have taken something of what is there for it.
-    pub(in crate::doors::pool::shell) write_by: Instant,
-    pub(in crate::doors::pool::shell) alarm: Alarm,
-    pub(in crate::doors::pool::shell) watch: Watch,
+    pub(crate) write_by: Instant,
+    pub(crate) alarm: Alarm,
+    pub(crate) watch: Watch,
 }
 
 /// Whether the poll knows the connection. A client whose line is there at once and whose answer fits into one write
 /// never needs it: two system calls saved of ten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::doors::pool::shell) enum Watch {
+pub(crate) enum Watch {
     NotYet,
     Registered,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::doors::pool::shell) enum Phase {
+pub(crate) enum Phase {
     /// Its requests are taken in.
     Taking,
     /// It is owed, or has not taken, so much that it is not read from for now.
@@ -73,7 +73,7 @@ pub(in crate::doors::pool::shell) enum Phase {
 
 /// What is known of a client's input when its last answer is on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::doors::pool::shell) enum After {
+pub(crate) enum After {
     /// It has said all it had to say, as far as is known.
     LookForInput,
     /// There is more, or may be: it was refused in the middle of its line, or its connection is kept and it has not said
@@ -83,7 +83,7 @@ pub(in crate::doors::pool::shell) enum After {
 
 impl Client {
     /// By when something must have happened. None while its requests are in hand: the dispatcher keeps their deadlines.
-    pub(in crate::doors::pool::shell) fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.phase {
             Phase::Lingering { deadline, .. } => Some(deadline),
             Phase::Taking | Phase::Full | Phase::Finishing(_) if !self.output.is_empty() => Some(self.write_by),
@@ -92,12 +92,12 @@ impl Client {
         }
     }
 
-    pub(in crate::doors::pool::shell) fn is_overdue(&self, now: Instant) -> bool {
+    pub(crate) fn is_overdue(&self, now: Instant) -> bool {
         self.deadline().is_some_and(|deadline| deadline <= now)
     }
 
     /// Whether an event would tell anything. Who waits long for a worker is watched by `Pool::watch_waiting`.
-    pub(in crate::doors::pool::shell) fn wants_events(&self) -> bool {
+    pub(crate) fn wants_events(&self) -> bool {
         match self.phase {
             Phase::Taking | Phase::Lingering { .. } => true,
             Phase::Full | Phase::Finishing(_) => !self.output.is_empty(),
@@ -105,22 +105,22 @@ impl Client {
     }
 
     /// It has said nothing that is not answered, and has taken all its answers.
-    pub(in crate::doors::pool::shell) fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.owed.count() == 0 && self.output.is_empty()
     }
 
     /// It is idle, and not in the middle of a request either.
-    pub(in crate::doors::pool::shell) fn has_nothing_open(&self) -> bool {
+    pub(crate) fn has_nothing_open(&self) -> bool {
         self.is_idle() && self.input.is_empty()
     }
 
     /// Whether one more request may be taken in, of a client that may have so many unanswered.
-    pub(in crate::doors::pool::shell) fn has_room(&self, max_unanswered: usize) -> bool {
+    pub(crate) fn has_room(&self, max_unanswered: usize) -> bool {
         self.owed.count() < max_unanswered && self.takes_more()
     }
 
     /// Whether it has taken enough of its answers to be given the next.
-    pub(in crate::doors::pool::shell) fn takes_more(&self) -> bool {
+    pub(crate) fn takes_more(&self) -> bool {
         self.output.len() <= OUTPUT_HIGH_WATER
     }
 }

@@ -16,7 +16,7 @@ use crate::doors::pool::shell::desk::Desk;
 use crate::reactor::{Context, Key};
 
 /// How a request gets its answer.
-pub(in crate::doors::pool::shell) enum Route {
+pub(crate) enum Route {
     /// By a worker, for itself alone.
     Worker,
     /// By a worker; identical ones may share the answer.
@@ -27,7 +27,7 @@ pub(in crate::doors::pool::shell) enum Route {
 
 impl Clients {
     /// Looks whether a request needs a worker.
-    pub(in crate::doors::pool::shell) fn choose_route(
+    pub(crate) fn choose_route(
         &mut self,
         cx: &mut Context<'_>,
         desk: &mut Desk<'_>,
@@ -70,7 +70,7 @@ impl Clients {
     }
 
     /// Others may share the answer to this request from now on.
-    pub(in crate::doors::pool::shell) fn add_leader(&mut self, id: ClientId) {
+    pub(crate) fn add_leader(&mut self, id: ClientId) {
         if let Some(State::Asked {
             bytes: Bytes::Shared(bytes),
             ..
@@ -81,7 +81,7 @@ impl Clients {
     }
 
     /// The answer to a request, for all who share it.
-    pub(in crate::doors::pool::shell) fn answer_all(
+    pub(crate) fn answer_all(
         &mut self,
         cx: &mut Context<'_>,
         desk: &mut Desk<'_>,
@@ -95,12 +95,7 @@ impl Clients {
     }
 
     /// The same for a refusal.
-    pub(in crate::doors::pool::shell) fn refuse_all(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        id: ClientId,
-    ) {
+    pub(crate) fn refuse_all(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: ClientId) {
         let shared = self.end_coalescing(cx, id, None);
         self.refuse(cx, desk, id);
         self.answer_waiters(cx, desk, shared);
@@ -137,7 +132,7 @@ impl Clients {
     }
 
     /// A client has gone that waited for an answer others may wait for too. Whether its exchange is kept for them.
-    pub(in crate::doors::pool::shell) fn leave_coalesced(&mut self, desk: &mut Desk<'_>, id: ClientId) -> bool {
+    pub(crate) fn leave_coalesced(&mut self, desk: &mut Desk<'_>, id: ClientId) -> bool {
         let Some(exchange) = self.exchanges.get(id) else {
             return false;
         };

@@ -18,16 +18,16 @@ use crate::reactor::slab::GenerationalSlab;
 
 /// A request that is not answered yet, or whose answer waits for its turn.
 #[derive(Debug)]
-pub(in crate::doors::pool::shell) struct Exchange {
+pub(crate) struct Exchange {
     /// Whose it is. `None`: he has gone, and others wait for its answer.
-    pub(in crate::doors::pool::shell) client: Option<Key>,
-    pub(in crate::doors::pool::shell) state: State,
+    pub(crate) client: Option<Key>,
+    pub(crate) state: State,
     /// The one behind it on the same connection.
     next: Option<Key>,
 }
 
 #[derive(Debug)]
-pub(in crate::doors::pool::shell) enum State {
+pub(crate) enum State {
     /// With the dispatcher.
     Asked {
         /// The bytes of the request, kept until the answer, for another worker may need them.
@@ -45,7 +45,7 @@ pub(in crate::doors::pool::shell) enum State {
 
 /// The bytes of a request or of an answer.
 #[derive(Debug)]
-pub(in crate::doors::pool::shell) enum Bytes {
+pub(crate) enum Bytes {
     /// In a buffer of its own.
     Own(Vec<u8>),
     /// Which are kept elsewhere too.
@@ -65,7 +65,7 @@ impl Deref for Bytes {
 
 impl State {
     /// What it has held, which serves nobody any more.
-    pub(in crate::doors::pool::shell) fn into_bytes(self) -> Option<Bytes> {
+    pub(crate) fn into_bytes(self) -> Option<Bytes> {
         match self {
             State::Asked { bytes, .. } | State::Answered(bytes) => Some(bytes),
             State::Coalesced(_) => None,
@@ -75,7 +75,7 @@ impl State {
 
 /// Where a request is, as far as its connection must know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::doors::pool::shell) enum QueuePlace {
+pub(crate) enum QueuePlace {
     /// With a worker: the answer will find its way, or the write will tell that nobody is there.
     WithWorker,
     /// Waiting: a client that goes meanwhile is to be noticed, so that its request costs no worker anything.
@@ -84,39 +84,39 @@ pub(in crate::doors::pool::shell) enum QueuePlace {
 
 /// The exchanges of one connection: the ends of their list.
 #[derive(Debug, Default)]
-pub(in crate::doors::pool::shell) struct Owed {
+pub(crate) struct Owed {
     oldest: Option<Key>,
     youngest: Option<Key>,
     count: u32,
 }
 
 impl Owed {
-    pub(in crate::doors::pool::shell) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.count as usize
     }
 
-    pub(in crate::doors::pool::shell) fn oldest(&self) -> Option<Key> {
+    pub(crate) fn oldest(&self) -> Option<Key> {
         self.oldest
     }
 }
 
 /// All exchanges of a pool.
 #[derive(Debug, Default)]
-pub(in crate::doors::pool::shell) struct Exchanges {
+pub(crate) struct Exchanges {
     table: GenerationalSlab<Exchange>,
 }
 
 impl Exchanges {
-    pub(in crate::doors::pool::shell) fn get(&self, id: ClientId) -> Option<&Exchange> {
+    pub(crate) fn get(&self, id: ClientId) -> Option<&Exchange> {
         self.table.get(Key::from_bits(id.0))
     }
 
-    pub(in crate::doors::pool::shell) fn get_mut(&mut self, id: ClientId) -> Option<&mut Exchange> {
+    pub(crate) fn get_mut(&mut self, id: ClientId) -> Option<&mut Exchange> {
         self.table.get_mut(Key::from_bits(id.0))
     }
 
     /// The name of a request is taken from it: what becomes of it with the dispatcher is somebody else's business.
-    pub(in crate::doors::pool::shell) fn clear_request(&mut self, id: ClientId) {
+    pub(crate) fn clear_request(&mut self, id: ClientId) {
         if let Some(Exchange {
             state: State::Asked { request, .. },
             ..
@@ -126,12 +126,12 @@ impl Exchanges {
         }
     }
 
-    pub(in crate::doors::pool::shell) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.table.len() == 0
     }
 
     /// The bytes of a request that is in hand.
-    pub(in crate::doors::pool::shell) fn request_bytes(&self, id: ClientId) -> Option<&[u8]> {
+    pub(crate) fn request_bytes(&self, id: ClientId) -> Option<&[u8]> {
         match &self.get(id)?.state {
             State::Asked { bytes, .. } => Some(bytes),
             State::Coalesced(_) | State::Answered(_) => None,
@@ -139,18 +139,13 @@ impl Exchanges {
     }
 
     /// Those of one connection, the oldest first.
-    pub(in crate::doors::pool::shell) fn of(&self, owed: &Owed) -> impl Iterator<Item = &Exchange> {
+    pub(crate) fn of(&self, owed: &Owed) -> impl Iterator<Item = &Exchange> {
         let find = |key: Option<Key>| key.and_then(|key| self.table.get(key));
         std::iter::successors(find(owed.oldest), move |exchange| find(exchange.next))
     }
 
     /// A new one, behind all others of its connection. An error gives the state back: the table is full.
-    pub(in crate::doors::pool::shell) fn open(
-        &mut self,
-        owed: &mut Owed,
-        client: Key,
-        state: State,
-    ) -> Result<ClientId, State> {
+    pub(crate) fn open(&mut self, owed: &mut Owed, client: Key, state: State) -> Result<ClientId, State> {
         let exchange = Exchange {
             client: Some(client),
             state,
@@ -167,7 +162,7 @@ impl Exchanges {
     }
 
     /// Takes out the oldest of a connection.
-    pub(in crate::doors::pool::shell) fn close_oldest(&mut self, owed: &mut Owed) -> Option<State> {
+    pub(crate) fn close_oldest(&mut self, owed: &mut Owed) -> Option<State> {
         let exchange = self.table.remove(owed.oldest?)?;
         owed.oldest = exchange.next;
         owed.count = owed.count.saturating_sub(1);
@@ -178,7 +173,7 @@ impl Exchanges {
     }
 
     /// Takes the oldest out of the list of a connection that has gone, but keeps it: others wait for its answer.
-    pub(in crate::doors::pool::shell) fn orphan_oldest(&mut self, owed: &mut Owed) {
+    pub(crate) fn orphan_oldest(&mut self, owed: &mut Owed) {
         owed.oldest = owed.oldest.and_then(|oldest| {
             let exchange = self.table.get_mut(oldest)?;
             exchange.client = None;
@@ -188,12 +183,12 @@ impl Exchanges {
     }
 
     /// Takes out one whose connection has gone before.
-    pub(in crate::doors::pool::shell) fn forget_orphan(&mut self, id: ClientId) -> Option<State> {
+    pub(crate) fn forget_orphan(&mut self, id: ClientId) -> Option<State> {
         self.table.remove(Key::from_bits(id.0)).map(|exchange| exchange.state)
     }
 
     /// Whether the oldest of a connection has its answer already.
-    pub(in crate::doors::pool::shell) fn oldest_is_answered(&self, owed: &Owed) -> bool {
+    pub(crate) fn oldest_is_answered(&self, owed: &Owed) -> bool {
         let oldest = owed.oldest.and_then(|oldest| self.table.get(oldest));
         oldest.is_some_and(|oldest| matches!(oldest.state, State::Answered(_)))
     }

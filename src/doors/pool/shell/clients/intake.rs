@@ -51,7 +51,7 @@ pub(super) enum Line {
 
 /// A piece that was read from a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::doors::pool::shell) enum Piece {
+pub(crate) enum Piece {
     /// So many bytes.
     Bytes(usize),
     /// The call was interrupted, and is to be tried again.
@@ -75,13 +75,7 @@ impl Clients {
     // ---- coming ------------------------------------------------------------------------------------------------
 
     /// Takes in a connection that was counted. Returns `None` when there is no place for it, and it was closed.
-    pub(in crate::doors::pool::shell) fn add(
-        &mut self,
-        desk: &mut Desk<'_>,
-        stream: Stream,
-        origin: Origin,
-        now: Instant,
-    ) -> Option<Key> {
+    pub(crate) fn add(&mut self, desk: &mut Desk<'_>, stream: Stream, origin: Origin, now: Instant) -> Option<Key> {
         if desk.options.persistent.is_some() {
             // Answers leave one after the other, and the kernel is not to hold one back until the last is acknowledged.
             // Where it cannot be set (the peer has gone) the next read tells.
@@ -108,7 +102,7 @@ impl Clients {
     // ---- reading -----------------------------------------------------------------------------------------------
 
     /// Handles an event of a client's socket. Returns true if the client is to be read from.
-    pub(in crate::doors::pool::shell) fn handle_ready(
+    pub(crate) fn handle_ready(
         &mut self,
         cx: &mut Context<'_>,
         desk: &mut Desk<'_>,
@@ -142,12 +136,7 @@ impl Clients {
 
     /// Goes on with a client that had more to be read than one turn was for, or that has room again. Returns true if it is to
     /// be read from, after the requests in what is [held](Self::take_held) of it.
-    pub(in crate::doors::pool::shell) fn resume(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        key: Key,
-    ) -> bool {
+    pub(crate) fn resume(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) -> bool {
         let Some(client) = self.get_mut(key) else { return false };
         match client.phase {
             Phase::Lingering { .. } => {
@@ -165,13 +154,7 @@ impl Clients {
     }
 
     /// Reads a piece of what a client has sent.
-    pub(in crate::doors::pool::shell) fn read(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        key: Key,
-        buffer: &mut [u8],
-    ) -> Piece {
+    pub(crate) fn read(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key, buffer: &mut [u8]) -> Piece {
         let Some(client) = self.get_mut(key) else {
             return Piece::Nothing;
         };
@@ -199,19 +182,12 @@ impl Clients {
     }
 
     /// Takes the unfinished input that is kept with a client. `None`: the client has gone.
-    pub(in crate::doors::pool::shell) fn take_held(&mut self, key: Key) -> Option<Vec<u8>> {
+    pub(crate) fn take_held(&mut self, key: Key) -> Option<Vec<u8>> {
         self.get_mut(key).map(|client| std::mem::take(&mut client.input))
     }
 
     /// Keeps what is unfinished of a client's input after `taken` bytes of requests. `had_begun`: some of it was kept before.
-    pub(in crate::doors::pool::shell) fn keep_rest(
-        &mut self,
-        options: &Options,
-        key: Key,
-        rest: Vec<u8>,
-        is_new_request: bool,
-        now: Instant,
-    ) {
+    pub(crate) fn keep_rest(&mut self, options: &Options, key: Key, rest: Vec<u8>, is_new_request: bool, now: Instant) {
         let client = self.table.get_mut(key);
         let client = client.filter(|client| matches!(client.phase, Phase::Taking | Phase::Full));
         if let Some(client) = client {
@@ -228,13 +204,7 @@ impl Clients {
 
     /// Takes in the request at the beginning of `bytes`, if it is whole and the client may have one more in hand, or refuses a
     /// wrong one. Returns its length, 0 when nothing more can be taken from these bytes.
-    pub(in crate::doors::pool::shell) fn take_next(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        key: Key,
-        bytes: &[u8],
-    ) -> usize {
+    pub(crate) fn take_next(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key, bytes: &[u8]) -> usize {
         let client = self.get_mut(key).filter(|client| client.phase == Phase::Taking);
         let Some(client) = client.filter(|_| !bytes.is_empty()) else {
             return 0;
@@ -366,7 +336,7 @@ impl Clients {
     }
 
     /// Gives clients that have not finished a request no longer than `by`: for a pool that drains.
-    pub(in crate::doors::pool::shell) fn hasten_readers(&mut self, by: Instant) {
+    pub(crate) fn hasten_readers(&mut self, by: Instant) {
         for key in self.keys() {
             if let Some(client) = self.get_mut(key)
                 && client.phase == Phase::Taking
@@ -378,7 +348,7 @@ impl Clients {
     }
 
     /// Notes that a client has had its share of this turn, and is read on in the next.
-    pub(in crate::doors::pool::shell) fn read_later(&mut self, cx: &mut Context<'_>, key: Key) {
+    pub(crate) fn read_later(&mut self, cx: &mut Context<'_>, key: Key) {
         self.touch(key);
         cx.resume_later(PoolSource::Client.at(key));
     }

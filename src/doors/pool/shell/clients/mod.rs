@@ -2,11 +2,11 @@
 //!
 //! Reading them is `intake`'s, answering them and letting them go `respond`'s, their time with the dispatcher `waiting`'s.
 
-pub(in crate::doors::pool::shell) mod client;
+pub(crate) mod client;
 mod coalescing;
-pub(in crate::doors::pool::shell) mod exchange;
-pub(in crate::doors::pool::shell) mod intake;
-pub(in crate::doors::pool::shell) mod outgoing;
+pub(crate) mod exchange;
+pub(crate) mod intake;
+pub(crate) mod outgoing;
 mod respond;
 mod transcode;
 mod waiting;
@@ -30,7 +30,7 @@ const SPARE_BYTES: usize = 1024 * 1024;
 
 /// All connected clients.
 #[derive(Debug)]
-pub(in crate::doors::pool::shell) struct Clients {
+pub(crate) struct Clients {
     table: GenerationalSlab<Client>,
     exchanges: Exchanges,
     cache: Cache,
@@ -47,20 +47,20 @@ pub(in crate::doors::pool::shell) struct Clients {
 
 /// The last thing that is written to a connection which another room has served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::doors::pool::shell) enum Farewell {
+pub(crate) enum Farewell {
     Nothing,
     Refusal,
 }
 
 /// Empty buffers.
 #[derive(Debug, Default)]
-pub(in crate::doors::pool::shell) struct Spare {
+pub(crate) struct Spare {
     buffers: Vec<Vec<u8>>,
     bytes: usize,
 }
 
 impl Clients {
-    pub(in crate::doors::pool::shell) fn new(cache: Option<CacheLimits>) -> Self {
+    pub(crate) fn new(cache: Option<CacheLimits>) -> Self {
         Clients {
             table: GenerationalSlab::default(),
             exchanges: Exchanges::default(),
@@ -73,79 +73,79 @@ impl Clients {
         }
     }
 
-    pub(in crate::doors::pool::shell) fn get(&self, key: Key) -> Option<&Client> {
+    pub(crate) fn get(&self, key: Key) -> Option<&Client> {
         self.table.get(key)
     }
 
-    pub(in crate::doors::pool::shell) fn get_mut(&mut self, key: Key) -> Option<&mut Client> {
+    pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut Client> {
         self.table.get_mut(key)
     }
 
     /// Whose request that is.
-    pub(in crate::doors::pool::shell) fn of(&self, id: ClientId) -> Option<&Client> {
+    pub(crate) fn of(&self, id: ClientId) -> Option<&Client> {
         self.get(self.key_of(id)?)
     }
 
-    pub(in crate::doors::pool::shell) fn key_of(&self, id: ClientId) -> Option<Key> {
+    pub(crate) fn key_of(&self, id: ClientId) -> Option<Key> {
         self.exchanges.get(id)?.client
     }
 
-    pub(in crate::doors::pool::shell) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.table.len()
     }
 
     /// Those that still have something to get: not merely lingering.
-    pub(in crate::doors::pool::shell) fn any_unserved(&self) -> bool {
+    pub(crate) fn any_unserved(&self) -> bool {
         self.table
             .iter()
             .any(|(_, client)| !matches!(client.phase, Phase::Lingering { .. }))
     }
 
-    pub(in crate::doors::pool::shell) fn keys(&self) -> Vec<Key> {
+    pub(crate) fn keys(&self) -> Vec<Key> {
         self.table.iter().map(|(key, _)| key).collect()
     }
 
-    pub(in crate::doors::pool::shell) fn has_unflushed(&self) -> bool {
+    pub(crate) fn has_unflushed(&self) -> bool {
         !self.unflushed.is_empty()
     }
 
     /// Notes that something has changed about a client. Must be called after every change of what it waits for.
-    pub(in crate::doors::pool::shell) fn touch(&mut self, key: Key) {
+    pub(crate) fn touch(&mut self, key: Key) {
         if self.touched.last() != Some(&key) {
             self.touched.push(key);
         }
     }
 
     /// Takes a client from the list of those that were [touched](Self::touch).
-    pub(in crate::doors::pool::shell) fn next_touched(&mut self) -> Option<Key> {
+    pub(crate) fn next_touched(&mut self) -> Option<Key> {
         self.touched.pop()
     }
 
-    pub(in crate::doors::pool::shell) fn iter(&self) -> impl Iterator<Item = (Key, &Client)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &Client)> {
         self.table.iter()
     }
 
     /// The unanswered requests of a client, the oldest first.
-    pub(in crate::doors::pool::shell) fn owed(&self, client: &Client) -> impl Iterator<Item = &Exchange> {
+    pub(crate) fn owed(&self, client: &Client) -> impl Iterator<Item = &Exchange> {
         self.exchanges.of(&client.owed)
     }
 
     /// The bytes of a request that has no answer yet.
-    pub(in crate::doors::pool::shell) fn request_bytes(&self, id: ClientId) -> Option<&[u8]> {
+    pub(crate) fn request_bytes(&self, id: ClientId) -> Option<&[u8]> {
         self.exchanges.request_bytes(id)
     }
 
     /// Entries of the cache, and the bytes that they take.
-    pub(in crate::doors::pool::shell) fn cached(&self) -> (usize, usize) {
+    pub(crate) fn cached(&self) -> (usize, usize) {
         self.cache.size()
     }
 
-    pub(in crate::doors::pool::shell) fn cache_mut(&mut self) -> &mut Cache {
+    pub(crate) fn cache_mut(&mut self) -> &mut Cache {
         &mut self.cache
     }
 
     /// Returns true if every request belongs to a client that is there.
-    pub(in crate::doors::pool::shell) fn is_consistent(&self) -> bool {
+    pub(crate) fn is_consistent(&self) -> bool {
         self.len() > 0 || (self.exchanges.is_empty() && self.cache.is_idle())
     }
 
@@ -160,12 +160,7 @@ impl Clients {
     }
 
     /// The dispatcher has named a request, and says where it is. `false`: its client has gone.
-    pub(in crate::doors::pool::shell) fn set_request(
-        &mut self,
-        id: ClientId,
-        named: RequestId,
-        place: QueuePlace,
-    ) -> bool {
+    pub(crate) fn set_request(&mut self, id: ClientId, named: RequestId, place: QueuePlace) -> bool {
         let Some(Exchange {
             state: State::Asked { request, queue, .. },
             ..
@@ -178,7 +173,7 @@ impl Clients {
     }
 
     /// A copy of some bytes in a buffer that has served before, where there is one.
-    pub(in crate::doors::pool::shell) fn copy(&mut self, bytes: &[u8]) -> Vec<u8> {
+    pub(crate) fn copy(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut copy = self.spare.take();
         copy.extend_from_slice(bytes);
         copy
@@ -186,7 +181,7 @@ impl Clients {
 
     /// Takes in the connection of a session, which is counted already and has nothing more to ask: it gets its farewell, and is
     /// closed.
-    pub(in crate::doors::pool::shell) fn adopt_finished(
+    pub(crate) fn adopt_finished(
         &mut self,
         cx: &mut Context<'_>,
         desk: &mut Desk<'_>,
@@ -223,12 +218,12 @@ impl Clients {
         }
     }
 
-    pub(in crate::doors::pool::shell) fn keep_buffer(&mut self, buffer: Vec<u8>) {
+    pub(crate) fn keep_buffer(&mut self, buffer: Vec<u8>) {
         self.spare.keep(buffer);
     }
 
     /// What a state has held serves the next, where it was its own.
-    pub(in crate::doors::pool::shell) fn keep_bytes_of(&mut self, state: State) {
+    pub(crate) fn keep_bytes_of(&mut self, state: State) {
         if let Some(Bytes::Own(buffer)) = state.into_bytes() {
             self.spare.keep(buffer);
         }
@@ -236,7 +231,7 @@ impl Clients {
 }
 
 impl Spare {
-    pub(in crate::doors::pool::shell) fn take(&mut self) -> Vec<u8> {
+    pub(crate) fn take(&mut self) -> Vec<u8> {
         let buffer = self.buffers.pop().unwrap_or_default();
         self.bytes -= buffer.capacity();
         buffer

@@ -7,7 +7,7 @@ const COMPACT_BEYOND: usize = 64 * 1024;
 
 /// What one descriptor is still to take.
 #[derive(Debug, Default)]
-pub(in crate::doors::pool::shell) struct Outgoing {
+pub(crate) struct Outgoing {
     bytes: Vec<u8>,
     gone: usize,
     /// Whether its owner stands in the list of those that are written at the end of the turn.
@@ -15,27 +15,27 @@ pub(in crate::doors::pool::shell) struct Outgoing {
 }
 
 impl Outgoing {
-    pub(in crate::doors::pool::shell) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.gone >= self.bytes.len()
     }
 
-    pub(in crate::doors::pool::shell) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.bytes.len().saturating_sub(self.gone)
     }
 
-    pub(in crate::doors::pool::shell) fn push(&mut self, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
     /// Its memory, when there is none yet.
-    pub(in crate::doors::pool::shell) fn adopt(&mut self, buffer: impl FnOnce() -> Vec<u8>) {
+    pub(crate) fn adopt(&mut self, buffer: impl FnOnce() -> Vec<u8>) {
         if self.bytes.capacity() == 0 {
             self.bytes = buffer();
         }
     }
 
     /// Its memory, which is of no use while nothing is to go.
-    pub(in crate::doors::pool::shell) fn release(&mut self) -> Vec<u8> {
+    pub(crate) fn release(&mut self) -> Vec<u8> {
         if !self.is_empty() {
             return Vec::new();
         }
@@ -44,11 +44,11 @@ impl Outgoing {
     }
 
     /// To be put on the list? Only who does not stand there yet.
-    pub(in crate::doors::pool::shell) fn list(&mut self) -> bool {
+    pub(crate) fn list(&mut self) -> bool {
         !std::mem::replace(&mut self.is_listed, true)
     }
 
-    pub(in crate::doors::pool::shell) fn unlist(&mut self) {
+    pub(crate) fn unlist(&mut self) {
         self.is_listed = false;
     }
 
@@ -56,10 +56,7 @@ impl Outgoing {
     ///
     /// # Errors
     /// Those of `write`, but for EAGAIN and EINTR; none of what is there has been taken.
-    pub(in crate::doors::pool::shell) fn write(
-        &mut self,
-        write: impl FnMut(&[u8]) -> io::Result<usize>,
-    ) -> io::Result<usize> {
+    pub(crate) fn write(&mut self, write: impl FnMut(&[u8]) -> io::Result<usize>) -> io::Result<usize> {
         let written = write_some(self.bytes.get(self.gone..).unwrap_or_default(), write)?;
         self.gone += written;
         if self.is_empty() {
@@ -74,10 +71,7 @@ impl Outgoing {
 }
 
 /// Writes as much as is taken at once; 0 when the descriptor is full.
-pub(in crate::doors::pool::shell) fn write_some(
-    bytes: &[u8],
-    mut write: impl FnMut(&[u8]) -> io::Result<usize>,
-) -> io::Result<usize> {
+pub(crate) fn write_some(bytes: &[u8], mut write: impl FnMut(&[u8]) -> io::Result<usize>) -> io::Result<usize> {
     let mut written = 0;
     while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
         match write(rest) {

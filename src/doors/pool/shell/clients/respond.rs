@@ -31,7 +31,7 @@ const DISCARDS_PER_TURN: usize = 4;
 
 /// What a client is told.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::doors::pool::shell) enum Answer<'b> {
+pub(crate) enum Answer<'b> {
     /// Bytes that are copied where they have to be kept.
     Of(&'b [u8]),
     /// Bytes of which all who have to wait for their turn keep one copy together.
@@ -50,7 +50,7 @@ impl<'b> Answer<'b> {
 impl Clients {
     // ---- answering ---------------------------------------------------------------------------------------------
 
-    pub(in crate::doors::pool::shell) fn answer(
+    pub(crate) fn answer(
         &mut self,
         cx: &mut Context<'_>,
         desk: &mut Desk<'_>,
@@ -73,19 +73,13 @@ impl Clients {
     }
 
     /// Refuses what has not become a request: behind the answers to those before it.
-    pub(in crate::doors::pool::shell) fn send_refusal(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
+    pub(crate) fn send_refusal(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
         let refusal = self.copy(&desk.options.error_reply);
         self.answer_in_order(cx, desk, key, Bytes::Own(refusal));
     }
 
     /// Says what no worker has said, behind the answers to what was asked before.
-    pub(in crate::doors::pool::shell) fn answer_in_order(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        key: Key,
-        bytes: Bytes,
-    ) {
+    pub(crate) fn answer_in_order(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key, bytes: Bytes) {
         let Some(client) = self.table.get_mut(key) else {
             return;
         };
@@ -215,7 +209,7 @@ impl Clients {
     }
 
     /// Takes a client out of the list of those whose answers are written at the end of the turn.
-    pub(in crate::doors::pool::shell) fn next_unflushed(&mut self) -> Option<Key> {
+    pub(crate) fn next_unflushed(&mut self) -> Option<Key> {
         let key = self.unflushed.pop()?;
         if let Some(client) = self.get_mut(key) {
             client.output.unlist();
@@ -224,7 +218,7 @@ impl Clients {
     }
 
     /// Writes as much as the client takes, and goes on with it from there.
-    pub(in crate::doors::pool::shell) fn flush(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
+    pub(crate) fn flush(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
         let Some(client) = self.get_mut(key) else {
             return;
         };
@@ -276,12 +270,7 @@ impl Clients {
     }
 
     /// While the pool drains, a client that has been read to the end of what it has sent, and is owed nothing, is let go.
-    pub(in crate::doors::pool::shell) fn close_if_drained(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        key: Key,
-    ) {
+    pub(crate) fn close_if_drained(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
         if !desk.is_draining {
             return;
         }
@@ -297,13 +286,7 @@ impl Clients {
     // ---- going -------------------------------------------------------------------------------------------------
 
     /// All is said. The connection is closed, at once where nothing of the client's is left unread.
-    pub(in crate::doors::pool::shell) fn lingering_close(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        key: Key,
-        after: After,
-    ) {
+    pub(crate) fn lingering_close(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key, after: After) {
         let Some(client) = self.get_mut(key) else {
             return;
         };
@@ -323,12 +306,7 @@ impl Clients {
         }
     }
 
-    pub(in crate::doors::pool::shell) fn continue_lingering_close(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        key: Key,
-    ) {
+    pub(crate) fn continue_lingering_close(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
         for _ in 0..DISCARDS_PER_TURN {
             let Some(client) = self.get_mut(key) else {
                 return;
@@ -349,7 +327,7 @@ impl Clients {
 
     /// Handles the alarm of a client. Returns true if the client is overdue with its request: it is to be read from once more
     /// before [`end_overdue`](Self::end_overdue), because what it sent in time may not have been read in one turn.
-    pub(in crate::doors::pool::shell) fn handle_alarm(&mut self, cx: &mut Context<'_>, key: Key) -> bool {
+    pub(crate) fn handle_alarm(&mut self, cx: &mut Context<'_>, key: Key) -> bool {
         let Some(client) = self.get_mut(key) else {
             return false;
         };
@@ -362,7 +340,7 @@ impl Clients {
     }
 
     /// Ends a connection whose deadline has passed.
-    pub(in crate::doors::pool::shell) fn end_overdue(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
+    pub(crate) fn end_overdue(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
         let Some(client) = self.get_mut(key).filter(|client| client.is_overdue(cx.now())) else {
             return;
         };
@@ -392,7 +370,7 @@ impl Clients {
     }
 
     /// Ends a connection: the only way out of the table. Nobody waits any more for what it has asked.
-    pub(in crate::doors::pool::shell) fn close(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
+    pub(crate) fn close(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
         let Some(mut client) = self.table.remove(key) else {
             return;
         };

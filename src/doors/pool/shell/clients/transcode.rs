@@ -19,7 +19,7 @@ use crate::framing::{Frame, Unfit};
 use crate::reactor::Context;
 
 /// Appends to `wire` what a worker is to be given of a client's bytes, at whose beginning that frame lies.
-pub(in crate::doors::pool::shell) fn request(
+pub(crate) fn request(
     framings: Framings,
     rules: LineRules,
     frame: &Frame,
@@ -41,7 +41,7 @@ pub(in crate::doors::pool::shell) fn request(
 impl Clients {
     /// Answers a request with a worker's reply, in its client's framing. An error: the client's framing cannot carry it, and the
     /// request is not answered yet.
-    pub(in crate::doors::pool::shell) fn send_reply(
+    pub(crate) fn send_reply(
         &mut self,
         cx: &mut Context<'_>,
         desk: &mut Desk<'_>,

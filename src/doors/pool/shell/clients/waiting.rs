@@ -22,13 +22,7 @@ const UNWATCHED_WAIT: Duration = Duration::from_millis(50);
 const MOST_KEPT: usize = 1024;
 
 impl Clients {
-    pub(in crate::doors::pool::shell) fn mark_waiting(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        id: ClientId,
-        request: RequestId,
-    ) {
+    pub(crate) fn mark_waiting(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: ClientId, request: RequestId) {
         if !self.set_request(id, request, QueuePlace::Waiting) {
             // It has gone in this very turn, before the dispatcher had a name for its request.
             return desk.report(Event::Abandoned(request));
@@ -49,7 +43,7 @@ impl Clients {
     /// Most waits are over in a moment, and whether the client is still there is then asked once, when a worker is found
     /// for it. Who waits longer is watched, so that his place in the queue is free again as soon as he goes. Each is looked at
     /// once: a look at the whole queue every now and then would cost everybody the more, the longer that is.
-    pub(in crate::doors::pool::shell) fn watch_waiting(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>) {
+    pub(crate) fn watch_waiting(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>) {
         cx.alarm_fired(&mut self.queue_alarm);
         let mut begun = std::mem::take(&mut self.unwatched);
         for id in begun.drain(..) {
@@ -76,7 +70,7 @@ impl Clients {
     /// Whether a client whose turn has come after a wait has gone meanwhile. Those that are watched are asked too: that one
     /// has gone may stand further down in the very list of events that has made its worker free. Not so connections that
     /// stay: there is an event for their end, and to ask would cost a system call for each of their many requests.
-    pub(in crate::doors::pool::shell) fn has_left(&self, options: &Options, id: ClientId) -> bool {
+    pub(crate) fn has_left(&self, options: &Options, id: ClientId) -> bool {
         let Some(exchange) = self.exchanges.get(id) else {
             return true;
         };
@@ -105,7 +99,7 @@ impl Clients {
 
     /// Notes that a worker is found for a request. Returns false if the worker is not to be given it, because its client has
     /// gone and no other waits for the answer.
-    pub(in crate::doors::pool::shell) fn start_request(
+    pub(crate) fn start_request(
         &mut self,
         cx: &mut Context<'_>,
         desk: &mut Desk<'_>,
@@ -121,7 +115,7 @@ impl Clients {
 
     /// A client whose turn had come has gone, and its worker has not been given a byte. Whether nobody else waits for what
     /// it has asked, so that the worker is not to be given it.
-    pub(in crate::doors::pool::shell) fn withdraw(
+    pub(crate) fn withdraw(
         &mut self,
         cx: &mut Context<'_>,
         desk: &mut Desk<'_>,
@@ -144,7 +138,7 @@ impl Clients {
     /// Brings alarm and registration of a client in line with what is waited for. The alarm is never put off, only brought
     /// forward: a client that asks again and again would else cost two changes of the timer queue a request. One that goes off
     /// early finds nothing due.
-    pub(in crate::doors::pool::shell) fn settle_client(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
+    pub(crate) fn settle_client(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
         let Some(client) = self.get_mut(key) else {
             return;
         };

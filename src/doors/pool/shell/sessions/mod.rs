@@ -6,7 +6,7 @@
 //!
 //! A session knows its worker by name and has its streams; everything else about a worker is the workers' room's.
 
-pub(in crate::doors::pool::shell) mod session;
+pub(crate) mod session;
 mod standstill;
 
 use std::time::Instant;
@@ -31,7 +31,7 @@ use session::{Running, Session, Stage, Standing, Volume, Watch};
 
 /// All connections in session mode.
 #[derive(Debug, Default)]
-pub(in crate::doors::pool::shell) struct Sessions {
+pub(crate) struct Sessions {
     table: GenerationalSlab<Session>,
     /// Sessions that have begun.
     begun: u64,
@@ -43,7 +43,7 @@ pub(in crate::doors::pool::shell) struct Sessions {
 /// What follows for a session from what was done with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
-pub(in crate::doors::pool::shell) enum Outcome {
+pub(crate) enum Outcome {
     GoesOn,
     /// Nothing is to go either way any more.
     Over,
@@ -53,7 +53,7 @@ pub(in crate::doors::pool::shell) enum Outcome {
 
 /// The client of a session for which a worker is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::doors::pool::shell) enum Caller {
+pub(crate) enum Caller {
     Present,
     /// It has gone, and is still in the table.
     Gone,
@@ -61,23 +61,23 @@ pub(in crate::doors::pool::shell) enum Caller {
 }
 
 impl Sessions {
-    pub(in crate::doors::pool::shell) fn get(&self, id: ClientId) -> Option<&Session> {
+    pub(crate) fn get(&self, id: ClientId) -> Option<&Session> {
         self.table.get(Key::from_bits(id.0))
     }
 
-    pub(in crate::doors::pool::shell) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.table.len()
     }
 
-    pub(in crate::doors::pool::shell) fn iter(&self) -> impl Iterator<Item = (Key, &Session)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &Session)> {
         self.table.iter()
     }
 
-    pub(in crate::doors::pool::shell) fn keys(&self) -> Vec<Key> {
+    pub(crate) fn keys(&self) -> Vec<Key> {
         self.table.iter().map(|(key, _)| key).collect()
     }
 
-    pub(in crate::doors::pool::shell) fn totals(&self) -> SessionTotals {
+    pub(crate) fn totals(&self) -> SessionTotals {
         let running = self
             .table
             .iter()
@@ -99,7 +99,7 @@ impl Sessions {
     }
 
     /// The worker that a session has.
-    pub(in crate::doors::pool::shell) fn worker_of(&self, key: Key) -> Option<WorkerId> {
+    pub(crate) fn worker_of(&self, key: Key) -> Option<WorkerId> {
         match &self.table.get(key)?.stage {
             Stage::Running(running) => running.worker,
             Stage::Waiting(_) => None,
@@ -107,20 +107,14 @@ impl Sessions {
     }
 
     /// Returns true if anything has gone either way.
-    pub(in crate::doors::pool::shell) fn has_begun(&mut self, key: Key) -> bool {
+    pub(crate) fn has_begun(&mut self, key: Key) -> bool {
         self.running(key).is_some_and(|(_, running)| running.has_begun())
     }
 
     // ---- coming ------------------------------------------------------------------------------------------------
 
     /// Takes in a connection that was counted; it asks for a worker, whatever it has to say.
-    pub(in crate::doors::pool::shell) fn add(
-        &mut self,
-        cx: &Context<'_>,
-        desk: &mut Desk<'_>,
-        stream: Stream,
-        origin: Origin,
-    ) {
+    pub(crate) fn add(&mut self, cx: &Context<'_>, desk: &mut Desk<'_>, stream: Stream, origin: Origin) {
         // Small pieces leave at once, and a peer that vanishes without a word is noticed some day. An error: it has gone
         // already, which the next call will tell.
         let _ = stream.set_nodelay();
@@ -143,7 +137,7 @@ impl Sessions {
     }
 
     /// Lets a session wait for a worker, for its first or for another. Returns the worker that it has had.
-    pub(in crate::doors::pool::shell) fn wait(&mut self, key: Key, request: RequestId) -> Option<WorkerId> {
+    pub(crate) fn wait(&mut self, key: Key, request: RequestId) -> Option<WorkerId> {
         let worker = self.leave_worker(key);
         if let Some(session) = self.table.get_mut(key) {
             session.stage = Stage::Waiting(Some(request));
@@ -152,7 +146,7 @@ impl Sessions {
     }
 
     /// Ends what a session has with its worker, which is returned.
-    pub(in crate::doors::pool::shell) fn leave_worker(&mut self, key: Key) -> Option<WorkerId> {
+    pub(crate) fn leave_worker(&mut self, key: Key) -> Option<WorkerId> {
         let Session { stage, .. } = self.table.get_mut(key)?;
         let Stage::Running(running) = stage else {
             return None;
@@ -164,12 +158,7 @@ impl Sessions {
     }
 
     /// Makes a connection known to the poll. [`Outcome::Vanished`]: that failed, and nothing would be heard of it.
-    pub(in crate::doors::pool::shell) fn watch(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        key: Key,
-    ) -> Outcome {
+    pub(crate) fn watch(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) -> Outcome {
         let Some(session) = self.table.get_mut(key) else {
             return Outcome::GoesOn;
         };
@@ -193,7 +182,7 @@ impl Sessions {
 
     /// Looks whether the client of a session is still there. One that waited, or had a worker before, may have gone since, and
     /// there may be no further event to tell it.
-    pub(in crate::doors::pool::shell) fn look_for_caller(&self, key: Key) -> Caller {
+    pub(crate) fn look_for_caller(&self, key: Key) -> Caller {
         let Some(session) = self.table.get(key) else {
             return Caller::Unknown;
         };
@@ -205,7 +194,7 @@ impl Sessions {
     }
 
     /// Begins a session with a worker. Returns false if the worker's input cannot be watched.
-    pub(in crate::doors::pool::shell) fn begin(
+    pub(crate) fn begin(
         &mut self,
         cx: &mut Context<'_>,
         desk: &mut Desk<'_>,
@@ -239,12 +228,7 @@ impl Sessions {
     // ---- running -----------------------------------------------------------------------------------------------
 
     /// Handles an event of a session's connection. Returns true if it is to be [pumped](Self::pump).
-    pub(in crate::doors::pool::shell) fn handle_ready(
-        &mut self,
-        key: Key,
-        readiness: Readiness,
-        now: Instant,
-    ) -> Result<bool, Outcome> {
+    pub(crate) fn handle_ready(&mut self, key: Key, readiness: Readiness, now: Instant) -> Result<bool, Outcome> {
         let Some(session) = self.table.get_mut(key) else {
             return Ok(false);
         };
@@ -269,7 +253,7 @@ impl Sessions {
     }
 
     /// Notes an edge of the worker of a session. Returns true if the session is to be [pumped](Self::pump).
-    pub(in crate::doors::pool::shell) fn mark(&mut self, key: Key, edge: fn(&mut Running)) -> bool {
+    pub(crate) fn mark(&mut self, key: Key, edge: fn(&mut Running)) -> bool {
         match self.running(key) {
             Some((_, running)) => {
                 edge(running);
@@ -280,7 +264,7 @@ impl Sessions {
     }
 
     /// Carries what can be carried. `child`: the process of the session's worker, while there is one.
-    pub(in crate::doors::pool::shell) fn pump(
+    pub(crate) fn pump(
         &mut self,
         cx: &mut Context<'_>,
         desk: &mut Desk<'_>,
@@ -323,7 +307,7 @@ impl Sessions {
 
     /// Takes the worker from a session, because its process has ended. What it wrote before goes to the client. Returns false
     /// if nothing has gone either way: the client is none the wiser, and gets another worker.
-    pub(in crate::doors::pool::shell) fn detach_ended_worker(&mut self, key: Key, now: Instant) -> bool {
+    pub(crate) fn detach_ended_worker(&mut self, key: Key, now: Instant) -> bool {
         match self.running(key) {
             Some((_, running)) if running.has_begun() => {
                 running.detach_worker(now);
@@ -334,7 +318,7 @@ impl Sessions {
     }
 
     /// Handles the alarm of a session. `child`: the process of its worker, while there is one.
-    pub(in crate::doors::pool::shell) fn handle_timeout(
+    pub(crate) fn handle_timeout(
         &mut self,
         cx: &mut Context<'_>,
         desk: &mut Desk<'_>,
@@ -404,7 +388,7 @@ impl Sessions {
     // ---- going -------------------------------------------------------------------------------------------------
 
     /// Takes a session out of the table. Its connection is still counted, and its worker knows it still.
-    pub(in crate::doors::pool::shell) fn remove(&mut self, cx: &mut Context<'_>, key: Key) -> Option<Session> {
+    pub(crate) fn remove(&mut self, cx: &mut Context<'_>, key: Key) -> Option<Session> {
         if let Some(Session {
             stage: Stage::Running(running),
             ..

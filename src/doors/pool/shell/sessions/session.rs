@@ -32,25 +32,25 @@ use crate::relay::pump::{Pump, PumpEnd};
 
 /// A connection in session mode.
 #[derive(Debug)]
-pub(in crate::doors::pool::shell) struct Session {
-    pub(in crate::doors::pool::shell) stream: Stream,
-    pub(in crate::doors::pool::shell) origin: Origin,
-    pub(in crate::doors::pool::shell) accepted: Instant,
-    pub(in crate::doors::pool::shell) stage: Stage,
-    pub(in crate::doors::pool::shell) watch: Watch,
-    pub(in crate::doors::pool::shell) alarm: Alarm,
+pub(crate) struct Session {
+    pub(crate) stream: Stream,
+    pub(crate) origin: Origin,
+    pub(crate) accepted: Instant,
+    pub(crate) stage: Stage,
+    pub(crate) watch: Watch,
+    pub(crate) alarm: Alarm,
 }
 
 /// Whether the poll knows the connection. One that gets a worker at once is registered then, any other when it begins to
 /// wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::doors::pool::shell) enum Watch {
+pub(crate) enum Watch {
     NotYet,
     Registered,
 }
 
 #[derive(Debug)]
-pub(in crate::doors::pool::shell) enum Stage {
+pub(crate) enum Stage {
     /// Its request is with the dispatcher, which names it at once.
     Waiting(Option<RequestId>),
     /// It has a worker, or what that has left to be delivered.
@@ -59,29 +59,29 @@ pub(in crate::doors::pool::shell) enum Stage {
 
 /// The two directions and their ends at the worker's side.
 #[derive(Debug)]
-pub(in crate::doors::pool::shell) struct Running {
-    pub(in crate::doors::pool::shell) request: RequestId,
+pub(crate) struct Running {
+    pub(crate) request: RequestId,
     /// `None`: it has ended. What it has written before is still delivered.
-    pub(in crate::doors::pool::shell) worker: Option<WorkerId>,
+    pub(crate) worker: Option<WorkerId>,
     stdin: Option<Sender>,
     stdout: Receiver,
     up: Pump,
     down: Pump,
     client: ClientSide,
     /// When bytes last went either way.
-    pub(in crate::doors::pool::shell) active: Instant,
+    pub(crate) active: Instant,
     /// Whether client and worker wait for each other, and what is held for that.
-    pub(in crate::doors::pool::shell) standstill: Standstill,
+    pub(crate) standstill: Standstill,
     /// On a terminal, whose input cannot be closed: its end is to be entered again then, and after how long once more.
     again: Option<(Instant, Duration)>,
 }
 
 /// The watch over a session that may stand still both ways.
 #[derive(Debug, Default)]
-pub(in crate::doors::pool::shell) struct Standstill {
-    pub(in crate::doors::pool::shell) watch: standstill::Watch,
+pub(crate) struct Standstill {
+    pub(crate) watch: standstill::Watch,
     /// When to look next, though nothing is known to stand still: a moment after something was tried.
-    pub(in crate::doors::pool::shell) look_at: Option<Instant>,
+    pub(crate) look_at: Option<Instant>,
 }
 
 /// Whether anybody is left to listen to the worker.
@@ -97,7 +97,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How a session stands after its directions were run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::doors::pool::shell) enum Standing {
+pub(crate) enum Standing {
     /// It waits for an edge.
     Waiting,
     /// It has had its share of this turn.
@@ -110,14 +110,14 @@ pub(in crate::doors::pool::shell) enum Standing {
 
 /// Bytes that went each way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::doors::pool::shell) struct Volume {
-    pub(in crate::doors::pool::shell) up: u64,
-    pub(in crate::doors::pool::shell) down: u64,
+pub(crate) struct Volume {
+    pub(crate) up: u64,
+    pub(crate) down: u64,
 }
 
 impl Running {
     /// A session begins. `said` is what the worker has written behind its ready line.
-    pub(in crate::doors::pool::shell) fn new(
+    pub(crate) fn new(
         request: RequestId,
         worker: WorkerId,
         (stdin, stdout): (Sender, Receiver),
@@ -139,11 +139,11 @@ impl Running {
         }
     }
 
-    pub(in crate::doors::pool::shell) fn stdin_mut(&mut self) -> Option<&mut Sender> {
+    pub(crate) fn stdin_mut(&mut self) -> Option<&mut Sender> {
         self.stdin.as_mut()
     }
 
-    pub(in crate::doors::pool::shell) fn volume(&self) -> Volume {
+    pub(crate) fn volume(&self) -> Volume {
         Volume {
             up: self.up.direction().delivered(),
             down: self.down.direction().delivered(),
@@ -152,59 +152,59 @@ impl Running {
 
     /// Whether anything has happened between these two, so that the client cannot be given to another worker as if nothing
     /// had.
-    pub(in crate::doors::pool::shell) fn has_begun(&self) -> bool {
+    pub(crate) fn has_begun(&self) -> bool {
         self.volume() != Volume::default() || self.up.direction().has_ended() || self.held() > 0
     }
 
     /// How much of what the client has sent is held.
-    pub(in crate::doors::pool::shell) fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.up.direction().held()
     }
 
     /// So much of it may be held from now on while the worker takes nothing; whether there may be something to be read for
     /// that.
-    pub(in crate::doors::pool::shell) fn let_hold(&mut self, limit: usize) -> bool {
+    pub(crate) fn let_hold(&mut self, limit: usize) -> bool {
         self.up.set_hold_limit(limit);
         matches!(self.up.direction().next(), Todo::Hold(_))
     }
 
     /// Whether bytes wait both ways, those of the client for the worker and those of the worker for the client, as far as is
     /// known before the next edge.
-    pub(in crate::doors::pool::shell) fn is_jammed(&self, stream: &Stream) -> bool {
+    pub(crate) fn is_jammed(&self, stream: &Stream) -> bool {
         let worker_waits = || self.down.direction().is_blocked(|| unread(&self.stdout));
         self.stdin.is_some() && self.up.direction().is_blocked(|| stream.has_unread()) && worker_waits()
     }
 
-    pub(in crate::doors::pool::shell) fn mark_client_readable(&mut self) {
+    pub(crate) fn mark_client_readable(&mut self) {
         self.up.handle(Event::SourceReady);
     }
 
-    pub(in crate::doors::pool::shell) fn mark_client_writable(&mut self) {
+    pub(crate) fn mark_client_writable(&mut self) {
         self.down.handle(Event::SinkReady);
     }
 
     /// Its connection is closed in both directions. If we have closed ours, it may have read all there was.
-    pub(in crate::doors::pool::shell) fn mark_client_gone(&mut self, now: Instant) {
+    pub(crate) fn mark_client_gone(&mut self, now: Instant) {
         if !self.down.direction().is_over() && self.client == ClientSide::There {
             (self.client, self.active) = (ClientSide::Gone, now);
         }
     }
 
     /// Whether the session is on its last legs: one of the two has gone, and what is left to do for the other has its time.
-    pub(in crate::doors::pool::shell) fn is_one_sided(&self) -> bool {
+    pub(crate) fn is_one_sided(&self) -> bool {
         self.worker.is_none() || self.client == ClientSide::Gone
     }
 
-    pub(in crate::doors::pool::shell) fn mark_worker_writable(&mut self) {
+    pub(crate) fn mark_worker_writable(&mut self) {
         self.up.handle(Event::SinkReady);
     }
 
-    pub(in crate::doors::pool::shell) fn mark_worker_readable(&mut self) {
+    pub(crate) fn mark_worker_readable(&mut self) {
         self.down.handle(Event::SourceReady);
     }
 
     /// The worker has ended: it reads nothing more, and what it has written lies in the pipe.
-    pub(in crate::doors::pool::shell) fn detach_worker(&mut self, now: Instant) {
+    pub(crate) fn detach_worker(&mut self, now: Instant) {
         self.worker = None;
         self.active = now;
         (self.stdin, self.again) = (None, None);
@@ -213,13 +213,13 @@ impl Running {
     }
 
     /// When something is to be done though nothing happens.
-    pub(in crate::doors::pool::shell) fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         self.again.map(|(at, _)| at)
     }
 
     /// A program at a terminal that has not taken its end of input gets it again: a file at its end would tell it with
     /// every read.
-    pub(in crate::doors::pool::shell) fn on_deadline(&mut self, child: &Child, now: Instant) {
+    pub(crate) fn on_deadline(&mut self, child: &Child, now: Instant) {
         if let (Some((at, pause)), Some(stdin)) = (self.again, &self.stdin)
             && at <= now
         {
@@ -230,7 +230,7 @@ impl Running {
     }
 
     /// Carries what can be carried both ways. `child` is the worker's process, while there is one.
-    pub(in crate::doors::pool::shell) fn carry(
+    pub(crate) fn carry(
         &mut self,
         stream: &Stream,
         child: Option<&Child>,

@@ -22,7 +22,7 @@ const MOMENT: Duration = Duration::from_millis(100);
 
 impl Standstill {
     /// Something was tried, and so much has gone.
-    pub(in crate::doors::pool::shell) fn note(&mut self, volume: Volume, now: Instant) {
+    pub(crate) fn note(&mut self, volume: Volume, now: Instant) {
         if volume.down > 0 {
             self.watch.sent(usize::try_from(volume.down).unwrap_or(usize::MAX));
         }
@@ -33,7 +33,7 @@ impl Standstill {
     }
 
     /// When to look.
-    pub(in crate::doors::pool::shell) fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         self.look_at.into_iter().chain(self.watch.deadline()).min()
     }
 

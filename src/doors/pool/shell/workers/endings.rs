@@ -17,13 +17,7 @@ use crate::process::kill_sequence::{KillEvent, KillStep, Manner};
 use crate::reactor::{Context, Key};
 
 impl Workers {
-    pub(in crate::doors::pool::shell) fn stop_worker(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        id: WorkerId,
-        mode: StopMode,
-    ) {
+    pub(crate) fn stop_worker(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId, mode: StopMode) {
         let Some(process) = self.get_mut(id) else {
             return;
         };
@@ -95,12 +89,7 @@ impl Workers {
         self.ended.push_back(Ended::Gone(id));
     }
 
-    pub(in crate::doors::pool::shell) fn ending_timeout(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        key: Key,
-    ) {
+    pub(crate) fn ending_timeout(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
         let Some(id) = self.find(key) else { return };
         if let Some(process) = self.get_mut(id) {
             cx.alarm_fired(&mut process.ending_alarm);
@@ -109,7 +98,7 @@ impl Workers {
     }
 
     /// Reports what the end of a process means for a worker whose output has been read to its end.
-    pub(in crate::doors::pool::shell) fn report_exit(&mut self, desk: &mut Desk<'_>, id: WorkerId) {
+    pub(crate) fn report_exit(&mut self, desk: &mut Desk<'_>, id: WorkerId) {
         let Some(process) = self.get(id) else { return };
         let is_up = matches!(process.stage, Stage::Serving | Stage::Starting(_));
         // Its end can mean neither an answer nor the end of a session, and it was not told to end.
@@ -127,7 +116,7 @@ impl Workers {
     }
 
     /// Notes, when a process has ended, whether a signal of ours may be the reason.
-    pub(in crate::doors::pool::shell) fn note_signalled(&mut self, id: WorkerId) {
+    pub(crate) fn note_signalled(&mut self, id: WorkerId) {
         if let Some(process) = self.get_mut(id) {
             process.was_signalled = process.ending.has_signalled();
         }
@@ -135,12 +124,7 @@ impl Workers {
 
     /// Reaps a process that has ended, unless the losses before its own are to be logged first. Returns true if its exit is what
     /// says that its reply is whole.
-    pub(in crate::doors::pool::shell) fn reap_in_order(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        id: WorkerId,
-    ) -> bool {
+    pub(crate) fn reap_in_order(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId) -> bool {
         let waits = self.has_losses_before(id);
         if let Some(process) = self.get_mut(id) {
             process.exit_waits = waits;
@@ -180,18 +164,13 @@ impl Workers {
     }
 
     /// Takes a worker that has no process any more, and about which something is left to do.
-    pub(in crate::doors::pool::shell) fn next_ended(&mut self) -> Option<Ended> {
+    pub(crate) fn next_ended(&mut self) -> Option<Ended> {
         self.ended.pop_front()
     }
 
     /// Does what is left to do about a worker that has no process any more, or none that would be waited for: its loss is
     /// logged, the dispatcher is told, and once nothing more follows from that it is removed.
-    pub(in crate::doors::pool::shell) fn settle_ended(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        ended: Ended,
-    ) {
+    pub(crate) fn settle_ended(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, ended: Ended) {
         match ended {
             Ended::Reaped(id, end) => {
                 self.log_exit(cx, desk, id, &end);

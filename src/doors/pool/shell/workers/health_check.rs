@@ -20,7 +20,7 @@ use crate::reactor::Context;
 
 /// What one process is asked, and how far that has gone.
 #[derive(Debug)]
-pub(in crate::doors::pool::shell) struct HealthCheck {
+pub(crate) struct HealthCheck {
     /// What was to be asked when it was started: the worker of an older generation need not know newer answers.
     probe: Option<Arc<Probe>>,
     state: State,
@@ -45,7 +45,7 @@ enum Passed {
 }
 
 impl HealthCheck {
-    pub(in crate::doors::pool::shell) fn new(probe: Option<Arc<Probe>>) -> Self {
+    pub(crate) fn new(probe: Option<Arc<Probe>>) -> Self {
         HealthCheck {
             probe,
             state: State::Resting,
@@ -54,12 +54,12 @@ impl HealthCheck {
     }
 
     /// Whether the next reply is the answer to the probe.
-    pub(in crate::doors::pool::shell) fn is_under_way(&self) -> bool {
+    pub(crate) fn is_under_way(&self) -> bool {
         matches!(self.state, State::Asked)
     }
 
     /// Whether it has served, and may have answered others as wrongly as its probe.
-    pub(in crate::doors::pool::shell) fn has_passed(&self) -> bool {
+    pub(crate) fn has_passed(&self) -> bool {
         self.passed == Passed::Before
     }
 
@@ -97,7 +97,7 @@ impl HealthCheck {
     }
 
     /// What has happened to the worker, if it was being asked, is why it has not passed.
-    pub(in crate::doors::pool::shell) fn cut_short(&mut self, fault: Fault) {
+    pub(crate) fn cut_short(&mut self, fault: Fault) {
         if !self.is_under_way() {
             return;
         }
@@ -115,7 +115,7 @@ impl HealthCheck {
     }
 
     /// Why it has failed, for a log line. `end`: how its process has ended, if it has.
-    pub(in crate::doors::pool::shell) fn story(&self, disclosure: Disclosure, end: &End) -> Option<String> {
+    pub(crate) fn story(&self, disclosure: Disclosure, end: &End) -> Option<String> {
         let probe = self.probe.as_ref()?;
         let ended;
         let why = match (&self.state, self.passed) {
@@ -140,7 +140,7 @@ fn line(answer: &[u8]) -> &[u8] {
 }
 
 impl Workers {
-    pub(in crate::doors::pool::shell) fn probe(
+    pub(crate) fn probe(
         &mut self,
         cx: &mut Context<'_>,
         desk: &mut Desk<'_>,
@@ -167,12 +167,7 @@ impl Workers {
     }
 
     /// The good news after the bad.
-    pub(in crate::doors::pool::shell) fn log_cleared(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        id: WorkerId,
-    ) {
+    pub(crate) fn log_cleared(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId) {
         let who = self.describe(id).unwrap_or_default();
         let ended = self.repeats.end().filter(|ended| ended.count > 1);
         let after = ended

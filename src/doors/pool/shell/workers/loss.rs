@@ -32,7 +32,7 @@ const MOST_REFUSALS: usize = 8;
 
 /// What is known of a loss when the dispatcher gives a worker up.
 #[derive(Debug)]
-pub(in crate::doors::pool::shell) struct Loss {
+pub(crate) struct Loss {
     reason: Restart,
     slot: Option<usize>,
     next: Next,
@@ -47,22 +47,16 @@ pub(in crate::doors::pool::shell) struct Loss {
 
 /// A worker that the dispatcher has given up.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::doors::pool::shell) struct Lost {
-    pub(in crate::doors::pool::shell) worker: WorkerId,
-    pub(in crate::doors::pool::shell) slot: Option<usize>,
-    pub(in crate::doors::pool::shell) reason: Restart,
-    pub(in crate::doors::pool::shell) early_deaths: u32,
+pub(crate) struct Lost {
+    pub(crate) worker: WorkerId,
+    pub(crate) slot: Option<usize>,
+    pub(crate) reason: Restart,
+    pub(crate) early_deaths: u32,
 }
 
 impl Workers {
     /// Takes in that a worker is lost or let go, and logs it as soon as all is known. `next`: what becomes of its place.
-    pub(in crate::doors::pool::shell) fn note_loss(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        lost: Lost,
-        next: Next,
-    ) {
+    pub(crate) fn note_loss(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, lost: Lost, next: Next) {
         let Lost {
             worker,
             slot,
@@ -98,14 +92,14 @@ impl Workers {
     }
 
     /// Those that were lost before this one, and have ended as well: their end is only not heard of yet.
-    pub(in crate::doors::pool::shell) fn dead_before(&self, id: WorkerId) -> Vec<WorkerId> {
+    pub(crate) fn dead_before(&self, id: WorkerId) -> Vec<WorkerId> {
         let before = self.dying.iter().take_while(|dying| **dying != id);
         let is_dead = |dying: &&WorkerId| self.get(**dying).is_some_and(|process| process.child.has_exited());
         before.filter(is_dead).copied().collect()
     }
 
     /// Whether its story is due, but that of one that was lost before it is not yet.
-    pub(in crate::doors::pool::shell) fn has_losses_before(&self, id: WorkerId) -> bool {
+    pub(crate) fn has_losses_before(&self, id: WorkerId) -> bool {
         let is_lost = self.get(id).is_some_and(|process| process.loss.is_some());
         is_lost && self.dying.first() != Some(&id)
     }
@@ -120,12 +114,7 @@ impl Workers {
     }
 
     /// It is not dying: it goes on, and is ended now.
-    pub(in crate::doors::pool::shell) fn log_loss_of_living(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        id: WorkerId,
-    ) {
+    pub(crate) fn log_loss_of_living(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId) {
         let Some(process) = self.get_mut(id) else {
             return;
         };
@@ -138,13 +127,7 @@ impl Workers {
     }
 
     /// Its process has ended in this way.
-    pub(in crate::doors::pool::shell) fn log_loss_of_dead(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        id: WorkerId,
-        end: End,
-    ) {
+    pub(crate) fn log_loss_of_dead(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId, end: End) {
         let Some(process) = self.get_mut(id) else {
             return;
         };
@@ -157,12 +140,7 @@ impl Workers {
     }
 
     /// Keeps a line for later that is an effect of a loss whose story is not told yet. `false`: there is none, and it is due.
-    pub(in crate::doors::pool::shell) fn defer_refusal(
-        &mut self,
-        worker: Option<WorkerId>,
-        topic: Topic,
-        line: fmt::Arguments<'_>,
-    ) -> bool {
+    pub(crate) fn defer_refusal(&mut self, worker: Option<WorkerId>, topic: Topic, line: fmt::Arguments<'_>) -> bool {
         let process = worker.and_then(|worker| self.get_mut(worker));
         let Some(loss) = process.and_then(|process| process.loss.as_mut()) else {
             return false;
@@ -175,12 +153,7 @@ impl Workers {
     }
 
     /// A worker has answered. The first time it is young no more.
-    pub(in crate::doors::pool::shell) fn note_answer(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        id: WorkerId,
-    ) {
+    pub(crate) fn note_answer(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId) {
         if self.get(id).is_none_or(|process| !process.words.is_young()) {
             return;
         }
@@ -192,7 +165,7 @@ impl Workers {
     }
 
     /// Rows of losses that nobody will end any more, or that are not to be compared with those to come.
-    pub(in crate::doors::pool::shell) fn end_row(&mut self, options: &Options) {
+    pub(crate) fn end_row(&mut self, options: &Options) {
         if let Some(line) = self.repeats.end().and_then(|ended| story::untold(&ended)) {
             log::info!(service:% = options.front.name; "{}: {line}", options.front.name);
         }
@@ -352,12 +325,7 @@ impl Workers {
     // ---- outages -----------------------------------------------------------------------------------------------
 
     /// Takes in that no worker can serve.
-    pub(in crate::doors::pool::shell) fn begin_outage(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        reason: Restart,
-    ) {
+    pub(crate) fn begin_outage(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, reason: Restart) {
         self.outage.begin(reason);
         self.log_outage_if_due(cx, desk);
     }
@@ -369,7 +337,7 @@ impl Workers {
         }
     }
 
-    pub(in crate::doors::pool::shell) fn log_outage(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>) {
+    pub(crate) fn log_outage(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>) {
         let Some(cause) = self.outage.take_untold(desk.options.policy.start_timeout) else {
             return;
         };
@@ -382,7 +350,7 @@ impl Workers {
     }
 
     /// The cause of the outage that lasts, in words.
-    pub(in crate::doors::pool::shell) fn cause_of_outage(&self, options: &Options) -> Option<String> {
+    pub(crate) fn cause_of_outage(&self, options: &Options) -> Option<String> {
         self.outage.cause(options.policy.start_timeout)
     }
 }

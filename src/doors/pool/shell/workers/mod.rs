@@ -2,11 +2,11 @@
 
 mod endings;
 mod health_check;
-pub(in crate::doors::pool::shell) mod loss;
-pub(in crate::doors::pool::shell) mod output;
-pub(in crate::doors::pool::shell) mod process;
+pub(crate) mod loss;
+pub(crate) mod output;
+pub(crate) mod process;
 mod requests;
-pub(in crate::doors::pool::shell) mod sessions;
+pub(crate) mod sessions;
 mod spawning;
 mod stderr;
 
@@ -25,7 +25,7 @@ use process::WorkerProcess;
 
 /// All workers of a pool that have a process, and what is known of those that were lost.
 #[derive(Debug)]
-pub(in crate::doors::pool::shell) struct Workers {
+pub(crate) struct Workers {
     program: PreparedProgram,
     processes: Processes,
     /// Workers whose process is still to be started.
@@ -63,7 +63,7 @@ impl Processes {
 
 /// A worker without a process, until nothing is left to be done about it.
 #[derive(Debug)]
-pub(in crate::doors::pool::shell) enum Ended {
+pub(crate) enum Ended {
     /// Its process is reaped and ended like this: the dispatcher does not know it yet.
     Reaped(WorkerId, End),
     /// The dispatcher knows, and has said all that follows: it can be removed.
@@ -71,7 +71,7 @@ pub(in crate::doors::pool::shell) enum Ended {
 }
 
 impl Workers {
-    pub(in crate::doors::pool::shell) fn new(program: PreparedProgram) -> Self {
+    pub(crate) fn new(program: PreparedProgram) -> Self {
         Workers {
             program,
             processes: Processes::default(),
@@ -88,11 +88,11 @@ impl Workers {
     }
 
     /// Starts workers with this from now on.
-    pub(in crate::doors::pool::shell) fn set_program(&mut self, program: PreparedProgram) {
+    pub(crate) fn set_program(&mut self, program: PreparedProgram) {
         self.program = program;
     }
 
-    pub(in crate::doors::pool::shell) fn get(&self, id: WorkerId) -> Option<&WorkerProcess> {
+    pub(crate) fn get(&self, id: WorkerId) -> Option<&WorkerProcess> {
         self.processes.get(id)
     }
 
@@ -100,16 +100,16 @@ impl Workers {
         self.processes.get_mut(id)
     }
 
-    pub(in crate::doors::pool::shell) fn iter(&self) -> impl Iterator<Item = &WorkerProcess> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &WorkerProcess> {
         self.processes.0.iter().flatten()
     }
 
-    pub(in crate::doors::pool::shell) fn has_unsent(&self) -> bool {
+    pub(crate) fn has_unsent(&self) -> bool {
         !self.unsent.is_empty()
     }
 
     /// The worker that a source belongs to, if it is still there.
-    pub(in crate::doors::pool::shell) fn find(&self, key: Key) -> Option<WorkerId> {
+    pub(crate) fn find(&self, key: Key) -> Option<WorkerId> {
         let process = self.processes.0.get(key.slot())?.as_ref()?;
         (PoolSource::WorkerExit.worker(process.id).key == key).then_some(process.id)
     }
@@ -130,7 +130,7 @@ impl Workers {
     }
 
     /// The name of a worker in the log, while its process is known.
-    pub(in crate::doors::pool::shell) fn describe(&self, id: WorkerId) -> Option<String> {
+    pub(crate) fn describe(&self, id: WorkerId) -> Option<String> {
         self.get(id).map(WorkerProcess::label)
     }
 }

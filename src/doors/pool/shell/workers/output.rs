@@ -22,7 +22,7 @@ const MANY_IN_HAND: usize = 8;
 
 /// A piece that was read from a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::doors::pool::shell) enum Output {
+pub(crate) enum Output {
     /// So many bytes.
     Bytes(usize),
     Drained,
@@ -30,7 +30,7 @@ pub(in crate::doors::pool::shell) enum Output {
 }
 
 /// The beginning of a worker's output.
-pub(in crate::doors::pool::shell) enum NextReply<'b> {
+pub(crate) enum NextReply<'b> {
     /// No whole reply, or none that would be listened to.
     None,
     /// Bytes after which no reply can be told from the next: that was reported.
@@ -43,18 +43,18 @@ pub(in crate::doors::pool::shell) enum NextReply<'b> {
 
 /// The place of a worker's output in what it wrote, and what is known of the reading of its input at that time.
 #[derive(Debug)]
-pub(in crate::doors::pool::shell) struct Reading {
+pub(crate) struct Reading {
     /// The length of what was kept from reads before.
-    pub(in crate::doors::pool::shell) held: usize,
+    pub(crate) held: usize,
     /// The length of the last read.
-    pub(in crate::doors::pool::shell) read: usize,
+    pub(crate) read: usize,
     /// How much the worker had read of its input when that was last looked at behind the read.
-    pub(in crate::doors::pool::shell) had_read_by_now: Option<Option<u64>>,
+    pub(crate) had_read_by_now: Option<Option<u64>>,
 }
 
 impl Workers {
     /// Reads from a worker once.
-    pub(in crate::doors::pool::shell) fn read(&mut self, desk: &Desk<'_>, id: WorkerId, buffer: &mut [u8]) -> Output {
+    pub(crate) fn read(&mut self, desk: &Desk<'_>, id: WorkerId, buffer: &mut [u8]) -> Output {
         let Some(process) = self.get_mut(id).filter(|process| process.child.stdout.is_some()) else {
             return Output::Drained;
         };
@@ -77,12 +77,7 @@ impl Workers {
 
     /// Looks for the ready line in the output of a worker that starts. Returns true if the worker serves, so that its output is
     /// replies.
-    pub(in crate::doors::pool::shell) fn take_start_up(
-        &mut self,
-        desk: &mut Desk<'_>,
-        id: WorkerId,
-        output: &[u8],
-    ) -> bool {
+    pub(crate) fn take_start_up(&mut self, desk: &mut Desk<'_>, id: WorkerId, output: &[u8]) -> bool {
         let Some(process) = self.get_mut(id) else {
             return false;
         };
@@ -109,12 +104,12 @@ impl Workers {
     }
 
     /// Takes what is kept of a reply that is not whole. `None`: the worker has gone.
-    pub(in crate::doors::pool::shell) fn take_partial(&mut self, id: WorkerId) -> Option<Vec<u8>> {
+    pub(crate) fn take_partial(&mut self, id: WorkerId) -> Option<Vec<u8>> {
         self.get_mut(id).map(|process| std::mem::take(&mut process.reply))
     }
 
     /// Keeps what is not a whole reply yet, of which the last read brought `read` bytes.
-    pub(in crate::doors::pool::shell) fn keep_partial(
+    pub(crate) fn keep_partial(
         &mut self,
         cx: &mut Context<'_>,
         desk: &mut Desk<'_>,
@@ -153,7 +148,7 @@ impl Workers {
     }
 
     /// Takes the reply at the beginning of `rest`, which lies `taken` bytes behind the beginning of what is at hand.
-    pub(in crate::doors::pool::shell) fn next_reply<'b>(
+    pub(crate) fn next_reply<'b>(
         &mut self,
         desk: &mut Desk<'_>,
         id: WorkerId,
@@ -200,7 +195,7 @@ impl Workers {
     }
 
     /// Takes what a worker has written for its reply, because something else than the bytes says that it is over.
-    pub(in crate::doors::pool::shell) fn end_reply<'b>(
+    pub(crate) fn end_reply<'b>(
         &mut self,
         desk: &mut Desk<'_>,
         id: WorkerId,
@@ -300,29 +295,29 @@ impl Workers {
         self.report_fault(desk, id, Fault::Malformed);
     }
 
-    pub(in crate::doors::pool::shell) fn is_serving(&self, id: WorkerId) -> bool {
+    pub(crate) fn is_serving(&self, id: WorkerId) -> bool {
         self.get(id).is_some_and(|process| process.stage == Stage::Serving)
     }
 
-    pub(in crate::doors::pool::shell) fn owes_a_reply(&self, id: WorkerId) -> bool {
+    pub(crate) fn owes_a_reply(&self, id: WorkerId) -> bool {
         self.get(id).is_some_and(WorkerProcess::owes_a_reply)
     }
 
     /// Notes that the alarm for the end of a reply has gone off.
-    pub(in crate::doors::pool::shell) fn fire_reply_alarm(&mut self, cx: &Context<'_>, id: WorkerId) {
+    pub(crate) fn fire_reply_alarm(&mut self, cx: &Context<'_>, id: WorkerId) {
         if let Some(process) = self.get_mut(id) {
             cx.alarm_fired(&mut process.reply_alarm);
         }
     }
 
     /// Returns true if a reply has begun, and nothing has come behind it since its alarm went off.
-    pub(in crate::doors::pool::shell) fn is_quiet(&self, id: WorkerId) -> bool {
+    pub(crate) fn is_quiet(&self, id: WorkerId) -> bool {
         self.get(id)
             .is_some_and(|process| process.reply_alarm.at().is_none() && !process.reply.is_empty())
     }
 
     /// Handles the end of a worker's output.
-    pub(in crate::doors::pool::shell) fn close_output(&mut self, desk: &mut Desk<'_>, id: WorkerId) {
+    pub(crate) fn close_output(&mut self, desk: &mut Desk<'_>, id: WorkerId) {
         let Some(process) = self.get_mut(id) else { return };
         process.child.stdout = None;
         // Where that ends its reply, it counts if the process says so as well, by its exit status.
@@ -334,7 +329,7 @@ impl Workers {
     /// Gives the processor to a worker that has many requests in hand, once a turn, before its answers are read. Such a worker
     /// writes them one by one, and the first of them brings us here: to step back once, where others want this processor, makes
     /// many reads into one. With few in hand it would only cost time.
-    pub(in crate::doors::pool::shell) fn yield_to_writer(&mut self, id: WorkerId, now: Instant) {
+    pub(crate) fn yield_to_writer(&mut self, id: WorkerId, now: Instant) {
         let has_many = self.get(id).is_some_and(|process| process.given.len() > MANY_IN_HAND);
         if has_many && self.stepped_back != Some(now) {
             self.stepped_back = Some(now);

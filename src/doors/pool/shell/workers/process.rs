@@ -27,64 +27,64 @@ use crate::reactor::{Alarm, Key};
 
 /// A process from its exec until it is reaped.
 #[derive(Debug)]
-pub(in crate::doors::pool::shell) struct WorkerProcess {
-    pub(in crate::doors::pool::shell) id: WorkerId,
+pub(crate) struct WorkerProcess {
+    pub(crate) id: WorkerId,
     /// The number of its place when it was started: what logs and statistics call it.
-    pub(in crate::doors::pool::shell) number: usize,
-    pub(in crate::doors::pool::shell) child: Child,
-    pub(in crate::doors::pool::shell) stage: Stage,
-    pub(in crate::doors::pool::shell) framer: Framer,
+    pub(crate) number: usize,
+    pub(crate) child: Child,
+    pub(crate) stage: Stage,
+    pub(crate) framer: Framer,
     /// What was known before the last of its output was read.
-    pub(in crate::doors::pool::shell) look: Look,
+    pub(crate) look: Look,
     /// A reply that is not whole yet.
-    pub(in crate::doors::pool::shell) reply: Vec<u8>,
+    pub(crate) reply: Vec<u8>,
     /// Whether the number of its request stands before every line, both ways.
-    pub(in crate::doors::pool::shell) lines: Lines,
+    pub(crate) lines: Lines,
     /// When it will be whole if nothing more comes, where a pause is what ends it.
-    pub(in crate::doors::pool::shell) reply_alarm: Alarm,
-    pub(in crate::doors::pool::shell) input: Input,
+    pub(crate) reply_alarm: Alarm,
+    pub(crate) input: Input,
     /// The requests that it was given and has not answered, oldest first.
-    pub(in crate::doors::pool::shell) given: VecDeque<Given>,
+    pub(crate) given: VecDeque<Given>,
     /// How many bytes it was ever given.
-    pub(in crate::doors::pool::shell) given_bytes: u64,
+    pub(crate) given_bytes: u64,
     /// What the pipe has not taken of them.
-    pub(in crate::doors::pool::shell) unsent: Outgoing,
-    pub(in crate::doors::pool::shell) stdin_watched: StdinWatch,
-    pub(in crate::doors::pool::shell) ending: KillSequence,
-    pub(in crate::doors::pool::shell) ending_alarm: Alarm,
-    pub(in crate::doors::pool::shell) stderr: StderrLog,
+    pub(crate) unsent: Outgoing,
+    pub(crate) stdin_watched: StdinWatch,
+    pub(crate) ending: KillSequence,
+    pub(crate) ending_alarm: Alarm,
+    pub(crate) stderr: StderrLog,
     /// When either of these two is due.
-    pub(in crate::doors::pool::shell) stderr_alarm: Alarm,
-    pub(in crate::doors::pool::shell) words: Words,
-    pub(in crate::doors::pool::shell) said: Said,
-    pub(in crate::doors::pool::shell) started: Instant,
+    pub(crate) stderr_alarm: Alarm,
+    pub(crate) words: Words,
+    pub(crate) said: Said,
+    pub(crate) started: Instant,
     /// Whether a byte has come from its standard output.
-    pub(in crate::doors::pool::shell) has_written: bool,
-    pub(in crate::doors::pool::shell) recorder: Recorder,
-    pub(in crate::doors::pool::shell) health_check: HealthCheck,
+    pub(crate) has_written: bool,
+    pub(crate) recorder: Recorder,
+    pub(crate) health_check: HealthCheck,
     /// The line that answers nothing, for which it is lost.
-    pub(in crate::doors::pool::shell) stray: Option<String>,
+    pub(crate) stray: Option<String>,
     /// What else is known of why it is lost.
-    pub(in crate::doors::pool::shell) complaint: Option<String>,
+    pub(crate) complaint: Option<String>,
     /// What it has closed, for which it is lost.
-    pub(in crate::doors::pool::shell) closed: Option<Side>,
+    pub(crate) closed: Option<Side>,
     /// That it is lost, until it is told why.
-    pub(in crate::doors::pool::shell) loss: Option<Box<Loss>>,
+    pub(crate) loss: Option<Box<Loss>>,
     /// It has exited, and is reaped when the losses before its own have been told.
-    pub(in crate::doors::pool::shell) exit_waits: bool,
+    pub(crate) exit_waits: bool,
     /// How it has ended.
-    pub(in crate::doors::pool::shell) end: Option<End>,
+    pub(crate) end: Option<End>,
     /// The session that has it, in session mode; then its standard input and output are there and not here.
-    pub(in crate::doors::pool::shell) session: Option<Key>,
+    pub(crate) session: Option<Key>,
     /// It has, or had, one.
-    pub(in crate::doors::pool::shell) had_session: bool,
+    pub(crate) had_session: bool,
     /// When it ended, it had been told to by a signal.
-    pub(in crate::doors::pool::shell) was_signalled: bool,
+    pub(crate) was_signalled: bool,
 }
 
 /// What its lines look like, from its start to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::doors::pool::shell) enum Lines {
+pub(crate) enum Lines {
     /// As the clients write and get them: it answers in order.
     Plain,
     /// With a channel-ID before each.
@@ -93,7 +93,7 @@ pub(in crate::doors::pool::shell) enum Lines {
 
 /// Whose a line of a worker is, or the beginning of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::doors::pool::shell) enum Addressee {
+pub(crate) enum Addressee {
     /// This request's, and the text begins behind so many bytes.
     Request { to: ReplyTo, prefix: usize },
     /// Nobody's that it has in flight.
@@ -104,7 +104,7 @@ pub(in crate::doors::pool::shell) enum Addressee {
 
 /// How long its standard input is held open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::doors::pool::shell) enum Input {
+pub(crate) enum Input {
     /// As long as it serves.
     Stays,
     /// Until it has its one request: the end of the input is the end of that.
@@ -118,14 +118,14 @@ pub(in crate::doors::pool::shell) enum Input {
 
 /// Whether the poll knows its standard input. Most workers always take a request whole and never need it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::doors::pool::shell) enum StdinWatch {
+pub(crate) enum StdinWatch {
     NotYet,
     Registered,
 }
 
 /// What its output means.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::doors::pool::shell) enum Stage {
+pub(crate) enum Stage {
     /// Start-up talk, until the ready line comes.
     Starting(LineSearch),
     /// Replies.
@@ -139,7 +139,7 @@ pub(in crate::doors::pool::shell) enum Stage {
 
 /// A request that a worker has, or a probe, and where it lies in everything that it was ever given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::doors::pool::shell) struct Given {
+pub(crate) struct Given {
     /// `None`: it is a probe.
     request: Option<RequestId>,
     channel: Option<ChannelId>,
@@ -149,7 +149,7 @@ pub(in crate::doors::pool::shell) struct Given {
 
 /// How an attempt to write to a worker went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::doors::pool::shell) enum Sent {
+pub(crate) enum Sent {
     /// The pipe has all of it.
     Whole,
     /// The rest waits until the pipe has room.
@@ -162,7 +162,7 @@ pub(in crate::doors::pool::shell) enum Sent {
 
 /// How much of one of its requests a worker has left unread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::doors::pool::shell) enum Unread {
+pub(crate) enum Unread {
     Nothing,
     Some,
     /// All of it: what it has written cannot be an answer to that.
@@ -171,24 +171,24 @@ pub(in crate::doors::pool::shell) enum Unread {
 
 /// What was known of a worker right before its output was read.
 #[derive(Debug, Clone, Copy, Default)]
-pub(in crate::doors::pool::shell) struct Look {
+pub(crate) struct Look {
     /// So many bytes of output were there.
     written: usize,
     /// When it had written these, it had read no more than so much of all that it was ever given.
-    pub(in crate::doors::pool::shell) had_read: Option<u64>,
+    pub(crate) had_read: Option<u64>,
 }
 
 impl Look {
     /// Whether output that ends behind so many bytes of the read was there. If not, it was written between the look and the
     /// read, by a worker that may have read more by then.
-    pub(in crate::doors::pool::shell) fn covers(&self, end: usize) -> bool {
+    pub(crate) fn covers(&self, end: usize) -> bool {
         end <= self.written
     }
 }
 
 /// What an idle worker's output shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::doors::pool::shell) enum Silence {
+pub(crate) enum Silence {
     /// Nothing was written.
     Kept,
     /// Something was, unasked.
@@ -249,24 +249,24 @@ impl WorkerProcess {
         }
     }
 
-    pub(in crate::doors::pool::shell) fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         self.child.pid().as_raw()
     }
 
     /// What the log calls it.
-    pub(in crate::doors::pool::shell) fn label(&self) -> String {
+    pub(crate) fn label(&self) -> String {
         format!("worker {} (pid {})", self.number, self.pid())
     }
 
     /// How many requests it has, as far as anything of them has reached it. Probes are none.
-    pub(in crate::doors::pool::shell) fn requests_in_hand(&self) -> usize {
+    pub(crate) fn requests_in_hand(&self) -> usize {
         let requests = self.given.iter().filter(|given| given.request.is_some()).count();
         requests.saturating_sub(self.untouched().count())
     }
 
     /// Returns true if what the worker has answered before may be wrong for the reason for which it is lost. It is not known which
     /// of the answers that are kept are its own.
-    pub(in crate::doors::pool::shell) fn casts_doubt_by(&self, reason: Restart) -> bool {
+    pub(crate) fn casts_doubt_by(&self, reason: Restart) -> bool {
         match reason {
             // Since it passed its last probe it may have answered as wrongly as it has answered this one.
             Restart::Quarantined => self.health_check.has_passed(),
@@ -285,25 +285,25 @@ impl WorkerProcess {
     }
 
     /// It serves, and has been given what it has not answered.
-    pub(in crate::doors::pool::shell) fn owes_a_reply(&self) -> bool {
+    pub(crate) fn owes_a_reply(&self) -> bool {
         self.stage == Stage::Serving && !self.given.is_empty()
     }
 
     /// Whether an end in this way is none that a session has by right: a signal that is neither ours nor the usual
     /// consequence of a client's having gone.
-    pub(in crate::doors::pool::shell) fn crashed(&self, status: ExitStatus) -> bool {
+    pub(crate) fn crashed(&self, status: ExitStatus) -> bool {
         let usual = [Signal::SIGPIPE as i32, Signal::SIGHUP as i32];
         let by_signal = matches!(status, ExitStatus::Signal { number, .. } if !usual.contains(&number));
         self.had_session && by_signal && !self.was_signalled
     }
 
     /// Whether its ready line is still awaited.
-    pub(in crate::doors::pool::shell) fn is_starting(&self) -> bool {
+    pub(crate) fn is_starting(&self) -> bool {
         matches!(self.stage, Stage::Starting(_))
     }
 
     /// Reads from its output once.
-    pub(in crate::doors::pool::shell) fn read_output(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn read_output(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(mut stdout) = self.child.stdout.as_ref() else {
             return Ok(0);
         };
@@ -311,7 +311,7 @@ impl WorkerProcess {
     }
 
     /// Looks whether it has written anything since it was last read.
-    pub(in crate::doors::pool::shell) fn check_silence(&mut self) -> Silence {
+    pub(crate) fn check_silence(&mut self) -> Silence {
         match self.read_output(&mut [0; 1]) {
             Ok(0) => Silence::Closed,
             Ok(_) => {
@@ -325,7 +325,7 @@ impl WorkerProcess {
 
     /// To be asked right before its output is read: whatever it has written by now it wrote without what it had not read by now.
     /// Asked behind that, it may have read the rest in between, and pass for one that had read all before it answered.
-    pub(in crate::doors::pool::shell) fn look(&self) -> Look {
+    pub(crate) fn look(&self) -> Look {
         if self.given.len() == 1 {
             let had_read = self.bytes_read();
             if had_read.is_none_or(|read| read >= self.given_bytes) {
@@ -349,7 +349,7 @@ impl WorkerProcess {
     }
 
     /// How much it has read of all that it was ever given. `None`: its input cannot be looked at.
-    pub(in crate::doors::pool::shell) fn bytes_read(&self) -> Option<u64> {
+    pub(crate) fn bytes_read(&self) -> Option<u64> {
         let stdin = self.child.stdin.as_ref()?;
         let in_pipe = if self.child.is_on_terminal() {
             // Our side of a terminal cannot tell; what it has taken is taken for read.
@@ -364,7 +364,7 @@ impl WorkerProcess {
     /// How much of one of its requests (`None`: of all) it had not read when it had read so many bytes; those behind it lie in
     /// its input by right. One whose input cannot be looked at is not to be believed, unless that is because it was closed on
     /// purpose.
-    pub(in crate::doors::pool::shell) fn unread_input(&self, request: Option<Given>, had_read: Option<u64>) -> Unread {
+    pub(crate) fn unread_input(&self, request: Option<Given>, had_read: Option<u64>) -> Unread {
         if self.input == Input::Ended {
             return Unread::Nothing;
         }
@@ -378,7 +378,7 @@ impl WorkerProcess {
     }
 
     /// Whose the line is that begins like this.
-    pub(in crate::doors::pool::shell) fn addressee(&self, line: &[u8]) -> Addressee {
+    pub(crate) fn addressee(&self, line: &[u8]) -> Addressee {
         if self.lines == Lines::Plain {
             return Addressee::Request {
                 to: ReplyTo::Oldest,
@@ -399,7 +399,7 @@ impl WorkerProcess {
     }
 
     /// Takes out what has been answered.
-    pub(in crate::doors::pool::shell) fn take_answered(&mut self, to: ReplyTo) -> Option<Given> {
+    pub(crate) fn take_answered(&mut self, to: ReplyTo) -> Option<Given> {
         self.given.remove(self.position(to)?)
     }
 
@@ -411,12 +411,7 @@ impl WorkerProcess {
     }
 
     /// Takes a request for it, under its number if it is told one; [`send`](Self::send) writes both.
-    pub(in crate::doors::pool::shell) fn queue_request(
-        &mut self,
-        request: Option<RequestId>,
-        channel: Option<ChannelId>,
-        bytes: &[u8],
-    ) {
+    pub(crate) fn queue_request(&mut self, request: Option<RequestId>, channel: Option<ChannelId>, bytes: &[u8]) {
         let (start, unsent_before) = (self.given_bytes, self.unsent.len());
         // Nothing of a line that is not there: a number alone would be taken for the beginning of the next one.
         if let Some(ChannelId(number)) = channel.filter(|_| !bytes.is_empty()) {
@@ -435,7 +430,7 @@ impl WorkerProcess {
     }
 
     /// Writes what it has not been sent, as far as the pipe takes it.
-    pub(in crate::doors::pool::shell) fn send(&mut self) -> Sent {
+    pub(crate) fn send(&mut self) -> Sent {
         if matches!(self.input, Input::Ended | Input::Shut) {
             return Sent::Whole;
         }
@@ -461,20 +456,20 @@ impl WorkerProcess {
     }
 
     /// It is written nothing more.
-    pub(in crate::doors::pool::shell) fn end_input(&mut self) {
+    pub(crate) fn end_input(&mut self) {
         self.input = Input::Ended;
         self.child.stdin = None;
         self.unsent = Outgoing::default();
     }
 
     /// It does not listen.
-    pub(in crate::doors::pool::shell) fn unsent_outcome(&self) -> Sent {
+    pub(crate) fn unsent_outcome(&self) -> Sent {
         let first = self.untouched().next();
         first.and_then(|given| given.request).map_or(Sent::Lost, Sent::Nothing)
     }
 
     /// Of what it was given, that of which not a byte has been written to it.
-    pub(in crate::doors::pool::shell) fn untouched(&self) -> impl Iterator<Item = &Given> {
+    pub(crate) fn untouched(&self) -> impl Iterator<Item = &Given> {
         let unsent = u64::try_from(self.unsent.len()).unwrap_or(u64::MAX);
         let sent = self.given_bytes.saturating_sub(unsent);
         // Nothing is unsent of an empty one.

@@ -16,7 +16,7 @@ impl Workers {
     /// Gives a worker a request with these bytes. `speaking` is the worker whose reply was read this very moment, with nothing
     /// behind it; any other is looked at first, for what it has written unasked would be taken for the answer. Not so where an
     /// answer is known by its number.
-    pub(in crate::doors::pool::shell) fn give(
+    pub(crate) fn give(
         &mut self,
         cx: &mut Context<'_>,
         desk: &mut Desk<'_>,
@@ -56,7 +56,7 @@ impl Workers {
     }
 
     /// Takes a worker out of the list of those whose requests are written at the end of the turn.
-    pub(in crate::doors::pool::shell) fn next_unsent(&mut self) -> Option<WorkerId> {
+    pub(crate) fn next_unsent(&mut self) -> Option<WorkerId> {
         let id = self.unsent.pop()?;
         if let Some(process) = self.get_mut(id) {
             process.unsent.unlist();
@@ -65,18 +65,13 @@ impl Workers {
     }
 
     /// Writes what a worker was given and the pipe has not taken yet, if it serves.
-    pub(in crate::doors::pool::shell) fn send_if_serving(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        id: WorkerId,
-    ) {
+    pub(crate) fn send_if_serving(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId) {
         if self.get(id).is_some_and(|process| process.stage == Stage::Serving) {
             self.send(cx, desk, id);
         }
     }
 
-    pub(in crate::doors::pool::shell) fn send(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId) {
+    pub(crate) fn send(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId) {
         let Some(process) = self.get_mut(id) else {
             return;
         };
@@ -95,7 +90,7 @@ impl Workers {
     }
 
     /// A worker that has closed its input, and whose last answers have been read.
-    pub(in crate::doors::pool::shell) fn report_closed_input(&mut self, desk: &mut Desk<'_>, id: WorkerId) {
+    pub(crate) fn report_closed_input(&mut self, desk: &mut Desk<'_>, id: WorkerId) {
         let Some(process) = self.get_mut(id) else {
             return;
         };
@@ -136,7 +131,7 @@ impl Workers {
         desk.report(Event::Broken(id, Fault::OutputClosed));
     }
 
-    pub(in crate::doors::pool::shell) fn report_fault(&mut self, desk: &mut Desk<'_>, id: WorkerId, fault: Fault) {
+    pub(crate) fn report_fault(&mut self, desk: &mut Desk<'_>, id: WorkerId, fault: Fault) {
         if let (Some(process), Fault::OutputClosed | Fault::InputClosed(_)) = (self.get_mut(id), fault)
             && process.stage != Stage::Ending
         {
@@ -150,7 +145,7 @@ impl Workers {
     }
 
     /// After a long request: has the worker read all of it, and answered once?
-    pub(in crate::doors::pool::shell) fn inspect(&mut self, desk: &mut Desk<'_>, id: WorkerId) {
+    pub(crate) fn inspect(&mut self, desk: &mut Desk<'_>, id: WorkerId) {
         let clean = self.get_mut(id).is_some_and(|process| {
             process.unread_input(None, process.bytes_read()) == Unread::Nothing
                 && process.check_silence() == Silence::Kept

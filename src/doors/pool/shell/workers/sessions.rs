@@ -9,17 +9,17 @@ use crate::reactor::Key;
 
 /// The part of a worker that goes to its session.
 #[derive(Debug)]
-pub(in crate::doors::pool::shell) struct Streams {
-    pub(in crate::doors::pool::shell) stdin: Sender,
-    pub(in crate::doors::pool::shell) stdout: Receiver,
+pub(crate) struct Streams {
+    pub(crate) stdin: Sender,
+    pub(crate) stdout: Receiver,
     /// The text that the worker has written behind its ready line.
-    pub(in crate::doors::pool::shell) said: Vec<u8>,
-    pub(in crate::doors::pool::shell) is_on_terminal: bool,
+    pub(crate) said: Vec<u8>,
+    pub(crate) is_on_terminal: bool,
 }
 
 impl Workers {
     /// Gives the streams of a worker to the session at `key`. `None`: it has closed one of them.
-    pub(in crate::doors::pool::shell) fn attach_session(&mut self, id: WorkerId, key: Key) -> Option<Streams> {
+    pub(crate) fn attach_session(&mut self, id: WorkerId, key: Key) -> Option<Streams> {
         let process = self.get_mut(id)?;
         let (stdin, stdout) = (process.child.stdin.take()?, process.child.stdout.take()?);
         (process.session, process.had_session) = (Some(key), true);
@@ -32,19 +32,19 @@ impl Workers {
     }
 
     /// Takes a worker away from its session.
-    pub(in crate::doors::pool::shell) fn detach_session(&mut self, id: WorkerId) {
+    pub(crate) fn detach_session(&mut self, id: WorkerId) {
         if let Some(process) = self.get_mut(id) {
             process.session = None;
         }
     }
 
     /// The session that a worker has.
-    pub(in crate::doors::pool::shell) fn session_of(&self, id: WorkerId) -> Option<Key> {
+    pub(crate) fn session_of(&self, id: WorkerId) -> Option<Key> {
         self.get(id)?.session
     }
 
     /// The process of a worker.
-    pub(in crate::doors::pool::shell) fn child(&self, id: WorkerId) -> Option<&Child> {
+    pub(crate) fn child(&self, id: WorkerId) -> Option<&Child> {
         self.get(id).map(|process| &process.child)
     }
 }

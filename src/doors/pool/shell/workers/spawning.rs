@@ -14,7 +14,7 @@ use crate::process::spawn::Stdio;
 use crate::reactor::{Context, SourceKind};
 
 impl Workers {
-    pub(in crate::doors::pool::shell) fn queue_spawn(&mut self, cx: &mut Context<'_>, id: WorkerId) {
+    pub(crate) fn queue_spawn(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         if self.waiting.is_empty() {
             self.spawn_later(cx);
         }
@@ -22,16 +22,16 @@ impl Workers {
     }
 
     /// Takes the worker whose process is to be started next.
-    pub(in crate::doors::pool::shell) fn next_spawn(&mut self) -> Option<WorkerId> {
+    pub(crate) fn next_spawn(&mut self) -> Option<WorkerId> {
         self.waiting.pop_front()
     }
 
     /// Lets the rest be started in the next turn.
-    pub(in crate::doors::pool::shell) fn spawn_later(&self, cx: &mut Context<'_>) {
+    pub(crate) fn spawn_later(&self, cx: &mut Context<'_>) {
         cx.resume_later(PoolSource::Spawning.only());
     }
 
-    pub(in crate::doors::pool::shell) fn has_waiting_spawns(&self) -> bool {
+    pub(crate) fn has_waiting_spawns(&self) -> bool {
         !self.waiting.is_empty()
     }
 
@@ -39,7 +39,7 @@ impl Workers {
     ///
     /// # Errors
     /// Those of starting it, for a caller that cannot go on without it.
-    pub(in crate::doors::pool::shell) fn spawn(
+    pub(crate) fn spawn(
         &mut self,
         cx: &mut Context<'_>,
         desk: &mut Desk<'_>,

@@ -29,7 +29,7 @@ enum Outcome {
 impl Workers {
     /// Reads what a worker complains about, for the log. One read a turn: a buffer full of the shortest lines takes longer
     /// than all else in a turn, and no client waits for it.
-    pub(in crate::doors::pool::shell) fn stderr_ready(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
+    pub(crate) fn stderr_ready(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
         let Some(id) = self.find(key) else { return };
         let mut buffer = cx.lend_buffer();
         let outcome = self.read_stderr(cx, desk, id, &mut buffer);
@@ -47,12 +47,7 @@ impl Workers {
 
     /// Logs what is due of a worker's complaints: how many lines are missing because it wrote faster than the log takes them, or
     /// lines that were held back.
-    pub(in crate::doors::pool::shell) fn stderr_timeout(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        key: Key,
-    ) {
+    pub(crate) fn stderr_timeout(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
         let Some(id) = self.find(key) else { return };
         let now = cx.now();
         if let Some(process) = self.get_mut(id) {
@@ -80,7 +75,7 @@ impl Workers {
 
     /// Calls `with` with the words of young workers of this pool, the standard error and the words of this one, and a function
     /// that logs a line of it. Of lines that echo those of workers that were lost, few are logged.
-    pub(in crate::doors::pool::shell) fn with_words<T>(
+    pub(crate) fn with_words<T>(
         &mut self,
         cx: &mut Context<'_>,
         desk: &mut Desk<'_>,
@@ -144,12 +139,7 @@ impl Workers {
     }
 
     /// Reads the last complaints of a worker whose process has ended.
-    pub(in crate::doors::pool::shell) fn close_stderr(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        id: WorkerId,
-    ) {
+    pub(crate) fn close_stderr(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId) {
         self.read_stderr_now(cx, desk, id);
         let now = cx.now();
         self.log_stderr(cx, desk, id, |stderr, hear| stderr.close(now, hear));
@@ -157,12 +147,7 @@ impl Workers {
 
     /// Reads what a worker has written to its standard error by now. Must be called before its loss is logged. The buffer is
     /// allocated only if the loop's own one is lent: when the loss was found in a worker's output.
-    pub(in crate::doors::pool::shell) fn read_stderr_now(
-        &mut self,
-        cx: &mut Context<'_>,
-        desk: &mut Desk<'_>,
-        id: WorkerId,
-    ) {
+    pub(crate) fn read_stderr_now(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId) {
         if self.get(id).is_none_or(|process| process.child.stderr.is_none()) {
             return;
         }
