@@ -10,7 +10,7 @@ use log::Level;
 
 use crate::doors::journal::Journal;
 use crate::doors::pool::core::{Counters, Event};
-use crate::doors::pool::options::{Mode, Options};
+use crate::doors::pool::options::Options;
 use crate::doors::pool::report::Topic;
 use crate::net::limits::ConnectionCount;
 use crate::net::origin::Origin;
@@ -37,11 +37,6 @@ pub(super) struct Desk<'p> {
 }
 
 impl Desk<'_> {
-    /// Returns true if each connection gets a worker of its own.
-    pub(super) fn has_sessions(&self) -> bool {
-        self.options.policy.mode == Mode::Session
-    }
-
     /// Leaves an event for the dispatcher.
     pub(super) fn report(&mut self, event: Event) {
         self.outbox.events.push_back(event);

@@ -238,7 +238,8 @@ impl Pool {
     /// Reads what a worker has written.
     pub(super) fn read_worker(&mut self, cx: &mut Context<'_>, key: Key, to_the_end: bool) {
         let Some(id) = self.workers.find(key) else { return };
-        if self.has_sessions() && self.workers.get(id).is_some_and(|process| !process.is_starting()) {
+        let process = self.workers.get(id);
+        if process.is_some_and(|process| process.is_for_sessions() && !process.is_starting()) {
             return self.session_worker_ready(cx, id, Running::mark_worker_readable);
         }
         match self.read_output(cx, id, to_the_end) {
@@ -313,8 +314,7 @@ impl Pool {
         let mut buffer = cx.lend_buffer();
         let mut outcome = Outcome::MoreLater;
         for _ in 0..READS_PER_TURN {
-            let rooms = self.rooms();
-            match rooms.workers.read(&rooms.desk, id, &mut buffer) {
+            match self.workers.read(id, &mut buffer) {
                 Output::Drained => outcome = Outcome::Drained,
                 Output::Closed => outcome = Outcome::Closed,
                 Output::Bytes(length) => {

@@ -6,6 +6,7 @@ use nix::sys::signal::Signal;
 use super::Ended;
 use super::Workers;
 use super::process::Stage;
+use super::protocol::WorkerProtocol;
 use crate::doors::pool::core::{Event, Fault, StopMode, WorkerId};
 use crate::doors::pool::report::Topic;
 use crate::doors::pool::shell::PoolSource;
@@ -60,7 +61,7 @@ impl Workers {
                 KillStep::Terminate => process.child.terminate_group(),
                 KillStep::Kill => process.child.kill_group(Signal::SIGKILL),
                 KillStep::Reap => {
-                    self.reap(desk, id);
+                    self.reap(id);
                     Ok(())
                 }
                 KillStep::GiveUp => {
@@ -102,7 +103,7 @@ impl Workers {
         let Some(process) = self.get(id) else { return };
         let is_up = matches!(process.stage, Stage::Serving | Stage::Starting(_));
         // Its end can mean neither an answer nor the end of a session, and it was not told to end.
-        let is_lost = is_up && !desk.has_sessions() && !desk.options.framings.single_use();
+        let is_lost = is_up && matches!(process.protocol, WorkerProtocol::InOrder | WorkerProtocol::Numbered);
         if process.health_check.is_under_way() {
             // To be logged while it is known which worker it was and what it was asked.
             self.report_fault(desk, id, Fault::OutputClosed);
@@ -118,7 +119,10 @@ impl Workers {
     /// Notes, when a process has ended, whether a signal of ours may be the reason.
     pub(crate) fn note_signalled(&mut self, id: WorkerId) {
         if let Some(process) = self.get_mut(id) {
-            process.was_signalled = process.ending.has_signalled();
+            let has_signalled = process.ending.has_signalled();
+            if let WorkerProtocol::Session(tie) = &mut process.protocol {
+                tie.was_signalled = has_signalled;
+            }
         }
     }
 
@@ -141,14 +145,13 @@ impl Workers {
     }
 
     /// Reaps a process that has exited. What follows from its end is left to [`settle_ended`](Self::settle_ended).
-    fn reap(&mut self, desk: &Desk<'_>, id: WorkerId) {
+    fn reap(&mut self, id: WorkerId) {
         let Some(process) = self.get_mut(id) else {
             return;
         };
-        // To be asked while it is a zombie, and only of those that have been of no use. What one for a single request has
-        // written may be its answer, which is known in a moment.
-        let may_have_answered = process.had_session || (process.has_written && desk.options.framings.single_use());
-        let may_be_a_daemon = process.stage != Stage::Ending && process.words.is_young() && !may_have_answered;
+        // To be asked while it is a zombie, and only of a worker that has been of no use.
+        let is_useless = process.words.is_young() && !process.may_have_answered();
+        let may_be_a_daemon = process.stage != Stage::Ending && is_useless;
         let left = if may_be_a_daemon {
             process.child.left_running()
         } else {

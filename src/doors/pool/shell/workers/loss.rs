@@ -72,7 +72,7 @@ impl Workers {
             early_deaths: if reason == Restart::Died { early_deaths } else { 0 },
             at: cx.now(),
             requests_in_hand: process.map_or(0, WorkerProcess::requests_in_hand),
-            has_session: process.is_some_and(|process| process.session.is_some()),
+            has_session: process.is_some_and(|process| process.session().is_some()),
             refusals: Vec::new(),
         };
         if matches!(reason, Restart::Recycled | Restart::Spent | Restart::Asked) {

@@ -5,6 +5,7 @@ mod health_check;
 pub(crate) mod loss;
 pub(crate) mod output;
 pub(crate) mod process;
+mod protocol;
 mod requests;
 pub(crate) mod sessions;
 mod spawning;

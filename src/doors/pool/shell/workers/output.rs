@@ -8,9 +8,9 @@ use std::io;
 use std::time::Instant;
 
 use super::Workers;
-use super::process::{Addressee, Lines, Stage, Unread, WorkerProcess};
+use super::process::{Stage, Unread, WorkerProcess};
+use super::protocol::Addressee;
 use crate::doors::pool::core::{AfterReply, Event, Fault, WorkerId};
-use crate::doors::pool::options::Mode;
 use crate::doors::pool::recorder::Excerpt;
 use crate::doors::pool::shell::desk::Desk;
 use crate::doors::pool::shell::{PoolSource, Reply};
@@ -54,11 +54,11 @@ pub(crate) struct Reading {
 
 impl Workers {
     /// Reads from a worker once.
-    pub(crate) fn read(&mut self, desk: &Desk<'_>, id: WorkerId, buffer: &mut [u8]) -> Output {
+    pub(crate) fn read(&mut self, id: WorkerId, buffer: &mut [u8]) -> Output {
         let Some(process) = self.get_mut(id).filter(|process| process.child.stdout.is_some()) else {
             return Output::Drained;
         };
-        if desk.has_sessions() && !process.is_starting() {
+        if process.is_for_sessions() && !process.is_starting() {
             // Its output is its client's.
             return Output::Drained;
         }
@@ -90,7 +90,7 @@ impl Workers {
             return false;
         };
         let said = output.get(taken..).unwrap_or_default();
-        if desk.options.policy.mode == Mode::Session {
+        if process.is_for_sessions() {
             // Its first words to the client that will come.
             process.reply = said.to_vec();
         } else if !said.is_empty() {
@@ -140,7 +140,7 @@ impl Workers {
         match process.addressee(&process.reply) {
             Addressee::Request { to, .. } if !is_probe => desk.report(Event::ReplyBegun(id, to)),
             Addressee::Request { .. } | Addressee::NotKnownYet => {}
-            Addressee::Nobody => {
+            Addressee::None => {
                 process.stray = Some(Excerpt::of(&process.reply, desk.options.disclosure).to_string());
                 self.report_fault(desk, id, Fault::UnknownChannel);
             }
@@ -238,7 +238,7 @@ impl Workers {
         };
         let bytes = reply.bytes.get(prefix..).unwrap_or_default();
         let payload = reply.payload.get(prefix..).unwrap_or_default();
-        if process.lines == Lines::Numbered && bytes.len() > longest.saturating_add(1) {
+        if process.is_numbered() && bytes.len() > longest.saturating_add(1) {
             self.report_fault(desk, id, Fault::ReplyTooLong(to));
             return None;
         }
@@ -253,14 +253,14 @@ impl Workers {
             desk.report(Event::Probed(id, result));
             return None;
         }
-        let excess = excess && process.lines == Lines::Plain;
+        let excess = excess && !process.is_numbered();
         let after = match unread {
             Unread::Everything => {
                 self.report_fault(desk, id, Fault::Unasked);
                 return None;
             }
             // What it leaves unread is no sign of anything: it takes one request.
-            _ if desk.options.framings.single_use() && !excess => AfterReply::Spent,
+            _ if process.is_for_one_request() && !excess => AfterReply::Spent,
             Unread::Nothing if !excess => AfterReply::InStep,
             Unread::Nothing | Unread::Some => AfterReply::OutOfStep,
         };
@@ -277,7 +277,7 @@ impl Workers {
         let Some(process) = self.get_mut(id) else { return };
         let fault = match process.addressee(line) {
             Addressee::Request { to, .. } => Fault::ReplyTooLong(to),
-            Addressee::Nobody | Addressee::NotKnownYet => {
+            Addressee::None | Addressee::NotKnownYet => {
                 process.stray = Some(Excerpt::of(line, desk.options.disclosure).to_string());
                 Fault::UnknownChannel
             }

@@ -5,10 +5,9 @@ use std::io;
 use std::io::{Read, Write};
 use std::time::Instant;
 
-use nix::sys::signal::Signal;
-
 use super::health_check::HealthCheck;
 use super::loss::Loss;
+use super::protocol::WorkerProtocol;
 use crate::doors::pool::core::{ChannelId, ReplyTo, RequestId, Restart, WorkerId};
 use crate::doors::pool::echoes::Said;
 use crate::doors::pool::options::Options;
@@ -16,14 +15,13 @@ use crate::doors::pool::recorder::Recorder;
 use crate::doors::pool::repeats::Words;
 use crate::doors::pool::shell::clients::outgoing::Outgoing;
 use crate::doors::pool::story::{End, Side};
-use crate::framing::channel::{self, Channel, LONGEST_PREFIX, Prefix};
+use crate::framing::channel::{LONGEST_PREFIX, Prefix};
 use crate::framing::search::LineSearch;
 use crate::framing::{Framer, Framing};
 use crate::process::child::Child;
-use crate::process::exit_status::ExitStatus;
 use crate::process::kill_sequence::KillSequence;
 use crate::process::stderr_log::StderrLog;
-use crate::reactor::{Alarm, Key};
+use crate::reactor::Alarm;
 
 /// A process from its exec until it is reaped.
 #[derive(Debug)]
@@ -38,8 +36,7 @@ pub(crate) struct WorkerProcess {
     pub(crate) look: Look,
     /// A reply that is not whole yet.
     pub(crate) reply: Vec<u8>,
-    /// Whether the number of its request stands before every line, both ways.
-    pub(crate) lines: Lines,
+    pub(crate) protocol: WorkerProtocol,
     /// When it will be whole if nothing more comes, where a pause is what ends it.
     pub(crate) reply_alarm: Alarm,
     pub(crate) input: Input,
@@ -74,32 +71,6 @@ pub(crate) struct WorkerProcess {
     pub(crate) exit_waits: bool,
     /// How it has ended.
     pub(crate) end: Option<End>,
-    /// The session that has it, in session mode; then its standard input and output are there and not here.
-    pub(crate) session: Option<Key>,
-    /// It has, or had, one.
-    pub(crate) had_session: bool,
-    /// When it ended, it had been told to by a signal.
-    pub(crate) was_signalled: bool,
-}
-
-/// What its lines look like, from its start to its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lines {
-    /// As the clients write and get them: it answers in order.
-    Plain,
-    /// With a channel-ID before each.
-    Numbered,
-}
-
-/// Whose a line of a worker is, or the beginning of one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Addressee {
-    /// This request's, and the text begins behind so many bytes.
-    Request { to: ReplyTo, prefix: usize },
-    /// Nobody's that it has in flight.
-    Nobody,
-    /// It cannot be told yet.
-    NotKnownYet,
 }
 
 /// How long its standard input is held open.
@@ -200,10 +171,10 @@ pub(crate) enum Silence {
 impl WorkerProcess {
     /// A worker whose exec has just succeeded.
     pub(super) fn new(options: &Options, id: WorkerId, number: usize, child: Child, now: Instant) -> WorkerProcess {
-        // So it is for as long as it lives, whatever the policy will be: it was started for it.
-        let (lines, longest_prefix) = match options.policy.concurrency {
-            Some(_) => (Lines::Numbered, LONGEST_PREFIX),
-            None => (Lines::Plain, 0),
+        let protocol = WorkerProtocol::new(options);
+        let longest_prefix = match protocol {
+            WorkerProtocol::Numbered => LONGEST_PREFIX,
+            WorkerProtocol::InOrder | WorkerProtocol::Once | WorkerProtocol::Session(_) => 0,
         };
         let framings = options.framings;
         WorkerProcess {
@@ -222,7 +193,7 @@ impl WorkerProcess {
                 Framing::Eof => Input::EndsWithRequest,
                 _ => Input::Stays,
             },
-            lines,
+            protocol,
             given: VecDeque::new(),
             given_bytes: 0,
             unsent: Outgoing::default(),
@@ -243,9 +214,6 @@ impl WorkerProcess {
             loss: None,
             exit_waits: false,
             end: None,
-            session: None,
-            had_session: false,
-            was_signalled: false,
         }
     }
 
@@ -287,14 +255,6 @@ impl WorkerProcess {
     /// It serves, and has been given what it has not answered.
     pub(crate) fn owes_a_reply(&self) -> bool {
         self.stage == Stage::Serving && !self.given.is_empty()
-    }
-
-    /// Whether an end in this way is none that a session has by right: a signal that is neither ours nor the usual
-    /// consequence of a client's having gone.
-    pub(crate) fn crashed(&self, status: ExitStatus) -> bool {
-        let usual = [Signal::SIGPIPE as i32, Signal::SIGHUP as i32];
-        let by_signal = matches!(status, ExitStatus::Signal { number, .. } if !usual.contains(&number));
-        self.had_session && by_signal && !self.was_signalled
     }
 
     /// Whether its ready line is still awaited.
@@ -377,33 +337,12 @@ impl WorkerProcess {
         }
     }
 
-    /// Whose the line is that begins like this.
-    pub(crate) fn addressee(&self, line: &[u8]) -> Addressee {
-        if self.lines == Lines::Plain {
-            return Addressee::Request {
-                to: ReplyTo::Oldest,
-                prefix: 0,
-            };
-        }
-        match channel::channel(line) {
-            Channel::Number { number, prefix } => {
-                let to = ReplyTo::Channel(ChannelId(number));
-                match self.position(to) {
-                    Some(_) => Addressee::Request { to, prefix },
-                    None => Addressee::Nobody,
-                }
-            }
-            Channel::NeedMore if !self.given.is_empty() => Addressee::NotKnownYet,
-            Channel::NeedMore | Channel::None => Addressee::Nobody,
-        }
-    }
-
     /// Takes out what has been answered.
     pub(crate) fn take_answered(&mut self, to: ReplyTo) -> Option<Given> {
         self.given.remove(self.position(to)?)
     }
 
-    fn position(&self, to: ReplyTo) -> Option<usize> {
+    pub(super) fn position(&self, to: ReplyTo) -> Option<usize> {
         match to {
             ReplyTo::Oldest => Some(0),
             ReplyTo::Channel(channel) => self.given.iter().position(|given| given.channel == Some(channel)),

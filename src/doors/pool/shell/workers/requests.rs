@@ -79,7 +79,7 @@ impl Workers {
             Sent::Whole => {}
             Sent::Partly => self.watch_input(cx, desk, id),
             // It has read as much as it wants, or died: its reply or its end tells.
-            Sent::Lost if desk.options.framings.single_use() => process.end_input(),
+            Sent::Lost if process.is_for_one_request() => process.end_input(),
             // What it has answered may lie in its output.
             Sent::Nothing(_) | Sent::Lost if process.given.len() > 1 => {
                 process.input = Input::Shut;

@@ -3,6 +3,8 @@
 use mio::unix::pipe::{Receiver, Sender};
 
 use super::Workers;
+use super::process::WorkerProcess;
+use super::protocol::WorkerProtocol;
 use crate::doors::pool::core::WorkerId;
 use crate::process::child::Child;
 use crate::reactor::Key;
@@ -22,7 +24,9 @@ impl Workers {
     pub(crate) fn attach_session(&mut self, id: WorkerId, key: Key) -> Option<Streams> {
         let process = self.get_mut(id)?;
         let (stdin, stdout) = (process.child.stdin.take()?, process.child.stdout.take()?);
-        (process.session, process.had_session) = (Some(key), true);
+        if let WorkerProtocol::Session(tie) = &mut process.protocol {
+            (tie.session, tie.has_begun) = (Some(key), true);
+        }
         Some(Streams {
             stdin,
             stdout,
@@ -33,14 +37,18 @@ impl Workers {
 
     /// Takes a worker away from its session.
     pub(crate) fn detach_session(&mut self, id: WorkerId) {
-        if let Some(process) = self.get_mut(id) {
-            process.session = None;
+        if let Some(WorkerProcess {
+            protocol: WorkerProtocol::Session(tie),
+            ..
+        }) = self.get_mut(id)
+        {
+            tie.session = None;
         }
     }
 
     /// The session that a worker has.
     pub(crate) fn session_of(&self, id: WorkerId) -> Option<Key> {
-        self.get(id)?.session
+        self.get(id)?.session()
     }
 
     /// The process of a worker.
