@@ -1,24 +1,24 @@
 //! Answers that are known already, and requests that are being asked already.
 //!
-//! A worker that is a pure function of its input need not be asked twice. The life of an answer: its request
-//! [is asked](Cache::add_leader) → others that are identical [join it](Cache::add_waiter) → [its answer](Cache::end_request) goes to all
-//! of them and is kept → it is [found](Cache::look_up) until its time is over, or it is the one found longest ago when room is
-//! needed, or everything is [forgotten](Cache::forget_all): the operator wants it so, or a worker has failed its probe or
-//! written what belongs to no request.
+//! A worker that is a pure function of its input need not be asked twice. The life of an answer: its request [is
+//! asked](Cache::add_leader) → others that are identical [join it](Cache::add_waiter) → [its
+//! answer](Cache::end_request) goes to all of them and is kept → it is [found](Cache::look_up) until its time is over,
+//! or it is the one found longest ago when room is needed, or everything is [forgotten](Cache::forget_all): the
+//! operator wants it so, or a worker has failed its probe or written what belongs to no request.
 //!
-//! What holds:
+//! Invariants:
 //! - Requests are identical when their bytes are. Only whole answers are kept, never refusals.
 //! - Keys and answers together, with what their table needs, take no more than the size that was allowed.
 //! - From a HUP until all workers are replaced nothing is kept: it might be an answer of before. An answer to what was
 //!   asked before that is never kept, however late it comes.
 //! - A request goes on as long as one of those waits that share it, even if the one who asked first has gone.
-//! - The bytes of a request are here once, however many wait for its answer; one that waits has its [`Place`], by which it
-//!   leaves without a search. So thousands may wait, and go in one moment, at no cost to others.
+//! - The bytes of a request are here once, however many wait for its answer; one that waits has its [`Place`], by which
+//!   it leaves without a search. So thousands may wait, and go in one moment, at no cost to others.
 //!
-//! How many may wait is limited where they are counted already: `--max-unanswered` on each connection, beyond which it is not
-//! read from, and `--max-connections`.
+//! The number of waiters is limited where they are counted already: `--max-unanswered` on each connection, beyond which
+//! it is not read from, and `--max-connections`.
 //!
-//! What does not belong here: connections, workers, bytes on their way.
+//! Not here: connections, workers, bytes on their way.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -29,10 +29,10 @@ use lru::LruCache;
 use super::core::ClientId;
 use crate::doors::waiters::{Ticket, Waiters};
 
-/// What an entry costs beside its bytes: two boxes, three links, the time, and its share of the table.
+/// The cost of an entry beside its bytes: two boxes, three links, the time, and its share of the table.
 const OVERHEAD: usize = 160;
 
-/// How much is kept, and for how long.
+/// The size and the time for which answers are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheLimits {
     /// In bytes, over all entries. ≥ 1.
@@ -68,7 +68,7 @@ struct Entry {
 struct Asked {
     request: Rc<[u8]>,
     leader: ClientId,
-    /// Those who wait for the same answer, in the order in which they came.
+    /// The requests that wait for the same answer, in the order in which they came.
     waiters: Waiters<ClientId>,
     /// The leader has gone; its request goes on for the others.
     is_orphan: bool,
@@ -82,7 +82,7 @@ pub(super) struct Place {
     ticket: Ticket,
 }
 
-/// What is known of a request.
+/// The result of looking a request up.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found<'c> {
     /// Its answer.
@@ -95,24 +95,24 @@ pub(super) enum Found<'c> {
     Outdated,
 }
 
-/// What becomes of the request of one who has gone.
+/// The consequence for a request of a client that has gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Departure {
     /// It goes on, for others.
     Shared,
-    /// Nobody wants it any more.
+    /// No client wants it any more.
     Unwanted,
-    /// Nobody wants that request of another who has gone before.
+    /// No client wants that request of another which has gone before.
     UnwantedOrphan(ClientId),
 }
 
-/// Who gets an answer or a refusal beside the one who asked.
+/// The requests that get an answer or a refusal beside the one that was asked.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     pub(super) waiters: Waiters<ClientId>,
     /// The one who asked has gone, so that one of the waiters stands for him.
     pub(super) is_orphan: bool,
-    /// What they get; `None`: a refusal.
+    /// Their answer; `None`: a refusal.
     pub(super) answer: Option<Rc<[u8]>>,
 }
 
@@ -135,7 +135,7 @@ impl Cache {
         self.limits.is_some()
     }
 
-    /// Nobody waits for an answer that others may share.
+    /// Returns true if no request is being asked whose answer others may share.
     pub(super) fn is_idle(&self) -> bool {
         self.asked.is_empty()
     }
@@ -266,7 +266,7 @@ impl Cache {
         self.is_rolling = true;
     }
 
-    /// Who answers from now on knows what the operator has changed.
+    /// Every worker that answers from now on knows what the operator has changed.
     pub(super) fn end_roll(&mut self) {
         self.forget_all();
         self.is_rolling = false;
@@ -278,7 +278,7 @@ impl Cache {
         self.forget_all();
     }
 
-    /// What is known may be wrong; so may be what is being asked now.
+    /// Forgets all answers, which may be wrong; and keeps none to what is being asked now.
     pub(super) fn forget_all(&mut self) {
         self.epoch += 1;
         self.entries.clear();

@@ -1,7 +1,8 @@
 //! The dump: the registers of iotcpd 1.1, and behind them what people read of workers, queue and clients.
 //!
-//! It is taken in one go on the loop, so what it costs is bounded: of clients and of those that wait the first are told, of the
-//! requests in a worker's hands some, and of the memory of processes as much as can be looked at in a moment.
+//! It is taken in one go on the loop, so what it costs is bounded: of clients and of waiting requests the first are
+//! told, of the requests in a worker's hands some, and of the memory of processes as much as can be looked at in a
+//! moment.
 
 use std::iter;
 use std::os::fd::{AsFd, AsRawFd};
@@ -19,10 +20,10 @@ use crate::doors::dump::{Dump, FIRST, ProcessView, who};
 use crate::process::rss::Survey;
 use crate::reactor::Key;
 
-/// Of the requests that one worker has beside its oldest so many have a line, and so many of all workers together.
+/// The most requests with a line beside a worker's oldest one: of one worker, and of all workers together.
 const ALSO_IN_HAND: usize = 9;
 const ALL_IN_HAND: usize = 1000;
-/// So many requests of a connection are looked at for what they hold.
+/// The most requests of a connection that are looked at for the bytes they hold.
 const COUNTED: usize = 100;
 
 impl Pool {
@@ -118,7 +119,7 @@ impl Pool {
         dump::request(since, client, excerpt.as_ref())
     }
 
-    // ---- those that wait ---------------------------------------------------------------------------------------
+    // ---- queue -------------------------------------------------------------------------------------------------
 
     fn describe_queue(&self, dump: &mut Dump<'_>, now: Instant) {
         let length = self.dispatcher.queue_length();

@@ -1,7 +1,8 @@
 //! The desk: what a room is lent by the pool while it works, and where it leaves what it has found out.
 //!
-//! A room reports events for the dispatcher here, in the order in which they happen, and never learns what comes of them: the
-//! pool hands them over once the room has returned. So no room calls another, and none is called while it works.
+//! A room reports events for the dispatcher here, in the order in which they happen, and never learns what comes of
+//! them: the pool hands them over once the room has returned. So no room calls another, and none is called while it
+//! works.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! What the log tells of the pool as a whole: that it can serve, that it cannot any more, that this is over. The decision is
+//! Lines of the log about the pool as a whole: it can serve, it cannot any more, it can again. The decision is
 //! `core/health`'s, the words are `outage`'s.
 
 use log::Level;
@@ -54,7 +54,7 @@ impl Pool {
         }
     }
 
-    /// What it waits for, for whoever waits for it.
+    /// The thing that keeps the pool from serving, in words.
     pub(in crate::doors::pool) fn waits_for(&self) -> String {
         match self.dispatcher.health() {
             Health::Down(_) => {

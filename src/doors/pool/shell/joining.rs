@@ -73,8 +73,8 @@ impl Pool {
         }
     }
 
-    /// Handles an edge of a worker that has a session: there is something to be read from it, or room in its input. A worker
-    /// without a session keeps what it says for the one to come.
+    /// Handles an edge of a worker that has a session: there is something to be read from it, or room in its input. A
+    /// worker without a session keeps what it says for the one to come.
     pub(super) fn session_worker_ready(&mut self, cx: &mut Context<'_>, id: WorkerId, edge: fn(&mut Running)) {
         if let Some(key) = self.workers.session_of(id)
             && self.sessions.mark(key, edge)
@@ -108,8 +108,8 @@ impl Pool {
         }
     }
 
-    /// Handles the end of a worker that has a session. What it wrote before goes to the client; if nothing has gone either way
-    /// the client is none the wiser, and gets another worker as soon as the dispatcher knows.
+    /// Handles the end of a worker that has a session. What it wrote before goes to the client; if nothing has gone
+    /// either way the client is none the wiser, and gets another worker as soon as the dispatcher knows.
     pub(super) fn end_worker_of_session(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         let Some(key) = self.workers.session_of(id) else {
             return;

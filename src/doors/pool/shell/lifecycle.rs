@@ -31,20 +31,20 @@ use crate::reactor::{Alarm, Context, SourceKind};
 /// Once the pool drains, a client that has connected but not finished its line has so long to do so.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// How far the pool's life has gone.
+/// The stages of a pool's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Life {
     Serving,
-    /// Nobody is accepted any more; who is in gets his answer.
+    /// No connection is accepted any more; clients that are connected get their answers.
     Draining,
     /// The workers end, and then the pool.
     Stopping,
 }
 
 impl Pool {
-    /// A pool that listens already but serves nobody yet; [`start`](crate::doors::Door::start) gives it life.
+    /// A pool that listens already but does not serve yet; [`start`](crate::doors::Door::start) gives it life.
     pub fn new(options: Options, program: PreparedProgram, listeners: Listeners, now: Instant) -> Pool {
-        // From the system's randomness: channel-IDs are made from it, and nobody is to foresee them.
+        // From the system's randomness: channel-IDs are made from it, and they are not to be foreseen.
         let seed = RandomState::new().hash_one(std::process::id());
         Pool {
             dispatcher: Dispatcher::new(options.policy.clone(), now, seed),
@@ -73,8 +73,8 @@ impl Pool {
         self.dispatcher.begin_with(places);
     }
 
-    /// Starts the first worker at once: a program that cannot be started at all ends the daemon here. The others follow in
-    /// the next turns, while the pool serves already.
+    /// Starts the first worker at once: a program that cannot be started at all ends the daemon here. The others follow
+    /// in the next turns, while the pool serves already.
     pub(in crate::doors::pool) fn begin(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         self.settle(cx, None);
         self.plan_upkeep(cx);
@@ -93,7 +93,8 @@ impl Pool {
 
     // ---- change ------------------------------------------------------------------------------------------------
 
-    /// Takes on new options, and what their workers are started with; `new` are the listeners for addresses that were not listened on before.
+    /// Takes on new options, and what their workers are started with; `new` are the listeners for addresses that were
+    /// not listened on before.
     pub(in crate::doors::pool) fn change(
         &mut self,
         cx: &mut Context<'_>,
@@ -150,7 +151,7 @@ impl Pool {
 
     pub(in crate::doors::pool) fn begin_draining(&mut self, cx: &mut Context<'_>) {
         if self.life == Life::Serving {
-            // Who has connected is in, even if nobody has accepted him yet.
+            // A client that has connected is served, even if its connection was not accepted yet.
             self.accept_all(cx);
             self.listening.close();
             self.finish(cx);
@@ -162,8 +163,8 @@ impl Pool {
         self.end_step(cx);
     }
 
-    /// Others are accepted by the successor. Who was accepted here has all the time that he would have had, for it is for
-    /// nobody's end that the pool waits.
+    /// Leaves new connections to the successor. A client that was accepted here has all the time that it would have
+    /// had: no end of the daemon waits for this pool.
     pub(in crate::doors::pool) fn leave_to_successor(&mut self, cx: &mut Context<'_>) {
         if self.life == Life::Serving {
             self.listening.leave(cx);

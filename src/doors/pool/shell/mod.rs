@@ -2,12 +2,13 @@
 //! [`Action`]s become reads, writes, processes and closed connections.
 //!
 //! The decisions are carried out by one `match` over [`Action`]. Three rooms have their part in it: [`clients`] reads
-//! requests, keeps their order and writes answers; [`workers`] starts processes, gives them requests, reads their replies and
-//! sees them end; [`sessions`] joins a connection to a worker of its own. Beside them stand the sources of the reactor's events
-//! (`sources`), accepting (`listeners`), beginning and end of the pool (`lifecycle`), the dump (`describe`), and the lines of
-//! the log about the pool as a whole (`health`), its size (`resizing`) and its slow requests (`record`).
+//! requests, keeps their order and writes answers; [`workers`] starts processes, gives them requests, reads their
+//! replies and sees them end; [`sessions`] joins a connection to a worker of its own. Beside them stand the sources of
+//! the reactor's events (`sources`), accepting (`listeners`), beginning and end of the pool (`lifecycle`), the dump
+//! (`describe`), and the lines of the log about the pool as a whole (`health`), its size (`resizing`) and its slow
+//! requests (`record`).
 //!
-//! What holds:
+//! Invariants:
 //! - After every call from the reactor the dispatcher's actions are carried out and its next deadline is armed.
 //! - A reply is handed to its client while it still lies in the buffer it was read into; nothing is copied for it
 //!   unless it came in pieces or the client's socket is full.
@@ -69,7 +70,7 @@ pub struct Pool {
     latencies: Latencies,
     journal: Journal<Topic>,
     started: Instant,
-    /// What came before this was said to be confidential, and stays so.
+    /// Requests that came before this are confidential, whatever the options say now.
     disclosed_from: Option<Instant>,
     connections: ConnectionCount,
     outbox: Outbox,
@@ -88,9 +89,9 @@ struct Rooms<'p> {
 struct Reply<'a> {
     worker: WorkerId,
     bytes: &'a [u8],
-    /// What of it is said, without what tells its end.
+    /// The text of it, without what its framing adds.
     payload: &'a [u8],
-    /// How much the read has brought that brought its end.
+    /// The length of the read that brought its end.
     read: usize,
 }
 
@@ -229,10 +230,10 @@ impl Pool {
         self.outbox.events.push_back(event);
     }
 
-    /// Gives all reported events to the dispatcher and carries out its actions, one after the other, until neither is left.
-    /// An action may report more events: they are handled before the next action. `reply` is the reply of which the last event
-    /// tells, if it tells of one. Must be called after every event on whose consequences the caller depends; it is never called
-    /// by what carries out an action.
+    /// Gives all reported events to the dispatcher and carries out its actions, one after the other, until neither is
+    /// left. An action may report more events: they are handled before the next action. `reply` is the reply of which
+    /// the last event tells, if it tells of one. Must be called after every event on whose consequences the caller
+    /// depends; it is never called by what carries out an action.
     fn settle(&mut self, cx: &mut Context<'_>, reply: Option<Reply<'_>>) {
         let mut is_changed = false;
         loop {
@@ -369,7 +370,7 @@ impl Pool {
         }
     }
 
-    /// Takes in that a worker is lost or let go, and what becomes of its place.
+    /// Takes in that a worker is lost or stopped, and what becomes of its place.
     fn note_loss(&mut self, cx: &mut Context<'_>, lost: Lost, delay: Option<Duration>) {
         if self
             .workers
@@ -383,7 +384,8 @@ impl Pool {
             (None, _) => Next::Nothing,
             (Some(_), None) => Next::Successor,
             (Some(slot), Some(delay)) => {
-                // The worker that serves on where a successor is lost: so a broken new generation is told from an outage.
+                // The worker that serves on where a successor is lost: so a broken new generation is told from an
+                // outage.
                 let serving = self.dispatcher.in_service(slot);
                 let serving = serving.filter(|serving| *serving != lost.worker);
                 let stays = serving.and_then(|serving| self.workers.describe(serving));

@@ -1,5 +1,5 @@
-//! The loops that read: what comes from a client or a worker is taken piece by piece, and each piece is settled before the next
-//! is judged, because what becomes of it may change what the next one means.
+//! The loops that read: what comes from a client or a worker is taken piece by piece, and each piece is settled before
+//! the next is judged, because what becomes of it may change what the next one means.
 
 use log::Level;
 
@@ -107,8 +107,8 @@ impl Pool {
         rooms.clients.end_overdue(cx, &mut rooms.desk, key);
     }
 
-    /// Reads what a client has sent, a bounded share of it. On epoll a read that does not fill the buffer has drained the
-    /// socket, and what comes later is a new event; only where the end may be there already is it read up to that.
+    /// Reads what a client has sent, a bounded share of it. On epoll a read that does not fill the buffer has drained
+    /// the socket, and what comes later is a new event; only where the end may be there already is it read up to that.
     fn read_client(&mut self, cx: &mut Context<'_>, key: Key, to_the_end: bool) {
         let mut buffer = cx.lend_buffer();
         let mut is_drained = false;
@@ -276,8 +276,8 @@ impl Pool {
         }
     }
 
-    /// Handles the end of a process. That of workers which were lost before it, and have ended too, is handled first: their
-    /// successor may be this one.
+    /// Handles the end of a process. That of workers which were lost before it, and have ended too, is handled first:
+    /// their successor may be this one.
     pub(super) fn exit_ready(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(id) = self.workers.find(key) else { return };
         for earlier in self.workers.dead_before(id) {
@@ -288,8 +288,8 @@ impl Pool {
 
     /// Reads what an ended process has left, and reaps it: a reply that was written counts.
     fn handle_exit(&mut self, cx: &mut Context<'_>, id: WorkerId) {
-        // A pipe holds 64 KiB unless its owner has widened it; a grandchild that writes on is not waited for. A reply that ends
-        // with its process may go on, up to the longest that is allowed.
+        // A pipe holds 64 KiB unless its owner has widened it; a grandchild that writes on is not waited for. A reply
+        // that ends with its process may go on, up to the longest that is allowed.
         while let Outcome::MoreLater = self.read_output(cx, id, true) {
             if !self.workers.owes_a_reply(id) {
                 break;
@@ -308,8 +308,9 @@ impl Pool {
         self.settle(cx, None);
     }
 
-    /// Reads what a worker has written, a bounded share of it. On epoll a read that does not fill the buffer has drained a
-    /// pipe, so the usual reply costs one read; only when the pipe's other end is closed is it read to its end.
+    /// Reads what a worker has written, a bounded share of it. On epoll a read that does not fill the buffer has
+    /// drained a pipe, so the usual reply costs one read; only when the pipe's other end is closed is it read to its
+    /// end.
     fn read_output(&mut self, cx: &mut Context<'_>, id: WorkerId, to_the_end: bool) -> Outcome {
         let mut buffer = cx.lend_buffer();
         let mut outcome = Outcome::MoreLater;

@@ -1,6 +1,4 @@
-//! What is told of requests afterwards: the record of a worker that was lost, and requests that were slow.
-//!
-//! A worker's record is told once, below the line that tells of its loss (`loss`). Workers that are asked to go are not told of.
+//! Lines of the log about slow requests.
 
 use std::time::{Duration, Instant};
 
@@ -15,8 +13,8 @@ use crate::amount;
 use crate::reactor::Context;
 
 impl Pool {
-    /// How much may be shown of a request that came at a time, or at one that is not known. One that was confidential when it
-    /// came stays so.
+    /// The part that may be shown of a request which came at this time; `None`: the time is not known. A request that
+    /// was confidential when it came stays so.
     pub(super) fn disclosure_of(&self, arrived: Option<Instant>) -> Disclosure {
         match self.disclosed_from {
             Some(from) if arrived.is_none_or(|arrived| arrived <= from) => Disclosure::Nothing,
@@ -24,7 +22,8 @@ impl Pool {
         }
     }
 
-    /// A request whose answer has come, but late; to be told before its client is let go, who has its line.
+    /// Logs a request whose answer has come, but late. Must be called before the request is answered, while its bytes
+    /// are kept.
     pub(super) fn log_if_slow(
         &mut self,
         cx: &mut Context<'_>,

@@ -1,4 +1,4 @@
-//! What the log tells of a pool that grows under load and shrinks when idle. The decision is `core/elastic`'s.
+//! Lines of the log about a pool that grows under load and shrinks when idle. The decision is `core/elastic`'s.
 
 use log::Level;
 

@@ -10,9 +10,9 @@
 //!                                                                          +--input unread--> Lingering --> closed
 //! ```
 //!
-//! A client with `--persistent` stays in `Taking` from one request to the next; without it the first request is the last.
-//! What is waited for, by when, and whether events are wanted at all follows from the phase, from what it is owed and from
-//! what it has not taken yet.
+//! A client with `--persistent` stays in `Taking` from one request to the next; without it the first request is the
+//! last. The deadline, and whether events are wanted at all, follow from the phase, from what the client is owed and
+//! from what it has not taken yet.
 
 use std::time::Instant;
 
@@ -23,7 +23,7 @@ use crate::net::origin::Origin;
 use crate::net::stream::Stream;
 use crate::reactor::Alarm;
 
-/// A client with more than so many bytes of answers not taken yet is asked for nothing more.
+/// A client with more bytes than this of answers that it has not taken is not read from.
 const OUTPUT_HIGH_WATER: usize = 256 * 1024;
 
 /// A connection and what is known of it. It owns memory only while a request is unfinished or an answer not taken.
@@ -33,14 +33,14 @@ pub(crate) struct Client {
     pub(crate) origin: Origin,
     pub(crate) phase: Phase,
     pub(crate) framer: Framer,
-    /// What has come of requests and has not been taken in.
+    /// Bytes of a request that is not whole.
     pub(crate) input: Vec<u8>,
     /// Its requests that are not answered yet.
     pub(crate) owed: Owed,
     /// Answers that have not been written.
     pub(crate) output: Outgoing,
     pub(crate) accepted: Instant,
-    /// When it has last sent or taken something.
+    /// The last time at which it has sent or taken something.
     pub(crate) active: Instant,
     /// By then its request must be whole, or, while it says nothing, it must have begun one.
     pub(crate) read_by: Instant,
@@ -50,8 +50,8 @@ pub(crate) struct Client {
     pub(crate) watch: Watch,
 }
 
-/// Whether the poll knows the connection. A client whose line is there at once and whose answer fits into one write
-/// never needs it: two system calls saved of ten.
+/// The registration of the connection with the poll. A client whose line is there at once and whose answer fits into
+/// one write never needs it: two system calls saved of ten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Watch {
     NotYet,
@@ -71,13 +71,13 @@ pub(crate) enum Phase {
     Lingering { deadline: Instant, budget: usize },
 }
 
-/// What is known of a client's input when its last answer is on its way.
+/// The state of a client's input when its last answer is on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum After {
     /// It has said all it had to say, as far as is known.
     LookForInput,
-    /// There is more, or may be: it was refused in the middle of its line, or its connection is kept and it has not said
-    /// that it wants nothing more, so its next request may be on its way at this very moment.
+    /// There is more, or may be: it was refused in the middle of its line, or its connection is kept and it has not
+    /// said that it wants nothing more, so its next request may be on its way at this very moment.
     Linger,
 }
 
@@ -96,7 +96,8 @@ impl Client {
         self.deadline().is_some_and(|deadline| deadline <= now)
     }
 
-    /// Whether an event would tell anything. Who waits long for a worker is watched by `Pool::watch_waiting`.
+    /// Returns true if an event would tell anything. A client that waits long for a worker is watched by
+    /// `Clients::watch_waiting`.
     pub(crate) fn wants_events(&self) -> bool {
         match self.phase {
             Phase::Taking | Phase::Lingering { .. } => true,
@@ -114,12 +115,12 @@ impl Client {
         self.is_idle() && self.input.is_empty()
     }
 
-    /// Whether one more request may be taken in, of a client that may have so many unanswered.
+    /// Returns true if one more request may be taken in, of a client that may have `max_unanswered` in hand.
     pub(crate) fn has_room(&self, max_unanswered: usize) -> bool {
         self.owed.count() < max_unanswered && self.takes_more()
     }
 
-    /// Whether it has taken enough of its answers to be given the next.
+    /// Returns true if the client has taken enough of its answers to be given the next.
     pub(crate) fn takes_more(&self) -> bool {
         self.output.len() <= OUTPUT_HIGH_WATER
     }

@@ -1,4 +1,4 @@
-//! Requests that need no worker of their own: their answer is known, or is being asked for by somebody else.
+//! Requests that need no worker of their own: their answer is known, or is being asked for by another.
 //!
 //! Both ways the request is an exchange like any other, so that its answer stands in its place. To the dispatcher it is
 //! unknown; what it counts for is counted here, when it ends.
@@ -15,7 +15,7 @@ use crate::doors::pool::options::Options;
 use crate::doors::pool::shell::desk::Desk;
 use crate::reactor::{Context, Key};
 
-/// How a request gets its answer.
+/// The way in which a request gets its answer.
 pub(crate) enum Route {
     /// By a worker, for itself alone.
     Worker,
@@ -113,7 +113,7 @@ impl Clients {
         shared
     }
 
-    /// Tells those who share an answer. One of them stands for an orphan, which the dispatcher has counted.
+    /// Answers the waiters of a request. One of them stands for an orphan, which the dispatcher has counted.
     fn answer_waiters(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, mut shared: Shared) {
         let mut uncounted = usize::from(shared.is_orphan);
         for waiter in shared.waiters.take_all() {
@@ -142,7 +142,7 @@ impl Clients {
             State::Answered(_) => return false,
         };
         match departure {
-            // What the dispatcher has counted stands for one of those who stay.
+            // The request that the dispatcher has counted stands for one of the waiters that stay.
             Departure::Shared => {
                 desk.counters.left_elsewhere();
                 !follows

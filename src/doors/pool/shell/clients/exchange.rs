@@ -1,12 +1,12 @@
 //! One request and its answer, and the order in which a connection gets its answers: that of its requests.
 //!
-//! The life of an exchange: [`Exchanges::open`] when its request is whole → the dispatcher names it and finds a worker →
-//! its answer comes. If all before it on its connection are answered, that answer goes out at once and the exchange
+//! The life of an exchange: [`Exchanges::open`] when its request is whole → the dispatcher names it and finds a worker
+//! → its answer comes. If all before it on its connection are answered, that answer goes out at once and the exchange
 //! ends; otherwise it is kept until its turn.
 //!
-//! What holds: the exchanges of one connection form a list from the oldest to the youngest, and none is in two lists. The
-//! dispatcher knows an exchange as its [`ClientId`], so that answers find their way even among many on one connection.
-//! No memory is owned by a connection for its list: all exchanges lie in one table.
+//! Invariants: the exchanges of one connection form a list from the oldest to the youngest, and none is in two lists.
+//! The dispatcher knows an exchange as its [`ClientId`], so that answers find their way even among many on one
+//! connection. No memory is owned by a connection for its list: all exchanges lie in one table.
 
 use std::ops::Deref;
 use std::rc::Rc;
@@ -19,10 +19,10 @@ use crate::reactor::slab::GenerationalSlab;
 /// A request that is not answered yet, or whose answer waits for its turn.
 #[derive(Debug)]
 pub(crate) struct Exchange {
-    /// Whose it is. `None`: he has gone, and others wait for its answer.
+    /// The client that asked. `None`: it has gone, and others wait for the answer.
     pub(crate) client: Option<Key>,
     pub(crate) state: State,
-    /// The one behind it on the same connection.
+    /// The next younger one on the same connection.
     next: Option<Key>,
 }
 
@@ -32,12 +32,12 @@ pub(crate) enum State {
     Asked {
         /// The bytes of the request, kept until the answer, for another worker may need them.
         bytes: Bytes,
-        /// As the dispatcher calls it; `None` until it has said so.
+        /// The dispatcher's name for it; `None` until the dispatcher has told it.
         request: Option<RequestId>,
         queue: QueuePlace,
     },
-    /// With nobody: its bytes are those of a request that is with the dispatcher already, and the answer is for both. It has no
-    /// bytes of its own, for there may be thousands like it.
+    /// Not with the dispatcher: its bytes are those of a request that is there already, and the answer is for both. It
+    /// has no bytes of its own, for there may be thousands like it.
     Coalesced(Place),
     /// Its answer, which waits for those before it, or for its client to take those.
     Answered(Bytes),
@@ -48,7 +48,7 @@ pub(crate) enum State {
 pub(crate) enum Bytes {
     /// In a buffer of its own.
     Own(Vec<u8>),
-    /// Which are kept elsewhere too.
+    /// In a buffer that others keep too.
     Shared(Rc<[u8]>),
 }
 
@@ -64,7 +64,7 @@ impl Deref for Bytes {
 }
 
 impl State {
-    /// What it has held, which serves nobody any more.
+    /// The bytes that it has held, whose buffer can serve again.
     pub(crate) fn into_bytes(self) -> Option<Bytes> {
         match self {
             State::Asked { bytes, .. } | State::Answered(bytes) => Some(bytes),
@@ -73,10 +73,10 @@ impl State {
     }
 }
 
-/// Where a request is, as far as its connection must know.
+/// The place of a request, as far as its connection must know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum QueuePlace {
-    /// With a worker: the answer will find its way, or the write will tell that nobody is there.
+    /// With a worker: the answer will find its way, or the write will tell that the client has gone.
     WithWorker,
     /// Waiting: a client that goes meanwhile is to be noticed, so that its request costs no worker anything.
     Waiting,
@@ -115,7 +115,7 @@ impl Exchanges {
         self.table.get_mut(Key::from_bits(id.0))
     }
 
-    /// The name of a request is taken from it: what becomes of it with the dispatcher is somebody else's business.
+    /// Takes the dispatcher's name from a request, so that its close reports nothing to the dispatcher.
     pub(crate) fn clear_request(&mut self, id: ClientId) {
         if let Some(Exchange {
             state: State::Asked { request, .. },
@@ -138,13 +138,13 @@ impl Exchanges {
         }
     }
 
-    /// Those of one connection, the oldest first.
+    /// The exchanges of one connection, the oldest first.
     pub(crate) fn of(&self, owed: &Owed) -> impl Iterator<Item = &Exchange> {
         let find = |key: Option<Key>| key.and_then(|key| self.table.get(key));
         std::iter::successors(find(owed.oldest), move |exchange| find(exchange.next))
     }
 
-    /// A new one, behind all others of its connection. An error gives the state back: the table is full.
+    /// Opens an exchange behind all others of its connection. An error gives the state back: the table is full.
     pub(crate) fn open(&mut self, owed: &mut Owed, client: Key, state: State) -> Result<ClientId, State> {
         let exchange = Exchange {
             client: Some(client),
@@ -182,12 +182,12 @@ impl Exchanges {
         owed.count = owed.count.saturating_sub(1);
     }
 
-    /// Takes out one whose connection has gone before.
+    /// Takes out an exchange whose connection has gone before.
     pub(crate) fn forget_orphan(&mut self, id: ClientId) -> Option<State> {
         self.table.remove(Key::from_bits(id.0)).map(|exchange| exchange.state)
     }
 
-    /// Whether the oldest of a connection has its answer already.
+    /// Returns true if the oldest of a connection has its answer already.
     pub(crate) fn oldest_is_answered(&self, owed: &Owed) -> bool {
         let oldest = owed.oldest.and_then(|oldest| self.table.get(oldest));
         oldest.is_some_and(|oldest| matches!(oldest.state, State::Answered(_)))

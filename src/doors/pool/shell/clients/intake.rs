@@ -1,9 +1,9 @@
 //! Bytes of clients become requests.
 //!
-//! What comes in one read is cut into requests where it lies; each is copied once, because another worker may need it again.
-//! Only what is unfinished at the end of a read is kept with the connection. The pool drives this: it reads a piece
-//! ([`Clients::read`]), takes the requests out of it one by one ([`Clients::take_next`]), each of which it settles before the
-//! next is judged, and lets the rest be kept ([`Clients::keep_rest`]).
+//! The bytes of one read are cut into requests where they lie; each is copied once, because another worker may need it
+//! again. Only what is unfinished at the end of a read is kept with the connection. The pool drives this: it reads a
+//! piece ([`Clients::read`]), takes the requests out of it one by one ([`Clients::take_next`]), each of which it
+//! settles before the next is judged, and lets the rest be kept ([`Clients::keep_rest`]).
 
 use std::io;
 use std::io::Read;
@@ -52,7 +52,7 @@ pub(super) enum Line {
 /// A piece that was read from a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Piece {
-    /// So many bytes.
+    /// A number of bytes.
     Bytes(usize),
     /// The call was interrupted, and is to be tried again.
     Interrupted,
@@ -134,8 +134,8 @@ impl Clients {
         false
     }
 
-    /// Goes on with a client that had more to be read than one turn was for, or that has room again. Returns true if it is to
-    /// be read from, after the requests in what is [held](Self::take_held) of it.
+    /// Goes on with a client that had more to be read than one turn was for, or that has room again. Returns true if it
+    /// is to be read from, after the requests in what is [held](Self::take_held) of it.
     pub(crate) fn resume(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) -> bool {
         let Some(client) = self.get_mut(key) else { return false };
         match client.phase {
@@ -186,7 +186,8 @@ impl Clients {
         self.get_mut(key).map(|client| std::mem::take(&mut client.input))
     }
 
-    /// Keeps what is unfinished of a client's input after `taken` bytes of requests. `had_begun`: some of it was kept before.
+    /// Keeps what is unfinished of a client's input after `taken` bytes of requests. `had_begun`: some of it was kept
+    /// before.
     pub(crate) fn keep_rest(&mut self, options: &Options, key: Key, rest: Vec<u8>, is_new_request: bool, now: Instant) {
         let client = self.table.get_mut(key);
         let client = client.filter(|client| matches!(client.phase, Phase::Taking | Phase::Full));
@@ -202,8 +203,8 @@ impl Clients {
         self.keep_buffer(rest);
     }
 
-    /// Takes in the request at the beginning of `bytes`, if it is whole and the client may have one more in hand, or refuses a
-    /// wrong one. Returns its length, 0 when nothing more can be taken from these bytes.
+    /// Takes in the request at the beginning of `bytes`, if it is whole and the client may have one more in hand, or
+    /// refuses a wrong one. Returns its length, 0 when nothing more can be taken from these bytes.
     pub(crate) fn take_next(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key, bytes: &[u8]) -> usize {
         let client = self.get_mut(key).filter(|client| client.phase == Phase::Taking);
         let Some(client) = client.filter(|_| !bytes.is_empty()) else {
@@ -301,8 +302,8 @@ impl Clients {
         self.touch(key);
     }
 
-    /// Refuses a wrong request. The place where the next one begins is known only after one that is unfit; any other mistake is
-    /// the end of the connection, once all requests before it have their answers.
+    /// Refuses a wrong request. The place where the next one begins is known only after one that is unfit; any other
+    /// mistake is the end of the connection, once all requests before it have their answers.
     pub(super) fn refuse_line(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key, line: Line) {
         let Some(client) = self.get_mut(key) else {
             return;

@@ -1,6 +1,7 @@
 //! All connected clients and their exchanges: one table each, and what is kept from one to the next.
 //!
-//! Reading them is `intake`'s, answering them and letting them go `respond`'s, their time with the dispatcher `waiting`'s.
+//! `intake` takes requests in, `transcode` writes them in the worker's framing, `coalescing` answers those that need no
+//! worker of their own, `waiting` watches their clients, `respond` answers them and closes connections.
 
 pub(crate) mod client;
 mod coalescing;
@@ -40,7 +41,7 @@ pub(crate) struct Clients {
     touched: Vec<Key>,
     /// Requests that have begun to wait for a worker lately, and perhaps do no longer.
     unwatched: Vec<ClientId>,
-    /// The time to watch the clients of those that still wait.
+    /// The time to watch the clients of requests that still wait.
     queue_alarm: Alarm,
     spare: Spare,
 }
@@ -81,7 +82,7 @@ impl Clients {
         self.table.get_mut(key)
     }
 
-    /// Whose request that is.
+    /// The client of a request.
     pub(crate) fn of(&self, id: ClientId) -> Option<&Client> {
         self.get(self.key_of(id)?)
     }
@@ -94,7 +95,7 @@ impl Clients {
         self.table.len()
     }
 
-    /// Those that still have something to get: not merely lingering.
+    /// Returns true if a client still has something to get: not merely lingers.
     pub(crate) fn any_unserved(&self) -> bool {
         self.table
             .iter()
@@ -116,7 +117,7 @@ impl Clients {
         }
     }
 
-    /// Takes a client from the list of those that were [touched](Self::touch).
+    /// Takes a client from the list of clients that were [touched](Self::touch).
     pub(crate) fn next_touched(&mut self) -> Option<Key> {
         self.touched.pop()
     }
@@ -179,8 +180,8 @@ impl Clients {
         copy
     }
 
-    /// Takes in the connection of a session, which is counted already and has nothing more to ask: it gets its farewell, and is
-    /// closed.
+    /// Takes in the connection of a session, which is counted already and has nothing more to ask: it gets its
+    /// farewell, and is closed.
     pub(crate) fn adopt_finished(
         &mut self,
         cx: &mut Context<'_>,
@@ -222,7 +223,7 @@ impl Clients {
         self.spare.keep(buffer);
     }
 
-    /// What a state has held serves the next, where it was its own.
+    /// Keeps the buffer of a state for the next, where it was its own.
     pub(crate) fn keep_bytes_of(&mut self, state: State) {
         if let Some(Bytes::Own(buffer)) = state.into_bytes() {
             self.spare.keep(buffer);

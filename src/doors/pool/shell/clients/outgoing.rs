@@ -5,12 +5,12 @@ use std::io;
 /// So much of what has gone may lie before what has not.
 const COMPACT_BEYOND: usize = 64 * 1024;
 
-/// What one descriptor is still to take.
+/// The bytes that one descriptor is still to take.
 #[derive(Debug, Default)]
 pub(crate) struct Outgoing {
     bytes: Vec<u8>,
     gone: usize,
-    /// Whether its owner stands in the list of those that are written at the end of the turn.
+    /// Its owner stands in the list of what is written at the end of the turn.
     is_listed: bool,
 }
 
@@ -78,7 +78,7 @@ pub(crate) fn write_some(bytes: &[u8], mut write: impl FnMut(&[u8]) -> io::Resul
             Ok(count) => written += count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // What has gone is told now; the error comes again.
+            // The bytes that have gone are reported now; the error comes again.
             Err(_) if written > 0 => break,
             Err(error) => return Err(error),
         }
@@ -90,7 +90,7 @@ pub(crate) fn write_some(bytes: &[u8], mut write: impl FnMut(&[u8]) -> io::Resul
 mod tests {
     use super::*;
 
-    /// Takes so many bytes a call, and is full after so many calls.
+    /// Takes a number of bytes a call, and is full after a number of calls.
     fn taker(sink: &mut Vec<u8>, bytes: usize, mut calls: usize) -> impl FnMut(&[u8]) -> io::Result<usize> {
         move |offered| {
             if calls == 0 {

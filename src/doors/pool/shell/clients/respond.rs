@@ -1,8 +1,7 @@
-//! What the pool says to its clients, and how it parts from them: answers and refusals in the order of their requests, what
-//! is left unread, the close.
+//! Answers and refusals are written to clients in the order of their requests, and connections are closed.
 //!
-//! The only answer of a connection is written at once. On one that stays, answers are gathered and leave at the end of the
-//! turn in one write, however many workers have given them.
+//! The only answer of a connection is written at once. On one that stays, answers are gathered and leave at the end of
+//! the turn in one write, however many workers have given them.
 
 use std::io::Write;
 use std::rc::Rc;
@@ -23,18 +22,18 @@ use crate::net::origin::Origin;
 use crate::net::stream::Unread;
 use crate::reactor::{Context, Key, SourceKind};
 
-/// How long, and for how many bytes, a client that has its answer may go on sending.
+/// The time and the number of bytes for which a client that has its answer may go on sending.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1024 * 1024;
-/// What is thrown away of one client's input in one turn, in system calls.
+/// The most system calls in one turn that throw input of one client away.
 const DISCARDS_PER_TURN: usize = 4;
 
-/// What a client is told.
+/// The answer to a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Answer<'b> {
     /// Bytes that are copied where they have to be kept.
     Of(&'b [u8]),
-    /// Bytes of which all who have to wait for their turn keep one copy together.
+    /// Bytes of which all requests that wait for their turn keep one copy together.
     Shared(&'b Rc<[u8]>),
 }
 
@@ -72,19 +71,19 @@ impl Clients {
         let _ = self.deliver(cx, desk, id, Answer::Of(&options.error_reply));
     }
 
-    /// Refuses what has not become a request: behind the answers to those before it.
+    /// Refuses what has not become a request, behind the answers to the requests before it.
     pub(crate) fn send_refusal(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
         let refusal = self.copy(&desk.options.error_reply);
         self.answer_in_order(cx, desk, key, Bytes::Own(refusal));
     }
 
-    /// Says what no worker has said, behind the answers to what was asked before.
+    /// Writes what no worker has answered, behind the answers to the requests before it.
     pub(crate) fn answer_in_order(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key, bytes: Bytes) {
         let Some(client) = self.table.get_mut(key) else {
             return;
         };
         if client.owed.count() == 0 {
-            // Whom it does not reach has gone, and is counted already.
+            // A client that it does not reach has gone, and is counted already.
             let _ = self.write_answer(cx, desk, key, &bytes);
             self.keep_bytes_of(State::Answered(bytes));
         } else if let Err(state) = self.exchanges.open(&mut client.owed, key, State::Answered(bytes)) {
@@ -93,8 +92,8 @@ impl Clients {
         }
     }
 
-    /// An answer has come: it goes out, and with it those behind it that only waited for it; or it is kept until its turn, or
-    /// until its client has taken more of those before it. An error names the client that is not there any more.
+    /// Writes an answer, and with it the answers behind it that only waited for it; or keeps it until its turn, or
+    /// until its client has taken more of the answers before it. An error names the client that is not there any more.
     fn deliver(
         &mut self,
         cx: &mut Context<'_>,
@@ -127,7 +126,7 @@ impl Clients {
         Ok(())
     }
 
-    /// Answers whose turn has come, as many as the client is ready to take: what waits may be many times what it is a share of.
+    /// Writes answers whose turn has come, as many as the client is ready to take.
     fn write_ready_answers(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
         while let Some(client) = self.table.get_mut(key) {
             if !client.takes_more() || !self.exchanges.oldest_is_answered(&client.owed) {
@@ -234,7 +233,7 @@ impl Clients {
         self.continue_after_write(cx, desk, key);
     }
 
-    /// What follows once a client has taken some of its answers.
+    /// Goes on with a client that has taken some of its answers.
     fn continue_after_write(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
         self.write_ready_answers(cx, desk, key);
         let idle_until = idle_until(desk.options, cx.now());
@@ -248,7 +247,7 @@ impl Clients {
             if client.has_nothing_open() {
                 client.read_by = idle_until;
                 if drains && client.phase == Phase::Taking {
-                    // What it has asked meanwhile is served before it is let go.
+                    // A request that it has sent meanwhile is served before the connection is closed.
                     cx.resume_later(PoolSource::Client.at(key));
                 }
             }
@@ -269,7 +268,7 @@ impl Clients {
         self.touch(key);
     }
 
-    /// While the pool drains, a client that has been read to the end of what it has sent, and is owed nothing, is let go.
+    /// Closes, while the pool drains, a client that has been read to the end of what it has sent and is owed nothing.
     pub(crate) fn close_if_drained(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
         if !desk.is_draining {
             return;
@@ -285,7 +284,7 @@ impl Clients {
 
     // ---- going -------------------------------------------------------------------------------------------------
 
-    /// All is said. The connection is closed, at once where nothing of the client's is left unread.
+    /// Closes a connection whose last answer is written: at once where none of the client's input is left unread.
     pub(crate) fn lingering_close(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key, after: After) {
         let Some(client) = self.get_mut(key) else {
             return;
@@ -325,8 +324,9 @@ impl Clients {
         cx.resume_later(PoolSource::Client.at(key));
     }
 
-    /// Handles the alarm of a client. Returns true if the client is overdue with its request: it is to be read from once more
-    /// before [`end_overdue`](Self::end_overdue), because what it sent in time may not have been read in one turn.
+    /// Handles the alarm of a client. Returns true if the client is overdue with its request: it is to be read from
+    /// once more before [`end_overdue`](Self::end_overdue), because what it sent in time may not have been read in one
+    /// turn.
     pub(crate) fn handle_alarm(&mut self, cx: &mut Context<'_>, key: Key) -> bool {
         let Some(client) = self.get_mut(key) else {
             return false;
@@ -369,7 +369,8 @@ impl Clients {
         self.close(cx, desk, key);
     }
 
-    /// Ends a connection: the only way out of the table. Nobody waits any more for what it has asked.
+    /// Ends a connection: the only way out of the table. Its requests are abandoned, but for those that others wait
+    /// for.
     pub(crate) fn close(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
         let Some(mut client) = self.table.remove(key) else {
             return;

@@ -1,11 +1,12 @@
 //! From one framing to another: what a client says as its worker is to hear it, and the other way round.
 //!
-//! What holds: where both sides have the same framing, every byte of a payload passes as it came, and so does what its framing
-//! adds, unless another reader might find the end elsewhere ([`Framing::passed_on`]). A message that the other framing cannot
-//! carry costs its client a refusal, and nobody else anything: its worker has answered, and is in step.
+//! Invariants: where both sides have the same framing, every byte of a payload passes as it came, and so does what its
+//! framing adds, unless another reader might find the end elsewhere ([`Framing::passed_on`]). A message that the other
+//! framing cannot carry costs its client a refusal and no other client anything: its worker has answered, and is in
+//! step.
 //!
-//! A worker's own reading of what it is given is what counts, and no two runtimes agree on what ends a line. What may be more
-//! than one line, or more than one message, to a worker is not given to it ([`LineRules`]).
+//! A worker's own reading of what it is given is what counts, and no two runtimes agree on what ends a line. What may
+//! be more than one line, or more than one message, to a worker is not given to it ([`LineRules`]).
 
 use std::time::Duration;
 
@@ -39,8 +40,8 @@ pub(crate) fn request(
 }
 
 impl Clients {
-    /// Answers a request with a worker's reply, in its client's framing. An error: the client's framing cannot carry it, and the
-    /// request is not answered yet.
+    /// Answers a request with a worker's reply, in its client's framing. An error: the client's framing cannot carry
+    /// it, and the request is not answered yet.
     pub(crate) fn send_reply(
         &mut self,
         cx: &mut Context<'_>,

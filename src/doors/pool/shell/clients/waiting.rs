@@ -18,7 +18,7 @@ use crate::reactor::{Context, Key, SourceKind};
 
 /// A wait for a worker that is over before this needs no watching.
 const UNWATCHED_WAIT: Duration = Duration::from_millis(50);
-/// Room for so many that have begun to wait is kept for the next.
+/// The room in the list of requests that have begun to wait which is kept for the next ones.
 const MOST_KEPT: usize = 1024;
 
 impl Clients {
@@ -40,9 +40,10 @@ impl Clients {
         }
     }
 
-    /// Most waits are over in a moment, and whether the client is still there is then asked once, when a worker is found
-    /// for it. Who waits longer is watched, so that his place in the queue is free again as soon as he goes. Each is looked at
-    /// once: a look at the whole queue every now and then would cost everybody the more, the longer that is.
+    /// Most waits are over in a moment, and whether the client is still there is then asked once, when a worker is
+    /// found for it. A client that waits longer is watched, so that its place in the queue is free again as soon as it
+    /// goes. Each is looked at once: a look at the whole queue every now and then would cost the more, the longer that
+    /// is.
     pub(crate) fn watch_waiting(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>) {
         cx.alarm_fired(&mut self.queue_alarm);
         let mut begun = std::mem::take(&mut self.unwatched);
@@ -67,9 +68,10 @@ impl Clients {
         }
     }
 
-    /// Whether a client whose turn has come after a wait has gone meanwhile. Those that are watched are asked too: that one
-    /// has gone may stand further down in the very list of events that has made its worker free. Not so connections that
-    /// stay: there is an event for their end, and to ask would cost a system call for each of their many requests.
+    /// Returns true if a client whose turn has come after a wait has gone meanwhile. A client that is watched is asked
+    /// too: its end may stand further down in the very list of events that has made its worker free. Not so a
+    /// connection that stays: there is an event for its end, and to ask would cost a system call for each of its many
+    /// requests.
     pub(crate) fn has_left(&self, options: &Options, id: ClientId) -> bool {
         let Some(exchange) = self.exchanges.get(id) else {
             return true;
@@ -97,8 +99,8 @@ impl Clients {
         waited && means_gone(options, client.stream.peer_state())
     }
 
-    /// Notes that a worker is found for a request. Returns false if the worker is not to be given it, because its client has
-    /// gone and no other waits for the answer.
+    /// Notes that a worker is found for a request. Returns false if the worker is not to be given it, because its
+    /// client has gone and no other waits for the answer.
     pub(crate) fn start_request(
         &mut self,
         cx: &mut Context<'_>,
@@ -113,8 +115,8 @@ impl Clients {
         true
     }
 
-    /// A client whose turn had come has gone, and its worker has not been given a byte. Whether nobody else waits for what
-    /// it has asked, so that the worker is not to be given it.
+    /// Withdraws the request of a client that has gone before its worker was given a byte. Returns true if no other
+    /// client waits for the answer, so that the worker is not to be given it.
     pub(crate) fn withdraw(
         &mut self,
         cx: &mut Context<'_>,
@@ -135,9 +137,9 @@ impl Clients {
         is_unwanted
     }
 
-    /// Brings alarm and registration of a client in line with what is waited for. The alarm is never put off, only brought
-    /// forward: a client that asks again and again would else cost two changes of the timer queue a request. One that goes off
-    /// early finds nothing due.
+    /// Brings alarm and registration of a client in line with what is waited for. The alarm is never put off, only
+    /// brought forward: a client that asks again and again would else cost two changes of the timer queue a request.
+    /// One that goes off early finds nothing due.
     pub(crate) fn settle_client(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
         let Some(client) = self.get_mut(key) else {
             return;

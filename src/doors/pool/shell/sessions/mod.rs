@@ -1,8 +1,8 @@
 //! Connections in session mode: each gets a worker of its own, and bytes go both ways until either ends.
 //!
-//! To the dispatcher a session is a request of no bytes, which is answered when its worker has done its work. The connection
-//! stands in this table from accept to the end of the session. What is left then (a refusal to be written, input to be read
-//! away) is done by the clients' room, to which the pool hands the connection (`shell::joining`).
+//! To the dispatcher a session is a request of no bytes, which is answered when its worker has done its work. The
+//! connection stands in this table from accept to the end of the session. What is left then (a refusal to be written,
+//! input to be read away) is done by the clients' room, to which the pool hands the connection (`shell::joining`).
 //!
 //! A session knows its worker by name and has its streams; everything else about a worker is the workers' room's.
 
@@ -40,7 +40,7 @@ pub(crate) struct Sessions {
     hoard: Hoard,
 }
 
-/// What follows for a session from what was done with it.
+/// The consequence for a session of what was done with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Outcome {
@@ -115,8 +115,8 @@ impl Sessions {
 
     /// Takes in a connection that was counted; it asks for a worker, whatever it has to say.
     pub(crate) fn add(&mut self, cx: &Context<'_>, desk: &mut Desk<'_>, stream: Stream, origin: Origin) {
-        // Small pieces leave at once, and a peer that vanishes without a word is noticed some day. An error: it has gone
-        // already, which the next call will tell.
+        // Small pieces leave at once, and a peer that vanishes without a word is noticed some day. An error: it has
+        // gone already, which the next call will tell.
         let _ = stream.set_nodelay();
         let _ = stream.set_keepalive();
         let session = Session {
@@ -180,8 +180,8 @@ impl Sessions {
         }
     }
 
-    /// Looks whether the client of a session is still there. One that waited, or had a worker before, may have gone since, and
-    /// there may be no further event to tell it.
+    /// Looks whether the client of a session is still there. One that waited, or had a worker before, may have gone
+    /// since, and there may be no further event to tell it.
     pub(crate) fn look_for_caller(&self, key: Key) -> Caller {
         let Some(session) = self.table.get(key) else {
             return Caller::Unknown;
@@ -232,7 +232,8 @@ impl Sessions {
         let Some(session) = self.table.get_mut(key) else {
             return Ok(false);
         };
-        // That both directions are over is no failure: what was sent before is still to be read, by a worker that is there.
+        // That both directions are over is no failure: what was sent before is still to be read, by a worker that is
+        // there.
         let waits = matches!(session.stage, Stage::Waiting(_));
         if readiness.hung_up && (waits || has_failed(&session.stream)) {
             return Err(Outcome::Vanished);
@@ -305,8 +306,8 @@ impl Sessions {
         }
     }
 
-    /// Takes the worker from a session, because its process has ended. What it wrote before goes to the client. Returns false
-    /// if nothing has gone either way: the client is none the wiser, and gets another worker.
+    /// Takes the worker from a session, because its process has ended. What it wrote before goes to the client. Returns
+    /// false if nothing has gone either way: the client is none the wiser, and gets another worker.
     pub(crate) fn detach_ended_worker(&mut self, key: Key, now: Instant) -> bool {
         match self.running(key) {
             Some((_, running)) if running.has_begun() => {
@@ -370,8 +371,8 @@ impl Sessions {
         let deadline = match &session.stage {
             Stage::Waiting(_) => None,
             Stage::Running(running) => {
-                // With both there is no other: a session lasts as long as both ends want it to, and the dispatcher keeps
-                // --busy-timeout.
+                // With both there is no other: a session lasts as long as both ends want it to, and the dispatcher
+                // keeps --busy-timeout.
                 let write_timeout = options.write_timeout;
                 let taken_by = running.is_one_sided().then(|| running.active + write_timeout);
                 let idle_at = options.session_idle.map(|idle| running.active + idle);

@@ -7,13 +7,13 @@
 //!     +--worker ended before anything went either way
 //! ```
 //!
-//! Up is from client to worker, down from worker to client. The end of what the client sends is the end of the worker's input,
-//! the end of the worker's output is our FIN; the one may come long before the other. A worker that has ended without
-//! having been given or having said anything was none: its client gets another.
+//! Up is from client to worker, down from worker to client. The end of what the client sends is the end of the worker's
+//! input, the end of the worker's output is our FIN; the one may come long before the other. A worker that has ended
+//! without having been given or having said anything was none: its client gets another.
 //!
-//! A client that ends what it sends may still listen, or have gone; over TCP nobody knows. One that has closed a UNIX socket
-//! has gone: what it has sent is carried, but its worker, which may never write a word and so never learn of it, is not
-//! waited for longer than a client that reads nothing.
+//! A client that ends what it sends may still listen, or have gone; over TCP that cannot be known. One that has closed
+//! a UNIX socket has gone: what it has sent is carried, but its worker, which may never write a word and so never learn
+//! of it, is not waited for longer than a client that reads nothing.
 
 use std::time::{Duration, Instant};
 
@@ -41,8 +41,8 @@ pub(crate) struct Session {
     pub(crate) alarm: Alarm,
 }
 
-/// Whether the poll knows the connection. One that gets a worker at once is registered then, any other when it begins to
-/// wait.
+/// The registration of the connection with the poll. A connection that gets a worker at once is registered then, any
+/// other when it begins to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Watch {
     NotYet,
@@ -70,7 +70,7 @@ pub(crate) struct Running {
     client: ClientSide,
     /// When bytes last went either way.
     pub(crate) active: Instant,
-    /// Whether client and worker wait for each other, and what is held for that.
+    /// The watch over client and worker that wait for each other, and the bytes that are held for that.
     pub(crate) standstill: Standstill,
     /// On a terminal, whose input cannot be closed: its end is to be entered again then, and after how long once more.
     again: Option<(Instant, Duration)>,
@@ -84,7 +84,7 @@ pub(crate) struct Standstill {
     pub(crate) look_at: Option<Instant>,
 }
 
-/// Whether anybody is left to listen to the worker.
+/// The client's end of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ClientSide {
     /// As far as can be known.
@@ -95,7 +95,7 @@ enum ClientSide {
 /// The longest pause between two ends of file that a terminal is given.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// How a session stands after its directions were run.
+/// The state of a session after its directions were run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// It waits for an edge.
@@ -150,26 +150,26 @@ impl Running {
         }
     }
 
-    /// Whether anything has happened between these two, so that the client cannot be given to another worker as if nothing
-    /// had.
+    /// Returns true if anything has happened between these two, so that the client cannot be given to another worker as
+    /// if nothing had.
     pub(crate) fn has_begun(&self) -> bool {
         self.volume() != Volume::default() || self.up.direction().has_ended() || self.held() > 0
     }
 
-    /// How much of what the client has sent is held.
+    /// The number of bytes that the client has sent and that are held.
     pub(crate) fn held(&self) -> usize {
         self.up.direction().held()
     }
 
-    /// So much of it may be held from now on while the worker takes nothing; whether there may be something to be read for
-    /// that.
+    /// Lets `limit` bytes of it be held from now on while the worker takes nothing. Returns true if there may be
+    /// something to be read for that.
     pub(crate) fn let_hold(&mut self, limit: usize) -> bool {
         self.up.set_hold_limit(limit);
         matches!(self.up.direction().next(), Todo::Hold(_))
     }
 
-    /// Whether bytes wait both ways, those of the client for the worker and those of the worker for the client, as far as is
-    /// known before the next edge.
+    /// Returns true if bytes wait both ways, those of the client for the worker and those of the worker for the client,
+    /// as far as is known before the next edge.
     pub(crate) fn is_jammed(&self, stream: &Stream) -> bool {
         let worker_waits = || self.down.direction().is_blocked(|| unread(&self.stdout));
         self.stdin.is_some() && self.up.direction().is_blocked(|| stream.has_unread()) && worker_waits()
@@ -190,7 +190,8 @@ impl Running {
         }
     }
 
-    /// Whether the session is on its last legs: one of the two has gone, and what is left to do for the other has its time.
+    /// Returns true if the session is on its last legs: one of the two has gone, and what is left to do for the other
+    /// has its time.
     pub(crate) fn is_one_sided(&self) -> bool {
         self.worker.is_none() || self.client == ClientSide::Gone
     }
@@ -281,7 +282,7 @@ impl Running {
 
     fn carry_down(&mut self, stream: &Stream, scratch: &mut [u8]) -> Standing {
         let mut end = self.down.run(&self.stdout, stream, scratch);
-        // What has left the worker's group may hold the pipe open; that is not waited for.
+        // A process that has left the worker's group may hold the pipe open; it is not waited for.
         if end == PumpEnd::Waiting && self.worker.is_none() && !unread(&self.stdout) {
             self.down.handle(Event::SourceEnded);
             end = self.down.run(&self.stdout, stream, scratch);
@@ -305,7 +306,7 @@ impl Running {
     }
 }
 
-/// Whether there is output that was not read.
+/// Returns true if there is output that was not read.
 fn unread(stdout: &Receiver) -> bool {
     unread_bytes(stdout).is_ok_and(|unread| unread > 0)
 }

@@ -1,8 +1,8 @@
-//! A session whose client sends everything before it reads, and whose worker reads nothing before its output is taken: of what
-//! the client sends more is held, within the limits of [`standstill`](crate::doors::standstill).
+//! A session whose client sends everything before it reads, and whose worker reads nothing before its output is taken:
+//! of what the client sends more is held, within the limits of [`standstill`](crate::doors::standstill).
 //!
-//! While bytes flow nothing of this is to cost anything: every try of a session makes sure that it is looked at a moment
-//! later, and only then, and while it stands still, the kernel is asked whether bytes wait both ways.
+//! While bytes flow nothing of this is to cost anything: every try of a session makes sure that it is looked at a
+//! moment later, and only then, and while it stands still, the kernel is asked whether bytes wait both ways.
 
 use std::time::{Duration, Instant};
 
@@ -37,7 +37,7 @@ impl Standstill {
         self.look_at.into_iter().chain(self.watch.deadline()).min()
     }
 
-    /// Whether it is time to look.
+    /// Returns true if it is time to look.
     fn is_due(&self, now: Instant) -> bool {
         !self.watch.is_at_rest() || self.look_at.is_some_and(|at| at <= now)
     }

@@ -1,4 +1,4 @@
-//! How workers' processes end: told to, by themselves, or not at all.
+//! The end of workers' processes: on request, by themselves, or not at all.
 
 use log::Level;
 use nix::sys::signal::Signal;
@@ -126,8 +126,8 @@ impl Workers {
         }
     }
 
-    /// Reaps a process that has ended, unless the losses before its own are to be logged first. Returns true if its exit is what
-    /// says that its reply is whole.
+    /// Reaps a process that has ended, unless the losses before its own are to be logged first. Returns true if its
+    /// exit is what says that its reply is whole.
     pub(crate) fn reap_in_order(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId) -> bool {
         let waits = self.has_losses_before(id);
         if let Some(process) = self.get_mut(id) {
@@ -171,8 +171,8 @@ impl Workers {
         self.ended.pop_front()
     }
 
-    /// Does what is left to do about a worker that has no process any more, or none that would be waited for: its loss is
-    /// logged, the dispatcher is told, and once nothing more follows from that it is removed.
+    /// Does what is left to do about a worker that has no process any more, or none that would be waited for: its loss
+    /// is logged, the dispatcher is told, and once nothing more follows from that it is removed.
     pub(crate) fn settle_ended(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, ended: Ended) {
         match ended {
             Ended::Reaped(id, end) => {

@@ -1,8 +1,8 @@
 //! Asking a worker the question with the known answer, and judging what it says.
 //!
 //! A probe goes the way of a request: the worker is looked at first, has to have read all of it when it answers, and to
-//! answer once and within `--max-reply`; it stands in the record of its requests. Whatever is wrong with it is kept for the
-//! log line that tells of the worker's quarantine.
+//! answer once and within `--max-reply`; it stands in the record of its requests. Whatever is wrong with it is kept for
+//! the log line that tells of the worker's quarantine.
 
 use std::sync::Arc;
 
@@ -18,10 +18,10 @@ use crate::doors::pool::shell::desk::Desk;
 use crate::doors::pool::story::{self, End};
 use crate::reactor::Context;
 
-/// What one process is asked, and how far that has gone.
+/// The question that one process is asked, and the state of that.
 #[derive(Debug)]
 pub(crate) struct HealthCheck {
-    /// What was to be asked when it was started: the worker of an older generation need not know newer answers.
+    /// The probe of the time at which the worker was started: an older worker need not know newer answers.
     probe: Option<Arc<Probe>>,
     state: State,
     passed: Passed,
@@ -53,12 +53,12 @@ impl HealthCheck {
         }
     }
 
-    /// Whether the next reply is the answer to the probe.
+    /// Returns true if the next reply is the answer to the probe.
     pub(crate) fn is_under_way(&self) -> bool {
         matches!(self.state, State::Asked)
     }
 
-    /// Whether it has served, and may have answered others as wrongly as its probe.
+    /// Returns true if the worker has served, and may have answered others as wrongly as its probe.
     pub(crate) fn has_passed(&self) -> bool {
         self.passed == Passed::Before
     }
@@ -96,7 +96,7 @@ impl HealthCheck {
         }
     }
 
-    /// What has happened to the worker, if it was being asked, is why it has not passed.
+    /// Takes a fault of the worker, if it was being asked, for the reason why it has not passed.
     pub(crate) fn cut_short(&mut self, fault: Fault) {
         if !self.is_under_way() {
             return;

@@ -1,12 +1,14 @@
-//! The loss of a worker, told in one line when all is known that can be known in a moment: why, what becomes of its place,
-//! its last requests, and the requests that are refused for it.
+//! The loss of a worker, told in one line when all is known that can be known in a moment: why, what becomes of its
+//! place, its last requests, and the requests that are refused for it.
 //!
-//! Most reasons are known when the dispatcher gives the worker up, and are told at once. One that has closed its input or
-//! output is most often dying: its successor is started at once, but its line waits for its status, for as long as
-//! [`END_GRACE`](crate::process::kill_sequence::END_GRACE), in which nothing is done to the process. What it writes to standard error
-//! meanwhile stands above the line. Those that are lost behind it are told behind it, and reaped no sooner.
+//! Most reasons are known when the dispatcher gives the worker up, and are told at once. One that has closed its input
+//! or output is most often dying: its successor is started at once, but its line waits for its status, for as long as
+//! [`END_GRACE`](crate::process::kill_sequence::END_GRACE), in which nothing is done to the process. What it writes to
+//! standard error meanwhile stands above the line. Workers that are lost after it are told of after it, and reaped no
+//! sooner.
 //!
-//! A worker that has answered nothing is compared with those before it ([`Repeats`](crate::doors::pool::repeats::Repeats)).
+//! A worker that has answered nothing is compared with those before it
+//! ([`Repeats`](crate::doors::pool::repeats::Repeats)).
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -27,10 +29,10 @@ use crate::doors::pool::shell::desk::Desk;
 use crate::doors::pool::story::{self, Cause, End, Next};
 use crate::reactor::Context;
 
-/// So many refusals wait for the line that tells their cause; others are told as they come.
+/// The most refusals that wait for the line which tells their cause; others are logged as they come.
 const MOST_REFUSALS: usize = 8;
 
-/// What is known of a loss when the dispatcher gives a worker up.
+/// The facts of a loss when the dispatcher gives a worker up.
 #[derive(Debug)]
 pub(crate) struct Loss {
     reason: Restart,
@@ -55,7 +57,8 @@ pub(crate) struct Lost {
 }
 
 impl Workers {
-    /// Takes in that a worker is lost or let go, and logs it as soon as all is known. `next`: what becomes of its place.
+    /// Takes in that a worker is lost or stopped, and logs it as soon as all is known. `next`: what becomes of its
+    /// place.
     pub(crate) fn note_loss(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, lost: Lost, next: Next) {
         let Lost {
             worker,
@@ -91,14 +94,14 @@ impl Workers {
         }
     }
 
-    /// Those that were lost before this one, and have ended as well: their end is only not heard of yet.
+    /// The workers that were lost before this one and have ended as well, but whose end is not handled yet.
     pub(crate) fn dead_before(&self, id: WorkerId) -> Vec<WorkerId> {
         let before = self.dying.iter().take_while(|dying| **dying != id);
         let is_dead = |dying: &&WorkerId| self.get(**dying).is_some_and(|process| process.child.has_exited());
         before.filter(is_dead).copied().collect()
     }
 
-    /// Whether its story is due, but that of one that was lost before it is not yet.
+    /// Returns true if its loss is to be logged, but that of a worker which was lost before it is not yet.
     pub(crate) fn has_losses_before(&self, id: WorkerId) -> bool {
         let is_lost = self.get(id).is_some_and(|process| process.loss.is_some());
         is_lost && self.dying.first() != Some(&id)
@@ -139,7 +142,8 @@ impl Workers {
         }
     }
 
-    /// Keeps a line for later that is an effect of a loss whose story is not told yet. `false`: there is none, and it is due.
+    /// Keeps a line for later that is an effect of a loss whose story is not told yet. `false`: there is none, and it
+    /// is due.
     pub(crate) fn defer_refusal(&mut self, worker: Option<WorkerId>, topic: Topic, line: fmt::Arguments<'_>) -> bool {
         let process = worker.and_then(|worker| self.get_mut(worker));
         let Some(loss) = process.and_then(|process| process.loss.as_mut()) else {
@@ -164,7 +168,7 @@ impl Workers {
         }
     }
 
-    /// Rows of losses that nobody will end any more, or that are not to be compared with those to come.
+    /// Ends the row of equal losses: none will follow, or those to come are not to be compared with it.
     pub(crate) fn end_row(&mut self, options: &Options) {
         if let Some(line) = self.repeats.end().and_then(|ended| story::untold(&ended)) {
             log::info!(service:% = options.front.name; "{}: {line}", options.front.name);
@@ -223,7 +227,7 @@ impl Workers {
                 Restart::Died => story::circumstances(lived, loss.requests_in_hand, loss.has_session, &again),
                 _ => again,
             };
-            // What has been advised once helps no more for being said again.
+            // Advice that was given once helps no more for being given again.
             let hint = if is_again {
                 String::new()
             } else {
@@ -239,8 +243,8 @@ impl Workers {
         self.log_outage_if_due(cx, desk);
     }
 
-    /// What a worker was working on when it was lost, and what it had worked on before: a line each.
-    /// `lost`: when it was.
+    /// The requests that a worker was working on when it was lost, and those that it had worked on before: a line each.
+    /// `lost`: the time of the loss.
     fn record(&mut self, disclosure: Disclosure, id: WorkerId, reason: Restart, lost: Instant) -> Vec<String> {
         let Some(process) = self.get_mut(id) else {
             return Vec::new();
@@ -262,7 +266,7 @@ impl Workers {
         self.describe(id).unwrap_or_else(place)
     }
 
-    /// What is known beyond the reason.
+    /// Facts beyond the reason.
     fn complaint(&mut self, options: &Options, id: WorkerId, reason: Restart, end: &End) -> Option<String> {
         if reason == Restart::SpawnFailed {
             return self.refusal.take();

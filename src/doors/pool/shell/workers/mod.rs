@@ -1,4 +1,6 @@
-//! The processes of a pool, by the index of their worker.
+//! The workers of a pool: their processes are started ([`spawning`]), given requests ([`requests`]) in the way of their
+//! [`protocol`], read from ([`output`], [`stderr`]), checked ([`health_check`]), ended ([`endings`]) and, when they are
+//! lost, told of ([`loss`]). [`sessions`] lends a worker's streams to a session.
 
 mod endings;
 mod health_check;
@@ -24,7 +26,7 @@ use crate::process::spawn::PreparedProgram;
 use crate::reactor::Key;
 use process::WorkerProcess;
 
-/// All workers of a pool that have a process, and what is known of those that were lost.
+/// All workers of a pool that have a process, and what is known of lost ones.
 #[derive(Debug)]
 pub(crate) struct Workers {
     program: PreparedProgram,
@@ -33,7 +35,8 @@ pub(crate) struct Workers {
     waiting: VecDeque<WorkerId>,
     /// Workers with requests that are to be written at the end of the turn.
     unsent: Vec<WorkerId>,
-    /// Workers that are lost and most likely dying, whose loss is not logged yet; the one that was lost first is the first.
+    /// Workers that are lost and most likely dying, whose loss is not logged yet; the one that was lost first is the
+    /// first.
     dying: Vec<WorkerId>,
     /// Workers whose process is reaped or given up, until that is settled.
     ended: VecDeque<Ended>,
@@ -42,7 +45,8 @@ pub(crate) struct Workers {
     repeats: Repeats,
     outage: Outage,
     echoes: Echoes,
-    /// The turn in which the loop has [stepped back](Self::yield_to_writer) for a worker; once is enough for all of them.
+    /// The turn in which the loop has [stepped back](Self::yield_to_writer) for a worker; once is enough for all of
+    /// them.
     stepped_back: Option<Instant>,
 }
 

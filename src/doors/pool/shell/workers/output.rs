@@ -1,7 +1,7 @@
 //! Standard output of workers: start-up talk, then replies.
 //!
-//! The pool drives this (`shell::reading`): it reads a piece ([`Workers::read`]), takes the replies out of it one by one
-//! ([`Workers::next_reply`]), each of which it settles before the next is judged, and lets the rest be kept
+//! The pool drives this (`shell::reading`): it reads a piece ([`Workers::read`]), takes the replies out of it one by
+//! one ([`Workers::next_reply`]), each of which it settles before the next is judged, and lets the rest be kept
 //! ([`Workers::keep_partial`]). The usual reply lies in the piece whole and alone, and goes from there to its client.
 
 use std::io;
@@ -23,7 +23,7 @@ const MANY_IN_HAND: usize = 8;
 /// A piece that was read from a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Output {
-    /// So many bytes.
+    /// A number of bytes.
     Bytes(usize),
     Drained,
     Closed,
@@ -48,7 +48,7 @@ pub(crate) struct Reading {
     pub(crate) held: usize,
     /// The length of the last read.
     pub(crate) read: usize,
-    /// How much the worker had read of its input when that was last looked at behind the read.
+    /// The part of its input that the worker had read when that was last looked at, behind the read.
     pub(crate) had_read_by_now: Option<Option<u64>>,
 }
 
@@ -75,8 +75,8 @@ impl Workers {
         }
     }
 
-    /// Looks for the ready line in the output of a worker that starts. Returns true if the worker serves, so that its output is
-    /// replies.
+    /// Looks for the ready line in the output of a worker that starts. Returns true if the worker serves, so that its
+    /// output is replies.
     pub(crate) fn take_start_up(&mut self, desk: &mut Desk<'_>, id: WorkerId, output: &[u8]) -> bool {
         let Some(process) = self.get_mut(id) else {
             return false;
@@ -219,8 +219,8 @@ impl Workers {
         self.judge_reply(desk, reply, &[], had_read, now)
     }
 
-    /// Judges a whole reply, behind which the output goes on with `behind`. Returns it without what its framing adds if it
-    /// answers a request, which is reported; anything else is reported as what it is.
+    /// Judges a whole reply, behind which the output goes on with `behind`. Returns it without what its framing adds if
+    /// it answers a request, which is reported; anything else is reported as what it is.
     fn judge_reply<'b>(
         &mut self,
         desk: &mut Desk<'_>,
@@ -244,7 +244,7 @@ impl Workers {
         }
         let answered = process.take_answered(to);
         let unread = process.unread_input(answered, had_read);
-        // What stands behind the last reply that is owed answers nothing; of numbered lines each is judged by its number.
+        // Output behind the last reply that is owed answers nothing; of numbered lines each is judged by its number.
         let excess = process.given.is_empty() && !behind.is_empty();
         if process.health_check.is_under_way() {
             process.recorder.answered(to, now);
@@ -259,7 +259,7 @@ impl Workers {
                 self.report_fault(desk, id, Fault::Unasked);
                 return None;
             }
-            // What it leaves unread is no sign of anything: it takes one request.
+            // Input that it leaves unread is no sign of anything: it takes one request.
             _ if process.is_for_one_request() && !excess => AfterReply::Spent,
             Unread::Nothing if !excess => AfterReply::InStep,
             Unread::Nothing | Unread::Some => AfterReply::OutOfStep,
@@ -326,9 +326,9 @@ impl Workers {
         }
     }
 
-    /// Gives the processor to a worker that has many requests in hand, once a turn, before its answers are read. Such a worker
-    /// writes them one by one, and the first of them brings us here: to step back once, where others want this processor, makes
-    /// many reads into one. With few in hand it would only cost time.
+    /// Gives the processor to a worker that has many requests in hand, once a turn, before its answers are read. Such a
+    /// worker writes them one by one, and the first of them brings us here: to step back once, where others want this
+    /// processor, makes many reads into one. With few in hand it would only cost time.
     pub(crate) fn yield_to_writer(&mut self, id: WorkerId, now: Instant) {
         let has_many = self.get(id).is_some_and(|process| process.given.len() > MANY_IN_HAND);
         if has_many && self.stepped_back != Some(now) {

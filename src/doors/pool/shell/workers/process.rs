@@ -27,12 +27,12 @@ use crate::reactor::Alarm;
 #[derive(Debug)]
 pub(crate) struct WorkerProcess {
     pub(crate) id: WorkerId,
-    /// The number of its place when it was started: what logs and statistics call it.
+    /// The number of its place when it was started, as logs and statistics have it.
     pub(crate) number: usize,
     pub(crate) child: Child,
     pub(crate) stage: Stage,
     pub(crate) framer: Framer,
-    /// What was known before the last of its output was read.
+    /// The look at the worker before the last of its output was read.
     pub(crate) look: Look,
     /// A reply that is not whole yet.
     pub(crate) reply: Vec<u8>,
@@ -42,9 +42,9 @@ pub(crate) struct WorkerProcess {
     pub(crate) input: Input,
     /// The requests that it was given and has not answered, oldest first.
     pub(crate) given: VecDeque<Given>,
-    /// How many bytes it was ever given.
+    /// The number of bytes that it was ever given.
     pub(crate) given_bytes: u64,
-    /// What the pipe has not taken of them.
+    /// The bytes that the pipe has not taken of them.
     pub(crate) unsent: Outgoing,
     pub(crate) stdin_watched: StdinWatch,
     pub(crate) ending: KillSequence,
@@ -55,25 +55,25 @@ pub(crate) struct WorkerProcess {
     pub(crate) words: Words,
     pub(crate) said: Said,
     pub(crate) started: Instant,
-    /// Whether a byte has come from its standard output.
+    /// A byte has come from its standard output.
     pub(crate) has_written: bool,
     pub(crate) recorder: Recorder,
     pub(crate) health_check: HealthCheck,
     /// The line that answers nothing, for which it is lost.
     pub(crate) stray: Option<String>,
-    /// What else is known of why it is lost.
+    /// More about why it is lost.
     pub(crate) complaint: Option<String>,
-    /// What it has closed, for which it is lost.
+    /// The stream that it has closed, for which it is lost.
     pub(crate) closed: Option<Side>,
     /// That it is lost, until it is told why.
     pub(crate) loss: Option<Box<Loss>>,
     /// It has exited, and is reaped when the losses before its own have been told.
     pub(crate) exit_waits: bool,
-    /// How it has ended.
+    /// The end of its process.
     pub(crate) end: Option<End>,
 }
 
-/// How long its standard input is held open.
+/// The state of its standard input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Input {
     /// As long as it serves.
@@ -82,19 +82,19 @@ pub(crate) enum Input {
     EndsWithRequest,
     /// It has had it, or as much of it as it wants.
     Ended,
-    /// It has closed it while it had several requests. It is given nothing more, and is lost when what it has answered has
-    /// been read.
+    /// It has closed it while it had several requests. It is given nothing more, and is lost when what it has answered
+    /// has been read.
     Shut,
 }
 
-/// Whether the poll knows its standard input. Most workers always take a request whole and never need it.
+/// The registration of its standard input with the poll. Most workers always take a request whole and never need it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StdinWatch {
     NotYet,
     Registered,
 }
 
-/// What its output means.
+/// The stage of its life, which says what its output means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// Start-up talk, until the ready line comes.
@@ -103,8 +103,8 @@ pub(crate) enum Stage {
     Serving,
     /// Nothing any more: it was told to end.
     Ending,
-    /// Nothing any more: it has closed its input or output of its own accord, as a process that dies does a moment before
-    /// its end is known. However that end comes, it is told as a death.
+    /// Nothing any more: it has closed its input or output of its own accord, as a process that dies does a moment
+    /// before its end is known. However that end comes, it is told as a death.
     Lost,
 }
 
@@ -118,7 +118,7 @@ pub(crate) struct Given {
     end: u64,
 }
 
-/// How an attempt to write to a worker went.
+/// The outcome of an attempt to write to a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sent {
     /// The pipe has all of it.
@@ -131,7 +131,7 @@ pub(crate) enum Sent {
     Lost,
 }
 
-/// How much of one of its requests a worker has left unread.
+/// The part of one of its requests that a worker has left unread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unread {
     Nothing,
@@ -140,24 +140,24 @@ pub(crate) enum Unread {
     Everything,
 }
 
-/// What was known of a worker right before its output was read.
+/// A look at a worker right before its output was read.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Look {
-    /// So many bytes of output were there.
+    /// The number of bytes of output that were there.
     written: usize,
     /// When it had written these, it had read no more than so much of all that it was ever given.
     pub(crate) had_read: Option<u64>,
 }
 
 impl Look {
-    /// Whether output that ends behind so many bytes of the read was there. If not, it was written between the look and the
-    /// read, by a worker that may have read more by then.
+    /// Returns true if output that ends behind `end` bytes of the read was there. If not, it was written between the
+    /// look and the read, by a worker that may have read more by then.
     pub(crate) fn covers(&self, end: usize) -> bool {
         end <= self.written
     }
 }
 
-/// What an idle worker's output shows.
+/// The output of an idle worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Silence {
     /// Nothing was written.
@@ -221,19 +221,19 @@ impl WorkerProcess {
         self.child.pid().as_raw()
     }
 
-    /// What the log calls it.
+    /// The name of the worker in the log.
     pub(crate) fn label(&self) -> String {
         format!("worker {} (pid {})", self.number, self.pid())
     }
 
-    /// How many requests it has, as far as anything of them has reached it. Probes are none.
+    /// The number of requests of which anything has reached the worker. Probes are none.
     pub(crate) fn requests_in_hand(&self) -> usize {
         let requests = self.given.iter().filter(|given| given.request.is_some()).count();
         requests.saturating_sub(self.untouched().count())
     }
 
-    /// Returns true if what the worker has answered before may be wrong for the reason for which it is lost. It is not known which
-    /// of the answers that are kept are its own.
+    /// Returns true if what the worker has answered before may be wrong for the reason for which it is lost. It is not
+    /// known which of the answers that are kept are its own.
     pub(crate) fn casts_doubt_by(&self, reason: Restart) -> bool {
         match reason {
             // Since it passed its last probe it may have answered as wrongly as it has answered this one.
@@ -252,12 +252,12 @@ impl WorkerProcess {
         }
     }
 
-    /// It serves, and has been given what it has not answered.
+    /// Returns true if the worker serves, and has been given what it has not answered.
     pub(crate) fn owes_a_reply(&self) -> bool {
         self.stage == Stage::Serving && !self.given.is_empty()
     }
 
-    /// Whether its ready line is still awaited.
+    /// Returns true while the ready line is awaited.
     pub(crate) fn is_starting(&self) -> bool {
         matches!(self.stage, Stage::Starting(_))
     }
@@ -283,8 +283,9 @@ impl WorkerProcess {
         }
     }
 
-    /// To be asked right before its output is read: whatever it has written by now it wrote without what it had not read by now.
-    /// Asked behind that, it may have read the rest in between, and pass for one that had read all before it answered.
+    /// To be asked right before its output is read: whatever it has written by now it wrote without what it had not
+    /// read by now. Asked behind that, it may have read the rest in between, and pass for one that had read all before
+    /// it answered.
     pub(crate) fn look(&self) -> Look {
         if self.given.len() == 1 {
             let had_read = self.bytes_read();
@@ -308,7 +309,7 @@ impl WorkerProcess {
         }
     }
 
-    /// How much it has read of all that it was ever given. `None`: its input cannot be looked at.
+    /// The number of bytes that it has read of all that it was ever given. `None`: its input cannot be looked at.
     pub(crate) fn bytes_read(&self) -> Option<u64> {
         let stdin = self.child.stdin.as_ref()?;
         let in_pipe = if self.child.is_on_terminal() {
@@ -321,9 +322,9 @@ impl WorkerProcess {
         Some(self.given_bytes.saturating_sub(unread))
     }
 
-    /// How much of one of its requests (`None`: of all) it had not read when it had read so many bytes; those behind it lie in
-    /// its input by right. One whose input cannot be looked at is not to be believed, unless that is because it was closed on
-    /// purpose.
+    /// The part of one of its requests (`None`: of all) that it had not read when it had read `had_read` bytes; the
+    /// requests behind it lie in its input by right. A worker whose input cannot be looked at is not to be trusted,
+    /// unless that is because it was closed on purpose.
     pub(crate) fn unread_input(&self, request: Option<Given>, had_read: Option<u64>) -> Unread {
         if self.input == Input::Ended {
             return Unread::Nothing;
@@ -394,20 +395,20 @@ impl WorkerProcess {
         }
     }
 
-    /// It is written nothing more.
+    /// Closes its input.
     pub(crate) fn end_input(&mut self) {
         self.input = Input::Ended;
         self.child.stdin = None;
         self.unsent = Outgoing::default();
     }
 
-    /// It does not listen.
+    /// The outcome of a write to a worker that does not listen.
     pub(crate) fn unsent_outcome(&self) -> Sent {
         let first = self.untouched().next();
         first.and_then(|given| given.request).map_or(Sent::Lost, Sent::Nothing)
     }
 
-    /// Of what it was given, that of which not a byte has been written to it.
+    /// The requests of which not a byte has been written to the worker.
     pub(crate) fn untouched(&self) -> impl Iterator<Item = &Given> {
         let unsent = u64::try_from(self.unsent.len()).unwrap_or(u64::MAX);
         let sent = self.given_bytes.saturating_sub(unsent);
@@ -416,8 +417,8 @@ impl WorkerProcess {
     }
 }
 
-/// How many requests a worker's recorder keeps: what the operator wants, and, where he wants any, no fewer than may be in
-/// flight, or the one to blame would be overwritten by those written behind it.
+/// The number of requests that a worker's recorder keeps: as the operator wants, and, where any are wanted, no fewer
+/// than may be in flight, or the one to blame would be overwritten by those written behind it.
 fn recorded(options: &Options) -> usize {
     match options.record {
         0 => 0,

@@ -60,8 +60,8 @@ pub(crate) enum Addressee {
 }
 
 impl WorkerProcess {
-    /// Returns true if a worker that ended like this in its session has crashed: by a signal that is neither ours nor the usual
-    /// consequence of a client's having gone.
+    /// Returns true if a worker that ended like this in its session has crashed: by a signal that is neither ours nor
+    /// the usual consequence of a client's having gone.
     pub(crate) fn crashed(&self, status: ExitStatus) -> bool {
         let WorkerProtocol::Session(tie) = &self.protocol else {
             return false;
@@ -75,7 +75,7 @@ impl WorkerProcess {
     pub(crate) fn may_have_answered(&self) -> bool {
         match &self.protocol {
             WorkerProtocol::Session(tie) => tie.has_begun,
-            // What it has written may be its answer, which is known in a moment.
+            // Its output may be its answer, which is known in a moment.
             WorkerProtocol::Once => self.has_written,
             WorkerProtocol::InOrder | WorkerProtocol::Numbered => false,
         }

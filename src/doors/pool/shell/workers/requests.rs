@@ -13,9 +13,9 @@ use crate::doors::pool::story::Side;
 use crate::reactor::Context;
 
 impl Workers {
-    /// Gives a worker a request with these bytes. `speaking` is the worker whose reply was read this very moment, with nothing
-    /// behind it; any other is looked at first, for what it has written unasked would be taken for the answer. Not so where an
-    /// answer is known by its number.
+    /// Gives a worker a request with these bytes. `speaking` is the worker whose reply was read this very moment, with
+    /// nothing behind it; any other is looked at first, for what it has written unasked would be taken for the answer.
+    /// Not so where an answer is known by its number.
     pub(crate) fn give(
         &mut self,
         cx: &mut Context<'_>,
@@ -38,7 +38,8 @@ impl Workers {
                     return self.report_fault(desk, id, Fault::InputClosed(request));
                 }
             }
-            // It had read all of its input when it became free, and has been written nothing since; see `core/available.rs`.
+            // It had read all of its input when it became free, and has been written nothing since; see
+            // `core/available.rs`.
             debug_assert!(process.bytes_read().is_none_or(|read| read == process.given_bytes));
         }
         process.queue_request(Some(request), channel, bytes);
@@ -80,7 +81,7 @@ impl Workers {
             Sent::Partly => self.watch_input(cx, desk, id),
             // It has read as much as it wants, or died: its reply or its end tells.
             Sent::Lost if process.is_for_one_request() => process.end_input(),
-            // What it has answered may lie in its output.
+            // Its answers may lie in its output.
             Sent::Nothing(_) | Sent::Lost if process.given.len() > 1 => {
                 process.input = Input::Shut;
                 cx.resume_later(PoolSource::WorkerInput.worker(id));

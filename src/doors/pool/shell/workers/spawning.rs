@@ -35,7 +35,8 @@ impl Workers {
         !self.waiting.is_empty()
     }
 
-    /// Starts the process of a worker; `number` is that of its place. A failure is reported, and tried again after a while.
+    /// Starts the process of a worker; `number` is that of its place. A failure is reported, and tried again after a
+    /// while.
     ///
     /// # Errors
     /// Those of starting it, for a caller that cannot go on without it.

@@ -27,8 +27,8 @@ enum Outcome {
 }
 
 impl Workers {
-    /// Reads what a worker complains about, for the log. One read a turn: a buffer full of the shortest lines takes longer
-    /// than all else in a turn, and no client waits for it.
+    /// Reads what a worker complains about, for the log. One read a turn: a buffer full of the shortest lines takes
+    /// longer than all else in a turn, and no client waits for it.
     pub(crate) fn stderr_ready(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
         let Some(id) = self.find(key) else { return };
         let mut buffer = cx.lend_buffer();
@@ -45,8 +45,8 @@ impl Workers {
         }
     }
 
-    /// Logs what is due of a worker's complaints: how many lines are missing because it wrote faster than the log takes them, or
-    /// lines that were held back.
+    /// Logs what is due of a worker's complaints: how many lines are missing because it wrote faster than the log takes
+    /// them, or lines that were held back.
     pub(crate) fn stderr_timeout(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
         let Some(id) = self.find(key) else { return };
         let now = cx.now();
@@ -73,8 +73,8 @@ impl Workers {
         });
     }
 
-    /// Calls `with` with the words of young workers of this pool, the standard error and the words of this one, and a function
-    /// that logs a line of it. Of lines that echo those of workers that were lost, few are logged.
+    /// Calls `with` with the words of young workers of this pool, the standard error and the words of this one, and a
+    /// function that logs a line of it. Of lines that echo those of workers that were lost, few are logged.
     pub(crate) fn with_words<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -145,8 +145,8 @@ impl Workers {
         self.log_stderr(cx, desk, id, |stderr, hear| stderr.close(now, hear));
     }
 
-    /// Reads what a worker has written to its standard error by now. Must be called before its loss is logged. The buffer is
-    /// allocated only if the loop's own one is lent: when the loss was found in a worker's output.
+    /// Reads what a worker has written to its standard error by now. Must be called before its loss is logged. The
+    /// buffer is allocated only if the loop's own one is lent: when the loss was found in a worker's output.
     pub(crate) fn read_stderr_now(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId) {
         if self.get(id).is_none_or(|process| process.child.stderr.is_none()) {
             return;
