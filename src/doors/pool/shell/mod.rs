@@ -37,10 +37,8 @@ use super::core::{Action, ChannelId, ClientId, Dispatcher, Event, Refusal, Reque
 use super::options::Options;
 use super::report::{self, Latencies, Topic};
 use super::story::Next;
-use crate::amount;
 use crate::net::limits::ConnectionCount;
 use crate::net::listening::{Accepting, Listening};
-use crate::net::origin::Origin;
 use crate::reactor::{Alarm, Context, READ_BUFFER, Readiness, Service, Source, SourceKind};
 use crate::stats::Snapshot;
 
@@ -280,14 +278,7 @@ impl Pool {
                 waited,
                 served,
             } => {
-                self.latencies.record(waited, served);
-                let mut rooms = self.rooms();
-                rooms.workers.note_answer(cx, &mut rooms.desk, worker);
-                self.log_if_slow(cx, client, worker, waited, served);
-                // The dispatcher answers with the reply it was just told of, and with no other.
-                if let Some(reply) = reply.filter(|reply| reply.worker == worker) {
-                    self.answer(cx, client, reply, served);
-                }
+                self.complete(cx, client, (worker, waited, served), reply);
             }
             Action::Assign {
                 worker,
@@ -313,17 +304,8 @@ impl Pool {
                 self.refuse(cx, client);
             }
             Action::Spawn(worker) => self.workers.queue_spawn(cx, worker),
-            Action::Inspect(worker) => {
-                let mut rooms = self.rooms();
-                rooms.workers.inspect(&mut rooms.desk, worker);
-            }
-            Action::Probe { worker, channel } => {
-                let mut rooms = self.rooms();
-                rooms.workers.probe(cx, &mut rooms.desk, worker, channel);
-            }
-            Action::Stop(worker, mode) => {
-                let mut rooms = self.rooms();
-                rooms.workers.stop_worker(cx, &mut rooms.desk, worker, mode);
+            Action::Inspect(_) | Action::Probe { .. } | Action::Stop(..) | Action::QuarantineEnded(_) => {
+                self.act_on_worker(cx, action);
             }
             Action::Replaced {
                 worker,
@@ -340,13 +322,40 @@ impl Pool {
                 };
                 self.note_loss(cx, lost, delay);
             }
-            Action::QuarantineEnded(worker) => {
-                let mut rooms = self.rooms();
-                rooms.workers.log_cleared(cx, &mut rooms.desk, worker);
-            }
             Action::Grown { .. } | Action::Shrunk { .. } => self.log_resizing(cx, action),
             Action::Rolled => self.announce_rolled(),
             Action::Health(change) => self.log_health(cx, change),
+        }
+    }
+
+    /// Counts and logs a request that a worker has answered, and gives `reply` to its client.
+    fn complete(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: ClientId,
+        (worker, waited, served): (WorkerId, Duration, Duration),
+        reply: Option<Reply<'_>>,
+    ) {
+        self.latencies.record(waited, served);
+        let mut rooms = self.rooms();
+        rooms.workers.note_answer(cx, &mut rooms.desk, worker);
+        self.log_if_slow(cx, client, worker, waited, served);
+        // The dispatcher answers with the reply it was just told of, and with no other.
+        if let Some(reply) = reply.filter(|reply| reply.worker == worker) {
+            self.answer(cx, client, reply, served);
+        }
+    }
+
+    /// Carries out an action that concerns a worker alone.
+    fn act_on_worker(&mut self, cx: &mut Context<'_>, action: Action) {
+        let Rooms { workers, mut desk, .. } = self.rooms();
+        match action {
+            Action::Inspect(worker) => workers.inspect(&mut desk, worker),
+            Action::Probe { worker, channel } => workers.probe(cx, &mut desk, worker, channel),
+            Action::Stop(worker, mode) => workers.stop_worker(cx, &mut desk, worker, mode),
+            Action::QuarantineEnded(worker) => workers.log_cleared(cx, &mut desk, worker),
+            // All others concern more than a worker.
+            _ => {}
         }
     }
 
@@ -440,38 +449,6 @@ impl Pool {
             sessions: self.sessions.totals(),
         };
         report::snapshot(&self.dispatcher, &self.latencies, &self.options, &held, uptime, now)
-    }
-
-    fn peer_name(&self, client: ClientId) -> String {
-        let origin = if self.has_sessions() {
-            self.sessions.get(client).map(|session| &session.origin)
-        } else {
-            self.clients.of(client).map(|client| &client.origin)
-        };
-        origin.map_or_else(|| "a client that has gone".to_owned(), Origin::to_string)
-    }
-
-    fn log_refusal(
-        &mut self,
-        cx: &mut Context<'_>,
-        client: ClientId,
-        reason: Refusal,
-        worker: Option<WorkerId>,
-        waited: Duration,
-    ) {
-        let (origin, cause) = (self.peer_name(client), report::refusal(reason, &self.options));
-        let at = worker
-            .and_then(|worker| self.workers.describe(worker))
-            .map(|worker| format!(" at {worker}"))
-            .unwrap_or_default();
-        let waited = amount::span(waited);
-        let (topic, line) = (
-            Topic::Refusal(reason),
-            format_args!("refused {origin} after {waited}{at}: {cause}"),
-        );
-        if !self.workers.defer_refusal(worker, topic, line) {
-            self.note(cx, Level::Warn, topic, line);
-        }
     }
 }
 

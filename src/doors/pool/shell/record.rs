@@ -1,15 +1,16 @@
-//! Lines of the log about slow requests.
+//! Lines of the log about requests: refused ones and slow ones.
 
 use std::time::{Duration, Instant};
 
 use log::Level;
 
-use super::super::core::{ClientId, WorkerId};
+use super::super::core::{ClientId, Refusal, WorkerId};
 use super::super::options::Disclosure;
 use super::super::recorder::Excerpt;
-use super::super::report::Topic;
+use super::super::report::{self, Topic};
 use super::Pool;
 use crate::amount;
+use crate::net::origin::Origin;
 use crate::reactor::Context;
 
 impl Pool {
@@ -50,5 +51,39 @@ impl Pool {
             "{who} took {served}, more than --slow-log {limit}, for {origin}, which had waited {waited}: {request}"
         );
         self.note(cx, Level::Warn, Topic::Slow, line);
+    }
+
+    /// The name of a request's client in the log.
+    pub(super) fn peer_name(&self, client: ClientId) -> String {
+        let origin = if self.has_sessions() {
+            self.sessions.get(client).map(|session| &session.origin)
+        } else {
+            self.clients.of(client).map(|client| &client.origin)
+        };
+        origin.map_or_else(|| "a client that has gone".to_owned(), Origin::to_string)
+    }
+
+    /// Logs a refused request: below the loss of its worker, if that is not logged yet.
+    pub(super) fn log_refusal(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: ClientId,
+        reason: Refusal,
+        worker: Option<WorkerId>,
+        waited: Duration,
+    ) {
+        let (origin, cause) = (self.peer_name(client), report::refusal(reason, &self.options));
+        let at = worker
+            .and_then(|worker| self.workers.describe(worker))
+            .map(|worker| format!(" at {worker}"))
+            .unwrap_or_default();
+        let waited = amount::span(waited);
+        let (topic, line) = (
+            Topic::Refusal(reason),
+            format_args!("refused {origin} after {waited}{at}: {cause}"),
+        );
+        if !self.workers.defer_refusal(worker, topic, line) {
+            self.note(cx, Level::Warn, topic, line);
+        }
     }
 }

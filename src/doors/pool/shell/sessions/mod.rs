@@ -107,8 +107,9 @@ impl Sessions {
     }
 
     /// Returns true if anything has gone either way.
-    pub(crate) fn has_begun(&mut self, key: Key) -> bool {
-        self.running(key).is_some_and(|(_, running)| running.has_begun())
+    pub(crate) fn has_begun(&self, key: Key) -> bool {
+        let session = self.table.get(key);
+        session.is_some_and(|session| matches!(&session.stage, Stage::Running(running) if running.has_begun()))
     }
 
     // ---- coming ------------------------------------------------------------------------------------------------
