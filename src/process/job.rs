@@ -1,13 +1,13 @@
-//! A program that is run for somebody on the loop: a child, the edges of its pipes, and how it is brought to its end.
+//! A program that runs for a client, on the loop: a child, the readiness of its pipes, and the steps to its end.
 //!
-//! The life of a job: its owner [takes charge](Job::take_charge) of a child that was just started, which registers
-//! its pipes and its pidfd. Edges are [kept](Job::ready) until a read or a write says WouldBlock, so that
-//! no call is made in vain. It is [escalated](Job::escalate) on its way out by the events of [`kill_sequence`]. When it has exited, its
-//! outputs may still be held open by what it has started; [`Job::cut_output`] bounds what is read of them. It is
-//! [reaped](Job::reap) with its group, and [closed](Job::close) before it is dropped.
+//! The life of a job: its owner [takes charge](Job::take_charge) of a child that was just started, which registers its
+//! pipes and its pidfd. The readiness of a pipe is [kept](Job::ready) until a read or a write returns WouldBlock, so no
+//! call is made in vain. The events of [`kill_sequence`](super::kill_sequence) [escalate](Job::escalate) its end. When
+//! it has exited, processes that it has started may still hold its outputs open; [`Job::cut_output`] bounds the bytes
+//! that are read then. It is [reaped](Job::reap) with its group, and must be [closed](Job::close) before it is dropped.
 //!
-//! What holds: an output is over once, and then closed; the end of the input is given once. What does not belong here: when it
-//! is to end, and whose bytes they are. That is its owner's.
+//! Invariants: an output ends once and is then closed, and the end of the input is passed on once. The owner decides
+//! when the program must end, and owns the bytes.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
@@ -25,7 +25,7 @@ use super::kill_sequence::{KillEvent, KillSequence, KillStep};
 use super::unread_bytes;
 use crate::reactor::{Alarm, Context, Source};
 
-/// What a job's parts are called on the loop; its owner's to tell apart.
+/// The sources of a job on the loop, numbered by its owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sources {
     /// Its standard input, writable.
@@ -34,9 +34,9 @@ pub struct Sources {
     pub stdout: Source,
     /// Its standard error, readable.
     pub stderr: Source,
-    /// Its pidfd: it has exited.
+    /// Its pidfd, readable once it has exited.
     pub exit: Source,
-    /// The alarm of its ending.
+    /// The alarm of its kill sequence.
     pub ending: Source,
 }
 
@@ -51,29 +51,29 @@ pub enum Pipe {
     Stderr,
 }
 
-/// What an attempt to move bytes has come to.
+/// The outcome of one read or write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moved {
-    /// So many were; there may be more.
+    /// This number of bytes was moved, and there may be more.
     Bytes(usize),
-    /// Nothing can be moved before there is another edge; or there is nothing left to be moved.
+    /// Nothing can be moved before another edge, or nothing is left to be moved.
     Nothing,
-    /// That pipe is over, as of now.
+    /// The pipe has ended with this call.
     Over,
 }
 
-/// What a step towards its end has come to.
+/// The outcome of a step towards the end of the program.
 #[derive(Debug, Default)]
 pub struct Escalation {
-    /// It was sent KILL.
+    /// True if it was sent KILL.
     pub killed: bool,
-    /// It could not be signalled. The next step comes all the same.
+    /// The reason why it could not be signalled. The next step follows all the same.
     pub failed: Option<io::Error>,
-    /// Not even KILL has ended it.
+    /// True if not even KILL has ended it.
     pub given_up: bool,
 }
 
-/// One program that is run.
+/// One program that runs.
 #[derive(Debug)]
 pub struct Job {
     child: Child,
@@ -84,15 +84,15 @@ pub struct Job {
     stdin_ready: bool,
     stdout: Tap,
     stderr: Tap,
-    /// Whether something had an output open when it was reaped.
+    /// True if another process had an output open when the program was reaped.
     held: bool,
 }
 
-/// How an output is read.
+/// The reading of an output.
 #[derive(Debug, Clone, Copy)]
 struct Tap {
     ready: bool,
-    /// So much of it is still read; `None`: everything until its end.
+    /// The number of bytes that are still read; `None` for everything until the end.
     left: Option<usize>,
 }
 
@@ -104,10 +104,10 @@ impl Tap {
 }
 
 impl Job {
-    /// Takes charge of a child that was just started. From TERM to KILL it is given `kill_timeout`.
+    /// Takes charge of a child that was just started. `kill_timeout` is the time from TERM to KILL.
     ///
     /// # Errors
-    /// It cannot be watched (epoll_ctl(2): ENOMEM, ENOSPC), and has been killed.
+    /// The child cannot be watched (epoll_ctl(2): ENOMEM, ENOSPC), and has been killed.
     pub fn take_charge(
         cx: &Context<'_>,
         mut child: Child,
@@ -129,13 +129,13 @@ impl Job {
         })
     }
 
-    /// Its process id.
+    /// Returns the process id.
     #[must_use]
     pub const fn pid(&self) -> Pid {
         self.child.pid()
     }
 
-    /// When it was started.
+    /// Returns the time of the start.
     #[must_use]
     pub const fn started(&self) -> Instant {
         self.started
@@ -143,7 +143,7 @@ impl Job {
 
     // ---- its bytes ---------------------------------------------------------------------------------------------
 
-    /// There was an edge: this pipe may be good for something.
+    /// Marks a pipe as ready. Must be called at each of its edges.
     pub const fn ready(&mut self, pipe: Pipe) {
         match pipe {
             Pipe::Stdin => self.stdin_ready = true,
@@ -152,7 +152,7 @@ impl Job {
         }
     }
 
-    /// Whether its input has neither ended nor been closed by it.
+    /// Returns true if its input has neither ended nor been closed by the program.
     #[must_use]
     pub const fn takes_input(&self) -> bool {
         self.child.stdin.is_some()
@@ -163,7 +163,7 @@ impl Job {
         self.child.end_input();
     }
 
-    /// Writes into its input, which is over when it has closed that: it wants none, which is its own affair.
+    /// Writes to its input. If the program has closed its input, that is no error: the input has ended.
     pub fn write_input(&mut self, bytes: &[u8]) -> Moved {
         let Some(stdin) = self.child.stdin.as_mut().filter(|_| self.stdin_ready) else {
             return Moved::Nothing;
@@ -185,7 +185,7 @@ impl Job {
         }
     }
 
-    /// Reads an output, as much as there is room for; `buffer` is not empty.
+    /// Reads an output into `buffer`, which must not be empty.
     pub fn read_output(&mut self, pipe: Pipe, buffer: &mut [u8]) -> Moved {
         let (source, tap) = match pipe {
             Pipe::Stdin => return Moved::Nothing,
@@ -209,7 +209,7 @@ impl Job {
                 tap.ready = false;
                 Moved::Nothing
             }
-            // Somebody else has taken the rest; or a pipe that cannot be read, which read(2) does not know.
+            // Another reader has taken the rest, or the pipe cannot be read for a reason that read(2) does not know.
             Err(_) => {
                 *source = None;
                 Moved::Over
@@ -217,8 +217,9 @@ impl Job {
         }
     }
 
-    /// A process that still holds its outputs open is not waited for: what lies in them now is all that is still read of them.
-    /// Whether anybody did when it was [reaped](Self::reap); if not, nothing is lost, and it was only read slowly.
+    /// Limits the reading of its outputs to the bytes that are in them now, because a process that still holds them
+    /// open is not waited for. Returns true if there was such a process when the program was [reaped](Self::reap).
+    /// Otherwise nothing is lost: the outputs were only read slowly.
     pub fn cut_output(&mut self) -> bool {
         let rest = |pipe: &Option<Receiver>| pipe.as_ref().map_or(0, |pipe| unread_bytes(pipe).unwrap_or(0));
         self.stdout.left = Some(rest(&self.child.stdout));
@@ -226,7 +227,7 @@ impl Job {
         self.held
     }
 
-    /// Its streams are not wanted any more.
+    /// Closes all its streams, which are not wanted any more.
     pub fn close_streams(&mut self) {
         self.end_input();
         (self.child.stdout, self.child.stderr) = (None, None);
@@ -234,7 +235,7 @@ impl Job {
 
     // ---- its end -----------------------------------------------------------------------------------------------
 
-    /// A step on the way out.
+    /// Carries out the steps of the kill sequence that follow an event.
     pub fn escalate(&mut self, cx: &mut Context<'_>, event: KillEvent) -> Escalation {
         let mut done = Escalation::default();
         for action in self.kill_sequence.handle(event, cx.now()) {
@@ -245,7 +246,7 @@ impl Job {
                     done.killed = true;
                     done.failed = self.child.kill_group(Signal::SIGKILL).err();
                 }
-                // When that is done is its owner's to decide.
+                // The owner decides when the program is reaped.
                 KillStep::Reap => {}
                 KillStep::GiveUp => done.given_up = true,
             }
@@ -254,7 +255,7 @@ impl Job {
         done
     }
 
-    /// Sends it and its group a signal that a client has asked for.
+    /// Sends a signal to the program and its group, as its client has asked.
     ///
     /// # Errors
     /// As [`Child::kill_group`].
@@ -262,12 +263,13 @@ impl Job {
         self.child.kill_group(signal)
     }
 
-    /// The alarm of its ending has gone off.
+    /// Disarms the alarm of the kill sequence, which has gone off.
     pub fn alarm_fired(&mut self, cx: &Context<'_>) {
         cx.alarm_fired(&mut self.alarm);
     }
 
-    /// Kills what is left of its group, unless it is meant to go on, and takes its status; `None` while it runs.
+    /// Ends the rest of its group, unless that is meant to go on, and returns the exit status. Returns `None` while it
+    /// runs.
     ///
     /// # Errors
     /// As [`Child::reap_with_group`].
@@ -276,13 +278,13 @@ impl Job {
         self.child.reap_with_group()
     }
 
-    /// Whether it was reaped and has left something in the background that goes on.
+    /// Returns true if it was reaped and has left background processes that go on.
     #[must_use]
     pub const fn has_left_background(&self) -> bool {
         self.child.has_left_background()
     }
 
-    /// Lets go of it. A child that is not reaped is killed with its group.
+    /// Disarms the alarm and drops the child. One that is not reaped is killed with its group.
     pub fn close(mut self, cx: &mut Context<'_>) {
         cx.set_alarm(&mut self.alarm, self.sources.ending, None);
     }
@@ -301,17 +303,19 @@ fn register(cx: &Context<'_>, sources: Sources, child: &mut Child) -> io::Result
     cx.register(sources.exit, child.pidfd(), Interest::READABLE)
 }
 
-/// Whether a process has the other end of this pipe: a pipe hangs up with the last of them, whatever lies in it (poll(2)).
+/// Returns true if a process has the other end of this pipe open. A pipe hangs up when the last one closes it, whatever
+/// bytes it holds (poll(2)).
 fn is_held(pipe: Option<&Receiver>) -> bool {
     let Some(pipe) = pipe else { return false };
     let mut asked = [PollFd::new(pipe.as_fd(), PollFlags::empty())];
-    // A failure (EINTR, ENOMEM) leaves it unknown: then it is taken for held, as a process that is awaited for so long mostly is.
+    // After a failure (EINTR, ENOMEM) the pipe counts as held, because a process that has taken this long usually holds
+    // it.
     let _ = poll(&mut asked, PollTimeout::ZERO);
     let [asked] = asked;
     !asked.revents().is_some_and(|found| found.contains(PollFlags::POLLHUP))
 }
 
-/// Nothing is read where there is no room for anything, which is an end as well.
+/// Reads from a pipe. An empty `buffer` counts as the end.
 fn read(mut pipe: &Receiver, buffer: &mut [u8]) -> io::Result<usize> {
     if buffer.is_empty() {
         return Ok(0);
