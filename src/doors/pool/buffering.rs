@@ -1,8 +1,8 @@
-//! What helps a worker that keeps its replies in a buffer, as libraries do whose output is no terminal.
+//! Remedies for a worker that keeps its replies in a buffer, as libraries do whose output is no terminal.
 //!
-//! stdbuf(1) reaches programs that write by the C library, and are linked with it dynamically, and no others: not Python, Perl
-//! or Java, which have buffers of their own. So the program is looked at by its name, behind the shell, interpreter or wrapper
-//! that starts it.
+//! stdbuf(1) reaches programs that write by the C library, and are linked with it dynamically, and no others: not
+//! Python, Perl or Java, which have buffers of their own. So the program is looked at by its name, behind the shell,
+//! interpreter or wrapper that starts it.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -13,7 +13,7 @@ const WRAPPERS: [&str; 9] = [
 ];
 const SHELLS: [&str; 5] = ["sh", "bash", "dash", "ksh", "zsh"];
 
-/// What is known of programs, by their names without a version and of their scripts by the names' ends.
+/// The remedies for known programs, by their names without a version and of their scripts by the names' ends.
 const REMEDIES: [(&[&str], &str, &str); 9] = [
     (&["python", "pypy"], ".py", "start it by `python3 -u`"),
     (&["perl"], ".pl", "let it set `$| = 1` before all else"),

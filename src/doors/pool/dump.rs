@@ -1,5 +1,5 @@
-//! The pool's dump in words: the registers of iotcpd 1.1, and behind them a readable line for each worker, each request that
-//! waits and each client.
+//! The pool's dump in words: the registers of iotcpd 1.1, and behind them a readable line for each worker, each request
+//! that waits and each client.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -46,7 +46,7 @@ fn status_number(status: Status) -> u8 {
     status as u8
 }
 
-/// What the clock on the wall said so long ago.
+/// The time of day at that distance in the past.
 fn wall_clock(ago: Duration) -> Duration {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -89,7 +89,7 @@ fn state(view: &WorkerView, now: Instant) -> String {
     format!("{quarantined}{activity}{position}")
 }
 
-/// A request in somebody's hands, or one that waits. What it says stands at the end.
+/// A request that a worker has in hand, or one that waits. Its text stands at the end.
 pub(super) fn request(since: Duration, client: &str, request: Option<&Excerpt<'_>>) -> String {
     let since = span(since);
     match request {
@@ -98,7 +98,7 @@ pub(super) fn request(since: Duration, client: &str, request: Option<&Excerpt<'_
     }
 }
 
-/// The head of the list of those that wait.
+/// The head of the list of waiting requests.
 pub(super) fn queue(length: usize, longest: Option<Duration>) -> String {
     match longest {
         None => "queue: nobody waits".to_owned(),
@@ -106,7 +106,7 @@ pub(super) fn queue(length: usize, longest: Option<Duration>) -> String {
     }
 }
 
-/// What a client is doing.
+/// The activity of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ClientState {
     /// It has its answers, and has asked nothing more.
@@ -144,19 +144,19 @@ impl ClientState {
 pub(super) struct ClientView {
     pub(super) number: usize,
     pub(super) state: ClientState,
-    /// How long it has been in it; of one that is read or written, since bytes have last gone.
+    /// The time since it is in it; of one that is read or written, since bytes have last gone.
     pub(super) since: Duration,
     pub(super) age: Duration,
     pub(super) who: String,
     pub(super) load: Load,
 }
 
-/// What the pool has for a client in hand.
+/// The work that the pool has in hand for a client.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Load {
     /// Requests without an answer, and bytes held of requests and answers.
     Requests { unanswered: usize, held: usize },
-    /// Bytes that have gone from it to its worker, and back, and those that are held of the former.
+    /// Bytes that have gone from it to its worker, and back, and the bytes that are held of the former.
     Session { up: u64, down: u64, held: usize },
 }
 

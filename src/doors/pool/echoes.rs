@@ -1,31 +1,32 @@
-//! Lines of standard error that echo those of workers that were lost: whoever answers a request and fails in the same way behind
-//! it, at each restart, would fill the log, for no pause comes before its next start.
+//! Lines of standard error that echo those of lost workers: a worker that answers a request and fails in the same way
+//! behind it, at each restart, would fill the log, for no pause comes before its next start.
 //!
-//! What a worker has told last is remembered ([`Said`]) until it is known what becomes of it. With those that are lost it is
-//! counted ([`Echoes`]): a line that several have left behind within [`MEMORY`] is an echo, and so are those that say the same
-//! from then on, whoever writes them. Of these few are told and the others counted, which is for the shell to do. A pool that has
-//! lost one worker, or none for a while, has none.
+//! The last lines of a worker are remembered ([`Said`]) until it is known what becomes of it. Those of lost workers are
+//! counted ([`Echoes`]): a line that several have left behind within [`MEMORY`] is an echo, and so are lines of any
+//! worker that say the same from then on. Of these few are told and the others counted, which is for the shell to do. A
+//! pool that has lost one worker, or none for a while, has none.
 //!
-//! What workers say that have answered nothing is compared more closely ([`repeats`](super::repeats)), and comes here when it is
-//! to be told. Held: a number a line ([`gist`](super::gist)), so many of a worker and so many of all. Pure.
+//! The lines of workers that have answered nothing are compared more closely ([`repeats`](super::repeats)), and come
+//! here when they are to be told. Held: a number a line ([`gist`](super::gist)), [`LAST`] of a worker and [`MOST`] of
+//! all. Pure.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-/// So many of its last lines are remembered of a worker.
+/// The number of a worker's last lines that are remembered.
 const LAST: usize = 32;
-/// So many that were left behind.
+/// The number of lines of lost workers that are remembered.
 const MOST: usize = 256;
 /// For how long, since a worker was last lost with them.
 const MEMORY: Duration = Duration::from_secs(60);
-/// So many have to be lost with a line.
+/// The number of workers that have to be lost with a line.
 const SEVERAL: u32 = 2;
 
-/// What one worker has told last.
+/// The last lines of one worker.
 #[derive(Debug, Default)]
 pub(super) struct Said(VecDeque<u64>);
 
-/// What the workers of a pool have left behind that were lost.
+/// The lines that lost workers of a pool have left behind.
 #[derive(Debug, Default)]
 pub(super) struct Echoes(HashMap<u64, Left>);
 
@@ -73,7 +74,7 @@ impl Echoes {
         }
     }
 
-    /// What is said from now on is not to be compared with what was.
+    /// Forgets all: lines from now on are not to be compared with earlier ones.
     pub(super) fn end(&mut self) {
         self.0.clear();
     }

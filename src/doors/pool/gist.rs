@@ -1,19 +1,19 @@
-//! What a line of a worker's standard error says, without what differs each time it is said: its process id, times, dates,
-//! addresses in memory.
+//! The gist of a line of a worker's standard error, without what differs each time it is said: its process id, times,
+//! dates, addresses in memory.
 //!
-//! Two lines with the same gist are the same words. A number that may mean something (the line of a configuration file, a
-//! port, an exit status) is part of it: a complaint about line 7 is another than one about line 3. Where that cannot be told, a
-//! number of five figures or more is taken for one that differs each time.
+//! Two lines with the same gist are the same words. A number that may mean something (the line of a configuration file,
+//! a port, an exit status) is part of it: a complaint about line 7 is another than one about line 3. Where that cannot
+//! be told, a number of five figures or more is taken for one that differs each time.
 
 use std::hash::{DefaultHasher, Hasher};
 
 /// So far above a worker's own process id lie those of what it starts, as a rule.
 const FAMILY: u64 = 16;
 
-/// A number of so many figures differs each time.
+/// A number of this many figures differs each time.
 const LONG: usize = 5;
 
-/// A fraction of so many figures is a time that was measured.
+/// A fraction of this many figures is a time that was measured.
 const MEASURED: usize = 3;
 
 const MONTHS: [&[u8]; 12] = [
@@ -59,7 +59,8 @@ fn prefix(bytes: &[u8], belongs: impl Fn(u8) -> bool) -> &[u8] {
     bytes.get(..end).unwrap_or(bytes)
 }
 
-/// A number, a time, a date or an address at the beginning: with all that holds it together, and without the stop behind it.
+/// A number, a time, a date or an address at the beginning: with all that holds it together, and without the stop
+/// behind it.
 fn figures(bytes: &[u8]) -> &[u8] {
     if let Some(address) = bytes.strip_prefix(b"0x") {
         let length = 2 + prefix(address, |byte| byte.is_ascii_hexdigit()).len();
@@ -74,7 +75,7 @@ fn figures(bytes: &[u8]) -> &[u8] {
     prefix(figures, |byte| byte.is_ascii_digit() || byte == b'.')
 }
 
-/// Whether it differs each time.
+/// Returns true if it differs each time.
 fn varies(figures: &[u8], word: &[u8], pid: i32) -> bool {
     if figures.starts_with(b"0x") || is_time(figures) || is_date(figures) {
         return true;

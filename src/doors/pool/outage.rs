@@ -1,4 +1,4 @@
-//! What is said of a pool in which no worker can serve: why, what becomes of requests meanwhile, what to do.
+//! The words for a pool in which no worker can serve: why, what becomes of requests meanwhile, what to do.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use super::options::{Disclosure, Mode, Options};
 use super::recorder::Excerpt;
 use crate::amount::span;
 
-/// What is known of the last worker that was lost for each reason, and of what is to be told.
+/// The facts of the last worker that was lost for each reason, and whether they are still to be told.
 #[derive(Debug, Default)]
 pub(super) struct Outage {
     last_losses: HashMap<Restart, String>,
@@ -19,7 +19,7 @@ pub(super) struct Outage {
 }
 
 impl Outage {
-    /// What a worker was lost by, in words that can follow `: `.
+    /// Keeps the cause of a loss, in words that can follow `: `.
     pub(super) fn note_loss(&mut self, reason: Restart, detail: String) {
         self.last_losses.insert(reason, detail);
     }
@@ -66,7 +66,7 @@ fn cause(reason: Restart, detail: Option<&str>, start_timeout: Duration) -> Stri
     }
 }
 
-/// What becomes of requests for as long as that lasts.
+/// The fate of requests for as long as that lasts.
 pub(super) fn meanwhile(options: &Options) -> String {
     let wait = span(options.policy.queue_timeout);
     let who = match options.policy.mode {
@@ -83,7 +83,7 @@ pub(super) fn meanwhile(options: &Options) -> String {
     )
 }
 
-/// What a refused request is answered, and what that means to a Squid.
+/// The answer to a refused request, and its meaning to a Squid.
 fn refusal(reply: &[u8]) -> String {
     let shown = Excerpt::of(reply, Disclosure::Excerpts);
     match reply {
@@ -94,7 +94,7 @@ fn refusal(reply: &[u8]) -> String {
     }
 }
 
-/// What keeps the pool from being ready, before anything has gone wrong.
+/// The event for which a starting pool waits, before anything has gone wrong.
 pub(super) fn expectation(options: &Options) -> &'static str {
     if options.probe.is_some() {
         "no worker has passed its probe yet"

@@ -1,15 +1,15 @@
 //! The flight recorder of one worker: the last requests it was given, and how long each took, for the log of the day on
 //! which it hangs or dies.
 //!
-//! The life of an entry: [`begin`](Recorder::begin) when the worker gets a request → [`answered`](Recorder::answered) when
-//! its reply is whole → overwritten by a later request, or told when the worker is lost.
+//! The life of an entry: [`begin`](Recorder::begin) when the worker gets a request → [`answered`](Recorder::answered)
+//! when its reply is whole → overwritten by a later request, or told when the worker is lost.
 //!
-//! What holds: without channel-IDs a worker answers in the order in which it was asked, so the entries without an answer are
-//! the last ones. With them it answers in any order, and an entry that has its answer makes room before one that has not:
-//! the one to blame is often the oldest. An entry has a fixed size, and there are never more than were asked for at the start:
-//! nothing is allocated for a request.
+//! Invariants: without channel-IDs a worker answers in the order in which it was asked, so the entries without an
+//! answer are the last ones. With them it answers in any order, and an entry that has its answer makes room before one
+//! that has not: the one to blame is often the oldest. An entry has a fixed size, and there are never more than were
+//! asked for at the start: nothing is allocated for a request.
 //!
-//! What does not belong here: why a worker is lost, and whether that is worth a line in the log.
+//! Not here: why a worker is lost, and whether that is worth a line in the log.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -20,7 +20,7 @@ use super::options::Disclosure;
 use crate::amount;
 use crate::process::stderr_log::printable;
 
-/// What is kept of a request in bytes: enough to find it again in the log of whoever sent it.
+/// The bytes that are kept of a request: enough to find it again in the log of its client.
 pub(super) const KEPT: usize = 256;
 
 /// The last requests of one worker. The default one records nothing.
@@ -49,8 +49,8 @@ pub(super) struct Entry {
 }
 
 impl Recorder {
-    /// Keeps the last `capacity` requests. Of several that a worker has in hand at once, the oldest can be named only if
-    /// there is room for all of them.
+    /// Keeps the last `capacity` requests. Of several that a worker has in hand at once, the oldest can be named only
+    /// if there is room for all of them.
     pub(super) fn new(capacity: usize) -> Self {
         Recorder {
             entries: VecDeque::with_capacity(capacity),
@@ -84,7 +84,7 @@ impl Recorder {
         self.open = self.open.saturating_sub(1);
     }
 
-    /// Not a byte of the last so many requests has reached it: it has nothing to do with those.
+    /// Forgets the last `count` requests: not a byte of them has reached the worker.
     pub(super) fn forget_newest(&mut self, count: usize) {
         for _ in 0..count.min(self.open) {
             self.entries.pop_back();
@@ -135,7 +135,7 @@ impl Entry {
         self.channel == Some(channel) && self.took.is_none()
     }
 
-    /// How long ago it was given.
+    /// The time since it was given.
     pub(super) fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.given)
     }
@@ -154,7 +154,7 @@ impl Entry {
         }
     }
 
-    /// What became of it, for a line of the log.
+    /// The outcome of it, for a line of the log.
     pub(super) fn story(&self, now: Instant, disclosure: Disclosure) -> String {
         let (age, text) = (amount::span(self.age(now)), self.text(disclosure));
         match self.took {
@@ -164,8 +164,8 @@ impl Entry {
     }
 }
 
-/// The beginning of a request or a reply between quotes, on one line and harmless to a terminal, as a worker's standard error is;
-/// or that it is confidential. This is the only way by which their bytes come into the log.
+/// The beginning of a request or a reply between quotes, on one line and harmless to a terminal, as a worker's standard
+/// error is; or that it is confidential. This is the only way by which their bytes come into the log.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Excerpt<'r> {
     /// `None`: it may not be shown, nor how long it is, which is how long a password is.
@@ -189,7 +189,7 @@ impl fmt::Display for Excerpt<'_> {
             return f.write_str("(confidential)");
         };
         let is_cut = head.len() < self.length;
-        // What was cut off ends in the line end; what is left may end in a byte that only looks like one.
+        // The part that was cut off ends in the line end; the rest may end in a byte that only looks like one.
         let line = match head {
             whole if is_cut => whole,
             [line @ .., b'\r', b'\n'] | [line @ .., b'\n'] => line,

@@ -1,18 +1,19 @@
-//! Workers that fail the same way again and again: what they write to standard error is told once, and they are counted.
+//! Workers that fail the same way again and again: what they write to standard error is told once, and they are
+//! counted.
 //!
-//! Young is a worker that has answered nothing yet. What the young ones of a pool write is one text ([`Repeats`]), however
-//! many of them write it at once: a line that continues it is told, and one that repeats what another has said is held back
-//! ([`Words`]), until it is known what becomes of the worker:
+//! Young is a worker that has answered nothing yet. What the young ones of a pool write is one text ([`Repeats`]),
+//! however many of them write it at once: a line that continues it is told, and one that repeats what another has said
+//! is held back ([`Words`]), until it is known what becomes of the worker:
 //!
-//! - It is lost, with the whole text and nothing else: it has said nothing new, and what was held is dropped, for the line that
-//!   tells of its loss says so.
+//! - It is lost, with the whole text and nothing else: it has said nothing new, and what was held is dropped, for the
+//!   line that tells of its loss says so.
 //! - It is lost with other words, writes something else, answers, or time goes by: what was held is told.
 //!
-//! Losses of one cause with one text are a row. The first of it is told as always, those behind it with their number: the next
-//! few at once, and from then on ever more rarely. A row ends when a young worker answers, or is lost in another way; whoever
-//! ends it is told how many were never told of. So nothing is left out without a word.
+//! Losses of one cause with one text are a row. The first of it is told as always, those behind it with their number:
+//! the next few at once, and from then on ever more rarely. A row ends when a young worker answers, or is lost in
+//! another way; that line tells how many were never told of. So nothing is left out without a word.
 //!
-//! Held: a number a line ([`gist`]), of so many lines at most, and so many bytes of lines. A worker that has more to say is no
+//! Held: a number a line ([`gist`]), of a limited number of lines and bytes. A worker that has more to say is no
 //! longer compared. Pure: the time is an argument.
 
 use std::time::{Duration, Instant};
@@ -23,16 +24,17 @@ use super::gist::gist;
 const MOST_LINES: usize = 128;
 const MOST_BYTES: usize = 16 * 1024;
 
-/// How long lines are held back while no worker has been lost with them, and where one has.
+/// The time for which lines are held back while no worker has been lost with them, and where one has.
 const BRIEFLY: Duration = Duration::from_secs(1);
 const PATIENTLY: Duration = Duration::from_secs(10);
 
-/// So many of a row are told in any case; then there is a pause between two, which doubles up to the longest.
+/// The number of losses in a row that are told in any case; then there is a pause between two, which doubles up to the
+/// longest.
 const FIRST: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
-/// What one worker has written to standard error, as long as it is young.
+/// The lines that one worker has written to standard error, as long as it is young.
 #[derive(Debug, Default)]
 pub(super) struct Words {
     gists: Vec<u64>,
@@ -81,7 +83,7 @@ struct Row {
     /// In numbers, without what differs each time.
     key: u64,
     count: u32,
-    /// Of these so many were not told.
+    /// The number of these that were not told.
     untold: u32,
     /// The place of all of them, if it is one.
     place: Option<usize>,
@@ -200,8 +202,8 @@ impl Repeats {
         tell(line);
     }
 
-    /// A young worker is lost. Tells what it has said that others have not. Its cause is in the words of the log, without its
-    /// name. `None` behind: no row was ended.
+    /// A young worker is lost. Tells what it has said that others have not. Its cause is in the words of the log,
+    /// without its name. `None` behind: no row was ended.
     pub(super) fn lost(
         &mut self,
         words: &mut Words,
@@ -236,14 +238,16 @@ impl Repeats {
         }
     }
 
-    /// A worker answers: what it has said is told, and it is compared no more. The row that it has ended, if there was one.
+    /// A worker answers: what it has said is told, and it is compared no more. The row that it has ended, if there was
+    /// one.
     pub(super) fn proven(&mut self, words: &mut Words, tell: &mut dyn FnMut(&str)) -> Option<Ended> {
         words.speak_out(tell);
         *words = Words::of_grown();
         self.end()
     }
 
-    /// A worker has gone that was told to. What is held back of it is told, unless others were lost with it: those have said it.
+    /// A worker has gone that was told to. What is held back of it is told, unless others were lost with it: those have
+    /// said it.
     pub(super) fn gone(&self, words: &mut Words, tell: &mut dyn FnMut(&str)) {
         let is_known = self.is_complete && self.text.starts_with(&words.gists);
         if !is_known {
@@ -436,7 +440,7 @@ mod tests {
         for worker in 0..8 {
             pool.says(worker, "starting");
         }
-        // Whoever comes first goes on.
+        // The worker that comes first goes on.
         for worker in (0..8).rev() {
             pool.says(worker, "config error");
         }
@@ -554,8 +558,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens in whatever order: each line is told of its writer by the time that it answers, or of some worker
-        /// by the time that it is lost.
+        /// Whatever happens in whatever order: each line is told of its writer by the time that it answers, or of some
+        /// worker by the time that it is lost.
         #[test]
         fn nothing_is_lost_without_a_word(steps: Vec<(usize, u8)>) {
             let mut pool = Pool::new(3);

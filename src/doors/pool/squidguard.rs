@@ -1,8 +1,9 @@
-//! What is known of one program, squidGuard, for which iotcpd 1.1 was made and which is the worker where no other is named.
+//! Knowledge of one program, squidGuard, for which iotcpd 1.1 was made and which is the worker where no other is named.
 //!
-//! A squidGuard whose configuration is missing, or may not be read by it, starts and lets every URL pass. So the file is looked for before one is
-//! started: the default worker is refused without it, for nobody has chosen that; one that was named is started, and its
-//! lack is told. That it is there says nothing of what stands in it: that is what a probe is for.
+//! A squidGuard whose configuration is missing, or may not be read by it, starts and lets every URL pass. So the file
+//! is looked for before one is started: the default worker is refused without it, for it was not chosen; one that was
+//! named is started, and its lack is told. That it is there says nothing of what stands in it: that is what a probe is
+//! for.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -25,7 +26,7 @@ const WITH_VALUE: &[u8] = b"cCt";
 pub struct Unconfigured {
     file: PathBuf,
     lack: Lack,
-    /// Whether it is told to exit then (`-P`).
+    /// It is told to exit then (`-P`).
     exits: bool,
 }
 
@@ -49,8 +50,8 @@ impl fmt::Display for Unconfigured {
     }
 }
 
-/// Asks the file system, for as long as that takes, whether a worker is a squidGuard that is told a configuration which is not
-/// there, or which its user may not read. What cannot be found out is taken to be in order.
+/// Asks the file system, for as long as that takes, whether a worker is a squidGuard that is told a configuration which
+/// is not there, or which its user may not read. What cannot be found out is taken to be in order.
 pub fn look(process: &ProcessSpec) -> Option<Unconfigured> {
     let (file, exits) = configuration(process)?;
     let lack = match spawn::may_read(process, &file) {
@@ -77,7 +78,8 @@ fn configuration(process: &ProcessSpec) -> Option<(PathBuf, bool)> {
     Some((file, exits))
 }
 
-/// What getopt(3) makes of `-c FILE`, `-cFILE` and `-Pc FILE`, of which the last one counts; and whether there is a `-P`.
+/// The result of getopt(3) for `-c FILE`, `-cFILE` and `-Pc FILE`, of which the last one counts; and whether there is a
+/// `-P`.
 fn flags<'a>(mut arguments: impl Iterator<Item = &'a [u8]>) -> (Option<&'a [u8]>, bool) {
     let (mut found, mut exits) = (None, false);
     while let Some(word) = arguments.next() {

@@ -1,8 +1,10 @@
-//! The story of a worker that was lost, in the words of the log: one line, the cause first, then what becomes of its place.
+//! The story of a worker that was lost, in the words of the log: one line, the cause first, then what becomes of its
+//! place.
 //!
 //! `worker 0 (pid 912) was killed by signal 9 (SIGKILL) while it had a request in hand; started again at once`
 //!
-//! Its last requests stand below it ([`recorder`](super::recorder)). Whether the line is due, and what is known, is the shell's.
+//! Its last requests stand below it ([`recorder`](super::recorder)). Whether the line is due, and what is known, is the
+//! shell's.
 
 use std::fmt;
 use std::time::Duration;
@@ -16,7 +18,7 @@ use crate::amount;
 use crate::process::exit_status::ExitStatus;
 use crate::process::leftovers::Left;
 
-/// What has come of a process, as far as is known when its story is told.
+/// The end of a process, as far as is known when its story is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum End {
     /// It is there, and is stopped.
@@ -31,7 +33,7 @@ pub(super) enum End {
     Unknown(String),
 }
 
-/// What a worker has closed that it needs.
+/// The stream that a worker has closed though it needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
     Input,
@@ -131,7 +133,7 @@ pub(super) fn as_a_cause(reason: Restart, cause: &Cause) -> Option<String> {
     }
 }
 
-/// What has happened to it, and how loudly it is said.
+/// The event in words, and the level of its line.
 fn what(reason: Restart, end: &End, options: &Options) -> (Level, String) {
     let policy = &options.policy;
     let (level, what) = match reason {
@@ -211,10 +213,10 @@ pub(super) fn circumstances(lived: Duration, requests: usize, has_session: bool,
     format!("{again}{age}{in_hand}")
 }
 
-/// What becomes of a place.
+/// The future of a place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Another process is started in it. `stays`: who serves there meanwhile, if anybody does.
+    /// Another process is started in it. `stays`: the worker that serves there meanwhile, if one does.
     Start { delay: Duration, stays: Option<String> },
     /// Another one is on its way already.
     Successor,
@@ -225,8 +227,8 @@ pub(super) enum Next {
 }
 
 impl Next {
-    /// `in_a_row`: so many workers have ended early in this place, this one included; 0: not to be said. `is_tried`: it is the
-    /// start that failed.
+    /// `in_a_row`: the number of workers that have ended early in this place, this one included; 0: not to be said.
+    /// `is_tried`: it is the start that failed.
     pub(super) fn story(&self, in_a_row: u32, is_tried: bool) -> String {
         match self {
             Next::Start {
