@@ -32,11 +32,29 @@ impl File {
             .map(|(number, line)| (number, line.split("//").next().unwrap_or_default()))
     }
 
-    /// The text of each comment line, tests included, with its number.
+    /// The text of each comment line, tests included, with its number. Left out are the words of `--help`, which are
+    /// written for its readers: doc comments on an argument or a command of clap.
     pub(super) fn comments(&self) -> impl Iterator<Item = (usize, &str)> {
-        self.text.lines().enumerate().filter_map(|(index, line)| {
-            let comment = line.trim_start().strip_prefix("//")?;
-            Some((index + 1, comment.trim_start_matches(['/', '!']).trim()))
+        let is_comment = |line: &&str| line.trim_start().starts_with("//");
+        let mut is_help = false;
+        let mut rest = self.text.lines().enumerate();
+        std::iter::from_fn(move || {
+            loop {
+                let (index, line) = rest.next()?;
+                if !is_comment(&line) {
+                    is_help = false;
+                    continue;
+                }
+                let mut behind = rest.clone().map(|(_, line)| line).skip_while(is_comment);
+                is_help |= behind.next().is_some_and(|line| {
+                    ["#[arg(", "#[command("]
+                        .iter()
+                        .any(|attribute| line.trim_start().starts_with(attribute))
+                });
+                if !is_help {
+                    return Some((index + 1, line.trim_start().trim_start_matches(['/', '!']).trim()));
+                }
+            }
         })
     }
 
@@ -129,6 +147,17 @@ fn is_for_tests(path: &Path) -> bool {
 
 pub(super) fn report(offences: &[String]) {
     assert!(offences.is_empty(), "\n{}", offences.join("\n"));
+}
+
+#[test]
+fn the_words_of_the_help_are_no_comments() {
+    let text =
+        "/// How long.\n/// And why.\n#[arg(long)]\ntime: Time,\n/// A sum.\nsum: u32, // in bytes\n  // Why so.\n";
+    let file = File {
+        path: PathBuf::from("a.rs"),
+        text: text.to_owned(),
+    };
+    assert_eq!(file.comments().collect::<Vec<_>>(), [(5, "A sum."), (7, "Why so.")]);
 }
 
 #[test]
