@@ -1,47 +1,47 @@
-//! The words that a client has a program started with: its name, then its arguments.
+//! The words that a program is started with: its name, then its arguments.
 //!
-//! They lie in one buffer, one behind the other with a NUL behind each, as the kernel has them: a word costs its bytes and one
-//! more, however many there are. A program is started with all of them; from then on a log line is all that they are for, and
-//! what that does not show is given up ([`Arguments::shorten`]).
+//! They lie in one buffer, each with a NUL behind it, as the kernel has them: a word costs its bytes and one more, however many
+//! words there are. Once the program is started, they are needed for log lines alone, and the bytes that no log line shows are
+//! dropped ([`Arguments::shorten`]).
 
 /// Words without a NUL. The last one may be growing, until [`end_word`](Self::end_word).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Arguments {
     bytes: Vec<u8>,
-    /// How many were given, those that are no longer held among them.
+    /// The number of words that were given, with the ones that were dropped.
     given: usize,
 }
 
 impl Arguments {
-    /// More of the word that is growing; it is the caller who sees to it that there is no NUL among the bytes.
+    /// Appends to the word that is growing. The bytes must hold no NUL.
     pub fn extend(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The word that is growing is complete; the next one begins.
+    /// Ends the word that is growing, and begins the next one.
     pub fn end_word(&mut self) {
         self.bytes.push(0);
         self.given += 1;
     }
 
-    /// No more come: what is held is as much as they need.
+    /// Frees unused memory. Must be called when the last word has ended.
     pub fn complete(mut self) -> Self {
         self.bytes.shrink_to_fit();
         self
     }
 
-    /// How many words were given.
+    /// The number of words that were given.
     pub fn given(&self) -> usize {
         self.given
     }
 
-    /// The complete words, as far as they are held.
+    /// The complete words that are held.
     pub fn words(&self) -> impl Iterator<Item = &[u8]> {
         let complete = memchr::memrchr(0, &self.bytes).and_then(|end| self.bytes.get(..end));
         complete.into_iter().flat_map(|words| words.split(|byte| *byte == 0))
     }
 
-    /// Gives up all but so many words, and of each all but so many bytes.
+    /// Drops all but the first `words` words, and of each all but its first `bytes` bytes.
     pub fn shorten(&mut self, words: usize, bytes: usize) {
         let mut kept = Vec::new();
         for word in self.words().take(words) {
@@ -52,7 +52,7 @@ impl Arguments {
         self.bytes = kept;
     }
 
-    /// How much memory they take.
+    /// The memory that they take, in bytes.
     pub fn size(&self) -> usize {
         self.bytes.capacity()
     }

@@ -1,9 +1,9 @@
-//! The numbers of one exec door, since its start. Whoever decides that something has happened counts it.
+//! The numbers of one exec door, since its start. Each is counted where the event is decided or seen.
 
-/// How often what has happened. Each is a line of the statistics, and told there.
+/// The numbers of events. Each is a line of the statistics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Requests whose arguments came complete.
+    /// Requests whose arguments were complete.
     pub total: u64,
     /// Programs that could not be started.
     pub not_started: u64,
@@ -11,7 +11,7 @@ pub struct Counters {
     pub forbidden_programs: u64,
     /// Requests refused: malformed, too slow, too late.
     pub refused: u64,
-    /// Programs that ran out of their time.
+    /// Programs that ran for as long as they might.
     pub timed_out: u64,
     /// Programs that wrote more than may be held.
     pub overflown: u64,
@@ -21,31 +21,31 @@ pub struct Counters {
     pub vanished: u64,
     /// Clients that left the end of their answer unread.
     pub unread: u64,
-    /// Outputs that somebody held open beyond the program's end.
+    /// Outputs that another process held open beyond the program's end.
     pub cut: u64,
     /// Programs that have left something in the background.
     pub background: u64,
-    /// Ends with status 0.
+    /// Exits with status 0.
     pub exit_zero: u64,
-    /// Ends with another status.
+    /// Exits with another status.
     pub exit_nonzero: u64,
-    /// Ends by a signal.
+    /// Exits by a signal.
     pub exit_signal: u64,
     /// Connections that the access lists refuse.
     pub denied: u64,
-    /// Connections of users that may not have anything run.
+    /// Connections of users that may have no program run.
     pub forbidden_clients: u64,
     /// Connections over a limit.
     pub over_limit: u64,
 }
 
-/// How many bytes have passed.
+/// The numbers of bytes that were passed on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Into standard inputs.
+    /// Bytes into standard inputs.
     pub input: u64,
-    /// Out of standard outputs.
+    /// Bytes out of standard outputs.
     pub output: u64,
-    /// Out of standard errors.
+    /// Bytes out of standard errors.
     pub errors: u64,
 }

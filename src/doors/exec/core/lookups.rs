@@ -1,44 +1,44 @@
-//! Who may have a name looked up, and when: a file system may never answer, and whoever asked it is lost with its thread until it
-//! does.
+//! Gives clients turns to have a program looked up. A file system may never answer, and then the thread that asked it is lost.
 //!
 //! ```text
-//! asked ─▸ Waiting ─a thread is free─▸ UnderWay ─answered─▸ over
+//! asked ─▸ waiting ─a thread is free─▸ under way ─answered─▸ over
 //!    │        │                           └─its time is up─▸ stuck ─answered after all─▸ over
-//!    └────────┴── refused: something like it is stuck
+//!    └────────┴── refused: a similar look-up is stuck
 //! ```
 //!
-//! What holds: no more threads than [`MOST`], no more for one peer than [`EACH`], stuck ones included, so that who names what
-//! does not answer hurts himself alone; of what is stuck in a directory nothing more is asked. Peers take turns. Nothing here
-//! is in proportion to how many wait, but for who is let go with them.
+//! Invariants: there are at most [`MOST`] look-ups under way, and at most [`EACH`] of one peer, with those that are stuck, so that
+//! a client that names programs on a dead file system harms itself alone; no further look-up is made in a directory where one
+//! is stuck. Peers take turns. No cost grows with the number of look-ups that wait, but for that of a waiting one whose client
+//! goes.
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// The most look-ups under way, stuck ones among them.
+/// The most look-ups under way, with those that are stuck.
 pub const MOST: usize = 32;
-/// The most of one peer.
+/// The most look-ups of one peer under way, with those that are stuck.
 pub const EACH: usize = 4;
 
-/// Whose look-up it is.
+/// The peer that a look-up is counted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Peer {
-    /// Of a user of this machine.
+    /// A user of this machine.
     User(u32),
-    /// Of whoever is behind these bits of an address.
+    /// The clients whose addresses have these bits.
     Network(u128),
-    /// It cannot be told.
+    /// A peer that is not known.
     Unknown,
 }
 
-/// One look-up. Numbers are never used again.
+/// The number of one look-up. Numbers are never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Id(u64);
 
-/// What becomes of a question.
+/// The answer to a request for a look-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked {
-    /// It is asked, now or when it is its turn.
+    /// The look-up is made, now or when it is its turn.
     Under(Id),
-    /// It is not: something in its directory is stuck, or as many of its peer's as may be, or of all.
+    /// The look-up is not made: one in its directory is stuck, or the most of its peer, or of all.
     Refused,
 }
 
@@ -57,17 +57,17 @@ struct UnderWay {
     stuck: bool,
 }
 
-/// All look-ups of a door. `T` is what a thread is given.
+/// All look-ups of a door. A thread is given a `T`.
 #[derive(Debug)]
 pub struct Lookups<T> {
     next: u64,
     under_way: BTreeMap<Id, UnderWay>,
-    /// How many each has under way, and how many of them are stuck.
+    /// The number of look-ups that each peer has under way, and the number of those that are stuck.
     peers: BTreeMap<Peer, (usize, usize)>,
-    /// How often something is stuck there.
+    /// The number of stuck look-ups in each directory.
     stuck: BTreeMap<Vec<u8>, usize>,
     waiting: BTreeMap<Peer, VecDeque<Question<T>>>,
-    /// Those of whom something waits, each once.
+    /// The peers of waiting look-ups, each once.
     turns: VecDeque<Peer>,
 }
 
@@ -85,7 +85,7 @@ impl<T> Default for Lookups<T> {
 }
 
 impl<T> Lookups<T> {
-    /// A name is to be looked up.
+    /// Asks for a name to be looked up.
     pub fn ask(&mut self, peer: Peer, name: &[u8], what: T) -> Asked {
         let place = place_of(name).to_vec();
         let (_, stuck) = self.peers.get(&peer).copied().unwrap_or_default();
@@ -103,7 +103,7 @@ impl<T> Lookups<T> {
         Asked::Under(id)
     }
 
-    /// What a thread is to be given next.
+    /// Takes the next look-up for a free thread.
     pub fn give_out(&mut self) -> Option<(Id, T)> {
         if self.under_way.len() >= MOST {
             return None;
@@ -133,7 +133,7 @@ impl<T> Lookups<T> {
         None
     }
 
-    /// Its time is up: nobody waits for its answer any more.
+    /// Marks a look-up as stuck, or takes it out of the queue, because its time is up.
     pub fn give_up(&mut self, peer: Peer, id: Id) {
         if let Some(under_way) = self.under_way.get_mut(&id).filter(|it| !it.stuck) {
             under_way.stuck = true;
@@ -148,14 +148,15 @@ impl<T> Lookups<T> {
         }
     }
 
-    /// Its client has gone. What waits is not asked; what is under way is answered in time, or is stuck at its peer's cost.
+    /// Withdraws the look-up of a client that is gone. A waiting one is not made; one that is under way is still counted for its
+    /// peer until it is answered.
     pub fn withdraw(&mut self, peer: Peer, id: Id) {
         if !self.under_way.contains_key(&id) {
             self.give_up(peer, id);
         }
     }
 
-    /// Its thread has an answer, be it that nobody waits for it.
+    /// Ends a look-up whose thread has an answer, also one that was given up.
     pub fn answered(&mut self, id: Id) {
         let Some(UnderWay { peer, place, stuck }) = self.under_way.remove(&id) else {
             return;
@@ -176,7 +177,7 @@ impl<T> Lookups<T> {
     }
 }
 
-/// The directory that a name is in, as it was written. A name that is searched for in many is its own.
+/// The directory of a name, as it was written. A name that is searched for in PATH stands for itself.
 fn place_of(name: &[u8]) -> &[u8] {
     let slash = name.iter().rposition(|byte| *byte == b'/');
     slash.and_then(|slash| name.get(..slash)).unwrap_or(name)

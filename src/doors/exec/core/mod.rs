@@ -1,17 +1,17 @@
-//! What one connection of the exec door comes to, decided without I/O.
+//! The decisions of the exec door about one connection, without I/O.
 //!
-//! [`request`] reads what the client sends: the [`arguments`], then input for the program, as netstrings cut anywhere; and
-//! [`trailer`] the signals that may follow. [`run`] is the connection's life as a machine: what has happened in, what is to be
-//! done out, the time an argument. [`reply`] writes what the client is told. [`sockproc`] does both in an older protocol, and
-//! [`protocol`] is the choice between the two. [`counters`] are the numbers of a door; [`permits`] says who may have what run, and
-//! [`lookups`] whose turn it is to have a name looked up.
+//! [`request`] reads the bytes from the client: the [`arguments`], then input for the program, as netstrings cut anywhere;
+//! [`trailer`] reads the signals that may follow. [`client`] is the life of the connection, beside
+//! [`Run`](crate::doors::run::Run), the life of its program. [`reply`] writes the answer. [`sockproc`] reads and writes an older
+//! protocol, and [`protocol`] is the choice between the two. [`counters`] holds the numbers of a door, [`permits`] the lists of
+//! clients and programs, and [`lookups`] gives clients turns to have a program looked up.
 //!
-//! What holds, whatever comes in whatever order (`run`'s tests try it):
+//! Invariants, for events in any order (the tests of `client` and `Run` try them):
 //! - A program is started at most once, and only with complete arguments.
-//! - A client is told exactly one end, behind all output, or has gone or left its answer unread for too long.
-//! - A started program is reaped before its connection is over, or has been given up by name.
-//! - Every state that waits for somebody else has a deadline, but for a program whose time the operator has not limited, and
-//!   one that is being ended, whose deadlines are those of its ending.
+//! - A client is told exactly one end, behind all output, unless it is gone or has left its answer unread for too long.
+//! - A started program is reaped before its connection is over, or was given up with a line in the log.
+//! - Every state that waits has a deadline, but for a program whose time the operator has not limited, and one that is being
+//!   ended, whose kill sequence has deadlines of its own.
 
 pub mod arguments;
 pub mod client;

@@ -1,16 +1,15 @@
-//! Who may have something run, and what: the lists of an operator, asked without I/O.
+//! The clients that may have programs run, and the programs that may be run: the lists of an operator, without I/O.
 //!
-//! [`Clients`] are the users and groups that a UNIX socket tells of its peers; [`Programs`] are paths and patterns of paths.
-//! An empty list permits everybody, or everything.
+//! [`Clients`] are users and groups, as a UNIX socket names them; [`Programs`] are paths and patterns of paths. An empty list
+//! permits every client, or every program.
 //!
-//! A program has two paths. One is where it was *found*: as the client wrote it, or in a directory of PATH. The other is its
-//! *target*: the same without symbolic links, `.` and `..`. Whoever can make a link in some directory must not thereby be able
-//! to run what is not listed, so a pattern is held against the target, and the target is what is run ([`Verdict::Target`]). A
-//! path that is written out in the list may be a link itself: its author has named it, so a program that was found at exactly
-//! that path is permitted whatever the link leads to, and run by it ([`Verdict::Found`]). It is not enough there that both
-//! lead to one file: a program such as busybox does another thing under each of its names. For the same reason a program that
-//! is run by its target is told that name (its `argv[0]`) when it was found under another one that is not listed
-//! ([`Verdict::Renamed`]): a link of one's own would choose what it does.
+//! A program has two paths. It is *found* at the path that the client wrote, or in a directory of PATH. Its *target* is the same
+//! path without symbolic links, `.` and `..`. A user that can make links must not be able to run unlisted programs by them, so a
+//! pattern is compared with the target, and the target is run ([`Verdict::Target`]). A path that is written out in the list may
+//! be a link itself: the operator has named it, so a program that was found at exactly that path is permitted and run by it,
+//! whatever the link leads to ([`Verdict::Found`]). It is not enough that both paths lead to one file: a program such as busybox
+//! behaves by the name that it is called by. For the same reason a program that was found under an unlisted name is given its
+//! target's name (`argv[0]`) when it is run by its target ([`Verdict::Renamed`]): a client's own link would choose what it does.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -18,7 +17,7 @@ use std::path::Path;
 
 use glob::{MatchOptions, Pattern, PatternError};
 
-/// Users and groups. Either list suffices: whoever is in one of them need not be in the other. Root is nobody special.
+/// Users and groups that may have programs run. A client needs to be in one of the two lists. Root is no exception.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Clients {
     /// User ids.
@@ -28,13 +27,13 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Whether somebody is kept out at all.
+    /// Returns true if there is a list, so that some clients are refused.
     #[must_use]
     pub fn restrict(&self) -> bool {
         !self.users.is_empty() || !self.groups.is_empty()
     }
 
-    /// Whether this user may ask; `groups` are all of its groups, the primary one among them.
+    /// Returns true if this user is listed. `groups` are all of its groups, with the primary one.
     #[must_use]
     pub fn permit(&self, user: u32, groups: &[u32]) -> bool {
         !self.restrict() || self.users.contains(&user) || groups.iter().any(|group| self.groups.contains(group))
@@ -47,20 +46,20 @@ pub struct Programs {
     patterns: Vec<Pattern>,
 }
 
-/// Whether a program may be run, and by which of its paths.
+/// The decision about a program, with the path by which it is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// By the path where it was found.
+    /// It is run by the path at which it was found.
     Found,
-    /// By that path without links.
+    /// It is run by its target.
     Target,
-    /// By that path without links, of which the program is told as its name.
+    /// It is run by its target, and given that path as its name.
     Renamed,
-    /// Not at all.
+    /// It is not run.
     Forbidden,
 }
 
-/// `*` and `?` do not match a slash; a leading dot is a character like any other.
+/// The rules of patterns: `*` and `?` do not match a slash; a leading dot is a character like any other.
 const OPTIONS: MatchOptions = MatchOptions {
     case_sensitive: true,
     require_literal_separator: true,
@@ -68,11 +67,11 @@ const OPTIONS: MatchOptions = MatchOptions {
 };
 
 impl Programs {
-    /// Adds a path or a pattern: `*` matches any part of a name, `?` one character of it, `[a-z]` one of these, `**`, as a
-    /// name of its own, any number of directories.
+    /// Adds a path or a pattern: `*` matches any part of a name, `?` one character, `[a-z]` one of these characters, and `**`
+    /// as a whole name any number of directories.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The text is neither; the error says why, with a remedy.
     pub fn add(&mut self, pattern: &str) -> Result<(), BadPattern> {
         if !pattern.starts_with('/') {
             return Err(BadPattern::Relative);
@@ -87,14 +86,13 @@ impl Programs {
         Ok(())
     }
 
-    /// Whether something is kept from being run at all.
+    /// Returns true if there is a list, so that some programs are refused.
     #[must_use]
     pub fn restrict(&self) -> bool {
         !self.patterns.is_empty()
     }
 
-    /// Whether a program may be run that was found at this path and has that target. A path that is not UTF-8 matches
-    /// nothing.
+    /// Decides about a program that was found at this path and has that target. A path that is not UTF-8 matches nothing.
     #[must_use]
     pub fn verdict(&self, found: &Path, target: &Path) -> Verdict {
         let written_out = |pattern: &Pattern| found.as_os_str() == pattern.as_str() && !has_wildcard(pattern.as_str());
@@ -102,7 +100,7 @@ impl Programs {
             return Verdict::Found;
         }
         let listed = |path: &Path| self.patterns.iter().any(|it| it.matches_path_with(path, OPTIONS));
-        // A pattern is held against text: one with `**` would find `..` in a path that leads out of its directory.
+        // A pattern is compared with text: `**` would match a `..` that leads out of the pattern's directory.
         let plain = found
             .to_str()
             .is_some_and(|found| !found.split('/').skip(1).any(is_odd));
@@ -116,7 +114,7 @@ impl Programs {
     }
 }
 
-/// Whether no path without links has a part like this behind its first slash.
+/// Returns true if no path without links has such a part behind its first slash.
 fn is_odd(name: &str) -> bool {
     matches!(name, "" | "." | "..")
 }
@@ -125,20 +123,20 @@ fn has_wildcard(pattern: &str) -> bool {
     pattern.contains(['*', '?', '['])
 }
 
-/// A pattern that is none.
+/// The reason for which a text is no pattern.
 #[derive(Debug)]
 pub enum BadPattern {
     /// It does not begin with a slash.
     Relative,
     /// It ends with one.
     Directory,
-    /// It has a name that no path without links has.
+    /// It has a name that occurs in no path without links.
     NeverMatches,
-    /// Its wildcards make no sense.
+    /// Its wildcards are not valid.
     Syntax(PatternError),
 }
 
-/// What is wrong, then what to write instead.
+/// Writes the reason, then the remedy.
 impl fmt::Display for BadPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

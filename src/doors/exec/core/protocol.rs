@@ -1,8 +1,8 @@
-//! The two protocols in which a program is asked for and its end is told, each a variant of the same three values.
+//! The two protocols of the door, each a variant of the same three types.
 //!
-//! A [`Protocol`] is what an operator has chosen. A connection is given a [`Reader`] and a [`ReplyEncoder`] of it when it is taken in,
-//! and keeps them: what is changed later is for others. Nothing outside this file and the two that it names knows which one is
-//! spoken. What does not belong here: when something is said. [`run`](super::run) decides that.
+//! A [`Protocol`] is the operator's choice. A connection is given its [`Reader`] and its [`ReplyEncoder`] when it is accepted, and
+//! keeps them over a reload. No other file knows which protocol is spoken, but the two that are named here. This file does not
+//! decide when something is told to the client: [`client`](super::client) does.
 
 use super::reply::{self, Outcome, Output, Pairs, Scratch};
 use super::request::{self, End, Found};
@@ -11,17 +11,17 @@ use super::sockproc::{self, Held, Kept};
 /// A protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
-    /// Netstrings both ways, outputs as they come: sockexec 3.1.
+    /// The protocol of sockexec 3.1: netstrings both ways, outputs as they come.
     Sockexec,
-    /// A command line for a shell, outputs at the end: sockproc.
+    /// The protocol of sockproc: a command line for a shell, outputs at the end.
     Sockproc {
-        /// How many bytes of both outputs may be held together.
+        /// The most bytes of both outputs together that are held.
         max_output: usize,
     },
 }
 
 impl Protocol {
-    /// Reads a request whose arguments have at most `longest` bytes altogether,
+    /// Creates the reader of a request whose arguments have at most `longest` bytes altogether, with
     /// [`PER_ARGUMENT`](request::PER_ARGUMENT) more counted for each.
     #[must_use]
     pub fn reader(self, longest: usize) -> Reader {
@@ -31,7 +31,7 @@ impl Protocol {
         }
     }
 
-    /// Tells what becomes of it.
+    /// Creates the encoder of the reply.
     #[must_use]
     pub fn encoder(self) -> ReplyEncoder {
         match self {
@@ -44,15 +44,15 @@ impl Protocol {
 /// Reads one request.
 #[derive(Debug, Clone)]
 pub enum Reader {
-    /// Of [`Protocol::Sockexec`].
+    /// That of [`Protocol::Sockexec`].
     Sockexec(request::Reader),
-    /// Of [`Protocol::Sockproc`].
+    /// That of [`Protocol::Sockproc`].
     Sockproc(sockproc::Reader),
 }
 
 impl Reader {
-    /// Reads on, up to the next thing that is found; how many bytes that took. To be called again with the rest until it says
-    /// [`Found::NeedMore`], or [`Found::Wrong`] for good.
+    /// Reads up to the next thing that is found. Returns the number of bytes taken. Must be called again with the rest until it
+    /// returns [`Found::NeedMore`], or [`Found::Wrong`] for good.
     pub fn advance(&mut self, bytes: &[u8]) -> (usize, Found) {
         match self {
             Reader::Sockexec(reader) => reader.advance(bytes),
@@ -60,7 +60,7 @@ impl Reader {
         }
     }
 
-    /// Whether the end of the input was read: nothing that follows has a meaning.
+    /// Returns true if the end of the input was read.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         match self {
@@ -69,7 +69,7 @@ impl Reader {
         }
     }
 
-    /// The client sends nothing more, and nothing is asked any more.
+    /// The state of the request when the client has ended its side.
     #[must_use]
     pub fn end(&self) -> End {
         match self {
@@ -79,17 +79,18 @@ impl Reader {
     }
 }
 
-/// Writes what one client is told. Exactly one of [`conclude`](Self::conclude) and [`refuse`](Self::refuse) ends it.
+/// Encodes the reply to one client. It must be ended by exactly one of [`conclude`](Self::conclude) and
+/// [`refuse`](Self::refuse).
 #[derive(Debug)]
 pub enum ReplyEncoder {
-    /// Of [`Protocol::Sockexec`].
+    /// That of [`Protocol::Sockexec`].
     Sockexec,
-    /// Of [`Protocol::Sockproc`].
+    /// That of [`Protocol::Sockproc`].
     Sockproc(Held),
 }
 
 impl ReplyEncoder {
-    /// Some of a program's output, which is never empty: appended, or held until the end.
+    /// Appends some of a program's output, which must not be empty, or holds it until the end.
     pub fn output(&mut self, from: Output, bytes: &[u8], wire: &mut Vec<u8>) -> Kept {
         match self {
             ReplyEncoder::Sockexec => {
@@ -100,8 +101,8 @@ impl ReplyEncoder {
         }
     }
 
-    /// Some of a program's output as it goes over the wire, for who writes it without copying it first: see [`Pairs::of`].
-    /// `None`: output is held until the end.
+    /// Returns some of a program's output as it goes over the wire, to be written without a copy ([`Pairs::of`]). `None`: output
+    /// is held until the end.
     pub fn pairs<'a>(&self, from: Output, bytes: &'a [u8], scratch: &'a mut Scratch) -> Option<Pairs<'a>> {
         match self {
             ReplyEncoder::Sockexec => Some(Pairs::of(from, bytes, scratch)),
@@ -109,7 +110,7 @@ impl ReplyEncoder {
         }
     }
 
-    /// Appends how the program has ended, behind all its output.
+    /// Appends the exit of the program. Must be called behind all its output.
     pub fn conclude(&mut self, outcome: Outcome, wire: &mut Vec<u8>) {
         match self {
             ReplyEncoder::Sockexec => reply::conclude(outcome, wire),
@@ -117,7 +118,7 @@ impl ReplyEncoder {
         }
     }
 
-    /// Appends why there is no program, or none any more.
+    /// Appends the reason for which the client gets no program, or no exit status.
     pub fn refuse(&mut self, why: &str, status: u8, wire: &mut Vec<u8>) {
         match self {
             ReplyEncoder::Sockexec => reply::refusal(why, status, wire),
@@ -125,7 +126,7 @@ impl ReplyEncoder {
         }
     }
 
-    /// Appends why nothing is run for the client, or its program's end cannot be told: the door's own word.
+    /// Appends a refusal with the status that stands for the door's own.
     pub fn turn_down(&mut self, why: &str, wire: &mut Vec<u8>) {
         let status = match self {
             ReplyEncoder::Sockexec => reply::REFUSED,
@@ -134,7 +135,7 @@ impl ReplyEncoder {
         self.refuse(why, status, wire);
     }
 
-    /// How many bytes are held for the end.
+    /// The number of bytes that are held for the end.
     #[must_use]
     pub fn held(&self) -> usize {
         match self {

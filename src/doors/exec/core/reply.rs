@@ -1,35 +1,35 @@
-//! What a client is told: pairs of netstrings, a type and its data.
+//! The answer to a client: pairs of netstrings, each a type and its data.
 
 use std::io::IoSlice;
 
 use crate::framing::netstring::{END, begin, encode};
 use crate::framing::signals;
 
-/// The most bytes of output in one pair. sockexec 3.1 puts no more into one, and clients rely on it: one takes a pair for
-/// broken that it does not find whole within a millisecond.
+/// The most bytes of output in one pair. sockexec 3.1 puts no more into one, and clients rely on it: a known one takes a pair
+/// for broken that is not complete within a millisecond.
 pub const LONGEST: usize = 4096;
-/// The most pairs that [`Pairs`] is made of.
+/// The most pairs in [`Pairs`].
 pub const MOST_PAIRS: usize = 16;
-/// How many pairs of the longest kind are one [unit](Pairs::units).
+/// The number of longest pairs in one [unit](Pairs::units).
 const UNIT_PAIRS: usize = 8;
-/// The most bytes of a [unit](units): so much a UNIX socket takes in one piece or not at all, as Linux keeps 32 KiB and most of a
-/// page together, and whoever reads sees all of it at once.
+/// The most bytes of a [unit](units). A UNIX socket takes this much in one piece or not at all, as Linux keeps 32 KiB and most of
+/// a page together, so that a reader sees all of it at once.
 pub const UNIT: usize = UNIT_PAIRS * (LONGEST + b"6:stdout,4096:,".len());
-/// The length of no string here is longer than this, its colon included.
+/// The longest length of a string, with its colon.
 const LONGEST_LENGTH: usize = b"4096:".len();
-/// Before each pair what separates it from the one before, its bytes, and the end of the last.
+/// The pieces of a unit: a head and the data for each pair, and the end of the last pair.
 const UNIT_PIECES: usize = 2 * UNIT_PAIRS + 1;
 const MOST_PIECES: usize = 2 * UNIT_PIECES;
 const _: () = assert!(MOST_PAIRS == 2 * UNIT_PAIRS);
 
-/// The status that a refusal ends with: the door's own word, as of env(1), nohup(1) and timeout(1), and hardly a program's.
+/// The status of a refusal. It is that of env(1), nohup(1) and timeout(1) for their own failures, and hardly a program's.
 pub const REFUSED: u8 = 125;
-/// What a shell ends with when it finds the program but cannot run it.
+/// The status of a shell that finds a program but cannot run it.
 pub const CANNOT_RUN: u8 = 126;
-/// What a shell ends with when there is no such program.
+/// The status of a shell that does not find a program.
 pub const NOT_FOUND: u8 = 127;
 
-/// Which of a program's two outputs.
+/// One of a program's two outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
     /// Standard output.
@@ -38,7 +38,7 @@ pub enum Output {
     Stderr,
 }
 
-/// How a program has ended.
+/// The exit of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// It has exited with this code, 0 to 255.
@@ -47,12 +47,12 @@ pub enum Outcome {
     Signal {
         /// The signal's number.
         number: i32,
-        /// Whether it left a core dump.
+        /// True if it left a core dump.
         core_dumped: bool,
     },
 }
 
-/// Appends how a program has ended.
+/// Appends the exit of a program.
 pub fn conclude(outcome: Outcome, wire: &mut Vec<u8>) {
     match outcome {
         Outcome::Code(code) => exit_code(code, wire),
@@ -67,20 +67,20 @@ pub fn output(from: Output, bytes: &[u8], wire: &mut Vec<u8>) {
     }
 }
 
-/// Some of a program's output as pairs, for who writes them without copying it: in their order the pieces are what
-/// [`output`] appends.
+/// Some of a program's output as pairs that refer to it, to be written without a copy. The pieces in their order are the bytes
+/// that [`output`] appends.
 #[derive(Debug)]
 pub struct Pairs<'a> {
     pieces: [IoSlice<'a>; MOST_PIECES],
     count: usize,
 }
 
-/// Where the beginning of the last pair is written down, which no other pair shares.
+/// The memory for the head of the last pair, which is the only one that is not constant.
 #[derive(Debug, Default)]
 pub struct Scratch(Vec<u8>);
 
 impl<'a> Pairs<'a> {
-    /// Of these bytes, at least one and at most [`MOST_PAIRS`] times [`LONGEST`]; what is behind those is left out.
+    /// Makes pairs of at least one byte. Bytes beyond [`MOST_PAIRS`] times [`LONGEST`] are left out.
     pub fn of(from: Output, bytes: &'a [u8], scratch: &'a mut Scratch) -> Self {
         let parts = bytes.chunks(LONGEST).take(MOST_PAIRS);
         let pairs = parts.len();
@@ -98,10 +98,12 @@ impl<'a> Pairs<'a> {
             count: 0,
         };
         for (number, part) in parts.enumerate() {
-            made.add(match number {
-                _ if number + 1 == pairs => &scratch.0,
-                _ if heads_a_unit(number) => first,
-                _ => between,
+            made.add(if number + 1 == pairs {
+                &scratch.0
+            } else if heads_a_unit(number) {
+                first
+            } else {
+                between
             });
             made.add(part);
             if number + 1 == pairs || heads_a_unit(number + 1) {
@@ -118,7 +120,7 @@ impl<'a> Pairs<'a> {
         }
     }
 
-    /// In their order.
+    /// The pieces in their order.
     #[must_use]
     pub fn pieces(&self) -> &[IoSlice<'a>] {
         self.pieces.get(..self.count).unwrap_or_default()
@@ -131,7 +133,7 @@ impl<'a> Pairs<'a> {
         pieces.split_at_checked(UNIT_PIECES).unwrap_or((pieces, &[]))
     }
 
-    /// Appends what is behind the first `written` bytes.
+    /// Appends all but the first `written` bytes.
     pub fn rest(&self, mut written: usize, wire: &mut Vec<u8>) {
         for piece in self.pieces() {
             wire.extend_from_slice(piece.get(written..).unwrap_or_default());
@@ -140,8 +142,8 @@ impl<'a> Pairs<'a> {
     }
 }
 
-/// Cuts pairs into units: whole pairs of at most [`UNIT`] bytes together. What is behind something that is no pair is one
-/// unit, which does not happen to what this file has written.
+/// Cuts pairs into units: whole pairs of at most [`UNIT`] bytes together. Bytes that are no pair are one unit with all that
+/// follows; this file never writes such bytes.
 pub fn units(wire: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = wire;
     std::iter::from_fn(move || {
@@ -159,14 +161,14 @@ pub fn units(wire: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// How long the pair is that stands in front; `None`: there is no whole one.
+/// The length of the first pair; `None` if it is not complete.
 fn pair_length(wire: &[u8]) -> Option<usize> {
     let kind = string_length(wire)?;
     let whole = kind + string_length(wire.get(kind..)?)?;
     (whole <= wire.len()).then_some(whole)
 }
 
-/// How long the netstring is that begins here.
+/// The length of the first netstring.
 fn string_length(wire: &[u8]) -> Option<usize> {
     let digits = wire.iter().take(LONGEST_LENGTH).position(|byte| *byte == b':')?;
     let length: usize = std::str::from_utf8(wire.get(..digits)?).ok()?.parse().ok()?;
@@ -181,7 +183,7 @@ impl Output {
         }
     }
 
-    /// What stands before a pair of the longest kind: the first one, and one behind another, whose end it begins with.
+    /// The heads of a longest pair: for the first pair, and for one behind another pair, whose end it begins with.
     fn heads(self) -> (&'static [u8], &'static [u8]) {
         match self {
             Output::Stdout => (b"6:stdout,4096:", b",6:stdout,4096:"),
@@ -190,12 +192,12 @@ impl Output {
     }
 }
 
-/// Appends the end of a program that has exited.
+/// Appends an exit code.
 fn exit_code(code: i32, wire: &mut Vec<u8>) {
     pair(b"exitcode", code.to_string().as_bytes(), wire);
 }
 
-/// Appends the end of a program that a signal has ended: its name without SIG, or its number where it has none.
+/// Appends the signal that has ended a program: its name without SIG, or its number where it has none.
 fn term_signal(number: i32, wire: &mut Vec<u8>) {
     match signals::name_of(number) {
         Some(name) => pair(b"termsig", name.as_bytes(), wire),
@@ -203,7 +205,7 @@ fn term_signal(number: i32, wire: &mut Vec<u8>) {
     }
 }
 
-/// Appends why there is no program, or none any more: a line on standard error, then a status.
+/// Appends the reason for which a client gets no program, or no exit status: a line on standard error, then a status.
 pub fn refusal(why: &str, status: u8, wire: &mut Vec<u8>) {
     output(Output::Stderr, format!("iotcpd: {why}\n").as_bytes(), wire);
     exit_code(status.into(), wire);

@@ -1,14 +1,14 @@
-//! What a client of sockexec sends: netstrings, each the next thing of a fixed order.
+//! Reads a request in the protocol of sockexec: netstrings, each the next thing of a fixed order.
 //!
 //! ```text
 //! 1:2,   5:uname,2:-a,   5:hello,6:world!,   0:,
 //! count  that many       input, any number   the end of the input
 //! ```
 //!
-//! What may stand behind that is the business of [`trailer`](super::trailer).
+//! Anything behind that is read by [`trailer`](super::trailer).
 //!
-//! Arguments are collected, under a limit. Input is passed on as it comes, so a string of it may be longer than any buffer:
-//! what has come of it is told before its end has. No byte is looked at twice, and none is kept here but the arguments.
+//! Arguments are collected, under a limit. Input is passed on as it comes, so a string of it may be longer than any buffer.
+//! No byte is looked at twice, and only the arguments are kept.
 
 use std::fmt;
 use std::ops::Range;
@@ -16,49 +16,49 @@ use std::ops::Range;
 use super::arguments::Arguments;
 use super::trailer::Trailer;
 
-/// The longest string of input. It is streamed and costs nothing; a longer one is noise, not a length.
+/// The longest string of input. Input is streamed, so its length costs nothing; a longer one is noise, not a length.
 pub const LONGEST_INPUT: u64 = 1 << 40;
-/// What is counted for each argument beside its bytes: a NUL and a pointer, as the kernel does (execve(2), "Limits on size of
-/// arguments and environment"). Without the pointer a request of empty arguments would take many times its length in memory, and
-/// be refused by the kernel in the end.
+/// The bytes that are counted for each argument beside its own: a NUL and a pointer, as the kernel counts (execve(2), "Limits on
+/// size of arguments and environment"). Without the pointer a request of empty arguments would take many times its length in
+/// memory, and then be refused by the kernel.
 pub const PER_ARGUMENT: usize = 1 + 8;
 /// The digits of the longest count.
 const LONGEST_COUNT: u64 = 10;
 
-/// What was found in the bytes at hand.
+/// The next thing that was found in the bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// All of them are read, and nothing is due.
+    /// All bytes are read, and nothing further was found.
     NeedMore,
     /// The arguments are complete, at least one; the first is not empty.
     Arguments(Arguments),
-    /// Input, at this place of the bytes. Never empty.
+    /// Input, at this range of the bytes. Never empty.
     Input(Range<usize>),
     /// The input has ended.
     InputEnd,
     /// A signal for the program, by its number; one of [`PASSED_ON`](crate::framing::signals::PASSED_ON), and only behind the
     /// end of the input.
     Signal(i32),
-    /// This is no request, whatever follows.
+    /// The bytes are no valid request, whatever follows.
     Wrong(Wrong),
 }
 
-/// Why something is no request.
+/// The reason for which bytes are no valid request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wrong {
-    /// It is not made as the protocol has it.
+    /// The syntax of the protocol is violated.
     Malformed(&'static str),
-    /// The number of arguments is none.
+    /// The number of arguments is not valid.
     BadCount,
-    /// There are to be more arguments than could have any room, or they are longer.
+    /// The arguments are more, or longer, than allowed.
     ArgumentsTooLong,
     /// A string of input is longer than [`LONGEST_INPUT`].
     InputTooLong,
-    /// An argument holds a NUL.
+    /// An argument contains a NUL.
     Nul,
     /// The program has no name.
     NoProgram,
-    /// The client has ended its side in the middle.
+    /// The client has ended its side in the middle of the request.
     Unfinished,
 }
 
@@ -76,16 +76,16 @@ impl fmt::Display for Wrong {
     }
 }
 
-/// How a request stands when its client sends nothing more.
+/// The state of a request when its client has ended its side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
-    /// Not a byte has come.
+    /// No byte was read.
     Nothing,
-    /// The arguments are complete by that, and there is no input.
+    /// The end completes the arguments, and there is no input.
     Arguments(Arguments),
-    /// It is cut off.
+    /// The request is cut off.
     Unfinished,
-    /// The end of the input, said or not.
+    /// The input has ended, explicitly or not.
     Clean,
 }
 
@@ -101,17 +101,17 @@ pub struct Reader {
 enum State {
     /// The length of the next string.
     Length { digits: u32, value: u64, item: Item },
-    /// So many bytes of it are still to come.
+    /// The data of the string, of which `left` bytes are to come.
     Data { left: u64, item: Item },
-    /// It is to end.
+    /// The comma behind the string.
     Comma { item: Item },
     /// The input has ended.
     Ended(Trailer),
-    /// It was no request.
+    /// The bytes were no valid request.
     Refused(Wrong),
 }
 
-/// What the present string is.
+/// The meaning of the present string.
 #[derive(Debug, Clone)]
 enum Item {
     Count { number: u64 },
@@ -119,17 +119,17 @@ enum Item {
     Input { length: u64 },
 }
 
-/// The arguments so far; the last one may still be growing.
+/// The arguments that were read so far. The last one may be growing.
 #[derive(Debug, Clone)]
 struct Wanted {
     count: usize,
-    /// Bytes that the rest may have.
+    /// The most bytes of the rest.
     room: usize,
     given: Arguments,
 }
 
 impl Reader {
-    /// For arguments of at most `longest` bytes altogether, [`PER_ARGUMENT`] more counted for each.
+    /// Creates a reader for arguments of at most `longest` bytes altogether, with [`PER_ARGUMENT`] more counted for each.
     pub fn new(longest: usize) -> Self {
         Reader {
             longest,
@@ -137,8 +137,8 @@ impl Reader {
         }
     }
 
-    /// Reads on, up to the next thing that is found; how many bytes that took. To be called again with the rest until it says
-    /// [`Found::NeedMore`], or [`Found::Wrong`] for good.
+    /// Reads up to the next thing that is found. Returns the number of bytes taken. Must be called again with the rest until it
+    /// returns [`Found::NeedMore`], or [`Found::Wrong`] for good.
     pub fn advance(&mut self, bytes: &[u8]) -> (usize, Found) {
         let mut at = 0;
         loop {
@@ -159,12 +159,12 @@ impl Reader {
         }
     }
 
-    /// Whether the end of the input was read: nothing that follows is owed an answer.
+    /// Returns true if the end of the input was read.
     pub fn is_complete(&self) -> bool {
         matches!(self.state, State::Ended(_))
     }
 
-    /// The client sends nothing more, and nothing is asked any more.
+    /// The state of the request when the client has ended its side.
     pub fn end(&self) -> End {
         match &self.state {
             State::Ended(_)
@@ -206,7 +206,7 @@ impl Reader {
                     ),
                 }
             }
-            _ => refused(Wrong::Malformed(
+            0..=u8::MAX => refused(Wrong::Malformed(
                 "a netstring begins with its length in digits and a colon",
             )),
         }
@@ -220,13 +220,15 @@ impl Reader {
         }
     }
 
-    /// A string is complete, its comma too.
+    /// Ends a string whose comma was read.
     fn complete(&self, item: Item) -> (State, usize, Option<Found>) {
         match item {
             Item::Count { number } => {
                 let count = usize::try_from(number).unwrap_or(usize::MAX);
+                if count == 0 {
+                    return refused(Wrong::BadCount);
+                }
                 match self.longest.checked_sub(count.saturating_mul(PER_ARGUMENT)) {
-                    _ if count == 0 => refused(Wrong::BadCount),
                     None => refused(Wrong::ArgumentsTooLong),
                     Some(room) => {
                         let given = Arguments::default();
@@ -252,7 +254,7 @@ impl Reader {
 }
 
 impl Item {
-    /// Whether a string of this length is too long for what it is.
+    /// Returns an error if a string of this length is too long for its meaning.
     fn too_long(&self, length: u64) -> Option<Wrong> {
         match self {
             Item::Count { .. } => (length > LONGEST_COUNT).then_some(Wrong::BadCount),
@@ -277,13 +279,13 @@ fn next(item: Item) -> State {
     }
 }
 
-/// A string of this length begins.
+/// Begins a string of this length.
 fn begin(length: u64, item: Item) -> State {
     let item = match item {
         Item::Count { .. } => Item::Count { number: 0 },
         Item::Input { .. } => Item::Input { length },
         Item::Argument(mut arguments) => {
-            // Checked against the room, digit by digit.
+            // The length was checked against the room, digit by digit.
             arguments.room -= usize::try_from(length).unwrap_or(arguments.room).min(arguments.room);
             Item::Argument(arguments)
         }
@@ -301,7 +303,7 @@ fn behind_the_end(mut trailer: Trailer, rest: &[u8]) -> (State, usize, Option<Fo
     (State::Ended(trailer), taken, Some(found))
 }
 
-/// Takes what has come of a string; `at` is where `rest` lies in all the bytes.
+/// Takes the data of a string. `at` is the place of `rest` in the bytes.
 fn data(left: u64, mut item: Item, rest: &[u8], at: usize) -> (State, usize, Option<Found>) {
     if rest.is_empty() {
         return (State::Data { left, item }, 0, Some(Found::NeedMore));

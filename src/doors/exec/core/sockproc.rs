@@ -9,24 +9,24 @@
 //! ```
 //!
 //! Since the counts come first, outputs are held until the program has ended, up to a limit ([`Held`]). Input is streamed.
-//! What follows the input is nobody's; a client that ends its side before so many bytes have come ends the input there. A count
-//! that is missing is 0: the second line may be empty, and whoever ends his side behind the command line, or in the middle of the
-//! count, has no input. A command line that is cut off is never run.
+//! Bytes behind the input are ignored. A client that ends its side before the announced number of bytes ends the input there. A
+//! missing count is 0: the second line may be empty, and a client that ends its side behind the command line, or in the middle of
+//! the count, has no input. A command line that is cut off is never run.
 //!
-//! The status is the one of waitpid(2): the exit code times 256, or the number of the signal, plus 128 with a core dump. That is
-//! what the original prints, and what its clients compare with 0.
+//! The status is that of waitpid(2): the exit code times 256, or the number of the signal, plus 128 with a core dump. The
+//! original prints this status, and its clients compare it with 0.
 
 use super::arguments::Arguments;
 use super::reply::{Outcome, Output};
 use super::request::{End, Found, LONGEST_INPUT, PER_ARGUMENT, Wrong};
 
-/// What runs the command line. The original has bash here.
+/// The shell that runs the command line. The original has bash here.
 pub const SHELL: &str = "/bin/sh";
 
-/// The exit code that a refusal is told as.
+/// The exit code of a refusal.
 pub const REFUSED: u8 = 100;
 
-/// More digits than any count has that is not noise.
+/// The most digits of a count. A longer one is noise.
 const LONGEST_COUNT: usize = 20;
 
 const CRLF: [u8; 2] = *b"\r\n";
@@ -44,23 +44,23 @@ pub struct Reader {
 
 #[derive(Debug, Clone)]
 enum State {
-    /// The command line so far, perhaps with the CR of its end.
+    /// The part of the command line that was read, perhaps with the CR of its end.
     CommandLine(Vec<u8>),
-    /// The digits so far, perhaps with the CR of their end.
+    /// The digits that were read, perhaps with the CR of their end.
     Count { command: Vec<u8>, digits: Vec<u8> },
-    /// So many bytes of input are still to come.
+    /// The number of bytes of input that are to come.
     Input(u64),
-    /// The input has ended; what follows is nobody's.
+    /// The input has ended. The bytes that follow are ignored.
     Ended,
-    /// It was no request.
+    /// The bytes were no valid request.
     Refused(Wrong),
 }
 
 type Step = (State, usize, Option<Found>);
 
 impl Reader {
-    /// For arguments of at most `longest` bytes altogether, [`PER_ARGUMENT`] more counted for each, the shell and its option
-    /// among them.
+    /// Creates a reader for arguments of at most `longest` bytes altogether, with [`PER_ARGUMENT`] more counted for each. The
+    /// shell and its option are counted as well.
     #[must_use]
     pub fn new(longest: usize) -> Self {
         let beside: usize = around(&[]).words().map(|argument| argument.len() + PER_ARGUMENT).sum();
@@ -70,7 +70,7 @@ impl Reader {
         }
     }
 
-    /// As [`request::Reader::advance`](super::request::Reader::advance).
+    /// Reads up to the next thing that is found, as [`request::Reader::advance`](super::request::Reader::advance).
     pub fn advance(&mut self, bytes: &[u8]) -> (usize, Found) {
         let mut at = 0;
         loop {
@@ -90,13 +90,13 @@ impl Reader {
         }
     }
 
-    /// Whether the end of the input was read: nothing that follows has a meaning.
+    /// Returns true if the end of the input was read.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         matches!(self.state, State::Ended)
     }
 
-    /// The client sends nothing more, and nothing is asked any more.
+    /// The state of the request when the client has ended its side.
     #[must_use]
     pub fn end(&self) -> End {
         match &self.state {
@@ -109,8 +109,10 @@ impl Reader {
 
     fn command_line(&self, mut line: Vec<u8>, rest: &[u8]) -> Step {
         let (taken, complete) = grow(&mut line, rest, self.longest);
+        if said(&line, complete).len() > self.longest {
+            return refused(Wrong::ArgumentsTooLong);
+        }
         match complete {
-            _ if said(&line, complete).len() > self.longest => refused(Wrong::ArgumentsTooLong),
             false => (State::CommandLine(line), taken, Some(Found::NeedMore)),
             true if line.contains(&0) => refused(Wrong::Nul),
             true => {
@@ -121,8 +123,8 @@ impl Reader {
     }
 }
 
-/// Adds what belongs to a line, which may be `longest` bytes long; how much that was, and whether the line is complete: then its
-/// end is taken off it. One that is longer is left, with a few bytes too many, for its owner to refuse.
+/// Adds bytes to a line, which may have `longest` bytes. Returns the number of bytes taken, and true if the line is complete:
+/// then its end is removed. A line that is too long is left with a few bytes too many, for the caller to refuse.
 fn grow(line: &mut Vec<u8>, rest: &[u8], longest: usize) -> (usize, bool) {
     // The end may lie on both sides of a cut.
     if line.ends_with(b"\r") && rest.first() == Some(&b'\n') {
@@ -143,7 +145,7 @@ fn grow(line: &mut Vec<u8>, rest: &[u8], longest: usize) -> (usize, bool) {
     }
 }
 
-/// What of a line is surely its own: the CR at the end of what has come may belong to its end.
+/// Returns the bytes that belong to a line in any case: a CR that was read last may belong to its end.
 fn said(line: &[u8], complete: bool) -> &[u8] {
     let open = line.strip_suffix(b"\r").filter(|_| !complete);
     open.unwrap_or(line)
@@ -152,7 +154,7 @@ fn said(line: &[u8], complete: bool) -> &[u8] {
 fn count(command: Vec<u8>, mut digits: Vec<u8>, rest: &[u8]) -> Step {
     let (taken, complete) = grow(&mut digits, rest, LONGEST_COUNT);
     let mut number = 0_u64;
-    // In their order, so that the cuts do not decide what is found wrong first.
+    // The digits are checked in their order, so that the first error does not depend on where the bytes are cut.
     for (place, byte) in said(&digits, complete).iter().enumerate() {
         if !byte.is_ascii_digit() {
             return refused(NO_COUNT);
@@ -185,7 +187,7 @@ fn refused(wrong: Wrong) -> Step {
     (State::Refused(wrong), 0, Some(Found::Wrong(wrong)))
 }
 
-/// What is run for a command line.
+/// The arguments with which the shell runs a command line.
 fn around(command: &[u8]) -> Arguments {
     let mut arguments = Arguments::default();
     for word in [SHELL.as_bytes(), b"-c", command] {
@@ -195,29 +197,29 @@ fn around(command: &[u8]) -> Arguments {
     arguments.complete()
 }
 
-/// What a program has written so far.
+/// The output of a program, held until its end.
 #[derive(Debug)]
 pub struct Held {
-    /// How much more may be held.
+    /// The number of bytes that may still be held.
     room: usize,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
     cut: bool,
 }
 
-/// Whether something could be held.
+/// The result of holding some output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kept {
-    /// All of it.
+    /// All of it is held.
     All,
-    /// Not all of it, for the first time.
+    /// Part of it is lost, for the first time.
     Cut,
-    /// Not all of it, as before.
+    /// Part of it is lost, as before.
     CutAgain,
 }
 
 impl Held {
-    /// Nothing, and room for `longest` bytes of both outputs together.
+    /// Creates room for `longest` bytes of both outputs together.
     #[must_use]
     pub const fn new(longest: usize) -> Self {
         Held {
@@ -228,19 +230,19 @@ impl Held {
         }
     }
 
-    /// How many bytes are held.
+    /// The number of bytes that are held.
     #[must_use]
     pub fn len(&self) -> usize {
         self.stdout.len() + self.stderr.len()
     }
 
-    /// Whether none is.
+    /// Returns true if no byte is held.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Holds some of a program's output, as much as there is room for.
+    /// Holds some of a program's output, as much as fits.
     pub fn keep(&mut self, from: Output, bytes: &[u8]) -> Kept {
         let kept = bytes.get(..self.room).unwrap_or(bytes);
         match from {
@@ -258,7 +260,7 @@ impl Held {
         }
     }
 
-    /// Appends the whole answer: how the program has ended, and what is held. Nothing is held afterwards.
+    /// Appends the whole answer: the exit of the program, and the output, of which nothing is held afterwards.
     pub fn conclude(&mut self, outcome: Outcome, wire: &mut Vec<u8>) {
         if std::mem::take(&mut self.cut) {
             self.complain("the output is longer than --max-output, and was cut");
@@ -274,13 +276,14 @@ impl Held {
         }
     }
 
-    /// The same with the reason why there is no program, or none any more, behind what is held of standard error.
+    /// Appends the whole answer of a client that gets no program, or no exit status: the reason stands behind the standard error
+    /// that is held.
     pub fn refuse(&mut self, why: &str, status: u8, wire: &mut Vec<u8>) {
         self.complain(why);
         self.conclude(Outcome::Code(status.into()), wire);
     }
 
-    /// A line of the door's own, beyond the limit.
+    /// Adds a line of the door's own, beyond the limit.
     fn complain(&mut self, why: &str) {
         if self.stderr.last().is_some_and(|last| *last != b'\n') {
             self.stderr.push(b'\n');

@@ -1,23 +1,23 @@
-//! What a client may still say once its input has ended: signals for its program, each a pair of netstrings.
+//! Reads the bytes behind the end of the input: signals for the program, each a pair of netstrings.
 //!
 //! ```text
 //! 6:signal,3:INT,   any number of times
 //! ```
 //!
-//! sockexec has nothing of the kind, and ignores whatever stands there. So does this: another pair is passed by, and what
-//! is not made of netstrings at all makes the rest of the stream meaningless, to nobody's harm.
+//! sockexec has no such pairs, and ignores all bytes in this place. So pairs of another type are skipped, and after bytes that
+//! are no netstrings everything is ignored, without harm to the program.
 
 use crate::framing::netstring_pieces::{NetstringPieces, Piece};
 use crate::framing::signals::{PASSED_ON, name_of};
 
-/// The type of a pair that is looked into.
+/// The type of a pair that holds a signal.
 const KIND: &[u8] = b"signal";
-/// No netstring that means anything is longer, but a longer one is passed by.
+/// The longest netstring that is looked into. A longer one is skipped.
 const SHOWN: usize = 8;
-/// One that says to be longer is noise, not a length.
+/// The longest netstring that is skipped. A longer one is noise, not a length.
 const LONGEST: u64 = 1 << 40;
 
-/// Reads what stands behind the end of the input.
+/// The reader of the bytes behind the end of the input.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Trailer {
     state: State,
@@ -25,17 +25,17 @@ pub struct Trailer {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
-    /// A netstring, as far as it has come and is looked into.
+    /// The part of a netstring that was read and is looked into.
     String {
         pieces: NetstringPieces,
         begun: Vec<u8>,
         item: Item,
     },
-    /// What follows means nothing.
+    /// All bytes that follow are ignored.
     Deaf,
 }
 
-/// Which of a pair it is.
+/// The place of a netstring in its pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Item {
     Kind,
@@ -56,8 +56,8 @@ impl Default for State {
 }
 
 impl Trailer {
-    /// Reads on, up to the next signal that a program may be sent, one of [`PASSED_ON`]; how many bytes that took. `None`: all
-    /// of them, and there is none.
+    /// Reads up to the next signal that a program may be sent, one of [`PASSED_ON`]. Returns the number of bytes taken, and the
+    /// signal; `None` if all bytes are read.
     pub fn advance(&mut self, bytes: &[u8]) -> (usize, Option<i32>) {
         let mut at = 0;
         while let State::String { pieces, begun, item } = &mut self.state {
