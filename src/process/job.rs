@@ -1,7 +1,7 @@
 //! A program that runs for a client, on the loop: a child, the readiness of its pipes, and the steps to its end.
 //!
 //! The life of a job: its owner [takes charge](Job::take_charge) of a child that was just started, which registers its
-//! pipes and its pidfd. The readiness of a pipe is [kept](Job::ready) until a read or a write returns WouldBlock, so no
+//! pipes and its pidfd. The readiness of a pipe is [kept](Job::mark_ready) until a read or a write returns WouldBlock, so no
 //! call is made in vain. The events of [`kill_sequence`](super::kill_sequence) [escalate](Job::escalate) its end. When
 //! it has exited, processes that it has started may still hold its outputs open; [`Job::cut_output`] bounds the bytes
 //! that are read then. It is [reaped](Job::reap) with its group, and must be [closed](Job::close) before it is dropped.
@@ -144,7 +144,7 @@ impl Job {
     // ---- its bytes ---------------------------------------------------------------------------------------------
 
     /// Marks a pipe as ready. Must be called at each of its edges.
-    pub const fn ready(&mut self, pipe: Pipe) {
+    pub const fn mark_ready(&mut self, pipe: Pipe) {
         match pipe {
             Pipe::Stdin => self.stdin_ready = true,
             Pipe::Stdout => self.stdout.ready = true,

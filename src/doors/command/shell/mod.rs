@@ -1,14 +1,14 @@
 //! The command door's only I/O: events from the reactor become events of the [`Scheduler`], and its [`Action`]s become
 //! processes, bytes and closed connections.
 //!
-//! The brain of it is one `match` over [`Action`] in `act`. Beside it stand one connection and its bytes (`connection`),
-//! taking connections in and letting them go (`clients`), the programs (`programs`), what becomes of each start (`runs`), moving the bytes of both
-//! (`pump`), what the dump tells of all this (`describe`), and beginning and end of the whole (`lifecycle`).
+//! Every action is carried out by one `match` in `act`. The modules: `connection` is one connection with its bytes, `clients`
+//! accepts and closes connections, `programs` prepares the commands, `runs` starts and ends their programs, `pump` moves the
+//! bytes of both, `describe` writes the dump, and `lifecycle` starts, reloads and stops the door.
 //!
-//! What holds: clients and runs are known by the scheduler's numbers, which are keys of the reactor as well and never used
-//! again, so a late event finds nobody. Every touch of a client or a run ends in `pump`, which moves what can be moved, bounded
-//! a turn, and arms their alarms. The scheduler is told something only through `tell_client` and `tell_run`, and what it wants
-//! done is done at once.
+//! Invariants: clients and runs are known by the scheduler's numbers, which are keys of the reactor as well and never used
+//! again, so a late event finds no other. Every event of a client or a run ends in `pump`, which moves bytes, bounded a turn, and
+//! sets their alarms. Events are reported to the scheduler only through `tell_client` and `tell_run`, and its actions are carried
+//! out at once.
 
 mod clients;
 mod connection;
@@ -46,7 +46,7 @@ use runs::Running;
 #[derive(Debug)]
 pub struct CommandDoor {
     options: Options,
-    /// Each command's program, laid out.
+    /// The prepared programs of the commands.
     programs: Programs,
     listening: Listening,
     count: ConnectionCount,
@@ -54,12 +54,12 @@ pub struct CommandDoor {
     connections: BTreeMap<ClientId, Connection>,
     runs: BTreeMap<RunId, Running>,
     next_client: u64,
-    /// Those whose program is to be started.
+    /// The connections whose programs wait to be started.
     starting: VecDeque<RunId>,
     traffic: Traffic,
     times: Times,
     closing: Closing,
-    /// What is held because clients and programs wait for each other.
+    /// The memory that is held because clients and programs wait for each other.
     hoard: Hoard,
     journal: Journal<Topic>,
     started: Instant,
@@ -99,7 +99,7 @@ impl Service for CommandDoor {
             Some(CommandSource::Client) => self.client_ready(cx, ClientId(number), readiness),
             Some(of @ (CommandSource::Stdin | CommandSource::Output)) => self.pipe_ready(cx, RunId(number), of),
             Some(CommandSource::Exit) => self.exit_ready(cx, RunId(number)),
-            // These are alarms and leftovers, never registered with the poll.
+            // These sources are never registered with the poll.
             Some(
                 CommandSource::Run
                 | CommandSource::Ending
@@ -120,7 +120,7 @@ impl Service for CommandDoor {
             Some(CommandSource::Ending) => self.kill_timeout(cx, RunId(number)),
             Some(CommandSource::Upkeep) => self.journal.sum_up(cx, &self.options.front.name),
             Some(CommandSource::Closing) => self.stop_timeout(cx),
-            // These have no alarm.
+            // These sources have no alarm.
             Some(CommandSource::Stdin | CommandSource::Output | CommandSource::Exit | CommandSource::Starting)
             | None => {}
         }
@@ -133,7 +133,7 @@ impl Service for CommandDoor {
             Some(CommandSource::Client) => self.pump(cx, ClientId(number)),
             Some(CommandSource::Run) => self.pump_run(cx, RunId(number)),
             Some(CommandSource::Starting) => self.start_waiting(cx),
-            // These never leave anything over.
+            // These sources are never resumed.
             Some(
                 CommandSource::Stdin
                 | CommandSource::Output
@@ -147,16 +147,16 @@ impl Service for CommandDoor {
     }
 
     fn turn_end(&mut self, _cx: &mut Context<'_>) {
-        // Everything is written when it comes.
+        // Bytes are written when they come.
     }
 }
 
 impl CommandDoor {
-    /// Tells the scheduler what has happened to a client. Whoever calls this moves bytes afterwards.
+    /// Reports an event of a client to the scheduler. The caller must move bytes afterwards.
     fn tell_client(&mut self, cx: &mut Context<'_>, id: ClientId, event: ClientEvent) {
         let held_up = event == ClientEvent::Gone && self.holds_up_others(id);
         if let Some(connection) = self.connections.get_mut(&id).filter(|_| event == ClientEvent::Gone) {
-            // Nothing more comes or goes: neither is tried again, or each try would tell the same.
+            // No byte comes or goes any more. Without this each further try would report the same.
             connection.conn.abandon();
             if let Some(run) = connection.follows.filter(|_| held_up) {
                 cx.resume_later(CommandSource::Run.run(run));
@@ -166,7 +166,7 @@ impl CommandDoor {
         self.obey(cx);
     }
 
-    /// Does what the scheduler wants done, until that is nothing.
+    /// Carries out the scheduler's actions, until there are none.
     fn obey(&mut self, cx: &mut Context<'_>) {
         loop {
             let actions = self.scheduler.take_actions();
@@ -197,12 +197,12 @@ impl CommandDoor {
         }
     }
 
-    /// One line in the log, unless too many like it came lately.
+    /// Writes a line to the log, unless there were too many like it lately.
     fn note(&mut self, cx: &mut Context<'_>, level: Level, topic: Topic, line: fmt::Arguments<'_>) {
         self.journal.note(cx, &self.options.front.name, level, topic, line);
     }
 
-    /// One step of a connection, for whoever wants to follow it.
+    /// Writes one step of a connection to the log, with `--debug`.
     fn trace(&self, id: ClientId, step: fmt::Arguments<'_>) {
         if self.options.debug {
             let connection = self.connections.get(&id);
@@ -211,7 +211,7 @@ impl CommandDoor {
         }
     }
 
-    /// What a client sends is not in it: it may be an argument, which the log may have to hide.
+    /// Writes an action to the log, with `--debug`. The bytes from the client are left out: arguments may be confidential.
     fn trace_action(&self, action: &Action) {
         match action {
             Action::Prompt(id) => self.trace(*id, format_args!("prompted for an argument")),
@@ -225,7 +225,7 @@ impl CommandDoor {
             Action::Detach { client, run } => self.trace(*client, format_args!("gets nothing more of run {}", run.0)),
             Action::BeginClose(id) => self.trace(*id, format_args!("has everything")),
             Action::Close(id) => self.trace(*id, format_args!("closed")),
-            // Lines of the log tell of these, or the client's own steps.
+            // These have lines of their own in the log, or follow from the client's steps.
             Action::Start { .. } | Action::Program(..) | Action::Drop(_) | Action::LeftUnread(_) => {}
         }
     }

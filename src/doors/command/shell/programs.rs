@@ -1,4 +1,4 @@
-//! The commands' programs, laid out once for all their starts.
+//! The programs of the commands, prepared once for all their starts.
 
 use std::collections::HashMap;
 use std::ffi::{CString, OsString};
@@ -18,14 +18,15 @@ pub struct Program {
     command: Command,
 }
 
-/// Every command's program by the command's name.
+/// The programs of all commands by the commands' names.
 pub type Programs = HashMap<Vec<u8>, Program>;
 
 impl Program {
-    /// Looks it up as well, so that one that is not there is known before anybody asks for it.
+    /// Prepares a program, and looks it up, so that a missing one is known before a client asks for it. Returns the reason for
+    /// which it could not be started now beside it.
     ///
     /// # Errors
-    /// What it is started in cannot be laid out. With it, or beside a program: why that could not be started now.
+    /// The context in which it is started cannot be prepared.
     fn prepare(spec: &ProcessSpec, defaults: &SpawnDefaults) -> Result<(Self, Option<SpawnError>), SpawnError> {
         let name = spec.command.program();
         let spawner = Spawner::new(&spec.context, defaults).map_err(|error| error.of_program(name))?;
@@ -34,8 +35,8 @@ impl Program {
         Ok((Self { spawner, command }, missing))
     }
 
-    /// Starts it with the client's arguments behind the operator's. Both outputs go into one pipe, as they went into one
-    /// socket under torcd, so that what is written to the two keeps its order.
+    /// Starts the program with the client's arguments behind the operator's. Both outputs go into one pipe, as they went into
+    /// one socket under torcd, so that they keep their order.
     pub(super) fn start(&mut self, arguments: &[Vec<u8>], asker: Vec<CString>) -> Result<Child, SpawnError> {
         let arguments = arguments.iter().cloned().map(OsString::from_vec);
         let mut command = self.command.with(arguments);
@@ -49,11 +50,11 @@ impl Program {
     }
 }
 
-/// Lays out the programs of all commands. One that is not there costs its own command alone: clients that ask for it are told so,
-/// and it is tried again each time, for it may have come.
+/// Prepares the programs of all commands. A missing program costs its own command alone: clients that ask for it are refused,
+/// and it is looked up again each time.
 ///
 /// # Errors
-/// What a program is started in cannot be laid out.
+/// The context in which a program is started cannot be prepared.
 pub fn lay_out(options: &Options, defaults: &SpawnDefaults) -> Result<Programs, Error> {
     let prepared = options.commands.iter().map(|command| {
         let name = String::from_utf8_lossy(&command.name);

@@ -1,4 +1,4 @@
-//! Moving bytes: between a client and the scheduler, and between a run and all that follow it.
+//! Moves bytes between clients and the scheduler, and between runs and the clients that follow them.
 
 use super::super::core::client::ClientState;
 use super::super::core::event::{ClientEvent, ClientId, RunId};
@@ -12,12 +12,12 @@ use crate::net::conn::{CloseStep, Received, Sent};
 use crate::process::job::{Job, Moved, Pipe};
 use crate::reactor::Context;
 
-/// How often each stream is moved in one turn, up to a read buffer at a time; all that follow a run have that between them,
-/// but each is served once.
+/// The number of moves of each stream in one turn, up to a read buffer each. The clients that follow a run share them, but each
+/// is served once.
 const ROUNDS_PER_TURN: usize = 8;
 
 impl CommandDoor {
-    /// Moves what can be moved for one client, and for the run that it follows.
+    /// Moves the bytes of one client, and of the run that it follows.
     pub(super) fn pump(&mut self, cx: &mut Context<'_>, id: ClientId) {
         let Some(connection) = self.connections.get(&id) else {
             return;
@@ -37,8 +37,8 @@ impl CommandDoor {
         self.arm_client(cx, id);
     }
 
-    /// What happens to one of those that share a run is done for that one alone: done for all of them, the work would grow with
-    /// the square of their number. The others are looked at when there is output, or room for it that was not there before.
+    /// Moves the bytes of one client that follows a run with others. The other clients are left alone, or the work would grow with
+    /// the square of their number; they are served when there is output, or new room for it.
     fn pump_follower(&mut self, cx: &mut Context<'_>, client: ClientId, id: RunId) {
         if self.runs.get(&id).is_none_or(|run| run.audience.len() <= 1) {
             return self.pump_run(cx, id);
@@ -64,13 +64,13 @@ impl CommandDoor {
         }
     }
 
-    /// Whether nothing more is read of a program because this one does not take what there is.
+    /// Returns true if no output of a program is read because this client has left too much unread.
     pub(super) fn holds_up_others(&self, client: ClientId) -> bool {
         let connection = self.connections.get(&client);
         connection.is_some_and(|connection| connection.conn.unwritten() >= self.options.max_buffer)
     }
 
-    /// Moves what can be moved for one run and all that follow it.
+    /// Moves the bytes of one run and of all clients that follow it.
     pub(super) fn pump_run(&mut self, cx: &mut Context<'_>, id: RunId) {
         let Some(run) = self.runs.get(&id) else { return };
         let audience: Vec<ClientId> = run.audience.iter().copied().collect();
@@ -114,7 +114,7 @@ impl CommandDoor {
         }
     }
 
-    /// Sees whether a client and its program stand still both ways, after everything was moved that could be.
+    /// Checks if client and program wait for each other. Must be called when no more bytes can be moved.
     fn look_for_standstill(&mut self, cx: &mut Context<'_>, id: ClientId) {
         let (usual, is_jammed) = (self.options.max_buffer, self.is_jammed(id));
         let Some(connection) = self.connections.get_mut(&id) else {
@@ -139,8 +139,8 @@ impl CommandDoor {
         }
     }
 
-    /// Whether a client and the program that it leads wait for each other: the one for its input to be taken, the other for its
-    /// output.
+    /// Returns true if a client and the program that it leads wait for each other: one for its input, the other for its output to
+    /// be taken.
     fn is_jammed(&self, id: ClientId) -> bool {
         let Some(connection) = self.connections.get(&id) else {
             return false;
@@ -155,7 +155,7 @@ impl CommandDoor {
 
     // ---- to and from a client ----------------------------------------------------------------------------------
 
-    /// One move each way; whether anything came of it.
+    /// Moves bytes once each way. Returns true if anything was moved.
     fn move_client(&mut self, cx: &mut Context<'_>, id: ClientId, buffer: &mut [u8]) -> bool {
         let written = self.write_client(cx, id);
         self.read_client(cx, id, buffer) || written
@@ -185,7 +185,7 @@ impl CommandDoor {
         true
     }
 
-    /// Whether what the client sends is its program's input, now or once that is started.
+    /// Returns true if the bytes from the client are its program's input, now or once that is started.
     fn sends_input(&self, id: ClientId) -> bool {
         match self.scheduler.client(id) {
             Some(ClientState::Queued { .. }) => true,
@@ -205,7 +205,7 @@ impl CommandDoor {
             return self.go_on_closing(cx, id);
         }
         if sends_input && !connection.input.is_empty() {
-            // The program has to take that first, unless the two wait for each other.
+            // The program must take the held input first, unless the two wait for each other.
             room = room.min(connection.watch.growth(&self.hoard, connection.input.len(), usual));
         }
         if room == 0 {
@@ -234,7 +234,7 @@ impl CommandDoor {
         }
     }
 
-    /// The client sends nothing more.
+    /// Handles the end of the client's side.
     fn client_ends(&mut self, cx: &mut Context<'_>, id: ClientId) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.input_ends = true;
@@ -243,7 +243,7 @@ impl CommandDoor {
         self.tell_client(cx, id, ClientEvent::Left);
     }
 
-    /// What has come of a message is all of it.
+    /// Takes the bytes of a message that has begun for all of it.
     pub(super) fn complete(&mut self, cx: &mut Context<'_>, id: ClientId) {
         let message = self.connections.get_mut(&id).and_then(|it| it.exchange.complete());
         if let Some(message) = message.filter(|_| self.asks(id)) {
@@ -255,7 +255,7 @@ impl CommandDoor {
         matches!(self.scheduler.client(id), Some(ClientState::Asking { .. }))
     }
 
-    /// Takes in what has been read: messages, and behind the last of them input.
+    /// Takes bytes that were read: messages, and behind the last of them input.
     fn take(&mut self, cx: &mut Context<'_>, id: ClientId, bytes: &[u8]) {
         let mut rest = bytes;
         while self.asks(id) {
@@ -282,7 +282,7 @@ impl CommandDoor {
 
     // ---- to and from a program ---------------------------------------------------------------------------------
 
-    /// Writes to the program what its leader has sent, and ends its input behind that.
+    /// Writes the leader's input to the program, and closes its input behind that.
     fn move_input(&mut self, id: RunId) -> bool {
         let Some(run) = self.runs.get_mut(&id) else {
             return false;
@@ -292,12 +292,12 @@ impl CommandDoor {
             return false;
         };
         let Some(connection) = leader else {
-            // It may have gone before the program was started.
+            // The leader may have gone before the program was started.
             job.end_input();
             return false;
         };
         if !job.takes_input() {
-            // It has been told, or has closed it: what comes is read and dropped, so that the client's end is seen.
+            // The input is closed. Further bytes are read and dropped, so that the end of the client's side is seen.
             let any = !connection.input.is_empty();
             connection.input.clear();
             return any;
@@ -320,7 +320,7 @@ impl CommandDoor {
         }
     }
 
-    /// Reads what the program puts out, while all that follow it have room.
+    /// Reads output of the program, while all clients that follow it have room.
     fn move_output(&mut self, cx: &mut Context<'_>, id: RunId, buffer: &mut [u8]) -> bool {
         let Some(run) = self.runs.get(&id) else { return false };
         let held = |client: &ClientId| Some((*client, self.connections.get(client)?.conn.unwritten()));
@@ -337,7 +337,7 @@ impl CommandDoor {
         self.read_program(cx, id, buffer.get_mut(..room).unwrap_or_default())
     }
 
-    /// One read of a program's output, passed on to all that follow it; whether anything came of it.
+    /// Reads output once, and passes it on to all clients that follow the run. Returns true if anything was read.
     pub(super) fn read_program(&mut self, cx: &mut Context<'_>, id: RunId, buffer: &mut [u8]) -> bool {
         let Some(run) = self.runs.get_mut(&id) else {
             return false;

@@ -1,4 +1,4 @@
-//! Runs: started, followed, watched, ended, reaped.
+//! Runs: started, followed, watched, ended, reaped, logged.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::CString;
@@ -20,25 +20,25 @@ use crate::process::job::{Job, Pipe, Sources};
 use crate::process::rss::Survey;
 use crate::reactor::{Alarm, Context, Source, SourceKind};
 
-/// A run as the shell holds it.
+/// The shell's part of a run.
 #[derive(Debug)]
 pub(super) struct Running {
     name: Vec<u8>,
     arguments: Vec<Vec<u8>>,
-    /// When it was decided to start it, by the clock: a turn is too coarse for what is soon over.
+    /// The time of the decision to start it, by the clock: the time of the turn is too coarse for short programs.
     pub(super) decided: Instant,
-    /// `None`: not started yet.
+    /// The program; `None` until it is started.
     pub(super) job: Option<Job>,
     pub(super) alarm: Alarm,
-    /// Who gets its output.
+    /// The clients that get its output.
     pub(super) audience: BTreeSet<ClientId>,
-    /// Whose input it gets, as long as that one is there.
+    /// The client that sends its input; `None` once it is gone.
     pub(super) leader: Option<ClientId>,
-    /// Everything that it has put out, for those who come later; `None`: nobody may, or it was too much.
+    /// All output so far, for clients that join; `None`: none may join, or there was too much output.
     history: Option<Vec<u8>>,
-    /// For the log: who has asked for it first, and how many have joined.
+    /// The client that asked for it first, as log lines name it.
     peer: String,
-    /// What its program is told of that one.
+    /// The variables that tell the program of that client.
     asker: Vec<CString>,
     joined: usize,
     status: Option<ExitStatus>,
@@ -47,7 +47,7 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Keeps what has come for those who come later; whether there was room for it.
+    /// Keeps output for clients that join. Returns false if it is too much.
     pub(super) fn remember(&mut self, come: &[u8], most: usize) -> bool {
         let Some(history) = &mut self.history else { return true };
         if history.len() + come.len() > most {
@@ -248,7 +248,7 @@ impl CommandDoor {
             connection.conn.output_mut().extend_from_slice(so_far);
         }
         run.audience.insert(client);
-        // Of those that join, each is looked after for itself.
+        // A client that joins is served by itself, not with the whole audience.
         cx.resume_later(if leads {
             CommandSource::Run.run(id)
         } else {
@@ -269,7 +269,7 @@ impl CommandDoor {
             connection.input.clear();
             cx.resume_later(CommandSource::client(client));
         }
-        // Whoever has held the others up is gone; or one is left, which holds up nobody.
+        // The client that has held up the others is gone; or one client is left, which holds up no others.
         if held_up || !is_shared {
             cx.resume_later(CommandSource::Run.run(id));
         }
@@ -281,7 +281,7 @@ impl CommandDoor {
         let Some(job) = self.runs.get_mut(&id).and_then(|run| run.job.as_mut()) else {
             return;
         };
-        job.ready(if which == CommandSource::Stdin {
+        job.mark_ready(if which == CommandSource::Stdin {
             Pipe::Stdin
         } else {
             Pipe::Stdout
@@ -299,7 +299,7 @@ impl CommandDoor {
 
     // ---- ended -------------------------------------------------------------------------------------------------
 
-    /// It is over: lets go of it, and tells the log of it.
+    /// Drops a run that is over, and logs it.
     pub(super) fn drop_run(&mut self, cx: &mut Context<'_>, id: RunId) {
         let Some(mut run) = self.runs.remove(&id) else { return };
         cx.set_alarm(&mut run.alarm, CommandSource::Run.run(id), None);
@@ -332,7 +332,7 @@ fn sources(id: RunId) -> Sources {
     Sources {
         stdin: CommandSource::Stdin.run(id),
         stdout: CommandSource::Output.run(id),
-        // There is none: it goes where standard output goes.
+        // Standard error goes into the pipe of standard output.
         stderr: CommandSource::Output.run(id),
         exit: CommandSource::Exit.run(id),
         ending: CommandSource::Ending.run(id),

@@ -1,7 +1,7 @@
-//! Looking up what a name means on threads, for a file system may take its time, or never answer.
+//! Looks programs up on threads, since a file system may be slow, or never answer.
 //!
-//! [`core::lookups`](super::super::core::lookups) says whose turn it is; here are the threads. One is started when there is none
-//! without work, and stays; one that is stuck ends with the daemon.
+//! [`core::lookups`](super::super::core::lookups) decides about turns; this file has the threads. A thread is started when none is
+//! free, and stays; one that is stuck ends with the daemon.
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -24,27 +24,27 @@ use crate::process::spec::Command;
 use crate::reactor::helper::{Mailbox, Sender};
 use crate::reactor::{Context, Key, SourceKind};
 
-/// How long an answer is awaited.
+/// The time for which an answer is awaited.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// A refusal is not told before this, counted from the question: how long the file system has taken would tell what is there.
+/// The least time from the question until a refusal is told: the time that the file system takes would tell which files exist.
 const NO_SOONER: Duration = Duration::from_millis(50);
 
-/// How far a connection's look-up has come.
+/// The state of a connection's look-up.
 #[derive(Debug, Default)]
 pub(super) enum Looked {
     /// Nothing was looked up.
     #[default]
     Not,
-    /// Asked.
+    /// The look-up waits for a thread or for its answer.
     UnderWay { id: Id, peer: Peer, asked: Instant },
-    /// It may be run.
+    /// The program may be run.
     Fit(Fit),
-    /// It may not; to be told then, or now.
+    /// The program may not be run. The client is told at this time; `None`: now.
     Unfit(Unfit, Option<Instant>),
 }
 
 impl Looked {
-    /// When to come back.
+    /// The time at which the connection's alarm must go off.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self {
             Looked::UnderWay { asked, .. } => Some(*asked + PATIENCE),
@@ -56,7 +56,7 @@ impl Looked {
 
 type Answer = Result<Found, SpawnError>;
 
-/// What a thread is given.
+/// The task of a thread.
 #[derive(Debug)]
 pub(super) struct Question {
     key: Key,
@@ -64,23 +64,23 @@ pub(super) struct Question {
     name: OsString,
 }
 
-/// What a thread has to say.
+/// The answer of a thread.
 #[derive(Debug)]
 struct Letter {
     id: Id,
     key: Key,
-    /// Its place.
+    /// The thread's place.
     from: usize,
     answer: Answer,
 }
 
-/// The threads, and whom they work for.
+/// The threads and their tasks.
 #[derive(Debug, Default)]
 pub(super) struct Desk {
     lookups: Lookups<Question>,
     post: Option<(Sender<Letter>, Mailbox<Letter>)>,
     threads: Vec<mpsc::Sender<(Id, Question)>>,
-    /// Those without work, by their place.
+    /// The places of free threads.
     idle: Vec<usize>,
 }
 
@@ -89,10 +89,10 @@ impl Desk {
         self.post = Some(cx.mailbox(MOST));
     }
 
-    /// Gives out what is next, as long as there is something and somebody to do it.
+    /// Gives tasks to threads, until no task is left or as many are under way as may be.
     ///
     /// # Errors
-    /// There is no thread, and none can be started; the question that it was for.
+    /// No thread is free, and none can be started. The error names the task.
     fn give_out(&mut self) -> Result<(), (Id, Key, std::io::Error)> {
         while let Some((id, question)) = self.lookups.give_out() {
             let key = question.key;
@@ -100,7 +100,7 @@ impl Desk {
                 Some(place) => place,
                 None => self.start_thread().map_err(|error| (id, key, error))?,
             };
-            // It ends only with this.
+            // The thread lives as long as its channel.
             if let Some(thread) = self.threads.get(place) {
                 let _ = thread.send((id, question));
             }
@@ -116,7 +116,7 @@ impl Desk {
         };
         let answers = answers.clone();
         let look = move || {
-            // Signals are the loop's.
+            // Signals are handled by the loop's thread.
             let _ = SigSet::all().thread_block();
             for (id, Question { key, lookup, name }) in work {
                 let letter = Letter {
@@ -137,12 +137,12 @@ impl Desk {
 }
 
 impl ExecDoor {
-    /// Threads can be given something from here on.
+    /// Opens the mailbox of the threads. Must be called before the first look-up.
     pub(in crate::doors::exec) fn open_desk(&mut self, cx: &Context<'_>) {
         self.desk.open(cx);
     }
 
-    /// Has the program of a connection looked up.
+    /// Asks for the program of a connection to be looked up.
     pub(super) fn look_up(&mut self, cx: &mut Context<'_>, key: Key, command: &Command) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
@@ -173,7 +173,7 @@ impl ExecDoor {
         }
     }
 
-    /// Threads may have found something.
+    /// Takes the answers of the threads.
     pub(super) fn take_answers(&mut self, cx: &mut Context<'_>) {
         let mut any = false;
         loop {
@@ -195,7 +195,7 @@ impl ExecDoor {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        // It may have been given up.
+        // The look-up may have been given up.
         let Looked::UnderWay { id: awaited, asked, .. } = connection.looked else {
             return;
         };
@@ -215,7 +215,8 @@ impl ExecDoor {
         }
     }
 
-    /// The alarm of a connection has gone off: its look-up may have taken too long, or its refusal be due.
+    /// Gives up a look-up that has taken too long, or tells a refusal that is due. Must be called when the alarm of the
+    /// connection has gone off.
     pub(super) fn look_at_the_clock(&mut self, cx: &mut Context<'_>, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
@@ -224,7 +225,7 @@ impl ExecDoor {
             return;
         }
         match &mut connection.looked {
-            // What is due has no deadline any more.
+            // A refusal that is due has no deadline.
             Looked::Unfit(_, at) => *at = None,
             Looked::UnderWay { id, peer, .. } => {
                 self.desk.lookups.give_up(*peer, *id);
@@ -237,14 +238,14 @@ impl ExecDoor {
     }
 }
 
-/// A connection has gone.
+/// Withdraws the look-up of a connection that is closed.
 pub(super) fn withdraw(desk: &mut Desk, connection: &Connection) {
     if let Looked::UnderWay { id, peer, .. } = connection.looked {
         desk.lookups.withdraw(peer, id);
     }
 }
 
-/// Whose look-ups are counted together.
+/// Returns the peer that the look-ups of a connection are counted for.
 fn peer_of(connection: &Connection) -> Peer {
     if let Some(address) = connection.origin.ip() {
         return at(address);
@@ -255,7 +256,7 @@ fn peer_of(connection: &Connection) -> Peer {
     }
 }
 
-/// Of IPv6 one network, since whoever has one address of it has all.
+/// Returns the peer of an address. It is a network for IPv6, since a client with one address of it has all.
 fn at(address: IpAddr) -> Peer {
     Peer::Network(match address.to_canonical() {
         IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),

@@ -1,14 +1,13 @@
-//! The exec door's only I/O: events from the reactor become [`Event`]s of a connection's [`Run`], and its [`Action`]s become
+//! The exec door's only I/O: events from the reactor become [`ClientEvent`]s of a connection, and its [`ClientAction`]s become
 //! processes, bytes and closed connections.
 //!
-//! The brain of it is one `match` over [`Action`] in [`ExecDoor::act`]. Beside it stand one connection and its bytes
-//! (`connection`), taking connections in and letting them go (`clients`), whom to let in (`permits`), looking up what a name
-//! means (`lookups`), the programs
-//! (`programs`), what they are started with (`spawn_context`) and the signals that clients pass on to them (`signals`), what the
-//! dump tells of all this (`describe`), and beginning and end of the whole (`lifecycle`).
+//! Every action is carried out by one `match` in [`ExecDoor::act`]. The modules: `connection` is one connection with its bytes,
+//! `clients` accepts and closes connections, `permits` holds them against the lists, `lookups` looks programs up on threads,
+//! `programs` starts and ends programs, `spawn_context` prepares their environment, `signals` passes signals of clients on,
+//! `describe` writes the dump, and `lifecycle` starts, reloads and stops the door.
 //!
-//! What holds: every touch of a connection ends in [`ExecDoor::pump`], which moves what can be moved, bounded a turn, and
-//! arms the connection's one alarm. A connection is told an event only through [`ExecDoor::tell`].
+//! Invariants: every event of a connection ends in [`ExecDoor::pump`], which moves bytes, bounded a turn, and sets the
+//! connection's one alarm. Events are reported to a connection only through [`ExecDoor::tell`].
 
 mod clients;
 mod connection;
@@ -48,10 +47,10 @@ use lookups::Desk;
 
 pub(super) use spawn_context::spawner;
 
-/// How often each stream of a connection is moved in one turn, up to a read buffer at a time.
+/// The number of moves of each stream of a connection in one turn, up to a read buffer each.
 const ROUNDS_PER_TURN: usize = 8;
 
-/// One way of moving bytes of a connection, with the read buffer and how much may be held.
+/// A function that moves bytes of one stream. It is given the read buffer and the most bytes that may be held.
 type Move = fn(&mut Connection, &mut [u8], usize) -> Moved;
 
 /// An exec door on the loop.
@@ -62,15 +61,15 @@ pub struct ExecDoor {
     listening: Listening,
     connections: GenerationalSlab<Connection>,
     count: ConnectionCount,
-    /// Those whose program is to be started.
+    /// The connections whose programs wait to be started.
     starting: VecDeque<Key>,
     counters: Counters,
     traffic: Traffic,
     times: Times,
     closing: Closing,
-    /// What is held because clients and programs wait for each other.
+    /// The memory that is held because clients and programs wait for each other.
     hoard: Hoard,
-    /// Who looks up what may be run.
+    /// The threads that look programs up.
     desk: Desk,
     journal: Journal<Topic>,
     started: Instant,
@@ -101,7 +100,7 @@ impl Service for ExecDoor {
                 self.pipe_ready(cx, source.key, of)
             }
             Some(ExecSource::Exit) => self.exit_ready(cx, source.key),
-            // These are alarms and leftovers, never registered with the poll.
+            // These sources are never registered with the poll.
             Some(ExecSource::Ending | ExecSource::Starting | ExecSource::Upkeep | ExecSource::Closing) | None => {}
         }
     }
@@ -113,7 +112,7 @@ impl Service for ExecDoor {
             Some(ExecSource::Ending) => self.kill_timeout(cx, source.key),
             Some(ExecSource::Upkeep) => self.journal.sum_up(cx, &self.options.front.name),
             Some(ExecSource::Closing) => self.stop_timeout(cx),
-            // These have no alarm.
+            // These sources have no alarm.
             Some(
                 ExecSource::Stdin | ExecSource::Stdout | ExecSource::Stderr | ExecSource::Exit | ExecSource::Starting,
             )
@@ -126,7 +125,7 @@ impl Service for ExecDoor {
             Some(ExecSource::Listener) => self.accept(cx, source.key),
             Some(ExecSource::Client) => self.pump(cx, source.key),
             Some(ExecSource::Starting) => self.start_waiting(cx),
-            // These never leave anything over.
+            // These sources are never resumed.
             Some(
                 ExecSource::Stdin
                 | ExecSource::Stdout
@@ -145,12 +144,12 @@ impl Service for ExecDoor {
     }
 
     fn turn_end(&mut self, _cx: &mut Context<'_>) {
-        // Everything is written when it comes.
+        // Bytes are written when they come.
     }
 }
 
 impl ExecDoor {
-    /// Moves what can be moved for one connection, bounded a turn.
+    /// Moves the bytes of one connection, bounded a turn, and sets its alarm.
     fn pump(&mut self, cx: &mut Context<'_>, key: Key) {
         self.see_how_much_more_may_be_held(key);
         let mut buffer = cx.lend_buffer();
@@ -182,7 +181,7 @@ impl ExecDoor {
         }
     }
 
-    /// Sees whether a connection stands still both ways, after everything was moved that could be.
+    /// Checks if client and program wait for each other. Must be called when no more bytes can be moved.
     fn look_for_standstill(&mut self, cx: &mut Context<'_>, key: Key) {
         let usual = self.options.max_buffer;
         let Some(connection) = self.connections.get_mut(key) else {
@@ -207,7 +206,7 @@ impl ExecDoor {
         }
     }
 
-    /// Gives each stream of a connection one move; whether anything came of it.
+    /// Moves each stream of a connection once. Returns true if anything was moved.
     fn round(&mut self, cx: &mut Context<'_>, key: Key, buffer: &mut [u8]) -> bool {
         let limit = self.options.max_buffer;
         let moves: [Move; 6] = [
@@ -236,13 +235,13 @@ impl ExecDoor {
         any
     }
 
-    /// Tells a connection what has happened and does what that calls for. Whoever calls this moves bytes afterwards.
+    /// Reports an event to a connection, and carries out the actions. The caller must move bytes afterwards.
     fn tell(&mut self, cx: &mut Context<'_>, key: Key, event: ClientEvent) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
         if event == ClientEvent::Gone {
-            // Nothing more comes or goes: neither is tried again, or each try would tell the same.
+            // No byte comes or goes any more. Without this each further try would report the same.
             connection.conn.abandon();
         }
         let before = connection.client.state();
@@ -265,12 +264,12 @@ impl ExecDoor {
         }
     }
 
-    /// One line in the log, unless too many like it came lately.
+    /// Writes a line to the log, unless there were too many like it lately.
     fn note(&mut self, cx: &mut Context<'_>, level: Level, topic: Topic, line: fmt::Arguments<'_>) {
         self.journal.note(cx, &self.options.front.name, level, topic, line);
     }
 
-    /// One step of a connection, for whoever wants to follow it.
+    /// Writes one step of a connection to the log, with `--debug`.
     fn trace(&self, key: Key, step: fmt::Arguments<'_>) {
         if self.options.debug {
             let connection = self.connections.get(key);

@@ -1,4 +1,4 @@
-//! Who is let in, onto which listeners, and what is run for him: the lists of the options, asked of sockets and files.
+//! Holds clients, listeners and programs against the lists of the options.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -15,18 +15,18 @@ use crate::net::origin::Origin;
 use crate::process::failure::SpawnError;
 use crate::process::program::{Found, Program};
 
-/// Why a program is not run.
+/// The reason for which a program is not run.
 #[derive(Debug)]
 pub(super) enum Unfit {
-    /// It is not listed; the file that it is.
+    /// The program is not listed. This is its file.
     Forbidden(PathBuf),
-    /// There is none, or none that may be run.
+    /// There is no such program, or it may not be run.
     Missing(SpawnError),
-    /// The file system has not said in time, or is known not to.
+    /// The file system has not answered in time, or is known not to answer.
     Unanswered,
 }
 
-/// For the log. A client is told the same of all of them: what there is in folders that it may not look into is not its business.
+/// Writes the reason for the log. A client is told the same for all reasons, since it may not learn which files exist.
 impl fmt::Display for Unfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -44,15 +44,15 @@ impl fmt::Display for Unfit {
 pub(super) struct Fit {
     /// The file that is run.
     pub(super) program: Program,
-    /// What it is told that it is called, unless that is how it was asked for.
+    /// The name (`argv[0]`) that it is given in place of the client's.
     pub(super) argv0: Option<OsString>,
 }
 
 impl Fit {
-    /// Holds what was found against the list.
+    /// Holds a program that was found against the list.
     ///
     /// # Errors
-    /// It is not on it.
+    /// The program is not listed.
     pub(super) fn of(programs: &Programs, Found { program, target }: Found) -> Result<Fit, Unfit> {
         let (program, argv0) = match programs.verdict(program.path(), target.path()) {
             Verdict::Found => (program, None),
@@ -68,10 +68,10 @@ impl Fit {
 }
 
 impl ExecDoor {
-    /// Whether the user at the other end may have something run.
+    /// Holds the user at the other end against the lists.
     ///
     /// # Errors
-    /// Why not, for the log and for the client.
+    /// The user is not listed. The error is for the log and the client.
     pub(super) fn permit_client(&self, conn: &Conn, origin: &Origin) -> Result<(), String> {
         if !self.options.clients.restrict() {
             return Ok(());
@@ -89,7 +89,7 @@ impl ExecDoor {
             Ok((Some(peer), Some(groups))) if self.options.clients.permit(peer.uid, &groups) => Ok(()),
             Ok((Some(peer), _)) => Err(format!("{peer} is not allowed (--allow-user, --allow-group)")),
             Ok((None, _)) => Err("a client over TCP has no user that could be allowed (--allow-user)".to_owned()),
-            // Who cannot be told is not let in.
+            // A user that is not known is refused.
             Err(error) => Err(format!("its user cannot be told: {error}")),
         }
     }

@@ -1,4 +1,4 @@
-//! Programs: started, watched, ended, reaped.
+//! The programs of clients: started, watched, ended, reaped, logged.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -42,7 +42,7 @@ impl RunsPrograms for ExecDoor {
     }
 
     fn start_program(&mut self, cx: &mut Context<'_>, key: Key) {
-        // It may have been refused, or have gone, while it waited.
+        // The client may have been refused, or be gone, since it asked.
         let waits = |connection: &&Connection| connection.client.is_starting();
         let Some(connection) = self.connections.get(key).filter(waits) else {
             return;
@@ -54,7 +54,7 @@ impl RunsPrograms for ExecDoor {
             .collect();
         let mut command = match Command::new(arguments) {
             Ok(command) => command,
-            // The reader of requests has seen to it that there is a name.
+            // The reader of requests has checked that there is a name.
             Err(empty) => return self.not_started(cx, key, CANNOT_RUN, &empty.to_string()),
         };
         command.client_variables = on_request::asker(connection.conn.socket(), &connection.origin);
@@ -192,7 +192,7 @@ impl ExecDoor {
         self.give_none(cx, key, status, why, why);
     }
 
-    /// A list stands between the client and its program: whatever the reason, the client is told the same.
+    /// Refuses a program because of the list. The client is told the same whatever the reason.
     fn forbid(&mut self, cx: &mut Context<'_>, key: Key, unfit: &Unfit) {
         match unfit {
             Unfit::Forbidden(_) => self.counters.forbidden_programs += 1,
@@ -213,8 +213,8 @@ impl ExecDoor {
         connection.map_or(Looked::Not, |connection| mem::take(&mut connection.looked))
     }
 
-    /// Tells client and log why a request that was complete is given no program. It has its line as a run has: were some left
-    /// out, whoever tries what he may not could hide it behind others.
+    /// Tells the client and the log the reason for which a complete request gets no program. The line is never left out of the
+    /// log: a client could hide a forbidden request behind others.
     fn give_none(&mut self, cx: &mut Context<'_>, key: Key, status: u8, told: &str, why: &str) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
@@ -238,7 +238,7 @@ impl ExecDoor {
         let Some(program) = self.connections.get_mut(key).and_then(|it| it.program.as_mut()) else {
             return;
         };
-        program.ready(match which {
+        program.mark_ready(match which {
             ExecSource::Stdin => Pipe::Stdin,
             ExecSource::Stdout => Pipe::Stdout,
             _ => Pipe::Stderr,
@@ -246,8 +246,8 @@ impl ExecDoor {
         self.pump(cx, key);
     }
 
-    /// Tells the log of a run, and counts its bytes, once no more of its output is read. That is later than it is reaped where
-    /// some of that lies in its pipes by then.
+    /// Logs a run and counts its bytes. Must be called when no more of its output is read, which is later than its reaping if
+    /// its pipes held output then.
     pub(super) fn log_run(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
@@ -273,7 +273,7 @@ impl ExecDoor {
     }
 }
 
-/// What a shell would end with.
+/// The exit status of a shell for the same error.
 fn status_of(error: &SpawnError) -> u8 {
     match (error.step, error.errno) {
         (Step::Lookup | Step::Exec, Errno::ENOENT | Errno::ENOTDIR) => NOT_FOUND,

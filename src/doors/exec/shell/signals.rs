@@ -1,4 +1,4 @@
-//! Signals that a client passes on to its program: kept until that has been started, as its input is, then sent to its group.
+//! Signals that a client passes on to its program. They are kept until the program is started, and sent to its process group.
 
 use log::Level;
 use nix::sys::signal::Signal;
@@ -9,8 +9,8 @@ use super::ExecDoor;
 use super::connection::{Connection, Moved};
 use crate::reactor::{Context, Key};
 
-/// Those that have come and are not sent yet, in their order. As in the kernel, one that waits already is not kept twice; so
-/// there are never more than there are kinds.
+/// The signals that are not sent yet, in their order. As in the kernel, one that waits already is not kept twice, so there are
+/// never more than there are kinds.
 #[derive(Debug, Default)]
 pub(super) struct Signals(Vec<i32>);
 
@@ -35,7 +35,7 @@ impl Connection {
 impl ExecDoor {
     pub(super) fn signal_program(&mut self, cx: &mut Context<'_>, key: Key, number: i32) {
         let program = self.connections.get(key).and_then(|it| it.program.as_ref());
-        // The reader of requests has seen to it that there is such a signal.
+        // The reader of requests has checked that there is such a signal.
         let (Some(program), Ok(signal)) = (program, Signal::try_from(number)) else {
             return;
         };

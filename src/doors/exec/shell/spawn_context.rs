@@ -1,4 +1,4 @@
-//! What programs are started with: laid out once, and anew when the options change or a HUP asks for it.
+//! The context in which programs are started. It is prepared at the start of the door, and again at each reload.
 
 use nix::unistd::{Gid, Uid, getegid, geteuid};
 
@@ -6,14 +6,14 @@ use super::super::options::Options;
 use crate::error::{Blame, Error};
 use crate::process::spawn::{SpawnDefaults, Spawner};
 
-/// capabilities(7), by their numbers.
+// The numbers of capabilities(7).
 const CAP_SETGID: u32 = 6;
 const CAP_SETUID: u32 = 7;
 
-/// Lays out what programs are started with. Asks the file system, for as long as that takes.
+/// Prepares the context in which programs are started. It blocks for as long as the file system takes.
 ///
 /// # Errors
-/// No program could be started with it: there is no such directory, or the daemon may not change users.
+/// No program could be started in it: the directory is missing, or the daemon may not change users.
 pub(in crate::doors::exec) fn spawner(options: &Options, defaults: &SpawnDefaults) -> Result<Spawner, Error> {
     let name = &options.front.name;
     let context = &options.context;
@@ -44,7 +44,8 @@ pub(in crate::doors::exec) fn spawner(options: &Options, defaults: &SpawnDefault
     Spawner::new(context, defaults).map_err(|error| Error::with_remedy(Blame::System, format_args!("{name}: {error}")))
 }
 
-/// Whether this process has a capability (proc_pid_status(5), `CapEff`). Where that cannot be read, the first start will tell.
+/// Returns true if this process has a capability (proc_pid_status(5), `CapEff`), or if that cannot be read: then the first start
+/// shows it.
 fn has_capability(number: u32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
