@@ -1,9 +1,9 @@
-//! The programs of a door that runs them for its clients: the part of the shell that the exec and the command door have in
-//! common.
+//! The programs of a door that runs them for its clients: the part of the shell that the exec and the command door have
+//! in common.
 //!
-//! A door implements [`RunsPrograms`] over the [`Job`] that it keeps for each run. The methods that the trait provides start
-//! programs in their turn, take the steps of a [`Run`](super::run::Run), escalate from TERM to KILL, reap, and report to the run
-//! each exit. The door itself prepares a start, moves the bytes, and logs a run that is over.
+//! A door implements [`RunsPrograms`] over the [`Job`] that it keeps for each run. The methods that the trait provides
+//! start programs in their turn, take the steps of a [`Run`](super::run::Run), escalate from TERM to KILL, reap, and
+//! report to the run each exit. The door itself prepares a start, moves the bytes, and logs a run that is over.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -18,7 +18,8 @@ use crate::process::kill_sequence::{KillEvent, Manner};
 use crate::process::watchdog;
 use crate::reactor::{Context, Source};
 
-/// The number of programs that are started in one turn. Each start takes tenths of a millisecond, in which no client is served.
+/// The number of programs that are started in one turn. Each start takes tenths of a millisecond, in which no client is
+/// served.
 const STARTS_PER_TURN: usize = 4;
 
 /// An event that a door counts.
@@ -70,7 +71,8 @@ pub(super) trait RunsPrograms {
     fn log_end(&mut self, cx: &mut Context<'_>, id: Self::Id, cause: EndCause);
     /// Keeps the exit status of a program that has run for `ran`. `None`: it could not be read.
     fn keep_status(&mut self, id: Self::Id, status: Option<ExitStatus>, ran: Duration);
-    /// Reads what is left in the pipes of a program whose output was cut, or leaves that to [`pump_program`](Self::pump_program).
+    /// Reads what is left in the pipes of a program whose output was cut, or leaves that to
+    /// [`pump_program`](Self::pump_program).
     fn read_rest(&mut self, cx: &mut Context<'_>, id: Self::Id);
     /// Reports an event to the run.
     fn tell_run(&mut self, cx: &mut Context<'_>, id: Self::Id, event: RunEvent);

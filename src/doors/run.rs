@@ -1,5 +1,5 @@
-//! The life of one program that runs for a client: [`RunEvent`]s in, [`RunStep`]s and at last one [`Conclusion`] out, the time an
-//! argument.
+//! The life of one program that runs for a client: [`RunEvent`]s in, [`RunStep`]s and at last one [`Conclusion`] out,
+//! the time an argument.
 //!
 //! ```text
 //! Starting ─started─▸ Running ─exit─▸ Lingering ─outputs end, linger is over, stop, deserted─▸ Over
@@ -10,15 +10,15 @@
 //!    └─not started, invalid, stop, deserted, abort──────────────────────────────────────────▸ Over
 //! ```
 //!
-//! The exec door and the command door have one `Run` for each program. The clients of the program, the refusals they get,
-//! and the time at which their connections end are decided in the cores of these doors. This file is not in `src/process`,
-//! because a core may not import that room.
+//! The exec door and the command door have one `Run` for each program. The clients of the program, the refusals they
+//! get, and the time at which their connections end are decided in the cores of these doors. This file is not in
+//! `src/process`, because a core may not import that room.
 //!
 //! Invariants (the tests try them with random events):
 //! - There is exactly one conclusion, and no step follows it.
 //! - A program that was started is reaped exactly once, unless it was [unkillable](Conclusion::Unkillable).
-//! - A program that has exited is not reaped while its outputs are awaited: until then no other process group can get its
-//!   number, so what is left of the group can be killed.
+//! - A program that has exited is not reaped while its outputs are awaited: until then no other process group can get
+//!   its number, so what is left of the group can be killed.
 //! - Every state has a [deadline](Run::deadline), or waits for something that has one.
 
 use std::time::{Duration, Instant};
@@ -171,7 +171,8 @@ impl Run {
         self.state
     }
 
-    /// Returns true if nothing has ended or cancelled the run: input and signals reach the program, now or once it is started.
+    /// Returns true if nothing has ended or cancelled the run: input and signals reach the program, now or once it is
+    /// started.
     pub fn is_going(&self) -> bool {
         matches!(self.state, RunState::Starting | RunState::Running { .. })
     }
@@ -181,8 +182,8 @@ impl Run {
         matches!(self.state, RunState::Lingering { .. })
     }
 
-    /// The number of outputs that have neither ended nor been closed. It is greater than 0 at the conclusion if outputs were
-    /// [cut](RunStep::CutOutput): their rest is still to be read.
+    /// The number of outputs that have neither ended nor been closed. It is greater than 0 at the conclusion if outputs
+    /// were [cut](RunStep::CutOutput): their rest is still to be read.
     pub fn open_outputs(&self) -> u8 {
         self.open_outputs
     }
@@ -197,8 +198,8 @@ impl Run {
         match self.state {
             RunState::Running { until } => until,
             RunState::Lingering { until, .. } => Some(until),
-            // The start comes in this turn of the loop or one of the next, the kill sequence has deadlines of its own, and
-            // nothing follows the conclusion.
+            // The start comes in this turn of the loop or one of the next, the kill sequence has deadlines of its own,
+            // and nothing follows the conclusion.
             RunState::Starting | RunState::Ending { .. } | RunState::Over => None,
         }
     }

@@ -1,8 +1,8 @@
-//! The escalation that ends one child process, decided without touching it: [`KillEvent`]s in, [`KillStep`]s out, the time an
-//! argument.
+//! The escalation that ends one child process, decided without touching it: [`KillEvent`]s in, [`KillStep`]s out, the
+//! time an argument.
 //!
-//! A program that reads standard input exits when its input ends. One that does not is sent TERM, and one that ignores TERM
-//! is sent KILL. [`Manner`] says at which of these steps to begin. A child may exit in every state, and a later
+//! A program that reads standard input exits when its input ends. One that does not is sent TERM, and one that ignores
+//! TERM is sent KILL. [`Manner`] says at which of these steps to begin. A child may exit in every state, and a later
 //! [`KillEvent::Stop`] may skip steps; no step is undone.
 //!
 //! ```text
@@ -12,17 +12,17 @@
 //!    └──────at once─────────────────────────────────────────────────────────────┘        any ──exit──▸ Ended ◂┘
 //! ```
 //!
-//! Every state between `Running` and the end has a deadline. `Running` has none here: how long a child may run is decided by
-//! its owner. `GivenUp` is for a process that KILL does not end, because it is stuck in the kernel (a dead network file
-//! system); a daemon that waited for it would be stuck as well.
+//! Every state between `Running` and the end has a deadline. `Running` has none here: how long a child may run is
+//! decided by its owner. `GivenUp` is for a process that KILL does not end, because it is stuck in the kernel (a dead
+//! network file system); a daemon that waited for it would be stuck as well.
 
 use std::time::{Duration, Instant};
 
 /// The time from closing a child's input to TERM: enough to see the end of the input and exit, not to finish work.
 pub const INPUT_GRACE: Duration = Duration::from_millis(500);
 
-/// The time from the sign that a child is exiting to TERM: far longer than the kernel takes between closing the files of a
-/// dying process and reporting its exit.
+/// The time from the sign that a child is exiting to TERM: far longer than the kernel takes between closing the files
+/// of a dying process and reporting its exit.
 pub const END_GRACE: Duration = Duration::from_millis(500);
 
 /// The time from KILL until the child is given up.
@@ -31,8 +31,8 @@ pub const GIVE_UP_AFTER: Duration = Duration::from_secs(5);
 /// The step at which the escalation begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
-    /// The child has closed a stream that it needs, as a dying process does a moment before its exit is reported. Nothing is
-    /// done for [`END_GRACE`], so that its exit status is its own; then as [`Promptly`](Self::Promptly).
+    /// The child has closed a stream that it needs, as a dying process does a moment before its exit is reported.
+    /// Nothing is done for [`END_GRACE`], so that its exit status is its own; then as [`Promptly`](Self::Promptly).
     Expected,
     /// Its input is closed, TERM follows after [`INPUT_GRACE`], then KILL.
     Gently,

@@ -35,8 +35,8 @@ pub enum ClientEvent {
     Progress,
     /// The client was sent everything that is to be sent.
     Flushed,
-    /// [`Scheduler::client_deadline`](super::scheduler::Scheduler::client_deadline) has passed. Reported early, it changes
-    /// nothing.
+    /// [`Scheduler::client_deadline`](super::scheduler::Scheduler::client_deadline) has passed. Reported early, it
+    /// changes nothing.
     Tick,
 }
 

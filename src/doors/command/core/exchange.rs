@@ -1,9 +1,9 @@
 //! Cuts the bytes from a client into messages: a name, then arguments one by one, then input for the program.
 //!
-//! torcd took the bytes of one read for a message, cut at the first NUL, CR or LF, and its clients rely on that: they send
-//! a name without a terminator and wait for the prompt. So a message ends at LF, CR LF, CR or NUL, or when the caller finds
-//! that nothing more has come for a while ([`Exchange::complete`]). A line with its NUL is one message, and so is a buffer
-//! that is filled up with NULs: NULs right behind an end are part of it. No byte is looked at twice.
+//! torcd took the bytes of one read for a message, cut at the first NUL, CR or LF, and its clients rely on that: they
+//! send a name without a terminator and wait for the prompt. So a message ends at LF, CR LF, CR or NUL, or when the
+//! caller finds that nothing more has come for a while ([`Exchange::complete`]). A line with its NUL is one message,
+//! and so is a buffer that is filled up with NULs: NULs right behind an end are part of it. No byte is looked at twice.
 
 /// The result of reading some bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl Exchange {
         !self.message.is_empty()
     }
 
-    /// Reads up to the end of a message. Returns the number of bytes taken, including those that belong to the end.
+    /// Reads up to the end of a message. Returns the number of bytes taken, including all that belong to the end.
     pub fn advance(&mut self, bytes: &[u8]) -> (usize, Found) {
         let start = self.skip_rest_of_end(bytes);
         let rest = bytes.get(start..).unwrap_or_default();
@@ -77,14 +77,14 @@ impl Exchange {
         (taken, Found::Message(std::mem::take(&mut self.message)))
     }
 
-    /// Takes the bytes of a message that has begun for all of it. Must be called when nothing has come for a while, or nothing
-    /// more will.
+    /// Takes the bytes of a message that has begun for all of it. Must be called when nothing has come for a while, or
+    /// nothing more will.
     pub fn complete(&mut self) -> Option<Vec<u8>> {
         self.is_pending().then(|| std::mem::take(&mut self.message))
     }
 
-    /// Returns the number of bytes that belong to the end of the last message. Must be called with the bytes that came behind
-    /// it in the same read. The bytes after those are input for the program.
+    /// Returns the number of bytes that belong to the end of the last message. Must be called with the bytes that came
+    /// behind it in the same read. The bytes after those are input for the program.
     pub fn finish(&mut self, bytes: &[u8]) -> usize {
         let skipped = self.skip_rest_of_end(bytes);
         if self.behind == Behind::End {

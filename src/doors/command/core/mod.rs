@@ -1,8 +1,9 @@
 //! The decisions of a command door, without I/O.
 //!
-//! [`exchange`] cuts the bytes from a client into messages. [`scheduler`] decides everything else: the clients ([`client`] has
-//! their states), the programs ([`Run`](crate::doors::run::Run) has their life), and the queues; [`event`] has its events and
-//! actions. [`reply`] writes the replies to clients. [`counters`] holds the numbers of a door.
+//! [`exchange`] cuts the bytes from a client into messages. [`scheduler`] decides everything else: the clients
+//! ([`client`] has their states), the programs ([`Run`](crate::doors::run::Run) has their life), and the queues;
+//! [`event`] has its events and actions. [`reply`] writes the replies to clients. [`counters`] holds the numbers of a
+//! door.
 //!
 //! Invariants, for events in any order (the tests of the scheduler try them):
 //! - A command runs at most as often at once as its operator allows, and the request that has waited longest is next.

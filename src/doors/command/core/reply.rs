@@ -5,8 +5,8 @@ use super::event::Refusal;
 /// The prompt for the next argument.
 pub const PROMPT: &[u8] = b"torcd>";
 
-/// Appends the reason for which the client gets no program, or no more output of one. `name` is the command that it has asked
-/// for.
+/// Appends the reason for which the client gets no program, or no more output of one. `name` is the command that it has
+/// asked for.
 pub fn refusal(name: &[u8], refusal: &Refusal, wire: &mut Vec<u8>) {
     wire.extend_from_slice(b"torcd: ");
     // torcd says these two in the same words, to the byte.

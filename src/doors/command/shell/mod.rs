@@ -1,14 +1,14 @@
 //! The command door's only I/O: events from the reactor become events of the [`Scheduler`], and its [`Action`]s become
 //! processes, bytes and closed connections.
 //!
-//! Every action is carried out by one `match` in `act`. The modules: `connection` is one connection with its bytes, `clients`
-//! accepts and closes connections, `programs` prepares the commands, `runs` starts and ends their programs, `pump` moves the
-//! bytes of both, `describe` writes the dump, and `lifecycle` starts, reloads and stops the door.
+//! Every action is carried out by one `match` in `act`. The modules: `connection` is one connection with its bytes,
+//! `clients` accepts and closes connections, `programs` prepares the commands, `runs` starts and ends their programs,
+//! `pump` moves the bytes of both, `describe` writes the dump, and `lifecycle` starts, reloads and stops the door.
 //!
-//! Invariants: clients and runs are known by the scheduler's numbers, which are keys of the reactor as well and never used
-//! again, so a late event finds no other. Every event of a client or a run ends in `pump`, which moves bytes, bounded a turn, and
-//! sets their alarms. Events are reported to the scheduler only through `tell_client` and `tell_run`, and its actions are carried
-//! out at once.
+//! Invariants: clients and runs are known by the scheduler's numbers, which are keys of the reactor as well and never
+//! used again, so a late event finds no other. Every event of a client or a run ends in `pump`, which moves bytes,
+//! bounded a turn, and sets their alarms. Events are reported to the scheduler only through `tell_client` and
+//! `tell_run`, and its actions are carried out at once.
 
 mod clients;
 mod connection;
@@ -211,7 +211,8 @@ impl CommandDoor {
         }
     }
 
-    /// Writes an action to the log, with `--debug`. The bytes from the client are left out: arguments may be confidential.
+    /// Writes an action to the log, with `--debug`. The bytes from the client are left out: arguments may be
+    /// confidential.
     fn trace_action(&self, action: &Action) {
         match action {
             Action::Prompt(id) => self.trace(*id, format_args!("prompted for an argument")),

@@ -22,8 +22,8 @@ pub struct Program {
 pub type Programs = HashMap<Vec<u8>, Program>;
 
 impl Program {
-    /// Prepares a program, and looks it up, so that a missing one is known before a client asks for it. Returns the reason for
-    /// which it could not be started now beside it.
+    /// Prepares a program, and looks it up, so that a missing one is known before a client asks for it. Returns the
+    /// reason for which it could not be started now beside it.
     ///
     /// # Errors
     /// The context in which it is started cannot be prepared.
@@ -35,8 +35,8 @@ impl Program {
         Ok((Self { spawner, command }, missing))
     }
 
-    /// Starts the program with the client's arguments behind the operator's. Both outputs go into one pipe, as they went into
-    /// one socket under torcd, so that they keep their order.
+    /// Starts the program with the client's arguments behind the operator's. Both outputs go into one pipe, as they
+    /// went into one socket under torcd, so that they keep their order.
     pub(super) fn start(&mut self, arguments: &[Vec<u8>], asker: Vec<CString>) -> Result<Child, SpawnError> {
         let arguments = arguments.iter().cloned().map(OsString::from_vec);
         let mut command = self.command.with(arguments);
@@ -50,8 +50,8 @@ impl Program {
     }
 }
 
-/// Prepares the programs of all commands. A missing program costs its own command alone: clients that ask for it are refused,
-/// and it is looked up again each time.
+/// Prepares the programs of all commands. A missing program costs its own command alone: clients that ask for it are
+/// refused, and it is looked up again each time.
 ///
 /// # Errors
 /// The context in which a program is started cannot be prepared.

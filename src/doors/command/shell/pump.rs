@@ -12,8 +12,8 @@ use crate::net::conn::{CloseStep, Received, Sent};
 use crate::process::job::{Job, Moved, Pipe};
 use crate::reactor::Context;
 
-/// The number of moves of each stream in one turn, up to a read buffer each. The clients that follow a run share them, but each
-/// is served once.
+/// The number of moves of each stream in one turn, up to a read buffer each. The clients that follow a run share them,
+/// but each is served once.
 const ROUNDS_PER_TURN: usize = 8;
 
 impl CommandDoor {
@@ -37,8 +37,8 @@ impl CommandDoor {
         self.arm_client(cx, id);
     }
 
-    /// Moves the bytes of one client that follows a run with others. The other clients are left alone, or the work would grow with
-    /// the square of their number; they are served when there is output, or new room for it.
+    /// Moves the bytes of one client that follows a run with others. The other clients are left alone, or the work
+    /// would grow with the square of their number; they are served when there is output, or new room for it.
     fn pump_follower(&mut self, cx: &mut Context<'_>, client: ClientId, id: RunId) {
         if self.runs.get(&id).is_none_or(|run| run.audience.len() <= 1) {
             return self.pump_run(cx, id);
@@ -139,8 +139,8 @@ impl CommandDoor {
         }
     }
 
-    /// Returns true if a client and the program that it leads wait for each other: one for its input, the other for its output to
-    /// be taken.
+    /// Returns true if a client and the program that it leads wait for each other: one for its input, the other for its
+    /// output to be taken.
     fn is_jammed(&self, id: ClientId) -> bool {
         let Some(connection) = self.connections.get(&id) else {
             return false;

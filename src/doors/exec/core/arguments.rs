@@ -1,8 +1,8 @@
 //! The words that a program is started with: its name, then its arguments.
 //!
-//! They lie in one buffer, each with a NUL behind it, as the kernel has them: a word costs its bytes and one more, however many
-//! words there are. Once the program is started, they are needed for log lines alone, and the bytes that no log line shows are
-//! dropped ([`Arguments::shorten`]).
+//! They lie in one buffer, each with a NUL behind it, as the kernel has them: a word costs its bytes and one more,
+//! however many words there are. Once the program is started, they are needed for log lines alone, and the bytes that
+//! no log line shows are dropped ([`Arguments::shorten`]).
 
 /// Words without a NUL. The last one may be growing, until [`end_word`](Self::end_word).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -7,9 +7,9 @@
 //!                       └─client gone─▸ Abandoned ─concluded─▸ Over
 //! ```
 //!
-//! [`Run`] decides the life of the program; this file decides when the client is answered and when its connection ends. A
-//! program whose outputs are cut has been reaped, and its pipes hold a known rest, which the client gets at its own pace
-//! (`Remains`). A client that is gone does not end the connection before its program is concluded (`Abandoned`).
+//! [`Run`] decides the life of the program; this file decides when the client is answered and when its connection ends.
+//! A program whose outputs are cut has been reaped, and its pipes hold a known rest, which the client gets at its own
+//! pace (`Remains`). A client that is gone does not end the connection before its program is concluded (`Abandoned`).
 
 use std::time::{Duration, Instant};
 
@@ -55,7 +55,8 @@ pub enum ClientEvent {
     Abort,
     /// [`Client::deadline`] has passed. Reported early, it changes nothing.
     Tick,
-    /// An event of the client's program. [`RunEvent::NotStarted`] must be reported after the client was told the reason.
+    /// An event of the client's program. [`RunEvent::NotStarted`] must be reported after the client was told the
+    /// reason.
     Program(RunEvent),
 }
 
@@ -435,8 +436,8 @@ fn final_action(refusal: Option<Refusal>) -> ClientAction {
     refusal.map_or(ClientAction::Conclude, ClientAction::Refuse)
 }
 
-/// The refusal that stands in for the exit status of a program that was ended for this reason. `None`: the client is told the
-/// exit status.
+/// The refusal that stands in for the exit status of a program that was ended for this reason. `None`: the client is
+/// told the exit status.
 fn refusal(cause: EndCause, wrong: Option<Wrong>) -> Option<Refusal> {
     match cause {
         EndCause::Invalid => wrong.map(Refusal::Wrong),

@@ -1,4 +1,5 @@
-//! Gives clients turns to have a program looked up. A file system may never answer, and then the thread that asked it is lost.
+//! Gives clients turns to have a program looked up. A file system may never answer, and then the thread that asked it
+//! is lost.
 //!
 //! ```text
 //! asked ─▸ waiting ─a thread is free─▸ under way ─answered─▸ over
@@ -6,16 +7,16 @@
 //!    └────────┴── refused: a similar look-up is stuck
 //! ```
 //!
-//! Invariants: there are at most [`MOST`] look-ups under way, and at most [`EACH`] of one peer, with those that are stuck, so that
-//! a client that names programs on a dead file system harms itself alone; no further look-up is made in a directory where one
-//! is stuck. Peers take turns. No cost grows with the number of look-ups that wait, but for that of a waiting one whose client
-//! goes.
+//! Invariants: there are at most [`MOST`] look-ups under way, and at most [`EACH`] of one peer, stuck ones included, so
+//! that a client that names programs on a dead file system harms itself alone; no further look-up is made in a
+//! directory where one is stuck. Peers take turns. No cost grows with the number of look-ups that wait, but for that of
+//! a waiting one whose client goes.
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// The most look-ups under way, with those that are stuck.
+/// The most look-ups under way, stuck ones included.
 pub const MOST: usize = 32;
-/// The most look-ups of one peer under way, with those that are stuck.
+/// The most look-ups of one peer under way, stuck ones included.
 pub const EACH: usize = 4;
 
 /// The peer that a look-up is counted for.
@@ -62,7 +63,7 @@ struct UnderWay {
 pub struct Lookups<T> {
     next: u64,
     under_way: BTreeMap<Id, UnderWay>,
-    /// The number of look-ups that each peer has under way, and the number of those that are stuck.
+    /// The number of look-ups that each peer has under way, and the number of stuck ones.
     peers: BTreeMap<Peer, (usize, usize)>,
     /// The number of stuck look-ups in each directory.
     stuck: BTreeMap<Vec<u8>, usize>,
@@ -148,8 +149,8 @@ impl<T> Lookups<T> {
         }
     }
 
-    /// Withdraws the look-up of a client that is gone. A waiting one is not made; one that is under way is still counted for its
-    /// peer until it is answered.
+    /// Withdraws the look-up of a client that is gone. A waiting one is not made; one that is under way is still
+    /// counted for its peer until it is answered.
     pub fn withdraw(&mut self, peer: Peer, id: Id) {
         if !self.under_way.contains_key(&id) {
             self.give_up(peer, id);
@@ -229,8 +230,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens in whatever order: the bounds hold, the counts agree, and whoever waits gets a thread as soon as
-        /// there is one that is his.
+        /// Whatever happens in whatever order: the bounds hold, the counts agree, and a look-up that waits gets a
+        /// thread as soon as one is free for its peer.
         #[test]
         fn the_bounds_hold(deeds in vec((0..4_u8, 0..12_u32, 0..6_u8, any::<prop::sample::Index>()), 0..300)) {
             let mut lookups = Lookups::default();

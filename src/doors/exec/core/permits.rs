@@ -1,15 +1,16 @@
 //! The clients that may have programs run, and the programs that may be run: the lists of an operator, without I/O.
 //!
-//! [`Clients`] are users and groups, as a UNIX socket names them; [`Programs`] are paths and patterns of paths. An empty list
-//! permits every client, or every program.
+//! [`Clients`] are users and groups, as a UNIX socket names them; [`Programs`] are paths and patterns of paths. An
+//! empty list permits every client, or every program.
 //!
-//! A program has two paths. It is *found* at the path that the client wrote, or in a directory of PATH. Its *target* is the same
-//! path without symbolic links, `.` and `..`. A user that can make links must not be able to run unlisted programs by them, so a
-//! pattern is compared with the target, and the target is run ([`Verdict::Target`]). A path that is written out in the list may
-//! be a link itself: the operator has named it, so a program that was found at exactly that path is permitted and run by it,
-//! whatever the link leads to ([`Verdict::Found`]). It is not enough that both paths lead to one file: a program such as busybox
-//! behaves by the name that it is called by. For the same reason a program that was found under an unlisted name is given its
-//! target's name (`argv[0]`) when it is run by its target ([`Verdict::Renamed`]): a client's own link would choose what it does.
+//! A program has two paths. It is *found* at the path that the client wrote, or in a directory of PATH. Its *target* is
+//! the same path without symbolic links, `.` and `..`. A user that can make links must not be able to run unlisted
+//! programs by them, so a pattern is compared with the target, and the target is run ([`Verdict::Target`]). A path that
+//! is written out in the list may be a link itself: the operator has named it, so a program that was found at exactly
+//! that path is permitted and run by it, whatever the link leads to ([`Verdict::Found`]). It is not enough that both
+//! paths lead to one file: a program such as busybox behaves by the name that it is called by. For the same reason a
+//! program that was found under an unlisted name is given its target's name (`argv[0]`) when it is run by its target
+//! ([`Verdict::Renamed`]): a client's own link would choose what it does.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -67,8 +68,8 @@ const OPTIONS: MatchOptions = MatchOptions {
 };
 
 impl Programs {
-    /// Adds a path or a pattern: `*` matches any part of a name, `?` one character, `[a-z]` one of these characters, and `**`
-    /// as a whole name any number of directories.
+    /// Adds a path or a pattern: `*` matches any part of a name, `?` one character, `[a-z]` one of these characters,
+    /// and `**` as a whole name any number of directories.
     ///
     /// # Errors
     /// The text is neither; the error says why, with a remedy.
@@ -92,7 +93,8 @@ impl Programs {
         !self.patterns.is_empty()
     }
 
-    /// Decides about a program that was found at this path and has that target. A path that is not UTF-8 matches nothing.
+    /// Decides about a program that was found at this path and has that target. A path that is not UTF-8 matches
+    /// nothing.
     #[must_use]
     pub fn verdict(&self, found: &Path, target: &Path) -> Verdict {
         let written_out = |pattern: &Pattern| found.as_os_str() == pattern.as_str() && !has_wildcard(pattern.as_str());

@@ -1,8 +1,8 @@
 //! The two protocols of the door, each a variant of the same three types.
 //!
-//! A [`Protocol`] is the operator's choice. A connection is given its [`Reader`] and its [`ReplyEncoder`] when it is accepted, and
-//! keeps them over a reload. No other file knows which protocol is spoken, but the two that are named here. This file does not
-//! decide when something is told to the client: [`client`](super::client) does.
+//! A [`Protocol`] is the operator's choice. A connection is given its [`Reader`] and its [`ReplyEncoder`] when it is
+//! accepted, and keeps them over a reload. No other file knows which protocol is spoken, but the two that are named
+//! here. This file does not decide when something is told to the client: [`client`](super::client) does.
 
 use super::reply::{self, Outcome, Output, Pairs, Scratch};
 use super::request::{self, End, Found};
@@ -51,8 +51,8 @@ pub enum Reader {
 }
 
 impl Reader {
-    /// Reads up to the next thing that is found. Returns the number of bytes taken. Must be called again with the rest until it
-    /// returns [`Found::NeedMore`], or [`Found::Wrong`] for good.
+    /// Reads up to the next thing that is found. Returns the number of bytes taken. Must be called again with the rest
+    /// until it returns [`Found::NeedMore`], or [`Found::Wrong`] for good.
     pub fn advance(&mut self, bytes: &[u8]) -> (usize, Found) {
         match self {
             Reader::Sockexec(reader) => reader.advance(bytes),
@@ -101,8 +101,8 @@ impl ReplyEncoder {
         }
     }
 
-    /// Returns some of a program's output as it goes over the wire, to be written without a copy ([`Pairs::of`]). `None`: output
-    /// is held until the end.
+    /// Returns some of a program's output as it goes over the wire, to be written without a copy ([`Pairs::of`]).
+    /// `None`: output is held until the end.
     pub fn pairs<'a>(&self, from: Output, bytes: &'a [u8], scratch: &'a mut Scratch) -> Option<Pairs<'a>> {
         match self {
             ReplyEncoder::Sockexec => Some(Pairs::of(from, bytes, scratch)),

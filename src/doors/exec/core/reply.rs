@@ -5,15 +5,15 @@ use std::io::IoSlice;
 use crate::framing::netstring::{END, begin, encode};
 use crate::framing::signals;
 
-/// The most bytes of output in one pair. sockexec 3.1 puts no more into one, and clients rely on it: a known one takes a pair
-/// for broken that is not complete within a millisecond.
+/// The most bytes of output in one pair. sockexec 3.1 puts no more into one, and clients rely on it: a known one takes
+/// a pair for broken that is not complete within a millisecond.
 pub const LONGEST: usize = 4096;
 /// The most pairs in [`Pairs`].
 pub const MOST_PAIRS: usize = 16;
 /// The number of longest pairs in one [unit](Pairs::units).
 const UNIT_PAIRS: usize = 8;
-/// The most bytes of a [unit](units). A UNIX socket takes this much in one piece or not at all, as Linux keeps 32 KiB and most of
-/// a page together, so that a reader sees all of it at once.
+/// The most bytes of a [unit](units). A UNIX socket takes this much in one piece or not at all, as Linux keeps 32 KiB
+/// and most of a page together, so that a reader sees all of it at once.
 pub const UNIT: usize = UNIT_PAIRS * (LONGEST + b"6:stdout,4096:,".len());
 /// The longest length of a string, with its colon.
 const LONGEST_LENGTH: usize = b"4096:".len();
@@ -22,7 +22,8 @@ const UNIT_PIECES: usize = 2 * UNIT_PAIRS + 1;
 const MOST_PIECES: usize = 2 * UNIT_PIECES;
 const _: () = assert!(MOST_PAIRS == 2 * UNIT_PAIRS);
 
-/// The status of a refusal. It is that of env(1), nohup(1) and timeout(1) for their own failures, and hardly a program's.
+/// The status of a refusal. It is that of env(1), nohup(1) and timeout(1) for their own failures, and hardly a
+/// program's.
 pub const REFUSED: u8 = 125;
 /// The status of a shell that finds a program but cannot run it.
 pub const CANNOT_RUN: u8 = 126;
@@ -67,8 +68,8 @@ pub fn output(from: Output, bytes: &[u8], wire: &mut Vec<u8>) {
     }
 }
 
-/// Some of a program's output as pairs that refer to it, to be written without a copy. The pieces in their order are the bytes
-/// that [`output`] appends.
+/// Some of a program's output as pairs that refer to it, to be written without a copy. The pieces in their order are
+/// the bytes that [`output`] appends.
 #[derive(Debug)]
 pub struct Pairs<'a> {
     pieces: [IoSlice<'a>; MOST_PIECES],
@@ -142,8 +143,8 @@ impl<'a> Pairs<'a> {
     }
 }
 
-/// Cuts pairs into units: whole pairs of at most [`UNIT`] bytes together. Bytes that are no pair are one unit with all that
-/// follows; this file never writes such bytes.
+/// Cuts pairs into units: whole pairs of at most [`UNIT`] bytes together. Bytes that are no pair are one unit with all
+/// that follows; this file never writes such bytes.
 pub fn units(wire: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = wire;
     std::iter::from_fn(move || {

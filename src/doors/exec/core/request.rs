@@ -7,8 +7,8 @@
 //!
 //! Anything behind that is read by [`trailer`](super::trailer).
 //!
-//! Arguments are collected, under a limit. Input is passed on as it comes, so a string of it may be longer than any buffer.
-//! No byte is looked at twice, and only the arguments are kept.
+//! Arguments are collected, under a limit. Input is passed on as it comes, so a string of it may be longer than any
+//! buffer. No byte is looked at twice, and only the arguments are kept.
 
 use std::fmt;
 use std::ops::Range;
@@ -18,9 +18,9 @@ use super::trailer::Trailer;
 
 /// The longest string of input. Input is streamed, so its length costs nothing; a longer one is noise, not a length.
 pub const LONGEST_INPUT: u64 = 1 << 40;
-/// The bytes that are counted for each argument beside its own: a NUL and a pointer, as the kernel counts (execve(2), "Limits on
-/// size of arguments and environment"). Without the pointer a request of empty arguments would take many times its length in
-/// memory, and then be refused by the kernel.
+/// The bytes that are counted for each argument beside its own: a NUL and a pointer, as the kernel counts (execve(2),
+/// "Limits on size of arguments and environment"). Without the pointer a request of empty arguments would take many
+/// times its length in memory, and then be refused by the kernel.
 pub const PER_ARGUMENT: usize = 1 + 8;
 /// The digits of the longest count.
 const LONGEST_COUNT: u64 = 10;
@@ -36,8 +36,8 @@ pub enum Found {
     Input(Range<usize>),
     /// The input has ended.
     InputEnd,
-    /// A signal for the program, by its number; one of [`PASSED_ON`](crate::framing::signals::PASSED_ON), and only behind the
-    /// end of the input.
+    /// A signal for the program, by its number; one of [`PASSED_ON`](crate::framing::signals::PASSED_ON), and only
+    /// behind the end of the input.
     Signal(i32),
     /// The bytes are no valid request, whatever follows.
     Wrong(Wrong),
@@ -129,7 +129,8 @@ struct Wanted {
 }
 
 impl Reader {
-    /// Creates a reader for arguments of at most `longest` bytes altogether, with [`PER_ARGUMENT`] more counted for each.
+    /// Creates a reader for arguments of at most `longest` bytes altogether, with [`PER_ARGUMENT`] more counted for
+    /// each.
     pub fn new(longest: usize) -> Self {
         Reader {
             longest,
@@ -137,8 +138,8 @@ impl Reader {
         }
     }
 
-    /// Reads up to the next thing that is found. Returns the number of bytes taken. Must be called again with the rest until it
-    /// returns [`Found::NeedMore`], or [`Found::Wrong`] for good.
+    /// Reads up to the next thing that is found. Returns the number of bytes taken. Must be called again with the rest
+    /// until it returns [`Found::NeedMore`], or [`Found::Wrong`] for good.
     pub fn advance(&mut self, bytes: &[u8]) -> (usize, Found) {
         let mut at = 0;
         loop {

@@ -8,13 +8,13 @@
 //!   wait status      bytes of stdout    stdout         bytes of stderr   stderr
 //! ```
 //!
-//! Since the counts come first, outputs are held until the program has ended, up to a limit ([`Held`]). Input is streamed.
-//! Bytes behind the input are ignored. A client that ends its side before the announced number of bytes ends the input there. A
-//! missing count is 0: the second line may be empty, and a client that ends its side behind the command line, or in the middle of
-//! the count, has no input. A command line that is cut off is never run.
+//! Since the counts come first, outputs are held until the program has ended, up to a limit ([`Held`]). Input is
+//! streamed. Bytes behind the input are ignored. A client that ends its side before the announced number of bytes ends
+//! the input there. A missing count is 0: the second line may be empty, and a client that ends its side behind the
+//! command line, or in the middle of the count, has no input. A command line that is cut off is never run.
 //!
-//! The status is that of waitpid(2): the exit code times 256, or the number of the signal, plus 128 with a core dump. The
-//! original prints this status, and its clients compare it with 0.
+//! The status is that of waitpid(2): the exit code times 256, or the number of the signal, plus 128 with a core dump.
+//! The original prints this status, and its clients compare it with 0.
 
 use super::arguments::Arguments;
 use super::reply::{Outcome, Output};
@@ -59,8 +59,8 @@ enum State {
 type Step = (State, usize, Option<Found>);
 
 impl Reader {
-    /// Creates a reader for arguments of at most `longest` bytes altogether, with [`PER_ARGUMENT`] more counted for each. The
-    /// shell and its option are counted as well.
+    /// Creates a reader for arguments of at most `longest` bytes altogether, with [`PER_ARGUMENT`] more counted for
+    /// each. The shell and its option are counted as well.
     #[must_use]
     pub fn new(longest: usize) -> Self {
         let beside: usize = around(&[]).words().map(|argument| argument.len() + PER_ARGUMENT).sum();
@@ -123,8 +123,9 @@ impl Reader {
     }
 }
 
-/// Adds bytes to a line, which may have `longest` bytes. Returns the number of bytes taken, and true if the line is complete:
-/// then its end is removed. A line that is too long is left with a few bytes too many, for the caller to refuse.
+/// Adds bytes to a line, which may have `longest` bytes. Returns the number of bytes taken, and true if the line is
+/// complete: then its end is removed. A line that is too long is left with a few bytes too many, for the caller to
+/// refuse.
 fn grow(line: &mut Vec<u8>, rest: &[u8], longest: usize) -> (usize, bool) {
     // The end may lie on both sides of a cut.
     if line.ends_with(b"\r") && rest.first() == Some(&b'\n') {
@@ -276,8 +277,8 @@ impl Held {
         }
     }
 
-    /// Appends the whole answer of a client that gets no program, or no exit status: the reason stands behind the standard error
-    /// that is held.
+    /// Appends the whole answer of a client that gets no program, or no exit status: the reason stands behind the
+    /// standard error that is held.
     pub fn refuse(&mut self, why: &str, status: u8, wire: &mut Vec<u8>) {
         self.complain(why);
         self.conclude(Outcome::Code(status.into()), wire);

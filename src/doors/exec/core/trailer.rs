@@ -4,8 +4,8 @@
 //! 6:signal,3:INT,   any number of times
 //! ```
 //!
-//! sockexec has no such pairs, and ignores all bytes in this place. So pairs of another type are skipped, and after bytes that
-//! are no netstrings everything is ignored, without harm to the program.
+//! sockexec has no such pairs, and ignores all bytes in this place. So pairs of another type are skipped, and after
+//! bytes that are no netstrings everything is ignored, without harm to the program.
 
 use crate::framing::netstring_pieces::{NetstringPieces, Piece};
 use crate::framing::signals::{PASSED_ON, name_of};
@@ -56,8 +56,8 @@ impl Default for State {
 }
 
 impl Trailer {
-    /// Reads up to the next signal that a program may be sent, one of [`PASSED_ON`]. Returns the number of bytes taken, and the
-    /// signal; `None` if all bytes are read.
+    /// Reads up to the next signal that a program may be sent, one of [`PASSED_ON`]. Returns the number of bytes taken,
+    /// and the signal; `None` if all bytes are read.
     pub fn advance(&mut self, bytes: &[u8]) -> (usize, Option<i32>) {
         let mut at = 0;
         while let State::String { pieces, begun, item } = &mut self.state {

@@ -1,7 +1,7 @@
 //! Looks programs up on threads, since a file system may be slow, or never answer.
 //!
-//! [`core::lookups`](super::super::core::lookups) decides about turns; this file has the threads. A thread is started when none is
-//! free, and stays; one that is stuck ends with the daemon.
+//! [`core::lookups`](super::super::core::lookups) decides about turns; this file has the threads. A thread is started
+//! when none is free, and stays; one that is stuck ends with the daemon.
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -26,7 +26,8 @@ use crate::reactor::{Context, Key, SourceKind};
 
 /// The time for which an answer is awaited.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The least time from the question until a refusal is told: the time that the file system takes would tell which files exist.
+/// The least time from the question until a refusal is told: the time that the file system takes would tell which files
+/// exist.
 const NO_SOONER: Duration = Duration::from_millis(50);
 
 /// The state of a connection's look-up.

@@ -1,10 +1,10 @@
-//! The exec door's only I/O: events from the reactor become [`ClientEvent`]s of a connection, and its [`ClientAction`]s become
-//! processes, bytes and closed connections.
+//! The exec door's only I/O: events from the reactor become [`ClientEvent`]s of a connection, and its [`ClientAction`]s
+//! become processes, bytes and closed connections.
 //!
-//! Every action is carried out by one `match` in [`ExecDoor::act`]. The modules: `connection` is one connection with its bytes,
-//! `clients` accepts and closes connections, `permits` holds them against the lists, `lookups` looks programs up on threads,
-//! `programs` starts and ends programs, `spawn_context` prepares their environment, `signals` passes signals of clients on,
-//! `describe` writes the dump, and `lifecycle` starts, reloads and stops the door.
+//! Every action is carried out by one `match` in [`ExecDoor::act`]. The modules: `connection` is one connection with
+//! its bytes, `clients` accepts and closes connections, `permits` holds them against the lists, `lookups` looks
+//! programs up on threads, `programs` starts and ends programs, `spawn_context` prepares their environment, `signals`
+//! passes signals of clients on, `describe` writes the dump, and `lifecycle` starts, reloads and stops the door.
 //!
 //! Invariants: every event of a connection ends in [`ExecDoor::pump`], which moves bytes, bounded a turn, and sets the
 //! connection's one alarm. Events are reported to a connection only through [`ExecDoor::tell`].

@@ -95,14 +95,15 @@ impl ExecDoor {
     }
 }
 
-/// Whether this is another machine, to which no list of programs sets a bound. No listener lets one in; but a packet filter
-/// that rewrites addresses may, and another door that hands a connection over.
+/// Returns true if the peer is on another machine and no list of programs restricts what it may run. Listeners are
+/// refused before that can happen, but a packet filter may rewrite addresses, and another door may hand a connection
+/// over.
 pub(super) fn may_run_anything(programs: &Programs, origin: &Origin) -> bool {
     !programs.restrict() && !origin.is_local()
 }
 
-/// Holds listeners against the lists. Those whose address is known before they are there were held against them with the
-/// configuration; the others the service manager has opened. One that other machines reach is told in the log.
+/// Holds listeners against the lists. Those whose address is known before they are there were held against them with
+/// the configuration; the others the service manager has opened. One that other machines reach is told in the log.
 ///
 /// # Errors
 /// Other machines could run anything; or there is a list of users, who are not known over TCP.

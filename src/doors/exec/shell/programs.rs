@@ -213,8 +213,8 @@ impl ExecDoor {
         connection.map_or(Looked::Not, |connection| mem::take(&mut connection.looked))
     }
 
-    /// Tells the client and the log the reason for which a complete request gets no program. The line is never left out of the
-    /// log: a client could hide a forbidden request behind others.
+    /// Tells the client and the log the reason for which a complete request gets no program. The line is never left out
+    /// of the log: a client could hide a forbidden request behind others.
     fn give_none(&mut self, cx: &mut Context<'_>, key: Key, status: u8, told: &str, why: &str) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
@@ -246,8 +246,8 @@ impl ExecDoor {
         self.pump(cx, key);
     }
 
-    /// Logs a run and counts its bytes. Must be called when no more of its output is read, which is later than its reaping if
-    /// its pipes held output then.
+    /// Logs a run and counts its bytes. Must be called when no more of its output is read, which is later than its
+    /// reaping if its pipes held output then.
     pub(super) fn log_run(&mut self, key: Key) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;

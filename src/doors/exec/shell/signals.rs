@@ -1,4 +1,5 @@
-//! Signals that a client passes on to its program. They are kept until the program is started, and sent to its process group.
+//! Signals that a client passes on to its program. They are kept until the program is started, and sent to its process
+//! group.
 
 use log::Level;
 use nix::sys::signal::Signal;
@@ -9,8 +10,8 @@ use super::ExecDoor;
 use super::connection::{Connection, Moved};
 use crate::reactor::{Context, Key};
 
-/// The signals that are not sent yet, in their order. As in the kernel, one that waits already is not kept twice, so there are
-/// never more than there are kinds.
+/// The signals that are not sent yet, in their order. As in the kernel, one that waits already is not kept twice, so
+/// there are never more than there are kinds.
 #[derive(Debug, Default)]
 pub(super) struct Signals(Vec<i32>);
 

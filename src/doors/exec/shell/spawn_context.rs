@@ -44,8 +44,8 @@ pub(in crate::doors::exec) fn spawner(options: &Options, defaults: &SpawnDefault
     Spawner::new(context, defaults).map_err(|error| Error::with_remedy(Blame::System, format_args!("{name}: {error}")))
 }
 
-/// Returns true if this process has a capability (proc_pid_status(5), `CapEff`), or if that cannot be read: then the first start
-/// shows it.
+/// Returns true if this process has a capability (proc_pid_status(5), `CapEff`), or if that cannot be read: then the
+/// first start shows it.
 fn has_capability(number: u32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));

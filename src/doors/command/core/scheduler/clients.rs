@@ -220,8 +220,8 @@ impl Scheduler {
             }
             ClientEvent::Standstill => {
                 self.enter(id, stays);
-                // A client that shares the output is closed after the write timeout instead, so that the others keep the
-                // program.
+                // A client that shares the output is closed after the write timeout instead, so that the others keep
+                // the program.
                 if self.jobs.get(&run).is_some_and(|job| job.audience.len() == 1) {
                     self.advance_run(run, RunEvent::Standstill, now);
                 }

@@ -1,18 +1,19 @@
 //! Gives programs to clients: [`ClientEvent`]s and [`RunEvent`]s in, [`Action`]s out, the time an argument.
 //!
-//! A request is complete when its name and all its arguments are read. Then a program is started for it, if one more may run;
-//! or it shares the output of a running one, where the operator allows that; or it waits; or its client is told `busy`. When a
-//! run is over, the request that has waited longest is next.
+//! A request is complete when its name and all its arguments are read. Then a program is started for it, if one more
+//! may run; or it shares the output of a running one, where the operator allows that; or it waits; or its client is
+//! told `busy`. When a run is over, the request that has waited longest is next.
 //!
-//! `clients` holds the way to a complete request and to a sent answer, `runs` the programs, `queue` the requests that wait.
+//! `clients` holds the way to a complete request and to a sent answer, `runs` the programs, `queue` the requests that
+//! wait.
 //!
-//! Invariants (checked in `invariants` after every event, where debug assertions are on): a command runs at most as often at
-//! once as it may (after a reload with a lower limit, once enough runs are over); no request waits while one more may run; a
-//! client that follows a run is in its audience; a run without audience is ending.
+//! Invariants (checked in `invariants` after every event, where debug assertions are on): a command runs at most as
+//! often at once as it may (after a reload with a lower limit, once enough runs are over); no request waits while one
+//! more may run; a client that follows a run is in its audience; a run without audience is ending.
 //!
-//! The cost of an event does not grow with the number of clients: a client that leaves a queue or an audience is found by its
-//! place, and equal requests by their arguments. The length of a queue is bounded by the command's `queue`, that of an
-//! audience by the door's `--max-connections`.
+//! The cost of an event does not grow with the number of clients: a client that leaves a queue or an audience is found
+//! by its place, and equal requests by their arguments. The length of a queue is bounded by the command's `queue`, that
+//! of an audience by the door's `--max-connections`.
 
 mod clients;
 mod invariants;

@@ -37,8 +37,8 @@ impl Scheduler {
         }
     }
 
-    /// Serves the requests that have waited longest, while one more program may run. Must be called when a run is over or
-    /// the rules change.
+    /// Serves the requests that have waited longest, while one more program may run. Must be called when a run is over
+    /// or the rules change.
     pub(super) fn serve_queue(&mut self, name: &[u8]) {
         let Some(rule) = self.rules.get(name) else {
             return self.tidy(name);

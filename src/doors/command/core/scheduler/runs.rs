@@ -40,8 +40,8 @@ impl Scheduler {
         });
     }
 
-    /// Returns a run whose output is exactly what such a request would get. A run that may not be joined is removed from the
-    /// index: it never may again.
+    /// Returns a run whose output is exactly what such a request would get. A run that may not be joined is removed
+    /// from the index: it never may again.
     pub(super) fn joinable(&mut self, name: &[u8], arguments: &[Vec<u8>]) -> Option<RunId> {
         let good = |job: &Job| job.whole && job.run.is_going() && !job.audience.is_empty();
         let line = self.lines.get_mut(name)?;
@@ -71,7 +71,8 @@ impl Scheduler {
         self.enter(id, ClientState::Following { run, stalled_until });
     }
 
-    /// Takes a client that is gone out of its run's audience. The run ends with its last client, its input with its leader.
+    /// Takes a client that is gone out of its run's audience. The run ends with its last client, its input with its
+    /// leader.
     pub(super) fn desert(&mut self, client: ClientId, run: RunId, now: Instant) {
         self.actions.push(Action::Detach { client, run });
         self.close(client);
@@ -139,7 +140,8 @@ impl Scheduler {
     }
 }
 
-/// The refusal that the clients of a concluded run get behind its output. `None`: the output is all that they asked for.
+/// The refusal that the clients of a concluded run get behind its output. `None`: the output is all that they asked
+/// for.
 fn refusal(conclusion: Conclusion, run: &Run) -> Option<Refusal> {
     match conclusion {
         Conclusion::NotStarted => Some(Refusal::NotStarted),

@@ -327,7 +327,7 @@ fn a_run_from_before_it_was_allowed_is_not_joined() {
     );
 }
 
-/// What happens in the random story.
+/// An event of the random story.
 #[derive(Debug, Clone)]
 enum Turn {
     Connect,
@@ -383,7 +383,8 @@ fn turn() -> impl Strategy<Value = Turn> {
     ]
 }
 
-/// One that shares its program does not cost the others theirs: it is let go, for leaving its output unread.
+/// A client that shares its program does not cost the others theirs: it is closed instead, for leaving its output
+/// unread.
 #[test]
 fn a_program_that_waits_for_its_only_client_is_ended_and_the_client_told() {
     let mut story = Story::begin();
@@ -405,7 +406,7 @@ fn a_program_that_waits_for_its_only_client_is_ended_and_the_client_told() {
     assert_eq!(story.scheduler.counters.refused, 1);
 }
 
-/// What a shell would know of a run.
+/// The knowledge of a shell about a run.
 #[derive(Debug, Default)]
 struct Shadow {
     name: Vec<u8>,
@@ -484,7 +485,7 @@ impl World {
         self.runs.get_mut(&id).expect("a run that is there")
     }
 
-    /// Whether this can happen to a run, and what the shell knows afterwards.
+    /// Returns true if this event can happen to a run, and notes it.
     fn possible(&mut self, id: RunId, event: RunEvent) -> bool {
         let run = self.run(id);
         let possible = match event {
@@ -585,7 +586,7 @@ proptest! {
                 prop_assert!(changed || running <= threads);
             }
         }
-        // Everybody leaves, and every program that is there ends.
+        // All clients leave, and every program ends.
         for _ in 0..world.clients.len() {
             play(&mut scheduler, &mut world, Turn::Client(0, ClientEvent::Gone), &mut now);
         }
@@ -600,8 +601,8 @@ proptest! {
     }
 }
 
-/// A story with a command `wide`, of which one runs and a million may wait, without the checks of debug builds, which look at
-/// every client after each event.
+/// A story with a command `wide`, of which one runs and a million may wait, without the checks of debug builds, which
+/// look at every client after each event.
 fn wide() -> Story {
     let mut all = rules();
     all.insert(b"wide".to_vec(), rule(1, 1_000_000, true, 1));
@@ -640,7 +641,7 @@ fn thousands_that_go_together_cost_each_the_logarithm_of_their_number() {
     assert_eq!(story.scheduler.load(b"wide").waiting, 0);
 }
 
-/// Who waits for the same as what has been started is found by that, not among all that wait.
+/// A request that equals the one just started is found by its arguments, not among all that wait.
 #[test]
 fn a_start_costs_nothing_for_those_who_wait_for_something_else() {
     const MANY: u64 = 2000;
