@@ -1,10 +1,11 @@
-//! The start of a daemon: what the log says first, and when the service manager is told that it is over.
+//! The start of a daemon: the first line of the log, and the report to the service manager when the start is over.
 //!
-//! A start is over when no door is [waiting](Readiness::Waiting) any more, and then `READY=1` is sent. Clients are accepted
-//! before that. If it never comes to that, the service manager's own patience ends (`TimeoutStartSec=` of systemd); nothing here
-//! asks for more of it. What is waited for is told as `STATUS=`, from [`PATIENCE`] on, when a start takes longer than starts do.
+//! A start is over when no door is [waiting](Readiness::Waiting) any more; then `READY=1` is sent. Clients are accepted
+//! before that. If that time never comes, the service manager's own time limit ends the start (`TimeoutStartSec=` of
+//! systemd), and nothing here asks for more time. A start that takes longer than [`PATIENCE`] reports as `STATUS=` what
+//! it waits for.
 //!
-//! A successor has been told by its predecessor to be ready, and never has a start of this kind.
+//! A successor reports to its predecessor instead, and has no start of this kind.
 
 use std::time::{Duration, Instant};
 
@@ -12,26 +13,26 @@ use super::Shutdown;
 use super::notify::Notifier;
 use crate::doors::{Options, Readiness};
 
-/// A start that takes longer than this has its reason told; and so long is waited before that is looked at again.
+/// The time after which a start reports what it waits for, and the time between two such reports.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// No more services than this are shown; the others are counted.
+/// The most services that are shown. The others are counted.
 const SERVICES: usize = 16;
-/// No more addresses than this of each service.
+/// The most addresses of each service that are shown.
 const ADDRESSES: usize = 4;
-/// Of a line that is longer all the same, in characters, the rest is left out.
+/// The number of characters after which a line is cut.
 const LONGEST_LINE: usize = 4000;
 
-/// How far the start has come.
+/// The progress of the start.
 #[derive(Debug)]
 pub(super) enum Start {
-    /// Some door is not ready.
+    /// At least one door is not ready.
     UnderWay {
-        /// When to tell what it waits for.
+        /// The time of the next report of what the start waits for.
         tell_at: Instant,
-        /// What was told last.
+        /// The last report.
         told: Option<String>,
     },
-    /// Every door has been ready; or this daemon has taken the place of one whose doors were.
+    /// Every door was ready, or this daemon has taken the place of one whose doors were.
     Over,
 }
 
@@ -43,7 +44,7 @@ impl Start {
         }
     }
 
-    /// When it is to be looked after, whatever happens.
+    /// Returns the time of the next report, if there is a service manager.
     pub(super) fn deadline(&self, notifier: &Notifier) -> Option<Instant> {
         match self {
             Start::UnderWay { tell_at, .. } if notifier.is_connected() => Some(*tell_at),
@@ -51,7 +52,7 @@ impl Start {
         }
     }
 
-    /// Tells the service manager what there is to tell. `wait_for`: what the doors wait for, in words.
+    /// Reports the state of the start to the service manager. `wait_for` describes what the doors wait for.
     pub(super) fn look_after(
         &mut self,
         now: Instant,
@@ -80,9 +81,9 @@ impl Start {
 }
 
 impl super::Daemon {
-    /// Whether the start is over by now.
+    /// Reports the state of the start. Must be called after each turn of the loop.
     pub(super) fn report_start(&mut self) {
-        // A candidate is not accepted by anybody yet, and whoever ends has nothing to begin.
+        // A candidate reports to its predecessor, and a daemon that shuts down has no start to report.
         if matches!(self.start, Start::Over) || self.candidate.is_some() || self.shutdown != Shutdown::NotBegun {
             return;
         }
@@ -98,7 +99,8 @@ impl super::Daemon {
     }
 }
 
-/// The first line of the log: who this is and what it is about to run. `predecessor`: whose place it is to take.
+/// Returns the first line of the log, with the process id and the services. `predecessor` is the process that it
+/// replaces.
 pub(super) fn announcement(process: u32, predecessor: Option<i32>, services: &[Options]) -> String {
     let version = env!("CARGO_PKG_VERSION");
     let place = predecessor.map(|process| format!(" in the place of process {process}"));
@@ -146,7 +148,7 @@ mod tests {
 
     use super::*;
 
-    /// What has been sent by now.
+    /// Returns all messages that were sent so far.
     fn sent(manager: &UnixDatagram) -> Vec<String> {
         let mut message = [0; 2048];
         let next = || {
