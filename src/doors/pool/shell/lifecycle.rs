@@ -257,9 +257,9 @@ impl Pool {
             (resident > limit).then_some((process.id, resident))
         });
         for (id, resident) in outgrown.collect::<Vec<_>>() {
-            let who = self.workers.describe(id).unwrap_or_default();
+            let label = self.workers.describe(id).unwrap_or_default();
             let (resident, limit) = (amount::size(resident), amount::limit(limit));
-            let line = format_args!("{who} holds {resident}, more than --max-rss {limit}, and is replaced");
+            let line = format_args!("{label} holds {resident}, more than --max-rss {limit}, and is replaced");
             self.note(cx, Level::Info, Topic::Outgrown, line);
             self.report(Event::Outgrown(id));
             self.settle(cx, None);

@@ -44,11 +44,11 @@ impl Pool {
             client.origin.clone(),
             Excerpt::of(bytes, self.disclosure_of(arrived)).to_string(),
         );
-        let who = self.workers.describe(worker).unwrap_or_default();
+        let label = self.workers.describe(worker).unwrap_or_default();
         let (waited, served) = (amount::span(waited), amount::span(served));
         let limit = amount::span(limit);
         let line = format_args!(
-            "{who} took {served}, more than --slow-log {limit}, for {origin}, which had waited {waited}: {request}"
+            "{label} took {served}, more than --slow-log {limit}, for {origin}, which had waited {waited}: {request}"
         );
         self.note(cx, Level::Warn, Topic::Slow, line);
     }

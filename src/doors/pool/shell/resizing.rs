@@ -25,13 +25,13 @@ impl Pool {
     }
 
     fn log_shrinking(&mut self, cx: &mut Context<'_>, worker: WorkerId, slot: usize, places: usize) {
-        let who = self
+        let label = self
             .workers
             .describe(worker)
             .unwrap_or_else(|| format!("worker {slot}"));
         let size = self.options.policy.workers;
         let line = format_args!(
-            "{who} has not been needed for --worker-idle-timeout {} and is let go; {places} are left, of at least {}",
+            "{label} has not been needed for --worker-idle-timeout {} and is let go; {places} are left, of at least {}",
             amount::span(size.idle_timeout),
             size.min
         );

@@ -70,12 +70,12 @@ impl Workers {
                 }
             };
             if let Err(error) = outcome {
-                let who = self.describe(id).unwrap_or_default();
+                let label = self.describe(id).unwrap_or_default();
                 desk.note(
                     cx,
                     Level::Error,
                     Topic::System,
-                    format_args!("cannot end {who}: {error}"),
+                    format_args!("cannot end {label}: {error}"),
                 );
             }
         }
@@ -83,8 +83,8 @@ impl Workers {
 
     /// Stuck in the kernel: not even KILL ends it. It is not waited for, or the pool would be stuck as well.
     fn give_up_on(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId) {
-        let who = self.describe(id).unwrap_or_default();
-        let line = format_args!("{who} does not end, not even by KILL, and is left behind; see its state in /proc");
+        let label = self.describe(id).unwrap_or_default();
+        let line = format_args!("{label} does not end, not even by KILL, and is left behind; see its state in /proc");
         desk.note(cx, Level::Error, Topic::System, line);
         desk.report(Event::Exited(id));
         self.ended.push_back(Ended::Gone(id));
@@ -193,12 +193,12 @@ impl Workers {
         cx.set_alarm(&mut process.ending_alarm, PoolSource::WorkerEnding.worker(id), None);
         cx.set_alarm(&mut process.stderr_alarm, PoolSource::WorkerErrors.worker(id), None);
         cx.set_alarm(&mut process.reply_alarm, PoolSource::WorkerOutput.worker(id), None);
-        let (who, goes_on) = (process.label(), process.child.has_left_background());
+        let (label, goes_on) = (process.label(), process.child.has_left_background());
         drop(process);
         desk.outbox.has_freed_descriptor = true;
         if goes_on {
             desk.counters.background += 1;
-            let line = format_args!("what {who} has left in the background goes on");
+            let line = format_args!("what {label} has left in the background goes on");
             desk.note(cx, Level::Info, Topic::Background, line);
         }
     }
@@ -206,14 +206,14 @@ impl Workers {
     /// The end of one that is not lost: it was told to go, or had a session.
     fn log_exit(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId, end: &End) {
         let Some(process) = self.get(id) else { return };
-        let who = process.label();
+        let label = process.label();
         match end {
             End::Ended(status) if process.crashed(*status) => {
-                let line = format_args!("{who} ended in its session: {status}");
+                let line = format_args!("{label} ended in its session: {status}");
                 desk.note(cx, Level::Warn, Topic::Died, line);
             }
             _ if process.stage == Stage::Ending => {
-                log::debug!(service:% = desk.options.front.name; "{}: {who} {end}, as it was told to", desk.options.front.name)
+                log::debug!(service:% = desk.options.front.name; "{}: {label} {end}, as it was told to", desk.options.front.name)
             }
             _ => {}
         }

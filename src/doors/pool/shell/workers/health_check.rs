@@ -168,12 +168,12 @@ impl Workers {
 
     /// The good news after the bad.
     pub(crate) fn log_cleared(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId) {
-        let who = self.describe(id).unwrap_or_default();
+        let label = self.describe(id).unwrap_or_default();
         let ended = self.repeats.end().filter(|ended| ended.count > 1);
         let after = ended
             .map(|ended| format!(", {}", story::after_all(&ended)))
             .unwrap_or_default();
-        let line = format_args!("{who} ends the quarantine of its place, and serves{after}");
+        let line = format_args!("{label} ends the quarantine of its place, and serves{after}");
         desk.note(cx, Level::Info, Topic::Cleared, line);
     }
 }

@@ -163,8 +163,8 @@ impl Workers {
         }
         let ended = self.with_words(cx, desk, id, |repeats, _, words, tell| repeats.proven(words, tell));
         if let Some(ended) = ended.flatten().filter(|ended| ended.count > 1) {
-            let (name, who) = (&desk.options.front.name, self.describe(id).unwrap_or_default());
-            log::info!(service:% = name; "{name}: {who} answers, {}", story::after_all(&ended));
+            let (name, label) = (&desk.options.front.name, self.describe(id).unwrap_or_default());
+            log::info!(service:% = name; "{name}: {label} answers, {}", story::after_all(&ended));
         }
     }
 
@@ -177,7 +177,7 @@ impl Workers {
     }
 
     fn log_planned(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, worker: WorkerId, loss: &Loss) {
-        let who = self.name_of(worker, loss);
+        let label = self.name_of(worker, loss);
         let Cause { level, what, .. } = story::cause(loss.reason, &End::Stopped, None, desk.options);
         let next = match loss.next {
             // So it is meant to be.
@@ -188,13 +188,13 @@ impl Workers {
             cx,
             level,
             Topic::Restart(loss.reason),
-            format_args!("{who} {what}; {next}"),
+            format_args!("{label} {what}; {next}"),
         );
     }
 
     fn log_loss(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId, loss: Loss, end: &End) {
         self.read_stderr_now(cx, desk, id);
-        let who = self.name_of(id, &loss);
+        let label = self.name_of(id, &loss);
         let complaint = self.complaint(desk.options, id, loss.reason, end);
         let cause = story::cause(loss.reason, end, complaint.as_deref(), desk.options);
         let again = self.compare(cx, desk, id, &loss, &cause);
@@ -234,7 +234,7 @@ impl Workers {
                 self.hint(desk.options, id, loss.reason, end)
             };
             let record = self.record(desk.options.disclosure, id, loss.reason, loss.at);
-            let line = format_args!("{who} {what}{how}{detail}{remark}; {next}{hint}");
+            let line = format_args!("{label} {what}{how}{detail}{remark}; {next}{hint}");
             desk.note_at_length(cx, level, topic, line, record.into_iter());
         }
         for (topic, line) in loss.refusals {
@@ -249,13 +249,13 @@ impl Workers {
         let Some(process) = self.get_mut(id) else {
             return Vec::new();
         };
-        let (who, record) = (process.label(), std::mem::take(&mut process.recorder));
+        let (label, record) = (process.label(), std::mem::take(&mut process.recorder));
         // A probe that was the first thing it was asked is told with its loss.
         if reason == Restart::Quarantined && record.entries().count() == 1 {
             return Vec::new();
         }
         let stories = record.entries().map(|entry| entry.story(lost, disclosure));
-        stories.map(|story| format!("{who}: {story}")).collect()
+        stories.map(|story| format!("{label}: {story}")).collect()
     }
 
     fn name_of(&self, id: WorkerId, loss: &Loss) -> String {

@@ -90,7 +90,7 @@ impl Workers {
         } = self;
         let (journal, options) = (&mut *desk.journal, desk.options);
         let process = processes.get_mut(id)?;
-        let (name, who, pid, now) = (&options.front.name, process.label(), process.pid(), cx.now());
+        let (name, label, pid, now) = (&options.front.name, process.label(), process.pid(), cx.now());
         let WorkerProcess {
             stderr, words, said, ..
         } = process;
@@ -98,8 +98,8 @@ impl Workers {
         let mut tell = |line: &str| {
             let is_echo = echoes.hear(said, gist(line, pid), now);
             if !is_echo {
-                log::info!(service:% = name; "{name}: {who}: {line}");
-            } else if !journal.write(now, name, Level::Info, Topic::Echo, format_args!("{who}: {line}")) {
+                log::info!(service:% = name; "{name}: {label}: {line}");
+            } else if !journal.write(now, name, Level::Info, Topic::Echo, format_args!("{label}: {line}")) {
                 is_any_left_out = true;
             }
         };
