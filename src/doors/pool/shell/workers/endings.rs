@@ -28,7 +28,7 @@ impl Workers {
         }
         let manner = match mode {
             // It is most likely on its way.
-            StopMode::Terminate if process.loss.is_some() => Manner::Expected,
+            StopMode::Terminate if process.losing.loss.is_some() => Manner::Expected,
             StopMode::EndInput => Manner::Gently,
             StopMode::Terminate => Manner::Promptly,
             StopMode::Kill => Manner::AtOnce,
@@ -42,7 +42,11 @@ impl Workers {
             return;
         };
         // Whatever was to be done to one that has exited: it is time to reap it.
-        let event = if process.exit_waits { KillEvent::Exited } else { event };
+        let event = if process.losing.exit_waits {
+            KillEvent::Exited
+        } else {
+            event
+        };
         let actions = process.ending.handle(event, cx.now());
         let deadline = process.ending.deadline();
         cx.set_alarm(&mut process.ending_alarm, PoolSource::WorkerEnding.worker(id), deadline);
@@ -131,7 +135,7 @@ impl Workers {
     pub(crate) fn reap_in_order(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId) -> bool {
         let waits = self.has_losses_before(id);
         if let Some(process) = self.get_mut(id) {
-            process.exit_waits = waits;
+            process.losing.exit_waits = waits;
         }
         if waits {
             return false;

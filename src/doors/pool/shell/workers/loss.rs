@@ -82,12 +82,12 @@ impl Workers {
             return self.log_planned(cx, desk, worker, &loss);
         }
         match self.get_mut(worker) {
-            Some(process) if process.stage == Stage::Lost && process.end.is_none() => {
-                process.loss = Some(Box::new(loss));
+            Some(process) if process.stage == Stage::Lost && process.losing.end.is_none() => {
+                process.losing.loss = Some(Box::new(loss));
                 self.dying.push(worker);
             }
             Some(process) => {
-                let end = process.end.clone().unwrap_or(End::Stopped);
+                let end = process.losing.end.clone().unwrap_or(End::Stopped);
                 self.log_loss(cx, desk, worker, loss, &end);
             }
             None => self.log_loss(cx, desk, worker, loss, &End::Stopped),
@@ -103,7 +103,7 @@ impl Workers {
 
     /// Returns true if its loss is to be logged, but that of a worker which was lost before it is not yet.
     pub(crate) fn has_losses_before(&self, id: WorkerId) -> bool {
-        let is_lost = self.get(id).is_some_and(|process| process.loss.is_some());
+        let is_lost = self.get(id).is_some_and(|process| process.losing.loss.is_some());
         is_lost && self.dying.first() != Some(&id)
     }
 
@@ -111,7 +111,7 @@ impl Workers {
     fn remove_dying(&mut self, cx: &mut Context<'_>, id: WorkerId) {
         self.dying.retain(|dying| *dying != id);
         let next = self.dying.first().and_then(|next| self.get(*next));
-        if let Some(next) = next.filter(|next| next.exit_waits) {
+        if let Some(next) = next.filter(|next| next.losing.exit_waits) {
             cx.resume_later(PoolSource::WorkerExit.worker(next.id));
         }
     }
@@ -121,8 +121,8 @@ impl Workers {
         let Some(process) = self.get_mut(id) else {
             return;
         };
-        let closed = process.closed;
-        if let Some(loss) = process.loss.take() {
+        let closed = process.losing.closed;
+        if let Some(loss) = process.losing.loss.take() {
             self.remove_dying(cx, id);
             let end = closed.map_or(End::Stopped, End::Closed);
             self.log_loss(cx, desk, id, *loss, &end);
@@ -134,8 +134,8 @@ impl Workers {
         let Some(process) = self.get_mut(id) else {
             return;
         };
-        let loss = process.loss.take();
-        process.end = Some(end.clone());
+        let loss = process.losing.loss.take();
+        process.losing.end = Some(end.clone());
         if let Some(loss) = loss {
             self.remove_dying(cx, id);
             self.log_loss(cx, desk, id, *loss, &end);
@@ -146,7 +146,7 @@ impl Workers {
     /// is due.
     pub(crate) fn defer_refusal(&mut self, worker: Option<WorkerId>, topic: Topic, line: fmt::Arguments<'_>) -> bool {
         let process = worker.and_then(|worker| self.get_mut(worker));
-        let Some(loss) = process.and_then(|process| process.loss.as_mut()) else {
+        let Some(loss) = process.and_then(|process| process.losing.loss.as_mut()) else {
             return false;
         };
         let has_room = loss.refusals.len() < MOST_REFUSALS;
@@ -273,13 +273,13 @@ impl Workers {
         }
         let process = self.get(id)?;
         match reason {
-            Restart::UnknownChannel => process.stray.clone(),
+            Restart::UnknownChannel => process.losing.stray.clone(),
             Restart::Quarantined => {
-                let stray = process.stray.as_deref().map(|stray| story::stray(Some(stray)));
+                let stray = process.losing.stray.as_deref().map(|stray| story::stray(Some(stray)));
                 let story = process.health_check.story(options.disclosure, end)?;
                 Some(format!("{story}{}", stray.unwrap_or_default()))
             }
-            _ => process.complaint.clone(),
+            _ => process.losing.complaint.clone(),
         }
     }
 
@@ -336,7 +336,7 @@ impl Workers {
 
     /// Logs an outage below the losses that have led to it: the story of one may be waited for.
     fn log_outage_if_due(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>) {
-        if !self.iter().any(|process| process.loss.is_some()) {
+        if !self.iter().any(|process| process.losing.loss.is_some()) {
             self.log_outage(cx, desk);
         }
     }

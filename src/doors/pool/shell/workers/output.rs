@@ -141,7 +141,7 @@ impl Workers {
             Addressee::Request { to, .. } if !is_probe => desk.report(Event::ReplyBegun(id, to)),
             Addressee::Request { .. } | Addressee::NotKnownYet => {}
             Addressee::None => {
-                process.stray = Some(Excerpt::of(&process.reply, desk.options.disclosure).to_string());
+                process.losing.stray = Some(Excerpt::of(&process.reply, desk.options.disclosure).to_string());
                 self.report_fault(desk, id, Fault::UnknownChannel);
             }
         }
@@ -232,7 +232,7 @@ impl Workers {
         let (id, longest) = (reply.worker, desk.options.max_reply);
         let process = self.get_mut(id)?;
         let Addressee::Request { to, prefix } = process.addressee(reply.bytes) else {
-            process.stray = Some(Excerpt::of(reply.bytes, desk.options.disclosure).to_string());
+            process.losing.stray = Some(Excerpt::of(reply.bytes, desk.options.disclosure).to_string());
             self.report_fault(desk, id, Fault::UnknownChannel);
             return None;
         };
@@ -278,7 +278,7 @@ impl Workers {
         let fault = match process.addressee(line) {
             Addressee::Request { to, .. } => Fault::ReplyTooLong(to),
             Addressee::None | Addressee::NotKnownYet => {
-                process.stray = Some(Excerpt::of(line, desk.options.disclosure).to_string());
+                process.losing.stray = Some(Excerpt::of(line, desk.options.disclosure).to_string());
                 Fault::UnknownChannel
             }
         };
@@ -291,7 +291,7 @@ impl Workers {
         if !process.owes_a_reply() {
             return self.report_fault(desk, id, Fault::Unasked);
         }
-        process.complaint = Some(reason.to_owned());
+        process.losing.complaint = Some(reason.to_owned());
         self.report_fault(desk, id, Fault::Malformed);
     }
 

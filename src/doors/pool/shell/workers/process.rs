@@ -59,6 +59,12 @@ pub(crate) struct WorkerProcess {
     pub(crate) has_written: bool,
     pub(crate) recorder: Recorder,
     pub(crate) health_check: HealthCheck,
+    pub(crate) losing: Losing,
+}
+
+/// All that is known of the loss of a worker, until it is logged.
+#[derive(Debug, Default)]
+pub(crate) struct Losing {
     /// The line that answers nothing, for which it is lost.
     pub(crate) stray: Option<String>,
     /// More about why it is lost.
@@ -208,12 +214,7 @@ impl WorkerProcess {
             has_written: false,
             recorder: Recorder::new(recorded(options)),
             health_check: HealthCheck::new(options.probe.clone()),
-            stray: None,
-            complaint: None,
-            closed: None,
-            loss: None,
-            exit_waits: false,
-            end: None,
+            losing: Losing::default(),
         }
     }
 

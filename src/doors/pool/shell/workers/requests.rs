@@ -34,7 +34,7 @@ impl Workers {
                 Silence::Kept => {}
                 Silence::Broken => return self.report_fault(desk, id, Fault::Unasked),
                 Silence::Closed => {
-                    process.closed = Some(Side::Output);
+                    process.losing.closed = Some(Side::Output);
                     return self.report_fault(desk, id, Fault::InputClosed(request));
                 }
             }
@@ -95,7 +95,7 @@ impl Workers {
         let Some(process) = self.get_mut(id) else {
             return;
         };
-        process.closed.get_or_insert(Side::Input);
+        process.losing.closed.get_or_insert(Side::Input);
         match process.unsent_outcome() {
             Sent::Nothing(request) => {
                 let untouched = process.untouched().count();
@@ -127,7 +127,7 @@ impl Workers {
     /// Its process goes on, but nothing would be heard of it.
     pub(super) fn report_unwatched(&mut self, desk: &mut Desk<'_>, id: WorkerId, error: &io::Error) {
         if let Some(process) = self.get_mut(id) {
-            process.complaint = Some(format!("it cannot be watched: {error}"));
+            process.losing.complaint = Some(format!("it cannot be watched: {error}"));
         }
         desk.report(Event::Broken(id, Fault::OutputClosed));
     }
@@ -137,7 +137,7 @@ impl Workers {
             && process.stage != Stage::Ending
         {
             process.stage = Stage::Lost;
-            process.closed.get_or_insert(Side::Output);
+            process.losing.closed.get_or_insert(Side::Output);
         }
         if let Some(process) = self.get_mut(id) {
             process.health_check.cut_short(fault);
