@@ -154,7 +154,7 @@ impl Workers {
             return;
         };
         // To be asked while it is a zombie, and only of a worker that has been of no use.
-        let is_useless = process.words.is_young() && !process.may_have_answered();
+        let is_useless = process.complaints.words.is_young() && !process.may_have_answered();
         let may_be_a_daemon = process.stage != Stage::Ending && is_useless;
         let left = if may_be_a_daemon {
             process.child.left_running()
@@ -195,7 +195,7 @@ impl Workers {
             return;
         };
         cx.set_alarm(&mut process.ending_alarm, PoolSource::WorkerEnding.worker(id), None);
-        cx.set_alarm(&mut process.stderr_alarm, PoolSource::WorkerErrors.worker(id), None);
+        cx.set_alarm(&mut process.complaints.alarm, PoolSource::WorkerErrors.worker(id), None);
         cx.set_alarm(&mut process.reply_alarm, PoolSource::WorkerOutput.worker(id), None);
         let (label, goes_on) = (process.label(), process.child.has_left_background());
         drop(process);

@@ -158,7 +158,7 @@ impl Workers {
 
     /// A worker has answered. The first time it is young no more.
     pub(crate) fn note_answer(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId) {
-        if self.get(id).is_none_or(|process| !process.words.is_young()) {
+        if self.get(id).is_none_or(|process| !process.complaints.words.is_young()) {
             return;
         }
         let ended = self.with_words(cx, desk, id, |repeats, _, words, tell| repeats.proven(words, tell));
@@ -202,7 +202,7 @@ impl Workers {
             self.outage.note_loss(loss.reason, detail);
         }
         if let Some(process) = self.processes.get_mut(id) {
-            self.echoes.lost(&mut process.said, cx.now());
+            self.echoes.lost(&mut process.complaints.said, cx.now());
         }
         if again.is_none_or(|again| again.is_told) {
             let Cause {
@@ -294,7 +294,7 @@ impl Workers {
     ) -> Option<Again> {
         let (now, cause) = (cx.now(), (cause.what.as_str(), cause.detail.as_str()));
         let (again, ended) = match self.get(id) {
-            Some(process) if !process.words.is_young() => return None,
+            Some(process) if !process.complaints.words.is_young() => return None,
             Some(process) => {
                 let which = (process.pid(), process.number);
                 self.with_words(cx, desk, id, |repeats, _, words, tell| {

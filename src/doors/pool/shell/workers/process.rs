@@ -49,17 +49,25 @@ pub(crate) struct WorkerProcess {
     pub(crate) stdin_watched: StdinWatch,
     pub(crate) ending: KillSequence,
     pub(crate) ending_alarm: Alarm,
-    pub(crate) stderr: StderrLog,
-    /// When either of these two is due.
-    pub(crate) stderr_alarm: Alarm,
-    pub(crate) words: Words,
-    pub(crate) said: Said,
+    pub(crate) complaints: Complaints,
     pub(crate) started: Instant,
     /// A byte has come from its standard output.
     pub(crate) has_written: bool,
     pub(crate) recorder: Recorder,
     pub(crate) health_check: HealthCheck,
     pub(crate) losing: Losing,
+}
+
+/// The lines of a worker's standard error: those that are held back, and those that are remembered.
+#[derive(Debug)]
+pub(crate) struct Complaints {
+    pub(crate) stderr: StderrLog,
+    /// Held back to be compared with those of other young workers.
+    pub(crate) words: Words,
+    /// Remembered to be compared with those of workers that were lost.
+    pub(crate) said: Said,
+    /// The time at which `stderr` or `words` is due.
+    pub(crate) alarm: Alarm,
 }
 
 /// All that is known of the loss of a worker, until it is logged.
@@ -206,10 +214,12 @@ impl WorkerProcess {
             stdin_watched: StdinWatch::NotYet,
             ending: KillSequence::new(options.kill_timeout),
             ending_alarm: Alarm::default(),
-            stderr: StderrLog::new(now),
-            stderr_alarm: Alarm::default(),
-            words: Words::default(),
-            said: Said::default(),
+            complaints: Complaints {
+                stderr: StderrLog::new(now),
+                words: Words::default(),
+                said: Said::default(),
+                alarm: Alarm::default(),
+            },
             started: now,
             has_written: false,
             recorder: Recorder::new(recorded(options)),

@@ -6,7 +6,7 @@ use std::io::Read;
 use log::Level;
 
 use super::Workers;
-use super::process::WorkerProcess;
+use super::process::Complaints;
 use crate::doors::pool::core::WorkerId;
 use crate::doors::pool::gist::gist;
 use crate::doors::pool::repeats::{Repeats, Words};
@@ -51,7 +51,7 @@ impl Workers {
         let Some(id) = self.find(key) else { return };
         let now = cx.now();
         if let Some(process) = self.get_mut(id) {
-            cx.alarm_fired(&mut process.stderr_alarm);
+            cx.alarm_fired(&mut process.complaints.alarm);
         }
         self.log_stderr(cx, desk, id, |stderr, hear| stderr.on_deadline(now, hear));
         self.with_words(cx, desk, id, |_, _, words, tell| words.on_deadline(now, tell));
@@ -91,9 +91,9 @@ impl Workers {
         let (journal, options) = (&mut *desk.journal, desk.options);
         let process = processes.get_mut(id)?;
         let (name, label, pid, now) = (&options.front.name, process.label(), process.pid(), cx.now());
-        let WorkerProcess {
+        let Complaints {
             stderr, words, said, ..
-        } = process;
+        } = &mut process.complaints;
         let mut is_any_left_out = false;
         let mut tell = |line: &str| {
             let is_echo = echoes.hear(said, gist(line, pid), now);
@@ -114,9 +114,12 @@ impl Workers {
         let Some(process) = self.get_mut(id) else {
             return;
         };
-        let deadlines = [process.stderr.deadline(), process.words.deadline()];
+        let deadlines = [
+            process.complaints.stderr.deadline(),
+            process.complaints.words.deadline(),
+        ];
         let next = deadlines.into_iter().flatten().min();
-        cx.set_alarm(&mut process.stderr_alarm, PoolSource::WorkerErrors.worker(id), next);
+        cx.set_alarm(&mut process.complaints.alarm, PoolSource::WorkerErrors.worker(id), next);
     }
 
     fn read_stderr(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, id: WorkerId, buffer: &mut [u8]) -> Outcome {
