@@ -6,8 +6,9 @@
 //! reply comes out of the standard output (`shell::workers::output`) and goes to the client, whose connection is then closed
 //! (`shell::clients::respond`).
 //!
-//! **Where a request gets its worker:** [`core::Dispatcher`], in `core/requests.rs`: `submit` takes the best of the
-//! available (`worker_for`, by the rule of `core/available.rs`), `serve_queue` gives a worker that has become free to the request that has waited longest.
+//! **Where a request gets its worker:** [`core::Dispatcher`], in `core/dispatcher/assigning.rs`: `submit` takes the best of
+//! the available (`Workers::choose`, by the rule of `core/workers/available.rs`), `serve_queue` gives a worker that has
+//! become free to the request that has waited longest.
 //!
 //! What holds is said in [`core`] (decisions) and in `shell` (I/O). What does not belong here: where the options come
 //! from, who binds the listeners, and when to reload: that is the daemon's.

@@ -5,89 +5,77 @@
 //! channels it works on all of them:
 //! - If it took too long, those are to blame whose time was over.
 //! - If a reply was too long, the request that it was for.
-//! - If it died, or answered under a number that nobody had, any of them may have brought it to that: each has one death more
-//!   against it. One whose reply had begun is not asked again.
+//! - If it died, or answered under a number that was not in flight, any of them may have brought it to that: each has one death
+//!   more against it. One whose reply had begun is not asked again.
 
 use std::time::Instant;
 
-use super::Dispatcher;
-use super::event::{Action, Refusal, ReplyTo, RequestId, Restart, WorkerId};
-use super::requests::Delivered;
-use super::worker::{Flight, Phase};
+use super::event::{Refusal, RequestId, Restart};
+use super::workers::Flight;
 
-/// Who may have brought about a worker's loss, if the reason for it does not say so.
+/// The requests that may have brought about a worker's loss, if the reason for it does not say so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Blame {
     /// None of those that it had.
     NoRequest,
-    /// Whatever it was working on.
+    /// All those that it was working on.
     Working,
     /// The same, but of this one, and of those behind it, not a byte has reached it.
     WorkingBefore(RequestId),
 }
 
-impl Blame {
-    /// For this request and those behind it.
-    fn from(self, request: RequestId) -> Self {
-        match self {
-            Blame::WorkingBefore(first) if first == request => Blame::NoRequest,
-            blame => blame,
-        }
-    }
-
-    fn delivered(self) -> Delivered {
-        match self {
-            Blame::Working | Blame::WorkingBefore(_) => Delivered::Yes,
-            Blame::NoRequest => Delivered::No,
-        }
-    }
+/// What becomes of a request whose worker is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    Refused(Refusal),
+    /// It goes to another worker.
+    AskedAgain {
+        /// The worker had been given a byte of it, and may have died over it.
+        is_suspect: bool,
+    },
 }
 
-impl Dispatcher {
-    /// Notes that a reply has begun. `false`: to no request that this worker has.
-    pub(super) fn mark_reply_begun(&mut self, id: WorkerId, to: ReplyTo) -> bool {
-        let flight = self.worker_mut(id).and_then(|worker| worker.flight_mut(to));
-        flight.map(|flight| flight.reply_begun = true).is_some()
-    }
-
-    /// Ends all flights of a lost worker, whose phase was `phase` until then.
-    pub(super) fn end_flights_of(&mut self, id: WorkerId, phase: Phase, reason: Restart, mut blame: Blame) {
-        let Phase::Busy { .. } = phase else { return };
-        let Some(worker) = self.worker_mut(id) else { return };
-        let at_once = worker.channels.is_some();
-        let flights = std::mem::take(&mut worker.flights);
-        // What was decided for it in the same breath, and not carried out yet, is not to be.
-        let mut untold = Vec::new();
-        self.actions.retain(|action| match action {
-            Action::Assign { worker, request, .. } if *worker == id => {
-                untold.push(*request);
-                false
-            }
-            _ => true,
-        });
-        let overdue = self.now.checked_sub(self.policy.busy_timeout);
-        for (number, flight) in flights.into_iter().enumerate() {
-            let Some(request) = flight.request else { continue };
-            blame = blame.from(request);
-            let working = (at_once || number == 0) && !untold.contains(&request);
-            match refusal(reason, &flight, number == 0, overdue.filter(|_| at_once)) {
-                Some(refusal) => self.refuse(request, refusal, Some(id)),
-                None if working => self.requeue(request, id, blame.delivered()),
-                None => self.requeue(request, id, Delivered::No),
-            }
-        }
-    }
+/// A lost worker, with what decides about its requests.
+#[derive(Debug)]
+pub(super) struct Wreck {
+    pub(super) reason: Restart,
+    pub(super) blame: Blame,
+    /// It worked on all of its requests at once.
+    pub(super) at_once: bool,
+    /// The time by which a request must have begun to be over its time now.
+    pub(super) overdue: Option<Instant>,
+    /// The requests that were decided to be given to it, and of which it has not had a byte.
+    pub(super) unwritten: Vec<RequestId>,
 }
 
-/// Why a flight's request is not asked again. `oldest`: it is the oldest, for which the worker's deadline was. `overdue`: what
-/// began by then is over its time as well.
-fn refusal(reason: Restart, flight: &Flight, oldest: bool, overdue: Option<Instant>) -> Option<Refusal> {
-    match reason {
-        Restart::BusyTimeout if oldest || overdue.is_some_and(|by| flight.began <= by) => Some(Refusal::BusyTimeout),
-        Restart::Malformed if oldest => Some(Refusal::BadReply),
-        Restart::Oversize if flight.reply_begun => Some(Refusal::ReplyTooLong),
-        _ if flight.reply_begun => Some(Refusal::WorkerDied),
-        _ => None,
+impl Wreck {
+    /// Decides about the requests in the order in which the worker was given them; `number` counts from 0. Those whose clients
+    /// have gone are left out.
+    pub(super) fn decide(&mut self, number: usize, flight: &Flight, request: RequestId) -> Fate {
+        if self.blame == Blame::WorkingBefore(request) {
+            self.blame = Blame::NoRequest;
+        }
+        if let Some(refusal) = self.refusal(number == 0, flight) {
+            return Fate::Refused(refusal);
+        }
+        let is_worked_on = (self.at_once || number == 0) && !self.unwritten.contains(&request);
+        let is_suspect = is_worked_on && self.blame != Blame::NoRequest;
+        Fate::AskedAgain { is_suspect }
+    }
+
+    /// The reason why a flight's request is not asked again. `is_oldest`: the worker's deadline was for it.
+    fn refusal(&self, is_oldest: bool, flight: &Flight) -> Option<Refusal> {
+        let is_overdue = self.at_once && self.overdue.is_some_and(|by| flight.began <= by);
+        if self.reason == Restart::BusyTimeout && (is_oldest || is_overdue) {
+            Some(Refusal::BusyTimeout)
+        } else if self.reason == Restart::Malformed && is_oldest {
+            Some(Refusal::BadReply)
+        } else if self.reason == Restart::Oversize {
+            flight.reply_begun.then_some(Refusal::ReplyTooLong)
+        } else {
+            // Part of the reply may have reached the client.
+            flight.reply_begun.then_some(Refusal::WorkerDied)
+        }
     }
 }
 
@@ -95,7 +83,7 @@ fn refusal(reason: Restart, flight: &Flight, oldest: bool, overdue: Option<Insta
 mod tests {
     use std::time::Duration;
 
-    use super::super::{AfterReply, ChannelId, ClientId, Event, Fault};
+    use super::super::{Action, AfterReply, ChannelId, ClientId, Dispatcher, Event, Fault, ReplyTo, WorkerId};
     use super::*;
     use crate::doors::pool::options::{Policy, PoolSize};
 
@@ -131,7 +119,7 @@ mod tests {
                 rest: Duration::ZERO,
             };
             let dispatcher = Dispatcher::new(policy, start, 1);
-            let worker = dispatcher.slots.get(0).unwrap().serving;
+            let worker = dispatcher.slots().next().unwrap().worker;
             let told = Vec::new();
             let mut pool = Pool {
                 dispatcher,

@@ -4,6 +4,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::event::{Refusal, Restart};
+
 /// Since the start of the pool.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Counters {
@@ -155,6 +157,42 @@ impl Counters {
         if let Some(count) = self.bucket(served) {
             *count += 1;
         }
+    }
+
+    /// A worker is replaced for this reason.
+    pub(super) fn count_restart(&mut self, reason: Restart) {
+        let restarts = &mut self.restarts;
+        let count = match reason {
+            Restart::Died => &mut restarts.died,
+            Restart::SpawnFailed => &mut restarts.spawn_failed,
+            Restart::StartTimeout => &mut restarts.start_timeout,
+            Restart::BusyTimeout => &mut restarts.busy_timeout,
+            Restart::Desync => &mut restarts.desync,
+            Restart::UnknownChannel => &mut restarts.unknown_channel,
+            Restart::Oversize => &mut restarts.oversize,
+            Restart::Quarantined => &mut restarts.quarantined,
+            Restart::Malformed => &mut restarts.malformed,
+            Restart::Recycled => &mut restarts.recycled,
+            Restart::Spent => &mut restarts.spent,
+            Restart::Asked => &mut restarts.asked,
+        };
+        *count += 1;
+    }
+
+    /// A request is refused for this reason.
+    pub(super) fn count_refusal(&mut self, reason: Refusal) {
+        self.failed += 1;
+        let refusals = &mut self.refusals;
+        let count = match reason {
+            Refusal::QueueFull => &mut refusals.queue_full,
+            Refusal::QueueTimeout => &mut refusals.queue_timeout,
+            Refusal::BusyTimeout => &mut refusals.busy_timeout,
+            Refusal::WorkerDied => &mut refusals.worker_died,
+            Refusal::ReplyTooLong => &mut refusals.reply_too_long,
+            Refusal::BadReply => &mut refusals.bad_reply,
+            Refusal::Shutdown => &mut refusals.shutdown,
+        };
+        *count += 1;
     }
 
     fn bucket(&mut self, served: Duration) -> Option<&mut u64> {

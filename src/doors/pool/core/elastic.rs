@@ -1,4 +1,5 @@
-//! How many places the pool has: it grows under load and shrinks when idle, between `--min-workers` and `--max-workers`.
+//! The number of places that the load wants: the pool grows under load and shrinks when idle, between `--min-workers` and
+//! `--max-workers`.
 //!
 //! **Growing.** As many idle workers are wanted as `--spare-workers` says, and one for each request that waits; those being
 //! started count as idle ones to come. What is missing is started, with three brakes:
@@ -10,7 +11,7 @@
 //!   worker of a place opened by growth has no early death for free. A program that dies at its start is thus not started
 //!   any faster because requests wait for it.
 //!
-//! A request never waits for a start if it can be written ahead (`--pipeline`): how long the start takes nobody knows. But
+//! A request never waits for a start if it can be written ahead (`--pipeline`): how long the start takes is not known. But
 //! what is written ahead counts as waiting here, or a pool that writes ahead would never grow.
 //!
 //! A worker that has one request counts as busy, also with channels left (`--concurrency`): a free one is preferred as
@@ -18,17 +19,15 @@
 //!
 //! **Shrinking.** Workers idle beyond the spare ones are a surplus, and so are places in back-off while there are spare ones
 //! enough. A place that has been in surplus for `--worker-idle-timeout` without a break goes, one each `--alarm-interval`:
-//! first those in back-off, then those whose workers were used least recently. They are free, so nobody waits for them, and
-//! nobody is cut off. It is the number that is watched and not the single worker, which may be replaced meanwhile.
+//! first the places in back-off, then those whose workers were used least recently. They are free, so no request waits for
+//! them, and none is cut off. It is the number that is watched and not the single worker, which may be replaced meanwhile.
 //!
-//! In a pool of fixed size nothing here is counted and there is no deadline.
+//! In a pool of fixed size nothing is remembered here and there is no deadline.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::event::{Action, WorkerId};
-use super::worker::{Place, Staffing};
-use super::{Dispatcher, Slot, Stage};
+use super::workers::Headcount;
 use crate::doors::pool::options::PoolSize;
 
 /// No more starts than this are in the air because of load.
@@ -36,288 +35,111 @@ const MOST_AT_ONCE: usize = 32;
 /// From one batch of starts to the next.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What growing and shrinking remember. All of it is empty in a pool of fixed size.
+/// The history of the load, as far as growing and shrinking depend on it. It is empty in a pool of fixed size.
 #[derive(Debug, Default)]
 pub(super) struct Elastic {
-    /// Workers of places that are being started and have not failed to before.
-    starting: usize,
-    /// Places whose worker waits out a respawn delay.
-    delayed: usize,
-    /// Workers that are being started after such a delay.
-    retried: usize,
-    /// Workers that serve and are free but for the probe that they are asked, or rest after.
-    probed: usize,
     /// No batch of starts before this.
     paused_until: Option<Instant>,
     /// More workers are wanted, and will be started at the end of the pause.
     resume: Option<Instant>,
-    /// Since when there has been one place too many, two, three, and so on.
+    /// The times since when there has been one place too many, two, three, and so on.
     surplus: VecDeque<Instant>,
     /// No place is closed before this.
     next_closing: Option<Instant>,
 }
 
-impl Elastic {
-    /// Started and not ready: an idle worker to come.
-    fn coming(&self) -> usize {
-        self.starting + self.retried
+/// The load of a pool at one moment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Load {
+    /// The number of free workers.
+    pub(super) free: usize,
+    /// The number of requests that would have a worker of their own if there were more.
+    pub(super) waiting: usize,
+    pub(super) workers: Headcount,
+}
+
+impl Load {
+    /// Workers that are free, or will be in a moment because a probe is no work.
+    fn idle(&self) -> usize {
+        self.free + self.workers.probed
     }
 
-    /// Places that have no worker that is ready.
-    fn unready(&self) -> usize {
-        self.coming() + self.delayed
+    /// The number of workers that are missing, without regard to the limits.
+    fn missing(&self, size: &PoolSize) -> usize {
+        let idle = self.idle() + self.workers.coming();
+        (size.spare + self.waiting).saturating_sub(idle)
     }
 
-    /// Places whose program has been failing to start.
-    fn in_trouble(&self) -> usize {
-        self.delayed + self.retried
+    /// The number of workers that may be started besides those in the air.
+    fn startable(&self, size: &PoolSize) -> usize {
+        let ready = self.workers.placed.saturating_sub(self.workers.unready());
+        let limit = ready.max(size.spare).clamp(1, MOST_AT_ONCE);
+        limit.saturating_sub(self.workers.coming())
     }
 
-    fn count_of(&mut self, staffing: Staffing) -> Option<&mut usize> {
-        match staffing {
-            Staffing::Uncounted => None,
-            Staffing::Starting => Some(&mut self.starting),
-            Staffing::Delayed => Some(&mut self.delayed),
-            Staffing::Retried => Some(&mut self.retried),
-            Staffing::Probed => Some(&mut self.probed),
-        }
-    }
-
-    /// When the next place in surplus goes.
-    fn closing(&self, idle_timeout: Duration) -> Option<Instant> {
-        let due = *self.surplus.front()? + idle_timeout;
-        Some(self.next_closing.map_or(due, |next| next.max(due)))
-    }
-
-    /// When a tick is wanted.
-    pub(super) fn deadline(&self, size: &PoolSize) -> Option<Instant> {
-        self.closing(size.idle_timeout).into_iter().chain(self.resume).min()
+    /// The number of places that could go with enough spare ones left.
+    pub(super) fn surplus(&self, size: &PoolSize) -> usize {
+        let beyond_spare = self.idle().checked_sub(size.spare + self.waiting);
+        let unneeded = beyond_spare.map_or(0, |beyond| beyond + self.workers.in_trouble());
+        unneeded.min(self.workers.placed.saturating_sub(size.min))
     }
 }
 
-impl Dispatcher {
-    // ---- places -----------------------------------------------------------------------------------------------
-
-    /// Brings the number of places within what the policy allows. Load decides about the rest.
-    pub(super) fn fit_slots(&mut self) {
-        while self.slots.len() < self.policy.workers.min {
-            if self.open_slot(0).is_none() {
-                return;
-            }
+impl Elastic {
+    /// Returns the number of places to be opened now.
+    pub(super) fn grow(&mut self, load: &Load, size: &PoolSize, now: Instant) -> usize {
+        self.resume = None;
+        let vacant = size.max.saturating_sub(load.workers.placed);
+        let starts = load.missing(size).min(vacant).min(load.startable(size));
+        if starts == 0 || load.workers.in_trouble() > 0 {
+            return 0;
         }
-        while self.slots.len() > self.policy.workers.max {
-            let Some(last) = self.slots.last() else { return };
-            self.close_slot(last);
+        if let Some(until) = self.paused_until.filter(|until| *until > now) {
+            self.resume = Some(until);
+            return 0;
         }
+        self.paused_until = Some(now + PAUSE);
+        starts
     }
 
-    /// To be called before the first event. Begins with so many places, as far as the policy allows: a predecessor had them,
-    /// and its load comes over in one moment. What becomes of them is for the load to decide.
-    pub fn begin_with(&mut self, places: usize) {
-        while self.slots.len() < places.min(self.policy.workers.max) {
-            if self.open_slot(0).is_none() {
-                return;
-            }
+    /// Returns true if a place is to be closed now. [`note_closed`](Self::note_closed) must be called if one could be; else it is
+    /// tried again after the alarm interval `alarm`.
+    pub(super) fn shrink(&mut self, load: &Load, size: &PoolSize, alarm: Duration, now: Instant) -> bool {
+        self.surplus.resize(load.surplus(size), now);
+        let is_due = self.next_closing(size).is_some_and(|at| at <= now);
+        if is_due {
+            self.next_closing = Some(now + alarm);
         }
-        #[cfg(debug_assertions)]
-        self.check_invariants();
+        is_due
     }
 
-    fn open_slot(&mut self, early_deaths: u32) -> Option<usize> {
-        let number = self.slots.vacancy();
-        let serving = self.add_worker(Place::Serving(number), Duration::ZERO)?;
-        self.slots.open(Slot {
-            serving,
-            successor: None,
-            early_deaths,
-            is_settled: false,
-        });
-        self.health_is_due = true;
-        Some(number)
+    /// The place that was longest in surplus is closed.
+    pub(super) fn note_closed(&mut self) {
+        self.surplus.pop_front();
     }
 
-    /// A place goes; whoever serves in it finishes what he has in hand.
-    fn close_slot(&mut self, number: usize) {
-        let Some(Slot { serving, successor, .. }) = self.slots.close(number) else {
-            return;
-        };
-        self.health_is_due = true;
-        self.drain(serving);
-        successor.into_iter().for_each(|successor| self.drain(successor));
+    /// The time when the next place in surplus goes.
+    fn next_closing(&self, size: &PoolSize) -> Option<Instant> {
+        let due = *self.surplus.front()? + size.idle_timeout;
+        Some(self.next_closing.map_or(due, |next| next.max(due)))
     }
 
-    // ---- counting ---------------------------------------------------------------------------------------------
-
-    /// Keeps the counts of places without a ready worker in step with a worker.
-    pub(super) fn note_staffing(&mut self, id: WorkerId) {
-        let elastic = !self.policy.workers.is_fixed();
-        let Some(worker) = self.worker_mut(id) else { return };
-        let staffing = if elastic {
-            worker.staffing()
-        } else {
-            Staffing::Uncounted
-        };
-        let before = std::mem::replace(&mut worker.counted, staffing);
-        if before != staffing {
-            self.elastic.count_of(before).into_iter().for_each(|count| *count -= 1);
-            self.elastic
-                .count_of(staffing)
-                .into_iter()
-                .for_each(|count| *count += 1);
-        }
-    }
-
-    /// The policy is another one, or the pool ends: what was seen under the old one decides nothing any more, and whether
-    /// workers are counted at all may have changed. Comes before anything is done under the new one.
-    pub(super) fn reset_load(&mut self) {
-        let all: Vec<WorkerId> = self.workers.iter().map(|(_, worker)| worker.id).collect();
-        all.into_iter().for_each(|worker| self.note_staffing(worker));
-        self.elastic.surplus.clear();
-        (
-            self.elastic.paused_until,
-            self.elastic.resume,
-            self.elastic.next_closing,
-        ) = (None, None, None);
-    }
-
-    // ---- load -------------------------------------------------------------------------------------------------
-
-    /// Opens and closes places as the load wants it: at the end of every event.
-    pub(super) fn follow_load(&mut self) {
-        if self.policy.workers.is_fixed() || self.stage == Stage::Stopping {
-            return;
-        }
-        self.grow();
-        self.shrink();
-    }
-
-    fn grow(&mut self) {
-        self.elastic.resume = None;
-        let idle = self.idle() + self.elastic.coming();
-        let missing = (self.policy.workers.spare + self.waiting()).saturating_sub(idle);
-        let vacant = self.policy.workers.max.saturating_sub(self.slots.len());
-        let starts = missing.min(vacant).min(self.startable());
-        if starts == 0 || self.elastic.in_trouble() > 0 {
-            return;
-        }
-        if let Some(until) = self.elastic.paused_until.filter(|until| *until > self.now) {
-            self.elastic.resume = Some(until);
-            return;
-        }
-        self.elastic.paused_until = Some(self.now + PAUSE);
-        for _ in 0..starts {
-            let Some(slot) = self.open_slot(1) else { return };
-            self.counters.grown += 1;
-            let places = self.slots.len();
-            self.actions.push_back(Action::Grown { slot, places });
-        }
-    }
-
-    /// Requests that would have a worker of their own if there were more: those in the queue, and, while nobody is free,
-    /// those written ahead.
-    fn waiting(&self) -> usize {
-        if self.policy.pipeline == 1 || !self.available.is_empty() {
-            return self.queue.len();
-        }
-        self.requests.len().saturating_sub(self.occupied).max(self.queue.len())
-    }
-
-    /// How many may be started besides those in the air.
-    fn startable(&self) -> usize {
-        let ready = self.slots.len().saturating_sub(self.elastic.unready());
-        let limit = ready.max(self.policy.workers.spare).clamp(1, MOST_AT_ONCE);
-        limit.saturating_sub(self.elastic.coming())
-    }
-
-    fn shrink(&mut self) {
-        let (now, present) = (self.now, self.surplus());
-        self.elastic.surplus.resize(present, now);
-        let idle_timeout = self.policy.workers.idle_timeout;
-        if self.elastic.closing(idle_timeout).is_some_and(|at| at <= now) {
-            self.elastic.next_closing = Some(now + self.policy.alarm_interval);
-            // If all that are idle are being probed, it is tried again.
-            if self.close_least_needed() {
-                self.elastic.surplus.pop_front();
-            }
-        }
-    }
-
-    /// Workers that are free, or will be in a moment because a probe is no work.
-    fn idle(&self) -> usize {
-        self.available.len() + self.elastic.probed
-    }
-
-    /// How many places could go with enough spare ones left.
-    fn surplus(&self) -> usize {
-        let wanted = self.policy.workers.spare + self.waiting();
-        let beyond_spare = self.idle().checked_sub(wanted);
-        let unneeded = beyond_spare.map_or(0, |beyond| beyond + self.elastic.in_trouble());
-        unneeded.min(self.slots.len().saturating_sub(self.policy.workers.min))
-    }
-
-    /// The last place in back-off, or else that of the free worker that was used least recently, or never.
-    fn close_least_needed(&mut self) -> bool {
-        let is_in_trouble = |id| {
-            self.worker(id)
-                .is_some_and(|worker| matches!(worker.counted, Staffing::Delayed | Staffing::Retried))
-        };
-        let in_trouble = self.slots.iter().rev().find(|(_, slot)| is_in_trouble(slot.serving));
-        let in_trouble = in_trouble.map(|(number, slot)| (number, slot.serving));
-        let idle = self.available.least_needed();
-        let idle = idle.and_then(|id| Some((self.slot_of(id)?, id)));
-        let Some((slot, worker)) = in_trouble.or(idle) else {
-            return false;
-        };
-        self.close_slot(slot);
-        self.counters.shrunk += 1;
-        let places = self.slots.len();
-        self.actions.push_back(Action::Shrunk { worker, slot, places });
-        // A roll that was waiting for its successor goes on with the next.
-        self.advance_rotation();
-        true
+    /// The time when a tick is wanted.
+    pub(super) fn deadline(&self, size: &PoolSize) -> Option<Instant> {
+        self.next_closing(size).into_iter().chain(self.resume).min()
     }
 
     #[cfg(debug_assertions)]
-    pub(super) fn check_elastic(&self) {
-        let (elastic, size) = (&self.elastic, &self.policy.workers);
-        let count = |wanted| {
-            self.workers
-                .iter()
-                .filter(|(_, worker)| worker.counted == wanted)
-                .count()
-        };
-        let counts = [
-            Staffing::Starting,
-            Staffing::Delayed,
-            Staffing::Retried,
-            Staffing::Probed,
-        ]
-        .map(count);
-        assert_eq!(
-            counts,
-            [elastic.starting, elastic.delayed, elastic.retried, elastic.probed],
-            "{elastic:?}"
-        );
-        for (_, worker) in &self.workers {
-            let staffing = if size.is_fixed() {
-                Staffing::Uncounted
-            } else {
-                worker.staffing()
-            };
-            assert_eq!(worker.counted, staffing, "{:?} is counted for what it is", worker.id);
-        }
-        if size.is_fixed() || self.stage == Stage::Stopping {
-            assert_eq!(elastic.deadline(size), None, "nothing grows or shrinks");
-            return;
-        }
-        let may_grow = self.slots.len() < size.max && elastic.in_trouble() == 0;
+    pub(super) fn check_invariants(&self, load: &Load, size: &PoolSize, is_queue_empty: bool) {
+        let may_grow = load.workers.placed < size.max && load.workers.in_trouble() == 0;
+        let is_coming = load.workers.coming() + load.workers.probed > 0 || self.resume.is_some();
         assert!(
-            !may_grow || self.queue.len() == 0 || elastic.coming() + elastic.probed > 0 || elastic.resume.is_some(),
-            "somebody waits, and no worker is started for him: {elastic:?}"
+            !may_grow || is_queue_empty || is_coming,
+            "a request waits, and no worker is started for it: {self:?}"
         );
         assert_eq!(
-            self.surplus(),
-            elastic.surplus.len(),
+            load.surplus(size),
+            self.surplus.len(),
             "what is in surplus has its time, and nothing else"
         );
     }
@@ -325,7 +147,8 @@ impl Dispatcher {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{AfterReply, ClientId, Event, ReplyTo};
+    use super::super::dispatcher::testing::World;
+    use super::super::{Action, AfterReply, ClientId, Dispatcher, Event, ReplyTo, WorkerId};
     use super::*;
     use crate::doors::pool::options::{Policy, PoolSize};
 
@@ -397,11 +220,6 @@ mod tests {
             pool
         }
 
-        fn tell(&mut self, event: Event) {
-            self.dispatcher.handle(self.now, event);
-            self.act();
-        }
-
         fn act(&mut self) {
             while let Some(action) = self.dispatcher.next_action() {
                 match action {
@@ -451,18 +269,23 @@ mod tests {
             }
         }
 
-        /// So long, with a tick whenever one is wanted.
-        fn pass(&mut self, span: Duration) {
-            let end = self.now + span;
-            while let Some(at) = self.dispatcher.next_deadline().filter(|at| *at <= end) {
-                self.now = self.now.max(at);
-                self.tell(Event::Tick);
-            }
-            self.now = end;
-        }
-
         fn numbers(&self) -> Vec<usize> {
             self.dispatcher.slots().map(|slot| slot.number).collect()
+        }
+    }
+
+    impl World for Pool {
+        fn dispatcher(&self) -> &Dispatcher {
+            &self.dispatcher
+        }
+
+        fn clock(&mut self) -> &mut Instant {
+            &mut self.now
+        }
+
+        fn tell(&mut self, event: Event) {
+            self.dispatcher.handle(self.now, event);
+            self.act();
         }
     }
 
@@ -624,7 +447,7 @@ mod tests {
         let mut pool = after_a_rush(ELASTIC, 5);
         assert_eq!(pool.numbers().len(), 6);
         // Idle longest is the spare one, then the others in the order of their answers.
-        let order: Vec<WorkerId> = pool.dispatcher.available.iter().collect();
+        let order: Vec<WorkerId> = pool.dispatcher.free_workers();
         pool.pass(60 * SECOND);
         assert_eq!(pool.gone, order[..1]);
         pool.pass(2 * SECOND - Duration::from_millis(1));
@@ -690,7 +513,7 @@ mod tests {
     fn a_number_that_is_vacant_is_given_out_again() {
         let mut pool = after_a_rush(PoolSize { spare: 0, ..ELASTIC }, 3);
         assert_eq!(pool.numbers(), [0, 1, 2]);
-        let first = pool.dispatcher.available.least_needed().unwrap();
+        let first = pool.dispatcher.free_workers()[0];
         let number = pool.dispatcher.slot_of(first).unwrap();
         pool.pass(60 * SECOND);
         assert!(!pool.numbers().contains(&number) && pool.numbers().len() == 2);
@@ -721,7 +544,7 @@ mod tests {
         pool.ask(50);
         pool.pass(SECOND);
         assert!(pool.starting.is_empty() && pool.grown.is_empty());
-        assert_eq!(pool.dispatcher.elastic.deadline(&PoolSize::fixed(2)), None);
+        assert_eq!(pool.dispatcher.load_deadline(), None);
     }
 
     #[test]
@@ -749,11 +572,11 @@ mod tests {
     fn what_was_counted_is_forgotten_with_the_policy() {
         let mut pool = Pool::ready(policy(ELASTIC));
         pool.ask(1);
-        assert_eq!((pool.die_at_start(), pool.dispatcher.elastic.in_trouble()), (1, 1));
+        assert_eq!((pool.die_at_start(), pool.dispatcher.headcount().in_trouble()), (1, 1));
         pool.tell(Event::Reconfigure(Box::new(policy(PoolSize::fixed(1)))));
-        assert_eq!((pool.numbers(), pool.dispatcher.elastic.in_trouble()), (vec![0], 0));
+        assert_eq!((pool.numbers(), pool.dispatcher.headcount().in_trouble()), (vec![0], 0));
         pool.tell(Event::Reconfigure(Box::new(policy(ELASTIC))));
-        assert_eq!(pool.dispatcher.elastic.unready(), 1, "a spare one is started");
+        assert_eq!(pool.dispatcher.headcount().unready(), 1, "a spare one is started");
     }
 
     /// The place whose successor is on its way may be the one that goes.

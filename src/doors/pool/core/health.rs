@@ -1,13 +1,13 @@
-//! Whether the pool can serve, as the operator is told it: that it can, for the first time; that it cannot any more; that this
-//! is over.
+//! The pool's ability to serve, as the operator is told of it: that it can, for the first time; that it cannot any more; that
+//! this is over.
 //!
 //! ```text
-//!              a worker is to be believed, and no
+//!              a worker is trusted, and no
 //!              place is waited for any more
 //!   Starting ------------------------------------> Serving
 //!      |                                            ^   |
-//!      |                a worker is to be believed  |   |  every place is in trouble,
-//!      |                  +-------------------------+   |  and nobody serves
+//!      |                     a worker is trusted    |   |  every place is in trouble,
+//!      |                  +-------------------------+   |  and no worker serves
 //!      |                  |                             |
 //!      +--------------> Down <--------------------------+
 //!        the same
@@ -15,28 +15,27 @@
 //!
 //! **Trouble.** A worker is in trouble if the one before it in its place was lost in a way that a new start need not mend: it
 //! was not ready in time, failed its probe, or is only started again after a delay. It hands that on to the next one, until one
-//! is to be believed. A worker that dies after it has worked for a while is replaced at once, and nobody is in trouble; so a
+//! is trusted. A worker that dies after it has worked for a while is replaced at once, and none is in trouble; so a
 //! single death, a roll or an upgrade is never told as an outage.
 //!
-//! **Trust.** A worker is to be believed once it has answered something, its probe included, or has said that it is ready. Of
-//! one that is not asked for either it is only known that it runs: it is believed when it has done so for [`GRACE`], or, in an
+//! **Trust.** A worker is trusted once it has answered something, its probe included, or has said that it is ready. Of
+//! one that is not asked for either it is only known that it runs: it is trusted when it has done so for [`GRACE`], or, in an
 //! outage or where others have died early before it, for as long as counts as early. So a program that dies as soon as it is
 //! started is never taken for one that serves, and the two lines about an outage do not alternate with each of its starts.
 
 use std::time::{Duration, Instant};
 
-use super::event::{Action, Restart, WorkerId};
-use super::respawn::EARLY;
-use super::worker::{Place, Worker};
-use super::{Dispatcher, Stage};
+use super::event::Restart;
+use super::places::{EARLY, Places};
+use super::workers::{Worker, Workers};
 
-/// A worker of which nothing is known but that it runs is believed after so long.
+/// A worker of which nothing is known but that it runs is trusted after this time.
 pub(super) const GRACE: Duration = Duration::from_secs(1);
 
-/// Whether the pool can serve.
+/// The pool's ability to serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Health {
-    /// It never has.
+    /// It never has served.
     Starting,
     /// Some worker serves, or will as far as is known.
     Serving,
@@ -44,31 +43,31 @@ pub enum Health {
     Down(Outage),
 }
 
-/// A time in which nobody is served.
+/// A time in which no client is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outage {
     since: Instant,
-    /// How many requests had failed by then.
+    /// The number of requests that had failed by then.
     failed_before: u64,
-    /// Whether the pool had served before.
+    /// The pool had served before.
     has_served: bool,
 }
 
-/// What the operator is told.
+/// A change of the health, as the operator is told of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HealthChange {
     /// The pool serves, for the first time.
     Ready,
     /// No worker can serve.
     Down {
-        /// Why one of them was lost.
+        /// The reason for which one of them was lost.
         reason: Restart,
     },
     /// That is over.
     Over {
-        /// How long it was so.
+        /// The length of the outage.
         lasted: Duration,
-        /// How many requests failed meanwhile.
+        /// The number of requests that failed meanwhile.
         failed: u64,
         /// The pool had never served before.
         first_time: bool,
@@ -77,31 +76,39 @@ pub enum HealthChange {
 
 /// What is to be expected of a pool at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outlook {
-    /// Every place is in trouble, and nobody serves. Why one of them is.
+enum Outlook {
+    /// Every place is in trouble, one for this reason, and no worker serves.
     Hopeless(Restart),
-    /// Nobody is to be believed yet.
+    /// No worker is trusted yet.
     Open,
-    /// Somebody is, and others are waited for.
+    /// A worker is trusted, and others are waited for.
     Fair,
-    /// Somebody is, and each of the others has failed.
+    /// A worker is trusted, and each of the others has failed.
     Settled,
 }
 
-/// Whether a worker is to be believed.
+/// The trust in a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trust {
-    /// Nothing is known of it, and nobody wants to know.
+    /// Nothing is known of it, and nothing depends on it.
     Unknown,
     /// It runs. That is enough if it still does at that time.
     OnTrial { until: Instant },
-    /// It is.
+    /// It is trusted.
     Confirmed,
 }
 
+/// The health that the operator was told of last.
+#[derive(Debug)]
+pub(super) struct HealthMonitor {
+    health: Health,
+    /// It may have changed.
+    is_due: bool,
+}
+
 impl Health {
-    /// All there are of changes.
-    fn on(self, outlook: Outlook, now: Instant, failed: u64) -> (Health, Option<HealthChange>) {
+    /// The one place where it changes.
+    fn after(self, outlook: Outlook, now: Instant, failed: u64) -> (Health, Option<HealthChange>) {
         let down = |reason, has_served| {
             let outage = Outage {
                 since: now,
@@ -130,147 +137,117 @@ impl Health {
     }
 }
 
-impl Dispatcher {
-    /// Whether the pool can serve.
-    pub fn health(&self) -> Health {
+impl HealthMonitor {
+    pub(super) fn new() -> Self {
+        HealthMonitor {
+            health: Health::Starting,
+            is_due: false,
+        }
+    }
+
+    pub(super) fn health(&self) -> Health {
         self.health
     }
 
-    /// Whether a worker serves in every place, after others may have failed there too.
-    pub fn is_in_full_force(&self) -> bool {
-        let fine = |worker: &Worker| worker.phase.serves() && worker.trouble.is_none();
-        self.health == Health::Serving && self.in_places().all(fine)
+    /// Notes that a worker was lost, or a place opened, closed or settled.
+    pub(super) fn mark_due(&mut self) {
+        self.is_due = true;
     }
 
-    /// To be called at the end of every event.
-    pub(super) fn follow_health(&mut self) {
-        if !std::mem::take(&mut self.health_is_due) || self.stage == Stage::Stopping {
-            return;
+    /// Must be called at the end of every event, with the number of failed requests. Returns what the operator is told.
+    pub(super) fn update(
+        &mut self,
+        workers: &Workers,
+        places: &Places,
+        failed: u64,
+        now: Instant,
+    ) -> Option<HealthChange> {
+        if !std::mem::take(&mut self.is_due) {
+            return None;
         }
-        let (health, news) = self.health.on(self.outlook(), self.now, self.counters.failed);
+        let (health, change) = self.health.after(self.outlook(workers, places), now, failed);
         self.health = health;
-        self.actions.extend(news.map(Action::Health));
+        change
     }
 
     /// Costs a look at one place, most often: the first one that is not in trouble.
-    fn outlook(&self) -> Outlook {
-        if let Some(reason) = self.hopeless() {
+    fn outlook(&self, workers: &Workers, places: &Places) -> Outlook {
+        if let Some(reason) = hopeless(workers, places) {
             return Outlook::Hopeless(reason);
         }
         if self.health == Health::Serving {
             // Nothing else would change that.
             return Outlook::Fair;
         }
-        if !self.in_places().any(|worker| worker.trust == Trust::Confirmed) {
+        if !in_places(workers, places).any(|worker| worker.trust() == Trust::Confirmed) {
             Outlook::Open
-        } else if self.slots.iter().all(|(_, slot)| slot.is_settled) {
+        } else if places.all_settled() {
             Outlook::Settled
         } else {
             Outlook::Fair
         }
     }
 
-    /// Why a worker was lost, if none can serve.
-    pub(super) fn hopeless(&self) -> Option<Restart> {
-        let mut reason = None;
-        for worker in self.in_places() {
-            reason = Some(worker.trouble.filter(|_| !worker.phase.serves())?);
-        }
-        reason
-    }
-
-    /// Those that serve in the places, or will.
-    pub(super) fn in_places(&self) -> impl Iterator<Item = &Worker> {
-        self.slots.iter().filter_map(|(_, slot)| self.worker(slot.serving))
-    }
-
-    /// A worker begins to serve.
-    pub(super) fn begin_trial(&mut self, id: WorkerId) {
-        let (now, is_doubted) = (self.now, self.health != Health::Serving);
-        let says_ready = self.policy.ready_line;
-        let Some(worker) = self.worker(id) else { return };
-        // Where there is a probe, it has passed.
-        if says_ready || worker.next_check.is_some() {
-            return self.confirm(id);
-        }
-        let Place::Serving(slot) = worker.place else { return };
-        let is_in_trouble = worker.trouble.is_some();
-        if is_in_trouble {
-            // A successor that others had failed before.
-            self.settle(slot);
-        } else if !is_doubted {
-            return;
-        }
-        let others_died = self.slots.get(slot).is_some_and(|slot| slot.early_deaths > 0);
+    /// The time for which a worker has to run until it is trusted, where nothing else is known of it. `others_died`: those
+    /// before it in its place have died early.
+    pub(super) fn trial(&self, others_died: bool) -> Duration {
         let is_down = matches!(self.health, Health::Down(_));
-        let until = now + if others_died || is_down { EARLY } else { GRACE };
-        if let Some(worker) = self.worker_mut(id) {
-            worker.trust = Trust::OnTrial { until };
-        }
-        self.lower_wake(until);
+        if others_died || is_down { EARLY } else { GRACE }
     }
 
-    pub(super) fn end_trial_if_due(&mut self, id: WorkerId) {
-        let trust = self.worker(id).map(|worker| worker.trust);
-        if let Some(Trust::OnTrial { until }) = trust
-            && until <= self.now
-        {
-            self.confirm(id);
-        }
+    /// Returns true if a worker serves in every place, after others may have failed there too.
+    pub(super) fn is_in_full_force(&self, workers: &Workers, places: &Places) -> bool {
+        let is_fine = |worker: &Worker| worker.phase().is_serving() && worker.trouble().is_none();
+        self.health == Health::Serving && in_places(workers, places).all(is_fine)
     }
 
-    /// A worker is to be believed, as long as it is there.
-    pub(super) fn confirm(&mut self, id: WorkerId) {
-        let Some(worker) = self.worker_mut(id).filter(|worker| worker.trust != Trust::Confirmed) else {
-            return;
-        };
-        (worker.trust, worker.trouble) = (Trust::Confirmed, None);
-        if let Place::Serving(slot) = worker.place {
-            self.settle(slot);
-        }
+    #[cfg(debug_assertions)]
+    pub(super) fn check_invariants(&self, workers: &Workers, places: &Places) {
+        let is_down = matches!(self.health, Health::Down(_));
+        assert!(
+            is_down || hopeless(workers, places).is_none(),
+            "no worker can serve, and the operator is not told"
+        );
+        let is_trusted = in_places(workers, places).any(|worker| worker.trust() == Trust::Confirmed);
+        assert!(
+            !(is_down && is_trusted),
+            "a worker serves, and the operator is not told"
+        );
     }
+}
 
-    /// Whoever comes after a worker that was lost is in trouble if that one was, or if another start need not help.
-    pub(super) fn inherit_trouble(&mut self, lost: WorkerId, reason: Restart, delay: Duration, next: WorkerId) {
-        let inherited = self.worker(lost).is_some_and(|worker| worker.trouble.is_some());
-        let fails = !delay.is_zero() || matches!(reason, Restart::StartTimeout | Restart::Quarantined);
-        // The one that was lost may have been the last that was not.
-        self.health_is_due = true;
-        let Some(next) = self.worker_mut(next) else { return };
-        if inherited || fails {
-            next.trouble = Some(reason);
-        }
-        if let (Place::Serving(slot), Some(_)) = (next.place, next.trouble) {
-            self.settle(slot);
-        }
-    }
+/// The workers that serve in the places, or will.
+fn in_places<'a>(workers: &'a Workers, places: &'a Places) -> impl Iterator<Item = &'a Worker> {
+    places.iter().filter_map(|(_, slot)| workers.get(slot.serving))
+}
 
-    /// What becomes of a place is known: somebody serves there, or has failed to.
-    fn settle(&mut self, slot: usize) {
-        if let Some(slot) = self.slots.get_mut(slot) {
-            slot.is_settled = true;
-        }
-        self.health_is_due = true;
+/// The reason for which a worker was lost, if none can serve.
+fn hopeless(workers: &Workers, places: &Places) -> Option<Restart> {
+    let mut reason = None;
+    for worker in in_places(workers, places) {
+        reason = Some(worker.trouble().filter(|_| !worker.phase().is_serving())?);
     }
+    reason
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{AfterReply, ClientId, Event, ProbeResult, ReplyTo, StopMode};
+    use super::super::dispatcher::testing::World;
+    use super::super::{Action, AfterReply, ClientId, Dispatcher, Event, ProbeResult, ReplyTo, StopMode, WorkerId};
     use super::*;
     use crate::doors::pool::options::Policy;
 
     const SECOND: Duration = Duration::from_secs(1);
     const TICK: Duration = Duration::from_secs(2);
 
-    struct World {
+    struct Pool {
         now: Instant,
         dispatcher: Dispatcher,
         spawns: Vec<WorkerId>,
         changes: Vec<HealthChange>,
     }
 
-    impl World {
+    impl Pool {
         /// One in which workers do not say that they are ready.
         fn new(workers: usize, change: impl FnOnce(&mut Policy)) -> Self {
             let mut policy = Policy {
@@ -280,14 +257,14 @@ mod tests {
             };
             change(&mut policy);
             let now = Instant::now();
-            let mut world = World {
+            let mut pool = Pool {
                 now,
                 dispatcher: Dispatcher::new(policy, now, 1),
                 spawns: Vec::new(),
                 changes: Vec::new(),
             };
-            world.fetch();
-            world
+            pool.fetch();
+            pool
         }
 
         fn fetch(&mut self) {
@@ -300,26 +277,12 @@ mod tests {
             }
         }
 
-        fn tell(&mut self, event: Event) {
-            self.dispatcher.handle(self.now, event);
-            self.fetch();
-        }
-
-        fn pass(&mut self, span: Duration) {
-            let end = self.now + span;
-            while let Some(at) = self.dispatcher.next_deadline().filter(|at| *at <= end) {
-                self.now = self.now.max(at);
-                self.tell(Event::Tick);
-            }
-            self.now = end;
-        }
-
         /// Starts whatever is to be started, and all of it runs.
         fn start(&mut self) -> Vec<WorkerId> {
             let started = std::mem::take(&mut self.spawns);
             for worker in &started {
                 self.tell(Event::Started(*worker));
-                if !self.dispatcher.policy.ready_line {
+                if !self.dispatcher.policy().ready_line {
                     self.tell(Event::Ready(*worker));
                 }
             }
@@ -339,6 +302,21 @@ mod tests {
 
         fn heard(&mut self) -> Vec<HealthChange> {
             std::mem::take(&mut self.changes)
+        }
+    }
+
+    impl World for Pool {
+        fn dispatcher(&self) -> &Dispatcher {
+            &self.dispatcher
+        }
+
+        fn clock(&mut self) -> &mut Instant {
+            &mut self.now
+        }
+
+        fn tell(&mut self, event: Event) {
+            self.dispatcher.handle(self.now, event);
+            self.fetch();
         }
     }
 
@@ -364,196 +342,196 @@ mod tests {
 
     #[test]
     fn a_program_that_runs_is_believed_after_a_second_or_when_it_has_answered() {
-        let mut world = World::new(2, |_| {});
-        let workers = world.start();
-        world.pass(GRACE - Duration::from_millis(1));
-        assert_eq!((world.heard(), world.dispatcher.health()), (vec![], Health::Starting));
-        world.pass(Duration::from_millis(1));
-        assert_eq!(world.heard(), [HealthChange::Ready]);
-        let mut world = World::new(1, |_| {});
-        let started = world.start();
-        world.request(1);
-        world.each(&started, reply);
-        assert_eq!(world.heard(), [HealthChange::Ready]);
+        let mut pool = Pool::new(2, |_| {});
+        let workers = pool.start();
+        pool.pass(GRACE - Duration::from_millis(1));
+        assert_eq!((pool.heard(), pool.dispatcher.health()), (vec![], Health::Starting));
+        pool.pass(Duration::from_millis(1));
+        assert_eq!(pool.heard(), [HealthChange::Ready]);
+        let mut pool = Pool::new(1, |_| {});
+        let started = pool.start();
+        pool.request(1);
+        pool.each(&started, reply);
+        assert_eq!(pool.heard(), [HealthChange::Ready]);
         assert_eq!(workers.len(), 2);
     }
 
     #[test]
     fn one_that_says_so_is_believed_at_once_and_all_are_waited_for() {
-        let mut world = World::new(2, |policy| policy.ready_line = true);
-        let workers = world.start();
-        world.tell(Event::Ready(workers[0]));
-        world.pass(60 * SECOND);
-        assert_eq!(world.heard(), []);
-        world.tell(Event::Ready(workers[1]));
-        assert_eq!(world.heard(), [HealthChange::Ready]);
+        let mut pool = Pool::new(2, |policy| policy.ready_line = true);
+        let workers = pool.start();
+        pool.tell(Event::Ready(workers[0]));
+        pool.pass(60 * SECOND);
+        assert_eq!(pool.heard(), []);
+        pool.tell(Event::Ready(workers[1]));
+        assert_eq!(pool.heard(), [HealthChange::Ready]);
     }
 
     #[test]
     fn one_that_fails_while_another_serves_is_not_waited_for() {
-        let mut world = World::new(2, |policy| policy.probe_interval = Some(60 * SECOND));
-        let workers = world.start();
-        world.tell(Event::Probed(workers[0], ProbeResult::Failed));
-        assert_eq!(world.heard(), []);
-        world.tell(Event::Probed(workers[1], ProbeResult::Passed));
-        assert_eq!(world.heard(), [HealthChange::Ready]);
+        let mut pool = Pool::new(2, |policy| policy.probe_interval = Some(60 * SECOND));
+        let workers = pool.start();
+        pool.tell(Event::Probed(workers[0], ProbeResult::Failed));
+        assert_eq!(pool.heard(), []);
+        pool.tell(Event::Probed(workers[1], ProbeResult::Passed));
+        assert_eq!(pool.heard(), [HealthChange::Ready]);
     }
 
     #[test]
     fn a_program_that_dies_at_each_start_is_an_outage_that_is_told_once() {
-        let mut world = World::new(3, |policy| policy.queue_timeout = SECOND);
+        let mut pool = Pool::new(3, |policy| policy.queue_timeout = SECOND);
         for _ in 0..12 {
-            let started = world.start();
-            world.each(&started, Event::Exited);
-            world.pass(60 * SECOND);
+            let started = pool.start();
+            pool.each(&started, Event::Exited);
+            pool.pass(60 * SECOND);
         }
-        assert_eq!(world.heard(), down(Restart::Died));
-        let before = world.dispatcher.counters().failed;
-        (0..5).for_each(|client| world.request(client));
-        world.pass(TICK);
-        assert_eq!(world.dispatcher.counters().failed, before + 5);
+        assert_eq!(pool.heard(), down(Restart::Died));
+        let before = pool.dispatcher.counters().failed;
+        (0..5).for_each(|client| pool.request(client));
+        pool.pass(TICK);
+        assert_eq!(pool.dispatcher.counters().failed, before + 5);
         // Mended. What is started after so many deaths is believed when it answers.
-        let Health::Down(outage) = world.dispatcher.health() else {
+        let Health::Down(outage) = pool.dispatcher.health() else {
             panic!("it is down")
         };
-        world.tell(Event::Roll);
-        let started = world.start();
-        world.request(9);
-        world.each(&started, reply);
-        let lasted = world.now - outage.since;
-        assert_eq!(world.heard(), over(lasted, 5, true));
+        pool.tell(Event::Roll);
+        let started = pool.start();
+        pool.request(9);
+        pool.each(&started, reply);
+        let lasted = pool.now - outage.since;
+        assert_eq!(pool.heard(), over(lasted, 5, true));
     }
 
     #[test]
     fn what_is_started_after_early_deaths_has_to_live_on_for_longer_than_those_did() {
-        let mut world = World::new(1, |_| {});
+        let mut pool = Pool::new(1, |_| {});
         for _ in 0..2 {
-            let started = world.start();
-            world.each(&started, Event::Exited);
+            let started = pool.start();
+            pool.each(&started, Event::Exited);
         }
-        assert_eq!(world.heard(), down(Restart::Died));
-        world.pass(TICK);
-        world.start();
-        world.pass(EARLY - SECOND);
-        assert_eq!(world.heard(), []);
-        world.pass(SECOND);
-        assert_eq!(world.heard(), over(TICK + EARLY, 0, true));
+        assert_eq!(pool.heard(), down(Restart::Died));
+        pool.pass(TICK);
+        pool.start();
+        pool.pass(EARLY - SECOND);
+        assert_eq!(pool.heard(), []);
+        pool.pass(SECOND);
+        assert_eq!(pool.heard(), over(TICK + EARLY, 0, true));
     }
 
     #[test]
     fn every_way_to_fail_at_the_start_is_an_outage() {
-        type Way = (Restart, fn(&mut World));
+        type Way = (Restart, fn(&mut Pool));
         let ways: [Way; 4] = [
-            (Restart::SpawnFailed, |world| {
-                let spawns = std::mem::take(&mut world.spawns);
-                world.each(&spawns, Event::SpawnFailed);
+            (Restart::SpawnFailed, |pool| {
+                let spawns = std::mem::take(&mut pool.spawns);
+                pool.each(&spawns, Event::SpawnFailed);
             }),
-            (Restart::StartTimeout, |world| {
-                world.dispatcher.policy.ready_line = true;
-                world.start();
-                world.pass(3600 * SECOND);
+            (Restart::StartTimeout, |pool| {
+                pool.dispatcher.policy_mut().ready_line = true;
+                pool.start();
+                pool.pass(3600 * SECOND);
             }),
-            (Restart::Quarantined, |world| {
-                let started = world.start();
-                world.each(&started, |worker| Event::Probed(worker, ProbeResult::Failed));
+            (Restart::Quarantined, |pool| {
+                let started = pool.start();
+                pool.each(&started, |worker| Event::Probed(worker, ProbeResult::Failed));
             }),
-            (Restart::Desync, |world| {
-                let started = world.start();
-                world.each(&started, |worker| Event::Broken(worker, super::super::Fault::Unasked));
+            (Restart::Desync, |pool| {
+                let started = pool.start();
+                pool.each(&started, |worker| Event::Broken(worker, super::super::Fault::Unasked));
             }),
         ];
         for (reason, fail) in ways {
-            let mut world = World::new(2, |policy| {
+            let mut pool = Pool::new(2, |policy| {
                 policy.probe_interval = (reason == Restart::Quarantined).then_some(60 * SECOND);
             });
             for _ in 0..2 {
-                fail(&mut world);
+                fail(&mut pool);
             }
-            assert_eq!(world.heard(), down(reason), "{reason:?}");
+            assert_eq!(pool.heard(), down(reason), "{reason:?}");
         }
     }
 
     #[test]
     fn all_that_serve_fail_their_probe_and_one_passes_again() {
-        let mut world = World::new(2, |policy| {
+        let mut pool = Pool::new(2, |policy| {
             (policy.probe_interval, policy.queue_timeout) = (Some(60 * SECOND), SECOND);
         });
-        let started = world.start();
-        world.each(&started, |worker| Event::Probed(worker, ProbeResult::Passed));
-        assert_eq!(world.heard(), [HealthChange::Ready]);
+        let started = pool.start();
+        pool.each(&started, |worker| Event::Probed(worker, ProbeResult::Passed));
+        assert_eq!(pool.heard(), [HealthChange::Ready]);
         // One after the other is asked again.
         for worker in &started {
-            world.tell(Event::Broken(*worker, super::super::Fault::Unasked));
+            pool.tell(Event::Broken(*worker, super::super::Fault::Unasked));
         }
-        assert_eq!(world.heard(), [], "they are replaced at once");
-        let started = world.start();
-        world.tell(Event::Probed(started[0], ProbeResult::Failed));
-        assert_eq!(world.heard(), [], "the other one may pass");
-        world.tell(Event::Probed(started[1], ProbeResult::Failed));
-        assert_eq!(world.heard(), down(Restart::Quarantined));
-        world.request(1);
-        world.pass(TICK);
-        let started = world.start();
-        world.tell(Event::Probed(started[0], ProbeResult::Passed));
-        assert_eq!(world.heard(), over(TICK, 1, false));
+        assert_eq!(pool.heard(), [], "they are replaced at once");
+        let started = pool.start();
+        pool.tell(Event::Probed(started[0], ProbeResult::Failed));
+        assert_eq!(pool.heard(), [], "the other one may pass");
+        pool.tell(Event::Probed(started[1], ProbeResult::Failed));
+        assert_eq!(pool.heard(), down(Restart::Quarantined));
+        pool.request(1);
+        pool.pass(TICK);
+        let started = pool.start();
+        pool.tell(Event::Probed(started[0], ProbeResult::Passed));
+        assert_eq!(pool.heard(), over(TICK, 1, false));
     }
 
     #[test]
     fn a_death_after_work_a_roll_a_spent_worker_and_an_end_are_no_outage() {
-        let mut world = World::new(1, |_| {});
-        let started = world.start();
-        world.request(1);
-        world.each(&started, reply);
-        assert_eq!(world.heard(), [HealthChange::Ready]);
-        world.each(&started, Event::Exited);
-        let started = world.start();
-        world.pass(20 * SECOND);
-        world.tell(Event::Roll);
-        let successors = world.start();
-        world.each(&started, Event::Exited);
-        world.request(2);
-        world.tell(Event::Reply {
+        let mut pool = Pool::new(1, |_| {});
+        let started = pool.start();
+        pool.request(1);
+        pool.each(&started, reply);
+        assert_eq!(pool.heard(), [HealthChange::Ready]);
+        pool.each(&started, Event::Exited);
+        let started = pool.start();
+        pool.pass(20 * SECOND);
+        pool.tell(Event::Roll);
+        let successors = pool.start();
+        pool.each(&started, Event::Exited);
+        pool.request(2);
+        pool.tell(Event::Reply {
             worker: successors[0],
             to: ReplyTo::Oldest,
             after: AfterReply::Spent,
         });
-        world.start();
-        world.tell(Event::Shutdown(StopMode::EndInput));
-        assert_eq!(world.heard(), []);
+        pool.start();
+        pool.tell(Event::Shutdown(StopMode::EndInput));
+        assert_eq!(pool.heard(), []);
     }
 
     /// The old one serves, and what is wrong with the new ones costs nobody an answer.
     #[test]
     fn a_new_generation_that_fails_behind_the_old_one_is_no_outage_until_that_dies() {
-        let mut world = World::new(1, |policy| policy.probe_interval = Some(3600 * SECOND));
-        let old = world.start();
-        world.each(&old, |worker| Event::Probed(worker, ProbeResult::Passed));
-        world.tell(Event::Roll);
+        let mut pool = Pool::new(1, |policy| policy.probe_interval = Some(3600 * SECOND));
+        let old = pool.start();
+        pool.each(&old, |worker| Event::Probed(worker, ProbeResult::Passed));
+        pool.tell(Event::Roll);
         for _ in 0..3 {
-            let new = world.start();
-            world.each(&new, |worker| Event::Probed(worker, ProbeResult::Failed));
-            world.pass(60 * SECOND);
+            let new = pool.start();
+            pool.each(&new, |worker| Event::Probed(worker, ProbeResult::Failed));
+            pool.pass(60 * SECOND);
         }
-        assert_eq!(world.heard(), [HealthChange::Ready]);
-        world.each(&old, Event::Exited);
-        assert_eq!(world.heard(), down(Restart::Quarantined));
+        assert_eq!(pool.heard(), [HealthChange::Ready]);
+        pool.each(&old, Event::Exited);
+        assert_eq!(pool.heard(), down(Restart::Quarantined));
     }
 
     #[test]
     fn a_successor_that_others_had_failed_before_is_no_longer_waited_for() {
-        let mut world = World::new(1, |policy| policy.alarm_interval = GRACE / 10);
-        world.start();
-        world.tell(Event::Roll);
+        let mut pool = Pool::new(1, |policy| policy.alarm_interval = GRACE / 10);
+        pool.start();
+        pool.tell(Event::Roll);
         for _ in 0..2 {
-            let spawns = std::mem::take(&mut world.spawns);
-            world.each(&spawns, Event::SpawnFailed);
+            let spawns = std::mem::take(&mut pool.spawns);
+            pool.each(&spawns, Event::SpawnFailed);
         }
-        world.pass(GRACE / 10);
-        world.start();
-        assert_eq!(world.heard(), [], "the one before them was not to be believed yet");
-        world.pass(EARLY);
-        assert_eq!(world.heard(), [HealthChange::Ready]);
-        assert!(world.dispatcher.is_in_full_force());
+        pool.pass(GRACE / 10);
+        pool.start();
+        assert_eq!(pool.heard(), [], "the one before them was not to be believed yet");
+        pool.pass(EARLY);
+        assert_eq!(pool.heard(), [HealthChange::Ready]);
+        assert!(pool.dispatcher.is_in_full_force());
     }
 
     /// All there are: no change is told twice, and none that is none.
@@ -567,14 +545,14 @@ mod tests {
             Outlook::Settled,
         ];
         let mut healths = vec![Health::Starting, Health::Serving];
-        let reached = |health: Health| outlooks.map(|outlook| health.on(outlook, now, 3).0);
+        let reached = |health: Health| outlooks.map(|outlook| health.after(outlook, now, 3).0);
         let down: Vec<Health> = healths.iter().flat_map(|health| reached(*health)).collect();
         healths.extend(down);
         for (health, outlook) in healths
             .iter()
             .flat_map(|health| outlooks.map(|outlook| (*health, outlook)))
         {
-            let (next, news) = health.on(outlook, now, 3);
+            let (next, news) = health.after(outlook, now, 3);
             assert_eq!(news.is_some(), next != health, "{health:?} {outlook:?}");
             let starts_anew = next == Health::Starting && health != next;
             assert!(!starts_anew, "{health:?} {outlook:?}");

@@ -72,13 +72,6 @@ impl Queue {
         self.places.front()?.waits.map(|(request, _)| request)
     }
 
-    /// Takes the one that has waited longest.
-    pub(super) fn pop(&mut self) -> Option<RequestId> {
-        let first = self.first()?;
-        self.remove(first);
-        Some(first)
-    }
-
     pub(super) fn remove(&mut self, request: RequestId) {
         let at = if self.first() == Some(request) {
             Ok(0)
@@ -266,7 +259,8 @@ mod tests {
                     },
                     Step::Pop => {
                         let first = model.pop_first();
-                        prop_assert_eq!(queue.pop(), first.map(|(ticket, _)| request(ticket)));
+                        prop_assert_eq!(queue.first(), first.map(|(ticket, _)| request(ticket)));
+                        queue.first().into_iter().for_each(|first| queue.remove(first));
                         gone.extend(first);
                     }
                     Step::Leave(which) => if let Some(ticket) = nth(&model, which) {

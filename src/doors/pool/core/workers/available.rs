@@ -16,7 +16,7 @@
 //! Nobody waits while anybody is free: with one worker, or while all but one are at work, the risk remains
 //! (`--rest` waits instead).
 //!
-//! What a free worker was written it has read: the shell reports a reply as [`AfterReply::InStep`](super::AfterReply::InStep) only if its
+//! What a free worker was written it has read: the shell reports a reply as [`AfterReply::InStep`](super::super::AfterReply::InStep) only if its
 //! standard input is empty by then, and only such a worker becomes free. So that is not asked again here.
 //!
 //! Three lists, each in the order in which its workers became free, threaded through one table by the workers' index: every
@@ -25,10 +25,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::event::WorkerId;
+use crate::doors::pool::core::event::WorkerId;
 
 /// For how long a worker is to have been free before it is taken again while others are: as long as one is watched after a long
-/// request ([`SETTLE`](super::deadlines::SETTLE)). A program that was preempted between two writes goes on after the time slices
+/// request ([`SETTLE`](super::SETTLE)). A program that was preempted between two writes goes on after the time slices
 /// of those that compete with it, 3 to 4 ms each on Linux. Tried with workers that always, or in one of seven cases, print a
 /// line too many, on two processors with eight that wanted one: of 10,000 such requests one after the other 8 got the line of
 /// another one with 5 ms, 6 with 10 ms, none with 20 ms. A longer time would have more workers take turns under a light load, and
@@ -85,10 +85,6 @@ struct Ends {
 impl Available {
     pub(super) fn len(&self) -> usize {
         self.len
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.len == 0
     }
 
     /// A worker is free. It stands behind all that were free before; before its first answer, behind those that were started

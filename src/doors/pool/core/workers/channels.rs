@@ -14,17 +14,16 @@
 
 use std::collections::VecDeque;
 
-use super::Dispatcher;
-use super::event::{ChannelId, ReplyTo, WorkerId};
-use super::respawn::Jitter;
-use super::worker::{Flight, Worker};
+use super::worker::Flight;
+use crate::doors::pool::core::event::ChannelId;
+use crate::doors::pool::core::jitter::Jitter;
 
 /// Numbers have 30 bits: a helper may hold them in any integer, signed ones included, and take 0 for none.
 const NUMBERS: u32 = 1 << 30;
 
 /// What one incarnation of a worker has been told.
 #[derive(Debug)]
-pub(super) struct Channels {
+pub(in super::super) struct Channels {
     /// How many requests it may have at a time.
     limit: usize,
     allotted: u32,
@@ -34,7 +33,7 @@ pub(super) struct Channels {
 }
 
 impl Channels {
-    pub(super) fn new(limit: usize, jitter: &mut Jitter) -> Self {
+    pub(in super::super) fn new(limit: usize, jitter: &mut Jitter) -> Self {
         let mut word = || u32::try_from(jitter.next() >> 32).unwrap_or(u32::MAX);
         Channels {
             limit,
@@ -44,8 +43,13 @@ impl Channels {
         }
     }
 
+    /// The number of requests that the worker may have at a time.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// One that it has not been told before; or, after a thousand million, not for as long as that, and that is not in flight.
-    fn allot(&mut self, flights: &VecDeque<Flight>) -> ChannelId {
+    pub(super) fn allot(&mut self, flights: &VecDeque<Flight>) -> ChannelId {
         loop {
             let spread = self.allotted.wrapping_mul(self.factor).wrapping_add(self.offset);
             let channel = ChannelId(spread % NUMBERS + 1);
@@ -54,58 +58,6 @@ impl Channels {
                 return channel;
             }
         }
-    }
-}
-
-impl Worker {
-    /// The number for the next request it is given.
-    pub(super) fn next_channel(&mut self) -> Option<ChannelId> {
-        let channels = self.channels.as_mut()?;
-        Some(channels.allot(&self.flights))
-    }
-
-    /// How many requests it may have, where `pipeline` says how many are written to one that answers in order.
-    pub(super) fn most_flights(&self, pipeline: usize) -> usize {
-        self.channels.as_ref().map_or(pipeline, |channels| channels.limit)
-    }
-
-    fn position(&self, to: ReplyTo) -> Option<usize> {
-        match (to, &self.channels) {
-            (ReplyTo::Oldest, None) => (!self.flights.is_empty()).then_some(0),
-            (ReplyTo::Channel(channel), Some(_)) => {
-                self.flights.iter().position(|flight| flight.channel == Some(channel))
-            }
-            // Nobody reads its output like that.
-            (ReplyTo::Oldest, Some(_)) | (ReplyTo::Channel(_), None) => None,
-        }
-    }
-
-    pub(super) fn flight_mut(&mut self, to: ReplyTo) -> Option<&mut Flight> {
-        let at = self.position(to)?;
-        self.flights.get_mut(at)
-    }
-
-    /// Takes out the flight that has been answered.
-    pub(super) fn land(&mut self, to: ReplyTo) -> Option<Flight> {
-        let at = self.position(to)?;
-        self.flights.remove(at)
-    }
-}
-
-impl Dispatcher {
-    /// A worker that is started now is told numbers, or not, for as long as it lives: its program was started for that.
-    pub(super) fn open_channels(&mut self, id: WorkerId) {
-        let Some(limit) = self.policy.concurrency else { return };
-        let channels = Channels::new(limit, &mut self.jitter);
-        if let Some(worker) = self.worker_mut(id) {
-            worker.channels = Some(channels);
-        }
-    }
-
-    /// Whether the next request would be worked on at once: by a worker that is free, or by one that takes several. One to
-    /// which it could only be written ahead does not count.
-    pub(super) fn can_take_at_once(&self) -> bool {
-        !self.available.is_empty() || self.policy.concurrency.is_some() && !self.room.is_empty()
     }
 }
 
@@ -143,6 +95,7 @@ mod tests {
             size: 1,
             channel: Some(first),
             began: std::time::Instant::now(),
+            give_up: std::time::Instant::now(),
             reply_begun: false,
         };
         assert_eq!(channels.allot(&VecDeque::from([flight])), second);

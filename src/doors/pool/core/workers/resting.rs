@@ -1,33 +1,35 @@
-//! Workers that are left alone for a while after each answer (`--rest`), so that a line too many that they print behind it
+//! Workers that are given nothing for a while after each answer (`--rest`), so that a line too many that they print behind it
 //! meets no request, though all others are busy or there are no others.
 //!
-//! A worker that rests has answered, has nothing in hand and is given nothing: a request waits in the queue rather. What it
-//! writes meanwhile is nobody's answer, and it is replaced for it. When its time is over it is free. Those that say a number
-//! with each answer (`--concurrency`) never rest: a stray line is known by its number.
+//! A resting worker has answered and has nothing in hand: a request waits in the queue rather. What it writes meanwhile is an
+//! answer to nothing, and it is replaced for it. When its time is over it is free. Workers that say a number with each answer
+//! (`--concurrency`) never rest: a stray line is known by its number.
 //!
-//! All rest for the same time, so that they get up in the order in which they lay down: a queue, and nobody is searched for.
+//! All rest for the same time, so that the first to begin is the first to end: a queue, and none is searched for.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::Dispatcher;
-use super::event::WorkerId;
-use super::worker::{Phase, Place, RestReason};
+use crate::doors::pool::core::event::WorkerId;
 
-/// Those that rest, the one that has for longest first; and some that did and were lost meanwhile.
+/// The resting workers, the one that has rested longest first; and some that did and were lost meanwhile.
 #[derive(Debug, Default)]
 pub(super) struct Resting {
     workers: VecDeque<(Instant, WorkerId)>,
 }
 
 impl Resting {
-    /// When the next one gets up, or would have. `rest`: for how long they rest.
+    pub(super) fn push(&mut self, since: Instant, id: WorkerId) {
+        self.workers.push_back((since, id));
+    }
+
+    /// The end of the next one's rest, which lasts for `rest`.
     pub(super) fn next_deadline(&self, rest: Duration) -> Option<Instant> {
         self.workers.front().map(|(since, _)| *since + rest)
     }
 
-    /// Takes out one that has rested for long enough.
-    fn pop(&mut self, rest: Duration, now: Instant) -> Option<(Instant, WorkerId)> {
+    /// Takes out a worker that has rested for long enough.
+    pub(super) fn pop(&mut self, rest: Duration, now: Instant) -> Option<(Instant, WorkerId)> {
         self.next_deadline(rest).filter(|at| *at <= now)?;
         self.workers.pop_front()
     }
@@ -38,35 +40,10 @@ impl Resting {
     }
 }
 
-impl Dispatcher {
-    /// A worker that has answered, and has nothing in hand, rests for as long as the policy wants; then it is free.
-    pub(super) fn rest(&mut self, id: WorkerId, reason: RestReason) {
-        let may_be_needed = self.place(id) != Some(Place::Outgoing);
-        if self.policy.rest.is_zero() || self.has_channels(id) || !may_be_needed {
-            return self.release(id);
-        }
-        let since = self.now;
-        self.enter(id, Phase::Resting { since, reason });
-        self.resting.workers.push_back((since, id));
-    }
-
-    /// Those whose time is over are free. They have written nothing in it, or they would not be here.
-    pub(super) fn end_rests(&mut self) {
-        while let Some((since, id)) = self.resting.pop(self.policy.rest, self.now) {
-            let rests = |phase| matches!(phase, Phase::Resting { since: began, .. } if began == since);
-            if self.phase(id).is_some_and(rests) {
-                self.mark_in_step(id);
-                self.mark_quiet(id);
-                self.release(id);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doors::pool::core::{Action, AfterReply, ClientId, Event, Fault, ReplyTo, Restart};
+    use crate::doors::pool::core::{Action, AfterReply, ClientId, Dispatcher, Event, Fault, ReplyTo, Restart};
     use crate::doors::pool::options::Policy;
 
     const REST: Duration = Duration::from_millis(100);
@@ -211,7 +188,7 @@ mod tests {
             [1, 1]
         );
         pool.at(110, Event::Tick);
-        assert_eq!(pool.dispatcher.resting.next_deadline(REST), None);
+        assert_eq!(pool.dispatcher.next_rest_end(), None);
     }
 
     #[test]
