@@ -1,15 +1,15 @@
 //! The pool's dispatcher against a shell that is made of dice.
 //!
-//! The shadow model knows for each client whether it waits, and for each process what it was given, and under which numbers if
-//! it answers in any order. From that follow the promises of design.md §4: an answer comes from the worker that holds the
-//! client's request and from nobody else (1); every request ends, and no later than queue time-out plus busy time-out (2); a
-//! request outlives the death of its worker as often as `retries` says and no oftener (3). Of a worker that is to be probed it
-//! knows whether it has passed, and whether it is being asked: it may be given nothing before, meanwhile, or after a wrong
-//! answer. Of every worker it knows since when it has had nothing to do, and so which of the free ones a request goes to
-//! ([`Rank`]), and whether it rests. What the operator is told of outages is held against what can be seen of the places: an
-//! outage is told once when it begins and once when it ends, never while a worker serves of which it is known that it can, and
-//! always while every place waits for another start. At the end everything is let run dry: no request and no worker may be left
-//! over or missing.
+//! The shadow model knows for each client whether it waits, and for each process what it was given, and under which
+//! numbers if it answers in any order. From that follow the promises of design.md §4: an answer comes from the worker
+//! that holds the client's request and from no other (1); every request ends, and no later than queue time-out plus
+//! busy time-out (2); a request outlives the death of its worker as often as `retries` says and no oftener (3). Of a
+//! worker that is to be probed it knows whether it has passed, and whether it is being asked: it may be given nothing
+//! before, meanwhile, or after a wrong answer. Of every worker it knows since when it has had nothing to do, and so
+//! which of the free ones a request goes to ([`Rank`]), and whether it rests. What the operator is told of outages is
+//! held against what can be seen of the places: an outage is told once when it begins and once when it ends, never
+//! while a worker serves of which it is known that it can, and always while every place waits for another start. At the
+//! end everything is let run dry: no request and no worker may be left over or missing.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -30,9 +30,9 @@ const MOMENT: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 struct Process {
     ready: bool,
-    /// What it was given and has not answered, oldest first.
+    /// The requests that it was given and has not answered, oldest first.
     held: VecDeque<Flight>,
-    /// So many at once, each under a number; `None`: it answers in order.
+    /// The number of requests that it takes at once, each under a number; `None`: it answers in order.
     concurrency: Option<usize>,
     /// Every number that it was ever told.
     told: BTreeSet<ChannelId>,
@@ -44,7 +44,7 @@ struct Process {
     quiet: Option<Instant>,
     /// It is to rest since then.
     resting: Option<Instant>,
-    /// It has written what nobody asked for: it may never be given anything again.
+    /// It has written something unasked: it may never be given anything again.
     out_of_step: bool,
 }
 
@@ -57,13 +57,14 @@ struct Flight {
     reply_begun: bool,
 }
 
-/// How good a free worker is for the next request: the least is the best. A worker that has answered only just now may yet
-/// print a line more; one that has never answered may still be starting.
+/// The fitness of a free worker for the next request: the least is the best. A worker that has answered only just now
+/// may yet print a line more; one that has never answered may still be starting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
-    /// The one used last, of those that have had a moment since: the order is that in which they became free, turned round.
+    /// The one used last, of the workers that have had a moment since: the order is that in which they became free,
+    /// turned round.
     Rested(std::cmp::Reverse<Instant>),
-    /// It is one of those that have just answered, and they are most of the free ones.
+    /// It has just answered, as have most of the free ones.
     InTurn(Instant),
     /// It has lived for half as long as others took to their first answer: the one that was started first.
     Up(Instant),
@@ -121,9 +122,9 @@ struct World {
     has_choice: bool,
     /// The quickest first answer since the last roll.
     start_up: Option<Duration>,
-    /// Those that rest, in the order in which they began to.
+    /// The resting workers, in the order in which they began to rest.
     resting: VecDeque<(Instant, WorkerId)>,
-    /// How often a request was given to a worker of which it was known that it is the right one.
+    /// The number of free workers that were rightly passed over.
     choices: u64,
     /// During the final drain nothing breaks any more.
     calm: bool,
@@ -131,13 +132,13 @@ struct World {
     trace: Vec<Action>,
     answers: u64,
     told: Told,
-    /// How many requests were refused.
+    /// The number of refused requests.
     refused: u64,
-    /// How many outages were told, and have ended.
+    /// The number of outages that were told, and have ended.
     outages: u64,
 }
 
-/// What the operator was told last.
+/// The last news that the operator was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Told {
     Nothing,
@@ -265,8 +266,11 @@ impl World {
         let waits = |status| matches!(status, Status::Spawning | Status::Quarantined);
         let all_wait = slots.iter().all(|slot| waits(slot.status));
         let is_down = matches!(self.told, Told::Down { .. });
-        assert!(!(serves && is_down), "somebody can serve: {slots:?}");
-        assert!(is_down || !all_wait, "nobody can serve, and nobody is told: {slots:?}");
+        assert!(!(serves && is_down), "a worker can serve: {slots:?}");
+        assert!(
+            is_down || !all_wait,
+            "no worker can serve, and the operator is not told: {slots:?}"
+        );
         assert_eq!(matches!(self.dispatcher.health(), Health::Down(_)), is_down);
         assert_eq!(self.dispatcher.health() == Health::Starting, self.told == Told::Nothing);
     }
@@ -302,7 +306,7 @@ impl World {
         };
     }
 
-    /// What happens while the shell does what was decided.
+    /// Tells of an event that happens while the shell carries out the actions.
     fn report(&mut self, event: Event) {
         self.has_choice = false;
         self.dispatcher.handle(self.now, event);
@@ -357,8 +361,8 @@ impl World {
         }
     }
 
-    /// Whether a free worker that was given a request is the best of all that were free. Only a request that has just come has
-    /// a choice: for one that waits there is nobody, and then the one that becomes free.
+    /// A free worker that was given a request must be the best of all that were free. Only a request that has just come
+    /// has a choice: for one that waits there is none, and then the one that becomes free.
     fn check_choice(&mut self, chosen: WorkerId) {
         if !std::mem::take(&mut self.has_choice) {
             return;
@@ -473,8 +477,8 @@ impl World {
             self.clients.remove(&client.0);
             return self.report(Event::Withdrawn(request));
         }
-        // What the shell may find when it turns to the worker: it does not listen any more, or, while it was free, it has
-        // spoken unasked.
+        // The shell may find when it turns to the worker that it does not listen any more, or, while it was free, it
+        // has spoken unasked.
         if !self.calm && self.dice.percent(3) {
             process.out_of_step = true;
             process.held.pop_back();
@@ -488,7 +492,7 @@ impl World {
         }
     }
 
-    /// Whether this worker is one that a request may go to, under this number if it is told any.
+    /// A request may go to this worker, under this number if it is told any.
     fn assert_may_be_given(&self, worker: WorkerId, channel: Option<ChannelId>) {
         let process = self
             .processes
@@ -510,7 +514,7 @@ impl World {
         );
         assert!(
             !process.out_of_step,
-            "{worker:?} would answer with somebody else's reply"
+            "{worker:?} would answer with the reply to another request"
         );
         assert!(
             matches!(process.probe, Probe::Never | Probe::Passed),
@@ -531,7 +535,7 @@ impl World {
         assert!(process.held.is_empty(), "{worker:?} has something to do");
         assert!(
             matches!(process.probe, Probe::Wanted | Probe::Passed),
-            "{worker:?} is asked anew"
+            "{worker:?} is asked once more"
         );
         process.probe = Probe::Asked;
         if self.calm {
@@ -561,8 +565,8 @@ impl World {
         );
         self.clients.remove(&client.0).expect("promise 2: one end per request");
         self.answers += 1;
-        // An answer that cannot be written tells that a connection has gone, with all that was asked on it; some of that may
-        // have been given out in the same breath, and is not carried out yet.
+        // An answer that cannot be written tells that a connection has gone, with all that was asked on it; some of
+        // that may have been given out in the same breath, and is not carried out yet.
         if !self.calm && self.dice.percent(10) {
             let named = self
                 .clients
@@ -597,7 +601,7 @@ impl World {
         self.orphan(client);
     }
 
-    /// Nobody waits for that client's request any more; whoever has it goes on with it for nobody.
+    /// The client of a request has gone; the worker that has it goes on with it.
     fn orphan(&mut self, client: ClientId) {
         let held = self.processes.values_mut().flat_map(|process| &mut process.held);
         for flight in held.filter(|flight| flight.held == Held::RequestOf(client)) {
@@ -628,7 +632,7 @@ impl World {
     fn stop(&mut self, worker: WorkerId, _: StopMode) {
         let process = self.processes.get_mut(&worker).expect("only what lives is told to end");
         process.told_to_end = true;
-        // What it had has been refused, or goes to others.
+        // Its requests have been refused, or go to others.
         process.held.clear();
     }
 
@@ -675,8 +679,8 @@ impl World {
         self.tell(Event::Abandoned(request));
     }
 
-    /// What a worker's next output is about: what it has begun to answer, else the oldest, or any where it may answer any;
-    /// `None` where it has nothing in hand.
+    /// The flight that a worker's next output is about: the one that it has begun to answer, else the oldest, or any
+    /// where it may answer any; `None` where it has nothing in hand.
     fn next_answered(&mut self, worker: WorkerId) -> Option<usize> {
         let process = &self.processes[&worker];
         let begun = process.held.iter().position(|flight| flight.reply_begun);
@@ -724,10 +728,10 @@ impl World {
         let wanted = flight.map(|flight| flight.held).filter(|held| *held != Held::Orphan);
         self.replying = wanted.map(|held| (worker, held));
         self.tell(Event::Reply { worker, to, after });
-        assert_eq!(self.replying, None, "who still waited has got the reply");
+        assert_eq!(self.replying, None, "a client that still waited has got the reply");
     }
 
-    /// A second answer to something, or one to nothing: whoever has its number in flight would get it.
+    /// A second answer to something, or one to nothing: a client with its number in flight would get it.
     fn answer_astray(&mut self, worker: WorkerId) {
         if self.processes[&worker].held.iter().any(|flight| flight.reply_begun) {
             return;
@@ -785,7 +789,7 @@ impl World {
         }
     }
 
-    /// A reply over the limit: whose it is, is known by now, and nobody else is to blame.
+    /// A reply over the limit: its request is known by now, and no other is to blame.
     fn reply_too_long(&mut self, worker: WorkerId) {
         let Some(at) = self.next_answered(worker) else { return };
         let process = self.processes.get_mut(&worker).expect("a living worker");
@@ -794,7 +798,8 @@ impl World {
         self.tell(Event::Broken(worker, Fault::ReplyTooLong(to)));
     }
 
-    /// It does not listen any more, which is found when some of what it was given is to be written: those are not to blame.
+    /// It does not listen any more, which is found when some of what it was given is to be written: those are not to
+    /// blame.
     fn close_input(&mut self, worker: WorkerId) {
         let held = &self.processes[&worker].held;
         let begun = held.iter().rposition(|flight| flight.reply_begun);
@@ -882,7 +887,7 @@ impl World {
         self.check_dump();
     }
 
-    /// What the dump tells is what there is: every process is told of once, and every client once, with its worker or in the
+    /// The dump tells all there is: every process is told of once, and every client once, with its worker or in the
     /// queue, which is in the order in which they came.
     fn check_dump(&self) {
         let workers = self.dispatcher.workers();
@@ -895,8 +900,12 @@ impl World {
             assert_eq!(in_hand.len(), worker.in_hand);
             let works = matches!(worker.activity, Activity::Busy | Activity::Draining);
             assert_eq!(works, !in_hand.is_empty(), "{worker:?}");
-            let for_nobody = in_hand.iter().all(|request| request.client.is_none());
-            assert_eq!(worker.activity == Activity::Draining, works && for_nobody, "{worker:?}");
+            let is_draining = in_hand.iter().all(|request| request.client.is_none());
+            assert_eq!(
+                worker.activity == Activity::Draining,
+                works && is_draining,
+                "{worker:?}"
+            );
             clients.extend(in_hand.iter().filter_map(|request| request.client));
         }
         let queued: Vec<_> = self.dispatcher.queued().collect();
@@ -942,9 +951,9 @@ impl World {
     /// Nothing breaks any more and every worker does its duty: all requests end and all workers are back.
     fn run_dry(&mut self) {
         self.calm = true;
-        // A roll may be going on and replaces the last recycled worker; no new reason to replace anybody comes up.
+        // A roll may be going on and replaces the last recycled worker; no new reason to replace a worker comes up.
         (self.policy.max_requests, self.policy.max_age) = (None, None);
-        // Nor is anybody resting at the very end.
+        // Nor does a worker rest at the very end.
         self.policy.rest = Duration::ZERO;
         self.tell(Event::Reconfigure(Box::new(self.policy.clone())));
         for worker in self.workers(|process| process.probe == Probe::Asked && !process.told_to_end) {
@@ -968,18 +977,18 @@ impl World {
         let size = self.policy.workers;
         let wanted = size.min.max(size.spare);
         assert_eq!(counts.available, wanted as u64, "every worker is back: {counts:?}");
-        assert_eq!(self.told, Told::Serving, "whoever serves is known to");
+        assert_eq!(self.told, Told::Serving, "the workers serve, and the operator knows");
         let living: BTreeSet<WorkerId> = self.processes.keys().copied().collect();
         assert_eq!(living.len(), wanted, "no process is forgotten");
     }
 
-    /// The end, from whatever state there is; a second one hurries. Whoever still works may yet say anything.
+    /// The end, from whatever state there is; a second one hurries. A worker that still works may yet say anything.
     fn shut_down(&mut self) {
         self.request();
         self.tell(Event::Shutdown(StopMode::EndInput));
-        assert!(self.clients.is_empty(), "whoever waited was refused");
+        assert!(self.clients.is_empty(), "all that waited were refused");
         self.request();
-        assert!(self.clients.is_empty(), "and so is whoever comes late");
+        assert!(self.clients.is_empty(), "and so is a client that comes late");
         while let Some(worker) = {
             let living = self.workers(|_| true);
             self.dice.pick(&living)
@@ -1023,12 +1032,12 @@ fn promises_hold_over_random_orders_of_events() {
     let (answers, choices): (Vec<u64>, Vec<u64>) = counts.into_iter().unzip();
     assert!(
         answers.iter().sum::<u64>() > 0,
-        "a simulation in which nobody is answered shows nothing"
+        "a simulation without an answer shows nothing"
     );
     assert!(choices.iter().sum::<u64>() > 0, "nor one in which there is no choice");
     assert!(
         outages.iter().sum::<u64>() > 0,
-        "nor one in which somebody always serves"
+        "nor one in which a worker always serves"
     );
 }
 
@@ -1038,7 +1047,8 @@ fn the_same_seed_goes_the_same_way() {
     assert_ne!(simulate(7).trace, simulate(8).trace);
 }
 
-/// A stray second reply that comes late passes for the next one's; a worker that never pauses would stay behind for ever.
+/// A stray second reply that comes late passes for the next one's; a worker that never pauses would stay behind for
+/// ever.
 #[test]
 fn a_worker_without_a_pause_is_watched_now_and_then() {
     let policy = Policy {

@@ -1,12 +1,12 @@
-//! What becomes of the requests that a lost worker had in flight: which of them may be to blame, and which go to others as
+//! The fate of the requests that a lost worker had in flight: some may be to blame, and others go to other workers as
 //! if nothing had happened.
 //!
-//! Without channels a worker works on the oldest alone, and that one may be to blame; those written behind it are not. With
-//! channels it works on all of them:
+//! Without channels a worker works on the oldest alone, and that one may be to blame; those written behind it are not.
+//! With channels it works on all of them:
 //! - If it took too long, those are to blame whose time was over.
 //! - If a reply was too long, the request that it was for.
-//! - If it died, or answered under a number that was not in flight, any of them may have brought it to that: each has one death
-//!   more against it. One whose reply had begun is not asked again.
+//! - If it died, or answered under a number that was not in flight, any of them may have brought it to that: each has
+//!   one death more against it. One whose reply had begun is not asked again.
 
 use std::time::Instant;
 
@@ -16,15 +16,15 @@ use super::workers::Flight;
 /// The requests that may have brought about a worker's loss, if the reason for it does not say so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Blame {
-    /// None of those that it had.
+    /// None of them.
     NoRequest,
-    /// All those that it was working on.
+    /// All that it was working on.
     Working,
     /// The same, but of this one, and of those behind it, not a byte has reached it.
     WorkingBefore(RequestId),
 }
 
-/// What becomes of a request whose worker is lost.
+/// The fate of a request whose worker is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     Refused(Refusal),
@@ -49,8 +49,8 @@ pub(super) struct Wreck {
 }
 
 impl Wreck {
-    /// Decides about the requests in the order in which the worker was given them; `number` counts from 0. Those whose clients
-    /// have gone are left out.
+    /// Decides about the requests in the order in which the worker was given them; `number` counts from 0. Those whose
+    /// clients have gone are left out.
     pub(super) fn decide(&mut self, number: usize, flight: &Flight, request: RequestId) -> Fate {
         if self.blame == Blame::WorkingBefore(request) {
             self.blame = Blame::NoRequest;
@@ -135,7 +135,7 @@ mod tests {
             pool
         }
 
-        /// So many milliseconds after the start.
+        /// Tells of an event at this number of milliseconds after the start.
         fn at(&mut self, at: u64, event: Event) {
             self.dispatcher.handle(self.start + Duration::from_millis(at), event);
             while let Some(action) = self.dispatcher.next_action() {
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_one_whose_reply_was_too_long_is_refused_and_nobody_else() {
+    fn only_the_request_whose_reply_was_too_long_is_refused() {
         let mut pool = Pool::new(3);
         let (_, second, _) = (pool.ask(0, 1), pool.ask(1, 2), pool.ask(2, 3));
         let to = ReplyTo::Channel(second);

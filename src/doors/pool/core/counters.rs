@@ -1,4 +1,4 @@
-//! What a pool counts. The dispatcher and the shell are its only writers, `report` its only reader.
+//! The counters of a pool. The dispatcher and the shell are its only writers, `report` its only reader.
 //!
 //! `total` = `replied` + `failed` + `hung_up` + requests in hand, at every moment.
 
@@ -49,7 +49,7 @@ pub struct Counters {
     pub refusals: Refusals,
 }
 
-/// What the cache has made of requests.
+/// The requests that the cache was asked for, by what it knew.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct CacheCounters {
     /// Their answer was known.
@@ -91,7 +91,7 @@ pub struct Refusals {
     pub worker_died: u64,
     /// The reply was over the limit.
     pub reply_too_long: u64,
-    /// What the worker wrote was no reply, or could not be said in the client's framing.
+    /// The worker's output was no reply, or could not be said in the client's framing.
     pub bad_reply: u64,
     /// The daemon was ending.
     pub shutdown: u64,
@@ -136,8 +136,8 @@ impl Counters {
         self.hung_up += 1;
     }
 
-    /// An answer that counted as given, after so much processing time, cannot be said in its client's framing: the client
-    /// is refused.
+    /// An answer that counted as given, after so much processing time, cannot be said in its client's framing: the
+    /// client is refused.
     pub fn answer_was_unfit(&mut self, served: Duration) {
         self.uncount_reply(served);
         self.failed += 1;
@@ -202,13 +202,13 @@ impl Counters {
             250..500 => 2,
             500..750 => 3,
             750..1000 => 4,
-            _ => 5,
+            1000.. => 5,
         };
         self.by_time.get_mut(bucket)
     }
 }
 
-/// How long every worker that could serve was busy, all such times together.
+/// The time for which every worker that could serve was busy, all such times together.
 #[derive(Debug, Default)]
 pub(super) struct Saturation {
     total: Duration,

@@ -1,26 +1,27 @@
-//! The number of places that the load wants: the pool grows under load and shrinks when idle, between `--min-workers` and
-//! `--max-workers`.
+//! The number of places that the load wants: the pool grows under load and shrinks when idle, between `--min-workers`
+//! and `--max-workers`.
 //!
-//! **Growing.** As many idle workers are wanted as `--spare-workers` says, and one for each request that waits; those being
-//! started count as idle ones to come. What is missing is started, with three brakes:
-//! - No more are in the air than are ready already (or than spare ones are wanted), nor more than [`MOST_AT_ONCE`]: while
-//!   programs take long to start, the pool at most doubles each time they are up.
-//! - [`PAUSE`] lies between two batches, for programs that count as ready before they are: a rush that the present workers
-//!   clear in a moment starts one batch and not all there may be.
-//! - While the worker of any place waits out a respawn delay, or is tried again after one, no place is opened; and the first
-//!   worker of a place opened by growth has no early death for free. A program that dies at its start is thus not started
-//!   any faster because requests wait for it.
+//! **Growing.** As many idle workers are wanted as `--spare-workers` says, and one for each request that waits; those
+//! being started count as idle ones to come. What is missing is started, with three brakes:
+//! - No more are in the air than are ready already (or than spare ones are wanted), nor more than [`MOST_AT_ONCE`]:
+//!   while programs take long to start, the pool at most doubles each time they are up.
+//! - [`PAUSE`] lies between two batches, for programs that count as ready before they are: a rush that the present
+//!   workers clear in a moment starts one batch and not all there may be.
+//! - While the worker of any place waits out a respawn delay, or is tried again after one, no place is opened; and the
+//!   first worker of a place opened by growth has no early death for free. A program that dies at its start is thus not
+//!   started any faster because requests wait for it.
 //!
-//! A request never waits for a start if it can be written ahead (`--pipeline`): how long the start takes is not known. But
-//! what is written ahead counts as waiting here, or a pool that writes ahead would never grow.
+//! A request never waits for a start if it can be written ahead (`--pipeline`): how long the start takes is not known.
+//! But what is written ahead counts as waiting here, or a pool that writes ahead would never grow.
 //!
 //! A worker that has one request counts as busy, also with channels left (`--concurrency`): a free one is preferred as
 //! long as there is one.
 //!
-//! **Shrinking.** Workers idle beyond the spare ones are a surplus, and so are places in back-off while there are spare ones
-//! enough. A place that has been in surplus for `--worker-idle-timeout` without a break goes, one each `--alarm-interval`:
-//! first the places in back-off, then those whose workers were used least recently. They are free, so no request waits for
-//! them, and none is cut off. It is the number that is watched and not the single worker, which may be replaced meanwhile.
+//! **Shrinking.** Workers idle beyond the spare ones are a surplus, and so are places in back-off while there are spare
+//! ones enough. A place that has been in surplus for `--worker-idle-timeout` without a break goes, one each
+//! `--alarm-interval`: first the places in back-off, then those whose workers were used least recently. They are free,
+//! so no request waits for them, and none is cut off. It is the number that is watched and not the single worker, which
+//! may be replaced meanwhile.
 //!
 //! In a pool of fixed size nothing is remembered here and there is no deadline.
 
@@ -102,8 +103,8 @@ impl Elastic {
         starts
     }
 
-    /// Returns true if a place is to be closed now. [`note_closed`](Self::note_closed) must be called if one could be; else it is
-    /// tried again after the alarm interval `alarm`.
+    /// Returns true if a place is to be closed now. [`note_closed`](Self::note_closed) must be called if one could be;
+    /// else it is tried again after the alarm interval `alarm`.
     pub(super) fn shrink(&mut self, load: &Load, size: &PoolSize, alarm: Duration, now: Instant) -> bool {
         self.surplus.resize(load.surplus(size), now);
         let is_due = self.next_closing(size).is_some_and(|at| at <= now);
@@ -213,7 +214,7 @@ mod tests {
             pool
         }
 
-        /// One with so many ready and idle.
+        /// One whose workers are all ready and idle.
         fn ready(policy: Policy) -> Self {
             let mut pool = Self::new(policy);
             pool.come_up();
@@ -316,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn the_minimum_starts_at_once_and_a_spare_one_before_anybody_waits() {
+    fn the_minimum_starts_at_once_and_a_spare_one_before_a_request_waits() {
         let mut pool = Pool::new(policy(PoolSize { min: 2, ..ELASTIC }));
         assert_eq!(pool.starting.len(), 2);
         pool.come_up();
@@ -326,7 +327,7 @@ mod tests {
         assert_eq!(
             (pool.busy.len(), &pool.grown[..]),
             (2, &[2][..]),
-            "nobody waits, and one is started"
+            "no request waits, and one is started"
         );
         pool.pass(SECOND);
         assert_eq!(pool.grown, [2], "it counts as idle while it starts");
@@ -360,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn never_more_than_so_many_are_in_the_air() {
+    fn no_more_starts_than_the_limit_are_in_the_air() {
         let mut pool = Pool::ready(policy(PoolSize {
             min: 100,
             max: 4096,
@@ -385,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rush_that_is_over_before_the_pause_starts_nobody_more() {
+    fn a_rush_that_is_over_before_the_pause_starts_no_worker_more() {
         let mut pool = Pool::ready(policy(PoolSize { spare: 0, ..ELASTIC }));
         pool.ask(9);
         pool.come_up();
@@ -530,7 +531,7 @@ mod tests {
             ..policy(PoolSize { spare: 0, ..ELASTIC })
         });
         pool.ask(3);
-        assert_eq!(pool.busy.len(), 3, "nobody waits for a start");
+        assert_eq!(pool.busy.len(), 3, "no request waits for a start");
         assert_eq!((pool.dispatcher.counters().ahead, pool.grown.len()), (2, 1));
         pool.come_up();
         pool.ask(1);

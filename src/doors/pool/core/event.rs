@@ -1,19 +1,21 @@
-//! What can happen to a pool and what it decides to do: the words between the dispatcher and the shell.
+//! The events of a pool and the actions that the dispatcher decides: the words between it and the shell.
 
 use std::time::Duration;
 
 use super::super::options::Policy;
 use super::health::HealthChange;
 
-/// Who waits for an answer, named by the shell: one request of a connection, or a session. The dispatcher only hands it back.
+/// The client of a request, named by the shell: one request of a connection, or a session. The dispatcher only hands it
+/// back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClientId(pub u64);
 
-/// A request in hand: from its [`Event::Request`] to its [`Action::Answer`], [`Action::Refuse`] or [`Event::Abandoned`].
+/// A request in hand: from its [`Event::Request`] to its [`Action::Answer`], [`Action::Refuse`] or
+/// [`Event::Abandoned`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId {
     pub(super) index: u32,
-    /// Arrival order over all requests ever: what the queue is sorted by, and what tells successors in an index apart.
+    /// Arrival order over all requests ever: the queue is sorted by it, and it tells successors in an index apart.
     pub(super) ticket: u64,
 }
 
@@ -27,11 +29,11 @@ pub struct WorkerId {
 }
 
 /// The number under which a worker with `concurrency` knows one of its requests. It is never given out twice to one
-/// incarnation of a worker, so that an answer too many is nobody else's.
+/// incarnation of a worker, so that an answer too many is not taken for that to another request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChannelId(pub u32);
 
-/// The request, of those that a worker has, that its output is about.
+/// The one of its requests that a worker's output is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplyTo {
     /// The one it has had longest: it answers in order.
@@ -40,17 +42,17 @@ pub enum ReplyTo {
     Channel(ChannelId),
 }
 
-/// What the shell reports.
+/// A report of the shell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// A whole request has arrived.
     Request {
-        /// Whose it is.
+        /// Its client.
         client: ClientId,
         /// Its length in bytes, as far as its worker has to search that for its end.
         size: usize,
     },
-    /// The client has gone; nobody wants the answer any more.
+    /// The client has gone, and the answer is not wanted any more.
     Abandoned(RequestId),
     /// The client had gone before a byte of its request was given to the worker that it was just assigned to.
     Withdrawn(RequestId),
@@ -64,9 +66,9 @@ pub enum Event {
     ReplyBegun(WorkerId, ReplyTo),
     /// One whole reply has come.
     Reply {
-        /// From whom.
+        /// The worker that has written it.
         worker: WorkerId,
-        /// Which of its requests it answers.
+        /// The request that it answers.
         to: ReplyTo,
         /// The worker's state after it.
         after: AfterReply,
@@ -75,8 +77,8 @@ pub enum Event {
     Broken(WorkerId, Fault),
     /// The answer to [`Action::Inspect`].
     Inspected(WorkerId, Inspection),
-    /// The answer to [`Action::Probe`]. A probe that ends in any other way ends in [`Event::Broken`], [`Event::Exited`] or
-    /// its deadline.
+    /// The answer to [`Action::Probe`]. A probe that ends in any other way ends in [`Event::Broken`], [`Event::Exited`]
+    /// or its deadline.
     Probed(WorkerId, ProbeResult),
     /// The process has ended, its group with it, and is reaped.
     Exited(WorkerId),
@@ -88,7 +90,7 @@ pub enum Event {
     Roll,
     /// The operator has changed the numbers.
     Reconfigure(Box<Policy>),
-    /// The pool ends; whoever still waits is refused.
+    /// The pool ends; requests that still wait are refused.
     Shutdown(StopMode),
 }
 
@@ -103,23 +105,23 @@ pub enum AfterReply {
     Spent,
 }
 
-/// Why a worker is of no use any more.
+/// The reason for which a worker is of no use any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// It has closed its standard output.
     OutputClosed,
-    /// It could not be given this request: its standard input is closed. Not a byte of the request has reached it, nor of
-    /// those that it was given after that.
+    /// It could not be given this request: its standard input is closed. Not a byte of the request has reached it, nor
+    /// of the requests that it was given after that.
     InputClosed(RequestId),
-    /// It has written while nothing was asked; found before the request at hand was given to it, or before it has read a
-    /// byte of it.
+    /// It has written while nothing was asked; found before the request at hand was given to it, or before it has read
+    /// a byte of it.
     Unasked,
-    /// It has written a line with the number of no request that it has in flight, or with none: whose answer that would be,
-    /// nobody knows.
+    /// It has written a line with the number of no request that it has in flight, or with none: the answer
+    /// belongs to no client.
     UnknownChannel,
     /// Its reply to this is over the limit.
     ReplyTooLong(ReplyTo),
-    /// What it writes is no reply in the framing that it was said to speak.
+    /// Its output is no reply in the framing that it was said to speak.
     Malformed,
 }
 
@@ -162,35 +164,35 @@ pub enum StopMode {
     Kill,
 }
 
-/// What the shell is to do, in order. A reply just reported is still in the shell's hands when it sees
-/// [`Answer`](Action::Answer): it comes before anything else that concerns that worker.
+/// An order to the shell, which carries them out one after the other. A reply just reported is still in the shell's
+/// hands when it sees [`Answer`](Action::Answer): it comes before anything else that concerns that worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Start a process for this worker and report [`Event::Started`] or [`Event::SpawnFailed`].
     Spawn(WorkerId),
     /// Write the client's request to the worker.
     Assign {
-        /// To whom.
+        /// The worker.
         worker: WorkerId,
-        /// Which request: the shell remembers it for [`Event::Abandoned`].
+        /// The request: the shell remembers it for [`Event::Abandoned`].
         request: RequestId,
-        /// Whose.
+        /// Its client.
         client: ClientId,
         /// Its number, for a worker that is told one.
         channel: Option<ChannelId>,
     },
     /// The request waits for a worker; also one that comes back because its worker was lost.
     Enqueued {
-        /// Which request: the shell remembers it for [`Event::Abandoned`].
+        /// The request: the shell remembers it for [`Event::Abandoned`].
         request: RequestId,
-        /// Whose.
+        /// Its client.
         client: ClientId,
     },
     /// The reply just reported goes to this client.
     Answer {
-        /// To whom.
+        /// The client.
         client: ClientId,
-        /// From whom.
+        /// The worker that has replied.
         worker: WorkerId,
         /// From arrival until the worker got the request.
         waited: Duration,
@@ -199,11 +201,11 @@ pub enum Action {
     },
     /// The client gets the refusal.
     Refuse {
-        /// Whom.
+        /// The client.
         client: ClientId,
-        /// Why.
+        /// The reason.
         reason: Refusal,
-        /// The worker it was with at the time, if any.
+        /// The worker that had the request at the time, if any.
         worker: Option<WorkerId>,
         /// From arrival until now.
         waited: Duration,
@@ -212,42 +214,45 @@ pub enum Action {
     Inspect(WorkerId),
     /// Ask the worker the question with the known answer, and report [`Event::Probed`].
     Probe {
-        /// Whom.
+        /// The worker.
         worker: WorkerId,
         /// The number to put before it, for a worker that is told numbers.
         channel: Option<ChannelId>,
     },
     /// End the worker's process and report [`Event::Exited`] when it has gone.
     Stop(WorkerId, StopMode),
-    /// For the log: a worker is lost or let go, and what becomes of its place.
+    /// For the log: a worker is lost or stopped, and its place goes to another.
     Replaced {
-        /// Who goes.
+        /// The worker.
         worker: WorkerId,
         /// The number of its place; `None` when it had lost it before.
         slot: Option<usize>,
-        /// Why.
+        /// The reason.
         reason: Restart,
-        /// How long the place stays empty before a new process is started; `None`: a successor serves already.
+        /// The time for which the place stays empty before a new process is started; `None`: a successor serves
+        /// already.
         delay: Option<Duration>,
-        /// So many workers of this place have been lost early one after the other, this one included: what the delay grows with.
+        /// The number of workers of this place that have been lost early one after the other, this one included: the
+        /// delay grows with it.
         early_deaths: u32,
     },
-    /// For the log: where others had failed their probe a worker serves again, which has passed or is not probed any more.
+    /// For the log: where others had failed their probe a worker serves again, which has passed or is not probed any
+    /// more.
     QuarantineEnded(WorkerId),
     /// For the log: the load wants more workers, and a place is opened for one.
     Grown {
         /// The number of the new place.
         slot: usize,
-        /// How many places there are now.
+        /// The number of places now.
         places: usize,
     },
     /// For the log: a worker is not needed any more, and its place goes with it.
     Shrunk {
-        /// Who goes.
+        /// The worker.
         worker: WorkerId,
         /// The number of the place.
         slot: usize,
-        /// How many places are left.
+        /// The number of places that are left.
         places: usize,
     },
     /// For the log: every worker the operator wanted replaced is.
@@ -256,7 +261,7 @@ pub enum Action {
     Health(HealthChange),
 }
 
-/// Why a request got no answer.
+/// The reason for which a request got no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Refusal {
     /// As many requests as allowed wait already.
@@ -269,13 +274,13 @@ pub enum Refusal {
     WorkerDied,
     /// Its worker's reply was over the limit.
     ReplyTooLong,
-    /// What its worker wrote was no reply.
+    /// The output of its worker was no reply.
     BadReply,
     /// The daemon ends.
     Shutdown,
 }
 
-/// Why a worker was replaced.
+/// The reason for which a worker was replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Restart {
     /// It ended by itself, or closed its standard input or output.
@@ -294,7 +299,7 @@ pub enum Restart {
     Oversize,
     /// It had failed its probe, or not survived it.
     Quarantined,
-    /// What it wrote was no reply.
+    /// Its output was no reply.
     Malformed,
     /// It had served long enough, or grown too large.
     Recycled,

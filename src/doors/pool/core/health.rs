@@ -1,5 +1,5 @@
-//! The pool's ability to serve, as the operator is told of it: that it can, for the first time; that it cannot any more; that
-//! this is over.
+//! The pool's ability to serve, as the operator is told of it: that it can, for the first time; that it cannot any
+//! more; that this is over.
 //!
 //! ```text
 //!              a worker is trusted, and no
@@ -13,15 +13,16 @@
 //!        the same
 //! ```
 //!
-//! **Trouble.** A worker is in trouble if the one before it in its place was lost in a way that a new start need not mend: it
-//! was not ready in time, failed its probe, or is only started again after a delay. It hands that on to the next one, until one
-//! is trusted. A worker that dies after it has worked for a while is replaced at once, and none is in trouble; so a
-//! single death, a roll or an upgrade is never told as an outage.
+//! **Trouble.** A worker is in trouble if the one before it in its place was lost in a way that a new start need not
+//! mend: it was not ready in time, failed its probe, or is only started again after a delay. It hands that on to the
+//! next one, until one is trusted. A worker that dies after it has worked for a while is replaced at once, and none is
+//! in trouble; so a single death, a roll or an upgrade is never told as an outage.
 //!
 //! **Trust.** A worker is trusted once it has answered something, its probe included, or has said that it is ready. Of
-//! one that is not asked for either it is only known that it runs: it is trusted when it has done so for [`GRACE`], or, in an
-//! outage or where others have died early before it, for as long as counts as early. So a program that dies as soon as it is
-//! started is never taken for one that serves, and the two lines about an outage do not alternate with each of its starts.
+//! one that is not asked for either it is only known that it runs: it is trusted when it has done so for [`GRACE`], or,
+//! in an outage or where others have died early before it, for as long as counts as early. So a program that dies as
+//! soon as it is started is never taken for one that serves, and the two lines about an outage do not alternate with
+//! each of its starts.
 
 use std::time::{Duration, Instant};
 
@@ -74,7 +75,7 @@ pub enum HealthChange {
     },
 }
 
-/// What is to be expected of a pool at the moment.
+/// The prospects of a pool at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outlook {
     /// Every place is in trouble, one for this reason, and no worker serves.
@@ -188,8 +189,8 @@ impl HealthMonitor {
         }
     }
 
-    /// The time for which a worker has to run until it is trusted, where nothing else is known of it. `others_died`: those
-    /// before it in its place have died early.
+    /// The time for which a worker has to run until it is trusted, where nothing else is known of it. `others_died`:
+    /// those before it in its place have died early.
     pub(super) fn trial(&self, others_died: bool) -> Duration {
         let is_down = matches!(self.health, Health::Down(_));
         if others_died || is_down { EARLY } else { GRACE }
@@ -390,7 +391,7 @@ mod tests {
         (0..5).for_each(|client| pool.request(client));
         pool.pass(TICK);
         assert_eq!(pool.dispatcher.counters().failed, before + 5);
-        // Mended. What is started after so many deaths is believed when it answers.
+        // Mended. A worker that is started after many deaths is trusted when it answers.
         let Health::Down(outage) = pool.dispatcher.health() else {
             panic!("it is down")
         };
@@ -500,7 +501,7 @@ mod tests {
         assert_eq!(pool.heard(), []);
     }
 
-    /// The old one serves, and what is wrong with the new ones costs nobody an answer.
+    /// The old one serves, and what is wrong with the new ones costs no client an answer.
     #[test]
     fn a_new_generation_that_fails_behind_the_old_one_is_no_outage_until_that_dies() {
         let mut pool = Pool::new(1, |policy| policy.probe_interval = Some(3600 * SECOND));

@@ -1,4 +1,5 @@
-//! Chance as the dispatcher needs it: from a seed that the shell gives it, so that the same events lead to the same actions.
+//! Chance as the dispatcher needs it: from a seed that the shell gives it, so that the same events lead to the same
+//! actions.
 
 use std::time::Duration;
 

@@ -28,8 +28,8 @@ impl Outbox {
         actions.any(|action| matches!(action, Action::Inspect(_)))
     }
 
-    /// Takes back all that was decided about a request. Returns true if its assignment to a worker was among that: not a
-    /// byte of it has reached the worker.
+    /// Takes back all that was decided about a request. Returns true if its assignment to a worker was among that: not
+    /// a byte of it has reached the worker.
     pub(super) fn cancel(&mut self, id: RequestId) -> bool {
         let mut was_assigned = false;
         self.actions.retain(|action| {

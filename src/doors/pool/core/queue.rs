@@ -1,22 +1,22 @@
 //! Requests that wait for a worker: first come, first served, each with its own deadline.
 //!
 //! Sorted by ticket, that is by arrival. A request that goes back after its worker died keeps its ticket, and so stands
-//! before everybody who came later, without a second kind of insertion.
+//! before all that came later, without a second kind of insertion.
 //!
-//! Under load every request passes through here, so both ends cost next to nothing: who comes is nearly always the youngest
-//! and who goes the oldest. One that leaves from the middle leaves a gap behind, which goes when it comes to an end of the
-//! queue, or with all others once there are more gaps than requests.
+//! Under load every request passes through here, so both ends cost next to nothing: the one that comes is nearly always
+//! the youngest and the one that goes the oldest. One that leaves from the middle leaves a gap behind, which goes when
+//! it comes to an end of the queue, or with all others once there are more gaps than requests.
 //!
-//! Deadlines come in order too, since all wait equally long, but for the few that were given back: those are kept apart, in a
-//! tree. So whose time is over is found without a look at the others, however many wait. What a request leaves behind in the
-//! middle of the list of deadlines is passed over when its turn comes.
+//! Deadlines come in order too, since all wait equally long, but for the few that were given back: those are kept
+//! apart, in a tree. So a request whose time is over is found without a look at the others, however many wait. What a
+//! request leaves behind in the middle of the list of deadlines is passed over when its turn comes.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
 use super::event::RequestId;
 
-/// So many gaps are never worth a walk.
+/// This number of gaps is never worth a walk.
 const FEW: usize = 64;
 
 #[derive(Debug, Default)]
@@ -25,7 +25,7 @@ pub(super) struct Queue {
     waiting: usize,
     /// By deadline, with the ticket. Not all of them wait any more.
     deadlines: VecDeque<(Instant, u64)>,
-    /// The same of those that came with a deadline before one of these. All of them wait.
+    /// The same of the requests that came with a deadline before one of these. All of them wait.
     early: BTreeSet<(Instant, u64)>,
 }
 
@@ -92,7 +92,7 @@ impl Queue {
         self.close_gaps();
     }
 
-    /// By then somebody may have waited too long; nobody has before.
+    /// The time at which a request may have waited too long; none has before.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let ends = [self.deadlines.front(), self.early.first()];
         ends.into_iter().flatten().map(|(deadline, _)| *deadline).min()
@@ -176,13 +176,13 @@ mod tests {
     use super::*;
 
     thread_local! {
-        /// How often somebody in the queue was looked at.
+        /// The number of looks at a request in the queue.
         pub(super) static LOOKS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
     }
 
     /// The time of each is over at a moment of its own, and some have gone before, or were given back with another.
     #[test]
-    fn whose_time_is_over_is_found_without_a_look_at_the_others() {
+    fn an_expired_request_is_found_without_a_look_at_the_others() {
         const MANY: usize = 20_000;
         let (mut queue, start) = (Queue::default(), Instant::now());
         let at = |number: usize| start + Duration::from_millis(number as u64);
@@ -209,7 +209,7 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Step {
-        /// The next one to arrive, with so much time.
+        /// The next one to arrive, with this much time.
         Arrive(u64),
         /// One that was there before comes back.
         Return(usize, u64),
@@ -238,7 +238,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a map by ticket: the same order, the same numbers, and nobody's deadline passes unnoticed.
+        /// Against a map by ticket: the same order, the same numbers, and no deadline passes unnoticed.
         #[test]
         fn it_is_a_map_by_arrival(steps in steps()) {
             let (mut queue, mut model, mut gone) = (Queue::default(), BTreeMap::new(), BTreeMap::new());

@@ -1,10 +1,10 @@
-//! The requests in hand: from their arrival to their one end, and the queue of those that wait for a worker.
+//! The requests in hand: from their arrival to their one end, and the queue in which they wait for a worker.
 //!
-//! The life of a request: [`Requests::admit`] → [`Requests::assign`] to a worker, or [`Requests::enqueue`] until there is one;
-//! back to the queue, at the place of its arrival, each time that its worker is lost → [`Requests::take`], when it has its
-//! reply or its refusal, or its client has gone.
+//! The life of a request: [`Requests::admit`] → [`Requests::assign`] to a worker, or [`Requests::enqueue`] until there
+//! is one; back to the queue, at the place of its arrival, each time that its worker is lost → [`Requests::take`], when
+//! it has its reply or its refusal, or its client has gone.
 //!
-//! What does not belong here: workers, and what they have in flight.
+//! Workers do not belong here, nor the requests that each has in flight.
 
 use std::time::Instant;
 

@@ -1,7 +1,8 @@
 //! Requests and workers: which request goes to which worker, and what comes of it.
 //!
-//! A request ends in exactly one of the callers of [`Requests::take`](crate::doors::pool::core::requests::Requests::take): its reply, its
-//! refusal, or its client's departure.
+//! A request ends in exactly one of the callers of
+//! [`Requests::take`](crate::doors::pool::core::requests::Requests::take): its reply, its refusal, or its client's
+//! departure.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +26,7 @@ impl Dispatcher {
         if !self.workers.can_take_at_once() {
             self.counters.delayed += 1;
         }
-        // No request overtakes those that wait already.
+        // No request overtakes the waiting ones.
         let is_first = self.requests.count_waiting() == 0;
         let worker = is_first.then(|| self.workers.choose(size, self.now)).flatten();
         if worker.is_none() && self.requests.count_waiting() >= self.policy.queue_size {
@@ -52,8 +53,8 @@ impl Dispatcher {
         }
     }
 
-    /// Gives requests that wait to workers that can take them, the longest wait first: at the end of every event, whatever
-    /// it was that has made a worker free or a place in the queue another's.
+    /// Gives requests that wait to workers that can take them, the longest wait first: at the end of every event,
+    /// whatever it was that has made a worker free or a place in the queue another's.
     pub(super) fn serve_queue(&mut self) {
         while let Some((request, size)) = self.requests.first_waiting().map(|request| (request.id, request.size)) {
             let Some(worker) = self.workers.choose(size, self.now) else {

@@ -1,5 +1,6 @@
-//! The coordinator: every event has its place in [`Dispatcher::handle`]. It asks the types that own the state of the pool, and
-//! applies what they decide: it alone takes actions down, counts, and tells one of them what another has decided.
+//! The coordinator: every event has its place in [`Dispatcher::handle`]. It asks the types that own the state of the
+//! pool, and applies what they decide: it alone takes actions down, counts, and tells one of them what another has
+//! decided.
 //!
 //! Its methods stand here, for time and for the pool as a whole; in [`assigning`], for requests; and in
 //! [`staffing`], for the life of the workers.
@@ -67,8 +68,8 @@ impl Dispatcher {
         dispatcher
     }
 
-    /// Must be called before the first event. Begins with this number of places, as far as the policy allows: a predecessor had
-    /// them, and its load comes over in one moment. What becomes of them is for the load to decide.
+    /// Must be called before the first event. Begins with this number of places, as far as the policy allows: a
+    /// predecessor had them, and its load comes over in one moment. What becomes of them is for the load to decide.
     pub fn begin_with(&mut self, places: usize) {
         while self.places.len() < places.min(self.policy.workers.max) && self.open_place(0).is_some() {}
         #[cfg(debug_assertions)]
@@ -133,10 +134,12 @@ impl Dispatcher {
             self.change(worker, |worker, now| worker.mark_quiet(now));
             self.release(worker);
         }
-        // After a pause of the whole daemon everything may be due at once: a request that can be served now is not refused.
+        // After a pause of the whole daemon everything may be due at once: a request that can be served now is not
+        // refused.
         self.serve_queue();
         if self.outbox.has_inspection_after(decided_before) {
-            // The inspected workers may be free before the loop goes on. The queue is still due, so another tick comes at once.
+            // The inspected workers may be free before the loop goes on. The queue is still due, so another tick comes
+            // at once.
             return;
         }
         while let Some(request) = self.requests.next_expired(self.now) {
@@ -172,7 +175,7 @@ impl Dispatcher {
 
     // ---- the pool as a whole ----------------------------------------------------------------------------------
 
-    /// Replaces all workers, also those that are just starting (they may have read what the operator has changed since) and
+    /// Replaces all workers, also the starting ones (they may have read what the operator has changed since) and
     /// successors on their way.
     fn roll(&mut self) {
         if self.is_stopping {
@@ -188,7 +191,7 @@ impl Dispatcher {
     fn reconfigure(&mut self, policy: Policy) {
         self.workers.reconfigure(&policy);
         self.policy = policy;
-        // What was seen under the old policy decides nothing any more.
+        // The load that was seen under the old policy decides nothing any more.
         self.elastic = Elastic::default();
         if !self.is_stopping {
             self.fit_places();
@@ -243,7 +246,7 @@ impl Dispatcher {
         let waiting = if self.policy.pipeline == 1 || free > 0 {
             waiting
         } else {
-            // Also those that were written ahead.
+            // Requests that were written ahead wait too.
             self.requests.len().saturating_sub(workers.occupied).max(waiting)
         };
         Load { free, waiting, workers }

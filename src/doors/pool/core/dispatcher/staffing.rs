@@ -1,7 +1,8 @@
 //! The life of the workers: starting them, taking them into service, replacing and stopping them.
 //!
-//! The way back to the list of the available, and from there to the next request in the queue, is [`Dispatcher::release`]
-//! alone. It is open only to a worker whose last reply was whole, with nothing behind it, and which owes no answer.
+//! The way back to the list of the available, and from there to the next request in the queue, is
+//! [`Dispatcher::release`] alone. It is open only to a worker whose last reply was whole, with nothing behind it, and
+//! which owes no answer.
 
 use std::time::Duration;
 
@@ -428,8 +429,8 @@ impl Dispatcher {
         place.successor.into_iter().for_each(|successor| self.drain(successor));
     }
 
-    /// Closes the last place in back-off, or else that of the free worker that was used least recently, or never. Returns false
-    /// if there is none.
+    /// Closes the last place in back-off, or else that of the free worker that was used least recently, or never.
+    /// Returns false if there is none.
     pub(super) fn close_least_needed(&mut self) -> bool {
         let Some((slot, worker)) = self.least_needed() else {
             return false;

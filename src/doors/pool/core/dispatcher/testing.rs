@@ -1,4 +1,4 @@
-//! What tests of the dispatcher share, and what they alone may see of it.
+//! The frame of the dispatcher's tests, and a view of its state that they alone have.
 
 use std::time::{Duration, Instant};
 

@@ -63,7 +63,7 @@ impl Dispatcher {
         self.health.is_in_full_force(&self.workers, &self.places)
     }
 
-    /// What has been counted.
+    /// The counters.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
@@ -111,7 +111,7 @@ impl Dispatcher {
 
     // ---- workers ----------------------------------------------------------------------------------------------
 
-    /// Every worker: place by place, and then those that have none any more, the youngest last.
+    /// Every worker: place by place, and then the workers that have none any more, the youngest last.
     pub fn workers(&self) -> Vec<WorkerView> {
         self.workers.views()
     }

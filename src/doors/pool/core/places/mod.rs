@@ -4,13 +4,13 @@
 //! ([`Places::vacate`]), workers that are to be replaced by successors, one place after the other ([`rotation`]) →
 //! [`Places::close`].
 //!
-//! A place keeps its number for as long as it is there: logs and dumps name workers by it. Where a place in the middle goes, its
-//! number is vacant until another place is opened.
+//! A place keeps its number for as long as it is there: logs and dumps name workers by it. Where a place in the middle
+//! goes, its number is vacant until another place is opened.
 //!
-//! What holds: every place has one worker that serves or will serve in it, and at most one successor; in the whole pool there
+//! Every place has one worker that serves or will serve in it, and at most one successor; in the whole pool there
 //! is at most one successor because of a rotation.
 //!
-//! What does not belong here: what workers do, and how many places are wanted.
+//! The workers themselves do not belong here, nor the number of places that is wanted.
 
 mod respawn;
 mod rotation;
@@ -43,7 +43,7 @@ pub(super) struct Slot {
     pub(super) is_settled: bool,
 }
 
-/// What becomes of the place of a lost worker.
+/// The fate of a lost worker's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Vacancy {
     /// It had none.
@@ -153,8 +153,8 @@ impl Places {
         }
     }
 
-    /// The worker that serves in a place has answered. While a successor is on its way the count of early deaths is of those
-    /// before it, which this one's work does not excuse.
+    /// The worker that serves in a place has answered. While a successor is on its way the count of early deaths is of
+    /// those before it, which this one's work does not excuse.
     pub(super) fn excuse_deaths(&mut self, number: usize) {
         if let Some(slot) = self.get_mut(number).filter(|slot| slot.successor.is_none()) {
             slot.early_deaths = 0;
@@ -187,7 +187,8 @@ impl Places {
         Some((predecessor, self.rotation.current_reason()))
     }
 
-    /// Has all workers replaced that serve or will serve. Returns the successors on their way, which have lost their places.
+    /// Has all workers replaced that serve or will serve. Returns the successors on their way, which have lost their
+    /// places.
     pub(super) fn begin_roll(&mut self) -> Vec<WorkerId> {
         let successors = self
             .slots
@@ -203,8 +204,8 @@ impl Places {
         successors
     }
 
-    /// Has a worker replaced that has served long enough, or grown too large, when its turn comes. Returns false if it has a
-    /// turn already.
+    /// Has a worker replaced that has served long enough, or grown too large, when its turn comes. Returns false if it
+    /// has a turn already.
     pub(super) fn recycle(&mut self, number: usize, worker: WorkerId) -> bool {
         self.rotation.add(Turn::new(number, worker, Restart::Recycled))
     }

@@ -12,7 +12,7 @@ const LONGEST_DELAY: Duration = Duration::from_secs(60);
 /// The number of early deaths in a row from which on there is a delay.
 const FIRST_DELAYED: u32 = 2;
 
-/// What the loss of a worker says about the starts in its place.
+/// The meaning of a worker's loss for the starts in its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Loss {
     /// Nothing: the request is to blame.
@@ -26,8 +26,9 @@ pub(in super::super) enum Loss {
 }
 
 impl Loss {
-    /// `is_over_request`: a worker that serves once had its request in hand. Such a one has never answered anything before, and
-    /// each of these losses counts against the request, so there are no more starts than requests and their retries.
+    /// `is_over_request`: a worker that serves once had its request in hand. Such a one has never answered anything
+    /// before, and each of these losses counts against the request, so there are no more starts than requests and their
+    /// retries.
     pub(in super::super) fn new(reason: Restart, is_early: bool, is_over_request: bool) -> Self {
         let may_be_request = matches!(reason, Restart::Died | Restart::Oversize | Restart::Malformed);
         // In the first case the request took too long, not the start.

@@ -93,12 +93,12 @@ mod tests {
         std::iter::from_fn(|| dispatcher.next_action()).any(|action| action == Action::Rolled)
     }
 
-    /// Whoever waits for that (the cache keeps nothing meanwhile) waits for nothing else.
+    /// The cache keeps nothing until that is said, and waits for nothing else.
     #[test]
     fn the_operator_is_told_that_all_are_replaced_whatever_else_happens_meanwhile() {
         let now = Instant::now();
         let mut dispatcher = Dispatcher::new(Policy::for_tests(1), now, 1);
-        // Nobody serves yet: whoever will is of the new kind.
+        // No worker serves yet: the first that will is of the new kind.
         dispatcher.handle(now, Event::Roll);
         assert!(has_rolled(&mut dispatcher));
         let mut dispatcher = Dispatcher::new(Policy::for_tests(2), now, 1);

@@ -1,38 +1,41 @@
-//! The free workers, and which of them gets the next request.
+//! The free workers, and the rule which of them gets the next request.
 //!
-//! A worker may print a line too many right behind its answer and lose the processor between the two: on a busy machine it
-//! is free by then, and what it writes next would pass for the answer to the next request. So the one used last, whose caches
-//! are warm, is taken only if it has been free for [`MOMENT`]; within that time a stray line shows, and the worker is
-//! replaced. In this order:
+//! A worker may print a line too many right behind its answer and lose the processor between the two: on a busy machine
+//! it is free by then, and what it writes next would pass for the answer to the next request. So the one used last,
+//! whose caches are warm, is taken only if it has been free for [`MOMENT`]; within that time a stray line shows, and
+//! the worker is replaced. In this order:
 //!
-//! 1. of those that have been free for a moment, the one used last;
-//! 2. if most of the free ones have answered only just now, that of them which has been free for longest: they take turns, so
+//! 1. of the workers that have been free for a moment, the one used last;
+//! 2. if most of the free ones have answered only just now, that of them which has been free for longest: they take
+//!    turns, so
 //!    each has some time;
-//! 3. one that has never answered, but has lived for at least half as long as another one took from its start to its first
+//! 3. one that has never answered, but has lived for at least half as long as another one took from its start to its
+//!    first
 //!    answer: it is up, as far as can be known, and has nothing to write;
 //! 4. one that has answered only just now, the one that has been free for longest;
 //! 5. one that has never answered and may still be starting: a request that it gets waits for that.
 //!
-//! Nobody waits while anybody is free: with one worker, or while all but one are at work, the risk remains
+//! No request waits while a worker is free: with one worker, or while all but one are at work, the risk remains
 //! (`--rest` waits instead).
 //!
-//! What a free worker was written it has read: the shell reports a reply as [`AfterReply::InStep`](super::super::AfterReply::InStep) only if its
-//! standard input is empty by then, and only such a worker becomes free. So that is not asked again here.
+//! A free worker has read all that it was written: the shell reports a reply as
+//! [`AfterReply::InStep`](super::super::AfterReply::InStep) only if its standard input is empty by then, and only such
+//! a worker becomes free. So that is not asked again here.
 //!
-//! Three lists, each in the order in which its workers became free, threaded through one table by the workers' index: every
-//! step is O(1), choosing is O(1) on average, and nothing is allocated but when there are more workers than ever before. Those
-//! that have never answered stand in the order of their start.
+//! Three lists, each in the order in which its workers became free, threaded through one table by the workers' index:
+//! every step is O(1), choosing is O(1) on average, and nothing is allocated but when there are more workers than ever
+//! before. Those that have never answered stand in the order of their start.
 
 use std::time::{Duration, Instant};
 
 use crate::doors::pool::core::event::WorkerId;
 
-/// For how long a worker is to have been free before it is taken again while others are: as long as one is watched after a long
-/// request ([`SETTLE`](super::SETTLE)). A program that was preempted between two writes goes on after the time slices
-/// of those that compete with it, 3 to 4 ms each on Linux. Tried with workers that always, or in one of seven cases, print a
-/// line too many, on two processors with eight that wanted one: of 10,000 such requests one after the other 8 got the line of
-/// another one with 5 ms, 6 with 10 ms, none with 20 ms. A longer time would have more workers take turns under a light load, and
-/// leave their caches cold.
+/// For how long a worker is to have been free before it is taken again while others are: as long as one is watched
+/// after a long request ([`SETTLE`](super::SETTLE)). A program that was preempted between two writes goes on after the
+/// time slices of the programs that compete with it, 3 to 4 ms each on Linux. Tried with workers that always, or in one
+/// of seven cases, print a line too many, on two processors with eight that wanted one: of 10,000 such requests one
+/// after the other 8 got the line of another one with 5 ms, 6 with 10 ms, none with 20 ms. A longer time would have
+/// more workers take turns under a light load, and leave their caches cold.
 pub(super) const MOMENT: Duration = Duration::from_millis(20);
 
 /// The free workers of a pool.
@@ -47,7 +50,7 @@ pub(super) struct Available {
     /// Free since then; the one that has been for longest first.
     fresh: Ends,
     len: usize,
-    /// How many of them are in the last list.
+    /// The number of workers in the last list.
     just_now: usize,
 }
 
@@ -87,8 +90,8 @@ impl Available {
         self.len
     }
 
-    /// A worker is free. It stands behind all that were free before; before its first answer, behind those that were started
-    /// before.
+    /// A worker is free. It stands behind all that were free before; before its first answer, behind all that were
+    /// started before.
     pub(super) fn insert(&mut self, id: WorkerId, since: Since, now: Instant) {
         self.remove(id);
         let (list, at) = match since {
@@ -127,8 +130,8 @@ impl Available {
         }
     }
 
-    /// Who gets the next request, and is to be taken out for it. `start_up`: how long a worker takes at most from its start to
-    /// its first answer, as far as that has been seen.
+    /// Returns the worker that gets the next request, and is to be taken out for it. `start_up` is the time that a
+    /// worker takes at most from its start to its first answer, as far as that has been seen.
     pub(super) fn choose(&mut self, now: Instant, start_up: Option<Duration>) -> Option<WorkerId> {
         self.collect_rested(now);
         let untried = self.untried.first.and_then(|index| self.link(index)).copied();
@@ -144,13 +147,13 @@ impl Available {
             .or(untried)
     }
 
-    /// Who can be missed most easily: one that was never used, else the one that was not for longest.
+    /// The worker that can be missed most easily: one that was never used, else the one that was not for longest.
     pub(super) fn least_needed(&self) -> Option<WorkerId> {
         let lists = [self.untried, self.rested, self.fresh];
         lists.into_iter().find_map(|ends| self.worker_at(ends.first))
     }
 
-    /// Whoever has been free for a moment by now stands with those that have been for longer.
+    /// Workers that have been free for a moment by now are put behind the others of the rested list.
     fn collect_rested(&mut self, now: Instant) {
         while let Some(Link { id, at, .. }) = self.fresh.first.and_then(|index| self.link(index)).copied() {
             if now.saturating_duration_since(at) < MOMENT {
@@ -191,16 +194,16 @@ impl Available {
         }
     }
 
-    /// The first of those that have never answered and were started later: none, nearly always, since who starts first is
-    /// ready first.
+    /// The first of the workers that have never answered and were started later: none, nearly always, since the first
+    /// to start is the first to be ready.
     fn started_after(&self, at: Instant) -> Option<u32> {
         let indexes = std::iter::successors(self.untried.last, |index| self.link(*index)?.before);
         let is_later = |index: &u32| self.link(*index).is_some_and(|link| link.at > at);
         indexes.take_while(is_later).last()
     }
 
-    /// The first that has not been free for longer than since then, of those that are free since just now. Nearly always it is
-    /// the first of all: those before it have come back at the same time.
+    /// The first that has not been free for longer than since then, of the workers that are free since just now. Nearly
+    /// always it is the first of all: those before it have come back at the same time.
     fn first_since(&self, at: Instant) -> Option<u32> {
         let mut indexes = std::iter::successors(self.fresh.first, |index| self.link(*index)?.behind);
         indexes.find(|index| self.link(*index).is_some_and(|link| link.at >= at))
@@ -284,7 +287,7 @@ mod tests {
         Lose(u32),
         /// The one that is chosen gets a request.
         Take,
-        /// So many get one, and it is taken back at once.
+        /// This number of workers gets a request, and it is taken back at once.
         Return(usize),
         Pass(u64),
     }
@@ -408,13 +411,13 @@ mod tests {
     fn one_that_has_never_answered_is_the_last_until_it_is_taken_to_be_up() {
         let (mut available, start) = (Available::default(), Instant::now());
         available.insert(worker(0), Since::Start(start), start);
-        assert_eq!(available.choose(start, None), Some(worker(0)), "better than nobody");
+        assert_eq!(available.choose(start, None), Some(worker(0)), "better than none");
         let now = start + Duration::from_secs(9);
         available.insert(worker(1), Since::Answer(now), now);
         assert_eq!(
             available.choose(now, None),
             Some(worker(1)),
-            "nobody knows how long it takes"
+            "it is not known how long it takes"
         );
         assert_eq!(available.choose(now, Some(Duration::from_secs(19))), Some(worker(1)));
         assert_eq!(available.choose(now, Some(Duration::from_secs(18))), Some(worker(0)));

@@ -1,16 +1,17 @@
 //! Workers that have several requests at once and say with each answer which one it is for (`--concurrency`).
 //!
-//! The life of a number: it is allotted when the request is given to the worker → it is in flight, also after its client has
-//! gone → it lands with the worker's answer, and is never given out again.
+//! The life of a number: it is allotted when the request is given to the worker → it is in flight, also after its
+//! client has gone → it lands with the worker's answer, and is never given out again.
 //!
-//! What holds:
-//! - A number that is not in flight is an answer to nothing, and ends the worker: a second answer to a request meets no other
-//!   request that happens to be known by its number now.
-//! - Nobody outside can tell which numbers are in flight. A request is text from anywhere, and a worker that cuts lines
-//!   otherwise than at their LF (at a lone CR, at the end of a short buffer) would take part of it for a request of its
-//!   own, number and all; whoever could name a number that is in flight could so have another's request answered in his way.
+//! These hold:
+//! - A number that is not in flight is an answer to nothing, and ends the worker: a second answer to a request meets no
+//!   other request that happens to be known by its number now.
+//! - It cannot be told from outside which numbers are in flight. A request is text from anywhere, and a worker that
+//!   cuts lines otherwise than at their LF (at a lone CR, at the end of a short buffer) would take part of it for a
+//!   request of its own, number and all; a client that could name a number in flight could so have another's request
+//!   answered in his way.
 //!
-//! What does not belong here: how a number is written and read (`framing::channel`).
+//! The form of a number in a line does not belong here (`framing::channel`).
 
 use std::collections::VecDeque;
 
@@ -21,10 +22,10 @@ use crate::doors::pool::core::jitter::Jitter;
 /// Numbers have 30 bits: a helper may hold them in any integer, signed ones included, and take 0 for none.
 const NUMBERS: u32 = 1 << 30;
 
-/// What one incarnation of a worker has been told.
+/// The numbers that one incarnation of a worker has been told.
 #[derive(Debug)]
 pub(in super::super) struct Channels {
-    /// How many requests it may have at a time.
+    /// The number of requests that it may have at a time.
     limit: usize,
     allotted: u32,
     /// Odd, so that `allotted` × `factor` + `offset` takes on every number before it takes on one again.
@@ -48,7 +49,8 @@ impl Channels {
         self.limit
     }
 
-    /// One that it has not been told before; or, after a thousand million, not for as long as that, and that is not in flight.
+    /// One that it has not been told before; or, after a thousand million, not for as long as that, and that is not in
+    /// flight.
     pub(super) fn allot(&mut self, flights: &VecDeque<Flight>) -> ChannelId {
         loop {
             let spread = self.allotted.wrapping_mul(self.factor).wrapping_add(self.offset);

@@ -1,18 +1,18 @@
 //! Probes: a question with a known answer, which catches a worker that answers promptly and wrongly.
 //!
-//! A worker that is started while the policy wants probes is asked before it serves a client ([`CheckKind::Initial`]), and
-//! again about every interval while it serves ([`CheckKind::Periodic`]). Until it has answered it is given nothing. A worker
-//! that answers wrongly, not in time, or not at all fails as [`Restart::Quarantined`](super::super::Restart::Quarantined): its
-//! process is ended, and its place tries another one with the delays of [`respawn`](super::super::respawn), at least one tick,
-//! until one passes. A successor has to pass before it takes over, so that a generation that fails leaves the one before it in
-//! service.
+//! A worker that is started while the policy wants probes is asked before it serves a client ([`CheckKind::Initial`]),
+//! and again about every interval while it serves ([`CheckKind::Periodic`]). Until it has answered it is given nothing.
+//! A worker that answers wrongly, not in time, or not at all fails as
+//! [`Restart::Quarantined`](super::super::Restart::Quarantined): its process is ended, and its place tries another one
+//! with the delays of [`respawn`](super::super::respawn), at least one tick, until one passes. A successor has to pass
+//! before it takes over, so that a generation that fails leaves the one before it in service.
 //!
-//! Requests come first: a probe of a worker that serves is put off while a request waits or the others are all at work, to
-//! twice its interval; and of the serving workers no more than an eighth (but one) are away for it at a time. A worker that
-//! has several requests in hand is given no more from then on, until it has answered them and is asked.
+//! Requests come first: a probe of a worker that serves is put off while a request waits or the others are all at work,
+//! to twice its interval; and of the serving workers no more than an eighth (but one) are away for it at a time. A
+//! worker that has several requests in hand is given no more from then on, until it has answered them and is asked.
 //!
-//! The question and the answer are the shell's; so is the question for a worker that was started before the operator changed
-//! it.
+//! The question and the answer are the shell's; so is the question for a worker that was started before the operator
+//! changed it.
 
 use std::time::{Duration, Instant};
 
@@ -124,7 +124,7 @@ mod tests {
             (pool, worker)
         }
 
-        /// One with so many workers that have passed.
+        /// A pool whose workers have all passed.
         fn serving(workers: usize) -> (Self, Vec<WorkerId>) {
             let mut pool = Pool::new(workers);
             let started: Vec<WorkerId> = (0..workers).map(|_| pool.start()).collect();
@@ -135,7 +135,7 @@ mod tests {
             (pool, started)
         }
 
-        /// Whoever is looked at is in step.
+        /// Every worker that is inspected is in step.
         fn fetch(&mut self) {
             while let Some(action) = self.dispatcher.next_action() {
                 match action {
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn who_fails_is_replaced_ever_more_slowly_until_one_passes() {
+    fn a_worker_that_fails_is_replaced_ever_more_slowly_until_one_passes() {
         let mut pool = Pool::new(1);
         pool.request();
         for seconds in [2, 4, 8, 16, 32, 60, 60] {
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn who_fails_later_is_replaced_too_and_its_place_stays_empty_for_a_while() {
+    fn a_serving_worker_that_fails_is_replaced_and_its_place_stays_empty_for_a_while() {
         let (mut pool, workers) = Pool::serving(1);
         pool.pass(2 * INTERVAL);
         assert_eq!(pool.asked(), Some(workers[0]));
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_worker_is_asked_when_nobody_waits_and_at_last_though_somebody_does() {
+    fn a_busy_worker_is_asked_when_no_request_waits_and_at_last_though_some_do() {
         let (mut pool, workers) = Pool::serving(1);
         let worker = workers[0];
         pool.request();
@@ -363,11 +363,11 @@ mod tests {
         assert_eq!(
             (pool.asked(), pool.given()),
             (None, Some(worker)),
-            "who waits comes first"
+            "a waiting request comes first"
         );
         pool.pass(INTERVAL / PUT_OFF);
         pool.reply_and_be_watched(worker);
-        assert_eq!(pool.asked(), Some(worker), "nobody waits");
+        assert_eq!(pool.asked(), Some(worker), "no request waits");
         pool.tell(Event::Probed(worker, ProbeResult::Passed));
         (0..50).for_each(|_| pool.request());
         let replies = (1..50).find(|_| {
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_started_without_a_probe_is_never_asked() {
+    fn a_worker_that_was_started_without_a_probe_is_never_asked() {
         let mut pool = Pool::new(1);
         let policy = |probe_interval| {
             let policy = Policy {
@@ -432,7 +432,8 @@ mod tests {
         pool.pass(10 * INTERVAL);
         assert_eq!((pool.asked(), pool.status()), (None, vec![Status::Available]));
     }
-    /// Or it would never be asked where there is always something to do: it takes the next before it has answered the last.
+    /// Or it would never be asked where there is always something to do: it takes the next before it has answered the
+    /// last.
     #[test]
     fn a_worker_with_several_requests_is_left_to_run_dry_when_its_probe_is_overdue() {
         let (mut pool, worker) = Pool::concurrent();

@@ -6,19 +6,19 @@ use super::worker::{Phase, Place, RestReason, Worker};
 /// The numbers of workers.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) struct Headcount {
-    /// Those that have a place of their own.
+    /// Workers that have a place of their own.
     pub(in super::super) placed: usize,
-    /// Those that serve and cannot take a request at once.
+    /// Workers that serve and cannot take a request at once.
     pub(in super::super) occupied: usize,
-    /// Those that are away for their periodic probe.
+    /// Workers that are away for their periodic probe.
     pub(in super::super) away: usize,
-    /// Of the placed ones, those that are being started for the first time in their place.
+    /// Placed workers that are being started without a respawn delay.
     pub(in super::super) starting: usize,
-    /// Of the placed ones, those that wait out a respawn delay.
+    /// Placed workers that wait out a respawn delay.
     pub(in super::super) delayed: usize,
-    /// Of the placed ones, those that are being started after such a delay.
+    /// Placed workers that are being started after such a delay.
     pub(in super::super) retried: usize,
-    /// Of the placed ones, those that serve and are free but for the probe that they are asked, or rest after.
+    /// Placed workers that serve and are free but for the probe that they are asked, or rest after.
     pub(in super::super) probed: usize,
 }
 

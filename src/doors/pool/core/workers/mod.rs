@@ -1,20 +1,20 @@
 //! The workers of a pool, and which of them gets the next request.
 //!
-//! The life of a worker is drawn in [`worker`]. It changes through [`Workers::update`] alone, which keeps in step with it: the
-//! list of the free workers and the rule which of them is taken ([`available`]), the queue of the [`resting`], the list of the
-//! busy workers that may be given one more request, the numbers of each kind ([`headcount`]), and the time at which one of them
-//! is to be looked at.
+//! The life of a worker is drawn in [`worker`]. It changes through [`Workers::update`] alone, which keeps in step with
+//! it: the list of the free workers and the rule which of them is taken ([`available`]), the queue of the [`resting`],
+//! the list of the busy workers that may be given one more request, the numbers of each kind ([`headcount`]), and the
+//! time at which one of them is to be looked at.
 //!
-//! Deadlines are not kept in a sorted set: there is a time before which none is due, and all workers are looked at when it
-//! has come. Giving out a request can then only lower that time, which costs nothing, and the walk takes place at most once
-//! per time-out.
+//! Deadlines are not kept in a sorted set: there is a time before which none is due, and all workers are looked at when
+//! it has come. Giving out a request can then only lower that time, which costs nothing, and the walk takes place at
+//! most once per time-out.
 //!
-//! What holds:
+//! These hold:
 //! - A worker is in the list of the available exactly when its phase says so.
 //! - A busy worker with room for one more is listed under the number of its flights.
 //! - No worker has a deadline before [`Workers::next_deadline`].
 //!
-//! What does not belong here: places and their numbers, requests that wait, what becomes of a lost worker's place.
+//! Places, requests that wait, and the fate of a lost worker's place do not belong here.
 
 mod available;
 mod channels;
@@ -44,7 +44,8 @@ use available::{Available, Since};
 use resting::Resting;
 use worker::LONG_REQUEST;
 
-/// The time for which a worker is watched before it is used again after a long request, and after a long time without a pause.
+/// The time for which a worker is watched before it is used again after a long request, and after a long time without a
+/// pause.
 pub(super) const SETTLE: Duration = Duration::from_millis(20);
 
 /// The workers of a pool.
@@ -61,8 +62,8 @@ pub(super) struct Workers {
     headcount: Headcount,
     /// No worker has a deadline before this.
     wake: Option<Instant>,
-    /// The shortest time that a worker has taken from its start to its first answer, since the last roll: the time that a start
-    /// takes, at most, as far as is known.
+    /// The shortest time that a worker has taken from its start to its first answer, since the last roll: the time that
+    /// a start takes, at most, as far as is known.
     start_up: Option<Duration>,
 }
 
@@ -84,7 +85,7 @@ impl Rules {
     }
 }
 
-/// What was due of a free worker's probe.
+/// The decision about a free worker's probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CheckDecision {
     /// It is not time for one, or it was put off.
@@ -108,7 +109,8 @@ impl Workers {
         }
     }
 
-    /// Follows another policy. [`refresh_room`](Self::refresh_room) must be called once all changes are made that come with it.
+    /// Follows another policy. [`refresh_room`](Self::refresh_room) must be called once all changes are made that come
+    /// with it.
     pub(super) fn reconfigure(&mut self, policy: &Policy) {
         self.rules = Rules::new(policy);
     }
@@ -162,8 +164,8 @@ impl Workers {
         }
     }
 
-    /// Keeps the list of the workers with room for one more in step with a worker. One whose probe is overdue has none: while
-    /// others could always be given, it would never be free.
+    /// Keeps the list of the workers with room for one more in step with a worker. One whose probe is overdue has none:
+    /// while others could always be given, it would never be free.
     fn list_room(&mut self, id: WorkerId, now: Instant) {
         let (pipeline, enough_are_away) = (self.rules.pipeline, self.enough_are_away());
         let Some(worker) = self.list.get_mut(id.index as usize) else {
@@ -197,9 +199,10 @@ impl Workers {
 
     // ---- which worker gets a request --------------------------------------------------------------------------
 
-    /// The worker for the next request: a free one, always, the best of them; with none free, the one with the fewest requests
-    /// in flight among those that may be given one more. A long request is never written ahead: its worker is to be watched
-    /// after it, with nothing behind it. Where a stray answer is known by its number, nothing has to be watched.
+    /// The worker for the next request: a free one, always, the best of them; with none free, the one with the fewest
+    /// requests in flight of all that may be given one more. A long request is never written ahead: its worker is to be
+    /// watched after it, with nothing behind it. Where a stray answer is known by its number, nothing has to be
+    /// watched.
     pub(super) fn choose(&mut self, size: usize, now: Instant) -> Option<WorkerId> {
         if let Some(free) = self.available.choose(now, self.start_up) {
             return Some(free);
@@ -224,14 +227,14 @@ impl Workers {
         self.available.len()
     }
 
-    /// Returns true if the next request would be worked on at once: by a worker that is free, or by one that takes several. One
-    /// to which it could only be written ahead does not count.
+    /// Returns true if the next request would be worked on at once: by a worker that is free, or by one that takes
+    /// several. One to which it could only be written ahead does not count.
     pub(super) fn can_take_at_once(&self) -> bool {
         self.count_free() > 0 || self.rules.concurrency && !self.room.is_empty()
     }
 
-    /// Notes the time that a worker took from its start to its first answer: by then it had started, however long it waited for
-    /// its request.
+    /// Notes the time that a worker took from its start to its first answer: by then it had started, however long it
+    /// waited for its request.
     pub(super) fn learn_start_up(&mut self, took: Duration) {
         self.start_up = Some(self.start_up.map_or(took, |known| known.min(took)));
     }
@@ -248,8 +251,8 @@ impl Workers {
         self.headcount.away >= (self.headcount.placed / check::SHARE).max(1)
     }
 
-    /// Decides about the periodic probe of a worker that serves and has nothing in hand. One that is due and has to be missed
-    /// too much, while others wait or none does, is put off.
+    /// Decides about the periodic probe of a worker that serves and has nothing in hand. One that is due and has to be
+    /// missed too much, while others wait or none does, is put off.
     pub(super) fn decide_check(&mut self, id: WorkerId, others_wait: bool, now: Instant) -> CheckDecision {
         let check = self.get(id).and_then(|worker| Some((worker.phase, worker.next_check?)));
         let Some((phase, mut check)) = check.filter(|(_, check)| check.is_due(now)) else {
@@ -278,8 +281,8 @@ impl Workers {
         self.resting.next_deadline(self.rules.rest)
     }
 
-    /// The workers whose deadline has come. [`find_next_deadline`](Self::find_next_deadline) must be called once they were
-    /// looked at.
+    /// The workers whose deadline has come. [`find_next_deadline`](Self::find_next_deadline) must be called once they
+    /// were looked at.
     pub(super) fn all_due(&self, now: Instant) -> Vec<WorkerId> {
         if self.wake.is_none_or(|wake| wake > now) {
             return Vec::new();
@@ -298,7 +301,8 @@ impl Workers {
         self.wake = self.wake.into_iter().chain(at).min();
     }
 
-    /// Returns a worker whose rest is over, as long as there is one. It has written nothing meanwhile, or it would not rest.
+    /// Returns a worker whose rest is over, as long as there is one. It has written nothing meanwhile, or it would not
+    /// rest.
     pub(super) fn next_rested(&mut self, now: Instant) -> Option<WorkerId> {
         while let Some((since, id)) = self.resting.pop(self.rules.rest, now) {
             let rests = |worker: &Worker| matches!(worker.phase, Phase::Resting { since: began, .. } if began == since);

@@ -1,9 +1,9 @@
-//! Workers that are given nothing for a while after each answer (`--rest`), so that a line too many that they print behind it
-//! meets no request, though all others are busy or there are no others.
+//! Workers that are given nothing for a while after each answer (`--rest`), so that a line too many that they print
+//! behind it meets no request, though all others are busy or there are no others.
 //!
-//! A resting worker has answered and has nothing in hand: a request waits in the queue rather. What it writes meanwhile is an
-//! answer to nothing, and it is replaced for it. When its time is over it is free. Workers that say a number with each answer
-//! (`--concurrency`) never rest: a stray line is known by its number.
+//! A resting worker has answered and has nothing in hand: a request waits in the queue rather. What it writes meanwhile
+//! is an answer to nothing, and it is replaced for it. When its time is over it is free. Workers that say a number with
+//! each answer (`--concurrency`) never rest: a stray line is known by its number.
 //!
 //! All rest for the same time, so that the first to begin is the first to end: a queue, and none is searched for.
 
@@ -84,7 +84,7 @@ mod tests {
             self.told.extend(std::iter::from_fn(|| self.dispatcher.next_action()));
         }
 
-        /// So many milliseconds after the start.
+        /// Tells of an event at this number of milliseconds after the start.
         fn at(&mut self, at: u64, event: Event) {
             self.dispatcher.handle(self.start + Duration::from_millis(at), event);
             self.fetch();
@@ -101,7 +101,7 @@ mod tests {
             self.at(at, Event::Reply { worker, to, after });
         }
 
-        /// Who has been given something since the last time.
+        /// The workers that have been given something since the last call.
         fn given(&mut self) -> Vec<WorkerId> {
             let told = std::mem::take(&mut self.told).into_iter();
             told.filter_map(|action| match action {
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_writes_meanwhile_is_nobodys_answer() {
+    fn output_of_a_resting_worker_is_an_answer_to_nothing() {
         let mut pool = Pool::new(1, |policy| policy);
         pool.ask(0);
         let worker = pool.given()[0];
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_lost_or_let_go_while_it_rests_leaves_nothing_behind() {
+    fn a_worker_that_is_lost_or_stopped_while_it_rests_leaves_nothing_behind() {
         let mut pool = Pool::new(2, |policy| policy);
         pool.ask(0);
         pool.ask(0);

@@ -51,7 +51,7 @@ pub struct WorkerView {
     pub id: WorkerId,
     /// Its place.
     pub place: Place,
-    /// What it is doing.
+    /// Its activity.
     pub activity: Activity,
     /// The last worker in its place has failed its probe, and none has passed since.
     pub quarantined: bool,
@@ -96,7 +96,7 @@ impl Place {
 }
 
 impl Workers {
-    /// Every worker: place by place, and then those that have none any more, the youngest last.
+    /// Every worker: place by place, and then the workers that have none any more, the youngest last.
     pub(in super::super) fn views(&self) -> Vec<WorkerView> {
         let mut workers: Vec<_> = self.iter().map(view).collect();
         workers.sort_by_key(|worker| (worker.place.order(), worker.id.incarnation));

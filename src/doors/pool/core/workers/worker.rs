@@ -12,15 +12,15 @@
 //!                                      Stopping --------------> removed
 //! ```
 //!
-//! With probes there is a stop, Probing, between Starting and Available, and another one on the way back to Available now
-//! and then; the place of a worker that fails there is in quarantine until another one has passed ([`check`](super::check)).
-//! With `--rest` a worker is Resting for a while after each last reply, before it is Available
-//! ([`resting`](super::resting)).
+//! With probes there is a stop, Probing, between Starting and Available, and another one on the way back to Available
+//! now and then; the place of a worker that fails there is in quarantine until another one has passed
+//! ([`check`](super::check)). With `--rest` a worker is Resting for a while after each last reply, before it is
+//! Available ([`resting`](super::resting)).
 //!
 //! A busy worker whose client has gone stays busy until it has replied: only then is it in step again.
 //!
-//! Every change of a worker is a method here, called through [`Workers::update`](super::Workers::update) alone, which keeps
-//! the lists of workers in step with it.
+//! Every change of a worker is a method here, called through [`Workers::update`](super::Workers::update) alone, which
+//! keeps the lists of workers in step with it.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -31,13 +31,14 @@ use super::check::{CheckKind, NextCheck};
 use crate::doors::pool::core::event::{ChannelId, ReplyTo, RequestId, Restart, WorkerId};
 use crate::doors::pool::core::health::Trust;
 
-/// A request longer than this many bytes may not fit the line buffer of a stdio program, which then reads it in pieces and
-/// answers more than once: squidGuard does above 12,287 bytes (protocols.md §2), and 4,096 is what one read(2) of the C
-/// library's buffered input takes from a pipe.
+/// A request longer than this many bytes may not fit the line buffer of a stdio program, which then reads it in pieces
+/// and answers more than once: squidGuard does above 12,287 bytes (protocols.md §2), and 4,096 is what one read(2) of
+/// the C library's buffered input takes from a pipe.
 pub(in super::super) const LONG_REQUEST: usize = 4096;
-/// The time without a pause after which a worker is given one. While requests wait, a worker goes from one to the next, and a
-/// stray second reply that comes late passes for the reply to the next request, and so on for as long as the worker has no
-/// pause. A pause of [`SETTLE`](super::SETTLE) is two parts in a hundred of its work, for an end to the confusion.
+/// The time without a pause after which a worker is given one. While requests wait, a worker goes from one to the next,
+/// and a stray second reply that comes late passes for the reply to the next request, and so on for as long as the
+/// worker has no pause. A pause of [`SETTLE`](super::SETTLE) is two parts in a hundred of its work, for an end to the
+/// confusion.
 const UNWATCHED: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -47,8 +48,8 @@ pub(in super::super) struct Worker {
     pub(super) phase: Phase,
     /// The time of its exec; `None` before.
     started: Option<Instant>,
-    /// What it was given and has not answered, oldest first: without channels it answers in this order. Never empty
-    /// while it is busy, and always while it is not.
+    /// The requests that it was given and has not answered, oldest first: without channels it answers in this order.
+    /// Never empty while it is busy, and always while it is not.
     flights: VecDeque<Flight>,
     /// Set at its start, for as long as it lives: it is told a number with each request and may answer in any order.
     channels: Option<Channels>,
@@ -58,8 +59,8 @@ pub(in super::super) struct Worker {
     pub(super) room_listed: Option<usize>,
     /// The last time when it was known to be in step: it was free, or watched, and wrote nothing.
     in_step_at: Instant,
-    /// The beginning of its silence: it has answered, passed its probe, or was watched for a while and wrote nothing. `None`:
-    /// it has never answered, and may still be starting.
+    /// The beginning of its silence: it has answered, passed its probe, or was watched for a while and wrote nothing.
+    /// `None`: it has never answered, and may still be starting.
     quiet_since: Option<Instant>,
     /// The number of its replies, those to clients that had gone included.
     answered: u64,
@@ -71,8 +72,8 @@ pub(in super::super) struct Worker {
     pub(super) next_check: Option<NextCheck>,
     /// Its predecessor has failed its probe, and it has not passed yet.
     is_quarantined: bool,
-    /// The reason for which its predecessor was lost, if another start need not have helped and no worker of the place has
-    /// been trusted since.
+    /// The reason for which its predecessor was lost, if another start need not have helped and no worker of the place
+    /// has been trusted since.
     trouble: Option<Restart>,
     trust: Trust,
 }
@@ -85,8 +86,8 @@ pub(in super::super) struct Flight {
     pub(in super::super) size: usize,
     /// The number that the worker was told, if it is told any.
     pub(in super::super) channel: Option<ChannelId>,
-    /// The time when the worker began to work on it: when it was given, or, in a worker without channels, when all before it
-    /// were answered.
+    /// The time when the worker began to work on it: when it was given, or, in a worker without channels, when all
+    /// before it were answered.
     pub(in super::super) began: Instant,
     /// The time when the request ends, whatever its worker does.
     pub(in super::super) give_up: Instant,
@@ -105,7 +106,7 @@ pub enum Place {
     Outgoing,
 }
 
-/// What a worker is doing; each variant owns what only matters then.
+/// The activity of a worker; each variant owns what only matters then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Phase {
     /// No process: the place waits out its respawn delay.
@@ -135,7 +136,7 @@ pub(in super::super) enum RestReason {
     Probe,
 }
 
-/// What is due for a worker because time has passed.
+/// Something that is due for a worker because time has passed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in super::super) enum Due {
     /// Its respawn delay is over.
@@ -150,7 +151,7 @@ pub(in super::super) enum Due {
     Inspection,
 }
 
-/// What a worker in step does after a reply.
+/// The next thing that a worker in step does after a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum NextStep {
     /// It goes on with its next request.
@@ -191,7 +192,8 @@ impl Phase {
         self == Phase::Available || self.is_occupied()
     }
 
-    /// The reason for which a worker is replaced that is lost for `reason`: in its probe, whatever befalls it, it has failed.
+    /// The reason for which a worker is replaced that is lost for `reason`: in its probe, whatever befalls it, it has
+    /// failed.
     pub(in super::super) fn restart(self, reason: Restart) -> Restart {
         if matches!(self, Phase::Probing { .. }) {
             Restart::Quarantined
@@ -285,8 +287,8 @@ impl Worker {
         self.place = Place::Outgoing;
     }
 
-    /// It was free, and had written nothing meanwhile (the shell looks before it gives it anything), or was watched and found
-    /// in step.
+    /// It was free, and had written nothing meanwhile (the shell looks before it gives it anything), or was watched and
+    /// found in step.
     pub(in super::super) fn mark_in_step(&mut self, now: Instant) {
         self.in_step_at = now;
     }
@@ -314,8 +316,8 @@ impl Worker {
         channel
     }
 
-    /// It has another flight for its oldest: the one whose time is over first. That time begins now, unless the worker has been
-    /// at it, as at all the others, since it was given it.
+    /// It has another flight for its oldest: the one whose time is over first. That time begins now, unless the worker
+    /// has been at it, as at all the others, since it was given it.
     fn turn_to_oldest(&mut self, busy_timeout: Duration, now: Instant) {
         let Some(oldest) = self.flights.front_mut() else { return };
         if self.channels.is_none() {
@@ -391,7 +393,8 @@ impl Worker {
         std::mem::replace(&mut self.trust, Trust::Confirmed) != Trust::Confirmed
     }
 
-    /// It comes after a worker that was lost: in quarantine, or in trouble, if that is said. Returns true if it is in trouble.
+    /// It comes after a worker that was lost: in quarantine, or in trouble, if that is said. Returns true if it is in
+    /// trouble.
     pub(in super::super) fn inherit(&mut self, is_quarantined: bool, trouble: Option<Restart>) -> bool {
         self.is_quarantined |= is_quarantined;
         self.trouble = trouble.or(self.trouble);
@@ -473,14 +476,14 @@ impl Worker {
         self.channels.as_ref().map_or(pipeline, Channels::limit)
     }
 
-    /// Returns true if it would be given one request after the other for longer than is good: a worker that is out of step
-    /// shows it only when it has nothing to do.
+    /// Returns true if it would be given one request after the other for longer than is good: a worker that is out of
+    /// step shows it only when it has nothing to do.
     fn is_unwatched(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.in_step_at) >= UNWATCHED
     }
 
-    /// Returns true if it serves and may be given a request behind those it has: nothing long, and, where a stray answer is not
-    /// known by its number, not after a second without a pause: it is then left to run dry, and watched.
+    /// Returns true if it serves and may be given a request behind those it has: nothing long, and, where a stray
+    /// answer is not known by its number, not after a second without a pause: it is then left to run dry, and watched.
     pub(super) fn has_room(&self, pipeline: usize, now: Instant) -> bool {
         let is_in_step = || !self.is_unwatched(now) && self.flights.iter().all(|flight| flight.size <= LONG_REQUEST);
         matches!((self.phase, self.place), (Phase::Busy { .. }, Place::Serving(_)))
@@ -489,7 +492,8 @@ impl Worker {
             && (self.has_channels() || is_in_step())
     }
 
-    /// What a worker in step does after the reply to a request of this size, while other requests wait or none does.
+    /// Returns the next thing that it does, in step, after the reply to a request of this size; `others_wait`: requests
+    /// are in the queue.
     pub(in super::super) fn next_step(&self, size: usize, others_wait: bool, now: Instant) -> NextStep {
         if !self.flights.is_empty() {
             NextStep::Continue
@@ -532,7 +536,7 @@ impl Worker {
         matches!(self.trust, Trust::OnTrial { until } if until <= now)
     }
 
-    /// What is due for it now in its phase, if anything is.
+    /// Returns what is due for it now in its phase, if anything is.
     pub(in super::super) fn due(&self, now: Instant) -> Option<Due> {
         let is_over = self.phase.deadline().is_some_and(|at| at <= now);
         match self.phase {
