@@ -1,7 +1,8 @@
 //! The numbers of workers in each situation that a decision depends on, kept in step with every change of a worker.
 
 use super::check::CheckKind;
-use super::worker::{Phase, Place, RestReason, Worker};
+use super::phase::{Phase, Place, RestReason};
+use super::worker::Worker;
 
 /// The numbers of workers.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,8 @@
 
 use super::Workers;
 use super::headcount::Headcount;
-use super::worker::{Phase, Place, Worker};
+use super::phase::{Phase, Place};
+use super::worker::Worker;
 use crate::doors::pool::core::health::Trust;
 
 impl Workers {

@@ -1,6 +1,6 @@
 //! The workers of a pool, and which of them gets the next request.
 //!
-//! The life of a worker is drawn in [`worker`]. It changes through [`Workers::update`] alone, which keeps in step with
+//! The life of a worker is drawn in [`phase`]. It changes through [`Workers::update`] alone, which keeps in step with
 //! it: the list of the free workers and the rule which of them is taken ([`available`]), the queue of the [`resting`],
 //! the list of the busy workers that may be given one more request, the numbers of each kind ([`headcount`]), and the
 //! time at which one of them is to be looked at.
@@ -22,6 +22,7 @@ mod check;
 mod headcount;
 #[cfg(debug_assertions)]
 mod invariants;
+mod phase;
 mod resting;
 mod view;
 mod worker;
@@ -34,9 +35,10 @@ use slab::Slab;
 pub(super) use channels::Channels;
 pub(super) use check::CheckKind;
 pub(super) use headcount::Headcount;
+pub use phase::Place;
+pub(super) use phase::{Phase, RestReason};
 pub use view::{Activity, Status, StatusCounts, WorkerView};
-pub use worker::Place;
-pub(super) use worker::{Due, Flight, NextStep, Phase, RestReason, Worker};
+pub(super) use worker::{Due, Flight, NextStep, Worker};
 
 use super::event::WorkerId;
 use crate::doors::pool::options::Policy;

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use super::Workers;
 use super::check::CheckKind;
-use super::worker::{Phase, Place, Worker};
+use super::phase::{Phase, Place};
+use super::worker::Worker;
 use crate::doors::pool::core::event::WorkerId;
 
 /// A worker's state as iotcpd 1.1 numbers it (protocols.md §1).
