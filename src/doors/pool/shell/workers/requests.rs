@@ -39,7 +39,7 @@ impl Workers {
                 }
             }
             // It had read all of its input when it became free, and has been written nothing since; see
-            // `core/available.rs`.
+            // `core/workers/available.rs`.
             debug_assert!(process.bytes_read().is_none_or(|read| read == process.given_bytes));
         }
         process.queue_request(Some(request), channel, bytes);
