@@ -20,7 +20,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::net::stream::{Reading, Stream};
+use crate::net::conn::Conn;
+use crate::net::stream::Reading;
 
 /// Nothing has moved for so long: it is not only slow.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -99,7 +100,7 @@ impl Watch {
     }
 
     /// To be told whenever something has been moved, and when [`deadline`](Self::deadline) is there.
-    pub(super) fn look(&mut self, hoard: &mut Hoard, client: &Stream, sight: Sight, now: Instant) -> Advice {
+    pub(super) fn look(&mut self, hoard: &mut Hoard, client: &Conn, sight: Sight, now: Instant) -> Advice {
         let moved = std::mem::take(&mut self.moved);
         hoard.count(&mut self.share, sight.input, sight.usual);
         let room = hoard.room(&self.share, sight.input, sight.usual) > 0;
@@ -109,7 +110,7 @@ impl Watch {
             (true, false) => Seen::Jam { room },
         };
         let (signs, sent) = (&mut self.signs, self.sent);
-        let ask = || signs.see(client.read_by_peer(sent), client.has_unread(), sight.doubt);
+        let ask = || signs.see(client.socket().read_by_peer(sent), client.has_unread(), sight.doubt);
         self.standstill.see(seen, ask, now)
     }
 

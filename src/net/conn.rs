@@ -16,27 +16,25 @@
 //! - There is one write buffer. A direct write past it needs it to be empty, so bytes never overtake each other.
 //! - The end of this side is said once, behind the last byte.
 //!
-//! **The lingering close.** A socket that is closed over unread bytes makes the kernel answer with a reset, which may
-//! overtake the reply (RFC 1122, 4.2.2.13). A peer that may still send is therefore told that nothing more comes, and
-//! what it sends is thrown away until it ends its side, for as long and for as many bytes as the door allows.
-//!
 //! **Transports.** [`Stream`] is the enum of transports: TCP and UNIX sockets today. TLS and WebSocket become variants
 //! of it. Whatever depends on the transport is asked of the stream and never of a descriptor: how unread bytes are
 //! thrown away, how the end is said together with the last bytes, how far the peer has read.
 //!
 //! Frames, deadlines of requests, and which client may connect at all do not belong here.
 
-use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::time::{Duration, Instant};
+mod closing;
+
+use std::io::{self, ErrorKind, IoSlice, Read};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use mio::{Interest, Registry, Token, event};
 
-use super::stream::{MOST_MESSAGES, Stream, Unread};
-use crate::buffer::Buffer;
+use super::stream::{MOST_MESSAGES, Stream};
+use crate::buffer::{Buffer, write_some};
 use crate::reactor::Readiness;
 
-/// The number of system calls that one turn of a lingering close makes at most.
-const DISCARDS_PER_TURN: usize = 4;
+use closing::Lingering;
+pub use closing::{CloseStep, LingerLimits};
 
 /// A connection; see the head of this file.
 #[derive(Debug)]
@@ -45,6 +43,11 @@ pub struct Conn {
     early: Buffer,
     /// True until a read says WouldBlock.
     is_readable: bool,
+    /// True if the last read has left nothing, as far as that is known without another system call.
+    is_drained: bool,
+    /// True if a read that does not fill its buffer says nothing: the end may be behind it, of which no further event
+    /// tells.
+    reads_to_end: bool,
     /// True until a write says WouldBlock.
     is_writable: bool,
     output: Buffer,
@@ -88,36 +91,6 @@ pub enum Sent {
     Failed,
 }
 
-/// The bounds of a lingering close.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LingerLimits {
-    /// The longest time that a peer may go on sending.
-    pub time: Duration,
-    /// The number of bytes that are thrown away at most.
-    pub bytes: usize,
-}
-
-/// The state of a close after one step of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use]
-pub enum CloseStep {
-    /// The peer may still send: call [`Conn::go_on_closing`] after the next event, and drop the connection at
-    /// [`Conn::close_deadline`].
-    Waiting,
-    /// One turn's share is used up: call [`Conn::go_on_closing`] in the next turn.
-    MoreLater,
-    /// The connection may be dropped.
-    Done,
-}
-
-/// A lingering close under way.
-#[derive(Debug, Clone, Copy)]
-struct Lingering {
-    until: Instant,
-    /// The number of bytes that may still be thrown away.
-    bytes: usize,
-}
-
 impl Conn {
     /// A connection of which nothing is read yet.
     #[must_use]
@@ -133,6 +106,8 @@ impl Conn {
             early: Buffer::from(early),
             // A fresh connection has room, and its first bytes have often arrived.
             is_readable: true,
+            is_drained: false,
+            reads_to_end: false,
             is_writable: true,
             output: Buffer::default(),
             has_said_end: false,
@@ -147,11 +122,6 @@ impl Conn {
         &self.stream
     }
 
-    /// Gives the stream back. Must be called before anything was read or buffered.
-    pub fn into_stream(self) -> Stream {
-        self.stream
-    }
-
     /// Takes in an event of the poll.
     pub fn note(&mut self, readiness: Readiness) {
         if self.end == Some(End::Failed) {
@@ -159,7 +129,28 @@ impl Conn {
         }
         // After a hang-up the next call has its reason to tell.
         self.is_readable |= readiness.readable || readiness.read_closed || readiness.hung_up;
+        self.reads_to_end |= readiness.read_closed || readiness.hung_up;
         self.is_writable |= readiness.writable || readiness.hung_up;
+    }
+
+    /// Makes the next reads ask the socket up to its end, for an owner that may have missed an event.
+    pub fn expect_input(&mut self) {
+        self.is_readable = true;
+        self.reads_to_end = true;
+    }
+
+    /// The descriptor, if bytes may be moved past this connection, by splice(2) above all: nothing that was read is
+    /// left, nothing waits to be written, and the transport is a plain socket.
+    #[must_use]
+    pub fn raw(&self) -> Option<BorrowedFd<'_>> {
+        (self.early.is_empty() && self.output.is_empty()).then(|| self.stream.as_fd())
+    }
+
+    /// Takes the early bytes, for an owner that moves bytes past this connection.
+    pub fn take_early(&mut self) -> Vec<u8> {
+        let early = self.early.bytes().to_vec();
+        self.early.clear();
+        early
     }
 
     /// Gives the connection up as failed. Nothing is read or written any more, and bytes that wait to be are dropped.
@@ -209,9 +200,13 @@ impl Conn {
                 self.end = Some(End::Finished);
                 Received::End
             }
-            Ok(count) => Received::Bytes(count),
+            Ok(count) => {
+                self.is_drained = count < buffer.len() && !self.reads_to_end && self.stream.is_drained_by_short_read();
+                Received::Bytes(count)
+            }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 self.is_readable = false;
+                self.reads_to_end = false;
                 Received::Nothing
             }
             Err(_) => {
@@ -221,12 +216,20 @@ impl Conn {
         }
     }
 
+    /// Returns true if the last read has left nothing, as far as the transport knows without another system call: there
+    /// will be an event for whatever comes. A caller that stops reading then saves the read that would block.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.is_drained
+    }
+
     fn read_early(&mut self, buffer: &mut [u8]) -> Received {
         let count = self.early.len().min(buffer.len());
         for (place, byte) in buffer.iter_mut().zip(self.early.bytes()) {
             *place = *byte;
         }
         self.early.consume(count);
+        self.is_drained = false;
         if self.early.is_empty() {
             self.early.clear();
         }
@@ -257,8 +260,45 @@ impl Conn {
         if !self.is_writable || self.output.is_empty() {
             return Sent::Nothing;
         }
-        let outcome = retried(|| self.stream.write(self.output.bytes()));
-        self.take_flushed(outcome)
+        match self.output.write_to(&self.stream) {
+            Ok(count) => {
+                self.is_writable = self.output.is_empty();
+                some(count)
+            }
+            Err(_) => {
+                self.fail();
+                Sent::Failed
+            }
+        }
+    }
+
+    /// Writes these bytes behind those in the write buffer. Bytes for which there is no room are appended to it.
+    pub fn send(&mut self, bytes: &[u8]) -> Sent {
+        let mut sent = 0;
+        if self.can_write() {
+            match write_some(bytes, &self.stream) {
+                Ok(count) => sent = count,
+                Err(_) => {
+                    self.fail();
+                    return Sent::Failed;
+                }
+            }
+            self.is_writable = sent == bytes.len();
+        }
+        if let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
+            self.output.end().extend_from_slice(rest);
+        }
+        some(sent)
+    }
+
+    /// Gives the write buffer memory, unless it has some.
+    pub fn lend_memory(&mut self, memory: impl FnOnce() -> Vec<u8>) {
+        self.output.lend_memory(memory);
+    }
+
+    /// Takes the memory of the write buffer, if that is empty.
+    pub fn release_memory(&mut self) -> Vec<u8> {
+        self.output.release_memory()
     }
 
     /// Writes the write buffer in messages, in one system call: see [`Stream::send_messages`]. `first` returns the
@@ -320,72 +360,13 @@ impl Conn {
             }
         }
     }
+}
 
-    // ---- closing -----------------------------------------------------------------------------------------------
-
-    /// Turns the peer away with a few last bytes, and closes the connection at once. What has arrived is thrown away
-    /// first; what the peer sends later may be answered with a reset that overtakes the bytes. To wait for that would
-    /// be to keep the connection after all.
-    pub fn turn_away(self, last: &[u8]) {
-        // An error means that the peer has gone. A fresh socket has room for so little.
-        let _ = self.stream.discard_unread();
-        let _ = self.stream.send_messages(&[&[IoSlice::new(last)]], true);
-    }
-
-    /// Begins to close. Must be called once everything is written. With `may_send` the peer may be about to send
-    /// something although nothing has arrived.
-    pub fn begin_close(&mut self, may_send: bool, limits: LingerLimits, now: Instant) -> CloseStep {
-        self.early.clear();
-        let unread = self.stream.discard_unread();
-        // More may have arrived behind what was thrown away.
-        self.is_readable = matches!(unread, Ok(Unread::Bytes(_)));
-        let is_quiet = match unread {
-            Ok(Unread::Bytes(_)) => false,
-            Ok(Unread::None) => !may_send,
-            Ok(Unread::End) | Err(_) => true,
-        };
-        // An error of the shutdown means that the peer has reset the connection.
-        if is_quiet || (!self.has_said_end && self.stream.shutdown_write().is_err()) {
-            return CloseStep::Done;
-        }
-        self.has_said_end = true;
-        self.lingering = Some(Lingering {
-            until: now + limits.time,
-            bytes: limits.bytes,
-        });
-        self.go_on_closing()
-    }
-
-    /// Throws away what the peer sends, a bounded share in each turn. Does nothing before
-    /// [`begin_close`](Self::begin_close).
-    pub fn go_on_closing(&mut self) -> CloseStep {
-        let Some(lingering) = &mut self.lingering else {
-            return CloseStep::Waiting;
-        };
-        for _ in 0..DISCARDS_PER_TURN {
-            if !self.is_readable {
-                return CloseStep::Waiting;
-            }
-            match self.stream.discard_unread() {
-                Ok(Unread::Bytes(count)) if count < lingering.bytes => lingering.bytes -= count,
-                Ok(Unread::None) => self.is_readable = false,
-                // The end of its side, an error, or a peer that never stops.
-                Ok(Unread::Bytes(_) | Unread::End) | Err(_) => return CloseStep::Done,
-            }
-        }
-        CloseStep::MoreLater
-    }
-
-    /// Returns true from [`begin_close`](Self::begin_close) on, if that has found a peer that may still send.
-    #[must_use]
-    pub fn is_closing(&self) -> bool {
-        self.lingering.is_some()
-    }
-
-    /// The time at which a connection that is being closed is dropped, whatever its peer does.
-    #[must_use]
-    pub fn close_deadline(&self) -> Option<Instant> {
-        self.lingering.map(|lingering| lingering.until)
+/// The outcome of a write of which this number of bytes was taken.
+fn some(count: usize) -> Sent {
+    match count {
+        0 => Sent::Nothing,
+        count => Sent::Bytes(count),
     }
 }
 

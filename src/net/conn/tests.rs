@@ -1,7 +1,9 @@
 //! Connections over real sockets, both transports, against a client that blocks.
 
+use std::io::Write;
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use super::super::scaffold::{tcp_pair, unix_pair, wait_readable, wait_writable};
 use super::*;
@@ -234,6 +236,79 @@ fn nothing_is_tried_again_on_a_connection_that_has_failed() {
         conn.output_mut().extend_from_slice(b"more");
         assert_eq!(conn.flush(), Sent::Nothing);
         assert_eq!(conn.end(), Some(End::Failed));
+        drop(client);
+    }
+}
+
+#[test]
+fn a_short_read_saves_the_next_unless_the_end_may_be_behind_it() {
+    for (stream, mut client) in pairs() {
+        let (mut conn, mut buffer) = (Conn::with_early(stream, b"early".to_vec()), [0; 8]);
+        assert_eq!(conn.read(&mut buffer), Received::Bytes(5));
+        assert!(!conn.is_drained(), "the socket was not asked");
+        client.write_all(b"longer than it").expect("write");
+        wait_readable(conn.socket());
+        assert_eq!(conn.read(&mut buffer), Received::Bytes(8));
+        assert!(!conn.is_drained(), "the buffer was filled");
+        assert_eq!(conn.read(&mut buffer), Received::Bytes(6));
+        assert!(conn.is_drained());
+        client.write_all(b"last").expect("write");
+        client.say_end();
+        conn.note(Readiness {
+            readable: true,
+            read_closed: true,
+            ..Readiness::default()
+        });
+        wait_readable(conn.socket());
+        assert_eq!(conn.read(&mut buffer), Received::Bytes(4));
+        assert!(!conn.is_drained(), "no event tells of the end again");
+        wait_readable(conn.socket());
+        assert_eq!(conn.read(&mut buffer), Received::End);
+    }
+}
+
+#[test]
+fn an_owner_that_may_have_missed_an_event_reads_all_the_same() {
+    for (stream, mut client) in pairs() {
+        let (mut conn, mut buffer) = (Conn::new(stream), [0; 8]);
+        assert_eq!(conn.read(&mut buffer), Received::Nothing);
+        client.write_all(b"x").expect("write");
+        wait_readable(conn.socket());
+        conn.expect_input();
+        assert_eq!(conn.read(&mut buffer), Received::Bytes(1));
+        assert!(!conn.is_drained());
+        assert_eq!(conn.read(&mut buffer), Received::Nothing);
+    }
+}
+
+#[test]
+fn bytes_are_sent_at_once_and_the_rest_is_buffered() {
+    for (stream, client) in pairs() {
+        let mut conn = Conn::new(stream);
+        assert_eq!(conn.send(b"at once"), Sent::Bytes(7));
+        assert_eq!((conn.unwritten(), conn.release_memory().capacity()), (0, 0));
+        let long = vec![7; 8 << 20];
+        let Sent::Bytes(sent) = conn.send(&long) else {
+            panic!("there is room for some")
+        };
+        assert_eq!(conn.unwritten(), long.len() - sent);
+        assert_eq!(conn.send(b"behind"), Sent::Nothing);
+        assert_eq!(conn.unwritten(), long.len() - sent + 6);
+        client.say_end();
+    }
+}
+
+#[test]
+fn the_descriptor_is_given_out_only_while_no_byte_is_held() {
+    for (stream, client) in pairs() {
+        let mut conn = Conn::with_early(stream, b"early".to_vec());
+        assert!(conn.raw().is_none());
+        assert_eq!(conn.take_early(), b"early");
+        assert!(conn.raw().is_some());
+        conn.output_mut().extend_from_slice(b"answer");
+        assert!(conn.raw().is_none());
+        assert_eq!(conn.flush(), Sent::Bytes(6));
+        assert!(conn.raw().is_some());
         drop(client);
     }
 }

@@ -128,7 +128,7 @@ impl CommandDoor {
         };
         match connection
             .watch
-            .look(&mut self.hoard, connection.conn.socket(), sight, cx.now())
+            .look(&mut self.hoard, &connection.conn, sight, cx.now())
         {
             Advice::Grow if connection.conn.is_readable() => cx.resume_later(CommandSource::client(id)),
             Advice::Wait | Advice::Grow => {}

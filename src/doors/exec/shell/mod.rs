@@ -195,7 +195,7 @@ impl ExecDoor {
         };
         match connection
             .watch
-            .look(&mut self.hoard, connection.conn.socket(), sight, cx.now())
+            .look(&mut self.hoard, &connection.conn, sight, cx.now())
         {
             Advice::Grow if connection.conn.is_readable() => cx.resume_later(ExecSource::Client.at(key)),
             Advice::Wait | Advice::Grow => {}

@@ -45,9 +45,9 @@ impl Pool {
         let process = self.workers.get(view.worker);
         let client = view.client.and_then(|client| {
             if self.has_sessions() {
-                self.sessions.get(client).map(|session| &session.stream)
+                self.sessions.get(client).map(|session| session.conn.socket())
             } else {
-                self.clients.of(client).map(|client| &client.stream)
+                self.clients.of(client).map(|client| client.conn.socket())
             }
         });
         let credentials = client.and_then(|stream| stream.peer_credentials().ok().flatten());
@@ -110,11 +110,14 @@ impl Pool {
             return dump::request(since, "gone", kept.as_ref());
         };
         if let Some(session) = self.sessions.get(id) {
-            return dump::request(since, &who(&session.stream, &session.origin), None);
+            return dump::request(since, &who(session.conn.socket(), &session.origin), None);
         }
         let bytes = self.clients.request_bytes(id);
         let excerpt = bytes.map(|bytes| Excerpt::of(bytes, self.disclosure_of(request.arrived)));
-        let client = self.clients.of(id).map(|client| who(&client.stream, &client.origin));
+        let client = self
+            .clients
+            .of(id)
+            .map(|client| who(client.conn.socket(), &client.origin));
         let client = client.as_deref().unwrap_or("gone (others wait for the answer)");
         dump::request(since, client, excerpt.as_ref())
     }
@@ -159,8 +162,8 @@ impl Pool {
     fn client_view(&self, key: Key, client: &Client, now: Instant) -> ClientView {
         let owed = || self.clients.owed(client);
         let state = match client.phase {
-            Phase::Lingering { .. } => ClientState::Leaving,
-            Phase::Taking | Phase::Full | Phase::Finishing(_) if !client.output.is_empty() => ClientState::Writing,
+            Phase::Lingering => ClientState::Leaving,
+            Phase::Taking | Phase::Full | Phase::Finishing(_) if client.conn.unwritten() > 0 => ClientState::Writing,
             Phase::Taking | Phase::Full | Phase::Finishing(_) if client.owed.count() > 0 => ClientState::Waiting,
             Phase::Taking if self.options.persistent.is_some() && client.input.is_empty() => ClientState::Idle,
             Phase::Taking | Phase::Full | Phase::Finishing(_) => ClientState::Reading,
@@ -174,13 +177,15 @@ impl Pool {
             State::Asked { bytes, .. } | State::Answered(bytes) => bytes.len(),
             State::Coalesced(_) => 0,
         });
-        let held = bytes.chain(iter::once(client.input.len() + client.output.len())).sum();
+        let held = bytes
+            .chain(iter::once(client.input.len() + client.conn.unwritten()))
+            .sum();
         ClientView {
             number: key.slot(),
             state,
             since: now.saturating_duration_since(since.unwrap_or(client.active)),
             age: now.saturating_duration_since(client.accepted),
-            who: who(&client.stream, &client.origin),
+            who: who(client.conn.socket(), &client.origin),
             load: Load::Requests {
                 unanswered: client.owed.count(),
                 held,
@@ -215,7 +220,7 @@ fn session_view(key: Key, session: &Session, now: Instant) -> ClientView {
         state,
         since: now.saturating_duration_since(since),
         age: now.saturating_duration_since(session.accepted),
-        who: who(&session.stream, &session.origin),
+        who: who(session.conn.socket(), &session.origin),
         load,
     }
 }

@@ -155,7 +155,7 @@ impl Pool {
             Stage::Waiting(request) => (request, None),
             Stage::Running(running) => (Some(running.request), running.worker),
         };
-        drop(session.stream);
+        drop(session.conn);
         self.rooms().desk.release_connection(&session.origin);
         if let Some(request) = request {
             self.report(Event::Abandoned(request));

@@ -47,14 +47,13 @@ impl Pool {
         if let Err(full) = self.connections.admit(&origin) {
             return self.turn_away(cx, conn, &origin, full);
         }
-        let stream = conn.into_stream();
         if self.has_sessions() {
             let mut rooms = self.rooms();
-            return rooms.sessions.add(cx, &mut rooms.desk, stream, origin);
+            return rooms.sessions.add(cx, &mut rooms.desk, conn, origin);
         }
         let mut rooms = self.rooms();
-        if let Some(key) = rooms.clients.add(&mut rooms.desk, stream, origin, cx.now()) {
-            self.read_client(cx, key, false);
+        if let Some(key) = rooms.clients.add(&mut rooms.desk, conn, origin, cx.now()) {
+            self.read_client(cx, key);
         }
     }
 
@@ -84,7 +83,7 @@ impl Pool {
     pub(super) fn client_ready(&mut self, cx: &mut Context<'_>, key: Key, readiness: Readiness) {
         let mut rooms = self.rooms();
         if rooms.clients.handle_ready(cx, &mut rooms.desk, key, readiness) {
-            self.read_client(cx, key, readiness.read_closed || readiness.hung_up);
+            self.read_client(cx, key);
         }
     }
 
@@ -93,7 +92,8 @@ impl Pool {
         let mut rooms = self.rooms();
         if rooms.clients.resume(cx, &mut rooms.desk, key) {
             self.take_requests(cx, key, &[]);
-            self.read_client(cx, key, true);
+            self.clients.expect_input(key);
+            self.read_client(cx, key);
             let mut rooms = self.rooms();
             rooms.clients.close_if_drained(cx, &mut rooms.desk, key);
         }
@@ -101,25 +101,24 @@ impl Pool {
 
     pub(super) fn client_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
         if self.clients.handle_alarm(cx, key) {
-            self.read_client(cx, key, true);
+            self.clients.expect_input(key);
+            self.read_client(cx, key);
         }
         let mut rooms = self.rooms();
         rooms.clients.end_overdue(cx, &mut rooms.desk, key);
     }
 
-    /// Reads what a client has sent, a bounded share of it. On epoll a read that does not fill the buffer has drained
-    /// the socket, and what comes later is a new event; only where the end may be there already is it read up to that.
-    fn read_client(&mut self, cx: &mut Context<'_>, key: Key, to_the_end: bool) {
+    /// Reads a bounded share of a client's input.
+    fn read_client(&mut self, cx: &mut Context<'_>, key: Key) {
         let mut buffer = cx.lend_buffer();
         let mut is_drained = false;
         for _ in 0..READS_PER_TURN {
             let mut rooms = self.rooms();
             match rooms.clients.read(cx, &mut rooms.desk, key, &mut buffer) {
-                Piece::Interrupted => continue,
                 Piece::Nothing => is_drained = true,
-                Piece::Bytes(length) => {
+                Piece::Bytes { length, is_last } => {
                     self.take_requests(cx, key, buffer.get(..length).unwrap_or_default());
-                    is_drained = length < buffer.len() && !to_the_end;
+                    is_drained = is_last;
                 }
             }
             if is_drained {

@@ -17,10 +17,9 @@
 use std::time::Instant;
 
 use super::exchange::Owed;
-use super::outgoing::Outgoing;
 use crate::framing::Framer;
+use crate::net::conn::Conn;
 use crate::net::origin::Origin;
-use crate::net::stream::Stream;
 use crate::reactor::Alarm;
 
 /// A client with more bytes than this of answers that it has not taken is not read from.
@@ -29,7 +28,7 @@ const OUTPUT_HIGH_WATER: usize = 256 * 1024;
 /// A connection and what is known of it. It owns memory only while a request is unfinished or an answer not taken.
 #[derive(Debug)]
 pub(crate) struct Client {
-    pub(crate) stream: Stream,
+    pub(crate) conn: Conn,
     pub(crate) origin: Origin,
     pub(crate) phase: Phase,
     pub(crate) framer: Framer,
@@ -37,8 +36,8 @@ pub(crate) struct Client {
     pub(crate) input: Vec<u8>,
     /// Its requests that are not answered yet.
     pub(crate) owed: Owed,
-    /// Answers that have not been written.
-    pub(crate) output: Outgoing,
+    /// True while the client stands in the list of clients that are written to at the end of the turn.
+    pub(crate) is_listed: bool,
     pub(crate) accepted: Instant,
     /// The last time at which it has sent or taken something.
     pub(crate) active: Instant,
@@ -66,9 +65,8 @@ pub(crate) enum Phase {
     Full,
     /// Nothing more is taken in; it goes when it has got all its answers.
     Finishing(After),
-    /// It has its answers and our end of stream; what it still sends is read away, because input left unread when a
-    /// socket is closed makes the kernel send a reset, which may destroy the answer (RFC 1122, 4.2.2.13).
-    Lingering { deadline: Instant, budget: usize },
+    /// The client has all its answers, and the lingering close is under way.
+    Lingering,
 }
 
 /// The state of a client's input when its last answer is on its way.
@@ -85,8 +83,8 @@ impl Client {
     /// By when something must have happened. None while its requests are in hand: the dispatcher keeps their deadlines.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Lingering { deadline, .. } => Some(deadline),
-            Phase::Taking | Phase::Full | Phase::Finishing(_) if !self.output.is_empty() => Some(self.write_by),
+            Phase::Lingering => self.conn.close_deadline(),
+            Phase::Taking | Phase::Full | Phase::Finishing(_) if self.conn.unwritten() > 0 => Some(self.write_by),
             Phase::Taking if self.is_idle() || !self.input.is_empty() => Some(self.read_by),
             Phase::Taking | Phase::Full | Phase::Finishing(_) => None,
         }
@@ -100,14 +98,14 @@ impl Client {
     /// `Clients::watch_waiting`.
     pub(crate) fn wants_events(&self) -> bool {
         match self.phase {
-            Phase::Taking | Phase::Lingering { .. } => true,
-            Phase::Full | Phase::Finishing(_) => !self.output.is_empty(),
+            Phase::Taking | Phase::Lingering => true,
+            Phase::Full | Phase::Finishing(_) => self.conn.unwritten() > 0,
         }
     }
 
     /// It has said nothing that is not answered, and has taken all its answers.
     pub(crate) fn is_idle(&self) -> bool {
-        self.owed.count() == 0 && self.output.is_empty()
+        self.owed.count() == 0 && self.conn.unwritten() == 0
     }
 
     /// It is idle, and not in the middle of a request either.
@@ -122,6 +120,6 @@ impl Client {
 
     /// Returns true if the client has taken enough of its answers to be given the next.
     pub(crate) fn takes_more(&self) -> bool {
-        self.output.len() <= OUTPUT_HIGH_WATER
+        self.conn.unwritten() <= OUTPUT_HIGH_WATER
     }
 }

@@ -5,8 +5,6 @@
 //! piece ([`Clients::read`]), takes the requests out of it one by one ([`Clients::take_next`]), each of which it
 //! settles before the next is judged, and lets the rest be kept ([`Clients::keep_rest`]).
 
-use std::io;
-use std::io::Read;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -16,7 +14,6 @@ use super::Clients;
 use super::client::{After, Client, Phase, Watch};
 use super::coalescing::Route;
 use super::exchange::{Bytes, Owed, QueuePlace, State};
-use super::outgoing::Outgoing;
 use super::transcode;
 use crate::amount;
 use crate::doors::pool::core::Event;
@@ -25,8 +22,9 @@ use crate::doors::pool::report::Topic;
 use crate::doors::pool::shell::PoolSource;
 use crate::doors::pool::shell::desk::Desk;
 use crate::framing::{Frame, Framer, Progress, Unfit};
+use crate::net::conn::{Conn, Received};
 use crate::net::origin::Origin;
-use crate::net::stream::{PeerState, Stream};
+use crate::net::stream::PeerState;
 use crate::reactor::{Alarm, Context, Key, Readiness, SourceKind};
 
 /// The beginning of the bytes at hand.
@@ -52,10 +50,13 @@ pub(super) enum Line {
 /// A piece that was read from a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Piece {
-    /// A number of bytes.
-    Bytes(usize),
-    /// The call was interrupted, and is to be tried again.
-    Interrupted,
+    /// Some bytes.
+    Bytes {
+        /// The number of bytes.
+        length: usize,
+        /// True if nothing more has arrived, as far as is known: see [`Conn::is_drained`].
+        is_last: bool,
+    },
     /// Nothing more is to be read for now.
     Nothing,
 }
@@ -75,20 +76,20 @@ impl Clients {
     // ---- coming ------------------------------------------------------------------------------------------------
 
     /// Takes in a connection that was counted. Returns `None` when there is no place for it, and it was closed.
-    pub(crate) fn add(&mut self, desk: &mut Desk<'_>, stream: Stream, origin: Origin, now: Instant) -> Option<Key> {
+    pub(crate) fn add(&mut self, desk: &mut Desk<'_>, conn: Conn, origin: Origin, now: Instant) -> Option<Key> {
         if desk.options.persistent.is_some() {
             // Answers leave one after the other, and the kernel is not to hold one back until the last is acknowledged.
             // Where it cannot be set (the peer has gone) the next read tells.
-            let _ = stream.set_nodelay();
+            let _ = conn.socket().set_nodelay();
         }
         let client = Client {
-            stream,
+            conn,
             origin,
             phase: Phase::Taking,
             framer: desk.options.framings.request.framer(desk.options.max_request),
             input: Vec::new(),
             owed: Owed::default(),
-            output: Outgoing::default(),
+            is_listed: false,
             accepted: now,
             active: now,
             read_by: idle_until(desk.options, now),
@@ -109,17 +110,18 @@ impl Clients {
         key: Key,
         readiness: Readiness,
     ) -> bool {
-        let Some(client) = self.get(key) else { return false };
+        let Some(client) = self.get_mut(key) else { return false };
+        client.conn.note(readiness);
         let input = readiness.readable || readiness.read_closed || readiness.hung_up;
-        if (readiness.writable || readiness.hung_up) && !client.output.is_empty() {
+        if (readiness.writable || readiness.hung_up) && client.conn.unwritten() > 0 {
             self.flush(cx, desk, key);
         }
         let Some(client) = self.get(key) else { return false };
         match client.phase {
             Phase::Taking => return input,
-            Phase::Lingering { .. } if input => self.continue_lingering_close(cx, desk, key),
+            Phase::Lingering if input => self.continue_lingering_close(cx, desk, key),
             // The socket has room, which is not what is waited for.
-            Phase::Lingering { .. } => {}
+            Phase::Lingering => {}
             Phase::Full | Phase::Finishing(_) => {
                 let state = match readiness {
                     Readiness { hung_up: true, .. } => PeerState::Gone,
@@ -139,7 +141,7 @@ impl Clients {
     pub(crate) fn resume(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) -> bool {
         let Some(client) = self.get_mut(key) else { return false };
         match client.phase {
-            Phase::Lingering { .. } => {
+            Phase::Lingering => {
                 self.continue_lingering_close(cx, desk, key);
                 false
             }
@@ -159,19 +161,18 @@ impl Clients {
             return Piece::Nothing;
         };
         if client.phase == Phase::Taking {
-            match client.stream.read(buffer) {
-                Ok(0) => {
+            match client.conn.read(buffer) {
+                Received::End => {
                     self.handle_end_of_input(cx, desk, key);
                     return Piece::Nothing;
                 }
-                Ok(length) => {
+                Received::Bytes(length) => {
                     client.active = cx.now();
-                    return Piece::Bytes(length);
+                    let is_last = client.conn.is_drained();
+                    return Piece::Bytes { length, is_last };
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => return Piece::Interrupted,
-                // ECONNRESET and its like: the client cannot be told anything any more.
-                Err(_) => {
+                Received::Nothing => {}
+                Received::Failed => {
                     self.close(cx, desk, key);
                     return Piece::Nothing;
                 }
@@ -179,6 +180,13 @@ impl Clients {
         }
         self.touch(key);
         Piece::Nothing
+    }
+
+    /// Makes the next reads of a client ask its socket up to the end, because events may have been missed.
+    pub(crate) fn expect_input(&mut self, key: Key) {
+        if let Some(client) = self.get_mut(key) {
+            client.conn.expect_input();
+        }
     }
 
     /// Takes the unfinished input that is kept with a client. `None`: the client has gone.
@@ -280,7 +288,7 @@ impl Clients {
         if !client.input.is_empty() {
             return self.take_final_request(cx, desk, key);
         }
-        if client.is_idle() || client.stream.peer_state() == PeerState::Gone {
+        if client.is_idle() || client.conn.socket().peer_state() == PeerState::Gone {
             // It has all it wanted, or has only knocked, as health checks do; or it wants nothing any more.
             return self.close(cx, desk, key);
         }

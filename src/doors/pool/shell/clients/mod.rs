@@ -7,7 +7,6 @@ pub(crate) mod client;
 mod coalescing;
 pub(crate) mod exchange;
 pub(crate) mod intake;
-pub(crate) mod outgoing;
 mod respond;
 mod transcode;
 mod waiting;
@@ -99,7 +98,7 @@ impl Clients {
     pub(crate) fn any_unserved(&self) -> bool {
         self.table
             .iter()
-            .any(|(_, client)| !matches!(client.phase, Phase::Lingering { .. }))
+            .any(|(_, client)| !matches!(client.phase, Phase::Lingering))
     }
 
     pub(crate) fn keys(&self) -> Vec<Key> {
@@ -190,7 +189,7 @@ impl Clients {
         farewell: Farewell,
     ) {
         let Session {
-            stream,
+            conn,
             origin,
             stage,
             watch,
@@ -198,7 +197,7 @@ impl Clients {
         } = session;
         // Our ends of the worker's streams are closed here, before anything else happens to it.
         drop(stage);
-        let Some(key) = self.add(desk, stream, origin, cx.now()) else {
+        let Some(key) = self.add(desk, conn, origin, cx.now()) else {
             return;
         };
         let Some(client) = self.get_mut(key) else { return };
@@ -209,7 +208,7 @@ impl Clients {
                 Interest::READABLE | Interest::WRITABLE,
             );
             // An error would mean that it is not registered after all: then it will be when it has to be.
-            if cx.registry().reregister(&mut client.stream, token, interest).is_ok() {
+            if cx.registry().reregister(&mut client.conn, token, interest).is_ok() {
                 client.watch = Watch::Registered;
             }
         }

@@ -3,30 +3,29 @@
 //! The only answer of a connection is written at once. On one that stays, answers are gathered and leave at the end of
 //! the turn in one write, however many workers have given them.
 
-use std::io::Write;
 use std::rc::Rc;
 use std::time::Duration;
 
 use log::Level;
 
 use super::Clients;
-use super::client::{After, Client, Phase};
+use super::client::{After, Phase};
 use super::exchange::{Bytes, State};
 use super::intake::{Line, idle_until, most_unanswered};
-use super::outgoing::write_some;
 use crate::doors::pool::core::{ClientId, Event};
 use crate::doors::pool::report::Topic;
 use crate::doors::pool::shell::PoolSource;
 use crate::doors::pool::shell::desk::Desk;
+use crate::net::conn::{CloseStep, LingerLimits, Sent};
 use crate::net::origin::Origin;
-use crate::net::stream::Unread;
 use crate::reactor::{Context, Key, SourceKind};
 
-/// The time and the number of bytes for which a client that has its answer may go on sending.
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 1024 * 1024;
-/// The most system calls in one turn that throw input of one client away.
-const DISCARDS_PER_TURN: usize = 4;
+/// The bounds of a client that sends on behind its last answer. Requests are short, and other clients may wait for its
+/// place, so it is dropped sooner than one that sends the input of a program.
+const LINGER: LingerLimits = LingerLimits {
+    time: Duration::from_secs(2),
+    bytes: 1024 * 1024,
+};
 
 /// The answer to a request.
 #[derive(Debug, Clone, Copy)]
@@ -167,12 +166,12 @@ impl Clients {
             ..
         } = self;
         let Some(client) = table.get_mut(key) else { return };
-        if client.output.is_empty() {
+        if client.conn.unwritten() == 0 {
             client.write_by = cx.now() + desk.options.write_timeout;
         }
-        client.output.adopt(|| spare.take());
-        client.output.push(bytes);
-        if client.output.list() {
+        client.conn.lend_memory(|| spare.take());
+        client.conn.output_mut().extend_from_slice(bytes);
+        if !std::mem::replace(&mut client.is_listed, true) {
             unflushed.push(key);
         }
     }
@@ -188,21 +187,16 @@ impl Clients {
         let Some(client) = self.get_mut(key) else {
             return Ok(());
         };
-        let written = match write_some(bytes, |bytes| client.stream.write(bytes)) {
-            Ok(written) => written,
-            Err(_) => {
-                let origin = client.origin.clone();
-                self.close(cx, desk, key);
-                return Err(origin);
-            }
-        };
-        match bytes.get(written..).filter(|unsent| !unsent.is_empty()) {
-            None => self.lingering_close(cx, desk, key, after),
-            Some(unsent) => {
-                client.output.push(unsent);
-                client.write_by = cx.now() + desk.options.write_timeout;
-                self.touch(key);
-            }
+        if client.conn.send(bytes) == Sent::Failed {
+            let origin = client.origin.clone();
+            self.close(cx, desk, key);
+            return Err(origin);
+        }
+        if client.conn.unwritten() == 0 {
+            self.lingering_close(cx, desk, key, after);
+        } else {
+            client.write_by = cx.now() + desk.options.write_timeout;
+            self.touch(key);
         }
         Ok(())
     }
@@ -211,7 +205,7 @@ impl Clients {
     pub(crate) fn next_unflushed(&mut self) -> Option<Key> {
         let key = self.unflushed.pop()?;
         if let Some(client) = self.get_mut(key) {
-            client.output.unlist();
+            client.is_listed = false;
         }
         Some(key)
     }
@@ -221,14 +215,13 @@ impl Clients {
         let Some(client) = self.get_mut(key) else {
             return;
         };
-        let Client { stream, output, .. } = client;
-        match output.write(|bytes| stream.write(bytes)) {
-            Ok(0) => {}
-            Ok(_) => {
+        match client.conn.flush() {
+            Sent::Nothing => {}
+            Sent::Bytes(_) => {
                 client.active = cx.now();
                 client.write_by = client.active + desk.options.write_timeout;
             }
-            Err(_) => return self.close(cx, desk, key),
+            Sent::Failed => return self.close(cx, desk, key),
         }
         self.continue_after_write(cx, desk, key);
     }
@@ -242,8 +235,8 @@ impl Clients {
         let Some(client) = self.get_mut(key) else {
             return;
         };
-        if client.output.is_empty() {
-            let buffer = client.output.release();
+        if client.conn.unwritten() == 0 {
+            let buffer = client.conn.release_memory();
             if client.has_nothing_open() {
                 client.read_by = idle_until;
                 if drains && client.phase == Phase::Taking {
@@ -289,39 +282,24 @@ impl Clients {
         let Some(client) = self.get_mut(key) else {
             return;
         };
-        let unread = match after {
-            After::Linger => Ok(Unread::Bytes(0)),
-            After::LookForInput => client.stream.discard_unread(),
-        };
-        match unread {
-            Ok(Unread::Bytes(_)) if client.stream.shutdown_write().is_ok() => {
-                client.phase = Phase::Lingering {
-                    deadline: cx.now() + LINGER,
-                    budget: LINGER_BYTES,
-                };
-                self.continue_lingering_close(cx, desk, key);
-            }
-            Ok(Unread::Bytes(_) | Unread::None | Unread::End) | Err(_) => self.close(cx, desk, key),
-        }
+        client.phase = Phase::Lingering;
+        let step = client.conn.begin_close(after == After::Linger, LINGER, cx.now());
+        self.follow_close(cx, desk, key, step);
     }
 
     pub(crate) fn continue_lingering_close(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
-        for _ in 0..DISCARDS_PER_TURN {
-            let Some(client) = self.get_mut(key) else {
-                return;
-            };
-            let Phase::Lingering { budget, .. } = &mut client.phase else {
-                return;
-            };
-            match client.stream.discard_unread() {
-                Ok(Unread::Bytes(count)) if count < *budget => *budget -= count,
-                Ok(Unread::None) => return self.touch(key),
-                // The end, an error, or a client that never stops.
-                Ok(Unread::Bytes(_) | Unread::End) | Err(_) => return self.close(cx, desk, key),
-            }
+        if let Some(client) = self.get_mut(key) {
+            let step = client.conn.go_on_closing();
+            self.follow_close(cx, desk, key, step);
         }
-        self.touch(key);
-        cx.resume_later(PoolSource::Client.at(key));
+    }
+
+    fn follow_close(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key, step: CloseStep) {
+        match step {
+            CloseStep::Waiting => self.touch(key),
+            CloseStep::MoreLater => self.read_later(cx, key),
+            CloseStep::Done => self.close(cx, desk, key),
+        }
     }
 
     /// Handles the alarm of a client. Returns true if the client is overdue with its request: it is to be read from
@@ -333,7 +311,7 @@ impl Clients {
         };
         cx.alarm_fired(&mut client.alarm);
         if client.is_overdue(cx.now()) {
-            return client.phase == Phase::Taking && client.output.is_empty();
+            return client.phase == Phase::Taking && client.conn.unwritten() == 0;
         }
         self.touch(key);
         false
@@ -345,10 +323,10 @@ impl Clients {
             return;
         };
         let origin = client.origin.clone();
-        if matches!(client.phase, Phase::Lingering { .. }) {
+        if client.phase == Phase::Lingering {
             return self.close(cx, desk, key);
         }
-        if !client.output.is_empty() {
+        if client.conn.unwritten() > 0 {
             desk.counters.refusals.write_timeout += 1;
             let line = format_args!("closed {origin}: it took nothing of its answer within --write-timeout");
             desk.note(cx, Level::Warn, Topic::WriteTimeout, line);
@@ -377,8 +355,8 @@ impl Clients {
         };
         cx.set_alarm(&mut client.alarm, PoolSource::Client.at(key), None);
         self.keep_buffer(client.input);
-        self.keep_buffer(client.output.release());
-        drop(client.stream);
+        self.keep_buffer(client.conn.release_memory());
+        drop(client.conn);
         while let Some(oldest) = client.owed.oldest() {
             if self.leave_coalesced(desk, ClientId(oldest.to_bits())) {
                 self.exchanges.orphan_oldest(&mut client.owed);

@@ -96,7 +96,7 @@ impl Clients {
                 ..
             }
         );
-        waited && means_gone(options, client.stream.peer_state())
+        waited && means_gone(options, client.conn.socket().peer_state())
     }
 
     /// Notes that a worker is found for a request. Returns false if the worker is not to be given it, because its
@@ -157,7 +157,7 @@ impl Clients {
     /// Makes a connection known to the poll, once and for all.
     fn watch(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
         let Some(Client {
-            stream, origin, watch, ..
+            conn, origin, watch, ..
         }) = self.get_mut(key)
         else {
             return;
@@ -167,7 +167,7 @@ impl Clients {
         }
         match cx.register(
             PoolSource::Client.at(key),
-            stream,
+            conn,
             Interest::READABLE | Interest::WRITABLE,
         ) {
             Ok(()) => *watch = Watch::Registered,

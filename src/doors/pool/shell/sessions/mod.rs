@@ -21,8 +21,9 @@ use crate::doors::pool::shell::PoolSource;
 use crate::doors::pool::shell::desk::Desk;
 use crate::doors::pool::shell::workers::sessions::Streams;
 use crate::doors::standstill::Hoard;
+use crate::net::conn::Conn;
 use crate::net::origin::Origin;
-use crate::net::stream::{PeerState, Stream};
+use crate::net::stream::PeerState;
 use crate::process::child::Child;
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Alarm, Context, Key, Readiness, SourceKind};
@@ -90,10 +91,10 @@ impl Sessions {
         }
     }
 
-    fn running(&mut self, key: Key) -> Option<(&Stream, &mut Running)> {
-        let Session { stream, stage, .. } = self.table.get_mut(key)?;
+    fn running(&mut self, key: Key) -> Option<(&mut Conn, &mut Running)> {
+        let Session { conn, stage, .. } = self.table.get_mut(key)?;
         match stage {
-            Stage::Running(running) => Some((stream, running)),
+            Stage::Running(running) => Some((conn, running)),
             Stage::Waiting(_) => None,
         }
     }
@@ -115,13 +116,13 @@ impl Sessions {
     // ---- coming ------------------------------------------------------------------------------------------------
 
     /// Takes in a connection that was counted; it asks for a worker, whatever it has to say.
-    pub(crate) fn add(&mut self, cx: &Context<'_>, desk: &mut Desk<'_>, stream: Stream, origin: Origin) {
+    pub(crate) fn add(&mut self, cx: &Context<'_>, desk: &mut Desk<'_>, conn: Conn, origin: Origin) {
         // Small pieces leave at once, and a peer that vanishes without a word is noticed some day. An error: it has
         // gone already, which the next call will tell.
-        let _ = stream.set_nodelay();
-        let _ = stream.set_keepalive();
+        let _ = conn.socket().set_nodelay();
+        let _ = conn.socket().set_keepalive();
         let session = Session {
-            stream,
+            conn,
             origin,
             accepted: cx.now(),
             stage: Stage::Waiting(None),
@@ -167,7 +168,7 @@ impl Sessions {
             return Outcome::GoesOn;
         }
         let interest = Interest::READABLE | Interest::WRITABLE;
-        match cx.register(PoolSource::Session.at(key), &mut session.stream, interest) {
+        match cx.register(PoolSource::Session.at(key), &mut session.conn, interest) {
             Ok(()) => {
                 session.watch = Watch::Registered;
                 Outcome::GoesOn
@@ -188,8 +189,8 @@ impl Sessions {
             return Caller::Unknown;
         };
         let has_left = match session.watch {
-            Watch::NotYet => has_failed(&session.stream),
-            Watch::Registered => session.stream.peer_state() == PeerState::Gone,
+            Watch::NotYet => has_failed(&session.conn),
+            Watch::Registered => session.conn.socket().peer_state() == PeerState::Gone,
         };
         if has_left { Caller::Gone } else { Caller::Present }
     }
@@ -212,7 +213,8 @@ impl Sessions {
             Transfer::Splice
         };
         let ends = (streams.stdin, streams.stdout);
-        let mut running = Running::new(request, worker, ends, transfer, streams.said, cx.now());
+        let first = (session.conn.take_early(), streams.said);
+        let mut running = Running::new(request, worker, ends, transfer, first, cx.now());
         let watched = running.stdin_mut().map_or(Ok(()), |stdin| {
             cx.register(PoolSource::WorkerInput.worker(worker), stdin, Interest::WRITABLE)
         });
@@ -236,7 +238,7 @@ impl Sessions {
         // That both directions are over is no failure: what was sent before is still to be read, by a worker that is
         // there.
         let waits = matches!(session.stage, Stage::Waiting(_));
-        if readiness.hung_up && (waits || has_failed(&session.stream)) {
+        if readiness.hung_up && (waits || has_failed(&session.conn)) {
             return Err(Outcome::Vanished);
         }
         let Stage::Running(running) = &mut session.stage else {
@@ -274,12 +276,12 @@ impl Sessions {
         child: Option<&Child>,
     ) -> Outcome {
         self.let_hold(desk.options, key);
-        let Some((stream, running)) = self.running(key) else {
+        let Some((conn, running)) = self.running(key) else {
             return Outcome::GoesOn;
         };
         let (before, held) = (running.volume(), running.held());
         let mut scratch = cx.lend_buffer();
-        let standing = running.carry(stream, child, &mut scratch, cx.now());
+        let standing = running.carry(conn, child, &mut scratch, cx.now());
         cx.return_buffer(scratch);
         let after = running.volume();
         let moved = Volume {
@@ -405,6 +407,6 @@ impl Sessions {
 }
 
 /// Returns true if the connection is in error: reset, or given up by the kernel. The error is fetched, and told once.
-fn has_failed(stream: &Stream) -> bool {
-    !matches!(stream.take_error(), Ok(None))
+fn has_failed(conn: &Conn) -> bool {
+    !matches!(conn.socket().take_error(), Ok(None))
 }

@@ -21,8 +21,8 @@ use mio::unix::pipe::{Receiver, Sender};
 
 use crate::doors::pool::core::{RequestId, WorkerId};
 use crate::doors::standstill;
+use crate::net::conn::Conn;
 use crate::net::origin::Origin;
-use crate::net::stream::Stream;
 use crate::process::child::Child;
 use crate::process::terminal::END_AGAIN;
 use crate::process::unread_bytes;
@@ -33,7 +33,7 @@ use crate::relay::pump::{Pump, PumpEnd};
 /// A connection in session mode.
 #[derive(Debug)]
 pub(crate) struct Session {
-    pub(crate) stream: Stream,
+    pub(crate) conn: Conn,
     pub(crate) origin: Origin,
     pub(crate) accepted: Instant,
     pub(crate) stage: Stage,
@@ -116,13 +116,14 @@ pub(crate) struct Volume {
 }
 
 impl Running {
-    /// A session begins. `said` is what the worker has written behind its ready line.
+    /// A session begins. `early` was read from the client before, `said` from the worker behind its ready line. From
+    /// here on bytes go past the client's [`Conn`], whose buffers stay empty.
     pub(crate) fn new(
         request: RequestId,
         worker: WorkerId,
         (stdin, stdout): (Sender, Receiver),
         transfer: Transfer,
-        said: Vec<u8>,
+        (early, said): (Vec<u8>, Vec<u8>),
         now: Instant,
     ) -> Self {
         Self {
@@ -130,7 +131,7 @@ impl Running {
             worker: Some(worker),
             stdin: Some(stdin),
             stdout,
-            up: Pump::new(transfer, Vec::new()),
+            up: Pump::new(transfer, early),
             down: Pump::new(transfer, said),
             client: ClientSide::There,
             active: now,
@@ -170,9 +171,9 @@ impl Running {
 
     /// Returns true if bytes wait both ways, those of the client for the worker and those of the worker for the client,
     /// as far as is known before the next edge.
-    pub(crate) fn is_jammed(&self, stream: &Stream) -> bool {
+    pub(crate) fn is_jammed(&self, conn: &Conn) -> bool {
         let worker_waits = || self.down.direction().is_blocked(|| unread(&self.stdout));
-        self.stdin.is_some() && self.up.direction().is_blocked(|| stream.has_unread()) && worker_waits()
+        self.stdin.is_some() && self.up.direction().is_blocked(|| conn.has_unread()) && worker_waits()
     }
 
     pub(crate) fn mark_client_readable(&mut self) {
@@ -233,13 +234,13 @@ impl Running {
     /// Carries what can be carried both ways. `child` is the worker's process, while there is one.
     pub(crate) fn carry(
         &mut self,
-        stream: &Stream,
+        conn: &mut Conn,
         child: Option<&Child>,
         scratch: &mut [u8],
         now: Instant,
     ) -> Standing {
-        let up = self.carry_up(stream, child, scratch, now);
-        let down = self.carry_down(stream, scratch);
+        let up = self.carry_up(conn, child, scratch, now);
+        let down = self.carry_down(conn, scratch);
         match (up, down) {
             (Standing::Vanished, _) | (_, Standing::Vanished) => Standing::Vanished,
             (Standing::Over, Standing::Over) => Standing::Over,
@@ -248,10 +249,10 @@ impl Running {
         }
     }
 
-    fn carry_up(&mut self, stream: &Stream, child: Option<&Child>, scratch: &mut [u8], now: Instant) -> Standing {
-        let end = match &self.stdin {
-            Some(stdin) => self.up.run(stream, stdin, scratch),
-            None => PumpEnd::Over,
+    fn carry_up(&mut self, conn: &Conn, child: Option<&Child>, scratch: &mut [u8], now: Instant) -> Standing {
+        let end = match (conn.raw(), &self.stdin) {
+            (Some(socket), Some(stdin)) => self.up.run(socket, stdin, scratch),
+            (None, _) | (_, None) => PumpEnd::Over,
         };
         match end {
             PumpEnd::Waiting => return Standing::Waiting,
@@ -280,12 +281,17 @@ impl Running {
         }
     }
 
-    fn carry_down(&mut self, stream: &Stream, scratch: &mut [u8]) -> Standing {
-        let mut end = self.down.run(&self.stdout, stream, scratch);
+    fn run_down(&mut self, conn: &Conn, scratch: &mut [u8]) -> PumpEnd {
+        let socket = conn.raw();
+        socket.map_or(PumpEnd::Over, |socket| self.down.run(&self.stdout, socket, scratch))
+    }
+
+    fn carry_down(&mut self, conn: &mut Conn, scratch: &mut [u8]) -> Standing {
+        let mut end = self.run_down(conn, scratch);
         // A process that has left the worker's group may hold the pipe open; it is not waited for.
         if end == PumpEnd::Waiting && self.worker.is_none() && !unread(&self.stdout) {
             self.down.handle(Event::SourceEnded);
-            end = self.down.run(&self.stdout, stream, scratch);
+            end = self.run_down(conn, scratch);
         }
         match end {
             PumpEnd::Waiting => return Standing::Waiting,
@@ -294,7 +300,7 @@ impl Running {
             PumpEnd::AtEnd if self.worker.is_some() && !self.has_begun() => return Standing::Waiting,
             PumpEnd::AtEnd => {
                 // An error: the client has gone, and the next call says so.
-                let _ = stream.shutdown_write();
+                let _ = conn.say_end();
                 self.down.handle(Event::EndSignalled);
             }
             PumpEnd::Over => {}

@@ -62,7 +62,7 @@ impl Sessions {
     pub(super) fn look_at_standstill(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) -> Outcome {
         let (usual, doubt, now) = (desk.options.max_buffer, desk.options.write_timeout, cx.now());
         let Some(Session {
-            stream,
+            conn,
             origin,
             stage: Stage::Running(running),
             ..
@@ -75,12 +75,12 @@ impl Sessions {
         }
         running.standstill.look_at.take_if(|at| *at <= now);
         let sight = Sight {
-            is_jammed: running.is_jammed(stream),
+            is_jammed: running.is_jammed(conn),
             input: running.held(),
             usual,
             doubt,
         };
-        match running.standstill.watch.look(&mut self.hoard, stream, sight, now) {
+        match running.standstill.watch.look(&mut self.hoard, conn, sight, now) {
             Advice::Wait => Outcome::GoesOn,
             Advice::Grow => {
                 let growth = running.standstill.watch.growth(&self.hoard, sight.input, usual);

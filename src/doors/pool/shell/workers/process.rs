@@ -2,18 +2,18 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::time::Instant;
 
 use super::health_check::HealthCheck;
 use super::loss::Loss;
 use super::protocol::WorkerProtocol;
+use crate::buffer::Buffer;
 use crate::doors::pool::core::{ChannelId, ReplyTo, RequestId, Restart, WorkerId};
 use crate::doors::pool::echoes::Said;
 use crate::doors::pool::options::Options;
 use crate::doors::pool::recorder::Recorder;
 use crate::doors::pool::repeats::Words;
-use crate::doors::pool::shell::clients::outgoing::Outgoing;
 use crate::doors::pool::story::{End, Side};
 use crate::framing::channel::{LONGEST_PREFIX, Prefix};
 use crate::framing::search::LineSearch;
@@ -45,7 +45,9 @@ pub(crate) struct WorkerProcess {
     /// The number of bytes that it was ever given.
     pub(crate) given_bytes: u64,
     /// The bytes that the pipe has not taken of them.
-    pub(crate) unsent: Outgoing,
+    pub(crate) unsent: Buffer,
+    /// True while the worker stands in the list of workers that are written to at the end of the turn.
+    pub(crate) is_listed: bool,
     pub(crate) stdin_watched: StdinWatch,
     pub(crate) ending: KillSequence,
     pub(crate) ending_alarm: Alarm,
@@ -210,7 +212,8 @@ impl WorkerProcess {
             protocol,
             given: VecDeque::new(),
             given_bytes: 0,
-            unsent: Outgoing::default(),
+            unsent: Buffer::default(),
+            is_listed: false,
             stdin_watched: StdinWatch::NotYet,
             ending: KillSequence::new(options.kill_timeout),
             ending_alarm: Alarm::default(),
@@ -278,7 +281,12 @@ impl WorkerProcess {
         let Some(mut stdout) = self.child.stdout.as_ref() else {
             return Ok(0);
         };
-        retry_interrupted(|| stdout.read(buffer))
+        loop {
+            match stdout.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Looks whether it has written anything since it was last read.
@@ -366,9 +374,9 @@ impl WorkerProcess {
         let (start, unsent_before) = (self.given_bytes, self.unsent.len());
         // Nothing of a line that is not there: a number alone would be taken for the beginning of the next one.
         if let Some(ChannelId(number)) = channel.filter(|_| !bytes.is_empty()) {
-            self.unsent.push(Prefix::of(number).as_bytes());
+            self.unsent.end().extend_from_slice(Prefix::of(number).as_bytes());
         }
-        self.unsent.push(bytes);
+        self.unsent.end().extend_from_slice(bytes);
         let length = self.unsent.len().saturating_sub(unsent_before);
         let end = start.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
         self.given_bytes = end;
@@ -385,10 +393,10 @@ impl WorkerProcess {
         if matches!(self.input, Input::Ended | Input::Shut) {
             return Sent::Whole;
         }
-        let Some(mut stdin) = self.child.stdin.as_ref() else {
+        let Some(stdin) = self.child.stdin.as_ref() else {
             return self.unsent_outcome();
         };
-        match self.unsent.write(|bytes| stdin.write(bytes)) {
+        match self.unsent.write_to(stdin) {
             Ok(_) if self.unsent.is_empty() => {
                 self.end_input_behind_request();
                 Sent::Whole
@@ -410,7 +418,7 @@ impl WorkerProcess {
     pub(crate) fn end_input(&mut self) {
         self.input = Input::Ended;
         self.child.stdin = None;
-        self.unsent = Outgoing::default();
+        self.unsent.clear();
     }
 
     /// The outcome of a write to a worker that does not listen.
@@ -436,16 +444,6 @@ fn recorded(options: &Options) -> usize {
         wanted => {
             let policy = &options.policy;
             wanted.max(policy.concurrency.unwrap_or(policy.pipeline))
-        }
-    }
-}
-
-/// read(2) and write(2) on a non-blocking descriptor are interrupted only before they have moved a byte.
-fn retry_interrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
-    loop {
-        match call() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            outcome => return outcome,
         }
     }
 }

@@ -51,7 +51,7 @@ impl Workers {
             return self.send(cx, desk, id);
         }
         // Others may follow in this turn.
-        if process.unsent.list() {
+        if !std::mem::replace(&mut process.is_listed, true) {
             self.unsent.push(id);
         }
     }
@@ -60,7 +60,7 @@ impl Workers {
     pub(crate) fn next_unsent(&mut self) -> Option<WorkerId> {
         let id = self.unsent.pop()?;
         if let Some(process) = self.get_mut(id) {
-            process.unsent.unlist();
+            process.is_listed = false;
         }
         Some(id)
     }
