@@ -70,10 +70,10 @@ impl Doors {
         self.fit(services.iter_mut().collect())?;
         let mut ready = Vec::new();
         for options in services {
-            let kit = options.lay_out(&self.defaults)?;
+            let programs = options.prepare(&self.defaults)?;
             let mut service = Ready {
                 options,
-                kit,
+                programs,
                 listeners: Listeners::new(),
             };
             self.listen(&mut service, &[])?;
@@ -90,7 +90,7 @@ impl Doors {
 
     /// Every door accepts from now on. What a predecessor has handed over and nobody wants is closed.
     pub(super) fn accept(&mut self, reactor: &mut Reactor<dyn Door>) -> Result<(), Error> {
-        for outcome in self.each(reactor, |door, cx| door.accept(cx)) {
+        for outcome in self.each(reactor, |door, cx| door.front_mut().begin_accepting(cx)) {
             outcome?;
         }
         self.places = Places::new();
@@ -104,11 +104,11 @@ impl Doors {
     fn open(&mut self, reactor: &mut Reactor<dyn Door>, service: Ready) -> Result<(), Error> {
         let Ready {
             options,
-            kit,
+            programs,
             listeners,
         } = service;
         Self::keep_secrets(&options);
-        let mut door = options.clone().open(kit, listeners, Instant::now())?;
+        let mut door = options.clone().open(programs, listeners, Instant::now())?;
         if let Some((_, places)) = self.places.iter().find(|(name, _)| name == options.name()) {
             door.begin_with(*places);
         }
@@ -225,10 +225,10 @@ impl Doors {
     }
 
     /// Gives every door what was laid out anew for it, with the options that it has.
-    pub(super) fn equip(&mut self, reactor: &mut Reactor<dyn Door>, services: Vec<Ready>) {
-        for Ready { options, kit, .. } in services {
+    pub(super) fn set_programs(&mut self, reactor: &mut Reactor<dyn Door>, services: Vec<Ready>) {
+        for Ready { options, programs, .. } in services {
             if let Some(id) = self.find(options.name()).map(|open| open.id) {
-                reactor.with(id, |door, _| door.equip(kit));
+                reactor.with(id, |door, _| door.set_programs(programs));
             }
         }
     }
@@ -274,7 +274,11 @@ impl Doors {
         for service in new {
             let opened = self.open(reactor, service);
             let newest = self.open.last().map(|open| open.id);
-            let accepts = |id| reactor.with(id, |door, cx| door.accept(cx)).unwrap_or(Ok(()));
+            let accepts = |id| {
+                reactor
+                    .with(id, |door, cx| door.front_mut().begin_accepting(cx))
+                    .unwrap_or(Ok(()))
+            };
             if let Err(error) = opened.and_then(|()| newest.map_or(Ok(()), accepts)) {
                 for opened in self.open.drain(before..) {
                     reactor.remove(opened.id);
@@ -296,7 +300,7 @@ impl Doors {
     fn change(&mut self, reactor: &mut Reactor<dyn Door>, service: Ready) -> Result<(), Error> {
         let Ready {
             options,
-            kit,
+            programs,
             listeners,
         } = service;
         Self::keep_secrets(&options);
@@ -316,8 +320,9 @@ impl Doors {
                 options.name()
             );
         }
-        let change =
-            |door: &mut (dyn Door + 'static), cx: &mut Context<'_>| door.reload(cx, options.clone(), kit, listeners);
+        let change = |door: &mut (dyn Door + 'static), cx: &mut Context<'_>| {
+            door.reload(cx, options.clone(), programs, listeners)
+        };
         reactor.with(open.id, change).unwrap_or(Ok(()))?;
         open.options = options;
         Ok(())
@@ -376,7 +381,7 @@ impl Doors {
         for open in &self.open {
             let name = open.options.name();
             let mut add = |door: &mut (dyn Door + 'static)| {
-                let mut listeners = door.listeners().into_iter();
+                let mut listeners = door.front().listening().iter();
                 listeners.try_for_each(|(address, listener)| outgoing.add(name, address, listener))
             };
             reactor.with(open.id, |door, _| add(door)).unwrap_or(Ok(()))?;

@@ -202,7 +202,7 @@ impl Daemon {
     fn print_statistics(&mut self) {
         let blocks = self
             .doors
-            .each(&mut self.reactor, |door, cx| text::block(&door.snapshot(cx.now())));
+            .each(&mut self.reactor, |door, cx| text::block(&door.statistics(cx.now())));
         self.output.print(blocks.concat());
     }
 
@@ -261,7 +261,7 @@ impl Daemon {
             }
         } else {
             match read {
-                Ok(read) => self.doors.equip(&mut self.reactor, read.services),
+                Ok(read) => self.doors.set_programs(&mut self.reactor, read.services),
                 Err(error) => log::error!("programs are started with what was there before:\n{error}"),
             }
         }
@@ -280,7 +280,7 @@ impl Daemon {
             Shutdown::Draining | Shutdown::Aborting => {
                 self.shutdown = Shutdown::Aborting;
                 log::warn!("told to end again: hurrying");
-                self.doors.each(&mut self.reactor, |door, cx| door.hurry(cx));
+                self.doors.each(&mut self.reactor, |door, cx| door.abort(cx));
             }
         }
     }

@@ -4,7 +4,7 @@
 
 use crate::config::file::{Contents, Source};
 use crate::config::spec::log::LogSpec;
-use crate::doors::{Kit, Listeners, Options};
+use crate::doors::{Listeners, Options, PreparedPrograms};
 use crate::error::{Blame, Error};
 use crate::net::addr::{ListenAddr, UnixAddr};
 use crate::net::listener::Listener;
@@ -14,7 +14,7 @@ use crate::process::spawn::SpawnDefaults;
 #[derive(Debug)]
 pub(super) struct Ready {
     pub(super) options: Options,
-    pub(super) kit: Kit,
+    pub(super) programs: PreparedPrograms,
     /// Some of those that it listens on and that were not listened on before.
     pub(super) listeners: Listeners,
 }
@@ -62,11 +62,11 @@ impl Survey {
             },
         };
         let ready = services.into_iter().map(|options| {
-            let kit = options.lay_out(&self.defaults)?;
+            let programs = options.prepare(&self.defaults)?;
             let listeners = self.bind_paths(&options)?;
             Ok(Ready {
                 options,
-                kit,
+                programs,
                 listeners,
             })
         });

@@ -5,13 +5,11 @@
 //! and `report.rs` with its words. A new door is a new folder here, a variant in [`Options`], and its specification in
 //! `config`; no other door changes for it.
 
-mod closing;
 pub mod command;
 mod dump;
 pub mod exec;
 pub mod front;
-mod journal;
-mod on_request;
+mod job_log;
 pub mod pattern;
 pub mod pool;
 mod programs;
@@ -19,15 +17,17 @@ mod run;
 mod standstill;
 pub mod waiters;
 
-use std::io;
+use std::fmt;
 use std::time::{Duration, Instant};
 
+use front::Front;
 use front::options::{DescriptorNeeds, FrontOptions};
 
 use crate::error::{Blame, Error};
 use crate::net::addr::ListenAddr;
 use crate::net::conn::Conn;
 use crate::net::listener::Listener;
+use crate::net::listening::{Accepting, Listening};
 use crate::net::origin::Origin;
 use crate::process::spawn::{PreparedProgram, SpawnDefaults, Spawner};
 use crate::reactor::{Context, Service};
@@ -47,15 +47,15 @@ pub enum Options {
     Command(Box<command::options::Options>),
 }
 
-/// What a door starts its programs with, laid out by [`Options::lay_out`]: files have been looked for and directories
-/// opened. That may take its time, or never end; so a daemon that serves has it done on a thread, and a door is given it.
+/// The programs of a door as [`Options::prepare`] has prepared them: files have been looked for and directories opened. That may
+/// take its time, or never end; so a daemon that serves has it done on a thread, and hands the result to the door.
 #[derive(Debug)]
-pub enum Kit {
+pub enum PreparedPrograms {
     /// The worker.
     Pool(Box<PreparedProgram>),
-    /// Whatever clients ask for.
+    /// The context of the programs that clients ask for.
     Exec(Box<Spawner>),
-    /// Every command's program.
+    /// The program of every command.
     Command(command::Programs),
 }
 
@@ -115,12 +115,16 @@ impl Options {
     ///
     /// # Errors
     /// What keeps it from being opened.
-    pub fn lay_out(&self, defaults: &SpawnDefaults) -> Result<Kit, Error> {
+    pub fn prepare(&self, defaults: &SpawnDefaults) -> Result<PreparedPrograms, Error> {
         match self {
-            Options::Pool(options) => pool::lay_out(options, defaults).map(|program| Kit::Pool(Box::new(program))),
+            Options::Pool(options) => {
+                pool::prepare(options, defaults).map(|program| PreparedPrograms::Pool(Box::new(program)))
+            }
             // What it will run is not known before a client says so; but what that is started with is.
-            Options::Exec(options) => exec::lay_out(options, defaults).map(|spawner| Kit::Exec(Box::new(spawner))),
-            Options::Command(options) => command::lay_out(options, defaults).map(Kit::Command),
+            Options::Exec(options) => {
+                exec::prepare(options, defaults).map(|spawner| PreparedPrograms::Exec(Box::new(spawner)))
+            }
+            Options::Command(options) => command::prepare(options, defaults).map(PreparedPrograms::Command),
         }
     }
 
@@ -140,15 +144,15 @@ impl Options {
     ///
     /// # Errors
     /// What keeps it from being opened.
-    pub fn open(self, kit: Kit, listeners: Listeners, now: Instant) -> Result<Box<dyn Door>, Error> {
-        match (self, kit) {
-            (Options::Pool(options), Kit::Pool(program)) => {
+    pub fn open(self, programs: PreparedPrograms, listeners: Listeners, now: Instant) -> Result<Box<dyn Door>, Error> {
+        match (self, programs) {
+            (Options::Pool(options), PreparedPrograms::Pool(program)) => {
                 Ok(Box::new(pool::Pool::new(*options, *program, listeners, now)))
             }
-            (Options::Exec(options), Kit::Exec(spawner)) => {
+            (Options::Exec(options), PreparedPrograms::Exec(spawner)) => {
                 Ok(Box::new(exec::ExecDoor::new(*options, *spawner, listeners, now)?))
             }
-            (Options::Command(options), Kit::Command(programs)) => {
+            (Options::Command(options), PreparedPrograms::Command(programs)) => {
                 Ok(Box::new(command::CommandDoor::new(*options, programs, listeners, now)))
             }
             (options, _) => Err(other_kind(options.name(), &options)),
@@ -187,96 +191,166 @@ fn other_kind(name: &str, others: &Options) -> Error {
     )
 }
 
-/// A door cannot begin, because the kernel watches no more for it.
-fn cannot_watch(error: &io::Error) -> Error {
-    let what = format!("cannot watch descriptors: {error}");
-    Error::new(Blame::System, what, "raise fs.epoll.max_user_watches")
-}
-
-/// How far a door is on its way to serving. The one notion of that there is: a start is over when no door is waiting, and a
-/// successor takes over when every door serves fully.
+/// The progress of a door on its way to serving. A start is over when no door is waiting, and a successor takes over when every
+/// door serves fully.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Readiness {
-    /// Nobody can be served: what runs behind it has not shown yet that it works, or has failed.
+    /// No client can be served: the programs behind the door have not shown yet that they work, or have failed.
     Waiting,
-    /// It serves, with less than it wants: some of what runs behind it has failed.
+    /// The door serves, with less than it wants: some of the programs behind it have failed.
     Partly,
-    /// It serves.
+    /// The door serves.
     Fully,
 }
 
-/// What the daemon can do with a door.
+/// A step on the way of a door to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shutdown {
+    /// No client is accepted any more, and work in hand goes on. `hasten` is the end of the time in which clients may
+    /// complete a request; `None` if they have all the time that they would have had.
+    Drain {
+        /// The deadline of incomplete requests.
+        hasten: Option<Instant>,
+    },
+    /// The stop timeout is over: work in hand is ended.
+    Stop,
+    /// The door ends at once.
+    Abort,
+}
+
+/// The time that a client has to complete its request once the door drains.
+const LAST_REQUEST: Duration = Duration::from_millis(500);
+
+/// A service on the loop that clients connect to: the methods that differ between doors, and those that all share, which work
+/// on its [`Front`].
 pub trait Door: Service {
-    /// How many workers there are places for behind the door: what a successor is to [begin with](Self::begin_with). None
-    /// where nothing runs before somebody asks for it.
-    fn places(&self) -> usize {
-        0
-    }
+    /// Returns the part that every door has.
+    fn front(&self) -> &Front;
 
-    /// Begins with so many, if it can choose. Called before [`start`](Self::start), if at all.
-    fn begin_with(&mut self, _places: usize) {}
+    /// Returns the part that every door has.
+    fn front_mut(&mut self) -> &mut Front;
 
-    /// Starts what runs behind the door. Called once, after the door was given its place on the loop. Nobody is accepted
-    /// yet: clients wait in the backlog, or are served by a predecessor that holds the same sockets.
+    /// Starts the programs that run behind the door from the beginning. Called once, after the door was given its place on the
+    /// loop. No client is accepted yet: clients wait in the backlog, or are served by a predecessor that holds the same
+    /// sockets.
     ///
     /// # Errors
-    /// What makes it useless to go on.
-    fn start(&mut self, cx: &mut Context<'_>) -> Result<(), Error>;
+    /// The reason why the daemon cannot run with this door.
+    fn start(&mut self, _cx: &mut Context<'_>) -> Result<(), Error> {
+        Ok(())
+    }
 
-    /// How far it is on its way to serving.
+    /// Returns the progress of the door on its way to serving.
     fn readiness(&self) -> Readiness {
         Readiness::Fully
     }
 
-    /// What it waits for while it is [waiting](Readiness::Waiting), in words.
+    /// Returns, in words, the thing that the door waits for while it is [waiting](Readiness::Waiting).
     fn waits_for(&self) -> String {
         String::new()
     }
 
-    /// Begins to accept. Called once, after [`start`](Self::start).
+    /// Returns the number of places for workers behind the door, with which a successor is to [begin](Self::begin_with). None
+    /// where nothing runs before a client asks for it.
+    fn places(&self) -> usize {
+        0
+    }
+
+    /// Begins with this number of places, if it can choose. Called before [`start`](Self::start), if at all.
+    fn begin_with(&mut self, _places: usize) {}
+
+    /// Takes a connection that the access list permits: serves it, or refuses it.
+    fn admit(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin);
+
+    /// Takes on new options and the programs that were prepared for them; `new` are the listeners for addresses that were not
+    /// listened on before.
     ///
     /// # Errors
-    /// What makes it useless to go on.
-    fn accept(&mut self, cx: &mut Context<'_>) -> Result<(), Error>;
+    /// The mistake in the options; everything stays as it was.
+    fn reload(
+        &mut self,
+        cx: &mut Context<'_>,
+        options: Options,
+        programs: PreparedPrograms,
+        new: Listeners,
+    ) -> Result<(), Error>;
 
-    /// What it listens on, each with its address as it was written.
-    fn listeners(&self) -> Vec<(&ListenAddr, &Listener)>;
+    /// Takes on programs that were prepared again for the options that it has. Programs of another kind of door are dropped.
+    fn set_programs(&mut self, programs: PreparedPrograms);
 
-    /// What it was told.
-    fn options(&self) -> Options;
+    /// Replaces the workers behind the door without refusing a client. A program that a client has asked for is not replaced.
+    fn roll(&mut self, _cx: &mut Context<'_>) {}
 
-    /// Takes over a connection that another door, or nobody, has accepted.
-    fn adopt(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin);
+    /// Does its part of the next step to its end. The front has done its own: accepting has ended.
+    fn shutdown(&mut self, cx: &mut Context<'_>, how: Shutdown);
 
-    /// Takes on new options, and what was laid out for them; `new` are listeners for addresses that were not listened on
-    /// before. Those whose address is not named any more are closed.
-    ///
-    /// # Errors
-    /// What is wrong with the options: then everything stays as it was.
-    fn reload(&mut self, cx: &mut Context<'_>, options: Options, kit: Kit, new: Listeners) -> Result<(), Error>;
+    /// Returns true if a door that ends has nothing left to do.
+    fn is_idle(&self) -> bool;
 
-    /// Takes on what was laid out anew for the options that it has. One for another door is dropped.
-    fn equip(&mut self, kit: Kit);
+    /// Returns all statistics.
+    fn statistics(&self, now: Instant) -> Snapshot;
 
-    /// Replaces what runs behind the door, without refusing anybody.
-    fn roll(&mut self, cx: &mut Context<'_>);
+    /// Returns the state in detail, as text.
+    fn dump(&self, now: Instant) -> String;
 
-    /// Stops accepting, finishes what is in hand, ends.
-    fn drain(&mut self, cx: &mut Context<'_>);
+    // ---- the same for all --------------------------------------------------------------------------------------
 
-    /// The same after a successor has begun to accept from the same sockets: who waits in their backlog is left to it,
-    /// and who has been accepted is not hastened.
-    fn hand_over(&mut self, cx: &mut Context<'_>);
+    /// Stops accepting, finishes the work in hand, ends.
+    fn drain(&mut self, cx: &mut Context<'_>) {
+        if self.front().is_serving() {
+            // A client that has connected is admitted, although its connection has not been accepted yet.
+            self.accept_all(cx);
+            self.front_mut().listening_mut().close();
+            self.front_mut().begin_draining(cx);
+        }
+        // After a hand-over the door drains already, and its clients have had all the time that they wanted.
+        if self.front().is_draining() {
+            let hasten = Some(cx.now() + LAST_REQUEST);
+            self.shutdown(cx, Shutdown::Drain { hasten });
+        }
+    }
+
+    /// Drains after a successor has begun to accept from the same sockets: clients in their backlog are left to it, and clients
+    /// that were accepted here are not hastened.
+    fn hand_over(&mut self, cx: &mut Context<'_>) {
+        if self.front().is_serving() {
+            self.front_mut().listening_mut().leave(cx);
+            self.front_mut().begin_draining(cx);
+            self.shutdown(cx, Shutdown::Drain { hasten: None });
+        }
+    }
+
+    /// Must be called when the alarm of draining has gone off.
+    fn drain_timeout(&mut self, cx: &mut Context<'_>) {
+        if self.front_mut().expire_drain(cx) {
+            self.shutdown(cx, Shutdown::Stop);
+        }
+    }
 
     /// Ends at once.
-    fn hurry(&mut self, cx: &mut Context<'_>);
+    fn abort(&mut self, cx: &mut Context<'_>) {
+        self.front_mut().stop(cx);
+        self.shutdown(cx, Shutdown::Abort);
+    }
 
-    /// Whether it has drained, or hurried, to the end: the daemon may drop it.
-    fn is_finished(&self) -> bool;
+    /// Returns true if the door has drained, or was aborted, to the end: the daemon may drop it.
+    fn is_finished(&self) -> bool {
+        !self.front().is_serving() && self.is_idle()
+    }
+}
 
-    /// Everything it counts.
-    fn snapshot(&self, now: Instant) -> Snapshot;
+impl<D: Door + ?Sized> Accepting for D {
+    fn listening_mut(&mut self) -> &mut Listening {
+        self.front_mut().listening_mut()
+    }
 
-    /// Its state in detail, as text.
-    fn dump(&self, now: Instant) -> String;
+    fn admit(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
+        if self.front_mut().permits(cx, &origin) {
+            Door::admit(self, cx, conn, origin);
+        }
+    }
+
+    fn log_pause(&mut self, cx: &mut Context<'_>, line: fmt::Arguments<'_>) {
+        self.front_mut().log_pause(cx, line);
+    }
 }

@@ -105,8 +105,7 @@ impl ConnectionCount {
     }
 
     /// The number of connections.
-    #[cfg(test)]
-    fn total(&self) -> usize {
+    pub fn total(&self) -> usize {
         self.total
     }
 }

@@ -1,30 +1,19 @@
 //! The command door's words: its statistics block, its dump, and what log lines are about.
 
-use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::core::counters::{Counters, Traffic};
 use super::core::scheduler::Load;
 use crate::amount;
 use crate::doors::dump::{ProcessView, process};
-use crate::doors::on_request::{self, Times};
+use crate::doors::front::{self, Front};
+use crate::doors::job_log::{self, Times};
 use crate::doors::standstill;
 use crate::stats::{Label, Snapshot};
-
-/// What there is at the moment.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Present {
-    pub(super) connections: usize,
-    pub(super) load: Load,
-    pub(super) uptime: Duration,
-}
 
 /// What a log line is about; lines on one topic are throttled together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Topic {
-    Denied,
-    MaxConnections,
-    MaxConnectionsPerIp,
     Busy,
     NotFound,
     Refusal,
@@ -36,16 +25,12 @@ pub(super) enum Topic {
     Unread,
     Cut,
     Background,
-    Accept,
     System,
 }
 
-impl fmt::Display for Topic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Topic::Denied => "connections that the access lists refuse",
-            Topic::MaxConnections => "connections over --max-connections",
-            Topic::MaxConnectionsPerIp => "connections over --max-connections-per-ip",
+impl From<Topic> for front::Topic {
+    fn from(topic: Topic) -> Self {
+        front::Topic::new(match topic {
             Topic::Busy => "requests for busy commands",
             Topic::NotFound => "requests for unknown commands",
             Topic::Refusal => "refused requests",
@@ -57,7 +42,6 @@ impl fmt::Display for Topic {
             Topic::Unread => "clients over --write-timeout",
             Topic::Cut => "outputs held open beyond --linger",
             Topic::Background => "programs that have left something in the background",
-            Topic::Accept => "pauses in accepting",
             Topic::System => "failed system calls",
         })
     }
@@ -66,16 +50,24 @@ impl fmt::Display for Topic {
 /// A command with its arguments, as a log line has it.
 pub(super) fn command(name: &[u8], arguments: &[Vec<u8>], with_arguments: bool) -> String {
     let words = std::iter::once(name).chain(arguments.iter().map(Vec::as_slice));
-    on_request::command(words, 1 + arguments.len(), with_arguments)
+    job_log::command(words, 1 + arguments.len(), with_arguments)
 }
 
 /// Everything a command door has to say.
-pub(super) fn snapshot(counters: &Counters, traffic: Traffic, times: &Times, name: &str, present: Present) -> Snapshot {
+pub(super) fn snapshot(
+    counters: &Counters,
+    traffic: Traffic,
+    times: &Times,
+    load: Load,
+    front: &Front,
+    now: Instant,
+) -> Snapshot {
     let mut snapshot = Snapshot::default();
+    let refused = front.refused();
     let rows: [(Label, u64); 23] = [
         ("runs total", counters.total),
-        ("runs running", as_count(present.load.running)),
-        ("runs waiting", as_count(present.load.waiting)),
+        ("runs running", as_count(load.running)),
+        ("runs waiting", as_count(load.waiting)),
         ("runs joined", counters.joined),
         ("runs queued", counters.queued),
         ("runs busy", counters.busy),
@@ -91,16 +83,16 @@ pub(super) fn snapshot(counters: &Counters, traffic: Traffic, times: &Times, nam
         ("exit zero", counters.exit_zero),
         ("exit nonzero", counters.exit_nonzero),
         ("exit signal", counters.exit_signal),
-        ("connections", as_count(present.connections)),
-        ("refused denied", counters.denied),
-        ("refused max-conn", counters.over_limit),
+        ("connections", as_count(front.connections())),
+        ("refused denied", refused.denied),
+        ("refused max-conn", refused.over_total + refused.over_address),
         ("bytes in", traffic.input),
         ("bytes out", traffic.output),
     ];
     for (label, value) in rows {
         snapshot.count(label, value);
     }
-    on_request::report_service(&mut snapshot, present.uptime, name);
+    front.report(&mut snapshot, now);
     times.report(&mut snapshot);
     snapshot
 }

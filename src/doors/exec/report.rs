@@ -1,32 +1,21 @@
 //! The exec door's words: its statistics block, its dump, and what log lines are about.
 
-use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::core::arguments::Arguments;
 use super::core::client::Refusal;
 use super::core::counters::{Counters, Traffic};
 use crate::amount;
 use crate::doors::dump::{ProcessView, process};
-use crate::doors::on_request::{self, Times};
+use crate::doors::front::{self, Front};
+use crate::doors::job_log::{self, Times};
 use crate::doors::standstill;
 use crate::stats::{Label, Snapshot};
-
-/// What there is at the moment.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Present {
-    pub(super) connections: usize,
-    pub(super) running: usize,
-    pub(super) uptime: Duration,
-}
 
 /// What a log line is about; lines on one topic are throttled together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Topic {
-    Denied,
     ForbiddenClient,
-    MaxConnections,
-    MaxConnectionsPerIp,
     Refusal,
     Timeout,
     Overflow,
@@ -36,17 +25,13 @@ pub(super) enum Topic {
     Unread,
     Cut,
     Background,
-    Accept,
     System,
 }
 
-impl fmt::Display for Topic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Topic::Denied => "connections that the access lists refuse",
+impl From<Topic> for front::Topic {
+    fn from(topic: Topic) -> Self {
+        front::Topic::new(match topic {
             Topic::ForbiddenClient => "connections that --allow-user and --allow-group refuse",
-            Topic::MaxConnections => "connections over --max-connections",
-            Topic::MaxConnectionsPerIp => "connections over --max-connections-per-ip",
             Topic::Refusal => "refused requests",
             Topic::Timeout => "programs over --timeout",
             Topic::Overflow => "programs over --max-output",
@@ -56,7 +41,6 @@ impl fmt::Display for Topic {
             Topic::Unread => "clients over --write-timeout",
             Topic::Cut => "outputs held open beyond --linger",
             Topic::Background => "programs that have left something in the background",
-            Topic::Accept => "pauses in accepting",
             Topic::System => "failed system calls",
         })
     }
@@ -75,21 +59,29 @@ pub(super) fn refusal(refusal: Refusal) -> String {
 
 /// A program with its arguments, as a log line has it.
 pub(super) fn command(arguments: &Arguments, with_arguments: bool) -> String {
-    on_request::command(arguments.words(), arguments.given(), with_arguments)
+    job_log::command(arguments.words(), arguments.given(), with_arguments)
 }
 
 /// Gives up whatever of them no log line shows.
 pub(super) fn keep_shown(arguments: &mut Arguments) {
     // A word that is cut off is told by being longer than what is shown of it.
-    arguments.shorten(on_request::SHOWN_WORDS, on_request::SHOWN_BYTES + 1);
+    arguments.shorten(job_log::SHOWN_WORDS, job_log::SHOWN_BYTES + 1);
 }
 
 /// Everything an exec door has to say.
-pub(super) fn snapshot(counters: &Counters, traffic: Traffic, times: &Times, name: &str, present: Present) -> Snapshot {
+pub(super) fn snapshot(
+    counters: &Counters,
+    traffic: Traffic,
+    times: &Times,
+    running: usize,
+    front: &Front,
+    now: Instant,
+) -> Snapshot {
     let mut snapshot = Snapshot::default();
+    let refused = front.refused();
     let rows: [(Label, u64); 22] = [
         ("runs total", counters.total),
-        ("runs running", as_count(present.running)),
+        ("runs running", as_count(running)),
         ("runs not started", counters.not_started),
         ("runs forbidden", counters.forbidden_programs),
         ("runs refused", counters.refused),
@@ -103,10 +95,10 @@ pub(super) fn snapshot(counters: &Counters, traffic: Traffic, times: &Times, nam
         ("exit zero", counters.exit_zero),
         ("exit nonzero", counters.exit_nonzero),
         ("exit signal", counters.exit_signal),
-        ("connections", as_count(present.connections)),
-        ("refused denied", counters.denied),
+        ("connections", as_count(front.connections())),
+        ("refused denied", refused.denied),
         ("refused user", counters.forbidden_clients),
-        ("refused max-conn", counters.over_limit),
+        ("refused max-conn", refused.over_total + refused.over_address),
         ("bytes stdin", traffic.input),
         ("bytes stdout", traffic.output),
         ("bytes stderr", traffic.errors),
@@ -114,7 +106,7 @@ pub(super) fn snapshot(counters: &Counters, traffic: Traffic, times: &Times, nam
     for (label, value) in rows {
         snapshot.count(label, value);
     }
-    on_request::report_service(&mut snapshot, present.uptime, name);
+    front.report(&mut snapshot, now);
     times.report(&mut snapshot);
     snapshot
 }

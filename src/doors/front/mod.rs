@@ -1,3 +1,334 @@
-//! The part of a door that is the same for all of them.
+//! The front: the part of a door that is the same for all of them. The door owns it, and [`Door`](super::Door) drives it.
+//!
+//! It has the door's name, its listeners and its access list, counts its connections, keeps its event log, and knows how far
+//! the door is on its way to its end. The life of a connection here: a listener accepts it while the daemon has descriptors,
+//! the access list permits it or not, the door asks for a place for it ([`Front::count_in`]), and gives the place back when the
+//! connection has ended ([`Front::connection_closed`]).
+//!
+//! A door gives the front three kinds of its sources ([`FrontKind`]), and passes their events on. What does not belong here: the
+//! bytes of a connection, and the programs behind the door.
 
+mod drain;
+mod journal;
 pub mod options;
+
+use std::fmt;
+use std::io;
+use std::time::{Duration, Instant};
+
+use log::Level;
+
+use crate::error::{Blame, Error};
+use crate::net::limits::{ConnectionCount, Full};
+use crate::net::listening::Listening;
+use crate::net::origin::Origin;
+use crate::reactor::{Context, Kind, Source};
+use crate::stats::{Snapshot, Value};
+
+use super::Listeners;
+use drain::Drain;
+use journal::Journal;
+pub(super) use journal::Topic;
+use options::FrontOptions;
+
+const DENIED: Topic = Topic::new("connections that the access lists refuse");
+const MAX_CONNECTIONS: Topic = Topic::new("connections over --max-connections");
+const MAX_CONNECTIONS_PER_IP: Topic = Topic::new("connections over --max-connections-per-ip");
+const ACCEPT: Topic = Topic::new("pauses in accepting");
+
+/// The properties of a front that depend on the kind of its door.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FrontKind {
+    /// The module of the door, which is the target of its lines in the log.
+    pub(super) module: &'static str,
+    /// The kind of its listeners.
+    pub(super) listener: Kind,
+    /// The source of the event log's alarm.
+    pub(super) upkeep: Source,
+    /// The source of the alarm that ends draining.
+    pub(super) drain: Source,
+    /// The fate of the work in hand at the end of draining, for the log.
+    pub(super) at_stop_timeout: &'static str,
+    /// True if the door serves as soon as it accepts, and its start is to be logged then.
+    pub(super) serves_at_once: bool,
+}
+
+/// The front of one door.
+#[derive(Debug)]
+pub struct Front {
+    kind: FrontKind,
+    options: FrontOptions,
+    listening: Listening,
+    count: ConnectionCount,
+    refused: Refused,
+    journal: Journal,
+    drain: Drain,
+    started: Instant,
+}
+
+/// The numbers of connections that were refused before the door saw them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Refused {
+    /// By the access lists.
+    pub(super) denied: u64,
+    /// Over the limit on all connections.
+    pub(super) over_total: u64,
+    /// Over the limit on the connections from one address.
+    pub(super) over_address: u64,
+}
+
+impl Front {
+    /// The front of a door that listens already, but serves no client yet.
+    pub(super) fn new(kind: FrontKind, options: FrontOptions, listeners: Listeners, now: Instant) -> Self {
+        Front {
+            listening: Listening::new(kind.listener, listeners),
+            count: ConnectionCount::new(options.connection_limits.clone()),
+            refused: Refused::default(),
+            journal: Journal::new(kind.module, kind.upkeep),
+            drain: Drain::new(kind.drain),
+            started: now,
+            kind,
+            options,
+        }
+    }
+
+    /// The name in logs and statistics.
+    pub(super) fn name(&self) -> &str {
+        &self.options.name
+    }
+
+    /// The options in force.
+    pub(super) fn options(&self) -> &FrontOptions {
+        &self.options
+    }
+
+    /// The time since the door was opened.
+    pub(super) fn uptime(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.started)
+    }
+
+    /// Takes on new options. `new` are the listeners for addresses that were not listened on before; listeners whose address is
+    /// not named any more are closed.
+    pub(super) fn reload(&mut self, cx: &mut Context<'_>, options: FrontOptions, new: Listeners) {
+        self.options = options;
+        self.count.set_limits(self.options.connection_limits.clone());
+        let FrontOptions { name, listen, .. } = &self.options;
+        self.listening.replace(cx, name, listen, new);
+    }
+
+    // ---- listeners ---------------------------------------------------------------------------------------------
+
+    /// The listeners, each with its address as it was written.
+    pub fn listening(&self) -> &Listening {
+        &self.listening
+    }
+
+    pub(super) fn listening_mut(&mut self) -> &mut Listening {
+        &mut self.listening
+    }
+
+    /// Begins to accept. Must be called once, after the door was started.
+    ///
+    /// # Errors
+    /// The kernel watches no more descriptors.
+    pub fn begin_accepting(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        let name = &self.options.name;
+        self.listening
+            .register(cx, name)
+            .map_err(|error| cannot_watch(&error))?;
+        if self.kind.serves_at_once {
+            log::info!(target: self.kind.module, service:% = name; "{name}: ready");
+        }
+        Ok(())
+    }
+
+    // ---- connections -------------------------------------------------------------------------------------------
+
+    /// Returns true if the access list permits a connection of this origin; else it is counted and logged.
+    pub(super) fn permits(&mut self, cx: &mut Context<'_>, origin: &Origin) -> bool {
+        let is_permitted = self.options.access.permits(origin);
+        if !is_permitted {
+            self.deny(cx, origin, "not allowed by --allow and --deny");
+        }
+        is_permitted
+    }
+
+    /// Counts and logs a connection of an origin that may not connect.
+    pub(super) fn deny(&mut self, cx: &mut Context<'_>, origin: &Origin, why: &str) {
+        self.refused.denied += 1;
+        self.note(cx, Level::Warn, DENIED, format_args!("refused {origin}: {why}"));
+    }
+
+    /// Takes a place for a connection. Must be followed by [`connection_closed`](Self::connection_closed) when it has ended.
+    ///
+    /// # Errors
+    /// The limit that is reached; it was counted, and the caller logs it.
+    pub(super) fn count_in(&mut self, origin: &Origin) -> Result<(), OverLimit> {
+        self.count.admit(origin).map_err(|full| {
+            match full {
+                Full::Total => self.refused.over_total += 1,
+                Full::Address => self.refused.over_address += 1,
+            }
+            OverLimit(full)
+        })
+    }
+
+    /// Gives the place of a connection back.
+    pub(super) fn release(&mut self, origin: &Origin) {
+        self.count.release(origin);
+    }
+
+    /// Must be called when a connection that was counted has been closed: its place and its descriptor are free.
+    pub(super) fn connection_closed(&mut self, cx: &mut Context<'_>, origin: &Origin) {
+        self.release(origin);
+        self.descriptor_freed(cx);
+    }
+
+    /// Must be called when a descriptor has been closed: a listener that paused for want of one may continue.
+    pub(super) fn descriptor_freed(&mut self, cx: &mut Context<'_>) {
+        self.listening.descriptor_freed(cx);
+    }
+
+    /// The number of connections.
+    pub(super) fn connections(&self) -> usize {
+        self.count.total()
+    }
+
+    /// The connections that were refused before the door saw them.
+    pub(super) fn refused(&self) -> Refused {
+        self.refused
+    }
+
+    // ---- event log ---------------------------------------------------------------------------------------------
+
+    /// Writes one line to the log, unless too many on its topic came lately. Returns true if it was written.
+    pub(super) fn note(
+        &mut self,
+        cx: &mut Context<'_>,
+        level: Level,
+        topic: impl Into<Topic>,
+        line: fmt::Arguments<'_>,
+    ) -> bool {
+        let is_written = self.write(cx.now(), level, topic, line);
+        if !is_written {
+            self.plan_upkeep(cx, None);
+        }
+        is_written
+    }
+
+    /// Does the same without planning a summary: if it returns false, [`plan_upkeep`](Self::plan_upkeep) must follow.
+    pub(super) fn write(
+        &mut self,
+        now: Instant,
+        level: Level,
+        topic: impl Into<Topic>,
+        line: fmt::Arguments<'_>,
+    ) -> bool {
+        let name = &self.options.name;
+        self.journal.write(now, name, level, topic.into(), line)
+    }
+
+    /// Logs that accepting has to pause.
+    pub(super) fn log_pause(&mut self, cx: &mut Context<'_>, line: fmt::Arguments<'_>) {
+        self.note(cx, Level::Error, ACCEPT, line);
+    }
+
+    /// Must be called when the alarm of the event log has gone off.
+    pub(super) fn sum_up(&mut self, cx: &mut Context<'_>) {
+        self.journal.sum_up(cx, &self.options.name);
+    }
+
+    /// Arms the alarm of the event log for its next summary, or for `tick` if that is earlier.
+    pub(super) fn plan_upkeep(&mut self, cx: &mut Context<'_>, tick: Option<Instant>) {
+        self.journal.plan(cx, tick);
+    }
+
+    /// Sums up all lines that were left out, since the door has ended.
+    pub(super) fn finish_log(&mut self) {
+        self.journal.drain(&self.options.name);
+    }
+
+    // ---- end ---------------------------------------------------------------------------------------------------
+
+    pub(super) fn is_serving(&self) -> bool {
+        self.drain.is_serving()
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.drain.is_draining()
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.drain.is_stopping()
+    }
+
+    /// Begins to drain, after accepting has ended.
+    pub(super) fn begin_draining(&mut self, cx: &mut Context<'_>) {
+        let FrontOptions { name, stop_timeout, .. } = &self.options;
+        let clients = self.count.total();
+        self.drain.begin(cx, *stop_timeout);
+        log::info!(target: self.kind.module, service:% = name; "{name}: draining, {clients} clients connected");
+    }
+
+    /// Must be called when the alarm of draining has gone off. Returns true if the rest of the work is to be stopped now.
+    pub(super) fn expire_drain(&mut self, cx: &mut Context<'_>) -> bool {
+        let stops = self.drain.expire(cx);
+        if stops {
+            let (name, fate) = (&self.options.name, self.kind.at_stop_timeout);
+            log::warn!(target: self.kind.module, service:% = name; "{name}: --stop-timeout is over; {fate}");
+        }
+        stops
+    }
+
+    /// Stops accepting and draining.
+    pub(super) fn stop(&mut self, cx: &mut Context<'_>) {
+        self.listening.close();
+        self.drain.stop(cx);
+    }
+
+    /// Disarms the alarm of the event log, for a door that has nothing more to log.
+    pub(super) fn stop_upkeep(&mut self, cx: &mut Context<'_>) {
+        self.journal.stop(cx);
+    }
+
+    // ---- statistics --------------------------------------------------------------------------------------------
+
+    /// Adds the rows about the door itself: the time that it has been open, the version of the program, its name.
+    pub(super) fn report(&self, snapshot: &mut Snapshot, now: Instant) {
+        snapshot.count("uptime", self.uptime(now).as_secs());
+        snapshot.push("version", Value::Text(env!("CARGO_PKG_VERSION").to_owned()));
+        snapshot.push("name", Value::Text(self.options.name.clone()));
+    }
+}
+
+/// A limit on connections that is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct OverLimit(Full);
+
+impl OverLimit {
+    pub(super) fn topic(self) -> Topic {
+        match self.0 {
+            Full::Total => MAX_CONNECTIONS,
+            Full::Address => MAX_CONNECTIONS_PER_IP,
+        }
+    }
+
+    /// The flag that sets the limit.
+    pub(super) fn flag(self) -> &'static str {
+        match self.0 {
+            Full::Total => "--max-connections",
+            Full::Address => "--max-connections-per-ip",
+        }
+    }
+}
+
+impl fmt::Display for OverLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+fn cannot_watch(error: &io::Error) -> Error {
+    let what = format!("cannot watch descriptors: {error}");
+    Error::new(Blame::System, what, "raise fs.epoll.max_user_watches")
+}

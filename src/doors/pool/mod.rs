@@ -29,17 +29,9 @@ pub mod squidguard;
 mod story;
 
 use std::fmt;
-use std::time::Instant;
 
-use super::{Door, Kit, Listeners, Readiness};
 use crate::error::{Blame, Error};
-use crate::net::addr::ListenAddr;
-use crate::net::conn::Conn;
-use crate::net::listener::Listener;
-use crate::net::origin::Origin;
 use crate::process::spawn::{PreparedProgram, SpawnDefaults};
-use crate::reactor::Context;
-use crate::stats::Snapshot;
 
 pub use shell::Pool;
 
@@ -47,7 +39,7 @@ pub use shell::Pool;
 ///
 /// # Errors
 /// Why the worker program could not be started; or that the default worker would be of no use.
-pub fn lay_out(options: &options::Options, defaults: &SpawnDefaults) -> Result<PreparedProgram, Error> {
+pub fn prepare(options: &options::Options, defaults: &SpawnDefaults) -> Result<PreparedProgram, Error> {
     let prepared = PreparedProgram::prepare(&options.process, defaults);
     if !options.has_default_worker {
         let program = prepared.map_err(|error| shell::cannot_start(options, &error))?;
@@ -91,86 +83,4 @@ pub fn may_become(now: &options::Options, others: &options::Options) -> Result<(
         what,
         "restart the daemon; or take the pool out of the file, send HUP, put it back, and send HUP again",
     ))
-}
-
-impl Door for Pool {
-    fn places(&self) -> usize {
-        self.size()
-    }
-
-    fn begin_with(&mut self, places: usize) {
-        self.begin_with_size(places);
-    }
-
-    fn start(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        self.begin(cx)
-    }
-
-    fn readiness(&self) -> Readiness {
-        self.readiness()
-    }
-
-    fn waits_for(&self) -> String {
-        self.waits_for()
-    }
-
-    fn accept(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
-        self.begin_accepting(cx)
-    }
-
-    fn listeners(&self) -> Vec<(&ListenAddr, &Listener)> {
-        self.listening().collect()
-    }
-
-    fn options(&self) -> super::Options {
-        super::Options::Pool(Box::new(self.current_options().clone()))
-    }
-
-    fn adopt(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
-        self.welcome(cx, conn, origin);
-    }
-
-    fn reload(&mut self, cx: &mut Context<'_>, options: super::Options, kit: Kit, new: Listeners) -> Result<(), Error> {
-        match (options, kit) {
-            (super::Options::Pool(options), Kit::Pool(program)) => {
-                self.change(cx, *options, *program, new);
-                Ok(())
-            }
-            (other, _) => Err(super::other_kind(&self.current_options().front.name, &other)),
-        }
-    }
-
-    fn equip(&mut self, kit: Kit) {
-        if let Kit::Pool(program) = kit {
-            self.start_with(*program);
-        }
-    }
-
-    fn roll(&mut self, cx: &mut Context<'_>) {
-        self.begin_rolling(cx);
-    }
-
-    fn drain(&mut self, cx: &mut Context<'_>) {
-        self.begin_draining(cx);
-    }
-
-    fn hand_over(&mut self, cx: &mut Context<'_>) {
-        self.leave_to_successor(cx);
-    }
-
-    fn hurry(&mut self, cx: &mut Context<'_>) {
-        self.stop(cx, core::StopMode::Kill);
-    }
-
-    fn is_finished(&self) -> bool {
-        self.is_over()
-    }
-
-    fn snapshot(&self, now: Instant) -> Snapshot {
-        self.statistics(now)
-    }
-
-    fn dump(&self, now: Instant) -> String {
-        self.describe(now)
-    }
 }

@@ -1,11 +1,11 @@
 //! The pool's words: its statistics block, and the reasons in its log lines.
 
-use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::core::{Dispatcher, Refusal, Restart};
 use super::options::Options;
 use crate::amount;
+use crate::doors::front::{self, Front};
 use crate::stats::histogram::Latency;
 use crate::stats::{Label, Snapshot, Value};
 
@@ -39,9 +39,6 @@ pub(super) enum Topic {
     Echo,
     Died,
     Background,
-    Denied,
-    MaxConnections,
-    MaxConnectionsPerIp,
     RequestTooLong,
     BadRequest,
     ReadTimeout,
@@ -56,13 +53,13 @@ pub(super) enum Topic {
     Grown,
     Shrunk,
     Slow,
-    Accept,
     System,
 }
 
-impl fmt::Display for Topic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Topic {
+    /// The events, in the plural.
+    fn words(self) -> &'static str {
+        match self {
             Topic::Refusal(_) => "refused requests",
             Topic::NewLoss(_) => "losses of workers, each in another way than the one before",
             Topic::Restart(Restart::Recycled | Restart::Spent | Restart::Asked) => "workers that are let go as planned",
@@ -70,9 +67,6 @@ impl fmt::Display for Topic {
             Topic::Echo => "lines that workers lost before have written as well",
             Topic::Died => "crashes in sessions",
             Topic::Background => "workers that have left something in the background",
-            Topic::Denied => "connections that the access lists refuse",
-            Topic::MaxConnections => "connections over --max-connections",
-            Topic::MaxConnectionsPerIp => "connections over --max-connections-per-ip",
             Topic::RequestTooLong => "requests over --max-request",
             Topic::BadRequest => "malformed requests",
             Topic::ReadTimeout => "clients over --read-timeout",
@@ -87,9 +81,19 @@ impl fmt::Display for Topic {
             Topic::Grown => "workers started because of load",
             Topic::Shrunk => "workers let go because they were idle",
             Topic::Slow => "requests over --slow-log",
-            Topic::Accept => "pauses in accepting",
             Topic::System => "failed system calls",
-        })
+        }
+    }
+}
+
+impl From<Topic> for front::Topic {
+    fn from(topic: Topic) -> Self {
+        let variant = match topic {
+            Topic::Refusal(refusal) => refusal as u8,
+            Topic::Restart(restart) | Topic::NewLoss(restart) => restart as u8,
+            _ => 0,
+        };
+        front::Topic::variant(topic.words(), variant)
     }
 }
 
@@ -154,7 +158,6 @@ pub(super) struct SessionTotals {
 /// What the shell holds at the moment.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Held {
-    pub(super) connections: usize,
     /// Answers kept, and the memory they take.
     pub(super) cached: (usize, usize),
     pub(super) sessions: SessionTotals,
@@ -166,17 +169,17 @@ pub(super) fn snapshot(
     latencies: &Latencies,
     options: &Options,
     held: &Held,
-    uptime: Duration,
+    front: &Front,
     now: Instant,
 ) -> Snapshot {
     let mut snapshot = Snapshot::default();
-    old_rows(&mut snapshot, dispatcher, uptime);
-    snapshot.push("name", Value::Text(options.front.name.clone()));
+    old_rows(&mut snapshot, dispatcher);
+    front.report(&mut snapshot, now);
     latency_rows(&mut snapshot, &latencies.wait, WAIT);
     latency_rows(&mut snapshot, &latencies.service, SERVICE);
     latency_rows(&mut snapshot, &latencies.total, TOTAL);
     restart_rows(&mut snapshot, dispatcher);
-    refusal_rows(&mut snapshot, dispatcher);
+    refusal_rows(&mut snapshot, dispatcher, front);
     snapshot.count("queries ahead", dispatcher.counters().ahead);
     snapshot.count("queries concurrent", dispatcher.counters().concurrent);
     snapshot.count("queries retried", dispatcher.counters().retried);
@@ -189,7 +192,7 @@ pub(super) fn snapshot(
     snapshot.count("workers quarantine", workers.quarantined);
     snapshot.count("probes asked", dispatcher.counters().probes);
     size_rows(&mut snapshot, dispatcher, options);
-    snapshot.count("connections", as_count(held.connections));
+    snapshot.count("connections", as_count(front.connections()));
     snapshot.count("closed idle", dispatcher.counters().idle_closed);
     cache_rows(&mut snapshot, dispatcher, held.cached);
     let sessions = held.sessions;
@@ -216,7 +219,7 @@ fn size_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher, options: &Options
     }
 }
 
-fn old_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher, uptime: Duration) {
+fn old_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher) {
     let (counters, workers) = (dispatcher.counters(), dispatcher.status_counts());
     let [below_100, below_250, below_500, below_750, below_1000, longer] = counters.by_time;
     let rows: [(Label, u64); 17] = [
@@ -241,8 +244,6 @@ fn old_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher, uptime: Duration) 
     for (label, value) in rows {
         snapshot.count(label, value);
     }
-    snapshot.count("uptime", uptime.as_secs());
-    snapshot.push("version", Value::Text(env!("CARGO_PKG_VERSION").to_owned()));
 }
 
 fn latency_rows(snapshot: &mut Snapshot, latency: &Latency, labels: [Label; 5]) {
@@ -274,8 +275,8 @@ fn restart_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher) {
     }
 }
 
-fn refusal_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher) {
-    let refusals = &dispatcher.counters().refusals;
+fn refusal_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher, front: &Front) {
+    let (refusals, refused) = (&dispatcher.counters().refusals, front.refused());
     let rows: [(Label, u64); 14] = [
         ("refused queue-full", refusals.queue_full),
         ("refused queue-time", refusals.queue_timeout),
@@ -288,9 +289,9 @@ fn refusal_rows(snapshot: &mut Snapshot, dispatcher: &Dispatcher) {
         ("refused bad-line", refusals.bad_request),
         ("refused slow-read", refusals.read_timeout),
         ("refused slow-write", refusals.write_timeout),
-        ("refused max-conn", refusals.max_connections),
-        ("refused max-per-ip", refusals.max_connections_per_ip),
-        ("refused denied", refusals.denied),
+        ("refused max-conn", refused.over_total),
+        ("refused max-per-ip", refused.over_address),
+        ("refused denied", refused.denied),
     ];
     for (label, value) in rows {
         snapshot.count(label, value);

@@ -36,10 +36,6 @@ pub struct Counters {
     pub exit_nonzero: u64,
     /// Ends by a signal.
     pub exit_signal: u64,
-    /// Connections that the access lists refuse.
-    pub denied: u64,
-    /// Connections over a limit.
-    pub over_limit: u64,
 }
 
 /// How many bytes have passed.

@@ -1,6 +1,5 @@
 //! The clients of the command door: admitted, answered, and closed.
 
-use std::fmt;
 use std::time::Duration;
 
 use log::Level;
@@ -13,10 +12,9 @@ use super::super::report::{self, Topic};
 use super::connection::Connection;
 use super::{CommandDoor, CommandSource};
 use crate::buffer::Buffer;
+use crate::doors::front::OverLimit;
 use crate::doors::standstill::Watch;
 use crate::net::conn::{CloseStep, Conn, LingerLimits};
-use crate::net::limits::Full;
-use crate::net::listening::{Accepting, Listening};
 use crate::net::origin::Origin;
 use crate::reactor::{Alarm, Context, Readiness};
 
@@ -27,31 +25,12 @@ const LINGER: LingerLimits = LingerLimits {
     bytes: usize::MAX,
 };
 
-impl Accepting for CommandDoor {
-    fn listening_mut(&mut self) -> &mut Listening {
-        &mut self.listening
-    }
-
-    fn admit(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
-        self.welcome(cx, conn, origin);
-    }
-
-    fn log_pause(&mut self, cx: &mut Context<'_>, line: fmt::Arguments<'_>) {
-        self.note(cx, Level::Error, Topic::Accept, line);
-    }
-}
-
 impl CommandDoor {
     // ---- in ----------------------------------------------------------------------------------------------------
 
-    pub(in crate::doors::command) fn welcome(&mut self, cx: &mut Context<'_>, mut conn: Conn, origin: Origin) {
-        if !self.options.front.access.permits(&origin) {
-            self.scheduler.counters.denied += 1;
-            let line = format_args!("refused {origin}: not allowed by --allow and --deny");
-            return self.note(cx, Level::Warn, Topic::Denied, line);
-        }
-        if let Err(full) = self.count.admit(&origin) {
-            return self.turn_away(cx, conn, &origin, full);
+    pub(super) fn welcome(&mut self, cx: &mut Context<'_>, mut conn: Conn, origin: Origin) {
+        if let Err(over) = self.front.count_in(&origin) {
+            return self.turn_away(cx, conn, &origin, over);
         }
         // Output leaves as it comes, and the kernel notices a client over TCP that dies in silence. An error means that
         // the peer has gone, which the next read tells as well.
@@ -60,7 +39,7 @@ impl CommandDoor {
         self.next_client += 1;
         let both = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = cx.register(CommandSource::client(id), &mut conn, both) {
-            self.count.release(&origin);
+            self.front.release(&origin);
             let line = format_args!("cannot watch {origin}: {error}");
             return self.note(cx, Level::Error, Topic::System, line);
         }
@@ -82,17 +61,12 @@ impl CommandDoor {
     }
 
     /// Refuses a client over the limit.
-    fn turn_away(&mut self, cx: &mut Context<'_>, conn: Conn, origin: &Origin, full: Full) {
-        self.scheduler.counters.over_limit += 1;
-        let (topic, limit) = match full {
-            Full::Total => (Topic::MaxConnections, "--max-connections"),
-            Full::Address => (Topic::MaxConnectionsPerIp, "--max-connections-per-ip"),
-        };
+    fn turn_away(&mut self, cx: &mut Context<'_>, conn: Conn, origin: &Origin, over: OverLimit) {
         let mut wire = Vec::new();
         reply::refusal(b"", &Refusal::Busy, &mut wire);
         conn.turn_away(&wire);
-        let line = format_args!("refused {origin}: as many connections as {limit} allows");
-        self.note(cx, Level::Warn, topic, line);
+        let line = format_args!("refused {origin}: as many connections as {} allows", over.flag());
+        self.front.note(cx, Level::Warn, over.topic(), line);
     }
 
     pub(super) fn client_ready(&mut self, cx: &mut Context<'_>, id: ClientId, readiness: Readiness) {
@@ -179,8 +153,8 @@ impl CommandDoor {
         };
         cx.set_alarm(&mut connection.alarm, CommandSource::client(id), None);
         connection.watch.leave(&mut self.hoard);
-        self.count.release(&connection.origin);
+        self.front.release(&connection.origin);
         drop(connection);
-        self.listening.descriptor_freed(cx);
+        self.front.descriptor_freed(cx);
     }
 }

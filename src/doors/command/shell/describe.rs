@@ -11,16 +11,21 @@ use crate::doors::dump::{Dump, FIRST, FIRST_PROCESSES, who};
 use crate::process::rss::Survey;
 
 impl CommandDoor {
-    pub(in crate::doors::command) fn describe(&self, now: Instant) -> String {
-        let uptime = now.saturating_duration_since(self.started);
-        let (total, most) = (self.connections.len(), self.options.front.connection_limits.total);
+    pub(super) fn describe(&self, now: Instant) -> String {
+        let (total, most) = (self.front.connections(), self.front.options().connection_limits.total);
         let held = self
             .connections
             .values()
             .map(|it| (it.input.len(), it.conn.unwritten()));
         let (to_program, to_client) = held.fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
         let load = format_args!("clients = {total} of {most}, to program = {to_program}, to client = {to_client}");
-        let mut dump = Dump::begin(&self.options.front.name, "command door", uptime, String::new(), load);
+        let mut dump = Dump::begin(
+            self.front.name(),
+            "command door",
+            self.front.uptime(now),
+            String::new(),
+            load,
+        );
         self.describe_commands(&mut dump, now);
         let clients = self.connections.iter();
         let clients = clients.map(|(id, it)| report::dump_client(&self.client_view(*id, it, now)));

@@ -20,7 +20,6 @@ mod runs;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::time::Instant;
 
 use log::Level;
 
@@ -28,28 +27,26 @@ use super::core::counters::Traffic;
 use super::core::event::{Action, ClientEvent, ClientId, RunId};
 use super::core::scheduler::Scheduler;
 use super::options::Options;
-use super::report::{self, Topic};
-use crate::doors::closing::Closing;
-use crate::doors::journal::Journal;
-use crate::doors::on_request::Times;
+use super::report::Topic;
+use crate::doors::Door;
+use crate::doors::front::Front;
+use crate::doors::job_log::Times;
 use crate::doors::programs::RunsPrograms;
 use crate::doors::standstill::Hoard;
-use crate::net::limits::ConnectionCount;
-use crate::net::listening::{Accepting, Listening};
+use crate::net::listening::Accepting;
 use crate::reactor::{Context, Key, Readiness, Service, Source, SourceKind, source_kinds};
 
 use connection::Connection;
-pub use programs::{Programs, lay_out};
+pub use programs::{Programs, prepare};
 use runs::Running;
 
 /// A command door on the loop.
 #[derive(Debug)]
 pub struct CommandDoor {
+    front: Front,
     options: Options,
     /// The prepared programs of the commands.
     programs: Programs,
-    listening: Listening,
-    count: ConnectionCount,
     scheduler: Scheduler,
     connections: BTreeMap<ClientId, Connection>,
     runs: BTreeMap<RunId, Running>,
@@ -58,11 +55,8 @@ pub struct CommandDoor {
     starting: VecDeque<RunId>,
     traffic: Traffic,
     times: Times,
-    closing: Closing,
     /// The memory that is held because clients and programs wait for each other.
     hoard: Hoard,
-    journal: Journal<Topic>,
-    started: Instant,
 }
 
 source_kinds! {
@@ -77,7 +71,7 @@ source_kinds! {
         Ending,
         Starting,
         Upkeep,
-        Closing,
+        Drain,
     }
 }
 
@@ -105,7 +99,7 @@ impl Service for CommandDoor {
                 | CommandSource::Ending
                 | CommandSource::Starting
                 | CommandSource::Upkeep
-                | CommandSource::Closing,
+                | CommandSource::Drain,
             )
             | None => {}
         }
@@ -118,8 +112,8 @@ impl Service for CommandDoor {
             Some(CommandSource::Client) => self.client_timeout(cx, ClientId(number)),
             Some(CommandSource::Run) => self.run_timeout(cx, RunId(number)),
             Some(CommandSource::Ending) => self.kill_timeout(cx, RunId(number)),
-            Some(CommandSource::Upkeep) => self.journal.sum_up(cx, &self.options.front.name),
-            Some(CommandSource::Closing) => self.stop_timeout(cx),
+            Some(CommandSource::Upkeep) => self.front.sum_up(cx),
+            Some(CommandSource::Drain) => self.drain_timeout(cx),
             // These sources have no alarm.
             Some(CommandSource::Stdin | CommandSource::Output | CommandSource::Exit | CommandSource::Starting)
             | None => {}
@@ -140,7 +134,7 @@ impl Service for CommandDoor {
                 | CommandSource::Exit
                 | CommandSource::Ending
                 | CommandSource::Upkeep
-                | CommandSource::Closing,
+                | CommandSource::Drain,
             )
             | None => {}
         }
@@ -199,7 +193,7 @@ impl CommandDoor {
 
     /// Writes a line to the log, unless there were too many like it lately.
     fn note(&mut self, cx: &mut Context<'_>, level: Level, topic: Topic, line: fmt::Arguments<'_>) {
-        self.journal.note(cx, &self.options.front.name, level, topic, line);
+        self.front.note(cx, level, topic, line);
     }
 
     /// Writes one step of a connection to the log, with `--debug`.
@@ -207,7 +201,7 @@ impl CommandDoor {
         if self.options.debug {
             let connection = self.connections.get(&id);
             let origin = connection.map(|it| it.origin.to_string()).unwrap_or_default();
-            log::info!(service:% = self.options.front.name; "{}: {origin}, connection {}: {step}", self.options.front.name, id.0);
+            log::info!(service:% = self.front.name(); "{}: {origin}, connection {}: {step}", self.front.name(), id.0);
         }
     }
 
@@ -229,23 +223,5 @@ impl CommandDoor {
             // These have lines of their own in the log, or follow from the client's steps.
             Action::Start { .. } | Action::Program(..) | Action::Drop(_) | Action::LeftUnread(_) => {}
         }
-    }
-
-    pub(super) fn current_options(&self) -> &Options {
-        &self.options
-    }
-
-    pub(super) fn report(&self, now: Instant) -> crate::stats::Snapshot {
-        report::snapshot(
-            &self.scheduler.counters,
-            self.traffic,
-            &self.times,
-            &self.options.front.name,
-            report::Present {
-                connections: self.connections.len(),
-                load: self.scheduler.total_load(),
-                uptime: now.saturating_duration_since(self.started),
-            },
-        )
     }
 }

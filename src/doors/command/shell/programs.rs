@@ -55,7 +55,7 @@ impl Program {
 ///
 /// # Errors
 /// The context in which a program is started cannot be prepared.
-pub fn lay_out(options: &Options, defaults: &SpawnDefaults) -> Result<Programs, Error> {
+pub fn prepare(options: &Options, defaults: &SpawnDefaults) -> Result<Programs, Error> {
     let prepared = options.commands.iter().map(|command| {
         let name = String::from_utf8_lossy(&command.name);
         let (program, missing) = Program::prepare(&command.process, defaults).map_err(|error| {

@@ -14,7 +14,7 @@ use crate::amount;
 use crate::doors::dump::{ProcessView, who};
 use crate::doors::programs::{ProgramCount, ProgramTopic, RunsPrograms};
 use crate::doors::run::{EndCause, RunEvent, RunState};
-use crate::doors::{on_request, standstill};
+use crate::doors::{job_log, standstill};
 use crate::process::exit_status::ExitStatus;
 use crate::process::job::{Job, Pipe, Sources};
 use crate::process::rss::Survey;
@@ -239,7 +239,7 @@ impl CommandDoor {
         connection.follows = Some(id);
         if leads {
             run.leader = Some(client);
-            run.asker = on_request::asker(connection.conn.socket(), &connection.origin);
+            run.asker = job_log::asker(connection.conn.socket(), &connection.origin);
             run.peer = who(connection.conn.socket(), &connection.origin);
         } else {
             run.joined += 1;
@@ -306,7 +306,7 @@ impl CommandDoor {
         let ran = run.age(cx.now());
         let Some(job) = run.job.take() else { return };
         job.close(cx);
-        self.listening.descriptor_freed(cx);
+        self.front.descriptor_freed(cx);
         self.traffic.input += run.bytes_in;
         self.traffic.output += run.bytes_out;
         let status = run
@@ -317,8 +317,8 @@ impl CommandDoor {
             joined => format!(", shared with {joined} more"),
         };
         log::info!(
-            service:% = self.options.front.name; "{}: {} ran {}: {status} after {}, {} bytes in, {} out{shared}",
-            self.options.front.name,
+            service:% = self.front.name(); "{}: {} ran {}: {status} after {}, {} bytes in, {} out{shared}",
+            self.front.name(),
             run.peer,
             report::command(&run.name, &run.arguments, self.options.log_arguments),
             amount::span(ran),

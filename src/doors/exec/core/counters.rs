@@ -31,12 +31,8 @@ pub struct Counters {
     pub exit_nonzero: u64,
     /// Exits by a signal.
     pub exit_signal: u64,
-    /// Connections that the access lists refuse.
-    pub denied: u64,
     /// Connections of users that may have no program run.
     pub forbidden_clients: u64,
-    /// Connections over a limit.
-    pub over_limit: u64,
 }
 
 /// The numbers of bytes that were passed on.

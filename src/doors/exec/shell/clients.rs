@@ -1,6 +1,5 @@
 //! The clients of the exec door: admitted, answered, and closed.
 
-use std::fmt;
 use std::time::Duration;
 
 use log::Level;
@@ -17,11 +16,10 @@ use super::permits::may_run_anything;
 use super::signals::Signals;
 use super::{ExecDoor, ExecSource};
 use crate::buffer::Buffer;
+use crate::doors::front;
 use crate::doors::run::RunEvent;
 use crate::doors::standstill::Watch;
 use crate::net::conn::{CloseStep, Conn, LingerLimits};
-use crate::net::limits::Full;
-use crate::net::listening::{Accepting, Listening};
 use crate::net::origin::Origin;
 use crate::process::exit_status::ExitStatus;
 use crate::reactor::{Alarm, Context, Key, Readiness, SourceKind};
@@ -33,47 +31,21 @@ const LINGER: LingerLimits = LingerLimits {
     bytes: usize::MAX,
 };
 
-impl Accepting for ExecDoor {
-    fn listening_mut(&mut self) -> &mut Listening {
-        &mut self.listening
-    }
-
-    fn admit(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
-        self.welcome(cx, conn, origin);
-    }
-
-    fn log_pause(&mut self, cx: &mut Context<'_>, line: fmt::Arguments<'_>) {
-        self.note(cx, Level::Error, Topic::Accept, line);
-    }
-}
-
 impl ExecDoor {
     // ---- in ----------------------------------------------------------------------------------------------------
 
-    pub(in crate::doors::exec) fn welcome(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
-        if !self.options.front.access.permits(&origin) {
-            self.counters.denied += 1;
-            let line = format_args!("refused {origin}: not allowed by --allow and --deny");
-            return self.note(cx, Level::Warn, Topic::Denied, line);
-        }
+    pub(super) fn welcome(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
         if may_run_anything(&self.options.programs, &origin) {
-            self.counters.denied += 1;
-            let line = format_args!(
-                "refused {origin}: it is another machine, which without --allow-program could run anything here"
-            );
-            return self.note(cx, Level::Warn, Topic::Denied, line);
+            let why = "it is another machine, which without --allow-program could run anything here";
+            return self.front.deny(cx, &origin, why);
         }
         if let Err(why) = self.permit_client(&conn, &origin) {
             self.counters.forbidden_clients += 1;
-            return self.turn_away(cx, conn, &origin, Topic::ForbiddenClient, &why);
+            return self.turn_away(cx, conn, &origin, Topic::ForbiddenClient.into(), &why);
         }
-        if let Err(full) = self.count.admit(&origin) {
-            self.counters.over_limit += 1;
-            let (topic, limit) = match full {
-                Full::Total => (Topic::MaxConnections, "--max-connections"),
-                Full::Address => (Topic::MaxConnectionsPerIp, "--max-connections-per-ip"),
-            };
-            return self.turn_away(cx, conn, &origin, topic, &format!("{full} ({limit})"));
+        if let Err(over) = self.front.count_in(&origin) {
+            let why = format!("{over} ({})", over.flag());
+            return self.turn_away(cx, conn, &origin, over.topic(), &why);
         }
         // Output leaves as it comes, and the kernel notices a client over TCP that dies in silence. An error means that
         // the peer has gone, which the next read tells as well.
@@ -102,7 +74,7 @@ impl ExecDoor {
         };
         let key = match self.connections.insert(connection) {
             Ok(key) => key,
-            Err(connection) => return self.count.release(&connection.origin),
+            Err(connection) => return self.front.connection_closed(cx, &connection.origin),
         };
         let Some(connection) = self.connections.get_mut(key) else {
             return;
@@ -123,11 +95,12 @@ impl ExecDoor {
     }
 
     /// Refuses a client that is not admitted, in its protocol.
-    fn turn_away(&mut self, cx: &mut Context<'_>, conn: Conn, origin: &Origin, topic: Topic, why: &str) {
+    fn turn_away(&mut self, cx: &mut Context<'_>, conn: Conn, origin: &Origin, topic: front::Topic, why: &str) {
         let mut wire = Vec::new();
         self.options.protocol.encoder().turn_down(why, &mut wire);
         conn.turn_away(&wire);
-        self.note(cx, Level::Warn, topic, format_args!("refused {origin}: {why}"));
+        self.front
+            .note(cx, Level::Warn, topic, format_args!("refused {origin}: {why}"));
     }
 
     pub(super) fn client_ready(&mut self, cx: &mut Context<'_>, key: Key, readiness: Readiness) {
@@ -252,8 +225,8 @@ impl ExecDoor {
         }
         connection.watch.leave(&mut self.hoard);
         lookups::withdraw(&mut self.desk, &connection);
-        self.count.release(&connection.origin);
+        self.front.release(&connection.origin);
         drop(connection);
-        self.listening.descriptor_freed(cx);
+        self.front.descriptor_freed(cx);
     }
 }

@@ -10,13 +10,18 @@ use crate::process::rss::Survey;
 use crate::reactor::Key;
 
 impl ExecDoor {
-    pub(in crate::doors::exec) fn describe(&self, now: Instant) -> String {
-        let uptime = now.saturating_duration_since(self.started);
-        let (total, most) = (self.connections.len(), self.options.front.connection_limits.total);
+    pub(super) fn describe(&self, now: Instant) -> String {
+        let (total, most) = (self.front.connections(), self.front.options().connection_limits.total);
         let held = self.connections.iter().map(|(_, it)| held(it));
         let (to_program, to_client) = held.fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
         let load = format_args!("clients = {total} of {most}, to program = {to_program}, to client = {to_client}");
-        let mut dump = Dump::begin(&self.options.front.name, "exec door", uptime, String::new(), load);
+        let mut dump = Dump::begin(
+            self.front.name(),
+            "exec door",
+            self.front.uptime(now),
+            String::new(),
+            load,
+        );
         let survey = Survey::begin(now);
         let lines = self.connections.iter();
         let lines = lines.map(|(key, it)| report::dump(&self.view(key, it, &survey, now)));

@@ -21,7 +21,6 @@ mod spawn_context;
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::time::Instant;
 
 use log::Level;
 
@@ -29,15 +28,14 @@ use super::core::client::{ClientAction, ClientEvent};
 use super::core::counters::{Counters, Traffic};
 use super::core::reply::Output;
 use super::options::Options;
-use super::report::{self, Topic};
-use crate::doors::closing::Closing;
-use crate::doors::journal::Journal;
-use crate::doors::on_request::Times;
+use super::report::Topic;
+use crate::doors::Door;
+use crate::doors::front::Front;
+use crate::doors::job_log::Times;
 use crate::doors::programs::RunsPrograms;
 use crate::doors::run::RunEvent;
 use crate::doors::standstill::{Advice, Hoard, Sight};
-use crate::net::limits::ConnectionCount;
-use crate::net::listening::{Accepting, Listening};
+use crate::net::listening::Accepting;
 use crate::process::spawn::Spawner;
 use crate::reactor::slab::GenerationalSlab;
 use crate::reactor::{Context, Key, Readiness, Service, Source, SourceKind, source_kinds};
@@ -45,7 +43,7 @@ use crate::reactor::{Context, Key, Readiness, Service, Source, SourceKind, sourc
 use connection::{Connection, Moved};
 use lookups::Desk;
 
-pub(super) use spawn_context::spawner;
+pub use spawn_context::prepare;
 
 /// The number of moves of each stream of a connection in one turn, up to a read buffer each.
 const ROUNDS_PER_TURN: usize = 8;
@@ -56,23 +54,19 @@ type Move = fn(&mut Connection, &mut [u8], usize) -> Moved;
 /// An exec door on the loop.
 #[derive(Debug)]
 pub struct ExecDoor {
+    front: Front,
     options: Options,
     spawner: Spawner,
-    listening: Listening,
     connections: GenerationalSlab<Connection>,
-    count: ConnectionCount,
     /// The connections whose programs wait to be started.
     starting: VecDeque<Key>,
     counters: Counters,
     traffic: Traffic,
     times: Times,
-    closing: Closing,
     /// The memory that is held because clients and programs wait for each other.
     hoard: Hoard,
     /// The threads that look programs up.
     desk: Desk,
-    journal: Journal<Topic>,
-    started: Instant,
 }
 
 source_kinds! {
@@ -87,7 +81,7 @@ source_kinds! {
         Ending,
         Starting,
         Upkeep,
-        Closing,
+        Drain,
     }
 }
 
@@ -101,7 +95,7 @@ impl Service for ExecDoor {
             }
             Some(ExecSource::Exit) => self.exit_ready(cx, source.key),
             // These sources are never registered with the poll.
-            Some(ExecSource::Ending | ExecSource::Starting | ExecSource::Upkeep | ExecSource::Closing) | None => {}
+            Some(ExecSource::Ending | ExecSource::Starting | ExecSource::Upkeep | ExecSource::Drain) | None => {}
         }
     }
 
@@ -110,8 +104,8 @@ impl Service for ExecDoor {
             Some(ExecSource::Listener) => self.retry_accepting(cx, source.key),
             Some(ExecSource::Client) => self.client_timeout(cx, source.key),
             Some(ExecSource::Ending) => self.kill_timeout(cx, source.key),
-            Some(ExecSource::Upkeep) => self.journal.sum_up(cx, &self.options.front.name),
-            Some(ExecSource::Closing) => self.stop_timeout(cx),
+            Some(ExecSource::Upkeep) => self.front.sum_up(cx),
+            Some(ExecSource::Drain) => self.drain_timeout(cx),
             // These sources have no alarm.
             Some(
                 ExecSource::Stdin | ExecSource::Stdout | ExecSource::Stderr | ExecSource::Exit | ExecSource::Starting,
@@ -133,7 +127,7 @@ impl Service for ExecDoor {
                 | ExecSource::Exit
                 | ExecSource::Ending
                 | ExecSource::Upkeep
-                | ExecSource::Closing,
+                | ExecSource::Drain,
             )
             | None => {}
         }
@@ -266,7 +260,7 @@ impl ExecDoor {
 
     /// Writes a line to the log, unless there were too many like it lately.
     fn note(&mut self, cx: &mut Context<'_>, level: Level, topic: Topic, line: fmt::Arguments<'_>) {
-        self.journal.note(cx, &self.options.front.name, level, topic, line);
+        self.front.note(cx, level, topic, line);
     }
 
     /// Writes one step of a connection to the log, with `--debug`.
@@ -274,26 +268,7 @@ impl ExecDoor {
         if self.options.debug {
             let connection = self.connections.get(key);
             let origin = connection.map(|it| it.origin.to_string()).unwrap_or_default();
-            log::info!(service:% = self.options.front.name; "{}: {origin}, connection {}: {step}", self.options.front.name, key.slot());
+            log::info!(service:% = self.front.name(); "{}: {origin}, connection {}: {step}", self.front.name(), key.slot());
         }
-    }
-
-    pub(super) fn current_options(&self) -> &Options {
-        &self.options
-    }
-
-    pub(super) fn report(&self, now: Instant) -> crate::stats::Snapshot {
-        let running = self.connections.iter().filter(|(_, it)| it.program.is_some()).count();
-        report::snapshot(
-            &self.counters,
-            self.traffic,
-            &self.times,
-            &self.options.front.name,
-            report::Present {
-                connections: self.connections.len(),
-                running,
-                uptime: now.saturating_duration_since(self.started),
-            },
-        )
     }
 }

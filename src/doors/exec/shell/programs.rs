@@ -18,7 +18,7 @@ use super::lookups::Looked;
 use super::permits::Unfit;
 use super::{ExecDoor, ExecSource};
 use crate::amount;
-use crate::doors::on_request;
+use crate::doors::job_log;
 use crate::doors::programs::{ProgramCount, ProgramTopic, RunsPrograms};
 use crate::doors::run::{EndCause, RunEvent};
 use crate::doors::standstill;
@@ -57,7 +57,7 @@ impl RunsPrograms for ExecDoor {
             // The reader of requests has checked that there is a name.
             Err(empty) => return self.not_started(cx, key, CANNOT_RUN, &empty.to_string()),
         };
-        command.client_variables = on_request::asker(connection.conn.socket(), &connection.origin);
+        command.client_variables = job_log::asker(connection.conn.socket(), &connection.origin);
         let begun = Instant::now();
         let program = match self.take_looked(key) {
             _ if !self.options.programs.restrict() => match self.spawner.named(command.program()) {
@@ -219,13 +219,13 @@ impl ExecDoor {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let why = on_request::reason(why);
+        let why = job_log::reason(why);
         connection
             .encoder
-            .refuse(&on_request::reason(told), status, connection.conn.output_mut());
+            .refuse(&job_log::reason(told), status, connection.conn.output_mut());
         log::warn!(
-            service:% = self.options.front.name; "{}: {} did not get to run {}: status {status}: {why}",
-            self.options.front.name,
+            service:% = self.front.name(); "{}: {} did not get to run {}: status {status}: {why}",
+            self.front.name(),
             connection.who(),
             report::command(&connection.arguments, self.options.log_arguments)
         );
@@ -261,8 +261,8 @@ impl ExecDoor {
             .status
             .map_or_else(|| "unknown".to_owned(), |status| status.to_string());
         log::info!(
-            service:% = self.options.front.name; "{}: {} ran {}: {status} after {}, {} bytes in, {} out, {} err",
-            self.options.front.name,
+            service:% = self.front.name(); "{}: {} ran {}: {status} after {}, {} bytes in, {} out, {} err",
+            self.front.name(),
             connection.who(),
             report::command(&connection.arguments, self.options.log_arguments),
             amount::span(ran),

@@ -14,7 +14,7 @@ const CAP_SETUID: u32 = 7;
 ///
 /// # Errors
 /// No program could be started in it: the directory is missing, or the daemon may not change users.
-pub(in crate::doors::exec) fn spawner(options: &Options, defaults: &SpawnDefaults) -> Result<Spawner, Error> {
+pub fn prepare(options: &Options, defaults: &SpawnDefaults) -> Result<Spawner, Error> {
     let name = &options.front.name;
     let context = &options.context;
     if let Some(directory) = &context.working_directory {

@@ -103,12 +103,6 @@ pub struct Refusals {
     pub read_timeout: u64,
     /// The client did not take its answer in time.
     pub write_timeout: u64,
-    /// As many connections as allowed were open.
-    pub max_connections: u64,
-    /// As many connections as allowed were open from that address.
-    pub max_connections_per_ip: u64,
-    /// The access lists do not let that address in.
-    pub denied: u64,
 }
 
 impl Counters {

@@ -27,14 +27,19 @@ const ALL_IN_HAND: usize = 1000;
 const COUNTED: usize = 100;
 
 impl Pool {
-    pub(in crate::doors::pool) fn describe(&self, now: Instant) -> String {
+    pub(super) fn describe(&self, now: Instant) -> String {
         let slots = self.dispatcher.slots();
         let registers = slots.map(|view| dump::registers(&view, self.descriptors(&view), now));
-        let uptime = now.saturating_duration_since(self.started);
-        let (places, clients) = (self.dispatcher.places(), self.clients.len() + self.sessions.len());
-        let most = self.options.front.connection_limits.total;
+        let (places, clients) = (self.dispatcher.places(), self.front.connections());
+        let most = self.front.options().connection_limits.total;
         let load = format_args!("workers = {places}, clients = {clients} of {most}");
-        let mut dump = Dump::begin(&self.options.front.name, "pool", uptime, registers.collect(), load);
+        let mut dump = Dump::begin(
+            self.front.name(),
+            "pool",
+            self.front.uptime(now),
+            registers.collect(),
+            load,
+        );
         self.describe_workers(&mut dump, now);
         self.describe_queue(&mut dump, now);
         self.describe_clients(&mut dump, now);
@@ -150,7 +155,7 @@ impl Pool {
     // ---- clients -----------------------------------------------------------------------------------------------
 
     fn describe_clients(&self, dump: &mut Dump<'_>, now: Instant) {
-        let total = self.clients.len() + self.sessions.len();
+        let total = self.front.connections();
         dump.line(format_args!("clients: {total} connected"));
         let sessions = self.sessions.iter();
         let sessions = sessions.map(|(key, session)| session_view(key, session, now));

@@ -9,11 +9,10 @@ use std::fmt;
 
 use log::Level;
 
-use crate::doors::journal::Journal;
+use crate::doors::front::Front;
 use crate::doors::pool::core::{Counters, Event};
 use crate::doors::pool::options::Options;
 use crate::doors::pool::report::Topic;
-use crate::net::limits::ConnectionCount;
 use crate::net::origin::Origin;
 use crate::reactor::Context;
 
@@ -30,11 +29,8 @@ pub(super) struct Outbox {
 pub(super) struct Desk<'p> {
     pub(super) options: &'p Options,
     pub(super) counters: &'p mut Counters,
-    pub(super) journal: &'p mut Journal<Topic>,
-    pub(super) connections: &'p mut ConnectionCount,
+    pub(super) front: &'p mut Front,
     pub(super) outbox: &'p mut Outbox,
-    /// The pool takes in nothing new any more.
-    pub(super) is_draining: bool,
 }
 
 impl Desk<'_> {
@@ -45,7 +41,7 @@ impl Desk<'_> {
 
     /// Takes a connection that is about to be closed off the count.
     pub(super) fn release_connection(&mut self, origin: &Origin) {
-        self.connections.release(origin);
+        self.front.release(origin);
         self.outbox.has_freed_descriptor = true;
     }
 
@@ -63,8 +59,8 @@ impl Desk<'_> {
         line: fmt::Arguments<'_>,
         below: impl Iterator<Item = String>,
     ) {
-        let name = &self.options.front.name;
-        if self.journal.note(cx, name, level, topic, line) {
+        if self.front.note(cx, level, topic, line) {
+            let name = self.front.name();
             for line in below {
                 log::log!(level, service:% = name; "{name}: {line}");
             }

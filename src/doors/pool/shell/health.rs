@@ -42,7 +42,7 @@ impl Pool {
     fn log_ready(&self) {
         let serves = |status| matches!(status, Status::Available | Status::Busy);
         let serving = self.dispatcher.slots().filter(|slot| serves(slot.status)).count();
-        let (name, places) = (&self.options.front.name, self.dispatcher.places());
+        let (name, places) = (self.front.name(), self.dispatcher.places());
         log::info!(service:% = name; "{name}: ready, {serving} of {places} workers serve");
     }
 

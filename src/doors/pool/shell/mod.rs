@@ -20,7 +20,6 @@ mod desk;
 mod health;
 mod joining;
 mod lifecycle;
-mod listeners;
 mod reading;
 mod record;
 mod resizing;
@@ -35,17 +34,15 @@ use log::Level;
 
 use super::core::{Action, ChannelId, ClientId, Dispatcher, Event, Refusal, RequestId, WorkerId};
 use super::options::Options;
-use super::report::{self, Latencies, Topic};
+use super::report::{Latencies, Topic};
 use super::story::Next;
-use crate::net::limits::ConnectionCount;
-use crate::net::listening::{Accepting, Listening};
+use crate::net::listening::Accepting;
 use crate::reactor::{Alarm, Context, READ_BUFFER, Readiness, Service, Source, SourceKind};
-use crate::stats::Snapshot;
 
-use crate::doors::journal::Journal;
+use crate::doors::Door;
+use crate::doors::front::Front;
 use clients::Clients;
 use desk::{Desk, Outbox};
-use lifecycle::Life;
 use sessions::Sessions;
 use sources::PoolSource;
 use workers::Workers;
@@ -56,21 +53,16 @@ pub(super) use lifecycle::cannot_start;
 /// A pool on the loop.
 #[derive(Debug)]
 pub struct Pool {
+    front: Front,
     options: Options,
     dispatcher: Dispatcher,
     dispatcher_alarm: Alarm,
-    listening: Listening,
     clients: Clients,
     sessions: Sessions,
     workers: Workers,
-    life: Life,
-    life_alarm: Alarm,
     latencies: Latencies,
-    journal: Journal<Topic>,
-    started: Instant,
     /// Requests that came before this are confidential, whatever the options say now.
     disclosed_from: Option<Instant>,
-    connections: ConnectionCount,
     outbox: Outbox,
 }
 
@@ -123,7 +115,7 @@ impl Service for Pool {
                 | PoolSource::Dispatcher
                 | PoolSource::Queue
                 | PoolSource::Upkeep
-                | PoolSource::Life,
+                | PoolSource::Drain,
             )
             | None => {}
         }
@@ -153,7 +145,7 @@ impl Service for Pool {
                 rooms.workers.stderr_timeout(cx, &mut rooms.desk, source.key);
             }
             Some(PoolSource::Upkeep) => self.upkeep(cx),
-            Some(PoolSource::Life) => self.stop_timeout(cx),
+            Some(PoolSource::Drain) => self.drain_timeout(cx),
             // These have no alarm.
             Some(PoolSource::WorkerInput | PoolSource::WorkerExit | PoolSource::Spawning) | None => {}
         }
@@ -179,7 +171,7 @@ impl Service for Pool {
                 | PoolSource::Dispatcher
                 | PoolSource::Queue
                 | PoolSource::Upkeep
-                | PoolSource::Life,
+                | PoolSource::Drain,
             )
             | None => {}
         }
@@ -198,8 +190,8 @@ impl Service for Pool {
             self.clients.is_consistent(),
             "requests are left, and their clients have gone"
         );
-        if self.life != Life::Serving {
-            self.advance_life(cx);
+        if !self.front.is_serving() {
+            self.advance_drain(cx);
             self.end_step(cx);
         }
     }
@@ -215,10 +207,8 @@ impl Pool {
             desk: Desk {
                 options: &self.options,
                 counters: self.dispatcher.counters_mut(),
-                journal: &mut self.journal,
-                connections: &mut self.connections,
+                front: &mut self.front,
                 outbox: &mut self.outbox,
-                is_draining: self.life != Life::Serving,
             },
         }
     }
@@ -265,7 +255,7 @@ impl Pool {
             }
         }
         if std::mem::take(&mut self.outbox.has_freed_descriptor) {
-            self.listening.descriptor_freed(cx);
+            self.front.descriptor_freed(cx);
         }
     }
 
@@ -389,7 +379,7 @@ impl Pool {
             self.clients.cache_mut().forget_all();
         }
         let next = match (lost.slot, delay) {
-            (None, _) if self.life == Life::Stopping => Next::TheEnd,
+            (None, _) if self.front.is_stopping() => Next::TheEnd,
             (None, _) => Next::Nothing,
             (Some(_), None) => Next::Successor,
             (Some(slot), Some(delay)) => {
@@ -435,20 +425,6 @@ impl Pool {
     /// One line in the log, unless too many like it came lately.
     fn note(&mut self, cx: &mut Context<'_>, level: Level, topic: Topic, line: fmt::Arguments<'_>) {
         self.rooms().desk.note(cx, level, topic, line);
-    }
-
-    pub(super) fn current_options(&self) -> &Options {
-        &self.options
-    }
-
-    pub(super) fn statistics(&self, now: Instant) -> Snapshot {
-        let uptime = now.saturating_duration_since(self.started);
-        let held = report::Held {
-            connections: self.clients.len() + self.sessions.len(),
-            cached: self.clients.cached(),
-            sessions: self.sessions.totals(),
-        };
-        report::snapshot(&self.dispatcher, &self.latencies, &self.options, &held, uptime, now)
     }
 }
 

@@ -7,10 +7,9 @@ use super::clients::intake::Piece;
 use super::sessions::session::Running;
 use super::workers::output::{NextReply, Output, Reading};
 use super::{Pool, PoolSource};
+use crate::doors::front::OverLimit;
 use crate::doors::pool::core::WorkerId;
-use crate::doors::pool::report::Topic;
 use crate::net::conn::Conn;
-use crate::net::limits::Full;
 use crate::net::origin::Origin;
 use crate::process::failure::SpawnError;
 use crate::process::watchdog;
@@ -32,20 +31,10 @@ enum Outcome {
 impl Pool {
     // ---- connections -------------------------------------------------------------------------------------------
 
-    /// Takes in a connection and all that follows from it; its request is usually there already.
-    pub(in crate::doors::pool) fn welcome(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
-        self.add_connection(cx, conn, origin);
-        self.end_step(cx);
-    }
-
-    fn add_connection(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
-        if !self.options.front.access.permits(&origin) {
-            self.dispatcher.counters_mut().refusals.denied += 1;
-            let line = format_args!("refused {origin}: not allowed by --allow and --deny");
-            return self.note(cx, Level::Warn, Topic::Denied, line);
-        }
-        if let Err(full) = self.connections.admit(&origin) {
-            return self.turn_away(cx, conn, &origin, full);
+    /// Takes in a connection; its request is usually there already.
+    pub(super) fn add_connection(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin) {
+        if let Err(over) = self.front.count_in(&origin) {
+            return self.turn_away(cx, conn, &origin, over);
         }
         if self.has_sessions() {
             let mut rooms = self.rooms();
@@ -58,24 +47,10 @@ impl Pool {
     }
 
     /// Refuses a connection over the limit.
-    fn turn_away(&mut self, cx: &mut Context<'_>, conn: Conn, origin: &Origin, full: Full) {
-        let refusals = &mut self.dispatcher.counters_mut().refusals;
-        let (count, topic, limit) = match full {
-            Full::Total => (
-                &mut refusals.max_connections,
-                Topic::MaxConnections,
-                "--max-connections",
-            ),
-            Full::Address => (
-                &mut refusals.max_connections_per_ip,
-                Topic::MaxConnectionsPerIp,
-                "--max-connections-per-ip",
-            ),
-        };
-        *count += 1;
+    fn turn_away(&mut self, cx: &mut Context<'_>, conn: Conn, origin: &Origin, over: OverLimit) {
         conn.turn_away(&self.options.error_reply);
-        let line = format_args!("refused {origin}: as many connections as {limit} allows");
-        self.note(cx, Level::Warn, topic, line);
+        let line = format_args!("refused {origin}: as many connections as {} allows", over.flag());
+        self.front.note(cx, Level::Warn, over.topic(), line);
     }
 
     // ---- clients -----------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ source_kinds! {
         Dispatcher,
         Queue,
         Upkeep,
-        Life,
+        Drain,
         Session,
     }
 }

@@ -231,7 +231,7 @@ impl Clients {
         self.write_ready_answers(cx, desk, key);
         let idle_until = idle_until(desk.options, cx.now());
         let limit = most_unanswered(desk.options);
-        let drains = desk.is_draining;
+        let drains = !desk.front.is_serving();
         let Some(client) = self.get_mut(key) else {
             return;
         };
@@ -263,7 +263,7 @@ impl Clients {
 
     /// Closes, while the pool drains, a client that has been read to the end of what it has sent and is owed nothing.
     pub(crate) fn close_if_drained(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
-        if !desk.is_draining {
+        if desk.front.is_serving() {
             return;
         }
         let Some(client) = self.get_mut(key) else {

@@ -217,7 +217,7 @@ impl Workers {
                 desk.note(cx, Level::Warn, Topic::Died, line);
             }
             _ if process.stage == Stage::Ending => {
-                log::debug!(service:% = desk.options.front.name; "{}: {label} {end}, as it was told to", desk.options.front.name)
+                log::debug!(service:% = desk.front.name(); "{}: {label} {end}, as it was told to", desk.front.name())
             }
             _ => {}
         }

@@ -163,7 +163,7 @@ impl Workers {
         }
         let ended = self.with_words(cx, desk, id, |repeats, _, words, tell| repeats.proven(words, tell));
         if let Some(ended) = ended.flatten().filter(|ended| ended.count > 1) {
-            let (name, label) = (&desk.options.front.name, self.describe(id).unwrap_or_default());
+            let (name, label) = (desk.front.name(), self.describe(id).unwrap_or_default());
             log::info!(service:% = name; "{name}: {label} answers, {}", story::after_all(&ended));
         }
     }
@@ -310,7 +310,7 @@ impl Workers {
             }
         };
         if let Some(line) = ended.and_then(|ended| story::untold(&ended)) {
-            let name = &desk.options.front.name;
+            let name = desk.front.name();
             log::info!(service:% = name; "{name}: {line}");
         }
         Some(again)

@@ -62,7 +62,7 @@ impl Workers {
 
     fn start(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, process: WorkerProcess) {
         let id = process.id;
-        log::debug!(service:% = desk.options.front.name; "{}: {} is started", desk.options.front.name, process.label());
+        log::debug!(service:% = desk.front.name(); "{}: {} is started", desk.front.name(), process.label());
         self.insert(process);
         desk.report(Event::Started(id));
         if let Err(error) = self.watch_process(cx, id) {

@@ -88,9 +88,9 @@ impl Workers {
             echoes,
             ..
         } = self;
-        let (journal, options) = (&mut *desk.journal, desk.options);
+        let front = &mut *desk.front;
         let process = processes.get_mut(id)?;
-        let (name, label, pid, now) = (&options.front.name, process.label(), process.pid(), cx.now());
+        let (label, pid, now) = (process.label(), process.pid(), cx.now());
         let Complaints {
             stderr, words, said, ..
         } = &mut process.complaints;
@@ -98,14 +98,15 @@ impl Workers {
         let mut tell = |line: &str| {
             let is_echo = echoes.hear(said, gist(line, pid), now);
             if !is_echo {
+                let name = front.name();
                 log::info!(service:% = name; "{name}: {label}: {line}");
-            } else if !journal.write(now, name, Level::Info, Topic::Echo, format_args!("{label}: {line}")) {
+            } else if !front.write(now, Level::Info, Topic::Echo, format_args!("{label}: {line}")) {
                 is_any_left_out = true;
             }
         };
         let outcome = with(repeats, stderr, words, &mut tell);
         if is_any_left_out {
-            journal.plan(cx, None);
+            front.plan_upkeep(cx, None);
         }
         Some(outcome)
     }

@@ -1,12 +1,10 @@
-//! What a door says in the log: a line per event, with the door's name; of a flood of similar ones a few, and how many more
-//! there were.
+//! The event log of a door: a line for each event, with the door's name; of many similar lines a few, and the number of the
+//! others.
 //!
-//! A door names its [`Topic`](Journal)s, and gives the journal one source, whose alarm tells when lines that were left out are
-//! to be summed up. What does not belong here: lines that are owed to everybody, such as one for each run; those are logged
-//! as they are.
+//! A line belongs to a [`Topic`]. The journal has one source, whose alarm tells when the lines that were left out are to be
+//! summed up. Lines of which none may be left out, such as one for each run, do not belong here.
 
 use std::fmt;
-use std::hash::Hash;
 use std::time::Instant;
 
 use log::Level;
@@ -14,18 +12,38 @@ use log::Level;
 use crate::reactor::{Alarm, Context, Source};
 use crate::stats::throttle::{Throttle, Verdict};
 
-/// The log of one door.
+/// The subject of a line in the log. Lines on one topic are throttled together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(in crate::doors) struct Topic {
+    /// The events, in the plural.
+    words: &'static str,
+    /// Distinguishes topics with the same words.
+    variant: u8,
+}
+
+impl Topic {
+    pub(in crate::doors) const fn new(words: &'static str) -> Self {
+        Topic { words, variant: 0 }
+    }
+
+    /// One of several topics that are summed up in the same words.
+    pub(in crate::doors) const fn variant(words: &'static str, variant: u8) -> Self {
+        Topic { words, variant }
+    }
+}
+
+/// The event log of one door.
 #[derive(Debug)]
-pub(super) struct Journal<Topic> {
-    /// The module of the door, which its lines are said to be of.
+pub(super) struct Journal {
+    /// The module of the door, which is the target of its lines.
     module: &'static str,
     throttle: Throttle<(Topic, Level)>,
     alarm: Alarm,
     upkeep: Source,
 }
 
-impl<Topic: Eq + Hash + Copy + fmt::Display> Journal<Topic> {
-    /// That of a door's `module`, whose alarm is told to it as `upkeep`.
+impl Journal {
+    /// The log of a door in `module`. `upkeep` is the source of its alarm.
     pub(super) fn new(module: &'static str, upkeep: Source) -> Self {
         Journal {
             module,
@@ -35,23 +53,8 @@ impl<Topic: Eq + Hash + Copy + fmt::Display> Journal<Topic> {
         }
     }
 
-    /// One line, unless too many on its topic came lately. Whether it was written.
-    pub(super) fn note(
-        &mut self,
-        cx: &mut Context<'_>,
-        door: &str,
-        level: Level,
-        topic: Topic,
-        line: fmt::Arguments<'_>,
-    ) -> bool {
-        let is_written = self.write(cx.now(), door, level, topic, line);
-        if !is_written {
-            self.plan(cx, None);
-        }
-        is_written
-    }
-
-    /// The same without a summing up being [planned](Self::plan), which has to follow if it was left out.
+    /// Writes one line, unless too many on its topic came lately. Returns true if it was written. A summary of lines that were
+    /// left out has to be [planned](Self::plan) afterwards.
     pub(super) fn write(
         &mut self,
         now: Instant,
@@ -72,33 +75,33 @@ impl<Topic: Eq + Hash + Copy + fmt::Display> Journal<Topic> {
         true
     }
 
-    /// The alarm has gone off: sums up what was left out, as loudly as that would have been said.
+    /// Must be called when the alarm has gone off: sums up the lines that were left out, each at its own level.
     pub(super) fn sum_up(&mut self, cx: &mut Context<'_>, door: &str) {
         cx.alarm_fired(&mut self.alarm);
         let left_out = self.throttle.take_overdue(cx.now());
-        self.tell_left_out(door, left_out);
+        self.log_left_out(door, left_out);
         self.plan(cx, None);
     }
 
-    /// The door ends: no alarm goes off any more.
+    /// Disarms the alarm, since the door ends.
     pub(super) fn stop(&mut self, cx: &mut Context<'_>) {
         cx.set_alarm(&mut self.alarm, self.upkeep, None);
     }
 
-    /// Sums up all that was left out until now, due or not.
+    /// Sums up all lines that were left out until now, due or not.
     pub(super) fn drain(&mut self, door: &str) {
         let left_out = self.throttle.drain();
-        self.tell_left_out(door, left_out);
+        self.log_left_out(door, left_out);
     }
 
-    fn tell_left_out(&self, door: &str, left_out: Vec<((Topic, Level), u64)>) {
+    fn log_left_out(&self, door: &str, left_out: Vec<((Topic, Level), u64)>) {
         for ((topic, level), count) in left_out {
+            let topic = topic.words;
             log::log!(target: self.module, level, service:% = door; "{door}: {count} more {topic} were left out of this log");
         }
     }
 
-    /// The alarm goes off when there is something to be summed up; also at `tick`, for what else the door has to see to. What is
-    /// planned already is never put off.
+    /// Arms the alarm for the next summary, or for `tick` if that is earlier. A time that is planned already is never put off.
     pub(super) fn plan(&mut self, cx: &mut Context<'_>, tick: Option<Instant>) {
         let next = [tick, self.throttle.next_deadline(), self.alarm.at()];
         cx.set_alarm(&mut self.alarm, self.upkeep, next.into_iter().flatten().min());

@@ -3,7 +3,6 @@
 use std::ffi::CString;
 use std::fmt;
 use std::iter;
-use std::time::Duration;
 
 use crate::net::addr::PeerAddr;
 use crate::net::origin::Origin;
@@ -112,13 +111,6 @@ pub(super) fn reason(why: &str) -> String {
         Some((end, _)) => format!("{}...", why.get(..end).unwrap_or_default()),
         None => why.to_owned(),
     }
-}
-
-/// The rows that every door ends its counts with: how long it has been open, of which program, under which name.
-pub(super) fn report_service(snapshot: &mut Snapshot, uptime: Duration, name: &str) {
-    snapshot.count("uptime", uptime.as_secs());
-    snapshot.push("version", Value::Text(env!("CARGO_PKG_VERSION").to_owned()));
-    snapshot.push("name", Value::Text(name.to_owned()));
 }
 
 #[cfg(test)]
