@@ -1,4 +1,4 @@
-//! The doors of a daemon: opening them, changing them, seeing them end.
+//! The doors of a daemon: they are opened, changed, and removed when they have finished.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -20,7 +20,8 @@ use crate::reactor::{Context, Reactor, ServiceId};
 
 use super::survey::{Held, Ready, Survey};
 
-/// Descriptors that the daemon itself needs: standard streams, epoll, waker, signals, the guard, log, and some to spare.
+/// The descriptors that the daemon itself needs: standard streams, epoll, waker, signals, the guard, the log, and a
+/// reserve.
 const OWN_DESCRIPTORS: usize = 64;
 
 #[derive(Debug)]
@@ -30,23 +31,24 @@ pub(super) struct Doors {
     defaults: SpawnDefaults,
     handed_over: HandedOver,
     inherited: Inherited,
-    /// How many workers a predecessor has for each service; until this daemon serves.
+    /// The number of workers of each service of a predecessor. Emptied once this daemon serves.
     places: Places,
 }
 
-/// Services with the number of their workers.
+/// The names of services and the numbers of their workers.
 pub(super) type Places = Vec<(String, usize)>;
 
 #[derive(Debug)]
 struct Open {
     id: ServiceId,
     options: Options,
-    /// The file does not name it any more.
+    /// True if the configuration does not name it any more.
     leaving: bool,
 }
 
 impl Doors {
-    /// `handed_over` and `places`: by a predecessor. `inherited`: from the service manager.
+    /// Returns the doors of a daemon, none of which is open. `handed_over` and `places` come from a predecessor, and
+    /// `inherited` from the service manager.
     pub(super) fn new(
         limit: OpenFileLimit,
         defaults: SpawnDefaults,
@@ -64,7 +66,7 @@ impl Doors {
         }
     }
 
-    /// Opens a door for each service; all of them, or none. None accepts anybody before [`accept`](Self::accept).
+    /// Opens a door for each service, or none if one fails. No door accepts clients before [`accept`](Self::accept).
     pub(super) fn open_all(&mut self, reactor: &mut Reactor<dyn Door>, services: Vec<Options>) -> Result<(), Error> {
         let mut services = services;
         self.fit(services.iter_mut().collect())?;
@@ -88,7 +90,7 @@ impl Doors {
         Ok(())
     }
 
-    /// Every door accepts from now on. What a predecessor has handed over and nobody wants is closed.
+    /// Lets every door accept clients. Closes the sockets of a predecessor that no service listens on.
     pub(super) fn accept(&mut self, reactor: &mut Reactor<dyn Door>) -> Result<(), Error> {
         for outcome in self.each(reactor, |door, cx| door.front_mut().begin_accepting(cx)) {
             outcome?;
@@ -127,7 +129,7 @@ impl Doors {
         reactor.with(id, |door, cx| door.start(cx)).unwrap_or(Ok(()))
     }
 
-    /// Completes the listeners of a service: those for the addresses that it does not hold already.
+    /// Opens the listeners of a service for the addresses that it does not have already.
     fn listen(&mut self, service: &mut Ready, held: &[ListenAddr]) -> Result<(), Error> {
         let Ready { options, listeners, .. } = service;
         let mut had = std::mem::take(listeners);
@@ -158,7 +160,7 @@ impl Doors {
         Ok(())
     }
 
-    /// The open service that listens on an address that another one wants.
+    /// Returns the open service, other than `wanted_by`, that listens on an address.
     fn holder_of(&self, address: &ListenAddr, wanted_by: &str) -> Option<&str> {
         let others = self.open.iter().filter(|open| open.options.name() != wanted_by);
         others
@@ -167,9 +169,10 @@ impl Doors {
             .next()
     }
 
-    /// Holds what the services may need against the limit on open files, and their backlogs against the kernel's. A limit on
-    /// connections that the operator has asked for is kept or refused, but for an exec door; that and a default is lowered to what
-    /// there is, and so is a backlog, which is a ceiling for the kernel too.
+    /// Checks the descriptors that the services may need against the limit on open files, and their backlogs against
+    /// the kernel's limit. A limit on connections that the operator has set is kept or refused, except for an exec
+    /// door. A default limit, and that of an exec door, is lowered to the available descriptors. A backlog is lowered
+    /// to the kernel's limit, which would apply anyway.
     fn fit(&self, mut services: Vec<&mut Options>) -> Result<(), Error> {
         if let Some(most) = bind::longest_backlog() {
             services.iter_mut().for_each(|options| fit_backlog(options, most));
@@ -208,7 +211,7 @@ impl Doors {
 
     // ---- change ------------------------------------------------------------------------------------------------
 
-    /// What is to be looked at before a [reload](Self::reload).
+    /// Returns the survey that must precede a [reload](Self::reload).
     pub(super) fn survey(&self, source: Option<Source>) -> Survey {
         let staying = self.open.iter().filter(|open| !open.leaving);
         let held = self.open.iter().map(|open| Held {
@@ -224,7 +227,7 @@ impl Doors {
         }
     }
 
-    /// Gives every door what was laid out anew for it, with the options that it has.
+    /// Gives every door newly prepared programs; its options stay the same.
     pub(super) fn set_programs(&mut self, reactor: &mut Reactor<dyn Door>, services: Vec<Ready>) {
         for Ready { options, programs, .. } in services {
             if let Some(id) = self.find(options.name()).map(|open| open.id) {
@@ -233,9 +236,9 @@ impl Doors {
         }
     }
 
-    /// Applies what has changed: all of it, or none when something is wrong with it. So what may fail comes first and is
-    /// undone when it does: listening, then opening the doors that are new. What follows cannot fail. No file is looked at:
-    /// the [survey](Self::survey) has done that.
+    /// Applies all changes of the configuration, or none if there is an error. So everything that may fail comes first
+    /// and is undone if it does: listening, then opening the new doors. The rest cannot fail. No file is touched here,
+    /// because the [survey](Self::survey) has done that.
     pub(super) fn reload(&mut self, reactor: &mut Reactor<dyn Door>, mut services: Vec<Ready>) -> Result<(), Error> {
         self.fit(services.iter_mut().map(|service| &mut service.options).collect())?;
         let (mut changed, mut new) = (Vec::new(), Vec::new());
@@ -289,10 +292,11 @@ impl Doors {
         Ok(())
     }
 
-    /// To be called before requests come: what they say stays out of core dumps from then on, whatever becomes of the service.
+    /// Keeps the requests of a confidential service out of core dumps from now on, even after the service is removed.
+    /// Must be called before requests arrive.
     fn keep_secrets(options: &Options) {
         if options.is_confidential() {
-            // It fails only for values that do not exist.
+            // This fails only for undefined values.
             let _ = set_dumpable(false);
         }
     }
@@ -328,7 +332,7 @@ impl Doors {
         Ok(())
     }
 
-    /// Doors that are not named any more drain.
+    /// Drains the doors that the configuration does not name any more.
     fn drain_removed(&mut self, reactor: &mut Reactor<dyn Door>, named: &[String]) {
         for open in self.open.iter_mut().filter(|open| !open.leaving) {
             if !named.iter().any(|name| name == open.options.name()) {
@@ -341,7 +345,7 @@ impl Doors {
 
     // ---- all of them -------------------------------------------------------------------------------------------
 
-    /// Does something with every door, in the order of the configuration.
+    /// Calls every door, in the order of the configuration.
     pub(super) fn each<R>(
         &self,
         reactor: &mut Reactor<dyn Door>,
@@ -353,13 +357,13 @@ impl Doors {
             .collect()
     }
 
-    /// How far the one is that is furthest from serving.
+    /// Returns the readiness of the door that is the least ready.
     pub(super) fn readiness(&self, reactor: &mut Reactor<dyn Door>) -> Readiness {
         let each = self.each(reactor, |door, _| door.readiness());
         each.into_iter().min().unwrap_or(Readiness::Fully)
     }
 
-    /// What those wait for that are not ready, each with its name.
+    /// Returns what the doors that are not ready wait for, each with its name.
     pub(super) fn wait_for(&self, reactor: &mut Reactor<dyn Door>) -> String {
         let named = |open: &Open| {
             let wants = |door: &mut (dyn Door + 'static)| (door.readiness(), door.waits_for());
@@ -369,13 +373,13 @@ impl Doors {
         self.open.iter().filter_map(named).collect::<Vec<_>>().join("; ")
     }
 
-    /// How long what runs behind the doors may take until it serves.
+    /// Returns the longest time that the programs behind the doors may take until they serve.
     pub(super) fn start_timeout(&self) -> Duration {
         let timeouts = self.open.iter().filter_map(|open| open.options.start_timeout());
         timeouts.max().unwrap_or_default()
     }
 
-    /// A duplicate of every listening socket, for a successor.
+    /// Returns duplicates of all listening sockets, for a successor.
     pub(super) fn offer(&self, reactor: &mut Reactor<dyn Door>) -> io::Result<Outgoing> {
         let mut outgoing = Outgoing::default();
         for open in &self.open {
@@ -392,7 +396,7 @@ impl Doors {
         Ok(outgoing)
     }
 
-    /// How many workers each door has, for a successor.
+    /// Returns the number of workers of each door, for a successor.
     pub(super) fn places(&self, reactor: &mut Reactor<dyn Door>) -> Places {
         let doors = self.open.iter().filter(|open| !open.leaving);
         doors
@@ -403,7 +407,7 @@ impl Doors {
             .collect()
     }
 
-    /// Drops the doors that have finished; whether none is left.
+    /// Removes the doors that have finished. Returns true if none is left.
     pub(super) fn remove_finished(&mut self, reactor: &mut Reactor<dyn Door>) -> bool {
         self.open.retain(|open| {
             let finished = reactor.with(open.id, |door, _| door.is_finished()).unwrap_or(true);
@@ -426,7 +430,7 @@ fn limit_connections(options: &mut Options, descriptors: usize) -> Option<Lowere
     options.front_mut().limit_connections(most.max(1))
 }
 
-/// A socket that is handed over keeps the backlog that it came with.
+/// Lowers the backlog of a service to the kernel's limit. A socket that is handed over keeps the backlog that it had.
 fn fit_backlog(options: &mut Options, most: u32) {
     let is_bound = |address: &ListenAddr| !matches!(address, ListenAddr::Inherited(_));
     if let Some(Lowered { from, to }) = options.front_mut().limit_backlog(most)
@@ -440,7 +444,7 @@ fn fit_backlog(options: &mut Options, most: u32) {
     }
 }
 
-/// The sockets that the service manager has handed over, by the environment.
+/// Takes over the sockets of the service manager that the environment describes.
 pub(super) fn inherited() -> Inherited {
     let variable = |name| std::env::var(name).ok();
     let (pid, fds, names) = (

@@ -1,6 +1,6 @@
-//! What is to be found out before doors can be opened or changed: files, directories and socket files are looked at, and
-//! any of that may take its time, or never end. Nothing here needs the loop, so that a daemon that serves has it done on a
-//! thread ([`reload`](super::reload)).
+//! The survey before doors are opened or changed: files, directories and socket files are looked at, any of which may
+//! take time or never answer. Nothing here needs the loop, so a daemon that serves makes the survey on a thread
+//! ([`reload`](super::reload)).
 
 use crate::config::file::{Contents, Source};
 use crate::config::spec::log::LogSpec;
@@ -10,31 +10,31 @@ use crate::net::addr::{ListenAddr, UnixAddr};
 use crate::net::listener::Listener;
 use crate::process::spawn::SpawnDefaults;
 
-/// A service with all that is had for it beforehand.
+/// A service with everything that was prepared for it.
 #[derive(Debug)]
 pub(super) struct Ready {
     pub(super) options: Options,
     pub(super) programs: PreparedPrograms,
-    /// Some of those that it listens on and that were not listened on before.
+    /// Listeners for those of its addresses that were not open before and could be opened here.
     pub(super) listeners: Listeners,
 }
 
-/// What the survey has come to.
+/// The result of a survey.
 #[derive(Debug)]
 pub(super) struct Surveyed {
     pub(super) services: Vec<Ready>,
-    /// What the file says about the log; nothing where there is no file.
+    /// The settings of the log in the file; the default if there is no file.
     pub(super) log: LogSpec,
 }
 
-/// What is to be looked at.
+/// The input of a survey.
 #[derive(Debug, Clone)]
 pub(super) struct Survey {
-    /// To be read again; `None`: the services stay as they are.
+    /// The file to read again; `None` if the services stay as they are.
     pub(super) source: Option<Source>,
-    /// The services of now.
+    /// The present services.
     pub(super) services: Vec<Options>,
-    /// What they listen on, and those that are on the way to their end.
+    /// The addresses of all open services, including the ones that are draining.
     pub(super) held: Vec<Held>,
     pub(super) defaults: SpawnDefaults,
 }
@@ -44,15 +44,15 @@ pub(super) struct Survey {
 pub(super) struct Held {
     pub(super) name: String,
     pub(super) addresses: Vec<ListenAddr>,
-    /// The file does not name it any more.
+    /// True if the configuration does not name it any more.
     pub(super) leaving: bool,
 }
 
 impl Survey {
-    /// Looks, for as long as that takes.
+    /// Makes the survey. Waits for the file system.
     ///
     /// # Errors
-    /// What keeps a service from being opened, or changed. Nothing is left behind.
+    /// The reason why a service cannot be opened or changed. Nothing is left behind.
     pub(super) fn make(self) -> Result<Surveyed, Error> {
         let Contents { services, log } = match &self.source {
             Some(source) => source.load()?,
@@ -74,8 +74,8 @@ impl Survey {
         Ok(Surveyed { services, log })
     }
 
-    /// Listens on those addresses of a service that are files, and that nobody here has. One that another service has is left
-    /// for the daemon to refuse.
+    /// Listens on the addresses of a service that are files and that no open service has. The daemon will refuse an
+    /// address that another service has.
     fn bind_paths(&self, options: &Options) -> Result<Listeners, Error> {
         let is_path = |address: &&ListenAddr| matches!(address, ListenAddr::Unix(UnixAddr::Path(_)));
         let mine = |held: &Held| held.leaving && held.name == options.name();
