@@ -274,7 +274,7 @@ impl Client {
             | ClientEvent::Flushed => return Vec::new(),
         };
         let Advance { steps, conclusion } = run.handle(run_event, now);
-        let mut actions: Vec<_> = steps.iter().copied().map(ClientAction::Program).collect();
+        let mut actions = program_actions(steps, conclusion);
         match conclusion {
             None if client_is_gone => self.state = ClientState::Abandoned(run),
             None => self.state = ClientState::Served { run, wrong },
@@ -408,7 +408,7 @@ impl Client {
         };
         let Advance { steps, conclusion } = run.handle(run_event, now);
         self.state = ClientState::Abandoned(run);
-        let mut actions: Vec<_> = steps.iter().copied().map(ClientAction::Program).collect();
+        let mut actions = program_actions(steps, conclusion);
         if conclusion.is_some() {
             actions.push(self.close());
         }
@@ -429,6 +429,13 @@ impl Client {
         self.state = ClientState::Over;
         ClientAction::Close
     }
+}
+
+/// The actions for the steps of a run, with room for one that answers the conclusion.
+fn program_actions(steps: &[RunStep], conclusion: Option<Conclusion>) -> Vec<ClientAction> {
+    let mut actions = Vec::with_capacity(steps.len() + usize::from(conclusion.is_some()));
+    actions.extend(steps.iter().copied().map(ClientAction::Program));
+    actions
 }
 
 /// The last thing that a client is told.
