@@ -1,9 +1,9 @@
 //! The front doors: one folder each, and none knows another.
 //!
-//! A [`Door`] is a service on the loop that the daemon can start, ask about itself, change, roll and drain. Each door's
-//! folder has `mod.rs` with its story, `options.rs` with what it is told, `core/` with its decisions, a shell with its I/O,
-//! and `report.rs` with its words. A new door is a new folder here, a variant in [`Options`], and its specification in
-//! `config`; no other door changes for it.
+//! A [`Door`] is a service on the loop that clients connect to, and that the daemon starts, changes, rolls and drains. The part
+//! that is the same for all of them is the [`front`]. The folder of a door has `mod.rs` with its story, `options.rs`, `core/`
+//! with its decisions, a shell with its I/O, and `report.rs` with its words. A new door is a new folder here, a variant in
+//! [`Options`] and in [`PreparedPrograms`], and its specification in `config`; no other door changes for it.
 
 pub mod command;
 mod dump;
