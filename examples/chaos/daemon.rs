@@ -12,7 +12,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::clock;
-use crate::log::{self, News};
+use crate::log::{Log, News};
 use crate::mode::Mode;
 use crate::statistics::{Statistics, read_blocks};
 use crate::timeline::Timeline;
@@ -53,7 +53,7 @@ pub(crate) struct Daemon {
     pools: usize,
     blocks: Receiver<Statistics>,
     news: Receiver<News>,
-    last_lines: Arc<Mutex<VecDeque<String>>>,
+    log: Arc<Log>,
     /// The times at which HUP was sent, of each one that the log has not reported as done.
     hups: VecDeque<u64>,
 }
@@ -79,13 +79,13 @@ impl Daemon {
         let born = clock::now();
         let mut child = command(home.path(), modes)?.spawn()?;
         let pid = Pid::from_raw(i32::try_from(child.id())?);
-        let last_lines = Arc::new(Mutex::new(VecDeque::new()));
+        let log = Arc::new(Log::create(&log_file(&home))?);
         let (blocks_to, blocks) = mpsc::channel();
         let (news_to, news) = mpsc::channel();
         if let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) {
             thread::spawn(move || read_blocks(stdout, &blocks_to));
-            let last_lines = Arc::clone(&last_lines);
-            thread::spawn(move || log::read(stderr, &last_lines, &news_to));
+            let log = Arc::clone(&log);
+            thread::spawn(move || log.read(stderr, &news_to));
         }
         let mut daemon = Self {
             processes: vec![Process {
@@ -98,12 +98,12 @@ impl Daemon {
             pools: modes.len(),
             blocks,
             news,
-            last_lines,
+            log,
             hups: VecDeque::new(),
         };
         while daemon.tcp.len() < modes.len() {
             let news = daemon.news.recv_timeout(AT_ONCE);
-            let news = news.map_err(|error| format!("no pool is there: {error}\n{}", daemon.log().join("\n")))?;
+            let news = news.map_err(|error| format!("no pool is there: {error}\n{}", daemon.log().last_lines().join("\n")))?;
             if let News::Listening(name, address) = news {
                 daemon.tcp.insert(name, address);
             }
@@ -237,10 +237,16 @@ impl Daemon {
         none.map_or_else(|| marked(&mark), Ok)
     }
 
-    /// The last lines of its log.
-    pub(crate) fn log(&self) -> Vec<String> {
-        let last = self.last_lines.lock().unwrap_or_else(PoisonError::into_inner);
-        last.iter().cloned().collect()
+    pub(crate) fn log(&self) -> &Arc<Log> {
+        &self.log
+    }
+
+    /// Keeps the file with its log beyond the end of this program. Returns its path.
+    pub(crate) fn keep_log(&self) -> io::Result<PathBuf> {
+        let name = self.home.path().file_name().unwrap_or_default();
+        let path = std::env::temp_dir().join(name).with_extension("log");
+        fs::copy(log_file(&self.home), &path)?;
+        Ok(path)
     }
 }
 
@@ -271,6 +277,10 @@ impl Process {
         }
         Ok(self.status)
     }
+}
+
+fn log_file(home: &TempDir) -> PathBuf {
+    home.path().join("log")
 }
 
 fn command(home: &Path, modes: &[Mode]) -> Result<Command, Box<dyn Error>> {

@@ -114,6 +114,7 @@ impl<'a> FaultInjector<'a> {
             self.daemon.follow(self.timeline)?;
             let Some(fault) = dice.weighted(&FAULTS) else { continue };
             *self.counts.0.entry(fault).or_default() += 1;
+            self.daemon.log().note(format_args!("chaos: {fault:?}"));
             // Drawn in any case, so that what comes later does not depend on how many there are.
             let (choice, time) = (dice.roll(), dice.pause(STOPPED));
             self.inject(fault, choice, Instant::now() + time)?;
@@ -174,7 +175,11 @@ impl<'a> FaultInjector<'a> {
         let children = self.daemon.children(name)?;
         let count = u64::try_from(children.len())?.max(1);
         let chosen = children.get(usize::try_from(choice % count)?).copied();
-        Ok(chosen.filter(|pid| kill(*pid, signal).is_ok()))
+        let signalled = chosen.filter(|pid| kill(*pid, signal).is_ok());
+        if let Some(pid) = signalled {
+            self.daemon.log().note(format_args!("chaos: {signal} to {name} {pid}"));
+        }
+        Ok(signalled)
     }
 
     /// Stops what the daemon starts until then, where it can be met before it runs its program. It is not woken: the
@@ -197,6 +202,7 @@ impl<'a> FaultInjector<'a> {
         self.stopped.retain(|(until, pid)| {
             let waits = *until > now;
             if !waits {
+                self.daemon.log().note(format_args!("chaos: SIGCONT to {pid}"));
                 kill(*pid, Signal::SIGCONT).ok();
             }
             waits

@@ -1,9 +1,12 @@
-//! The daemon's log as it is written: the lines that the run waits for, and the last lines for the report of a broken
-//! promise.
+//! The daemon's log as it is written: the lines that the run waits for, and all of it, with what this program did
+//! meanwhile between the lines, for the report of a broken promise.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Read};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::mpsc::Sender;
 use std::sync::{Mutex, PoisonError};
 
@@ -27,18 +30,46 @@ pub(crate) enum News {
     Replaced(String),
 }
 
-/// Reads to the end.
-pub(crate) fn read(stderr: impl Read, last: &Mutex<VecDeque<String>>, news: &Sender<News>) {
-    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-        if let Some(heard) = understand(&line) {
-            // The receiver is gone when the program ends.
-            news.send(heard).ok();
+/// The lines that were written: the last ones at hand, all of them in a file.
+#[derive(Debug)]
+pub(crate) struct Log {
+    file: File,
+    last_lines: Mutex<VecDeque<String>>,
+}
+
+impl Log {
+    pub(crate) fn create(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            file: File::create(path)?,
+            last_lines: Mutex::default(),
+        })
+    }
+
+    /// Reads what the daemon writes, to the end.
+    pub(crate) fn read(&self, stderr: impl Read, news: &Sender<News>) {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            if let Some(heard) = understand(&line) {
+                // The receiver is gone when the program ends.
+                news.send(heard).ok();
+            }
+            self.note(format_args!("{line}"));
+            let mut last = self.last_lines.lock().unwrap_or_else(PoisonError::into_inner);
+            if last.len() == KEPT {
+                last.pop_front();
+            }
+            last.push_back(line);
         }
-        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.len() == KEPT {
-            last.pop_front();
-        }
-        last.push_back(line);
+    }
+
+    /// Writes a line to the file alone, of what is done or seen now.
+    pub(crate) fn note(&self, line: fmt::Arguments<'_>) {
+        // One call, so that lines of several threads stay whole. Without room for it the run goes on.
+        (&self.file).write_all(format!("{line}\n").as_bytes()).ok();
+    }
+
+    pub(crate) fn last_lines(&self) -> Vec<String> {
+        let last = self.last_lines.lock().unwrap_or_else(PoisonError::into_inner);
+        last.iter().cloned().collect()
     }
 }
 

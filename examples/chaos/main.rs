@@ -1,6 +1,6 @@
 //! Chaos test: the daemon's promises while everything around it goes wrong.
 //!
-//! `chaos [SECONDS] [SEED]` starts an `iotcpd` with a pool for each mode ([`mode`]), each on TCP and a UNIX socket,
+//! `chaos [SECONDS] [SEED] [MODE...]` starts an `iotcpd` with a pool for each mode ([`mode`]), or for those named, each on TCP and a UNIX socket,
 //! whose workers are this very program (`worker`), and for that time
 //!
 //! * lets a few hundred clients ask ([`plan`]), each request with a text of its own and its answer known
@@ -32,7 +32,7 @@
 //! TERM. Requests whose answer no client could judge are not sent; [`request`] lists them.
 //!
 //! The seed decides each step of each client and of the fault injector; the time of a step is up to the scheduler.
-//! Exit status 1: a promise was broken; the seed and the end of the daemon's log are printed.
+//! Exit status 1: a promise was broken; the seed is printed, and the end of the daemon's log, whose whole is kept.
 
 mod client;
 mod clock;
@@ -51,7 +51,7 @@ mod worker;
 
 use std::error::Error;
 use std::process::ExitCode;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -61,6 +61,7 @@ use crate::client::{Outcome, Seen, Target};
 use crate::daemon::Daemon;
 use crate::dice::Dice;
 use crate::fault::FaultInjector;
+use crate::log::Log;
 use crate::mode::{BUSY_TIMEOUT, IDLE_TIMEOUT, PROBE_INTERVAL, QUEUE_TIMEOUT, READ_TIMEOUT};
 use crate::plan::Plan;
 use crate::statistics::Statistics;
@@ -88,16 +89,15 @@ const REST: Duration = Duration::from_millis(20);
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let (seconds, seed) = match words.as_slice() {
+    let (seconds, seed, only): (_, _, &[&str]) = match words.as_slice() {
         ["worker", ..] => return worker::run(arguments.get(1..).unwrap_or_default()),
-        [] => (60, any_seed()?),
-        [seconds] => (seconds.parse()?, any_seed()?),
-        [seconds, seed] => (seconds.parse()?, seed.parse()?),
-        _ => return Err("usage: chaos [SECONDS] [SEED]".into()),
+        [] => (60, any_seed()?, &[]),
+        [seconds] => (seconds.parse()?, any_seed()?, &[]),
+        [seconds, seed, only @ ..] => (seconds.parse()?, seed.parse()?, only),
     };
     println!("chaos: {seconds} s, seed {seed}");
     let home = Daemon::directory()?;
-    let modes = mode::all(home.path())?;
+    let modes = mode::named(home.path(), only)?;
     let mut daemon = Daemon::start(home, &modes)?;
     let mut broken = Chaos::new(&daemon, modes, seed)?.run(&mut daemon, Duration::from_secs(seconds));
     broken.extend(killed_during_starts(&mut Dice::new(seed, DEATHS))?);
@@ -105,9 +105,10 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         println!("chaos: every promise held");
         return Ok(ExitCode::SUCCESS);
     }
-    println!("--- the end of the daemon's log\n{}\n---", daemon.log().join("\n"));
+    println!("--- the end of the daemon's log\n{}\n---", daemon.log().last_lines().join("\n"));
     broken.iter().for_each(|promise| println!("BROKEN: {promise}"));
-    println!("chaos: promises were broken; again: scripts/chaos {seconds} {seed}");
+    println!("chaos: the whole log: {}", daemon.keep_log()?.display());
+    println!("chaos: promises were broken; again: scripts/chaos {}", words.join(" "));
     Ok(ExitCode::FAILURE)
 }
 
@@ -140,6 +141,7 @@ struct Chaos {
     seed: u64,
     targets: Vec<Target>,
     timeline: Timeline,
+    log: Arc<Log>,
     began: Instant,
     broken: Vec<String>,
 }
@@ -162,6 +164,7 @@ impl Chaos {
             seed,
             targets: targets?,
             timeline: Timeline::default(),
+            log: Arc::clone(daemon.log()),
             began: Instant::now(),
             broken: Vec::new(),
         })
@@ -254,7 +257,9 @@ impl Chaos {
             if attempt == ATTEMPTS {
                 give_up(&mut seen);
             }
-            tally.count(target.mode.name, &plan, &seen);
+            if let Some(offence) = tally.count(target.mode.name, &plan, &seen) {
+                self.log.note(format_args!("chaos: BROKEN: {offence}"));
+            }
             match unserved {
                 Some(from) if attempt < ATTEMPTS => plan = plan.again(from),
                 _ => break,

@@ -117,6 +117,17 @@ pub(crate) fn all(home: &Path) -> Result<Vec<Mode>, String> {
     }
 }
 
+/// The modes with these names, or every mode if none is named.
+pub(crate) fn named(home: &Path, names: &[&str]) -> Result<Vec<Mode>, String> {
+    let mut modes = all(home)?;
+    if let Some(unknown) = names.iter().find(|name| !modes.iter().any(|mode| mode.name == **name)) {
+        let known: Vec<&str> = modes.iter().map(|mode| mode.name).collect();
+        return Err(format!("no mode is called {unknown}; there are {}", known.join(", ")));
+    }
+    modes.retain(|mode| names.is_empty() || names.contains(&mode.name));
+    Ok(modes)
+}
+
 impl Mode {
     fn new(home: &Path, name: &'static str, framings: Framings, kinds: &'static [Group]) -> Self {
         let [request, reply, worker_request, worker_reply] = framings;

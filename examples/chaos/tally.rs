@@ -36,7 +36,8 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    pub(crate) fn count(&mut self, mode: &'static str, plan: &Plan, seen: &Seen) {
+    /// Counts the outcomes of a connection. Returns the promise that it broke, if it did.
+    pub(crate) fn count(&mut self, mode: &'static str, plan: &Plan, seen: &Seen) -> Option<String> {
         self.connections += 1;
         self.longest = self.longest.max(seen.took);
         for (exchange, outcome) in plan.exchanges.iter().zip(&seen.outcomes) {
@@ -53,13 +54,12 @@ impl Tally {
         let offence = outcomes
             .zip(0..)
             .find_map(|(outcome, place)| Some((place, offence(outcome)?)));
-        if let Some((place, what)) = offence {
-            let expected = plan.exchanges.get(place).map(|exchange| &exchange.expect);
-            let took = seen.took;
-            self.offend(format!(
-                "{mode}: {what} at request {place}, expecting {expected:?}, after {took:?}; {plan:?}"
-            ));
-        }
+        let (place, what) = offence?;
+        let expected = plan.exchanges.get(place).map(|exchange| &exchange.expect);
+        let took = seen.took;
+        let offence = format!("{mode}: {what} at request {place}, expecting {expected:?}, after {took:?}; {plan:?}");
+        self.offend(offence.clone());
+        Some(offence)
     }
 
     pub(crate) fn add(&mut self, other: Self) {
