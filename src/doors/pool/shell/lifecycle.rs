@@ -142,7 +142,10 @@ impl Door for Pool {
     fn start(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         self.settle(cx, None);
         self.plan_upkeep(cx);
-        self.spawn_next(cx).map_err(|error| cannot_start(&self.options, &error))
+        self.spawn_next(cx)
+            .map_err(|error| cannot_start(&self.options, &error))?;
+        self.settle(cx, None);
+        Ok(())
     }
 
     fn readiness(&self) -> Readiness {

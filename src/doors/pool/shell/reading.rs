@@ -159,6 +159,7 @@ impl Pool {
         for _ in 0..SPAWNS_PER_TURN {
             // A failure is reported, and the worker is started again after a while.
             let _ = self.spawn_next(cx);
+            self.settle(cx, None);
             if !self.workers.has_waiting_spawns() {
                 return;
             }
@@ -169,10 +170,11 @@ impl Pool {
         self.workers.spawn_later(cx);
     }
 
-    /// Starts the next process right now.
+    /// Starts the next process right now. What follows from it waits for [`settle`](Self::settle).
     ///
     /// # Errors
-    /// Those of starting it, which are reported already.
+    /// Those of starting it. They are reported as an event too, which the log has a line about once that is settled: a
+    /// caller that ends the daemon by the error leaves it unsettled, and the error is told once.
     pub(super) fn spawn_next(&mut self, cx: &mut Context<'_>) -> Result<(), SpawnError> {
         let Some(id) = self.workers.next_spawn() else {
             return Ok(());
@@ -182,9 +184,7 @@ impl Pool {
         }
         let number = self.dispatcher.slot_of(id).unwrap_or_default();
         let mut rooms = self.rooms();
-        let outcome = rooms.workers.spawn(cx, &mut rooms.desk, id, number);
-        self.settle(cx, None);
-        outcome
+        rooms.workers.spawn(cx, &mut rooms.desk, id, number)
     }
 
     /// Writes what was gathered for all workers in this turn.
