@@ -11,8 +11,8 @@ use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver};
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -103,7 +103,8 @@ impl Daemon {
         };
         while daemon.tcp.len() < modes.len() {
             let news = daemon.news.recv_timeout(AT_ONCE);
-            let news = news.map_err(|error| format!("no pool is there: {error}\n{}", daemon.log().last_lines().join("\n")))?;
+            let news =
+                news.map_err(|error| format!("no pool is there: {error}\n{}", daemon.log().last_lines().join("\n")))?;
             if let News::Listening(name, address) = news {
                 daemon.tcp.insert(name, address);
             }

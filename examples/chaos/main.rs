@@ -105,7 +105,10 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         println!("chaos: every promise held");
         return Ok(ExitCode::SUCCESS);
     }
-    println!("--- the end of the daemon's log\n{}\n---", daemon.log().last_lines().join("\n"));
+    println!(
+        "--- the end of the daemon's log\n{}\n---",
+        daemon.log().last_lines().join("\n")
+    );
     broken.iter().for_each(|promise| println!("BROKEN: {promise}"));
     println!("chaos: the whole log: {}", daemon.keep_log()?.display());
     println!("chaos: promises were broken; again: scripts/chaos {}", words.join(" "));

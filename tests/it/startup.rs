@@ -2,9 +2,10 @@
 //!
 //! Every refusal names the attempt, its object, and the remedy; its exit status says which side has to act.
 
+use std::fs;
 use std::net::TcpListener;
 
-use crate::harness::{Daemon, Program, worker_command};
+use crate::harness::{Daemon, Program, temp_dir, worker_command, worker_path};
 
 /// Runs it to its end.
 #[track_caller]
@@ -70,6 +71,32 @@ fn a_program_that_is_not_there_is_named() {
         assert_eq!(status, Some(1), "{stderr}");
         assert!(stderr.contains(program) && stderr.contains("install it"), "{stderr}");
     }
+}
+
+/// The kernel runs no file that is open for writing (ETXTBSY).
+#[test]
+fn a_program_that_is_being_written_is_started_once_it_is_whole() {
+    let home = temp_dir();
+    let program = home.path().join("worker");
+    fs::copy(worker_path(), &program).unwrap();
+    let writer = fs::OpenOptions::new().append(true).open(&program).unwrap();
+    let command = program.to_str().unwrap();
+    let flags = [
+        "-n",
+        "1",
+        "-a",
+        "100ms",
+        "--queue-timeout",
+        "600s",
+        "-p",
+        "0",
+        "-d",
+        command,
+    ];
+    let daemon = Daemon::with(flags).start();
+    daemon.stderr_wait("worker 0 could not be started: ");
+    drop(writer);
+    assert_eq!(daemon.ask("echo whole"), "whole\n");
 }
 
 #[test]

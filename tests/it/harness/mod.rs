@@ -30,7 +30,7 @@ pub(crate) use program::Program;
 pub(crate) use squidguard::{BLOCKED_DOMAIN, SquidGuard};
 pub(crate) use stats::StatsBlock;
 pub(crate) use transcript::untimed;
-pub(crate) use worker::{ScriptedWorker, worker_command};
+pub(crate) use worker::{ScriptedWorker, worker_command, worker_path};
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;

@@ -142,9 +142,11 @@ impl Door for Pool {
     fn start(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         self.settle(cx, None);
         self.plan_upkeep(cx);
-        self.spawn_next(cx)
-            .map_err(|error| cannot_start(&self.options, &error))?;
-        self.settle(cx, None);
+        match self.spawn_next(cx) {
+            Err(error) if error.is_permanent() => return Err(cannot_start(&self.options, &error)),
+            // A failure that may pass is tried again after a while, as that of any other worker.
+            Ok(()) | Err(_) => self.settle(cx, None),
+        }
         Ok(())
     }
 
