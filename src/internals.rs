@@ -1,11 +1,12 @@
-//! The door through which the tests, the fuzz targets and the examples of this repository reach the inside of the crate.
+//! The door through which the tests, the fuzz targets and the examples of this repository reach the inside of the
+//! crate.
 //!
-//! The rooms of the crate are private, and the program needs only [`crate::main`]. Every other item that a simulation, a
-//! fuzz target or an example drives directly is listed here under the name of its room. The list is not an interface for
-//! other crates: it changes whenever the rooms do. No room may use it, for a room can name another one itself.
+//! The rooms of the crate are private, and the program needs only [`crate::main`]. Every other item that a simulation,
+//! a fuzz target or an example drives directly is listed here under the name of its room. The list is not an interface
+//! for other crates: it changes whenever the rooms do. No room may use it, for a room can name another one itself.
 //!
-//! A test that drives the real binary (`tests/it`) needs nothing from here, and a test of one type stands beside that type.
-//! Add an item only if the test must feed a pure core or a parser from outside of `src`.
+//! A test that drives the real binary (`tests/it`) needs nothing from here, and a test of one type stands beside that
+//! type. Add an item only if the test must feed a pure core or a parser from outside of `src`.
 
 /// The flags of the command line.
 pub mod cli {

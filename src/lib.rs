@@ -21,8 +21,8 @@
 //! Imports point down this table, never up: `tests/it/house.rs` holds the map of imports. The program is [`main`].
 //!
 //! The rooms are private, so that the compiler finds what no room uses any more; `pub` in a room means the whole crate.
-//! Tests, fuzz targets and examples reach the inside through [`internals`], which lists each item that they use. Nothing
-//! here is a stable interface for other crates.
+//! Tests, fuzz targets and examples reach the inside through [`internals`], which lists each item that they use.
+//! Nothing here is a stable interface for other crates.
 
 // With private rooms `missing_docs` sees nothing: this lint asks the same of every item that the crate can see.
 #![deny(clippy::missing_docs_in_private_items)]

@@ -15,8 +15,8 @@ const NAME: &str = "exit-codes";
 
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub(super) struct ExitCodesFlag {
-    /// The numbers of its exit status: 1 and 2, or those of sockexec, 111 for failures and 100 for mistakes in flags and
-    /// files [default: iotcpd]
+    /// The numbers of its exit status: 1 and 2, or those of sockexec, 111 for failures and 100 for mistakes in flags
+    /// and files [default: iotcpd]
     #[arg(long, value_name = "CODES")]
     exit_codes: Option<Codes>,
 }

@@ -1,9 +1,11 @@
-//! The readable part of what `USR2` prints, in one form for every door: lines that begin with the door's name, lists that end
-//! after so many, and who a client is.
+//! The readable part of the dump that `USR2` prints, in one form for every door: lines that begin with the door's name,
+//! lists of bounded length, and descriptions of processes and clients.
 //!
-//! What holds: whatever stands in a line, it is one line, and none of them looks like a register of iotcpd 1.1, which begins with
-//! `d[`. What a client has sent stands at the end of its line, where nothing follows that it could pretend to be. What does not
-//! belong here: what there is to be told.
+//! No content breaks a line in two, and no line looks like a register of iotcpd 1.1, which begins with `d[`. Bytes
+//! that a
+//! client has sent stand at the end of a line, so that they cannot imitate a field behind them. The content of a dump
+//! does
+//! not belong here: each door describes itself.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -13,12 +15,12 @@ use crate::net::origin::Origin;
 use crate::net::stream::Stream;
 use crate::process::rss::Memory;
 
-/// Of those that may be many thousands so many are listed.
+/// The most entries in a list whose length is not bounded otherwise, such as that of the clients.
 pub(super) const FIRST: usize = 100;
-/// And so many of the processes that serve, or that run for somebody.
+/// The most entries in a list of processes.
 pub(super) const FIRST_PROCESSES: usize = 1000;
 
-/// The lines of one door.
+/// The dump of one door while it is written.
 #[derive(Debug)]
 pub(super) struct Dump<'d> {
     door: &'d str,
@@ -26,7 +28,9 @@ pub(super) struct Dump<'d> {
 }
 
 impl<'d> Dump<'d> {
-    /// Begins with what is there already, and with a line that says what this is, and how much of it.
+    /// Begins a dump with `registers`, which are complete lines, and with a headline: the kind of the door, the
+    /// daemon, and
+    /// the load.
     pub(super) fn begin(
         door: &'d str,
         kind: &str,
@@ -45,14 +49,16 @@ impl<'d> Dump<'d> {
         dump
     }
 
-    /// One line.
+    /// Adds a line that begins with the door's name.
     pub(super) fn line(&mut self, line: fmt::Arguments<'_>) {
         use std::fmt::Write;
         // Writing to a String does not fail.
         let _ = writeln!(self.text, "{}: {line}", self.door);
     }
 
-    /// A line for each of the first `most` of `total` things, and how many more there are; how many were told.
+    /// Adds the first `most` of `total` lines, and a line with the number of the others. Returns the number of lines
+    /// that
+    /// were added from the list.
     pub(super) fn list(&mut self, most: usize, total: usize, lines: impl Iterator<Item = String>) -> usize {
         let mut told = 0;
         for line in lines.take(most) {
@@ -63,8 +69,9 @@ impl<'d> Dump<'d> {
         told
     }
 
-    /// The same with lines that do not begin with the door's name, for they were there before there were others, and scripts may
-    /// read them.
+    /// Adds such a list of lines that do not begin with the door's name. They are older than the other lines, and
+    /// scripts
+    /// may read them.
     pub(super) fn registers(&mut self, most: usize, total: usize, lines: impl Iterator<Item = String>) {
         let mut told = 0;
         for line in lines.take(most) {
@@ -81,7 +88,7 @@ impl<'d> Dump<'d> {
         }
     }
 
-    /// All of it.
+    /// Returns the whole text.
     pub(super) fn text(self) -> String {
         self.text
     }
@@ -95,7 +102,7 @@ pub(super) struct ProcessView {
     pub(super) memory: Memory,
 }
 
-/// A process, or that there is none.
+/// Returns the description of a process, or the words for none.
 pub(super) fn process(view: Option<&ProcessView>) -> String {
     match view {
         Some(ProcessView { pid, age, memory }) => {
@@ -106,7 +113,8 @@ pub(super) fn process(view: Option<&ProcessView>) -> String {
     }
 }
 
-/// A client: its address, or, over a UNIX socket, the process and the user at the other end.
+/// Returns the description of a client: its address, and over a UNIX socket also the process and the user at the other
+/// end.
 pub(super) fn who(stream: &Stream, origin: &Origin) -> String {
     match stream.peer_credentials() {
         Ok(Some(process)) if origin.is_direct() => format!("{origin} ({process})"),

@@ -1,4 +1,6 @@
-//! What the doors that run programs for their clients report alike: how long things took, and the words of a run in the log.
+//! The reports that doors which run programs for their clients have in common: the latencies of runs, the description
+//! of a
+//! run in the log, and the description of its client in the program's environment.
 
 use std::ffi::CString;
 use std::fmt;
@@ -10,10 +12,11 @@ use crate::net::stream::Stream;
 use crate::stats::histogram::Latency;
 use crate::stats::{Label, Snapshot, Value};
 
-/// A word of a command is shown up to so many bytes, and so many words of it.
+/// The most bytes of one word of a command in a log line.
 pub(super) const SHOWN_BYTES: usize = 200;
+/// The most words of a command in a log line.
 pub(super) const SHOWN_WORDS: usize = 16;
-/// A reason is shown up to so many characters.
+/// The most characters of a reason in a log line.
 const SHOWN_REASON: usize = 1000;
 
 /// The percentiles of a latency, in the order of the statistics.
@@ -34,19 +37,19 @@ const FIRST_BYTE: Labels = [
 ];
 const RUN: Labels = ["run p50 ms", "run p90 ms", "run p99 ms", "run p99.9 ms", "run max ms"];
 
-/// How long things took.
+/// The latencies of the runs of one door.
 #[derive(Debug, Default)]
 pub(super) struct Times {
-    /// What it took to start a program: until its exec had succeeded.
+    /// The time that a start took, until the program's exec had succeeded.
     pub(super) spawn: Latency,
-    /// From the moment that a program could be started to the first byte of output, of programs that write any.
+    /// The time from the moment at which a program could be started to its first byte of output, if it wrote any.
     pub(super) first_byte: Latency,
-    /// From a program's start until it was reaped.
+    /// The time from a program's start until it was reaped.
     pub(super) run: Latency,
 }
 
 impl Times {
-    /// Adds all of them to the statistics.
+    /// Adds the percentiles of all three to the statistics.
     pub(super) fn report(&self, snapshot: &mut Snapshot) {
         let latencies = [(SPAWN, &self.spawn), (FIRST_BYTE, &self.first_byte), (RUN, &self.run)];
         for (labels, latency) in latencies {
@@ -59,11 +62,12 @@ impl Times {
     }
 }
 
-/// What a program is told of its client, as programs under tcpserver and s6-ipcserver are: assignments, `NAME=VALUE`.
+/// Returns variables that describe the client to its program, as assignments `NAME=VALUE`. They are those of tcpserver
+/// and s6-ipcserver.
 pub(super) fn asker(stream: &Stream, origin: &Origin) -> Vec<CString> {
     let mut told = Vec::new();
     let mut tell = |name: &str, value: &dyn fmt::Display| {
-        // None of them holds a NUL.
+        // No name and no value holds a NUL, so this adds exactly one.
         told.extend(CString::new(format!("{name}={value}")));
     };
     match origin.client() {
@@ -89,8 +93,10 @@ pub(super) fn asker(stream: &Stream, origin: &Origin) -> Vec<CString> {
     told
 }
 
-/// A program and its arguments, `given` words of which the first ones are there, or its name alone, as a log line has it: nothing
-/// in it breaks the line, and its length is bounded.
+/// Returns a program and its arguments, or its name alone, for a log line. The text is one line of bounded length,
+/// whatever
+/// the words are. `words` are the first of the `given` words that the client sent, at least [`SHOWN_WORDS`] if it sent
+/// that many.
 pub(super) fn command<'w>(words: impl Iterator<Item = &'w [u8]>, given: usize, with_arguments: bool) -> String {
     let left_out = given.saturating_sub(SHOWN_WORDS);
     let number = if with_arguments { SHOWN_WORDS } else { 1 };
@@ -105,7 +111,7 @@ pub(super) fn command<'w>(words: impl Iterator<Item = &'w [u8]>, given: usize, w
     text
 }
 
-/// Why somebody gets no program: a program's name may be among it, which is as long as the client likes.
+/// Cuts the reason why a client gets no program: it may quote a program's name, which is as long as the client likes.
 pub(super) fn reason(why: &str) -> String {
     match why.char_indices().nth(SHOWN_REASON) {
         Some((end, _)) => format!("{}...", why.get(..end).unwrap_or_default()),

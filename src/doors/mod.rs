@@ -1,9 +1,10 @@
 //! The front doors: one folder each, and none knows another.
 //!
-//! A [`Door`] is a service on the loop that clients connect to, and that the daemon starts, changes, rolls and drains. The part
-//! that is the same for all of them is the [`front`]. The folder of a door has `mod.rs` with its story, `options.rs`, `core/`
-//! with its decisions, a shell with its I/O, and `report.rs` with its words. A new door is a new folder here, a variant in
-//! [`Options`] and in [`PreparedPrograms`], and its specification in `config`; no other door changes for it.
+//! A [`Door`] is a service on the loop that clients connect to, and that the daemon starts, changes, rolls and drains.
+//! The part that is the same for all of them is the [`front`]. The folder of a door has `mod.rs` with its story,
+//! `options.rs`, `core/` with its decisions, a shell with its I/O, and `report.rs` with its words. A new door is a new
+//! folder here, a variant in [`Options`] and in [`PreparedPrograms`], and its specification in `config`; no other door
+//! changes for it.
 
 pub mod command;
 mod dump;
@@ -36,22 +37,22 @@ use crate::stats::Snapshot;
 /// Listeners, each with the address that the operator has written for it.
 pub type Listeners = Vec<(ListenAddr, Listener)>;
 
-/// What a door is told: one variant a door.
+/// The options of a door. Each kind of door is a variant.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Options {
-    /// A pool of stdio workers.
+    /// The options of a pool of stdio workers.
     Pool(Box<pool::options::Options>),
-    /// A program of its choice for each client.
+    /// The options of a door that runs the program of its choice for each client.
     Exec(Box<exec::options::Options>),
-    /// Commands that the operator has named.
+    /// The options of a door that runs commands named by the operator.
     Command(Box<command::options::Options>),
 }
 
-/// The programs of a door as [`Options::prepare`] has prepared them: files have been looked for and directories opened. That may
-/// take its time, or never end; so a daemon that serves has it done on a thread, and hands the result to the door.
+/// The programs of a door as [`Options::prepare`] has prepared them: files have been looked for and directories opened.
+/// This may take long, or never end; so a daemon that serves does it on a thread, and hands the result to the door.
 #[derive(Debug)]
 pub enum PreparedPrograms {
-    /// The worker.
+    /// The worker program.
     Pool(Box<PreparedProgram>),
     /// The context of the programs that clients ask for.
     Exec(Box<Spawner>),
@@ -83,7 +84,7 @@ impl Options {
         }
     }
 
-    /// Whether what clients say may not be seen by people, in the log or in a core dump of the daemon.
+    /// Returns true if the messages of clients must not appear in the log or in a core dump of the daemon.
     pub fn is_confidential(&self) -> bool {
         match self {
             Options::Pool(options) => options.disclosure == pool::options::Disclosure::Nothing,
@@ -100,7 +101,7 @@ impl Options {
         }
     }
 
-    /// How long its workers may take until they serve, if that is limited.
+    /// Returns the most time that its workers may take until they serve, if that is limited.
     pub fn start_timeout(&self) -> Option<Duration> {
         match self {
             Options::Pool(options) => {
@@ -111,16 +112,16 @@ impl Options {
         }
     }
 
-    /// Lays out what such a door starts its programs with. Asks the file system, for as long as that takes.
+    /// Prepares the programs of the door. Blocks on the file system without a limit.
     ///
     /// # Errors
-    /// What keeps it from being opened.
+    /// The reason why the door cannot be opened.
     pub fn prepare(&self, defaults: &SpawnDefaults) -> Result<PreparedPrograms, Error> {
         match self {
             Options::Pool(options) => {
                 pool::prepare(options, defaults).map(|program| PreparedPrograms::Pool(Box::new(program)))
             }
-            // What it will run is not known before a client says so; but what that is started with is.
+            // The program is not known before a client names it; but the context in which it starts is.
             Options::Exec(options) => {
                 exec::prepare(options, defaults).map(|spawner| PreparedPrograms::Exec(Box::new(spawner)))
             }
@@ -128,10 +129,10 @@ impl Options {
         }
     }
 
-    /// Whether a door that was opened with these options can go on with others.
+    /// Checks that a door that was opened with these options can take on others.
     ///
     /// # Errors
-    /// What cannot change while it is open.
+    /// The option that cannot change while the door is open.
     pub fn may_become(&self, others: &Options) -> Result<(), Error> {
         match (self, others) {
             (Options::Pool(options), Options::Pool(others)) => pool::may_become(options, others),
@@ -140,10 +141,11 @@ impl Options {
         }
     }
 
-    /// The door, listening but not yet serving.
+    /// Returns the door, which listens but does not serve yet. `programs` must come from [`prepare`](Self::prepare) of
+    /// options of the same kind.
     ///
     /// # Errors
-    /// What keeps it from being opened.
+    /// The reason why the door cannot be opened.
     pub fn open(self, programs: PreparedPrograms, listeners: Listeners, now: Instant) -> Result<Box<dyn Door>, Error> {
         match (self, programs) {
             (Options::Pool(options), PreparedPrograms::Pool(program)) => {
@@ -159,7 +161,7 @@ impl Options {
         }
     }
 
-    /// What it is to run, in a few words for the log.
+    /// Returns a few words for the log about the programs of the door.
     pub fn summary(&self) -> String {
         match self {
             Options::Pool(options) => options.summary(),
@@ -168,7 +170,7 @@ impl Options {
         }
     }
 
-    /// What such a service is called in a file.
+    /// Returns the name of this kind of door in a configuration file.
     pub fn kind(&self) -> &'static str {
         match self {
             Options::Pool(_) => "pool",
@@ -178,7 +180,7 @@ impl Options {
     }
 }
 
-/// A service of this name is open, and would have to become one of another kind.
+/// Returns the error of a reload that would turn the service `name` into one of another kind.
 fn other_kind(name: &str, others: &Options) -> Error {
     let what = format!(
         "{name}: a service cannot become one of another kind ({}) while it serves",
@@ -191,8 +193,8 @@ fn other_kind(name: &str, others: &Options) -> Error {
     )
 }
 
-/// The progress of a door on its way to serving. A start is over when no door is waiting, and a successor takes over when every
-/// door serves fully.
+/// The progress of a door on its way to serving. A start is over when no door is waiting, and a successor takes over
+/// when every door serves fully.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Readiness {
     /// No client can be served: the programs behind the door have not shown yet that they work, or have failed.
@@ -221,8 +223,9 @@ pub enum Shutdown {
 /// The time that a client has to complete its request once the door drains.
 const LAST_REQUEST: Duration = Duration::from_millis(500);
 
-/// A service on the loop that clients connect to: the methods that differ between doors, and those that all share, which work
-/// on its [`Front`].
+/// A service on the loop that clients connect to. It has methods that differ between doors, and methods on its
+/// [`Front`]
+/// that are the same for all.
 pub trait Door: Service {
     /// Returns the part that every door has.
     fn front(&self) -> &Front;
@@ -230,9 +233,9 @@ pub trait Door: Service {
     /// Returns the part that every door has.
     fn front_mut(&mut self) -> &mut Front;
 
-    /// Starts the programs that run behind the door from the beginning. Called once, after the door was given its place on the
-    /// loop. No client is accepted yet: clients wait in the backlog, or are served by a predecessor that holds the same
-    /// sockets.
+    /// Starts the programs that run behind the door from the beginning. Called once, after the door was given its place
+    /// on the loop. No client is accepted yet: clients wait in the backlog, or are served by a predecessor that holds
+    /// the same sockets.
     ///
     /// # Errors
     /// The reason why the daemon cannot run with this door.
@@ -245,25 +248,28 @@ pub trait Door: Service {
         Readiness::Fully
     }
 
-    /// Returns, in words, the thing that the door waits for while it is [waiting](Readiness::Waiting).
+    /// Returns words for the event that the door waits for while it is [waiting](Readiness::Waiting).
     fn waits_for(&self) -> String {
         String::new()
     }
 
-    /// Returns the number of places for workers behind the door, with which a successor is to [begin](Self::begin_with). None
-    /// where nothing runs before a client asks for it.
+    /// Returns the number of places for workers behind the door, with which a successor is to
+    /// [begin](Self::begin_with). It
+    /// is 0 where no program runs before a client asks for it.
     fn places(&self) -> usize {
         0
     }
 
-    /// Begins with this number of places, if it can choose. Called before [`start`](Self::start), if at all.
+    /// Sets the number of places to begin with, where the options leave a choice. Called before
+    /// [`start`](Self::start), if
+    /// at all.
     fn begin_with(&mut self, _places: usize) {}
 
     /// Takes a connection that the access list permits: serves it, or refuses it.
     fn admit(&mut self, cx: &mut Context<'_>, conn: Conn, origin: Origin);
 
-    /// Takes on new options and the programs that were prepared for them; `new` are the listeners for addresses that were not
-    /// listened on before.
+    /// Takes on new options and the programs that were prepared for them; `new` are the listeners for addresses that
+    /// were not listened on before.
     ///
     /// # Errors
     /// The mistake in the options; everything stays as it was.
@@ -275,13 +281,15 @@ pub trait Door: Service {
         new: Listeners,
     ) -> Result<(), Error>;
 
-    /// Takes on programs that were prepared again for the options that it has. Programs of another kind of door are dropped.
+    /// Takes on programs that were prepared again for its present options. Programs of another kind of door are
+    /// dropped.
     fn set_programs(&mut self, programs: PreparedPrograms);
 
-    /// Replaces the workers behind the door without refusing a client. A program that a client has asked for is not replaced.
+    /// Replaces the workers behind the door without refusing a client. A program that a client has asked for is not
+    /// replaced.
     fn roll(&mut self, _cx: &mut Context<'_>) {}
 
-    /// Does its part of the next step to its end. The front has done its own: accepting has ended.
+    /// Does the door's part of the next step to its end, after the front has done its part: accepting has ended.
     fn shutdown(&mut self, cx: &mut Context<'_>, how: Shutdown);
 
     /// Returns true if a door that ends has nothing left to do.
@@ -295,7 +303,7 @@ pub trait Door: Service {
 
     // ---- the same for all --------------------------------------------------------------------------------------
 
-    /// Stops accepting, finishes the work in hand, ends.
+    /// Begins to drain: the door stops accepting, finishes the work in hand, and then ends.
     fn drain(&mut self, cx: &mut Context<'_>) {
         if self.front().is_serving() {
             // A client that has connected is admitted, although its connection has not been accepted yet.
@@ -310,8 +318,8 @@ pub trait Door: Service {
         }
     }
 
-    /// Drains after a successor has begun to accept from the same sockets: clients in their backlog are left to it, and clients
-    /// that were accepted here are not hastened.
+    /// Drains after a successor has begun to accept from the same sockets: clients in their backlog are left to it, and
+    /// clients that were accepted here are not hastened.
     fn hand_over(&mut self, cx: &mut Context<'_>) {
         if self.front().is_serving() {
             self.front_mut().listening_mut().leave(cx);

@@ -1,8 +1,9 @@
 //! Regular expressions over bytes, as the operator writes them.
 //!
-//! They are those of the `regex` crate, whose time grows with the text alone, in its mode for bytes: `.` is a byte, `\w`
-//! and `(?i)` know ASCII. A pattern is found anywhere in a text unless it is anchored, as by grep(1); or, as by `grep -x`, a
-//! text is asked whether it is matched from its first byte to its last.
+//! The syntax is that of the `regex` crate in its mode for bytes: `.` is a byte, `\w` and `(?i)` know ASCII. The time
+//! of a
+//! search grows with the text alone. [`Pattern::is_in`] finds a pattern anywhere in a text unless it is anchored, as
+//! grep(1) does; [`Pattern::is_all_of`] matches a text from its first byte to its last, as `grep -x` does.
 
 use std::fmt;
 
@@ -11,37 +12,39 @@ use regex_syntax::ParserBuilder;
 use regex_syntax::ast::Span;
 use regex_syntax::hir::{Hir, Look};
 
-/// One expression, ready to be looked for. Two are equal that are written alike.
+/// One expression, ready for searches. Two are equal if they are written alike.
 #[derive(Clone)]
 pub struct Pattern {
     anywhere: Regex,
-    /// The same, from the first byte of a text to its last. Made at once, so that no request finds it to be too large.
+    /// The same expression, anchored on both sides. It is compiled with the first, so that a size over the limit shows
+    /// at
+    /// once and not with a request.
     whole: Regex,
 }
 
-/// Why a text is not an expression.
+/// The mistake in a text that is not an expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Malformed {
-    /// What is wrong.
+    /// The description of the mistake.
     pub what: String,
-    /// At which character of the text, counted from 1; `None`: as a whole.
+    /// The character of the text at which it stands, counted from 1. `None`: it is the text as a whole.
     pub at: Option<usize>,
 }
 
 impl Pattern {
-    /// Reads an expression.
+    /// Parses and compiles an expression.
     ///
     /// # Errors
-    /// What is wrong with it, and where.
+    /// The mistake and its place.
     pub fn new(text: &str) -> Result<Self, Malformed> {
-        // Parsed by itself first, because only the parser's own error says where the mistake is.
+        // The parser is called by itself first, because only its own error has the place of the mistake.
         let parsed = ParserBuilder::new().unicode(false).utf8(false).build().parse(text);
         let parsed = parsed.map_err(|error| match error {
             regex_syntax::Error::Parse(error) => Malformed::new(error.kind(), Some(error.span())),
             regex_syntax::Error::Translate(error) => Malformed::new(error.kind(), Some(error.span())),
             other => Malformed::new(&other, None),
         })?;
-        // Put together after it was parsed: a text around the operator's could be taken for part of a comment in `(?x)`.
+        // The anchors are added after parsing: in text, they could become part of a comment under `(?x)`.
         let whole = Hir::concat(vec![Hir::look(Look::Start), parsed, Hir::look(Look::End)]);
         Ok(Pattern {
             anywhere: compile(text)?,
@@ -49,17 +52,17 @@ impl Pattern {
         })
     }
 
-    /// Whether it is found in these bytes.
+    /// Returns true if the expression matches some part of these bytes.
     pub fn is_in(&self, bytes: &[u8]) -> bool {
         self.anywhere.is_match(bytes)
     }
 
-    /// Whether it matches these bytes from the first to the last, anchored or not.
+    /// Returns true if it matches these bytes from the first to the last, anchored or not.
     pub fn is_all_of(&self, bytes: &[u8]) -> bool {
         self.whole.is_match(bytes)
     }
 
-    /// As it was written.
+    /// Returns the expression as it was written.
     pub fn as_str(&self) -> &str {
         self.anywhere.as_str()
     }

@@ -1,5 +1,7 @@
-//! A conversation through a program that stands still both ways: its client reads nothing until it has sent everything, and its
-//! program takes nothing until its output is read. The daemon between the two has to hold more, or it stays so for ever.
+//! The cure for a deadlock between a client and its program: the client reads nothing before it has sent everything,
+//! and
+//! the program takes no input before its output is read. The daemon between the two ends it by holding more of the
+//! input.
 //!
 //! ```text
 //! Flowing ─jammed─▸ Still ─so for 100 ms─▸ Growing ─as much is held as may be─▸ Full ─no sign of a reader─▸ given up
@@ -8,90 +10,100 @@
 //!                                               └──────────── there is room ─────┘
 //! ```
 //!
-//! A client that is only slow jams as well, now and then. It gets a moment, and what it then reads makes everything flow
-//! again. One that reads and pauses for longer is told from one that waits by what it has read: while that goes on,
-//! or once it has come to more than a prompt, the client is never given up. What is known of it differs. The kernel tells what
-//! the peer of a UNIX socket has read, so 5 s without any of it are enough. Over TCP it tells what has arrived at the other
-//! machine, of which the client has read some for certain only if that machine was full and has taken more since, or if it is
-//! more than a machine keeps unread. A client without such a sign may have read a little, so it is given the time of its owner's
-//! --write-timeout, and a client that has no more to send all the time there is.
+//! A door has a [`Watch`] for each conversation and one [`Hoard`] for all of them. It reports each byte that moves, and
+//! calls [`Watch::look`] after it has moved all that it could; the [`Advice`] says whether to read on from the client.
 //!
-//! What is held is the client's input, for that has an end, after which the client reads; output may have none.
+//! The input is held, and not the output, because input has an end, after which the client reads; output may have none.
+//!
+//! A client that is only slow jams as well, now and then. After a moment it reads, and everything flows again. A client
+//! that pauses for longer is told from one that waits by the number of bytes that it has read: it is never given up
+//! while
+//! that number grows, or once it exceeds a prompt. The kernel knows this number for a UNIX socket, so 5 s without
+//! growth
+//! are enough. For TCP it knows only the number of bytes that have arrived at the other machine. The client has
+//! certainly
+//! read some of them if that machine was full and has taken more since, or if they are more than a machine keeps
+//! unread.
+//! A client without such a sign may still have read a little, so it gets the time of --write-timeout. A client that has
+//! no more to send is never given up.
 
 use std::time::{Duration, Instant};
 
 use crate::net::conn::Conn;
 use crate::net::stream::Reading;
 
-/// Nothing has moved for so long: it is not only slow.
+/// The time without movement after which a client is not only slow, so that more is held.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// No more may be held: whether there is room again, or a sign of a reader, is looked at so often.
+/// The time between two looks for room, or for a sign of a reader, while no more may be held.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Nothing has moved for so long, and no more may be held.
+/// The time without movement, while no more may be held, after which a client that does not read is given up.
 const GIVE_UP: Duration = Duration::from_secs(5);
 
-/// What a connection may hold of its input is so many times what it holds while everything flows, ...
+/// The limit of one connection, as a multiple of the input that it may hold while everything flows.
 const TIMES: usize = 32;
-/// ... but no more than this, unless that alone is more.
+/// The bound on that limit in bytes, unless a connection may hold more than this while everything flows.
 const MOST: usize = 64 << 20;
-/// What all connections of a door may hold beyond what they hold while everything flows, as so many times the limit of one.
+/// The limit of all connections of a door together, as a multiple of the limit of one. Only the input beyond the amount
+/// that a connection may hold while everything flows counts.
 const CONNECTIONS: usize = 8;
 
-/// A client that has read more than this reads its output as it comes. One that sends everything first may wait for a line.
+/// The length of the longest prompt in bytes. A client that has read more reads its output as it comes; a client that
+/// sends everything first may still read a line and wait for the next.
 const PROMPT: u64 = 16 << 10;
-/// More than this is not kept by a machine for a client that reads nothing: buffers grow with what is read, and begin with
-/// 128 KiB (Linux, tcp_rmem) or less. A client of a machine where they begin with more is taken for one that reads, and waited
-/// for.
+/// The most bytes that a machine keeps for a client that reads nothing: its buffers grow as the client reads, and begin
+/// with 128 KiB (Linux, tcp_rmem) or less. A client on a machine whose buffers begin with more passes for one that
+/// reads, and is waited for.
 const MOST_UNREAD: u64 = 1 << 20;
 
-/// What the log calls such conversations, together.
+/// The topic of log lines about clients that were given up.
 pub(super) const TOPIC: &str = "programs whose clients sent more than --max-buffer allows and read nothing";
-/// Why the program is ended, for the log.
+/// The reason in the log why the program is ended.
 pub(super) const CAUSE: &str =
     "its client has sent more than --max-buffer allows to be held, and reads none of the output";
-/// The same for the client.
+/// The reason as the client gets it.
 pub(super) const REASON: &str =
     "more input was sent than the server holds while none of the output is read (--max-buffer)";
 
-/// What is kept of one conversation: where it is, what is held of it, and what its client has read.
+/// The state of one conversation.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     standstill: Standstill,
     share: Share,
     signs: Signs,
-    /// How many bytes the client's socket has taken.
+    /// The number of bytes that the client's socket has taken.
     sent: u64,
-    /// Whether client or program have taken something since this was looked at.
+    /// True if client or program have taken bytes since the last look.
     moved: bool,
 }
 
-/// How things are after everything was moved that could be.
+/// The state of the buffers of a conversation, after its door has moved all bytes that it could.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sight {
-    /// There is no room for output, and input waits for the program, behind which the client may have more.
+    /// True if there is no room for output while input waits for the program and the client may have more.
     pub(super) is_jammed: bool,
-    /// How many bytes of the input are held.
+    /// The number of bytes of input that are held.
     pub(super) input: usize,
-    /// How many are held while everything flows, at most.
+    /// The most bytes of input that are held while everything flows.
     pub(super) usual: usize,
-    /// For how long a client is waited for of which nothing is known.
+    /// The patience with a TCP client that shows no sign of reading.
     pub(super) doubt: Duration,
 }
 
 impl Watch {
-    /// The client's socket has taken so many bytes.
+    /// Must be called whenever the client's socket has taken bytes.
     pub(super) fn sent(&mut self, count: usize) {
         self.moved = true;
         self.sent += count as u64;
     }
 
-    /// The program has taken something.
+    /// Must be called whenever the program has taken bytes of input.
     pub(super) fn taken(&mut self) {
         self.moved = true;
     }
 
-    /// How much more may be read from the client, although its program has not taken the `input` bytes that are held. `usual`
-    /// is how many that are while everything flows.
+    /// Returns the number of bytes that may be read from the client beyond the usual, although its program has not
+    /// taken
+    /// the `input` bytes that are held. `usual` is the most that are held while everything flows.
     pub(super) fn growth(&self, hoard: &Hoard, input: usize, usual: usize) -> usize {
         match self.standstill.may_grow() {
             true => hoard.room(&self.share, input, usual),
@@ -99,7 +111,7 @@ impl Watch {
         }
     }
 
-    /// To be told whenever something has been moved, and when [`deadline`](Self::deadline) is there.
+    /// Decides about the conversation. Must be called after bytes have moved, and at the [`deadline`](Self::deadline).
     pub(super) fn look(&mut self, hoard: &mut Hoard, client: &Conn, sight: Sight, now: Instant) -> Advice {
         let moved = std::mem::take(&mut self.moved);
         hoard.count(&mut self.share, sight.input, sight.usual);
@@ -114,39 +126,39 @@ impl Watch {
         self.standstill.see(seen, ask, now)
     }
 
-    /// Whether nothing stands still, and no more is held than usual.
+    /// Returns true if bytes flow and no more input is held than usual.
     pub(super) fn is_at_rest(&self) -> bool {
         self.standstill.0 == State::Flowing && self.share.0 == 0
     }
 
-    /// When to come back.
+    /// Returns the time of the next look, if bytes do not move before.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.standstill.deadline()
     }
 
-    /// It is over: nothing is held of it.
+    /// Gives back the share of the hoard. Must be called when the conversation is over.
     pub(super) fn leave(&mut self, hoard: &mut Hoard) {
         hoard.count(&mut self.share, 0, 0);
     }
 }
 
-/// What shows that a client reads.
+/// The evidence that a client reads.
 #[derive(Debug, Clone, Copy, Default)]
 struct Signs {
-    /// How many bytes had arrived at its machine when that was first seen to take no more.
+    /// The number of bytes that had arrived at the client's machine when that was first seen to take no more.
     full_at: Option<u64>,
-    /// How many bytes it has read for certain.
+    /// The number of bytes that the client has certainly read.
     read: u64,
 }
 
-/// What is known of a client.
+/// The facts about a client on which giving it up depends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Client {
-    /// How many bytes it has read for certain.
+    /// The number of bytes that the client has certainly read.
     read: u64,
-    /// Whether it has more to send.
+    /// True if the client has more to send.
     has_more: bool,
-    /// How long it may stand still at the limit, if it has read no more than a prompt.
+    /// The time that the client may stand still at the limit, if it has read no more than a prompt.
     patience: Duration,
 }
 
@@ -171,55 +183,58 @@ impl Signs {
     }
 }
 
-/// Where a conversation is.
+/// The state machine of a conversation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Standstill(State);
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum State {
-    /// Something moves, or neither side waits for the other.
+    /// Bytes move, or neither side waits for the other.
     #[default]
     Flowing,
-    /// Nothing moves.
+    /// No byte moves. `until` is the end of [`PATIENCE`].
     Still { until: Instant },
-    /// Nothing moves, so more is held.
+    /// No byte moves, so more of the input is held.
     Growing,
-    /// Nothing moves, and no more may be held.
+    /// No byte moves, and no more may be held.
     Full {
-        /// Since when the client, which has more to send, has shown no sign of a reader.
+        /// The time of the last sign of a reader, or of the beginning of this state.
         since: Instant,
-        /// What it had read by then.
+        /// The number of bytes that the client had read by then.
         read: u64,
-        /// When to look again.
+        /// The time of the next look.
         until: Instant,
     },
 }
 
-/// How things are after everything was moved that could be.
+/// The result of one look at the buffers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seen {
     /// There is room for output, or no input waits for the program.
     Flow,
-    /// Neither, but client or program have taken something since this was looked at.
+    /// The buffers are jammed, but client or program have taken bytes since the last look.
     Moved,
-    /// Neither, and nothing has moved. `room`: more of the input may be held.
+    /// The buffers are jammed, and no byte has moved. `room` is true if more of the input may be held.
     Jam { room: bool },
 }
 
-/// What is to be done.
+/// The step that a door has to take after a look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Advice {
-    /// Nothing.
+    /// No step: the next event, or the deadline, brings the next look.
     Wait,
-    /// Read on from the client although its program has not taken what was read before.
+    /// More is read from the client, although its program has not taken all of the input that is held.
     Grow,
-    /// End it.
+    /// The conversation is ended.
     GiveUp,
 }
 
 impl Standstill {
-    /// To be told whenever something has been moved, and when [`deadline`](Self::deadline) is there. `ask` says what is known of
-    /// the client; it is asked when the answer counts, and when what it says now may show later that the client has read.
+    /// Takes one look at the buffers into account. `ask` looks at the client, at the cost of system calls; so it is
+    /// called
+    /// only when its result decides, and when more is held for the first time, since the number of bytes that have
+    /// arrived
+    /// by then can prove later that the client has read.
     fn see(&mut self, seen: Seen, ask: impl FnOnce() -> Client, now: Instant) -> Advice {
         let full = |since, read| State::Full {
             since,
@@ -255,12 +270,12 @@ impl Standstill {
         advice
     }
 
-    /// Whether more may be held than while everything flows.
+    /// Returns true if more may be held than while everything flows.
     fn may_grow(&self) -> bool {
         self.0 == State::Growing
     }
 
-    /// When to come back.
+    /// Returns the time of the next look, if bytes do not move before.
     fn deadline(&self) -> Option<Instant> {
         match self.0 {
             State::Still { until } | State::Full { until, .. } => Some(until),
@@ -269,18 +284,20 @@ impl Standstill {
     }
 }
 
-/// What the connections of a door hold of their input while it stands still.
+/// The count of the bytes of input that the connections of one door hold beyond the usual.
 #[derive(Debug, Default)]
 pub(super) struct Hoard {
     held: usize,
 }
 
-/// What one connection holds of it; counted by the [`Hoard`] alone.
+/// The part of one connection in a [`Hoard`], which alone changes it.
 #[derive(Debug, Default)]
 struct Share(usize);
 
 impl Hoard {
-    /// How much more one connection may hold that holds `input` bytes already, where `usual` are held while everything flows.
+    /// Returns the number of bytes that a connection may hold in addition to its `input` bytes. `usual` is the most
+    /// that it
+    /// holds while everything flows.
     fn room(&self, share: &Share, input: usize, usual: usize) -> usize {
         let one = usual.max(usual.saturating_mul(TIMES).min(MOST));
         let others = self.held.saturating_sub(share.0);
@@ -291,7 +308,7 @@ impl Hoard {
         one.min(left).saturating_sub(input)
     }
 
-    /// A connection holds `input` bytes now. One that goes holds none.
+    /// Notes that a connection holds `input` bytes now: 0 when it ends.
     fn count(&mut self, share: &mut Share, input: usize, usual: usize) {
         let beyond = input.saturating_sub(usual);
         self.held = self.held.saturating_sub(share.0).saturating_add(beyond);
@@ -309,7 +326,7 @@ mod tests {
     const JAM: Seen = Seen::Jam { room: true };
     const FULL: Seen = Seen::Jam { room: false };
 
-    /// One that has more to send and has read so many bytes for certain.
+    /// Returns a client that has more to send and has certainly read `read` bytes.
     fn client(read: u64, patience: Duration) -> Client {
         Client {
             read,
@@ -336,7 +353,7 @@ mod tests {
         assert_eq!(it.deadline(), None);
     }
 
-    /// Comes back whenever that is asked for, until it is given up; how long that took.
+    /// Looks at each deadline until the conversation is given up, and returns the time that this took.
     fn given_up_after(
         it: &mut Standstill,
         start: Instant,
@@ -429,9 +446,11 @@ mod tests {
     }
 
     proptest! {
-        /// A conversation is given up only if nothing has moved, its client has read nothing, has had more to send and there
-        /// was no room, whenever that was looked at, for as long as it is waited for; nor if it has read more than a prompt. More
-        /// is held only if nothing has moved within the moment. One that waits has a deadline or may grow.
+        /// A conversation is given up only if, at every look during the client's whole patience, no byte had moved,
+        /// the client
+        /// had read nothing and had more to send, and there was no room; and never if it has read more than a prompt.
+        /// More is
+        /// held only if no byte has moved for [`PATIENCE`]. A conversation that waits has a deadline or may grow.
         #[test]
         fn in_any_order(deeds in vec(deed(), 0..200), patience in prop_oneof![Just(5), Just(30)]) {
             let (mut it, mut now) = (Standstill::default(), Instant::now());
@@ -470,13 +489,14 @@ mod tests {
                 prop_assert_eq!(it.may_grow(), advice == Advice::Grow || (before == it && it.may_grow()));
                 prop_assert!(seen == Seen::Flow || it.may_grow() || it.deadline().is_some());
             }
-            // And one that does nothing any more is given up, unless it reads or has no more to send.
+            // A client that does nothing any more is given up, unless it has read enough or has no more to send.
             let end = given_up_after(&mut it, now, |_| it_is);
             prop_assert_eq!(end.is_some(), it_is.has_more && it_is.read <= PROMPT);
             prop_assert!(end.is_none_or(|end| end <= it_is.patience + PATIENCE + PAUSE * 2), "{:?} {}", end, given_up);
         }
 
-        /// However many stand still, and in whatever order, neither one nor all of them hold more than may be held.
+        /// Neither one connection nor all of them together exceed their limits, however many stand still and in any
+        /// order.
         #[test]
         fn what_is_held_is_bounded(deeds in vec((0..20_usize, any::<bool>(), 0..1_usize << 24), 0..300)) {
             let usual = 256 << 10;

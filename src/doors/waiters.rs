@@ -1,15 +1,17 @@
-//! Those that wait for one thing, in the order in which they came, each of which may go at any time.
+//! A list of waiters for one thing, in the order of their arrival, each of which may leave at any time.
 //!
 //! The life of a waiter: [`Waiters::push`] gives it a ticket → it is [taken](Waiters::pop) when its turn comes, or
-//! [removed](Waiters::remove) by its ticket when it goes before. Thousands may wait for the same, and all may go in the same
-//! moment, so each step costs the logarithm of their number at most; to look for a waiter without its ticket is not offered.
+//! [removed](Waiters::remove) by its ticket when it leaves before. Thousands may wait for the same thing, and all may
+//! leave
+//! in the same moment. So each step costs at most the logarithm of their number, and a search without a ticket is not
+//! offered.
 //!
-//! What holds: a ticket is never given out twice by one list, so an old one finds nothing.
+//! A list never gives out a ticket twice, so an old ticket finds nothing.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-/// The place of a waiter in its list: the later, the greater.
+/// The place of a waiter in its list. A later waiter has a greater ticket.
 #[derive(Debug, Clone, Copy)]
 pub struct Ticket(u64);
 
@@ -40,7 +42,7 @@ thread_local! {
     static COMPARISONS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 
-/// How often tickets have been compared by this thread so far: what tests count work by.
+/// Returns the number of comparisons of tickets on this thread so far, by which tests measure work.
 #[cfg(test)]
 pub fn comparisons() -> u64 {
     COMPARISONS.with(std::cell::Cell::get)
@@ -63,12 +65,13 @@ impl<T> Default for Waiters<T> {
 }
 
 impl<T> Waiters<T> {
-    /// The ticket that the next [`push`](Self::push) gives out: for a waiter that has to know it beforehand.
+    /// Returns the ticket that the next [`push`](Self::push) will give out, for a waiter that has to know it
+    /// beforehand.
     pub fn next_ticket(&self) -> Ticket {
         Ticket(self.next)
     }
 
-    /// One more, behind all others.
+    /// Adds a waiter behind all others.
     pub fn push(&mut self, waiter: T) -> Ticket {
         let ticket = self.next_ticket();
         self.next += 1;
@@ -76,32 +79,32 @@ impl<T> Waiters<T> {
         ticket
     }
 
-    /// Takes out the one that has waited longest.
+    /// Takes out the waiter that has waited longest.
     pub fn pop(&mut self) -> Option<T> {
         self.list.pop_first().map(|(_, waiter)| waiter)
     }
 
-    /// Takes out one that waits no longer. `None`: it had been taken out before.
+    /// Takes out the waiter with this ticket. Returns `None` if it had been taken out before.
     pub fn remove(&mut self, ticket: Ticket) -> Option<T> {
         self.list.remove(&ticket)
     }
 
-    /// In the order in which they came.
+    /// Returns the waiters in the order of their arrival.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.list.values()
     }
 
-    /// Takes out all of them, in the order in which they came. The list stays, and so does what holds of its tickets.
+    /// Takes out all waiters, in the order of their arrival. Old tickets still find nothing afterwards.
     pub fn take_all(&mut self) -> impl Iterator<Item = T> + use<T> {
         std::mem::take(&mut self.list).into_values()
     }
 
-    /// How many wait.
+    /// Returns the number of waiters.
     pub fn len(&self) -> usize {
         self.list.len()
     }
 
-    /// Whether nobody waits.
+    /// Returns true if the list is empty.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
@@ -112,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn they_are_served_in_the_order_in_which_they_came_and_may_go_at_any_time() {
+    fn waiters_are_served_in_the_order_of_their_arrival_and_may_leave_at_any_time() {
         let mut waiters = Waiters::default();
         let tickets: Vec<_> = (0..5).map(|number| waiters.push(number)).collect();
         assert_eq!(waiters.remove(tickets[1]), Some(1));
@@ -121,17 +124,13 @@ mod tests {
         assert_eq!(waiters.take_all().collect::<Vec<_>>(), [2, 3, 4]);
         assert!(waiters.is_empty());
         waiters.push(5);
-        assert_eq!(
-            waiters.remove(tickets[4]),
-            None,
-            "an old ticket finds no one that came later"
-        );
+        assert_eq!(waiters.remove(tickets[4]), None, "an old ticket finds no later waiter");
         assert_eq!(waiters.len(), 1);
     }
 
-    /// The logarithm, whoever goes: the first, the last, or from the middle.
+    /// Waiters leave from the beginning, the middle and the end, each for the logarithm of their number.
     #[test]
-    fn who_goes_costs_the_others_nothing() {
+    fn a_waiter_leaves_without_a_search_among_the_others() {
         const MANY: u64 = 100_000;
         let mut waiters = Waiters::default();
         let mut tickets: Vec<_> = (0..MANY).map(|number| waiters.push(number)).collect();

@@ -245,8 +245,8 @@ impl Stream {
         Ok(sent)
     }
 
-    /// Returns true if a read that does not fill its buffer has taken all that had arrived, so that there will be an event
-    /// for whatever comes (epoll(7)). A transport that takes records apart may hold more.
+    /// Returns true if a read that does not fill its buffer has taken all that had arrived, so that there will be an
+    /// event for whatever comes (epoll(7)). A transport that takes records apart may hold more.
     pub fn is_drained_by_short_read(&self) -> bool {
         match self {
             Stream::Tcp(_) | Stream::Unix(_) => true,

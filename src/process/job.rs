@@ -1,10 +1,11 @@
 //! A program that runs for a client, on the loop: a child, the readiness of its pipes, and the steps to its end.
 //!
 //! The life of a job: its owner [takes charge](Job::take_charge) of a child that was just started, which registers its
-//! pipes and its pidfd. The readiness of a pipe is [kept](Job::mark_ready) until a read or a write returns WouldBlock, so no
-//! call is made in vain. The events of [`kill_sequence`](super::kill_sequence) [escalate](Job::escalate) its end. When
-//! it has exited, processes that it has started may still hold its outputs open; [`Job::cut_output`] bounds the bytes
-//! that are read then. It is [reaped](Job::reap) with its group, and must be [closed](Job::close) before it is dropped.
+//! pipes and its pidfd. The readiness of a pipe is [kept](Job::mark_ready) until a read or a write returns WouldBlock,
+//! so no call is made in vain. The events of [`kill_sequence`](super::kill_sequence) [escalate](Job::escalate) its end.
+//! When it has exited, processes that it has started may still hold its outputs open; [`Job::cut_output`] bounds the
+//! bytes that are read then. It is [reaped](Job::reap) with its group, and must be [closed](Job::close) before it is
+//! dropped.
 //!
 //! Invariants: an output ends once and is then closed, and the end of the input is passed on once. The owner decides
 //! when the program must end, and owns the bytes.

@@ -111,7 +111,8 @@ impl Reporter {
         self.log_throttled(now, Topic::Contradiction, Level::Error, what);
     }
 
-    /// Reports that an address has failed. A name that cannot be resolved was reported [before](Self::report_unresolved).
+    /// Reports that an address has failed. A name that cannot be resolved was reported
+    /// [before](Self::report_unresolved).
     pub(super) fn report_away(&mut self, now: Instant, address: usize, name: &ConnectAddr, fault: Fault) {
         if fault != Fault::Unresolved {
             let what = format_args!("{name}: {fault}; it is tried again later");

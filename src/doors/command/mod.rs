@@ -1,16 +1,23 @@
-//! The command door: one of the commands named in its options is run for each client that asks for it, with the client's
-//! arguments, and so many of each at once.
+//! The command door: it runs one of the commands named in its options for each client that asks for it, with the
+//! client's
+//! arguments, up to a number of each command at the same time.
 //!
-//! The story of a connection. A client connects and sends a name, is prompted for each argument, and sends those
-//! ([`core::exchange`] cuts the messages). Each is held against what the operator allows. [`core::scheduler`] starts a program
-//! for the request, or has it wait, or share the output of one that runs, or be told `busy`. From then on what the client
-//! sends is the program's input, and what the program puts out on either of its streams comes back as it is (`shell::runs`).
-//! When it has exited, and its output has ended or has been awaited long enough, the client is let go.
+//! The story of a connection. A client connects, sends a name, and sends an argument at each prompt ([`core::exchange`]
+//! cuts the messages). Each is checked against the operator's restrictions. [`core::scheduler`] then starts a program
+//! for
+//! the request, or lets the request wait, or lets it share the output of a run under way, or answers `busy`. From then
+//! on
+//! bytes from the client are the program's input, and the output of the program on either stream comes back as it is
+//! (`shell::runs`). The connection is closed when the program has exited, and its output has ended or has been awaited
+//! long
+//! enough.
 //!
-//! What holds: what a client sends is never a shell's text, only a name that is looked up and arguments that are passed on; a
-//! client that is slow slows its own program and nothing else, unless it shares one, and then not for long; the memory of a
-//! connection is bounded whatever passes. What does not belong here: who binds the listeners, and when to reload: that is the
-//! daemon's.
+//! Invariants:
+//! - Bytes from a client never reach a shell's command line: they are a name, which is looked up, and arguments.
+//! - A slow client slows its own program and no other; if it shares a run, it slows that one only for a short time.
+//! - The memory of a connection is bounded, whatever passes.
+//!
+//! Binding the listeners and the moment of a reload do not belong here: they are the daemon's.
 
 pub mod core;
 pub mod options;

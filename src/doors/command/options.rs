@@ -1,7 +1,9 @@
-//! What a command door is told: every number decided, every default applied, nothing left to look up.
+//! The options of a command door: every number is decided, every default applied, nothing is left to look up.
 //!
-//! What a client may say is part of it: [`Argument`] judges one argument of a command, without knowing who sends it. What
-//! holds: an argument that passes fits into an argument list, and a restriction is always about the whole of it.
+//! The restrictions on the arguments of clients are among them: [`Argument`] judges one argument, whichever client sent
+//! it. An argument that passes fits into the argument list of a program, and a restriction always applies to the whole
+//! of
+//! an argument.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -17,78 +19,80 @@ use crate::process::stderr_log::printable;
 pub struct Options {
     /// The options that every door has.
     pub front: FrontOptions,
-    /// How long everything of a connection may take.
+    /// The time-outs of a connection.
     pub timing: Timing,
-    /// From TERM to KILL.
+    /// The time from TERM to KILL.
     pub kill_timeout: Duration,
-    /// The longest name or argument, in bytes, its terminator left out.
+    /// The longest name or argument, in bytes, without its terminator.
     pub max_message: usize,
-    /// How much of a connection may be held in memory, each way, in bytes.
+    /// The most bytes of a connection that are held in memory, in each direction.
     pub max_buffer: usize,
-    /// Whether the name `list` is answered with the names of the commands. If so, no command has that name.
+    /// True if the name `list` is answered with the names of the commands. Then no command has that name.
     pub list: bool,
-    /// Whether log lines show arguments.
+    /// True if log lines show arguments.
     pub log_arguments: bool,
-    /// Whether each step of a connection is logged.
+    /// True if each step of a connection is logged.
     pub debug: bool,
-    /// What clients may ask for, each name once. Never empty.
+    /// The commands that clients may ask for, each name once. Never empty.
     pub commands: Vec<Command>,
 }
 
-/// How long everything of a connection may take, programs left out: their time is the command's.
+/// The time-outs of a connection. The time that its program may take is an option of the command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
-    /// How long a client may take from connecting until its last argument is complete.
+    /// The most time from a client's connecting until its last argument is complete.
     pub read_timeout: Duration,
-    /// How long a client may leave output unread once its program has ended.
+    /// The most time that a client may leave output unread once its program has ended.
     pub write_timeout: Duration,
-    /// How long output is awaited after a program's exit while something it has started holds it open.
+    /// The time for which output is awaited after a program's exit, while a process that it has started holds it open.
     pub linger: Duration,
-    /// A message that has no terminator is complete when nothing has come for so long.
+    /// The time without a byte after which a message without a terminator is complete.
     pub quiet: Duration,
 }
 
 /// One command that clients may ask for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Command {
-    /// What a client sends, and the program's argv\[0\]. Not empty, and without CR, LF, NUL.
+    /// The name by which clients ask for it, which is also the program's argv\[0\]. Not empty, and without CR, LF and
+    /// NUL.
     pub name: Vec<u8>,
     /// The program, and the arguments that stand before the client's.
     pub process: ProcessSpec,
-    /// How many may run at once, at least 1.
+    /// The most runs at the same time, at least 1.
     pub threads: usize,
-    /// What the client sends after the name: one restriction for each argument, in their order.
+    /// The restrictions on the arguments that the client sends after the name, one for each, in their order.
     pub arguments: Vec<Argument>,
-    /// How many may wait when all [`threads`](Self::threads) are taken; 0: none, they are told `busy`.
+    /// The most requests that wait when all [`threads`](Self::threads) are taken; a further one is answered `busy`. May
+    /// be 0.
     pub queue: usize,
-    /// How long one may wait in the queue.
+    /// The most time that a request waits in the queue.
     pub max_wait: Duration,
-    /// Whether a client that asks for what is running already, with the same arguments, shares its output.
+    /// True if a client that asks for a run with the same arguments as one under way may share the output of that one.
     pub join: bool,
-    /// How long one run may take; `None`: as long as it likes.
+    /// The most time that one run may take. `None`: it is not limited.
     pub timeout: Option<Duration>,
 }
 
-/// What an argument may be.
+/// The restriction on one argument.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Argument {
-    /// Anything that can be an argument of a program.
+    /// Any bytes that can be an argument of a program.
     Any,
-    /// What the expression matches from its first byte to its last, whether it is anchored or not: who leaves out `$`
-    /// does not let through what follows.
+    /// Bytes that the expression matches from the first to the last, anchored or not: an expression without `$` lets no
+    /// bytes through that follow the match.
     Matching(Pattern),
-    /// A whole number in this range, in decimal digits as they are usually written: no sign but `-`, no leading zero, so
-    /// that no program reads another number (an octal one) than was checked here.
+    /// A whole number in this range, in decimal digits as they are usually written: no sign but `-`, no leading zero,
+    /// so that no program reads another number (an octal one) than was checked here.
     Integer(RangeInclusive<i64>),
     /// One of these words.
     OneOf(Vec<String>),
 }
 
-/// So many names of commands are shown to people.
+/// The most names of commands in a log line.
 const SHOWN: usize = 8;
 
 impl Options {
-    /// The names of the commands, for the log.
+    /// Returns the number and the names of the commands, for a log line.
     pub fn summary(&self) -> String {
         let names = self.commands.iter().take(SHOWN);
         let mut names: Vec<String> = names.map(|command| printable(&command.name, "")).collect();
@@ -104,11 +108,11 @@ impl Options {
     }
 
     /// Returns the descriptors that may be open at the same time: for each connection its socket; beside them, for each
-    /// program its pipes, three at the most, and a pidfd, the other ends of the pipes of the program that is being started,
-    /// and a reserve.
+    /// program its pipes, three at the most, and a pidfd, the other ends of the pipes of the program that is being
+    /// started, and a reserve.
     ///
-    /// Programs are bounded by the numbers that the operator has set for each command, not by the connections: a program
-    /// whose client has gone is still there until it has ended.
+    /// Programs are bounded by the numbers that the operator has set for each command, not by the connections: a
+    /// program whose client has gone is still there until it has ended.
     pub fn descriptor_needs(&self) -> DescriptorNeeds {
         let programs = self.commands.iter().fold(0_usize, |sum, command| {
             sum.saturating_add(command.threads.saturating_mul(4))
@@ -121,12 +125,12 @@ impl Options {
 }
 
 impl Argument {
-    /// Whether a client may send these bytes.
+    /// Checks the bytes of an argument as a client has sent it.
     ///
     /// # Errors
-    /// What they have to be, to be told to the client: `has to be a whole number from 1 to 100`.
+    /// The restriction that they break, in words for the client: `has to be a whole number from 1 to 100`.
     pub fn check(&self, bytes: &[u8]) -> Result<(), String> {
-        // No argument of a program can hold one (execve(2)), whatever the restriction says.
+        // No argument of a program can hold a NUL (execve(2)), whatever the restriction says.
         if bytes.contains(&0) {
             return Err("has to be without NUL bytes".to_owned());
         }
@@ -140,7 +144,7 @@ impl Argument {
     }
 }
 
-/// What it stands for in a sentence: "has to be …".
+/// Writes the words that follow "has to be" in an answer to a client.
 impl fmt::Display for Argument {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -152,7 +156,7 @@ impl fmt::Display for Argument {
     }
 }
 
-/// The number that is written by these bytes, if they are just what it would be printed as.
+/// Returns the number that these bytes stand for, if it would be printed as just these bytes.
 fn whole_number(bytes: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(bytes).ok()?;
     let number: i64 = text.parse().ok()?;

@@ -1,4 +1,4 @@
-//! The command door's words: its statistics block, its dump, and what log lines are about.
+//! The statistics block of a command door, the lines of its dump, and the topics of its log lines.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::doors::job_log::{self, Times};
 use crate::doors::standstill;
 use crate::stats::{Label, Snapshot};
 
-/// What a log line is about; lines on one topic are throttled together.
+/// The topic of a log line. Lines on one topic are throttled together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Topic {
     Busy,
@@ -47,13 +47,13 @@ impl From<Topic> for front::Topic {
     }
 }
 
-/// A command with its arguments, as a log line has it.
+/// Returns a command, with its arguments if wanted, for a log line.
 pub(super) fn command(name: &[u8], arguments: &[Vec<u8>], with_arguments: bool) -> String {
     let words = std::iter::once(name).chain(arguments.iter().map(Vec::as_slice));
     job_log::command(words, 1 + arguments.len(), with_arguments)
 }
 
-/// Everything a command door has to say.
+/// Returns all statistics of a command door.
 pub(super) fn snapshot(
     counters: &Counters,
     traffic: Traffic,
@@ -97,34 +97,34 @@ pub(super) fn snapshot(
     snapshot
 }
 
-/// One command's line in the dump.
+/// Returns the line of one command in the dump.
 pub(super) fn dump_command(name: &str, threads: usize, queue: usize, load: Load) -> String {
     let Load { running, waiting } = load;
     format!("{name:?} running = {running} of {threads}, waiting = {waiting} of {queue}")
 }
 
-/// The queue of one command in the dump, if there is any.
+/// Returns the line of the queue of one command in the dump.
 pub(super) fn dump_queue(name: &str, waiting: usize, longest: Duration) -> String {
     let longest = amount::span(longest);
     format!("queue of {name:?}: {waiting} waiting, the longest for {longest}")
 }
 
-/// A connection in the dump.
+/// A connection, as the dump describes it.
 #[derive(Debug)]
 pub(super) struct ClientView {
     pub(super) number: u64,
     pub(super) state: &'static str,
-    /// How long it has waited for a program, if it does.
+    /// The time that it has waited for a program, if it still waits.
     pub(super) waits: Option<Duration>,
     pub(super) connected: Duration,
     pub(super) who: String,
-    /// What it has asked for, or has; empty before it has said so.
+    /// The command that it has asked for; empty before its name is complete.
     pub(super) command: String,
     pub(super) to_program: usize,
     pub(super) to_client: usize,
 }
 
-/// Its line.
+/// Returns the line of a connection in the dump.
 pub(super) fn dump_client(view: &ClientView) -> String {
     let ClientView { number, state, who, .. } = view;
     let waits = view.waits.map(|waits| format!(", since = {} ago", amount::span(waits)));
@@ -140,18 +140,18 @@ pub(super) fn dump_client(view: &ClientView) -> String {
     )
 }
 
-/// A run in the dump.
+/// A run, as the dump describes it.
 #[derive(Debug)]
 pub(super) struct RunView {
     pub(super) number: u64,
     pub(super) command: String,
     pub(super) process: Option<ProcessView>,
-    /// Who has asked for it first; empty where nobody is known yet.
+    /// The client that asked for it first; empty before one is known.
     pub(super) leader: String,
     pub(super) clients: usize,
 }
 
-/// Its line.
+/// Returns the line of a run in the dump.
 pub(super) fn dump_run(view: &RunView) -> String {
     let RunView {
         number,

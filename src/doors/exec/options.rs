@@ -1,4 +1,4 @@
-//! What an exec door is told: every number decided, every default applied, nothing left to look up.
+//! The options of an exec door: every number is decided, every default applied, nothing is left to look up.
 
 pub use super::core::client::Policy;
 pub use super::core::permits::{Clients, Programs};
@@ -11,33 +11,35 @@ use std::time::Duration;
 /// One exec door, ready to be built.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
-    /// The options that every door has. Among the addresses a TCP address that other machines reach is only with a list of
-    /// [`programs`](Self::programs).
+    /// The options that every door has. A TCP address that other machines reach is among the listeners only if there
+    /// is a
+    /// list of [`programs`](Self::programs).
     pub front: FrontOptions,
-    /// Who may connect over UNIX sockets. With a list there is no TCP address.
+    /// The users and groups that may connect over UNIX sockets. With a list there is no TCP address.
     pub clients: Clients,
-    /// What may be run.
+    /// The programs that may be run.
     pub programs: Programs,
-    /// How programs are asked for.
+    /// The protocol of requests and answers.
     pub protocol: Protocol,
-    /// What each connection is decided by.
+    /// The numbers by which the core decides about each connection.
     pub policy: Policy,
-    /// What programs are started with, no terminal among it.
+    /// The environment, user, limits and so on of the programs. It has no terminal.
     pub context: SpawnContext,
-    /// From TERM to KILL.
+    /// The time from TERM to KILL.
     pub kill_timeout: Duration,
-    /// The most bytes of all arguments of a program, [`PER_ARGUMENT`](super::core::request::PER_ARGUMENT) more counted for each.
+    /// The most bytes of all arguments of a program, to each of which
+    /// [`PER_ARGUMENT`](super::core::request::PER_ARGUMENT) bytes are added.
     pub max_arguments: usize,
-    /// How much of a connection may be held in memory, each way.
+    /// The most bytes of a connection that are held in memory, in each direction.
     pub max_buffer: usize,
-    /// Whether log lines show arguments.
+    /// True if log lines show arguments.
     pub log_arguments: bool,
-    /// Whether each step of a connection is logged.
+    /// True if each step of a connection is logged.
     pub debug: bool,
 }
 
 impl Options {
-    /// In a few words.
+    /// Returns the kind of programs that may be run, for a log line.
     pub fn summary(&self) -> String {
         let programs = if self.programs.restrict() {
             "programs of a list, as clients name them"
@@ -48,7 +50,8 @@ impl Options {
     }
 
     /// Returns the descriptors that may be open at the same time: for each connection its socket, three pipes, a pidfd;
-    /// beside them the rules of the sandbox, the other ends of the pipes of the program that is being started, and a reserve.
+    /// beside them the rules of the sandbox, the other ends of the pipes of the program that is being started, and a
+    /// reserve.
     pub fn descriptor_needs(&self) -> DescriptorNeeds {
         DescriptorNeeds {
             beside: 9,
@@ -57,12 +60,12 @@ impl Options {
     }
 }
 
-/// Whether other machines may reach this address. Whoever reaches an exec door can run anything.
+/// Returns true if other machines may reach this address: a client that reaches an exec door can run any program.
 pub fn is_exposed(address: &ListenAddr) -> bool {
     match address {
         ListenAddr::Tcp(address) => !address.ip().is_loopback(),
         ListenAddr::TcpAny { .. } => true,
-        // A socket that is handed over is looked at when it is there.
+        // A socket that is handed over is checked when it has come.
         ListenAddr::Unix(_) | ListenAddr::Inherited(_) => false,
     }
 }

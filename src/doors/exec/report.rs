@@ -1,4 +1,4 @@
-//! The exec door's words: its statistics block, its dump, and what log lines are about.
+//! The statistics block of an exec door, the lines of its dump, and the topics of its log lines.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::doors::job_log::{self, Times};
 use crate::doors::standstill;
 use crate::stats::{Label, Snapshot};
 
-/// What a log line is about; lines on one topic are throttled together.
+/// The topic of a log line. Lines on one topic are throttled together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Topic {
     ForbiddenClient,
@@ -46,7 +46,7 @@ impl From<Topic> for front::Topic {
     }
 }
 
-/// Why a client gets no program, or not the end of one.
+/// Returns the reason why a client gets no program, or not all of one's output.
 pub(super) fn refusal(refusal: Refusal) -> String {
     match refusal {
         Refusal::Wrong(wrong) => format!("malformed request: {wrong}"),
@@ -57,7 +57,7 @@ pub(super) fn refusal(refusal: Refusal) -> String {
     }
 }
 
-/// A program with its arguments, as a log line has it.
+/// Returns a program, with its arguments if wanted, for a log line.
 pub(super) fn command(arguments: &Arguments, with_arguments: bool) -> String {
     job_log::command(arguments.words(), arguments.given(), with_arguments)
 }

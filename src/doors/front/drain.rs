@@ -1,7 +1,7 @@
 //! The end of a door: it serves, then it drains, then the rest of its work is stopped.
 //!
-//! The door knows which clients to hasten and what to stop; this state machine knows when. A door that drains has a deadline,
-//! until it is idle or stopped.
+//! The door knows which clients to hasten and what to stop; this state machine knows when. A door that drains has a
+//! deadline, until it is idle or stopped.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
-//! The event log of a door: a line for each event, with the door's name; of many similar lines a few, and the number of the
-//! others.
+//! The event log of a door: a line for each event, with the door's name; of many similar lines a few, and the number of
+//! the others.
 //!
-//! A line belongs to a [`Topic`]. The journal has one source, whose alarm tells when the lines that were left out are to be
-//! summed up. Lines of which none may be left out, such as one for each run, do not belong here.
+//! A line belongs to a [`Topic`]. The journal has one source, whose alarm tells when the lines that were left out are
+//! to be summed up. Lines of which none may be left out, such as one for each run, do not belong here.
 
 use std::fmt;
 use std::time::Instant;
@@ -53,8 +53,8 @@ impl Journal {
         }
     }
 
-    /// Writes one line, unless too many on its topic came lately. Returns true if it was written. A summary of lines that were
-    /// left out has to be [planned](Self::plan) afterwards.
+    /// Writes one line, unless too many on its topic came lately. Returns true if it was written. A summary of lines
+    /// that were left out has to be [planned](Self::plan) afterwards.
     pub(super) fn write(
         &mut self,
         now: Instant,
@@ -101,7 +101,8 @@ impl Journal {
         }
     }
 
-    /// Arms the alarm for the next summary, or for `tick` if that is earlier. A time that is planned already is never put off.
+    /// Arms the alarm for the next summary, or for `tick` if that is earlier. A time that is planned already is never
+    /// put off.
     pub(super) fn plan(&mut self, cx: &mut Context<'_>, tick: Option<Instant>) {
         let next = [tick, self.throttle.next_deadline(), self.alarm.at()];
         cx.set_alarm(&mut self.alarm, self.upkeep, next.into_iter().flatten().min());

@@ -1,12 +1,13 @@
-//! The front: the part of a door that is the same for all of them. The door owns it, and [`Door`](super::Door) drives it.
+//! The front: the part of a door that is the same for all of them. The door owns it, and [`Door`](super::Door) drives
+//! it.
 //!
-//! It has the door's name, its listeners and its access list, counts its connections, keeps its event log, and knows how far
-//! the door is on its way to its end. The life of a connection here: a listener accepts it while the daemon has descriptors,
-//! the access list permits it or not, the door asks for a place for it ([`Front::count_in`]), and gives the place back when the
-//! connection has ended ([`Front::connection_closed`]).
+//! It has the door's name, its listeners and its access list, counts its connections, keeps its event log, and knows
+//! how far the door is on its way to its end. The life of a connection here: a listener accepts it while the daemon has
+//! descriptors, the access list permits it or not, the door asks for a place for it ([`Front::count_in`]), and gives
+//! the place back when the connection has ended ([`Front::connection_closed`]).
 //!
-//! A door gives the front three kinds of its sources ([`FrontKind`]), and passes their events on. What does not belong here: the
-//! bytes of a connection, and the programs behind the door.
+//! A door gives the front three kinds of its sources ([`FrontKind`]), and passes their events on. What does not belong
+//! here: the bytes of a connection, and the programs behind the door.
 
 mod drain;
 mod journal;
@@ -107,8 +108,8 @@ impl Front {
         now.saturating_duration_since(self.started)
     }
 
-    /// Takes on new options. `new` are the listeners for addresses that were not listened on before; listeners whose address is
-    /// not named any more are closed.
+    /// Takes on new options. `new` are the listeners for addresses that were not listened on before; listeners whose
+    /// address is not named any more are closed.
     pub(super) fn reload(&mut self, cx: &mut Context<'_>, options: FrontOptions, new: Listeners) {
         self.options = options;
         self.count.set_limits(self.options.connection_limits.clone());
@@ -159,7 +160,8 @@ impl Front {
         self.note(cx, Level::Warn, DENIED, format_args!("refused {origin}: {why}"));
     }
 
-    /// Takes a place for a connection. Must be followed by [`connection_closed`](Self::connection_closed) when it has ended.
+    /// Takes a place for a connection. Must be followed by [`connection_closed`](Self::connection_closed) when it has
+    /// ended.
     ///
     /// # Errors
     /// The limit that is reached; it was counted, and the caller logs it.
@@ -270,7 +272,8 @@ impl Front {
         log::info!(target: self.kind.module, service:% = name; "{name}: draining, {clients} clients connected");
     }
 
-    /// Must be called when the alarm of draining has gone off. Returns true if the rest of the work is to be stopped now.
+    /// Must be called when the alarm of draining has gone off. Returns true if the rest of the work is to be stopped
+    /// now.
     pub(super) fn expire_drain(&mut self, cx: &mut Context<'_>) -> bool {
         let stops = self.drain.expire(cx);
         if stops {

@@ -22,7 +22,7 @@ pub struct FrontOptions {
     pub access: AccessList,
     /// The greatest number of connections, in total and from one address.
     pub connection_limits: ConnectionLimits,
-    /// Whether the limit on the total may be lowered.
+    /// The answer to the question whether the limit on the total may be lowered.
     pub limit_kind: LimitKind,
     /// The time that work in hand may take once the daemon was told to stop.
     pub stop_timeout: Duration,

@@ -1,17 +1,18 @@
-//! The pool: long-lived stdio workers that answer one message each with one, a line unless it is said otherwise, shared by
-//! any number of clients.
+//! The pool: long-lived stdio workers that answer one message each with one, a line unless it is said otherwise, shared
+//! by any number of clients.
 //!
-//! The story of a request. A client connects and sends a line (`shell::clients::intake` reads it). The dispatcher ([`core`])
-//! gives it to a free worker, or lets it wait. Its bytes go into that worker's standard input (`shell::workers::spawning`), its
-//! reply comes out of the standard output (`shell::workers::output`) and goes to the client, whose connection is then closed
-//! (`shell::clients::respond`).
+//! The story of a request. A client connects and sends a line (`shell::clients::intake` reads it). The dispatcher
+//! ([`core`]) gives it to a free worker, or lets it wait. Its bytes go into that worker's standard input
+//! (`shell::workers::spawning`), its reply comes out of the standard output (`shell::workers::output`) and goes to the
+//! client, whose connection is then closed (`shell::clients::respond`).
 //!
-//! **Where a request gets its worker:** [`core::Dispatcher`], in `core/dispatcher/assigning.rs`: `submit` takes the best of
-//! the available (`Workers::choose`, by the rule of `core/workers/available.rs`), `serve_queue` gives a worker that has
-//! become free to the request that has waited longest.
+//! **Where a request gets its worker:** [`core::Dispatcher`], in `core/dispatcher/assigning.rs`: `submit` takes the
+//! best of the available (`Workers::choose`, by the rule of `core/workers/available.rs`), `serve_queue` gives a worker
+//! that has become free to the request that has waited longest.
 //!
-//! What holds is said in [`core`] (decisions) and in `shell` (I/O). What does not belong here: where the options come
-//! from, who binds the listeners, and when to reload: that is the daemon's.
+//! The invariants stand in [`core`] (decisions) and in `shell` (I/O). The source of the options, binding the listeners
+//! and
+//! the moment of a reload do not belong here: they are the daemon's.
 
 mod buffering;
 mod cache;
@@ -35,10 +36,10 @@ use crate::process::spawn::{PreparedProgram, SpawnDefaults};
 
 pub use shell::Pool;
 
-/// What workers are started with.
+/// Prepares the worker program. Blocks on the file system without a limit.
 ///
 /// # Errors
-/// Why the worker program could not be started; or that the default worker would be of no use.
+/// The reason why the worker program could not be started, or why the default worker would be of no use.
 pub fn prepare(options: &options::Options, defaults: &SpawnDefaults) -> Result<PreparedProgram, Error> {
     let prepared = PreparedProgram::prepare(&options.process, defaults);
     if !options.has_default_worker {
@@ -64,11 +65,11 @@ pub fn prepare(options: &options::Options, defaults: &SpawnDefaults) -> Result<P
     }
 }
 
-/// Whether a pool with these options can go on with others, under the clients and workers that it has.
+/// Checks that a pool with the options `now` can take on others, with the clients and workers that it has.
 ///
 /// # Errors
-/// Its mode would change: its workers know one kind of conversation, and those that have begun are of that kind as well. Or
-/// its framings: requests that wait have been framed for the workers of now.
+/// The mode would change, but the conversations under way are of the present one. Or the framings would change, but
+/// requests that wait are already framed for the present workers.
 pub fn may_become(now: &options::Options, others: &options::Options) -> Result<(), Error> {
     let what = if now.policy.mode != others.policy.mode {
         "mode"

@@ -1,4 +1,4 @@
-//! What a pool is told: every number decided, every default applied, nothing left to look up.
+//! The options of a pool: every number is decided, every default applied, nothing is left to look up.
 //!
 //! `config::lower` is the only writer; [`core`](super::core) sees [`Policy`] alone.
 
@@ -21,56 +21,59 @@ pub struct Options {
     pub front: FrontOptions,
     /// The worker program and everything it is started with.
     pub process: ProcessSpec,
-    /// Whether that is the default, for no program was named.
+    /// True if the operator named no program, so that this is the default one.
     pub has_default_worker: bool,
-    /// What the dispatcher decides by.
+    /// The numbers that the dispatcher decides by.
     pub policy: Policy,
-    /// A worker counts as started when it has written this line; `None`: when its exec succeeded.
+    /// The line by which a worker says that it has started. `None`: it has started when its exec has succeeded.
     pub ready_line: Option<Vec<u8>>,
-    /// What workers are asked before they serve, and now and then; there exactly when the policy has an interval for it.
-    /// A process keeps what was asked at its start.
+    /// The question that tests a worker before it serves, and now and then afterwards. `Some` exactly when the policy
+    /// has
+    /// a [`probe_interval`](Policy::probe_interval). A worker is asked the question that was set when it started, also
+    /// after a reload.
     pub probe: Option<Arc<Probe>>,
-    /// How messages are told apart. The same for the whole life of a pool.
+    /// The framings of messages. They are the same for the whole life of a pool.
     pub framings: Framings,
-    /// How workers read lines: what may be two to them is not given to them.
+    /// The ways in which workers may read lines. A request that one of them takes for two lines is refused.
     pub line_rules: LineRules,
-    /// The longest request in bytes, what its framing adds not counted. ≥ 1.
+    /// The longest request in bytes, without the bytes that its framing adds. ≥ 1.
     pub max_request: usize,
-    /// The longest reply in bytes, what its framing adds not counted. ≥ 1.
+    /// The longest reply in bytes, without the bytes that its framing adds. ≥ 1.
     pub max_reply: usize,
-    /// Connections stay for more than one request. `None`: each is closed after its answer.
+    /// The limits of connections that stay for more than one request. `None`: each is closed after its answer.
     pub persistent: Option<Persistent>,
-    /// Answers that are kept for identical requests. `None`: none is.
+    /// The limits of the store of answers to identical requests. `None`: no answer is kept.
     pub cache: Option<CacheOptions>,
-    /// From accept until the request line is whole; on a connection that stays, from the first byte of each.
+    /// The most time that a client has for its request. It runs from accept until the request is whole; on a connection
+    /// that stays, from the first byte of each request.
     pub read_timeout: Duration,
-    /// Without progress in writing a reply to its client.
+    /// The most time that may pass without a client taking some more of its reply.
     pub write_timeout: Duration,
-    /// What a refused client is told, as it goes over the wire. May be empty: then its connection is just closed.
+    /// The answer to a refused client, framed. If it is empty, the connection is just closed.
     pub error_reply: Vec<u8>,
-    /// What a client means that closes its sending side before its answer has come.
+    /// The meaning of a client's closing its sending side before its answer has come.
     pub half_close: HalfClose,
-    /// From TERM (or the request to stop) to KILL.
+    /// The time from TERM (or the request to stop) to KILL.
     pub kill_timeout: Duration,
-    /// A worker whose resident memory is over this many bytes is recycled.
+    /// The resident memory, in bytes, above which a worker is recycled. `None`: it is not looked at.
     pub max_rss: Option<u64>,
-    /// How many of its last requests are kept of each worker, for the log of its loss. 0: none.
+    /// The number of its last requests that are remembered of each worker, for the log of its loss. May be 0.
     pub record: usize,
-    /// Whether the log may show them.
+    /// The permission to show these requests in the log.
     pub disclosure: Disclosure,
-    /// A request whose worker takes longer than this gets a line in the log. `None`: none does.
+    /// The time in a worker's hands above which a request gets a line in the log. `None`: none does.
     pub slow_log: Option<Duration>,
-    /// A session in which no byte goes either way for so long is ended. `None`: none is.
+    /// The time without a byte in either direction after which a session is ended. `None`: none is.
     pub session_idle: Option<Duration>,
-    /// What [`standstill`](crate::doors::standstill) takes for usual to be held of a session's input: while its client and
-    /// its worker wait for each other, many times as much is held.
+    /// The most bytes of a session's input that are held while everything flows. While the session's client and worker
+    /// wait for each other, [`standstill`](crate::doors::standstill) permits many times as much.
     pub max_buffer: usize,
 }
 
 impl Options {
-    /// Returns the descriptors that may be open at the same time: three pipes and a pidfd for each worker, twice, because a
-    /// successor comes up before its predecessor goes; one for each connection, and in session mode also the pipe with the
-    /// last words of a worker that has gone.
+    /// Returns the descriptors that may be open at the same time: three pipes and a pidfd for each worker, twice,
+    /// because a successor comes up before its predecessor goes; one for each connection, and in session mode also the
+    /// pipe with the last words of a worker that has gone.
     pub fn descriptor_needs(&self) -> DescriptorNeeds {
         DescriptorNeeds {
             beside: self.policy.workers.max.saturating_mul(8),
@@ -81,7 +84,7 @@ impl Options {
         }
     }
 
-    /// How many workers of what, in a few words.
+    /// Returns the number of workers and their command, for a log line.
     pub fn summary(&self) -> String {
         let size = self.policy.workers;
         let workers = match (size.is_fixed(), size.max) {
@@ -93,30 +96,30 @@ impl Options {
     }
 }
 
-/// Whether the log may show what stands in requests and replies.
+/// The permission to show the content of requests and replies in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disclosure {
-    /// Their beginnings, where they help to find out why a worker was lost or slow.
+    /// The log shows their beginnings, where they help to find out why a worker was lost or slow.
     Excerpts,
-    /// Nothing: they hold passwords or the like.
+    /// The log shows nothing of them: they hold passwords or the like.
     Nothing,
 }
 
-/// What is kept of answers.
+/// The options of the store of answers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CacheOptions {
-    /// How much, and for how long.
+    /// The bounds on its size, and on the age of an answer.
     pub limits: CacheLimits,
-    /// Requests in which this is found are always asked, and their answers not kept.
+    /// Requests in which this is found always go to a worker, and their answers are not kept.
     pub skip: Option<Pattern>,
 }
 
-/// What holds for connections that stay.
+/// The limits of connections that stay for more than one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Persistent {
-    /// A connection on which nothing is asked for so long, and nothing owed, is closed.
+    /// The time without a request after which a connection that is owed no answer is closed.
     pub idle_timeout: Duration,
-    /// How many requests of one connection may be unanswered before it is not read from. ≥ 1.
+    /// The number of unanswered requests at which a connection is not read from. ≥ 1.
     pub max_unanswered: usize,
 }
 
@@ -125,31 +128,36 @@ pub struct Persistent {
 pub struct Probe {
     /// The question, framed as workers read it.
     pub question: Vec<u8>,
-    /// What is in the answer of a worker in good order, the line end not counted.
+    /// The pattern that is found in the answer of a healthy worker. The line end is no part of the text.
     pub expect: Pattern,
 }
 
-/// How messages are told apart, on both sides of a pool.
+/// The framings of messages on both sides of a pool: clients and workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Framings {
-    /// What clients send. Never [`Framing::Quiet`].
+    /// The framing of requests as clients send them. Never [`Framing::Quiet`].
     pub request: Framing,
-    /// What clients are sent. [`Framing::Quiet`] is to them what [`Framing::Eof`] is: the end of the connection ends it.
+    /// The framing of replies as clients get them. [`Framing::Quiet`] acts like [`Framing::Eof`]: the reply ends where
+    /// the
+    /// connection ends.
     pub reply: Framing,
-    /// What workers are given. Never [`Framing::Quiet`].
+    /// The framing of requests as workers get them. Never [`Framing::Quiet`].
     pub worker_request: Framing,
-    /// What workers write.
+    /// The framing of replies as workers write them.
     pub worker_reply: Framing,
 }
 
 impl Framings {
-    /// A worker's one request, or its one reply, ends with the stream: it serves once.
+    /// Returns true if a worker serves once, because its request or its reply ends with the stream.
     pub fn single_use(&self) -> bool {
         self.worker_request == Framing::Eof || self.worker_reply == Framing::Eof
     }
 
-    /// How much of a request of so many bytes a worker has to hold at once to see its end. One that is told the length
-    /// beforehand reads on until it has all of it, and takes no part of it for the whole.
+    /// Returns the number of bytes that a worker has to hold at once to find the end of a request of `length` bytes.
+    /// It is
+    /// 0 where the length stands before the request: the worker then reads on until it has all of it, and takes no
+    /// part of
+    /// it for the whole.
     pub fn searched_for_its_end(&self, length: usize) -> usize {
         match self.worker_request {
             Framing::Line | Framing::Nul | Framing::UntilEmptyLine | Framing::Quiet(_) => length,
@@ -159,7 +167,7 @@ impl Framings {
 }
 
 impl Default for Framings {
-    /// Lines on all sides, as with iotcpd 1.1.
+    /// Returns lines on all sides, as with iotcpd 1.1.
     fn default() -> Self {
         Framings {
             request: Framing::Line,
@@ -170,80 +178,86 @@ impl Default for Framings {
     }
 }
 
-/// What the end of a TCP client's sending side means while its request is unanswered. The two cases look alike on
-/// the wire: a client that only says "no more requests" (`nc -N`), and one that has closed its socket and gone.
+/// The meaning of the end of a TCP client's sending side while its request is unanswered. Two cases look alike on the
+/// wire: a client that only says "no more requests" (`nc -N`), and one that has closed its socket and gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HalfClose {
-    /// It still reads: answer it.
+    /// The client still reads, so it is answered.
     Answer,
-    /// It has gone: drop its request, if it still waits for a worker. One that a worker has in hand is finished either way.
+    /// The client has gone, so its request is dropped if it still waits for a worker. A request that a worker has in
+    /// hand
+    /// is finished either way.
     HangUp,
 }
 
-/// What a connection gets.
+/// The service that a connection gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Its request is answered by a worker that it shares with others.
+    /// Each of its requests is answered by a worker that it shares with other connections.
     Request,
-    /// A worker of its own, from its connecting until either of the two ends: bytes pass as they are, both ways. To the
-    /// dispatcher that is one request, and the only one that a worker takes.
+    /// The connection gets a worker of its own until either of the two ends, and bytes pass both ways as they are. To
+    /// the dispatcher a session is one request, and the only one that its worker takes.
     Session,
 }
 
-/// The numbers the dispatcher decides by. All durations are positive, unless said otherwise.
+/// The numbers that the dispatcher decides by. All durations are positive, unless said otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    /// What a connection gets.
+    /// The service that a connection gets.
     pub mode: Mode,
-    /// How many workers serve.
+    /// The number of workers.
     pub workers: PoolSize,
-    /// How many requests may wait for a worker.
+    /// The most requests that wait for a worker; a further one is refused.
     pub queue_size: usize,
-    /// How long a request may wait for a worker.
+    /// The most time that a request waits for a worker.
     pub queue_timeout: Duration,
-    /// How long a worker may take over one request.
+    /// The most time that a worker may take over one request.
     pub busy_timeout: Duration,
-    /// How often a request is given to another worker after its worker died. 0: never.
+    /// The number of times that a request is given to another worker after its worker died. May be 0.
     pub retries: u32,
-    /// How many requests one worker may have at a time; further ones are written ahead only when no worker is free. ≥ 1.
+    /// The most requests that one worker has at a time; more than one is written to it only when no worker is free. ≥
+    /// 1.
     pub pipeline: usize,
-    /// How many requests one worker may have at a time, told apart by channel-IDs and answered in any order, ≥ 1.
-    /// `None`: it is told no channel-IDs. Where there is a number, `pipeline` is 1.
+    /// The most requests that one worker has at a time, told apart by channel-IDs and answered in any order. ≥ 1.
+    /// `None`:
+    /// requests carry no channel-IDs. Where there is a number, `pipeline` is 1.
     pub concurrency: Option<usize>,
-    /// Whether a worker takes one request and ends: then one that dies over a request may be as healthy as any.
+    /// True if a worker takes one request and ends. The death of such a worker over a request is no sign of bad health.
     pub single_use: bool,
     /// The supervisor's tick, and the respawn delay after the second early death in a row; it doubles from there.
     pub alarm_interval: Duration,
-    /// Whether a worker says itself when it is ready; else it is as soon as it runs.
+    /// True if a worker says itself that it is ready; otherwise it is ready as soon as it runs.
     pub ready_line: bool,
-    /// How long a worker may take from exec to its ready line.
+    /// The most time that a worker may take from exec to its ready line.
     pub start_timeout: Duration,
-    /// A worker is recycled after about this many requests. `None`: never.
+    /// The number of requests after which, more or less, a worker is recycled. `None`: never.
     pub max_requests: Option<u64>,
-    /// A worker is recycled at about this age. `None`: never.
+    /// The age at which, more or less, a worker is recycled. `None`: never.
     pub max_age: Option<Duration>,
-    /// A worker that is started is probed, and about so long after each probe that it has passed. `None`: none is probed.
+    /// The time from a probe that a worker has passed to its next probe, more or less; the first follows its start.
+    /// `None`: workers are not probed.
     pub probe_interval: Option<Duration>,
-    /// A worker that has answered is given nothing for so long, though somebody waits; unless it is told channel-IDs. May be
-    /// zero.
+    /// The time for which a worker that has answered is given no request, even if one waits. It does not apply to
+    /// workers
+    /// that read channel-IDs. May be zero.
     pub rest: Duration,
 }
 
-/// How many workers a pool has: always as many, or as many as the load wants within limits.
+/// The number of workers of a pool: a fixed one, or one that follows the load within limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolSize {
     /// The fewest, 1 to `max`.
     pub min: usize,
     /// The most, up to [`MAX_WORKERS`].
     pub max: usize,
-    /// So many are kept idle beyond those that are busy, as far as `max` allows.
+    /// The number of idle workers to keep beside the busy ones, as far as `max` allows.
     pub spare: usize,
-    /// A worker that has been one too many for so long is let go. Positive, unless the size is fixed.
+    /// The time after which a worker that was not needed is ended. Positive, unless the size is fixed.
     pub idle_timeout: Duration,
 }
 
 impl PoolSize {
-    /// Always as many.
+    /// Returns a size that does not change.
     pub const fn fixed(workers: usize) -> Self {
         Self {
             min: workers,
@@ -253,7 +267,7 @@ impl PoolSize {
         }
     }
 
-    /// Whether load changes nothing.
+    /// Returns true if the number of workers does not follow the load.
     pub const fn is_fixed(&self) -> bool {
         self.min == self.max
     }
@@ -264,7 +278,7 @@ pub const MAX_WORKERS: usize = 4096;
 
 #[cfg(test)]
 impl Policy {
-    /// For tests of the dispatcher: nobody is in a hurry, and nothing is replaced for its age.
+    /// Returns a policy for tests of the dispatcher: time-outs are an hour, and no worker is replaced for its age.
     pub(in crate::doors::pool) fn for_tests(workers: usize) -> Policy {
         Policy {
             single_use: false,

@@ -1,4 +1,4 @@
-//! The pool's words: its statistics block, and the reasons in its log lines.
+//! The statistics block of a pool, and the topics and reasons of its log lines.
 
 use std::time::{Duration, Instant};
 
@@ -9,14 +9,14 @@ use crate::doors::front::{self, Front};
 use crate::stats::histogram::Latency;
 use crate::stats::{Label, Snapshot, Value};
 
-/// How long requests took that got their answer.
+/// The latencies of requests that got their answer.
 #[derive(Debug, Default)]
 pub(super) struct Latencies {
-    /// From the request's arrival until a worker got it.
+    /// The time from a request's arrival until a worker got it.
     wait: Latency,
-    /// From then until the reply was whole.
+    /// The time from then until the reply was whole.
     service: Latency,
-    /// Both together.
+    /// The sum of both.
     total: Latency,
 }
 
@@ -28,14 +28,14 @@ impl Latencies {
     }
 }
 
-/// What a log line is about; lines on one topic are throttled together.
+/// The topic of a log line. Lines on one topic are throttled together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Topic {
     Refusal(Refusal),
     Restart(Restart),
-    /// Of a worker that is lost in another way than those before it: they are not to keep this from being told.
+    /// The loss of a worker in another way than the losses before it, whose throttling must not suppress this line.
     NewLoss(Restart),
-    /// What workers say that others have left behind which were lost.
+    /// A line of a worker's standard error that workers lost before have written as well.
     Echo,
     Died,
     Background,
@@ -57,7 +57,7 @@ pub(super) enum Topic {
 }
 
 impl Topic {
-    /// The events, in the plural.
+    /// Returns the events in the plural, for the line that tells how many were suppressed.
     fn words(self) -> &'static str {
         match self {
             Topic::Refusal(_) => "refused requests",
@@ -97,7 +97,7 @@ impl From<Topic> for front::Topic {
     }
 }
 
-/// Why a request got no answer.
+/// Returns the words for the reason why a request got no answer.
 pub(super) fn refusal(reason: Refusal, options: &Options) -> String {
     let policy = &options.policy;
     match reason {
@@ -144,26 +144,27 @@ const TOTAL: [Label; 5] = [
     "total max ms",
 ];
 
-/// What is counted of sessions, those that run included.
+/// The counters of sessions. They include the sessions that run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct SessionTotals {
     pub(super) running: u64,
     pub(super) begun: u64,
-    /// Bytes from clients to workers.
+    /// The bytes from clients to workers.
     pub(super) up: u64,
-    /// And back.
+    /// The bytes from workers to clients.
     pub(super) down: u64,
 }
 
-/// What the shell holds at the moment.
+/// The numbers that only the shell knows.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Held {
-    /// Answers kept, and the memory they take.
+    /// The number of answers that are kept, and the bytes of memory that they take.
     pub(super) cached: (usize, usize),
     pub(super) sessions: SessionTotals,
 }
 
-/// Everything a pool has to say, in the order of protocols.md §1; what is new follows `version`.
+/// Returns all statistics of a pool. The lines of iotcpd 1.1 come first, in its order; the lines that it did not have
+/// follow `version`.
 pub(super) fn snapshot(
     dispatcher: &Dispatcher,
     latencies: &Latencies,

@@ -2,15 +2,15 @@
 //! descriptor, no clock, no randomness; the time comes with each event.
 //!
 //! The life of a line: [`AskEvent::Line`] → it waits for a connection, if as many as allowed are open → an address is
-//! chosen ([`addresses`]), [`AskAction::Connect`] → [`AskEvent::Reply`] → its answer is written, at once if the line has a
-//! channel-ID, else when all lines before it are answered. Every line ends like that, and by its deadline:
+//! chosen ([`addresses`]), [`AskAction::Connect`] → [`AskEvent::Reply`] → its answer is written, at once if the line
+//! has a channel-ID, else when all lines before it are answered. Every line ends like that, and by its deadline:
 //! - After a failed attempt the line goes on to another address at once. While another address is up, an attempt may
-//!   take   half of the time that is left to the line; the last attempt may take all of it.
+//!   take half of the time that is left to the line; the last attempt may take all of it.
 //! - When every address has failed, the line rests a little and starts another round, for half of its time-out: so it
 //!   reaches a daemon that is being restarted. An address that gave a bad answer, or took too long, is left out of that
 //!   round; one that closed the connection without a byte is not.
 //! - When all addresses have been away for longer than a time-out, a line gets one round only and is then given up at
-//!   once,   so that Squid's users do not wait in vain, and the first line after the outage finds the daemon.
+//!   once, so that Squid's users do not wait in vain, and the first line after the outage finds the daemon.
 //! - A shortage on this machine (descriptors, ports) is not the fault of the address: the line rests and is tried again
 //!   until its deadline, and fewer connections are opened from then on; each answer allows one more.
 //!

@@ -1,48 +1,48 @@
-//! The numbers of one command door, since its start. Whoever decides that something has happened counts it.
+//! The counters of one command door since its start. The code that decides about an event counts it.
 
-/// How often what has happened. Each is a line of the statistics, and told there.
+/// The number of events of each kind. Each field is a line of the statistics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Requests that were complete and allowed.
+    /// The requests that were complete and allowed.
     pub total: u64,
-    /// Those that shared the output of a run that was there already.
+    /// The requests among these that shared the output of a run under way.
     pub joined: u64,
-    /// Those that waited in a queue.
+    /// The requests among these that waited in a queue.
     pub queued: u64,
-    /// Clients told `busy`, at once or when they had waited long enough.
+    /// The clients that were answered `busy`, at once or at the end of their time in the queue.
     pub busy: u64,
-    /// Names that no command has.
+    /// The requests for a name that no command has.
     pub not_found: u64,
-    /// Requests refused otherwise: a wrong argument, too long, too slow, incomplete, too late, outdated; sent, and
-    /// nothing read.
+    /// The requests that were refused for another reason: an argument was wrong; the request was too long, too slow,
+    /// incomplete, too late or outdated; or the client sent input without reading any output.
     pub refused: u64,
-    /// Programs that could not be started.
+    /// The programs that could not be started.
     pub not_started: u64,
-    /// Programs that ran out of their time.
+    /// The programs that ran out of their time.
     pub timed_out: u64,
-    /// Programs that needed a KILL.
+    /// The programs that needed a KILL.
     pub killed: u64,
-    /// Programs whose clients were all gone before they had ended.
+    /// The programs whose clients had all gone before the end.
     pub vanished: u64,
-    /// Clients that left their output unread.
+    /// The clients that left their output unread.
     pub unread: u64,
-    /// Outputs that somebody held open beyond the program's end.
+    /// The outputs that another process held open beyond the program's end.
     pub cut: u64,
-    /// Programs that have left something in the background.
+    /// The programs that left processes in the background.
     pub background: u64,
-    /// Ends with status 0.
+    /// The exits with status 0.
     pub exit_zero: u64,
-    /// Ends with another status.
+    /// The exits with another status.
     pub exit_nonzero: u64,
-    /// Ends by a signal.
+    /// The ends by a signal.
     pub exit_signal: u64,
 }
 
-/// How many bytes have passed.
+/// The numbers of bytes that have passed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Into standard inputs.
+    /// The bytes written to standard inputs.
     pub input: u64,
-    /// Out of programs.
+    /// The bytes read from standard outputs and errors.
     pub output: u64,
 }

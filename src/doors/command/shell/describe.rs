@@ -1,4 +1,6 @@
-//! The dump: a line for each command, for each connection and for each run. What it costs is bounded, as that of every door.
+//! The dump: a line for each command, for each connection and for each run. Its cost is bounded, as that of every
+//! door's
+//! dump is.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! The dump: a line for each connection, with its program. What it costs is bounded, as that of every door.
+//! The dump: a line for each connection, with its program. Its cost is bounded, as that of every door's dump is.
 
 use std::time::Instant;
 
@@ -48,7 +48,7 @@ impl ExecDoor {
     }
 }
 
-/// How many bytes are held each way: to the program, and to the client.
+/// Returns the numbers of bytes that are held for the program and for the client.
 fn held(it: &Connection) -> (usize, usize) {
     (it.input.len(), it.conn.unwritten() + it.encoder.held())
 }
