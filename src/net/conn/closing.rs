@@ -46,11 +46,12 @@ pub(super) struct Lingering {
 impl Conn {
     /// Turns the peer away with a few last bytes, and closes the connection at once. What has arrived is thrown away
     /// first; what the peer sends later may be answered with a reset that overtakes the bytes. To wait for that would
-    /// be to keep the connection after all.
-    pub fn turn_away(self, last: &[u8]) {
+    /// be to keep the connection after all. With `with_end`, the end of this side is said together with the last byte,
+    /// for a peer that takes bytes for broken behind which it finds no end; that costs a system call.
+    pub fn turn_away(self, last: &[u8], with_end: bool) {
         // An error means that the peer has gone. A fresh socket has room for so little.
         let _ = self.stream.discard_unread();
-        let _ = self.stream.send_messages(&[&[IoSlice::new(last)]], true);
+        let _ = self.stream.send_messages(&[&[IoSlice::new(last)]], with_end);
     }
 
     /// Tells the peer that nothing more comes. Must be called once everything is written. An error means that the peer

@@ -405,13 +405,15 @@ fn a_close_does_not_say_the_end_twice() {
 
 #[test]
 fn a_client_that_is_turned_away_reads_why() {
-    for (stream, mut client) in pairs() {
-        let conn = Conn::new(stream);
-        client.write_all(b"a request").expect("write");
-        wait_readable(conn.socket());
-        conn.turn_away(b"no\n");
-        let mut answer = String::new();
-        client.read_to_string(&mut answer).expect("the refusal, and no reset");
-        assert_eq!(answer, "no\n");
+    for with_end in [false, true] {
+        for (stream, mut client) in pairs() {
+            let conn = Conn::new(stream);
+            client.write_all(b"a request").expect("write");
+            wait_readable(conn.socket());
+            conn.turn_away(b"no\n", with_end);
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).expect("the refusal, and no reset");
+            assert_eq!(answer, "no\n");
+        }
     }
 }

@@ -64,7 +64,7 @@ impl CommandDoor {
     fn turn_away(&mut self, cx: &mut Context<'_>, conn: Conn, origin: &Origin, over: OverLimit) {
         let mut wire = Vec::new();
         reply::refusal(b"", &Refusal::Busy, &mut wire);
-        conn.turn_away(&wire);
+        conn.turn_away(&wire, false);
         let line = format_args!("refused {origin}: as many connections as {} allows", over.flag());
         self.front.note(cx, Level::Warn, over.topic(), line);
     }

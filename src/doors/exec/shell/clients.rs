@@ -98,7 +98,7 @@ impl ExecDoor {
     fn turn_away(&mut self, cx: &mut Context<'_>, conn: Conn, origin: &Origin, topic: front::Topic, why: &str) {
         let mut wire = Vec::new();
         self.options.protocol.encoder().turn_down(why, &mut wire);
-        conn.turn_away(&wire);
+        conn.turn_away(&wire, true);
         self.front
             .note(cx, Level::Warn, topic, format_args!("refused {origin}: {why}"));
     }

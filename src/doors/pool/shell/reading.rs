@@ -48,7 +48,7 @@ impl Pool {
 
     /// Refuses a connection over the limit.
     fn turn_away(&mut self, cx: &mut Context<'_>, conn: Conn, origin: &Origin, over: OverLimit) {
-        conn.turn_away(&self.options.error_reply);
+        conn.turn_away(&self.options.error_reply, false);
         let line = format_args!("refused {origin}: as many connections as {} allows", over.flag());
         self.front.note(cx, Level::Warn, over.topic(), line);
     }
