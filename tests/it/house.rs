@@ -420,44 +420,62 @@ fn main_is_short() {
     assert!(main.text.lines().count() < 40);
 }
 
-/// The fields of the structs in a door's `counters.rs`, each of which must be written elsewhere, and be in the report.
+/// Each counter is written by the room that it belongs to, and shown in the statistics of every door that has it.
 #[test]
 fn every_counter_is_counted_and_shown() {
-    counters_of("doors/pool", 23);
-    counters_of("doors/exec", 14);
-    counters_of("doors/command", 15);
+    let doors = ["doors/pool", "doors/exec", "doors/command"];
+    let mut offences = Vec::new();
+    for (door, at_least) in doors.into_iter().zip([23, 14, 15]) {
+        let text = text_of(&format!("{door}/core/counters.rs"));
+        let counters = text.split("impl Counters").next().unwrap();
+        let counters = counters.split("pub struct Traffic").next().unwrap();
+        offences.extend(forgotten_counters(counters, at_least, door, &[door]));
+    }
+    let front = text_of("doors/front/mod.rs");
+    let refused = front.split("pub(super) struct Refused {").nth(1).unwrap();
+    let refused = refused.split('}').next().unwrap();
+    offences.extend(forgotten_counters(refused, 3, "doors/front", &doors));
+    report(&offences);
 }
 
-fn counters_of(door: &str, at_least: usize) {
+fn text_of(path: &str) -> String {
+    let file = sources().into_iter().find(|file| file.path == Path::new(path));
+    file.unwrap_or_else(|| panic!("{path} exists")).text
+}
+
+/// The fields among these lines, at least this number, that the files of `room` never count, or the report of one of
+/// the doors does not show.
+fn forgotten_counters(lines: &str, at_least: usize, room: &str, doors: &[&str]) -> Vec<String> {
+    let fields: Vec<&str> = lines
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.starts_with("pub"))
+        .filter_map(|line| Some(without_visibility(line).split_once(": u64")?.0))
+        .collect();
+    assert!(fields.len() >= at_least, "the counters of {room} were found");
     let files = sources();
-    let find = |path: String| files.iter().find(|file| file.path == Path::new(&path)).unwrap();
-    let counters = find(format!("{door}/core/counters.rs"));
-    let structs = counters.text.split("impl Counters").next().unwrap();
-    let structs = structs.split("pub struct Traffic").next().unwrap();
-    let fields = structs.lines().filter_map(|line| {
-        line.trim()
-            .strip_prefix("pub ")?
-            .split_once(": u64")
-            .map(|(name, _)| name)
-    });
-    let report_file = &find(format!("{door}/report.rs")).text;
-    let sources: Vec<&File> = files.iter().filter(|file| file.path.starts_with(door)).collect();
-    let (mut offences, mut seen) = (Vec::new(), 0);
+    let code: Vec<(usize, &str)> = files
+        .iter()
+        .filter(|file| file.path.starts_with(room))
+        .flat_map(File::code)
+        .collect();
+    let reports: Vec<String> = doors.iter().map(|door| text_of(&format!("{door}/report.rs"))).collect();
+    let mut offences = Vec::new();
     for field in fields {
-        seen += 1;
         let counted = |line: &str| {
             line.contains(&format!("&mut refusals.{field}"))
                 || line.contains(&format!("&mut restarts.{field}"))
                 || line.contains(&format!("&mut counters.refusals.{field}"))
                 || line.contains(&format!("{field} += 1"))
         };
-        if !sources.iter().any(|file| file.code().any(|(_, line)| counted(line))) {
-            offences.push(format!("{field} is never counted"));
+        if !code.iter().any(|(_, line)| counted(line)) {
+            offences.push(format!("{room}: {field} is never counted"));
         }
-        if !report_file.contains(&format!(".{field}")) {
-            offences.push(format!("{field} is not in the report"));
+        for (door, report) in doors.iter().zip(&reports) {
+            if !report.contains(&format!(".{field}")) {
+                offences.push(format!("{room}: {field} is not in the report of {door}"));
+            }
         }
     }
-    assert!(seen >= at_least, "the counters of {door} were found");
-    report(&offences);
+    offences
 }
