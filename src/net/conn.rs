@@ -1,8 +1,9 @@
 //! A connection to a client or an upstream: the one way in which bytes are read from it and written to it.
 //!
-//! The life of a connection: it is made of a connected [`Stream`], with the [bytes that were read](Conn::with_early)
-//! before its owner got it, if there are any. Its owner registers it with the reactor once, for reading and writing,
-//! and [notes](Conn::note) every event. It [reads](Conn::read), and [appends](Conn::output_mut) what the peer is to
+//! The life of a connection: a client's is made of a connected [`Stream`], with the [bytes that were
+//! read](Conn::with_early) before its owner got it, if there are any; one to a server begins by
+//! [connecting](Conn::connecting). Its owner registers it with the reactor once, for reading and writing, and
+//! [notes](Conn::note) every event. It [reads](Conn::read), and [appends](Conn::output_mut) what the peer is to
 //! get, which [`flush`](Conn::flush) writes. When everything is written it [begins the lingering
 //! close](Conn::begin_close), and drops the connection when that is done.
 //!
@@ -10,8 +11,10 @@
 //!
 //! - The poll is edge-triggered, so readiness is kept until a system call says WouldBlock. No call is made in vain, and
 //!   nothing that may have arrived is forgotten.
-//! - Every error of a read or a write is decided here: EINTR is tried again, WouldBlock waits for the next event, and
-//!   any other (ECONNRESET, EPIPE, ...) means that the connection has [failed](End::Failed).
+//! - Every error of a read or a write is decided here: EINTR is tried again, and WouldBlock waits for the next event.
+//!   After any other error (ECONNRESET, EPIPE, ...) of a read the connection has [failed](End::Failed); after one of a
+//!   write nothing more is written, but what the peer has sent before may still be read. The
+//!   [error](Conn::error) is kept for an owner that tells of it.
 //! - Early bytes come first, by the same call that reads from the socket.
 //! - There is one write buffer. A direct write past it needs it to be empty, so bytes never overtake each other.
 //! - The end of this side is said once, behind the last byte.
@@ -23,6 +26,7 @@
 //! Frames, deadlines of requests, and which client may connect at all do not belong here.
 
 mod closing;
+mod connecting;
 
 use std::io::{self, ErrorKind, IoSlice, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -50,10 +54,14 @@ pub struct Conn {
     reads_to_end: bool,
     /// True until a write says WouldBlock.
     is_writable: bool,
+    /// True until the connection is known to be established.
+    is_connecting: bool,
     output: Buffer,
     /// True once the peer was told that nothing more comes.
     has_said_end: bool,
     end: Option<End>,
+    /// The error of the last read or write that has failed.
+    error: Option<io::Error>,
     lingering: Option<Lingering>,
 }
 
@@ -62,8 +70,8 @@ pub struct Conn {
 pub enum End {
     /// The peer has ended its side. It may still read.
     Finished,
-    /// The connection is in error, or closed in both directions. Nothing is read or written any more, and its owner
-    /// [abandons](Conn::abandon) it.
+    /// A read has failed, or the owner has [abandoned](Conn::abandon) the connection. Nothing is read or written any
+    /// more.
     Failed,
 }
 
@@ -87,7 +95,8 @@ pub enum Sent {
     Nothing,
     /// The kernel has taken this number of bytes.
     Bytes(usize),
-    /// The connection has failed.
+    /// The peer takes nothing more, and the write buffer is dropped. What the peer has sent before may still be read: the
+    /// owner reads it, or [abandons](Conn::abandon) the connection.
     Failed,
 }
 
@@ -109,9 +118,11 @@ impl Conn {
             is_drained: false,
             reads_to_end: false,
             is_writable: true,
+            is_connecting: false,
             output: Buffer::default(),
             has_said_end: false,
             end: None,
+            error: None,
             lingering: None,
         }
     }
@@ -155,21 +166,38 @@ impl Conn {
 
     /// Gives the connection up as failed. Nothing is read or written any more, and bytes that wait to be are dropped.
     pub fn abandon(&mut self) {
-        self.fail();
+        self.end = Some(End::Failed);
+        self.is_readable = false;
+        self.is_writable = false;
         self.early.clear();
         self.output.clear();
     }
 
-    fn fail(&mut self) {
-        self.end = Some(End::Failed);
-        self.is_readable = false;
+    fn fail_reading(&mut self, error: io::Error) -> Received {
+        self.abandon();
+        self.error = Some(error);
+        Received::Failed
+    }
+
+    fn fail_writing(&mut self, error: io::Error) -> Sent {
         self.is_writable = false;
+        self.output.clear();
+        self.error = Some(error);
+        // The peer may have said why before it stopped reading, and the event for that may have been taken in already.
+        self.expect_input();
+        Sent::Failed
     }
 
     /// The reason why nothing more comes from the peer; `None` while something may come.
     #[must_use]
     pub fn end(&self) -> Option<End> {
         self.end
+    }
+
+    /// The error of the last read or write that has failed.
+    #[must_use]
+    pub fn error(&self) -> Option<&io::Error> {
+        self.error.as_ref()
     }
 
     // ---- reading -----------------------------------------------------------------------------------------------
@@ -209,10 +237,7 @@ impl Conn {
                 self.reads_to_end = false;
                 Received::Nothing
             }
-            Err(_) => {
-                self.fail();
-                Received::Failed
-            }
+            Err(error) => self.fail_reading(error),
         }
     }
 
@@ -265,10 +290,7 @@ impl Conn {
                 self.is_writable = self.output.is_empty();
                 some(count)
             }
-            Err(_) => {
-                self.fail();
-                Sent::Failed
-            }
+            Err(error) => self.fail_writing(error),
         }
     }
 
@@ -278,10 +300,7 @@ impl Conn {
         if self.can_write() {
             match write_some(bytes, &self.stream) {
                 Ok(count) => sent = count,
-                Err(_) => {
-                    self.fail();
-                    return Sent::Failed;
-                }
+                Err(error) => return self.fail_writing(error),
             }
             self.is_writable = sent == bytes.len();
         }
@@ -354,10 +373,7 @@ impl Conn {
                 self.is_writable = false;
                 Sent::Nothing
             }
-            Err(_) => {
-                self.fail();
-                Sent::Failed
-            }
+            Err(error) => self.fail_writing(error),
         }
     }
 }

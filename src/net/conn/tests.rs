@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use super::super::scaffold::{tcp_pair, unix_pair, wait_readable, wait_writable};
+use super::super::scaffold::{accept, listen, tcp_addr, tcp_pair, unix_pair, wait_readable, wait_writable};
 use super::*;
 
 const LIMITS: LingerLimits = LingerLimits {
@@ -241,6 +241,28 @@ fn nothing_is_tried_again_on_a_connection_that_has_failed() {
 }
 
 #[test]
+fn what_a_peer_has_said_before_a_write_fails_is_still_read() {
+    for (stream, mut client) in pairs() {
+        let (mut conn, mut buffer) = (Conn::new(stream), [0; 100]);
+        assert_eq!(conn.read(&mut buffer), Received::Nothing);
+        client.write_all(b"refused").expect("write");
+        drop(client);
+        // Over TCP the first write only provokes the reset.
+        while conn.send(b"request") != Sent::Failed {
+            std::thread::yield_now();
+        }
+        let reason = conn.error().map(io::Error::kind);
+        assert!(
+            matches!(reason, Some(ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)),
+            "{reason:?}"
+        );
+        assert_eq!((conn.unwritten(), conn.end()), (0, None));
+        assert_eq!(conn.read(&mut buffer), Received::Bytes(7), "there was no event");
+        assert_ne!(conn.read(&mut buffer), Received::Nothing);
+    }
+}
+
+#[test]
 fn a_short_read_saves_the_next_unless_the_end_may_be_behind_it() {
     for (stream, mut client) in pairs() {
         let (mut conn, mut buffer) = (Conn::with_early(stream, b"early".to_vec()), [0; 8]);
@@ -311,6 +333,52 @@ fn the_descriptor_is_given_out_only_while_no_byte_is_held() {
         assert!(conn.raw().is_some());
         drop(client);
     }
+}
+
+// ---- connecting ------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_connection_to_a_server_is_used_once_it_is_established() {
+    let listener = listen("127.0.0.1:0");
+    let mut conn = Conn::connecting(Stream::connect_tcp(tcp_addr(&listener)).expect("connect"));
+    conn.output_mut().extend_from_slice(b"question");
+    while !conn.advance_connecting().expect("connect") {
+        assert!(conn.is_connecting());
+        wait_writable(conn.socket());
+        conn.note(writable());
+    }
+    assert!(!conn.is_connecting());
+    assert_eq!(conn.flush(), Sent::Bytes(8));
+    assert_eq!(conn.read(&mut [0; 8]), Received::Nothing, "there was no event");
+    let (served, _) = accept(&listener);
+    let mut served = Conn::new(served);
+    wait_readable(served.socket());
+    assert_eq!(served.read(&mut [0; 10]), Received::Bytes(8));
+    assert_eq!(served.send(b"answer"), Sent::Bytes(6));
+    wait_readable(conn.socket());
+    conn.note(readable());
+    assert_eq!(conn.read(&mut [0; 10]), Received::Bytes(6));
+}
+
+#[test]
+fn a_server_that_does_not_listen_is_told_from_one_that_is_slow() {
+    let address = tcp_addr(&listen("127.0.0.1:0"));
+    // The loopback may say so at once or with an event.
+    let error = match Stream::connect_tcp(address) {
+        Err(error) => error,
+        Ok(stream) => {
+            let mut conn = Conn::connecting(stream);
+            loop {
+                match conn.advance_connecting() {
+                    Err(error) => break error,
+                    Ok(is_established) => assert!(!is_established),
+                }
+                wait_writable(conn.socket());
+                conn.note(writable());
+            }
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
 }
 
 // ---- closing ---------------------------------------------------------------------------------------------------
