@@ -6,6 +6,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::thread;
 
 use crate::net::addr::{ConnectAddr, UnixAddr};
+use crate::net::conn::Conn;
 use crate::net::stream::Stream;
 use crate::reactor::helper::Sender;
 
@@ -26,17 +27,17 @@ impl Target {
         }
     }
 
-    /// Begins to connect. Closing the stream will reset the connection, so that the other side learns of it at once.
+    /// Begins to connect. Dropping the connection will reset it, so that the other side learns of it at once.
     ///
     /// # Errors
     /// See [`Stream::connect_tcp`] and [`Stream::connect_unix`].
-    pub(super) fn connect(&self) -> io::Result<Stream> {
+    pub(super) fn connect(&self) -> io::Result<Conn> {
         let stream = match self {
             Target::Tcp(address) => Stream::connect_tcp(*address),
             Target::Unix(address) => Stream::connect_unix(address),
         }?;
         stream.reset_on_close()?;
-        Ok(stream)
+        Ok(Conn::connecting(stream))
     }
 }
 

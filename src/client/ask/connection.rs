@@ -9,12 +9,12 @@
 //! sending fails, the reply that the pool may have sent before is still read; only then is the connection lost. The
 //! sending side is never shut down alone: many programs take that for a client that has gone.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io;
 
 use super::super::target::Target;
 use super::core::{AttemptId, Fault};
 use super::reply::Collector;
-use crate::net::stream::Stream;
+use crate::net::conn::{Conn, Received};
 
 /// The number of reads that one connection gets in one turn.
 const READS_PER_TURN: usize = 4;
@@ -27,18 +27,8 @@ pub(super) struct Connection {
     pub(super) address: usize,
     /// The number of targets of that address that have refused this attempt.
     pub(super) refused: usize,
-    pub(super) stream: Stream,
-    stage: Stage,
-    question: Vec<u8>,
-    sent: usize,
+    pub(super) conn: Conn,
     reply: Collector,
-}
-
-/// The progress of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
-    Connecting,
-    Connected,
 }
 
 /// The result of one share of work.
@@ -55,69 +45,50 @@ pub(super) enum AttemptProgress {
 }
 
 impl Connection {
-    /// Begins to connect to `target`. `question` is one line including its LF.
+    /// Begins to connect to `target`. `question` is one line without its LF.
     pub(super) fn begin(
         attempt: AttemptId,
         address: usize,
         refused: usize,
         target: &Target,
-        question: Vec<u8>,
+        question: &[u8],
     ) -> Result<Connection, Fault> {
-        let stream = target.connect().map_err(|error| cannot_connect(&error))?;
+        let mut conn = target.connect().map_err(|error| cannot_connect(&error))?;
+        let output = conn.output_mut();
+        output.reserve_exact(question.len() + 1);
+        output.extend_from_slice(question);
+        output.push(b'\n');
         Ok(Connection {
             attempt,
             address,
             refused,
-            stream,
-            stage: Stage::Connecting,
-            question,
-            sent: 0,
+            conn,
             reply: Collector::default(),
         })
-    }
-
-    pub(super) fn stage(&self) -> Stage {
-        self.stage
     }
 
     /// Does everything that is possible without waiting, within the share of one turn. `buffer` is scratch space for
     /// reading.
     pub(super) fn advance(&mut self, buffer: &mut [u8]) -> AttemptProgress {
-        if self.stage == Stage::Connecting {
-            match self.stream.is_connected() {
-                Ok(true) => self.stage = Stage::Connected,
-                Ok(false) => return AttemptProgress::Pending,
-                Err(error) => return AttemptProgress::Failed(cannot_connect(&error)),
-            }
+        match self.conn.advance_connecting() {
+            Ok(true) => {}
+            Ok(false) => return AttemptProgress::Pending,
+            Err(error) => return AttemptProgress::Failed(cannot_connect(&error)),
         }
-        let sent = self.send();
-        let received = self.receive(buffer);
-        match (sent, received) {
-            (Err(error), AttemptProgress::Pending) => AttemptProgress::Failed(Fault::Lost((&error).into())),
-            (_, received) => received,
+        self.conn.flush();
+        // After a failed write the reply is read first.
+        match (self.receive(buffer), self.conn.error()) {
+            (AttemptProgress::Pending, Some(error)) => AttemptProgress::Failed(Fault::Lost(error.into())),
+            (received, _) => received,
         }
-    }
-
-    fn send(&mut self) -> io::Result<()> {
-        while let Some(rest) = self.question.get(self.sent..).filter(|rest| !rest.is_empty()) {
-            match self.stream.write(rest) {
-                Ok(count) => self.sent += count,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
     }
 
     fn receive(&mut self, buffer: &mut [u8]) -> AttemptProgress {
         for _ in 0..READS_PER_TURN {
-            let pushed = match self.stream.read(buffer) {
-                Ok(0) => Err(self.reply.flaw_at_end()),
-                Ok(count) => self.reply.push(buffer.get(..count).unwrap_or_default()),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return AttemptProgress::Pending,
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return AttemptProgress::Failed(Fault::Lost((&error).into())),
+            let pushed = match self.conn.read(buffer) {
+                Received::Bytes(count) => self.reply.push(buffer.get(..count).unwrap_or_default()),
+                Received::End => Err(self.reply.flaw_at_end()),
+                Received::Nothing | Received::Failed => return AttemptProgress::Pending,
             };
             match pushed {
                 Ok(None) => {}

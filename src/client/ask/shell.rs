@@ -11,7 +11,7 @@ use log::Level;
 use mio::Interest;
 
 use super::super::stdio::{self, Chunk};
-use super::connection::{AttemptProgress, Connection, Stage};
+use super::connection::{AttemptProgress, Connection};
 use super::core::{AskAction, AskEvent, Asker, AttemptId, Cause, Counters, Fault};
 use super::failures::{Failures, Report};
 use super::input::{Line, Splitter};
@@ -251,8 +251,7 @@ impl Shell {
             let Some(target) = destination.target(refused) else {
                 break;
             };
-            let line = [question, b"\n"].concat();
-            match Connection::begin(attempt, address, refused, target, line) {
+            match Connection::begin(attempt, address, refused, target, question) {
                 Ok(connection) => return self.watch(cx, connection),
                 Err(fault) => last = fault,
             }
@@ -269,7 +268,7 @@ impl Shell {
             return;
         };
         let interest = Interest::READABLE | Interest::WRITABLE;
-        match cx.register(source(key), &mut connection.stream, interest) {
+        match cx.register(source(key), &mut connection.conn, interest) {
             Ok(()) => {
                 self.keys.insert(attempt, key);
             }
@@ -285,12 +284,12 @@ impl Shell {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let before = connection.stage();
+        let was_connecting = connection.conn.is_connecting();
         let mut buffer = cx.lend_buffer();
         let outcome = connection.advance(&mut buffer);
         cx.return_buffer(buffer);
-        let connected = before == Stage::Connecting && connection.stage() == Stage::Connected;
-        if connected && let Some(destination) = self.destinations.get_mut(connection.address) {
+        let is_established = was_connecting && !connection.conn.is_connecting();
+        if is_established && let Some(destination) = self.destinations.get_mut(connection.address) {
             destination.prefer_next(connection.refused);
         }
         match outcome {
@@ -326,7 +325,7 @@ impl Shell {
     fn cancel(&mut self, attempt: AttemptId) {
         if let Some(key) = self.keys.get(&attempt).copied() {
             if let Some(connection) = self.close(key)
-                && connection.stage() == Stage::Connecting
+                && connection.conn.is_connecting()
                 && let Some(destination) = self.destinations.get_mut(connection.address)
             {
                 // Its packets seem to get lost: the next attempt begins with another target.
@@ -452,7 +451,10 @@ fn source(key: Key) -> Source {
 }
 
 impl Service for Shell {
-    fn ready(&mut self, cx: &mut Context<'_>, source: Source, _: Readiness) {
+    fn ready(&mut self, cx: &mut Context<'_>, source: Source, readiness: Readiness) {
+        if let Some(connection) = self.connections.get_mut(source.key) {
+            connection.conn.note(readiness);
+        }
         self.advance(cx, source.key);
     }
 

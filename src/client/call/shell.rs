@@ -1,9 +1,7 @@
 //! The only I/O of `call`: moves bytes between the connection and the threads of the standard streams, as far as the
 //! call allows it. One `match` over [`CallAction`] carries out the decisions of the call.
-//!
-//! The readiness of the connection is kept: it is read or written until WouldBlock, and then again only after an event.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -16,8 +14,8 @@ use super::core::{Call, CallAction, CallEvent, ConnectError, InputSource, Outcom
 use super::options::Options;
 use crate::error::error_text;
 use crate::net::addr::ConnectAddr;
+use crate::net::conn::{Conn, Received, Sent};
 use crate::net::standard::Standard;
-use crate::net::stream::Stream;
 use crate::reactor::helper::Mailbox;
 use crate::reactor::{Alarm, Context, Key, Kind, Readiness, Service, Source};
 
@@ -40,27 +38,13 @@ pub(super) struct Shell {
     address: ConnectAddr,
     targets: Vec<Target>,
     resolved: Option<Mailbox<io::Result<Vec<SocketAddr>>>>,
-    link: Option<Link>,
+    /// The connection, made or in the making.
+    conn: Option<Conn>,
     alarm: Alarm,
     /// Present once standard input is read.
     input: Option<stdio::InputThread>,
     /// Present after [`start`](Self::start).
     outputs: Option<[(Output, stdio::OutputThread); 2]>,
-}
-
-/// A connection, made or in the making.
-#[derive(Debug)]
-struct Link {
-    stream: Stream,
-    stage: Stage,
-    readable: bool,
-    writable: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Connecting,
-    Connected,
 }
 
 impl Shell {
@@ -76,7 +60,7 @@ impl Shell {
             targets: Target::without_look_up(&address).into_iter().collect(),
             address,
             resolved: None,
-            link: None,
+            conn: None,
             alarm: Alarm::default(),
             input: None,
             outputs: None,
@@ -131,7 +115,12 @@ impl Shell {
     fn carry_out(&mut self, cx: &mut Context<'_>, action: CallAction) {
         match action {
             CallAction::Connect(target) => self.connect(cx, target),
-            CallAction::GiveUp | CallAction::HangUp => self.link = None,
+            CallAction::GiveUp | CallAction::HangUp => self.conn = None,
+            CallAction::Send(bytes) => {
+                if let Some(conn) = &mut self.conn {
+                    conn.output_mut().extend_from_slice(&bytes);
+                }
+            }
             CallAction::ReadInput => self.read_input(cx),
         }
     }
@@ -142,40 +131,32 @@ impl Shell {
         let Some(target) = self.targets.get(number) else {
             return;
         };
-        let begun = target.connect().and_then(|mut stream| {
+        let begun = target.connect().and_then(|mut conn| {
             let both = Interest::READABLE | Interest::WRITABLE;
-            cx.register(CONNECTION, &mut stream, both)?;
-            Ok(stream)
+            cx.register(CONNECTION, &mut conn, both)?;
+            Ok(conn)
         });
         match begun {
-            Ok(stream) => {
-                self.link = Some(Link {
-                    stream,
-                    stage: Stage::Connecting,
-                    readable: true,
-                    writable: true,
-                });
-            }
+            Ok(conn) => self.conn = Some(conn),
             Err(error) => self.handle(cx, CallEvent::NotConnected(connect_error(&error))),
         }
     }
 
     /// Checks if the connection is established or has failed.
     fn check_connecting(&mut self, cx: &mut Context<'_>) {
-        let Some(link) = self.link.as_mut().filter(|link| link.stage == Stage::Connecting) else {
+        let Some(conn) = self.conn.as_mut().filter(|conn| conn.is_connecting()) else {
             return;
         };
-        match link.stream.is_connected() {
+        match conn.advance_connecting() {
             Ok(false) => {}
             Ok(true) => {
-                link.stage = Stage::Connected;
                 // Output and signals should leave at once, and a server that dies silently should be noticed. Neither
                 // option can be set if the peer has gone; the next read reports that.
-                let _ = link.stream.set_nodelay().and_then(|()| link.stream.set_keepalive());
+                let _ = conn.socket().set_nodelay().and_then(|()| conn.socket().set_keepalive());
                 self.handle(cx, CallEvent::Connected);
             }
             Err(error) => {
-                self.link = None;
+                self.conn = None;
                 self.handle(cx, CallEvent::NotConnected(connect_error(&error)));
             }
         }
@@ -183,21 +164,10 @@ impl Shell {
 
     /// Sends some bytes to the server. Returns true if something was done.
     fn send(&mut self, cx: &mut Context<'_>) -> bool {
-        let bytes = self.call.to_send();
-        let Some(link) = self.link.as_mut().filter(|link| link.can_move() && link.writable) else {
-            return false;
-        };
-        if bytes.is_empty() {
-            return false;
-        }
-        match (&link.stream).write(bytes) {
-            Ok(count) => self.handle(cx, CallEvent::Sent(count)),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                link.writable = false;
-                return false;
-            }
-            Err(_) => self.handle(cx, CallEvent::SendFailed),
+        match self.conn.as_mut().map(Conn::flush) {
+            None | Some(Sent::Nothing) => return false,
+            Some(Sent::Bytes(count)) => self.handle(cx, CallEvent::Sent(count)),
+            Some(Sent::Failed) => self.handle(cx, CallEvent::SendFailed),
         }
         true
     }
@@ -207,18 +177,15 @@ impl Shell {
         if !self.call.wants_answer() {
             return false;
         }
-        let Some(link) = self.link.as_mut().filter(|link| link.can_move() && link.readable) else {
-            return false;
-        };
-        match (&link.stream).read(buffer) {
-            Ok(0) => self.handle(cx, CallEvent::Closed(None)),
-            Ok(count) => self.handle(cx, CallEvent::Received(buffer.get(..count).unwrap_or_default())),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                link.readable = false;
-                return false;
+        let Some(conn) = &mut self.conn else { return false };
+        match conn.read(buffer) {
+            Received::Nothing => return false,
+            Received::Bytes(count) => self.handle(cx, CallEvent::Received(buffer.get(..count).unwrap_or_default())),
+            Received::End => self.handle(cx, CallEvent::Closed(None)),
+            Received::Failed => {
+                let why = conn.error().map(error_text);
+                self.handle(cx, CallEvent::Closed(why));
             }
-            Err(error) => self.handle(cx, CallEvent::Closed(Some(error_text(&error)))),
         }
         true
     }
@@ -282,12 +249,6 @@ impl Shell {
     }
 }
 
-impl Link {
-    fn can_move(&self) -> bool {
-        self.stage == Stage::Connected
-    }
-}
-
 /// Classifies an error of connect(2). EAGAIN comes from a UNIX socket whose queue is full.
 fn connect_error(error: &io::Error) -> ConnectError {
     match error.kind() {
@@ -298,9 +259,8 @@ fn connect_error(error: &io::Error) -> ConnectError {
 
 impl Service for Shell {
     fn ready(&mut self, _: &mut Context<'_>, _: Source, readiness: Readiness) {
-        if let Some(link) = &mut self.link {
-            link.readable |= readiness.readable || readiness.read_closed || readiness.hung_up;
-            link.writable |= readiness.writable || readiness.hung_up;
+        if let Some(conn) = &mut self.conn {
+            conn.note(readiness);
         }
     }
 

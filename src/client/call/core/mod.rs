@@ -52,7 +52,7 @@ pub enum CallEvent<'a> {
     InputEnd,
     /// No thread could be created to read standard input, for this reason.
     InputFailed(String),
-    /// This number of the [bytes to send](Call::to_send) was sent.
+    /// This number of the [bytes to send](CallAction::Send) was sent.
     Sent(usize),
     /// The server accepts no more bytes. Its answer up to now may still arrive.
     SendFailed,
@@ -91,12 +91,14 @@ pub enum WriteError {
 }
 
 /// An action for the shell. Actions must be carried out in the given order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallAction {
     /// Connect to the target with this index.
     Connect(usize),
     /// Stop connecting to the present target.
     GiveUp,
+    /// Send these bytes to the server, behind those before.
+    Send(Vec<u8>),
     /// Start to read standard input.
     ReadInput,
     /// Close the connection, in whatever state the server is.
@@ -174,7 +176,9 @@ pub struct Call {
 enum CallState {
     Connecting {
         connector: Connector,
-        request: Outgoing,
+        outgoing: Outgoing,
+        /// The bytes to be sent first.
+        request: Vec<u8>,
         input: InputSource,
     },
     Running(Running),
@@ -197,13 +201,14 @@ struct Running {
 impl Call {
     /// Creates a call of the program with these arguments, the first of which is its name.
     pub fn new(arguments: &[Vec<u8>], input: InputSource, connect_timeout: Duration, now: Instant) -> Call {
-        let mut request = Outgoing::new(arguments);
+        let (mut outgoing, mut request) = Outgoing::new(arguments);
         if input == InputSource::None {
-            request.end_input();
+            request.extend(outgoing.end_input());
         }
         Call {
             state: CallState::Connecting {
                 connector: Connector::new(connect_timeout, now),
+                outgoing,
                 request,
                 input,
             },
@@ -233,7 +238,10 @@ impl Call {
 
     /// Returns true if more of standard input may be read.
     pub fn wants_input(&self) -> bool {
-        self.outgoing().is_some_and(Outgoing::wants_input)
+        match &self.state {
+            CallState::Running(running) => running.outgoing.as_ref().is_some_and(Outgoing::wants_input),
+            CallState::Connecting { .. } | CallState::Concluding(_) | CallState::Over(_) => false,
+        }
     }
 
     /// Returns true if more of the server's answer may be read.
@@ -242,24 +250,12 @@ impl Call {
         matches!(self.state, CallState::Running(_)) && held < OUTPUT_LIMIT
     }
 
-    /// Returns the next bytes to send to the server.
-    pub fn to_send(&self) -> &[u8] {
-        self.outgoing().map(Outgoing::bytes).unwrap_or_default()
-    }
-
     /// Returns the output to be written next. The caller must leave it empty after it has taken the bytes.
     pub fn batch(&mut self, output: Output) -> &mut Vec<u8> {
         let [stdout, stderr] = &mut self.batches;
         match output {
             Output::Stdout => stdout,
             Output::Stderr => stderr,
-        }
-    }
-
-    fn outgoing(&self) -> Option<&Outgoing> {
-        match &self.state {
-            CallState::Running(running) => running.outgoing.as_ref(),
-            _ => None,
         }
     }
 
@@ -283,6 +279,7 @@ impl Call {
     fn handle_connecting(&mut self, event: CallEvent<'_>, now: Instant) -> Vec<CallAction> {
         let CallState::Connecting {
             connector,
+            outgoing,
             request,
             input,
         } = &mut self.state
@@ -297,15 +294,17 @@ impl Call {
             // No program runs yet that could get the signal.
             CallEvent::Signal(number) => return self.interrupt(number),
             CallEvent::Connected => {
-                let running = Running {
-                    outgoing: Some(request.clone()),
+                let mut actions = vec![CallAction::Send(std::mem::take(request))];
+                if *input == InputSource::Standard {
+                    actions.push(CallAction::ReadInput);
+                }
+                self.state = CallState::Running(Running {
+                    outgoing: Some(outgoing.clone()),
                     answer: AnswerReader::default(),
                     sent_signals: Vec::new(),
                     send_by: None,
-                };
-                let reads = *input == InputSource::Standard;
-                self.state = CallState::Running(running);
-                return if reads { vec![CallAction::ReadInput] } else { Vec::new() };
+                });
+                return actions;
             }
             // Nothing is read, sent or written yet.
             _ => Ok(Vec::new()),
@@ -318,12 +317,14 @@ impl Call {
             return Vec::new();
         };
         match event {
-            CallEvent::Input(bytes) => running.send(|outgoing| outgoing.add_input(bytes)),
-            CallEvent::InputEnd => running.send(Outgoing::end_input),
+            CallEvent::Input(bytes) => return running.send(|outgoing| outgoing.input(bytes)),
+            CallEvent::InputEnd => return running.send(Outgoing::end_input),
             CallEvent::Sent(count) => {
-                running.send(|outgoing| outgoing.remove_sent(count));
-                if running.outgoing.as_ref().is_some_and(Outgoing::is_empty) {
-                    running.send_by = None;
+                if let Some(outgoing) = &mut running.outgoing {
+                    outgoing.note_sent(count);
+                    if outgoing.is_empty() {
+                        running.send_by = None;
+                    }
                 }
             }
             // The server may have sent its reason before.
@@ -370,19 +371,14 @@ impl Call {
         let CallState::Running(running) = &mut self.state else {
             return Vec::new();
         };
-        let Some(outgoing) = running
-            .outgoing
-            .as_mut()
-            .filter(|_| !running.sent_signals.contains(&number))
-        else {
+        if running.outgoing.is_none() || running.sent_signals.contains(&number) {
             return self.interrupt(number);
-        };
-        outgoing.add_signal(number);
+        }
         if [INT, QUIT, TERM].contains(&number) {
             running.sent_signals.push(number);
             running.send_by.get_or_insert(now + PATIENCE);
         }
-        Vec::new()
+        running.send(|outgoing| outgoing.signal(number))
     }
 
     fn handle_concluding(&mut self, event: CallEvent<'_>) -> Vec<CallAction> {
@@ -440,10 +436,13 @@ impl Call {
 }
 
 impl Running {
-    fn send(&mut self, change: impl FnOnce(&mut Outgoing)) {
-        if let Some(outgoing) = &mut self.outgoing {
-            change(outgoing);
+    /// Sends the bytes that `make` returns, unless the server accepts no more.
+    fn send(&mut self, make: impl FnOnce(&mut Outgoing) -> Vec<u8>) -> Vec<CallAction> {
+        let bytes = self.outgoing.as_mut().map(make).unwrap_or_default();
+        if bytes.is_empty() {
+            return Vec::new();
         }
+        vec![CallAction::Send(bytes)]
     }
 }
 

@@ -1,7 +1,8 @@
 //! The request of a client: the arguments at once, then input as it is read, the end of the input, and signals after
 //! that.
-
-use std::collections::VecDeque;
+//!
+//! The bytes wait in the write buffer of the connection; here they are only counted, because input is taken only while
+//! few of them wait.
 
 use crate::framing::netstring::encode;
 use crate::framing::signals::name_of;
@@ -11,10 +12,11 @@ const LIMIT: usize = 64 * 1024;
 /// The longest string of input, in bytes: one read from standard input.
 const LONGEST_STRING: usize = 64 * 1024;
 
-/// The bytes on their way to the server.
+/// Makes the bytes of the request, and counts those on their way to the server.
 #[derive(Debug, Clone)]
 pub(super) struct Outgoing {
-    wire: VecDeque<u8>,
+    /// The number of bytes that were made and are not sent yet.
+    unsent: usize,
     input: InputState,
 }
 
@@ -25,66 +27,65 @@ enum InputState {
 }
 
 impl Outgoing {
-    /// Creates a request: the number of arguments, and the arguments.
-    pub(super) fn new(arguments: &[Vec<u8>]) -> Outgoing {
-        let mut wire = Vec::new();
-        encode(arguments.len().to_string().as_bytes(), &mut wire);
-        for argument in arguments {
-            encode(argument, &mut wire);
-        }
-        Outgoing {
-            wire: wire.into(),
+    /// Begins a request. Returns its first bytes: the number of arguments, and the arguments.
+    pub(super) fn new(arguments: &[Vec<u8>]) -> (Outgoing, Vec<u8>) {
+        let mut outgoing = Outgoing {
+            unsent: 0,
             input: InputState::Open,
-        }
+        };
+        let count = arguments.len().to_string();
+        let strings = std::iter::once(count.as_bytes()).chain(arguments.iter().map(Vec::as_slice));
+        let request = outgoing.netstrings(strings);
+        (outgoing, request)
     }
 
-    /// Returns some of the bytes to send; empty only if there are none.
-    pub(super) fn bytes(&self) -> &[u8] {
-        self.wire.as_slices().0
+    /// Notes that this number of bytes was sent.
+    pub(super) fn note_sent(&mut self, count: usize) {
+        self.unsent = self.unsent.saturating_sub(count);
     }
 
-    /// Removes the given number of sent bytes.
-    pub(super) fn remove_sent(&mut self, count: usize) {
-        self.wire.drain(..count.min(self.wire.len()));
-    }
-
+    /// Returns true if everything is sent.
     pub(super) fn is_empty(&self) -> bool {
-        self.wire.is_empty()
+        self.unsent == 0
     }
 
     pub(super) fn wants_input(&self) -> bool {
-        self.input == InputState::Open && self.wire.len() < LIMIT
+        self.input == InputState::Open && self.unsent < LIMIT
     }
 
-    pub(super) fn add_input(&mut self, bytes: &[u8]) {
-        if self.input == InputState::Open {
-            for string in bytes.chunks(LONGEST_STRING) {
-                self.add_netstring(string);
-            }
+    /// Returns the bytes for a piece of input; none after the end of the input.
+    pub(super) fn input(&mut self, bytes: &[u8]) -> Vec<u8> {
+        match self.input {
+            InputState::Open => self.netstrings(bytes.chunks(LONGEST_STRING)),
+            InputState::Ended => Vec::new(),
         }
     }
 
-    pub(super) fn end_input(&mut self) {
-        if self.input == InputState::Open {
-            self.input = InputState::Ended;
-            self.add_netstring(b"");
+    /// Returns the bytes for the end of the input; none if it has ended.
+    pub(super) fn end_input(&mut self) -> Vec<u8> {
+        match std::mem::replace(&mut self.input, InputState::Ended) {
+            InputState::Open => self.netstrings([&b""[..]].into_iter()),
+            InputState::Ended => Vec::new(),
         }
     }
 
-    /// Ends the input, because a signal is understood only after it, and adds the signal. The signal is dropped while
-    /// too much is unsent: one more would add nothing, and memory is bounded.
-    pub(super) fn add_signal(&mut self, number: i32) {
-        self.end_input();
-        if let Some(name) = name_of(number).filter(|_| self.wire.len() < LIMIT + 2 * LONGEST_STRING) {
-            self.add_netstring(b"signal");
-            self.add_netstring(name.as_bytes());
+    /// Returns the bytes for a signal, behind the end of the input, because a signal is understood only after it. The
+    /// signal is dropped while too much is unsent: one more would add nothing, and memory is bounded.
+    pub(super) fn signal(&mut self, number: i32) -> Vec<u8> {
+        let mut wire = self.end_input();
+        if let Some(name) = name_of(number).filter(|_| self.unsent < LIMIT + 2 * LONGEST_STRING) {
+            wire.extend(self.netstrings([&b"signal"[..], name.as_bytes()].into_iter()));
         }
+        wire
     }
 
-    fn add_netstring(&mut self, string: &[u8]) {
-        let mut wire = Vec::with_capacity(string.len() + 8);
-        encode(string, &mut wire);
-        self.wire.extend(&wire);
+    fn netstrings<'a>(&mut self, strings: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+        let mut wire = Vec::new();
+        for string in strings {
+            encode(string, &mut wire);
+        }
+        self.unsent += wire.len();
+        wire
     }
 }
 
@@ -92,51 +93,45 @@ impl Outgoing {
 mod tests {
     use super::*;
 
-    fn all(mut outgoing: Outgoing) -> String {
-        String::from_utf8(outgoing.wire.make_contiguous().to_vec()).unwrap()
+    fn text(bytes: Vec<u8>) -> String {
+        String::from_utf8(bytes).unwrap()
     }
 
     #[test]
     fn a_request_follows_the_protocol() {
-        let mut outgoing = Outgoing::new(&[b"uname".to_vec(), Vec::new(), b"-a".to_vec()]);
-        assert_eq!(all(outgoing.clone()), "1:3,5:uname,0:,2:-a,");
-        outgoing.add_input(b"hello");
-        outgoing.add_input(b"");
-        outgoing.end_input();
-        outgoing.end_input();
-        outgoing.add_input(b"late");
-        outgoing.add_signal(2);
-        outgoing.add_signal(15);
-        assert_eq!(
-            all(outgoing),
-            "1:3,5:uname,0:,2:-a,5:hello,0:,6:signal,3:INT,6:signal,4:TERM,"
-        );
+        let (mut outgoing, request) = Outgoing::new(&[b"uname".to_vec(), Vec::new(), b"-a".to_vec()]);
+        assert_eq!(text(request), "1:3,5:uname,0:,2:-a,");
+        assert_eq!(text(outgoing.input(b"hello")), "5:hello,");
+        assert_eq!(text(outgoing.input(b"")), "", "it would be the end");
+        assert_eq!(text(outgoing.end_input()), "0:,");
+        assert_eq!(text(outgoing.end_input()), "");
+        assert_eq!(text(outgoing.input(b"late")), "");
+        assert_eq!(text(outgoing.signal(2)), "6:signal,3:INT,");
+        assert_eq!(text(outgoing.signal(15)), "6:signal,4:TERM,");
     }
 
     #[test]
     fn a_signal_ends_the_input() {
-        let mut outgoing = Outgoing::new(&[b"cat".to_vec()]);
-        outgoing.remove_sent(usize::MAX);
-        outgoing.add_signal(10);
+        let (mut outgoing, _) = Outgoing::new(&[b"cat".to_vec()]);
+        assert_eq!(text(outgoing.signal(10)), "0:,6:signal,4:USR1,");
         assert!(!outgoing.wants_input());
-        assert_eq!(all(outgoing), "0:,6:signal,4:USR1,");
     }
 
     #[test]
     fn unsent_bytes_are_bounded() {
-        let mut outgoing = Outgoing::new(&[b"cat".to_vec()]);
+        let (mut outgoing, request) = Outgoing::new(&[b"cat".to_vec()]);
+        let mut unsent = request.len();
         while outgoing.wants_input() {
-            outgoing.add_input(&[b'x'; LONGEST_STRING + 1]);
+            unsent += outgoing.input(&[b'x'; LONGEST_STRING + 1]).len();
         }
-        assert!(outgoing.wire.len() < LIMIT + LONGEST_STRING + 100);
+        assert!(unsent < LIMIT + LONGEST_STRING + 100);
         for _ in 0..100_000 {
-            outgoing.add_signal(10);
+            unsent += outgoing.signal(10).len();
         }
-        assert!(outgoing.wire.len() < LIMIT + 2 * LONGEST_STRING + 100);
-        while !outgoing.is_empty() {
-            let count = outgoing.bytes().len();
-            assert!(count > 0);
-            outgoing.remove_sent(count);
-        }
+        assert!(unsent < LIMIT + 2 * LONGEST_STRING + 100);
+        outgoing.note_sent(unsent - 1);
+        assert!(!outgoing.is_empty());
+        outgoing.note_sent(1);
+        assert!(outgoing.is_empty());
     }
 }
