@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::mode::Mode;
+use crate::mode::{IDLE_TIMEOUT, Mode};
 use crate::plan::{Exchange, Finish, Plan, Step, Via};
 use crate::request::Expect;
 use crate::timeline::Timeline;
@@ -78,6 +78,8 @@ struct Conditions {
     oldest_allowed: u64,
     is_excused: bool,
     is_in_time: bool,
+    /// The session ended no sooner after the last byte of its client than one in which nothing is said is ended.
+    may_be_idle: bool,
 }
 
 pub(crate) fn perform(plan: &Plan, target: &Target, timeline: &Timeline) -> Seen {
@@ -103,7 +105,9 @@ pub(crate) fn perform(plan: &Plan, target: &Target, timeline: &Timeline) -> Seen
         }
     };
     let took = since.elapsed();
+    let may_be_idle = connection.last_sent.elapsed() >= Duration::from_millis(IDLE_TIMEOUT);
     let conditions = Conditions {
+        may_be_idle,
         oldest_allowed,
         is_excused: target.mode.is_kept && timeline.was_upgraded_since(upgrades),
         is_in_time: is_in_time && !(target.mode.is_kept && timeline.is_ending()),
@@ -127,6 +131,8 @@ fn not_connected(plan: &Plan, error: &io::Error, is_ending: bool) -> Seen {
 /// (send, receive, shut down, set a time-out) is the same call for every connected socket.
 struct Connection {
     stream: UnixStream,
+    /// Before its last bytes were sent.
+    last_sent: Instant,
     wire: Wire,
     reads_every: Duration,
     pending: Vec<u8>,
@@ -143,6 +149,7 @@ impl Connection {
         stream.set_write_timeout(Some(target.patience))?;
         Ok(Self {
             stream,
+            last_sent: Instant::now(),
             wire: target.mode.reply,
             reads_every: plan.reads_every,
             pending: Vec::new(),
@@ -153,7 +160,10 @@ impl Connection {
 
     fn take(&mut self, step: &Step, patience: Duration) -> io::Result<()> {
         match step {
-            Step::Send(bytes) => self.stream.write_all(bytes),
+            Step::Send(bytes) => {
+                self.last_sent = Instant::now();
+                self.stream.write_all(bytes)
+            }
             Step::Pause(time) => {
                 // The pause is the client's behaviour under test.
                 thread::sleep(*time);
@@ -237,7 +247,7 @@ impl Connection {
             End::Eof | End::Ignored => Outcome::Lost(format!("the end without a word; sending: {sent:?}")),
         };
         let judged = |exchange: &Exchange| match answers.next() {
-            Some(answer) => judge(exchange, answer, target, conditions.oldest_allowed),
+            Some(answer) => judge(exchange, answer, target, conditions),
             None => absent(&mut rest),
         };
         let outcomes = plan.exchanges.iter().map(judged).collect();
@@ -271,7 +281,7 @@ fn is_refusal(answer: &[u8]) -> bool {
     answer.trim_ascii_end() == REFUSAL
 }
 
-fn judge(exchange: &Exchange, answer: Vec<u8>, target: &Target, oldest_allowed: u64) -> Outcome {
+fn judge(exchange: &Exchange, answer: Vec<u8>, target: &Target, conditions: &Conditions) -> Outcome {
     if is_refusal(&answer) {
         return Outcome::Refused;
     }
@@ -282,16 +292,17 @@ fn judge(exchange: &Exchange, answer: Vec<u8>, target: &Target, oldest_allowed: 
     if let Expect::Session { bytes, token } = &exchange.expect
         && bytes.starts_with(&answer)
         && answer.len() < bytes.len()
-        && !worker::has_ended(&target.mode.home, token)
+        && (conditions.may_be_idle || !worker::has_ended(&target.mode.home, token))
     {
-        // Its worker was killed: what had been said until then came.
+        // Its worker was killed, or its session was ended because its worker was stopped for too long: what had been
+        // said until then came. That worker may have been woken in the very moment of the end, and have come to its own.
         return Outcome::Refused;
     }
     let is_right = match &exchange.expect {
         Expect::Answer(expected) => answer == *expected,
         Expect::Refusal => false,
         Expect::Session { bytes, .. } => answer == *bytes,
-        Expect::Shared(key) => number_after(key).is_some_and(|born| born >= oldest_allowed),
+        Expect::Shared(key) => number_after(key).is_some_and(|born| born >= conditions.oldest_allowed),
         Expect::Health(token) => {
             answer == token.as_bytes()
                 || number_after(token).is_some_and(|time| Duration::from_millis(time) < target.sickness)

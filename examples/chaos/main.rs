@@ -19,7 +19,7 @@
 //! | an answer or a refusal, in bounded time | a *silent loss*: a connection refused by the kernel, closed without a word, or open after queue time-out, busy time-out, read time-out, idle time-out and [`MARGIN`] |
 //! | after HUP nothing is known any more | a wrong answer: one of a worker from before, to a request sent after all were replaced |
 //! | a worker that fails its probe does not serve | a wrong answer: one of a worker that has been sick for longer than twice the interval of probes, and what else may come in between |
-//! | what a worker has said in its session arrives | a wrong answer: one that is cut although its worker had come to its end |
+//! | what a worker has said in its session arrives | a wrong answer: one that is cut although its worker had come to its end, and before idle time-out |
 //! | a pool has no more workers than it may | a block of statistics with more |
 //! | total = replied + failed + timeout + in hand | a block of statistics in which it is not so, or requests in hand at the end |
 //! | an answered client is counted as replied | fewer replied than answers seen, or more than those and the clients that left; after an upgrade only the latter, as the counts before it went with the old process |

@@ -131,7 +131,8 @@ pub(crate) enum Expect {
     Refusal,
     /// This key, and when the worker was started, which is not before what was in force when the request was sent.
     Shared(String),
-    /// All of this; or a part of it from its beginning on, if the worker with this token has not come to its end.
+    /// All of this; or a part of it from its beginning on, if the worker with this token has not come to its end or the
+    /// idle time-out was over.
     Session {
         bytes: Vec<u8>,
         token: String,
