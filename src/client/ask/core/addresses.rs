@@ -143,12 +143,12 @@ impl Addresses {
 
     /// Notes that an attempt has failed through the fault of this address.
     pub(super) fn note_failure(&mut self, number: usize, now: Instant) -> HealthChange {
-        match self.list.get_mut(number) {
-            Some(Address {
-                health: health @ Health::Up,
-                ..
-            }) => {
-                *health = Health::Away {
+        let Some(address) = self.list.get_mut(number) else {
+            return HealthChange::None;
+        };
+        match address.health {
+            Health::Up => {
+                address.health = Health::Away {
                     since: now,
                     probe_at: now + FIRST_DELAY,
                     delay: FIRST_DELAY,
@@ -157,21 +157,18 @@ impl Addresses {
             }
             // Away already: an attempt from before, one for lack of others, or the probe, which counts as failed from
             // its start.
-            _ => HealthChange::None,
+            Health::Away { .. } => HealthChange::None,
         }
     }
 
     /// Notes that this address has answered.
     pub(super) fn note_answer(&mut self, number: usize) -> HealthChange {
-        match self.list.get_mut(number) {
-            Some(Address {
-                health: health @ Health::Away { .. },
-                ..
-            }) => {
-                *health = Health::Up;
-                HealthChange::Changed
-            }
-            _ => HealthChange::None,
+        let Some(address) = self.list.get_mut(number) else {
+            return HealthChange::None;
+        };
+        match std::mem::replace(&mut address.health, Health::Up) {
+            Health::Up => HealthChange::None,
+            Health::Away { .. } => HealthChange::Changed,
         }
     }
 

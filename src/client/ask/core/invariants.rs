@@ -79,7 +79,9 @@ impl Asker {
         );
         let held = |request: &super::Request| match &request.state {
             LineState::Answered(line) => line.len(),
-            _ => request.question.text.len() + request.question.channel.len(),
+            LineState::Waiting | LineState::Asked { .. } | LineState::Resting { .. } => {
+                request.question.text.len() + request.question.channel.len()
+            }
         };
         let bytes: usize = self.requests.iter().map(|(_, request)| held(request)).sum();
         assert_eq!(bytes, self.held_bytes, "bytes in hand");

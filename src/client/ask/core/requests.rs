@@ -311,11 +311,11 @@ impl Asker {
         if self.protocol == Protocol::Concurrent {
             return self.write_answer(id);
         }
-        while let Some(id) = self.order.front().copied() {
-            match self.request(id).map(|request| &request.state) {
-                Some(LineState::Answered(_)) => self.write_answer(id),
-                _ => break,
-            }
+        let is_answered = |state: &LineState| matches!(state, LineState::Answered(_));
+        while let Some(id) = self.order.front().copied()
+            && self.request(id).is_some_and(|first| is_answered(&first.state))
+        {
+            self.write_answer(id);
             self.order.pop_front();
         }
     }
@@ -355,8 +355,8 @@ impl Asker {
     pub(super) fn address_of(&self, attempt: AttemptId) -> Option<usize> {
         let request = self.request(attempt.request)?;
         match request.state {
-            LineState::Asked { address, .. } if request.attempts == attempt.number => Some(address),
-            _ => None,
+            LineState::Asked { address, .. } => (request.attempts == attempt.number).then_some(address),
+            LineState::Waiting | LineState::Resting { .. } | LineState::Answered(_) => None,
         }
     }
 }

@@ -110,6 +110,20 @@ enum EndKind {
     TermSig,
 }
 
+impl ReaderState {
+    /// Returns the state that follows the type of a pair.
+    fn after_type(name: &[u8]) -> ReaderState {
+        let types = [
+            (&b"stdout"[..], ReaderState::Output(Output::Stdout)),
+            (b"stderr", ReaderState::Output(Output::Stderr)),
+            (b"exitcode", ReaderState::End(EndKind::ExitCode, Vec::new())),
+            (b"termsig", ReaderState::End(EndKind::TermSig, Vec::new())),
+        ];
+        let found = types.into_iter().find(|(known, _)| *known == name);
+        found.map_or(ReaderState::Invalid(AnswerError::Type), |(_, state)| state)
+    }
+}
+
 impl Default for AnswerReader {
     fn default() -> Self {
         AnswerReader {
@@ -161,13 +175,7 @@ impl AnswerReader {
     /// Processes the end of the present string.
     fn end_string(&mut self) -> Option<Finding> {
         let (state, found) = match std::mem::replace(&mut self.state, ReaderState::Type(Vec::new())) {
-            ReaderState::Type(name) => match name.as_slice() {
-                b"stdout" => (ReaderState::Output(Output::Stdout), None),
-                b"stderr" => (ReaderState::Output(Output::Stderr), None),
-                b"exitcode" => (ReaderState::End(EndKind::ExitCode, Vec::new()), None),
-                b"termsig" => (ReaderState::End(EndKind::TermSig, Vec::new()), None),
-                _ => (ReaderState::Invalid(AnswerError::Type), None),
-            },
+            ReaderState::Type(name) => (ReaderState::after_type(&name), None),
             ReaderState::Output(_) => (ReaderState::Type(Vec::new()), None),
             ReaderState::End(kind, data) => match program_end(kind, &data) {
                 Ok(end) => (ReaderState::Over, Some(Finding::End(end))),

@@ -69,8 +69,10 @@ impl Connector {
     }
 
     pub(super) fn handle_tick(&mut self, now: Instant) -> Step {
+        if now < self.deadline() {
+            return Ok(Vec::new());
+        }
         match self.phase {
-            _ if now < self.deadline() => Ok(Vec::new()),
             Phase::LookingUp => Err(Failure::Unresolved("its name was not resolved in time".to_owned())),
             Phase::Pausing { .. } => self.try_target(0, now, Failure::Full),
             Phase::Trying { target, .. } => {

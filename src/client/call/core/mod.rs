@@ -223,7 +223,7 @@ impl Call {
     pub fn outcome(&self) -> Option<&Outcome> {
         match &self.state {
             CallState::Over(outcome) => Some(outcome),
-            _ => None,
+            CallState::Connecting { .. } | CallState::Running(_) | CallState::Concluding(_) => None,
         }
     }
 
@@ -306,8 +306,17 @@ impl Call {
                 });
                 return actions;
             }
-            // Nothing is read, sent or written yet.
-            _ => Ok(Vec::new()),
+            // Nothing is read, sent or written yet. The last two do not come here.
+            CallEvent::Input(_)
+            | CallEvent::InputEnd
+            | CallEvent::InputFailed(_)
+            | CallEvent::Sent(_)
+            | CallEvent::SendFailed
+            | CallEvent::Received(_)
+            | CallEvent::Closed(_)
+            | CallEvent::Flushed
+            | CallEvent::OutputFailed(..)
+            | CallEvent::TerminalGone => Ok(Vec::new()),
         };
         step.unwrap_or_else(|failure| self.conclude(Outcome::Failed(failure)))
     }
@@ -337,8 +346,14 @@ impl Call {
                 let last = running.sent_signals.last().copied().unwrap_or(TERM);
                 return self.interrupt(last);
             }
-            // An early tick; events of connecting; `Flushed` while more output may follow.
-            _ => {}
+            // An early tick.
+            CallEvent::Tick => {}
+            // More output may follow.
+            CallEvent::Flushed => {}
+            // The connection is there already.
+            CallEvent::Targets(_) | CallEvent::Unresolved(_) | CallEvent::Connected | CallEvent::NotConnected(_) => {}
+            // These do not come here.
+            CallEvent::OutputFailed(..) | CallEvent::TerminalGone => {}
         }
         Vec::new()
     }
@@ -391,8 +406,21 @@ impl Call {
             }
             // The reader of the output does not read, and nothing else is left that could be ended.
             CallEvent::Signal(number) => self.interrupt(number),
-            // The connection and the input no longer matter.
-            _ => Vec::new(),
+            // The connection and the input no longer matter. The last two do not come here.
+            CallEvent::Targets(_)
+            | CallEvent::Unresolved(_)
+            | CallEvent::Connected
+            | CallEvent::NotConnected(_)
+            | CallEvent::Input(_)
+            | CallEvent::InputEnd
+            | CallEvent::InputFailed(_)
+            | CallEvent::Sent(_)
+            | CallEvent::SendFailed
+            | CallEvent::Received(_)
+            | CallEvent::Closed(_)
+            | CallEvent::Tick
+            | CallEvent::OutputFailed(..)
+            | CallEvent::TerminalGone => Vec::new(),
         }
     }
 
@@ -409,7 +437,9 @@ impl Call {
         };
         match &self.state {
             CallState::Over(_) | CallState::Concluding(Outcome::Failed(_) | Outcome::BrokenPipe) => Vec::new(),
-            _ => self.conclude(outcome),
+            CallState::Connecting { .. }
+            | CallState::Running(_)
+            | CallState::Concluding(Outcome::Ended(_) | Outcome::Interrupted(_)) => self.conclude(outcome),
         }
     }
 
