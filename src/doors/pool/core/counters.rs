@@ -106,33 +106,33 @@ pub struct Refusals {
 }
 
 impl Counters {
-    /// A client was refused before its request was whole.
-    pub fn refused_early(&mut self) {
+    /// Counts a client that was refused before its request was whole.
+    pub fn count_early_refusal(&mut self) {
         self.total += 1;
         self.failed += 1;
     }
 
-    /// A request that no worker was asked has its answer.
-    pub fn answered_elsewhere(&mut self) {
+    /// Counts a request that was answered without asking a worker.
+    pub fn count_answer_without_worker(&mut self) {
         self.total += 1;
         self.count_reply(Duration::ZERO);
     }
 
-    /// The client of a request that no worker was asked has gone.
-    pub fn left_elsewhere(&mut self) {
+    /// Counts a request whose client has gone, and about which no worker was asked.
+    pub fn count_departure_without_worker(&mut self) {
         self.total += 1;
         self.hung_up += 1;
     }
 
-    /// An answer that counted as given, after so much processing time, did not reach its client, who had hung up.
-    pub fn answer_was_lost(&mut self, served: Duration) {
+    /// Counts an answer, already counted as given after the processing time `served`, as lost: its client had hung up.
+    pub fn count_lost_answer(&mut self, served: Duration) {
         self.uncount_reply(served);
         self.hung_up += 1;
     }
 
-    /// An answer that counted as given, after so much processing time, cannot be said in its client's framing: the
-    /// client is refused.
-    pub fn answer_was_unfit(&mut self, served: Duration) {
+    /// Counts an answer, already counted as given after the processing time `served`, as a refusal: it cannot be written in
+    /// its client's framing.
+    pub fn count_unfit_answer(&mut self, served: Duration) {
         self.uncount_reply(served);
         self.failed += 1;
         self.refusals.bad_reply += 1;
@@ -145,7 +145,7 @@ impl Counters {
         }
     }
 
-    /// A reply after so much processing time has gone to its client.
+    /// Counts a reply that has gone to its client, after the processing time `served`.
     pub(super) fn count_reply(&mut self, served: Duration) {
         self.replied += 1;
         if let Some(count) = self.bucket(served) {
@@ -246,10 +246,10 @@ mod tests {
     fn an_answer_that_was_lost_is_in_no_bucket() {
         let (mut counters, served) = (Counters::default(), Duration::from_millis(300));
         counters.count_reply(served);
-        counters.answer_was_lost(served);
+        counters.count_lost_answer(served);
         assert_eq!((counters.replied, counters.by_time, counters.hung_up), (0, [0; 6], 1));
         counters.count_reply(served);
-        counters.answer_was_unfit(served);
+        counters.count_unfit_answer(served);
         assert_eq!((counters.replied, counters.by_time, counters.failed), (0, [0; 6], 1));
         assert_eq!(counters.refusals.bad_reply, 1);
     }

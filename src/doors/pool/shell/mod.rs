@@ -401,7 +401,7 @@ impl Pool {
         let Err(unfit) = rooms.clients.send_reply(cx, &mut rooms.desk, client, reply, served) else {
             return;
         };
-        rooms.desk.counters.answer_was_unfit(served);
+        rooms.desk.counters.count_unfit_answer(served);
         let (origin, worker) = (
             self.peer_name(client),
             self.workers.describe(reply.worker).unwrap_or_default(),

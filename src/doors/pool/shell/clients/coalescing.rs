@@ -42,7 +42,7 @@ impl Clients {
         match self.cache.look_up(bytes, cx.now()) {
             Found::Answer(answer) => {
                 counters.cache.hits += 1;
-                counters.answered_elsewhere();
+                counters.count_answer_without_worker();
                 let answer = Bytes::Shared(Rc::clone(answer));
                 self.answer_in_order(cx, desk, key, answer);
                 Route::Answered
@@ -120,9 +120,9 @@ impl Clients {
             if uncounted > 0 {
                 uncounted -= 1;
             } else if shared.answer.is_some() {
-                desk.counters.answered_elsewhere();
+                desk.counters.count_answer_without_worker();
             } else {
-                desk.counters.refused_early();
+                desk.counters.count_early_refusal();
             }
             match &shared.answer {
                 Some(answer) => self.answer(cx, desk, waiter, Answer::Shared(answer), Duration::ZERO),
@@ -144,7 +144,7 @@ impl Clients {
         match departure {
             // The request that the dispatcher has counted stands for one of the waiters that stay.
             Departure::Shared => {
-                desk.counters.left_elsewhere();
+                desk.counters.count_departure_without_worker();
                 !follows
             }
             Departure::Unwanted => false,

@@ -322,7 +322,7 @@ impl Clients {
             Line::Unended => client.phase = Phase::Finishing(After::LookForInput),
             Line::TooLong | Line::Malformed(_) | Line::TooSlow => client.phase = Phase::Finishing(After::Linger),
         }
-        desk.counters.refused_early();
+        desk.counters.count_early_refusal();
         let refusals = &mut desk.counters.refusals;
         let (count, topic) = match line {
             Line::TooLong => (&mut refusals.request_too_long, Topic::RequestTooLong),

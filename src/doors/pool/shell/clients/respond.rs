@@ -57,7 +57,7 @@ impl Clients {
         served: Duration,
     ) {
         if let Err(gone) = self.deliver(cx, desk, id, reply) {
-            desk.counters.answer_was_lost(served);
+            desk.counters.count_lost_answer(served);
             let line = format_args!("{gone} hung up before its answer");
             desk.note(cx, Level::Debug, Topic::HungUp, line);
         }
