@@ -1,4 +1,5 @@
-//! What the reactor's events and alarms are about: every kind of source that a pool has, and which one of it.
+//! The sources of a pool's events and alarms on the reactor: every kind of source, and the number of one within its
+//! kind.
 
 use super::super::core::WorkerId;
 use crate::reactor::{Key, Source, SourceKind, source_kinds};

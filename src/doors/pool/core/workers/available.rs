@@ -24,7 +24,7 @@
 //!
 //! Three lists, each in the order in which its workers became free, threaded through one table by the workers' index:
 //! every step is O(1), choosing is O(1) on average, and nothing is allocated but when there are more workers than ever
-//! before. Those that have never answered stand in the order of their start.
+//! before. Workers that have never answered stand in the order of their start.
 
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,7 @@
 //! All connected clients and their exchanges: one table each, and what is kept from one to the next.
 //!
-//! `intake` takes requests in, `transcode` writes them in the worker's framing, `coalescing` answers those that need no
-//! worker of their own, `waiting` watches their clients, `respond` answers them and closes connections.
+//! `intake` takes requests in, `transcode` writes them in the worker's framing, `coalescing` answers requests that need
+//! no worker of their own, `waiting` watches their clients, `respond` answers them and closes connections.
 
 pub(crate) mod client;
 mod coalescing;

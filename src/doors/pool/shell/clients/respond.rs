@@ -347,8 +347,8 @@ impl Clients {
         self.close(cx, desk, key);
     }
 
-    /// Ends a connection: the only way out of the table. Its requests are abandoned, but for those that others wait
-    /// for.
+    /// Ends a connection. This is the only way out of the table. Its requests are abandoned, except the requests whose
+    /// answers other clients wait for.
     pub(crate) fn close(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
         let Some(mut client) = self.table.remove(key) else {
             return;

@@ -243,8 +243,9 @@ impl Workers {
         self.log_outage_if_due(cx, desk);
     }
 
-    /// The requests that a worker was working on when it was lost, and those that it had worked on before: a line each.
-    /// `lost`: the time of the loss.
+    /// Returns a line for each of the last requests of a lost worker, the requests in hand among them. `lost` is the
+    /// time of
+    /// the loss.
     fn record(&mut self, disclosure: Disclosure, id: WorkerId, reason: Restart, lost: Instant) -> Vec<String> {
         let Some(process) = self.get_mut(id) else {
             return Vec::new();

@@ -60,7 +60,7 @@ pub(crate) struct WorkerProcess {
     pub(crate) losing: Losing,
 }
 
-/// The lines of a worker's standard error: those that are held back, and those that are remembered.
+/// The lines of a worker's standard error that are held back or remembered.
 #[derive(Debug)]
 pub(crate) struct Complaints {
     pub(crate) stderr: StderrLog,
