@@ -10,6 +10,7 @@
 //! Invariants: an output ends once and is then closed, and the end of the input is passed on once. The owner decides
 //! when the program must end, and owns the bytes.
 
+use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -24,6 +25,7 @@ use super::child::Child;
 use super::exit_status::ExitStatus;
 use super::kill_sequence::{KillEvent, KillSequence, KillStep};
 use super::unread_bytes;
+use crate::amount;
 use crate::reactor::{Alarm, Context, Source};
 
 /// The sources of a job on the loop, numbered by its owner.
@@ -74,6 +76,37 @@ pub struct Escalation {
     pub given_up: bool,
 }
 
+/// The bytes that have gone to a program and come from it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes into standard input.
+    pub input: u64,
+    /// Bytes out of standard output.
+    pub output: u64,
+    /// Bytes out of standard error.
+    pub errors: u64,
+}
+
+/// The exit of a program that was reaped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit {
+    /// The exit status; `None` if it could not be read.
+    pub status: Option<ExitStatus>,
+    /// The time that the program ran.
+    pub ran: Duration,
+}
+
+/// The status and the time, as the line about a run has them.
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.status {
+            Some(status) => status.fmt(f)?,
+            None => f.write_str("unknown")?,
+        }
+        write!(f, " after {}", amount::span(self.ran))
+    }
+}
+
 /// One program that runs.
 #[derive(Debug)]
 pub struct Job {
@@ -87,6 +120,8 @@ pub struct Job {
     stderr: Tap,
     /// True if another process had an output open when the program was reaped.
     held: bool,
+    traffic: Traffic,
+    exit: Option<Exit>,
 }
 
 /// The reading of an output.
@@ -127,6 +162,8 @@ impl Job {
             stdout: Tap::OPEN,
             stderr: Tap::OPEN,
             held: false,
+            traffic: Traffic::default(),
+            exit: None,
         })
     }
 
@@ -140,6 +177,17 @@ impl Job {
     #[must_use]
     pub const fn started(&self) -> Instant {
         self.started
+    }
+
+    /// Returns the bytes that were written to it and read from it.
+    #[must_use]
+    pub const fn traffic(&self) -> Traffic {
+        self.traffic
+    }
+
+    /// Takes its exit, which is there once it is reaped.
+    pub const fn take_exit(&mut self) -> Option<Exit> {
+        self.exit.take()
     }
 
     // ---- its bytes ---------------------------------------------------------------------------------------------
@@ -171,7 +219,10 @@ impl Job {
         };
         loop {
             match stdin.write(bytes) {
-                Ok(count) => return Moved::Bytes(count),
+                Ok(count) => {
+                    self.traffic.input += count as u64;
+                    return Moved::Bytes(count);
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.stdin_ready = false;
@@ -188,10 +239,10 @@ impl Job {
 
     /// Reads an output into `buffer`, which must not be empty.
     pub fn read_output(&mut self, pipe: Pipe, buffer: &mut [u8]) -> Moved {
-        let (source, tap) = match pipe {
+        let (source, tap, total) = match pipe {
             Pipe::Stdin => return Moved::Nothing,
-            Pipe::Stdout => (&mut self.child.stdout, &mut self.stdout),
-            Pipe::Stderr => (&mut self.child.stderr, &mut self.stderr),
+            Pipe::Stdout => (&mut self.child.stdout, &mut self.stdout, &mut self.traffic.output),
+            Pipe::Stderr => (&mut self.child.stderr, &mut self.stderr, &mut self.traffic.errors),
         };
         let Some(output) = source.as_ref().filter(|_| tap.ready || tap.left.is_some()) else {
             return Moved::Nothing;
@@ -204,6 +255,7 @@ impl Job {
             }
             Ok(count) => {
                 tap.left = tap.left.map(|left| left.saturating_sub(count));
+                *total += count as u64;
                 Moved::Bytes(count)
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock && tap.left.is_none() => {
@@ -269,14 +321,19 @@ impl Job {
         cx.alarm_fired(&mut self.alarm);
     }
 
-    /// Ends the rest of its group, unless that is meant to go on, and returns the exit status. Returns `None` while it
-    /// runs.
+    /// Ends the rest of its group, unless that is meant to go on, and keeps its [exit](Self::take_exit). Must be called once,
+    /// when it has exited. Returns the exit status, or `None` if it has not exited.
     ///
     /// # Errors
     /// As [`Child::reap_with_group`].
-    pub fn reap(&mut self) -> io::Result<Option<ExitStatus>> {
+    pub fn reap(&mut self, now: Instant) -> io::Result<Option<ExitStatus>> {
         self.held = is_held(self.child.stdout.as_ref()) || is_held(self.child.stderr.as_ref());
-        self.child.reap_with_group()
+        let reaped = self.child.reap_with_group();
+        self.exit = Some(Exit {
+            status: reaped.as_ref().ok().copied().flatten(),
+            ran: now.saturating_duration_since(self.started),
+        });
+        reaped
     }
 
     /// Returns true if it was reaped and has left background processes that go on.

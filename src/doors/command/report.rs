@@ -2,50 +2,20 @@
 
 use std::time::{Duration, Instant};
 
-use super::core::counters::{Counters, Traffic};
+use super::core::counters::Counters;
 use super::core::scheduler::Load;
 use crate::amount;
 use crate::doors::dump::{ProcessView, process};
-use crate::doors::front::{self, Front};
-use crate::doors::job_log::{self, Times};
-use crate::doors::standstill;
-use crate::stats::{Label, Snapshot};
+use crate::doors::front::{Front, Topic};
+use crate::doors::job_log;
+use crate::doors::programs::ProgramStatistics;
+use crate::stats::Snapshot;
 
-/// The topic of a log line. Lines on one topic are throttled together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Topic {
-    Busy,
-    NotFound,
-    Refusal,
-    Spawn,
-    Timeout,
-    Standstill,
-    Stop,
-    Vanished,
-    Unread,
-    Cut,
-    Background,
-    System,
-}
-
-impl From<Topic> for front::Topic {
-    fn from(topic: Topic) -> Self {
-        front::Topic::new(match topic {
-            Topic::Busy => "requests for busy commands",
-            Topic::NotFound => "requests for unknown commands",
-            Topic::Refusal => "refused requests",
-            Topic::Spawn => "failed starts",
-            Topic::Timeout => "programs over their timeout",
-            Topic::Standstill => standstill::TOPIC,
-            Topic::Stop => "programs ended by --stop-timeout",
-            Topic::Vanished => "clients that have gone",
-            Topic::Unread => "clients over --write-timeout",
-            Topic::Cut => "outputs held open beyond --linger",
-            Topic::Background => "programs that have left something in the background",
-            Topic::System => "failed system calls",
-        })
-    }
-}
+/// The topics of log lines that this door alone writes.
+pub(super) const BUSY: Topic = Topic::new("requests for busy commands");
+pub(super) const NOT_FOUND: Topic = Topic::new("requests for unknown commands");
+pub(super) const SPAWN: Topic = Topic::new("failed starts");
+pub(super) const TIMEOUT: Topic = Topic::new("programs over their timeout");
 
 /// Returns a command, with its arguments if wanted, for a log line.
 pub(super) fn command(name: &[u8], arguments: &[Vec<u8>], with_arguments: bool) -> String {
@@ -56,15 +26,13 @@ pub(super) fn command(name: &[u8], arguments: &[Vec<u8>], with_arguments: bool) 
 /// Returns all statistics of a command door.
 pub(super) fn snapshot(
     counters: &Counters,
-    traffic: Traffic,
-    times: &Times,
+    programs: &ProgramStatistics,
     load: Load,
     front: &Front,
     now: Instant,
 ) -> Snapshot {
-    let mut snapshot = Snapshot::default();
-    let refused = front.refused();
-    let rows: [(Label, u64); 23] = [
+    let (refused, runs, traffic) = (front.refused(), &programs.counters, programs.traffic);
+    let rows = [
         ("runs total", counters.total),
         ("runs running", as_count(load.running)),
         ("runs waiting", as_count(load.waiting)),
@@ -73,28 +41,23 @@ pub(super) fn snapshot(
         ("runs busy", counters.busy),
         ("runs not found", counters.not_found),
         ("runs refused", counters.refused),
-        ("runs not started", counters.not_started),
-        ("runs timeout", counters.timed_out),
-        ("runs killed", counters.killed),
+        ("runs not started", runs.not_started),
+        ("runs timeout", runs.timed_out),
+        ("runs killed", runs.killed),
         ("runs vanished", counters.vanished),
         ("runs unread", counters.unread),
-        ("runs cut", counters.cut),
-        ("runs background", counters.background),
-        ("exit zero", counters.exit_zero),
-        ("exit nonzero", counters.exit_nonzero),
-        ("exit signal", counters.exit_signal),
+        ("runs cut", runs.cut),
+        ("runs background", runs.background),
+        ("exit zero", runs.exit_zero),
+        ("exit nonzero", runs.exit_nonzero),
+        ("exit signal", runs.exit_signal),
         ("connections", as_count(front.connections())),
         ("refused denied", refused.denied),
         ("refused max-conn", refused.over_total + refused.over_address),
         ("bytes in", traffic.input),
         ("bytes out", traffic.output),
     ];
-    for (label, value) in rows {
-        snapshot.count(label, value);
-    }
-    front.report(&mut snapshot, now);
-    times.report(&mut snapshot);
-    snapshot
+    programs.snapshot(&rows, front, now)
 }
 
 /// Returns the line of one command in the dump.

@@ -4,47 +4,17 @@ use std::time::{Duration, Instant};
 
 use super::core::arguments::Arguments;
 use super::core::client::Refusal;
-use super::core::counters::{Counters, Traffic};
+use super::core::counters::Counters;
 use crate::amount;
 use crate::doors::dump::{ProcessView, process};
-use crate::doors::front::{self, Front};
-use crate::doors::job_log::{self, Times};
-use crate::doors::standstill;
-use crate::stats::{Label, Snapshot};
+use crate::doors::front::{Front, Topic};
+use crate::doors::programs::ProgramStatistics;
+use crate::doors::{job_log, standstill};
+use crate::stats::Snapshot;
 
-/// The topic of a log line. Lines on one topic are throttled together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Topic {
-    ForbiddenClient,
-    Refusal,
-    Timeout,
-    Overflow,
-    Standstill,
-    Stop,
-    Vanished,
-    Unread,
-    Cut,
-    Background,
-    System,
-}
-
-impl From<Topic> for front::Topic {
-    fn from(topic: Topic) -> Self {
-        front::Topic::new(match topic {
-            Topic::ForbiddenClient => "connections that --allow-user and --allow-group refuse",
-            Topic::Refusal => "refused requests",
-            Topic::Timeout => "programs over --timeout",
-            Topic::Overflow => "programs over --max-output",
-            Topic::Standstill => standstill::TOPIC,
-            Topic::Stop => "programs ended by --stop-timeout",
-            Topic::Vanished => "clients that have gone",
-            Topic::Unread => "clients over --write-timeout",
-            Topic::Cut => "outputs held open beyond --linger",
-            Topic::Background => "programs that have left something in the background",
-            Topic::System => "failed system calls",
-        })
-    }
-}
+/// The topics of log lines that this door alone writes.
+pub(super) const FORBIDDEN_CLIENT: Topic = Topic::new("connections that --allow-user and --allow-group refuse");
+pub(super) const TIMEOUT: Topic = Topic::new("programs over --timeout");
 
 /// Returns the reason why a client gets no program, or not all of one's output.
 pub(super) fn refusal(refusal: Refusal) -> String {
@@ -68,33 +38,31 @@ pub(super) fn keep_shown(arguments: &mut Arguments) {
     arguments.shorten(job_log::SHOWN_WORDS, job_log::SHOWN_BYTES + 1);
 }
 
-/// Everything an exec door has to say.
+/// Returns all statistics of an exec door, in which this number of programs runs.
 pub(super) fn snapshot(
     counters: &Counters,
-    traffic: Traffic,
-    times: &Times,
+    programs: &ProgramStatistics,
     running: usize,
     front: &Front,
     now: Instant,
 ) -> Snapshot {
-    let mut snapshot = Snapshot::default();
-    let refused = front.refused();
-    let rows: [(Label, u64); 22] = [
+    let (refused, runs, traffic) = (front.refused(), &programs.counters, programs.traffic);
+    let rows = [
         ("runs total", counters.total),
         ("runs running", as_count(running)),
-        ("runs not started", counters.not_started),
+        ("runs not started", runs.not_started),
         ("runs forbidden", counters.forbidden_programs),
         ("runs refused", counters.refused),
-        ("runs timeout", counters.timed_out),
-        ("runs overflown", counters.overflown),
-        ("runs killed", counters.killed),
+        ("runs timeout", runs.timed_out),
+        ("runs overflown", runs.overflown),
+        ("runs killed", runs.killed),
         ("runs vanished", counters.vanished),
         ("runs unread", counters.unread),
-        ("runs cut", counters.cut),
-        ("runs background", counters.background),
-        ("exit zero", counters.exit_zero),
-        ("exit nonzero", counters.exit_nonzero),
-        ("exit signal", counters.exit_signal),
+        ("runs cut", runs.cut),
+        ("runs background", runs.background),
+        ("exit zero", runs.exit_zero),
+        ("exit nonzero", runs.exit_nonzero),
+        ("exit signal", runs.exit_signal),
         ("connections", as_count(front.connections())),
         ("refused denied", refused.denied),
         ("refused user", counters.forbidden_clients),
@@ -103,12 +71,7 @@ pub(super) fn snapshot(
         ("bytes stdout", traffic.output),
         ("bytes stderr", traffic.errors),
     ];
-    for (label, value) in rows {
-        snapshot.count(label, value);
-    }
-    front.report(&mut snapshot, now);
-    times.report(&mut snapshot);
-    snapshot
+    programs.snapshot(&rows, front, now)
 }
 
 /// A connection in the dump.

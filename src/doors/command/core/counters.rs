@@ -16,33 +16,8 @@ pub struct Counters {
     /// The requests that were refused for another reason: an argument was wrong; the request was too long, too slow,
     /// incomplete, too late or outdated; or the client sent input without reading any output.
     pub refused: u64,
-    /// The programs that could not be started.
-    pub not_started: u64,
-    /// The programs that ran out of their time.
-    pub timed_out: u64,
-    /// The programs that needed a KILL.
-    pub killed: u64,
     /// The programs whose clients had all gone before the end.
     pub vanished: u64,
     /// The clients that left their output unread.
     pub unread: u64,
-    /// The outputs that another process held open beyond the program's end.
-    pub cut: u64,
-    /// The programs that left processes in the background.
-    pub background: u64,
-    /// The exits with status 0.
-    pub exit_zero: u64,
-    /// The exits with another status.
-    pub exit_nonzero: u64,
-    /// The ends by a signal.
-    pub exit_signal: u64,
-}
-
-/// The numbers of bytes that have passed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Traffic {
-    /// The bytes written to standard inputs.
-    pub input: u64,
-    /// The bytes read from standard outputs and errors.
-    pub output: u64,
 }

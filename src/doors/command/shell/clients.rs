@@ -8,11 +8,12 @@ use mio::Interest;
 use super::super::core::event::{ClientEvent, ClientId, Refusal};
 use super::super::core::exchange::Exchange;
 use super::super::core::reply;
-use super::super::report::{self, Topic};
+use super::super::report;
 use super::connection::Connection;
 use super::{CommandDoor, CommandSource};
 use crate::buffer::Buffer;
 use crate::doors::front::OverLimit;
+use crate::doors::programs::{REFUSAL, SYSTEM, UNREAD};
 use crate::doors::standstill::Watch;
 use crate::net::conn::{CloseStep, Conn, LingerLimits};
 use crate::net::origin::Origin;
@@ -41,7 +42,8 @@ impl CommandDoor {
         if let Err(error) = cx.register(CommandSource::client(id), &mut conn, both) {
             self.front.release(&origin);
             let line = format_args!("cannot watch {origin}: {error}");
-            return self.note(cx, Level::Error, Topic::System, line);
+            self.front.note(cx, Level::Error, SYSTEM, line);
+            return;
         }
         let connection = Connection {
             conn,
@@ -114,23 +116,23 @@ impl CommandDoor {
         };
         reply::refusal(name, why, connection.conn.output_mut());
         cx.resume_later(CommandSource::client(id));
-        let origin = connection.origin.clone();
         let topic = match why {
             // The log has these when the program ends.
             Refusal::TimedOut(_) | Refusal::Standstill | Refusal::NotStarted | Refusal::Unkillable => return,
-            Refusal::NotFound => Topic::NotFound,
-            Refusal::Busy => Topic::Busy,
-            _ => Topic::Refusal,
+            Refusal::NotFound => report::NOT_FOUND,
+            Refusal::Busy => report::BUSY,
+            _ => REFUSAL,
         };
-        let name = report::command(name, &[], false);
-        self.note(cx, Level::Warn, topic, format_args!("refused {origin}: {name}: {why}"));
+        let (origin, name) = (&connection.origin, report::command(name, &[], false));
+        let line = format_args!("refused {origin}: {name}: {why}");
+        self.front.note(cx, Level::Warn, topic, line);
     }
 
     pub(super) fn log_unread(&mut self, cx: &mut Context<'_>, id: ClientId) {
         if let Some(connection) = self.connections.get(&id) {
-            let origin = connection.origin.clone();
+            let origin = &connection.origin;
             let line = format_args!("{origin} has left its output unread for --write-timeout, and is let go");
-            self.note(cx, Level::Warn, Topic::Unread, line);
+            self.front.note(cx, Level::Warn, UNREAD, line);
         }
     }
 

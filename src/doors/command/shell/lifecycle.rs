@@ -3,13 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use super::super::core::counters::Traffic;
 use super::super::core::scheduler::{Rule, Rules, Scheduler};
 use super::super::options::{Command, Options};
 use super::super::report;
 use super::{CommandDoor, CommandSource, Programs};
 use crate::doors::front::{Front, FrontKind};
-use crate::doors::job_log::Times;
+use crate::doors::programs::ProgramStatistics;
 use crate::doors::standstill::Hoard;
 use crate::doors::{self, Door, Listeners, PreparedPrograms, Shutdown};
 use crate::error::Error;
@@ -37,8 +36,7 @@ impl CommandDoor {
             runs: BTreeMap::new(),
             next_client: 0,
             starting: VecDeque::new(),
-            traffic: Traffic::default(),
-            times: Times::default(),
+            statistics: ProgramStatistics::default(),
             hoard: Hoard::default(),
             options,
         }
@@ -111,14 +109,7 @@ impl Door for CommandDoor {
 
     fn statistics(&self, now: Instant) -> Snapshot {
         let load = self.scheduler.total_load();
-        report::snapshot(
-            &self.scheduler.counters,
-            self.traffic,
-            &self.times,
-            load,
-            &self.front,
-            now,
-        )
+        report::snapshot(&self.scheduler.counters, &self.statistics, load, &self.front, now)
     }
 
     fn dump(&self, now: Instant) -> String {

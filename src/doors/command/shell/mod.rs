@@ -21,17 +21,12 @@ mod runs;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
-use log::Level;
-
-use super::core::counters::Traffic;
 use super::core::event::{Action, ClientEvent, ClientId, RunId};
 use super::core::scheduler::Scheduler;
 use super::options::Options;
-use super::report::Topic;
 use crate::doors::Door;
 use crate::doors::front::Front;
-use crate::doors::job_log::Times;
-use crate::doors::programs::RunsPrograms;
+use crate::doors::programs::{ProgramStatistics, RunsPrograms};
 use crate::doors::standstill::Hoard;
 use crate::net::listening::Accepting;
 use crate::reactor::{Context, Key, Readiness, Service, Source, SourceKind, source_kinds};
@@ -53,8 +48,7 @@ pub struct CommandDoor {
     next_client: u64,
     /// The connections whose programs wait to be started.
     starting: VecDeque<RunId>,
-    traffic: Traffic,
-    times: Times,
+    statistics: ProgramStatistics,
     /// The memory that is held because clients and programs wait for each other.
     hoard: Hoard,
 }
@@ -189,11 +183,6 @@ impl CommandDoor {
             Action::LeftUnread(id) => self.log_unread(cx, id),
             Action::Close(id) => self.close(cx, id),
         }
-    }
-
-    /// Writes a line to the log, unless there were too many like it lately.
-    fn note(&mut self, cx: &mut Context<'_>, level: Level, topic: Topic, line: fmt::Arguments<'_>) {
-        self.front.note(cx, level, topic, line);
     }
 
     /// Writes one step of a connection to the log, with `--debug`.

@@ -312,7 +312,6 @@ impl CommandDoor {
             Moved::Bytes(count) => {
                 connection.watch.taken();
                 connection.input.consume(count);
-                run.bytes_in += count as u64;
                 true
             }
             Moved::Nothing => false,
@@ -343,6 +342,7 @@ impl CommandDoor {
             return false;
         };
         let Some(job) = &mut run.job else { return false };
+        let is_first = job.traffic().output == 0;
         let count = match job.read_output(Pipe::Stdout, buffer) {
             Moved::Nothing => return false,
             Moved::Over => {
@@ -351,11 +351,10 @@ impl CommandDoor {
             }
             Moved::Bytes(count) => count,
         };
-        if run.bytes_out == 0 {
-            self.times.first_byte.record(run.decided.elapsed());
+        if is_first {
+            self.statistics.times.first_byte.record(run.decided.elapsed());
         }
         let come = buffer.get(..count).unwrap_or_default();
-        run.bytes_out += count as u64;
         for client in &run.audience {
             if let Some(connection) = self.connections.get_mut(client) {
                 connection.conn.output_mut().extend_from_slice(come);

@@ -8,15 +8,14 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use super::super::core::event::{ClientId, RunId};
-use super::super::report::{self, RunView, Topic};
+use super::super::report::{self, RunView};
 use super::{CommandDoor, CommandSource};
-use crate::amount;
 use crate::doors::dump::{ProcessView, who};
-use crate::doors::programs::{ProgramCount, ProgramTopic, RunsPrograms};
-use crate::doors::run::{EndCause, RunEvent, RunState};
-use crate::doors::{job_log, standstill};
-use crate::process::exit_status::ExitStatus;
-use crate::process::job::{Job, Pipe, Sources};
+use crate::doors::front::Topic;
+use crate::doors::job_log;
+use crate::doors::programs::{ProgramStatistics, RunsPrograms};
+use crate::doors::run::{RunEvent, RunState};
+use crate::process::job::{Exit, Job, Pipe, Sources};
 use crate::process::rss::Survey;
 use crate::reactor::{Alarm, Context, Source, SourceKind};
 
@@ -41,9 +40,6 @@ pub(super) struct Running {
     /// The variables that tell the program of that client.
     asker: Vec<CString>,
     joined: usize,
-    status: Option<ExitStatus>,
-    pub(super) bytes_in: u64,
-    pub(super) bytes_out: u64,
 }
 
 impl Running {
@@ -85,12 +81,18 @@ impl Running {
 impl RunsPrograms for CommandDoor {
     type Id = RunId;
 
+    const TIMEOUT: Topic = report::TIMEOUT;
+
     fn starting_source() -> Source {
         CommandSource::Starting.only()
     }
 
     fn starting(&mut self) -> &mut VecDeque<RunId> {
         &mut self.starting
+    }
+
+    fn program_statistics(&mut self) -> &mut ProgramStatistics {
+        &mut self.statistics
     }
 
     fn start_program(&mut self, cx: &mut Context<'_>, id: RunId) {
@@ -106,7 +108,7 @@ impl RunsPrograms for CommandDoor {
             Ok(child) => child,
             Err(error) => return self.not_started(cx, id, &error),
         };
-        self.times.spawn.record(before.elapsed());
+        self.statistics.times.spawn.record(before.elapsed());
         match Job::take_charge(cx, child, sources(id), self.options.kill_timeout) {
             Ok(job) => {
                 run.job = Some(job);
@@ -124,6 +126,11 @@ impl RunsPrograms for CommandDoor {
         self.runs.get(&id).map_or_else(String::new, |run| run.peer.clone())
     }
 
+    fn command(&self, id: RunId) -> String {
+        let run = self.runs.get(&id);
+        run.map_or_else(String::new, |run| run.command(self.options.log_arguments))
+    }
+
     fn end_input(&mut self, id: RunId) {
         let Some(run) = self.runs.get_mut(&id) else { return };
         if let Some(job) = &mut run.job {
@@ -134,27 +141,8 @@ impl RunsPrograms for CommandDoor {
         }
     }
 
-    fn log_end(&mut self, cx: &mut Context<'_>, id: RunId, cause: EndCause) {
-        if let Some(run) = self.runs.get(&id) {
-            let command = report::command(&run.name, &run.arguments, self.options.log_arguments);
-            let (level, topic, why) = match cause {
-                EndCause::Timeout => (Level::Warn, Topic::Timeout, "its timeout is over"),
-                EndCause::Standstill => (Level::Warn, Topic::Standstill, standstill::CAUSE),
-                EndCause::Stop => (Level::Warn, Topic::Stop, "the door closes (--stop-timeout)"),
-                EndCause::Deserted => (Level::Info, Topic::Vanished, "its client has gone"),
-                // A command's output has no limit, and its input no form.
-                EndCause::Overflow | EndCause::Invalid => (Level::Warn, Topic::Refusal, "it is refused"),
-            };
-            let line = format!("{}: {command} is ended: {why}", run.peer);
-            self.note(cx, level, topic, format_args!("{line}"));
-        }
-    }
-
-    fn keep_status(&mut self, id: RunId, status: Option<ExitStatus>, ran: Duration) {
-        self.times.run.record(ran);
-        if let Some(run) = self.runs.get_mut(&id) {
-            run.status = status;
-        }
+    fn expire(&mut self, _: RunId) -> &'static str {
+        "its timeout is over"
     }
 
     /// Reads at once what is in the pipe, which is no more than a pipe holds.
@@ -171,27 +159,6 @@ impl RunsPrograms for CommandDoor {
 
     fn pump_program(&mut self, cx: &mut Context<'_>, id: RunId) {
         self.pump_run(cx, id);
-    }
-
-    fn count(&mut self, what: ProgramCount) {
-        let counters = &mut self.scheduler.counters;
-        match what {
-            ProgramCount::Killed => counters.killed += 1,
-            ProgramCount::Cut => counters.cut += 1,
-            ProgramCount::Background => counters.background += 1,
-            ProgramCount::ExitZero => counters.exit_zero += 1,
-            ProgramCount::ExitNonzero => counters.exit_nonzero += 1,
-            ProgramCount::ExitSignal => counters.exit_signal += 1,
-        }
-    }
-
-    fn note_program(&mut self, cx: &mut Context<'_>, level: Level, topic: ProgramTopic, line: fmt::Arguments<'_>) {
-        let topic = match topic {
-            ProgramTopic::Cut => Topic::Cut,
-            ProgramTopic::Background => Topic::Background,
-            ProgramTopic::System => Topic::System,
-        };
-        self.note(cx, level, topic, line);
     }
 }
 
@@ -213,19 +180,17 @@ impl CommandDoor {
             peer: String::new(),
             asker: Vec::new(),
             joined: 0,
-            status: None,
-            bytes_in: 0,
-            bytes_out: 0,
         };
         self.runs.insert(id, run);
         self.queue_start(cx, id);
     }
 
     fn not_started(&mut self, cx: &mut Context<'_>, id: RunId, why: &dyn fmt::Display) {
-        self.scheduler.counters.not_started += 1;
+        self.statistics.counters.not_started += 1;
         if let Some(run) = self.runs.get(&id) {
-            let line = format!("{}: {}: {why}", run.peer, report::command(&run.name, &[], false));
-            self.note(cx, Level::Warn, Topic::Spawn, format_args!("{line}"));
+            let (peer, command) = (&run.peer, report::command(&run.name, &[], false));
+            let line = format_args!("{peer}: {command}: {why}");
+            self.front.note(cx, Level::Warn, report::SPAWN, line);
         }
         self.tell_run(cx, id, RunEvent::NotStarted);
     }
@@ -304,26 +269,23 @@ impl CommandDoor {
         let Some(mut run) = self.runs.remove(&id) else { return };
         cx.set_alarm(&mut run.alarm, CommandSource::Run.run(id), None);
         let ran = run.age(cx.now());
-        let Some(job) = run.job.take() else { return };
+        let Some(mut job) = run.job.take() else { return };
+        let (exit, traffic) = (job.take_exit(), job.traffic());
+        let exit = exit.unwrap_or(Exit { status: None, ran });
         job.close(cx);
         self.front.descriptor_freed(cx);
-        self.traffic.input += run.bytes_in;
-        self.traffic.output += run.bytes_out;
-        let status = run
-            .status
-            .map_or_else(|| "unknown".to_owned(), |status| status.to_string());
+        self.statistics.add_traffic(traffic);
         let shared = match run.joined {
             0 => String::new(),
             joined => format!(", shared with {joined} more"),
         };
         log::info!(
-            service:% = self.front.name(); "{}: {} ran {}: {status} after {}, {} bytes in, {} out{shared}",
+            service:% = self.front.name(); "{}: {} ran {}: {exit}, {} bytes in, {} out{shared}",
             self.front.name(),
             run.peer,
-            report::command(&run.name, &run.arguments, self.options.log_arguments),
-            amount::span(ran),
-            run.bytes_in,
-            run.bytes_out,
+            run.command(self.options.log_arguments),
+            traffic.input,
+            traffic.output,
         );
     }
 }

@@ -9,14 +9,15 @@ use super::super::core::arguments::Arguments;
 use super::super::core::client::{Client, ClientEvent, ClientState, Refusal};
 use super::super::core::reply::{Outcome, Output};
 
-use super::super::report::{self, Topic};
-use super::connection::{Bytes, Connection};
+use super::super::report;
+use super::connection::Connection;
 use super::lookups::{self, Looked};
 use super::permits::may_run_anything;
 use super::signals::Signals;
 use super::{ExecDoor, ExecSource};
 use crate::buffer::Buffer;
-use crate::doors::front;
+use crate::doors::front::Topic;
+use crate::doors::programs::{REFUSAL, SYSTEM, UNREAD};
 use crate::doors::run::RunEvent;
 use crate::doors::standstill::Watch;
 use crate::net::conn::{CloseStep, Conn, LingerLimits};
@@ -41,7 +42,7 @@ impl ExecDoor {
         }
         if let Err(why) = self.permit_client(&conn, &origin) {
             self.counters.forbidden_clients += 1;
-            return self.turn_away(cx, conn, &origin, Topic::ForbiddenClient.into(), &why);
+            return self.turn_away(cx, conn, &origin, report::FORBIDDEN_CLIENT, &why);
         }
         if let Err(over) = self.front.count_in(&origin) {
             let why = format!("{over} ({})", over.flag());
@@ -65,9 +66,6 @@ impl ExecDoor {
             input: Buffer::default(),
             input_ends: false,
             signals: Signals::default(),
-            status: None,
-            ran: None,
-            bytes: Bytes::default(),
             watch: Watch::default(),
             growth: 0,
             unread_at_timeout: false,
@@ -81,13 +79,8 @@ impl ExecDoor {
         };
         let both = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = cx.register(ExecSource::Client.at(key), &mut connection.conn, both) {
-            let origin = connection.origin.clone();
-            self.note(
-                cx,
-                Level::Error,
-                Topic::System,
-                format_args!("cannot watch {origin}: {error}"),
-            );
+            let line = format_args!("cannot watch {}: {error}", connection.origin);
+            self.front.note(cx, Level::Error, SYSTEM, line);
             return self.close(cx, key);
         }
         self.trace(key, format_args!("connected"));
@@ -95,7 +88,7 @@ impl ExecDoor {
     }
 
     /// Refuses a client that is not admitted, in its protocol.
-    fn turn_away(&mut self, cx: &mut Context<'_>, conn: Conn, origin: &Origin, topic: front::Topic, why: &str) {
+    fn turn_away(&mut self, cx: &mut Context<'_>, conn: Conn, origin: &Origin, topic: Topic, why: &str) {
         let mut wire = Vec::new();
         self.options.protocol.encoder().turn_down(why, &mut wire);
         conn.turn_away(&wire, true);
@@ -131,7 +124,7 @@ impl ExecDoor {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let (origin, after) = (connection.origin.clone(), connection.client.state());
+        let after = connection.client.state();
         if after == before {
             return;
         }
@@ -143,21 +136,16 @@ impl ExecDoor {
             (ClientState::Served { run, .. }, ClientEvent::Gone) if !run.has_exited() => self.counters.vanished += 1,
             (ClientState::Remains { .. } | ClientState::Answered { .. }, ClientEvent::Tick) => {
                 self.counters.unread += 1;
+                let origin = &connection.origin;
                 let line = format_args!("{origin} has left its answer unread for --write-timeout, and is let go");
-                self.note(cx, Level::Warn, Topic::Unread, line);
+                self.front.note(cx, Level::Warn, UNREAD, line);
             }
             _ => {}
         }
-        if after != before
-            && !matches!(
-                event,
-                ClientEvent::Progress | ClientEvent::Program(RunEvent::OutputOver)
-            )
-        {
-            match event {
-                ClientEvent::Program(event) => self.trace(key, format_args!("{event:?}, now {}", after.name())),
-                event => self.trace(key, format_args!("{event:?}, now {}", after.name())),
-            }
+        match event {
+            ClientEvent::Progress | ClientEvent::Program(RunEvent::OutputOver) => {}
+            ClientEvent::Program(event) => self.trace(key, format_args!("{event:?}, now {}", after.name())),
+            event => self.trace(key, format_args!("{event:?}, now {}", after.name())),
         }
     }
 
@@ -172,24 +160,23 @@ impl ExecDoor {
         connection.encoder.turn_down(&why, connection.conn.output_mut());
         let who = connection.who();
         self.counters.refused += 1;
-        self.note(cx, Level::Warn, Topic::Refusal, format_args!("refused {who}: {why}"));
+        let line = format_args!("refused {who}: {why}");
+        self.front.note(cx, Level::Warn, REFUSAL, line);
     }
 
     /// Tells the client the exit status of the program.
     pub(super) fn conclude(&mut self, key: Key) {
-        self.log_run(key);
+        let status = self.log_run(key).and_then(|exit| exit.status);
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
-        let Connection {
-            encoder, conn, status, ..
-        } = connection;
+        let Connection { encoder, conn, .. } = connection;
         let output = conn.output_mut();
         if connection.unread_at_timeout {
             let line = b"iotcpd: the program was ended by --timeout while its output waited to be read\n";
             encoder.output(Output::Stderr, line, output);
         }
-        match *status {
+        match status {
             Some(ExitStatus::Code(code)) => encoder.conclude(Outcome::Code(code), output),
             Some(ExitStatus::Signal { number, core_dumped }) => {
                 encoder.conclude(Outcome::Signal { number, core_dumped }, output);

@@ -3,7 +3,7 @@
 //! Every method here moves bytes once, in one direction, and returns what came of it. The [`Conn`] and the [`Job`] know
 //! which of their ends may give or take something, so a move that cannot do anything costs no system call.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::super::core::arguments::Arguments;
 use super::super::core::client::{Client, ClientEvent, ClientState};
@@ -19,7 +19,6 @@ use crate::doors::run::RunEvent;
 use crate::doors::standstill::Watch;
 use crate::net::conn::{CloseStep, Conn, Received, Sent};
 use crate::net::origin::Origin;
-use crate::process::exit_status::ExitStatus;
 use crate::process::job::{self, Job, Pipe};
 use crate::reactor::{Alarm, READ_BUFFER};
 
@@ -59,25 +58,12 @@ pub(super) struct Connection {
     pub(super) input_ends: bool,
     /// The signals that the program has not been sent yet.
     pub(super) signals: Signals,
-    /// The exit status of the program, once it is reaped.
-    pub(super) status: Option<ExitStatus>,
-    /// The time that the program ran, from its reaping until the line in the log is written.
-    pub(super) ran: Option<Duration>,
-    pub(super) bytes: Bytes,
     /// The watch for a client and a program that wait for each other, with the number of bytes that may be read
     /// meanwhile.
     pub(super) watch: Watch,
     pub(super) growth: usize,
     /// True if the client had left as much output unread as may be held when the program's time was up.
     pub(super) unread_at_timeout: bool,
-}
-
-/// The number of bytes that have gone to the program and come from it.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Bytes {
-    pub(super) input: u64,
-    pub(super) output: u64,
-    pub(super) errors: u64,
 }
 
 impl Connection {
@@ -88,8 +74,8 @@ impl Connection {
 
     /// Returns the time at which the arguments were complete, once, when the program has written its first byte.
     pub(super) fn first_byte(&mut self) -> Option<Instant> {
-        let written = self.bytes.output > 0 || self.bytes.errors > 0;
-        self.asked.take_if(|_| written)
+        let traffic = self.program.as_ref()?.traffic();
+        self.asked.take_if(|_| traffic.output > 0 || traffic.errors > 0)
     }
 
     // ---- to and from the client --------------------------------------------------------------------------------
@@ -220,7 +206,6 @@ impl Connection {
             job::Moved::Bytes(count) => {
                 self.watch.taken();
                 self.input.consume(count);
-                self.bytes.input += count as u64;
                 Moved::Some
             }
             job::Moved::Nothing => Moved::Nothing,
@@ -245,13 +230,12 @@ impl Connection {
         let Some(program) = self.program.as_mut().filter(|_| room > 0) else {
             return Moved::Nothing;
         };
-        let (pipe, bytes) = match from {
-            Output::Stdout => (Pipe::Stdout, &mut self.bytes.output),
-            Output::Stderr => (Pipe::Stderr, &mut self.bytes.errors),
+        let pipe = match from {
+            Output::Stdout => Pipe::Stdout,
+            Output::Stderr => Pipe::Stderr,
         };
         match program.read_output(pipe, buffer.get_mut(..room).unwrap_or_default()) {
             job::Moved::Bytes(count) => {
-                *bytes += count as u64;
                 let come = buffer.get(..count).unwrap_or_default();
                 let mut scratch = Scratch::default();
                 if self.conn.can_write()

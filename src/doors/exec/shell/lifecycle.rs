@@ -4,14 +4,14 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::super::core::client::{ClientEvent, ClientState};
-use super::super::core::counters::{Counters, Traffic};
+use super::super::core::counters::Counters;
 use super::super::options::Options;
 use super::super::report;
 use super::lookups::Desk;
 use super::permits::check_listeners;
 use super::{ExecDoor, ExecSource};
 use crate::doors::front::{Front, FrontKind};
-use crate::doors::job_log::Times;
+use crate::doors::programs::ProgramStatistics;
 use crate::doors::standstill::Hoard;
 use crate::doors::{self, Door, Listeners, PreparedPrograms, Shutdown};
 use crate::error::Error;
@@ -46,8 +46,7 @@ impl ExecDoor {
             connections: GenerationalSlab::default(),
             starting: VecDeque::new(),
             counters: Counters::default(),
-            traffic: Traffic::default(),
-            times: Times::default(),
+            statistics: ProgramStatistics::default(),
             hoard: Hoard::default(),
             desk: Desk::default(),
             options,
@@ -138,7 +137,7 @@ impl Door for ExecDoor {
 
     fn statistics(&self, now: Instant) -> Snapshot {
         let running = self.connections.iter().filter(|(_, it)| it.program.is_some()).count();
-        report::snapshot(&self.counters, self.traffic, &self.times, running, &self.front, now)
+        report::snapshot(&self.counters, &self.statistics, running, &self.front, now)
     }
 
     fn dump(&self, now: Instant) -> String {

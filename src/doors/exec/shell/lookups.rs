@@ -13,11 +13,10 @@ use log::Level;
 use nix::sys::signal::SigSet;
 
 use super::super::core::lookups::{Asked, Id, Lookups, MOST, Peer};
-use super::super::report::Topic;
 use super::connection::Connection;
 use super::permits::{Fit, Unfit};
 use super::{ExecDoor, ExecSource};
-use crate::doors::programs::RunsPrograms;
+use crate::doors::programs::{RunsPrograms, SYSTEM};
 use crate::process::failure::SpawnError;
 use crate::process::program::{Found, Lookup};
 use crate::process::spec::Command;
@@ -165,7 +164,7 @@ impl ExecDoor {
     fn give_out(&mut self, cx: &mut Context<'_>) {
         while let Err((id, key, error)) = self.desk.give_out() {
             let line = format_args!("no thread can be started to look up a program: {error}");
-            self.note(cx, Level::Error, Topic::System, line);
+            self.front.note(cx, Level::Error, SYSTEM, line);
             self.desk.lookups.answered(id);
             if let Some(connection) = self.connections.get_mut(key) {
                 connection.looked = Looked::Unfit(Unfit::Unanswered, Some(cx.now() + NO_SOONER));

@@ -22,17 +22,13 @@ mod spawn_context;
 use std::collections::VecDeque;
 use std::fmt;
 
-use log::Level;
-
 use super::core::client::{ClientAction, ClientEvent};
-use super::core::counters::{Counters, Traffic};
+use super::core::counters::Counters;
 use super::core::reply::Output;
 use super::options::Options;
-use super::report::Topic;
 use crate::doors::Door;
 use crate::doors::front::Front;
-use crate::doors::job_log::Times;
-use crate::doors::programs::RunsPrograms;
+use crate::doors::programs::{ProgramStatistics, RunsPrograms};
 use crate::doors::run::RunEvent;
 use crate::doors::standstill::{Advice, Hoard, Sight};
 use crate::net::listening::Accepting;
@@ -61,8 +57,7 @@ pub struct ExecDoor {
     /// The connections whose programs wait to be started.
     starting: VecDeque<Key>,
     counters: Counters,
-    traffic: Traffic,
-    times: Times,
+    statistics: ProgramStatistics,
     /// The memory that is held because clients and programs wait for each other.
     hoard: Hoard,
     /// The threads that look programs up.
@@ -223,7 +218,7 @@ impl ExecDoor {
             }
             any = true;
             if let Some(asked) = self.connections.get_mut(key).and_then(Connection::first_byte) {
-                self.times.first_byte.record(asked.elapsed());
+                self.statistics.times.first_byte.record(asked.elapsed());
             }
         }
         any
@@ -256,11 +251,6 @@ impl ExecDoor {
             ClientAction::BeginClose => self.part(cx, key),
             ClientAction::Close => self.close(cx, key),
         }
-    }
-
-    /// Writes a line to the log, unless there were too many like it lately.
-    fn note(&mut self, cx: &mut Context<'_>, level: Level, topic: Topic, line: fmt::Arguments<'_>) {
-        self.front.note(cx, level, topic, line);
     }
 
     /// Writes one step of a connection to the log, with `--debug`.

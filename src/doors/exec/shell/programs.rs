@@ -2,30 +2,26 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
-use std::fmt;
 use std::mem;
 use std::os::unix::ffi::OsStrExt;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use log::Level;
 use nix::errno::Errno;
 
 use super::super::core::client::ClientEvent;
 use super::super::core::reply::{CANNOT_RUN, NOT_FOUND};
-use super::super::report::{self, Topic};
+use super::super::report;
 use super::connection::Connection;
 use super::lookups::Looked;
 use super::permits::Unfit;
 use super::{ExecDoor, ExecSource};
-use crate::amount;
+use crate::doors::front::Topic;
 use crate::doors::job_log;
-use crate::doors::programs::{ProgramCount, ProgramTopic, RunsPrograms};
-use crate::doors::run::{EndCause, RunEvent};
-use crate::doors::standstill;
+use crate::doors::programs::{ProgramStatistics, RunsPrograms};
+use crate::doors::run::RunEvent;
 use crate::process::child::Child;
-use crate::process::exit_status::ExitStatus;
 use crate::process::failure::{SpawnError, Step};
-use crate::process::job::{Job, Pipe, Sources};
+use crate::process::job::{Exit, Job, Pipe, Sources};
 use crate::process::spawn::Stdio;
 use crate::process::spec::Command;
 use crate::reactor::{Context, Key, Source, SourceKind};
@@ -33,12 +29,18 @@ use crate::reactor::{Context, Key, Source, SourceKind};
 impl RunsPrograms for ExecDoor {
     type Id = Key;
 
+    const TIMEOUT: Topic = report::TIMEOUT;
+
     fn starting_source() -> Source {
         ExecSource::Starting.only()
     }
 
     fn starting(&mut self) -> &mut VecDeque<Key> {
         &mut self.starting
+    }
+
+    fn program_statistics(&mut self) -> &mut ProgramStatistics {
+        &mut self.statistics
     }
 
     fn start_program(&mut self, cx: &mut Context<'_>, key: Key) {
@@ -74,7 +76,7 @@ impl RunsPrograms for ExecDoor {
         };
         match self.spawner.spawn_program(&program, &command, Stdio::piped()) {
             Ok(child) => {
-                self.times.spawn.record(begun.elapsed());
+                self.statistics.times.spawn.record(begun.elapsed());
                 self.take_charge_of(cx, key, child);
             }
             Err(error) => self.not_started(cx, key, status_of(&error), &error.to_string()),
@@ -90,46 +92,28 @@ impl RunsPrograms for ExecDoor {
         connection.map_or_else(String::new, |connection| connection.origin.to_string())
     }
 
+    fn command(&self, key: Key) -> String {
+        let with_arguments = self.options.log_arguments;
+        let connection = self.connections.get(key);
+        connection.map_or_else(String::new, |connection| {
+            report::command(&connection.arguments, with_arguments)
+        })
+    }
+
     fn end_input(&mut self, key: Key) {
         if let Some(connection) = self.connections.get_mut(key) {
             connection.end_input();
         }
     }
 
-    fn log_end(&mut self, cx: &mut Context<'_>, key: Key, cause: EndCause) {
-        let Some(connection) = self.connections.get_mut(key) else {
-            return;
-        };
-        connection.unread_at_timeout =
-            cause == EndCause::Timeout && connection.conn.unwritten() >= self.options.max_buffer;
-        let origin = connection.origin.clone();
-        let program = report::command(&connection.arguments, self.options.log_arguments);
-        let (level, topic, why) = match cause {
-            EndCause::Timeout => {
-                self.counters.timed_out += 1;
-                let why = match connection.unread_at_timeout {
-                    false => "its --timeout is over",
-                    true => "its --timeout is over, and its client has left unread as much as --max-buffer allows",
-                };
-                (Level::Warn, Topic::Timeout, why)
+    fn expire(&mut self, key: Key) -> &'static str {
+        let max_buffer = self.options.max_buffer;
+        match self.connections.get_mut(key) {
+            Some(connection) if connection.conn.unwritten() >= max_buffer => {
+                connection.unread_at_timeout = true;
+                "its --timeout is over, and its client has left unread as much as --max-buffer allows"
             }
-            EndCause::Standstill => (Level::Warn, Topic::Standstill, standstill::CAUSE),
-            EndCause::Overflow => {
-                self.counters.overflown += 1;
-                (Level::Warn, Topic::Overflow, "its output is longer than --max-output")
-            }
-            EndCause::Invalid => (Level::Warn, Topic::Refusal, "what its client sends is no input"),
-            EndCause::Stop => (Level::Warn, Topic::Stop, "the door closes (--stop-timeout)"),
-            EndCause::Deserted => (Level::Info, Topic::Vanished, "its client has gone"),
-        };
-        self.note(cx, level, topic, format_args!("{origin}: {program} is ended: {why}"));
-    }
-
-    fn keep_status(&mut self, key: Key, status: Option<ExitStatus>, ran: Duration) {
-        self.times.run.record(ran);
-        if let Some(connection) = self.connections.get_mut(key) {
-            connection.status = status;
-            connection.ran = Some(ran);
+            Some(_) | None => "its --timeout is over",
         }
     }
 
@@ -143,26 +127,6 @@ impl RunsPrograms for ExecDoor {
 
     fn pump_program(&mut self, cx: &mut Context<'_>, key: Key) {
         self.pump(cx, key);
-    }
-
-    fn count(&mut self, what: ProgramCount) {
-        match what {
-            ProgramCount::Killed => self.counters.killed += 1,
-            ProgramCount::Cut => self.counters.cut += 1,
-            ProgramCount::Background => self.counters.background += 1,
-            ProgramCount::ExitZero => self.counters.exit_zero += 1,
-            ProgramCount::ExitNonzero => self.counters.exit_nonzero += 1,
-            ProgramCount::ExitSignal => self.counters.exit_signal += 1,
-        }
-    }
-
-    fn note_program(&mut self, cx: &mut Context<'_>, level: Level, topic: ProgramTopic, line: fmt::Arguments<'_>) {
-        let topic = match topic {
-            ProgramTopic::Cut => Topic::Cut,
-            ProgramTopic::Background => Topic::Background,
-            ProgramTopic::System => Topic::System,
-        };
-        self.note(cx, level, topic, line);
     }
 }
 
@@ -188,7 +152,7 @@ impl ExecDoor {
     }
 
     fn not_started(&mut self, cx: &mut Context<'_>, key: Key, status: u8, why: &str) {
-        self.counters.not_started += 1;
+        self.statistics.counters.not_started += 1;
         self.give_none(cx, key, status, why, why);
     }
 
@@ -196,7 +160,7 @@ impl ExecDoor {
     fn forbid(&mut self, cx: &mut Context<'_>, key: Key, unfit: &Unfit) {
         match unfit {
             Unfit::Forbidden(_) => self.counters.forbidden_programs += 1,
-            Unfit::Missing(_) | Unfit::Unanswered => self.counters.not_started += 1,
+            Unfit::Missing(_) | Unfit::Unanswered => self.statistics.counters.not_started += 1,
         }
         let told = "this program is not allowed (--allow-program)";
         self.give_none(cx, key, CANNOT_RUN, told, &unfit.to_string());
@@ -246,30 +210,23 @@ impl ExecDoor {
         self.pump(cx, key);
     }
 
-    /// Logs a run and counts its bytes. Must be called when no more of its output is read, which is later than its
-    /// reaping if its pipes held output then.
-    pub(super) fn log_run(&mut self, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else {
-            return;
-        };
-        let Some(ran) = connection.ran.take() else { return };
-        let bytes = connection.bytes;
-        self.traffic.input += bytes.input;
-        self.traffic.output += bytes.output;
-        self.traffic.errors += bytes.errors;
-        let status = connection
-            .status
-            .map_or_else(|| "unknown".to_owned(), |status| status.to_string());
+    /// Logs a run, counts its bytes, and returns its exit, once. Must be called when no more of its output is read,
+    /// which is later than its reaping if its pipes held output then.
+    pub(super) fn log_run(&mut self, key: Key) -> Option<Exit> {
+        let connection = self.connections.get_mut(key)?;
+        let job = connection.program.as_mut()?;
+        let (exit, traffic) = (job.take_exit()?, job.traffic());
+        self.statistics.add_traffic(traffic);
         log::info!(
-            service:% = self.front.name(); "{}: {} ran {}: {status} after {}, {} bytes in, {} out, {} err",
+            service:% = self.front.name(); "{}: {} ran {}: {exit}, {} bytes in, {} out, {} err",
             self.front.name(),
             connection.who(),
             report::command(&connection.arguments, self.options.log_arguments),
-            amount::span(ran),
-            bytes.input,
-            bytes.output,
-            bytes.errors
+            traffic.input,
+            traffic.output,
+            traffic.errors
         );
+        Some(exit)
     }
 }
 

@@ -5,9 +5,9 @@ use log::Level;
 use nix::sys::signal::Signal;
 
 use super::super::core::client::ClientEvent;
-use super::super::report::Topic;
 use super::ExecDoor;
 use super::connection::{Connection, Moved};
+use crate::doors::programs::SYSTEM;
 use crate::reactor::{Context, Key};
 
 /// The signals that are not sent yet, in their order. As in the kernel, one that waits already is not kept twice, so
@@ -45,7 +45,7 @@ impl ExecDoor {
             Ok(()) => self.trace(key, format_args!("{signal} for process {pid} and its group")),
             Err(error) => {
                 let line = format_args!("cannot send {signal} to process {pid} and its group: {error}");
-                self.note(cx, Level::Error, Topic::System, line);
+                self.front.note(cx, Level::Error, SYSTEM, line);
             }
         }
     }

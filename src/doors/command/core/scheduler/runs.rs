@@ -94,26 +94,14 @@ impl Scheduler {
         let Advance { steps, conclusion } = job.run.handle(event, now);
         let why = conclusion.and_then(|conclusion| refusal(conclusion, &job.run));
         for step in steps {
-            self.count_end(*step);
+            if *step == RunStep::End(EndCause::Standstill) {
+                self.counters.refused += 1;
+            }
             self.actions.push(Action::Program(id, *step));
         }
         if conclusion.is_some() {
             self.tell_audience(id, why.as_ref(), now);
             self.drop_run(id);
-        }
-    }
-
-    fn count_end(&mut self, step: RunStep) {
-        match step {
-            RunStep::End(EndCause::Timeout) => self.counters.timed_out += 1,
-            RunStep::End(EndCause::Standstill) => self.counters.refused += 1,
-            // The door stops, or no client is left. A command's output has no limit, and its input no form.
-            RunStep::End(EndCause::Stop | EndCause::Deserted | EndCause::Overflow | EndCause::Invalid)
-            | RunStep::EndInput
-            | RunStep::Kill
-            | RunStep::CloseStreams
-            | RunStep::Reap
-            | RunStep::CutOutput => {}
         }
     }
 
