@@ -196,7 +196,7 @@ pub(super) trait RunsPrograms: Door {
     /// Must be called when the alarm of a program's kill sequence has gone off.
     fn kill_timeout(&mut self, cx: &mut Context<'_>, id: Self::Id) {
         if let Some(job) = self.job(id) {
-            job.alarm_fired(cx);
+            job.clear_alarm(cx);
             self.escalate(cx, id, KillEvent::Deadline);
             self.pump_program(cx, id);
         }

@@ -78,7 +78,7 @@ pub trait Accepting {
 
     /// Accepts again after the alarm of a pause has gone off.
     fn retry_accepting(&mut self, cx: &mut Context<'_>, key: Key) {
-        if self.listening_mut().alarm_fired(cx, key) {
+        if self.listening_mut().clear_alarm(cx, key) {
             self.accept(cx, key);
         }
     }
@@ -216,9 +216,9 @@ impl Listening {
     }
 
     /// Notes that the alarm of a pause has gone off. Returns true if the listener is still open.
-    fn alarm_fired(&mut self, cx: &Context<'_>, key: Key) -> bool {
+    fn clear_alarm(&mut self, cx: &Context<'_>, key: Key) -> bool {
         let place = self.get_mut(key);
-        place.map(|place| cx.alarm_fired(&mut place.alarm)).is_some()
+        place.map(|place| cx.clear_alarm(&mut place.alarm)).is_some()
     }
 
     /// Resumes listeners that paused for want of a descriptor. Must be called whenever the service has closed one.

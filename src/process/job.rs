@@ -317,8 +317,8 @@ impl Job {
     }
 
     /// Disarms the alarm of the kill sequence, which has gone off.
-    pub fn alarm_fired(&mut self, cx: &Context<'_>) {
-        cx.alarm_fired(&mut self.alarm);
+    pub fn clear_alarm(&mut self, cx: &Context<'_>) {
+        cx.clear_alarm(&mut self.alarm);
     }
 
     /// Ends the rest of its group, unless that is meant to go on, and keeps its [exit](Self::take_exit). Must be called once,

@@ -67,16 +67,16 @@ impl Context<'_> {
         self.token(at).into()
     }
 
-    /// Arms, moves or (with `None`) disarms an alarm. When it goes off, [`Service::timeout`](super::Service::timeout)
-    /// is called with `at`, and the owner must call [`alarm_fired`](Self::alarm_fired).
+    /// Arms, moves or (with `None`) disarms an alarm. When it goes off, [`Service::handle_timeout`](super::Service::handle_timeout)
+    /// is called with `at`, and the owner must call [`clear_alarm`](Self::clear_alarm).
     pub fn set_alarm(&mut self, alarm: &mut Alarm, at: Source, deadline: Option<Instant>) {
         let token = self.token(at);
         self.shared.timers.set(alarm, token, deadline);
     }
 
     /// Disarms an alarm that has gone off. Must be called by the owner in
-    /// [`Service::timeout`](super::Service::timeout).
-    pub fn alarm_fired(&self, alarm: &mut Alarm) {
+    /// [`Service::handle_timeout`](super::Service::handle_timeout).
+    pub fn clear_alarm(&self, alarm: &mut Alarm) {
         Timers::clear(alarm);
     }
 

@@ -5,10 +5,10 @@
 //! 1. The poll waits until the next deadline, or not at all while the run queue holds something. Then the clock is read
 //!    once.
 //! 2. Each event is delivered to the service that its token names. If a helper thread has sent something, every
-//!    service's `mail` is called. Signals are collected for the caller of the turn.
+//!    service's `receive_mail` is called. Signals are collected for the caller of the turn.
 //! 3. Alarms that are due go off, unless the loop was away ([`lateness`]).
 //! 4. The sources on the run queue are resumed.
-//! 5. Every service's `turn_end` is called, where writes that were gathered during the turn leave together.
+//! 5. Every service's `end_turn` is called, where writes that were gathered during the turn leave together.
 //!
 //! Invariants:
 //!
@@ -58,15 +58,15 @@ use token::{MAX_SERVICES, REACTOR, Token};
 /// returns.
 pub trait Service {
     /// Called when a source of this service may make progress.
-    fn ready(&mut self, cx: &mut Context<'_>, source: Source, readiness: Readiness);
+    fn handle_ready(&mut self, cx: &mut Context<'_>, source: Source, readiness: Readiness);
     /// Called when an alarm that was armed for this source is due.
-    fn timeout(&mut self, cx: &mut Context<'_>, source: Source);
+    fn handle_timeout(&mut self, cx: &mut Context<'_>, source: Source);
     /// Called for a source that [`Context::resume_later`] has put on the run queue.
     fn resume(&mut self, cx: &mut Context<'_>, source: Source);
     /// Called when a helper thread may have sent something.
-    fn mail(&mut self, _cx: &mut Context<'_>) {}
+    fn receive_mail(&mut self, _cx: &mut Context<'_>) {}
     /// Called at the end of a turn, for writes that were gathered during it.
-    fn turn_end(&mut self, cx: &mut Context<'_>);
+    fn end_turn(&mut self, cx: &mut Context<'_>);
 }
 
 /// The event loop. `S` is the trait by which the owner sees its services, besides [`Service`].
@@ -218,7 +218,9 @@ impl<S: Service + ?Sized> Reactor<S> {
         let is_due = self.shared.timers.next().is_some_and(|at| at <= now);
         if self.lateness.release_alarms(polled, now, is_due) {
             while let Some(token) = self.shared.timers.pop_due(now) {
-                self.call(token.service, now, |service, cx| service.timeout(cx, token.source));
+                self.call(token.service, now, |service, cx| {
+                    service.handle_timeout(cx, token.source)
+                });
             }
         }
         // Only entries from before this phase: what is added meanwhile waits for the next turn.
@@ -228,7 +230,7 @@ impl<S: Service + ?Sized> Reactor<S> {
             };
             self.call(token.service, now, |service, cx| service.resume(cx, token.source));
         }
-        self.each(now, |service, cx| service.turn_end(cx));
+        self.each(now, |service, cx| service.end_turn(cx));
         Ok(&self.received)
     }
 
@@ -271,11 +273,11 @@ impl<S: Service + ?Sized> Reactor<S> {
             match token {
                 SIGNALS => self.received.extend(self.signals.pending()),
                 QUIET => self.read_quiet_signals(),
-                WAKER => self.each(now, |service, cx| service.mail(cx)),
+                WAKER => self.each(now, |service, cx| service.receive_mail(cx)),
                 _ => {
                     let readiness = Readiness::from(event);
                     self.call(token.service, now, |service, cx| {
-                        service.ready(cx, token.source, readiness)
+                        service.handle_ready(cx, token.source, readiness)
                     });
                 }
             }

@@ -451,22 +451,22 @@ fn source(key: Key) -> Source {
 }
 
 impl Service for Shell {
-    fn ready(&mut self, cx: &mut Context<'_>, source: Source, readiness: Readiness) {
+    fn handle_ready(&mut self, cx: &mut Context<'_>, source: Source, readiness: Readiness) {
         if let Some(connection) = self.connections.get_mut(source.key) {
             connection.conn.note(readiness);
         }
         self.advance(cx, source.key);
     }
 
-    fn timeout(&mut self, cx: &mut Context<'_>, source: Source) {
+    fn handle_timeout(&mut self, cx: &mut Context<'_>, source: Source) {
         if source == REPORT {
-            cx.alarm_fired(&mut self.report_alarm);
+            cx.clear_alarm(&mut self.report_alarm);
             if let Some(report) = self.failures.due(cx.now()) {
                 self.report_failures(report);
             }
             return;
         }
-        cx.alarm_fired(&mut self.alarm);
+        cx.clear_alarm(&mut self.alarm);
         self.handle(cx, AskEvent::Tick);
     }
 
@@ -477,7 +477,7 @@ impl Service for Shell {
         // The rest of the input is taken at the end of every turn.
     }
 
-    fn mail(&mut self, cx: &mut Context<'_>) {
+    fn receive_mail(&mut self, cx: &mut Context<'_>) {
         while let Some(written) = self.threads.as_mut().and_then(|it| it.output.take_report()) {
             self.take_written(written);
         }
@@ -489,7 +489,7 @@ impl Service for Shell {
         }
     }
 
-    fn turn_end(&mut self, cx: &mut Context<'_>) {
+    fn end_turn(&mut self, cx: &mut Context<'_>) {
         self.take_lines(cx);
         if let Some(threads) = &mut self.threads {
             threads.output.offer(&mut self.output);

@@ -89,7 +89,7 @@ impl Shell {
             }
             _ => self.handle(cx, CallEvent::Targets(self.targets.len())),
         }
-        self.turn_end(cx);
+        self.end_turn(cx);
         Ok(())
     }
 
@@ -97,7 +97,7 @@ impl Shell {
     pub(super) fn handle_signals(&mut self, cx: &mut Context<'_>, signals: impl Iterator<Item = CallEvent<'static>>) {
         for signal in signals {
             self.handle(cx, signal);
-            self.turn_end(cx);
+            self.end_turn(cx);
         }
     }
 
@@ -258,14 +258,14 @@ fn connect_error(error: &io::Error) -> ConnectError {
 }
 
 impl Service for Shell {
-    fn ready(&mut self, _: &mut Context<'_>, _: Source, readiness: Readiness) {
+    fn handle_ready(&mut self, _: &mut Context<'_>, _: Source, readiness: Readiness) {
         if let Some(conn) = &mut self.conn {
             conn.note(readiness);
         }
     }
 
-    fn timeout(&mut self, cx: &mut Context<'_>, _: Source) {
-        cx.alarm_fired(&mut self.alarm);
+    fn handle_timeout(&mut self, cx: &mut Context<'_>, _: Source) {
+        cx.clear_alarm(&mut self.alarm);
         self.handle(cx, CallEvent::Tick);
     }
 
@@ -273,7 +273,7 @@ impl Service for Shell {
         // The rest is done at the end of every turn.
     }
 
-    fn mail(&mut self, cx: &mut Context<'_>) {
+    fn receive_mail(&mut self, cx: &mut Context<'_>) {
         match self.resolved.as_ref().and_then(Mailbox::take) {
             Some(Ok(found)) => {
                 self.targets = found.into_iter().map(Target::Tcp).collect();
@@ -285,7 +285,7 @@ impl Service for Shell {
         // The reports of the streams are taken at the end of the turn.
     }
 
-    fn turn_end(&mut self, cx: &mut Context<'_>) {
+    fn end_turn(&mut self, cx: &mut Context<'_>) {
         self.check_connecting(cx);
         let mut buffer = cx.lend_buffer();
         let (mut rounds, mut moved) = (0, true);

@@ -55,7 +55,7 @@ impl Drain {
 
     /// Must be called when the alarm has gone off. Returns true if the rest of the work is to be stopped now.
     pub(super) fn expire(&mut self, cx: &Context<'_>) -> bool {
-        cx.alarm_fired(&mut self.alarm);
+        cx.clear_alarm(&mut self.alarm);
         let stops = self.is_draining();
         if stops {
             self.stage = Stage::Stopping;

@@ -77,7 +77,7 @@ impl Journal {
 
     /// Must be called when the alarm has gone off: sums up the lines that were left out, each at its own level.
     pub(super) fn sum_up(&mut self, cx: &mut Context<'_>, door: &str) {
-        cx.alarm_fired(&mut self.alarm);
+        cx.clear_alarm(&mut self.alarm);
         let left_out = self.throttle.take_overdue(cx.now());
         self.log_left_out(door, left_out);
         self.plan(cx, None);

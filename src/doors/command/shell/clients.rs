@@ -84,7 +84,7 @@ impl CommandDoor {
 
     pub(super) fn client_timeout(&mut self, cx: &mut Context<'_>, id: ClientId) {
         if let Some(connection) = self.connections.get_mut(&id) {
-            cx.alarm_fired(&mut connection.alarm);
+            cx.clear_alarm(&mut connection.alarm);
             if connection.conn.close_deadline().is_some_and(|until| until <= cx.now()) {
                 return self.tell_client(cx, id, ClientEvent::Left);
             }

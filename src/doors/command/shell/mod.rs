@@ -80,7 +80,7 @@ impl CommandSource {
 }
 
 impl Service for CommandDoor {
-    fn ready(&mut self, cx: &mut Context<'_>, source: Source, readiness: Readiness) {
+    fn handle_ready(&mut self, cx: &mut Context<'_>, source: Source, readiness: Readiness) {
         let number = source.key.to_bits();
         match CommandSource::from_source(source) {
             Some(CommandSource::Listener) => self.accept(cx, source.key),
@@ -99,7 +99,7 @@ impl Service for CommandDoor {
         }
     }
 
-    fn timeout(&mut self, cx: &mut Context<'_>, source: Source) {
+    fn handle_timeout(&mut self, cx: &mut Context<'_>, source: Source) {
         let number = source.key.to_bits();
         match CommandSource::from_source(source) {
             Some(CommandSource::Listener) => self.retry_accepting(cx, source.key),
@@ -134,7 +134,7 @@ impl Service for CommandDoor {
         }
     }
 
-    fn turn_end(&mut self, _cx: &mut Context<'_>) {
+    fn end_turn(&mut self, _cx: &mut Context<'_>) {
         // Bytes are written when they come.
     }
 }

@@ -256,7 +256,7 @@ impl CommandDoor {
 
     pub(super) fn run_timeout(&mut self, cx: &mut Context<'_>, id: RunId) {
         if let Some(run) = self.runs.get_mut(&id) {
-            cx.alarm_fired(&mut run.alarm);
+            cx.clear_alarm(&mut run.alarm);
             self.tell_run(cx, id, RunEvent::Tick);
             self.pump_run(cx, id);
         }

@@ -109,7 +109,7 @@ impl ExecDoor {
 
     pub(super) fn client_timeout(&mut self, cx: &mut Context<'_>, key: Key) {
         if let Some(connection) = self.connections.get_mut(key) {
-            cx.alarm_fired(&mut connection.alarm);
+            cx.clear_alarm(&mut connection.alarm);
             if connection.conn.close_deadline().is_some_and(|until| until <= cx.now()) {
                 return self.tell(cx, key, ClientEvent::Left);
             }

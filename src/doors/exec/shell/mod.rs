@@ -81,7 +81,7 @@ source_kinds! {
 }
 
 impl Service for ExecDoor {
-    fn ready(&mut self, cx: &mut Context<'_>, source: Source, readiness: Readiness) {
+    fn handle_ready(&mut self, cx: &mut Context<'_>, source: Source, readiness: Readiness) {
         match ExecSource::from_source(source) {
             Some(ExecSource::Listener) => self.accept(cx, source.key),
             Some(ExecSource::Client) => self.client_ready(cx, source.key, readiness),
@@ -94,7 +94,7 @@ impl Service for ExecDoor {
         }
     }
 
-    fn timeout(&mut self, cx: &mut Context<'_>, source: Source) {
+    fn handle_timeout(&mut self, cx: &mut Context<'_>, source: Source) {
         match ExecSource::from_source(source) {
             Some(ExecSource::Listener) => self.retry_accepting(cx, source.key),
             Some(ExecSource::Client) => self.client_timeout(cx, source.key),
@@ -128,11 +128,11 @@ impl Service for ExecDoor {
         }
     }
 
-    fn mail(&mut self, cx: &mut Context<'_>) {
+    fn receive_mail(&mut self, cx: &mut Context<'_>) {
         self.take_answers(cx);
     }
 
-    fn turn_end(&mut self, _cx: &mut Context<'_>) {
+    fn end_turn(&mut self, _cx: &mut Context<'_>) {
         // Bytes are written when they come.
     }
 }

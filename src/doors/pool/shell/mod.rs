@@ -94,7 +94,7 @@ impl Reply<'_> {
 }
 
 impl Service for Pool {
-    fn ready(&mut self, cx: &mut Context<'_>, source: Source, readiness: Readiness) {
+    fn handle_ready(&mut self, cx: &mut Context<'_>, source: Source, readiness: Readiness) {
         match PoolSource::from_source(source) {
             Some(PoolSource::Client) => self.client_ready(cx, source.key, readiness),
             Some(PoolSource::WorkerOutput) => {
@@ -122,12 +122,12 @@ impl Service for Pool {
         self.end_step(cx);
     }
 
-    fn timeout(&mut self, cx: &mut Context<'_>, source: Source) {
+    fn handle_timeout(&mut self, cx: &mut Context<'_>, source: Source) {
         match PoolSource::from_source(source) {
             Some(PoolSource::Client) => self.client_timeout(cx, source.key),
             Some(PoolSource::Session) => self.session_timeout(cx, source.key),
             Some(PoolSource::Dispatcher) => {
-                cx.alarm_fired(&mut self.dispatcher_alarm);
+                cx.clear_alarm(&mut self.dispatcher_alarm);
                 self.report(Event::Tick);
             }
             Some(PoolSource::Queue) => {
@@ -178,7 +178,7 @@ impl Service for Pool {
         self.end_step(cx);
     }
 
-    fn turn_end(&mut self, cx: &mut Context<'_>) {
+    fn end_turn(&mut self, cx: &mut Context<'_>) {
         // A write may find out that its reader has gone, whose worker then gets more to do; each can find it out once.
         while self.clients.has_unflushed() || self.workers.has_unsent() {
             // Workers come first: they work while the clients are written what has been answered.

@@ -309,7 +309,7 @@ impl Clients {
         let Some(client) = self.get_mut(key) else {
             return false;
         };
-        cx.alarm_fired(&mut client.alarm);
+        cx.clear_alarm(&mut client.alarm);
         if client.is_overdue(cx.now()) {
             return client.phase == Phase::Taking && client.conn.unwritten() == 0;
         }

@@ -45,7 +45,7 @@ impl Clients {
     /// goes. Each is looked at once: a look at the whole queue every now and then would cost the more, the longer that
     /// is.
     pub(crate) fn watch_waiting(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>) {
-        cx.alarm_fired(&mut self.queue_alarm);
+        cx.clear_alarm(&mut self.queue_alarm);
         let mut begun = std::mem::take(&mut self.unwatched);
         for id in begun.drain(..) {
             if let Some(Exchange {

@@ -332,7 +332,7 @@ impl Sessions {
         let Some(session) = self.table.get_mut(key) else {
             return Outcome::GoesOn;
         };
-        cx.alarm_fired(&mut session.alarm);
+        cx.clear_alarm(&mut session.alarm);
         let (origin, now) = (session.origin.clone(), cx.now());
         if let Stage::Running(running) = &mut session.stage {
             if running.is_one_sided() && running.active + desk.options.write_timeout <= now {

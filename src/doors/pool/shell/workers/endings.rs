@@ -97,7 +97,7 @@ impl Workers {
     pub(crate) fn ending_timeout(&mut self, cx: &mut Context<'_>, desk: &mut Desk<'_>, key: Key) {
         let Some(id) = self.find(key) else { return };
         if let Some(process) = self.get_mut(id) {
-            cx.alarm_fired(&mut process.ending_alarm);
+            cx.clear_alarm(&mut process.ending_alarm);
         }
         self.advance_ending(cx, desk, id, KillEvent::Deadline);
     }

@@ -306,7 +306,7 @@ impl Workers {
     /// Notes that the alarm for the end of a reply has gone off.
     pub(crate) fn fire_reply_alarm(&mut self, cx: &Context<'_>, id: WorkerId) {
         if let Some(process) = self.get_mut(id) {
-            cx.alarm_fired(&mut process.reply_alarm);
+            cx.clear_alarm(&mut process.reply_alarm);
         }
     }
 

@@ -51,7 +51,7 @@ impl Workers {
         let Some(id) = self.find(key) else { return };
         let now = cx.now();
         if let Some(process) = self.get_mut(id) {
-            cx.alarm_fired(&mut process.complaints.alarm);
+            cx.clear_alarm(&mut process.complaints.alarm);
         }
         self.log_stderr(cx, desk, id, |stderr, hear| stderr.on_deadline(now, hear));
         self.with_words(cx, desk, id, |_, _, words, tell| words.on_deadline(now, tell));
