@@ -326,9 +326,10 @@ impl Workers {
         }
     }
 
-    /// Gives the processor to a worker that has many requests in hand, once a turn, before its answers are read. Such a
-    /// worker writes them one by one, and the first of them brings us here: to step back once, where others want this
-    /// processor, makes many reads into one. With few in hand it would only cost time.
+    /// Calls sched_yield(2), at most once a turn, before the answers of a worker with more than [`MANY_IN_HAND`] requests
+    /// are read. A worker writes its answers one at a time, and the first of them wakes this loop. Where both run on the
+    /// same processor, the worker then goes on first, and one read takes many answers instead of one. With fewer requests
+    /// in hand the call would cost time and save nothing.
     pub(crate) fn yield_to_writer(&mut self, id: WorkerId, now: Instant) {
         let has_many = self.get(id).is_some_and(|process| process.given.len() > MANY_IN_HAND);
         if has_many && self.stepped_back != Some(now) {
